@@ -1,0 +1,58 @@
+"""Expanded URDF text of a robot, from its xacro and the hardware that is to answer behind ros2_control."""
+
+from pathlib import Path
+from typing import Literal
+from xml.dom import Node
+from xml.parsers.expat import ExpatError
+
+import xacro
+
+from embodiment_descriptions.errors import EmbodimentError
+from embodiment_descriptions.resources import known_robots, resource_path
+
+Hardware = Literal["mock", "gazebo", "isaac", "real"]
+
+
+def robot_description(name: str, hardware: Hardware = "mock", controllers_file: str | Path = "") -> str:
+    """Expand the xacro of a robot.
+
+    Args:
+        name: a robot of this package, see known_robots().
+        hardware: chooses the ros2_control plugin.
+        controllers_file: parameter file of the controller manager that Gazebo starts; others ignore it.
+
+    Returns:
+        URDF text without xacro elements, mesh files or package:// addresses.
+
+    Raises:
+        EmbodimentError: unknown robot or hardware, or the xacro does not expand.
+    """
+    known = known_robots()
+    if name not in known:
+        raise EmbodimentError(f"unknown robot {name!r}; known robots: {', '.join(known) or 'none'}")
+    path = resource_path(f"urdf/{name}/{name}.urdf.xacro")
+    return expand_xacro(path, {"hardware": hardware, "controllers_file": str(controllers_file)})
+
+
+def expand_xacro(path: str | Path, arguments: dict[str, str] | None = None) -> str:
+    """Expand one xacro file to URDF text.
+
+    Args:
+        path: the top-level file; its includes are resolved relative to it.
+        arguments: values of its <xacro:arg>.
+
+    Raises:
+        EmbodimentError: the file is malformed or its evaluation failed.
+    """
+    try:
+        document = xacro.process_file(str(path), mappings=dict(arguments or {}))
+    except (xacro.XacroException, ExpatError, OSError) as error:
+        raise EmbodimentError(f"cannot expand {path}: {_reason(error)}") from error
+    # The comments before <robot> carry the path of the source file, which has no place on a topic.
+    for node in [n for n in document.childNodes if n.nodeType == Node.COMMENT_NODE]:
+        document.removeChild(node)
+    return document.toprettyxml(indent="  ")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(part) for part in error.args).strip() or type(error).__name__
