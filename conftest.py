@@ -1,0 +1,40 @@
+"""Settings for every test process: a ROS domain of its own, and off-screen rendering that this machine can do.
+
+They are made at import, before any test module imports rclpy or MuJoCo, and are inherited by child processes.
+"""
+
+import ctypes
+import fcntl
+import os
+import random
+import tempfile
+from pathlib import Path
+from typing import TextIO
+
+
+def _claim_domain() -> tuple[int, TextIO]:
+    """Returns a ROS domain (1..101) that no other test process on this machine uses, and the lock that says so."""
+    domains = list(range(1, 102))
+    random.SystemRandom().shuffle(domains)
+    for domain in domains:
+        try:
+            lock = Path(tempfile.gettempdir(), f"ros_test_domain_{domain}.lock").open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return domain, lock
+        except OSError:  # held by another process, or made by another user
+            continue
+    raise RuntimeError("all ROS domains 1..101 are in use by other test processes")
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+_domain, _domain_lock = _claim_domain()  # the lock is held as long as the process lives
+os.environ["ROS_DOMAIN_ID"] = str(_domain)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ.setdefault("MUJOCO_GL", "egl" if _loads("libEGL.so.1") else "osmesa")
