@@ -1,0 +1,236 @@
+"""Configuration of Qwen-VLA: the backbone's own Qwen3.5 configuration, the action expert, and how actions are trained.
+
+One class, two scales: ``QwenVLAConfig.preset("tiny")`` runs and trains on two CPU cores,
+``QwenVLAConfig.preset("4b")`` is the published geometry (arXiv 2605.30280 §2.2).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.models.qwen3_5 import Qwen3_5Config
+
+TAU_DISTRIBUTIONS = ("beta", "logit_normal")
+TAU_DIRECTIONS = ("clean", "noise")
+IMAGE_ORDERS = ("after_text", "before_text")
+
+
+@strict
+class ActionExpertConfig(PreTrainedConfig):
+    """Geometry of the single-stream DiT (§2.2); the defaults reproduce the published component sizes.
+
+    The rotary fields are not free: ``QwenVLAConfig`` copies them from the backbone so that the expert's
+    multi-section RoPE rotates by exactly the backbone's angles.
+    """
+
+    model_type: ClassVar[str] = "qwen_vla_action_expert"
+    base_config_key: ClassVar[str] = "expert_config"
+
+    context_size: int = 2560
+    hidden_size: int = 1536
+    num_layers: int = 16
+    num_heads: int = 12
+    intermediate_size: int = 10240
+    action_channels: int = 64
+    timestep_frequencies: int = 256
+    qk_norm: bool = False
+    norm_eps: float = 1e-6
+    rotary_dim: int = 64
+    rope_theta: float = 10_000_000.0
+    mrope_section: list[int] | None = None
+
+    def module_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of ``ActionExpert``."""
+        names = (
+            "context_size hidden_size num_layers num_heads intermediate_size action_channels timestep_frequencies "
+            "qk_norm norm_eps rotary_dim rope_theta mrope_section"
+        )
+        return {name: getattr(self, name) for name in names.split()}
+
+
+@strict
+class QwenVLAConfig(PreTrainedConfig):
+    """Everything that shapes a Qwen-VLA.
+
+    vlm_config: transformers' ``Qwen3_5Config`` (text and vision tower).
+    expert_config: ``ActionExpertConfig``.
+    horizon: H, steps of the unified action tensor (§2.4); K is ``expert_config.action_channels``.
+    image_size: side in pixels to which every camera image is resampled. [open] in the paper.
+    image_order: whether camera images stand after or before the instruction text. [open]; ``after_text`` lets causal
+        image tokens see the instruction.
+    tau_distribution, tau_direction, beta_alpha, beta_beta, tau_scale, logit_normal_mean, logit_normal_std:
+        density of the flow time, see ``flow_matching.sample_tau`` (§2.5; parameters [open]).
+    euler_steps: default number of integration steps. [open], 10 with 4 as the fast setting.
+    action_loss_weight, language_loss_weight: λ_act and λ_vl of supervised fine-tuning (§3.3).
+    """
+
+    model_type: ClassVar[str] = "qwen_vla"
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {"vlm_config": Qwen3_5Config, "expert_config": ActionExpertConfig}
+
+    vlm_config: dict | PreTrainedConfig | None = None
+    expert_config: dict | PreTrainedConfig | None = None
+    horizon: int = 16
+    image_size: int = 256
+    image_order: str = "after_text"
+    tau_distribution: str = "beta"
+    tau_direction: str = "clean"
+    beta_alpha: float = 1.5
+    beta_beta: float = 1.0
+    tau_scale: float = 0.999
+    logit_normal_mean: float = 0.0
+    logit_normal_std: float = 1.0
+    euler_steps: int = 10
+    action_loss_weight: float = 1.0
+    language_loss_weight: float = 0.1
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self._align_expert_with_backbone()
+        self._check()
+
+    @property
+    def channels(self) -> int:
+        """K, the width of the unified action tensor."""
+        return self.expert_config.action_channels
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Language-model tokens that one camera image becomes."""
+        return (self.image_size // self._image_factor()) ** 2
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> QwenVLAConfig:
+        """A configuration by name (``tiny`` or ``4b``); keyword arguments override top-level fields."""
+        if name not in _PRESETS:
+            raise ValueError(f"unknown preset {name!r}; available: {', '.join(sorted(_PRESETS))}")
+        return cls(**{**_PRESETS[name](), **overrides})
+
+    def _image_factor(self) -> int:
+        vision = self.vlm_config.vision_config
+        return vision.patch_size * vision.spatial_merge_size
+
+    def _align_expert_with_backbone(self) -> None:
+        text = self.vlm_config.text_config
+        rope = text.rope_parameters
+        self.expert_config.rotary_dim = int(text.head_dim * rope.get("partial_rotary_factor", 1.0))
+        self.expert_config.rope_theta = float(rope["rope_theta"])
+        self.expert_config.mrope_section = list(rope.get("mrope_section", (11, 11, 10)))
+
+    def _check(self) -> None:
+        expert, text = self.expert_config, self.vlm_config.text_config
+        problems = []
+        if expert.context_size != text.hidden_size:
+            problems.append(f"expert_config.context_size {expert.context_size} != text hidden_size {text.hidden_size}")
+        if expert.hidden_size % expert.num_heads:
+            problems.append(f"expert hidden_size {expert.hidden_size} is not divisible by num_heads {expert.num_heads}")
+        elif expert.rotary_dim > expert.hidden_size // expert.num_heads:
+            problems.append(
+                f"backbone rotates {expert.rotary_dim} dimensions, more than the expert's head dimension "
+                f"{expert.hidden_size // expert.num_heads}"
+            )
+        if sum(expert.mrope_section) * 2 != expert.rotary_dim:
+            problems.append(f"mrope_section {expert.mrope_section} does not sum to rotary_dim/2 = {expert.rotary_dim / 2}")
+        if self.image_size % self._image_factor():
+            problems.append(f"image_size {self.image_size} is not a multiple of patch·merge = {self._image_factor()}")
+        if self.horizon < 1 or self.euler_steps < 1:
+            problems.append(f"horizon ({self.horizon}) and euler_steps ({self.euler_steps}) must be at least 1")
+        for field, allowed in (
+            ("tau_distribution", TAU_DISTRIBUTIONS),
+            ("tau_direction", TAU_DIRECTIONS),
+            ("image_order", IMAGE_ORDERS),
+        ):
+            if getattr(self, field) not in allowed:
+                problems.append(f"{field} {getattr(self, field)!r} is not one of {', '.join(allowed)}")
+        if problems:
+            raise ValueError("inconsistent QwenVLAConfig: " + "; ".join(problems))
+
+
+def _tiny() -> dict[str, Any]:
+    """About 2.5 M parameters for two CPU cores; same classes as ``4b``.
+
+    All text layers use full attention: transformers has no fast CPU kernel for the gated-linear layers.
+    """
+    width = 128
+    text = {
+        "vocab_size": 1024,
+        "hidden_size": width,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "layer_types": ["full_attention"] * 4,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": True,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "partial_rotary_factor": 0.5,
+            "mrope_section": [4, 2, 2],
+            "mrope_interleaved": True,
+        },
+    }
+    vision = {
+        "depth": 3,
+        "hidden_size": width,
+        "num_heads": 4,
+        "intermediate_size": 384,
+        "patch_size": 8,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "out_hidden_size": width,
+        "num_position_embeddings": 144,
+    }
+    return {
+        "vlm_config": {"text_config": text, "vision_config": vision, "tie_word_embeddings": True},
+        "expert_config": {
+            "context_size": width,
+            "hidden_size": width,
+            "num_layers": 4,
+            "num_heads": 4,
+            "intermediate_size": 384,
+            "action_channels": 64,
+        },
+        "horizon": 16,
+        "image_size": 96,
+    }
+
+
+def _four_billion() -> dict[str, Any]:
+    """Qwen3.5-4B and the published expert (§2.2); the vision tower's size follows the released Qwen3.5-4B."""
+    text = {
+        "vocab_size": 248_320,
+        "hidden_size": 2560,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 262_144,
+        "tie_word_embeddings": True,
+        "eos_token_id": 248_044,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10_000_000.0,
+            "partial_rotary_factor": 0.25,
+            "mrope_section": [11, 11, 10],
+            "mrope_interleaved": True,
+        },
+    }
+    vision = {"depth": 24, "hidden_size": 1024, "num_heads": 16, "intermediate_size": 4096, "out_hidden_size": 2560}
+    return {
+        "vlm_config": {"text_config": text, "vision_config": vision, "tie_word_embeddings": True},
+        "expert_config": {},
+        "horizon": 16,
+        "image_size": 256,
+    }
+
+
+_PRESETS = {"tiny": _tiny, "4b": _four_billion}

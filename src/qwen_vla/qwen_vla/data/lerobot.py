@@ -1,0 +1,292 @@
+"""LeRobotDataset v3.0 on disk: episodes in parquet shards with PNG images inside, metadata as lerobot writes it.
+
+A shard is one data file of whole episodes. Shards are written under a temporary name and renamed, so an interrupted
+collection resumes with the first missing shard; `finalize` writes the metadata once all shards are there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+CODEBASE_VERSION = "v3.0"
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
+SHARDS_PER_FOLDER = 1000
+IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+INDEX_COLUMNS = {
+    "timestamp": pa.float32(),
+    "frame_index": pa.int64(),
+    "episode_index": pa.int64(),
+    "index": pa.int64(),
+    "task_index": pa.int64(),
+}
+
+
+class DatasetError(ValueError):
+    """A data set that is missing, incomplete or not what its metadata says; names file and row where there is one."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column: dtype "image", "float32" or "int64", its shape, and the names of its elements (or axes)."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    names: tuple[str, ...] = ()
+
+    def arrow_type(self) -> pa.DataType:
+        if self.dtype == "image":
+            return IMAGE_TYPE
+        scalar = {"float32": pa.float32(), "int64": pa.int64()}[self.dtype]
+        return pa.list_(scalar, int(np.prod(self.shape))) if self.shape != (1,) else scalar
+
+    def to_json(self) -> dict:
+        return {"dtype": self.dtype, "shape": list(self.shape), "names": list(self.names) or None}
+
+
+@dataclass
+class Episode:
+    """One demonstration: the sentence, and per feature an array with one row per frame (images: H×W×3 uint8 RGB)."""
+
+    task: str
+    frames: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.frames.values())))
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """PNG of an RGB image, fast compression."""
+    return cv2.imencode(".png", image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+
+
+def shard_path(root: Path, shard: int) -> Path:
+    return root / DATA_PATH.format(chunk_index=shard // SHARDS_PER_FOLDER, file_index=shard % SHARDS_PER_FOLDER)
+
+
+def write_shard(root: Path, shard: int, episodes: list[Episode], features: dict[str, Feature], fps: float) -> None:
+    """Write the episodes as shard number `shard`. Global indices are filled in by `finalize`."""
+    columns: dict[str, list] = {name: [] for name in features}
+    tasks, lengths = [], []
+    for episode in episodes:
+        _check(episode, features)
+        for name, feature in features.items():
+            rows = episode.frames[name]
+            if feature.dtype == "image":
+                columns[name] += [{"bytes": encode_png(row), "path": None} for row in rows]
+            else:
+                flat = np.asarray(rows).reshape(len(rows), -1)
+                columns[name] += flat[:, 0].tolist() if feature.shape == (1,) else flat.tolist()
+        tasks.append(episode.task)
+        lengths.append(len(episode))
+    arrays = {name: pa.array(columns[name], type=features[name].arrow_type()) for name in features}
+    frame_index = np.concatenate([np.arange(length) for length in lengths])
+    arrays["timestamp"] = pa.array((frame_index / fps).astype(np.float32))
+    arrays["frame_index"] = pa.array(frame_index)
+    arrays["episode_index"] = pa.array(np.repeat(np.arange(len(lengths)), lengths))
+    arrays["index"] = pa.array(np.arange(len(frame_index)))
+    arrays["task_index"] = pa.array(np.zeros(len(frame_index), np.int64))
+    table = pa.table(arrays).replace_schema_metadata({"tasks": json.dumps(tasks)})
+    _write_table(table, shard_path(root, shard))
+
+
+def finalize(
+    root: Path, shards: int, features: dict[str, Feature], fps: float, robot_type: str, extra: dict | None = None
+) -> None:
+    """Number episodes, frames and tasks across the shards and write `meta/` (info, tasks, episodes, stats)."""
+    task_indices: dict[str, int] = {}
+    episodes: list[dict] = []
+    frames = 0
+    moments = {name: [] for name, feature in features.items() if feature.dtype != "image"}
+    for shard in range(shards):
+        path = shard_path(root, shard)
+        table = pq.read_table(path)
+        tasks = json.loads(table.schema.metadata[b"tasks"])
+        local = table["episode_index"].to_numpy()
+        _, local = np.unique(local, return_inverse=True)
+        counts = np.bincount(local)
+        ids = [task_indices.setdefault(task, len(task_indices)) for task in tasks]
+        for task, count in zip(tasks, counts):
+            episodes.append(_episode_row(len(episodes), task, int(count), frames, shard))
+            frames += int(count)
+        first = len(episodes) - len(tasks)
+        table = _replace(table, "episode_index", local + first)
+        table = _replace(table, "index", np.arange(frames - len(local), frames))
+        table = _replace(table, "task_index", np.asarray(ids)[local])
+        _write_table(table, path)
+        for name in moments:
+            moments[name].append(column_to_numpy(table[name], features[name]))
+    _write_table(pa.Table.from_pylist(episodes), root / EPISODES_PATH)
+    _write_tasks(root, task_indices)
+    write_json(root / "meta/stats.json", {name: _statistics(np.concatenate(rows)) for name, rows in moments.items()})
+    info = {
+        "codebase_version": CODEBASE_VERSION,
+        "robot_type": robot_type,
+        "total_episodes": len(episodes),
+        "total_frames": frames,
+        "total_tasks": len(task_indices),
+        "chunks_size": SHARDS_PER_FOLDER,
+        "data_files_size_in_mb": 100,
+        "video_files_size_in_mb": 500,
+        "fps": int(fps) if float(fps).is_integer() else fps,
+        "splits": {"train": f"0:{len(episodes)}"},
+        "data_path": DATA_PATH,
+        "video_path": None,
+        "features": {
+            **{name: feature.to_json() for name, feature in features.items()},
+            **{
+                name: {"dtype": str(kind).replace("float", "float32"), "shape": [1], "names": None}
+                for name, kind in INDEX_COLUMNS.items()
+            },
+        },
+        **(extra or {}),
+    }
+    write_json(root / "meta/info.json", info)
+
+
+class LeRobotReader:
+    """A LeRobotDataset v3.0 with its images in the data files, as whole columns.
+
+    frames[name]: (N, ...) arrays of the numeric features; episodes: (E, 2) first and past-last frame index;
+    tasks: the sentence of every episode; images are decoded on demand with `image` or `images`.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        info_path = self.root / "meta/info.json"
+        if not info_path.exists():
+            raise DatasetError(f"{self.root}: no meta/info.json; not a finished LeRobotDataset (resume its collection?)")
+        self.info = json.loads(info_path.read_text())
+        if self.info.get("codebase_version") != CODEBASE_VERSION:
+            raise DatasetError(f"{info_path}: codebase_version {self.info.get('codebase_version')!r}, need {CODEBASE_VERSION}")
+        self.fps = float(self.info["fps"])
+        self.features = {
+            name: Feature(spec["dtype"], tuple(spec["shape"]), tuple(spec.get("names") or ()))
+            for name, spec in self.info["features"].items()
+        }
+        self.image_keys = tuple(name for name, f in self.features.items() if f.dtype == "image")
+        paths = sorted(self.root.glob("data/chunk-*/file-*.parquet"))
+        self._table = pa.concat_tables([_read_data(path) for path in paths])
+        if len(self._table) != self.info["total_frames"]:
+            raise DatasetError(f"{self.root}: {len(self._table)} frames in data/, {self.info['total_frames']} in meta/info.json")
+        numeric = [name for name in self.features if name not in self.image_keys]
+        self.frames = {name: column_to_numpy(self._table[name], self.features[name]) for name in numeric}
+        rows = pq.read_table(self.root / EPISODES_PATH).to_pylist()
+        self.episodes = np.array([(row["dataset_from_index"], row["dataset_to_index"]) for row in rows])
+        self.tasks = [row["tasks"][0] for row in rows]
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def image(self, key: str, frame: int) -> np.ndarray:
+        """H×W×3 uint8 RGB."""
+        return decode_png(self._table[key][frame]["bytes"].as_py())
+
+    def images(self, key: str, convert, threads: int = 2):
+        """Yield convert(image) for every frame in order, decoding in threads."""
+        with ThreadPoolExecutor(threads) as pool:
+            for batch in self._table.select([key]).to_batches():
+                cells = batch[key].field("bytes")
+                yield from pool.map(lambda cell: convert(decode_png(cell.as_py())), cells)
+
+
+def column_to_numpy(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:
+    """A numeric column as (N, *shape) (or (N,) for shape (1,))."""
+    array = column.combine_chunks()
+    if feature.shape == (1,):
+        return array.to_numpy(zero_copy_only=False)
+    return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), *feature.shape)
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write JSON under a temporary name and rename, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def _read_data(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path).replace_schema_metadata(None)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DatasetError(f"{path}: unreadable ({error}); delete it and resume the collection") from error
+
+
+def _check(episode: Episode, features: dict[str, Feature]) -> None:
+    if set(episode.frames) != set(features):
+        raise DatasetError(f"episode {episode.task!r}: features {sorted(episode.frames)}, data set has {sorted(features)}")
+    for name, feature in features.items():
+        rows = np.asarray(episode.frames[name])
+        if rows.shape != (len(episode), *feature.shape) and rows.shape != (len(episode),):
+            raise DatasetError(f"episode {episode.task!r}: {name} has shape {rows.shape}, need (N, {feature.shape})")
+        if feature.dtype == "float32" and not np.isfinite(rows).all():
+            row = int(np.argwhere(~np.isfinite(rows))[0][0])
+            raise DatasetError(f"episode {episode.task!r}: {name} is not finite in frame {row}")
+
+
+def _replace(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(name), name, pa.array(np.asarray(values, np.int64)))
+
+
+def _episode_row(index: int, task: str, length: int, first: int, shard: int) -> dict:
+    return {
+        "episode_index": index,
+        "tasks": [task],
+        "length": length,
+        "data/chunk_index": shard // SHARDS_PER_FOLDER,
+        "data/file_index": shard % SHARDS_PER_FOLDER,
+        "dataset_from_index": first,
+        "dataset_to_index": first + length,
+        "meta/episodes/chunk_index": 0,
+        "meta/episodes/file_index": 0,
+    }
+
+
+def _write_tasks(root: Path, task_indices: dict[str, int]) -> None:
+    """tasks.parquet holds the sentence as the pandas index named "task": lerobot looks tasks up by that index."""
+    pandas = {
+        "index_columns": ["task"],
+        "column_indexes": [],
+        "columns": [
+            {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy, "metadata": None}
+            for name, kind, numpy in (("task_index", "int64", "int64"), ("task", "unicode", "object"))
+        ],
+        "pandas_version": "2.0.0",
+    }
+    table = pa.table({"task_index": list(task_indices.values()), "task": list(task_indices)})
+    _write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), root / "meta/tasks.parquet")
+
+
+def _statistics(rows: np.ndarray) -> dict:
+    rows = rows.reshape(len(rows), -1).astype(np.float64)
+    quantiles = np.quantile(rows, [0.01, 0.99], axis=0)
+    return {
+        "min": rows.min(0).tolist(),
+        "max": rows.max(0).tolist(),
+        "mean": rows.mean(0).tolist(),
+        "std": rows.std(0).tolist(),
+        "q01": quantiles[0].tolist(),
+        "q99": quantiles[1].tolist(),
+        "count": [len(rows)],
+    }
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    pq.write_table(table, temporary, compression="snappy")
+    os.replace(temporary, path)

@@ -1,0 +1,337 @@
+"""QwenVLAModel: transformers' own Qwen3.5 backbone with a flow-matching action expert behind it.
+
+``encode`` is the only place where the backbone runs; ``action_loss`` and ``sample_actions`` run the expert alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.models.qwen3_5 import Qwen3_5ForConditionalGeneration
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput
+from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
+
+from .action_expert import ActionExpert
+from .configuration import QwenVLAConfig
+from .flow_matching import euler_integrate, flow_matching_loss, interpolate, sample_tau, tau_grid
+
+IGNORED_LABEL = -100
+_BATCHED_SDPA = "qwen_vla_batched_sdpa"
+
+
+def _batched_image_attention(module, query, key, value, attention_mask, scaling=None, image_count=1, **_):
+    """Attention of ``image_count`` equally large images that arrive packed as [1, heads, N, head_dim].
+
+    The backbone would loop over the images; unfolding them into the batch gives the same numbers in one call.
+    """
+    heads, length, width = query.shape[1:]
+
+    def unfold(x):
+        return x.view(heads, image_count, length // image_count, width).transpose(0, 1)
+
+    mixed = F.scaled_dot_product_attention(unfold(query), unfold(key), unfold(value), scale=scaling)
+    return mixed.transpose(1, 2).reshape(1, length, heads, width), None
+
+
+AttentionInterface.register(_BATCHED_SDPA, _batched_image_attention)
+
+
+class LinearPatchEmbed(Qwen3_5VisionPatchEmbed):
+    """The backbone's patch embedding with the same weights: kernel = stride makes its convolution one matrix product.
+
+    On CPU the product is about six times faster than the 3-D convolution.
+    """
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        weight = self.proj.weight
+        return F.linear(hidden_states.to(weight.dtype), weight.view(self.embed_dim, -1), self.proj.bias)
+
+
+@dataclass
+class Encoding:
+    """What the backbone saw: hidden [B, S, D], attention_mask [B, S], position_ids [3, B, S], image_token_mask [B, S]."""
+
+    hidden: torch.Tensor
+    attention_mask: torch.Tensor
+    position_ids: torch.Tensor
+    image_token_mask: torch.Tensor
+
+
+@dataclass
+class QwenVLAOutput(ModelOutput):
+    """loss = λ_act·action_loss + λ_vl·language_loss over the parts that were asked for."""
+
+    loss: torch.Tensor | None = None
+    action_loss: torch.Tensor | None = None
+    language_loss: torch.Tensor | None = None
+
+
+def multimodal_positions(
+    attention_mask: torch.Tensor, image_token_mask: torch.Tensor, image_grid_thw: torch.Tensor | None, merge: int
+) -> torch.Tensor:
+    """Positions [3, B, S] as the backbone's ``get_rope_index`` defines them, without its Python loop.
+
+    A text token advances all axes by one. An image's tokens share the time of its first token, take their row and
+    column as height and width offsets, and the image advances all axes by its longer side.
+    """
+    valid = attention_mask.bool()
+    image = image_token_mask & valid
+    advance = (valid & ~image).long()
+    offsets = torch.zeros(3, *valid.shape, dtype=torch.long, device=valid.device)
+    if image_grid_thw is not None and bool(image.any()):
+        rows = (image_grid_thw[:, 1] // merge).long()
+        columns = (image_grid_thw[:, 2] // merge).long()
+        counts = rows * columns
+        if int(counts.sum()) != int(image.sum()):
+            raise ValueError(f"the prompt has {int(image.sum())} image tokens but the images give {int(counts.sum())}")
+        owner = torch.arange(len(counts), device=valid.device).repeat_interleave(counts)
+        starts = counts.cumsum(0) - counts
+        inside = torch.arange(int(counts.sum()), device=valid.device) - starts[owner]
+        offsets[1][image] = inside // columns[owner]
+        offsets[2][image] = inside % columns[owner]
+        # The whole advance of an image is booked on its last token, so all its tokens start from one base.
+        is_last = inside == counts[owner] - 1
+        advance[image] = torch.where(is_last, torch.maximum(rows, columns)[owner], 0)
+    base = advance.cumsum(1) - advance
+    return torch.where(valid, base + offsets, 0)
+
+
+class QwenVLAModel(PreTrainedModel):
+    """Qwen-VLA: vision, language and continuous action in one model (arXiv 2605.30280).
+
+    Batches are left-padded dictionaries as ``QwenVLAProcessor`` returns them.
+    """
+
+    config_class = QwenVLAConfig
+    base_model_prefix = "vlm"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _no_split_modules = ["Qwen3_5DecoderLayer", "Qwen3_5VisionBlock", "DiTBlock"]
+
+    def __init__(self, config: QwenVLAConfig):
+        super().__init__(config)
+        self.vlm = Qwen3_5ForConditionalGeneration(config.vlm_config)
+        visual = self.vlm.model.visual
+        visual.patch_embed = LinearPatchEmbed(visual.config)
+        if visual.config._attn_implementation == "sdpa":
+            visual.config._attn_implementation = _BATCHED_SDPA
+        self.action_expert = ActionExpert(**config.expert_config.module_arguments())
+        self._vision_constants: dict[tuple, dict[str, torch.Tensor]] = {}
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # Children are visited before their parents, so the expert has the last word on its own layers.
+        if isinstance(module, ActionExpert):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.vlm.get_input_embeddings()
+
+    # --- backbone -------------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> Encoding:
+        """Run the backbone once. ``labels`` may be in the batch and are not looked at.
+
+        input_ids, attention_mask, mm_token_type_ids [B, S]; pixel_values [patches, features]; image_grid_thw [images, 3].
+        """
+        del mm_token_type_ids, labels
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        image_tokens = input_ids == self.config.vlm_config.image_token_id
+        merge = self.config.vlm_config.vision_config.spatial_merge_size
+        positions = multimodal_positions(attention_mask, image_tokens, image_grid_thw, merge)
+        features = None if pixel_values is None else {"image": self._encode_images(pixel_values, image_grid_thw)}
+        output = self.vlm.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            mm_encoder_outputs=features,
+            use_cache=False,
+        )
+        return Encoding(output.last_hidden_state, attention_mask, positions, image_tokens)
+
+    def _encode_images(self, pixel_values: torch.Tensor, grid: torch.Tensor) -> BaseModelOutputWithPooling:
+        visual = self.vlm.model.visual
+        first, count = tuple(grid[0].tolist()), len(grid)
+        equal = bool((grid == grid[0]).all()) and first[0] == 1
+        if not equal or visual.config._attn_implementation != _BATCHED_SDPA:
+            return self.vlm.model.get_image_features(pixel_values, grid, return_dict=True)
+        constants = self._uniform_vision_constants(grid, first, count)
+        output = visual(pixel_values, grid_thw=grid, image_count=count, **constants)
+        output.pooler_output = (output.pooler_output,)
+        return output
+
+    def _uniform_vision_constants(self, grid: torch.Tensor, shape: tuple, count: int) -> dict[str, torch.Tensor]:
+        """Position tensors of ``count`` images of one shape, computed once per shape and repeated."""
+        key = (*shape, grid.device)
+        if key not in self._vision_constants:
+            visual = self.vlm.model.visual
+            one = grid[:1]
+            indices, weights = get_vision_interpolation_indices_and_weights(
+                one,
+                num_grid_per_side=visual.num_grid_per_side,
+                mode=visual.interpolation_mode,
+                align_corners=visual.interpolation_align_corners,
+                spatial_merge_size=visual.spatial_merge_size,
+            )
+            position_ids = get_vision_position_ids(one, visual.spatial_merge_size)
+            self._vision_constants[key] = {"indices": indices, "weights": weights, "positions": position_ids}
+        constants = self._vision_constants[key]
+        total = count * shape[1] * shape[2]
+        return {
+            "interp_indices": constants["indices"].repeat(count, 1),
+            "interp_weights": constants["weights"].repeat(count, 1),
+            "position_ids": constants["positions"].repeat(count, 1),
+            "cu_seqlens": torch.tensor([0, total], dtype=torch.int32, device=grid.device),
+        }
+
+    def language_loss(self, encoding: Encoding, labels: torch.Tensor) -> torch.Tensor:
+        """Mean next-token cross-entropy over the labelled tokens; the head runs on those alone. 0 without any."""
+        targets = labels[:, 1:]
+        chosen = targets != IGNORED_LABEL
+        if not bool(chosen.any()):
+            return encoding.hidden.sum() * 0.0
+        logits = self.vlm.lm_head(encoding.hidden[:, :-1][chosen])
+        return F.cross_entropy(logits.float(), targets[chosen])
+
+    # --- actions --------------------------------------------------------------------------------------------------
+
+    def action_loss(
+        self,
+        encoding: Encoding,
+        actions: torch.Tensor,
+        action_mask: torch.Tensor,
+        tau: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+        noise_draws: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """Flow-matching loss of normalised actions [B, H, K] under their mask [B, H, K].
+
+        With ``noise_draws`` = R every observation is used with R independent (noise, τ) pairs. ``tau`` [B·R] and
+        ``noise`` [B·R, H, K] replace the random ones; draws of one sample stand side by side.
+        """
+        mask = action_mask.bool()
+        context = self.action_expert.prepare_context(
+            encoding.hidden, encoding.attention_mask, encoding.position_ids, mask.any(dim=-1)
+        ).repeat(noise_draws)
+        mask = mask.repeat_interleave(noise_draws, 0)
+        clean = torch.where(mask, actions.repeat_interleave(noise_draws, 0), 0.0).to(context.tokens.dtype)
+        if tau is None:
+            tau = self._sample_tau(len(clean), generator, clean.device)
+        noise = self._noise(mask, clean.dtype, generator) if noise is None else torch.where(mask, noise, 0.0)
+        noisy = interpolate(clean, noise, tau)
+        predicted = self.action_expert.velocity(context, noisy, self.action_expert.modulations(tau))
+        return flow_matching_loss(predicted.float(), (noise - clean).float(), mask)
+
+    @torch.no_grad()
+    def sample_actions(
+        self,
+        encoding: Encoding,
+        action_mask: torch.Tensor,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+        noise: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Integrate noise to normalised actions [B, H, K] with ``steps`` Euler steps; masked entries are 0.
+
+        Only the expert runs here. Noise comes from ``generator`` (a CPU generator gives the same chunk on any device).
+        """
+        steps = self.config.euler_steps if steps is None else steps
+        mask = action_mask.bool()
+        expert = self.action_expert
+        context = expert.prepare_context(
+            encoding.hidden, encoding.attention_mask, encoding.position_ids, mask.any(dim=-1)
+        )
+        modulations = expert.modulations(tau_grid(steps, mask.device)[:-1])
+        if noise is None:
+            noise = self._noise(mask, context.tokens.dtype, generator)
+
+        def velocity(noisy: torch.Tensor, step: int) -> torch.Tensor:
+            now = [table[step : step + 1] for table in modulations]
+            return torch.where(mask, expert.velocity(context, noisy, now), 0.0)
+
+        return euler_integrate(velocity, torch.where(mask, noise, 0.0), steps)
+
+    def predict_action_chunk(
+        self,
+        action_mask: torch.Tensor,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+        **batch: torch.Tensor,
+    ) -> torch.Tensor:
+        """``encode`` followed by ``sample_actions``: normalised actions [B, H, K]."""
+        with torch.no_grad():
+            return self.sample_actions(self.encode(**batch), action_mask, steps, generator)
+
+    def _sample_tau(self, count: int, generator: torch.Generator | None, device: torch.device) -> torch.Tensor:
+        c = self.config
+        return sample_tau(
+            count,
+            distribution=c.tau_distribution,
+            direction=c.tau_direction,
+            alpha=c.beta_alpha,
+            beta=c.beta_beta,
+            scale=c.tau_scale,
+            mean=c.logit_normal_mean,
+            std=c.logit_normal_std,
+            generator=generator,
+            device=device,
+        )
+
+    @staticmethod
+    def _noise(mask: torch.Tensor, dtype: torch.dtype, generator: torch.Generator | None) -> torch.Tensor:
+        """N(0, 1) where the mask is set, 0 elsewhere."""
+        device = mask.device if generator is None else generator.device
+        noise = torch.randn(mask.shape, generator=generator, device=device).to(mask.device, dtype)
+        return torch.where(mask, noise, 0.0)
+
+    # --- both -----------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        actions: torch.Tensor | None = None,
+        action_mask: torch.Tensor | None = None,
+        tau: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+        noise_draws: int = 1,
+    ) -> QwenVLAOutput:
+        """Training losses. Without ``actions`` the expert does not run, without ``labels`` the language head does not."""
+        if actions is None and labels is None:
+            raise ValueError("nothing to learn: pass actions with action_mask, labels, or both (use encode to predict)")
+        if (actions is None) != (action_mask is None):
+            raise ValueError("actions and action_mask come together")
+        encoding = self.encode(input_ids, attention_mask, pixel_values, image_grid_thw, mm_token_type_ids)
+        total, action, language = 0.0, None, None
+        if actions is not None:
+            action = self.action_loss(encoding, actions, action_mask, tau, noise, noise_draws)
+            total = total + self.config.action_loss_weight * action
+        if labels is not None:
+            language = self.language_loss(encoding, labels)
+            total = total + self.config.language_loss_weight * language
+        return QwenVLAOutput(loss=total, action_loss=action, language_loss=language)

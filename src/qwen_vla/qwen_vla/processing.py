@@ -1,0 +1,374 @@
+"""QwenVLAProcessor: prompts and camera images to model inputs, and what a checkpoint needs besides its weights.
+
+It owns the tokenizer, the image transform, the normalisation statistics per data set and the embodiments the
+checkpoint was trained on. Prompt layout (``image_order`` "after_text")::
+
+    <|im_start|>user\\n{instruction}{<|tag_start|><|vision_start|><|image_pad|>…<|vision_end|><|tag_end|>}…<|im_end|>\\n
+    <|im_start|>assistant\\n[{answer}<|im_end|>]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from .configuration import QwenVLAConfig
+from .normalization import Quantiles
+
+IGNORED_LABEL = -100
+PROCESSOR_FILE = "preprocessor_config.json"
+NORMALIZATION_FILE = "normalization.json"
+EMBODIMENTS_FILE = "embodiments.json"
+QWEN_SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+
+
+@dataclass(frozen=True)
+class EmbodimentInfo:
+    """What turns a normalised chunk back into one robot's command.
+
+    period: seconds between steps. horizon: steps the robot's chunk has. execution_horizon: steps to execute before the
+    next chunk. prompt_template: the robot's prompt with ``{instruction}`` where the task goes. dataset: name of the
+    normalisation statistics.
+    """
+
+    name: str
+    channel_names: tuple[str, ...]
+    control_mode: str
+    period: float
+    horizon: int
+    execution_horizon: int
+    prompt_template: str
+    camera_tags: tuple[str, ...]
+    dataset: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channel_names", tuple(self.channel_names))
+        object.__setattr__(self, "camera_tags", tuple(self.camera_tags))
+        if "{instruction}" not in self.prompt_template:
+            raise ValueError(f"prompt template of {self.name!r} lacks '{{instruction}}': {self.prompt_template!r}")
+        if not 1 <= self.execution_horizon <= self.horizon:
+            raise ValueError(f"{self.name!r}: execution_horizon {self.execution_horizon} is not in 1..{self.horizon}")
+        if self.period <= 0:
+            raise ValueError(f"{self.name!r}: period must be positive, got {self.period} s")
+
+    def prompt(self, instruction: str) -> str:
+        """The embodiment prompt for one task."""
+        return self.prompt_template.replace("{instruction}", instruction)
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Resampling, normalisation and patch layout of camera images, as Qwen's image processor lays patches out."""
+
+    image_size: int
+    patch_size: int
+    merge_size: int
+    temporal_patch_size: int
+    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        side = self.image_size // self.patch_size
+        return 1, side, side
+
+    @property
+    def tokens(self) -> int:
+        return (self.image_size // self.patch_size // self.merge_size) ** 2
+
+    def resize(self, image: Any) -> np.ndarray:
+        """Any RGB image to uint8 [size, size, 3]: area-averaged when it shrinks (no aliasing), bilinear when it grows."""
+        image = np.asarray(image)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise ValueError(f"an image must be H×W×3 uint8 RGB, got shape {image.shape} of {image.dtype}")
+        size = self.image_size
+        if image.shape[:2] == (size, size):
+            return image
+        shrinks = image.shape[0] >= size and image.shape[1] >= size
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+    def patchify(self, images: np.ndarray) -> torch.Tensor:
+        """uint8 [N, size, size, 3] to normalised patches [N·patches, 3·T·p·p], ordered by merge block."""
+        mean, std = np.float32(self.image_mean), np.float32(self.image_std)
+        values = torch.from_numpy(np.ascontiguousarray(images)).to(torch.float32)
+        values = values.mul_(torch.from_numpy(1.0 / (255.0 * std))).sub_(torch.from_numpy(mean / std))
+        count, blocks = len(images), self.image_size // self.patch_size // self.merge_size
+        patch, merge = self.patch_size, self.merge_size
+        values = values.view(count, blocks, merge, patch, blocks, merge, patch, 3)
+        values = values.permute(0, 1, 4, 2, 5, 7, 3, 6).unsqueeze(6)
+        values = values.expand(-1, -1, -1, -1, -1, -1, self.temporal_patch_size, -1, -1)
+        return values.reshape(count * (blocks * merge) ** 2, -1)
+
+
+@dataclass
+class _Row:
+    ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+
+class QwenVLAProcessor:
+    """Callable that builds model batches; saved beside the model with ``save_pretrained``."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        image_transform: ImageTransform,
+        camera_tags: Sequence[str],
+        image_order: str = "after_text",
+        normalization: Mapping[str, Quantiles] | None = None,
+        embodiments: Mapping[str, EmbodimentInfo] | None = None,
+    ):
+        self.tokenizer = tokenizer
+        self.image_transform = image_transform
+        self.camera_tags = tuple(camera_tags)
+        self.image_order = image_order
+        self.normalization: dict[str, Quantiles] = dict(normalization or {})
+        self.embodiments: dict[str, EmbodimentInfo] = dict(embodiments or {})
+        self._cache: dict[str, tuple[int, ...]] = {}
+        self._special = {t: tokenizer.convert_tokens_to_ids(t) for t in (*QWEN_SPECIAL_TOKENS, *self._camera_tokens())}
+        missing = [t for t, i in self._special.items() if i is None or i == tokenizer.unk_token_id]
+        if missing:
+            raise ValueError(f"the tokenizer lacks the special tokens {missing}")
+
+    # --- construction ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_scratch(
+        cls, texts: Sequence[str], config: QwenVLAConfig, camera_tags: Sequence[str], vocab_size: int = 1024
+    ) -> QwenVLAProcessor:
+        """Train a byte-level BPE tokenizer on ``texts`` and write its size and token ids into ``config``.
+
+        Bytes are the base alphabet, so every text can be encoded; digits stay single, as in Qwen's tokenizer.
+        """
+        specials = [*QWEN_SPECIAL_TOKENS, *camera_token_names(camera_tags)]
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=specials,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        # Sorting makes the vocabulary independent of the order in which texts were collected.
+        tokenizer.train_from_iterator(sorted(set(texts)), trainer)
+        wrapped = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            eos_token="<|im_end|>",
+            pad_token="<|endoftext|>",
+            extra_special_tokens=specials[1:],
+            padding_side="left",
+            clean_up_tokenization_spaces=False,
+        )
+        processor = cls(wrapped, image_transform_of(config), camera_tags, config.image_order)
+        processor.configure(config)
+        return processor
+
+    @classmethod
+    def from_tokenizer(
+        cls, tokenizer: PreTrainedTokenizerFast, config: QwenVLAConfig, camera_tags: Sequence[str]
+    ) -> QwenVLAProcessor:
+        """Use a ready tokenizer (Qwen3.5's own), adding the camera tokens, and write the ids into ``config``."""
+        tokenizer.add_special_tokens(
+            {"extra_special_tokens": camera_token_names(camera_tags)}, replace_extra_special_tokens=False
+        )
+        tokenizer.padding_side = "left"
+        processor = cls(tokenizer, image_transform_of(config), camera_tags, config.image_order)
+        processor.configure(config)
+        return processor
+
+    def configure(self, config: QwenVLAConfig) -> None:
+        """Write token ids into ``config``; the vocabulary grows to a multiple of 64 when the tokenizer needs it."""
+        vlm, text = config.vlm_config, config.vlm_config.text_config
+        needed = -(-len(self.tokenizer) // 64) * 64
+        if text.vocab_size < len(self.tokenizer) or text.vocab_size < 65536:
+            text.vocab_size = needed
+        vlm.image_token_id = self._special["<|image_pad|>"]
+        vlm.video_token_id = self._special["<|video_pad|>"]
+        vlm.vision_start_token_id = self._special["<|vision_start|>"]
+        vlm.vision_end_token_id = self._special["<|vision_end|>"]
+        text.pad_token_id = self._special["<|endoftext|>"]
+        text.eos_token_id = self._special["<|im_end|>"]
+
+    def _camera_tokens(self) -> list[str]:
+        return camera_token_names(self.camera_tags)
+
+    # --- batches --------------------------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        instructions: Sequence[str],
+        images: Sequence[Mapping[str, Any]] | None = None,
+        answers: Sequence[str | None] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """A left-padded batch.
+
+        instructions: B prompt texts. images: B dictionaries from camera tag to H×W×3 uint8 RGB (or PIL), shown in the
+        order of ``camera_tags``; None or empty for text only. answers: texts to learn; only an answer's tokens and its
+        end token are labelled, a row with answer None has no labels.
+
+        Returns input_ids, attention_mask, mm_token_type_ids [B, S]; with images pixel_values [patches, features] and
+        image_grid_thw [images, 3]; with answers labels [B, S].
+        """
+        images = [{}] * len(instructions) if images is None else images
+        answers_or_none = [None] * len(instructions) if answers is None else answers
+        if not len(instructions) == len(images) == len(answers_or_none):
+            raise ValueError(
+                f"{len(instructions)} instructions, {len(images)} image sets and {len(answers_or_none)} answers differ"
+            )
+        rows, pictures = [], []
+        for instruction, views, answer in zip(instructions, images, answers_or_none, strict=True):
+            tags = self._ordered_tags(views)
+            rows.append(self._row(instruction, tags, answer))
+            pictures.extend(self.image_transform.resize(views[tag]) for tag in tags)
+        batch = self._pad(rows, with_labels=answers is not None)
+        if pictures:
+            batch["pixel_values"] = self.image_transform.patchify(np.stack(pictures))
+            batch["image_grid_thw"] = torch.tensor([self.image_transform.grid] * len(pictures))
+        return batch
+
+    def decode(self, ids: torch.Tensor | Sequence[int]) -> str:
+        """Token ids to text without special tokens."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def _ordered_tags(self, views: Mapping[str, Any]) -> list[str]:
+        unknown = set(views) - set(self.camera_tags)
+        if unknown:
+            raise ValueError(f"unknown camera tags {sorted(unknown)}; this processor knows {list(self.camera_tags)}")
+        return [tag for tag in self.camera_tags if tag in views]
+
+    def _row(self, instruction: str, tags: Sequence[str], answer: str | None) -> _Row:
+        text = list(self._encode(instruction))
+        pictures = [token for tag in tags for token in self._image_ids(tag)]
+        body = text + pictures if self.image_order == "after_text" else pictures + text
+        start, end = self._special["<|im_start|>"], self._special["<|im_end|>"]
+        newline = self._encode("\n")
+        ids = [start, *self._encode("user\n"), *body, end, *newline, start, *self._encode("assistant\n")]
+        labels = [IGNORED_LABEL] * len(ids)
+        if answer is not None:
+            answer_ids = [*self._encode(answer), end]
+            ids += answer_ids
+            labels += answer_ids
+        return _Row(ids, labels)
+
+    def _image_ids(self, tag: str) -> list[int]:
+        s = self._special
+        pads = [s["<|image_pad|>"]] * self.image_transform.tokens
+        return [s[f"<|{tag}_start|>"], s["<|vision_start|>"], *pads, s["<|vision_end|>"], s[f"<|{tag}_end|>"]]
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        known = self._cache.get(text)
+        if known is None:
+            forged = [token for token in self._special if token in text]
+            if forged:
+                raise ValueError(f"text contains the reserved tokens {forged}: {text!r}")
+            known = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+            if len(self._cache) < 65536:
+                self._cache[text] = known
+        return known
+
+    def _pad(self, rows: Sequence[_Row], with_labels: bool) -> dict[str, torch.Tensor]:
+        length = max(len(row.ids) for row in rows)
+        shape = (len(rows), length)
+        ids = np.full(shape, self._special["<|endoftext|>"], dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        labels = np.full(shape, IGNORED_LABEL, dtype=np.int64)
+        for index, row in enumerate(rows):
+            first = length - len(row.ids)
+            ids[index, first:] = row.ids
+            mask[index, first:] = 1
+            labels[index, first:] = row.labels
+        types = (ids == self._special["<|image_pad|>"]).astype(np.int64)
+        batch = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}
+        if with_labels:
+            batch["labels"] = labels
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, directory: str | os.PathLike) -> None:
+        """Write tokenizer, image transform, statistics and embodiments into ``directory``."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save_pretrained(directory)
+        settings = {
+            "processor_class": type(self).__name__,
+            "image_transform": asdict(self.image_transform),
+            "camera_tags": list(self.camera_tags),
+            "image_order": self.image_order,
+        }
+        _write_json(directory / PROCESSOR_FILE, settings)
+        _write_json(directory / NORMALIZATION_FILE, {n: q.to_json() for n, q in self.normalization.items()})
+        _write_json(directory / EMBODIMENTS_FILE, {n: asdict(e) for n, e in self.embodiments.items()})
+
+    @classmethod
+    def from_pretrained(cls, directory: str | os.PathLike) -> QwenVLAProcessor:
+        """Read what ``save_pretrained`` wrote; errors name the file that is missing or broken."""
+        directory = Path(directory)
+        settings = _read_json(directory / PROCESSOR_FILE)
+        normalization = _read_json(directory / NORMALIZATION_FILE)
+        embodiments = _read_json(directory / EMBODIMENTS_FILE)
+        try:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+        except Exception as error:
+            raise OSError(f"cannot load the tokenizer from {directory / 'tokenizer.json'}: {error}") from error
+        transform = settings["image_transform"]
+        transform = {name: tuple(v) if isinstance(v, list) else v for name, v in transform.items()}
+        return cls(
+            tokenizer,
+            ImageTransform(**transform),
+            settings["camera_tags"],
+            settings["image_order"],
+            {name: Quantiles.from_json(data) for name, data in normalization.items()},
+            {name: EmbodimentInfo(**data) for name, data in embodiments.items()},
+        )
+
+
+def camera_token_names(camera_tags: Sequence[str]) -> list[str]:
+    """The special tokens that wrap each camera's image."""
+    return [token for tag in camera_tags for token in (f"<|{tag}_start|>", f"<|{tag}_end|>")]
+
+
+def image_transform_of(config: QwenVLAConfig) -> ImageTransform:
+    """The image transform that matches a model configuration."""
+    vision = config.vlm_config.vision_config
+    return ImageTransform(
+        config.image_size, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+    )
+
+
+def _write_json(path: Path, data: Any) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(data, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def _read_json(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint file {path} is missing; is {path.parent} a complete checkpoint?")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"checkpoint file {path} is damaged: {error}") from error
