@@ -30,5 +30,4 @@ setup(
     maintainer_email="maintainers@qwen-vla-ros.org",
     description="Robot descriptions with ros2_control blocks, and the embodiment, kinematics and prompt derived from them.",
     license="Apache-2.0",
-    tests_require=["pytest"],
 )

@@ -1,15 +1,32 @@
 """Robot descriptions, and what is derived from them: embodiment, kinematics and prompt. Free of ROS and torch."""
 
+from embodiment_descriptions.config import Arm, Base, Camera, EmbodimentConfig, Gripper
+from embodiment_descriptions.deltas import delta_from_poses, pose_from_delta
 from embodiment_descriptions.description import expand_xacro, robot_description
+from embodiment_descriptions.embodiment import Embodiment, JointLimit, load_robot
 from embodiment_descriptions.errors import EmbodimentError, KinematicsError, ResourceError
+from embodiment_descriptions.kinematics import Kinematics
+from embodiment_descriptions.prompt import build_prompt
 from embodiment_descriptions.resources import known_robots, resource_path
 
 __all__ = [
+    "Arm",
+    "Base",
+    "Camera",
+    "Embodiment",
+    "EmbodimentConfig",
     "EmbodimentError",
+    "Gripper",
+    "JointLimit",
+    "Kinematics",
     "KinematicsError",
     "ResourceError",
+    "build_prompt",
+    "delta_from_poses",
     "expand_xacro",
     "known_robots",
+    "load_robot",
+    "pose_from_delta",
     "resource_path",
     "robot_description",
 ]

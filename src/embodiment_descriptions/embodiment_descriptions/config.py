@@ -1,0 +1,198 @@
+"""The YAML that says about a robot what its URDF does not: tag, control mode, rate, arms, cameras, topics, safety."""
+
+import math
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from embodiment_descriptions.errors import EmbodimentError
+from embodiment_descriptions.prompt import TAG_PATTERN, image_marker
+
+ControlMode = Literal["joint_position", "eef_delta", "base_waypoints", "base_velocity"]
+
+
+def _tag(value: str) -> str:
+    image_marker(value)
+    return value
+
+
+Name = Annotated[str, Field(min_length=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+CameraTag = Annotated[str, AfterValidator(_tag)]
+Point = tuple[Finite, Finite, Finite]
+
+
+class Strict(BaseModel):
+    """Base of all parts: immutable, and an unknown key is an error instead of a setting without effect."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Gripper(Strict):
+    """The joint that opens a gripper; the channel runs from 0 at `closed` to 1 at `open`."""
+
+    joint: Name
+    closed: Finite = Field(description="joint position when closed [m or rad]")
+    open: Finite = Field(description="joint position when open [m or rad]")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Gripper":
+        if math.isclose(self.closed, self.open, abs_tol=1e-9):
+            raise ValueError(f"closed and open are both {self.open}; a gripper needs a range")
+        return self
+
+
+class Arm(Strict):
+    """A serial chain from base_link to tip_link, its joints in order from the base on."""
+
+    name: Name
+    joints: Annotated[tuple[Name, ...], Field(min_length=1)]
+    base_link: Name
+    tip_link: Name
+    gripper: Gripper | None = None
+
+
+class Base(Strict):
+    """A mobile base and the topics it is driven by."""
+
+    kind: Literal["differential", "omnidirectional"]
+    link: Name = "base_link"
+    command_topic: Name = "cmd_vel"
+    odom_topic: Name = "odom"
+    max_linear_speed: Positive = Field(description="[m/s]")
+    max_angular_speed: Positive = Field(description="[rad/s]")
+
+
+class Camera(Strict):
+    """An image stream; `tag` becomes the image markers of the prompt."""
+
+    tag: CameraTag
+    topic: Name
+    info_topic: Name
+    max_age_s: Positive = Field(default=0.5, description="older images stop inference [s]")
+
+
+class Controllers(Strict):
+    """Topics (trajectory_msgs/JointTrajectory) of the controllers that move arm and gripper."""
+
+    arm: Name = "arm_controller/joint_trajectory"
+    gripper: Name = "gripper_controller/joint_trajectory"
+
+
+class Workspace(Strict):
+    """The box that the tip must stay in, in the arm's base_link frame [m]."""
+
+    min: Point
+    max: Point
+
+    @model_validator(mode="after")
+    def _is_a_box(self) -> "Workspace":
+        if not all(low < high for low, high in zip(self.min, self.max, strict=True)):
+            raise ValueError(f"min {self.min} must be below max {self.max} on every axis")
+        return self
+
+
+class Safety(Strict):
+    """What the gate allows in addition to the limits of the URDF."""
+
+    max_joint_speed_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="share of the URDF velocity limits that may be used"
+    )
+    max_start_jump_rad: Positive = Field(default=0.35, description="from the measured joints to the first step [rad]")
+    max_step_rad: Positive = Field(default=0.5, description="from one step to the next [rad]")
+    workspace: Workspace | None = None
+
+
+class EmbodimentConfig(Strict):
+    """The whole file. Joint names refer to the URDF and are checked against it by Embodiment.from_urdf."""
+
+    name: Annotated[str, Field(pattern=TAG_PATTERN.pattern + "$")]
+    robot_tag: Name
+    control_mode: ControlMode = "eef_delta"
+    rate_hz: Positive
+    chunk_size: Annotated[int, Field(ge=1)]
+    arms: Annotated[tuple[Arm, ...], Field(min_length=1, max_length=2)]
+    waist: tuple[Name, ...] = Field(default=(), description="torso joints; empty where the robot has none")
+    base: Base | None = None
+    cameras: Annotated[tuple[Camera, ...], Field(min_length=1)]
+    home: dict[str, Finite] = Field(default_factory=dict, description="joint positions of the rest pose [m or rad]")
+    controllers: Controllers = Controllers()
+    safety: Safety = Safety()
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "EmbodimentConfig":
+        _refuse_twice("arm", [arm.name for arm in self.arms])
+        _refuse_twice("camera tag", [camera.tag for camera in self.cameras])
+        grippers = [arm.gripper.joint for arm in self.arms if arm.gripper]
+        _refuse_twice("joint", [*(joint for arm in self.arms for joint in arm.joints), *grippers, *self.waist])
+        if self.control_mode in ("base_waypoints", "base_velocity") and self.base is None:
+            raise ValueError(f"control_mode {self.control_mode!r} needs a base; describe it under `base`")
+        return self
+
+
+def _refuse_twice(kind: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{kind} {', '.join(twice)} is named more than once")
+
+
+def load_config(source: str | Path | dict) -> EmbodimentConfig:
+    """Read and check an embodiment configuration.
+
+    Args:
+        source: a path (a Path, or a one-line str ending in .yaml or .yml), YAML text, or the parsed mapping.
+
+    Raises:
+        EmbodimentError: unreadable, not YAML, or not valid; names the file and every key that is wrong.
+    """
+    origin, data = _read(source)
+    if not isinstance(data, dict):
+        raise EmbodimentError(f"{origin} must be a mapping of keys such as name and arms, not {type(data).__name__}")
+    try:
+        return EmbodimentConfig.model_validate(data)
+    except ValidationError as error:
+        raise EmbodimentError(f"{origin} is not valid:\n" + "\n".join(_explain(e) for e in error.errors())) from error
+
+
+def _read(source: str | Path | dict) -> tuple[str, object]:
+    if isinstance(source, dict):
+        return "the embodiment configuration", source
+    is_path = isinstance(source, Path) or ("\n" not in source and source.endswith((".yaml", ".yml")))
+    origin = str(source) if is_path else "the embodiment YAML"
+    try:
+        text = Path(source).read_text(encoding="utf-8") if is_path else str(source)
+        return origin, yaml.load(text, Loader=_UniqueKeyLoader)  # a SafeLoader
+    except OSError as error:
+        raise EmbodimentError(f"cannot read {origin}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise EmbodimentError(f"{origin} is not valid YAML: {error}") from error
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, of which PyYAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        twice = {str(key) for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {', '.join(sorted(twice))} is given twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep=deep)
+
+
+def _explain(error: dict) -> str:
+    place = ".".join(str(part) for part in error["loc"]) or "(whole file)"
+    if error["type"] == "extra_forbidden":
+        keys = {key for model in Strict.__subclasses__() for key in model.model_fields}
+        close = get_close_matches(str(error["loc"][-1]), sorted(keys), n=1)
+        return f"  {place}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
+    if error["type"] == "missing":
+        return f"  {place}: missing"
+    value = error["input"]
+    shown = f" (got {value!r})" if not isinstance(value, dict | list) else ""
+    return f"  {place}: {error['msg']}{shown}"

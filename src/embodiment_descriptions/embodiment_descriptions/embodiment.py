@@ -1,0 +1,265 @@
+"""What a robot is to the suite: its URDF and its YAML, checked against each other and frozen."""
+
+import math
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from embodiment_descriptions.config import (
+    Arm,
+    Base,
+    Camera,
+    Controllers,
+    ControlMode,
+    EmbodimentConfig,
+    Gripper,
+    Safety,
+    load_config,
+)
+from embodiment_descriptions.deltas import DELTA_NAMES
+from embodiment_descriptions.description import Hardware, robot_description
+from embodiment_descriptions.errors import EmbodimentError
+from embodiment_descriptions.infer import infer_config
+from embodiment_descriptions.prompt import build_prompt, image_marker
+from embodiment_descriptions.resources import resource_path
+from embodiment_descriptions.urdf import UrdfJoint, UrdfTree, hint, parse_urdf
+
+BASE_CHANNELS = {
+    "base_waypoints": ("dx", "dy", "dtheta"),
+    "base_velocity": ("vx", "vy", "wz"),
+}
+
+
+class JointLimit(BaseModel):
+    """Limits of one joint from the URDF: positions [m or rad], velocity [m/s or rad/s], effort [N or Nm].
+
+    A continuous joint has no position limits: lower is -inf and upper is inf. An effort that the URDF leaves out is inf.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lower: float
+    upper: float
+    velocity: float
+    effort: float
+
+
+class Embodiment(BaseModel):
+    """A robot as model, executor and simulator see it. Build it with from_urdf or load_robot."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    robot_tag: str
+    control_mode: ControlMode
+    rate_hz: float
+    chunk_size: int
+    arms: tuple[Arm, ...]
+    waist: tuple[str, ...]
+    base: Base | None
+    cameras: tuple[Camera, ...]
+    limits: dict[str, JointLimit]
+    home: dict[str, float]
+    controllers: Controllers
+    safety: Safety
+    urdf: str = Field(repr=False)
+    inferred: tuple[str, ...] = Field(default=(), description="what was guessed for want of a YAML, one line each")
+
+    @classmethod
+    def from_urdf(cls, urdf_text: str, yaml: str | Path | dict | None = None) -> "Embodiment":
+        """Derive an embodiment.
+
+        Args:
+            urdf_text: expanded URDF, such as the content of /robot_description.
+            yaml: the embodiment configuration as a path, text or mapping. None guesses one for a single arm from the
+                URDF alone and lists the guesses in `inferred`.
+
+        Raises:
+            EmbodimentError: malformed XML or YAML, a joint or link that the URDF lacks, a chain that does not fit, a
+                joint without limits, a position outside the limits.
+        """
+        tree = parse_urdf(urdf_text)
+        if yaml is None:
+            config, inferred = infer_config(tree)
+        else:
+            config, inferred = load_config(yaml), ()
+        for arm in config.arms:
+            _check_arm(tree, arm)
+        names = _joint_names(config)
+        limits = {name: _limit(_joint(tree, name)) for name in names}
+        _check_grippers(config, limits)
+        return cls(
+            **{key: getattr(config, key) for key in EmbodimentConfig.model_fields if key != "home"},
+            limits=limits,
+            home=_home(config, limits),
+            urdf=urdf_text,
+            inferred=inferred,
+        )
+
+    @property
+    def period(self) -> float:
+        """Time between two actions of a chunk [s]."""
+        return 1.0 / self.rate_hz
+
+    @property
+    def has_waist(self) -> bool:
+        """True if the robot moves its torso."""
+        return bool(self.waist)
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """All joints that are commanded: those of the arms in order, then the grippers', then the torso's."""
+        return _joint_names(self)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the action channels in order, per arm and then its gripper.
+
+        eef_delta: x y z [m] rx ry rz [rad] relative to the chunk's first frame, gripper 0 closed .. 1 open.
+        joint_position: joint names [m or rad], gripper 0..1, then the torso joints.
+        base_waypoints: dx dy [m] dtheta [rad]. base_velocity: vx vy [m/s] wz [rad/s].
+        With two arms the eef_delta and gripper channels carry the arm's name as a prefix.
+        """
+        if self.control_mode in BASE_CHANNELS:
+            return BASE_CHANNELS[self.control_mode]
+        names: list[str] = []
+        for arm in self.arms:
+            prefix = f"{arm.name}_" if len(self.arms) > 1 else ""
+            by_pose = self.control_mode == "eef_delta"
+            names += [prefix + name for name in DELTA_NAMES] if by_pose else arm.joints
+            names += [f"{prefix}gripper"] if arm.gripper else []
+        return (*names, *(self.waist if self.control_mode == "joint_position" else ()))
+
+    def prompt(self, instruction: str) -> str:
+        """Return the text that tells the model its robot and its task, without image markers.
+
+        Raises:
+            ValueError: the instruction is empty or holds a special token.
+        """
+        return build_prompt(
+            robot_tag=self.robot_tag,
+            arm_count=len(self.arms),
+            has_waist=self.has_waist,
+            has_base=self.base is not None,
+            rate_hz=self.rate_hz,
+            chunk_size=self.chunk_size,
+            instruction=instruction,
+        )
+
+    def image_markers(self) -> list[tuple[str, str]]:
+        """Return the tokens that open and close each camera's image, in the order of `cameras`."""
+        return [image_marker(camera.tag) for camera in self.cameras]
+
+    def gripper_to_joint(self, fraction: float, arm: int = 0) -> float:
+        """Convert a gripper channel to the joint position [m or rad].
+
+        Values outside 0 (closed) .. 1 (open) saturate: a model that says 1.02 means open.
+
+        Raises:
+            ValueError: the value is not finite, or the arm has no gripper.
+        """
+        gripper = self._gripper(arm)
+        if not math.isfinite(fraction):
+            raise ValueError(f"gripper value {fraction} is not finite")
+        return gripper.closed + min(max(float(fraction), 0.0), 1.0) * (gripper.open - gripper.closed)
+
+    def gripper_from_joint(self, position: float, arm: int = 0) -> float:
+        """Convert a gripper joint position [m or rad] to the channel, 0 closed .. 1 open.
+
+        A position outside the range gives a value outside 0..1, so that a bad measurement stays visible.
+
+        Raises:
+            ValueError: the value is not finite, or the arm has no gripper.
+        """
+        gripper = self._gripper(arm)
+        if not math.isfinite(position):
+            raise ValueError(f"gripper joint position {position} is not finite")
+        return (float(position) - gripper.closed) / (gripper.open - gripper.closed)
+
+    def _gripper(self, arm: int) -> Gripper:
+        gripper = self.arms[arm].gripper
+        if gripper is None:
+            raise ValueError(f"arm {self.arms[arm].name!r} of {self.name!r} has no gripper")
+        return gripper
+
+
+def load_robot(name: str, hardware: Hardware = "mock") -> Embodiment:
+    """Load a robot that ships with the suite: its xacro and config/embodiments/<name>.yaml.
+
+    Raises:
+        EmbodimentError: unknown robot (names those that are known) or a description that is wrong.
+        ResourceError: its YAML is missing.
+    """
+    urdf = robot_description(name, hardware=hardware)
+    return Embodiment.from_urdf(urdf, resource_path(f"config/embodiments/{name}.yaml"))
+
+
+def _joint_names(config: EmbodimentConfig | Embodiment) -> tuple[str, ...]:
+    arms = [joint for arm in config.arms for joint in arm.joints]
+    return (*arms, *(arm.gripper.joint for arm in config.arms if arm.gripper), *config.waist)
+
+
+def _joint(tree: UrdfTree, name: str) -> UrdfJoint:
+    if name not in tree.joints:
+        raise EmbodimentError(f"the URDF of {tree.name!r} has no joint {name!r}{hint(name, list(tree.joints))}")
+    joint = tree.joints[name]
+    if not joint.movable:
+        why = f"mimics {joint.mimics!r}" if joint.mimics is not None else f"is {joint.type}"
+        raise EmbodimentError(f"joint {name!r} cannot be commanded: it {why}")
+    return joint
+
+
+def _limit(joint: UrdfJoint) -> JointLimit:
+    if joint.velocity is None or joint.velocity <= 0:
+        raise EmbodimentError(
+            f"joint {joint.name!r} has no usable velocity limit (velocity={joint.velocity}); "
+            "without it no command can be checked: add <limit velocity=...> greater than 0 to the URDF"
+        )
+    effort = math.inf if joint.effort is None else joint.effort
+    if joint.type == "continuous":
+        return JointLimit(lower=-math.inf, upper=math.inf, velocity=joint.velocity, effort=effort)
+    if joint.lower is None or joint.upper is None or not joint.lower < joint.upper:
+        raise EmbodimentError(
+            f"joint {joint.name!r} has no usable position limits (lower={joint.lower}, upper={joint.upper}); "
+            "add <limit lower=... upper=...> with lower < upper to the URDF"
+        )
+    return JointLimit(lower=joint.lower, upper=joint.upper, velocity=joint.velocity, effort=effort)
+
+
+def _check_arm(tree: UrdfTree, arm: Arm) -> None:
+    for name in arm.joints:
+        _joint(tree, name)
+    chain = [joint.name for joint in tree.chain(arm.base_link, arm.tip_link) if joint.movable]
+    if tuple(chain) != arm.joints:
+        raise EmbodimentError(
+            f"arm {arm.name!r}: the joints that move {arm.tip_link!r} relative to {arm.base_link!r} are "
+            f"{', '.join(chain) or 'none'}, but the configuration lists {', '.join(arm.joints)}; "
+            "list all of them, from the base on, or choose other links"
+        )
+
+
+def _check_grippers(config: EmbodimentConfig, limits: dict[str, JointLimit]) -> None:
+    for arm in config.arms:
+        for key in ("closed", "open") if arm.gripper else ():
+            _check_position(f"arm {arm.name!r}: gripper {key}", arm.gripper.joint, getattr(arm.gripper, key), limits)
+
+
+def _check_position(what: str, joint: str, position: float, limits: dict[str, JointLimit]) -> None:
+    limit = limits[joint]
+    if not limit.lower <= position <= limit.upper:
+        raise EmbodimentError(f"{what}: {joint} = {position} lies outside its limits {limit.lower} .. {limit.upper}")
+
+
+def _home(config: EmbodimentConfig, limits: dict[str, JointLimit]) -> dict[str, float]:
+    """Return the home position of every joint in order; without one in the YAML, zero or the nearest allowed."""
+    if not config.home:
+        return {name: min(max(0.0, limit.lower), limit.upper) for name, limit in limits.items()}
+    for name in config.home:
+        if name not in limits:
+            raise EmbodimentError(f"home names the joint {name!r}, which is not commanded{hint(name, list(limits))}")
+    missing = [name for name in limits if name not in config.home]
+    if missing:
+        raise EmbodimentError(f"home lacks {', '.join(missing)}; give every commanded joint a position")
+    for name in limits:
+        _check_position("home", name, config.home[name], limits)
+    return {name: config.home[name] for name in limits}

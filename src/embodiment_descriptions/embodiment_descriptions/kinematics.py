@@ -1,0 +1,225 @@
+"""Forward and inverse kinematics of one arm (pinocchio), tip relative to the arm's base link.
+
+The inverse is a Levenberg-Marquardt iteration on the pose error log6(T^-1 T_target) in the tip frame, damped by the
+error itself as in Sugihara, "Solvability-Unconcerned Inverse Kinematics by the Levenberg-Marquardt Method", IEEE
+Trans. Robotics 27(5), 2011: quick near a solution, calm near singularities. Position limits hold in every iterate.
+"""
+
+from collections.abc import Sequence
+from xml.etree import ElementTree
+
+import numpy as np
+import pinocchio as pin
+from numpy.typing import ArrayLike, NDArray
+
+from embodiment_descriptions.embodiment import Embodiment
+from embodiment_descriptions.errors import KinematicsError
+
+Array = NDArray[np.float64]
+
+POSITION_TOLERANCE = 1e-5  # [m]
+ROTATION_TOLERANCE = 1e-4  # [rad]
+MAX_ITERATIONS = 60
+MAX_ITERATE_STEP = 0.5  # [rad or m], keeps an iterate inside the region where the linearisation holds
+MAX_BRANCH_STEP = 1.0  # [rad or m], a larger change between two poses of a path is another branch
+DAMPING_FLOOR = 1e-9
+RESTARTS = 24
+
+
+class Kinematics:
+    """Kinematics of one arm of an embodiment. Not thread-safe: pinocchio's work space is reused."""
+
+    def __init__(self, embodiment: Embodiment, arm: int = 0) -> None:
+        """Build the reduced model; all joints outside the arm are locked where they cannot matter.
+
+        Args:
+            embodiment: the robot.
+            arm: index into embodiment.arms.
+        """
+        if not 0 <= arm < len(embodiment.arms):
+            raise ValueError(f"{embodiment.name!r} has {len(embodiment.arms)} arm(s); there is no arm {arm}")
+        self.arm = embodiment.arms[arm]
+        self.joint_names = self.arm.joints
+        limits = [embodiment.limits[name] for name in self.joint_names]
+        self.lower = np.array([limit.lower for limit in limits])
+        self.upper = np.array([limit.upper for limit in limits])
+        self.velocity = np.array([limit.velocity for limit in limits])
+        self.home = np.array([embodiment.home[name] for name in self.joint_names])
+        self._model = _reduced_model(embodiment.urdf, self.joint_names)
+        self._data = self._model.createData()
+        self._tip = self._model.getFrameId(self.arm.tip_link)
+        base = self._model.getFrameId(self.arm.base_link)
+        pin.framesForwardKinematics(self._model, self._data, self._clip(self.home))
+        # With every joint outside the chain locked, the base link stands still in the model's world.
+        self._base = self._data.oMf[base].copy()
+        self._base_inverse = self._base.inverse()
+
+    def forward(self, q: ArrayLike) -> Array:
+        """Return the (4, 4) pose of the tip in the base link for joint positions q (n,) [rad or m]."""
+        pin.framesForwardKinematics(self._model, self._data, self._vector(q))
+        return (self._base_inverse * self._data.oMf[self._tip]).homogeneous
+
+    def inverse(self, target: ArrayLike, q0: ArrayLike | None = None) -> Array:
+        """Find joint positions that bring the tip to a pose, near q0 if that works, else from anywhere.
+
+        Args:
+            target: (4, 4) pose of the tip in the base link.
+            q0: (n,) start of the search, home by default.
+
+        Returns:
+            (n,) joint positions within their limits.
+
+        Raises:
+            KinematicsError: no start led to the pose within POSITION_TOLERANCE and ROTATION_TOLERANCE.
+        """
+        goal = self._goal(target)
+        first = self._vector(self.home if q0 is None else q0)
+        low, high = np.maximum(self.lower, -np.pi), np.minimum(self.upper, np.pi)
+        random = np.random.default_rng(0)  # fixed, so that the same question has the same answer
+        best: tuple[Array, float, float] | None = None
+        for attempt in range(RESTARTS + 2):
+            start = (first, self.home)[attempt] if attempt < 2 else random.uniform(low, high)
+            q, error, rotation = self._solve(goal, self._clip(start))
+            if error <= POSITION_TOLERANCE and rotation <= ROTATION_TOLERANCE:
+                return q
+            if best is None or (error, rotation) < best[1:]:
+                best = (q, error, rotation)
+        raise self._unreachable(0, goal, best[1], best[2])
+
+    def follow(self, targets: Sequence[ArrayLike] | Array, q0: ArrayLike) -> Array:
+        """Find a continuous joint path through tip poses.
+
+        Each pose is solved from the joints of the one before, so the path stays on the branch of q0. Position limits
+        hold; velocity limits do not bend the path, see speed_fractions.
+
+        Args:
+            targets: (N, 4, 4) poses of the tip in the base link.
+            q0: (n,) joint positions now [rad or m].
+
+        Returns:
+            (N, n) joint positions.
+
+        Raises:
+            KinematicsError: a pose is out of reach, or only to be had on another branch; names step and error.
+        """
+        q = self._clip(self._vector(q0))
+        path = np.empty((len(targets), len(q)))
+        for step, target in enumerate(targets):
+            goal = self._goal(target)
+            solution, error, rotation = self._solve(goal, q)
+            if error > POSITION_TOLERANCE or rotation > ROTATION_TOLERANCE:
+                raise self._unreachable(step, goal, error, rotation)
+            jump = np.abs(solution - q)
+            if jump.max() > MAX_BRANCH_STEP:
+                name = self.joint_names[int(jump.argmax())]
+                raise KinematicsError(
+                    f"step {step}: joint {name!r} would have to turn by {jump.max():.3f} at once; "
+                    "the path leaves its branch there, plan smaller steps",
+                    step,
+                    error,
+                    rotation,
+                )
+            path[step] = q = solution
+        return path
+
+    def speed_fractions(self, path: ArrayLike, q0: ArrayLike, period: float) -> Array:
+        """Return the mean speed of every step as a share of the URDF velocity limits, (N, n); above 1 is too fast.
+
+        Args:
+            path: (N, n) joint positions, the first to be reached one period after q0.
+            q0: (n,) joint positions at the start.
+            period: time per step [s].
+        """
+        steps = np.diff(np.vstack([self._vector(q0), np.asarray(path, dtype=np.float64)]), axis=0)
+        return np.abs(steps) / (period * self.velocity)
+
+    def _solve(self, goal: pin.SE3, q: Array) -> tuple[Array, float, float]:
+        """Iterate from q; return the best joints, the position error [m] and the rotation error [rad] there."""
+        model, data, tip = self._model, self._data, self._tip
+        best = (q, np.inf, np.inf)
+        least = np.inf
+        for _ in range(MAX_ITERATIONS):
+            pin.computeJointJacobians(model, data, q)
+            jacobian = pin.getFrameJacobian(model, data, tip, pin.LOCAL)
+            offset = pin.updateFramePlacement(model, data, tip).actInv(goal)
+            residual = pin.log6(offset).vector
+            squared = float(residual @ residual)
+            if squared < least:
+                least = squared
+                best = (q, float(np.linalg.norm(offset.translation)), float(np.linalg.norm(residual[3:])))
+                if best[1] <= POSITION_TOLERANCE and best[2] <= ROTATION_TOLERANCE:
+                    break
+            step = self._step(jacobian, residual, squared, q)
+            if np.abs(step).max() < 1e-10:
+                break
+            q = q + step
+        return best
+
+    def _step(self, jacobian: Array, residual: Array, squared: float, q: Array) -> Array:
+        """Return the damped step, with joints that push against a limit held and the others solved again."""
+        free = np.ones(len(q), dtype=bool)
+        for _ in range(len(q)):
+            part = jacobian[:, free]
+            normal = part.T @ part
+            normal.flat[:: len(normal) + 1] += 0.5 * squared + DAMPING_FLOOR
+            step = np.zeros(len(q))
+            step[free] = np.linalg.solve(normal, part.T @ residual)
+            longest = np.abs(step).max()
+            if longest > MAX_ITERATE_STEP:
+                step *= MAX_ITERATE_STEP / longest
+            stuck = free & (((q <= self.lower) & (step < 0)) | ((q >= self.upper) & (step > 0)))
+            if not stuck.any():
+                break
+            free &= ~stuck
+            if not free.any():
+                return np.zeros(len(q))
+        return self._clip(q + step) - q
+
+    def _goal(self, target: ArrayLike) -> pin.SE3:
+        pose = np.asarray(target, dtype=np.float64)
+        if pose.shape != (4, 4) or not np.isfinite(pose).all():
+            raise ValueError(f"a target is a finite 4x4 pose; got shape {pose.shape}")
+        turn = pose[:3, :3]
+        if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-4 or np.linalg.det(turn) < 0:
+            raise ValueError("the upper left 3x3 of a target pose must be a rotation matrix")
+        return self._base * pin.SE3(turn, pose[:3, 3])
+
+    def _vector(self, q: ArrayLike) -> Array:
+        vector = np.asarray(q, dtype=np.float64)
+        if vector.shape != self.home.shape or not np.isfinite(vector).all():
+            raise ValueError(f"expected {len(self.home)} finite positions for {', '.join(self.joint_names)}; got {q}")
+        return vector
+
+    def _clip(self, q: Array) -> Array:
+        return np.minimum(np.maximum(q, self.lower), self.upper)
+
+    def _unreachable(self, step: int, goal: pin.SE3, error: float, rotation: float) -> KinematicsError:
+        place = np.round((self._base_inverse * goal).translation, 4).tolist()
+        return KinematicsError(
+            f"step {step}: {self.arm.tip_link!r} cannot reach {place} m in {self.arm.base_link!r} with the rotation "
+            f"asked for; {error * 1e3:.2f} mm and {np.degrees(rotation):.2f} degrees remain within the joint limits",
+            step,
+            error,
+            rotation,
+        )
+
+
+def _reduced_model(urdf: str, joints: tuple[str, ...]) -> pin.Model:
+    """Build the pinocchio model of the given joints alone, each with one position.
+
+    Pinocchio gives a continuous joint two positions (cosine, sine); as a revolute joint without reachable limits it
+    has one, like all others here.
+    """
+    robot = ElementTree.fromstring(urdf)
+    for joint in robot.findall("joint"):
+        if joint.get("type") == "continuous":
+            joint.set("type", "revolute")
+            limit = joint.find("limit")
+            limit = ElementTree.SubElement(joint, "limit", effort="0", velocity="0") if limit is None else limit
+            limit.attrib.update(lower="-1e9", upper="1e9")
+    for tag in ("ros2_control", "gazebo", "transmission"):
+        for element in robot.findall(tag):
+            robot.remove(element)
+    model = pin.buildModelFromXML(ElementTree.tostring(robot, encoding="unicode"))
+    locked = [model.getJointId(name) for name in list(model.names)[1:] if name not in joints]
+    return pin.buildReducedModel(model, locked, pin.neutral(model))

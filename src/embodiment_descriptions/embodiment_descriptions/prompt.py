@@ -1,0 +1,54 @@
+"""The text that tells the model which robot it drives (Qwen-VLA, sections 2.3 and 3.2.1), byte for byte."""
+
+import re
+
+TAG_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
+# Opens every special token of the model; inside an instruction it could open or close an image.
+_SPECIAL_TOKEN = "<|"
+
+
+def build_prompt(
+    *,
+    robot_tag: str,
+    arm_count: int,
+    has_waist: bool,
+    has_base: bool,
+    rate_hz: float,
+    chunk_size: int,
+    instruction: str,
+) -> str:
+    """Fill the template of the paper, without image markers.
+
+    Args:
+        robot_tag: name of the robot as the model knows it, such as "WidowX".
+        arm_count: 1 or 2.
+        has_waist: the robot moves its torso.
+        has_base: the robot drives on a mobile base.
+        rate_hz: control frequency of the actions [Hz], written without needless zeros.
+        chunk_size: number of actions in one chunk.
+        instruction: what the user said, unchanged.
+
+    Raises:
+        ValueError: the instruction is empty or holds a special token of the model, or there are not one or two arms.
+    """
+    if not instruction.strip():
+        raise ValueError("the instruction is empty; say what the robot is to do")
+    if _SPECIAL_TOKEN in instruction:
+        raise ValueError(f"the instruction {instruction!r} holds {_SPECIAL_TOKEN!r}, which opens a special token")
+    if arm_count not in (1, 2):
+        raise ValueError(f"the prompt knows a single arm and dual arms, not {arm_count}")
+    arms = "single arm" if arm_count == 1 else "dual arms"
+    waist = ", waist" if has_waist else ""
+    base = ", and mobile base" if has_base else ""
+    return (
+        f"The robot is {robot_tag} with {arms}{waist}{base}. "
+        f"The control frequency is {rate_hz:g} Hz. "
+        f"Please predict the next {chunk_size} control actions to execute the following task: {instruction}."
+    )
+
+
+def image_marker(tag: str) -> tuple[str, str]:
+    """Return the special tokens that open and close the image of the camera with this tag."""
+    if not TAG_PATTERN.fullmatch(tag):
+        raise ValueError(f"camera tag {tag!r} must be lower case letters, digits and underscores, such as 'cam_wrist'")
+    return f"<|{tag}_start|>", f"<|{tag}_end|>"

@@ -1,0 +1,169 @@
+"""A URDF as a tree of links and joints, checked once: what the embodiment is derived from."""
+
+import math
+from dataclasses import dataclass
+from difflib import get_close_matches
+from xml.etree import ElementTree
+
+from embodiment_descriptions.errors import EmbodimentError
+
+MOVABLE = ("revolute", "continuous", "prismatic")
+JOINT_TYPES = (*MOVABLE, "fixed", "floating", "planar")
+
+
+@dataclass(frozen=True)
+class UrdfJoint:
+    """One joint element. Limits are None where the URDF states none; units m or rad, and per second."""
+
+    name: str
+    type: str
+    parent: str
+    child: str
+    lower: float | None
+    upper: float | None
+    velocity: float | None
+    effort: float | None
+    mimics: str | None
+
+    @property
+    def movable(self) -> bool:
+        """True if the joint has one degree of freedom of its own."""
+        return self.type in MOVABLE and self.mimics is None
+
+
+@dataclass(frozen=True)
+class UrdfTree:
+    """Links and joints by name, and the joint above every link but the root."""
+
+    name: str
+    root: str
+    links: tuple[str, ...]
+    joints: dict[str, UrdfJoint]
+    above: dict[str, UrdfJoint]
+
+    def chain(self, base: str, tip: str) -> list[UrdfJoint]:
+        """List the joints from link base to link tip, base first.
+
+        Raises:
+            EmbodimentError: a link is unknown, or tip is not below base.
+        """
+        for link in (base, tip):
+            if link not in self.links:
+                raise EmbodimentError(f"the URDF of {self.name!r} has no link {link!r}{hint(link, self.links)}")
+        chain: list[UrdfJoint] = []
+        link = tip
+        while link != base:
+            if link not in self.above:
+                raise EmbodimentError(
+                    f"link {tip!r} is not below link {base!r} in the URDF of {self.name!r}: walking up from {tip!r} "
+                    f"ends at the root {self.root!r}; name a base_link on that way"
+                )
+            chain.append(self.above[link])
+            link = self.above[link].parent
+        return chain[::-1]
+
+    def below(self, link: str) -> list[UrdfJoint]:
+        """List the joints whose parent is this link, in document order."""
+        return [joint for joint in self.joints.values() if joint.parent == link]
+
+
+def hint(name: str, known: tuple[str, ...] | list[str]) -> str:
+    """Name what was probably meant, or all there is, for the end of an error message."""
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; it has: {', '.join(known) or 'none'}"
+
+
+def parse_urdf(text: str) -> UrdfTree:
+    """Read URDF text into a checked tree.
+
+    Raises:
+        EmbodimentError: not XML, not a robot, an element without what it needs, or not one tree.
+    """
+    try:
+        robot = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        raise EmbodimentError(f"the URDF is not well-formed XML, line {line}, column {column}: {error}") from error
+    if robot.tag != "robot":
+        raise EmbodimentError(f"a URDF has <robot> as its root element; this document has <{robot.tag}>")
+    name = robot.get("name")
+    if not name:
+        raise EmbodimentError('the <robot> element has no name; write <robot name="...">')
+    links = tuple(_named(element, "link") for element in robot.findall("link"))
+    _refuse_duplicates(links, "link")
+    joints = [_joint(element) for element in robot.findall("joint")]
+    _refuse_duplicates([joint.name for joint in joints], "joint")
+    return _tree(name, links, joints)
+
+
+def _named(element: ElementTree.Element, kind: str) -> str:
+    name = element.get("name")
+    if not name:
+        raise EmbodimentError(f"a <{kind}> of the URDF has no name")
+    return name
+
+
+def _refuse_duplicates(names: tuple[str, ...] | list[str], kind: str) -> None:
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise EmbodimentError(f"the URDF names more than one {kind} {', '.join(twice)}; names must be unique")
+
+
+def _joint(element: ElementTree.Element) -> UrdfJoint:
+    name = _named(element, "joint")
+    kind = element.get("type", "")
+    if kind not in JOINT_TYPES:
+        raise EmbodimentError(f"joint {name!r} has the type {kind!r}; a URDF knows {', '.join(JOINT_TYPES)}")
+    ends = {}
+    for end in ("parent", "child"):
+        found = element.find(end)
+        ends[end] = found.get("link", "") if found is not None else ""
+        if not ends[end]:
+            raise EmbodimentError(f"joint {name!r} names no {end} link")
+    limit, mimic = element.find("limit"), element.find("mimic")
+    numbers = {key: _number(limit, key, name) for key in ("lower", "upper", "velocity", "effort")}
+    return UrdfJoint(
+        name=name, type=kind, mimics=None if mimic is None else mimic.get("joint", ""), **ends, **numbers
+    )
+
+
+def _number(limit: ElementTree.Element | None, key: str, joint: str) -> float | None:
+    text = None if limit is None else limit.get(key)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise EmbodimentError(f"joint {joint!r}: limit {key}={text!r} is not a finite number")
+    return value
+
+
+def _tree(name: str, links: tuple[str, ...], joints: list[UrdfJoint]) -> UrdfTree:
+    if not links:
+        raise EmbodimentError(f"the URDF of {name!r} has no links")
+    above: dict[str, UrdfJoint] = {}
+    for joint in joints:
+        for link in (joint.parent, joint.child):
+            if link not in links:
+                raise EmbodimentError(f"joint {joint.name!r} names the link {link!r}{hint(link, links)}")
+        if joint.child in above:
+            first = above[joint.child].name
+            raise EmbodimentError(f"link {joint.child!r} hangs on two joints, {first!r} and {joint.name!r}")
+        above[joint.child] = joint
+    roots = [link for link in links if link not in above]
+    for link in links:
+        _refuse_loop(link, above)
+    if len(roots) != 1:
+        raise EmbodimentError(f"the URDF of {name!r} is not one tree: {', '.join(roots)} all have no joint above them")
+    return UrdfTree(name, roots[0], links, {joint.name: joint for joint in joints}, above)
+
+
+def _refuse_loop(link: str, above: dict[str, UrdfJoint]) -> None:
+    seen = [link]
+    while seen[-1] in above:
+        parent = above[seen[-1]].parent
+        if parent in seen:
+            raise EmbodimentError(f"the URDF has a loop: {' <- '.join([*seen, parent])}; a URDF must be a tree")
+        seen.append(parent)
