@@ -28,6 +28,6 @@ setup(
     zip_safe=True,
     maintainer="Qwen-VLA ROS developers",
     maintainer_email="maintainers@qwen-vla-ros.org",
-    description="Robot descriptions with ros2_control blocks, and the embodiment, kinematics and prompt derived from them.",
+    description="Robots with ros2_control blocks, and the embodiment, kinematics and prompt derived from them.",
     license="Apache-2.0",
 )

@@ -2,6 +2,7 @@
 
 from embodiment_descriptions.config import Arm, Base, Camera, EmbodimentConfig, Gripper
 from embodiment_descriptions.deltas import delta_from_poses, pose_from_delta
+from embodiment_descriptions.describe import describe
 from embodiment_descriptions.description import expand_xacro, robot_description
 from embodiment_descriptions.embodiment import Embodiment, JointLimit, load_robot
 from embodiment_descriptions.errors import EmbodimentError, KinematicsError, ResourceError
@@ -23,6 +24,7 @@ __all__ = [
     "ResourceError",
     "build_prompt",
     "delta_from_poses",
+    "describe",
     "expand_xacro",
     "known_robots",
     "load_robot",

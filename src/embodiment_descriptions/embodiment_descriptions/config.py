@@ -110,7 +110,7 @@ class Safety(Strict):
 class EmbodimentConfig(Strict):
     """The whole file. Joint names refer to the URDF and are checked against it by Embodiment.from_urdf."""
 
-    name: Annotated[str, Field(pattern=TAG_PATTERN.pattern + "$")]
+    name: Annotated[str, Field(pattern=f"^{TAG_PATTERN.pattern}$")]
     robot_tag: Name
     control_mode: ControlMode = "eef_delta"
     rate_hz: Positive
@@ -155,7 +155,8 @@ def load_config(source: str | Path | dict) -> EmbodimentConfig:
     try:
         return EmbodimentConfig.model_validate(data)
     except ValidationError as error:
-        raise EmbodimentError(f"{origin} is not valid:\n" + "\n".join(_explain(e) for e in error.errors())) from error
+        lines = dict.fromkeys(_explain(e) for e in _causes(error))
+        raise EmbodimentError(f"{origin} is not valid:\n" + "\n".join(lines)) from error
 
 
 def _read(source: str | Path | dict) -> tuple[str, object]:
@@ -185,11 +186,18 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+def _causes(error: ValidationError) -> list[dict]:
+    """Leave out the complaint that a list is too short when it only is because one of its items is wrong."""
+    found = error.errors()
+    inside = {e["loc"][:depth] for e in found for depth in range(len(e["loc"]))}
+    return [e for e in found if not (e["type"] == "too_short" and e["loc"] in inside)]
+
+
 def _explain(error: dict) -> str:
     place = ".".join(str(part) for part in error["loc"]) or "(whole file)"
     if error["type"] == "extra_forbidden":
         keys = {key for model in Strict.__subclasses__() for key in model.model_fields}
-        close = get_close_matches(str(error["loc"][-1]), sorted(keys), n=1)
+        close = get_close_matches(str(error["loc"][-1]), sorted(keys), n=1, cutoff=0.5)
         return f"  {place}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
     if error["type"] == "missing":
         return f"  {place}: missing"

@@ -1,7 +1,7 @@
 """Expanded URDF text of a robot, from its xacro and the hardware that is to answer behind ros2_control."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 from xml.dom import Node
 from xml.parsers.expat import ExpatError
 
@@ -30,6 +30,8 @@ def robot_description(name: str, hardware: Hardware = "mock", controllers_file: 
     known = known_robots()
     if name not in known:
         raise EmbodimentError(f"unknown robot {name!r}; known robots: {', '.join(known) or 'none'}")
+    if hardware not in get_args(Hardware):
+        raise EmbodimentError(f"unknown hardware {hardware!r}; choose one of {', '.join(get_args(Hardware))}")
     path = resource_path(f"urdf/{name}/{name}.urdf.xacro")
     return expand_xacro(path, {"hardware": hardware, "controllers_file": str(controllers_file)})
 
@@ -55,4 +57,7 @@ def expand_xacro(path: str | Path, arguments: dict[str, str] | None = None) -> s
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(part) for part in error.args).strip() or type(error).__name__
+    """Say what went wrong; an XacroException may hold its message only in the exception that it wraps."""
+    inner = getattr(error, "exc", None)
+    parts = [str(part) for part in error.args if part] + ([str(inner)] if inner else [])
+    return ": ".join(dict.fromkeys(parts)) or type(error).__name__

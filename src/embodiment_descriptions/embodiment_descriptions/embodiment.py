@@ -33,7 +33,7 @@ BASE_CHANNELS = {
 class JointLimit(BaseModel):
     """Limits of one joint from the URDF: positions [m or rad], velocity [m/s or rad/s], effort [N or Nm].
 
-    A continuous joint has no position limits: lower is -inf and upper is inf. An effort that the URDF leaves out is inf.
+    A continuous joint has no position limits: lower is -inf and upper is inf.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -210,26 +210,31 @@ def _joint(tree: UrdfTree, name: str) -> UrdfJoint:
 
 
 def _limit(joint: UrdfJoint) -> JointLimit:
-    if joint.velocity is None or joint.velocity <= 0:
-        raise EmbodimentError(
-            f"joint {joint.name!r} has no usable velocity limit (velocity={joint.velocity}); "
-            "without it no command can be checked: add <limit velocity=...> greater than 0 to the URDF"
-        )
-    effort = math.inf if joint.effort is None else joint.effort
+    for key in ("velocity", "effort"):
+        value = getattr(joint, key)
+        if value is None or value <= 0:
+            raise EmbodimentError(
+                f"joint {joint.name!r} has no usable {key} limit ({key}={value}); "
+                f"add <limit {key}=...> greater than 0 to the URDF"
+            )
     if joint.type == "continuous":
-        return JointLimit(lower=-math.inf, upper=math.inf, velocity=joint.velocity, effort=effort)
+        return JointLimit(lower=-math.inf, upper=math.inf, velocity=joint.velocity, effort=joint.effort)
     if joint.lower is None or joint.upper is None or not joint.lower < joint.upper:
         raise EmbodimentError(
             f"joint {joint.name!r} has no usable position limits (lower={joint.lower}, upper={joint.upper}); "
             "add <limit lower=... upper=...> with lower < upper to the URDF"
         )
-    return JointLimit(lower=joint.lower, upper=joint.upper, velocity=joint.velocity, effort=effort)
+    return JointLimit(lower=joint.lower, upper=joint.upper, velocity=joint.velocity, effort=joint.effort)
 
 
 def _check_arm(tree: UrdfTree, arm: Arm) -> None:
     for name in arm.joints:
         _joint(tree, name)
-    chain = [joint.name for joint in tree.chain(arm.base_link, arm.tip_link) if joint.movable]
+    way = tree.chain(arm.base_link, arm.tip_link)
+    for joint in way:
+        if joint.type != "fixed":
+            _joint(tree, joint.name)  # a joint of the chain that cannot be commanded would falsify its kinematics
+    chain = [joint.name for joint in way if joint.movable]
     if tuple(chain) != arm.joints:
         raise EmbodimentError(
             f"arm {arm.name!r}: the joints that move {arm.tip_link!r} relative to {arm.base_link!r} are "

@@ -65,7 +65,7 @@ def _chains(tree: UrdfTree) -> list[list[UrdfJoint]]:
 
 
 def _arm_part(chain: list[UrdfJoint]) -> list[UrdfJoint]:
-    """Return the last unbroken run of revolute joints before the fingers; fixed joints do not break it."""
+    """Return the first unbroken run of revolute joints before the fingers; fixed joints do not break it."""
     run: list[UrdfJoint] = []
     for joint in chain:
         if joint.type == "fixed":

@@ -13,7 +13,8 @@ import pinocchio as pin
 from numpy.typing import ArrayLike, NDArray
 
 from embodiment_descriptions.embodiment import Embodiment
-from embodiment_descriptions.errors import KinematicsError
+from embodiment_descriptions.errors import EmbodimentError, KinematicsError
+from embodiment_descriptions.urdf import MOVABLE
 
 Array = NDArray[np.float64]
 
@@ -23,7 +24,7 @@ MAX_ITERATIONS = 60
 MAX_ITERATE_STEP = 0.5  # [rad or m], keeps an iterate inside the region where the linearisation holds
 MAX_BRANCH_STEP = 1.0  # [rad or m], a larger change between two poses of a path is another branch
 DAMPING_FLOOR = 1e-9
-RESTARTS = 24
+RESTARTS = 64
 
 
 class Kinematics:
@@ -208,18 +209,22 @@ def _reduced_model(urdf: str, joints: tuple[str, ...]) -> pin.Model:
     """Build the pinocchio model of the given joints alone, each with one position.
 
     Pinocchio gives a continuous joint two positions (cosine, sine); as a revolute joint without reachable limits it
-    has one, like all others here.
+    has one, like all others here. It also refuses a whole robot for one incomplete limit; of a joint that is not
+    commanded, limits do not matter.
     """
     robot = ElementTree.fromstring(urdf)
     for joint in robot.findall("joint"):
+        if joint.get("type") not in MOVABLE:
+            continue
+        limit = joint.find("limit")
+        limit = ElementTree.SubElement(joint, "limit") if limit is None else limit
         if joint.get("type") == "continuous":
             joint.set("type", "revolute")
-            limit = joint.find("limit")
-            limit = ElementTree.SubElement(joint, "limit", effort="0", velocity="0") if limit is None else limit
             limit.attrib.update(lower="-1e9", upper="1e9")
-    for tag in ("ros2_control", "gazebo", "transmission"):
-        for element in robot.findall(tag):
-            robot.remove(element)
-    model = pin.buildModelFromXML(ElementTree.tostring(robot, encoding="unicode"))
+        limit.attrib.update({key: limit.get(key, "0") for key in ("velocity", "effort")})
+    try:
+        model = pin.buildModelFromXML(ElementTree.tostring(robot, encoding="unicode"))
+    except (ValueError, RuntimeError) as error:
+        raise EmbodimentError(f"pinocchio cannot build a model of {robot.get('name')!r}: {error}") from error
     locked = [model.getJointId(name) for name in list(model.names)[1:] if name not in joints]
     return pin.buildReducedModel(model, locked, pin.neutral(model))

@@ -122,9 +122,7 @@ def _joint(element: ElementTree.Element) -> UrdfJoint:
             raise EmbodimentError(f"joint {name!r} names no {end} link")
     limit, mimic = element.find("limit"), element.find("mimic")
     numbers = {key: _number(limit, key, name) for key in ("lower", "upper", "velocity", "effort")}
-    return UrdfJoint(
-        name=name, type=kind, mimics=None if mimic is None else mimic.get("joint", ""), **ends, **numbers
-    )
+    return UrdfJoint(name=name, type=kind, mimics=None if mimic is None else mimic.get("joint", ""), **ends, **numbers)
 
 
 def _number(limit: ElementTree.Element | None, key: str, joint: str) -> float | None:

@@ -1,0 +1,163 @@
+"""A wrong description is refused with what is wrong, its value and the way out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from embodiment_descriptions import Embodiment, EmbodimentError, ResourceError, expand_xacro, load_robot, resource_path
+
+URDF_FAULTS: dict[str, tuple[Callable[[str], str], str]] = {
+    "malformed": (lambda t: t.replace("</robot>", ""), "not well-formed XML, line 1"),
+    "empty": (lambda t: "", "not well-formed XML"),
+    "not a robot": (lambda t: "<sdf/>", "<robot> as its root element; this document has <sdf>"),
+    "nameless": (lambda t: t.replace(' name="small"', ""), "<robot> element has no name"),
+    "no links": (lambda t: '<robot name="small"/>', "has no links"),
+    "joint missing": (lambda t: t.replace('"j2"', '"elbow"'), "no joint 'j2'"),
+    "no limit": (
+        lambda t: t.replace('<limit lower="-2.0" upper="2.0" velocity="3.0" effort="10.0"/>', "", 1),
+        "joint 'j1' has no usable velocity limit",
+    ),
+    "no positions": (
+        lambda t: t.replace('lower="-2.0" upper="2.0" ', "", 1),
+        "joint 'j1' has no usable position limits .lower=None, upper=None.",
+    ),
+    "limits swapped": (lambda t: t.replace('lower="-2.0"', 'lower="3.0"', 1), "lower=3.0, upper=2.0"),
+    "velocity zero": (lambda t: t.replace('velocity="3.0"', 'velocity="0"', 1), "'j1' has no usable velocity limit"),
+    "effort missing": (lambda t: t.replace(' effort="10.0"', "", 1), "'j1' has no usable effort limit"),
+    "limit not a number": (lambda t: t.replace('"-2.0"', '"&quot;-2.0&quot;"', 1), "limit lower='\"-2.0\"' is not a"),
+    "limit not finite": (lambda t: t.replace('velocity="3.0"', 'velocity="inf"', 1), "velocity='inf' is not a finite"),
+    "type unknown": (lambda t: t.replace('"revolute"', '"hinge"', 1), "'j1' has the type 'hinge'"),
+    "cannot move": (lambda t: t.replace('"j2" type="revolute"', '"j2" type="fixed"'), "'j2' cannot be commanded"),
+    "mimic": (
+        lambda t: t.replace('<parent link="upper"/>', '<mimic joint="j1"/><parent link="upper"/>', 1),
+        "'j2' cannot be commanded: it mimics 'j1'",
+    ),
+    "link missing": (lambda t: t.replace('<link name="lower"/>', ""), "joint 'j2' names the link 'lower'"),
+    "parent missing": (lambda t: t.replace('<parent link="base"/>', ""), "joint 'j1' names no parent link"),
+    "link twice": (lambda t: t.replace("<joint", '<link name="tip"/><joint', 1), "more than one link tip"),
+    "joint twice": (lambda t: t.replace('"j2"', '"j1"'), "more than one joint j1"),
+    "loop": (lambda t: t.replace('<parent link="base"/>', '<parent link="wrist"/>'), "has a loop: "),
+    "two parents": (lambda t: t.replace('<child link="tip"/>', '<child link="upper"/>'), "hangs on two joints, 'j1'"),
+    "two roots": (lambda t: t.replace("<joint", '<link name="loose"/><joint', 1), "not one tree: base, loose"),
+    "tip missing": (lambda t: t.replace('"tip"', '"tool"'), "no link 'tip'"),
+}
+
+
+@pytest.mark.parametrize("fault", URDF_FAULTS)
+def test_wrong_urdf(fault: str, small: tuple[str, dict]) -> None:
+    urdf, config = small
+    Embodiment.from_urdf(urdf, config)
+    spoil, message = URDF_FAULTS[fault]
+    assert spoil(urdf) != urdf
+    with pytest.raises(EmbodimentError, match=message):
+        Embodiment.from_urdf(spoil(urdf), config)
+
+
+def in_arm(**changes: object) -> Callable[[dict], dict]:
+    return lambda c: c | {"arms": [c["arms"][0] | changes]}
+
+
+def gripper(**changes: object) -> Callable[[dict], dict]:
+    return lambda c: in_arm(gripper=c["arms"][0]["gripper"] | changes)(c)
+
+
+YAML_FAULTS: dict[str, tuple[Callable[[dict], dict], str]] = {
+    "unknown key": (lambda c: c | {"rate": 5}, "rate: unknown key; did you mean 'rate_hz'"),
+    "unknown key inside": (in_arm(tip="tip"), r"arms.0.tip: unknown key; did you mean 'tip_link'"),
+    "missing key": (lambda c: {k: v for k, v in c.items() if k != "robot_tag"}, "robot_tag: missing"),
+    "rate zero": (lambda c: c | {"rate_hz": 0}, r"rate_hz: .*greater than 0 \(got 0\)"),
+    "rate not finite": (lambda c: c | {"rate_hz": float("nan")}, "rate_hz"),
+    "mode": (lambda c: c | {"control_mode": "torque"}, r"control_mode: .*eef_delta.*\(got 'torque'\)"),
+    "no arm": (lambda c: c | {"arms": []}, "arms: .*at least 1"),
+    "no camera": (lambda c: c | {"cameras": []}, "cameras: .*at least 1"),
+    "camera tag": (lambda c: c | {"cameras": [c["cameras"][0] | {"tag": "Cam 1"}]}, "camera tag 'Cam 1' must be"),
+    "camera twice": (lambda c: c | {"cameras": c["cameras"] * 2}, "camera tag ego is named more than once"),
+    "base needed": (lambda c: c | {"control_mode": "base_velocity"}, "needs a base"),
+    "joint unknown": (in_arm(joints=["j1", "j2", "j33"]), "no joint 'j33'; did you mean 'j3'"),
+    "joint left out": (in_arm(joints=["j1", "j3"]), "are j1, j2, j3, but the configuration lists j1, j3"),
+    "joints out of order": (in_arm(joints=["j2", "j1", "j3"]), "from the base on"),
+    "joint twice": (in_arm(joints=["j1", "j2", "j2"]), "joint j2 is named more than once"),
+    "wrong base": (in_arm(base_link="finger"), "'tip' is not below link 'finger'"),
+    "unknown base": (in_arm(base_link="basis"), "no link 'basis'; did you mean 'base'"),
+    "gripper joint": (gripper(joint="slider"), "no joint 'slider'; did you mean 'slide'"),
+    "gripper range": (gripper(open=0.0), "a gripper needs a range"),
+    "gripper limits": (gripper(open=0.05), "gripper open: slide = 0.05 lies outside its limits 0.0 .. 0.04"),
+    "home joint": (lambda c: c | {"home": {"j9": 0.0}}, "home names the joint 'j9'"),
+    "home incomplete": (lambda c: c | {"home": {"j1": 0.0}}, "home lacks j2, j3, slide"),
+    "home outside": (
+        lambda c: c | {"home": {"j1": 9.0, "j2": 0.0, "j3": 0.0, "slide": 0.0}},
+        "home: j1 = 9.0 lies outside its limits -2.0 .. 2.0",
+    ),
+    "workspace": (
+        lambda c: c | {"safety": {"workspace": {"min": [0, 0, 1], "max": [1, 1, 1]}}},
+        "must be below max",
+    ),
+    "speed share": (lambda c: c | {"safety": {"max_joint_speed_fraction": 1.5}}, "less than or equal to 1"),
+    "robot name": (lambda c: c | {"name": "My Robot"}, r"name: .*\(got 'My Robot'\)"),
+}
+
+
+@pytest.mark.parametrize("fault", YAML_FAULTS)
+def test_wrong_yaml(fault: str, small: tuple[str, dict]) -> None:
+    urdf, config = small
+    spoil, message = YAML_FAULTS[fault]
+    with pytest.raises(EmbodimentError, match=message):
+        Embodiment.from_urdf(urdf, spoil(config))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [a\n", "is not valid YAML"),
+        ("- a\n- b\n", "must be a mapping of keys"),
+        ("name: a\nname: b\n", "key name is given twice"),
+        ("!!python/object/apply:os.getcwd []\n", "is not valid YAML"),
+    ],
+)
+def test_text_that_is_no_configuration(text: str, message: str, small: tuple[str, dict]) -> None:
+    with pytest.raises(EmbodimentError, match=message):
+        Embodiment.from_urdf(small[0], text)
+
+
+def test_yaml_file_missing(small: tuple[str, dict], tmp_path: Path) -> None:
+    with pytest.raises(EmbodimentError, match="cannot read .*none.yaml: No such file"):
+        Embodiment.from_urdf(small[0], tmp_path / "none.yaml")
+
+
+def test_hidden_motion_in_the_chain_is_refused(small: tuple[str, dict]) -> None:
+    """A mimicking joint between base and tip would move the tip without being in the arm's joint vector."""
+    urdf, config = small
+    urdf = urdf.replace('name="j2" type="revolute">', 'name="j2" type="revolute"><mimic joint="j1"/>')
+    config["arms"][0]["joints"] = ["j1", "j3"]
+    with pytest.raises(EmbodimentError, match="'j2' cannot be commanded: it mimics 'j1'"):
+        Embodiment.from_urdf(urdf, config)
+
+
+def test_unknown_robot_lists_the_known() -> None:
+    with pytest.raises(EmbodimentError, match="unknown robot 'widow'; known robots: .*widowx"):
+        load_robot("widow")
+
+
+def test_missing_resource_names_every_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    with pytest.raises(ResourceError) as raised:
+        resource_path("config/embodiments/nobody.yaml")
+    assert str(tmp_path / "share" / "qwen_vla_ros" / "config" / "embodiments" / "nobody.yaml") in str(raised.value)
+    with pytest.raises(ResourceError, match="not a path inside the suite"):
+        resource_path("../outside.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<robot", "unclosed token"),
+        ('<robot name="r" xmlns:xacro="http://ros.org/wiki/xacro"><xacro:nowhere/></robot>', "xacro:nowhere"),
+        ('<robot name="r" xmlns:xacro="http://ros.org/wiki/xacro"><link name="${1/0}"/></robot>', "division by zero"),
+    ],
+)
+def test_wrong_xacro(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.urdf.xacro"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(EmbodimentError, match=f"cannot expand .*wrong.urdf.xacro: .*{message}"):
+        expand_xacro(path)
