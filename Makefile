@@ -1,0 +1,40 @@
+# Every target prepares the environment first (`make setup`, which does nothing when nothing changed).
+# A sourced ROS installation must not mix with the one in .venv:
+unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
+
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format reproduce lock clean distclean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
+
+setup: ## Install and build everything into .venv, build/ and install/
+	@scripts/setup.sh
+
+demo: setup ## Three sentences to a simulated WidowX over ROS 2; video and summary in out/demo
+	@$(BIN)/qwen-vla demo $(ARGS)
+
+test: setup ## Run the tests (ARGS="-m slow" for the long ones, ARGS="src/qwen_vla" for a part)
+	@PYTHONHASHSEED=0 $(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## Check style and likely mistakes
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && echo "lint: clean"
+
+format: setup ## Reformat the sources and mend what can be mended automatically
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+reproduce: setup ## Collect the data and train the shipped checkpoint again, from nothing (hours)
+	@scripts/reproduce.sh $(ARGS)
+
+lock: setup ## Resolve requirements.in into requirements.lock (ARGS=--upgrade for newer versions)
+	@$(BIN)/python scripts/lock.py $(ARGS)
+
+clean: ## Remove build outputs and caches; results in out/ stay
+	@rm -rf build install log .pytest_cache .ruff_cache .hypothesis .venv/.stamp_messages .venv/.stamp_workspace
+	@find src test scripts launch -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean ## Remove the virtual environment, too
+	@rm -rf .venv
