@@ -149,9 +149,10 @@ class QwenVLAConfig(PreTrainedConfig):
 
 
 def _tiny() -> dict[str, Any]:
-    """About 2.5 M parameters for two CPU cores; same classes as ``4b``.
+    """About 3 M parameters for two CPU cores; same classes as ``4b``.
 
-    All text layers use full attention: transformers has no fast CPU kernel for the gated-linear layers.
+    All text layers use full attention: transformers has no fast CPU kernel for the gated-linear layers. Patches of 16
+    without merging give the same 6×6 tokens per image as patches of 8 merged 2×2, and train 1.6 times faster.
     """
     width = 128
     text = {
@@ -182,11 +183,11 @@ def _tiny() -> dict[str, Any]:
         "hidden_size": width,
         "num_heads": 4,
         "intermediate_size": 384,
-        "patch_size": 8,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
+        "patch_size": 16,
+        "spatial_merge_size": 1,
+        "temporal_patch_size": 1,
         "out_hidden_size": width,
-        "num_position_embeddings": 144,
+        "num_position_embeddings": 36,
     }
     return {
         "vlm_config": {"text_config": text, "vision_config": vision, "tie_word_embeddings": True},
