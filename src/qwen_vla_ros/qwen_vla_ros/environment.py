@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _PROFILE = Path("config", "dds", "fastdds_large_images.xml")
-_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # Fast DDS 3, Fast DDS 2
+# Fast DDS 3 warns about the old name, Fast DDS 2 does not know the new one.
+_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+_FAST_DDS_2 = ("humble", "iron", "jazzy")
 
 
 class RosEnvironmentError(RuntimeError):
@@ -83,5 +85,6 @@ def ros_environment(workspace: Path | None = None, base: Mapping[str, str] | Non
         environment.setdefault("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
     profile = _profile(workspace, environment.get("AMENT_PREFIX_PATH", ""))
     if profile is not None and not any(name in environment for name in _PROFILE_VARIABLES):
-        environment.update(dict.fromkeys(_PROFILE_VARIABLES, str(profile)))
+        old = not _uses_wheels() and environment.get("ROS_DISTRO") in _FAST_DDS_2
+        environment[_PROFILE_VARIABLES[old]] = str(profile)
     return environment
