@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from embodiment_descriptions import Embodiment
 
 from qwen_vla.action_space import pack
 from qwen_vla.configuration import QwenVLAConfig
@@ -35,7 +36,7 @@ class Batch:
 class Source:
     """One data set, ready to be sampled: decoded images, action chunks, labels, and the frames held out."""
 
-    def __init__(self, spec: DataSource, config: QwenVLAConfig, horizon: int, held_out_share: float) -> None:
+    def __init__(self, spec: DataSource, config: QwenVLAConfig, embodiment: Embodiment, held_out_share: float) -> None:
         self.reader = LeRobotReader(spec.path)
         self.weight = spec.weight
         size = (config.image_size, config.image_size)
@@ -45,7 +46,8 @@ class Source:
         frames = self.reader.frames
         self.has_actions = self.reader.info["kind"] == "demonstrations"
         episodes = self.reader.episodes
-        self.chunks = eef_delta_chunks(frames["observation.eef_pose"], frames["action"], episodes, horizon)
+        self.chunks = eef_delta_chunks(frames["observation.eef_pose"], frames["action"], episodes, embodiment.chunk_size)
+        self.opening = np.array([embodiment.gripper_from_joint(q) for q in frames["observation.state"][:, -1]], np.float32)
         lengths = episodes[:, 1] - episodes[:, 0]
         self.sentence = np.repeat(np.arange(len(episodes)), lengths)
         first_held_out = episodes[-max(1, round(len(episodes) * held_out_share))][0] if held_out_share else len(self.reader)
@@ -105,7 +107,7 @@ class Batches:
         )
         cameras = [source.labels.cameras.index(tag) for tag in tags]
         targets = [self._targets(source, frame, cameras, int(source.labels.target[frame])) for frame in frames]
-        batch = Batch(inputs, grounding=_stack(targets))
+        batch = Batch(inputs, grounding=_stack(targets, source.opening[frames]))
         if source.has_actions:
             chunks = self.processor.normalization[self.embodiment.dataset].normalize(source.chunks[frames])
             actions, mask = pack(chunks, self.config.horizon, self.config.channels)
@@ -115,7 +117,8 @@ class Batches:
     def _questions(self, source: Source, rng: np.random.Generator) -> Batch:
         """Questions about one image each, with answers."""
         texts, images, answers, targets = [], [], [], []
-        for frame in rng.choice(source.training, self.batch_size):
+        frames = rng.choice(source.training, self.batch_size)
+        for frame in frames:
             tag = str(rng.choice(self.embodiment.camera_tags))
             camera = source.labels.cameras.index(tag)
             question = ask(source.labels, frame, camera, rng)
@@ -123,25 +126,25 @@ class Batches:
             answers.append(question.answer)
             images.append({tag: source.images[tag][frame]})
             targets.append(self._targets(source, frame, [camera], question.cube))
-        return Batch(self.processor(texts, images, answers), grounding=_stack(targets))
+        return Batch(self.processor(texts, images, answers), grounding=_stack(targets, source.opening[frames]))
 
     def _source(self, rng: np.random.Generator) -> Source:
         return self.sources[rng.choice(len(self.sources), p=self._shares)]
 
     @staticmethod
     def _targets(source: Source, frame: int, cameras: list[int], cube: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """Points (images, 2, 2) and visibility (images, 2) of the named cube (if any) and the tip."""
-        points = np.zeros((len(cameras), len(POINTS), 2), np.float32)
+        """Points (images, 2, 3) and visibility (images, 2) of the named cube (if any) and the tip."""
+        points = np.zeros((len(cameras), len(POINTS), 3), np.float32)
         visible = np.zeros((len(cameras), len(POINTS)), bool)
         for row, camera in enumerate(cameras):
             seen = source.labels.visible(frame, camera)
             for column, point in enumerate((cube, len(seen) - 1)):
                 if point is not None:
-                    points[row, column] = source.labels.points[frame, camera, point, :2]
+                    points[row, column] = source.labels.points[frame, camera, point]
                     visible[row, column] = seen[point]
         return points, visible
 
 
-def _stack(targets: list[tuple[np.ndarray, np.ndarray]]) -> GroundingTargets:
+def _stack(targets: list[tuple[np.ndarray, np.ndarray]], opening: np.ndarray) -> GroundingTargets:
     points, visible = zip(*targets)
-    return GroundingTargets(torch.from_numpy(np.stack(points)), torch.from_numpy(np.stack(visible)))
+    return GroundingTargets(*map(torch.from_numpy, (np.stack(points), np.stack(visible), opening)))

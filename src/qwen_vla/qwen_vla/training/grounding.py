@@ -1,7 +1,8 @@
-"""Dense grounding: an auxiliary head on image tokens, used in training only and never shipped in the model.
+"""Dense grounding: an auxiliary head on image tokens, used in training only and never part of the model.
 
-Every image token says whether the centre of the named cube lies in its cell and where, in absolute image coordinates,
-and the same for the gripper tip. Without it the attention read-out of a backbone that has seen nothing does not learn.
+Every image token says whether a point lies in its cell and where: absolute image coordinates and depth; the gripper tip's
+token also says how far the gripper is open. Without it the attention read-out of a backbone that has seen nothing does
+not learn; the paper's backbone brings this knowledge from its own pretraining.
 """
 
 from __future__ import annotations
@@ -13,56 +14,59 @@ import torch.nn.functional as F
 from torch import nn
 
 POINTS = ("named cube", "gripper tip")
+OUTPUTS = ("cell", "u", "v", "depth", "opening")
 NEAR = 1.0  # cells: tokens whose centre is this close to the point regress its coordinates
-COORDINATE_WEIGHT = 20.0  # coordinates are shares of the image: 0.01 is one pixel of 96
+COORDINATE_WEIGHT = 20.0  # coordinates are shares of the image and metres: 0.01 is one pixel of 96, or one centimetre
 
 
 @dataclass
 class GroundingTargets:
-    """points (B, images, 2, 2): u, v in 0…1 of POINTS; visible (B, images, 2)."""
+    """points (B, images, 2, 3): u, v in 0…1 and depth [m] of POINTS; visible (B, images, 2); opening (B,) 0…1."""
 
     points: torch.Tensor
     visible: torch.Tensor
+    opening: torch.Tensor
 
 
 class GroundingHead(nn.Module):
-    """Hidden states of image tokens [B, images, N, D] → per point: cell logits [.., N] and coordinates [.., N, 2]."""
+    """Hidden states of image tokens [B, images, N, D] → OUTPUTS of POINTS [B, images, points, N, 5]."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size)
-        self.out = nn.Linear(hidden_size, 3 * len(POINTS))
+        self.out = nn.Linear(hidden_size, len(OUTPUTS) * len(POINTS))
 
-    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        values = self.out(self.norm(tokens)).float().unflatten(-1, (len(POINTS), 3))
-        values = values.permute(0, 1, 3, 2, 4)  # B, images, points, N, 3
-        return values[..., 0], values[..., 1:]
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        values = self.out(self.norm(tokens)).float().unflatten(-1, (len(POINTS), len(OUTPUTS)))
+        return values.permute(0, 1, 3, 2, 4)
 
     def loss(self, tokens: torch.Tensor, targets: GroundingTargets) -> torch.Tensor:
-        """Cross-entropy over cells plus L1 of the coordinates near the point, over visible points."""
-        logits, coordinates = self(tokens)
-        side = round(tokens.shape[2] ** 0.5)
-        centres = _cell_centres(side, tokens.device)
-        offset = targets.points[..., None, :] - centres  # B, images, points, N, 2
-        cell = offset.norm(dim=-1).argmin(-1)
-        visible = targets.visible
+        """Cross-entropy over cells, plus smooth L1 of what the tokens near a visible point say about it."""
+        values, visible = self(tokens), targets.visible
         if not bool(visible.any()):
-            return logits.sum() * 0.0
-        which = F.cross_entropy(logits[visible], cell[visible])
-        near = (offset.abs().amax(-1) < NEAR / side) & visible[..., None]
-        where = F.smooth_l1_loss(coordinates[near], targets.points[..., None, :].expand_as(offset)[near], beta=0.02)
-        return which + COORDINATE_WEIGHT * where
+            return values.sum() * 0.0
+        offset = targets.points[..., None, :2] - _cell_centres(tokens.shape[2], tokens.device)
+        cell = offset.norm(dim=-1).argmin(-1)
+        which = F.cross_entropy(values[..., 0][visible], cell[visible])
+        near = (offset.abs().amax(-1) < NEAR / round(tokens.shape[2] ** 0.5)) & visible[..., None]
+        truth = targets.points[..., None, :].expand(*near.shape, 3)
+        where = F.smooth_l1_loss(values[..., 1:4][near], truth[near], beta=0.02)
+        tip = near[:, :, 1]
+        opening = targets.opening[:, None, None].expand(tip.shape)
+        how_open = F.smooth_l1_loss(values[:, :, 1, :, 4][tip], opening[tip], beta=0.1) if bool(tip.any()) else 0.0
+        return which + COORDINATE_WEIGHT * where + how_open
 
     @torch.no_grad()
     def locate(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, images, points, 2): the coordinates that the most likely cell gives."""
-        logits, coordinates = self(tokens)
-        best = logits.argmax(-1)[..., None, None].expand(*logits.shape[:-1], 1, 2)
-        return coordinates.gather(-2, best).squeeze(-2)
+        """(B, images, points, 4): u, v, depth and opening that the most likely cell gives."""
+        values = self(tokens)
+        best = values[..., 0].argmax(-1)[..., None, None].expand(*values.shape[:3], 1, len(OUTPUTS))
+        return values.gather(-2, best).squeeze(-2)[..., 1:]
 
 
-def _cell_centres(side: int, device: torch.device) -> torch.Tensor:
-    """(side², 2) u, v of the token cells in row-major order."""
+def _cell_centres(count: int, device: torch.device) -> torch.Tensor:
+    """(count, 2) u, v of the token cells in row-major order."""
+    side = round(count**0.5)
     axis = (torch.arange(side, device=device) + 0.5) / side
     v, u = torch.meshgrid(axis, axis, indexing="ij")
     return torch.stack([u.reshape(-1), v.reshape(-1)], dim=-1)

@@ -51,6 +51,7 @@ class Recipe(_Strict):
     output: Path
     preset: Literal["tiny", "4b"] = "tiny"
     init_from: Path | None = None
+    tau_direction: Literal["noise", "clean"] = "noise"
     robot: str
     data: list[DataSource] = Field(min_length=1)
     steps: int = Field(gt=0)

@@ -1,0 +1,220 @@
+"""The `qwen-vla` command: one sub-command per job, typed options, JSON where something is measured.
+
+Packages add commands through the entry point group `qwen_vla.commands` (name → class with `run() -> int`); commands that
+need ROS come that way, so that this library never imports it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import operator
+import os
+import sys
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+COMMANDS = "qwen_vla.commands"
+EVALUATORS = "qwen_vla.evaluators"
+CORES = os.cpu_count() or 1
+
+
+@dataclass
+class Describe:
+    """Print what is derived from a robot's URDF: joints, limits, cameras, channels, and the exact prompt.
+
+    Examples:
+      qwen-vla describe widowx
+      qwen-vla describe my_robot.urdf --config my_robot.yaml --instruction "open the drawer"
+    """
+
+    robot: tyro.conf.Positional[str]
+    """Name of a robot of the suite, or a path to a URDF."""
+    config: Path | None = None
+    """Embodiment YAML for a URDF of your own; without it what can be inferred is inferred, and said."""
+    instruction: str = "pick up the red cube"
+    """Sentence to put into the prompt."""
+
+    def run(self) -> int:
+        from embodiment_descriptions import Embodiment, describe, load_robot
+
+        path = Path(self.robot)
+        if path.suffix in (".urdf", ".xml") or path.exists():
+            if not path.exists():
+                raise FileNotFoundError(f"{path}: no such URDF")
+            embodiment = Embodiment.from_urdf(path.read_text(), self.config)
+        else:
+            embodiment = load_robot(self.robot)
+        print(describe(embodiment, self.instruction))
+        return 0
+
+
+@dataclass
+class Collect:
+    """Record a suite's scripted expert as a LeRobotDataset v3.0; resumes when interrupted.
+
+    Example: qwen-vla collect widowx_pick --episodes 100 --out out/data/my_picks
+    """
+
+    suite: tyro.conf.Positional[str]
+    """Task suite, e.g. widowx_pick."""
+    out: Path
+    """Folder of the data set."""
+    episodes: int = 100
+    """How many scenes to record; failed demonstrations are dropped and counted."""
+    seed: int = 1_000_000
+    """Seed of the first scene; evaluation uses seeds below a million."""
+    kind: Literal["demonstrations", "snapshots"] = "demonstrations"
+    """Whole demonstrations, or single labelled frames for vision-language pretraining."""
+    workers: int = CORES
+    """Parallel simulators."""
+
+    def run(self) -> int:
+        from qwen_vla.data.collect import CollectOptions, collect
+
+        options = CollectOptions(self.suite, self.out, self.episodes, self.seed, self.kind, self.workers)
+        print(json.dumps(collect(options), indent=2))
+        return 0
+
+
+@dataclass
+class Train:
+    """Train a recipe; resumes from its output folder.
+
+    Example: qwen-vla train config/training/widowx_actions.yaml
+    """
+
+    recipe: tyro.conf.Positional[Path]
+    """Recipe file, see config/training/."""
+    max_steps: int | None = None
+    """Stop at this step with a saved state; the schedule stays that of the whole recipe."""
+
+    def run(self) -> int:
+        from qwen_vla.training.recipe import load_recipe
+        from qwen_vla.training.trainer import train
+
+        print(train(load_recipe(self.recipe), self.max_steps))
+        return 0
+
+
+@dataclass
+class Evaluate:
+    """Success rate of a checkpoint on a suite, with its 95 % interval.
+
+    Examples:
+      qwen-vla evaluate widowx_pick --episodes 50 --seed 7000 --json out/evaluation.json
+      qwen-vla evaluate widowx_pick --shuffle-instructions     # does it listen? (should fail)
+      qwen-vla evaluate widowx_pick --blind                    # does it look? (should fail)
+      qwen-vla evaluate widowx_pick --over-ros --episodes 10   # the same through the running ROS graph
+    """
+
+    suite: tyro.conf.Positional[str]
+    """Task suite, e.g. widowx_pick."""
+    checkpoint: Path | None = None
+    """Folder of the model; default: the checkpoint that comes with the suite."""
+    episodes: int = 50
+    seed: int = 7000
+    """Scene of the first episode; scenes that the checkpoint was trained on are refused."""
+    shuffle_instructions: bool = False
+    """Name another cube of the scene, but judge the original one."""
+    blind: bool = False
+    """Show black images."""
+    over_ros: bool = False
+    """Drive the simulator through policy_node and executor_node as separate processes."""
+    euler_steps: int = 4
+    """Denoising steps per chunk."""
+    workers: int = CORES
+    """Parallel simulators (in process only)."""
+    json: Path | None = None
+    """Where to write the summary with one row per episode."""
+
+    def run(self) -> int:
+        from qwen_vla.data.lerobot import write_json
+        from qwen_vla.evaluation.in_process import EvaluateOptions, evaluate
+
+        options = EvaluateOptions(
+            self.suite,
+            self.checkpoint or default_checkpoint(),
+            self.episodes,
+            self.seed,
+            self.shuffle_instructions,
+            self.blind,
+            self.euler_steps,
+            self.workers,
+        )
+        summary = (_plugin(EVALUATORS, "ros") if self.over_ros else evaluate)(options)
+        low, high = summary["wilson_95"]
+        print(
+            f"{self.suite}: {summary['successes']} of {summary['episodes']} "
+            f"({summary['success_rate']:.0%}, 95 % interval {low:.0%}–{high:.0%}), seeds from {self.seed}"
+        )
+        if self.json:
+            write_json(self.json, summary)
+        return 0
+
+
+@dataclass
+class Benchmark:
+    """Time a chunk, stage by stage, beside the floor measured in the same run.
+
+    Example: qwen-vla benchmark --preset tiny --json out/benchmark.json
+    """
+
+    preset: Literal["tiny", "4b"] = "tiny"
+    device: str = "cpu"
+    threads: int = CORES
+    repeats: int = 50
+    json: Path | None = None
+    """Where to write the figures."""
+
+    def run(self) -> int:
+        from qwen_vla.benchmark import run_benchmark
+        from qwen_vla.data.lerobot import write_json
+
+        result = run_benchmark(self.preset, device=self.device, threads=self.threads, repeats=self.repeats)
+        print(json.dumps(result, indent=2))
+        if self.json:
+            write_json(self.json, result)
+        return 0
+
+
+def default_checkpoint() -> Path:
+    """The checkpoint in the repository."""
+    from embodiment_descriptions import resource_path
+
+    return resource_path("checkpoints/tiny")
+
+
+def _plugin(group: str, name: str):
+    for entry in entry_points(group=group):
+        if entry.name == name:
+            return entry.load()
+    raise RuntimeError(f"nothing provides {name!r} ({group}); install qwen_vla_ros (make setup)")
+
+
+def _commands() -> dict[str, type]:
+    own = {"describe": Describe, "collect": Collect, "train": Train, "evaluate": Evaluate, "benchmark": Benchmark}
+    return own | {entry.name: entry.load() for entry in entry_points(group=COMMANDS)}
+
+
+def main() -> None:
+    """Entry point of `qwen-vla`: expected errors end in one line and exit code 1, not in a traceback."""
+    choices = [Annotated[command, tyro.conf.subcommand(name)] for name, command in _commands().items()]
+    command = tyro.cli(functools.reduce(operator.or_, choices), prog="qwen-vla", description=__doc__)
+    try:
+        sys.exit(command.run())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError, KeyError, RuntimeError) as error:
+        if os.environ.get("QWEN_VLA_TRACEBACK"):
+            raise
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        sys.exit(f"qwen-vla: {message}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Scenes are a function of their seed and leave room for the gripper."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qwen_vla_sim.scene import CLEARANCE, COLOURS, REGION_X, REGION_Y, sample_scene
+
+seeds = st.integers(0, 2**31 - 1)
+
+
+@given(seeds)
+@settings(max_examples=50, deadline=None)
+def test_the_same_seed_gives_the_same_scene(seed):
+    assert sample_scene(seed) == sample_scene(seed)
+
+
+@given(seeds)
+@settings(max_examples=100, deadline=None)
+def test_cubes_have_different_colours_and_room_between_them(seed):
+    scene = sample_scene(seed)
+    assert len({cube.colour for cube in scene.cubes}) == 3
+    places = np.array([(cube.x, cube.y) for cube in scene.cubes])
+    gaps = np.linalg.norm(places[:, None] - places[None], axis=-1) + np.eye(3)
+    assert gaps.min() >= CLEARANCE
+    assert (places >= (REGION_X[0], REGION_Y[0])).all() and (places <= (REGION_X[1], REGION_Y[1])).all()
+
+
+@given(seeds)
+@settings(max_examples=50, deadline=None)
+def test_the_sentence_names_the_target_and_no_other_cube(seed):
+    scene = sample_scene(seed)
+    named = [colour for colour in COLOURS if colour in scene.instruction.split()]
+    assert named == [scene.target_colour]
+    for other in range(3):
+        assert scene.cubes[other].colour in scene.instruction_for(other).split()
+
+
+def test_colours_and_targets_are_drawn_evenly():
+    scenes = [sample_scene(seed) for seed in range(1200)]
+    counts = [sum(scene.target_colour == colour for scene in scenes) for colour in COLOURS]
+    assert min(counts) > 140 and max(counts) < 260  # 200 expected; five standard deviations
