@@ -299,6 +299,21 @@ class TestReplacement:
             jtc.accept(trajectory((1.0, [1, 1, 1])), S)
             jtc.update(S)
 
+    @pytest.mark.parametrize(
+        ("point", "quarter"),
+        [
+            ((1.0, [1, 1, 1]), 0.25),
+            ((1.0, [1, 1, 1], [0] * 3), 0.15625),
+            ((1.0, [1, 1, 1], [0] * 3, [0] * 3), 0.103515625),
+        ],
+    )
+    def test_what_was_not_measured_counts_as_rest_and_the_message_decides_the_degree(self, point, quarter):
+        """3x² − 2x³ and 10x³ − 15x⁴ + 6x⁵ at x = 1/4."""
+        jtc = controller(interpolate_from_desired_state=False)
+        jtc.accept(trajectory(point), 0)
+        jtc.update(0, JointState(np.zeros(3)))
+        np.testing.assert_allclose(jtc.update(S // 4), [quarter] * 3, atol=1e-12)
+
     def test_an_end_velocity_that_is_allowed_carries_over(self):
         jtc = controller(allow_nonzero_velocity_at_trajectory_end=True)
         jtc.accept(trajectory((1.0, [1, 1, 1], [2, 2, 2])), 0)
