@@ -32,7 +32,8 @@ def mrope_cos_sin(
     axis = torch.zeros(rotary_dim // 2, dtype=torch.long, device=position_ids.device)
     for index in (1, 2):
         axis[index : 3 * section[index] : 3] = index
-    angles = position_ids.float()[axis].permute(1, 2, 0) * theta**-exponent
+    # Written as the backbone writes it, so that both round alike.
+    angles = position_ids.float()[axis].permute(1, 2, 0) * (1.0 / theta**exponent)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 

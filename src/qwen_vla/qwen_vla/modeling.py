@@ -128,6 +128,11 @@ class QwenVLAModel(PreTrainedModel):
         self._vision_constants: dict[tuple, dict[str, torch.Tensor]] = {}
         self.post_init()
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        # For classes outside transformers a module without parameters of its own would be skipped, and with it the
+        # expert. That guard is for code that ignores which weights were loaded; everything here respects it.
+        super()._initialize_weights(module, False)
+
     def _init_weights(self, module: nn.Module) -> None:
         # Children are visited before their parents, so the expert has the last word on its own layers.
         if isinstance(module, ActionExpert):

@@ -319,17 +319,17 @@ class QwenVLAProcessor:
             "camera_tags": list(self.camera_tags),
             "image_order": self.image_order,
         }
-        _write_json(directory / PROCESSOR_FILE, settings)
-        _write_json(directory / NORMALIZATION_FILE, {n: q.to_json() for n, q in self.normalization.items()})
-        _write_json(directory / EMBODIMENTS_FILE, {n: asdict(e) for n, e in self.embodiments.items()})
+        write_json(directory / PROCESSOR_FILE, settings)
+        write_json(directory / NORMALIZATION_FILE, {n: q.to_json() for n, q in self.normalization.items()})
+        write_json(directory / EMBODIMENTS_FILE, {n: asdict(e) for n, e in self.embodiments.items()})
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike) -> QwenVLAProcessor:
         """Read what ``save_pretrained`` wrote; errors name the file that is missing or broken."""
         directory = Path(directory)
-        settings = _read_json(directory / PROCESSOR_FILE)
-        normalization = _read_json(directory / NORMALIZATION_FILE)
-        embodiments = _read_json(directory / EMBODIMENTS_FILE)
+        settings = read_json(directory / PROCESSOR_FILE)
+        normalization = read_json(directory / NORMALIZATION_FILE)
+        embodiments = read_json(directory / EMBODIMENTS_FILE)
         try:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
         except Exception as error:
@@ -359,13 +359,15 @@ def image_transform_of(config: QwenVLAConfig) -> ImageTransform:
     )
 
 
-def _write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any) -> None:
+    """Write ``data`` to a temporary name beside ``path``, then rename."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(data, indent=2) + "\n")
     temporary.replace(path)
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Read a checkpoint's JSON file; errors name it."""
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint file {path} is missing; is {path.parent} a complete checkpoint?")
     try:
