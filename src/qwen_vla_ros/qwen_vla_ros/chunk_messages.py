@@ -1,0 +1,103 @@
+"""Between qwen_vla_msgs and what the gate and the executor compute with."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+from builtin_interfaces.msg import Time
+
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_ros.gate import Chunk, Reason, Violation
+
+NANOSECONDS = 1_000_000_000
+
+
+def nanoseconds(stamp: Time) -> int:
+    """Convert a message stamp to nanoseconds."""
+    return stamp.sec * NANOSECONDS + stamp.nanosec
+
+
+def stamp_message(nanoseconds: int) -> Time:
+    """Convert nanoseconds to a message stamp."""
+    sec, nanosec = divmod(nanoseconds, NANOSECONDS)
+    return Time(sec=sec, nanosec=nanosec)
+
+
+def chunk_from_message(message: ActionChunk) -> Chunk:
+    """Take over every field as it is; whether they make sense is for the gate to say."""
+    return Chunk(
+        chunk_id=message.chunk_id,
+        stamp_ns=nanoseconds(message.header.stamp),
+        frame_id=message.header.frame_id,
+        embodiment=message.embodiment,
+        control_mode=message.control_mode,
+        channel_names=tuple(message.channel_names),
+        instruction=message.instruction,
+        horizon=message.horizon,
+        execution_horizon=message.execution_horizon,
+        period=message.period,
+        data=np.array(message.data, dtype=np.float32),
+    )
+
+
+class Ledger:
+    """Counts verdicts and writes them down as ChunkReport messages.
+
+    Attributes:
+        accepted, refused: chunks since the start of the ledger.
+        reasons: how often each reason was given.
+        decision_ms: wall time of the latest decision [ms].
+    """
+
+    def __init__(self, frame_id: str) -> None:
+        """Start at zero; `frame_id` is the base frame for the headers."""
+        self._frame_id = frame_id
+        self.accepted = 0
+        self.refused = 0
+        self.reasons: Counter[Reason] = Counter()
+        self.decision_ms = math.nan
+
+    def accept(self, chunk: Chunk, now_ns: int, decision_ms: float) -> ChunkReport:
+        """Count and report an accepted chunk."""
+        self.accepted += 1
+        return self._decided(chunk, ChunkReport.ACCEPTED, (), now_ns, decision_ms)
+
+    def refuse(self, chunk: Chunk, violations: tuple[Violation, ...], now_ns: int, decision_ms: float) -> ChunkReport:
+        """Count and report a refused chunk."""
+        self.refused += 1
+        return self._decided(chunk, ChunkReport.REFUSED, violations, now_ns, decision_ms)
+
+    def complete(self, chunk: Chunk | None, now_ns: int, message: str = "") -> ChunkReport:
+        """Report that a motion is over; without a chunk it was one of the executor's own."""
+        report = self._report(chunk, ChunkReport.COMPLETED, now_ns)
+        report.message = message
+        return report
+
+    def hold(self, chunk: Chunk | None, reason: Violation, now_ns: int) -> ChunkReport:
+        """Count and report that a motion was broken off."""
+        return self._because(self._report(chunk, ChunkReport.HELD, now_ns), (reason,))
+
+    def _decided(self, chunk: Chunk, verdict: int, why: tuple[Violation, ...], now_ns: int, ms: float) -> ChunkReport:
+        report = self._because(self._report(chunk, verdict, now_ns), why)
+        self.decision_ms = report.decision_ms = ms
+        report.observation_age_s = (now_ns - chunk.stamp_ns) / NANOSECONDS
+        return report
+
+    def _because(self, report: ChunkReport, violations: tuple[Violation, ...]) -> ChunkReport:
+        reasons = tuple(dict.fromkeys(v.reason for v in violations))
+        self.reasons.update(reasons)
+        report.reason_codes = [int(reason) for reason in reasons]
+        report.message = "; ".join(v.message for v in violations)
+        return report
+
+    def _report(self, chunk: Chunk | None, verdict: int, now_ns: int) -> ChunkReport:
+        report = ChunkReport(verdict=verdict, accepted_total=self.accepted, refused_total=self.refused)
+        report.header.stamp = stamp_message(now_ns)
+        report.header.frame_id = self._frame_id
+        report.observation_age_s = report.decision_ms = math.nan
+        if chunk is not None:
+            report.chunk_id, report.instruction = chunk.chunk_id, chunk.instruction
+            report.steps_accepted = 0 if verdict == ChunkReport.REFUSED else chunk.execution_horizon
+        return report

@@ -1,0 +1,94 @@
+"""From a chunk in end-effector space to joint positions. Free of ROS and torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from embodiment_descriptions import Embodiment, Kinematics, KinematicsError, pose_from_delta
+from qwen_vla_ros.gate import Reason, Refused
+
+POSE_CHANNELS = 6
+# How far beyond 0 closed .. 1 open a gripper channel may lie. A regressor overshoots the ends of its range a little;
+# the finger then stops at its end, as a real gripper does. More than that is no rounding but a wrong unit.
+GRIPPER_OVERSHOOT = 0.1
+
+
+class ChunkToJoints:
+    """Joint positions for the rows of `eef_delta` chunks of one robot.
+
+    Attributes:
+        joints: names of the columns it returns: all arm joints, then all gripper joints.
+        base_frame: frame of the end-effector positions.
+    """
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        """Prepare the kinematics of every arm; ValueError for a control mode that has no joint path."""
+        if embodiment.control_mode != "eef_delta":
+            raise ValueError(
+                f"embodiment '{embodiment.name}' has control mode '{embodiment.control_mode}', which this executor "
+                "cannot execute; supported: eef_delta"
+            )
+        if embodiment.waist:
+            raise ValueError(f"embodiment '{embodiment.name}' has a waist, which no eef_delta channel moves")
+        self._embodiment = embodiment
+        self._kinematics = [Kinematics(embodiment, arm=i) for i in range(len(embodiment.arms))]
+        self.joints = tuple(embodiment.joint_names)
+        self.base_frame = embodiment.arms[0].base_link
+
+    def path(self, rows: np.ndarray, anchor: np.ndarray) -> np.ndarray:
+        """Joint positions that follow a chunk.
+
+        Args:
+            rows: (horizon, channels): per arm a translation [m] and a rotation vector [rad], relative to the end
+                effector at the observation, then the gripper opening [1] if the arm has one.
+            anchor: (joints,) joint positions at the observation [rad | m].
+
+        Returns:
+            (horizon, joints) [rad | m].
+
+        Raises:
+            Refused: UNREACHABLE or POSITION_LIMIT.
+        """
+        result = np.tile(np.asarray(anchor, float), (len(rows), 1))
+        channel = 0
+        for arm, kinematics in zip(self._embodiment.arms, self._kinematics, strict=True):
+            columns = self._columns(arm.joints)
+            deltas = rows[:, channel : channel + POSE_CHANNELS]
+            result[:, columns] = self._follow(arm.name, kinematics, deltas, anchor[columns])
+            channel += POSE_CHANNELS
+            if arm.gripper is not None:
+                result[:, self._columns([arm.gripper.joint])[0]] = self._fingers(arm.gripper, rows[:, channel])
+                channel += 1
+        return result
+
+    def positions(self, joints: np.ndarray) -> np.ndarray:
+        """End-effector positions [m] in the base frame of each arm: (steps, joints) -> (arms, steps, 3)."""
+        return self.poses(joints)[..., :3, 3]
+
+    def poses(self, joints: np.ndarray) -> np.ndarray:
+        """End-effector poses in the base frame of each arm: (steps, joints) -> (arms, steps, 4, 4)."""
+        joints = np.atleast_2d(joints)
+        arms = zip(self._embodiment.arms, self._kinematics, strict=True)
+        return np.stack([[kin.forward(row[self._columns(arm.joints)]) for row in joints] for arm, kin in arms])
+
+    def _columns(self, names) -> list[int]:
+        return [self.joints.index(name) for name in names]
+
+    @staticmethod
+    def _follow(name: str, kinematics: Kinematics, deltas: np.ndarray, start: np.ndarray) -> np.ndarray:
+        origin = kinematics.forward(start)
+        try:
+            return kinematics.follow([pose_from_delta(origin, delta) for delta in deltas], start)
+        except KinematicsError as error:
+            who = f"arm '{name}'" if name else "the arm"
+            raise Refused.because(Reason.UNREACHABLE, f"{who}: {error}") from error
+
+    def _fingers(self, gripper, opening: np.ndarray) -> np.ndarray:
+        outside = np.maximum(-opening, opening - 1.0)
+        step = int(np.argmax(outside))
+        if outside[step] > GRIPPER_OVERSHOOT:
+            raise Refused.because(
+                Reason.POSITION_LIMIT,
+                f"gripper '{gripper.joint}' at step {step}: opening {opening[step]:.3f} is outside 0 closed .. 1 open",
+            )
+        return gripper.closed + np.clip(opening, 0.0, 1.0) * (gripper.open - gripper.closed)

@@ -1,0 +1,32 @@
+"""Diagnostic messages: one status with readable values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+
+def diagnostic_array(
+    stamp: Time, name: str, hardware_id: str, problems: Mapping[str, bytes], values: Mapping[str, object]
+) -> DiagnosticArray:
+    """Build an array of one status.
+
+    Args:
+        stamp: ROS time.
+        name: "node: task".
+        hardware_id: the robot.
+        problems: texts with their levels (DiagnosticStatus.WARN, .ERROR); the worst level is the status's.
+        values: shown as key and text; floats with three digits.
+    """
+    status = DiagnosticStatus(name=name, hardware_id=hardware_id)
+    status.level = max(problems.values(), default=DiagnosticStatus.OK)
+    status.message = "; ".join(problems) or "ok"
+    status.values = [
+        KeyValue(key=key, value=f"{value:.3f}" if isinstance(value, float) else str(value))
+        for key, value in values.items()
+    ]
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = stamp
+    return message

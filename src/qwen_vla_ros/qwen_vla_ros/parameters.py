@@ -1,0 +1,52 @@
+"""ROS parameters, declared once from a table: description, type, range and whether they may change while running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One row of the table; the type is that of the default.
+
+    Attributes:
+        minimum, maximum: range of a number; ROS refuses values outside.
+        read_only: only settable at start.
+    """
+
+    name: str
+    default: bool | int | float | str
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    read_only: bool = False
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return what `ros2 param describe` shows."""
+        descriptor = ParameterDescriptor(description=self.description, read_only=self.read_only)
+        if self.minimum is not None and self.maximum is not None:
+            if isinstance(self.default, int):
+                descriptor.integer_range = [IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum))]
+            else:
+                limits = FloatingPointRange(from_value=float(self.minimum), to_value=float(self.maximum))
+                descriptor.floating_point_range = [limits]
+        return descriptor
+
+
+class Parameters:
+    """The declared parameters as attributes. Each access reads the node, so that a change at run time takes effect."""
+
+    def __init__(self, node: Node, table: Iterable[Parameter]) -> None:
+        """Declare every row of the table on the node."""
+        self._node = node
+        for row in table:
+            node.declare_parameter(row.name, row.default, row.descriptor())
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the current value of a parameter."""
+        return self._node.get_parameter(name).value

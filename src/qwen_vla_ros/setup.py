@@ -1,0 +1,59 @@
+"""Build and install the qwen_vla_ros package (the nodes), with the launch files and configuration of the repository."""
+
+import os
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "qwen_vla_ros"
+SHARE = f"share/{PACKAGE}"
+# colcon --symlink-install runs a link to this file from the build folder; the real one lies in the repository.
+REPOSITORY = Path(__file__).resolve().parents[2]
+# What the nodes look up at run time, with the same paths under share/ as in the repository.
+SHARED_FOLDERS = ("launch", "config", "checkpoints")
+
+
+def shared_files() -> list[tuple[str, list[str]]]:
+    """List one data_files entry per installed folder of the repository, so that a new file is found by itself."""
+    files = [p for top in SHARED_FOLDERS for p in (REPOSITORY / top).rglob("*") if _is_content(p)]
+    folders = sorted({p.parent for p in files})
+    return [
+        (
+            f"{SHARE}/{folder.relative_to(REPOSITORY).as_posix()}",
+            sorted(os.path.relpath(p) for p in files if p.parent == folder),
+        )
+        for folder in folders
+    ]
+
+
+def _is_content(path: Path) -> bool:
+    hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(REPOSITORY).parts)
+    return path.is_file() and not hidden and path.suffix not in (".pyc", ".tmp", ".part")
+
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (SHARE, ["package.xml"]),
+        *shared_files(),
+    ],
+    install_requires=["setuptools", "embodiment_descriptions", "qwen_vla", "numpy", "rosbags-image"],
+    python_requires=">=3.11",
+    zip_safe=True,
+    author="Qwen-VLA ROS developers",
+    author_email="maintainers@qwen-vla-ros.org",
+    maintainer="Qwen-VLA ROS developers",
+    maintainer_email="maintainers@qwen-vla-ros.org",
+    description="ROS 2 nodes of the Qwen-VLA suite: policy, safety gate and executor, visualisation.",
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            f"policy_node = {PACKAGE}.policy_node:main",
+            f"executor_node = {PACKAGE}.executor_node:main",
+            f"trajectory_visualizer = {PACKAGE}.trajectory_visualizer:main",
+        ],
+    },
+)

@@ -1,0 +1,325 @@
+"""What stands around the nodes in graph tests: a robot that answers, and processes that are started and ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import psutil
+import rclpy
+from action_msgs.msg import GoalStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.action import ActionClient
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Header, String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from embodiment_descriptions import load_robot, robot_description
+from qwen_vla_msgs.action import ExecuteInstruction
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_ros.environment import ros_environment
+
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+PATIENCE = 30.0  # [s] generous: the machine may be busy
+JOINT_RATE, HEARTBEAT_RATE, CAMERA_RATE = 50.0, 20.0, 10.0  # [Hz]
+
+
+class Peer(Node):
+    """Publishes robot description, joint states, images and a heartbeat; keeps every message it receives.
+
+    The arm follows its commands at once: the joint states are the last point that was commanded.
+
+    Attributes:
+        received: messages by topic, as (monotonic time, message).
+        silent: names of the streams that are switched off ("joint_states", "heartbeat", or a camera tag).
+    """
+
+    def __init__(self) -> None:
+        os.environ.update(ros_environment())
+        self._context = rclpy.Context()
+        self._context.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
+        super().__init__("peer", context=self._context)
+        self.embodiment = load_robot("widowx")
+        self.joints = dict(self.embodiment.home)
+        self.received: dict[str, list[tuple[float, object]]] = defaultdict(list)
+        self.silent = {"heartbeat"}
+        self.changed = threading.Condition()
+        self.last_heartbeat = 0.0
+        self._chunk_id = 0
+        self._group = ReentrantCallbackGroup()
+        self._publish_streams()
+        self._listen()
+        self._executor_thread = MultiThreadedExecutor(num_threads=3, context=self._context)
+        self._executor_thread.add_node(self)
+        self._spinner = threading.Thread(target=self._executor_thread.spin, daemon=True)
+
+    def __enter__(self) -> Peer:
+        self._spinner.start()
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self._executor_thread.shutdown()
+        self._spinner.join()
+        self.destroy_node()
+        self._context.try_shutdown()
+
+    # Streams --------------------------------------------------------------------------------------------------------
+
+    def _publish_streams(self) -> None:
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._description = self.create_publisher(String, "robot_description", LATCHED)
+        self._description.publish(String(data=robot_description("widowx")))
+        self._joint_publisher = self.create_publisher(JointState, "joint_states", 10)
+        self._heartbeat_publisher = self.create_publisher(Header, "policy_node/heartbeat", 10)
+        self.chunks = self.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
+        self._cameras = {
+            camera.tag: self.create_publisher(Image, camera.topic, qos_profile_sensor_data)
+            for camera in self.embodiment.cameras
+        }
+        pixels = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+        self._image = Image(height=240, width=320, encoding="rgb8", step=960, data=pixels.tobytes())
+        self.create_timer(1 / JOINT_RATE, self._publish_joints, clock=steady, callback_group=self._group)
+        self.create_timer(1 / HEARTBEAT_RATE, self._publish_heartbeat, clock=steady, callback_group=self._group)
+        self.create_timer(1 / CAMERA_RATE, self._publish_images, clock=steady, callback_group=self._group)
+
+    def stamp(self):
+        return self.get_clock().now().to_msg()
+
+    def _publish_joints(self) -> None:
+        if "joint_states" in self.silent:
+            return
+        message = JointState(name=list(self.joints), position=list(self.joints.values()))
+        message.header.stamp = self.stamp()
+        self._joint_publisher.publish(message)
+
+    def _publish_heartbeat(self) -> None:
+        if "heartbeat" not in self.silent:
+            self.last_heartbeat = time.monotonic()
+            self._heartbeat_publisher.publish(Header(stamp=self.stamp()))
+
+    def _publish_images(self) -> None:
+        for tag, publisher in self._cameras.items():
+            if tag not in self.silent:
+                self._image.header.stamp = self.stamp()
+                publisher.publish(self._image)
+
+    # Records --------------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        for kind, topic in (
+            (JointTrajectory, self.embodiment.controllers.arm),
+            (JointTrajectory, self.embodiment.controllers.gripper),
+            (ChunkReport, "executor_node/chunk_report"),
+            (ActionChunk, "executor_node/accepted_chunk"),
+            (ActionChunk, "policy_node/action_chunk"),
+            (DiagnosticArray, "/diagnostics"),
+        ):
+            self.create_subscription(kind, topic, self._recorder(topic), 50, callback_group=self._group)
+
+    def _recorder(self, topic: str):
+        def record(message) -> None:
+            with self.changed:
+                self.received[topic].append((time.monotonic(), message))
+                if isinstance(message, JointTrajectory):
+                    self.joints.update(zip(message.joint_names, message.points[-1].positions, strict=True))
+                self.changed.notify_all()
+
+        return record
+
+    @property
+    def arm_commands(self) -> list[tuple[float, JointTrajectory]]:
+        return self.received[self.embodiment.controllers.arm]
+
+    @property
+    def gripper_commands(self) -> list[tuple[float, JointTrajectory]]:
+        return self.received[self.embodiment.controllers.gripper]
+
+    @property
+    def reports(self) -> list[ChunkReport]:
+        return [message for _, message in self.received["executor_node/chunk_report"]]
+
+    def latest_diagnostics(self, name: str) -> DiagnosticStatus | None:
+        arrays = [message for _, message in self.received["/diagnostics"]]
+        return next((status for array in reversed(arrays) for status in array.status if status.name == name), None)
+
+    def report(self, chunk_id: int, verdict: int) -> ChunkReport:
+        """Wait for a report and return it."""
+
+        def find():
+            return next((r for r in self.reports if (r.chunk_id, r.verdict) == (chunk_id, verdict)), None)
+
+        return self.wait(find, f"report {verdict} of chunk {chunk_id}")
+
+    def send(self, chunk: ActionChunk) -> int:
+        """Publish a chunk; returns its number."""
+        self.chunks.publish(chunk)
+        return chunk.chunk_id
+
+    def wait(self, condition, what: str, timeout: float = PATIENCE):
+        """Return the first true value of a condition; fail after `timeout` [s]."""
+        limit = time.monotonic() + timeout
+        with self.changed:
+            while not (value := condition()):
+                left = limit - time.monotonic()
+                assert left > 0, f"not within {timeout} s: {what}; reports: {self.reports}"
+                self.changed.wait(min(left, 0.02))
+        return value
+
+    # Requests -------------------------------------------------------------------------------------------------------
+
+    def call(self, kind, name: str, request=None, timeout: float = PATIENCE):
+        """Call a service and return its response."""
+        client = self.create_client(kind, name, callback_group=self._group)
+        assert client.wait_for_service(timeout), f"service {name} did not appear"
+        future = client.call_async(kind.Request() if request is None else request)
+        self.wait(future.done, f"answer of {name}", timeout)
+        self.destroy_client(client)
+        return future.result()
+
+    def trigger(self, name: str) -> Trigger.Response:
+        return self.call(Trigger, name)
+
+    def transition(self, node: str, transition: int) -> bool:
+        request = ChangeState.Request()
+        request.transition.id = transition
+        return self.call(ChangeState, f"{node}/change_state", request).success
+
+    def state_of(self, node: str) -> str:
+        return self.call(GetState, f"{node}/get_state").current_state.label
+
+    def wait_until_active(self, node: str) -> None:
+        """Wait for autostart."""
+        limit = time.monotonic() + 2 * PATIENCE
+        while self.state_of(node) != "active":
+            assert time.monotonic() < limit, f"{node} is not active"
+
+    def wait_until_connected(self) -> None:
+        """Wait until executor_node receives chunks, heartbeat and joint states, and its reports arrive.
+
+        Chunks for nobody are sent until one is refused for that reason alone.
+        """
+
+        def only_for_nobody():
+            self.send(self.chunk(embodiment="nobody"))
+            return any(r.reason_codes.tolist() == [ChunkReport.WRONG_EMBODIMENT] for r in self.reports)
+
+        self.wait(only_for_nobody, "contact with executor_node")
+        last = self._chunk_id
+        self.report(last, ChunkReport.REFUSED)
+
+    def send_goal(self, instruction: str, timeout: float = 0.0, feedback=None):
+        """Send a goal to policy_node and return its handle."""
+        client = ActionClient(self, ExecuteInstruction, "policy_node/execute_instruction", callback_group=self._group)
+        assert client.wait_for_server(PATIENCE)
+        goal = ExecuteInstruction.Goal(instruction=instruction, timeout=timeout)
+        future = client.send_goal_async(goal, feedback_callback=feedback)
+        self.wait(future.done, "answer to the goal")
+        return future.result()
+
+    def result_of(self, handle, timeout: float = PATIENCE) -> tuple[int, ExecuteInstruction.Result]:
+        """Wait for the end of a goal; returns its status (GoalStatus) and its result."""
+        future = handle.get_result_async()
+        self.wait(future.done, "result of the goal", timeout)
+        return future.result().status, future.result().result
+
+    # Chunks ---------------------------------------------------------------------------------------------------------
+
+    def chunk(self, **changes) -> ActionChunk:
+        """8 cm down in 16 steps from where the arm is, observed now, with the next number; `changes` are fields."""
+        e = self.embodiment
+        self._chunk_id += 1
+        rows = np.zeros((16, 7), np.float32)
+        rows[:, 0] = 0.005 * np.arange(1, 17)
+        rows[:, 6] = 1.0
+        message = ActionChunk(
+            chunk_id=self._chunk_id,
+            embodiment=e.name,
+            control_mode=e.control_mode,
+            channel_names=list(e.channel_names),
+            instruction="pick up the red cube",
+            horizon=16,
+            execution_horizon=8,
+            period=e.period,
+            data=rows.reshape(-1).tolist(),
+        )
+        message.header.stamp, message.header.frame_id = self.stamp(), "base_link"
+        for name, value in changes.items():
+            setattr(message, name, value)
+        return message
+
+    def forget(self) -> None:
+        """Go back to the beginning: at home, every stream on but the heartbeat, nothing received."""
+        with self.changed:
+            self.silent = {"heartbeat"}
+            self.joints = dict(self.embodiment.home)
+            self.received.clear()
+
+
+class Processes:
+    """Console scripts of this package in processes of their own.
+
+    Attributes:
+        logs: what each wrote, by name.
+    """
+
+    def __init__(self) -> None:
+        self._running: list[tuple[str, subprocess.Popen]] = []
+        self._folder = tempfile.TemporaryDirectory()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        for _, process in self._running:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        self._folder.cleanup()
+
+    def start(self, name: str, **parameters) -> subprocess.Popen:
+        """Start a script with autostart and the given parameters."""
+        values = {"autostart": True, **parameters}
+        if name == "trajectory_visualizer":
+            values.pop("autostart")
+        arguments = [part for key, value in values.items() for part in ("-p", f"{key}:={_yaml(value)}")]
+        script = Path(sys.executable).parent / name
+        with open(Path(self._folder.name, f"{name}_{len(self._running)}.log"), "wb") as log:
+            process = subprocess.Popen(
+                [script, "--ros-args", *arguments], env=ros_environment(), stdout=log, stderr=subprocess.STDOUT
+            )
+        self._running.append((log.name, process))
+        return process
+
+    def log_of(self, process: subprocess.Popen) -> str:
+        """Return everything a process has written so far."""
+        return next(Path(log).read_text() for log, running in self._running if running is process)
+
+    def end(self, process: subprocess.Popen, number: signal.Signals, timeout: float = PATIENCE) -> int:
+        """Send a signal, wait for the end and return the exit code; nothing of the process may remain."""
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        code = process.wait(timeout)
+        assert not [child for child in children if child.is_running()]
+        return code
+
+
+def _yaml(value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+SUCCEEDED, CANCELED, ABORTED = GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED

@@ -1,0 +1,276 @@
+"""executor_node as a process on the real middleware: what it refuses, and when and how it stops the arm."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from lifecycle_msgs.msg import Transition
+
+from qwen_vla_msgs.msg import ChunkReport
+from qwen_vla_ros.chunk_messages import stamp_message
+from qwen_vla_ros.gate import Reason
+
+ACCEPTED, REFUSED = ChunkReport.ACCEPTED, ChunkReport.REFUSED
+COMPLETED, HELD = ChunkReport.COMPLETED, ChunkReport.HELD
+HOLD_LIMIT = 0.5  # [s] from the last sign of life to the hold
+
+
+@pytest.fixture(scope="module")
+def process(peer, processes):
+    """The executor that most tests share."""
+    return processes.start("executor_node")
+
+
+@pytest.fixture
+def executor(peer, process):
+    """The shared executor, active, idle, not stopped, with a policy that is alive."""
+    peer.wait_until_active("executor_node")
+    peer.trigger("executor_node/hold")
+    peer.trigger("executor_node/resume")
+    connect(peer)
+    return process
+
+
+@pytest.fixture
+def own_executor(peer, process, processes):
+    """An executor that the test may end; the shared one is ended for it and must be asked for before."""
+    if process.poll() is None:
+        processes.end(process, signal.SIGTERM)
+    started = processes.start("executor_node")
+    peer.wait_until_active("executor_node")
+    connect(peer)
+    return started
+
+
+def connect(peer) -> None:
+    peer.forget()
+    peer.silent.clear()
+    peer.wait_until_connected()
+    peer.refused_before, peer.accepted_before = peer.reports[-1].refused_total, peer.reports[-1].accepted_total
+    peer.received.clear()
+
+
+def start_moving(peer) -> int:
+    """Have a chunk accepted and wait until the arm is on its way; returns the number of the chunk."""
+    number = peer.send(peer.chunk())
+    peer.report(number, ACCEPTED)
+    start = peer.wait(lambda: peer.arm_commands, "arm command")[0][0]
+    peer.wait(lambda: time.monotonic() - start > 0.4, "the arm to be on its way")
+    return number
+
+
+def assert_held(peer, number: int, reason: Reason, since: float, limit: float = HOLD_LIMIT) -> ChunkReport:
+    """Check that the arm was told to hold where it had been commanded to be, and when."""
+    report = peer.report(number, HELD)
+    assert report.reason_codes.tolist() == [reason]
+    sent, hold = peer.wait(lambda: peer.arm_commands[1:], "hold of the arm")[0]
+    gripper = peer.wait(lambda: peer.gripper_commands[1:], "hold of the gripper")[0][1]
+    print(f"hold {sent - since:.3f} s after the cause ({reason.name})")
+    assert sent - since < limit
+    start, trajectory = peer.arm_commands[0]
+    assert len(hold.points) == len(gripper.points) == 1
+    assert not any(hold.points[0].velocities)
+    # Between the rows that surround the time of the hold.
+    row = (sent - start) / 0.2
+    rows = np.array([list(peer.embodiment.home.values())[:6], *(p.positions for p in trajectory.points)])
+    around = rows[max(0, int(row) - 1) : int(row) + 3]
+    position = np.array(hold.points[0].positions)
+    assert (position >= around.min(axis=0) - 1e-3).all() and (position <= around.max(axis=0) + 1e-3).all()
+    return report
+
+
+# Refusal --------------------------------------------------------------------------------------------------------------
+
+
+def with_value(message, index: int, value: float):
+    message.data[index] = value
+    return message
+
+
+def spoiled(peer, kind: str):
+    """Return a chunk with one fault, and the reason that must be given."""
+    if kind == "nan":
+        return with_value(peer.chunk(), 50, float("nan")), Reason.NON_FINITE
+    if kind == "infinity in the last value":
+        return with_value(peer.chunk(), -1, float("inf")), Reason.NON_FINITE
+    if kind == "channel order":
+        names = list(peer.embodiment.channel_names)
+        return peer.chunk(channel_names=[names[1], names[0], *names[2:]]), Reason.WRONG_JOINTS
+    if kind == "jump":
+        return with_value(peer.chunk(), 1, 0.15), Reason.START_JUMP
+    if kind == "stale":
+        message = peer.chunk()
+        message.header.stamp = stamp_message(peer.get_clock().now().nanoseconds - 3 * 10**9)
+        return message, Reason.STALE
+    return peer.chunk(embodiment="aloha"), Reason.WRONG_EMBODIMENT
+
+
+@pytest.mark.parametrize("kind", ["nan", "infinity in the last value", "channel order", "jump", "stale", "embodiment"])
+def test_a_bad_chunk_is_refused_whole_and_counted_and_nothing_moves(peer, executor, kind):
+    message, reason = spoiled(peer, kind)
+    peer.send(message)
+    report = peer.report(message.chunk_id, REFUSED)
+    assert report.reason_codes[0] == reason and report.message
+    assert report.steps_accepted == 0 and report.refused_total == peer.refused_before + 1
+    # A good chunk afterwards shows that the way to the controllers was open all the time.
+    good = peer.send(peer.chunk())
+    peer.report(good, ACCEPTED)
+    peer.wait(lambda: peer.arm_commands and peer.gripper_commands, "commands of the good chunk")
+    peer.wait(lambda: peer.received["executor_node/accepted_chunk"], "the accepted chunk")
+    assert len(peer.arm_commands) == len(peer.gripper_commands) == 1
+    assert [m.chunk_id for _, m in peer.received["executor_node/accepted_chunk"]] == [good]
+
+
+def test_chunks_of_a_silent_policy_are_refused_until_it_is_back(peer, executor):
+    peer.silent.add("heartbeat")
+
+    def sent_until(verdict, reason=None):
+        peer.send(peer.chunk())
+        return any(r.verdict == verdict and (reason is None or reason in r.reason_codes) for r in peer.reports)
+
+    peer.wait(lambda: time.monotonic() - peer.last_heartbeat > 0.6, "silence")
+    peer.received.clear()
+    peer.wait(lambda: sent_until(REFUSED, Reason.POLICY_SILENT), "refusal")
+    assert not peer.arm_commands
+    peer.silent.clear()
+    peer.wait(lambda: sent_until(ACCEPTED), "a chunk to be accepted")
+
+
+# Execution ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_good_chunk_is_executed_for_its_execution_horizon_and_once(peer, executor):
+    number = peer.send(peer.chunk())
+    accepted = peer.report(number, ACCEPTED)
+    assert accepted.steps_accepted == 8 and accepted.accepted_total == peer.accepted_before + 1
+    assert 0 < accepted.decision_ms < 1000 and 0 <= accepted.observation_age_s < 1.0
+    print(f"decision {accepted.decision_ms:.1f} ms")
+    sent, arm = peer.wait(lambda: peer.arm_commands, "arm command")[0]
+    gripper = peer.wait(lambda: peer.gripper_commands, "gripper command")[0][1]
+    assert list(arm.joint_names) == list(peer.embodiment.arms[0].joints) and gripper.joint_names == ["left_finger"]
+    times = [p.time_from_start.sec + p.time_from_start.nanosec / 1e9 for p in arm.points]
+    assert np.allclose(times, 0.2 * np.arange(1, 9)) and arm.header.stamp.sec == 0
+    assert not any(arm.points[-1].velocities) and any(arm.points[3].velocities)
+    peer.report(number, COMPLETED)
+    done = next(t for t, r in peer.received["executor_node/chunk_report"] if r.verdict == COMPLETED)
+    assert 1.5 < done - sent < 2.5
+    again = peer.chunk(chunk_id=number)
+    peer.send(again)
+    assert peer.report(number, REFUSED).reason_codes.tolist() == [Reason.WRONG_ORDER]
+    assert len(peer.arm_commands) == 1
+
+
+def test_another_chunk_may_take_over(peer, executor):
+    first = start_moving(peer)
+    second = peer.send(peer.chunk())  # from where the arm says that it is
+    peer.report(second, ACCEPTED)
+    assert peer.report(first, HELD).reason_codes.tolist() == [Reason.REPLACED]
+    peer.report(second, COMPLETED)
+
+
+def test_home_motion_goes_home_and_nothing_interrupts_it(peer, executor):
+    peer.joints.update(waist=0.5, wrist_rotate=-0.3)
+    seen_at = time.monotonic() + 0.2
+    peer.wait(lambda: time.monotonic() > seen_at, "the executor to have seen it")
+    assert peer.trigger("executor_node/go_home").success
+    arm = peer.wait(lambda: peer.arm_commands, "home motion")[0][1]
+    assert np.allclose(arm.points[-1].positions, [peer.embodiment.home[name] for name in arm.joint_names])
+    assert len(arm.points) > 3 and not any(arm.points[-1].velocities)
+    number = peer.send(peer.chunk())
+    assert peer.report(number, REFUSED).reason_codes.tolist() == [Reason.NOT_ACTIVE]
+    assert peer.report(0, COMPLETED).message == "home motion completed"
+
+
+# Stopping -------------------------------------------------------------------------------------------------------------
+
+
+def test_it_holds_when_the_policy_falls_silent_and_says_why(peer, executor):
+    number = start_moving(peer)
+    peer.silent.add("heartbeat")
+    report = assert_held(peer, number, Reason.POLICY_SILENT, peer.last_heartbeat)
+    assert "policy_node: no heartbeat for 0.4" in report.message and "(limit 0.40 s)" in report.message
+    assert report.message.endswith("holding the last commanded position")
+
+
+def test_it_holds_when_the_joint_states_stop_and_refuses_without_them(peer, executor):
+    number = start_moving(peer)
+    peer.silent.add("joint_states")
+    report = assert_held(peer, number, Reason.JOINT_STATE_LOST, time.monotonic(), limit=0.5 + 0.2)
+    assert "/joint_states" in report.message
+    number = peer.send(peer.chunk())
+    assert peer.report(number, REFUSED).reason_codes.tolist() == [Reason.NO_JOINT_STATE]
+
+
+def test_stop_holds_at_once_and_refuses_until_resume(peer, executor):
+    number = start_moving(peer)
+    called = time.monotonic()
+    response = peer.trigger("executor_node/stop")
+    assert response.success and "~/resume" in response.message
+    assert_held(peer, number, Reason.STOPPED, called)
+    number = peer.send(peer.chunk())
+    assert peer.report(number, REFUSED).reason_codes.tolist() == [Reason.STOPPED]
+    assert not peer.trigger("executor_node/go_home").success
+    assert peer.trigger("executor_node/resume").success
+    peer.report(peer.send(peer.chunk()), ACCEPTED)
+
+
+def test_hold_breaks_off_without_locking(peer, executor):
+    number = start_moving(peer)
+    called = time.monotonic()
+    assert peer.trigger("executor_node/hold").success
+    assert_held(peer, number, Reason.CANCELED, called)
+    peer.report(peer.send(peer.chunk()), ACCEPTED)
+
+
+def test_deactivation_holds_and_afterwards_chunks_are_refused(peer, executor):
+    number = start_moving(peer)
+    called = time.monotonic()
+    assert peer.transition("executor_node", Transition.TRANSITION_DEACTIVATE)
+    assert_held(peer, number, Reason.DEACTIVATED, called, limit=1.0)
+    number = peer.send(peer.chunk())
+    assert peer.report(number, REFUSED).reason_codes.tolist() == [Reason.NOT_ACTIVE]
+    for transition in (Transition.TRANSITION_CLEANUP, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        assert peer.transition("executor_node", transition)
+
+
+# Process --------------------------------------------------------------------------------------------------------------
+
+
+def test_it_is_small_and_free_of_torch(peer, executor):
+    peer.report(peer.send(peer.chunk()), COMPLETED)
+    megabytes = psutil.Process(executor.pid).memory_info().rss / 1e6
+    print(f"executor_node: {megabytes:.0f} MB")
+    assert megabytes < 200
+    libraries = Path(f"/proc/{executor.pid}/maps").read_text()
+    assert "torch" not in libraries and "transformers" not in libraries
+
+
+def test_diagnostics_tell_state_and_counts(peer, executor):
+    status = peer.wait(lambda: peer.latest_diagnostics("executor_node: execution"), "diagnostics")
+    values = {item.key: item.value for item in status.values}
+    assert status.level == b"\x00" and status.message == "ok" and status.hardware_id == "widowx"
+    assert values["executing"] == "nothing" and int(values["refused"]) >= 1
+    assert int(values["reason WRONG_EMBODIMENT"]) >= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_holds_the_arm_before_the_process_goes(peer, own_executor, processes, number):
+    chunk = start_moving(peer)
+    signalled = time.monotonic()
+    assert processes.end(own_executor, number, timeout=10.0) == 0, processes.log_of(own_executor)
+    assert_held(peer, chunk, Reason.DEACTIVATED, signalled, limit=1.0)
+    assert "Traceback" not in processes.log_of(own_executor)
+
+
+def test_an_unknown_robot_file_is_named_and_ctrl_c_still_works(peer, process, processes):
+    if process.poll() is None:
+        processes.end(process, signal.SIGTERM)
+    started = processes.start("executor_node", embodiment_config="no/such.yaml")
+    peer.wait(lambda: "no/such.yaml was found in none of these places" in processes.log_of(started), "the error")
+    assert peer.state_of("executor_node") == "unconfigured"
+    assert processes.end(started, signal.SIGINT) == 0
