@@ -16,7 +16,7 @@ setup(
     author_email="maintainers@qwen-vla-ros.org",
     maintainer="Qwen-VLA ROS developers",
     maintainer_email="maintainers@qwen-vla-ros.org",
-    description="Qwen-VLA model library: backbone, flow-matching action expert, processor, data, training and evaluation.",
+    description="Qwen-VLA model library: backbone, action expert, processor, data, training and evaluation.",
     license="Apache-2.0",
     entry_points={"console_scripts": ["qwen-vla = qwen_vla.cli:main"]},
 )

@@ -132,7 +132,7 @@ class QwenVLAConfig(PreTrainedConfig):
                 f"{expert.hidden_size // expert.num_heads}"
             )
         if sum(expert.mrope_section) * 2 != expert.rotary_dim:
-            problems.append(f"mrope_section {expert.mrope_section} does not sum to rotary_dim/2 = {expert.rotary_dim / 2}")
+            problems.append(f"mrope_section {expert.mrope_section} must sum to rotary_dim/2 = {expert.rotary_dim // 2}")
         if self.image_size % self._image_factor():
             problems.append(f"image_size {self.image_size} is not a multiple of patch·merge = {self._image_factor()}")
         if self.horizon < 1 or self.euler_steps < 1:

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen3_5 import Qwen3_5ForConditionalGeneration
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
@@ -55,7 +55,7 @@ class LinearPatchEmbed(Qwen3_5VisionPatchEmbed):
 
 @dataclass
 class Encoding:
-    """What the backbone saw: hidden [B, S, D], attention_mask [B, S], position_ids [3, B, S], image_token_mask [B, S]."""
+    """What the backbone saw: hidden [B, S, D], attention_mask, image_token_mask [B, S] and position_ids [3, B, S]."""
 
     hidden: torch.Tensor
     attention_mask: torch.Tensor
@@ -156,7 +156,8 @@ class QwenVLAModel(PreTrainedModel):
     ) -> Encoding:
         """Run the backbone once. ``labels`` may be in the batch and are not looked at.
 
-        input_ids, attention_mask, mm_token_type_ids [B, S]; pixel_values [patches, features]; image_grid_thw [images, 3].
+        input_ids, attention_mask, mm_token_type_ids [B, S]; pixel_values [patches, features];
+        image_grid_thw [images, 3].
         """
         del mm_token_type_ids, labels
         if attention_mask is None:
@@ -326,7 +327,7 @@ class QwenVLAModel(PreTrainedModel):
         noise: torch.Tensor | None = None,
         noise_draws: int = 1,
     ) -> QwenVLAOutput:
-        """Training losses. Without ``actions`` the expert does not run, without ``labels`` the language head does not."""
+        """Training losses. The expert runs only when ``actions`` are given, the language head only with ``labels``."""
         if actions is None and labels is None:
             raise ValueError("nothing to learn: pass actions with action_mask, labels, or both (use encode to predict)")
         if (actions is None) != (action_mask is None):

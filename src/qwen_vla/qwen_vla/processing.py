@@ -96,7 +96,7 @@ class ImageTransform:
         return (self.image_size // self.patch_size // self.merge_size) ** 2
 
     def resize(self, image: Any) -> np.ndarray:
-        """Any RGB image to uint8 [size, size, 3]: area-averaged when it shrinks (no aliasing), bilinear when it grows."""
+        """Any RGB image to uint8 [size, size, 3]: averaged by area where it shrinks, bilinear where it grows."""
         image = np.asarray(image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ValueError(f"an image must be H×W×3 uint8 RGB, got shape {image.shape} of {image.dtype}")
@@ -354,9 +354,7 @@ def camera_token_names(camera_tags: Sequence[str]) -> list[str]:
 def image_transform_of(config: QwenVLAConfig) -> ImageTransform:
     """The image transform that matches a model configuration."""
     vision = config.vlm_config.vision_config
-    return ImageTransform(
-        config.image_size, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-    )
+    return ImageTransform(config.image_size, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
 
 
 def write_json(path: Path, data: Any) -> None:

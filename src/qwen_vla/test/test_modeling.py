@@ -136,7 +136,8 @@ def test_loss_equals_a_reference_from_the_experts_own_velocity(micro, actions):
     model, processor = micro
     encoding = model.encode(**processor(PROMPTS, pictures(3)))
     mask, clean = actions["action_mask"].numpy(), actions["actions"].numpy() * actions["action_mask"].numpy()
-    tau, noise = np.float32([0.3, 0.6, 0.95]), np.random.default_rng(0).normal(size=(3, 4, 10)).astype(np.float32) * mask
+    tau = np.float32([0.3, 0.6, 0.95])
+    noise = np.random.default_rng(0).normal(size=mask.shape).astype(np.float32) * mask
     noisy = (1 - tau[:, None, None]) * clean + tau[:, None, None] * noise
     with torch.no_grad():
         velocity = model.action_expert(
@@ -199,7 +200,8 @@ def test_losses_are_weighted(micro, actions):
 def test_gradient_reaches_backbone_and_vision(micro, actions):
     model, processor = micro
     model(**processor(PROMPTS, pictures(3)), **actions).loss.backward()
-    for module in (model.vlm.model.visual.patch_embed, model.vlm.model.language_model.layers[0].mlp, model.action_expert):
+    backbone = model.vlm.model
+    for module in (backbone.visual.patch_embed, backbone.language_model.layers[0].mlp, model.action_expert):
         assert all(p.grad is not None and p.grad.abs().max() > 0 for p in module.parameters())
     model.zero_grad()
 
@@ -277,5 +279,3 @@ def test_configuration_round_trip_and_presets(tmp_path):
 def test_inconsistent_configuration_says_what_is_wrong(change, words):
     with pytest.raises(ValueError, match=words):
         QwenVLAConfig.preset("tiny", **change)
-
-
