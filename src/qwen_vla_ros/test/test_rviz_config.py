@@ -1,0 +1,122 @@
+"""The RViz configuration shows topics that exist, with types and qualities of service that match."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import rclpy
+import yaml
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+
+from qwen_vla_ros.environment import ros_environment
+
+CONFIG = Path(__file__).resolve().parents[3] / "config" / "rviz" / "widowx.rviz"
+# What a display of RViz shows; None: nothing that is a topic of its own.
+DISPLAYS = {
+    "rviz_default_plugins/Grid": None,
+    "rviz_default_plugins/TF": None,
+    "rviz_default_plugins/RobotModel": "std_msgs/msg/String",
+    "rviz_default_plugins/MarkerArray": "visualization_msgs/msg/MarkerArray",
+    "rviz_default_plugins/Path": "nav_msgs/msg/Path",
+    "rviz_default_plugins/Image": "sensor_msgs/msg/Image",
+}
+OTHERS = {
+    *(f"rviz_default_plugins/{tool}" for tool in ("Interact", "MoveCamera", "Select", "FocusCamera", "Measure")),
+    *(f"rviz_common/{panel}" for panel in ("Displays", "Selection", "Tool Properties", "Views", "Time")),
+    "rviz_default_plugins/TF",  # transformation
+    "rviz_default_plugins/Orbit",
+    "",
+}
+
+
+@pytest.fixture(scope="module")
+def config() -> dict:
+    return yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+
+
+def topics(config: dict) -> dict[str, tuple[str, dict]]:
+    """Topic -> (type, the display's quality of service)."""
+    found = {}
+    for display in config["Visualization Manager"]["Displays"]:
+        topic = display.get("Description Topic") or display.get("Topic")
+        if topic:
+            found[f"/{topic['Value']}"] = (DISPLAYS[display["Class"]], topic)
+    return found
+
+
+def classes(node: object) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "Class" in node:
+            yield node["Class"]
+        for value in node.values():
+            yield from classes(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from classes(value)
+
+
+def test_classes_are_known(config: dict) -> None:
+    assert set(classes(config)) <= DISPLAYS.keys() | OTHERS
+
+
+def test_one_display_of_each_kind_and_two_cameras(config: dict) -> None:
+    shown = [display["Class"] for display in config["Visualization Manager"]["Displays"]]
+    assert {name: shown.count(name) for name in DISPLAYS} == dict.fromkeys(DISPLAYS, 1) | {
+        "rviz_default_plugins/Image": 2
+    }
+
+
+def test_topics_are_relative(config: dict) -> None:
+    """Else the configuration would not follow a namespace."""
+    for display in config["Visualization Manager"]["Displays"]:
+        topic = display.get("Description Topic") or display.get("Topic") or {"Value": ""}
+        assert not topic["Value"].startswith("/")
+
+
+@pytest.fixture(scope="module")
+def graph() -> Iterator[Node]:
+    """A node that sees the simulator and the visualizer, each in a process of its own."""
+    modules = ("qwen_vla_sim.sim_node", "qwen_vla_ros.trajectory_visualizer")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", f"import sys; from {module} import main; sys.exit(main())"],
+            env=ros_environment(base=os.environ),
+        )
+        for module in modules
+    ]
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    try:
+        yield rclpy.create_node("watcher", context=context)
+        assert [process.poll() for process in processes] == [None, None], "a node ended by itself"
+    finally:
+        rclpy.shutdown(context=context)
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+        for process in processes:
+            process.wait(timeout=30)
+
+
+def test_every_topic_is_published_as_the_display_wants_it(config: dict, graph: Node) -> None:
+    wanted = topics(config)
+    executor = SingleThreadedExecutor(context=graph.context)
+    executor.add_node(graph)
+    deadline = time.monotonic() + 60.0
+    while missing := [topic for topic in wanted if graph.count_publishers(topic) == 0]:
+        assert time.monotonic() < deadline, f"nobody publishes {missing}"
+        executor.spin_once(timeout_sec=0.1)
+    for topic, (kind, quality) in wanted.items():
+        for publisher in graph.get_publishers_info_by_topic(topic):
+            assert publisher.topic_type == kind, topic
+            offered = publisher.qos_profile
+            if quality["Reliability Policy"] == "Reliable":
+                assert offered.reliability == ReliabilityPolicy.RELIABLE, topic
+            if quality["Durability Policy"] == "Transient Local":
+                assert offered.durability == DurabilityPolicy.TRANSIENT_LOCAL, topic
