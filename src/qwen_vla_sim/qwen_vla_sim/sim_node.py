@@ -14,12 +14,14 @@ from functools import partial
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
+from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -131,6 +133,15 @@ def camera_info_message(intrinsics: np.ndarray, height: int, width: int, frame: 
     return info
 
 
+def optical_pose(world: WidowXWorld, camera: str) -> Pose:
+    """Pose of a camera's optical frame in base_link: x right, y down, z forward (REP-103)."""
+    index = world.model.camera(camera).id
+    axes = world.data.cam_xmat[index].reshape(3, 3) * [1, -1, -1]  # MuJoCo's camera: x right, y up, z backward
+    x, y, z = (float(value) for value in world.data.cam_xpos[index])
+    qx, qy, qz, qw = (float(value) for value in Rotation.from_matrix(axes).as_quat(canonical=True))
+    return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+
+
 class WidowXSim(Node):
     """The simulated robot on its topics. Physics runs in one thread, rendering in another, callbacks in the executor's.
 
@@ -190,6 +201,8 @@ class WidowXSim(Node):
         self._description_publisher.publish(String(data=robot_description("widowx", hardware="mock")))
         self._joint_publisher = self.create_publisher(JointState, "joint_states", RELIABLE)
         self._task_publisher = self.create_publisher(TaskState, "~/task_state", LATCHED)
+        self._camera_pose_publisher = self.create_publisher(PoseStamped, "~/ego_camera_pose", LATCHED)
+        self._publish_camera_pose(time_message(self._robot.time_ns))
         # Every node with use_sim_time listens to /clock, whatever its namespace is.
         wanted = self.get_parameter("publish_clock").value
         self._clock_publisher = self.create_publisher(Clock, "/clock", RELIABLE) if wanted else None
@@ -233,6 +246,7 @@ class WidowXSim(Node):
                 self._await_cameras()  # what is still being rendered belongs to the old scene
                 self._robot.reset(request.seed)
                 self._tick(everything=True)
+                self._publish_camera_pose(time_message(self._robot.time_ns))
         except ValueError as error:
             response.success, response.message = False, str(error)
             return response
@@ -340,6 +354,12 @@ class WidowXSim(Node):
         )
         message.header.stamp, message.header.frame_id = stamp, BASE_FRAME
         self._task_publisher.publish(message)
+
+    def _publish_camera_pose(self, stamp: Time) -> None:
+        """Ground truth for whoever draws into the images of `ego`: the camera stands still between two resets."""
+        message = PoseStamped(pose=optical_pose(self._robot.world, CAMERAS[0]))
+        message.header.stamp, message.header.frame_id = stamp, BASE_FRAME
+        self._camera_pose_publisher.publish(message)
 
     def _publish_image(self, camera: str, stamp_ns: int, image: np.ndarray) -> None:
         """Called in the cameras' thread."""

@@ -14,12 +14,14 @@ import psutil
 import pytest
 import rclpy
 from builtin_interfaces.msg import Duration
+from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import Log
 from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
+from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -80,11 +82,13 @@ class Client(Node):
         self.images = {camera: deque(maxlen=200) for camera in CAMERAS}
         self.infos = {camera: deque(maxlen=200) for camera in CAMERAS}
         self.states, self.descriptions = deque(maxlen=100), deque(maxlen=10)
+        self.camera_poses = deque(maxlen=10)
         self._keep(JointState, "joint_states", self.joints, 100)
         self._keep(Clock, "/clock", self.clocks, 100)
         self._keep(Log, "/rosout", self.logs, 100)
         self._keep(TaskState, "widowx_sim/task_state", self.states, LATCHED)
         self._keep(String, "robot_description", self.descriptions, LATCHED)
+        self._keep(PoseStamped, "widowx_sim/ego_camera_pose", self.camera_poses, LATCHED)
         for camera in CAMERAS:
             self._keep(Image, f"{camera}/image_raw", self.images[camera], qos_profile_sensor_data)
             self._keep(CameraInfo, f"{camera}/camera_info", self.infos[camera], qos_profile_sensor_data)
@@ -193,6 +197,7 @@ class TestWhileItRuns:
             ("/clock", "rosgraph_msgs/msg/Clock", RELIABLE, VOLATILE),
             ("/robot_description", "std_msgs/msg/String", RELIABLE, TRANSIENT_LOCAL),
             ("/widowx_sim/task_state", "qwen_vla_msgs/msg/TaskState", RELIABLE, TRANSIENT_LOCAL),
+            ("/widowx_sim/ego_camera_pose", "geometry_msgs/msg/PoseStamped", RELIABLE, TRANSIENT_LOCAL),
             ("/ego/image_raw", "sensor_msgs/msg/Image", BEST_EFFORT, VOLATILE),
             ("/ego/camera_info", "sensor_msgs/msg/CameraInfo", BEST_EFFORT, VOLATILE),
             ("/cam_wrist/image_raw", "sensor_msgs/msg/Image", BEST_EFFORT, VOLATILE),
@@ -321,6 +326,22 @@ class TestWhileItRuns:
                     assert np.abs(seen - world.render(camera)).mean() < 0.5
         finally:
             world.close()
+
+    def test_every_scene_tells_where_its_ego_camera_stands(self, running):
+        world = WidowXWorld()
+        points = np.random.default_rng(0).uniform((0.2, -0.15, 0.0), (0.4, 0.15, 0.3), (20, 3))
+        for seed in (21, 22):
+            running.camera_poses.clear()
+            assert running.reset(seed).success
+            message = running.wait(lambda: running.camera_poses, "camera pose")[-1]
+            assert message.header.frame_id == "base_link"
+            world.reset(seed)
+            p, q = message.pose.position, message.pose.orientation
+            rotation = Rotation.from_quat([q.x, q.y, q.z, q.w])
+            x, y, z = (rotation.inv().apply(points - [p.x, p.y, p.z])).T  # right, down, forward of the camera
+            k = world.camera_intrinsics("ego")
+            seen = np.stack([k[0, 0] * x / z + k[0, 2], k[1, 1] * y / z + k[1, 2], z], axis=1)
+            np.testing.assert_allclose(seen, world.project("ego", points) * [320, 240, 1], atol=1e-6)
 
     def test_it_ends_a_motion_and_time_goes_on(self, at_home):
         home = at_home.positions()
