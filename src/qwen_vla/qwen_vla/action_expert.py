@@ -78,7 +78,7 @@ class DiTBlock(nn.Module):
         key_mask: torch.Tensor | None,
         last: int | None = None,
     ) -> torch.Tensor:
-        """x [B, S, d]; modulation [B or 1, 1, 6d]; cos, sin [B, 1, S, rotary]; key_mask bool [B, 1, 1, S], True = valid.
+        """x [B, S, d]; modulation [B or 1, 1, 6d]; cos, sin [B, 1, S, rotary]; key_mask [B, 1, 1, S], True = valid.
 
         With ``last`` = n only the last n tokens are updated and returned: what the final block needs.
         """

@@ -87,7 +87,7 @@ class Policy:
                 f"{self.embodiment.name!r} has {channels}"
             )
         mask = action_mask(self.embodiment.horizon, channels, model.config.horizon, model.config.channels)
-        self._mask = torch.from_numpy(mask)[None].to(model.device)
+        self.action_mask = torch.from_numpy(mask)[None].to(model.device)
 
     @classmethod
     def from_pretrained(
@@ -141,8 +141,8 @@ class Policy:
         self._synchronize()
         encoded = time.perf_counter()
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        packed = self.model.sample_actions(encoding, self._mask, self.euler_steps, generator)
-        normalised = unpack(packed[0].float().cpu().numpy(), self._mask[0].cpu().numpy())
+        packed = self.model.sample_actions(encoding, self.action_mask, self.euler_steps, generator)
+        normalised = unpack(packed[0].float().cpu().numpy(), self.action_mask[0].cpu().numpy())
         if not np.isfinite(normalised).all():
             raise FloatingPointError(
                 f"the model returned non-finite actions for {instruction!r}; check the images and the checkpoint"

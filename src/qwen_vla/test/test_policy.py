@@ -35,7 +35,7 @@ def test_actions_are_in_physical_units(policy, observation):
     limits = np.arange(1.0, 8.0)  # the fixture's statistics are −n…n for channel n
     assert (np.abs(data) <= limits + 1e-5).all() and np.abs(data / limits).max() > 0.05
     batch = policy.processor([policy.prompt(observation.instruction)], [observation.images])
-    packed = policy.model.predict_action_chunk(policy._mask, 4, torch.Generator().manual_seed(0), **batch)
+    packed = policy.model.predict_action_chunk(policy.action_mask, 4, torch.Generator().manual_seed(0), **batch)
     np.testing.assert_allclose(data, np.clip(packed[0, :4, :7].numpy(), -1, 1) * limits, rtol=1e-5, atol=1e-6)
 
 
