@@ -205,7 +205,11 @@ def _tiny() -> dict[str, Any]:
 
 
 def _four_billion() -> dict[str, Any]:
-    """Qwen3.5-4B and the published expert (§2.2); the vision tower's size follows the released Qwen3.5-4B."""
+    """Qwen3.5-4B and the published expert (§2.2).
+
+    The text tower is the published one; the vision tower's size and tied embeddings are inferred from the
+    4 B sibling of the previous generation. A released checkpoint's own configuration takes precedence over both.
+    """
     text = {
         "vocab_size": 248_320,
         "hidden_size": 2560,
