@@ -74,7 +74,7 @@ def _start_worker(options: EvaluateOptions) -> None:
 
     from qwen_vla.policy import Policy
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.workers))
+    torch.set_num_threads(1)  # episodes run in parallel; on a busy machine two threads wait for each other
     suite = load_suite(options.suite)
     policy = Policy.from_pretrained(options.checkpoint, euler_steps=options.euler_steps)
     _worker.update(options=options, suite=suite, env=suite.make_env(), policy=policy)
@@ -103,11 +103,11 @@ def run_episode(suite: Suite, env, policy, seed: int, options: EvaluateOptions, 
             in_a_row = 0
         except KinematicsError:
             refused, in_a_row = refused + 1, in_a_row + 1
-            path = np.repeat(observation["joints"][None].astype(float), policy.execution_horizon, axis=0)
+            path = np.repeat(observation["joints"][None].astype(float), chunk.execution_horizon, axis=0)
             if in_a_row >= MAX_REFUSALS:
                 ended = "refused too often"
                 break
-        for joints in path[: policy.execution_horizon]:
+        for joints in path[: chunk.execution_horizon]:
             observation, _, success, truncated, info = env.step(joints)
             if on_step is not None:
                 on_step(env, chunk, info)

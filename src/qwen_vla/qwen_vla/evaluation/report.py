@@ -32,7 +32,8 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
     centre = rate + z * z / (2 * trials)
     spread = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    low, high = (centre - spread) / scale, (centre + spread) / scale
+    return max(0.0, min(rate, low)), min(1.0, max(rate, high))  # at 0 and 1 rounding would leave the rate outside
 
 
 def summarize(suite: str, seed: int, rows: list[EpisodeRow], **conditions) -> dict:

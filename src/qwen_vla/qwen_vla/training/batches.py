@@ -1,4 +1,4 @@
-"""Batches of a recipe's mixture, a function of (seed, step) alone, so that a resumed run sees what it would have seen."""
+"""Batches of a recipe's mixture, a function of (seed, step, process) alone: a resumed run sees what it would have seen."""
 
 from __future__ import annotations
 
@@ -31,6 +31,16 @@ class Batch:
     actions: torch.Tensor | None = None
     action_mask: torch.Tensor | None = None
     grounding: GroundingTargets | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device; on the CPU nothing is copied."""
+
+        def move(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
+        grounding = self.grounding and GroundingTargets(*map(move, vars(self.grounding).values()))
+        inputs = {name: move(tensor) for name, tensor in self.inputs.items()}
+        return Batch(inputs, move(self.actions), move(self.action_mask), grounding)
 
 
 class Source:
@@ -69,7 +79,8 @@ def action_statistics(sources: list[Source], channel_names: tuple[str, ...]) -> 
 
 
 class Batches:
-    """Draws batches from sources in the ratio of their weights."""
+    """Draws batches from sources in the ratio of their weights. All processes of a run draw the same kind of batch from the
+    same source at a step, with frames of their own, so that they have gradients for the same parameters."""
 
     def __init__(
         self,
@@ -80,17 +91,20 @@ class Batches:
         batch_size: int,
         question_share: float,
         seed: int,
+        process: int = 0,
     ) -> None:
         self.sources, self.processor, self.embodiment, self.config = sources, processor, embodiment, config
         self.batch_size, self.question_share, self.seed = batch_size, question_share, seed
+        self.process = process
         weights = np.array([source.weight for source in sources])
         self._shares = weights / weights.sum()
 
     def __getitem__(self, step: int) -> Batch:
-        rng = np.random.default_rng([self.seed, step])
-        if rng.random() < self.question_share:
-            return self._questions(self._source(rng), rng)
-        return self.prompts(self._source(rng), rng=rng)
+        shared, own = np.random.default_rng([self.seed, step]), np.random.default_rng([self.seed, step, self.process])
+        source = self.sources[shared.choice(len(self.sources), p=self._shares)]
+        if shared.random() < self.question_share:
+            return self._questions(source, own)
+        return self.prompts(source, rng=own)
 
     def held_out(self, source: Source, count: int) -> Batch:
         """The same `count` held-out frames at every call, evenly spread."""
@@ -127,9 +141,6 @@ class Batches:
             images.append({tag: source.images[tag][frame]})
             targets.append(self._targets(source, frame, [camera], question.cube))
         return Batch(self.processor(texts, images, answers), grounding=_stack(targets, source.opening[frames]))
-
-    def _source(self, rng: np.random.Generator) -> Source:
-        return self.sources[rng.choice(len(self.sources), p=self._shares)]
 
     @staticmethod
     def _targets(source: Source, frame: int, cameras: list[int], cube: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,7 @@
-"""Runs a recipe: one resumable loop over mixed batches, with EMA weights, held-out measures, a log and a loss curve."""
+"""Runs a recipe: one resumable loop over mixed batches, with EMA weights, held-out measures, a log and a loss curve.
+
+Started with `accelerate launch`, every process draws its own batch and the gradients are averaged.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from qwen_vla.configuration import QwenVLAConfig
-from qwen_vla.data.lerobot import write_json
+from qwen_vla.data.lerobot import LeRobotReader, write_json
 from qwen_vla.data.vision_language import text_corpus
 from qwen_vla.modeling import Encoding, QwenVLAModel
 from qwen_vla.processing import EmbodimentInfo, QwenVLAProcessor
@@ -62,37 +65,44 @@ def train(recipe: Recipe, max_steps: int | None = None) -> Path:
     run = _prepare(recipe)
     last = min(recipe.steps, max_steps or recipe.steps)
     stop = _StopSignal()
-    bar = tqdm(total=last, initial=run.step, desc=recipe.name, unit="step", mininterval=2.0)
-    with open(recipe.output / "log.jsonl", "a", buffering=1) as log:
+    main = run.accelerator.is_main_process
+    bar = tqdm(total=last, initial=run.step, desc=recipe.name, unit="step", mininterval=2.0, disable=not main)
+    with open(recipe.output / "log.jsonl" if main else os.devnull, "a", buffering=1) as log:
         window: list[dict] = []
         began = time.monotonic()
-        while run.step < last and not stop.asked:
-            window.append(_training_step(run, run.batches[run.step]))
+        while run.step < last and not _anyone(run, stop.asked):
+            window.append(_training_step(run, run.batches[run.step].to(run.accelerator.device)))
             run.step += 1
             bar.update()
             if run.step % recipe.log_every == 0:
                 row = _mean(window) | {"step": run.step, "lr": run.schedule.get_last_lr()[0]}
-                row["samples_per_s"] = len(window) * recipe.batch_size / (time.monotonic() - began)
+                samples = len(window) * recipe.batch_size * run.accelerator.num_processes
+                row["samples_per_s"] = samples / (time.monotonic() - began)
                 _write_row(log, row, bar)
                 window, began = [], time.monotonic()
-            if run.step % recipe.validate_every == 0:
+            if main and run.step % recipe.validate_every == 0:
                 _write_row(log, {"step": run.step, **_validate(run)}, bar)
-            if run.step % recipe.save_every == 0:
+            if main and run.step % recipe.save_every == 0:
                 _save(run)
                 plot_curve(recipe.output)
     bar.close()
-    _save(run)
-    plot_curve(recipe.output)
-    return _export(run)
+    if main:
+        _save(run)
+        plot_curve(recipe.output)
+        _export(run)
+    run.accelerator.wait_for_everyone()
+    return recipe.output / "model"
 
 
 def _training_step(run: _Run, batch: Batch) -> dict[str, float]:
     recipe = run.recipe
-    torch.manual_seed(recipe.seed * 1_000_003 + run.step)  # noise and τ depend on the step alone: resuming changes nothing
+    # Noise and τ depend on step and process alone, so that resuming changes nothing.
+    torch.manual_seed((recipe.seed * 1_000_003 + run.step) * 64 + run.accelerator.process_index)
     with run.accelerator.autocast(), _fast_attention(run):
         losses = _losses(run, batch)
         total = sum(getattr(recipe.losses, name) * value for name, value in losses.items())
     run.accelerator.backward(total)
+    _average_gradients(run)
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     norm = run.accelerator.clip_grad_norm_(parameters, recipe.optimizer.max_grad_norm)
     run.optimizer.step()
@@ -104,6 +114,16 @@ def _training_step(run: _Run, batch: Batch) -> dict[str, float]:
     if not all(map(math.isfinite, result.values())):
         raise FloatingPointError(f"step {run.step}: {result}; the last saved state is intact, lower the learning rate")
     return result
+
+
+def _average_gradients(run: _Run) -> None:
+    """The mean of all processes' gradients, in every process; they have gradients for the same parameters."""
+    if run.accelerator.num_processes == 1:
+        return
+    gradients = [p.grad for group in run.optimizer.param_groups for p in group["params"] if p.grad is not None]
+    flat = run.accelerator.reduce(torch.cat([g.reshape(-1) for g in gradients]), "mean")
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def _fast_attention(run: _Run) -> contextlib.AbstractContextManager:
@@ -139,7 +159,7 @@ def _validate(run: _Run) -> dict[str, float]:
         torch.manual_seed(0)
         for source in run.batches.sources:
             if len(source.held_out):
-                rows.append(_held_out_errors(run, run.batches.held_out(source, HELD_OUT_FRAMES)))
+                rows.append(_held_out_errors(run, run.batches.held_out(source, HELD_OUT_FRAMES).to(run.accelerator.device)))
     return {f"held_out/{key}": value for key, value in _mean(rows).items()}
 
 
@@ -158,10 +178,10 @@ def _held_out_errors(run: _Run, batch: Batch) -> dict[str, float]:
     }
     if batch.actions is None or not run.recipe.losses.action:
         return result
-    sampled = run.model.sample_actions(encoding, batch.action_mask, steps=4).numpy()
+    sampled = run.model.sample_actions(encoding, batch.action_mask, steps=4).cpu().numpy()
     quantiles = run.batches.processor.normalization[run.batches.embodiment.dataset]
     channels = len(quantiles.q01)
-    truth = quantiles.unnormalize(batch.actions.numpy()[..., :channels])
+    truth = quantiles.unnormalize(batch.actions.cpu().numpy()[..., :channels])
     difference = quantiles.unnormalize(sampled[..., :channels]) - truth
     middle = round(truth.shape[1] * EXECUTION_SHARE) - 1
     position = 1000 * np.linalg.norm(difference[:, middle, :3], axis=-1)
@@ -201,10 +221,10 @@ def _prepare(recipe: Recipe) -> _Run:
         head.load_state_dict(load_file(recipe.init_from / HEAD_FILE))
     model.train()
     accelerator = Accelerator(mixed_precision=recipe.autocast, cpu=not torch.cuda.is_available())
+    model, head = model.to(accelerator.device), head.to(accelerator.device)
     optimizer = _optimizer(recipe, model, head)
-    model, head, optimizer = accelerator.prepare(model, head, optimizer)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer.optimizer, lambda step: _rate(recipe, step))
-    batches = Batches(sources, processor, info, config, recipe.batch_size, recipe.question_share, recipe.seed)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(recipe, step))
+    batches = Batches(sources, processor, info, config, recipe.batch_size, recipe.question_share, recipe.seed, accelerator.process_index)
     average = [p.detach().clone() for p in model.parameters()]
     run = _Run(recipe, model, head, optimizer, schedule, average, batches, accelerator)
     _resume(run)
@@ -227,8 +247,6 @@ def _configuration(recipe: Recipe, embodiment) -> tuple[QwenVLAConfig, QwenVLAPr
 
 
 def _sentences(root: Path) -> tuple[dict, set[str]]:
-    from qwen_vla.data.lerobot import LeRobotReader
-
     reader = LeRobotReader(root)
     return reader.info, set(reader.tasks)
 
@@ -302,10 +320,11 @@ def _resume(run: _Run) -> None:
         run.schedule.load_state_dict(state["schedule"])
         run.average = state["average"]
         run.step = state["step"]
-    write_json(kept, present)
+    if run.accelerator.is_main_process:
+        write_json(kept, present)
 
 
-def _export(run: _Run) -> Path:
+def _export(run: _Run) -> None:
     """The averaged weights with processor, statistics, recipe and data seeds: all that inference and a rerun need."""
     folder = run.recipe.output / "model"
     with _averaged(run):
@@ -317,7 +336,13 @@ def _export(run: _Run) -> Path:
         for source in run.batches.sources
     ]
     write_json(folder / "training.json", {"recipe": json.loads(run.recipe.model_dump_json()), "step": run.step, "data": sources})
-    return folder
+
+
+def _anyone(run: _Run, asked: bool) -> bool:
+    """Whether any process was asked to stop; all leave the loop at the same step."""
+    if run.accelerator.num_processes == 1:
+        return asked
+    return bool(run.accelerator.reduce(torch.tensor(float(asked), device=run.accelerator.device), "sum"))
 
 
 class _StopSignal:
