@@ -40,7 +40,7 @@ key_packages() {
 
 key_messages() {
   local files
-  mapfile -t files < <(find "src/$messages" -type f | LC_ALL=C sort)
+  mapfile -t files < <(find "src/$messages" -type f -not -path "*/test/*" | LC_ALL=C sort)
   key_packages | hash_of scripts/link_messages.py "${files[@]}"
 }
 
