@@ -37,7 +37,7 @@ class WidowXPickEnv(gymnasium.Env):
         cameras = CAMERAS if render_size else ()
         self.observation_space = gymnasium.spaces.Dict(
             {
-                "images": gymnasium.spaces.Dict({tag: image for tag in cameras}),
+                "images": gymnasium.spaces.Dict(dict.fromkeys(cameras, image)),
                 "joints": gymnasium.spaces.Box(low - 0.1, high + 0.1),
             }
         )

@@ -29,14 +29,14 @@ class Step:
 
 
 def expert_step(tip: np.ndarray, gripper: float, cube: np.ndarray) -> Step:
-    """Next target from the tip position (3,), the measured gripper fraction and the cube's centre (3,), base_link [m]."""
+    """Next target from the tip (3,) and the cube's centre (3,), base_link [m], and the measured gripper fraction."""
     lateral = float(np.linalg.norm(tip[:2] - cube[:2]))
     holding = gripper < HELD_FRACTION and np.linalg.norm(tip - cube) < 0.022
     if holding:
         return Step(_towards(tip, np.array([tip[0], tip[1], LIFT_HEIGHT])), 0.0)
-    if lateral < ALIGNED and tip[2] < GRASP_HEIGHT + ALIGNED and (gripper > OPEN_ENOUGH or gripper < HELD_FRACTION + 0.3):
-        if np.linalg.norm(tip - cube) < 0.022:
-            return Step(tip.copy(), 0.0)
+    around_the_cube = lateral < ALIGNED and tip[2] < GRASP_HEIGHT + ALIGNED and np.linalg.norm(tip - cube) < 0.022
+    if around_the_cube and (gripper > OPEN_ENOUGH or gripper < HELD_FRACTION + 0.3):
+        return Step(tip.copy(), 0.0)
     if lateral > FUNNEL[1] and tip[2] < HOVER_HEIGHT - 0.02:
         return Step(_towards(tip, np.array([tip[0], tip[1], HOVER_HEIGHT + 0.01])), 1.0)
     depth = np.clip((lateral - FUNNEL[0]) / (FUNNEL[1] - FUNNEL[0]), 0, 1)

@@ -27,7 +27,7 @@ CUBES_PER_SCENE = 3
 CUBE_SIZE = 0.040  # edge [m]: fits the WidowX gripper's 30–74 mm opening with 17 mm of room on each side
 REGION_X = (0.22, 0.38)  # [m], base_link; reachable with the tool pointing straight down
 REGION_Y = (-0.15, 0.15)
-CLEARANCE = 0.085  # smallest distance between two cube centres [m]: an open finger (47 mm out) clears a rotated neighbour
+CLEARANCE = 0.085  # least distance of two cube centres [m]: an open finger (47 mm out) clears a rotated neighbour
 MAX_YAW = 0.30  # cubes lie within this angle of the gripper's closing axis [rad]
 
 
@@ -71,7 +71,7 @@ def sample_scene(seed: int) -> Scene:
     places = _separated_points(rng, CUBES_PER_SCENE)
     cubes = tuple(
         Cube(str(colour), float(x), float(y), float(rng.uniform(-MAX_YAW, MAX_YAW)))
-        for colour, (x, y) in zip(colours, places)
+        for colour, (x, y) in zip(colours, places, strict=True)
     )
     target = int(rng.integers(len(cubes)))
     sentence = SENTENCES[int(rng.integers(len(SENTENCES)))]

@@ -1,4 +1,4 @@
-"""Task suites: how an embodiment's task is recorded, started and judged, for `qwen-vla collect` and `qwen-vla evaluate`.
+"""Task suites for `qwen-vla collect` and `qwen-vla evaluate`: how an embodiment's task is recorded, started and judged.
 
 Suites are found through the entry point group `qwen_vla.suites`, so that the model library needs no simulator.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from embodiment_descriptions import Embodiment, Kinematics, KinematicsError, load_robot, pose_from_delta
 from scipy.spatial.transform import Rotation
 
+from embodiment_descriptions import Embodiment, Kinematics, KinematicsError, load_robot, pose_from_delta
 from qwen_vla_sim.env import WidowXPickEnv
 from qwen_vla_sim.expert import HOVER_HEIGHT, Step, expert_step
 from qwen_vla_sim.scene import COLOURS, CUBES_PER_SCENE
@@ -44,7 +44,10 @@ class WidowXPickSuite:
         pose = ("x", "y", "z", "qx", "qy", "qz", "qw")
         points = len(CAMERAS) * (CUBES_PER_SCENE + 1)
         return {
-            **{f"observation.images.{tag}": ("image", (height, width, 3), ("height", "width", "channel")) for tag in CAMERAS},
+            **{
+                f"observation.images.{tag}": ("image", (height, width, 3), ("height", "width", "channel"))
+                for tag in CAMERAS
+            },
             "observation.state": ("float32", (7,), tuple(self.embodiment.joint_names)),
             "observation.eef_pose": ("float32", (7,), pose),
             "action": ("float32", (8,), (*pose, "gripper")),
@@ -72,7 +75,10 @@ class WidowXPickSuite:
             gripper = self.embodiment.gripper_from_joint(float(observation["joints"][-1]))
             step = expert_step(info["tip_pose"][:3, 3], gripper, cube)
             self._record(frames, env, observation, info["tip_pose"], step)
-            joints = self._joints_for(step, joints)
+            try:
+                joints = self._joints_for(step, joints)
+            except KinematicsError:  # out of reach: a failed demonstration, not the end of a long collection
+                return env.world.instruction, {}, False
             observation, _, success, _, info = env.step(joints)
             done = done + 1 if success and info["lift"] > 0.09 else 0
             if done > HOLD_STEPS:

@@ -1,4 +1,4 @@
-"""The WidowX tabletop in MuJoCo: our URDF on a table with three cubes, a fixed camera `ego` and a wrist camera `cam_wrist`.
+"""The WidowX tabletop in MuJoCo: our URDF on a table with three cubes, seen by the cameras `ego` and `cam_wrist`.
 
 Ground truth (cube poses, task state, image positions of things) is offered for judging, scripted experts and training
 labels; the policy sees only images.
@@ -13,9 +13,9 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 
 import mujoco
 import numpy as np
-from embodiment_descriptions import load_robot, robot_description
 from scipy.spatial.transform import Rotation
 
+from embodiment_descriptions import load_robot, robot_description
 from qwen_vla_sim.scene import COLOURS, CUBE_SIZE, CUBES_PER_SCENE, Scene, sample_scene
 
 TIMESTEP = 0.002  # physics step [s]
@@ -149,7 +149,7 @@ class WidowXWorld:
         return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
 
     def project(self, camera: str, points: np.ndarray, aspect: float = 4 / 3) -> np.ndarray:
-        """Image positions of (N, 3) points in base_link as (N, 3): u, v in 0..1 (outside it: not in view), depth [m]."""
+        """Image positions (N, 3) of points (N, 3) in base_link: u, v in 0..1 (outside: not in view), depth [m]."""
         cam = self.model.camera(camera).id
         local = (np.asarray(points) - self.data.cam_xpos[cam]) @ self.data.cam_xmat[cam].reshape(3, 3)
         depth = -local[:, 2]  # MuJoCo cameras look along −z, y up
@@ -213,9 +213,7 @@ def _prepare_robot_geom(geom) -> None:
 
 def _urdf_for_mujoco() -> str:
     """The expanded URDF with MuJoCo's own import settings: keep fixed links and visual geometry."""
-    settings = (
-        '<mujoco><compiler fusestatic="false" discardvisual="false" strippath="true"/></mujoco>'
-    )
+    settings = '<mujoco><compiler fusestatic="false" discardvisual="false" strippath="true"/></mujoco>'
     urdf = robot_description("widowx", hardware="mock")
     return urdf.replace("</robot>", settings + "</robot>")
 

@@ -38,7 +38,7 @@ def test_a_recording_has_every_feature_in_its_declared_shape(suite):
         rows = np.asarray(frames[name])
         assert rows.shape in {(length, *shape), (length,)}, name
         assert rows.dtype == (np.uint8 if dtype == "image" else rows.dtype)
-    assert (np.linalg.norm(frames["action"][:, 3:7], axis=1) == pytest.approx(1.0, abs=1e-5))
+    assert np.linalg.norm(frames["action"][:, 3:7], axis=1) == pytest.approx(1.0, abs=1e-5)
     assert frames["action"][-1, 7] == 0.0, "the last action keeps the gripper closed"
 
 

@@ -3,8 +3,8 @@
 import mujoco
 import numpy as np
 import pytest
-from embodiment_descriptions import Kinematics
 
+from embodiment_descriptions import Kinematics
 from qwen_vla_sim.world import CAMERAS, WidowXWorld
 
 
