@@ -30,5 +30,6 @@ def load_suite(name: str) -> Suite:
     """The suite registered under `name`; KeyError lists the known ones."""
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
-        raise KeyError(f"unknown suite {name!r}; installed: {', '.join(sorted(found)) or 'none (is qwen_vla_sim installed?)'}")
+        installed = ", ".join(sorted(found)) or "none (is qwen_vla_sim installed?)"
+        raise KeyError(f"unknown suite {name!r}; installed: {installed}")
     return found[name].load()()

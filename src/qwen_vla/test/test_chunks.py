@@ -1,11 +1,11 @@
 """Action chunks: the next targets seen from the end effector's pose at the observation."""
 
 import numpy as np
-from embodiment_descriptions import pose_from_delta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from embodiment_descriptions import pose_from_delta
 from qwen_vla.data.chunks import chunk_indices, eef_delta_chunks
 
 

@@ -1,4 +1,4 @@
-"""LeRobotDataset v3.0 on disk: what is written is read back, interruptions leave nothing half-done, errors say where."""
+"""LeRobotDataset v3.0 on disk: what is written is read back, an interruption spoils nothing, errors say where."""
 
 import json
 

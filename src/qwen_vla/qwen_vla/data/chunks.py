@@ -9,8 +9,9 @@ from scipy.spatial.transform import Rotation
 def eef_delta_chunks(poses: np.ndarray, actions: np.ndarray, episodes: np.ndarray, horizon: int) -> np.ndarray:
     """`eef_delta` chunks of every frame, (N, horizon, 7): x y z [m], rotation vector [rad], gripper 0…1.
 
-    poses: (N, 7) measured tip poses, actions: (N, 8) commanded tip poses and gripper, both x y z qx qy qz qw in the base
-    frame; episodes: (E, 2) frame ranges. Delta i is T_t⁻¹·T*_{t+i}: relative to the chunk's first frame (paper §5.2.1).
+    poses: (N, 7) measured tip poses, actions: (N, 8) commanded tip poses and gripper, both x y z qx qy qz qw in the
+    base frame; episodes: (E, 2) frame ranges. Delta i is T_t⁻¹·T*_{t+i}, relative to the chunk's first frame (paper
+    §5.2.1).
     Beyond an episode's end its last action is repeated: the demonstrations end at rest.
     """
     index = chunk_indices(episodes, len(poses), horizon)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tqdm import tqdm
 
 from qwen_vla.data.lerobot import DatasetError, Episode, Feature, finalize, shard_path, write_json, write_shard
+from qwen_vla.parallel import parallel_map
 from qwen_vla.suites import Suite, load_suite
 
 EPISODES_PER_SHARD = 50
@@ -30,25 +31,42 @@ class CollectOptions:
     seed: int = FIRST_TRAINING_SEED
     kind: Literal["demonstrations", "snapshots"] = "demonstrations"
     workers: int = os.cpu_count() or 1
+    episodes_per_shard: int = EPISODES_PER_SHARD
+
+    def __post_init__(self) -> None:
+        for name, least in (("episodes", 1), ("seed", 0), ("workers", 1), ("episodes_per_shard", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.kind not in ("demonstrations", "snapshots"):
+            raise ValueError(f"kind must be demonstrations or snapshots, got {self.kind!r}")
+
+    @property
+    def shards(self) -> int:
+        return -(-self.episodes // self.episodes_per_shard)
+
+    def scenes(self, shard: int) -> range:
+        """Numbers of the scenes that shard number `shard` holds."""
+        first = shard * self.episodes_per_shard
+        return range(first, min(first + self.episodes_per_shard, self.episodes))
 
 
 def collect(options: CollectOptions) -> dict:
     """Record and finalize; resumes where an interrupted run with the same options stopped. Returns a summary."""
     suite = load_suite(options.suite)
     _claim(options)
-    shards = -(-options.episodes // EPISODES_PER_SHARD)
-    missing = [shard for shard in range(shards) if not shard_path(options.out, shard).exists()]
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(options.workers, _start_worker, (options,)) as pool:
-        bar = tqdm(total=shards, initial=shards - len(missing), desc=f"collect {options.suite} {options.kind}", unit="shard")
-        for _ in pool.imap_unordered(_record_shard, missing):
-            bar.update()
-        bar.close()
-    features = _features(suite)
-    seeds = [options.seed, options.seed + options.episodes]
-    extra = {**suite.extra_info(), "suite": options.suite, "kind": options.kind, "seeds": seeds}
-    finalize(options.out, shards, features, suite.embodiment.rate_hz, suite.embodiment.name, extra)
-    info = json.loads((options.out / "meta/info.json").read_text())
+    info_path = options.out / "meta/info.json"
+    missing = [shard for shard in range(options.shards) if not shard_path(options.out, shard).exists()]
+    if missing or not info_path.exists():
+        info_path.unlink(missing_ok=True)  # it marks a finished data set
+        _record(options, missing)
+        extra = {
+            **suite.extra_info(),
+            "suite": options.suite,
+            "kind": options.kind,
+            "seeds": [options.seed, options.seed + options.episodes],
+        }
+        finalize(options.out, options.shards, _features(suite), suite.embodiment.rate_hz, suite.embodiment.name, extra)
+    info = json.loads(info_path.read_text())
     return {
         "out": str(options.out),
         "asked": options.episodes,
@@ -58,14 +76,27 @@ def collect(options: CollectOptions) -> dict:
     }
 
 
+def _record(options: CollectOptions, shards: list[int]) -> None:
+    left = sum(len(options.scenes(shard)) for shard in shards)
+    title = f"collect {options.suite} {options.kind}"
+    with tqdm(total=options.episodes, initial=options.episodes - left, desc=title, unit="episode") as bar:
+        for shard in parallel_map(partial(_Recorder, options), _Recorder.record, shards, options.workers):
+            bar.update(len(options.scenes(shard)))
+
+
 def _claim(options: CollectOptions) -> None:
     """Refuse to mix two collections in one folder: the options of the first run are kept beside the data."""
     wanted = {"suite": options.suite, "kind": options.kind, "seed": options.seed, "episodes": options.episodes}
+    if options.episodes_per_shard != EPISODES_PER_SHARD:
+        wanted["episodes_per_shard"] = options.episodes_per_shard
     marker = options.out / "collection.json"
     if marker.exists():
         present = json.loads(marker.read_text())
         if present != wanted:
-            raise DatasetError(f"{options.out} holds another collection ({present}, asked for {wanted}); choose another folder")
+            raise DatasetError(
+                f"{options.out} holds another collection ({_in_words(present)}; asked for {_in_words(wanted)}); "
+                "choose another folder"
+            )
     elif options.out.exists() and any(options.out.iterdir()):
         raise DatasetError(f"{options.out} is not empty and was not made by collect; choose another folder")
     options.out.mkdir(parents=True, exist_ok=True)
@@ -79,23 +110,27 @@ def _features(suite: Suite) -> dict[str, Feature]:
     return {name: Feature(*spec) for name, spec in suite.features().items()}
 
 
-_worker: dict = {}
+def _in_words(collection: dict) -> str:
+    return ", ".join(f"{key} {value}" for key, value in collection.items())
 
 
-def _start_worker(options: CollectOptions) -> None:
-    os.environ["LP_NUM_THREADS"] = "1"  # the software rasteriser would start a thread per core in every worker
-    suite = load_suite(options.suite)
-    _worker.update(options=options, suite=suite, env=suite.make_env())
+class _Recorder:
+    """The simulator of one process."""
 
+    def __init__(self, options: CollectOptions) -> None:
+        os.environ["LP_NUM_THREADS"] = "1"  # the software rasteriser would start a thread per core in every process
+        self.options = options
+        self.suite = load_suite(options.suite)
+        self.env: Any = self.suite.make_env()
 
-def _record_shard(shard: int) -> int:
-    options, suite, env = _worker["options"], _worker["suite"], _worker["env"]
-    record = suite.demonstrate if options.kind == "demonstrations" else suite.snapshot
-    first = shard * EPISODES_PER_SHARD
-    episodes = []
-    for i in range(first, min(first + EPISODES_PER_SHARD, options.episodes)):
-        task, frames, success = record(env, options.seed + i)
-        if success:
-            episodes.append(Episode(task, frames))
-    write_shard(options.out, shard, episodes, _features(suite), suite.embodiment.rate_hz)
-    return shard
+    def record(self, shard: int) -> int:
+        """Write one shard and return its number."""
+        options, suite = self.options, self.suite
+        expert = suite.demonstrate if options.kind == "demonstrations" else suite.snapshot
+        episodes = []
+        for scene in options.scenes(shard):
+            task, frames, success = expert(self.env, options.seed + scene)
+            if success:
+                episodes.append(Episode(task, frames))
+        write_shard(options.out, shard, episodes, _features(suite), suite.embodiment.rate_hz)
+        return shard

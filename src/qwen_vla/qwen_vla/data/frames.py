@@ -14,7 +14,7 @@ from qwen_vla.data.lerobot import LeRobotReader
 
 
 def decoded_frames(reader: LeRobotReader, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Per image key a read-only (N, height, width, 3) uint8 array; made on first use, reused while the data is the same."""
+    """Per image key a read-only (N, height, width, 3) uint8 array; made on first use and kept while the data is."""
     return {key: _decoded(reader, key, size) for key in reader.image_keys}
 
 

@@ -78,29 +78,22 @@ def shard_path(root: Path, shard: int) -> Path:
 
 
 def write_shard(root: Path, shard: int, episodes: list[Episode], features: dict[str, Feature], fps: float) -> None:
-    """Write the episodes as shard number `shard`. Global indices are filled in by `finalize`."""
+    """Write the episodes (there may be none) as shard number `shard`. Global indices are filled in by `finalize`."""
     columns: dict[str, list] = {name: [] for name in features}
-    tasks, lengths = [], []
     for episode in episodes:
         _check(episode, features)
         for name, feature in features.items():
-            rows = episode.frames[name]
-            if feature.dtype == "image":
-                columns[name] += [{"bytes": encode_png(row), "path": None} for row in rows]
-            else:
-                flat = np.asarray(rows).reshape(len(rows), -1)
-                columns[name] += flat[:, 0].tolist() if feature.shape == (1,) else flat.tolist()
-        tasks.append(episode.task)
-        lengths.append(len(episode))
+            columns[name] += _cells(episode.frames[name], feature)
+    lengths = [len(episode) for episode in episodes]
     arrays = {name: pa.array(columns[name], type=features[name].arrow_type()) for name in features}
-    frame_index = np.concatenate([np.arange(length) for length in lengths])
+    frame_index = np.concatenate([np.arange(0), *(np.arange(length) for length in lengths)])
     arrays["timestamp"] = pa.array((frame_index / fps).astype(np.float32))
     arrays["frame_index"] = pa.array(frame_index)
     arrays["episode_index"] = pa.array(np.repeat(np.arange(len(lengths)), lengths))
     arrays["index"] = pa.array(np.arange(len(frame_index)))
     arrays["task_index"] = pa.array(np.zeros(len(frame_index), np.int64))
-    table = pa.table(arrays).replace_schema_metadata({"tasks": json.dumps(tasks)})
-    _write_table(table, shard_path(root, shard))
+    tasks = json.dumps([episode.task for episode in episodes])
+    _write_table(pa.table(arrays).replace_schema_metadata({"tasks": tasks}), shard_path(root, shard))
 
 
 def finalize(
@@ -109,52 +102,24 @@ def finalize(
     """Number episodes, frames and tasks across the shards and write `meta/` (info, tasks, episodes, stats)."""
     task_indices: dict[str, int] = {}
     episodes: list[dict] = []
-    frames = 0
-    moments = {name: [] for name, feature in features.items() if feature.dtype != "image"}
+    columns: dict[str, list] = {name: [] for name, feature in features.items() if feature.dtype != "image"}
     for shard in range(shards):
         path = shard_path(root, shard)
-        table = pq.read_table(path)
-        tasks = json.loads(table.schema.metadata[b"tasks"])
-        local = table["episode_index"].to_numpy()
-        _, local = np.unique(local, return_inverse=True)
-        counts = np.bincount(local)
-        ids = [task_indices.setdefault(task, len(task_indices)) for task in tasks]
-        for task, count in zip(tasks, counts):
-            episodes.append(_episode_row(len(episodes), task, int(count), frames, shard))
-            frames += int(count)
-        first = len(episodes) - len(tasks)
-        table = _replace(table, "episode_index", local + first)
-        table = _replace(table, "index", np.arange(frames - len(local), frames))
-        table = _replace(table, "task_index", np.asarray(ids)[local])
+        table = _number(_read_table(path), shard, episodes, task_indices)
         _write_table(table, path)
-        for name in moments:
-            moments[name].append(column_to_numpy(table[name], features[name]))
+        for name in columns:
+            columns[name].append(column_to_numpy(table[name], features[name]))
+    if not episodes:
+        raise DatasetError(f"{root}: none of the recorded demonstrations succeeded; there is nothing to learn from")
     _write_table(pa.Table.from_pylist(episodes), root / EPISODES_PATH)
     _write_tasks(root, task_indices)
-    write_json(root / "meta/stats.json", {name: _statistics(np.concatenate(rows)) for name, rows in moments.items()})
-    info = {
-        "codebase_version": CODEBASE_VERSION,
-        "robot_type": robot_type,
+    write_json(root / "meta/stats.json", {name: _statistics(np.concatenate(rows)) for name, rows in columns.items()})
+    totals = {
         "total_episodes": len(episodes),
-        "total_frames": frames,
+        "total_frames": episodes[-1]["dataset_to_index"],
         "total_tasks": len(task_indices),
-        "chunks_size": SHARDS_PER_FOLDER,
-        "data_files_size_in_mb": 100,
-        "video_files_size_in_mb": 500,
-        "fps": int(fps) if float(fps).is_integer() else fps,
-        "splits": {"train": f"0:{len(episodes)}"},
-        "data_path": DATA_PATH,
-        "video_path": None,
-        "features": {
-            **{name: feature.to_json() for name, feature in features.items()},
-            **{
-                name: {"dtype": str(kind).replace("float", "float32"), "shape": [1], "names": None}
-                for name, kind in INDEX_COLUMNS.items()
-            },
-        },
-        **(extra or {}),
     }
-    write_json(root / "meta/info.json", info)
+    write_json(root / "meta/info.json", {**_info(robot_type, totals, features, fps), **(extra or {})})
 
 
 class LeRobotReader:
@@ -168,10 +133,11 @@ class LeRobotReader:
         self.root = Path(root)
         info_path = self.root / "meta/info.json"
         if not info_path.exists():
-            raise DatasetError(f"{self.root}: no meta/info.json; not a finished LeRobotDataset (resume its collection?)")
+            raise DatasetError(f"{self.root}: no meta/info.json, not a finished LeRobotDataset; resume its collection")
         self.info = json.loads(info_path.read_text())
         if self.info.get("codebase_version") != CODEBASE_VERSION:
-            raise DatasetError(f"{info_path}: codebase_version {self.info.get('codebase_version')!r}, need {CODEBASE_VERSION}")
+            version = self.info.get("codebase_version")
+            raise DatasetError(f"{info_path}: codebase_version {version!r}, need {CODEBASE_VERSION}")
         self.fps = float(self.info["fps"])
         self.features = {
             name: Feature(spec["dtype"], tuple(spec["shape"]), tuple(spec.get("names") or ()))
@@ -179,9 +145,12 @@ class LeRobotReader:
         }
         self.image_keys = tuple(name for name, f in self.features.items() if f.dtype == "image")
         paths = sorted(self.root.glob("data/chunk-*/file-*.parquet"))
-        self._table = pa.concat_tables([_read_data(path) for path in paths])
-        if len(self._table) != self.info["total_frames"]:
-            raise DatasetError(f"{self.root}: {len(self._table)} frames in data/, {self.info['total_frames']} in meta/info.json")
+        if not paths:
+            raise DatasetError(f"{self.root}: no files in data/; resume its collection")
+        self._table = pa.concat_tables([_read_table(path).replace_schema_metadata(None) for path in paths])
+        found, expected = len(self._table), self.info["total_frames"]
+        if found != expected:
+            raise DatasetError(f"{self.root}: {found} frames in data/, {expected} in meta/info.json")
         numeric = [name for name in self.features if name not in self.image_keys]
         self.frames = {name: column_to_numpy(self._table[name], self.features[name]) for name in numeric}
         rows = pq.read_table(self.root / EPISODES_PATH).to_pylist()
@@ -219,16 +188,40 @@ def write_json(path: Path, value: dict) -> None:
     os.replace(temporary, path)
 
 
-def _read_data(path: Path) -> pa.Table:
+def _read_table(path: Path) -> pa.Table:
     try:
-        return pq.read_table(path).replace_schema_metadata(None)
+        return pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise DatasetError(f"{path}: unreadable ({error}); delete it and resume the collection") from error
 
 
+def _cells(rows: np.ndarray, feature: Feature) -> list:
+    """One feature's rows as values of its column."""
+    if feature.dtype == "image":
+        return [{"bytes": encode_png(row), "path": None} for row in rows]
+    flat = np.asarray(rows).reshape(len(rows), -1)
+    return flat[:, 0].tolist() if feature.shape == (1,) else flat.tolist()
+
+
+def _number(table: pa.Table, shard: int, episodes: list[dict], task_indices: dict[str, int]) -> pa.Table:
+    """The shard with indices that continue those of the shards before it; extends `episodes` and `task_indices`."""
+    first_episode, first_frame = len(episodes), episodes[-1]["dataset_to_index"] if episodes else 0
+    tasks = json.loads(table.schema.metadata[b"tasks"])
+    _, local = np.unique(table["episode_index"].to_numpy(), return_inverse=True)
+    ids = np.array([task_indices.setdefault(task, len(task_indices)) for task in tasks], np.int64)
+    frame = first_frame
+    for task, length in zip(tasks, np.bincount(local).tolist(), strict=True):
+        episodes.append(_episode_row(len(episodes), task, length, frame, shard))
+        frame += length
+    table = _replace(table, "episode_index", local + first_episode)
+    table = _replace(table, "index", np.arange(first_frame, frame))
+    return _replace(table, "task_index", ids[local])
+
+
 def _check(episode: Episode, features: dict[str, Feature]) -> None:
     if set(episode.frames) != set(features):
-        raise DatasetError(f"episode {episode.task!r}: features {sorted(episode.frames)}, data set has {sorted(features)}")
+        present, wanted = sorted(episode.frames), sorted(features)
+        raise DatasetError(f"episode {episode.task!r}: features {present}, data set has {wanted}")
     for name, feature in features.items():
         rows = np.asarray(episode.frames[name])
         if rows.shape != (len(episode), *feature.shape) and rows.shape != (len(episode),):
@@ -240,6 +233,27 @@ def _check(episode: Episode, features: dict[str, Feature]) -> None:
 
 def _replace(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:
     return table.set_column(table.schema.get_field_index(name), name, pa.array(np.asarray(values, np.int64)))
+
+
+def _info(robot_type: str, totals: dict[str, int], features: dict[str, Feature], fps: float) -> dict:
+    """What `meta/info.json` says in every LeRobotDataset v3.0."""
+    index_columns = {
+        name: {"dtype": str(kind).replace("float", "float32"), "shape": [1], "names": None}
+        for name, kind in INDEX_COLUMNS.items()
+    }
+    return {
+        "codebase_version": CODEBASE_VERSION,
+        "robot_type": robot_type,
+        **totals,
+        "chunks_size": SHARDS_PER_FOLDER,
+        "data_files_size_in_mb": 100,
+        "video_files_size_in_mb": 500,
+        "fps": int(fps) if float(fps).is_integer() else fps,
+        "splits": {"train": f"0:{totals['total_episodes']}"},
+        "data_path": DATA_PATH,
+        "video_path": None,
+        "features": {**{name: feature.to_json() for name, feature in features.items()}, **index_columns},
+    }
 
 
 def _episode_row(index: int, task: str, length: int, first: int, shard: int) -> dict:

@@ -12,6 +12,8 @@ import numpy as np
 
 from qwen_vla.data.lerobot import LeRobotReader
 
+WHERE_IS = ("Where is the {} cube?", "Point to the {} cube.", "Locate the {} block.")
+WHICH_CUBES = "Which cubes are in the image?"
 SCALE = 1000  # Qwen's grounding coordinates: integers 0–1000 over each image axis
 MARGIN = 0.01  # share of the image at its border where a point does not count as visible
 
@@ -62,17 +64,17 @@ def ask(labels: Annotations, frame: int, camera: int, rng: np.random.Generator) 
     names = [labels.names[colour] for colour in labels.colours[frame]]
     points = labels.points[frame, camera]
     if len(visible) == 0:
-        return Question("Which cubes are in the image?", "none", None)
+        return Question(WHICH_CUBES, "none", None)
     cube = int(rng.choice(visible))
     kind = rng.random()
     if kind < 0.55:
-        text = rng.choice([f"Where is the {names[cube]} cube?", f"Point to the {names[cube]} cube.", f"Locate the {names[cube]} block."])
-        return Question(str(text), coordinates(points[cube]), cube)
+        text = WHERE_IS[rng.choice(len(WHERE_IS))].format(names[cube])
+        return Question(text, coordinates(points[cube]), cube)
     if kind < 0.75:
         return Question(f"Which colour is the cube at {coordinates(points[cube])}?", names[cube], cube)
     if kind < 0.85 or len(visible) < 2:
         listed = " ".join(sorted(names[i] for i in visible))
-        return Question("Which cubes are in the image?", listed, None)
+        return Question(WHICH_CUBES, listed, None)
     other = int(rng.choice([i for i in visible if i != cube]))
     side, axis = (("left of", 0), ("above", 1))[int(rng.integers(2))]
     answer = "yes" if points[cube, axis] < points[other, axis] else "no"
@@ -81,7 +83,8 @@ def ask(labels: Annotations, frame: int, camera: int, rng: np.random.Generator) 
 
 def text_corpus(prompts: list[str], names: tuple[str, ...]) -> list[str]:
     """Texts that a tokenizer for these samples should have seen: prompts, questions, answers, all coordinates."""
-    questions = [f"Where is the {a} cube? Point to the {a} cube. Locate the {a} block." for a in names]
-    questions += [f"Which colour is the cube at [500, 500]? Which cubes are in the image? {' '.join(names)} none yes no"]
-    questions += [f"Is the {a} cube left of the {b} cube? Is the {a} cube above the {b} cube?" for a in names for b in names]
+    questions = [" ".join(where.format(a) for where in WHERE_IS) for a in names]
+    questions += [f"Which colour is the cube at [500, 500]? {WHICH_CUBES} {' '.join(names)} none yes no"]
+    relations = "Is the {a} cube left of the {b} cube? Is the {a} cube above the {b} cube?"
+    questions += [relations.format(a=a, b=b) for a in names for b in names]
     return prompts + questions + [f"[{i}, {SCALE - i}]" for i in range(SCALE + 1)]

@@ -1,4 +1,4 @@
-"""Batches of a recipe's mixture, a function of (seed, step, process) alone: a resumed run sees what it would have seen."""
+"""Batches of a recipe's mixture, a function of (seed, step, process) alone, so that resuming changes nothing."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from embodiment_descriptions import Embodiment
 
+from embodiment_descriptions import Embodiment
 from qwen_vla.action_space import pack
 from qwen_vla.configuration import QwenVLAConfig
 from qwen_vla.data.chunks import eef_delta_chunks
 from qwen_vla.data.frames import decoded_frames
-from qwen_vla.data.lerobot import LeRobotReader
+from qwen_vla.data.lerobot import DatasetError, LeRobotReader
 from qwen_vla.data.vision_language import Annotations, ask
 from qwen_vla.normalization import Quantiles
 from qwen_vla.processing import EmbodimentInfo, QwenVLAProcessor
@@ -49,27 +49,36 @@ class Source:
     def __init__(self, spec: DataSource, config: QwenVLAConfig, embodiment: Embodiment, held_out_share: float) -> None:
         self.reader = LeRobotReader(spec.path)
         self.weight = spec.weight
-        size = (config.image_size, config.image_size)
-        images = decoded_frames(self.reader, size)
+        images = decoded_frames(self.reader, (config.image_size, config.image_size))
         self.images = {key.removeprefix(IMAGE_PREFIX): frames for key, frames in images.items()}
         self.labels = Annotations.of(self.reader)
         frames = self.reader.frames
         self.has_actions = self.reader.info["kind"] == "demonstrations"
-        episodes = self.reader.episodes
-        self.chunks = eef_delta_chunks(frames["observation.eef_pose"], frames["action"], episodes, embodiment.chunk_size)
-        self.opening = np.array([embodiment.gripper_from_joint(q) for q in frames["observation.state"][:, -1]], np.float32)
-        lengths = episodes[:, 1] - episodes[:, 0]
-        self.sentence = np.repeat(np.arange(len(episodes)), lengths)
-        first_held_out = episodes[-max(1, round(len(episodes) * held_out_share))][0] if held_out_share else len(self.reader)
-        self.training = np.arange(first_held_out)
-        self.held_out = np.arange(first_held_out, len(self.reader))
+        episodes, horizon = self.reader.episodes, embodiment.chunk_size
+        self.chunks = eef_delta_chunks(frames["observation.eef_pose"], frames["action"], episodes, horizon)
+        finger = frames["observation.state"][:, -1]
+        self.opening = np.array([embodiment.gripper_from_joint(position) for position in finger], np.float32)
+        self.sentence = np.repeat(np.arange(len(episodes)), episodes[:, 1] - episodes[:, 0])
+        self.training, self.held_out = self._split(held_out_share)
+
+    def _split(self, held_out_share: float) -> tuple[np.ndarray, np.ndarray]:
+        """Frames to train on and frames held out: the last episodes, whole, at least one if any are asked for."""
+        episodes, frames = self.reader.episodes, np.arange(len(self.reader))
+        count = max(1, round(len(episodes) * held_out_share)) if held_out_share else 0
+        if count >= len(episodes):
+            raise DatasetError(
+                f"{self.reader.root}: {len(episodes)} episodes, {count} of them held out, none left to train on; "
+                "collect more, or lower held_out_share"
+            )
+        first = episodes[-count][0] if count else len(frames)
+        return frames[:first], frames[first:]
 
     def task(self, frame: int) -> str:
         return self.reader.tasks[self.sentence[frame]]
 
 
 def action_statistics(sources: list[Source], channel_names: tuple[str, ...]) -> Quantiles:
-    """q01/q99 over the demonstrations' chunks; channels that stay still are made degenerate (their noise is not motion)."""
+    """q01/q99 over the demonstrations' chunks; rotations that stay still become degenerate: noise is not motion."""
     chunks = np.concatenate([source.chunks[source.training] for source in sources if source.has_actions])
     quantiles = Quantiles.from_data(chunks, channel_names)
     still = np.array([name.removeprefix("left_").removeprefix("right_").startswith("r") for name in channel_names])
@@ -79,8 +88,11 @@ def action_statistics(sources: list[Source], channel_names: tuple[str, ...]) -> 
 
 
 class Batches:
-    """Draws batches from sources in the ratio of their weights. All processes of a run draw the same kind of batch from the
-    same source at a step, with frames of their own, so that they have gradients for the same parameters."""
+    """Draws batches from sources in the ratio of their weights.
+
+    At a step all processes of a run draw the same kind of batch from the same source, with frames of their own, so that
+    they have gradients for the same parameters.
+    """
 
     def __init__(
         self,
@@ -104,16 +116,15 @@ class Batches:
         source = self.sources[shared.choice(len(self.sources), p=self._shares)]
         if shared.random() < self.question_share:
             return self._questions(source, own)
-        return self.prompts(source, rng=own)
+        return self.prompts(source, own.choice(source.training, self.batch_size))
 
     def held_out(self, source: Source, count: int) -> Batch:
         """The same `count` held-out frames at every call, evenly spread."""
         frames = source.held_out[np.linspace(0, len(source.held_out) - 1, count).astype(int)]
-        return self.prompts(source, frames=frames)
+        return self.prompts(source, frames)
 
-    def prompts(self, source: Source, rng: np.random.Generator | None = None, frames: np.ndarray | None = None) -> Batch:
+    def prompts(self, source: Source, frames: np.ndarray) -> Batch:
         """Embodiment prompts with all cameras; with action chunks where the source has demonstrations."""
-        frames = rng.choice(source.training, self.batch_size) if frames is None else frames
         tags = self.embodiment.camera_tags
         inputs = self.processor(
             [self.embodiment.prompt(source.task(frame)) for frame in frames],
@@ -157,5 +168,5 @@ class Batches:
 
 
 def _stack(targets: list[tuple[np.ndarray, np.ndarray]], opening: np.ndarray) -> GroundingTargets:
-    points, visible = zip(*targets)
+    points, visible = zip(*targets, strict=True)
     return GroundingTargets(*map(torch.from_numpy, (np.stack(points), np.stack(visible), opening)))

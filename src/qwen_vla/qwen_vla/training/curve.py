@@ -11,13 +11,14 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+LOG_FILE = "log.jsonl"
 HIDDEN = {"step", "lr", "gradient_norm", "samples_per_s"}
 
 
 def read_log(folder: Path) -> list[dict]:
     """Rows of a run's log; a row that an interruption cut short is left out."""
     rows = []
-    for line in (folder / "log.jsonl").read_text().splitlines():
+    for line in (folder / LOG_FILE).read_text().splitlines():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -29,11 +30,11 @@ def plot_curve(folder: Path) -> Path:
     """Draw every loss, and the held-out measures below, over the steps; returns the picture's path."""
     rows = read_log(folder)
     figure, axes = plt.subplots(2, 1, figsize=(8, 7), sharex=True)
-    for axis, held_out in zip(axes, (False, True)):
+    for axis, held_out in zip(axes, (False, True), strict=True):
         keys = sorted({k for row in rows for k in row if k not in HIDDEN and k.startswith("held_out") == held_out})
         for key in keys:
             points = sorted({row["step"]: row[key] for row in rows if key in row}.items())
-            axis.plot(*zip(*points), label=key.removeprefix("held_out/"), linewidth=1)
+            axis.plot(*zip(*points, strict=True), label=key.removeprefix("held_out/"), linewidth=1)
         axis.set_yscale("log")
         axis.grid(alpha=0.3)
         axis.set_ylabel("held out" if held_out else "loss")

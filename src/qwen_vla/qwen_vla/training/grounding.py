@@ -1,8 +1,8 @@
 """Dense grounding: an auxiliary head on image tokens, used in training only and never part of the model.
 
-Every image token says whether a point lies in its cell and where: absolute image coordinates and depth; the gripper tip's
-token also says how far the gripper is open. Without it the attention read-out of a backbone that has seen nothing does
-not learn; the paper's backbone brings this knowledge from its own pretraining.
+Every image token says whether a point lies in its cell and where: absolute image coordinates and depth; the token of
+the gripper tip also says how far the gripper is open. Without it the attention read-out of a backbone that has seen
+nothing does not learn; the paper's backbone brings this knowledge from its own pretraining.
 """
 
 from __future__ import annotations

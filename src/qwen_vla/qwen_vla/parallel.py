@@ -1,0 +1,66 @@
+"""Work in parallel processes, each with a state of its own, that end with the call and with the calling process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import repeat
+from typing import Any, TypeVar
+
+State, Item, Result = TypeVar("State"), TypeVar("Item"), TypeVar("Result")
+
+
+class WorkerError(RuntimeError):
+    """The work failed in its process, or the process died; the message says why."""
+
+
+def parallel_map(
+    prepare: Callable[[], State], work: Callable[[State, Item], Result], items: Iterable[Item], workers: int
+) -> Iterator[Result]:
+    """Yield `work(state, item)` in the order of `items`; `state` is what `prepare` returns, once in every process.
+
+    Processes are spawned, so both functions must be importable by name. WorkerError when one of them fails.
+    """
+    items = list(items)
+    if not items:
+        return
+    others = multiprocessing.active_children()
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(min(workers, len(items)), context, _start)
+    try:
+        yield from executor.map(_work, repeat(prepare), repeat(work), items)
+    except BrokenProcessPool as error:
+        raise WorkerError("a worker process died; if memory ran out, use fewer --workers") from error
+    finally:
+        for child in multiprocessing.active_children():
+            if child not in others:
+                child.terminate()
+        executor.shutdown(cancel_futures=True)
+
+
+_state: dict[str, Any] = {}
+
+
+def _start() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the caller ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Without this, workers would wait for ever for a caller that was killed."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _work(prepare: Callable[[], State], work: Callable[[State, Item], Result], item: Item) -> Result:
+    try:
+        if "state" not in _state:
+            _state["state"] = prepare()
+        return work(_state["state"], item)
+    except Exception as error:  # as a type that survives the way between processes, whatever it was
+        raise WorkerError(str(error) or type(error).__name__) from error
