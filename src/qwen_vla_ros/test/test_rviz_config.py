@@ -1,6 +1,5 @@
 """The RViz configuration shows topics that exist, with types and qualities of service that match."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -80,40 +79,45 @@ def test_topics_are_relative(config: dict) -> None:
         assert not topic["Value"].startswith("/")
 
 
-@pytest.fixture(scope="module")
-def graph() -> Iterator[Node]:
-    """A node that sees the simulator and the visualizer, each in a process of its own."""
+@pytest.fixture
+def processes() -> Iterator[list[subprocess.Popen]]:
+    """The simulator and the visualizer, each in a process of its own."""
     modules = ("qwen_vla_sim.sim_node", "qwen_vla_ros.trajectory_visualizer")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", f"import sys; from {module} import main; sys.exit(main())"],
-            env=ros_environment(base=os.environ),
-        )
-        for module in modules
-    ]
+    program = "import sys; from {} import main; sys.exit(main())"
+    started = [subprocess.Popen([sys.executable, "-c", program.format(m)], env=ros_environment()) for m in modules]
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.send_signal(signal.SIGINT)
+        for process in started:
+            process.wait(timeout=30)
+
+
+@pytest.fixture
+def watcher() -> Iterator[Node]:
+    """A node that sees the graph."""
     context = rclpy.Context()
     rclpy.init(context=context)
     try:
         yield rclpy.create_node("watcher", context=context)
-        assert [process.poll() for process in processes] == [None, None], "a node ended by itself"
     finally:
         rclpy.shutdown(context=context)
-        for process in processes:
-            process.send_signal(signal.SIGINT)
-        for process in processes:
-            process.wait(timeout=30)
 
 
-def test_every_topic_is_published_as_the_display_wants_it(config: dict, graph: Node) -> None:
+def test_every_topic_is_published_as_the_display_wants_it(
+    config: dict, processes: list[subprocess.Popen], watcher: Node
+) -> None:
     wanted = topics(config)
-    executor = SingleThreadedExecutor(context=graph.context)
-    executor.add_node(graph)
-    deadline = time.monotonic() + 60.0
-    while missing := [topic for topic in wanted if graph.count_publishers(topic) == 0]:
+    executor = SingleThreadedExecutor(context=watcher.context)
+    executor.add_node(watcher)
+    deadline = time.monotonic() + 90.0
+    while missing := [topic for topic in wanted if watcher.count_publishers(topic) == 0]:
+        assert [process.poll() for process in processes] == [None, None], "a node ended by itself"
         assert time.monotonic() < deadline, f"nobody publishes {missing}"
         executor.spin_once(timeout_sec=0.1)
     for topic, (kind, quality) in wanted.items():
-        for publisher in graph.get_publishers_info_by_topic(topic):
+        for publisher in watcher.get_publishers_info_by_topic(topic):
             assert publisher.topic_type == kind, topic
             offered = publisher.qos_profile
             if quality["Reliability Policy"] == "Reliable":
