@@ -48,6 +48,10 @@ class ChunkDecision:
         self.motion = motion_rules(embodiment)
         self._home = np.array([embodiment.home[name] for name in self.joints])
 
+    def poses(self, joints: np.ndarray) -> np.ndarray:
+        """End-effector poses in the base frame of each arm: (steps, joints) or (joints,) -> (arms, steps, 4, 4)."""
+        return self._to_joints.poses(joints)
+
     def path_of(
         self, chunk: Chunk, anchor: np.ndarray, measured: np.ndarray, velocity: np.ndarray | None = None
     ) -> JointPath:

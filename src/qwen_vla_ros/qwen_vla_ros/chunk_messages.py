@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import array
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
 
+from embodiment_descriptions import Embodiment
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
 from qwen_vla_ros.gate import Chunk, Reason, Violation
 
 NANOSECONDS = 1_000_000_000
@@ -40,6 +44,60 @@ def chunk_from_message(message: ActionChunk) -> Chunk:
         period=message.period,
         data=np.array(message.data, dtype=np.float32),
     )
+
+
+def message_from_prediction(chunk: Any, chunk_id: int, frame_id: str, execution_horizon: int) -> ActionChunk:
+    """Write down what a policy predicted.
+
+    Args:
+        chunk: a qwen_vla.ActionChunk.
+        chunk_id: number of the chunk.
+        frame_id: base frame of the robot.
+        execution_horizon: steps to execute; 0 leaves it to the chunk.
+    """
+    horizon = len(chunk.data)
+    message = ActionChunk(
+        chunk_id=chunk_id,
+        embodiment=chunk.embodiment,
+        control_mode=chunk.control_mode,
+        channel_names=list(chunk.channel_names),
+        instruction=chunk.instruction,
+        horizon=horizon,
+        execution_horizon=min(execution_horizon or chunk.execution_horizon or horizon, horizon),
+        period=chunk.period,
+        data=array.array("f", np.ascontiguousarray(chunk.data, np.float32).tobytes()),
+        inference_ms=chunk.inference_ms["total"],
+    )
+    message.header.stamp, message.header.frame_id = stamp_message(chunk.stamp_ns), frame_id
+    return message
+
+
+def embodiment_message(e: Embodiment, prompt: str, stamp: Time) -> EmbodimentMessage:
+    """Write down what was derived from the robot's description; `prompt` is the template with {instruction}."""
+    limits = [e.limits[name] for name in e.joint_names]
+    message = EmbodimentMessage(
+        name=e.name,
+        robot_tag=e.robot_tag,
+        control_mode=e.control_mode,
+        rate_hz=e.rate_hz,
+        chunk_size=e.chunk_size,
+        channel_names=list(e.channel_names),
+        joint_names=list(e.joint_names),
+        position_lower=[limit.lower for limit in limits],
+        position_upper=[limit.upper for limit in limits],
+        velocity_limit=[limit.velocity for limit in limits],
+        effort_limit=[limit.effort for limit in limits],
+        arm_names=[arm.name for arm in e.arms],
+        arm_base_links=[arm.base_link for arm in e.arms],
+        arm_tip_links=[arm.tip_link for arm in e.arms],
+        has_waist=e.has_waist,
+        has_base=e.base is not None,
+        camera_tags=[camera.tag for camera in e.cameras],
+        camera_topics=[camera.topic for camera in e.cameras],
+        prompt=prompt,
+    )
+    message.header.stamp, message.header.frame_id = stamp, e.arms[0].base_link
+    return message
 
 
 class Ledger:

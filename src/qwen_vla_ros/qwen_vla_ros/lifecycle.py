@@ -65,6 +65,7 @@ class ManagedNode(LifecycleNode):
 
     Attributes:
         active: True between a successful activation and the first reason to stop.
+        stop_reason: why the last activation ended.
         parameters: values by name, always current.
         leaving: set when the process is to end; whoever waits in a transition gives up.
         resources: what set_up acquired, released in reverse order at cleanup.
@@ -75,6 +76,7 @@ class ManagedNode(LifecycleNode):
         super().__init__(name)
         self.parameters = Parameters(self, (*COMMON_PARAMETERS, *table))
         self.active = False
+        self.stop_reason: StopReason | None = None
         self.leaving = threading.Event()
         self.resources = ExitStack()
         self._calls: queue.SimpleQueue[tuple[Callable, Future]] = queue.SimpleQueue()
@@ -181,6 +183,7 @@ class ManagedNode(LifecycleNode):
     def _end(self, reason: StopReason) -> None:
         if not self.active:
             return
+        self.stop_reason = reason
         self.active = False  # before anything else: from here on nothing new begins
         self._attempt(lambda: self.stop(reason))
         self.get_logger().info(f"stopped: {reason.value}")

@@ -18,11 +18,13 @@ import rclpy
 from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Header, String
@@ -32,10 +34,11 @@ from trajectory_msgs.msg import JointTrajectory
 from embodiment_descriptions import load_robot, robot_description
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_ros.child_processes import LAUNCHER
 from qwen_vla_ros.environment import ros_environment
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-PATIENCE = 30.0  # [s] generous: the machine may be busy
+PATIENCE = 150.0  # [s] generous: the machine may be busy
 JOINT_RATE, HEARTBEAT_RATE, CAMERA_RATE = 50.0, 20.0, 10.0  # [Hz]
 
 
@@ -47,6 +50,7 @@ class Peer(Node):
     Attributes:
         received: messages by topic, as (monotonic time, message).
         silent: names of the streams that are switched off ("joint_states", "heartbeat", or a camera tag).
+        frozen: tags of cameras that repeat their last image, stamp and all.
     """
 
     def __init__(self) -> None:
@@ -57,7 +61,7 @@ class Peer(Node):
         self.embodiment = load_robot("widowx")
         self.joints = dict(self.embodiment.home)
         self.received: dict[str, list[tuple[float, object]]] = defaultdict(list)
-        self.silent = {"heartbeat"}
+        self.silent, self.frozen = {"heartbeat"}, set()
         self.changed = threading.Condition()
         self.last_heartbeat = 0.0
         self._chunk_id = 0
@@ -115,7 +119,8 @@ class Peer(Node):
     def _publish_images(self) -> None:
         for tag, publisher in self._cameras.items():
             if tag not in self.silent:
-                self._image.header.stamp = self.stamp()
+                if tag not in self.frozen:
+                    self._image.header.stamp = self.stamp()
                 publisher.publish(self._image)
 
     # Records --------------------------------------------------------------------------------------------------------
@@ -170,6 +175,22 @@ class Peer(Node):
         self.chunks.publish(chunk)
         return chunk.chunk_id
 
+    def have_accepted(self) -> int:
+        """Have a good chunk accepted; returns its number.
+
+        On a busy machine this process may not run for so long that the executor misses a heartbeat or a joint state,
+        and rightly refuses; then the next one is sent.
+        """
+        for _ in range(20):
+            number = self.send(self.chunk())
+
+            def verdict(number=number):
+                return next((r for r in self.reports if r.chunk_id == number), None)
+
+            if self.wait(verdict, "a verdict").verdict == ChunkReport.ACCEPTED:
+                return number
+        raise AssertionError(f"no chunk was accepted: {self.reports}")
+
     def wait(self, condition, what: str, timeout: float = PATIENCE):
         """Return the first true value of a condition; fail after `timeout` [s]."""
         limit = time.monotonic() + timeout
@@ -198,6 +219,11 @@ class Peer(Node):
         request = ChangeState.Request()
         request.transition.id = transition
         return self.call(ChangeState, f"{node}/change_state", request).success
+
+    def set_parameter(self, node: str, name: str, value: int) -> bool:
+        parameter = Parameter(name, value=value).to_parameter_msg()
+        request = SetParameters.Request(parameters=[parameter])
+        return self.call(SetParameters, f"{node}/set_parameters", request).results[0].successful
 
     def state_of(self, node: str) -> str:
         return self.call(GetState, f"{node}/get_state").current_state.label
@@ -265,7 +291,7 @@ class Peer(Node):
     def forget(self) -> None:
         """Go back to the beginning: at home, every stream on but the heartbeat, nothing received."""
         with self.changed:
-            self.silent = {"heartbeat"}
+            self.silent, self.frozen = {"heartbeat"}, set()
             self.joints = dict(self.embodiment.home)
             self.received.clear()
 
@@ -285,23 +311,23 @@ class Processes:
         return self
 
     def __exit__(self, *_exc) -> None:
-        for _, process in self._running:
+        for log, process in self._running:
             if process.poll() is None:
                 process.kill()
             process.wait()
+            print(f"--- {Path(log).name}\n{Path(log).read_text()}")  # pytest shows it when a test failed
         self._folder.cleanup()
 
     def start(self, name: str, **parameters) -> subprocess.Popen:
-        """Start a script with autostart and the given parameters."""
+        """Start a script with autostart and the given parameters; the kernel ends it should this process be killed."""
         values = {"autostart": True, **parameters}
         if name == "trajectory_visualizer":
             values.pop("autostart")
         arguments = [part for key, value in values.items() for part in ("-p", f"{key}:={_yaml(value)}")]
         script = Path(sys.executable).parent / name
+        command = [sys.executable, "-I", "-S", LAUNCHER, str(os.getpid()), script, "--ros-args", *arguments]
         with open(Path(self._folder.name, f"{name}_{len(self._running)}.log"), "wb") as log:
-            process = subprocess.Popen(
-                [script, "--ros-args", *arguments], env=ros_environment(), stdout=log, stderr=subprocess.STDOUT
-            )
+            process = subprocess.Popen(command, env=ros_environment(), stdout=log, stderr=subprocess.STDOUT)
         self._running.append((log.name, process))
         return process
 

@@ -57,8 +57,7 @@ def connect(peer) -> None:
 
 def start_moving(peer) -> int:
     """Have a chunk accepted and wait until the arm is on its way; returns the number of the chunk."""
-    number = peer.send(peer.chunk())
-    peer.report(number, ACCEPTED)
+    number = peer.have_accepted()
     start = peer.wait(lambda: peer.arm_commands, "arm command")[0][0]
     peer.wait(lambda: time.monotonic() - start > 0.4, "the arm to be on its way")
     return number
@@ -118,8 +117,7 @@ def test_a_bad_chunk_is_refused_whole_and_counted_and_nothing_moves(peer, execut
     assert report.reason_codes[0] == reason and report.message
     assert report.steps_accepted == 0 and report.refused_total == peer.refused_before + 1
     # A good chunk afterwards shows that the way to the controllers was open all the time.
-    good = peer.send(peer.chunk())
-    peer.report(good, ACCEPTED)
+    good = peer.have_accepted()
     peer.wait(lambda: peer.arm_commands and peer.gripper_commands, "commands of the good chunk")
     peer.wait(lambda: peer.received["executor_node/accepted_chunk"], "the accepted chunk")
     assert len(peer.arm_commands) == len(peer.gripper_commands) == 1
@@ -145,7 +143,7 @@ def test_chunks_of_a_silent_policy_are_refused_until_it_is_back(peer, executor):
 
 
 def test_a_good_chunk_is_executed_for_its_execution_horizon_and_once(peer, executor):
-    number = peer.send(peer.chunk())
+    number = peer.have_accepted()
     accepted = peer.report(number, ACCEPTED)
     assert accepted.steps_accepted == 8 and accepted.accepted_total == peer.accepted_before + 1
     assert 0 < accepted.decision_ms < 1000 and 0 <= accepted.observation_age_s < 1.0
@@ -167,8 +165,7 @@ def test_a_good_chunk_is_executed_for_its_execution_horizon_and_once(peer, execu
 
 def test_another_chunk_may_take_over(peer, executor):
     first = start_moving(peer)
-    second = peer.send(peer.chunk())  # from where the arm says that it is
-    peer.report(second, ACCEPTED)
+    second = peer.have_accepted()  # from where the arm says that it is
     assert peer.report(first, HELD).reason_codes.tolist() == [Reason.REPLACED]
     peer.report(second, COMPLETED)
 
@@ -216,7 +213,7 @@ def test_stop_holds_at_once_and_refuses_until_resume(peer, executor):
     assert peer.report(number, REFUSED).reason_codes.tolist() == [Reason.STOPPED]
     assert not peer.trigger("executor_node/go_home").success
     assert peer.trigger("executor_node/resume").success
-    peer.report(peer.send(peer.chunk()), ACCEPTED)
+    peer.have_accepted()
 
 
 def test_hold_breaks_off_without_locking(peer, executor):
@@ -224,7 +221,7 @@ def test_hold_breaks_off_without_locking(peer, executor):
     called = time.monotonic()
     assert peer.trigger("executor_node/hold").success
     assert_held(peer, number, Reason.CANCELED, called)
-    peer.report(peer.send(peer.chunk()), ACCEPTED)
+    peer.have_accepted()
 
 
 def test_deactivation_holds_and_afterwards_chunks_are_refused(peer, executor):
@@ -242,7 +239,7 @@ def test_deactivation_holds_and_afterwards_chunks_are_refused(peer, executor):
 
 
 def test_it_is_small_and_free_of_torch(peer, executor):
-    peer.report(peer.send(peer.chunk()), COMPLETED)
+    peer.report(peer.have_accepted(), COMPLETED)
     megabytes = psutil.Process(executor.pid).memory_info().rss / 1e6
     print(f"executor_node: {megabytes:.0f} MB")
     assert megabytes < 200

@@ -1,0 +1,338 @@
+"""policy_node: obeys sentences. Looks through the cameras, has a Qwen-VLA predict chunks, hands them to the executor.
+
+Callbacks store messages and nothing else; a goal runs in the inference thread (see instruction_run).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header, String
+from std_srvs.srv import Trigger
+
+from qwen_vla_msgs.action import ExecuteInstruction
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
+from qwen_vla_ros import lifecycle
+from qwen_vla_ros.chunk_messages import embodiment_message, message_from_prediction, nanoseconds
+from qwen_vla_ros.diagnostics import diagnostic_array
+from qwen_vla_ros.embodiment_source import read_embodiment
+from qwen_vla_ros.gate import Reason
+from qwen_vla_ros.image_decoding import to_rgb
+from qwen_vla_ros.instruction_run import Ended, Ending, InstructionRun, Limits, Outcome, Report, Sent, Verdict
+from qwen_vla_ros.loaded_policy import PLACEHOLDER, load_policy, warm_up
+from qwen_vla_ros.observation_buffer import Observation, Stream, Waiting, select
+from qwen_vla_ros.parameters import Parameter
+
+HEARTBEAT_PERIOD = 0.1  # [s] steady
+DIAGNOSTICS_PERIOD = 1.0  # [s] steady
+STOP_PATIENCE = 10.0  # [s] a run that is to end may be in the middle of an inference
+HOLD_PATIENCE = 1.0  # [s] for the executor to answer a request to hold
+FRAMES_KEPT = 8  # per camera; enough to find the frame that belongs to the slowest camera's
+LONGEST_INSTRUCTION = 500  # characters
+VERDICTS, REASONS = {int(verdict) for verdict in Verdict}, {int(reason) for reason in Reason}
+RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+
+PARAMETERS = (
+    Parameter("policy", "tiny", "Checkpoint: its folder, or the name of one in checkpoints/", read_only=True),
+    Parameter("device", "cpu", "Device of the model, as torch names it (cpu, cuda, cuda:1)", read_only=True),
+    Parameter("euler_steps", 4, "Integration steps of the action expert", 1, 100, read_only=True),
+    Parameter("torch_threads", 0, "Threads of torch; 0: its default", 0, 256, read_only=True),
+    Parameter("execution_horizon", 0, "Steps of a chunk to execute before the next; 0: the policy's own", 0, 1000),
+    Parameter("seed", -1, "Chunk k of a goal is drawn with seed + k; -1: differently each time", -1, 2**31 - 1),
+    Parameter("default_timeout", 60.0, "Timeout of goals that name none [s, ROS time]", 0.1, 86400.0),
+    Parameter("max_chunks", 0, "Chunks after which a goal ends as succeeded; 0: no limit", 0, 1_000_000),
+    Parameter("observation_timeout", 2.0, "How long an observation may be missing before a goal ends [s]", 0.0, 600.0),
+    Parameter("max_camera_skew", 0.1, "Largest distance between the images of an observation [s]", 0.0, 10.0),
+    Parameter("max_silence", 2.0, "Silence of a camera or standstill of ROS time that counts as dead [s]", 0.1, 600.0),
+    Parameter("max_refusals", 5, "Refused chunks in a row after which a goal ends", 1, 1000),
+    Parameter("report_timeout", 2.0, "How long the executor may be late with a report [s]", 0.1, 60.0),
+    Parameter("report_topic", "executor_node/chunk_report", "Reports of the executor (ChunkReport)", read_only=True),
+    Parameter("hold_service", "executor_node/hold", "Service that breaks off a motion (Trigger)", read_only=True),
+)
+
+
+class PolicyNode(lifecycle.ManagedNode):
+    """Lifecycle node with the action server ~/execute_instruction; one goal at a time."""
+
+    def __init__(self) -> None:
+        """Create the node unconfigured."""
+        super().__init__("policy_node", PARAMETERS)
+        self._changed = threading.Condition()  # guards the streams and the current goal
+        self._run: InstructionRun | None = None
+        self._reserved = False
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        # Requests and answers must come through while a goal runs and while a transition waits for its end.
+        self._group = ReentrantCallbackGroup()
+
+    # Lifecycle ------------------------------------------------------------------------------------------------------
+
+    def set_up(self) -> None:
+        """Learn the robot, load the model for it, open the eyes."""
+        p = self.parameters
+        self._embodiment = read_embodiment(self.wait_for_robot_description(), p.embodiment_config)
+        began = time.perf_counter()
+        self._policy = load_policy(p.policy, self._embodiment, p.device, p.euler_steps, p.torch_threads)
+        self.resources.callback(self._forget_policy)
+        loaded = time.perf_counter() - began
+        cold = warm_up(self._policy)
+        self._chunk_id = 0
+        self._latest_latency_ms = float("nan")
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self.resources.callback(self._worker.shutdown)
+        self._connect()
+        self.get_logger().info(
+            f"ready for '{self._embodiment.name}': policy loaded in {loaded:.1f} s, first inference {cold:.2f} s"
+        )
+
+    def _forget_policy(self) -> None:
+        del self._policy
+
+    def _connect(self) -> None:
+        p = self.parameters
+
+        def publisher(kind, topic, qos=RELIABLE):
+            return self.keep(self.create_publisher(kind, topic, qos), self.destroy_publisher)
+
+        self._chunk_publisher = publisher(ActionChunk, "~/action_chunk")
+        self._heartbeat_publisher = publisher(Header, "~/heartbeat")
+        self._prompt_publisher = publisher(String, "~/prompt", lifecycle.LATCHED)
+        # Absolute by the convention of diagnostic_updater: one topic for all robots, which the aggregator reads.
+        self._diagnostics_publisher = publisher(DiagnosticArray, "/diagnostics")
+        self._embodiment_publisher = publisher(EmbodimentMessage, "~/embodiment", lifecycle.LATCHED)
+        prompt, now = self._embodiment.prompt(PLACEHOLDER), self.get_clock().now().to_msg()
+        self._embodiment_publisher.publish(embodiment_message(self._embodiment, prompt, now))
+        self._cameras = {c.tag: self._open(c) for c in self._embodiment.cameras if c.tag in self._policy.camera_tags}
+        reports = self.create_subscription(
+            ChunkReport, p.report_topic, self._on_report, RELIABLE, callback_group=self._group
+        )
+        self.keep(reports, self.destroy_subscription)
+        client = self.create_client(Trigger, p.hold_service, callback_group=self._group)
+        self._hold_client = self.keep(client, self.destroy_client)
+        server = ActionServer(
+            self,
+            ExecuteInstruction,
+            "~/execute_instruction",
+            self._execute,
+            goal_callback=self._on_goal,
+            cancel_callback=lambda _goal: CancelResponse.ACCEPT,
+            callback_group=self._group,
+        )
+        self.keep(server, ActionServer.destroy)
+
+    def _open(self, camera) -> Stream:
+        """Subscribe to a camera; its images are stored as they come."""
+        topic = self.resolve_topic_name(camera.topic)
+        stream = Stream(f"camera '{camera.tag}'", topic, camera.max_age_s, FRAMES_KEPT, noun="image")
+
+        def store(message: Image) -> None:
+            with self._changed:
+                stream.push(nanoseconds(message.header.stamp), message, time.monotonic_ns())
+                self._changed.notify_all()
+
+        subscription = self.create_subscription(Image, camera.topic, store, qos_profile_sensor_data)
+        self.keep(subscription, self.destroy_subscription)
+        return stream
+
+    def start(self) -> None:
+        """Show signs of life."""
+        self._timers_of_activation = [
+            self.create_timer(HEARTBEAT_PERIOD, self._publish_heartbeat, clock=self._steady),
+            self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=self._steady),
+        ]
+
+    def stop(self, reason: lifecycle.StopReason) -> None:
+        """End the goal, then the signs of life: until it has ended, the executor must not think that we are gone."""
+        limit = time.monotonic() + STOP_PATIENCE
+        with self._changed:
+            self._changed.notify_all()
+            while self._reserved and time.monotonic() < limit:
+                self._changed.wait(0.05)
+        if self._reserved:
+            self.get_logger().error(f"the goal has not ended within {STOP_PATIENCE:.0f} s")
+        for timer in self._timers_of_activation:
+            self.destroy_timer(timer)
+
+    # Goals ----------------------------------------------------------------------------------------------------------
+
+    def _on_goal(self, goal: ExecuteInstruction.Goal) -> GoalResponse:
+        with self._changed:
+            if not self.active or self._reserved:
+                why = "another goal is being executed" if self.active else "policy_node is not active"
+                self.get_logger().warning(f"goal '{goal.instruction}' rejected: {why}")
+                return GoalResponse.REJECT
+            self._reserved = True
+        return GoalResponse.ACCEPT
+
+    def _execute(self, handle: ServerGoalHandle) -> ExecuteInstruction.Result:
+        """Wait for the inference thread to have done the work; a thread of the executor is set aside for this."""
+        self.get_logger().info(f"goal: '{handle.request.instruction}'")
+        try:
+            outcome = self._worker.submit(self._obey, handle).result()
+        finally:
+            with self._changed:
+                self._run, self._reserved = None, False
+                self._changed.notify_all()
+        if outcome.ending == Ending.SUCCESS:
+            handle.succeed()
+        elif outcome.ending == Ending.CANCELED:
+            handle.canceled()
+        else:
+            handle.abort()
+        self.get_logger().info(
+            f"goal ended: {outcome.ending.name} {outcome.message} ({outcome.executed} chunks executed, "
+            f"{outcome.refused} refused)"
+        )
+        return ExecuteInstruction.Result(
+            error_code=int(outcome.ending),
+            error_msg=outcome.message,
+            chunks_executed=outcome.executed,
+            chunks_refused=outcome.refused,
+            latency_ms_p50=outcome.latency_ms_p50,
+            latency_ms_p99=outcome.latency_ms_p99,
+            duration=outcome.duration,
+        )
+
+    def _obey(self, handle: ServerGoalHandle) -> Outcome:
+        """Run one goal, in the inference thread."""
+        try:
+            ports = GoalPorts(self, handle)
+        except ValueError as error:
+            nan = float("nan")
+            return Outcome(Ending.INVALID_GOAL, str(error), 0, 0, nan, nan, 0.0)
+        run = InstructionRun(ports, self._limits(handle.request), self._changed)
+        with self._changed:
+            self._run = run
+        return run.run()
+
+    def _limits(self, goal: ExecuteInstruction.Goal) -> Limits:
+        p = self.parameters
+        return Limits(
+            timeout=goal.timeout or p.default_timeout,
+            max_chunks=p.max_chunks,
+            observation_timeout=p.observation_timeout,
+            report_timeout=p.report_timeout,
+            max_refusals=p.max_refusals,
+            max_standstill=p.max_silence,
+        )
+
+    def _on_report(self, message: ChunkReport) -> None:
+        with self._changed:
+            run = self._run
+        if run is None or message.verdict not in VERDICTS:
+            return
+        reasons = frozenset(Reason(code) for code in message.reason_codes if code in REASONS)
+        stamp = nanoseconds(message.header.stamp)
+        run.take_report(Report(message.chunk_id, Verdict(message.verdict), reasons, message.message, stamp))
+
+    # Signs of life --------------------------------------------------------------------------------------------------
+
+    def _publish_heartbeat(self) -> None:
+        message = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._embodiment.arms[0].base_link)
+        self._heartbeat_publisher.publish(message)
+
+    def _publish_diagnostics(self) -> None:
+        now, steady = self.get_clock().now(), time.monotonic_ns()
+        with self._changed:
+            faults = [
+                stream.fault(now.nanoseconds, steady, stream.max_age, self.parameters.max_silence)
+                for stream in self._cameras.values()
+            ]
+            ages = {f"{stream.name} age [s]": stream.age(now.nanoseconds) for stream in self._cameras.values()}
+        problems = {fault: DiagnosticStatus.ERROR for fault in faults if fault}
+        values = {"goal": "running" if self._reserved else "none", "latency [ms]": self._latest_latency_ms, **ages}
+        name = f"{self.get_name()}: inference"
+        self._diagnostics_publisher.publish(
+            diagnostic_array(now.to_msg(), name, self._embodiment.name, problems, values)
+        )
+
+
+class GoalPorts:
+    """What one goal needs of the node (instruction_run.Ports); lives in the inference thread."""
+
+    def __init__(self, node: PolicyNode, handle: ServerGoalHandle) -> None:
+        """Check the goal and publish its prompt; ValueError when it makes no sense."""
+        self._node, self._handle = node, handle
+        goal = handle.request
+        self._instruction = goal.instruction.strip()
+        if not self._instruction:
+            raise ValueError("the instruction is empty; say what the robot is to do")
+        if len(self._instruction) > LONGEST_INSTRUCTION:
+            raise ValueError(f"the instruction has {len(self._instruction)} characters (limit {LONGEST_INSTRUCTION})")
+        if not 0.0 <= goal.timeout < float("inf"):
+            raise ValueError(f"timeout {goal.timeout} s must be a number, 0 for the node's default or more")
+        prompt = node._embodiment.prompt(self._instruction)  # ValueError where it could pass for a special token
+        node._prompt_publisher.publish(String(data=prompt))
+        self._drawn = 0
+
+    def now(self) -> int:
+        """ROS time [ns]."""
+        return self._node.get_clock().now().nanoseconds
+
+    def interruption(self) -> Ended | None:
+        """Why the goal must end at once."""
+        if self._handle.is_cancel_requested:
+            return Ended(Ending.CANCELED, "cancelled by the client")
+        if not self._node.active:
+            return Ended(Ending.NOT_ACTIVE, self._node.stop_reason.value)
+        return None
+
+    def observe(self, not_before_ns: int) -> Observation | Waiting:
+        """Choose one image per camera."""
+        p = self._node.parameters
+        streams, steady_ns = list(self._node._cameras.values()), time.monotonic_ns()
+        return select(streams, self.now(), steady_ns, not_before_ns, p.max_camera_skew, p.max_silence)
+
+    def infer(self, observation: Observation):
+        """Decode the images that were chosen and predict a chunk."""
+        from qwen_vla import Observation as PolicyObservation
+
+        images = {tag: to_rgb(message) for tag, message in zip(self._node._cameras, observation.messages, strict=True)}
+        first = self._node.parameters.seed
+        seed = None if first < 0 else first + self._drawn
+        self._drawn += 1
+        return self._node._policy.infer(PolicyObservation(images, self._instruction, observation.stamp_ns), seed=seed)
+
+    def publish(self, chunk) -> Sent:
+        """Number a chunk and publish it."""
+        node = self._node
+        node._chunk_id += 1
+        base, steps = node._embodiment.arms[0].base_link, node.parameters.execution_horizon
+        message = message_from_prediction(chunk, node._chunk_id, base, steps)
+        node._chunk_publisher.publish(message)
+        node._latest_latency_ms = (self.now() - chunk.stamp_ns) / 1e6
+        return Sent(node._chunk_id, message.execution_horizon * message.period, node._latest_latency_ms)
+
+    def hold(self) -> None:
+        """Have the executor break off what it is doing."""
+        answered = threading.Event()
+        future = self._node._hold_client.call_async(Trigger.Request())
+        future.add_done_callback(lambda _: answered.set())
+        if not answered.wait(HOLD_PATIENCE):
+            self._node._hold_client.remove_pending_request(future)
+            self._node.get_logger().error(
+                f"{self._node._hold_client.srv_name} has not answered; the arm stops at the end of the chunk"
+            )
+
+    def tell(self, state: str, executed: int, refused: int, latency_ms: float) -> None:
+        """Give feedback to the client of the goal."""
+        self._handle.publish_feedback(
+            ExecuteInstruction.Feedback(
+                state=state, chunks_executed=executed, chunks_refused=refused, latency_ms=latency_ms
+            )
+        )
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run policy_node as a process."""
+    sys.exit(lifecycle.run(PolicyNode, threads=6, args=args))

@@ -1,0 +1,244 @@
+"""policy_node and executor_node as processes on the real middleware, with a small model that was never trained."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import numpy as np
+import pytest
+from lifecycle_msgs.msg import Transition
+from ros_peer import ABORTED, CANCELED, LATCHED, SUCCEEDED
+from std_msgs.msg import Header, String
+
+from qwen_vla_msgs.action import ExecuteInstruction
+from qwen_vla_msgs.msg import ChunkReport
+from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
+from qwen_vla_ros.gate import Reason
+
+SENTENCE = "pick up the red cube"
+RESULT = ExecuteInstruction.Result
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, widowx):
+    """A complete checkpoint of the tiny geometry whose actions are small random motions around where the arm is."""
+    import torch
+
+    from qwen_vla import EmbodimentInfo, Quantiles, QwenVLAConfig, QwenVLAModel, QwenVLAProcessor
+
+    torch.manual_seed(0)
+    config = QwenVLAConfig.preset("tiny")
+    tags = tuple(camera.tag for camera in widowx.cameras)
+    processor = QwenVLAProcessor.from_scratch([widowx.prompt(SENTENCE)], config, tags, vocab_size=320)
+    reach = np.array([*[0.01] * 3, *[0.02] * 3, 0.0])
+    middle = np.array([*[0.0] * 6, 0.5])
+    spread = reach + np.array([*[0.0] * 6, 0.3])
+    processor.normalization["widowx"] = Quantiles(middle - spread, middle + spread, widowx.channel_names)
+    processor.embodiments["widowx"] = EmbodimentInfo(
+        name="widowx",
+        channel_names=widowx.channel_names,
+        control_mode=widowx.control_mode,
+        period=widowx.period,
+        horizon=widowx.chunk_size,
+        execution_horizon=8,
+        prompt_template=widowx.prompt("{instruction}"),
+        camera_tags=tags,
+        dataset="widowx",
+    )
+    path = tmp_path_factory.mktemp("checkpoint")
+    QwenVLAModel(config).save_pretrained(path)
+    processor.save_pretrained(path)
+    return path
+
+
+class Stack:
+    """The two nodes under test."""
+
+    def __init__(self, peer, processes, checkpoint):
+        self.peer, self.processes, self.checkpoint = peer, processes, checkpoint
+        self.executor = self.policy = None
+
+    def be_ready(self) -> None:
+        """Start what is not running, activate what is not active, and clear the peer's records."""
+        if self.executor is None or self.executor.poll() is not None:
+            # On a busy machine one inference may take seconds.
+            self.executor = self.processes.start("executor_node", max_observation_age=20.0)
+        if self.policy is None or self.policy.poll() is not None:
+            self.policy = self.processes.start("policy_node", policy=str(self.checkpoint), torch_threads=1)
+        for node in ("executor_node", "policy_node"):
+            self.peer.wait_until_active(node)
+        self.peer.trigger("executor_node/resume")
+        self.peer.forget()  # the heartbeat is the real policy's
+
+    def obey(self, **kwargs):
+        """Send a goal and wait until its first chunk is being executed; returns its handle."""
+        handle = self.peer.send_goal(SENTENCE, **kwargs)
+        assert handle.accepted
+        self.peer.wait(lambda: self.peer.arm_commands, "the first command")
+        return handle
+
+
+@pytest.fixture(scope="module")
+def shared_stack(peer, processes, checkpoint):
+    return Stack(peer, processes, checkpoint)
+
+
+@pytest.fixture
+def stack(shared_stack):
+    shared_stack.be_ready()
+    return shared_stack
+
+
+def last_chunk(peer) -> int:
+    return max(message.chunk_id for _, message in peer.received["policy_node/action_chunk"])
+
+
+def assert_still(peer) -> None:
+    """The last command was a hold, or the end of a chunk: nothing is on its way."""
+    assert len(peer.arm_commands[-1][1].points) == 1 or peer.reports[-1].verdict == ChunkReport.COMPLETED
+
+
+def test_it_obeys_with_feedback_and_ends_by_its_timeout(stack, peer):
+    states = []
+    handle = stack.obey(timeout=4.0, feedback=lambda message: states.append(message.feedback))
+    status, result = peer.result_of(handle)
+    assert status == ABORTED and result.error_code == RESULT.TIMEOUT and "4.0 s" in result.error_msg
+    assert result.chunks_executed >= 1 and 4.0 <= result.duration < 6.0
+    print(f"latency p50 {result.latency_ms_p50:.0f} ms, p99 {result.latency_ms_p99:.0f} ms")
+    assert {"inferring", "executing"} <= {feedback.state for feedback in states}
+    chunks = [message for _, message in peer.received["policy_node/action_chunk"]]
+    assert all(len(c.data) == 112 and c.execution_horizon == 8 and c.instruction == SENTENCE for c in chunks)
+    # Every look at the world is younger than the end of the motion before it.
+    ends = [r.header.stamp for r in peer.reports if r.verdict == ChunkReport.COMPLETED]
+    looks = [c.header.stamp for c in chunks if any(r.chunk_id == c.chunk_id - 1 for r in peer.reports)]
+    for look, end in zip(looks, ends, strict=False):
+        assert (look.sec, look.nanosec) > (end.sec, end.nanosec)
+
+
+def test_a_number_of_chunks_ends_it_with_success(stack, peer):
+    assert peer.set_parameter("policy_node", "max_chunks", 2)
+    status, result = peer.result_of(stack.obey())
+    assert status == SUCCEEDED and result.error_code == RESULT.SUCCESS and result.chunks_executed == 2
+    assert 0 < result.latency_ms_p50 < 5000 and not result.error_msg
+    assert not peer.set_parameter("policy_node", "max_chunks", -1)  # out of its range
+    assert peer.set_parameter("policy_node", "max_chunks", 0)
+
+
+def test_late_subscribers_get_embodiment_and_prompt(stack, peer, widowx):
+    handle = stack.obey()
+    got = {}
+    for kind, topic in ((EmbodimentMessage, "policy_node/embodiment"), (String, "policy_node/prompt")):
+        peer.create_subscription(kind, topic, lambda m, t=topic: got.__setitem__(t, m), LATCHED)
+    peer.wait(lambda: len(got) == 2, "latched messages")
+    handle.cancel_goal_async()
+    embodiment = got["policy_node/embodiment"]
+    assert embodiment.name == "widowx" and list(embodiment.channel_names) == list(widowx.channel_names)
+    assert list(embodiment.joint_names) == list(widowx.joint_names) and "{instruction}" in embodiment.prompt
+    assert got["policy_node/prompt"].data == widowx.prompt(SENTENCE)
+    assert peer.result_of(handle)[0] == CANCELED
+
+
+def test_cancel_holds_the_arm(stack, peer):
+    handle = stack.obey()
+    future = handle.cancel_goal_async()
+    peer.wait(future.done, "answer to the cancellation")
+    status, result = peer.result_of(handle)
+    assert status == CANCELED and result.error_code == RESULT.CANCELED
+    assert peer.report(last_chunk(peer), ChunkReport.HELD).reason_codes.tolist() == [Reason.CANCELED]
+    assert_still(peer)
+
+
+def test_a_second_goal_is_rejected_while_one_is_executed(stack, peer):
+    handle = stack.obey()
+    assert not peer.send_goal("another one").accepted
+    handle.cancel_goal_async()
+    assert peer.result_of(handle)[0] == CANCELED
+
+
+@pytest.mark.parametrize(
+    ("instruction", "timeout", "word"),
+    [("  ", 0.0, "empty"), ("x" * 501, 0.0, "501"), ("go", -1.0, "-1.0"), ("a <|im_end|>", 0.0, "<|")],
+)
+def test_a_goal_without_sense_ends_with_an_explanation(stack, peer, instruction, timeout, word):
+    status, result = peer.result_of(peer.send_goal(instruction, timeout=timeout))
+    assert status == ABORTED and result.error_code == RESULT.INVALID_GOAL and word in result.error_msg
+    assert not peer.arm_commands
+
+
+@pytest.mark.parametrize("tag", ["ego", "cam_wrist"])
+def test_a_camera_that_stops_ends_the_goal_and_the_arm_holds(stack, peer, tag):
+    handle = stack.obey()
+    peer.silent.add(tag)
+    stopped = time.monotonic()
+    status, result = peer.result_of(handle)
+    assert status == ABORTED and result.error_code == RESULT.INFERENCE_STOPPED
+    assert result.error_msg.startswith(f"camera '{tag}': no image for ")
+    assert f"on /{tag}/image_raw (limit 0.5 s); is the driver running?" in result.error_msg
+    # The last chunk was made from an image that was not older than its max age.
+    late = [t - stopped for t, _ in peer.received["policy_node/action_chunk"]]
+    assert max(late) < 0.5 + 0.5  # and the time of one inference
+    assert_still(peer)
+
+
+def test_a_frozen_camera_is_noticed_too(stack, peer):
+    handle = stack.obey()
+    peer.frozen.add("ego")
+    status, result = peer.result_of(handle)
+    assert status == ABORTED and "camera 'ego': the same image for" in result.error_msg
+    assert "the stream is frozen" in result.error_msg
+
+
+def test_a_stop_by_service_ends_the_goal(stack, peer):
+    handle = stack.obey()
+    assert peer.trigger("executor_node/stop").success
+    status, result = peer.result_of(handle)
+    assert status == ABORTED and result.error_code == RESULT.EXECUTOR_STOPPED
+    assert "stopped by service" in result.error_msg
+    assert len(peer.arm_commands[-1][1].points) == 1
+
+
+def test_deactivation_ends_the_goal_and_the_signs_of_life(stack, peer):
+    beats = []
+    peer.create_subscription(Header, "policy_node/heartbeat", lambda _: beats.append(time.monotonic()), 10)
+    handle = stack.obey()
+    assert peer.transition("policy_node", Transition.TRANSITION_DEACTIVATE)
+    status, result = peer.result_of(handle)
+    assert status == ABORTED and result.error_code == RESULT.NOT_ACTIVE and "deactivated" in result.error_msg
+    peer.report(last_chunk(peer), ChunkReport.HELD)
+    assert beats and not peer.send_goal(SENTENCE).accepted
+    quiet_from = time.monotonic()
+    peer.wait(lambda: time.monotonic() - quiet_from > 0.5, "half a second")
+    assert beats[-1] < quiet_from
+    assert peer.transition("policy_node", Transition.TRANSITION_ACTIVATE)
+
+
+def test_a_killed_policy_is_noticed_within_half_a_second(stack, peer):
+    stack.obey()
+    beats = []
+    peer.create_subscription(Header, "policy_node/heartbeat", lambda _: beats.append(time.monotonic()), 10)
+    peer.wait(lambda: beats, "a heartbeat")
+    commands = len(peer.arm_commands)
+    stack.policy.send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    report = peer.report(last_chunk(peer), ChunkReport.HELD)
+    held = next(t for t, m in peer.arm_commands[commands:] if len(m.points) == 1)
+    print(f"hold {held - killed:.3f} s after SIGKILL, {held - beats[-1]:.3f} s after the last heartbeat")
+    assert report.reason_codes.tolist() == [Reason.POLICY_SILENT]
+    assert held - beats[-1] < 0.5
+
+
+def test_an_interrupted_policy_ends_its_goal_and_leaves_nothing(stack, peer):
+    stack.obey()
+    assert stack.processes.end(stack.policy, signal.SIGINT) == 0, stack.processes.log_of(stack.policy)
+    report = peer.report(last_chunk(peer), ChunkReport.HELD)
+    assert report.reason_codes.tolist() in ([Reason.CANCELED], [Reason.POLICY_SILENT])
+    assert "Traceback" not in stack.processes.log_of(stack.policy)
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused_by_name(peer, shared_stack, processes, checkpoint, tmp_path):
+    if shared_stack.policy is not None and shared_stack.policy.poll() is None:
+        processes.end(shared_stack.policy, signal.SIGTERM)
+    started = processes.start("policy_node", policy=str(tmp_path))
+    peer.wait(lambda: f"{tmp_path} is no checkpoint" in processes.log_of(started), "an error that names the folder")
+    assert processes.end(started, signal.SIGTERM) == 0
