@@ -1,0 +1,127 @@
+"""Processes that end with the one that started them: in order where it can see to it, by the kernel where it is killed.
+
+Each child is a session of its own: Ctrl-C in a terminal reaches only the parent, which then decides. Free of ROS.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+LAUNCHER = Path(__file__).with_name("die_with_parent.py")
+ESCALATION = ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0))  # signal and patience [s]; SIGKILL follows
+TAIL_LINES = 15
+
+
+class ChildEnded(RuntimeError):
+    """A child ended although it should be running; the message has its name, exit code and the end of its log."""
+
+
+@dataclass(frozen=True)
+class _Child:
+    name: str
+    process: subprocess.Popen
+    log: Path
+
+
+class ChildProcesses:
+    """Starts commands and ends them all in `stop`, which must be called (or use it as a context manager).
+
+    Linux kills the children when the *thread* that started them ends: start them from one that stays.
+    """
+
+    def __init__(self, logs: Path, escalation: Sequence[tuple[signal.Signals, float]] = ESCALATION) -> None:
+        """Output of the child `name` goes to `logs`/`name`.log; an older log of that name is overwritten."""
+        self.logs = logs
+        self._escalation = escalation
+        self._children: list[_Child] = []
+
+    def __enter__(self) -> ChildProcesses:
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self.stop()
+
+    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> int:
+        """Start a command (its first word is a path) and return its process id."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        log = self.logs / f"{name}.log"
+        launcher = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid())]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*launcher, *command],
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._children.append(_Child(name, process, log))
+        return process.pid
+
+    def check(self) -> None:
+        """Raise ChildEnded when a child has ended."""
+        for child in self._children:
+            code = child.process.poll()
+            if code is not None:
+                how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+                raise ChildEnded(f"{child.name} {how}; {self.describe_log(child.name)}")
+
+    def describe_log(self, name: str) -> str:
+        """The end of a child's log, for error messages."""
+        log = next(child.log for child in self._children if child.name == name)
+        lines = log.read_text(errors="replace").splitlines()
+        tail = "\n".join(f"    {line}" for line in lines[-TAIL_LINES:]) or "    (empty)"
+        return f"the end of {log}:\n{tail}"
+
+    def peak_rss_mb(self) -> dict[str, float]:
+        """Largest resident memory of each running child so far [MB]; empty where /proc does not tell."""
+        peaks = {}
+        for child in self._children:
+            try:
+                status = Path(f"/proc/{child.process.pid}/status").read_text()
+            except OSError:
+                continue
+            kilobytes = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")]
+            if kilobytes:
+                peaks[child.name] = round(kilobytes[0] * 1024 / 1e6, 1)
+        return peaks
+
+    def stop(self) -> None:
+        """End every child: SIGINT, then SIGTERM, then SIGKILL; interrupted itself, it kills at once."""
+        try:
+            for number, patience in self._escalation:
+                running = [child for child in self._children if child.process.poll() is None]
+                if not running:
+                    break
+                for child in running:
+                    _signal_session(child, number)
+                _wait(running, patience)
+        finally:
+            for child in self._children:  # the ended ones, too: they may have left something in their session
+                _signal_session(child, signal.SIGKILL)
+            for child in self._children:
+                child.process.wait()
+            self._children.clear()
+
+
+def _signal_session(child: _Child, number: signal.Signals) -> None:
+    try:
+        os.killpg(child.process.pid, number)
+    except (ProcessLookupError, PermissionError):  # gone; macOS says the latter of processes that are not reaped
+        pass
+
+
+def _wait(children: Sequence[_Child], patience: float) -> None:
+    limit = time.monotonic() + patience
+    for child in children:
+        try:
+            child.process.wait(max(0.0, limit - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return

@@ -1,0 +1,261 @@
+"""The simulated stack comes up, obeys, tells what is wrong, and leaves nothing behind, whatever ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from embodiment_descriptions import resource_path
+from qwen_vla.evaluation.in_process import EvaluateOptions
+from qwen_vla.evaluation.report import EpisodeRow, summarize
+from qwen_vla_ros import ros_domain as ros_domain_module
+from qwen_vla_ros.child_processes import ChildEnded
+from qwen_vla_ros.over_ros import as_episode_row, evaluate
+from qwen_vla_ros.ros_domain import ros_domain
+from qwen_vla_ros.stack import StackError, node_command, node_parameters, simulated_stack, stack_environment
+from qwen_vla_ros.task_client import Limits, TaskClient, TaskRow
+
+DEADLINE = 120.0  # [s] generous: the machine may be busy
+CHECKPOINT = resource_path("checkpoints/tiny")
+NODES = {"widowx_sim", "policy_node", "executor_node", "trajectory_visualizer"}
+PARENT = """
+import sys
+from pathlib import Path
+from qwen_vla_ros.stack import simulated_stack
+with simulated_stack(Path(sys.argv[1]), Path(sys.argv[2])):
+    print("ready", flush=True)
+    sys.stdin.read()  # forever
+"""
+
+
+def wait_until(condition, what: str) -> None:
+    limit = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < limit, f"not within {DEADLINE} s: {what}"
+        threading.Event().wait(0.02)
+
+
+@pytest.fixture(scope="class")
+def running(tmp_path_factory):
+    """A stack that several tests share, and its processes, which must be gone afterwards."""
+    with simulated_stack(CHECKPOINT, tmp_path_factory.mktemp("logs")) as stack:
+        print(f"ready after {stack.start_seconds:.1f} s; peak RSS [MB]: {stack.processes.peak_rss_mb()}")
+        children = psutil.Process().children(recursive=True)
+        yield stack
+    psutil.wait_procs(children, DEADLINE)
+    assert not [child for child in children if child.is_running()]
+
+
+@pytest.fixture(scope="class")
+def tasks(running):
+    return TaskClient(running)
+
+
+class TestWhileItRuns:
+    def test_every_node_runs_in_a_process_of_its_own(self, running):
+        assert NODES <= set(running.client.node.get_node_names())
+        assert set(running.processes.peak_rss_mb()) == NODES
+        running.processes.check()
+        assert running.domain == int(os.environ["ROS_DOMAIN_ID"])
+        assert running.processes.peak_rss_mb()["executor_node"] < 200
+
+    def test_a_task_ends_at_its_step_limit(self, tasks):
+        instruction = tasks.reset(7000)
+        row = tasks.execute(Limits(timeout=60.0, steps=8))
+        assert (row.seed, row.instruction, row.success, row.ended) == (7000, instruction, False, "step limit")
+        assert row.target.split()[0] in instruction
+        assert row.steps >= 8 and row.chunks + row.refused >= 1
+        assert 0.3 < row.seconds < 30 and 0 < row.distance < 0.6
+        assert 0 < row.latency_ms_p50 <= row.latency_ms_p99
+        assert {report.chunk_id for report in row.reports} and all(report.verdict for report in row.reports)
+
+    def test_a_task_ends_at_its_timeout(self, tasks):
+        tasks.reset(7001)
+        row = tasks.execute(Limits(timeout=1.0))
+        assert (row.success, row.ended) == (False, "timeout") and row.seconds < 10
+
+    def test_the_noise_can_be_repeated(self, tasks):
+        tasks.draw_from(7_000_000)
+        tasks.draw_from(7_000_000 + 2**31)
+
+    def test_an_impossible_scene_is_refused_with_its_seed(self, tasks):
+        with pytest.raises(RuntimeError, match="seed -3"):
+            tasks.reset(-3)
+
+    def test_there_is_one_robot_in_a_domain(self, running, tmp_path):
+        with pytest.raises(StackError, match="another robot.*ROS_DOMAIN_ID"):
+            with simulated_stack(CHECKPOINT, tmp_path):
+                pass
+
+    def test_a_node_that_dies_is_named(self, running, tasks):
+        """Last of those that share the stack: afterwards it is not whole."""
+        pid = next(p.pid for p in psutil.Process().children() if "trajectory_visualizer" in " ".join(p.cmdline()))
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ChildEnded, match="trajectory_visualizer was killed by SIGKILL"):
+            tasks.wait_until(3600.0)
+
+
+# Starting -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_simulator_that_cannot_draw_is_reported_with_its_log(tmp_path, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    monkeypatch.setenv("DISPLAY", "")
+    with pytest.raises(ChildEnded, match="(?s)widowx_sim ended with exit code 1; .*widowx_sim.log.*libegl1"):
+        with simulated_stack(CHECKPOINT, tmp_path):
+            pass
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_a_policy_that_cannot_be_loaded_is_reported_with_its_log(tmp_path):
+    with pytest.raises(StackError, match="(?s)policy_node cannot be configured.*policy_node.log.*config.json"):
+        with simulated_stack(tmp_path, tmp_path / "logs"):
+            pass
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_a_program_that_is_not_installed_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(StackError, match=f"executor_node is not installed, looked at {tmp_path}.*make setup"):
+        node_command("executor_node", {}, {"AMENT_PREFIX_PATH": str(tmp_path)})
+
+
+def test_nodes_get_what_the_launch_file_gives_them(tmp_path):
+    parameters = node_parameters(tmp_path / "1e3", {"euler_steps": 10})
+    assert set(parameters) == NODES
+    assert all(values["use_sim_time"] is True for values in parameters.values())
+    command = node_command("policy_node", parameters["policy_node"], os.environ)
+    assert command[1:] == [
+        *("--ros-args", "-p", "use_sim_time:=true", "-p", "autostart:=true"),
+        *("-p", f'policy:="{tmp_path}/1e3"', "-p", "euler_steps:=10"),
+    ]
+    environment = stack_environment(57, tmp_path)
+    assert environment["ROS_DOMAIN_ID"] == "57" and environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+
+
+# Ending ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parent(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(CHECKPOINT), str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def end(parent: subprocess.Popen, number: signal.Signals) -> None:
+    """Send a signal; all of the parent's children must be gone with it."""
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert len(children) == len(NODES)
+    parent.send_signal(number)
+    parent.wait(DEADLINE)
+    psutil.wait_procs(children, DEADLINE)
+    assert not [child for child in children if child.is_running()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
+def test_ended_while_it_starts_it_leaves_nothing(parent, number):
+    def started():
+        return len(psutil.Process(parent.pid).children(recursive=True)) == len(NODES)
+
+    wait_until(started, "four children")
+    end(parent, number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_ended_while_it_runs_it_leaves_nothing(parent, number):
+    assert parent.stdout.readline() == "ready\n"
+    end(parent, number)
+
+
+# Domains --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_users_domain_is_used_and_checked(monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", "42")
+    with ros_domain() as domain:
+        assert domain == 42
+    for wrong in ("-1", "red", "233"):
+        monkeypatch.setenv("ROS_DOMAIN_ID", wrong)
+        with pytest.raises(ValueError, match=f"'{wrong}'"):
+            with ros_domain():
+                pass
+
+
+def test_a_free_domain_is_found_and_kept(monkeypatch):
+    monkeypatch.delenv("ROS_DOMAIN_ID")
+    with ros_domain() as first:
+        assert 1 <= first <= 101
+        monkeypatch.setattr(ros_domain_module, "DOMAINS", [first])
+        with pytest.raises(RuntimeError, match="in use"):
+            with ros_domain():
+                pass
+    with ros_domain() as again:
+        assert again == first
+
+
+def test_a_domain_in_which_somebody_listens_is_not_free(monkeypatch):
+    monkeypatch.delenv("ROS_DOMAIN_ID")
+    with ros_domain() as domain:
+        pass
+    monkeypatch.setattr(ros_domain_module, "DOMAINS", [domain])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("", 7400 + 250 * domain))
+        with pytest.raises(RuntimeError, match="in use"):
+            with ros_domain():
+                pass
+
+
+# Evaluation -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, why",
+    [
+        ({"suite": "mars"}, "'mars'.*widowx_pick"),
+        ({"blind": True}, "--blind"),
+        ({"shuffle_instructions": True}, "--shuffle-instructions"),
+    ],
+)
+def test_what_ros_cannot_do_is_refused(changes, why):
+    options = {"suite": "widowx_pick", "checkpoint": CHECKPOINT, "episodes": 1, "seed": 7000, **changes}
+    with pytest.raises(ValueError, match=why):
+        evaluate(EvaluateOptions(**options))
+
+
+def test_trained_scenes_are_refused(tmp_path: Path):
+    (tmp_path / "training.json").write_text('{"data": [{"seeds": [7000, 7100]}]}')
+    with pytest.raises(ValueError, match="7000"):
+        evaluate(EvaluateOptions("widowx_pick", tmp_path, 1, 7050))
+
+
+def test_a_row_says_the_same_as_in_process():
+    row = TaskRow(7, "lift the red cube", "red cube", True, "success", 4, 1, 40, 8.2, 0.01, 61.0, 75.0, ())
+    assert as_episode_row(row) == EpisodeRow(7, "lift the red cube", "red", True, 5, 1, 8.2, 0.01, "success", 61.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_evaluation_over_ros_has_the_summary_of_one_in_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    summary = evaluate(EvaluateOptions("widowx_pick", CHECKPOINT, 2, 7000))
+    conditions = ("checkpoint", "shuffle_instructions", "blind", "euler_steps", "over_ros")
+    assert summary.keys() == summarize("widowx_pick", 7000, [], **dict.fromkeys(conditions)).keys()
+    assert [row["seed"] for row in summary["rows"]] == [7000, 7001] and summary["over_ros"] is True
+    assert all(0 < row["chunks"] <= 11 or row["refused"] for row in summary["rows"])
