@@ -1,7 +1,7 @@
 """The `qwen-vla` command: one sub-command per job, typed options, JSON where something is measured.
 
-Packages add commands through the entry point group `qwen_vla.commands` (name → class with `run() -> int`); commands that
-need ROS come that way, so that this library never imports it.
+Packages add commands through the entry point group `qwen_vla.commands` (name → class with `run() -> int`). Commands
+that need ROS come that way, so that this library never imports it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ import tyro
 COMMANDS = "qwen_vla.commands"
 EVALUATORS = "qwen_vla.evaluators"
 CORES = os.cpu_count() or 1
+DESCRIPTION = (
+    "Qwen-VLA: describe a robot, record data, train and evaluate a policy. Every command has examples: "
+    "qwen-vla train --help. QWEN_VLA_TRACEBACK=1 shows where an error comes from."
+)
 
 
 @dataclass
 class Describe:
     """Print what is derived from a robot's URDF: joints, limits, cameras, channels, and the exact prompt.
 
-    Examples:
-      qwen-vla describe widowx
-      qwen-vla describe my_robot.urdf --config my_robot.yaml --instruction "open the drawer"
+    $ qwen-vla describe widowx
+    $ qwen-vla describe my_robot.urdf --config my_robot.yaml --instruction "open the drawer"
     """
 
     robot: tyro.conf.Positional[str]
@@ -43,10 +46,12 @@ class Describe:
         from embodiment_descriptions import Embodiment, describe, load_robot
 
         path = Path(self.robot)
-        if path.suffix in (".urdf", ".xml") or path.exists():
-            if not path.exists():
-                raise FileNotFoundError(f"{path}: no such URDF")
+        if path.is_file():
             embodiment = Embodiment.from_urdf(path.read_text(), self.config)
+        elif path.suffix in (".urdf", ".xml") or len(path.parts) > 1:
+            raise FileNotFoundError(f"{path}: no such URDF")
+        elif self.config:
+            raise ValueError(f"--config goes with the path of a URDF; {self.robot!r} brings its own configuration")
         else:
             embodiment = load_robot(self.robot)
         print(describe(embodiment, self.instruction))
@@ -57,7 +62,7 @@ class Describe:
 class Collect:
     """Record a suite's scripted expert as a LeRobotDataset v3.0; resumes when interrupted.
 
-    Example: qwen-vla collect widowx_pick --episodes 100 --out out/data/my_picks
+    $ qwen-vla collect widowx_pick --episodes 100 --out out/data/my_picks
     """
 
     suite: tyro.conf.Positional[str]
@@ -83,13 +88,17 @@ class Collect:
 
 @dataclass
 class Train:
-    """Train a recipe; resumes from its output folder.
+    """Train a recipe, or go on where it was interrupted: Ctrl-C saves the state, the same command resumes.
 
-    Example: qwen-vla train config/training/widowx_actions.yaml
+    The folder named as `output` in the recipe gets state.pt (to resume), log.jsonl, loss.png, and model/ for
+    `qwen-vla evaluate --checkpoint`.
+
+    $ qwen-vla train config/training/widowx_actions.yaml
+    $ qwen-vla train config/training/widowx_actions.yaml --max-steps 100
     """
 
     recipe: tyro.conf.Positional[Path]
-    """Recipe file, see config/training/."""
+    """Recipe file, see config/training/; the comment at its top says how to make its data."""
     max_steps: int | None = None
     """Stop at this step with a saved state; the schedule stays that of the whole recipe."""
 
@@ -105,11 +114,10 @@ class Train:
 class Evaluate:
     """Success rate of a checkpoint on a suite, with its 95 % interval.
 
-    Examples:
-      qwen-vla evaluate widowx_pick --episodes 50 --seed 7000 --json out/evaluation.json
-      qwen-vla evaluate widowx_pick --shuffle-instructions     # does it listen? (should fail)
-      qwen-vla evaluate widowx_pick --blind                    # does it look? (should fail)
-      qwen-vla evaluate widowx_pick --over-ros --episodes 10   # the same through the running ROS graph
+    $ qwen-vla evaluate widowx_pick --episodes 50 --seed 7000 --json out/evaluation.json
+    $ qwen-vla evaluate widowx_pick --shuffle-instructions     # does it listen? (should fail)
+    $ qwen-vla evaluate widowx_pick --blind                    # does it look? (should fail)
+    $ qwen-vla evaluate widowx_pick --over-ros --episodes 10   # the same through the running ROS graph
     """
 
     suite: tyro.conf.Positional[str]
@@ -117,6 +125,7 @@ class Evaluate:
     checkpoint: Path | None = None
     """Folder of the model; default: the checkpoint that comes with the suite."""
     episodes: int = 50
+    """How many scenes to try."""
     seed: int = 7000
     """Scene of the first episode; scenes that the checkpoint was trained on are refused."""
     shuffle_instructions: bool = False
@@ -161,13 +170,17 @@ class Evaluate:
 class Benchmark:
     """Time a chunk, stage by stage, beside the floor measured in the same run.
 
-    Example: qwen-vla benchmark --preset tiny --json out/benchmark.json
+    $ qwen-vla benchmark --preset tiny --json out/benchmark.json
     """
 
     preset: Literal["tiny", "4b"] = "tiny"
+    """Size of the model, with random weights."""
     device: str = "cpu"
-    threads: int = CORES
+    """Where it runs: cpu, cuda, cuda:1 …"""
+    threads: int = 1
+    """CPU threads. On a machine that does other work, too, more threads wait for each other: 2 s a chunk were seen."""
     repeats: int = 50
+    """Chunks per measurement."""
     json: Path | None = None
     """Where to write the figures."""
 
@@ -198,18 +211,39 @@ def _plugin(group: str, name: str):
 
 def _commands() -> dict[str, type]:
     own = {"describe": Describe, "collect": Collect, "train": Train, "evaluate": Evaluate, "benchmark": Benchmark}
-    return own | {entry.name: entry.load() for entry in entry_points(group=COMMANDS)}
+    return own | _added_commands()
+
+
+def _added_commands() -> dict[str, type]:
+    """Commands of other packages; one that cannot be imported (no ROS here) hinders only itself."""
+    found = {}
+    for entry in entry_points(group=COMMANDS):
+        try:
+            found[entry.name] = entry.load()
+        except ImportError as error:
+            if entry.name in sys.argv[1:2]:
+                raise RuntimeError(f"{entry.name} cannot run here: {error}") from error
+    return found
+
+
+def _choice(name: str, command: type) -> type:
+    """The command for tyro's list of sub-commands, where one paragraph each is enough; its own help has it all."""
+    chosen = name in sys.argv[1:2]
+    description = None if chosen else (command.__doc__ or "").split("\n\n")[0]
+    return Annotated[command, tyro.conf.subcommand(name, description=description)]
 
 
 def main() -> None:
-    """Entry point of `qwen-vla`: expected errors end in one line and exit code 1, not in a traceback."""
-    choices = [Annotated[command, tyro.conf.subcommand(name)] for name, command in _commands().items()]
-    command = tyro.cli(functools.reduce(operator.or_, choices), prog="qwen-vla", description=__doc__)
+    """Entry point of `qwen-vla`: expected errors end in one message and exit code 1, not in a traceback."""
     try:
+        choices = [_choice(name, command) for name, command in _commands().items()]
+        command = tyro.cli(functools.reduce(operator.or_, choices), prog="qwen-vla", description=DESCRIPTION)
         sys.exit(command.run())
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if str(stop):
+            print(f"qwen-vla: {stop}", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError, KeyError, RuntimeError) as error:
+    except (ValueError, OSError, KeyError, RuntimeError, ArithmeticError) as error:
         if os.environ.get("QWEN_VLA_TRACEBACK"):
             raise
         message = error.args[0] if isinstance(error, KeyError) and error.args else error

@@ -12,6 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import repeat
 from typing import Any, TypeVar
 
+from tqdm import tqdm
+
 State, Item, Result = TypeVar("State"), TypeVar("Item"), TypeVar("Result")
 
 
@@ -48,6 +50,7 @@ _state: dict[str, Any] = {}
 
 def _start() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the caller ends its workers
+    tqdm.set_lock(threading.RLock())  # its default lock is a system-wide semaphore that an ended worker leaves behind
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,10 +26,15 @@ class Suite(Protocol):
     def other_instruction(self, env: Any, seed: int) -> str: ...
 
 
-def load_suite(name: str) -> Suite:
-    """The suite registered under `name`; KeyError lists the known ones."""
+def find_suite(name: str) -> EntryPoint:
+    """Where the suite registered under `name` is; KeyError lists the known ones."""
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
         installed = ", ".join(sorted(found)) or "none (is qwen_vla_sim installed?)"
         raise KeyError(f"unknown suite {name!r}; installed: {installed}")
-    return found[name].load()()
+    return found[name]
+
+
+def load_suite(name: str) -> Suite:
+    """The suite registered under `name`; imports its simulator."""
+    return find_suite(name).load()()

@@ -1,26 +1,31 @@
-"""Closed-loop evaluation in process: the simulator waits while the policy thinks. Episodes run in parallel processes."""
+"""Closed-loop evaluation in process: the simulator waits while the policy thinks. Episodes run in parallel."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from embodiment_descriptions import KinematicsError
 from tqdm import tqdm
 
+from embodiment_descriptions import KinematicsError
 from qwen_vla.evaluation.report import EpisodeRow, summarize
-from qwen_vla.suites import Suite, load_suite
+from qwen_vla.parallel import parallel_map
+from qwen_vla.suites import Suite, find_suite, load_suite
 
 MAX_REFUSALS = 5  # in a row, then the episode ends
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Episode i has seed `seed + i`. shuffle: name another cube of the scene, judge the original one; blind: black images."""
+    """Episode i has seed `seed + i`.
+
+    shuffle_instructions: name another cube of the scene, but judge the original one. blind: show black images.
+    """
 
     suite: str
     checkpoint: Path
@@ -31,16 +36,26 @@ class EvaluateOptions:
     euler_steps: int = 4
     workers: int = os.cpu_count() or 1
 
+    def __post_init__(self) -> None:
+        for name, least in (("episodes", 1), ("seed", 0), ("euler_steps", 1), ("workers", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
 
 def evaluate(options: EvaluateOptions) -> dict:
     """Run all episodes; the summary's rows are in the order of the seeds."""
+    from qwen_vla.policy import check_checkpoint
+
+    find_suite(options.suite)
+    check_checkpoint(options.checkpoint)
     refuse_trained_seeds(options.checkpoint, options.seed, options.episodes)
-    workers = max(1, min(options.workers, options.episodes))
     seeds = range(options.seed, options.seed + options.episodes)
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _start_worker, (options,)) as pool:
-        bar = tqdm(pool.imap(_episode, seeds), total=options.episodes, desc=f"evaluate {options.suite}", unit="episode")
-        rows = list(bar)
+    rows: list[EpisodeRow] = []
+    with tqdm(total=options.episodes, desc=f"evaluate {options.suite}", unit="episode") as bar:
+        for row in parallel_map(partial(_Player, options), _Player.play, seeds, options.workers):
+            rows.append(row)
+            bar.set_postfix(successes=sum(row.success for row in rows), refresh=False)
+            bar.update()
     conditions = {
         "checkpoint": str(options.checkpoint),
         "shuffle_instructions": options.shuffle_instructions,
@@ -60,61 +75,52 @@ def refuse_trained_seeds(checkpoint: Path, seed: int, episodes: int) -> None:
         first, end = source.get("seeds") or (0, 0)
         if seed < end and first < seed + episodes:
             raise ValueError(
-                f"seeds {seed}…{seed + episodes - 1} overlap with the training data of {checkpoint} ({first}…{end - 1}); "
-                "choose other seeds, e.g. --seed 7000"
+                f"seeds {seed}…{seed + episodes - 1} overlap with the training data of {checkpoint} "
+                f"({first}…{end - 1}); choose other seeds, e.g. --seed 7000"
             )
 
 
-_worker: dict = {}
+class _Player:
+    """Simulator and policy of one process."""
+
+    def __init__(self, options: EvaluateOptions) -> None:
+        os.environ["LP_NUM_THREADS"] = "1"  # the software rasteriser would start a thread per core in every process
+        import torch
+
+        from qwen_vla.policy import Policy
+
+        torch.set_num_threads(1)  # threads of parallel episodes would wait for each other
+        self.options = options
+        self.policy = Policy.from_pretrained(options.checkpoint, euler_steps=options.euler_steps)
+        self.suite = load_suite(options.suite)
+        self.env = self.suite.make_env()
+
+    def play(self, seed: int) -> EpisodeRow:
+        """One episode."""
+        return run_episode(self.suite, self.env, self.policy, seed, self.options)
 
 
-def _start_worker(options: EvaluateOptions) -> None:
-    os.environ["LP_NUM_THREADS"] = "1"
-    import torch
-
-    from qwen_vla.policy import Policy
-
-    torch.set_num_threads(1)  # episodes run in parallel; on a busy machine two threads wait for each other
-    suite = load_suite(options.suite)
-    policy = Policy.from_pretrained(options.checkpoint, euler_steps=options.euler_steps)
-    _worker.update(options=options, suite=suite, env=suite.make_env(), policy=policy)
-
-
-def _episode(seed: int) -> EpisodeRow:
-    return run_episode(_worker["suite"], _worker["env"], _worker["policy"], seed, _worker["options"])
-
-
-def run_episode(suite: Suite, env, policy, seed: int, options: EvaluateOptions, on_step=None) -> EpisodeRow:
+def run_episode(suite: Suite, env: Any, policy: Any, seed: int, options: EvaluateOptions) -> EpisodeRow:
     """One episode: observe, infer, execute the chunk's execution horizon, until success or the suite's step limit."""
     from qwen_vla.policy import Observation
 
     observation, info = env.reset(seed=seed)
     instruction = suite.other_instruction(env, seed) if options.shuffle_instructions else info["instruction"]
-    latencies, refused, in_a_row, ended = [], 0, 0, "step limit"
-    truncated = False
+    latencies, refused, in_a_row, truncated = [], 0, 0, False
     while not (info["success"] or truncated):
-        images = observation["images"]
-        if options.blind:
-            images = {tag: np.zeros_like(image) for tag, image in images.items()}
+        images = _black(observation["images"]) if options.blind else observation["images"]
         chunk = policy.infer(Observation(images, instruction), seed=seed * 1000 + len(latencies))
         latencies.append(chunk.inference_ms["total"])
+        joints = observation["joints"].astype(float)
         try:
-            path = suite.joint_path(chunk.data, observation["joints"].astype(float))
-            in_a_row = 0
+            path, in_a_row = suite.joint_path(chunk.data, joints), 0
         except KinematicsError:
             refused, in_a_row = refused + 1, in_a_row + 1
-            path = np.repeat(observation["joints"][None].astype(float), chunk.execution_horizon, axis=0)
-            if in_a_row >= MAX_REFUSALS:
-                ended = "refused too often"
+            path = np.repeat(joints[None], chunk.execution_horizon, axis=0)
+            if in_a_row == MAX_REFUSALS:
                 break
-        for joints in path[: chunk.execution_horizon]:
-            observation, _, success, truncated, info = env.step(joints)
-            if on_step is not None:
-                on_step(env, chunk, info)
-            if success or truncated:
-                break
-    if info["success"]:
-        ended = "success"
+        observation, info, truncated = _execute(env, path[: chunk.execution_horizon])
+    unfinished = "refused too often" if in_a_row == MAX_REFUSALS else "step limit"
     return EpisodeRow(
         seed=seed,
         instruction=instruction,
@@ -124,6 +130,19 @@ def run_episode(suite: Suite, env, policy, seed: int, options: EvaluateOptions, 
         refused=refused,
         seconds=round(env.steps * env.period, 3),
         distance=float(info["distance"]),
-        ended=ended,
+        ended="success" if info["success"] else unfinished,
         latency_ms_p50=float(np.median(latencies)) if latencies else 0.0,
     )
+
+
+def _execute(env: Any, path: np.ndarray) -> tuple[dict, dict, bool]:
+    """Follow joint targets (N, 7) until their end, success or the step limit; last observation, info, truncated."""
+    for joints in path:
+        observation, _, success, truncated, info = env.step(joints)
+        if success or truncated:
+            break
+    return observation, info, truncated
+
+
+def _black(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {tag: np.zeros_like(image) for tag, image in images.items()}
