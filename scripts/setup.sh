@@ -3,9 +3,9 @@
 # make target; does nothing when nothing changed. Interrupted at any point, the next call goes on from there:
 # each phase writes its stamp (the hash of what it was made from) last.
 #
-#   PYTHON=/path/to/python3.12   interpreter for a new environment (default: the first of python3, python3.12,
-#                                python3.11 that is 3.11 or 3.12)
-#   TORCH=cpu|cuda               build of PyTorch (default: cuda where an NVIDIA device is, else cpu)
+#   PYTHON=/path/to/python3.12   interpreter (default: that of the present environment, else the first of python3,
+#                                python3.12, python3.11 that is 3.11 or 3.12)
+#   TORCH=cpu|cuda               build of PyTorch (default: the present one, else cuda where an NVIDIA device is)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -34,8 +34,20 @@ hash_of() { # hash of the texts on stdin and of the files named as arguments
   { cat; [ $# -eq 0 ] || sha256sum "$@"; } | sha256sum | cut -d' ' -f1
 }
 
+torch_build() { # cpu or cuda
+  if [ -n "${TORCH:-}" ]; then
+    echo "$TORCH"
+  elif [ -f "$venv/.torch_build" ]; then
+    cat "$venv/.torch_build"
+  elif [ -e /dev/nvidiactl ]; then
+    echo cuda
+  else
+    echo cpu
+  fi
+}
+
 key_packages() {
-  echo "$root ${PYTHON:-} ${TORCH:-}" | hash_of requirements.lock scripts/repair_ros_wheels.py
+  echo "$root $(torch_build)" | hash_of requirements.lock scripts/repair_ros_wheels.py
 }
 
 key_messages() {
@@ -59,7 +71,12 @@ stamp() {
   mv "$venv/.stamp_$1.tmp" "$venv/.stamp_$1"
 }
 
-packages_ready() { [ -x "$venv/bin/python" ] && current packages "$(key_packages)"; }
+same_python() { # has the environment the version of PYTHON, if that is given?
+  local version='import sys; print(sys.version_info[:2])'
+  [ -z "${PYTHON:-}" ] || [ "$("$PYTHON" -c "$version" 2>/dev/null)" = "$("$venv/bin/python" -c "$version")" ]
+}
+
+packages_ready() { [ -x "$venv/bin/python" ] && same_python && current packages "$(key_packages)"; }
 messages_ready() { [ -d "install/$messages/lib" ] && [ -d "build/$messages" ] && current messages "$(key_messages)"; }
 workspace_ready() { [ -f install/setup.bash ] && current workspace "$(key_workspace)"; }
 
@@ -131,6 +148,8 @@ install_system_packages() { # apt-get where that is allowed without asking, else
 }
 
 check_machine() {
+  case ${TORCH:-cpu} in cpu | cuda) ;; *) die "TORCH=$TORCH is not known; use TORCH=cpu or TORCH=cuda" ;; esac
+  [ -z "${PYTHON:-}" ] || supported "$PYTHON" || die "PYTHON=$PYTHON is not Python 3.11 or 3.12"
   [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] ||
     die "there are no ROS 2 wheels for $(uname -s) on $(uname -m), only for Linux on x86_64; on a machine with a ROS 2
     installation build with: colcon build"
@@ -144,8 +163,7 @@ check_machine() {
 
 torch_index() { # pip options that choose the build of PyTorch; PyPI's own has CUDA, which is 3 GB
   local index=https://download.pytorch.org/whl/cpu
-  local build=${TORCH:-$([ -e /dev/nvidiactl ] && echo cuda || echo cpu)}
-  [ "$build" = cpu ] || return 0
+  [ "$(torch_build)" = cpu ] || return 0
   "$venv/bin/python" - "$index" <<'PY' 2>/dev/null && echo "--extra-index-url=$index"
 import sys, urllib.request
 urllib.request.urlopen(urllib.request.Request(sys.argv[1] + "/torch/", method="HEAD"), timeout=10)
@@ -154,15 +172,20 @@ PY
 }
 
 make_environment() {
-  if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1 || ! supported "$venv/bin/python" ||
-    ! head -n 1 "$venv/bin/pip" | grep -qF "$venv/bin/python"; then # absent, half made, or moved here
+  if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1 || ! supported "$venv/bin/python" || ! same_python ||
+    ! head -n 1 "$venv/bin/pip" | grep -qF "$venv/bin/python"; then # absent, half made, or moved
     rm -rf "$venv"
     "$(find_python)" -m venv "$venv"
   fi
 }
 
 install_packages() {
-  local options
+  local options build
+  build=$(torch_build)
+  if [ -f "$venv/.torch_build" ] && [ "$(<"$venv/.torch_build")" != "$build" ]; then
+    "$venv/bin/python" -m pip uninstall -y torch # to pip, both builds are the same version
+  fi
+  echo "$build" >"$venv/.torch_build"
   mapfile -t options < <(torch_index)
   "$venv/bin/python" -m pip install --progress-bar off "${options[@]}" -r requirements.lock
   "$venv/bin/python" scripts/repair_ros_wheels.py
