@@ -45,13 +45,13 @@ class TrajectoryVisualizer(Node):
     def __init__(self) -> None:
         """Listen; drawing begins when the robot's description is there."""
         super().__init__("trajectory_visualizer")
-        self._parameters = Parameters(self, PARAMETERS)
+        self.parameters = Parameters(self, PARAMETERS)
         self._decision: ChunkDecision | None = None
         self._joint_states = Stream("joint states", "joint_states", float("inf"), JOINT_STATES_KEPT)
         self._markers = self.create_publisher(MarkerArray, "~/predicted_trajectory", RELIABLE)
         self._path = self.create_publisher(Path, "~/predicted_path", RELIABLE)
         self._markers.publish(clear_all())
-        p = self._parameters
+        p = self.parameters
         self.create_subscription(String, "robot_description", self._on_description, LATCHED)
         self.create_subscription(JointState, "joint_states", self._on_joint_state, qos_profile_sensor_data)
         self.create_subscription(ActionChunk, p.chunk_topic, self._on_predicted, RELIABLE)
@@ -59,7 +59,7 @@ class TrajectoryVisualizer(Node):
 
     def _on_description(self, message: String) -> None:
         try:
-            self._embodiment = read_embodiment(message.data, self._parameters.embodiment_config)
+            self._embodiment = read_embodiment(message.data, self.parameters.embodiment_config)
             self._decision = ChunkDecision(self._embodiment)
         except (EmbodimentError, ResourceError, ValueError) as error:
             self.get_logger().error(f"nothing can be drawn for this robot: {error}")
@@ -110,7 +110,7 @@ class TrajectoryVisualizer(Node):
             return "; ".join(v.message for v in violations)
         nearest = self._joint_states.nearest(chunk.stamp_ns)
         gap = float("inf") if nearest is None else abs(nearest.stamp_ns - chunk.stamp_ns) / 1e9
-        return f"no joint state near it ({gap:.2f} s)" if gap > self._parameters.max_anchor_gap else ""
+        return f"no joint state near it ({gap:.2f} s)" if gap > self.parameters.max_anchor_gap else ""
 
     def _publish(self, message: ActionChunk, ways: np.ndarray, layer: Layer) -> None:
         text = f"{message.instruction}\n{layer.name}: chunk {message.chunk_id}, {message.inference_ms:.0f} ms"

@@ -95,8 +95,10 @@ class Peer(Node):
             camera.tag: self.create_publisher(Image, camera.topic, qos_profile_sensor_data)
             for camera in self.embodiment.cameras
         }
-        pixels = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
-        self._image = Image(height=240, width=320, encoding="rgb8", step=960, data=pixels.tobytes())
+        pixels = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8).tobytes()
+        self._images = {
+            tag: Image(height=240, width=320, encoding="rgb8", step=960, data=pixels) for tag in self._cameras
+        }
         self.create_timer(1 / JOINT_RATE, self._publish_joints, clock=steady, callback_group=self._group)
         self.create_timer(1 / HEARTBEAT_RATE, self._publish_heartbeat, clock=steady, callback_group=self._group)
         self.create_timer(1 / CAMERA_RATE, self._publish_images, clock=steady, callback_group=self._group)
@@ -120,8 +122,8 @@ class Peer(Node):
         for tag, publisher in self._cameras.items():
             if tag not in self.silent:
                 if tag not in self.frozen:
-                    self._image.header.stamp = self.stamp()
-                publisher.publish(self._image)
+                    self._images[tag].header.stamp = self.stamp()
+                publisher.publish(self._images[tag])
 
     # Records --------------------------------------------------------------------------------------------------------
 
@@ -225,14 +227,19 @@ class Peer(Node):
         request = SetParameters.Request(parameters=[parameter])
         return self.call(SetParameters, f"{node}/set_parameters", request).results[0].successful
 
-    def state_of(self, node: str) -> str:
-        return self.call(GetState, f"{node}/get_state").current_state.label
+    def state_of(self, node: str, timeout: float = PATIENCE) -> str:
+        return self.call(GetState, f"{node}/get_state", timeout=timeout).current_state.label
 
     def wait_until_active(self, node: str) -> None:
         """Wait for autostart."""
-        limit = time.monotonic() + 2 * PATIENCE
-        while self.state_of(node) != "active":
-            assert time.monotonic() < limit, f"{node} is not active"
+        limit = time.monotonic() + PATIENCE
+        state = ""
+        while state != "active":
+            assert time.monotonic() < limit, f"{node} is not active but {state!r}"
+            try:
+                state = self.state_of(node, timeout=2.0)
+            except AssertionError:  # it is busy configuring, or what answered was one that was killed
+                continue
 
     def wait_until_connected(self) -> None:
         """Wait until executor_node receives chunks, heartbeat and joint states, and its reports arrive.
