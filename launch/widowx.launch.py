@@ -202,6 +202,7 @@ def policy_and_executor() -> list[Node]:
             parameters=[autostart, parameters],
             ros_arguments=LOG_LEVEL,
             output="screen",
+            sigterm_timeout="15",  # they bring the arm to rest before they go; on a busy machine that takes its time
         )
 
     return [
