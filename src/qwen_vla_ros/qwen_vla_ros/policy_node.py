@@ -5,6 +5,7 @@ Callbacks store messages and nothing else; a goal runs in the inference thread (
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -335,4 +336,8 @@ class GoalPorts:
 
 def main(args: list[str] | None = None) -> None:
     """Run policy_node as a process."""
-    sys.exit(lifecycle.run(PolicyNode, threads=6, args=args))
+    code = lifecycle.run(PolicyNode, threads=6, args=args)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is stopped and released. To take torch apart would cost seconds, and launch kills after five.
+    os._exit(code)

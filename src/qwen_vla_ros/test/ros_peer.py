@@ -43,9 +43,9 @@ JOINT_RATE, HEARTBEAT_RATE, CAMERA_RATE = 50.0, 20.0, 10.0  # [Hz]
 
 
 class Peer(Node):
-    """Publishes robot description, joint states, images and a heartbeat; keeps every message it receives.
+    """A policy's heartbeat and chunks, a robot's description, joint states and images; keeps what it receives.
 
-    The arm follows its commands at once: the joint states are the last point that was commanded.
+    Without a simulator the arm follows its commands at once: the joint states are the last point that was commanded.
 
     Attributes:
         received: messages by topic, as (monotonic time, message).
@@ -53,11 +53,14 @@ class Peer(Node):
         frozen: tags of cameras that repeat their last image, stamp and all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, simulated: bool = False) -> None:
+        """Be the robot, too, unless a simulator is; then follow its time."""
         os.environ.update(ros_environment())
         self._context = rclpy.Context()
         self._context.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
-        super().__init__("peer", context=self._context)
+        time_source = [Parameter("use_sim_time", value=simulated)]
+        super().__init__("peer", context=self._context, parameter_overrides=time_source)
+        self._simulated = simulated
         self.embodiment = load_robot("widowx")
         self.joints = dict(self.embodiment.home)
         self.received: dict[str, list[tuple[float, object]]] = defaultdict(list)
@@ -66,7 +69,11 @@ class Peer(Node):
         self.last_heartbeat = 0.0
         self._chunk_id = 0
         self._group = ReentrantCallbackGroup()
-        self._publish_streams()
+        self._be_a_policy()
+        if simulated:
+            self.create_subscription(JointState, "joint_states", self._on_joints, 10, callback_group=self._group)
+        else:
+            self._be_the_robot()
         self._listen()
         self._executor_thread = MultiThreadedExecutor(num_threads=3, context=self._context)
         self._executor_thread.add_node(self)
@@ -84,13 +91,23 @@ class Peer(Node):
 
     # Streams --------------------------------------------------------------------------------------------------------
 
-    def _publish_streams(self) -> None:
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
+    def _be_a_policy(self) -> None:
+        self._heartbeat_publisher = self.create_publisher(Header, "policy_node/heartbeat", 10)
+        self.chunks = self.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
+        self._every(1 / HEARTBEAT_RATE, self._publish_heartbeat)
+
+    def _every(self, period: float, callback) -> None:
+        self.create_timer(period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME), callback_group=self._group)
+
+    def _on_joints(self, message: JointState) -> None:
+        with self.changed:
+            self.joints = dict(zip(message.name, message.position, strict=True))
+            self.changed.notify_all()
+
+    def _be_the_robot(self) -> None:
         self._description = self.create_publisher(String, "robot_description", LATCHED)
         self._description.publish(String(data=robot_description("widowx")))
         self._joint_publisher = self.create_publisher(JointState, "joint_states", 10)
-        self._heartbeat_publisher = self.create_publisher(Header, "policy_node/heartbeat", 10)
-        self.chunks = self.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
         self._cameras = {
             camera.tag: self.create_publisher(Image, camera.topic, qos_profile_sensor_data)
             for camera in self.embodiment.cameras
@@ -99,9 +116,8 @@ class Peer(Node):
         self._images = {
             tag: Image(height=240, width=320, encoding="rgb8", step=960, data=pixels) for tag in self._cameras
         }
-        self.create_timer(1 / JOINT_RATE, self._publish_joints, clock=steady, callback_group=self._group)
-        self.create_timer(1 / HEARTBEAT_RATE, self._publish_heartbeat, clock=steady, callback_group=self._group)
-        self.create_timer(1 / CAMERA_RATE, self._publish_images, clock=steady, callback_group=self._group)
+        self._every(1 / JOINT_RATE, self._publish_joints)
+        self._every(1 / CAMERA_RATE, self._publish_images)
 
     def stamp(self):
         return self.get_clock().now().to_msg()
@@ -142,7 +158,7 @@ class Peer(Node):
         def record(message) -> None:
             with self.changed:
                 self.received[topic].append((time.monotonic(), message))
-                if isinstance(message, JointTrajectory):
+                if isinstance(message, JointTrajectory) and not self._simulated:
                     self.joints.update(zip(message.joint_names, message.points[-1].positions, strict=True))
                 self.changed.notify_all()
 
@@ -328,7 +344,7 @@ class Processes:
     def start(self, name: str, **parameters) -> subprocess.Popen:
         """Start a script with autostart and the given parameters; the kernel ends it should this process be killed."""
         values = {"autostart": True, **parameters}
-        if name == "trajectory_visualizer":
+        if name not in ("policy_node", "executor_node"):
             values.pop("autostart")
         arguments = [part for key, value in values.items() for part in ("-p", f"{key}:={_yaml(value)}")]
         script = Path(sys.executable).parent / name

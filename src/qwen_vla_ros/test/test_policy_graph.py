@@ -65,7 +65,9 @@ class Stack:
             # On a busy machine one inference may take seconds.
             self.executor = self.processes.start("executor_node", max_observation_age=20.0)
         if self.policy is None or self.policy.poll() is not None:
-            self.policy = self.processes.start("policy_node", policy=str(self.checkpoint), torch_threads=1)
+            self.policy = self.processes.start(
+                "policy_node", policy=str(self.checkpoint), torch_threads=1, observation_timeout=0.5
+            )
         for node in ("executor_node", "policy_node"):
             self.peer.wait_until_active(node)
         self.peer.trigger("executor_node/resume")

@@ -1,0 +1,90 @@
+"""executor_node in front of the simulated robot: the arm really goes where it is told, and really stops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ros_peer import Peer, Processes
+
+from embodiment_descriptions import Kinematics
+from qwen_vla_msgs.msg import ChunkReport
+from qwen_vla_ros.gate import Reason
+
+REACHED = 0.02  # [rad] servo error of the simulated arm at rest
+STILL = 0.002  # [rad] that a joint may move in a third of a second and count as standing still
+
+
+@pytest.fixture(scope="module")
+def robot():
+    """The peer of a running simulator and an active executor, all in simulated time."""
+    with Processes() as processes, Peer(simulated=True) as peer:
+        processes.start("widowx_sim", use_sim_time=True, seed=0)
+        processes.start("executor_node", use_sim_time=True)
+        peer.wait_until_active("executor_node")
+        peer.silent.clear()
+        peer.wait_until_connected()
+        peer.received.clear()
+        yield peer
+
+
+def arm(peer) -> np.ndarray:
+    """Measured positions of the arm joints."""
+    return np.array([peer.joints[name] for name in peer.embodiment.arms[0].joints])
+
+
+def go_home(peer) -> None:
+    assert peer.trigger("executor_node/go_home").success
+    peer.report(0, ChunkReport.COMPLETED)
+    home = np.array([peer.embodiment.home[name] for name in peer.embodiment.arms[0].joints])
+    peer.wait(lambda: np.abs(arm(peer) - home).max() < REACHED, "the arm at home")
+    peer.received.clear()
+
+
+def wait_for_simulated(peer, seconds: float) -> None:
+    start = peer.get_clock().now().nanoseconds
+    peer.wait(lambda: peer.get_clock().now().nanoseconds - start > seconds * 1e9, f"{seconds} s of simulated time")
+
+
+def test_the_tip_goes_where_the_chunk_says(robot):
+    go_home(robot)
+    kinematics = Kinematics(robot.embodiment)
+    before = kinematics.forward(arm(robot))
+    number = robot.have_accepted()
+    robot.report(number, ChunkReport.COMPLETED)
+    target = before[:3, 3] + 0.04 * before[:3, 0]  # eight of sixteen steps of 5 mm along the tool
+
+    def error() -> float:
+        return float(np.linalg.norm(kinematics.forward(arm(robot))[:3, 3] - target))
+
+    robot.wait(lambda: error() < 0.005, "the tip at the eighth step")
+    assert len(robot.arm_commands) == len(robot.gripper_commands) == 1
+
+
+def test_stop_stops_a_motion_that_was_accepted(robot):
+    go_home(robot)
+    start = arm(robot)
+    number = robot.have_accepted()
+    end = np.array(robot.wait(lambda: robot.arm_commands, "arm command")[0][1].points[-1].positions)
+    robot.wait(lambda: np.abs(arm(robot) - start).max() > 0.02, "the arm to move")
+    assert robot.trigger("executor_node/stop").success
+    assert robot.report(number, ChunkReport.HELD).reason_codes.tolist() == [Reason.STOPPED]
+    hold = np.array(robot.wait(lambda: robot.arm_commands[1:], "hold")[0][1].points[0].positions)
+    wait_for_simulated(robot, 0.5)
+    stopped = arm(robot)
+    wait_for_simulated(robot, 0.33)
+    assert np.abs(arm(robot) - stopped).max() < STILL
+    assert np.abs(stopped - hold).max() < REACHED < np.abs(end - stopped).max()
+    assert robot.trigger("executor_node/resume").success
+
+
+def test_it_holds_when_the_policy_falls_silent(robot):
+    go_home(robot)
+    start = arm(robot)
+    number = robot.have_accepted()
+    robot.wait(lambda: np.abs(arm(robot) - start).max() > 0.02, "the arm to move")
+    robot.silent.add("heartbeat")
+    assert robot.report(number, ChunkReport.HELD).reason_codes.tolist() == [Reason.POLICY_SILENT]
+    wait_for_simulated(robot, 0.5)
+    stopped = arm(robot)
+    wait_for_simulated(robot, 0.33)
+    assert np.abs(arm(robot) - stopped).max() < STILL
