@@ -22,6 +22,7 @@ SEEDS = (
 )  # three colours, three ways to say it: take the red cube, grab the blue block, lift the green
 ENOUGH = 2 / 3  # share of the sentences that must be obeyed
 AFTERGLOW = 0.8  # [s] simulated, shown of the arm at rest after the end
+TABLE_WIDTH = 110  # [characters] in a log
 GIF_LIMIT = 2_000_000  # [bytes] a README should load quickly
 
 
@@ -128,7 +129,9 @@ class Demo:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table("sentence", "picked", title=None)
+        table = Table()
+        table.add_column("sentence", no_wrap=True)
+        table.add_column("picked")
         for heading in ("distance", "time", "chunks", "latency p50", "latency p99"):
             table.add_column(heading, justify="right")
         for row in rows:
@@ -136,7 +139,8 @@ class Demo:
             latencies = ["–" if ms is None else f"{ms:.0f} ms" for ms in (row.latency_ms_p50, row.latency_ms_p99)]
             facts = [f"{row.distance * 100:.1f} cm", f"{row.seconds:.1f} s", str(row.chunks), *latencies]
             table.add_row(row.instruction, picked, *facts)
-        Console().print(table)
+        console = Console()
+        Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)
 
     def _write_films(self, recordings: Sequence[Recording | None], rows: Sequence[TaskRow]) -> None:
         if not (self.video or self.gif):

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import TextIO
 
 DOMAINS = range(1, 102)  # above, the ports of a domain run into those that Linux gives to outgoing connections
-DISCOVERY_PORT, PORTS_PER_DOMAIN = 7400, 250  # RTPS 2.5, 9.6.2.3: every participant of a domain listens there
+# Where participants listen for each other (RTPS 2.5, 9.6.2.3): all at the first port of their domain, each at one of
+# its own. Those that keep to this machine (ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST) do without the first.
+FIRST_PORT, PORTS_PER_DOMAIN = 7400, 250
+OWN_PORTS = range(10, 74, 2)  # of the 32 participants that look for each other on one machine
 
 
 @contextmanager
@@ -60,13 +63,18 @@ def _lock(domain: int) -> TextIO | None:
 
 
 def is_silent(domain: int) -> bool:
-    """Against others who already use it: True when no process of this machine listens on its discovery port.
+    """Against others who already use it: True when no process of this machine listens there.
 
-    Middlewares other than DDS have no such port.
+    Middlewares other than DDS have no such ports.
     """
+    first = FIRST_PORT + PORTS_PER_DOMAIN * domain
+    return all(_is_free(first + offset) for offset in (0, *OWN_PORTS))
+
+
+def _is_free(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.bind(("", DISCOVERY_PORT + PORTS_PER_DOMAIN * domain))
+            probe.bind(("", port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False

@@ -13,7 +13,7 @@ from qwen_vla_ros.output_files import complete_or_absent
 
 QUALITY = {"crf": "20", "preset": "medium"}  # of x264
 # What a GIF gives up, step by step, until it is small enough: width [px], every n-th frame, colours.
-GIF_ATTEMPTS = ((640, 2, 96), (560, 2, 64), (480, 2, 64), (480, 3, 48), (400, 4, 32), (320, 5, 32))
+GIF_ATTEMPTS = ((640, 2, 192), (640, 2, 96), (560, 2, 96), (480, 2, 64), (480, 3, 64), (400, 4, 48), (320, 5, 32))
 
 
 def write_mp4(path: Path, frames: Iterable[np.ndarray], rate: int) -> int:
@@ -60,6 +60,7 @@ def _encode_gif(path: Path, frames: Sequence[np.ndarray], rate: float, width: in
     strip = Image.new("RGB", (width, height * len(sample)))
     for row, picture in enumerate(sample):
         strip.paste(picture, (0, row * height))
-    palette = strip.quantize(colours, dither=Image.Dither.NONE)
+    # The octree keeps a small red cube red; median cut would spend the palette on shades of the large table.
+    palette = strip.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     first, *rest = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     first.save(path, "GIF", save_all=True, append_images=rest, duration=round(1000 / rate), loop=0, optimize=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +19,8 @@ from qwen_vla.evaluation.report import EpisodeRow, summarize
 from qwen_vla_ros import ros_domain as ros_domain_module
 from qwen_vla_ros.child_processes import ChildEnded
 from qwen_vla_ros.over_ros import as_episode_row, evaluate
-from qwen_vla_ros.ros_domain import ros_domain
+from qwen_vla_ros.ros_domain import is_silent, ros_domain
+from qwen_vla_ros.spinning_node import SpinningNode
 from qwen_vla_ros.stack import StackError, node_command, node_parameters, simulated_stack, stack_environment
 from qwen_vla_ros.task_client import Limits, TaskClient, TaskRow
 
@@ -210,13 +210,16 @@ def test_a_free_domain_is_found_and_kept(monkeypatch):
         assert again == first
 
 
-def test_a_domain_in_which_somebody_listens_is_not_free(monkeypatch):
-    monkeypatch.delenv("ROS_DOMAIN_ID")
-    with ros_domain() as domain:
-        pass
+@pytest.mark.parametrize("discovery", ["LOCALHOST", "SUBNET"])
+def test_a_domain_in_which_somebody_listens_is_not_free(monkeypatch, discovery):
+    domain = int(os.environ["ROS_DOMAIN_ID"])
+    assert is_silent(domain)
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", discovery)
     monkeypatch.setattr(ros_domain_module, "DOMAINS", [domain])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-        other.bind(("", 7400 + 250 * domain))
+    monkeypatch.setattr(ros_domain_module, "_lock", lambda _domain: open(os.devnull))  # ours, held by conftest.py
+    with SpinningNode("somebody", domain):
+        assert not is_silent(domain)
+        monkeypatch.delenv("ROS_DOMAIN_ID")
         with pytest.raises(RuntimeError, match="in use"):
             with ros_domain():
                 pass
