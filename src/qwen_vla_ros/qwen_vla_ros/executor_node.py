@@ -34,6 +34,9 @@ from qwen_vla_ros.trajectory_backend import TrajectoryBackend
 WATCH_PERIOD = 0.02  # [s] steady; how late the watchdogs may notice
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
 DELIVERY_TIMEOUT = 0.5  # [s] to wait for the controllers to take the last hold before the process goes
+HOLD_NEAR = (
+    0.1  # [rad] more than a servo lags at rest; farther from its last command the arm was moved by somebody else
+)
 JOINT_STATES_KEPT = 1024  # several seconds at the rate of any controller manager
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -73,7 +76,7 @@ class ExecutorNode(lifecycle.ManagedNode):
             controllers[embodiment.controllers.gripper] = grippers
         self._backend = self.keep(TrajectoryBackend(self, controllers), TrajectoryBackend.destroy)
         is_gripper = np.array([name in grippers for name in joints])
-        self._commanded = Commanded(keep=is_gripper, near=self._decision.motion.start_jump)
+        self._commanded = Commanded(keep=is_gripper, near=HOLD_NEAR)
         self._ledger = Ledger(self._decision.form.base_frame)
         topic = self.resolve_topic_name("joint_states")
         self._joint_states = Stream("joint states", topic, p.joint_state_timeout, JOINT_STATES_KEPT)

@@ -136,7 +136,7 @@ class ManagedNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop; a node that fails to stop is still inactive afterwards."""
-        self._end(StopReason.DEACTIVATED)
+        self.end(StopReason.DEACTIVATED)
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -146,13 +146,13 @@ class ManagedNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and release everything."""
-        self._end(StopReason.SHUT_DOWN)
+        self.end(StopReason.SHUT_DOWN)
         self._attempt(self.resources.close)
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and release everything; the node may be configured again."""
-        self._end(StopReason.FAILED)
+        self.end(StopReason.FAILED)
         self._attempt(self.resources.close)
         return super().on_error(state)
 
@@ -170,23 +170,25 @@ class ManagedNode(LifecycleNode):
         good = TransitionCallbackReturn.SUCCESS
         return self.trigger_configure() == good and self.trigger_activate() == good
 
-    def leave(self, reason: StopReason) -> None:
-        """Stop for good, from whatever state; the reason is that of the process."""
-        self._end(reason)
+    def finish(self) -> None:
+        """Release everything, from whatever state."""
         if self._state_machine.current_state[1] in ("unconfigured", "inactive", "active"):
             self.trigger_shutdown()
 
-    def _store_description(self, message: String) -> None:
-        self._description = message.data
-        self._described.set()
-
-    def _end(self, reason: StopReason) -> None:
+    def end(self, reason: StopReason) -> None:
+        """Stop working if the node is at work; the first reason wins."""
         if not self.active:
             return
         self.stop_reason = reason
         self.active = False  # before anything else: from here on nothing new begins
         self._attempt(lambda: self.stop(reason))
         self.get_logger().info(f"stopped: {reason.value}")
+
+    def _store_description(self, message: String) -> None:
+        if self._described.is_set() and message.data != self._description:
+            self.get_logger().warning("robot_description has changed; it takes effect when the node is configured anew")
+        self._description = message.data
+        self._described.set()
 
     def _attempt(self, action: Callable[[], object]) -> bool:
         try:
@@ -228,9 +230,12 @@ def run(make_node: Callable[[], ManagedNode], threads: int, args: list[str] | No
         node.leaving.set()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         if spinner.is_alive():
-            node.in_turn(lambda: node.leave(reason)).result()
+            # Two turns: between them go out the last messages, such as the result of a goal that was ended.
+            node.in_turn(lambda: node.end(reason)).result()
+            node.in_turn(node.finish).result()
         else:
-            node.leave(StopReason.FAILED)
+            node.end(reason)
+            node.finish()
     finally:
         executor.shutdown()
         spinner.join()

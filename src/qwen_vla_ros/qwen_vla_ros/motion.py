@@ -34,13 +34,13 @@ class Commanded:
         motion: on its way now, or None.
     """
 
-    def __init__(self, keep: np.ndarray, near: np.ndarray) -> None:
+    def __init__(self, keep: np.ndarray, near: float) -> None:
         """Begin with nothing commanded.
 
         Args:
             keep: (joints,) True for joints whose last command stands wherever they are measured: a closed gripper
                 presses, and would let go if it were told to stay where the object stops it.
-            near: (joints,) how far a joint may be measured from its last command for that command to be held.
+            near: how far a joint may be measured from its last command for that command to be held [rad | m].
         """
         self._keep, self._near = keep, near
         self.motion: Motion | None = None

@@ -29,7 +29,7 @@ from qwen_vla_ros.chunk_messages import embodiment_message, message_from_predict
 from qwen_vla_ros.diagnostics import diagnostic_array
 from qwen_vla_ros.embodiment_source import read_embodiment
 from qwen_vla_ros.gate import Reason
-from qwen_vla_ros.image_decoding import to_rgb
+from qwen_vla_ros.image_decoding import DecodingError, to_rgb
 from qwen_vla_ros.instruction_run import Ended, Ending, InstructionRun, Limits, Outcome, Report, Sent, Verdict
 from qwen_vla_ros.loaded_policy import PLACEHOLDER, load_policy, warm_up
 from qwen_vla_ros.observation_buffer import Observation, Stream, Waiting, select
@@ -179,11 +179,14 @@ class PolicyNode(lifecycle.ManagedNode):
         """Wait for the inference thread to have done the work; a thread of the executor is set aside for this."""
         self.get_logger().info(f"goal: '{handle.request.instruction}'")
         try:
-            outcome = self._worker.submit(self._obey, handle).result()
+            return self._conclude(handle, self._worker.submit(self._obey, handle).result())
         finally:
             with self._changed:
                 self._run, self._reserved = None, False
                 self._changed.notify_all()
+
+    def _conclude(self, handle: ServerGoalHandle, outcome: Outcome) -> ExecuteInstruction.Result:
+        """Bring the goal into its final state and write down its result."""
         if outcome.ending == Ending.SUCCESS:
             handle.succeed()
         elif outcome.ending == Ending.CANCELED:
@@ -298,11 +301,19 @@ class GoalPorts:
         """Decode the images that were chosen and predict a chunk."""
         from qwen_vla import Observation as PolicyObservation
 
-        images = {tag: to_rgb(message) for tag, message in zip(self._node._cameras, observation.messages, strict=True)}
+        cameras = zip(self._node._cameras.items(), observation.messages, strict=True)
+        images = {tag: self._decode(stream, message) for (tag, stream), message in cameras}
         first = self._node.parameters.seed
         seed = None if first < 0 else first + self._drawn
         self._drawn += 1
         return self._node._policy.infer(PolicyObservation(images, self._instruction, observation.stamp_ns), seed=seed)
+
+    @staticmethod
+    def _decode(stream: Stream, message: Image):
+        try:
+            return to_rgb(message)
+        except DecodingError as error:
+            raise Ended(Ending.INFERENCE_STOPPED, f"{stream.name} on {stream.topic}: {error}") from error
 
     def publish(self, chunk) -> Sent:
         """Number a chunk and publish it."""

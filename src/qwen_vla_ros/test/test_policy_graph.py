@@ -231,8 +231,11 @@ def test_a_killed_policy_is_noticed_within_half_a_second(stack, peer):
 
 
 def test_an_interrupted_policy_ends_its_goal_and_leaves_nothing(stack, peer):
-    stack.obey()
+    handle = stack.obey()
+    future = handle.get_result_async()
     assert stack.processes.end(stack.policy, signal.SIGINT) == 0, stack.processes.log_of(stack.policy)
+    peer.wait(future.done, "the result, which goes out before the process does")
+    assert future.result().result.error_code == RESULT.NOT_ACTIVE and "SIGINT" in future.result().result.error_msg
     report = peer.report(last_chunk(peer), ChunkReport.HELD)
     assert report.reason_codes.tolist() in ([Reason.CANCELED], [Reason.POLICY_SILENT])
     assert "Traceback" not in stack.processes.log_of(stack.policy)

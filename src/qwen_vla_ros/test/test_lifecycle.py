@@ -1,0 +1,166 @@
+"""One discipline for all transitions: what is acquired is released, and every activation ends with one stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from std_msgs.msg import Empty
+
+from qwen_vla_ros.environment import ros_environment
+from qwen_vla_ros.lifecycle import ManagedNode, StopReason
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+# A node whose callback fails as soon as it is active.
+BROKEN = """
+import sys
+from qwen_vla_ros.lifecycle import ManagedNode, run
+
+class Broken(ManagedNode):
+    def start(self):
+        self.create_timer(0.01, self.fail)
+    def fail(self):
+        raise RuntimeError("deliberately")
+    def stop(self, reason):
+        print("stopped because", reason.value, flush=True)
+
+sys.exit(run(lambda: Broken("broken", ()), threads=2))
+"""
+
+
+class Recorder(ManagedNode):
+    """Writes down what is done to it; `faults` names the methods that fail."""
+
+    def __init__(self, faults=()):
+        super().__init__("recorder", ())
+        self.log, self.faults = [], set(faults)
+
+    def _note(self, what):
+        self.log.append(what)
+        if what in self.faults:
+            raise ValueError(f"{what} fails deliberately")
+
+    def set_up(self):
+        self.topic = self.keep(self.create_publisher(Empty, "~/kept", 1), self.destroy_publisher)
+        self.resources.callback(self.log.append, "released")
+        self._note("set_up")
+
+    def start(self):
+        self._note("start")
+
+    def stop(self, reason):
+        assert not self.active
+        self._note("stop")
+        self.log.append(reason)
+
+
+@pytest.fixture
+def recorder():
+    """Make one recorder in this process."""
+    rclpy.init()
+    nodes = []
+
+    def make(**kwargs):
+        nodes.append(Recorder(**kwargs))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    rclpy.shutdown()
+
+
+def test_a_life(recorder):
+    node = recorder()
+    assert node.bring_up() and node.active
+    assert node.count_publishers("recorder/kept") == 1
+    assert node.trigger_deactivate() == SUCCESS and not node.active
+    assert node.trigger_activate() == SUCCESS and node.active
+    assert node.trigger_deactivate() == SUCCESS
+    assert node.trigger_cleanup() == SUCCESS
+    assert node.count_publishers("recorder/kept") == 0
+    stopped = ["start", "stop", StopReason.DEACTIVATED]
+    assert node.log == ["set_up", *stopped, *stopped, "released"]
+
+
+def test_a_set_up_that_fails_half_way_leaves_nothing_and_may_be_tried_again(recorder):
+    node = recorder(faults={"set_up"})
+    assert node.trigger_configure() == FAILURE
+    assert node.log == ["set_up", "released"] and node.count_publishers("recorder/kept") == 0
+    node.faults.clear()
+    assert node.bring_up()
+
+
+def test_a_node_that_cannot_start_is_not_active(recorder):
+    node = recorder(faults={"start"})
+    assert not node.bring_up() and not node.active
+    node.finish()
+    assert "stop" not in node.log and node.log[-1] == "released"
+
+
+def test_a_stop_that_fails_still_ends_the_activity(recorder):
+    node = recorder(faults={"stop"})
+    node.bring_up()
+    assert node.trigger_deactivate() == SUCCESS and not node.active
+
+
+def test_the_first_reason_to_stop_wins_and_stop_is_called_once(recorder):
+    node = recorder()
+    node.bring_up()
+    node.end(StopReason.INTERRUPTED)
+    node.finish()
+    assert node.log.count("stop") == 1 and node.stop_reason is StopReason.INTERRUPTED
+    assert node.log[-1] == "released"
+
+
+def test_calls_from_outside_are_served_in_turn_and_bring_their_errors_back(recorder):
+    node = recorder()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin)
+    thread.start()
+    try:
+        assert node.in_turn(threading.current_thread).result(10.0) is thread
+        with pytest.raises(ZeroDivisionError):
+            node.in_turn(lambda: 1 / 0).result(10.0)
+    finally:
+        executor.shutdown()
+        thread.join()
+
+
+def test_a_missing_robot_description_is_named(recorder):
+    node = recorder()
+    node.set_parameters([rclpy.parameter.Parameter("robot_description_timeout", value=0.1)])
+    with pytest.raises(TimeoutError, match="/robot_description.*robot_state_publisher"):
+        node.wait_for_robot_description()
+    node.leaving.set()
+    with pytest.raises(InterruptedError):
+        node.wait_for_robot_description()
+
+
+def test_a_failing_callback_stops_the_node_and_the_process():
+    command = [sys.executable, "-c", BROKEN, "--ros-args", "-p", "autostart:=true"]
+    done = subprocess.run(command, env=ros_environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "RuntimeError: deliberately" in done.stderr
+    assert done.stdout == f"stopped because {StopReason.FAILED.value}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_node_is_active_ends_it_as_well(number):
+    program = BROKEN.replace("sys.exit(", "print('here', flush=True); sys.exit(")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=ros_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"here\n"
+    os.kill(process.pid, number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode in (0, -number), errors  # before run() has begun, the default action

@@ -1,0 +1,63 @@
+"""Joint paths to messages that a JointTrajectoryController accepts: the simulator's is asked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qwen_vla_ros.gate import Reason, Refused
+from qwen_vla_ros.joint_path import JointPath
+from qwen_vla_ros.trajectory_backend import trajectory_message, verify
+
+JOINTS = ("a", "b")
+
+
+@pytest.fixture
+def path():
+    return JointPath.through(JOINTS, np.array([[0.0, 1.0], [0.1, 1.0], [0.3, 0.8], [0.3, 0.7]]), 0.2)
+
+
+def test_row_i_is_due_after_i_periods_and_the_start_is_left_out(path):
+    message = trajectory_message(path)
+    times = [p.time_from_start.sec + p.time_from_start.nanosec / 1e9 for p in message.points]
+    assert np.allclose(times, [0.2, 0.4, 0.6])
+    assert np.allclose([p.positions for p in message.points], path.positions[1:])
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) == (0, 0)
+
+
+def test_the_controller_accepts_it_and_plays_the_path_that_was_checked(path):
+    controllers = pytest.importorskip("qwen_vla_sim.joint_trajectory_controller")
+    message = trajectory_message(path)
+    verify(message, JOINTS)
+    points = [
+        controllers.TrajectoryPoint(
+            p.time_from_start.sec * 10**9 + p.time_from_start.nanosec, list(p.positions), list(p.velocities)
+        )
+        for p in message.points
+    ]
+    controller = controllers.JointTrajectoryController(JOINTS, path.positions[0])
+    controller.update(0)
+    controller.accept(controllers.JointTrajectory(message.joint_names, points), 0)
+    for milliseconds in range(0, 800, 7):
+        played = controller.update(milliseconds * 10**6)
+        assert np.allclose(played, path.at(milliseconds / 1e3)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("fault", ["names", "nan", "velocity at the end", "no points", "short row", "time"])
+def test_what_a_controller_would_refuse_is_not_sent(path, fault):
+    message = trajectory_message(path)
+    if fault == "names":
+        message.joint_names = ["b", "a"]
+    elif fault == "nan":
+        message.points[1].positions[0] = float("nan")
+    elif fault == "velocity at the end":
+        message.points[-1].velocities[0] = 0.1
+    elif fault == "no points":
+        message.points = []
+    elif fault == "short row":
+        message.points[1].positions = [0.0]
+    else:
+        message.points[1].time_from_start = message.points[0].time_from_start
+    with pytest.raises(Refused) as refused:
+        verify(message, JOINTS)
+    assert refused.value.reasons == (Reason.INTERNAL,)
