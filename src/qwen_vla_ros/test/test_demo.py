@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
 import numpy as np
+import psutil
 import pytest
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path as PathMessage
@@ -205,3 +208,31 @@ def test_the_default_scenes_name_different_colours_in_different_words():
     assert len({scene.target_colour for scene in scenes}) == len(SEEDS)
     assert len({scene.instruction.replace(scene.target_colour, "") for scene in scenes}) == len(SEEDS)
     assert max(SEEDS) < 1_000_000  # the data sets begin there
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_demo_obeys_films_and_cleans_up(tmp_path):
+    """The whole of it, as a user starts it, with the checkpoint that comes with the suite."""
+    command = [Path(sys.executable).with_name("qwen-vla"), "demo", "--out", tmp_path, "--gif", tmp_path / "demo.gif"]
+    environment = {name: value for name, value in os.environ.items() if name != "ROS_DOMAIN_ID"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert len(summary["sentences"]) == 3 and summary["successes"] >= 2
+    for sentence in summary["sentences"]:
+        assert sentence["instruction"] in run.stdout
+        assert sentence["chunks"] >= 1 and 0 < sentence["latency_ms_p50"] <= sentence["latency_ms_p99"]
+    shown = len(decoded(tmp_path / "demo.mp4")) / RATE
+    assert shown > sum(sentence["seconds"] for sentence in summary["sentences"])  # plus the cards, less the first 0.3 s
+    assert (tmp_path / "demo.gif").stat().st_size < 2_000_000
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["demo.gif", "demo.mp4", "logs", "summary.json"]
+    environments = (_variables_of(process) for process in psutil.process_iter())
+    assert not [found for found in environments if str(tmp_path) in found.get("ROS_LOG_DIR", "")]
+
+
+def _variables_of(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:  # it has ended, or is none of ours
+        return {}
