@@ -103,10 +103,13 @@ class Train:
     """Stop at this step with a saved state; the schedule stays that of the whole recipe."""
 
     def run(self) -> int:
-        from qwen_vla.training.recipe import load_recipe
-        from qwen_vla.training.trainer import train
+        from qwen_vla.training.recipe import check_inputs, load_recipe
 
-        print(train(load_recipe(self.recipe), self.max_steps))
+        recipe = load_recipe(self.recipe)
+        check_inputs(recipe)
+        from qwen_vla.training.trainer import train  # PyTorch takes seconds; what is missing is said before
+
+        print(f"model of {recipe.name}: {train(recipe, self.max_steps)}")
         return 0
 
 

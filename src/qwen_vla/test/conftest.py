@@ -1,4 +1,8 @@
-"""Shared fixtures: micro configurations of the same classes, small enough to build in a fraction of a second."""
+"""Shared fixtures: micro configurations of the same classes, small enough to build in a fraction of a second, and
+small recordings of the simulated WidowX.
+"""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,3 +78,14 @@ def checkpoint(tmp_path_factory, micro):
     model.save_pretrained(path)
     processor.save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory) -> Path:
+    """Folder of two recordings of the real suite, read only: 4 demonstrations, and 6 snapshots in three shards."""
+    from qwen_vla.data.collect import CollectOptions, collect
+
+    root = tmp_path_factory.mktemp("recordings")
+    collect(CollectOptions("widowx_pick", root / "demonstrations", 4, workers=1))
+    collect(CollectOptions("widowx_pick", root / "snapshots", 6, 2_000_000, "snapshots", 1, episodes_per_shard=2))
+    return root

@@ -19,7 +19,7 @@ from qwen_vla.modeling import QwenVLAModel
 from qwen_vla.processing import EmbodimentInfo, QwenVLAProcessor
 from qwen_vla.training.batches import Batches, Source, action_statistics
 from qwen_vla.training.grounding import GroundingHead
-from qwen_vla.training.recipe import Recipe, RecipeError, check_inputs
+from qwen_vla.training.recipe import Recipe, RecipeError
 
 HEAD_FILE = "grounding_head.safetensors"
 EXECUTION_SHARE = 0.5  # share of a chunk that is executed before the next one is asked for
@@ -42,7 +42,6 @@ class Run:
 
 def prepare(recipe: Recipe) -> Run:
     """The run at step 0. Draws the initial weights from PyTorch's global generator, so seed that first."""
-    check_inputs(recipe)
     embodiment = load_robot(recipe.robot)
     accelerator = Accelerator(mixed_precision=recipe.autocast, cpu=not torch.cuda.is_available())
     config, processor = _configuration(recipe, embodiment)

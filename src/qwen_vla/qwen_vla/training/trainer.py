@@ -22,7 +22,7 @@ from qwen_vla.training.batches import Batch
 from qwen_vla.training.cpu_attention import MatmulAttention
 from qwen_vla.training.curve import LOG_FILE, plot_curve
 from qwen_vla.training.held_out import image_tokens, mean, validate
-from qwen_vla.training.recipe import Recipe
+from qwen_vla.training.recipe import Recipe, check_inputs
 from qwen_vla.training.run import Run, prepare
 from qwen_vla.training.state import claim, export, resume, save
 
@@ -39,6 +39,7 @@ def train(recipe: Recipe, max_steps: int | None = None) -> Path:
     """
     torch.set_num_threads(recipe.threads)
     set_seed(recipe.seed)
+    check_inputs(recipe)
     claim(recipe)
     run = prepare(recipe)
     resume(run)
@@ -139,7 +140,10 @@ def _anyone(run: Run, asked: bool) -> bool:
 
 
 class _StopSignal:
-    """While active, SIGINT and SIGTERM only ask to stop after the running step; a second one ends the process."""
+    """While active, SIGINT and SIGTERM only ask to stop after the running step; the same one again ends the process.
+
+    The same one, because torchrun, interrupted itself, sends its processes a SIGTERM on top of their SIGINT.
+    """
 
     def __init__(self) -> None:
         self.asked = False
@@ -152,9 +156,9 @@ class _StopSignal:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _ask(self, _number, _frame) -> None:
+    def _ask(self, number, _frame) -> None:
         self.asked = True
-        self.__exit__()
+        signal.signal(number, self._previous[number])
 
 
 def _write_row(log: TextIO, row: dict, bar: tqdm) -> None:

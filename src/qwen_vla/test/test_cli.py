@@ -1,0 +1,129 @@
+"""The `qwen-vla` command for people: every help text has an example, and what is wrong is said in one line."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import tyro
+
+from embodiment_descriptions import load_robot, resource_path, robot_description
+from qwen_vla import cli
+
+COMMANDS = ("describe", "collect", "train", "evaluate", "benchmark")
+
+
+def run(monkeypatch, *arguments):
+    """Exit code (or message) of `qwen-vla` with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["qwen-vla", *map(str, arguments)])
+    monkeypatch.delenv("QWEN_VLA_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return end.value.code
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(monkeypatch, capsys, command):
+    assert run(monkeypatch, command, "--help") == 0
+    assert f"$ qwen-vla {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_option(monkeypatch, capsys, command):
+    run(monkeypatch, command, "--help")
+    text = re.sub(r"[│╭╰╮╯─\s]+", " ", capsys.readouterr().out)
+    unexplained = re.findall(r"(--[\w-]+|[A-Z]{3,}) (?:[A-Z{},|a-z0-9]+ )?\((?:default|required)", text)
+    assert not unexplained
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_are_commands_that_can_be_typed(command):
+    """Parses every example of a help text; running them is for the other tests."""
+    own = cli._commands()[command]
+    examples = [line.partition("$ qwen-vla ")[2] for line in own.__doc__.splitlines() if "$ qwen-vla " in line]
+    assert examples
+    for example in examples:
+        words = shlex.split(example, comments=True)
+        assert words[0] == command
+        tyro.cli(own, args=words[1:])
+
+
+def test_the_list_of_commands_is_short(monkeypatch, capsys):
+    assert run(monkeypatch, "--help") == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in COMMANDS)
+    assert "$ qwen-vla" not in text and len(text.splitlines()) < 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["describe", "robbie"], "unknown robot 'robbie'; known robots: .*widowx"),
+        (["describe", "robbie.urdf"], "robbie.urdf: no such URDF"),
+        (["describe", "widowx", "--config", "mine.yaml"], "--config goes with the path of a URDF"),
+        (["collect", "chess", "--out", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
+        (["collect", "widowx_pick", "--out", "nowhere", "--episodes", "0"], "episodes must be at least 1, got 0"),
+        (["train", "mine.yaml"], "mine.yaml: no such recipe; see config/training/"),
+        (["evaluate", "chess", "--checkpoint", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
+        (["evaluate", "widowx_pick", "--checkpoint", "nowhere"], "no checkpoint directory at nowhere"),
+        (["evaluate", "widowx_pick", "--checkpoint", "nowhere", "--workers", "0"], "workers must be at least 1"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code = run(monkeypatch, *arguments)
+    assert isinstance(code, str) and "\n" not in code  # sys.exit prints it and exits with 1
+    assert re.match(f"qwen-vla: {message}", code), code
+    assert not list(tmp_path.iterdir()), "nothing was begun"
+
+
+def test_a_recipe_without_its_data_names_the_folder_and_the_way_out(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code = run(monkeypatch, "train", resource_path("config/training/widowx_grounding.yaml"))
+    assert "there is no data set in out/data/widowx_snapshots" in code and "`qwen-vla collect` command" in code
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_reach_the_shell_as_exit_code_1_without_traceback(tmp_path):
+    command = [sys.executable, "-m", "qwen_vla.cli", "train", "mine.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("qwen-vla: mine.yaml: no such recipe; ") and done.stderr.count("\n") == 1
+
+
+def test_wrong_options_exit_with_2(monkeypatch, capsys):
+    assert run(monkeypatch, "collect", "widowx_pick", "--colour", "red") == 2
+    assert "--colour" in capsys.readouterr().err
+
+
+def test_a_traceback_can_be_asked_for(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["qwen-vla", "train", "mine.yaml"])
+    monkeypatch.setenv("QWEN_VLA_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="no such recipe"):
+        cli.main()
+
+
+def test_describe_prints_the_exact_prompt(monkeypatch, capsys):
+    assert run(monkeypatch, "describe", "widowx", "--instruction", "open the drawer") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert load_robot("widowx").prompt("open the drawer") in lines
+    assert any("waist" in line and "base_link" not in line for line in lines)
+
+
+def test_describe_takes_the_path_of_a_urdf(monkeypatch, capsys, tmp_path):
+    urdf = tmp_path / "my_arm.urdf"
+    urdf.write_text(robot_description("widowx"))
+    assert run(monkeypatch, "describe", urdf) == 0
+    assert "this was guessed from the URDF" in capsys.readouterr().out
+    assert run(monkeypatch, "describe", urdf, "--config", resource_path("config/embodiments/widowx.yaml")) == 0
+    described = capsys.readouterr().out
+    assert run(monkeypatch, "describe", "widowx") == 0
+    assert capsys.readouterr().out == described
+
+
+def test_describe_names_what_is_wrong_with_a_urdf(monkeypatch, tmp_path):
+    urdf = tmp_path / "broken.urdf"
+    urdf.write_text("<robot name='half'><link name='a'>")
+    code = run(monkeypatch, "describe", urdf)
+    assert isinstance(code, str) and code.startswith("qwen-vla: ")

@@ -1,0 +1,115 @@
+"""The grounding head's loss: nothing to pay for the truth, nothing to learn from what is not visible."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from qwen_vla.training.grounding import OUTPUTS, POINTS, GroundingHead, GroundingTargets
+
+SIDE = 6
+CELLS = SIDE * SIDE
+
+
+def transparent_head():
+    """A head whose outputs are its inputs, so that a test can say what each token answers."""
+    head = GroundingHead(len(POINTS) * len(OUTPUTS))
+    head.norm, head.out = nn.Identity(), nn.Identity()
+    return head
+
+
+def scene(seed, batch=3, images=2):
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.rand(batch, images, len(POINTS), 3, generator=generator) * 0.98 + 0.01
+    visible = torch.rand(batch, images, len(POINTS), generator=generator) < 0.7
+    visible[0, 0] = True
+    return GroundingTargets(points, visible, torch.rand(batch, generator=generator))
+
+
+def cell_of(points):
+    """Number of the cell (row-major) that each point (…, 2) lies in."""
+    column, row = (points[..., :2] * SIDE).long().clamp(max=SIDE - 1).unbind(-1)
+    return row * SIDE + column
+
+
+def perfect_tokens(targets):
+    """Every token gives the true coordinates; only the token of the point's own cell claims to hold it."""
+    batch, images = targets.points.shape[:2]
+    values = torch.zeros(batch, images, CELLS, len(POINTS), len(OUTPUTS))
+    values[..., 1:4] = targets.points[:, :, None]
+    values[..., 4] = targets.opening[:, None, None, None]
+    cells = torch.nn.functional.one_hot(cell_of(targets.points), CELLS).movedim(-1, 2)
+    values[..., 0] = 30.0 * cells
+    return values.flatten(-2)
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=30, deadline=None)
+def test_the_truth_costs_nothing_and_is_found(seed):
+    head, targets = transparent_head(), scene(seed)
+    tokens = perfect_tokens(targets)
+    assert head.loss(tokens, targets).item() < 1e-4
+    found = head.locate(tokens)
+    torch.testing.assert_close(found[..., :3], targets.points)
+    torch.testing.assert_close(found[:, :, 1, 3], targets.opening[:, None].expand(-1, found.shape[1]))
+
+
+@pytest.mark.parametrize("what", range(len(OUTPUTS)))
+def test_every_wrong_output_costs(what):
+    head, targets = transparent_head(), scene(0)
+    tokens = perfect_tokens(targets).unflatten(-1, (len(POINTS), len(OUTPUTS)))
+    tokens[..., what] = tokens[..., what].roll(7, dims=2) if what == 0 else tokens[..., what] + 0.3
+    assert head.loss(tokens.flatten(-2), targets).item() > 0.05
+
+
+def test_points_that_are_not_visible_contribute_nothing():
+    head, targets = transparent_head(), scene(1)
+    tokens = torch.randn(3, 2, CELLS, len(POINTS) * len(OUTPUTS), requires_grad=True)
+    loss = head.loss(tokens, targets)
+    loss.backward()
+    gradient = tokens.grad.unflatten(-1, (len(POINTS), len(OUTPUTS))).movedim(-2, 2)
+    assert (gradient[~targets.visible] == 0).all()
+    assert all((values != 0).any() for values in gradient[targets.visible])
+    hidden = ~targets.visible[..., None].expand_as(targets.points)
+    moved = GroundingTargets(torch.where(hidden, 77.0, targets.points), targets.visible, targets.opening)
+    assert head.loss(tokens, moved).item() == loss.item()
+
+
+def test_only_tokens_near_a_point_answer_where_it_is():
+    head, targets = transparent_head(), scene(2)
+    tokens = torch.randn(3, 2, CELLS, len(POINTS) * len(OUTPUTS), requires_grad=True)
+    head.loss(tokens, targets).backward()
+    gradient = tokens.grad.unflatten(-1, (len(POINTS), len(OUTPUTS)))
+    centres = (torch.stack(torch.meshgrid(*[torch.arange(SIDE)] * 2, indexing="xy"), -1).reshape(-1, 2) + 0.5) / SIDE
+    distance = (targets.points[:, :, None, :, :2] - centres[:, None]).abs().amax(-1)
+    far = (distance > 1 / SIDE) | ~targets.visible[:, :, None]
+    assert (gradient[far][:, 1:] == 0).all()
+    assert (gradient[~far][:, 1:4] != 0).all()
+
+
+def test_nothing_visible_costs_nothing_and_leaves_no_gradient():
+    targets = scene(3)
+    targets.visible[...] = False
+    head = GroundingHead(16)
+    tokens = torch.randn(3, 2, CELLS, 16, requires_grad=True)
+    loss = head.loss(tokens, targets)
+    loss.backward()
+    assert loss.item() == 0.0 and (tokens.grad == 0).all()
+    assert all((parameter.grad == 0).all() for parameter in head.parameters()), "zero, not None: processes average it"
+
+
+def test_a_real_head_learns_one_scene():
+    torch.manual_seed(0)
+    targets, head = scene(4, batch=2, images=1), GroundingHead(64)
+    tokens = torch.randn(2, 1, CELLS, 64)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
+    first = head.loss(tokens, targets).item()
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = head.loss(tokens, targets)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05 * first
+    error = (head.locate(tokens)[..., :2] - targets.points[..., :2]).norm(dim=-1)
+    assert error[targets.visible].max() < 0.05
