@@ -99,9 +99,18 @@ class WidowXPickSuite:
 
     # ------------------------------------------------------------ evaluation
     def joint_path(self, chunk: np.ndarray, joints: np.ndarray) -> np.ndarray:
-        """(H, 7) `eef_delta` chunk, anchored at the measured `joints` (7,), as (H, 7) joint targets."""
+        """(H, 7) `eef_delta` chunk, anchored at the measured `joints` (7,), as (H, 7) joint targets.
+
+        ValueError when the chunk leads out of reach, out of the robot's workspace box or beyond its speed limits: as
+        before the real robot, a chunk is executed as a whole or not at all.
+        """
         origin = self.kinematics.forward(joints[:6])
-        arm = self.kinematics.follow([pose_from_delta(origin, delta) for delta in chunk[:, :6]], joints[:6])
+        poses = pose_from_delta(origin, np.asarray(chunk[:, :6], float))
+        self._check_workspace(poses[:, :3, 3])
+        arm = self.kinematics.follow(poses, joints[:6])
+        fastest = self.kinematics.speed_fractions(arm, joints[:6], self.embodiment.period).max()
+        if fastest > self.embodiment.safety.max_joint_speed_fraction:
+            raise ValueError(f"the chunk needs {fastest:.2f} times a joint's speed limit")
         fingers = [self.embodiment.gripper_to_joint(float(fraction)) for fraction in chunk[:, 6]]
         return np.column_stack([arm, fingers])
 
@@ -112,6 +121,15 @@ class WidowXPickSuite:
         return scene.instruction_for(others[seed % len(others)])
 
     # --------------------------------------------------------------- internal
+    def _check_workspace(self, positions: np.ndarray) -> None:
+        box = self.embodiment.safety.workspace
+        if box is None:
+            return
+        outside = ((positions < box.min) | (positions > box.max)).any(axis=1)
+        if outside.any():
+            step = int(outside.argmax())
+            raise ValueError(f"step {step}: the tip at {positions[step].round(3)} m is outside the workspace")
+
     def _home(self) -> np.ndarray:
         return np.array([self.embodiment.home[name] for name in self.embodiment.joint_names])
 
