@@ -179,6 +179,7 @@ def test_ctrl_c_saves_and_resuming_gives_bit_identical_weights(recordings, pretr
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in errors
+    assert "interrupted: 2.9 M parameters" in errors and "from step 0" in errors
     assert f"of {STEPS}, all saved; the same command goes on from there" in errors
     assert 1 <= state_of(recipe)["step"] < STEPS
     train(recipe)

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import TextIO
@@ -45,6 +46,8 @@ def train(recipe: Recipe, max_steps: int | None = None) -> Path:
     resume(run)
     last = recipe.steps if max_steps is None else min(recipe.steps, max_steps)
     main = run.accelerator.is_main_process
+    if main:
+        print(_introduction(run), file=sys.stderr)
     with _StopSignal() as stop:
         with open(recipe.output / LOG_FILE if main else os.devnull, "a", buffering=1) as log:
             _loop(run, last, stop, log)
@@ -54,8 +57,21 @@ def train(recipe: Recipe, max_steps: int | None = None) -> Path:
             export(run)
         run.accelerator.wait_for_everyone()
     if run.step < last:
-        raise TrainingStopped(f"stopped at step {run.step} of {last}, all saved; the same command goes on from there")
+        message = f"stopped at step {run.step} of {last}, all saved; the same command goes on from there"
+        raise TrainingStopped(message if main else "")
     return recipe.output / "model"
+
+
+def _introduction(run: Run) -> str:
+    """One line that says what is about to be trained, on what and where."""
+    parameters = sum(p.numel() for p in run.model.parameters()) / 1e6
+    frames = sum(len(source.training) for source in run.batches.sources)
+    held_out = sum(len(source.held_out) for source in run.batches.sources)
+    return (
+        f"{run.recipe.name}: {parameters:.1f} M parameters, {frames} frames to train on, {held_out} held out, "
+        f"{run.accelerator.num_processes} process(es) on {run.accelerator.device.type}, from step {run.step}; "
+        f"log and loss curve in {run.recipe.output}"
+    )
 
 
 def _loop(run: Run, last: int, stop: _StopSignal, log: TextIO) -> None:

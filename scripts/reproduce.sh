@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Trains the shipped checkpoint again, from nothing: records both data sets, trains both recipes, keeps what inference
+# needs, and evaluates it on scenes that were never trained on. Interrupted at any point, the next call goes on from
+# there; delete out/data and out/train to begin again.
+#
+#   scripts/reproduce.sh [FOLDER]   FOLDER of the resulting model (default: out/reproduce/tiny)
+#
+#   WORKERS=N     parallel simulators (default: one per core)
+#   PROCESSES=N   training processes, each with batches of its own, gradients averaged (default: 2; 1 on a single core
+#                 or with an NVIDIA device)
+#   EPISODES=N    scenes to evaluate on, from seed 7000 on (default: 50)
+set -euo pipefail
+[ $# -le 1 ] || { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
+result=${1:+$(realpath -m "$1")}
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+result=${result:-out/reproduce/tiny}
+recipes=(config/training/widowx_grounding.yaml config/training/widowx_actions.yaml) # in the order of their training
+head=grounding_head.safetensors                                                     # of use to training only
+WORKERS=${WORKERS:-$(nproc)}
+EPISODES=${EPISODES:-50}
+PROCESSES=${PROCESSES:-$([ -e /dev/nvidiactl ] || [ "$(nproc)" -eq 1 ] && echo 1 || echo 2)}
+stages=$((2 * ${#recipes[@]} + 2))
+stage=0
+
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # every simulator and training process has a core to itself
+unset PYTHONPATH                             # of a ROS installation that is sourced in the calling shell
+trap 'echo "reproduce: interrupted; the same command goes on from here" >&2; exit 130' INT TERM
+
+say() { # say TEXT: one line for each stage
+  stage=$((stage + 1))
+  echo "reproduce: $stage/$stages $1"
+}
+
+value_of() { # value_of KEY RECIPE
+  sed -n "s/^$1: *//p" "$2"
+}
+
+collect_for() { # record the data set that the comment of a recipe describes
+  local arguments
+  read -ra arguments < <(sed -n 's/^# Data: qwen-vla collect //p' "$1")
+  say "collect ${arguments[*]}"
+  .venv/bin/qwen-vla collect "${arguments[@]}" --workers "$WORKERS"
+}
+
+train() {
+  say "train $(value_of name "$1"): $(value_of steps "$1") steps; log and curve in $(value_of output "$1")"
+  if [ "$PROCESSES" -eq 1 ]; then
+    .venv/bin/qwen-vla train "$1"
+  else
+    .venv/bin/torchrun --standalone --nproc-per-node "$PROCESSES" .venv/bin/qwen-vla train "$1"
+  fi
+}
+
+keep() { # keep MODEL: everything but the head, first under another name, so that the folder is complete or not there
+  say "keep the model in $result"
+  rm -rf "$result.tmp"
+  mkdir -p "$result.tmp"
+  cp "$1"/* "$result.tmp"
+  rm -f "$result.tmp/$head"
+  rm -rf "$result"
+  mv "$result.tmp" "$result"
+}
+
+[ -x .venv/bin/qwen-vla ] || { echo "reproduce: the environment is missing; run: make reproduce" >&2; exit 1; }
+for recipe in "${recipes[@]}"; do collect_for "$recipe"; done
+for recipe in "${recipes[@]}"; do train "$recipe"; done
+keep "$(value_of output "${recipes[-1]}")/model"
+say "evaluate on $EPISODES scenes that were never trained on"
+.venv/bin/qwen-vla evaluate widowx_pick --checkpoint "$result" --episodes "$EPISODES" --seed 7000 \
+  --workers "$WORKERS" --json "${result}_evaluation.json"
+echo "reproduce: done; model in $result, one row per episode in ${result}_evaluation.json"

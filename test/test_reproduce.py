@@ -1,0 +1,95 @@
+"""scripts/reproduce.sh as it is, on recipes that are the suite's own but for their size: the whole way once."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALLER = {
+    r"--episodes 12000": "--episodes 6",
+    r"--episodes 2500": "--episodes 4",
+    r"\bsteps: \d+": "steps: 2",
+    r"\bwarmup_steps: \d+": "warmup_steps: 1",
+    r"\bbatch_size: \d+": "batch_size: 2",
+}
+NEEDED = {
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "normalization.json",
+    "embodiments.json",
+    "training.json",
+}
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The script and small recipes in a folder of their own, with this environment."""
+    root = tmp_path / "checkout"
+    shutil.copytree(ROOT / "config/training", root / "config/training")
+    for path in (root / "config/training").glob("*.yaml"):
+        text = path.read_text()
+        for pattern, replacement in SMALLER.items():
+            text = re.sub(pattern, replacement, text)
+        path.write_text(text)
+    (root / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts/reproduce.sh", root / "scripts")
+    (root / ".venv").symlink_to(sys.prefix)
+    return root
+
+
+def reproduce(checkout, cwd, *arguments, **environment):
+    environment = {**os.environ, "EPISODES": "1", "WORKERS": "2", **environment}
+    command = [checkout / "scripts/reproduce.sh", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_whole_way_and_again(checkout, tmp_path):
+    first = reproduce(checkout, tmp_path, PROCESSES="2")
+    assert first.returncode == 0, first.stderr
+    stages = [line for line in first.stdout.splitlines() if line.startswith("reproduce: ")]
+    assert [re.match(r"reproduce: (\d/6|done)", line)[1] for line in stages] == [
+        *(f"{i}/6" for i in range(1, 7)),
+        "done",
+    ]
+    model = checkout / "out/reproduce/tiny"
+    names = {path.name for path in model.iterdir()}
+    assert names >= NEEDED and "grounding_head.safetensors" not in names and not any("state" in name for name in names)
+    evaluation = json.loads((checkout / "out/reproduce/tiny_evaluation.json").read_text())
+    assert (evaluation["episodes"], evaluation["seed"], evaluation["checkpoint"]) == (1, 7000, "out/reproduce/tiny")
+    assert {data["kind"] for data in json.loads((model / "training.json").read_text())["data"]} == {
+        "demonstrations",
+        "snapshots",
+    }
+    recorded = {path: path.stat().st_mtime_ns for path in checkout.glob("out/data/*/data/*/*")}
+    weights = (model / "model.safetensors").read_bytes()
+    again = reproduce(checkout, tmp_path, "mine/model", PROCESSES="1")
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in checkout.glob("out/data/*/data/*/*")} == recorded
+    assert (tmp_path / "mine/model/model.safetensors").read_bytes() == weights, "nothing was left to train"
+    assert (tmp_path / "mine/model_evaluation.json").is_file()
+
+
+def test_a_failing_stage_ends_the_script(checkout, tmp_path):
+    done = reproduce(checkout, tmp_path, WORKERS="0")
+    assert done.returncode == 1 and "workers must be at least 1, got 0" in done.stderr
+    assert done.stdout.splitlines()[-1].startswith("reproduce: 1/6 collect widowx_pick --kind snapshots")
+
+
+def test_without_environment_it_says_how_to_make_one(checkout, tmp_path):
+    (checkout / ".venv").unlink()
+    done = reproduce(checkout, tmp_path)
+    assert done.returncode == 1 and "make reproduce" in done.stderr
+
+
+def test_more_than_one_folder_is_answered_with_the_usage(checkout, tmp_path):
+    done = reproduce(checkout, tmp_path, "one", "two")
+    assert done.returncode == 2 and "scripts/reproduce.sh [FOLDER]" in done.stderr
