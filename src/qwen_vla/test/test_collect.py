@@ -8,6 +8,7 @@ import pytest
 
 from qwen_vla.data.collect import CollectOptions, _claim, _Recorder, collect
 from qwen_vla.data.lerobot import DatasetError, LeRobotReader, shard_path
+from qwen_vla_sim.scene import sample_scene
 
 SNAPSHOTS = CollectOptions("widowx_pick", None, 6, 2_000_000, "snapshots", 1, episodes_per_shard=2)  # as `recordings`
 
@@ -119,6 +120,14 @@ def test_a_collection_without_any_success_says_so(recorder, monkeypatch):
 def test_another_shard_size_in_the_folder_is_refused(recorder):
     with pytest.raises(DatasetError, match="holds another collection .*episodes_per_shard 1; asked"):
         collect(replace(recorder.options, episodes_per_shard=50))
+
+
+def test_scene_number_i_has_seed_plus_i(recordings):
+    reader = LeRobotReader(recordings / "snapshots")
+    for i, colours in enumerate(reader.frames["annotation.cube_colours"]):
+        scene = sample_scene(2_000_000 + i)
+        assert [reader.info["colours"][c] for c in colours] == [cube.colour for cube in scene.cubes]
+        assert reader.tasks[i] == scene.instruction
 
 
 def test_what_is_recorded_shows_what_the_labels_say(recordings):
