@@ -78,7 +78,13 @@ same_python() { # has the environment the version of PYTHON, if that is given?
 
 packages_ready() { [ -x "$venv/bin/python" ] && same_python && current packages "$(key_packages)"; }
 messages_ready() { [ -d "install/$messages/lib" ] && [ -d "build/$messages" ] && current messages "$(key_messages)"; }
-workspace_ready() { [ -f install/setup.bash ] && current workspace "$(key_workspace)"; }
+workspace_ready() {
+  local folder
+  for folder in $(python_packages); do
+    [ -d "install/${folder##*/}" ] && [ -d "build/${folder##*/}" ] || return 1
+  done
+  current workspace "$(key_workspace)"
+}
 
 # --- phases ----------------------------------------------------------------------------------------------------
 
@@ -217,17 +223,21 @@ fi
 mkdir -p build
 exec 9>build/.setup.lock
 flock 9 # two make calls at once: the second waits, then finds everything done
+# A phase that begins is not done any more, whatever its stamp says: it may be interrupted half-way.
 if ! packages_ready; then
+  rm -f "$venv/.stamp_packages"
   check_machine
   phase "virtual environment with $(find_python)" make_environment
   phase "Python packages and ROS 2 (minutes; log: build/setup.log)" install_packages
   stamp packages "$(key_packages)"
 fi
 if ! messages_ready; then
+  rm -f "$venv/.stamp_messages"
   phase "colcon build of $messages (about a minute)" build_messages
   stamp messages "$(key_messages)"
 fi
 if ! workspace_ready; then
+  rm -f "$venv/.stamp_workspace"
   phase "Python packages of this repository" build_workspace
   stamp workspace "$(key_workspace)"
 fi
