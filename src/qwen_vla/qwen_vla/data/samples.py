@@ -1,0 +1,82 @@
+"""What training sees, whatever the data came from: a `Sample` is one row of a batch, a `SampleSource` gives samples.
+
+Robots, questions, navigation, hands and synthetic motions differ before this point and nowhere after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from qwen_vla.configuration import QwenVLAConfig
+    from qwen_vla.normalization import Quantiles
+    from qwen_vla.processing import EmbodimentInfo
+
+
+@dataclass(frozen=True)
+class PointLabels:
+    """Where things are in the images of one sample, for the dense grounding head (training only).
+
+    Rows follow the order of the sample's images. points (images, P, 3): u, v in 0…1 and depth [m] of P points of
+    interest (the named object, the gripper tip); visible (images, P); opening: of the gripper, 0 closed … 1 open.
+    """
+
+    points: np.ndarray
+    visible: np.ndarray
+    opening: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a batch: what is shown, and what is to be learned from it.
+
+    text: the whole prompt, embodiment text included, or a question. images: camera tag to uint8 RGB, H×W×3 for one
+    frame or T×H×W×3 for a history, oldest first; empty for text only. answer: text to learn. actions: float32
+    (steps, c) normalised to −1…1 with the statistics of the sample's data set. valid: (steps,) False past the end of an
+    episode; None: all valid. state: float32 (s,) proprioception normalised to −1…1. labels: for the grounding head.
+    """
+
+    text: str
+    images: Mapping[str, np.ndarray] = field(default_factory=dict)
+    answer: str | None = None
+    actions: np.ndarray | None = None
+    valid: np.ndarray | None = None
+    state: np.ndarray | None = None
+    labels: PointLabels | None = None
+
+
+@dataclass(frozen=True)
+class SourceContext:
+    """What a source needs to know about the run that opens it.
+
+    config: of the model (image size, horizon, proprioception). held_out_share: share of the episodes that are never
+    trained on. normalization: statistics by data set that a checkpoint to start from already has; they are kept.
+    """
+
+    config: QwenVLAConfig
+    held_out_share: float = 0.02
+    normalization: Mapping[str, Quantiles] = field(default_factory=dict)
+
+
+class SampleSource(Protocol):
+    """One data set of a mixture.
+
+    training, held_out: indices for `sample`, disjoint; held_out may be empty. statistics and embodiments: what the
+    checkpoint must keep so that actions learned from this source can be executed (empty for pure language data).
+    """
+
+    name: str
+    training: np.ndarray
+    held_out: np.ndarray
+    statistics: Mapping[str, Quantiles]
+    embodiments: Mapping[str, EmbodimentInfo]
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample: ...
+
+    def texts(self) -> Iterable[str]: ...  # what a tokenizer for this source should have seen
+
+    def provenance(self) -> dict: ...  # kind, path, seeds, counts: kept in the checkpoint's training.json
