@@ -1,5 +1,6 @@
 """Questions about labelled frames: every answer is right, and nothing is asked about what is not in view."""
 
+import json
 import re
 
 import numpy as np
@@ -8,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_vla.data.lerobot import LeRobotReader
-from qwen_vla.data.vision_language import MARGIN, Annotations, ask, coordinates, text_corpus
+from qwen_vla.data.vision_language import (
+    MARGIN,
+    Annotations,
+    ask,
+    coordinates,
+    grounding_answer,
+    pixel_point,
+    scaled_box,
+    text_corpus,
+)
 
 NAMES = ("red", "green", "blue", "yellow", "purple", "cyan")
 seeds = st.integers(0, 2**32 - 1)
@@ -135,3 +145,36 @@ def test_the_corpus_has_every_word_of_every_question():
     for i in range(300):
         question = ask(annotations, i % 50, i % 2, rng)
         assert set(re.findall(r"[a-zA-Z]+|\d", f"{question.text} {question.answer}")) <= words
+
+
+boxes = st.tuples(st.integers(1, 4000), st.integers(1, 4000)).flatmap(
+    lambda size: st.tuples(
+        st.just(size),
+        st.lists(st.floats(0, size[0]), min_size=2, max_size=2, unique=True),
+        st.lists(st.floats(0, size[1]), min_size=2, max_size=2, unique=True),
+    )
+)
+
+
+@given(boxes)
+def test_pixel_boxes_survive_the_scale_to_half_a_thousandth(case):
+    (width, height), xs, ys = case
+    box = (min(xs), min(ys), max(xs), max(ys))
+    scaled = scaled_box(box, width, height)
+    assert all(isinstance(n, int) and 0 <= n <= 1000 for n in scaled)
+    corners = [*pixel_point(scaled[:2], width, height), *pixel_point(scaled[2:], width, height)]
+    np.testing.assert_allclose(corners, box, atol=0.5001 * max(width, height) / 1000)
+
+
+@pytest.mark.parametrize("box", [(-1, 0, 5, 5), (0, 0, 101, 5), (5, 0, 5, 5), (0, 9, 5, 3), (0, float("nan"), 5, 5)])
+def test_impossible_boxes_are_refused(box):
+    with pytest.raises(ValueError, match="outside the image of 100×50|a box is left, top, right, bottom"):
+        scaled_box(box, 100, 50)
+
+
+def test_the_grounding_answer_is_qwens_json():
+    answer = json.loads(grounding_answer([("red cube", (10, 5, 60, 25)), ("tip", (100, 50))], 100, 50))
+    assert answer == [
+        {"bbox_2d": [100, 100, 600, 500], "label": "red cube"},
+        {"point_2d": [1000, 1000], "label": "tip"},
+    ]

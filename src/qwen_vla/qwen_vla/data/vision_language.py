@@ -6,11 +6,15 @@ colours. That gives the small backbone the visual knowledge which the paper's ba
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from qwen_vla.data.lerobot import LeRobotReader
+from qwen_vla.data.samples import PointLabels
 
 WHERE_IS = ("Where is the {} cube?", "Point to the {} cube.", "Locate the {} block.")
 WHICH_CUBES = "Which cubes are in the image?"
@@ -56,6 +60,65 @@ def coordinates(point: np.ndarray) -> str:
     """ "[u, v]" on the 0–1000 scale."""
     u, v = np.clip(np.round(np.asarray(point[:2]) * SCALE), 0, SCALE).astype(int)
     return f"[{u}, {v}]"
+
+
+def scaled_point(point: Sequence[float], width: int, height: int) -> list[int]:
+    """[x, y] in 0…1000 of a point in pixels of an image of that size.
+
+    Raises:
+        ValueError: the point is not finite or outside the image.
+    """
+    if width <= 0 or height <= 0:
+        raise ValueError(f"an image has a positive size, not {width}×{height}")
+    x, y = map(float, point)
+    if not (math.isfinite(x) and math.isfinite(y) and 0 <= x <= width and 0 <= y <= height):
+        raise ValueError(f"the point ({x:g}, {y:g}) is outside the image of {width}×{height} pixels")
+    return [round(SCALE * x / width), round(SCALE * y / height)]
+
+
+def scaled_box(box: Sequence[float], width: int, height: int) -> list[int]:
+    """[x1, y1, x2, y2] in 0…1000 of a box (left, top, right, bottom) in pixels of an image of that size.
+
+    Raises:
+        ValueError: the box is outside the image, or not left < right and top < bottom.
+    """
+    left, top, right, bottom = map(float, box)
+    corners = scaled_point((left, top), width, height) + scaled_point((right, bottom), width, height)
+    if not (left < right and top < bottom):
+        raise ValueError(f"a box is left, top, right, bottom with left < right and top < bottom, not {list(box)}")
+    return corners
+
+
+def pixel_point(point: Sequence[float], width: int, height: int) -> tuple[float, float]:
+    """Undo `scaled_point`, to half a thousandth of the image."""
+    return point[0] * width / SCALE, point[1] * height / SCALE
+
+
+def grounding_answer(boxes: Iterable[tuple[str, Sequence[float]]], width: int, height: int) -> str:
+    """Qwen's answer to "where is …": a JSON list of {"bbox_2d": [x1, y1, x2, y2], "label": …} from pixel boxes.
+
+    A label with two numbers instead of four becomes a "point_2d".
+    """
+    entries = []
+    for label, place in boxes:
+        convert, key = (scaled_point, "point_2d") if len(place) == 2 else (scaled_box, "bbox_2d")
+        entries.append({key: convert(place, width, height), "label": label})
+    return json.dumps(entries, ensure_ascii=False)
+
+
+def point_labels(
+    labels: Annotations, frame: int, cameras: Sequence[int], cube: int | None, opening: float
+) -> PointLabels:
+    """Where the named cube (if any) and the gripper tip are in the images of `cameras`."""
+    points = np.zeros((len(cameras), 2, 3), np.float32)
+    visible = np.zeros((len(cameras), 2), bool)
+    for row, camera in enumerate(cameras):
+        seen = labels.visible(frame, camera)
+        for column, point in enumerate((cube, len(seen) - 1)):
+            if point is not None:
+                points[row, column] = labels.points[frame, camera, point]
+                visible[row, column] = seen[point]
+    return PointLabels(points, visible, float(opening))
 
 
 def ask(labels: Annotations, frame: int, camera: int, rng: np.random.Generator) -> Question:
