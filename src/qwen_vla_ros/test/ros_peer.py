@@ -38,7 +38,7 @@ from qwen_vla_ros.child_processes import LAUNCHER
 from qwen_vla_ros.environment import ros_environment
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-PATIENCE = 150.0  # [s] generous: the machine may be busy
+PATIENCE = 60.0  # [s] generous: the machine may be busy
 JOINT_RATE, HEARTBEAT_RATE, CAMERA_RATE = 50.0, 20.0, 10.0  # [Hz]
 
 
@@ -181,9 +181,12 @@ class Peer(Node):
         return next((status for array in reversed(arrays) for status in array.status if status.name == name), None)
 
     def report(self, chunk_id: int, verdict: int) -> ChunkReport:
-        """Wait for a report and return it."""
+        """Wait for a report and return it; fail at once when the chunk has ended in another way."""
 
         def find():
+            verdicts = {r.verdict for r in self.reports if r.chunk_id == chunk_id} if chunk_id else set()
+            broken = verdict == ChunkReport.COMPLETED and verdicts & {ChunkReport.REFUSED, ChunkReport.HELD}
+            assert not broken, f"chunk {chunk_id} was not completed: {self.reports}"
             return next((r for r in self.reports if (r.chunk_id, r.verdict) == (chunk_id, verdict)), None)
 
         return self.wait(find, f"report {verdict} of chunk {chunk_id}")
