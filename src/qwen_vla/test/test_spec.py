@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qwen_vla.data.spec import DataError, read_rows, split
 
 
-def positive(row):
+def positive(row, line):
     if row["n"] <= 0:
         raise ValueError(f"n must be positive, got {row['n']}")
     return row["n"]

@@ -53,10 +53,10 @@ def split(count: int, held_out_share: float, what: str) -> tuple[np.ndarray, np.
     return indices[: count - held_out], indices[count - held_out :]
 
 
-def read_rows(path: Path, parse: Callable[[dict], Row], on_bad_rows: OnBadRows) -> tuple[list[Row], list[str]]:
+def read_rows(path: Path, parse: Callable[[dict, int], Row], on_bad_rows: OnBadRows) -> tuple[list[Row], list[str]]:
     """Parse every line of a JSON Lines file; blank lines are allowed.
 
-    parse: turns one object into a row, ValueError (or OSError) when it cannot be used.
+    parse: turns one object and its line number into a row; ValueError (or OSError) when it cannot be used.
 
     Returns:
         The rows, and one line of text per bad row: file, line number and what is wrong.
@@ -72,7 +72,7 @@ def read_rows(path: Path, parse: Callable[[dict], Row], on_bad_rows: OnBadRows) 
             if not line.strip():
                 continue
             try:
-                rows.append(parse(_object(line)))
+                rows.append(parse(_object(line), number))
             except (ValueError, OSError) as error:
                 bad.append(f"{path}:{number}: {in_words(error)}")
     report(bad, on_bad_rows)
