@@ -20,7 +20,11 @@ class KinematicsError(ValueError):
 
     def __init__(self, message: str, step: int, error: float, rotation_error: float) -> None:
         """Store where the path failed and by how much."""
-        super().__init__(message)
+        super().__init__(message, step, error, rotation_error)  # all of it: so it survives the way between processes
         self.step = step
         self.error = error
         self.rotation_error = rotation_error
+
+    def __str__(self) -> str:
+        """Return the message alone."""
+        return self.args[0]

@@ -1,5 +1,7 @@
 """Inverse kinematics: exact, within the limits, on one branch, and honest about what it cannot reach."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -102,6 +104,8 @@ def test_out_of_reach_names_step_and_error(kinematics: Kinematics) -> None:
     expected = next(i for i, t in enumerate(targets) if np.hypot(t[0, 3], 0.20 + 0.158575 - 0.11065) > reach)
     assert raised.value.step == expected
     assert 0.0 < raised.value.error < 0.04
+    copy = pickle.loads(pickle.dumps(raised.value))  # it comes out of worker processes
+    assert (str(copy), copy.step, copy.error) == (str(raised.value), raised.value.step, raised.value.error)
     with pytest.raises(KinematicsError, match="step 0"):
         kinematics.inverse(pose(1.0, 0.0, 0.2))
 
