@@ -1,0 +1,314 @@
+"""from_backbone: checkpoints in Qwen's own layout, written here with transformers' own class, become a Qwen-VLA."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+from transformers.models.qwen3_5 import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+
+from qwen_vla import QwenVLAConfig, QwenVLAModel, QwenVLAProcessor
+from qwen_vla.pretrained import find_checkpoint
+from qwen_vla.processing import QWEN_SPECIAL_TOKENS, camera_token_names
+
+from .conftest import pictures
+
+TAGS = ("ego", "cam_wrist")
+EXPERT = {"hidden_size": 96, "num_layers": 2, "num_heads": 2, "intermediate_size": 128}
+TOKENS = 300  # of the tokenizer that the checkpoints come with
+
+
+def write_tokenizer(folder) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=TOKENS,
+        special_tokens=list(QWEN_SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["pick up the red cube and put it into the blue bowl on the table"], trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=list(QWEN_SPECIAL_TOKENS[1:]),
+    )
+    assert len(wrapped) == TOKENS
+    wrapped.save_pretrained(folder)
+    return wrapped
+
+
+def write_checkpoint(folder, tied=True, rows=384, width=64, layers=4, shard="200KB", empty=False):
+    """A small Qwen3.5 in Qwen's layout: three gated-linear layers and one with full attention, 4 × 32-d vision."""
+    tokenizer = write_tokenizer(folder)
+    fields = QwenVLAConfig.preset("4b").vlm_config.to_dict()
+    text, vision = fields["text_config"], fields["vision_config"]
+    text.update(vocab_size=rows, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers)
+    text.update(num_attention_heads=4, num_key_value_heads=2, head_dim=64, layer_types=None, full_attention_interval=4)
+    text.update(linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=32, linear_value_head_dim=32)
+    text.update(tie_word_embeddings=tied, pad_token_id=0, eos_token_id=2, bos_token_id=None)
+    text["rope_parameters"]["mrope_section"] = [3, 3, 2]
+    vision.update(depth=2, hidden_size=64, num_heads=2, intermediate_size=96, out_hidden_size=width)
+    vision.update(num_position_embeddings=64)
+    image, video = tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"])
+    fields.update(tie_word_embeddings=tied, image_token_id=image, video_token_id=video)
+    torch.manual_seed(0)
+    backbone = (
+        empty_model(Qwen3_5Config(**fields)) if empty else Qwen3_5ForConditionalGeneration(Qwen3_5Config(**fields))
+    )
+    backbone.save_pretrained(folder, max_shard_size=shard)
+    return backbone.eval()
+
+
+def empty_model(config) -> Qwen3_5ForConditionalGeneration:
+    """bf16 and all zeros: drawing 150 million random numbers would take most of the test's time."""
+    with torch.device("meta"):
+        model = Qwen3_5ForConditionalGeneration(config).to(torch.bfloat16)
+    model.to_empty(device="cpu").tie_weights()
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    return model
+
+
+def from_backbone(folder, **options):
+    return QwenVLAModel.from_backbone(folder, camera_tags=TAGS, expert_config=EXPERT, image_size=64, **options)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def qwen(request, tmp_path_factory):
+    """Folder of a sharded checkpoint and the transformers model that wrote it."""
+    folder = tmp_path_factory.mktemp("qwen")
+    return folder, write_checkpoint(folder, tied=request.param)
+
+
+@pytest.fixture
+def copied(tmp_path):
+    write_checkpoint(tmp_path)
+    return tmp_path
+
+
+def shards(folder):
+    return sorted(folder.glob("*.safetensors"))
+
+
+def test_the_checkpoint_of_this_test_is_laid_out_as_qwens(qwen):
+    folder, backbone = qwen
+    index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    assert len(shards(folder)) > 3 and "model.language_model.layers.0.linear_attn.in_proj_qkv.weight" in index
+    assert (
+        "model.visual.blocks.0.attn.qkv.weight" in index
+        and "model.language_model.layers.3.self_attn.q_proj.weight" in index
+    )
+    assert ("lm_head.weight" in index) != backbone.config.tie_word_embeddings
+
+
+def test_hidden_states_are_the_backbones_own(qwen):
+    """With images, through both kinds of layers; the vision path differs from transformers' in rounding alone."""
+    folder, backbone = qwen
+    model, processor = from_backbone(folder)
+    batch = processor(["pick up the red cube", "stop"], pictures(2))
+    # The new tokens have new rows, which the original model gets here too.
+    with torch.no_grad():
+        ours = model.encode(**batch)
+        backbone.get_input_embeddings().weight.copy_(model.get_input_embeddings().weight)
+        theirs = backbone.model(**batch, use_cache=False).last_hidden_state
+    valid = batch["attention_mask"].bool()
+    torch.testing.assert_close(ours.hidden[valid], theirs[valid], atol=1e-5, rtol=1e-4)
+
+
+def test_text_states_are_equal_bit_for_bit(qwen):
+    folder, backbone = qwen
+    model, processor = from_backbone(folder)
+    batch = processor(["pick up the red cube and put it into the blue bowl"])
+    with torch.no_grad():
+        theirs = backbone.model(**batch, use_cache=False).last_hidden_state
+        assert torch.equal(model.encode(**batch).hidden, theirs)
+
+
+def test_embeddings_stay_tied_or_untied(qwen):
+    folder, backbone = qwen
+    model, _ = from_backbone(folder)
+    embedding, head = model.get_input_embeddings().weight, model.vlm.lm_head.weight
+    assert (embedding is head) == backbone.config.tie_word_embeddings
+    assert torch.equal(head[:TOKENS], backbone.lm_head.weight[:TOKENS])
+
+
+def test_camera_tokens_take_padding_rows_and_start_as_the_mean(qwen):
+    folder, backbone = qwen
+    model, processor = from_backbone(folder)
+    ids = processor.tokenizer.convert_tokens_to_ids(camera_token_names(TAGS))
+    assert ids == list(range(TOKENS, TOKENS + 4)) and model.config.vlm_config.text_config.vocab_size == 384
+    for ours, theirs in (
+        (model.get_input_embeddings().weight, backbone.get_input_embeddings().weight),
+        (model.vlm.lm_head.weight, backbone.lm_head.weight),
+    ):
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours[ids], theirs[:TOKENS].mean(0).expand(4, -1), atol=1e-7, rtol=1e-5)
+        assert torch.equal(ours[TOKENS + 4 :], theirs[TOKENS + 4 :])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_vocabulary_without_padding_grows(tmp_path, tied):
+    backbone = write_checkpoint(tmp_path, tied, rows=TOKENS)
+    model, processor = from_backbone(tmp_path)
+    embedding, head = model.get_input_embeddings().weight, model.vlm.lm_head.weight
+    assert len(embedding) == len(head) == model.config.vlm_config.text_config.vocab_size == 320
+    assert (embedding is head) == tied and model.vlm.lm_head.out_features == 320
+    assert torch.equal(embedding[:TOKENS], backbone.get_input_embeddings().weight)
+    mean = backbone.lm_head.weight.mean(0)
+    torch.testing.assert_close(head[TOKENS:], mean.expand(20, -1), atol=1e-7, rtol=1e-5)
+    output = model(**processor(["pick up"], answers=["red cube"]))
+    assert torch.isfinite(output.language_loss)
+
+
+def test_expert_is_new_and_fits_the_backbone(qwen):
+    model, processor = from_backbone(qwen[0], tau_direction="noise")
+    expert = model.action_expert
+    assert expert.context_projection.in_features == 64 and len(expert.blocks) == 2
+    assert (expert.blocks[0].modulation.weight == 0).all() and expert.blocks[0].qkv.weight.std() > 0.05
+    assert model.config.tau_direction == "noise" and model.config.expert_config.rotary_dim == 16
+    mask = torch.ones(1, 16, 64, dtype=torch.bool)
+    chunk = model.predict_action_chunk(mask, 2, **processor(["pick up the red cube"], pictures(1)))
+    assert chunk.shape == (1, 16, 64) and torch.isfinite(chunk).all()
+
+
+def test_geometry_of_another_preset(copied):
+    model, _ = QwenVLAModel.from_backbone(copied, expert="tiny")
+    assert model.config.expert_config.hidden_size == 128 and model.config.expert_config.context_size == 64
+    assert not any(p.is_meta for p in model.parameters()) and not any(b.is_meta for b in model.buffers())
+
+
+def test_result_saves_and_loads_as_any_other_model(qwen, tmp_path):
+    model, processor = from_backbone(qwen[0])
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again = QwenVLAModel.from_pretrained(tmp_path).eval()
+    batch = QwenVLAProcessor.from_pretrained(tmp_path)(["pick up the red cube"], pictures(1))
+    with torch.no_grad():
+        assert torch.equal(again.encode(**batch).hidden, model.encode(**batch).hidden)
+
+
+def test_prediction_heads_of_qwen_that_are_not_used_are_no_error(copied):
+    """Published checkpoints carry multi-token-prediction layers (mtp.*)."""
+    extra = copied / "model-mtp.safetensors"
+    save_file({"mtp.fc.weight": torch.zeros(2, 2)}, extra, metadata={"format": "pt"})
+    index = copied / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["mtp.fc.weight"] = extra.name
+    index.write_text(json.dumps(content))
+    assert from_backbone(copied)[0].config.vlm_config.text_config.hidden_size == 64
+
+
+def test_missing_shard_is_named(copied):
+    victim = shards(copied)[1]
+    victim.unlink()
+    with pytest.raises(FileNotFoundError, match=victim.name):
+        from_backbone(copied)
+
+
+def test_truncated_shard_is_named(copied):
+    victim = shards(copied)[2]
+    victim.write_bytes(victim.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"{victim.name}.*cut short"):
+        from_backbone(copied)
+
+
+def test_missing_key_is_named(copied):
+    index = copied / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    name = "model.language_model.layers.3.self_attn.q_proj.weight"
+    file = copied / content["weight_map"].pop(name)
+    rest = {key: value for key, value in load_file(file).items() if key != name}
+    save_file(rest, file, metadata={"format": "pt"})
+    index.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"lack .*layers\.3\.self_attn\.q_proj\.weight"):
+        from_backbone(copied)
+
+
+def test_wrong_shape_is_named(copied):
+    config = copied / "config.json"
+    fields = json.loads(config.read_text())
+    fields["text_config"]["intermediate_size"] = 100
+    config.write_text(json.dumps(fields))
+    with pytest.raises((ValueError, RuntimeError), match="mlp"):
+        from_backbone(copied)
+
+
+def test_other_models_are_refused(copied):
+    config = copied / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "llama"}))
+    with pytest.raises(ValueError, match="config.json describes a 'llama' model.*qwen3_5"):
+        from_backbone(copied)
+
+
+def test_missing_tokenizer_is_named(copied):
+    (copied / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match="tokenizer.json"):
+        from_backbone(copied)
+
+
+def test_a_hub_id_is_fetched_with_the_needed_files_alone(copied, monkeypatch):
+    asked = {}
+
+    def snapshot(name, allow_patterns):
+        asked.update(name=name, patterns=allow_patterns)
+        return str(copied)
+
+    monkeypatch.setattr("qwen_vla.pretrained.snapshot_download", snapshot)
+    assert find_checkpoint("Qwen/Qwen3.5-0.8B") == copied
+    assert asked["name"] == "Qwen/Qwen3.5-0.8B" and "*.safetensors" in asked["patterns"]
+    assert not any(pattern in ("*", "*.bin") for pattern in asked["patterns"])
+
+
+@pytest.mark.parametrize("name", ["no/such/folder/here", "qwen vla", "/no/such/folder"])
+def test_a_name_that_cannot_be_a_hub_id_needs_no_network(name):
+    with pytest.raises(OSError, match="neither a folder nor"):
+        find_checkpoint(name)
+
+
+MEASURE = """
+import json, sys
+import torch
+from qwen_vla import QwenVLAModel
+import qwen_vla.pretrained, transformers.models.qwen3_5.modeling_qwen3_5
+torch.set_num_threads(1)
+def figures():
+    lines = open("/proc/self/smaps_rollup").read().splitlines()[1:]
+    rollup = {l.split(":")[0]: int(l.split()[1]) / 1024 for l in lines}
+    status = dict(l.split(":", 1) for l in open("/proc/self/status").read().splitlines())
+    peak = int(status["VmHWM"].split()[0]) / 1024  # ru_maxrss would start at the size of the parent process
+    return {"peak": peak, "rss": rollup["Rss"], "anonymous": rollup["Anonymous"]}
+before = figures()
+expert = {"hidden_size": 128, "num_layers": 1, "num_heads": 2, "intermediate_size": 128}
+model, _ = QwenVLAModel.from_backbone(sys.argv[1], expert_config=expert)
+loaded = figures()
+with torch.no_grad():
+    for parameter in model.parameters():
+        parameter.view(-1)[:: 512].clone()  # one read per page: the mapping becomes resident
+touched = figures()
+weights = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
+print(json.dumps({"weights": weights, "before": before, "loaded": loaded, "touched": touched}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_holds_the_weights_once(tmp_path):
+    """300 MB of bf16: the peak, resident file pages included, stays under 1.15 times the weights.
+
+    Before anything is read, next to nothing is allocated: the parameters are views of the mapped files.
+    """
+    write_checkpoint(tmp_path, rows=40_960, width=1280, layers=8, shard="100MB", empty=True)
+    output = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path)], check=True, capture_output=True, text=True, timeout=120
+    ).stdout
+    m = json.loads(output.splitlines()[-1])
+    assert m["weights"] > 250 and len(shards(tmp_path)) > 2
+    assert m["loaded"]["anonymous"] - m["before"]["anonymous"] < 0.15 * m["weights"]
+    assert m["touched"]["rss"] - m["before"]["rss"] > 0.9 * m["weights"], "the measurement must see file pages"
+    assert m["touched"]["peak"] - m["before"]["rss"] < 1.15 * m["weights"]
