@@ -37,7 +37,8 @@ class Sample:
     text: the whole prompt, embodiment text included, or a question. images: camera tag to uint8 RGB, H×W×3 for one
     frame or T×H×W×3 for a history, oldest first; empty for text only. answer: text to learn. actions: float32
     (steps, c) normalised to −1…1 with the statistics of the sample's data set. valid: (steps,) False past the end of an
-    episode; None: all valid. state: float32 (s,) proprioception normalised to −1…1. labels: for the grounding head.
+    episode, or (steps, c) where single channels are missing; None: all valid. state: float32 (s,) proprioception
+    normalised to −1…1. labels: for the grounding head.
     """
 
     text: str
@@ -55,11 +56,15 @@ class SourceContext:
 
     config: of the model (image size, horizon, proprioception). held_out_share: share of the episodes that are never
     trained on. normalization: statistics by data set that a checkpoint to start from already has; they are kept.
+    images: False in a stage without vision, where no sample has images. trajectory_steps: give whole trajectories of up
+    to this many steps instead of chunks of the robot's own horizon.
     """
 
     config: QwenVLAConfig
     held_out_share: float = 0.02
     normalization: Mapping[str, Quantiles] = field(default_factory=dict)
+    images: bool = True
+    trajectory_steps: int | None = None
 
 
 class SampleSource(Protocol):
@@ -67,9 +72,12 @@ class SampleSource(Protocol):
 
     training, held_out: indices for `sample`, disjoint; held_out may be empty. statistics and embodiments: what the
     checkpoint must keep so that actions learned from this source can be executed (empty for pure language data).
+    camera_tags: of all images that its samples can have. A source whose actions can be balanced over tasks also has
+    `tasks`, the task of every training index.
     """
 
     name: str
+    camera_tags: tuple[str, ...]
     training: np.ndarray
     held_out: np.ndarray
     statistics: Mapping[str, Quantiles]
