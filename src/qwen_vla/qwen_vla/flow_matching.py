@@ -7,8 +7,21 @@ Y_τ = (1−τ)·Y₀ + τ·Y₁ and the velocity is v = Y₁ − Y₀. Inferenc
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+
+
+class LossTerms(NamedTuple):
+    """A mean in two parts, so that processes can share one mean: Σ total / Σ count is that of the global batch."""
+
+    total: torch.Tensor
+    count: torch.Tensor
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """total / count; 0 when nothing was counted."""
+        return self.total / self.count.clamp(min=1)
 
 
 def sample_tau(
@@ -52,12 +65,12 @@ def interpolate(clean: torch.Tensor, noise: torch.Tensor, tau: torch.Tensor) -> 
     return (1.0 - tau) * clean + tau * noise
 
 
-def flow_matching_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def flow_matching_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> LossTerms:
     """Two-level mean of the squared velocity error, eq. 2.
 
     First over the valid steps of each active channel, then over the active channels, then over the batch, so that a
     task with few channels or few steps weighs as much as one with many. All arguments [N, H, K]; the mask is 0 or 1.
-    Samples without any active channel do not count. Returns a scalar (0 when nothing is active).
+    Samples without any active channel do not count: ``count`` is the number of those that have one.
     """
     mask = mask.to(predicted.dtype)
     # where() rather than a product: a non-finite value under the mask must not leak as NaN.
@@ -68,7 +81,7 @@ def flow_matching_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torc
     channels = active.sum(dim=1)
     per_sample = (per_channel * active).sum(dim=1) / channels.clamp(min=1.0)
     counted = (channels > 0).to(predicted.dtype)
-    return (per_sample * counted).sum() / counted.sum().clamp(min=1.0)
+    return LossTerms((per_sample * counted).sum(), counted.sum())
 
 
 def tau_grid(steps: int, device: torch.device | str | None = None) -> torch.Tensor:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,10 @@ from transformers.vision_utils import get_vision_interpolation_indices_and_weigh
 
 from .action_expert import ActionExpert
 from .configuration import QwenVLAConfig
-from .flow_matching import euler_integrate, flow_matching_loss, interpolate, sample_tau, tau_grid
+from .flow_matching import LossTerms, euler_integrate, flow_matching_loss, interpolate, sample_tau, tau_grid
+
+if TYPE_CHECKING:
+    from .processing import QwenVLAProcessor
 
 IGNORED_LABEL = -100
 _BATCHED_SDPA = "qwen_vla_batched_sdpa"
@@ -62,14 +67,25 @@ class Encoding:
     position_ids: torch.Tensor
     image_token_mask: torch.Tensor
 
+    def rows(self, index: torch.Tensor) -> Encoding:
+        """The samples that ``index`` (row numbers or a mask [B]) selects."""
+        return Encoding(
+            self.hidden[index], self.attention_mask[index], self.position_ids[:, index], self.image_token_mask[index]
+        )
+
 
 @dataclass
 class QwenVLAOutput(ModelOutput):
-    """loss = λ_act·action_loss + λ_vl·language_loss over the parts that were asked for."""
+    """loss = λ_act·action_loss + λ_vl·language_loss over the parts that were asked for.
+
+    action_terms, language_terms: the same losses as sum and count, for a mean over several processes.
+    """
 
     loss: torch.Tensor | None = None
     action_loss: torch.Tensor | None = None
     language_loss: torch.Tensor | None = None
+    action_terms: LossTerms | None = None
+    language_terms: LossTerms | None = None
 
 
 def multimodal_positions(
@@ -100,6 +116,16 @@ def multimodal_positions(
         advance[image] = torch.where(is_last, torch.maximum(rows, columns)[owner], 0)
     base = advance.cumsum(1) - advance
     return torch.where(valid, base + offsets, 0)
+
+
+def _rows_with_actions(action_mask: torch.Tensor, draws: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers of the rows that have actions, and of their ``draws`` draws each.
+
+    Without any, the first row, whose loss is then masked: processes that share a sharded expert must all run it.
+    """
+    rows = action_mask.flatten(1).any(dim=1).nonzero()[:, 0]
+    rows = rows if len(rows) else rows.new_zeros(1)
+    return rows, (rows[:, None] * draws + torch.arange(draws, device=rows.device)).flatten()
 
 
 class QwenVLAModel(PreTrainedModel):
@@ -143,6 +169,13 @@ class QwenVLAModel(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.vlm.get_input_embeddings()
 
+    @classmethod
+    def from_backbone(cls, source: str | os.PathLike, **options) -> tuple[QwenVLAModel, QwenVLAProcessor]:
+        """A Qwen3.5 checkpoint (folder or hub id) with a new action expert: see ``pretrained.load_backbone``."""
+        from .pretrained import load_backbone
+
+        return load_backbone(cls, source, **options)
+
     # --- backbone -------------------------------------------------------------------------------------------------
 
     def encode(
@@ -153,13 +186,15 @@ class QwenVLAModel(PreTrainedModel):
         image_grid_thw: torch.Tensor | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        actions: torch.Tensor | None = None,
+        action_mask: torch.Tensor | None = None,
     ) -> Encoding:
-        """Run the backbone once. ``labels`` may be in the batch and are not looked at.
+        """Run the backbone once. What is to be learned may be in the batch and is not looked at.
 
         input_ids, attention_mask, mm_token_type_ids [B, S]; pixel_values [patches, features];
         image_grid_thw [images, 3].
         """
-        del mm_token_type_ids, labels
+        del mm_token_type_ids, labels, actions, action_mask
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         image_tokens = input_ids == self.config.vlm_config.image_token_id
@@ -211,13 +246,18 @@ class QwenVLAModel(PreTrainedModel):
         }
 
     def language_loss(self, encoding: Encoding, labels: torch.Tensor) -> torch.Tensor:
-        """Mean next-token cross-entropy over the labelled tokens; the head runs on those alone. 0 without any."""
+        """Mean next-token cross-entropy over the labelled tokens; 0 without any."""
+        return self.language_terms(encoding, labels).mean
+
+    def language_terms(self, encoding: Encoding, labels: torch.Tensor) -> LossTerms:
+        """The language loss as a sum and the number of labelled tokens; the head runs on those alone."""
         targets = labels[:, 1:]
-        chosen = targets != IGNORED_LABEL
-        if not bool(chosen.any()):
-            return encoding.hidden.sum() * 0.0
-        logits = self.vlm.lm_head(encoding.hidden[:, :-1][chosen])
-        return F.cross_entropy(logits.float(), targets[chosen])
+        rows, columns = (targets != IGNORED_LABEL).nonzero(as_tuple=True)
+        if not len(rows):  # one ignored token: processes that share a sharded head must all run it
+            rows = columns = rows.new_zeros(1)
+        logits, wanted = self.vlm.lm_head(encoding.hidden[rows, columns]), targets[rows, columns]
+        total = F.cross_entropy(logits.float(), wanted, ignore_index=IGNORED_LABEL, reduction="sum")
+        return LossTerms(total, (wanted != IGNORED_LABEL).sum())
 
     # --- actions --------------------------------------------------------------------------------------------------
 
@@ -231,20 +271,39 @@ class QwenVLAModel(PreTrainedModel):
         noise_draws: int = 1,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        """Flow-matching loss of normalised actions [B, H, K] under their mask [B, H, K].
+        """Mean flow-matching loss of normalised actions; arguments of ``action_terms``."""
+        return self.action_terms(encoding, actions, action_mask, tau, noise, noise_draws, generator).mean
 
+    def action_terms(
+        self,
+        encoding: Encoding,
+        actions: torch.Tensor,
+        action_mask: torch.Tensor,
+        tau: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+        noise_draws: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> LossTerms:
+        """Flow-matching loss of normalised actions [B, H, K] under their mask [B, H, K], as a sum and a count.
+
+        H may differ from the configured horizon. The expert runs on the rows that have actions, and those are counted.
         With ``noise_draws`` = R every observation is used with R independent (noise, τ) pairs. ``tau`` [B·R] and
         ``noise`` [B·R, H, K] replace the random ones; draws of one sample stand side by side.
         """
-        mask = action_mask.bool()
-        context = self.action_expert.prepare_context(
-            encoding.hidden, encoding.attention_mask, encoding.position_ids, mask.any(dim=-1)
-        ).repeat(noise_draws)
-        mask = mask.repeat_interleave(noise_draws, 0)
-        clean = torch.where(mask, actions.repeat_interleave(noise_draws, 0), 0.0).to(context.tokens.dtype)
+        mask = action_mask.bool().repeat_interleave(noise_draws, 0)
+        # Drawn for every row, so that a row's noise does not depend on which others have actions.
         if tau is None:
-            tau = self._sample_tau(len(clean), generator, clean.device)
-        noise = self._noise(mask, clean.dtype, generator) if noise is None else torch.where(mask, noise, 0.0)
+            tau = self._sample_tau(len(mask), generator, mask.device)
+        if noise is None:
+            noise = self._noise(mask, encoding.hidden.dtype, generator)
+        rows, draws = _rows_with_actions(action_mask, noise_draws)
+        mask, tau, noise = mask[draws], tau[draws], noise[draws]
+        chosen = encoding.rows(rows)
+        context = self.action_expert.prepare_context(
+            chosen.hidden, chosen.attention_mask, chosen.position_ids, action_mask[rows].bool().any(dim=-1)
+        ).repeat(noise_draws)
+        clean = torch.where(mask, actions[rows].repeat_interleave(noise_draws, 0), 0.0).to(context.tokens.dtype)
+        noise = torch.where(mask, noise, 0.0).to(clean.dtype)
         noisy = interpolate(clean, noise, tau)
         predicted = self.action_expert.velocity(context, noisy, self.action_expert.modulations(tau))
         return flow_matching_loss(predicted.float(), (noise - clean).float(), mask)
@@ -335,9 +394,9 @@ class QwenVLAModel(PreTrainedModel):
         encoding = self.encode(input_ids, attention_mask, pixel_values, image_grid_thw, mm_token_type_ids)
         total, action, language = 0.0, None, None
         if actions is not None:
-            action = self.action_loss(encoding, actions, action_mask, tau, noise, noise_draws)
-            total = total + self.config.action_loss_weight * action
+            action = self.action_terms(encoding, actions, action_mask, tau, noise, noise_draws)
+            total = total + self.config.action_loss_weight * action.mean
         if labels is not None:
-            language = self.language_loss(encoding, labels)
-            total = total + self.config.language_loss_weight * language
-        return QwenVLAOutput(loss=total, action_loss=action, language_loss=language)
+            language = self.language_terms(encoding, labels)
+            total = total + self.config.language_loss_weight * language.mean
+        return QwenVLAOutput(total, action and action.mean, language and language.mean, action, language)

@@ -5,6 +5,8 @@ checkpoint was trained on. Prompt layout (``image_order`` "after_text")::
 
     <|im_start|>user\\n{instruction}{<|tag_start|><|vision_start|><|image_pad|>…<|vision_end|><|tag_end|>}…<|im_end|>\\n
     <|im_start|>assistant\\n[{answer}<|im_end|>]
+
+The frames of a camera's history stand one after the other between its markers, oldest first.
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from .action_space import pack
 from .configuration import QwenVLAConfig
+from .data.samples import Sample
 from .normalization import Quantiles
 
 IGNORED_LABEL = -100
 PROCESSOR_FILE = "preprocessor_config.json"
 NORMALIZATION_FILE = "normalization.json"
 EMBODIMENTS_FILE = "embodiments.json"
+SETTINGS = ("image_order", "horizon", "channels")  # of QwenVLAConfig, kept by the processor under the same names
 QWEN_SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -126,7 +131,10 @@ class _Row:
 
 
 class QwenVLAProcessor:
-    """Callable that builds model batches; saved beside the model with ``save_pretrained``."""
+    """Builds model batches; saved beside the model with ``save_pretrained``.
+
+    horizon, channels: H and K of the unified action tensor, as the model's configuration has them.
+    """
 
     def __init__(
         self,
@@ -136,11 +144,14 @@ class QwenVLAProcessor:
         image_order: str = "after_text",
         normalization: Mapping[str, Quantiles] | None = None,
         embodiments: Mapping[str, EmbodimentInfo] | None = None,
+        horizon: int = 16,
+        channels: int = 64,
     ):
         self.tokenizer = tokenizer
         self.image_transform = image_transform
         self.camera_tags = tuple(camera_tags)
         self.image_order = image_order
+        self.horizon, self.channels = horizon, channels
         self.normalization: dict[str, Quantiles] = dict(normalization or {})
         self.embodiments: dict[str, EmbodimentInfo] = dict(embodiments or {})
         self._cache: dict[str, tuple[int, ...]] = {}
@@ -182,7 +193,7 @@ class QwenVLAProcessor:
             padding_side="left",
             clean_up_tokenization_spaces=False,
         )
-        processor = cls(wrapped, image_transform_of(config), camera_tags, config.image_order)
+        processor = cls(wrapped, image_transform_of(config), camera_tags, **_settings_of(config))
         processor.configure(config)
         return processor
 
@@ -195,7 +206,7 @@ class QwenVLAProcessor:
             {"extra_special_tokens": camera_token_names(camera_tags)}, replace_extra_special_tokens=False
         )
         tokenizer.padding_side = "left"
-        processor = cls(tokenizer, image_transform_of(config), camera_tags, config.image_order)
+        processor = cls(tokenizer, image_transform_of(config), camera_tags, **_settings_of(config))
         processor.configure(config)
         return processor
 
@@ -223,45 +234,67 @@ class QwenVLAProcessor:
         images: Sequence[Mapping[str, Any]] | None = None,
         answers: Sequence[str | None] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """A left-padded batch.
+        """The batch of prompts alone: `collate` for texts with images and answers.
 
-        instructions: B prompt texts. images: B dictionaries from camera tag to H×W×3 uint8 RGB (or PIL), shown in the
-        order of ``camera_tags``; None or empty for text only. answers: texts to learn; only an answer's tokens and its
-        end token are labelled, a row with answer None has no labels.
-
-        Returns input_ids, attention_mask, mm_token_type_ids [B, S]; with images pixel_values [patches, features] and
-        image_grid_thw [images, 3]; with answers labels [B, S].
+        instructions: B prompt texts. images: B dictionaries from camera tag to H×W×3 (or, as a history, T×H×W×3) uint8
+        RGB; None or empty for text only. answers: texts to learn.
         """
         images = [{}] * len(instructions) if images is None else images
-        answers_or_none = [None] * len(instructions) if answers is None else answers
-        if not len(instructions) == len(images) == len(answers_or_none):
+        answers = [None] * len(instructions) if answers is None else answers
+        if not len(instructions) == len(images) == len(answers):
             raise ValueError(
-                f"{len(instructions)} instructions, {len(images)} image sets and {len(answers_or_none)} answers differ"
+                f"{len(instructions)} instructions, {len(images)} image sets, {len(answers)} answers differ"
             )
+        return self.collate([Sample(*row) for row in zip(instructions, images, answers, strict=True)])
+
+    def collate(self, samples: Sequence[Sample], horizon: int | None = None) -> dict[str, torch.Tensor]:
+        """A left-padded batch of B rows, each with or without images, answer and actions.
+
+        Cameras stand in the order of ``camera_tags``. Only an answer's tokens and its end token are labelled. Actions
+        are packed into the unified tensor of ``horizon`` (default: the model's own; longer for whole trajectories)
+        steps; rows without actions are masked.
+
+        Returns input_ids, attention_mask, mm_token_type_ids [B, S] and, where any row has them: pixel_values
+        [patches, features] and image_grid_thw [images, 3]; labels [B, S]; actions and action_mask [B, H, K].
+        """
+        if not samples:
+            raise ValueError("a batch needs at least one sample")
         rows, pictures = [], []
-        for instruction, views, answer in zip(instructions, images, answers_or_none, strict=True):
-            tags = self._ordered_tags(views)
-            rows.append(self._row(instruction, tags, answer))
-            pictures.extend(self.image_transform.resize(views[tag]) for tag in tags)
-        batch = self._pad(rows, with_labels=answers is not None)
+        for sample in samples:
+            views = self._frames(sample.images)
+            rows.append(self._row(sample.text, views, sample.answer))
+            pictures.extend(self.image_transform.resize(frame) for frames in views.values() for frame in frames)
+        batch = self._pad(rows, with_labels=any(sample.answer is not None for sample in samples))
         if pictures:
             batch["pixel_values"] = self.image_transform.patchify(np.stack(pictures))
             batch["image_grid_thw"] = torch.tensor([self.image_transform.grid] * len(pictures))
+        if any(sample.actions is not None for sample in samples):
+            batch |= self._actions(samples, self.horizon if horizon is None else horizon)
         return batch
+
+    def _actions(self, samples: Sequence[Sample], horizon: int) -> dict[str, torch.Tensor]:
+        actions = np.zeros((len(samples), horizon, self.channels), np.float32)
+        mask = np.zeros(actions.shape, bool)
+        for row, sample in enumerate(samples):
+            if sample.actions is not None:
+                actions[row], mask[row] = pack(sample.actions, horizon, self.channels, sample.valid)
+        return {"actions": torch.from_numpy(actions), "action_mask": torch.from_numpy(mask)}
 
     def decode(self, ids: torch.Tensor | Sequence[int]) -> str:
         """Token ids to text without special tokens."""
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
-    def _ordered_tags(self, views: Mapping[str, Any]) -> list[str]:
+    def _frames(self, views: Mapping[str, Any]) -> dict[str, list[np.ndarray]]:
+        """Camera tag → its frames, oldest first, in the processor's order of cameras."""
         unknown = set(views) - set(self.camera_tags)
         if unknown:
             raise ValueError(f"unknown camera tags {sorted(unknown)}; this processor knows {list(self.camera_tags)}")
-        return [tag for tag in self.camera_tags if tag in views]
+        images = {tag: np.asarray(views[tag]) for tag in self.camera_tags if tag in views}
+        return {tag: list(image) if image.ndim == 4 else [image] for tag, image in images.items()}
 
-    def _row(self, instruction: str, tags: Sequence[str], answer: str | None) -> _Row:
+    def _row(self, instruction: str, views: Mapping[str, Sequence], answer: str | None) -> _Row:
         text = list(self._encode(instruction))
-        pictures = [token for tag in tags for token in self._image_ids(tag)]
+        pictures = [token for tag, frames in views.items() for token in self._image_ids(tag, len(frames))]
         body = text + pictures if self.image_order == "after_text" else pictures + text
         start, end = self._special["<|im_start|>"], self._special["<|im_end|>"]
         newline = self._encode("\n")
@@ -273,10 +306,13 @@ class QwenVLAProcessor:
             labels += answer_ids
         return _Row(ids, labels)
 
-    def _image_ids(self, tag: str) -> list[int]:
+    def _image_ids(self, tag: str, frames: int) -> list[int]:
+        if not frames:
+            raise ValueError(f"the history of camera {tag!r} has no frame; leave the camera out instead")
         s = self._special
         pads = [s["<|image_pad|>"]] * self.image_transform.tokens
-        return [s[f"<|{tag}_start|>"], s["<|vision_start|>"], *pads, s["<|vision_end|>"], s[f"<|{tag}_end|>"]]
+        history = [s["<|vision_start|>"], *pads, s["<|vision_end|>"]] * frames
+        return [s[f"<|{tag}_start|>"], *history, s[f"<|{tag}_end|>"]]
 
     def _encode(self, text: str) -> tuple[int, ...]:
         known = self._cache.get(text)
@@ -317,7 +353,7 @@ class QwenVLAProcessor:
             "processor_class": type(self).__name__,
             "image_transform": asdict(self.image_transform),
             "camera_tags": list(self.camera_tags),
-            "image_order": self.image_order,
+            **{name: getattr(self, name) for name in SETTINGS},
         }
         write_json(directory / PROCESSOR_FILE, settings)
         write_json(directory / NORMALIZATION_FILE, {n: q.to_json() for n, q in self.normalization.items()})
@@ -340,15 +376,20 @@ class QwenVLAProcessor:
             tokenizer,
             ImageTransform(**transform),
             settings["camera_tags"],
-            settings["image_order"],
-            {name: Quantiles.from_json(data) for name, data in normalization.items()},
-            {name: EmbodimentInfo(**data) for name, data in embodiments.items()},
+            normalization={name: Quantiles.from_json(data) for name, data in normalization.items()},
+            embodiments={name: EmbodimentInfo(**data) for name, data in embodiments.items()},
+            **{name: settings[name] for name in SETTINGS if name in settings},
         )
 
 
 def camera_token_names(camera_tags: Sequence[str]) -> list[str]:
     """The special tokens that wrap each camera's image."""
     return [token for tag in camera_tags for token in (f"<|{tag}_start|>", f"<|{tag}_end|>")]
+
+
+def _settings_of(config: QwenVLAConfig) -> dict[str, Any]:
+    """What the processor keeps of a model's configuration."""
+    return {name: getattr(config, name) for name in SETTINGS}
 
 
 def image_transform_of(config: QwenVLAConfig) -> ImageTransform:
