@@ -22,13 +22,15 @@ def pack(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Place ``actions`` [..., steps, c] into float32 [..., horizon, width] and return it with its boolean mask.
 
-    ``valid`` [..., steps] marks steps that exist (False past the end of an episode); the others are zeroed and masked.
+    ``valid`` [..., steps] marks steps that exist (False past the end of an episode), or [..., steps, c] single values
+    (a hand out of sight); the others are zeroed and masked.
     """
     actions = np.asarray(actions, dtype=np.float32)
     steps, channels = actions.shape[-2:]
     mask = np.broadcast_to(action_mask(steps, channels, horizon, width), (*actions.shape[:-2], horizon, width)).copy()
     if valid is not None:
-        mask[..., :steps, :] &= np.asarray(valid, dtype=bool)[..., None]
+        valid = np.asarray(valid, dtype=bool)
+        mask[..., :steps, :channels] &= valid if valid.shape == actions.shape else valid[..., None]
     packed = np.zeros(mask.shape, dtype=np.float32)
     packed[..., :steps, :channels] = actions
     return np.where(mask, packed, np.float32(0.0)), mask

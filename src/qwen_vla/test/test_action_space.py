@@ -24,6 +24,13 @@ def test_missing_steps_are_zeroed_and_masked():
     assert unpack(packed[0], mask[0]).shape == (2, 2)
 
 
+def test_single_missing_channels_are_zeroed_and_masked():
+    valid = np.array([[True, False], [True, True], [False, False]])
+    packed, mask = pack(np.where(valid, 1.0, np.nan), 4, 5, valid)
+    np.testing.assert_array_equal(mask[:3, :2], valid)
+    assert mask.sum() == packed.sum() == 3
+
+
 @pytest.mark.parametrize(("steps", "channels"), [(5, 2), (4, 6), (0, 1), (1, 0)])
 def test_what_does_not_fit_is_refused(steps, channels):
     with pytest.raises(ValueError, match="does not fit"):

@@ -135,7 +135,10 @@ GOOD = {"messages": [user(text("Who?")), says("me")]}
         ({"messages": [user({"type": "image", "image": "data:text/plain,hi"}), says("me")]}, "is not a data URI"),
         ({"messages": [user({"type": "image", "image": "red.png", "tag": "Left!"}), says("me")]}, "camera tag 'Left!'"),
         ({"messages": [user({"type": "video", "video": "a.mp4"}), says("me")]}, "messages.0.content.0.type"),
-        ({"messages": [user(text("Who?")), {"role": "assistant", "content": ""}]}, "a text part needs a text"),
+        (
+            {"messages": [user(text("Who?")), {"role": "assistant", "content": ""}]},
+            "a text part needs a text",
+        ),
     ],
 )
 def test_bad_rows_are_refused_by_line_or_skipped_and_counted(tmp_path, row, message):

@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_vla.data.spec import DataError, read_rows, split
@@ -17,6 +17,7 @@ def positive(row, line):
     return row["n"]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=30))
 def test_skipping_keeps_the_good_rows_and_names_the_others(tmp_path_factory, numbers):
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
@@ -57,6 +58,7 @@ def test_a_missing_file_is_named(tmp_path):
         read_rows(tmp_path / "nothing.jsonl", positive, "skip")
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 500), st.floats(0, 0.9))
 def test_a_split_uses_every_row_once(count, share):
     if share and max(1, round(count * share)) >= count:

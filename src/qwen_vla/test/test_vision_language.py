@@ -156,6 +156,7 @@ boxes = st.tuples(st.integers(1, 4000), st.integers(1, 4000)).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(boxes)
 def test_pixel_boxes_survive_the_scale_to_half_a_thousandth(case):
     (width, height), xs, ys = case

@@ -10,38 +10,26 @@ text is learned, and what was said before it is the prompt.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from embodiment_descriptions.prompt import image_marker
+from qwen_vla.data.images import CameraTag, check_address, open_image
 from qwen_vla.data.samples import Sample, SourceContext
-from qwen_vla.data.spec import DataError, FileSpec, file_hash, log, read_rows, split
+from qwen_vla.data.spec import DataError, FileSpec, clean_text, file_hash, log, read_rows, split
 
 ADDRESS_KEYS = ("image", "image_url", "url", "path")
-DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,(.*)", re.DOTALL)
-SPECIAL = "<|"  # opens every special token; in a text it could forge a turn or an image
-
-
-def _tag(value: str) -> str:
-    image_marker(value)
-    return value
 
 
 class ChatData(FileSpec):
     """Conversations about images. `camera_tag` marks images whose content part names no `tag` of its own."""
 
     kind: Literal["chat"]
-    camera_tag: Annotated[str, AfterValidator(_tag)] = "ego"
+    camera_tag: CameraTag = "ego"
 
     def open(self, context: SourceContext) -> Chat:
         return Chat(self, context)
@@ -55,7 +43,7 @@ class Part(BaseModel):
     type: Literal["text", "image", "image_url"]
     text: str = ""
     address: str = ""
-    tag: Annotated[str, AfterValidator(_tag)] | None = None
+    tag: CameraTag | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -95,8 +83,8 @@ class Message(BaseModel):
 
     @model_validator(mode="after")
     def _is_clean(self) -> Message:
-        if SPECIAL in self.text:
-            raise ValueError(f"the text holds {SPECIAL!r}, which opens a special token: {self.text!r}")
+        if self.text:  # images may stand alone
+            clean_text(self.text)
         if self.role == "assistant" and self.images:
             raise ValueError("an assistant turn is text; images belong to user turns")
         return self
@@ -140,7 +128,8 @@ class Turn:
 
 
 class Chat:
-    """One sample per assistant turn; whole conversations at the end are held out.
+    """One sample per assistant turn; whole conversations at the end are held out. Without vision, only turns about
+    no image are used.
 
     Images of one tag, in the order in which they were shown, become one history (oldest first). A picture that cannot
     be decoded when its turn comes is refused, or reported and replaced by the next sample (`on_bad_rows`).
@@ -154,6 +143,9 @@ class Chat:
         self.name = f"chat {spec.path.stem}"
         self.size = context.config.image_size
         conversations, self.bad = read_rows(spec.path, self._parse, spec.on_bad_rows)
+        if not context.images:
+            conversations = [[turn for turn in conversation if not turn.images] for conversation in conversations]
+            conversations = [conversation for conversation in conversations if conversation]
         self.turns = [turn for conversation in conversations for turn in conversation]
         self.camera_tags = tuple(sorted({tag for turn in self.turns for tag in turn.images}))
         kept, held_out = split(len(conversations), context.held_out_share, f"{spec.path}: conversations")
@@ -219,37 +211,3 @@ def prompt_of(messages: tuple[Message, ...]) -> str:
         return messages[0].text
     lines = [message.text if message.role == "system" else f"{message.role}: {message.text}" for message in messages]
     return "\n".join(lines)
-
-
-def check_address(folder: Path, address: str) -> None:
-    """ValueError when an image address is of no known form or its file is missing; nothing is decoded."""
-    if address.startswith("data:"):
-        if not DATA_URI.fullmatch(address):
-            raise ValueError(f"{address[:40]!r}… is not a data URI of the form data:image/png;base64,…")
-    elif address.startswith(("http://", "https://")):
-        raise ValueError(f"{address}: download images first; training reads files and data URIs only")
-    elif not _file(folder, address).is_file():
-        raise ValueError(f"there is no image {_file(folder, address)}")
-
-
-def open_image(folder: Path, address: str) -> Image.Image:
-    """Decode an image as it is meant to be seen: upright by its EXIF tag, RGB, transparency over white.
-
-    Raises:
-        ValueError: it cannot be decoded.
-    """
-    try:
-        match = DATA_URI.fullmatch(address)
-        stream: Any = io.BytesIO(base64.b64decode(match[1], validate=True)) if match else _file(folder, address)
-        with Image.open(stream) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.has_transparency_data:
-                layer = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-            return upright.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot open the image {address[:80]!r}: {error}") from error
-
-
-def _file(folder: Path, address: str) -> Path:
-    return folder / address.removeprefix("file://")

@@ -13,7 +13,7 @@ from embodiment_descriptions import load_robot
 from qwen_vla.data.frames import decoded_frames
 from qwen_vla.data.lerobot import DatasetError, LeRobotReader
 from qwen_vla.data.samples import Sample, SourceContext
-from qwen_vla.data.spec import DataSpec, split
+from qwen_vla.data.spec import DataError, DataSpec, split
 from qwen_vla.data.vision_language import Annotations, ask, point_labels, text_corpus
 
 IMAGE_PREFIX = "observation.images."
@@ -37,6 +37,8 @@ class Questions:
 
     def __init__(self, path: Path, context: SourceContext) -> None:
         self.name = f"questions about {path.name}"
+        if not context.images:
+            raise DataError(f"{path}: questions are about images; leave them out of a stage without images")
         self.reader = LeRobotReader(path)
         missing = [key for key in ("colours", "cameras", "embodiment") if key not in self.reader.info]
         if missing:

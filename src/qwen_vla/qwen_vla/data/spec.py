@@ -7,11 +7,14 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from qwen_vla.normalization import HIGH, LOW, Quantiles
+
+SPECIAL = "<|"  # opens every special token; in a text it could forge a turn or an image
 SHOWN = 10  # bad rows that a message lists; the others are counted
 
 Row = TypeVar("Row")
@@ -21,6 +24,18 @@ log = logging.getLogger(__name__)
 
 class DataError(ValueError):
     """Training data that cannot be used; the message names file and line, what is wrong, and the way out."""
+
+
+def clean_text(text: str) -> str:
+    """The text, or ValueError when it is empty or could be read as a special token."""
+    if not text.strip():
+        raise ValueError("the text is empty")
+    if SPECIAL in text:
+        raise ValueError(f"the text holds {SPECIAL!r}, which opens a special token: {text!r}")
+    return text
+
+
+Text = Annotated[str, AfterValidator(clean_text)]
 
 
 class DataSpec(BaseModel):
@@ -96,6 +111,17 @@ def in_words(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(_problem(problem) for problem in error.errors())
     return " ".join(str(error).split())
+
+
+def quantiles(values: np.ndarray, valid: np.ndarray, channel_names: Sequence[str]) -> Quantiles:
+    """q01 and q99 per channel over the valid values [..., c]; a channel without any is degenerate at 0."""
+    values = np.where(valid, values, np.nan).reshape(-1, values.shape[-1])
+    bounds = np.zeros((2, values.shape[1]))
+    for channel, column in enumerate(values.T):
+        column = column[~np.isnan(column)]
+        if len(column):
+            bounds[:, channel] = np.quantile(column, [LOW, HIGH])
+    return Quantiles(*bounds, tuple(channel_names))
 
 
 def file_hash(path: Path) -> str:
