@@ -33,7 +33,7 @@ def parallel_map(
         return
     others = multiprocessing.active_children()
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(min(workers, len(items)), context, _start)
+    executor = ProcessPoolExecutor(min(workers, len(items)), context, start_worker)
     try:
         yield from executor.map(_work, repeat(prepare), repeat(work), items)
     except BrokenProcessPool as error:
@@ -48,7 +48,8 @@ def parallel_map(
 _state: dict[str, Any] = {}
 
 
-def _start() -> None:
+def start_worker() -> None:
+    """Call first in a worker process: it leaves Ctrl-C to its caller, and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the caller ends its workers
     tqdm.set_lock(threading.RLock())  # its default lock is a system-wide semaphore that an ended worker leaves behind
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,0 +1,18 @@
+"""Reinforcement (arXiv 2605.30280, RL stage): PPO in simulated task suites, exploring with the flow policy's own noise.
+
+`ReinforcementRecipe` says what to do and `train` does it, resumably: roll out whole episodes, credit every chunk (GAE),
+update (PPO).
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_EXPORTS = {"ReinforcementRecipe": "recipe", "train": "trainer"}
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str):
+    if name not in _EXPORTS:  # simulators import this package in their own processes, which need no PyTorch
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)

@@ -1,0 +1,117 @@
+"""The actor: a Qwen-VLA that decides for several robots at once and knows how probable each decision was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from qwen_vla.data.samples import Sample
+from qwen_vla.flow_matching import tau_grid
+from qwen_vla.modeling import Encoding
+from qwen_vla.policy import Policy
+from qwen_vla.training.reinforcement.flow_sde import Transition, draw_noise, log_probability, sample, transition
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How chunks are drawn. temperature: scale of all noise. noise_level: η of the one stochastic step, 0 for none."""
+
+    temperature: float
+    noise_level: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One chunk: what was seen, and the stochastic step that was taken towards it ([1, H, K] on the CPU)."""
+
+    seen: Sample
+    transition: Transition
+
+
+class Actor:
+    """A policy's model, batched; `sampling` is that of the roll-outs, whose probabilities are asked for."""
+
+    def __init__(self, policy: Policy, sampling: Sampling, autocast: bool = False) -> None:
+        self.model, self.processor, self.embodiment = policy.model, policy.processor, policy.embodiment
+        self.statistics, self.steps, self.sampling = policy.statistics, policy.euler_steps, sampling
+        self.autocast = autocast
+        self.mask = policy.action_mask
+        self.executed = policy.action_mask.clone()
+        self.executed[:, self.embodiment.execution_horizon :] = False
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def precision(self) -> torch.autocast:
+        """The context in which the model runs, when deciding and when learning alike."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+
+    def see(self, images: Mapping[str, np.ndarray], instruction: str) -> Sample:
+        """An observation as a row of a batch: the prompt, and images at the size that the model reads."""
+        resize = self.processor.image_transform.resize
+        views = {tag: resize(images[tag]) for tag in self.embodiment.camera_tags}
+        return Sample(self.embodiment.prompt(instruction), views)
+
+    @torch.no_grad()
+    def decide(
+        self, seen: Sequence[Sample], generators: list[torch.Generator], sampling: Sampling
+    ) -> tuple[np.ndarray, list[Decision]]:
+        """One chunk for each observation: physical units [N, steps, c] and what is needed to learn from them.
+
+        Every observation has its own generator, so that its chunk does not depend on who else is asking.
+        """
+        mask = self.mask.expand(len(seen), -1, -1)
+        noise = draw_noise(tuple(mask.shape[1:]), self.steps, generators)
+        noise = type(noise)(*(tensor.to(self.device) for tensor in vars(noise).values()))
+        with self.precision():
+            encoding = self.encode(seen)
+            velocity = self._velocity(encoding, mask)
+            times = tau_grid(self.steps, self.device)
+            chunks, steps = sample(
+                lambda y, i: velocity(y, times[i : i + 1]),
+                noise,
+                self.steps,
+                sampling.noise_level,
+                sampling.temperature,
+            )
+        length, channels = self.embodiment.horizon, len(self.embodiment.channel_names)
+        physical = self.statistics.unnormalize(chunks[:, :length, :channels].float().cpu().numpy())
+        if not np.isfinite(physical).all():
+            raise FloatingPointError("the model returned non-finite actions; lower the actor's learning rate")
+        rows = zip(*(tensor.cpu().split(1) for tensor in vars(steps).values()), strict=True)
+        return physical, [Decision(one, Transition(*row)) for one, row in zip(seen, rows, strict=True)]
+
+    def encode(self, seen: Sequence[Sample]) -> Encoding:
+        """Run the backbone on a batch of observations."""
+        batch = self.processor([one.text for one in seen], [one.images for one in seen])
+        return self.model.encode(**{name: tensor.to(self.device) for name, tensor in batch.items()})
+
+    def log_probability(self, encoding: Encoding, steps: Transition) -> torch.Tensor:
+        """log-probability [N] of the stochastic steps under the present weights, differentiable.
+
+        Counted are the channels that the robot has and the steps that it executes before its next decision: what it
+        never does earns nothing, and would only add noise to the ratio.
+        """
+        mask = self.mask.expand(len(steps.noisy), -1, -1)
+        grid = tau_grid(self.steps, self.device)
+        tau, next_tau = grid[steps.step], grid[steps.step + 1]
+        velocity = self._velocity(encoding, mask)(steps.noisy, tau)
+        mean, std = transition(steps.noisy, velocity, tau, next_tau, self.sampling.noise_level)
+        return log_probability(steps.following, mean, self.sampling.temperature * std, self.executed.expand_as(mask))
+
+    def _velocity(self, encoding: Encoding, mask: torch.Tensor):
+        """v(y, τ) in float32 for y [N, H, K] and τ [N] or [1]; masked entries are shown to the expert as 0."""
+        expert = self.model.action_expert
+        context = expert.prepare_context(
+            encoding.hidden, encoding.attention_mask, encoding.position_ids, mask.any(dim=-1)
+        )
+
+        def velocity(noisy: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
+            shown = torch.where(mask, noisy, 0.0).to(context.tokens.dtype)
+            return torch.where(mask, expert.velocity(context, shown, expert.modulations(tau)).float(), 0.0)
+
+        return velocity

@@ -1,0 +1,89 @@
+"""A task suite as a gymnasium environment whose action is a whole chunk: one step, one decision of the policy.
+
+Imports neither PyTorch nor the model, because it runs in worker processes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+
+from qwen_vla.evaluation.in_process import MAX_REFUSALS
+from qwen_vla.parallel import start_worker
+from qwen_vla.suites import Suite, load_suite
+
+
+class ChunkEnv(gymnasium.Env):
+    """Observations are the suite's; an action is a chunk (H, C) in physical units, of which `executed` rows are done.
+
+    Reward 1 and the end when the task succeeds within the chunk. A refused chunk moves nothing, takes its time and
+    earns 0; MAX_REFUSALS in a row end the episode, as in evaluation. A chunk of NaN is none: nothing happens, no time
+    passes (for environments of a vector that are done). Info: `instruction` at a reset, `refused` after a step.
+    """
+
+    def __init__(self, suite: Suite, chunk_shape: tuple[int, int], executed: int) -> None:
+        self.suite, self.executed = suite, executed
+        self.env = suite.make_env()
+        self.observation_space = self.env.observation_space
+        self.action_space = gymnasium.spaces.Box(-np.inf, np.inf, chunk_shape, np.float32)
+        self._camera_size = self.env.render_size
+        self._refusals = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        """The suite's scene of `seed`."""
+        self._refusals = 0
+        self._observation, info = self.env.reset(seed=seed, options=options)
+        return self._observation, {"instruction": info["instruction"]}
+
+    def step(self, action: np.ndarray):
+        if np.isnan(action).all():
+            return self._observation, 0.0, False, False, {"refused": False}
+        joints = self._observation["joints"].astype(float)
+        try:
+            path, self._refusals = self.suite.joint_path(action, joints), 0
+        except ValueError:
+            path, self._refusals = np.repeat(joints[None], self.executed, axis=0), self._refusals + 1
+        success, truncated = self._follow(path[: self.executed])
+        refused = self._refusals > 0
+        gave_up = self._refusals == MAX_REFUSALS
+        return self._observation, float(success), success, truncated or gave_up, {"refused": refused}
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _follow(self, path: np.ndarray) -> tuple[bool, bool]:
+        """Follow joint targets (N, 7) until success or the step limit; only the last look is rendered."""
+        for index, joints in enumerate(path):
+            self.env.render_size = self._camera_size if index == len(path) - 1 else None
+            observation, _, success, truncated, _ = self.env.step(joints)
+            if success or truncated:
+                break
+        self.env.render_size = self._camera_size
+        # An episode that ends in the middle of a chunk keeps its last image: nothing is decided from it.
+        images = observation["images"] or self._observation["images"]
+        self._observation = {**observation, "images": images}
+        return bool(success), bool(truncated)
+
+
+def parallel_envs(suite: str, count: int, workers: int, chunk_shape: tuple[int, int], executed: int) -> VectorEnv:
+    """`count` environments of the suite, each in a process of its own, of which `workers` compute at a time."""
+    make = partial(_make, suite, chunk_shape, executed)
+    return AsyncVectorEnv(
+        [make] * count,
+        context="spawn",
+        autoreset_mode=AutoresetMode.DISABLED,
+        max_concurrency=min(workers, count),
+    )
+
+
+def _make(suite: str, chunk_shape: tuple[int, int], executed: int) -> ChunkEnv:
+    os.environ["LP_NUM_THREADS"] = "1"  # the software rasteriser would start a thread per core in every process
+    if multiprocessing.parent_process():
+        start_worker()
+    return ChunkEnv(load_suite(suite), chunk_shape, executed)

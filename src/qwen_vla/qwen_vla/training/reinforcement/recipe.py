@@ -1,0 +1,75 @@
+"""The recipe of a reinforcement run; its defaults are the paper's constants (arXiv 2605.30280, RL stage)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TRAINING_SCENES = 3_000_000  # first scene; demonstrations have 1,000,000 on, snapshots 2,000,000 on, evaluation less
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PPO(_Strict):
+    """PPO with generalised advantage estimation; one chunk is one action.
+
+    minibatch: decisions per gradient step. normalize_advantages, max_grad_norm, target_kl (end an update's epochs when
+    the approximate KL of a minibatch exceeds it): the paper does not say.
+    """
+
+    gamma: float = Field(0.99, ge=0, le=1)
+    gae_lambda: float = Field(0.95, ge=0, le=1)
+    clip: float = Field(0.2, gt=0, lt=1)
+    value_coefficient: float = Field(1.0, ge=0)
+    epochs: int = Field(4, gt=0)
+    actor_lr: float = Field(5e-6, gt=0)
+    value_lr: float = Field(1e-4, gt=0)
+    minibatch: int = Field(32, gt=0)
+    normalize_advantages: bool = True
+    max_grad_norm: float = Field(1.0, gt=0)
+    target_kl: float | None = Field(None, gt=0)
+
+
+class Validation(_Strict):
+    """Episodes without the stochastic step, every `every` updates, in scenes from `seed` on."""
+
+    every: int = Field(10, gt=0)
+    episodes: int = Field(16, gt=0)
+    seed: int = Field(900_000, ge=0)
+    temperature: float = Field(0.6, gt=0)
+
+
+class ReinforcementRecipe(_Strict):
+    """One reinforcement run: `steps` updates, each on `episodes` whole episodes in new scenes.
+
+    init_from: the checkpoint to improve. embodiment: which of its robots, where it has several. trained: all of the
+    policy, as in the paper, or the action expert alone (the backbone then runs once per decision, not once per epoch).
+    temperature, noise_level: scale of the noise, and η of the stochastic step, in roll-outs (`flow_sde`; η: the paper
+    does not say). environments: simulators at work, each a process; workers: how many of them compute at a time.
+    """
+
+    stage: Literal["rl"]
+    name: str
+    output: Path
+    init_from: Path
+    suite: str
+    embodiment: str | None = None
+    steps: int = Field(gt=0)
+    episodes: int = Field(16, gt=0)
+    environments: int = Field(8, gt=0)
+    workers: int = Field(2, gt=0)
+    euler_steps: int = Field(4, ge=2)
+    noise_level: float = Field(0.5, gt=0, le=1)
+    temperature: float = Field(1.0, gt=0)
+    trained: Literal["all", "expert"] = "all"
+    ppo: PPO = PPO()
+    validation: Validation | None = Validation()
+    first_scene: int = Field(TRAINING_SCENES, ge=TRAINING_SCENES)
+    save_every: int = Field(5, gt=0)
+    threads: int = Field(1, gt=0)
+    autocast: Literal["no", "bf16"] = "no"
+    seed: int = Field(0, ge=0)

@@ -1,0 +1,97 @@
+"""Roll-outs: whole episodes in parallel environments, one batch of the policy for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+
+from qwen_vla.training.reinforcement.actor import Actor, Decision, Sampling
+
+
+@dataclass
+class Episode:
+    """What happened in one scene; rewards has one entry per decision, 1 for the one that succeeded."""
+
+    scene: int
+    instruction: str
+    decisions: list[Decision] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    refused: int = 0
+
+    @property
+    def success(self) -> bool:
+        return bool(self.rewards) and self.rewards[-1] > 0
+
+
+def roll_out(
+    actor: Actor,
+    envs: VectorEnv,
+    scenes: Sequence[int],
+    sampling: Sampling,
+    seed: int,
+    progress: Callable[[Episode], None] = lambda episode: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Episode] | None:
+    """One episode in every scene, in the order of `scenes`; None when `stop` said so before the end.
+
+    The noise of a decision depends on `seed`, the scene and the number of the decision alone: neither the number of
+    environments nor their order changes what is drawn. `progress` is called with every episode that has ended.
+    """
+    waiting, playing, done = list(scenes), {}, []
+    free = list(range(envs.num_envs))
+    observation = None
+    while waiting or playing:
+        if stop():
+            return None
+        observation = _start(envs, free, waiting, playing, observation)
+        slots = sorted(playing)
+        chunks, decisions = _decide(actor, observation, playing, slots, sampling, seed)
+        actions = np.full(envs.action_space.shape, np.nan, np.float32)
+        actions[slots] = chunks
+        observation, rewards, terminated, truncated, infos = envs.step(actions)
+        for slot, decision in zip(slots, decisions, strict=True):
+            episode = playing[slot]
+            episode.decisions.append(decision)
+            episode.rewards.append(float(rewards[slot]))
+            episode.refused += int(infos["refused"][slot])
+            if terminated[slot] or truncated[slot]:
+                done.append(playing.pop(slot))
+                free.append(slot)
+                progress(episode)
+    order = {scene: place for place, scene in enumerate(scenes)}
+    return sorted(done, key=lambda episode: order[episode.scene])
+
+
+def _start(envs: VectorEnv, free: list[int], waiting: list[int], playing: dict[int, Episode], observation):
+    """Give every free environment a waiting scene; returns the vector's observation."""
+    chosen = [free.pop(0) for _ in range(min(len(free), len(waiting)))]
+    if not chosen:
+        return observation
+    seeds, mask = [None] * envs.num_envs, np.zeros(envs.num_envs, bool)
+    for slot in chosen:
+        seeds[slot], mask[slot] = waiting.pop(0), True
+    if observation is None:  # an environment that gets no scene needs something to show, too
+        seeds, mask = [seed if seed is not None else seeds[chosen[0]] for seed in seeds], np.ones_like(mask)
+    observation, infos = envs.reset(seed=seeds, options={"reset_mask": mask})
+    for slot in chosen:
+        playing[slot] = Episode(seeds[slot], str(infos["instruction"][slot]))
+    return observation
+
+
+def _decide(actor: Actor, observation, playing: dict[int, Episode], slots: list[int], sampling: Sampling, seed: int):
+    seen, generators = [], []
+    for slot in slots:
+        episode = playing[slot]
+        images = {tag: frames[slot] for tag, frames in observation["images"].items()}
+        seen.append(actor.see(images, episode.instruction))
+        generators.append(_generator(seed, episode.scene, len(episode.decisions)))
+    return actor.decide(seen, generators, sampling)
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))

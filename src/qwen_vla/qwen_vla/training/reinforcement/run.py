@@ -1,0 +1,112 @@
+"""A reinforcement run: what is trained, what it leaves on disk, and how it goes on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from qwen_vla.policy import Policy
+from qwen_vla.processing import write_json
+from qwen_vla.suites import find_suite
+from qwen_vla.training.reinforcement.actor import Actor, Sampling
+from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
+from qwen_vla.training.reinforcement.value_head import ValueHead
+from qwen_vla.training.state import RECIPE_FILE, STATE_FILE, TRAINING_FILE, StateError
+
+VALUE_HEAD_FILE = "value_head.safetensors"
+
+
+@dataclass
+class Run:
+    """Everything that an update changes. What it draws depends on the recipe's seed and `step` alone."""
+
+    recipe: ReinforcementRecipe
+    actor: Actor
+    value_head: ValueHead
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+
+    @property
+    def scenes(self) -> range:
+        """The scenes of the next update; none is ever used twice."""
+        first = self.recipe.first_scene + self.step * self.recipe.episodes
+        return range(first, first + self.recipe.episodes)
+
+
+def prepare(recipe: ReinforcementRecipe) -> Run:
+    """The run at step 0, from the recipe's checkpoint. The optimiser's groups: actor, value head."""
+    find_suite(recipe.suite)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    policy = Policy.from_pretrained(recipe.init_from, device, recipe.euler_steps, recipe.embodiment, torch.float32)
+    sampling = Sampling(recipe.temperature, recipe.noise_level)
+    actor = Actor(policy, sampling, autocast=recipe.autocast == "bf16")
+    actor.model.vlm.requires_grad_(recipe.trained == "all")
+    value_head = ValueHead(policy.model.config.vlm_config.text_config.hidden_size).to(device)
+    trained = [p for p in actor.model.parameters() if p.requires_grad]
+    groups = [
+        {"params": trained, "lr": recipe.ppo.actor_lr},
+        {"params": list(value_head.parameters()), "lr": recipe.ppo.value_lr},
+    ]
+    return Run(recipe, actor, value_head, torch.optim.AdamW(groups, weight_decay=0.0))
+
+
+def save(run: Run) -> None:
+    """The whole state in one file, renamed into place: an interrupted save leaves the previous one."""
+    path = run.recipe.output / STATE_FILE
+    state = {
+        "step": run.step,
+        "model": run.actor.model.state_dict(),
+        "value_head": run.value_head.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+    }
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def resume(run: Run) -> None:
+    """Go on from the state in the recipe's output folder, if there is one; `claim` the folder first."""
+    path = run.recipe.output / STATE_FILE
+    if path.exists():
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise StateError(f"{path} is damaged or cut short; delete it to train from the start") from error
+        run.actor.model.load_state_dict(state["model"])
+        run.value_head.load_state_dict(state["value_head"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        run.step = state["step"]
+    write_json(run.recipe.output / RECIPE_FILE, json.loads(run.recipe.model_dump_json()))
+
+
+def export(run: Run) -> Path:
+    """The model with processor, critic, recipe and the seeds of all data: what inference and a further stage need."""
+    folder = run.recipe.output / "model"
+    temporary = folder.with_name("model.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    run.actor.model.save_pretrained(temporary)
+    run.actor.processor.save_pretrained(temporary)
+    save_file(run.value_head.state_dict(), temporary / VALUE_HEAD_FILE)
+    recipe = json.loads(run.recipe.model_dump_json())
+    write_json(temporary / TRAINING_FILE, {"recipe": recipe, "step": run.step, "data": _data(run)})
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    return folder
+
+
+def _data(run: Run) -> list[dict]:
+    """The scenes of this run and the data of the model it started from: success there proves nothing."""
+    recipe = run.recipe
+    seeds = [recipe.first_scene, run.scenes.start]
+    data = [{"suite": recipe.suite, "kind": "roll-outs", "seeds": seeds, "total_episodes": seeds[1] - seeds[0]}]
+    earlier = recipe.init_from / TRAINING_FILE
+    if earlier.exists():
+        data += json.loads(earlier.read_text())["data"]
+    return data

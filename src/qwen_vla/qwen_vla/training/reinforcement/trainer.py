@@ -1,0 +1,138 @@
+"""Runs a reinforcement recipe: roll out, update, log; a resumable loop over updates."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from tqdm import tqdm
+
+from qwen_vla.training.reinforcement.actor import Sampling
+from qwen_vla.training.reinforcement.chunk_env import parallel_envs
+from qwen_vla.training.reinforcement.log import Log, plot
+from qwen_vla.training.reinforcement.ppo import update
+from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
+from qwen_vla.training.reinforcement.rollout import Episode, roll_out
+from qwen_vla.training.reinforcement.run import Run, export, prepare, resume, save
+from qwen_vla.training.state import claim
+from qwen_vla.training.trainer import TrainingStopped, _StopSignal
+
+
+def train(recipe: ReinforcementRecipe, max_steps: int | None = None) -> Path:
+    """Improve a checkpoint, resuming from `recipe.output` if it holds a state; returns the folder of the model.
+
+    `max_steps` ends early with a saved state. TrainingStopped when SIGINT or SIGTERM ended it: what the unfinished
+    update had rolled out is lost, everything before it is saved.
+    """
+    torch.set_num_threads(recipe.threads)
+    claim(recipe)
+    run = prepare(recipe)
+    resume(run)
+    last = recipe.steps if max_steps is None else min(recipe.steps, max_steps)
+    print(_introduction(run), file=sys.stderr)
+    with _StopSignal() as stop:
+        if run.step < last:
+            with _simulators(run) as envs, Log(recipe.output, run.step) as log:
+                _loop(run, last, envs, log, lambda: stop.asked)
+            save(run)
+            plot(recipe.output)
+        export(run)
+    if run.step < last:
+        raise TrainingStopped(f"stopped at step {run.step} of {last}, all saved; the same command goes on from there")
+    return recipe.output / "model"
+
+
+def _introduction(run: Run) -> str:
+    recipe = run.recipe
+    trained = sum(p.numel() for group in run.optimizer.param_groups for p in group["params"]) / 1e6
+    return (
+        f"{recipe.name}: {trained:.1f} M parameters to train on {run.actor.device.type}, {recipe.episodes} episodes of "
+        f"{recipe.suite} per update in {recipe.environments} simulators, from step {run.step}; log and curve in "
+        f"{recipe.output}"
+    )
+
+
+@contextlib.contextmanager
+def _simulators(run: Run) -> Iterator[VectorEnv]:
+    recipe, robot = run.recipe, run.actor.embodiment
+    shape = (robot.horizon, len(robot.channel_names))
+    envs = parallel_envs(recipe.suite, recipe.environments, recipe.workers, shape, robot.execution_horizon)
+    try:
+        yield envs
+    finally:
+        envs.close(terminate=True)
+
+
+def _loop(run: Run, last: int, envs: VectorEnv, log: Log, stop) -> None:
+    recipe = run.recipe
+    with tqdm(total=last, initial=run.step, desc=recipe.name, unit="update") as bar:
+        if run.step == 0 and not _validated(run, envs, log, bar, stop):
+            return
+        while run.step < last:
+            row = _update(run, envs, bar, stop)
+            if row is None:
+                return
+            run.step += 1
+            log.write({"step": run.step, **row})
+            bar.update()
+            if run.step % recipe.save_every == 0:
+                save(run)
+                plot(recipe.output)
+            if not _validated(run, envs, log, bar, stop):
+                return
+
+
+def _update(run: Run, envs: VectorEnv, bar: tqdm, stop) -> dict[str, float] | None:
+    """One roll-out and what is learned from it; None when it was told to stop before it had learned."""
+    recipe, began = run.recipe, time.monotonic()
+    episodes = roll_out(
+        run.actor, envs, run.scenes, run.actor.sampling, recipe.seed, _Tally(bar, recipe.episodes), stop
+    )
+    if episodes is None:
+        return None
+    rolled_out = time.monotonic()
+    rng = np.random.default_rng([recipe.seed, run.step])
+    learned = update(run.actor, run.value_head, run.optimizer, episodes, recipe.ppo, rng)
+    seconds = {"seconds/roll_out": rolled_out - began, "seconds/update": time.monotonic() - rolled_out}
+    return {**_outcome(episodes), **learned, **seconds}
+
+
+def _validated(run: Run, envs: VectorEnv, log: Log, bar: tqdm, stop) -> bool:
+    """Measure the policy without exploration if it is time to; False when it was told to stop."""
+    options = run.recipe.validation
+    if options is None or run.step % options.every:
+        return True
+    scenes = range(options.seed, options.seed + options.episodes)
+    sampling = Sampling(options.temperature, noise_level=0.0)
+    episodes = roll_out(run.actor, envs, scenes, sampling, run.recipe.seed, _Tally(bar, len(scenes)), stop)
+    if episodes is not None:
+        log.write({"step": run.step, **{f"held_out/{name}": value for name, value in _outcome(episodes).items()}})
+    return episodes is not None
+
+
+def _outcome(episodes: list[Episode]) -> dict[str, float]:
+    """Success rate, decisions per episode, and the share of refused chunks."""
+    decisions = sum(len(episode.decisions) for episode in episodes)
+    return {
+        "success": float(np.mean([episode.success for episode in episodes])),
+        "chunks": decisions / len(episodes),
+        "refused": sum(episode.refused for episode in episodes) / decisions,
+    }
+
+
+class _Tally:
+    """Counts the episodes of one roll-out at the end of the bar."""
+
+    def __init__(self, bar: tqdm, total: int) -> None:
+        self.bar, self.total, self.ended, self.succeeded = bar, total, 0, 0
+
+    def __call__(self, episode: Episode) -> None:
+        self.ended += 1
+        self.succeeded += episode.success
+        self.bar.set_postfix_str(f"episode {self.ended} of {self.total}, {self.succeeded} succeeded")

@@ -1,0 +1,27 @@
+"""The critic: a linear read-out of what the backbone sees; it never moves the backbone."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from qwen_vla.modeling import Encoding
+
+
+class ValueHead(nn.Module):
+    """Mean of the backbone's hidden states over valid tokens → one value per observation [N], in float32.
+
+    The gradient stops at the hidden states (paper, RL stage). It starts at 0: nothing is expected of anything.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, encoding: Encoding) -> torch.Tensor:
+        hidden = encoding.hidden.detach().float()
+        valid = encoding.attention_mask.bool()[..., None]
+        mean = torch.where(valid, hidden, 0.0).sum(1) / valid.sum(1)
+        return self.out(mean)[:, 0]
