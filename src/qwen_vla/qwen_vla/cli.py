@@ -145,7 +145,7 @@ class Evaluate:
     """Where to write the summary with one row per episode."""
 
     def run(self) -> int:
-        from qwen_vla.data.lerobot import write_json
+        from qwen_vla.data.cache import write_json
         from qwen_vla.evaluation.in_process import EvaluateOptions, evaluate
 
         options = EvaluateOptions(
@@ -189,7 +189,7 @@ class Benchmark:
 
     def run(self) -> int:
         from qwen_vla.benchmark import run_benchmark
-        from qwen_vla.data.lerobot import write_json
+        from qwen_vla.data.cache import write_json
 
         result = run_benchmark(self.preset, device=self.device, threads=self.threads, repeats=self.repeats)
         print(json.dumps(result, indent=2))

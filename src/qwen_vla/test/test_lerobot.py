@@ -8,17 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_vla.data.lerobot import (
-    DatasetError,
-    Episode,
-    Feature,
-    LeRobotReader,
-    decode_png,
-    encode_png,
-    finalize,
-    shard_path,
-    write_shard,
-)
+from qwen_vla.data.lerobot import DatasetError, Feature, LeRobotReader, decode_image, shard_path
+from qwen_vla.data.lerobot_writer import Recording, encode_png, finalize, write_shard
 
 FEATURES = {
     "observation.images.ego": Feature("image", (8, 10, 3), ("height", "width", "channel")),
@@ -33,7 +24,7 @@ def episode(rng, length, task="lift the red cube"):
         "observation.state": rng.normal(size=(length, 3)).astype(np.float32),
         "annotation.target": rng.integers(0, 3, length),
     }
-    return Episode(task, frames)
+    return Recording(task, frames)
 
 
 @pytest.fixture
@@ -120,4 +111,4 @@ def test_a_frame_that_is_not_finite_is_refused_with_its_number(tmp_path):
 @settings(max_examples=30, deadline=None)
 def test_images_survive_png(height, width, seed):
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(decode_png(encode_png(image)), image)
+    np.testing.assert_array_equal(decode_image(encode_png(image)), image)

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from qwen_vla.image_decoding import to_rgb
 from qwen_vla_ros.camera_view import CameraView
 from qwen_vla_ros.demo_recording import Moment, Recording
-from qwen_vla_ros.image_decoding import to_rgb
 from qwen_vla_ros.task_client import TaskRow
 
 RATE = 10  # [Hz] that of the simulated cameras

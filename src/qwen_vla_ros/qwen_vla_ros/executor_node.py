@@ -17,6 +17,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
+from qwen_vla.observation_buffer import Stream
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros import lifecycle
 from qwen_vla_ros.chunk_decision import ChunkDecision, joint_vector
@@ -27,7 +28,6 @@ from qwen_vla_ros.gate import Chunk, Reason, Refused, Violation, check_age
 from qwen_vla_ros.image_memory import release_image_memory
 from qwen_vla_ros.joint_path import JointPath
 from qwen_vla_ros.motion import Commanded, Motion
-from qwen_vla_ros.observation_buffer import Stream
 from qwen_vla_ros.parameters import Parameter
 from qwen_vla_ros.trajectory_backend import TrajectoryBackend
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
@@ -21,6 +22,9 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
+from embodiment_descriptions import Camera
+from qwen_vla.image_decoding import DecodingError
+from qwen_vla.observation_buffer import MAX_SILENCE, MAX_SKEW, CameraStreams, Observation, Waiting
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
@@ -29,17 +33,14 @@ from qwen_vla_ros.chunk_messages import embodiment_message, message_from_predict
 from qwen_vla_ros.diagnostics import diagnostic_array
 from qwen_vla_ros.embodiment_source import read_embodiment
 from qwen_vla_ros.gate import Reason
-from qwen_vla_ros.image_decoding import DecodingError, to_rgb
 from qwen_vla_ros.instruction_run import Ended, Ending, InstructionRun, Limits, Outcome, Report, Sent, Verdict
 from qwen_vla_ros.loaded_policy import PLACEHOLDER, load_policy, warm_up
-from qwen_vla_ros.observation_buffer import Observation, Stream, Waiting, select
 from qwen_vla_ros.parameters import Parameter
 
 HEARTBEAT_PERIOD = 0.1  # [s] steady
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
 STOP_PATIENCE = 10.0  # [s] a run that is to end may be in the middle of an inference
 HOLD_PATIENCE = 1.0  # [s] for the executor to answer a request to hold
-FRAMES_KEPT = 8  # per camera; enough to find the frame that belongs to the slowest camera's
 LONGEST_INSTRUCTION = 500  # characters
 VERDICTS, REASONS = {int(verdict) for verdict in Verdict}, {int(reason) for reason in Reason}
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -54,8 +55,10 @@ PARAMETERS = (
     Parameter("default_timeout", 60.0, "Timeout of goals that name none [s, ROS time]", 0.1, 86400.0),
     Parameter("max_chunks", 0, "Chunks after which a goal ends as succeeded; 0: no limit", 0, 1_000_000),
     Parameter("observation_timeout", 2.0, "How long an observation may be missing before a goal ends [s]", 0.0, 600.0),
-    Parameter("max_camera_skew", 0.1, "Largest distance between the images of an observation [s]", 0.0, 10.0),
-    Parameter("max_silence", 2.0, "Silence of a camera or standstill of ROS time that counts as dead [s]", 0.1, 600.0),
+    Parameter("max_camera_skew", MAX_SKEW, "Largest distance between the images of an observation [s]", 0.0, 10.0),
+    Parameter(
+        "max_silence", MAX_SILENCE, "Silence of a camera or standstill of ROS time that counts as dead [s]", 0.1, 600.0
+    ),
     Parameter("max_refusals", 5, "Refused chunks in a row after which a goal ends", 1, 1000),
     Parameter("report_timeout", 2.0, "How long the executor may be late with a report [s]", 0.1, 60.0),
     Parameter("report_topic", "executor_node/chunk_report", "Reports of the executor (ChunkReport)", read_only=True),
@@ -113,7 +116,7 @@ class PolicyNode(lifecycle.ManagedNode):
         self._embodiment_publisher = publisher(EmbodimentMessage, "~/embodiment", lifecycle.LATCHED)
         prompt, now = self._embodiment.prompt(PLACEHOLDER), self.get_clock().now().to_msg()
         self._embodiment_publisher.publish(embodiment_message(self._embodiment, prompt, now))
-        self._cameras = {c.tag: self._open(c) for c in self._embodiment.cameras if c.tag in self._policy.camera_tags}
+        self._open_cameras([c for c in self._embodiment.cameras if c.tag in self._policy.camera_tags])
         reports = self.create_subscription(
             ChunkReport, p.report_topic, self._on_report, RELIABLE, callback_group=self._group
         )
@@ -131,19 +134,20 @@ class PolicyNode(lifecycle.ManagedNode):
         )
         self.keep(server, ActionServer.destroy)
 
-    def _open(self, camera) -> Stream:
-        """Subscribe to a camera; its images are stored as they come."""
-        topic = self.resolve_topic_name(camera.topic)
-        stream = Stream(f"camera '{camera.tag}'", topic, camera.max_age_s, FRAMES_KEPT, noun="image")
+    def _open_cameras(self, cameras: list[Camera]) -> None:
+        """Subscribe; images are stored as they come."""
+        topics = {camera.tag: self.resolve_topic_name(camera.topic) for camera in cameras}
+        self._cameras = CameraStreams(cameras, topics)
+        for camera in cameras:
+            subscription = self.create_subscription(
+                Image, camera.topic, partial(self._store, camera.tag), qos_profile_sensor_data
+            )
+            self.keep(subscription, self.destroy_subscription)
 
-        def store(message: Image) -> None:
-            with self._changed:
-                stream.push(nanoseconds(message.header.stamp), message, time.monotonic_ns())
-                self._changed.notify_all()
-
-        subscription = self.create_subscription(Image, camera.topic, store, qos_profile_sensor_data)
-        self.keep(subscription, self.destroy_subscription)
-        return stream
+    def _store(self, tag: str, message: Image) -> None:
+        with self._changed:
+            self._cameras.push(tag, message, time.monotonic_ns())
+            self._changed.notify_all()
 
     def start(self) -> None:
         """Show signs of life."""
@@ -250,9 +254,9 @@ class PolicyNode(lifecycle.ManagedNode):
         with self._changed:
             faults = [
                 stream.fault(now.nanoseconds, steady, stream.max_age, self.parameters.max_silence)
-                for stream in self._cameras.values()
+                for stream in self._cameras.streams.values()
             ]
-            ages = {f"{stream.name} age [s]": stream.age(now.nanoseconds) for stream in self._cameras.values()}
+            ages = {f"{stream.name} age [s]": stream.age(now.nanoseconds) for stream in self._cameras.streams.values()}
         problems = {fault: DiagnosticStatus.ERROR for fault in faults if fault}
         values = {"goal": "running" if self._reserved else "none", "latency [ms]": self._latest_latency_ms, **ages}
         name = f"{self.get_name()}: inference"
@@ -294,26 +298,21 @@ class GoalPorts:
     def observe(self, not_before_ns: int) -> Observation | Waiting:
         """Choose one image per camera."""
         p = self._node.parameters
-        streams, steady_ns = list(self._node._cameras.values()), time.monotonic_ns()
-        return select(streams, self.now(), steady_ns, not_before_ns, p.max_camera_skew, p.max_silence)
+        steady_ns = time.monotonic_ns()
+        return self._node._cameras.select(self.now(), steady_ns, not_before_ns, p.max_camera_skew, p.max_silence)
 
     def infer(self, observation: Observation):
         """Decode the images that were chosen and predict a chunk."""
         from qwen_vla import Observation as PolicyObservation
 
-        cameras = zip(self._node._cameras.items(), observation.messages, strict=True)
-        images = {tag: self._decode(stream, message) for (tag, stream), message in cameras}
+        try:
+            images = self._node._cameras.decode(observation)
+        except DecodingError as error:
+            raise Ended(Ending.INFERENCE_STOPPED, str(error)) from error
         first = self._node.parameters.seed
         seed = None if first < 0 else first + self._drawn
         self._drawn += 1
         return self._node._policy.infer(PolicyObservation(images, self._instruction, observation.stamp_ns), seed=seed)
-
-    @staticmethod
-    def _decode(stream: Stream, message: Image):
-        try:
-            return to_rgb(message)
-        except DecodingError as error:
-            raise Ended(Ending.INFERENCE_STOPPED, f"{stream.name} on {stream.topic}: {error}") from error
 
     def publish(self, chunk) -> Sent:
         """Number a chunk and publish it."""

@@ -15,6 +15,7 @@ from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
 
 from embodiment_descriptions import EmbodimentError, ResourceError, pose_from_delta
+from qwen_vla.observation_buffer import Stream
 from qwen_vla_msgs.msg import ActionChunk
 from qwen_vla_ros.chunk_decision import ChunkDecision, joint_vector
 from qwen_vla_ros.chunk_markers import ACCEPTED, PREDICTED, Layer, chunk_markers, clear_all, pose_path
@@ -24,7 +25,6 @@ from qwen_vla_ros.embodiment_source import read_embodiment
 from qwen_vla_ros.gate import Chunk, Refused, check_form
 from qwen_vla_ros.image_memory import release_image_memory
 from qwen_vla_ros.lifecycle import LATCHED
-from qwen_vla_ros.observation_buffer import Stream
 from qwen_vla_ros.parameters import Parameter, Parameters
 
 JOINT_STATES_KEPT = 1024

@@ -7,9 +7,9 @@ import array
 import cv2
 import numpy as np
 import pytest
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
-from qwen_vla_ros.image_decoding import DecodingError, to_rgb
+from qwen_vla.image_decoding import DecodingError, to_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 
@@ -65,3 +65,14 @@ def test_too_few_bytes_are_refused():
 def test_an_empty_image_is_refused():
     with pytest.raises(DecodingError, match="empty"):
         to_rgb(Image(encoding="rgb8"))
+
+
+def test_compressed_images_give_the_same_rgb():
+    data = cv2.imencode(".png", RGB[:, :, ::-1])[1].tobytes()
+    assert np.array_equal(to_rgb(CompressedImage(format="png", data=array.array("B", data))), RGB)
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", cv2.imencode(".png", RGB[:, :, 0])[1].tobytes()])
+def test_compressed_images_that_are_damaged_or_grey_are_refused(data):
+    with pytest.raises(DecodingError, match="format 'png'"):
+        to_rgb(CompressedImage(format="png", data=array.array("B", data)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qwen_vla_ros.observation_buffer import Observation, Stream, Waiting, select
+from qwen_vla.observation_buffer import Observation, Stream, Waiting, select
 
 S = 1_000_000_000
 

@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from qwen_vla.data.lerobot import DatasetError, Episode, Feature, finalize, shard_path, write_json, write_shard
+from qwen_vla.data.cache import write_json
+from qwen_vla.data.lerobot import DatasetError, Feature, shard_path
+from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.parallel import parallel_map
 from qwen_vla.suites import Suite, load_suite
 
@@ -131,6 +133,6 @@ class _Recorder:
         for scene in options.scenes(shard):
             task, frames, success = expert(self.env, options.seed + scene)
             if success:
-                episodes.append(Episode(task, frames))
+                episodes.append(Recording(task, frames))
         write_shard(options.out, shard, episodes, _features(suite), suite.embodiment.rate_hz)
         return shard

@@ -2,39 +2,83 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from qwen_vla.data.lerobot import LeRobotReader
+from qwen_vla.data.cache import cache_folder, write_json
+from qwen_vla.data.episodes import DatasetError
+from qwen_vla.data.spec import report
 
 
-def decoded_frames(reader: LeRobotReader, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Per image key a read-only (N, height, width, 3) uint8 array; made on first use and kept while the data is."""
-    return {key: _decoded(reader, key, size) for key in reader.image_keys}
+class ImageRows(Protocol):
+    """What has images row by row: a LeRobotReader, or any EpisodeSource."""
+
+    root: Path
+    image_keys: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def episodes(self) -> np.ndarray: ...
+
+    def images(self, key: str, convert: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray | DatasetError]: ...
 
 
-def _decoded(reader: LeRobotReader, key: str, size: tuple[int, int]) -> np.ndarray:
+@dataclass(frozen=True)
+class DecodedFrames:
+    """A camera's images, read-only (N, height, width, 3) uint8; `bad`: by row why an image is black instead."""
+
+    frames: np.ndarray
+    bad: dict[int, str]
+
+
+def decoded_frames(source: ImageRows, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Per image key a read-only (N, height, width, 3) uint8 array; DatasetError when an image cannot be decoded."""
+    found = {key: decode_camera(source, key, size) for key in source.image_keys}
+    report([why for camera in found.values() for why in camera.bad.values()], "refuse")
+    return {key: camera.frames for key, camera in found.items()}
+
+
+def decode_camera(source: ImageRows, key: str, size: tuple[int, int]) -> DecodedFrames:
+    """One camera's images; decoded on first use and kept as long as the data stays the same."""
     height, width = size
-    shape = (len(reader), height, width, 3)
-    path = reader.root / "cache" / f"{key}-{height}x{width}-{_fingerprint(reader.root)}.npy"
+    path = cache_folder(source.root) / f"{key.replace('/', '.')}-{height}x{width}-{source.fingerprint}.npy"
+    bad_path = path.with_suffix(".bad.json")
     if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        images = reader.images(key, lambda image: cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
-        for row, image in enumerate(tqdm(images, total=len(reader), desc=f"decode {key}", unit="frame")):
+        _decode(source, key, size, path)
+    bad = {int(row): why for row, why in json.loads(bad_path.read_text()).items()}
+    return DecodedFrames(np.load(path, mmap_mode="r"), bad)
+
+
+def _decode(source: ImageRows, key: str, size: tuple[int, int], path: Path) -> None:
+    """Write the array, in which bad rows are black, and beside it by row why an image could not be decoded."""
+    count, bad = int(source.episodes[-1][1]), {}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(count, *size, 3))
+    images = source.images(key, lambda image: resize(image, size))
+    for row, image in enumerate(tqdm(images, total=count, desc=f"decode {key}", unit="frame")):
+        if isinstance(image, DatasetError):
+            bad[row] = str(image)
+        else:
             out[row] = image
-        out.flush()
-        os.replace(temporary, path)
-    return np.load(path, mmap_mode="r")
+    out.flush()
+    write_json(path.with_suffix(".bad.json"), bad)  # before the frames, which say that both are there
+    os.replace(temporary, path)
 
 
-def _fingerprint(root: Path) -> str:
-    """Changes whenever a data file does: names, sizes and times of all shards."""
-    parts = [f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in sorted(root.glob("data/*/*.parquet"))]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Any uint8 image to (height, width) as the processor does it: averaged by area where it shrinks, else bilinear."""
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -1,21 +1,30 @@
-"""LeRobotDataset v3.0 on disk: episodes in parquet shards with PNG images inside, metadata as lerobot writes it.
+"""Reading LeRobotDataset v3.0, ours and others': several files, images or videos, any numeric or text column.
 
-A shard is one data file of whole episodes. Shards are written under a temporary name and renamed, so an interrupted
-collection resumes with the first missing shard; `finalize` writes the metadata once all shards are there.
+Numeric columns are read whole; images and videos are decoded when asked for. What cannot be read in single rows is kept
+as a defect of that row; whether it is refused or left out is for the user of the data to say (bad_rows.py).
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
-import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from qwen_vla.data.cache import data_hash
+from qwen_vla.data.episodes import Channels, DatasetError, Episode
+from qwen_vla.data.lerobot_video import VideoFiles
 
 CODEBASE_VERSION = "v3.0"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
@@ -29,278 +38,475 @@ INDEX_COLUMNS = {
     "index": pa.int64(),
     "task_index": pa.int64(),
 }
-
-
-class DatasetError(ValueError):
-    """A data set that is missing, incomplete or not what its metadata says; names file and row where there is one."""
+SCALARS = {
+    **{
+        kind: getattr(pa, kind)() for kind in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    },
+    **{kind: getattr(pa, kind)() for kind in ("float16", "float32", "float64", "string")},
+    "bool": pa.bool_(),
+}
+IMAGE_KINDS = ("image", "video")
+STATE, ACTION = "observation.state", "action"
+ROW_GROUPS_KEPT = 4
+DECODED_AHEAD = 64  # images in work at a time
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One column: dtype "image", "float32" or "int64", its shape, and the names of its elements (or axes)."""
+    """One column: dtype "image", "video" or a scalar type, its shape, and the names of its elements (or axes)."""
 
     dtype: str
     shape: tuple[int, ...]
     names: tuple[str, ...] = ()
 
+    @classmethod
+    def from_json(cls, spec: Mapping[str, Any]) -> Feature:
+        return cls(spec["dtype"], tuple(spec["shape"]), _names(spec.get("names")))
+
+    @property
+    def size(self) -> int:
+        """Elements per row."""
+        return int(np.prod(self.shape))
+
     def arrow_type(self) -> pa.DataType:
         if self.dtype == "image":
             return IMAGE_TYPE
-        scalar = {"float32": pa.float32(), "int64": pa.int64()}[self.dtype]
-        return pa.list_(scalar, int(np.prod(self.shape))) if self.shape != (1,) else scalar
+        scalar = SCALARS[self.dtype]
+        return pa.list_(scalar, self.size) if self.shape != (1,) else scalar
 
     def to_json(self) -> dict:
         return {"dtype": self.dtype, "shape": list(self.shape), "names": list(self.names) or None}
 
 
-@dataclass
-class Episode:
-    """One demonstration: the sentence, and per feature an array with one row per frame (images: H×W×3 uint8 RGB)."""
+class LeRobotReader:
+    """A LeRobotDataset v3.0 as whole columns, and as a source of episodes (see `EpisodeSource`).
 
-    task: str
-    frames: dict[str, np.ndarray] = field(default_factory=dict)
+    frames[name]: (N, ...) arrays of the numeric and text features; episodes: (E, 2) first and past-last frame index;
+    tasks: the sentence of every episode; image_keys: cameras, whether stored as images or as videos; defects[name]: by
+    row what is wrong with a cell (its value is 0, NaN or ""). Images are decoded on demand with `image` or `images`.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self.name = self.root.name
+        self.info = _read_info(self.root)
+        self.fps = self.rate_hz = float(self.info["fps"])
+        self.columns = {name: Feature.from_json(spec) for name, spec in self.info["features"].items()}
+        self.image_keys = tuple(name for name, f in self.columns.items() if f.dtype in IMAGE_KINDS)
+        self._files = _DataFiles(self.root)
+        found, expected = len(self._files), self.info.get("total_frames", len(self._files))
+        if found != expected:
+            raise DatasetError(f"{self.root}: {found} frames in data/, {expected} in meta/info.json")
+        self.frames, self.defects = self._read_columns()
+        rows = _episode_rows(self.root)
+        self.episodes = _ranges(self.root, rows, found)
+        self.tasks = self._read_tasks(rows)
+        self._videos = self._open_videos(rows)
+
+    # --- as columns -----------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(next(iter(self.frames.values())))
+        """Frames of all episodes."""
+        return len(self._files)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of the contents of all data, video and metadata files."""
+        kinds = ("data/**/*.parquet", "videos/**/*.mp4", "images/**/*.*", "meta/info.json", "meta/**/*.parquet")
+        return data_hash(self.root, itertools.chain.from_iterable(self.root.glob(kind) for kind in kinds))
+
+    def place(self, row: int) -> str:
+        """File and row in it, for messages."""
+        return self._files.place(row)
+
+    def image(self, key: str, row: int) -> np.ndarray:
+        """H×W×3 uint8 RGB; DatasetError names file and row."""
+        if key in self._videos:
+            return self._videos[key].frame(row)
+        return self._decode(key, row, self._files.cell(key, row))
+
+    def images(self, key: str, convert: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray | DatasetError]:
+        """Yield convert(image) for every frame in order; the error itself for a frame that cannot be decoded."""
+        if key in self._videos:
+            yield from (_attempt(lambda row=row: convert(self._videos[key].frame(row))) for row in range(len(self)))
+            return
+        with ThreadPoolExecutor(2) as pool:
+            waiting: deque = deque()
+            for row, cell in enumerate(self._files.cells(key)):
+                if len(waiting) == DECODED_AHEAD:
+                    yield waiting.popleft().result()
+                waiting.append(pool.submit(_attempt, lambda r=row, c=cell: convert(self._decode(key, r, c))))
+            yield from (future.result() for future in waiting)
+
+    def _decode(self, key: str, row: int, cell: dict | None) -> np.ndarray:
+        data = (cell or {}).get("bytes")
+        if data is None and (cell or {}).get("path"):
+            path = self.root / cell["path"]
+            data = path.read_bytes() if path.is_file() else None
+        image = decode_image(data) if data else None
+        if image is None:
+            why = "cannot be decoded" if data else "is missing"
+            raise DatasetError(f"{self.place(row)}: image {key} {why}")
+        return image
+
+    # --- as episodes ----------------------------------------------------------------------------------------------
+
+    @property
+    def features(self) -> dict[str, tuple[str, ...]]:
+        """Names of the channels of every numeric column."""
+        return {name: _channel_names(f) for name, f in self.columns.items() if _is_numeric(f)}
+
+    def episode(self, index: int) -> Episode:
+        """One episode; arrays are views."""
+        first, end = map(int, self.episodes[index])
+        columns = {
+            name: Channels(self.frames[name][first:end].reshape(end - first, -1), names)
+            for name, names in self.features.items()
+        }
+        defects = {
+            name: {row - first: why for row, why in rows.items() if first <= row < end}
+            for name, rows in self.defects.items()
+        }
+        return Episode(
+            name=f"{self.root} episode {index}",
+            instruction=self.tasks[index],
+            rate_hz=self.fps,
+            columns=columns,
+            images={key: _EpisodeFrames(self, key, first, end) for key in self.image_keys},
+            place=lambda row: self.place(first + row),
+            state=columns.get(STATE),
+            actions=columns.get(ACTION),
+            defects={name: rows for name, rows in defects.items() if rows},
+        )
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def _read_columns(self) -> tuple[dict[str, np.ndarray], dict[str, dict[int, str]]]:
+        wanted = {name: f for name, f in self.columns.items() if f.dtype not in IMAGE_KINDS}
+        absent = [name for name in wanted if name not in self._files.names and name not in INDEX_COLUMNS]
+        if absent:
+            raise DatasetError(f"{self._files.paths[0]} lacks {', '.join(absent)}, which meta/info.json names")
+        table = self._files.table([name for name in wanted if name in self._files.names])
+        frames, defects = {}, {}
+        for name in table.column_names:
+            frames[name], wrong = _column(table[name], wanted[name])
+            if wrong:
+                defects[name] = wrong
+        return frames, defects
+
+    def _read_tasks(self, rows: list[dict]) -> list[str]:
+        """The sentence of every episode: from meta/episodes, else from its frames' task_index and meta/tasks."""
+        sentences = _sentences(self.root)
+        tasks = []
+        for index, (row, (first, _)) in enumerate(zip(rows, self.episodes, strict=True)):
+            listed = row.get("tasks")
+            if isinstance(listed, str):
+                listed = [listed]
+            if not listed and "task_index" in self.frames:
+                listed = [sentences.get(int(self.frames["task_index"][first]))]
+            if not listed or not listed[0]:
+                raise DatasetError(
+                    f"{self.root}: episode {index} has no task; neither meta/episodes nor meta/tasks has it"
+                )
+            tasks.append(str(listed[0]))
+        return tasks
+
+    def _open_videos(self, rows: list[dict]) -> dict[str, VideoFiles]:
+        template = self.info.get("video_path")
+        keys = [key for key in self.image_keys if self.columns[key].dtype == "video"]
+        if keys and not template:
+            raise DatasetError(f"{self.root}/meta/info.json has videos ({', '.join(keys)}) but no video_path")
+        stamps = self.frames.get("timestamp")
+        if stamps is None:
+            starts = np.repeat(self.episodes[:, 0], np.diff(self.episodes, axis=1)[:, 0])
+            stamps = (np.arange(len(self)) - starts) / self.fps
+        return {
+            key: VideoFiles(self.root, key, template, rows, self.episodes, stamps, self.fps, self.place) for key in keys
+        }
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """PNG of an RGB image, fast compression."""
-    return cv2.imencode(".png", image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+class LeRobotEpisodes:
+    """The episodes of a LeRobotReader: `EpisodeSource`."""
+
+    def __init__(self, reader: LeRobotReader) -> None:
+        self.reader = reader
+        self.name, self.root, self.rate_hz = reader.name, reader.root, reader.fps
+        self.image_keys, self.features, self.episodes = reader.image_keys, reader.features, reader.episodes
+        self.images = reader.images
+
+    @property
+    def fingerprint(self) -> str:
+        return self.reader.fingerprint
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __getitem__(self, index: int) -> Episode:
+        return self.reader.episode(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[Episode]:
+        return map(self.reader.episode, range(len(self)))
 
 
-def decode_png(data: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+@dataclass(frozen=True)
+class _EpisodeFrames:
+    reader: LeRobotReader
+    key: str
+    first: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.first
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.reader.image(self.key, self.first + range(len(self))[row])
+
+
+class _DataFiles:
+    """The parquet files of data/ as one table, whose image columns are read by row group."""
+
+    def __init__(self, root: Path) -> None:
+        self.paths = sorted(root.glob("data/**/*.parquet"), key=_natural)
+        if not self.paths:
+            raise DatasetError(f"{root}: no files in data/; resume its collection, or download it again")
+        self._open = [_open_parquet(path) for path in self.paths]
+        self.names = set(self._open[0].schema_arrow.names)
+        for path, file in zip(self.paths, self._open, strict=True):
+            if set(file.schema_arrow.names) != self.names:
+                different = sorted(self.names ^ set(file.schema_arrow.names))
+                raise DatasetError(f"{path}: other columns than {self.paths[0].name} has ({', '.join(different)})")
+        groups = [
+            (i, g, f.metadata.row_group(g).num_rows) for i, f in enumerate(self._open) for g in range(f.num_row_groups)
+        ]
+        self._groups = [(file, group) for file, group, _ in groups]
+        self._ends = np.cumsum([rows for _, _, rows in groups], dtype=np.int64)
+        self._file_starts = np.cumsum([0, *(f.metadata.num_rows for f in self._open)])
+        self._column = functools.lru_cache(ROW_GROUPS_KEPT)(self._read_group)
+
+    def __len__(self) -> int:
+        return int(self._file_starts[-1])
+
+    def place(self, row: int) -> str:
+        file = int(np.searchsorted(self._file_starts, row, side="right")) - 1
+        return f"{self.paths[file]} row {row - self._file_starts[file]}"
+
+    def table(self, columns: list[str]) -> pa.Table:
+        tables = []
+        for path, file in zip(self.paths, self._open, strict=True):
+            try:
+                tables.append(file.read(columns=columns).replace_schema_metadata(None))
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DatasetError(f"{path}: unreadable ({error}); delete it and resume the collection") from error
+        return pa.concat_tables(tables, promote_options="permissive")
+
+    def cell(self, name: str, row: int) -> dict | None:
+        group = int(np.searchsorted(self._ends, row, side="right"))
+        first = self._ends[group - 1] if group else 0
+        return self._column(name, group)[int(row - first)].as_py()
+
+    def cells(self, name: str) -> Iterator[dict | None]:
+        for group in range(len(self._groups)):
+            for cell in self._column(name, group):
+                yield cell.as_py()
+
+    def _read_group(self, name: str, group: int) -> pa.ChunkedArray:
+        file, number = self._groups[group]
+        try:
+            return self._open[file].read_row_group(number, columns=[name])[name]
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DatasetError(f"{self.paths[file]}: unreadable ({error}); download or record it again") from error
+
+
+def open_hub(repository: str, revision: str | None = None) -> LeRobotReader:
+    """Open a data set of the Hugging Face hub ("organisation/name"), downloading what the local cache lacks."""
+    from huggingface_hub import snapshot_download
+
+    return LeRobotReader(snapshot_download(repository, repo_type="dataset", revision=revision))
+
+
+def decode_image(data: bytes) -> np.ndarray | None:
+    """PNG, JPEG, … to H×W×3 uint8 RGB; None when the bytes are no image."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return None if image is None else image[:, :, ::-1]
 
 
 def shard_path(root: Path, shard: int) -> Path:
     return root / DATA_PATH.format(chunk_index=shard // SHARDS_PER_FOLDER, file_index=shard % SHARDS_PER_FOLDER)
 
 
-def write_shard(root: Path, shard: int, episodes: list[Episode], features: dict[str, Feature], fps: float) -> None:
-    """Write the episodes (there may be none) as shard number `shard`. Global indices are filled in by `finalize`."""
-    columns: dict[str, list] = {name: [] for name in features}
-    for episode in episodes:
-        _check(episode, features)
-        for name, feature in features.items():
-            columns[name] += _cells(episode.frames[name], feature)
-    lengths = [len(episode) for episode in episodes]
-    arrays = {name: pa.array(columns[name], type=features[name].arrow_type()) for name in features}
-    frame_index = np.concatenate([np.arange(0), *(np.arange(length) for length in lengths)])
-    arrays["timestamp"] = pa.array((frame_index / fps).astype(np.float32))
-    arrays["frame_index"] = pa.array(frame_index)
-    arrays["episode_index"] = pa.array(np.repeat(np.arange(len(lengths)), lengths))
-    arrays["index"] = pa.array(np.arange(len(frame_index)))
-    arrays["task_index"] = pa.array(np.zeros(len(frame_index), np.int64))
-    tasks = json.dumps([episode.task for episode in episodes])
-    _write_table(pa.table(arrays).replace_schema_metadata({"tasks": tasks}), shard_path(root, shard))
-
-
-def finalize(
-    root: Path, shards: int, features: dict[str, Feature], fps: float, robot_type: str, extra: dict | None = None
-) -> None:
-    """Number episodes, frames and tasks across the shards and write `meta/` (info, tasks, episodes, stats)."""
-    task_indices: dict[str, int] = {}
-    episodes: list[dict] = []
-    columns: dict[str, list] = {name: [] for name, feature in features.items() if feature.dtype != "image"}
-    for shard in range(shards):
-        path = shard_path(root, shard)
-        table = _number(_read_table(path), shard, episodes, task_indices)
-        _write_table(table, path)
-        for name in columns:
-            columns[name].append(column_to_numpy(table[name], features[name]))
-    if not episodes:
-        raise DatasetError(f"{root}: none of the recorded demonstrations succeeded; there is nothing to learn from")
-    _write_table(pa.Table.from_pylist(episodes), root / EPISODES_PATH)
-    _write_tasks(root, task_indices)
-    write_json(root / "meta/stats.json", {name: _statistics(np.concatenate(rows)) for name, rows in columns.items()})
-    totals = {
-        "total_episodes": len(episodes),
-        "total_frames": episodes[-1]["dataset_to_index"],
-        "total_tasks": len(task_indices),
-    }
-    write_json(root / "meta/info.json", {**_info(robot_type, totals, features, fps), **(extra or {})})
-
-
-class LeRobotReader:
-    """A LeRobotDataset v3.0 with its images in the data files, as whole columns.
-
-    frames[name]: (N, ...) arrays of the numeric features; episodes: (E, 2) first and past-last frame index;
-    tasks: the sentence of every episode; images are decoded on demand with `image` or `images`.
-    """
-
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-        info_path = self.root / "meta/info.json"
-        if not info_path.exists():
-            raise DatasetError(f"{self.root}: no meta/info.json, not a finished LeRobotDataset; resume its collection")
-        self.info = json.loads(info_path.read_text())
-        if self.info.get("codebase_version") != CODEBASE_VERSION:
-            version = self.info.get("codebase_version")
-            raise DatasetError(f"{info_path}: codebase_version {version!r}, need {CODEBASE_VERSION}")
-        self.fps = float(self.info["fps"])
-        self.features = {
-            name: Feature(spec["dtype"], tuple(spec["shape"]), tuple(spec.get("names") or ()))
-            for name, spec in self.info["features"].items()
-        }
-        self.image_keys = tuple(name for name, f in self.features.items() if f.dtype == "image")
-        paths = sorted(self.root.glob("data/chunk-*/file-*.parquet"))
-        if not paths:
-            raise DatasetError(f"{self.root}: no files in data/; resume its collection")
-        self._table = pa.concat_tables([_read_table(path).replace_schema_metadata(None) for path in paths])
-        found, expected = len(self._table), self.info["total_frames"]
-        if found != expected:
-            raise DatasetError(f"{self.root}: {found} frames in data/, {expected} in meta/info.json")
-        numeric = [name for name in self.features if name not in self.image_keys]
-        self.frames = {name: column_to_numpy(self._table[name], self.features[name]) for name in numeric}
-        rows = pq.read_table(self.root / EPISODES_PATH).to_pylist()
-        self.episodes = np.array([(row["dataset_from_index"], row["dataset_to_index"]) for row in rows])
-        self.tasks = [row["tasks"][0] for row in rows]
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def image(self, key: str, frame: int) -> np.ndarray:
-        """H×W×3 uint8 RGB."""
-        return decode_png(self._table[key][frame]["bytes"].as_py())
-
-    def images(self, key: str, convert, threads: int = 2):
-        """Yield convert(image) for every frame in order, decoding in threads."""
-        with ThreadPoolExecutor(threads) as pool:
-            for batch in self._table.select([key]).to_batches():
-                cells = batch[key].field("bytes")
-                yield from pool.map(lambda cell: convert(decode_png(cell.as_py())), cells)
-
-
-def column_to_numpy(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:
-    """A numeric column as (N, *shape) (or (N,) for shape (1,))."""
-    array = column.combine_chunks()
-    if feature.shape == (1,):
-        return array.to_numpy(zero_copy_only=False)
-    return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), *feature.shape)
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Write JSON under a temporary name and rename, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
-
-
-def _read_table(path: Path) -> pa.Table:
+def read_table(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise DatasetError(f"{path}: unreadable ({error}); delete it and resume the collection") from error
 
 
-def _cells(rows: np.ndarray, feature: Feature) -> list:
-    """One feature's rows as values of its column."""
-    if feature.dtype == "image":
-        return [{"bytes": encode_png(row), "path": None} for row in rows]
-    flat = np.asarray(rows).reshape(len(rows), -1)
-    return flat[:, 0].tolist() if feature.shape == (1,) else flat.tolist()
+def column_to_numpy(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:
+    """A numeric or text column as (N, *shape), (N,) for shape (1,); DatasetError when a cell does not fit."""
+    values, wrong = _column(column, feature)
+    if wrong:
+        row, why = next(iter(wrong.items()))
+        raise DatasetError(f"row {row}: {why}")
+    return values
 
 
-def _number(table: pa.Table, shard: int, episodes: list[dict], task_indices: dict[str, int]) -> pa.Table:
-    """The shard with indices that continue those of the shards before it; extends `episodes` and `task_indices`."""
-    first_episode, first_frame = len(episodes), episodes[-1]["dataset_to_index"] if episodes else 0
-    tasks = json.loads(table.schema.metadata[b"tasks"])
-    _, local = np.unique(table["episode_index"].to_numpy(), return_inverse=True)
-    ids = np.array([task_indices.setdefault(task, len(task_indices)) for task in tasks], np.int64)
-    frame = first_frame
-    for task, length in zip(tasks, np.bincount(local).tolist(), strict=True):
-        episodes.append(_episode_row(len(episodes), task, length, frame, shard))
-        frame += length
-    table = _replace(table, "episode_index", local + first_episode)
-    table = _replace(table, "index", np.arange(first_frame, frame))
-    return _replace(table, "task_index", ids[local])
+def _column(column: pa.ChunkedArray, feature: Feature) -> tuple[np.ndarray, dict[int, str]]:
+    """The column as an array, and by row what is wrong with cells that were filled with 0, NaN or ""."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):  # of no chunks or, when very large, of several
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+    wrong = {int(row): "is missing" for row in np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))}
+    nested = pa.types.is_nested(array.type)
+    if nested and (wrong or not _is_regular(array, feature.size)):
+        return _irregular(array, feature)
+    flat = array
+    while pa.types.is_nested(flat.type):
+        flat = flat.flatten()
+    wrong |= {row // feature.size: "has a missing value" for row in np.flatnonzero(_nulls(flat)) if nested}
+    values = _filled(flat, feature)
+    return (values.reshape(len(array), *feature.shape) if feature.shape != (1,) else values.reshape(-1)), wrong
 
 
-def _check(episode: Episode, features: dict[str, Feature]) -> None:
-    if set(episode.frames) != set(features):
-        present, wanted = sorted(episode.frames), sorted(features)
-        raise DatasetError(f"episode {episode.task!r}: features {present}, data set has {wanted}")
-    for name, feature in features.items():
-        rows = np.asarray(episode.frames[name])
-        if rows.shape != (len(episode), *feature.shape) and rows.shape != (len(episode),):
-            raise DatasetError(f"episode {episode.task!r}: {name} has shape {rows.shape}, need (N, {feature.shape})")
-        if feature.dtype == "float32" and not np.isfinite(rows).all():
-            row = int(np.argwhere(~np.isfinite(rows))[0][0])
-            raise DatasetError(f"episode {episode.task!r}: {name} is not finite in frame {row}")
+def _is_regular(array: pa.Array, size: int) -> bool:
+    count, flat = len(array), array
+    while pa.types.is_nested(flat.type):
+        flat = flat.flatten()
+    if len(flat) != count * size:
+        return False
+    return not pa.types.is_list(array.type) or len(set(array.value_lengths().to_pylist())) <= 1
 
 
-def _replace(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:
-    return table.set_column(table.schema.get_field_index(name), name, pa.array(np.asarray(values, np.int64)))
+def _irregular(array: pa.Array, feature: Feature) -> tuple[np.ndarray, dict[int, str]]:
+    values, wrong = _empty(len(array), feature), {}
+    for row, cell in enumerate(array.to_pylist()):
+        flat = np.array([] if cell is None else cell, dtype=object).reshape(-1)
+        if cell is None:
+            wrong[row] = "is missing"
+        elif len(flat) != feature.size or any(value is None for value in flat):
+            wrong[row] = f"wrong width: {len(flat)} values, {feature.size} needed"
+        else:
+            values[row] = flat.astype(values.dtype).reshape(values.shape[1:])
+    return values, wrong
 
 
-def _info(robot_type: str, totals: dict[str, int], features: dict[str, Feature], fps: float) -> dict:
-    """What `meta/info.json` says in every LeRobotDataset v3.0."""
-    index_columns = {
-        name: {"dtype": str(kind).replace("float", "float32"), "shape": [1], "names": None}
-        for name, kind in INDEX_COLUMNS.items()
-    }
-    return {
-        "codebase_version": CODEBASE_VERSION,
-        "robot_type": robot_type,
-        **totals,
-        "chunks_size": SHARDS_PER_FOLDER,
-        "data_files_size_in_mb": 100,
-        "video_files_size_in_mb": 500,
-        "fps": int(fps) if float(fps).is_integer() else fps,
-        "splits": {"train": f"0:{totals['total_episodes']}"},
-        "data_path": DATA_PATH,
-        "video_path": None,
-        "features": {**{name: feature.to_json() for name, feature in features.items()}, **index_columns},
-    }
+def _empty(count: int, feature: Feature) -> np.ndarray:
+    shape = (count, *feature.shape) if feature.shape != (1,) else (count,)
+    if feature.dtype == "string":
+        return np.full(shape, "", dtype=object)
+    kind = np.dtype(feature.dtype)
+    return np.full(shape, np.nan if kind.kind == "f" else 0, dtype=kind)
 
 
-def _episode_row(index: int, task: str, length: int, first: int, shard: int) -> dict:
-    return {
-        "episode_index": index,
-        "tasks": [task],
-        "length": length,
-        "data/chunk_index": shard // SHARDS_PER_FOLDER,
-        "data/file_index": shard % SHARDS_PER_FOLDER,
-        "dataset_from_index": first,
-        "dataset_to_index": first + length,
-        "meta/episodes/chunk_index": 0,
-        "meta/episodes/file_index": 0,
-    }
+def _filled(flat: pa.Array, feature: Feature) -> np.ndarray:
+    if feature.dtype == "string":
+        return np.array([value or "" for value in flat.to_pylist()], dtype=object)
+    if flat.null_count:
+        flat = flat.fill_null(float("nan") if pa.types.is_floating(flat.type) else 0)
+    return flat.to_numpy(zero_copy_only=False)
 
 
-def _write_tasks(root: Path, task_indices: dict[str, int]) -> None:
-    """tasks.parquet holds the sentence as the pandas index named "task": lerobot looks tasks up by that index."""
-    pandas = {
-        "index_columns": ["task"],
-        "column_indexes": [],
-        "columns": [
-            {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy, "metadata": None}
-            for name, kind, numpy in (("task_index", "int64", "int64"), ("task", "unicode", "object"))
-        ],
-        "pandas_version": "2.0.0",
-    }
-    table = pa.table({"task_index": list(task_indices.values()), "task": list(task_indices)})
-    _write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), root / "meta/tasks.parquet")
+def _nulls(flat: pa.Array) -> np.ndarray:
+    return flat.is_null().to_numpy(zero_copy_only=False) if flat.null_count else np.zeros(0, bool)
 
 
-def _statistics(rows: np.ndarray) -> dict:
-    rows = rows.reshape(len(rows), -1).astype(np.float64)
-    quantiles = np.quantile(rows, [0.01, 0.99], axis=0)
-    return {
-        "min": rows.min(0).tolist(),
-        "max": rows.max(0).tolist(),
-        "mean": rows.mean(0).tolist(),
-        "std": rows.std(0).tolist(),
-        "q01": quantiles[0].tolist(),
-        "q99": quantiles[1].tolist(),
-        "count": [len(rows)],
-    }
+def _read_info(root: Path) -> dict:
+    path = root / "meta/info.json"
+    if not path.exists():
+        raise DatasetError(f"{root}: no meta/info.json, not a finished LeRobotDataset; resume its collection")
+    try:
+        info = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{path} is damaged: {error}") from error
+    version = info.get("codebase_version")
+    if version != CODEBASE_VERSION:
+        raise DatasetError(
+            f"{path}: codebase_version {version!r}, need {CODEBASE_VERSION!r}; lerobot converts older ones with "
+            "`python -m lerobot.datasets.v30.convert_dataset_v21_to_v30 --repo-id=…`"
+        )
+    missing = [key for key in ("fps", "features") if key not in info]
+    if missing:
+        raise DatasetError(f"{path} lacks {', '.join(missing)}")
+    return info
 
 
-def _write_table(table: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    pq.write_table(table, temporary, compression="snappy")
-    os.replace(temporary, path)
+def _episode_rows(root: Path) -> list[dict]:
+    """The rows of all files of meta/episodes but for their statistics, ordered by episode."""
+    paths = sorted(root.glob("meta/episodes/**/*.parquet"), key=_natural)
+    if not paths:
+        raise DatasetError(f"{root}: no files in meta/episodes; resume its collection, or download it again")
+    rows: list[dict] = []
+    for path in paths:
+        file = _open_parquet(path)
+        names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
+        rows += file.read(columns=names).to_pylist()
+    return sorted(rows, key=lambda row: row["episode_index"])
+
+
+def _ranges(root: Path, rows: list[dict], frames: int) -> np.ndarray:
+    """(E, 2) first and past-last frame; they must follow one another and cover all frames."""
+    ends = np.cumsum([row["length"] for row in rows])
+    ranges = np.array(
+        [
+            (row.get("dataset_from_index", e - row["length"]), row.get("dataset_to_index", e))
+            for row, e in zip(rows, ends, strict=True)
+        ]
+    )
+    broken = np.flatnonzero((ranges[:, 1] <= ranges[:, 0]) | (ranges[:, 0] != np.concatenate([[0], ranges[:-1, 1]])))
+    if len(broken) or ranges[-1, 1] != frames:
+        where = (
+            f"episode {rows[broken[0]]['episode_index']} is rows {ranges[broken[0]].tolist()}" if len(broken) else ""
+        )
+        raise DatasetError(
+            f"{root}/meta/episodes does not cover the {frames} frames in data/ {where}; download it again"
+        )
+    return ranges
+
+
+def _sentences(root: Path) -> dict[int, str]:
+    """meta/tasks.parquet: the sentence is the pandas index, which pandas may have given another name."""
+    path = root / "meta/tasks.parquet"
+    if not path.exists():
+        return {}
+    table = read_table(path)
+    texts = [
+        name
+        for name in table.column_names
+        if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
+    ]
+    if "task_index" not in table.column_names or not texts:
+        raise DatasetError(f"{path} needs the columns task_index and task, it has {', '.join(table.column_names)}")
+    column = "task" if "task" in texts else texts[0]
+    return dict(zip(table["task_index"].to_pylist(), table[column].to_pylist(), strict=True))
+
+
+def _names(names: Any) -> tuple[str, ...]:
+    """Feature names as others write them: None, a list, or lists by group ({"motors": [...]})."""
+    if isinstance(names, Mapping):
+        names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
+    return tuple(str(name) for name in names or ())
+
+
+def _channel_names(feature: Feature) -> tuple[str, ...]:
+    return feature.names if len(feature.names) == feature.size else ()
+
+
+def _is_numeric(feature: Feature) -> bool:
+    return feature.dtype not in (*IMAGE_KINDS, "string")
+
+
+def _natural(path: Path) -> list:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.as_posix())]
+
+
+def _open_parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DatasetError(f"{path}: unreadable ({error}); delete it and resume the collection") from error
+
+
+def _attempt(function: Callable[[], np.ndarray]) -> np.ndarray | DatasetError:
+    try:
+        return function()
+    except DatasetError as error:
+        return error

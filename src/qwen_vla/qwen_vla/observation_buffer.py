@@ -1,4 +1,6 @@
-"""Ring buffers of stamped messages, and which of them make one observation. Free of ROS.
+"""Ring buffers of stamped messages, and which of them make one observation: live and, by the same code, from a bag.
+
+Free of rclpy and torch: messages are any objects with the fields of their ROS type.
 
 Two clocks, never mixed: `stamp_ns` and `now_ns` are ROS time (simulated under use_sim_time) and say how old the content
 is; `steady_ns` is the steady clock and says for how long nothing new has come, also when ROS time stands still.
@@ -7,9 +9,14 @@ is; `steady_ns` is the steady clock and says for how long nothing new has come, 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+
+from embodiment_descriptions import Camera
+from qwen_vla.image_decoding import DecodingError, to_rgb
 
 NANOSECONDS = 1_000_000_000
 # A stamp that lies this much before the newest one is no late message: the clock was set back (a bag that loops, a
@@ -17,6 +24,9 @@ NANOSECONDS = 1_000_000_000
 CLOCK_RESET_NS = NANOSECONDS
 # An age beyond this is no age but another clock [s].
 OTHER_CLOCK = 86400.0
+FRAMES_KEPT = 8  # per camera; enough to find the frame that belongs to the slowest camera's
+MAX_SKEW = 0.1  # [s]
+MAX_SILENCE = 2.0  # [s]
 
 
 @dataclass(frozen=True)
@@ -134,8 +144,8 @@ def select(
     now_ns: int,
     steady_ns: int,
     not_before_ns: int = 0,
-    max_skew: float = 0.1,
-    max_silence: float = 2.0,
+    max_skew: float = MAX_SKEW,
+    max_silence: float = MAX_SILENCE,
 ) -> Observation | Waiting:
     """Choose the messages of one observation: per stream the one nearest to the newest stamp that all have reached.
 
@@ -162,3 +172,49 @@ def select(
         text = f"{slowest.name} is {skew:.2f} s away from the other streams (limit {max_skew:.2f} s); are they in sync?"
         return Waiting(slowest.name, text, fault=True)
     return Observation(oldest, tuple(item.message for item in chosen))
+
+
+class CameraStreams:
+    """The cameras of one robot: takes in their messages, chooses those of an observation and decodes these alone.
+
+    Attributes:
+        streams: by camera tag, in the order of the cameras.
+    """
+
+    def __init__(self, cameras: Sequence[Camera], topics: Mapping[str, str] | None = None) -> None:
+        """Create empty streams; `topics` (by tag) are the names that messages to the user call the topics by."""
+        named = topics or {}
+        self.streams = {
+            c.tag: Stream(f"camera '{c.tag}'", named.get(c.tag, c.topic), c.max_age_s, FRAMES_KEPT, noun="image")
+            for c in cameras
+        }
+
+    def push(self, tag: str, message: Any, steady_ns: int) -> bool:
+        """Store a sensor_msgs/Image or CompressedImage; False when it is no newer than the newest."""
+        return self.streams[tag].push(stamp_of(message), message, steady_ns)
+
+    def select(
+        self,
+        now_ns: int,
+        steady_ns: int,
+        not_before_ns: int = 0,
+        max_skew: float = MAX_SKEW,
+        max_silence: float = MAX_SILENCE,
+    ) -> Observation | Waiting:
+        """Choose one image per camera, see `select`."""
+        return select(list(self.streams.values()), now_ns, steady_ns, not_before_ns, max_skew, max_silence)
+
+    def decode(self, observation: Observation) -> dict[str, np.ndarray]:
+        """H×W×3 uint8 RGB by camera tag; DecodingError names camera and topic."""
+        images = {}
+        for (tag, stream), message in zip(self.streams.items(), observation.messages, strict=True):
+            try:
+                images[tag] = to_rgb(message)
+            except DecodingError as error:
+                raise DecodingError(f"{stream.name} on {stream.topic}: {error}") from error
+        return images
+
+
+def stamp_of(message: Any) -> int:
+    """When a message with a header was made [ns, ROS time]."""
+    return message.header.stamp.sec * NANOSECONDS + message.header.stamp.nanosec

@@ -1,10 +1,11 @@
-"""sensor_msgs/Image to RGB, for the frames that a policy uses. Free of rclpy: any object with the fields will do."""
+"""sensor_msgs/Image and CompressedImage to RGB, live and from bags. Free of rclpy: any object with the fields."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from rosbags.image import ImageError, message_to_cvimage
 from rosbags.image.image import to_cvtype
@@ -23,17 +24,19 @@ class DecodingError(ValueError):
 
 
 def to_rgb(message: Any) -> np.ndarray:
-    """Decode a sensor_msgs/Image.
+    """Decode a sensor_msgs/Image or CompressedImage.
 
     Args:
-        message: fields height, width, encoding, is_bigendian, step and data; rows may be padded.
+        message: fields height, width, encoding, is_bigendian, step and data, rows may be padded; or format and data.
 
     Returns:
         (height, width, 3) uint8, RGB, contiguous, not sharing memory with the message.
 
     Raises:
-        DecodingError: an encoding that is not in ENCODINGS, or data that do not fit the size.
+        DecodingError: an encoding that is not in ENCODINGS, data that do not fit the size, or that are damaged.
     """
+    if hasattr(message, "format"):
+        return _decompress(message)
     if message.encoding not in ENCODINGS:
         raise DecodingError(f"encoding '{message.encoding}' cannot be used; configure the camera for rgb8 or bgr8")
     try:
@@ -41,6 +44,18 @@ def to_rgb(message: Any) -> np.ndarray:
     except ImageError as error:
         raise DecodingError(f"encoding '{message.encoding}' cannot be read as RGB: {error}") from error
     return np.array(image, dtype=np.uint8, order="C")
+
+
+def _decompress(message: Any) -> np.ndarray:
+    data = np.frombuffer(message.data, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+    if image is None:
+        raise DecodingError(f"{len(data)} bytes with format '{message.format}' are no image that can be read")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise DecodingError(
+            f"format '{message.format}' holds {image.shape} {image.dtype}; only 8-bit colour can be used"
+        )
+    return np.ascontiguousarray(image[:, :, ::-1])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""Where things computed from a data set are kept, and the hash of the data that says whether they still hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+HASHES_FILE = "hashes.json"
+
+
+def cache_folder(root: Path) -> Path:
+    """`cache/` in the data set; where that cannot be written, a folder of its own below $XDG_CACHE_HOME/qwen_vla."""
+    beside = (root if root.is_dir() else root.parent) / "cache"
+    try:
+        beside.mkdir(exist_ok=True)
+        if os.access(beside, os.W_OK):
+            return beside
+    except OSError:
+        pass
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    own = base / "qwen_vla" / f"{root.name}-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]}"
+    own.mkdir(parents=True, exist_ok=True)
+    return own
+
+
+def data_hash(root: Path, files: Iterable[Path]) -> str:
+    """Hash of names and contents of the data files (16 hexadecimal digits), the same wherever the data set lies.
+
+    Contents are hashed once; a file is hashed again when its size or time of change is another than then.
+    """
+    memory = cache_folder(root) / HASHES_FILE
+    known = _read(memory)
+    present = {}
+    for path in sorted(files):
+        status = path.stat()
+        name = path.relative_to(root).as_posix() if root.is_dir() else path.name
+        version = [
+            status.st_size,
+            status.st_mtime_ns,
+        ]
+        remembered = known.get(name)
+        content = remembered[2] if remembered and remembered[:2] == version else content_hash(path)
+        present[name] = [*version, content]
+    if present != known:
+        write_json(memory, present)
+    return hashlib.sha256(json.dumps([[name, entry[2]] for name, entry in present.items()]).encode()).hexdigest()[:16]
+
+
+def content_hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write JSON under a temporary name and rename, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
