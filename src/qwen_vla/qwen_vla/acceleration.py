@@ -28,7 +28,10 @@ TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 REMEMBERED_SHAPES = 8  # a prompt of another length is another shape; the least recently used is dropped
 GRAPH_WARM_UP = 3  # runs on a side stream before capture, so that libraries have allocated what they need
 TIMED_RUNS = 5
-COMPILE_MESSAGE = "compiling the %s for this machine: about a minute now, some seconds at later starts; accelerate='auto' starts at once"
+COMPILE_MESSAGE = (
+    "compiling the %s for this machine: about a minute now, some seconds at later starts "
+    "(accelerate='auto' starts without)"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +59,17 @@ class ModulationTables:
         now = tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in self._weights)
         if now == self._made_from:
             return
+        with torch.inference_mode(False), torch.no_grad():  # what is made in inference mode can never be refreshed
+            self._recompute()
+        self._made_from = now
+
+    def _recompute(self) -> None:
         fresh = self._expert.modulations(tau_grid(self._count, self._weights[0].device)[:-1])
         if self._tables and self._tables[0].device == fresh[0].device and self._tables[0].dtype == fresh[0].dtype:
             torch._foreach_copy_(self._tables, fresh)
         else:
             self._tables = fresh
             self.steps = [[table[i : i + 1] for table in fresh] for i in range(self._count)]
-        self._made_from = now
 
 
 class EulerLoop:
@@ -141,7 +148,8 @@ class ReplayedCall:
     def __init__(self, function: Callable, args: tuple, kwargs: dict[str, Any]):
         leaves, self._spec = pytree.tree_flatten((args, kwargs))
         self._is_tensor = [isinstance(leaf, torch.Tensor) for leaf in leaves]
-        self._memory = [leaf.clone() if tensor else leaf for leaf, tensor in zip(leaves, self._is_tensor, strict=True)]
+        with torch.inference_mode(False), torch.no_grad():
+            self._memory = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         self._function = function
         self._graph: torch.cuda.CUDAGraph | None = None
         devices = {m.device for m, tensor in zip(self._memory, self._is_tensor, strict=True) if tensor}
@@ -178,8 +186,8 @@ class ChunkRunner:
     """``encode`` and ``sample_actions`` of a model, the fastest verified way.
 
     mode: ``auto`` starts at once (CUDA graphs on a GPU, cached tables everywhere); ``compile`` also lets
-    torch.compile fuse operations, which takes about a minute when it runs for the first time on a machine, and again for
-    the second length of prompt; ``off`` calls the model's own methods. The weights may change between chunks; their
+    torch.compile fuse operations, which takes about a minute when it runs for the first time on a machine, and again
+    for the second length of prompt; ``off`` calls the model's own methods. The weights may change between chunks; their
     shapes and device may not.
     """
 

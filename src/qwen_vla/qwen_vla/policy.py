@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from .acceleration import ChunkRunner
 from .action_space import action_mask, unpack
 from .configuration import QwenVLAConfig
 from .modeling import QwenVLAModel
@@ -67,10 +68,12 @@ class Policy:
         processor: QwenVLAProcessor,
         embodiment: str | None = None,
         euler_steps: int = 4,
+        accelerate: str = "auto",
     ):
         if euler_steps < 1:
             raise ValueError(f"euler_steps must be at least 1, got {euler_steps}")
         self.model = model.eval()
+        self.runner = ChunkRunner(self.model, accelerate)
         self.processor = processor
         self.euler_steps = euler_steps
         self.embodiment = _choose(processor, embodiment)
@@ -97,8 +100,11 @@ class Policy:
         euler_steps: int = 4,
         embodiment: str | None = None,
         dtype: torch.dtype | None = None,
+        accelerate: str = "auto",
     ) -> Policy:
         """Load a checkpoint directory. float32 on CPU and bfloat16 elsewhere unless ``dtype`` says otherwise.
+
+        accelerate: ``auto``, ``compile`` or ``off``, see ``acceleration.ChunkRunner``.
 
         Raises FileNotFoundError or ValueError naming the file when one is missing or damaged.
         """
@@ -113,7 +119,7 @@ class Policy:
             if report.get(kind):
                 names = sorted(map(str, report[kind]))
                 raise ValueError(f"weights in {path} do not fit {path / CONFIG_FILE}: {kind} {names[:5]}")
-        return cls(model.to(device), processor, embodiment, euler_steps)
+        return cls(model.to(device), processor, embodiment, euler_steps, accelerate)
 
     @property
     def camera_tags(self) -> tuple[str, ...]:
@@ -137,11 +143,11 @@ class Policy:
         batch = self.processor([self.prompt(instruction)], [views] if views else None)
         batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
         preprocessed = time.perf_counter()
-        encoding = self.model.encode(**batch)
+        encoding = self.runner.encode(batch)
         self._synchronize()
         encoded = time.perf_counter()
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        packed = self.model.sample_actions(encoding, self.action_mask, self.euler_steps, generator)
+        packed = self.runner.sample_actions(encoding, self.action_mask, self.euler_steps, generator)
         normalised = unpack(packed[0].float().cpu().numpy(), self.action_mask[0].cpu().numpy())
         if not np.isfinite(normalised).all():
             raise FloatingPointError(
