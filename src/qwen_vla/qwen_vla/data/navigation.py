@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from embodiment_descriptions.prompt import TAG_PATTERN
 from qwen_vla.data.images import CameraFrames, check_address, pictures
 from qwen_vla.data.samples import Sample, SourceContext
-from qwen_vla.data.spec import DataError, FileSpec, Text, file_hash, quantiles, read_rows, split
+from qwen_vla.data.spec import DataError, FileSpec, Text, check_steps, file_hash, quantiles, read_rows, split
 from qwen_vla.normalization import Quantiles
 from qwen_vla.processing import EmbodimentInfo
 
@@ -99,6 +99,7 @@ class Navigation:
 
     def __init__(self, spec: NavigationData, context: SourceContext) -> None:
         self.spec = spec
+        check_steps(spec.waypoints, context, str(spec.path))
         self.name = f"navigation {spec.path.stem}"
         self.size, self.steps = context.config.image_size, context.trajectory_steps
         episodes, self.bad = read_rows(spec.path, self._parse, spec.on_bad_rows)

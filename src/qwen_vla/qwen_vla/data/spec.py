@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeVar
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from qwen_vla.data.samples import SourceContext
 from qwen_vla.normalization import HIGH, LOW, Quantiles
 
 SPECIAL = "<|"  # opens every special token; in a text it could forge a turn or an image
@@ -66,6 +67,13 @@ def split(count: int, held_out_share: float, what: str) -> tuple[np.ndarray, np.
         )
     indices = np.arange(count)
     return indices[: count - held_out], indices[count - held_out :]
+
+
+def check_steps(steps: int, context: SourceContext, what: str) -> None:
+    """DataError when a source's chunks are longer than the model's action tensor."""
+    horizon = context.config.horizon
+    if context.trajectory_steps is None and steps > horizon:
+        raise DataError(f"{what}: chunks of {steps} steps do not fit the model's horizon of {horizon}; ask for fewer")
 
 
 def read_rows(path: Path, parse: Callable[[dict, int], Row], on_bad_rows: OnBadRows) -> tuple[list[Row], list[str]]:
