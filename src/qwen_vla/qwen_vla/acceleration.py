@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from .action_expert import ActionExpert, ExpertContext
+from .action_expert import ActionExpert, ExpertContext, is_full
 from .flow_matching import tau_grid
 from .modeling import Encoding, QwenVLAModel
 
@@ -200,21 +200,27 @@ class ChunkRunner:
         self._compiled_velocity: Callable | None = None
         on_gpu = model.device.type == "cuda"
         if mode != "off" and (on_gpu or mode == "compile"):
-            self._wrap(model.vlm.model.language_model, "language tower", _LanguageTower)
+            self._wrap(model.vlm.model.language_model, "language tower")
             if on_gpu:  # on a CPU compiling the vision tower brought nothing
-                self._wrap(model.vlm.model.visual, "vision tower", None)
+                self._wrap(model.vlm.model.visual, "vision tower")
 
     def encode(self, batch: dict[str, torch.Tensor]) -> Encoding:
-        """``QwenVLAModel.encode`` of a batch as the processor returns it, on any device."""
+        """``QwenVLAModel.encode`` of a batch as the processor returns it.
+
+        What depends on the batch's values is computed before it goes to the device, which then never has to be asked.
+        """
+        batch, mask = dict(batch), batch.get("attention_mask")
+        batch["position_ids"] = self.model.positions(batch["input_ids"], mask, batch.get("image_grid_thw"))
+        if mask is not None and is_full(mask):
+            del batch["attention_mask"]
         device = self.model.device
-        batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-        replaced = {module: module.forward for module in self._towers}
+        batch = {name: t if name == "image_grid_thw" else t.to(device, non_blocking=True) for name, t in batch.items()}
         for module, call in self._towers.items():
             module.forward = call
         try:
             return self.model.encode(**batch)
         finally:
-            for module in replaced:
+            for module in self._towers:
                 del module.forward
 
     @torch.no_grad()
@@ -230,10 +236,8 @@ class ChunkRunner:
         steps = self.model.config.euler_steps if steps is None else steps
         if self.mode == "off":
             return self.model.sample_actions(encoding, action_mask, steps, generator, noise)
-        mask = action_mask.bool()
-        context = self.model.action_expert.prepare_context(
-            encoding.hidden, encoding.attention_mask, encoding.position_ids, mask.any(dim=-1)
-        )
+        context = self.model._expert_context(encoding, action_mask.bool().any(dim=-1))
+        mask = action_mask.to(encoding.hidden.device).bool()
         if noise is None:
             noise = self.model._noise(mask, context.tokens.dtype, generator)
         loop, call = self._loop(steps)
@@ -265,14 +269,10 @@ class ChunkRunner:
             self._loops[steps] = loop, call
         return self._loops[steps]
 
-    def _wrap(self, module: nn.Module, name: str, adapter: Callable[[Callable], Callable] | None) -> None:
-        plain = module.forward
-        if self.mode == "compile":
-            make_fast = self._announced(name, torch.compile(plain))
-        else:
-            make_fast = ReplayedCall
-        call = VerifiedCall(name, plain, make_fast, must_win=self.mode == "compile")
-        self._towers[module] = call if adapter is None else adapter(call)
+    def _wrap(self, module: nn.Module, name: str) -> None:
+        plain, compiles = module.forward, self.mode == "compile"
+        make_fast = self._announced(name, torch.compile(plain)) if compiles else ReplayedCall
+        self._towers[module] = VerifiedCall(name, plain, make_fast, must_win=compiles)
 
     def _announced(self, name: str, compiled: Callable) -> Callable[..., Callable]:
         """Maker of the compiled variant for ``VerifiedCall``; on a GPU the compiled function is then captured."""
@@ -284,19 +284,6 @@ class ChunkRunner:
             return compiled
 
         return make
-
-
-class _LanguageTower:
-    """The language tower without a mask where nothing is masked: building one looks at values on the host."""
-
-    def __init__(self, call: VerifiedCall):
-        self._call, self.name, self.decisions = call, call.name, call.decisions
-
-    def __call__(self, *args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
-        if attention_mask is not None and bool(attention_mask.all()):
-            kinds = set(self._call.plain.__self__.config.layer_types)
-            attention_mask = dict.fromkeys(sorted(kinds))
-        return self._call(*args, attention_mask=attention_mask, **kwargs)
 
 
 def relative_error(result: Any, expected: Any) -> tuple[float, float]:

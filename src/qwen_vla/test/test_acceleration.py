@@ -88,13 +88,13 @@ def test_euler_loop_never_looks_at_values():
     config = QwenVLAConfig.preset("4b").expert_config
     with torch.device("meta"):
         expert = ActionExpert(**config.module_arguments())
-        tokens, angles = torch.empty(1, 200, 1536), torch.empty(1, 1, 216, 64)
+        hidden, ones, positions = torch.empty(1, 200, 2560), torch.ones(1, 200), torch.zeros(3, 1, 200)
         noise, mask = torch.empty(1, 16, 64), torch.empty(1, 16, 64, dtype=torch.bool)
-    context = {"tokens": tokens, "cos": angles, "sin": angles, "key_mask": None, "horizon": 16}
+    context = expert.prepare_context(hidden, ones, positions, torch.ones(1, 16, dtype=torch.bool), padded=False)
     loop = EulerLoop(expert, 10, lambda c, y, table: expert.velocity(ExpertContext(**c), y, table))
     with torch.no_grad():
         loop.tables.refresh()
-        assert loop(context, mask, noise).shape == (1, 16, 64)
+        assert loop(vars(context), mask, noise).shape == (1, 16, 64)
     with pytest.raises(RuntimeError, match="meta"):
         bool(noise.any())
 
@@ -133,10 +133,8 @@ def test_towers_on_replayed_memory_equal_the_model(own):
     """The backbone as on a GPU, for two prompts of different length, each verified once; then training still works."""
     model, processor = own
     runner = ChunkRunner(model)
-    from qwen_vla.acceleration import _LanguageTower
-
-    runner._wrap(model.vlm.model.language_model, "language tower", _LanguageTower)
-    runner._wrap(model.vlm.model.visual, "vision tower", None)
+    runner._wrap(model.vlm.model.language_model, "language tower")
+    runner._wrap(model.vlm.model.visual, "vision tower")
     longer = PROMPT + " and put it away"
     for prompt in (PROMPT, longer, PROMPT):
         torch.testing.assert_close(
@@ -217,6 +215,16 @@ def test_tables_follow_the_expert_to_another_type(own):
         expert.to(torch.bfloat16)
         tables.refresh()
     assert tables.steps[1][0].dtype == torch.bfloat16 and len(tables.steps) == 2
+
+
+def test_weights_may_change_between_chunks_of_inference_mode_and_others(own):
+    model, processor = own
+    runner = ChunkRunner(model)
+    with torch.inference_mode():
+        chunk(runner, processor)
+    with torch.no_grad():
+        model.action_expert.out_modulation.weight.add_(0.01)
+    assert torch.equal(chunk(runner, processor), reference(model, processor))
 
 
 def test_unknown_mode_is_refused(micro):
