@@ -88,13 +88,14 @@ class Collect:
 
 @dataclass
 class Train:
-    """Train a recipe, or go on where it was interrupted: Ctrl-C saves the state, the same command resumes.
+    """Train a recipe of any stage, or go on where it was interrupted: Ctrl-C saves the state, the same command resumes.
 
-    The folder named as `output` in the recipe gets state.pt (to resume), log.jsonl, loss.png, and model/ for
-    `qwen-vla evaluate --checkpoint`.
+    The folder named as `output` in the recipe gets state.pt (to resume), log.jsonl, loss.png, tensorboard/, and model/
+    for `qwen-vla evaluate --checkpoint`. Several processes share the recipe's batch: accelerate launch, or torchrun.
 
-    $ qwen-vla train config/training/widowx_actions.yaml
-    $ qwen-vla train config/training/widowx_actions.yaml --max-steps 100
+    $ qwen-vla train config/training/t2a_tiny.yaml
+    $ qwen-vla train config/training/sft_tiny.yaml --max-steps 100
+    $ torchrun --nproc-per-node 2 -m qwen_vla.cli train config/training/cpt_tiny.yaml
     """
 
     recipe: tyro.conf.Positional[Path]
@@ -107,7 +108,11 @@ class Train:
 
         recipe = load_recipe(self.recipe)
         check_inputs(recipe)
-        from qwen_vla.training.trainer import train  # PyTorch takes seconds; what is missing is said before
+        # PyTorch takes seconds; what is missing is said before.
+        if recipe.stage == "rl":
+            from qwen_vla.training.reinforcement import train
+        else:
+            from qwen_vla.training.trainer import train
 
         print(f"model of {recipe.name}: {train(recipe, self.max_steps)}")
         return 0

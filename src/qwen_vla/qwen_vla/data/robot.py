@@ -47,9 +47,11 @@ class RobotSource:
         self.reader = LeRobotReader(spec.path)
         self.name = spec.path.name
         self.embodiment = embodiment = load_robot(spec.robot or self.reader.info["robot_type"])
-        self.info = embodiment_info(embodiment, spec.statistics)
-        self.camera_tags = self.info.camera_tags
         self.steps = context.trajectory_steps
+        dataset = spec.statistics or embodiment.name
+        # Relative to its first pose a trajectory goes further than a chunk: its statistics are others.
+        self.info = embodiment_info(embodiment, f"{dataset}/trajectories" if self.steps else dataset)
+        self.camera_tags = self.info.camera_tags
         self.has_actions = self.reader.info.get("kind", "demonstrations") == "demonstrations"
         self._split(context)
         self.images = self._images(context)

@@ -1,172 +1,146 @@
-"""Batches of a recipe's mixture, a function of (seed, step, process) alone, so that resuming changes nothing."""
+"""From planned rows to tensors: what one process trains on in one step, built while the step before it trains."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 
-from embodiment_descriptions import Embodiment
-from qwen_vla.action_space import pack
 from qwen_vla.configuration import QwenVLAConfig
-from qwen_vla.data.chunks import eef_delta_chunks
-from qwen_vla.data.frames import decoded_frames
-from qwen_vla.data.lerobot import DatasetError, LeRobotReader
-from qwen_vla.data.vision_language import Annotations, ask
-from qwen_vla.normalization import Quantiles
-from qwen_vla.processing import EmbodimentInfo, QwenVLAProcessor
-from qwen_vla.training.grounding import POINTS, GroundingTargets
-from qwen_vla.training.recipe import DataSource
-
-STILL_ROTATION = 0.02  # [rad] or share of gripper travel: a channel that moves less carries only tracking noise
-IMAGE_PREFIX = "observation.images."
+from qwen_vla.data.mixture import Mixture
+from qwen_vla.data.samples import Sample, SampleSource
+from qwen_vla.flow_matching import sample_tau
+from qwen_vla.processing import IGNORED_LABEL, QwenVLAProcessor
+from qwen_vla.training.grounding import GroundingTargets
 
 
 @dataclass
 class Batch:
-    """Model inputs and what to learn from them; what is None is not learned."""
+    """Some rows of a step: model inputs (labels, actions and action_mask among them), flow times and noise, labels.
+
+    tau [B·draws], noise [B·draws, H, K]: None without actions. grounding: None without labelled images.
+    """
 
     inputs: dict[str, torch.Tensor]
-    actions: torch.Tensor | None = None
-    action_mask: torch.Tensor | None = None
+    tau: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
     grounding: GroundingTargets | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device; on the CPU nothing is copied."""
+        if device.type == "cpu":
+            return self
 
-        def move(tensor: torch.Tensor | None) -> torch.Tensor | None:
-            return None if tensor is None else tensor.to(device)
+        def move(value):
+            if isinstance(value, torch.Tensor):
+                return value.pin_memory().to(device, non_blocking=True)
+            if isinstance(value, dict):
+                return {name: move(tensor) for name, tensor in value.items()}
+            if isinstance(value, GroundingTargets):
+                return GroundingTargets(*(move(getattr(value, field.name)) for field in fields(value)))
+            return value
 
-        grounding = self.grounding and GroundingTargets(*map(move, vars(self.grounding).values()))
-        inputs = {name: move(tensor) for name, tensor in self.inputs.items()}
-        return Batch(inputs, move(self.actions), move(self.action_mask), grounding)
+        return Batch(*(move(getattr(self, field.name)) for field in fields(self)))
 
-
-class Source:
-    """One data set, ready to be sampled: decoded images, action chunks, labels, and the frames held out."""
-
-    def __init__(self, spec: DataSource, config: QwenVLAConfig, embodiment: Embodiment, held_out_share: float) -> None:
-        self.reader = LeRobotReader(spec.path)
-        self.weight = spec.weight
-        images = decoded_frames(self.reader, (config.image_size, config.image_size))
-        self.images = {key.removeprefix(IMAGE_PREFIX): frames for key, frames in images.items()}
-        self.labels = Annotations.of(self.reader)
-        frames = self.reader.frames
-        self.has_actions = self.reader.info["kind"] == "demonstrations"
-        episodes, horizon = self.reader.episodes, embodiment.chunk_size
-        self.chunks = eef_delta_chunks(frames["observation.eef_pose"], frames["action"], episodes, horizon)
-        finger = frames["observation.state"][:, -1]
-        self.opening = np.array([embodiment.gripper_from_joint(position) for position in finger], np.float32)
-        self.sentence = np.repeat(np.arange(len(episodes)), episodes[:, 1] - episodes[:, 0])
-        self.training, self.held_out = self._split(held_out_share)
-
-    def _split(self, held_out_share: float) -> tuple[np.ndarray, np.ndarray]:
-        """Frames to train on and frames held out: the last episodes, whole, at least one if any are asked for."""
-        episodes, frames = self.reader.episodes, np.arange(len(self.reader))
-        count = max(1, round(len(episodes) * held_out_share)) if held_out_share else 0
-        if count >= len(episodes):
-            raise DatasetError(
-                f"{self.reader.root}: {len(episodes)} episodes, {count} of them held out, none left to train on; "
-                "collect more, or lower held_out_share"
-            )
-        first = episodes[-count][0] if count else len(frames)
-        return frames[:first], frames[first:]
-
-    def task(self, frame: int) -> str:
-        return self.reader.tasks[self.sentence[frame]]
-
-
-def action_statistics(sources: list[Source], channel_names: tuple[str, ...]) -> Quantiles:
-    """q01/q99 over the demonstrations' chunks; rotations that stay still become degenerate: noise is not motion."""
-    chunks = np.concatenate([source.chunks[source.training] for source in sources if source.has_actions])
-    quantiles = Quantiles.from_data(chunks, channel_names)
-    still = np.array([name.removeprefix("left_").removeprefix("right_").startswith("r") for name in channel_names])
-    still &= quantiles.q99 - quantiles.q01 < STILL_ROTATION
-    middle = (quantiles.q01 + quantiles.q99) / 2
-    return Quantiles(np.where(still, middle, quantiles.q01), np.where(still, middle, quantiles.q99), channel_names)
+    def counts(self, tokens_per_image: int) -> dict[str, int]:
+        """How many terms the sum of each loss has, by its name."""
+        counts = {}
+        if self.tau is not None:
+            rows = self.inputs["action_mask"].flatten(1).any(dim=1)
+            counts["action"] = int(rows.sum()) * (len(self.tau) // len(rows))
+        if "labels" in self.inputs:
+            counts["language"] = int((self.inputs["labels"][:, 1:] != IGNORED_LABEL).sum())
+        if self.grounding is not None:
+            counts |= self.grounding.counts(tokens_per_image)
+        return counts
 
 
 class Batches:
-    """Draws batches from sources in the ratio of their weights.
-
-    At a step all processes of a run draw the same kind of batch from the same source, with frames of their own, so that
-    they have gradients for the same parameters.
-    """
+    """The batches of one process, a function of (seed, step) alone; `accumulate` of them make up its part of a step."""
 
     def __init__(
         self,
-        sources: list[Source],
+        mixture: Mixture,
         processor: QwenVLAProcessor,
-        embodiment: EmbodimentInfo,
         config: QwenVLAConfig,
-        batch_size: int,
-        question_share: float,
-        seed: int,
+        horizon: int | None = None,
+        noise_draws: int = 1,
+        accumulate: int = 1,
         process: int = 0,
+        processes: int = 1,
     ) -> None:
-        self.sources, self.processor, self.embodiment, self.config = sources, processor, embodiment, config
-        self.batch_size, self.question_share, self.seed = batch_size, question_share, seed
-        self.process = process
-        weights = np.array([source.weight for source in sources])
-        self._shares = weights / weights.sum()
+        self.mixture, self.processor, self.config = mixture, processor, config
+        self.horizon, self.noise_draws, self.accumulate = horizon or config.horizon, noise_draws, accumulate
+        self.process, self.processes = process, processes
 
-    def __getitem__(self, step: int) -> Batch:
-        shared, own = np.random.default_rng([self.seed, step]), np.random.default_rng([self.seed, step, self.process])
-        source = self.sources[shared.choice(len(self.sources), p=self._shares)]
-        if shared.random() < self.question_share:
-            return self._questions(source, own)
-        return self.prompts(source, own.choice(source.training, self.batch_size))
+    def __getitem__(self, step: int) -> list[Batch]:
+        """What this process trains on in `step`."""
+        rows = self.mixture.plan(step)
+        tau, noise = self._flow(step)
+        parts = np.array_split(np.arange(len(rows)), self.processes * self.accumulate)
+        own = parts[self.process * self.accumulate : (self.process + 1) * self.accumulate]
+        return [self._batch([rows[i] for i in part], tau[part], noise[part]) for part in own]
 
-    def held_out(self, source: Source, count: int) -> Batch:
-        """The same `count` held-out frames at every call, evenly spread."""
-        frames = source.held_out[np.linspace(0, len(source.held_out) - 1, count).astype(int)]
-        return self.prompts(source, frames)
+    def held_out(self, source: SampleSource, count: int) -> Batch:
+        """At most `count` held-out samples, evenly spread, the same at every call."""
+        chosen = np.unique(np.linspace(0, len(source.held_out) - 1, count).astype(int))
+        indices = source.held_out[chosen]
+        return self.collate([source.sample(int(index), np.random.default_rng(int(index))) for index in indices])
 
-    def prompts(self, source: Source, frames: np.ndarray) -> Batch:
-        """Embodiment prompts with all cameras; with action chunks where the source has demonstrations."""
-        tags = self.embodiment.camera_tags
-        inputs = self.processor(
-            [self.embodiment.prompt(source.task(frame)) for frame in frames],
-            [{tag: source.images[tag][frame] for tag in tags} for frame in frames],
-        )
-        cameras = [source.labels.cameras.index(tag) for tag in tags]
-        targets = [self._targets(source, frame, cameras, int(source.labels.target[frame])) for frame in frames]
-        batch = Batch(inputs, grounding=_stack(targets, source.opening[frames]))
-        if source.has_actions:
-            chunks = self.processor.normalization[self.embodiment.dataset].normalize(source.chunks[frames])
-            actions, mask = pack(chunks, self.config.horizon, self.config.channels)
-            batch.actions, batch.action_mask = torch.from_numpy(actions), torch.from_numpy(mask)
+    def collate(self, samples: list[Sample]) -> Batch:
+        inputs = self.processor.collate(samples, self.horizon)
+        return Batch(inputs, grounding=GroundingTargets.of(samples, self.processor.camera_tags))
+
+    def _batch(self, rows, tau: torch.Tensor, noise: torch.Tensor) -> Batch:
+        batch = self.collate(self.mixture.samples(rows))
+        if "actions" in batch.inputs:
+            batch.tau, batch.noise = tau.flatten(), noise.flatten(0, 1)
         return batch
 
-    def _questions(self, source: Source, rng: np.random.Generator) -> Batch:
-        """Questions about one image each, with answers."""
-        texts, images, answers, targets = [], [], [], []
-        frames = rng.choice(source.training, self.batch_size)
-        for frame in frames:
-            tag = str(rng.choice(self.embodiment.camera_tags))
-            camera = source.labels.cameras.index(tag)
-            question = ask(source.labels, frame, camera, rng)
-            texts.append(question.text)
-            answers.append(question.answer)
-            images.append({tag: source.images[tag][frame]})
-            targets.append(self._targets(source, frame, [camera], question.cube))
-        return Batch(self.processor(texts, images, answers), grounding=_stack(targets, source.opening[frames]))
-
-    @staticmethod
-    def _targets(source: Source, frame: int, cameras: list[int], cube: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """Points (images, 2, 3) and visibility (images, 2) of the named cube (if any) and the tip."""
-        points = np.zeros((len(cameras), len(POINTS), 3), np.float32)
-        visible = np.zeros((len(cameras), len(POINTS)), bool)
-        for row, camera in enumerate(cameras):
-            seen = source.labels.visible(frame, camera)
-            for column, point in enumerate((cube, len(seen) - 1)):
-                if point is not None:
-                    points[row, column] = source.labels.points[frame, camera, point]
-                    visible[row, column] = seen[point]
-        return points, visible
+    def _flow(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Flow times [rows, draws] and noise [rows, draws, H, K] of the global batch."""
+        shape, c = (self.mixture.batch_size, self.noise_draws), self.config
+        seed = np.random.SeedSequence([self.mixture.seed, step]).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(seed))
+        tau = sample_tau(
+            shape[0] * shape[1],
+            c.tau_distribution,
+            c.tau_direction,
+            c.beta_alpha,
+            c.beta_beta,
+            c.tau_scale,
+            c.logit_normal_mean,
+            c.logit_normal_std,
+            generator=generator,
+        )
+        return tau.view(shape), torch.randn(*shape, self.horizon, c.channels, generator=generator)
 
 
-def _stack(targets: list[tuple[np.ndarray, np.ndarray]], opening: np.ndarray) -> GroundingTargets:
-    points, visible = zip(*targets, strict=True)
-    return GroundingTargets(*map(torch.from_numpy, (np.stack(points), np.stack(visible), opening)))
+class Prefetch:
+    """Takes batches in order; the next one is built in a thread while the caller works. Measures the waiting."""
+
+    def __init__(self, batches: Batches, first: int, end: int) -> None:
+        self.waited = 0.0  # seconds, in all
+        self._batches, self._end = batches, end
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._next = self._submit(first)
+
+    def __enter__(self) -> Prefetch:
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def take(self, step: int) -> list[Batch]:
+        """The batches of `step`, which follows the step taken before."""
+        began = time.perf_counter()
+        batches = self._next.result()
+        self.waited += time.perf_counter() - began
+        self._next = self._submit(step + 1)
+        return batches
+
+    def _submit(self, step: int) -> Future | None:
+        return self._pool.submit(self._batches.__getitem__, step) if step < self._end else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -11,19 +10,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-LOG_FILE = "log.jsonl"
-HIDDEN = {"step", "lr", "gradient_norm", "samples_per_s"}
+from qwen_vla.training.log import read_log
 
-
-def read_log(folder: Path) -> list[dict]:
-    """Rows of a run's log; a row that an interruption cut short is left out."""
-    rows = []
-    for line in (folder / LOG_FILE).read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+HIDDEN = {"step", "lr", "gradient_norm", "samples_per_s", "data_wait_share", "language_weight"}
 
 
 def plot_curve(folder: Path) -> Path:

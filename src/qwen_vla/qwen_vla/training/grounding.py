@@ -7,29 +7,67 @@ nothing does not learn; the paper's backbone brings this knowledge from its own 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qwen_vla.data.samples import Sample
+
 POINTS = ("named cube", "gripper tip")
 OUTPUTS = ("cell", "u", "v", "depth", "opening")
 NEAR = 1.0  # cells: tokens whose centre is this close to the point regress its coordinates
-COORDINATE_WEIGHT = 20.0  # coordinates are shares of the image and metres: 0.01 is one pixel of 96, or one centimetre
+# Of the three parts of the loss. Coordinates are shares of the image and metres: 0.01 is one pixel of 96, or one cm.
+WEIGHTS = {"cell": 1.0, "where": 20.0, "opening": 1.0}
 
 
 @dataclass
 class GroundingTargets:
-    """points (B, images, 2, 3): u, v in 0…1 and depth [m] of POINTS; visible (B, images, 2); opening (B,) 0…1."""
+    """Labels of the images of a batch that have any.
 
+    image (N,): which of the batch's images, counted over all rows. points (N, 2, 3): u, v in 0…1 and depth [m] of
+    POINTS; visible (N, 2); opening (N,) 0…1.
+    """
+
+    image: torch.Tensor
     points: torch.Tensor
     visible: torch.Tensor
     opening: torch.Tensor
 
+    @classmethod
+    def of(cls, samples: Sequence[Sample], camera_tags: Sequence[str]) -> GroundingTargets | None:
+        """The labels of a batch whose images stand in the order of `camera_tags`; None when no sample has any."""
+        numbers, points, visible, opening = [], [], [], []
+        first = 0
+        for sample in samples:
+            order = _image_order(sample, camera_tags)
+            if sample.labels is not None:
+                numbers.append(first + np.arange(len(order)))
+                points.append(sample.labels.points[order])
+                visible.append(sample.labels.visible[order])
+                opening.append(np.full(len(order), sample.labels.opening, np.float32))
+            first += len(order)
+        if not numbers:
+            return None
+        return cls(*(torch.from_numpy(np.concatenate(parts)) for parts in (numbers, points, visible, opening)))
+
+    def cells(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, 2) number of the cell each point lies in, and (N, 2, tokens) whether a token is near a visible point."""
+        offset = self.points[..., None, :2] - _cell_centres(tokens, self.points.device)
+        near = (offset.abs().amax(-1) < NEAR / round(tokens**0.5)) & self.visible[..., None]
+        return offset.norm(dim=-1).argmin(-1), near
+
+    def counts(self, tokens: int) -> dict[str, int]:
+        """How many terms each part of the loss sums up."""
+        near = self.cells(tokens)[1]
+        return {"cell": int(self.visible.sum()), "where": 3 * int(near.sum()), "opening": int(near[:, 1].sum())}
+
 
 class GroundingHead(nn.Module):
-    """Hidden states of image tokens [B, images, N, D] → OUTPUTS of POINTS [B, images, points, N, 5]."""
+    """Hidden states of image tokens [N, tokens, D] → OUTPUTS of POINTS [N, points, tokens, 5]."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -38,30 +76,40 @@ class GroundingHead(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         values = self.out(self.norm(tokens)).float().unflatten(-1, (len(POINTS), len(OUTPUTS)))
-        return values.permute(0, 1, 3, 2, 4)
+        return values.permute(0, 2, 1, 3)
 
-    def loss(self, tokens: torch.Tensor, targets: GroundingTargets) -> torch.Tensor:
-        """Cross-entropy over cells, plus smooth L1 of what the tokens near a visible point say about it."""
+    def sums(self, tokens: torch.Tensor, targets: GroundingTargets) -> dict[str, torch.Tensor]:
+        """Cross-entropy over cells, and smooth L1 of what the tokens near a visible point say about it, summed up.
+
+        `tokens` are those of the labelled images. Divided by `GroundingTargets.counts` the parts become means.
+        """
         values, visible = self(tokens), targets.visible
-        if not bool(visible.any()):
-            return values.sum() * 0.0
-        offset = targets.points[..., None, :2] - _cell_centres(tokens.shape[2], tokens.device)
-        cell = offset.norm(dim=-1).argmin(-1)
-        which = F.cross_entropy(values[..., 0][visible], cell[visible])
-        near = (offset.abs().amax(-1) < NEAR / round(tokens.shape[2] ** 0.5)) & visible[..., None]
+        cell, near = targets.cells(tokens.shape[1])
         truth = targets.points[..., None, :].expand(*near.shape, 3)
-        where = F.smooth_l1_loss(values[..., 1:4][near], truth[near], beta=0.02)
-        tip = near[:, :, 1]
-        opening = targets.opening[:, None, None].expand(tip.shape)
-        how_open = F.smooth_l1_loss(values[:, :, 1, :, 4][tip], opening[tip], beta=0.1) if bool(tip.any()) else 0.0
-        return which + COORDINATE_WEIGHT * where + how_open
+        tip = near[:, 1]
+        opening = targets.opening[:, None].expand(tip.shape)
+        return {
+            "cell": F.cross_entropy(values[..., 0][visible], cell[visible], reduction="sum"),
+            "where": F.smooth_l1_loss(values[..., 1:4][near], truth[near], beta=0.02, reduction="sum"),
+            "opening": F.smooth_l1_loss(values[:, 1, :, 4][tip], opening[tip], beta=0.1, reduction="sum"),
+        }
 
     @torch.no_grad()
     def locate(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, images, points, 4): u, v, depth and opening that the most likely cell gives."""
+        """(N, points, 4): u, v, depth and opening that the most likely cell gives."""
         values = self(tokens)
-        best = values[..., 0].argmax(-1)[..., None, None].expand(*values.shape[:3], 1, len(OUTPUTS))
+        best = values[..., 0].argmax(-1)[..., None, None].expand(*values.shape[:2], 1, len(OUTPUTS))
         return values.gather(-2, best).squeeze(-2)[..., 1:]
+
+
+def _image_order(sample: Sample, camera_tags: Sequence[str]) -> list[int]:
+    """Positions of the sample's images, in its own order, as they stand in the batch."""
+    first, positions = 0, {}
+    for tag, images in sample.images.items():
+        count = len(images) if np.ndim(images) == 4 else 1
+        positions[tag] = range(first, first + count)
+        first += count
+    return [position for tag in camera_tags for position in positions.get(tag, ())]
 
 
 def _cell_centres(count: int, device: torch.device) -> torch.Tensor:

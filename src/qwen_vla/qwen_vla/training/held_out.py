@@ -1,4 +1,4 @@
-"""How good a run is on the frames that it never trains on, with its averaged weights."""
+"""How good a run is on the samples that it never trains on, with its averaged weights."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from qwen_vla.modeling import Encoding
+from qwen_vla.data.samples import SampleSource
 from qwen_vla.training.batches import Batch
-from qwen_vla.training.run import EXECUTION_SHARE, Run, averaged
+from qwen_vla.training.grounding import GroundingTargets
+from qwen_vla.training.run import Run, averaged
 
-FRAMES = 96  # of each source
+SAMPLES = 96  # of each source
 EULER_STEPS = 4
+POSITION = ("x", "y", "z")
+MEASURED = 0.5  # share of a chunk at which positions are compared: about where the next chunk takes over
 
 
 @torch.no_grad()
 def validate(run: Run) -> dict[str, float]:
-    """Errors of sampled actions [mm], of the gripper [share of its travel] and of grounding [share of the image]."""
-    rows: list[dict] = []
+    """Errors of sampled actions and of grounding [share of the image]; every process must call it.
+
+    `action`: mean error of the normalised actions. `position_mm` and `gripper` [share of its travel]: of robots with
+    such channels. Source by source under `held_out/<name>/` where there are several, and their mean.
+    """
+    rows: dict[str, dict] = {}
     with averaged(run), torch.random.fork_rng():
         torch.manual_seed(0)
-        for source in run.batches.sources:
+        run.learner.eval()
+        for source in run.sources:
             if len(source.held_out):
-                batch = run.batches.held_out(source, FRAMES).to(run.accelerator.device)
-                encoding = run.model.encode(**batch.inputs)
-                rows.append(_grounding_errors(run, encoding, batch) | _action_errors(run, encoding, batch))
-    return {f"held_out/{key}": value for key, value in mean(rows).items()}
+                batch = run.batches.held_out(source, SAMPLES).to(run.accelerator.device)
+                found = run.wrapped(batch, EULER_STEPS)
+                rows[source.name] = _grounding_errors(found, batch) | _action_errors(source, found, batch)
+        run.learner.train()
+    return {f"held_out/{key}": value for key, value in mean(list(rows.values())).items()}
 
 
 def mean(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -34,40 +43,56 @@ def mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: float(np.mean([row[key] for row in rows if key in row])) for key in sorted(keys)}
 
 
-def image_tokens(encoding: Encoding, batch: Batch) -> torch.Tensor:
-    """Hidden states of image tokens as (B, images, N, D); every row of a batch has the same number of images."""
-    count, images = encoding.hidden.shape[0], batch.grounding.points.shape[1]
-    return encoding.hidden[encoding.image_token_mask].view(count, images, -1, encoding.hidden.shape[-1])
-
-
-def _grounding_errors(run: Run, encoding: Encoding, batch: Batch) -> dict[str, float]:
-    found = run.head.locate(image_tokens(encoding, batch))
-    truth, seen = batch.grounding.points, batch.grounding.visible
-    error = (found[..., :2] - truth[..., :2]).norm(dim=-1)
-    cube, tip = seen[..., 0], seen[..., 1]
-    result = {"opening": (found[:, 1, 1, 3] - batch.grounding.opening).abs().mean().item()}
+def _grounding_errors(found: dict[str, torch.Tensor], batch: Batch) -> dict[str, float]:
+    if "points" not in found:
+        return {}
+    points, targets = found["points"], batch.grounding
+    error = (points[..., :2] - targets.points[..., :2]).norm(dim=-1)
+    cube, tip = targets.visible.unbind(-1)
+    result = {}
     if bool(cube.any()):
-        depth = (found - F.pad(truth, (0, 1)))[..., 0, 2]
-        result["cube"] = error[..., 0][cube].mean().item()
-        result["cube_median"] = error[..., 0][cube].median().item()
+        depth = (points - F.pad(targets.points, (0, 1)))[:, 0, 2]
+        result["cube"] = error[:, 0][cube].mean().item()
+        result["cube_median"] = error[:, 0][cube].median().item()
         result["cube_depth_m"] = depth[cube].abs().mean().item()
     if bool(tip.any()):
-        result["tip"] = error[..., 1][tip].mean().item()
+        result["tip"] = error[:, 1][tip].mean().item()
+        result["opening"] = _opening_error(points, targets, tip)
     return result
 
 
-def _action_errors(run: Run, encoding: Encoding, batch: Batch) -> dict[str, float]:
-    if batch.actions is None or not run.recipe.losses.action:
+def _opening_error(points: torch.Tensor, targets: GroundingTargets, tip: torch.Tensor) -> float:
+    return (points[:, 1, 3] - targets.opening)[tip].abs().mean().item()
+
+
+def _action_errors(source: SampleSource, found: dict[str, torch.Tensor], batch: Batch) -> dict[str, float]:
+    if "actions" not in found:
         return {}
-    sampled = run.model.sample_actions(encoding, batch.action_mask, steps=EULER_STEPS).cpu().numpy()
-    quantiles = run.batches.processor.normalization[run.batches.embodiment.dataset]
-    channels = len(quantiles.q01)
-    truth = quantiles.unnormalize(batch.actions.cpu().numpy()[..., :channels])
-    difference = quantiles.unnormalize(sampled[..., :channels]) - truth
-    middle = round(truth.shape[1] * EXECUTION_SHARE) - 1
-    position = 1000 * np.linalg.norm(difference[:, middle, :3], axis=-1)
+    mask = batch.inputs["action_mask"].cpu().numpy()
+    sampled, truth = found["actions"].float().cpu().numpy(), batch.inputs["actions"].cpu().numpy()
+    result = {"action": float(np.abs(sampled - truth)[mask].mean())}
+    return result | _physical_errors(source, sampled, truth, mask)
+
+
+def _physical_errors(
+    source: SampleSource, sampled: np.ndarray, truth: np.ndarray, mask: np.ndarray
+) -> dict[str, float]:
+    """Of a single robot: how far its tip [mm] and gripper [share of its travel] end up from where they should be."""
+    robots = list(source.embodiments.values())
+    if len(robots) != 1 or robots[0].control_mode != "eef_delta":
+        return {}
+    names, quantiles = list(robots[0].channel_names), source.statistics[robots[0].dataset]
+    if not {*POSITION, "gripper"} <= set(names):
+        return {}
+    width = len(names)
+    difference = quantiles.unnormalize(sampled[..., :width]) - quantiles.unnormalize(truth[..., :width])
+    steps = mask[..., 0].sum(axis=1)
+    middle = np.maximum(np.round(steps * MEASURED).astype(int) - 1, 0)
+    at_middle = difference[np.arange(len(difference)), middle][:, [names.index(name) for name in POSITION]]
+    position = 1000 * np.linalg.norm(at_middle, axis=-1)
+    executed = np.arange(mask.shape[1]) <= middle[:, None]
     return {
         "position_mm": float(position.mean()),
         "position_mm_median": float(np.median(position)),
-        "gripper": float(np.abs(difference[:, : middle + 1, -1]).mean()),
+        "gripper": float(np.abs(difference[..., names.index("gripper")][executed]).mean()),
     }

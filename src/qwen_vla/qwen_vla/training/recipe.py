@@ -3,39 +3,86 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from qwen_vla.data.sources import AnyData
+
+CHUNK = 16  # H of manipulation (paper §2.4): T2A trains on longer trajectories
 
 
 class RecipeError(ValueError):
     """A recipe that is missing, wrong or cannot be followed; the message names file or recipe, and field or folder."""
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Base of everything in a recipe: unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataSource(_Strict):
-    """A LeRobotDataset and its share of the mixture."""
+class Losses(Strict):
+    """Weights of the losses (paper: λ_act, λ_vl). grounding: dense auxiliary head on image tokens, training only.
 
-    path: Path
-    weight: float = Field(1.0, gt=0)
-
-
-class Losses(_Strict):
-    """Weights of the losses (paper: λ_act, λ_vl). grounding: dense auxiliary head on image tokens, training only."""
+    balance "gradient_magnitude" (CPT) makes `language` the start of a λ_vl that is adapted: measured every
+    `balance_every` steps, so that the language loss moves the shared backbone `balance_ratio` times as much as the
+    action loss. `balance_smoothing` is the share of the old λ_vl that a measurement leaves.
+    """
 
     action: float = Field(1.0, ge=0)
     language: float = Field(0.1, ge=0)
-    grounding: float = Field(0.3, ge=0)
+    grounding: float = Field(0.0, ge=0)
+    balance: Literal["fixed", "gradient_magnitude"] = "fixed"
+    balance_ratio: float = Field(1.0, gt=0)
+    balance_every: int = Field(20, gt=0)
+    balance_smoothing: float = Field(0.8, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if self.balance != "fixed" and not (self.action and self.language):
+            raise ValueError("losses.balance gradient_magnitude needs losses.action and losses.language above 0")
+        return self
 
 
-class Optimizer(_Strict):
+class Tau(Strict):
+    """Density of the flow time (paper §2.5), see `flow_matching.sample_tau`."""
+
+    distribution: Literal["beta", "logit_normal"] = "beta"
+    direction: Literal["clean", "noise"] = "clean"
+    alpha: float = Field(1.5, gt=0)
+    beta: float = Field(1.0, gt=0)
+    mean: float = 0.0
+    std: float = Field(1.0, gt=0)
+
+    def in_config(self) -> dict[str, Any]:
+        """The same as fields of `QwenVLAConfig`."""
+        return {
+            "tau_distribution": self.distribution,
+            "tau_direction": self.direction,
+            "beta_alpha": self.alpha,
+            "beta_beta": self.beta,
+            "logit_normal_mean": self.mean,
+            "logit_normal_std": self.std,
+        }
+
+
+class Lora(Strict):
+    """Low-rank adapters in the backbone's text layers instead of its full weights; merged when a model is written."""
+
+    rank: int = Field(16, gt=0)
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
+
+
+class Optimizer(Strict):
     """AdamW with separate learning rates, linear warm-up and cosine decay to `final_share` of the peak."""
 
-    backbone_lr: float = Field(gt=0)
+    backbone_lr: float | None = Field(None, gt=0)
     expert_lr: float = Field(gt=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup_steps: int = Field(200, ge=0)
@@ -44,20 +91,41 @@ class Optimizer(_Strict):
     ema_decay: float = Field(0.999, ge=0, lt=1)
 
 
-class Recipe(_Strict):
-    """One stage of training. Batches ask questions with probability `question_share`, else they show prompts."""
+class Recipe(Strict):
+    """One supervised stage of training (paper §3): T2A, CPT or SFT.
 
+    stage: t2a trains the expert alone, without images, on trajectories of up to `horizon` steps; cpt and sft train
+        backbone and expert. They differ in their defaults and in nothing else.
+    preset, backbone, init_from: what the model begins as: a preset with random weights, a Qwen3.5 checkpoint (folder
+        or hub id) with a new expert of that preset's size, or a model of ours. expert_from: one whose expert is taken.
+    model: fields of `QwenVLAConfig` that differ from the preset or checkpoint.
+    normalization: per data set, whether statistics that `init_from` already has are kept (default) or computed anew.
+    freeze: parts that are not trained.
+    batch_size: rows of a global batch; all processes share it, in `accumulate` parts each.
+    balance: "task_and_embodiment" draws from the data sets with actions uniformly over embodiments, then tasks, then
+        frames, whatever their weights among each other.
+    precision: of the weights. autocast: of the computation. shard: FSDP instead of a full copy in every process.
+    """
+
+    stage: Literal["t2a", "cpt", "sft"]
     name: str
     output: Path
     preset: Literal["tiny", "4b"] = "tiny"
+    backbone: str | None = None
     init_from: Path | None = None
-    tau_direction: Literal["noise", "clean"] = "noise"
-    robot: str
-    data: list[DataSource] = Field(min_length=1)
+    expert_from: Path | None = None
+    model: dict[str, Any] = {}
+    tau: Tau = Tau()
+    data: list[AnyData] = Field(min_length=1)
+    balance: Literal["weights", "task_and_embodiment"] = "weights"
+    normalization: dict[str, Literal["keep", "recompute"]] = {}
+    horizon: int | None = Field(None, gt=0)
+    freeze: tuple[Literal["vision", "backbone", "expert"], ...] = ()
+    lora: Lora | None = None
     steps: int = Field(gt=0)
     batch_size: int = Field(32, gt=0)
+    accumulate: int = Field(1, gt=0)
     noise_draws: int = Field(1, gt=0)
-    question_share: float = Field(0.0, ge=0, le=1)
     losses: Losses = Losses()
     optimizer: Optimizer
     held_out_share: float = Field(0.02, ge=0, lt=1)
@@ -65,22 +133,81 @@ class Recipe(_Strict):
     save_every: int = Field(500, gt=0)
     log_every: int = Field(20, gt=0)
     threads: int = Field(2, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
     autocast: Literal["no", "bf16"] = "no"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    shard: bool = False
     seed: int = Field(0, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_stage(cls, values: Any) -> Any:
+        """T2A: frozen backbone, logit-normal τ, actions only; what a recipe says itself stands."""
+        if isinstance(values, dict) and values.get("stage") == "t2a":
+            losses = values.get("losses") or {}
+            values = {"freeze": ("backbone",), "tau": {"distribution": "logit_normal"}, **values}
+            if isinstance(losses, dict):
+                values["losses"] = {"language": 0.0, **losses}
+        return values
+
     @model_validator(mode="after")
-    def _questions_teach(self) -> Self:
-        if self.question_share and not (self.losses.language or self.losses.grounding):
-            raise ValueError("question_share is above 0, but the weights of losses.language and losses.grounding are 0")
+    def _consistent(self) -> Self:
+        problems = [*self._stage_problems(), *self._start_problems(), *self._training_problems()]
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
+    @property
+    def frozen(self) -> frozenset[str]:
+        return frozenset(self.freeze)
 
-def load_recipe(path: Path) -> Recipe:
-    """Read and check a recipe file; paths in it are relative to the folder that the command is called in."""
+    @property
+    def trains_backbone(self) -> bool:
+        return "backbone" not in self.frozen
+
+    def _stage_problems(self):
+        if self.stage != "t2a":
+            if self.horizon is not None:
+                yield f"horizon is for stage t2a; in stage {self.stage} every robot has its own"
+            return
+        if self.horizon is None or self.horizon <= CHUNK:
+            yield f"horizon: stage t2a learns whole trajectories, longer than {CHUNK} steps, got {self.horizon}"
+        if self.trains_backbone or "expert" in self.frozen:
+            yield f"freeze: stage t2a trains the expert alone, got {list(self.freeze)}"
+        if self.losses.language or self.losses.grounding:
+            yield "losses.language and losses.grounding have nothing to train in stage t2a: set them to 0"
+
+    def _start_problems(self):
+        if self.backbone and self.init_from:
+            yield "backbone and init_from are two ways to start; give one"
+        unknown = sorted(set(self.model) - _config_fields())
+        if unknown:
+            yield f"model.{unknown[0]}: there is no such field in QwenVLAConfig"
+
+    def _training_problems(self):
+        if {"backbone", "expert"} <= self.frozen:
+            yield "freeze: nothing is left to train"
+        if self.trains_backbone and self.optimizer.backbone_lr is None:
+            yield "optimizer.backbone_lr: missing"
+        if self.lora and not self.trains_backbone:
+            yield "lora adapts the backbone, which freeze excludes"
+        if self.accumulate > self.batch_size:
+            yield f"accumulate: a batch of {self.batch_size} rows has no {self.accumulate} parts"
+        if self.losses.balance != "fixed" and not self.trains_backbone:
+            yield "losses.balance gradient_magnitude needs a backbone that is trained"
+
+
+def load_recipe(path: Path):
+    """Read and check a recipe file; paths in it are relative to the folder that the command is called in.
+
+    Returns a `Recipe`, or for stage rl a `ReinforcementRecipe`.
+    """
     if not path.is_file():
         raise RecipeError(f"{path}: no such recipe; see config/training/ for those that come with the suite")
     try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text()))
+        values = yaml.safe_load(path.read_text())
+        return _recipe_class(values).model_validate(values)
     except ValidationError as error:
         raise RecipeError(f"{path}: {_in_words(error)}") from error
     except yaml.YAMLError as error:
@@ -88,18 +215,35 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def check_inputs(recipe: Recipe) -> None:
-    """RecipeError when a data set or the model to start from is missing."""
+    """RecipeError when a data set or a model to start from is missing."""
     for source in recipe.data:
-        if not source.path.is_dir():
+        path = getattr(source, "path", None)
+        if path is not None and not Path(path).exists():
             raise RecipeError(
-                f"recipe {recipe.name}: there is no data set in {source.path} (seen from {Path.cwd()}); the comment at "
-                "the top of the recipe file has the `qwen-vla collect` command that makes it"
+                f"recipe {recipe.name}: there are no data in {path} (seen from {Path.cwd()}); the comment at the top "
+                "of the recipe file says how they are made"
             )
-    if recipe.init_from and not (recipe.init_from / "config.json").is_file():
-        raise RecipeError(
-            f"recipe {recipe.name}: there is no model in {recipe.init_from} (seen from {Path.cwd()}); first train the "
-            "recipe that writes it, see the comments in config/training/"
-        )
+    for field in ("init_from", "expert_from"):
+        folder = getattr(recipe, field)
+        if folder and not (folder / "config.json").is_file():
+            raise RecipeError(
+                f"recipe {recipe.name}: {field}: there is no model in {folder} (seen from {Path.cwd()}); first train "
+                "the recipe that writes it, see the comments in config/training/"
+            )
+
+
+def _recipe_class(values: Any) -> type[BaseModel]:
+    if isinstance(values, dict) and values.get("stage") == "rl":
+        from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
+
+        return ReinforcementRecipe
+    return Recipe
+
+
+def _config_fields() -> set[str]:
+    from qwen_vla.configuration import QwenVLAConfig
+
+    return set(QwenVLAConfig.__annotations__) - {"vlm_config", "expert_config"}
 
 
 def _in_words(error: ValidationError) -> str:

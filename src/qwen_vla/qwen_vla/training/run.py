@@ -4,76 +4,107 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
+from torch import nn
 
-from embodiment_descriptions import Embodiment, load_robot
-from qwen_vla.configuration import QwenVLAConfig
-from qwen_vla.data.lerobot import LeRobotReader
-from qwen_vla.data.vision_language import text_corpus
+from qwen_vla.data.mixture import Mixture
+from qwen_vla.data.samples import SampleSource, SourceContext
+from qwen_vla.data.sources import open_sources
 from qwen_vla.modeling import QwenVLAModel
-from qwen_vla.processing import EmbodimentInfo, QwenVLAProcessor
-from qwen_vla.training.batches import Batches, Source, action_statistics
+from qwen_vla.processing import QwenVLAProcessor
+from qwen_vla.training.balance import GradientBalance
+from qwen_vla.training.batches import Batches
+from qwen_vla.training.distributed import asked_to_shard, in_turn, own_part, spread
 from qwen_vla.training.grounding import GroundingHead
+from qwen_vla.training.learner import Learner
 from qwen_vla.training.recipe import Recipe, RecipeError
+from qwen_vla.training.start import load_head, make_model, start_of
 
-HEAD_FILE = "grounding_head.safetensors"
-EXECUTION_SHARE = 0.5  # share of a chunk that is executed before the next one is asked for
+LOSSES = ("action", "language", "grounding")
 
 
 @dataclass
 class Run:
-    """What is trained, with what, and how far it is. `average`: EMA of the model's parameters, in their order."""
+    """What is trained, with what, and how far it is.
+
+    learner: model and grounding head; wrapped: the same for several processes, what a step calls. average: EMA of
+    `trained`, the model's parameters that are trained, in their order (of shards, where it is sharded).
+    """
 
     recipe: Recipe
-    model: QwenVLAModel
-    head: GroundingHead
+    accelerator: Accelerator
+    sources: list[SampleSource]
+    batches: Batches
+    learner: Learner
+    wrapped: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
-    average: list[torch.Tensor]
-    batches: Batches
-    accelerator: Accelerator
+    balance: GradientBalance
     step: int = 0
+    trained: list[nn.Parameter] = field(init=False)
+    average: list[torch.Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.average = [own_part(p.detach()).clone() for p in self.trained]
+
+    @property
+    def model(self) -> QwenVLAModel:
+        return self.learner.model
+
+    @property
+    def processor(self) -> QwenVLAProcessor:
+        return self.batches.processor
 
 
 def prepare(recipe: Recipe) -> Run:
     """The run at step 0. Draws the initial weights from PyTorch's global generator, so seed that first."""
-    embodiment = load_robot(recipe.robot)
     accelerator = Accelerator(mixed_precision=recipe.autocast, cpu=not torch.cuda.is_available())
-    config, processor = _configuration(recipe, embodiment)
-    with accelerator.main_process_first():  # one process decodes the images, the others find them decoded
-        sources = [Source(spec, config, embodiment, recipe.held_out_share) for spec in recipe.data]
-    _check_losses(recipe, sources)
-    info = embodiment_info(embodiment)
-    processor.embodiments[info.name] = info
-    if any(source.has_actions for source in sources):
-        processor.normalization[info.dataset] = action_statistics(sources, info.channel_names)
-    model, head = (module.to(accelerator.device) for module in _modules(recipe, config))
-    optimizer = _optimizer(recipe, model, head)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(recipe, step))
-    batches = Batches(
-        sources,
-        processor,
-        info,
-        config,
-        batch_size=recipe.batch_size,
-        question_share=recipe.question_share,
-        seed=recipe.seed,
-        process=accelerator.process_index,
+    _check_batch(recipe, accelerator.num_processes)
+    start = start_of(recipe)
+    context = SourceContext(
+        start.config,
+        recipe.held_out_share,
+        {name: known for name, known in start.normalization.items() if recipe.normalization.get(name) != "recompute"},
+        images=recipe.stage != "t2a",
+        trajectory_steps=recipe.horizon,
     )
-    average = [p.detach().clone() for p in model.parameters()]
-    return Run(recipe, model, head, optimizer, schedule, average, batches, accelerator)
+    sources = in_turn(accelerator, lambda: open_sources(recipe.data, context))
+    _check_losses(recipe, sources)
+    model, processor = make_model(recipe, start, sources)
+    head = GroundingHead(model.config.vlm_config.text_config.hidden_size)
+    load_head(head, recipe)
+    losses = tuple(name for name in LOSSES if getattr(recipe.losses, name))
+    learner = Learner(model, head, losses, recipe.noise_draws, recipe.trains_backbone).to(accelerator.device)
+    _freeze_unused(learner)
+    wrapped = spread(learner, accelerator, recipe.shard or asked_to_shard(), model._no_split_modules)
+    optimizer = _optimizer(recipe, learner)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(recipe, step))
+    mixture = Mixture(sources, [spec.weight for spec in recipe.data], recipe.batch_size, recipe.seed, recipe.balance)
+    batches = Batches(
+        mixture,
+        processor,
+        model.config,
+        recipe.horizon,
+        recipe.noise_draws,
+        recipe.accumulate,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+    balance = GradientBalance(recipe.losses, recipe.losses.language)
+    return Run(recipe, accelerator, sources, batches, learner, wrapped, optimizer, schedule, balance)
 
 
 @contextlib.contextmanager
 def averaged(run: Run) -> Iterator[None]:
     """The model with its averaged weights, for as long as the context lasts."""
-    parameters = list(run.model.parameters())
-    present = [p.detach().clone() for p in parameters]
+    parameters = [own_part(p.detach()) for p in run.trained]
+    present = [p.clone() for p in parameters]
     with torch.no_grad():
         torch._foreach_copy_(parameters, run.average)
         try:
@@ -82,68 +113,49 @@ def averaged(run: Run) -> Iterator[None]:
             torch._foreach_copy_(parameters, present)
 
 
-def embodiment_info(embodiment: Embodiment) -> EmbodimentInfo:
-    """What a checkpoint keeps of an `Embodiment`."""
-    return EmbodimentInfo(
-        name=embodiment.name,
-        channel_names=tuple(embodiment.channel_names),
-        control_mode=embodiment.control_mode,
-        period=embodiment.period,
-        horizon=embodiment.chunk_size,
-        execution_horizon=max(1, round(embodiment.chunk_size * EXECUTION_SHARE)),
-        prompt_template=embodiment.prompt("{instruction}"),
-        camera_tags=tuple(camera.tag for camera in embodiment.cameras),
-        dataset=embodiment.name,
-    )
+def _check_batch(recipe: Recipe, processes: int) -> None:
+    parts = processes * recipe.accumulate
+    if recipe.batch_size < parts:
+        raise RecipeError(
+            f"recipe {recipe.name}: batch_size {recipe.batch_size} is less than one row for each of {processes} "
+            f"processes in {recipe.accumulate} parts"
+        )
 
 
-def _configuration(recipe: Recipe, embodiment: Embodiment) -> tuple[QwenVLAConfig, QwenVLAProcessor]:
-    """From the checkpoint to start from, or anew with a tokenizer trained on the recipe's own texts."""
-    if recipe.init_from:
-        config = QwenVLAConfig.from_pretrained(recipe.init_from)
-        return config, QwenVLAProcessor.from_pretrained(recipe.init_from)
-    config = QwenVLAConfig.preset(recipe.preset, tau_direction=recipe.tau_direction)
-    sentences, colours = set(), set()
-    for spec in recipe.data:
-        reader = LeRobotReader(spec.path)
-        colours |= set(reader.info["colours"])
-        sentences |= set(reader.tasks)
-    texts = text_corpus([embodiment.prompt(sentence) for sentence in sorted(sentences)], tuple(sorted(colours)))
-    return config, QwenVLAProcessor.from_scratch(texts, config, [camera.tag for camera in embodiment.cameras])
-
-
-def _modules(recipe: Recipe, config: QwenVLAConfig) -> tuple[QwenVLAModel, GroundingHead]:
-    model = QwenVLAModel.from_pretrained(recipe.init_from) if recipe.init_from else QwenVLAModel(config)
-    head = GroundingHead(config.vlm_config.text_config.hidden_size)
-    if recipe.init_from and (recipe.init_from / HEAD_FILE).exists():
-        head.load_state_dict(load_file(recipe.init_from / HEAD_FILE))
-    return model.train(), head
-
-
-def _check_losses(recipe: Recipe, sources: list[Source]) -> None:
-    """RecipeError when a source would give batches from which nothing is learned."""
-    if recipe.losses.grounding or recipe.question_share == 1:
-        return
+def _check_losses(recipe: Recipe, sources: Sequence[SampleSource]) -> None:
+    """RecipeError when a source gives samples from which nothing is learned."""
+    losses = recipe.losses
     for source in sources:
-        if not (source.has_actions and recipe.losses.action):
+        sample = source.sample(int(source.training[0]), np.random.default_rng(0))
+        taught = {"action": sample.actions, "language": sample.answer, "grounding": sample.labels}
+        present = [name for name, what in taught.items() if what is not None]
+        if not any(getattr(losses, name) for name in present):
+            weights = ", ".join(f"losses.{name}" for name in present) or "no loss at all"
             raise RecipeError(
-                f"recipe {recipe.name}: nothing would be learned from prompts of {source.reader.root}, which holds "
-                f"{source.reader.info['kind']}; give losses.grounding a weight above 0, or leave that data out"
+                f"recipe {recipe.name}: nothing would be learned from {source.name}, which is for {weights}; give it a "
+                "weight above 0, or leave that data out"
             )
 
 
-def _optimizer(recipe: Recipe, model: QwenVLAModel, head: GroundingHead) -> torch.optim.AdamW:
+def _freeze_unused(learner: Learner) -> None:
+    """A head without its loss is not trained, so that weight decay leaves it alone."""
+    learner.head.requires_grad_("grounding" in learner.losses)
+
+
+def _optimizer(recipe: Recipe, learner: Learner) -> torch.optim.AdamW:
     """Separate groups for backbone and expert; no decay on vectors (norms, biases)."""
     options = recipe.optimizer
-    parts = (
-        (list(model.vlm.parameters()), options.backbone_lr),
-        ([*model.action_expert.parameters(), *head.parameters()], options.expert_lr),
-    )
+    backbone = {id(p) for p in learner.model.vlm.parameters()}
     groups = []
-    for parameters, rate in parts:
+    for of_backbone, rate in ((True, options.backbone_lr), (False, options.expert_lr)):
         for decayed in (True, False):
-            chosen = [p for p in parameters if (p.ndim > 1) == decayed]
-            groups.append({"params": chosen, "lr": rate, "weight_decay": options.weight_decay * decayed})
+            chosen = [
+                p
+                for p in learner.parameters()
+                if p.requires_grad and (id(p) in backbone) == of_backbone and (p.ndim > 1) == decayed
+            ]
+            if chosen:
+                groups.append({"params": chosen, "lr": rate, "weight_decay": options.weight_decay * decayed})
     return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
 
 

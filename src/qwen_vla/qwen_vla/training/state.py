@@ -13,14 +13,18 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from qwen_vla.data.lerobot import write_json
+from qwen_vla.data.cache import write_json
+from qwen_vla.training.distributed import like, own_part, whole
+from qwen_vla.training.log import cut_log
 from qwen_vla.training.recipe import Recipe, RecipeError
-from qwen_vla.training.run import HEAD_FILE, Run, averaged
+from qwen_vla.training.run import Run, averaged
+from qwen_vla.training.start import HEAD_FILE, merged_weights
 
 STATE_FILE = "state.pt"
 RECIPE_FILE = "recipe.json"
 TRAINING_FILE = "training.json"
-RESUMABLE = {"threads", "save_every", "log_every", "validate_every"}  # may differ between the parts of one run
+# May differ between the parts of one run: they change when things happen and where, not what is learned.
+RESUMABLE = {"threads", "save_every", "log_every", "validate_every", "shard", "compile", "gradient_checkpointing"}
 
 
 class StateError(ValueError):
@@ -46,45 +50,53 @@ def claim(recipe: Recipe) -> None:
 
 
 def save(run: Run) -> None:
-    """The whole state in one file, renamed into place: an interrupted save leaves the previous one."""
-    path = run.recipe.output / STATE_FILE
+    """The whole state in one file, renamed into place: an interrupted save leaves the previous one.
+
+    All processes call it, the main one writes.
+    """
+    main = run.accelerator.is_main_process
     state = {
         "step": run.step,
-        "model": run.model.state_dict(),
-        "head": run.head.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
+        "learner": whole(_weights(run), main),
+        "optimizer": whole(run.optimizer.state_dict(), main),
         "schedule": run.schedule.state_dict(),
-        "average": run.average,
+        "average": whole(_averages(run), main),
+        "language_weight": run.balance.language,
     }
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    if main:
+        path = run.recipe.output / STATE_FILE
+        temporary = path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, path)
 
 
 def resume(run: Run) -> None:
     """Go on from the state in the recipe's output folder, if there is one; `claim` the folder first."""
     path = run.recipe.output / STATE_FILE
     if path.exists():
-        state = _read(path)
-        run.model.load_state_dict(state["model"])
-        run.head.load_state_dict(state["head"])
-        run.optimizer.load_state_dict(state["optimizer"])
-        run.schedule.load_state_dict(state["schedule"])
-        run.average = [tensor.to(run.accelerator.device) for tensor in state["average"]]
-        run.step = state["step"]
+        _restore(run, _read(path))
     if run.accelerator.is_main_process:
         write_json(run.recipe.output / RECIPE_FILE, json.loads(run.recipe.model_dump_json()))
+        cut_log(run.recipe.output, run.step)
 
 
 def export(run: Run) -> Path:
-    """The averaged weights with processor, statistics, recipe and data seeds: all that inference and a rerun need."""
+    """The averaged weights with processor, statistics, recipe and data seeds: all that inference and a rerun need.
+
+    All processes call it, the main one writes.
+    """
     folder = run.recipe.output / "model"
     temporary = folder.with_name("model.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    main = run.accelerator.is_main_process
     with averaged(run):
-        run.model.save_pretrained(temporary)
-    run.batches.processor.save_pretrained(temporary)
-    save_file({name: value.contiguous() for name, value in run.head.state_dict().items()}, temporary / HEAD_FILE)
+        weights = whole(merged_weights(run.model), main)
+    head = whole(run.learner.head.state_dict(), main)
+    if not main:
+        return folder
+    shutil.rmtree(temporary, ignore_errors=True)
+    run.model.save_pretrained(temporary, state_dict=weights)
+    run.processor.save_pretrained(temporary)
+    save_file({name: value.contiguous() for name, value in head.items()}, temporary / HEAD_FILE)
     recipe = json.loads(run.recipe.model_dump_json())
     write_json(temporary / TRAINING_FILE, {"recipe": recipe, "step": run.step, "data": _data(run)})
     if folder.exists():
@@ -93,19 +105,49 @@ def export(run: Run) -> Path:
     return folder
 
 
+def _restore(run: Run, state: dict[str, Any]) -> None:
+    present = run.learner.state_dict()
+    weights = {name: like(tensor, present[name]) for name, tensor in state["learner"].items()}
+    run.learner.load_state_dict(weights, strict=False)
+    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+    for number, moments in state["optimizer"]["state"].items():
+        for name, value in moments.items():
+            if value.ndim:
+                moments[name] = like(value, parameters[int(number)])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.schedule.load_state_dict(state["schedule"])
+    run.average = [own_part(like(tensor, p)).clone() for tensor, p in zip(state["average"], run.trained, strict=True)]
+    run.balance.language = state["language_weight"]
+    run.step = state["step"]
+
+
+def _weights(run: Run) -> dict[str, torch.Tensor]:
+    """All weights; of a model that came from a checkpoint, those that are trained: the others are still there."""
+    weights = run.learner.state_dict()
+    if not (run.recipe.init_from or run.recipe.backbone):
+        return weights
+    trained = {name for name, p in run.learner.named_parameters() if p.requires_grad}
+    return {name: tensor for name, tensor in weights.items() if name in trained}
+
+
+def _averages(run: Run) -> list[torch.Tensor]:
+    """The averages as tensors of the same kind as the parameters, to be put together like them."""
+    with averaged(run):
+        return [p.detach().clone() for p in run.trained]
+
+
 def _data(run: Run) -> list[dict]:
     """Where the training data came from, that of the model it started from included: those scenes prove nothing."""
-    keys = ("suite", "kind", "seeds", "total_episodes", "total_frames")
-    data = [{key: source.reader.info.get(key) for key in keys} for source in run.batches.sources]
-    earlier = run.recipe.init_from and run.recipe.init_from / TRAINING_FILE
-    if earlier and earlier.exists():
-        data += [entry for entry in json.loads(earlier.read_text())["data"] if entry not in data]
+    data = [source.provenance() for source in run.sources]
+    for folder in (run.recipe.init_from, run.recipe.expert_from):
+        if folder and (folder / TRAINING_FILE).exists():
+            data += [e for e in json.loads((folder / TRAINING_FILE).read_text())["data"] if e not in data]
     return data
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise StateError(
             f"{path} is damaged or cut short ({path.stat().st_size} bytes); delete it to train from the start"

@@ -1,31 +1,35 @@
 """Runs a recipe: one resumable loop over mixed batches, with EMA weights, held-out measures, a log and a loss curve.
 
-Started with `accelerate launch` or `torchrun`, every process draws its own batch and the gradients are averaged.
+Started with `accelerate launch` or `torchrun`, the processes share every batch. Losses are sums over a process's rows
+divided by the counts of the whole batch, so the update is that of one process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import signal
 import sys
 import time
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
 
 import torch
 from accelerate.utils import set_seed
-from tqdm import tqdm
 
-from qwen_vla.training.batches import Batch
+from qwen_vla.training.batches import Batch, Prefetch
 from qwen_vla.training.cpu_attention import MatmulAttention
-from qwen_vla.training.curve import LOG_FILE, plot_curve
-from qwen_vla.training.held_out import image_tokens, mean, validate
+from qwen_vla.training.curve import plot_curve
+from qwen_vla.training.distributed import collect_later, norm, own_part, summed
+from qwen_vla.training.grounding import WEIGHTS
+from qwen_vla.training.held_out import mean, validate
+from qwen_vla.training.log import Log
 from qwen_vla.training.recipe import Recipe, check_inputs
 from qwen_vla.training.run import Run, prepare
 from qwen_vla.training.state import claim, export, resume, save
+
+WAIT_SHARE = 0.05  # of the time; more of it spent waiting for data is worth a warning
 
 
 class TrainingStopped(KeyboardInterrupt):
@@ -49,12 +53,10 @@ def train(recipe: Recipe, max_steps: int | None = None) -> Path:
     if main:
         print(_introduction(run), file=sys.stderr)
     with _StopSignal() as stop:
-        with open(recipe.output / LOG_FILE if main else os.devnull, "a", buffering=1) as log:
+        with Log(recipe.output, recipe.name, run.step, last, main) as log:
             _loop(run, last, stop, log)
-        if main:
-            save(run)
-            plot_curve(recipe.output)
-            export(run)
+        _write(run)
+        export(run)
         run.accelerator.wait_for_everyone()
     if run.step < last:
         message = f"stopped at step {run.step} of {last}, all saved; the same command goes on from there"
@@ -62,85 +64,149 @@ def train(recipe: Recipe, max_steps: int | None = None) -> Path:
     return recipe.output / "model"
 
 
-def _introduction(run: Run) -> str:
-    """One line that says what is about to be trained, on what and where."""
-    parameters = sum(p.numel() for p in run.model.parameters()) / 1e6
-    frames = sum(len(source.training) for source in run.batches.sources)
-    held_out = sum(len(source.held_out) for source in run.batches.sources)
-    return (
-        f"{run.recipe.name}: {parameters:.1f} M parameters, {frames} frames to train on, {held_out} held out, "
-        f"{run.accelerator.num_processes} process(es) on {run.accelerator.device.type}, from step {run.step}; "
-        f"log and loss curve in {run.recipe.output}"
-    )
-
-
-def _loop(run: Run, last: int, stop: _StopSignal, log: TextIO) -> None:
-    recipe, main = run.recipe, run.accelerator.is_main_process
-    bar = tqdm(total=last, initial=run.step, desc=recipe.name, unit="step", mininterval=2.0, disable=not main)
-    window: list[dict] = []
-    began = time.monotonic()
-    while run.step < last and not _anyone(run, stop.asked):
-        window.append(_training_step(run, run.batches[run.step].to(run.accelerator.device)))
-        run.step += 1
-        bar.update()
-        if run.step % recipe.log_every == 0:
-            row = mean(window) | {"step": run.step, "lr": run.schedule.get_last_lr()[0]}
-            samples = len(window) * recipe.batch_size * run.accelerator.num_processes
-            row["samples_per_s"] = samples / (time.monotonic() - began)
-            _write_row(log, row, bar)
-            window, began = [], time.monotonic()
-        if main and run.step % recipe.validate_every == 0:
-            _write_row(log, {"step": run.step, **validate(run)}, bar)
-        if main and run.step % recipe.save_every == 0:
-            save(run)
-            plot_curve(recipe.output)
-    bar.close()
-
-
-def _training_step(run: Run, batch: Batch) -> dict[str, float]:
+def training_step(run: Run, batches: list[Batch]) -> dict[str, float]:
+    """One optimisation step on this process's batches of it; returns the losses of the whole batch."""
     recipe = run.recipe
-    # Noise and τ depend on step and process alone, so that resuming changes nothing.
+    # Only dropout is random here; it depends on step and process alone, so that resuming changes nothing.
     torch.manual_seed((recipe.seed * 1_000_003 + run.step) * 64 + run.accelerator.process_index)
-    with run.accelerator.autocast(), _fast_attention(run):
-        losses = _losses(run, batch)
-        total = sum(getattr(recipe.losses, name) * value for name, value in losses.items())
-    run.accelerator.backward(total)
-    _average_gradients(run)
-    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
-    norm = run.accelerator.clip_grad_norm_(parameters, recipe.optimizer.max_grad_norm)
+    batches = [batch.to(run.accelerator.device) for batch in batches]
+    counts = _counts(run, batches)
+    if run.balance.due(run.step):
+        _measure_balance(run, batches, counts)
+    losses = _backward(run, batches, counts, _weights(run))
+    gradients = torch.nn.utils.clip_grad_norm_(_parameters(run), recipe.optimizer.max_grad_norm)
+    size = float(gradients.full_tensor() if hasattr(gradients, "full_tensor") else gradients)
     run.optimizer.step()
     run.schedule.step()
     run.optimizer.zero_grad(set_to_none=True)
     decay = min(recipe.optimizer.ema_decay, (1 + run.step) / (10 + run.step))
-    torch._foreach_lerp_(run.average, [p.detach() for p in run.model.parameters()], 1 - decay)
-    result = {name: value.item() for name, value in losses.items()} | {"gradient_norm": float(norm)}
+    torch._foreach_lerp_(run.average, [own_part(p.detach()) for p in run.trained], 1 - decay)
+    result = losses | {"gradient_norm": size}
     if not all(map(math.isfinite, result.values())):
         raise FloatingPointError(f"step {run.step}: {result}; the last saved state is intact, lower the learning rate")
     return result
 
 
-def _losses(run: Run, batch: Batch) -> dict[str, torch.Tensor]:
-    encoding = run.model.encode(**batch.inputs)
-    losses = {}
-    if batch.actions is not None and run.recipe.losses.action:
-        losses["action"] = run.model.action_loss(
-            encoding, batch.actions, batch.action_mask, noise_draws=run.recipe.noise_draws
-        )
-    if "labels" in batch.inputs and run.recipe.losses.language:
-        losses["language"] = run.model.language_loss(encoding, batch.inputs["labels"])
-    if batch.grounding is not None and run.recipe.losses.grounding:
-        losses["grounding"] = run.head.loss(image_tokens(encoding, batch), batch.grounding)
-    return losses
+def _introduction(run: Run) -> str:
+    """One line that says what is about to be trained, on what and where."""
+    parameters = sum(p.numel() for p in run.model.parameters()) / 1e6
+    trained = sum(p.numel() for p in run.trained) / 1e6
+    frames = sum(len(source.training) for source in run.sources)
+    held_out = sum(len(source.held_out) for source in run.sources)
+    part = "" if trained == parameters else f", {trained:.1f} M of them trained"
+    return (
+        f"{run.recipe.name}: {parameters:.1f} M parameters{part}, {frames} samples to train on, {held_out} held out, "
+        f"{run.accelerator.num_processes} process(es) on {run.accelerator.device.type}, from step {run.step}; "
+        f"log and loss curve in {run.recipe.output}"
+    )
 
 
-def _average_gradients(run: Run) -> None:
-    """The mean of all processes' gradients, in every process; they have gradients for the same parameters."""
-    if run.accelerator.num_processes == 1:
+def _loop(run: Run, last: int, stop: _StopSignal, log: Log) -> None:
+    recipe = run.recipe
+    window = _Window()
+    with Prefetch(run.batches, run.step, last) as prefetch:
+        while run.step < last and not _anyone(run, stop.asked):
+            window.rows.append(training_step(run, prefetch.take(run.step)))
+            run.step += 1
+            log.bar.update()
+            if run.step % recipe.log_every == 0:
+                log.write({"step": run.step, "lr": run.schedule.get_last_lr()[0]} | window.close(run, prefetch))
+            if run.step % recipe.validate_every == 0:
+                log.write({"step": run.step, **validate(run)})
+            if run.step % recipe.save_every == 0:
+                _write(run)
+
+
+class _Window:
+    """The steps since the last row of the log."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._began, self._waited, self._warned = time.monotonic(), 0.0, False
+
+    def close(self, run: Run, prefetch: Prefetch) -> dict[str, float]:
+        """Means of the losses, speed, and the share of the time spent waiting for data; the next window begins."""
+        elapsed = time.monotonic() - self._began
+        share = (prefetch.waited - self._waited) / elapsed
+        row = mean(self.rows)
+        row |= {"samples_per_s": len(self.rows) * run.recipe.batch_size / elapsed, "data_wait_share": share}
+        if run.balance.losses.balance != "fixed":
+            row["language_weight"] = run.balance.language
+        if self._waited and share > WAIT_SHARE and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{share:.0%} of the time went into waiting for data; store images at the model's size, or lower the "
+                "cost of a sample",
+                stacklevel=2,
+            )
+        self.rows, self._began, self._waited = [], time.monotonic(), prefetch.waited
+        return row
+
+
+def _write(run: Run) -> None:
+    save(run)
+    if run.accelerator.is_main_process:
+        plot_curve(run.recipe.output)
+
+
+def _counts(run: Run, batches: list[Batch]) -> dict[str, float]:
+    """How many terms each loss has in the whole batch, the rows of all processes together."""
+    tokens = run.model.config.tokens_per_image
+    counts = dict.fromkeys(("action", "language", *WEIGHTS), 0)
+    for batch in batches:
+        for name, count in batch.counts(tokens).items():
+            counts[name] += count
+    return summed(counts, run.accelerator)
+
+
+def _weights(run: Run) -> dict[str, float]:
+    """Weight of every sum that the learner returns."""
+    losses = run.recipe.losses
+    grounding = {name: losses.grounding * weight for name, weight in WEIGHTS.items()}
+    return {"action": losses.action, "language": run.balance.language, **grounding}
+
+
+def _backward(
+    run: Run, batches: list[Batch], counts: Mapping[str, float], weights: Mapping[str, float]
+) -> dict[str, float]:
+    """Gradients of Σ weight · sum / count over all rows of all processes; returns the losses themselves."""
+    totals = dict.fromkeys((name for name, count in counts.items() if count), 0.0)
+    for number, batch in enumerate(batches):
+        collect_later(run.wrapped, run.accelerator, last=number == len(batches) - 1)
+        with run.accelerator.autocast(), _fast_attention(run):
+            sums = run.wrapped(batch)
+        parts = {name: value / max(1.0, counts[name]) for name, value in sums.items()}
+        # DDP and FSDP average over the processes; these parts are to be added up.
+        total = sum(weights[name] * value for name, value in parts.items()) * run.accelerator.num_processes
+        total.backward()
+        for name, value in parts.items():
+            if counts[name]:
+                totals[name] += value.item()
+    return _named(summed(totals, run.accelerator), run.learner.losses)
+
+
+def _named(totals: Mapping[str, float], learned: tuple[str, ...]) -> dict[str, float]:
+    """The losses that are learned, the parts of grounding as the one that they are."""
+    losses = {name: totals[name] for name in ("action", "language") if name in totals and name in learned}
+    parts = [weight * totals[name] for name, weight in WEIGHTS.items() if name in totals]
+    return losses | ({"grounding": sum(parts)} if parts and "grounding" in learned else {})
+
+
+def _measure_balance(run: Run, batches: list[Batch], counts: Mapping[str, float]) -> None:
+    """Compare what the losses would do to the backbone, each alone, and follow it with the weight of language."""
+    if not (counts["action"] and counts["language"]):
         return
-    gradients = [p.grad for group in run.optimizer.param_groups for p in group["params"] if p.grad is not None]
-    flat = run.accelerator.reduce(torch.cat([g.reshape(-1) for g in gradients]), "mean")
-    for gradient, average in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(average.view_as(gradient))
+    norms = {}
+    backbone = [p for p in run.model.vlm.parameters() if p.requires_grad]
+    for name in ("action", "language"):
+        _backward(run, batches, counts, {other: float(other == name) for other in counts})
+        norms[name] = norm([p.grad for p in backbone if p.grad is not None])
+        run.optimizer.zero_grad(set_to_none=True)
+    run.balance.update(norms["action"], norms["language"])
+
+
+def _parameters(run: Run) -> list[torch.nn.Parameter]:
+    return [p for group in run.optimizer.param_groups for p in group["params"]]
 
 
 def _fast_attention(run: Run) -> contextlib.AbstractContextManager:
@@ -150,9 +216,7 @@ def _fast_attention(run: Run) -> contextlib.AbstractContextManager:
 
 def _anyone(run: Run, asked: bool) -> bool:
     """Whether any process was asked to stop; all leave the loop at the same step."""
-    if run.accelerator.num_processes == 1:
-        return asked
-    return bool(run.accelerator.reduce(torch.tensor(float(asked), device=run.accelerator.device), "sum"))
+    return bool(summed({"asked": asked}, run.accelerator)["asked"])
 
 
 class _StopSignal:
@@ -175,9 +239,3 @@ class _StopSignal:
     def _ask(self, number, _frame) -> None:
         self.asked = True
         signal.signal(number, self._previous[number])
-
-
-def _write_row(log: TextIO, row: dict, bar: tqdm) -> None:
-    log.write(json.dumps(row) + "\n")
-    shown = {key.removeprefix("held_out/"): f"{value:.3g}" for key, value in row.items() if key != "step"}
-    bar.set_postfix(shown, refresh=False)

@@ -1,0 +1,124 @@
+"""Which rows make up the mini-batch of a step: fixed shares per source, a pure function of (seed, step).
+
+The global batch is planned once, the same in every process; each takes its part. So a run can stop at any step, go on
+there, and be shared by another number of processes without seeing other data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from qwen_vla.data.samples import Sample, SampleSource
+
+Balance = Literal["weights", "task_and_embodiment"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a planned batch: the source's number, the index to ask it for, and the seed of what is random."""
+
+    source: int
+    index: int
+    seed: int
+
+
+class Mixture:
+    """Draws mini-batches of `batch_size` rows in which every source has its share.
+
+    A source with share w gets w·batch_size rows, rounded so that after any number of steps it is less than one row away
+    from its exact share (largest remainder, what was rounded away is carried to the next step).
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[SampleSource],
+        weights: Sequence[float],
+        batch_size: int,
+        seed: int,
+        balance: Balance = "weights",
+    ) -> None:
+        self.sources, self.batch_size, self.seed = list(sources), batch_size, seed
+        self.shares, self._chances = _shares(self.sources, np.asarray(weights, float), balance)
+        self._counts = np.zeros(len(self.sources), np.int64)  # rows that each source gave before step _step
+        self._step = 0
+
+    def plan(self, step: int) -> list[Row]:
+        """The rows of the global batch of `step`, in an order that mixes the sources."""
+        rng = np.random.default_rng([self.seed, step])
+        numbers = np.repeat(np.arange(len(self.sources)), self.counts(step))
+        indices = [self._draw(number, rng) for number in numbers]
+        seeds = rng.integers(2**63, size=self.batch_size)
+        order = rng.permutation(self.batch_size)
+        return [Row(int(numbers[i]), int(indices[i]), int(seeds[i])) for i in order]
+
+    def samples(self, rows: Sequence[Row]) -> list[Sample]:
+        return [self.sources[row.source].sample(row.index, np.random.default_rng(row.seed)) for row in rows]
+
+    def counts(self, step: int) -> np.ndarray:
+        """Rows of each source in the batch of `step`."""
+        if step < self._step:
+            self._step, self._counts = 0, np.zeros_like(self._counts)
+        while True:
+            # Rounded, so that equal remainders are equal in spite of floating point and go to the first source.
+            owed = np.round((self._step + 1) * self.batch_size * self.shares - self._counts, 9)
+            counts = np.floor(np.maximum(owed, 0)).astype(np.int64)
+            left = self.batch_size - counts.sum()
+            counts[np.argsort(counts - owed, kind="stable")[:left]] += 1
+            if self._step == step:
+                return counts
+            self._counts = self._counts + counts
+            self._step += 1
+
+    def _draw(self, number: int, rng: np.random.Generator) -> int:
+        source, chances = self.sources[number], self._chances[number]
+        if chances is None:
+            return source.training[rng.integers(len(source.training))]
+        tasks, cumulative = chances
+        members = tasks[np.searchsorted(cumulative, rng.random(), side="right")]
+        return source.training[members[rng.integers(len(members))]]
+
+
+def _shares(sources: list[SampleSource], weights: np.ndarray, balance: Balance):
+    """Share of every source, and per source None (uniform over its indices) or its tasks with their probabilities."""
+    shares, chances = weights / weights.sum(), [None] * len(sources)
+    if balance == "weights":
+        return shares, chances
+    robots = [number for number, source in enumerate(sources) if source.statistics]
+    by_embodiment: dict[tuple[str, ...], list[int]] = {}
+    for number in robots:
+        by_embodiment.setdefault(tuple(sorted(sources[number].embodiments)), []).append(number)
+    pooled = shares[robots].sum()
+    for numbers in by_embodiment.values():
+        for number, (share, tasks) in zip(numbers, _over_tasks([sources[n] for n in numbers]), strict=True):
+            shares[number] = share * pooled / len(by_embodiment)
+            chances[number] = tasks
+    return shares, chances
+
+
+def _over_tasks(sources: list[SampleSource]):
+    """Per source of one embodiment its share and its (tasks, cumulative chances): tasks alike, then indices alike."""
+    grouped = [_by_task(source) for source in sources]
+    total: dict[object, int] = {}
+    for groups in grouped:
+        for task, members in groups.items():
+            total[task] = total.get(task, 0) + len(members)
+    result = []
+    for groups in grouped:
+        parts = np.array([len(members) / total[task] for task, members in groups.items()])
+        cumulative = np.cumsum(parts / parts.sum())
+        cumulative[-1] = 1.0
+        result.append((parts.sum() / len(total), (list(groups.values()), cumulative)))
+    return result
+
+
+def _by_task(source: SampleSource) -> dict[object, np.ndarray]:
+    """Task → positions in `source.training`; a source that names no tasks has one."""
+    tasks = getattr(source, "tasks", None)
+    if tasks is None:
+        return {"": np.arange(len(source.training))}
+    names, which = np.unique(np.asarray(tasks, dtype=str), return_inverse=True)
+    return {name: np.flatnonzero(which == number) for number, name in enumerate(names)}

@@ -1,0 +1,31 @@
+"""Every kind of training data in one union: what stands under `data` in a recipe, and opening it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field
+
+from qwen_vla.data.chat import ChatData
+from qwen_vla.data.hands import HandData
+from qwen_vla.data.navigation import NavigationData
+from qwen_vla.data.questions import QuestionData
+from qwen_vla.data.robot import RobotData
+from qwen_vla.data.samples import SampleSource, SourceContext
+from qwen_vla.data.trajectories import TrajectoryData
+
+AnyData = Annotated[
+    RobotData | QuestionData | ChatData | NavigationData | TrajectoryData | HandData, Field(discriminator="kind")
+]
+
+
+def open_sources(specs: Sequence[AnyData], context: SourceContext) -> list[SampleSource]:
+    """Open them in order; data sets that share the name of their statistics share those of the first one."""
+    sources = []
+    for spec in specs:
+        source = spec.open(context)
+        context = replace(context, normalization={**context.normalization, **source.statistics})
+        sources.append(source)
+    return sources

@@ -1,0 +1,36 @@
+"""λ_vl balanced by gradient magnitude (paper, CPT): language moves the shared backbone as much as actions do.
+
+The paper gives no formula. Here, every `balance_every` steps, each of the two losses is sent backwards alone and the
+norms of its gradient over all trained backbone parameters are compared:
+λ_vl* = ratio · λ_act · ‖∂L_act/∂θ‖ / ‖∂L_vl/∂θ‖, followed slowly in its logarithm.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from qwen_vla.training.recipe import Losses
+
+RANGE = 100.0  # λ_vl stays within this factor of its start: at the very beginning the expert's gates are still closed
+
+
+@dataclass
+class GradientBalance:
+    """The weight of the language loss and how it follows the measured norms."""
+
+    losses: Losses
+    language: float
+
+    def due(self, step: int) -> bool:
+        return self.losses.balance == "gradient_magnitude" and step % self.losses.balance_every == 0
+
+    def update(self, action_norm: float, language_norm: float) -> None:
+        """Follow one measurement; one in which a loss had no gradient says nothing."""
+        if not (action_norm > 0 and language_norm > 0):
+            return
+        options = self.losses
+        wanted = options.balance_ratio * options.action * action_norm / language_norm
+        wanted = min(max(wanted, options.language / RANGE), options.language * RANGE)
+        share = options.balance_smoothing
+        self.language = math.exp(share * math.log(self.language) + (1 - share) * math.log(wanted))

@@ -1,0 +1,99 @@
+"""Several processes training one model: copies that average their gradients (DDP), or shards of one (FSDP).
+
+What a run saves is whole either way, so that it can be resumed by another number of processes, sharded or not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed
+from accelerate import Accelerator
+from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+
+def asked_to_shard() -> bool:
+    """Whether `accelerate launch` was configured for FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def spread(learner: nn.Module, accelerator: Accelerator, shard: bool, block_names: Iterable[str]) -> nn.Module:
+    """The module to call in training: `learner` itself, wrapped when there are several processes.
+
+    Sharded, the learner's parameters become DTensors in place: make the optimizer afterwards.
+    """
+    if accelerator.num_processes == 1:
+        return learner
+    if not shard:
+        return DistributedDataParallel(learner, find_unused_parameters=True, gradient_as_bucket_view=True)
+    half = accelerator.mixed_precision == "bf16" and accelerator.device.type == "cuda"
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if half else MixedPrecisionPolicy()
+    names = set(block_names)
+    for module in learner.modules():
+        if type(module).__name__ in names:
+            fully_shard(module, mp_policy=policy)
+    return fully_shard(learner, mp_policy=policy)
+
+
+def collect_later(wrapped: nn.Module, accelerator: Accelerator, last: bool) -> None:
+    """Of the parts of one step, let only the last one's backward pass exchange gradients."""
+    if isinstance(wrapped, DistributedDataParallel):
+        wrapped.require_backward_grad_sync = last
+    elif accelerator.num_processes > 1:
+        wrapped.set_requires_gradient_sync(last)
+
+
+def summed(values: Mapping[str, float], accelerator: Accelerator) -> dict[str, float]:
+    """The sum of each value over all processes, which have the same names in the same order."""
+    if accelerator.num_processes == 1:
+        return dict(values)
+    total = torch.tensor(list(values.values()), dtype=torch.float64)
+    total = total.to(accelerator.device)
+    torch.distributed.all_reduce(total)
+    return dict(zip(values, total.tolist(), strict=True))
+
+
+def own_part(tensor: torch.Tensor) -> torch.Tensor:
+    """The elements of a parameter that this process holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def norm(gradients: Iterable[torch.Tensor]) -> float:
+    """Euclidean norm of gradients, shards of other processes included."""
+    value = torch.nn.utils.get_total_norm(list(gradients))
+    return float(value.full_tensor() if isinstance(value, DTensor) else value)
+
+
+def whole(value: Any, keep: bool) -> Any:
+    """Nested state with sharded tensors put together on the CPU; only where `keep` is true, {} and None elsewhere.
+
+    All processes must call it, with the same structure.
+    """
+    if isinstance(value, Mapping):
+        return {key: whole(child, keep) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [whole(child, keep) for child in value]
+    if isinstance(value, DTensor):
+        value = value.full_tensor()
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.detach().cpu().clone() if keep else None
+
+
+def like(tensor: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
+    """A whole tensor on the device of `model`, sharded as it is."""
+    if isinstance(model, DTensor):
+        return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements)
+    return tensor.to(model.device)
+
+
+def in_turn(accelerator: Accelerator, make: Callable[[], Any]) -> Any:
+    """`make()`, first in the main process: what it writes to disk the others find ready."""
+    with accelerator.main_process_first():
+        return make()

@@ -1,0 +1,67 @@
+"""Model and grounding head as one module: `forward` is all that training calls, so that DDP and FSDP can wrap it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from qwen_vla.modeling import Encoding, QwenVLAModel
+from qwen_vla.training.batches import Batch
+from qwen_vla.training.grounding import GroundingHead
+
+
+class Learner(nn.Module):
+    """Sums of the losses of a batch, or what the model says to it.
+
+    losses: names of the losses to compute, of action, language and grounding. noise_draws: (noise, τ) pairs per row.
+    trains_backbone: False keeps no activations of the backbone.
+    """
+
+    def __init__(
+        self, model: QwenVLAModel, head: GroundingHead, losses: tuple[str, ...], noise_draws: int, trains_backbone: bool
+    ) -> None:
+        super().__init__()
+        self.model, self.head = model, head
+        self.losses, self.noise_draws, self.trains_backbone = losses, noise_draws, trains_backbone
+
+    def forward(self, batch: Batch, euler_steps: int | None = None) -> dict[str, Any]:
+        """Sum of every loss that the batch has something for; with `euler_steps` predictions instead (see `predict`).
+
+        The parts of the grounding loss have their own names, see `grounding.WEIGHTS`. Divide by `Batch.counts`.
+        """
+        if euler_steps is not None:
+            return self.predict(batch, euler_steps)
+        encoding = self._encode(batch)
+        sums = {}
+        if "action" in self.losses and batch.tau is not None:
+            actions, mask = batch.inputs["actions"], batch.inputs["action_mask"]
+            terms = self.model.action_terms(encoding, actions, mask, batch.tau, batch.noise, self.noise_draws)
+            sums["action"] = terms.total
+        if "language" in self.losses and "labels" in batch.inputs:
+            sums["language"] = self.model.language_terms(encoding, batch.inputs["labels"]).total
+        if "grounding" in self.losses and batch.grounding is not None:
+            sums |= self.head.sums(self._image_tokens(encoding, batch), batch.grounding)
+        return sums
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, euler_steps: int) -> dict[str, torch.Tensor]:
+        """actions [B, H, K] sampled from fresh noise, and located points of the labelled images, if there are any."""
+        encoding = self.model.encode(**batch.inputs)
+        found = {}
+        if "action" in self.losses and "actions" in batch.inputs:
+            found["actions"] = self.model.sample_actions(encoding, batch.inputs["action_mask"], steps=euler_steps)
+        if "grounding" in self.losses and batch.grounding is not None:
+            found["points"] = self.head.locate(self._image_tokens(encoding, batch))
+        return found
+
+    def _encode(self, batch: Batch) -> Encoding:
+        with contextlib.nullcontext() if self.trains_backbone else torch.no_grad():
+            return self.model.encode(**batch.inputs)
+
+    def _image_tokens(self, encoding: Encoding, batch: Batch) -> torch.Tensor:
+        """Hidden states (labelled images, tokens, D)."""
+        tokens = encoding.hidden[encoding.image_token_mask]
+        return tokens.view(-1, self.model.config.tokens_per_image, tokens.shape[-1])[batch.grounding.image]

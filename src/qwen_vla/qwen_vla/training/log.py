@@ -1,0 +1,67 @@
+"""The log of a run: rows of numbers in log.jsonl, the same in TensorBoard, and in the progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from tqdm import tqdm
+
+LOG_FILE = "log.jsonl"
+BOARD_FOLDER = "tensorboard"
+
+
+class Log:
+    """Writes rows as they come; in processes other than the main one it does nothing."""
+
+    def __init__(self, folder: Path, name: str, step: int, last: int, enabled: bool) -> None:
+        self.enabled = enabled
+        self.bar = tqdm(total=last, initial=step, desc=name, unit="step", mininterval=2.0, disable=not enabled)
+        if enabled:
+            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
+            self._file = open(folder / LOG_FILE, "a", buffering=1)
+            self._board = SummaryWriter(str(folder / BOARD_FOLDER), purge_step=step + 1)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self.bar.close()
+        if self.enabled:
+            self._file.close()
+            self._board.close()
+
+    def write(self, row: dict[str, float]) -> None:
+        """One row; `step` is among its numbers."""
+        if not self.enabled:
+            return
+        self._file.write(json.dumps(row) + "\n")
+        for name, value in row.items():
+            if name != "step":
+                self._board.add_scalar(name if "/" in name else f"training/{name}", value, row["step"])
+        shown = {key.removeprefix("held_out/"): f"{value:.3g}" for key, value in row.items() if key != "step"}
+        self.bar.set_postfix(shown, refresh=False)
+
+
+def read_log(folder: Path) -> list[dict]:
+    """Rows of a run's log; a row that an interruption cut short is left out."""
+    rows = []
+    for line in (folder / LOG_FILE).read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def cut_log(folder: Path, step: int) -> None:
+    """Leave out the rows after `step`: a run that was killed takes those steps again."""
+    path = folder / LOG_FILE
+    if not path.exists():
+        return
+    kept = [row for row in read_log(folder) if row["step"] <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    os.replace(temporary, path)

@@ -1,0 +1,146 @@
+"""What a run begins with: random weights, a Qwen3.5 backbone, or a model of ours; and which of it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from qwen_vla.configuration import QwenVLAConfig
+from qwen_vla.data.samples import SampleSource
+from qwen_vla.modeling import QwenVLAModel
+from qwen_vla.normalization import Quantiles
+from qwen_vla.processing import QwenVLAProcessor
+from qwen_vla.training.grounding import GroundingHead
+from qwen_vla.training.recipe import Recipe, RecipeError
+
+HEAD_FILE = "grounding_head.safetensors"
+EXPERT = "action_expert."
+ADAPTER = "default"  # peft's name of the only adapter
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass
+class Start:
+    """What is known before the data are opened. model and processor: those of a checkpoint, if one was named."""
+
+    config: QwenVLAConfig
+    model: QwenVLAModel | None = None
+    processor: QwenVLAProcessor | None = None
+    normalization: Mapping[str, Quantiles] = field(default_factory=dict)
+
+
+def start_of(recipe: Recipe) -> Start:
+    """The configuration of the recipe's model, and the checkpoint that it begins with."""
+    changes = recipe.tau.in_config() | recipe.model
+    dtype = TYPES[recipe.precision]
+    if recipe.backbone:
+        model, processor = QwenVLAModel.from_backbone(recipe.backbone, expert=recipe.preset, dtype=dtype, **changes)
+        return Start(model.config, model, processor)
+    if recipe.init_from:
+        config = QwenVLAConfig.from_pretrained(recipe.init_from, **changes)
+        processor = QwenVLAProcessor.from_pretrained(recipe.init_from)
+        model = QwenVLAModel.from_pretrained(recipe.init_from, config=config, dtype=dtype)
+        return Start(config, model, processor, dict(processor.normalization))
+    return Start(QwenVLAConfig.preset(recipe.preset, **changes))
+
+
+def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) -> tuple[QwenVLAModel, QwenVLAProcessor]:
+    """Model and processor for these sources: their cameras, statistics and embodiments, frozen as the recipe says."""
+    processor = _processor(start, sources)
+    model = start.model if start.model is not None else QwenVLAModel(start.config).to(TYPES[recipe.precision])
+    rows = start.config.vlm_config.text_config.vocab_size
+    if model.get_input_embeddings().weight.shape[0] < rows:
+        model.vlm.resize_token_embeddings(rows)
+    if recipe.expert_from:
+        _take_expert(model, recipe.expert_from)
+    for source in sources:
+        processor.normalization.update(source.statistics)
+        processor.embodiments.update(source.embodiments)
+    _freeze(model, recipe)
+    _speed_up(model, recipe)
+    return model.train(), processor
+
+
+def load_head(head: GroundingHead, recipe: Recipe) -> None:
+    """The grounding head of the model to start from, if it has one."""
+    if recipe.init_from and (recipe.init_from / HEAD_FILE).exists():
+        head.load_state_dict(load_file(recipe.init_from / HEAD_FILE))
+
+
+def merged_weights(model: QwenVLAModel) -> dict[str, torch.Tensor]:
+    """The model's state without adapters: each is added to the weight that it adapts, whose name is as it was."""
+    weights = {}
+    adapted = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    for name, tensor in model.state_dict().items():
+        owner, _, rest = name.partition(".base_layer.")
+        if not rest and not any(part.startswith("lora_") for part in name.split(".")):
+            weights[name] = tensor
+        elif rest == "weight":
+            weights[f"{owner}.weight"] = tensor + adapted[owner].get_delta_weight(ADAPTER).to(tensor.dtype)
+        elif rest:
+            weights[f"{owner}.{rest}"] = tensor
+    return weights
+
+
+def _processor(start: Start, sources: Sequence[SampleSource]) -> QwenVLAProcessor:
+    """A new one with a tokenizer for the sources' texts, or the checkpoint's, with the cameras that it lacked."""
+    tags = list(dict.fromkeys(tag for source in sources for tag in source.camera_tags))
+    if start.processor is None:
+        texts = [text for source in sources for text in source.texts()]
+        return QwenVLAProcessor.from_scratch(texts, start.config, tags)
+    known = start.processor
+    if set(tags) <= set(known.camera_tags):
+        return known
+    every = list(dict.fromkeys([*known.camera_tags, *tags]))
+    processor = QwenVLAProcessor.from_tokenizer(known.tokenizer, start.config, every)
+    processor.normalization, processor.embodiments = known.normalization, known.embodiments
+    return processor
+
+
+def _take_expert(model: QwenVLAModel, folder: Path) -> None:
+    """Load the action expert of another model; RecipeError when it has another shape."""
+    weights = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            weights |= {n.removeprefix(EXPERT): file.get_tensor(n) for n in file.keys() if n.startswith(EXPERT)}
+    try:
+        model.action_expert.load_state_dict(weights)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:300]
+        raise RecipeError(f"expert_from: the action expert in {folder} does not fit this model: {problem}") from error
+
+
+def _freeze(model: QwenVLAModel, recipe: Recipe) -> None:
+    parts = {"backbone": model.vlm, "vision": model.vlm.model.visual, "expert": model.action_expert}
+    if recipe.lora:
+        _add_adapters(model, recipe)
+    for name in recipe.frozen:
+        parts[name].requires_grad_(False)
+
+
+def _add_adapters(model: QwenVLAModel, recipe: Recipe) -> None:
+    """Low-rank adapters in the text layers; everything else of the backbone is frozen."""
+    options = recipe.lora
+    model.vlm.requires_grad_(False)
+    targets = rf".*language_model.*\.({'|'.join(options.targets)})"
+    config = LoraConfig(r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)
+    try:
+        inject_adapter_in_model(config, model.vlm, ADAPTER)
+    except ValueError as error:
+        raise RecipeError(f"recipe {recipe.name}: lora.targets: {' '.join(str(error).split())}") from error
+
+
+def _speed_up(model: QwenVLAModel, recipe: Recipe) -> None:
+    if recipe.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if recipe.compile:
+        for module in model.modules():
+            if type(module).__name__ in model._no_split_modules:
+                module.compile()
