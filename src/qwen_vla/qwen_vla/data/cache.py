@@ -34,7 +34,7 @@ def data_hash(root: Path, files: Iterable[Path]) -> str:
     memory = cache_folder(root) / HASHES_FILE
     known = _read(memory)
     present = {}
-    for path in sorted(files):
+    for path in sorted(filter(Path.is_file, files)):
         status = path.stat()
         name = path.relative_to(root).as_posix() if root.is_dir() else path.name
         version = [

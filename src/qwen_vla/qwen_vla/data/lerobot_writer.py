@@ -72,7 +72,8 @@ def finalize(
     """Number episodes, frames and tasks across the shards and write `meta/` (info, tasks, episodes, stats)."""
     task_indices: dict[str, int] = {}
     episodes: list[dict] = []
-    columns: dict[str, list] = {name: [] for name, feature in features.items() if feature.dtype != "image"}
+    numeric = [name for name, feature in features.items() if feature.dtype not in ("image", "string")]
+    columns: dict[str, list] = {name: [] for name in numeric}
     for shard in range(shards):
         path = shard_path(root, shard)
         table = _number(read_table(path), shard, episodes, task_indices)
