@@ -236,7 +236,7 @@ class ChunkRunner:
         steps = self.model.config.euler_steps if steps is None else steps
         if self.mode == "off":
             return self.model.sample_actions(encoding, action_mask, steps, generator, noise)
-        context = self.model._expert_context(encoding, action_mask.bool().any(dim=-1))
+        context = self.model.expert_context(encoding, action_mask.bool().any(dim=-1))
         mask = action_mask.to(encoding.hidden.device).bool()
         if noise is None:
             noise = self.model._noise(mask, context.tokens.dtype, generator)

@@ -1,7 +1,7 @@
 """The action expert: a single-stream DiT over backbone hidden states and noisy action tokens (arXiv 2605.30280 §2.2).
 
-Projected backbone states and action tokens form one sequence with joint bidirectional self-attention, AdaLN-Zero
-conditioning on the flow time and the backbone's multi-section RoPE. There is no cross-attention and no shared cache.
+Projected backbone states and action tokens form one sequence with joint self-attention, AdaLN-Zero conditioning on the
+flow time and the backbone's multi-section RoPE. There is no cross-attention and no shared cache.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 # The sinusoid expects times of the order of diffusion step numbers.
 TIMESTEP_SCALE = 1000.0
@@ -53,7 +54,35 @@ def _modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, eps: fl
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), 1.0 + scale)
 
 
-class DiTBlock(nn.Module):
+def _last(x: torch.Tensor | None, count: int | None, dim: int) -> torch.Tensor | None:
+    """The last ``count`` entries along ``dim``; everything where there is nothing to choose from."""
+    if x is None or count is None or x.shape[dim] == 1:
+        return x
+    return x.narrow(dim, x.shape[dim] - count, count)
+
+
+def is_full(mask: torch.Tensor) -> bool:
+    """Whether a mask is known to be all True. Masks off the CPU are not looked at: that would wait for the device."""
+    return mask.device.type == "cpu" and bool(mask.all())
+
+
+def joint_mask(keys: torch.Tensor | None, context: int, horizon: int, pattern: str, device) -> torch.Tensor | None:
+    """What each of ``context`` + ``horizon`` = S tokens sees: None (everything) or a boolean [B or 1, 1, 1 or S, S].
+
+    keys [B, S]: valid tokens, None: all. The patterns are those of ``QwenVLAConfig.attention_pattern``.
+    """
+    keys = None if keys is None else keys[:, None, None, :]
+    if pattern == "bidirectional":
+        return keys
+    index = torch.arange(context + horizon, device=device)
+    # Token i sees the keys before end[i].
+    after = index + 1 if pattern == "causal" else torch.full_like(index, context + horizon)
+    end = torch.where(index < context, context, after)
+    seen = (index < end[:, None])[None, None]
+    return seen if keys is None else seen & keys
+
+
+class DiTBlock(GradientCheckpointingLayer):
     """Joint self-attention and SwiGLU under AdaLN-Zero; 4d² + 6d² + 3·d·intermediate parameters, no biases."""
 
     def __init__(self, hidden_size: int, num_heads: int, intermediate_size: int, qk_norm: bool, norm_eps: float):
@@ -75,32 +104,34 @@ class DiTBlock(nn.Module):
         modulation: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
-        key_mask: torch.Tensor | None,
+        mask: torch.Tensor | None,
         last: int | None = None,
     ) -> torch.Tensor:
-        """x [B, S, d]; modulation [B or 1, 1, 6d]; cos, sin [B, 1, S, rotary]; key_mask [B, 1, 1, S], True = valid.
+        """x [B, S, d]; modulation [B or 1, 1 or S, 6d]; cos, sin [B, 1, S, rotary]; mask [B or 1, 1, 1 or S, S].
 
-        With ``last`` = n only the last n tokens are updated and returned: what the final block needs.
+        True in the mask means that the query (second to last axis) sees the key. With ``last`` = n only the last n
+        tokens are updated and returned: what the final block needs.
         """
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
-        x, attended = self._attend(x, _modulate(x, shift_a, scale_a, self.norm_eps), cos, sin, key_mask, last)
+        shift_a, scale_a = modulation.chunk(6, dim=-1)[:2]
+        x, attended = self._attend(x, _modulate(x, shift_a, scale_a, self.norm_eps), cos, sin, mask, last)
+        gate_a, shift_m, scale_m, gate_m = _last(modulation, last, dim=1).chunk(6, dim=-1)[2:]
         x = torch.addcmul(x, gate_a, attended)
         gate, up = self.gate_up(_modulate(x, shift_m, scale_m, self.norm_eps)).chunk(2, dim=-1)
         return torch.addcmul(x, gate_m, self.down(F.silu(gate) * up))
 
-    def _attend(self, x, normed, cos, sin, key_mask, last):
+    def _attend(self, x, normed, cos, sin, mask, last):
         batch, length, width = normed.shape
         if last is None:
             query, key, value = self._heads(self.qkv(normed), 3)
             cos_q, sin_q = cos, sin
         else:
-            x = x[:, length - last :]
+            x, mask = x[:, length - last :], _last(mask, last, dim=2)
             (query,) = self._heads(F.linear(normed[:, length - last :], self.qkv.weight[:width]), 1)
             key, value = self._heads(F.linear(normed, self.qkv.weight[width:]), 2)
             cos_q, sin_q = cos[:, :, length - last :], sin[:, :, length - last :]
         query = _rotate(self.q_norm(query), cos_q, sin_q)
         key = _rotate(self.k_norm(key), cos, sin)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=key_mask)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return x, self.out(mixed.transpose(1, 2).reshape(batch, -1, width))
 
     def _heads(self, projected: torch.Tensor, parts: int):
@@ -110,19 +141,21 @@ class DiTBlock(nn.Module):
 
 @dataclass
 class ExpertContext:
-    """What the Euler steps of one chunk share, computed once: context tokens [B, S, d], angles and the key mask."""
+    """What the Euler steps of one chunk share, computed once: context tokens [B, S, d], angles and attention mask."""
 
     tokens: torch.Tensor
     cos: torch.Tensor
     sin: torch.Tensor
-    key_mask: torch.Tensor | None
+    mask: torch.Tensor | None
     horizon: int
 
     def repeat(self, draws: int) -> ExpertContext:
         """The same context for ``draws`` noise draws per sample; draws of one sample stand side by side."""
         if draws == 1:
             return self
-        mask = None if self.key_mask is None else self.key_mask.repeat_interleave(draws, 0)
+        mask = self.mask
+        if mask is not None and mask.shape[0] > 1:
+            mask = mask.repeat_interleave(draws, 0)
         tokens, cos, sin = (t.repeat_interleave(draws, 0) for t in (self.tokens, self.cos, self.sin))
         return ExpertContext(tokens, cos, sin, mask, self.horizon)
 
@@ -132,7 +165,8 @@ class ActionExpert(ModelMixin, ConfigMixin):
 
     Sizes at the defaults (§2.2): 70.8 M per block, 3.9 M context projection, 2.8 M timestep embedding, 4.7 M output
     AdaLN, 4.9 M action input and output MLPs. Heads and mask are [open] in the paper: 12 × 128, bidirectional over
-    valid tokens. The last layer starts at zero, as in DiT.
+    valid tokens. With ``state_token`` the proprioceptive state is one more context token, directly before the actions.
+    The last layer starts at zero, as in DiT.
     """
 
     @register_to_config
@@ -150,10 +184,13 @@ class ActionExpert(ModelMixin, ConfigMixin):
         rotary_dim: int = 64,
         rope_theta: float = 10_000_000.0,
         mrope_section: list[int] | None = None,
+        attention_pattern: str = "bidirectional",
+        state_token: bool = False,
     ):
         super().__init__()
         self.section = list(mrope_section or (11, 11, 10))
         self.context_projection = nn.Linear(context_size, hidden_size, bias=False)
+        self.state_in = nn.Linear(action_channels, hidden_size) if state_token else None
         self.frequencies = Timesteps(timestep_frequencies, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.timestep_embedding = TimestepEmbedding(timestep_frequencies, hidden_size)
         self.action_in = nn.Sequential(
@@ -188,23 +225,45 @@ class ActionExpert(ModelMixin, ConfigMixin):
         attention_mask: torch.Tensor,
         position_ids: torch.Tensor,
         step_mask: torch.Tensor,
+        state: torch.Tensor | None = None,
+        state_mask: torch.Tensor | None = None,
+        padded: bool = True,
     ) -> ExpertContext:
         """Everything that neither the flow time nor the noisy actions change.
 
         hidden [B, S, D], attention_mask [B, S], position_ids [3, B, S], step_mask [B, H] (True = this step exists).
-        Action tokens continue after the largest valid position, on all three axes.
+        state [B, K] and state_mask [B] (True = the row has one) are for an expert with a state token. Action tokens
+        continue after the largest valid position, on all three axes. ``padded`` False promises that attention_mask is
+        all ones. A step_mask on the CPU is looked at, one on another device is always applied.
         """
-        valid = attention_mask.bool()
+        full = is_full(step_mask) and (not padded or is_full(attention_mask))
+        valid, step_mask = attention_mask.bool(), step_mask.to(hidden.device).bool()
         tokens = self.context_projection(hidden).masked_fill(~valid[..., None], 0.0)
         largest = position_ids.masked_fill(~valid, -1).amax(dim=(0, 2))
-        horizon = step_mask.shape[1]
-        steps = largest[:, None] + 1 + torch.arange(horizon, device=position_ids.device)
+        if self.state_in is not None:
+            token, has_state = self._state_token(state, state_mask, tokens)
+            tokens, valid = torch.cat((tokens, token), dim=1), torch.cat((valid, has_state), dim=1)
+            full = full and is_full(has_state)
+        added, horizon = tokens.shape[1] - hidden.shape[1], step_mask.shape[1]
+        steps = largest[:, None] + 1 + torch.arange(added + horizon, device=position_ids.device)
         positions = torch.cat((position_ids, steps.expand(3, -1, -1)), dim=2)
         cos, sin = mrope_cos_sin(positions, self.config.rotary_dim, self.config.rope_theta, self.section)
-        keys = torch.cat((valid, step_mask.bool()), dim=1)
         # A mask costs attention speed; a single unpadded sample, the case of inference, needs none.
-        key_mask = None if bool(keys.all()) else keys[:, None, None, :]
-        return ExpertContext(tokens, cos[:, None].to(tokens.dtype), sin[:, None].to(tokens.dtype), key_mask, horizon)
+        keys = None if full else torch.cat((valid, step_mask), dim=1)
+        mask = joint_mask(keys, tokens.shape[1], horizon, self.config.attention_pattern, tokens.device)
+        return ExpertContext(tokens, cos[:, None].to(tokens.dtype), sin[:, None].to(tokens.dtype), mask, horizon)
+
+    def _state_token(self, state, state_mask, tokens):
+        """The state as a token [B, 1, d] and whether each row has one [B, 1]; a zero token where it has none."""
+        batch = len(tokens)
+        if state is None:
+            state = tokens.new_zeros(batch, self.state_in.in_features)
+            state_mask = torch.zeros(batch, dtype=torch.bool, device=tokens.device)
+        elif state_mask is None:
+            state_mask = torch.ones(batch, dtype=torch.bool, device=tokens.device)
+        present = state_mask.bool()[:, None]
+        token = self.state_in(torch.where(present, state, 0.0).to(tokens.dtype))
+        return (token * present)[:, None], present
 
     def modulations(self, tau: torch.Tensor) -> list[torch.Tensor]:
         """AdaLN parameters for the flow times ``tau`` [N]: one [N, 1, 6d] per block, then the output's [N, 1, 2d]."""
@@ -212,13 +271,25 @@ class ActionExpert(ModelMixin, ConfigMixin):
         embedded = F.silu(self.timestep_embedding(frequencies))
         return [layer(embedded)[:, None] for layer in (*(b.modulation for b in self.blocks), self.out_modulation)]
 
+    def with_clean_prefix(
+        self, modulations: list[torch.Tensor], context: ExpertContext, prefix: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Modulations per token: τ = 0 for the action tokens in ``prefix`` [B, H], the given ones for the others."""
+        clean = self.modulations(torch.zeros(1, device=prefix.device))
+        tokens = F.pad(prefix, (context.tokens.shape[1], 0))[..., None]
+        mixed = [torch.where(tokens, zero, now) for zero, now in zip(clean[:-1], modulations[:-1], strict=True)]
+        return [*mixed, torch.where(prefix[..., None], clean[-1], modulations[-1])]
+
     def velocity(self, context: ExpertContext, noisy: torch.Tensor, modulations: list[torch.Tensor]) -> torch.Tensor:
-        """Velocity [B, H, K] of the noisy actions [B, H, K]."""
+        """Velocity [B, H, K] of the noisy actions [B, H, K].
+
+        Nothing here waits for the device or depends on values: it can be compiled and captured.
+        """
         horizon = context.horizon
         x = torch.cat((context.tokens, self.action_in(noisy)), dim=1)
         for index, block in enumerate(self.blocks):
             last = horizon if index == len(self.blocks) - 1 else None
-            x = block(x, modulations[index], context.cos, context.sin, context.key_mask, last)
+            x = block(x, modulations[index], context.cos, context.sin, context.mask, last)
         shift, scale = modulations[-1].chunk(2, dim=-1)
         return self.action_out(_modulate(x[:, -horizon:], shift, scale, self.config.norm_eps))
 

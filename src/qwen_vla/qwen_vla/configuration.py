@@ -15,14 +15,17 @@ from transformers.models.qwen3_5 import Qwen3_5Config
 TAU_DISTRIBUTIONS = ("beta", "logit_normal")
 TAU_DIRECTIONS = ("clean", "noise")
 IMAGE_ORDERS = ("after_text", "before_text")
+PROPRIOCEPTION = ("off", "text", "token")
+ATTENTION_PATTERNS = ("bidirectional", "prefix", "causal")
 
 
 @strict
 class ActionExpertConfig(PreTrainedConfig):
     """Geometry of the single-stream DiT (§2.2); the defaults reproduce the published component sizes.
 
-    The rotary fields are not free: ``QwenVLAConfig`` copies them from the backbone so that the expert's
-    multi-section RoPE rotates by exactly the backbone's angles.
+    Some fields are not free, ``QwenVLAConfig`` writes them: the rotary ones come from the backbone, so that the
+    expert's multi-section RoPE rotates by exactly the backbone's angles; ``attention_pattern`` and ``state_token`` from
+    its own fields.
     """
 
     model_type: ClassVar[str] = "qwen_vla_action_expert"
@@ -40,12 +43,14 @@ class ActionExpertConfig(PreTrainedConfig):
     rotary_dim: int = 64
     rope_theta: float = 10_000_000.0
     mrope_section: list[int] | None = None
+    attention_pattern: str = "bidirectional"
+    state_token: bool = False
 
     def module_arguments(self) -> dict[str, Any]:
         """Keyword arguments of ``ActionExpert``."""
         names = (
             "context_size hidden_size num_layers num_heads intermediate_size action_channels timestep_frequencies "
-            "qk_norm norm_eps rotary_dim rope_theta mrope_section"
+            "qk_norm norm_eps rotary_dim rope_theta mrope_section attention_pattern state_token"
         )
         return {name: getattr(self, name) for name in names.split()}
 
@@ -60,6 +65,15 @@ class QwenVLAConfig(PreTrainedConfig):
     image_size: side in pixels to which every camera image is resampled. [open] in the paper.
     image_order: whether camera images stand after or before the instruction text. [open]; ``after_text`` lets causal
         image tokens see the instruction.
+    history_frames, history_rate: most frames per camera (1: only the present one) and their rate [Hz], oldest first.
+        Sources of data show at most so many; the paper samples navigation video at 2 FPS, the number is [open].
+    proprioception: ``off`` (the paper's default), ``text`` (256-bin integers after the instruction) or ``token`` (one
+        continuous vector, padded to K, as a token of the expert) (§5.2.4).
+    context_layer: number of text layers after which the hidden states are taken that condition the expert; None: after
+        all of them. [open]. States of an earlier layer pass the backbone's final norm, too, so that their scale is the
+        same; the layers above still run, for the language loss.
+    attention_pattern: in the expert, ``bidirectional`` over all valid tokens, ``prefix`` (context tokens do not see
+        action tokens) or ``causal`` (nor does an action token see later ones). [open].
     tau_distribution, tau_direction, beta_alpha, beta_beta, tau_scale, logit_normal_mean, logit_normal_std:
         density of the flow time, see ``flow_matching.sample_tau`` (§2.5; parameters [open]).
     euler_steps: default number of integration steps. [open], 10 with 4 as the fast setting.
@@ -74,6 +88,11 @@ class QwenVLAConfig(PreTrainedConfig):
     horizon: int = 16
     image_size: int = 256
     image_order: str = "after_text"
+    history_frames: int = 1
+    history_rate: float = 2.0
+    proprioception: str = "off"
+    context_layer: int | None = None
+    attention_pattern: str = "bidirectional"
     tau_distribution: str = "beta"
     tau_direction: str = "clean"
     beta_alpha: float = 1.5
@@ -88,7 +107,7 @@ class QwenVLAConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        self._align_expert_with_backbone()
+        self._align_expert()
         self._check()
 
     @property
@@ -103,21 +122,26 @@ class QwenVLAConfig(PreTrainedConfig):
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> QwenVLAConfig:
-        """A configuration by name (``tiny`` or ``4b``); keyword arguments override top-level fields."""
+        """A configuration by name (``tiny`` or ``4b``); keyword arguments override its fields.
+
+        Dictionaries are merged, so ``expert_config={"action_channels": 32}`` changes K alone.
+        """
         if name not in _PRESETS:
             raise ValueError(f"unknown preset {name!r}; available: {', '.join(sorted(_PRESETS))}")
-        return cls(**{**_PRESETS[name](), **overrides})
+        return cls(**_merged(_PRESETS[name](), overrides))
 
     def _image_factor(self) -> int:
         vision = self.vlm_config.vision_config
         return vision.patch_size * vision.spatial_merge_size
 
-    def _align_expert_with_backbone(self) -> None:
+    def _align_expert(self) -> None:
         text = self.vlm_config.text_config
         rope = text.rope_parameters
         self.expert_config.rotary_dim = int(text.head_dim * rope.get("partial_rotary_factor", 1.0))
         self.expert_config.rope_theta = float(rope["rope_theta"])
         self.expert_config.mrope_section = list(rope.get("mrope_section", (11, 11, 10)))
+        self.expert_config.attention_pattern = self.attention_pattern
+        self.expert_config.state_token = self.proprioception == "token"
 
     def _check(self) -> None:
         expert, text = self.expert_config, self.vlm_config.text_config
@@ -137,15 +161,27 @@ class QwenVLAConfig(PreTrainedConfig):
             problems.append(f"image_size {self.image_size} is not a multiple of patch·merge = {self._image_factor()}")
         if self.horizon < 1 or self.euler_steps < 1:
             problems.append(f"horizon ({self.horizon}) and euler_steps ({self.euler_steps}) must be at least 1")
+        if self.history_frames < 1 or self.history_rate <= 0:
+            problems.append(f"history_frames {self.history_frames} < 1 or history_rate {self.history_rate} Hz <= 0")
+        if self.context_layer is not None and not 1 <= self.context_layer <= text.num_hidden_layers:
+            problems.append(f"context_layer {self.context_layer} is not in 1..{text.num_hidden_layers}")
         for field, allowed in (
             ("tau_distribution", TAU_DISTRIBUTIONS),
             ("tau_direction", TAU_DIRECTIONS),
             ("image_order", IMAGE_ORDERS),
+            ("proprioception", PROPRIOCEPTION),
+            ("attention_pattern", ATTENTION_PATTERNS),
         ):
             if getattr(self, field) not in allowed:
                 problems.append(f"{field} {getattr(self, field)!r} is not one of {', '.join(allowed)}")
         if problems:
             raise ValueError("inconsistent QwenVLAConfig: " + "; ".join(problems))
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, dictionaries inside dictionaries included."""
+    both = {k: _merged(base[k], v) for k, v in changes.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+    return {**base, **changes, **both}
 
 
 def _tiny() -> dict[str, Any]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +19,7 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
 from transformers.utils import ModelOutput
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
-from .action_expert import ActionExpert
+from .action_expert import ActionExpert, ExpertContext, is_full
 from .configuration import QwenVLAConfig
 from .flow_matching import LossTerms, euler_integrate, flow_matching_loss, interpolate, sample_tau, tau_grid
 
@@ -60,18 +60,26 @@ class LinearPatchEmbed(Qwen3_5VisionPatchEmbed):
 
 @dataclass
 class Encoding:
-    """What the backbone saw: hidden [B, S, D], attention_mask, image_token_mask [B, S] and position_ids [3, B, S]."""
+    """What the backbone made of a batch, and what the expert needs beside it.
+
+    hidden: last hidden states [B, S, D]. attention_mask, image_token_mask [B, S]. position_ids [3, B, S]. context: the
+    hidden states [B, S, D] that condition the expert, None: the last. state [B, K], state_mask [B]: proprioception.
+    padded: False if attention_mask is known to be all ones.
+    """
 
     hidden: torch.Tensor
     attention_mask: torch.Tensor
     position_ids: torch.Tensor
     image_token_mask: torch.Tensor
+    context: torch.Tensor | None = None
+    state: torch.Tensor | None = None
+    state_mask: torch.Tensor | None = None
+    padded: bool = True
 
     def rows(self, index: torch.Tensor) -> Encoding:
         """The samples that ``index`` (row numbers or a mask [B]) selects."""
-        return Encoding(
-            self.hidden[index], self.attention_mask[index], self.position_ids[:, index], self.image_token_mask[index]
-        )
+        chosen = {n: t[index] for n, t in vars(self).items() if isinstance(t, torch.Tensor) and n != "position_ids"}
+        return replace(self, **chosen, position_ids=self.position_ids[:, index])
 
 
 @dataclass
@@ -100,7 +108,7 @@ def multimodal_positions(
     image = image_token_mask & valid
     advance = (valid & ~image).long()
     offsets = torch.zeros(3, *valid.shape, dtype=torch.long, device=valid.device)
-    if image_grid_thw is not None and bool(image.any()):
+    if image_grid_thw is not None:
         rows = (image_grid_thw[:, 1] // merge).long()
         columns = (image_grid_thw[:, 2] // merge).long()
         counts = rows * columns
@@ -188,45 +196,86 @@ class QwenVLAModel(PreTrainedModel):
         labels: torch.Tensor | None = None,
         actions: torch.Tensor | None = None,
         action_mask: torch.Tensor | None = None,
+        state: torch.Tensor | None = None,
+        state_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
     ) -> Encoding:
         """Run the backbone once. What is to be learned may be in the batch and is not looked at.
 
-        input_ids, attention_mask, mm_token_type_ids [B, S]; pixel_values [patches, features];
-        image_grid_thw [images, 3].
+        input_ids, attention_mask, mm_token_type_ids [B, S]; pixel_values [patches, features]; image_grid_thw
+        [images, 3]; state [B, K] and state_mask [B] are handed on. Without attention_mask no row is padded. To keep a
+        GPU from waiting, leave image_grid_thw on the CPU, leave out a mask of ones, and give ``position_ids`` that
+        ``positions`` computed on the CPU.
         """
         del mm_token_type_ids, labels, actions, action_mask
+        padded = attention_mask is not None and not is_full(attention_mask)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        image_tokens = input_ids == self.config.vlm_config.image_token_id
-        merge = self.config.vlm_config.vision_config.spatial_merge_size
-        positions = multimodal_positions(attention_mask, image_tokens, image_grid_thw, merge)
+        if position_ids is None:
+            position_ids = self.positions(input_ids, attention_mask, image_grid_thw)
         features = None if pixel_values is None else {"image": self._encode_images(pixel_values, image_grid_thw)}
+        tap = self.config.context_layer
+        tap = None if tap == self.config.vlm_config.text_config.num_hidden_layers else tap
         output = self.vlm.model(
             input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=positions,
+            attention_mask=attention_mask if padded else None,
+            position_ids=position_ids,
             mm_encoder_outputs=features,
             use_cache=False,
+            output_hidden_states=tap is not None,
         )
-        return Encoding(output.last_hidden_state, attention_mask, positions, image_tokens)
+        context = None if tap is None else self.vlm.model.language_model.norm(output.hidden_states[tap])
+        image_tokens = input_ids == self.config.vlm_config.image_token_id
+        return Encoding(
+            output.last_hidden_state, attention_mask, position_ids, image_tokens, context, state, state_mask, padded
+        )
+
+    def positions(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Positions [3, B, S] of a batch, computed where it lies."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if image_grid_thw is not None:
+            image_grid_thw = image_grid_thw.to(input_ids.device)
+        image_tokens = input_ids == self.config.vlm_config.image_token_id
+        merge = self.config.vlm_config.vision_config.spatial_merge_size
+        return multimodal_positions(attention_mask, image_tokens, image_grid_thw, merge)
+
+    def expert_context(self, encoding: Encoding, step_mask: torch.Tensor) -> ExpertContext:
+        """``ActionExpert.prepare_context`` with everything that the encoding holds; step_mask [B, H]."""
+        return self.action_expert.prepare_context(
+            encoding.hidden if encoding.context is None else encoding.context,
+            encoding.attention_mask,
+            encoding.position_ids,
+            step_mask,
+            encoding.state,
+            encoding.state_mask,
+            encoding.padded,
+        )
 
     def _encode_images(self, pixel_values: torch.Tensor, grid: torch.Tensor) -> BaseModelOutputWithPooling:
-        visual = self.vlm.model.visual
+        visual, device = self.vlm.model.visual, pixel_values.device
         first, count = tuple(grid[0].tolist()), len(grid)
         equal = bool((grid == grid[0]).all()) and first[0] == 1
         if not equal or visual.config._attn_implementation != _BATCHED_SDPA:
-            return self.vlm.model.get_image_features(pixel_values, grid, return_dict=True)
-        constants = self._uniform_vision_constants(grid, first, count)
+            return self.vlm.model.get_image_features(pixel_values, grid.to(device), return_dict=True)
+        constants = self._uniform_vision_constants(grid, first, count, device)
         output = visual(pixel_values, grid_thw=grid, image_count=count, **constants)
         output.pooler_output = (output.pooler_output,)
         return output
 
-    def _uniform_vision_constants(self, grid: torch.Tensor, shape: tuple, count: int) -> dict[str, torch.Tensor]:
+    def _uniform_vision_constants(
+        self, grid: torch.Tensor, shape: tuple, count: int, device: torch.device
+    ) -> dict[str, torch.Tensor]:
         """Position tensors of ``count`` images of one shape, computed once per shape and repeated."""
-        key = (*shape, grid.device)
+        key = (*shape, device)
         if key not in self._vision_constants:
             visual = self.vlm.model.visual
-            one = grid[:1]
+            one = grid[:1].to(device)
             indices, weights = get_vision_interpolation_indices_and_weights(
                 one,
                 num_grid_per_side=visual.num_grid_per_side,
@@ -242,7 +291,8 @@ class QwenVLAModel(PreTrainedModel):
             "interp_indices": constants["indices"].repeat(count, 1),
             "interp_weights": constants["weights"].repeat(count, 1),
             "position_ids": constants["positions"].repeat(count, 1),
-            "cu_seqlens": torch.tensor([0, total], dtype=torch.int32, device=grid.device),
+            # On the host, where the backbone reads it in every block.
+            "cu_seqlens": torch.tensor([0, total], dtype=torch.int32),
         }
 
     def language_loss(self, encoding: Encoding, labels: torch.Tensor) -> torch.Tensor:
@@ -270,9 +320,10 @@ class QwenVLAModel(PreTrainedModel):
         noise: torch.Tensor | None = None,
         noise_draws: int = 1,
         generator: torch.Generator | None = None,
+        prefix_steps: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Mean flow-matching loss of normalised actions; arguments of ``action_terms``."""
-        return self.action_terms(encoding, actions, action_mask, tau, noise, noise_draws, generator).mean
+        return self.action_terms(encoding, actions, action_mask, tau, noise, noise_draws, generator, prefix_steps).mean
 
     def action_terms(
         self,
@@ -283,12 +334,15 @@ class QwenVLAModel(PreTrainedModel):
         noise: torch.Tensor | None = None,
         noise_draws: int = 1,
         generator: torch.Generator | None = None,
+        prefix_steps: torch.Tensor | None = None,
     ) -> LossTerms:
         """Flow-matching loss of normalised actions [B, H, K] under their mask [B, H, K], as a sum and a count.
 
         H may differ from the configured horizon. The expert runs on the rows that have actions, and those are counted.
         With ``noise_draws`` = R every observation is used with R independent (noise, τ) pairs. ``tau`` [B·R] and
-        ``noise`` [B·R, H, K] replace the random ones; draws of one sample stand side by side.
+        ``noise`` [B·R, H, K] replace the random ones; draws of one sample stand side by side. The first
+        ``prefix_steps`` [B] steps are shown clean, with a flow time of 0 of their own, and are not learned: this trains
+        chunks that continue another (``real_time_chunking``).
         """
         mask = action_mask.bool().repeat_interleave(noise_draws, 0)
         # Drawn for every row, so that a row's noise does not depend on which others have actions.
@@ -299,13 +353,17 @@ class QwenVLAModel(PreTrainedModel):
         rows, draws = _rows_with_actions(action_mask, noise_draws)
         mask, tau, noise = mask[draws], tau[draws], noise[draws]
         chosen = encoding.rows(rows)
-        context = self.action_expert.prepare_context(
-            chosen.hidden, chosen.attention_mask, chosen.position_ids, action_mask[rows].bool().any(dim=-1)
-        ).repeat(noise_draws)
+        context = self.expert_context(chosen, action_mask[rows].bool().any(dim=-1)).repeat(noise_draws)
         clean = torch.where(mask, actions[rows].repeat_interleave(noise_draws, 0), 0.0).to(context.tokens.dtype)
         noise = torch.where(mask, noise, 0.0).to(clean.dtype)
-        noisy = interpolate(clean, noise, tau)
-        predicted = self.action_expert.velocity(context, noisy, self.action_expert.modulations(tau))
+        noisy, modulations = interpolate(clean, noise, tau), self.action_expert.modulations(tau)
+        if prefix_steps is not None:
+            steps = prefix_steps[rows].repeat_interleave(noise_draws)
+            given = torch.arange(mask.shape[1], device=mask.device) < steps[:, None]
+            noisy = torch.where(given[..., None], clean, noisy)
+            modulations = self.action_expert.with_clean_prefix(modulations, context, given)
+            mask = mask & ~given[..., None]
+        predicted = self.action_expert.velocity(context, noisy, modulations)
         return flow_matching_loss(predicted.float(), (noise - clean).float(), mask)
 
     @torch.no_grad()
@@ -322,11 +380,10 @@ class QwenVLAModel(PreTrainedModel):
         Only the expert runs here. Noise comes from ``generator`` (a CPU generator gives the same chunk on any device).
         """
         steps = self.config.euler_steps if steps is None else steps
-        mask = action_mask.bool()
+        step_mask = action_mask.bool().any(dim=-1)  # looked at where it lies, before it goes to the device
+        mask = action_mask.to(encoding.hidden.device).bool()
         expert = self.action_expert
-        context = expert.prepare_context(
-            encoding.hidden, encoding.attention_mask, encoding.position_ids, mask.any(dim=-1)
-        )
+        context = self.expert_context(encoding, step_mask)
         modulations = expert.modulations(tau_grid(steps, mask.device)[:-1])
         if noise is None:
             noise = self._noise(mask, context.tokens.dtype, generator)
@@ -385,16 +442,23 @@ class QwenVLAModel(PreTrainedModel):
         tau: torch.Tensor | None = None,
         noise: torch.Tensor | None = None,
         noise_draws: int = 1,
+        prefix_steps: torch.Tensor | None = None,
+        state: torch.Tensor | None = None,
+        state_mask: torch.Tensor | None = None,
     ) -> QwenVLAOutput:
         """Training losses. The expert runs only when ``actions`` are given, the language head only with ``labels``."""
         if actions is None and labels is None:
             raise ValueError("nothing to learn: pass actions with action_mask, labels, or both (use encode to predict)")
         if (actions is None) != (action_mask is None):
             raise ValueError("actions and action_mask come together")
-        encoding = self.encode(input_ids, attention_mask, pixel_values, image_grid_thw, mm_token_type_ids)
+        encoding = self.encode(
+            input_ids, attention_mask, pixel_values, image_grid_thw, state=state, state_mask=state_mask
+        )
         total, action, language = 0.0, None, None
         if actions is not None:
-            action = self.action_terms(encoding, actions, action_mask, tau, noise, noise_draws)
+            action = self.action_terms(
+                encoding, actions, action_mask, tau, noise, noise_draws, prefix_steps=prefix_steps
+            )
             total = total + self.config.action_loss_weight * action.mean
         if labels is not None:
             language = self.language_terms(encoding, labels)

@@ -30,10 +30,16 @@ from .data.samples import Sample
 from .normalization import Quantiles
 
 IGNORED_LABEL = -100
+STATE_BINS = 256
 PROCESSOR_FILE = "preprocessor_config.json"
 NORMALIZATION_FILE = "normalization.json"
 EMBODIMENTS_FILE = "embodiments.json"
-SETTINGS = ("image_order", "horizon", "channels")  # of QwenVLAConfig, kept by the processor under the same names
+SETTINGS = (
+    "image_order",
+    "horizon",
+    "channels",
+    "proprioception",
+)  # of QwenVLAConfig, kept by the processor under the same names
 QWEN_SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -52,7 +58,7 @@ class EmbodimentInfo:
 
     period: seconds between steps. horizon: steps the robot's chunk has. execution_horizon: steps to execute before the
     next chunk. prompt_template: the robot's prompt with ``{instruction}`` where the task goes. dataset: name of the
-    normalisation statistics.
+    normalisation statistics of actions, `state_dataset` of those of the proprioceptive state.
     """
 
     name: str
@@ -74,6 +80,11 @@ class EmbodimentInfo:
             raise ValueError(f"{self.name!r}: execution_horizon {self.execution_horizon} is not in 1..{self.horizon}")
         if self.period <= 0:
             raise ValueError(f"{self.name!r}: period must be positive, got {self.period} s")
+
+    @property
+    def state_dataset(self) -> str:
+        """Name of the normalisation statistics of the state."""
+        return f"{self.dataset}.state"
 
     def prompt(self, instruction: str) -> str:
         """The embodiment prompt for one task."""
@@ -133,7 +144,8 @@ class _Row:
 class QwenVLAProcessor:
     """Builds model batches; saved beside the model with ``save_pretrained``.
 
-    horizon, channels: H and K of the unified action tensor, as the model's configuration has them.
+    horizon, channels (H and K of the unified action tensor), image_order and proprioception are those of the model's
+    configuration.
     """
 
     def __init__(
@@ -146,12 +158,13 @@ class QwenVLAProcessor:
         embodiments: Mapping[str, EmbodimentInfo] | None = None,
         horizon: int = 16,
         channels: int = 64,
+        proprioception: str = "off",
     ):
         self.tokenizer = tokenizer
         self.image_transform = image_transform
         self.camera_tags = tuple(camera_tags)
         self.image_order = image_order
-        self.horizon, self.channels = horizon, channels
+        self.horizon, self.channels, self.proprioception = horizon, channels, proprioception
         self.normalization: dict[str, Quantiles] = dict(normalization or {})
         self.embodiments: dict[str, EmbodimentInfo] = dict(embodiments or {})
         self._cache: dict[str, tuple[int, ...]] = {}
@@ -252,17 +265,19 @@ class QwenVLAProcessor:
 
         Cameras stand in the order of ``camera_tags``. Only an answer's tokens and its end token are labelled. Actions
         are packed into the unified tensor of ``horizon`` (default: the model's own; longer for whole trajectories)
-        steps; rows without actions are masked.
+        steps; rows without actions are masked. A row's state is appended to its text, handed on for the expert, or not
+        used at all, as ``proprioception`` says.
 
         Returns input_ids, attention_mask, mm_token_type_ids [B, S] and, where any row has them: pixel_values
-        [patches, features] and image_grid_thw [images, 3]; labels [B, S]; actions and action_mask [B, H, K].
+        [patches, features] and image_grid_thw [images, 3]; labels [B, S]; actions and action_mask [B, H, K]; state
+        [B, K] and state_mask [B].
         """
         if not samples:
             raise ValueError("a batch needs at least one sample")
         rows, pictures = [], []
         for sample in samples:
             views = self._frames(sample.images)
-            rows.append(self._row(sample.text, views, sample.answer))
+            rows.append(self._row(sample, views))
             pictures.extend(self.image_transform.resize(frame) for frames in views.values() for frame in frames)
         batch = self._pad(rows, with_labels=any(sample.answer is not None for sample in samples))
         if pictures:
@@ -270,6 +285,8 @@ class QwenVLAProcessor:
             batch["image_grid_thw"] = torch.tensor([self.image_transform.grid] * len(pictures))
         if any(sample.actions is not None for sample in samples):
             batch |= self._actions(samples, self.horizon if horizon is None else horizon)
+        if self.proprioception == "token" and any(sample.state is not None for sample in samples):
+            batch |= self._states(samples)
         return batch
 
     def _actions(self, samples: Sequence[Sample], horizon: int) -> dict[str, torch.Tensor]:
@@ -279,6 +296,16 @@ class QwenVLAProcessor:
             if sample.actions is not None:
                 actions[row], mask[row] = pack(sample.actions, horizon, self.channels, sample.valid)
         return {"actions": torch.from_numpy(actions), "action_mask": torch.from_numpy(mask)}
+
+    def _states(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        states, mask = np.zeros((len(samples), self.channels), np.float32), np.zeros(len(samples), bool)
+        for row, sample in enumerate(samples):
+            if sample.state is not None:
+                state, mask[row] = checked_state(sample.state), True
+                if len(state) > self.channels:
+                    raise ValueError(f"a state of {len(state)} numbers does not fit the token of {self.channels}")
+                states[row, : len(state)] = state
+        return {"state": torch.from_numpy(states), "state_mask": torch.from_numpy(mask)}
 
     def decode(self, ids: torch.Tensor | Sequence[int]) -> str:
         """Token ids to text without special tokens."""
@@ -292,8 +319,11 @@ class QwenVLAProcessor:
         images = {tag: np.asarray(views[tag]) for tag in self.camera_tags if tag in views}
         return {tag: list(image) if image.ndim == 4 else [image] for tag, image in images.items()}
 
-    def _row(self, instruction: str, views: Mapping[str, Sequence], answer: str | None) -> _Row:
-        text = list(self._encode(instruction))
+    def _row(self, sample: Sample, views: Mapping[str, Sequence]) -> _Row:
+        text, answer = list(self._encode(sample.text)), sample.answer
+        if self.proprioception == "text" and sample.state is not None:
+            # Not through the cache: hardly any state occurs twice.
+            text += self.tokenizer.encode(f" {state_text(sample.state)}", add_special_tokens=False)
         pictures = [token for tag, frames in views.items() for token in self._image_ids(tag, len(frames))]
         body = text + pictures if self.image_order == "after_text" else pictures + text
         start, end = self._special["<|im_start|>"], self._special["<|im_end|>"]
@@ -380,6 +410,20 @@ class QwenVLAProcessor:
             embodiments={name: EmbodimentInfo(**data) for name, data in embodiments.items()},
             **{name: settings[name] for name in SETTINGS if name in settings},
         )
+
+
+def checked_state(state: np.ndarray) -> np.ndarray:
+    """A normalised proprioceptive state (s,) as float32; ValueError when it is none."""
+    state = np.asarray(state, dtype=np.float32)
+    if state.ndim != 1 or not len(state) or not np.isfinite(state).all() or np.abs(state).max() > 1:
+        raise ValueError(f"a state is a vector of finite numbers in −1…1, got shape {state.shape}: {state.tolist()}")
+    return state
+
+
+def state_text(state: np.ndarray) -> str:
+    """A normalised state as the prompt shows it (§5.2.4): ``state: [34, 128, …]``, 256 equal bins over −1…1."""
+    bins = np.clip(np.floor((checked_state(state) + 1.0) / 2.0 * STATE_BINS), 0, STATE_BINS - 1).astype(int)
+    return f"state: {bins.tolist()}"
 
 
 def camera_token_names(camera_tags: Sequence[str]) -> list[str]:

@@ -143,5 +143,6 @@ def test_rows_select_samples(index):
     numbers = torch.arange(6.0)
     encoding = Encoding(numbers[:, None, None], numbers[:, None], numbers.expand(3, -1)[..., None], numbers[:, None])
     chosen = encoding.rows(torch.tensor(index))
-    assert all(getattr(chosen, name).flatten()[: len(index)].tolist() == index for name in vars(chosen))
+    tensors = [value for value in vars(chosen).values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 4 and all(tensor.flatten()[: len(index)].tolist() == index for tensor in tensors)
     assert chosen.position_ids.shape == (3, len(index), 1)

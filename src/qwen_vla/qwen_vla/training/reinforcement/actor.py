@@ -106,9 +106,7 @@ class Actor:
     def _velocity(self, encoding: Encoding, mask: torch.Tensor):
         """v(y, τ) in float32 for y [N, H, K] and τ [N] or [1]; masked entries are shown to the expert as 0."""
         expert = self.model.action_expert
-        context = expert.prepare_context(
-            encoding.hidden, encoding.attention_mask, encoding.position_ids, mask.any(dim=-1)
-        )
+        context = self.model.expert_context(encoding, mask.any(dim=-1))
 
         def velocity(noisy: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
             shown = torch.where(mask, noisy, 0.0).to(context.tokens.dtype)
