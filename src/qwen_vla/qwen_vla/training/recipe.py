@@ -216,7 +216,7 @@ def load_recipe(path: Path):
 
 def check_inputs(recipe: Recipe) -> None:
     """RecipeError when a data set or a model to start from is missing."""
-    for source in recipe.data:
+    for source in getattr(recipe, "data", ()):  # stage rl makes its own
         path = getattr(source, "path", None)
         if path is not None and not Path(path).exists():
             raise RecipeError(
@@ -224,7 +224,7 @@ def check_inputs(recipe: Recipe) -> None:
                 "of the recipe file says how they are made"
             )
     for field in ("init_from", "expert_from"):
-        folder = getattr(recipe, field)
+        folder = getattr(recipe, field, None)
         if folder and not (folder / "config.json").is_file():
             raise RecipeError(
                 f"recipe {recipe.name}: {field}: there is no model in {folder} (seen from {Path.cwd()}); first train "

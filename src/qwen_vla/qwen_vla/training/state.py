@@ -24,7 +24,10 @@ STATE_FILE = "state.pt"
 RECIPE_FILE = "recipe.json"
 TRAINING_FILE = "training.json"
 # May differ between the parts of one run: they change when things happen and where, not what is learned.
-RESUMABLE = {"threads", "save_every", "log_every", "validate_every", "shard", "compile", "gradient_checkpointing"}
+RESUMABLE = {"threads", "save_every", "log_every", "validate_every", "shard", "compile", "gradient_checkpointing"} | {
+    "workers",
+    "environments",
+}
 
 
 class StateError(ValueError):
@@ -74,7 +77,7 @@ def resume(run: Run) -> None:
     """Go on from the state in the recipe's output folder, if there is one; `claim` the folder first."""
     path = run.recipe.output / STATE_FILE
     if path.exists():
-        _restore(run, _read(path))
+        _restore(run, read_state(path))
     if run.accelerator.is_main_process:
         write_json(run.recipe.output / RECIPE_FILE, json.loads(run.recipe.model_dump_json()))
         cut_log(run.recipe.output, run.step)
@@ -145,7 +148,7 @@ def _data(run: Run) -> list[dict]:
     return data
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:

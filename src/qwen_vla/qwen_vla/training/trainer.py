@@ -52,7 +52,7 @@ def train(recipe: Recipe, max_steps: int | None = None) -> Path:
     main = run.accelerator.is_main_process
     if main:
         print(_introduction(run), file=sys.stderr)
-    with _StopSignal() as stop:
+    with StopSignal() as stop:
         with Log(recipe.output, recipe.name, run.step, last, main) as log:
             _loop(run, last, stop, log)
         _write(run)
@@ -101,7 +101,7 @@ def _introduction(run: Run) -> str:
     )
 
 
-def _loop(run: Run, last: int, stop: _StopSignal, log: Log) -> None:
+def _loop(run: Run, last: int, stop: StopSignal, log: Log) -> None:
     recipe = run.recipe
     window = _Window()
     with Prefetch(run.batches, run.step, last) as prefetch:
@@ -219,7 +219,7 @@ def _anyone(run: Run, asked: bool) -> bool:
     return bool(summed({"asked": asked}, run.accelerator)["asked"])
 
 
-class _StopSignal:
+class StopSignal:
     """While active, SIGINT and SIGTERM only ask to stop after the running step; the same one again ends the process.
 
     The same one, because torchrun, interrupted itself, sends its processes a SIGTERM on top of their SIGINT.
@@ -228,7 +228,7 @@ class _StopSignal:
     def __init__(self) -> None:
         self.asked = False
 
-    def __enter__(self) -> _StopSignal:
+    def __enter__(self) -> StopSignal:
         self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 

@@ -50,11 +50,14 @@ class Actor:
         """The context in which the model runs, when deciding and when learning alike."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
-    def see(self, images: Mapping[str, np.ndarray], instruction: str) -> Sample:
-        """An observation as a row of a batch: the prompt, and images at the size that the model reads."""
+    def see(self, images: Mapping[str, np.ndarray], joints: np.ndarray, instruction: str) -> Sample:
+        """An observation as a row of a batch: prompt, images at the model's size, and the joints if the model reads them."""
         resize = self.processor.image_transform.resize
         views = {tag: resize(images[tag]) for tag in self.embodiment.camera_tags}
-        return Sample(self.embodiment.prompt(instruction), views)
+        state = None
+        if self.processor.proprioception != "off":
+            state = self.processor.normalization[self.embodiment.state_dataset].normalize(joints)
+        return Sample(self.embodiment.prompt(instruction), views, state=state)
 
     @torch.no_grad()
     def decide(
@@ -87,7 +90,7 @@ class Actor:
 
     def encode(self, seen: Sequence[Sample]) -> Encoding:
         """Run the backbone on a batch of observations."""
-        batch = self.processor([one.text for one in seen], [one.images for one in seen])
+        batch = self.processor.collate(list(seen))
         return self.model.encode(**{name: tensor.to(self.device) for name, tensor in batch.items()})
 
     def log_probability(self, encoding: Encoding, steps: Transition) -> torch.Tensor:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from qwen_vla.training.recipe import Strict
 
 TRAINING_SCENES = 3_000_000  # first scene; demonstrations have 1,000,000 on, snapshots 2,000,000 on, evaluation less
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PPO(_Strict):
+class PPO(Strict):
     """PPO with generalised advantage estimation; one chunk is one action.
 
     minibatch: decisions per gradient step. normalize_advantages, max_grad_norm, target_kl (end an update's epochs when
@@ -34,7 +32,7 @@ class PPO(_Strict):
     target_kl: float | None = Field(None, gt=0)
 
 
-class Validation(_Strict):
+class Validation(Strict):
     """Episodes without the stochastic step, every `every` updates, in scenes from `seed` on."""
 
     every: int = Field(10, gt=0)
@@ -43,7 +41,7 @@ class Validation(_Strict):
     temperature: float = Field(0.6, gt=0)
 
 
-class ReinforcementRecipe(_Strict):
+class ReinforcementRecipe(Strict):
     """One reinforcement run: `steps` updates, each on `episodes` whole episodes in new scenes.
 
     init_from: the checkpoint to improve. embodiment: which of its robots, where it has several. trained: all of the

@@ -87,7 +87,7 @@ def _decide(actor: Actor, observation, playing: dict[int, Episode], slots: list[
     for slot in slots:
         episode = playing[slot]
         images = {tag: frames[slot] for tag, frames in observation["images"].items()}
-        seen.append(actor.see(images, episode.instruction))
+        seen.append(actor.see(images, observation["joints"][slot], episode.instruction))
         generators.append(_generator(seed, episode.scene, len(episode.decisions)))
     return actor.decide(seen, generators, sampling)
 

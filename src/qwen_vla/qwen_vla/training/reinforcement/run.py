@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,11 @@ from safetensors.torch import save_file
 from qwen_vla.policy import Policy
 from qwen_vla.processing import write_json
 from qwen_vla.suites import find_suite
+from qwen_vla.training.log import cut_log
 from qwen_vla.training.reinforcement.actor import Actor, Sampling
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 from qwen_vla.training.reinforcement.value_head import ValueHead
-from qwen_vla.training.state import RECIPE_FILE, STATE_FILE, TRAINING_FILE, StateError
+from qwen_vla.training.state import RECIPE_FILE, STATE_FILE, TRAINING_FILE, read_state
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 
@@ -44,7 +44,9 @@ def prepare(recipe: ReinforcementRecipe) -> Run:
     """The run at step 0, from the recipe's checkpoint. The optimiser's groups: actor, value head."""
     find_suite(recipe.suite)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    policy = Policy.from_pretrained(recipe.init_from, device, recipe.euler_steps, recipe.embodiment, torch.float32)
+    policy = Policy.from_pretrained(
+        recipe.init_from, device, recipe.euler_steps, recipe.embodiment, torch.float32, accelerate="off"
+    )
     sampling = Sampling(recipe.temperature, recipe.noise_level)
     actor = Actor(policy, sampling, autocast=recipe.autocast == "bf16")
     actor.model.vlm.requires_grad_(recipe.trained == "all")
@@ -75,15 +77,13 @@ def resume(run: Run) -> None:
     """Go on from the state in the recipe's output folder, if there is one; `claim` the folder first."""
     path = run.recipe.output / STATE_FILE
     if path.exists():
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise StateError(f"{path} is damaged or cut short; delete it to train from the start") from error
+        state = read_state(path)
         run.actor.model.load_state_dict(state["model"])
         run.value_head.load_state_dict(state["value_head"])
         run.optimizer.load_state_dict(state["optimizer"])
         run.step = state["step"]
     write_json(run.recipe.output / RECIPE_FILE, json.loads(run.recipe.model_dump_json()))
+    cut_log(run.recipe.output, run.step)
 
 
 def export(run: Run) -> Path:

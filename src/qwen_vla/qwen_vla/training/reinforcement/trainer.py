@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +13,16 @@ import torch
 from gymnasium.vector import VectorEnv
 from tqdm import tqdm
 
+from qwen_vla.training.log import Log
 from qwen_vla.training.reinforcement.actor import Sampling
 from qwen_vla.training.reinforcement.chunk_env import parallel_envs
-from qwen_vla.training.reinforcement.log import Log, plot
+from qwen_vla.training.reinforcement.curve import plot_curve
 from qwen_vla.training.reinforcement.ppo import update
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 from qwen_vla.training.reinforcement.rollout import Episode, roll_out
 from qwen_vla.training.reinforcement.run import Run, export, prepare, resume, save
 from qwen_vla.training.state import claim
-from qwen_vla.training.trainer import TrainingStopped, _StopSignal
+from qwen_vla.training.trainer import StopSignal, TrainingStopped
 
 
 def train(recipe: ReinforcementRecipe, max_steps: int | None = None) -> Path:
@@ -36,12 +37,11 @@ def train(recipe: ReinforcementRecipe, max_steps: int | None = None) -> Path:
     resume(run)
     last = recipe.steps if max_steps is None else min(recipe.steps, max_steps)
     print(_introduction(run), file=sys.stderr)
-    with _StopSignal() as stop:
+    with StopSignal() as stop:
         if run.step < last:
-            with _simulators(run) as envs, Log(recipe.output, run.step) as log:
+            with _simulators(run) as envs, Log(recipe.output, recipe.name, run.step, last, enabled=True) as log:
                 _loop(run, last, envs, log, lambda: stop.asked)
-            save(run)
-            plot(recipe.output)
+            _write(run)
         export(run)
     if run.step < last:
         raise TrainingStopped(f"stopped at step {run.step} of {last}, all saved; the same command goes on from there")
@@ -69,26 +69,28 @@ def _simulators(run: Run) -> Iterator[VectorEnv]:
         envs.close(terminate=True)
 
 
-def _loop(run: Run, last: int, envs: VectorEnv, log: Log, stop) -> None:
-    recipe = run.recipe
-    with tqdm(total=last, initial=run.step, desc=recipe.name, unit="update") as bar:
-        if run.step == 0 and not _validated(run, envs, log, bar, stop):
+def _loop(run: Run, last: int, envs: VectorEnv, log: Log, stop: Callable[[], bool]) -> None:
+    if run.step == 0 and not _validated(run, envs, log, stop):
+        return
+    while run.step < last:
+        row = _update(run, envs, log.bar, stop)
+        if row is None:
             return
-        while run.step < last:
-            row = _update(run, envs, bar, stop)
-            if row is None:
-                return
-            run.step += 1
-            log.write({"step": run.step, **row})
-            bar.update()
-            if run.step % recipe.save_every == 0:
-                save(run)
-                plot(recipe.output)
-            if not _validated(run, envs, log, bar, stop):
-                return
+        run.step += 1
+        log.write({"step": run.step, **row})
+        log.bar.update()
+        if run.step % run.recipe.save_every == 0:
+            _write(run)
+        if not _validated(run, envs, log, stop):
+            return
 
 
-def _update(run: Run, envs: VectorEnv, bar: tqdm, stop) -> dict[str, float] | None:
+def _write(run: Run) -> None:
+    save(run)
+    plot_curve(run.recipe.output)
+
+
+def _update(run: Run, envs: VectorEnv, bar: tqdm, stop: Callable[[], bool]) -> dict[str, float] | None:
     """One roll-out and what is learned from it; None when it was told to stop before it had learned."""
     recipe, began = run.recipe, time.monotonic()
     episodes = roll_out(
@@ -103,14 +105,14 @@ def _update(run: Run, envs: VectorEnv, bar: tqdm, stop) -> dict[str, float] | No
     return {**_outcome(episodes), **learned, **seconds}
 
 
-def _validated(run: Run, envs: VectorEnv, log: Log, bar: tqdm, stop) -> bool:
+def _validated(run: Run, envs: VectorEnv, log: Log, stop: Callable[[], bool]) -> bool:
     """Measure the policy without exploration if it is time to; False when it was told to stop."""
     options = run.recipe.validation
     if options is None or run.step % options.every:
         return True
     scenes = range(options.seed, options.seed + options.episodes)
     sampling = Sampling(options.temperature, noise_level=0.0)
-    episodes = roll_out(run.actor, envs, scenes, sampling, run.recipe.seed, _Tally(bar, len(scenes)), stop)
+    episodes = roll_out(run.actor, envs, scenes, sampling, run.recipe.seed, _Tally(log.bar, len(scenes)), stop)
     if episodes is not None:
         log.write({"step": run.step, **{f"held_out/{name}": value for name, value in _outcome(episodes).items()}})
     return episodes is not None

@@ -1,8 +1,7 @@
-"""What a reinforcement run tells: log.jsonl, TensorBoard scalars, and curve.png drawn from the log."""
+"""The curves of a reinforcement run as a picture: log.jsonl → curve.png."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 
-from qwen_vla.training.curve import LOG_FILE, read_log
+from qwen_vla.training.log import read_log
 
 SMOOTHED = 10  # updates of the moving mean of the success rate
 PANELS = (
@@ -23,28 +21,7 @@ PANELS = (
 )
 
 
-class Log:
-    """Writes rows of measures, each with its `step`, to log.jsonl and TensorBoard; a context manager."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self._file = open(folder / LOG_FILE, "a", buffering=1)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(self, *_exc) -> None:
-        self._file.close()
-        self._board.close()
-
-    def write(self, row: dict[str, float]) -> None:
-        self._file.write(json.dumps(row) + "\n")
-        for name, value in row.items():
-            if name != "step":
-                self._board.add_scalar(name, value, row["step"])
-
-
-def plot(folder: Path) -> Path:
+def plot_curve(folder: Path) -> Path:
     """Draw success, policy and critic over the updates; returns the picture's path."""
     rows = read_log(folder)
     figure, axes = plt.subplots(len(PANELS), 1, figsize=(8, 9), sharex=True)

@@ -1,0 +1,178 @@
+"""PPO: its losses by hand, an update that starts from where the policy is, and a task that it really learns."""
+
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from qwen_vla import Policy
+from qwen_vla.training.reinforcement.actor import Actor, Sampling
+from qwen_vla.training.reinforcement.ppo import (
+    Minibatch,
+    _look_back,
+    _step,
+    approximate_kl,
+    policy_loss,
+    update,
+    value_loss,
+)
+from qwen_vla.training.reinforcement.recipe import PPO
+from qwen_vla.training.reinforcement.rollout import roll_out
+from qwen_vla.training.reinforcement.value_head import ValueHead
+
+SAMPLING = Sampling(temperature=1.0, noise_level=0.5)
+FAST = PPO(actor_lr=2e-3, value_lr=1e-2, minibatch=32)
+
+
+class Reach(gymnasium.Env):
+    """One decision: success if the executed steps of channel x are, on average, above 0.3 (normalised)."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {"images": gymnasium.spaces.Dict({}), "joints": gymnasium.spaces.Box(-1, 1, (7,))}
+    )
+    action_space = gymnasium.spaces.Box(-np.inf, np.inf, (4, 7), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {"instruction": "reach forward"}
+
+    def step(self, action):
+        reward = float(action[:2, 0].mean() > 0.3)
+        return self.observation_space.sample(), reward, True, False, {"refused": False}
+
+
+@pytest.fixture
+def policy(checkpoint):
+    """A fresh copy of the micro model that reads its instruction and sees nothing."""
+    policy = Policy.from_pretrained(checkpoint)
+    policy.embodiment = replace(policy.embodiment, camera_tags=())
+    return policy
+
+
+@pytest.fixture
+def envs():
+    return SyncVectorEnv([Reach] * 32, autoreset_mode=AutoresetMode.DISABLED)
+
+
+def learner(policy, options=FAST):
+    actor = Actor(policy, SAMPLING)
+    head = ValueHead(policy.model.config.vlm_config.text_config.hidden_size)
+    groups = [
+        {"params": [p for p in policy.model.parameters() if p.requires_grad], "lr": options.actor_lr},
+        {"params": list(head.parameters()), "lr": options.value_lr},
+    ]
+    return actor, head, torch.optim.AdamW(groups, weight_decay=0.0)
+
+
+def decisions_of(actor, envs):
+    return [decision for episode in roll_out(actor, envs, range(32), SAMPLING, 0) for decision in episode.decisions]
+
+
+# ------------------------------------------------------------------ losses
+def test_policy_loss_ignores_what_was_already_gained_and_never_what_is_lost():
+    ratio = torch.tensor([1.5, 0.5, 1.5, 0.5])
+    advantage = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    assert policy_loss(ratio, advantage, 0.2).item() == pytest.approx(-(1.2 + 0.5 - 1.5 - 0.8) / 4)
+
+
+def test_value_loss_takes_the_larger_of_free_and_held_error():
+    value, old = torch.tensor([1.0, 0.1]), torch.zeros(2)
+    target = torch.tensor([1.0, 1.0])
+    assert value_loss(value, old, target, 0.2).item() == pytest.approx((0.8**2 + 0.9**2) / 2)
+
+
+def test_approximate_kl_of_two_normal_distributions():
+    old, new = torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(0.3, 1.0)
+    x = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    kl = approximate_kl(new.log_prob(x) - old.log_prob(x)).item()
+    assert kl == pytest.approx(torch.distributions.kl_divergence(old, new).item(), rel=0.02)
+
+
+# ------------------------------------------------------------------ the first update
+def test_the_ratio_is_exactly_one_before_the_first_update(policy, envs):
+    actor, head, _ = learner(policy)
+    decisions = decisions_of(actor, envs)
+    batch = _look_back(actor, head, decisions)
+    again = actor.log_probability(actor.encode(batch.seen), batch.transition)
+    assert again.requires_grad and torch.equal((again - batch.old_log).exp(), torch.ones(len(decisions)))
+
+
+def test_probabilities_hold_whatever_batch_a_decision_is_in(policy, envs):
+    actor, head, _ = learner(policy)
+    decisions = decisions_of(actor, envs)
+    together = _look_back(actor, head, decisions)
+    alone = [_look_back(actor, head, [decision]) for decision in decisions[:5]]
+    assert torch.allclose(together.old_log[:5], torch.cat([batch.old_log for batch in alone]), atol=1e-3)
+
+
+def test_only_executed_steps_of_the_robot_s_channels_count(policy, envs):
+    actor, head, _ = learner(policy)
+    batch = _look_back(actor, head, decisions_of(actor, envs))
+    counted = actor.embodiment.execution_horizon
+    assert counted < actor.embodiment.horizon, "or this test shows nothing"
+    following = batch.transition.following.clone()
+    following[:, counted:] += 100.0
+    following[:, :, len(actor.embodiment.channel_names) :] = torch.nan
+    moved = type(batch.transition)(batch.transition.noisy, following, batch.transition.step)
+    assert torch.equal(actor.log_probability(actor.encode(batch.seen), moved), batch.old_log)
+
+
+def test_the_critic_never_moves_the_policy(policy, envs):
+    actor, head, optimizer = learner(policy)
+    before = {name: value.clone() for name, value in actor.model.state_dict().items()}
+    episodes = roll_out(actor, envs, range(32), SAMPLING, 0)
+    for episode in episodes:
+        episode.rewards = [1.0]  # all alike: no decision was better than another, but all are worth something
+    update(actor, head, optimizer, episodes, FAST, np.random.default_rng(0))
+    assert all(torch.equal(value, before[name]) for name, value in actor.model.state_dict().items())
+    assert head.out.bias.abs().item() > 0
+
+
+def test_a_frozen_backbone_stays_and_the_expert_learns(policy, envs):
+    policy.model.vlm.requires_grad_(False)
+    actor, head, optimizer = learner(policy)
+    before = {name: value.clone() for name, value in actor.model.state_dict().items()}
+    episodes = roll_out(actor, envs, range(64), SAMPLING, 0)
+    update(actor, head, optimizer, episodes, FAST, np.random.default_rng(0))
+    moved = {
+        name.split(".")[0] for name, value in actor.model.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert moved == {"action_expert"}
+
+
+def test_a_limit_on_the_kl_ends_the_update_early(policy, envs):
+    actor, head, optimizer = learner(policy)
+    episodes = roll_out(actor, envs, range(64), SAMPLING, 0)
+    options = FAST.model_copy(update={"target_kl": 1e-4, "actor_lr": 2e-3})
+    row = update(actor, head, optimizer, episodes, options, np.random.default_rng(0))
+    assert 0 < row["passes"] < options.epochs
+
+
+def test_a_step_that_is_not_finite_is_refused_and_changes_nothing(policy, envs):
+    actor, head, optimizer = learner(policy)
+    batch = _look_back(actor, head, decisions_of(actor, envs))
+    batch.advantage, batch.target = torch.full((32,), torch.inf), torch.zeros(32)
+    before = [p.clone() for p in actor.model.parameters()]
+    with pytest.raises(FloatingPointError, match="lower the learning rates"):
+        _step(actor, head, optimizer, batch, FAST)
+    assert all(torch.equal(p, q) for p, q in zip(actor.model.parameters(), before, strict=True))
+    assert isinstance(batch, Minibatch)
+
+
+# ------------------------------------------------------------------ it learns
+def test_it_learns_what_is_rewarded(policy, envs):
+    actor, head, optimizer = learner(policy)
+
+    def mean_reward(scenes, seed):
+        return np.mean([episode.success for episode in roll_out(actor, envs, scenes, SAMPLING, seed)])
+
+    before = mean_reward(range(10_000, 10_128), seed=1)
+    for step in range(10):
+        episodes = roll_out(actor, envs, range(64 * step, 64 * step + 64), SAMPLING, 0)
+        row = update(actor, head, optimizer, episodes, FAST, np.random.default_rng([0, step]))
+    after = mean_reward(range(10_000, 10_128), seed=1)
+    print(f"success {before:.2f} before, {after:.2f} after; {row}")
+    assert after > before + 0.3, "standard error of either: 0.04"
+    assert row["value"] > 0.5, "the critic has learned what to expect"
