@@ -246,11 +246,16 @@ def main() -> None:
     try:
         choices = [_choice(name, command) for name, command in _commands().items()]
         command = tyro.cli(functools.reduce(operator.or_, choices), prog="qwen-vla", description=DESCRIPTION)
-        sys.exit(command.run())
+        code = command.run()
+        sys.stdout.flush()
+        sys.exit(code)
     except KeyboardInterrupt as stop:
         if str(stop):
             print(f"qwen-vla: {stop}", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+        sys.exit(0)
     except (ValueError, OSError, KeyError, RuntimeError, ArithmeticError) as error:
         if os.environ.get("QWEN_VLA_TRACEBACK"):
             raise

@@ -127,3 +127,11 @@ def test_describe_names_what_is_wrong_with_a_urdf(monkeypatch, tmp_path):
     urdf.write_text("<robot name='half'><link name='a'>")
     code = run(monkeypatch, "describe", urdf)
     assert isinstance(code, str) and code.startswith("qwen-vla: ")
+
+
+def test_a_pipe_that_is_closed_early_is_no_error():
+    command = subprocess.Popen(
+        [sys.executable, "-m", "qwen_vla.cli", "describe", "widowx"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    command.stdout.close()
+    assert (command.stderr.read(), command.wait()) == (b"", 0)
