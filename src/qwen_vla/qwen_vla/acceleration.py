@@ -8,11 +8,12 @@ otherwise the plain one stays, and a log line says so.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -215,10 +216,16 @@ class ChunkRunner:
             del batch["attention_mask"]
         device = self.model.device
         batch = {name: t if name == "image_grid_thw" else t.to(device, non_blocking=True) for name, t in batch.items()}
+        with self.towers():
+            return self.model.encode(**batch)
+
+    @contextlib.contextmanager
+    def towers(self) -> Iterator[None]:
+        """While active, the model's vision and language tower run their verified variants."""
         for module, call in self._towers.items():
             module.forward = call
         try:
-            return self.model.encode(**batch)
+            yield
         finally:
             for module in self._towers:
                 del module.forward
@@ -240,6 +247,10 @@ class ChunkRunner:
         mask = action_mask.to(encoding.hidden.device).bool()
         if noise is None:
             noise = self.model._noise(mask, context.tokens.dtype, generator)
+        return self.integrate(context, mask, noise, steps)
+
+    def integrate(self, context: ExpertContext, mask: torch.Tensor, noise: torch.Tensor, steps: int) -> torch.Tensor:
+        """The Euler steps alone: noise [B, H, K] at τ = 1 to actions at τ = 0."""
         loop, call = self._loop(steps)
         loop.tables.refresh()
         return call({f.name: getattr(context, f.name) for f in dataclasses.fields(context)}, mask, noise)

@@ -1,30 +1,43 @@
 """How long one action chunk takes, stage by stage, beside the shortest time the same arithmetic could take.
 
-The floor is the number of matrix operations of one chunk (counted by PyTorch) divided by the rate of a large matrix
-product measured in the same run, so that a busy or slow machine moves both alike.
+The floor of a stage is the larger of two bounds, both measured in the same run, so that a busy or slow machine moves
+measurement and bound alike: its matrix operations (counted by PyTorch) over the rate of a large matrix product, and the
+bytes of its weights over the rate at which memory is copied.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import resource
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
 
+from .action_space import unpack
 from .configuration import QwenVLAConfig
+from .flow_matching import tau_grid
 from .modeling import QwenVLAModel
 from .normalization import Quantiles
 from .policy import Observation, Policy
 from .processing import EmbodimentInfo, QwenVLAProcessor
 
 STEPS = (4, 10)
-WARM_UP = 5
+WARM_UP = 3
+NAIVE_SHARE = 0.2  # of the repeats: the naive way is slow, and a median of few runs is enough
 GEMM_SIDE = 1024
-CAMERA_TAGS = ("ego", "cam_wrist")
+COPY_MB = 64
+CAMERA_TAGS = ("ego", "cam_left_wrist", "cam_right_wrist", "cam_front")
 CAMERA_SHAPE = (240, 320, 3)
 CHANNELS = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 PROMPT = (
@@ -32,6 +45,30 @@ PROMPT = (
     "execute the following task: {instruction}."
 )
 INSTRUCTION = "pick up the red cube"
+IMAGE_SIZES = {"4b": 224}  # presets that are measured at another size than their own
+IMAGES = {"tiny": 2, "4b": 3}
+DATA_SHEET = {"device": "H200 (data sheet: 4.8 TB/s, 989 TFLOP/s dense bf16)", "bandwidth": 4.8e12, "rate": 989e12}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a chunk that can run alone: what it computes, and the weights that it must read. repeats: per chunk."""
+
+    name: str
+    run: Callable[[], Any]
+    weights: list[nn.Module] = field(default_factory=list)
+    repeats: int = 1
+
+    def bytes(self) -> int:
+        """Bytes of the weights that one run must read, repeats included."""
+        parameters = {id(p): p for module in self.weights for p in module.parameters()}
+        return self.repeats * sum(p.numel() * p.element_size() for p in parameters.values())
+
+    def operations(self) -> int:
+        """Floating-point operations of its matrix products, convolutions and attentions, repeats included."""
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self.run()
+        return counter.get_total_flops()
 
 
 def run_benchmark(
@@ -40,36 +77,48 @@ def run_benchmark(
     threads: int = 2,
     repeats: int = 50,
     checkpoint: str | Path | None = None,
+    images: int | None = None,
+    accelerate: str = "auto",
 ) -> dict[str, Any]:
-    """Measure ``Policy.infer`` on two synthetic camera images.
+    """Measure ``Policy.infer`` on synthetic camera images of 240×320.
 
-    Without ``checkpoint`` the preset's geometry runs with random weights, which changes no timing. All times are in
-    milliseconds; ``steps.N`` holds p50_ms and p99_ms of a whole chunk, the medians preprocess_ms, backbone_ms and
-    expert_ms, and floor_ms. ``4b`` needs a GPU: on a CPU the result names the reason and holds its parameter table.
+    Without ``checkpoint`` the preset's geometry runs with random weights, which changes no timing. ``images`` cameras
+    (default 2 for tiny, 3 for 4b; a checkpoint has its own). All times are in milliseconds. ``steps.N`` holds for N
+    Euler steps p50_ms and p99_ms of a whole chunk; the medians preprocess_ms, backbone_ms, expert_ms; floor_ms; the
+    stages; naive_ms: transformers' own backbone, unchanged, in every Euler step, nothing kept; recomputed_ms: the same
+    with this library's faster modules. ``4b`` needs a GPU: on a CPU the result names the reason and holds its
+    parameter table and its operations and bytes.
     """
-    if repeats < 1 or threads < 1:
-        raise ValueError(f"repeats ({repeats}) and threads ({threads}) must be at least 1")
+    _check(repeats, threads, images, checkpoint)
     if preset == "4b" and torch.device(device).type == "cpu" and checkpoint is None:
         return {
             "preset": preset,
             "device": device,
             "not_measured": "4b takes about 20 GB and minutes per chunk on a CPU; use --device cuda",
             "parameters": parameter_table(preset),
+            "analytic": analytic_floor(preset, images),
         }
     earlier = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        policy = _policy(preset, device) if checkpoint is None else Policy.from_pretrained(checkpoint, device=device)
+        policy = (
+            _policy(preset, device, images, accelerate)
+            if checkpoint is None
+            else Policy.from_pretrained(checkpoint, device=device, accelerate=accelerate)
+        )
         return {
             "preset": preset if checkpoint is None else None,
             "checkpoint": None if checkpoint is None else str(checkpoint),
             "device": _device_name(device),
             "threads": threads,
             "repeats": repeats,
+            "images": len(policy.camera_tags),
+            "image_size": policy.model.config.image_size,
             "dtype": str(policy.model.dtype).removeprefix("torch."),
             "parameters": sum(p.numel() for p in policy.model.parameters()),
+            "load_average": _load_average(),
             **_measure(policy, repeats),
-            "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            **_peaks(policy.model.device),
         }
     finally:
         torch.set_num_threads(earlier)
@@ -98,63 +147,325 @@ def parameter_table(preset: str) -> dict[str, float]:
     }
 
 
+def analytic_floor(preset: str = "4b", images: int | None = None, steps: int = STEPS[-1]) -> dict[str, Any]:
+    """Operations and bytes of one bf16 chunk, counted on the meta device, and the floor by a GPU's data sheet."""
+    policy = _policy(preset, "meta", images, "auto")
+    rows = []
+    for stage in _stages(policy, _observation(policy), steps):
+        if stage.weights:
+            row = {"name": stage.name, "operations": stage.operations(), "bytes": stage.bytes()}
+            rows.append(row | _floor(row, DATA_SHEET["rate"], DATA_SHEET["bandwidth"]))
+    total = {key: sum(row[key] for row in rows) for key in ("operations", "bytes", "floor_ms")}
+    return {
+        "images": len(policy.camera_tags),
+        "image_size": policy.model.config.image_size,
+        "steps": steps,
+        "device": DATA_SHEET["device"],
+        "stages": rows,
+        **total,
+    }
+
+
+def print_tables(result: dict[str, Any], console: Console | None = None) -> None:
+    """The figures of ``run_benchmark`` for a reader."""
+    console = console or Console()
+    if "analytic" in result:
+        console.print(f"[bold]{result['preset']}[/]: {result['not_measured']}")
+        table = Table("component", "million parameters", title="parameters")
+        for name, millions in result["parameters"].items():
+            table.add_row(name, f"{millions:,.2f}")
+        console.print(table, _stage_table(result["analytic"], "analytic floor"))
+        return
+    for count, row in result["steps"].items():
+        console.print(_stage_table(row, f"{result['preset'] or result['checkpoint']}, {count} Euler steps"))
+        console.print(
+            f"chunk: p50 {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms, {row['ratio']:.1f} × the floor of "
+            f"{row['floor_ms']:.1f} ms\nnaive: {row['naive_ms']:.1f} ms, a chunk takes {row['naive_share']:.2f} of it; "
+            f"backbone in every step, but with the faster modules: {row['recomputed_ms']:.1f} ms\n"
+        )
+    console.print(
+        f"{result['device']}, {result['threads']} thread(s), {result['dtype']}, {result['images']} images of "
+        f"{result['image_size']}², load {result['load_average']}; {result['gemm_gflops']:.0f} GFLOP/s, "
+        f"{result['bandwidth_gb_s']:.1f} GB/s; peak {result['peak_rss_mb']:.0f} MB"
+        + (f", GPU {result['peak_gpu_mb']:.0f} MB" if "peak_gpu_mb" in result else "")
+    )
+
+
+def _stage_table(row: dict[str, Any], title: str) -> Table:
+    table = Table("stage", title=title)
+    for column in ("ms", "floor ms", "ratio", "bound by", "GFLOP", "MB"):
+        table.add_column(column, justify="right")
+    for stage in row["stages"]:
+        table.add_row(
+            stage["name"],
+            *(f"{stage[key]:.2f}" if key in stage else "–" for key in ("ms", "floor_ms", "ratio")),
+            stage.get("bound", "–"),
+            f"{stage.get('operations', 0) / 1e9:.2f}",
+            f"{stage.get('bytes', 0) / 1e6:.1f}",
+        )
+    return table
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
 def _measure(policy: Policy, repeats: int) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    images = {tag: rng.integers(0, 256, CAMERA_SHAPE, dtype=np.uint8) for tag in policy.camera_tags}
-    observation = Observation(images, INSTRUCTION)
-    rates = [_gemm_rate(policy.model)]
-    steps: dict[str, dict[str, float]] = {}
+    observation = _observation(policy)
+    rates, bandwidths = [_gemm_rate(policy.model)], [_bandwidth(policy.model)]
+    steps: dict[str, dict[str, Any]] = {}
     for count in STEPS:
         policy.euler_steps = count
-        for _ in range(WARM_UP):
-            policy.infer(observation, seed=0)
-        times = [policy.infer(observation, seed=0).inference_ms for _ in range(repeats)]
-        total = [t["total"] for t in times]
-        steps[str(count)] = {
-            "p50_ms": float(np.percentile(total, 50)),
-            "p99_ms": float(np.percentile(total, 99)),
-            **{
-                f"{part}_ms": float(np.median([t[part] for t in times]))
-                for part in ("preprocess", "backbone", "expert")
-            },
-            "operations": _operations(policy, observation),
-        }
+        steps[str(count)] = _measure_chunks(policy, observation, repeats)
+        steps[str(count)]["stages"] = _measure_stages(policy, observation, count, repeats)
         rates.append(_gemm_rate(policy.model))
-    # The fastest product seen is the fairest bound: other programs can only slow it down.
-    rate = max(rates)
+        bandwidths.append(_bandwidth(policy.model))
+    # The fastest seen is the fairest bound: other programs can only slow it down.
+    rate, bandwidth = max(rates), max(bandwidths)
     for row in steps.values():
-        row["floor_ms"] = 1e3 * row["operations"] / rate
-    return {"steps": steps, "gemm_gflops": rate / 1e9}
+        _add_floors(row, rate, bandwidth)
+    return {
+        "steps": steps,
+        "gemm_gflops": rate / 1e9,
+        "bandwidth_gb_s": bandwidth / 1e9,
+        "acceleration": policy.runner.decisions(),
+    }
 
 
-def _operations(policy: Policy, observation: Observation) -> int:
-    """Floating-point operations of the matrix products, convolutions and attentions of one chunk."""
+def _measure_chunks(policy: Policy, observation: Observation, repeats: int) -> dict[str, float]:
+    """Whole chunks, and the two slower ways of computing them in between, so that a busy machine slows all three."""
+    for _ in range(WARM_UP):
+        policy.infer(observation, seed=0)
+    times, others = [], {"naive_ms": [], "recomputed_ms": []}
+    every = round(1 / NAIVE_SHARE)
+    with _plain_vision(policy.model) as use_plain:
+        for index in range(repeats):
+            times.append(policy.infer(observation, seed=0).inference_ms)
+            if index % every == 0:
+                for name, plain in (("naive_ms", True), ("recomputed_ms", False)):
+                    use_plain(plain)
+                    run = functools.partial(backbone_in_every_step, policy, observation, plain)
+                    others[name].append(_milliseconds(run, policy))
+    row = {f"{part}_ms": float(np.median([t[part] for t in times])) for part in ("preprocess", "backbone", "expert")}
+    row["p50_ms"], row["p99_ms"] = (float(np.percentile([t["total"] for t in times], q)) for q in (50, 99))
+    row |= {name: float(np.median(found)) for name, found in others.items()}
+    return row | {"naive_share": row["p50_ms"] / row["naive_ms"]}
+
+
+@torch.inference_mode()
+def backbone_in_every_step(policy: Policy, observation: Observation, plain: bool = True, seed: int = 0) -> torch.Tensor:
+    """A chunk [1, H, K] as written down first: every Euler step asks the whole model, nothing is kept.
+
+    plain: positions and image features as transformers computes them; otherwise by this library's ``encode``.
+    """
+    model = policy.model
+    views = {tag: observation.images[tag] for tag in policy.camera_tags}
+    batch = policy.processor([policy.prompt(observation.instruction)], [views] if views else None)
+    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    mask = policy.action_mask.to(model.device).bool()
+    y = model._noise(mask, model.dtype, torch.Generator().manual_seed(seed))
+    times = tau_grid(policy.euler_steps).tolist()
+    for now, then in zip(times[:-1], times[1:], strict=True):
+        if plain:
+            hidden = model.vlm.model(**batch, use_cache=False).last_hidden_state
+            positions, _ = model.vlm.model.get_rope_index(
+                batch["input_ids"],
+                batch["mm_token_type_ids"],
+                batch.get("image_grid_thw"),
+                None,
+                batch["attention_mask"],
+            )
+        else:
+            encoding = model.encode(**batch)
+            hidden, positions = encoding.hidden, encoding.position_ids
+        tau = torch.tensor([now], device=model.device)
+        v = model.action_expert(hidden, batch["attention_mask"], positions, y, tau, mask.any(dim=-1))
+        y = y + (then - now) * torch.where(mask, v, 0.0)
+    return y
+
+
+@contextlib.contextmanager
+def _plain_vision(model: QwenVLAModel) -> Iterator[Callable[[bool], None]]:
+    """A switch between transformers' own patch embedding and image attention and ours, restored at the end."""
+    visual = model.vlm.model.visual
+    ours = visual.patch_embed, visual.config._attn_implementation
+    with torch.device("meta"):
+        own = Qwen3_5VisionPatchEmbed(visual.config)
+    own.load_state_dict(visual.patch_embed.state_dict(), assign=True)
+
+    def use(plain: bool) -> None:
+        visual.patch_embed, visual.config._attn_implementation = (own, "sdpa") if plain else ours
+
+    try:
+        yield use
+    finally:
+        use(False)
+
+
+def _measure_stages(policy: Policy, observation: Observation, steps: int, repeats: int) -> list[dict[str, Any]]:
+    rows = []
+    with policy.runner.towers(), torch.inference_mode():
+        for stage in _stages(policy, observation, steps):
+            for _ in range(WARM_UP):
+                stage.run()
+            ms = float(np.median([_milliseconds(stage.run, policy) for _ in range(repeats)]))
+            rows.append({"name": stage.name, "ms": ms})
+            if stage.weights:
+                rows[-1] |= {"operations": 0, "bytes": stage.bytes()}
+    # Counted apart from the timing, and with the plain modules: a graph or a compiled function counts nothing.
+    for row, stage in zip(rows, _stages(policy, observation, steps, plain=True), strict=True):
+        if stage.weights:
+            row["operations"] = stage.operations()
+    return rows
+
+
+@torch.no_grad()
+def _stages(policy: Policy, observation: Observation, steps: int, plain: bool = False) -> list[Stage]:
+    """The parts of a chunk in their order. ``plain``: the Euler steps without acceleration."""
+    model, runner = policy.model, policy.runner
+    backbone, expert, device = model.vlm.model, model.action_expert, model.device
     prompt = policy.prompt(observation.instruction)
-    batch = policy.processor([prompt], [observation.images] if observation.images else None)
-    batch = {name: tensor.to(policy.model.device) for name, tensor in batch.items()}
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        policy.model.sample_actions(policy.model.encode(**batch), policy.action_mask, policy.euler_steps)
-    return counter.get_total_flops()
+    images = [{tag: observation.images[tag] for tag in policy.camera_tags}] if policy.camera_tags else None
+    batch = policy.processor([prompt], images)
+    positions = model.positions(batch["input_ids"], None, batch.get("image_grid_thw")).to(device)
+    length = batch["input_ids"].shape[1]
+    hidden = torch.randn(1, length, model.config.vlm_config.text_config.hidden_size, device=device, dtype=model.dtype)
+    mask = policy.action_mask.to(device).bool()
+    noise = model._noise(mask, model.dtype, None)
+    valid, all_steps = torch.ones(1, length, device=device), torch.ones(mask.shape[:2], dtype=torch.bool)
+
+    def prepare():
+        return expert.prepare_context(hidden, valid, positions, all_steps, padded=False)
+
+    context = prepare()
+
+    def euler():
+        if not plain and device.type != "meta":
+            return runner.integrate(context, mask, noise, steps)
+        tables, y = expert.modulations(tau_grid(1, device)[:-1]), noise
+        for _ in range(steps):
+            y = y - expert.velocity(context, y, tables) / steps
+        return y
+
+    def language():
+        return backbone.language_model(
+            inputs_embeds=hidden, position_ids=positions, attention_mask=None, use_cache=False
+        )
+
+    def postprocess():
+        chunk = unpack(noise[0].float().cpu().numpy(), policy.action_mask[0].cpu().numpy())
+        return policy.statistics.unnormalize(chunk)
+
+    stages = [Stage("preprocess", lambda: policy.processor([prompt], images))]
+    if images:
+        pixels, grid = batch["pixel_values"].to(device, model.dtype), batch["image_grid_thw"]
+        _prime_vision(model, grid)
+        stages.append(Stage("vision tower", lambda: model._encode_images(pixels, grid), [backbone.visual]))
+    layers = [*backbone.language_model.layers, backbone.language_model.norm]
+    stages.append(Stage("language tower", language, layers))
+    stages.append(Stage("context", prepare, [expert.context_projection]))
+    step = [part for block in expert.blocks for part in (block.qkv, block.out, block.gate_up, block.down)]
+    stages.append(Stage(f"{steps} Euler steps", euler, [*step, expert.action_in, expert.action_out], steps))
+    stages.append(Stage("postprocess", postprocess))
+    return stages
+
+
+def _prime_vision(model: QwenVLAModel, grid: torch.Tensor) -> None:
+    """On the meta device the vision tower's position tables cannot be computed; they come from the CPU."""
+    if model.device.type == "meta":
+        shape, cpu = tuple(grid[0].tolist()), torch.device("cpu")
+        model._uniform_vision_constants(grid, shape, len(grid), cpu)
+        tables = model._vision_constants[(*shape, cpu)]
+        model._vision_constants[(*shape, model.device)] = {name: table.to("meta") for name, table in tables.items()}
+
+
+def _add_floors(row: dict[str, Any], rate: float, bandwidth: float) -> None:
+    """Floor and ratio of every stage and of the chunk, and what is spent between the stages."""
+    for stage in row["stages"]:
+        if "bytes" in stage:
+            stage |= _floor(stage, rate, bandwidth)
+            stage["ratio"] = stage["ms"] / stage["floor_ms"]
+    row["operations"] = sum(stage.get("operations", 0) for stage in row["stages"])
+    row["bytes"] = sum(stage.get("bytes", 0) for stage in row["stages"])
+    row["floor_ms"] = sum(stage.get("floor_ms", 0.0) for stage in row["stages"])
+    row["ratio"] = row["p50_ms"] / row["floor_ms"]
+    between = row["p50_ms"] - sum(stage["ms"] for stage in row["stages"])
+    row["stages"].append({"name": "between the stages", "ms": between})
+
+
+def _floor(row: dict[str, Any], rate: float, bandwidth: float) -> dict[str, Any]:
+    arithmetic, memory = row["operations"] / rate, row["bytes"] / bandwidth
+    return {"floor_ms": 1e3 * max(arithmetic, memory), "bound": "arithmetic" if arithmetic > memory else "memory"}
+
+
+def _milliseconds(function: Callable[[], Any], policy: Policy) -> float:
+    started = time.perf_counter()
+    function()
+    _wait(policy.model.device)
+    return 1e3 * (time.perf_counter() - started)
 
 
 def _gemm_rate(model: QwenVLAModel) -> float:
     """Operations per second of a large square matrix product in the model's type on its device; best of several."""
     side = GEMM_SIDE if model.device.type == "cpu" else 8 * GEMM_SIDE
     a, b = torch.randn(2, side, side, device=model.device, dtype=model.dtype).unbind(0)
+    return 2 * side**3 / _best(lambda: a @ b, model.device)
+
+
+def _bandwidth(model: QwenVLAModel) -> float:
+    """Bytes per second, read and written, of a copy that no cache holds; best of several."""
+    size = (COPY_MB if model.device.type == "cpu" else 8 * COPY_MB) * 2**20
+    source = torch.zeros(size, dtype=torch.uint8, device=model.device)
+    target = torch.zeros_like(source)
+    return 2 * size / _best(lambda: target.copy_(source), model.device)
+
+
+def _best(function: Callable[[], Any], device: torch.device) -> float:
     best = float("inf")
     for _ in range(8):
+        _wait(device)
         started = time.perf_counter()
-        a @ b
-        if model.device.type == "cuda":
-            torch.cuda.synchronize(model.device)
+        function()
+        _wait(device)
         best = min(best, time.perf_counter() - started)
-    return 2 * side**3 / best
+    return best
 
 
-def _policy(preset: str, device: str) -> Policy:
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peaks(device: torch.device) -> dict[str, float]:
+    peaks = {"peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    if device.type == "cuda":
+        peaks["peak_gpu_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return peaks
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+
+def _check(repeats: int, threads: int, images: int | None, checkpoint: str | Path | None) -> None:
+    if repeats < 1 or threads < 1:
+        raise ValueError(f"repeats ({repeats}) and threads ({threads}) must be at least 1")
+    if images is not None and not 0 <= images <= len(CAMERA_TAGS):
+        raise ValueError(f"images ({images}) must be between 0 and {len(CAMERA_TAGS)}")
+    if images is not None and checkpoint is not None:
+        raise ValueError("a checkpoint's robot has its own cameras; leave out either --images or --checkpoint")
+
+
+def _observation(policy: Policy) -> Observation:
+    rng = np.random.default_rng(0)
+    images = {tag: rng.integers(0, 256, CAMERA_SHAPE, dtype=np.uint8) for tag in policy.camera_tags}
+    return Observation(images, INSTRUCTION)
+
+
+def _policy(preset: str, device: str, images: int | None = None, accelerate: str = "auto") -> Policy:
     """A policy of the preset's geometry with random weights, as if for a WidowX."""
-    config = QwenVLAConfig.preset(preset)
-    processor = QwenVLAProcessor.from_scratch([PROMPT, INSTRUCTION], config, CAMERA_TAGS)
+    sizes = {"image_size": IMAGE_SIZES[preset]} if preset in IMAGE_SIZES else {}
+    config = QwenVLAConfig.preset(preset, **sizes)
+    tags = CAMERA_TAGS[: IMAGES[preset] if images is None else images]
+    processor = QwenVLAProcessor.from_scratch([PROMPT, INSTRUCTION], config, tags)
     processor.normalization["widowx"] = Quantiles(-np.ones(7), np.ones(7), CHANNELS)
     processor.embodiments["widowx"] = EmbodimentInfo(
         name="widowx",
@@ -164,7 +475,7 @@ def _policy(preset: str, device: str) -> Policy:
         horizon=config.horizon,
         execution_horizon=config.horizon // 2,
         prompt_template=PROMPT,
-        camera_tags=CAMERA_TAGS,
+        camera_tags=tags,
         dataset="widowx",
     )
     earlier = torch.get_default_dtype()
@@ -174,7 +485,16 @@ def _policy(preset: str, device: str) -> Policy:
             model = QwenVLAModel(config)
     finally:
         torch.set_default_dtype(earlier)
-    return Policy(model, processor)
+    _fill_zeros(model)
+    return Policy(model, processor, accelerate=accelerate)
+
+
+@torch.no_grad()
+def _fill_zeros(model: QwenVLAModel) -> None:
+    """A new expert's velocity is zero whatever it sees; two ways of computing that could not be compared."""
+    expert = model.action_expert
+    for layer in (expert.out_modulation, expert.action_out[-1], *(block.modulation for block in expert.blocks)):
+        nn.init.normal_(layer.weight, std=0.02)
 
 
 def _device_name(device: str) -> str:
@@ -182,6 +502,12 @@ def _device_name(device: str) -> str:
         return torch.cuda.get_device_name(device)
     models = [line.split(":", 1)[1].strip() for line in _cpu_lines() if line.startswith("model name")]
     return models[0] if models else "cpu"
+
+
+def _load_average() -> float | None:
+    """Programs that wanted to run in the last minute, this one included; None where the system does not say."""
+    path = Path("/proc/loadavg")
+    return float(path.read_text().split()[0]) if path.is_file() else None
 
 
 def _cpu_lines() -> list[str]:

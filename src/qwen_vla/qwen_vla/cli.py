@@ -178,25 +178,40 @@ class Evaluate:
 class Benchmark:
     """Time a chunk, stage by stage, beside the floor measured in the same run.
 
+    Prints tables and the same figures as JSON (on standard output; the tables go to standard error).
+
     $ qwen-vla benchmark --preset tiny --json out/benchmark.json
+    $ qwen-vla benchmark --checkpoint checkpoints/tiny
+    $ qwen-vla benchmark --preset 4b --device cuda
     """
 
     preset: Literal["tiny", "4b"] = "tiny"
     """Size of the model, with random weights."""
+    checkpoint: Path | None = None
+    """Measure this checkpoint instead of a preset."""
     device: str = "cpu"
     """Where it runs: cpu, cuda, cuda:1 …"""
+    images: int | None = None
+    """Cameras; default 2 for tiny, 3 for 4b, a checkpoint's own."""
     threads: int = 1
     """CPU threads. On a machine that does other work, too, more threads wait for each other: 2 s a chunk were seen."""
     repeats: int = 50
     """Chunks per measurement."""
+    accelerate: Literal["auto", "off", "compile"] = "auto"
+    """auto starts at once; compile takes about a minute on its first run and is faster then."""
     json: Path | None = None
     """Where to write the figures."""
 
     def run(self) -> int:
-        from qwen_vla.benchmark import run_benchmark
+        from rich.console import Console
+
+        from qwen_vla.benchmark import print_tables, run_benchmark
         from qwen_vla.data.cache import write_json
 
-        result = run_benchmark(self.preset, device=self.device, threads=self.threads, repeats=self.repeats)
+        result = run_benchmark(
+            self.preset, self.device, self.threads, self.repeats, self.checkpoint, self.images, self.accelerate
+        )
+        print_tables(result, Console(stderr=True))
         print(json.dumps(result, indent=2))
         if self.json:
             write_json(self.json, result)

@@ -1,9 +1,21 @@
 """The benchmark's figures are complete and consistent; nothing is asserted about speed."""
 
+import io
+
 import pytest
 import torch
+from rich.console import Console
 
-from qwen_vla.benchmark import parameter_table, run_benchmark
+from qwen_vla.benchmark import (
+    _observation,
+    _policy,
+    _stages,
+    analytic_floor,
+    backbone_in_every_step,
+    parameter_table,
+    print_tables,
+    run_benchmark,
+)
 
 
 @pytest.fixture(scope="module")
@@ -11,12 +23,45 @@ def result():
     return run_benchmark("tiny", threads=1, repeats=3)
 
 
+@pytest.fixture(scope="module")
+def policy():
+    return _policy("tiny", "cpu")
+
+
+def shown(result) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    print_tables(result, console)
+    return console.file.getvalue()
+
+
 def test_figures_are_complete(result):
     for steps in ("4", "10"):
         row = result["steps"][steps]
         assert 0 < row["floor_ms"] < row["p50_ms"] <= row["p99_ms"]
         assert 0 < row["backbone_ms"] and 0 < row["expert_ms"] and 0 < row["preprocess_ms"]
+        assert row["p50_ms"] < row["naive_ms"] and row["naive_share"] == pytest.approx(row["p50_ms"] / row["naive_ms"])
     assert result["peak_rss_mb"] > 50 and result["gemm_gflops"] > 0 and result["dtype"] == "float32"
+
+
+def test_every_stage_has_its_floor_and_the_rest_is_named(result):
+    row = result["steps"]["4"]
+    stages = {stage["name"]: stage for stage in row["stages"]}
+    assert list(stages) == [
+        "preprocess",
+        "vision tower",
+        "language tower",
+        "context",
+        "4 Euler steps",
+        "postprocess",
+        "between the stages",
+    ]
+    for name in ("vision tower", "language tower", "context", "4 Euler steps"):
+        s = stages[name]
+        bounds = (s["operations"] / result["gemm_gflops"] / 1e6, s["bytes"] / result["bandwidth_gb_s"] / 1e6)
+        assert s["floor_ms"] == pytest.approx(max(bounds)) and s["ratio"] == pytest.approx(s["ms"] / s["floor_ms"])
+        assert s["bound"] == ("arithmetic" if bounds[0] > bounds[1] else "memory")
+    assert sum(s["ms"] for s in row["stages"]) == pytest.approx(row["p50_ms"])
+    assert sum(s.get("floor_ms", 0) for s in row["stages"]) == pytest.approx(row["floor_ms"])
 
 
 def test_operations_grow_with_the_steps_by_the_expert_alone(result):
@@ -26,26 +71,75 @@ def test_operations_grow_with_the_steps_by_the_expert_alone(result):
     assert 1e6 < per_step < four - 4 * per_step
 
 
-def test_threads_are_restored():
+def test_bytes_are_those_of_the_weights_that_a_chunk_reads(policy):
+    stages = {s.name: s.bytes() for s in _stages(policy, _observation(policy), 4)}
+    model, expert = policy.model, policy.model.action_expert
+    count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
+    embeddings = count(model.get_input_embeddings())
+    assert stages["language tower"] == 4 * (count(model.vlm.model.language_model) - embeddings)
+    tables = sum(count(b.modulation) for b in expert.blocks) + count(expert.out_modulation)
+    once = count(expert) - count(expert.context_projection) - count(expert.timestep_embedding) - tables
+    assert stages["4 Euler steps"] == 4 * 4 * once
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_the_naive_way_computes_the_same_chunk(policy, plain):
+    observation = _observation(policy)
+    naive = backbone_in_every_step(policy, observation, plain, seed=3)
+    with torch.inference_mode():
+        batch = policy.processor([policy.prompt(observation.instruction)], [observation.images])
+        generator = torch.Generator().manual_seed(3)
+        ours = policy.runner.sample_actions(policy.runner.encode(batch), policy.action_mask, 4, generator)
+    torch.testing.assert_close(naive, ours, atol=1e-5, rtol=1e-4)
+    assert ours.abs().max() > 0.1
+
+
+def test_tables_for_readers(result):
+    text = shown(result)
+    assert "vision tower" in text and "naive" in text and f"{result['steps']['10']['p50_ms']:.1f}" in text
+
+
+def test_a_checkpoint_can_be_measured_and_threads_are_restored(checkpoint):
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)
     try:
-        run_benchmark("tiny", threads=1, repeats=1)
+        result = run_benchmark(checkpoint=checkpoint, threads=1, repeats=1)
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
-
-
-def test_a_checkpoint_can_be_measured(checkpoint):
-    result = run_benchmark(checkpoint=checkpoint, threads=1, repeats=1)
     assert result["checkpoint"] == str(checkpoint) and result["steps"]["4"]["p50_ms"] > 0
 
 
-def test_four_billion_on_a_cpu_gives_the_table_instead():
+def test_number_of_images():
+    def operations(count):
+        policy = _policy("tiny", "cpu", count)
+        return {s.name: s.operations() for s in _stages(policy, _observation(policy), 1, plain=True) if s.weights}
+
+    none, one, two = operations(0), operations(1), operations(2)
+    assert "vision tower" not in none and two["vision tower"] == 2 * one["vision tower"]
+    assert none["language tower"] < one["language tower"] < two["language tower"]
+
+
+def test_four_billion_on_a_cpu_gives_the_tables_instead():
     result = run_benchmark("4b")
     assert "cuda" in result["not_measured"] and "steps" not in result
     assert result["parameters"]["expert block"] == pytest.approx(70.8, abs=0.05)
     assert result["parameters"]["expert"] == pytest.approx(1149, abs=1)
+    assert "language tower" in shown(result) and "1,148.79" in shown(result)
+
+
+def test_analytic_operations_are_plausible():
+    """Two operations per weight and token, and the attentions on top; ten steps read the expert's blocks ten times."""
+    floor = analytic_floor("4b")
+    assert (floor["images"], floor["image_size"], floor["steps"]) == (3, 224, 10)
+    stages = {s["name"]: s for s in floor["stages"]}
+    language = stages["language tower"]
+    tokens = 3 * 7 * 7 + 60  # about: 49 tokens per image, and the prompt
+    assert language["operations"] / (language["bytes"] / 2 * 2 * tokens) == pytest.approx(1.1, abs=0.25)
+    per_block = 4 * 1536**2 + 3 * 1536 * 10240
+    mlps = 2 * (64 * 1536 + 1536**2) + 3 * 1536 + 64
+    assert stages["10 Euler steps"]["bytes"] == 10 * 2 * (16 * per_block + mlps)
+    assert floor["floor_ms"] == pytest.approx(sum(s["floor_ms"] for s in floor["stages"]))
 
 
 def test_table_of_tiny():
@@ -56,7 +150,15 @@ def test_table_of_tiny():
     )
 
 
-@pytest.mark.parametrize("wrong", [{"repeats": 0}, {"threads": 0}])
-def test_impossible_requests_are_refused(wrong):
-    with pytest.raises(ValueError, match="at least 1"):
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"repeats": 0}, "at least 1"),
+        ({"threads": 0}, "at least 1"),
+        ({"images": 9}, "between 0 and 4"),
+        ({"images": 1, "checkpoint": "x"}, "its own cameras"),
+    ],
+)
+def test_impossible_requests_are_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
         run_benchmark("tiny", **wrong)
