@@ -1,12 +1,14 @@
 """The grounding head's loss: nothing to pay for the truth, nothing to learn from what is not visible."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from qwen_vla.training.grounding import OUTPUTS, POINTS, GroundingHead, GroundingTargets
+from qwen_vla.data.samples import PointLabels, Sample
+from qwen_vla.training.grounding import OUTPUTS, POINTS, WEIGHTS, GroundingHead, GroundingTargets
 
 SIDE = 6
 CELLS = SIDE * SIDE
@@ -19,12 +21,18 @@ def transparent_head():
     return head
 
 
-def scene(seed, batch=3, images=2):
+def scene(seed, images=6):
     generator = torch.Generator().manual_seed(seed)
-    points = torch.rand(batch, images, len(POINTS), 3, generator=generator) * 0.98 + 0.01
-    visible = torch.rand(batch, images, len(POINTS), generator=generator) < 0.7
-    visible[0, 0] = True
-    return GroundingTargets(points, visible, torch.rand(batch, generator=generator))
+    points = torch.rand(images, len(POINTS), 3, generator=generator) * 0.98 + 0.01
+    visible = torch.rand(images, len(POINTS), generator=generator) < 0.7
+    visible[0] = True
+    return GroundingTargets(torch.arange(images), points, visible, torch.rand(images, generator=generator))
+
+
+def loss_of(head, tokens, targets):
+    """The loss as a run puts it together from sums and counts."""
+    counts = targets.counts(CELLS)
+    return sum(WEIGHTS[name] * total / max(1, counts[name]) for name, total in head.sums(tokens, targets).items())
 
 
 def cell_of(points):
@@ -35,11 +43,10 @@ def cell_of(points):
 
 def perfect_tokens(targets):
     """Every token gives the true coordinates; only the token of the point's own cell claims to hold it."""
-    batch, images = targets.points.shape[:2]
-    values = torch.zeros(batch, images, CELLS, len(POINTS), len(OUTPUTS))
-    values[..., 1:4] = targets.points[:, :, None]
-    values[..., 4] = targets.opening[:, None, None, None]
-    cells = torch.nn.functional.one_hot(cell_of(targets.points), CELLS).movedim(-1, 2)
+    values = torch.zeros(len(targets.points), CELLS, len(POINTS), len(OUTPUTS))
+    values[..., 1:4] = targets.points[:, None]
+    values[..., 4] = targets.opening[:, None, None]
+    cells = torch.nn.functional.one_hot(cell_of(targets.points), CELLS).movedim(-1, 1)
     values[..., 0] = 30.0 * cells
     return values.flatten(-2)
 
@@ -49,41 +56,41 @@ def perfect_tokens(targets):
 def test_the_truth_costs_nothing_and_is_found(seed):
     head, targets = transparent_head(), scene(seed)
     tokens = perfect_tokens(targets)
-    assert head.loss(tokens, targets).item() < 1e-4
+    assert loss_of(head, tokens, targets).item() < 1e-4
     found = head.locate(tokens)
     torch.testing.assert_close(found[..., :3], targets.points)
-    torch.testing.assert_close(found[:, :, 1, 3], targets.opening[:, None].expand(-1, found.shape[1]))
+    torch.testing.assert_close(found[:, 1, 3], targets.opening)
 
 
 @pytest.mark.parametrize("what", range(len(OUTPUTS)))
 def test_every_wrong_output_costs(what):
     head, targets = transparent_head(), scene(0)
     tokens = perfect_tokens(targets).unflatten(-1, (len(POINTS), len(OUTPUTS)))
-    tokens[..., what] = tokens[..., what].roll(7, dims=2) if what == 0 else tokens[..., what] + 0.3
-    assert head.loss(tokens.flatten(-2), targets).item() > 0.05
+    tokens[..., what] = tokens[..., what].roll(7, dims=1) if what == 0 else tokens[..., what] + 0.3
+    assert loss_of(head, tokens.flatten(-2), targets).item() > 0.05
 
 
 def test_points_that_are_not_visible_contribute_nothing():
     head, targets = transparent_head(), scene(1)
-    tokens = torch.randn(3, 2, CELLS, len(POINTS) * len(OUTPUTS), requires_grad=True)
-    loss = head.loss(tokens, targets)
+    tokens = torch.randn(6, CELLS, len(POINTS) * len(OUTPUTS), requires_grad=True)
+    loss = loss_of(head, tokens, targets)
     loss.backward()
-    gradient = tokens.grad.unflatten(-1, (len(POINTS), len(OUTPUTS))).movedim(-2, 2)
+    gradient = tokens.grad.unflatten(-1, (len(POINTS), len(OUTPUTS))).movedim(-2, 1)
     assert (gradient[~targets.visible] == 0).all()
     assert all((values != 0).any() for values in gradient[targets.visible])
     hidden = ~targets.visible[..., None].expand_as(targets.points)
-    moved = GroundingTargets(torch.where(hidden, 77.0, targets.points), targets.visible, targets.opening)
-    assert head.loss(tokens, moved).item() == loss.item()
+    moved = GroundingTargets(targets.image, torch.where(hidden, 77.0, targets.points), targets.visible, targets.opening)
+    assert loss_of(head, tokens, moved).item() == loss.item()
 
 
 def test_only_tokens_near_a_point_answer_where_it_is():
     head, targets = transparent_head(), scene(2)
-    tokens = torch.randn(3, 2, CELLS, len(POINTS) * len(OUTPUTS), requires_grad=True)
-    head.loss(tokens, targets).backward()
+    tokens = torch.randn(6, CELLS, len(POINTS) * len(OUTPUTS), requires_grad=True)
+    loss_of(head, tokens, targets).backward()
     gradient = tokens.grad.unflatten(-1, (len(POINTS), len(OUTPUTS)))
     centres = (torch.stack(torch.meshgrid(*[torch.arange(SIDE)] * 2, indexing="xy"), -1).reshape(-1, 2) + 0.5) / SIDE
-    distance = (targets.points[:, :, None, :, :2] - centres[:, None]).abs().amax(-1)
-    far = (distance > 1 / SIDE) | ~targets.visible[:, :, None]
+    distance = (targets.points[:, None, :, :2] - centres[:, None]).abs().amax(-1)
+    far = (distance > 1 / SIDE) | ~targets.visible[:, None]
     assert (gradient[far][:, 1:] == 0).all()
     assert (gradient[~far][:, 1:4] != 0).all()
 
@@ -92,24 +99,61 @@ def test_nothing_visible_costs_nothing_and_leaves_no_gradient():
     targets = scene(3)
     targets.visible[...] = False
     head = GroundingHead(16)
-    tokens = torch.randn(3, 2, CELLS, 16, requires_grad=True)
-    loss = head.loss(tokens, targets)
+    tokens = torch.randn(6, CELLS, 16, requires_grad=True)
+    loss = loss_of(head, tokens, targets)
     loss.backward()
     assert loss.item() == 0.0 and (tokens.grad == 0).all()
-    assert all((parameter.grad == 0).all() for parameter in head.parameters()), "zero, not None: processes average it"
+    assert all((parameter.grad == 0).all() for parameter in head.parameters()), "zero, not None"
 
 
 def test_a_real_head_learns_one_scene():
     torch.manual_seed(0)
-    targets, head = scene(4, batch=2, images=1), GroundingHead(64)
-    tokens = torch.randn(2, 1, CELLS, 64)
+    targets, head = scene(4, images=2), GroundingHead(64)
+    tokens = torch.randn(2, CELLS, 64)
     optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
-    first = head.loss(tokens, targets).item()
+    first = loss_of(head, tokens, targets).item()
     for _ in range(150):
         optimizer.zero_grad()
-        loss = head.loss(tokens, targets)
+        loss = loss_of(head, tokens, targets)
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.05 * first
     error = (head.locate(tokens)[..., :2] - targets.points[..., :2]).norm(dim=-1)
     assert error[targets.visible].max() < 0.05
+
+
+def labels(first, images):
+    """Labels whose u counts the images of the whole batch, from `first` on."""
+    points = np.zeros((images, 2, 3), np.float32)
+    points[:, :, 0] = (first + np.arange(images))[:, None] / 10
+    return PointLabels(points, np.ones((images, 2), bool), first / 10)
+
+
+def test_labels_find_their_images_whatever_each_row_shows():
+    picture, history = np.zeros((4, 4, 3), np.uint8), np.zeros((3, 4, 4, 3), np.uint8)
+    samples = [
+        Sample("one camera", {"wrist": picture}, labels=labels(0, 1)),
+        Sample("text only"),
+        Sample("images without labels", {"ego": picture, "wrist": picture}),
+        Sample("in another order", {"wrist": picture, "ego": history}, labels=labels(3, 4)),
+    ]
+    targets = GroundingTargets.of(samples, ("ego", "wrist"))
+    assert targets.image.tolist() == [0, 3, 4, 5, 6]
+    # The wrist's image is the first of the last sample and the last of its images in the batch.
+    torch.testing.assert_close(targets.points[:, 0, 0], torch.tensor([0.0, 0.4, 0.5, 0.6, 0.3]))
+    assert targets.opening.tolist() == pytest.approx([0.0, 0.3, 0.3, 0.3, 0.3])
+    assert GroundingTargets.of(samples[1:3], ("ego", "wrist")) is None
+
+
+@given(st.integers(0, 2**31), st.integers(1, 5))
+@settings(max_examples=20, deadline=None)
+def test_sums_and_counts_of_parts_add_up_to_those_of_the_whole(seed, cut):
+    targets, head = scene(seed), GroundingHead(16)
+    tokens = torch.randn(6, CELLS, 16, generator=torch.Generator().manual_seed(seed))
+    parts = [
+        GroundingTargets(*(tensor[rows] for tensor in vars(targets).values())) for rows in (slice(cut), slice(cut, 6))
+    ]
+    sums = [head.sums(tokens[rows], part) for rows, part in zip((slice(cut), slice(cut, 6)), parts, strict=True)]
+    for name, total in head.sums(tokens, targets).items():
+        torch.testing.assert_close(sums[0][name] + sums[1][name], total)
+        assert sum(part.counts(CELLS)[name] for part in parts) == targets.counts(CELLS)[name]

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -14,8 +15,9 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from qwen_vla import Observation, Policy
-from qwen_vla.training.batches import Batches
-from qwen_vla.training.curve import plot_curve, read_log
+from qwen_vla.training.batches import Batches, Prefetch
+from qwen_vla.training.curve import plot_curve
+from qwen_vla.training.log import read_log
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.run import averaged, prepare
 from qwen_vla.training.state import STATE_FILE, StateError, claim, resume
@@ -26,14 +28,16 @@ OPTIMIZER = {"backbone_lr": 1e-3, "expert_lr": 1e-3, "warmup_steps": 2}
 
 
 def recipe_for(recordings, output, kinds, **changes) -> Recipe:
+    """Prompts of each kind of recording, and a question about each in every third row."""
     fields = {
+        "stage": "sft",
         "name": output.name,
         "output": output,
-        "robot": "widowx",
-        "data": [{"path": recordings / kind} for kind in kinds],
+        "data": [{"kind": "robot", "path": recordings / kind, "weight": 2} for kind in kinds]
+        + [{"kind": "questions", "path": recordings / kind} for kind in kinds],
         "steps": STEPS,
-        "batch_size": 2,
-        "question_share": 0.3,
+        "batch_size": 3,
+        "losses": {"action": 1.0, "language": 0.1, "grounding": 0.3},
         "optimizer": OPTIMIZER,
         "held_out_share": 0.25,
         "log_every": 1,
@@ -146,9 +150,12 @@ def test_the_exported_model_has_the_averaged_weights(actions):
 def test_the_exported_model_says_what_it_was_trained_on(actions, pretraining):
     training = json.loads((actions.output / "model/training.json").read_text())
     assert training["step"] == STEPS and training["recipe"]["steps"] == STEPS
+    demonstrations, snapshots = [1_000_000, 1_000_004], [2_000_000, 2_000_006]
     assert [(source["kind"], source["seeds"]) for source in training["data"]] == [
-        ("demonstrations", [1_000_000, 1_000_004]),
-        ("snapshots", [2_000_000, 2_000_006]),
+        ("demonstrations", demonstrations),
+        ("snapshots", snapshots),
+        ("questions", demonstrations),
+        ("questions", snapshots),
     ]
     assert not list(actions.output.glob("*.tmp"))
 
@@ -158,7 +165,7 @@ def test_data_of_the_model_it_started_from_count_as_trained_on(recordings, pretr
     recipe = recipe_for(recordings, output, ["demonstrations"], init_from=pretraining.output / "model", steps=1)
     train(recipe)
     data = json.loads((output / "model/training.json").read_text())["data"]
-    assert [source["kind"] for source in data] == ["demonstrations", "snapshots"]
+    assert [source["kind"] for source in data] == ["demonstrations", "questions", "snapshots", "questions"]
 
 
 def test_the_loss_curve_is_drawn_and_survives_a_cut_log(actions, tmp_path):
@@ -226,9 +233,9 @@ def test_a_damaged_state_is_named_with_the_way_out(run, tmp_path, monkeypatch, k
 
 
 def test_another_recipe_does_not_continue_the_run(actions):
-    other = {"batch_size": 3, "optimizer": {**actions.optimizer.model_dump(), "ema_decay": 0.5}}
+    other = {"batch_size": 4, "optimizer": {**actions.optimizer.model_dump(), "ema_decay": 0.5}}
     changed = Recipe.model_validate(actions.model_dump() | other)
-    expected = r"other values of batch_size \(2 then, 3 now\), optimizer.ema_decay \(0.999 then, 0.5 now\); choose"
+    expected = r"other values of batch_size \(3 then, 4 now\), optimizer.ema_decay \(0.999 then, 0.5 now\); choose"
     with pytest.raises(RecipeError, match=expected):
         train(changed)
 
@@ -244,69 +251,108 @@ def run(actions):
     return prepare(actions)
 
 
-def tensors(batch):
-    return [*batch.inputs.values(), *vars(batch.grounding).values(), batch.actions, batch.action_mask]
-
-
-class WatchedFrames:
-    """Frames of a camera that remember which of them were looked at."""
-
-    def __init__(self, frames, seen):
-        self.frames, self.seen = frames, seen
-
-    def __getitem__(self, frame):
-        self.seen.add(int(frame))
-        return self.frames[frame]
-
-
-def test_held_out_frames_are_never_trained_on(run, monkeypatch):
-    batches, looked_at = run.batches, {}
-    monkeypatch.setattr(batches, "batch_size", 16)
-    for source in batches.sources:
-        seen = looked_at[source] = set()
-        watched = {tag: WatchedFrames(frames, seen) for tag, frames in source.images.items()}
-        monkeypatch.setattr(source, "images", watched)
-    for step in range(60):
-        _ = batches[step]
-    for source, seen in looked_at.items():
-        assert seen == set(source.training), "all of the others are used"
-        assert len(source.held_out) and not seen & set(source.held_out)
-        assert not set(source.sentence[source.training]) & set(source.sentence[source.held_out]), "whole episodes"
+def test_held_out_frames_are_never_trained_on(run):
+    mixture = run.batches.mixture
+    seen = [set() for _ in run.sources]
+    for step in range(200):
+        for row in mixture.plan(step):
+            seen[row.source].add(row.index)
+    for source, indices in zip(run.sources, seen, strict=True):
+        assert len(source.held_out) and not indices & set(source.held_out.tolist())
+        assert indices <= set(source.training.tolist()) and len(indices) > 0.8 * len(source.training)
 
 
 def test_statistics_come_from_training_frames_alone(run):
-    source = run.batches.sources[0]
-    quantiles = run.batches.processor.normalization["widowx"]
-    expected = np.quantile(source.chunks[source.training].reshape(-1, 7).astype(float), [0.01, 0.99], axis=0)
+    source = run.sources[0]
+    quantiles = run.processor.normalization["widowx"]
+    chunks = np.stack([source.chunk(index) for index in source.training])
+    expected = np.quantile(chunks.reshape(-1, 7).astype(float), [0.01, 0.99], axis=0)
     np.testing.assert_allclose(np.stack([quantiles.q01, quantiles.q99])[:, [0, 1, 2, 6]], expected[:, [0, 1, 2, 6]])
 
 
-def test_batches_depend_on_step_and_process_alone(run):
-    first = run.batches
-    others = [
-        Batches(first.sources, first.processor, first.embodiment, first.config, 2, 0.3, seed=0, process=process)
-        for process in (0, 1)
-    ]
-    kinds = set()
-    for step in (5, 0, 3, 8, 13, 21):
-        one, same, other = (batches[step] for batches in (first, *others))
-        kind = ("labels" in one.inputs, one.actions is not None)
-        kinds.add(kind)
-        assert kind == ("labels" in other.inputs, other.actions is not None), "processes learn the same kind of thing"
-        for found, expected in zip(tensors(one), tensors(same), strict=True):
+def leaves_of(batch):
+    grounding = [] if batch.grounding is None else list(vars(batch.grounding).values())
+    return [*batch.inputs.values(), batch.tau, batch.noise, *grounding]
+
+
+def batches_of(run, **changes):
+    """The run's batches for another process."""
+    batches = run.batches
+    fields = {"horizon": batches.horizon, "noise_draws": batches.noise_draws} | changes
+    return Batches(batches.mixture, batches.processor, batches.config, **fields)
+
+
+def test_batches_depend_on_seed_and_step_alone(run):
+    one, other = batches_of(run), batches_of(run)
+    for step in (5, 0, 3, 8):
+        (first,), (same,) = one[step], other[step]
+        for found, expected in zip(leaves_of(first), leaves_of(same), strict=True):
             assert found is expected is None or torch.equal(found, expected)
-        assert not torch.equal(one.inputs["pixel_values"], other.inputs["pixel_values"])
-    assert len(kinds) >= 2
+    assert not torch.equal(one[0][0].noise, one[1][0].noise)
+
+
+def test_processes_and_parts_divide_the_global_batch_between_them(run):
+    (whole,) = batches_of(run)[4]
+    mask = whole.inputs["attention_mask"].bool()
+    texts = [ids[valid].tolist() for ids, valid in zip(whole.inputs["input_ids"], mask, strict=True)]
+    tokens = run.model.config.tokens_per_image
+    for processes, accumulate in ((3, 1), (1, 3), (1, 2)):
+        parts = [
+            part
+            for process in range(processes)
+            for part in batches_of(run, processes=processes, accumulate=accumulate, process=process)[4]
+        ]
+        rows = [
+            ids[valid].tolist()
+            for part in parts
+            for ids, valid in zip(part.inputs["input_ids"], part.inputs["attention_mask"].bool(), strict=True)
+        ]
+        assert rows == texts
+        noise = torch.cat([part.noise for part in parts if part.noise is not None])
+        assert all(any(torch.equal(row, other) for other in whole.noise) for row in noise)
+        for name, count in whole.counts(tokens).items():
+            assert sum(part.counts(tokens).get(name, 0) for part in parts) == count
+
+
+def test_counts_are_those_that_the_model_counts(run):
+    (batch,) = batches_of(run)[4]
+    encoding = run.model.encode(**batch.inputs)
+    counts = batch.counts(run.model.config.tokens_per_image)
+    terms = run.model.action_terms(
+        encoding, batch.inputs["actions"], batch.inputs["action_mask"], batch.tau, batch.noise, run.recipe.noise_draws
+    )
+    assert counts["action"] == terms.count
+    assert counts["language"] == run.model.language_terms(encoding, batch.inputs["labels"]).count
+
+
+def test_a_batch_that_is_slow_to_make_is_waited_for_and_counted(run):
+    class Slow:
+        def __getitem__(self, step):
+            threading.Event().wait(0.05)
+            return [step]
+
+    with Prefetch(Slow(), 3, 6) as prefetch:
+        assert [prefetch.take(step) for step in (3, 4, 5)] == [[3], [4], [5]]
+    assert 0.1 < prefetch.waited < 5
+
+
+def test_an_error_in_the_data_reaches_the_trainer(run):
+    class Broken:
+        def __getitem__(self, step):
+            raise ValueError("row 7 is broken")
+
+    with Prefetch(Broken(), 0, 5) as prefetch, pytest.raises(ValueError, match="row 7 is broken"):
+        prefetch.take(0)
 
 
 def test_a_recipe_that_would_learn_nothing_from_its_data_is_refused(recordings, tmp_path):
     losses = {"action": 1.0, "language": 0.1, "grounding": 0.0}
-    with pytest.raises(RecipeError, match="nothing would be learned from prompts of .*snapshots"):
+    with pytest.raises(RecipeError, match="nothing would be learned from snapshots, which is for losses.grounding"):
         prepare(recipe_for(recordings, tmp_path / "x", ["demonstrations", "snapshots"], losses=losses))
 
 
 def test_data_that_are_all_held_out_are_refused(recordings, tmp_path):
-    with pytest.raises(ValueError, match="4 episodes, 4 of them held out, none left to train on"):
+    with pytest.raises(ValueError, match="4 in all, 4 held out, none left to train on"):
         prepare(recipe_for(recordings, tmp_path / "x", ["demonstrations"], held_out_share=0.95))
 
 
@@ -317,37 +363,61 @@ from pathlib import Path
 from qwen_vla.training import trainer
 from qwen_vla.training.recipe import Recipe
 from qwen_vla.training.run import prepare
+from qwen_vla.training.state import export, resume, save
 
-run = prepare(Recipe.model_validate_json(Path(sys.argv[1]).read_text()))
-rank, world = run.accelerator.process_index, run.accelerator.num_processes
-for parameter in run.model.parameters():
-    parameter.grad = torch.full_like(parameter, 1.0 + rank)
-trainer._average_gradients(run)
-mean = {float(value) for p in run.model.parameters() for value in p.grad.unique()}
-run.optimizer.zero_grad()
+torch.set_num_threads(1)
+torch.manual_seed(0)
+recipe = Recipe.model_validate_json(Path(sys.argv[1]).read_text())
+recipe.output.mkdir(exist_ok=True, parents=True)
+run = prepare(recipe)
+resume(run)
 rows = []
-for run.step in range(2):
-    rows.append(trainer._training_step(run, run.batches[run.step]))
-result = {"world": world, "mean": sorted(mean), "rows": rows}
-Path(sys.argv[2], f"rank{rank}.json").write_text(json.dumps(result))
-torch.save(run.model.state_dict(), Path(sys.argv[2], f"rank{rank}.pt"))
+while run.step < int(sys.argv[2]):
+    rows.append(trainer.training_step(run, run.batches[run.step]))
+    run.step += 1
+save(run)
+export(run)
+measured = trainer.validate(run)
+if run.accelerator.is_main_process:
+    (recipe.output / "rows.json").write_text(json.dumps([rows, run.accelerator.num_processes, measured]))
 """
 
 
-@pytest.mark.slow
-def test_two_processes_average_their_gradients_and_stay_identical(recordings, pretraining, tmp_path):
-    recipe, script = tmp_path / "recipe.json", tmp_path / "two.py"
-    recipe.write_text(action_recipe(recordings, pretraining, tmp_path / "two").model_dump_json())
+def launch(recipe, folder, processes, steps=2) -> list[dict]:
+    """Take steps in that many processes; the losses that the main one saw."""
+    file, script = folder / "recipe.json", folder / "steps.py"
+    file.write_text(recipe.model_dump_json())
     script.write_text(TWO_PROCESSES)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*launch, script, recipe, tmp_path], check=True, timeout=170)
-    results = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
-    assert all(result["world"] == 2 and result["mean"] == [1.5] for result in results)
-    norms = [[row.pop("gradient_norm") for row in result["rows"]] for result in results]
-    assert norms[0] == norms[1], "both see the averaged gradients"
-    assert results[0]["rows"] != results[1]["rows"], "each sees frames of its own"
-    weights = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
-    assert_same_state(*weights)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    subprocess.run([*command, script, file, str(steps)], check=True, timeout=170)
+    rows, found, measured = json.loads((recipe.output / "rows.json").read_text())
+    assert found == processes and len(measured) >= 3
+    return rows
+
+
+def assert_same_run(recipe, other, rows, other_rows):
+    """Equal up to the order in which numbers were added up."""
+    for one, two in zip(rows, other_rows, strict=True):
+        assert one == pytest.approx(two, rel=2e-4)
+    one, two = (state_of(r)["learner"] for r in (recipe, other))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=3e-5, msg=lambda text, n=name: f"{n}: {text}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", [False, True], ids=["DDP", "FSDP"])
+def test_two_processes_train_as_one_does(recordings, pretraining, tmp_path, shard):
+    # In float32 and with a fixed step size: Adam's first steps turn rounding errors of tiny gradients into whole steps.
+    changes = {"autocast": "no", "batch_size": 5, "optimizer": {**OPTIMIZER, "warmup_steps": 100}}
+    one = action_recipe(recordings, pretraining, tmp_path / "one", **changes)
+    two = action_recipe(recordings, pretraining, tmp_path / "two", **changes, accumulate=2, shard=shard)
+    rows = launch(one, tmp_path, 1), launch(two, tmp_path, 2)
+    assert_same_run(one, two, *rows)
+    # And on from there by one process: what two of them saved is whole.
+    alone = two.model_copy(update={"shard": False})
+    launch(alone, tmp_path, 1, steps=3)
+    assert state_of(alone)["step"] == 3
+    assert Policy.from_pretrained(two.output / "model").camera_tags == ("ego", "cam_wrist")
 
 
 @pytest.mark.slow
@@ -355,8 +425,8 @@ def test_a_run_of_two_processes_ends_complete(recordings, pretraining, tmp_path)
     recipe = action_recipe(recordings, pretraining, tmp_path / "pair", steps=2)
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(json.loads(recipe.model_dump_json())))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*launch, "-m", "qwen_vla.cli", "train", str(file)], check=True, timeout=170)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    subprocess.run([*command, "-m", "qwen_vla.cli", "train", str(file)], check=True, timeout=170)
     assert state_of(recipe)["step"] == 2
-    assert [row["step"] for row in read_log(recipe.output)] == [1, 2]
+    assert [row["step"] for row in read_log(recipe.output) if "gradient_norm" in row] == [1, 2]
     assert Policy.from_pretrained(recipe.output / "model").camera_tags == ("ego", "cam_wrist")

@@ -29,8 +29,8 @@ class Row:
 class Mixture:
     """Draws mini-batches of `batch_size` rows in which every source has its share.
 
-    A source with share w gets w·batch_size rows, rounded so that after any number of steps it is less than one row away
-    from its exact share (largest remainder, what was rounded away is carried to the next step).
+    A source with share w gets w·batch_size rows, rounded by largest remainder; what was rounded away is carried to the
+    next step, so that after any number of steps it is less than two rows away from its exact share.
     """
 
     def __init__(

@@ -37,6 +37,8 @@ def spread(learner: nn.Module, accelerator: Accelerator, shard: bool, block_name
     names = set(block_names)
     for module in learner.modules():
         if type(module).__name__ in names:
+            if hasattr(module, "modulation"):  # the expert computes it for all blocks at once, before it runs them
+                fully_shard(module.modulation, mp_policy=policy)
             fully_shard(module, mp_policy=policy)
     return fully_shard(learner, mp_policy=policy)
 
