@@ -1,0 +1,175 @@
+"""Writes what can be known from the code into the documentation; ``--check`` only says whether it is up to date.
+
+docs/reference/configuration.md: every field of the model's configuration, the recipes and their data.
+docs/explanation/model.md: the table of sizes between its two markers.
+
+    .venv/bin/python scripts/generate_docs.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+import itertools
+import re
+import sys
+import types
+import typing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from qwen_vla.benchmark import parameter_table
+from qwen_vla.configuration import ActionExpertConfig, QwenVLAConfig
+from qwen_vla.training.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGURATION = ROOT / "docs/reference/configuration.md"
+MODEL = ROOT / "docs/explanation/model.md"
+BEGIN, END = "<!-- sizes: generated -->", "<!-- end of sizes -->"
+SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "min_length": "length ≥", "max_length": "length ≤"}
+HEADER = """# Configuration
+
+Generated from the code by `scripts/generate_docs.py`; edit the docstrings there, not this file.
+
+A model's fields are in its `config.json` (`QwenVLAConfig`); a recipe (`config/training/*.yaml`) may set them under
+`model`. Everything else of a training run is in the recipe (`Recipe`). Fields without a default must be given.
+"""
+
+
+class Row(NamedTuple):
+    name: str
+    type: str
+    default: str
+    meaning: str
+
+
+def main() -> int:
+    stale = []
+    for path, text in ((CONFIGURATION, configuration_page()), (MODEL, with_sizes(MODEL.read_text()))):
+        if not path.is_file() or path.read_text() != text:
+            stale.append(path)
+            if "--check" not in sys.argv:
+                path.write_text(text)
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} {'is out of date: run scripts/generate_docs.py' if check() else 'written'}")
+    return int(bool(stale) and check())
+
+
+def check() -> bool:
+    return "--check" in sys.argv
+
+
+def configuration_page() -> str:
+    """The whole of docs/reference/configuration.md."""
+    parts = [HEADER]
+    for cls in (QwenVLAConfig, ActionExpertConfig):
+        rows = [_dataclass_row(cls, field) for field in dataclasses.fields(cls) if field.name in cls.__annotations__]
+        parts.append(_section(cls, rows))
+    for cls in models_below(Recipe):
+        parts.append(_section(cls, [_model_row(cls, name) for name in cls.model_fields]))
+    return "\n".join(parts)
+
+
+def models_below(root: type[BaseModel]) -> list[type[BaseModel]]:
+    """``root`` and every pydantic model that its fields name, in the order of their first mention."""
+    found: list[type[BaseModel]] = []
+
+    def visit(annotation: Any) -> None:
+        if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+            if annotation not in found:
+                found.append(annotation)
+                for field in annotation.model_fields.values():
+                    visit(field.annotation)
+        for argument in typing.get_args(annotation):
+            visit(argument)
+
+    visit(root)
+    return found
+
+
+def with_sizes(page: str) -> str:
+    """``page`` with the table of component sizes between its markers."""
+    if BEGIN not in page or END not in page:
+        raise ValueError(f"{MODEL} must hold the lines {BEGIN!r} and {END!r}")
+    tables = {preset: parameter_table(preset) for preset in ("4b", "tiny")}
+    lines = ["| component | 4b | tiny |", "|---|---:|---:|"]
+    lines += [f"| {name} | {tables['4b'][name]:,.2f} M | {tables['tiny'][name]:,.2f} M |" for name in tables["4b"]]
+    before, rest = page.split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    return f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}"
+
+
+def meanings(docstring: str, names: list[str]) -> dict[str, str]:
+    """What a docstring says about each field, written there as ``name: text`` or ``name, other: text``."""
+    one = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+    pattern = re.compile(rf"(?:^[ \t]*|(?<=\. ))((?:{one})(?:,\s+(?:{one}))*):\s+", re.MULTILINE)
+    found: dict[str, str] = {}
+    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(docstring)):
+        matches = list(pattern.finditer(paragraph))
+        for match, following in itertools.zip_longest(matches, matches[1:]):
+            text = paragraph[match.end() : following.start() if following else None]
+            for name in re.split(r",\s+", match.group(1)):
+                found[name] = " ".join(text.split()).replace("``", "`")  # Markdown
+    return found
+
+
+def _section(cls: type, rows: list[Row]) -> str:
+    summary = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]
+    lines = [f"## {cls.__name__}", "", " ".join(summary.split()), ""]
+    lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
+    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
+    return "\n".join([*lines, ""])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _dataclass_row(cls: type, field: dataclasses.Field) -> Row:
+    default = "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
+    told = meanings(cls.__doc__ or "", [f.name for f in dataclasses.fields(cls)])
+    annotation = field.type if isinstance(field.type, str) else type_name(field.type)
+    return Row(f"`{field.name}`", f"`{annotation}`", default, told.get(field.name, ""))
+
+
+def _model_row(cls: type[BaseModel], name: str) -> Row:
+    field = cls.model_fields[name]
+    told = {}
+    for parent in reversed(cls.__mro__):
+        told |= meanings(parent.__doc__ or "", list(cls.model_fields)) if parent.__doc__ else {}
+    meaning = field.description or told.get(name, "")
+    limits = [f"{sign} {getattr(m, key)}" for m in field.metadata for key, sign in SIGNS.items() if hasattr(m, key)]
+    meaning = f"{meaning} ({', '.join(limits)})".strip() if limits else meaning
+    return Row(f"`{name}`", f"`{type_name(field.annotation)}`", _default(field), meaning)
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default if field.default is not PydanticUndefined else field.default_factory()
+    if isinstance(value, BaseModel):
+        return f"see {type(value).__name__}"
+    return f"`{value.value if isinstance(value, enum.Enum) else value!r}`"
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a reader writes it: ``Literal["a", "b"]``, ``list[int]``, ``float | None``."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return "Literal[" + ", ".join(repr(a) for a in arguments) + "]"
+    if origin is typing.Annotated:
+        return type_name(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(type_name(a) for a in arguments)
+    if origin is not None:
+        inner = ", ".join("..." if a is Ellipsis else type_name(a) for a in arguments)
+        return f"{getattr(origin, '__name__', str(origin))}[{inner}]"
+    return "None" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The model card says what the folder records, and that something is not recorded where it is not."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from qwen_vla.evaluation.report import EpisodeRow, summarize
+from qwen_vla.model_card import write_model_card
+
+RECIPE = {"name": "widowx_actions", "steps": 4000, "seed": 7, "backbone": None, "init_from": "out/grounding/model"}
+
+
+@pytest.fixture
+def folder(checkpoint, tmp_path):
+    return shutil.copytree(checkpoint, tmp_path / "model")
+
+
+def record_training(folder, step, **recipe):
+    data = [{"suite": "widowx_pick", "total_frames": 41605, "seeds": [1, 2]}]
+    (folder / "training.json").write_text(json.dumps({"recipe": RECIPE | recipe, "step": step, "data": data}))
+
+
+def evaluation(path, successes, **conditions):
+    rows = [EpisodeRow(i, "pick", "red", i < successes, 3, 0, 5.0, 0.1, "done", 40.0) for i in range(10)]
+    path.write_text(json.dumps(summarize("widowx_pick", 7000, rows, **conditions)))
+    return path
+
+
+def test_card_of_a_bare_checkpoint_claims_nothing(folder):
+    text = write_model_card(folder).read_text()
+    assert "## Evaluation\n\nNone is recorded." in text and "## Training\n\nNot recorded." in text
+    assert "Nothing is recorded about how well it works" in text
+
+
+def test_card_is_readable_by_the_hub(folder):
+    text = write_model_card(folder).read_text()
+    _, front, body = text.split("---\n", 2)
+    assert yaml.safe_load(front)["license"] == "apache-2.0" and "widowx" in yaml.safe_load(front)["tags"]
+    assert body.strip().startswith("# model")
+
+
+def test_robot_and_statistics_are_in_it(folder):
+    text = write_model_card(folder).read_text()
+    assert "| control | eef_delta, 5 Hz |" in text and "| cameras | ego, cam_wrist |" in text
+    assert "| gripper | -7 | 7 |" in text and "Please do: {instruction}" in text
+
+
+def test_parameters_are_those_of_the_files(folder, micro):
+    count = sum(p.numel() for p in micro[0].parameters())
+    assert f"| parameters | {count / 1e6:,.1f} M |" in write_model_card(folder).read_text()
+
+
+def test_training_and_its_early_end_are_told(folder):
+    record_training(folder, 2001)
+    text = write_model_card(folder).read_text()
+    assert "# widowx_actions" in text and "2,001 of 4,000 steps, seed 7" in text and "total_frames 41605" in text
+    assert "stopped before the end of its schedule (2001 of 4000 steps)" in text
+    recipe = text.split("```yaml\n")[1].split("```")[0]
+    assert yaml.safe_load(recipe) == RECIPE
+    record_training(folder, 4000)
+    assert "stopped before" not in write_model_card(folder).read_text()
+
+
+def test_backbone_brings_its_licence(folder):
+    record_training(folder, 4000, backbone="Qwen/Qwen3.5-4B")
+    text = write_model_card(folder).read_text()
+    assert "began as `Qwen/Qwen3.5-4B`, whose licence applies" in text
+
+
+def test_evaluations_with_their_intervals_and_conditions(folder, tmp_path):
+    paths = [evaluation(tmp_path / "a.json", 9), evaluation(tmp_path / "b.json", 0, blind=True)]
+    text = write_model_card(folder, paths).read_text()
+    assert "| widowx_pick | – | from 7000 | 9 of 10 (90%, 60%–98%) |" in text
+    assert "| widowx_pick | blind | from 7000 | 0 of 10 (0%, 0%–28%) |" in text
+    assert "Nothing is recorded" not in text
+
+
+def test_a_file_that_is_no_evaluation_is_named(folder, tmp_path):
+    (tmp_path / "x.json").write_text('{"suite": "s"}')
+    with pytest.raises(ValueError, match="x.json is no result.*episodes"):
+        write_model_card(folder, [tmp_path / "x.json"])
+    assert not (folder / "README.md").exists()
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        write_model_card(tmp_path)

@@ -1,0 +1,67 @@
+"""What is generated from the code is up to date, and the generator reads docstrings correctly."""
+
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts/generate_docs.py"
+
+
+@pytest.fixture(scope="module")
+def generator():
+    spec = importlib.util.spec_from_file_location("generate_docs", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pages_are_up_to_date(generator):
+    assert generator.CONFIGURATION.read_text() == generator.configuration_page(), "run scripts/generate_docs.py"
+    assert generator.MODEL.read_text() == generator.with_sizes(generator.MODEL.read_text())
+
+
+def test_every_field_of_a_model_is_listed(generator):
+    from qwen_vla import QwenVLAConfig
+
+    page = generator.CONFIGURATION.read_text()
+    names = [f.name for f in dataclasses.fields(QwenVLAConfig) if f.name in QwenVLAConfig.__annotations__]
+    assert len(names) > 10
+    assert all(f"| `{name}` |" in page for name in names)
+    assert all(f"## {name}" in page for name in ("Recipe", "RobotData", "Losses", "Optimizer"))
+
+
+def test_meanings_are_found_in_prose(generator):
+    docstring = """Summary.
+
+    first, second: shared text
+        that goes on. third: inside a line, with a colon: kept.
+
+    fourth: alone. Not a field: nothing.
+    """
+    found = generator.meanings(docstring, ["first", "second", "third", "fourth", "fifth"])
+    assert found == {
+        "first": "shared text that goes on.",
+        "second": "shared text that goes on.",
+        "third": "inside a line, with a colon: kept.",
+        "fourth": "alone. Not a field: nothing.",
+    }
+
+
+def test_paper_sizes_are_in_the_page(generator):
+    text = generator.MODEL.read_text()
+    assert "| expert block | 70.78 M |" in text and "| context projection | 3.93 M |" in text
+
+
+def test_check_mode_names_the_stale_page_and_writes_nothing(tmp_path, generator, monkeypatch, capsys):
+    stale = tmp_path / "configuration.md"
+    stale.write_text("old")
+    monkeypatch.setattr(generator, "ROOT", tmp_path)
+    monkeypatch.setattr(generator, "CONFIGURATION", stale)
+    monkeypatch.setattr(sys, "argv", ["generate_docs.py", "--check"])
+    assert generator.main() == 1 and stale.read_text() == "old"
+    assert "configuration.md is out of date" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["generate_docs.py"])
+    assert generator.main() == 0 and stale.read_text() == generator.configuration_page()
