@@ -63,10 +63,11 @@ class Collect:
     """Record a suite's scripted expert as a LeRobotDataset v3.0; resumes when interrupted.
 
     $ qwen-vla collect widowx_pick --episodes 100 --out out/data/my_picks
+    $ qwen-vla collect motions --robot widowx --episodes 500 --out out/data/widowx_motions   # and a picture of some
     """
 
     suite: tyro.conf.Positional[str]
-    """Task suite, e.g. widowx_pick."""
+    """Task suite, e.g. widowx_pick; or `motions`: synthetic motions of an arm with sentences, without images."""
     out: Path
     """Folder of the data set."""
     episodes: int = 100
@@ -77,12 +78,28 @@ class Collect:
     """Whole demonstrations, or single labelled frames for vision-language pretraining."""
     workers: int = CORES
     """Parallel simulators."""
+    robot: str = "widowx"
+    """For `motions`: name of a robot of the suite, or path to a URDF."""
+    config: Path | None = None
+    """For `motions`: embodiment YAML of a URDF of your own."""
+    rate_hz: float = 50.0
+    """For `motions`: samples per second."""
 
     def run(self) -> int:
+        if self.suite == "motions":
+            return self._motions()
         from qwen_vla.data.collect import CollectOptions, collect
 
         options = CollectOptions(self.suite, self.out, self.episodes, self.seed, self.kind, self.workers)
         print(json.dumps(collect(options), indent=2))
+        return 0
+
+    def _motions(self) -> int:
+        from qwen_vla.data.motion_files import MotionFiles, choose_robot
+
+        robot = choose_robot(self.robot, self.config)
+        files = MotionFiles(self.out, robot, count=self.episodes, seed=self.seed, rate_hz=self.rate_hz)
+        print(json.dumps(files.write(), indent=2))
         return 0
 
 

@@ -14,49 +14,47 @@ from tqdm import tqdm
 from qwen_vla.data.cache import write_json
 from qwen_vla.data.lerobot import Feature
 from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
-from qwen_vla.data.motions import ArmPath, MotionData, RobotMotions, load
+from qwen_vla.data.motions import NATIVE_RATE_HZ, ArmPath, MotionData, RobotFiles, RobotMotions
 from qwen_vla.data.spec import DataError
 
 MAX_SECONDS = 4.0
-EPISODES_PER_SHARD = 500
+PER_SHARD = 500
 PICTURE = "motions.png"
 POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
 
 
 @dataclass(frozen=True)
 class MotionFiles:
-    """What to write. data: one robot's motions; max_seconds: longest of them."""
+    """What to write: `count` motions of one robot, none longer than `max_seconds`."""
 
-    data: MotionData
     out: Path
+    robot: str | RobotFiles
+    count: int
+    seed: int = 0
+    rate_hz: float = NATIVE_RATE_HZ
     max_seconds: float = MAX_SECONDS
 
     def write(self) -> dict:
         """Write data set and picture into a new folder; returns a summary."""
         if self.out.exists() and any(self.out.iterdir()):
             raise DataError(f"{self.out} is not empty; choose another folder")
-        robot = self.robot()
-        count, features = self.data.count, _features(robot)
-        numbers = range(count)
-        shards = [numbers[first : first + EPISODES_PER_SHARD] for first in range(0, count, EPISODES_PER_SHARD)]
-        rate = robot.embodiment.rate_hz
-        with tqdm(total=count, desc=f"motions of {robot.embodiment.name}", unit="episode") as bar:
-            for shard, chosen in enumerate(shards):
-                write_shard(self.out, shard, [self._episode(robot, number) for number in chosen], features, rate)
-                bar.update(len(chosen))
-        name = robot.embodiment.name
+        motions = self.motions()
+        rate, name, features = motions.embodiment.rate_hz, motions.embodiment.name, _features(motions)
+        shards = [range(self.count)[first : first + PER_SHARD] for first in range(0, self.count, PER_SHARD)]
+        with tqdm(total=self.count, desc=f"motions of {name}", unit="episode") as bar:
+            for shard, numbers in enumerate(shards):
+                write_shard(self.out, shard, [self._episode(motions, number) for number in numbers], features, rate)
+                bar.update(len(numbers))
         finalize(self.out, len(shards), features, rate, name, {"kind": "demonstrations", "embodiment": name})
-        write_json(self.out / "collection.json", self.data.model_dump(mode="json"))
-        plot(robot, range(min(count, 2 * len(robot.templates))), self.out / PICTURE, self.data.seed)
-        picture = str(self.out / PICTURE)
-        return {"out": str(self.out), "episodes": count, "templates": robot.templates, "picture": picture}
+        write_json(self.out / "collection.json", motions.spec.model_dump(mode="json"))
+        plot(motions, range(min(self.count, 2 * len(motions.templates))), self.out / PICTURE)
+        summary = {"out": str(self.out), "episodes": self.count, "templates": motions.templates}
+        return summary | {"picture": str(self.out / PICTURE)}
 
-    def robot(self) -> RobotMotions:
-        """The robot's motions of up to `max_seconds`."""
-        rate = self.data.rate_hz
-        if rate == "embodiment":
-            rate = load(self.data.robots[0]).rate_hz
-        return RobotMotions(self.data, 0, max(1, int(self.max_seconds * rate)))
+    def motions(self) -> RobotMotions:
+        """The robot's motions: those of `kind: motions` with the same seed, time and rate."""
+        spec = MotionData(kind="motions", robots=(self.robot,), count=self.count, seed=self.seed, rate_hz=self.rate_hz)
+        return RobotMotions(spec, 0, max(1, int(self.max_seconds * self.rate_hz)))
 
     def _episode(self, robot: RobotMotions, number: int) -> Recording:
         """Row i shows where the arms are and what they are told to reach one period later; the last one to stay."""
@@ -78,11 +76,20 @@ class MotionFiles:
             "observation.eef_pose": np.column_stack(poses),
             "action": np.concatenate([targets[1:], targets[-1:]]),
         }
-        sentence = robot.sentence(motion, np.random.default_rng([self.data.seed, number, 1]))
-        return Recording(sentence, {name: rows.astype(np.float32) for name, rows in frames.items()})
+        return Recording(_sentence(robot, number), {name: rows.astype(np.float32) for name, rows in frames.items()})
 
 
-def plot(robot: RobotMotions, numbers: Sequence[int], path: Path, seed: int = 0) -> None:
+def choose_robot(robot: str, config: Path | None = None) -> str | RobotFiles:
+    """A robot of the suite by its name, or files of the user's when `robot` is a path; ValueError for a mixture."""
+    path = Path(robot)
+    if path.is_file() or path.suffix in (".urdf", ".xml") or len(path.parts) > 1:
+        return RobotFiles(urdf=path, config=config)
+    if config:
+        raise ValueError(f"--config goes with the path of a URDF; {robot!r} brings its own configuration")
+    return robot
+
+
+def plot(robot: RobotMotions, numbers: Sequence[int], path: Path) -> None:
     """Draw motions with their sentences: the tip's way in space, and its displacement and the gripper over time."""
     import matplotlib
 
@@ -93,17 +100,23 @@ def plot(robot: RobotMotions, numbers: Sequence[int], path: Path, seed: int = 0)
     figure = pyplot.figure(figsize=(15, 3.4 * rows), layout="constrained")
     for place, number in enumerate(numbers):
         motion = robot.motion(number)
-        sentence = robot.sentence(motion, np.random.default_rng([seed, number, 1]))
         arm = robot.paths(motion)[motion.arm]
         in_space = figure.add_subplot(rows, 4, 2 * place + 1, projection="3d")
         over_time = figure.add_subplot(rows, 4, 2 * place + 2)
         _draw_way(in_space, arm.poses)
         _draw_times(over_time, arm, robot.embodiment.rate_hz)
-        over_time.set_title(textwrap.fill(f"{motion.template}: {sentence}", 46), fontsize=9, loc="right")
+        over_time.set_title(
+            textwrap.fill(f"{motion.template}: {_sentence(robot, number)}", 46), fontsize=9, loc="right"
+        )
     temporary = path.with_name(path.name + ".tmp")
     figure.savefig(temporary, dpi=70, format="png")
     temporary.replace(path)
     pyplot.close(figure)
+
+
+def _sentence(robot: RobotMotions, number: int) -> str:
+    """The one that the data set holds, of the many that say the same."""
+    return robot.sentence(robot.motion(number), np.random.default_rng([robot.spec.seed, number, 1]))
 
 
 def _draw_way(axes, poses: np.ndarray) -> None:
@@ -120,6 +133,7 @@ def _draw_way(axes, poses: np.ndarray) -> None:
     for axis, name in enumerate("xyz"):
         getattr(axes, f"set_{name}lim")(middle[axis] - half, middle[axis] + half)
         getattr(axes, f"set_{name}label")(f"{name} [m]", fontsize=8)
+    axes.locator_params(nbins=3)
     axes.tick_params(labelsize=6)
     axes.view_init(elev=25, azim=-150)  # from behind the robot and to its left, looking forward
     axes.set_box_aspect((1, 1, 1))

@@ -35,6 +35,7 @@ PACES = {"quickly": (1.0, 1.2), "": (1.2, 1.8), "slowly": (1.8, 2.6)}  # duratio
 CM = 0.01
 MAX_TIP_SPEED = 0.25  # [m/s], the limit of collaborative operation in ISO 10218-1
 MAX_TURN_SPEED = 1.2  # [rad/s]
+SHORTEST_STEP = 0.4  # [s] keeps short ways gentle
 SHORTEST_GRIP = 0.5  # [s] from closed to open, however fast the joint could be
 SPEED_SHARE = 0.9  # of the URDF velocity limits
 KNOT_DISTANCE, KNOT_ANGLE = 0.01, 0.1  # [m], [rad] between two solutions of the inverse kinematics
@@ -329,9 +330,10 @@ class Planner:
         return follow_positions(self.kinematics, np.array([pose[:3, 3] for pose in poses]), joints)
 
     def _shortest(self, step: Step) -> float:
-        """Duration [s] that the limits of the tip's speed allow."""
+        """Duration [s] that the limits of the tip allow."""
         length, angle = step.size
-        return PEAK * max(length / MAX_TIP_SPEED, angle / MAX_TURN_SPEED)
+        moving = SHORTEST_STEP if length or angle else 0.0
+        return max(moving, PEAK * length / MAX_TIP_SPEED, PEAK * angle / MAX_TURN_SPEED)
 
     def _joint_time(self, path: Callable) -> float:
         """Duration [s] at which the fastest joint just keeps its velocity limit."""
