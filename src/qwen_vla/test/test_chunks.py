@@ -1,4 +1,4 @@
-"""Action chunks: the next targets seen from the end effector's pose at the observation."""
+"""Action chunks: the next targets seen from the end effector's pose at the observation, or as they are."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -6,11 +6,20 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import pose_from_delta
-from qwen_vla.data.chunks import chunk_indices, eef_delta_chunks
+from qwen_vla.data.chunks import AbsoluteTargets, PoseTargets, episode_ends
+
+LENGTHS = st.lists(st.integers(1, 6), min_size=1, max_size=5)
+SEEDS = st.integers(0, 2**32 - 1)
 
 
-def random_poses(rng, count):
-    return np.concatenate([rng.uniform(-1, 1, (count, 3)), Rotation.random(count, rng=rng).as_quat()], axis=1)
+def ranges(lengths):
+    ends = np.cumsum(lengths)
+    return np.stack([ends - lengths, ends], axis=1)
+
+
+def random_poses(rng, *shape):
+    quaternions = Rotation.random(int(np.prod(shape)), rng=rng).as_quat().reshape(*shape, 4)
+    return np.concatenate([rng.uniform(-1, 1, (*shape, 3)), quaternions], axis=-1)
 
 
 def matrix(pose):
@@ -19,25 +28,44 @@ def matrix(pose):
     return result
 
 
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(1, 8), st.integers(0, 2**32 - 1))
+@given(LENGTHS, st.integers(1, 8), st.sampled_from([(True,), (False,), (True, True), (False, True)]), SEEDS)
 @settings(max_examples=50, deadline=None)
-def test_applying_a_delta_to_the_observed_pose_gives_the_target(lengths, horizon, seed):
+def test_applying_a_delta_to_the_observed_pose_gives_the_target(lengths, horizon, has_gripper, seed):
     rng = np.random.default_rng(seed)
-    ends = np.cumsum(lengths)
-    episodes = np.stack([ends - lengths, ends], axis=1)
-    poses = random_poses(rng, ends[-1])
-    actions = np.concatenate([random_poses(rng, ends[-1]), rng.uniform(0, 1, (ends[-1], 1))], axis=1)
-    chunks = eef_delta_chunks(poses, actions, episodes, horizon)
-    assert chunks.shape == (ends[-1], horizon, 7)
-    frame, step = rng.integers(ends[-1]), rng.integers(horizon)
-    future = chunk_indices(episodes, ends[-1], horizon)[frame, step]
-    reached = pose_from_delta(matrix(poses[frame]), chunks[frame, step, :6].astype(float))
-    np.testing.assert_allclose(reached, matrix(actions[future]), atol=1e-5)
-    assert chunks[frame, step, 6] == np.float32(actions[future, 7])
+    ends = episode_ends(ranges(lengths))
+    count, arms = len(ends), len(has_gripper)
+    measured, commanded = random_poses(rng, count, arms), random_poses(rng, count, arms)
+    grippers = rng.uniform(0, 1, (count, arms))
+    targets = PoseTargets(measured, commanded, grippers, ends, has_gripper)
+    row, step = rng.integers(count), rng.integers(horizon)
+    (chunk,) = targets.chunks(np.array([row]), horizon)
+    assert chunk.shape == (horizon, sum(6 + gripper for gripper in has_gripper))
+    future, at = min(row + step, ends[row] - 1), 0
+    for arm, gripper in enumerate(has_gripper):
+        reached = pose_from_delta(matrix(measured[row, arm]), chunk[step, at : at + 6])
+        np.testing.assert_allclose(reached, matrix(commanded[future, arm]), atol=1e-9)
+        at += 6
+        if gripper:
+            assert chunk[step, at] == grippers[future, arm]
+            at += 1
 
 
-def test_chunks_end_with_their_episode_and_hold_its_last_action():
-    episodes = np.array([[0, 3], [3, 5]])
-    np.testing.assert_array_equal(
-        chunk_indices(episodes, 5, 4), [[0, 1, 2, 2], [1, 2, 2, 2], [2, 2, 2, 2], [3, 4, 4, 4], [4, 4, 4, 4]]
-    )
+def test_chunks_hold_the_last_target_of_their_episode_or_rest():
+    ends = episode_ends(np.array([[0, 3], [3, 5]]))
+    values = np.arange(1.0, 6.0)[:, None]
+    held = AbsoluteTargets(values, ends).chunks(np.arange(5), 4)[..., 0]
+    np.testing.assert_array_equal(held, [[1, 2, 3, 3], [2, 3, 3, 3], [3, 3, 3, 3], [4, 5, 5, 5], [5, 5, 5, 5]])
+    rests = AbsoluteTargets(values, ends, rests=True).chunks(np.arange(5), 4)[..., 0]
+    np.testing.assert_array_equal(rests, [[1, 2, 3, 0], [2, 3, 0, 0], [3, 0, 0, 0], [4, 5, 0, 0], [5, 0, 0, 0]])
+
+
+@given(LENGTHS, st.integers(1, 8), SEEDS)
+@settings(max_examples=30, deadline=None)
+def test_chunks_of_many_rows_are_those_of_each_row(lengths, horizon, seed):
+    rng = np.random.default_rng(seed)
+    ends = episode_ends(ranges(lengths))
+    poses = random_poses(rng, len(ends), 1)
+    targets = PoseTargets(poses, poses[::-1].copy(), rng.uniform(0, 1, (len(ends), 1)), ends)
+    together = targets.chunks(np.arange(len(ends)), horizon)
+    for row in range(len(ends)):
+        np.testing.assert_allclose(together[row], targets.chunks(np.array([row]), horizon)[0], atol=1e-12)

@@ -1,20 +1,25 @@
-"""`kind: robot`: a LeRobotDataset of one robot as samples: prompt, camera images, action chunk, labels if any."""
+"""`kind: robot`: recordings of one robot as samples: prompt, camera images, action chunk, state, labels if any."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from embodiment_descriptions import Embodiment, load_robot
-from qwen_vla.data.chunks import eef_delta_chunks
-from qwen_vla.data.frames import decoded_frames
-from qwen_vla.data.lerobot import DatasetError, LeRobotReader
-from qwen_vla.data.samples import Sample, SourceContext
-from qwen_vla.data.spec import DataSpec, split
+from qwen_vla.data.bad_rows import BadRows, usable_rows
+from qwen_vla.data.chunks import episode_ends
+from qwen_vla.data.episodes import DatasetError, Episode, EpisodeSource
+from qwen_vla.data.frames import decode_camera
+from qwen_vla.data.lerobot import LeRobotEpisodes, LeRobotReader, open_hub
+from qwen_vla.data.robot_columns import Columns, read_columns
+from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes
+from qwen_vla.data.samples import PointLabels, Sample, SourceContext
+from qwen_vla.data.spec import DataSpec, OnBadRows, check_steps, split
+from qwen_vla.data.statistics import cached_quantiles
 from qwen_vla.data.vision_language import Annotations, point_labels
 from qwen_vla.normalization import Quantiles
 from qwen_vla.processing import EmbodimentInfo
@@ -22,48 +27,107 @@ from qwen_vla.processing import EmbodimentInfo
 EXECUTION_SHARE = 0.5  # share of a chunk that is executed before the next one is asked for
 STILL_ROTATION = 0.02  # [rad] or share of gripper travel: a channel that moves less carries only tracking noise
 IMAGE_PREFIX = "observation.images."
+BLOCK = 4096  # rows whose chunks are in memory at a time while statistics are made
+CHUNKS_IN_MEMORY = 1 << 27  # numbers; half a gigabyte
+HUB = "hub:"
+
+
+class RobotFiles(BaseModel):
+    """A robot of the user's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    urdf: Path = Field(description="expanded URDF")
+    embodiment: Path = Field(description="what the URDF does not say, as config/embodiments/*.yaml")
+
+
+class Bag(BaseModel):
+    """What a bag does not say by itself; see `BagOptions`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    namespace: str = ""
+    instruction: str | None = None
+    instruction_topic: str | None = None
+    marker_topic: str | None = None
 
 
 class RobotData(DataSpec):
     """Demonstrations, or single labelled frames without actions, of one robot."""
 
     kind: Literal["robot"]
-    path: Path = Field(description="folder of a LeRobotDataset v3.0")
-    robot: str | None = Field(None, description="robot of the suite; default: the one that the data set names")
+    path: str = Field(
+        description="LeRobotDataset v3.0 (a folder, or hub:organisation/name, which is downloaded), a bag, or a folder "
+        "of bags"
+    )
+    robot: str | RobotFiles | None = Field(None, description="default: the robot that the data set names")
     statistics: str | None = Field(None, description="name of its normalisation statistics; default: the robot's name")
+    cameras: dict[str, str] = Field({}, description="image column by camera tag; default: observation.images.TAG")
+    columns: Columns = Columns()
+    bag: Bag = Bag()
+    on_bad_rows: OnBadRows = Field("refuse", description="what to do with rows that cannot be used; both report them")
+    use_images: bool = Field(True, description="False: vision is dropped, also in a stage that has it")
 
     def open(self, context: SourceContext) -> RobotSource:
         return RobotSource(self, context)
+
+    def open_episodes(self, images: bool = True) -> tuple[EpisodeSource, Embodiment]:
+        """The recordings and the robot that made them. images: whether a bag must have the robot's cameras."""
+        if self.path.startswith(HUB):
+            return self._lerobot(open_hub(self.path.removeprefix(HUB)))
+        path = Path(self.path)
+        if (path / "meta").is_dir():
+            return self._lerobot(LeRobotReader(path))
+        if path.is_dir() and not (any(path.glob("*/metadata.yaml")) or any(path.glob("metadata.yaml"))):
+            if not any(path.glob("*.mcap")) and not any(path.glob("*.db3")):
+                return self._lerobot(LeRobotReader(path))
+        embodiment = self._robot(None)
+        options = BagOptions(**self.bag.model_dump())
+        return RosbagEpisodes(path, embodiment, options, None if images else ()), embodiment
+
+    def _lerobot(self, reader: LeRobotReader) -> tuple[EpisodeSource, Embodiment]:
+        return LeRobotEpisodes(reader), self._robot(reader.info.get("robot_type"))
+
+    def _robot(self, named: str | None) -> Embodiment:
+        if isinstance(self.robot, RobotFiles):
+            return Embodiment.from_urdf(self.robot.urdf.read_text(), self.robot.embodiment)
+        name = self.robot or named
+        if not name:
+            raise DatasetError(f"{self.path} does not say which robot it is of; name it with `robot`")
+        return load_robot(name)
 
 
 class RobotSource:
     """One data set, ready to be sampled: decoded images, action chunks, labels, and the episodes held out.
 
     An index is a frame: what the cameras saw and the chunk that begins there. With `context.trajectory_steps` it is the
-    first frame of a trajectory that goes on for up to that many steps, cut at the end of its episode.
+    first frame of a trajectory that goes on for up to that many steps, cut at the end of its episode. Rates and
+    horizons are the data set's own (paper §2.3), so the prompt says the rate of the data.
     """
 
     def __init__(self, spec: RobotData, context: SourceContext) -> None:
-        self.reader = LeRobotReader(spec.path)
-        self.name = spec.path.name
-        self.embodiment = embodiment = load_robot(spec.robot or self.reader.info["robot_type"])
-        self.steps = context.trajectory_steps
+        self.spec, self.steps = spec, context.trajectory_steps
+        see = context.images and spec.use_images
+        self.source, embodiment = spec.open_episodes(see)
+        self.embodiment = embodiment.model_copy(update={"rate_hz": self.source.rate_hz})
+        self.name = self.source.name
+        check_steps(self.embodiment.chunk_size, context, spec.path)
         dataset = spec.statistics or embodiment.name
         # Relative to its first pose a trajectory goes further than a chunk: its statistics are others.
-        self.info = embodiment_info(embodiment, f"{dataset}/trajectories" if self.steps else dataset)
+        self.info = embodiment_info(self.embodiment, f"{dataset}/trajectories" if self.steps else dataset)
         self.camera_tags = self.info.camera_tags
-        self.has_actions = self.reader.info.get("kind", "demonstrations") == "demonstrations"
+        self.episodes = self.source.episodes
+        self._ends = episode_ends(self.episodes)
+        self._episode = np.repeat(np.arange(len(self.episodes)), np.diff(self.episodes, axis=1)[:, 0])
+        self._tasks = [episode.instruction for episode in self.source]
+        self._read()
+        self.bad_rows = self._find_bad_rows()
+        self.images = self._images(context) if see else {}
+        self.bad_rows.settle(spec.on_bad_rows)
         self._split(context)
-        self.images = self._images(context)
-        self.labels = Annotations.of(self.reader) if "annotation.points" in self.reader.features else None
-        finger = self.reader.frames["observation.state"][:, -1]
-        self.opening = np.array([embodiment.gripper_from_joint(position) for position in finger], np.float32)
-        self.statistics: Mapping[str, Quantiles] = {}
-        self.embodiments = {self.info.name: self.info}
-        if self.has_actions:
-            self.chunks = self._cut()
-            known = context.normalization.get(self.info.dataset)
-            self.statistics = {self.info.dataset: known or self._quantiles()}
+        self.statistics = self._statistics(context)
+        self.embodiments: Mapping[str, EmbodimentInfo] = {self.info.name: self.info}
+        self._normalise()
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """The frame's sample; nothing about it is random."""
@@ -71,82 +135,185 @@ class RobotSource:
         return Sample(
             text=self._prompt(index),
             images={tag: self.images[tag][index] for tag in tags},
-            labels=self._labels(index, tags),
-            **self._actions(index),
+            actions=None if self.targets is None else self._actions(index),
+            state=None if self._states is None else self._states[index],
+            labels=self._point_labels(index, tags),
         )
+
+    def chunk(self, index: int) -> np.ndarray:
+        """(steps, channels) what follows a frame, in physical units."""
+        return self.targets.chunks(np.array([index]), self._length(index))[0]
 
     @property
     def tasks(self) -> np.ndarray:
         """The sentence of every training index, for balanced sampling."""
-        return np.array(self.reader.tasks, dtype=object)[self._episode[self.training]]
+        return np.array(self._tasks, dtype=object)[self._episode[self.training]]
 
     def texts(self) -> Iterable[str]:
-        return [self.info.prompt(task) for task in sorted(set(self.reader.tasks))]
+        return [self.info.prompt(task) for task in sorted(set(self._tasks))]
 
     def provenance(self) -> dict:
-        keys = ("suite", "kind", "seeds", "total_episodes", "total_frames")
-        return {key: self.reader.info.get(key) for key in keys}
+        found = {"kind": "robot", "path": self.spec.path, "robot": self.info.name, "hash": self.source.fingerprint}
+        if isinstance(self.source, LeRobotEpisodes):
+            info = self.source.reader.info
+            found |= {"suite": info.get("suite"), "recorded": info.get("kind"), "seeds": info.get("seeds")}
+        found |= {"total_episodes": len(self.episodes), "total_frames": len(self._ends)}
+        return found | {"usable_rows": int(self._usable.sum())} | self.bad_rows.summary()
+
+    # --- opening ----------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Columns and labels. A recording of single frames has nothing to act on: no targets."""
+        found = read_columns(self.source, self.embodiment, self.spec.columns, self._ends)
+        self.state, self.state_names, self.used = found.state, found.state_names, found.used
+        self.targets, self._looks_ahead = found.targets, found.looks_ahead
+        self.labels = self.opening = None
+        if not isinstance(self.source, LeRobotEpisodes):
+            return
+        reader = self.source.reader
+        if reader.info.get("kind", "demonstrations") != "demonstrations":
+            self.targets = None
+        if "annotation.points" in reader.features:
+            self.labels = Annotations.of(reader)
+            finger = reader.frames["observation.state"][:, -1]
+            self.opening = np.array([self.embodiment.gripper_from_joint(position) for position in finger], np.float32)
+
+    def _find_bad_rows(self) -> BadRows:
+        bad = BadRows()
+        for episode, (first, _) in zip(self.source, self.episodes, strict=True):
+            self._inspect(episode, int(first), bad)
+        return bad
+
+    def _inspect(self, episode: Episode, first: int, bad: BadRows) -> None:
+        for column, rows in episode.defects.items():
+            if column in self.used or column == "observation":
+                for row, why in rows.items():
+                    bad.add(first + row, episode.place(row), why if column == "observation" else f"{column} {why}")
+        for column in self.used:
+            bad.add_not_finite(episode.columns[column].values, first, column, episode.place)
+        if "timestamp" in episode.columns:
+            bad.add_gaps(episode.columns["timestamp"].values[:, 0], episode.rate_hz, first, episode.place)
+
+    def _images(self, context: SourceContext) -> dict[str, np.ndarray]:
+        """Decoded frames by camera tag; rows without one are bad."""
+        side, found = context.config.image_size, {}
+        for tag in self.camera_tags:
+            key = self._image_key(tag)
+            decoded = decode_camera(self.source, key, (side, side))
+            found[tag] = decoded.frames
+            for row, why in decoded.bad.items():
+                self.bad_rows.add(row, *why.split(": ", 1))
+        return found
+
+    def _image_key(self, tag: str) -> str:
+        keys = self.source.image_keys
+        wanted = (self.spec.cameras[tag],) if tag in self.spec.cameras else (IMAGE_PREFIX + tag, tag)
+        for key in wanted:
+            if key in keys:
+                return key
+        raise DatasetError(
+            f"{self.source.root} has no camera {wanted[0]}; it has {', '.join(keys) or 'none'}. Say which column shows "
+            f"{tag!r} under `cameras`"
+        )
 
     def _split(self, context: SourceContext) -> None:
-        episodes = self.reader.episodes
-        self._episode = np.repeat(np.arange(len(episodes)), episodes[:, 1] - episodes[:, 0])
-        training, held_out = split(len(episodes), context.held_out_share, f"{self.reader.root}: episodes")
-        self.training, self.held_out = (self._indices(episodes[chosen]) for chosen in (training, held_out))
+        self._usable = self._usable_rows()
+        training, held_out = split(len(self.episodes), context.held_out_share, f"{self.source.root}: episodes")
+        self.training, self.held_out = (self._indices(self.episodes[chosen]) for chosen in (training, held_out))
+        if not len(self.training):
+            raise DatasetError(f"{self.source.root}: no row is left to train on; {len(self.bad_rows)} rows are bad")
+
+    def _usable_rows(self) -> np.ndarray:
+        """(N,) rows whose chunk, or trajectory, holds no bad row and no action that could not be made."""
+        rows = np.arange(len(self._ends))
+        steps = (self.steps or self.info.horizon) + self._looks_ahead if self.targets is not None else 1
+        needed = np.minimum(rows + steps, self._ends) - rows
+        return usable_rows(self.bad_rows.mask(len(rows)), needed)
 
     def _indices(self, episodes: np.ndarray) -> np.ndarray:
         """Every frame; of whole trajectories only where one begins, so that together they cover the episodes."""
         stride = self.steps or 1
-        return np.concatenate([np.arange(0), *(np.arange(first, end, stride) for first, end in episodes)])
+        rows = np.concatenate([np.arange(0), *(np.arange(first, end, stride) for first, end in episodes)])
+        return rows[self._usable[rows]]
 
-    def _images(self, context: SourceContext) -> dict[str, np.ndarray]:
-        if not context.images:
-            return {}
-        size = context.config.image_size
-        images = decoded_frames(self.reader, (size, size))
-        found = {key.removeprefix(IMAGE_PREFIX): frames for key, frames in images.items()}
-        missing = [tag for tag in self.camera_tags if tag not in found]
-        if missing:
-            raise DatasetError(f"{self.reader.root} has no camera {', '.join(missing)}; it has {', '.join(found)}")
+    # --- statistics -------------------------------------------------------------------------------------------------
+
+    def _statistics(self, context: SourceContext) -> dict[str, Quantiles]:
+        found = {}
+        if self.targets is not None:
+            name = self.info.dataset
+            found[name] = context.normalization.get(name) or self._action_quantiles()
+        if self.state is not None:
+            name = self.info.state_dataset
+            found[name] = context.normalization.get(name) or self._quantiles(
+                "state", lambda: [self.state[self.training]], self.state_names
+            )
         return found
 
-    def _cut(self) -> Mapping[int, np.ndarray] | np.ndarray:
-        """By index the actions that follow, (steps, channels) in physical units; chunks hold an episode's last one."""
-        poses, actions = self.reader.frames["observation.eef_pose"], self.reader.frames["action"]
-        if self.steps is None:
-            return eef_delta_chunks(poses, actions, self.reader.episodes, self.info.horizon)
-        chunks = {}
-        for index in map(int, np.concatenate([self.training, self.held_out])):
-            count = self._length(index)
-            rest = actions[index : index + count]
-            chunks[index] = eef_delta_chunks(poses[index : index + 1], rest, np.array([[0, count]]), count)[0]
-        return chunks
-
-    def _quantiles(self) -> Quantiles:
+    def _action_quantiles(self) -> Quantiles:
         """q01/q99 over the training chunks; rotations that stay still become degenerate: noise is not motion."""
         names = self.info.channel_names
-        quantiles = Quantiles.from_data(np.concatenate([self.chunks[index] for index in self.training]), names)
+        quantiles = self._quantiles("actions", self._chunk_blocks, names)
         still = np.array([name.removeprefix("left_").removeprefix("right_").startswith("r") for name in names])
         still &= quantiles.q99 - quantiles.q01 < STILL_ROTATION
         middle = (quantiles.q01 + quantiles.q99) / 2
         return Quantiles(np.where(still, middle, quantiles.q01), np.where(still, middle, quantiles.q99), names)
 
+    def _quantiles(self, what: str, blocks, names: Sequence[str]) -> Quantiles:
+        """From the data set's cache where data, robot and rows are the same as then."""
+        made_from = {
+            "values": what,
+            "data": self.source.fingerprint,
+            "rows": [int(self.training[0]), int(self.training[-1]), len(self.training)],
+            "bad_rows": self.bad_rows.summary(),
+            "steps": self.steps or self.info.horizon,
+            "trajectories": bool(self.steps),
+            "robot": self.embodiment.model_dump(mode="json", include={"control_mode", "rate_hz", "arms", "urdf"}),
+            "columns": self.spec.columns.model_dump(mode="json"),
+        }
+        return cached_quantiles(self.source.root, made_from, blocks, names)
+
+    def _chunk_blocks(self) -> Iterator[np.ndarray]:
+        if self.steps:
+            for index in self.training:
+                yield self.targets.chunks(np.array([index]), self._length(index))[0].astype(np.float32)
+            return
+        for start in range(0, len(self.training), BLOCK):
+            chunks = self.targets.chunks(self.training[start : start + BLOCK], self.info.horizon)
+            yield chunks.reshape(-1, chunks.shape[-1]).astype(np.float32)
+
+    def _normalise(self) -> None:
+        """States, and chunks where they fit into memory: cut one by one they cost more than all else of a sample."""
+        known, name = self.statistics, self.info.state_dataset
+        self._states = None if self.state is None else known[name].normalize(self.state)
+        self._ready = None
+        count = len(self._ends) * self.info.horizon * len(self.info.channel_names)
+        if self.targets is None or self.steps or count > CHUNKS_IN_MEMORY:
+            return
+        quantiles, rows = known[self.info.dataset], np.flatnonzero(self._usable)
+        self._ready = np.zeros((len(self._ends), self.info.horizon, len(self.info.channel_names)), np.float32)
+        for part in (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)):
+            self._ready[part] = quantiles.normalize(self.targets.chunks(part, self.info.horizon))
+
+    # --- samples ----------------------------------------------------------------------------------------------------
+
+    def _actions(self, index: int) -> np.ndarray:
+        if self._ready is not None:
+            return self._ready[index]
+        return self.statistics[self.info.dataset].normalize(self.chunk(index))
+
     def _prompt(self, index: int) -> str:
         """The prompt names the number of steps that follow: the robot's own horizon, or the trajectory's length."""
-        task = self.reader.tasks[self._episode[index]]
+        task = self._tasks[self._episode[index]]
         if self.steps is None:
             return self.info.prompt(task)
         return self.embodiment.model_copy(update={"chunk_size": self._length(index)}).prompt(task)
 
     def _length(self, index: int) -> int:
-        left = int(self.reader.episodes[self._episode[index], 1]) - int(index)
+        left = int(self._ends[index]) - int(index)
         return min(self.steps, left) if self.steps else self.info.horizon
 
-    def _actions(self, index: int) -> dict[str, np.ndarray]:
-        if not self.has_actions:
-            return {}
-        return {"actions": self.statistics[self.info.dataset].normalize(self.chunks[index])}
-
-    def _labels(self, index: int, tags: Iterable[str]):
+    def _point_labels(self, index: int, tags: Iterable[str]) -> PointLabels | None:
         if self.labels is None or not tags:
             return None
         cameras = [self.labels.cameras.index(tag) for tag in tags]
