@@ -199,6 +199,7 @@ class ChunkRunner:
         self._loops: dict[int, tuple[EulerLoop, Callable]] = {}
         self._towers: dict[nn.Module, VerifiedCall] = {}
         self._compiled_velocity: Callable | None = None
+        self._announced_names: set[str] = set()
         on_gpu = model.device.type == "cuda"
         if mode != "off" and (on_gpu or mode == "compile"):
             self._wrap(model.vlm.model.language_model, "language tower")
@@ -289,7 +290,9 @@ class ChunkRunner:
         """Maker of the compiled variant for ``VerifiedCall``; on a GPU the compiled function is then captured."""
 
         def make(plain: Callable, args: tuple, kwargs: dict[str, Any]) -> Callable:
-            logger.warning(COMPILE_MESSAGE, name)
+            if name not in self._announced_names:
+                logger.warning(COMPILE_MESSAGE, name)
+                self._announced_names.add(name)
             if self.model.device.type == "cuda":
                 return ReplayedCall(compiled, args, kwargs)
             return compiled
