@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format reproduce lock clean distclean
+.PHONY: help setup demo test lint format data reproduce lock clean distclean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -25,6 +25,9 @@ lint: setup ## Check style and likely mistakes
 
 format: setup ## Reformat the sources and mend what can be mended automatically
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+data: setup ## Make the data of the tiny training recipes, in out/data/tiny (minutes)
+	@scripts/make_data.sh $(ARGS)
 
 reproduce: setup ## Collect the data and train the shipped checkpoint again, from nothing (hours)
 	@scripts/reproduce.sh $(ARGS)

@@ -1,22 +1,28 @@
 """Recipes: those of the suite are right, and what is wrong in one is named with file and field."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from embodiment_descriptions import resource_path
+from qwen_vla import QwenVLAConfig, QwenVLAModel
 from qwen_vla.training.recipe import RecipeError, check_inputs, load_recipe
+from qwen_vla.training.start import freeze
 
 SHIPPED = sorted(resource_path("config/training").glob("*.yaml"))
+OWN = [path for path in SHIPPED if not path.stem.endswith("_4b")]  # their data come from the suite
 GOOD = {
+    "stage": "sft",
     "name": "mine",
     "output": "out/train/mine",
-    "robot": "widowx",
-    "data": [{"path": "out/data/mine"}],
+    "data": [{"kind": "robot", "path": "out/data/mine"}],
     "steps": 10,
     "optimizer": {"backbone_lr": 1e-3, "expert_lr": 1e-3},
 }
+T2A = {**GOOD, "stage": "t2a", "horizon": 32, "optimizer": {"expert_lr": 1e-3}}
 
 
 def write(folder, **changes) -> Path:
@@ -29,24 +35,74 @@ def write(folder, **changes) -> Path:
 def test_recipes_of_the_suite_are_valid(path):
     recipe = load_recipe(path)
     assert recipe.name == path.stem and recipe.output == Path("out/train") / path.stem
-    own = path.read_text().partition("\nname:")[0]
-    made = [line for line in own.splitlines() if line.startswith("# Data: qwen-vla collect ")]
-    assert made and any(str(source.path) in line for source in recipe.data for line in made)
 
 
-def test_every_data_set_and_model_that_a_recipe_needs_is_made_by_one_of_the_suite():
-    recipes = [load_recipe(path) for path in SHIPPED]
-    comments = "\n".join(path.read_text() for path in SHIPPED)
-    assert len(recipes) >= 2
-    for recipe in recipes:
-        for source in recipe.data:
+def test_every_stage_has_a_recipe_in_both_sizes():
+    stages = {path.stem.removesuffix("_tiny"): load_recipe(path).stage for path in OWN if path.stem.endswith("_tiny")}
+    assert stages == {stage: stage for stage in ("t2a", "cpt", "sft", "rl")}
+    large = {load_recipe(path).stage for path in SHIPPED if path.stem.endswith("_4b")}
+    assert large == {"t2a", "cpt", "sft"}
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda path: path.stem)
+def test_every_data_set_and_model_that_a_recipe_needs_is_made_by_the_suite(path):
+    recipe = load_recipe(path)
+    outputs = {load_recipe(other).output / "model" for other in OWN}
+    comments = "\n".join(other.read_text() for other in OWN)
+    for source in getattr(recipe, "data", ()):
+        if getattr(source, "path", None) is not None:
             assert f"--out {source.path}\n" in comments
-        assert recipe.init_from is None or recipe.init_from in {other.output / "model" for other in recipes}
+    assert recipe.init_from is None or recipe.init_from in {*outputs, Path("checkpoints/tiny")}
+
+
+def test_the_mixture_of_the_paper_is_exact():
+    recipe = load_recipe(resource_path("config/training/cpt_4b.yaml"))
+    shares: dict[str, float] = {}
+    for source in recipe.data:
+        shares[source.kind] = shares.get(source.kind, 0) + source.weight
+    # Table 1 of arXiv 2605.30280, in per cent; language: general 3.4, grounding 2.5, driving 2.4, captions 0.2.
+    expected = {
+        "robot": 74.2,
+        "hands": 6.0,
+        "navigation": 4.3 + 2.3 + 1.0,
+        "motions": 3.7,
+        "chat": 3.4 + 2.5 + 2.4 + 0.2,
+    }
+    assert shares == pytest.approx(expected) and sum(shares.values()) == pytest.approx(100)
+
+
+@pytest.mark.parametrize("name", ["t2a_4b", "cpt_4b", "sft_4b"])
+def test_the_large_recipes_train_what_their_stage_says(name):
+    """On the meta device: the published geometry, no weights."""
+    recipe = load_recipe(resource_path(f"config/training/{name}.yaml"))
+    config = QwenVLAConfig.preset(recipe.preset, **recipe.tau.in_config(), **recipe.model)
+    with torch.device("meta"):
+        model = QwenVLAModel(config)
+    freeze(model, recipe)
+    trained = {n.split(".")[0] for n, p in model.named_parameters() if p.requires_grad}
+    assert trained == ({"action_expert"} if recipe.stage == "t2a" else {"vlm", "action_expert"})
+    assert config.tau_distribution == ("logit_normal" if recipe.stage == "t2a" else "beta")
 
 
 def test_defaults_fill_what_is_not_said(tmp_path):
     recipe = load_recipe(write(tmp_path))
     assert (recipe.preset, recipe.batch_size, recipe.seed, recipe.autocast) == ("tiny", 32, 0, "no")
+    assert (recipe.losses.action, recipe.losses.language, recipe.tau.distribution) == (1.0, 0.1, "beta")
+
+
+def test_text_to_action_has_defaults_of_its_own(tmp_path):
+    recipe = load_recipe(write(tmp_path, **{**T2A, "losses": {"action": 2.0}}))
+    assert recipe.tau.distribution == "logit_normal" and recipe.frozen == {"backbone"} and not recipe.trains_backbone
+    assert (recipe.losses.action, recipe.losses.language, recipe.losses.grounding) == (2.0, 0.0, 0.0)
+    assert load_recipe(write(tmp_path, **T2A, tau={"distribution": "beta"})).tau.distribution == "beta"
+
+
+def test_a_recipe_survives_being_written_down(tmp_path):
+    for fields in (GOOD, T2A, {**GOOD, "lora": {"rank": 4}, "tau": {"direction": "noise"}}):
+        recipe = load_recipe(write(tmp_path, **fields))
+        path = tmp_path / "again.yaml"
+        path.write_text(yaml.safe_dump(json.loads(recipe.model_dump_json())))
+        assert load_recipe(path) == recipe
 
 
 def test_learning_rates_may_be_written_in_any_notation(tmp_path):
@@ -60,7 +116,10 @@ def test_learning_rates_may_be_written_in_any_notation(tmp_path):
     [
         ({"stesp": 10}, "stesp: there is no such field"),
         ({"optimizer": {**GOOD["optimizer"], "momentum": 0.9}}, "optimizer.momentum: there is no such field"),
-        ({"data": [{"path": "a"}, {"path": "b", "weight": 0}]}, r"data.1.weight: .*greater than 0, got 0"),
+        ({"data": [{"kind": "robot", "path": "a", "weight": 0}]}, r"data.0.robot.weight: .*greater than 0, got 0"),
+        ({"data": [{"kind": "dreams"}]}, r"data.0: .*'robot'.*got"),
+        ({"data": [{"path": "a"}]}, r"data.0: .*kind"),
+        ({"stage": "pretraining"}, "stage: .*'t2a', 'cpt' or 'sft', got 'pretraining'"),
         ({"data": []}, "data: .*at least 1"),
         ({"steps": -3}, "steps: .*greater than 0, got -3"),
         ({"steps": "many"}, "steps: .*integer.*got 'many'"),
@@ -68,7 +127,23 @@ def test_learning_rates_may_be_written_in_any_notation(tmp_path):
         ({"held_out_share": 1}, "held_out_share: .*less than 1, got 1"),
         ({"seed": -1}, "seed: .*greater than or equal to 0, got -1"),
         ({"optimizer": {"backbone_lr": 1e-3}}, "optimizer.expert_lr: missing"),
-        ({"question_share": 0.5, "losses": {"language": 0, "grounding": 0}}, "question_share is above 0, but"),
+        ({"optimizer": {"expert_lr": 1e-3}}, "optimizer.backbone_lr: missing"),
+        ({"horizon": 32}, "horizon is for stage t2a; in stage sft every robot has its own"),
+        ({"backbone": "Qwen/Qwen3.5-4B", "init_from": "x"}, "backbone and init_from are two ways to start"),
+        ({"freeze": ["backbone", "expert"]}, "freeze: nothing is left to train"),
+        ({"freeze": ["hands"]}, "freeze.0: .*got 'hands'"),
+        ({"freeze": ["backbone"], "lora": {}}, "lora adapts the backbone, which freeze excludes"),
+        ({"lora": {"targets": []}}, "lora.targets: .*at least 1"),
+        ({"batch_size": 2, "accumulate": 3}, "accumulate: a batch of 2 rows has no 3 parts"),
+        ({"losses": {"language": 0, "balance": "gradient_magnitude"}}, "losses.balance gradient_magnitude needs"),
+        ({"model": {"horzion": 8}}, "model.horzion: there is no such field in QwenVLAConfig"),
+        ({"tau": {"direction": "back"}}, "tau.direction: .*'clean' or 'noise', got 'back'"),
+        ({**T2A, "horizon": 16}, "horizon: stage t2a learns whole trajectories, longer than 16 steps, got 16"),
+        ({**T2A, "freeze": []}, "freeze: stage t2a trains the expert alone"),
+        (
+            {**T2A, "losses": {"grounding": 1}},
+            "losses.language and losses.grounding have nothing to train",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_file_and_field(tmp_path, changes, message):
@@ -98,12 +173,14 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path, text):
 
 
 def test_missing_data_point_to_the_command_that_makes_them(tmp_path):
-    recipe = load_recipe(write(tmp_path, data=[{"path": str(tmp_path / "nothing")}]))
-    with pytest.raises(RecipeError, match=r"mine: there is no data set in .*nothing .*comment.*`qwen-vla collect`"):
+    recipe = load_recipe(write(tmp_path, data=[{"kind": "robot", "path": str(tmp_path / "nothing")}]))
+    with pytest.raises(RecipeError, match=r"mine: there are no data in .*nothing .*comment at the top"):
         check_inputs(recipe)
 
 
 def test_a_missing_model_to_start_from_is_named(tmp_path):
-    recipe = load_recipe(write(tmp_path, data=[{"path": str(tmp_path)}], init_from=str(tmp_path / "nothing/model")))
-    with pytest.raises(RecipeError, match="mine: there is no model in .*nothing/model .*first train the recipe"):
-        check_inputs(recipe)
+    data = [{"kind": "robot", "path": str(tmp_path)}]
+    for field in ("init_from", "expert_from"):
+        recipe = load_recipe(write(tmp_path, data=data, **{field: str(tmp_path / "nothing/model")}))
+        with pytest.raises(RecipeError, match=f"mine: {field}: there is no model in .*nothing/model .*first train the"):
+            check_inputs(recipe)

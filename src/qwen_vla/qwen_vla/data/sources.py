@@ -10,6 +10,7 @@ from pydantic import Field
 
 from qwen_vla.data.chat import ChatData
 from qwen_vla.data.hands import HandData
+from qwen_vla.data.motions import MotionData
 from qwen_vla.data.navigation import NavigationData
 from qwen_vla.data.questions import QuestionData
 from qwen_vla.data.robot import RobotData
@@ -17,7 +18,8 @@ from qwen_vla.data.samples import SampleSource, SourceContext
 from qwen_vla.data.trajectories import TrajectoryData
 
 AnyData = Annotated[
-    RobotData | QuestionData | ChatData | NavigationData | TrajectoryData | HandData, Field(discriminator="kind")
+    RobotData | QuestionData | ChatData | NavigationData | TrajectoryData | HandData | MotionData,
+    Field(discriminator="kind"),
 ]
 
 

@@ -90,8 +90,9 @@ class _Player:
 
         torch.set_num_threads(1)  # threads of parallel episodes would wait for each other
         self.options = options
-        self.policy = Policy.from_pretrained(options.checkpoint, euler_steps=options.euler_steps)
         self.suite = load_suite(options.suite)
+        robot = self.suite.embodiment.name
+        self.policy = Policy.from_pretrained(options.checkpoint, euler_steps=options.euler_steps, embodiment=robot)
         self.env = self.suite.make_env()
 
     def play(self, seed: int) -> EpisodeRow:

@@ -62,8 +62,10 @@ def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) ->
         _take_expert(model, recipe.expert_from)
     for source in sources:
         processor.normalization.update(source.statistics)
-        processor.embodiments.update(source.embodiments)
-    _freeze(model, recipe)
+        # Motions of the T2A stage can be longer than what the model is asked for at a time: nothing could execute them.
+        fitting = {n: e for n, e in source.embodiments.items() if e.horizon <= model.config.horizon}
+        processor.embodiments.update(fitting)
+    freeze(model, recipe)
     _speed_up(model, recipe)
     return model.train(), processor
 
@@ -117,7 +119,8 @@ def _take_expert(model: QwenVLAModel, folder: Path) -> None:
         raise RecipeError(f"expert_from: the action expert in {folder} does not fit this model: {problem}") from error
 
 
-def _freeze(model: QwenVLAModel, recipe: Recipe) -> None:
+def freeze(model: QwenVLAModel, recipe: Recipe) -> None:
+    """Leave gradients to what the recipe trains, adapters included."""
     parts = {"backbone": model.vlm, "vision": model.vlm.model.visual, "expert": model.action_expert}
     if recipe.lora:
         _add_adapters(model, recipe)

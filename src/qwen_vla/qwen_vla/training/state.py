@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from qwen_vla.data.cache import write_json
+from qwen_vla.model_card import write_model_card
 from qwen_vla.training.distributed import like, own_part, whole
 from qwen_vla.training.log import cut_log
 from qwen_vla.training.recipe import Recipe, RecipeError
@@ -105,6 +106,7 @@ def export(run: Run) -> Path:
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(temporary, folder)
+    write_model_card(folder)
     return folder
 
 
