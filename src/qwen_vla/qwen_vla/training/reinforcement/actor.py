@@ -51,7 +51,7 @@ class Actor:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
     def see(self, images: Mapping[str, np.ndarray], joints: np.ndarray, instruction: str) -> Sample:
-        """An observation as a row of a batch: prompt, images at the model's size, and the joints if the model reads them."""
+        """A row of a batch: the prompt, images at the model's size, and the joints if the model reads them."""
         resize = self.processor.image_transform.resize
         views = {tag: resize(images[tag]) for tag in self.embodiment.camera_tags}
         state = None

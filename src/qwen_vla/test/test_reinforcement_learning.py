@@ -1,5 +1,8 @@
-"""PPO: its losses by hand, an update that starts from where the policy is, and a task that it really learns."""
+"""PPO: its losses by hand, an update that starts from where the policy is, a task that it really learns, and runs that
+can be interrupted. The task is a one-step environment; the suites' own are in test_reinforcement_suites.py.
+"""
 
+import json
 from dataclasses import replace
 
 import gymnasium
@@ -8,7 +11,12 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from qwen_vla import Policy
+from qwen_vla import Policy, QwenVLAProcessor
+from qwen_vla.evaluation.in_process import refuse_trained_seeds
+from qwen_vla.processing import write_json
+from qwen_vla.training.log import read_log
+from qwen_vla.training.recipe import RecipeError
+from qwen_vla.training.reinforcement import trainer
 from qwen_vla.training.reinforcement.actor import Actor, Sampling
 from qwen_vla.training.reinforcement.ppo import (
     Minibatch,
@@ -19,9 +27,12 @@ from qwen_vla.training.reinforcement.ppo import (
     update,
     value_loss,
 )
-from qwen_vla.training.reinforcement.recipe import PPO
+from qwen_vla.training.reinforcement.recipe import PPO, ReinforcementRecipe
 from qwen_vla.training.reinforcement.rollout import roll_out
+from qwen_vla.training.reinforcement.run import VALUE_HEAD_FILE
 from qwen_vla.training.reinforcement.value_head import ValueHead
+from qwen_vla.training.state import STATE_FILE
+from qwen_vla.training.trainer import TrainingStopped
 
 SAMPLING = Sampling(temperature=1.0, noise_level=0.5)
 FAST = PPO(actor_lr=2e-3, value_lr=1e-2, minibatch=32)
@@ -176,3 +187,105 @@ def test_it_learns_what_is_rewarded(policy, envs):
     print(f"success {before:.2f} before, {after:.2f} after; {row}")
     assert after > before + 0.3, "standard error of either: 0.04"
     assert row["value"] > 0.5, "the critic has learned what to expect"
+
+
+# ------------------------------------------------------------------ runs
+@pytest.fixture
+def recipe(checkpoint, tmp_path, monkeypatch):
+    """Two updates of four episodes of `Reach`, from a checkpoint whose robot has no cameras."""
+    monkeypatch.setattr(
+        trainer, "parallel_envs", lambda *_: SyncVectorEnv([Reach] * 4, autoreset_mode=AutoresetMode.DISABLED)
+    )
+    start = tmp_path / "start"
+    model = Policy.from_pretrained(checkpoint, accelerate="off").model
+    processor = QwenVLAProcessor.from_pretrained(checkpoint)
+    processor.embodiments = {n: replace(e, camera_tags=()) for n, e in processor.embodiments.items()}
+    model.save_pretrained(start)
+    processor.save_pretrained(start)
+    write_json(start / "training.json", {"data": [{"suite": "widowx_pick", "seeds": [1_000_000, 1_000_100]}]})
+    fields = {"stage": "rl", "name": "reach", "output": tmp_path / "run", "init_from": start, "suite": "widowx_pick"}
+    sizes = {"steps": 3, "episodes": 4, "environments": 4, "save_every": 1}
+    validation = {"every": 2, "episodes": 4}
+    return ReinforcementRecipe.model_validate(fields | sizes | {"validation": validation, "ppo": {"actor_lr": 1e-3}})
+
+
+def weights(folder):
+    return {name: p.clone() for name, p in Policy.from_pretrained(folder).model.state_dict().items()}
+
+
+def same(one, other):
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_run_leaves_a_policy_that_has_moved_and_says_where_it_was_trained(recipe):
+    folder = trainer.train(recipe)
+    assert folder == recipe.output / "model" and not same(weights(folder), weights(recipe.init_from))
+    rows = read_log(recipe.output)
+    assert [row["step"] for row in rows if "kl" in row] == [1, 2, 3]
+    assert [row["step"] for row in rows if "held_out/success" in row] == [0, 2]
+    assert {"curve.png", STATE_FILE, "tensorboard"} <= {path.name for path in recipe.output.iterdir()}
+    assert (folder / VALUE_HEAD_FILE).is_file()
+    data = json.loads((folder / "training.json").read_text())["data"]
+    assert [entry["seeds"] for entry in data] == [[3_000_000, 3_000_012], [1_000_000, 1_000_100]]
+    with pytest.raises(ValueError, match="overlap with the training data"):
+        refuse_trained_seeds(folder, 3_000_011, 5)
+    refuse_trained_seeds(folder, 3_000_012, 5)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(recipe, tmp_path):
+    whole = weights(trainer.train(recipe))
+    parts = recipe.model_copy(update={"output": tmp_path / "parts"})
+    trainer.train(parts, max_steps=1)
+    (parts.output / "log.jsonl").open("a").write('{"step": 2, "success": 1.0}\n{"step": 3, "suc')  # killed right here
+    assert same(weights(trainer.train(parts)), whole)
+    measured = [[row.get("success") for row in read_log(folder)] for folder in (recipe.output, parts.output)]
+    assert measured[0] == measured[1]
+
+
+def test_told_to_stop_in_the_middle_of_a_roll_out_it_keeps_the_last_update(recipe, monkeypatch):
+    class Hasty(trainer.StopSignal):
+        asks = 0
+
+        @property
+        def asked(self):
+            Hasty.asks += 1
+            return Hasty.asks > 3  # validation, the first update, the validation after it is not due: in the second
+
+        @asked.setter
+        def asked(self, value):
+            pass
+
+    monkeypatch.setattr(trainer, "StopSignal", Hasty)
+    with pytest.raises(TrainingStopped, match="stopped at step 2 of 3"):
+        trainer.train(recipe)
+    assert torch.load(recipe.output / STATE_FILE, weights_only=True)["step"] == 2
+    monkeypatch.undo()
+
+
+def test_a_state_of_another_recipe_is_not_continued(recipe):
+    trainer.train(recipe, max_steps=1)
+    with pytest.raises(RecipeError, match="seed"):
+        trainer.train(recipe.model_copy(update={"seed": 1}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"first_scene": 7000}, "greater than or equal to 3000000"),
+        ({"euler_steps": 1}, "greater than or equal to 2"),
+        ({"noise_level": 1.5}, "less than or equal to 1"),
+        ({"ppo": {"gama": 0.9}}, "ppo.gama"),
+        ({"stage": "sft"}, "stage"),
+    ],
+)
+def test_wrong_values_are_refused(recipe, changes, message):
+    with pytest.raises(ValueError, match=message):
+        ReinforcementRecipe.model_validate({**recipe.model_dump(), **changes})
+
+
+def test_the_defaults_are_the_paper_s_constants():
+    options = PPO()
+    found = (options.gamma, options.gae_lambda, options.clip, options.value_coefficient, options.epochs)
+    assert found == (0.99, 0.95, 0.2, 1.0, 4) and (options.actor_lr, options.value_lr) == (5e-6, 1e-4)
+    fields = ReinforcementRecipe.model_fields
+    assert fields["temperature"].default == 1.0 and fields["validation"].default.temperature == 0.6
