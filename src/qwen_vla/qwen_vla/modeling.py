@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from transformers.vision_utils import get_vision_interpolation_indices_and_weigh
 from .action_expert import ActionExpert, ExpertContext, is_full
 from .configuration import QwenVLAConfig
 from .flow_matching import LossTerms, euler_integrate, flow_matching_loss, interpolate, sample_tau, tau_grid
+from .real_time_chunking import Continuation, guided
 
 if TYPE_CHECKING:
     from .processing import QwenVLAProcessor
@@ -274,17 +276,8 @@ class QwenVLAModel(PreTrainedModel):
         """Position tensors of ``count`` images of one shape, computed once per shape and repeated."""
         key = (*shape, device)
         if key not in self._vision_constants:
-            visual = self.vlm.model.visual
-            one = grid[:1].to(device)
-            indices, weights = get_vision_interpolation_indices_and_weights(
-                one,
-                num_grid_per_side=visual.num_grid_per_side,
-                mode=visual.interpolation_mode,
-                align_corners=visual.interpolation_align_corners,
-                spatial_merge_size=visual.spatial_merge_size,
-            )
-            position_ids = get_vision_position_ids(one, visual.spatial_merge_size)
-            self._vision_constants[key] = {"indices": indices, "weights": weights, "positions": position_ids}
+            with torch.inference_mode(False):  # what is made in inference mode could not be used in training later
+                self._vision_constants[key] = self._vision_constants_of(grid[:1].to(device, copy=True))
         constants = self._vision_constants[key]
         total = count * shape[1] * shape[2]
         return {
@@ -294,6 +287,19 @@ class QwenVLAModel(PreTrainedModel):
             # On the host, where the backbone reads it in every block.
             "cu_seqlens": torch.tensor([0, total], dtype=torch.int32),
         }
+
+    def _vision_constants_of(self, grid: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Position tensors of one image of the shape ``grid`` [1, 3]."""
+        visual = self.vlm.model.visual
+        indices, weights = get_vision_interpolation_indices_and_weights(
+            grid,
+            num_grid_per_side=visual.num_grid_per_side,
+            mode=visual.interpolation_mode,
+            align_corners=visual.interpolation_align_corners,
+            spatial_merge_size=visual.spatial_merge_size,
+        )
+        positions = get_vision_position_ids(grid, visual.spatial_merge_size)
+        return {"indices": indices, "weights": weights, "positions": positions}
 
     def language_loss(self, encoding: Encoding, labels: torch.Tensor) -> torch.Tensor:
         """Mean next-token cross-entropy over the labelled tokens; 0 without any."""
@@ -374,25 +380,46 @@ class QwenVLAModel(PreTrainedModel):
         steps: int | None = None,
         generator: torch.Generator | None = None,
         noise: torch.Tensor | None = None,
+        continuation: Continuation | None = None,
     ) -> torch.Tensor:
         """Integrate noise to normalised actions [B, H, K] with ``steps`` Euler steps; masked entries are 0.
 
         Only the expert runs here. Noise comes from ``generator`` (a CPU generator gives the same chunk on any device).
+        With ``continuation`` the chunk continues another one; a guided one costs a backward pass per Euler step and
+        cannot run in inference mode.
         """
         steps = self.config.euler_steps if steps is None else steps
         step_mask = action_mask.bool().any(dim=-1)  # looked at where it lies, before it goes to the device
         mask = action_mask.to(encoding.hidden.device).bool()
-        expert = self.action_expert
         context = self.expert_context(encoding, step_mask)
-        modulations = expert.modulations(tau_grid(steps, mask.device)[:-1])
-        if noise is None:
-            noise = self._noise(mask, context.tokens.dtype, generator)
+        start = self._noise(mask, context.tokens.dtype, generator) if noise is None else torch.where(mask, noise, 0.0)
+        if continuation is None:
+            return euler_integrate(self._field(context, mask, steps), start, steps)
+        previous = torch.where(mask, continuation.previous.to(start), 0.0)
+        continuation = replace(continuation, previous=previous)
+        if continuation.variant == "guided":
+            field = guided(self._field(context, mask, steps), tau_grid(steps).tolist(), continuation, mask)
+        else:
+            prefix = continuation.prefix()
+            start = torch.where(prefix[..., None], previous, start)
+            field = self._field(context, mask, steps, prefix)
+        return euler_integrate(field, start, steps)
+
+    def _field(
+        self, context: ExpertContext, mask: torch.Tensor, steps: int, prefix: torch.Tensor | None = None
+    ) -> Callable[[torch.Tensor, int], torch.Tensor]:
+        """Velocity as a function of noisy actions and Euler step; 0 where masked and for steps in ``prefix`` [1, H]."""
+        expert = self.action_expert
+        tables = expert.modulations(tau_grid(steps, mask.device)[:-1])
+        moving = mask if prefix is None else mask & ~prefix[..., None]
 
         def velocity(noisy: torch.Tensor, step: int) -> torch.Tensor:
-            now = [table[step : step + 1] for table in modulations]
-            return torch.where(mask, expert.velocity(context, noisy, now), 0.0)
+            now = [table[step : step + 1] for table in tables]
+            if prefix is not None:
+                now = expert.with_clean_prefix(now, context, prefix)
+            return torch.where(moving, expert.velocity(context, noisy, now), 0.0)
 
-        return euler_integrate(velocity, torch.where(mask, noise, 0.0), steps)
+        return velocity
 
     def predict_action_chunk(
         self,

@@ -16,10 +16,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .acceleration import ChunkRunner
-from .action_space import action_mask, unpack
+from .action_space import action_mask, pack, unpack
 from .configuration import QwenVLAConfig
+from .data.samples import Sample
 from .modeling import QwenVLAModel
 from .processing import EmbodimentInfo, QwenVLAProcessor, read_json
+from .real_time_chunking import (
+    MAX_GUIDANCE_WEIGHT,
+    Continuation,
+    LatencyEstimate,
+    anchor_motion,
+    consumed_steps,
+    reanchored,
+    remainder,
+)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -30,13 +40,18 @@ WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 class Observation:
     """One look at the world.
 
-    images: camera tag to H×W×3 uint8 RGB. instruction: the task in words. stamp_ns: when the images were taken, in
-    nanoseconds of the clock that stamps them; it is handed on untouched.
+    images: camera tag to uint8 RGB, H×W×3 or, as a history, T×H×W×3, oldest first. instruction: the task in words.
+    stamp_ns: when the images were taken, in nanoseconds of the clock that stamps them; it is handed on untouched.
+    state: proprioception (s,) in physical units, for models that use it. tip_poses: pose (4, 4) of each arm's tip in a
+    fixed frame, by the arm's prefix of the channel names ("" for one arm); needed to continue a chunk of end-effector
+    deltas.
     """
 
     images: Mapping[str, np.ndarray]
     instruction: str
     stamp_ns: int = 0
+    state: np.ndarray | None = None
+    tip_poses: Mapping[str, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,9 @@ class ActionChunk:
 
     data: float32 [H, C] in physical units, one column per entry of channel_names, one row per ``period`` seconds; row i
     is due (i + 1)·period after the observation. inference_ms: wall time of ``preprocess``, ``backbone``, ``expert`` and
-    ``total``. execution_horizon: rows to execute before the next chunk is expected.
+    ``total``. execution_horizon: rows to execute before the next chunk is expected. tip_poses: of the observation.
+    inference_delay: leading rows that repeat what the robot was expected to execute meanwhile; skip
+    ``real_time_chunking.delay_steps(inference_delay, executed meanwhile)`` of them.
     """
 
     data: np.ndarray
@@ -57,6 +74,8 @@ class ActionChunk:
     stamp_ns: int
     inference_ms: dict[str, float] = field(default_factory=dict)
     execution_horizon: int = 0
+    tip_poses: Mapping[str, np.ndarray] | None = None
+    inference_delay: int = 0
 
 
 class Policy:
@@ -89,8 +108,15 @@ class Policy:
                 f"statistics of {self.embodiment.dataset!r} have {len(self.statistics.q01)} channels, embodiment "
                 f"{self.embodiment.name!r} has {channels}"
             )
+        self.state_statistics = processor.normalization.get(self.embodiment.state_dataset)
+        if model.config.proprioception != "off" and self.state_statistics is None:
+            raise ValueError(
+                f"the model reads the state, but there are no statistics {self.embodiment.state_dataset!r} of it; "
+                f"available: {sorted(processor.normalization)}"
+            )
         mask = action_mask(self.embodiment.horizon, channels, model.config.horizon, model.config.channels)
-        self.action_mask = torch.from_numpy(mask)[None].to(model.device)
+        self.action_mask = torch.from_numpy(mask)[None]  # on the host, where the model may look at it
+        self.latency = LatencyEstimate()
 
     @classmethod
     def from_pretrained(
@@ -130,25 +156,110 @@ class Policy:
         """The text that the model reads for one task."""
         return self.embodiment.prompt(instruction.strip())
 
-    @torch.inference_mode()
     def infer(self, observation: Observation, seed: int | None = None) -> ActionChunk:
         """The next chunk. With ``seed`` the same observation gives the same chunk, bit for bit on one machine.
 
         Raises ValueError for an empty instruction, a missing or unknown camera or a malformed image, and
         FloatingPointError if the model's output is not finite.
         """
+        return self._chunk(observation, seed, None)
+
+    def predict_action_chunk(
+        self,
+        observation: Observation,
+        previous_chunk: ActionChunk | None = None,
+        inference_delay: int | None = None,
+        execution_horizon: int | None = None,
+        schedule: str = "exponential",
+        variant: str = "guided",
+        consumed: int | None = None,
+        motion: Mapping[str, np.ndarray] | None = None,
+        max_guidance_weight: float = MAX_GUIDANCE_WEIGHT,
+        seed: int | None = None,
+    ) -> ActionChunk:
+        """``infer``, continuing the chunk that the robot is executing (see ``real_time_chunking``).
+
+        inference_delay: steps that will be executed before this chunk arrives; None: as estimated from earlier calls,
+        or the most that fits.
+        execution_horizon: steps between two chunks; None: the embodiment's. schedule: ``linear``, ``exponential``,
+        ``ones`` or ``zeros``. variant: ``guided``, or ``prefix`` for a model that was trained so. consumed: steps of
+        the previous chunk that lie behind the observation; None: by the stamps. motion: T_new⁻¹·T_old (4, 4) of each
+        arm's tip, by prefix, between the two observations; None: from the tip poses in both. Only chunks of
+        ``eef_delta`` need it, because they are relative to the first frame.
+
+        Nothing is continued without a previous chunk, or when nothing of it is left. Further ValueErrors: a chunk of
+        another embodiment, an unknown motion, delay and horizons that do not fit each other.
+        """
+        if previous_chunk is None:
+            return self._chunk(observation, seed, None)
+        self._check_fits(previous_chunk)
+        info, data = self.embodiment, previous_chunk.data
+        if consumed is None:
+            consumed = consumed_steps(previous_chunk.stamp_ns, observation.stamp_ns, info.period)
+        rest = remainder(data, consumed)
+        if info.control_mode == "eef_delta":
+            rest = reanchored(rest, info.channel_names, self._motion(previous_chunk, observation, motion))
+        packed, _ = pack(self.statistics.normalize(rest), self.model.config.horizon, self.model.config.channels)
+        every = info.execution_horizon if execution_horizon is None else execution_horizon
+        if inference_delay is None:
+            inference_delay = min(self.latency.steps(info.period), every, info.horizon - every)
+        continuation = Continuation(
+            torch.from_numpy(packed)[None],
+            inference_delay,
+            every,
+            info.horizon,
+            max(0, len(data) - consumed),
+            schedule,
+            variant,
+            max_guidance_weight,
+        )
+        return self._chunk(observation, seed, continuation if consumed < len(data) else None)
+
+    def _check_fits(self, chunk: ActionChunk) -> None:
+        info = self.embodiment
+        shape = info.horizon, len(info.channel_names)
+        if chunk.embodiment != info.name or chunk.channel_names != info.channel_names or chunk.data.shape != shape:
+            raise ValueError(
+                f"a chunk of {chunk.embodiment!r} with {chunk.data.shape} {list(chunk.channel_names)} cannot be "
+                f"continued as one of {info.name!r} with {shape} {list(info.channel_names)}"
+            )
+        if chunk.control_mode != info.control_mode:
+            raise ValueError(f"a chunk in {chunk.control_mode!r} cannot be continued in {info.control_mode!r}")
+
+    @staticmethod
+    def _motion(
+        chunk: ActionChunk, observation: Observation, motion: Mapping[str, np.ndarray] | None
+    ) -> Mapping[str, np.ndarray]:
+        if motion is not None:
+            return motion
+        if chunk.tip_poses is None or observation.tip_poses is None:
+            raise ValueError(
+                "a chunk of eef_delta is relative to the tip pose at its own observation and must be re-anchored to be "
+                "continued: give tip_poses in both observations, or the motion between them"
+            )
+        return anchor_motion(chunk.tip_poses, observation.tip_poses)
+
+    def _chunk(self, observation: Observation, seed: int | None, continuation: Continuation | None) -> ActionChunk:
+        # Guidance needs gradients of the actions, which inference mode rules out.
+        with torch.inference_mode() if continuation is None else torch.no_grad():
+            chunk = self._inferred(observation, seed, continuation)
+        self.latency.add(1e-3 * chunk.inference_ms["total"])
+        return chunk
+
+    def _inferred(self, observation: Observation, seed: int | None, continuation: Continuation | None) -> ActionChunk:
         started = time.perf_counter()
         instruction = self._checked(observation)
         views = {tag: observation.images[tag] for tag in self.camera_tags}
-        batch = self.processor([self.prompt(instruction)], [views] if views else None)
-        batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+        batch = self.processor.collate([Sample(self.prompt(instruction), views, state=self._state(observation))])
         preprocessed = time.perf_counter()
         encoding = self.runner.encode(batch)
         self._synchronize()
         encoded = time.perf_counter()
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        packed = self.runner.sample_actions(encoding, self.action_mask, self.euler_steps, generator)
-        normalised = unpack(packed[0].float().cpu().numpy(), self.action_mask[0].cpu().numpy())
+        sampler = self.runner if continuation is None else self.model
+        extra = {} if continuation is None else {"continuation": continuation}
+        packed = sampler.sample_actions(encoding, self.action_mask, self.euler_steps, generator, **extra)
+        normalised = unpack(packed[0].float().cpu().numpy(), self.action_mask[0].numpy())
         if not np.isfinite(normalised).all():
             raise FloatingPointError(
                 f"the model returned non-finite actions for {instruction!r}; check the images and the checkpoint"
@@ -170,7 +281,17 @@ class Policy:
                 "total": 1e3 * (finished - started),
             },
             execution_horizon=self.embodiment.execution_horizon,
+            tip_poses=observation.tip_poses,
+            inference_delay=0 if continuation is None else continuation.inference_delay,
         )
+
+    def _state(self, observation: Observation) -> np.ndarray | None:
+        """The normalised state for a model that reads it."""
+        if self.model.config.proprioception == "off":
+            return None
+        if observation.state is None:
+            raise ValueError(f"the observation lacks the state, which the model of {self.embodiment.name!r} reads")
+        return self.state_statistics.normalize(observation.state)
 
     def _checked(self, observation: Observation) -> str:
         instruction = observation.instruction.strip()
@@ -185,6 +306,12 @@ class Policy:
         unknown = sorted(set(observation.images) - set(self.camera_tags))
         if unknown:
             raise ValueError(f"unknown cameras {unknown}; {self.embodiment.name!r} has {list(self.camera_tags)}")
+        most = self.model.config.history_frames
+        for tag in self.camera_tags:
+            if np.ndim(observation.images[tag]) == 4 and len(observation.images[tag]) > most:
+                raise ValueError(
+                    f"camera {tag!r} shows {len(observation.images[tag])} frames; the model was made for {most}"
+                )
         return instruction
 
     def _synchronize(self) -> None:
