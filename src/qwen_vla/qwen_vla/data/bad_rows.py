@@ -7,7 +7,6 @@ width, or time jumps before it. A bad row takes with it every chunk that would c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,13 +24,20 @@ class BadRows:
     places: dict[int, str] = field(default_factory=dict)
 
     def add(self, row: int, place: str, why: str) -> None:
-        self.reasons.setdefault(int(row), []).append(why)
-        self.places[int(row)] = place
+        known = self.reasons.setdefault(int(row), [])
+        if why not in known:
+            known.append(why)
+        self.places.setdefault(int(row), place)
 
     def add_not_finite(self, values: np.ndarray, first: int, column: str, place) -> None:
-        """Rows of `values` (T, ...) with a NaN or infinity; row 0 is number `first` of the data set."""
+        """Rows of `values` (T, ...) with a NaN or infinity; row 0 is number `first` of the data set.
+
+        A row that is known to be bad is left out: what is missing there has been said.
+        """
         flat = np.asarray(values, dtype=float).reshape(len(values), -1)
         for row in np.flatnonzero(~np.isfinite(flat).all(axis=1)):
+            if first + row in self.reasons:
+                continue
             channels = np.flatnonzero(~np.isfinite(flat[row])).tolist()
             self.add(first + row, place(int(row)), f"{column} is not finite in channel {', '.join(map(str, channels))}")
 
@@ -75,12 +81,6 @@ def usable_rows(good: np.ndarray, steps_needed: np.ndarray) -> np.ndarray:
     bad_before = np.concatenate([[0], np.cumsum(~good)])
     rows = np.arange(len(good))
     return bad_before[rows + steps_needed] == bad_before[rows]
-
-
-def merge(reasons: Mapping[int, str], first: int, bad: BadRows, place) -> None:
-    """Add `reasons` by row of an episode whose row 0 is number `first` of the data set."""
-    for row, why in reasons.items():
-        bad.add(first + row, place(row), why)
 
 
 def _kind(why: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla.data.bad_rows import BadRows, usable_rows
@@ -56,7 +56,7 @@ class RobotData(DataSpec):
     """Demonstrations, or single labelled frames without actions, of one robot."""
 
     kind: Literal["robot"]
-    path: str = Field(
+    path: Annotated[str, BeforeValidator(str)] = Field(
         description="LeRobotDataset v3.0 (a folder, or hub:organisation/name, which is downloaded), a bag, or a folder "
         "of bags"
     )

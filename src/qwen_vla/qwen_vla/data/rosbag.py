@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
 from embodiment_descriptions import Camera, Embodiment
@@ -166,7 +167,7 @@ class RosbagEpisodes:
         wanted = [connection for connection in reader.connections if connection.topic in handlers]
         lag = None
         for connection, log_ns, data in reader.messages(connections=wanted):
-            message = reader.deserialize(data, connection.msgtype)
+            message = _deserialize(path, reader, connection, data)
             if lag is None and hasattr(message, "header"):
                 lag = _other_clock(stamp_of(message) - log_ns)
             handlers[connection.topic](recording, log_ns + (lag or 0), log_ns, message)
@@ -372,7 +373,7 @@ def _message(path: Path, topic: str, reference: _Reference) -> Any:
     reader = _reader(path)
     connections = [connection for connection in reader.connections if connection.topic == topic]
     for connection, _, data in reader.messages(connections, reference.log_ns, reference.log_ns + 1):
-        message = reader.deserialize(data, connection.msgtype)
+        message = _deserialize(path, reader, connection, data)
         if stamp_of(message) == stamp_of(reference):
             return message
     raise DatasetError(f"{path}: the message on {topic} at {reference.log_ns} ns is gone; has the bag changed?")
@@ -392,6 +393,16 @@ def _open(path: Path) -> AnyReader:
     except (AnyReaderError, OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be opened as a bag: {error}") from error
     return reader
+
+
+def _deserialize(path: Path, reader: AnyReader, connection: Connection, data: bytes) -> Any:
+    """A message of the bag; Fast CDR leaves up to eight bytes behind some messages, which rosbags would refuse."""
+    for extra in (0, 4, 8):
+        try:
+            return reader.deserialize(data[: len(data) - extra], connection.msgtype)
+        except AnyReaderError as error:
+            reason = error
+    raise DatasetError(f"{path}: a message on {connection.topic} cannot be read: {reason}") from reason
 
 
 def _bags(root: Path) -> list[Path]:
