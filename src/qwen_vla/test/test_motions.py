@@ -13,7 +13,8 @@ from qwen_vla import QwenVLAConfig
 from qwen_vla.data.lerobot import LeRobotReader
 from qwen_vla.data.motion_files import MotionFiles, choose_robot
 from qwen_vla.data.motion_templates import MAX_TIP_SPEED, TEMPLATES, MotionError, Planner, minimum_jerk
-from qwen_vla.data.motions import MotionData, RobotFiles, RobotMotions
+from qwen_vla.data.motions import MotionData, RobotMotions
+from qwen_vla.data.robot import RobotFiles
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.data.spec import DataError
 
@@ -70,7 +71,7 @@ def twin(tmp_path_factory):
     camera = {"tag": "ego", "topic": "ego/image_raw", "info_topic": "ego/camera_info"}
     config = {"name": "twin", "robot_tag": "Twin", "rate_hz": 10, "chunk_size": 8, "arms": arms, "home": home}
     (folder / "twin.yaml").write_text(yaml.safe_dump({**config, "cameras": [camera]}))
-    return RobotFiles(urdf=folder / "twin.urdf", config=folder / "twin.yaml")
+    return RobotFiles(urdf=folder / "twin.urdf", embodiment=folder / "twin.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +258,15 @@ def test_two_robots_of_one_name_are_refused():
 
 def test_a_missing_urdf_is_named(tmp_path):
     with pytest.raises(DataError, match=r"mine\.urdf: no such URDF"):
-        open_source(robots=[choose_robot(str(tmp_path / "mine.urdf"))])
+        open_source(robots=[choose_robot(str(tmp_path / "mine.urdf"), tmp_path / "mine.yaml")])
+
+
+def test_a_urdf_needs_its_configuration_and_a_robot_of_the_suite_brings_one(tmp_path):
+    with pytest.raises(ValueError, match="say with --config"):
+        choose_robot("mine.urdf")
+    with pytest.raises(ValueError, match="'widowx' brings its own"):
+        choose_robot("widowx", tmp_path / "widowx.yaml")
+    assert choose_robot("widowx") == "widowx"
 
 
 def test_the_tokenizer_sees_prompts_and_all_words(source):

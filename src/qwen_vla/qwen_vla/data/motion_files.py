@@ -14,7 +14,8 @@ from tqdm import tqdm
 from qwen_vla.data.cache import write_json
 from qwen_vla.data.lerobot import Feature
 from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
-from qwen_vla.data.motions import NATIVE_RATE_HZ, ArmPath, MotionData, RobotFiles, RobotMotions
+from qwen_vla.data.motions import NATIVE_RATE_HZ, ArmPath, MotionData, RobotMotions
+from qwen_vla.data.robot import RobotFiles
 from qwen_vla.data.spec import DataError
 
 MAX_SECONDS = 4.0
@@ -82,11 +83,13 @@ class MotionFiles:
 def choose_robot(robot: str, config: Path | None = None) -> str | RobotFiles:
     """A robot of the suite by its name, or files of the user's when `robot` is a path; ValueError for a mixture."""
     path = Path(robot)
-    if path.is_file() or path.suffix in (".urdf", ".xml") or len(path.parts) > 1:
-        return RobotFiles(urdf=path, config=config)
-    if config:
-        raise ValueError(f"--config goes with the path of a URDF; {robot!r} brings its own configuration")
-    return robot
+    if not (path.is_file() or path.suffix in (".urdf", ".xml") or len(path.parts) > 1):
+        if config:
+            raise ValueError(f"--config goes with the path of a URDF; {robot!r} brings its own configuration")
+        return robot
+    if config is None:
+        raise ValueError(f"{path}: say with --config which links, limits and home pose its arms have (embodiment YAML)")
+    return RobotFiles(urdf=path, embodiment=config)
 
 
 def plot(robot: RobotMotions, numbers: Sequence[int], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 Every number of a data set is one motion of one robot: drawn from a template (motion_templates.py), planned with the
 robot's own kinematics and limits, and said in one of many ways (paraphrases.py). Nothing is stored: motion number i is
-a function of (seed, robot, i), made when it is first asked for and kept in memory. `qwen-vla collect motions` writes
+a function of (seed, robot, i), made when it is asked for and kept in memory. `qwen-vla collect motions` writes
 and plots them (motion_files.py).
 
 All motions start at the robot's home pose, and an action chunk is always the whole motion, with its own number of
@@ -14,14 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from embodiment_descriptions import Embodiment, delta_from_poses, load_robot
 from qwen_vla.data.motion_templates import TEMPLATES, Motion, MotionError, Planner
 from qwen_vla.data.paraphrases import corpus, paraphrase
+from qwen_vla.data.robot import RobotFiles
 from qwen_vla.data.samples import Sample, SourceContext
 from qwen_vla.data.spec import DataError, DataSpec, log, quantiles, split
 from qwen_vla.normalization import Quantiles
@@ -29,6 +31,7 @@ from qwen_vla.processing import EmbodimentInfo
 
 NATIVE_RATE_HZ = 50.0
 SHORTEST_TIME = 1.0  # [s] that motions must be allowed to take
+KEPT = 10_000  # motions in memory, about 10 KB each
 STATISTICS_MOTIONS = 300  # the first ones of the training data
 STILL = 1e-3  # [m, rad or share] what moves less carries only the tolerance of the inverse kinematics
 SPOKEN_MOTIONS = 300  # motions whose sentences a tokenizer sees, beside the list of all words
@@ -36,23 +39,13 @@ SPOKEN_MOTIONS = 300  # motions whose sentences a tokenizer sees, beside the lis
 Template = Literal["move", "turn", "reach", "arc", "gripper", "sequence"]
 
 
-class RobotFiles(BaseModel):
-    """A robot of the user's: expanded URDF, and its embodiment YAML (without one, a single arm is inferred)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    urdf: Path
-    config: Path | None = None
-
-    def load(self) -> Embodiment:
-        if not self.urdf.is_file():
-            raise DataError(f"{self.urdf}: no such URDF (seen from {Path.cwd()})")
-        return Embodiment.from_urdf(self.urdf.read_text(), self.config)
-
-
 def load(robot: str | RobotFiles) -> Embodiment:
-    """A robot of the suite by its name, or the user's own."""
-    return load_robot(robot) if isinstance(robot, str) else robot.load()
+    """A robot of the suite by its name, or the user's own from its files."""
+    if isinstance(robot, str):
+        return load_robot(robot)
+    if not robot.urdf.is_file():
+        raise DataError(f"{robot.urdf}: no such URDF (seen from {Path.cwd()})")
+    return Embodiment.from_urdf(robot.urdf.read_text(), robot.embodiment)
 
 
 class MotionData(DataSpec):
@@ -114,6 +107,7 @@ class RobotMotions:
         self.planners = [Planner(self.embodiment, arm, max_steps / rate) for arm in range(len(embodiment.arms))]
         self.ways = self._ways()
         self._known: dict[int, Motion] = {}
+        self._lock = Lock()  # batches are made ahead in a thread, and kinematics have one work space
 
     @property
     def templates(self) -> list[str]:
@@ -121,12 +115,18 @@ class RobotMotions:
 
     def motion(self, number: int) -> Motion:
         """Motion number `number`; templates take turns, so that there are equally many of each."""
-        if number not in self._known:
-            rng = np.random.default_rng([self.spec.seed, self.number, number])
-            template = self.templates[number % len(self.ways)]
-            arms = self.ways[template]
-            self._known[number] = self.planners[arms[int(rng.integers(len(arms)))]].draw(template, rng)
-        return self._known[number]
+        with self._lock:
+            if number not in self._known:
+                if len(self._known) >= KEPT:
+                    self._known.clear()
+                self._known[number] = self._draw(number)
+            return self._known[number]
+
+    def _draw(self, number: int) -> Motion:
+        rng = np.random.default_rng([self.spec.seed, self.number, number])
+        template = self.templates[number % len(self.ways)]
+        arms = self.ways[template]
+        return self.planners[arms[int(rng.integers(len(arms)))]].draw(template, rng)
 
     def paths(self, motion: Motion) -> list[ArmPath]:
         """What every arm does, at the rate of the data, from the start on; arms that rest hold still."""
@@ -136,7 +136,9 @@ class RobotMotions:
             if number != motion.arm:
                 joints = np.repeat(planner.start[None], len(joints), axis=0)
                 openings = np.full(len(joints), planner.opening)
-            found.append(ArmPath(joints, planner.poses(joints), openings if planner.gripper else None))
+            with self._lock:
+                poses = planner.poses(joints)
+            found.append(ArmPath(joints, poses, openings if planner.gripper else None))
         return found
 
     def actions(self, motion: Motion) -> np.ndarray:

@@ -80,9 +80,7 @@ class Moment(BaseModel):
             if not known:
                 raise ValueError(f"{entity.name!r} has no known point")
             if wrong := [point for point in known if len(point) != width]:
-                raise ValueError(
-                    f"{entity.name!r}: points of space {self.space!r} have {width} numbers, not {wrong[0]}"
-                )
+                raise ValueError(f"{entity.name!r}: points of space {self.space!r} have {width} numbers: {wrong[0]}")
             if self.space == "image" and not all(0 <= value <= SCALE for point in known for value in point):
                 raise ValueError(f"{entity.name!r}: image points are 0…{SCALE} over each axis; null where out of view")
         return self
