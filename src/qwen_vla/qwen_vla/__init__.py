@@ -17,6 +17,9 @@ _EXPORTS = {
     "ActionChunk": "policy",
     "Observation": "policy",
     "Policy": "policy",
+    "Continuation": "real_time_chunking",
+    "LatencyEstimate": "real_time_chunking",
+    "Sample": "data.samples",
 }
 __all__ = sorted(_EXPORTS)
 __version__ = "0.1.0"
