@@ -55,6 +55,11 @@ def test_shares_that_fit_are_the_same_in_every_mini_batch(weights, batch_size):
         np.testing.assert_array_equal(plan.counts(step), exact)
 
 
+def test_equal_shares_take_turns():
+    plan = mixture((1, 1, 1), 4)
+    assert [plan.counts(step).tolist() for step in range(4)] == [[2, 1, 1], [1, 2, 1], [1, 1, 2], [2, 1, 1]]
+
+
 def test_a_share_of_less_than_a_row_comes_around():
     plan = mixture((0.99, 0.01), 10)
     rows = [int(plan.counts(step)[1]) for step in range(100)]

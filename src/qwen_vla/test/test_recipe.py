@@ -134,6 +134,7 @@ def test_learning_rates_may_be_written_in_any_notation(tmp_path):
         ({"freeze": ["hands"]}, "freeze.0: .*got 'hands'"),
         ({"freeze": ["backbone"], "lora": {}}, "lora adapts the backbone, which freeze excludes"),
         ({"lora": {"targets": []}}, "lora.targets: .*at least 1"),
+        ({"precision": "bf16"}, "precision bf16 beside weights in fp32 needs autocast: bf16"),
         ({"batch_size": 2, "accumulate": 3}, "accumulate: a batch of 2 rows has no 3 parts"),
         ({"losses": {"language": 0, "balance": "gradient_magnitude"}}, "losses.balance gradient_magnitude needs"),
         ({"model": {"horzion": 8}}, "model.horzion: there is no such field in QwenVLAConfig"),

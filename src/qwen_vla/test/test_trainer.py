@@ -33,7 +33,7 @@ def recipe_for(recordings, output, kinds, **changes) -> Recipe:
         "stage": "sft",
         "name": output.name,
         "output": output,
-        "data": [{"kind": "robot", "path": recordings / kind, "weight": 2} for kind in kinds]
+        "data": [{"kind": "robot", "path": str(recordings / kind), "weight": 2} for kind in kinds]
         + [{"kind": "questions", "path": recordings / kind} for kind in kinds],
         "steps": STEPS,
         "batch_size": 3,

@@ -63,11 +63,11 @@ class Mixture:
         if step < self._step:
             self._step, self._counts = 0, np.zeros_like(self._counts)
         while True:
-            # Rounded, so that equal remainders are equal in spite of floating point and go to the first source.
             owed = np.round((self._step + 1) * self.batch_size * self.shares - self._counts, 9)
             counts = np.floor(np.maximum(owed, 0)).astype(np.int64)
             left = self.batch_size - counts.sum()
-            counts[np.argsort(counts - owed, kind="stable")[:left]] += 1
+            # Rounded, so that equal remainders are equal in spite of floating point, and the first source is served.
+            counts[np.argsort(np.round(counts - owed, 6), kind="stable")[:left]] += 1
             if self._step == step:
                 return counts
             self._counts = self._counts + counts

@@ -23,16 +23,19 @@ def asked_to_shard() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
-def spread(learner: nn.Module, accelerator: Accelerator, shard: bool, block_names: Iterable[str]) -> nn.Module:
+def spread(
+    learner: nn.Module, accelerator: Accelerator, shard: bool, block_names: Iterable[str], half: bool
+) -> nn.Module:
     """The module to call in training: `learner` itself, wrapped when there are several processes.
 
-    Sharded, the learner's parameters become DTensors in place: make the optimizer afterwards.
+    half: shards are put together in bf16 (on GPUs), as autocast would use them. Sharded, the learner's parameters
+    become DTensors in place: make the optimizer afterwards.
     """
     if accelerator.num_processes == 1:
         return learner
     if not shard:
         return DistributedDataParallel(learner, find_unused_parameters=True, gradient_as_bucket_view=True)
-    half = accelerator.mixed_precision == "bf16" and accelerator.device.type == "cuda"
+    half &= accelerator.device.type == "cuda"
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if half else MixedPrecisionPolicy()
     names = set(block_names)
     for module in learner.modules():

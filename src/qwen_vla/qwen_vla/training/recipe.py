@@ -104,7 +104,8 @@ class Recipe(Strict):
     batch_size: rows of a global batch; all processes share it, in `accumulate` parts each.
     balance: "task_and_embodiment" draws from the data sets with actions uniformly over embodiments, then tasks, then
         frames, whatever their weights among each other.
-    precision: of the weights. autocast: of the computation. shard: FSDP instead of a full copy in every process.
+    precision: of the weights that are not trained; those that are stay fp32. autocast: of the computation.
+    shard: FSDP instead of a full copy in every process.
     """
 
     stage: Literal["t2a", "cpt", "sft"]
@@ -192,6 +193,8 @@ class Recipe(Strict):
             yield "optimizer.backbone_lr: missing"
         if self.lora and not self.trains_backbone:
             yield "lora adapts the backbone, which freeze excludes"
+        if self.precision != "fp32" and self.autocast == "no":
+            yield f"precision {self.precision} beside weights in fp32 needs autocast: bf16"
         if self.accumulate > self.batch_size:
             yield f"accumulate: a batch of {self.batch_size} rows has no {self.accumulate} parts"
         if self.losses.balance != "fixed" and not self.trains_backbone:
@@ -217,8 +220,8 @@ def load_recipe(path: Path):
 def check_inputs(recipe: Recipe) -> None:
     """RecipeError when a data set or a model to start from is missing."""
     for source in getattr(recipe, "data", ()):  # stage rl makes its own
-        path = getattr(source, "path", None)
-        if path is not None and not Path(path).exists():
+        path = str(getattr(source, "path", "hub:"))
+        if not path.startswith("hub:") and not Path(path).exists():
             raise RecipeError(
                 f"recipe {recipe.name}: there are no data in {path} (seen from {Path.cwd()}); the comment at the top "
                 "of the recipe file says how they are made"

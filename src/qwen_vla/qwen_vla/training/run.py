@@ -64,7 +64,7 @@ class Run:
 
 def prepare(recipe: Recipe) -> Run:
     """The run at step 0. Draws the initial weights from PyTorch's global generator, so seed that first."""
-    accelerator = Accelerator(mixed_precision=recipe.autocast, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     _check_batch(recipe, accelerator.num_processes)
     start = start_of(recipe)
     context = SourceContext(
@@ -82,7 +82,8 @@ def prepare(recipe: Recipe) -> Run:
     losses = tuple(name for name in LOSSES if getattr(recipe.losses, name))
     learner = Learner(model, head, losses, recipe.noise_draws, recipe.trains_backbone).to(accelerator.device)
     _freeze_unused(learner)
-    wrapped = spread(learner, accelerator, recipe.shard or asked_to_shard(), model._no_split_modules)
+    half = recipe.autocast == "bf16"
+    wrapped = spread(learner, accelerator, recipe.shard or asked_to_shard(), model._no_split_modules, half)
     optimizer = _optimizer(recipe, learner)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(recipe, step))
     mixture = Mixture(sources, [spec.weight for spec in recipe.data], recipe.batch_size, recipe.seed, recipe.balance)

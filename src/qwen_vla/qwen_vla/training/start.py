@@ -39,14 +39,13 @@ class Start:
 def start_of(recipe: Recipe) -> Start:
     """The configuration of the recipe's model, and the checkpoint that it begins with."""
     changes = recipe.tau.in_config() | recipe.model
-    dtype = TYPES[recipe.precision]
     if recipe.backbone:
-        model, processor = QwenVLAModel.from_backbone(recipe.backbone, expert=recipe.preset, dtype=dtype, **changes)
+        model, processor = QwenVLAModel.from_backbone(recipe.backbone, expert=recipe.preset, **changes)
         return Start(model.config, model, processor)
     if recipe.init_from:
         config = QwenVLAConfig.from_pretrained(recipe.init_from, **changes)
         processor = QwenVLAProcessor.from_pretrained(recipe.init_from)
-        model = QwenVLAModel.from_pretrained(recipe.init_from, config=config, dtype=dtype)
+        model = QwenVLAModel.from_pretrained(recipe.init_from, config=config, dtype=torch.float32)
         return Start(config, model, processor, dict(processor.normalization))
     return Start(QwenVLAConfig.preset(recipe.preset, **changes))
 
@@ -54,7 +53,7 @@ def start_of(recipe: Recipe) -> Start:
 def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) -> tuple[QwenVLAModel, QwenVLAProcessor]:
     """Model and processor for these sources: their cameras, statistics and embodiments, frozen as the recipe says."""
     processor = _processor(start, sources)
-    model = start.model if start.model is not None else QwenVLAModel(start.config).to(TYPES[recipe.precision])
+    model = start.model if start.model is not None else QwenVLAModel(start.config)
     rows = start.config.vlm_config.text_config.vocab_size
     if model.get_input_embeddings().weight.shape[0] < rows:
         model.vlm.resize_token_embeddings(rows)
@@ -66,6 +65,7 @@ def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) ->
         fitting = {n: e for n, e in source.embodiments.items() if e.horizon <= model.config.horizon}
         processor.embodiments.update(fitting)
     freeze(model, recipe)
+    _set_types(model, recipe)
     _speed_up(model, recipe)
     return model.train(), processor
 
@@ -126,6 +126,12 @@ def freeze(model: QwenVLAModel, recipe: Recipe) -> None:
         _add_adapters(model, recipe)
     for name in recipe.frozen:
         parts[name].requires_grad_(False)
+
+
+def _set_types(model: QwenVLAModel, recipe: Recipe) -> None:
+    """What is trained needs fp32: steps are smaller than what bf16 can tell apart."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else TYPES[recipe.precision])
 
 
 def _add_adapters(model: QwenVLAModel, recipe: Recipe) -> None:

@@ -173,7 +173,7 @@ def _backward(
     totals = dict.fromkeys((name for name, count in counts.items() if count), 0.0)
     for number, batch in enumerate(batches):
         collect_later(run.wrapped, run.accelerator, last=number == len(batches) - 1)
-        with run.accelerator.autocast(), _fast_attention(run):
+        with _precision(run), _fast_attention(run):
             sums = run.wrapped(batch)
         parts = {name: value / max(1.0, counts[name]) for name, value in sums.items()}
         # DDP and FSDP average over the processes; these parts are to be added up.
@@ -207,6 +207,10 @@ def _measure_balance(run: Run, batches: list[Batch], counts: Mapping[str, float]
 
 def _parameters(run: Run) -> list[torch.nn.Parameter]:
     return [p for group in run.optimizer.param_groups for p in group["params"]]
+
+
+def _precision(run: Run) -> torch.autocast:
+    return torch.autocast(run.accelerator.device.type, torch.bfloat16, enabled=run.recipe.autocast == "bf16")
 
 
 def _fast_attention(run: Run) -> contextlib.AbstractContextManager:
