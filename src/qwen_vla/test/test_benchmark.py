@@ -10,7 +10,6 @@ from qwen_vla.benchmark import (
     _observation,
     _policy,
     _stages,
-    analytic_floor,
     backbone_in_every_step,
     parameter_table,
     print_tables,
@@ -26,6 +25,11 @@ def result():
 @pytest.fixture(scope="module")
 def policy():
     return _policy("tiny", "cpu")
+
+
+@pytest.fixture(scope="module")
+def four_billion():
+    return run_benchmark("4b")
 
 
 def shown(result) -> str:
@@ -120,17 +124,17 @@ def test_number_of_images():
     assert none["language tower"] < one["language tower"] < two["language tower"]
 
 
-def test_four_billion_on_a_cpu_gives_the_tables_instead():
-    result = run_benchmark("4b")
+def test_four_billion_on_a_cpu_gives_the_tables_instead(four_billion):
+    result = four_billion
     assert "cuda" in result["not_measured"] and "steps" not in result
     assert result["parameters"]["expert block"] == pytest.approx(70.8, abs=0.05)
     assert result["parameters"]["expert"] == pytest.approx(1149, abs=1)
     assert "language tower" in shown(result) and "1,148.79" in shown(result)
 
 
-def test_analytic_operations_are_plausible():
+def test_analytic_operations_are_plausible(four_billion):
     """Two operations per weight and token, and the attentions on top; ten steps read the expert's blocks ten times."""
-    floor = analytic_floor("4b")
+    floor = four_billion["analytic"]
     assert (floor["images"], floor["image_size"], floor["steps"]) == (3, 224, 10)
     stages = {s["name"]: s for s in floor["stages"]}
     language = stages["language tower"]
