@@ -1,0 +1,84 @@
+"""How fast a robot's recordings become batches: opening (decoding images the first time), samples, and whole batches.
+
+    .venv/bin/python benchmarks/loader.py out/data/widowx_pick
+
+One thread, random rows, as training draws them. `samples_per_s`: decoded images, prompt, chunk, state and labels;
+`batched_per_s`: also tokenised, patched and stacked into tensors, which training does while the step before computes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from qwen_vla import QwenVLAConfig, QwenVLAProcessor
+from qwen_vla.data.robot import RobotData
+from qwen_vla.data.samples import SourceContext
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", help="what a recipe gives as `path` of `kind: robot`")
+    parser.add_argument("--robot", help="robot of the suite, for data that does not name one")
+    parser.add_argument("--instruction", help="for bags without one")
+    parser.add_argument("--preset", choices=("tiny", "4b"), default="tiny")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    result = measure(options)
+    print(json.dumps(result, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def measure(options: argparse.Namespace) -> dict:
+    torch.set_num_threads(1)
+    config = QwenVLAConfig.preset(options.preset)
+    bag = {"instruction": options.instruction}
+    spec = RobotData(kind="robot", path=options.path, robot=options.robot, bag=bag)
+    times = []
+    for _ in range(2):  # the second time everything is in the cache
+        began = time.perf_counter()
+        source = spec.open(SourceContext(config))
+        times.append(time.perf_counter() - began)
+    processor = QwenVLAProcessor.from_scratch(list(source.texts()), config, source.camera_tags)
+    rng = np.random.default_rng(0)
+
+    def draw() -> list:
+        return [source.sample(int(index), rng) for index in rng.choice(source.training, options.batch_size)]
+
+    return {
+        "path": options.path,
+        "frames": len(source.training),
+        "cameras": len(source.camera_tags),
+        "image_size": config.image_size,
+        "first_open_s": round(times[0], 2),
+        "next_open_s": round(times[1], 2),
+        "samples_per_s": round(rate(lambda: [touch(s) for s in draw()], options)),
+        "batched_per_s": round(rate(lambda: processor.collate(draw()), options)),
+    }
+
+
+def touch(sample) -> int:
+    """Read every pixel: mapped memory costs nothing until it is read."""
+    return sum(int(image.sum()) for image in sample.images.values())
+
+
+def rate(work, options: argparse.Namespace) -> float:
+    """Samples per second of wall time, after one call to warm up."""
+    work()
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < options.seconds:
+        work()
+        count += options.batch_size
+    return count / (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()
