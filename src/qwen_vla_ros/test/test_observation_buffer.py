@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from qwen_vla.observation_buffer import Observation, Stream, Waiting, select
@@ -93,3 +96,9 @@ def test_streams_that_drift_apart_are_a_fault():
     ego, wrist = stream("camera 'ego'", [1.0], steady=1), stream("camera 'cam_wrist'", [1.3], steady=1)
     answer = choose(ego, wrist, now=1.35)
     assert answer.fault and "0.30 s" in answer.message
+
+
+def test_the_shared_code_needs_neither_torch_nor_ros():
+    code = "import sys, qwen_vla.observation_buffer; print({'torch', 'rclpy', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "set()"
