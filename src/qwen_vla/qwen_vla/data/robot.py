@@ -153,10 +153,15 @@ class RobotSource:
         return [self.info.prompt(task) for task in sorted(set(self._tasks))]
 
     def provenance(self) -> dict:
-        found = {"kind": "robot", "path": self.spec.path, "robot": self.info.name, "hash": self.source.fingerprint}
+        found = {
+            "kind": "demonstrations",
+            "path": self.spec.path,
+            "robot": self.info.name,
+            "hash": self.source.fingerprint,
+        }
         if isinstance(self.source, LeRobotEpisodes):
             info = self.source.reader.info
-            found |= {"suite": info.get("suite"), "recorded": info.get("kind"), "seeds": info.get("seeds")}
+            found |= {key: info[key] for key in ("suite", "kind", "seeds") if key in info}
         found |= {"total_episodes": len(self.episodes), "total_frames": len(self._ends)}
         return found | {"usable_rows": int(self._usable.sum())} | self.bad_rows.summary()
 

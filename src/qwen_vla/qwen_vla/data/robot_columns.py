@@ -43,8 +43,8 @@ class Columns(BaseModel):
     action_kind: ActionKind | None = Field(
         None,
         description="poses: commanded tips (x y z qx qy qz qw gripper per arm); pose_steps: changes of the tip per row "
-        "along the axes of the base frame (x y z rx ry rz gripper per arm); joints: commanded joints; velocities: vx vy "
-        "wz; none: finite differences of what was measured. Default: what fits the column and the control mode",
+        "along the base's axes (x y z rx ry rz gripper per arm); joints: commanded joints; velocities: vx vy wz; none: "
+        "finite differences of what was measured. Default: what fits the column and the control mode",
     )
     gripper: Literal["joint", "fraction"] = Field(
         "joint", description="of joint columns: position of the gripper's joint, or 0 closed … 1 open"
