@@ -6,7 +6,7 @@
 #   scripts/reproduce.sh [FOLDER]   FOLDER of the resulting model (default: out/reproduce/tiny)
 #
 #   WORKERS=N     parallel simulators (default: one per core)
-#   PROCESSES=N   training processes, each with batches of its own, gradients averaged (default: 2; 1 on a single core
+#   PROCESSES=N   training processes, which share every batch: same result, sooner (default: 2; 1 on a single core
 #                 or with an NVIDIA device)
 #   EPISODES=N    scenes to evaluate on, from seed 7000 on (default: 50)
 set -euo pipefail

@@ -194,6 +194,29 @@ def test_ctrl_c_saves_and_resuming_gives_bit_identical_weights(recordings, pretr
     assert_same_state(state_of(recipe), state_of(actions))
 
 
+def test_a_killed_run_takes_the_same_steps_again(recordings, pretraining, actions, tmp_path):
+    recipe = action_recipe(recordings, pretraining, tmp_path / "killed", save_every=STEPS // 2)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(json.loads(recipe.model_dump_json())))
+    command = [sys.executable, "-m", "qwen_vla.cli", "train", str(file)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_while_running(process, lambda: logged_step(recipe) > STEPS // 2)
+        process.kill()
+    assert state_of(recipe)["step"] == STEPS // 2, "steps were taken that nobody saved"
+    train(recipe)
+    assert_same_state(state_of(recipe), state_of(actions))
+    measured = ("samples_per_s", "data_wait_share")
+    curves = [
+        [{k: v for k, v in row.items() if k not in measured} for row in read_log(r.output)] for r in (recipe, actions)
+    ]
+    assert curves[0] == curves[1]
+
+
+def logged_step(recipe):
+    log = recipe.output / "log.jsonl"
+    return max((row["step"] for row in read_log(recipe.output)), default=0) if log.is_file() else 0
+
+
 def logged_keys(recipe):
     log = recipe.output / "log.jsonl"
     return {key for row in read_log(recipe.output) for key in row} if log.is_file() else set()
