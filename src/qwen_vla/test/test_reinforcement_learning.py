@@ -180,7 +180,7 @@ def test_it_learns_what_is_rewarded(policy, envs):
         return np.mean([episode.success for episode in roll_out(actor, envs, scenes, SAMPLING, seed)])
 
     before = mean_reward(range(10_000, 10_128), seed=1)
-    for step in range(8):
+    for step in range(10):
         episodes = roll_out(actor, envs, range(64 * step, 64 * step + 64), SAMPLING, 0)
         row = update(actor, head, optimizer, episodes, FAST, np.random.default_rng([0, step]))
     after = mean_reward(range(10_000, 10_128), seed=1)
