@@ -333,7 +333,8 @@ def test_200_steps_on_one_batch_leave_less_than_5_percent_of_every_loss(recordin
     data = [robot(recordings), {"kind": "questions", "path": recordings / "demonstrations"}]
     optimizer = {"backbone_lr": 2e-3, "expert_lr": 2e-3, "warmup_steps": 10, "weight_decay": 0.0}
     torch.manual_seed(0)
-    run = prepare(recipe_for(tmp_path / "run", data, steps=200, batch_size=2, optimizer=optimizer))
+    options = {"steps": 200, "batch_size": 2, "optimizer": optimizer, "model": {"image_size": 48}}
+    run = prepare(recipe_for(tmp_path / "run", data, **options))
     batches = run.batches[0]
     rows = []
     for run.step in range(200):

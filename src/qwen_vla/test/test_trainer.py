@@ -176,6 +176,7 @@ def test_the_loss_curve_is_drawn_and_survives_a_cut_log(actions, tmp_path):
 
 
 # ------------------------------------------------------------------------------ interruptions
+@pytest.mark.slow
 def test_ctrl_c_saves_and_resuming_gives_bit_identical_weights(recordings, pretraining, actions, tmp_path):
     recipe = action_recipe(recordings, pretraining, tmp_path / "interrupted")
     file = tmp_path / "recipe.yaml"

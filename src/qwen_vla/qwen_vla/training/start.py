@@ -61,9 +61,9 @@ def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) ->
         _take_expert(model, recipe.expert_from)
     for source in sources:
         processor.normalization.update(source.statistics)
-        # Motions of the T2A stage can be longer than what the model is asked for at a time: nothing could execute them.
-        fitting = {n: e for n, e in source.embodiments.items() if e.horizon <= model.config.horizon}
-        processor.embodiments.update(fitting)
+        # Synthetic motions see nothing, and those of T2A are longer than a chunk: no robot could be driven that way.
+        drivable = (e for e in source.embodiments.values() if e.camera_tags and e.horizon <= model.config.horizon)
+        processor.embodiments.update({embodiment.name: embodiment for embodiment in drivable})
     freeze(model, recipe)
     _set_types(model, recipe)
     _speed_up(model, recipe)
