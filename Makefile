@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format data reproduce lock clean distclean
+.PHONY: help setup demo test lint format data ablations reproduce docs lock clean distclean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -29,8 +29,14 @@ format: setup ## Reformat the sources and mend what can be mended automatically
 data: setup ## Make the data of the tiny training recipes, in out/data/tiny (minutes)
 	@scripts/make_data.sh $(ARGS)
 
+ablations: setup ## Train, evaluate and tabulate what docs/explanation/ablations.md compares (hours)
+	@$(BIN)/python scripts/ablations.py $(ARGS)
+
 reproduce: setup ## Collect the data and train the shipped checkpoint again, from nothing (hours)
 	@scripts/reproduce.sh $(ARGS)
+
+docs: setup ## Write the pages of docs/ that are generated from the code
+	@$(BIN)/python scripts/generate_docs.py $(ARGS)
 
 lock: setup ## Resolve requirements.in into requirements.lock (ARGS=--upgrade for newer versions)
 	@$(BIN)/python scripts/lock.py $(ARGS)

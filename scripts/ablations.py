@@ -1,0 +1,224 @@
+"""Trains and evaluates what docs/explanation/ablations.md compares, and writes that page: same budget, several seeds.
+
+.venv/bin/python scripts/ablations.py                     # everything; goes on where it was interrupted
+.venv/bin/python scripts/ablations.py --jobs 2            # two trainings at a time, one core each
+.venv/bin/python scripts/ablations.py --only-page         # write the page from the results that are there
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import tyro
+import yaml
+
+from qwen_vla import QwenVLAModel
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = Path("out/ablations")
+BACKBONE = ROOT / "checkpoints/tiny"
+SFT, T2A = ROOT / "config/training/ablation_sft.yaml", ROOT / "config/training/ablation_t2a.yaml"
+PAGE, PICTURE = ROOT / "docs/explanation/ablations.md", ROOT / "docs/media/ablations.png"
+SUITE, FIRST_SCENE = "widowx_pick", 8000
+STARTING = threading.Lock()
+EULER_STEPS = (4, 10)
+BY_HAND = "<!-- below: written by hand -->"
+INTRODUCTION = """# Ablations
+
+Suite `{suite}`, tiny model: {steps} steps of {batch} samples with an action expert that starts from random weights (another draw
+for each of {seeds} seeds) behind the backbone of the shipped model, which is trained along. {episodes} scenes for each number, the
+same for all, from seed {first}, never trained on. The budget is small on purpose: where everything succeeds nothing can be
+compared. Mean ± standard deviation over the seeds, single values in brackets. `make ablations` makes this page; the budget
+and all else that the variants share is in `config/training/ablation_sft.yaml`, the T2A stage in `ablation_t2a.yaml`.
+
+| variant | success, 4 Euler steps | success, 10 Euler steps | held-out position error, median [mm] |
+|---|---|---|---|
+"""
+VARIANTS = {
+    "without T2A, τ noise": {"name": "noise", "t2a": False, "direction": "noise"},
+    "with T2A, τ noise": {"name": "t2a_noise", "t2a": True, "direction": "noise"},
+    "without T2A, τ clean": {"name": "clean", "t2a": False, "direction": "clean"},
+}
+
+
+@dataclass
+class Options:
+    """What to run."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of training; each gives its own order of the data, noise and, with T2A, its own expert."""
+    episodes: int = 40
+    """Scenes for each evaluation, the same for all."""
+    jobs: int = 1
+    """Trainings at a time; each uses one core."""
+    only_page: bool = False
+    """Write the page from the results that are there."""
+
+
+def folder(variant: str, seed: int) -> Path:
+    """Where one training and its evaluations lie."""
+    return OUT / f"{VARIANTS[variant]['name']}_seed{seed}"
+
+
+def run_one(variant: str, seed: int, options: Options) -> None:
+    """Train and evaluate one variant with one seed; what is finished is not done again."""
+    settings, place = VARIANTS[variant], folder(variant, seed)
+    start = str(fresh_expert(seed))
+    changes: dict = {
+        "output": str(place),
+        "seed": seed,
+        "tau": {"direction": settings["direction"]},
+        "init_from": start,
+    }
+    if settings["t2a"]:
+        expert = OUT / f"t2a_seed{seed}"
+        train(T2A, {**common, "output": str(expert)})
+        changes["expert_from"] = str(expert / "model")
+    train(SFT, changes)
+    for steps in EULER_STEPS:
+        evaluate(place, steps, options)
+    print(f"ablations: {variant}, seed {seed}: done", flush=True)
+
+
+def fresh_expert(seed: int) -> Path:
+    """The shipped model with an action expert that has learned nothing; its random weights are those of the seed."""
+    place = OUT / f"start_seed{seed}"
+    with STARTING:
+        if not place.exists():
+            model = QwenVLAModel.from_pretrained(BACKBONE)
+            torch.manual_seed(seed)
+            model.action_expert.load_state_dict(QwenVLAModel(model.config).action_expert.state_dict())
+            temporary = place.with_suffix(".tmp")
+            shutil.copytree(BACKBONE, temporary, dirs_exist_ok=True)
+            model.save_pretrained(temporary)
+            temporary.rename(place)
+    return place
+
+
+def train(recipe: Path, changes: dict) -> None:
+    """`qwen-vla train` with some fields of the recipe changed; its own output goes to a file beside the run."""
+    values = yaml.safe_load(recipe.read_text()) | changes
+    output = Path(values["output"])
+    log = output / "log.jsonl"
+    finished = log.exists() and f'"step": {values["steps"]}' in log.read_text()
+    if finished and (output / "model/config.json").exists():
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    written = output.with_name(output.name + ".yaml")
+    written.write_text(yaml.safe_dump(values, allow_unicode=True))
+    call(["train", str(written)], output.with_name(output.name + ".train.txt"))
+
+
+def evaluate(place: Path, steps: int, options: Options) -> None:
+    """`qwen-vla evaluate` on the same scenes for all."""
+    result = place / f"euler{steps}.json"
+    if result.exists() and json.loads(result.read_text())["episodes"] == options.episodes:
+        return
+    arguments = ["evaluate", SUITE, "--checkpoint", str(place / "model"), "--episodes", str(options.episodes)]
+    arguments += ["--seed", str(FIRST_SCENE), "--euler-steps", str(steps), "--workers", "1", "--json", str(result)]
+    call(arguments, place / f"euler{steps}.txt")
+
+
+def call(arguments: list[str], log: Path) -> None:
+    """Run `qwen-vla`; RuntimeError with the end of what it said when it fails."""
+    command = [sys.executable, "-m", "qwen_vla.cli", *arguments]
+    with open(log, "a") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        raise RuntimeError(f"qwen-vla {' '.join(arguments)} ended with {done.returncode}: {log.read_text()[-800:]}")
+
+
+def results(options: Options) -> dict[str, dict[str, list[float]]]:
+    """Per variant the success rates at each number of Euler steps and the held-out errors, one value a seed."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for variant in VARIANTS:
+        rows: dict[str, list[float]] = {}
+        for seed in options.seeds:
+            place = folder(variant, seed)
+            for steps in EULER_STEPS:
+                if (place / f"euler{steps}.json").exists():
+                    rate = json.loads((place / f"euler{steps}.json").read_text())["success_rate"]
+                    rows.setdefault(f"success {steps}", []).append(rate)
+            last = [json.loads(line) for line in _lines(place / "log.jsonl") if "held_out/position_mm_median" in line]
+            if last:
+                rows.setdefault("position", []).append(last[-1]["held_out/position_mm_median"])
+        found[variant] = rows
+    return found
+
+
+def write_page(options: Options) -> None:
+    """The table and the learning curves; what was written by hand below them stays."""
+    recipe = yaml.safe_load(SFT.read_text())
+    before = PAGE.read_text() if PAGE.exists() else BY_HAND + "\n"
+    text = INTRODUCTION.format(
+        suite=SUITE,
+        steps=recipe["steps"],
+        batch=recipe["batch_size"],
+        seeds=len(options.seeds),
+        episodes=options.episodes,
+        first=FIRST_SCENE,
+    )
+    for variant, rows in results(options).items():
+        cells = [_cell(rows.get(f"success {steps}", []), 100, " %") for steps in EULER_STEPS]
+        text += f"| {variant} | {' | '.join(cells)} | {_cell(rows.get('position', []), 1, '')} |\n"
+    text += "\n![Held-out position error over the steps, a line for each seed](../media/ablations.png)\n\n"
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(text + before[before.index(BY_HAND) :])
+    _draw(options)
+
+
+def _draw(options: Options) -> None:
+    figure, axis = plt.subplots(figsize=(7, 4))
+    for colour, variant in zip(("tab:blue", "tab:green", "tab:red"), VARIANTS, strict=True):
+        for seed in options.seeds:
+            rows = [json.loads(line) for line in _lines(folder(variant, seed) / "log.jsonl")]
+            points = sorted({r["step"]: r[k] for r in rows for k in r if k == "held_out/position_mm_median"}.items())
+            if points:
+                axis.plot(*zip(*points, strict=True), color=colour, label=variant if seed == options.seeds[0] else None)
+    axis.set(xlabel="step", ylabel="held-out position error, median [mm]", yscale="log")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.tight_layout()
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PICTURE, dpi=100)
+
+
+def _cell(values: list[float], factor: float, unit: str) -> str:
+    if not values:
+        return "–"
+    scaled = factor * np.array(values)
+    spread = scaled.std(ddof=1) if len(scaled) > 1 else 0.0
+    return f"{scaled.mean():.1f} ± {spread:.1f}{unit} ({', '.join(f'{v:.1f}' for v in scaled)})"
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+
+
+def main() -> None:
+    """Run what is missing, then write the page."""
+    options = tyro.cli(Options, description=__doc__)
+    os.chdir(ROOT)
+    if not options.only_page:
+        with ThreadPoolExecutor(options.jobs) as pool:
+            for done in [pool.submit(run_one, v, s, options) for s in options.seeds for v in VARIANTS]:
+                done.result()
+    write_page(options)
+
+
+if __name__ == "__main__":
+    main()
