@@ -39,11 +39,12 @@ EULER_STEPS = (4, 10)
 BY_HAND = "<!-- below: written by hand -->"
 INTRODUCTION = """# Ablations
 
-Suite `{suite}`, tiny model: {steps} steps of {batch} samples with an action expert that starts from random weights (another draw
-for each of {seeds} seeds) behind the backbone of the shipped model, which is trained along. {episodes} scenes for each number, the
-same for all, from seed {first}, never trained on. The budget is small on purpose: where everything succeeds nothing can be
-compared. Mean ± standard deviation over the seeds, single values in brackets. `make ablations` makes this page; the budget
-and all else that the variants share is in `config/training/ablation_sft.yaml`, the T2A stage in `ablation_t2a.yaml`.
+Suite `{suite}`, tiny model: {steps} steps of {batch} samples with an action expert that starts from random weights (another
+draw for each of {seeds} seeds) behind the backbone of the shipped model, which is trained along. {episodes} scenes for each
+number, the same for all, from seed {first}, never trained on. The budget is small on purpose: where everything succeeds
+nothing can be compared. Mean ± standard deviation over the seeds, single values in brackets. `make ablations` makes
+this page; the budget and all else that the variants share is in `config/training/ablation_sft.yaml`, the T2A stage in
+`ablation_t2a.yaml`.
 
 | variant | success, 4 Euler steps | success, 10 Euler steps | held-out position error, median [mm] |
 |---|---|---|---|
@@ -78,12 +79,8 @@ def run_one(variant: str, seed: int, options: Options) -> None:
     """Train and evaluate one variant with one seed; what is finished is not done again."""
     settings, place = VARIANTS[variant], folder(variant, seed)
     start = str(fresh_expert(seed))
-    changes: dict = {
-        "output": str(place),
-        "seed": seed,
-        "tau": {"direction": settings["direction"]},
-        "init_from": start,
-    }
+    common = {"seed": seed, "init_from": start}
+    changes = {**common, "output": str(place), "tau": {"direction": settings["direction"]}}
     if settings["t2a"]:
         expert = OUT / f"t2a_seed{seed}"
         train(T2A, {**common, "output": str(expert)})
