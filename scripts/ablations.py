@@ -39,12 +39,12 @@ EULER_STEPS = (4, 10)
 BY_HAND = "<!-- below: written by hand -->"
 INTRODUCTION = """# Ablations
 
-Suite `{suite}`, tiny model: {steps} steps of {batch} samples with an action expert that starts from random weights (another
-draw for each of {seeds} seeds) behind the backbone of the shipped model, which is trained along. {episodes} scenes for each
-number, the same for all, from seed {first}, never trained on. The budget is small on purpose: where everything succeeds
-nothing can be compared. Mean ± standard deviation over the seeds, single values in brackets. `make ablations` makes
-this page; the budget and all else that the variants share is in `config/training/ablation_sft.yaml`, the T2A stage in
-`ablation_t2a.yaml`.
+Suite `{suite}`, tiny model: {steps} steps of {batch} samples with an action expert that starts from random weights
+(another draw for each of {seeds} seeds) behind the backbone of the shipped model, which is trained, too. {episodes}
+scenes each time, the same for all, from seed {first}, never trained on. The budget is small on purpose: where
+everything succeeds nothing can be compared. Mean ± standard deviation over the seeds, single values in brackets.
+`make ablations` makes this page; the budget and all else that the variants share is in
+`config/training/ablation_sft.yaml`, the T2A stage in `ablation_t2a.yaml`.
 
 | variant | success, 4 Euler steps | success, 10 Euler steps | held-out position error, median [mm] |
 |---|---|---|---|
