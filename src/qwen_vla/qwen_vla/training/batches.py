@@ -59,7 +59,11 @@ class Batch:
 
 
 class Batches:
-    """The batches of one process, a function of (seed, step) alone; `accumulate` of them make up its part of a step."""
+    """The batches of one process, a function of (seed, step) alone; `accumulate` of them make up its part of a step.
+
+    filler: a sample to learn nothing from that ends every batch. Processes that share a sharded model must all run all
+    of it, whatever their rows are.
+    """
 
     def __init__(
         self,
@@ -71,10 +75,11 @@ class Batches:
         accumulate: int = 1,
         process: int = 0,
         processes: int = 1,
+        filler: Sample | None = None,
     ) -> None:
         self.mixture, self.processor, self.config = mixture, processor, config
         self.horizon, self.noise_draws, self.accumulate = horizon or config.horizon, noise_draws, accumulate
-        self.process, self.processes = process, processes
+        self.process, self.processes, self.filler = process, processes, filler
 
     def __getitem__(self, step: int) -> list[Batch]:
         """What this process trains on in `step`."""
@@ -95,7 +100,11 @@ class Batches:
         return Batch(inputs, grounding=GroundingTargets.of(samples, self.processor.camera_tags))
 
     def _batch(self, rows, tau: torch.Tensor, noise: torch.Tensor) -> Batch:
-        batch = self.collate(self.mixture.samples(rows))
+        samples = self.mixture.samples(rows)
+        if self.filler is not None:
+            samples.append(self.filler)
+            tau, noise = (torch.cat([values, values[:1]]) for values in (tau, noise))
+        batch = self.collate(samples)
         if "actions" in batch.inputs:
             batch.tau, batch.noise = tau.flatten(), noise.flatten(0, 1)
         return batch
@@ -117,6 +126,13 @@ class Batches:
             generator=generator,
         )
         return tau.view(shape), torch.randn(*shape, self.horizon, c.channels, generator=generator)
+
+
+def filler_for(processor: QwenVLAProcessor, images: bool) -> Sample:
+    """A row that reaches every part of the model and counts in no loss: its only action is masked."""
+    size = processor.image_transform.image_size
+    blank = {processor.camera_tags[0]: np.zeros((size, size, 3), np.uint8)} if images else {}
+    return Sample("nothing", blank, actions=np.zeros((1, 1), np.float32), valid=np.zeros(1, bool))
 
 
 class Prefetch:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from qwen_vla.modeling import Encoding, QwenVLAModel
 from qwen_vla.training.batches import Batch
@@ -26,6 +27,7 @@ class Learner(nn.Module):
         super().__init__()
         self.model, self.head = model, head
         self.losses, self.noise_draws, self.trains_backbone = losses, noise_draws, trains_backbone
+        self.sharded = False
 
     def forward(self, batch: Batch, euler_steps: int | None = None) -> dict[str, Any]:
         """Sum of every loss that the batch has something for; with `euler_steps` predictions instead (see `predict`).
@@ -44,6 +46,9 @@ class Learner(nn.Module):
             sums["language"] = self.model.language_terms(encoding, batch.inputs["labels"]).total
         if "grounding" in self.losses and batch.grounding is not None:
             sums |= self.head.sums(self._image_tokens(encoding, batch), batch.grounding)
+        if self.sharded:
+            name = next(iter(sums))
+            sums[name] = sums[name] + self._touch()
         return sums
 
     @torch.no_grad()
@@ -56,6 +61,12 @@ class Learner(nn.Module):
         if "grounding" in self.losses and batch.grounding is not None:
             found["points"] = self.head.locate(self._image_tokens(encoding, batch))
         return found
+
+    def _touch(self) -> torch.Tensor:
+        """0, with a gradient of 0 for all parameters that stand outside the blocks: FSDP exchanges the gradients that
+        there are, and other processes may have rows for a loss that this one has none for."""
+        present = (p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor))
+        return 0.0 * sum(p.flatten()[0] for p in present)
 
     def _encode(self, batch: Batch) -> Encoding:
         with contextlib.nullcontext() if self.trains_backbone else torch.no_grad():

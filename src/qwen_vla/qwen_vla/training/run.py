@@ -18,7 +18,7 @@ from qwen_vla.data.sources import open_sources
 from qwen_vla.modeling import QwenVLAModel
 from qwen_vla.processing import QwenVLAProcessor
 from qwen_vla.training.balance import GradientBalance
-from qwen_vla.training.batches import Batches
+from qwen_vla.training.batches import Batches, filler_for
 from qwen_vla.training.distributed import asked_to_shard, in_turn, own_part, spread
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.learner import Learner
@@ -82,8 +82,8 @@ def prepare(recipe: Recipe) -> Run:
     losses = tuple(name for name in LOSSES if getattr(recipe.losses, name))
     learner = Learner(model, head, losses, recipe.noise_draws, recipe.trains_backbone).to(accelerator.device)
     _freeze_unused(learner)
-    half = recipe.autocast == "bf16"
-    wrapped = spread(learner, accelerator, recipe.shard or asked_to_shard(), model._no_split_modules, half)
+    learner.sharded = accelerator.num_processes > 1 and (recipe.shard or asked_to_shard())
+    wrapped = spread(learner, accelerator, learner.sharded, model._no_split_modules, recipe.autocast == "bf16")
     optimizer = _optimizer(recipe, learner)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(recipe, step))
     mixture = Mixture(sources, [spec.weight for spec in recipe.data], recipe.batch_size, recipe.seed, recipe.balance)
@@ -96,6 +96,7 @@ def prepare(recipe: Recipe) -> Run:
         recipe.accumulate,
         accelerator.process_index,
         accelerator.num_processes,
+        filler_for(processor, images=context.images) if learner.sharded else None,
     )
     balance = GradientBalance(recipe.losses, recipe.losses.language)
     return Run(recipe, accelerator, sources, batches, learner, wrapped, optimizer, schedule, balance)
