@@ -81,7 +81,7 @@ def test_what_is_wrong_is_said_in_one_line(monkeypatch, tmp_path, arguments, mes
 def test_a_recipe_without_its_data_names_the_folder_and_the_way_out(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     code = run(monkeypatch, "train", resource_path("config/training/widowx_grounding.yaml"))
-    assert "there are no data in out/data/widowx_snapshots" in code and "`qwen-vla collect` command" in code
+    assert "there are no data in out/data/widowx_snapshots" in code and "comment at the top of the recipe" in code
     assert not list(tmp_path.iterdir())
 
 
