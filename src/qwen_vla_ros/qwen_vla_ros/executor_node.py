@@ -357,4 +357,4 @@ class ExecutorNode(lifecycle.ManagedNode):
 def main(args: list[str] | None = None) -> None:
     """Run executor_node as a process."""
     release_image_memory()
-    sys.exit(lifecycle.run(ExecutorNode, threads=1, args=args))
+    sys.exit(lifecycle.run(ExecutorNode, args=args))

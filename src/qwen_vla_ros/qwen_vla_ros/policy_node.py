@@ -1,6 +1,6 @@
 """policy_node: obeys sentences. Looks through the cameras, has a Qwen-VLA predict chunks, hands them to the executor.
 
-Callbacks store messages and nothing else; a goal runs in the inference thread (see instruction_run).
+Callbacks store messages and nothing else, all in one thread; a goal runs in the inference thread (instruction_run).
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ import os
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -75,9 +74,9 @@ class PolicyNode(lifecycle.ManagedNode):
         self._changed = threading.Condition()  # guards the streams and the current goal
         self._run: InstructionRun | None = None
         self._reserved = False
+        self._work: Future[None] | None = None
+        self._outcome: Outcome | None = None
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        # Requests and answers must come through while a goal runs and while a transition waits for its end.
-        self._group = ReentrantCallbackGroup()
 
     # Lifecycle ------------------------------------------------------------------------------------------------------
 
@@ -117,20 +116,18 @@ class PolicyNode(lifecycle.ManagedNode):
         prompt, now = self._embodiment.prompt(PLACEHOLDER), self.get_clock().now().to_msg()
         self._embodiment_publisher.publish(embodiment_message(self._embodiment, prompt, now))
         self._open_cameras([c for c in self._embodiment.cameras if c.tag in self._policy.camera_tags])
-        reports = self.create_subscription(
-            ChunkReport, p.report_topic, self._on_report, RELIABLE, callback_group=self._group
+        self.keep(
+            self.create_subscription(ChunkReport, p.report_topic, self._on_report, RELIABLE), self.destroy_subscription
         )
-        self.keep(reports, self.destroy_subscription)
-        client = self.create_client(Trigger, p.hold_service, callback_group=self._group)
-        self._hold_client = self.keep(client, self.destroy_client)
+        self._hold_client = self.keep(self.create_client(Trigger, p.hold_service), self.destroy_client)
         server = ActionServer(
             self,
             ExecuteInstruction,
             "~/execute_instruction",
-            self._execute,
+            self._conclude,
             goal_callback=self._on_goal,
+            handle_accepted_callback=self._begin,
             cancel_callback=lambda _goal: CancelResponse.ACCEPT,
-            callback_group=self._group,
         )
         self.keep(server, ActionServer.destroy)
 
@@ -157,13 +154,10 @@ class PolicyNode(lifecycle.ManagedNode):
         ]
 
     def stop(self, reason: lifecycle.StopReason) -> None:
-        """End the goal, then the signs of life: until it has ended, the executor must not think that we are gone."""
-        limit = time.monotonic() + STOP_PATIENCE
+        """End the goal, and only then the signs of life."""
         with self._changed:
             self._changed.notify_all()
-            while self._reserved and time.monotonic() < limit:
-                self._changed.wait(0.05)
-        if self._reserved:
+        if self._work is not None and not wait([self._work], STOP_PATIENCE).done:
             self.get_logger().error(f"the goal has not ended within {STOP_PATIENCE:.0f} s")
         for timer in self._timers_of_activation:
             self.destroy_timer(timer)
@@ -179,18 +173,16 @@ class PolicyNode(lifecycle.ManagedNode):
             self._reserved = True
         return GoalResponse.ACCEPT
 
-    def _execute(self, handle: ServerGoalHandle) -> ExecuteInstruction.Result:
-        """Wait for the inference thread to have done the work; a thread of the executor is set aside for this."""
+    def _begin(self, handle: ServerGoalHandle) -> None:
+        """Have the inference thread obey; rclpy's own way to run a goal would take up the only thread of callbacks."""
         self.get_logger().info(f"goal: '{handle.request.instruction}'")
-        try:
-            return self._conclude(handle, self._worker.submit(self._obey, handle).result())
-        finally:
-            with self._changed:
-                self._run, self._reserved = None, False
-                self._changed.notify_all()
+        self._work = self._worker.submit(self._obey, handle)
 
-    def _conclude(self, handle: ServerGoalHandle, outcome: Outcome) -> ExecuteInstruction.Result:
-        """Bring the goal into its final state and write down its result."""
+    def _conclude(self, handle: ServerGoalHandle) -> ExecuteInstruction.Result:
+        """Bring a goal whose work is done into its final state and write down its result."""
+        outcome = self._outcome
+        with self._changed:
+            self._run, self._reserved = None, False
         if outcome.ending == Ending.SUCCESS:
             handle.succeed()
         elif outcome.ending == Ending.CANCELED:
@@ -211,17 +203,18 @@ class PolicyNode(lifecycle.ManagedNode):
             duration=outcome.duration,
         )
 
-    def _obey(self, handle: ServerGoalHandle) -> Outcome:
-        """Run one goal, in the inference thread."""
+    def _obey(self, handle: ServerGoalHandle) -> None:
+        """Run one goal, in the inference thread, and have it concluded among the callbacks."""
         try:
-            ports = GoalPorts(self, handle)
+            run = InstructionRun(GoalPorts(self, handle), self._limits(handle.request), self._changed)
         except ValueError as error:
             nan = float("nan")
-            return Outcome(Ending.INVALID_GOAL, str(error), 0, 0, nan, nan, 0.0)
-        run = InstructionRun(ports, self._limits(handle.request), self._changed)
-        with self._changed:
-            self._run = run
-        return run.run()
+            self._outcome = Outcome(Ending.INVALID_GOAL, str(error), 0, 0, nan, nan, 0.0)
+        else:
+            with self._changed:
+                self._run = run
+            self._outcome = run.run()
+        self.in_turn(handle.execute)
 
     def _limits(self, goal: ExecuteInstruction.Goal) -> Limits:
         p = self.parameters
@@ -326,8 +319,10 @@ class GoalPorts:
 
     def hold(self) -> None:
         """Have the executor break off what it is doing."""
-        answered = threading.Event()
         future = self._node._hold_client.call_async(Trigger.Request())
+        if not self._node.active:
+            return  # a transition waits for this thread, and as long as it does, no answer is received
+        answered = threading.Event()
         future.add_done_callback(lambda _: answered.set())
         if not answered.wait(HOLD_PATIENCE):
             self._node._hold_client.remove_pending_request(future)
@@ -346,7 +341,7 @@ class GoalPorts:
 
 def main(args: list[str] | None = None) -> None:
     """Run policy_node as a process."""
-    code = lifecycle.run(PolicyNode, threads=6, args=args)
+    code = lifecycle.run(PolicyNode, args=args)
     sys.stdout.flush()
     sys.stderr.flush()
     # Everything is stopped and released. To take torch apart would cost seconds, and launch kills after five.

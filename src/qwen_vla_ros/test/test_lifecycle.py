@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -32,7 +33,7 @@ class Broken(ManagedNode):
     def stop(self, reason):
         print("stopped because", reason.value, flush=True)
 
-sys.exit(run(lambda: Broken("broken", ()), threads=2))
+sys.exit(run(lambda: Broken("broken", ())))
 """
 
 
@@ -89,6 +90,15 @@ def test_a_life(recorder):
     assert node.count_publishers("recorder/kept") == 0
     stopped = ["start", "stop", StopReason.DEACTIVATED]
     assert node.log == ["set_up", *stopped, *stopped, "released"]
+
+
+def test_what_is_loaded_is_kept_from_the_garbage_collector_until_it_is_released(recorder):
+    gc.unfreeze()
+    node = recorder()
+    node.trigger_configure()
+    assert gc.get_freeze_count() > 10_000
+    node.trigger_cleanup()
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_set_up_that_fails_half_way_leaves_nothing_and_may_be_tried_again(recorder):

@@ -7,6 +7,7 @@ Simulated time never goes back, not at a reset either, and stands still while mo
 from __future__ import annotations
 
 import array
+import gc
 import sys
 import threading
 from functools import partial
@@ -388,6 +389,7 @@ def main(args: list[str] | None = None) -> int:
     node = None
     try:
         node = WidowXSim()
+        gc.freeze()  # what was loaded stays: looking through it for garbage would hold up the simulation
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
