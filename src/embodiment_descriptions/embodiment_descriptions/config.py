@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from embodiment_descriptions.commands import Command, JointStates, Odometry, check_commands
 from embodiment_descriptions.errors import EmbodimentError
 from embodiment_descriptions.prompt import TAG_PATTERN, image_marker
+from embodiment_descriptions.schema import Finite, Name, Positive, Strict, refuse_twice
 
 ControlMode = Literal["joint_position", "eef_delta", "base_waypoints", "base_velocity"]
 
@@ -19,17 +21,8 @@ def _tag(value: str) -> str:
     return value
 
 
-Name = Annotated[str, Field(min_length=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 CameraTag = Annotated[str, AfterValidator(_tag)]
 Point = tuple[Finite, Finite, Finite]
-
-
-class Strict(BaseModel):
-    """Base of all parts: immutable, and an unknown key is an error instead of a setting without effect."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Gripper(Strict):
@@ -57,14 +50,10 @@ class Arm(Strict):
 
 
 class Base(Strict):
-    """A mobile base and the topics it is driven by."""
+    """A mobile base; `link` is the one that odometry tells the pose of."""
 
     kind: Literal["differential", "omnidirectional"]
     link: Name = "base_link"
-    command_topic: Name = "cmd_vel"
-    odom_topic: Name = "odom"
-    max_linear_speed: Positive = Field(description="[m/s]")
-    max_angular_speed: Positive = Field(description="[rad/s]")
 
 
 class Camera(Strict):
@@ -74,13 +63,6 @@ class Camera(Strict):
     topic: Name
     info_topic: Name
     max_age_s: Positive = Field(default=0.5, description="older images stop inference [s]")
-
-
-class Controllers(Strict):
-    """Topics (trajectory_msgs/JointTrajectory) of the controllers that move arm and gripper."""
-
-    arm: Name = "arm_controller/joint_trajectory"
-    gripper: Name = "gripper_controller/joint_trajectory"
 
 
 class Workspace(Strict):
@@ -96,6 +78,15 @@ class Workspace(Strict):
         return self
 
 
+class BaseLimits(Strict):
+    """What a base may do at most; the direction of its motion does not matter."""
+
+    max_linear: Positive = Field(description="speed [m/s]")
+    max_angular: Positive = Field(description="turning speed [rad/s]")
+    max_linear_acceleration: Positive = Field(description="[m/s²]")
+    max_angular_acceleration: Positive = Field(description="[rad/s²]")
+
+
 class Safety(Strict):
     """What the gate allows in addition to the limits of the URDF."""
 
@@ -104,7 +95,12 @@ class Safety(Strict):
     )
     max_start_jump_rad: Positive = Field(default=0.35, description="from the measured joints to the first step [rad]")
     max_step_rad: Positive = Field(default=0.5, description="from one step to the next [rad]")
+    max_joint_acceleration: Positive | None = Field(
+        default=None, description="of every joint but the grippers [rad/s² or m/s²]; null for no limit"
+    )
     workspace: Workspace | None = None
+    self_collision: bool = Field(default=False, description="refuse motion in which links of the robot would touch")
+    base: BaseLimits | None = None
 
 
 class EmbodimentConfig(Strict):
@@ -115,29 +111,37 @@ class EmbodimentConfig(Strict):
     control_mode: ControlMode = "eef_delta"
     rate_hz: Positive
     chunk_size: Annotated[int, Field(ge=1)]
-    arms: Annotated[tuple[Arm, ...], Field(min_length=1, max_length=2)]
+    arms: Annotated[tuple[Arm, ...], Field(max_length=2)] = ()
     waist: tuple[Name, ...] = Field(default=(), description="torso joints; empty where the robot has none")
     base: Base | None = None
     cameras: Annotated[tuple[Camera, ...], Field(min_length=1)]
     home: dict[str, Finite] = Field(default_factory=dict, description="joint positions of the rest pose [m or rad]")
-    controllers: Controllers = Controllers()
+    joint_states: Annotated[tuple[JointStates, ...], Field(min_length=1)] = (JointStates(),)
+    odometry: Odometry | None = Field(default=None, description="a mobile robot's")
+    commands: tuple[Command, ...] = Field(default=(), description="empty for a robot that is only described")
     safety: Safety = Safety()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "EmbodimentConfig":
-        _refuse_twice("arm", [arm.name for arm in self.arms])
-        _refuse_twice("camera tag", [camera.tag for camera in self.cameras])
+        refuse_twice("arm", [arm.name for arm in self.arms])
+        refuse_twice("camera tag", [camera.tag for camera in self.cameras])
+        refuse_twice("joint states prefix", [source.prefix for source in self.joint_states])
         grippers = [arm.gripper.joint for arm in self.arms if arm.gripper]
-        _refuse_twice("joint", [*(joint for arm in self.arms for joint in arm.joints), *grippers, *self.waist])
-        if self.control_mode in ("base_waypoints", "base_velocity") and self.base is None:
-            raise ValueError(f"control_mode {self.control_mode!r} needs a base; describe it under `base`")
+        joints = [*(joint for arm in self.arms for joint in arm.joints), *grippers, *self.waist]
+        refuse_twice("joint", joints)
+        if not self.arms and self.base is None:
+            raise ValueError("a robot needs arms or a base")
+        if self.control_mode in ("joint_position", "eef_delta") and not self.arms:
+            raise ValueError(f"control_mode {self.control_mode!r} needs arms; describe them under `arms`")
+        if self.control_mode in ("base_waypoints", "base_velocity"):
+            self._is_a_safe_base()
+        check_commands(self.commands, joints, grippers, self.base is not None)
         return self
 
-
-def _refuse_twice(kind: str, names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{kind} {', '.join(twice)} is named more than once")
+    def _is_a_safe_base(self) -> None:
+        for key, value in (("base", self.base), ("odometry", self.odometry), ("safety.base", self.safety.base)):
+            if value is None:
+                raise ValueError(f"control_mode {self.control_mode!r} needs a base; describe it under `{key}`")
 
 
 def load_config(source: str | Path | dict) -> EmbodimentConfig:

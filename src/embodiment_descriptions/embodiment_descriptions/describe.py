@@ -1,5 +1,6 @@
 """An embodiment as text for people: tables, the exact prompt, and whatever was guessed."""
 
+from embodiment_descriptions.commands import Command, JointCommand
 from embodiment_descriptions.embodiment import Embodiment, JointLimit
 
 EXAMPLE_INSTRUCTION = "pick up the red cube"
@@ -48,9 +49,20 @@ def _summary(e: Embodiment) -> str:
     if e.has_waist:
         rows.append(("waist", ", ".join(e.waist)))
     if e.base is not None:
-        rows.append(("base", f"{e.base.kind}, {e.base.max_linear_speed:g} m/s, {e.base.max_angular_speed:g} rad/s"))
+        rows.append(("base", _base(e)))
+    rows += [(command.backend, _command(command)) for command in e.commands]
     width = max(len(key) for key, _ in rows)
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows)
+
+
+def _base(e: Embodiment) -> str:
+    limits = e.safety.base
+    return f"{e.base.kind}" + (f", {limits.max_linear:g} m/s, {limits.max_angular:g} rad/s" if limits else "")
+
+
+def _command(command: Command) -> str:
+    where = command.action if hasattr(command, "action") else command.topic
+    return f"{where}: {', '.join(command.commanded)}" if isinstance(command, JointCommand) else where
 
 
 def _part(e: Embodiment, joint: str) -> str:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from embodiment_descriptions.commands import Command, JointStates, Odometry
 from embodiment_descriptions.config import (
     Arm,
     Base,
     Camera,
-    Controllers,
     ControlMode,
     EmbodimentConfig,
     Gripper,
@@ -60,7 +60,9 @@ class Embodiment(BaseModel):
     cameras: tuple[Camera, ...]
     limits: dict[str, JointLimit]
     home: dict[str, float]
-    controllers: Controllers
+    joint_states: tuple[JointStates, ...]
+    odometry: Odometry | None
+    commands: tuple[Command, ...]
     safety: Safety
     urdf: str = Field(repr=False)
     inferred: tuple[str, ...] = Field(default=(), description="what was guessed for want of a YAML, one line each")

@@ -2,6 +2,7 @@
 
 import re
 
+from embodiment_descriptions.commands import JointTrajectoryCommand
 from embodiment_descriptions.config import Arm, Camera, EmbodimentConfig, Gripper
 from embodiment_descriptions.errors import EmbodimentError
 from embodiment_descriptions.urdf import UrdfJoint, UrdfTree
@@ -37,18 +38,29 @@ def infer_config(tree: UrdfTree) -> tuple[EmbodimentConfig, tuple[str, ...]]:
         else f"gripper: {gripper.joint}, closed at {gripper.closed:g}, open at {gripper.open:g}; check which is which",
         f"robot_tag: the name of the URDF, {tree.name}",
         f"control: eef_delta at {RATE_HZ:g} Hz in chunks of {CHUNK_SIZE}",
+        "commands: arm_controller and gripper_controller, with the topics of joint_trajectory_controller",
         "cameras: one called ego; no camera is described by a URDF",
         "home: zero, or the allowed position nearest to it",
     ]
+    joints = tuple(j.name for j in chain)
     config = EmbodimentConfig(
         name=_identifier(tree.name),
         robot_tag=tree.name,
         rate_hz=RATE_HZ,
         chunk_size=CHUNK_SIZE,
-        arms=(Arm(name="arm", joints=tuple(j.name for j in chain), base_link=base, tip_link=tip, gripper=gripper),),
+        arms=(Arm(name="arm", joints=joints, base_link=base, tip_link=tip, gripper=gripper),),
         cameras=(Camera(tag="ego", topic="ego/image_raw", info_topic="ego/camera_info"),),
+        commands=_commands(joints, gripper),
     )
     return config, tuple(notes)
+
+
+def _commands(joints: tuple[str, ...], gripper: Gripper | None) -> tuple[JointTrajectoryCommand, ...]:
+    parts = {"arm_controller": joints} | ({"gripper_controller": (gripper.joint,)} if gripper else {})
+    return tuple(
+        JointTrajectoryCommand(backend="joint_trajectory", topic=f"{controller}/joint_trajectory", joints=names)
+        for controller, names in parts.items()
+    )
 
 
 def _chains(tree: UrdfTree) -> list[list[UrdfJoint]]:

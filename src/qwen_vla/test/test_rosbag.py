@@ -204,7 +204,7 @@ def test_a_camera_that_fails_for_a_while_leaves_bad_rows_which_are_named(tmp_pat
 
 
 def test_actions_are_what_the_controllers_were_told_and_else_what_was_reached(tmp_path, plain):
-    arm = WIDOWX.controllers.arm
+    arm = WIDOWX.commands[0].topic
     names = WIDOWX.arms[0].joints
     with Bag(tmp_path / "bag") as bag:
         record(bag)

@@ -71,9 +71,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         self._decision = ChunkDecision(embodiment)
         joints = self._decision.joints
         grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
-        controllers = {embodiment.controllers.arm: [name for name in joints if name not in grippers]}
-        if grippers:
-            controllers[embodiment.controllers.gripper] = grippers
+        controllers = {command.topic: command.joints for command in embodiment.commands}
         self._backend = self.keep(TrajectoryBackend(self, controllers), TrajectoryBackend.destroy)
         is_gripper = np.array([name in grippers for name in joints])
         self._commanded = Commanded(keep=is_gripper, near=HOLD_NEAR)

@@ -156,8 +156,7 @@ class Peer(Node):
 
     def _listen(self) -> None:
         for kind, topic in (
-            (JointTrajectory, self.embodiment.controllers.arm),
-            (JointTrajectory, self.embodiment.controllers.gripper),
+            *((JointTrajectory, command.topic) for command in self.embodiment.commands),
             (ChunkReport, "executor_node/chunk_report"),
             (ActionChunk, "executor_node/accepted_chunk"),
             (ActionChunk, "policy_node/action_chunk"),
@@ -177,11 +176,11 @@ class Peer(Node):
 
     @property
     def arm_commands(self) -> list[tuple[float, JointTrajectory]]:
-        return self.received[self.embodiment.controllers.arm]
+        return self.received[self.embodiment.commands[0].topic]
 
     @property
     def gripper_commands(self) -> list[tuple[float, JointTrajectory]]:
-        return self.received[self.embodiment.controllers.gripper]
+        return self.received[self.embodiment.commands[1].topic]
 
     @property
     def reports(self) -> list[ChunkReport]:

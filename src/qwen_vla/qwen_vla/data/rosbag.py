@@ -21,6 +21,7 @@ from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
 from embodiment_descriptions import Camera, Embodiment
+from embodiment_descriptions.commands import BaseVelocityCommand, JointTrajectoryCommand
 from embodiment_descriptions.urdf import parse_urdf
 from qwen_vla.data.cache import data_hash
 from qwen_vla.data.episodes import Channels, DatasetError, Episode
@@ -185,20 +186,20 @@ class RosbagEpisodes:
 
         handlers = {topic(camera.topic): image(camera.tag) for camera in self.cameras}
         handlers[topic(JOINT_STATES)] = lambda r, arrival, _, message: r.joints.append((arrival, message))
-        for name in self._command_topics():
+        for name in self._command_topics(JointTrajectoryCommand):
             handlers[name] = lambda r, arrival, _, message: r.trajectories.append(Trajectory.of(message, arrival))
-        if base := self.embodiment.base:
-            handlers[topic(base.odom_topic)] = lambda r, arrival, _, m: r.odometry.append((stamp_of(m), _planar(m)))
-            handlers[topic(base.command_topic)] = lambda r, arrival, _, m: r.twists.append((arrival, _twist(m)))
+        if odometry := self.embodiment.odometry:
+            handlers[topic(odometry.topic)] = lambda r, arrival, _, m: r.odometry.append((stamp_of(m), _planar(m)))
+        for name in self._command_topics(BaseVelocityCommand):
+            handlers[name] = lambda r, arrival, _, message: r.twists.append((arrival, _twist(message)))
         if options.instruction_topic:
             handlers[topic(options.instruction_topic)] = lambda r, arrival, _, m: r.texts.append((arrival, m.data))
         if options.marker_topic:
             handlers[topic(options.marker_topic)] = lambda r, arrival, _, m: r.markers.append((arrival, m.data))
         return handlers
 
-    def _command_topics(self) -> list[str]:
-        controllers = self.embodiment.controllers
-        return [self.options.topic(name) for name in (controllers.arm, controllers.gripper)]
+    def _command_topics(self, kind: type[JointTrajectoryCommand | BaseVelocityCommand]) -> list[str]:
+        return [self.options.topic(command.topic) for command in self.embodiment.commands if isinstance(command, kind)]
 
     def _topics(self) -> str:
         return ", ".join(self._handlers())
