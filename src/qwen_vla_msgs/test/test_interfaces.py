@@ -9,7 +9,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport, Embodiment, TaskState
-from qwen_vla_msgs.srv import ResetWorld
+from qwen_vla_msgs.srv import LabelEpisode, ResetWorld, StartEpisode
 
 PACKAGE = Path(__file__).resolve().parents[1]
 FILES = sorted(path for kind in ("msg", "srv", "action") for path in (PACKAGE / kind).iterdir())
@@ -26,7 +26,13 @@ def test_every_field_says_what_it_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path, count", [("msg/ChunkReport.msg", 2), ("action/ExecuteInstruction.action", 1), ("msg/ActionChunk.msg", 1)]
+    "path, count",
+    [
+        ("msg/ChunkReport.msg", 2),
+        ("action/ExecuteInstruction.action", 1),
+        ("msg/ActionChunk.msg", 1),
+        ("srv/LabelEpisode.srv", 1),
+    ],
 )
 def test_constants_of_one_type_have_different_values(path: str, count: int) -> None:
     constants = re.findall(r"^(\w+) ([A-Z_0-9]+)=(\S+)", (PACKAGE / path).read_text(encoding="utf-8"), re.MULTILINE)
@@ -63,6 +69,8 @@ def test_codes_of_the_action_are_in_the_result() -> None:
         TaskState(target="red cube", grasped=True, distance=0.01),
         ResetWorld.Request(seed=-1),
         ResetWorld.Response(success=True, instruction="pick up the red cube"),
+        StartEpisode.Request(instruction="pick up the red cube"),
+        LabelEpisode.Request(episode="widowx_1", outcome=LabelEpisode.Request.SUCCEEDED, note="a bit slow"),
         ExecuteInstruction.Goal(instruction="pick up the red cube", timeout=20.0),
         ExecuteInstruction.Result(error_code=ExecuteInstruction.Result.TIMEOUT, error_msg="20 s are over"),
         ExecuteInstruction.Feedback(chunks_executed=3, state="executing"),
