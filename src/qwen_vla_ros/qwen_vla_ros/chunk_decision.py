@@ -120,6 +120,7 @@ def motion_rules(embodiment: Embodiment) -> MotionRules:
         speed=np.array([limit.velocity * safety.max_joint_speed_fraction for limit in limits]),
         start_jump=np.array([jump_of.get(name, safety.max_start_jump_rad) for name in joints]),
         step=np.array([jump_of.get(name, safety.max_step_rad) for name in joints]),
+        acceleration=np.array([jump_of.get(name, safety.max_joint_acceleration or np.inf) for name in joints]),
     )
 
 

@@ -29,6 +29,7 @@ RULES = MotionRules(
     speed=np.array([3.0, 2.0, 1.0]),
     start_jump=np.array([0.3, 0.3, 0.2]),
     step=np.array([0.4, 0.3, 0.2]),
+    acceleration=np.full(3, np.inf),
 )
 PERIOD = 0.2
 fixtures_are_read_only = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
