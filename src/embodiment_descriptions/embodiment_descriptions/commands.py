@@ -19,6 +19,7 @@ class JointStates(Strict):
 
     topic: Name = "joint_states"
     prefix: str = ""
+    max_age_s: Positive = Field(default=0.5, description="older joint states stop what relies on them [s]")
 
 
 class Odometry(Strict):

@@ -23,6 +23,7 @@ def _tag(value: str) -> str:
 
 CameraTag = Annotated[str, AfterValidator(_tag)]
 Point = tuple[Finite, Finite, Finite]
+COMPRESSED = "/compressed"
 
 
 class Gripper(Strict):
@@ -60,9 +61,19 @@ class Camera(Strict):
     """An image stream; `tag` becomes the image markers of the prompt."""
 
     tag: CameraTag
-    topic: Name
+    topic: Name = Field(description="of the raw images, also where only compressed ones are sent")
     info_topic: Name
+    transport: Literal["raw", "compressed"] = Field(
+        default="raw", description="compressed: sensor_msgs/CompressedImage on <topic>/compressed"
+    )
     max_age_s: Positive = Field(default=0.5, description="older images stop inference [s]")
+
+    @property
+    def image_topic(self) -> str:
+        """The topic to subscribe to, by the naming of image_transport."""
+        if self.transport == "raw" or self.topic.endswith(COMPRESSED):
+            return self.topic
+        return self.topic + COMPRESSED
 
 
 class Workspace(Strict):
