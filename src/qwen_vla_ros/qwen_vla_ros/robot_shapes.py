@@ -1,0 +1,149 @@
+"""What a robot looks like: the visual shapes of its URDF, and where its links are. Free of ROS and torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from xml.etree import ElementTree
+
+import numpy as np
+import pinocchio as pin
+from scipy.spatial.transform import Rotation
+
+from embodiment_descriptions.urdf import parse_urdf
+
+GREY = (0.7, 0.7, 0.7, 1.0)
+UNLIMITED = 1e9  # [rad]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One visual of a link.
+
+    Attributes:
+        placement: (4, 4) pose in the link.
+        size: box: x, y, z; cylinder: radius, length, axis z; sphere: radius [m]; mesh: scale along x, y, z [1].
+        colour: r, g, b, a, each 0..1.
+        mesh: URI of a mesh as the URDF writes it.
+    """
+
+    link: str
+    kind: Literal["box", "cylinder", "sphere", "mesh"]
+    size: tuple[float, ...]
+    placement: np.ndarray
+    colour: tuple[float, float, float, float]
+    mesh: str = ""
+
+
+class RobotShapes:
+    """Shapes and forward kinematics of the whole robot, also of joints that nobody commands.
+
+    Attributes:
+        root: name of the root link.
+        links: all links.
+        shapes: all visuals.
+    """
+
+    def __init__(self, urdf: str) -> None:
+        """Read a URDF; EmbodimentError or ValueError when it is none."""
+        tree = parse_urdf(urdf)
+        self.root, self.links = tree.root, tree.links
+        robot = ElementTree.fromstring(urdf)
+        self.shapes = tuple(_shapes(robot))
+        self._model = pin.buildModelFromXML(_with_limits(robot), True)  # True: mimic joints follow by themselves
+        self._data = self._model.createData()
+        self._frames = {link: self._model.getFrameId(link, pin.FrameType.BODY) for link in self.links}
+        self._q = {
+            name: self._model.joints[index].idx_q
+            for index, name in enumerate(self._model.names)
+            if index and self._model.joints[index].nq == 1
+        }
+
+    def link_poses(self, joints: Mapping[str, float]) -> dict[str, np.ndarray]:
+        """(4, 4) poses of all links in the root link; joints that are not named stand at zero [rad | m]."""
+        q = np.zeros(self._model.nq)
+        for name in self._q.keys() & joints.keys():
+            q[self._q[name]] = joints[name]
+        pin.framesForwardKinematics(self._model, self._data, q)
+        return {link: self._data.oMf[frame].homogeneous for link, frame in self._frames.items()}
+
+
+def mesh_file(uri: str) -> Path | None:
+    """The file that a mesh URI names (file://, package:// through the ament index, or a path); None when there is none.
+
+    Raises nothing: a robot without its meshes can still be shown as frames.
+    """
+    if uri.startswith("package://"):
+        package, _, inside = uri.removeprefix("package://").partition("/")
+        try:
+            from ament_index_python.packages import get_package_share_directory
+
+            path = Path(get_package_share_directory(package), inside)
+        except (ImportError, LookupError, ValueError):
+            return None
+    else:
+        path = Path(uri.removeprefix("file://"))
+    return path if path.is_file() else None
+
+
+def _shapes(robot: ElementTree.Element):
+    colours = {material.get("name"): _colour(material) for material in robot.findall("material")}
+    for link in robot.findall("link"):
+        for visual in link.findall("visual"):
+            geometry = visual.find("geometry")
+            element = geometry[0] if geometry is not None and len(geometry) else None
+            if element is None or element.tag not in ("box", "cylinder", "sphere", "mesh"):
+                continue
+            material = visual.find("material")
+            own = _colour(material) if material is not None else None
+            named = colours.get(material.get("name")) if material is not None else None
+            yield Shape(
+                link=link.get("name"),
+                kind=element.tag,
+                size=_size(element),
+                placement=_placement(visual.find("origin")),
+                colour=own or named or GREY,
+                mesh=element.get("filename", ""),
+            )
+
+
+def _size(element: ElementTree.Element) -> tuple[float, ...]:
+    texts = {
+        "box": element.get("size"),
+        "cylinder": f"{element.get('radius')} {element.get('length')}",
+        "sphere": element.get("radius"),
+        "mesh": element.get("scale", "1 1 1"),
+    }
+    return _numbers(texts[element.tag])
+
+
+def _placement(origin: ElementTree.Element | None) -> np.ndarray:
+    pose = np.eye(4)
+    if origin is not None:
+        pose[:3, 3] = _numbers(origin.get("xyz", "0 0 0"))
+        pose[:3, :3] = Rotation.from_euler("xyz", _numbers(origin.get("rpy", "0 0 0"))).as_matrix()
+    return pose
+
+
+def _colour(material: ElementTree.Element) -> tuple[float, ...] | None:
+    colour = material.find("color")
+    return None if colour is None else _numbers(colour.get("rgba"))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(word) for word in text.split())
+
+
+def _with_limits(robot: ElementTree.Element) -> str:
+    """The URDF as pinocchio takes it: with complete limits, and one number for a joint that turns without end."""
+    for joint in robot.findall("joint"):
+        if joint.get("type") in ("revolute", "continuous", "prismatic"):
+            limit = joint.find("limit")
+            limit = ElementTree.SubElement(joint, "limit") if limit is None else limit
+            limit.attrib.update({key: limit.get(key, "0") for key in ("velocity", "effort")})
+            if joint.get("type") == "continuous":
+                joint.set("type", "revolute")
+                limit.attrib.update(lower=str(-UNLIMITED), upper=str(UNLIMITED))
+    return ElementTree.tostring(robot, encoding="unicode")
