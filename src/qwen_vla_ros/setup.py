@@ -70,5 +70,6 @@ setup(
         # What `qwen-vla` offers where ROS is installed.
         "qwen_vla.commands": [f"demo = {PACKAGE}.demo:Demo"],
         "qwen_vla.evaluators": [f"ros = {PACKAGE}.over_ros:evaluate"],
+        "qwen_vla.benchmarks": [f"runtime = {PACKAGE}.runtime_benchmark:measure_and_print"],
     },
 )

@@ -20,6 +20,7 @@ import tyro
 
 COMMANDS = "qwen_vla.commands"
 EVALUATORS = "qwen_vla.evaluators"
+BENCHMARKS = "qwen_vla.benchmarks"
 CORES = os.cpu_count() or 1
 DESCRIPTION = (
     "Qwen-VLA: describe a robot, record data, train and evaluate a policy. Every command has examples: "
@@ -200,6 +201,7 @@ class Benchmark:
     $ qwen-vla benchmark --preset tiny --json out/benchmark.json
     $ qwen-vla benchmark --checkpoint checkpoints/tiny
     $ qwen-vla benchmark --preset 4b --device cuda
+    $ qwen-vla benchmark --runtime    # the ROS nodes: latency around the inference, jitter, CPU, memory
     """
 
     preset: Literal["tiny", "4b"] = "tiny"
@@ -216,23 +218,32 @@ class Benchmark:
     """Chunks per measurement."""
     accelerate: Literal["auto", "off", "compile"] = "auto"
     """auto starts at once; compile takes about a minute on its first run and is faster then."""
+    runtime: bool = False
+    """Measure the running ROS nodes instead, with two 640x480 cameras at 30 Hz; of the others only --json applies."""
+    seconds: float = 60.0
+    """With --runtime: how long to run the nodes [s]."""
     json: Path | None = None
     """Where to write the figures."""
 
     def run(self) -> int:
+        from qwen_vla.data.cache import write_json
+
+        result = _plugin(BENCHMARKS, "runtime")(self.seconds) if self.runtime else self._model()
+        print(json.dumps(result, indent=2))
+        if self.json:
+            write_json(self.json, result)
+        return 0
+
+    def _model(self) -> dict:
         from rich.console import Console
 
         from qwen_vla.benchmark import print_tables, run_benchmark
-        from qwen_vla.data.cache import write_json
 
         result = run_benchmark(
             self.preset, self.device, self.threads, self.repeats, self.checkpoint, self.images, self.accelerate
         )
         print_tables(result, Console(stderr=True))
-        print(json.dumps(result, indent=2))
-        if self.json:
-            write_json(self.json, result)
-        return 0
+        return result
 
 
 def default_checkpoint() -> Path:

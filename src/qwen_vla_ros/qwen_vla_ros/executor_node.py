@@ -27,6 +27,7 @@ from qwen_vla_ros.embodiment_source import read_embodiment
 from qwen_vla_ros.gate import Chunk, Reason, Refused, Violation, check_age
 from qwen_vla_ros.image_memory import release_image_memory
 from qwen_vla_ros.joint_path import JointPath
+from qwen_vla_ros.loop_timing import LoopTiming
 from qwen_vla_ros.motion import Commanded, Motion
 from qwen_vla_ros.parameters import Parameter
 from qwen_vla_ros.trajectory_backend import TrajectoryBackend
@@ -111,6 +112,7 @@ class ExecutorNode(lifecycle.ManagedNode):
 
     def start(self) -> None:
         """Start the watchdogs, on a clock that nobody can stop."""
+        self._timing = LoopTiming(WATCH_PERIOD)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._watchdogs = [
             self.create_timer(WATCH_PERIOD, self._watch, clock=steady),
@@ -247,6 +249,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         return text
 
     def _watch(self) -> None:
+        self._timing.tick(time.monotonic_ns())
         motion, now = self._commanded.motion, self._now()
         if motion is None:
             return
@@ -345,6 +348,7 @@ class ExecutorNode(lifecycle.ManagedNode):
             "decision [ms]": self._ledger.decision_ms,
             "policy silence [s]": self._policy_silence(),
             "joint state age [s]": self._joint_states.age(now),
+            **{f"loop jitter {name} [ms]": value for name, value in self._timing.jitter_ms().items()},
         }
         stamp = self.get_clock().now().to_msg()
         name = f"{self.get_name()}: execution"
