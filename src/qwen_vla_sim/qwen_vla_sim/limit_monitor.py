@@ -1,6 +1,6 @@
-"""Whether a robot was ever commanded beyond its limits: the simulator's own judgement, apart from every gate. Free of ROS.
+"""Whether a robot was ever commanded beyond its limits: the simulator's own judgement, apart from every gate.
 
-It looks at each set point that reaches the servos, so that nothing between two messages escapes it.
+Free of ROS. It looks at each set point that reaches the servos, so that nothing between two messages escapes it.
 """
 
 from __future__ import annotations
