@@ -1,0 +1,287 @@
+"""A new chunk takes over at the right place, without a jump, a pause or a jerk."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from qwen_vla_ros.blending import (
+    NANOSECONDS,
+    Blender,
+    Blending,
+    CrossFade,
+    Plan,
+    Span,
+    ensemble,
+    fade,
+    peak_accelerations,
+)
+from qwen_vla_ros.gate import Reason, Refused
+from qwen_vla_ros.joint_path import JointPath
+
+JOINTS = ("a", "b", "c")
+PERIOD = 0.2
+HORIZON, EXECUTED = 16, 8
+OVERLAPPING = [mode for mode in Blending if mode is not Blending.SYNCHRONOUS]
+CHUNK = arrays(float, (HORIZON + 1, 3), elements=st.floats(-1.0, 1.0))
+SECONDS = st.floats(0.0, 20.0).map(lambda seconds: round(seconds * NANOSECONDS))
+
+
+def plan(rows, start: float = 0.0, speed=None) -> Plan:
+    return Plan(JointPath.through(JOINTS, rows, PERIOD, speed), round(start * NANOSECONDS), EXECUTED)
+
+
+def blender(mode=Blending.ASYNCHRONOUS, cross_fade=CrossFade.LINEAR) -> Blender:
+    return Blender(mode, [True, True, False], cross_fade)
+
+
+# What is behind the robot ---------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(SECONDS, SECONDS, st.booleans())), SECONDS, SECONDS)
+def test_never_more_is_skipped_than_the_delay_nor_than_was_executed(motions, stamp, delay):
+    span, moved = Span(), 0
+    now = stamp + delay
+    clock = 0
+    for pause, duration, broken_off in motions:
+        clock += pause
+        span.begin(clock, clock + duration)
+        if broken_off:
+            span.end(clock + duration // 2)
+        moved += duration
+        if clock > now:
+            return
+    assert 0 <= span.skipped(stamp, now) <= min(delay, moved)
+
+
+def test_a_robot_that_stood_still_skips_nothing_of_its_first_chunk_however_cold_the_model_was():
+    assert Span().skipped(10**9, 10 * 10**9) == 0
+
+
+def test_a_moving_robot_skips_the_delay_whatever_was_estimated():
+    span = Span()
+    span.begin(1_000, 2_000)
+    span.begin(1_500, 5_000)  # a hand-over is no break
+    assert span.skipped(1_200, 1_900) == 700
+    assert span.skipped(800, 1_900) == 900  # it stood still until 1000
+
+
+def test_what_was_moved_before_it_came_to_rest_counts_and_no_more():
+    span = Span()
+    span.begin(1_000, 5_000)
+    span.end(2_000)
+    assert span.skipped(1_600, 4_000) == 400
+    span.begin(6_000, 9_000)
+    assert span.skipped(5_500, 7_000) == 1_000
+
+
+@given(CHUNK, st.floats(0.0, HORIZON * PERIOD - 0.01))
+def test_a_chunk_that_began_in_the_past_is_cut_to_what_is_ahead(rows, elapsed):
+    whole = plan(rows)
+    ahead = whole.ahead(round(elapsed * NANOSECONDS))
+    assert ahead.duration >= whole.path.duration - elapsed - 1e-6 > ahead.duration - PERIOD - 1e-5
+    assert np.allclose(ahead.positions[0], whole.path.at(elapsed)[0], atol=1e-6)
+    assert np.array_equal(ahead.positions[-1], rows[-1]) and not ahead.velocities[-1].any()
+
+
+def test_a_chunk_of_which_nothing_is_ahead_is_refused():
+    with pytest.raises(Refused, match=r"3\.30 s after its start and is only 3\.20 s long") as refused:
+        blender().path(plan(np.zeros((HORIZON + 1, 3))), round(3.3 * NANOSECONDS), None, np.zeros(3))
+    assert refused.value.reasons == (Reason.STALE,)
+
+
+# The hand-over --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", OVERLAPPING)
+@given(old=CHUNK, new=CHUNK, arrival=st.floats(1.3, 2.5), cross_fade=st.sampled_from(CrossFade))
+@settings(max_examples=25)
+def test_it_starts_as_commanded_ends_with_the_chunk_and_stays_between_the_two(mode, old, new, arrival, cross_fade):
+    before, after, now = plan(old), plan(new, 1.2), round(arrival * NANOSECONDS)
+    it = blender(mode, cross_fade)
+    it.take(before, 0)
+    path = it.path(after, now, before, np.full(3, np.nan))  # measured is of no interest while it moves
+    position, velocity = before.path.at(arrival)
+    assert np.allclose(path.positions[0], position) and np.allclose(path.velocities[0], velocity)
+    assert not path.velocities[-1].any()
+    if mode is not Blending.TEMPORAL_ENSEMBLING:
+        assert np.allclose(path.positions[-1], new[-1])
+    both = np.vstack([old, new])
+    assert (path.positions >= both.min(axis=0) - 1e-9).all() and (path.positions <= both.max(axis=0) + 1e-9).all()
+
+
+@pytest.mark.parametrize("mode", OVERLAPPING)
+def test_a_chunk_that_says_the_same_changes_nothing(mode):
+    rows = np.cumsum(np.full((2 * HORIZON, 3), 0.01), axis=0)
+    before, after = plan(rows[: HORIZON + 1]), plan(rows[6 : HORIZON + 7], 6 * PERIOD, np.full(3, 0.05))
+    it = blender(mode)
+    it.take(before, 0)
+    path = it.path(after, round(1.3 * NANOSECONDS), before, np.zeros(3))
+    times = 1.3 + PERIOD * np.arange(8)
+    assert np.allclose(path.positions[:8], rows[0] + 0.05 * times[:, None], atol=1e-3)
+    assert np.allclose(path.velocities[:7], 0.05, atol=1e-2)  # it does not even slow down
+
+
+@pytest.mark.parametrize("mode", OVERLAPPING)
+def test_an_offset_is_cancelled_on_arrival_and_fades_out(mode):
+    """Observations lag behind the commands, so every chunk is anchored a little behind them."""
+    rows = np.cumsum(np.full((2 * HORIZON, 3), 0.02), axis=0)
+    before = plan(rows[: HORIZON + 1])
+    after = plan(rows[6 : HORIZON + 7] - 0.05, 6 * PERIOD, np.full(3, 0.1))
+    path = blender(mode).path(after, round(1.3 * NANOSECONDS), before, np.zeros(3))
+    offset = path.positions - after.ahead(round(1.3 * NANOSECONDS)).positions
+    assert np.allclose(offset[0], 0.05)
+    assert (np.diff(offset, axis=0) < 1e-9).all() and np.allclose(offset[-1], 0.0)
+
+
+def test_at_rest_it_starts_where_the_robot_is():
+    rows = np.cumsum(np.full((HORIZON + 1, 3), 0.02), axis=0)
+    path = blender().path(plan(rows, 5.0), 5 * NANOSECONDS, None, np.full(3, 0.01))
+    assert np.allclose(path.positions[0], 0.01) and not path.velocities[0].any()
+    assert np.allclose(path.positions[1:], rows[1:]) and path.duration == pytest.approx(HORIZON * PERIOD)
+
+
+def test_a_running_path_that_is_over_counts_as_rest():
+    rows = np.cumsum(np.full((HORIZON + 1, 3), 0.02), axis=0)
+    path = blender().path(plan(rows, 10.0), 10 * NANOSECONDS, plan(rows), rows[0])
+    assert np.allclose(path.positions[0], rows[0])
+
+
+def test_beyond_its_end_the_old_path_rests_there():
+    """Not at zero, which is an action, too, and often a wild one."""
+    old, new = np.full((HORIZON + 1, 3), 0.8), np.full((HORIZON + 1, 3), 0.9)
+    path = blender().path(plan(new, 2.8), round(3.0 * NANOSECONDS), plan(old), np.zeros(3))
+    assert (path.positions >= 0.8 - 1e-9).all() and (path.positions <= 0.9 + 1e-9).all()
+
+
+# Smoothness -----------------------------------------------------------------------------------------------------------
+
+
+def wish(times: np.ndarray, phase: np.ndarray) -> np.ndarray:
+    """What the policy wants, (len(times), 3) [rad]."""
+    times = np.atleast_1d(times)[:, None]
+    return 0.25 * np.sin(0.9 * times + phase) + 0.1 * np.sin(2.1 * times + 2 * phase)
+
+
+def hand_overs(mode: Blending, cross_fade: CrossFade, seed: int, noise: float, disagreement: float, lag: float):
+    """Drive a robot through twelve chunks; returns the largest acceleration at boundaries and inside chunks.
+
+    Every chunk has noise of its own and disagrees with the one before; observations lag behind the commands by `lag`
+    [s]; the delay varies.
+    """
+    rng = np.random.default_rng(seed)
+    phase, it, span = rng.uniform(0, 6, 3), Blender(mode, [True] * 3, cross_fade), Span()
+    running, stamp, boundary, inside = None, 0.0, [], []
+    while len(boundary) < 12:
+        moving = None if running is None else running.path.at(stamp - running.start_ns / 1e9 - lag)
+        bias = rng.normal(size=3) * disagreement * np.minimum(1.0, np.arange(1, HORIZON + 1) / 3)[:, None]
+        rows = wish(stamp + PERIOD * np.arange(1, HORIZON + 1), phase) + bias + noise * rng.normal(size=(HORIZON, 3))
+        anchor, speed = (wish(stamp, phase)[0], None) if moving is None else moving
+        now = round((stamp + 0.15 * rng.uniform(0.7, 1.3)) * NANOSECONDS)
+        start = now - span.skipped(round(stamp * NANOSECONDS), now)
+        chunk = Plan(JointPath.through(JOINTS, np.vstack([anchor, rows]), PERIOD, speed), start, EXECUTED)
+        path = it.path(chunk, now, running, anchor)
+        it.take(chunk, now)
+        span.begin(now, now + round(path.duration * NANOSECONDS))
+        peaks = peak_accelerations(path)
+        if running is not None:
+            boundary.append(peaks[:2].max())
+        inside += [peak_accelerations(chunk.path)[1:EXECUTED].max(), peaks[2:EXECUTED].max()]
+        running = Plan(path, now)
+        wait = PERIOD if mode is Blending.TEMPORAL_ENSEMBLING else EXECUTED * PERIOD - 0.15
+        stamp = max(now / 1e9 + 0.001, start / 1e9 + wait)
+    return max(boundary), max(inside)
+
+
+@pytest.mark.parametrize("mode", OVERLAPPING)
+@pytest.mark.parametrize("cross_fade", CrossFade)
+@pytest.mark.parametrize(("noise", "disagreement"), [(0.0, 0.0), (0.001, 0.02), (0.004, 0.01)])
+def test_boundaries_are_as_smooth_as_the_inside_of_chunks(mode, cross_fade, noise, disagreement):
+    ratios = []
+    for seed in range(8):
+        boundary, inside = hand_overs(mode, cross_fade, seed, noise, disagreement, lag=0.03)
+        ratios.append(boundary / inside)
+    assert max(ratios) <= 1.1, ratios
+
+
+@pytest.mark.parametrize("disagreement", [0.05, 0.1])
+def test_the_more_two_chunks_disagree_the_longer_the_transition(disagreement):
+    rows = np.cumsum(np.full((2 * HORIZON, 3), 0.02), axis=0) + 0.004 * np.sin(np.arange(2 * HORIZON))[:, None]
+    before, now = plan(rows[: HORIZON + 1]), round(1.3 * NANOSECONDS)
+
+    def steps(offset: float) -> int:
+        it = blender()
+        it.take(before, 0)
+        after = plan(rows[6 : HORIZON + 7] + offset, 6 * PERIOD, np.full(3, 0.1))
+        behind = np.abs(it.path(after, now, before, np.zeros(3)).positions - after.ahead(now).positions) > 1e-9
+        return int(behind.any(axis=1).sum())
+
+    assert steps(0.0) <= steps(disagreement / 2) <= steps(disagreement) and steps(disagreement) > 2
+
+
+def test_a_gripper_does_not_decide_how_long_a_transition_lasts():
+    rows = np.cumsum(np.full((2 * HORIZON, 3), 0.02), axis=0)
+    before = plan(rows[: HORIZON + 1])
+    after = plan(rows[6 : HORIZON + 7] + [0.0, 0.0, 0.5], 6 * PERIOD, np.full(3, 0.1))
+    it = blender()
+    it.take(before, 0)
+    path, target = (f(round(1.3 * NANOSECONDS)) for f in (lambda t: it.path(after, t, before, None), after.ahead))
+    assert np.allclose(path.positions[2:, 2], target.positions[2:, 2])
+
+
+def test_peak_accelerations_bound_every_sample_and_are_reached():
+    rng = np.random.default_rng(0)
+    path = JointPath.through(JOINTS, rng.normal(size=(6, 3)), PERIOD, rng.normal(size=3))
+    h = 1e-5
+    times = (np.arange(5)[:, None] + np.linspace(0.001, 0.999, 50)) * PERIOD
+    sampled = np.array([[(path.at(t + h)[1] - path.at(t - h)[1]) / (2 * h) for t in row] for row in times])
+    assert np.allclose(np.abs(sampled).max(axis=1), peak_accelerations(path), rtol=0.02)
+
+
+# Temporal ensembling --------------------------------------------------------------------------------------------------
+
+
+def test_the_weights_are_those_of_act():
+    paths = [plan(np.full((HORIZON + 1, 3), value)).path for value in (1.0, 2.0, 4.0)]
+    weights = np.exp(-0.3 * np.arange(3))
+    assert np.allclose(ensemble(paths, 0.3).positions[0], weights @ [1.0, 2.0, 4.0] / weights.sum())
+
+
+def test_a_chunk_that_is_over_says_nothing():
+    short = plan(np.ones((5, 3))).path
+    mean = ensemble([short, plan(np.zeros((HORIZON + 1, 3))).path], 0.01)
+    assert mean.positions[0, 0] > 0.4 and not mean.positions[5:].any()
+    assert (np.abs(np.diff(mean.positions[:, 0])) < 0.25).all()  # it leaves the mean little by little
+
+
+def test_what_was_refused_or_forgotten_is_not_in_the_mean():
+    zeros, ones, now = plan(np.zeros((HORIZON + 1, 3))), plan(np.ones((HORIZON + 1, 3)), 1.0), round(1.2 * NANOSECONDS)
+    it = blender(Blending.TEMPORAL_ENSEMBLING)
+    it.take(zeros, 0)
+    mean = it.path(ones, now, zeros, np.zeros(3)).positions[5, 0]
+    assert 0.1 < mean < 0.6
+    assert it.path(ones, now, zeros, np.zeros(3)).positions[5, 0] == mean  # proposed before, but never sent
+    it.forget()
+    assert it.path(ones, now, None, np.zeros(3)).positions[5, 0] == 1.0
+
+
+@pytest.mark.parametrize("decay", [0.0, -0.01, math.nan])
+def test_a_decay_that_is_a_trap_is_refused(decay):
+    with pytest.raises(ValueError, match="above 0"):
+        Blender(Blending.TEMPORAL_ENSEMBLING, [True], decay=decay)
+
+
+def test_the_synchronous_mode_has_nothing_to_blend():
+    with pytest.raises(ValueError, match="synchronous"):
+        Blender(Blending.SYNCHRONOUS, [True])
+
+
+@given(st.integers(1, 20), st.integers(2, 30), st.sampled_from(CrossFade))
+def test_the_old_chunk_loses_its_weight_steadily(steps, rows, shape):
+    weights = fade(steps, rows, shape)
+    assert weights[0] == 1.0 and (np.diff(weights) <= 0).all() and not weights[steps:].any()
