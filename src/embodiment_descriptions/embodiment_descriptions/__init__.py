@@ -8,7 +8,7 @@ from embodiment_descriptions.embodiment import Embodiment, JointLimit, load_robo
 from embodiment_descriptions.errors import EmbodimentError, KinematicsError, ResourceError
 from embodiment_descriptions.kinematics import Kinematics
 from embodiment_descriptions.prompt import build_prompt
-from embodiment_descriptions.resources import known_robots, resource_path
+from embodiment_descriptions.resources import embodiment_file, known_robots, resource_path
 
 __all__ = [
     "Arm",
@@ -25,6 +25,7 @@ __all__ = [
     "build_prompt",
     "delta_from_poses",
     "describe",
+    "embodiment_file",
     "expand_xacro",
     "known_robots",
     "load_robot",

@@ -27,7 +27,10 @@ COMPRESSED = "/compressed"
 
 
 class Gripper(Strict):
-    """The joint that opens a gripper; the channel runs from 0 at `closed` to 1 at `open`."""
+    """The joint that opens a gripper; the channel runs from 0 at `closed` to 1 at `open`.
+
+    Both are as measured on the robot, and may lie up to a tenth of the URDF's range outside its limits.
+    """
 
     joint: Name
     closed: Finite = Field(description="joint position when closed [m or rad]")
@@ -158,6 +161,9 @@ class EmbodimentConfig(Strict):
 def load_config(source: str | Path | dict) -> EmbodimentConfig:
     """Read and check an embodiment configuration.
 
+    A file may begin with `extends: other.yaml`, a file beside it, and then say only what is different: each of its keys
+    replaces that of the other file as a whole.
+
     Args:
         source: a path (a Path, or a one-line str ending in .yaml or .yml), YAML text, or the parsed mapping.
 
@@ -165,8 +171,8 @@ def load_config(source: str | Path | dict) -> EmbodimentConfig:
         EmbodimentError: unreadable, not YAML, or not valid; names the file and every key that is wrong.
     """
     origin, data = _read(source)
-    if not isinstance(data, dict):
-        raise EmbodimentError(f"{origin} must be a mapping of keys such as name and arms, not {type(data).__name__}")
+    if "extends" in data:
+        data = _extended(origin, data)
     try:
         return EmbodimentConfig.model_validate(data)
     except ValidationError as error:
@@ -174,18 +180,31 @@ def load_config(source: str | Path | dict) -> EmbodimentConfig:
         raise EmbodimentError(f"{origin} is not valid:\n" + "\n".join(lines)) from error
 
 
-def _read(source: str | Path | dict) -> tuple[str, object]:
+def _extended(origin: str, data: dict) -> dict:
+    folder, name = Path(origin).parent, data["extends"]
+    if not Path(origin).is_file() or not isinstance(name, str) or Path(name).name != name:
+        raise EmbodimentError(f"{origin}: extends is {name!r}; a file can extend another one in its own folder")
+    other, settings = _read(folder / name)
+    if "extends" in settings:
+        raise EmbodimentError(f"{origin} extends {other}, which extends yet another file; one step is allowed")
+    return settings | {key: value for key, value in data.items() if key != "extends"}
+
+
+def _read(source: str | Path | dict) -> tuple[str, dict]:
     if isinstance(source, dict):
         return "the embodiment configuration", source
     is_path = isinstance(source, Path) or ("\n" not in source and source.endswith((".yaml", ".yml")))
     origin = str(source) if is_path else "the embodiment YAML"
     try:
         text = Path(source).read_text(encoding="utf-8") if is_path else str(source)
-        return origin, yaml.load(text, Loader=_UniqueKeyLoader)  # a SafeLoader
+        data = yaml.load(text, Loader=_UniqueKeyLoader)  # a SafeLoader
     except OSError as error:
         raise EmbodimentError(f"cannot read {origin}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise EmbodimentError(f"{origin} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise EmbodimentError(f"{origin} must be a mapping of keys such as name and arms, not {type(data).__name__}")
+    return origin, data
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -7,7 +7,7 @@ EXAMPLE_INSTRUCTION = "pick up the red cube"
 
 
 def describe(embodiment: Embodiment, instruction: str = EXAMPLE_INSTRUCTION) -> str:
-    """Return the tables of joints, channels and cameras, and the prompt for an instruction, as plain text.
+    """Return the tables of joints (if any), channels and cameras, and the prompt for an instruction, as plain text.
 
     The prompt stands alone on its line, byte for byte as the model gets it.
     """
@@ -15,11 +15,7 @@ def describe(embodiment: Embodiment, instruction: str = EXAMPLE_INSTRUCTION) -> 
     parts = [
         f"{e.name}  (robot tag: {e.robot_tag})",
         _summary(e),
-        _table(
-            ("joint", "part", "lower", "upper", "velocity", "effort", "home"),
-            [(name, _part(e, name), *_limits(e.limits[name]), f"{e.home[name]:.4f}") for name in e.joint_names],
-        )
-        + "\n(m or rad, per second, N or Nm)",
+        *([_joint_table(e)] if e.joint_names else []),
         _table(
             ("camera", "markers", "topic", "max age [s]"),
             [
@@ -53,6 +49,12 @@ def _summary(e: Embodiment) -> str:
     rows += [(command.backend, _command(command)) for command in e.commands]
     width = max(len(key) for key, _ in rows)
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows)
+
+
+def _joint_table(e: Embodiment) -> str:
+    header = ("joint", "part", "lower", "upper", "velocity", "effort", "home")
+    rows = [(name, _part(e, name), *_limits(e.limits[name]), f"{e.home[name]:.4f}") for name in e.joint_names]
+    return _table(header, rows) + "\n(m or rad, per second, N or Nm)"
 
 
 def _base(e: Embodiment) -> str:

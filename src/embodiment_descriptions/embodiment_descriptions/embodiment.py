@@ -21,9 +21,10 @@ from embodiment_descriptions.description import Hardware, robot_description
 from embodiment_descriptions.errors import EmbodimentError
 from embodiment_descriptions.infer import infer_config
 from embodiment_descriptions.prompt import build_prompt, image_marker
-from embodiment_descriptions.resources import resource_path
+from embodiment_descriptions.resources import embodiment_file
 from embodiment_descriptions.urdf import UrdfJoint, UrdfTree, hint, parse_urdf
 
+CALIBRATION_SPARE = 0.1  # of the URDF's range of a gripper joint
 BASE_CHANNELS = {
     "base_waypoints": ("dx", "dy", "dtheta"),
     "base_velocity": ("vx", "vy", "wz"),
@@ -33,7 +34,8 @@ BASE_CHANNELS = {
 class JointLimit(BaseModel):
     """Limits of one joint from the URDF: positions [m or rad], velocity [m/s or rad/s], effort [N or Nm].
 
-    A continuous joint has no position limits: lower is -inf and upper is inf.
+    A continuous joint has no position limits: lower is -inf and upper is inf. A gripper's limits include its
+    calibrated ends.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,8 +90,10 @@ class Embodiment(BaseModel):
         for arm in config.arms:
             _check_arm(tree, arm)
         names = _joint_names(config)
-        limits = {name: _limit(_joint(tree, name)) for name in names}
-        _check_grippers(config, limits)
+        limits = _with_calibrated_grippers(config, {name: _limit(_joint(tree, name)) for name in names})
+        if config.base is not None and config.base.link not in tree.links:
+            link = config.base.link
+            raise EmbodimentError(f"base: the URDF of {tree.name!r} has no link {link!r}{hint(link, tree.links)}")
         return cls(
             **{key: getattr(config, key) for key in EmbodimentConfig.model_fields if key != "home"},
             limits=limits,
@@ -132,6 +136,11 @@ class Embodiment(BaseModel):
             names += [f"{prefix}gripper"] if arm.gripper else []
         return (*names, *(self.waist if self.control_mode == "joint_position" else ()))
 
+    @property
+    def base_frame(self) -> str:
+        """The link that chunks are told in: the base of the first arm, or the base where it is what moves."""
+        return self.base.link if self.control_mode in BASE_CHANNELS else self.arms[0].base_link
+
     def prompt(self, instruction: str) -> str:
         """Return the text that tells the model its robot and its task, without image markers.
 
@@ -146,6 +155,7 @@ class Embodiment(BaseModel):
             rate_hz=self.rate_hz,
             chunk_size=self.chunk_size,
             instruction=instruction,
+            waypoints=self.control_mode == "base_waypoints",
         )
 
     def image_markers(self) -> list[tuple[str, str]]:
@@ -186,14 +196,14 @@ class Embodiment(BaseModel):
 
 
 def load_robot(name: str, hardware: Hardware = "mock") -> Embodiment:
-    """Load a robot that ships with the suite: its xacro and config/embodiments/<name>.yaml.
+    """Load a robot that ships with the suite: its xacro and its YAML, see embodiment_file().
 
     Raises:
         EmbodimentError: unknown robot (names those that are known) or a description that is wrong.
         ResourceError: its YAML is missing.
     """
     urdf = robot_description(name, hardware=hardware)
-    return Embodiment.from_urdf(urdf, resource_path(f"config/embodiments/{name}.yaml"))
+    return Embodiment.from_urdf(urdf, embodiment_file(name, hardware))
 
 
 def _joint_names(config: EmbodimentConfig | Embodiment) -> tuple[str, ...]:
@@ -245,10 +255,24 @@ def _check_arm(tree: UrdfTree, arm: Arm) -> None:
         )
 
 
-def _check_grippers(config: EmbodimentConfig, limits: dict[str, JointLimit]) -> None:
+def _with_calibrated_grippers(config: EmbodimentConfig, limits: dict[str, JointLimit]) -> dict[str, JointLimit]:
+    """Check the grippers' ends, and widen the limits of their joints to them where they lie just outside.
+
+    A URDF gives the design range of a finger, a calibration what the robot reports; they differ by a millimetre or so.
+    """
+    widened = dict(limits)
     for arm in config.arms:
-        for key in ("closed", "open") if arm.gripper else ():
-            _check_position(f"arm {arm.name!r}: gripper {key}", arm.gripper.joint, getattr(arm.gripper, key), limits)
+        if arm.gripper is None:
+            continue
+        joint, ends = arm.gripper.joint, (arm.gripper.closed, arm.gripper.open)
+        limit = limits[joint]
+        spare = CALIBRATION_SPARE * (limit.upper - limit.lower) if math.isfinite(limit.upper - limit.lower) else 0.0
+        for key, position in zip(("closed", "open"), ends, strict=True):
+            if not limit.lower - spare <= position <= limit.upper + spare:
+                _check_position(f"arm {arm.name!r}: gripper {key}", joint, position, limits)
+        wide = {"lower": min(limit.lower, *ends), "upper": max(limit.upper, *ends)}
+        widened[joint] = limit.model_copy(update=wide)
+    return widened
 
 
 def _check_position(what: str, joint: str, position: float, limits: dict[str, JointLimit]) -> None:

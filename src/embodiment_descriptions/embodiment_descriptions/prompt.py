@@ -16,35 +16,46 @@ def build_prompt(
     rate_hz: float,
     chunk_size: int,
     instruction: str,
+    waypoints: bool = False,
 ) -> str:
     """Fill the template of the paper, without image markers.
 
+    The paper gives the wording for arms only. For navigation it says that the prompt names the convention and the
+    horizon in the same way; the words for that, and for a robot without arms, are chosen here.
+
     Args:
         robot_tag: name of the robot as the model knows it, such as "WidowX".
-        arm_count: 1 or 2.
+        arm_count: 1 or 2, or 0 for a base alone.
         has_waist: the robot moves its torso.
         has_base: the robot drives on a mobile base.
         rate_hz: control frequency of the actions [Hz], written without needless zeros.
         chunk_size: number of actions in one chunk.
         instruction: what the user said, unchanged.
+        waypoints: the actions are waypoints of the base, not control actions of arms.
 
     Raises:
-        ValueError: the instruction is empty or holds a special token of the model, or there are not one or two arms.
+        ValueError: the instruction is empty or holds a special token of the model, or there are neither one or two arms
+            nor a base alone.
     """
     if not instruction.strip():
         raise ValueError("the instruction is empty; say what the robot is to do")
     if _SPECIAL_TOKEN in instruction:
         raise ValueError(f"the instruction {instruction!r} holds {_SPECIAL_TOKEN!r}, which opens a special token")
-    if arm_count not in (1, 2):
-        raise ValueError(f"the prompt knows a single arm and dual arms, not {arm_count}")
-    arms = "single arm" if arm_count == 1 else "dual arms"
-    waist = ", waist" if has_waist else ""
-    base = ", and mobile base" if has_base else ""
+    actions = "navigation waypoints (dx, dy, dtheta)" if waypoints else "control actions"
     return (
-        f"The robot is {robot_tag} with {arms}{waist}{base}. "
+        f"The robot is {robot_tag} with {_body(arm_count, has_waist, has_base)}. "
         f"The control frequency is {rate_hz:g} Hz. "
-        f"Please predict the next {chunk_size} control actions to execute the following task: {instruction}."
+        f"Please predict the next {chunk_size} {actions} to execute the following task: {instruction}."
     )
+
+
+def _body(arm_count: int, has_waist: bool, has_base: bool) -> str:
+    if arm_count == 0 and has_base and not has_waist:
+        return "mobile base"
+    if arm_count not in (1, 2):
+        raise ValueError(f"the prompt knows a single arm, dual arms and a mobile base alone, not {arm_count} arms")
+    arms = "single arm" if arm_count == 1 else "dual arms"
+    return arms + (", waist" if has_waist else "") + (", and mobile base" if has_base else "")
 
 
 def image_marker(tag: str) -> tuple[str, str]:

@@ -67,7 +67,7 @@ def dual_arm(waist: bool = False, base: bool = False) -> tuple[str, dict]:
     if waist:
         config["waist"] = ["torso_lift"]
     if base:
-        config["base"] = {"kind": "differential"}
+        config["base"] = {"kind": "differential", "link": "base"}
         config["odometry"] = {"topic": "odom"}
         limits = {"max_linear": 0.5, "max_angular": 1.0, "max_linear_acceleration": 1, "max_angular_acceleration": 2}
         config["safety"] = {"base": limits}

@@ -96,7 +96,7 @@ def embodiment_message(e: Embodiment, prompt: str, stamp: Time) -> EmbodimentMes
         camera_topics=[camera.topic for camera in e.cameras],
         prompt=prompt,
     )
-    message.header.stamp, message.header.frame_id = stamp, e.arms[0].base_link
+    message.header.stamp, message.header.frame_id = stamp, e.base_frame
     return message
 
 

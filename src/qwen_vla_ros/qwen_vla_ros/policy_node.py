@@ -239,7 +239,7 @@ class PolicyNode(lifecycle.ManagedNode):
     # Signs of life --------------------------------------------------------------------------------------------------
 
     def _publish_heartbeat(self) -> None:
-        message = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._embodiment.arms[0].base_link)
+        message = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._embodiment.base_frame)
         self._heartbeat_publisher.publish(message)
 
     def _publish_diagnostics(self) -> None:
@@ -311,7 +311,7 @@ class GoalPorts:
         """Number a chunk and publish it."""
         node = self._node
         node._chunk_id += 1
-        base, steps = node._embodiment.arms[0].base_link, node.parameters.execution_horizon
+        base, steps = node._embodiment.base_frame, node.parameters.execution_horizon
         message = message_from_prediction(chunk, node._chunk_id, base, steps)
         node._chunk_publisher.publish(message)
         node._latest_latency_ms = (self.now() - chunk.stamp_ns) / 1e6
