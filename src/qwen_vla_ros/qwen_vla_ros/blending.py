@@ -1,28 +1,32 @@
 """How a chunk takes over from the one that is being executed: without a pause, a jump or a jerk. Free of ROS and torch.
 
 A chunk is old when it arrives: row i was meant for (i + 1) periods after the observation, and the robot has moved
-since.
-So it is put on the time axis first (`Span` says how much of it is behind), what is past is cut off (`Plan.ahead`), and
-`Blender.path` leads from what is commanded now, position and velocity, into the rest of it. The transition is as short
-as the acceleration allows: no more than the two chunks have in them anyway.
+since. So it is put on the time axis first (`Span` says how much of it is behind it), what is past is cut off
+(`Plan.ahead`), and `Blender.path` leads from what is commanded now, position and velocity, into the rest of it. The
+transition is as short as the acceleration allows: no more than the two chunks have in them anyway.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 
+from qwen_vla_ros.base_path import BasePath
 from qwen_vla_ros.gate import Reason, Refused
 from qwen_vla_ros.joint_path import JointPath
+from qwen_vla_ros.spline import gentle_velocities
 
 NANOSECONDS = 1_000_000_000
+THETA = 2  # column of a base path
 WHOLE_STEP = 1e-6  # share of a step that counts as none
 LEAVING = 4  # steps in which a chunk that ends loses its weight in the mean
 DECAY = 0.01  # of the weights of temporal ensembling; the value of ACT (arXiv 2304.13705)
+
+Path = JointPath | BasePath
 
 
 class Blending(StrEnum):
@@ -77,7 +81,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Plan:
-    """A joint path on the time axis.
+    """A path on the time axis.
 
     Attributes:
         path: row 0 belongs to `start_ns`.
@@ -85,11 +89,11 @@ class Plan:
         execution_horizon: steps after which the next chunk is expected; 0: all.
     """
 
-    path: JointPath
+    path: Path
     start_ns: int
     execution_horizon: int = 0
 
-    def ahead(self, now_ns: int) -> JointPath | None:
+    def ahead(self, now_ns: int) -> Path | None:
         """What is still to come: row 0 is now, the last row is the end, at rest. None when everything is past."""
         elapsed, period = (now_ns - self.start_ns) / NANOSECONDS, self.path.period
         steps = math.ceil((self.path.duration - elapsed) / period - WHOLE_STEP)
@@ -98,7 +102,7 @@ class Plan:
         states = [self.path.at(elapsed + step * period) for step in range(steps + 1)]
         positions, velocities = (np.array(values) for values in zip(*states, strict=True))
         velocities[-1] = 0.0
-        return JointPath(self.path.joints, period, positions, velocities)
+        return replace(self.path, positions=positions, velocities=velocities)
 
 
 class Blender:
@@ -118,7 +122,7 @@ class Blender:
 
         Args:
             mode: not synchronous.
-            smooth: (joints,) True for those whose acceleration decides how long a transition lasts; not for grippers,
+            smooth: (columns,) True for those whose acceleration decides how long a transition lasts; not for grippers,
                 which jump between closed and open within their chunks, too.
             cross_fade: how the old chunk loses its weight.
             decay: m of temporal ensembling: the i-th oldest chunk weighs exp(-m * i). It must be above 0: with 0 an
@@ -133,14 +137,14 @@ class Blender:
         self._ensemble: tuple[Plan, ...] = ()
         self._inner_peak = 0.0  # of the chunk that was taken last
 
-    def path(self, plan: Plan, now_ns: int, running: Plan | None, measured: np.ndarray) -> JointPath:
+    def path(self, plan: Plan, now_ns: int, running: Plan | None, measured: np.ndarray) -> Path:
         """Lead into a new chunk.
 
         Args:
             plan: the new chunk; row 0 is where the robot was at the observation.
             now_ns: ROS time of the hand-over.
             running: what was sent last, None when it is over or was broken off.
-            measured: (joints,) where the robot is, which matters only at rest [rad | m].
+            measured: (columns,) where the robot is, which matters only at rest [rad | m].
 
         Returns:
             A path that starts now, where and as fast as the robot is commanded to be, and ends at rest with the chunk.
@@ -156,9 +160,10 @@ class Blender:
             )
         old = running.ahead(now_ns) if running is not None else None
         if old is None:
-            rows = np.vstack([measured, new.positions[1:]])
-            return JointPath.through(new.joints, rows, new.period)
-        return self._transition(self._target(new, now_ns), old, max(self._inner_peak, self._peak_inside(plan)))
+            new = same_turn(new, measured)
+            return _through(new, np.vstack([measured, new.positions[1:]]))
+        target = self._target(same_turn(new, old.positions[0]), old, now_ns)
+        return self._transition(target, old, max(self._inner_peak, self._peak_inside(plan)))
 
     def take(self, plan: Plan, now_ns: int) -> None:
         """Take note that the path of a chunk was sent."""
@@ -178,16 +183,16 @@ class Blender:
         chunk follows: neither is how the policy moves.
         """
         inside = slice(1, min(plan.execution_horizon or plan.path.steps, plan.path.steps - 1))
-        return float(peak_accelerations(plan.path)[inside, self._smooth].max(initial=0.0))
+        return float(plan.path.peak_accelerations()[inside, self._smooth].max(initial=0.0))
 
-    def _target(self, new: JointPath, now_ns: int) -> JointPath:
+    def _target(self, new: Path, old: Path, now_ns: int) -> Path:
         """The new chunk, or the mean of all live ones where that is the mode."""
         if self._mode is not Blending.TEMPORAL_ENSEMBLING:
             return new
-        paths = [path for plan in self._ensemble if (path := plan.ahead(now_ns)) is not None]
-        return ensemble([*paths, new], self._decay)
+        live = (plan.ahead(now_ns) for plan in self._ensemble)
+        return ensemble([*(same_turn(path, old.positions[0]) for path in live if path is not None), new], self._decay)
 
-    def _transition(self, target: JointPath, old: JointPath, limit: float) -> JointPath:
+    def _transition(self, target: Path, old: Path, limit: float) -> Path:
         """Cross-fade in as few steps as keep the acceleration below a limit, or as low as it gets.
 
         The old path is what is commanded, so the offset between the two is cancelled at the hand-over and fades out.
@@ -197,8 +202,8 @@ class Blender:
         for steps in range(1, target.steps + 1):
             weight = fade(steps, len(rows), self._cross_fade)[:, None]
             positions = weight * old.positions[rows] + (1.0 - weight) * target.positions
-            path = JointPath.through(target.joints, positions, target.period, old.velocities[0])
-            peak = peak_accelerations(path)[: steps + 1, self._smooth].max(initial=0.0)
+            path = _through(target, positions, old.velocities[0])
+            peak = path.peak_accelerations()[: steps + 1, self._smooth].max(initial=0.0)
             if peak < lowest:
                 best, lowest = path, peak
             if peak <= limit:
@@ -206,7 +211,16 @@ class Blender:
         return best
 
 
-def ensemble(paths: Sequence[JointPath], decay: float) -> JointPath:
+def same_turn(path: Path, row: np.ndarray) -> Path:
+    """A base path with its headings in the same turn as those of `row` (3,); others as they are."""
+    if not isinstance(path, BasePath):
+        return path
+    positions = path.positions.copy()
+    positions[:, THETA] += 2.0 * np.pi * np.round((row[THETA] - positions[0, THETA]) / (2.0 * np.pi))
+    return replace(path, positions=positions)
+
+
+def ensemble(paths: Sequence[Path], decay: float) -> Path:
     """Weighted mean of paths that start at the same time, oldest first, with exp(-decay * i) for the i-th.
 
     It is as long as the last of them. Each row is the mean of those that reach so far: a chunk that is over says
@@ -227,7 +241,7 @@ def ensemble(paths: Sequence[JointPath], decay: float) -> JointPath:
         velocities += weight[:, None] * path.velocities[within]
         total += weight
         reaching += reaches
-    return JointPath(newest.joints, newest.period, positions / total[:, None], velocities / total[:, None])
+    return replace(newest, positions=positions / total[:, None], velocities=velocities / total[:, None])
 
 
 def fade(steps: int, rows: int, shape: CrossFade) -> np.ndarray:
@@ -236,8 +250,6 @@ def fade(steps: int, rows: int, shape: CrossFade) -> np.ndarray:
     return linear if shape is CrossFade.LINEAR else linear * (np.expm1(linear) / np.expm1(1.0))
 
 
-def peak_accelerations(path: JointPath) -> np.ndarray:
-    """Largest acceleration within each step, (steps, joints) [rad/s2 | m/s2]; it is linear in time between two rows."""
-    v0, v1, h = path.velocities[:-1], path.velocities[1:], path.period
-    mean = np.diff(path.positions, axis=0) / h
-    return np.maximum(np.abs(6.0 * mean - 4.0 * v0 - 2.0 * v1), np.abs(2.0 * v0 + 4.0 * v1 - 6.0 * mean)) / h
+def _through(path: Path, positions: np.ndarray, start_velocity: np.ndarray | None = None) -> Path:
+    velocities = gentle_velocities(positions, path.period, start_velocity)
+    return replace(path, positions=positions, velocities=velocities)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from qwen_vla_ros.base_path import BasePath
 from qwen_vla_ros.blending import (
     NANOSECONDS,
     Blender,
@@ -19,7 +20,6 @@ from qwen_vla_ros.blending import (
     Span,
     ensemble,
     fade,
-    peak_accelerations,
 )
 from qwen_vla_ros.gate import Reason, Refused
 from qwen_vla_ros.joint_path import JointPath
@@ -188,10 +188,10 @@ def hand_overs(mode: Blending, cross_fade: CrossFade, seed: int, noise: float, d
         path = it.path(chunk, now, running, anchor)
         it.take(chunk, now)
         span.begin(now, now + round(path.duration * NANOSECONDS))
-        peaks = peak_accelerations(path)
+        peaks = path.peak_accelerations()
         if running is not None:
             boundary.append(peaks[:2].max())
-        inside += [peak_accelerations(chunk.path)[1:EXECUTED].max(), peaks[2:EXECUTED].max()]
+        inside += [chunk.path.peak_accelerations()[1:EXECUTED].max(), peaks[2:EXECUTED].max()]
         running = Plan(path, now)
         wait = PERIOD if mode is Blending.TEMPORAL_ENSEMBLING else EXECUTED * PERIOD - 0.15
         stamp = max(now / 1e9 + 0.001, start / 1e9 + wait)
@@ -234,13 +234,20 @@ def test_a_gripper_does_not_decide_how_long_a_transition_lasts():
     assert np.allclose(path.positions[2:, 2], target.positions[2:, 2])
 
 
-def test_peak_accelerations_bound_every_sample_and_are_reached():
-    rng = np.random.default_rng(0)
-    path = JointPath.through(JOINTS, rng.normal(size=(6, 3)), PERIOD, rng.normal(size=3))
-    h = 1e-5
-    times = (np.arange(5)[:, None] + np.linspace(0.001, 0.999, 50)) * PERIOD
-    sampled = np.array([[(path.at(t + h)[1] - path.at(t - h)[1]) / (2 * h) for t in row] for row in times])
-    assert np.allclose(np.abs(sampled).max(axis=1), peak_accelerations(path), rtol=0.02)
+def test_a_base_turns_the_short_way_where_its_headings_begin_anew():
+    """The odometry says -pi where the path that is being executed has run on beyond pi."""
+
+    def turning(first: float, start: float) -> Plan:
+        poses = np.zeros((HORIZON + 1, 3))
+        poses[:, 2] = first + 0.05 * np.arange(HORIZON + 1)
+        return Plan(BasePath.through("odom", poses, PERIOD, [0.0, 0.0, 0.25]), round(start * NANOSECONDS), EXECUTED)
+
+    before, after = turning(np.pi - 0.2, 0.0), turning(0.1 - np.pi, 6 * PERIOD)
+    for mode in OVERLAPPING:
+        it = Blender(mode, [True] * 3)
+        it.take(before, 0)
+        path = it.path(after, round(1.3 * NANOSECONDS), before, np.zeros(3))
+        assert isinstance(path, BasePath) and np.allclose(path.velocities[:-2, 2], 0.25, atol=0.02)
 
 
 # Temporal ensembling --------------------------------------------------------------------------------------------------
