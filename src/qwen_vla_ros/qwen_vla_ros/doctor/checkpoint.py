@@ -1,0 +1,202 @@
+"""The model: is the checkpoint whole, was it made for this robot, and do its statistics lie within the robot's limits?
+
+Reads the files of the checkpoint without torch, so that it works on a robot's computer, too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from embodiment_descriptions import Embodiment, ResourceError
+from qwen_vla.normalization import Quantiles
+from qwen_vla_ros.doctor.findings import Area, Finding
+from qwen_vla_ros.loaded_policy import PLACEHOLDER, checkpoint_path, require_fit
+
+AREA = Area("Model")
+CONFIG, EMBODIMENTS, STATISTICS = "config.json", "embodiments.json", "normalization.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+LIMIT_MARGIN = 0.05  # share of a joint's range by which demonstrations may exceed the limits of the URDF
+FARTHEST = 3.0  # [m] no arm moves its tip so far in one chunk
+STILL = 1e-9  # spread below which a channel never moved in training
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One entry of embodiments.json: a robot that the checkpoint was trained for."""
+
+    name: str
+    channel_names: tuple[str, ...]
+    control_mode: str
+    period: float
+    horizon: int
+    camera_tags: tuple[str, ...]
+    prompt_template: str
+    dataset: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What the files say.
+
+    Attributes:
+        problem: why it cannot be used at all; empty when it can.
+        weights: size of the weight files [bytes].
+        robots: by name of the embodiment.
+        statistics: by name of the data set.
+        image_size: side of the square that the model sees [pixels]; 0 when it is not known.
+    """
+
+    folder: str
+    problem: str = ""
+    weights: int = 0
+    robots: dict[str, Trained] = field(default_factory=dict)
+    statistics: dict[str, Quantiles] = field(default_factory=dict)
+    image_size: int = 0
+
+
+def read_checkpoint(name: str) -> Checkpoint:
+    """Read a checkpoint: a folder, or the name of one of the suite."""
+    folder = Path(name).expanduser()
+    try:
+        folder = folder if folder.is_dir() else checkpoint_path(name)
+        robots = {key: _trained(value) for key, value in _json(folder / EMBODIMENTS).items()}
+        statistics = {key: Quantiles.from_json(value) for key, value in _json(folder / STATISTICS).items()}
+        image_size = int(_json(folder / CONFIG).get("image_size", 0))
+        return Checkpoint(str(folder), "", _weights(folder), robots, statistics, image_size)
+    except (OSError, ValueError, KeyError, TypeError, ResourceError) as error:
+        return Checkpoint(str(folder), " ".join(str(error).split()))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+def _trained(data: dict[str, Any]) -> Trained:
+    fields = {key: data[key] for key in Trained.__dataclass_fields__}
+    return Trained(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+
+
+def _weights(folder: Path) -> int:
+    """Return the size of all weight files [bytes], after a look at the header of each."""
+    index = folder / INDEX
+    names = sorted(set(_json(index)["weight_map"].values())) if index.is_file() else [WEIGHTS]
+    for file in (folder / name for name in names):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing")
+        try:
+            with safe_open(file, framework="numpy"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"{file} is damaged or cut short ({file.stat().st_size} bytes): {error}") from error
+    return sum((folder / name).stat().st_size for name in names)
+
+
+def check_checkpoint(checkpoint: Checkpoint, robot: Embodiment) -> Iterator[Finding]:
+    """All checks of the model."""
+    if checkpoint.problem:
+        remedy = "name another one with --policy, copy or download it again; --policy remote leaves the model out"
+        yield AREA.fail("checkpoint", checkpoint.problem, remedy)
+        return
+    yield AREA.ok("checkpoint", f"{Path(checkpoint.folder).name}: {checkpoint.weights / 1e6:.0f} MB of weights")
+    trained = checkpoint.robots.get(robot.name)
+    if trained is None:
+        fact = f"trained for {', '.join(sorted(checkpoint.robots)) or 'no robot'}, not for '{robot.name}'"
+        yield AREA.fail("robot", fact, "take a checkpoint of this robot, or fine-tune one (docs/how-to/train.md)")
+        return
+    yield check_fit(trained, robot, checkpoint.folder)
+    yield check_prompt(trained, robot)
+    yield from check_statistics(trained, checkpoint, robot)
+
+
+def check_fit(trained: Trained, robot: Embodiment, folder: str) -> Finding:
+    """Would policy_node load it? Control mode, channels, period, chunk size and camera tags decide."""
+    try:
+        require_fit(trained, robot, Path(Path(folder).name))
+    except ValueError as error:
+        return AREA.fail("fit", str(error), "take the checkpoint of this robot, or correct the robot's YAML")
+    cameras = ", ".join(trained.camera_tags)
+    return AREA.ok("fit", f"{robot.control_mode}, {len(robot.channel_names)} channels, cameras {cameras}")
+
+
+def check_prompt(trained: Trained, robot: Embodiment) -> Finding:
+    """Does the model know the robot by the text that it will read?"""
+    now = robot.prompt(PLACEHOLDER)
+    if trained.prompt_template != now:
+        fact = f"in training it read “{trained.prompt_template}”, now “{now}”"
+        return AREA.warn("prompt", fact, "correct tag, rate, chunk size or arms in the robot's YAML")
+    return AREA.ok("prompt", "as in training")
+
+
+def check_statistics(trained: Trained, checkpoint: Checkpoint, robot: Embodiment) -> Iterator[Finding]:
+    """Do the statistics that turn model output into motion belong to this robot?"""
+    statistics = checkpoint.statistics.get(trained.dataset)
+    if statistics is None or len(statistics.q01) != len(robot.channel_names):
+        fact = f"{STATISTICS} has none for '{trained.dataset}' with {len(robot.channel_names)} channels"
+        yield AREA.fail("statistics", fact, "copy the checkpoint again, or compute them anew by training")
+        return
+    if statistics.channel_names and statistics.channel_names != robot.channel_names:
+        fact = f"their channels are {' '.join(statistics.channel_names)}, the robot's {' '.join(robot.channel_names)}"
+        yield AREA.fail("statistics", fact, "the order of the channels decides which joint moves: take another model")
+        return
+    bounds = channel_bounds(robot)
+    outside = [
+        _outside(name, low, high, bounds[name])
+        for name, low, high in zip(robot.channel_names, statistics.q01, statistics.q99, strict=True)
+        if not _inside(low, high, bounds[name])
+    ]
+    if outside:
+        remedy = "check the units of the data set it was trained on; the gate will refuse such chunks"
+        yield AREA.fail("statistics", "; ".join(outside), remedy)
+        return
+    still = [n for n, a, b in zip(robot.channel_names, statistics.q01, statistics.q99, strict=True) if b - a < STILL]
+    note = f"; never moved in training: {', '.join(still)}" if still else ""
+    yield AREA.ok("statistics", f"within the robot's limits{note}")
+
+
+def channel_bounds(robot: Embodiment) -> dict[str, tuple[float, float]]:
+    """Return what each action channel can sensibly be, in its own unit; see Embodiment.channel_names."""
+    base = robot.safety.base
+    linear = base.max_linear if base else math.inf
+    angular = base.max_angular if base else math.inf
+    step, turn = linear * robot.period, angular * robot.period  # waypoints are increments
+    sizes = dict.fromkeys(("x", "y", "z"), FARTHEST) | dict.fromkeys(("rx", "ry", "rz"), math.pi)
+    sizes |= {"dx": step, "dy": step, "dtheta": turn, "vx": linear, "vy": linear, "wz": angular}
+    bounds = {}
+    for name in robot.channel_names:
+        kind = next((k for k in (*sizes, "gripper") if name == k or name.endswith(f"_{k}")), None)
+        if name in robot.limits:
+            bounds[name] = (robot.limits[name].lower, robot.limits[name].upper)
+        elif kind == "gripper":
+            bounds[name] = (0.0, 1.0)
+        else:
+            size = sizes.get(kind, math.inf)
+            bounds[name] = (-size, size)
+    return bounds
+
+
+def _inside(low: float, high: float, bounds: tuple[float, float]) -> bool:
+    span = bounds[1] - bounds[0]
+    margin = LIMIT_MARGIN * span if math.isfinite(span) else 0.0
+    return bool(bounds[0] - margin <= low and high <= bounds[1] + margin)
+
+
+def _outside(name: str, low: float, high: float, bounds: tuple[float, float]) -> str:
+    text = f"{name} {low:.3g}..{high:.3g}, the robot's limits {bounds[0]:.3g}..{bounds[1]:.3g}"
+    if _inside(np.deg2rad(low), np.deg2rad(high), bounds):
+        text += " (degrees?)"
+    elif _inside(low / 1000, high / 1000, bounds):
+        text += " (millimetres?)"
+    return text

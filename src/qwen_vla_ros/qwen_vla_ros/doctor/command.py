@@ -1,0 +1,57 @@
+"""`qwen-vla doctor`: the options, and what is printed and returned.
+
+The command line imports this module to say what it offers: everything that needs ROS is imported when it runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Doctor:
+    """Check a robot before anything moves: topics, joints, cameras, controllers, clocks, model and machine.
+
+    Listens and asks, never commands. Exit code 0 when nothing is wrong, 1 for warnings under --strict, 2 for a failure.
+
+    Examples:
+      qwen-vla doctor --robot widowx
+      qwen-vla doctor --robot aloha --policy out/train/aloha/model --json out/doctor.json --strict
+      qwen-vla doctor --robot widowx --offline               # without a running robot
+      qwen-vla doctor --robot my_robot.yaml --policy remote  # a robot of your own; the model on another machine
+    """
+
+    robot: str
+    """Name of a robot of the suite, or path of the embodiment YAML of your own."""
+    policy: str = "tiny"
+    """Checkpoint: its folder, or the name of one in checkpoints/; `remote` when it is on another machine."""
+    namespace: str = ""
+    """Namespace of the robot's nodes and topics."""
+    seconds: float = 3.0
+    """How long to listen."""
+    offline: bool = False
+    """Leave out the graph: this machine, the ROS set-up and the checkpoint only."""
+    strict: bool = False
+    """Exit with 1 when there are warnings."""
+    json: Path | None = None
+    """Where to write the findings."""
+
+    def run(self) -> int:
+        from qwen_vla_ros.doctor import examination, table
+        from qwen_vla_ros.doctor.findings import exit_code
+
+        if not 0.2 <= self.seconds <= 600:
+            raise ValueError(f"seconds {self.seconds}: give 0.2 to 600 s to listen")
+        patient = examination.find_patient(self.robot, self.namespace, self.policy)
+        environment = examination.environment_of_nodes()
+        findings = list(examination.examine_offline(patient, environment))
+        if not self.offline:
+            graph = examination.look_at_graph(patient, environment, self.seconds)
+            findings += examination.examine_graph(patient, graph, examination.domain_of(environment))
+        table.show(f"{patient.config.name}: {'without the graph' if self.offline else 'running graph'}", findings)
+        if self.json:
+            from qwen_vla_ros.output_files import write_json
+
+            write_json(self.json, table.as_json(patient.config.name, findings))
+        return exit_code(findings, self.strict)

@@ -1,0 +1,129 @@
+"""Command interfaces: a controller listens to each of them, and nobody else commands the same joints."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+
+from embodiment_descriptions import EmbodimentConfig
+from embodiment_descriptions.commands import Command
+from qwen_vla_ros.doctor.facts import Endpoint, Graph, Topic
+from qwen_vla_ros.doctor.findings import Area, Finding
+from qwen_vla_ros.doctor.interfaces import EXECUTOR, TWIST, TWIST_STAMPED, action_of, resolve, types_of
+from qwen_vla_ros.doctor.ros_setup import AREA as ROS_SETUP
+from qwen_vla_ros.doctor.streams import nodes, short
+from qwen_vla_ros.optional_interfaces import DISTRIBUTION
+
+AREA = Area("Commands")
+# Nodes that listen to everything and move nothing.
+OBSERVERS = (
+    *("rosbag2", "rqt", "plotjuggler", "foxglove", "rosbridge", "rviz", "rerun", "_"),
+    *("episode_recorder", "trajectory_visualizer"),
+)
+# Parts of Nav2 that share cmd_vel_nav by design and are silent without a goal.
+TAKE_TURNS = ("controller_server", "behavior_server", "docking_server")
+STARTS = {
+    "joint_trajectory": "ros2 control list_controllers; then ros2 run controller_manager spawner {controller}",
+    "forward_command": "ros2 control list_controllers; then ros2 run controller_manager spawner {controller}",
+    "gripper_action": "ros2 control list_controllers; then ros2 run controller_manager spawner {controller}",
+    "xs_group": "start the xs_sdk of the robot in its namespace (interbotix_xsarm_control)",
+    "xs_single": "start the xs_sdk of the robot in its namespace (interbotix_xsarm_control)",
+    "base_velocity": "start the base (diff_drive_controller) or Nav2, or correct the topic in the YAML",
+    "nav2_follow_path": "start Nav2's controller server",
+    "nav2_pose": "start Nav2",
+}
+
+
+def check_packages(config: EmbodimentConfig) -> Iterator[Finding]:
+    """Are the interfaces installed that the commands are made of?"""
+    packages = {kind.split("/")[0] for command in config.commands for kind in types_of(command)}
+    missing = sorted(name for name in packages if importlib.util.find_spec(name) is None)
+    distribution = os.environ.get("ROS_DISTRO", DISTRIBUTION)
+    for name in missing:
+        remedy = f"apt install ros-{distribution}-{name.replace('_', '-')}"
+        yield ROS_SETUP.fail(name, f"is not installed, and {config.name} is commanded with it", remedy)
+    if packages and not missing:
+        yield ROS_SETUP.ok("command messages", f"{', '.join(sorted(packages))}")
+    if not config.commands:
+        yield AREA.warn("commands", "the YAML lists none", "describe under `commands` how the robot is commanded")
+
+
+def check_commands(config: EmbodimentConfig, graph: Graph, namespace: str) -> Iterator[Finding]:
+    """All checks of all command interfaces."""
+    executor = resolve(namespace, EXECUTOR)
+    for command in config.commands:
+        if action_of(command):
+            yield check_action(command, resolve(namespace, action_of(command)), graph)
+            continue
+        topic = graph.topic(resolve(namespace, command.topic))
+        yield check_listeners(command, topic)
+        yield from check_rivals(command, topic, graph, executor)
+
+
+def check_action(command: Command, name: str, graph: Graph) -> Finding:
+    """Is there an action server of the right type?"""
+    types, wanted = graph.actions.get(name, ()), types_of(command)
+    if not types:
+        return AREA.fail(name, "no action server", _start(command))
+    if not set(types) & set(wanted):
+        fact = f"the action is {short(types[0])}, the YAML says {short(wanted[0])}"
+        return AREA.fail(name, fact, "correct backend or kind of this interface in the YAML")
+    return AREA.ok(name, f"action server {short(wanted[0])}")
+
+
+def check_listeners(command: Command, topic: Topic) -> Finding:
+    """Does a controller listen? To publish without one succeeds, and moves nothing."""
+    label, wanted = command.topic, types_of(command)
+    listeners = [s for s in topic.subscribers if not _observes(s)]
+    right = [s for s in listeners if s.type in wanted]
+    if not listeners:
+        only = f" but {nodes(topic.subscribers)}, which only observes" if topic.subscribers else ""
+        return AREA.fail(label, f"nobody listens to {topic.name}{only}", _start(command))
+    if not right:
+        fact = f"{listeners[0].node} expects {short(listeners[0].type)}, not {' or '.join(map(short, wanted))}"
+        return AREA.fail(label, fact, _other_type(command, listeners[0].type))
+    kinds = {s.type for s in right}
+    if len(kinds) > 1:
+        fact = f"{nodes(right)} expect different types: {', '.join(sorted(map(short, kinds)))}"
+        return AREA.fail(label, fact, "a topic has one type: correct the settings (enable_stamped_cmd_vel in Nav2)")
+    if all(s.conflict for s in right):
+        fact = f"QoS of {right[0].node} ({right[0].qos}) does not match: {right[0].conflict}"
+        return AREA.fail(label, fact, "change the QoS of the controller: reliable, volatile")
+    if len({s.node for s in right}) > 1:
+        fact = f"{len(right)} nodes obey: {nodes(right)}"
+        return AREA.warn(label, fact, "end the one that should not move; is a simulator running beside the robot?")
+    return AREA.ok(label, f"{right[0].node} listens ({short(right[0].type)})")
+
+
+def check_rivals(command: Command, topic: Topic, graph: Graph, executor: str) -> Iterator[Finding]:
+    """Does anybody else command, too? Two commanders make a robot tremble, or worse."""
+    rivals = [p for p in topic.publishers if p.node != executor and not _observes(p)]
+    if not rivals:
+        return
+    senders = {a.publisher for a in graph.heard(topic.name)}
+    sending = [p for p in rivals if p.gid in senders]
+    fact = f"{nodes(rivals)} publishes here, too" + (f"; {nodes(sending)} is sending now" if sending else "")
+    remedy = f"end {nodes(rivals)}: only {executor} may command"
+    polite = command.backend == "base_velocity" and all(p.node.rsplit("/", 1)[-1] in TAKE_TURNS for p in rivals)
+    both = any(p.node == executor for p in topic.publishers) or len(rivals) > 1
+    if sending or (both and not polite):
+        yield AREA.fail(f"{command.topic}: rivals", fact, remedy)
+    else:
+        yield AREA.warn(f"{command.topic}: rivals", fact, "give Nav2 no goals meanwhile" if polite else remedy)
+
+
+def _observes(endpoint: Endpoint) -> bool:
+    return endpoint.node.rsplit("/", 1)[-1].startswith(OBSERVERS)
+
+
+def _start(command: Command) -> str:
+    name = action_of(command) or command.topic
+    return STARTS[command.backend].format(controller=name.rsplit("/", 1)[0])
+
+
+def _other_type(command: Command, kind: str) -> str:
+    if command.backend == "base_velocity" and kind in (TWIST, TWIST_STAMPED):
+        setting = "twist_stamped" if kind == TWIST_STAMPED else "twist"
+        return f"set message: {setting} (or auto) in the YAML, or enable_stamped_cmd_vel in Nav2 to match"
+    return "correct backend and topic of this interface in the YAML, or load the controller that they name"

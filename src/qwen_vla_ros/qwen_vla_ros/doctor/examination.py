@@ -1,0 +1,119 @@
+"""The order of the checks, and what each of them gets to see."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from embodiment_descriptions import Embodiment, EmbodimentConfig, EmbodimentError, load_robot
+from embodiment_descriptions.config import load_config
+from qwen_vla_ros.doctor.camera_checks import check_cameras
+from qwen_vla_ros.doctor.checkpoint import Checkpoint, check_checkpoint, read_checkpoint
+from qwen_vla_ros.doctor.command_checks import check_commands, check_packages
+from qwen_vla_ros.doctor.description_checks import check_description, live_description
+from qwen_vla_ros.doctor.facts import Graph
+from qwen_vla_ros.doctor.findings import Finding
+from qwen_vla_ros.doctor.interfaces import EXECUTOR, POLICY, resolve, watches
+from qwen_vla_ros.doctor.joint_checks import check_joint_states
+from qwen_vla_ros.doctor.machine import check_machine, look_at_machine
+from qwen_vla_ros.doctor.node_checks import check_clocks, check_nobody, check_nodes
+from qwen_vla_ros.doctor.odometry_checks import check_odometry
+from qwen_vla_ros.doctor.ros_setup import check_messages, check_ros_setup, domain_of, domains_in_use
+from qwen_vla_ros.doctor.streams import check_definitions
+
+REMOTE = "remote"  # as --policy: the model is on another machine
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What is to be examined.
+
+    Attributes:
+        config: the robot's YAML.
+        own: the robot by the suite's own URDF; None for a robot that is only known by its YAML.
+        namespace: of the robot's topics and nodes.
+        policy: checkpoint, or "remote".
+    """
+
+    config: EmbodimentConfig
+    own: Embodiment | None
+    namespace: str = ""
+    policy: str = "tiny"
+
+
+def find_patient(robot: str, namespace: str, policy: str) -> Patient:
+    """Find a robot of the suite by its name, or one of the user's by the path of its YAML.
+
+    Raises:
+        EmbodimentError, ResourceError: there is no such robot, or its files are wrong.
+    """
+    path = Path(robot).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        return Patient(load_config(path), None, namespace, policy)
+    own = load_robot(robot)
+    config = EmbodimentConfig(**{key: getattr(own, key) for key in EmbodimentConfig.model_fields})
+    return Patient(config, own, namespace, policy)
+
+
+def examine_offline(patient: Patient, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Check what can be known without a graph."""
+    checkpoint = _checkpoint(patient)
+    yield from check_machine(look_at_machine(environment), checkpoint.weights if checkpoint else None)
+    yield from check_ros_setup(environment)
+    yield check_messages()
+    yield from check_packages(patient.config)
+    if checkpoint and patient.own:
+        yield from check_checkpoint(checkpoint, patient.own)
+
+
+def examine_graph(patient: Patient, graph: Graph, domain: int) -> Iterator[Finding]:
+    """Check the running graph; where nobody is there, only that is said."""
+    nobody = list(check_nobody(graph, domain, [] if graph.nodes else domains_in_use()))
+    if nobody:
+        yield from nobody
+        return
+    checkpoint = _checkpoint(patient)
+    robot = _robot(patient, graph)
+    yield from check_definitions(graph)
+    yield from check_description(patient.config, patient.own, graph, patient.namespace)
+    if robot is not None:
+        yield from check_joint_states(robot, graph, patient.namespace)
+        yield from check_odometry(robot, graph, patient.namespace)
+        yield from check_cameras(robot, graph, patient.namespace, checkpoint.image_size if checkpoint else 0)
+    yield from check_commands(patient.config, graph, patient.namespace)
+    if robot is not None:
+        yield from check_nodes(robot, graph, patient.namespace)
+    yield from check_clocks(graph)
+    if checkpoint and robot is not None and patient.own is None:
+        yield from check_checkpoint(checkpoint, robot)
+
+
+def look_at_graph(patient: Patient, environment: Mapping[str, str], seconds: float) -> Graph:
+    """Listen to the graph; this is where ROS is needed."""
+    from qwen_vla_ros.doctor.listener import listen
+
+    managed = [resolve(patient.namespace, name) for name in (POLICY, EXECUTOR)]
+    return listen(domain_of(environment), watches(patient.config, patient.namespace), managed, seconds)
+
+
+def _robot(patient: Patient, graph: Graph) -> Embodiment | None:
+    """Return the robot as it runs; as the suite describes it where its description is missing or does not fit."""
+    try:
+        return Embodiment.from_urdf(live_description(graph, patient.namespace), patient.config.model_dump())
+    except EmbodimentError:
+        return patient.own
+
+
+def _checkpoint(patient: Patient) -> Checkpoint | None:
+    return None if patient.policy == REMOTE else read_checkpoint(patient.policy)
+
+
+def environment_of_nodes() -> dict[str, str]:
+    """Return the environment that nodes started from this shell have."""
+    from qwen_vla_ros.environment import ros_environment
+
+    environment = ros_environment()
+    os.environ.update(environment)
+    return environment

@@ -1,0 +1,68 @@
+"""What a check has to say: a verdict, the fact behind it, and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from enum import Enum
+
+
+class Level(Enum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table.
+
+    Attributes:
+        area: heading under which it is shown, for example "Cameras".
+        subject: what was looked at, for example "ego: rate".
+        fact: what was found, with the value and the limit.
+        remedy: what to do; empty when nothing is to be done.
+    """
+
+    level: Level
+    area: str
+    subject: str
+    fact: str
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Return plain data."""
+        return asdict(self) | {"level": self.level.value}
+
+
+@dataclass(frozen=True)
+class Area:
+    """Writes findings under one heading."""
+
+    name: str
+
+    def ok(self, subject: str, fact: str) -> Finding:
+        """As it should be."""
+        return Finding(Level.OK, self.name, subject, fact)
+
+    def warn(self, subject: str, fact: str, remedy: str) -> Finding:
+        """Works, but not as well or as safely as it could."""
+        return Finding(Level.WARN, self.name, subject, fact, remedy)
+
+    def fail(self, subject: str, fact: str, remedy: str) -> Finding:
+        """Will not work, or not safely."""
+        return Finding(Level.FAIL, self.name, subject, fact, remedy)
+
+
+def worst(findings: Iterable[Finding]) -> Level:
+    """Return the worst level; OK when there are none."""
+    levels = {finding.level for finding in findings}
+    return next((level for level in (Level.FAIL, Level.WARN) if level in levels), Level.OK)
+
+
+def exit_code(findings: Iterable[Finding], strict: bool) -> int:
+    """Return 2 when something fails, 1 for warnings if `strict`, else 0."""
+    level = worst(findings)
+    return 2 if level is Level.FAIL else int(strict and level is Level.WARN)

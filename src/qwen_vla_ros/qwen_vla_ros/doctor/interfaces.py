@@ -1,0 +1,99 @@
+"""Which topics and actions a robot must have, by its YAML. Free of ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from embodiment_descriptions import Camera, EmbodimentConfig
+from embodiment_descriptions.commands import Command
+
+DESCRIPTION, DIAGNOSTICS, CLOCK = "robot_description", "/diagnostics", "/clock"
+POLICY, EXECUTOR = "policy_node", "executor_node"
+HEARTBEAT, ANNOUNCEMENT = f"{POLICY}/heartbeat", f"{POLICY}/embodiment"
+IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+JOINT_STATE, CAMERA_INFO, ODOMETRY = (
+    "sensor_msgs/msg/JointState",
+    "sensor_msgs/msg/CameraInfo",
+    "nav_msgs/msg/Odometry",
+)
+TWIST, TWIST_STAMPED = "geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped"
+COMMAND_TYPES = {
+    "joint_trajectory": ("trajectory_msgs/msg/JointTrajectory",),
+    "forward_command": ("std_msgs/msg/Float64MultiArray",),
+    "xs_group": ("interbotix_xs_msgs/msg/JointGroupCommand",),
+    "xs_single": ("interbotix_xs_msgs/msg/JointSingleCommand",),
+    "nav2_follow_path": ("nav2_msgs/action/FollowPath",),
+    "nav2_pose": ("nav2_msgs/action/NavigateToPose",),
+}
+GRIPPER_ACTIONS = {
+    "parallel": "control_msgs/action/ParallelGripperCommand",
+    "classic": "control_msgs/action/GripperCommand",
+}
+TWISTS = {"auto": (TWIST, TWIST_STAMPED), "twist": (TWIST,), "twist_stamped": (TWIST_STAMPED,)}
+
+
+class Role(Enum):
+    """What the suite does at a topic, which decides about the quality of service."""
+
+    STREAM = "hears it as sensor data, best effort"
+    LATCHED = "hears it reliably, also what was said before"
+    RELIABLE = "hears it reliably"
+    COMMAND = "publishes there, reliably"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A topic to listen to: full name, types that the suite understands, and the suite's own role there."""
+
+    topic: str
+    types: tuple[str, ...]
+    role: Role
+
+
+def resolve(namespace: str, name: str) -> str:
+    """Return the full name of a topic, an action or a node: relative names lie in the namespace of the robot."""
+    if name.startswith("/"):
+        return name
+    return "/" + "/".join(part for part in (namespace.strip("/"), name) if part)
+
+
+def action_of(command: Command) -> str:
+    """Return the action of a command interface; empty when it is a topic."""
+    return getattr(command, "action", "")
+
+
+def types_of(command: Command) -> tuple[str, ...]:
+    """Return the types of a command interface, any of which will do."""
+    if command.backend == "gripper_action":
+        return (GRIPPER_ACTIONS[command.kind],)
+    return TWISTS[command.message] if command.backend == "base_velocity" else COMMAND_TYPES[command.backend]
+
+
+def image_types(camera: Camera) -> tuple[str, ...]:
+    """Return the type of a camera's topic."""
+    return (COMPRESSED,) if camera.transport == "compressed" else (IMAGE,)
+
+
+def watches(config: EmbodimentConfig, namespace: str) -> Iterator[Watch]:
+    """All topics that matter to a robot."""
+
+    def watch(name: str, types: tuple[str, ...], role: Role) -> Watch:
+        return Watch(resolve(namespace, name), types, role)
+
+    yield watch(CLOCK, ("rosgraph_msgs/msg/Clock",), Role.STREAM)
+    yield watch(DIAGNOSTICS, ("diagnostic_msgs/msg/DiagnosticArray",), Role.RELIABLE)
+    yield watch(DESCRIPTION, ("std_msgs/msg/String",), Role.LATCHED)
+    yield watch(HEARTBEAT, ("std_msgs/msg/Header",), Role.RELIABLE)
+    yield watch(ANNOUNCEMENT, ("qwen_vla_msgs/msg/Embodiment",), Role.LATCHED)
+    for source in config.joint_states:
+        yield watch(source.topic, (JOINT_STATE,), Role.STREAM)
+    if config.odometry is not None:
+        yield watch(config.odometry.topic, (ODOMETRY,), Role.STREAM)
+    for camera in config.cameras:
+        yield watch(camera.image_topic, image_types(camera), Role.STREAM)
+        yield watch(camera.info_topic, (CAMERA_INFO,), Role.STREAM)
+    for command in config.commands:
+        if not action_of(command):
+            yield watch(command.topic, types_of(command), Role.COMMAND)

@@ -1,0 +1,173 @@
+"""This computer: disk, memory, shared memory, processors, graphics processor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from qwen_vla_ros.doctor.findings import Area, Finding
+from qwen_vla_ros.image_memory import VARIABLES
+
+AREA = Area("This machine")
+MB, GB = 1_000_000, 1_000_000_000
+DISK_WARN, DISK_FAIL = 5 * GB, 500 * MB  # a recording of two cameras grows by some 50 MB a second uncompressed
+PROCESSES_WITH_IMAGES = 3  # a camera driver or simulator, policy_node, a recorder or viewer
+DEFAULT_SEGMENT = 524_288  # [bytes] that Fast DDS gives a participant when nothing else is configured
+RUNTIME_MEMORY = 700 * MB  # of policy_node with the tiny checkpoint, libraries included, beyond the weights
+GPU_FROM = 1 * GB  # [bytes of weights] a model beyond this is too slow for a robot without a graphics processor
+LOAD_LIMIT = 1.5  # waiting processes per processor
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is there; sizes in bytes, None for what does not exist or could not be found out.
+
+    Attributes:
+        folder: where results are written; `disk_free` is the space there.
+        gpus: (name, free memory) by device.
+        profile: the Fast DDS profile that is in force: its path, or empty.
+        segment: shared memory of one process under that profile.
+    """
+
+    folder: str
+    disk_free: int
+    memory_available: int
+    processors: int
+    load: float
+    shm_total: int | None
+    shm_free: int | None
+    gpus: tuple[tuple[str, int], ...]
+    profile: str
+    segment: int | None
+
+
+def look_at_machine(environment: Mapping[str, str], folder: Path = Path()) -> Machine:
+    """Collect what is there; `environment` is that of the nodes."""
+    profile = next((environment[name] for name in VARIABLES if environment.get(name)), "")
+    shm = shutil.disk_usage("/dev/shm") if os.path.isdir("/dev/shm") else None
+    return Machine(
+        folder=str(folder.resolve()),
+        disk_free=shutil.disk_usage(folder).free,
+        memory_available=_memory_available(Path("/proc/meminfo").read_text()),
+        processors=len(os.sched_getaffinity(0)),
+        load=os.getloadavg()[0],
+        shm_total=shm.total if shm else None,
+        shm_free=shm.free if shm else None,
+        gpus=_gpus(),
+        profile=profile,
+        segment=segment_size(profile),
+    )
+
+
+def segment_size(profile: str) -> int | None:
+    """Shared memory that a Fast DDS profile gives each process [bytes]; None when it cannot be read."""
+    if not profile:
+        return DEFAULT_SEGMENT
+    try:
+        sizes = [int(e.text) for e in ElementTree.parse(profile).iter() if e.tag.split("}")[-1] == "segment_size"]
+    except (OSError, ElementTree.ParseError, TypeError, ValueError):
+        return None
+    return max(sizes, default=DEFAULT_SEGMENT)
+
+
+def _memory_available(meminfo: str) -> int:
+    lines = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
+    return int(lines.get("MemAvailable", lines["MemFree"]).split()[0]) * 1024
+
+
+def _gpus() -> tuple[tuple[str, int], ...]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    query = [program, "--query-gpu=name,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10).stdout.splitlines()
+        return tuple((name.strip(), int(free) * 2**20) for name, free in (line.rsplit(",", 1) for line in lines))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return ()
+
+
+def check_machine(machine: Machine, weights: int | None) -> Iterator[Finding]:
+    """All checks of this computer; `weights` is the size of the checkpoint [bytes], None without one."""
+    yield check_disk(machine)
+    yield check_shared_memory(machine)
+    yield check_processors(machine)
+    if weights is not None:
+        yield check_memory(machine, weights)
+        yield check_gpu(machine, weights)
+
+
+def check_disk(machine: Machine) -> Finding:
+    """Is there room for recordings and logs?"""
+    fact = f"{machine.disk_free / GB:.1f} GB free in {machine.folder}"
+    if machine.disk_free < DISK_FAIL:
+        return AREA.fail("disk", fact, "delete what is not needed, or work in another folder")
+    if machine.disk_free < DISK_WARN:
+        return AREA.warn("disk", fact, "enough to run, but a recording would soon fill it")
+    return AREA.ok("disk", fact)
+
+
+def check_shared_memory(machine: Machine) -> Finding:
+    """Does /dev/shm hold what the DDS profile asks for, and does the profile hold an image?"""
+    if machine.shm_total is None or machine.shm_free is None:
+        return AREA.warn("shared memory", "there is no /dev/shm", "images go through UDP: expect to lose some")
+    if machine.segment is None:
+        fact = f"the Fast DDS profile {machine.profile} cannot be read"
+        return AREA.fail("shared memory", fact, "correct the path in FASTDDS_DEFAULT_PROFILES_FILE, or unset it")
+    fact = f"/dev/shm: {machine.shm_free / MB:.0f} of {machine.shm_total / MB:.0f} MB free"
+    if machine.segment <= DEFAULT_SEGMENT:
+        return AREA.warn(
+            "shared memory",
+            "Fast DDS has 0.5 MB of shared memory per process, less than one 640x480 image",
+            "set FASTDDS_DEFAULT_PROFILES_FILE to config/dds/fastdds_large_images.xml for every process",
+        )
+    need = PROCESSES_WITH_IMAGES * machine.segment
+    if machine.shm_total < need:
+        return AREA.fail(
+            "shared memory",
+            f"{fact}; {PROCESSES_WITH_IMAGES} processes need {need / MB:.0f} MB",
+            "docker run --shm-size=512m, or shm_size: 512m in the compose file; "
+            "else: mount -o remount,size=512M /dev/shm",
+        )
+    if machine.shm_free < machine.segment:
+        remedy = (
+            "remove segments of processes that were killed: fastdds shm clean, or rm /dev/shm/fastrtps_* with ROS off"
+        )
+        return AREA.fail("shared memory", f"{fact}; one process needs {machine.segment / MB:.0f} MB", remedy)
+    return AREA.ok("shared memory", f"{fact}; {machine.segment / MB:.0f} MB per process")
+
+
+def check_processors(machine: Machine) -> Finding:
+    """Is the computer busy already?"""
+    fact = f"{machine.processors} processors, load {machine.load:.1f}"
+    if machine.load > LOAD_LIMIT * machine.processors:
+        return AREA.warn("processors", fact, "end what else is running: late images and heartbeats stop the robot")
+    return AREA.ok("processors", fact)
+
+
+def check_memory(machine: Machine, weights: int) -> Finding:
+    """Does the model fit?"""
+    need = 2 * weights + RUNTIME_MEMORY  # bfloat16 on disk becomes float32 on a processor
+    fact = f"{machine.memory_available / GB:.1f} GB free, the policy needs about {need / GB:.1f} GB"
+    if machine.memory_available < need and not machine.gpus:
+        return AREA.fail("memory", fact, "end other programs, take a smaller checkpoint, or run policy_node elsewhere")
+    return AREA.ok("memory", fact)
+
+
+def check_gpu(machine: Machine, weights: int) -> Finding:
+    """Is there a graphics processor for a model that needs one?"""
+    name, free = max(machine.gpus, key=lambda gpu: gpu[1], default=("", 0))
+    if weights < GPU_FROM:
+        return AREA.ok("GPU", name or "none, and a checkpoint of this size does without")
+    if not name:
+        fact = f"none (no answer of nvidia-smi) for {weights / GB:.1f} GB of weights"
+        return AREA.warn("GPU", fact, "run policy_node on a machine with a GPU; the executor stays with the robot")
+    fact = f"{name}: {free / GB:.1f} GB free for {weights / GB:.1f} GB of weights"
+    if free < 1.2 * weights:
+        return AREA.fail("GPU", fact, "end other programs that use it (nvidia-smi lists them)")
+    return AREA.ok("GPU", fact)

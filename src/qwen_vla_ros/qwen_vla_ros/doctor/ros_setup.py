@@ -1,0 +1,97 @@
+"""The environment variables that decide who hears whom, and who else on this machine takes part in ROS."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from qwen_vla_ros.doctor.findings import Area, Finding
+from qwen_vla_ros.ros_domain import FIRST_PORT, OWN_PORTS, PORTS_PER_DOMAIN
+
+AREA = Area("ROS set-up")
+LAST_DOMAIN, LAST_GOOD_DOMAIN = 232, 101  # above 101 the ports run into those that Linux gives to other programs
+RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
+KNOWN_RMW = ("rmw_fastrtps_cpp", "rmw_fastrtps_dynamic_cpp", "rmw_cyclonedds_cpp", "rmw_connextdds", "rmw_zenoh_cpp")
+UDP_TABLES = ("/proc/net/udp", "/proc/net/udp6")
+
+
+def domain_of(environment: Mapping[str, str]) -> int:
+    """Return the domain of an environment; 0 where it is unset or makes no sense."""
+    text = environment.get("ROS_DOMAIN_ID", "")
+    return int(text) if text.isdecimal() and int(text) <= LAST_DOMAIN else 0
+
+
+def domains_in_use() -> list[int]:
+    """Return the DDS domains in which processes of this machine take part."""
+    return sorted(set(_domains(port for table in UDP_TABLES if Path(table).is_file() for port in _ports(table))))
+
+
+def _ports(table: str) -> Iterator[int]:
+    for line in Path(table).read_text().splitlines()[1:]:
+        yield int(line.split()[1].rsplit(":", 1)[1], 16)
+
+
+def _domains(ports: Iterable[int]) -> Iterator[int]:
+    """Return the domains that have participants, by the ports they listen at (RTPS 2.5, 9.6.2.3)."""
+    for port in ports:
+        domain, offset = divmod(port - FIRST_PORT, PORTS_PER_DOMAIN)
+        if 0 <= domain <= LAST_GOOD_DOMAIN and offset in OWN_PORTS:
+            yield domain
+
+
+def check_ros_setup(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """All checks of the variables."""
+    yield check_domain(environment)
+    yield check_range(environment)
+    yield check_rmw(environment)
+
+
+def check_domain(environment: Mapping[str, str]) -> Finding:
+    """Is ROS_DOMAIN_ID a domain?"""
+    text = environment.get("ROS_DOMAIN_ID", "")
+    if not text:
+        return AREA.ok("domain", "0 (ROS_DOMAIN_ID is not set)")
+    if not text.isdecimal() or int(text) > LAST_DOMAIN:
+        return AREA.fail("domain", f"ROS_DOMAIN_ID={text!r} is no domain", "export ROS_DOMAIN_ID=0..101, or unset it")
+    if int(text) > LAST_GOOD_DOMAIN:
+        fact = f"ROS_DOMAIN_ID={text} shares its ports with other programs on Linux"
+        return AREA.warn("domain", fact, "take one of 0..101, the same on every machine")
+    return AREA.ok("domain", text)
+
+
+def check_range(environment: Mapping[str, str]) -> Finding:
+    """Who can be discovered?"""
+    text = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
+    if environment.get("ROS_LOCALHOST_ONLY", "0") not in ("", "0"):
+        fact = "ROS_LOCALHOST_ONLY is set: other machines are not seen, and it overrides the newer variables"
+        return AREA.warn("discovery", fact, "unset ROS_LOCALHOST_ONLY; use ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST")
+    if text and text not in RANGES:
+        fact = f"ROS_AUTOMATIC_DISCOVERY_RANGE={text!r} is unknown"
+        return AREA.fail("discovery", fact, f"set it to one of {', '.join(RANGES)}")
+    if text == "OFF":
+        fact = "ROS_AUTOMATIC_DISCOVERY_RANGE=OFF: nodes do not find each other, not even on this machine"
+        return AREA.fail("discovery", fact, "set it to LOCALHOST (one machine) or SUBNET (several)")
+    peers = environment.get("ROS_STATIC_PEERS", "")
+    named = f", peers {peers}" if peers else ""
+    where = "this machine only" if text == "LOCALHOST" else "machines of this network, too"
+    return AREA.ok("discovery", f"{text or 'SUBNET (default)'}: {where}{named}")
+
+
+def check_rmw(environment: Mapping[str, str]) -> Finding:
+    """Which middleware?"""
+    name = environment.get("RMW_IMPLEMENTATION", "")
+    if not name:
+        return AREA.ok("middleware", "the default of this ROS distribution (RMW_IMPLEMENTATION is not set)")
+    if name not in KNOWN_RMW:
+        remedy = f"correct RMW_IMPLEMENTATION; known are {', '.join(KNOWN_RMW)}"
+        return AREA.warn("middleware", f"RMW_IMPLEMENTATION={name} is unknown to the doctor", remedy)
+    return AREA.ok("middleware", f"{name}; it must be the same on every machine")
+
+
+def check_messages() -> Finding:
+    """Can the interfaces of this suite be imported?"""
+    if importlib.util.find_spec("qwen_vla_msgs") is None:
+        remedy = "build the workspace (make setup, or colcon build) and source install/setup.bash"
+        return AREA.fail("interfaces", "qwen_vla_msgs is not built or not sourced", remedy)
+    return AREA.ok("interfaces", "qwen_vla_msgs is there")

@@ -1,0 +1,161 @@
+"""What holds for every stream of messages: somebody publishes it, in the right type, often enough, with good stamps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from qwen_vla_ros.doctor.facts import NANOSECONDS, Arrival, Endpoint, Graph, Topic, longest_gap, lost, rate
+from qwen_vla_ros.doctor.findings import Area, Finding
+from qwen_vla_ros.doctor.ros_setup import AREA as ROS_SETUP
+
+OTHER_CLOCK = 86400.0  # [s] farther away than this is no age but another clock
+LEAD_WARN, LEAD_FAIL = 0.02, 0.1  # [s] into the future; the executor refuses beyond the second
+LOSS_WARN = 0.02  # share of the messages
+FIRST_UNIX_TIME = 1_000_000_000  # [s] 2001; no robot's clock shows less, but simulated time does
+SYNCHRONISE = "synchronise the clocks of the machines: chrony, with one of them as the server"
+
+
+@dataclass(frozen=True)
+class Need:
+    """What the suite needs of a stream.
+
+    Attributes:
+        least_rate: below, it works badly [Hz].
+        longest_gap: beyond, the robot stops [s].
+        max_age: older on arrival, the message is not used [s].
+    """
+
+    least_rate: float
+    longest_gap: float
+    max_age: float
+
+
+def check_stream(
+    area: Area, label: str, graph: Graph, name: str, types: Sequence[str], need: Need, start: str
+) -> Iterator[Finding]:
+    """Run all checks of a stream; where one makes the rest pointless, they are left out.
+
+    Args:
+        area, label: for the table.
+        graph: what was seen.
+        name: full name of the topic.
+        types: types that will do.
+        need: what the suite needs.
+        start: how to get it published.
+    """
+    source = check_source(area, label, graph.topic(name), types, start)
+    yield source
+    if source.remedy and not graph.heard(name):
+        return
+    arrivals = graph.heard(name)
+    yield check_rate(area, f"{label}: rate", arrivals, need, graph.seconds)
+    if arrivals:
+        yield check_stamps(area, f"{label}: stamps", arrivals, need.max_age)
+        yield from check_loss(area, f"{label}: loss", arrivals)
+
+
+def check_source(area: Area, label: str, topic: Topic, types: Sequence[str], start: str) -> Finding:
+    """Is there one publisher, in the right type, that we get together with?"""
+    if not topic.publishers:
+        return area.fail(label, f"nobody publishes {topic.name}", start)
+    right = [p for p in topic.publishers if p.type in types]
+    if not right:
+        fact = (
+            f"{topic.name} has the type {short(topic.publishers[0].type)}, needed is {' or '.join(map(short, types))}"
+        )
+        return area.fail(label, f"{fact} (from {topic.publishers[0].node})", "correct the driver or the YAML's topic")
+    deaf = [p for p in right if p.conflict]
+    if len(deaf) == len(right):
+        fact = f"QoS of {deaf[0].node} ({deaf[0].qos}) does not match: {deaf[0].conflict}"
+        return area.fail(label, fact, f"change the QoS of the publisher of {topic.name}")
+    if len(topic.publishers) > 1:
+        fact = f"{len(topic.publishers)} publishers on {topic.name}: {nodes(topic.publishers)}"
+        return area.fail(label, fact, "their messages mix: end all but one, or give them topics of their own")
+    return area.ok(label, f"{topic.name} from {right[0].node} ({right[0].qos})")
+
+
+def check_rate(area: Area, label: str, arrivals: Sequence[Arrival], need: Need, seconds: float) -> Finding:
+    """Does it come often enough?"""
+    if len(arrivals) < 2:
+        fact = f"{len(arrivals) or 'no'} message{'s' * (len(arrivals) != 1)} in {seconds:.1f} s"
+        return area.fail(label, fact, "is the driver hanging, or the device unplugged? look at the log of its node")
+    hz, gap = rate(arrivals), longest_gap(arrivals)
+    fact = f"{hz:.1f} Hz, longest gap {1e3 * gap:.0f} ms"
+    if gap > need.longest_gap:
+        remedy = "the robot would stop there: look for a loaded processor, a bad cable, a slow network"
+        return area.fail(label, f"{fact} (limit {1e3 * need.longest_gap:.0f} ms)", remedy)
+    if hz < need.least_rate:
+        return area.warn(label, f"{fact}; {need.least_rate:g} Hz are needed", "raise the rate in the driver's settings")
+    return area.ok(label, fact)
+
+
+def check_stamps(area: Area, label: str, arrivals: Sequence[Arrival], max_age: float) -> Finding:
+    """Do the stamps say when the message was made, by the same clock as ours?"""
+    stamped = [a for a in arrivals if a.stamp is not None]
+    if not any(a.stamp for a in stamped):
+        return area.fail(
+            label, "all stamps are 0", "have the driver fill in header.stamp when it takes the measurement"
+        )
+    if len(stamped) > 2 and len({a.stamp for a in stamped}) == 1:
+        fact = f"the same stamp in {len(stamped)} messages: the stream is frozen"
+        return area.fail(label, fact, "restart the driver; look whether the device still delivers")
+    ages = [((a.received if a.ros_time is None else a.ros_time) - a.stamp) / NANOSECONDS for a in stamped]
+    middle = median(ages)
+    if abs(middle) > OTHER_CLOCK:
+        return _other_clock(area, label, stamped[-1], middle)
+    if min(ages) < -LEAD_FAIL:
+        return area.fail(label, f"{-min(ages):.2f} s in the future (limit {LEAD_FAIL} s)", SYNCHRONISE)
+    if middle > max_age:
+        remedy = f"{SYNCHRONISE}; if they are, the driver or the network is late"
+        return area.fail(label, f"{middle:.2f} s old on arrival (limit {max_age} s)", remedy)
+    if min(ages) < -LEAD_WARN and stamped[-1].ros_time is None:
+        return area.warn(label, f"{-1e3 * min(ages):.0f} ms in the future", SYNCHRONISE)
+    if middle > max_age / 2:
+        remedy = "lower the latency: smaller or compressed images, a wired network"
+        return area.warn(label, f"{1e3 * middle:.0f} ms old on arrival, at {1e3 * max_age:.0f} ms unusable", remedy)
+    return area.ok(label, f"{1e3 * max(middle, 0):.0f} ms old on arrival")
+
+
+def _other_clock(area: Area, label: str, last: Arrival, age: float) -> Finding:
+    if last.ros_time is not None and abs(last.received - last.stamp) < OTHER_CLOCK * NANOSECONDS:
+        fact = "stamps of real time, but /clock runs: simulated and real time are mixed"
+        return area.fail(label, fact, "start its node with use_sim_time:=true, or end whatever publishes /clock")
+    if last.ros_time is None and last.stamp < FIRST_UNIX_TIME * NANOSECONDS:
+        fact = f"stamps of simulated time ({last.stamp / NANOSECONDS:.1f} s), but nobody publishes /clock"
+        return area.fail(label, fact, "start its node with use_sim_time:=false, or start the simulator's /clock")
+    return area.fail(label, f"stamps {abs(age) / 86400:.0f} days {'old' if age > 0 else 'ahead'}", SYNCHRONISE)
+
+
+def check_loss(area: Area, label: str, arrivals: Sequence[Arrival]) -> Iterator[Finding]:
+    """Do all messages arrive? Silent where the middleware does not number them, and when none is lost."""
+    missing, sent = lost(arrivals)
+    if sent and missing > LOSS_WARN * sent and missing > 1:
+        fact = f"{missing} of {sent} messages did not arrive ({missing / sent:.0%})"
+        remedy = "set FASTDDS_DEFAULT_PROFILES_FILE to config/dds/fastdds_large_images.xml for every process"
+        yield area.warn(label, fact, remedy)
+
+
+def check_definitions(graph: Graph) -> Iterator[Finding]:
+    """Do all parties mean the same by the same type?"""
+    for topic in graph.topics.values():
+        hashes: dict[str, dict[str, str]] = {}
+        for endpoint in (*topic.publishers, *topic.subscribers):
+            if endpoint.type_hash:
+                hashes.setdefault(endpoint.type, {}).setdefault(endpoint.type_hash, endpoint.node)
+        for kind, parties in hashes.items():
+            if len(parties) > 1:
+                fact = f"{topic.name}: {' and '.join(parties.values())} have different definitions of {short(kind)}"
+                remedy = "build the interfaces from the same sources on every machine and restart the nodes"
+                yield ROS_SETUP.fail("definitions", fact, remedy)
+
+
+def short(kind: str) -> str:
+    """Return a type without its package, as it is long: sensor_msgs/msg/Image is Image."""
+    return kind.rsplit("/", 1)[-1]
+
+
+def nodes(endpoints: Sequence[Endpoint]) -> str:
+    """List the nodes of endpoints."""
+    return ", ".join(sorted({endpoint.node for endpoint in endpoints}))
