@@ -8,6 +8,7 @@ _EXPORTS = {
     "ActionExpert": "action_expert",
     "ActionExpertConfig": "configuration",
     "QwenVLAConfig": "configuration",
+    "LatencyEstimate": "latency",
     "Encoding": "modeling",
     "QwenVLAModel": "modeling",
     "QwenVLAOutput": "modeling",
@@ -18,7 +19,6 @@ _EXPORTS = {
     "Observation": "policy",
     "Policy": "policy",
     "Continuation": "real_time_chunking",
-    "LatencyEstimate": "real_time_chunking",
     "Sample": "data.samples",
 }
 __all__ = sorted(_EXPORTS)

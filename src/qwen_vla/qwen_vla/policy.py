@@ -19,12 +19,12 @@ from .acceleration import ChunkRunner
 from .action_space import action_mask, pack, unpack
 from .configuration import QwenVLAConfig
 from .data.samples import Sample
+from .latency import LatencyEstimate
 from .modeling import QwenVLAModel
 from .processing import EmbodimentInfo, QwenVLAProcessor, read_json
 from .real_time_chunking import (
     MAX_GUIDANCE_WEIGHT,
     Continuation,
-    LatencyEstimate,
     anchor_motion,
     consumed_steps,
     reanchored,

@@ -13,7 +13,6 @@ Step i of a chunk is due (i + 1)·period after its observation. All counts are i
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -193,25 +192,3 @@ def anchor_motion(old: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray]) 
 def delay_steps(estimate: int, consumed: int) -> int:
     """First steps of an arrived chunk to skip: as estimated, but never more than the robot executed meanwhile."""
     return max(0, min(estimate, consumed))
-
-
-class LatencyEstimate:
-    """95th percentile of recent inference times [s]; the first is left out: it warms up caches and compilers."""
-
-    def __init__(self, window: int = 100) -> None:
-        self._times: deque[float] = deque(maxlen=window)
-        self._warm = False
-
-    def add(self, seconds: float) -> None:
-        if self._warm:
-            self._times.append(seconds)
-        self._warm = True
-
-    @property
-    def seconds(self) -> float | None:
-        """None before the second call."""
-        return float(np.percentile(self._times, 95)) if self._times else None
-
-    def steps(self, period: float) -> int:
-        """Steps of ``period`` seconds that begin meanwhile; 0 as long as nothing is known."""
-        return math.ceil((self.seconds or 0.0) / period)

@@ -13,10 +13,10 @@ from embodiment_descriptions.deltas import delta_from_poses, pose_from_delta
 from qwen_vla import Observation, Policy
 from qwen_vla.data.samples import Sample
 from qwen_vla.flow_matching import euler_integrate
+from qwen_vla.latency import LatencyEstimate
 from qwen_vla.real_time_chunking import (
     SCHEDULES,
     Continuation,
-    LatencyEstimate,
     anchor_motion,
     arm_prefixes,
     consumed_steps,

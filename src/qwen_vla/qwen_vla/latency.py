@@ -1,0 +1,30 @@
+"""How long something takes that is repeated: an estimate to plan with. Free of torch."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import numpy as np
+
+
+class LatencyEstimate:
+    """95th percentile of recent times [s]; the first is left out: it warms up caches and compilers."""
+
+    def __init__(self, window: int = 100) -> None:
+        self._times: deque[float] = deque(maxlen=window)
+        self._warm = False
+
+    def add(self, seconds: float) -> None:
+        if self._warm:
+            self._times.append(seconds)
+        self._warm = True
+
+    @property
+    def seconds(self) -> float | None:
+        """None before the second call."""
+        return float(np.percentile(self._times, 95)) if self._times else None
+
+    def steps(self, period: float) -> int:
+        """Steps of ``period`` seconds that begin meanwhile; 0 as long as nothing is known."""
+        return math.ceil((self.seconds or 0.0) / period)
