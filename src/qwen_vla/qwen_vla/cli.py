@@ -144,6 +144,7 @@ class Evaluate:
     $ qwen-vla evaluate widowx_pick --shuffle-instructions     # does it listen? (should fail)
     $ qwen-vla evaluate widowx_pick --blind                    # does it look? (should fail)
     $ qwen-vla evaluate widowx_pick --over-ros --episodes 10   # the same through the running ROS graph
+    $ qwen-vla evaluate widowx_pick --over-ros --chaos --episodes 10   # and with faults: is a limit ever exceeded?
     """
 
     suite: tyro.conf.Positional[str]
@@ -160,6 +161,8 @@ class Evaluate:
     """Show black images."""
     over_ros: bool = False
     """Drive the simulator through policy_node and executor_node as separate processes."""
+    chaos: bool = False
+    """With --over-ros: kill, freeze and restart nodes, lose and delay messages, at random times."""
     euler_steps: int = 4
     """Denoising steps per chunk."""
     workers: int = CORES
@@ -180,6 +183,7 @@ class Evaluate:
             self.blind,
             self.euler_steps,
             self.workers,
+            self.chaos,
         )
         summary = (_plugin(EVALUATORS, "ros") if self.over_ros else evaluate)(options)
         low, high = summary["wilson_95"]
@@ -187,6 +191,8 @@ class Evaluate:
             f"{self.suite}: {summary['successes']} of {summary['episodes']} "
             f"({summary['success_rate']:.0%}, 95 % interval {low:.0%}–{high:.0%}), seeds from {self.seed}"
         )
+        if self.chaos:
+            print("\n".join(f"{name}: {summary[name] or 'none'}" for name in ("faults", "limits", "orphans")))
         if self.json:
             write_json(self.json, summary)
         return 0

@@ -37,10 +37,11 @@ class ChildProcesses:
     """
 
     def __init__(self, logs: Path, escalation: Sequence[tuple[signal.Signals, float]] = ESCALATION) -> None:
-        """Output of the child `name` goes to `logs`/`name`.log; an older log of that name is overwritten."""
+        """Output of the child `name` goes to `logs`/`name`.log, which is begun anew with this object."""
         self.logs = logs
         self._escalation = escalation
         self._children: list[_Child] = []
+        self._started: set[str] = set()
 
     def __enter__(self) -> ChildProcesses:
         return self
@@ -53,7 +54,9 @@ class ChildProcesses:
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{name}.log"
         launcher = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid())]
-        with log.open("wb") as output:
+        mode = "ab" if name in self._started else "wb"
+        self._started.add(name)
+        with log.open(mode) as output:
             process = subprocess.Popen(
                 [*launcher, *command],
                 env=dict(environment),
@@ -73,9 +76,27 @@ class ChildProcesses:
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
                 raise ChildEnded(f"{child.name} {how}; {self.describe_log(child.name)}")
 
+    def send_signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to everything that a child has started, and to itself."""
+        _signal_session(self._named(name), number)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a child; from then on it may be missing, and may be started again."""
+        child = self._named(name)
+        _signal_session(child, signal.SIGKILL)
+        child.process.wait()
+        self._children.remove(child)
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by name."""
+        return {child.name: child.process.pid for child in self._children}
+
+    def _named(self, name: str) -> _Child:
+        return next(child for child in self._children if child.name == name)
+
     def describe_log(self, name: str) -> str:
         """The end of a child's log, for error messages."""
-        log = next(child.log for child in self._children if child.name == name)
+        log = self._named(name).log
         lines = log.read_text(errors="replace").splitlines()
         tail = "\n".join(f"    {line}" for line in lines[-TAIL_LINES:]) or "    (empty)"
         return f"the end of {log}:\n{tail}"

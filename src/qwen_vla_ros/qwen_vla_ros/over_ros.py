@@ -27,6 +27,22 @@ def evaluate(options: EvaluateOptions) -> dict:
     """
     _refuse_what_needs_the_inside(options)
     refuse_trained_seeds(options.checkpoint, options.seed, options.episodes)
+    conditions = {
+        "checkpoint": str(options.checkpoint),
+        "shuffle_instructions": False,
+        "blind": False,
+        "euler_steps": options.euler_steps,
+        "over_ros": True,
+    }
+    if options.chaos:
+        from qwen_vla_ros.chaos import trial
+
+        rows, findings = trial.run(options, LOGS)
+        return summarize(options.suite, options.seed, rows, **conditions, chaos=True, **findings)
+    return summarize(options.suite, options.seed, _in_calm(options), **conditions)
+
+
+def _in_calm(options: EvaluateOptions) -> list[EpisodeRow]:
     limits = episode_limits(load_suite(options.suite))
     seeds = range(options.seed, options.seed + options.episodes)
     with simulated_stack(options.checkpoint, LOGS, {"euler_steps": options.euler_steps}) as stack:
@@ -36,14 +52,7 @@ def evaluate(options: EvaluateOptions) -> dict:
             tasks.draw_from(seed * 1000)  # as in process
             rows.append(as_episode_row(tasks.execute(limits)))
             bar.set_postfix_str(f"{sum(row.success for row in rows)} picked")
-    conditions = {
-        "checkpoint": str(options.checkpoint),
-        "shuffle_instructions": False,
-        "blind": False,
-        "euler_steps": options.euler_steps,
-        "over_ros": True,
-    }
-    return summarize(options.suite, options.seed, rows, **conditions)
+    return rows
 
 
 def episode_limits(suite: Suite) -> Limits:

@@ -48,17 +48,28 @@ class SimulatedStack:
         client: a node in that domain; waiting with it fails as soon as a process of the stack has ended.
         processes: the children.
         start_seconds: from the start of the first process until all were ready.
+        commands: what starts each process again, by name; with `environment`.
     """
 
     domain: int
     client: SpinningNode
     processes: ChildProcesses
     start_seconds: float
+    commands: Mapping[str, list[str]]
+    environment: Mapping[str, str]
+
+    def wait_until_ready(self) -> None:
+        """Wait until every node is there and active (again)."""
+        _Readiness(self.client, self.processes).wait()
 
 
 @contextmanager
 def simulated_stack(
-    policy: Path, logs: Path, policy_parameters: Mapping[str, Any] | None = None, speed: float = 1.0
+    policy: Path,
+    logs: Path,
+    policy_parameters: Mapping[str, Any] | None = None,
+    speed: float = 1.0,
+    remappings: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Iterator[SimulatedStack]:
     """Start the stack, yield it when every node is ready, and end every process, whatever happens inside.
 
@@ -67,6 +78,7 @@ def simulated_stack(
         logs: folder for one log file per node.
         policy_parameters: parameters of policy_node beyond those of the launch file.
         speed: simulated seconds per real second.
+        remappings: by node, other names for its topics.
 
     Raises StackError or ChildEnded when it does not come up. SIGINT and SIGTERM become exceptions inside.
     """
@@ -82,10 +94,14 @@ def simulated_stack(
             _refuse_another_robot(client)
         processes = cleanup.enter_context(ChildProcesses(logs))
         client.check = processes.check
-        for name, parameters in node_parameters(policy, policy_parameters or {}, speed).items():
-            processes.start(name, node_command(name, parameters, environment), environment)
+        commands = {
+            name: node_command(name, parameters, environment, (remappings or {}).get(name))
+            for name, parameters in node_parameters(policy, policy_parameters or {}, speed).items()
+        }
+        for name, command in commands.items():
+            processes.start(name, command, environment)
         _Readiness(client, processes).wait()
-        yield SimulatedStack(domain, client, processes, time.monotonic() - began)
+        yield SimulatedStack(domain, client, processes, time.monotonic() - began, commands, environment)
 
 
 def stack_environment(domain: int, logs: Path) -> dict[str, str]:
@@ -112,11 +128,18 @@ def node_parameters(policy: Path, more: Mapping[str, Any], speed: float = 1.0) -
     }
 
 
-def node_command(name: str, parameters: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+def node_command(
+    name: str,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    remappings: Mapping[str, str] | None = None,
+) -> list[str]:
     """The words that start a node; StackError when its program is not installed."""
     # JSON is YAML, in which ROS reads parameters; the quotes keep a path a text whatever it looks like.
     settings = [f"{key}:={json.dumps(value, ensure_ascii=False)}" for key, value in parameters.items()]
-    return [str(_program(name, environment)), "--ros-args", *(word for setting in settings for word in ("-p", setting))]
+    words = [word for setting in settings for word in ("-p", setting)]
+    words += [word for old, new in (remappings or {}).items() for word in ("-r", f"{old}:={new}")]
+    return [str(_program(name, environment)), "--ros-args", *words]
 
 
 def _program(name: str, environment: Mapping[str, str]) -> Path:

@@ -24,6 +24,7 @@ class EvaluateOptions:
     """Episode i has seed `seed + i`.
 
     shuffle_instructions: name another cube of the scene, but judge the original one. blind: show black images.
+    chaos: disturb the nodes (over ROS only).
     """
 
     suite: str
@@ -34,6 +35,7 @@ class EvaluateOptions:
     blind: bool = False
     euler_steps: int = 4
     workers: int = os.cpu_count() or 1
+    chaos: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("seed", 0), ("euler_steps", 1), ("workers", 1)):
@@ -45,6 +47,8 @@ def evaluate(options: EvaluateOptions) -> dict:
     """Run all episodes; the summary's rows are in the order of the seeds."""
     from qwen_vla.policy import check_checkpoint
 
+    if options.chaos:
+        raise ValueError("--chaos disturbs the nodes of a running graph; add --over-ros")
     find_suite(options.suite)
     check_checkpoint(options.checkpoint)
     refuse_trained_seeds(options.checkpoint, options.seed, options.episodes)
