@@ -29,7 +29,7 @@ setup(
     license="Apache-2.0",
     tests_require=["pytest"],
     entry_points={
-        "console_scripts": ["widowx_sim = qwen_vla_sim.sim_node:main"],
+        "console_scripts": ["widowx_sim = qwen_vla_sim.widowx_node:main"],
         "qwen_vla.suites": ["widowx_pick = qwen_vla_sim.suites:WidowXPickSuite"],
     },
 )

@@ -81,7 +81,7 @@ def test_a_point_appears_where_it_is():
 
 def test_it_agrees_with_the_simulator():
     """The scene's camera as the simulator publishes it, against the simulator's own projection."""
-    from qwen_vla_sim.sim_node import camera_info_message, optical_pose
+    from qwen_vla_sim.messages import camera_info_message, optical_pose
     from qwen_vla_sim.world import WidowXWorld
 
     world = WidowXWorld()

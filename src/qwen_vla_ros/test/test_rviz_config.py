@@ -82,7 +82,7 @@ def test_topics_are_relative(config: dict) -> None:
 @pytest.fixture
 def processes() -> Iterator[list[subprocess.Popen]]:
     """The simulator and the visualizer, each in a process of its own."""
-    modules = ("qwen_vla_sim.sim_node", "qwen_vla_ros.trajectory_visualizer")
+    modules = ("qwen_vla_sim.widowx_node", "qwen_vla_ros.trajectory_visualizer")
     program = "import sys; from {} import main; sys.exit(main())"
     started = [subprocess.Popen([sys.executable, "-c", program.format(m)], env=ros_environment()) for m in modules]
     try:

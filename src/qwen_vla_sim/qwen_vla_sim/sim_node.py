@@ -1,52 +1,52 @@
-"""ROS node `widowx_sim`: a simulated WidowX 250s behind the topics that the real one has.
+"""What every simulated robot does as a ROS node: time, parameters, joint states, joint commands, cameras, reset, step.
 
-Every stamp is simulated time, published on /clock; the nodes around it run with use_sim_time true, as with Gazebo.
-Simulated time never goes back, not at a reset either, and stands still while mode is `stepped` and nobody steps.
+The robot is behind the topics that the real one has, as its embodiment YAML names them. Every stamp is simulated time,
+published on /clock; the nodes around it run with use_sim_time true, as with Gazebo. Simulated time never goes back, not
+at a reset either, and stands still while mode is `stepped` and nobody steps.
 """
 
 from __future__ import annotations
 
-import array
 import gc
-import sys
 import threading
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
-from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from std_msgs.msg import String
+from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
-from embodiment_descriptions import robot_description
-from qwen_vla_msgs.msg import TaskState
+from embodiment_descriptions import Embodiment, resource_path, robot_description
+from embodiment_descriptions.commands import Command, ForwardCommand, JointTrajectoryCommand, XsGroupCommand
 from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_sim.camera_rig import CameraRig
-from qwen_vla_sim.joint_trajectory_controller import (
-    NANOSECONDS,
-    JointTrajectory,
-    TrajectoryPoint,
-    TrajectoryRejected,
+from qwen_vla_sim.joint_trajectory_controller import TrajectoryRejected
+from qwen_vla_sim.messages import (
+    camera_info_message,
+    image_message,
+    joint_state_message,
+    time_message,
+    trajectory_from_message,
 )
+from qwen_vla_sim.position_interfaces import PositionsRejected
 from qwen_vla_sim.real_time import Pacer, Schedule
-from qwen_vla_sim.simulated_robot import SimulatedRobot
-from qwen_vla_sim.world import CAMERAS, WidowXWorld
+from qwen_vla_sim.robot_world import RobotWorld
+from qwen_vla_sim.simulated_robot import SimulatedRobot, interface_name, joint_commands
 
 TICK = 0.01  # [s] simulated: joint states and clock at 100 Hz, the rate of the arm's own driver
-TASK_STATE_RATE = 5.0  # [Hz]
 PAUSED_CLOCK_PERIOD = 0.1  # [s] real: a node that starts while the simulation stands still must learn the time
 CAMERA_TIMEOUT = 10.0  # [s] real: longer than any frame, shorter than a caller's patience
-BASE_FRAME = "base_link"
 MODES = ("realtime", "stepped")
 
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -75,6 +75,11 @@ PARAMETERS: dict[str, tuple[object, str, dict]] = {
     ),
     "realtime_factor": (1.0, "Simulated seconds per real second in mode realtime.", _real(0.01, 100.0)),
     "control_period": (0.2, "Simulated time that one ~/step advances [s].", _real(TICK, 10.0)),
+    "embodiment_config": (
+        "",
+        "YAML file of the robot, relative to the suite; empty: config/embodiments/<robot>.yaml",
+        {"read_only": True},
+    ),
     "publish_clock": (True, "Publish simulated time on /clock.", {"read_only": True}),
     "image_rate": (
         10.0,
@@ -96,63 +101,40 @@ PARAMETERS: dict[str, tuple[object, str, dict]] = {
 }
 
 
-def time_message(nanoseconds: int) -> Time:
-    """Time message of a count of nanoseconds."""
-    seconds, rest = divmod(nanoseconds, NANOSECONDS)
-    return Time(sec=seconds, nanosec=rest)
+def embodiment_of(robot: str, config: str) -> Embodiment:
+    """The robot of that name as its simulator describes it; `config` is another YAML than its own (a path)."""
+    path = Path(config) if config and Path(config).is_file() else resource_path(config or _yaml_of(robot))
+    return Embodiment.from_urdf(robot_description(robot, hardware="mock"), path)
 
 
-def trajectory_from_message(message: JointTrajectoryMessage) -> JointTrajectory:
-    """The message as the controllers take it; nothing is checked here."""
-    points = [
-        TrajectoryPoint(_nanoseconds(p.time_from_start), p.positions, p.velocities, p.accelerations, p.effort)
-        for p in message.points
-    ]
-    return JointTrajectory(tuple(message.joint_names), points, _nanoseconds(message.header.stamp))
+def _yaml_of(robot: str) -> str:
+    return f"config/embodiments/{robot}.yaml"
 
 
-def _nanoseconds(time) -> int:
-    return time.sec * NANOSECONDS + time.nanosec
+class SimNode(Node):
+    """A simulated robot on its topics. Physics runs in one thread, rendering in another, callbacks in the executor's.
 
-
-def image_message(image: np.ndarray, stamp: Time, frame: str) -> Image:
-    """An rgb8 message of an (H, W, 3) uint8 RGB array."""
-    height, width = image.shape[:2]
-    message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
-    message.header.stamp, message.header.frame_id = stamp, frame
-    message.data = array.array("B", image.tobytes())  # the one type that rclpy does not check byte by byte
-    return message
-
-
-def camera_info_message(intrinsics: np.ndarray, height: int, width: int, frame: str) -> CameraInfo:
-    """An ideal pinhole camera: `intrinsics` is K, 3x3 [px]; no distortion, no rectification."""
-    info = CameraInfo(height=height, width=width, distortion_model="plumb_bob", d=[0.0] * 5)
-    info.header.frame_id = frame
-    info.k = intrinsics.ravel()
-    info.r = np.eye(3).ravel()
-    info.p = np.hstack([intrinsics, np.zeros((3, 1))]).ravel()
-    return info
-
-
-def optical_pose(world: WidowXWorld, camera: str) -> Pose:
-    """Pose of a camera's optical frame in base_link: x right, y down, z forward (REP-103)."""
-    index = world.model.camera(camera).id
-    axes = world.data.cam_xmat[index].reshape(3, 3) * [1, -1, -1]  # MuJoCo's camera: x right, y up, z backward
-    x, y, z = (float(value) for value in world.data.cam_xpos[index])
-    qx, qy, qz, qw = (float(value) for value in Rotation.from_matrix(axes).as_quat(canonical=True))
-    return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
-
-
-class WidowXSim(Node):
-    """The simulated robot on its topics. Physics runs in one thread, rendering in another, callbacks in the executor's.
-
-    `failure` is what ended the simulation if it ended by itself.
+    A robot's own node says which robot it is, and adds what only that robot has. `failure` is what ended the simulation
+    if it ended by itself.
     """
 
+    robot_name = ""  # as in embodiment_descriptions; the node is called <robot_name>_sim
+    frame = "base_link"  # of joint states
+
+    def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedRobot:
+        """The robot in its world; `options` are those of its trajectory controllers."""
+        raise NotImplementedError
+
+    def create_more(self) -> None:
+        """Create the publishers and subscriptions that only this robot has; the robot is there already."""
+
+    def publish_more(self, now_ns: int, stamp: Time, everything: bool) -> None:
+        """Publish what only this robot has, after each tick; everything: also what is not due."""
+
     def __init__(self, **node_options) -> None:
-        super().__init__("widowx_sim", **node_options)
+        super().__init__(f"{self.robot_name}_sim", **node_options)
         self.failure: BaseException | None = None
-        self._lock = threading.RLock()  # the robot, the mode, and the order of what is published about them
+        self.lock = threading.RLock()  # the robot, the mode, and the order of what is published about them
         for name, (default, description, fields) in PARAMETERS.items():
             self.declare_parameter(name, default, ParameterDescriptor(description=description, **fields))
         given = [self.get_parameter(name) for name in ("mode", "realtime_factor", "control_period")]
@@ -162,58 +144,71 @@ class WidowXSim(Node):
         self.add_on_set_parameters_callback(self._check)
         self.add_post_set_parameters_callback(self._apply)
 
-        self._robot = self._make_robot()
-        self._steps_per_tick = round(TICK / self._robot.world.timestep)
+        self.embodiment = embodiment_of(self.robot_name, self.get_parameter("embodiment_config").value)
+        options = ("interpolate_from_desired_state", "allow_nonzero_velocity_at_trajectory_end")
+        self.robot = self.make_robot(self.embodiment, {name: self.get_parameter(name).value for name in options})
+        self.robot.reset(self.get_parameter("seed").value)
+        self._steps_per_tick = round(TICK / self.world.timestep)
         self._stop = threading.Event()
         self._image_schedule = Schedule(self.get_parameter("image_rate").value)
-        self._task_schedule = Schedule(TASK_STATE_RATE)
         self._create_publishers()
         self._rig = self._make_cameras()
         self._create_inputs()
+        self.create_more()
         self._thread = threading.Thread(target=self._run, name="physics", daemon=True)
         self._thread.start()
-        self.get_logger().info(f"simulating: {self._robot.world.instruction}")
+        self.get_logger().info(f"simulating: {self.world.instruction or self.robot_name}")
+
+    @property
+    def world(self) -> RobotWorld:
+        """The world of the robot."""
+        return self.robot.world
 
     # ------------------------------------------------------------------ set-up
-    def _make_robot(self) -> SimulatedRobot:
-        options = ("interpolate_from_desired_state", "allow_nonzero_velocity_at_trajectory_end")
-        robot = SimulatedRobot(WidowXWorld(), **{name: self.get_parameter(name).value for name in options})
-        robot.reset(self.get_parameter("seed").value)
-        return robot
-
     def _make_cameras(self) -> CameraRig | None:
-        if self.get_parameter("image_rate").value == 0:
+        if self.get_parameter("image_rate").value == 0 or not self.world.cameras:
             return None
         height, width = (self.get_parameter(f"image_{side}").value for side in ("height", "width"))
-        world = self._robot.world
+        topics = {camera.tag: (camera.topic, camera.info_topic) for camera in self.embodiment.cameras}
         self._image_publishers, self._info_publishers, self._infos = {}, {}, {}
-        for camera in CAMERAS:
-            self._image_publishers[camera] = self.create_publisher(
-                Image, f"{camera}/image_raw", qos_profile_sensor_data
-            )
-            info_topic = f"{camera}/camera_info"
+        for camera in self.world.cameras:
+            topic, info_topic = topics[camera]
+            self._image_publishers[camera] = self.create_publisher(Image, topic, qos_profile_sensor_data)
             self._info_publishers[camera] = self.create_publisher(CameraInfo, info_topic, qos_profile_sensor_data)
-            intrinsics = world.camera_intrinsics(camera, height, width)
+            intrinsics = self.world.camera_intrinsics(camera, height, width)
             self._infos[camera] = camera_info_message(intrinsics, height, width, f"{camera}_optical_frame")
-        return CameraRig(world.model, CAMERAS, height, width, self._publish_image)
+        return CameraRig(self.world.model, self.world.cameras, height, width, self._publish_image)
 
     def _create_publishers(self) -> None:
         self._description_publisher = self.create_publisher(String, "robot_description", LATCHED)
-        self._description_publisher.publish(String(data=robot_description("widowx", hardware="mock")))
-        self._joint_publisher = self.create_publisher(JointState, "joint_states", RELIABLE)
-        self._task_publisher = self.create_publisher(TaskState, "~/task_state", LATCHED)
-        self._camera_pose_publisher = self.create_publisher(PoseStamped, "~/ego_camera_pose", LATCHED)
-        self._publish_camera_pose(time_message(self._robot.time_ns))
+        self._description_publisher.publish(String(data=self.embodiment.urdf))
+        self._joint_publishers = [
+            (stream.prefix, self.create_publisher(JointState, stream.topic, RELIABLE))
+            for stream in self.embodiment.joint_states
+        ]
         # Every node with use_sim_time listens to /clock, whatever its namespace is.
         wanted = self.get_parameter("publish_clock").value
         self._clock_publisher = self.create_publisher(Clock, "/clock", RELIABLE) if wanted else None
 
     def _create_inputs(self) -> None:
-        for controller in self._robot.controllers:
-            topic = f"{controller}/joint_trajectory"
-            self.create_subscription(JointTrajectoryMessage, topic, partial(self._on_trajectory, controller), RELIABLE)
+        for command in joint_commands(self.embodiment):
+            self._subscribe(command, interface_name(command))
         self.create_service(ResetWorld, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/step", self._on_step)
+
+    def _subscribe(self, command: Command, interface: str) -> None:
+        """Listen to one of the robot's command interfaces."""
+        if isinstance(command, JointTrajectoryCommand):
+            kind, callback = JointTrajectoryMessage, partial(self._on_trajectory, interface)
+        elif isinstance(command, ForwardCommand):
+            kind, callback = Float64MultiArray, partial(self._on_values, interface, lambda message: message.data)
+        elif isinstance(command, XsGroupCommand):
+            kind = xs_message("JointGroupCommand")
+            callback = partial(self._on_xs, interface, command.group, lambda message: message.cmd)
+        else:
+            kind = xs_message("JointSingleCommand")
+            callback = partial(self._on_xs, interface, command.name, lambda message: [message.cmd])
+        self.create_subscription(kind, command.topic, callback, RELIABLE)
 
     def _check(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
@@ -225,7 +220,7 @@ class WidowXSim(Node):
     def _apply(self, parameters: list[Parameter]) -> None:
         for parameter in parameters:
             if parameter.name == "mode":
-                with self._lock:  # when this returns, time stands still
+                with self.lock:  # when this returns, time stands still
                     self._stepped = parameter.value == "stepped"
             elif parameter.name == "realtime_factor":
                 self._factor = parameter.value
@@ -235,24 +230,37 @@ class WidowXSim(Node):
     # ------------------------------------------------------------------ inputs
     def _on_trajectory(self, controller: str, message: JointTrajectoryMessage) -> None:
         try:
-            with self._lock:
-                self._robot.command(controller, trajectory_from_message(message))
+            with self.lock:
+                self.robot.command(controller, trajectory_from_message(message))
         except TrajectoryRejected as reason:
             self.get_logger().error(f"{controller}: trajectory refused: {reason}")
+
+    def _on_values(self, interface: str, values_of: Callable, message) -> None:
+        try:
+            with self.lock:
+                self.robot.command_positions(interface, values_of(message))
+        except PositionsRejected as reason:
+            self.get_logger().error(f"{interface}: command refused: {reason}")
+
+    def _on_xs(self, interface: str, name: str, values_of: Callable, message) -> None:
+        """A command of an xs_sdk, which has one topic for all its groups or motors; ours simulates one of them."""
+        if message.name != name:
+            self.get_logger().error(f"{interface}: command refused: '{message.name}' is unknown; it has: {name}")
+            return
+        self._on_values(interface, values_of, message)
 
     def _on_reset(self, request: ResetWorld.Request, response: ResetWorld.Response) -> ResetWorld.Response:
         """New scene; the reply leaves when joint states, task state and images of it are published."""
         try:
-            with self._lock:
+            with self.lock:
                 self._await_cameras()  # what is still being rendered belongs to the old scene
-                self._robot.reset(request.seed)
+                self.robot.reset(request.seed)
                 self._tick(everything=True)
-                self._publish_camera_pose(time_message(self._robot.time_ns))
         except ValueError as error:
             response.success, response.message = False, str(error)
             return response
         self._await_cameras()
-        response.success, response.instruction = True, self._robot.world.instruction
+        response.success, response.instruction = True, self.world.instruction
         self.get_logger().info(f"reset to seed {request.seed}: {response.instruction}")
         return response
 
@@ -265,7 +273,7 @@ class WidowXSim(Node):
         for _ in range(self._ticks_per_step):
             self._tick(lossless=True)
         self._await_cameras()
-        response.success, response.message = True, f"{self._robot.world.time:.9g}"
+        response.success, response.message = True, f"{self.world.time:.9g}"
         return response
 
     def _await_cameras(self) -> None:
@@ -300,9 +308,9 @@ class WidowXSim(Node):
 
     def _tick_unless_stepped(self) -> bool:
         """One tick, or, while time stands still, only word of what time it is."""
-        with self._lock:
+        with self.lock:
             if self._stepped:
-                self._publish_clock(time_message(self._robot.time_ns))
+                self._publish_clock(time_message(self.robot.time_ns))
                 return False
             self._tick()
             return True
@@ -313,18 +321,17 @@ class WidowXSim(Node):
         lossless: wait for the cameras where they are still busy with an exposure, which is otherwise left out.
         everything: publish also what is not due.
         """
-        with self._lock:
-            self._robot.advance(self._steps_per_tick)
-            now_ns = self._robot.time_ns
+        with self.lock:
+            self.robot.advance(self._steps_per_tick)
+            now_ns = self.robot.time_ns
             stamp = time_message(now_ns)
             self._publish_clock(stamp)
             self._publish_joints(stamp)
-            if self._task_schedule.due(now_ns, everything):
-                self._publish_task_state(stamp)
+            self.publish_more(now_ns, stamp, everything)
             if self._rig and self._image_schedule.due(now_ns, everything):
                 if lossless:
                     self._await_cameras()
-                if not self._rig.capture(self._robot.world.data, now_ns):
+                if not self._rig.capture(self.world.data, now_ns):
                     self.get_logger().warn(
                         "cameras are slower than image_rate: an exposure was left out", throttle_duration_sec=10.0
                     )
@@ -335,32 +342,9 @@ class WidowXSim(Node):
             self._clock_publisher.publish(Clock(clock=stamp))
 
     def _publish_joints(self, stamp: Time) -> None:
-        joints = self._robot.joints()
-        message = JointState(
-            name=joints.names, position=joints.positions, velocity=joints.velocities, effort=joints.efforts
-        )
-        message.header.stamp, message.header.frame_id = stamp, BASE_FRAME
-        self._joint_publisher.publish(message)
-
-    def _publish_task_state(self, stamp: Time) -> None:
-        state = self._robot.world.task_state()
-        message = TaskState(
-            instruction=state.instruction,
-            target=f"{state.target} cube",
-            success=bool(state.success),
-            grasped=bool(state.grasped),
-            distance=state.distance,
-            lift=state.lift,
-            sim_time=self._robot.episode_time,
-        )
-        message.header.stamp, message.header.frame_id = stamp, BASE_FRAME
-        self._task_publisher.publish(message)
-
-    def _publish_camera_pose(self, stamp: Time) -> None:
-        """Ground truth for whoever draws into the images of `ego`: the camera stands still between two resets."""
-        message = PoseStamped(pose=optical_pose(self._robot.world, CAMERAS[0]))
-        message.header.stamp, message.header.frame_id = stamp, BASE_FRAME
-        self._camera_pose_publisher.publish(message)
+        reading = self.robot.joints()
+        for prefix, publisher in self._joint_publishers:
+            publisher.publish(joint_state_message(reading, prefix, stamp, self.frame))
 
     def _publish_image(self, camera: str, stamp_ns: int, image: np.ndarray) -> None:
         """Called in the cameras' thread."""
@@ -380,15 +364,28 @@ class WidowXSim(Node):
         self._thread.join(CAMERA_TIMEOUT)
         if self._rig:
             self._rig.close()
-        self._robot.world.close()
+        self.world.close()
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run until SIGINT or SIGTERM (exit status 0) or until the simulation fails (1)."""
+def xs_message(name: str):
+    """A message type of interbotix_xs_msgs; RuntimeError where it is not installed."""
+    try:
+        import interbotix_xs_msgs.msg as messages
+    except ImportError as error:
+        raise RuntimeError(
+            "this robot is commanded through Interbotix' xs_sdk, and interbotix_xs_msgs is not installed; install it "
+            "from source (https://github.com/Interbotix/interbotix_ros_core), or choose an embodiment YAML that "
+            "commands the robot through ros2_control"
+        ) from error
+    return getattr(messages, name)
+
+
+def run(make_node: Callable[[], SimNode], args: list[str] | None = None) -> int:
+    """Run a simulator until SIGINT or SIGTERM (exit status 0) or until the simulation fails (1)."""
     rclpy.init(args=args)
     node = None
     try:
-        node = WidowXSim()
+        node = make_node()
         gc.freeze()  # what was loaded stays: looking through it for garbage would hold up the simulation
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -402,7 +399,3 @@ def main(args: list[str] | None = None) -> int:
             node.destroy_node()
         rclpy.try_shutdown()
     return 1 if node is not None and node.failure else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

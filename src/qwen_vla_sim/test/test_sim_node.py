@@ -48,7 +48,7 @@ class Simulator:
         profile = {"FASTDDS_DEFAULT_PROFILES_FILE": str(resource_path("config/dds/fastdds_large_images.xml"))}
         self.output = output
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "qwen_vla_sim.sim_node", "--ros-args", "-r", f"__ns:=/{namespace}", *given],
+            [sys.executable, "-m", "qwen_vla_sim.widowx_node", "--ros-args", "-r", f"__ns:=/{namespace}", *given],
             stdout=output.open("w"),
             stderr=subprocess.STDOUT,
             env={**os.environ, **profile, **(environment or {})},

@@ -1,0 +1,90 @@
+"""Messages of the simulated robots from plain values, and back."""
+
+from __future__ import annotations
+
+import array
+import math
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, Pose, Quaternion
+from nav_msgs.msg import Odometry
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
+
+from qwen_vla_sim.joint_trajectory_controller import NANOSECONDS, JointTrajectory, TrajectoryPoint
+from qwen_vla_sim.robot_world import RobotWorld
+from qwen_vla_sim.simulated_robot import JointReading
+
+
+def time_message(nanoseconds: int) -> Time:
+    """Time message of a count of nanoseconds."""
+    seconds, rest = divmod(nanoseconds, NANOSECONDS)
+    return Time(sec=seconds, nanosec=rest)
+
+
+def nanoseconds(time) -> int:
+    """Count of nanoseconds of a time or duration message."""
+    return time.sec * NANOSECONDS + time.nanosec
+
+
+def trajectory_from_message(message: JointTrajectoryMessage) -> JointTrajectory:
+    """The message as the controllers take it; nothing is checked here."""
+    points = [
+        TrajectoryPoint(nanoseconds(p.time_from_start), p.positions, p.velocities, p.accelerations, p.effort)
+        for p in message.points
+    ]
+    return JointTrajectory(tuple(message.joint_names), points, nanoseconds(message.header.stamp))
+
+
+def joint_state_message(reading: JointReading, prefix: str, stamp: Time, frame: str) -> JointState:
+    """The joints whose names begin with `prefix`, under the rest of their names."""
+    chosen = [i for i, name in enumerate(reading.names) if name.startswith(prefix)]
+    message = JointState(
+        name=[reading.names[i][len(prefix) :] for i in chosen],
+        position=[reading.positions[i] for i in chosen],
+        velocity=[reading.velocities[i] for i in chosen],
+        effort=[reading.efforts[i] for i in chosen],
+    )
+    message.header.stamp, message.header.frame_id = stamp, frame
+    return message
+
+
+def image_message(image: np.ndarray, stamp: Time, frame: str) -> Image:
+    """An rgb8 message of an (H, W, 3) uint8 RGB array."""
+    height, width = image.shape[:2]
+    message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
+    message.header.stamp, message.header.frame_id = stamp, frame
+    message.data = array.array("B", image.tobytes())  # the one type that rclpy does not check byte by byte
+    return message
+
+
+def camera_info_message(intrinsics: np.ndarray, height: int, width: int, frame: str) -> CameraInfo:
+    """An ideal pinhole camera: `intrinsics` is K, 3x3 [px]; no distortion, no rectification."""
+    info = CameraInfo(height=height, width=width, distortion_model="plumb_bob", d=[0.0] * 5)
+    info.header.frame_id = frame
+    info.k = intrinsics.ravel()
+    info.r = np.eye(3).ravel()
+    info.p = np.hstack([intrinsics, np.zeros((3, 1))]).ravel()
+    return info
+
+
+def optical_pose(world: RobotWorld, camera: str) -> Pose:
+    """Pose of a camera's optical frame in the world: x right, y down, z forward (REP-103)."""
+    index = world.model.camera(camera).id
+    axes = world.data.cam_xmat[index].reshape(3, 3) * [1, -1, -1]  # MuJoCo's camera: x right, y up, z backward
+    x, y, z = (float(value) for value in world.data.cam_xpos[index])
+    qx, qy, qz, qw = (float(value) for value in Rotation.from_matrix(axes).as_quat(canonical=True))
+    return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+
+
+def odometry_message(pose: np.ndarray, twist: np.ndarray, stamp: Time, frame: str, child_frame: str) -> Odometry:
+    """Odometry of a planar base: pose (x, y, heading) [m, rad] in `frame`, twist (forward, turning) [m/s, rad/s]."""
+    message = Odometry(child_frame_id=child_frame)
+    message.header.stamp, message.header.frame_id = stamp, frame
+    x, y, heading = (float(value) for value in pose)
+    message.pose.pose.position = Point(x=x, y=y, z=0.0)
+    message.pose.pose.orientation = Quaternion(x=0.0, y=0.0, z=math.sin(heading / 2), w=math.cos(heading / 2))
+    message.twist.twist.linear.x, message.twist.twist.angular.z = float(twist[0]), float(twist[1])
+    return message
