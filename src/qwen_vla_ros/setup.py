@@ -45,6 +45,7 @@ setup(
         "embodiment_descriptions",
         "qwen_vla",
         "av",
+        "mcap",
         "numpy",
         "opencv-python-headless",
         "pillow",
@@ -63,12 +64,16 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
+            f"episode_recorder = {PACKAGE}.episode_recorder:main",
             f"policy_node = {PACKAGE}.policy_node:main",
             f"executor_node = {PACKAGE}.executor_node:main",
             f"trajectory_visualizer = {PACKAGE}.trajectory_visualizer:main",
         ],
         # What `qwen-vla` offers where ROS is installed.
-        "qwen_vla.commands": [f"demo = {PACKAGE}.demo:Demo"],
+        "qwen_vla.commands": [
+            f"demo = {PACKAGE}.demo:Demo",
+            f"doctor = {PACKAGE}.doctor.command:Doctor",
+        ],
         "qwen_vla.evaluators": [f"ros = {PACKAGE}.over_ros:evaluate"],
         "qwen_vla.benchmarks": [f"runtime = {PACKAGE}.runtime_benchmark:measure_and_print"],
     },

@@ -360,7 +360,7 @@ class Processes:
     def start(self, name: str, **parameters) -> subprocess.Popen:
         """Start a script with autostart and the given parameters; the kernel ends it should this process be killed."""
         values = {"autostart": True, **parameters}
-        if name not in ("policy_node", "executor_node"):
+        if name not in ("policy_node", "executor_node", "episode_recorder"):
             values.pop("autostart")
         arguments = [part for key, value in values.items() for part in ("-p", f"{key}:={_yaml(value)}")]
         script = Path(sys.executable).parent / name

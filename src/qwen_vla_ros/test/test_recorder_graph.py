@@ -1,0 +1,269 @@
+"""episode_recorder as a process: what was published is in the bag, whatever ends the recording."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from rosbags.highlevel import AnyReader
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from embodiment_descriptions import robot_description
+from qwen_vla.data.recordings import mend, read_record, unfinished
+from qwen_vla_msgs.srv import LabelEpisode, StartEpisode
+from qwen_vla_ros.chunk_messages import nanoseconds
+from qwen_vla_ros.recording_topics import message_class
+
+NODE = "episode_recorder"
+ARM = "arm_controller/joint_trajectory"
+S = 1_000_000_000
+LABEL = LabelEpisode.Request
+HEARING = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class Recorder:
+    """The node as a process, and requests to it. `heard`: what the peer heard on some topics, serialized, by stamp."""
+
+    def __init__(self, peer, processes, folder) -> None:
+        self.peer, self._processes, self.folder = peer, processes, folder
+        self.commands = peer.create_publisher(JointTrajectory, ARM, 10)
+        self.chatter = peer.create_publisher(String, "chatter", 1000)
+        self.heard: dict[str, dict[int, bytes]] = {"joint_states": {}, "ego/image_raw": {}}
+        for topic, kind in (("joint_states", JointState), ("ego/image_raw", Image)):
+            peer.create_subscription(kind, topic, partial(self._hear, topic, kind), HEARING, raw=True)
+        self.process = None
+
+    def _hear(self, topic: str, kind: type, data: bytes) -> None:
+        with self.peer.changed:
+            self.heard[topic][nanoseconds(deserialize_message(data, kind).header.stamp)] = data
+            self.peer.changed.notify_all()
+
+    def up(self) -> None:
+        """Start it unless it runs."""
+        if self.process is None or self.process.poll() is not None:
+            self.process = self._processes.start(NODE, folder=self.folder, min_free_gb=0.0, extra_topics="chatter")
+            self.peer.wait_until_active(NODE)
+
+    def end(self, number: signal.Signals) -> int:
+        return self._processes.end(self.process, number)
+
+    @property
+    def log(self) -> str:
+        return self._processes.log_of(self.process)
+
+    def start(self, instruction: str = "lift the red cube") -> StartEpisode.Response:
+        return self.peer.call(StartEpisode, f"{NODE}/start", StartEpisode.Request(instruction=instruction))
+
+    def begin(self, instruction: str = "lift the red cube") -> str:
+        """Start an episode and wait until everything reaches it; returns its name."""
+        answer = self.start(instruction)
+        assert answer.success, answer.message
+        links = (self.commands, self.chatter, self.peer._joint_publisher, *self.peer._cameras.values())
+        topics = [link.topic_name for link in links]
+
+        def listens() -> bool:
+            at = [self.peer.get_subscriptions_info_by_topic(topic) for topic in topics]
+            return all(any(info.node_name == NODE for info in infos) for infos in at)
+
+        self.peer.wait(listens, "the subscriptions of the recorder")
+        self.pass_on(10)
+        return answer.episode
+
+    def pass_on(self, count: int) -> None:
+        """Wait for further joint states and images to be published."""
+        for topic, more in (("joint_states", count), ("ego/image_raw", count // 5)):
+            present = len(self.heard[topic])
+            self.peer.wait(lambda t=topic, n=present + more: len(self.heard[t]) >= n, f"{more} more of {topic}")
+
+    def trigger(self, what: str) -> Trigger.Response:
+        return self.peer.trigger(f"{NODE}/{what}")
+
+    def label(self, **request) -> LabelEpisode.Response:
+        return self.peer.call(LabelEpisode, f"{NODE}/label", LABEL(**request))
+
+
+@pytest.fixture(scope="module")
+def running(peer, processes, tmp_path_factory):
+    return Recorder(peer, processes, tmp_path_factory.mktemp("episodes"))
+
+
+@pytest.fixture
+def recorder(running):
+    """Up, with nothing recorded yet."""
+    running.up()
+    running.trigger("stop")
+    for folder in running.folder.iterdir():
+        shutil.rmtree(folder)
+    return running
+
+
+def messages(folder) -> dict[str, list[tuple[int, object, bytes]]]:
+    """By topic: when each message came [ns], the message and its bytes."""
+    found: dict[str, list] = {}
+    with AnyReader([folder]) as reader:
+        for connection, time_ns, data in reader.messages():
+            message = deserialize_message(data, message_class(connection.msgtype))
+            found.setdefault(connection.topic, []).append((time_ns, message, bytes(data)))
+    return found
+
+
+def trajectory(value: float) -> JointTrajectory:
+    message = JointTrajectory(joint_names=["waist", "shoulder"])
+    message.points = [JointTrajectoryPoint(positions=[value, -value])]
+    return message
+
+
+def test_what_was_published_is_in_the_bag(recorder):
+    name = recorder.begin()
+    sent = [trajectory(0.01 * k) for k in range(20)]
+    for message in sent:
+        recorder.commands.publish(message)
+    recorder.pass_on(20)
+    answer = recorder.trigger("stop")
+    assert answer.success and name in answer.message, answer.message
+    folder = recorder.folder / name
+    found = messages(folder)
+    assert [message for _, message, _ in found[f"/{ARM}"]] == sent
+    for topic, heard in recorder.heard.items():
+        recorded = {nanoseconds(message.header.stamp): data for _, message, data in found[f"/{topic}"]}
+        stamps = sorted(heard)
+        first, last = (stamps.index(edge(recorded)) for edge in (min, max))
+        assert sorted(recorded) == stamps[first : last + 1], f"{topic}: none is missing, none is there twice"
+        assert all(data == heard[stamp] for stamp, data in recorded.items())
+        assert all(0 <= time_ns - nanoseconds(message.header.stamp) < S for time_ns, message, _ in found[f"/{topic}"])
+    assert [message.data for _, message, _ in found["/robot_description"]] == [robot_description("widowx")]
+    record = json.loads((folder / "episode.json").read_text())
+    assert record["robot"] == "widowx" and record["instruction"] == "lift the red cube" and record["success"] is None
+    assert record["topics"][f"/{ARM}"] == {
+        "type": "trajectory_msgs/msg/JointTrajectory",
+        "messages": 20,
+        "dropped": 0,
+    }
+    assert record["started"] < record["stopped"] and record["ended"] == "stopped by a service"
+    assert recorder.peer.get_subscriptions_info_by_topic("/chatter") == [], "between episodes it listens to nothing"
+
+
+def test_killed_with_minus_9_it_leaves_all_but_the_last_second(recorder):
+    name = recorder.begin()
+    sent: list[float] = []
+
+    def say() -> None:
+        recorder.chatter.publish(String(data=str(len(sent))))
+        sent.append(time.monotonic())
+
+    timer = recorder.peer.create_timer(0.02, say)
+    recorder.peer.wait(lambda: len(sent) > 100, "two seconds of messages")
+    killed = time.monotonic()
+    recorder.process.send_signal(signal.SIGKILL)
+    recorder.process.wait()
+    recorder.peer.destroy_timer(timer)
+    (left,) = unfinished(recorder.folder)
+    assert left.name == f"{name}.recording"
+    torn = shutil.copytree(left, recorder.folder.parent / "copy" / left.name)
+    with (torn / f"{name}_0.mcap").open("r+b") as file:  # killed in the middle of a write
+        file.truncate(file.seek(0, os.SEEK_END) - 1000)
+    assert messages(mend(torn))["/chatter"]
+    recorder.up()
+    recorder.peer.wait((recorder.folder / name).exists, "the episode that the new recorder mends")
+    assert not unfinished(recorder.folder)
+    said = [int(message.data) for _, message, _ in messages(recorder.folder / name)["/chatter"]]
+    assert said == list(range(len(said))) and sent[len(said)] > killed - 1.0
+    record = read_record(recorder.folder / name)
+    assert record.ended == "the recorder was killed" and record.topics["/chatter"].messages == len(said)
+
+
+def test_sigterm_finishes_the_episode_first(recorder):
+    name = recorder.begin()
+    recorder.pass_on(10)
+    assert recorder.end(signal.SIGTERM) == 0, recorder.log
+    assert "Traceback" not in recorder.log
+    assert read_record(recorder.folder / name).ended == "the process received SIGTERM"
+    assert len(messages(recorder.folder / name)["/joint_states"]) >= 10
+
+
+def test_discarded_episodes_leave_nothing(recorder):
+    recorder.begin()
+    assert recorder.trigger("discard").success
+    assert not list(recorder.folder.iterdir())
+    name = recorder.begin()
+    assert recorder.trigger("stop").success and (recorder.folder / name).is_dir()
+    assert recorder.trigger("discard").success
+    assert not list(recorder.folder.iterdir())
+    again = recorder.trigger("discard")
+    assert not again.success and "no episode to discard" in again.message
+
+
+def test_labels(recorder):
+    name = recorder.begin()
+    assert recorder.label(outcome=LABEL.FAILED, note="slipped").episode == name
+    (running,) = unfinished(recorder.folder)
+    assert read_record(running).success is False, "it holds after a crash, too"
+    assert recorder.trigger("stop").success
+    record = read_record(recorder.folder / name)
+    assert (record.success, record.note, record.instruction) == (False, "slipped", "lift the red cube")
+    assert recorder.label(outcome=LABEL.SUCCEEDED, instruction="lift the cube").success
+    record = read_record(recorder.folder / name)
+    assert (record.success, record.note, record.instruction) == (True, "slipped", "lift the cube")
+    assert recorder.label(episode=name, outcome=LABEL.UNLABELLED).success
+    assert read_record(recorder.folder / name).success is None
+    for wrong in ({"outcome": 9}, {}, {"episode": "../x", "outcome": 1}, {"instruction": "lift <|image_pad|>"}):
+        answer = recorder.label(**wrong)
+        assert not answer.success and answer.message
+    assert read_record(recorder.folder / name).success is None
+
+
+def test_the_instruction_is_that_of_the_chunks_unless_one_is_given(recorder):
+    name = recorder.begin(instruction="")
+    recorder.peer.send(recorder.peer.chunk(instruction="push the blue cube"))
+    (running,) = unfinished(recorder.folder)
+    recorder.peer.wait(lambda: read_record(running).instruction, "the sentence of the chunk")
+    recorder.trigger("stop")
+    assert read_record(recorder.folder / name).instruction == "push the blue cube"
+
+
+def test_what_cannot_be_recorded_is_refused(recorder):
+    peer = recorder.peer
+    recorder.begin()
+    again = recorder.start()
+    assert not again.success and "is being recorded; stop or discard it first" in again.message
+    recorder.trigger("stop")
+    assert peer.set_parameter(NODE, "min_free_gb", 1e6)
+    full = recorder.start()
+    assert not full.success and "GB are free, 1000000.0 GB must stay so" in full.message
+    assert peer.set_parameter(NODE, "min_free_gb", 0.0)
+    publisher = peer._cameras.pop("ego")
+    peer.destroy_publisher(publisher)
+    blind = peer.wait(lambda: (answer := recorder.start()).success is False and answer, "a refusal")
+    assert "nobody publishes /ego/image_raw" in blind.message
+    peer._cameras["ego"] = peer.create_publisher(Image, "ego/image_raw", publisher.qos_profile)
+
+
+def test_a_disk_that_fills_up_ends_the_episode_in_order(recorder):
+    peer = recorder.peer
+    filler = recorder.folder.parent / "filler"
+    limit = shutil.disk_usage(recorder.folder).free / 1e9 - 0.5
+    assert peer.set_parameter(NODE, "min_free_gb", limit)
+    name = recorder.begin()
+    with filler.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 2 * S)
+    try:
+        peer.wait((recorder.folder / name).exists, "the end of the episode")
+    finally:
+        filler.unlink()
+    assert read_record(recorder.folder / name).ended.startswith("the disk is nearly full")
+    assert len(messages(recorder.folder / name)["/joint_states"]) >= 10
+    said = peer.wait(lambda: peer.latest_diagnostics(f"{NODE}: recording"), "diagnostics")
+    peer.wait(lambda: "nearly full" in peer.latest_diagnostics(f"{NODE}: recording").message, f"an error: {said}")
+    assert peer.set_parameter(NODE, "min_free_gb", 0.0)
+    assert np.isfinite(read_record(recorder.folder / name).seconds)
