@@ -52,7 +52,8 @@ class RobotShapes:
         self.root, self.links = tree.root, tree.links
         robot = ElementTree.fromstring(urdf)
         self.shapes = tuple(_shapes(robot))
-        self._model = pin.buildModelFromXML(_with_limits(robot), True)  # True: mimic joints follow by themselves
+        self._model = pin.buildModelFromXML(_with_limits(robot))
+        self._mimics = tuple(_mimics(robot))
         self._data = self._model.createData()
         self._frames = {link: self._model.getFrameId(link, pin.FrameType.BODY) for link in self.links}
         self._q = {
@@ -66,6 +67,8 @@ class RobotShapes:
         q = np.zeros(self._model.nq)
         for name in self._q.keys() & joints.keys():
             q[self._q[name]] = joints[name]
+        for name, other, multiplier, offset in self._mimics:  # whatever a joint state says of them
+            q[self._q[name]] = multiplier * q[self._q[other]] + offset
         pin.framesForwardKinematics(self._model, self._data, q)
         return {link: self._data.oMf[frame].homogeneous for link, frame in self._frames.items()}
 
@@ -81,7 +84,7 @@ def mesh_file(uri: str) -> Path | None:
             from ament_index_python.packages import get_package_share_directory
 
             path = Path(get_package_share_directory(package), inside)
-        except (ImportError, LookupError, ValueError):
+        except (ImportError, LookupError, ValueError, OSError):  # OSError: no AMENT_PREFIX_PATH
             return None
     else:
         path = Path(uri.removeprefix("file://"))
@@ -107,6 +110,15 @@ def _shapes(robot: ElementTree.Element):
                 colour=own or named or GREY,
                 mesh=element.get("filename", ""),
             )
+
+
+def _mimics(robot: ElementTree.Element):
+    """(joint, joint that it follows, multiplier, offset); pinocchio's own mimics depend on the order of the joints."""
+    for joint in robot.findall("joint"):
+        mimic = joint.find("mimic")
+        if mimic is not None:
+            factors = float(mimic.get("multiplier", "1")), float(mimic.get("offset", "0"))
+            yield joint.get("name"), mimic.get("joint"), *factors
 
 
 def _size(element: ElementTree.Element) -> tuple[float, ...]:

@@ -1,0 +1,246 @@
+"""Where chunks lead: every robot of the suite, every control mode, against independent computations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from scipy.integrate import solve_ivp
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import JointState
+
+from embodiment_descriptions import Embodiment, load_robot, pose_from_delta
+from embodiment_descriptions.config import load_config
+from embodiment_descriptions.resources import resource_path
+from qwen_vla_ros.chunk_geometry import (
+    BASE,
+    CannotDraw,
+    ChunkGeometry,
+    RobotPose,
+    arc,
+    offending_steps,
+    planar_pose,
+)
+from qwen_vla_ros.gate import Chunk
+from qwen_vla_ros.ghost_robot import GhostRobot
+from qwen_vla_ros.robot_history import RobotHistory
+from qwen_vla_ros.robot_shapes import RobotShapes
+
+ROBOTS = ("widowx", "aloha", "mobile_base")
+S = 10**9
+robot_named = cache(load_robot)
+
+
+def chunk_of(embodiment: Embodiment, rows: np.ndarray) -> Chunk:
+    """A chunk with these rows, observed at 5 s."""
+    rows = np.asarray(rows, np.float32)
+    return Chunk(
+        chunk_id=1,
+        stamp_ns=5 * S,
+        frame_id="base_link",
+        embodiment=embodiment.name,
+        control_mode=embodiment.control_mode,
+        channel_names=tuple(embodiment.channel_names),
+        instruction="go",
+        horizon=len(rows),
+        execution_horizon=len(rows),
+        period=embodiment.period,
+        data=rows.reshape(-1),
+    )
+
+
+def at_home(embodiment: Embodiment) -> RobotPose:
+    """The robot at home; a base at 1, 2 and turned."""
+    if embodiment.base:
+        return RobotPose(dict(embodiment.home), planar_pose(1.0, 2.0, 0.5), "odom")
+    return RobotPose(dict(embodiment.home))
+
+
+def tips_by_shapes(embodiment: Embodiment, pose: RobotPose) -> list[np.ndarray]:
+    """End-effector poses in their arms' base links, by the kinematics of the whole robot."""
+    links = RobotShapes(embodiment.urdf).link_poses(pose.joints)
+    return [np.linalg.inv(links[arm.base_link]) @ links[arm.tip_link] for arm in embodiment.arms]
+
+
+def test_joint_positions_go_through_the_kinematics_of_every_arm():
+    aloha = robot_named("aloha")
+    home = [aloha.home[name] for arm in aloha.arms for name in (*arm.joints, arm.gripper.joint)]
+    rows = np.tile(home, (50, 1))
+    rows[:, [6, 13]] = 1.0, 0.0  # grippers: left open, right closed
+    rows[:, 1] += np.linspace(0.0, 0.4, 50)  # left shoulder
+    geometry, start = ChunkGeometry(aloha), at_home(aloha)
+    chunk = chunk_of(aloha, rows)
+    left, right = geometry.ways(chunk, start)
+    assert (left.name, left.frame) == ("left", "follower_left/base_link")
+    assert (right.name, right.frame) == ("right", "follower_right/base_link")
+    assert left.poses.shape == right.poses.shape == (51, 4, 4)
+    assert np.allclose(right.poses, right.poses[0], atol=1e-6)
+    places = geometry.poses(chunk, start)
+    assert len(places) == 51
+    for step in (0, 25, 50):
+        for way, tip in zip((left, right), tips_by_shapes(aloha, places[step]), strict=True):
+            assert np.allclose(way.poses[step], tip, atol=1e-6)
+    assert places[-1].joints["follower_left/left_finger"] == pytest.approx(0.057)
+    assert places[-1].joints["follower_right/left_finger"] == pytest.approx(0.021)
+
+
+def test_end_effector_deltas_are_relative_to_the_observation(widowx):
+    rows = np.zeros((16, 7))
+    rows[:, 2] = -0.004 * np.arange(1, 17)
+    rows[:, 5] = 0.03 * np.arange(1, 17)
+    geometry, start = ChunkGeometry(widowx), at_home(widowx)
+    (way,) = geometry.ways(chunk_of(widowx, rows), start, steps=8)
+    assert way.poses.shape == (9, 4, 4)
+    tip = tips_by_shapes(widowx, start)[0]
+    assert np.allclose(way.poses[0], tip, atol=1e-9)
+    assert np.allclose(way.poses[8], pose_from_delta(tip, rows[7, :6]), atol=1e-6)
+    places = geometry.poses(chunk_of(widowx, rows), start)
+    assert np.allclose(tips_by_shapes(widowx, places[16])[0], pose_from_delta(tip, rows[15, :6]), atol=1e-4)
+
+
+def test_what_is_out_of_reach_is_drawn_but_not_followed(widowx):
+    rows = np.zeros((16, 7))
+    rows[8:, 0] = 2.0  # [m]
+    geometry, start = ChunkGeometry(widowx), at_home(widowx)
+    (way,) = geometry.ways(chunk_of(widowx, rows), start)
+    assert len(way.poses) == 17
+    assert len(geometry.poses(chunk_of(widowx, rows), start)) == 9  # the start and the eight steps before
+
+
+def test_waypoints_are_relative_to_the_base_at_the_observation():
+    base = robot_named("mobile_base")
+    rows = np.array([[0.1 * k, 0.02 * k, 0.1 * k] for k in range(1, 9)])
+    geometry, start = ChunkGeometry(base), at_home(base)
+    (way,) = geometry.ways(chunk_of(base, rows), start)
+    assert (way.name, way.frame) == (BASE, "odom")
+    turn = np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
+    assert np.allclose(way.poses[1:, :2, 3], [1.0, 2.0] + rows[:, :2] @ turn.T, atol=1e-6)
+    headings = Rotation.from_matrix(way.poses[:, :3, :3]).as_rotvec()[:, 2]
+    assert np.allclose(headings, [0.5, *(0.5 + rows[:, 2])], atol=1e-6)
+    assert np.allclose(geometry.poses(chunk_of(base, rows), start)[-1].base, way.poses[-1])
+
+
+def test_without_odometry_the_base_is_drawn_from_where_it_is():
+    base = robot_named("mobile_base")
+    (way,) = ChunkGeometry(base).ways(chunk_of(base, np.ones((8, 3))), RobotPose({}))
+    assert way.frame == "base_link" and np.allclose(way.poses[0], np.eye(4))
+
+
+def test_velocities_are_integrated():
+    base = robot_named("mobile_base").model_copy(update={"control_mode": "base_velocity"})
+    rows = np.array([[0.2, 0.0, 0.5], [0.1, 0.05, -1.0], [0.2, 0.0, 0.0]])
+    (way,) = ChunkGeometry(base).ways(chunk_of(base, rows), at_home(base))
+
+    def motion(_time, state, vx, vy, wz):
+        c, s = np.cos(state[2]), np.sin(state[2])
+        return [c * vx - s * vy, s * vx + c * vy, wz]
+
+    state = [1.0, 2.0, 0.5]
+    for row, pose in zip(rows, way.poses[1:], strict=True):
+        state = solve_ivp(motion, (0.0, base.period), state, args=tuple(row), rtol=1e-9, atol=1e-12).y[:, -1]
+        assert np.allclose(pose, planar_pose(*state), atol=1e-6)
+
+
+@pytest.mark.parametrize("theta", [0.0, 1e-12, -1e-7, 3.0, -2.0])
+def test_an_arc_and_its_way_back_end_where_they_began(theta):
+    step = np.array([0.3, -0.1, theta])
+    assert np.allclose(arc(step) @ arc(-step), np.eye(4), atol=1e-9)
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"embodiment": "other"},
+        {"control_mode": "other"},
+        {"channel_names": ("a",)},
+        {"horizon": 7},
+        {"horizon": 0},
+        {"period": float("nan")},
+        {"data": np.array([], np.float32)},
+    ],
+)
+def test_a_chunk_that_means_nothing_here_is_not_drawn(robot, changes):
+    embodiment = robot_named(robot)
+    good = chunk_of(embodiment, np.zeros((8, len(embodiment.channel_names))))
+    with pytest.raises(CannotDraw):
+        ChunkGeometry(embodiment).ways(replace(good, **changes), at_home(embodiment))
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_values_that_are_not_finite_are_not_drawn(robot):
+    embodiment = robot_named(robot)
+    rows = np.zeros((8, len(embodiment.channel_names)))
+    rows[3, 1] = np.inf
+    with pytest.raises(CannotDraw, match="finite"):
+        ChunkGeometry(embodiment).ways(chunk_of(embodiment, rows), at_home(embodiment))
+
+
+def test_a_missing_joint_is_named(widowx):
+    start = RobotPose({name: 0.0 for name in widowx.home if name != "elbow"})
+    with pytest.raises(CannotDraw, match="elbow"):
+        ChunkGeometry(widowx).ways(chunk_of(widowx, np.zeros((16, 7))), start)
+
+
+def test_steps_at_fault_are_found_in_the_words_of_a_refusal():
+    words = (
+        "joint 'elbow' at step 9: motion 0.6 over the limit 0.5 (and 2 more); step 12: 'tip' cannot reach; at step 99"
+    )
+    assert offending_steps(words, 16) == [9, 12]
+    assert offending_steps("the observation is 3.0 s old", 16) == []
+
+
+def test_the_ghost_stands_at_its_target_and_then_returns():
+    base = robot_named("mobile_base")
+    ghost, here = GhostRobot(base), at_home(base)
+    there = RobotPose({}, planar_pose(3.0, 1.0, 0.0), "odom")
+    assert ghost.pose(here, 0.0) is here
+    ghost.follow(there, until=10.0)
+    assert ghost.pose(here, 9.0).base[0, 3] == 3.0 and ghost.pose(here, 11.0) is here
+    ghost.rest()
+    assert ghost.pose(here, 9.0) is here
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_the_ghosts_transforms_are_those_of_its_links(robot):
+    embodiment = robot_named(robot)
+    pose = at_home(embodiment)
+    transforms = GhostRobot(embodiment).transforms(pose, Time(sec=1, nanosec=2))
+    shapes = RobotShapes(embodiment.urdf)
+    assert [t.child_frame_id for t in transforms] == [f"ghost/{link}" for link in shapes.links]
+    assert {t.header.frame_id for t in transforms} == {"odom" if embodiment.base else shapes.root}
+    root = np.eye(4) if pose.base is None else pose.base
+    links = shapes.link_poses(pose.joints)
+    for link, transform in zip(shapes.links, transforms, strict=True):
+        t, q = transform.transform.translation, transform.transform.rotation
+        expected = root @ links[link]  # of a base: the link that odometry is about is the root
+        assert np.allclose([t.x, t.y, t.z], expected[:3, 3])
+        assert np.allclose(Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix(), expected[:3, :3])
+
+
+def test_history_joins_the_joint_states_of_several_topics(widowx):
+    sources = load_config(resource_path("config/embodiments/aloha_real.yaml")).joint_states
+    history = RobotHistory(widowx.model_copy(update={"joint_states": sources}))
+    assert history.joint_topics == ("follower_left/joint_states", "follower_right/joint_states")
+    for source in (0, 1):
+        for second in range(3):
+            history.push_joints(source, _joint_state(second, ["elbow"], [10.0 * source + second]))
+    assert history.at(1 * S).joints == {"follower_left/elbow": 1.0, "follower_right/elbow": 11.0}
+    assert history.latest().joints == {"follower_left/elbow": 2.0, "follower_right/elbow": 12.0}
+    with pytest.raises(CannotDraw, match="follower_left/joint_states"):
+        history.at(9 * S)
+
+
+def test_history_leaves_out_what_is_not_a_position(widowx):
+    history = RobotHistory(widowx)
+    history.push_joints(0, _joint_state(1, ["waist", "elbow"], [float("nan"), 1.0]))
+    assert history.at(1 * S).joints == {"elbow": 1.0}
+
+
+def _joint_state(second, names, positions):
+    message = JointState(name=names, position=positions)
+    message.header.stamp.sec = second
+    return message
