@@ -71,11 +71,35 @@ class Report:
 
 @dataclass(frozen=True)
 class Sent:
-    """A chunk that was published: its number, how long it is to be executed [s], age of its observation [ms]."""
+    """A chunk that was published.
+
+    Attributes:
+        duration: how long it is to be executed [s].
+        latency_ms: age of its observation [ms].
+        whole: how long all of its rows last [s].
+        period: time between two rows [s].
+    """
 
     chunk_id: int
     duration: float
     latency_ms: float
+    whole: float
+    period: float
+
+
+@dataclass(frozen=True)
+class Previous:
+    """The chunk that is being executed, for a policy that continues it.
+
+    Attributes:
+        chunk: as the policy predicted it.
+        consumed: steps of it that lie behind the observation.
+        delay: steps that will be executed before the next chunk arrives, as estimated.
+    """
+
+    chunk: Any
+    consumed: int
+    delay: int
 
 
 @dataclass(frozen=True)
@@ -124,8 +148,8 @@ class Ports(Protocol):
     def observe(self, not_before_ns: int) -> Observation | Waiting:
         """The latest observation that is younger than a ROS time. Called while `changed` is held."""
 
-    def infer(self, observation: Observation) -> Any:
-        """Predict a chunk."""
+    def infer(self, observation: Observation, previous: Previous | None = None) -> Any:
+        """Predict a chunk, continuing another one where there is one to continue."""
 
     def publish(self, chunk: Any) -> Sent:
         """Hand a chunk to the executor."""

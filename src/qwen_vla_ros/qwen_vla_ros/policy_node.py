@@ -315,7 +315,8 @@ class GoalPorts:
         message = message_from_prediction(chunk, node._chunk_id, base, steps)
         node._chunk_publisher.publish(message)
         node._latest_latency_ms = (self.now() - chunk.stamp_ns) / 1e6
-        return Sent(node._chunk_id, message.execution_horizon * message.period, node._latest_latency_ms)
+        executed, whole = message.execution_horizon * message.period, message.horizon * message.period
+        return Sent(node._chunk_id, executed, node._latest_latency_ms, whole, message.period)
 
     def hold(self) -> None:
         """Have the executor break off what it is doing."""

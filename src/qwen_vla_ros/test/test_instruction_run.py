@@ -53,7 +53,7 @@ class World:
         self.seen.append(not_before_ns)
         return self.problem or Observation(self.now(), ())
 
-    def infer(self, observation):
+    def infer(self, observation, previous=None):
         return observation
 
     def publish(self, chunk):
@@ -63,7 +63,7 @@ class World:
         for verdict, *reasons in answer:
             report = Report(number, verdict, frozenset(reasons), f"about chunk {number}", self.now())
             threading.Thread(target=self.run.take_report, args=(report,)).start()
-        return Sent(number, duration=1.6, latency_ms=10.0 * number)
+        return Sent(number, duration=1.6, latency_ms=10.0 * number, whole=3.2, period=0.2)
 
     def hold(self):
         self.holds += 1
