@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Point, Pose, Quaternion
 from nav_msgs.msg import Odometry
 from scipy.spatial.transform import Rotation
@@ -14,8 +15,11 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
 from qwen_vla_sim.joint_trajectory_controller import NANOSECONDS, JointTrajectory, TrajectoryPoint
+from qwen_vla_sim.limit_monitor import Peak
 from qwen_vla_sim.robot_world import RobotWorld
 from qwen_vla_sim.simulated_robot import JointReading
+
+TOLERANCE = 1e-6  # of a speed limit [1], beyond a position limit [rad | m]
 
 
 def time_message(nanoseconds: int) -> Time:
@@ -48,6 +52,25 @@ def joint_state_message(reading: JointReading, prefix: str, stamp: Time, frame: 
         effort=[reading.efforts[i] for i in chosen],
     )
     message.header.stamp, message.header.frame_id = stamp, frame
+    return message
+
+
+def limits_message(peak: Peak, name: str, stamp: Time) -> DiagnosticArray:
+    """What the worst set point so far was; an error where a limit was exceeded, by more than rounding."""
+    exceeded = peak.speed_share > 1.0 + TOLERANCE or peak.excess > TOLERANCE
+    status = DiagnosticStatus(
+        name=name,
+        level=DiagnosticStatus.ERROR if exceeded else DiagnosticStatus.OK,
+        message="a set point exceeded a limit" if exceeded else "ok",
+        values=[
+            KeyValue(key="largest share of a speed limit", value=f"{peak.speed_share:.4f}"),
+            KeyValue(key="fastest joint", value=peak.fastest_joint),
+            KeyValue(key="farthest beyond a position limit", value=f"{peak.excess:.6f}"),
+            KeyValue(key="farthest joint", value=peak.farthest_joint),
+        ],
+    )
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = stamp
     return message
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -36,6 +37,7 @@ from qwen_vla_sim.messages import (
     camera_info_message,
     image_message,
     joint_state_message,
+    limits_message,
     time_message,
     trajectory_from_message,
 )
@@ -45,6 +47,7 @@ from qwen_vla_sim.robot_world import RobotWorld
 from qwen_vla_sim.simulated_robot import SimulatedRobot, interface_name, joint_commands
 
 TICK = 0.01  # [s] simulated: joint states and clock at 100 Hz, the rate of the arm's own driver
+LIMITS_RATE = 1.0  # [Hz]
 PAUSED_CLOCK_PERIOD = 0.1  # [s] real: a node that starts while the simulation stands still must learn the time
 CAMERA_TIMEOUT = 10.0  # [s] real: longer than any frame, shorter than a caller's patience
 MODES = ("realtime", "stepped")
@@ -151,6 +154,7 @@ class SimNode(Node):
         self._steps_per_tick = round(TICK / self.world.timestep)
         self._stop = threading.Event()
         self._image_schedule = Schedule(self.get_parameter("image_rate").value)
+        self._limits_schedule = Schedule(LIMITS_RATE)
         self._create_publishers()
         self._rig = self._make_cameras()
         self._create_inputs()
@@ -176,7 +180,7 @@ class SimNode(Node):
             self._image_publishers[camera] = self.create_publisher(Image, topic, qos_profile_sensor_data)
             self._info_publishers[camera] = self.create_publisher(CameraInfo, info_topic, qos_profile_sensor_data)
             intrinsics = self.world.camera_intrinsics(camera, height, width)
-            self._infos[camera] = camera_info_message(intrinsics, height, width, f"{camera}_optical_frame")
+            self._infos[camera] = camera_info_message(intrinsics, height, width, self.world.camera_frames[camera])
         return CameraRig(self.world.model, self.world.cameras, height, width, self._publish_image)
 
     def _create_publishers(self) -> None:
@@ -186,6 +190,7 @@ class SimNode(Node):
             (stream.prefix, self.create_publisher(JointState, stream.topic, RELIABLE))
             for stream in self.embodiment.joint_states
         ]
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         # Every node with use_sim_time listens to /clock, whatever its namespace is.
         wanted = self.get_parameter("publish_clock").value
         self._clock_publisher = self.create_publisher(Clock, "/clock", RELIABLE) if wanted else None
@@ -328,6 +333,8 @@ class SimNode(Node):
             self._publish_clock(stamp)
             self._publish_joints(stamp)
             self.publish_more(now_ns, stamp, everything)
+            if self._limits_schedule.due(now_ns, everything):
+                self._publish_limits(stamp)
             if self._rig and self._image_schedule.due(now_ns, everything):
                 if lossless:
                     self._await_cameras()
@@ -340,6 +347,10 @@ class SimNode(Node):
     def _publish_clock(self, stamp: Time) -> None:
         if self._clock_publisher:
             self._clock_publisher.publish(Clock(clock=stamp))
+
+    def _publish_limits(self, stamp: Time) -> None:
+        peak = self.robot.limits.peak()
+        self._diagnostics_publisher.publish(limits_message(peak, f"{self.get_name()}: limits", stamp))
 
     def _publish_joints(self, stamp: Time) -> None:
         reading = self.robot.joints()

@@ -25,6 +25,7 @@ from qwen_vla_sim.joint_trajectory_controller import (
     JointTrajectory,
     JointTrajectoryController,
 )
+from qwen_vla_sim.limit_monitor import LimitMonitor
 from qwen_vla_sim.position_interfaces import GripperMotor, PositionInterface
 from qwen_vla_sim.robot_world import RobotWorld
 
@@ -45,6 +46,7 @@ class SimulatedRobot:
     """A world driven by the joint interfaces that the embodiment names in `commands`.
 
     `interfaces` holds them by name: a trajectory controller by that of the controller, others by that of the topic.
+    `limits` has seen every set point.
     Not safe for use from several threads at once: the owner serialises the calls.
     """
 
@@ -78,6 +80,14 @@ class SimulatedRobot:
             if isinstance(command, XsSingleCommand)
         }
         self._target = world.joint_positions().copy()
+        limits = [world.embodiment.limits[name] for name in world.joint_names]
+        self.limits = LimitMonitor(
+            tuple(world.joint_names),
+            np.array([limit.lower for limit in limits]),
+            np.array([limit.upper for limit in limits]),
+            np.array([limit.velocity for limit in limits]),
+            world.timestep,
+        )
         self._reset_at = world.time
 
     @property
@@ -105,6 +115,7 @@ class SimulatedRobot:
             for name, interface in self.interfaces.items():
                 measured = self._measured(name) if self._measured_start else None
                 self._target[self._indices[name]] = interface.update(now_ns, measured)
+            self.limits.see(self._target)
             self.world.set_joint_target(self._target)
             self.world.step()
 
@@ -115,6 +126,7 @@ class SimulatedRobot:
         self.world.reset(seed)
         home = self.world.joint_positions()
         self._target[:] = home
+        self.limits.forget_position()
         for name, interface in self.interfaces.items():
             interface.hold(home[self._indices[name]])
         self._reset_at = self.world.time
