@@ -32,8 +32,10 @@ from qwen_vla_ros.doctor.facts import Announced, Arrival, Endpoint, Graph, Joint
 from qwen_vla_ros.doctor.interfaces import CLOCK, Role, Watch
 from qwen_vla_ros.spinning_node import NoAnswer, SpinningNode
 
-CALM = 0.7  # [s] without a change after which the graph counts as complete
-DISCOVERY_TIMEOUT = 5.0  # [s] for the graph to become complete, and for somebody to show up
+DISCOVERY_TIME = 3.5  # [s] Fast DDS announces a participant every 3 s, and what is said in between may be missed
+CALM = 0.5  # [s] without a change after which the graph counts as complete
+PATIENCE = 5.0  # [s] beyond that, for a graph that never is calm
+LOOK_PERIOD = 0.1  # [s] between two looks at the graph
 ANSWER_TIMEOUT = 2.0  # [s] for nodes to tell their state after the listening
 
 
@@ -84,33 +86,26 @@ class _Listener:
         self._own_name = client.node.get_fully_qualified_name()
         self._arrivals: dict[str, list[Arrival]] = defaultdict(list)
         self._ros_time: int | None = None
+        self._subscribed: set[str] = set()
+        self._clients: dict[tuple[type, str], Any] = {}
+        self._answers: dict[tuple[type, str], Any] = {}
+        self._seen: Any = None
+        self._began = self._looked = self._changed = self._last_subscription = time.monotonic()
 
     def listen(self, seconds: float) -> Graph:
-        self._wait_until_complete()
-        self._subscribe()
-        questions = self._ask()
-        began = time.monotonic()
-        self._wait(lambda: time.monotonic() - began >= seconds, seconds + 1)
-        self._wait(lambda: all(future.done() for future in questions.values()), ANSWER_TIMEOUT)
-        states, sim_time = {}, {}
-        for (kind, node), future in questions.items():
-            answer = future.result() if future.done() else None
-            if kind is GetState:
-                states[node] = answer.current_state.label if answer else "no answer"
-            elif answer and answer.values and answer.values[0].type:
-                sim_time[node] = answer.values[0].bool_value
+        self._wait(lambda: self._is_complete(seconds), DISCOVERY_TIME + seconds + PATIENCE)
+        self._wait(lambda: all(future.done() for future in self._answers.values()), ANSWER_TIMEOUT)
+        listened = time.monotonic() - self._last_subscription
         with self._client.changed:  # only now: what started meanwhile is seen, too
             return Graph(
                 nodes=self._nodes(),
                 topics=self._topics(),
                 arrivals=dict(self._arrivals),
                 actions=self._actions(),
-                states=states,
-                sim_time=sim_time,
-                seconds=time.monotonic() - began,
+                states=self._states(),
+                sim_time=self._sim_time(),
+                seconds=listened,
             )
-
-    # The graph ------------------------------------------------------------------------------------------------------
 
     def _wait(self, condition: Callable[[], bool], timeout: float) -> None:
         try:
@@ -118,18 +113,22 @@ class _Listener:
         except NoAnswer:
             pass  # then what is there by now must do
 
-    def _wait_until_complete(self) -> None:
-        """Wait until nothing new has shown up for a moment."""
-        began = time.monotonic()
-        last: list[Any] = [None, began]
+    # The graph ------------------------------------------------------------------------------------------------------
 
-        def calm() -> bool:
-            seen = self._nodes(), self._topics()
-            if seen != last[0]:
-                last[:] = [seen, time.monotonic()]
-            return bool(seen[0]) and time.monotonic() - last[1] > CALM
-
-        self._wait(calm, DISCOVERY_TIMEOUT)
+    def _is_complete(self, seconds: float) -> bool:
+        """Take in what has shown up; True when nothing new does and everything has been heard for long enough."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_PERIOD:
+            return False
+        self._looked = now
+        topics = self._topics()
+        seen = self._nodes(), topics
+        if seen != self._seen:
+            self._seen, self._changed = seen, now
+        self._subscribe(topics)
+        self._ask(topics)
+        enough = now - self._last_subscription >= seconds
+        return enough and now - self._began >= DISCOVERY_TIME and now - self._changed >= CALM
 
     def _nodes(self) -> tuple[str, ...]:
         found = self._client.node.get_node_names_and_namespaces()
@@ -159,35 +158,49 @@ class _Listener:
             if name.endswith(ending)
         }
 
-    def _ask(self) -> dict[tuple[type, str], Any]:
-        """Send the questions; the answers come while we listen."""
-        node, futures = self._client.node, {}
-        present = set(self._nodes())
-        publishers = {e.node for topic in self._topics().values() for e in topic.publishers}
+    def _ask(self, topics: dict[str, Topic]) -> None:
+        """Ask every node that has shown up, once; the answers come while we listen."""
+        publishers = {e.node for topic in topics.values() for e in topic.publishers}
         questions = [(GetState, name, "get_state") for name in self._managed]
         questions += [(GetParameters, name, "get_parameters") for name in sorted(publishers | set(self._managed))]
+        present = set(self._nodes())
         for kind, name, service in questions:
-            if name in present:
-                client = node.create_client(kind, f"{name}/{service}")
+            if name not in present or (kind, name) in self._answers:
+                continue
+            if (kind, name) not in self._clients:
+                self._clients[kind, name] = self._client.node.create_client(kind, f"{name}/{service}")
+            client = self._clients[kind, name]
+            if client.service_is_ready():
                 request = kind.Request() if kind is GetState else kind.Request(names=["use_sim_time"])
-                if client.service_is_ready():
-                    futures[kind, name] = client.call_async(request)
-        return futures
+                self._answers[kind, name] = client.call_async(request)
+
+    def _told(self, kind: type) -> dict[str, Any]:
+        return {node: f.result() for (asked, node), f in self._answers.items() if asked is kind and f.done()}
+
+    def _states(self) -> dict[str, str]:
+        silent = {node: "no answer" for kind, node in self._clients if kind is GetState}
+        return silent | {node: answer.current_state.label for node, answer in self._told(GetState).items()}
+
+    def _sim_time(self) -> dict[str, bool]:
+        told = {node: answer.values for node, answer in self._told(GetParameters).items()}
+        return {node: values[0].bool_value for node, values in told.items() if values and values[0].type}
 
     # Messages -------------------------------------------------------------------------------------------------------
 
-    def _subscribe(self) -> None:
-        for topic, facts in self._topics().items():
-            watch = self._watches[topic]
-            if watch.role is Role.COMMAND and {e.node for e in facts.publishers} <= set(self._managed):
+    def _subscribe(self, topics: dict[str, Topic]) -> None:
+        for name, topic in topics.items():
+            watch = self._watches[name]
+            if name in self._subscribed:
+                continue
+            if watch.role is Role.COMMAND and {e.node for e in topic.publishers} <= set(self._managed):
                 continue  # nothing to learn, and as long as we listen, an executor may take us for its controller
-            offered = {endpoint.type for endpoint in facts.publishers}
-            kind = next((_message_class(name) for name in watch.types if name in offered), None)
+            offered = {endpoint.type for endpoint in topic.publishers}
+            kind = next((_message_class(t) for t in watch.types if t in offered), None)
             if kind is not None:
-                callback = partial(self._write_down, topic)
-                self._client.node.create_subscription(
-                    kind, topic, lambda message, info, write=callback: write(message, info), HEARD_WITH[watch.role]
-                )
+                write = partial(self._write_down, name)
+                self._client.node.create_subscription(kind, name, write, HEARD_WITH[watch.role])
+                self._subscribed.add(name)
+                self._last_subscription = time.monotonic()
 
     def _write_down(self, topic: str, message: Any, info: dict[str, Any]) -> None:
         stamp = _stamp(message)

@@ -1,0 +1,117 @@
+"""A robot for the doctor to examine: healthy as it is, and every part of it can be made ill."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from rclpy.clock import Clock, ClockType
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
+
+from embodiment_descriptions import load_robot
+from qwen_vla_ros.chunk_messages import stamp_message
+from qwen_vla_ros.doctor.command import Doctor
+from qwen_vla_ros.environment import ros_environment
+from qwen_vla_ros.spinning_node import SpinningNode
+
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+JOINT_RATE, CAMERA_RATE = 50.0, 20.0  # [Hz]
+LISTEN = 0.6  # [s]
+WIDOWX = load_robot("widowx")
+ARM, GRIPPER = (command.topic for command in WIDOWX.commands)
+
+
+class Part(SpinningNode):
+    """One node of a robot, in a thread and a context of its own."""
+
+    def __init__(self, name: str, **parameters: object) -> None:
+        os.environ.update(ros_environment())
+        super().__init__(name, int(os.environ["ROS_DOMAIN_ID"]))
+        self.node.set_parameters([Parameter(key, value=value) for key, value in parameters.items()])
+
+    def every(self, rate: float, publish) -> None:
+        self.node.create_timer(1 / rate, publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def describe(self, urdf: str = WIDOWX.urdf, qos: QoSProfile = LATCHED) -> None:
+        self.node.create_publisher(String, "robot_description", qos).publish(String(data=urdf))
+
+    def tell_joints(self, joints: dict[str, float], stamp=lambda now: now, topic: str = "joint_states") -> None:
+        publisher = self.node.create_publisher(JointState, topic, 10)
+
+        def publish() -> None:
+            message = JointState(name=list(joints), position=list(joints.values()))
+            message.header.stamp = stamp_message(stamp(time.time_ns()))
+            publisher.publish(message)
+
+        self.every(JOINT_RATE, publish)
+
+    def film(
+        self, tag: str, stamp=lambda now: now, encoding: str = "rgb8", info=(128, 96), silent: bool = False
+    ) -> None:
+        """Publish noise of 128 x 96 pixels and a CameraInfo; `info` is the size that this claims."""
+        camera = next(c for c in WIDOWX.cameras if c.tag == tag)
+        images = self.node.create_publisher(Image, camera.image_topic, qos_profile_sensor_data)
+        infos = self.node.create_publisher(CameraInfo, camera.info_topic, qos_profile_sensor_data)
+        noise = np.random.default_rng(0)
+        channels = 1 if encoding == "mono8" else 3
+
+        def publish() -> None:
+            pixels = noise.integers(0, 256, 128 * 96 * channels, np.uint8).tobytes()
+            image = Image(width=128, height=96, encoding=encoding, step=128 * channels, data=pixels)
+            image.header.stamp = stamp_message(stamp(time.time_ns()))
+            images.publish(image)
+            infos.publish(CameraInfo(header=image.header, width=info[0], height=info[1], k=np.eye(3).reshape(-1)))
+
+        if not silent:
+            self.every(CAMERA_RATE, publish)
+
+    def obey(self, topic: str, kind: type = JointTrajectory, qos: QoSProfile | int = 10) -> None:
+        self.node.create_subscription(kind, topic, lambda message: None, qos)
+
+    def command(self, topic: str, kind: type = JointTrajectory, rate: float = 0.0) -> None:
+        """Offer commands; publish empty ones where a rate is given."""
+        publisher = self.node.create_publisher(kind, topic, 10)
+        if rate:
+            self.every(rate, lambda: publisher.publish(kind()))
+
+
+def be_healthy(robot: Part) -> None:
+    """Everything that a WidowX must have."""
+    robot.describe()
+    robot.tell_joints(WIDOWX.home)
+    for camera in WIDOWX.cameras:
+        robot.film(camera.tag)
+    robot.obey(ARM)
+    robot.obey(GRIPPER)
+
+
+class Report:
+    """What the doctor said."""
+
+    def __init__(self, code: int, findings: list[dict[str, str]]) -> None:
+        self.code = code
+        self.findings = [SimpleNamespace(**finding) for finding in findings]
+
+    def at(self, level: str) -> list[SimpleNamespace]:
+        """Findings of a level; those about the machine that the test runs on are left out."""
+        return [f for f in self.findings if f.level == level and f.area != "This machine"]
+
+    def find(self, area: str, subject: str) -> SimpleNamespace:
+        found = [f for f in self.findings if (f.area, f.subject) == (area, subject)]
+        assert found, f"nothing about {area}: {subject}; there is: {[(f.area, f.subject) for f in self.findings]}"
+        return max(found, key=lambda f: ("ok", "warn", "fail").index(f.level))
+
+
+def examine(folder: Path, **options: object) -> Report:
+    """Run the command as a user would."""
+    file = folder / "doctor.json"
+    code = Doctor(**{"robot": "widowx", "seconds": LISTEN, "json": file, **options}).run()
+    return Report(code, json.loads(file.read_text())["findings"])

@@ -1,0 +1,220 @@
+"""`qwen-vla doctor` in front of real graphs: healthy, or with many faults at once, each of which it names."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from doctor_peer import ARM, GRIPPER, LATCHED, WIDOWX, Part, be_healthy, examine
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Float64MultiArray, Header
+
+from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
+from qwen_vla_ros.chunk_messages import embodiment_message, stamp_message
+
+DEGREES = {name: value if name == "left_finger" else math.degrees(value) for name, value in WIDOWX.home.items()}
+SECOND = 1_000_000_000
+
+
+class Parts(ExitStack):
+    """Makes nodes that are gone in the end."""
+
+    def __call__(self, name: str, **parameters: object) -> Part:
+        return self.enter_context(Part(name, **parameters))
+
+    def lifecycle_node(self, name: str) -> LifecycleNode:
+        """Make a node that tells its lifecycle state; spinning it is left to a thread."""
+        context = Context()
+        context.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
+        self.callback(context.try_shutdown)
+        node = LifecycleNode(name, context=context)
+        self.callback(node.destroy_node)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        thread = threading.Thread(target=executor.spin)
+        thread.start()
+        self.callback(thread.join)
+        self.callback(executor.shutdown)
+        return node
+
+
+def test_a_healthy_robot_passes_before_the_policy_runs(tmp_path, capsys):
+    published = set()
+    with Parts() as parts:
+        robot = parts("robot")
+        be_healthy(robot)
+        robot.every(20.0, lambda: published.update(publishers_of_the_doctor(robot)))
+        report = examine(tmp_path)
+    assert report.at("fail") == []
+    assert [(f.subject, f.fact) for f in report.at("warn")] == [
+        ("/policy_node", "is not running"),
+        ("/executor_node", "is not running"),
+    ]
+    shown = capsys.readouterr().out
+    assert "Joint states" in shown and "fail:" not in shown
+    assert published == {"/rosout", "/parameter_events"}  # what every node has: it commands nothing
+
+
+def publishers_of_the_doctor(robot: Part) -> set[str]:
+    return {
+        topic
+        for name, namespace in robot.node.get_node_names_and_namespaces()
+        if name.startswith("_qwen_vla_doctor")
+        for topic, _ in robot.node.get_publisher_names_and_types_by_node(name, namespace)
+    }
+
+
+def test_nobody_there_is_one_finding_with_ways_out(tmp_path):
+    report = examine(tmp_path)
+    assert [f.subject for f in report.at("fail")] == ["graph"]
+    assert "no node is visible in domain" in report.find("Nodes", "graph").fact
+    assert report.code == 2
+
+
+# Faults come in groups, because each look at a graph takes a second or two.
+
+
+def wrong_values(make):
+    """Degrees, a camera that stands still, stamps in the future, rivals, a wrong type and two nodes of one name."""
+    robot = make("robot")
+    robot.describe()
+    robot.tell_joints(DEGREES)
+    robot.film("ego", silent=True)
+    robot.film("cam_wrist", stamp=lambda now: now + SECOND // 2)
+    robot.obey(ARM)
+    robot.obey(GRIPPER, Float64MultiArray)
+    make("teleop").command(ARM, rate=30.0)
+    make("script").command(ARM)
+    make("script")
+
+
+def wrong_quality(make):
+    """Old stamps, wrong types, encodings and sizes, QoS that does not match, a recorder for a controller."""
+    robot = make("robot")
+    robot.describe(qos=QoSProfile(depth=1))
+    robot.tell_joints(WIDOWX.home, stamp=lambda now: now - 5 * SECOND)
+    robot.node.create_publisher(CompressedImage, "ego/image_raw", 10)
+    robot.film("cam_wrist", encoding="mono8", info=(640, 480))
+    robot.obey(GRIPPER, qos=LATCHED)
+    make("rosbag2_recorder").obey(ARM)
+
+
+def wrong_time(make):
+    """Simulated and real time mixed, stamps of zero and stamps that stand still."""
+    robot = make("robot", use_sim_time=True)
+    began = time.time_ns()
+    ticks = robot.node.create_publisher(Clock, "/clock", 10)
+    robot.every(50.0, lambda: ticks.publish(Clock(clock=stamp_message(time.time_ns() - began))))
+    robot.describe(WIDOWX.urdf.replace('upper="1.9896753472735358"', 'upper="1.5"'))
+    robot.tell_joints(WIDOWX.home)
+    robot.film("cam_wrist", stamp=lambda _now: 12 * SECOND)
+    robot.obey(ARM)
+    robot.obey(GRIPPER)
+    make("driver", use_sim_time=False).film("ego", stamp=lambda _now: 0)
+
+
+def wrong_parts(make):
+    """Foreign joints, two sources of them, missing cameras and controllers, nodes that are not at work."""
+    robot = make("robot")
+    robot.describe()
+    robot.tell_joints({f"wx250s/{name}": value for name, value in WIDOWX.home.items()})
+    make("joint_state_publisher").tell_joints({})
+    other = WIDOWX.model_copy(update={"rate_hz": 10.0})
+    message = embodiment_message(other, "", robot.node.get_clock().now().to_msg())
+    robot.node.create_publisher(EmbodimentMessage, "policy_node/embodiment", LATCHED).publish(message)
+    status = DiagnosticStatus(name="camera: temperature", level=DiagnosticStatus.ERROR, message="85 °C")
+    diagnostics = robot.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    robot.every(20.0, lambda: diagnostics.publish(DiagnosticArray(status=[status])))
+    heartbeat = robot.node.create_publisher(Header, "policy_node/heartbeat", 10)
+    robot.every(1.9, lambda: heartbeat.publish(Header()))
+    policy, executor = make.lifecycle_node("policy_node"), make.lifecycle_node("executor_node")
+    policy.trigger_configure()
+    policy.trigger_activate()
+    executor.trigger_configure()
+
+
+SCENARIOS = {
+    wrong_values: [
+        ("fail", "Joint states", "units", "degrees? wrist_angle = 89.5", "radians"),
+        ("fail", "Cameras", "ego: rate", "no messages in", "unplugged"),
+        ("fail", "Cameras", "cam_wrist: stamps", "0.50 s in the future", "chrony"),
+        ("fail", "Commands", f"{ARM}: rivals", "/teleop is sending now", "only /executor_node may command"),
+        ("fail", "Commands", GRIPPER, "/robot expects Float64MultiArray, not JointTrajectory", "YAML"),
+        ("fail", "Nodes", "names", "/script runs 2 times", "namespace"),
+    ],
+    wrong_quality: [
+        ("fail", "Robot description", "robot_description", "Volatile publisher", "transient local"),
+        ("fail", "Joint states", "joint_states: stamps", "5.00 s old on arrival (limit 0.5 s)", "chrony"),
+        ("fail", "Cameras", "ego", "has the type CompressedImage, needed is Image", "YAML"),
+        ("fail", "Cameras", "cam_wrist: image", "mono8", "rgb8"),
+        ("fail", "Cameras", "cam_wrist: info", "for 640 x 480, images have 128 x 96", "calibrate"),
+        (
+            "fail",
+            "Commands",
+            ARM,
+            "nobody listens to /arm_controller/joint_trajectory but /rosbag2",
+            "spawner",
+        ),
+        ("fail", "Commands", GRIPPER, "QoS of /robot (reliable, transient local) does not match", "reliable, volatile"),
+    ],
+    wrong_time: [
+        ("fail", "Clocks", "use_sim_time", "true in robot, false in driver", "the same in every node"),
+        ("fail", "Joint states", "joint_states: stamps", "stamps of real time, but /clock runs", "use_sim_time:=true"),
+        ("fail", "Cameras", "ego: stamps", "all stamps are 0", "header.stamp"),
+        ("fail", "Cameras", "cam_wrist: stamps", "the same stamp in", "restart the driver"),
+        ("warn", "Robot description", "limits", "shoulder upper 1.5 instead of 1.99", "another version"),
+    ],
+    wrong_parts: [
+        (
+            "fail",
+            "Joint states",
+            "joint_states",
+            "2 publishers on /joint_states: /joint_state_publisher, /robot",
+            "mix",
+        ),
+        ("fail", "Joint states", "joint names", "7 of 7 are missing: waist, shoulder, elbow", "prefix"),
+        ("fail", "Nodes", "policy's robot", "policy_node has rate 10.0, here 5.0", "restart policy_node"),
+        ("ok", "Nodes", "/policy_node", "active", ""),
+        ("warn", "Nodes", "/executor_node", "is inactive", "ros2 lifecycle set /executor_node activate"),
+        ("fail", "Nodes", "heartbeat", "2 Hz, longest gap 0.5", "too busy"),
+        ("fail", "Nodes", "diagnostics", "camera: temperature: 85 °C", "ros2 topic echo"),
+        ("fail", "Cameras", "ego", "nobody publishes /ego/image_raw", "start the driver"),
+        ("fail", "Commands", ARM, "nobody listens to /arm_controller/joint_trajectory", "spawner"),
+    ],
+}
+CASES = [(scenario, *expected) for scenario, rows in SCENARIOS.items() for expected in rows]
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """The doctor's report about each scenario, made once."""
+    made = {}
+
+    def report(scenario):
+        if scenario not in made:
+            with Parts() as parts:
+                scenario(parts)
+                made[scenario] = examine(tmp_path_factory.mktemp("doctor"))
+        return made[scenario]
+
+    return report
+
+
+@pytest.mark.parametrize(
+    ("scenario", "level", "area", "subject", "fact", "remedy"), CASES, ids=[f"{c[0].__name__}-{c[3]}" for c in CASES]
+)
+def test_a_fault_is_named_with_its_way_out(reports, scenario, level, area, subject, fact, remedy):
+    report = reports(scenario)
+    found = report.find(area, subject)
+    assert (found.level, fact in found.fact, remedy in found.remedy) == (level, True, True), found
+    assert report.code == 2
