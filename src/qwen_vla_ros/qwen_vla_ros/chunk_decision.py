@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from embodiment_descriptions import Embodiment
@@ -10,21 +12,22 @@ from qwen_vla_ros.gate import (
     Chunk,
     ChunkRules,
     MotionRules,
-    Reason,
-    Refused,
     Violation,
     check_form,
     check_motion,
+    check_start,
     check_workspace,
 )
+from qwen_vla_ros.gate.self_collision import SelfCollision
+from qwen_vla_ros.gate.verdict import refuse_if
 from qwen_vla_ros.joint_path import JointPath, rest_to_rest
 
-# Home motions stay well below what the gate allows, in speed and in distance per row.
-HOME_SHARE_OF_STEP = 0.8
+# Home motions stay well below what the gate allows, in speed, acceleration and distance per row.
+HOME_SHARE = 0.8
 
 
 class ChunkDecision:
-    """The gate of one robot: rules from its URDF and YAML, kinematics, and the order of the checks.
+    """The gate of one robot with arms: rules from its URDF and YAML, kinematics, and the order of the checks.
 
     Attributes:
         joints: all commanded joints, the columns of every path and vector here.
@@ -33,24 +36,30 @@ class ChunkDecision:
     """
 
     def __init__(self, embodiment: Embodiment) -> None:
-        """Derive the rules; ValueError when this executor cannot drive such a robot."""
+        """Derive the rules; ValueError when the chunks of such a robot are no joint positions."""
         self._embodiment = embodiment
         self._to_joints = ChunkToJoints(embodiment)
         self.joints = self._to_joints.joints
-        self.form = ChunkRules(
-            embodiment=embodiment.name,
-            control_mode=embodiment.control_mode,
-            channel_names=tuple(embodiment.channel_names),
-            period=embodiment.period,
-            max_horizon=embodiment.chunk_size,
-            base_frame=self._to_joints.base_frame,
-        )
+        self.form = chunk_rules(embodiment)
         self.motion = motion_rules(embodiment)
+        self._loose = replace(self.motion, acceleration=np.full(len(self.joints), np.inf))
         self._home = np.array([embodiment.home[name] for name in self.joints])
+        self._is_gentle = bool(np.isfinite(self.motion.acceleration).any())
+        checks_itself = embodiment.safety.self_collision
+        self._self_collision = SelfCollision(embodiment.urdf, self.joints, self._home) if checks_itself else None
 
     def poses(self, joints: np.ndarray) -> np.ndarray:
         """End-effector poses in the base frame of each arm: (steps, joints) or (joints,) -> (arms, steps, 4, 4)."""
         return self._to_joints.poses(joints)
+
+    def rows_of(self, chunk: Chunk, anchor: np.ndarray) -> np.ndarray:
+        """Joint positions (horizon, joints) that a chunk asks for; `anchor` (joints,) is where they were observed.
+
+        Raises:
+            Refused: the chunk says something wrong about itself, or cannot be followed.
+        """
+        refuse_if(check_form(chunk, self.form))
+        return self._to_joints.path(chunk.rows.astype(float), anchor)
 
     def path_of(
         self, chunk: Chunk, anchor: np.ndarray, measured: np.ndarray, velocity: np.ndarray | None = None
@@ -65,17 +74,31 @@ class ChunkDecision:
 
         Returns:
             The first execution_horizon steps, from `measured` to rest. All steps of the chunk have passed the gate,
-            not only these.
+            not only these; accelerations matter only where they are executed.
 
         Raises:
             Refused: with every reason that was found.
         """
-        _refuse_if(check_form(chunk, self.form))
-        rows = self._to_joints.path(chunk.rows.astype(float), anchor)
-        predicted = JointPath.through(self.joints, np.vstack([measured, rows]), chunk.period, velocity)
-        executed = predicted.first(chunk.execution_horizon)
-        self._check(predicted, executed)
+        rows = self.rows_of(chunk, anchor)
+        if self._is_gentle:
+            speed = np.zeros(len(measured)) if velocity is None else velocity
+            limit = self.motion.acceleration
+            predicted = JointPath.led_in(self.joints, rows, chunk.period, measured, speed, limit)
+            executed = predicted.braked(chunk.execution_horizon, limit)
+        else:
+            predicted = JointPath.through(self.joints, np.vstack([measured, rows]), chunk.period, velocity)
+            executed = predicted.first(chunk.execution_horizon)
+        found = check_start(rows[0], measured, self.motion) + check_motion(predicted, self._loose)
+        refuse_if(found + check_motion(executed, self.motion) + self._check_space(predicted))
         return executed
+
+    def check(self, path: JointPath) -> None:
+        """Check a path that is to be executed as it is.
+
+        Raises:
+            Refused: with every reason that was found.
+        """
+        refuse_if(check_motion(path, self.motion) + self._check_space(path))
 
     def home_path(self, measured: np.ndarray, speed_share: float) -> JointPath:
         """Plan the motion from `measured` to the home pose, no faster than `speed_share` of the limits.
@@ -83,23 +106,32 @@ class ChunkDecision:
         Raises:
             Refused: the straight motion in joint space does not pass the gate.
         """
-        speed = speed_share * np.minimum(self.motion.speed, HOME_SHARE_OF_STEP * self.motion.step / self.form.period)
-        path = rest_to_rest(self.joints, measured, self._home, speed, self.form.period)
-        self._check(path)
+        speed = speed_share * np.minimum(self.motion.speed, HOME_SHARE * self.motion.step / self.form.period)
+        limit = HOME_SHARE * self.motion.acceleration
+        path = rest_to_rest(self.joints, measured, self._home, speed, self.form.period, limit)
+        self.check(path)
         return path
 
-    def _check(self, *paths: JointPath) -> None:
-        found: list[Violation] = []
-        for path in paths:
-            found += check_motion(path, self.motion)
-            found += self._check_workspace(path)
-        _refuse_if(found)
-
-    def _check_workspace(self, path: JointPath) -> list[Violation]:
-        box = self._embodiment.safety.workspace
-        if box is None or not np.isfinite(path.positions).all():
+    def _check_space(self, path: JointPath) -> list[Violation]:
+        """Check the end effectors against the workspace, and the parts of the robot against each other."""
+        if not np.isfinite(path.positions).all():
             return []
-        return [v for arm in self._to_joints.positions(path.positions) for v in check_workspace(arm, box.min, box.max)]
+        box = self._embodiment.safety.workspace
+        tips = self._to_joints.positions(path.positions) if box is not None else ()
+        found = [violation for tip in tips for violation in check_workspace(tip, box.min, box.max)]
+        return found + (self._self_collision.check(path.positions) if self._self_collision else [])
+
+
+def chunk_rules(embodiment: Embodiment) -> ChunkRules:
+    """What a chunk for a robot must say about itself."""
+    return ChunkRules(
+        embodiment=embodiment.name,
+        control_mode=embodiment.control_mode,
+        channel_names=tuple(embodiment.channel_names),
+        period=embodiment.period,
+        max_horizon=embodiment.chunk_size,
+        base_frame=embodiment.base_frame,
+    )
 
 
 def motion_rules(embodiment: Embodiment) -> MotionRules:
@@ -122,28 +154,3 @@ def motion_rules(embodiment: Embodiment) -> MotionRules:
         step=np.array([jump_of.get(name, safety.max_step_rad) for name in joints]),
         acceleration=np.array([jump_of.get(name, safety.max_joint_acceleration or np.inf) for name in joints]),
     )
-
-
-def joint_vector(names: list[str], positions: list[float], joints: tuple[str, ...]) -> np.ndarray:
-    """Order the positions of a JointState message by `joints`.
-
-    Raises:
-        Refused: NO_JOINT_STATE, with the joint that is missing or not finite.
-    """
-    by_name = dict(zip(names, positions, strict=False))
-    missing = [name for name in joints if name not in by_name]
-    if missing:
-        raise Refused.because(
-            Reason.NO_JOINT_STATE,
-            f"joint states lack {', '.join(missing)}; they have {', '.join(names) or 'no names'}",
-        )
-    vector = np.array([by_name[name] for name in joints], dtype=float)
-    if not np.isfinite(vector).all():
-        bad = joints[int(np.argmin(np.isfinite(vector)))]
-        raise Refused.because(Reason.NO_JOINT_STATE, f"joint state of '{bad}' is {by_name[bad]}")
-    return vector
-
-
-def _refuse_if(violations: list[Violation]) -> None:
-    if violations:
-        raise Refused(violations)

@@ -1,4 +1,4 @@
-"""From a chunk in end-effector space to joint positions. Free of ROS and torch."""
+"""From the rows of a chunk to joint positions, in both control modes of arms. Free of ROS and torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 from embodiment_descriptions import Embodiment, Kinematics, KinematicsError, pose_from_delta
 from qwen_vla_ros.gate import Reason, Refused
 
+MODES = ("eef_delta", "joint_position")
 POSE_CHANNELS = 6
 # How far beyond 0 closed .. 1 open a gripper channel may lie. A regressor overshoots the ends of its range a little;
 # the finger then stops at its end, as a real gripper does. More than that is no rounding but a wrong unit.
@@ -14,7 +15,7 @@ GRIPPER_OVERSHOOT = 0.1
 
 
 class ChunkToJoints:
-    """Joint positions for the rows of `eef_delta` chunks of one robot.
+    """Joint positions for the rows of `eef_delta` and `joint_position` chunks of one robot.
 
     Attributes:
         joints: names of the columns it returns: all arm joints, then all gripper joints.
@@ -23,24 +24,26 @@ class ChunkToJoints:
 
     def __init__(self, embodiment: Embodiment) -> None:
         """Prepare the kinematics of every arm; ValueError for a control mode that has no joint path."""
-        if embodiment.control_mode != "eef_delta":
+        if embodiment.control_mode not in MODES:
             raise ValueError(
-                f"embodiment '{embodiment.name}' has control mode '{embodiment.control_mode}', which this executor "
-                "cannot execute; supported: eef_delta"
+                f"embodiment '{embodiment.name}' has control mode '{embodiment.control_mode}', whose chunks are no "
+                f"joint positions; those of {' and '.join(MODES)} are"
             )
-        if embodiment.waist:
+        self._by_pose = embodiment.control_mode == "eef_delta"
+        if embodiment.waist and self._by_pose:
             raise ValueError(f"embodiment '{embodiment.name}' has a waist, which no eef_delta channel moves")
         self._embodiment = embodiment
         self._kinematics = [Kinematics(embodiment, arm=i) for i in range(len(embodiment.arms))]
         self.joints = tuple(embodiment.joint_names)
-        self.base_frame = embodiment.arms[0].base_link
+        self.base_frame = embodiment.base_frame
 
     def path(self, rows: np.ndarray, anchor: np.ndarray) -> np.ndarray:
         """Joint positions that follow a chunk.
 
         Args:
-            rows: (horizon, channels): per arm a translation [m] and a rotation vector [rad], relative to the end
-                effector at the observation, then the gripper opening [1] if the arm has one.
+            rows: (horizon, channels). eef_delta: per arm a translation [m] and a rotation vector [rad], relative to the
+                end effector at the observation; joint_position: the positions of its joints [rad | m]. Then the gripper
+                opening [1] if the arm has one. joint_position: in the end the joints of the waist.
             anchor: (joints,) joint positions at the observation [rad | m].
 
         Returns:
@@ -53,12 +56,15 @@ class ChunkToJoints:
         channel = 0
         for arm, kinematics in zip(self._embodiment.arms, self._kinematics, strict=True):
             columns = self._columns(arm.joints)
-            deltas = rows[:, channel : channel + POSE_CHANNELS]
-            result[:, columns] = self._follow(arm.name, kinematics, deltas, anchor[columns])
-            channel += POSE_CHANNELS
+            own = rows[:, channel : channel + (POSE_CHANNELS if self._by_pose else len(columns))]
+            followed = self._follow(arm.name, kinematics, own, anchor[columns]) if self._by_pose else own
+            result[:, columns] = followed
+            channel += own.shape[1]
             if arm.gripper is not None:
                 result[:, self._columns([arm.gripper.joint])[0]] = self._fingers(arm.gripper, rows[:, channel])
                 channel += 1
+        if self._embodiment.waist:
+            result[:, self._columns(self._embodiment.waist)] = rows[:, channel:]
         return result
 
     def positions(self, joints: np.ndarray) -> np.ndarray:

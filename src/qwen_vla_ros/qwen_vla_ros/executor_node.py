@@ -1,26 +1,28 @@
-"""executor_node: chunks in, checked joint trajectories out. Holds the robot when anything it relies on falls silent.
+"""executor_node: chunks in, checked commands out. Stops the robot when anything it relies on falls silent.
 
 It must never import torch: it runs on the robot's own computer, beside the controllers.
 """
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from nav_msgs.msg import Odometry as OdometryMessage
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Header
+from std_msgs.msg import Bool, Header, String
 from std_srvs.srv import Trigger
 
-from qwen_vla.observation_buffer import Stream
+from embodiment_descriptions import Embodiment
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros import lifecycle
-from qwen_vla_ros.chunk_decision import ChunkDecision, joint_vector
+from qwen_vla_ros.backends import CommandInterfaces, Path
+from qwen_vla_ros.base_decision import BaseDecision
+from qwen_vla_ros.chunk_decision import ChunkDecision
 from qwen_vla_ros.chunk_messages import Ledger, chunk_from_message, nanoseconds
 from qwen_vla_ros.diagnostics import diagnostic_array
 from qwen_vla_ros.embodiment_source import read_embodiment
@@ -30,62 +32,86 @@ from qwen_vla_ros.joint_path import JointPath
 from qwen_vla_ros.loop_timing import LoopTiming
 from qwen_vla_ros.motion import Commanded, Motion
 from qwen_vla_ros.parameters import Parameter
-from qwen_vla_ros.trajectory_backend import TrajectoryBackend
+from qwen_vla_ros.policy_link import PolicyLink
+from qwen_vla_ros.robot_state import JointStates, Odometry
+from qwen_vla_ros.stop_latch import StopLatch
 
-WATCH_PERIOD = 0.02  # [s] steady; how late the watchdogs may notice
+WATCH_PERIOD = 0.02  # [s] steady; how late the watchdogs may notice, and how often set-points are sent
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
-DELIVERY_TIMEOUT = 0.5  # [s] to wait for the controllers to take the last hold before the process goes
+DELIVERY_TIMEOUT = 0.5  # [s] to wait for the devices to take the last stop before the process goes
 HOLD_NEAR = (
     0.1  # [rad] more than a servo lags at rest; farther from its last command the arm was moved by somebody else
 )
-JOINT_STATES_KEPT = 1024  # several seconds at the rate of any controller manager
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 PARAMETERS = (
     Parameter("chunk_topic", "policy_node/action_chunk", "Chunks of the policy (ActionChunk)", read_only=True),
     Parameter("heartbeat_topic", "policy_node/heartbeat", "Sign of life of the policy (Header)", read_only=True),
+    Parameter(
+        "instruction_topic", "policy_node/instruction", "Sentence it obeys now (String, latched)", read_only=True
+    ),
+    Parameter("estop_topic", "estop", "Emergency stop (Bool, true while pressed); latches", read_only=True),
+    Parameter("estop_required", False, "Nothing moves unless the emergency stop is heard", read_only=True),
+    Parameter("estop_timeout", 0.5, "Silence of a required emergency stop that stops the robot [s]", 0.02, 10.0, True),
     Parameter("heartbeat_timeout", 0.4, "Silence of the policy after which the robot holds [s, steady]", 0.15, 10.0),
     Parameter("joint_state_timeout", 0.5, "Silence of joint_states after which the robot holds [s]", 0.02, 10.0),
+    Parameter("clock_timeout", 1.0, "Standstill of ROS time after which the robot holds [s, steady]", 0.1, 10.0),
     Parameter("max_observation_age", 1.0, "Chunks made from an older observation are refused [s]", 0.01, 60.0),
     Parameter("max_stamp_lead", 0.1, "Chunks whose observation lies farther in the future are refused [s]", 0.0, 10.0),
     Parameter("max_anchor_gap", 0.1, "Largest distance from the observation to its joint state [s]", 0.0, 1.0),
+    Parameter("max_refusals", 5, "Refusals in a row after which a motion of the policy is broken off", 1, 1000),
     Parameter("hold_time", 0.1, "Time given to the controllers to come to rest when holding [s]", 0.02, 1.0),
     Parameter("home_speed_share", 0.25, "Share of the speed limits used by ~/go_home", 0.01, 1.0),
 )
 
 
 class ExecutorNode(lifecycle.ManagedNode):
-    """Lifecycle node; publishes to the controllers only while active."""
+    """Lifecycle node; commands the robot only while active. The emergency stop is heard in every state."""
 
     def __init__(self) -> None:
         """Create the node unconfigured."""
         super().__init__("executor_node", PARAMETERS)
-        self._stopped = False
+        p = self.parameters
+        self._latch = StopLatch(p.estop_required, p.estop_timeout)
         self._watchdogs: list = []
+        # Two, so that everybody is heard: who pressed before this node came up, and who publishes best effort.
+        for qos in (lifecycle.LATCHED, qos_profile_sensor_data):
+            self.create_subscription(Bool, p.estop_topic, self._on_estop, qos)
 
     # Lifecycle ------------------------------------------------------------------------------------------------------
 
     def set_up(self) -> None:
         """Learn the robot, then listen."""
-        p = self.parameters
-        embodiment = read_embodiment(self.wait_for_robot_description(), p.embodiment_config)
-        self._decision = ChunkDecision(embodiment)
-        joints = self._decision.joints
-        grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
-        controllers = {command.topic: command.joints for command in embodiment.commands}
-        self._backend = self.keep(TrajectoryBackend(self, controllers), TrajectoryBackend.destroy)
-        is_gripper = np.array([name in grippers for name in joints])
-        self._commanded = Commanded(keep=is_gripper, near=HOLD_NEAR)
+        embodiment = read_embodiment(self.wait_for_robot_description(), self.parameters.embodiment_config)
+        self._know(embodiment)
+        self._commands = self.keep(CommandInterfaces(self, embodiment, self._pose), CommandInterfaces.destroy)
         self._ledger = Ledger(self._decision.form.base_frame)
-        topic = self.resolve_topic_name("joint_states")
-        self._joint_states = Stream("joint states", topic, p.joint_state_timeout, JOINT_STATES_KEPT)
-        self._joint_state_fault = ""
-        self._heartbeat_ns: int | None = None
-        self._last_chunk_id = 0
-        self._connect()
-        self.get_logger().info(f"ready for '{embodiment.name}': {', '.join(joints)}")
+        self._policy = PolicyLink()
+        self._clock_ns = self._clock_since_ns = 0
+        self._connect(embodiment)
+        joints = ", ".join(self._decision.joints) or "its base"
+        self.get_logger().info(f"ready for '{embodiment.name}': {joints}")
+        for problem in self._commands.preflight():
+            self.get_logger().warning(problem)
 
-    def _connect(self) -> None:
+    def _know(self, embodiment: Embodiment) -> None:
+        """Choose gate and state for what the chunks of the robot move: its joints or its base."""
+        p = self.parameters
+        self._drives = embodiment.control_mode.startswith("base_")
+        if self._drives:
+            source = embodiment.odometry
+            self._state = Odometry(self.resolve_topic_name(source.topic), source.max_age_s)
+            self._decision = BaseDecision(embodiment, lambda: self._state.frame)
+            self._commanded = Commanded(keep=np.zeros(3, bool), near=0.0)
+            return
+        self._decision = ChunkDecision(embodiment)
+        topics = [self.resolve_topic_name(source.topic) for source in embodiment.joint_states]
+        self._state = JointStates(embodiment, self._decision.joints, topics, p.joint_state_timeout)
+        grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
+        is_gripper = np.array([name in grippers for name in self._decision.joints])
+        self._commanded = Commanded(keep=is_gripper, near=HOLD_NEAR)
+
+    def _connect(self, embodiment: Embodiment) -> None:
         p = self.parameters
 
         def publisher(kind, topic):
@@ -98,12 +124,17 @@ class ExecutorNode(lifecycle.ManagedNode):
         self._report_publisher = publisher(ChunkReport, "~/chunk_report")
         # Absolute by the convention of diagnostic_updater: one topic for all robots, which the aggregator reads.
         self._diagnostics_publisher = publisher(DiagnosticArray, "/diagnostics")
-        subscription(JointState, "joint_states", self._on_joint_state, qos_profile_sensor_data)
+        if self._drives:
+            subscription(OdometryMessage, embodiment.odometry.topic, self._on_odometry, qos_profile_sensor_data)
+        for index, source in enumerate(() if self._drives else embodiment.joint_states):
+            subscription(JointState, source.topic, self._joint_state_callback(index), qos_profile_sensor_data)
         subscription(Header, p.heartbeat_topic, self._on_heartbeat, RELIABLE)
+        subscription(String, p.instruction_topic, self._on_instruction, lifecycle.LATCHED)
         subscription(ActionChunk, p.chunk_topic, self._on_chunk, RELIABLE)
         services = {
             "~/stop": self._on_stop,
             "~/resume": self._on_resume,
+            "~/reset_estop": self._on_reset_estop,
             "~/hold": self._on_hold,
             "~/go_home": self._on_go_home,
         }
@@ -120,29 +151,36 @@ class ExecutorNode(lifecycle.ManagedNode):
         ]
 
     def stop(self, reason: lifecycle.StopReason) -> None:
-        """Hold, and see to it that the controllers know before the node may go."""
+        """Stop the robot, and see to it that the devices know before the node may go."""
         for timer in self._watchdogs:
             self.destroy_timer(timer)
         self._watchdogs = []
         self._hold(Reason.DEACTIVATED, reason.value)
-        if not self._backend.wait_until_delivered(DELIVERY_TIMEOUT):
-            self.get_logger().error("not every controller has confirmed the last hold")
+        if not self._commands.wait_until_delivered(DELIVERY_TIMEOUT):
+            self.get_logger().error("not every command interface has confirmed the last stop")
 
     # Inputs ---------------------------------------------------------------------------------------------------------
 
-    def _on_joint_state(self, message: JointState) -> None:
-        try:
-            positions = joint_vector(message.name, message.position, self._decision.joints)
-        except Refused as refused:
-            self._joint_state_fault = str(refused)  # told when no better message comes
-            return
-        self._joint_state_fault = ""
-        self._joint_states.push(nanoseconds(message.header.stamp), positions, time.monotonic_ns())
+    def _joint_state_callback(self, source: int):
+        def on_joint_state(message: JointState) -> None:
+            stamp = nanoseconds(message.header.stamp)
+            self._state.push(source, stamp, message.name, message.position, time.monotonic_ns())
+
+        return on_joint_state
+
+    def _on_odometry(self, message: OdometryMessage) -> None:
+        stamp = nanoseconds(message.header.stamp)
+        self._state.push(stamp, message.header.frame_id, message.pose.pose, time.monotonic_ns())
 
     def _on_heartbeat(self, _message: Header) -> None:
-        if self._policy_silence() > self.parameters.heartbeat_timeout:
-            self._last_chunk_id = 0  # it may be another process now, which counts from 1 again
-        self._heartbeat_ns = time.monotonic_ns()
+        self._policy.on_heartbeat(time.monotonic_ns(), self.parameters.heartbeat_timeout)
+
+    def _on_instruction(self, message: String) -> None:
+        self._policy.on_instruction(message.data)
+
+    def _on_estop(self, message: Bool) -> None:
+        if self._latch.on_emergency_stop(message.data, time.monotonic_ns()):
+            self._trip("the emergency stop was pressed")
 
     def _on_chunk(self, message: ActionChunk) -> None:
         began = time.perf_counter()
@@ -158,123 +196,153 @@ class ExecutorNode(lifecycle.ManagedNode):
         else:
             self._accepted_publisher.publish(message)
             violations = ()
+        self._policy.on_verdict(chunk, accepted=not violations)
         decision_ms = (time.perf_counter() - began) * 1e3
         if violations:
-            self._report_publisher.publish(self._ledger.refuse(chunk, violations, self._now(), decision_ms))
+            self._report(self._ledger.refuse(chunk, violations, self._now(), decision_ms))
             self.get_logger().warning(f"chunk {chunk.chunk_id} refused: {'; '.join(v.message for v in violations)}")
+            self._give_up_after_refusals()
             return
         if replaced is not None:
             why = Violation(Reason.REPLACED, f"chunk {chunk.chunk_id} took over")
-            self._report_publisher.publish(self._ledger.hold(replaced.chunk, why, self._now()))
-        self._report_publisher.publish(self._ledger.accept(chunk, self._now(), decision_ms))
+            self._report(self._ledger.hold(replaced.chunk, why, self._now()))
+        self._report(self._ledger.accept(chunk, self._now(), decision_ms))
 
     # Decision -------------------------------------------------------------------------------------------------------
 
-    def _decide(self, chunk: Chunk) -> JointPath:
+    def _decide(self, chunk: Chunk) -> Path:
         """Return the path of a chunk that may be executed now; Refused otherwise."""
         p, now = self.parameters, self._now()
         if not self.active:
             raise Refused.because(Reason.NOT_ACTIVE, "executor_node is not active")
-        found = self._objections(chunk) + check_age(chunk.stamp_ns, now, p.max_observation_age, p.max_stamp_lead)
+        found = self._objections() + self._policy.objections(chunk, time.monotonic_ns(), p.heartbeat_timeout)
+        found += check_age(chunk.stamp_ns, now, p.max_observation_age, p.max_stamp_lead)
         if found:
             raise Refused(found)
         measured = self._measured(now)
-        anchor = self._anchor(chunk.stamp_ns)
+        anchor = self._state.at(chunk.stamp_ns, p.max_anchor_gap)
         velocity = self._commanded.motion.commanded(now)[1] if self._commanded.motion else None
         return self._decision.path_of(chunk, anchor, measured, velocity)
 
-    def _objections(self, chunk: Chunk) -> list[Violation]:
-        """Reasons that lie in the state of the executor and its peers, not in the chunk."""
-        found = []
-        if self._stopped:
-            found.append(Violation(Reason.STOPPED, "stopped; call ~/resume to go on"))
+    def _objections(self) -> list[Violation]:
+        """Reasons that lie in the state of the executor and the devices."""
+        found = [stopped] if (stopped := self._latch.objection(time.monotonic_ns())) else []
         if self._commanded.motion is not None and self._commanded.motion.chunk is None:
             found.append(Violation(Reason.NOT_ACTIVE, "a home motion is on its way"))
-        if self._policy_silence() > self.parameters.heartbeat_timeout:
-            found.append(Violation(Reason.POLICY_SILENT, self._policy_silent_text()))
-        if chunk.chunk_id <= self._last_chunk_id:
-            text = f"chunk {chunk.chunk_id} comes after chunk {self._last_chunk_id}"
-            found.append(Violation(Reason.WRONG_ORDER, text))
-        deaf = self._backend.deaf_topics()
-        if deaf:
-            text = f"no controller subscribes to {', '.join(deaf)}; are the controllers active?"
-            found.append(Violation(Reason.INTERNAL, text))
-        return found
+        return found + [Violation(Reason.NOT_READY, problem) for problem in self._commands.preflight()]
 
     def _measured(self, now_ns: int) -> np.ndarray:
-        """Return the joint positions now; Refused when they are unknown."""
-        fault = self._joint_states_fault(now_ns)
+        """Return where the robot is; Refused when that is unknown."""
+        fault = self._state.fault(now_ns, time.monotonic_ns())
         if fault:
-            raise Refused.because(Reason.NO_JOINT_STATE, fault)
-        return self._joint_states.latest.message
+            raise Refused.because(self._state.missing, fault)
+        return self._state.measured()
 
-    def _anchor(self, stamp_ns: int) -> np.ndarray:
-        """Return the joint positions at the observation; Refused when none was measured near it."""
-        nearest = self._joint_states.nearest(stamp_ns)
-        gap = abs(nearest.stamp_ns - stamp_ns) / 1e9
-        if gap > self.parameters.max_anchor_gap:
-            raise Refused.because(
-                Reason.NO_JOINT_STATE,
-                f"the joint state nearest to the observation is {gap:.2f} s away from it "
-                f"(limit {self.parameters.max_anchor_gap:.2f} s)",
-            )
-        return nearest.message
+    def _pose(self) -> np.ndarray | None:
+        """Pose of the base by the odometry, None when it is unknown."""
+        known = not self._state.fault(self._now(), time.monotonic_ns())
+        return self._state.measured() if known else None
 
     # Motion ---------------------------------------------------------------------------------------------------------
 
-    def _begin(self, path: JointPath, chunk: Chunk | None) -> Motion | None:
+    def _begin(self, path: Path, chunk: Chunk | None) -> Motion | None:
         """Send a path; returns the motion that it replaces."""
-        self._backend.send(path)
+        now = self._now()
+        self._commands.send(path, now)
         replaced = self._commanded.end()
-        self._commanded.begin(Motion(path, self._now(), chunk))
-        if chunk is not None:
-            self._last_chunk_id = chunk.chunk_id
+        self._commanded.begin(Motion(path, now, chunk))
         return replaced
 
     def _hold(self, reason: Reason, why: str) -> str:
-        """Stop whatever the controllers are executing, and report it; returns what was done, in words."""
+        """Stop whatever is being executed, and report it; returns what was done, in words."""
         now = self._now()
-        measured = None if self._joint_states_fault(now) else self._joint_states.latest.message
         was_moving = self._commanded.motion is not None
-        positions = self._commanded.hold_positions(now, measured)
-        if positions is None:
+        standing = None if self._drives else self._standing(now)
+        try:
+            self._commands.stop(standing)
+        except ExceptionGroup as failures:
+            self.get_logger().error(f"{failures}: {', '.join(map(repr, failures.exceptions))}")
+        broken_off = self._commanded.end() if standing is None else self._commanded.hold(standing.positions[-1])
+        if standing is None and not self._drives:
             return f"{why}; nothing to hold: nothing was commanded and no joint state is known"
-        self._backend.hold(self._decision.joints, positions, self.parameters.hold_time)
-        broken_off = self._commanded.hold(positions)
-        text = f"{why}; holding the last commanded position"
+        text = f"{why}; {self._commands.stops_by}"
         if was_moving:
-            report = self._ledger.hold(broken_off.chunk, Violation(reason, text), now)
-            self._report_publisher.publish(report)
+            self._report(self._ledger.hold(broken_off.chunk, Violation(reason, text), now))
             self.get_logger().warning(text)
         return text
 
+    def _standing(self, now_ns: int) -> JointPath | None:
+        """Where the joints are to hold, None when nothing is known that is safe to command."""
+        measured = None if self._state.fault(now_ns, time.monotonic_ns()) else self._state.measured()
+        positions = self._commanded.hold_positions(now_ns, measured)
+        if positions is None:
+            return None
+        return JointPath.standing(self._decision.joints, positions, self.parameters.hold_time)
+
+    def _trip(self, why: str) -> None:
+        """Stop because of the emergency stop."""
+        self.get_logger().error(f"{why}; nothing moves until ~/reset_estop")
+        if self.active:
+            self._hold(Reason.EMERGENCY_STOP, why)
+
+    def _give_up_after_refusals(self) -> None:
+        motion, limit = self._commanded.motion, self.parameters.max_refusals
+        if self.active and motion is not None and motion.chunk is not None and self._policy.refusals >= limit:
+            self._hold(Reason.REFUSED_TOO_OFTEN, f"{self._policy.refusals} chunks in a row were refused")
+
+    # Watchdogs ------------------------------------------------------------------------------------------------------
+
     def _watch(self) -> None:
-        self._timing.tick(time.monotonic_ns())
-        motion, now = self._commanded.motion, self._now()
-        if motion is None:
-            return
-        fault = self._joint_states_fault(now)
+        now, steady = self._now(), time.monotonic_ns()
+        self._timing.tick(steady)
+        if self._latch.watch(steady):
+            self._trip("the emergency stop has fallen silent")
+        motion = self._commanded.motion
+        if motion is not None:
+            broken = self._broken(motion, now, steady)
+            if broken is not None:
+                self._hold(broken.reason, broken.message)
+            elif motion.is_over(now):
+                self._commanded.end()
+                message = "" if motion.chunk else "home motion completed"
+                self._report(self._ledger.complete(motion.chunk, now, message))
+        self._commands.stream(now)
+
+    def _broken(self, motion: Motion, now_ns: int, steady_ns: int) -> Violation | None:
+        """Why the motion must not go on; None when it may."""
+        p = self.parameters
+        if now_ns != self._clock_ns:
+            self._clock_ns, self._clock_since_ns = now_ns, steady_ns
+        still = (steady_ns - self._clock_since_ns) / 1e9
+        if still > p.clock_timeout:
+            return Violation(Reason.CLOCK_STOPPED, f"ROS time has stood still for {still:.1f} s; is /clock published?")
+        fault = self._state.fault(now_ns, steady_ns)
         if fault:
-            self._hold(Reason.JOINT_STATE_LOST, fault)
-        elif motion.chunk is not None and self._policy_silence() > self.parameters.heartbeat_timeout:
-            self._hold(Reason.POLICY_SILENT, self._policy_silent_text())
-        elif motion.is_over(now):
-            self._commanded.end()
-            message = "" if motion.chunk else "home motion completed"
-            self._report_publisher.publish(self._ledger.complete(motion.chunk, now, message))
+            return Violation(self._state.lost, fault)
+        silent = self._policy.silent_text(steady_ns, p.heartbeat_timeout)
+        if silent and motion.chunk is not None:
+            return Violation(Reason.POLICY_SILENT, silent)
+        fault = self._commands.fault()
+        return Violation(Reason.NOT_READY, fault) if fault else None
 
     # Services -------------------------------------------------------------------------------------------------------
 
     def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._stopped = True
+        self._latch.stopped = True
         text = self._hold(Reason.STOPPED, "stopped by service") if self.active else "stopped; the node is not active"
         response.success, response.message = True, f"{text}; chunks are refused until ~/resume"
         self.get_logger().warning(response.message)
         return response
 
     def _on_resume(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success, response.message = True, "chunks are accepted again" if self._stopped else "was not stopped"
-        self._stopped = False
+        stopped = self._latch.stopped
+        response.success, response.message = True, "chunks are accepted again" if stopped else "was not stopped"
+        self._latch.stopped = False
+        return response
+
+    def _on_reset_estop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        why_not = self._latch.reset(time.monotonic_ns())
+        response.success, response.message = not why_not, why_not or "the emergency stop is reset"
         return response
 
     def _on_hold(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -296,16 +364,14 @@ class ExecutorNode(lifecycle.ManagedNode):
             response.success, response.message = True, f"home motion of {path.duration:.1f} s started"
         return response
 
-    def _home_path(self) -> JointPath:
+    def _home_path(self) -> Path:
         if not self.active:
             raise Refused.because(Reason.NOT_ACTIVE, "executor_node is not active")
-        if self._stopped:
-            raise Refused.because(Reason.STOPPED, "stopped; call ~/resume first")
         if self._commanded.motion is not None:
             raise Refused.because(Reason.NOT_ACTIVE, "another motion is on its way; cancel it or wait for its end")
-        deaf = self._backend.deaf_topics()
-        if deaf:
-            raise Refused.because(Reason.INTERNAL, f"no controller subscribes to {', '.join(deaf)}")
+        objections = self._objections()
+        if objections:
+            raise Refused(objections)
         return self._decision.home_path(self._measured(self._now()), self.parameters.home_speed_share)
 
     # State ----------------------------------------------------------------------------------------------------------
@@ -313,32 +379,22 @@ class ExecutorNode(lifecycle.ManagedNode):
     def _now(self) -> int:
         return self.get_clock().now().nanoseconds
 
-    def _policy_silence(self) -> float:
-        """Time since the last heartbeat [s, steady]."""
-        return math.inf if self._heartbeat_ns is None else (time.monotonic_ns() - self._heartbeat_ns) / 1e9
-
-    def _policy_silent_text(self) -> str:
-        silence, limit = self._policy_silence(), self.parameters.heartbeat_timeout
-        since = "yet" if math.isinf(silence) else f"for {silence:.2f} s (limit {limit:.2f} s)"
-        return f"policy_node: no heartbeat {since}"
-
-    def _joint_states_fault(self, now_ns: int) -> str:
-        """Say why the joint states cannot be relied on; empty when they can."""
-        limit = self.parameters.joint_state_timeout
-        fault = self._joint_states.fault(now_ns, time.monotonic_ns(), limit, limit)
-        return (self._joint_state_fault or fault) if fault else ""
+    def _report(self, report: ChunkReport) -> None:
+        self._report_publisher.publish(report)
 
     def _publish_diagnostics(self) -> None:
-        now = self._now()
+        now, steady, p = self._now(), time.monotonic_ns(), self.parameters
         problems: dict[str, bytes] = {}
-        if self._stopped:
-            problems["stopped by service"] = DiagnosticStatus.WARN
-        if self._joint_states_fault(now):
-            problems[self._joint_states_fault(now)] = DiagnosticStatus.ERROR
-        if self._policy_silence() > self.parameters.heartbeat_timeout:
-            problems[self._policy_silent_text()] = DiagnosticStatus.WARN
-        for topic in self._backend.deaf_topics():
-            problems[f"no controller subscribes to {topic}"] = DiagnosticStatus.ERROR
+        stopped = self._latch.objection(steady)
+        if stopped:
+            pressed = stopped.reason is Reason.EMERGENCY_STOP
+            problems[stopped.message] = DiagnosticStatus.ERROR if pressed else DiagnosticStatus.WARN
+        for fault in (self._state.fault(now, steady), self._commands.fault(), *self._commands.preflight()):
+            problems |= {fault: DiagnosticStatus.ERROR} if fault else {}
+        if silent := self._policy.silent_text(steady, p.heartbeat_timeout):
+            problems[silent] = DiagnosticStatus.WARN
+        if self._policy.refusals >= p.max_refusals:
+            problems[f"{self._policy.refusals} chunks in a row were refused"] = DiagnosticStatus.WARN
         motion = self._commanded.motion
         values = {
             "executing": "nothing" if motion is None else f"chunk {motion.chunk.chunk_id}" if motion.chunk else "home",
@@ -346,8 +402,8 @@ class ExecutorNode(lifecycle.ManagedNode):
             "refused": self._ledger.refused,
             **{f"reason {reason.name}": count for reason, count in self._ledger.reasons.items()},
             "decision [ms]": self._ledger.decision_ms,
-            "policy silence [s]": self._policy_silence(),
-            "joint state age [s]": self._joint_states.age(now),
+            "policy silence [s]": self._policy.silence(steady),
+            "joint state age [s]": self._state.age(now),
             **{f"loop jitter {name} [ms]": value for name, value in self._timing.jitter_ms().items()},
         }
         stamp = self.get_clock().now().to_msg()

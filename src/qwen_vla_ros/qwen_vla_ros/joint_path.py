@@ -9,6 +9,8 @@ import numpy as np
 
 from qwen_vla_ros.spline import Spline, gentle_velocities
 
+FADES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0)  # shares of a chunk, tried in this order
+
 
 @dataclass(frozen=True)
 class JointPath(Spline):
@@ -44,6 +46,40 @@ class JointPath(Spline):
         """
         positions = np.array(positions, dtype=float)
         return cls(tuple(joints), float(period), positions, gentle_velocities(positions, period, start_velocity))
+
+    @classmethod
+    def led_in(
+        cls,
+        joints: Sequence[str],
+        rows: np.ndarray,
+        period: float,
+        start: np.ndarray,
+        velocity: np.ndarray,
+        acceleration: np.ndarray,
+    ) -> JointPath:
+        """Join rows to where the robot is: the offset is cancelled at first and faded out as quickly as allowed.
+
+        At high rates the way from the start to the first row would need far more acceleration than the rows do.
+
+        Args:
+            joints: names, one per column.
+            rows: (steps, joints) of the chunk.
+            period: time between two rows [s].
+            start, velocity: (joints,) where the robot is and how it moves.
+            acceleration: (joints,) the limit, inf for columns that do not decide. Where no fade keeps it, the result
+                is the longest one, for the gate to refuse.
+        """
+        drift = (rows[1] - rows[0]) / period if len(rows) > 1 else np.zeros(len(start))
+        target = np.vstack([rows[0] - drift * period, rows])
+        offset, slip = start - target[0], velocity - drift
+        for share in FADES:
+            fade = max(1, round(share * len(rows)))
+            s = np.minimum(np.arange(len(target)) / fade, 1.0)[:, None]
+            faded = (1 + 2 * s) * (1 - s) ** 2 * offset + s * (1 - s) ** 2 * fade * period * slip
+            path = cls.through(joints, target + faded, period, velocity)
+            if (path.peak_accelerations()[: fade + 1] <= acceleration).all():
+                break
+        return path
 
     @classmethod
     def standing(cls, joints: Sequence[str], positions: np.ndarray, time: float) -> JointPath:

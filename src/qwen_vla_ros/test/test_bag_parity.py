@@ -15,7 +15,6 @@ from sensor_msgs.msg import Image, JointState
 
 from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes
 from qwen_vla.observation_buffer import CameraStreams, Observation, Stream, Waiting
-from qwen_vla_ros.chunk_decision import joint_vector
 from qwen_vla_ros.chunk_messages import nanoseconds, stamp_message
 from qwen_vla_ros.policy_node import PARAMETERS, GoalPorts, PolicyNode
 
@@ -82,7 +81,8 @@ class Live:
 
     def arrive(self, topic: str, content, now: int) -> None:
         if topic == "joint_states":
-            positions = joint_vector(content.name, content.position, self.embodiment.joint_names)
+            known = dict(zip(content.name, content.position, strict=True))
+            positions = np.array([known[name] for name in self.embodiment.joint_names])
             self.joints.push(nanoseconds(content.header.stamp), positions, now)
         else:
             PolicyNode._store(self, self.tags[topic], content)

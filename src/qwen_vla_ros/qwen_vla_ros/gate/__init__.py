@@ -7,7 +7,7 @@ would do), `check_base` (what a base would do). Nothing is clipped or mended her
 
 from qwen_vla_ros.gate.base import BaseRules, check_base
 from qwen_vla_ros.gate.form import Chunk, ChunkRules, check_age, check_form, check_instruction
-from qwen_vla_ros.gate.joints import MotionRules, check_motion, check_workspace
+from qwen_vla_ros.gate.joints import MotionRules, check_motion, check_start, check_workspace
 from qwen_vla_ros.gate.verdict import Reason, Refused, Violation
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "check_form",
     "check_instruction",
     "check_motion",
+    "check_start",
     "check_workspace",
 ]

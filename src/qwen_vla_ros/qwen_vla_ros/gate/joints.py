@@ -63,6 +63,12 @@ def check_motion(path: JointPath, rules: MotionRules) -> list[Violation]:
     return found + _position_violations(path, rules)
 
 
+def check_start(first: np.ndarray, measured: np.ndarray, rules: MotionRules) -> list[Violation]:
+    """Check how far the first row (joints,) of a chunk is from where the joints are."""
+    jump = np.abs(first - measured)[None]
+    return _excess(Reason.START_JUMP, "first step", jump, rules.start_jump, POSITION_TOLERANCE, rules.joints)
+
+
 def check_workspace(points: np.ndarray, lower: Sequence[float], upper: Sequence[float]) -> list[Violation]:
     """Check end-effector positions (steps + 1, 3) [m] in the base frame against a box.
 

@@ -7,7 +7,7 @@ import pytest
 
 from qwen_vla_ros.gate import Reason, Refused
 from qwen_vla_ros.joint_path import JointPath
-from qwen_vla_ros.trajectory_backend import trajectory_message, verify
+from qwen_vla_ros.backends.joint_trajectory import trajectory_message, verify
 
 JOINTS = ("a", "b")
 

@@ -1,0 +1,30 @@
+"""Message packages that not every installation has: imported where they are used, named when they are missing."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+DISTRIBUTION = "kilted"  # where no ROS environment says another
+
+
+class MissingInterface(ImportError):
+    """A message package is not installed; the text says what to install."""
+
+
+def interface(name: str) -> Any:
+    """Import a message, service or action type.
+
+    Args:
+        name: as ROS writes it, for example "nav2_msgs/action/FollowPath".
+
+    Raises:
+        MissingInterface: the package is not installed, or is too old to have the type.
+    """
+    package, kind, typename = name.split("/")
+    try:
+        return getattr(importlib.import_module(f"{package}.{kind}"), typename)
+    except (ImportError, AttributeError) as error:
+        apt = f"ros-{os.environ.get('ROS_DISTRO', DISTRIBUTION)}-{package.replace('_', '-')}"
+        raise MissingInterface(f"{name} is not installed; install it with: apt install {apt}") from error
