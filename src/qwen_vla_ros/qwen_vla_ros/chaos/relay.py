@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import importlib
 import itertools
 import random
 import time
@@ -17,7 +18,6 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rosidl_runtime_py.utilities import get_message
 
 FLUSH_PERIOD = 0.005  # [s]
 LOSS = 0.05  # of the messages
@@ -39,7 +39,8 @@ class Relay(Node):
         self._silent_until = {name: 0.0 for name, *_ in topics}
         for name, kind, new_name, reliability in topics:
             qos = QoSProfile(depth=10, reliability=ReliabilityPolicy[reliability.upper()])
-            message_type = get_message(kind)
+            package, _, type_name = kind.split("/")
+            message_type = getattr(importlib.import_module(f"{package}.msg"), type_name)
             publisher = self.create_publisher(message_type, new_name, qos)
             self.create_subscription(message_type, name, partial(self._take, name, publisher), qos)
         self.create_timer(FLUSH_PERIOD, self._flush, clock=Clock(clock_type=ClockType.STEADY_TIME))
