@@ -29,7 +29,11 @@ setup(
     license="Apache-2.0",
     tests_require=["pytest"],
     entry_points={
-        "console_scripts": ["widowx_sim = qwen_vla_sim.widowx_node:main"],
+        "console_scripts": [
+            "widowx_sim = qwen_vla_sim.widowx_node:main",
+            "aloha_sim = qwen_vla_sim.aloha_node:main",
+            "mobile_base_sim = qwen_vla_sim.mobile_base_node:main",
+        ],
         "qwen_vla.suites": ["widowx_pick = qwen_vla_sim.suites:WidowXPickSuite"],
     },
 )

@@ -5,7 +5,7 @@ the worlds built on this one.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -43,11 +43,13 @@ class RobotWorld:
         joint_names: joints that are commanded, as the embodiment lists them.
         followers: joints that mimic one of those.
         cameras: names of the cameras, which are the tags of the embodiment.
+        camera_frames: the optical frame of each.
     """
 
-    def __init__(self, embodiment: Embodiment, spec: mujoco.MjSpec, cameras: Sequence[str]) -> None:
+    def __init__(self, embodiment: Embodiment, spec: mujoco.MjSpec, camera_frames: Mapping[str, str]) -> None:
         self.embodiment = embodiment
-        self.cameras = tuple(cameras)
+        self.camera_frames = dict(camera_frames)
+        self.cameras = tuple(camera_frames)
         self.joint_names: tuple[str, ...] = tuple(embodiment.joint_names)
         self.followers = followers(embodiment.urdf)
         self.model = spec.compile()

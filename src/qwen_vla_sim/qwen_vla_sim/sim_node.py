@@ -123,6 +123,7 @@ class SimNode(Node):
 
     robot_name = ""  # as in embodiment_descriptions; the node is called <robot_name>_sim
     frame = "base_link"  # of joint states
+    PARAMETERS = PARAMETERS
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedRobot:
         """The robot in its world; `options` are those of its trajectory controllers."""
@@ -138,7 +139,7 @@ class SimNode(Node):
         super().__init__(f"{self.robot_name}_sim", **node_options)
         self.failure: BaseException | None = None
         self.lock = threading.RLock()  # the robot, the mode, and the order of what is published about them
-        for name, (default, description, fields) in PARAMETERS.items():
+        for name, (default, description, fields) in self.PARAMETERS.items():
             self.declare_parameter(name, default, ParameterDescriptor(description=description, **fields))
         given = [self.get_parameter(name) for name in ("mode", "realtime_factor", "control_period")]
         if not (verdict := self._check(given)).successful:
@@ -333,7 +334,7 @@ class SimNode(Node):
             self._publish_clock(stamp)
             self._publish_joints(stamp)
             self.publish_more(now_ns, stamp, everything)
-            if self._limits_schedule.due(now_ns, everything):
+            if self.world.joint_names and self._limits_schedule.due(now_ns, everything):
                 self._publish_limits(stamp)
             if self._rig and self._image_schedule.due(now_ns, everything):
                 if lossless:

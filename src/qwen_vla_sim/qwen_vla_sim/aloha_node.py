@@ -1,0 +1,31 @@
+"""ROS node `aloha_sim`: a simulated ALOHA behind the topics that its embodiment YAML names.
+
+With config/embodiments/aloha.yaml those of ros2_control, with aloha_real.yaml those of the xs_sdk of each arm.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from embodiment_descriptions import Embodiment
+from qwen_vla_sim.aloha_world import AlohaWorld
+from qwen_vla_sim.sim_node import SimNode, run
+from qwen_vla_sim.simulated_robot import SimulatedRobot
+
+
+class AlohaSim(SimNode):
+    """Two arms at a table."""
+
+    robot_name = "aloha"
+
+    def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedRobot:
+        return SimulatedRobot(AlohaWorld(embodiment), **options)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node as a process."""
+    return run(AlohaSim, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
