@@ -139,7 +139,7 @@ class EmbodimentConfig(Strict):
     def _is_consistent(self) -> "EmbodimentConfig":
         refuse_twice("arm", [arm.name for arm in self.arms])
         refuse_twice("camera tag", [camera.tag for camera in self.cameras])
-        refuse_twice("joint states prefix", [source.prefix for source in self.joint_states])
+        refuse_twice("joint states prefix", [repr(source.prefix) for source in self.joint_states])
         grippers = [arm.gripper.joint for arm in self.arms if arm.gripper]
         joints = [*(joint for arm in self.arms for joint in arm.joints), *grippers, *self.waist]
         refuse_twice("joint", joints)

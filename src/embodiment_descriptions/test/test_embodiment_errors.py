@@ -73,7 +73,11 @@ YAML_FAULTS: dict[str, tuple[Callable[[dict], dict], str]] = {
     "no camera": (lambda c: c | {"cameras": []}, "cameras: .*at least 1"),
     "camera tag": (lambda c: c | {"cameras": [c["cameras"][0] | {"tag": "Cam 1"}]}, "camera tag 'Cam 1' must be"),
     "camera twice": (lambda c: c | {"cameras": c["cameras"] * 2}, "camera tag ego is named more than once"),
-    "base needed": (lambda c: c | {"control_mode": "base_velocity"}, "needs a base"),
+    "base needed": (lambda c: c | {"control_mode": "base_velocity"}, "needs a base; describe it under `base`"),
+    "base link": (
+        lambda c: c | {"base": {"kind": "differential", "link": "basis"}},
+        "no link 'basis'; did you mean 'base'",
+    ),
     "joint unknown": (in_arm(joints=["j1", "j2", "j33"]), "no joint 'j33'; did you mean 'j3'"),
     "joint left out": (in_arm(joints=["j1", "j3"]), "are j1, j2, j3, but the configuration lists j1, j3"),
     "joints out of order": (in_arm(joints=["j2", "j1", "j3"]), "from the base on"),

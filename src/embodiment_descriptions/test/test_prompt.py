@@ -2,7 +2,7 @@
 
 import pytest
 
-from embodiment_descriptions import Embodiment, build_prompt
+from embodiment_descriptions import Embodiment, build_prompt, known_robots, load_robot
 from embodiment_descriptions.prompt import image_marker
 
 REST = (
@@ -32,8 +32,36 @@ def test_golden(kind: tuple[int, bool, bool]) -> None:
     assert fill(arm_count=arms, has_waist=waist, has_base=base).encode() == GOLDEN[kind]
 
 
-def test_from_the_widowx(widowx: Embodiment) -> None:
-    assert widowx.prompt("pick up the red cube").encode() == GOLDEN[(1, False, False)]
+# The prompt of every robot that ships.
+ROBOTS = {
+    "widowx": GOLDEN[(1, False, False)],
+    "aloha": b"The robot is ALOHA with dual arms. The control frequency is 50 Hz. Please predict the next 50 control "
+    b"actions to execute the following task: pick up the red cube.",
+    "mobile_base": b"The robot is TurtleBot3 Waffle Pi with mobile base. The control frequency is 2 Hz. Please predict "
+    b"the next 8 navigation waypoints (dx, dy, dtheta) to execute the following task: pick up the red cube.",
+}
+
+
+@pytest.mark.parametrize("name", known_robots())
+def test_golden_of_a_robot(name: str) -> None:
+    assert load_robot(name).prompt("pick up the red cube").encode() == ROBOTS[name]
+
+
+def test_golden_of_a_base_alone() -> None:
+    assert fill(arm_count=0, has_base=True).encode() == b"The robot is WidowX with mobile base. " + REST
+
+
+def test_only_the_actions_differ_for_waypoints() -> None:
+    waypoints = fill(arm_count=2, has_base=True, waypoints=True)
+    assert waypoints.encode() == GOLDEN[(2, False, True)].replace(
+        b"control actions", b"navigation waypoints (dx, dy, dtheta)"
+    )
+
+
+@pytest.mark.parametrize(("waist", "base"), [(False, False), (True, True), (True, False)])
+def test_nothing_that_moves_is_refused(waist: bool, base: bool) -> None:
+    with pytest.raises(ValueError, match="not 0 arms"):
+        fill(arm_count=0, has_waist=waist, has_base=base)
 
 
 @pytest.mark.parametrize(
