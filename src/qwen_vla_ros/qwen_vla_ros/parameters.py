@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 
 
@@ -17,6 +17,7 @@ class Parameter:
     Attributes:
         minimum, maximum: range of a number; ROS refuses values outside.
         read_only: only settable at start.
+        choices: the values of a text; empty: any.
     """
 
     name: str
@@ -25,10 +26,12 @@ class Parameter:
     minimum: float | None = None
     maximum: float | None = None
     read_only: bool = False
+    choices: tuple[str, ...] = ()
 
     def descriptor(self) -> ParameterDescriptor:
         """Return what `ros2 param describe` shows."""
         descriptor = ParameterDescriptor(description=self.description, read_only=self.read_only)
+        descriptor.additional_constraints = f"one of: {', '.join(self.choices)}" if self.choices else ""
         if self.minimum is not None and self.maximum is not None:
             if isinstance(self.default, int):
                 descriptor.integer_range = [IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum))]
@@ -44,9 +47,20 @@ class Parameters:
     def __init__(self, node: Node, table: Iterable[Parameter]) -> None:
         """Declare every row of the table on the node."""
         self._node = node
+        table = tuple(table)
+        self._choices = {row.name: row.choices for row in table if row.choices}
+        node.add_on_set_parameters_callback(self._check)
         for row in table:
             node.declare_parameter(row.name, row.default, row.descriptor())
 
     def __getattr__(self, name: str) -> Any:
         """Return the current value of a parameter."""
         return self._node.get_parameter(name).value
+
+    def _check(self, parameters: list) -> SetParametersResult:
+        for parameter in parameters:
+            choices = self._choices.get(parameter.name)
+            if choices and parameter.value not in choices:
+                reason = f"{parameter.name} '{parameter.value}' is not one of: {', '.join(choices)}"
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)

@@ -17,24 +17,38 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
 from embodiment_descriptions import Camera
 from qwen_vla.image_decoding import DecodingError
+from qwen_vla.latency import LatencyEstimate
 from qwen_vla.observation_buffer import MAX_SILENCE, MAX_SKEW, CameraStreams, Observation, Waiting
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
 from qwen_vla_ros import lifecycle
+from qwen_vla_ros.blending import Blending
 from qwen_vla_ros.chunk_messages import embodiment_message, message_from_prediction, nanoseconds
 from qwen_vla_ros.diagnostics import diagnostic_array
 from qwen_vla_ros.embodiment_source import read_embodiment
 from qwen_vla_ros.gate import Reason
-from qwen_vla_ros.instruction_run import Ended, Ending, InstructionRun, Limits, Outcome, Report, Sent, Verdict
+from qwen_vla_ros.instruction_run import (
+    Ended,
+    Ending,
+    InstructionRun,
+    Limits,
+    Outcome,
+    Previous,
+    Report,
+    Sent,
+    Verdict,
+)
 from qwen_vla_ros.loaded_policy import PLACEHOLDER, load_policy, warm_up
+from qwen_vla_ros.overlapping_run import OverlappingRun
 from qwen_vla_ros.parameters import Parameter
+from qwen_vla_ros.tip_poses import TipPoses
 
 HEARTBEAT_PERIOD = 0.1  # [s] steady
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
@@ -60,6 +74,20 @@ PARAMETERS = (
     ),
     Parameter("max_refusals", 5, "Refused chunks in a row after which a goal ends", 1, 1000),
     Parameter("report_timeout", 2.0, "How long the executor may be late with a report [s]", 0.1, 60.0),
+    Parameter(
+        "blending",
+        str(Blending.SYNCHRONOUS),
+        "When to look again: after a chunk, or while it is executed; as in executor_node",
+        read_only=True,
+        choices=tuple(Blending),
+    ),
+    Parameter(
+        "guidance_schedule",
+        "exponential",
+        "Real-time chunking: how a chunk's bond with the one before it falls along the horizon",
+        read_only=True,
+        choices=("linear", "exponential", "ones", "zeros"),
+    ),
     Parameter("report_topic", "executor_node/chunk_report", "Reports of the executor (ChunkReport)", read_only=True),
     Parameter("hold_service", "executor_node/hold", "Service that breaks off a motion (Trigger)", read_only=True),
 )
@@ -91,6 +119,7 @@ class PolicyNode(lifecycle.ManagedNode):
         cold = warm_up(self._policy)
         self._chunk_id = 0
         self._latest_latency_ms = float("nan")
+        self._delay = LatencyEstimate()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self.resources.callback(self._worker.shutdown)
         self._connect()
@@ -119,6 +148,9 @@ class PolicyNode(lifecycle.ManagedNode):
         self.keep(
             self.create_subscription(ChunkReport, p.report_topic, self._on_report, RELIABLE), self.destroy_subscription
         )
+        self._tips: TipPoses | None = None
+        if p.blending == Blending.REAL_TIME_CHUNKING and self._embodiment.control_mode == "eef_delta":
+            self._watch_tips()
         self._hold_client = self.keep(self.create_client(Trigger, p.hold_service), self.destroy_client)
         server = ActionServer(
             self,
@@ -145,6 +177,19 @@ class PolicyNode(lifecycle.ManagedNode):
         with self._changed:
             self._cameras.push(tag, message, time.monotonic_ns())
             self._changed.notify_all()
+
+    def _watch_tips(self) -> None:
+        """Subscribe to the joint states: a chunk of end-effector deltas can only be continued from a known pose."""
+        self._tips = TipPoses(self._embodiment)
+        for source, topic in enumerate(self._tips.topics):
+            subscription = self.create_subscription(
+                JointState, topic, partial(self._store_joints, source), qos_profile_sensor_data
+            )
+            self.keep(subscription, self.destroy_subscription)
+
+    def _store_joints(self, source: int, message: JointState) -> None:
+        with self._changed:
+            self._tips.push(source, message, time.monotonic_ns())
 
     def start(self) -> None:
         """Show signs of life."""
@@ -206,7 +251,7 @@ class PolicyNode(lifecycle.ManagedNode):
     def _obey(self, handle: ServerGoalHandle) -> None:
         """Run one goal, in the inference thread, and have it concluded among the callbacks."""
         try:
-            run = InstructionRun(GoalPorts(self, handle), self._limits(handle.request), self._changed)
+            run = self._make_run(GoalPorts(self, handle), self._limits(handle.request))
         except ValueError as error:
             nan = float("nan")
             self._outcome = Outcome(Ending.INVALID_GOAL, str(error), 0, 0, nan, nan, 0.0)
@@ -215,6 +260,13 @@ class PolicyNode(lifecycle.ManagedNode):
                 self._run = run
             self._outcome = run.run()
         self.in_turn(handle.execute)
+
+    def _make_run(self, ports: GoalPorts, limits: Limits) -> InstructionRun:
+        mode = Blending(self.parameters.blending)
+        if mode is Blending.SYNCHRONOUS:
+            return InstructionRun(ports, limits, self._changed)
+        every_step, continues = mode is Blending.TEMPORAL_ENSEMBLING, mode is Blending.REAL_TIME_CHUNKING
+        return OverlappingRun(ports, limits, self._changed, self._delay, every_step, continues)
 
     def _limits(self, goal: ExecuteInstruction.Goal) -> Limits:
         p = self.parameters
@@ -294,18 +346,41 @@ class GoalPorts:
         steady_ns = time.monotonic_ns()
         return self._node._cameras.select(self.now(), steady_ns, not_before_ns, p.max_camera_skew, p.max_silence)
 
-    def infer(self, observation: Observation):
+    def infer(self, observation: Observation, previous: Previous | None = None):
         """Decode the images that were chosen and predict a chunk."""
         from qwen_vla import Observation as PolicyObservation
 
+        node = self._node
         try:
-            images = self._node._cameras.decode(observation)
-        except DecodingError as error:
+            images = node._cameras.decode(observation)
+            tips = self._tip_poses(observation)
+        except (DecodingError, ValueError) as error:
             raise Ended(Ending.INFERENCE_STOPPED, str(error)) from error
-        first = self._node.parameters.seed
+        seen = PolicyObservation(images, self._instruction, observation.stamp_ns, tip_poses=tips)
+        first = node.parameters.seed
         seed = None if first < 0 else first + self._drawn
         self._drawn += 1
-        return self._node._policy.infer(PolicyObservation(images, self._instruction, observation.stamp_ns), seed=seed)
+        horizon = node._embodiment.chunk_size
+        if previous is None or previous.consumed >= horizon:
+            return node._policy.infer(seen, seed=seed)
+        steps = node.parameters.execution_horizon or previous.chunk.execution_horizon
+        steps = min(steps, horizon)
+        return node._policy.predict_action_chunk(
+            seen,
+            previous.chunk,
+            inference_delay=min(previous.delay, steps, horizon - steps),
+            execution_horizon=steps,
+            schedule=node.parameters.guidance_schedule,
+            consumed=previous.consumed,
+            seed=seed,
+        )
+
+    def _tip_poses(self, observation: Observation):
+        tips = self._node._tips
+        if tips is None:
+            return None
+        with self._node._changed:
+            return tips.at(observation.stamp_ns)
 
     def publish(self, chunk) -> Sent:
         """Number a chunk and publish it."""
