@@ -1,0 +1,150 @@
+"""ALOHA and the mobile base in their worlds: they hold still, go where they are told, and see something."""
+
+import numpy as np
+import pytest
+
+from embodiment_descriptions import Embodiment, load_robot, resource_path, robot_description
+from qwen_vla_sim.aloha_world import AlohaWorld
+from qwen_vla_sim.diff_drive import DiffDriveParameters
+from qwen_vla_sim.joint_trajectory_controller import JointTrajectory, TrajectoryPoint
+from qwen_vla_sim.messages import joint_state_message, time_message
+from qwen_vla_sim.mobile_base_world import HALF_ROOM, MobileBaseWorld
+from qwen_vla_sim.position_interfaces import PositionsRejected
+from qwen_vla_sim.simulated_base import SimulatedBase
+from qwen_vla_sim.simulated_robot import SimulatedRobot
+
+S = 1_000_000_000
+
+
+@pytest.fixture(scope="module")
+def aloha():
+    robot = SimulatedRobot(AlohaWorld(load_robot("aloha")))
+    yield robot
+    robot.world.close()
+
+
+@pytest.fixture(scope="module")
+def real_aloha():
+    """The same arms, commanded as a real ALOHA is."""
+    yaml = resource_path("config/embodiments/aloha_real.yaml")
+    return SimulatedRobot(AlohaWorld(Embodiment.from_urdf(robot_description("aloha"), yaml)))
+
+
+@pytest.fixture(scope="module")
+def base():
+    parameters = DiffDriveParameters.from_controllers_file(resource_path("config/controllers/mobile_base.yaml"))
+    robot = SimulatedBase(MobileBaseWorld(load_robot("mobile_base")), parameters)
+    yield robot
+    robot.world.close()
+
+
+@pytest.mark.parametrize("which", ["aloha", "base"])
+def test_cameras_are_those_of_the_embodiment_and_see_something(which, request):
+    world = request.getfixturevalue(which).world
+    assert set(world.cameras) == {camera.tag for camera in world.embodiment.cameras}
+    links = {line.split('"')[1] for line in world.embodiment.urdf.splitlines() if "<link name=" in line}
+    assert set(world.camera_frames.values()) <= links
+    for camera in world.cameras:
+        assert world.render(camera).std() > 10
+
+
+def test_aloha_holds_home(aloha):
+    aloha.reset(1)
+    home = aloha.joints().positions
+    aloha.advance(500)
+    np.testing.assert_allclose(aloha.joints().positions, home, atol=2e-3)
+
+
+def test_one_controller_moves_one_arm_and_its_gripper(aloha):
+    aloha.reset(1)
+    before = dict(zip(aloha.joints().names, aloha.joints().positions, strict=True))
+    controller = aloha.interfaces["follower_left_controller"]
+    goal = [before[name] + 0.1 for name in controller.joint_names[:6]] + [0.05]
+    message = JointTrajectory(controller.joint_names, [TrajectoryPoint(S // 2, goal)])
+    aloha.command("follower_left_controller", message)
+    aloha.advance(600)
+    after = dict(zip(aloha.joints().names, aloha.joints().positions, strict=True))
+    np.testing.assert_allclose([after[name] for name in controller.joint_names], goal, atol=0.01)
+    assert after["follower_left/right_finger"] == pytest.approx(-0.05, abs=0.01)
+    right = [name for name in after if name.startswith("follower_right/")]
+    np.testing.assert_allclose([after[n] for n in right], [before[n] for n in right], atol=2e-3)
+
+
+def test_the_table_stops_an_arm(aloha):
+    """Arm and table top are both part of the URDF; still the one cannot pass through the other."""
+    aloha.reset(1)
+    controller = aloha.interfaces["follower_left_controller"]
+    goal = [0.0, 0.9, 0.9, 0.0, 0.6, 0.0, 0.021]
+    aloha.command("follower_left_controller", JointTrajectory(controller.joint_names, [TrajectoryPoint(S, goal)]))
+    aloha.advance(1000)
+    assert aloha.world.link_pose("follower_left/ee_gripper_link")[2, 3] > -0.02
+
+
+def test_xs_groups_and_the_gripper_motor(real_aloha):
+    real_aloha.reset(0)
+    arm = real_aloha.interfaces["follower_left/commands/joint_group"]
+    real_aloha.command_positions("follower_left/commands/joint_group", [0.1, -0.9, 1.1, 0.1, -0.2, 0.1])
+    real_aloha.command_positions("follower_left/commands/joint_single", [1.6214])
+    real_aloha.advance(750)
+    message = joint_state_message(real_aloha.joints(), "follower_left/", time_message(S), "base_link")
+    reported = dict(zip(message.name, message.position, strict=True))
+    assert list(reported)[:6] == [name.removeprefix("follower_left/") for name in arm.joint_names]
+    np.testing.assert_allclose(list(reported.values())[:6], [0.1, -0.9, 1.1, 0.1, -0.2, 0.1], atol=0.01)
+    assert reported["left_finger"] == pytest.approx(0.057, abs=0.002)  # the calibration says 0.0579, the URDF 0.057
+    assert reported["gripper"] == pytest.approx(1.6214, abs=0.15)
+    assert reported["right_finger"] == pytest.approx(-reported["left_finger"])
+
+
+def test_an_xs_group_moves_no_faster_than_its_motors(real_aloha):
+    real_aloha.reset(0)
+    group, home = "follower_left/commands/joint_group", real_aloha.interfaces
+    start = home[group].update(real_aloha.time_ns).copy()
+    real_aloha.command_positions(group, start + [1.5, 0, 0, 0, 0, 0])
+    real_aloha.advance(50)  # 0.1 s
+    assert home[group].update(real_aloha.time_ns)[0] - start[0] == pytest.approx(0.1 * np.pi, abs=0.02)
+
+
+@pytest.mark.parametrize("values, why", [([0.0] * 5, "5 values for 6 joints"), ([0.0] * 5 + [np.nan], "not finite")])
+def test_a_bad_group_command_is_refused_whole(real_aloha, values, why):
+    real_aloha.reset(0)
+    before = real_aloha.joints().positions
+    with pytest.raises(PositionsRejected, match=why):
+        real_aloha.command_positions("follower_left/commands/joint_group", values)
+    real_aloha.advance(50)
+    np.testing.assert_allclose(real_aloha.joints().positions, before, atol=2e-3)
+
+
+def drive(base, linear, angular, seconds):
+    """Command every tenth of a second, as a node does."""
+    for _ in range(round(seconds * 10)):
+        base.command_velocity(linear, angular)
+        base.advance(50)
+
+
+def test_the_base_goes_where_it_is_told_and_knows_it(base):
+    base.reset(0)
+    drive(base, 0.2, 0.4, 3.0)
+    assert base.world.pose[2] == pytest.approx(1.2, abs=0.1)
+    np.testing.assert_allclose(base.drive.pose, base.world.pose, atol=0.02)
+    left, right = base.joints().positions
+    assert 0 < left < right
+    base.advance(500)  # a second without a command
+    np.testing.assert_allclose(base.drive.twist, 0.0, atol=0.01)
+
+
+def test_a_wall_stops_the_base_but_not_its_wheels(base):
+    base.reset(3)
+    place = base.world.data.qpos
+    place[base.world.model.joint("base_x").qposadr[0]] = HALF_ROOM - 0.2
+    drive(base, 0.2, 0.0, 3.0)
+    assert base.world.pose[0] < HALF_ROOM
+    assert base.drive.pose[0] > 0.4
+
+
+def test_a_reset_brings_the_base_back(base):
+    drive(base, 0.2, 0.0, 0.5)
+    base.reset(0)
+    np.testing.assert_array_equal(base.drive.pose, 0.0)
+    np.testing.assert_allclose(base.world.pose, 0.0, atol=1e-9)
+    base.advance(50)
+    np.testing.assert_allclose(base.world.pose, 0.0, atol=1e-6)
