@@ -17,7 +17,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
-from std_msgs.msg import Float64MultiArray, Header
+from std_msgs.msg import Bool, Float64MultiArray, Header
 
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
 from qwen_vla_ros.chunk_messages import embodiment_message, stamp_message
@@ -57,6 +57,7 @@ def test_a_healthy_robot_passes_before_the_policy_runs(tmp_path, capsys):
         report = examine(tmp_path)
     assert report.at("fail") == []
     assert [(f.subject, f.fact) for f in report.at("warn")] == [
+        ("emergency stop", "nobody publishes /estop"),
         ("/policy_node", "is not running"),
         ("/executor_node", "is not running"),
     ]
@@ -93,6 +94,7 @@ def wrong_values(make):
     robot.film("cam_wrist", stamp=lambda now: now + SECOND // 2)
     robot.obey(ARM)
     robot.obey(GRIPPER, Float64MultiArray)
+    robot.node.create_publisher(Bool, "estop", LATCHED).publish(Bool(data=True))
     make("teleop").command(ARM, rate=30.0)
     make("script").command(ARM)
     make("script")
@@ -150,6 +152,7 @@ SCENARIOS = {
         ("fail", "Cameras", "cam_wrist: stamps", "0.50 s in the future", "chrony"),
         ("fail", "Commands", f"{ARM}: rivals", "/teleop is sending now", "only /executor_node may command"),
         ("fail", "Commands", GRIPPER, "/robot expects Float64MultiArray, not JointTrajectory", "YAML"),
+        ("fail", "Commands", "emergency stop", "is pressed", "/executor_node/reset_estop"),
         ("fail", "Nodes", "names", "/script runs 2 times", "namespace"),
     ],
     wrong_quality: [

@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from embodiment_descriptions import Embodiment, ResourceError
+from embodiment_descriptions.urdf import parse_urdf
 from qwen_vla.normalization import Quantiles
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.loaded_policy import PLACEHOLDER, checkpoint_path, require_fit
@@ -25,6 +26,7 @@ CONFIG, EMBODIMENTS, STATISTICS = "config.json", "embodiments.json", "normalizat
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 LIMIT_MARGIN = 0.05  # share of a joint's range by which demonstrations may exceed the limits of the URDF
 FARTHEST = 3.0  # [m] no arm moves its tip so far in one chunk
+LENGTHS = ("x", "y", "z", "dx", "dy", "vx", "vy")  # channels in metres
 STILL = 1e-9  # spread below which a channel never moved in training
 
 
@@ -151,9 +153,9 @@ def check_statistics(trained: Trained, checkpoint: Checkpoint, robot: Embodiment
         fact = f"their channels are {' '.join(statistics.channel_names)}, the robot's {' '.join(robot.channel_names)}"
         yield AREA.fail("statistics", fact, "the order of the channels decides which joint moves: take another model")
         return
-    bounds = channel_bounds(robot)
+    bounds, lengths = channel_bounds(robot), _lengths(robot)
     outside = [
-        _outside(name, low, high, bounds[name])
+        _outside(name, low, high, bounds[name], name in lengths)
         for name, low, high in zip(robot.channel_names, statistics.q01, statistics.q99, strict=True)
         if not _inside(low, high, bounds[name])
     ]
@@ -193,10 +195,14 @@ def _inside(low: float, high: float, bounds: tuple[float, float]) -> bool:
     return bool(bounds[0] - margin <= low and high <= bounds[1] + margin)
 
 
-def _outside(name: str, low: float, high: float, bounds: tuple[float, float]) -> str:
+def _outside(name: str, low: float, high: float, bounds: tuple[float, float], is_length: bool) -> str:
     text = f"{name} {low:.3g}..{high:.3g}, the robot's limits {bounds[0]:.3g}..{bounds[1]:.3g}"
-    if _inside(np.deg2rad(low), np.deg2rad(high), bounds):
-        text += " (degrees?)"
-    elif _inside(low / 1000, high / 1000, bounds):
-        text += " (millimetres?)"
-    return text
+    factor, guess = (1000.0, "millimetres") if is_length else (np.rad2deg(1.0), "degrees")
+    likely = not name.endswith("gripper") and _inside(low / factor, high / factor, bounds)
+    return f"{text} ({guess}?)" if likely else text
+
+
+def _lengths(robot: Embodiment) -> set[str]:
+    """Return the channels that are distances or speeds along a line; the others turn."""
+    sliding = {name for name, joint in parse_urdf(robot.urdf).joints.items() if joint.type == "prismatic"}
+    return {name for name in robot.channel_names if name in sliding or name.rsplit("_", 1)[-1] in LENGTHS}

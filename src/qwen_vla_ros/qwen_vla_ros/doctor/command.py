@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass
@@ -17,13 +18,15 @@ class Doctor:
 
     Examples:
       qwen-vla doctor --robot widowx
-      qwen-vla doctor --robot aloha --policy out/train/aloha/model --json out/doctor.json --strict
-      qwen-vla doctor --robot widowx --offline               # without a running robot
+      qwen-vla doctor --robot aloha --hardware real --policy out/train/aloha/model --strict
+      qwen-vla doctor --robot widowx --offline --json out/doctor.json   # without a running robot
       qwen-vla doctor --robot my_robot.yaml --policy remote  # a robot of your own; the model on another machine
     """
 
     robot: str
     """Name of a robot of the suite, or path of the embodiment YAML of your own."""
+    hardware: Literal["mujoco", "mock", "gazebo", "isaac", "real"] = "mujoco"
+    """As in the launch file: a robot may have other topics in reality than in simulation."""
     policy: str = "tiny"
     """Checkpoint: its folder, or the name of one in checkpoints/; `remote` when it is on another machine."""
     namespace: str = ""
@@ -43,7 +46,7 @@ class Doctor:
 
         if not 0.2 <= self.seconds <= 600:
             raise ValueError(f"seconds {self.seconds}: give 0.2 to 600 s to listen")
-        patient = examination.find_patient(self.robot, self.namespace, self.policy)
+        patient = examination.find_patient(self.robot, self.hardware, self.namespace, self.policy)
         environment = examination.environment_of_nodes()
         findings = list(examination.examine_offline(patient, environment))
         if not self.offline:

@@ -10,7 +10,7 @@ from embodiment_descriptions import EmbodimentConfig
 from embodiment_descriptions.commands import Command
 from qwen_vla_ros.doctor.facts import Endpoint, Graph, Topic
 from qwen_vla_ros.doctor.findings import Area, Finding
-from qwen_vla_ros.doctor.interfaces import EXECUTOR, TWIST, TWIST_STAMPED, action_of, resolve, types_of
+from qwen_vla_ros.doctor.interfaces import EMERGENCY_STOP, EXECUTOR, TWIST, TWIST_STAMPED, action_of, resolve, types_of
 from qwen_vla_ros.doctor.ros_setup import AREA as ROS_SETUP
 from qwen_vla_ros.doctor.streams import nodes, short
 from qwen_vla_ros.optional_interfaces import DISTRIBUTION
@@ -59,6 +59,26 @@ def check_commands(config: EmbodimentConfig, graph: Graph, namespace: str) -> It
         topic = graph.topic(resolve(namespace, command.topic))
         yield check_listeners(command, topic)
         yield from check_rivals(command, topic, graph, executor)
+    yield check_emergency_stop(graph, resolve(namespace, EMERGENCY_STOP))
+
+
+def check_emergency_stop(graph: Graph, name: str) -> Finding:
+    """Is there an emergency stop on the graph, and is it released?"""
+    topic, heard = graph.topic(name), graph.heard(name)
+    if not topic.publishers:
+        if graph.clock():
+            return AREA.ok("emergency stop", "none, and a simulated robot does without")
+        remedy = f"connect one (std_msgs/Bool on {name}, true while pressed) and set estop_required of executor_node"
+        return AREA.warn("emergency stop", f"nobody publishes {name}", remedy)
+    if topic.publishers[0].type != "std_msgs/msg/Bool":
+        return AREA.fail("emergency stop", f"{name} is {short(topic.publishers[0].type)}", "publish std_msgs/Bool")
+    if not heard:
+        fact = f"{topic.publishers[0].node} says nothing on {name}"
+        return AREA.warn("emergency stop", fact, "have it repeat its state, or offer it transient local")
+    if heard[-1].content:
+        remedy = "release it, then: ros2 service call /executor_node/reset_estop std_srvs/srv/Trigger"
+        return AREA.fail("emergency stop", "is pressed", remedy)
+    return AREA.ok("emergency stop", f"released, from {topic.publishers[0].node}")
 
 
 def check_action(command: Command, name: str, graph: Graph) -> Finding:

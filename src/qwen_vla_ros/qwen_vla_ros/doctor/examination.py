@@ -43,8 +43,13 @@ class Patient:
     policy: str = "tiny"
 
 
-def find_patient(robot: str, namespace: str, policy: str) -> Patient:
+def find_patient(robot: str, hardware: str, namespace: str, policy: str) -> Patient:
     """Find a robot of the suite by its name, or one of the user's by the path of its YAML.
+
+    Args:
+        robot: name or path.
+        hardware: as the launch files call it; a robot may have other topics in reality than in simulation.
+        namespace, policy: see Patient.
 
     Raises:
         EmbodimentError, ResourceError: there is no such robot, or its files are wrong.
@@ -52,7 +57,7 @@ def find_patient(robot: str, namespace: str, policy: str) -> Patient:
     path = Path(robot).expanduser()
     if path.suffix in (".yaml", ".yml"):
         return Patient(load_config(path), None, namespace, policy)
-    own = load_robot(robot)
+    own = load_robot(robot, "mock" if hardware == "mujoco" else hardware)
     config = EmbodimentConfig(**{key: getattr(own, key) for key in EmbodimentConfig.model_fields})
     return Patient(config, own, namespace, policy)
 

@@ -11,6 +11,7 @@ from embodiment_descriptions.commands import Command
 
 DESCRIPTION, DIAGNOSTICS, CLOCK = "robot_description", "/diagnostics", "/clock"
 POLICY, EXECUTOR = "policy_node", "executor_node"
+EMERGENCY_STOP = "estop"
 HEARTBEAT, ANNOUNCEMENT = f"{POLICY}/heartbeat", f"{POLICY}/embodiment"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 JOINT_STATE, CAMERA_INFO, ODOMETRY = (
@@ -40,6 +41,7 @@ class Role(Enum):
     STREAM = "hears it as sensor data, best effort"
     LATCHED = "hears it reliably, also what was said before"
     RELIABLE = "hears it reliably"
+    ANYHOW = "hears it whatever the publisher offers"
     COMMAND = "publishes there, reliably"
 
 
@@ -87,6 +89,7 @@ def watches(config: EmbodimentConfig, namespace: str) -> Iterator[Watch]:
     yield watch(DESCRIPTION, ("std_msgs/msg/String",), Role.LATCHED)
     yield watch(HEARTBEAT, ("std_msgs/msg/Header",), Role.RELIABLE)
     yield watch(ANNOUNCEMENT, ("qwen_vla_msgs/msg/Embodiment",), Role.LATCHED)
+    yield watch(EMERGENCY_STOP, ("std_msgs/msg/Bool",), Role.ANYHOW)
     for source in config.joint_states:
         yield watch(source.topic, (JOINT_STATE,), Role.STREAM)
     if config.odometry is not None:

@@ -58,6 +58,7 @@ SUITE = {
     Role.STREAM: BEST_EFFORT,
     Role.LATCHED: LATCHED,
     Role.RELIABLE: RELIABLE,
+    Role.ANYHOW: BEST_EFFORT,
     Role.COMMAND: RELIABLE,
 }
 # The doctor asks for the same, so that it hears what the suite would hear; commands, whoever sends them how.
@@ -198,7 +199,9 @@ class _Listener:
             kind = next((_message_class(t) for t in watch.types if t in offered), None)
             if kind is not None:
                 write = partial(self._write_down, name)
-                self._client.node.create_subscription(kind, name, write, HEARD_WITH[watch.role])
+                kept = watch.role is Role.ANYHOW and all("transient local" in e.qos for e in topic.publishers)
+                qos = LATCHED if kept else HEARD_WITH[watch.role]
+                self._client.node.create_subscription(kind, name, write, qos)
                 self._subscribed.add(name)
                 self._last_subscription = time.monotonic()
 
@@ -271,7 +274,7 @@ def _content(message: Any, first: bool) -> Any:
                 tuple(message.channel_names),
                 tuple(message.joint_names),
             )
-        case "String":
+        case "String" | "Bool":
             return message.data
     return None
 
