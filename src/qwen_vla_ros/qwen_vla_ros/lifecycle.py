@@ -276,7 +276,8 @@ def _until_signal(node: ManagedNode, spinner: threading.Thread) -> StopReason:
         if attempt is None and time.monotonic() >= next_attempt:
             attempt = node.in_turn(node.bring_up)
         arrived = signal.sigtimedwait(SIGNALS, 0.1)
-        if arrived is not None:
+        # A process that was frozen (Ctrl-Z, a suspended machine) gets an answer without a signal in it when it goes on.
+        if arrived is not None and arrived.si_signo in SIGNALS:
             interrupted = arrived.si_signo == signal.SIGINT
             return StopReason.INTERRUPTED if interrupted else StopReason.TERMINATED
     return StopReason.FAILED

@@ -37,6 +37,21 @@ sys.exit(run(lambda: Broken("broken", ())))
 """
 
 
+# One that says when it starts and stops.
+QUIET = """
+import sys
+from qwen_vla_ros.lifecycle import ManagedNode, run
+
+class Quiet(ManagedNode):
+    def start(self):
+        print("started", flush=True)
+    def stop(self, reason):
+        print("stopped:", reason.value, flush=True)
+
+sys.exit(run(lambda: Quiet("quiet", ())))
+"""
+
+
 class Recorder(ManagedNode):
     """Writes down what is done to it; `faults` names the methods that fail."""
 
@@ -162,6 +177,25 @@ def test_a_failing_callback_stops_the_node_and_the_process():
     assert done.returncode == 1
     assert "RuntimeError: deliberately" in done.stderr
     assert done.stdout == f"stopped because {StopReason.FAILED.value}\n"
+
+
+def test_a_process_that_was_frozen_goes_on():
+    command = [sys.executable, "-c", QUIET, "--ros-args", "-p", "autostart:=true"]
+    with subprocess.Popen(command, env=ros_environment(), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "started\n"
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.5)  # longer than the node waits for a signal at a time
+            process.send_signal(signal.SIGCONT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.read() == f"stopped: {StopReason.INTERRUPTED.value}\n"
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
