@@ -66,12 +66,14 @@ class JointPath(Spline):
             rows: (steps, joints) of the chunk.
             period: time between two rows [s].
             start, velocity: (joints,) where the robot is and how it moves.
-            acceleration: (joints,) the limit, inf for columns that do not decide. Where no fade keeps it, the result
+            acceleration: (joints,) the limit, inf for columns that need no fading. Where no fade keeps it, the result
                 is the longest one, for the gate to refuse.
         """
         drift = (rows[1] - rows[0]) / period if len(rows) > 1 else np.zeros(len(start))
         target = np.vstack([rows[0] - drift * period, rows])
-        offset, slip = start - target[0], velocity - drift
+        fades = np.isfinite(acceleration)
+        offset, slip = np.where(fades, start - target[0], 0.0), np.where(fades, velocity - drift, 0.0)
+        target[0, ~fades] = start[~fades]
         for share in FADES:
             fade = max(1, round(share * len(rows)))
             s = np.minimum(np.arange(len(target)) / fade, 1.0)[:, None]

@@ -69,21 +69,27 @@ class Spline:
 
         Args:
             steps: steps at full speed.
-            deceleration: (columns,) how quickly each column may lose its speed; inf for no limit.
+            deceleration: (columns,) limit of the acceleration meanwhile, inf for none. Where no braking keeps it, the
+                result is the longest one, for the gate to refuse.
         """
-        needed = float(np.max(np.abs(self.velocities[: steps + 1]) / deceleration))
-        rows = min(int(np.ceil(needed / self.period)), 2 * self.steps)
-        if rows < 2:
-            return self.first(steps)
+        shortest = float(np.max(np.abs(self.velocities[steps]) / deceleration)) / self.period
+        rows = max(2, int(np.ceil(shortest)))
+        while True:
+            rows = min(rows, 2 * self.steps)
+            path = self._slowed(steps, rows)
+            if rows == 2 * self.steps or (path.peak_accelerations()[-rows:] <= deceleration).all():
+                return path
+            rows += 1 + rows // 2
+
+    def _slowed(self: Path, steps: int, rows: int) -> Path:
+        """Slow down from full speed to none over the last `rows` rows, which cover the way of half as many."""
         braking = rows * self.period
         full = min(steps, self.steps - (rows + 1) // 2)
         times = np.arange(1, rows + 1) * self.period
-        states = [self.at(full * self.period + t - t * t / (2.0 * braking)) for t in times]
-        pace = (1.0 - times / braking)[:, None]
-        positions = np.vstack([self.positions[: full + 1], [q for q, _ in states]])
-        velocities = np.vstack([self.velocities[: full + 1], pace * np.array([v for _, v in states])])
-        velocities[-1] = 0.0
-        return replace(self, positions=positions, velocities=velocities)
+        slowed = [self.at(full * self.period + t - t * t / (2.0 * braking))[0] for t in times]
+        positions = np.vstack([self.positions[: full + 1], slowed])
+        tail = gentle_velocities(positions[full:], self.period, self.velocities[full])
+        return replace(self, positions=positions, velocities=np.vstack([self.velocities[:full], tail]))
 
     def at(self, time: float) -> tuple[np.ndarray, np.ndarray]:
         """Positions and velocities at `time` [s] after the start; later than the path, its end at rest."""

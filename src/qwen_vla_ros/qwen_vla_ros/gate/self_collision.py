@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,7 +12,7 @@ import pinocchio as pin
 from qwen_vla_ros.gate.verdict import Reason, Violation
 
 LARGEST_STEP = 0.05  # [rad | m] between two postures that are looked at
-TOLERANCE = 1e-4  # [m] rounding of distances, while two parts that touch move apart
+TOLERANCE = 1e-4  # [m] rounding of distances: parts that slide along each other do not touch
 JOINT_TYPES = ("revolute", "continuous", "prismatic")
 
 
@@ -45,11 +46,12 @@ class SelfCollision:
         places = {name: self._model.joints[self._model.getJointId(name)].idx_q for name in self._model.names[1:]}
         self._columns = [places[name] for name in joints]
         self._follows = [(places[name], places[of], k, shift) for name, of, k, shift in self._mimics]
-        self._data = self._model.createData()
-        self._shapes.addAllCollisionPairs()
-        self._leave_out_neighbours()
-        self._leave_out_touching(home)
-        self._results = pin.GeometryData(self._shapes)
+        self._data, self._q = self._model.createData(), pin.neutral(self._model)
+        pairs = self._pairs_between_parts()
+        self._look_at(pairs, TOLERANCE)
+        self._place(home)
+        touching = set(self._touching())
+        self._look_at([pair for index, pair in enumerate(pairs) if index not in touching], -TOLERANCE)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -58,51 +60,74 @@ class SelfCollision:
 
     def check(self, positions: np.ndarray) -> list[Violation]:
         """Check a motion (steps + 1, joints) [rad | m], between its rows as well; row 0 is where the robot is."""
-        distances = self._distances(positions[0])
-        allowed = np.minimum(distances, 0.0) - TOLERANCE
-        for step, (start, end) in enumerate(zip(positions, positions[1:], strict=False)):
-            parts = max(1, int(np.ceil(np.abs(end - start).max() / LARGEST_STEP)))
-            for part in range(1, parts + 1):
-                self._place(start + (end - start) * part / parts)
-                if not pin.computeCollisions(self._shapes, self._results, False) and (allowed >= -TOLERANCE).all():
-                    continue
-                distances = self._distances_here()
-                touching = np.flatnonzero((distances < allowed) & (distances < 0.0))
-                if touching.size:
-                    first, second = self._names(int(touching[np.argmin(distances[touching])]))
-                    return [Violation(Reason.SELF_COLLISION, f"step {step}: '{first}' would touch '{second}'")]
-                # What has come apart, or less deep, stays so.
-                allowed = np.maximum(allowed, np.minimum(distances, 0.0) - TOLERANCE)
+        self._place(positions[0])
+        depths = {pair: self._distance(pair) for pair in self._touching()}
+        for pair in depths:
+            self._results.deactivateCollisionPair(pair)
+        try:
+            for step, (start, end) in enumerate(zip(positions, positions[1:], strict=False)):
+                parts = max(1, int(np.ceil(np.abs(end - start).max() / LARGEST_STEP)))
+                for part in range(1, parts + 1):
+                    self._place(start + (end - start) * part / parts)
+                    touching = self._deeper(depths) or self._touching()
+                    if touching:
+                        first, second = self._names(touching[0])
+                        return [Violation(Reason.SELF_COLLISION, f"step {step}: '{first}' would touch '{second}'")]
+        finally:
+            for pair in depths:
+                self._results.activateCollisionPair(pair)
         return []
 
     def _place(self, positions: np.ndarray) -> None:
-        q = pin.neutral(self._model)
+        q = self._q
         q[self._columns] = positions
         for column, source, factor, shift in self._follows:
             q[column] = factor * q[source] + shift
         pin.updateGeometryPlacements(self._model, self._data, self._shapes, self._results, q)
 
-    def _distances(self, positions: np.ndarray) -> np.ndarray:
-        self._place(positions)
-        return self._distances_here()
+    def _touching(self) -> list[int]:
+        """Active pairs that are inside each other."""
+        self._tree.update(False)
+        if not pin.computeCollisions(self._tree, True):  # quick, but says only whether
+            return []
+        pin.computeCollisions(self._shapes, self._results, False)
+        active = self._results.activeCollisionPairs
+        return [
+            pair for pair, result in enumerate(self._results.collisionResults) if active[pair] and result.isCollision()
+        ]
 
-    def _distances_here(self) -> np.ndarray:
-        """Distances of all pairs [m], negative where they are inside each other."""
-        pin.computeDistances(self._shapes, self._results)
-        return np.array([result.min_distance for result in self._results.distanceResults])
+    def _deeper(self, depths: dict[int, float]) -> list[int]:
+        """Pairs that go farther into each other than they were; what has come apart, or less deep, stays so."""
+        for pair, depth in depths.items():
+            distance = self._distance(pair)
+            if distance < depth - TOLERANCE:
+                return [pair]
+            depths[pair] = max(depth, min(distance, 0.0))
+        return []
 
-    def _leave_out_neighbours(self) -> None:
-        for pair in list(self._shapes.collisionPairs):
-            a, b = (self._shapes.geometryObjects[i].parentJoint for i in (pair.first, pair.second))
-            if a == b or self._model.parents[a] == b or self._model.parents[b] == a:
-                self._shapes.removeCollisionPair(pair)
+    def _distance(self, pair: int) -> float:
+        """Distance [m], negative where they are inside each other."""
+        return pin.computeDistance(self._shapes, self._results, pair).min_distance
 
-    def _leave_out_touching(self, home: np.ndarray) -> None:
+    def _pairs_between_parts(self) -> list[tuple[int, int]]:
+        """Shapes of links that are neither the same nor neighbours."""
+        parent_of = [shape.parentJoint for shape in self._shapes.geometryObjects]
+        above = list(self._model.parents)
+
+        def are_apart(a: int, b: int) -> bool:
+            return a != b and above[a] != b and above[b] != a
+
+        return [(i, k) for i, k in combinations(range(len(parent_of)), 2) if are_apart(parent_of[i], parent_of[k])]
+
+    def _look_at(self, pairs: Sequence[tuple[int, int]], margin: float) -> None:
+        """Check these pairs from now on; two parts touch when they are closer than `margin` [m]."""
+        self._shapes.removeAllCollisionPairs()
+        for first, second in pairs:
+            self._shapes.addCollisionPair(pin.CollisionPair(first, second))
         self._results = pin.GeometryData(self._shapes)
-        touching = self._distances(home) < TOLERANCE
-        for pair, touches in zip(list(self._shapes.collisionPairs), touching, strict=True):
-            if touches:
-                self._shapes.removeCollisionPair(pair)
+        for request in self._results.collisionRequests:
+            request.security_margin = margin
+        self._tree = pin.BroadPhaseManager_DynamicAABBTreeCollisionManager(self._model, self._shapes, self._results)
 
     def _names(self, pair: int) -> tuple[str, str]:
         places = self._shapes.collisionPairs[pair]
