@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from qwen_vla_ros.child_processes import ChildProcesses
 
 VICTIMS = ("policy_node", "executor_node")
-CALM = (2.0, 8.0)  # [s] between two deeds
+CALM = (1.0, 4.0)  # [s] between two deeds
 ABSENCE = (0.2, 3.0)  # [s] between the death of a node and its restart
 FREEZE = (0.1, 2.0)  # [s]
 SHARE_OF_KILLS = 0.5  # the other deeds are freezes
