@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -91,6 +92,32 @@ class ChunkDecision:
         found = check_start(rows[0], measured, self.motion) + check_motion(predicted, self._loose)
         refuse_if(found + check_motion(executed, self.motion) + self._check_space(predicted))
         return executed
+
+    def blended_path_of(
+        self, chunk: Chunk, anchor: np.ndarray, measured: np.ndarray, blend: Callable[[np.ndarray], JointPath]
+    ) -> JointPath:
+        """Decide about a chunk that takes over while the robot moves.
+
+        Args:
+            chunk, anchor, measured: as for `path_of`.
+            blend: leads from what is being executed into the rows of the chunk (horizon, joints).
+
+        Returns:
+            What `blend` made of it, to its end. Both the chunk alone and that have passed the gate.
+
+        Raises:
+            Refused: with every reason that was found.
+        """
+        rows = self.rows_of(chunk, anchor)
+        predicted = JointPath.through(self.joints, np.vstack([anchor, rows]), chunk.period)
+        found = check_motion(predicted, self._loose) + self._check_space(predicted)
+        refuse_if(found)
+        path = blend(rows)
+        if self._is_gentle:
+            path = path.braked(path.steps, self.motion.acceleration)
+        found = check_start(path.positions[1], measured, self.motion) + check_motion(path, self.motion)
+        refuse_if(found + self._check_space(path))
+        return path
 
     def check(self, path: JointPath) -> None:
         """Check a path that is to be executed as it is.

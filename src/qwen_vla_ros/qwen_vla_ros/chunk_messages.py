@@ -127,9 +127,13 @@ class Ledger:
         self.refused += 1
         return self._decided(chunk, ChunkReport.REFUSED, violations, now_ns, decision_ms)
 
-    def complete(self, chunk: Chunk | None, now_ns: int, message: str = "") -> ChunkReport:
-        """Report that a motion is over; without a chunk it was one of the executor's own."""
+    def complete(self, chunk: Chunk | None, now_ns: int, message: str = "", steps: int | None = None) -> ChunkReport:
+        """Report that a motion is over; without a chunk it was one of the executor's own.
+
+        steps: of the chunk that were executed; None: its execution horizon.
+        """
         report = self._report(chunk, ChunkReport.COMPLETED, now_ns)
+        report.steps_accepted = report.steps_accepted if steps is None else steps
         report.message = message
         return report
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -22,11 +23,13 @@ from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros import lifecycle
 from qwen_vla_ros.backends import CommandInterfaces, Path
 from qwen_vla_ros.base_decision import BaseDecision
+from qwen_vla_ros.blending import DECAY, Blender, Blending, CrossFade
 from qwen_vla_ros.chunk_decision import ChunkDecision
 from qwen_vla_ros.chunk_messages import Ledger, chunk_from_message, nanoseconds
 from qwen_vla_ros.diagnostics import diagnostic_array
 from qwen_vla_ros.embodiment_source import read_embodiment
 from qwen_vla_ros.gate import Chunk, Reason, Refused, Violation, check_age
+from qwen_vla_ros.hand_over import HandOver
 from qwen_vla_ros.image_memory import release_image_memory
 from qwen_vla_ros.joint_path import JointPath
 from qwen_vla_ros.loop_timing import LoopTiming
@@ -61,6 +64,21 @@ PARAMETERS = (
     Parameter("max_anchor_gap", 0.1, "Largest distance from the observation to its joint state [s]", 0.0, 1.0),
     Parameter("max_refusals", 5, "Refusals in a row after which a motion of the policy is broken off", 1, 1000),
     Parameter("hold_time", 0.1, "Time given to the controllers to come to rest when holding [s]", 0.02, 1.0),
+    Parameter(
+        "blending",
+        str(Blending.SYNCHRONOUS),
+        "How a chunk takes over: after the one before it was executed, or while; as in policy_node",
+        read_only=True,
+        choices=tuple(Blending),
+    ),
+    Parameter(
+        "cross_fade",
+        str(CrossFade.LINEAR),
+        "How the old chunk loses its weight while another one takes over",
+        read_only=True,
+        choices=tuple(CrossFade),
+    ),
+    Parameter("ensembling_decay", DECAY, "Temporal ensembling: m of the weights exp(-m i)", 1e-4, 10.0, True),
     Parameter("home_speed_share", 0.25, "Share of the speed limits used by ~/go_home", 0.01, 1.0),
 )
 
@@ -97,6 +115,8 @@ class ExecutorNode(lifecycle.ManagedNode):
     def _know(self, embodiment: Embodiment) -> None:
         """Choose gate and state for what the chunks of the robot move: its joints or its base."""
         p = self.parameters
+        self._overlaps = p.blending != Blending.SYNCHRONOUS
+        self._hand_over: HandOver | None = None
         self._drives = embodiment.control_mode.startswith("base_")
         if self._drives:
             source = embodiment.odometry
@@ -110,6 +130,9 @@ class ExecutorNode(lifecycle.ManagedNode):
         grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
         is_gripper = np.array([name in grippers for name in self._decision.joints])
         self._commanded = Commanded(keep=is_gripper, near=HOLD_NEAR)
+        if self._overlaps:
+            blender = Blender(Blending(p.blending), ~is_gripper, CrossFade(p.cross_fade), p.ensembling_decay)
+            self._hand_over = HandOver(self._decision, blender)
 
     def _connect(self, embodiment: Embodiment) -> None:
         p = self.parameters
@@ -204,9 +227,15 @@ class ExecutorNode(lifecycle.ManagedNode):
             self._give_up_after_refusals()
             return
         if replaced is not None:
-            why = Violation(Reason.REPLACED, f"chunk {chunk.chunk_id} took over")
-            self._report(self._ledger.hold(replaced.chunk, why, self._now()))
+            self._report(self._replaced(replaced, chunk))
         self._report(self._ledger.accept(chunk, self._now(), decision_ms))
+
+    def _replaced(self, motion: Motion, chunk: Chunk) -> ChunkReport:
+        """Write down that a chunk took over from another one: broken off, or, where chunks overlap, as intended."""
+        now, text = self._now(), f"chunk {chunk.chunk_id} took over"
+        if not self._overlaps:
+            return self._ledger.hold(motion.chunk, Violation(Reason.REPLACED, text), now)
+        return self._ledger.complete(motion.chunk, now, text, round((now - motion.start_ns) / 1e9 / chunk.period))
 
     # Decision -------------------------------------------------------------------------------------------------------
 
@@ -221,7 +250,12 @@ class ExecutorNode(lifecycle.ManagedNode):
             raise Refused(found)
         measured = self._measured(now)
         anchor = self._state.at(chunk.stamp_ns, p.max_anchor_gap)
-        velocity = self._commanded.motion.commanded(now)[1] if self._commanded.motion else None
+        motion = self._commanded.motion
+        if self._hand_over is not None:
+            return self._hand_over.path_of(chunk, anchor, measured, motion, self._now)
+        if self._overlaps:  # a base: whoever follows its path smooths it
+            chunk = replace(chunk, execution_horizon=chunk.horizon)
+        velocity = motion.commanded(now)[1] if motion else None
         return self._decision.path_of(chunk, anchor, measured, velocity)
 
     def _objections(self) -> list[Violation]:
@@ -251,6 +285,8 @@ class ExecutorNode(lifecycle.ManagedNode):
         self._commands.send(path, now)
         replaced = self._commanded.end()
         self._commanded.begin(Motion(path, now, chunk))
+        if self._hand_over is not None and chunk is not None:
+            self._hand_over.began(path, now)
         return replaced
 
     def _hold(self, reason: Reason, why: str) -> str:
@@ -262,6 +298,8 @@ class ExecutorNode(lifecycle.ManagedNode):
             self._commands.stop(standing)
         except ExceptionGroup as failures:
             self.get_logger().error(f"{failures}: {', '.join(map(repr, failures.exceptions))}")
+        if self._hand_over is not None:
+            self._hand_over.rests(now)
         broken_off = self._commanded.end() if standing is None else self._commanded.hold(standing.positions[-1])
         if standing is None and not self._drives:
             return f"{why}; nothing to hold: nothing was commanded and no joint state is known"
@@ -304,6 +342,8 @@ class ExecutorNode(lifecycle.ManagedNode):
                 self._hold(broken.reason, broken.message)
             elif motion.is_over(now):
                 self._commanded.end()
+                if self._hand_over is not None:
+                    self._hand_over.rests(now)
                 message = "" if motion.chunk else "home motion completed"
                 self._report(self._ledger.complete(motion.chunk, now, message))
         self._commands.stream(now)

@@ -1,0 +1,130 @@
+"""A chunk that takes over is put on the time axis, blended, and passes the gate whole or leaves no trace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qwen_vla_ros.blending import NANOSECONDS, Blender, Blending
+from qwen_vla_ros.gate import Reason, Refused
+from qwen_vla_ros.hand_over import HandOver
+from qwen_vla_ros.motion import Motion
+
+START = 10**18
+PERIOD = 0.2
+OVERLAPPING = [mode for mode in Blending if mode is not Blending.SYNCHRONOUS]
+
+
+class Arm:
+    """An arm that follows its commands exactly, and a clock that stands."""
+
+    def __init__(self, decision, home, mode):
+        is_gripper = np.array([name == "left_finger" for name in decision.joints])
+        self.hand_over = HandOver(decision, Blender(mode, ~is_gripper))
+        self.now_ns, self.home, self.motion = START, home, None
+
+    def at(self, seconds: float) -> int:
+        self.now_ns = START + round(seconds * NANOSECONDS)
+        return self.now_ns
+
+    def where(self, now_ns: int) -> np.ndarray:
+        return self.home if self.motion is None else self.motion.commanded(now_ns)[0]
+
+    def decide(self, chunk):
+        anchor, measured = self.where(chunk.stamp_ns), self.where(self.now_ns)
+        return self.hand_over.path_of(chunk, anchor, measured, self.motion, lambda: self.now_ns)
+
+    def execute(self, chunk):
+        path = self.decide(chunk)
+        self.hand_over.began(path, self.now_ns)
+        self.motion = Motion(path, self.now_ns, chunk)
+        return path
+
+
+@pytest.fixture(params=OVERLAPPING)
+def arm(request, decision, home):
+    return Arm(decision, home, request.param)
+
+
+def onward(chunk, number: int, stamp_ns: int, first: float = 0.0):
+    """5 mm per step along the tool axis from where the arm was seen, the first row `first` [m] farther."""
+    rows = np.array(chunk.rows)
+    rows[:, 0] = first + 0.005 * np.arange(1, 17)
+    return replace(chunk, chunk_id=number, stamp_ns=stamp_ns, data=rows.reshape(-1))
+
+
+def test_the_first_chunk_is_executed_from_its_first_row_however_late_it_comes(arm, good_chunk, decision):
+    chunk = replace(good_chunk, stamp_ns=arm.at(0.0))
+    arm.at(0.9)  # a cold model
+    path = arm.execute(chunk)
+    assert path.steps == 16 and np.allclose(path.positions[0], arm.home)
+    tips = decision.poses(path.positions)[0, :, :3, 3]
+    assert np.allclose(np.linalg.norm(np.diff(tips, axis=0), axis=1), 0.005, atol=1e-4)
+
+
+def test_it_goes_on_at_full_speed_from_where_it_is(arm, good_chunk, decision):
+    arm.execute(replace(good_chunk, stamp_ns=arm.at(0.0)))
+    second = onward(good_chunk, 2, arm.at(1.5))
+    arm.at(1.73)
+    path = arm.execute(second)
+    assert path.duration == pytest.approx(16 * PERIOD - 0.23, abs=PERIOD)
+    tips = decision.poses(path.positions)[0, :, :3, 3]
+    steps = np.linalg.norm(np.diff(tips, axis=0), axis=1)
+    assert np.allclose(steps[:6], 0.005, atol=3e-4), "neither a pause nor a jump"
+
+
+def test_the_measured_lag_of_the_arm_does_not_pull_it_back(arm, good_chunk, decision):
+    """Every chunk is relative to the measured pose, which lies behind the commanded one."""
+    arm.execute(replace(good_chunk, stamp_ns=arm.at(0.0)))
+    second = onward(good_chunk, 2, arm.at(1.5), first=-0.004)
+    arm.at(1.6)
+    tips = decision.poses(arm.execute(second).positions)[0, :, :3, 3]
+    assert (np.diff(tips[:12, 2]) < 0.0).all()  # the tool axis points down
+
+
+@pytest.mark.parametrize(("row", "reason"), [(15, Reason.OUT_OF_WORKSPACE), (5, Reason.STEP_JUMP)])
+def test_what_the_gate_refuses_leaves_the_running_motion_and_no_trace(arm, good_chunk, row, reason):
+    arm.execute(replace(good_chunk, stamp_ns=arm.at(0.0)))
+    good = onward(good_chunk, 3, arm.at(1.5))
+    bad = onward(good_chunk, 2, arm.at(1.5))
+    rows = np.array(bad.rows)
+    rows[row:, 0 if reason is Reason.STEP_JUMP else 2] += 0.25
+    arm.at(1.6)
+    expected = arm.decide(good)
+    with pytest.raises(Refused) as refused:
+        arm.decide(replace(bad, data=rows.reshape(-1)))
+    assert reason in refused.value.reasons or Reason.UNREACHABLE in refused.value.reasons
+    assert np.array_equal(arm.decide(good).positions, expected.positions)
+
+
+def test_a_robot_that_is_far_from_its_commands_is_refused(arm, good_chunk):
+    """Somebody holds the arm."""
+    arm.execute(replace(good_chunk, stamp_ns=arm.at(0.0)))
+    chunk = onward(good_chunk, 2, arm.at(1.5))
+    arm.at(1.6)
+    measured = arm.where(arm.now_ns) - 0.5
+    with pytest.raises(Refused) as refused:
+        arm.hand_over.path_of(chunk, arm.where(chunk.stamp_ns), measured, arm.motion, lambda: arm.now_ns)
+    assert refused.value.reasons == (Reason.START_JUMP,)
+
+
+def test_a_chunk_whose_rows_are_all_past_is_refused(arm, good_chunk):
+    arm.execute(replace(good_chunk, stamp_ns=arm.at(0.0)))
+    arm.execute(onward(good_chunk, 2, arm.at(1.5)))
+    late = onward(good_chunk, 3, arm.at(1.5))
+    arm.execute(onward(good_chunk, 4, arm.at(3.0)))
+    arm.at(4.8)
+    with pytest.raises(Refused) as refused:
+        arm.decide(late)
+    assert refused.value.reasons == (Reason.STALE,)
+
+
+def test_after_a_stop_nothing_of_a_chunk_is_skipped(arm, good_chunk):
+    arm.execute(replace(good_chunk, stamp_ns=arm.at(0.0)))
+    arm.hand_over.rests(arm.at(0.5))
+    arm.home, arm.motion = arm.where(arm.now_ns), None
+    chunk = onward(good_chunk, 2, arm.at(0.6))
+    arm.at(1.1)
+    assert arm.execute(chunk).steps == 16
