@@ -10,12 +10,14 @@ import numpy as np
 from rosbags.image import ImageError, message_to_cvimage
 from rosbags.image.image import to_cvtype
 
-# Encodings with colour and one sample grid. Grey images and depth are refused: a policy that was trained on colour sees
-# nothing useful in them and would not say so.
+# Encodings with colour. Grey images and depth are refused: a policy that was trained on colour sees nothing useful in
+# them and would not say so.
+PLANAR = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
 ENCODINGS = (
     *("rgb8", "bgr8", "rgba8", "bgra8", "rgb16", "bgr16", "rgba16", "bgra16"),
-    *("uyvy", "yuv422", "yuyv", "yuv422_yuy2"),
+    *("uyvy", "yuv422", "yuyv", "yuv422_yuy2", *PLANAR),
     *("bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"),
+    *("bayer_rggb16", "bayer_bggr16", "bayer_gbrg16", "bayer_grbg16"),
 )
 
 
@@ -40,8 +42,10 @@ def to_rgb(message: Any) -> np.ndarray:
     if message.encoding not in ENCODINGS:
         raise DecodingError(f"encoding '{message.encoding}' cannot be used; configure the camera for rgb8 or bgr8")
     try:
+        if message.encoding in PLANAR:
+            return cv2.cvtColor(_planes(message), PLANAR[message.encoding])
         image = message_to_cvimage(_without_padding(message), "rgb8")
-    except ImageError as error:
+    except (ImageError, cv2.error) as error:
         raise DecodingError(f"encoding '{message.encoding}' cannot be read as RGB: {error}") from error
     return np.array(image, dtype=np.uint8, order="C")
 
@@ -51,11 +55,14 @@ def _decompress(message: Any) -> np.ndarray:
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     if image is None:
         raise DecodingError(f"{len(data)} bytes with format '{message.format}' are no image that can be read")
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise DecodingError(
-            f"format '{message.format}' holds {image.shape} {image.dtype}; only 8-bit colour can be used"
-        )
-    return np.ascontiguousarray(image[:, :, ::-1])
+    if image.ndim != 3 or image.shape[2] not in (3, 4) or image.dtype not in (np.uint8, np.uint16):
+        raise DecodingError(f"format '{message.format}' holds {image.shape} {image.dtype}; only colour can be used")
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    image = image[:, :, :3]
+    # Old publishers of image_transport compressed RGB as if it were BGR, and say so.
+    swapped = "compressed rgb" in message.format
+    return np.ascontiguousarray(image if swapped else image[:, :, ::-1])
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,23 @@ class _Pixels:
 
 def _without_padding(message: Any) -> _Pixels:
     bits, _, _, channels = to_cvtype(message.encoding)
+    data = _rows(message, message.width * channels * bits // 8, message.height)
+    return _Pixels(message.height, message.width, message.encoding, bool(message.is_bigendian), data.reshape(-1))
+
+
+def _planes(message: Any) -> np.ndarray:
+    """Brightness, and below it half as many rows of colour."""
+    if message.height % 2 or message.width % 2:
+        raise DecodingError(f"'{message.encoding}' needs even sizes, not {message.width} x {message.height} pixels")
+    return np.ascontiguousarray(_rows(message, message.width, message.height * 3 // 2))
+
+
+def _rows(message: Any, row: int, count: int) -> np.ndarray:
+    """`count` rows of `row` bytes without their padding, a view where there is none."""
     height, width, step, size = message.height, message.width, message.step, len(message.data)
-    row = width * channels * bits // 8
     if height < 1 or width < 1:
         raise DecodingError(f"image is empty: {width} x {height} pixels")
-    if step < row or size < step * (height - 1) + row:
+    if step < row or size < step * (count - 1) + row:
         raise DecodingError(f"{size} bytes with step {step} do not hold {width} x {height} pixels '{message.encoding}'")
     data = np.frombuffer(message.data, np.uint8)
-    rows = np.lib.stride_tricks.as_strided(data, (height, row), (step, 1), writeable=False)
-    return _Pixels(height, width, message.encoding, bool(message.is_bigendian), rows.reshape(-1))
+    return np.lib.stride_tricks.as_strided(data, (count, row), (step, 1), writeable=False)

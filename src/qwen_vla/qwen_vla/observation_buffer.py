@@ -1,4 +1,4 @@
-"""Ring buffers of stamped messages, and which of them make one observation: live and, by the same code, from a bag.
+"""Ring buffers of stamped messages, and which of them belong together: live and, by the same code, from a bag.
 
 Free of rclpy and torch: messages are any objects with the fields of their ROS type.
 
@@ -8,15 +8,15 @@ is; `steady_ns` is the steady clock and says for how long nothing new has come, 
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-
-from embodiment_descriptions import Camera
-from qwen_vla.image_decoding import DecodingError, to_rgb
 
 NANOSECONDS = 1_000_000_000
 # A stamp that lies this much before the newest one is no late message: the clock was set back (a bag that loops, a
@@ -24,9 +24,48 @@ NANOSECONDS = 1_000_000_000
 CLOCK_RESET_NS = NANOSECONDS
 # An age beyond this is no age but another clock [s].
 OTHER_CLOCK = 86400.0
-FRAMES_KEPT = 8  # per camera; enough to find the frame that belongs to the slowest camera's
 MAX_SKEW = 0.1  # [s]
 MAX_SILENCE = 2.0  # [s]
+MAX_LEAD = 0.1  # [s]
+MAX_IDENTICAL = 1.0  # [s]
+IS_THE_DRIVER_RUNNING = "is the driver running?"
+
+
+class Alignment(StrEnum):
+    """Which messages go with the anchor, the newest stamp that all streams have reached: that of the slowest.
+
+    HOLD: of each stream the newest at or before the anchor, however long before; only its max age bounds it.
+    ASOF: the same, but one that lies more than the largest skew before the anchor is a fault.
+    DROP: of each stream the nearest to the anchor, before or after; where that is farther away than the largest skew,
+    the moment is dropped and the next one awaited.
+    """
+
+    HOLD = "hold"
+    ASOF = "asof"
+    DROP = "drop"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When messages may be used, and which of them together.
+
+    Attributes:
+        alignment: see Alignment.
+        max_skew: largest distance between two messages of one observation [s].
+        max_silence: time without a new stamp after which a stream counts as dead although its age, by a ROS clock
+            that may stand still, is fine [s, steady clock].
+        max_lead: how far in the future a stamp may lie [s, ROS time].
+        max_identical: for how long the content may stay the same to the bit under new stamps [s, steady clock]; applies
+            to streams whose content is compared. Sensors have noise; a simulator without it needs infinity.
+        require_camera_info: a CameraInfo that is missing or does not fit its image is a fault.
+    """
+
+    alignment: Alignment = Alignment.DROP
+    max_skew: float = MAX_SKEW
+    max_silence: float = MAX_SILENCE
+    max_lead: float = MAX_LEAD
+    max_identical: float = MAX_IDENTICAL
+    require_camera_info: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +76,14 @@ class Stamped:
     message: Any
 
 
+@dataclass(frozen=True)
+class Past:
+    """What a stream keeps beyond its newest messages: one every `step` [s], for `span` [s]."""
+
+    step: float
+    span: float
+
+
 class Stream:
     """The newest messages of one topic, in the order of their stamps.
 
@@ -45,31 +92,86 @@ class Stream:
         noun: what it carries, in the same messages.
         topic: where it comes from.
         max_age: age beyond which a message must not be used [s].
+        way_out: how the topic is offered, or what to do to have it offered; part of the messages.
         frozen: the last message repeated the stamp before it.
+        received, repeated, late: messages so far; those with the newest stamp again; those with an older one.
     """
 
-    def __init__(self, name: str, topic: str, max_age: float, capacity: int, noun: str = "message") -> None:
-        """Create an empty buffer of `capacity` messages."""
+    def __init__(
+        self,
+        name: str,
+        topic: str,
+        max_age: float,
+        capacity: int,
+        noun: str = "message",
+        window: float = math.inf,
+        past: Past | None = None,
+    ) -> None:
+        """Create an empty buffer of `capacity` messages that are at most `window` older than the newest [s]."""
         self.name, self.topic, self.max_age, self.noun = name, topic, max_age, noun
-        self.frozen = False
-        self._ring: deque[Stamped] = deque(maxlen=capacity)
+        self.way_out = IS_THE_DRIVER_RUNNING
+        self.frozen, self._behind = False, 0.0
+        self.received = self.repeated = self.late = 0
+        self._capacity, self._window = capacity, window
+        self._ring: deque[Stamped] = deque()
+        self._thinned: deque[Stamped] = deque()
+        self._past = past
         self._last_new_ns: int | None = None
+        self._content, self._same_since_ns = None, 0
 
     def __len__(self) -> int:
         """Return the number of messages held."""
-        return len(self._ring)
+        return len(self._ring) + len(self._thinned)
 
-    def push(self, stamp_ns: int, message: Any, steady_ns: int) -> bool:
-        """Store a message; False when it is no newer than the newest and therefore not kept."""
+    def __bool__(self) -> bool:
+        """An empty stream is a stream."""
+        return True
+
+    def __iter__(self) -> Iterator[Stamped]:
+        """Go through the messages held, from the oldest."""
+        yield from self._thinned
+        yield from self._ring
+
+    def push(self, stamp_ns: int, message: Any, steady_ns: int, content: Any = None) -> bool:
+        """Store a message; False when it is no newer than the newest and therefore not kept.
+
+        content: what is compared with that of the message before, to find a source that is frozen; None: nothing.
+        """
+        self.received += 1
         if self._ring and stamp_ns < self._ring[-1].stamp_ns - CLOCK_RESET_NS:
             self._ring.clear()
+            self._thinned.clear()
         if self._ring and stamp_ns <= self._ring[-1].stamp_ns:
-            self.frozen = stamp_ns == self._ring[-1].stamp_ns
+            self._behind = (self._ring[-1].stamp_ns - stamp_ns) / NANOSECONDS
+            self.frozen = not self._behind
+            self.repeated += self.frozen
+            self.late += not self.frozen
             return False
-        self.frozen = False
+        self.frozen, self._behind = False, 0.0
+        if content is None or not _same(content, self._content):
+            self._same_since_ns = steady_ns
+        self._content = content
         self._last_new_ns = steady_ns
         self._ring.append(Stamped(stamp_ns, message))
+        self._forget()
         return True
+
+    def _forget(self) -> None:
+        newest = self._ring[-1].stamp_ns
+        oldest = newest - self._window * NANOSECONDS
+        while len(self._ring) > self._capacity or self._ring[0].stamp_ns < oldest:
+            item = self._ring.popleft()
+            if self._past is None:
+                continue
+            if not self._thinned or item.stamp_ns - self._thinned[-1].stamp_ns >= self._past.step * NANOSECONDS:
+                self._thinned.append(item)
+        while self._thinned and self._thinned[0].stamp_ns < newest - self._past.span * NANOSECONDS:
+            self._thinned.popleft()
+
+    @property
+    def advice(self) -> str:
+        """What the user is told to look at when nothing comes."""
+        return self.way_out
 
     @property
     def latest(self) -> Stamped | None:
@@ -78,50 +180,108 @@ class Stream:
 
     def nearest(self, stamp_ns: int) -> Stamped | None:
         """Return the message whose stamp is nearest, or None when empty."""
-        return min(self._ring, key=lambda item: abs(item.stamp_ns - stamp_ns), default=None)
+        return min(self, key=lambda item: abs(item.stamp_ns - stamp_ns), default=None)
+
+    def at_or_before(self, stamp_ns: int) -> Stamped | None:
+        """Return the newest message that is not newer than a stamp, or None when there is none."""
+        return max((item for item in self if item.stamp_ns <= stamp_ns), key=lambda item: item.stamp_ns, default=None)
 
     def silence(self, steady_ns: int) -> float:
         """Time since the stream last advanced [s, steady clock]; infinite when it never did."""
-        return float("inf") if self._last_new_ns is None else (steady_ns - self._last_new_ns) / NANOSECONDS
+        return math.inf if self._last_new_ns is None else (steady_ns - self._last_new_ns) / NANOSECONDS
 
     def age(self, now_ns: int) -> float:
         """Age of the newest message [s, ROS time]; infinite without one."""
-        return (now_ns - self._ring[-1].stamp_ns) / NANOSECONDS if self._ring else float("inf")
+        return (now_ns - self._ring[-1].stamp_ns) / NANOSECONDS if self._ring else math.inf
 
-    def fault(self, now_ns: int, steady_ns: int, max_age: float, max_silence: float) -> str:
-        """Say in words why the stream must not be used now; empty when it may be.
+    def identical(self) -> float:
+        """For how long new stamps have come with the same content [s, steady clock]."""
+        return (self._last_new_ns - self._same_since_ns) / NANOSECONDS if self._ring else 0.0
+
+    def rate(self) -> float:
+        """Messages per second of the newest ones, by their stamps [Hz]; 0 with fewer than two."""
+        if len(self._ring) < 2:
+            return 0.0
+        return (len(self._ring) - 1) * NANOSECONDS / (self._ring[-1].stamp_ns - self._ring[0].stamp_ns)
+
+    def fault(
+        self,
+        now_ns: int,
+        steady_ns: int,
+        max_age: float,
+        max_silence: float,
+        max_lead: float = math.inf,
+        max_identical: float = math.inf,
+    ) -> str:
+        """Say in words why the stream must not be used now, and what to do; empty when it may be.
 
         Args:
             now_ns: ROS time.
             steady_ns: steady time.
             max_age: limit of the age of the newest message [s, ROS time].
             max_silence: limit of the time without a new stamp [s, steady clock].
+            max_lead: how far in the future the newest stamp may lie [s, ROS time].
+            max_identical: for how long new stamps may come with the same content [s, steady clock].
         """
         if not self._ring:
-            return f"{self.name}: no {self.noun} yet on {self.topic}; is the driver running?"
-        age, silence = self.age(now_ns), self.silence(steady_ns)
-        if age <= max_age and silence <= max_silence:
-            return ""
+            return f"{self.name}: no {self.noun} yet on {self.topic}; {self.advice}"
+        age, silence, same = self.age(now_ns), self.silence(steady_ns), self.identical()
+        if age > max_age or silence > max_silence:
+            return f"{self.name}: {self._too_old(age, silence, max_age, max_silence)}"
+        if age < -max_lead:
+            return f"{self.name}: {self._from_the_future(-age, max_lead)}"
+        if same > max_identical:
+            return (
+                f"{self.name}: the same {self.noun} to the bit under new stamps for {same:.1f} s on {self.topic} "
+                f"(limit {max_identical:.1f} s); the stream is frozen; restart its driver"
+            )
+        return ""
+
+    def _too_old(self, age: float, silence: float, max_age: float, max_silence: float) -> str:
         if age > OTHER_CLOCK:
-            return f"{self.name}: {self.topic} has stamps of another clock; is use_sim_time the same everywhere?"
+            if not self._ring[-1].stamp_ns:
+                return f"{self.topic} has no stamps; its driver must fill in header.stamp"
+            return f"{self.topic} has stamps of another clock; is use_sim_time the same everywhere?"
+        if age - silence > max_age and silence <= max_silence:
+            return (
+                f"the {self.noun}s on {self.topic} are {age - silence:.1f} s old when they arrive (limit {max_age:.1f} "
+                "s); is the network slow, or are the clocks of the machines apart?"
+            )
         seconds, limit = (age, max_age) if age > max_age else (silence, max_silence)
         if self.frozen:
             return (
-                f"{self.name}: the same {self.noun} for {seconds:.1f} s on {self.topic} (limit {limit:.1f} s); "
-                "the stream is frozen"
+                f"the same {self.noun} for {seconds:.1f} s on {self.topic} (limit {limit:.1f} s); "
+                "the stream is frozen; restart its driver"
             )
+        if self._behind:
+            return (
+                f"no new {self.noun} for {seconds:.1f} s on {self.topic} (limit {limit:.1f} s): its stamps have gone "
+                f"back by {self._behind:.2f} s; is its clock being set?"
+            )
+        return f"no {self.noun} for {seconds:.1f} s on {self.topic} (limit {limit:.1f} s); {self.advice}"
+
+    def _from_the_future(self, lead: float, max_lead: float) -> str:
+        if lead > OTHER_CLOCK:
+            return f"{self.topic} has stamps of another clock; is use_sim_time the same everywhere?"
         return (
-            f"{self.name}: no {self.noun} for {seconds:.1f} s on {self.topic} (limit {limit:.1f} s); "
-            "is the driver running?"
+            f"stamps on {self.topic} lie {lead:.2f} s in the future (limit {max_lead:.2f} s); set the clocks of the "
+            "machines by each other (chrony), or, if ROS time was set back, wait for new ones"
         )
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One message per stream, all near `stamp_ns` [ns, ROS time], the stamp of the oldest of them."""
+    """What was sensed at `stamp_ns` [ns, ROS time], the stamp of the oldest of the present images; raw messages.
+
+    images: by camera tag, from the oldest of the history to the present one, which is the last.
+    joint_states: one sensor_msgs/JointState per topic, the nearest to the stamp, or None.
+    odometry: the nav_msgs/Odometry nearest to the stamp, or None.
+    """
 
     stamp_ns: int
-    messages: tuple[Any, ...]
+    images: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    joint_states: tuple[Any, ...] = ()
+    odometry: Any = None
 
 
 @dataclass(frozen=True)
@@ -139,82 +299,57 @@ class Waiting:
     fault: bool
 
 
-def select(
-    streams: Sequence[Stream],
-    now_ns: int,
-    steady_ns: int,
-    not_before_ns: int = 0,
-    max_skew: float = MAX_SKEW,
-    max_silence: float = MAX_SILENCE,
-) -> Observation | Waiting:
-    """Choose the messages of one observation: per stream the one nearest to the newest stamp that all have reached.
+def first_fault(streams: Iterable[Stream], now_ns: int, steady_ns: int, rules: Rules) -> Waiting | None:
+    """Name the first stream that must not be used at a ROS time and a steady time."""
+    for stream in streams:
+        if fault := fault_of(stream, now_ns, steady_ns, rules):
+            return Waiting(stream.name, fault, fault=True)
+    return None
+
+
+def align(streams: Sequence[Stream], not_before_ns: int, rules: Rules) -> tuple[Stamped, ...] | Waiting:
+    """Choose one message per stream, all of one moment.
 
     Args:
-        streams: at least one.
-        now_ns: ROS time.
-        steady_ns: steady time.
-        not_before_ns: every message must be younger than this ROS time (the arm moved until then).
-        max_skew: largest distance between two messages of one observation [s].
-        max_silence: time without a new stamp after which a stream counts as dead although its age, by a ROS clock
-            that may stand still, is fine [s, steady clock].
+        streams: at least one, none of them empty.
+        not_before_ns: every message must be younger than this ROS time (the robot moved until then).
+        rules: alignment and max_skew count here.
     """
-    for stream in streams:
-        fault = stream.fault(now_ns, steady_ns, stream.max_age, max_silence)
-        if fault:
-            return Waiting(stream.name, fault, fault=True)
     slowest = min(streams, key=lambda stream: stream.latest.stamp_ns)
-    chosen = [stream.nearest(slowest.latest.stamp_ns) for stream in streams]
+    anchor = slowest.latest.stamp_ns
+    chosen = []
+    for stream in streams:
+        item = stream.nearest(anchor) if rules.alignment == Alignment.DROP else stream.at_or_before(anchor)
+        if item is None:
+            return Waiting(stream.name, f"{stream.name} has nothing as old as the newest of {slowest.name}", fault=True)
+        chosen.append(item)
     oldest = min(item.stamp_ns for item in chosen)
     if oldest <= not_before_ns:
         return Waiting(slowest.name, f"waiting for a newer message of {slowest.name}", fault=False)
     skew = (max(item.stamp_ns for item in chosen) - oldest) / NANOSECONDS
-    if skew > max_skew:
-        text = f"{slowest.name} is {skew:.2f} s away from the other streams (limit {max_skew:.2f} s); are they in sync?"
-        return Waiting(slowest.name, text, fault=True)
-    return Observation(oldest, tuple(item.message for item in chosen))
+    if skew > rules.max_skew and rules.alignment != Alignment.HOLD:
+        text = (
+            f"{slowest.name} on {slowest.topic} is {skew:.2f} s away from the other streams (limit "
+            f"{rules.max_skew:.2f} s); are they in sync?"
+        )
+        return Waiting(slowest.name, text, fault=rules.alignment == Alignment.ASOF)
+    return tuple(chosen)
 
 
-class CameraStreams:
-    """The cameras of one robot: takes in their messages, chooses those of an observation and decodes these alone.
-
-    Attributes:
-        streams: by camera tag, in the order of the cameras.
-    """
-
-    def __init__(self, cameras: Sequence[Camera], topics: Mapping[str, str] | None = None) -> None:
-        """Create empty streams; `topics` (by tag) are the names that messages to the user call the topics by."""
-        named = topics or {}
-        self.streams = {
-            c.tag: Stream(f"camera '{c.tag}'", named.get(c.tag, c.topic), c.max_age_s, FRAMES_KEPT, noun="image")
-            for c in cameras
-        }
-
-    def push(self, tag: str, message: Any, steady_ns: int) -> bool:
-        """Store a sensor_msgs/Image or CompressedImage; False when it is no newer than the newest."""
-        return self.streams[tag].push(stamp_of(message), message, steady_ns)
-
-    def select(
-        self,
-        now_ns: int,
-        steady_ns: int,
-        not_before_ns: int = 0,
-        max_skew: float = MAX_SKEW,
-        max_silence: float = MAX_SILENCE,
-    ) -> Observation | Waiting:
-        """Choose one image per camera, see `select`."""
-        return select(list(self.streams.values()), now_ns, steady_ns, not_before_ns, max_skew, max_silence)
-
-    def decode(self, observation: Observation) -> dict[str, np.ndarray]:
-        """H×W×3 uint8 RGB by camera tag; DecodingError names camera and topic."""
-        images = {}
-        for (tag, stream), message in zip(self.streams.items(), observation.messages, strict=True):
-            try:
-                images[tag] = to_rgb(message)
-            except DecodingError as error:
-                raise DecodingError(f"{stream.name} on {stream.topic}: {error}") from error
-        return images
+def fault_of(stream: Stream, now_ns: int, steady_ns: int, rules: Rules) -> str:
+    """Say why a stream must not be used, see `Stream.fault`."""
+    return stream.fault(
+        now_ns, steady_ns, stream.max_age, rules.max_silence, rules.max_lead, max_identical=rules.max_identical
+    )
 
 
 def stamp_of(message: Any) -> int:
     """When a message with a header was made [ns, ROS time]."""
     return message.header.stamp.sec * NANOSECONDS + message.header.stamp.nanosec
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal to the bit; arrays of NumPy, which bags hold, do not compare as a whole by themselves."""
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    return type(one) is type(other) and one == other

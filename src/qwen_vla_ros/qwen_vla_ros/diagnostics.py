@@ -1,4 +1,4 @@
-"""Diagnostic messages: one status with readable values."""
+"""Diagnostic messages: statuses with readable values."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 
-def diagnostic_array(
-    stamp: Time, name: str, hardware_id: str, problems: Mapping[str, bytes], values: Mapping[str, object]
-) -> DiagnosticArray:
-    """Build an array of one status.
+def diagnostic_status(
+    name: str, hardware_id: str, problems: Mapping[str, bytes], values: Mapping[str, object]
+) -> DiagnosticStatus:
+    """Build one status.
 
     Args:
-        stamp: ROS time.
         name: "node: task".
         hardware_id: the robot.
         problems: texts with their levels (DiagnosticStatus.WARN, .ERROR); the worst level is the status's.
@@ -27,6 +26,13 @@ def diagnostic_array(
         KeyValue(key=key, value=f"{value:.3f}" if isinstance(value, float) else str(value))
         for key, value in values.items()
     ]
-    message = DiagnosticArray(status=[status])
+    return status
+
+
+def diagnostic_array(
+    stamp: Time, name: str, hardware_id: str, problems: Mapping[str, bytes], values: Mapping[str, object]
+) -> DiagnosticArray:
+    """Build an array of one status, see `diagnostic_status`; `stamp` is ROS time."""
+    message = DiagnosticArray(status=[diagnostic_status(name, hardware_id, problems, values)])
     message.header.stamp = stamp
     return message

@@ -274,6 +274,10 @@ class InstructionRun:
         now = self._ports.now()
         if (now - self._began_ns) / 1e9 >= self._limits.timeout:
             raise Ended(Ending.TIMEOUT, f"the timeout of {self._limits.timeout:.1f} s is over")
+        if now < self._last_ns:
+            back = (self._last_ns - now) / 1e9
+            text = f"ROS time went back by {back:.2f} s (a simulator or a bag that started over?); send the goal again"
+            raise Ended(Ending.INFERENCE_STOPPED, text)
         if now != self._last_ns:
             self._last_ns, self._last_moved = now, time.monotonic()
         elif time.monotonic() - self._last_moved > self._limits.max_standstill:

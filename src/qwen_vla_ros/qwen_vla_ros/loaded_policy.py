@@ -73,11 +73,30 @@ def require_fit(trained, embodiment: Embodiment, folder: Path) -> None:
         raise ValueError(f"the policy in {folder} does not fit '{embodiment.name}': {'; '.join(wrong)}")
 
 
+def state_joints(policy: Policy, embodiment: Embodiment) -> tuple[str, ...]:
+    """Joints whose positions the policy reads as its state, in order; empty for a policy that reads none.
+
+    Raises:
+        ValueError: it was trained with something in its state that the robot's joint states do not tell.
+    """
+    if policy.model.config.proprioception == "off":
+        return ()
+    names = policy.state_statistics.channel_names or embodiment.joint_names
+    unknown = [name for name in names if name not in embodiment.joint_names]
+    if unknown or len(names) != len(policy.state_statistics.q01):
+        raise ValueError(
+            f"the policy reads a state of {len(policy.state_statistics.q01)} numbers ({', '.join(names)}), which the "
+            f"joints of '{embodiment.name}' do not give ({', '.join(embodiment.joint_names)})"
+        )
+    return tuple(names)
+
+
 def warm_up(policy: Policy) -> float:
     """Infer once on black images, so that no goal pays for what happens only the first time; returns seconds."""
     from qwen_vla import Observation
 
     began = time.perf_counter()
     black = np.zeros((240, 320, 3), np.uint8)
-    policy.infer(Observation(dict.fromkeys(policy.camera_tags, black), "stand still"))
+    state = None if policy.state_statistics is None else np.zeros(len(policy.state_statistics.q01))
+    policy.infer(Observation(dict.fromkeys(policy.camera_tags, black), "stand still", state=state))
     return time.perf_counter() - began

@@ -12,24 +12,26 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
-from embodiment_descriptions import Camera
 from qwen_vla.image_decoding import DecodingError
 from qwen_vla.latency import LatencyEstimate
-from qwen_vla.observation_buffer import MAX_SILENCE, MAX_SKEW, CameraStreams, Observation, Waiting
+from qwen_vla.observation_buffer import Observation, Waiting
+from qwen_vla.observation_streams import History, Needs
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
-from qwen_vla_ros import lifecycle
+from qwen_vla_ros import camera_subscriptions, lifecycle
 from qwen_vla_ros.blending import Blending
+from qwen_vla_ros.camera_subscriptions import ObservationSubscriptions
 from qwen_vla_ros.chunk_messages import embodiment_message, message_from_prediction, nanoseconds
 from qwen_vla_ros.diagnostics import diagnostic_array
 from qwen_vla_ros.embodiment_source import read_embodiment
@@ -45,7 +47,7 @@ from qwen_vla_ros.instruction_run import (
     Sent,
     Verdict,
 )
-from qwen_vla_ros.loaded_policy import PLACEHOLDER, load_policy, warm_up
+from qwen_vla_ros.loaded_policy import PLACEHOLDER, load_policy, state_joints, warm_up
 from qwen_vla_ros.overlapping_run import OverlappingRun
 from qwen_vla_ros.parameters import Parameter
 from qwen_vla_ros.tip_poses import TipPoses
@@ -68,10 +70,7 @@ PARAMETERS = (
     Parameter("default_timeout", 60.0, "Timeout of goals that name none [s, ROS time]", 0.1, 86400.0),
     Parameter("max_chunks", 0, "Chunks after which a goal ends as succeeded; 0: no limit", 0, 1_000_000),
     Parameter("observation_timeout", 2.0, "How long an observation may be missing before a goal ends [s]", 0.0, 600.0),
-    Parameter("max_camera_skew", MAX_SKEW, "Largest distance between the images of an observation [s]", 0.0, 10.0),
-    Parameter(
-        "max_silence", MAX_SILENCE, "Silence of a camera or standstill of ROS time that counts as dead [s]", 0.1, 600.0
-    ),
+    *camera_subscriptions.PARAMETERS,
     Parameter("max_refusals", 5, "Refused chunks in a row after which a goal ends", 1, 1000),
     Parameter("report_timeout", 2.0, "How long the executor may be late with a report [s]", 0.1, 60.0),
     Parameter(
@@ -115,6 +114,7 @@ class PolicyNode(lifecycle.ManagedNode):
         began = time.perf_counter()
         self._policy = load_policy(p.policy, self._embodiment, p.device, p.euler_steps, p.torch_threads)
         self.resources.callback(self._forget_policy)
+        self._state_joints = state_joints(self._policy, self._embodiment)
         loaded = time.perf_counter() - began
         cold = warm_up(self._policy)
         self._chunk_id = 0
@@ -144,7 +144,7 @@ class PolicyNode(lifecycle.ManagedNode):
         self._embodiment_publisher = publisher(EmbodimentMessage, "~/embodiment", lifecycle.LATCHED)
         prompt, now = self._embodiment.prompt(PLACEHOLDER), self.get_clock().now().to_msg()
         self._embodiment_publisher.publish(embodiment_message(self._embodiment, prompt, now))
-        self._open_cameras([c for c in self._embodiment.cameras if c.tag in self._policy.camera_tags])
+        self._senses = self.keep(self._open_senses(), ObservationSubscriptions.destroy)
         self.keep(
             self.create_subscription(ChunkReport, p.report_topic, self._on_report, RELIABLE), self.destroy_subscription
         )
@@ -163,20 +163,14 @@ class PolicyNode(lifecycle.ManagedNode):
         )
         self.keep(server, ActionServer.destroy)
 
-    def _open_cameras(self, cameras: list[Camera]) -> None:
-        """Subscribe; images are stored as they come."""
-        topics = {camera.tag: self.resolve_topic_name(camera.topic) for camera in cameras}
-        self._cameras = CameraStreams(cameras, topics)
-        for camera in cameras:
-            subscription = self.create_subscription(
-                Image, camera.topic, partial(self._store, camera.tag), qos_profile_sensor_data
-            )
-            self.keep(subscription, self.destroy_subscription)
-
-    def _store(self, tag: str, message: Image) -> None:
-        with self._changed:
-            self._cameras.push(tag, message, time.monotonic_ns())
-            self._changed.notify_all()
+    def _open_senses(self) -> ObservationSubscriptions:
+        """Subscribe to what the policy reads, and, of a robot that drives, to its odometry."""
+        needs = Needs(joint_states=bool(self._state_joints), odometry=self._embodiment.odometry is not None)
+        config = self._policy.model.config
+        history = History(config.history_frames, config.history_rate)
+        return ObservationSubscriptions(
+            self, self._embodiment, self._changed, self._policy.camera_tags, needs=needs, history=history
+        )
 
     def _watch_tips(self) -> None:
         """Subscribe to the joint states: a chunk of end-effector deltas can only be continued from a known pose."""
@@ -295,19 +289,15 @@ class PolicyNode(lifecycle.ManagedNode):
         self._heartbeat_publisher.publish(message)
 
     def _publish_diagnostics(self) -> None:
-        now, steady = self.get_clock().now(), time.monotonic_ns()
+        now = self.get_clock().now()
         with self._changed:
-            faults = [
-                stream.fault(now.nanoseconds, steady, stream.max_age, self.parameters.max_silence)
-                for stream in self._cameras.streams.values()
-            ]
-            ages = {f"{stream.name} age [s]": stream.age(now.nanoseconds) for stream in self._cameras.streams.values()}
-        problems = {fault: DiagnosticStatus.ERROR for fault in faults if fault}
-        values = {"goal": "running" if self._reserved else "none", "latency [ms]": self._latest_latency_ms, **ages}
+            problems = dict.fromkeys(self._senses.faults(now.nanoseconds), DiagnosticStatus.ERROR)
+            streams = self._senses.diagnostics(now.nanoseconds, self._embodiment.name)
+        values = {"goal": "running" if self._reserved else "none", "latency [ms]": self._latest_latency_ms}
         name = f"{self.get_name()}: inference"
-        self._diagnostics_publisher.publish(
-            diagnostic_array(now.to_msg(), name, self._embodiment.name, problems, values)
-        )
+        message = diagnostic_array(now.to_msg(), name, self._embodiment.name, problems, values)
+        message.status = [*message.status, *streams]
+        self._diagnostics_publisher.publish(message)
 
 
 class GoalPorts:
@@ -327,6 +317,7 @@ class GoalPorts:
         prompt = node._embodiment.prompt(self._instruction)  # ValueError where it could pass for a special token
         node._prompt_publisher.publish(String(data=prompt))
         self._drawn = 0
+        self._began_ns = self.now()
 
     def now(self) -> int:
         """ROS time [ns]."""
@@ -341,22 +332,12 @@ class GoalPorts:
         return None
 
     def observe(self, not_before_ns: int) -> Observation | Waiting:
-        """Choose one image per camera."""
-        p = self._node.parameters
-        steady_ns = time.monotonic_ns()
-        return self._node._cameras.select(self.now(), steady_ns, not_before_ns, p.max_camera_skew, p.max_silence)
+        """Choose what the policy is given; its history begins with the goal."""
+        return self._node._senses.select(self.now(), not_before_ns, history_from_ns=self._began_ns)
 
     def infer(self, observation: Observation, previous: Previous | None = None):
         """Decode the images that were chosen and predict a chunk."""
-        from qwen_vla import Observation as PolicyObservation
-
-        node = self._node
-        try:
-            images = node._cameras.decode(observation)
-            tips = self._tip_poses(observation)
-        except (DecodingError, ValueError) as error:
-            raise Ended(Ending.INFERENCE_STOPPED, str(error)) from error
-        seen = PolicyObservation(images, self._instruction, observation.stamp_ns, tip_poses=tips)
+        node, seen = self._node, self._perceive(observation)
         first = node.parameters.seed
         seed = None if first < 0 else first + self._drawn
         self._drawn += 1
@@ -374,6 +355,20 @@ class GoalPorts:
             consumed=previous.consumed,
             seed=seed,
         )
+
+    def _perceive(self, observation: Observation):
+        """Decode the images that were chosen, and bring the joints into the order of the policy's state."""
+        from qwen_vla import Observation as PolicyObservation
+
+        senses, joints = self._node._senses, self._node._state_joints
+        try:
+            images = senses.decode(observation)
+            tips = self._tip_poses(observation)
+        except (DecodingError, ValueError) as error:
+            raise Ended(Ending.INFERENCE_STOPPED, str(error)) from error
+        positions = senses.streams.positions(observation)
+        state = np.array([positions[joint] for joint in joints]) if joints else None
+        return PolicyObservation(images, self._instruction, observation.stamp_ns, state, tips)
 
     def _tip_poses(self, observation: Observation):
         tips = self._node._tips

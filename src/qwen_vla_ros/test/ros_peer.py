@@ -23,6 +23,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -57,6 +58,8 @@ class Peer(Node):
         received: messages by topic, as (monotonic time, message).
         silent: names of the streams that are switched off ("joint_states", "heartbeat", or a camera tag).
         frozen: tags of cameras that repeat their last image, stamp and all.
+        still: tags of cameras that repeat their last picture under new stamps.
+        shifted: by how much the clocks of cameras are ahead, by tag [s].
     """
 
     def __init__(self, simulated: bool = False) -> None:
@@ -71,6 +74,7 @@ class Peer(Node):
         self.joints = dict(self.embodiment.home)
         self.received: dict[str, list[tuple[float, object]]] = defaultdict(list)
         self.silent, self.frozen = {"heartbeat"}, set()
+        self.still, self.shifted = set(), {}
         self.changed = threading.Condition()
         self.last_heartbeat = 0.0
         self._chunk_id = 0
@@ -148,9 +152,13 @@ class Peer(Node):
     def _publish_images(self) -> None:
         for tag, publisher in self._cameras.items():
             if tag not in self.silent:
+                image = self._images[tag]
                 if tag not in self.frozen:
-                    self._images[tag].header.stamp = self.stamp()
-                publisher.publish(self._images[tag])
+                    ahead = Duration(seconds=self.shifted.get(tag, 0.0))
+                    image.header.stamp = (self.get_clock().now() + ahead).to_msg()
+                if tag not in self.still:
+                    image.data[0] = (image.data[0] + 1) % 256  # a sensor has noise
+                publisher.publish(image)
 
     # Records --------------------------------------------------------------------------------------------------------
 
@@ -331,6 +339,7 @@ class Peer(Node):
         """Go back to the beginning: at home, every stream on but the heartbeat, nothing received."""
         with self.changed:
             self.silent, self.frozen = {"heartbeat"}, set()
+            self.still, self.shifted = set(), {}
             self.joints = dict(self.embodiment.home)
             self.received.clear()
 

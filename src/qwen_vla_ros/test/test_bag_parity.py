@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import array
+import os
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import rclpy
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
 from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import Image, JointState
 
 from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes
-from qwen_vla.observation_buffer import CameraStreams, Observation, Stream, Waiting
-from qwen_vla_ros.chunk_messages import nanoseconds, stamp_message
-from qwen_vla_ros.policy_node import PARAMETERS, GoalPorts, PolicyNode
+from qwen_vla.observation_buffer import Observation, Waiting
+from qwen_vla.observation_streams import Needs
+from qwen_vla_ros.camera_subscriptions import ObservationSubscriptions
+from qwen_vla_ros.chunk_messages import stamp_message
+from qwen_vla_ros.parameters import Parameters
+from qwen_vla_ros.policy_node import PARAMETERS, GoalPorts
 
 S = 1_000_000_000
 START = 1_700_000_000 * S
@@ -61,31 +67,33 @@ def record(path, events) -> None:
             writer.write(known[topic], arrival, serialize_message(content))
 
 
+@pytest.fixture(scope="module")
+def node():
+    """A node with the parameters of policy_node, but that of the wall clock: messages come as fast as they can."""
+    context = rclpy.Context()
+    context.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
+    patient = [RosParameter("max_silence", value=600.0)]
+    made = Node("parity", context=context, parameter_overrides=patient)
+    made.parameters = Parameters(made, PARAMETERS)
+    yield made
+    made.destroy_node()
+    context.try_shutdown()
+
+
 class Live:
-    """The part of policy_node that sees, run by its own methods; time is the test's, and the policy hands on its input.
+    """The part of policy_node that senses, run by its own methods."""
 
-    The joint states are kept as executor_node keeps them.
-    """
-
-    def __init__(self, embodiment) -> None:
-        self._changed = threading.Condition()
-        self._cameras = CameraStreams(embodiment.cameras)
-        self._policy = SimpleNamespace(infer=lambda observation, seed: observation)
-        self.parameters = SimpleNamespace(**{parameter.name: parameter.default for parameter in PARAMETERS})
-        self.parameters.max_silence = 600.0  # of the wall clock: the messages come as fast as the test can push them
-        self.joints = Stream("joint states", "joint_states", 0.5, 256)
-        self.embodiment = embodiment
-        self.tags = {camera.topic: camera.tag for camera in embodiment.cameras}
+    def __init__(self, node, embodiment) -> None:
+        self._senses = ObservationSubscriptions(node, embodiment, threading.Condition(), needs=Needs(joint_states=True))
+        self._tips = None
+        self._state_joints = embodiment.joint_names
+        self.parameters = node.parameters
+        self.callbacks = {sense.subscription.topic: sense.subscription.callback for sense in self._senses.senses}
         self.ports = GoalPorts.__new__(GoalPorts)
-        self.ports._node, self.ports._instruction, self.ports._drawn = self, "lift it", 0
+        self.ports._node, self.ports._instruction, self.ports._began_ns = self, "lift it", 0
 
-    def arrive(self, topic: str, content, now: int) -> None:
-        if topic == "joint_states":
-            known = dict(zip(content.name, content.position, strict=True))
-            positions = np.array([known[name] for name in self.embodiment.joint_names])
-            self.joints.push(nanoseconds(content.header.stamp), positions, now)
-        else:
-            PolicyNode._store(self, self.tags[topic], content)
+    def arrive(self, topic: str, content) -> None:
+        self.callbacks[f"/{topic}"](content)
 
     def observe(self, now: int) -> Observation | Waiting:
         self.ports.now = lambda: now
@@ -93,25 +101,26 @@ class Live:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_bag_and_live_observations_are_bit_equal(tmp_path, widowx, seed):
+def test_bag_and_live_observations_are_bit_equal(tmp_path, widowx, node, seed):
     events = messages(seed, widowx, seconds=4.0)
     record(tmp_path / "bag", events)
     (episode,) = RosbagEpisodes(tmp_path / "bag", widowx, BagOptions(instruction="lift it"))
     times = episode.columns["timestamp"].values[:, 0]
-    live, coming, compared, first = Live(widowx), list(events), 0, None
+    live, coming, compared, first = Live(node, widowx), list(events), 0, None
     for row, time in enumerate(times):
         while coming and (first is None or coming[0][0] <= first + round(time * S)):
             arrival, topic, content = coming.pop(0)
-            live.arrive(topic, deserialize_message(serialize_message(content), TYPES[topic][1]), arrival)
-            if first is None and isinstance(live.observe(arrival), Observation) and len(live.joints):
+            live.arrive(topic, deserialize_message(serialize_message(content), TYPES[topic][1]))
+            if first is None and isinstance(live.observe(arrival), Observation):
                 first = arrival
         observation = live.observe(first + round(time * S))
         if row in episode.defects.get("observation", {}):
             assert not isinstance(observation, Observation)
             continue
-        images = live.ports.infer(observation).images
-        for tag, image in images.items():
+        seen = live.ports._perceive(observation)
+        for tag, image in seen.images.items():
             np.testing.assert_array_equal(episode.images[tag][row], image)
-        np.testing.assert_array_equal(episode.state.values[row], live.joints.nearest(observation.stamp_ns).message)
+        np.testing.assert_array_equal(episode.state.values[row], seen.state)
         compared += 1
-    assert compared >= 15 and set(images) == {camera.tag for camera in widowx.cameras}
+    live._senses.destroy()
+    assert compared >= 15 and set(seen.images) == {camera.tag for camera in widowx.cameras}

@@ -37,9 +37,65 @@ def test_sixteen_bits_become_eight():
     assert np.array_equal(to_rgb(message(RGB.astype(np.uint16) * 257, "rgb16")), RGB)
 
 
-def test_yuv_and_bayer_are_colour_too():
-    assert to_rgb(message(np.full((6, 8, 2), 128, np.uint8), "yuv422_yuy2")).shape == (6, 8, 3)
-    assert to_rgb(message(np.full((6, 8), 128, np.uint8), "bayer_rggb8")).shape == (6, 8, 3)
+PURE = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)]
+
+
+def flat(colour, dtype=np.uint8) -> np.ndarray:
+    return np.full((6, 8, 3), colour, dtype)
+
+
+def yuv(colour) -> tuple[int, int, int]:
+    """Y, U, V of a colour, ITU-R BT.601 with its limited range, as the encodings of sensor_msgs have it."""
+    r, g, b = np.array(colour) / 255
+    y = 16 + 65.481 * r + 128.553 * g + 24.966 * b
+    u = 128 - 37.797 * r - 74.203 * g + 112.0 * b
+    v = 128 + 112.0 * r - 93.786 * g - 18.214 * b
+    return round(y), round(u), round(v)
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("encoding", ["uyvy", "yuv422", "yuyv", "yuv422_yuy2", "nv12", "nv21"])
+@pytest.mark.parametrize("colour", PURE)
+def test_brightness_and_colour_differences_become_the_colour_they_stand_for(encoding, colour, padding):
+    y, u, v = yuv(colour)
+    if encoding in ("nv12", "nv21"):
+        pair = (u, v) if encoding == "nv12" else (v, u)
+        pixels = np.concatenate([np.full((6, 8), y), np.tile(pair, (3, 4))]).astype(np.uint8)
+    else:
+        pixels = np.tile((u, y, v, y) if encoding in ("uyvy", "yuv422") else (y, u, y, v), (6, 4)).astype(np.uint8)
+    source = message(pixels, encoding, padding)
+    source.height, source.width = 6, 8
+    assert np.abs(to_rgb(source).astype(int) - colour).max() <= 2
+
+
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+@pytest.mark.parametrize("colour", PURE[:3])
+def test_every_order_of_a_bayer_filter_gives_the_colour(pattern, bits, colour, padding):
+    value = dict(zip("rgb", colour, strict=True))
+    cell = np.array([value[letter] for letter in pattern]).reshape(2, 2)
+    pixels = np.tile(cell, (3, 4)).astype(np.uint8)
+    if bits == 16:
+        pixels = pixels.astype(np.uint16) * 257
+    assert np.array_equal(to_rgb(message(pixels, f"bayer_{pattern}{bits}", padding)), flat(colour))
+
+
+@pytest.mark.parametrize("encoding", ["rgb16", "bgra16"])
+def test_sixteen_bits_in_the_other_byte_order(encoding):
+    pixels = RGB if encoding == "rgb16" else cv2.cvtColor(RGB, cv2.COLOR_RGB2BGRA)
+    source = message((pixels.astype(np.uint16) * 257 // 256 * 256).astype(">u2"), encoding)
+    source.is_bigendian = 1
+    assert np.abs(to_rgb(source).astype(int) - RGB).max() <= 1
+
+
+def test_an_odd_width_that_colour_pairs_cannot_fill_is_refused():
+    with pytest.raises(DecodingError, match="'yuv422_yuy2'"):
+        to_rgb(message(np.zeros((6, 7, 2), np.uint8), "yuv422_yuy2"))
+    source = message(np.zeros((9, 7), np.uint8), "nv12")
+    source.height = 6
+    with pytest.raises(DecodingError, match="even sizes, not 7 x 6"):
+        to_rgb(source)
 
 
 def test_the_result_does_not_share_memory_with_the_message():
@@ -49,7 +105,7 @@ def test_the_result_does_not_share_memory_with_the_message():
     assert np.array_equal(decoded, RGB)
 
 
-@pytest.mark.parametrize("encoding", ["mono8", "mono16", "32FC1", "8UC3", "nv12", "", "nonsense"])
+@pytest.mark.parametrize("encoding", ["mono8", "mono16", "32FC1", "16UC1", "8UC3", "nv24", "", "nonsense"])
 def test_what_has_no_plain_colour_is_refused_by_name(encoding):
     with pytest.raises(DecodingError, match=f"'{encoding}'"):
         to_rgb(message(RGB, encoding))
@@ -76,3 +132,28 @@ def test_compressed_images_give_the_same_rgb():
 def test_compressed_images_that_are_damaged_or_grey_are_refused(data):
     with pytest.raises(DecodingError, match="format 'png'"):
         to_rgb(CompressedImage(format="png", data=array.array("B", data)))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_compressed_images_may_have_more_depth_or_transparency(bits, alpha):
+    pixels = cv2.cvtColor(RGB, cv2.COLOR_RGB2BGRA if alpha else cv2.COLOR_RGB2BGR)
+    data = cv2.imencode(".png", pixels if bits == 8 else pixels.astype(np.uint16) * 257)[1].tobytes()
+    assert np.array_equal(to_rgb(CompressedImage(format="png", data=array.array("B", data))), RGB)
+
+
+@pytest.mark.parametrize(
+    ("format", "swapped"),
+    [("jpeg", False), ("rgb8; jpeg compressed bgr8", False), ("rgb8; jpeg compressed rgb8", True)],
+)
+def test_the_format_says_whether_red_and_blue_were_swapped_before_compression(format, swapped):
+    stored = flat((250, 120, 10))[:, :, :: 1 if swapped else -1]  # imencode takes blue for the first channel
+    data = cv2.imencode(".jpg", stored)[1].tobytes()
+    decoded = to_rgb(CompressedImage(format=format, data=array.array("B", data)))
+    assert np.abs(decoded.astype(int) - (250, 120, 10)).max() <= 3
+
+
+def test_depth_in_a_compressed_message_is_refused():
+    data = b"\0" * 12 + cv2.imencode(".png", np.zeros((4, 4), np.uint16))[1].tobytes()
+    with pytest.raises(DecodingError, match="16UC1; compressedDepth png"):
+        to_rgb(CompressedImage(format="16UC1; compressedDepth png", data=array.array("B", data)))

@@ -1,7 +1,7 @@
 """rosbag2 recordings (MCAP or SQLite) as episodes: replayed into the streams that the policy looks through when live.
 
-At every tick of the robot's rate the messages that had arrived by then are offered to `CameraStreams.select`, as in
-policy_node, and the images that it chooses are decoded by the same function. Free of rclpy: rosbags reads the files.
+At every tick of the robot's rate the messages that had arrived by then are offered to `ObservationStreams.select`, as
+in policy_node, and the images that it chooses are decoded by the same function. Free of rclpy: rosbags reads the files.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import bisect
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +22,39 @@ from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
 from embodiment_descriptions import Camera, Embodiment
-from embodiment_descriptions.commands import BaseVelocityCommand, JointTrajectoryCommand
+from embodiment_descriptions.commands import BaseVelocityCommand
 from embodiment_descriptions.urdf import parse_urdf
 from qwen_vla.data.cache import data_hash
 from qwen_vla.data.episodes import Channels, DatasetError, Episode
-from qwen_vla.data.rosbag_commands import CommandedPositions, Trajectory, yaw
+from qwen_vla.data.finite_differences import next_rows
+from qwen_vla.data.recordings import is_recorded, read_record
+from qwen_vla.data.rosbag_commands import CommandedPositions, Trajectory, command_readers, yaw
 from qwen_vla.image_decoding import DecodingError
 from qwen_vla.observation_buffer import (
+    MAX_IDENTICAL,
     MAX_SKEW,
     NANOSECONDS,
     OTHER_CLOCK,
-    CameraStreams,
     Observation,
-    Stream,
+    Rules,
     Waiting,
     stamp_of,
 )
+from qwen_vla.observation_streams import Needs, ObservationStreams
 
-JOINT_STATES = "joint_states"
-JOINT_STATES_KEPT = 256
-JOINT_STATE_AGE = 0.5  # [s]
+COMPRESSED = "/compressed"
+# Stamps before this (2001) are a simulator's, whose cameras have no noise: the same picture again is no defect [ns].
+REAL_TIME = 10**18
 STATE, ODOMETRY, ACTION = "observation.state", "observation.odometry", "action"
 SUFFIXES = (".mcap", ".db3")
 
 
 @dataclass(frozen=True)
 class BagOptions:
-    """What a bag does not say by itself.
+    """What a bag does not say by itself; episodes of episode_recorder say it.
 
-    namespace: of the robot's topics. instruction: sentence of all episodes without one of their own.
+    namespace: of the robot's topics. remapped: those that are called otherwise than in the robot's YAML, as (YAML, bag)
+    pairs. instruction: sentence of all episodes without one of their own.
     instruction_topic: std_msgs/String with the sentence. marker_topic: std_msgs/String that begins an episode with its
     sentence and ends it with an empty one, or std_msgs/Bool, True from begin to end; without it a bag is one episode.
     """
@@ -58,9 +63,12 @@ class BagOptions:
     instruction: str | None = None
     instruction_topic: str | None = None
     marker_topic: str | None = None
+    remapped: tuple[tuple[str, str], ...] = ()
 
     def topic(self, name: str) -> str:
         """A topic of the robot as the bag calls it."""
+        if name in dict(self.remapped):
+            return dict(self.remapped)[name]
         if name.startswith("/"):
             return name
         return "/" + "/".join(part.strip("/") for part in (self.namespace, name) if part.strip("/"))
@@ -68,19 +76,25 @@ class BagOptions:
 
 @dataclass(frozen=True)
 class _Reference:
-    """Stands for an image in the streams until it is chosen: its header, and where its message lies in the bag."""
+    """Stands for an image in the streams until it is chosen: its header, and where its message lies in the bag.
+
+    `data` stands for its pixels: the number of the picture, the same as before where that was the same to the bit.
+    """
 
     header: Any
     tag: str
+    topic: str
     log_ns: int
+    data: int
 
 
 @dataclass
 class _Recording:
     """What is kept of a bag, in the order of arrival; times [ns] are those of the message stamps' clock."""
 
+    sentence: str
     images: list[tuple[int, _Reference]] = field(default_factory=list)
-    joints: list[tuple[int, Any]] = field(default_factory=list)
+    joints: list[tuple[int, tuple[str, Any]]] = field(default_factory=list)  # message and the prefix of its names
     odometry: list[tuple[int, np.ndarray]] = field(default_factory=list)
     twists: list[tuple[int, np.ndarray]] = field(default_factory=list)
     trajectories: list[Trajectory] = field(default_factory=list)
@@ -106,7 +120,7 @@ class RosbagEpisodes:
         self.rate_hz = embodiment.rate_hz
         self.cameras = tuple(embodiment.cameras if cameras is None else cameras)
         self.image_keys = tuple(camera.tag for camera in self.cameras)
-        self.paths = _bags(self.root)
+        self.paths = bag_paths(self.root)
         self._episodes = [episode for path in self.paths for episode in self._read(path)]
         if not self._episodes:
             raise DatasetError(f"{self.root}: no episode in {len(self.paths)} bag(s); see the topics {self._topics()}")
@@ -155,54 +169,83 @@ class RosbagEpisodes:
 
     def _collect(self, path: Path, reader: AnyReader) -> _Recording:
         """Read all messages but the pixels."""
-        handlers = self._handlers()
+        options = self._options_of(path)
         found = {connection.topic for connection in reader.connections}
-        needed = [self.options.topic(camera.topic) for camera in self.cameras] + [self.options.topic(JOINT_STATES)]
+        images = {camera.tag: _image_topic(camera, options, found) for camera in self.cameras}
+        handlers = self._handlers(options, images)
+        joints = ObservationStreams(self.embodiment, ()).joint_states
+        needed = [*images.values(), *(options.topic(stream.source.topic) for stream in joints)]
         missing = [topic for topic in needed if topic not in found]
         if missing:
             raise DatasetError(
                 f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no topics'}. Record these "
                 "topics, or give the namespace they are in"
             )
-        recording = _Recording()
+        recording = _Recording(options.instruction or "")
         wanted = [connection for connection in reader.connections if connection.topic in handlers]
         lag = None
         for connection, log_ns, data in reader.messages(connections=wanted):
             message = _deserialize(path, reader, connection, data)
-            if lag is None and hasattr(message, "header"):
+            if lag is None and _stamped(message):
                 lag = _other_clock(stamp_of(message) - log_ns)
             handlers[connection.topic](recording, log_ns + (lag or 0), log_ns, message)
         return recording
 
-    def _handlers(self) -> dict[str, Callable[[_Recording, int, int, Any], None]]:
-        """By topic what to keep of a message: (recording, arrival [ns], its time in the bag [ns], message)."""
-        topic, options = self.options.topic, self.options
+    def _options_of(self, path: Path) -> BagOptions:
+        """The options, with what an episode of episode_recorder says about itself."""
+        if not is_recorded(path):
+            return self.options
+        record = read_record(path)
+        return replace(
+            self.options,
+            namespace=self.options.namespace or record.namespace,
+            remapped=(*self.options.remapped, *record.remapped.items()),
+            instruction=record.instruction or self.options.instruction,
+        )
+
+    def _handlers(
+        self, options: BagOptions, images: Mapping[str, str]
+    ) -> dict[str, Callable[[_Recording, int, int, Any], None]]:
+        """By topic what to keep of a message: (recording, arrival [ns], its time in the bag [ns], message).
+
+        images: the topic of every camera, by its tag.
+        """
+        topic, e = options.topic, self.embodiment
 
         def image(tag: str):
+            latest, number = None, 0
+
             def keep(recording: _Recording, arrival: int, log_ns: int, message: Any) -> None:
-                recording.images.append((arrival, _Reference(message.header, tag, log_ns)))
+                nonlocal latest, number
+                number += latest is None or not np.array_equal(latest, message.data)
+                latest = message.data
+                recording.images.append((arrival, _Reference(message.header, tag, images[tag], log_ns, number)))
 
             return keep
 
-        handlers = {topic(camera.topic): image(camera.tag) for camera in self.cameras}
-        handlers[topic(JOINT_STATES)] = lambda r, arrival, _, message: r.joints.append((arrival, message))
-        for name in self._command_topics(JointTrajectoryCommand):
-            handlers[name] = lambda r, arrival, _, message: r.trajectories.append(Trajectory.of(message, arrival))
-        if odometry := self.embodiment.odometry:
-            handlers[topic(odometry.topic)] = lambda r, arrival, _, m: r.odometry.append((stamp_of(m), _planar(m)))
-        for name in self._command_topics(BaseVelocityCommand):
-            handlers[name] = lambda r, arrival, _, message: r.twists.append((arrival, _twist(message)))
+        def joints(prefix: str):
+            return lambda r, arrival, _, message: r.joints.append((arrival, (prefix, message)))
+
+        def command(read: Callable[[Any, int], Trajectory]):
+            return lambda r, arrival, _, message: r.trajectories.append(read(message, arrival))
+
+        handlers = {images[camera.tag]: image(camera.tag) for camera in self.cameras}
+        handlers |= {topic(stream.topic): joints(stream.prefix) for stream in e.joint_states}
+        handlers |= {topic(name): command(read) for name, read in command_readers(e).items()}
+        if e.odometry:
+            handlers[topic(e.odometry.topic)] = lambda r, arrival, _, m: r.odometry.append((stamp_of(m), _planar(m)))
+        for base in e.commands:
+            if isinstance(base, BaseVelocityCommand):
+                handlers[topic(base.topic)] = lambda r, arrival, _, message: r.twists.append((arrival, _twist(message)))
         if options.instruction_topic:
             handlers[topic(options.instruction_topic)] = lambda r, arrival, _, m: r.texts.append((arrival, m.data))
         if options.marker_topic:
             handlers[topic(options.marker_topic)] = lambda r, arrival, _, m: r.markers.append((arrival, m.data))
         return handlers
 
-    def _command_topics(self, kind: type[JointTrajectoryCommand | BaseVelocityCommand]) -> list[str]:
-        return [self.options.topic(command.topic) for command in self.embodiment.commands if isinstance(command, kind)]
-
     def _topics(self) -> str:
-        return ", ".join(self._handlers())
+        images = {camera.tag: self.options.topic(camera.image_topic) for camera in self.cameras}
+        return ", ".join(self._handlers(self.options, images))
 
     def _spans(self, path: Path, recording: _Recording) -> Iterator[tuple[int, int, str]]:
         """Begin, end [ns] and sentence of every episode."""
@@ -228,7 +271,7 @@ class RosbagEpisodes:
     def _sentence(self, path: Path, recording: _Recording, begin: int, end: int) -> str:
         """The last sentence said before the end of an episode, else the one for all episodes."""
         said = [text.strip() for time, text in recording.texts if time <= end and text.strip()]
-        sentence = said[-1] if said else (self.options.instruction or "").strip()
+        sentence = said[-1] if said else recording.sentence.strip()
         if not sentence:
             raise DatasetError(
                 f"{path}: no instruction; give `instruction`, or the topic that has it with `instruction_topic`"
@@ -239,7 +282,7 @@ class RosbagEpisodes:
 
     def _rows(self, recording: _Recording, begin: int, end: int) -> list[_Row]:
         """Replay: at every tick what the policy would have seen. Ticks begin with the first observation there is."""
-        replay = _Replay(self.cameras, recording, self.max_skew)
+        replay = _Replay(self, recording)
         last = min(
             [end, *(max((t for t, r in recording.images if r.tag == tag), default=end) for tag in self.image_keys)]
         )
@@ -251,7 +294,7 @@ class RosbagEpisodes:
 
     def _episode(self, path: Path, number: int, recording: _Recording, rows: list[_Row], sentence: str) -> Episode:
         joints = self.embodiment.joint_names
-        state = np.stack([_positions(row.joints, joints) for row in rows])
+        state = np.array([[row.joints.get(name, np.nan) for name in joints] for row in rows], float)
         units = tuple("rad" if name not in _prismatic(self.embodiment) else "m" for name in joints)
         times = np.array([row.stamp_ns for row in rows])
         seconds = np.array([(row.tick_ns - rows[0].tick_ns) / NANOSECONDS for row in rows])
@@ -279,10 +322,14 @@ class RosbagEpisodes:
         )
 
     def _commanded(self, recording: _Recording, times: np.ndarray, state: np.ndarray) -> np.ndarray:
-        """Where each joint was told to be one period after each row; before the first command where it was."""
+        """Where each joint was told to be one period after each row; before the first command where it was.
+
+        Of a joint that was never commanded by a topic, such as a gripper behind an action, where it was one row later.
+        """
         commands = CommandedPositions(self.embodiment.joint_names, recording.trajectories)
         due = times + round(NANOSECONDS / self.rate_hz)
-        return np.stack([commands.at(int(time), measured) for time, measured in zip(due, state, strict=True)])
+        measured = np.where(commands.known, state, next_rows(state))
+        return np.stack([commands.at(int(time), row) for time, row in zip(due, measured, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -290,17 +337,23 @@ class _Row:
     tick_ns: int
     stamp_ns: int
     chosen: Mapping[str, _Reference]
-    joints: Any
+    joints: Mapping[str, float]  # positions; empty when they are missing
     fault: str
 
 
 class _Replay:
     """The streams of one bag as they were at any time; time only goes forward."""
 
-    def __init__(self, cameras: Sequence[Camera], recording: _Recording, max_skew: float) -> None:
-        self.cameras = CameraStreams(cameras)
-        self.joints = Stream("joint states", JOINT_STATES, JOINT_STATE_AGE, JOINT_STATES_KEPT)
-        self.max_skew = max_skew
+    def __init__(self, source: RosbagEpisodes, recording: _Recording) -> None:
+        needs = Needs(joint_states=True)
+        self.streams = ObservationStreams(source.embodiment, source.cameras, source.options.topic, needs)
+        self._sources = {stream.source.prefix: index for index, stream in enumerate(self.streams.joint_states)}
+        simulated = any(stamp_of(reference) < REAL_TIME for _, reference in recording.images[:1])
+        self.rules = Rules(
+            max_skew=source.max_skew,
+            max_lead=math.inf,  # the recorder's clock is not that of the robot
+            max_identical=math.inf if simulated else MAX_IDENTICAL,
+        )
         self._coming = sorted(
             [(time, 0, reference) for time, reference in recording.images]
             + [(time, 1, message) for time, message in recording.joints],
@@ -313,37 +366,29 @@ class _Replay:
         while self._next < len(self._coming) and self._coming[self._next][0] <= last:
             now = self._coming[self._next][0]
             self._offer(now)
-            if now >= begin and isinstance(self._observe(now), Observation) and len(self.joints):
+            if now >= begin and isinstance(self.streams.select(now, now, rules=self.rules), Observation):
                 return now
         return None
 
     def row(self, now: int) -> _Row:
         self._offer(now)
-        observed = self._observe(now)
+        observed = self.streams.select(now, now, rules=self.rules)
         if isinstance(observed, Waiting):
-            return _Row(now, now, {}, None, f"missing frame: {observed.message}")
-        chosen = dict(zip(self.cameras.streams, observed.messages, strict=True))
-        nearest = self.joints.nearest(observed.stamp_ns)
-        apart = abs(nearest.stamp_ns - observed.stamp_ns) / NANOSECONDS
-        if apart > self.max_skew:
-            return _Row(now, observed.stamp_ns, chosen, None, f"missing joint state: the nearest is {apart:.2f} s away")
-        return _Row(now, observed.stamp_ns, chosen, nearest.message, "")
-
-    def _observe(self, now: int) -> Observation | Waiting:
-        if self.cameras.streams:
-            return self.cameras.select(now, now, max_skew=self.max_skew)
-        if fault := self.joints.fault(now, now, JOINT_STATE_AGE, JOINT_STATE_AGE):
-            return Waiting(self.joints.name, fault, fault=True)
-        return Observation(self.joints.latest.stamp_ns, ())
+            kind = "frame" if observed.stream.startswith("camera") else "joint state"
+            return _Row(now, now, {}, {}, f"missing {kind}: {observed.message}")
+        chosen = {tag: messages[-1] for tag, messages in observed.images.items()}
+        return _Row(now, observed.stamp_ns, chosen, self.streams.positions(observed), "")
 
     def _offer(self, now: int) -> None:
         while self._next < len(self._coming) and self._coming[self._next][0] <= now:
-            arrival, kind, message = self._coming[self._next]
+            arrival, kind, item = self._coming[self._next]
             self._next += 1
             if kind == 0:
-                self.cameras.push(message.tag, message, arrival)
-            else:
-                self.joints.push(stamp_of(message), message, arrival)
+                self.streams.take_image(item.tag, item, arrival)
+                continue
+            prefix, message = item
+            if prefix in self._sources:
+                self.streams.take_joint_state(self._sources[prefix], message, arrival)
 
 
 class _BagImages:
@@ -351,8 +396,8 @@ class _BagImages:
 
     def __init__(self, path: Path, source: RosbagEpisodes, tag: str, rows: list[_Row]) -> None:
         self._path, self._tag, self._rows = path, tag, rows
-        self._camera = next(camera for camera in source.cameras if camera.tag == tag)
-        self._topic = source.options.topic(self._camera.topic)
+        camera = next(camera for camera in source.cameras if camera.tag == tag)
+        self._streams = ObservationStreams(source.embodiment, [camera], source.options.topic)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -361,17 +406,16 @@ class _BagImages:
         reference = self._rows[row].chosen.get(self._tag)
         if reference is None:
             raise DatasetError(f"{self._path} row {row}: {self._rows[row].fault}")
-        message = _message(self._path, self._topic, reference)
-        eyes = CameraStreams([self._camera], {self._tag: self._topic})
+        message = _message(self._path, reference)
         try:
-            return eyes.decode(Observation(stamp_of(message), (message,)))[self._tag]
+            return self._streams.decode(Observation(stamp_of(message), {self._tag: (message,)}))[self._tag]
         except DecodingError as error:
             raise DatasetError(f"{self._path} row {row}: {error}") from error
 
 
-def _message(path: Path, topic: str, reference: _Reference) -> Any:
+def _message(path: Path, reference: _Reference) -> Any:
     """The message that a reference stands for; messages of one topic may share their time in the bag."""
-    reader = _reader(path)
+    reader, topic = _reader(path), reference.topic
     connections = [connection for connection in reader.connections if connection.topic == topic]
     for connection, _, data in reader.messages(connections, reference.log_ns, reference.log_ns + 1):
         message = _deserialize(path, reader, connection, data)
@@ -406,7 +450,7 @@ def _deserialize(path: Path, reader: AnyReader, connection: Connection, data: by
     raise DatasetError(f"{path}: a message on {connection.topic} cannot be read: {reason}") from reason
 
 
-def _bags(root: Path) -> list[Path]:
+def bag_paths(root: Path) -> list[Path]:
     """The bag at a path, or all bags in the folder, in the order of their names."""
     if not root.exists():
         raise DatasetError(f"{root}: no such bag (seen from {Path.cwd()})")
@@ -421,12 +465,15 @@ def _other_clock(difference: int) -> int:
     return difference if abs(difference) > OTHER_CLOCK * NANOSECONDS else 0
 
 
-def _positions(message: Any, joints: Sequence[str]) -> np.ndarray:
-    """Positions of the joints in their order; NaN where the message is missing or lacks one."""
-    if message is None:
-        return np.full(len(joints), np.nan)
-    by_name = dict(zip(message.name, message.position, strict=False))
-    return np.array([by_name.get(name, np.nan) for name in joints], float)
+def _stamped(message: Any) -> bool:
+    """Whether a message says when it was made; a stamp of zero, as in commands, means at once."""
+    return hasattr(message, "header") and stamp_of(message) != 0
+
+
+def _image_topic(camera: Camera, options: BagOptions, found: set[str]) -> str:
+    """The topic of a camera in a bag: that of its transport, else the other one if that was recorded."""
+    own, raw = options.topic(camera.image_topic), options.topic(camera.topic.removesuffix(COMPRESSED))
+    return next((topic for topic in (own, raw, raw + COMPRESSED) if topic in found), own)
 
 
 def _prismatic(embodiment: Embodiment) -> set[str]:
