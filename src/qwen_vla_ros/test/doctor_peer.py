@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import load_robot
+from qwen_vla_ros.child_processes import LAUNCHER
 from qwen_vla_ros.chunk_messages import stamp_message
 from qwen_vla_ros.doctor.command import Doctor
 from qwen_vla_ros.environment import ros_environment
@@ -32,19 +35,23 @@ ARM, GRIPPER = (command.topic for command in WIDOWX.commands)
 class Part(SpinningNode):
     """One node of a robot, in a thread and a context of its own."""
 
-    def __init__(self, name: str, **parameters: object) -> None:
+    def __init__(self, name: str, namespace: str = "", **parameters: object) -> None:
+        self.namespace = namespace
         os.environ.update(ros_environment())
         super().__init__(name, int(os.environ["ROS_DOMAIN_ID"]))
         self.node.set_parameters([Parameter(key, value=value) for key, value in parameters.items()])
+
+    def named(self, topic: str) -> str:
+        return f"{self.namespace}/{topic}" if self.namespace else topic
 
     def every(self, rate: float, publish) -> None:
         self.node.create_timer(1 / rate, publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def describe(self, urdf: str = WIDOWX.urdf, qos: QoSProfile = LATCHED) -> None:
-        self.node.create_publisher(String, "robot_description", qos).publish(String(data=urdf))
+        self.node.create_publisher(String, self.named("robot_description"), qos).publish(String(data=urdf))
 
     def tell_joints(self, joints: dict[str, float], stamp=lambda now: now, topic: str = "joint_states") -> None:
-        publisher = self.node.create_publisher(JointState, topic, 10)
+        publisher = self.node.create_publisher(JointState, self.named(topic), 10)
 
         def publish() -> None:
             message = JointState(name=list(joints), position=list(joints.values()))
@@ -58,8 +65,8 @@ class Part(SpinningNode):
     ) -> None:
         """Publish noise of 128 x 96 pixels and a CameraInfo; `info` is the size that this claims."""
         camera = next(c for c in WIDOWX.cameras if c.tag == tag)
-        images = self.node.create_publisher(Image, camera.image_topic, qos_profile_sensor_data)
-        infos = self.node.create_publisher(CameraInfo, camera.info_topic, qos_profile_sensor_data)
+        images = self.node.create_publisher(Image, self.named(camera.image_topic), qos_profile_sensor_data)
+        infos = self.node.create_publisher(CameraInfo, self.named(camera.info_topic), qos_profile_sensor_data)
         noise = np.random.default_rng(0)
         channels = 1 if encoding == "mono8" else 3
 
@@ -74,7 +81,7 @@ class Part(SpinningNode):
             self.every(CAMERA_RATE, publish)
 
     def obey(self, topic: str, kind: type = JointTrajectory, qos: QoSProfile | int = 10) -> None:
-        self.node.create_subscription(kind, topic, lambda message: None, qos)
+        self.node.create_subscription(kind, self.named(topic), lambda message: None, qos)
 
     def command(self, topic: str, kind: type = JointTrajectory, rate: float = 0.0) -> None:
         """Offer commands; publish empty ones where a rate is given."""
@@ -91,6 +98,40 @@ def be_healthy(robot: Part) -> None:
         robot.film(camera.tag)
     robot.obey(ARM)
     robot.obey(GRIPPER)
+
+
+# A computer whose clock is wrong: the middleware and Python ask this function for the time of day.
+SHIFTED_CLOCK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+int clock_gettime(clockid_t id, struct timespec *t) {
+  static int (*real)(clockid_t, struct timespec *);
+  if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+  int result = real(id, t);
+  if (id == CLOCK_REALTIME) t->tv_sec += SHIFT;
+  return result;
+}
+"""
+OTHER_COMPUTER = """
+import threading
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+rclpy.init()
+node = rclpy.create_node("other_computer")
+publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+while not threading.Event().wait(0.05):  # a timer of rclpy would wait for the clock that is wrong
+    publisher.publish(DiagnosticArray())
+"""
+
+
+def start_other_computer(folder: Path, shift: int) -> subprocess.Popen:
+    """Start a node in a process whose clock is `shift` [s] ahead."""
+    source, library = folder / "clock.c", folder / "clock.so"
+    source.write_text(SHIFTED_CLOCK)
+    subprocess.run(["cc", "-shared", "-fPIC", f"-DSHIFT={shift}", "-o", library, source, "-ldl"], check=True)
+    program = ["-I", "-S", LAUNCHER, str(os.getpid()), sys.executable, "-c", OTHER_COMPUTER]
+    return subprocess.Popen([sys.executable, *program], env=ros_environment() | {"LD_PRELOAD": str(library)})
 
 
 class Report:

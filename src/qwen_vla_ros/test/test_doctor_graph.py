@@ -7,10 +7,11 @@ import os
 import threading
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from doctor_peer import ARM, GRIPPER, LATCHED, WIDOWX, Part, be_healthy, examine
+from doctor_peer import ARM, GRIPPER, LATCHED, WIDOWX, Part, be_healthy, examine, start_other_computer
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
@@ -21,16 +22,21 @@ from std_msgs.msg import Bool, Float64MultiArray, Header
 
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
 from qwen_vla_ros.chunk_messages import embodiment_message, stamp_message
+from qwen_vla_ros.doctor.ros_setup import domains_in_use
 
 DEGREES = {name: value if name == "left_finger" else math.degrees(value) for name, value in WIDOWX.home.items()}
 SECOND = 1_000_000_000
 
 
 class Parts(ExitStack):
-    """Makes nodes that are gone in the end."""
+    """Makes nodes that are gone in the end; `folder` is for files that they need."""
 
-    def __call__(self, name: str, **parameters: object) -> Part:
-        return self.enter_context(Part(name, **parameters))
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __call__(self, name: str, namespace: str = "", **parameters: object) -> Part:
+        return self.enter_context(Part(name, namespace, **parameters))
 
     def lifecycle_node(self, name: str) -> LifecycleNode:
         """Make a node that tells its lifecycle state; spinning it is left to a thread."""
@@ -50,16 +56,17 @@ class Parts(ExitStack):
 
 def test_a_healthy_robot_passes_before_the_policy_runs(tmp_path, capsys):
     published = set()
-    with Parts() as parts:
-        robot = parts("robot")
+    with Parts(tmp_path) as parts:
+        robot = parts("robot", "lab")
         be_healthy(robot)
         robot.every(20.0, lambda: published.update(publishers_of_the_doctor(robot)))
-        report = examine(tmp_path)
+        report = examine(tmp_path, namespace="lab")
+        assert int(os.environ["ROS_DOMAIN_ID"]) in domains_in_use()
     assert report.at("fail") == []
     assert [(f.subject, f.fact) for f in report.at("warn")] == [
-        ("emergency stop", "nobody publishes /estop"),
-        ("/policy_node", "is not running"),
-        ("/executor_node", "is not running"),
+        ("emergency stop", "nobody publishes /lab/estop"),
+        ("/lab/policy_node", "is not running"),
+        ("/lab/executor_node", "is not running"),
     ]
     shown = capsys.readouterr().out
     assert "Joint states" in shown and "fail:" not in shown
@@ -85,30 +92,19 @@ def test_nobody_there_is_one_finding_with_ways_out(tmp_path):
 # Faults come in groups, because each look at a graph takes a second or two.
 
 
-def wrong_values(make):
-    """Degrees, a camera that stands still, stamps in the future, rivals, a wrong type and two nodes of one name."""
+def wrong_messages(make):
+    """Degrees, old and future stamps, wrong types, encodings and sizes, rivals, a recorder instead of a controller."""
     robot = make("robot")
-    robot.describe()
-    robot.tell_joints(DEGREES)
-    robot.film("ego", silent=True)
-    robot.film("cam_wrist", stamp=lambda now: now + SECOND // 2)
-    robot.obey(ARM)
+    robot.describe(qos=QoSProfile(depth=1))
+    robot.tell_joints(DEGREES, stamp=lambda now: now - 5 * SECOND)
+    robot.node.create_publisher(CompressedImage, "ego/image_raw", 10)
+    robot.film("cam_wrist", stamp=lambda now: now + SECOND // 2, encoding="mono8", info=(640, 480))
     robot.obey(GRIPPER, Float64MultiArray)
     robot.node.create_publisher(Bool, "estop", LATCHED).publish(Bool(data=True))
+    make("rosbag2_recorder").obey(ARM)
     make("teleop").command(ARM, rate=30.0)
     make("script").command(ARM)
     make("script")
-
-
-def wrong_quality(make):
-    """Old stamps, wrong types, encodings and sizes, QoS that does not match, a recorder for a controller."""
-    robot = make("robot")
-    robot.describe(qos=QoSProfile(depth=1))
-    robot.tell_joints(WIDOWX.home, stamp=lambda now: now - 5 * SECOND)
-    robot.node.create_publisher(CompressedImage, "ego/image_raw", 10)
-    robot.film("cam_wrist", encoding="mono8", info=(640, 480))
-    robot.obey(GRIPPER, qos=LATCHED)
-    make("rosbag2_recorder").obey(ARM)
 
 
 def wrong_time(make):
@@ -126,9 +122,11 @@ def wrong_time(make):
 
 
 def wrong_parts(make):
-    """Foreign joints, two sources of them, missing cameras and controllers, nodes that are not at work."""
+    """Foreign joints, two sources of them, a silent camera, missing controllers, nodes not at work, a wrong clock."""
     robot = make("robot")
     robot.describe()
+    robot.film("ego", silent=True)
+    robot.obey(GRIPPER, qos=LATCHED)
     robot.tell_joints({f"wx250s/{name}": value for name, value in WIDOWX.home.items()})
     make("joint_state_publisher").tell_joints({})
     other = WIDOWX.model_copy(update={"rate_hz": 10.0})
@@ -139,6 +137,10 @@ def wrong_parts(make):
     robot.every(20.0, lambda: diagnostics.publish(DiagnosticArray(status=[status])))
     heartbeat = robot.node.create_publisher(Header, "policy_node/heartbeat", 10)
     robot.every(1.9, lambda: heartbeat.publish(Header()))
+    computer = start_other_computer(make.folder, shift=7)
+    make.callback(computer.wait)
+    make.callback(computer.kill)
+    robot.wait(lambda: robot.node.count_publishers("/diagnostics") == 2, "the other computer", 60.0)
     policy, executor = make.lifecycle_node("policy_node"), make.lifecycle_node("executor_node")
     policy.trigger_configure()
     policy.trigger_activate()
@@ -146,29 +148,19 @@ def wrong_parts(make):
 
 
 SCENARIOS = {
-    wrong_values: [
+    wrong_messages: [
+        ("fail", "Robot description", "robot_description", "Volatile publisher", "transient local"),
+        ("fail", "Joint states", "joint_states: stamps", "5.00 s old on arrival (limit 0.5 s)", "chrony"),
         ("fail", "Joint states", "units", "degrees? wrist_angle = 89.5", "radians"),
-        ("fail", "Cameras", "ego: rate", "no messages in", "unplugged"),
+        ("fail", "Cameras", "ego", "has the type CompressedImage, needed is Image", "YAML"),
         ("fail", "Cameras", "cam_wrist: stamps", "0.50 s in the future", "chrony"),
+        ("fail", "Cameras", "cam_wrist: image", "mono8", "rgb8"),
+        ("fail", "Cameras", "cam_wrist: info", "for 640 x 480, images have 128 x 96", "calibrate"),
+        ("fail", "Commands", ARM, "nobody listens to /arm_controller/joint_trajectory but /rosbag2", "spawner"),
         ("fail", "Commands", f"{ARM}: rivals", "/teleop is sending now", "only /executor_node may command"),
         ("fail", "Commands", GRIPPER, "/robot expects Float64MultiArray, not JointTrajectory", "YAML"),
         ("fail", "Commands", "emergency stop", "is pressed", "/executor_node/reset_estop"),
         ("fail", "Nodes", "names", "/script runs 2 times", "namespace"),
-    ],
-    wrong_quality: [
-        ("fail", "Robot description", "robot_description", "Volatile publisher", "transient local"),
-        ("fail", "Joint states", "joint_states: stamps", "5.00 s old on arrival (limit 0.5 s)", "chrony"),
-        ("fail", "Cameras", "ego", "has the type CompressedImage, needed is Image", "YAML"),
-        ("fail", "Cameras", "cam_wrist: image", "mono8", "rgb8"),
-        ("fail", "Cameras", "cam_wrist: info", "for 640 x 480, images have 128 x 96", "calibrate"),
-        (
-            "fail",
-            "Commands",
-            ARM,
-            "nobody listens to /arm_controller/joint_trajectory but /rosbag2",
-            "spawner",
-        ),
-        ("fail", "Commands", GRIPPER, "QoS of /robot (reliable, transient local) does not match", "reliable, volatile"),
     ],
     wrong_time: [
         ("fail", "Clocks", "use_sim_time", "true in robot, false in driver", "the same in every node"),
@@ -187,11 +179,14 @@ SCENARIOS = {
         ),
         ("fail", "Joint states", "joint names", "7 of 7 are missing: waist, shoulder, elbow", "prefix"),
         ("fail", "Nodes", "policy's robot", "policy_node has rate 10.0, here 5.0", "restart policy_node"),
+        ("fail", "Clocks", "skew", "the clock of /other_computer is 7.0 s ahead of ours", "chrony"),
         ("ok", "Nodes", "/policy_node", "active", ""),
         ("warn", "Nodes", "/executor_node", "is inactive", "ros2 lifecycle set /executor_node activate"),
         ("fail", "Nodes", "heartbeat", "2 Hz, longest gap 0.5", "too busy"),
         ("fail", "Nodes", "diagnostics", "camera: temperature: 85 °C", "ros2 topic echo"),
-        ("fail", "Cameras", "ego", "nobody publishes /ego/image_raw", "start the driver"),
+        ("fail", "Cameras", "ego: rate", "no messages in", "unplugged"),
+        ("fail", "Cameras", "cam_wrist", "nobody publishes /cam_wrist/image_raw", "start the driver"),
+        ("fail", "Commands", GRIPPER, "QoS of /robot (reliable, transient local) does not match", "reliable, volatile"),
         ("fail", "Commands", ARM, "nobody listens to /arm_controller/joint_trajectory", "spawner"),
     ],
 }
@@ -205,9 +200,10 @@ def reports(tmp_path_factory):
 
     def report(scenario):
         if scenario not in made:
-            with Parts() as parts:
+            folder = tmp_path_factory.mktemp("doctor")
+            with Parts(folder) as parts:
                 scenario(parts)
-                made[scenario] = examine(tmp_path_factory.mktemp("doctor"))
+                made[scenario] = examine(folder)
         return made[scenario]
 
     return report

@@ -94,4 +94,4 @@ def _compare_kinematics(live: Embodiment, own: Embodiment) -> Iterator[Finding]:
             yield AREA.warn("geometry", fact, f"check the xacro, or whether this is another model of {own.name}")
             return
     if own.arms:
-        yield AREA.ok("geometry", "tools are where the suite's own description has them")
+        yield AREA.ok("geometry", "as in the suite's own description")

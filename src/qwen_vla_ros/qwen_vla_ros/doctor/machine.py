@@ -119,7 +119,7 @@ def check_shared_memory(machine: Machine) -> Finding:
     if machine.segment is None:
         fact = f"the Fast DDS profile {machine.profile} cannot be read"
         return AREA.fail("shared memory", fact, "correct the path in FASTDDS_DEFAULT_PROFILES_FILE, or unset it")
-    fact = f"/dev/shm: {machine.shm_free / MB:.0f} of {machine.shm_total / MB:.0f} MB free"
+    fact = f"/dev/shm: {_size(machine.shm_free)} of {_size(machine.shm_total)} free"
     if machine.segment <= DEFAULT_SEGMENT:
         return AREA.warn(
             "shared memory",
@@ -130,7 +130,7 @@ def check_shared_memory(machine: Machine) -> Finding:
     if machine.shm_total < need:
         return AREA.fail(
             "shared memory",
-            f"{fact}; {PROCESSES_WITH_IMAGES} processes need {need / MB:.0f} MB",
+            f"{fact}; {PROCESSES_WITH_IMAGES} processes need {_size(need)}",
             "docker run --shm-size=512m, or shm_size: 512m in the compose file; "
             "else: mount -o remount,size=512M /dev/shm",
         )
@@ -138,8 +138,12 @@ def check_shared_memory(machine: Machine) -> Finding:
         remedy = (
             "remove segments of processes that were killed: fastdds shm clean, or rm /dev/shm/fastrtps_* with ROS off"
         )
-        return AREA.fail("shared memory", f"{fact}; one process needs {machine.segment / MB:.0f} MB", remedy)
-    return AREA.ok("shared memory", f"{fact}; {machine.segment / MB:.0f} MB per process")
+        return AREA.fail("shared memory", f"{fact}; one process needs {_size(machine.segment)}", remedy)
+    return AREA.ok("shared memory", f"{fact}; {_size(machine.segment)} a process")
+
+
+def _size(number: int) -> str:
+    return f"{number / GB:.1f} GB" if number >= GB else f"{number / MB:.0f} MB"
 
 
 def check_processors(machine: Machine) -> Finding:

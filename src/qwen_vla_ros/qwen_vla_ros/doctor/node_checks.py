@@ -166,7 +166,7 @@ def check_skew(graph: Graph) -> Iterator[Finding]:
         if abs(delay) > OTHER_CLOCK:
             amount = f"{abs(delay) / 86400:.0f} days"
         else:
-            amount = f"{1e3 * abs(delay):.0f} ms"
+            amount = f"{1e3 * abs(delay):.0f} ms" if abs(delay) < 1 else f"{abs(delay):.1f} s"
         side = "ahead of" if delay < 0 else "behind"
         write = CLOCKS.fail if abs(delay) > 2 * BEHIND else CLOCKS.warn
         yield write("skew", f"the clock of {node} is {amount} {side} ours", SYNCHRONISE)

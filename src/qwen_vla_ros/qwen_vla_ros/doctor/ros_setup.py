@@ -86,7 +86,7 @@ def check_rmw(environment: Mapping[str, str]) -> Finding:
     if name not in KNOWN_RMW:
         remedy = f"correct RMW_IMPLEMENTATION; known are {', '.join(KNOWN_RMW)}"
         return AREA.warn("middleware", f"RMW_IMPLEMENTATION={name} is unknown to the doctor", remedy)
-    return AREA.ok("middleware", f"{name}; it must be the same on every machine")
+    return AREA.ok("middleware", name)
 
 
 def check_messages() -> Finding:

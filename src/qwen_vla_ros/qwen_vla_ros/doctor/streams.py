@@ -73,7 +73,7 @@ def check_source(area: Area, label: str, topic: Topic, types: Sequence[str], sta
     if len(topic.publishers) > 1:
         fact = f"{len(topic.publishers)} publishers on {topic.name}: {nodes(topic.publishers)}"
         return area.fail(label, fact, "their messages mix: end all but one, or give them topics of their own")
-    return area.ok(label, f"{topic.name} from {right[0].node} ({right[0].qos})")
+    return area.ok(label, f"{topic.name} from {right[0].node} ({right[0].qos.split(',')[0]})")
 
 
 def check_rate(area: Area, label: str, arrivals: Sequence[Arrival], need: Need, seconds: float) -> Finding:
