@@ -70,6 +70,7 @@ def simulated_stack(
     policy_parameters: Mapping[str, Any] | None = None,
     speed: float = 1.0,
     remappings: Mapping[str, Mapping[str, str]] | None = None,
+    executor_parameters: Mapping[str, Any] | None = None,
 ) -> Iterator[SimulatedStack]:
     """Start the stack, yield it when every node is ready, and end every process, whatever happens inside.
 
@@ -79,6 +80,7 @@ def simulated_stack(
         policy_parameters: parameters of policy_node beyond those of the launch file.
         speed: simulated seconds per real second.
         remappings: by node, other names for its topics.
+        executor_parameters: parameters of executor_node beyond those of the launch file.
 
     Raises StackError or ChildEnded when it does not come up. SIGINT and SIGTERM become exceptions inside.
     """
@@ -94,9 +96,11 @@ def simulated_stack(
             _refuse_another_robot(client)
         processes = cleanup.enter_context(ChildProcesses(logs))
         client.check = processes.check
+        of_nodes = node_parameters(policy, policy_parameters or {}, speed)
+        of_nodes["executor_node"] |= executor_parameters or {}
         commands = {
             name: node_command(name, parameters, environment, (remappings or {}).get(name))
-            for name, parameters in node_parameters(policy, policy_parameters or {}, speed).items()
+            for name, parameters in of_nodes.items()
         }
         for name, command in commands.items():
             processes.start(name, command, environment)
@@ -122,7 +126,7 @@ def node_parameters(policy: Path, more: Mapping[str, Any], speed: float = 1.0) -
     managed = {**simulated, "autostart": True}
     return {
         SIMULATOR: {**simulated, "seed": 0, "realtime_factor": float(speed)},
-        "executor_node": managed,
+        "executor_node": {**managed},
         "policy_node": {**managed, "policy": str(policy.resolve()), **more},
         VISUALIZER: simulated,
     }
