@@ -1,0 +1,37 @@
+"""Brings up an ALOHA that obeys sentences: its two followers and cameras, the policy, the executor, RViz.
+
+    ros2 launch qwen_vla_ros aloha.launch.py                                   # simulated, with cameras
+    ros2 launch qwen_vla_ros aloha.launch.py hardware:=mock                    # ros2_control without arms or cameras
+    ros2 launch qwen_vla_ros aloha.launch.py hardware:=real policy:=none       # on the robot; the policy runs elsewhere
+
+The real one is commanded through the xs_sdk of each arm, all others through ros2_control. `--show-args` explains every
+argument; docs/how-to/bring_up.md explains the rest.
+"""
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+from qwen_vla_ros.bringup import Robot, bring_up, share
+
+# The leaders are for teleoperation; the base of a mobile ALOHA is not driven here.
+FOLLOWERS_AND_CAMERAS = {"launch_leaders": "false", "use_gravity_compensation": "false", "use_base": "false"}
+
+
+def real(context: LaunchContext) -> list[IncludeLaunchDescription]:
+    """ALOHA's own bring-up: an xs_sdk per follower and the driver of each camera."""
+    vendor = PythonLaunchDescriptionSource(share("aloha", "launch", "aloha_bringup.launch.py"))
+    return [IncludeLaunchDescription(vendor, launch_arguments=FOLLOWERS_AND_CAMERAS.items())]
+
+
+ALOHA = Robot(
+    name="aloha",
+    controllers=("follower_left_controller", "follower_right_controller"),
+    real=real,
+    policy="none",
+    real_warning="its bring-up turns the motors of both followers on",
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    return bring_up(ALOHA)

@@ -1,0 +1,51 @@
+"""Brings up a mobile base that obeys sentences: the base and its camera, the policy, the executor, RViz.
+
+    ros2 launch qwen_vla_ros mobile_base.launch.py                             # simulated, with a camera
+    ros2 launch qwen_vla_ros mobile_base.launch.py hardware:=mock              # ros2_control without a base or camera
+    ros2 launch qwen_vla_ros mobile_base.launch.py hardware:=real policy:=none # on the robot; the policy runs elsewhere
+
+With nav2:=true, velocities go through Nav2's velocity smoother and collision monitor. `--show-args` explains every
+argument; docs/how-to/bring_up.md explains the rest.
+"""
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument
+from launch_ros.actions import Node
+
+from qwen_vla_ros.bringup import SWITCH, Robot, bring_up, is_true
+
+
+def real(context: LaunchContext) -> list[Node]:
+    """Nothing: the base has a driver of its own, which offers cmd_vel, odom and joint_states and is running already."""
+    return []
+
+
+def past_nav2(context: LaunchContext) -> list[tuple[str, str]]:
+    """Without Nav2 the executor drives the base itself."""
+    return [] if is_true("nav2", context) else [("cmd_vel_nav", "cmd_vel")]
+
+
+MOBILE_BASE = Robot(
+    name="mobile_base",
+    controllers=("diff_drive_controller",),
+    controller_remappings=(
+        ("diff_drive_controller/cmd_vel", "cmd_vel"),
+        ("diff_drive_controller/odom", "odom"),
+    ),
+    real=real,
+    policy="none",
+    real_warning="start its own driver and camera first",
+    executor_remappings=past_nav2,
+    arguments=(
+        DeclareLaunchArgument(
+            "nav2",
+            default_value="false",
+            choices=SWITCH,
+            description="Nav2 is running: command its velocity smoother, cmd_vel_nav; false: the base, cmd_vel",
+        ),
+    ),
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    return bring_up(MOBILE_BASE)

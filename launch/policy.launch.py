@@ -1,0 +1,52 @@
+"""Starts the policy alone, on a machine with a GPU, for a robot whose executor runs elsewhere.
+
+    ros2 launch qwen_vla_ros policy.launch.py policy:=/path/to/checkpoint device:=cuda
+
+The robot's machine runs its own launch file with policy:=none. docs/how-to/two_machines.md explains the network.
+"""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import PushRosNamespace, SetParameter
+
+from qwen_vla_ros.bringup import (
+    SWITCH,
+    embodiment_argument,
+    is_true,
+    policy_arguments,
+    policy_node,
+    ros_variables,
+    value,
+)
+
+
+def policy_alone(context) -> list[GroupAction]:
+    """policy_node in the robot's namespace and on its clock."""
+    return [
+        GroupAction(
+            [
+                PushRosNamespace(LaunchConfiguration("namespace")),
+                SetParameter("use_sim_time", is_true("use_sim_time", context)),
+                policy_node(value("embodiment_config", context)),
+            ]
+        )
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    use_sim_time = DeclareLaunchArgument(
+        "use_sim_time",
+        default_value="false",
+        choices=SWITCH,
+        description="Take time from /clock: true for a simulated robot",
+    )
+    return LaunchDescription(
+        [
+            *policy_arguments(),
+            use_sim_time,
+            embodiment_argument(),
+            *ros_variables(),
+            OpaqueFunction(function=policy_alone),
+        ]
+    )
