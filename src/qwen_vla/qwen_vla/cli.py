@@ -105,6 +105,53 @@ class Collect:
 
 
 @dataclass
+class Convert:
+    """Turn recorded episodes, or other rosbag2 recordings, into a LeRobotDataset v3.0; resumes when interrupted.
+
+    The images are chosen and decoded as the policy does it live. Every bag that cannot be used is named, and why.
+
+    $ qwen-vla convert ~/qwen_vla_episodes --out out/data/my_robot
+    $ qwen-vla convert bags/monday --robot widowx --instruction "open the drawer" --images png --out out/data/monday
+    """
+
+    bags: tyro.conf.Positional[Path]
+    """Folder of episodes, as episode_recorder makes them, or of other bags; or a single bag."""
+    out: Path
+    """Folder of the data set."""
+    robot: str | None = None
+    """Name of a robot of the suite; episodes of episode_recorder bring theirs."""
+    images: Literal["video", "png"] = "video"
+    """Video is small, png keeps every pixel."""
+    rate_hz: float | None = None
+    """Rows per second; default: the robot's rate."""
+    failed: Literal["leave_out", "keep"] = "leave_out"
+    """What to do with episodes that are labelled as failed."""
+    on_bad: Literal["refuse", "skip"] = "refuse"
+    """What to do when an episode cannot be used: make no data set, or make it without; both name it."""
+    mend: bool = False
+    """Finish recordings whose recorder was killed, up to their last second."""
+    workers: int = CORES
+    """Bags at a time."""
+    instruction: str | None = None
+    """Sentence of the bags that have none of their own."""
+    instruction_topic: str | None = None
+    """Topic (std_msgs/String) that says the sentence."""
+    marker_topic: str | None = None
+    """Topic that cuts a bag into episodes: String with the sentence, empty at the end; or Bool."""
+    namespace: str = ""
+    """Namespace of the robot's topics in bags that do not say it."""
+
+    def run(self) -> int:
+        from qwen_vla.data.convert import ConvertOptions, convert
+        from qwen_vla.data.rosbag import BagOptions
+
+        bag = BagOptions(self.namespace, self.instruction, self.instruction_topic, self.marker_topic)
+        choices = (self.robot, bag, self.images, self.rate_hz, self.failed, self.on_bad, self.mend, self.workers)
+        print(json.dumps(convert(ConvertOptions(self.bags.expanduser(), self.out.expanduser(), *choices)), indent=2))
+        return 0
+
+
+@dataclass
 class Train:
     """Train a recipe of any stage, or go on where it was interrupted: Ctrl-C saves the state, the same command resumes.
 
@@ -267,7 +314,14 @@ def _plugin(group: str, name: str):
 
 
 def _commands() -> dict[str, type]:
-    own = {"describe": Describe, "collect": Collect, "train": Train, "evaluate": Evaluate, "benchmark": Benchmark}
+    own: dict[str, type] = {
+        "describe": Describe,
+        "collect": Collect,
+        "convert": Convert,
+        "train": Train,
+        "evaluate": Evaluate,
+        "benchmark": Benchmark,
+    }
     return own | _added_commands()
 
 

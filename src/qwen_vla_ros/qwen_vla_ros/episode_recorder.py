@@ -231,9 +231,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         free = free_space(self._folder)
         if free < p.min_free_gb:
             raise ValueError(f"{self._folder}: {free:.1f} GB are free, {p.min_free_gb:.1f} GB must stay so; make room")
-        topics = wanted_topics(
-            self._embodiment, p.policy_node, p.executor_node, p.extra_topics.split()
-        )
+        topics = wanted_topics(self._embodiment, p.policy_node, p.executor_node, p.extra_topics.split())
         self._wanted = {self.resolve_topic_name(topic.name): topic for topic in topics}
         absent = {name: topic for name, topic in self._wanted.items() if not self.get_publishers_info_by_topic(name)}
         missing = [name for name, topic in absent.items() if topic.need is Need.REQUIRED]

@@ -48,9 +48,7 @@ class UnknownType(ValueError):
     """A message type whose package is not installed here; the message names it."""
 
 
-def wanted_topics(
-    embodiment: Embodiment, policy: str, executor: str, extra: Sequence[str] = ()
-) -> list[WantedTopic]:
+def wanted_topics(embodiment: Embodiment, policy: str, executor: str, extra: Sequence[str] = ()) -> list[WantedTopic]:
     """All topics of an episode, each once.
 
     Args:

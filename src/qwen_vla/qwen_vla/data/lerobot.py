@@ -27,6 +27,7 @@ from qwen_vla.data.episodes import Channels, DatasetError, Episode
 from qwen_vla.data.lerobot_video import VideoFiles
 
 CODEBASE_VERSION = "v3.0"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 SHARDS_PER_FOLDER = 1000
@@ -334,9 +335,14 @@ def shard_path(root: Path, shard: int) -> Path:
     return root / DATA_PATH.format(chunk_index=shard // SHARDS_PER_FOLDER, file_index=shard % SHARDS_PER_FOLDER)
 
 
-def read_table(path: Path) -> pa.Table:
+def video_path(root: Path, key: str, shard: int) -> Path:
+    place = {"chunk_index": shard // SHARDS_PER_FOLDER, "file_index": shard % SHARDS_PER_FOLDER}
+    return root / VIDEO_PATH.format(video_key=key, **place)
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        return pq.read_table(path)
+        return pq.read_table(path, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise DatasetError(f"{path}: unreadable ({error}); delete it and resume the collection") from error
 

@@ -1,4 +1,4 @@
-"""Cameras of a LeRobotDataset that are stored as videos: the frame of a row, found by its time, exact to the frame.
+"""Cameras of a LeRobotDataset that are stored as videos: written, and the frame of a row found, exact to the frame.
 
 Many episodes share a file; the row at `timestamp` of an episode is the frame at `from_timestamp + timestamp` (LeRobot
 v3.0). Decoding goes on from where it is, and starts again at a key frame only where that is shorter.
@@ -7,8 +7,9 @@ v3.0). Decoding goes on from where it is, and starts again at a key frame only w
 from __future__ import annotations
 
 import bisect
+import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +20,34 @@ from qwen_vla.data.episodes import DatasetError
 
 FILES_OPEN = 4
 FRAMES_KEPT = 8
+CODEC, ENCODER_NAME, PIXELS = "h264", "libx264", "yuv420p"
+VIDEO_FORMAT = {"video.codec": CODEC, "video.pix_fmt": PIXELS}
+# Key frames are close together, for readers that go to any frame; crf 18 is hardly told from the original by eye.
+ENCODER = {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}
+
+
+def write_video(path: Path, images: Iterable[np.ndarray], fps: float) -> None:
+    """Write H×W×3 uint8 RGB images of one size as a video; the file is there when it is complete.
+
+    Raises:
+        DatasetError: sides are odd, which the pixel format cannot hold.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with av.open(str(temporary), "w", format="mp4") as container:
+            stream = container.add_stream(ENCODER_NAME, Fraction(fps).limit_denominator(1000))
+            stream.pix_fmt, stream.options = PIXELS, ENCODER
+            for number, image in enumerate(images):
+                if not number:
+                    stream.height, stream.width = image.shape[:2]
+                    if image.shape[0] % 2 or image.shape[1] % 2:
+                        raise DatasetError(f"{path}: images of {image.shape[:2]} have an odd side; store them as PNG")
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+            container.mux(stream.encode())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class VideoFiles:

@@ -1,13 +1,16 @@
-"""Writing LeRobotDataset v3.0: episodes in parquet shards with PNG images inside, metadata as lerobot writes it.
+"""Writing LeRobotDataset v3.0: episodes in parquet shards, images as PNG inside or as videos, lerobot's metadata.
 
-A shard is one data file of whole episodes. Shards are written under a temporary name and renamed, so an interrupted
-collection resumes with the first missing shard; `finalize` writes the metadata once all shards are there.
+A shard is one data file of whole episodes, and one video file per camera that is stored so. Shards are written under a
+temporary name and renamed, the data file last, so an interrupted collection resumes with the first missing shard;
+`finalize` writes the metadata once all shards are there. Images are taken and written one by one: an episode may be
+larger than the memory.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,22 +24,32 @@ from qwen_vla.data.lerobot import (
     CODEBASE_VERSION,
     DATA_PATH,
     EPISODES_PATH,
+    IMAGE_KINDS,
+    IMAGE_TYPE,
     INDEX_COLUMNS,
     SHARDS_PER_FOLDER,
+    VIDEO_PATH,
     DatasetError,
     Feature,
     column_to_numpy,
     read_table,
     shard_path,
+    video_path,
 )
+from qwen_vla.data.lerobot_video import VIDEO_FORMAT, write_video
+
+IMAGES_PER_GROUP = 64  # rows with images that are in memory, and read, at a time
 
 
 @dataclass
 class Recording:
-    """A demonstration to be written: the sentence, and per feature one row per frame (images: H×W×3 uint8 RGB)."""
+    """A demonstration to be written: the sentence, and per feature one row per frame.
+
+    Images are H×W×3 uint8 RGB, in an array or in any sequence that has them one by one.
+    """
 
     task: str
-    frames: dict[str, np.ndarray] = field(default_factory=dict)
+    frames: dict[str, np.ndarray | Sequence[np.ndarray]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.frames.values())))
@@ -49,21 +62,18 @@ def encode_png(image: np.ndarray) -> bytes:
 
 def write_shard(root: Path, shard: int, episodes: list[Recording], features: dict[str, Feature], fps: float) -> None:
     """Write the episodes (there may be none) as shard number `shard`. Global indices are filled in by `finalize`."""
-    columns: dict[str, list] = {name: [] for name in features}
     for episode in episodes:
         _check(episode, features)
-        for name, feature in features.items():
-            columns[name] += _cells(episode.frames[name], feature)
-    lengths = [len(episode) for episode in episodes]
-    arrays = {name: pa.array(columns[name], type=features[name].arrow_type()) for name in features}
-    frame_index = np.concatenate([np.arange(0), *(np.arange(length) for length in lengths)])
-    arrays["timestamp"] = pa.array((frame_index / fps).astype(np.float32))
-    arrays["frame_index"] = pa.array(frame_index)
-    arrays["episode_index"] = pa.array(np.repeat(np.arange(len(lengths)), lengths))
-    arrays["index"] = pa.array(np.arange(len(frame_index)))
-    arrays["task_index"] = pa.array(np.zeros(len(frame_index), np.int64))
-    tasks = json.dumps([episode.task for episode in episodes])
-    _write_table(pa.table(arrays).replace_schema_metadata({"tasks": tasks}), shard_path(root, shard))
+    for key, feature in features.items():
+        if feature.dtype == "video":
+            video_path(root, key, shard).unlink(missing_ok=True)  # of an earlier attempt
+            if episodes:
+                images = (image for episode in episodes for image in _images(episode, key, feature))
+                write_video(video_path(root, key, shard), images, fps)
+    stored = {name: feature for name, feature in features.items() if feature.dtype != "video"}
+    types = {**{name: feature.arrow_type() for name, feature in stored.items()}, **INDEX_COLUMNS}
+    schema = pa.schema(types).with_metadata({"tasks": json.dumps([episode.task for episode in episodes])})
+    _write_groups(shard_path(root, shard), schema, _blocks(episodes, stored, schema, fps))
 
 
 def finalize(
@@ -72,12 +82,12 @@ def finalize(
     """Number episodes, frames and tasks across the shards and write `meta/` (info, tasks, episodes, stats)."""
     task_indices: dict[str, int] = {}
     episodes: list[dict] = []
-    numeric = [name for name, feature in features.items() if feature.dtype not in ("image", "string")]
+    numeric = [name for name, feature in features.items() if feature.dtype not in (*IMAGE_KINDS, "string")]
     columns: dict[str, list] = {name: [] for name in numeric}
     for shard in range(shards):
         path = shard_path(root, shard)
-        table = _number(read_table(path), shard, episodes, task_indices)
-        _write_table(table, path)
+        _number(path, shard, features, fps, episodes, task_indices)
+        table = read_table(path, numeric)
         for name in columns:
             columns[name].append(column_to_numpy(table[name], features[name]))
     if not episodes:
@@ -93,27 +103,91 @@ def finalize(
     write_json(root / "meta/info.json", {**_info(robot_type, totals, features, fps), **(extra or {})})
 
 
+def _blocks(
+    episodes: list[Recording], features: dict[str, Feature], schema: pa.Schema, fps: float
+) -> Iterator[pa.Table]:
+    """The rows of the episodes, a few at a time; all of an episode where there are no images."""
+    first = 0
+    for number, episode in enumerate(episodes):
+        images = {name: _images(episode, name, f) for name, f in features.items() if f.dtype == "image"}
+        step = IMAGES_PER_GROUP if images else len(episode)
+        for begin in range(0, len(episode), step):
+            rows = np.arange(begin, min(begin + step, len(episode)))
+            cells = {
+                name: [{"bytes": encode_png(next(images[name])), "path": None} for _ in rows]
+                if name in images
+                else _cells(episode.frames[name][begin : begin + step], feature)
+                for name, feature in features.items()
+            }
+            cells["timestamp"] = (rows / fps).astype(np.float32)
+            cells["frame_index"] = rows
+            cells["episode_index"] = np.full(len(rows), number)
+            cells["index"] = first + rows
+            cells["task_index"] = np.zeros(len(rows), np.int64)
+            arrays = [pa.array(cells[name], schema.field(name).type) for name in schema.names]
+            yield pa.Table.from_arrays(arrays, schema=schema)
+        first += len(episode)
+
+
+def _images(episode: Recording, key: str, feature: Feature) -> Iterator[np.ndarray]:
+    """The images of a camera one by one; DatasetError for one of another size."""
+    for row, image in enumerate(episode.frames[key]):
+        if image.shape != feature.shape:
+            raise DatasetError(f"episode {episode.task!r}: {key} is {image.shape} in frame {row}, need {feature.shape}")
+        yield image
+
+
 def _cells(rows: np.ndarray, feature: Feature) -> list:
     """One feature's rows as values of its column."""
-    if feature.dtype == "image":
-        return [{"bytes": encode_png(row), "path": None} for row in rows]
     flat = np.asarray(rows).reshape(len(rows), -1)
     return flat[:, 0].tolist() if feature.shape == (1,) else flat.tolist()
 
 
-def _number(table: pa.Table, shard: int, episodes: list[dict], task_indices: dict[str, int]) -> pa.Table:
-    """The shard with indices that continue those of the shards before it; extends `episodes` and `task_indices`."""
+def _number(
+    path: Path,
+    shard: int,
+    features: dict[str, Feature],
+    fps: float,
+    episodes: list[dict],
+    task_indices: dict[str, int],
+) -> None:
+    """Have a shard's indices continue those of the shards before it; extends `episodes` and `task_indices`."""
     first_episode, first_frame = len(episodes), episodes[-1]["dataset_to_index"] if episodes else 0
-    tasks = json.loads(table.schema.metadata[b"tasks"])
-    _, local = np.unique(table["episode_index"].to_numpy(), return_inverse=True)
+    present = read_table(path, ["episode_index", "index", "task_index"])
+    tasks = json.loads(pq.read_schema(path).metadata[b"tasks"])
+    _, local = np.unique(present["episode_index"].to_numpy(), return_inverse=True)
     ids = np.array([task_indices.setdefault(task, len(task_indices)) for task in tasks], np.int64)
+    videos = [name for name, feature in features.items() if feature.dtype == "video"]
     frame = first_frame
     for task, length in zip(tasks, np.bincount(local).tolist(), strict=True):
-        episodes.append(_episode_row(len(episodes), task, length, frame, shard))
+        row = _episode_row(len(episodes), task, length, frame, shard)
+        for key in videos:
+            row |= _video_place(key, shard, (frame - first_frame) / fps, length / fps)
+        episodes.append(row)
         frame += length
-    table = _replace(table, "episode_index", local + first_episode)
-    table = _replace(table, "index", np.arange(first_frame, frame))
-    return _replace(table, "task_index", ids[local])
+    numbers = {
+        "episode_index": local + first_episode,
+        "index": np.arange(first_frame, frame),
+        "task_index": ids[local],
+    }
+    if any(not np.array_equal(present[name].to_numpy(), values) for name, values in numbers.items()):
+        _renumber(path, numbers)
+
+
+def _renumber(path: Path, numbers: Mapping[str, np.ndarray]) -> None:
+    """Write a shard anew with other numbers, group by group."""
+    with pq.ParquetFile(path) as file:
+
+        def renumbered() -> Iterator[pa.Table]:
+            first = 0
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group)
+                for name, values in numbers.items():
+                    table = _replace(table, name, values[first : first + len(table)])
+                first += len(table)
+                yield table
+
+        _write_groups(path, file.schema_arrow, renumbered())
 
 
 def _check(episode: Recording, features: dict[str, Feature]) -> None:
@@ -121,7 +195,12 @@ def _check(episode: Recording, features: dict[str, Feature]) -> None:
         present, wanted = sorted(episode.frames), sorted(features)
         raise DatasetError(f"episode {episode.task!r}: features {present}, data set has {wanted}")
     for name, feature in features.items():
-        rows = np.asarray(episode.frames[name])
+        rows = episode.frames[name]
+        if feature.dtype in IMAGE_KINDS and not isinstance(rows, np.ndarray):
+            if len(rows) != len(episode):
+                raise DatasetError(f"episode {episode.task!r}: {len(rows)} images {name}, {len(episode)} frames")
+            continue
+        rows = np.asarray(rows)
         if rows.shape != (len(episode), *feature.shape) and rows.shape != (len(episode),):
             raise DatasetError(f"episode {episode.task!r}: {name} has shape {rows.shape}, need (N, {feature.shape})")
         if feature.dtype == "float32" and not np.isfinite(rows).all():
@@ -149,8 +228,27 @@ def _info(robot_type: str, totals: dict[str, int], features: dict[str, Feature],
         "fps": int(fps) if float(fps).is_integer() else fps,
         "splits": {"train": f"0:{totals['total_episodes']}"},
         "data_path": DATA_PATH,
-        "video_path": None,
-        "features": {**{name: feature.to_json() for name, feature in features.items()}, **index_columns},
+        "video_path": VIDEO_PATH if any(feature.dtype == "video" for feature in features.values()) else None,
+        "features": {**{name: _feature(feature, fps) for name, feature in features.items()}, **index_columns},
+    }
+
+
+def _feature(feature: Feature, fps: float) -> dict:
+    if feature.dtype != "video":
+        return feature.to_json()
+    height, width, channels = feature.shape
+    about = {"video.height": height, "video.width": width, "video.channels": channels, "video.fps": fps}
+    return feature.to_json() | {"info": {**about, **VIDEO_FORMAT, "video.is_depth_map": False, "has_audio": False}}
+
+
+def _video_place(key: str, shard: int, begin: float, seconds: float) -> dict:
+    """Where an episode lies in the video file of its shard [s]."""
+    prefix = f"videos/{key}"
+    return {
+        f"{prefix}/chunk_index": shard // SHARDS_PER_FOLDER,
+        f"{prefix}/file_index": shard % SHARDS_PER_FOLDER,
+        f"{prefix}/from_timestamp": begin,
+        f"{prefix}/to_timestamp": begin + seconds,
     }
 
 
@@ -198,7 +296,24 @@ def _statistics(rows: np.ndarray) -> dict:
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
+    _write_groups(path, table.schema, iter([table]))
+
+
+def _write_groups(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
+    """Write tables as they come, in row groups that may be read at once; the file is there when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    pq.write_table(table, temporary, compression="snappy")
-    os.replace(temporary, path)
+    has_images = IMAGE_TYPE in schema.types
+    try:
+        with pq.ParquetWriter(temporary, schema, compression="snappy") as writer:
+            waiting: list[pa.Table] = []
+            for table in tables:
+                waiting.append(table)
+                if has_images and sum(map(len, waiting)) >= IMAGES_PER_GROUP:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting = []
+            if waiting:
+                writer.write_table(pa.concat_tables(waiting))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
