@@ -281,12 +281,23 @@ def test_nodes_in_another_domain_are_pointed_at():
         ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"}, "discovery", "fail"),
         ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "LAN"}, "discovery", "fail"),
         ({"ROS_LOCALHOST_ONLY": "1"}, "discovery", "warn"),
-        ({"RMW_IMPLEMENTATION": "rmw_fastdds"}, "middleware", "warn"),
+        ({"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"}, "middleware", "ok"),
     ],
 )
 def test_variables(variables, subject, expected):
     findings = {f.subject: f for f in ros_setup.check_ros_setup(variables)}
     assert level(findings[subject]) == expected
+
+
+def test_a_middleware_that_is_not_installed_keeps_the_doctor_from_the_graph(tmp_path):
+    place = tmp_path / "share/ament_index/resource_index/rmw_typesupport"
+    place.mkdir(parents=True)
+    (place / "rmw_fastrtps_cpp").touch()
+    variables = {"AMENT_PREFIX_PATH": str(tmp_path), "RMW_IMPLEMENTATION": "rmw_zenoh_cpp", "ROS_DISTRO": "jazzy"}
+    finding = ros_setup.check_rmw(variables)
+    assert "apt install ros-jazzy-rmw-zenoh-cpp, or take one of rmw_fastrtps_cpp" in finding.remedy
+    assert not ros_setup.can_join([finding])
+    assert ros_setup.can_join([ros_setup.check_rmw(variables | {"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"})])
 
 
 def test_domains_are_read_from_the_ports_that_participants_listen_at():
@@ -304,6 +315,7 @@ MACHINE = machine.Machine("/data", 50 * GB, 8 * GB, 4, 0.5, 512 * 10**6, 500 * 1
         ({"shm_total": 64 * 2**20, "shm_free": 64 * 2**20}, 0, "shared memory", "fail", "--shm-size=512m"),
         ({"shm_free": 10**6}, 0, "shared memory", "fail", "fastdds shm clean"),
         ({"segment": machine.DEFAULT_SEGMENT}, 0, "shared memory", "warn", "fastdds_large_images.xml"),
+        ({"segment": 0}, 0, "shared memory", "ok", "not Fast DDS"),
         ({"segment": None}, 0, "shared memory", "fail", "/p.xml cannot be read"),
         ({"disk_free": 2 * GB}, 0, "disk", "warn", "recording"),
         ({"disk_free": 10**8}, 0, "disk", "fail", "delete"),

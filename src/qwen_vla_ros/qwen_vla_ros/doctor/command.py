@@ -43,16 +43,20 @@ class Doctor:
     def run(self) -> int:
         from qwen_vla_ros.doctor import examination, table
         from qwen_vla_ros.doctor.findings import exit_code
+        from qwen_vla_ros.doctor.ros_setup import can_join
 
         if not 0.2 <= self.seconds <= 600:
             raise ValueError(f"seconds {self.seconds}: give 0.2 to 600 s to listen")
         patient = examination.find_patient(self.robot, self.hardware, self.namespace, self.policy)
         environment = examination.environment_of_nodes()
         findings = list(examination.examine_offline(patient, environment))
-        if not self.offline:
+        online = not self.offline and can_join(findings)
+        if online:
             graph = examination.look_at_graph(patient, environment, self.seconds)
             findings += examination.examine_graph(patient, graph, examination.domain_of(environment))
-        table.show(f"{patient.config.name}: {'without the graph' if self.offline else 'running graph'}", findings)
+        table.show(
+            f"{patient.config.name}: {'with the running graph' if online else 'the graph was not looked at'}", findings
+        )
         if self.json:
             from qwen_vla_ros.output_files import write_json
 

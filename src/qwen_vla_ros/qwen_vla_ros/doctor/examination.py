@@ -20,7 +20,7 @@ from qwen_vla_ros.doctor.joint_checks import check_joint_states
 from qwen_vla_ros.doctor.machine import check_machine, look_at_machine
 from qwen_vla_ros.doctor.node_checks import check_clocks, check_nobody, check_nodes
 from qwen_vla_ros.doctor.odometry_checks import check_odometry
-from qwen_vla_ros.doctor.ros_setup import check_messages, check_ros_setup, domain_of, domains_in_use
+from qwen_vla_ros.doctor.ros_setup import check_ros, check_ros_setup, domain_of, domains_in_use
 from qwen_vla_ros.doctor.streams import check_definitions
 
 REMOTE = "remote"  # as --policy: the model is on another machine
@@ -67,7 +67,7 @@ def examine_offline(patient: Patient, environment: Mapping[str, str]) -> Iterato
     checkpoint = _checkpoint(patient)
     yield from check_machine(look_at_machine(environment), checkpoint.weights if checkpoint else None)
     yield from check_ros_setup(environment)
-    yield check_messages()
+    yield check_ros()
     yield from check_packages(patient.config)
     if checkpoint and patient.own:
         yield from check_checkpoint(checkpoint, patient.own)

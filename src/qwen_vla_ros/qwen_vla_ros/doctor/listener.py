@@ -36,7 +36,7 @@ DISCOVERY_TIME = 3.5  # [s] Fast DDS announces a participant every 3 s, and what
 CALM = 0.5  # [s] without a change after which the graph counts as complete
 PATIENCE = 5.0  # [s] beyond that, for a graph that never is calm
 LOOK_PERIOD = 0.1  # [s] between two looks at the graph
-ANSWER_TIMEOUT = 2.0  # [s] for nodes to tell their state after the listening
+ANSWER_TIMEOUT = 1.0  # [s] for nodes to tell their state after the listening
 
 
 def _profile(depth: int, reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> QoSProfile:

@@ -31,7 +31,7 @@ class Machine:
         folder: where results are written; `disk_free` is the space there.
         gpus: (name, free memory) by device.
         profile: the Fast DDS profile that is in force: its path, or empty.
-        segment: shared memory of one process under that profile.
+        segment: shared memory of one process under that profile; 0 where another middleware is used.
     """
 
     folder: str
@@ -60,8 +60,12 @@ def look_at_machine(environment: Mapping[str, str], folder: Path = Path()) -> Ma
         shm_free=shm.free if shm else None,
         gpus=_gpus(),
         profile=profile,
-        segment=segment_size(profile),
+        segment=segment_size(profile) if _is_fast_dds(environment) else 0,
     )
+
+
+def _is_fast_dds(environment: Mapping[str, str]) -> bool:
+    return "fastrtps" in environment.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
 
 
 def segment_size(profile: str) -> int | None:
@@ -120,6 +124,8 @@ def check_shared_memory(machine: Machine) -> Finding:
         fact = f"the Fast DDS profile {machine.profile} cannot be read"
         return AREA.fail("shared memory", fact, "correct the path in FASTDDS_DEFAULT_PROFILES_FILE, or unset it")
     fact = f"/dev/shm: {_size(machine.shm_free)} of {_size(machine.shm_total)} free"
+    if machine.segment == 0:
+        return AREA.ok("shared memory", f"{fact}; the middleware is not Fast DDS")
     if machine.segment <= DEFAULT_SEGMENT:
         return AREA.warn(
             "shared memory",

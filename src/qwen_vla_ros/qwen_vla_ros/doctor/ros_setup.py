@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from qwen_vla_ros.doctor.findings import Area, Finding
+from qwen_vla_ros.doctor.findings import Area, Finding, Level
+from qwen_vla_ros.optional_interfaces import DISTRIBUTION
 from qwen_vla_ros.ros_domain import FIRST_PORT, OWN_PORTS, PORTS_PER_DOMAIN
 
 AREA = Area("ROS set-up")
 LAST_DOMAIN, LAST_GOOD_DOMAIN = 232, 101  # above 101 the ports run into those that Linux gives to other programs
 RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
-KNOWN_RMW = ("rmw_fastrtps_cpp", "rmw_fastrtps_dynamic_cpp", "rmw_cyclonedds_cpp", "rmw_connextdds", "rmw_zenoh_cpp")
+MIDDLEWARE, ROS = "middleware", "ROS 2"
 UDP_TABLES = ("/proc/net/udp", "/proc/net/udp6")
 
 
@@ -79,19 +81,33 @@ def check_range(environment: Mapping[str, str]) -> Finding:
 
 
 def check_rmw(environment: Mapping[str, str]) -> Finding:
-    """Which middleware?"""
+    """Which middleware, and is it there?"""
     name = environment.get("RMW_IMPLEMENTATION", "")
     if not name:
-        return AREA.ok("middleware", "the default of this ROS distribution (RMW_IMPLEMENTATION is not set)")
-    if name not in KNOWN_RMW:
-        remedy = f"correct RMW_IMPLEMENTATION; known are {', '.join(KNOWN_RMW)}"
-        return AREA.warn("middleware", f"RMW_IMPLEMENTATION={name} is unknown to the doctor", remedy)
-    return AREA.ok("middleware", name)
+        return AREA.ok(MIDDLEWARE, "the default of this ROS distribution (RMW_IMPLEMENTATION is not set)")
+    prefixes = [Path(prefix) for prefix in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    places = [prefix / "share/ament_index/resource_index/rmw_typesupport" for prefix in prefixes]
+    installed = sorted({path.name for place in places if place.is_dir() for path in place.glob("rmw_*_*")})
+    if installed and name not in installed:
+        distribution = environment.get("ROS_DISTRO", DISTRIBUTION)
+        remedy = f"apt install ros-{distribution}-{name.replace('_', '-')}, or take one of {', '.join(installed)}"
+        return AREA.fail(MIDDLEWARE, f"RMW_IMPLEMENTATION={name} is not installed", remedy)
+    router = "; needs its router: ros2 run rmw_zenoh_cpp rmw_zenohd" if "zenoh" in name else ""
+    return AREA.ok(MIDDLEWARE, f"{name}{router}")
 
 
-def check_messages() -> Finding:
-    """Can the interfaces of this suite be imported?"""
+def check_ros() -> Finding:
+    """Can ROS and the interfaces of this suite be imported?"""
+    if importlib.util.find_spec("rclpy") is None:
+        remedy = "source /opt/ros/<distribution>/setup.bash, or run make setup; --offline does without"
+        return AREA.fail(ROS, "rclpy cannot be imported: ROS 2 is not installed or not sourced", remedy)
     if importlib.util.find_spec("qwen_vla_msgs") is None:
         remedy = "build the workspace (make setup, or colcon build) and source install/setup.bash"
-        return AREA.fail("interfaces", "qwen_vla_msgs is not built or not sourced", remedy)
-    return AREA.ok("interfaces", "qwen_vla_msgs is there")
+        return AREA.fail(ROS, "qwen_vla_msgs is not built or not sourced", remedy)
+    return AREA.ok(ROS, "rclpy and qwen_vla_msgs are there")
+
+
+def can_join(findings: Iterable[Finding]) -> bool:
+    """Return whether this process can take part in a graph at all."""
+    needed = {(AREA.name, subject) for subject in (MIDDLEWARE, ROS)}
+    return not any((f.area, f.subject) in needed and f.level is Level.FAIL for f in findings)

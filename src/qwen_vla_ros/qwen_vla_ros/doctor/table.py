@@ -19,7 +19,7 @@ COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 SUBJECT_WIDTH, WIDEST = 24, 120
 ENDINGS = {
     Level.OK: "Everything is as it should be.",
-    Level.WARN: "It will run; see to the warnings when you can.",
+    Level.WARN: "Nothing is broken; see to the warnings when you can.",
     Level.FAIL: "Do not move the robot yet. Mend from the top: one fault often causes the ones below it.",
 }
 
