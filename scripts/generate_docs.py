@@ -1,6 +1,7 @@
 """Writes what can be known from the code into the documentation; ``--check`` only says whether it is up to date.
 
 docs/reference/configuration.md: every field of the model's configuration, the recipes and their data.
+docs/reference/embodiment.md: every field of the YAML that describes a robot.
 docs/explanation/model.md: the table of sizes between its two markers.
 
     .venv/bin/python scripts/generate_docs.py
@@ -22,12 +23,14 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from embodiment_descriptions import EmbodimentConfig
 from qwen_vla.benchmark import parameter_table
 from qwen_vla.configuration import ActionExpertConfig, QwenVLAConfig
 from qwen_vla.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGURATION = ROOT / "docs/reference/configuration.md"
+EMBODIMENT = ROOT / "docs/reference/embodiment.md"
 MODEL = ROOT / "docs/explanation/model.md"
 BEGIN, END = "<!-- sizes: generated -->", "<!-- end of sizes -->"
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "min_length": "length ≥", "max_length": "length ≤"}
@@ -37,6 +40,16 @@ Generated from the code by `scripts/generate_docs.py`; edit the docstrings there
 
 A model's fields are in its `config.json` (`QwenVLAConfig`); a recipe (`config/training/*.yaml`) may set them under
 `model`. Everything else of a training run is in the recipe (`Recipe`). Fields without a default must be given.
+"""
+
+EMBODIMENT_HEADER = """# Embodiment
+
+Generated from the code by `scripts/generate_docs.py`; edit the docstrings there, not this file.
+
+`config/embodiments/<robot>.yaml` says about a robot what its URDF does not. `<robot>_<hardware>.yaml`, where there is
+one, takes its place for that hardware; it may begin with `extends: <robot>.yaml` and then say only what is different,
+each key as a whole. Unknown keys, names that the URDF lacks and values outside its limits are errors that name the
+place. `qwen-vla describe <robot>` shows what comes out.
 """
 
 
@@ -49,7 +62,12 @@ class Row(NamedTuple):
 
 def main() -> int:
     stale = []
-    for path, text in ((CONFIGURATION, configuration_page()), (MODEL, with_sizes(MODEL.read_text()))):
+    pages = (
+        (CONFIGURATION, configuration_page()),
+        (EMBODIMENT, embodiment_page()),
+        (MODEL, with_sizes(MODEL.read_text())),
+    )
+    for path, text in pages:
         if not path.is_file() or path.read_text() != text:
             stale.append(path)
             if "--check" not in sys.argv:
@@ -72,6 +90,13 @@ def configuration_page() -> str:
     for cls in models_below(Recipe):
         parts.append(_section(cls, [_model_row(cls, name) for name in cls.model_fields]))
     return "\n".join(parts)
+
+
+def embodiment_page() -> str:
+    """The whole of docs/reference/embodiment.md."""
+    models = models_below(EmbodimentConfig)
+    sections = [_section(cls, [_model_row(cls, name) for name in cls.model_fields]) for cls in models]
+    return "\n".join([EMBODIMENT_HEADER, *sections])
 
 
 def models_below(root: type[BaseModel]) -> list[type[BaseModel]]:

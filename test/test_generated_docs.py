@@ -20,6 +20,7 @@ def generator():
 
 def test_pages_are_up_to_date(generator):
     assert generator.CONFIGURATION.read_text() == generator.configuration_page(), "run scripts/generate_docs.py"
+    assert generator.EMBODIMENT.read_text() == generator.embodiment_page(), "run scripts/generate_docs.py"
     assert generator.MODEL.read_text() == generator.with_sizes(generator.MODEL.read_text())
 
 
@@ -31,6 +32,8 @@ def test_every_field_of_a_model_is_listed(generator):
     assert len(names) > 10
     assert all(f"| `{name}` |" in page for name in names)
     assert all(f"## {name}" in page for name in ("Recipe", "RobotData", "Losses", "Optimizer"))
+    robots = generator.EMBODIMENT.read_text()
+    assert all(f"## {name}" in robots for name in ("Arm", "XsSingleCommand", "Nav2PoseCommand", "BaseLimits"))
 
 
 def test_meanings_are_found_in_prose(generator):

@@ -18,7 +18,7 @@ class JointStates(Strict):
     """A topic of sensor_msgs/JointState; the URDF's name of a joint is `prefix` + the name in the message."""
 
     topic: Name = "joint_states"
-    prefix: str = ""
+    prefix: str = Field(default="", description="such as follower_left/")
     max_age_s: Positive = Field(default=0.5, description="older joint states stop what relies on them [s]")
 
 
@@ -60,7 +60,7 @@ class GripperActionCommand(Strict):
 
     backend: Literal["gripper_action"]
     action: Name
-    joint: Name
+    joint: Name = Field(description="of the gripper")
     kind: Literal["parallel", "classic"]
     max_rate_hz: Positive = Field(default=5.0, description="goals are sent at most this often [Hz]")
     dead_band: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
@@ -78,7 +78,7 @@ class XsGroupCommand(Strict):
 
     backend: Literal["xs_group"]
     topic: Name
-    group: Name
+    group: Name = Field(description="such as arm")
     joints: Joints
 
     @property
@@ -90,8 +90,8 @@ class XsGroupCommand(Strict):
 class GripperCalibration(Strict):
     """Motor angles [rad] at which a gripper is closed and open; they differ from robot to robot."""
 
-    closed: Finite
-    open: Finite
+    closed: Finite = Field(description="[rad]")
+    open: Finite = Field(description="[rad]")
 
     @model_validator(mode="after")
     def _is_a_range(self) -> "GripperCalibration":
@@ -105,8 +105,8 @@ class XsSingleCommand(Strict):
 
     backend: Literal["xs_single"]
     topic: Name
-    joint: Name
-    name: Name
+    joint: Name = Field(description="of the gripper")
+    name: Name = Field(description="of the motor, such as gripper")
     calibration: GripperCalibration
 
     @property

@@ -32,7 +32,7 @@ class Gripper(Strict):
     Both are as measured on the robot, and may lie up to a tenth of the URDF's range outside its limits.
     """
 
-    joint: Name
+    joint: Name = Field(description="of the URDF")
     closed: Finite = Field(description="joint position when closed [m or rad]")
     open: Finite = Field(description="joint position when open [m or rad]")
 
@@ -46,10 +46,10 @@ class Gripper(Strict):
 class Arm(Strict):
     """A serial chain from base_link to tip_link, its joints in order from the base on."""
 
-    name: Name
-    joints: Annotated[tuple[Name, ...], Field(min_length=1)]
-    base_link: Name
-    tip_link: Name
+    name: Name = Field(description="begins the names of its channels where there are two arms")
+    joints: Annotated[tuple[Name, ...], Field(min_length=1)] = Field(description="of the URDF, all that move the tip")
+    base_link: Name = Field(description="poses of the tip are told in this frame")
+    tip_link: Name = Field(description="what end-effector actions move")
     gripper: Gripper | None = None
 
 
@@ -57,15 +57,15 @@ class Base(Strict):
     """A mobile base; `link` is the one that odometry tells the pose of."""
 
     kind: Literal["differential", "omnidirectional"]
-    link: Name = "base_link"
+    link: Name = Field(default="base_link", description="of the URDF; the child frame of odometry")
 
 
 class Camera(Strict):
     """An image stream; `tag` becomes the image markers of the prompt."""
 
-    tag: CameraTag
+    tag: CameraTag = Field(description="such as ego or cam_left_wrist")
     topic: Name = Field(description="of the raw images, also where only compressed ones are sent")
-    info_topic: Name
+    info_topic: Name = Field(description="of sensor_msgs/CameraInfo")
     transport: Literal["raw", "compressed"] = Field(
         default="raw", description="compressed: sensor_msgs/CompressedImage on <topic>/compressed"
     )
@@ -82,8 +82,8 @@ class Camera(Strict):
 class Workspace(Strict):
     """The box that the tip must stay in, in the arm's base_link frame [m]."""
 
-    min: Point
-    max: Point
+    min: Point = Field(description="lowest x, y, z [m]")
+    max: Point = Field(description="highest x, y, z [m]")
 
     @model_validator(mode="after")
     def _is_a_box(self) -> "Workspace":
@@ -112,28 +112,32 @@ class Safety(Strict):
     max_joint_acceleration: Positive | None = Field(
         default=None, description="of every joint but the grippers [rad/s² or m/s²]; null for no limit"
     )
-    workspace: Workspace | None = None
+    workspace: Workspace | None = Field(default=None, description="null for no limit")
     self_collision: bool = Field(default=False, description="refuse motion in which links of the robot would touch")
-    base: BaseLimits | None = None
+    base: BaseLimits | None = Field(default=None, description="needed by a robot whose base is driven")
 
 
 class EmbodimentConfig(Strict):
     """The whole file. Joint names refer to the URDF and are checked against it by Embodiment.from_urdf."""
 
-    name: Annotated[str, Field(pattern=f"^{TAG_PATTERN.pattern}$")]
-    robot_tag: Name
-    control_mode: ControlMode = "eef_delta"
-    rate_hz: Positive
-    chunk_size: Annotated[int, Field(ge=1)]
-    arms: Annotated[tuple[Arm, ...], Field(max_length=2)] = ()
+    name: Annotated[str, Field(pattern=f"^{TAG_PATTERN.pattern}$")] = Field(description="as chunks name the robot")
+    robot_tag: Name = Field(description="as the prompt names the robot")
+    control_mode: ControlMode = Field(default="eef_delta", description="what the channels of an action are")
+    rate_hz: Positive = Field(description="actions per second")
+    chunk_size: Annotated[int, Field(ge=1)] = Field(description="actions per chunk")
+    arms: Annotated[tuple[Arm, ...], Field(max_length=2)] = Field(default=(), description="none for a base alone")
     waist: tuple[Name, ...] = Field(default=(), description="torso joints; empty where the robot has none")
-    base: Base | None = None
-    cameras: Annotated[tuple[Camera, ...], Field(min_length=1)]
+    base: Base | None = Field(default=None, description="null where the robot does not drive")
+    cameras: Annotated[tuple[Camera, ...], Field(min_length=1)] = Field(description="in the order of the prompt")
     home: dict[str, Finite] = Field(default_factory=dict, description="joint positions of the rest pose [m or rad]")
-    joint_states: Annotated[tuple[JointStates, ...], Field(min_length=1)] = (JointStates(),)
+    joint_states: Annotated[tuple[JointStates, ...], Field(min_length=1)] = Field(
+        default=(JointStates(),), description="where positions come from"
+    )
     odometry: Odometry | None = Field(default=None, description="a mobile robot's")
-    commands: tuple[Command, ...] = Field(default=(), description="empty for a robot that is only described")
-    safety: Safety = Safety()
+    commands: tuple[Command, ...] = Field(
+        default=(), description="one entry per command interface; none for a robot that is only described"
+    )
+    safety: Safety = Field(default=Safety(), description="what the gate allows")
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "EmbodimentConfig":
