@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from embodiment_descriptions import load_robot
 from qwen_vla_ros.doctor import camera_checks, command_checks, joint_checks, machine, node_checks, ros_setup, streams
 from qwen_vla_ros.doctor.checkpoint import check_checkpoint, read_checkpoint
-from qwen_vla_ros.doctor.examination import examine_offline, find_patient
-from qwen_vla_ros.doctor.facts import Arrival, Endpoint, Graph, Picture, Topic
+from qwen_vla_ros.doctor.examination import examine, examine_setup, find_patient
+from qwen_vla_ros.doctor.facts import Arrival, Endpoint, Graph, Joints, Picture, Topic
 from qwen_vla_ros.doctor.findings import Area, Finding, Level, exit_code
 from qwen_vla_ros.doctor.table import as_json, show
 
@@ -141,6 +141,22 @@ def test_a_misspelt_joint_is_named_with_the_likely_one(widowx):
     assert "elbow" in finding.fact and "did you mean 'elbow_joint'?" in finding.fact
 
 
+def test_joints_of_several_sources_carry_their_prefixes():
+    aloha = load_robot("aloha", "real")
+    graph = Graph(seconds=1.0)
+    for source in aloha.joint_states:
+        topic = f"/{source.topic}"
+        names = tuple(n.removeprefix(source.prefix) for n in aloha.home if n.startswith(source.prefix))
+        content = Joints(names, tuple(aloha.home[source.prefix + n] for n in names))
+        graph.topics[topic] = Topic(topic, publishers=(Endpoint("/xs_sdk", "sensor_msgs/msg/JointState"),))
+        graph.arrivals[topic] = arrivals(range(0, 1000, 10), content=content)
+    assert {level(f) for f in joint_checks.check_joint_states(aloha, graph, "")} == {"ok"}
+    graph.topics.pop("/follower_left/joint_states"), graph.arrivals.pop("/follower_left/joint_states")
+    findings = {f.subject: f for f in joint_checks.check_joint_states(aloha, graph, "")}
+    assert "nobody publishes" in findings["follower_left/joint_states"].fact
+    assert "7 of 14 are missing: follower_left/waist" in findings["joint names"].fact
+
+
 # Cameras --------------------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +239,21 @@ def test_actions(kinds, expected, text):
     assert level(finding) == expected and text in finding.fact + finding.remedy
 
 
+@pytest.mark.parametrize(
+    ("controllers", "expected", "text"),
+    [
+        ({}, None, ""),
+        ({"arm_controller": "active"}, "ok", "active"),
+        ({"arm_controller": "inactive"}, "fail", "ros2 control set_controller_state arm_controller active"),
+        ({"joint_state_broadcaster": "active"}, "fail", "spawner arm_controller"),
+    ],
+)
+def test_a_controller_that_is_not_active_moves_nothing(widowx, controllers, expected, text):
+    found = list(command_checks.check_controller(widowx.commands[0], Graph(controllers=controllers)))
+    assert [level(f) for f in found] == ([expected] if expected else [])
+    assert all(text in f.fact + f.remedy for f in found)
+
+
 def test_packages_of_a_robot_that_are_missing_are_named_with_how_to_install_them(monkeypatch):
     monkeypatch.setenv("ROS_DISTRO", "jazzy")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -263,7 +294,7 @@ def test_simulated_time(sim_time, ticks, expected, fact):
 
 
 def test_nodes_in_another_domain_are_pointed_at():
-    (finding,) = node_checks.check_nobody(Graph(), domain=0, others=[7, 12])
+    finding = node_checks.check_nobody(domain=0, others=[7, 12])
     assert "domain 7, 12" in finding.remedy and "export ROS_DOMAIN_ID=7" in finding.remedy
 
 
@@ -414,6 +445,23 @@ def test_a_checkpoint_that_does_not_fit(checkpoint, spoil, subject, expected, te
     assert level(finding) == expected and text in finding.fact
 
 
+def test_the_checkpoint_that_runs_is_examined(checkpoint, widowx):
+    """Without --policy it is the one of policy_node; a named one is compared with it; one elsewhere is left alone."""
+    checkpoint.check()
+    patient = find_patient("widowx", "mock", "", "")
+
+    def model(policy: str, running: str) -> list[Finding]:
+        graph = Graph(policy=running)
+        found = examine(dataclasses.replace(patient, policy=policy), {}, graph)
+        return [f for f in found if f.area == "Model"]
+
+    assert model("", str(checkpoint.folder))[0].fact.startswith(checkpoint.folder.name)
+    other = model("tiny", str(checkpoint.folder))[0]
+    assert level(other) == "warn" and str(checkpoint.folder) in other.fact
+    assert [level(f) for f in model("", "/elsewhere/model")] == ["ok"]
+    assert "tiny" in model("", "")[0].fact
+
+
 def test_damaged_files_are_named(checkpoint):
     assert level(checkpoint.check()["checkpoint"]) == "ok"
     weights = checkpoint.folder / "model.safetensors"
@@ -443,9 +491,10 @@ def test_exit_code(levels, strict, code):
 
 @pytest.mark.parametrize("robot", ["widowx", "aloha", "mobile_base"])
 def test_every_robot_can_be_examined_without_a_graph(robot):
-    findings = list(examine_offline(find_patient(robot, "mujoco", "", "remote"), {}))
+    patient = find_patient(robot, "mujoco", "", "remote")
+    findings = [*examine_setup(patient, {}), *examine(patient, {}, None)]
+    assert {f.area for f in findings} == {"ROS set-up", "This machine"}
     assert [f.subject for f in findings if f.level is Level.FAIL and f.area != "This machine"] == []
-    assert not [f for f in findings if f.area == "Model"]
 
 
 def test_a_robot_of_ones_own_is_named_by_its_yaml(tmp_path, widowx):

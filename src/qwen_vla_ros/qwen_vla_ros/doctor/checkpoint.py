@@ -123,6 +123,14 @@ def check_checkpoint(checkpoint: Checkpoint, robot: Embodiment) -> Iterator[Find
     yield from check_statistics(trained, checkpoint, robot)
 
 
+def check_same(checkpoint: Checkpoint, running: str) -> Iterator[Finding]:
+    """Is the checkpoint that was named the one that policy_node has loaded?"""
+    other = read_checkpoint(running)
+    if Path(other.folder).resolve() != Path(checkpoint.folder).resolve():
+        fact = f"policy_node has loaded {running}; what follows is about {checkpoint.folder}"
+        yield AREA.warn("checkpoint", fact, "leave out --policy, or start policy_node with policy:=… as here")
+
+
 def check_fit(trained: Trained, robot: Embodiment, folder: str) -> Finding:
     """Would policy_node load it? Control mode, channels, period, chunk size and camera tags decide."""
     try:

@@ -27,8 +27,9 @@ class Doctor:
     """Name of a robot of the suite, or path of the embodiment YAML of your own."""
     hardware: Literal["mujoco", "mock", "gazebo", "isaac", "real"] = "mujoco"
     """As in the launch file: a robot may have other topics in reality than in simulation."""
-    policy: str = "tiny"
-    """Checkpoint: its folder, or the name of one in checkpoints/; `remote` when it is on another machine."""
+    policy: str = ""
+    """Checkpoint: its folder, or the name of one in checkpoints/; `remote` when it is on another machine. Default: the
+    one that policy_node has loaded, else tiny."""
     namespace: str = ""
     """Namespace of the robot's nodes and topics."""
     seconds: float = 3.0
@@ -49,14 +50,12 @@ class Doctor:
             raise ValueError(f"seconds {self.seconds}: give 0.2 to 600 s to listen")
         patient = examination.find_patient(self.robot, self.hardware, self.namespace, self.policy)
         environment = examination.environment_of_nodes()
-        findings = list(examination.examine_offline(patient, environment))
-        online = not self.offline and can_join(findings)
-        if online:
-            graph = examination.look_at_graph(patient, environment, self.seconds)
-            findings += examination.examine_graph(patient, graph, examination.domain_of(environment))
-        table.show(
-            f"{patient.config.name}: {'with the running graph' if online else 'the graph was not looked at'}", findings
-        )
+        setup = examination.examine_setup(patient, environment)
+        online = not self.offline and can_join(setup)
+        graph = examination.look_at_graph(patient, environment, self.seconds) if online else None
+        findings = setup + list(examination.examine(patient, environment, graph))
+        extent = "set-up and running graph" if online else "set-up only; the graph was not looked at"
+        table.show(f"{patient.config.name}: {extent}", findings)
         if self.json:
             from qwen_vla_ros.output_files import write_json
 

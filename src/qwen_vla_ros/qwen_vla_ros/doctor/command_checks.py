@@ -53,6 +53,7 @@ def check_commands(config: EmbodimentConfig, graph: Graph, namespace: str) -> It
     """All checks of all command interfaces."""
     executor = resolve(namespace, EXECUTOR)
     for command in config.commands:
+        yield from check_controller(command, graph)
         if action_of(command):
             yield check_action(command, resolve(namespace, action_of(command)), graph)
             continue
@@ -79,6 +80,20 @@ def check_emergency_stop(graph: Graph, name: str) -> Finding:
         remedy = "release it, then: ros2 service call /executor_node/reset_estop std_srvs/srv/Trigger"
         return AREA.fail("emergency stop", "is pressed", remedy)
     return AREA.ok("emergency stop", f"released, from {topic.publishers[0].node}")
+
+
+def check_controller(command: Command, graph: Graph) -> Iterator[Finding]:
+    """Is the controller active? One that is not may listen all the same. Silent where no controller manager tells."""
+    if not graph.controllers or "{controller}" not in STARTS[command.backend]:
+        return
+    name = (action_of(command) or command.topic).rsplit("/", 1)[0].rsplit("/", 1)[-1]
+    state = graph.controllers.get(name)
+    if state is None:
+        yield AREA.fail(f"{name}: state", "not loaded in the controller manager", _start(command))
+    elif state != "active":
+        yield AREA.fail(f"{name}: state", f"is {state}", f"ros2 control set_controller_state {name} active")
+    else:
+        yield AREA.ok(f"{name}: state", "active")
 
 
 def check_action(command: Command, name: str, graph: Graph) -> Finding:

@@ -10,12 +10,13 @@ from pathlib import Path
 from embodiment_descriptions import Embodiment, EmbodimentConfig, EmbodimentError, load_robot
 from embodiment_descriptions.config import load_config
 from qwen_vla_ros.doctor.camera_checks import check_cameras
-from qwen_vla_ros.doctor.checkpoint import Checkpoint, check_checkpoint, read_checkpoint
+from qwen_vla_ros.doctor.checkpoint import AREA as MODEL
+from qwen_vla_ros.doctor.checkpoint import Checkpoint, check_checkpoint, check_same, read_checkpoint
 from qwen_vla_ros.doctor.command_checks import check_commands, check_packages
 from qwen_vla_ros.doctor.description_checks import check_description, live_description
 from qwen_vla_ros.doctor.facts import Graph
 from qwen_vla_ros.doctor.findings import Finding
-from qwen_vla_ros.doctor.interfaces import EXECUTOR, POLICY, resolve, watches
+from qwen_vla_ros.doctor.interfaces import watches
 from qwen_vla_ros.doctor.joint_checks import check_joint_states
 from qwen_vla_ros.doctor.machine import check_machine, look_at_machine
 from qwen_vla_ros.doctor.node_checks import check_clocks, check_nobody, check_nodes
@@ -24,6 +25,7 @@ from qwen_vla_ros.doctor.ros_setup import check_ros, check_ros_setup, domain_of,
 from qwen_vla_ros.doctor.streams import check_definitions
 
 REMOTE = "remote"  # as --policy: the model is on another machine
+DEFAULT_POLICY = "tiny"  # of policy_node
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,13 @@ class Patient:
         config: the robot's YAML.
         own: the robot by the suite's own URDF; None for a robot that is only known by its YAML.
         namespace: of the robot's topics and nodes.
-        policy: checkpoint, or "remote".
+        policy: checkpoint, "remote", or empty for the one that policy_node has loaded.
     """
 
     config: EmbodimentConfig
     own: Embodiment | None
     namespace: str = ""
-    policy: str = "tiny"
+    policy: str = ""
 
 
 def find_patient(robot: str, hardware: str, namespace: str, policy: str) -> Patient:
@@ -62,45 +64,60 @@ def find_patient(robot: str, hardware: str, namespace: str, policy: str) -> Pati
     return Patient(config, own, namespace, policy)
 
 
-def examine_offline(patient: Patient, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Check what can be known without a graph."""
-    checkpoint = _checkpoint(patient)
-    yield from check_machine(look_at_machine(environment), checkpoint.weights if checkpoint else None)
-    yield from check_ros_setup(environment)
-    yield check_ros()
-    yield from check_packages(patient.config)
-    if checkpoint and patient.own:
-        yield from check_checkpoint(checkpoint, patient.own)
-
-
-def examine_graph(patient: Patient, graph: Graph, domain: int) -> Iterator[Finding]:
-    """Check the running graph; where nobody is there, only that is said."""
-    nobody = list(check_nobody(graph, domain, [] if graph.nodes else domains_in_use()))
-    if nobody:
-        yield from nobody
-        return
-    checkpoint = _checkpoint(patient)
-    robot = _robot(patient, graph)
-    yield from check_definitions(graph)
-    yield from check_description(patient.config, patient.own, graph, patient.namespace)
-    if robot is not None:
-        yield from check_joint_states(robot, graph, patient.namespace)
-        yield from check_odometry(robot, graph, patient.namespace)
-        yield from check_cameras(robot, graph, patient.namespace, checkpoint.image_size if checkpoint else 0)
-    yield from check_commands(patient.config, graph, patient.namespace)
-    if robot is not None:
-        yield from check_nodes(robot, graph, patient.namespace)
-    yield from check_clocks(graph)
-    if checkpoint and robot is not None and patient.own is None:
-        yield from check_checkpoint(checkpoint, robot)
-
-
 def look_at_graph(patient: Patient, environment: Mapping[str, str], seconds: float) -> Graph:
     """Listen to the graph; this is where ROS is needed."""
     from qwen_vla_ros.doctor.listener import listen
 
-    managed = [resolve(patient.namespace, name) for name in (POLICY, EXECUTOR)]
-    return listen(domain_of(environment), watches(patient.config, patient.namespace), managed, seconds)
+    watched = watches(patient.config, patient.namespace)
+    return listen(domain_of(environment), watched, patient.namespace, seconds)
+
+
+def examine_setup(patient: Patient, environment: Mapping[str, str]) -> list[Finding]:
+    """Check whether this machine can take part in a graph."""
+    return [*check_ros_setup(environment), check_ros(), *check_packages(patient.config)]
+
+
+def examine(patient: Patient, environment: Mapping[str, str], graph: Graph | None) -> Iterator[Finding]:
+    """Check everything but the set-up; `graph` is None when it is not to be looked at."""
+    robot = patient.own if graph is None else _robot(patient, graph)
+    checkpoint = None if patient.policy == REMOTE else read_checkpoint(_policy(patient, graph))
+    yield from check_machine(look_at_machine(environment), checkpoint.weights if checkpoint else None)
+    if checkpoint and robot:
+        yield from _model(patient, graph, checkpoint, robot)
+    if graph is not None:
+        yield from _graph(patient, graph, robot, checkpoint.image_size if checkpoint else 0, domain_of(environment))
+
+
+def _policy(patient: Patient, graph: Graph | None) -> str:
+    return patient.policy or (graph.policy if graph else "") or DEFAULT_POLICY
+
+
+def _model(patient: Patient, graph: Graph | None, checkpoint: Checkpoint, robot: Embodiment) -> Iterator[Finding]:
+    running = graph.policy if graph else ""
+    if running and patient.policy:
+        yield from check_same(checkpoint, running)
+    elif running and not Path(checkpoint.folder).is_dir():
+        yield MODEL.ok("checkpoint", f"policy_node has loaded {running}, which is not on this machine")
+        return
+    yield from check_checkpoint(checkpoint, robot)
+
+
+def _graph(patient: Patient, graph: Graph, robot: Embodiment | None, image_size: int, domain: int) -> Iterator[Finding]:
+    """Check the running graph; where nobody is there, only that is said."""
+    if not graph.nodes:
+        yield check_nobody(domain, domains_in_use())
+        return
+    namespace = patient.namespace
+    yield from check_definitions(graph)
+    yield from check_description(patient.config, patient.own, graph, namespace)
+    if robot is not None:
+        yield from check_joint_states(robot, graph, namespace)
+        yield from check_odometry(robot, graph, namespace)
+        yield from check_cameras(robot, graph, namespace, image_size)
+    yield from check_commands(patient.config, graph, namespace)
+    if robot is not None:
+        yield from check_nodes(robot, graph, namespace)
+    yield from check_clocks(graph)
 
 
 def _robot(patient: Patient, graph: Graph) -> Embodiment | None:
@@ -109,10 +126,6 @@ def _robot(patient: Patient, graph: Graph) -> Embodiment | None:
         return Embodiment.from_urdf(live_description(graph, patient.namespace), patient.config.model_dump())
     except EmbodimentError:
         return patient.own
-
-
-def _checkpoint(patient: Patient) -> Checkpoint | None:
-    return None if patient.policy == REMOTE else read_checkpoint(patient.policy)
 
 
 def environment_of_nodes() -> dict[str, str]:

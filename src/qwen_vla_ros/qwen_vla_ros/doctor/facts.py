@@ -135,6 +135,8 @@ class Graph:
         actions: types of action servers by name.
         states: lifecycle state by node; "no answer" from one that did not tell.
         sim_time: use_sim_time by node, of those that told.
+        policy: checkpoint that policy_node was started with; empty when it did not tell.
+        controllers: state by name of the controller, as the controller manager tells; empty without one.
         seconds: how long was listened.
     """
 
@@ -144,6 +146,8 @@ class Graph:
     actions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     sim_time: dict[str, bool] = field(default_factory=dict)
+    policy: str = ""
+    controllers: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     def topic(self, name: str) -> Topic:

@@ -10,7 +10,7 @@ from embodiment_descriptions import Camera, EmbodimentConfig
 from embodiment_descriptions.commands import Command
 
 DESCRIPTION, DIAGNOSTICS, CLOCK = "robot_description", "/diagnostics", "/clock"
-POLICY, EXECUTOR = "policy_node", "executor_node"
+POLICY, EXECUTOR, CONTROLLER_MANAGER = "policy_node", "executor_node", "controller_manager"
 EMERGENCY_STOP = "estop"
 HEARTBEAT, ANNOUNCEMENT = f"{POLICY}/heartbeat", f"{POLICY}/embodiment"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from lifecycle_msgs.srv import GetState
+from rcl_interfaces.msg import ParameterValue
 from rcl_interfaces.srv import GetParameters
 from rclpy.duration import Infinite
 from rclpy.qos import (
@@ -29,7 +30,8 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from qwen_vla.image_decoding import DecodingError, to_rgb
 from qwen_vla_ros.chunk_messages import nanoseconds
 from qwen_vla_ros.doctor.facts import Announced, Arrival, Endpoint, Graph, Joints, Lens, Picture, Status, Topic
-from qwen_vla_ros.doctor.interfaces import CLOCK, Role, Watch
+from qwen_vla_ros.doctor.interfaces import CLOCK, CONTROLLER_MANAGER, EXECUTOR, POLICY, Role, Watch, resolve
+from qwen_vla_ros.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.spinning_node import NoAnswer, SpinningNode
 
 DISCOVERY_TIME = 3.5  # [s] Fast DDS announces a participant every 3 s, and what is said in between may be missed
@@ -65,31 +67,33 @@ SUITE = {
 HEARD_WITH = SUITE | {Role.COMMAND: BEST_EFFORT}
 
 
-def listen(domain: int, watches: Iterable[Watch], managed: Iterable[str], seconds: float) -> Graph:
+def listen(domain: int, watches: Iterable[Watch], namespace: str, seconds: float) -> Graph:
     """Look at the graph of a domain.
 
     Args:
         domain: ROS domain.
         watches: topics to listen to.
-        managed: full names of the nodes whose lifecycle state is of interest.
+        namespace: of the robot.
         seconds: how long to listen.
     """
     name = f"_qwen_vla_doctor_{os.getpid()}"  # the underscore hides it from `ros2 node list`
     with SpinningNode(name, domain) as client:
-        return _Listener(client, {watch.topic: watch for watch in watches}, tuple(managed)).listen(seconds)
+        return _Listener(client, {watch.topic: watch for watch in watches}, namespace).listen(seconds)
 
 
 class _Listener:
     """One session."""
 
-    def __init__(self, client: SpinningNode, watches: dict[str, Watch], managed: tuple[str, ...]) -> None:
-        self._client, self._watches, self._managed = client, watches, managed
+    def __init__(self, client: SpinningNode, watches: dict[str, Watch], namespace: str) -> None:
+        self._client, self._watches = client, watches
+        self._managed = tuple(resolve(namespace, name) for name in (POLICY, EXECUTOR))
+        self._manager = resolve(namespace, CONTROLLER_MANAGER)
         self._own_name = client.node.get_fully_qualified_name()
         self._arrivals: dict[str, list[Arrival]] = defaultdict(list)
         self._ros_time: int | None = None
         self._subscribed: set[str] = set()
-        self._clients: dict[tuple[type, str], Any] = {}
-        self._answers: dict[tuple[type, str], Any] = {}
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._answers: dict[tuple[str, str], Any] = {}
         self._seen: Any = None
         self._began = self._looked = self._changed = self._last_subscription = time.monotonic()
 
@@ -104,7 +108,9 @@ class _Listener:
                 arrivals=dict(self._arrivals),
                 actions=self._actions(),
                 states=self._states(),
-                sim_time=self._sim_time(),
+                sim_time=self._parameter("use_sim_time", lambda value: value.bool_value),
+                policy=self._parameter("policy", lambda value: value.string_value).get(self._managed[0], ""),
+                controllers=self._controllers(),
                 seconds=listened,
             )
 
@@ -161,30 +167,45 @@ class _Listener:
 
     def _ask(self, topics: dict[str, Topic]) -> None:
         """Ask every node that has shown up, once; the answers come while we listen."""
-        publishers = {e.node for topic in topics.values() for e in topic.publishers}
-        questions = [(GetState, name, "get_state") for name in self._managed]
-        questions += [(GetParameters, name, "get_parameters") for name in sorted(publishers | set(self._managed))]
         present = set(self._nodes())
-        for kind, name, service in questions:
-            if name not in present or (kind, name) in self._answers:
+        for (question, name), (kind, service, request) in self._questions(topics).items():
+            if name not in present or (question, name) in self._answers:
                 continue
-            if (kind, name) not in self._clients:
-                self._clients[kind, name] = self._client.node.create_client(kind, f"{name}/{service}")
-            client = self._clients[kind, name]
+            if (question, name) not in self._clients:
+                self._clients[question, name] = self._client.node.create_client(kind, f"{name}/{service}")
+            client = self._clients[question, name]
             if client.service_is_ready():
-                request = kind.Request() if kind is GetState else kind.Request(names=["use_sim_time"])
-                self._answers[kind, name] = client.call_async(request)
+                self._answers[question, name] = client.call_async(request)
 
-    def _told(self, kind: type) -> dict[str, Any]:
-        return {node: f.result() for (asked, node), f in self._answers.items() if asked is kind and f.done()}
+    def _questions(self, topics: dict[str, Topic]) -> dict[tuple[str, str], tuple[type, str, Any]]:
+        """Return type, name and request of a service by what is asked and whom."""
+        publishers = {e.node for topic in topics.values() for e in topic.publishers}
+        questions = {("state", name): (GetState, "get_state", GetState.Request()) for name in self._managed}
+        for name in publishers | set(self._managed):
+            request = GetParameters.Request(names=["use_sim_time"])
+            questions["use_sim_time", name] = GetParameters, "get_parameters", request
+        request = GetParameters.Request(names=["policy"])
+        questions["policy", self._managed[0]] = GetParameters, "get_parameters", request
+        try:
+            kind = interface("controller_manager_msgs/srv/ListControllers")
+        except MissingInterface:
+            return questions  # then nobody is there to be asked in this language
+        questions["controllers", self._manager] = kind, "list_controllers", kind.Request()
+        return questions
+
+    def _told(self, question: str) -> dict[str, Any]:
+        return {node: f.result() for (asked, node), f in self._answers.items() if asked == question and f.done()}
 
     def _states(self) -> dict[str, str]:
-        silent = {node: "no answer" for kind, node in self._clients if kind is GetState}
-        return silent | {node: answer.current_state.label for node, answer in self._told(GetState).items()}
+        silent = {node: "no answer" for question, node in self._clients if question == "state"}
+        return silent | {node: answer.current_state.label for node, answer in self._told("state").items()}
 
-    def _sim_time(self) -> dict[str, bool]:
-        told = {node: answer.values for node, answer in self._told(GetParameters).items()}
-        return {node: values[0].bool_value for node, values in told.items() if values and values[0].type}
+    def _parameter(self, name: str, value: Callable[[ParameterValue], Any]) -> dict[str, Any]:
+        told = {node: answer.values for node, answer in self._told(name).items()}
+        return {node: value(values[0]) for node, values in told.items() if values and values[0].type}
+
+    def _controllers(self) -> dict[str, str]:
+        return {c.name: c.state for answer in self._told("controllers").values() for c in answer.controller}
 
     # Messages -------------------------------------------------------------------------------------------------------
 

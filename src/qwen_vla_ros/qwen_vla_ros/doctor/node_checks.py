@@ -37,10 +37,8 @@ def check_nodes(robot: Embodiment, graph: Graph, namespace: str) -> Iterator[Fin
     yield from check_diagnostics(graph)
 
 
-def check_nobody(graph: Graph, domain: int, others: list[int]) -> Iterator[Finding]:
-    """Is anybody there at all?"""
-    if graph.nodes:
-        return
+def check_nobody(domain: int, others: list[int]) -> Finding:
+    """Where is everybody? `others` are the domains in which processes of this machine take part."""
     elsewhere = [str(other) for other in others if other != domain]
     if elsewhere:
         remedy = (
@@ -48,7 +46,7 @@ def check_nobody(graph: Graph, domain: int, others: list[int]) -> Iterator[Findi
         )
     else:
         remedy = "start the robot; if it runs, compare ROS_DOMAIN_ID, RMW_IMPLEMENTATION and discovery range there"
-    yield AREA.fail("graph", f"no node is visible in domain {domain}", f"{remedy}; --offline leaves the graph out")
+    return AREA.fail("graph", f"no node is visible in domain {domain}", f"{remedy}; --offline leaves the graph out")
 
 
 def check_names(graph: Graph) -> Finding:

@@ -87,7 +87,9 @@ def check_rmw(environment: Mapping[str, str]) -> Finding:
         return AREA.ok(MIDDLEWARE, "the default of this ROS distribution (RMW_IMPLEMENTATION is not set)")
     prefixes = [Path(prefix) for prefix in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
     places = [prefix / "share/ament_index/resource_index/rmw_typesupport" for prefix in prefixes]
-    installed = sorted({path.name for place in places if place.is_dir() for path in place.glob("rmw_*_*")})
+    installed = sorted(
+        {path.name for place in places if place.is_dir() for path in place.iterdir()} - {"rmw_implementation"}
+    )
     if installed and name not in installed:
         distribution = environment.get("ROS_DISTRO", DISTRIBUTION)
         remedy = f"apt install ros-{distribution}-{name.replace('_', '-')}, or take one of {', '.join(installed)}"
