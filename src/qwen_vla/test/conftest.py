@@ -2,6 +2,7 @@
 small recordings of the simulated WidowX.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from qwen_vla import EmbodimentInfo, Quantiles, QwenVLAConfig, QwenVLAModel, QwenVLAProcessor
 from qwen_vla.configuration import _tiny
 
+sys.path.insert(0, str(Path(__file__).parent))  # tests of what is made of bags take theirs from test_rosbag
 torch.set_num_threads(1)  # these models are too small to share out, and threads waiting for each other cost seconds
 
 TAGS = ("ego", "cam_wrist")
