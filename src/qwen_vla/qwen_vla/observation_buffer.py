@@ -132,6 +132,11 @@ class Stream:
         yield from self._thinned
         yield from self._ring
 
+    def __reversed__(self) -> Iterator[Stamped]:
+        """Go through the messages held, from the newest."""
+        yield from reversed(self._ring)
+        yield from reversed(self._thinned)
+
     def push(self, stamp_ns: int, message: Any, steady_ns: int, content: Any = None) -> bool:
         """Store a message; False when it is no newer than the newest and therefore not kept.
 
@@ -180,11 +185,16 @@ class Stream:
 
     def nearest(self, stamp_ns: int) -> Stamped | None:
         """Return the message whose stamp is nearest, or None when empty."""
-        return min(self, key=lambda item: abs(item.stamp_ns - stamp_ns), default=None)
+        best = None
+        for item in reversed(self):
+            if best is not None and abs(item.stamp_ns - stamp_ns) >= abs(best.stamp_ns - stamp_ns):
+                break  # from here on they are farther and farther away
+            best = item
+        return best
 
     def at_or_before(self, stamp_ns: int) -> Stamped | None:
         """Return the newest message that is not newer than a stamp, or None when there is none."""
-        return max((item for item in self if item.stamp_ns <= stamp_ns), key=lambda item: item.stamp_ns, default=None)
+        return next((item for item in reversed(self) if item.stamp_ns <= stamp_ns), None)
 
     def silence(self, steady_ns: int) -> float:
         """Time since the stream last advanced [s, steady clock]; infinite when it never did."""
@@ -279,7 +289,7 @@ class Observation:
     """
 
     stamp_ns: int
-    images: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    images: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     joint_states: tuple[Any, ...] = ()
     odometry: Any = None
 

@@ -15,13 +15,6 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from qwen_vla.observation_buffer import IS_THE_DRIVER_RUNNING
 
-WORDS = {
-    ReliabilityPolicy.RELIABLE: "reliable",
-    ReliabilityPolicy.BEST_EFFORT: "best effort",
-    DurabilityPolicy.TRANSIENT_LOCAL: "transient local",
-    DurabilityPolicy.VOLATILE: "volatile",
-}
-
 
 @dataclass(frozen=True)
 class Offer:
@@ -39,7 +32,7 @@ class Offer:
 
 def quality(reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> str:
     """Return two policies in words."""
-    return ", ".join(WORDS.get(policy, policy.name.lower()) for policy in (reliability, durability))
+    return ", ".join(policy.name.lower().replace("_", " ") for policy in (reliability, durability))
 
 
 def offers_on(node: Node, topic: str) -> list[Offer]:
@@ -59,11 +52,8 @@ def offers_on(node: Node, topic: str) -> list[Offer]:
 def matching_qos(offers: Iterable[Offer], depth: int) -> QoSProfile:
     """Return the best quality that all publishers can give; of none, that which every publisher can give."""
     offers = list(offers)
-
-    def all_offer(policy: ReliabilityPolicy | DurabilityPolicy) -> bool:
-        return bool(offers) and all(policy in (offer.reliability, offer.durability) for offer in offers)
-
-    reliable, latched = all_offer(ReliabilityPolicy.RELIABLE), all_offer(DurabilityPolicy.TRANSIENT_LOCAL)
+    reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers) and offers
+    latched = all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers) and offers
     return QoSProfile(
         depth=depth,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,

@@ -1,0 +1,464 @@
+"""What policy_node senses with, on the real middleware: drivers that come, go, lie about the time or offer little."""
+
+from __future__ import annotations
+
+import array
+import os
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from nav_msgs.msg import Odometry
+from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+
+from embodiment_descriptions import load_robot
+from qwen_vla.observation_buffer import Observation, Waiting
+from qwen_vla.observation_streams import History, Needs
+from qwen_vla_ros.camera_subscriptions import PARAMETERS, ObservationSubscriptions
+from qwen_vla_ros.parameters import Parameters
+
+PATIENCE = 6.0  # [s]
+HEIGHT, WIDTH = 48, 64
+RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
+TRANSIENT_LOCAL, VOLATILE = DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.VOLATILE
+
+
+class Driver:
+    """The driver of one camera: its publishers, and what is wrong with it.
+
+    Attributes:
+        on: whether it publishes.
+        still: it repeats its last picture.
+        ahead: of its clock [s].
+        info: its CameraInfo, or None.
+    """
+
+    def __init__(self, node: Node, camera, qos: QoSProfile, compressed: bool = False, kind: type | None = None) -> None:
+        self.node, self.compressed = node, compressed
+        self.kind = kind or (CompressedImage if compressed else Image)
+        topic = camera.topic + ("/compressed" if compressed else "")
+        self.publisher = node.create_publisher(self.kind, topic, qos)
+        self.info_publisher = node.create_publisher(CameraInfo, camera.info_topic, qos)
+        self.on, self.still, self.ahead, self.count = True, False, 0.0, 0
+        self.info = CameraInfo(height=HEIGHT, width=WIDTH)
+        self.info.header.frame_id = self.frame = camera.tag
+
+    def tick(self) -> None:
+        if not self.on:
+            return
+        self.count += not self.still
+        stamp = (self.node.get_clock().now() + Duration(seconds=self.ahead)).to_msg()
+        message = self.kind()
+        if self.kind is not JointState:
+            self.fill(message)
+        message.header.stamp, message.header.frame_id = stamp, self.frame
+        if self.info is not None:
+            self.info.header.stamp = stamp
+            self.info_publisher.publish(self.info)
+        self.publisher.publish(message)
+
+    def fill(self, message) -> None:
+        pixels = picture(self.count)
+        if self.compressed:
+            message.format = "rgb8; jpeg compressed bgr8"
+            message.data = array.array("B", cv2.imencode(".jpg", pixels[:, :, ::-1])[1].tobytes())
+        else:
+            message.height, message.width, message.encoding, message.step = HEIGHT, WIDTH, "rgb8", 3 * WIDTH
+            message.data = array.array("B", pixels.tobytes())
+
+    def destroy(self) -> None:
+        self.node.destroy_publisher(self.publisher)
+        self.node.destroy_publisher(self.info_publisher)
+
+
+def picture(number: int) -> np.ndarray:
+    """One colour per number, and a mark that moves."""
+    pixels = np.full((HEIGHT, WIDTH, 3), (200, 90, 30), np.uint8)
+    pixels[:, number % WIDTH] = 255
+    return pixels
+
+
+class Spun:
+    """A node in a participant of its own, as if in another process, spun in a thread."""
+
+    def __init__(self, name: str, overrides=()) -> None:
+        self.context = rclpy.Context()
+        self.context.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
+        self.node = Node(name, context=self.context, parameter_overrides=list(overrides))
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
+
+    def spin(self) -> None:
+        self.executor.add_node(self.node)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        if self.thread.is_alive():
+            self.thread.join()
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+
+class Scene:
+    """policy_node's senses, and drivers that the test ticks."""
+
+    def __init__(self) -> None:
+        self.drivers_process = Spun("drivers")
+        self.drivers_node = self.drivers_process.node
+        self.changed = threading.Condition()
+        self.drivers: dict[str, Driver] = {}
+        self.others: list = []
+        self.process = self.senses = None
+
+    def look(self, robot: str = "widowx", needs=None, history=None, tags=None, **parameters) -> None:
+        """Create the senses of a robot, in a node like policy_node."""
+        self.embodiment = load_robot(robot, "real")
+        overrides = [RosParameter(name, value=value) for name, value in parameters.items()]
+        self.process = Spun("policy_node", overrides)
+        self.node = self.process.node
+        self.node.parameters = Parameters(self.node, PARAMETERS)
+        self.senses = ObservationSubscriptions(self.node, self.embodiment, self.changed, tags, needs, history)
+        self.process.spin()
+
+    def drive(self, reliability=BEST_EFFORT, durability=VOLATILE, only=None, robot="widowx", **options) -> None:
+        """Start the drivers of all cameras, or of some."""
+        qos = QoSProfile(depth=5, reliability=reliability, durability=durability)
+        for camera in load_robot(robot, "real").cameras:
+            if only is None or camera.tag in only:
+                if camera.tag in self.drivers:
+                    self.drivers.pop(camera.tag).destroy()
+                self.drivers[camera.tag] = Driver(self.drivers_node, camera, qos, **options)
+
+    def publish(self, kind: type, topic: str, make) -> None:
+        """Have make(stamp) published with every tick."""
+        publisher = self.drivers_node.create_publisher(kind, topic, 10)
+        self.others.append((publisher, make))
+
+    def tick(self) -> None:
+        for driver in list(self.drivers.values()):
+            driver.tick()
+        for publisher, make in self.others:
+            publisher.publish(make(self.drivers_node.get_clock().now().to_msg()))
+
+    def select(self, **options) -> Observation | Waiting:
+        with self.changed:
+            return self.senses.select(self.node.get_clock().now().nanoseconds, **options)
+
+    def until(self, condition, what: str):
+        """Tick the drivers 40 times a second until a condition is true; returns its value."""
+        limit = time.monotonic() + PATIENCE
+        while not (value := condition()):
+            assert time.monotonic() < limit, f"not within {PATIENCE} s: {what}; last: {self.select()}"
+            self.tick()
+            due = time.monotonic() + 0.025
+            with self.changed:
+                while (left := due - time.monotonic()) > 0:
+                    self.changed.wait(left)
+        return value
+
+    def observation(self, **options) -> Observation:
+        def found():
+            answer = self.select(**options)
+            return answer if isinstance(answer, Observation) else None
+
+        return self.until(found, "an observation")
+
+    def fault(self, *words: str) -> str:
+        """Wait for a reason that has all these words."""
+
+        def found():
+            answer = self.select()
+            hit = isinstance(answer, Waiting) and answer.fault and all(word in answer.message for word in words)
+            return answer.message if hit else None
+
+        return self.until(found, f"a reason with {words}")
+
+    def status(self, name: str) -> DiagnosticStatus:
+        with self.changed:
+            found = self.senses.diagnostics(self.node.get_clock().now().nanoseconds, self.embodiment.name)
+        return next(status for status in found if status.name == f"policy_node: {name}")
+
+    def values(self, name: str = "camera 'ego'") -> dict[str, str]:
+        return {pair.key: pair.value for pair in self.status(name).values}
+
+    def close(self) -> None:
+        if self.senses is not None:
+            self.process.executor.shutdown()
+            self.senses.destroy()
+            self.process.close()
+        self.drivers_process.close()
+
+
+@pytest.fixture
+def scene():
+    made = Scene()
+    yield made
+    made.close()
+
+
+# Quality of service ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reliability", "durability", "words"),
+    [
+        (BEST_EFFORT, VOLATILE, "best effort, volatile"),
+        (RELIABLE, VOLATILE, "reliable, volatile"),
+        (RELIABLE, TRANSIENT_LOCAL, "reliable, transient local"),
+    ],
+)
+def test_the_quality_is_that_of_the_publisher_and_is_reported(scene, reliability, durability, words):
+    scene.look()
+    scene.drive(reliability, durability)
+    scene.observation()
+    scene.until(lambda: scene.values()["quality of service"] == words, "the publisher's quality")
+    scene.until(lambda: scene.values()["publishers"] == f"/drivers ({words})", "the publisher by name")
+    scene.observation()
+    assert scene.status("camera 'ego'").level == DiagnosticStatus.OK
+
+
+def test_an_image_from_before_the_subscription_is_heard_where_the_publisher_keeps_it(scene):
+    scene.drive(RELIABLE, TRANSIENT_LOCAL)
+    scene.tick()
+    scene.drivers["ego"].on = scene.drivers["cam_wrist"].on = False
+    scene.look()
+    scene.until(lambda: scene.senses.streams.cameras["ego"].received, "the image that was kept")
+
+
+def test_a_driver_that_comes_back_with_another_quality_is_heard_again(scene):
+    scene.look()
+    scene.drive(RELIABLE)
+    scene.until(lambda: scene.values()["quality of service"] == "reliable, volatile", "a reliable subscription")
+    scene.observation()
+    scene.drive(BEST_EFFORT)  # a reliable subscription hears nothing of it
+    scene.fault("camera 'ego': no image for")
+    scene.observation()
+    assert scene.values()["quality of service"] == "best effort, volatile"
+
+
+def test_a_second_publisher_of_lesser_quality_is_heard_too(scene):
+    scene.look()
+    scene.drive(RELIABLE)
+    scene.until(lambda: scene.values()["quality of service"] == "reliable, volatile", "a reliable subscription")
+    other = Driver(scene.drivers_node, scene.embodiment.cameras[0], QoSProfile(depth=5, reliability=BEST_EFFORT))
+    scene.until(lambda: scene.values()["quality of service"] == "best effort, volatile", "one that hears both")
+    assert "best effort" in scene.values()["publishers"] and "reliable" in scene.values()["publishers"]
+    other.destroy()
+
+
+# Transport ------------------------------------------------------------------------------------------------------------
+
+
+def test_compressed_images_are_seen_as_raw_ones_are(scene):
+    scene.look(image_transport="compressed")
+    scene.drive(compressed=True)
+    images = scene.senses.decode(scene.observation())
+    for image in images.values():
+        assert image.shape == (HEIGHT, WIDTH, 3)
+        assert np.median(np.abs(image.astype(int) - (200, 90, 30))) <= 3
+    values = scene.values()
+    assert values["topic"] == "/ego/image_raw/compressed" and values["type"] == "sensor_msgs/msg/CompressedImage"
+    assert values["size [px]"] == "64 x 48" and "jpeg" in values["encoding"]
+
+
+@pytest.mark.parametrize(("chosen", "there"), [("raw", "compressed"), ("compressed", "raw")])
+def test_the_wrong_transport_is_named_with_the_right_one(scene, chosen, there):
+    scene.look(image_transport=chosen)
+    scene.drive(compressed=there == "compressed")
+    raw, compressed = "/ego/image_raw", "/ego/image_raw/compressed"
+    topic, other = (raw, compressed) if chosen == "raw" else (compressed, raw)
+    scene.fault(
+        f"camera 'ego': no image yet on {topic}; nobody publishes it, but {other}; set its transport to {there}"
+    )
+
+
+def test_a_topic_of_another_type_is_named(scene):
+    scene.look()
+    scene.drive(kind=JointState)
+    scene.fault("no image yet on /ego/image_raw; it carries sensor_msgs/msg/JointState, not sensor_msgs/msg/Image")
+
+
+def test_a_camera_in_another_namespace_is_named(scene):
+    scene.look()
+    scene.publish(Image, "left/ego/image_raw", lambda stamp: Image())
+    scene.fault("nobody publishes it, but /left/ego/image_raw; is the namespace right?")
+
+
+# Faults of the input --------------------------------------------------------------------------------------------------
+
+
+def test_a_camera_that_is_unplugged_and_comes_back(scene):
+    scene.look()
+    scene.fault("camera 'ego': no image yet on /ego/image_raw; nobody publishes it; is the driver running?")
+    scene.drive()
+    scene.observation()
+    scene.drivers["cam_wrist"].on = False
+    scene.fault("camera 'cam_wrist': no image for", "on /cam_wrist/image_raw (limit 0.5 s); is the driver running?")
+    assert scene.status("camera 'cam_wrist'").level == DiagnosticStatus.ERROR
+    assert scene.status("camera 'ego'").level == DiagnosticStatus.OK
+    scene.drivers["cam_wrist"].on = True
+    scene.observation()
+
+
+def test_the_same_picture_under_new_stamps_is_a_frozen_camera(scene):
+    scene.look(max_identical=0.3)
+    scene.drive()
+    scene.observation()
+    scene.drivers["ego"].still = True
+    scene.fault("camera 'ego': the same image to the bit under new stamps", "/ego/image_raw", "restart its driver")
+    scene.drivers["ego"].still = False
+    scene.observation()
+
+
+def test_a_simulated_camera_may_repeat_its_picture(scene):
+    scene.look(max_identical=0.05, use_sim_time=True)
+    assert scene.senses.rules().max_identical == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("ahead", "words"),
+    [
+        (5.0, ("stamps on /ego/image_raw lie", "in the future (limit 0.10 s)", "chrony")),
+        (-3.0, ("the images on /ego/image_raw are 3.", "old when they arrive (limit 0.5 s)", "clocks of the machines")),
+    ],
+)
+def test_a_camera_whose_clock_is_off_is_refused_until_it_is_right(scene, ahead, words):
+    scene.look()
+    scene.drive()
+    scene.drivers["ego"].ahead = ahead
+    scene.fault("camera 'ego': ", *words)
+    scene.drivers["ego"].ahead = 0.0
+    scene.observation()
+
+
+def test_a_camera_whose_clock_goes_back_a_little_is_named(scene):
+    scene.look()
+    scene.drive()
+    scene.observation()
+    scene.drivers["ego"].ahead = -0.9  # older than what it sent before, but not by so much that it begins anew
+    scene.fault("camera 'ego'", "its stamps have gone back by 0.", "is its clock being set?")
+
+
+def test_parameters_with_a_choice_refuse_other_values(scene):
+    scene.look()
+    (result,) = scene.node.set_parameters([RosParameter("alignment", value="newest")])
+    assert not result.successful and "'newest'" in result.reason and "asof" in result.reason
+    (result,) = scene.node.set_parameters([RosParameter("alignment", value="asof")])
+    assert result.successful and scene.senses.rules().alignment == "asof"
+
+
+# CameraInfo -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_camera_info_is_a_warning_that_can_be_made_an_obstacle(scene):
+    scene.look()
+    scene.drive()
+    scene.drivers["ego"].info = None
+    scene.observation()
+    status = scene.status("camera 'ego'")
+    assert status.level == DiagnosticStatus.WARN and "no CameraInfo on /ego/camera_info" in status.message
+    scene.node.set_parameters([RosParameter("camera_info", value="require")])
+    scene.fault("camera 'ego': no CameraInfo on /ego/camera_info; is the camera calibrated")
+    scene.node.set_parameters([RosParameter("camera_info", value="off")])
+    scene.observation()
+    assert scene.status("camera 'ego'").level == DiagnosticStatus.OK
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"width": 640, "height": 480}, "/ego/camera_info is for images of 640 x 480 pixels, the images have 64 x 48"),
+        ({"frame": "somewhere"}, "/ego/camera_info is for frame 'somewhere', the images are in 'ego'"),
+    ],
+)
+def test_a_camera_info_of_other_images_is_named(scene, change, words):
+    scene.look(camera_info="require")
+    scene.drive()
+    scene.observation()
+    info = scene.drivers["ego"].info
+    info.width, info.height = change.get("width", WIDTH), change.get("height", HEIGHT)
+    info.header.frame_id = change.get("frame", "ego")
+    scene.fault("camera 'ego': ", words)
+
+
+def test_a_camera_info_of_binned_or_cut_out_images_fits(scene):
+    scene.look(camera_info="require")
+    scene.drive()
+    info = scene.drivers["ego"].info
+    info.width, info.height, info.binning_x, info.binning_y = 2 * WIDTH, 2 * HEIGHT, 2, 2
+    cut = scene.drivers["cam_wrist"].info
+    cut.width, cut.height, cut.roi.width, cut.roi.height = 10 * WIDTH, 10 * HEIGHT, WIDTH, HEIGHT
+    scene.observation()
+    assert scene.values()["camera info"] == "not calibrated"
+
+
+# Beside images --------------------------------------------------------------------------------------------------------
+
+
+def joint_states(names):
+    def make(stamp):
+        message = JointState(name=list(names), position=[0.1 * k for k in range(len(names))])
+        message.header.stamp = stamp
+        return message
+
+    return make
+
+
+def test_joint_states_of_two_arms_are_merged_under_the_names_of_the_urdf(scene):
+    scene.look("aloha", needs=Needs(joint_states=True), tags=["cam_high"])
+    scene.drive(only=["cam_high"], robot="aloha")
+    scene.fault("joint states '", "no joint state yet on /follower_left/joint_states")
+    for stream in scene.senses.streams.joint_states:
+        local = [joint.removeprefix(stream.source.prefix) for joint in stream.joints]
+        scene.publish(JointState, stream.source.topic, joint_states([*local, "something_else"]))
+    positions = scene.senses.streams.positions(scene.observation())
+    assert set(positions) >= set(scene.embodiment.joint_names)
+    for stream in scene.senses.streams.joint_states:
+        assert [positions[joint] for joint in stream.joints] == pytest.approx(
+            [0.1 * k for k in range(len(stream.joints))]
+        )
+
+
+def test_joint_states_that_lack_a_joint_are_named(scene):
+    scene.look(needs=Needs(joint_states=True))
+    scene.drive()
+    names = [name for name in scene.embodiment.joint_names if name not in ("elbow", "left_finger")]
+    scene.publish(JointState, "joint_states", joint_states(names))
+    scene.fault("joint states: no joint state yet on /joint_states; its messages lack a position of elbow, left_finger")
+
+
+def test_odometry_of_a_robot_that_drives_is_needed(scene):
+    scene.look("mobile_base", needs=Needs(odometry=True))
+    scene.drive(robot="mobile_base")
+    scene.fault("odometry: no message yet on /odom; nobody publishes it")
+
+    def odometry(stamp):
+        message = Odometry()
+        message.header.stamp, message.pose.pose.position.x = stamp, 1.5
+        return message
+
+    scene.publish(Odometry, "odom", odometry)
+    assert scene.observation().odometry.pose.pose.position.x == 1.5
+    scene.others.clear()
+    scene.fault("odometry: no message for", "on /odom (limit 0.5 s)")
+
+
+def test_a_history_grows_from_the_beginning_of_the_goal_at_its_rate(scene):
+    scene.look(history=History(frames=4, rate=10.0), tags=["ego"])
+    scene.drive(only=["ego"])
+    began = scene.observation().stamp_ns
+    assert len(scene.select(history_from_ns=began).images["ego"]) == 1
+    full = scene.until(lambda: (seen := scene.select(history_from_ns=began)).images["ego"][3:] and seen, "four frames")
+    stamps = [message.header.stamp.sec + message.header.stamp.nanosec * 1e-9 for message in full.images["ego"]]
+    assert np.diff(stamps) == pytest.approx([0.1] * 3, abs=0.06) and stamps[0] >= began * 1e-9 - 1e-6
+    assert scene.senses.decode(full)["ego"].shape == (4, HEIGHT, WIDTH, 3)
