@@ -44,12 +44,15 @@ class RobotShapes:
         root: name of the root link.
         links: all links.
         shapes: all visuals.
+        moving: links that a joint can move.
     """
 
     def __init__(self, urdf: str) -> None:
         """Read a URDF; EmbodimentError or ValueError when it is none."""
         tree = parse_urdf(urdf)
         self.root, self.links = tree.root, tree.links
+        fixed = {joint.child: joint.parent for joint in tree.joints.values() if joint.type == "fixed"}
+        self.moving = frozenset(link for link in self.links if _top(link, fixed) != self.root)
         robot = ElementTree.fromstring(urdf)
         self.shapes = tuple(_shapes(robot))
         self._model = pin.buildModelFromXML(_with_limits(robot))
@@ -110,6 +113,13 @@ def _shapes(robot: ElementTree.Element):
                 colour=own or named or GREY,
                 mesh=element.get("filename", ""),
             )
+
+
+def _top(link: str, fixed: Mapping[str, str]) -> str:
+    """The link that a link is fixed to in the end."""
+    while link in fixed:
+        link = fixed[link]
+    return link
 
 
 def _mimics(robot: ElementTree.Element):

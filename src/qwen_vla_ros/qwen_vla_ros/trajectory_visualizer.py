@@ -6,7 +6,6 @@ policy starts to count anew, the clock goes back, another robot, or ~/clear) rem
 
 from __future__ import annotations
 
-import os
 import time
 from collections import OrderedDict
 from functools import partial
@@ -45,6 +44,7 @@ from qwen_vla_ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ghost_robot import GhostRobot
 from qwen_vla_ros.image_memory import release_image_memory
 from qwen_vla_ros.lifecycle import LATCHED
+from qwen_vla_ros.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.parameters import Parameter, Parameters
 from qwen_vla_ros.robot_history import MAX_GAP, RobotHistory
 
@@ -98,12 +98,11 @@ class TrajectoryVisualizer(Node):
 
     def _open_transforms(self) -> tuple[Publisher | None, type | None]:
         try:
-            from tf2_msgs.msg import TFMessage
-        except ImportError:
-            package = f"ros-{os.environ.get('ROS_DISTRO', 'kilted')}-tf2-msgs"
-            self.get_logger().info(f"the ghost robot has no transforms: tf2_msgs is missing (apt install {package})")
+            kind = interface("tf2_msgs/msg/TFMessage")
+        except MissingInterface as missing:
+            self.get_logger().info(f"the ghost robot has no transforms: {missing}")
             return None, None
-        return self.create_publisher(TFMessage, "tf", TRANSFORMS), TFMessage
+        return self.create_publisher(kind, "tf", TRANSFORMS), kind
 
     # Robot ----------------------------------------------------------------------------------------------------------
 

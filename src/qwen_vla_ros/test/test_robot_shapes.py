@@ -42,6 +42,7 @@ def test_joints_without_end_turn_and_mimics_follow():
     links = RobotShapes(URDF).link_poses({"turn": 7.0, "unknown": 1.0})
     assert np.allclose(links["wheel"][:3, 0], [np.cos(7.0), np.sin(7.0), 0.0])
     assert links["wheel"][2, 3] == 1.0
+    assert RobotShapes(URDF).moving == {"wheel", "echo"}
     assert links["echo"][0, 3] == pytest.approx(-2 * 7.0 + 0.5)
 
 
