@@ -58,7 +58,9 @@ def wanted_topics(embodiment: Embodiment, policy: str, executor: str, extra: Seq
     """
     e = embodiment
     cameras = [WantedTopic(camera.image_topic, Need.REQUIRED, image=True) for camera in e.cameras]
-    streams = [WantedTopic(stream.topic, Need.REQUIRED) for stream in (*e.joint_states, *filter(None, [e.odometry]))]
+    joints = Need.REQUIRED if e.joint_names else Need.OPTIONAL
+    streams = [WantedTopic(stream.topic, joints) for stream in e.joint_states]
+    streams += [WantedTopic(e.odometry.topic, Need.REQUIRED)] if e.odometry else []
     optional = [
         *(camera.info_topic for camera in e.cameras),
         *(command.topic for command in e.commands if hasattr(command, "topic")),

@@ -194,7 +194,7 @@ def _features(options: ConvertOptions, episode: Episode) -> dict[str, Feature]:
     columns = {
         name: Feature("float32", (channels.values.shape[1],), channels.names)
         for name, channels in episode.columns.items()
-        if name != "timestamp"
+        if name != "timestamp" and channels.names  # a base without arms has no joints
     }
     return images | columns
 
