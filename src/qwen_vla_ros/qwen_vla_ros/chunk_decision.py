@@ -25,6 +25,8 @@ from qwen_vla_ros.joint_path import JointPath, rest_to_rest
 
 # Home motions stay well below what the gate allows, in speed, acceleration and distance per row.
 HOME_SHARE = 0.8
+# Within a step of the spline the speed is up to twice the mean.
+GRIPPER_SHARE_OF_SPEED = 0.5
 
 
 class ChunkDecision:
@@ -45,6 +47,7 @@ class ChunkDecision:
         self.motion = motion_rules(embodiment)
         self._loose = replace(self.motion, acceleration=np.full(len(self.joints), np.inf))
         self._home = np.array([embodiment.home[name] for name in self.joints])
+        self._grippers = [self.joints.index(arm.gripper.joint) for arm in embodiment.arms if arm.gripper]
         self._is_gentle = bool(np.isfinite(self.motion.acceleration).any())
         checks_itself = embodiment.safety.self_collision
         self._self_collision = SelfCollision(embodiment.urdf, self.joints, self._home) if checks_itself else None
@@ -60,7 +63,9 @@ class ChunkDecision:
             Refused: the chunk says something wrong about itself, or cannot be followed.
         """
         refuse_if(check_form(chunk, self.form))
-        return self._to_joints.path(chunk.rows.astype(float), anchor)
+        rows = self._to_joints.path(chunk.rows.astype(float), anchor)
+        self._let_grippers_follow(rows, anchor, chunk.period)
+        return rows
 
     def path_of(
         self, chunk: Chunk, anchor: np.ndarray, measured: np.ndarray, velocity: np.ndarray | None = None
@@ -138,6 +143,18 @@ class ChunkDecision:
         path = rest_to_rest(self.joints, measured, self._home, speed, self.form.period, limit)
         self.check(path)
         return path
+
+    def _let_grippers_follow(self, rows: np.ndarray, start: np.ndarray, period: float) -> None:
+        """Let grippers reach what they are told as fast as they can, in place.
+
+        A policy says open or closed, from one row to the next; at a high rate no gripper is as fast as that. It is on
+        its way meanwhile, as behind any controller.
+        """
+        reach = GRIPPER_SHARE_OF_SPEED * self.motion.speed[self._grippers] * period
+        before = start[self._grippers]
+        for row in rows:
+            before = np.clip(row[self._grippers], before - reach, before + reach)
+            row[self._grippers] = before
 
     def _check_space(self, path: JointPath) -> list[Violation]:
         """Check the end effectors against the workspace, and the parts of the robot against each other."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from qwen_vla_ros.backends.joint_trajectory import trajectory_message, verify
 from qwen_vla_ros.gate import Reason, Refused
 from qwen_vla_ros.joint_path import JointPath
-from qwen_vla_ros.backends.joint_trajectory import trajectory_message, verify
 
 JOINTS = ("a", "b")
 
@@ -25,22 +25,47 @@ def test_row_i_is_due_after_i_periods_and_the_start_is_left_out(path):
     assert (message.header.stamp.sec, message.header.stamp.nanosec) == (0, 0)
 
 
+class Controller:
+    """The simulator's controller, which obeys the rules of ros2_control's."""
+
+    def __init__(self, start: np.ndarray) -> None:
+        self._module = pytest.importorskip("qwen_vla_sim.joint_trajectory_controller")
+        self._controller = self._module.JointTrajectoryController(JOINTS, start)
+        self._controller.update(0)
+
+    def accept(self, message, milliseconds: int) -> None:
+        points = [
+            self._module.TrajectoryPoint(
+                p.time_from_start.sec * 10**9 + p.time_from_start.nanosec, list(p.positions), list(p.velocities)
+            )
+            for p in message.points
+        ]
+        self._controller.accept(self._module.JointTrajectory(message.joint_names, points), milliseconds * 10**6)
+
+    def at(self, milliseconds: int) -> np.ndarray:
+        return np.array(self._controller.update(milliseconds * 10**6))
+
+
 def test_the_controller_accepts_it_and_plays_the_path_that_was_checked(path):
-    controllers = pytest.importorskip("qwen_vla_sim.joint_trajectory_controller")
     message = trajectory_message(path)
     verify(message, JOINTS)
-    points = [
-        controllers.TrajectoryPoint(
-            p.time_from_start.sec * 10**9 + p.time_from_start.nanosec, list(p.positions), list(p.velocities)
-        )
-        for p in message.points
-    ]
-    controller = controllers.JointTrajectoryController(JOINTS, path.positions[0])
-    controller.update(0)
-    controller.accept(controllers.JointTrajectory(message.joint_names, points), 0)
+    controller = Controller(path.positions[0])
+    controller.accept(message, 0)
     for milliseconds in range(0, 800, 7):
-        played = controller.update(milliseconds * 10**6)
-        assert np.allclose(played, path.at(milliseconds / 1e3)[0], atol=1e-6)
+        assert np.allclose(controller.at(milliseconds), path.at(milliseconds / 1e3)[0], atol=1e-6)
+
+
+def test_a_stop_ends_a_trajectory_that_was_accepted_where_it_is(path):
+    controller = Controller(path.positions[0])
+    controller.accept(trajectory_message(path), 0)
+    for milliseconds in range(0, 301, 10):
+        controller.at(milliseconds)
+    held = path.at(0.3)[0]
+    controller.accept(trajectory_message(JointPath.standing(JOINTS, held, 0.1)), 300)
+    for milliseconds in range(310, 900, 10):  # it comes to rest within the time of the stop, and stays
+        tolerance = 0.02 if milliseconds <= 410 else 1e-6
+        assert np.allclose(controller.at(milliseconds), held, atol=tolerance)
+    assert np.abs(path.at(0.6)[0] - held).max() > 0.1, "it would have gone on"
 
 
 @pytest.mark.parametrize("fault", ["names", "nan", "velocity at the end", "no points", "short row", "time"])

@@ -22,6 +22,7 @@ class ActionGoals:
         self._name = node.resolve_topic_name(action)
         self._client = ActionClient(node, kind, action)
         self._number = 0
+        self._destroyed = False
         self._handle: Any = None
         self._wanted = False
         self._fault = ""
@@ -60,10 +61,13 @@ class ActionGoals:
         return True
 
     def destroy(self) -> None:
-        """Remove the client."""
+        """Remove the client; answers that are on their way are not waited for."""
+        self._destroyed = True
         self._client.destroy()
 
     def _on_answer(self, future: Future, number: int) -> None:
+        if self._destroyed:
+            return
         handle = future.result()
         if not handle.accepted:
             if number == self._number:
@@ -77,7 +81,7 @@ class ActionGoals:
         handle.get_result_async().add_done_callback(lambda result: self._on_result(result, number))
 
     def _on_result(self, future: Future, number: int) -> None:
-        if number != self._number or not self._wanted:
+        if self._destroyed or number != self._number or not self._wanted:
             return
         self._handle, self._wanted = None, False
         answer = future.result()
