@@ -91,6 +91,13 @@ def test_it_executes_chunks_until_the_limit_and_measures_all_but_the_first():
     assert {"inferring", "waiting for the executor"} <= set(world.states)
 
 
+def test_time_that_goes_back_ends_it_with_a_reason():
+    world = World([DONE], tick=-0.5)
+    outcome = outcome_of(world)
+    assert outcome.ending == Ending.INFERENCE_STOPPED and world.sent == 0
+    assert "ROS time went back by 0.50 s" in outcome.message and "send the goal again" in outcome.message
+
+
 def test_a_single_chunk_has_no_latency_statistics():
     assert math.isnan(outcome_of(World([DONE]), max_chunks=1).latency_ms_p50)
 

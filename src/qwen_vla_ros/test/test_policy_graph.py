@@ -22,19 +22,24 @@ RESULT = ExecuteInstruction.Result
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, widowx):
-    """A complete checkpoint of the tiny geometry whose actions are small random motions around where the arm is."""
+    """A complete checkpoint of the tiny geometry whose actions are small random motions around where the arm is.
+
+    It reads the joints, and a history of two images of each camera.
+    """
     import torch
 
     from qwen_vla import EmbodimentInfo, Quantiles, QwenVLAConfig, QwenVLAModel, QwenVLAProcessor
 
     torch.manual_seed(0)
-    config = QwenVLAConfig.preset("tiny")
+    config = QwenVLAConfig.preset("tiny", proprioception="token", history_frames=2, history_rate=4.0)
     tags = tuple(camera.tag for camera in widowx.cameras)
     processor = QwenVLAProcessor.from_scratch([widowx.prompt(SENTENCE)], config, tags, vocab_size=320)
     reach = np.array([*[0.01] * 3, *[0.02] * 3, 0.0])
     middle = np.array([*[0.0] * 6, 0.5])
     spread = reach + np.array([*[0.0] * 6, 0.3])
     processor.normalization["widowx"] = Quantiles(middle - spread, middle + spread, widowx.channel_names)
+    reading = np.array([widowx.home[name] for name in widowx.joint_names])
+    processor.normalization["widowx.state"] = Quantiles(reading - 1.0, reading + 1.0, widowx.joint_names)
     processor.embodiments["widowx"] = EmbodimentInfo(
         name="widowx",
         channel_names=widowx.channel_names,
@@ -183,12 +188,54 @@ def test_a_camera_that_stops_ends_the_goal_and_the_arm_holds(stack, peer, tag):
     assert_still(peer)
 
 
-def test_a_frozen_camera_is_noticed_too(stack, peer):
-    handle = stack.obey()
+def freeze(peer):
     peer.frozen.add("ego")
+
+
+def repeat(peer):
+    peer.still.add("ego")
+
+
+def lag(peer):
+    peer.shifted["ego"] = -3.0
+
+
+def lead(peer):
+    peer.shifted["ego"] = 3.0
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (freeze, ("the same image for", "on /ego/image_raw", "the stream is frozen; restart its driver")),
+        (repeat, ("the same image to the bit under new stamps for", "on /ego/image_raw", "restart its driver")),
+        (lag, ("the images on /ego/image_raw are 3.", "old when they arrive", "clocks of the machines")),
+        (lead, ("stamps on /ego/image_raw lie", "in the future (limit 0.10 s)", "chrony")),
+    ],
+)
+def test_a_camera_that_shows_the_past_ends_the_goal_and_the_arm_holds(stack, peer, break_it, words):
+    handle = stack.obey()
+    break_it(peer)
     status, result = peer.result_of(handle)
-    assert status == ABORTED and "camera 'ego': the same image for" in result.error_msg
-    assert "the stream is frozen" in result.error_msg
+    assert status == ABORTED and result.error_code == RESULT.INFERENCE_STOPPED
+    assert result.error_msg.startswith("camera 'ego': ") and all(word in result.error_msg for word in words)
+    assert_still(peer)
+
+
+def test_every_stream_has_its_diagnostics(stack, peer):
+    def level(name):
+        status = peer.latest_diagnostics(f"policy_node: {name}")
+        return None if status is None else int.from_bytes(status.level)
+
+    names = ("camera 'ego'", "camera 'cam_wrist'", "joint states")
+    # The cameras of this robot send no CameraInfo, which is a warning.
+    peer.wait(lambda: [level(name) for name in names] == [1, 1, 0], "diagnostics of all streams")
+    values = {pair.key: pair.value for pair in peer.latest_diagnostics("policy_node: camera 'ego'").values}
+    assert values["topic"] == "/ego/image_raw" and values["publishers"] == "/peer (best effort, volatile)"
+    assert values["size [px]"] == "320 x 240" and float(values["rate [Hz]"]) == pytest.approx(10.0, abs=3.0)
+    peer.silent.add("cam_wrist")
+    peer.wait(lambda: [level(name) for name in names] == [1, 2, 0], "the error of the camera that fell silent")
+    assert level("inference") == 2
 
 
 def test_a_stop_by_service_ends_the_goal(stack, peer):
