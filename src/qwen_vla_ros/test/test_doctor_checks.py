@@ -17,7 +17,7 @@ from embodiment_descriptions import load_robot
 from qwen_vla_ros.doctor import camera_checks, command_checks, joint_checks, machine, node_checks, ros_setup, streams
 from qwen_vla_ros.doctor.checkpoint import check_checkpoint, read_checkpoint
 from qwen_vla_ros.doctor.examination import examine, examine_setup, find_patient
-from qwen_vla_ros.doctor.facts import Arrival, Endpoint, Graph, Joints, Picture, Topic
+from qwen_vla_ros.doctor.facts import Arrival, Endpoint, Graph, Joints, Picture, Topic, with_ros_time
 from qwen_vla_ros.doctor.findings import Area, Finding, Level, exit_code
 from qwen_vla_ros.doctor.table import as_json, show
 
@@ -81,6 +81,14 @@ def test_stamps(age_ms, expected, fact):
 def test_simulated_time_is_compared_with_the_simulated_clock():
     ticks = [dataclasses.replace(a, stamp=5 * GB, ros_time=5 * GB + 20 * MILLISECOND) for a in arrivals([0, 50])]
     assert streams.check_stamps(AREA, "stamps", ticks, 0.5).fact == "20 ms old on arrival"
+
+
+def test_a_late_receiver_does_not_make_stamps_look_early():
+    """Read off between the ticks before and after, whatever the order in which they were handled."""
+    ticks = [Arrival(NOW + t * MILLISECOND, stamp=t * MILLISECOND // 2) for t in (200, 0, 100)]
+    images = [Arrival(NOW + t * MILLISECOND, stamp=0) for t in (-50, 150, 250)]
+    timed = with_ros_time({"/clock": ticks, "/image": images}, "/clock")["/image"]
+    assert [a.ros_time for a in timed] == [None, 75 * MILLISECOND, None]
 
 
 def test_loss_is_counted_per_publisher():

@@ -6,9 +6,10 @@ stamps are in whatever clock the publisher uses, which is one of the things to f
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -56,7 +57,7 @@ class Arrival:
         sent: when the publisher handed it to the middleware; 0 where the middleware does not tell.
         sequence: the publisher's own count; 0 where the middleware does not tell.
         publisher: gid of the publisher.
-        ros_time: latest /clock at that time; None when there was none.
+        ros_time: what /clock showed then; None when it had not begun or was over.
         content: what the checks need of it.
     """
 
@@ -161,6 +162,28 @@ class Graph:
     def clock(self) -> list[Arrival]:
         """Return what came on /clock; the stamp is the time it told."""
         return self.heard("/clock")
+
+
+def with_ros_time(arrivals: Mapping[str, Sequence[Arrival]], clock: str) -> dict[str, list[Arrival]]:
+    """Write down for every message what the clock showed when it came.
+
+    Read off afterwards, between two ticks, because a busy receiver handles messages long after they came and not in
+    their order.
+    """
+    ticks = sorted((tick.received, tick.stamp) for tick in arrivals.get(clock, []))
+    if not ticks:
+        return {topic: list(found) for topic, found in arrivals.items()}
+    real, shown = zip(*ticks, strict=True)
+
+    def timed(arrival: Arrival) -> Arrival:
+        after = bisect_left(real, arrival.received)
+        if after == len(real) or arrival.received < real[0]:
+            return arrival
+        before = max(after - 1, 0)
+        share = (arrival.received - real[before]) / max(real[after] - real[before], 1)
+        return replace(arrival, ros_time=shown[before] + round(share * (shown[after] - shown[before])))
+
+    return {topic: [timed(arrival) for arrival in found] for topic, found in arrivals.items()}
 
 
 def times(arrivals: Sequence[Arrival]) -> list[int]:

@@ -29,7 +29,18 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from qwen_vla.image_decoding import DecodingError, to_rgb
 from qwen_vla_ros.chunk_messages import nanoseconds
-from qwen_vla_ros.doctor.facts import Announced, Arrival, Endpoint, Graph, Joints, Lens, Picture, Status, Topic
+from qwen_vla_ros.doctor.facts import (
+    Announced,
+    Arrival,
+    Endpoint,
+    Graph,
+    Joints,
+    Lens,
+    Picture,
+    Status,
+    Topic,
+    with_ros_time,
+)
 from qwen_vla_ros.doctor.interfaces import CLOCK, CONTROLLER_MANAGER, EXECUTOR, POLICY, Role, Watch, resolve
 from qwen_vla_ros.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.spinning_node import NoAnswer, SpinningNode
@@ -90,7 +101,6 @@ class _Listener:
         self._manager = resolve(namespace, CONTROLLER_MANAGER)
         self._own_name = client.node.get_fully_qualified_name()
         self._arrivals: dict[str, list[Arrival]] = defaultdict(list)
-        self._ros_time: int | None = None
         self._subscribed: set[str] = set()
         self._clients: dict[tuple[str, str], Any] = {}
         self._answers: dict[tuple[str, str], Any] = {}
@@ -105,7 +115,7 @@ class _Listener:
             return Graph(
                 nodes=self._nodes(),
                 topics=self._topics(),
-                arrivals=dict(self._arrivals),
+                arrivals=with_ros_time(self._arrivals, CLOCK),
                 actions=self._actions(),
                 states=self._states(),
                 sim_time=self._parameter("use_sim_time", lambda value: value.bool_value),
@@ -230,8 +240,6 @@ class _Listener:
         stamp = _stamp(message)
         with self._client.changed:
             earlier = self._arrivals[topic]
-            if topic == CLOCK:
-                self._ros_time = stamp
             earlier.append(
                 Arrival(
                     received=info.get("received_timestamp") or time.time_ns(),
@@ -239,7 +247,6 @@ class _Listener:
                     sent=info.get("source_timestamp") or 0,
                     sequence=info.get("publication_sequence_number") or 0,
                     publisher=bytes((info.get("publisher_gid") or {}).get("data", b"")),
-                    ros_time=self._ros_time,
                     content=_content(message, first=not earlier),
                 )
             )
