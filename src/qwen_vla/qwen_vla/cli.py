@@ -33,6 +33,7 @@ class Describe:
     """Print what is derived from a robot's URDF: joints, limits, cameras, channels, and the exact prompt.
 
     $ qwen-vla describe widowx
+    $ qwen-vla describe aloha --hardware real
     $ qwen-vla describe my_robot.urdf --config my_robot.yaml --instruction "open the drawer"
     """
 
@@ -40,6 +41,8 @@ class Describe:
     """Name of a robot of the suite, or a path to a URDF."""
     config: Path | None = None
     """Embodiment YAML for a URDF of your own; without it what can be inferred is inferred, and said."""
+    hardware: Literal["mock", "gazebo", "isaac", "real"] = "mock"
+    """What answers for a robot of the suite; a real one may have other topics and calibrations."""
     instruction: str = "pick up the red cube"
     """Sentence to put into the prompt."""
 
@@ -54,7 +57,7 @@ class Describe:
         elif self.config:
             raise ValueError(f"--config goes with the path of a URDF; {self.robot!r} brings its own configuration")
         else:
-            embodiment = load_robot(self.robot)
+            embodiment = load_robot(self.robot, self.hardware)
         print(describe(embodiment, self.instruction))
         return 0
 

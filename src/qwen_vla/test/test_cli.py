@@ -111,6 +111,15 @@ def test_describe_prints_the_exact_prompt(monkeypatch, capsys):
     assert any("waist" in line and "base_link" not in line for line in lines)
 
 
+def test_describe_shows_the_interfaces_of_the_chosen_hardware(monkeypatch, capsys):
+    assert run(monkeypatch, "describe", "aloha") == 0
+    simulated = capsys.readouterr().out
+    assert run(monkeypatch, "describe", "aloha", "--hardware", "real") == 0
+    real = capsys.readouterr().out
+    assert "joint_trajectory" in simulated and "xs_group" not in simulated
+    assert "xs_group" in real and "open 0.0579" in real and "joint_trajectory" not in real
+
+
 def test_describe_takes_the_path_of_a_urdf(monkeypatch, capsys, tmp_path):
     urdf = tmp_path / "my_arm.urdf"
     urdf.write_text(robot_description("widowx"))
