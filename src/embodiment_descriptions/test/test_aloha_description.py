@@ -121,7 +121,9 @@ def test_cameras_see_where_the_work_is() -> None:
     model, data = simulated("aloha")
     pose_both(data, START, 0.057)
     mujoco.mj_kinematics(model, data)
-    for camera in ("cam_high", "cam_low"):
+    # The lenses of the ALOHA 2 workcell; there, x is to the right and y away from the operator.
+    for camera, place in (("cam_high", (-0.303794, 0, 1.02524)), ("cam_low", (-0.377167, 0, 0.0316055))):
+        np.testing.assert_allclose(data.body(f"{camera}_link").xpos, place, atol=1e-9)
         right, below = angles(data, camera, np.array([0.0, 0.0, 0.03]))
         assert abs(right) < 1e-6 and abs(below) < 29
         # Seen from the operator's side, the left arm is on the left.

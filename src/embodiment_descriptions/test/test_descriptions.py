@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import yaml
-from description_checks import COMBINATIONS, HARDWARE, check_urdf, parsed, robot, text
+from description_checks import COMBINATIONS, HARDWARE, check_urdf, parsed, robot, simulated, text
 
 from embodiment_descriptions import (
     Embodiment,
@@ -96,6 +96,20 @@ def test_every_joint_and_every_limit(name: str, hardware: str, file: str) -> Non
         assert found.lower == (None if lower is None else pytest.approx(lower)), joint
         assert found.upper == (None if upper is None else pytest.approx(upper)), joint
         assert found.mimics == MIMICS[name].get(joint), joint
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_mujoco_reads_the_same_joints_and_limits(name: str) -> None:
+    """A second reader of URDFs, which knows nothing of this package."""
+    model, _ = simulated(name)
+    expected = expected_limits(name)
+    assert {model.joint(index).name for index in range(model.njnt)} == set(expected)
+    for joint, (lower, upper, _, effort) in expected.items():
+        found = model.joint(joint)
+        assert bool(model.jnt_limited[found.id]) == (lower is not None)
+        if lower is not None:
+            np.testing.assert_allclose(found.range, (lower, upper), atol=1e-9)
+        np.testing.assert_allclose(model.jnt_actfrcrange[found.id], (-effort, effort))
 
 
 @pytest.mark.parametrize(("name", "hardware", "file"), COMBINATIONS)
