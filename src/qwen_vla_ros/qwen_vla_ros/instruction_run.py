@@ -20,7 +20,14 @@ from qwen_vla_ros.gate import Reason
 
 POLL_PERIOD = 0.02  # [s] steady; ages grow without anybody notifying
 VERDICT_PATIENCE = 0.5  # [s] steady; how long the end of a run waits for the verdict about a chunk that is on its way
-STOPPING_REASONS = {Reason.STOPPED, Reason.NOT_ACTIVE, Reason.DEACTIVATED, Reason.CANCELED, Reason.REPLACED}
+STOPPING_REASONS = {
+    Reason.STOPPED,
+    Reason.EMERGENCY_STOP,
+    Reason.NOT_ACTIVE,
+    Reason.DEACTIVATED,
+    Reason.CANCELED,
+    Reason.REPLACED,
+}
 
 Found = TypeVar("Found")
 

@@ -139,6 +139,7 @@ class PolicyNode(lifecycle.ManagedNode):
         self._chunk_publisher = publisher(ActionChunk, "~/action_chunk")
         self._heartbeat_publisher = publisher(Header, "~/heartbeat")
         self._prompt_publisher = publisher(String, "~/prompt", lifecycle.LATCHED)
+        self._instruction_publisher = publisher(String, "~/instruction", lifecycle.LATCHED)
         # Absolute by the convention of diagnostic_updater: one topic for all robots, which the aggregator reads.
         self._diagnostics_publisher = publisher(DiagnosticArray, "/diagnostics")
         self._embodiment_publisher = publisher(EmbodimentMessage, "~/embodiment", lifecycle.LATCHED)
@@ -215,6 +216,7 @@ class PolicyNode(lifecycle.ManagedNode):
     def _begin(self, handle: ServerGoalHandle) -> None:
         """Have the inference thread obey; rclpy's own way to run a goal would take up the only thread of callbacks."""
         self.get_logger().info(f"goal: '{handle.request.instruction}'")
+        self._instruction_publisher.publish(String(data=handle.request.instruction.strip()))
         self._work = self._worker.submit(self._obey, handle)
 
     def _conclude(self, handle: ServerGoalHandle) -> ExecuteInstruction.Result:
@@ -222,6 +224,7 @@ class PolicyNode(lifecycle.ManagedNode):
         outcome = self._outcome
         with self._changed:
             self._run, self._reserved = None, False
+        self._instruction_publisher.publish(String())  # whatever chunk is still on its way obeys nobody
         if outcome.ending == Ending.SUCCESS:
             handle.succeed()
         elif outcome.ending == Ending.CANCELED:
