@@ -1,4 +1,4 @@
-"""The RViz configuration shows topics that exist, with types and qualities of service that match."""
+"""The RViz configurations show topics that exist, with types and qualities of service that match."""
 
 import signal
 import subprocess
@@ -14,9 +14,12 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
+from embodiment_descriptions import known_robots, load_robot
 from qwen_vla_ros.environment import ros_environment
+from qwen_vla_ros.robot_shapes import RobotShapes
 
-CONFIG = Path(__file__).resolve().parents[3] / "config" / "rviz" / "widowx.rviz"
+FOLDER = Path(__file__).resolve().parents[3] / "config" / "rviz"
+ROBOTS = ("widowx", "aloha", "mobile_base")
 # What a display of RViz shows; None: nothing that is a topic of its own.
 DISPLAYS = {
     "rviz_default_plugins/Grid": None,
@@ -35,15 +38,28 @@ OTHERS = {
 }
 
 
+def test_every_robot_has_its_configuration() -> None:
+    assert {path.stem for path in FOLDER.glob("*.rviz")} == set(ROBOTS) == set(known_robots())
+
+
+@pytest.fixture(scope="module", params=ROBOTS)
+def robot(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def config() -> dict:
-    return yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+def config(robot: str) -> dict:
+    return yaml.safe_load((FOLDER / f"{robot}.rviz").read_text(encoding="utf-8"))
+
+
+def displays(config: dict) -> list[dict]:
+    return config["Visualization Manager"]["Displays"]
 
 
 def topics(config: dict) -> dict[str, tuple[str, dict]]:
     """Topic -> (type, the display's quality of service)."""
     found = {}
-    for display in config["Visualization Manager"]["Displays"]:
+    for display in displays(config):
         topic = display.get("Description Topic") or display.get("Topic")
         if topic:
             found[f"/{topic['Value']}"] = (DISPLAYS[display["Class"]], topic)
@@ -65,24 +81,45 @@ def test_classes_are_known(config: dict) -> None:
     assert set(classes(config)) <= DISPLAYS.keys() | OTHERS
 
 
-def test_one_display_of_each_kind_and_two_cameras(config: dict) -> None:
-    shown = [display["Class"] for display in config["Visualization Manager"]["Displays"]]
-    assert {name: shown.count(name) for name in DISPLAYS} == dict.fromkeys(DISPLAYS, 1) | {
-        "rviz_default_plugins/Image": 2
+def test_everything_is_shown_once_and_the_robot_has_a_ghost(robot: str, config: dict) -> None:
+    shown = [display["Class"].split("/")[1] for display in displays(config)]
+    embodiment = load_robot(robot)
+    counts = {name.split("/")[1]: shown.count(name.split("/")[1]) for name in DISPLAYS}
+    paths = max(1, len(embodiment.arms))
+    assert counts == {
+        "Grid": 1,
+        "TF": 1,
+        "RobotModel": 2,
+        "MarkerArray": 1,
+        "Path": paths,
+        "Image": len(embodiment.cameras),
     }
+    model, ghost = (display for display in displays(config) if display["Class"].endswith("/RobotModel"))
+    assert (model["TF Prefix"], ghost["TF Prefix"]) == ("", "ghost") and ghost["Alpha"] < 0.5
+    names = [display["Name"] for display in displays(config)]
+    assert len(set(names)) == len(names)
+
+
+def test_the_cameras_are_those_of_the_robot(robot: str, config: dict) -> None:
+    images = {d["Topic"]["Value"] for d in displays(config) if d["Class"].endswith("/Image")}
+    assert images == {camera.topic for camera in load_robot(robot).cameras}
+
+
+def test_the_fixed_frame_is_one_of_the_robot(robot: str, config: dict) -> None:
+    embodiment = load_robot(robot)
+    frame = config["Visualization Manager"]["Global Options"]["Fixed Frame"]
+    assert frame == ("odom" if embodiment.base else RobotShapes(embodiment.urdf).root)
 
 
 def test_topics_are_relative(config: dict) -> None:
     """Else the configuration would not follow a namespace."""
-    for display in config["Visualization Manager"]["Displays"]:
-        topic = display.get("Description Topic") or display.get("Topic") or {"Value": ""}
-        assert not topic["Value"].startswith("/")
+    assert not [topic for topic in topics(config) if topic.startswith("//")]
 
 
 @pytest.fixture
-def processes() -> Iterator[list[subprocess.Popen]]:
+def processes(robot: str) -> Iterator[list[subprocess.Popen]]:
     """The simulator and the visualizer, each in a process of its own."""
-    modules = ("qwen_vla_sim.widowx_node", "qwen_vla_ros.trajectory_visualizer")
+    modules = (f"qwen_vla_sim.{robot}_node", "qwen_vla_ros.trajectory_visualizer")
     program = "import sys; from {} import main; sys.exit(main())"
     started = [subprocess.Popen([sys.executable, "-c", program.format(m)], env=ros_environment()) for m in modules]
     try:
