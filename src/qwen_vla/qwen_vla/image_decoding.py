@@ -44,10 +44,11 @@ def to_rgb(message: Any) -> np.ndarray:
     try:
         if message.encoding in PLANAR:
             return cv2.cvtColor(_planes(message), PLANAR[message.encoding])
-        image = message_to_cvimage(_without_padding(message), "rgb8")
+        deep = message.encoding.endswith("16")
+        image = message_to_cvimage(_without_padding(message), "rgb16" if deep else "rgb8")
     except (ImageError, cv2.error) as error:
         raise DecodingError(f"encoding '{message.encoding}' cannot be read as RGB: {error}") from error
-    return np.array(image, dtype=np.uint8, order="C")
+    return (image >> 8).astype(np.uint8) if deep else np.array(image, dtype=np.uint8, order="C")
 
 
 def _decompress(message: Any) -> np.ndarray:
@@ -59,10 +60,11 @@ def _decompress(message: Any) -> np.ndarray:
         raise DecodingError(f"format '{message.format}' holds {image.shape} {image.dtype}; only colour can be used")
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
-    image = image[:, :, :3]
-    # Old publishers of image_transport compressed RGB as if it were BGR, and say so.
-    swapped = "compressed rgb" in message.format
-    return np.ascontiguousarray(image if swapped else image[:, :, ::-1])
+    has_alpha = image.shape[2] == 4
+    if "compressed rgb" in message.format:
+        # Old publishers of image_transport compressed RGB as if it were BGR, and say so.
+        return np.ascontiguousarray(image[:, :, :3])
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB if has_alpha else cv2.COLOR_BGR2RGB)
 
 
 @dataclass(frozen=True)

@@ -359,7 +359,11 @@ def stamp_of(message: Any) -> int:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal to the bit; arrays of NumPy, which bags hold, do not compare as a whole by themselves."""
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return np.array_equal(one, other)
-    return type(one) is type(other) and one == other
+    """Equal to the bit: the bytes of images, or, from a bag, what stands for them."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, int):
+        return one == other
+    ours, theirs = np.frombuffer(one, np.uint8), np.frombuffer(other, np.uint8)
+    # Two pictures of a sensor differ nearly everywhere, so that a few bytes tell.
+    return ours.size == theirs.size and np.array_equal(ours[::997], theirs[::997]) and np.array_equal(ours, theirs)
