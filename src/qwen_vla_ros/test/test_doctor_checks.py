@@ -60,6 +60,11 @@ def test_the_rate_is_that_of_sending_when_the_receiver_is_late():
     assert level(streams.check_rate(AREA, "rate", late, NEED, 1.0)) == "ok"
 
 
+def test_the_rate_in_a_slow_simulator_is_that_of_its_own_time():
+    slow = [dataclasses.replace(a, ros_time=n * 100 * MILLISECOND) for n, a in enumerate(arrivals(range(0, 5000, 900)))]
+    assert streams.check_rate(AREA, "rate", slow, NEED, 5.0).fact == "10.0 Hz, longest gap 100 ms"
+
+
 @pytest.mark.parametrize(
     ("age_ms", "expected", "fact"),
     [
@@ -518,6 +523,7 @@ def test_the_table_fits_80_columns_and_loses_nothing(capsys):
     findings = [
         AREA.ok("short", "all well"),
         AREA.fail("follower_left/commands/joint_group: rivals", "a fact of many words " * 8, "the way out " * 9),
+        AREA.ok("a_name_that_is_longer_than_its_column/and_more", "well"),
         Area("Other").warn("thing", "x" * 100, "y" * 100),
     ]
     out = io.StringIO()
@@ -527,5 +533,6 @@ def test_the_table_fits_80_columns_and_loses_nothing(capsys):
     words = " ".join(text.split())
     assert words.count("way out") == 9 and words.count(" words ") == 8 and text.count("x") >= 100
     assert "fail follower_left/commands/ " in text  # broken after a slash
-    assert "1 ok, 1 warn, 1 fail" in text and "fail: Test" in text
-    assert as_json("r", findings)["counts"] == {"ok": 1, "warn": 1, "fail": 1}
+    assert "ok   a_name_that_is_longer_tha" in text  # no empty line before
+    assert "2 ok, 1 warn, 1 fail" in text and "fail: Test" in text
+    assert as_json("r", findings)["counts"] == {"ok": 2, "warn": 1, "fail": 1}

@@ -192,6 +192,15 @@ def times(arrivals: Sequence[Arrival]) -> list[int]:
     return sorted(a.sent if known else a.received for a in arrivals)
 
 
+def in_simulated_time(arrivals: Sequence[Arrival]) -> list[Arrival]:
+    """Return messages as if real time had run as /clock does; as they are where there is none.
+
+    A simulator may be slower than reality, and a camera in it with it; ages are counted in its time.
+    """
+    timed = [a for a in arrivals if a.ros_time is not None]
+    return [replace(a, sent=0, received=a.ros_time) for a in timed] if timed else list(arrivals)
+
+
 def rate(arrivals: Sequence[Arrival]) -> float:
     """Messages per second; 0 for less than two."""
     gaps = [b - a for a, b in pairwise(times(arrivals))]

@@ -6,7 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from qwen_vla_ros.doctor.facts import NANOSECONDS, Arrival, Endpoint, Graph, Topic, longest_gap, lost, rate
+from qwen_vla_ros.doctor.facts import (
+    NANOSECONDS,
+    Arrival,
+    Endpoint,
+    Graph,
+    Topic,
+    in_simulated_time,
+    longest_gap,
+    lost,
+    rate,
+)
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.ros_setup import AREA as ROS_SETUP
 
@@ -81,7 +91,8 @@ def check_rate(area: Area, label: str, arrivals: Sequence[Arrival], need: Need, 
     if len(arrivals) < 2:
         fact = f"{len(arrivals) or 'no'} message{'s' * (len(arrivals) != 1)} in {seconds:.1f} s"
         return area.fail(label, fact, "is the driver hanging, or the device unplugged? look at the log of its node")
-    hz, gap = rate(arrivals), longest_gap(arrivals)
+    lived = in_simulated_time(arrivals)
+    hz, gap = rate(lived), longest_gap(lived)
     fact = f"{hz:.1f} Hz, longest gap {1e3 * gap:.0f} ms"
     if gap > need.longest_gap:
         remedy = "the robot would stop there: look for a loaded processor, a bad cable, a slow network"

@@ -16,7 +16,7 @@ from rich.text import Text
 from qwen_vla_ros.doctor.findings import Finding, Level, worst
 
 COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
-SUBJECT_WIDTH, WIDEST = 24, 120
+SUBJECT_WIDTH, WIDEST = 26, 120
 ENDINGS = {
     Level.OK: "Everything is as it should be.",
     Level.WARN: "Nothing is broken; see to the warnings when you can.",
@@ -66,7 +66,7 @@ def _broken(subject: str) -> str:
     """Break a long name after a slash or a space rather than anywhere."""
     lines = [""]
     for part in re.findall(r"[^/ ]*[/ ]?", subject):
-        if len(lines[-1]) + len(part.rstrip()) > SUBJECT_WIDTH:
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > SUBJECT_WIDTH:
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)
