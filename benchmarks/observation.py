@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/observation.py
     .venv/bin/python benchmarks/observation.py --width 1280 --height 720 --json out/observation.json
 
-One thread, its CPU time, so that other work on the machine counts little. `receive` is what rclpy does before a callback
-sees a message: from the bytes on the wire to the message. `store` and `choose` are paid for every image and for every look
-at all cameras, `decode` only for images that are used.
+One thread, its CPU time, so that other work on the machine counts little. `receive` is what rclpy does before a
+callback sees a message: from the bytes on the wire to the message. `store` and `choose` are paid for every image and
+for every look at all cameras, `decode` only for images that are used.
 """
 
 from __future__ import annotations
