@@ -13,11 +13,14 @@ import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import Odometry
+from rclpy.clock import ClockType
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from embodiment_descriptions import load_robot
@@ -28,6 +31,7 @@ from qwen_vla_ros.parameters import Parameters
 
 PATIENCE = 6.0  # [s]
 HEIGHT, WIDTH = 48, 64
+TICK_NS = 25_000_000
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 TRANSIENT_LOCAL, VOLATILE = DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.VOLATILE
 
@@ -52,11 +56,11 @@ class Driver:
         self.info = CameraInfo(height=HEIGHT, width=WIDTH)
         self.info.header.frame_id = self.frame = camera.tag
 
-    def tick(self) -> None:
+    def tick(self, now: Time) -> None:
         if not self.on:
             return
         self.count += not self.still
-        stamp = (self.node.get_clock().now() + Duration(seconds=self.ahead)).to_msg()
+        stamp = (now + Duration(seconds=self.ahead)).to_msg()
         message = self.kind()
         if self.kind is not JointState:
             self.fill(message)
@@ -110,7 +114,7 @@ class Spun:
 
 
 class Scene:
-    """policy_node's senses, and drivers that the test ticks."""
+    """policy_node's senses, and drivers that the test ticks; `simulated_ns` is the time on /clock, if any."""
 
     def __init__(self) -> None:
         self.drivers_process = Spun("drivers")
@@ -119,6 +123,7 @@ class Scene:
         self.drivers: dict[str, Driver] = {}
         self.others: list = []
         self.process = self.senses = None
+        self.clock, self.simulated_ns = self.drivers_node.create_publisher(Clock, "/clock", 10), None
 
     def look(self, robot: str = "widowx", needs=None, history=None, tags=None, **parameters) -> None:
         """Create the senses of a robot, in a node like policy_node."""
@@ -145,10 +150,15 @@ class Scene:
         self.others.append((publisher, make))
 
     def tick(self) -> None:
+        now = self.drivers_node.get_clock().now()
+        if self.simulated_ns is not None:
+            self.simulated_ns += TICK_NS
+            now = Time(nanoseconds=self.simulated_ns, clock_type=ClockType.ROS_TIME)
+            self.clock.publish(Clock(clock=now.to_msg()))
         for driver in list(self.drivers.values()):
-            driver.tick()
+            driver.tick(now)
         for publisher, make in self.others:
-            publisher.publish(make(self.drivers_node.get_clock().now().to_msg()))
+            publisher.publish(make(now.to_msg()))
 
     def select(self, **options) -> Observation | Waiting:
         with self.changed:
@@ -160,7 +170,7 @@ class Scene:
         while not (value := condition()):
             assert time.monotonic() < limit, f"not within {PATIENCE} s: {what}; last: {self.select()}"
             self.tick()
-            due = time.monotonic() + 0.025
+            due = time.monotonic() + TICK_NS * 1e-9
             with self.changed:
                 while (left := due - time.monotonic()) > 0:
                     self.changed.wait(left)
@@ -347,6 +357,28 @@ def test_a_camera_whose_clock_goes_back_a_little_is_named(scene):
     scene.observation()
     scene.drivers["ego"].ahead = -0.9  # older than what it sent before, but not by so much that it begins anew
     scene.fault("camera 'ego'", "its stamps have gone back by 0.", "is its clock being set?")
+
+
+def test_a_simulation_that_starts_over_is_seen_again_from_its_beginning(scene):
+    scene.simulated_ns = 100 * 10**9
+    scene.look(use_sim_time=True)
+    scene.drive()
+    assert scene.observation().stamp_ns >= scene.simulated_ns - 10**9
+    for driver in scene.drivers.values():
+        driver.on = False  # the clock is heard first
+    scene.simulated_ns = 10**9
+    scene.fault("in the future (limit 0.10 s)", "if ROS time was set back, wait for new ones")
+    for driver in scene.drivers.values():
+        driver.on = True
+    assert scene.observation().stamp_ns < 50 * 10**9
+    assert all(len(stream) < 50 for stream in scene.senses.streams.cameras.values())
+
+
+def test_a_clock_that_differs_from_the_stamps_points_to_use_sim_time(scene):
+    scene.simulated_ns = 100 * 10**9
+    scene.look()  # without use_sim_time
+    scene.drive()
+    scene.fault("/ego/image_raw has stamps of another clock; is use_sim_time the same everywhere?")
 
 
 def test_parameters_with_a_choice_refuse_other_values(scene):
