@@ -6,6 +6,8 @@ import dataclasses
 import io
 import json
 import math
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -349,7 +351,7 @@ def test_domains_are_read_from_the_ports_that_participants_listen_at():
     assert sorted(set(ros_setup._domains(ports))) == [0, 42]
 
 
-MACHINE = machine.Machine("/data", 50 * GB, 8 * GB, 4, 0.5, 512 * 10**6, 500 * 10**6, (), "/p.xml", 33_554_432)
+MACHINE = machine.Machine("/data", 50 * GB, 8 * GB, 4, 0.5, 0, 512 * 10**6, 500 * 10**6, (), "/p.xml", 33_554_432)
 
 
 @pytest.mark.parametrize(
@@ -363,6 +365,7 @@ MACHINE = machine.Machine("/data", 50 * GB, 8 * GB, 4, 0.5, 512 * 10**6, 500 * 1
         ({"segment": None}, 0, "shared memory", "fail", "/p.xml cannot be read"),
         ({"disk_free": 2 * GB}, 0, "disk", "warn", "recording"),
         ({"disk_free": 10**8}, 0, "disk", "fail", "delete"),
+        ({"threads": 16}, 0, "processors", "warn", "OMP_NUM_THREADS=16"),
         ({"load": 9.0}, 0, "processors", "warn", "heartbeats"),
         ({"memory_available": GB}, 9 * GB, "memory", "fail", "18.7 GB"),
         ({}, 9 * GB, "GPU", "warn", "on a machine with a GPU"),
@@ -478,8 +481,10 @@ def test_the_checkpoint_that_runs_is_examined(checkpoint, widowx):
 def test_damaged_files_are_named(checkpoint):
     assert level(checkpoint.check()["checkpoint"]) == "ok"
     weights = checkpoint.folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:20])
-    assert "model.safetensors is damaged or cut short (20 bytes)" in checkpoint.check()["checkpoint"].fact
+    whole = weights.read_bytes()
+    for size in (len(whole) - 1, 20, 0):
+        weights.write_bytes(whole[:size])
+        assert f"model.safetensors is damaged or cut short ({size} bytes)" in checkpoint.check()["checkpoint"].fact
     weights.unlink()
     assert "model.safetensors is missing" in checkpoint.check()["checkpoint"].fact
     assert "nowhere" in read_checkpoint("nowhere").problem
@@ -508,6 +513,18 @@ def test_every_robot_can_be_examined_without_a_graph(robot):
     findings = [*examine_setup(patient, {}), *examine(patient, {}, None)]
     assert {f.area for f in findings} == {"ROS set-up", "This machine"}
     assert [f.subject for f in findings if f.level is Level.FAIL and f.area != "This machine"] == []
+
+
+def test_a_robots_computer_needs_no_torch_for_it():
+    program = """
+import sys
+from qwen_vla_ros.doctor import examination, table
+from qwen_vla_ros.doctor.command import Doctor
+Doctor("widowx", offline=True).run()
+sys.exit([name for name in ("torch", "safetensors", "rclpy") if name in sys.modules] or None)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_a_robot_of_ones_own_is_named_by_its_yaml(tmp_path, widowx):

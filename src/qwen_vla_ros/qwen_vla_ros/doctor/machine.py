@@ -29,6 +29,7 @@ class Machine:
 
     Attributes:
         folder: where results are written; `disk_free` is the space there.
+        threads: of torch, as the environment demands; 0 leaves it to torch.
         gpus: (name, free memory) by device.
         profile: the Fast DDS profile that is in force: its path, or empty.
         segment: shared memory of one process under that profile; 0 where another middleware is used.
@@ -39,6 +40,7 @@ class Machine:
     memory_available: int
     processors: int
     load: float
+    threads: int
     shm_total: int | None
     shm_free: int | None
     gpus: tuple[tuple[str, int], ...]
@@ -56,6 +58,7 @@ def look_at_machine(environment: Mapping[str, str], folder: Path = Path()) -> Ma
         memory_available=_memory_available(Path("/proc/meminfo").read_text()),
         processors=len(os.sched_getaffinity(0)),
         load=os.getloadavg()[0],
+        threads=int(threads) if (threads := environment.get("OMP_NUM_THREADS", "")).isdecimal() else 0,
         shm_total=shm.total if shm else None,
         shm_free=shm.free if shm else None,
         gpus=_gpus(),
@@ -157,6 +160,9 @@ def check_processors(machine: Machine) -> Finding:
     fact = f"{machine.processors} processors, load {machine.load:.1f}"
     if machine.load > LOAD_LIMIT * machine.processors:
         return AREA.warn("processors", fact, "end what else is running: late images and heartbeats stop the robot")
+    if machine.threads > machine.processors:
+        fact = f"{machine.processors} processors, but OMP_NUM_THREADS={machine.threads}"
+        return AREA.warn("processors", fact, "unset it: threads that wait for each other make inference slower")
     return AREA.ok("processors", fact)
 
 
