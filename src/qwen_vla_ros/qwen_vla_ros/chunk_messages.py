@@ -93,7 +93,7 @@ def embodiment_message(e: Embodiment, prompt: str, stamp: Time) -> EmbodimentMes
         has_waist=e.has_waist,
         has_base=e.base is not None,
         camera_tags=[camera.tag for camera in e.cameras],
-        camera_topics=[camera.topic for camera in e.cameras],
+        camera_topics=[camera.image_topic for camera in e.cameras],
         prompt=prompt,
     )
     message.header.stamp, message.header.frame_id = stamp, e.base_frame
