@@ -7,6 +7,7 @@ Every trajectory that reaches the arm's controller is noted down with its time a
 2000 times a second, which gives the commanded acceleration exactly. A boundary is what happens from a hand-over until
 two rows later, and, where the arm came to rest before it, its last step, too. Inside a chunk is what the policy asked
 for between the rows that were executed, before any blending. Pauses are between the end of a trajectory and the next.
+The ratio is that of the two peaks; `of each` compares every boundary with the two chunks that meet there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -86,11 +88,20 @@ class Row:
     boundary_p50: float
     inside_peak: float
     inside_p50: float
+    neighbours_p50: float
+    neighbours_max: float
 
     @property
     def ratio(self) -> float:
         """Peak at boundaries over peak inside chunks."""
         return self.boundary_peak / self.inside_peak
+
+
+def neighbour_ratios(motion: Motion) -> list[float]:
+    """Peak of each boundary over the larger one inside the two chunks that meet there."""
+    if len(motion.inside) != len(motion.boundaries) + 1:
+        return []  # a message has not reached us
+    return [peak / max(pair) for peak, pair in zip(motion.boundaries, pairwise(motion.inside), strict=True)]
 
 
 class Listener:
@@ -191,6 +202,7 @@ def measure(mode: Blending, checkpoint: Path, seeds: Sequence[int], euler_steps:
     pauses = [pause for motion in motions for pause in motion.pauses]
     boundaries = [peak for motion in motions for peak in motion.boundaries]
     inside = [peak for motion in motions for peak in motion.inside]
+    ratios = [ratio for motion in motions for ratio in neighbour_ratios(motion)]
     standing = sum(pauses) / (sum(pauses) + sum(motion.moving for motion in motions))
     p50, p95 = np.percentile(delays, [50, 95]) * 1e3
     return Row(
@@ -209,6 +221,8 @@ def measure(mode: Blending, checkpoint: Path, seeds: Sequence[int], euler_steps:
         boundary_p50=float(np.median(boundaries)),
         inside_peak=max(inside),
         inside_p50=float(np.median(inside)),
+        neighbours_p50=float(np.median(ratios)),
+        neighbours_max=max(ratios),
     )
 
 
@@ -217,7 +231,7 @@ def table(rows: Sequence[Row]) -> Table:
     made = Table(title="Accelerations are commanded, of the largest arm joint, in rad/s²")
     for name in ("mode", "picked", "seconds", "chunks", "refused", "delay p50 / p95 ms"):
         made.add_column(name, justify="left" if name == "mode" else "right")
-    for name in ("pauses", "longest ms", "standing", "boundary", "inside", "ratio", "medians"):
+    for name in ("pauses", "longest ms", "standing", "boundary", "inside", "ratio", "of each: p50 / max"):
         made.add_column(name, justify="right")
     for row in rows:
         made.add_row(
@@ -233,7 +247,7 @@ def table(rows: Sequence[Row]) -> Table:
             f"{row.boundary_peak:.2f}",
             f"{row.inside_peak:.2f}",
             f"{row.ratio:.2f}",
-            f"{row.boundary_p50:.2f} / {row.inside_p50:.2f}",
+            f"{row.neighbours_p50:.2f} / {row.neighbours_max:.2f}",
         )
     return made
 
