@@ -106,11 +106,11 @@ class ExecutorNode(lifecycle.ManagedNode):
         self._ledger = Ledger(self._decision.form.base_frame)
         self._policy = PolicyLink()
         self._clock_ns = self._clock_since_ns = 0
+        self._unready: list[str] = []
         self._connect(embodiment)
         joints = ", ".join(self._decision.joints) or "its base"
         self.get_logger().info(f"ready for '{embodiment.name}': {joints}")
-        for problem in self._commands.preflight():
-            self.get_logger().warning(problem)
+        self._commands.preflight()  # who listens to a topic may decide what is sent to it: the earlier, the better
 
     def _know(self, embodiment: Embodiment) -> None:
         """Choose gate and state for what the chunks of the robot move: its joints or its base."""
@@ -429,7 +429,11 @@ class ExecutorNode(lifecycle.ManagedNode):
         if stopped:
             pressed = stopped.reason is Reason.EMERGENCY_STOP
             problems[stopped.message] = DiagnosticStatus.ERROR if pressed else DiagnosticStatus.WARN
-        for fault in (self._state.fault(now, steady), self._commands.fault(), *self._commands.preflight()):
+        unready = self._commands.preflight()
+        for problem in unready if unready != self._unready else ():
+            self.get_logger().warning(problem)
+        self._unready = unready
+        for fault in (self._state.fault(now, steady), self._commands.fault(), *unready):
             problems |= {fault: DiagnosticStatus.ERROR} if fault else {}
         if silent := self._policy.silent_text(steady, p.heartbeat_timeout):
             problems[silent] = DiagnosticStatus.WARN

@@ -1,0 +1,205 @@
+"""executor_node as a process in front of a mobile base: waypoints in, limited velocities out, and how it stops."""
+
+from __future__ import annotations
+
+import array
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import rclpy
+from geometry_msgs.msg import Twist
+from nav_msgs.msg import Odometry
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from ros_peer import LATCHED, PATIENCE, Processes
+from std_msgs.msg import Header, String
+
+from embodiment_descriptions import load_robot, robot_description
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_ros.base_path import integrated
+from qwen_vla_ros.environment import ros_environment
+from qwen_vla_ros.gate import Reason
+
+PERIOD = 0.02  # [s] of odometry and heartbeat
+
+
+class BasePeer(Node):
+    """A policy's heartbeat, and a base that obeys the velocities it is told.
+
+    Attributes:
+        commands: velocities (vx, w) as they came, with their steady times.
+        reports: verdicts of the executor.
+        silent: streams that are switched off: "odom", "heartbeat".
+    """
+
+    def __init__(self) -> None:
+        os.environ.update(ros_environment())
+        context = rclpy.Context()
+        context.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
+        super().__init__("base_peer", context=context)
+        self.robot = load_robot("mobile_base")
+        self.commands, self.reports, self.silent = [], [], set()
+        self.changed = threading.Condition()
+        self._pose, self._velocity, self._chunk_id = np.zeros(3), np.zeros(3), 0
+        self._description = self.create_publisher(String, "robot_description", LATCHED)
+        self._description.publish(String(data=robot_description("mobile_base")))
+        self._odometry = self.create_publisher(Odometry, "odom", 10)
+        self._heartbeat = self.create_publisher(Header, "policy_node/heartbeat", 10)
+        self._chunks = self.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
+        self.create_subscription(Twist, "cmd_vel_nav", self._on_velocity, 10)
+        self.create_subscription(ChunkReport, "executor_node/chunk_report", self._on_report, 50)
+        self.create_timer(PERIOD, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._executor_thread = SingleThreadedExecutor(context=context)
+        self._executor_thread.add_node(self)
+        self._spinner = threading.Thread(target=self._executor_thread.spin, daemon=True)
+        self._spinner.start()
+
+    def close(self) -> None:
+        self._executor_thread.shutdown()
+        self._spinner.join()
+        self.destroy_node()
+        self.context.try_shutdown()
+
+    def _on_velocity(self, message: Twist) -> None:
+        with self.changed:
+            self._velocity = np.array([message.linear.x, message.linear.y, message.angular.z])
+            self.commands.append((time.monotonic(), message.linear.x, message.angular.z))
+            self.changed.notify_all()
+
+    def _on_report(self, message: ChunkReport) -> None:
+        with self.changed:
+            self.reports.append(message)
+            self.changed.notify_all()
+
+    def _tick(self) -> None:
+        (self._pose,) = integrated(self._pose, self._velocity[None], PERIOD)
+        stamp = self.get_clock().now().to_msg()
+        if "heartbeat" not in self.silent:
+            self._heartbeat.publish(Header(stamp=stamp))
+        if "odom" not in self.silent:
+            message = Odometry(header=Header(stamp=stamp, frame_id="odom"), child_frame_id=self.robot.base_frame)
+            message.pose.pose.position.x, message.pose.pose.position.y = float(self._pose[0]), float(self._pose[1])
+            message.pose.pose.orientation.z = math.sin(self._pose[2] / 2)
+            message.pose.pose.orientation.w = math.cos(self._pose[2] / 2)
+            self._odometry.publish(message)
+
+    @property
+    def pose(self) -> np.ndarray:
+        return self._pose.copy()
+
+    def send(self, speed: float, turn: float = 0.0) -> int:
+        """Publish a chunk that drives on an arc for two seconds; returns its number."""
+        robot = self.robot
+        self._chunk_id += 1
+        rows = integrated(np.zeros(3), np.tile([speed, 0.0, turn], (8, 1)), robot.period)
+        message = ActionChunk(
+            chunk_id=self._chunk_id,
+            embodiment=robot.name,
+            control_mode=robot.control_mode,
+            channel_names=list(robot.channel_names),
+            instruction="go to the door",
+            horizon=8,
+            execution_horizon=4,
+            period=robot.period,
+            data=array.array("f", rows.astype(np.float32).tobytes()),
+        )
+        message.header.stamp, message.header.frame_id = self.get_clock().now().to_msg(), robot.base_frame
+        self._chunks.publish(message)
+        return self._chunk_id
+
+    def wait(self, condition, what: str):
+        limit = time.monotonic() + PATIENCE
+        with self.changed:
+            while not (value := condition()):
+                assert time.monotonic() < limit, f"not within {PATIENCE} s: {what}; reports: {self.reports}"
+                self.changed.wait(0.02)  # the graph changes without telling
+        return value
+
+    def report(self, number: int, verdict: int) -> ChunkReport:
+        return self.wait(
+            lambda: next((r for r in self.reports if (r.chunk_id, r.verdict) == (number, verdict)), None),
+            f"verdict {verdict} about chunk {number}",
+        )
+
+    def have_accepted(self, speed: float, turn: float = 0.0) -> int:
+        """Send chunks until one is accepted: the executor may still be looking for everybody."""
+
+        def accepted():
+            number = self.send(speed, turn)
+            verdict = self.wait(lambda: next((r for r in self.reports if r.chunk_id == number), None), "a verdict")
+            return number if verdict.verdict == ChunkReport.ACCEPTED else 0
+
+        return self.wait(accepted, "a chunk to be accepted")
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[BasePeer]:
+    peer = BasePeer()
+    yield peer
+    peer.close()
+
+
+@pytest.fixture(scope="module")
+def executor(base) -> Iterator:
+    with Processes() as processes:
+        process = processes.start("executor_node")
+        base.wait(lambda: base.count_publishers("executor_node/chunk_report"), "executor_node")
+        base.wait(lambda: base.get_subscriptions_info_by_topic("policy_node/action_chunk"), "its ear")
+        base.processes = processes
+        base.wait(lambda: base.send(0.0) and base.reports, "its first word")
+        yield process
+
+
+@pytest.fixture
+def driving(base, executor):
+    """A base on its way, and the number of the chunk that it follows."""
+    base.silent.clear()
+    number = base.have_accepted(0.2, 0.2)
+    base.wait(lambda: base.commands and base.commands[-1][1] > 0.1, "motion")
+    return number
+
+
+def test_it_drives_to_where_the_chunk_ends_within_its_limits(base, executor):
+    base.commands.clear()
+    start = base.pose
+    number = base.have_accepted(0.2, 0.3)
+    base.report(number, ChunkReport.COMPLETED)
+    base.wait(lambda: base.commands[-1][1:] == (0.0, 0.0), "rest")
+    expected = integrated(start, np.tile([0.2, 0.0, 0.3], (4, 1)), 0.5)[-1]
+    print(f"off by {np.abs(base.pose - expected)}")
+    assert np.hypot(*(base.pose - expected)[:2]) < 0.08 and abs(base.pose[2] - expected[2]) < 0.15
+    limits = base.robot.safety.base
+    commands = np.array(base.commands)
+    assert commands[:, 1].max() <= limits.max_linear + 1e-9 and np.abs(commands[:, 2]).max() <= limits.max_angular
+
+
+def test_too_fast_is_refused_and_nothing_moves(base, executor):
+    base.commands.clear()
+    number = base.send(1.0)
+    report = base.report(number, ChunkReport.REFUSED)
+    assert Reason.START_JUMP in report.reason_codes.tolist() and "over the limit 0.260 m/s" in report.message
+    assert not [command for command in base.commands if any(command[1:])]
+
+
+@pytest.mark.parametrize(("stream", "reason"), [("odom", Reason.ODOMETRY_LOST), ("heartbeat", Reason.POLICY_SILENT)])
+def test_it_stops_when_what_it_relies_on_falls_silent(base, driving, stream, reason):
+    base.silent.add(stream)
+    since = time.monotonic()
+    report = base.report(driving, ChunkReport.HELD)
+    assert report.reason_codes.tolist() == [reason] and report.message.endswith("zero velocity")
+    stopped = base.wait(lambda: next((t for t, *v in base.commands if t > since and not any(v)), 0.0), "zero velocity")
+    print(f"zero velocity {stopped - since:.2f} s after {stream} fell silent")
+    assert stopped - since < 1.0
+
+
+def test_a_signal_stops_the_base_before_the_process_goes(base, driving, executor):
+    assert base.processes.end(executor, signal.SIGTERM) == 0
+    assert base.report(driving, ChunkReport.HELD).reason_codes.tolist() == [Reason.DEACTIVATED]
+    assert base.wait(lambda: base.commands[-1][1:] == (0.0, 0.0), "zero velocity")
