@@ -141,13 +141,16 @@ def test_it_goes_on_where_it_was_and_takes_new_bags(tmp_path):
         convert(options(bags, bags))
 
 
-def test_failed_episodes_are_left_out_and_may_be_kept(tmp_path):
+def test_failed_episodes_are_left_out_and_may_be_kept(tmp_path, caplog):
     bags = tmp_path / "bags"
     for name, success in (("good", True), ("open", None), ("poor", False)):
         labelled(bags / name, success)
     summary = convert(ConvertOptions(bags, tmp_path / "out", images="png"))
     assert summary["episodes"] == 2 and summary["failed_left_out"] == ["poor"]
     assert LeRobotReader(tmp_path / "out").tasks == ["do good", "do open"]
+    direct = RosbagEpisodes(bags, WIDOWX)
+    assert [episode.instruction for episode in direct] == ["do good", "do open"]
+    assert "1 failed episodes are left out: poor" in caplog.text
     record = json.loads((bags / "open" / RECORD).read_text())
     (bags / "open" / RECORD).write_text(json.dumps(record | {"success": False}))
     assert convert(ConvertOptions(bags, tmp_path / "out", images="png"))["failed_left_out"] == ["open", "poor"]

@@ -20,7 +20,12 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from embodiment_descriptions import robot_description
+from qwen_vla import QwenVLAConfig
+from qwen_vla.data.convert import ConvertOptions, convert
+from qwen_vla.data.lerobot import LeRobotReader
 from qwen_vla.data.recordings import mend, read_record, unfinished
+from qwen_vla.data.robot import RobotData
+from qwen_vla.data.samples import SourceContext
 from qwen_vla_msgs.srv import LabelEpisode, StartEpisode
 from qwen_vla_ros.chunk_messages import nanoseconds
 from qwen_vla_ros.recording_topics import message_class
@@ -152,6 +157,30 @@ def test_what_was_published_is_in_the_bag(recorder):
     }
     assert record["started"] < record["stopped"] and record["ended"] == "stopped by a service"
     assert recorder.peer.get_subscriptions_info_by_topic("/chatter") == [], "between episodes it listens to nothing"
+
+
+def test_an_episode_becomes_a_data_set_that_training_reads(recorder, tmp_path):
+    peer = recorder.peer
+    recorder.begin("push the red cube")
+    start = peer.joints["waist"]
+    for target in (0.05, 0.1, 0.15):
+        points = [JointTrajectoryPoint(positions=[start + target, *(peer.joints[n] for n in ("shoulder", "elbow"))])]
+        recorder.commands.publish(JointTrajectory(joint_names=["waist", "shoulder", "elbow"], points=points))
+        recorder.pass_on(20)
+    assert recorder.label(outcome=LABEL.SUCCEEDED).success and recorder.trigger("stop").success
+    summary = convert(ConvertOptions(recorder.folder, tmp_path / "out", images="png"))
+    reader = LeRobotReader(tmp_path / "out")
+    assert summary["episodes"] == 1 and reader.tasks == ["push the red cube"] and summary["bad_skipped"] == []
+    pictures = [deserialize_message(data, Image).data.tobytes() for data in recorder.heard["ego/image_raw"].values()]
+    seen = [pictures.index(reader.image("observation.images.ego", row).tobytes()) for row in range(len(reader))]
+    assert seen == sorted(seen) and len(set(seen)) > len(seen) // 2
+    published = {round(float(value), 6) for value in start + np.array([0.0, 0.05, 0.1, 0.15])}
+    waist = reader.features["observation.state"].index("waist")
+    for column in ("observation.state", "action"):
+        values = {round(float(value), 6) for value in reader.frames[column][:, waist]}
+        assert len(values) > 1 and all(min(abs(v - p) for p in published) < 1e-5 for v in values), values
+    source = RobotData(kind="robot", path=str(tmp_path / "out")).open(SourceContext(QwenVLAConfig.preset("tiny"), 0.0))
+    assert source.sample(0, None).actions.shape == (16, 7) and set(source.camera_tags) == {"ego", "cam_wrist"}
 
 
 def test_killed_with_minus_9_it_leaves_all_but_the_last_second(recorder):

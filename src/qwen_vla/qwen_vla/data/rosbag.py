@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import functools
 import hashlib
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -46,6 +47,7 @@ COMPRESSED = "/compressed"
 # Stamps before this (2001) are a simulator's, whose cameras have no noise: the same picture again is no defect [ns].
 REAL_TIME = 10**18
 STATE, ODOMETRY, ACTION = "observation.state", "observation.odometry", "action"
+log = logging.getLogger(__name__)
 SUFFIXES = (".mcap", ".db3")
 
 
@@ -120,7 +122,7 @@ class RosbagEpisodes:
         self.rate_hz = embodiment.rate_hz
         self.cameras = tuple(embodiment.cameras if cameras is None else cameras)
         self.image_keys = tuple(camera.tag for camera in self.cameras)
-        self.paths = bag_paths(self.root)
+        self.paths = _without_failed(self.root, bag_paths(self.root))
         self._episodes = [episode for path in self.paths for episode in self._read(path)]
         if not self._episodes:
             raise DatasetError(f"{self.root}: no episode in {len(self.paths)} bag(s); see the topics {self._topics()}")
@@ -458,6 +460,14 @@ def bag_paths(root: Path) -> list[Path]:
         return [root]
     inside = sorted(path.parent for path in root.glob("*/metadata.yaml"))
     return inside or sorted(path for path in root.iterdir() if path.suffix in SUFFIXES)
+
+
+def _without_failed(root: Path, paths: list[Path]) -> list[Path]:
+    """The bags of a folder but episodes labelled as failed, which are named; one that was asked for itself stays."""
+    failed = [path for path in paths if path != root and is_recorded(path) and read_record(path).success is False]
+    if failed:
+        log.warning("%s: %d failed episodes are left out: %s", root, len(failed), ", ".join(p.name for p in failed))
+    return [path for path in paths if path not in failed]
 
 
 def _other_clock(difference: int) -> int:
