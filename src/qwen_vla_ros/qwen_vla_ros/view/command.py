@@ -78,8 +78,8 @@ class View:
         with live_graph(self.namespace) as graph:
             embodiment = self._named() or read_embodiment(graph.description(self.wait), self.config)
             with self._drawing(embodiment) as drawing:
-                graph.listen(drawing.scene.feeds)
                 try:
+                    graph.listen(drawing.scene.feeds)
                     for _ in graph.feed(self.seconds):
                         pass
                 except KeyboardInterrupt:
