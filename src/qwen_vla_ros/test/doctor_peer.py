@@ -118,7 +118,7 @@ import threading
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 rclpy.init()
-node = rclpy.create_node("other_computer")
+node = rclpy.create_node("other_computer", start_parameter_services=False)
 publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
 while not threading.Event().wait(0.05):  # a timer of rclpy would wait for the clock that is wrong
     publisher.publish(DiagnosticArray())

@@ -221,6 +221,15 @@ def test_twist_and_twist_stamped(message, listeners, expected, text):
     assert level(finding) == expected and text in finding.fact + finding.remedy
 
 
+def test_a_second_listener_that_does_not_fit_is_a_warning():
+    fine, odd = Endpoint("/base", TWIST), Endpoint("/old_base", STAMPED)
+    deaf = Endpoint("/slow_base", TWIST, conflict="durability")
+    for other, text in ((odd, "/old_base expects TwistStamped"), (deaf, "QoS of /slow_base")):
+        topic = Topic("/cmd_vel_nav", subscribers=(fine, other))
+        finding = command_checks.check_listeners(drive("twist"), topic)
+        assert level(finding) == "warn" and text in finding.fact
+
+
 @pytest.mark.parametrize(
     ("nodes", "sending", "expected"),
     [

@@ -123,6 +123,9 @@ def wrong_time(make):
 
 def wrong_parts(make):
     """Foreign joints, two sources of them, a silent camera, missing controllers, nodes not at work, a wrong clock."""
+    computer = start_other_computer(make.folder, shift=7)
+    make.callback(computer.wait)
+    make.callback(computer.kill)
     robot = make("robot")
     robot.describe()
     robot.film("ego", silent=True)
@@ -137,9 +140,6 @@ def wrong_parts(make):
     robot.every(20.0, lambda: diagnostics.publish(DiagnosticArray(status=[status])))
     heartbeat = robot.node.create_publisher(Header, "policy_node/heartbeat", 10)
     robot.every(1.9, lambda: heartbeat.publish(Header()))
-    computer = start_other_computer(make.folder, shift=7)
-    make.callback(computer.wait)
-    make.callback(computer.kill)
     robot.wait(lambda: robot.node.count_publishers("/diagnostics") == 2, "the other computer", 60.0)
     policy, executor = make.lifecycle_node("policy_node"), make.lifecycle_node("executor_node")
     policy.trigger_configure()
@@ -157,7 +157,7 @@ SCENARIOS = {
         ("fail", "Cameras", "cam_wrist: image", "mono8", "rgb8"),
         ("fail", "Cameras", "cam_wrist: info", "for 640 x 480, images have 128 x 96", "calibrate"),
         ("fail", "Commands", ARM, "nobody listens to /arm_controller/joint_trajectory but /rosbag2", "spawner"),
-        ("fail", "Commands", f"{ARM}: rivals", "/teleop is sending now", "only /executor_node may command"),
+        ("fail", "Commands", f"{ARM}: rivals", "sending now: /teleop", "only /executor_node may command"),
         ("fail", "Commands", GRIPPER, "/robot expects Float64MultiArray, not JointTrajectory", "YAML"),
         ("fail", "Commands", "emergency stop", "is pressed", "/executor_node/reset_estop"),
         ("fail", "Nodes", "names", "/script runs 2 times", "namespace"),
@@ -195,11 +195,11 @@ CASES = [(scenario, *expected) for scenario, rows in SCENARIOS.items() for expec
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """The doctor's report about each scenario, made once."""
+    """The doctor's report about each scenario, made once; anew when a test is tried again."""
     made = {}
 
-    def report(scenario):
-        if scenario not in made:
+    def report(scenario, anew):
+        if scenario not in made or anew:
             folder = tmp_path_factory.mktemp("doctor")
             with Parts(folder) as parts:
                 scenario(parts)
@@ -212,8 +212,8 @@ def reports(tmp_path_factory):
 @pytest.mark.parametrize(
     ("scenario", "level", "area", "subject", "fact", "remedy"), CASES, ids=[f"{c[0].__name__}-{c[3]}" for c in CASES]
 )
-def test_a_fault_is_named_with_its_way_out(reports, scenario, level, area, subject, fact, remedy):
-    report = reports(scenario)
+def test_a_fault_is_named_with_its_way_out(reports, request, scenario, level, area, subject, fact, remedy):
+    report = reports(scenario, anew=getattr(request.node, "execution_count", 1) > 1)
     found = report.find(area, subject)
     assert (found.level, fact in found.fact, remedy in found.remedy) == (level, True, True), found
     assert report.code == 2

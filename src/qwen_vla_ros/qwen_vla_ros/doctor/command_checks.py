@@ -122,9 +122,15 @@ def check_listeners(command: Command, topic: Topic) -> Finding:
     if len(kinds) > 1:
         fact = f"{nodes(right)} expect different types: {', '.join(sorted(map(short, kinds)))}"
         return AREA.fail(label, fact, "a topic has one type: correct the settings (enable_stamped_cmd_vel in Nav2)")
-    if all(s.conflict for s in right):
-        fact = f"QoS of {right[0].node} ({right[0].qos}) does not match: {right[0].conflict}"
-        return AREA.fail(label, fact, "change the QoS of the controller: reliable, volatile")
+    deaf = [s for s in right if s.conflict]
+    if deaf:
+        fact = f"QoS of {deaf[0].node} ({deaf[0].qos}) does not match: {deaf[0].conflict}"
+        write = AREA.fail if deaf == right else AREA.warn
+        return write(label, fact, "change the QoS of the controller: reliable, volatile")
+    if len(right) < len(listeners):
+        odd = next(s for s in listeners if s not in right)
+        fact = f"{nodes(right)} listens, but {odd.node} expects {short(odd.type)} there"
+        return AREA.warn(label, fact, "end one of them, or give it a topic of its own")
     if len({s.node for s in right}) > 1:
         fact = f"{len(right)} nodes obey: {nodes(right)}"
         return AREA.warn(label, fact, "end the one that should not move; is a simulator running beside the robot?")
@@ -138,7 +144,7 @@ def check_rivals(command: Command, topic: Topic, graph: Graph, executor: str) ->
         return
     senders = {a.publisher for a in graph.heard(topic.name)}
     sending = [p for p in rivals if p.gid in senders]
-    fact = f"{nodes(rivals)} publishes here, too" + (f"; {nodes(sending)} is sending now" if sending else "")
+    fact = f"also published by {nodes(rivals)}" + (f"; sending now: {nodes(sending)}" if sending else "")
     remedy = f"end {nodes(rivals)}: only {executor} may command"
     polite = command.backend == "base_velocity" and all(p.node.rsplit("/", 1)[-1] in TAKE_TURNS for p in rivals)
     both = any(p.node == executor for p in topic.publishers) or len(rivals) > 1

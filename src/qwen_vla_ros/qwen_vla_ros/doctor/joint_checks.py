@@ -39,7 +39,7 @@ def check_joint_states(robot: Embodiment, graph: Graph, namespace: str) -> Itera
             measured |= {source.prefix + n: p for n, p in zip(message.names, message.positions, strict=False)}
     if measured or not silent:
         yield check_names(robot, measured)
-    if measured:
+    if not measured.keys().isdisjoint(robot.joint_names):
         yield from check_values(robot, measured)
 
 

@@ -117,7 +117,7 @@ def check_diagnostics(graph: Graph) -> Iterator[Finding]:
     if len(bad) > LISTED:
         yield AREA.warn("diagnostics", f"{len(bad) - LISTED} more problems", "ros2 topic echo /diagnostics")
     if last and not bad:
-        yield AREA.ok("diagnostics", f"{len(last)} reports, all well")
+        yield AREA.ok("diagnostics", f"{len(last)} report{'s' * (len(last) != 1)}, all well")
 
 
 def check_clocks(graph: Graph) -> Iterator[Finding]:
