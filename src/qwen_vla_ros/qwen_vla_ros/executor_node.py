@@ -92,8 +92,9 @@ class ExecutorNode(lifecycle.ManagedNode):
         p = self.parameters
         self._latch = StopLatch(p.estop_required, p.estop_timeout)
         self._watchdogs: list = []
-        # Two, so that everybody is heard: who pressed before this node came up, and who publishes best effort.
-        for qos in (lifecycle.LATCHED, qos_profile_sensor_data):
+        # Every publisher is heard as well as it can be: one that pressed before this node came up, one that repeats
+        # what was lost, and one that does neither.
+        for qos in (lifecycle.LATCHED, RELIABLE, qos_profile_sensor_data):
             self.create_subscription(Bool, p.estop_topic, self._on_estop, qos)
 
     # Lifecycle ------------------------------------------------------------------------------------------------------

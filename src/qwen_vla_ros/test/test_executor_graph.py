@@ -10,6 +10,8 @@ import numpy as np
 import psutil
 import pytest
 from lifecycle_msgs.msg import Transition
+from ros_peer import LATCHED
+from std_msgs.msg import Bool, String
 
 from qwen_vla_msgs.msg import ChunkReport
 from qwen_vla_ros.chunk_messages import stamp_message
@@ -214,6 +216,48 @@ def test_stop_holds_at_once_and_refuses_until_resume(peer, executor):
     assert not peer.trigger("executor_node/go_home").success
     assert peer.trigger("executor_node/resume").success
     peer.have_accepted()
+
+
+def test_the_emergency_stop_holds_at_once_and_latches_until_it_is_reset(peer, executor):
+    button = peer.create_publisher(Bool, "estop", 1)
+    peer.wait(lambda: button.get_subscription_count() >= 2, "executor_node to hear the emergency stop")
+    number = start_moving(peer)
+    pressed = time.monotonic()
+    button.publish(Bool(data=True))
+    assert_held(peer, number, Reason.EMERGENCY_STOP, pressed)
+    assert peer.trigger("executor_node/resume").success
+    number = peer.send(peer.chunk())
+    assert peer.report(number, REFUSED).reason_codes.tolist() == [Reason.EMERGENCY_STOP]
+    assert "still pressed" in peer.trigger("executor_node/reset_estop").message
+    button.publish(Bool(data=False))
+    assert not peer.trigger("executor_node/go_home").success, "releasing the button is not enough"
+    peer.wait(lambda: peer.trigger("executor_node/reset_estop").success, "the reset")
+    peer.destroy_publisher(button)
+    peer.have_accepted()
+
+
+def test_many_refusals_in_a_row_break_off_the_motion(peer, executor):
+    number = start_moving(peer)
+    began = time.monotonic()
+    for _ in range(5):
+        peer.send(peer.chunk(embodiment="nobody"))
+    report = assert_held(peer, number, Reason.REFUSED_TOO_OFTEN, began)
+    assert "5 chunks in a row" in report.message
+
+
+def test_a_chunk_for_another_sentence_than_the_policys_is_refused(peer, executor):
+    sentence = peer.create_publisher(String, "policy_node/instruction", LATCHED)
+    sentence.publish(String(data="open the drawer"))
+
+    def refused():
+        peer.send(peer.chunk())
+        return any(r.reason_codes.tolist() == [ChunkReport.WRONG_INSTRUCTION] for r in peer.reports)
+
+    peer.wait(refused, "the refusal")
+    peer.received.clear()
+    sentence.publish(String(data="pick up the red cube"))
+    peer.have_accepted()
+    peer.destroy_publisher(sentence)
 
 
 def test_hold_breaks_off_without_locking(peer, executor):
