@@ -352,6 +352,7 @@ def test_a_middleware_that_is_not_installed_keeps_the_doctor_from_the_graph(tmp_
     finding = ros_setup.check_rmw(variables)
     assert "apt install ros-jazzy-rmw-zenoh-cpp, or take one of rmw_fastrtps_cpp" in finding.remedy
     assert not ros_setup.can_join([finding])
+    assert not ros_setup.can_join(list(ros_setup.check_ros_setup({"ROS_DOMAIN_ID": "300"})))
     assert ros_setup.can_join([ros_setup.check_rmw(variables | {"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"})])
 
 

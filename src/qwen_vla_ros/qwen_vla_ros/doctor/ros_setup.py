@@ -14,7 +14,7 @@ from qwen_vla_ros.ros_domain import FIRST_PORT, OWN_PORTS, PORTS_PER_DOMAIN
 AREA = Area("ROS set-up")
 LAST_DOMAIN, LAST_GOOD_DOMAIN = 232, 101  # above 101 the ports run into those that Linux gives to other programs
 RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
-MIDDLEWARE, ROS = "middleware", "ROS 2"
+DOMAIN, MIDDLEWARE, ROS = "domain", "middleware", "ROS 2"
 UDP_TABLES = ("/proc/net/udp", "/proc/net/udp6")
 
 
@@ -53,13 +53,13 @@ def check_domain(environment: Mapping[str, str]) -> Finding:
     """Is ROS_DOMAIN_ID a domain?"""
     text = environment.get("ROS_DOMAIN_ID", "")
     if not text:
-        return AREA.ok("domain", "0 (ROS_DOMAIN_ID is not set)")
+        return AREA.ok(DOMAIN, "0 (ROS_DOMAIN_ID is not set)")
     if not text.isdecimal() or int(text) > LAST_DOMAIN:
-        return AREA.fail("domain", f"ROS_DOMAIN_ID={text!r} is no domain", "export ROS_DOMAIN_ID=0..101, or unset it")
+        return AREA.fail(DOMAIN, f"ROS_DOMAIN_ID={text!r} is no domain", "export ROS_DOMAIN_ID=0..101, or unset it")
     if int(text) > LAST_GOOD_DOMAIN:
         fact = f"ROS_DOMAIN_ID={text} shares its ports with other programs on Linux"
-        return AREA.warn("domain", fact, "take one of 0..101, the same on every machine")
-    return AREA.ok("domain", text)
+        return AREA.warn(DOMAIN, fact, "take one of 0..101, the same on every machine")
+    return AREA.ok(DOMAIN, text)
 
 
 def check_range(environment: Mapping[str, str]) -> Finding:
@@ -111,5 +111,5 @@ def check_ros() -> Finding:
 
 def can_join(findings: Iterable[Finding]) -> bool:
     """Return whether this process can take part in a graph at all."""
-    needed = {(AREA.name, subject) for subject in (MIDDLEWARE, ROS)}
+    needed = {(AREA.name, subject) for subject in (DOMAIN, MIDDLEWARE, ROS)}
     return not any((f.area, f.subject) in needed and f.level is Level.FAIL for f in findings)
