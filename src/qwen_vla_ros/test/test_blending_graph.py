@@ -16,6 +16,7 @@ from qwen_vla_ros.stack import simulated_stack
 from qwen_vla_ros.task_client import RELIABLE, Limits, TaskClient
 
 TASK_SECONDS = 8.0  # simulated
+SPEED = 0.3  # simulated seconds per real one, so that a busy machine thinks fast enough
 CLOCK = 0.1  # [s] a busy machine may show this process an old time
 OVERLAPPING = [mode for mode in Blending if mode is not Blending.SYNCHRONOUS]
 
@@ -26,7 +27,7 @@ def test_the_arm_does_not_stand_between_chunks(mode, tmp_path):
     now, arrivals, reports = [0], [], []
     given = {"blending": str(mode)}
     checkpoint = resource_path("checkpoints/tiny")
-    with simulated_stack(checkpoint, tmp_path, given, speed=0.5, executor_parameters=given) as stack:
+    with simulated_stack(checkpoint, tmp_path, given, speed=SPEED, executor_parameters=given) as stack:
         hear = stack.client.hear
         hear(Clock, "/clock", lambda message: now.__setitem__(0, nanoseconds(message.clock)), 10)
         hear(
@@ -40,9 +41,9 @@ def test_the_arm_does_not_stand_between_chunks(mode, tmp_path):
         tasks.reset(7003)
         row = tasks.execute(Limits(timeout=TASK_SECONDS))
     chunks = arrivals[:-1]  # the last is the hold at the end
-    assert row.chunks >= 3 and len(chunks) >= 3
+    assert row.chunks >= 2 and len(chunks) >= 2  # it may have picked the cube up with three
     pauses = [(at - (before + lasts)) / 1e9 for (before, lasts), (at, _) in pairwise(chunks)]
     assert max(pauses) < CLOCK, pauses
     done = [report for report in reports if report.verdict == ChunkReport.COMPLETED]
     assert done and all("took over" in report.message and report.steps_accepted <= 16 for report in done)
-    assert not [report for report in reports if report.verdict == ChunkReport.HELD][:-1]  # nothing is broken off
+    assert not any(ChunkReport.REPLACED in report.reason_codes for report in reports)  # nothing is broken off
