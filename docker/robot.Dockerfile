@@ -32,8 +32,8 @@ RUN apt-get update \
 # Versions are those of the lock file. The image holds nothing else, so its Python may be written to.
 COPY requirements.lock /tmp/requirements.lock
 RUN pip install --no-cache-dir --break-system-packages --ignore-installed --constraint /tmp/requirements.lock \
-        coal daqp lz4 mcap numpy opencv-python-headless pillow pin pin-pink psutil pydantic pyyaml qpsolvers rich \
-        rosbags rosbags-image scipy tqdm tyro xacro zstandard \
+        coal daqp mcap numpy opencv-python-headless pillow pin pin-pink psutil pydantic pyyaml qpsolvers rich \
+        rosbags rosbags-image scipy tqdm tyro xacro \
     && rm /tmp/requirements.lock
 
 WORKDIR /workspace

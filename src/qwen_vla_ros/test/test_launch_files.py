@@ -20,97 +20,187 @@ pytest.importorskip("launch_ros")
 
 import rclpy
 from catkin_pkg.package import parse_package
-from launch import LaunchContext
+from launch import LaunchContext, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rclpy.executors import SingleThreadedExecutor
 
+from qwen_vla_ros import bringup
+
 REPOSITORY = Path(__file__).resolve().parents[3]
-LAUNCH_FILE = REPOSITORY / "launch" / "widowx.launch.py"
+ROBOTS = ("widowx", "aloha", "mobile_base")
 OWN_PACKAGES = ("qwen_vla_ros", "qwen_vla_sim")
-# Not in the ROS package index; the user of the real arm has them, installed by Interbotix' script.
-VENDOR_PACKAGES = ("interbotix_xs_sdk",)
+# Not dependencies of the package: who has that hardware or simulator has them (docs/how-to/bring_up.md).
+OPTIONAL_PACKAGES = ("interbotix_xs_sdk", "ros_gz_sim", "ros_gz_bridge")
+COMMON_ARGUMENTS = {
+    "hardware", "policy", "device", "namespace", "use_sim_time", "autostart", "rviz", "record", "log_level", "seed",
+    "embodiment_config",
+}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def launch_module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("widowx_launch", LAUNCH_FILE)
+def load(name: str) -> ModuleType:
+    """A launch file as a module."""
+    spec = importlib.util.spec_from_file_location(f"{name}_launch", REPOSITORY / "launch" / f"{name}.launch.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def started_nodes(module: ModuleType, hardware: str) -> list[Node]:
-    """All Node actions for one value of `hardware`; a condition counts as true."""
+def robot_of(name: str) -> bringup.Robot:
+    """What a launch file says about its robot."""
+    (robot,) = [value for value in vars(load(name)).values() if isinstance(value, bringup.Robot)]
+    return robot
+
+
+def context_with(robot: bringup.Robot, **values: str) -> LaunchContext:
+    """A start with these arguments and the defaults of the others."""
     context = LaunchContext()
-    context.launch_configurations["hardware"] = hardware
-    return [*module.robot(context), *module.policy_and_executor(), module.rviz()]
+    for argument in bringup.arguments(robot):
+        argument.execute(context) if argument.name not in values else None
+    context.launch_configurations.update(values)
+    return context
 
 
-def name_of(substitutions: object) -> str:
+def started(name: str, **values: str) -> list[LaunchDescriptionEntity]:
+    """Everything that one start of a robot consists of."""
+    robot = robot_of(name)
+    return bringup.everything(robot, context_with(robot, **values)).get_sub_entities()
+
+
+def nodes(entities: list[LaunchDescriptionEntity]) -> set[tuple[str, str]]:
+    """(package, executable) of every node."""
+    return {(text(n.node_package), text(n.node_executable)) for n in entities if isinstance(n, Node)}
+
+
+def text(substitutions: object) -> str:
     return substitutions if isinstance(substitutions, str) else perform_substitutions(LaunchContext(), substitutions)
 
 
-def test_arguments(launch_module: ModuleType) -> None:
-    arguments = {a.name: a for a in launch_module.generate_launch_description().get_launch_arguments()}
-    assert set(arguments) == {
-        "hardware", "policy", "namespace", "use_sim_time", "autostart", "rviz", "log_level", "seed"
-    }  # fmt: skip
-    assert arguments["hardware"].choices == ["mujoco", "mock", "real"]
+@pytest.fixture
+def everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a whole ROS installation."""
+    monkeypatch.setattr(bringup, "installed", lambda package: True)
+
+
+@pytest.mark.parametrize("name", [*ROBOTS, "policy"])
+def test_every_argument_is_documented_and_its_default_is_a_choice(name: str) -> None:
+    arguments = {a.name: a for a in load(name).generate_launch_description().get_launch_arguments()}
+    if name == "policy":
+        assert set(arguments) == {
+            "policy", "device", "namespace", "use_sim_time", "autostart", "log_level", "embodiment_config"
+        }  # fmt: skip
+    else:
+        assert set(arguments) == COMMON_ARGUMENTS | ({"nav2"} if name == "mobile_base" else set())
+        assert arguments["hardware"].choices == ["mujoco", "mock", "gazebo", "isaac", "real"]
     for argument in arguments.values():
-        assert argument.description
-        assert argument.default_value is not None
+        assert isinstance(argument, DeclareLaunchArgument) and argument.description
         default = perform_substitutions(LaunchContext(), argument.default_value)
         assert argument.choices is None or default in argument.choices
 
 
-@pytest.mark.parametrize("hardware", ["mujoco", "mock", "real"])
-def test_everything_that_is_started_exists(launch_module: ModuleType, hardware: str) -> None:
+@pytest.mark.parametrize("hardware", bringup.HARDWARE)
+@pytest.mark.parametrize("name", ROBOTS)
+def test_everything_that_is_started_exists(name: str, hardware: str, everything_installed: None) -> None:
     declared = {d.name for d in parse_package(REPOSITORY / "src" / "qwen_vla_ros").exec_depends}
     scripts = {
         package: {e.name for e in importlib.metadata.distribution(package).entry_points if e.group == "console_scripts"}
         for package in OWN_PACKAGES
     }
-    started = [(name_of(n.node_package), name_of(n.node_executable)) for n in started_nodes(launch_module, hardware)]
-    for package, executable in started:
+    found = nodes(started(name, hardware=hardware, policy="tiny", rviz="true", record="true"))
+    for package, executable in found:
         if package in OWN_PACKAGES:
             assert executable in scripts[package]
         else:
-            assert package in declared or package in VENDOR_PACKAGES, f"qwen_vla_ros/package.xml lacks {package}"
-    assert {executable for package, executable in started if package == "qwen_vla_ros"} == scripts["qwen_vla_ros"]
-    assert ("widowx_sim" in {executable for _, executable in started}) == (hardware == "mujoco")
+            assert package in declared or package in OPTIONAL_PACKAGES, f"qwen_vla_ros/package.xml lacks {package}"
+    assert {executable for package, executable in found if package == "qwen_vla_ros"} == scripts["qwen_vla_ros"]
+    assert (("qwen_vla_sim", f"{name}_sim") in found) == (hardware == "mujoco")
+    assert (("controller_manager", "spawner") in found) == (
+        hardware in ("mock", "gazebo", "isaac") or (name, hardware) == ("widowx", "real")
+    )
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_files_that_are_named_after_a_robot_exist(name: str) -> None:
+    for file in (
+        f"config/controllers/{name}.yaml", f"config/rviz/{name}.rviz", f"config/gazebo/{name}.sdf",
+        f"config/gazebo/{name}_bridge.yaml", f"config/isaac/{name}.yaml",
+        f"src/embodiment_descriptions/urdf/{name}/{name}.urdf.xacro",
+    ):  # fmt: skip
+        assert (REPOSITORY / file).is_file(), file
+    configured = (REPOSITORY / "config" / "controllers" / f"{name}.yaml").read_text()
+    for controller in (*robot_of(name).controllers, "joint_state_broadcaster"):
+        assert f"/**/{controller}:" in configured
+
+
+def test_a_policy_elsewhere_and_no_recording(everything_installed: None) -> None:
+    executables = {executable for _, executable in nodes(started("aloha", policy="none", hardware="real"))}
+    assert executables == {"robot_state_publisher", "executor_node", "trajectory_visualizer"}
+    assert [e for e in started("aloha", hardware="real") if isinstance(e, IncludeLaunchDescription)]
+
+
+@pytest.mark.parametrize(
+    "hardware, file", [("real", "aloha_real.yaml"), ("mock", "aloha.yaml"), ("mujoco", "aloha.yaml")]
+)
+def test_the_embodiment_follows_the_hardware(hardware: str, file: str) -> None:
+    robot = robot_of("aloha")
+    assert Path(bringup.embodiment_config(robot, context_with(robot, hardware=hardware))).name == file
+    chosen = context_with(robot, hardware=hardware, embodiment_config="mine.yaml")
+    assert bringup.embodiment_config(robot, chosen) == "mine.yaml"
+
+
+@pytest.mark.parametrize("nav2, expected", [("false", [("cmd_vel_nav", "cmd_vel")]), ("true", [])])
+def test_the_base_is_commanded_with_or_without_nav2(nav2: str, expected: list) -> None:
+    robot = robot_of("mobile_base")
+    assert robot.executor_remappings(context_with(robot, nav2=nav2)) == expected
+
+
+def test_without_ros2_control_mock_hardware_is_simulated_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bringup, "installed", lambda package: package != "controller_manager")
+    entities = started("widowx", hardware="mock")
+    assert ("qwen_vla_sim", "widowx_sim") in nodes(entities)
+    assert not [package for package, _ in nodes(entities) if package == "controller_manager"]
+    (said,) = [text(e.msg) for e in entities if isinstance(e, LogInfo)]
+    assert "ros2_control is not installed" in said and "apt install" in said
+
+
+def test_gazebo_refuses_a_namespace(everything_installed: None) -> None:
+    with pytest.raises(ValueError, match="namespace:=lab does not go with hardware:=gazebo"):
+        started("widowx", hardware="gazebo", namespace="lab")
 
 
 @pytest.mark.parametrize("use_sim_time, hardware, expected", [
-    ("auto", "mujoco", "true"), ("auto", "mock", "false"), ("auto", "real", "false"),
-    ("true", "real", "true"), ("false", "mujoco", "false"),
+    ("auto", "mujoco", True), ("auto", "gazebo", True), ("auto", "isaac", True), ("auto", "mock", False),
+    ("auto", "real", False), ("true", "real", True), ("false", "mujoco", False),
 ])  # fmt: skip
-def test_time_follows_the_simulator(launch_module: ModuleType, use_sim_time: str, hardware: str, expected: str) -> None:
-    context = LaunchContext()
-    context.launch_configurations.update(use_sim_time=use_sim_time, hardware=hardware)
-    assert launch_module.USE_SIM_TIME.perform(context) == expected
+def test_time_follows_the_simulator(use_sim_time: str, hardware: str, expected: bool) -> None:
+    context = context_with(robot_of("widowx"), use_sim_time=use_sim_time, hardware=hardware)
+    assert bringup.uses_simulated_time(context) is expected
 
 
-@pytest.fixture
-def launched(tmp_path: Path) -> Iterator[subprocess.Popen]:
-    """The launch file, run by launch's own service in a process group of its own."""
+@pytest.fixture(params=[(name, hardware) for name in ROBOTS for hardware in ("mujoco", "mock")], ids="-".join)
+def launched(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen]]:
+    """The name of a robot and its launch file, run by launch's own service in a process group of its own."""
+    name, hardware = request.param
     program = (
         "import sys, launch\n"
         "from launch.actions import IncludeLaunchDescription\n"
         "from launch.launch_description_sources import AnyLaunchDescriptionSource\n"
         "service = launch.LaunchService(noninteractive=True)\n"
         "source = AnyLaunchDescriptionSource(sys.argv[1])\n"
-        "service.include_launch_description(launch.LaunchDescription([IncludeLaunchDescription(source)]))\n"
+        "arguments = [('hardware', sys.argv[2])]\n"
+        "include = IncludeLaunchDescription(source, launch_arguments=arguments)\n"
+        "service.include_launch_description(launch.LaunchDescription([include]))\n"
         "sys.exit(service.run())\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program, LAUNCH_FILE],
+        [sys.executable, "-c", program, REPOSITORY / "launch" / f"{name}.launch.py", hardware],
         env=os.environ | {"ROS_LOG_DIR": str(tmp_path)},
         start_new_session=True,
     )
-    yield process
+    yield name, process
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -123,17 +213,19 @@ def wait_until(condition: Callable[[], bool], executor: SingleThreadedExecutor, 
         executor.spin_once(timeout_sec=0.1)
 
 
-def test_all_nodes_become_active_and_ctrl_c_ends_them_all(launched: subprocess.Popen) -> None:
+def test_all_nodes_become_active_and_ctrl_c_ends_them_all(launched: tuple[str, subprocess.Popen]) -> None:
+    name, process = launched
+    managed = ["executor_node"] if robot_of(name).policy == "none" else ["policy_node", "executor_node"]
     context = rclpy.Context()
     rclpy.init(context=context)
     executor = SingleThreadedExecutor(context=context)
     node = rclpy.create_node("watcher", context=context)
     executor.add_node(node)
     try:
-        clients = [node.create_client(GetState, f"{name}/get_state") for name in ("policy_node", "executor_node")]
+        clients = [node.create_client(GetState, f"{node_name}/get_state") for node_name in managed]
 
         def active() -> bool:
-            assert launched.poll() is None, "launch ended by itself"
+            assert process.poll() is None, "launch ended by itself"
             for client in clients:
                 if not client.service_is_ready():
                     return False
@@ -143,11 +235,11 @@ def test_all_nodes_become_active_and_ctrl_c_ends_them_all(launched: subprocess.P
                     return False
             return True
 
-        wait_until(active, executor, "policy_node and executor_node are active", 90.0)
-        assert {"widowx_sim", "trajectory_visualizer"} <= set(node.get_node_names())
-        launched.send_signal(signal.SIGINT)
-        assert launched.wait(timeout=30) == 0
+        wait_until(active, executor, f"{managed} are active", 90.0)
+        assert "trajectory_visualizer" in node.get_node_names()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
     finally:
         rclpy.shutdown(context=context)
     with pytest.raises(ProcessLookupError):  # nobody is left in its session
-        os.killpg(launched.pid, 0)
+        os.killpg(process.pid, 0)

@@ -1,0 +1,231 @@
+"""The files that other programs read agree with the robots: Gazebo, Isaac Sim, SROS2, zenoh, containers.
+
+None of those programs is needed here; what they would do with the files is tried where they run.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from embodiment_descriptions import Embodiment, load_robot, robot_description
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+CONFIG = REPOSITORY / "config"
+DOCKER = REPOSITORY / "docker"
+ROBOTS = ("widowx", "aloha", "mobile_base")
+HARDWARE = {"widowx": ("mock", "real"), "aloha": ("mock", "real"), "mobile_base": ("mock", "real")}
+
+
+def camera_topics(embodiment: Embodiment) -> dict[str, str]:
+    """Topic -> name of its type."""
+    return {c.topic: "Image" for c in embodiment.cameras} | {c.info_topic: "CameraInfo" for c in embodiment.cameras}
+
+
+# Gazebo ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_the_bridge_carries_the_clock_and_the_cameras_and_nothing_else(robot: str) -> None:
+    entries = yaml.safe_load((CONFIG / "gazebo" / f"{robot}_bridge.yaml").read_text())
+    bridged = {entry["ros_topic_name"]: entry for entry in entries}
+    expected = {"/clock": "Clock"} | camera_topics(load_robot(robot))
+    assert {topic: entry["gz_type_name"] for topic, entry in bridged.items()} == {
+        topic: f"gz.msgs.{kind}" for topic, kind in expected.items()
+    }
+    for entry in entries:
+        assert set(entry) <= {
+            "ros_topic_name", "gz_topic_name", "ros_type_name", "gz_type_name", "direction", "lazy",
+        }  # fmt: skip
+        assert entry["direction"] == "GZ_TO_ROS"
+        assert entry["ros_type_name"].split("/")[-1] == entry["gz_type_name"].split(".")[-1]
+        assert entry["gz_topic_name"].lstrip("/") == entry["ros_topic_name"].lstrip("/")
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_every_camera_is_a_sensor_of_the_robot_or_of_its_world(robot: str) -> None:
+    world = ElementTree.parse(CONFIG / "gazebo" / f"{robot}.sdf").getroot()
+    urdf = ElementTree.fromstring(robot_description(robot, hardware="gazebo"))
+    sensors = [sensor for root in (world, urdf) for sensor in root.iter("sensor") if sensor.get("type") == "camera"]
+    found = {}
+    for sensor in sensors:
+        found[sensor.findtext("topic")] = "Image"
+        found[sensor.findtext("camera/camera_info_topic")] = "CameraInfo"
+        assert float(sensor.findtext("update_rate")) >= load_robot(robot).rate_hz / 2
+    assert found == camera_topics(load_robot(robot))
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_a_world_can_move_render_and_receive_the_robot(robot: str) -> None:
+    world = ElementTree.parse(CONFIG / "gazebo" / f"{robot}.sdf").getroot().find("world")
+    plugins = {plugin.get("name").split("::")[-1] for plugin in world.iter("plugin")}
+    assert {"Physics", "Sensors", "UserCommands", "SceneBroadcaster"} <= plugins
+    models = [model.get("name") for model in world.findall("model")]
+    assert "floor" in models and len(set(models)) == len(models)
+
+
+# Isaac Sim ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_isaac_publishes_what_the_description_and_the_embodiment_expect(robot: str) -> None:
+    nodes = yaml.safe_load((CONFIG / "isaac" / f"{robot}.yaml").read_text())["nodes"]
+    urdf = ElementTree.fromstring(robot_description(robot, hardware="isaac"))
+    by_type: dict[str, list[dict]] = {}
+    for node in nodes:
+        by_type.setdefault(node["type"].split(".")[-1], []).append(node["inputs"])
+    (states,), (commands,) = by_type["ROS2PublishJointState"], by_type["ROS2SubscribeJointState"]
+    for name, inputs in (("joint_states_topic", states), ("joint_commands_topic", commands)):
+        expected = {param.text for param in urdf.iter("param") if param.get("name") == name}
+        assert expected == {f"/{inputs['topicName']}"}
+    seen = {n["topicName"]: "Image" for n in by_type["ROS2CameraHelper"]}
+    seen |= {n["topicName"]: "CameraInfo" for n in by_type["ROS2CameraInfoHelper"]}
+    assert seen == camera_topics(load_robot(robot))
+    assert {n["type"] for n in by_type["ROS2CameraHelper"]} == {"rgb"}
+    assert [n["topicName"] for n in by_type["ROS2PublishClock"]] == ["clock"]
+
+
+# SROS2 ----------------------------------------------------------------------------------------------------------------
+
+
+def rules(enclave: str, kind: str, verb: str) -> set[str]:
+    """Expressions that a whole enclave is allowed: kind topic, service or action."""
+    root = ElementTree.parse(CONFIG / "sros2" / "policy.xml").getroot()
+    (found,) = [e for e in root.iter("enclave") if e.get("path") == f"/qwen_vla/{enclave}"]
+    lists = [group for group in found.iter(f"{kind}s") if group.get(verb) == "ALLOW"]
+    return {expression.text for group in lists for expression in group}
+
+
+@pytest.mark.parametrize("robot, hardware", [(robot, h) for robot in ROBOTS for h in HARDWARE[robot]])
+def test_the_robot_may_do_what_each_embodiment_needs(robot: str, hardware: str) -> None:
+    embodiment = load_robot(robot, hardware)
+    publish, subscribe = rules("robot", "topic", "publish"), rules("robot", "topic", "subscribe")
+    commands = {command.topic for command in embodiment.commands if hasattr(command, "topic")}
+    states = {stream.topic for stream in embodiment.joint_states}
+    odometry = {embodiment.odometry.topic} if embodiment.odometry else set()
+    images = {topic for camera in embodiment.cameras for topic in (camera.image_topic, camera.info_topic)}
+    assert commands | states | odometry | images <= publish  # the executor commands, the driver reports
+    assert commands | states | odometry <= subscribe
+    assert states | odometry | images <= rules("policy", "topic", "subscribe")
+
+
+def test_only_the_robot_s_computer_commands_motors() -> None:
+    commands = {c.topic for robot in ROBOTS for h in HARDWARE[robot] for c in load_robot(robot, h).commands} | {
+        "cmd_vel"
+    }
+    for enclave in ("policy", "operator"):
+        published = rules(enclave, "topic", "publish")
+        assert not published & commands
+        assert not [topic for topic in published if "*" in topic]
+        assert not rules(enclave, "service", "request") & {"controller_manager/*"}
+    assert rules("operator", "action", "call") == {"policy_node/execute_instruction"}
+
+
+def test_no_rule_allows_everything() -> None:
+    for enclave in ("robot", "policy", "operator"):
+        for kind, verbs in {"topic": ("publish", "subscribe"), "service": ("reply", "request")}.items():
+            for verb in verbs:
+                assert not {"*", "/*"} & rules(enclave, kind, verb)
+
+
+# zenoh ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("machine, key", [("robot", "listen/endpoints"), ("policy", "connect/endpoints")])
+def test_the_routers_meet(machine: str, key: str) -> None:
+    lines = (CONFIG / "zenoh" / f"{machine}_router.env").read_text().splitlines()
+    values = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert values["RMW_IMPLEMENTATION"] == "rmw_zenoh_cpp"
+    overridden, endpoints = values["ZENOH_CONFIG_OVERRIDE"].split("=", 1)
+    assert overridden == key
+    (endpoint,) = yaml.safe_load(endpoints)
+    assert re.fullmatch(r"tcp/(\[::\]|robot):7447", endpoint)
+
+
+# Containers -----------------------------------------------------------------------------------------------------------
+
+
+def pip_packages(dockerfile: str) -> set[str]:
+    """Names of what the image installs from PyPI."""
+    text = (DOCKER / dockerfile).read_text().replace("\\\n", " ")
+    (line,) = re.findall(r"--constraint /tmp/requirements.lock(.*?)&&", text)
+    return {name.lower() for name in line.split()}
+
+
+def with_requirements(names: set[str]) -> set[str]:
+    """The packages and all that they require here."""
+    found, todo = set(), set(names)
+    while todo:
+        name = todo.pop()
+        found.add(name)
+        try:
+            required = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        todo |= {_plain(r) for r in required if "extra ==" not in r} - found
+    return {_plain(name) for name in found}
+
+
+def _plain(requirement: str) -> str:
+    return re.match(r"[A-Za-z0-9_.-]+", requirement).group().lower().replace("_", "-").replace(".", "-")
+
+
+def imported_packages(*modules: str) -> set[str]:
+    """Names of the packages from PyPI, those of ROS left out, that a process has loaded after importing modules."""
+    program = (
+        "import importlib, importlib.metadata, sys\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "owners = importlib.metadata.packages_distributions()\n"
+        "tops = {name.split('.')[0] for name in sys.modules}\n"
+        "print('\\n'.join({owner for top in tops for owner in owners.get(top, [])}))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", program, *modules], capture_output=True, text=True, check=True)
+    ours = {path.parent.name for path in REPOSITORY.glob("src/*/package.xml")}
+    names = {_plain(name) for name in answer.stdout.split()}
+    ros = {name for name in names if name.startswith("ros-") or name.endswith(("-msgs", "-interfaces"))}
+    build = {"setuptools", "rclpy", "rosidl-parser", "charset-normalizer"}  # the last is used where it happens to be
+    return names - ros - build - {_plain(name) for name in ours} - {"std-srvs", "rosidl-runtime-py"}
+
+
+def test_the_robot_image_has_what_its_nodes_import_and_no_torch() -> None:
+    nodes = ("executor_node", "trajectory_visualizer", "episode_recorder")
+    imported = imported_packages(*(f"qwen_vla_ros.{node}" for node in nodes), "qwen_vla_ros.backends")
+    installed = with_requirements(pip_packages("robot.Dockerfile"))
+    assert imported <= installed, f"docker/robot.Dockerfile lacks {sorted(imported - installed)}"
+    assert "torch" not in installed | imported
+
+
+@pytest.mark.parametrize("dockerfile", ["robot.Dockerfile", "inference.Dockerfile"])
+def test_images_take_versions_from_the_lock_and_files_that_exist(dockerfile: str) -> None:
+    files = [REPOSITORY / f"requirements.{suffix}" for suffix in ("in", "lock")]
+    lines = [line for file in files for line in file.read_text().splitlines() if re.match("[A-Za-z]", line)]
+    assert {_plain(name) for name in pip_packages(dockerfile)} <= {_plain(line) for line in lines}
+    for source in re.findall(r"^COPY (\S+) ", (DOCKER / dockerfile).read_text(), flags=re.MULTILINE):
+        assert (REPOSITORY / source).exists()
+        allowed = (REPOSITORY / ".dockerignore").read_text().splitlines()
+        assert f"!{source}" in allowed
+
+
+def test_compose_starts_the_launch_files_with_arguments_that_they_have() -> None:
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    for name, service in services.items():
+        assert service["network_mode"] == "host"
+        assert service["profiles"] == [name]
+        if "build" in service:
+            assert (DOCKER / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+        for file in [service["env_file"]] if "env_file" in service else []:
+            assert (DOCKER / file).is_file()
+    assert services["robot"]["restart"] == "no"  # yaml reads a bare no as false
+    for name, default in {"robot": "widowx.launch.py", "policy": "policy.launch.py"}.items():
+        command = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", services[name]["command"])
+        assert default in command and (REPOSITORY / "launch" / default).is_file()
+        given = set(re.findall(r"(\w+):=", command))
+        source = (REPOSITORY / "src/qwen_vla_ros/qwen_vla_ros/bringup.py").read_text()
+        assert given <= set(re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', source))
