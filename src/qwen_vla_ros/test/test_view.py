@@ -152,6 +152,16 @@ def test_a_bag_that_starts_over_clears_what_was_drawn(widowx_bag):
     assert len(notes.robots) == 2 * before[1]
 
 
+def test_a_damaged_bag_is_shown_up_to_its_damage(tmp_path, capsys):
+    path = record(tmp_path, "aloha")
+    (file,) = path.glob("*.mcap")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)  # in the middle of the images
+    file.write_bytes(content)
+    View(bag=path, save=None, png=tmp_path / "chunk.png").run()
+    assert "is damaged after" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("wrong", ["nothing_there", "a_file"])
 def test_what_is_no_bag_is_named(tmp_path, wrong):
     (tmp_path / "a_file").write_text("no bag")

@@ -8,6 +8,7 @@ from typing import Any
 
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
+from rosbags.rosbag2 import ReaderError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from embodiment_descriptions import Embodiment, load_robot
@@ -23,13 +24,14 @@ class Bag:
 
     Attributes:
         namespace: of the robot: as given, or that of the first chunk topic in the bag.
+        damage: why it could not be read to its end; empty when it could.
     """
 
     def __init__(self, path: Path, namespace: str = "") -> None:
         """Open it; ValueError when it is none."""
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such bag (seen from {Path.cwd()})")
-        self.path = path
+        self.path, self.damage = path, ""
         try:
             self._reader = AnyReader([path], default_typestore=message_types())
             self._reader.open()
@@ -62,7 +64,7 @@ class Bag:
         raise ValueError(f"{self.path} does not tell which robot it is of: no {DESCRIPTION}, no chunk; give --robot")
 
     def play(self, feeds: tuple[Feed, ...]) -> int:
-        """Hand on every message in the order of the bag; returns their number.
+        """Hand on every message in the order of the bag, up to where it is damaged; returns their number.
 
         Raises:
             ValueError: none of the topics is in the bag.
@@ -72,9 +74,15 @@ class Bag:
             there = ", ".join(sorted({connection.topic for connection in self._reader.connections}))
             raise ValueError(f"{self.path} has none of {', '.join(takers)}; it has {there or 'nothing'}")
         count = 0
-        for topic, message in self._messages(set(takers)):
-            takers[topic].take(message)
-            count += 1
+        try:
+            for topic, message in self._messages(set(takers)):
+                takers[topic].take(message)
+                count += 1
+        except ReaderError as error:
+            self.damage = f"{self.path} is damaged after {count} messages: {error}"
+        expected = sum(connection.msgcount for connection in self._reader.connections if connection.topic in takers)
+        if count < expected and not self.damage:  # the reader says nothing where a chunk's records end early
+            self.damage = f"{self.path} is damaged after {count} messages; it should have {expected} of these topics"
         return count
 
     def topic(self, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,8 @@ class View:
             self._drawing(self._named() or bag.embodiment(self.config)) as drawing,
         ):
             count = bag.play(drawing.scene.feeds)
+            if bag.damage:
+                print(bag.damage, file=sys.stderr)
         return self._conclude(drawing, f"{count} messages")
 
     def _show_live(self) -> int:
