@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
 import signal
 import time
-from functools import partial
 
 import numpy as np
 import pytest
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rosbags.highlevel import AnyReader
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -34,25 +33,40 @@ NODE = "episode_recorder"
 ARM = "arm_controller/joint_trajectory"
 S = 1_000_000_000
 LABEL = LabelEpisode.Request
-HEARING = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class Noted:
+    """A publisher of the peer that notes what it publishes, by stamp."""
+
+    def __init__(self, publisher, changed) -> None:
+        self._publisher, self._changed, self.sent = publisher, changed, {}
+
+    def publish(self, message) -> None:
+        with self._changed:
+            self.sent[nanoseconds(message.header.stamp)] = copy.deepcopy(message)
+            self._changed.notify_all()
+        self._publisher.publish(message)
+
+    def __getattr__(self, name: str):
+        return getattr(self._publisher, name)
 
 
 class Recorder:
-    """The node as a process, and requests to it. `heard`: what the peer heard on some topics, serialized, by stamp."""
+    """The node as a process, and requests to it. `published`: by topic what the peer has published, see `Noted`."""
 
     def __init__(self, peer, processes, folder) -> None:
         self.peer, self._processes, self.folder = peer, processes, folder
         self.commands = peer.create_publisher(JointTrajectory, ARM, 10)
         self.chatter = peer.create_publisher(String, "chatter", 1000)
-        self.heard: dict[str, dict[int, bytes]] = {"joint_states": {}, "ego/image_raw": {}}
-        for topic, kind in (("joint_states", JointState), ("ego/image_raw", Image)):
-            peer.create_subscription(kind, topic, partial(self._hear, topic, kind), HEARING, raw=True)
+        peer._joint_publisher = Noted(peer._joint_publisher, peer.changed)
+        peer._cameras["ego"] = Noted(peer._cameras["ego"], peer.changed)
         self.process = None
 
-    def _hear(self, topic: str, kind: type, data: bytes) -> None:
+    @property
+    def published(self) -> dict[str, dict[int, object]]:
         with self.peer.changed:
-            self.heard[topic][nanoseconds(deserialize_message(data, kind).header.stamp)] = data
-            self.peer.changed.notify_all()
+            noted = {"joint_states": self.peer._joint_publisher, "ego/image_raw": self.peer._cameras["ego"]}
+            return {topic: dict(publisher.sent) for topic, publisher in noted.items()}
 
     def up(self) -> None:
         """Start it unless it runs."""
@@ -88,8 +102,8 @@ class Recorder:
     def pass_on(self, count: int) -> None:
         """Wait for further joint states and images to be published."""
         for topic, more in (("joint_states", count), ("ego/image_raw", count // 5)):
-            present = len(self.heard[topic])
-            self.peer.wait(lambda t=topic, n=present + more: len(self.heard[t]) >= n, f"{more} more of {topic}")
+            wanted = len(self.published[topic]) + more
+            self.peer.wait(lambda t=topic, w=wanted: len(self.published[t]) >= w, f"{more} more of {topic}")
 
     def trigger(self, what: str) -> Trigger.Response:
         return self.peer.trigger(f"{NODE}/{what}")
@@ -140,12 +154,13 @@ def test_what_was_published_is_in_the_bag(recorder):
     folder = recorder.folder / name
     found = messages(folder)
     assert [message for _, message, _ in found[f"/{ARM}"]] == sent
-    for topic, heard in recorder.heard.items():
-        recorded = {nanoseconds(message.header.stamp): data for _, message, data in found[f"/{topic}"]}
-        stamps = sorted(heard)
-        first, last = (stamps.index(edge(recorded)) for edge in (min, max))
-        assert sorted(recorded) == stamps[first : last + 1], f"{topic}: none is missing, none is there twice"
-        assert all(data == heard[stamp] for stamp, data in recorded.items())
+    for topic, published in recorder.published.items():
+        recorded = {nanoseconds(message.header.stamp): message for _, message, _ in found[f"/{topic}"]}
+        assert all(message == published[stamp] for stamp, message in recorded.items())
+        missing = {stamp for stamp in published if min(recorded) <= stamp <= max(recorded)} - set(recorded)
+        assert len(recorded) == len(found[f"/{topic}"]), f"{topic}: none is there twice"
+        # Images travel best effort: a busy machine may lose some.
+        assert len(missing) <= (len(recorded) if "image" in topic else 0), f"{topic}: {len(missing)} are missing"
         assert all(0 <= time_ns - nanoseconds(message.header.stamp) < S for time_ns, message, _ in found[f"/{topic}"])
     assert [message.data for _, message, _ in found["/robot_description"]] == [robot_description("widowx")]
     record = json.loads((folder / "episode.json").read_text())
@@ -171,7 +186,7 @@ def test_an_episode_becomes_a_data_set_that_training_reads(recorder, tmp_path):
     summary = convert(ConvertOptions(recorder.folder, tmp_path / "out", images="png"))
     reader = LeRobotReader(tmp_path / "out")
     assert summary["episodes"] == 1 and reader.tasks == ["push the red cube"] and summary["bad_skipped"] == []
-    pictures = [deserialize_message(data, Image).data.tobytes() for data in recorder.heard["ego/image_raw"].values()]
+    pictures = [image.data.tobytes() for image in recorder.published["ego/image_raw"].values()]
     seen = [pictures.index(reader.image("observation.images.ego", row).tobytes()) for row in range(len(reader))]
     assert seen == sorted(seen) and len(set(seen)) > len(seen) // 2
     published = {round(float(value), 6) for value in start + np.array([0.0, 0.05, 0.1, 0.15])}
@@ -271,11 +286,11 @@ def test_what_cannot_be_recorded_is_refused(recorder):
     full = recorder.start()
     assert not full.success and "GB are free, 1000000.0 GB must stay so" in full.message
     assert peer.set_parameter(NODE, "min_free_gb", 0.0)
-    publisher = peer._cameras.pop("ego")
+    publisher = peer._cameras.pop("ego")._publisher
     peer.destroy_publisher(publisher)
     blind = peer.wait(lambda: (answer := recorder.start()).success is False and answer, "a refusal")
     assert "nobody publishes /ego/image_raw" in blind.message
-    peer._cameras["ego"] = peer.create_publisher(Image, "ego/image_raw", publisher.qos_profile)
+    peer._cameras["ego"] = Noted(peer.create_publisher(Image, "ego/image_raw", publisher.qos_profile), peer.changed)
 
 
 def test_a_disk_that_fills_up_ends_the_episode_in_order(recorder):
