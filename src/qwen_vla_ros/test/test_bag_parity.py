@@ -17,7 +17,7 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import Image, JointState
 
 from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes
-from qwen_vla.observation_buffer import Observation, Waiting
+from qwen_vla.observation_buffer import Alignment, Observation, Waiting
 from qwen_vla.observation_streams import Needs
 from qwen_vla_ros.camera_subscriptions import ObservationSubscriptions
 from qwen_vla_ros.chunk_messages import stamp_message
@@ -100,11 +100,12 @@ class Live:
         return self.ports.observe(0)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_bag_and_live_observations_are_bit_equal(tmp_path, widowx, node, seed):
+@pytest.mark.parametrize(("seed", "alignment"), enumerate(Alignment))
+def test_bag_and_live_observations_are_bit_equal(tmp_path, widowx, node, seed, alignment):
+    node.set_parameters([RosParameter("alignment", value=alignment.value)])
     events = messages(seed, widowx, seconds=4.0)
     record(tmp_path / "bag", events)
-    (episode,) = RosbagEpisodes(tmp_path / "bag", widowx, BagOptions(instruction="lift it"))
+    (episode,) = RosbagEpisodes(tmp_path / "bag", widowx, BagOptions(instruction="lift it", alignment=alignment))
     times = episode.columns["timestamp"].values[:, 0]
     live, coming, compared, first = Live(node, widowx), list(events), 0, None
     for row, time in enumerate(times):

@@ -36,6 +36,7 @@ from qwen_vla.observation_buffer import (
     MAX_SKEW,
     NANOSECONDS,
     OTHER_CLOCK,
+    Alignment,
     Observation,
     Rules,
     Waiting,
@@ -59,6 +60,7 @@ class BagOptions:
     pairs. instruction: sentence of all episodes without one of their own.
     instruction_topic: std_msgs/String with the sentence. marker_topic: std_msgs/String that begins an episode with its
     sentence and ends it with an empty one, or std_msgs/Bool, True from begin to end; without it a bag is one episode.
+    alignment: which images belong together; as in policy_node.
     """
 
     namespace: str = ""
@@ -66,6 +68,7 @@ class BagOptions:
     instruction_topic: str | None = None
     marker_topic: str | None = None
     remapped: tuple[tuple[str, str], ...] = ()
+    alignment: Alignment = Alignment.DROP
 
     def topic(self, name: str) -> str:
         """A topic of the robot as the bag calls it."""
@@ -352,6 +355,7 @@ class _Replay:
         self._sources = {stream.source.prefix: index for index, stream in enumerate(self.streams.joint_states)}
         simulated = any(stamp_of(reference) < REAL_TIME for _, reference in recording.images[:1])
         self.rules = Rules(
+            alignment=source.options.alignment,
             max_skew=source.max_skew,
             max_lead=math.inf,  # the recorder's clock is not that of the robot
             max_identical=math.inf if simulated else MAX_IDENTICAL,
