@@ -5,8 +5,8 @@ In a chunk T0 is the tip pose of its first frame for every step (Qwen-VLA, secti
 """
 
 import numpy as np
+import pinocchio as pin
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 
 DELTA_NAMES = ("x", "y", "z", "rx", "ry", "rz")
 
@@ -21,6 +21,8 @@ def delta_from_poses(first: ArrayLike, pose: ArrayLike) -> NDArray[np.float64]:
     Returns:
         (..., 6) translation [m] and rotation vector [rad] of T0^-1 T; the angle lies in [0, pi].
     """
+    from scipy.spatial.transform import Rotation  # 40 MB, which nobody needs who only executes deltas
+
     first, pose = _poses(first), _poses(pose)
     turn = first[:3, :3].T
     translation = (pose[..., :3, 3] - first[:3, 3]) @ turn.T
@@ -42,7 +44,7 @@ def pose_from_delta(first: ArrayLike, delta: ArrayLike) -> NDArray[np.float64]:
     if delta.shape[-1:] != (6,) or not np.isfinite(delta).all():
         raise ValueError(f"a delta is 6 finite numbers (x, y, z, rx, ry, rz); got shape {delta.shape}: {delta}")
     pose = np.zeros((*delta.shape[:-1], 4, 4))
-    rotation = Rotation.from_rotvec(delta[..., 3:].reshape(-1, 3)).as_matrix()
+    rotation = np.array([pin.exp3(vector) for vector in delta[..., 3:].reshape(-1, 3)])
     pose[..., :3, :3] = first[:3, :3] @ rotation.reshape(*delta.shape[:-1], 3, 3)
     pose[..., :3, 3] = delta[..., :3] @ first[:3, :3].T + first[:3, 3]
     pose[..., 3, 3] = 1.0
