@@ -182,12 +182,13 @@ def chunk_accelerations(heard: Heard, embodiment: Embodiment) -> list[float]:
     return peaks
 
 
-def measure(mode: Blending, checkpoint: Path, seeds: Sequence[int], euler_steps: int) -> Row:
+def measure(mode: Blending, checkpoint: Path, seeds: Sequence[int], euler_steps: int, speed: float) -> Row:
     """Run some episodes in one blending mode."""
     embodiment, limits = load_robot(ROBOT), episode_limits(load_suite(SUITE))
     policy = {"blending": str(mode), "euler_steps": euler_steps}
     rows, motions, delays = [], [], []
-    with simulated_stack(checkpoint, LOGS / mode, policy, executor_parameters={"blending": str(mode)}) as stack:
+    executor = {"blending": str(mode)}
+    with simulated_stack(checkpoint, LOGS / mode, policy, speed, executor_parameters=executor) as stack:
         tasks, listener = TaskClient(stack), Listener(stack)
         for seed in seeds:
             tasks.reset(seed)
@@ -260,12 +261,15 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=3, help="per mode")
     parser.add_argument("--seed", type=int, default=7000, help="of the first scene")
     parser.add_argument("--euler-steps", type=int, default=4)
+    parser.add_argument(
+        "--speed", type=float, default=1.0, help="simulated seconds per real one; less on a busy machine"
+    )
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     seeds = range(options.seed, options.seed + options.episodes)
     rows = []
     for mode in options.modes:
-        rows.append(measure(mode, options.checkpoint, seeds, options.euler_steps))
+        rows.append(measure(mode, options.checkpoint, seeds, options.euler_steps, options.speed))
         Console(width=150).print(table(rows))
         if options.json:
             options.json.parent.mkdir(parents=True, exist_ok=True)
