@@ -147,8 +147,9 @@ def test_odometry_becomes_waypoints_or_velocities(tmp_path, mode):
     recordings = write(
         tmp_path / "data", {"observation.odometry": (Feature("float32", (3,), ("x", "y", "theta")), drive)}
     )
-    base = {"kind": "omnidirectional", "max_linear_speed": 1.0, "max_angular_speed": 1.0}
-    source = spec(tmp_path / "data", robot=in_control_mode(tmp_path, mode, base=base)).open(CONTEXT)
+    limits = {f"max_{way}{of}": 1.0 for way in ("linear", "angular") for of in ("", "_acceleration")}
+    more = {"base": {"kind": "omnidirectional"}, "odometry": {}, "safety": {"base": limits}, "commands": []}
+    source = spec(tmp_path / "data", robot=in_control_mode(tmp_path, mode, **more)).open(CONTEXT)
     driven = recordings[0].frames["observation.odometry"].astype(float)
     chunk = source.chunk(3)
     assert not chunk[LENGTHS[0] - 4 :].any(), "beyond the end it stands"
