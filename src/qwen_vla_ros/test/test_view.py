@@ -13,6 +13,7 @@ from recorded_runs import ACCEPTED, REASON, REFUSED, record
 from rosbags.rosbag2 import StoragePlugin
 
 from embodiment_descriptions import Kinematics, load_robot
+from qwen_vla.data.recordings import RECORD, EpisodeRecord
 from qwen_vla_ros.view.bag import Bag
 from qwen_vla_ros.view.command import View
 from qwen_vla_ros.view.scene import Scene
@@ -125,6 +126,15 @@ def test_a_namespace_is_found(tmp_path):
     assert played(path)[0].chunks == 3
     with pytest.raises(ValueError, match="/lab/arm1/joint_states"), Bag(path, "elsewhere") as opened:
         opened.play(Scene(load_robot("widowx"), Notes()).feeds)
+
+
+def test_an_episode_says_how_its_topics_are_called(tmp_path):
+    path = record(tmp_path, "widowx", namespace="lab")
+    described = {"namespace": "/lab", "remapped": {"joint_states": "/lab/nowhere"}}
+    episode = EpisodeRecord(name="e", robot="widowx", started="2026-01-01T00:00:00+00:00", **described)
+    (path / RECORD).write_text(episode.model_dump_json())
+    scene, notes = played(path)
+    assert scene.chunks == 3 and not notes.robots  # nothing was said where joint states are said to be
 
 
 def test_a_bag_without_description_tells_its_robot_by_its_chunks(tmp_path):

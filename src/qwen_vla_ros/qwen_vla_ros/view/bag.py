@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ from qwen_vla_ros.embodiment_source import read_embodiment
 from qwen_vla_ros.view.scene import CHUNK_TOPIC, Feed
 
 DESCRIPTION = "robot_description"
-ROBOT, CONFIG = "robot.urdf", "embodiment.yaml"  # beside the bag of an episode
+ROBOT, CONFIG, RECORD = "robot.urdf", "embodiment.yaml", "episode.json"  # beside the bag of an episode
 
 
 class Bag:
     """An open bag; a context manager.
 
     Attributes:
-        namespace: of the robot: as given, or that of the first chunk topic in the bag.
+        namespace: of the robot: as given, or the episode's, or that of the first chunk topic.
         damage: why it could not be read to its end; empty when it could.
     """
 
@@ -32,12 +33,14 @@ class Bag:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such bag (seen from {Path.cwd()})")
         self.path, self.damage = path, ""
+        self._folder = path if path.is_dir() else path.parent
         try:
             self._reader = AnyReader([path], default_typestore=message_types())
             self._reader.open()
         except (AnyReaderError, OSError, ValueError) as error:
             raise ValueError(f"{path} cannot be opened as a bag: {error}") from error
-        self.namespace = namespace.strip("/") or self._found_namespace()
+        self._remapped, recorded_in = _episode(self._folder)
+        self.namespace = namespace.strip("/") or recorded_in.strip("/") or self._found_namespace()
 
     def __enter__(self) -> Bag:
         return self
@@ -54,7 +57,7 @@ class Bag:
         Raises:
             ValueError: the bag does not tell.
         """
-        folder = self.path if self.path.is_dir() else self.path.parent
+        folder = self._folder
         if (folder / ROBOT).is_file() and (config or (folder / CONFIG).is_file()):
             return Embodiment.from_urdf((folder / ROBOT).read_text(), config or folder / CONFIG)
         for message in self._messages({self.topic(DESCRIPTION)}):
@@ -87,6 +90,8 @@ class Bag:
 
     def topic(self, name: str) -> str:
         """A topic of the robot as the bag calls it."""
+        if name in self._remapped:
+            return self._remapped[name]
         return name if name.startswith("/") else "/".join(("", *filter(None, (self.namespace, name))))
 
     def _found_namespace(self) -> str:
@@ -106,6 +111,14 @@ class Bag:
             except AnyReaderError as error:
                 reason = error
         raise ValueError(f"{self.path}: a message on {connection.topic} cannot be read: {reason}") from reason
+
+
+def _episode(folder: Path) -> tuple[dict[str, str], str]:
+    """Remapped topics and namespace of an episode of episode_recorder; nothing for any other bag."""
+    if not (folder / RECORD).is_file():
+        return {}, ""
+    record = json.loads((folder / RECORD).read_text())
+    return record.get("remapped", {}), record.get("namespace", "")
 
 
 def message_types():

@@ -1,4 +1,4 @@
-"""A scene as one picture: the moment of one chunk, with the joint curves of the whole run. Needs matplotlib only."""
+"""A scene as one picture: the moment of one chunk, with the joint curves around it. Needs matplotlib only."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from qwen_vla_ros.view.scene import ShownChunk, ShownReport
 
 SIZE, DPI = (12.8, 7.2), 100  # [inch], [1/inch]
 MOMENTS_KEPT = 200  # chunks that can still be asked for
+BEFORE, AFTER = 6.0, 1.0  # [s] of the curves, around the chunk
 ROBOT_SAMPLES = 20_000  # of joint curves
 ROUND = 16  # corners of a circle
 GHOST = (0.45, 0.6, 1.0)
@@ -188,6 +189,8 @@ class PictureCanvas:
                     if chunk is not None and key in chunk.curves:
                         axes.plot((chunk.times - first) / 1e9, chunk.curves[key], style, c=colour, lw=1.4)
             axes.axvline((moment.time - first) / 1e9, c="grey", lw=0.8)
+            ends = [chunk.times[-1] for chunk in moment.layers.values() if len(chunk.times)]
+            axes.set_xlim((moment.time - first) / 1e9 - BEFORE, (max([moment.time, *ends]) - first) / 1e9 + AFTER)
             axes.set_title(f"{group}: measured (—), predicted (···), accepted (- -)", fontsize=8)
             axes.set_xlabel("time [s]", fontsize=8, labelpad=1)
             axes.tick_params(labelsize=7)
