@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry as OdometryMessage
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -23,18 +23,19 @@ from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros import lifecycle
 from qwen_vla_ros.backends import CommandInterfaces, Path
 from qwen_vla_ros.base_decision import BaseDecision
-from qwen_vla_ros.blending import DECAY, Blender, Blending, CrossFade
+from qwen_vla_ros.blending import Blender, Blending, CrossFade
 from qwen_vla_ros.chunk_decision import ChunkDecision
 from qwen_vla_ros.chunk_messages import Ledger, chunk_from_message, nanoseconds
 from qwen_vla_ros.diagnostics import diagnostic_array
 from qwen_vla_ros.embodiment_source import read_embodiment
+from qwen_vla_ros.executor_parameters import PARAMETERS
+from qwen_vla_ros.executor_status import problems_of, values_of
 from qwen_vla_ros.gate import Chunk, Reason, Refused, Violation, check_age
 from qwen_vla_ros.hand_over import HandOver
 from qwen_vla_ros.image_memory import release_image_memory
 from qwen_vla_ros.joint_path import JointPath
 from qwen_vla_ros.loop_timing import LoopTiming
 from qwen_vla_ros.motion import Commanded, Motion
-from qwen_vla_ros.parameters import Parameter
 from qwen_vla_ros.policy_link import PolicyLink
 from qwen_vla_ros.robot_state import JointStates, Odometry
 from qwen_vla_ros.stop_latch import StopLatch
@@ -46,41 +47,6 @@ HOLD_NEAR = (
     0.1  # [rad] more than a servo lags at rest; farther from its last command the arm was moved by somebody else
 )
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-
-PARAMETERS = (
-    Parameter("chunk_topic", "policy_node/action_chunk", "Chunks of the policy (ActionChunk)", read_only=True),
-    Parameter("heartbeat_topic", "policy_node/heartbeat", "Sign of life of the policy (Header)", read_only=True),
-    Parameter(
-        "instruction_topic", "policy_node/instruction", "Sentence it obeys now (String, latched)", read_only=True
-    ),
-    Parameter("estop_topic", "estop", "Emergency stop (Bool, true while pressed); latches", read_only=True),
-    Parameter("estop_required", False, "Nothing moves unless the emergency stop is heard", read_only=True),
-    Parameter("estop_timeout", 0.5, "Silence of a required emergency stop that stops the robot [s]", 0.02, 10.0, True),
-    Parameter("heartbeat_timeout", 0.4, "Silence of the policy after which the robot holds [s, steady]", 0.15, 10.0),
-    Parameter("joint_state_timeout", 0.5, "Silence of joint_states after which the robot holds [s]", 0.02, 10.0),
-    Parameter("clock_timeout", 1.0, "Standstill of ROS time after which the robot holds [s, steady]", 0.1, 10.0),
-    Parameter("max_observation_age", 1.0, "Chunks made from an older observation are refused [s]", 0.01, 60.0),
-    Parameter("max_stamp_lead", 0.1, "Chunks whose observation lies farther in the future are refused [s]", 0.0, 10.0),
-    Parameter("max_anchor_gap", 0.1, "Largest distance from the observation to its joint state [s]", 0.0, 1.0),
-    Parameter("max_refusals", 5, "Refusals in a row after which a motion of the policy is broken off", 1, 1000),
-    Parameter("hold_time", 0.1, "Time given to the controllers to come to rest when holding [s]", 0.02, 1.0),
-    Parameter(
-        "blending",
-        str(Blending.SYNCHRONOUS),
-        "How a chunk takes over: after the one before it was executed, or while; as in policy_node",
-        read_only=True,
-        choices=tuple(Blending),
-    ),
-    Parameter(
-        "cross_fade",
-        str(CrossFade.LINEAR),
-        "How the old chunk loses its weight while another one takes over",
-        read_only=True,
-        choices=tuple(CrossFade),
-    ),
-    Parameter("ensembling_decay", DECAY, "Temporal ensembling: m of the weights exp(-m i)", 1e-4, 10.0, True),
-    Parameter("home_speed_share", 0.25, "Share of the speed limits used by ~/go_home", 0.01, 1.0),
-)
 
 
 class ExecutorNode(lifecycle.ManagedNode):
@@ -425,32 +391,16 @@ class ExecutorNode(lifecycle.ManagedNode):
 
     def _publish_diagnostics(self) -> None:
         now, steady, p = self._now(), time.monotonic_ns(), self.parameters
-        problems: dict[str, bytes] = {}
-        stopped = self._latch.objection(steady)
-        if stopped:
-            pressed = stopped.reason is Reason.EMERGENCY_STOP
-            problems[stopped.message] = DiagnosticStatus.ERROR if pressed else DiagnosticStatus.WARN
         unready = self._commands.preflight()
         for problem in unready if unready != self._unready else ():
             self.get_logger().warning(problem)
         self._unready = unready
-        for fault in (self._state.fault(now, steady), self._commands.fault(), *unready):
-            problems |= {fault: DiagnosticStatus.ERROR} if fault else {}
-        if silent := self._policy.silent_text(steady, p.heartbeat_timeout):
-            problems[silent] = DiagnosticStatus.WARN
-        if self._policy.refusals >= p.max_refusals:
-            problems[f"{self._policy.refusals} chunks in a row were refused"] = DiagnosticStatus.WARN
-        motion = self._commanded.motion
-        values = {
-            "executing": "nothing" if motion is None else f"chunk {motion.chunk.chunk_id}" if motion.chunk else "home",
-            "accepted": self._ledger.accepted,
-            "refused": self._ledger.refused,
-            **{f"reason {reason.name}": count for reason, count in self._ledger.reasons.items()},
-            "decision [ms]": self._ledger.decision_ms,
-            "policy silence [s]": self._policy.silence(steady),
-            "joint state age [s]": self._state.age(now),
-            **{f"loop jitter {name} [ms]": value for name, value in self._timing.jitter_ms().items()},
-        }
+        faults = [fault for fault in (self._state.fault(now, steady), self._commands.fault(), *unready) if fault]
+        stopped, silent = self._latch.objection(steady), self._policy.silent_text(steady, p.heartbeat_timeout)
+        problems = problems_of(stopped, faults, silent, self._policy.refusals, p.max_refusals)
+        values = values_of(self._commanded.motion, self._ledger, self._timing)
+        values["policy silence [s]"] = self._policy.silence(steady)
+        values["joint state age [s]" if not self._drives else "odometry age [s]"] = self._state.age(now)
         stamp = self.get_clock().now().to_msg()
         name = f"{self.get_name()}: execution"
         message = diagnostic_array(stamp, name, self._decision.form.embodiment, problems, values)

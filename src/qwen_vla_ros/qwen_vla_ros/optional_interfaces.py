@@ -9,8 +9,8 @@ from typing import Any
 DISTRIBUTION = "kilted"  # where no ROS environment says another
 
 
-class MissingInterface(ImportError):
-    """A message package is not installed; the text says what to install."""
+class MissingInterface(ValueError):
+    """The robot's YAML needs a message package that is not installed; the text says what to install."""
 
 
 def interface(name: str) -> Any:
