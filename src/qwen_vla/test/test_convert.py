@@ -8,13 +8,14 @@ import shutil
 
 import numpy as np
 import pytest
+from test_lerobot_parity import PYTHON, eight_bits, lerobot
 from test_rosbag import START, WIDOWX, Bag, S, record
 
 from qwen_vla import QwenVLAConfig
 from qwen_vla.data.convert import BadEpisodes, ConvertOptions, convert
 from qwen_vla.data.episodes import DatasetError
 from qwen_vla.data.lerobot import LeRobotReader, shard_path
-from qwen_vla.data.recordings import RECORD, EpisodeRecord, TopicCount, write_robot
+from qwen_vla.data.recordings import RECORD, EpisodeRecord, write_robot
 from qwen_vla.data.robot import RobotData
 from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes
 from qwen_vla.data.samples import SourceContext
@@ -34,14 +35,10 @@ def bag(path, seconds=2.0, commands=True, without=()):
     return path
 
 
-def labelled(path, success, **kwargs):
-    """The same as an episode of episode_recorder, which brings its robot and its instruction."""
-    bag(path, **kwargs)
+def labelled(path, **about):
+    """Make an episode of episode_recorder of a bag: it brings its robot and its instruction."""
     write_robot(path, WIDOWX)
-    topics = {"/joint_states": TopicCount(type="sensor_msgs/msg/JointState", messages=1)}
-    EpisodeRecord(
-        name=path.name, robot="widowx", instruction=f"do {path.name}", success=success, started="", topics=topics
-    ).write(path)
+    EpisodeRecord(name=path.name, robot="widowx", instruction=f"do {path.name}", started="", **about).write(path)
     return path
 
 
@@ -144,7 +141,7 @@ def test_it_goes_on_where_it_was_and_takes_new_bags(tmp_path):
 def test_failed_episodes_are_left_out_and_may_be_kept(tmp_path, caplog):
     bags = tmp_path / "bags"
     for name, success in (("good", True), ("open", None), ("poor", False)):
-        labelled(bags / name, success)
+        labelled(bag(bags / name), success=success)
     summary = convert(ConvertOptions(bags, tmp_path / "out", images="png"))
     assert summary["episodes"] == 2 and summary["failed_left_out"] == ["poor"]
     assert LeRobotReader(tmp_path / "out").tasks == ["do good", "do open"]
@@ -167,3 +164,35 @@ def test_failed_episodes_are_left_out_and_may_be_kept(tmp_path, caplog):
 def test_a_robot_must_be_known(tmp_path):
     with pytest.raises(BadEpisodes, match="does not say which robot it is of; name it with --robot"):
         convert(ConvertOptions(bag(tmp_path / "bag"), tmp_path / "out"))
+
+
+def test_an_episode_says_its_namespace_and_remapped_topics(tmp_path):
+    with Bag(tmp_path / "bag", namespace="/r1") as writer:
+        record(writer, 1.0, without=("ego/image_raw",))
+        for k in range(30):
+            writer.image("front/image_raw", START + k * S // 30, np.full((24, 32, 3), k, np.uint8))
+    labelled(tmp_path / "bag", namespace="r1", remapped={"ego/image_raw": "/r1/front/image_raw"})
+    convert(ConvertOptions(tmp_path / "bag", tmp_path / "out", images="png"))
+    reader = LeRobotReader(tmp_path / "out")
+    shown = [int(reader.image("observation.images.ego", row).max()) for row in range(len(reader))]
+    assert len(shown) == 5 and shown == sorted(set(shown)) and reader.tasks == ["do bag"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not PYTHON.exists(), reason=f"no lerobot in {PYTHON}; scripts/lerobot_venv.sh makes it")
+def test_lerobot_opens_converted_videos(tmp_path):
+    for name in ("a", "b"):
+        with Bag(tmp_path / "bags" / name) as writer:
+            record(writer, 2.0, without=("ego/image_raw", "cam_wrist/image_raw"))
+            for k in range(60):
+                pixels = np.kron((SMOOTH + 2 * k) % 256, np.ones((4, 4, 1))).astype(np.uint8)
+                for topic in ("ego/image_raw", "cam_wrist/image_raw"):
+                    writer.image(topic, START + k * S // 30, pixels)
+    convert(options(tmp_path / "bags", tmp_path / "out", images="video"))
+    read, about = lerobot("read", tmp_path / "out", tmp_path / "read.npz")
+    assert about["episodes"] == 2 and set(about["tasks"]) == {"lift it"}
+    reader = LeRobotReader(tmp_path / "out")
+    ours = np.stack([reader.image("observation.images.ego", row) for row in range(len(reader))])
+    np.testing.assert_allclose(eight_bits(read["observation.images.ego"]).astype(int), ours, atol=2)
+    np.testing.assert_array_equal(read["observation.state"], reader.frames["observation.state"])

@@ -65,7 +65,9 @@ OUTCOMES = {
 PARAMETERS = (
     Parameter("folder", "~/qwen_vla_episodes", "Folder of the episodes; made when it is missing", read_only=True),
     Parameter("min_free_gb", 2.0, "Room that must stay free on the disk; a recording ends there [GB]", 0.0, 1e6),
-    Parameter("compression", "none", f"Of the files: {', '.join(COMPRESSIONS)}; images of cameras gain little"),
+    Parameter(
+        "compression", "none", f"Of the files: {', '.join(COMPRESSIONS)}; camera images gain little", read_only=True
+    ),
     Parameter("extra_topics", "", "Further topics to record, with spaces between them, for instance: tf tf_static"),
     Parameter("buffer_mb", 256, "Messages that may wait for the disk; more are dropped and counted [MB]", 1, 65536),
     Parameter("policy_node", "policy_node", "Node whose chunks are recorded", read_only=True),

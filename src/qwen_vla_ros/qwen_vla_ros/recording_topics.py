@@ -17,7 +17,7 @@ import yaml
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rosbags.interfaces import Nodetype
-from rosbags.typesys import get_types_from_msg
+from rosbags.typesys import TypesysError, get_types_from_msg
 
 from embodiment_descriptions import Embodiment
 from qwen_vla_ros.recording_file import TopicFormat
@@ -122,7 +122,10 @@ def one_type(offers: Iterable[TopicEndpointInfo]) -> str:
 def _collect(kind: str, done: dict[str, str]) -> None:
     text = _definition_file(kind).read_text(encoding="utf-8")
     done[kind] = text if text.endswith("\n") else text + "\n"
-    _, fields = get_types_from_msg(text, kind)[kind]
+    try:
+        _, fields = get_types_from_msg(text, kind)[kind]
+    except TypesysError as error:
+        raise UnknownType(f"the definition of {kind} cannot be read: {error}") from error
     for _, field in fields:
         for used in _used(field):
             if used not in done:
