@@ -1,0 +1,158 @@
+"""executor_node as a process in front of two arms: 14 channels of absolute joint positions at 50 Hz."""
+
+from __future__ import annotations
+
+import array
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from ros_peer import LATCHED, PATIENCE, Processes
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Header, String
+from trajectory_msgs.msg import JointTrajectory
+
+from embodiment_descriptions import load_robot, robot_description
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_ros.environment import ros_environment
+from qwen_vla_ros.gate import Reason
+
+PERIOD = 0.02  # [s] of joint states and heartbeat
+
+
+class TwoArms(Node):
+    """A policy's heartbeat, and two arms that stand in their home pose.
+
+    Attributes:
+        robot: the embodiment.
+        received: commands by topic.
+        reports: verdicts of the executor.
+    """
+
+    def __init__(self, hardware: str) -> None:
+        os.environ.update(ros_environment())
+        context = rclpy.Context()
+        context.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
+        super().__init__("two_arms", context=context)
+        self.robot = load_robot("aloha", hardware=hardware)
+        self.received, self.reports, self.changed = {}, [], threading.Condition()
+        self._chunk_id = 0
+        self._description = self.create_publisher(String, "robot_description", LATCHED)
+        self._description.publish(String(data=robot_description("aloha", hardware=hardware)))
+        self._states = [self.create_publisher(JointState, s.topic, 10) for s in self.robot.joint_states]
+        self._heartbeat = self.create_publisher(Header, "policy_node/heartbeat", 10)
+        self._chunks = self.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
+        self.create_subscription(ChunkReport, "executor_node/chunk_report", lambda m: self._keep(self.reports, m), 50)
+        self.create_timer(PERIOD, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._executor_thread = SingleThreadedExecutor(context=context)
+        self._executor_thread.add_node(self)
+        self._spinner = threading.Thread(target=self._executor_thread.spin, daemon=True)
+        self._spinner.start()
+
+    def close(self) -> None:
+        self._executor_thread.shutdown()
+        self._spinner.join()
+        self.destroy_node()
+        self.context.try_shutdown()
+
+    def listen(self, kind, topic: str) -> None:
+        self.received[topic] = []
+        self.create_subscription(kind, topic, lambda m: self._keep(self.received[topic], (time.monotonic(), m)), 200)
+
+    def _keep(self, where: list, what) -> None:
+        with self.changed:
+            where.append(what)
+            self.changed.notify_all()
+
+    def _tick(self) -> None:
+        stamp = self.get_clock().now().to_msg()
+        self._heartbeat.publish(Header(stamp=stamp))
+        for source, publisher in zip(self.robot.joint_states, self._states, strict=True):
+            own = {n.removeprefix(source.prefix): q for n, q in self.robot.home.items() if n.startswith(source.prefix)}
+            publisher.publish(JointState(header=Header(stamp=stamp), name=list(own), position=list(own.values())))
+
+    def chunk(self, way: float = 0.1) -> ActionChunk:
+        """Both waists turn by `way`, the left gripper opens."""
+        robot = self.robot
+        self._chunk_id += 1
+        rows = np.tile([q for a in robot.arms for q in (*(robot.home[j] for j in a.joints), 0.0)], (50, 1))
+        rows[:, [0, 7]] += way * (1 - np.cos(np.linspace(0.0, np.pi, 50)))[:, None] / 2
+        rows[:, 6] = np.linspace(0.0, 1.0, 50)
+        message = ActionChunk(
+            chunk_id=self._chunk_id,
+            embodiment=robot.name,
+            control_mode=robot.control_mode,
+            channel_names=list(robot.channel_names),
+            instruction="pour the beads",
+            horizon=50,
+            execution_horizon=25,
+            period=robot.period,
+            data=array.array("f", rows.astype(np.float32).tobytes()),
+        )
+        message.header.stamp, message.header.frame_id = self.get_clock().now().to_msg(), robot.base_frame
+        return message
+
+    def send(self, message: ActionChunk) -> ChunkReport:
+        """Publish a chunk and return the verdict."""
+        self._chunks.publish(message)
+        return self.wait(lambda: next((r for r in self.reports if r.chunk_id == message.chunk_id), None), "a verdict")
+
+    def wait(self, condition, what: str):
+        limit = time.monotonic() + PATIENCE
+        with self.changed:
+            while not (value := condition()):
+                assert time.monotonic() < limit, f"not within {PATIENCE} s: {what}; reports: {self.reports[-3:]}"
+                self.changed.wait(0.02)  # the graph changes without telling
+        return value
+
+
+@pytest.fixture(params=["mock", "real"])
+def arms(request) -> Iterator[TwoArms]:
+    """Two arms behind ros2_control, and as they really are; executor_node knows who they are."""
+    if request.param == "real":
+        pytest.importorskip("interbotix_xs_msgs", reason="apt install ros-humble-interbotix-xs-msgs")
+    node = TwoArms(request.param)
+    with Processes() as processes:
+        real = {"embodiment_config": "config/embodiments/aloha_real.yaml"} if request.param == "real" else {}
+        processes.start("executor_node", **real)
+        node.wait(lambda: node.get_subscriptions_info_by_topic("policy_node/action_chunk"), "executor_node")
+        node.wait(lambda: node.count_publishers("executor_node/chunk_report"), "its reports")
+        yield node
+    node.close()
+
+
+def kind_of(backend: str):
+    if backend == "joint_trajectory":
+        return JointTrajectory
+    xs = pytest.importorskip("interbotix_xs_msgs.msg")
+    return xs.JointGroupCommand if backend == "xs_group" else xs.JointSingleCommand
+
+
+def test_nothing_reaches_one_arm_while_the_other_is_missing_then_both_get_theirs(arms):
+    *most, last = arms.robot.commands
+    for command in most:
+        arms.listen(kind_of(command.backend), command.topic)
+    told = arms.wait(lambda: Reason.NOT_READY in (r := arms.send(arms.chunk())).reason_codes and r, "the missing part")
+    assert last.topic in told.message and told.verdict == ChunkReport.REFUSED
+    arms.listen(kind_of(last.backend), last.topic)
+    arms.wait(lambda: arms.send(arms.chunk()).verdict == ChunkReport.ACCEPTED, "a chunk to be accepted")
+    arms.wait(lambda: all(arms.received.values()), "commands to everybody")
+    arms.wait(lambda: any(r.verdict == ChunkReport.COMPLETED for r in arms.reports), "the end of the chunk")
+    for command in arms.robot.commands:
+        messages = arms.received[command.topic]
+        if command.backend == "joint_trajectory":
+            ((_, trajectory),) = messages
+            assert list(trajectory.joint_names) == list(command.joints) and len(trajectory.points) >= 25
+            assert not any(trajectory.points[-1].velocities)
+            continue
+        assert len(messages) > 20, "set-points at 50 Hz for half a second"
+        if command.backend == "xs_group":
+            turned = messages[-1][1].cmd[0] - arms.robot.home[command.joints[0]]
+            assert 0.03 < turned < 0.08
