@@ -1,0 +1,48 @@
+"""Parameters with choices refuse other words, at the start and later, and say which there are."""
+
+from __future__ import annotations
+
+import pytest
+import rclpy
+from rclpy.exceptions import InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter as Value
+
+from qwen_vla_ros.parameters import Parameter, Parameters
+
+TABLE = (
+    Parameter("colour", "red", "What it looks like", choices=("red", "blue")),
+    Parameter("name", "anything", "What it is called"),
+)
+
+
+@pytest.fixture
+def make_node():
+    context = rclpy.Context()
+    context.init()
+    nodes = []
+
+    def make(**given) -> Node:
+        overrides = [Value(name, value=value) for name, value in given.items()]
+        nodes.append(Node("with_choices", context=context, parameter_overrides=overrides))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    context.try_shutdown()
+
+
+def test_a_word_that_is_no_choice_is_refused_at_the_start(make_node):
+    with pytest.raises(InvalidParameterValueException, match="colour 'green' is not one of: red, blue"):
+        Parameters(make_node(colour="green"), TABLE)
+
+
+def test_later_too_and_choices_can_be_looked_up(make_node):
+    node = make_node(colour="blue")
+    parameters = Parameters(node, TABLE)
+    assert node.describe_parameter("colour").additional_constraints == "one of: red, blue"
+    assert parameters.colour == "blue"
+    assert not node.set_parameters([Value("colour", value="green")])[0].successful and parameters.colour == "blue"
+    assert node.set_parameters([Value("colour", value="red"), Value("name", value="green")])[1].successful
+    assert (parameters.colour, parameters.name) == ("red", "green")
