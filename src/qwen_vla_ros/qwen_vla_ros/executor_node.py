@@ -26,6 +26,7 @@ from qwen_vla_ros.base_decision import BaseDecision
 from qwen_vla_ros.blending import Blender, Blending, CrossFade
 from qwen_vla_ros.chunk_decision import ChunkDecision
 from qwen_vla_ros.chunk_messages import Ledger, chunk_from_message, nanoseconds
+from qwen_vla_ros.clock_watch import ClockWatch
 from qwen_vla_ros.diagnostics import diagnostic_array
 from qwen_vla_ros.embodiment_source import read_embodiment
 from qwen_vla_ros.executor_parameters import PARAMETERS
@@ -72,7 +73,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         self._commands = self.keep(CommandInterfaces(self, embodiment, self._pose), CommandInterfaces.destroy)
         self._ledger = Ledger(self._decision.form.base_frame)
         self._policy = PolicyLink()
-        self._clock_ns = self._clock_since_ns = 0
+        self._clock_watch = ClockWatch()
         self._unready: list[str] = []
         self._connect(embodiment)
         joints = ", ".join(self._decision.joints) or "its base"
@@ -318,9 +319,7 @@ class ExecutorNode(lifecycle.ManagedNode):
     def _broken(self, motion: Motion, now_ns: int, steady_ns: int) -> Violation | None:
         """Why the motion must not go on; None when it may."""
         p = self.parameters
-        if now_ns != self._clock_ns:
-            self._clock_ns, self._clock_since_ns = now_ns, steady_ns
-        still = (steady_ns - self._clock_since_ns) / 1e9
+        still = self._clock_watch.standstill(now_ns, steady_ns)
         if still > p.clock_timeout:
             return Violation(Reason.CLOCK_STOPPED, f"ROS time has stood still for {still:.1f} s; is /clock published?")
         fault = self._state.fault(now_ns, steady_ns)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embodiment_descriptions import load_robot
+from qwen_vla_ros.clock_watch import ClockWatch
 from qwen_vla_ros.gate import Reason, Refused
 from qwen_vla_ros.policy_link import PolicyLink
 from qwen_vla_ros.robot_state import JointStates, Odometry
@@ -72,6 +73,14 @@ def test_nothing_but_a_reset_of_a_released_button_opens_it(events):
             latch.stopped = event == "stop"
         objection = latch.objection(now)
         assert (objection is not None and objection.reason is Reason.EMERGENCY_STOP) == closed
+
+
+def test_ros_time_that_stands_still_is_noticed_on_the_steady_clock():
+    watch = ClockWatch()
+    assert watch.standstill(5 * S, 100 * S) == 0.0
+    assert watch.standstill(5 * S, 101 * S) == 1.0
+    assert watch.standstill(5 * S + 1, 102 * S) == 0.0
+    assert watch.standstill(4 * S, 103 * S) == 0.0, "set back is not standing still"
 
 
 # The policy -----------------------------------------------------------------------------------------------------------
