@@ -12,9 +12,11 @@ from typing import Literal
 
 @dataclass
 class Doctor:
-    """Check a robot before anything moves: topics, joints, cameras, controllers, clocks, model and machine.
+    """Check robot, graph, model and machine before anything moves.
 
-    Listens and asks, never commands. Exit code 0 when nothing is wrong, 1 for warnings under --strict, 2 for a failure.
+    Topics, joints, cameras, controllers, clocks, checkpoint: a table of ok, warn and fail, with the way out
+    of each. Listens and asks, never commands. Exit code 0 when nothing is wrong, 1 for warnings under --strict, 2 for a
+    failure.
 
     Examples:
       qwen-vla doctor --robot widowx
