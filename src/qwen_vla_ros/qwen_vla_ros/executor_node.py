@@ -313,7 +313,8 @@ class ExecutorNode(lifecycle.ManagedNode):
                 if self._hand_over is not None:
                     self._hand_over.rests(now)
                 message = "" if motion.chunk else "home motion completed"
-                self._report(self._ledger.complete(motion.chunk, now, message))
+                steps = motion.path.steps if self._overlaps and motion.chunk else None
+                self._report(self._ledger.complete(motion.chunk, now, message, steps))
         self._commands.stream(now)
 
     def _broken(self, motion: Motion, now_ns: int, steady_ns: int) -> Violation | None:
