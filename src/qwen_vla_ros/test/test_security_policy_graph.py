@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from rclpy.node import NodeNameNonExistentError
 
 POLICY = Path(__file__).resolve().parents[3] / "config" / "sros2" / "policy.xml"
 ENCLAVES = {
@@ -53,5 +54,8 @@ def test_a_running_node_is_allowed_all_that_it_does(node: str, peer, processes) 
 
 
 def names_of(peer, direction: str, node: str) -> list[str]:
-    """Full names of what a node publishes, listens to, offers or calls."""
-    return [name for name, _ in getattr(peer, f"get_{direction}_names_and_types_by_node")(node, "/")]
+    """Full names of what a node publishes, listens to, offers or calls; none while it is not in the graph."""
+    try:
+        return [name for name, _ in getattr(peer, f"get_{direction}_names_and_types_by_node")(node, "/")]
+    except NodeNameNonExistentError:
+        return []
