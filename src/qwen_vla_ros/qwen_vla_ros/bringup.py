@@ -29,6 +29,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from embodiment_descriptions import embodiment_file
+from qwen_vla_ros.blending import Blending
 from qwen_vla_ros.environment import ros_environment
 
 HARDWARE = {
@@ -139,6 +140,12 @@ def policy_arguments(default: str = "tiny", no_policy: str = "") -> list[Declare
             + (f"; {no_policy}" if no_policy else ""),
         ),
         DeclareLaunchArgument("device", default_value="cpu", description="Where the model runs: cpu, cuda, cuda:1 ..."),
+        DeclareLaunchArgument(
+            "blending",
+            default_value="synchronous",
+            choices=list(Blending),
+            description="How chunks follow one another, for policy and robot alike: docs/explanation/blending.md",
+        ),
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of all nodes and topics"),
         DeclareLaunchArgument(
             "autostart",
@@ -170,7 +177,7 @@ def everything(robot: Robot, context: LaunchContext) -> GroupAction:
             SetParameter("use_sim_time", uses_simulated_time(context) or simulated_mock),
             *(mock_without_ros2_control(robot, config) if simulated_mock else hardware(robot, config, context)),
             *([policy_node(config)] if value("policy", context) != "none" else []),
-            managed_node("executor_node", config, remappings=robot.executor_remappings(context)),
+            managed_node("executor_node", config, robot.executor_remappings(context), **text("blending")),
             node("qwen_vla_ros", "trajectory_visualizer", **described(config)),
             *([managed_node("episode_recorder", config)] if is_true("record", context) else []),
             *(rviz(robot) if is_true("rviz", context) else []),
@@ -243,8 +250,12 @@ def managed_node(executable: str, config: str, remappings: Sequence[tuple[str, s
 
 def policy_node(config: str) -> Node:
     """The node that holds the model."""
-    text = {name: ParameterValue(LaunchConfiguration(name), value_type=str) for name in ("policy", "device")}
-    return managed_node("policy_node", config, **text)
+    return managed_node("policy_node", config, **text("policy", "device", "blending"))
+
+
+def text(*arguments: str) -> dict[str, ParameterValue]:
+    """Parameters that are called as the launch arguments that give their values."""
+    return {name: ParameterValue(LaunchConfiguration(name), value_type=str) for name in arguments}
 
 
 def described(config: str) -> dict[str, str]:

@@ -36,8 +36,8 @@ OWN_PACKAGES = ("qwen_vla_ros", "qwen_vla_sim")
 # Not dependencies of the package: who has that hardware or simulator has them (docs/how-to/bring_up.md).
 OPTIONAL_PACKAGES = ("interbotix_xs_sdk", "ros_gz_sim", "ros_gz_bridge")
 COMMON_ARGUMENTS = {
-    "hardware", "policy", "device", "namespace", "use_sim_time", "autostart", "rviz", "record", "log_level", "seed",
-    "embodiment_config",
+    "hardware", "policy", "device", "blending", "namespace", "use_sim_time", "autostart", "rviz", "record", "log_level",
+    "seed", "embodiment_config",
 }  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_every_argument_is_documented_and_its_default_is_a_choice(name: str) -> 
     arguments = {a.name: a for a in load(name).generate_launch_description().get_launch_arguments()}
     if name == "policy":
         assert set(arguments) == {
-            "policy", "device", "namespace", "use_sim_time", "autostart", "log_level", "embodiment_config"
+            "policy", "device", "blending", "namespace", "use_sim_time", "autostart", "log_level", "embodiment_config"
         }  # fmt: skip
     else:
         assert set(arguments) == COMMON_ARGUMENTS | ({"nav2"} if name == "mobile_base" else set())
