@@ -100,7 +100,7 @@ class Live:
         return self.ports.observe(0)
 
 
-@pytest.mark.parametrize(("seed", "alignment"), enumerate(Alignment))
+@pytest.mark.parametrize(("seed", "alignment"), list(enumerate(Alignment)))
 def test_bag_and_live_observations_are_bit_equal(tmp_path, widowx, node, seed, alignment):
     node.set_parameters([RosParameter("alignment", value=alignment.value)])
     events = messages(seed, widowx, seconds=4.0)

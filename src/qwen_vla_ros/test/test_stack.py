@@ -113,6 +113,7 @@ class TestWhileItRuns:
 # Starting -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_simulator_that_cannot_draw_is_reported_with_its_log(tmp_path, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "glfw")
     monkeypatch.setenv("DISPLAY", "")
@@ -122,6 +123,7 @@ def test_a_simulator_that_cannot_draw_is_reported_with_its_log(tmp_path, monkeyp
     assert not nodes_of_this_process()
 
 
+@pytest.mark.slow
 def test_a_policy_that_cannot_be_loaded_is_reported_with_its_log(tmp_path):
     with pytest.raises(StackError, match="(?s)policy_node cannot be configured.*policy_node.log.*config.json"):
         with simulated_stack(tmp_path, tmp_path / "logs"):
@@ -174,7 +176,10 @@ def end(parent: subprocess.Popen, number: signal.Signals) -> None:
     assert not [child for child in children if child.is_running()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, id="SIGINT"), pytest.param(signal.SIGKILL, id="SIGKILL", marks=pytest.mark.slow)],
+)
 def test_ended_while_it_starts_it_leaves_nothing(parent, number):
     def started():
         return len(psutil.Process(parent.pid).children(recursive=True)) == len(NODES)

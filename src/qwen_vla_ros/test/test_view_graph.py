@@ -31,7 +31,8 @@ def view(tmp_path):
         if process.poll() is None:
             process.kill()
         process.wait()
-    print((tmp_path / "view.log").read_text())
+    if started:
+        print((tmp_path / "view.log").read_text())
 
 
 def ended(peer, process, accepted, reports) -> bool:
