@@ -24,6 +24,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -87,7 +88,8 @@ class Peer(Node):
         # Several threads of rclpy get in one another's way: with three, messages were seen 0.3 s late.
         self._executor_thread = SingleThreadedExecutor(context=self._context)
         self._executor_thread.add_node(self)
-        self._spinner = threading.Thread(target=self._executor_thread.spin, daemon=True)
+        self._leaving = threading.Event()
+        self._spinner = threading.Thread(target=self._spin, daemon=True)
 
     def __enter__(self) -> Peer:
         # Otherwise the collector goes through everything that the other tests have imported, for 0.4 s and more: the
@@ -98,11 +100,20 @@ class Peer(Node):
         return self
 
     def __exit__(self, *_exc) -> None:
+        self._leaving.set()
         self._executor_thread.shutdown()
         self._spinner.join()
         self.destroy_node()
         self._context.try_shutdown()
         gc.unfreeze()
+
+    def _spin(self) -> None:
+        """Go on where a test destroys what this thread is just looking at."""
+        while not self._leaving.is_set():
+            try:
+                self._executor_thread.spin_once()
+            except InvalidHandle:
+                continue
 
     # Streams --------------------------------------------------------------------------------------------------------
 
@@ -248,7 +259,8 @@ class Peer(Node):
         assert client.wait_for_service(timeout), f"service {name} did not appear"
         future = client.call_async(kind.Request() if request is None else request)
         self.wait(future.done, f"answer of {name}", timeout)
-        self.destroy_client(client)
+        # In the thread that waits for it: elsewhere its handle would be gone while that thread looks at it.
+        self._executor_thread.create_task(self.destroy_client, client)
         return future.result()
 
     def trigger(self, name: str) -> Trigger.Response:
