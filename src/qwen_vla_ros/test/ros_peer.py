@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections import defaultdict
 from pathlib import Path
 
@@ -108,12 +109,14 @@ class Peer(Node):
         gc.unfreeze()
 
     def _spin(self) -> None:
-        """Go on where a test destroys what this thread is just looking at."""
+        """Go on where a test destroys what this thread is just looking at; any other failure is shown, too."""
         while not self._leaving.is_set():
             try:
                 self._executor_thread.spin_once()
             except InvalidHandle:
                 continue
+            except Exception:
+                traceback.print_exc()
 
     # Streams --------------------------------------------------------------------------------------------------------
 
