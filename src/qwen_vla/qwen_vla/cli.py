@@ -242,7 +242,7 @@ class Evaluate:
             f"({summary['success_rate']:.0%}, 95 % interval {low:.0%}–{high:.0%}), seeds from {self.seed}"
         )
         if self.chaos:
-            print("\n".join(f"{name}: {summary[name] or 'none'}" for name in ("faults", "limits", "orphans")))
+            print("\n".join(f"{name}: {summary[name] or 'none'}" for name in ("faults", "tries", "limits", "orphans")))
         if self.json:
             write_json(self.json, summary)
         return 0

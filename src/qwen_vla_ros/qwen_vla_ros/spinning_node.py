@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
-POLL_PERIOD = 0.1  # [s] between two looks at what nobody announces, for example the graph
+IN_TURN_TIMEOUT = 30.0  # [s] far more than any callback may take
 
 Value = TypeVar("Value")
 
@@ -23,27 +24,32 @@ class NoAnswer(RuntimeError):
 
 
 class SpinningNode:
-    """An rclpy node with its own context, usable as a context manager.
+    """An rclpy node with its own context; its thread runs while it is used as a context manager.
 
     Attributes:
         node: the rclpy node.
+        poll_period: time between two looks at what nobody announces, for example the graph [s].
         changed: held by every callback and announced after it; hold it to read what callbacks write.
         check: called at every look while waiting; raises to give up.
     """
 
-    def __init__(self, name: str, domain: int) -> None:
+    poll_period = 0.1
+
+    def __init__(self, name: str, domain: int, kind: type[Node] = Node, **parameters: Any) -> None:
+        """Join the graph; `kind` is the class of the node, `parameters` are those that it is started with."""
         self._context = Context()
         self._context.init(domain_id=domain)
-        self.node = Node(name, context=self._context)
+        overrides = [Parameter(key, value=value) for key, value in parameters.items()]
+        self.node = kind(name, context=self._context, parameter_overrides=overrides)
         self.changed = threading.Condition(threading.RLock())
         self.check: Callable[[], None] = lambda: None
         self._failure: BaseException | None = None
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
-        self._thread.start()
 
-    def __enter__(self) -> SpinningNode:
+    def __enter__(self) -> Self:
+        self._thread.start()
         return self
 
     def __exit__(self, *_exc) -> None:
@@ -52,7 +58,8 @@ class SpinningNode:
     def close(self) -> None:
         """End the thread and leave the graph."""
         self._executor.shutdown()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         self.node.destroy_node()
         self._context.try_shutdown()
 
@@ -77,7 +84,7 @@ class SpinningNode:
                 left = limit - time.monotonic()
                 if left <= 0:
                     raise NoAnswer(f"no {what} within {timeout:.0f} s")
-                self.changed.wait(min(left, POLL_PERIOD))
+                self.changed.wait(min(left, self.poll_period))
         return value
 
     def result(self, future: Future, what: str, timeout: float) -> Any:
@@ -90,6 +97,16 @@ class SpinningNode:
         """Call a service and return its response."""
         self.wait(client.service_is_ready, f"service {client.srv_name}", timeout)
         return self.result(client.call_async(request), f"answer of {client.srv_name}", timeout)
+
+    def in_turn(self, work: Callable[[], Value]) -> Value:
+        """Have something done between two callbacks and return what it brings.
+
+        For what the thread must not look at half-done: an action client tells the node of itself before it is whole,
+        and an entity that is destroyed elsewhere is gone while the thread waits for it.
+        """
+        if not self._thread.is_alive():
+            return work()
+        return self.result(self._executor.create_task(work), f"turn of {self.node.get_name()}", IN_TURN_TIMEOUT)
 
     def _announce(self) -> None:
         with self.changed:

@@ -114,7 +114,9 @@ class TaskClient:
         self._reports: list[ChunkReport] = []
         self._reset = node.create_client(ResetWorld, f"{SIMULATOR}/reset")
         self._parameters = node.create_client(SetParameters, "policy_node/set_parameters")
-        self._action = ActionClient(node, ExecuteInstruction, "policy_node/execute_instruction")
+        self._action = self._client.in_turn(
+            lambda: ActionClient(node, ExecuteInstruction, "policy_node/execute_instruction")
+        )
         self._client.hear(TaskState, f"{SIMULATOR}/task_state", self._on_task_state, LATCHED)
         self._client.hear(ActionChunk, "policy_node/action_chunk", self._on_chunk, RELIABLE)
         self._client.hear(ChunkReport, "executor_node/chunk_report", self._on_report, RELIABLE)

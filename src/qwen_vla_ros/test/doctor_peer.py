@@ -11,10 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from rclpy.clock import Clock, ClockType
-from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image, JointState
+from spinning_peer import SpinningPeer
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
@@ -23,7 +22,6 @@ from qwen_vla_ros.child_processes import LAUNCHER
 from qwen_vla_ros.chunk_messages import stamp_message
 from qwen_vla_ros.doctor.command import Doctor
 from qwen_vla_ros.environment import ros_environment
-from qwen_vla_ros.spinning_node import SpinningNode
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 JOINT_RATE, CAMERA_RATE = 50.0, 20.0  # [Hz]
@@ -32,20 +30,15 @@ WIDOWX = load_robot("widowx")
 ARM, GRIPPER = (command.topic for command in WIDOWX.commands)
 
 
-class Part(SpinningNode):
+class Part(SpinningPeer):
     """One node of a robot, in a thread and a context of its own."""
 
     def __init__(self, name: str, namespace: str = "", **parameters: object) -> None:
         self.namespace = namespace
-        os.environ.update(ros_environment())
-        super().__init__(name, int(os.environ["ROS_DOMAIN_ID"]))
-        self.node.set_parameters([Parameter(key, value=value) for key, value in parameters.items()])
+        super().__init__(name, **parameters)
 
     def named(self, topic: str) -> str:
         return f"{self.namespace}/{topic}" if self.namespace else topic
-
-    def every(self, rate: float, publish) -> None:
-        self.node.create_timer(1 / rate, publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def describe(self, urdf: str = WIDOWX.urdf, qos: QoSProfile = LATCHED) -> None:
         self.node.create_publisher(String, self.named("robot_description"), qos).publish(String(data=urdf))
@@ -58,7 +51,7 @@ class Part(SpinningNode):
             message.header.stamp = stamp_message(stamp(time.time_ns()))
             publisher.publish(message)
 
-        self.every(JOINT_RATE, publish)
+        self.every(1 / JOINT_RATE, publish)
 
     def film(
         self, tag: str, stamp=lambda now: now, encoding: str = "rgb8", info=(128, 96), silent: bool = False
@@ -78,7 +71,7 @@ class Part(SpinningNode):
             infos.publish(CameraInfo(header=image.header, width=info[0], height=info[1], k=np.eye(3).reshape(-1)))
 
         if not silent:
-            self.every(CAMERA_RATE, publish)
+            self.every(1 / CAMERA_RATE, publish)
 
     def obey(self, topic: str, kind: type = JointTrajectory, qos: QoSProfile | int = 10) -> None:
         self.node.create_subscription(kind, self.named(topic), lambda message: None, qos)
@@ -87,7 +80,7 @@ class Part(SpinningNode):
         """Offer commands; publish empty ones where a rate is given."""
         publisher = self.node.create_publisher(kind, topic, 10)
         if rate:
-            self.every(rate, lambda: publisher.publish(kind()))
+            self.every(1 / rate, lambda: publisher.publish(kind()))
 
 
 def be_healthy(robot: Part) -> None:

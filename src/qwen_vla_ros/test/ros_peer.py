@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import traceback
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
-import rclpy
 from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
-from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from rclpy.exceptions import InvalidHandle
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import Image, JointState
+from spinning_peer import PATIENCE, ExecutorPeer
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -42,7 +36,6 @@ from qwen_vla_ros.child_processes import LAUNCHER
 from qwen_vla_ros.environment import ros_environment
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-PATIENCE = 60.0  # [s] generous: the machine may be busy
 AUTOSTART_PATIENCE = 5.0  # [s]
 TRANSITIONS_UP = {
     "unconfigured": Transition.TRANSITION_CONFIGURE,
@@ -51,7 +44,7 @@ TRANSITIONS_UP = {
 JOINT_RATE, HEARTBEAT_RATE, CAMERA_RATE = 50.0, 20.0, 10.0  # [Hz]
 
 
-class Peer(Node):
+class Peer(ExecutorPeer):
     """A policy's heartbeat and chunks, a robot's description, joint states and images; keeps what it receives.
 
     Without a simulator the arm follows its commands at once: the joint states are the last point that was commanded.
@@ -66,90 +59,47 @@ class Peer(Node):
 
     def __init__(self, simulated: bool = False) -> None:
         """Be the robot, too, unless a simulator is; then follow its time."""
-        os.environ.update(ros_environment())
-        self._context = rclpy.Context()
-        self._context.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
-        time_source = [Parameter("use_sim_time", value=simulated)]
-        super().__init__("peer", context=self._context, parameter_overrides=time_source)
+        super().__init__("peer", use_sim_time=simulated)
         self._simulated = simulated
         self.embodiment = load_robot("widowx")
         self.joints = dict(self.embodiment.home)
         self.received: dict[str, list[tuple[float, object]]] = defaultdict(list)
         self.silent, self.frozen = {"heartbeat"}, set()
         self.still, self.shifted = set(), {}
-        self.changed = threading.Condition()
         self.last_heartbeat = 0.0
         self._chunk_id = 0
+        self._action = ActionClient(self.node, ExecuteInstruction, "policy_node/execute_instruction")
         self._be_a_policy()
         if simulated:
-            self.create_subscription(JointState, "joint_states", self._on_joints, 10)
+            self.hear(JointState, "joint_states", self._on_joints, 10)
         else:
             self._be_the_robot()
         self._listen()
-        # Several threads of rclpy get in one another's way: with three, messages were seen 0.3 s late.
-        self._executor_thread = SingleThreadedExecutor(context=self._context)
-        self._executor_thread.add_node(self)
-        self._leaving = threading.Event()
-        self._spinner = threading.Thread(target=self._spin, daemon=True)
-
-    def __enter__(self) -> Peer:
-        # Otherwise the collector goes through everything that the other tests have imported, for 0.4 s and more: the
-        # heartbeat stops meanwhile, and executor_node rightly holds the arm.
-        gc.collect()
-        gc.freeze()
-        self._spinner.start()
-        return self
-
-    def __exit__(self, *_exc) -> None:
-        self._leaving.set()
-        self._executor_thread.shutdown()
-        self._spinner.join()
-        self.destroy_node()
-        self._context.try_shutdown()
-        gc.unfreeze()
-
-    def _spin(self) -> None:
-        """Go on where a test destroys what this thread is just looking at; any other failure is shown, too."""
-        while not self._leaving.is_set():
-            try:
-                self._executor_thread.spin_once()
-            except InvalidHandle:
-                continue
-            except Exception:
-                traceback.print_exc()
 
     # Streams --------------------------------------------------------------------------------------------------------
 
     def _be_a_policy(self) -> None:
-        self._heartbeat_publisher = self.create_publisher(Header, "policy_node/heartbeat", 10)
-        self.chunks = self.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
-        self._every(1 / HEARTBEAT_RATE, self._publish_heartbeat)
-
-    def _every(self, period: float, callback) -> None:
-        self.create_timer(period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._heartbeat_publisher = self.node.create_publisher(Header, "policy_node/heartbeat", 10)
+        self.chunks = self.node.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
+        self.every(1 / HEARTBEAT_RATE, self._publish_heartbeat)
 
     def _on_joints(self, message: JointState) -> None:
-        with self.changed:
-            self.joints = dict(zip(message.name, message.position, strict=True))
-            self.changed.notify_all()
+        self.joints = dict(zip(message.name, message.position, strict=True))
 
     def _be_the_robot(self) -> None:
-        self._description = self.create_publisher(String, "robot_description", LATCHED)
+        self._description = self.node.create_publisher(String, "robot_description", LATCHED)
         self._description.publish(String(data=robot_description("widowx")))
-        self._joint_publisher = self.create_publisher(JointState, "joint_states", 10)
+        self._joint_publisher = self.node.create_publisher(JointState, "joint_states", 10)
         self._cameras = {
-            camera.tag: self.create_publisher(Image, camera.topic, qos_profile_sensor_data)
+            camera.tag: self.node.create_publisher(Image, camera.topic, qos_profile_sensor_data)
             for camera in self.embodiment.cameras
         }
         pixels = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8).tobytes()
         self._images = {
             tag: Image(height=240, width=320, encoding="rgb8", step=960, data=pixels) for tag in self._cameras
         }
-        self._every(1 / JOINT_RATE, self._publish_joints)
-        self._every(1 / CAMERA_RATE, self._publish_images)
-
-    def stamp(self):
-        return self.get_clock().now().to_msg()
+        self.every(1 / JOINT_RATE, self._publish_joints)
+        self.every(1 / CAMERA_RATE, self._publish_images)
 
     def _publish_joints(self) -> None:
         if "joint_states" in self.silent:
@@ -169,7 +119,7 @@ class Peer(Node):
                 image = self._images[tag]
                 if tag not in self.frozen:
                     ahead = Duration(seconds=self.shifted.get(tag, 0.0))
-                    image.header.stamp = (self.get_clock().now() + ahead).to_msg()
+                    image.header.stamp = (self.node.get_clock().now() + ahead).to_msg()
                 if tag not in self.still:
                     image.data[0] = (image.data[0] + 1) % 256  # a sensor has noise
                 publisher.publish(image)
@@ -179,22 +129,16 @@ class Peer(Node):
     def _listen(self) -> None:
         for kind, topic in (
             *((JointTrajectory, command.topic) for command in self.embodiment.commands),
-            (ChunkReport, "executor_node/chunk_report"),
             (ActionChunk, "executor_node/accepted_chunk"),
             (ActionChunk, "policy_node/action_chunk"),
             (DiagnosticArray, "/diagnostics"),
         ):
-            self.create_subscription(kind, topic, self._recorder(topic), 50)
+            self.hear(kind, topic, partial(self._record, topic), 50)
 
-    def _recorder(self, topic: str):
-        def record(message) -> None:
-            with self.changed:
-                self.received[topic].append((time.monotonic(), message))
-                if isinstance(message, JointTrajectory) and not self._simulated:
-                    self.joints.update(zip(message.joint_names, message.points[-1].positions, strict=True))
-                self.changed.notify_all()
-
-        return record
+    def _record(self, topic: str, message) -> None:
+        self.received[topic].append((time.monotonic(), message))
+        if isinstance(message, JointTrajectory) and not self._simulated:
+            self.joints.update(zip(message.joint_names, message.points[-1].positions, strict=True))
 
     @property
     def arm_commands(self) -> list[tuple[float, JointTrajectory]]:
@@ -204,24 +148,9 @@ class Peer(Node):
     def gripper_commands(self) -> list[tuple[float, JointTrajectory]]:
         return self.received[self.embodiment.commands[1].topic]
 
-    @property
-    def reports(self) -> list[ChunkReport]:
-        return [message for _, message in self.received["executor_node/chunk_report"]]
-
     def latest_diagnostics(self, name: str) -> DiagnosticStatus | None:
         arrays = [message for _, message in self.received["/diagnostics"]]
         return next((status for array in reversed(arrays) for status in array.status if status.name == name), None)
-
-    def report(self, chunk_id: int, verdict: int) -> ChunkReport:
-        """Wait for a report and return it; fail at once when the chunk has ended in another way."""
-
-        def find():
-            verdicts = {r.verdict for r in self.reports if r.chunk_id == chunk_id} if chunk_id else set()
-            broken = verdict == ChunkReport.COMPLETED and verdicts & {ChunkReport.REFUSED, ChunkReport.HELD}
-            assert not broken, f"chunk {chunk_id} was not completed: {self.reports}"
-            return next((r for r in self.reports if (r.chunk_id, r.verdict) == (chunk_id, verdict)), None)
-
-        return self.wait(find, f"report {verdict} of chunk {chunk_id}")
 
     def send(self, chunk: ActionChunk) -> int:
         """Publish a chunk; returns its number."""
@@ -236,35 +165,19 @@ class Peer(Node):
         """
         for _ in range(20):
             number = self.send(self.chunk())
-
-            def verdict(number=number):
-                return next((r for r in self.reports if r.chunk_id == number), None)
-
-            if self.wait(verdict, "a verdict").verdict == ChunkReport.ACCEPTED:
+            if self.verdict(number).verdict == ChunkReport.ACCEPTED:
                 return number
         raise AssertionError(f"no chunk was accepted: {self.reports}")
-
-    def wait(self, condition, what: str, timeout: float = PATIENCE):
-        """Return the first true value of a condition; fail after `timeout` [s]."""
-        limit = time.monotonic() + timeout
-        with self.changed:
-            while not (value := condition()):
-                left = limit - time.monotonic()
-                assert left > 0, f"not within {timeout} s: {what}; reports: {self.reports}"
-                self.changed.wait(min(left, 0.02))
-        return value
 
     # Requests -------------------------------------------------------------------------------------------------------
 
     def call(self, kind, name: str, request=None, timeout: float = PATIENCE):
         """Call a service and return its response."""
-        client = self.create_client(kind, name)
-        assert client.wait_for_service(timeout), f"service {name} did not appear"
-        future = client.call_async(kind.Request() if request is None else request)
-        self.wait(future.done, f"answer of {name}", timeout)
-        # In the thread that waits for it: elsewhere its handle would be gone while that thread looks at it.
-        self._executor_thread.create_task(self.destroy_client, client)
-        return future.result()
+        client = self.node.create_client(kind, name)
+        try:
+            return super().call(client, kind.Request() if request is None else request, timeout)
+        finally:
+            self.in_turn(lambda: self.node.destroy_client(client))
 
     def trigger(self, name: str) -> Trigger.Response:
         return self.call(Trigger, name)
@@ -312,18 +225,14 @@ class Peer(Node):
 
     def send_goal(self, instruction: str, timeout: float = 0.0, feedback=None):
         """Send a goal to policy_node and return its handle."""
-        client = ActionClient(self, ExecuteInstruction, "policy_node/execute_instruction")
-        assert client.wait_for_server(PATIENCE)
+        self.wait(self._action.server_is_ready, "action server of policy_node")
         goal = ExecuteInstruction.Goal(instruction=instruction, timeout=timeout)
-        future = client.send_goal_async(goal, feedback_callback=feedback)
-        self.wait(future.done, "answer to the goal")
-        return future.result()
+        return self.result(self._action.send_goal_async(goal, feedback), "answer to the goal", PATIENCE)
 
     def result_of(self, handle, timeout: float = PATIENCE) -> tuple[int, ExecuteInstruction.Result]:
         """Wait for the end of a goal; returns its status (GoalStatus) and its result."""
-        future = handle.get_result_async()
-        self.wait(future.done, "result of the goal", timeout)
-        return future.result().status, future.result().result
+        response = self.result(handle.get_result_async(), "result of the goal", timeout)
+        return response.status, response.result
 
     # Chunks ---------------------------------------------------------------------------------------------------------
 
@@ -350,13 +259,19 @@ class Peer(Node):
             setattr(message, name, value)
         return message
 
+    def clear(self) -> None:
+        """Forget what was received."""
+        with self.changed:
+            self.received.clear()
+            self.reports.clear()
+
     def forget(self) -> None:
         """Go back to the beginning: at home, every stream on but the heartbeat, nothing received."""
         with self.changed:
             self.silent, self.frozen = {"heartbeat"}, set()
             self.still, self.shifted = set(), {}
             self.joints = dict(self.embodiment.home)
-            self.received.clear()
+            self.clear()
 
 
 class Processes:

@@ -4,83 +4,54 @@ from __future__ import annotations
 
 import array
 import math
-import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import rclpy
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
-from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from ros_peer import LATCHED, PATIENCE, Processes
+from ros_peer import LATCHED, Processes
+from spinning_peer import ExecutorPeer
 from std_msgs.msg import Header, String
 
 from embodiment_descriptions import load_robot, robot_description
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros.base_path import integrated
-from qwen_vla_ros.environment import ros_environment
 from qwen_vla_ros.gate import Reason
 
 PERIOD = 0.02  # [s] of odometry and heartbeat
 
 
-class BasePeer(Node):
+class BasePeer(ExecutorPeer):
     """A policy's heartbeat, and a base that obeys the velocities it is told.
 
     Attributes:
         commands: velocities (vx, w) as they came, with their steady times.
-        reports: verdicts of the executor.
         silent: streams that are switched off: "odom", "heartbeat".
     """
 
     def __init__(self) -> None:
-        os.environ.update(ros_environment())
-        context = rclpy.Context()
-        context.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
-        super().__init__("base_peer", context=context)
+        super().__init__("base_peer")
         self.robot = load_robot("mobile_base")
-        self.commands, self.reports, self.silent = [], [], set()
-        self.changed = threading.Condition()
+        self.commands, self.silent = [], set()
         self._pose, self._velocity, self._chunk_id = np.zeros(3), np.zeros(3), 0
-        self._description = self.create_publisher(String, "robot_description", LATCHED)
+        self._description = self.node.create_publisher(String, "robot_description", LATCHED)
         self._description.publish(String(data=robot_description("mobile_base")))
-        self._odometry = self.create_publisher(Odometry, "odom", 10)
-        self._heartbeat = self.create_publisher(Header, "policy_node/heartbeat", 10)
-        self._chunks = self.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
-        self.create_subscription(Twist, "cmd_vel_nav", self._on_velocity, 10)
-        self.create_subscription(ChunkReport, "executor_node/chunk_report", self._on_report, 50)
-        self.create_timer(PERIOD, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._executor_thread = SingleThreadedExecutor(context=context)
-        self._executor_thread.add_node(self)
-        self._spinner = threading.Thread(target=self._executor_thread.spin, daemon=True)
-        self._spinner.start()
-
-    def close(self) -> None:
-        self._executor_thread.shutdown()
-        self._spinner.join()
-        self.destroy_node()
-        self.context.try_shutdown()
+        self._odometry = self.node.create_publisher(Odometry, "odom", 10)
+        self._heartbeat = self.node.create_publisher(Header, "policy_node/heartbeat", 10)
+        self._chunks = self.node.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
+        self.hear(Twist, "cmd_vel_nav", self._on_velocity, 10)
+        self.every(PERIOD, self._tick)
 
     def _on_velocity(self, message: Twist) -> None:
-        with self.changed:
-            self._velocity = np.array([message.linear.x, message.linear.y, message.angular.z])
-            self.commands.append((time.monotonic(), message.linear.x, message.angular.z))
-            self.changed.notify_all()
-
-    def _on_report(self, message: ChunkReport) -> None:
-        with self.changed:
-            self.reports.append(message)
-            self.changed.notify_all()
+        self._velocity = np.array([message.linear.x, message.linear.y, message.angular.z])
+        self.commands.append((time.monotonic(), message.linear.x, message.angular.z))
 
     def _tick(self) -> None:
         (self._pose,) = integrated(self._pose, self._velocity[None], PERIOD)
-        stamp = self.get_clock().now().to_msg()
+        stamp = self.stamp()
         if "heartbeat" not in self.silent:
             self._heartbeat.publish(Header(stamp=stamp))
         if "odom" not in self.silent:
@@ -110,48 +81,32 @@ class BasePeer(Node):
             period=robot.period,
             data=array.array("f", rows.astype(np.float32).tobytes()),
         )
-        message.header.stamp, message.header.frame_id = self.get_clock().now().to_msg(), robot.base_frame
+        message.header.stamp, message.header.frame_id = self.stamp(), robot.base_frame
         self._chunks.publish(message)
         return self._chunk_id
-
-    def wait(self, condition, what: str):
-        limit = time.monotonic() + PATIENCE
-        with self.changed:
-            while not (value := condition()):
-                assert time.monotonic() < limit, f"not within {PATIENCE} s: {what}; reports: {self.reports}"
-                self.changed.wait(0.02)  # the graph changes without telling
-        return value
-
-    def report(self, number: int, verdict: int) -> ChunkReport:
-        return self.wait(
-            lambda: next((r for r in self.reports if (r.chunk_id, r.verdict) == (number, verdict)), None),
-            f"verdict {verdict} about chunk {number}",
-        )
 
     def have_accepted(self, speed: float, turn: float = 0.0) -> int:
         """Send chunks until one is accepted: the executor may still be looking for everybody."""
 
         def accepted():
             number = self.send(speed, turn)
-            verdict = self.wait(lambda: next((r for r in self.reports if r.chunk_id == number), None), "a verdict")
-            return number if verdict.verdict == ChunkReport.ACCEPTED else 0
+            return number if self.verdict(number).verdict == ChunkReport.ACCEPTED else 0
 
         return self.wait(accepted, "a chunk to be accepted")
 
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[BasePeer]:
-    peer = BasePeer()
-    yield peer
-    peer.close()
+    with BasePeer() as peer:
+        yield peer
 
 
 @pytest.fixture(scope="module")
 def executor(base) -> Iterator:
     with Processes() as processes:
         process = processes.start("executor_node")
-        base.wait(lambda: base.count_publishers("executor_node/chunk_report"), "executor_node")
-        base.wait(lambda: base.get_subscriptions_info_by_topic("policy_node/action_chunk"), "its ear")
+        base.wait(lambda: base.node.count_publishers("executor_node/chunk_report"), "executor_node")
+        base.wait(lambda: base.node.get_subscriptions_info_by_topic("policy_node/action_chunk"), "its ear")
         base.processes = processes
         base.wait(lambda: base.send(0.0) and base.reports, "its first word")
         yield process

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,12 +11,11 @@ from pathlib import Path
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from doctor_peer import ARM, GRIPPER, LATCHED, WIDOWX, Part, be_healthy, examine, start_other_computer
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
+from spinning_peer import SpinningPeer
 from std_msgs.msg import Bool, Float64MultiArray, Header
 
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
@@ -39,19 +37,8 @@ class Parts(ExitStack):
         return self.enter_context(Part(name, namespace, **parameters))
 
     def lifecycle_node(self, name: str) -> LifecycleNode:
-        """Make a node that tells its lifecycle state; spinning it is left to a thread."""
-        context = Context()
-        context.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
-        self.callback(context.try_shutdown)
-        node = LifecycleNode(name, context=context)
-        self.callback(node.destroy_node)
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        thread = threading.Thread(target=executor.spin)
-        thread.start()
-        self.callback(thread.join)
-        self.callback(executor.shutdown)
-        return node
+        """Make a node that tells its lifecycle state."""
+        return self.enter_context(SpinningPeer(name, kind=LifecycleNode)).node
 
 
 def test_a_healthy_robot_passes_before_the_policy_runs(tmp_path, capsys):
@@ -59,7 +46,7 @@ def test_a_healthy_robot_passes_before_the_policy_runs(tmp_path, capsys):
     with Parts(tmp_path) as parts:
         robot = parts("robot", "lab")
         be_healthy(robot)
-        robot.every(20.0, lambda: published.update(publishers_of_the_doctor(robot)))
+        robot.every(0.05, lambda: published.update(publishers_of_the_doctor(robot)))
         report = examine(tmp_path, namespace="lab")
         assert int(os.environ["ROS_DOMAIN_ID"]) in domains_in_use()
     assert report.at("fail") == []
@@ -112,7 +99,7 @@ def wrong_time(make):
     robot = make("robot", use_sim_time=True)
     began = time.time_ns()
     ticks = robot.node.create_publisher(Clock, "/clock", 10)
-    robot.every(50.0, lambda: ticks.publish(Clock(clock=stamp_message(time.time_ns() - began))))
+    robot.every(0.02, lambda: ticks.publish(Clock(clock=stamp_message(time.time_ns() - began))))
     robot.describe(WIDOWX.urdf.replace('upper="1.9896753472735358"', 'upper="1.5"'))
     robot.tell_joints(WIDOWX.home)
     robot.film("cam_wrist", stamp=lambda _now: 12 * SECOND)
@@ -137,9 +124,9 @@ def wrong_parts(make):
     robot.node.create_publisher(EmbodimentMessage, "policy_node/embodiment", LATCHED).publish(message)
     status = DiagnosticStatus(name="camera: temperature", level=DiagnosticStatus.ERROR, message="85 °C")
     diagnostics = robot.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-    robot.every(20.0, lambda: diagnostics.publish(DiagnosticArray(status=[status])))
+    robot.every(0.05, lambda: diagnostics.publish(DiagnosticArray(status=[status])))
     heartbeat = robot.node.create_publisher(Header, "policy_node/heartbeat", 10)
-    robot.every(1.9, lambda: heartbeat.publish(Header()))
+    robot.every(1 / 1.9, lambda: heartbeat.publish(Header()))
     robot.wait(lambda: robot.node.count_publishers("/diagnostics") == 2, "the other computer", 60.0)
     policy, executor = make.lifecycle_node("policy_node"), make.lifecycle_node("executor_node")
     policy.trigger_configure()

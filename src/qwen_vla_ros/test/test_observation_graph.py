@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import array
-import os
 import threading
 import time
 
 import cv2
 import numpy as np
 import pytest
-import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import Odometry
 from rclpy.clock import ClockType
 from rclpy.duration import Duration
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+from spinning_peer import SpinningPeer
 
 from embodiment_descriptions import load_robot
 from qwen_vla.observation_buffer import Observation, Waiting
@@ -91,33 +89,11 @@ def picture(number: int) -> np.ndarray:
     return pixels
 
 
-class Spun:
-    """A node in a participant of its own, as if in another process, spun in a thread."""
-
-    def __init__(self, name: str, overrides=()) -> None:
-        self.context = rclpy.Context()
-        self.context.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
-        self.node = Node(name, context=self.context, parameter_overrides=list(overrides))
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
-
-    def spin(self) -> None:
-        self.executor.add_node(self.node)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.executor.shutdown()
-        if self.thread.is_alive():
-            self.thread.join()
-        self.node.destroy_node()
-        self.context.try_shutdown()
-
-
 class Scene:
     """policy_node's senses, and drivers that the test ticks; `simulated_ns` is the time on /clock, if any."""
 
     def __init__(self) -> None:
-        self.drivers_process = Spun("drivers")
+        self.drivers_process = SpinningPeer("drivers")
         self.drivers_node = self.drivers_process.node
         self.changed = threading.Condition()
         self.drivers: dict[str, Driver] = {}
@@ -128,12 +104,11 @@ class Scene:
     def look(self, robot: str = "widowx", needs=None, history=None, tags=None, **parameters) -> None:
         """Create the senses of a robot, in a node like policy_node."""
         self.embodiment = load_robot(robot, "real")
-        overrides = [RosParameter(name, value=value) for name, value in parameters.items()]
-        self.process = Spun("policy_node", overrides)
+        self.process = SpinningPeer("policy_node", **parameters)
         self.node = self.process.node
         self.node.parameters = Parameters(self.node, PARAMETERS)
         self.senses = ObservationSubscriptions(self.node, self.embodiment, self.changed, tags, needs, history)
-        self.process.spin()
+        self.process.__enter__()
 
     def drive(self, reliability=BEST_EFFORT, durability=VOLATILE, only=None, robot="widowx", **options) -> None:
         """Start the drivers of all cameras, or of some."""
@@ -203,8 +178,7 @@ class Scene:
 
     def close(self) -> None:
         if self.senses is not None:
-            self.process.executor.shutdown()
-            self.senses.destroy()
+            self.process.in_turn(self.senses.destroy)
             self.process.close()
         self.drivers_process.close()
 

@@ -136,7 +136,7 @@ def test_late_subscribers_get_embodiment_and_prompt(stack, peer, widowx):
     handle = stack.obey()
     got = {}
     for kind, topic in ((EmbodimentMessage, "policy_node/embodiment"), (String, "policy_node/prompt")):
-        peer.create_subscription(kind, topic, lambda m, t=topic: got.__setitem__(t, m), LATCHED)
+        peer.node.create_subscription(kind, topic, lambda m, t=topic: got.__setitem__(t, m), LATCHED)
     peer.wait(lambda: len(got) == 2, "latched messages")
     handle.cancel_goal_async()
     embodiment = got["policy_node/embodiment"]
@@ -249,7 +249,7 @@ def test_a_stop_by_service_ends_the_goal(stack, peer):
 
 def test_deactivation_ends_the_goal_and_the_signs_of_life(stack, peer):
     beats = []
-    peer.create_subscription(Header, "policy_node/heartbeat", lambda _: beats.append(time.monotonic()), 10)
+    peer.node.create_subscription(Header, "policy_node/heartbeat", lambda _: beats.append(time.monotonic()), 10)
     handle = stack.obey()
     assert peer.transition("policy_node", Transition.TRANSITION_DEACTIVATE)
     status, result = peer.result_of(handle)
@@ -265,7 +265,7 @@ def test_deactivation_ends_the_goal_and_the_signs_of_life(stack, peer):
 def test_a_killed_policy_is_noticed_within_half_a_second(stack, peer):
     stack.obey()
     beats = []
-    peer.create_subscription(Header, "policy_node/heartbeat", lambda _: beats.append(time.monotonic()), 10)
+    peer.node.create_subscription(Header, "policy_node/heartbeat", lambda _: beats.append(time.monotonic()), 10)
     peer.wait(lambda: beats, "a heartbeat")
     commands = len(peer.arm_commands)
     stack.policy.send_signal(signal.SIGKILL)

@@ -56,8 +56,8 @@ class Recorder:
 
     def __init__(self, peer, processes, folder) -> None:
         self.peer, self._processes, self.folder = peer, processes, folder
-        self.commands = peer.create_publisher(JointTrajectory, ARM, 10)
-        self.chatter = peer.create_publisher(String, "chatter", 1000)
+        self.commands = peer.node.create_publisher(JointTrajectory, ARM, 10)
+        self.chatter = peer.node.create_publisher(String, "chatter", 1000)
         peer._joint_publisher = Noted(peer._joint_publisher, peer.changed)
         peer._cameras["ego"] = Noted(peer._cameras["ego"], peer.changed)
         self.process = None
@@ -92,7 +92,7 @@ class Recorder:
         topics = [link.topic_name for link in links]
 
         def listens() -> bool:
-            at = [self.peer.get_subscriptions_info_by_topic(topic) for topic in topics]
+            at = [self.peer.node.get_subscriptions_info_by_topic(topic) for topic in topics]
             return all(any(info.node_name == NODE for info in infos) for infos in at)
 
         self.peer.wait(listens, "the subscriptions of the recorder")
@@ -171,7 +171,9 @@ def test_what_was_published_is_in_the_bag(recorder):
         "dropped": 0,
     }
     assert record["started"] < record["stopped"] and record["ended"] == "stopped by a service"
-    assert recorder.peer.get_subscriptions_info_by_topic("/chatter") == [], "between episodes it listens to nothing"
+    assert recorder.peer.node.get_subscriptions_info_by_topic("/chatter") == [], (
+        "between episodes it listens to nothing"
+    )
 
 
 def test_an_episode_becomes_a_data_set_that_training_reads(recorder, tmp_path):
@@ -206,12 +208,12 @@ def test_killed_with_minus_9_it_leaves_all_but_the_last_second(recorder):
         recorder.chatter.publish(String(data=str(len(sent))))
         sent.append(time.monotonic())
 
-    timer = recorder.peer.create_timer(0.02, say)
+    timer = recorder.peer.node.create_timer(0.02, say)
     recorder.peer.wait(lambda: len(sent) > 100, "two seconds of messages")
     killed = time.monotonic()
     recorder.process.send_signal(signal.SIGKILL)
     recorder.process.wait()
-    recorder.peer.destroy_timer(timer)
+    recorder.peer.in_turn(lambda: recorder.peer.node.destroy_timer(timer))
     (left,) = unfinished(recorder.folder)
     assert left.name == f"{name}.recording"
     torn = shutil.copytree(left, recorder.folder.parent / "copy" / left.name)
@@ -288,7 +290,7 @@ def test_what_cannot_be_recorded_is_refused(recorder):
     assert not full.success and "GB are free, 1000000.0 GB must stay so" in full.message
     assert peer.set_parameter(NODE, "min_free_gb", 0.0)
     publisher = peer._cameras.pop("ego")._publisher
-    peer.destroy_publisher(publisher)
+    peer.in_turn(lambda: peer.node.destroy_publisher(publisher))
 
     def refusal():
         answer = recorder.start()
@@ -299,7 +301,7 @@ def test_what_cannot_be_recorded_is_refused(recorder):
     try:
         assert "nobody publishes /ego/image_raw" in peer.wait(refusal, "a refusal").message
     finally:
-        camera = peer.create_publisher(Image, "ego/image_raw", publisher.qos_profile)
+        camera = peer.node.create_publisher(Image, "ego/image_raw", publisher.qos_profile)
         peer._cameras["ego"] = Noted(camera, peer.changed)
     peer.wait(lambda: recorder.start().success, "an episode, now that the camera is back")
     recorder.trigger("discard")

@@ -56,6 +56,6 @@ def test_a_running_node_is_allowed_all_that_it_does(node: str, peer, processes) 
 def names_of(peer, direction: str, node: str) -> list[str]:
     """Full names of what a node publishes, listens to, offers or calls; none while it is not in the graph."""
     try:
-        return [name for name, _ in getattr(peer, f"get_{direction}_names_and_types_by_node")(node, "/")]
+        return [name for name, _ in getattr(peer.node, f"get_{direction}_names_and_types_by_node")(node, "/")]
     except NodeNameNonExistentError:
         return []

@@ -23,7 +23,7 @@ def robot():
         peer.wait_until_active("executor_node")
         peer.silent.clear()
         peer.wait_until_connected()
-        peer.received.clear()
+        peer.clear()
         yield peer
 
 
@@ -37,12 +37,12 @@ def go_home(peer) -> None:
     peer.report(0, ChunkReport.COMPLETED)
     home = np.array([peer.embodiment.home[name] for name in peer.embodiment.arms[0].joints])
     peer.wait(lambda: np.abs(arm(peer) - home).max() < REACHED, "the arm at home")
-    peer.received.clear()
+    peer.clear()
 
 
 def wait_for_simulated(peer, seconds: float) -> None:
-    start = peer.get_clock().now().nanoseconds
-    peer.wait(lambda: peer.get_clock().now().nanoseconds - start > seconds * 1e9, f"{seconds} s of simulated time")
+    start = peer.node.get_clock().now().nanoseconds
+    peer.wait(lambda: peer.node.get_clock().now().nanoseconds - start > seconds * 1e9, f"{seconds} s of simulated time")
 
 
 def test_the_tip_goes_where_the_chunk_says(robot):

@@ -3,76 +3,49 @@
 from __future__ import annotations
 
 import array
-import os
-import threading
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import rclpy
-from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from ros_peer import LATCHED, PATIENCE, Processes
+from ros_peer import LATCHED, Processes
 from sensor_msgs.msg import JointState
+from spinning_peer import ExecutorPeer
 from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import load_robot, robot_description
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
-from qwen_vla_ros.environment import ros_environment
 from qwen_vla_ros.gate import Reason
 
 PERIOD = 0.02  # [s] of joint states and heartbeat
 
 
-class TwoArms(Node):
+class TwoArms(ExecutorPeer):
     """A policy's heartbeat, and two arms that stand in their home pose.
 
     Attributes:
         robot: the embodiment.
         received: commands by topic.
-        reports: verdicts of the executor.
     """
 
     def __init__(self, hardware: str) -> None:
-        os.environ.update(ros_environment())
-        context = rclpy.Context()
-        context.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
-        super().__init__("two_arms", context=context)
+        super().__init__("two_arms")
         self.robot = load_robot("aloha", hardware=hardware)
-        self.received, self.reports, self.changed = {}, [], threading.Condition()
-        self._chunk_id = 0
-        self._description = self.create_publisher(String, "robot_description", LATCHED)
+        self.received, self._chunk_id = {}, 0
+        self._description = self.node.create_publisher(String, "robot_description", LATCHED)
         self._description.publish(String(data=robot_description("aloha", hardware=hardware)))
-        self._states = [self.create_publisher(JointState, s.topic, 10) for s in self.robot.joint_states]
-        self._heartbeat = self.create_publisher(Header, "policy_node/heartbeat", 10)
-        self._chunks = self.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
-        self.create_subscription(ChunkReport, "executor_node/chunk_report", lambda m: self._keep(self.reports, m), 50)
-        self.create_timer(PERIOD, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._executor_thread = SingleThreadedExecutor(context=context)
-        self._executor_thread.add_node(self)
-        self._spinner = threading.Thread(target=self._executor_thread.spin, daemon=True)
-        self._spinner.start()
-
-    def close(self) -> None:
-        self._executor_thread.shutdown()
-        self._spinner.join()
-        self.destroy_node()
-        self.context.try_shutdown()
+        self._states = [self.node.create_publisher(JointState, s.topic, 10) for s in self.robot.joint_states]
+        self._heartbeat = self.node.create_publisher(Header, "policy_node/heartbeat", 10)
+        self._chunks = self.node.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
+        self.every(PERIOD, self._tick)
 
     def listen(self, kind, topic: str) -> None:
         self.received[topic] = []
-        self.create_subscription(kind, topic, lambda m: self._keep(self.received[topic], (time.monotonic(), m)), 200)
-
-    def _keep(self, where: list, what) -> None:
-        with self.changed:
-            where.append(what)
-            self.changed.notify_all()
+        self.hear(kind, topic, lambda m: self.received[topic].append((time.monotonic(), m)), 200)
 
     def _tick(self) -> None:
-        stamp = self.get_clock().now().to_msg()
+        stamp = self.stamp()
         self._heartbeat.publish(Header(stamp=stamp))
         for source, publisher in zip(self.robot.joint_states, self._states, strict=True):
             own = {n.removeprefix(source.prefix): q for n, q in self.robot.home.items() if n.startswith(source.prefix)}
@@ -96,21 +69,13 @@ class TwoArms(Node):
             period=robot.period,
             data=array.array("f", rows.astype(np.float32).tobytes()),
         )
-        message.header.stamp, message.header.frame_id = self.get_clock().now().to_msg(), robot.base_frame
+        message.header.stamp, message.header.frame_id = self.stamp(), robot.base_frame
         return message
 
     def send(self, message: ActionChunk) -> ChunkReport:
         """Publish a chunk and return the verdict."""
         self._chunks.publish(message)
-        return self.wait(lambda: next((r for r in self.reports if r.chunk_id == message.chunk_id), None), "a verdict")
-
-    def wait(self, condition, what: str):
-        limit = time.monotonic() + PATIENCE
-        with self.changed:
-            while not (value := condition()):
-                assert time.monotonic() < limit, f"not within {PATIENCE} s: {what}; reports: {self.reports[-3:]}"
-                self.changed.wait(0.02)  # the graph changes without telling
-        return value
+        return self.verdict(message.chunk_id)
 
 
 @pytest.fixture(params=["mock", "real"])
@@ -118,14 +83,12 @@ def arms(request) -> Iterator[TwoArms]:
     """Two arms behind ros2_control, and as they really are; executor_node knows who they are."""
     if request.param == "real":
         pytest.importorskip("interbotix_xs_msgs", reason="apt install ros-humble-interbotix-xs-msgs")
-    node = TwoArms(request.param)
-    with Processes() as processes:
+    with TwoArms(request.param) as peer, Processes() as processes:
         real = {"embodiment_config": "config/embodiments/aloha_real.yaml"} if request.param == "real" else {}
         processes.start("executor_node", **real)
-        node.wait(lambda: node.get_subscriptions_info_by_topic("policy_node/action_chunk"), "executor_node")
-        node.wait(lambda: node.count_publishers("executor_node/chunk_report"), "its reports")
-        yield node
-    node.close()
+        peer.wait(lambda: peer.node.get_subscriptions_info_by_topic("policy_node/action_chunk"), "executor_node")
+        peer.wait(lambda: peer.node.count_publishers("executor_node/chunk_report"), "its reports")
+        yield peer
 
 
 def kind_of(backend: str):

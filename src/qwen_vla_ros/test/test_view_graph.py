@@ -48,8 +48,8 @@ def ended(peer, process, accepted, reports) -> bool:
 def executor(peer):
     """The publishers of an executor."""
     return (
-        peer.create_publisher(ActionChunk, "executor_node/accepted_chunk", 10),
-        peer.create_publisher(ChunkReport, "executor_node/chunk_report", 10),
+        peer.node.create_publisher(ActionChunk, "executor_node/accepted_chunk", 10),
+        peer.node.create_publisher(ChunkReport, "executor_node/chunk_report", 10),
     )
 
 

@@ -27,11 +27,11 @@ class Seen:
         self.arrays: list[MarkerArray] = []
         self.paths: list[Path] = []
         self.ghosts: list[JointState] = []
-        peer.create_subscription(MarkerArray, f"{NODE}/predicted_trajectory", self.arrays.append, 50)
-        peer.create_subscription(Path, f"{NODE}/predicted_path", self.paths.append, 50)
-        peer.create_subscription(JointState, "ghost/joint_states", lambda m: self.ghosts.append(m), 50)
-        self.accepted = peer.create_publisher(ActionChunk, "executor_node/accepted_chunk", 10)
-        self.reports = peer.create_publisher(ChunkReport, "executor_node/chunk_report", 10)
+        peer.node.create_subscription(MarkerArray, f"{NODE}/predicted_trajectory", self.arrays.append, 50)
+        peer.node.create_subscription(Path, f"{NODE}/predicted_path", self.paths.append, 50)
+        peer.node.create_subscription(JointState, "ghost/joint_states", lambda m: self.ghosts.append(m), 50)
+        self.accepted = peer.node.create_publisher(ActionChunk, "executor_node/accepted_chunk", 10)
+        self.reports = peer.node.create_publisher(ChunkReport, "executor_node/chunk_report", 10)
 
     def drawn(self, namespace: str, chunk: ActionChunk) -> dict[int, Marker]:
         """Wait for the markers of a chunk in a namespace, by type, with the text beside them."""

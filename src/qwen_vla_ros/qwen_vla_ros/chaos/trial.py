@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ def run(options: EvaluateOptions, logs: Path) -> tuple[list[EpisodeRow], dict[st
     """Run the episodes.
 
     Returns:
-        Rows, and findings: the faults by kind, the worst set point that reached the simulator's servos, and the
-        processes that were left.
+        Rows, and findings: the faults by kind, how tries ended that had no result, the worst set point that reached
+        the simulator's servos, and the processes that were left.
     """
     topics = relayed_topics(load_suite(options.suite).embodiment)
     policy = {"euler_steps": options.euler_steps}
@@ -42,14 +43,15 @@ def run(options: EvaluateOptions, logs: Path) -> tuple[list[EpisodeRow], dict[st
         monkey = Monkey(stack.processes, stack.commands, stack.environment, options.seed)
         limits = _LimitWatch(stack)
         tasks = TaskClient(stack)
-        rows = []
+        rows, endings = [], Counter()
         seeds = range(options.seed, options.seed + options.episodes)
         for seed in (bar := tqdm(seeds, desc=f"{options.suite} in chaos", unit="episode")):
-            rows.append(_episode(stack, tasks, monkey, seed))
+            rows.append(_episode(stack, tasks, monkey, seed, endings))
             bar.set_postfix_str(f"{sum(row.success for row in rows)} picked, {monkey.deeds.total()} faults")
         worst = limits.latest()
         sessions = list(stack.processes.pids().values())
-    return rows, {"faults": dict(monkey.deeds), "limits": worst, "orphans": _left(sessions)}
+    findings = {"faults": dict(monkey.deeds), "tries": dict(endings), "limits": worst, "orphans": _left(sessions)}
+    return rows, findings
 
 
 def relayed_topics(embodiment: Embodiment) -> list[tuple[str, str, str, str]]:
@@ -78,8 +80,8 @@ def _start_relay(stack: SimulatedStack, topics: list[tuple[str, str, str, str]],
     stack.processes.start("chaos_relay", command, stack.environment)
 
 
-def _episode(stack: SimulatedStack, tasks: TaskClient, monkey: Monkey, seed: int) -> EpisodeRow:
-    """One scene; the sentence is given again whenever a fault has ended the goal."""
+def _episode(stack: SimulatedStack, tasks: TaskClient, monkey: Monkey, seed: int, endings: Counter) -> EpisodeRow:
+    """One scene; the sentence is given again whenever a fault has ended the goal. `endings` counts those faults."""
     stack.wait_until_ready()
     instruction, row = tasks.reset(seed), None
     for _ in range(TRIES):
@@ -90,8 +92,8 @@ def _episode(stack: SimulatedStack, tasks: TaskClient, monkey: Monkey, seed: int
         monkey.wake()
         try:
             row = tasks.execute(Limits(timeout=left))
-        except (Disturbed, TaskError, NoAnswer):
-            pass
+        except (Disturbed, TaskError, NoAnswer) as fault:
+            endings[str(fault)] += 1
         finally:
             monkey.rest()
             stack.client.check = stack.processes.check

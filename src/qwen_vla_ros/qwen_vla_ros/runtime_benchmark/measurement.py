@@ -164,7 +164,7 @@ def _transport(client: SpinningNode, embodiment: Embodiment, heard: Heard) -> fl
     subscription = client.node.create_subscription(Image, topic, store, qos_profile_sensor_data)
     enough = int(FLOOR_SECONDS * CAMERA_RATE)
     client.wait(lambda: len(heard.images) >= enough, f"{enough} images on {topic}", ANSWER_TIMEOUT)
-    client.node.destroy_subscription(subscription)
+    client.in_turn(lambda: client.node.destroy_subscription(subscription))
     return float(np.median(heard.images))
 
 
@@ -177,7 +177,7 @@ def _listen(client: SpinningNode, heard: Heard) -> None:
 
 def _obey(client: SpinningNode, seconds: float) -> ExecuteInstruction.Result:
     """Have one sentence obeyed for `seconds`."""
-    action = ActionClient(client.node, ExecuteInstruction, "policy_node/execute_instruction")
+    action = client.in_turn(lambda: ActionClient(client.node, ExecuteInstruction, "policy_node/execute_instruction"))
     client.wait(action.server_is_ready, "action server of policy_node", ANSWER_TIMEOUT)
     goal = ExecuteInstruction.Goal(instruction=SENTENCE, timeout=seconds)
     handle = client.result(action.send_goal_async(goal), "answer of policy_node to the goal", ANSWER_TIMEOUT)
