@@ -2,28 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
+from embodiment_descriptions import Embodiment
+
 GROUP = "qwen_vla.suites"
+Shift = Literal["colour", "instance", "position", "background", "instruction", "dynamic"]
+SHIFTS: tuple[Shift, ...] = get_args(Shift)
+
+
+class Env(Protocol):
+    """What a suite's gymnasium environment has beyond that class.
+
+    Observations are {"images": {tag: (H, W, 3) uint8}, ...} with what `Suite.plan` needs beside them. Infos hold
+    instruction, task, target, success, distance [m], failure (a category; empty when it succeeded) and metrics
+    (figures of the suite by name).
+
+    Attributes:
+        steps: control steps since the reset.
+        period: duration of one [s].
+        render_size: (height, width) of the images; None leaves the cameras off, and images empty, until it is set.
+    """
+
+    steps: int
+    period: float
+    render_size: tuple[int, int] | None
+
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[dict, dict]: ...
+    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]: ...
+    def close(self) -> None: ...
 
 
 class Suite(Protocol):
-    """What a suite offers to `collect` and `evaluate`."""
+    """Tasks of one robot. Seed s is a scene of task `tasks[s % len(tasks)]`, the same on every machine.
+
+    Attributes:
+        tasks: names of the tasks.
+        max_steps: control steps after which an episode ends.
+        shifts: kinds of scenes, other than those trained on, that it offers.
+    """
 
     name: str
+    tasks: Sequence[str]
+    embodiment: Embodiment
     max_steps: int
-    embodiment: Any
+    shifts: Sequence[Shift]
 
-    def make_env(self, cameras: bool = True) -> Any: ...
-    def features(self) -> dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]]: ...
-    def extra_info(self) -> dict: ...
-    def demonstrate(self, env: Any, seed: int, varied_start: bool = True) -> tuple[str, dict, bool]: ...
-    def snapshot(self, env: Any, seed: int) -> tuple[str, dict, bool]: ...
-    def joint_path(self, chunk: np.ndarray, joints: np.ndarray) -> np.ndarray: ...  # ValueError: refused
-    def other_instruction(self, env: Any, seed: int) -> str: ...
+    def make_env(self, cameras: bool = True, shift: Shift | None = None) -> Env:
+        """An environment; without cameras it costs physics alone."""
+        ...
+
+    def features(self) -> dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]]:
+        """Columns of a recording: name -> (dtype, shape, element names)."""
+        ...
+
+    def extra_info(self) -> dict:
+        """What `info.json` of a recording says beyond the LeRobot format."""
+        ...
+
+    def demonstrate(self, env: Env, seed: int, varied_start: bool = True) -> tuple[str, dict, bool]:
+        """The scripted expert in the scene of a seed: sentence, frames by column, success."""
+        ...
+
+    def snapshot(self, env: Env, seed: int) -> tuple[str, dict, bool]:
+        """One labelled frame of the scene with the robot anywhere, for vision-language pretraining."""
+        ...
+
+    def plan(self, chunk: np.ndarray, observation: Mapping[str, Any]) -> np.ndarray:
+        """The chunk (H, channels) in physical units as (H, n) actions of the environment.
+
+        ValueError, with the reason, when the robot must not do it: a chunk is executed as a whole or not at all.
+        """
+        ...
+
+    def hold(self, observation: Mapping[str, Any]) -> np.ndarray:
+        """The action (n,) that leaves the robot where it is."""
+        ...
+
+    def other_instruction(self, env: Env, seed: int) -> str:
+        """A sentence for another target of the same scene: what a listener must not succeed with."""
+        ...
 
 
 def find_suite(name: str) -> EntryPoint:

@@ -66,7 +66,7 @@ def test_codes_of_the_action_are_in_the_result() -> None:
         ),
         ChunkReport(verdict=ChunkReport.REFUSED, reason_codes=[ChunkReport.NON_FINITE, ChunkReport.STALE]),
         Embodiment(name="widowx", joint_names=["waist"], position_lower=[float("-inf")], prompt="Größe ↔ 大"),
-        TaskState(target="red cube", grasped=True, distance=0.01),
+        TaskState(target="red cube", failure="dropped", distance=0.01, metric_names=["lift"], metrics=[0.1]),
         ResetWorld.Request(seed=-1),
         ResetWorld.Response(success=True, instruction="pick up the red cube"),
         StartEpisode.Request(instruction="pick up the red cube"),

@@ -65,7 +65,7 @@ def as_episode_row(row: TaskRow) -> EpisodeRow:
     return EpisodeRow(
         seed=row.seed,
         instruction=row.instruction,
-        target=row.target.removesuffix(" cube"),
+        target=row.target,
         success=row.success,
         chunks=row.chunks + row.refused,
         refused=row.refused,

@@ -17,7 +17,7 @@ class WidowXPickEnv(gymnasium.Env):
     """Pick the cube that the instruction names.
 
     Action: (7,) joint targets [rad; last: left_finger, m] reached at the end of the step (0.2 s).
-    Observation: {"images": {tag: 240×320×3 uint8}, "joints": (7,)}; info: TaskState fields, tip pose, instruction.
+    Observation: {"images": {tag: 240×320×3 uint8}, "joints": (7,)}; info: fields of TaskState, tip pose.
     Reward 1 on success. `render_size=None` leaves the cameras off (images are empty).
     """
 

@@ -14,10 +14,12 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
+from qwen_vla_msgs.msg import TaskState as TaskStateMessage
 from qwen_vla_sim.joint_trajectory_controller import NANOSECONDS, JointTrajectory, TrajectoryPoint
 from qwen_vla_sim.limit_monitor import Peak
 from qwen_vla_sim.robot_world import RobotWorld
 from qwen_vla_sim.simulated_robot import JointReading
+from qwen_vla_sim.task import TaskState
 
 TOLERANCE = 1e-6  # of a speed limit [1], beyond a position limit [rad | m]
 
@@ -110,4 +112,21 @@ def odometry_message(pose: np.ndarray, twist: np.ndarray, stamp: Time, frame: st
     message.pose.pose.position = Point(x=x, y=y, z=0.0)
     message.pose.pose.orientation = Quaternion(x=0.0, y=0.0, z=math.sin(heading / 2), w=math.cos(heading / 2))
     message.twist.twist.linear.x, message.twist.twist.angular.z = float(twist[0]), float(twist[1])
+    return message
+
+
+def task_state_message(state: TaskState, sim_time: float, stamp: Time, frame: str) -> TaskStateMessage:
+    """The judge's view, `sim_time` [s] after the last reset."""
+    message = TaskStateMessage(
+        instruction=state.instruction,
+        task=state.task,
+        target=state.target,
+        success=bool(state.success),
+        distance=float(state.distance),
+        failure=state.failure,
+        sim_time=sim_time,
+        metric_names=list(state.metrics),
+        metrics=[float(value) for value in state.metrics.values()],
+    )
+    message.header.stamp, message.header.frame_id = stamp, frame
     return message

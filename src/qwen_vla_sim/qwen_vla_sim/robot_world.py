@@ -16,6 +16,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Embodiment
+from qwen_vla_sim.task import TaskState
 
 TIMESTEP = 0.002  # physics step [s]
 STIFFNESS_PER_EFFORT = 60.0  # position gain of an actuator relative to the joint's effort limit
@@ -72,6 +73,10 @@ class RobotWorld:
     def instruction(self) -> str:
         """The sentence that belongs to the scene; empty in a world without tasks."""
         return ""
+
+    def task_state(self) -> TaskState | None:
+        """The judge's view of the task; None in a world without tasks."""
+        return None
 
     def reset(self, seed: int) -> None:
         """Lay out the scene of `seed`, put the robot at its home position; time goes on."""

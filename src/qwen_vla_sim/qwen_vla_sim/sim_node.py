@@ -30,6 +30,7 @@ from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
 from embodiment_descriptions import Embodiment, resource_path, robot_description
 from embodiment_descriptions.commands import Command, ForwardCommand, JointTrajectoryCommand, XsGroupCommand
+from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_sim.camera_rig import CameraRig
 from qwen_vla_sim.joint_trajectory_controller import TrajectoryRejected
@@ -38,6 +39,7 @@ from qwen_vla_sim.messages import (
     image_message,
     joint_state_message,
     limits_message,
+    task_state_message,
     time_message,
     trajectory_from_message,
 )
@@ -48,6 +50,7 @@ from qwen_vla_sim.simulated_robot import SimulatedRobot, interface_name, joint_c
 
 TICK = 0.01  # [s] simulated: joint states and clock at 100 Hz, the rate of the arm's own driver
 LIMITS_RATE = 1.0  # [Hz]
+TASK_STATE_RATE = 5.0  # [Hz]
 PAUSED_CLOCK_PERIOD = 0.1  # [s] real: a node that starts while the simulation stands still must learn the time
 CAMERA_TIMEOUT = 10.0  # [s] real: longer than any frame, shorter than a caller's patience
 MODES = ("realtime", "stepped")
@@ -156,6 +159,7 @@ class SimNode(Node):
         self._stop = threading.Event()
         self._image_schedule = Schedule(self.get_parameter("image_rate").value)
         self._limits_schedule = Schedule(LIMITS_RATE)
+        self._task_schedule = Schedule(TASK_STATE_RATE)
         self._create_publishers()
         self._rig = self._make_cameras()
         self._create_inputs()
@@ -192,6 +196,8 @@ class SimNode(Node):
             for stream in self.embodiment.joint_states
         ]
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
+        judged = self.world.task_state() is not None
+        self._task_publisher = self.create_publisher(TaskState, "~/task_state", LATCHED) if judged else None
         # Every node with use_sim_time listens to /clock, whatever its namespace is.
         wanted = self.get_parameter("publish_clock").value
         self._clock_publisher = self.create_publisher(Clock, "/clock", RELIABLE) if wanted else None
@@ -334,6 +340,9 @@ class SimNode(Node):
             self._publish_clock(stamp)
             self._publish_joints(stamp)
             self.publish_more(now_ns, stamp, everything)
+            if self._task_publisher and self._task_schedule.due(now_ns, everything):
+                state, elapsed = self.world.task_state(), self.robot.episode_time
+                self._task_publisher.publish(task_state_message(state, elapsed, stamp, self.frame))
             if self.world.joint_names and self._limits_schedule.due(now_ns, everything):
                 self._publish_limits(stamp)
             if self._rig and self._image_schedule.due(now_ns, everything):

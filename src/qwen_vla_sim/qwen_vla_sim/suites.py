@@ -5,6 +5,9 @@ Suites are found through the entry point group `qwen_vla.suites`, so that the mo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -25,6 +28,8 @@ class WidowXPickSuite:
     """`widowx_pick`: pick up the cube that the sentence names, one of three, at 5 Hz with end-effector deltas."""
 
     name = "widowx_pick"
+    tasks = ("pick_cube",)
+    shifts = ()
     robot = "widowx"
     max_steps = 80
     record_size = (120, 160)  # stored images (height, width); rendered at the cameras' 240×320
@@ -35,7 +40,7 @@ class WidowXPickSuite:
         tip_down = self.kinematics.forward(self._home()[:6])
         self.orientation = tip_down[:3, :3]
 
-    def make_env(self, cameras: bool = True) -> WidowXPickEnv:
+    def make_env(self, cameras: bool = True, shift: None = None) -> WidowXPickEnv:
         return WidowXPickEnv(render_size=(240, 320) if cameras else None, max_steps=self.max_steps)
 
     def features(self) -> dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]]:
@@ -80,7 +85,7 @@ class WidowXPickSuite:
             except KinematicsError:  # out of reach: a failed demonstration, not the end of a long collection
                 return env.world.instruction, {}, False
             observation, _, success, _, info = env.step(joints)
-            done = done + 1 if success and info["lift"] > 0.09 else 0
+            done = done + 1 if success and info["metrics"]["lift"] > 0.09 else 0
             if done > HOLD_STEPS:
                 break
         return env.world.instruction, {name: np.array(rows) for name, rows in frames.items()}, bool(info["success"])
@@ -98,12 +103,13 @@ class WidowXPickSuite:
         return env.world.instruction, {name: np.array(rows) for name, rows in frames.items()}, True
 
     # ------------------------------------------------------------ evaluation
-    def joint_path(self, chunk: np.ndarray, joints: np.ndarray) -> np.ndarray:
-        """(H, 7) `eef_delta` chunk, anchored at the measured `joints` (7,), as (H, 7) joint targets.
+    def plan(self, chunk: np.ndarray, observation: Mapping[str, Any]) -> np.ndarray:
+        """(H, 7) `eef_delta` chunk, anchored at the measured joints, as (H, 7) joint targets.
 
         ValueError when the chunk leads out of reach, out of the robot's workspace box or beyond its speed limits: as
         before the real robot, a chunk is executed as a whole or not at all.
         """
+        joints = self.hold(observation)
         origin = self.kinematics.forward(joints[:6])
         poses = pose_from_delta(origin, np.asarray(chunk[:, :6], float))
         self._check_workspace(poses[:, :3, 3])
@@ -113,6 +119,9 @@ class WidowXPickSuite:
             raise ValueError(f"the chunk needs {fastest:.2f} times a joint's speed limit")
         fingers = [self.embodiment.gripper_to_joint(float(fraction)) for fraction in chunk[:, 6]]
         return np.column_stack([arm, fingers])
+
+    def hold(self, observation: Mapping[str, Any]) -> np.ndarray:
+        return observation["joints"].astype(float)
 
     def other_instruction(self, env: WidowXPickEnv, seed: int) -> str:
         """The scene's sentence naming one of the other cubes: what a listener must not succeed with."""

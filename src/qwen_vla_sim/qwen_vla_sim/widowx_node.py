@@ -8,18 +8,14 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_msgs.msg import TaskState
 from qwen_vla_sim.messages import optical_pose, time_message
-from qwen_vla_sim.real_time import Schedule
 from qwen_vla_sim.sim_node import LATCHED, SimNode, run
 from qwen_vla_sim.simulated_robot import SimulatedRobot
 from qwen_vla_sim.world import WidowXWorld
 
-TASK_STATE_RATE = 5.0  # [Hz]
-
 
 class WidowXSim(SimNode):
-    """The arm and, for whoever judges or draws, the state of its task and the place of its fixed camera."""
+    """The arm and, for whoever draws, the place of its fixed camera."""
 
     robot_name = "widowx"
 
@@ -27,30 +23,12 @@ class WidowXSim(SimNode):
         return SimulatedRobot(WidowXWorld(embodiment), **options)
 
     def create_more(self) -> None:
-        self._task_schedule = Schedule(TASK_STATE_RATE)
-        self._task_publisher = self.create_publisher(TaskState, "~/task_state", LATCHED)
         self._camera_pose_publisher = self.create_publisher(PoseStamped, "~/ego_camera_pose", LATCHED)
         self._publish_camera_pose(time_message(self.robot.time_ns))
 
     def publish_more(self, now_ns: int, stamp: Time, everything: bool) -> None:
-        if self._task_schedule.due(now_ns, everything):
-            self._publish_task_state(stamp)
         if everything:  # a new scene
             self._publish_camera_pose(stamp)
-
-    def _publish_task_state(self, stamp: Time) -> None:
-        state = self.world.task_state()
-        message = TaskState(
-            instruction=state.instruction,
-            target=f"{state.target} cube",
-            success=bool(state.success),
-            grasped=bool(state.grasped),
-            distance=state.distance,
-            lift=state.lift,
-            sim_time=self.robot.episode_time,
-        )
-        message.header.stamp, message.header.frame_id = stamp, self.frame
-        self._task_publisher.publish(message)
 
     def _publish_camera_pose(self, stamp: Time) -> None:
         """Ground truth for whoever draws into the images of `ego`: the camera stands still between two resets."""

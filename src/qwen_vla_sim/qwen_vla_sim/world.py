@@ -6,8 +6,6 @@ labels; the policy sees only images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -15,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla_sim.robot_world import RobotWorld, add_camera_to_link, look_at, robot_spec
 from qwen_vla_sim.scene import COLOURS, CUBE_SIZE, CUBES_PER_SCENE, Scene, sample_scene
+from qwen_vla_sim.task import TaskState
 
 CAMERAS = ("ego", "cam_wrist")
 EGO_POSITION = np.array([0.72, 0.0, 0.52])  # fixed camera in base_link [m], opposite the arm, looking back and down
@@ -22,18 +21,6 @@ EGO_TARGET = np.array([0.26, 0.0, 0.05])
 EGO_FOVY, WRIST_FOVY = 38.0, 75.0  # vertical field of view [deg]
 LIFTED = 0.05  # [m] above its rest height: picked up
 HELD = 0.035  # [m] gripper tip to cube centre: in the gripper
-
-
-@dataclass(frozen=True)
-class TaskState:
-    """What a judge sees. distance: tip to target cube [m]; lift: target cube above its rest height [m]."""
-
-    instruction: str
-    target: str
-    success: bool
-    grasped: bool
-    distance: float
-    lift: float
 
 
 class WidowXWorld(RobotWorld):
@@ -89,8 +76,25 @@ class WidowXWorld(RobotWorld):
         distance = float(np.linalg.norm(position - self.data.xpos[self._tip]))
         lift = float(position[2] - CUBE_SIZE / 2)
         grasped = distance < HELD and lift > 0.01
-        colour = self.scene.cubes[cube].colour
-        return TaskState(self.scene.instruction, colour, grasped and lift > LIFTED, grasped, distance, lift)
+        success = grasped and lift > LIFTED
+        return TaskState(
+            instruction=self.scene.instruction,
+            task="pick_cube",
+            target=f"{self.scene.cubes[cube].colour} cube",
+            success=success,
+            distance=distance,
+            failure="" if success else self._failure(cube, grasped),
+            metrics={"lift": lift, "grasped": float(grasped)},
+        )
+
+    def _failure(self, cube: int, grasped: bool) -> str:
+        """What is in the way of success."""
+        if grasped:
+            return "held, not lifted"
+        heights = self.data.xpos[self._cubes][:, 2] - CUBE_SIZE / 2
+        if any(height > LIFTED for other, height in enumerate(heights) if other != cube):
+            return "another cube lifted"
+        return "not grasped"
 
 
 def _add_tabletop(spec: mujoco.MjSpec) -> None:

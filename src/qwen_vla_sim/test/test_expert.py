@@ -72,13 +72,13 @@ def test_naming_another_cube_changes_only_the_colour(suite):
 
 
 def test_a_chunk_that_leads_into_the_table_is_refused(suite):
-    joints = suite._home()
+    observation = {"joints": suite._home()}
     down = np.zeros((16, 7))
     down[:, 0] = np.linspace(0.01, 0.16, 16)  # the tool's x axis points down
-    assert suite.joint_path(down, joints).shape == (16, 7)
+    assert suite.plan(down, observation).shape == (16, 7)
     down[:, 0] = np.linspace(0.01, 0.21, 16)  # home is 0.20 m above the table
     with pytest.raises(ValueError, match="outside the workspace"):
-        suite.joint_path(down, joints)
+        suite.plan(down, observation)
     down[:, 0], down[:, 1] = 0.0, 0.25
     with pytest.raises(ValueError, match="speed limit"):
-        suite.joint_path(down, joints)
+        suite.plan(down, observation)

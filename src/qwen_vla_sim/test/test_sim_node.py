@@ -259,8 +259,9 @@ class TestWhileItRuns:
         scene = sample_scene(3)
         assert state.instruction == scene.instruction
         assert state.target == f"{scene.target_colour} cube"
-        assert not state.success and not state.grasped
-        assert 0.05 < state.distance < 0.5 and abs(state.lift) < 0.005
+        metrics = dict(zip(state.metric_names, state.metrics, strict=True))
+        assert not state.success and not metrics["grasped"] and state.failure == "not grasped"
+        assert 0.05 < state.distance < 0.5 and abs(metrics["lift"]) < 0.005
         assert state.sim_time < 60
 
     def test_the_clock_says_what_the_stamps_say(self, running):

@@ -115,12 +115,11 @@ def run_episode(suite: Suite, env: Any, policy: Any, seed: int, options: Evaluat
         images = _black(observation["images"]) if options.blind else observation["images"]
         chunk = policy.infer(Observation(images, instruction), seed=seed * 1000 + len(latencies))
         latencies.append(chunk.inference_ms["total"])
-        joints = observation["joints"].astype(float)
         try:
-            path, in_a_row = suite.joint_path(chunk.data, joints), 0
+            path, in_a_row = suite.plan(chunk.data, observation), 0
         except ValueError:  # out of reach or of the workspace: a refused chunk moves nothing, here as on the robot
             refused, in_a_row = refused + 1, in_a_row + 1
-            path = np.repeat(joints[None], chunk.execution_horizon, axis=0)
+            path = np.repeat(suite.hold(observation)[None], chunk.execution_horizon, axis=0)
             if in_a_row == MAX_REFUSALS:
                 break
         observation, info, truncated = _execute(env, path[: chunk.execution_horizon])
@@ -140,9 +139,9 @@ def run_episode(suite: Suite, env: Any, policy: Any, seed: int, options: Evaluat
 
 
 def _execute(env: Any, path: np.ndarray) -> tuple[dict, dict, bool]:
-    """Follow joint targets (N, 7) until their end, success or the step limit; last observation, info, truncated."""
-    for joints in path:
-        observation, _, success, truncated, info = env.step(joints)
+    """Do actions (N, n) until their end, success or the step limit; last observation, info, truncated."""
+    for action in path:
+        observation, _, success, truncated, info = env.step(action)
         if success or truncated:
             break
     return observation, info, truncated

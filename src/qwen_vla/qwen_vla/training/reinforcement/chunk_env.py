@@ -44,11 +44,11 @@ class ChunkEnv(gymnasium.Env):
     def step(self, action: np.ndarray):
         if np.isnan(action).all():
             return self._observation, 0.0, False, False, {"refused": False}
-        joints = self._observation["joints"].astype(float)
         try:
-            path, self._refusals = self.suite.joint_path(action, joints), 0
+            path, self._refusals = self.suite.plan(action, self._observation), 0
         except ValueError:
-            path, self._refusals = np.repeat(joints[None], self.executed, axis=0), self._refusals + 1
+            hold = self.suite.hold(self._observation)
+            path, self._refusals = np.repeat(hold[None], self.executed, axis=0), self._refusals + 1
         success, truncated = self._follow(path[: self.executed])
         refused = self._refusals > 0
         gave_up = self._refusals == MAX_REFUSALS
@@ -58,10 +58,10 @@ class ChunkEnv(gymnasium.Env):
         self.env.close()
 
     def _follow(self, path: np.ndarray) -> tuple[bool, bool]:
-        """Follow joint targets (N, 7) until success or the step limit; only the last look is rendered."""
-        for index, joints in enumerate(path):
+        """Do actions (N, n) until success or the step limit; only the last look is rendered."""
+        for index, action in enumerate(path):
             self.env.render_size = self._camera_size if index == len(path) - 1 else None
-            observation, _, success, truncated, _ = self.env.step(joints)
+            observation, _, success, truncated, _ = self.env.step(action)
             if success or truncated:
                 break
         self.env.render_size = self._camera_size
