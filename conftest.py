@@ -1,4 +1,4 @@
-"""Settings for every test process: a ROS domain of its own, and off-screen rendering that this machine can do.
+"""Settings for every test process: a ROS domain of its own, off-screen rendering that this machine can do, and Ctrl-C.
 
 They are made at import, before any test module imports rclpy or MuJoCo, and are inherited by child processes.
 """
@@ -7,6 +7,7 @@ import ctypes
 import fcntl
 import os
 import random
+import signal
 import tempfile
 from pathlib import Path
 from typing import TextIO
@@ -37,4 +38,7 @@ def _loads(library: str) -> bool:
 _domain, _domain_lock = _claim_domain()  # the lock is held as long as the process lives
 os.environ["ROS_DOMAIN_ID"] = str(_domain)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+# A shell without job control starts what it puts into the background with Ctrl-C ignored, and children inherit that:
+# tests that interrupt a process would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("MUJOCO_GL", "egl" if _loads("libEGL.so.1") else "osmesa")

@@ -47,9 +47,12 @@ def test_results_that_nobody_fetches_leave_no_process():
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_their_caller(how):
     with subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as caller:
-        worker = psutil.Process(int(caller.stdout.readline()))
-        caller.send_signal(how)
-        caller.wait(60)
+        try:
+            worker = psutil.Process(int(caller.stdout.readline()))
+            caller.send_signal(how)
+            caller.wait(60)
+        finally:
+            caller.kill()  # or leaving the block would wait for it, however long
     try:
         worker.wait(60)
     except psutil.TimeoutExpired:
