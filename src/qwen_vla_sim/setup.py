@@ -31,7 +31,7 @@ setup(
     entry_points={
         "console_scripts": [
             "widowx_sim = qwen_vla_sim.widowx_node:main",
-            "aloha_sim = qwen_vla_sim.aloha_node:main",
+            "aloha_sim = qwen_vla_sim.aloha.node:main",
             "mobile_base_sim = qwen_vla_sim.mobile_base_node:main",
         ],
         "qwen_vla.suites": ["widowx_pick = qwen_vla_sim.suites:WidowXPickSuite"],

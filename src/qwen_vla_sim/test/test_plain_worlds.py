@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import Embodiment, load_robot, resource_path, robot_description
-from qwen_vla_sim.aloha_world import AlohaWorld
+from qwen_vla_sim.aloha.world import AlohaWorld
 from qwen_vla_sim.diff_drive import DiffDriveParameters
 from qwen_vla_sim.joint_trajectory_controller import JointTrajectory, TrajectoryPoint
 from qwen_vla_sim.messages import joint_state_message, time_message

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_sim.aloha_world import AlohaWorld
+from qwen_vla_sim.aloha.world import AlohaWorld
 from qwen_vla_sim.sim_node import SimNode, run
 from qwen_vla_sim.simulated_robot import SimulatedRobot
 

@@ -1,0 +1,1 @@
+"""ALOHA: two arms at their table, its bimanual tasks and their expert."""
