@@ -30,10 +30,10 @@ setup(
     tests_require=["pytest"],
     entry_points={
         "console_scripts": [
-            "widowx_sim = qwen_vla_sim.widowx_node:main",
+            "widowx_sim = qwen_vla_sim.widowx.node:main",
             "aloha_sim = qwen_vla_sim.aloha.node:main",
-            "mobile_base_sim = qwen_vla_sim.mobile_base_node:main",
+            "mobile_base_sim = qwen_vla_sim.mobile_base.node:main",
         ],
-        "qwen_vla.suites": ["widowx_pick = qwen_vla_sim.suites:WidowXPickSuite"],
+        "qwen_vla.suites": ["widowx_pick = qwen_vla_sim.widowx.suite:WidowXPickSuite"],
     },
 )

@@ -5,12 +5,12 @@ import pytest
 
 from embodiment_descriptions import Embodiment, load_robot, resource_path, robot_description
 from qwen_vla_sim.aloha.world import AlohaWorld
-from qwen_vla_sim.diff_drive import DiffDriveParameters
 from qwen_vla_sim.joint_trajectory_controller import JointTrajectory, TrajectoryPoint
 from qwen_vla_sim.messages import joint_state_message, time_message
-from qwen_vla_sim.mobile_base_world import HALF_ROOM, MobileBaseWorld
+from qwen_vla_sim.mobile_base.diff_drive import DiffDriveParameters
+from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase
+from qwen_vla_sim.mobile_base.world import HALF_ROOM, MobileBaseWorld
 from qwen_vla_sim.position_interfaces import PositionsRejected
-from qwen_vla_sim.simulated_base import SimulatedBase
 from qwen_vla_sim.simulated_robot import SimulatedRobot
 
 S = 1_000_000_000

@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 
 from qwen_vla_sim.aloha.node import AlohaSim
-from qwen_vla_sim.mobile_base_node import MobileBaseSim
+from qwen_vla_sim.mobile_base.node import MobileBaseSim
 
 DEADLINE = 60.0  # [s] for whatever should happen soon on an idle machine
 NO_CAMERAS = {"image_rate": 0.0}

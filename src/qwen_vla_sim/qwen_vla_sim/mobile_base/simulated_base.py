@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qwen_vla_sim.diff_drive import DiffDrive, DiffDriveParameters
-from qwen_vla_sim.mobile_base_world import MobileBaseWorld
+from qwen_vla_sim.mobile_base.diff_drive import DiffDrive, DiffDriveParameters
+from qwen_vla_sim.mobile_base.world import MobileBaseWorld
 from qwen_vla_sim.simulated_robot import JointReading, SimulatedRobot
 
 

@@ -1,0 +1,1 @@
+"""The mobile base: a differential drive with one camera, behind cmd_vel and odom."""
