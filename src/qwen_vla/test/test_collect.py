@@ -8,7 +8,7 @@ import pytest
 
 from qwen_vla.data.collect import CollectOptions, _claim, _Recorder, collect
 from qwen_vla.data.lerobot import DatasetError, LeRobotReader, shard_path
-from qwen_vla_sim.scene import sample_scene
+from qwen_vla_sim.widowx.scene import sample_scene
 
 SNAPSHOTS = CollectOptions("widowx_pick", None, 6, 2_000_000, "snapshots", 1, episodes_per_shard=2)  # as `recordings`
 
@@ -93,7 +93,7 @@ def recorder(tmp_path):
 def fail(recorder, monkeypatch, shard):
     """Record a shard with an expert that is stopped before it has reached the cube."""
     with monkeypatch.context() as patch:
-        patch.setattr("qwen_vla_sim.suites.MAX_EXPERT_STEPS", 2)
+        patch.setattr("qwen_vla_sim.widowx.suite.MAX_EXPERT_STEPS", 2)
         recorder.record(shard)
 
 

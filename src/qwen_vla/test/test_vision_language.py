@@ -123,7 +123,7 @@ def test_a_frame_without_cubes_in_view_is_answered_with_none():
 
 def test_recorded_pictures_show_the_cube_where_the_answer_says(recordings):
     """The labels of the real recordings against their pixels; the gripper may hide a cube now and then."""
-    from qwen_vla_sim.scene import COLOURS
+    from qwen_vla_sim.widowx.scene import COLOURS
 
     reader = LeRobotReader(recordings / "snapshots")
     annotations = Annotations.of(reader)

@@ -82,7 +82,7 @@ def test_a_point_appears_where_it_is():
 def test_it_agrees_with_the_simulator():
     """The scene's camera as the simulator publishes it, against the simulator's own projection."""
     from qwen_vla_sim.messages import camera_info_message, optical_pose
-    from qwen_vla_sim.world import WidowXWorld
+    from qwen_vla_sim.widowx.world import WidowXWorld
 
     world = WidowXWorld()
     points = np.random.default_rng(1).uniform((0.15, -0.2, 0.0), (0.45, 0.2, 0.3), (50, 3))
@@ -202,7 +202,7 @@ def test_wrong_options_are_named_before_anything_starts(tmp_path):
 
 
 def test_the_default_scenes_name_different_colours_in_different_words():
-    from qwen_vla_sim.scene import sample_scene
+    from qwen_vla_sim.widowx.scene import sample_scene
 
     scenes = [sample_scene(seed) for seed in SEEDS]
     assert len({scene.target_colour for scene in scenes}) == len(SEEDS)

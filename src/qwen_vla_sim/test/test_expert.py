@@ -4,7 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from qwen_vla_sim.suites import WidowXPickSuite
+from qwen_vla_sim.widowx.suite import WidowXPickSuite
 
 
 @pytest.fixture(scope="module")

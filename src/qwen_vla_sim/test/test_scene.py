@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_vla_sim.scene import CLEARANCE, COLOURS, REGION_X, REGION_Y, sample_scene
+from qwen_vla_sim.widowx.scene import CLEARANCE, COLOURS, REGION_X, REGION_Y, sample_scene
 
 seeds = st.integers(0, 2**31 - 1)
 

@@ -30,8 +30,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from embodiment_descriptions import resource_path, robot_description
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
-from qwen_vla_sim.scene import sample_scene
-from qwen_vla_sim.world import CAMERAS, WidowXWorld
+from qwen_vla_sim.widowx.scene import sample_scene
+from qwen_vla_sim.widowx.world import CAMERAS, WidowXWorld
 
 DEADLINE = 30.0  # [s] for whatever should happen soon on an idle machine
 ARM = ["waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"]
@@ -48,7 +48,7 @@ class Simulator:
         profile = {"FASTDDS_DEFAULT_PROFILES_FILE": str(resource_path("config/dds/fastdds_large_images.xml"))}
         self.output = output
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "qwen_vla_sim.widowx_node", "--ros-args", "-r", f"__ns:=/{namespace}", *given],
+            [sys.executable, "-m", "qwen_vla_sim.widowx.node", "--ros-args", "-r", f"__ns:=/{namespace}", *given],
             stdout=output.open("w"),
             stderr=subprocess.STDOUT,
             env={**os.environ, **profile, **(environment or {})},

@@ -8,7 +8,7 @@ import pytest
 from qwen_vla_sim.camera_rig import CameraRig
 from qwen_vla_sim.joint_trajectory_controller import JointTrajectory, TrajectoryPoint, TrajectoryRejected
 from qwen_vla_sim.simulated_robot import SimulatedRobot
-from qwen_vla_sim.world import CAMERAS, WidowXWorld
+from qwen_vla_sim.widowx.world import CAMERAS, WidowXWorld
 
 S = 1_000_000_000
 ARM = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import Kinematics
-from qwen_vla_sim.world import CAMERAS, WidowXWorld
+from qwen_vla_sim.widowx.world import CAMERAS, WidowXWorld
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla_sim.robot_world import RobotWorld, add_camera_to_link, look_at, robot_spec
-from qwen_vla_sim.scene import COLOURS, CUBE_SIZE, CUBES_PER_SCENE, Scene, sample_scene
 from qwen_vla_sim.task import TaskState
+from qwen_vla_sim.widowx.scene import COLOURS, CUBE_SIZE, CUBES_PER_SCENE, Scene, sample_scene
 
 CAMERAS = ("ego", "cam_wrist")
 EGO_POSITION = np.array([0.72, 0.0, 0.52])  # fixed camera in base_link [m], opposite the arm, looking back and down

@@ -13,10 +13,10 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Embodiment, Kinematics, KinematicsError, load_robot, pose_from_delta
-from qwen_vla_sim.env import WidowXPickEnv
-from qwen_vla_sim.expert import HOVER_HEIGHT, Step, expert_step
-from qwen_vla_sim.scene import COLOURS, CUBES_PER_SCENE
-from qwen_vla_sim.world import CAMERAS
+from qwen_vla_sim.widowx.env import WidowXPickEnv
+from qwen_vla_sim.widowx.expert import HOVER_HEIGHT, Step, expert_step
+from qwen_vla_sim.widowx.scene import COLOURS, CUBES_PER_SCENE
+from qwen_vla_sim.widowx.world import CAMERAS
 
 MAX_EXPERT_STEPS = 60
 HOLD_STEPS = 3  # frames recorded after the lift is done: the last action is "stay"

@@ -11,7 +11,7 @@ from embodiment_descriptions import Embodiment
 from qwen_vla_sim.messages import optical_pose, time_message
 from qwen_vla_sim.sim_node import LATCHED, SimNode, run
 from qwen_vla_sim.simulated_robot import SimulatedRobot
-from qwen_vla_sim.world import WidowXWorld
+from qwen_vla_sim.widowx.world import WidowXWorld
 
 
 class WidowXSim(SimNode):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 
-from qwen_vla_sim.world import CAMERAS, WidowXWorld
+from qwen_vla_sim.widowx.world import CAMERAS, WidowXWorld
 
 SETPOINT_PERIOD = 0.01  # [s] between interpolated set points: the controller's 100 Hz
 
