@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_ros.base_path import BasePath, integrated, moved
+from embodiment_descriptions.base_path import BasePath, integrated, moved
 from qwen_vla_ros.chunk_decision import chunk_rules
 from qwen_vla_ros.gate import BaseRules, Chunk, Reason, Refused, check_base, check_form
 from qwen_vla_ros.gate.verdict import refuse_if

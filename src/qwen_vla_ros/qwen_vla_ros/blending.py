@@ -15,10 +15,10 @@ from enum import StrEnum
 
 import numpy as np
 
-from qwen_vla_ros.base_path import BasePath
+from embodiment_descriptions.base_path import BasePath
+from embodiment_descriptions.spline import gentle_velocities
 from qwen_vla_ros.gate import Reason, Refused
 from qwen_vla_ros.joint_path import JointPath
-from qwen_vla_ros.spline import gentle_velocities
 
 NANOSECONDS = 1_000_000_000
 THETA = 2  # column of a base path

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwen_vla_ros.spline import Spline, gentle_velocities
+from embodiment_descriptions.spline import Spline, gentle_velocities
 
 FADES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0)  # shares of a chunk, tried in this order
 

@@ -20,6 +20,7 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import Embodiment, load_robot
+from embodiment_descriptions.base_path import BasePath
 from embodiment_descriptions.commands import (
     BaseVelocityCommand,
     ForwardCommand,
@@ -34,7 +35,6 @@ from qwen_vla_ros.backends import CommandInterfaces
 from qwen_vla_ros.backends.action_goals import ActionGoals
 from qwen_vla_ros.backends.gripper_action import Goals
 from qwen_vla_ros.backends.setpoints import motor_angle
-from qwen_vla_ros.base_path import BasePath
 from qwen_vla_ros.environment import ros_environment
 from qwen_vla_ros.gate import Reason, Refused
 from qwen_vla_ros.joint_path import JointPath

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embodiment_descriptions import Embodiment, load_robot
+from embodiment_descriptions.base_follower import BaseFollower
+from embodiment_descriptions.base_path import BasePath, integrated, moved, seen_from
 from embodiment_descriptions.config import BaseLimits
-from qwen_vla_ros.backends.base_follower import BaseFollower
 from qwen_vla_ros.base_decision import BaseDecision, steps_behind
-from qwen_vla_ros.base_path import BasePath, integrated, moved, seen_from
 from qwen_vla_ros.gate import Chunk, Reason, Refused
 
 ANGLE = st.floats(-3.0, 3.0)

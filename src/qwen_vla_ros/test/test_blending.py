@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qwen_vla_ros.base_path import BasePath
+from embodiment_descriptions.base_path import BasePath
 from qwen_vla_ros.blending import (
     NANOSECONDS,
     Blender,

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from qwen_vla_ros.base_path import BasePath
+from embodiment_descriptions.base_path import BasePath
 from qwen_vla_ros.joint_path import JointPath
 
 COMMAND_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)

@@ -9,6 +9,8 @@ from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
 
 from embodiment_descriptions import Embodiment
+from embodiment_descriptions.base_follower import BaseFollower
+from embodiment_descriptions.base_path import BasePath
 from embodiment_descriptions.commands import BaseVelocityCommand
 from qwen_vla_ros.backends.backend import (
     COMMAND_QOS,
@@ -18,8 +20,6 @@ from qwen_vla_ros.backends.backend import (
     type_name,
     unheard,
 )
-from qwen_vla_ros.backends.base_follower import BaseFollower
-from qwen_vla_ros.base_path import BasePath
 from qwen_vla_ros.gate import Reason, Refused
 from qwen_vla_ros.joint_path import JointPath
 

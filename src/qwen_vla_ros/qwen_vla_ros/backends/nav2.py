@@ -10,11 +10,11 @@ from typing import Any
 
 from rclpy.node import Node
 
+from embodiment_descriptions.base_path import BasePath
 from embodiment_descriptions.commands import Nav2FollowPathCommand, Nav2PoseCommand
 from qwen_vla_ros.backends.action_goals import ActionGoals
 from qwen_vla_ros.backends.backend import Capabilities
 from qwen_vla_ros.backends.path_topic import path_message, pose_message
-from qwen_vla_ros.base_path import BasePath
 from qwen_vla_ros.joint_path import JointPath
 from qwen_vla_ros.optional_interfaces import interface
 

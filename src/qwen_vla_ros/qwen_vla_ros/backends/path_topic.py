@@ -9,8 +9,8 @@ from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
 from rclpy.node import Node
 
+from embodiment_descriptions.base_path import BasePath
 from qwen_vla_ros.backends.backend import Capabilities, Publishing
-from qwen_vla_ros.base_path import BasePath
 from qwen_vla_ros.chunk_messages import stamp_message
 from qwen_vla_ros.joint_path import JointPath
 

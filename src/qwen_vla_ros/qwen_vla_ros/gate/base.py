@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwen_vla_ros.base_path import BasePath
+from embodiment_descriptions.base_path import BasePath
 from qwen_vla_ros.gate.verdict import Reason, Violation
 
 TOLERANCE = 1e-6  # [m/s | rad/s] rounding

@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
+from embodiment_descriptions.base_path import BasePath, seen_from
 from embodiment_descriptions.config import BaseLimits
-from qwen_vla_ros.base_path import BasePath, seen_from
 
 FORWARD_GAIN = 1.5  # [1/s] of the distance along the heading
 SIDEWAYS_GAIN = 4.0  # [1/m²] of the distance across it, times the speed; with HEADING_GAIN critically damped

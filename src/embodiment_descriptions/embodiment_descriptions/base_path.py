@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwen_vla_ros.spline import Spline, gentle_velocities
+from embodiment_descriptions.spline import Spline, gentle_velocities
 
 
 @dataclass(frozen=True)
