@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embodiment_descriptions.embodiment import Embodiment
 from embodiment_descriptions.errors import EmbodimentError, KinematicsError
-from embodiment_descriptions.urdf import MOVABLE
+from embodiment_descriptions.urdf import give_one_position
 
 Array = NDArray[np.float64]
 
@@ -206,22 +206,10 @@ class Kinematics:
 
 
 def _reduced_model(urdf: str, joints: tuple[str, ...]) -> pin.Model:
-    """Build the pinocchio model of the given joints alone, each with one position.
-
-    Pinocchio gives a continuous joint two positions (cosine, sine); as a revolute joint without reachable limits it
-    has one, like all others here. It also refuses a whole robot for one incomplete limit; of a joint that is not
-    commanded, limits do not matter.
-    """
+    """Build the pinocchio model of the given joints alone, each with one position."""
     robot = ElementTree.fromstring(urdf)
     for joint in robot.findall("joint"):
-        if joint.get("type") not in MOVABLE:
-            continue
-        limit = joint.find("limit")
-        limit = ElementTree.SubElement(joint, "limit") if limit is None else limit
-        if joint.get("type") == "continuous":
-            joint.set("type", "revolute")
-            limit.attrib.update(lower="-1e9", upper="1e9")
-        limit.attrib.update({key: limit.get(key, "0") for key in ("velocity", "effort")})
+        give_one_position(joint)
     try:
         model = pin.buildModelFromXML(ElementTree.tostring(robot, encoding="unicode"))
     except (ValueError, RuntimeError) as error:

@@ -96,6 +96,23 @@ def parse_urdf(text: str) -> UrdfTree:
     return _tree(name, links, joints)
 
 
+def give_one_position(joint: ElementTree.Element) -> bool:
+    """Have pinocchio give a joint one position and no more; False for a joint that does not move.
+
+    It gives a continuous joint two (cosine, sine); as a revolute joint without reachable limits it has one, like all
+    others. It also refuses a whole robot for one incomplete limit; what is missing here is checked where it matters.
+    """
+    if joint.get("type") not in MOVABLE:
+        return False
+    limit = joint.find("limit")
+    limit = ElementTree.SubElement(joint, "limit") if limit is None else limit
+    if joint.get("type") == "continuous":
+        joint.set("type", "revolute")
+        limit.attrib.update(lower="-1e9", upper="1e9")
+    limit.attrib.update({key: limit.get(key, "0") for key in ("velocity", "effort")})
+    return True
+
+
 def _named(element: ElementTree.Element, kind: str) -> str:
     name = element.get("name")
     if not name:

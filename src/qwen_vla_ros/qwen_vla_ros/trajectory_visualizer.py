@@ -11,10 +11,8 @@ from collections import OrderedDict
 from functools import partial
 
 import numpy as np
-import rclpy
 from nav_msgs.msg import Odometry, Path
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -46,6 +44,7 @@ from qwen_vla_ros.image_memory import release_image_memory
 from qwen_vla_ros.lifecycle import LATCHED
 from qwen_vla_ros.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.parameters import Parameter, Parameters
+from qwen_vla_ros.plain_node import run
 from qwen_vla_ros.robot_history import MAX_GAP, RobotHistory
 
 CHUNKS_KEPT = 32  # until their report comes
@@ -280,12 +279,4 @@ def _short(text: str) -> str:
 def main(args: list[str] | None = None) -> None:
     """Run trajectory_visualizer as a process."""
     release_image_memory()
-    rclpy.init(args=args)
-    node = TrajectoryVisualizer()
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass  # asked to end
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    run(TrajectoryVisualizer, args)

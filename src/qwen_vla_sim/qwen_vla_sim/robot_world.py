@@ -222,17 +222,14 @@ def _add_servos(spec: mujoco.MjSpec, embodiment: Embodiment) -> None:
         stiffness = FINGER_STIFFNESS if finger else STIFFNESS_PER_EFFORT * max(limit.effort, 4.0)
         damping = DAMPING_RATIO * stiffness
         spec.joint(name).armature = FINGER_ARMATURE if finger else damping * 0.02
-        spec.add_actuator(
+        servo = spec.add_actuator(
             name=name,
             target=name,
             trntype=mujoco.mjtTrn.mjTRN_JOINT,
-            gaintype=mujoco.mjtGain.mjGAIN_FIXED,
-            biastype=mujoco.mjtBias.mjBIAS_AFFINE,
-            gainprm=[stiffness] + [0] * 9,
-            biasprm=[0, -stiffness, -damping] + [0] * 7,
             ctrlrange=[limit.lower, limit.upper],
             ctrllimited=True,
         )
+        servo.set_to_position(stiffness, damping)
 
 
 def _couple_followers(spec: mujoco.MjSpec, embodiment: Embodiment) -> None:

@@ -13,11 +13,11 @@ import random
 import time
 from functools import partial
 
-import rclpy
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+from qwen_vla_ros.plain_node import run
 
 FLUSH_PERIOD = 0.005  # [s]
 LOSS = 0.05  # of the messages
@@ -73,15 +73,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--topic", nargs=4, action="append", required=True)
     options = parser.parse_args()
-    rclpy.init()
-    node = Relay(options.topic, options.seed)
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    run(lambda: Relay(options.topic, options.seed))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pinocchio as pin
 
+from embodiment_descriptions.urdf import give_one_position
 from qwen_vla_ros.gate.verdict import Reason, Violation
 
 LARGEST_STEP = 0.05  # [rad | m] between two postures that are looked at
 TOLERANCE = 1e-4  # [m] rounding of distances: parts that slide along each other do not touch
-JOINT_TYPES = ("revolute", "continuous", "prismatic")
 
 
 class SelfCollision:
@@ -145,16 +145,8 @@ def _as_moved(urdf: str) -> tuple[list[tuple[str, str, float, float]], str]:
     robot = ElementTree.fromstring(urdf)
     mimics = []
     for joint in robot.findall("joint"):
-        if joint.get("type") not in JOINT_TYPES:
-            continue
-        limit = joint.find("limit")
-        limit = ElementTree.SubElement(joint, "limit") if limit is None else limit
-        if joint.get("type") == "continuous":
-            joint.set("type", "revolute")
-            limit.attrib.update(lower="-1e9", upper="1e9")
-        limit.attrib.update({key: limit.get(key, "0") for key in ("velocity", "effort")})
         mimic = joint.find("mimic")
-        if mimic is not None:
+        if give_one_position(joint) and mimic is not None:
             factor, offset = float(mimic.get("multiplier", 1.0)), float(mimic.get("offset", 0.0))
             mimics.append((joint.get("name"), mimic.get("joint"), factor, offset))
             joint.remove(mimic)

@@ -10,9 +10,7 @@ import array
 import time
 
 import numpy as np
-import rclpy
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -21,6 +19,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import load_robot, robot_description
 from qwen_vla_ros.lifecycle import LATCHED
+from qwen_vla_ros.plain_node import run
 
 JOINT_RATE = 50.0  # [Hz]
 FRAMES = 8  # different images per camera: the same one over and over counts as frozen
@@ -98,15 +97,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--camera-rate", type=float, default=30.0)
     options = parser.parse_args()
-    rclpy.init()
-    node = Robot(options.robot, options.width, options.height, options.camera_rate)
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    run(lambda: Robot(options.robot, options.width, options.height, options.camera_rate))
 
 
 if __name__ == "__main__":
