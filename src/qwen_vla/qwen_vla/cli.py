@@ -257,7 +257,7 @@ class Benchmark:
     $ qwen-vla benchmark --preset tiny --json out/benchmark.json
     $ qwen-vla benchmark --checkpoint checkpoints/tiny
     $ qwen-vla benchmark --preset 4b --device cuda
-    $ qwen-vla benchmark --runtime    # the ROS nodes: latency around the inference, jitter, CPU, memory
+    $ qwen-vla benchmark --runtime    # the ROS nodes: latency around the inference, jitter, CPU, memory, smoothness
     """
 
     preset: Literal["tiny", "4b"] = "tiny"
@@ -275,16 +275,18 @@ class Benchmark:
     accelerate: Literal["auto", "off", "compile"] = "auto"
     """auto starts at once; compile takes about a minute on its first run and is faster then."""
     runtime: bool = False
-    """Measure the running ROS nodes instead, with two 640x480 cameras at 30 Hz; of the others only --json applies."""
+    """Measure the running ROS nodes instead, with two 640x480 cameras at 30 Hz; no option above applies."""
     seconds: float = 60.0
     """With --runtime: how long to run the nodes [s]."""
+    episodes: int = 3
+    """With --runtime: cubes to pick in each blending mode, to see how smoothly chunks follow one another; 0: none."""
     json: Path | None = None
     """Where to write the figures."""
 
     def run(self) -> int:
         from qwen_vla.data.cache import write_json
 
-        result = _plugin(BENCHMARKS, "runtime")(self.seconds) if self.runtime else self._model()
+        result = _plugin(BENCHMARKS, "runtime")(self.seconds, self.episodes) if self.runtime else self._model()
         print(json.dumps(result, indent=2))
         if self.json:
             write_json(self.json, result)

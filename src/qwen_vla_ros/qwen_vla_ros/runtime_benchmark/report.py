@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
+
+from qwen_vla_ros.runtime_benchmark.smoothness import Row
 
 ROWS = (
     ("image_to_command_ms", "image stamp to command sent"),
@@ -35,6 +38,32 @@ def print_report(result: dict[str, Any], console: Console) -> None:
     for name, figures in result["processes"].items():
         processes.add_row(name, f"{figures['cpu_percent']:.0f}", f"{figures['rss_mb']:.0f}")
     console.print(processes)
+
+
+def print_smoothness(rows: Sequence[Row], console: Console) -> None:
+    """Print what `smoothness.measure_modes` found; that module says what the words mean."""
+    made = Table(title="Accelerations are commanded, of the largest arm joint, in rad/s²")
+    for name in ("mode", "picked", "seconds", "chunks", "refused", "delay p50 / p95 ms"):
+        made.add_column(name, justify="left" if name == "mode" else "right")
+    for name in ("pauses", "longest ms", "standing", "boundary", "inside", "ratio", "of each: p50 / max"):
+        made.add_column(name, justify="right")
+    for row in rows:
+        made.add_row(
+            row.mode,
+            f"{row.succeeded}/{row.episodes}",
+            f"{row.seconds_p50:.1f}",
+            str(row.chunks),
+            str(row.refused),
+            f"{row.delay_ms_p50:.0f} / {row.delay_ms_p95:.0f}",
+            str(row.pauses),
+            f"{row.pause_ms_max:.0f}",
+            f"{row.standing_share:.0%}",
+            f"{row.boundary_peak:.2f}",
+            f"{row.inside_peak:.2f}",
+            f"{row.ratio:.2f}",
+            f"{row.neighbours_p50:.2f} / {row.neighbours_max:.2f}",
+        )
+    console.print(made)
 
 
 def _right(text: str) -> Column:
