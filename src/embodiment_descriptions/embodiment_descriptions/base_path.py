@@ -42,6 +42,15 @@ def moved(pose: np.ndarray, offset: np.ndarray) -> np.ndarray:
     return np.stack([pose[0] + c * dx - s * dy, pose[1] + s * dx + c * dy, pose[2] + dtheta], axis=-1)
 
 
+def accumulated(start: np.ndarray, increments: np.ndarray) -> np.ndarray:
+    """Poses (steps, 3) that increments (steps, 3) lead to from `start`, each seen from the pose before it."""
+    poses, pose = [], np.asarray(start, float)
+    for increment in increments:
+        pose = moved(pose, increment)
+        poses.append(pose)
+    return np.array(poses)
+
+
 def seen_from(pose: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return the inverse of `moved`: `other` (3,) as an offset from `pose` (3,), theta within -pi .. pi."""
     c, s = np.cos(pose[2]), np.sin(pose[2])
