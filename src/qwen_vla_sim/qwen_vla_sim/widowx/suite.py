@@ -59,11 +59,22 @@ class WidowXPickSuite:
             "annotation.points": ("float32", (points * 3,), ()),  # camera × (cubes, tip) × (u, v in 0..1, depth in m)
             "annotation.cube_colours": ("int64", (CUBES_PER_SCENE,), ()),  # index into the colours of `info.json`
             "annotation.target": ("int64", (1,), ()),
+            "annotation.objects": ("int64", (CUBES_PER_SCENE,), ()),  # index into the names of `info.json`
+            "annotation.object": ("int64", (1,), ()),  # which of them is named
+            "annotation.goal": ("int64", (1,), ()),  # which of them it is brought to; -1: none
+            "annotation.task": ("int64", (1,), ()),
         }
 
     def extra_info(self) -> dict:
         """What `info.json` says beyond the LeRobot format."""
-        return {"colours": list(COLOURS), "cameras": list(CAMERAS), "embodiment": self.robot}
+        return {
+            "colours": list(COLOURS),
+            "names": [f"{colour} cube" for colour in COLOURS],
+            "points": [*(f"object {i}" for i in range(CUBES_PER_SCENE)), "tip"],
+            "tasks": list(self.tasks),
+            "cameras": list(CAMERAS),
+            "embodiment": self.robot,
+        }
 
     # ------------------------------------------------------------- recording
     def demonstrate(self, env: WidowXPickEnv, seed: int, varied_start: bool = True) -> tuple[str, dict, bool]:
@@ -187,6 +198,10 @@ class WidowXPickSuite:
         scene = env.world.scene
         frames["annotation.cube_colours"].append([list(COLOURS).index(cube.colour) for cube in scene.cubes])
         frames["annotation.target"].append(scene.target)
+        frames["annotation.objects"].append(frames["annotation.cube_colours"][-1])
+        frames["annotation.object"].append(scene.target)
+        frames["annotation.goal"].append(-1)
+        frames["annotation.task"].append(0)
 
 
 def _clear(position: np.ndarray, cubes: np.ndarray, lateral: np.ndarray) -> bool:
