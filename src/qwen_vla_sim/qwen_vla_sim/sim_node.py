@@ -47,6 +47,7 @@ from qwen_vla_sim.position_interfaces import PositionsRejected
 from qwen_vla_sim.real_time import Pacer, Schedule
 from qwen_vla_sim.robot_world import RobotWorld
 from qwen_vla_sim.simulated_robot import SimulatedRobot, interface_name, joint_commands
+from qwen_vla_sim.task import SHIFTS, Shift, shift_of
 
 TICK = 0.01  # [s] simulated: joint states and clock at 100 Hz, the rate of the arm's own driver
 LIMITS_RATE = 1.0  # [Hz]
@@ -73,6 +74,11 @@ PARAMETERS: dict[str, tuple[object, str, dict]] = {
         0,
         "Seed of the first scene; later scenes come from ~/reset.",
         {"read_only": True, **_integer(0, 2**63 - 1)},
+    ),
+    "shift": (
+        "",
+        "Which scenes: as trained on (empty), or with one thing changed.",
+        {"read_only": True, "additional_constraints": f"empty or one of: {', '.join(SHIFTS)}"},
     ),
     "mode": (
         "realtime",
@@ -172,6 +178,11 @@ class SimNode(Node):
     def world(self) -> RobotWorld:
         """The world of the robot."""
         return self.robot.world
+
+    @property
+    def shift(self) -> Shift | None:
+        """What the parameter `shift` says; ValueError when it is none."""
+        return shift_of(self.get_parameter("shift").value)
 
     # ------------------------------------------------------------------ set-up
     def _make_cameras(self) -> CameraRig | None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+# Kinds of scenes that nothing was trained on: each is the usual scene with one thing changed.
+Shift = Literal["colour", "instance", "position", "background", "instruction", "dynamic"]
+SHIFTS: tuple[Shift, ...] = get_args(Shift)
 
 
 @dataclass(frozen=True)
@@ -27,3 +32,10 @@ class TaskState:
     distance: float
     failure: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def shift_of(name: str | None) -> Shift | None:
+    """The shift of that name; None for None and "". ValueError lists the known ones."""
+    if name and name not in SHIFTS:
+        raise ValueError(f"unknown shift {name!r}; choose one of: {', '.join(SHIFTS)}, or none")
+    return name or None
