@@ -11,12 +11,14 @@ import json
 import operator
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+
+from qwen_vla.suites import Shift
 
 COMMANDS = "qwen_vla.commands"
 EVALUATORS = "qwen_vla.evaluators"
@@ -156,7 +158,7 @@ class Convert:
 
 @dataclass
 class Train:
-    """Train a recipe of any stage, or go on where it was interrupted: Ctrl-C saves the state, the same command resumes.
+    """Train a recipe of any stage; Ctrl-C saves the state, the same command resumes.
 
     The folder named as `output` in the recipe gets state.pt (to resume), log.jsonl, loss.png, tensorboard/, and model/
     for `qwen-vla evaluate --checkpoint`. Several processes share the recipe's batch: accelerate launch, or torchrun.
@@ -188,11 +190,16 @@ class Train:
 
 @dataclass
 class Evaluate:
-    """Success rate of a checkpoint on a suite, with its 95 % interval.
+    """Success of a checkpoint on a suite, with its 95 % interval.
+
+    Interrupted with --json, the same command goes on where it stopped.
 
     $ qwen-vla evaluate widowx_pick --episodes 50 --seed 7000 --json out/evaluation.json
+    $ qwen-vla evaluate widowx --shift colour                  # does it generalise? or instance, position …
     $ qwen-vla evaluate widowx_pick --shuffle-instructions     # does it listen? (should fail)
     $ qwen-vla evaluate widowx_pick --blind                    # does it look? (should fail)
+    $ qwen-vla evaluate widowx_pick --prompt-of aloha          # does it know its robot? (should fail)
+    $ qwen-vla evaluate widowx_pick --sheet out/sheet.png --videos out/videos
     $ qwen-vla evaluate widowx_pick --over-ros --episodes 10   # the same through the running ROS graph
     $ qwen-vla evaluate widowx_pick --over-ros --chaos --episodes 10   # and with faults: is a limit ever exceeded?
     """
@@ -206,9 +213,13 @@ class Evaluate:
     seed: int = 7000
     """Scene of the first episode; scenes that the checkpoint was trained on are refused."""
     shuffle_instructions: bool = False
-    """Name another cube of the scene, but judge the original one."""
+    """Name another thing of the scene, but judge the original one."""
     blind: bool = False
     """Show black images."""
+    shift: Shift | None = None
+    """Scenes unlike those trained on, in one respect that the suite offers; dynamic: the target moves."""
+    prompt_of: str | None = None
+    """Tell the model that it is another robot: aloha, mobile_base …"""
     over_ros: bool = False
     """Drive the simulator through policy_node and executor_node as separate processes."""
     chaos: bool = False
@@ -219,32 +230,50 @@ class Evaluate:
     """Parallel simulators (in process only)."""
     json: Path | None = None
     """Where to write the summary with one row per episode."""
+    markdown: Path | None = None
+    """Where to write it as tables to be read."""
+    sheet: Path | None = None
+    """Where to write a contact sheet (PNG): each episode in a few pictures."""
+    videos: Path | None = None
+    """Folder for a video (MP4) of one success and of one episode of every kind of failure."""
 
     def run(self) -> int:
-        from qwen_vla.data.cache import write_json
         from qwen_vla.evaluation.in_process import EvaluateOptions, evaluate
+        from qwen_vla.evaluation.write import print_summary, write_summary
 
+        names = [field.name for field in fields(EvaluateOptions)]
         options = EvaluateOptions(
-            self.suite,
-            self.checkpoint or default_checkpoint(),
-            self.episodes,
-            self.seed,
-            self.shuffle_instructions,
-            self.blind,
-            self.euler_steps,
-            self.workers,
-            self.chaos,
+            **{name: getattr(self, name) for name in names} | {"checkpoint": self.checkpoint or default_checkpoint()}
         )
         summary = (_plugin(EVALUATORS, "ros") if self.over_ros else evaluate)(options)
-        low, high = summary["wilson_95"]
-        print(
-            f"{self.suite}: {summary['successes']} of {summary['episodes']} "
-            f"({summary['success_rate']:.0%}, 95 % interval {low:.0%}–{high:.0%}), seeds from {self.seed}"
-        )
-        if self.chaos:
-            print("\n".join(f"{name}: {summary[name] or 'none'}" for name in ("faults", "tries", "limits", "orphans")))
-        if self.json:
-            write_json(self.json, summary)
+        print_summary(summary)
+        write_summary(summary, self.json, self.markdown)
+        return 0
+
+
+@dataclass
+class Report:
+    """One page of evaluations: plots, comparisons, failures.
+
+    Static HTML with everything in it, from any number of files that evaluate --json wrote. Evaluations that differ in
+    one condition only (shift, checkpoint, blind …) are compared, with the interval of the difference.
+
+    $ qwen-vla report out/widowx.json out/widowx_colour.json --out out/report.html
+    $ qwen-vla report out/*.json --train-logs out/train/widowx_actions --out out/report.html
+    """
+
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """Results of evaluate --json, in the order in which they shall appear."""
+    out: Path = Path("out/report.html")
+    """The page."""
+    train_logs: tuple[Path, ...] = ()
+    """Folders of training runs, whose curves are to be shown."""
+
+    def run(self) -> int:
+        from qwen_vla.evaluation.report import write_report
+
+        write_report(self.files, self.out, self.train_logs)
+        print(self.out)
         return 0
 
 

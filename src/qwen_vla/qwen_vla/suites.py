@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
-from embodiment_descriptions import Embodiment
+    from embodiment_descriptions import Embodiment
 
 GROUP = "qwen_vla.suites"
 Shift = Literal["colour", "instance", "position", "background", "instruction", "dynamic"]

@@ -1,7 +1,6 @@
 """Evaluation: its arithmetic, what it shows to the policy and how it judges, and seeds that prove nothing."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_vla import ActionChunk
-from qwen_vla.evaluation.in_process import MAX_REFUSALS, EvaluateOptions, refuse_trained_seeds, run_episode
-from qwen_vla.evaluation.report import EpisodeRow, summarize, wilson_interval
+from qwen_vla.evaluation.episode import MAX_REFUSALS, run_episode
+from qwen_vla.evaluation.in_process import refuse_trained_seeds
+from qwen_vla.evaluation.intervals import wilson_interval
+from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.suites import load_suite
-
-OPTIONS = EvaluateOptions("widowx_pick", None, 1, 7000)
 
 
 def test_wilson_interval_of_a_published_example():
@@ -73,7 +72,7 @@ def env(suite):
 
 
 def play(suite, env, policy, seed=7000, **conditions):
-    return run_episode(suite, env, policy, seed, replace(OPTIONS, **conditions))
+    return run_episode(suite, env, policy, seed, **conditions)
 
 
 def test_a_policy_that_stays_where_it_is_reaches_the_step_limit(suite, env):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from qwen_vla.evaluation.report import EpisodeRow, summarize
+from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.model_card import write_model_card
 
 RECIPE = {"name": "widowx_actions", "steps": 4000, "seed": 7, "backbone": None, "init_from": "out/grounding/model"}

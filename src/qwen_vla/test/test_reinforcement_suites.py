@@ -6,7 +6,7 @@ import torch
 
 from embodiment_descriptions import resource_path
 from qwen_vla import Policy
-from qwen_vla.evaluation.in_process import MAX_REFUSALS
+from qwen_vla.evaluation.episode import MAX_REFUSALS
 from qwen_vla.suites import load_suite
 from qwen_vla.training.log import read_log
 from qwen_vla.training.recipe import load_recipe

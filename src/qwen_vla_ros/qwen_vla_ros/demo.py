@@ -145,9 +145,9 @@ class Demo:
     def _write_films(self, recordings: Sequence[Recording | None], rows: Sequence[TaskRow]) -> None:
         if not (self.video or self.gif):
             return
+        from qwen_vla.video_files import write_gif, write_mp4
         from qwen_vla_ros.demo_video import RATE, film
         from qwen_vla_ros.progress_line import ProgressLine
-        from qwen_vla_ros.video_files import write_gif, write_mp4
 
         episodes = list(zip(recordings, rows, strict=True))
         line = ProgressLine()
@@ -161,7 +161,7 @@ class Demo:
             line.finish(f"GIF: {self.gif} ({size / 1e6:.1f} MB)")
 
     def _write_summary(self, summary: dict[str, Any]) -> None:
-        from qwen_vla_ros.output_files import write_json
+        from qwen_vla.output_files import write_json
 
         write_json(self.out / "summary.json", summary)
         print(f"{summary['successes']} of {len(summary['sentences'])} sentences obeyed: {self.out / 'summary.json'}")

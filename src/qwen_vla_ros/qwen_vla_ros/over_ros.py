@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from qwen_vla.evaluation.in_process import EvaluateOptions, refuse_trained_seeds
-from qwen_vla.evaluation.report import EpisodeRow, summarize
+from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.suites import Suite, load_suite
 from qwen_vla_ros.stack import simulated_stack
 from qwen_vla_ros.task_client import Limits, TaskClient, TaskRow
@@ -27,13 +27,7 @@ def evaluate(options: EvaluateOptions) -> dict:
     """
     _refuse_what_needs_the_inside(options)
     refuse_trained_seeds(options.checkpoint, options.seed, options.episodes)
-    conditions = {
-        "checkpoint": str(options.checkpoint),
-        "shuffle_instructions": False,
-        "blind": False,
-        "euler_steps": options.euler_steps,
-        "over_ros": True,
-    }
+    conditions = options.conditions(over_ros=True)
     if options.chaos:
         from qwen_vla_ros.chaos import trial
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from qwen_vla.output_files import complete_or_absent, write_json
 from qwen_vla_ros.child_processes import ChildEnded, ChildProcesses
 from qwen_vla_ros.interruption import signals_as_exceptions
-from qwen_vla_ros.output_files import complete_or_absent, write_json
 
 DEADLINE = 60.0  # [s] generous: the machine may be busy
 WAITS = "import signal; print('up', flush=True); signal.pause()"
@@ -40,7 +40,7 @@ import time
 from pathlib import Path
 from qwen_vla_ros.child_processes import ChildProcesses
 from qwen_vla_ros.interruption import signals_as_exceptions
-from qwen_vla_ros.output_files import complete_or_absent
+from qwen_vla.output_files import complete_or_absent
 
 folder = Path(sys.argv[1])
 with signals_as_exceptions(), ChildProcesses(folder) as children, complete_or_absent(folder / "result") as temporary:

@@ -18,12 +18,12 @@ from nav_msgs.msg import Path as PathMessage
 from PIL import Image as Picture
 from sensor_msgs.msg import CameraInfo, Image
 
+from qwen_vla.video_files import write_gif, write_mp4
 from qwen_vla_ros.camera_view import CameraView
 from qwen_vla_ros.demo import SEEDS, Demo, summarize
 from qwen_vla_ros.demo_recording import Moment, Recording
 from qwen_vla_ros.demo_video import CARD_SECONDS, RATE, draw_path, every_tick, film, path_points
 from qwen_vla_ros.task_client import TaskRow
-from qwen_vla_ros.video_files import write_gif, write_mp4
 
 ROW = TaskRow(7109, "lift the red cube", "red cube", True, "success", 4, 1, 40, 8.2, 0.012, 61.0, 75.0, ())
 FAILED = TaskRow(7131, "grab the blue block", "blue cube", False, "step limit", 10, 0, 80, 19.0, 0.2, None, None, ())

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tqdm import tqdm
 
-from qwen_vla.evaluation.report import EpisodeRow, summarize
+from qwen_vla.evaluation.episode import Film, run_episode
+from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played
+from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.parallel import parallel_map
-from qwen_vla.suites import Suite, find_suite, load_suite
+from qwen_vla.suites import Shift, Suite, find_suite, load_suite
 
-MAX_REFUSALS = 5  # in a row, then the episode ends
+if TYPE_CHECKING:
+    from qwen_vla.policy import Policy
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
     """Episode i has seed `seed + i`.
 
-    shuffle_instructions: name another cube of the scene, but judge the original one. blind: show black images.
-    chaos: disturb the nodes (over ROS only).
+    Attributes:
+        shuffle_instructions: name another thing of the scene, but judge the original one.
+        blind: show black images.
+        chaos: disturb the nodes (over ROS only).
+        shift: kind of scenes, other than those trained on.
+        prompt_of: name of the robot whose prompt is used; None: the suite's own.
+        json: file of the summary; beside it rows are kept while the evaluation runs, so that it can go on.
+        sheet: contact sheet (PNG) to write.
+        videos: folder to write a video of one success and of one episode of every kind of failure to.
     """
 
     suite: str
@@ -36,51 +47,133 @@ class EvaluateOptions:
     euler_steps: int = 4
     workers: int = os.cpu_count() or 1
     chaos: bool = False
+    shift: Shift | None = None
+    prompt_of: str | None = None
+    json: Path | None = None
+    sheet: Path | None = None
+    videos: Path | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("seed", 0), ("euler_steps", 1), ("workers", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
+    @property
+    def seeds(self) -> range:
+        """Of the episodes."""
+        return range(self.seed, self.seed + self.episodes)
+
+    def conditions(self, over_ros: bool = False) -> dict[str, Any]:
+        """What a summary says about how it was measured; `step`: of the checkpoint's training, None when unrecorded."""
+        return {
+            "checkpoint": str(self.checkpoint),
+            "step": _training(self.checkpoint).get("step"),
+            "shift": self.shift,
+            "shuffle_instructions": self.shuffle_instructions,
+            "blind": self.blind,
+            "prompt_of": self.prompt_of,
+            "euler_steps": self.euler_steps,
+            "over_ros": over_ros,
+        }
+
 
 def evaluate(options: EvaluateOptions) -> dict:
-    """Run all episodes; the summary's rows are in the order of the seeds."""
+    """Run all episodes; the summary's rows are in the order of the seeds. Writes the sheet and the videos.
+
+    Interrupted, it leaves what was played in `part_of(options.json)`; the caller removes that when the summary is
+    written.
+    """
+    check(options)
+    with KeptEpisodes(options.json, options.suite, options.checkpoint, options.conditions()) as kept:
+        try:
+            episodes = _play_all(options, kept)
+        except KeyboardInterrupt:
+            said = f"interrupted; {kept.path} keeps what is done, the same command goes on" if kept.path else ""
+            raise KeyboardInterrupt(said) from None
+    rows = [episode.row for episode in episodes]
+    summary = summarize(options.suite, options.seed, rows, **options.conditions())
+    if options.sheet:
+        from qwen_vla.evaluation.contact_sheet import write_sheet
+
+        write_sheet(options.sheet, summary, episodes)
+    if options.videos:
+        _write_videos(options, rows)
+    return summary
+
+
+def check(options: EvaluateOptions) -> None:
+    """Find out what is wrong with the options before anything is started."""
     from qwen_vla.policy import check_checkpoint
+    from qwen_vla.processing import EMBODIMENTS_FILE, read_json
 
     if options.chaos:
         raise ValueError("--chaos disturbs the nodes of a running graph; add --over-ros")
     find_suite(options.suite)
     check_checkpoint(options.checkpoint)
     refuse_trained_seeds(options.checkpoint, options.seed, options.episodes)
-    seeds = range(options.seed, options.seed + options.episodes)
-    rows: list[EpisodeRow] = []
-    with tqdm(total=options.episodes, desc=f"evaluate {options.suite}", unit="episode") as bar:
-        for row in parallel_map(partial(_Player, options), _Player.play, seeds, options.workers):
-            rows.append(row)
-            bar.set_postfix(successes=sum(row.success for row in rows), refresh=False)
-            bar.update()
-    conditions = {
-        "checkpoint": str(options.checkpoint),
-        "shuffle_instructions": options.shuffle_instructions,
-        "blind": options.blind,
-        "euler_steps": options.euler_steps,
-        "over_ros": False,
-    }
-    return summarize(options.suite, options.seed, rows, **conditions)
+    suite = load_suite(options.suite)
+    robot, known = suite.embodiment.name, sorted(read_json(options.checkpoint / EMBODIMENTS_FILE))
+    if robot not in known:
+        raise ValueError(f"suite {options.suite!r} is for {robot}; {options.checkpoint} was trained for {known}")
+    if options.shift and options.shift not in suite.shifts:
+        offered = ", ".join(suite.shifts) or "none"
+        raise ValueError(f"suite {options.suite!r} has no shift {options.shift!r}; it offers: {offered}")
+    if options.prompt_of == robot:
+        raise ValueError(f"the prompt of {robot} is the right one for suite {options.suite!r}; name another robot")
+    if options.prompt_of:
+        _prompt_template(options.prompt_of)
 
 
 def refuse_trained_seeds(checkpoint: Path, seed: int, episodes: int) -> None:
     """ValueError when an episode's scene was in the data that the checkpoint says it was trained on."""
-    path = checkpoint / "training.json"
-    if not path.exists():
-        return
-    for source in json.loads(path.read_text())["data"]:
+    for source in _training(checkpoint).get("data", []):
         first, end = source.get("seeds") or (0, 0)
         if seed < end and first < seed + episodes:
             raise ValueError(
                 f"seeds {seed}…{seed + episodes - 1} overlap with the training data of {checkpoint} "
                 f"({first}…{end - 1}); choose other seeds, e.g. --seed 7000"
             )
+
+
+def _training(checkpoint: Path) -> dict:
+    path = checkpoint / "training.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _prompt_template(robot: str) -> str:
+    from embodiment_descriptions import load_robot
+
+    return load_robot(robot).prompt("{instruction}")
+
+
+def _play_all(options: EvaluateOptions, kept: KeptEpisodes) -> list[Played]:
+    """Play what is not kept yet; all episodes in the order of the seeds."""
+    wanted = bool(options.sheet)
+    missing = [seed for seed in options.seeds if not kept.has(seed, pictures=wanted)]
+    done = [kept.played[seed].row for seed in options.seeds if seed not in missing]
+    title = f"evaluate {options.suite}"
+    with tqdm(total=options.episodes, initial=len(done), desc=title, unit="episode") as bar:
+        successes = sum(row.success for row in done)
+        for episode in parallel_map(partial(_Player, options), _Player.play, missing, options.workers):
+            kept.add(episode)
+            successes += episode.row.success
+            bar.set_postfix(successes=successes, refresh=False)
+            bar.update()
+    return [kept.played[seed] for seed in options.seeds]
+
+
+def _write_videos(options: EvaluateOptions, rows: Sequence[EpisodeRow]) -> None:
+    """Play the first episode of every category again, filmed: what is not shown costs nothing."""
+    first: dict[str, EpisodeRow] = {}
+    for row in rows:
+        first.setdefault(row.category, row)
+    with tqdm(total=len(first), desc="videos", unit="video") as bar:
+        seeds = [row.seed for row in first.values()]
+        for shown in parallel_map(partial(_Player, options), _Player.film, seeds, options.workers):
+            bar.update()
+            counted = next(row.category for row in first.values() if row.seed == shown.seed)
+            if shown.category != counted:
+                print(f"seed {shown.seed}: {counted}, but {shown.category} when it was filmed", file=sys.stderr)
 
 
 class _Player:
@@ -90,62 +183,40 @@ class _Player:
         os.environ["LP_NUM_THREADS"] = "1"  # the software rasteriser would start a thread per core in every process
         import torch
 
-        from qwen_vla.policy import Policy
-
         torch.set_num_threads(1)  # threads of parallel episodes would wait for each other
         self.options = options
-        self.suite = load_suite(options.suite)
-        robot = self.suite.embodiment.name
-        self.policy = Policy.from_pretrained(options.checkpoint, euler_steps=options.euler_steps, embodiment=robot)
-        self.env = self.suite.make_env()
+        self.suite: Suite = load_suite(options.suite)
+        self.policy = self._load_policy()
+        self.env = self.suite.make_env(shift=options.shift)
 
-    def play(self, seed: int) -> EpisodeRow:
-        """One episode."""
-        return run_episode(self.suite, self.env, self.policy, seed, self.options)
+    def play(self, seed: int) -> Played:
+        """One episode, with pictures for the contact sheet if there is to be one."""
+        if not self.options.sheet:
+            return Played(self._run(seed))
+        from qwen_vla.evaluation.contact_sheet import strip
 
+        film = Film()
+        row = self._run(seed, film)
+        return Played(row, strip(film, self.policy.camera_tags[0]))
 
-def run_episode(suite: Suite, env: Any, policy: Any, seed: int, options: EvaluateOptions) -> EpisodeRow:
-    """One episode: observe, infer, execute the chunk's execution horizon, until success or the suite's step limit."""
-    from qwen_vla.policy import Observation
+    def film(self, seed: int) -> EpisodeRow:
+        """One episode as a video, named by its category."""
+        from qwen_vla.evaluation.videos import frame_step, write_video
 
-    observation, info = env.reset(seed=seed)
-    instruction = suite.other_instruction(env, seed) if options.shuffle_instructions else info["instruction"]
-    latencies, refused, in_a_row, truncated = [], 0, 0, False
-    while not (info["success"] or truncated):
-        images = _black(observation["images"]) if options.blind else observation["images"]
-        chunk = policy.infer(Observation(images, instruction), seed=seed * 1000 + len(latencies))
-        latencies.append(chunk.inference_ms["total"])
-        try:
-            path, in_a_row = suite.plan(chunk.data, observation), 0
-        except ValueError:  # out of reach or of the workspace: a refused chunk moves nothing, here as on the robot
-            refused, in_a_row = refused + 1, in_a_row + 1
-            path = np.repeat(suite.hold(observation)[None], chunk.execution_horizon, axis=0)
-            if in_a_row == MAX_REFUSALS:
-                break
-        observation, info, truncated = _execute(env, path[: chunk.execution_horizon])
-    unfinished = "refused too often" if in_a_row == MAX_REFUSALS else "step limit"
-    return EpisodeRow(
-        seed=seed,
-        instruction=instruction,
-        target=info["target"],
-        success=bool(info["success"]),
-        chunks=len(latencies),
-        refused=refused,
-        seconds=round(env.steps * env.period, 3),
-        distance=float(info["distance"]),
-        ended="success" if info["success"] else unfinished,
-        latency_ms_p50=float(np.median(latencies)) if latencies else 0.0,
-    )
+        film = Film(every=frame_step(self.env.period))
+        row = self._run(seed, film)
+        write_video(self.options.videos, film, row, self.env.period)
+        return row
 
+    def _run(self, seed: int, film: Film | None = None) -> EpisodeRow:
+        options = self.options
+        return run_episode(self.suite, self.env, self.policy, seed, options.shuffle_instructions, options.blind, film)
 
-def _execute(env: Any, path: np.ndarray) -> tuple[dict, dict, bool]:
-    """Do actions (N, n) until their end, success or the step limit; last observation, info, truncated."""
-    for action in path:
-        observation, _, success, truncated, info = env.step(action)
-        if success or truncated:
-            break
-    return observation, info, truncated
+    def _load_policy(self) -> Policy:
+        from qwen_vla.policy import Policy
 
-
-def _black(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {tag: np.zeros_like(image) for tag, image in images.items()}
+        options, robot = self.options, self.suite.embodiment.name
+        policy = Policy.from_pretrained(options.checkpoint, euler_steps=options.euler_steps, embodiment=robot)
+        if options.prompt_of:  # cameras, channels and statistics stay the robot's own: only the text is another
+            policy.embodiment = replace(policy.embodiment, prompt_template=_prompt_template(options.prompt_of))
+        return policy

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from embodiment_descriptions import Embodiment
 from qwen_vla.evaluation.in_process import EvaluateOptions
-from qwen_vla.evaluation.report import EpisodeRow
+from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla.suites import load_suite
 from qwen_vla_ros.chaos.monkey import Disturbed, Monkey
 from qwen_vla_ros.over_ros import as_episode_row

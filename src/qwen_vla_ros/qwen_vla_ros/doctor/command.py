@@ -59,7 +59,7 @@ class Doctor:
         extent = "set-up and running graph" if online else "set-up only; the graph was not looked at"
         table.show(f"{patient.config.name}: {extent}", findings)
         if self.json:
-            from qwen_vla_ros.output_files import write_json
+            from qwen_vla.output_files import write_json
 
             write_json(self.json, table.as_json(patient.config.name, findings))
         return exit_code(findings, self.strict)

@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
-from qwen_vla.evaluation.in_process import MAX_REFUSALS
+from qwen_vla.evaluation.episode import MAX_REFUSALS, follow
 from qwen_vla.parallel import start_worker
 from qwen_vla.suites import Suite, load_suite
 
@@ -32,7 +32,6 @@ class ChunkEnv(gymnasium.Env):
         self.env = suite.make_env()
         self.observation_space = self.env.observation_space
         self.action_space = gymnasium.spaces.Box(-np.inf, np.inf, chunk_shape, np.float32)
-        self._camera_size = self.env.render_size
         self._refusals = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
@@ -58,17 +57,12 @@ class ChunkEnv(gymnasium.Env):
         self.env.close()
 
     def _follow(self, path: np.ndarray) -> tuple[bool, bool]:
-        """Do actions (N, n) until success or the step limit; only the last look is rendered."""
-        for index, action in enumerate(path):
-            self.env.render_size = self._camera_size if index == len(path) - 1 else None
-            observation, _, success, truncated, _ = self.env.step(action)
-            if success or truncated:
-                break
-        self.env.render_size = self._camera_size
+        """Do actions (N, n) until success or the step limit."""
+        observation, info, truncated = follow(self.env, path)
         # An episode that ends in the middle of a chunk keeps its last image: nothing is decided from it.
         images = observation["images"] or self._observation["images"]
         self._observation = {**observation, "images": images}
-        return bool(success), bool(truncated)
+        return bool(info["success"]), bool(truncated)
 
 
 def parallel_envs(suite: str, count: int, workers: int, chunk_shape: tuple[int, int], executed: int) -> VectorEnv:

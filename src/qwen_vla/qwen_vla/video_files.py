@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from PIL import Image
 
-from qwen_vla_ros.output_files import complete_or_absent
+from qwen_vla.output_files import complete_or_absent
 
 QUALITY = {"crf": "20", "preset": "medium"}  # of x264
 # What a GIF gives up, step by step, until it is small enough: width [px], every n-th frame, colours.
 GIF_ATTEMPTS = ((640, 2, 192), (640, 2, 96), (560, 2, 96), (480, 2, 64), (480, 3, 64), (400, 4, 48), (320, 5, 32))
 
 
-def write_mp4(path: Path, frames: Iterable[np.ndarray], rate: int) -> int:
+def write_mp4(path: Path, frames: Iterable[np.ndarray], rate: int | Fraction) -> int:
     """Write H×W×3 uint8 RGB frames (even sides, all of one size) as H.264 at `rate` [Hz]; returns their number.
 
     Raises ValueError without any frame.

@@ -1,0 +1,83 @@
+"""Evaluations side by side: which two may be compared, and by how much their success differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qwen_vla.evaluation.intervals import newcombe_interval
+from qwen_vla.evaluation.summary import CONDITIONS
+
+Evaluations = Mapping[str, Mapping[str, Any]]  # summaries by name
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Success of two evaluations, as (successes, episodes), in one task or all of them ("all").
+
+    difference and interval: of the second rate minus the first, with its 95 % interval (Newcombe).
+    """
+
+    task: str
+    first: tuple[int, int]
+    second: tuple[int, int]
+    difference: float
+    interval: tuple[float, float]
+
+    @property
+    def verdict(self) -> str:
+        """What can be said at 95 %."""
+        low, high = self.interval
+        return "better" if low > 0 else "worse" if high < 0 else "not told apart"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two evaluations that differ in one condition, named in `condition`, with the values of both."""
+
+    first: str
+    second: str
+    condition: str
+    values: tuple[Any, Any]
+    differences: tuple[Difference, ...]
+
+
+def comparisons(evaluations: Evaluations) -> list[Comparison]:
+    """Every evaluation with its reference, once for each condition in which alone it differs from others.
+
+    The reference is the one where the condition is absent (no shift, not blind), else the first (of two checkpoints).
+    """
+    found = []
+    for condition in CONDITIONS:
+        for group in _alike_but_for(condition, evaluations):
+            reference = min(group, key=lambda name: bool(evaluations[name].get(condition)))  # the first of equals
+            value = evaluations[reference].get(condition)
+            for name in group:
+                other = evaluations[name].get(condition)
+                if (other or None) != (value or None):
+                    differences = compare(evaluations[reference], evaluations[name])
+                    found.append(Comparison(reference, name, condition, (value, other), differences))
+    return found
+
+
+def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[Difference, ...]:
+    """The difference in every task that both have, where there are several, and in all."""
+    tasks = [task for task in first["tasks"] if task in second["tasks"]]
+    rows = [_difference(task, first["tasks"][task], second["tasks"][task]) for task in tasks]
+    return (*(rows if len(rows) > 1 else ()), _difference("all", first, second))
+
+
+def _alike_but_for(condition: str, evaluations: Evaluations) -> Sequence[list[str]]:
+    """Names of evaluations of one suite that have all other conditions in common."""
+    groups: dict[tuple, list[str]] = {}
+    for name, summary in evaluations.items():
+        others = tuple(str(summary.get(key) or None) for key in CONDITIONS if key != condition)
+        groups.setdefault((summary["suite"], *others), []).append(name)
+    return list(groups.values())
+
+
+def _difference(task: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> Difference:
+    samples = [(entry["successes"], entry["episodes"]) for entry in (first, second)]
+    difference = second["success_rate"] - first["success_rate"]
+    return Difference(task, *samples, difference, newcombe_interval(*samples))

@@ -1,0 +1,128 @@
+"""One episode of a suite: look, infer, execute the chunk's execution horizon, until it is done or over.
+
+Imports no PyTorch, because reinforcement learning plays episodes in worker processes, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from qwen_vla.evaluation.summary import EpisodeRow
+from qwen_vla.suites import Env, Suite
+
+MAX_REFUSALS = 5  # in a row, then the episode ends
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the cameras showed at one moment: images (H, W, 3) uint8 by tag, simulated time [s], and what was said."""
+
+    images: Mapping[str, np.ndarray]
+    seconds: float
+    remark: str = ""
+
+
+@dataclass
+class Film:
+    """Collects looks at an episode: those of the policy and the end; with `every`, every so many steps between, too."""
+
+    every: int | None = None
+    looks: list[Look] = field(default_factory=list)
+
+    def wants(self, step: int) -> bool:
+        """Whether the cameras have to be on for control step number `step`."""
+        return bool(self.every) and step % self.every == 0
+
+    def add(self, env: Env, observation: Mapping[str, Any], remark: str = "") -> None:
+        """Keep what an observation shows."""
+        self.looks.append(Look(observation["images"], env.steps * env.period, remark))
+
+
+def run_episode(
+    suite: Suite,
+    env: Env,
+    policy: Any,
+    seed: int,
+    shuffle_instructions: bool = False,
+    blind: bool = False,
+    film: Film | None = None,
+) -> EpisodeRow:
+    """Play scene `seed` until success, the suite's step limit or MAX_REFUSALS refused chunks in a row.
+
+    shuffle_instructions: name something else of the scene, but judge what was asked for. blind: show black images to
+    the policy. The same arguments give the same episode; a film does not change it.
+    """
+    from qwen_vla.policy import Observation
+
+    observation, info = env.reset(seed=seed)
+    instruction = suite.other_instruction(env, seed) if shuffle_instructions else info["instruction"]
+    latencies, refused, in_a_row, truncated = [], 0, 0, False
+    while not (info["success"] or truncated):
+        images = _black(observation["images"]) if blind else observation["images"]
+        chunk = policy.infer(Observation(images, instruction), seed=seed * 1000 + len(latencies))
+        latencies.append(chunk.inference_ms["total"])
+        try:
+            path, in_a_row, remark = suite.plan(chunk.data, observation), 0, ""
+        except ValueError as reason:  # a refused chunk moves nothing, here as on the robot
+            refused, in_a_row, remark = refused + 1, in_a_row + 1, f"refused: {reason}"
+            path = np.repeat(suite.hold(observation)[None], chunk.execution_horizon, axis=0)
+        if film:
+            film.add(env, observation, remark)
+        if in_a_row == MAX_REFUSALS:
+            break
+        observation, info, truncated = follow(env, path[: chunk.execution_horizon], film)
+    unfinished = "refused too often" if in_a_row == MAX_REFUSALS else "step limit"
+    row = EpisodeRow(
+        seed=seed,
+        instruction=instruction,
+        target=info["target"],
+        success=bool(info["success"]),
+        chunks=len(latencies),
+        refused=refused,
+        seconds=round(env.steps * env.period, 3),
+        distance=float(info["distance"]),
+        ended="success" if info["success"] else unfinished,
+        latency_ms_p50=float(np.median(latencies)) if latencies else 0.0,
+        task=info["task"],
+        failure="" if info["success"] else info["failure"],
+        metrics={name: float(value) for name, value in info["metrics"].items()},
+    )
+    if film and in_a_row < MAX_REFUSALS:  # otherwise the last look was at the end
+        _film_the_end(suite, env, observation, film)
+    return row
+
+
+def follow(env: Env, path: np.ndarray, film: Film | None = None) -> tuple[dict, dict, bool]:
+    """Do actions (N, n) until their end, success or the step limit; returns the last observation, info, truncated.
+
+    The cameras are on for the last action, and where a film wants them: an episode that ends before has no last images.
+    """
+    size = env.render_size
+    try:
+        for action in path[:-1]:
+            looks = film is not None and film.wants(env.steps + 1)
+            env.render_size = size if looks else None
+            observation, _, success, truncated, info = env.step(action)
+            if success or truncated:
+                return observation, info, truncated
+            if looks:
+                film.add(env, observation, film.looks[-1].remark)
+        env.render_size = size
+        observation, _, _, truncated, info = env.step(path[-1])
+        return observation, info, truncated
+    finally:
+        env.render_size = size
+
+
+def _film_the_end(suite: Suite, env: Env, observation: dict, film: Film) -> None:
+    if not observation["images"]:  # it ended with the cameras off: one more step, at rest, shows where
+        observation, *_ = env.step(suite.hold(observation))
+    film.add(env, observation)
+
+
+def _black(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {tag: np.zeros_like(image) for tag, image in images.items()}

@@ -1,0 +1,106 @@
+"""Episodes of an evaluation under way, in a file beside its result, so that it can go on where it was interrupted."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen_vla.evaluation.summary import EpisodeRow
+
+
+@dataclass(frozen=True)
+class Played:
+    """An episode and, for a contact sheet, a few pictures of it (PNG files in memory)."""
+
+    row: EpisodeRow
+    pictures: tuple[bytes, ...] = ()
+
+
+class KeptEpisodes:
+    """What was played, by seed; without a path only in memory.
+
+    The file has a line of conditions and a line for every episode. Raises ValueError, and says what differs, when the
+    file holds episodes that were played under other conditions or with another version of the checkpoint.
+    """
+
+    def __init__(self, result: Path | None, suite: str, checkpoint: Path, conditions: Mapping[str, Any]) -> None:
+        self.path = part_of(result) if result else None
+        self.played: dict[int, Played] = {}
+        self._conditions = {"suite": suite, **conditions, "files": _versions(checkpoint)}
+        self._file = None
+
+    def __enter__(self) -> KeptEpisodes:
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                self._read()
+            self._rewrite()
+            self._file = self.path.open("a", buffering=1)
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        if self._file:
+            self._file.close()
+            if not self.played:
+                self.path.unlink()
+
+    def has(self, seed: int, pictures: bool) -> bool:
+        """Whether an episode need not be played again; `pictures`: they are needed."""
+        return seed in self.played and bool(self.played[seed].pictures or not pictures)
+
+    def add(self, episode: Played) -> None:
+        self.played[episode.row.seed] = episode
+        if self._file:
+            self._file.write(_to_line(episode))
+
+    def _read(self) -> None:
+        lines = list(_complete_lines(self.path))
+        if lines and (differing := _differing(lines[0], self._conditions)):
+            raise ValueError(
+                f"{self.path} keeps an interrupted evaluation with another {', '.join(differing)}; finish that one, "
+                "remove the file, or write to another --json"
+            )
+        for line in lines[1:]:
+            pictures = tuple(base64.b64decode(picture) for picture in line["pictures"])
+            episode = Played(EpisodeRow(**line["row"]), pictures)
+            self.played[episode.row.seed] = episode
+
+    def _rewrite(self) -> None:
+        """Without the line that an interruption cut short, which the next one would be appended to."""
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        lines = [json.dumps(self._conditions) + "\n", *map(_to_line, self.played.values())]
+        temporary.write_text("".join(lines))
+        os.replace(temporary, self.path)
+
+
+def part_of(result: Path) -> Path:
+    """The file beside a result where its episodes are kept until it is written."""
+    return result.with_name(result.name + ".part")
+
+
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
+
+
+def _to_line(episode: Played) -> str:
+    pictures = [base64.b64encode(picture).decode() for picture in episode.pictures]
+    return json.dumps({"row": asdict(episode.row), "pictures": pictures}) + "\n"
+
+
+def _complete_lines(path: Path) -> Iterator[dict]:
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return
+
+
+def _versions(checkpoint: Path) -> list[list]:
+    """Sizes and times of change of the checkpoint's files: trained on, it is another one."""
+    files = sorted(path for path in checkpoint.iterdir() if path.is_file())
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]

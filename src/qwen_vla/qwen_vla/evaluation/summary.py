@@ -1,0 +1,129 @@
+"""What an evaluation measures: rows per episode, and rates, failures and metrics of them all as plain data."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qwen_vla.evaluation.intervals import wilson_interval
+
+SWITCHES = ("shuffle_instructions", "blind", "over_ros", "chaos")  # conditions that are on or off
+CONDITIONS = ("checkpoint", "shift", "prompt_of", "euler_steps", *SWITCHES)  # under which two evaluations may differ
+_KEYS = {"suite", "seed", "episodes", "successes", "success_rate", "wilson_95", "latency_ms_p50", "tasks", "failures"}
+
+
+@dataclass(frozen=True)
+class EpisodeRow:
+    """One episode.
+
+    Attributes:
+        success: the suite's judge saw it done.
+        chunks: that the policy gave, refused ones included.
+        seconds: simulated time.
+        distance: at the end, from the tip or the base to where it had to go next [m].
+        ended: "success", "step limit", "refused too often" or what else stopped it.
+        latency_ms_p50: wall time of a chunk.
+        task: name of the task within its suite.
+        failure: how far it got, as a category of the suite; empty when it is done.
+        metrics: further figures of the suite by name.
+    """
+
+    seed: int
+    instruction: str
+    target: str
+    success: bool
+    chunks: int
+    refused: int
+    seconds: float
+    distance: float
+    ended: str
+    latency_ms_p50: float
+    task: str = ""
+    failure: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def category(self) -> str:
+        """What it counts as: "success", or the kind of its failure."""
+        return "success" if self.success else self.failure or self.ended
+
+
+def summarize(suite: str, seed: int, rows: Sequence[EpisodeRow], **conditions: Any) -> dict:
+    """The evaluation as plain data, ready for JSON; metrics of the suite are means over the episodes, by their names.
+
+    ValueError when a metric has the name of another figure.
+    """
+    summary = {
+        "suite": suite,
+        "seed": seed,
+        **success_of(rows),
+        "latency_ms_p50": float(np.median([row.latency_ms_p50 for row in rows])) if rows else 0.0,
+        "tasks": {task: success_of([r for r in rows if r.task == task]) for task in _in_order(r.task for r in rows)},
+        "failures": dict(Counter(row.category for row in rows if not row.success).most_common()),
+        "endings": dict(Counter(row.ended for row in rows).most_common()),
+        **conditions,
+        "rows": [asdict(row) for row in rows],
+    }
+    metrics = mean_metrics(rows)
+    if taken := sorted(metrics.keys() & summary.keys()):
+        raise ValueError(f"suite {suite!r}: metrics {taken} have names of the summary's own; rename them in the suite")
+    return {**summary, **metrics}
+
+
+def success_of(rows: Sequence[EpisodeRow]) -> dict[str, Any]:
+    """How many of some episodes succeeded, and the 95 % interval of the rate."""
+    successes = sum(row.success for row in rows)
+    return {
+        "episodes": len(rows),
+        "successes": successes,
+        "success_rate": successes / len(rows) if rows else 0.0,
+        "wilson_95": list(wilson_interval(successes, len(rows))),
+    }
+
+
+def mean_metrics(rows: Sequence[EpisodeRow]) -> dict[str, float]:
+    """Mean of every metric over the episodes that have it."""
+    names = _in_order(name for row in rows for name in row.metrics)
+    return {name: float(np.mean([row.metrics[name] for row in rows if name in row.metrics])) for name in names}
+
+
+def read_summary(path: Path) -> dict:
+    """What `qwen-vla evaluate --json` wrote; ValueError names the file when it is something else."""
+    try:
+        summary = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if missing := _KEYS - set(summary if isinstance(summary, dict) else ()):
+        raise ValueError(f"{path} is no result of `qwen-vla evaluate --json`: it lacks {sorted(missing)}")
+    return summary
+
+
+def rows_of(summary: Mapping[str, Any]) -> list[EpisodeRow]:
+    """The rows of a summary that was read from a file."""
+    return [EpisodeRow(**row) for row in summary["rows"]]
+
+
+def conditions_in_words(summary: Mapping[str, Any]) -> str:
+    """What is unusual about an evaluation, for instance "shift colour, blind"; "–" when nothing is."""
+    words = [f"shift {summary['shift']}"] if summary.get("shift") else []
+    words += [f"prompt of {summary['prompt_of']}"] if summary.get("prompt_of") else []
+    words += [name.replace("_", " ") for name in SWITCHES if summary.get(name)]
+    return ", ".join(words) or "–"
+
+
+def rate_in_words(success: Mapping[str, Any]) -> str:
+    """For instance "45 of 50 (90 %, 79–96 %)": the rate and its 95 % interval."""
+    low, high = success["wilson_95"]
+    rate = f"{100 * success['success_rate']:.0f} %, {100 * low:.0f}–{100 * high:.0f} %"
+    return f"{success['successes']} of {success['episodes']} ({rate})"
+
+
+def _in_order(names) -> list[str]:
+    """Each once, in the order of their first mention."""
+    return list(dict.fromkeys(names))
