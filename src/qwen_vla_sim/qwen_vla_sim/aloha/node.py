@@ -19,7 +19,7 @@ class AlohaSim(SimNode):
     robot_name = "aloha"
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedRobot:
-        return SimulatedRobot(AlohaWorld(embodiment), **options)
+        return SimulatedRobot(AlohaWorld(embodiment, self.shift), **options)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -1,5 +1,8 @@
-"""ALOHA in MuJoCo: two arms at their table, seen by the cameras of the station and of the wrists. There is no task yet:
-the cubes on the table are there to be seen and pushed.
+"""ALOHA in MuJoCo: two arms at their table with the things of a bimanual task, seen by the cameras of the station and
+of the wrists.
+
+Ground truth (poses, what the fingers touch, image positions) is offered for judging, the scripted expert and labels; a
+policy sees only images.
 """
 
 from __future__ import annotations
@@ -7,8 +10,13 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from embodiment_descriptions import Embodiment
+from embodiment_descriptions import Embodiment, load_robot
+from qwen_vla_sim.aloha.judge import judge
+from qwen_vla_sim.aloha.scene import MARGIN, Scene, region_of, sample_scene
+from qwen_vla_sim.aloha.situation import Hand, Situation
+from qwen_vla_sim.aloha.things import Things, add_things
 from qwen_vla_sim.robot_world import RobotWorld, add_camera_to_link, robot_spec
+from qwen_vla_sim.task import Shift, TaskState
 
 CAMERA_LINKS = {
     "ego": "cam_high",
@@ -16,48 +24,167 @@ CAMERA_LINKS = {
     "cam_left_wrist": "cam_left_wrist",
     "cam_right_wrist": "cam_right_wrist",
 }
+CAMERAS = tuple(CAMERA_LINKS)
 FOVY = 58.0  # vertical field of view of a D405 [deg]
-CUBES = {"red": (0.85, 0.10, 0.10), "blue": (0.10, 0.25, 0.90)}
-CUBE_SIZE = 0.04  # [m]
-REGION = np.array([[-0.10, -0.15], [0.15, 0.15]])  # x, y on the table between the arms [m]; low and high
+EGO_FOVY = 42.0  # [deg] the high camera's, cropped to the table: its 58 show mostly floor
 FLOOR = -0.75  # [m] below the table top
+PINCH = 0.036  # [m] from the tip link to between the finger pads, 10 mm behind their ends
+BESIDE = 0.035  # [m] how far before a point something may be seen and still be the thing around that point
+ARMATURE_PER_EFFORT = 0.015  # [s2] the motor alone could accelerate by 67 rad/s2, so the wrist keeps up with the arm
+SIDES = ("left", "right")
+TABLE, ARM, LEFT_ARM = 2, 1, 4  # bits of MuJoCo's contact types
 
 
 class AlohaWorld(RobotWorld):
     """Simulated ALOHA; the frame of the world is base_link, in the middle of the table top."""
 
-    def __init__(self, embodiment: Embodiment) -> None:
+    def __init__(self, embodiment: Embodiment | None = None, shift: Shift | None = None) -> None:
+        embodiment = embodiment or load_robot("aloha")
         spec = robot_spec(embodiment)
+        for arm in embodiment.arms:
+            for name in arm.joints:
+                spec.joint(name).armature = ARMATURE_PER_EFFORT * embodiment.limits[name].effort
         _add_surroundings(spec)
+        add_things(spec)
         for tag, name in CAMERA_LINKS.items():
-            add_camera_to_link(spec, tag, f"{name}_link", FOVY)
+            add_camera_to_link(spec, tag, f"{name}_link", EGO_FOVY if tag == "ego" else FOVY)
         frames = {tag: f"{name}_optical_frame" for tag, name in CAMERA_LINKS.items()}
         super().__init__(embodiment, spec, frames)
+        self.shift = shift
+        self.things = Things(self.model)
+        self._fingers = [
+            [self.model.body(f"follower_{side}/{finger}_finger_link").id for finger in SIDES] for side in SIDES
+        ]
+        self._table = self.model.body("base_link").id
+        self._pin = self.model.geom("pin").id
+        self.scene: Scene
         self.reset(0)
 
+    @property
+    def instruction(self) -> str:
+        return self.scene.instruction
+
     def lay_out(self, seed: int) -> None:
-        """Put the cubes somewhere between the arms."""
-        rng = np.random.default_rng(seed)
-        for colour in CUBES:
-            address = self.model.joint(f"{colour} cube").qposadr[0]
-            self.data.qpos[address : address + 7] = [*rng.uniform(*REGION), CUBE_SIZE / 2, 1, 0, 0, 0]
+        """Put the things of the scene of `seed` on the table and give the room its colours."""
+        self.scene = scene = sample_scene(seed, self.shift)
+        self.things.lay_out(self.data, scene.items)
+        self._bodies = np.array([self.model.body(name).id for name in self.things.names])
+        self._drifts = scene.drift != (0.0, 0.0)
+        room = scene.room
+        for name, colour in (("wall_x", room.wall), ("wall_left", room.wall), ("wall_right", room.wall)):
+            self.model.geom(name).rgba[:3] = colour
+        self.model.geom("floor").rgba[:3] = room.floor
+        self.model.geom("table").rgba[:3] = room.table
+        self.model.light("lamp").pos[:] = room.lamp
+        self.model.light("lamp").diffuse[:] = room.light
+
+    def step(self, n: int = 1) -> None:
+        if self._drifts:
+            self._drift(n * self.timestep)
+        super().step(n)
+
+    def hold_thing(self, index: int, side: str, across: np.ndarray) -> None:
+        """Put the thing number `index` between the fingers of a hand; only to set up.
+
+        across: 4x4 pose of the thing relative to the hand (see `Hand.pose`).
+        """
+        pose = self._hand(SIDES.index(side)).pose @ across
+        quaternion = np.empty(4)
+        mujoco.mju_mat2Quat(quaternion, pose[:3, :3].reshape(-1))
+        self.things.place(self.data, self.things.names[index], pose[:3, 3], quaternion)
+        mujoco.mj_forward(self.model, self.data)
+
+    # ----------------------------------------------------------- ground truth
+    def situation(self) -> Situation:
+        """What task and expert depend on, now."""
+        count = len(self._bodies)
+        poses = np.tile(np.eye(4), (count, 1, 1))
+        poses[:, :3, :3] = self.data.xmat[self._bodies].reshape(count, 3, 3)
+        poses[:, :3, 3] = self.data.xpos[self._bodies]
+        geoms = self.data.contact.geom
+        bodies = self.model.geom_bodyid[geoms] if len(geoms) else np.empty((0, 2), int)
+        pairs = {(int(a), int(b)) for a, b in bodies} | {(int(b), int(a)) for a, b in bodies}
+        left, right = (self._hand(side, pairs) for side in range(2))
+        return Situation(
+            self.scene,
+            poses,
+            tuple((int(body), self._table) in pairs for body in self._bodies),
+            left,
+            right,
+            self._touches_pin(geoms, bodies),
+        )
+
+    def task_state(self) -> TaskState:
+        return judge(self.situation())
+
+    def points(self) -> np.ndarray:
+        """(things + 2, 3) the middles of the things, then between the fingers of the left and of the right hand."""
+        hands = [self._hand(side).position for side in range(2)]
+        return np.concatenate([self.data.xpos[self._bodies], hands])
+
+    def visible_points(self, camera: str) -> np.ndarray:
+        """(things + 2, 3) u, v in 0..1 and depth [m] of `points`; a negative depth where something hides it."""
+        points = self.points()
+        projected = self.project(camera, points)
+        origin = self.data.cam_xpos[self.model.camera(camera).id]
+        shapes = np.array([1, 1, 1, 0, 0, 0], np.uint8)  # what is drawn: collision shapes are in group 3
+        hit = np.zeros(1, np.int32)
+        for k, point in enumerate(points):
+            away = np.linalg.norm(point - origin)
+            seen = mujoco.mj_ray(self.model, self.data, origin, (point - origin) / away, shapes, 1, -1, hit)
+            own = k < len(self._bodies) and self.model.geom_bodyid[hit[0]] == self._bodies[k]
+            if 0 <= seen < away - BESIDE and not own:
+                projected[k, 2] = -abs(projected[k, 2])
+        return projected
+
+    # --------------------------------------------------------------- internal
+    def _hand(self, side: int, pairs: set[tuple[int, int]] = frozenset()) -> Hand:
+        arm = self.embodiment.arms[side]
+        pose = self.link_pose(arm.tip_link)
+        pose[:3, 3] += PINCH * pose[:3, 0]
+        finger = self.data.qpos[self.model.joint(arm.gripper.joint).qposadr[0]]
+        touched = tuple(sum((f, int(body)) in pairs for f in self._fingers[side]) for body in self._bodies)
+        return Hand(pose, self.embodiment.gripper_from_joint(float(finger), arm=side), touched)
+
+    def _touches_pin(self, geoms: np.ndarray, bodies: np.ndarray) -> bool:
+        target = self._bodies[self.scene.target]
+        return bool(((geoms == self._pin).any(axis=1) & (bodies == target).any(axis=1)).any()) if len(geoms) else False
+
+    def _drift(self, seconds: float) -> None:
+        """Move the target on along its way until a hand touches it, or to the edge of where it may be."""
+        state = self.situation()
+        if state.left.touched[self.scene.target] or state.right.touched[self.scene.target]:
+            self._drifts = False
+            return
+        joint = self.model.joint(self.things.names[self.scene.target])
+        place = self.data.qpos[joint.qposadr[0] : joint.qposadr[0] + 2]
+        low, high = np.array(region_of(self.scene.task, self.scene.target))
+        place[:] = np.clip(place + np.array(self.scene.drift) * seconds, low - MARGIN, high + MARGIN)
 
 
 def _add_surroundings(spec: mujoco.MjSpec) -> None:
-    """Floor, light and cubes; the table is part of the robot's description and carries what lies on it."""
+    """Floor, walls and light; the table is part of the robot's description and carries what lies on it."""
     world = spec.worldbody
     for geom in spec.body("base_link").geoms:
-        if geom.contype:  # the table top: it meets arms and cubes alike
-            geom.contype, geom.conaffinity = 2, 3
+        if geom.contype:  # the table top: it meets arms and things alike
+            geom.contype, geom.conaffinity = TABLE, TABLE | ARM
+        else:
+            geom.name = "table"
+            geom.material = ""
+    for body in spec.bodies:
+        for geom in body.geoms:
+            if body.name.startswith("follower_left/") and geom.contype:  # the arms stop each other
+                geom.contype |= LEFT_ARM
+            elif body.name.startswith("follower_right/") and geom.contype:
+                geom.conaffinity |= LEFT_ARM
     world.add_geom(
         name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[3, 3, 0.1], pos=[0, 0, FLOOR], rgba=[0.45, 0.42, 0.40, 1],
-        contype=2, conaffinity=3,
+        contype=TABLE, conaffinity=TABLE | ARM,
     )  # fmt: skip
-    world.add_light(name="lamp", pos=[0.3, 0, 1.5], dir=[0, 0, -1], diffuse=[0.7] * 3, castshadow=False)
-    for colour, rgb in CUBES.items():
-        body = world.add_body(name=f"{colour} cube", pos=[0, 0, CUBE_SIZE / 2])
-        body.add_freejoint(name=f"{colour} cube")
-        body.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_BOX, size=[CUBE_SIZE / 2] * 3, mass=0.05, rgba=[*rgb, 1],
-            friction=[1.2, 0.02, 0.001], condim=4, contype=2, conaffinity=3,
-        )  # fmt: skip
+    for name, place, size in (
+        ("wall_x", (1.4, 0, 0.5), (0.05, 1.6, 1.3)),
+        ("wall_left", (0, 1.6, 0.5), (1.4, 0.05, 1.3)),
+        ("wall_right", (0, -1.6, 0.5), (1.4, 0.05, 1.3)),
+    ):
+        world.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_BOX, pos=place, size=size, contype=0, conaffinity=0)
+    world.add_light(name="lamp", pos=[0.1, 0, 1.5], dir=[0, 0, -1], diffuse=[0.7] * 3, castshadow=False)

@@ -1,0 +1,99 @@
+"""The bimanual tasks as a gymnasium environment: joint targets in, camera images and joint positions out, at 50 Hz.
+
+Fifty pictures a second of four cameras are more than anybody looks at: cameras take one every fifth step, as the real
+ones do, and in between an observation has the last one, the same array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from qwen_vla_sim.aloha.world import CAMERAS, AlohaWorld
+from qwen_vla_sim.task import Shift
+
+PICTURE_STEPS = 5  # control steps from one picture to the next
+
+
+class AlohaEnv(gymnasium.Env):
+    """Do what the sentence says with both arms.
+
+    Action: (14,) joint targets in the order of the embodiment's `joint_names` [rad; the last two, left fingers, m],
+    reached at the end of the step (0.02 s).
+    Observation: {"images": {tag: H x W x 3 uint8}, "joints": (14,) measured, "command": (14,) commanded last}.
+    Reward 1 on success. `render_size` None leaves the cameras off (images are empty).
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}
+
+    def __init__(
+        self, render_size: tuple[int, int] | None = (240, 320), max_steps: int = 600, shift: Shift | None = None
+    ) -> None:
+        self.world = AlohaWorld(shift=shift)
+        self.render_size = render_size
+        self.max_steps = max_steps
+        self.period = self.world.embodiment.period
+        self.steps = 0
+        self.fresh = False
+        limits = [self.world.embodiment.limits[name] for name in self.world.joint_names]
+        low = np.array([limit.lower for limit in limits], np.float32)
+        high = np.array([limit.upper for limit in limits], np.float32)
+        self.action_space = gymnasium.spaces.Box(low, high)
+        height, width = render_size or (0, 0)
+        image = gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8)
+        joints = gymnasium.spaces.Box(low - 0.1, high + 0.1)
+        self.observation_space = gymnasium.spaces.Dict(
+            {
+                "images": gymnasium.spaces.Dict(dict.fromkeys(CAMERAS if render_size else (), image)),
+                "joints": joints,
+                "command": joints,
+            }
+        )
+
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[dict, dict]:
+        """Scene of `seed`; options {"joints": (14,)} starts the arms elsewhere than home."""
+        super().reset(seed=seed)
+        self.world.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
+        if options and "joints" in options:
+            self.world.place_arm(options["joints"])
+        return self.begin()
+
+    def begin(self) -> tuple[dict, dict]:
+        """Count from here: the episode starts with the world as it stands."""
+        self._command = self.world.joint_positions().copy()
+        self.steps = 0
+        return self._observe(), self._info()
+
+    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+        command = np.clip(np.asarray(action, float), self.action_space.low, self.action_space.high)
+        halves = round(self.period / self.world.timestep / 2)
+        for target in ((self._command + command) / 2, command):
+            self.world.set_joint_target(target)
+            self.world.step(halves)
+        self._command = command
+        self.steps += 1
+        info = self._info()
+        return self._observe(), float(info["success"]), info["success"], self.steps >= self.max_steps, info
+
+    def render(self) -> np.ndarray:
+        return self.world.render("ego", *(self.render_size or (240, 320)))
+
+    def close(self) -> None:
+        self.world.close()
+
+    def _observe(self) -> dict:
+        self.fresh = self.steps % PICTURE_STEPS == 0
+        if self.fresh:
+            tags = CAMERAS if self.render_size else ()
+            self._images = {tag: self.world.render(tag, *self.render_size) for tag in tags}
+        return {
+            "images": self._images,
+            "joints": self.world.joint_positions().astype(np.float32),
+            "command": self._command.astype(np.float32),
+        }
+
+    def _info(self) -> dict:
+        return dict(vars(self.world.task_state()))

@@ -1,0 +1,161 @@
+"""Scripted expert for the bimanual tasks: where the hands should go now, from the present situation alone.
+
+It can take over anywhere: hands approach what they grasp through a funnel along their fingers, close when they are
+around it, and go on with the next part of the task when what they hold, and where it is, says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from qwen_vla_sim.aloha.hands import hand_pose
+from qwen_vla_sim.aloha.scene import GRIP
+from qwen_vla_sim.aloha.situation import Hand, Situation
+
+PITCH = np.radians(60.0)  # a hand that takes something from the table looks down by this much
+FUNNEL = (0.008, 0.035)  # [m] sideways error at which a hand may be at its grip / must be STANDOFF before it
+STANDOFF = 0.09  # [m] along the fingers: their ends are then above everything that lies on the table
+LOST = 0.05  # [m] sideways error at which a low hand first moves back
+AROUND = (0.011, 0.014)  # [m] sideways and lengthwise error at which a hand closes
+ARM_LENGTH = 0.06  # [m/rad] what a wrong orientation counts as sideways error
+OPEN_ENOUGH = 0.75  # opening needed to go over something
+LOWEST = 0.022  # [m] of a hand: 10 mm above the table at the ends of the fingers
+MEETING = np.array([-0.019, 0.0, 0.19])  # where the cube changes hands
+CLEAR = (0.030, 0.070)  # [m] heights between which a thing that was lifted begins to move sideways
+SOCKET_PLACE = np.array([-0.019, 0.075, 0.17])  # where the socket waits for the peg
+PEG_GRIP, SOCKET_GRIP = -0.030, 0.030  # [m] along peg and socket, from their middles: away from each other
+BEFORE, INSIDE = -0.155, -0.085  # [m] from the middle of the socket to that of the peg: before it, and against the pin
+ALIGNED = (0.003, 0.008)  # [m] sideways error at which the peg goes in / waits before the socket
+TRAY_HEIGHT, TRAY_STEP = 0.13, 0.05  # [m] to which a tray is lifted, and how far above its lower end the hands aim
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Where a hand should go: 4x4 pose (see `hand_pose`) and opening 0 closed .. 1 open."""
+
+    pose: np.ndarray
+    opening: float
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What both hands should do now."""
+
+    left: Goal
+    right: Goal
+
+
+def expert_goals(state: Situation) -> Goals:
+    """What the hands should do now; once the task is done, they hold still."""
+    return _TASKS[state.scene.task](state)
+
+
+def _transfer(state: Situation) -> Goals:
+    cube, place = state.scene.target, state.target[:3, 3]
+    takes = hand_pose("left", place, 0.0, -np.pi / 2)
+    waiting = hand_pose("left", MEETING + [0, STANDOFF + 0.02, 0], 0.0, -np.pi / 2)
+    if not _has(state, state.right, cube) and not _has(state, state.left, cube):
+        return Goals(Goal(waiting, 1.0), _grasp(state.right, hand_pose("right", _above_table(place), PITCH)))
+    if state.left.touched[cube] == 2 and not state.on_table[cube]:
+        return Goals(Goal(state.left.pose, 0.0), _let_go(state.right))
+    carry = Goal(_carry("right", state.right, place, MEETING, PITCH), 0.0)
+    there = np.linalg.norm(place - MEETING) < 0.025
+    return Goals(_grasp(state.left, takes) if there else Goal(waiting, 1.0), carry)
+
+
+def _insert(state: Situation) -> Goals:
+    peg, socket = state.target, state.poses[state.scene.goal]
+    has_peg = _has(state, state.right, state.scene.target)
+    has_socket = _has(state, state.left, state.scene.goal)
+    right = _grasp(state.right, hand_pose("right", _above_table((peg @ [0, PEG_GRIP, 0, 1])[:3]), PITCH))
+    left = _grasp(state.left, hand_pose("left", _above_table((socket @ [0, SOCKET_GRIP, 0, 1])[:3]), PITCH))
+    if has_socket:
+        left = Goal(_carry("left", state.left, socket[:3, 3], SOCKET_PLACE, PITCH), 0.0)
+    if has_peg:
+        waits = np.linalg.norm(socket[:3, 3] - SOCKET_PLACE) < 0.03
+        aim = socket[:3, 3] if waits else SOCKET_PLACE
+        place = aim + [0, _gap(peg[:3, 3] - aim) if has_socket and waits else BEFORE, 0]
+        right = Goal(_carry("right", state.right, peg[:3, 3], place, PITCH), 0.0)
+    return Goals(left, right)
+
+
+def _gap(offset: np.ndarray) -> float:
+    """How far before the socket [m] the peg should be that lies `offset` from it: nearer the better it is aligned."""
+    sideways = float(np.hypot(offset[0], offset[2]))
+    return BEFORE + (INSIDE - BEFORE) * (1.0 - _ramp(sideways, ALIGNED))
+
+
+def _lift_tray(state: Situation) -> Goals:
+    tray = state.scene.target
+    ends = {side: (state.target @ [0, way * GRIP, 0, 1])[:3] for side, way in (("left", 1), ("right", -1))}
+    hands = {"left": state.left, "right": state.right}
+    if not all(_has(state, hand, tray) for hand in hands.values()):
+        goals = {
+            side: Goal(hands[side].pose, 0.0)
+            if _has(state, hands[side], tray)
+            else _grasp(hands[side], hand_pose(side, _above_table(ends[side]), PITCH))
+            for side in hands
+        }
+        return Goals(goals["left"], goals["right"])
+    height = min(min(end[2] for end in ends.values()) + TRAY_STEP, TRAY_HEIGHT)
+    up = {
+        side: Goal(hand_pose(side, hands[side].position + [0, 0, height - ends[side][2]], PITCH), 0.0) for side in hands
+    }
+    return Goals(up["left"], up["right"])
+
+
+def _grasp(hand: Hand, grip: np.ndarray) -> Goal:
+    """Bring an open hand around a grip (4x4 pose), along its fingers, and close it there."""
+    offset = grip[:3, :3].T @ (hand.position - grip[:3, 3])
+    turned = np.arccos(np.clip((np.trace(grip[:3, :3].T @ hand.pose[:3, :3]) - 1) / 2, -1, 1))
+    sideways = float(np.hypot(offset[1], offset[2])) + ARM_LENGTH * float(turned)
+    if sideways < AROUND[0] and abs(offset[0]) < AROUND[1]:
+        return Goal(grip, 0.0)
+    if offset[0] > -0.6 * STANDOFF and (sideways > LOST or hand.opening < OPEN_ENOUGH):
+        return Goal(_shifted(hand.pose, -0.08), 1.0)
+    standoff = STANDOFF * (1.0 if hand.opening < OPEN_ENOUGH else _ramp(sideways, FUNNEL))
+    return Goal(_shifted(grip, -standoff), 1.0)
+
+
+def _carry(side: str, hand: Hand, place: np.ndarray, goal: np.ndarray, pitch: float) -> np.ndarray:
+    """Hand pose that brings the thing it holds, now at `place`, to `goal` [m]: up first, then sideways as well."""
+    way = goal - place
+    way[:2] *= 1.0 - _ramp(CLEAR[1] - place[2], (0.0, CLEAR[1] - CLEAR[0]))
+    return hand_pose(side, hand.position + way, pitch)
+
+
+def _let_go(hand: Hand) -> Goal:
+    """Open, then move back."""
+    return Goal(_shifted(hand.pose, -0.08 if hand.opening > OPEN_ENOUGH else 0.0), 1.0)
+
+
+def _has(state: Situation, hand: Hand, thing: int) -> bool:
+    """Whether a hand holds a thing: between both fingers, or still at one of them in the air."""
+    touched = hand.touched[thing]
+    return touched == 2 or (touched == 1 and not state.on_table[thing] and hand.opening < OPEN_ENOUGH)
+
+
+def _above_table(place: np.ndarray) -> np.ndarray:
+    return np.array([place[0], place[1], max(place[2], LOWEST)])
+
+
+def _shifted(pose: np.ndarray, way: float) -> np.ndarray:
+    """A hand pose moved along its fingers [m]."""
+    shifted = pose.copy()
+    shifted[:3, 3] += way * pose[:3, 0]
+    return shifted
+
+
+def _ramp(value: float, ends: tuple[float, float]) -> float:
+    """0 up to the first end, 1 from the second on."""
+    return float(np.clip((value - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0))
+
+
+_TASKS: dict[str, Callable[[Situation], Goals]] = {
+    "cube_transfer": _transfer,
+    "insertion": _insert,
+    "tray_lift": _lift_tray,
+}

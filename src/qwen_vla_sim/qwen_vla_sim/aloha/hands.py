@@ -1,0 +1,47 @@
+"""Where the hands have to be, and the joints that bring them there.
+
+The pose of a hand lies between its finger pads: x along the fingers, y across them (the way they open), in base_link.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from embodiment_descriptions import Embodiment, Kinematics
+from qwen_vla_sim.aloha.world import PINCH, SIDES
+
+
+def hand_pose(side: str, position: np.ndarray, pitch: float, roll: float = 0.0) -> np.ndarray:
+    """4x4 pose of a hand that looks across the table and down by `pitch` [rad], turned about its fingers by `roll`."""
+    towards = -1.0 if side == "left" else 1.0
+    along = np.array([0.0, towards * np.cos(pitch), -np.sin(pitch)])
+    across = np.array([-towards, 0.0, 0.0])
+    up = np.cross(along, across)
+    pose = np.eye(4)
+    pose[:3, 0] = along
+    pose[:3, 1] = np.cos(roll) * across + np.sin(roll) * up
+    pose[:3, 2] = np.cos(roll) * up - np.sin(roll) * across
+    pose[:3, 3] = position
+    return pose
+
+
+class Hands:
+    """Kinematics of both hands of one robot. Not thread-safe."""
+
+    def __init__(self, embodiment: Embodiment, bases: dict[str, np.ndarray]) -> None:
+        """bases: 4x4 pose of each arm's base link in base_link."""
+        self._kinematics = {side: Kinematics(embodiment, arm=k) for k, side in enumerate(SIDES)}
+        self._bases = bases
+        self._to_base = {side: np.linalg.inv(base) for side, base in bases.items()}
+
+    def joints(self, side: str, pose: np.ndarray, near: np.ndarray | None = None) -> np.ndarray:
+        """(6,) joint positions [rad] for a hand pose; KinematicsError when it is out of reach."""
+        tip = pose.copy()
+        tip[:3, 3] -= PINCH * pose[:3, 0]
+        return self._kinematics[side].inverse(self._to_base[side] @ tip, near)
+
+    def pose(self, side: str, joints: np.ndarray) -> np.ndarray:
+        """4x4 hand pose for joint positions (6,) [rad]."""
+        pose = self._bases[side] @ self._kinematics[side].forward(joints)
+        pose[:3, 3] += PINCH * pose[:3, 0]
+        return pose

@@ -1,0 +1,244 @@
+"""What a seed decides about a bimanual scene: which things lie where, the light, the colours of the room, the sentence.
+
+Free of MuJoCo, so that data sets, evaluation and the simulator can name a scene by its seed alone. Lengths are in
+metres in base_link: the middle of the table top, x away from the operator, y to the operator's left.
+
+Sizes and start regions of cube, peg and socket are those of gym-aloha 0.1.5 (Apache-2.0), whose arms stand at
+y = 0.5, x = -/+ 0.469 of its own frame; ours stand at x = -0.019, y = +/- 0.469. The second cube and the second peg,
+which make the sentence matter, and the trays are our own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qwen_vla_sim.task import Shift
+
+TASKS = ("cube_transfer", "insertion", "tray_lift")
+COLOURS: dict[str, tuple[float, float, float]] = {
+    "red": (0.85, 0.08, 0.08),
+    "green": (0.08, 0.60, 0.12),
+    "blue": (0.08, 0.20, 0.85),
+    "yellow": (0.95, 0.80, 0.05),
+}
+HELD_OUT_COLOURS: dict[str, tuple[float, float, float]] = {
+    "purple": (0.50, 0.10, 0.70),
+    "orange": (0.95, 0.42, 0.05),
+}
+ALL_COLOURS = COLOURS | HELD_OUT_COLOURS
+KINDS = ("cube", "peg", "tray")  # what there are two of, by task
+SOCKET = "socket"
+NAMES = (*(f"{colour} {kind}" for kind in KINDS for colour in ALL_COLOURS), SOCKET)  # as the sentences say them
+
+CUBE = 0.04  # edge
+PEG = (0.02, 0.12, 0.02)  # along y
+SOCKET_LENGTH, SOCKET_OUTSIDE, SOCKET_WALL = 0.12, 0.044, 0.004  # a tube along y, open at both ends
+PIN = (0.02, 0.08, 0.02)  # in the middle of the tube: what the peg has to touch
+TRAY = (0.12, 0.16, 0.012)  # its plate
+HANDLE = (0.024, 0.08, 0.026)  # a bar at either end of the plate
+GRIP = 0.115  # from the middle of a tray to where a hand takes it
+
+SENTENCES: dict[str, tuple[str, ...]] = {
+    "cube_transfer": (
+        "hand the {colour} cube to the left arm",
+        "pass the {colour} cube to the left hand",
+        "give the {colour} cube to the left arm",
+        "pick up the {colour} cube and pass it to the left hand",
+    ),
+    "insertion": (
+        "insert the {colour} peg into the socket",
+        "put the {colour} peg into the socket",
+        "push the {colour} peg into the socket",
+        "pick up the {colour} peg and put it into the socket",
+    ),
+    "tray_lift": (
+        "lift the {colour} tray with both hands",
+        "raise the {colour} tray with both arms",
+        "pick up the {colour} tray with both hands",
+        "take the {colour} tray with both arms and lift it",
+    ),
+}
+HELD_OUT_SENTENCES: dict[str, tuple[str, ...]] = {
+    "cube_transfer": (
+        "to the left hand pass the {colour} cube",
+        "the left arm should get the {colour} cube",
+        "move the {colour} cube from the right hand to the left hand",
+    ),
+    "insertion": (
+        "into the socket put the {colour} peg",
+        "the {colour} peg goes into the socket",
+        "plug the {colour} peg in",
+    ),
+    "tray_lift": (
+        "with both hands lift the {colour} tray",
+        "the {colour} tray should go up with both arms",
+        "hold up the {colour} tray",
+    ),
+}
+
+Box = tuple[tuple[float, float], tuple[float, float]]  # low and high (x, y)
+CUBE_REGION: Box = ((-0.119, -0.2), (0.081, 0.0))
+PEG_REGION: Box = ((-0.119, -0.2), (0.081, -0.1))
+SOCKET_REGION: Box = ((-0.119, 0.1), (0.081, 0.2))
+TRAY_REGIONS: tuple[Box, Box] = (((-0.13, -0.04), (-0.075, 0.04)), ((0.075, -0.04), (0.13, 0.04)))
+MARGIN = 0.04  # how far beyond the trained region things lie when their position is shifted
+CUBE_CLEARANCE = 0.095  # between the middles of two cubes: an open finger (48 mm out) passes between them
+PEG_CLEARANCE = 0.085  # between two pegs across their length
+INSTANCE_SCALES = ((0.80, 0.88), (1.12, 1.20))  # of sizes other than those trained on
+TONES = ((0.62, 0.46, 0.30), (0.35, 0.45, 0.42), (0.25, 0.25, 0.28), (0.80, 0.78, 0.70))  # of rooms never trained in
+DRIFT_SPEED = (0.015, 0.03)  # [m/s] of a thing that moves by itself
+
+
+@dataclass(frozen=True)
+class Item:
+    """A thing at rest on the table: place of its middle, and its size relative to the usual one."""
+
+    kind: str
+    colour: str
+    x: float
+    y: float
+    scale: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """As the sentences say it."""
+        return self.kind if self.kind == SOCKET else f"{self.colour} {self.kind}"
+
+
+@dataclass(frozen=True)
+class Room:
+    """Colours of table, wall and floor (r, g, b), brightness of the lamp in 0..1 and its place [m]."""
+
+    table: tuple[float, float, float]
+    wall: tuple[float, float, float]
+    floor: tuple[float, float, float]
+    light: float
+    lamp: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that a seed decides.
+
+    Attributes:
+        items: the things on the table; `target` indexes the one that the sentence names, `goal` the one that it is to
+            be brought to (-1: none).
+        drift: velocity (vx, vy) [m/s] of the target until a hand touches it.
+    """
+
+    seed: int
+    task: str
+    items: tuple[Item, ...]
+    target: int
+    goal: int
+    sentence: str
+    room: Room
+    drift: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def instruction(self) -> str:
+        return self.sentence.format(colour=self.items[self.target].colour)
+
+    @property
+    def other(self) -> int:
+        """Index of the thing of the same kind that the sentence does not name."""
+        return 1 - self.target
+
+    @property
+    def other_instruction(self) -> str:
+        """The same sentence about the other one."""
+        return self.sentence.format(colour=self.items[self.other].colour)
+
+
+def sample_scene(seed: int, shift: Shift | None = None) -> Scene:
+    """The scene of a seed; the same on every machine (NumPy's PCG64).
+
+    A shifted scene differs from the plain one of the same seed in what is shifted alone.
+    """
+    rng, shifted = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+    number = seed % len(TASKS)
+    task, kind = TASKS[number], KINDS[number]
+    target = int(rng.integers(2))
+    colours = [str(colour) for colour in rng.permutation(list(COLOURS))[:2]]
+    sentence, room = int(rng.integers(1000)), _room(rng)
+    places = _places(shifted if shift == "position" else rng, task, target if shift == "position" else -1)
+    scales, drift = [1.0, 1.0], (0.0, 0.0)
+    if shift == "colour":
+        colours[target] = str(shifted.choice(list(HELD_OUT_COLOURS)))
+    elif shift == "instance":
+        scales[target] = float(shifted.uniform(*INSTANCE_SCALES[int(shifted.integers(len(INSTANCE_SCALES)))]))
+    elif shift == "background":
+        room = _other_room(shifted)
+    elif shift == "dynamic":
+        angle, speed = shifted.uniform(0, 2 * np.pi), shifted.uniform(*DRIFT_SPEED)
+        drift = (float(speed * np.cos(angle)), float(speed * np.sin(angle)))
+    items = [Item(kind, colours[i], *places[i], scales[i]) for i in range(2)]
+    if task == "insertion":
+        items.append(Item(SOCKET, "cyan", *places[2]))
+    sentences = (HELD_OUT_SENTENCES if shift == "instruction" else SENTENCES)[task]
+    return Scene(
+        seed=seed,
+        task=task,
+        items=tuple(items),
+        target=target,
+        goal=2 if task == "insertion" else -1,
+        sentence=sentences[sentence % len(sentences)],
+        room=room,
+        drift=drift,
+    )
+
+
+def region_of(task: str, item: int) -> Box:
+    """Where the thing number `item` of a task may lie in training."""
+    if task == "tray_lift":
+        return TRAY_REGIONS[item]
+    if task == "insertion":
+        return SOCKET_REGION if item == 2 else PEG_REGION
+    return CUBE_REGION
+
+
+def _places(rng: np.random.Generator, task: str, outside: int) -> list[tuple[float, float]]:
+    """Places (x, y) of a scene's things; that of number `outside` beside its region (-1: none)."""
+    while True:
+        count = 3 if task == "insertion" else 2
+        places = [_place(rng, region_of(task, i), i == outside) for i in range(count)]
+        across, along = np.abs(np.subtract(places[0], places[1]))
+        if task == "cube_transfer" and np.hypot(across, along) < CUBE_CLEARANCE:
+            continue
+        if task == "insertion" and across < PEG_CLEARANCE:
+            continue
+        return places
+
+
+def _place(rng: np.random.Generator, region: Box, outside: bool) -> tuple[float, float]:
+    """A place in a region, or in the margin around it."""
+    low, high = np.array(region)
+    place = rng.uniform(low, high)
+    while outside and (place > low - 0.01).all() and (place < high + 0.01).all():
+        place = rng.uniform(low - MARGIN, high + MARGIN)
+    return float(place[0]), float(place[1])
+
+
+def _room(rng: np.random.Generator) -> Room:
+    """A grey room in the light of a lamp overhead."""
+    table, wall, floor = (
+        _rgb(rng.uniform(low, high) + rng.uniform(-0.04, 0.04, 3))
+        for low, high in ((0.50, 0.72), (0.55, 0.75), (0.30, 0.45))
+    )
+    lamp = tuple(float(v) for v in rng.uniform((-0.2, -0.5, 1.3), (0.5, 0.5, 1.7)))
+    return Room(table, wall, floor, float(rng.uniform(0.55, 0.75)), lamp)
+
+
+def _other_room(rng: np.random.Generator) -> Room:
+    """A coloured room, darker or brighter, in the light of a lamp from the side."""
+    table, wall, floor = (_rgb(np.array(TONES[k]) + rng.uniform(-0.04, 0.04, 3)) for k in rng.permutation(4)[:3])
+    light = float(rng.choice([rng.uniform(0.35, 0.45), rng.uniform(0.85, 0.95)]))
+    lamp = (float(rng.uniform(-0.6, 0.8)), float(rng.choice([-1.2, 1.2])), float(rng.uniform(0.9, 1.2)))
+    return Room(table, wall, floor, light, lamp)
+
+
+def _rgb(values: np.ndarray) -> tuple[float, float, float]:
+    red, green, blue = (float(v) for v in np.clip(values, 0, 1))
+    return red, green, blue
