@@ -4,6 +4,7 @@ unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX
 
 BIN := .venv/bin
 ARGS ?=
+PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format data ablations reproduce docs lock clean distclean
@@ -18,7 +19,12 @@ demo: setup ## Three sentences to a simulated WidowX over ROS 2; video and summa
 	@$(BIN)/qwen-vla demo $(ARGS)
 
 test: setup ## Run the tests (ARGS="-m slow" for the long ones, ARGS="src/qwen_vla" for a part)
-	@PYTHONHASHSEED=0 $(BIN)/python -m pytest $(ARGS)
+ifeq ($(strip $(ARGS)),)
+	@$(PYTEST) -n auto --maxprocesses 4 --dist loadfile -m "parallel and not slow"
+	@$(PYTEST) -m "alone and not slow"
+else
+	@$(PYTEST) $(ARGS)
+endif
 
 lint: setup ## Check style and likely mistakes
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && echo "lint: clean"

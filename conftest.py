@@ -1,4 +1,5 @@
-"""Settings for every test process: a ROS domain of its own, off-screen rendering that this machine can do, and Ctrl-C.
+"""Settings for every test process: a ROS domain of its own, off-screen rendering that this machine can do, Ctrl-C, and
+which examples property tests try.
 
 They are made at import, before any test module imports rclpy or MuJoCo, and are inherited by child processes.
 """
@@ -11,6 +12,9 @@ import signal
 import tempfile
 from pathlib import Path
 from typing import TextIO
+
+import pytest
+from hypothesis import settings
 
 
 def _claim_domain() -> tuple[int, TextIO]:
@@ -42,3 +46,21 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 # tests that interrupt a process would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("MUJOCO_GL", "egl" if _loads("libEGL.so.1") else "osmesa")
+
+# The same examples in every run, so that a change is judged by what it changed; others: HYPOTHESIS_PROFILE=explore.
+# No deadline: how long an example takes depends on what else the machine does.
+settings.register_profile("repeat", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+# Folders whose tests may run beside each other; the others start nodes and are particular about time.
+PARALLEL = ("src/embodiment_descriptions", "src/qwen_vla/", "src/qwen_vla_msgs", "test")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say of every test whether it may run beside others."""
+    root = Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(root).as_posix()
+        parallel = path.startswith(PARALLEL) and "dds" not in path
+        item.add_marker("parallel" if parallel else "alone")

@@ -52,6 +52,7 @@ def metres(text):
 
 
 def direction(text, table=WAYS):
+    text = text.replace("a right angle", "90 degrees")
     found = [way for words, way in table if re.search(words, text)]
     assert len(found) == 1, f"{len(found)} directions in {text!r}"
     return found[0]

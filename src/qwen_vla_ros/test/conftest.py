@@ -7,17 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla_ros.chunk_decision import ChunkDecision
 from qwen_vla_ros.gate import Chunk
 
 sys.path.insert(0, str(Path(__file__).parent))  # for ros_peer
-
-# How long an example takes depends on what else the machine does.
-settings.register_profile("shared machine", deadline=None)
-settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_vla_sim.joint_trajectory_controller import (
@@ -23,8 +23,6 @@ from qwen_vla_sim.joint_trajectory_controller import (
 JOINTS = ("waist", "shoulder", "elbow")
 HOME = (0.1, -0.5, 0.7)
 PERIOD_NS = 2_000_000
-settings.register_profile("shared_machine", deadline=None)
-settings.load_profile("shared_machine")
 S = 1_000_000_000
 
 
