@@ -4,6 +4,7 @@ unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX
 
 BIN := .venv/bin
 ARGS ?=
+ROBOT ?=
 PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -15,8 +16,8 @@ help: ## Show this list
 setup: ## Install and build everything into .venv, build/ and install/
 	@scripts/setup.sh
 
-demo: setup ## Three sentences to a simulated WidowX over ROS 2; video and summary in out/demo
-	@$(BIN)/qwen-vla demo $(ARGS)
+demo: setup ## Three sentences to each simulated robot over ROS 2, video in out/demo (ROBOT=widowx|aloha|mobile_base)
+	@$(BIN)/qwen-vla demo $(if $(ROBOT),--robot $(ROBOT)) $(ARGS)
 
 test: setup ## Run the tests (ARGS="-m slow" for the long ones, ARGS="src/qwen_vla" for a part)
 ifeq ($(strip $(ARGS)),)

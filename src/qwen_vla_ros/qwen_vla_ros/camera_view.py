@@ -1,4 +1,4 @@
-"""Where points of the robot's base frame appear in an image. Free of rclpy: any object with the fields will do."""
+"""Where points around a robot appear in an image of its camera. Free of rclpy: any object with the fields will do."""
 
 from __future__ import annotations
 
@@ -27,18 +27,15 @@ class CameraView:
     projection: np.ndarray
 
     @classmethod
-    def from_messages(cls, info: Any, pose: Any) -> CameraView:
-        """From a sensor_msgs/CameraInfo of a camera without distortion and its optical frame as PoseStamped.
+    def placed(cls, info: Any, frame_id: str, pose: np.ndarray) -> CameraView:
+        """From a sensor_msgs/CameraInfo of a camera without distortion and the (4, 4) pose of its optical frame.
 
         The optical frame is that of REP-103: x right, y down, z forward.
         """
         if np.any(info.d):
             raise ValueError(f"camera '{info.header.frame_id}' has lens distortion {list(info.d)}; rectify its images")
-        p, q = pose.pose.position, pose.pose.orientation
-        rotation = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix().T
-        extrinsics = np.column_stack([rotation, -rotation @ [p.x, p.y, p.z]])
-        intrinsics = np.reshape(info.k, (3, 3))
-        return cls(pose.header.frame_id, info.width, info.height, intrinsics @ extrinsics)
+        extrinsics = np.linalg.inv(pose)[:3]
+        return cls(frame_id, info.width, info.height, np.reshape(info.k, (3, 3)) @ extrinsics)
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """(N, 3) points [m] to (N, 3): column, row [px] and depth [m].
@@ -49,3 +46,12 @@ class CameraView:
         depth = seen[:, 2:]
         pixels = np.divide(seen[:, :2], depth, out=np.full((len(points), 2), np.nan), where=depth > NEAR)
         return np.hstack([pixels, depth])
+
+
+def pose_matrix(pose: Any) -> np.ndarray:
+    """(4, 4) of a geometry_msgs/Pose."""
+    p, q = pose.position, pose.orientation
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()
+    matrix[:3, 3] = p.x, p.y, p.z
+    return matrix

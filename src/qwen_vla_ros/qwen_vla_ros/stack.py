@@ -1,6 +1,6 @@
-"""The simulated robot and the nodes of this suite as separate processes on the real middleware, ready for sentences.
+"""A simulated robot and the nodes of this suite as separate processes on the real middleware, ready for sentences.
 
-The processes and their parameters are those of launch/widowx.launch.py with hardware:=mujoco, without needing `launch`.
+Processes and parameters are those of launch/<robot>.launch.py with hardware:=mujoco, without needing `launch`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,55 @@ from qwen_vla_ros.progress_line import ProgressLine
 from qwen_vla_ros.ros_domain import is_silent, ros_domain
 from qwen_vla_ros.spinning_node import NoAnswer, SpinningNode
 
-SIMULATOR, VISUALIZER = "widowx_sim", "trajectory_visualizer"
+VISUALIZER = "trajectory_visualizer"
 MANAGED = ("policy_node", "executor_node")
 READY_TIMEOUT = 600.0  # [s]; seconds on an idle machine, but a busy one has needed three minutes
 DISCOVERY_TIME = 5.0  # [s] in which nodes of this machine surely find each other
 STATE_TIMEOUT = 2.0  # [s] for a node to tell its lifecycle state, then it is asked again
 ATTEMPTS = 3  # a node that fails to configure so often, with the robot's description there, will not succeed
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """The node that stands in for a robot.
+
+    Attributes:
+        node: its name, which is that of its program, too.
+        remappings: by node, topics that are called differently than on the robot.
+    """
+
+    node: str
+    remappings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+SIMULATORS = {  # by the name of the embodiment
+    "widowx": Simulator("widowx_sim"),
+    "aloha": Simulator("aloha_sim"),
+    # Without Nav2 the executor drives the base itself.
+    "mobile_base": Simulator("mobile_base_sim", {"executor_node": {"cmd_vel_nav": "cmd_vel"}}),
+}
+
+
+@dataclass(frozen=True)
+class SimulatedWorld:
+    """What the simulator shows.
+
+    Attributes:
+        robot: name of the embodiment.
+        suite: the task suite whose scenes the seeds are.
+        shift: kind of scenes other than those trained on; empty: none.
+    """
+
+    robot: str = "widowx"
+    suite: str = "widowx_pick"
+    shift: str = ""
+
+    @property
+    def simulator(self) -> Simulator:
+        """Its node; ValueError for a robot without one."""
+        if self.robot not in SIMULATORS:
+            raise ValueError(f"robot {self.robot!r} has no simulator node; there are: {', '.join(SIMULATORS)}")
+        return SIMULATORS[self.robot]
 
 
 class StackError(RuntimeError):
@@ -44,6 +87,7 @@ class SimulatedStack:
     """A running stack.
 
     Attributes:
+        world: what the simulator shows.
         domain: its ROS domain.
         client: a node in that domain; waiting with it fails as soon as a process of the stack has ended.
         processes: the children.
@@ -51,6 +95,7 @@ class SimulatedStack:
         commands: what starts each process again, by name; with `environment`.
     """
 
+    world: SimulatedWorld
     domain: int
     client: SpinningNode
     processes: ChildProcesses
@@ -58,9 +103,14 @@ class SimulatedStack:
     commands: Mapping[str, list[str]]
     environment: Mapping[str, str]
 
+    @property
+    def simulator(self) -> str:
+        """The name of the simulator's node."""
+        return self.world.simulator.node
+
     def wait_until_ready(self) -> None:
         """Wait until every node is there and active (again)."""
-        _Readiness(self.client, self.processes).wait()
+        _Readiness(self.client, self.processes, self.simulator).wait()
 
 
 @contextmanager
@@ -71,6 +121,7 @@ def simulated_stack(
     speed: float = 1.0,
     remappings: Mapping[str, Mapping[str, str]] | None = None,
     executor_parameters: Mapping[str, Any] | None = None,
+    world: SimulatedWorld = SimulatedWorld(),
 ) -> Iterator[SimulatedStack]:
     """Start the stack, yield it when every node is ready, and end every process, whatever happens inside.
 
@@ -81,6 +132,7 @@ def simulated_stack(
         speed: simulated seconds per real second.
         remappings: by node, other names for its topics.
         executor_parameters: parameters of executor_node beyond those of the launch file.
+        world: what the simulator shows.
 
     Raises StackError or ChildEnded when it does not come up. SIGINT and SIGTERM become exceptions inside.
     """
@@ -96,16 +148,17 @@ def simulated_stack(
             _refuse_another_robot(client)
         processes = cleanup.enter_context(ChildProcesses(logs))
         client.check = processes.check
-        of_nodes = node_parameters(policy, policy_parameters or {}, speed)
+        of_nodes = node_parameters(policy, policy_parameters or {}, speed, world)
         of_nodes["executor_node"] |= executor_parameters or {}
+        own, more = world.simulator.remappings, remappings or {}
         commands = {
-            name: node_command(name, parameters, environment, (remappings or {}).get(name))
+            name: node_command(name, parameters, environment, {**own.get(name, {}), **more.get(name, {})})
             for name, parameters in of_nodes.items()
         }
         for name, command in commands.items():
             processes.start(name, command, environment)
-        _Readiness(client, processes).wait()
-        yield SimulatedStack(domain, client, processes, time.monotonic() - began, commands, environment)
+        _Readiness(client, processes, world.simulator.node).wait()
+        yield SimulatedStack(world, domain, client, processes, time.monotonic() - began, commands, environment)
 
 
 def stack_environment(domain: int, logs: Path) -> dict[str, str]:
@@ -120,12 +173,23 @@ def stack_environment(domain: int, logs: Path) -> dict[str, str]:
     }
 
 
-def node_parameters(policy: Path, more: Mapping[str, Any], speed: float = 1.0) -> dict[str, dict[str, Any]]:
-    """Parameters by node, as the launch file gives them, in the order of starting."""
+def node_parameters(
+    policy: Path, more: Mapping[str, Any], speed: float = 1.0, world: SimulatedWorld = SimulatedWorld()
+) -> dict[str, dict[str, Any]]:
+    """Parameters by node, as the launch file gives them, in the order of starting.
+
+    A simulator with one suite does not know that parameter, and ROS then ignores it.
+    """
     simulated = {"use_sim_time": True}
     managed = {**simulated, "autostart": True}
     return {
-        SIMULATOR: {**simulated, "seed": 0, "realtime_factor": float(speed)},
+        world.simulator.node: {
+            **simulated,
+            "seed": 0,
+            "realtime_factor": float(speed),
+            "suite": world.suite,
+            "shift": world.shift,
+        },
         "executor_node": {**managed},
         "policy_node": {**managed, "policy": str(policy.resolve()), **more},
         VISUALIZER: simulated,
@@ -148,7 +212,8 @@ def node_command(
 
 def _program(name: str, environment: Mapping[str, str]) -> Path:
     """In a virtual environment programs lie beside the interpreter, in a colcon workspace in lib/<package>."""
-    package = "qwen_vla_sim" if name == SIMULATOR else "qwen_vla_ros"
+    simulators = {simulator.node for simulator in SIMULATORS.values()}
+    package = "qwen_vla_sim" if name in simulators else "qwen_vla_ros"
     prefixes = [entry for entry in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if entry]
     places = [Path(sys.executable).parent / name, *(Path(prefix, "lib", package, name) for prefix in prefixes)]
     for place in places:
@@ -187,10 +252,10 @@ def _refuse_another_robot(client: SpinningNode) -> None:
 class _Readiness:
     """Looks at the graph until every node is there and active."""
 
-    def __init__(self, client: SpinningNode, processes: ChildProcesses) -> None:
-        self._client, self._processes = client, processes
+    def __init__(self, client: SpinningNode, processes: ChildProcesses, simulator: str) -> None:
+        self._client, self._processes, self._simulator = client, processes, simulator
         node = client.node
-        self._reset = node.create_client(ResetWorld, f"{SIMULATOR}/reset")
+        self._reset = node.create_client(ResetWorld, f"{simulator}/reset")
         self._states = {name: _LifecycleState(client, name) for name in MANAGED}
         self._failures = dict.fromkeys(MANAGED, 0)
         for name in MANAGED:
@@ -217,7 +282,7 @@ class _Readiness:
     def _look(self) -> dict[str, str]:
         visualizer = self._client.node.count_publishers(f"{VISUALIZER}/predicted_path") > 0
         return {
-            SIMULATOR: "ready" if self._reset.service_is_ready() else "starting",
+            self._simulator: "ready" if self._reset.service_is_ready() else "starting",
             VISUALIZER: "ready" if visualizer else "starting",
             **{name: state.label() for name, state in self._states.items()},
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport, TaskState
 from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_ros.chunk_messages import NANOSECONDS, nanoseconds
-from qwen_vla_ros.stack import SIMULATOR, SimulatedStack
+from qwen_vla_ros.stack import SimulatedStack
 
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -70,17 +70,21 @@ class TaskRow:
     """How one task went.
 
     Attributes:
+        task: its name within the suite. target: what the sentence names.
         success: the simulator's judge saw it done.
         ended: "success", "step limit", "timeout", or how the policy ended the goal.
         chunks: accepted by the executor. refused: by the executor.
-        steps: control steps executed, a refused chunk counting as held for its execution horizon.
+        steps: control steps executed, of a base waypoints; a refused chunk counts as held for its execution horizon.
         seconds: simulated, from the reset to the end.
-        distance: gripper tip to the named object at the end [m].
+        distance: from the tip, or the base, to where it had to go next, at the end [m].
+        failure: how far it got, as a category; empty when it is done.
+        metrics: further figures of the suite at the end, by name.
         latency_ms_p50, latency_ms_p99: from the observation to the published chunk; None without any chunk.
     """
 
     seed: int
     instruction: str
+    task: str
     target: str
     success: bool
     ended: str
@@ -89,6 +93,8 @@ class TaskRow:
     steps: int
     seconds: float
     distance: float
+    failure: str
+    metrics: Mapping[str, float]
     latency_ms_p50: float | None
     latency_ms_p99: float | None
     reports: tuple[Report, ...]
@@ -103,7 +109,7 @@ class TaskClient:
     """
 
     def __init__(self, stack: SimulatedStack) -> None:
-        self._client = stack.client
+        self._client, self._simulator = stack.client, stack.simulator
         node = self._client.node
         self.task: TaskState | None = None
         self.activity = ""
@@ -112,12 +118,12 @@ class TaskClient:
         self._done: TaskState | None = None
         self._chunks: dict[int, ActionChunk] = {}
         self._reports: list[ChunkReport] = []
-        self._reset = node.create_client(ResetWorld, f"{SIMULATOR}/reset")
+        self._reset = node.create_client(ResetWorld, f"{self._simulator}/reset")
         self._parameters = node.create_client(SetParameters, "policy_node/set_parameters")
         self._action = self._client.in_turn(
             lambda: ActionClient(node, ExecuteInstruction, "policy_node/execute_instruction")
         )
-        self._client.hear(TaskState, f"{SIMULATOR}/task_state", self._on_task_state, LATCHED)
+        self._client.hear(TaskState, f"{self._simulator}/task_state", self._on_task_state, LATCHED)
         self._client.hear(ActionChunk, "policy_node/action_chunk", self._on_chunk, RELIABLE)
         self._client.hear(ChunkReport, "executor_node/chunk_report", self._on_report, RELIABLE)
 
@@ -127,7 +133,7 @@ class TaskClient:
         before = _start_ns(self.task) + CLOCK_ROUNDING
         reply = self._client.call(self._reset, ResetWorld.Request(seed=seed), ANSWER_TIMEOUT)
         if not reply.success:
-            raise TaskError(f"{SIMULATOR} refuses seed {seed}: {reply.message}")
+            raise TaskError(f"{self._simulator} refuses seed {seed}: {reply.message}")
         with self._client.changed:
             self._client.wait(lambda: _start_ns(self.task) > before, "task state of the new scene", ANSWER_TIMEOUT)
             self._seed, self._instruction, self._start_ns = seed, reply.instruction, _start_ns(self.task)
@@ -217,7 +223,7 @@ class TaskClient:
         return TIMEOUT if self.task.sim_time > limits.timeout + SETTLE_TIME + OVERTIME else None
 
     def _steps(self, report: ChunkReport) -> int:
-        """Control steps that a verdict is worth: those sent; for a refused chunk those that the arm held instead."""
+        """Control steps that a verdict is worth: those sent; for a refused chunk those that the robot held instead."""
         if report.verdict in (ChunkReport.COMPLETED, ChunkReport.HELD):
             return report.steps_accepted
         if report.verdict == ChunkReport.REFUSED and report.chunk_id in self._chunks:
@@ -234,7 +240,7 @@ class TaskClient:
 
     def _check_progress(self) -> None:
         if time.monotonic() - self._heard_at > STALL_TIMEOUT:
-            raise TaskError(f"{SIMULATOR}: simulated time has stood still for {STALL_TIMEOUT:.0f} s")
+            raise TaskError(f"{self._simulator}: simulated time has stood still for {STALL_TIMEOUT:.0f} s")
 
     def _row(self, ended: str, final: TaskState, outcome: ExecuteInstruction.Result) -> TaskRow:
         with self._client.changed:
@@ -243,6 +249,7 @@ class TaskClient:
         return TaskRow(
             seed=self._seed,
             instruction=self._instruction,
+            task=final.task,
             target=final.target,
             success=final.success,
             ended=ended,
@@ -251,6 +258,8 @@ class TaskClient:
             steps=sum(map(self._steps, reports)),
             seconds=round(final.sim_time, 3),
             distance=final.distance,
+            failure=final.failure,
+            metrics=dict(zip(final.metric_names, final.metrics, strict=True)),
             latency_ms_p50=p50,
             latency_ms_p99=p99,
             reports=tuple(Report(r.chunk_id, r.verdict, tuple(r.reason_codes), r.message) for r in reports),

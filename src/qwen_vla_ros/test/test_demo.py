@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,16 +19,27 @@ from nav_msgs.msg import Path as PathMessage
 from PIL import Image as Picture
 from sensor_msgs.msg import CameraInfo, Image
 
+from embodiment_descriptions import load_robot
 from qwen_vla.video_files import write_gif, write_mp4
-from qwen_vla_ros.camera_view import CameraView
-from qwen_vla_ros.demo import SEEDS, Demo, summarize
-from qwen_vla_ros.demo_recording import Moment, Recording
-from qwen_vla_ros.demo_video import CARD_SECONDS, RATE, draw_path, every_tick, film, path_points
+from qwen_vla_ros.camera_view import CameraView, pose_matrix
+from qwen_vla_ros.chunk_geometry import RobotPose, planar_pose
+from qwen_vla_ros.demo import SHOWS, Demo, Shown, known_robots, summarize
+from qwen_vla_ros.demo_geometry import Geometry, Situation, path_points
+from qwen_vla_ros.demo_map import MapFromAbove
+from qwen_vla_ros.demo_recording import Moment, Recording, path_topics
+from qwen_vla_ros.demo_video import CARD_SECONDS, CELL, HEADER, RATE, cells, draw_path, every_tick, film
 from qwen_vla_ros.task_client import TaskRow
 
-ROW = TaskRow(7109, "lift the red cube", "red cube", True, "success", 4, 1, 40, 8.2, 0.012, 61.0, 75.0, ())
-FAILED = TaskRow(7131, "grab the blue block", "blue cube", False, "step limit", 10, 0, 80, 19.0, 0.2, None, None, ())
+ROW = TaskRow(
+    seed=7109, instruction="lift the red cube", task="pick_cube", target="red cube", success=True, ended="success",
+    chunks=4, refused=1, steps=40, seconds=8.2, distance=0.012, failure="", metrics={}, latency_ms_p50=61.0,
+    latency_ms_p99=75.0, reports=(),
+)  # fmt: skip
+FAILED = replace(
+    ROW, seed=7131, success=False, ended="step limit", failure="not touched", latency_ms_p50=None, latency_ms_p99=None
+)
 GREY = (90, 90, 90)
+ROBOTS = {name: load_robot(name) for name in SHOWS}
 
 
 def image(colour=GREY) -> Image:
@@ -35,14 +47,23 @@ def image(colour=GREY) -> Image:
     return Image(height=240, width=320, encoding="rgb8", step=960, data=pixels.tobytes())
 
 
-def camera() -> tuple[CameraInfo, PoseStamped]:
-    """A camera 1 m above the origin that looks straight down; x of the base frame is to the right of its image."""
+def calibration(frame: str) -> CameraInfo:
     info = CameraInfo(height=240, width=320, d=[0.0] * 5, k=[200.0, 0, 160, 0, 200, 120, 0, 0, 1])
+    info.header.frame_id = frame
+    return info
+
+
+def looking_down() -> PoseStamped:
+    """The place 1 m above the origin from which a camera looks straight down; x is to the right of its image."""
     pose = PoseStamped()
     pose.header.frame_id = "base_link"
     pose.pose.position.z = 1.0
     pose.pose.orientation.x, pose.pose.orientation.w = 1.0, 0.0  # half a turn about x
-    return info, pose
+    return pose
+
+
+def view_from_above() -> CameraView:
+    return CameraView.placed(calibration("ego_optical_frame"), "", pose_matrix(looking_down().pose))
 
 
 def path(*points, frame="base_link") -> PathMessage:
@@ -56,12 +77,14 @@ def path(*points, frame="base_link") -> PathMessage:
 
 
 def recording(seconds: float, **changes) -> Recording:
-    """Grey images at 10 Hz, with a path to the right of the image's centre."""
-    info, pose = camera()
-    line = path((0.1, 0.0, 0.0), (0.3, 0.0, 0.0))
+    """Grey images of a WidowX at home at 10 Hz, with a path to the right of the image's centre."""
+    robot = ROBOTS["widowx"]
+    infos = {"ego": calibration("ego_optical_frame"), "cam_wrist": calibration("wrist_camera_optical_frame")}
+    paths = {"arm": path((0.1, 0.0, 0.0), (0.3, 0.0, 0.0))}
+    images = {"ego": image(), "cam_wrist": image()}
     times = np.arange(0.3, 0.3 + seconds + 0.01, 0.1)
-    moments = [Moment(float(t), image(), image(), line, "executing") for t in times]
-    return Recording(**{"moments": moments, "camera_pose": pose, "camera_info": info, **changes})
+    moments = [Moment(float(t), images, paths, RobotPose(robot.home), "executing") for t in times]
+    return Recording(**{"robot": robot, "moments": moments, "infos": infos, "fixed_pose": looking_down(), **changes})
 
 
 def decoded(file) -> list[np.ndarray]:
@@ -73,45 +96,120 @@ def decoded(file) -> list[np.ndarray]:
 
 
 def test_a_point_appears_where_it_is():
-    view = CameraView.from_messages(*camera())
-    seen = view.project(np.array([[0, 0, 0], [0.5, 0, 0], [0, 0.25, 0.5], [0, 0, 2]]))
+    seen = view_from_above().project(np.array([[0, 0, 0], [0.5, 0, 0], [0, 0.25, 0.5], [0, 0, 2]]))
     np.testing.assert_allclose(seen[:3], [[160, 120, 1], [260, 120, 1], [160, 20, 0.5]], atol=1e-9)
     assert np.isnan(seen[3, :2]).all() and seen[3, 2] < 0  # behind the camera
 
 
-def test_it_agrees_with_the_simulator():
+def test_a_camera_beside_the_robot_is_where_the_simulator_says():
     """The scene's camera as the simulator publishes it, against the simulator's own projection."""
     from qwen_vla_sim.messages import camera_info_message, optical_pose
     from qwen_vla_sim.widowx.world import WidowXWorld
 
     world = WidowXWorld()
     points = np.random.default_rng(1).uniform((0.15, -0.2, 0.0), (0.45, 0.2, 0.3), (50, 3))
-    for seed in SEEDS:
+    for seed in SHOWS["widowx"].seeds:
         world.reset(seed)
         info = camera_info_message(world.camera_intrinsics("ego", 240, 320), 240, 320, "ego_optical_frame")
         pose = PoseStamped(pose=optical_pose(world, "ego"))
-        seen = CameraView.from_messages(info, pose).project(points)
+        pose.header.frame_id = "base_link"
+        film = recording(0.1, infos={"ego": info}, fixed_pose=pose)
+        seen = Geometry(film).at(film.moments[0]).views["ego"].project(points)
         np.testing.assert_allclose(seen, world.project("ego", points) * [320, 240, 1], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["aloha", "mobile_base"])
+def test_cameras_of_the_robot_look_from_where_its_links_are(name):
+    """Every camera, by the robot's description, against the simulator's own projection; the base stands elsewhere."""
+    from qwen_vla_sim.aloha.world import AlohaWorld
+    from qwen_vla_sim.messages import camera_info_message
+    from qwen_vla_sim.mobile_base.world import MobileBaseWorld
+
+    robot = ROBOTS[name]
+    world = {"aloha": AlohaWorld, "mobile_base": MobileBaseWorld}[name](robot)
+    infos = {
+        tag: camera_info_message(world.camera_intrinsics(tag, 240, 320), 240, 320, frame)
+        for tag, frame in world.camera_frames.items()
+    }
+    # Odometry counts from where the base started: here it has driven a little since.
+    driven = None if robot.base is None else planar_pose(0.4, -0.3, 0.7)
+    start = np.eye(4) if robot.base is None else world.link_pose(robot.base.link)
+    pose = RobotPose(robot.home, driven, "odom" if robot.base else "")
+    moment = Moment(0.0, {}, {}, pose, "")
+    views = Geometry(Recording(robot, [moment], infos)).at(moment).views
+    points = np.random.default_rng(1).uniform((-0.5, -0.5, 0.0), (1.5, 0.5, 0.5), (50, 3))
+    moved = points if driven is None else points @ driven[:3, :3].T + driven[:3, 3]
+    in_the_world = points @ start[:3, :3].T + start[:3, 3]
+    assert list(views) == [camera.tag for camera in robot.cameras]
+    for tag, view in views.items():
+        expected = world.project(tag, in_the_world) * [320, 240, 1]
+        ahead = expected[:, 2] > 0.05
+        assert ahead.any()
+        np.testing.assert_allclose(view.project(moved)[ahead], expected[ahead], rtol=1e-3, atol=0.2)
+
+
+def test_ways_are_moved_from_the_frames_that_they_are_given_in():
+    robot = ROBOTS["aloha"]
+    paths = {
+        "left": path((0.0, 0.0, 0.0), frame="follower_left/base_link"),
+        "right": path((0.0, 0.0, 0.0), frame="follower_right/base_link"),
+        "third": path((0.0, 0.0, 0.0), frame="map"),
+    }
+    moment = Moment(0.0, {}, paths, RobotPose(robot.home), "")
+    ways = Geometry(Recording(robot, [moment])).at(moment).ways
+    assert list(ways) == ["left", "right"]
+    assert ways["left"][0, 1] > 0.4 and ways["right"][0, 1] < -0.4  # they stand on both sides of the table
+    nowhere = replace(moment, pose=None)
+    assert Geometry(Recording(robot, [nowhere])).at(nowhere) == Situation({}, {}, None)
+
+
+def test_the_predictions_of_all_arms_are_heard():
+    topic = "trajectory_visualizer/predicted_path"
+    assert path_topics(ROBOTS["widowx"]) == {"arm": topic}
+    assert path_topics(ROBOTS["aloha"]) == {"left": topic, "right": f"{topic}_right"}
+    assert path_topics(ROBOTS["mobile_base"]) == {"base": topic}
+
+
 def test_a_camera_with_distortion_is_refused():
-    info, pose = camera()
-    info.header.frame_id, info.d = "ego_optical_frame", [0.1, 0, 0, 0, 0]
+    info = calibration("ego_optical_frame")
+    info.d = [0.1, 0, 0, 0, 0]
     with pytest.raises(ValueError, match="ego_optical_frame.*rectify"):
-        CameraView.from_messages(info, pose)
+        CameraView.placed(info, "", np.eye(4))
 
 
 def test_the_path_is_drawn_where_it_leads_and_nowhere_else():
-    view = CameraView.from_messages(*camera())
+    view = view_from_above()
     canvas = np.zeros((480, 640, 3), np.uint8)
-    draw_path(canvas, path_points(path((0.1, 0, 0), (0.3, 0, 0)), "base_link"), view)
+    draw_path(canvas, path_points(path((0.1, 0, 0), (0.3, 0, 0))), view)
     rows, columns = np.nonzero(canvas.any(axis=2))
     assert abs(columns.min() - 2 * 180) < 8 and abs(columns.max() - 2 * 220) < 8
     assert abs(rows.min() - 240) < 8 and abs(rows.max() - 240) < 8
-    for points in (path((0, 0, 2), (0, 0, 3)), path((1e9, 0, 0.999)), path((0.1, 0, 0), frame="map"), path()):
+    for points in (path((0, 0, 2), (0, 0, 3)), path((1e9, 0, 0.999)), path()):
         empty = np.zeros((480, 640, 3), np.uint8)
-        draw_path(empty, path_points(points, "base_link"), view)
+        draw_path(empty, path_points(points), view)
         assert not empty.any()
+
+
+def test_the_map_shows_the_way_and_the_prediction():
+    """Ahead is up, left is left."""
+    ahead = np.array([[0.5, 0.0, 0.0], [1.5, 0.0, 0.0]])
+    there = [Situation({}, {"base": ahead}, planar_pose(x, 0.0, 0.0)) for x in (0.0, 0.25, 0.5)]
+    drawn = MapFromAbove(there, 640, 480).draw(there).astype(int)
+    bright = np.argwhere(drawn.min(axis=2) > 200)  # the base
+    coloured = np.argwhere(np.ptp(drawn, axis=2) > 100)  # the prediction
+    assert coloured[:, 0].min() < bright[:, 0].mean() - 50 and abs(coloured[:, 1].mean() - 320) < 10
+    assert (MapFromAbove([], 640, 480).draw([]) == MapFromAbove([], 640, 480).draw([])).all()
+
+
+def test_every_camera_has_its_place():
+    assert cells(2) == [(0, 0, 640, 480), (640, 0, 640, 480)]
+    assert cells(4) == [(0, 0, 640, 480), (640, 0, 320, 240), (960, 0, 320, 240), (640, 240, 320, 240)]
+    for count in range(1, 9):
+        taken = np.zeros((CELL[1], 2 * CELL[0]), int)
+        for x, y, width, height in cells(count):
+            assert taken[y : y + height, x : x + width].shape == (height, width)
+            taken[y : y + height, x : x + width] += 1
+        assert taken.max() == 1 and len(cells(count)) == count
 
 
 # How long it takes ----------------------------------------------------------------------------------------------------
@@ -124,7 +222,7 @@ def test_a_missing_exposure_is_bridged():
 
 
 def test_the_video_lasts_as_long_as_what_it_shows(tmp_path):
-    episodes = [(recording(1.0), ROW), (recording(0.5, camera_pose=None), FAILED)]
+    episodes = [(recording(1.0), ROW), (recording(0.5, fixed_pose=None), FAILED)]
     card = round(CARD_SECONDS * RATE)
     expected = 11 + card + 6 + card
     assert write_mp4(tmp_path / "demo.mp4", film(episodes), RATE) == expected
@@ -135,11 +233,25 @@ def test_the_video_lasts_as_long_as_what_it_shows(tmp_path):
         assert float(stream.duration * stream.time_base) == pytest.approx(expected / RATE)
     assert len(frames) == expected and frames[0].shape == (560, 1280, 3)
     assert [file.name for file in tmp_path.iterdir()] == ["demo.mp4"]
-    first, card_of_success, card_of_failure = frames[0].astype(int), frames[11].astype(int), frames[-1].astype(int)
-    assert (first[330, 360:440] != GREY).any() or (first[310:330, 360:440] - GREY).any()  # the path, in the ego view
-    assert abs(first[310:330, 1000:1080] - GREY).max() < 12  # and not in the other
+    where = np.s_[310:330, 360:440]  # the path, in the ego view, where it is known from where that looks
+    first, card_of_success, later, card_of_failure = (frames[i].astype(int) for i in (0, 11, 11 + card, -1))
+    assert abs(first[where] - GREY).max() > 100 and abs(later[where] - GREY).max() < 12
     greener, redder = (card[..., 1] - card[..., 0] for card in (card_of_success, card_of_failure))
     assert greener.max() > 80 and redder.min() < -80
+
+
+@pytest.mark.parametrize("name", ["aloha", "mobile_base"])
+def test_all_cameras_of_a_robot_are_shown(name):
+    robot = ROBOTS[name]
+    shades = {camera.tag: 60 + 40 * number for number, camera in enumerate(robot.cameras)}
+    images = {tag: image((shade,) * 3) for tag, shade in shades.items()}
+    pose = RobotPose(robot.home, np.eye(4) if robot.base else None, "odom" if robot.base else "")
+    moment = Moment(0.5, images, {}, pose, "executing")
+    (frame, *_) = film([(Recording(robot, [moment]), ROW)])
+    assert frame.shape == (HEADER + CELL[1], 2 * CELL[0], 3)
+    places = cells(len(robot.cameras))
+    for (x, y, width, height), shade in zip(places, shades.values(), strict=True):
+        assert abs(frame[HEADER + y + height // 2, x + width // 2].astype(int) - shade).max() < 3
 
 
 def test_a_video_that_fails_leaves_what_was_there(tmp_path):
@@ -173,14 +285,21 @@ def test_a_gif_keeps_its_limit_and_its_speed(tmp_path):
 
 
 def test_the_summary_says_what_was_asked_and_what_became_of_it():
-    summary = summarize([ROW, FAILED], "checkpoints/tiny", 12.34, {"executor_node": 120.0})
+    shown = {
+        "widowx": Shown([ROW, FAILED], [], 12.34, {"executor_node": 120.0, "widowx_sim": 300.0}),
+        "mobile_base": Shown([replace(ROW, metrics={"spl": 0.9})], [], 10.0, {"executor_node": 130.0}),
+    }
+    summary = summarize(shown, "checkpoints/tiny", ["aloha"])
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    assert summary["successes"] == 1 and summary["checkpoint"] == "checkpoints/tiny"
-    first, second = summary["sentences"]
+    assert (summary["successes"], summary["checkpoint"], summary["skipped"]) == (2, "checkpoints/tiny", ["aloha"])
+    assert summary["robots"]["widowx"] == {"successes": 1, "sentences": 2} and summary["start_seconds"] == 22.3
+    assert summary["peak_rss_mb"] == {"executor_node": 130.0, "widowx_sim": 300.0}
+    first, second, third = summary["sentences"]
     assert first["instruction"] == ROW.instruction and first["success"] and first["chunks"] == 4
     assert (first["latency_ms_p50"], first["latency_ms_p99"]) == (61.0, 75.0)
-    assert (first["distance"], first["seconds"], first["seed"]) == (0.012, 8.2, 7109)
-    assert not second["success"] and second["latency_ms_p50"] is None
+    assert (first["distance"], first["seconds"], first["seed"], first["task"]) == (0.012, 8.2, 7109, "pick_cube")
+    assert not second["success"] and second["latency_ms_p50"] is None and second["failure"] == "not touched"
+    assert (third["robot"], third["metrics"]) == ("mobile_base", {"spl": 0.9})
 
 
 def test_help_needs_no_ros():
@@ -191,7 +310,7 @@ def test_help_needs_no_ros():
 def test_wrong_options_are_named_before_anything_starts(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json"):
         Demo(out=tmp_path / "out", checkpoint=tmp_path).run()
-    for wrong in ({"seeds": ()}, {"seeds": (-1,)}, {"timeout": 0.0}, {"speed": 0.0}):
+    for wrong in ({"seeds": (-1,)}, {"timeout": 0.0}, {"speed": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Demo(out=tmp_path / "out", checkpoint=tmp_path, **wrong).run()
     (tmp_path / "config.json").touch()
@@ -201,13 +320,29 @@ def test_wrong_options_are_named_before_anything_starts(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_robot_that_the_checkpoint_does_not_know_is_named_and_skipped(tmp_path, capsys):
+    from qwen_vla.cli import default_checkpoint
+
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").touch()
+    with pytest.raises(FileNotFoundError, match="embodiments.json"):
+        Demo(out=tmp_path / "out", checkpoint=checkpoint).run()
+    (checkpoint / "embodiments.json").write_text("{}")
+    assert Demo(out=tmp_path / "out", checkpoint=checkpoint, robot=("aloha",)).run() == 3
+    assert "aloha is skipped" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out/summary.json").read_text())["skipped"] == ["aloha"]
+    assert "widowx" in known_robots(default_checkpoint())
+
+
 def test_the_default_scenes_name_different_colours_in_different_words():
     from qwen_vla_sim.widowx.scene import sample_scene
 
-    scenes = [sample_scene(seed) for seed in SEEDS]
-    assert len({scene.target_colour for scene in scenes}) == len(SEEDS)
-    assert len({scene.instruction.replace(scene.target_colour, "") for scene in scenes}) == len(SEEDS)
-    assert max(SEEDS) < 1_000_000  # the data sets begin there
+    seeds = SHOWS["widowx"].seeds
+    scenes = [sample_scene(seed) for seed in seeds]
+    assert len({scene.target_colour for scene in scenes}) == len(seeds)
+    assert len({scene.instruction.replace(scene.target_colour, "") for scene in scenes}) == len(seeds)
+    assert max(seed for show in SHOWS.values() for seed in show.seeds) < 1_000_000  # the data sets begin there
 
 
 @pytest.mark.slow

@@ -21,7 +21,15 @@ from qwen_vla_ros.child_processes import ChildEnded
 from qwen_vla_ros.over_ros import as_episode_row, evaluate
 from qwen_vla_ros.ros_domain import is_silent, ros_domain
 from qwen_vla_ros.spinning_node import SpinningNode
-from qwen_vla_ros.stack import StackError, node_command, node_parameters, simulated_stack, stack_environment
+from qwen_vla_ros.stack import (
+    SIMULATORS,
+    SimulatedWorld,
+    StackError,
+    node_command,
+    node_parameters,
+    simulated_stack,
+    stack_environment,
+)
 from qwen_vla_ros.task_client import Limits, TaskClient, TaskRow
 
 DEADLINE = 120.0  # [s] generous: the machine may be busy
@@ -242,9 +250,11 @@ def test_a_domain_in_which_somebody_listens_is_not_free(monkeypatch, discovery):
 @pytest.mark.parametrize(
     "changes, why",
     [
-        ({"suite": "mars"}, "'mars'.*widowx_pick"),
         ({"blind": True}, "--blind"),
         ({"shuffle_instructions": True}, "--shuffle-instructions"),
+        ({"prompt_of": "aloha"}, "--prompt-of"),
+        ({"sheet": Path("sheet.png")}, "--sheet"),
+        ({"shift": "dynamic"}, "widowx_pick.*dynamic"),
     ],
 )
 def test_what_ros_cannot_do_is_refused(changes, why):
@@ -253,15 +263,39 @@ def test_what_ros_cannot_do_is_refused(changes, why):
         evaluate(EvaluateOptions(**options))
 
 
+def test_an_unknown_suite_is_named_with_the_known_ones():
+    with pytest.raises(KeyError, match="'mars'.*widowx_pick"):
+        evaluate(EvaluateOptions("mars", CHECKPOINT, 1, 7000))
+
+
+def test_every_robot_has_its_simulator(tmp_path):
+    """Its own node with the scenes that are asked for; a base without Nav2 is driven by the executor itself."""
+    for robot in SIMULATORS:
+        world = SimulatedWorld(robot, f"{robot}_suite", "colour")
+        parameters = node_parameters(tmp_path, {}, 0.5, world)[f"{robot}_sim"]
+        assert parameters["suite"] == f"{robot}_suite" and parameters["shift"] == "colour"
+        assert parameters["realtime_factor"] == 0.5
+        assert node_command(f"{robot}_sim", parameters, os.environ)[0].endswith(f"{robot}_sim")
+    assert SIMULATORS["mobile_base"].remappings == {"executor_node": {"cmd_vel_nav": "cmd_vel"}}
+    with pytest.raises(ValueError, match="'mars'.*mobile_base"):
+        node_parameters(tmp_path, {}, 1.0, SimulatedWorld("mars"))
+
+
 def test_trained_scenes_are_refused(tmp_path: Path):
+    for file in CHECKPOINT.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "training.json").unlink()
     (tmp_path / "training.json").write_text('{"data": [{"seeds": [7000, 7100]}]}')
     with pytest.raises(ValueError, match="7000"):
         evaluate(EvaluateOptions("widowx_pick", tmp_path, 1, 7050))
 
 
 def test_a_row_says_the_same_as_in_process():
-    row = TaskRow(7, "lift the red cube", "red cube", True, "success", 4, 1, 40, 8.2, 0.01, 61.0, 75.0, ())
-    assert as_episode_row(row) == EpisodeRow(7, "lift the red cube", "red", True, 5, 1, 8.2, 0.01, "success", 61.0)
+    said = {"seed": 7, "instruction": "lift the red cube", "target": "red cube", "success": False}
+    said |= {"refused": 1, "seconds": 8.2, "distance": 0.01, "ended": "step limit", "latency_ms_p50": 61.0}
+    said |= {"task": "pick_cube", "failure": "not touched", "metrics": {"lift": 0.0}}
+    row = TaskRow(chunks=4, steps=40, latency_ms_p99=75.0, reports=(), **said)
+    assert as_episode_row(row) == EpisodeRow(chunks=5, **said)
 
 
 @pytest.mark.slow
