@@ -187,7 +187,7 @@ class Peer(ExecutorPeer):
         request.transition.id = transition
         return self.call(ChangeState, f"{node}/change_state", request).success
 
-    def set_parameter(self, node: str, name: str, value: int) -> bool:
+    def set_parameter(self, node: str, name: str, value: object) -> bool:
         parameter = Parameter(name, value=value).to_parameter_msg()
         request = SetParameters.Request(parameters=[parameter])
         return self.call(SetParameters, f"{node}/set_parameters", request).results[0].successful

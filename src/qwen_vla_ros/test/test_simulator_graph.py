@@ -88,3 +88,21 @@ def test_it_holds_when_the_policy_falls_silent(robot):
     stopped = arm(robot)
     wait_for_simulated(robot, 0.33)
     assert np.abs(arm(robot) - stopped).max() < STILL
+
+
+def test_it_holds_when_the_simulation_stands_still(robot):
+    robot.silent.clear()
+    robot.wait_until_connected()
+    go_home(robot)
+    start = arm(robot)
+    number = robot.have_accepted()
+    robot.wait(lambda: np.abs(arm(robot) - start).max() > 0.02, "the arm to move")
+    assert robot.set_parameter("widowx_sim", "mode", "stepped")
+    (reason,) = robot.report(number, ChunkReport.HELD).reason_codes
+    assert reason in (Reason.JOINT_STATE_LOST, Reason.CLOCK_STOPPED)
+    sent = len(robot.arm_commands)
+    assert robot.set_parameter("widowx_sim", "mode", "realtime")
+    wait_for_simulated(robot, 0.5)
+    stopped = arm(robot)
+    wait_for_simulated(robot, 0.33)
+    assert np.abs(arm(robot) - stopped).max() < STILL and len(robot.arm_commands) == sent
