@@ -315,6 +315,15 @@ class QwenVLAModel(PreTrainedModel):
         total = F.cross_entropy(logits.float(), wanted, ignore_index=IGNORED_LABEL, reduction="sum")
         return LossTerms(total, (wanted != IGNORED_LABEL).sum())
 
+    @torch.no_grad()
+    def answered(self, encoding: Encoding, labels: torch.Tensor) -> torch.Tensor:
+        """Of every row with labelled tokens, in order, whether each is the most likely one after those before it."""
+        targets = labels[:, 1:]
+        asked = targets != IGNORED_LABEL
+        right = torch.ones_like(asked)
+        right[asked] = self.vlm.lm_head(encoding.hidden[:, :-1][asked]).argmax(dim=-1) == targets[asked]
+        return right.all(dim=1)[asked.any(dim=1)]
+
     # --- actions --------------------------------------------------------------------------------------------------
 
     def action_loss(

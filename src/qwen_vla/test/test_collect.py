@@ -124,9 +124,9 @@ def test_another_shard_size_in_the_folder_is_refused(recorder):
 
 def test_scene_number_i_has_seed_plus_i(recordings):
     reader = LeRobotReader(recordings / "snapshots")
-    for i, colours in enumerate(reader.frames["annotation.cube_colours"]):
+    for i, objects in enumerate(reader.frames["annotation.objects"]):
         scene = sample_scene(2_000_000 + i)
-        assert [reader.info["colours"][c] for c in colours] == [cube.colour for cube in scene.cubes]
+        assert [reader.info["names"][index] for index in objects] == [f"{cube.colour} cube" for cube in scene.cubes]
         assert reader.tasks[i] == scene.instruction
 
 
@@ -135,8 +135,8 @@ def test_what_is_recorded_shows_what_the_labels_say(recordings):
     assert (reader.info["kind"], reader.info["seeds"]) == ("demonstrations", [1_000_000, 1_000_004])
     assert len(reader.episodes) == 4 and reader.fps == 5.0
     for (first, end), task in zip(reader.episodes, reader.tasks, strict=True):
-        target = reader.frames["annotation.target"][first]
-        colour = reader.info["colours"][reader.frames["annotation.cube_colours"][first][target]]
-        assert colour in task.split()
+        target = reader.frames["annotation.object"][first]
+        colour, _ = reader.info["names"][reader.frames["annotation.objects"][first][target]].split()
+        assert colour in task.split() and set(reader.frames["annotation.goal"][first:end]) == {-1}
         tip = reader.frames["observation.eef_pose"][first:end, 2]
         assert tip[-1] > 0.09 and tip.min() < 0.04, "every demonstration goes down to a cube and ends lifted"

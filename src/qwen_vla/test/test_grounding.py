@@ -1,5 +1,7 @@
 """The grounding head's loss: nothing to pay for the truth, nothing to learn from what is not visible."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from qwen_vla.data.samples import PointLabels, Sample
-from qwen_vla.training.grounding import OUTPUTS, POINTS, WEIGHTS, GroundingHead, GroundingTargets
+from qwen_vla.data.samples import POINTS, TIPS, PointLabels, Sample
+from qwen_vla.training.grounding import OUTPUTS, WEIGHTS, GroundingHead, GroundingTargets
 
 SIDE = 6
 CELLS = SIDE * SIDE
@@ -24,9 +26,12 @@ def transparent_head():
 def scene(seed, images=6):
     generator = torch.Generator().manual_seed(seed)
     points = torch.rand(images, len(POINTS), 3, generator=generator) * 0.98 + 0.01
-    visible = torch.rand(images, len(POINTS), generator=generator) < 0.7
-    visible[0] = True
-    return GroundingTargets(torch.arange(images), points, visible, torch.rand(images, generator=generator))
+    chance = torch.rand(images, len(POINTS), generator=generator)
+    visible, hidden = chance < 0.6, chance > 0.8
+    visible[0], hidden[0] = True, False
+    openings = torch.rand(images, TIPS, generator=generator)
+    openings[1, 1] = -1
+    return GroundingTargets(torch.arange(images), points, visible, hidden, openings)
 
 
 def loss_of(head, tokens, targets):
@@ -42,12 +47,12 @@ def cell_of(points):
 
 
 def perfect_tokens(targets):
-    """Every token gives the true coordinates; only the token of the point's own cell claims to hold it."""
+    """Every token gives the true coordinates; only the token of a visible point's own cell claims to hold it."""
     values = torch.zeros(len(targets.points), CELLS, len(POINTS), len(OUTPUTS))
     values[..., 1:4] = targets.points[:, None]
-    values[..., 4] = targets.opening[:, None, None]
+    values[:, :, -TIPS:, 4] = targets.openings[:, None]
     cells = torch.nn.functional.one_hot(cell_of(targets.points), CELLS).movedim(-1, 1)
-    values[..., 0] = 30.0 * cells
+    values[..., 0] = 60.0 * cells * targets.visible[:, None] - 30.0
     return values.flatten(-2)
 
 
@@ -57,9 +62,10 @@ def test_the_truth_costs_nothing_and_is_found(seed):
     head, targets = transparent_head(), scene(seed)
     tokens = perfect_tokens(targets)
     assert loss_of(head, tokens, targets).item() < 1e-4
-    found = head.locate(tokens)
+    found, known = head.locate(tokens), targets.openings >= 0
     torch.testing.assert_close(found[..., :3], targets.points)
-    torch.testing.assert_close(found[:, 1, 3], targets.opening)
+    torch.testing.assert_close(found[:, -TIPS:, 3][known], targets.openings[known])
+    torch.testing.assert_close(found[..., 4], targets.visible.float())
 
 
 @pytest.mark.parametrize("what", range(len(OUTPUTS)))
@@ -70,17 +76,35 @@ def test_every_wrong_output_costs(what):
     assert loss_of(head, tokens.flatten(-2), targets).item() > 0.05
 
 
-def test_points_that_are_not_visible_contribute_nothing():
+def test_points_of_which_nothing_is_known_contribute_nothing():
     head, targets = transparent_head(), scene(1)
     tokens = torch.randn(6, CELLS, len(POINTS) * len(OUTPUTS), requires_grad=True)
     loss = loss_of(head, tokens, targets)
     loss.backward()
     gradient = tokens.grad.unflatten(-1, (len(POINTS), len(OUTPUTS))).movedim(-2, 1)
-    assert (gradient[~targets.visible] == 0).all()
-    assert all((values != 0).any() for values in gradient[targets.visible])
-    hidden = ~targets.visible[..., None].expand_as(targets.points)
-    moved = GroundingTargets(targets.image, torch.where(hidden, 77.0, targets.points), targets.visible, targets.opening)
+    unknown = ~(targets.visible | targets.hidden)
+    assert unknown.any() and (gradient[unknown] == 0).all()
+    assert all((values != 0).any() for values in gradient[~unknown])
+    moved = replace(targets, points=torch.where(targets.visible[..., None], targets.points, 77.0))
     assert loss_of(head, tokens, moved).item() == loss.item()
+
+
+def test_a_point_that_is_hidden_teaches_only_that_no_cell_holds_it():
+    head, targets = transparent_head(), scene(1)
+    targets = replace(targets, hidden=~targets.visible)
+    tokens = torch.randn(6, CELLS, len(POINTS) * len(OUTPUTS), requires_grad=True)
+    loss_of(head, tokens, targets).backward()
+    gradient = tokens.grad.unflatten(-1, (len(POINTS), len(OUTPUTS))).movedim(-2, 1)[targets.hidden]
+    assert (gradient[..., 0] > 0).all() and (gradient[..., 1:] == 0).all()
+
+
+def test_a_tip_without_a_gripper_is_not_asked_how_far_it_is_open():
+    head, targets = transparent_head(), scene(1)
+    targets = replace(targets, visible=torch.ones_like(targets.visible), openings=torch.full((6, TIPS), -1.0))
+    tokens = torch.randn(6, CELLS, len(POINTS) * len(OUTPUTS), requires_grad=True)
+    assert targets.counts(CELLS)["opening"] == 0
+    loss_of(head, tokens, targets).backward()
+    assert (tokens.grad.unflatten(-1, (len(POINTS), len(OUTPUTS)))[..., 4] == 0).all()
 
 
 def test_only_tokens_near_a_point_answer_where_it_is():
@@ -97,7 +121,7 @@ def test_only_tokens_near_a_point_answer_where_it_is():
 
 def test_nothing_visible_costs_nothing_and_leaves_no_gradient():
     targets = scene(3)
-    targets.visible[...] = False
+    targets.visible[...] = targets.hidden[...] = False
     head = GroundingHead(16)
     tokens = torch.randn(6, CELLS, 16, requires_grad=True)
     loss = loss_of(head, tokens, targets)
@@ -110,9 +134,9 @@ def test_a_real_head_learns_one_scene():
     torch.manual_seed(0)
     targets, head = scene(4, images=2), GroundingHead(64)
     tokens = torch.randn(2, CELLS, 64)
-    optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
     first = loss_of(head, tokens, targets).item()
-    for _ in range(150):
+    for _ in range(300):
         optimizer.zero_grad()
         loss = loss_of(head, tokens, targets)
         loss.backward()
@@ -124,9 +148,10 @@ def test_a_real_head_learns_one_scene():
 
 def labels(first, images):
     """Labels whose u counts the images of the whole batch, from `first` on."""
-    points = np.zeros((images, 2, 3), np.float32)
+    points = np.zeros((images, len(POINTS), 3), np.float32)
     points[:, :, 0] = (first + np.arange(images))[:, None] / 10
-    return PointLabels(points, np.ones((images, 2), bool), first / 10)
+    seen = np.ones(points.shape[:2], bool)
+    return PointLabels(points, seen, ~seen, np.array([first / 10, -1], np.float32))
 
 
 def test_labels_find_their_images_whatever_each_row_shows():
@@ -141,7 +166,8 @@ def test_labels_find_their_images_whatever_each_row_shows():
     assert targets.image.tolist() == [0, 3, 4, 5, 6]
     # The wrist's image is the first of the last sample and the last of its images in the batch.
     torch.testing.assert_close(targets.points[:, 0, 0], torch.tensor([0.0, 0.4, 0.5, 0.6, 0.3]))
-    assert targets.opening.tolist() == pytest.approx([0.0, 0.3, 0.3, 0.3, 0.3])
+    assert targets.openings[:, 0].tolist() == pytest.approx([0.0, 0.3, 0.3, 0.3, 0.3])
+    assert (targets.openings[:, 1] == -1).all()
     assert GroundingTargets.of(samples[1:3], ("ego", "wrist")) is None
 
 

@@ -242,5 +242,5 @@ def test_a_data_set_that_cannot_be_written_to_keeps_its_cache_elsewhere(dataset,
     (root / "cache").write_text("in the way")
     folder = cache_folder(root)
     assert folder.is_dir() and folder.is_relative_to(root.parent / "elsewhere") and folder == cache_folder(root)
-    frames = decoded_frames(LeRobotReader(root), (8, 10))["observation.images.ego"]
+    frames = decoded_frames(LeRobotReader(root), (8, 10))["observation.images.ego"].frames
     np.testing.assert_array_equal(frames[6], LeRobotReader(root).image("observation.images.ego", 6))

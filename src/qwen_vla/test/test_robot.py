@@ -78,7 +78,7 @@ def test_our_own_recordings_become_samples_with_labels(recordings):
     row = int(source.training[3])
     sample = source.sample(row, np.random.default_rng(0))
     assert sample.text == WIDOWX.prompt(reader.tasks[0]) and set(sample.images) == {"ego", "cam_wrist"}
-    assert sample.labels.points.shape == (2, 2, 3)
+    assert sample.labels.points.shape == (2, 4, 3) and not sample.labels.visible[:, [1, 3]].any(), "no goal, one tip"
     transform = image_transform_of(CONFIG)
     for tag, image in sample.images.items():
         np.testing.assert_array_equal(image, transform.resize(reader.image(f"observation.images.{tag}", row)))

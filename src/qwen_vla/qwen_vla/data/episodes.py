@@ -95,4 +95,6 @@ class EpisodeSource(Protocol):
 
     def __iter__(self) -> Iterator[Episode]: ...
 
-    def images(self, key: str, convert: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray | DatasetError]: ...
+    def images(
+        self, key: str, convert: Callable[[np.ndarray], np.ndarray], rows: np.ndarray | None = None
+    ) -> Iterator[np.ndarray | DatasetError]: ...  # of `rows`, in ascending order; of all where they are not given

@@ -30,46 +30,61 @@ class ImageRows(Protocol):
     @property
     def episodes(self) -> np.ndarray: ...
 
-    def images(self, key: str, convert: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray | DatasetError]: ...
+    def images(
+        self, key: str, convert: Callable[[np.ndarray], np.ndarray], rows: np.ndarray | None = None
+    ) -> Iterator[np.ndarray | DatasetError]: ...
 
 
 @dataclass(frozen=True)
 class DecodedFrames:
-    """A camera's images, read-only (N, height, width, 3) uint8; `bad`: by row why an image is black instead."""
+    """A camera's images, read-only: `frames` (M, height, width, 3) uint8, of which row n of the data set shows
+    `frames[shown[n]]`; `bad`: by row why an image is black instead."""
 
     frames: np.ndarray
+    shown: np.ndarray
     bad: dict[int, str]
 
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.frames[self.shown[row]]
 
-def decoded_frames(source: ImageRows, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Per image key a read-only (N, height, width, 3) uint8 array; DatasetError when an image cannot be decoded."""
-    found = {key: decode_camera(source, key, size) for key in source.image_keys}
+
+def decoded_frames(
+    source: ImageRows, size: tuple[int, int], fresh: np.ndarray | None = None
+) -> dict[str, DecodedFrames]:
+    """All cameras' images by key, see `decode_camera`; DatasetError when one cannot be decoded."""
+    found = {key: decode_camera(source, key, size, fresh) for key in source.image_keys}
     report([why for camera in found.values() for why in camera.bad.values()], "refuse")
-    return {key: camera.frames for key, camera in found.items()}
+    return found
 
 
-def decode_camera(source: ImageRows, key: str, size: tuple[int, int]) -> DecodedFrames:
-    """One camera's images; decoded on first use and kept as long as the data stays the same."""
+def decode_camera(source: ImageRows, key: str, size: tuple[int, int], fresh: np.ndarray | None = None) -> DecodedFrames:
+    """One camera's images; decoded on first use and kept as long as the data stays the same.
+
+    fresh (N,): rows with a picture of their own, the first among them; the others repeat the one before and are not
+    decoded. Default: all.
+    """
     height, width = size
-    path = cache_folder(source.root) / f"{key.replace('/', '.')}-{height}x{width}-{source.fingerprint}.npy"
+    fresh = np.ones(int(source.episodes[-1][1]), bool) if fresh is None else fresh
+    name = f"{key.replace('/', '.')}-{height}x{width}-{source.fingerprint}"
+    path = cache_folder(source.root) / (f"{name}.npy" if fresh.all() else f"{name}-{fresh.sum()}.npy")
     bad_path = path.with_suffix(".bad.json")
     if not path.exists():
-        _decode(source, key, size, path)
+        _decode(source, key, size, np.flatnonzero(fresh), path)
     bad = {int(row): why for row, why in json.loads(bad_path.read_text()).items()}
-    return DecodedFrames(np.load(path, mmap_mode="r"), bad)
+    return DecodedFrames(np.load(path, mmap_mode="r"), np.cumsum(fresh) - 1, bad)
 
 
-def _decode(source: ImageRows, key: str, size: tuple[int, int], path: Path) -> None:
-    """Write the array, in which bad rows are black, and beside it by row why an image could not be decoded."""
-    count, bad = int(source.episodes[-1][1]), {}
+def _decode(source: ImageRows, key: str, size: tuple[int, int], rows: np.ndarray, path: Path) -> None:
+    """Write the images of these rows, bad ones black, and beside them by row why an image could not be decoded."""
+    bad = {}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(count, *size, 3))
-    images = source.images(key, lambda image: resize(image, size))
-    for row, image in enumerate(tqdm(images, total=count, desc=f"decode {key}", unit="frame")):
+    out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(rows), *size, 3))
+    images = source.images(key, lambda image: resize(image, size), rows)
+    for place, image in enumerate(tqdm(images, total=len(rows), desc=f"decode {key}", unit="frame")):
         if isinstance(image, DatasetError):
-            bad[row] = str(image)
+            bad[int(rows[place])] = str(image)
         else:
-            out[row] = image
+            out[place] = image
     out.flush()
     write_json(path.with_suffix(".bad.json"), bad)  # before the frames, which say that both are there
     os.replace(temporary, path)

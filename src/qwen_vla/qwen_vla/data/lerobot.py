@@ -126,14 +126,18 @@ class LeRobotReader:
             return self._videos[key].frame(row)
         return self._decode(key, row, self._files.cell(key, row))
 
-    def images(self, key: str, convert: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray | DatasetError]:
-        """Yield convert(image) for every frame in order; the error itself for a frame that cannot be decoded."""
+    def images(
+        self, key: str, convert: Callable[[np.ndarray], np.ndarray], rows: np.ndarray | None = None
+    ) -> Iterator[np.ndarray | DatasetError]:
+        """Yield convert(image) for these frames (default: all), in ascending order; the error itself for a frame that
+        cannot be decoded."""
+        wanted = np.arange(len(self)) if rows is None else rows
         if key in self._videos:
-            yield from (_attempt(lambda row=row: convert(self._videos[key].frame(row))) for row in range(len(self)))
+            yield from (_attempt(lambda row=row: convert(self._videos[key].frame(row))) for row in map(int, wanted))
             return
         with ThreadPoolExecutor(2) as pool:
             waiting: deque = deque()
-            for row, cell in enumerate(self._files.cells(key)):
+            for row, cell in self._files.cells(key, wanted):
                 if len(waiting) == DECODED_AHEAD:
                     yield waiting.popleft().result()
                 waiting.append(pool.submit(_attempt, lambda r=row, c=cell: convert(self._decode(key, r, c))))
@@ -305,10 +309,14 @@ class _DataFiles:
         first = self._ends[group - 1] if group else 0
         return self._column(name, group)[int(row - first)].as_py()
 
-    def cells(self, name: str) -> Iterator[dict | None]:
-        for group in range(len(self._groups)):
-            for cell in self._column(name, group):
-                yield cell.as_py()
+    def cells(self, name: str, rows: np.ndarray) -> Iterator[tuple[int, dict | None]]:
+        """Row and cell of these rows, in ascending order."""
+        for group, end in enumerate(self._ends):
+            first = self._ends[group - 1] if group else 0
+            begin, stop = np.searchsorted(rows, (first, end))
+            if begin < stop:
+                column = self._column(name, group)
+                yield from ((int(row), column[int(row - first)].as_py()) for row in rows[begin:stop])
 
     def _read_group(self, name: str, group: int) -> pa.ChunkedArray:
         file, number = self._groups[group]

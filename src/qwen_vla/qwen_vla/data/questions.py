@@ -10,13 +10,15 @@ import numpy as np
 from pydantic import Field
 
 from embodiment_descriptions import load_robot
+from qwen_vla.data.annotations import NONE, Annotations, fresh_frames, gripper_openings, point_labels
 from qwen_vla.data.frames import decoded_frames
-from qwen_vla.data.lerobot import DatasetError, LeRobotReader
+from qwen_vla.data.lerobot import LeRobotReader
 from qwen_vla.data.samples import Sample, SourceContext
 from qwen_vla.data.spec import DataError, DataSpec, split
-from qwen_vla.data.vision_language import Annotations, ask, point_labels, text_corpus
+from qwen_vla.data.vision_language import ask, text_corpus
 
 IMAGE_PREFIX = "observation.images."
+SHOWING = 0.9  # share of the questions that are about a camera which shows an object of the scene, if one does
 
 
 class QuestionData(DataSpec):
@@ -30,7 +32,7 @@ class QuestionData(DataSpec):
 
 
 class Questions:
-    """One sample per frame: a random question about one of its images. Whole episodes at the end are held out."""
+    """One sample per frame with new pictures: a random question about one of them. The last episodes are held out."""
 
     statistics: dict = {}
     embodiments: dict = {}
@@ -40,31 +42,25 @@ class Questions:
         if not context.images:
             raise DataError(f"{path}: questions are about images; leave them out of a stage without images")
         self.reader = LeRobotReader(path)
-        missing = [key for key in ("colours", "cameras", "embodiment") if key not in self.reader.info]
-        if missing:
-            raise DatasetError(f"{path}/meta/info.json has no {', '.join(missing)}: a recording without labels")
         self.labels = Annotations.of(self.reader)
-        size = context.config.image_size
-        images = decoded_frames(self.reader, (size, size))
+        size, fresh = context.config.image_size, fresh_frames(self.reader)
+        images = decoded_frames(self.reader, (size, size), fresh)
         self.images = {key.removeprefix(IMAGE_PREFIX): frames for key, frames in images.items()}
         self.camera_tags = self.labels.cameras
-        embodiment = load_robot(self.reader.info["embodiment"])
-        finger = self.reader.frames["observation.state"][:, -1]
-        self.opening = np.array([embodiment.gripper_from_joint(position) for position in finger], np.float32)
+        self.openings = gripper_openings(self.reader, load_robot(self.reader.info["embodiment"]))
         episodes = self.reader.episodes
         training, held_out = split(len(episodes), context.held_out_share, f"{path}: episodes")
-        self.training = _frames(episodes[training])
-        self.held_out = _frames(episodes[held_out])
+        self.training, self.held_out = (_frames(episodes[part], fresh) for part in (training, held_out))
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        camera = int(rng.integers(len(self.camera_tags)))
+        camera = self._camera(index, rng)
         question = ask(self.labels, index, camera, rng)
         tag = self.camera_tags[camera]
-        labels = point_labels(self.labels, index, [camera], question.cube, self.opening[index])
+        labels = point_labels(self.labels, index, [camera], question.object, NONE, self.openings[index])
         return Sample(question.text, {tag: self.images[tag][index]}, question.answer, labels=labels)
 
     def texts(self) -> Iterable[str]:
-        return text_corpus([], self.labels.names)
+        return text_corpus(self.labels)
 
     def provenance(self) -> dict:
         info = self.reader.info
@@ -76,6 +72,15 @@ class Questions:
             "seeds": info.get("seeds"),
         }
 
+    def _camera(self, index: int, rng: np.random.Generator) -> int:
+        """Mostly one that shows something; now and then any, so that "nothing" is learned, too."""
+        count = self.labels.objects.shape[1]
+        showing = np.flatnonzero(self.labels.visible[index, :, :count].any(axis=1))
+        if len(showing) and rng.random() < SHOWING:
+            return int(rng.choice(showing))
+        return int(rng.integers(len(self.camera_tags)))
 
-def _frames(episodes: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.arange(0), *(np.arange(first, end) for first, end in episodes)])
+
+def _frames(episodes: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+    rows = np.concatenate([np.arange(0), *(np.arange(first, end) for first, end in episodes)])
+    return rows[fresh[rows]]

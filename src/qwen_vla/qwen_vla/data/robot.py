@@ -10,17 +10,17 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from embodiment_descriptions import Embodiment, load_robot
+from qwen_vla.data.annotations import POINTS_COLUMN, Annotations, fresh_frames, gripper_openings, point_labels
 from qwen_vla.data.bad_rows import BadRows, usable_rows
 from qwen_vla.data.chunks import episode_ends
 from qwen_vla.data.episodes import DatasetError, Episode, EpisodeSource
-from qwen_vla.data.frames import decode_camera
+from qwen_vla.data.frames import DecodedFrames, decode_camera
 from qwen_vla.data.lerobot import LeRobotEpisodes, LeRobotReader, open_hub
 from qwen_vla.data.robot_columns import Columns, read_columns
 from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes
 from qwen_vla.data.samples import PointLabels, Sample, SourceContext
 from qwen_vla.data.spec import DataSpec, OnBadRows, check_steps, split
 from qwen_vla.data.statistics import cached_quantiles
-from qwen_vla.data.vision_language import Annotations, point_labels
 from qwen_vla.normalization import Quantiles
 from qwen_vla.processing import EmbodimentInfo
 
@@ -100,8 +100,9 @@ class RobotData(DataSpec):
 class RobotSource:
     """One data set, ready to be sampled: decoded images, action chunks, labels, and the episodes held out.
 
-    An index is a frame: what the cameras saw and the chunk that begins there. With `context.trajectory_steps` it is the
-    first frame of a trajectory that goes on for up to that many steps, cut at the end of its episode. Rates and
+    An index is a frame: what the cameras saw and the chunk that begins there, of the rows that follow, all of them.
+    Where the recording repeats pictures, only frames with new ones are indices. With `context.trajectory_steps` it is
+    the first frame of a trajectory that goes on for up to that many steps, cut at the end of its episode. Rates and
     horizons are the data set's own (paper §2.3), so the prompt says the rate of the data.
     """
 
@@ -172,16 +173,16 @@ class RobotSource:
         found = read_columns(self.source, self.embodiment, self.spec.columns, self._ends)
         self.state, self.state_names, self.used = found.state, found.state_names, found.used
         self.targets, self._looks_ahead = found.targets, found.looks_ahead
-        self.labels = self.opening = None
+        self.labels = self.openings = None
+        self.fresh = np.ones(len(self._ends), bool)
         if not isinstance(self.source, LeRobotEpisodes):
             return
         reader = self.source.reader
         if reader.info.get("kind", "demonstrations") != "demonstrations":
             self.targets = None
-        if "annotation.points" in reader.features:
-            self.labels = Annotations.of(reader)
-            finger = reader.frames["observation.state"][:, -1]
-            self.opening = np.array([self.embodiment.gripper_from_joint(position) for position in finger], np.float32)
+        self.fresh = fresh_frames(reader)
+        if POINTS_COLUMN in reader.features:
+            self.labels, self.openings = Annotations.of(reader), gripper_openings(reader, self.embodiment)
 
     def _find_bad_rows(self) -> BadRows:
         bad = BadRows()
@@ -199,14 +200,13 @@ class RobotSource:
         if "timestamp" in episode.columns:
             bad.add_gaps(episode.columns["timestamp"].values[:, 0], episode.rate_hz, first, episode.place)
 
-    def _images(self, context: SourceContext) -> dict[str, np.ndarray]:
+    def _images(self, context: SourceContext) -> dict[str, DecodedFrames]:
         """Decoded frames by camera tag; rows without one are bad."""
         side, found = context.config.image_size, {}
         for tag in self.camera_tags:
             key = self._image_key(tag)
-            decoded = decode_camera(self.source, key, (side, side))
-            found[tag] = decoded.frames
-            for row, why in decoded.bad.items():
+            found[tag] = decode_camera(self.source, key, (side, side), self.fresh)
+            for row, why in found[tag].bad.items():
                 self.bad_rows.add(row, *why.split(": ", 1))
         return found
 
@@ -236,10 +236,11 @@ class RobotSource:
         return usable_rows(self.bad_rows.mask(len(rows)), needed)
 
     def _indices(self, episodes: np.ndarray) -> np.ndarray:
-        """Every frame; of whole trajectories only where one begins, so that together they cover the episodes."""
+        """Every frame with new pictures, where they are shown; of whole trajectories only where one begins, so that
+        together they cover the episodes."""
         stride = self.steps or 1
         rows = np.concatenate([np.arange(0), *(np.arange(first, end, stride) for first, end in episodes)])
-        return rows[self._usable[rows]]
+        return rows[self._usable[rows] & (self.fresh[rows] if self.images and not self.steps else True)]
 
     # --- statistics -------------------------------------------------------------------------------------------------
 
@@ -292,19 +293,21 @@ class RobotSource:
         known, name = self.statistics, self.info.state_dataset
         self._states = None if self.state is None else known[name].normalize(self.state)
         self._ready = None
-        count = len(self._ends) * self.info.horizon * len(self.info.channel_names)
-        if self.targets is None or self.steps or count > CHUNKS_IN_MEMORY:
+        rows = np.concatenate([self.training, self.held_out])
+        shape = (len(rows), self.info.horizon, len(self.info.channel_names))
+        if self.targets is None or self.steps or np.prod(shape) > CHUNKS_IN_MEMORY:
             return
-        quantiles, rows = known[self.info.dataset], np.flatnonzero(self._usable)
-        self._ready = np.zeros((len(self._ends), self.info.horizon, len(self.info.channel_names)), np.float32)
-        for part in (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)):
-            self._ready[part] = quantiles.normalize(self.targets.chunks(part, self.info.horizon))
+        self._ready, self._place = np.zeros(shape, np.float32), np.full(len(self._ends), -1)
+        self._place[rows] = np.arange(len(rows))
+        for start in range(0, len(rows), BLOCK):
+            chunks = self.targets.chunks(rows[start : start + BLOCK], self.info.horizon)
+            self._ready[start : start + BLOCK] = known[self.info.dataset].normalize(chunks)
 
     # --- samples ----------------------------------------------------------------------------------------------------
 
     def _actions(self, index: int) -> np.ndarray:
-        if self._ready is not None:
-            return self._ready[index]
+        if self._ready is not None and self._place[index] >= 0:
+            return self._ready[self._place[index]]
         return self.statistics[self.info.dataset].normalize(self.chunk(index))
 
     def _prompt(self, index: int) -> str:
@@ -322,7 +325,8 @@ class RobotSource:
         if self.labels is None or not tags:
             return None
         cameras = [self.labels.cameras.index(tag) for tag in tags]
-        return point_labels(self.labels, index, cameras, int(self.labels.target[index]), self.opening[index])
+        number, goal = int(self.labels.object[index]), int(self.labels.goal[index])
+        return point_labels(self.labels, index, cameras, number, goal, self.openings[index])
 
 
 def embodiment_info(embodiment: Embodiment, statistics: str | None = None) -> EmbodimentInfo:

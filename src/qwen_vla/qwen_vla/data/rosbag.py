@@ -153,12 +153,15 @@ class RosbagEpisodes:
     def __iter__(self) -> Iterator[Episode]:
         return iter(self._episodes)
 
-    def images(self, key: str, convert: Callable[[np.ndarray], np.ndarray]) -> Iterator[np.ndarray | DatasetError]:
-        """Yield convert(image) of every row of all episodes; the error itself where there is none."""
-        for episode in self._episodes:
-            for row in range(len(episode)):
+    def images(
+        self, key: str, convert: Callable[[np.ndarray], np.ndarray], rows: np.ndarray | None = None
+    ) -> Iterator[np.ndarray | DatasetError]:
+        """Yield convert(image) of these rows (default: all of all episodes); the error itself where there is none."""
+        for episode, (first, end) in zip(self._episodes, self.episodes, strict=True):
+            wanted = np.arange(first, end) if rows is None else rows[(rows >= first) & (rows < end)]
+            for row in wanted - first:
                 try:
-                    yield convert(episode.images[key][row])
+                    yield convert(episode.images[key][int(row)])
                 except DatasetError as error:
                     yield error
 

@@ -17,17 +17,24 @@ if TYPE_CHECKING:
     from qwen_vla.processing import EmbodimentInfo
 
 
+# Of interest to a robot: what is to be reached next, where that is to be brought or driven, and its own tips.
+POINTS = ("object", "goal", "tip", "second tip")
+TIPS = 2  # of the points, the last
+
+
 @dataclass(frozen=True)
 class PointLabels:
-    """Where things are in the images of one sample, for the dense grounding head (training only).
+    """Where POINTS are in the images of one sample, for the dense grounding head (training only).
 
-    Rows follow the order of the sample's images. points (images, P, 3): u, v in 0…1 and depth [m] of P points of
-    interest (the named object, the gripper tip); visible (images, P); opening: of the gripper, 0 closed … 1 open.
+    Rows follow the order of the sample's images. points (images, P, 3): u, v in 0…1 and depth [m]; visible (images, P):
+    in the image; hidden (images, P): asked for, and not in the image. Of a point that is neither nothing is known.
+    openings (TIPS,): of the grippers at the tips, 0 closed … 1 open, −1 where there is none.
     """
 
     points: np.ndarray
     visible: np.ndarray
-    opening: float
+    hidden: np.ndarray
+    openings: np.ndarray
 
 
 @dataclass(frozen=True)

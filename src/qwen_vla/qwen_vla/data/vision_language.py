@@ -1,59 +1,43 @@
-"""Vision-language samples from annotated recordings: grounding on a 0–1000 scale, colours and spatial relations.
+"""Questions about labelled frames and their answers: grounding on a 0–1000 scale, names, colours, spatial relations.
 
-The simulator labels every frame for free (`annotation.*`): image positions of the cubes and the gripper tip, the cubes'
-colours. That gives the small backbone the visual knowledge which the paper's backbone brings from its own pretraining.
+The simulator labels every frame for free (annotations.py). That gives the small backbone the visual knowledge which the
+paper's backbone brings from its own pretraining. Few words make up all questions, so that a small tokenizer knows them.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from qwen_vla.data.lerobot import LeRobotReader
-from qwen_vla.data.samples import PointLabels
+from qwen_vla.data.annotations import NONE, Annotations
 
-WHERE_IS = ("Where is the {} cube?", "Point to the {} cube.", "Locate the {} block.")
-WHICH_CUBES = "Which cubes are in the image?"
+WHERE_IS = ("Where is the {}?", "Point to the {}.", "Locate the {}.")
+WHAT_IS_AT = "What is at {}?"
+WHICH_COLOUR = "Which colour is at {}?"
+IS_IN_VIEW = "Is the {} in view?"
+IS_SIDE = ("Is the {} left of the {}?", "Is the {} above the {}?")  # along u, along v
+WHICH_IS_NEARER = "Which is nearer, the {} or the {}?"
+WHAT_IS_IN_VIEW = "What is in view?"
+NOTHING = "nothing"
+COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan", "orange", "pink", "white", "black", "grey", "brown")
 SCALE = 1000  # Qwen's grounding coordinates: integers 0–1000 over each image axis
-MARGIN = 0.01  # share of the image at its border where a point does not count as visible
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """Labels of a data set. points: (N, cameras, cubes + 1, 3) u, v in 0…1 and depth [m], the tip last;
-    colours: (N, cubes) index into names; target: (N,) cube that the episode's sentence names."""
-
-    points: np.ndarray
-    colours: np.ndarray
-    target: np.ndarray
-    names: tuple[str, ...]
-    cameras: tuple[str, ...]
-
-    @classmethod
-    def of(cls, reader: LeRobotReader) -> Annotations:
-        cameras, names = tuple(reader.info["cameras"]), tuple(reader.info["colours"])
-        colours = reader.frames["annotation.cube_colours"]
-        shape = (len(reader), len(cameras), colours.shape[1] + 1, 3)
-        points = reader.frames["annotation.points"].reshape(shape)
-        return cls(points, colours, reader.frames["annotation.target"], names, cameras)
-
-    def visible(self, frame: int, camera: int) -> np.ndarray:
-        """(cubes + 1,) whether each point lies inside the image."""
-        u, v, depth = self.points[frame, camera].T
-        return (depth > 0) & (np.minimum(u, v) > MARGIN) & (np.maximum(u, v) < 1 - MARGIN)
+APART = 0.04  # share of the image: closer together, two things cannot be told apart by their places
+NEARER = 0.9  # ratio of two depths from which on the difference can be seen
+SHARES = {"where": 0.4, "what": 0.15, "colour": 0.1, "all": 0.1, "in view": 0.1, "side": 0.1, "nearer": 0.05}
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about one image, its answer, and the cube it is about (None: none in particular)."""
+    """A question about one image, its answer, and the scene's object that it is about (−1: none in particular)."""
 
     text: str
     answer: str
-    cube: int | None
+    object: int = NONE
 
 
 def coordinates(point: np.ndarray) -> str:
@@ -106,48 +90,149 @@ def grounding_answer(boxes: Iterable[tuple[str, Sequence[float]]], width: int, h
     return json.dumps(entries, ensure_ascii=False)
 
 
-def point_labels(
-    labels: Annotations, frame: int, cameras: Sequence[int], cube: int | None, opening: float
-) -> PointLabels:
-    """Where the named cube (if any) and the gripper tip are in the images of `cameras`."""
-    points = np.zeros((len(cameras), 2, 3), np.float32)
-    visible = np.zeros((len(cameras), 2), bool)
-    for row, camera in enumerate(cameras):
-        seen = labels.visible(frame, camera)
-        for column, point in enumerate((cube, len(seen) - 1)):
-            if point is not None:
-                points[row, column] = labels.points[frame, camera, point]
-                visible[row, column] = seen[point]
-    return PointLabels(points, visible, float(opening))
+class View:
+    """What one camera shows in one frame, as far as it can be asked about: objects with a name of their own.
+
+    seen, unseen: numbers of the objects in the image, and of those that are certainly not there. complete: whether
+    these are all objects of the scene. points (objects + tips, 3): u, v, depth.
+    """
+
+    def __init__(self, labels: Annotations, frame: int, camera: int) -> None:
+        count = labels.objects.shape[1]
+        phrases = [labels.names[index] if index != NONE else "" for index in labels.objects[frame]]
+        alone = np.array([times == 1 for times in map(Counter(phrases).__getitem__, phrases)], bool)
+        visible, hidden = labels.visible[frame, camera], labels.hidden[frame, camera]
+        self.phrases, self.points = phrases, labels.points[frame, camera]
+        self.seen = np.flatnonzero(visible[:count] & alone)
+        self.unseen = np.flatnonzero(hidden[:count] & alone)
+        self.complete = len(self.seen) + len(self.unseen) == sum(phrase != "" for phrase in phrases)
+        self.absent = [name for name in labels.names if name not in phrases]
+        self.tips = {
+            name.replace("tip", "gripper"): self.points[count + tip, :2]
+            for tip, name in enumerate(labels.tips)
+            if visible[count + tip]
+        }
+
+    def lone(self) -> list[int]:
+        """The objects in the image that no other visible one is close to."""
+        places = self.points[self.seen, :2]
+        gaps = np.abs(places[:, None] - places[None]).max(axis=-1) + np.eye(len(places))
+        return [int(number) for number, row in zip(self.seen, gaps, strict=True) if row.min() > APART]
+
+    def pairs(self, axis: int) -> list[tuple[int, int]]:
+        """Ordered pairs of objects in the image whose places, or depths (axis 2), differ for the eye."""
+        return [(int(a), int(b)) for a in self.seen for b in self.seen if a != b and self._differ(a, b, axis)]
+
+    def _differ(self, one: int, other: int, axis: int) -> bool:
+        a, b = self.points[one, axis], self.points[other, axis]
+        return bool(min(a, b) < NEARER * max(a, b) if axis == 2 else abs(a - b) > APART)
 
 
 def ask(labels: Annotations, frame: int, camera: int, rng: np.random.Generator) -> Question:
-    """A random question about what `camera` sees in `frame`."""
-    visible = np.flatnonzero(labels.visible(frame, camera)[:-1])
-    names = [labels.names[colour] for colour in labels.colours[frame]]
-    points = labels.points[frame, camera]
-    if len(visible) == 0:
-        return Question(WHICH_CUBES, "none", None)
-    cube = int(rng.choice(visible))
-    kind = rng.random()
-    if kind < 0.55:
-        text = WHERE_IS[rng.choice(len(WHERE_IS))].format(names[cube])
-        return Question(text, coordinates(points[cube]), cube)
-    if kind < 0.75:
-        return Question(f"Which colour is the cube at {coordinates(points[cube])}?", names[cube], cube)
-    if kind < 0.85 or len(visible) < 2:
-        listed = " ".join(sorted(names[i] for i in visible))
-        return Question(WHICH_CUBES, listed, None)
-    other = int(rng.choice([i for i in visible if i != cube]))
-    side, axis = (("left of", 0), ("above", 1))[int(rng.integers(2))]
-    answer = "yes" if points[cube, axis] < points[other, axis] else "no"
-    return Question(f"Is the {names[cube]} cube {side} the {names[other]} cube?", answer, cube)
+    """A random question about what `camera` sees in `frame`.
+
+    Of what cannot be seen it is asked only whether it is in view.
+    """
+    view = View(labels, frame, camera)
+    for kind in rng.choice(list(SHARES), len(SHARES), replace=False, p=list(SHARES.values())):
+        question = _ASKING[kind](view, rng)
+        if question is not None:
+            return question
+    return Question(IS_IN_VIEW.format(labels.names[0]), "no")
 
 
-def text_corpus(prompts: list[str], names: tuple[str, ...]) -> list[str]:
-    """Texts that a tokenizer for these samples should have seen: prompts, questions, answers, all coordinates."""
-    questions = [" ".join(where.format(a) for where in WHERE_IS) for a in names]
-    questions += [f"Which colour is the cube at [500, 500]? {WHICH_CUBES} {' '.join(names)} none yes no"]
-    relations = "Is the {a} cube left of the {b} cube? Is the {a} cube above the {b} cube?"
-    questions += [relations.format(a=a, b=b) for a in names for b in names]
-    return prompts + questions + [f"[{i}, {SCALE - i}]" for i in range(SCALE + 1)]
+def _where(view: View, rng: np.random.Generator) -> Question | None:
+    places = {view.phrases[number]: (int(number), view.points[number]) for number in view.seen}
+    places |= {name: (NONE, place) for name, place in view.tips.items()}
+    if not places:
+        return None
+    # The named objects first: grippers are always there, and the dense labels know them anyway.
+    names = [view.phrases[number] for number in view.seen]
+    name = str(rng.choice(names if names and rng.random() < 0.9 else list(places)))
+    number, place = places[name]
+    return Question(WHERE_IS[rng.choice(len(WHERE_IS))].format(name), coordinates(place), number)
+
+
+def _what(view: View, rng: np.random.Generator) -> Question | None:
+    if not (lone := view.lone()):
+        return None
+    number = int(rng.choice(lone))
+    return Question(WHAT_IS_AT.format(coordinates(view.points[number])), view.phrases[number], number)
+
+
+def _colour(view: View, rng: np.random.Generator) -> Question | None:
+    coloured = [number for number in view.lone() if _colour_of(view.phrases[number])]
+    if not coloured:
+        return None
+    number = int(rng.choice(coloured))
+    colour = _colour_of(view.phrases[number])
+    return Question(WHICH_COLOUR.format(coordinates(view.points[number])), colour, number)
+
+
+def _all(view: View, rng: np.random.Generator) -> Question | None:
+    if not view.complete:
+        return None
+    return Question(WHAT_IS_IN_VIEW, ", ".join(sorted(view.phrases[number] for number in view.seen)) or NOTHING)
+
+
+def _in_view(view: View, rng: np.random.Generator) -> Question | None:
+    away = [(view.phrases[number], int(number)) for number in view.unseen] or [(name, NONE) for name in view.absent]
+    there = [(view.phrases[number], int(number)) for number in view.seen]
+    if not (away or there):
+        return None
+    yes = bool(there) and (not away or rng.random() < 0.5)
+    name, number = (there if yes else away)[rng.choice(len(there if yes else away))]
+    return Question(IS_IN_VIEW.format(name), "yes" if yes else "no", number)
+
+
+def _side(view: View, rng: np.random.Generator) -> Question | None:
+    axis = int(rng.integers(len(IS_SIDE)))
+    if not (pairs := view.pairs(axis)):
+        return None
+    one, other = pairs[rng.choice(len(pairs))]
+    answer = "yes" if view.points[one, axis] < view.points[other, axis] else "no"
+    return Question(IS_SIDE[axis].format(view.phrases[one], view.phrases[other]), answer, one)
+
+
+def _nearer(view: View, rng: np.random.Generator) -> Question | None:
+    if not (pairs := view.pairs(2)):
+        return None
+    pair = pairs[rng.choice(len(pairs))]
+    nearer = min(pair, key=lambda number: view.points[number, 2])
+    return Question(WHICH_IS_NEARER.format(*(view.phrases[number] for number in pair)), view.phrases[nearer], nearer)
+
+
+_ASKING = {
+    "where": _where,
+    "what": _what,
+    "colour": _colour,
+    "all": _all,
+    "in view": _in_view,
+    "side": _side,
+    "nearer": _nearer,
+}
+
+
+def _colour_of(phrase: str) -> str:
+    """The colour that a phrase begins with; empty where it names none."""
+    first = phrase.split()[0]
+    return first if first in COLOURS else ""
+
+
+def text_corpus(labels: Annotations) -> Iterator[str]:
+    """Texts that a tokenizer for these samples should have seen: every question and answer about every name."""
+    grippers = [tip.replace("tip", "gripper") for tip in labels.tips]
+    for name in (*labels.names, *grippers):
+        yield " ".join(question.format(name) for question in (*WHERE_IS, IS_IN_VIEW))
+        yield " ".join(question.format(name, name) for question in (*IS_SIDE, WHICH_IS_NEARER))
+    for name in labels.names:
+        yield name
+        yield f"{name}, {name}"
+        yield _colour_of(name)
+    yield f"{WHAT_IS_IN_VIEW} {NOTHING} yes no"
+    yield "yes"
+    yield "no"
+    for number in range(SCALE + 1):
+        place = f"[{number}, {SCALE - number}]"
+        yield place
+    yield f"{WHAT_IS_AT.format('[500, 500]')} {WHICH_COLOUR.format('[500, 500]')}"

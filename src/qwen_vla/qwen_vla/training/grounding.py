@@ -1,8 +1,9 @@
 """Dense grounding: an auxiliary head on image tokens, used in training only and never part of the model.
 
 Every image token says whether a point lies in its cell and where: absolute image coordinates and depth; the token of
-the gripper tip also says how far the gripper is open. Without it the attention read-out of a backbone that has seen
-nothing does not learn; the paper's backbone brings this knowledge from its own pretraining.
+a gripper's tip also says how far the gripper is open. All tokens of an image together say whether the point is in it at
+all. Without this the attention read-out of a backbone that has seen nothing does not learn; the paper's backbone brings
+the knowledge from its own pretraining.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qwen_vla.data.samples import Sample
+from qwen_vla.data.samples import POINTS, TIPS, Sample
 
-POINTS = ("named cube", "gripper tip")
 OUTPUTS = ("cell", "u", "v", "depth", "opening")
 NEAR = 1.0  # cells: tokens whose centre is this close to the point regress its coordinates
 # Of the three parts of the loss. Coordinates are shares of the image and metres: 0.01 is one pixel of 96, or one cm.
@@ -28,34 +28,38 @@ WEIGHTS = {"cell": 1.0, "where": 20.0, "opening": 1.0}
 class GroundingTargets:
     """Labels of the images of a batch that have any.
 
-    image (N,): which of the batch's images, counted over all rows. points (N, 2, 3): u, v in 0…1 and depth [m] of
-    POINTS; visible (N, 2); opening (N,) 0…1.
+    image (N,): which of the batch's images, counted over all rows. points (N, P, 3): u, v in 0…1 and depth [m] of
+    POINTS; visible, hidden (N, P): known to be in the image, known not to be; openings (N, TIPS): 0…1, −1: none.
     """
 
     image: torch.Tensor
     points: torch.Tensor
     visible: torch.Tensor
-    opening: torch.Tensor
+    hidden: torch.Tensor
+    openings: torch.Tensor
 
     @classmethod
     def of(cls, samples: Sequence[Sample], camera_tags: Sequence[str]) -> GroundingTargets | None:
         """The labels of a batch whose images stand in the order of `camera_tags`; None when no sample has any."""
-        numbers, points, visible, opening = [], [], [], []
-        first = 0
+        found, first = [], 0
         for sample in samples:
-            order = _image_order(sample, camera_tags)
-            if sample.labels is not None:
-                numbers.append(first + np.arange(len(order)))
-                points.append(sample.labels.points[order])
-                visible.append(sample.labels.visible[order])
-                opening.append(np.full(len(order), sample.labels.opening, np.float32))
+            order, labels = _image_order(sample, camera_tags), sample.labels
+            if labels is not None:
+                openings = np.broadcast_to(labels.openings, (len(order), TIPS))
+                numbers = first + np.arange(len(order))
+                found.append((numbers, labels.points[order], labels.visible[order], labels.hidden[order], openings))
             first += len(order)
-        if not numbers:
+        if not found:
             return None
-        return cls(*(torch.from_numpy(np.concatenate(parts)) for parts in (numbers, points, visible, opening)))
+        return cls(*(torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True)))
+
+    @property
+    def openings_known(self) -> torch.Tensor:
+        """(N, TIPS) tips that are visible and have a gripper."""
+        return self.visible[:, -TIPS:] & (self.openings >= 0)
 
     def cells(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, 2) number of the cell each point lies in, and (N, 2, tokens) whether a token is near a visible point."""
+        """(N, P) number of the cell each point lies in, and (N, P, tokens) whether a token is near a visible point."""
         offset = self.points[..., None, :2] - _cell_centres(tokens, self.points.device)
         near = (offset.abs().amax(-1) < NEAR / round(tokens**0.5)) & self.visible[..., None]
         return offset.norm(dim=-1).argmin(-1), near
@@ -63,11 +67,13 @@ class GroundingTargets:
     def counts(self, tokens: int) -> dict[str, int]:
         """How many terms each part of the loss sums up."""
         near = self.cells(tokens)[1]
-        return {"cell": int(self.visible.sum()), "where": 3 * int(near.sum()), "opening": int(near[:, 1].sum())}
+        told = near[:, -TIPS:] & self.openings_known[..., None]
+        asked = self.visible | self.hidden
+        return {"cell": int(asked.sum()), "where": 3 * int(near.sum()), "opening": int(told.sum())}
 
 
 class GroundingHead(nn.Module):
-    """Hidden states of image tokens [N, tokens, D] → OUTPUTS of POINTS [N, points, tokens, 5]."""
+    """Hidden states of image tokens [N, tokens, D] → OUTPUTS of POINTS [N, P, tokens, 5]."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -79,27 +85,32 @@ class GroundingHead(nn.Module):
         return values.permute(0, 2, 1, 3)
 
     def sums(self, tokens: torch.Tensor, targets: GroundingTargets) -> dict[str, torch.Tensor]:
-        """Cross-entropy over cells, and smooth L1 of what the tokens near a visible point say about it, summed up.
+        """Cross-entropy over the cells and "nowhere", whose logit is 0; and smooth L1 of what the tokens near a visible
+        point say about it; both summed up.
 
         `tokens` are those of the labelled images. Divided by `GroundingTargets.counts` the parts become means.
         """
-        values, visible = self(tokens), targets.visible
-        cell, near = targets.cells(tokens.shape[1])
+        values, count = self(tokens), tokens.shape[1]
+        cell, near = targets.cells(count)
+        asked = targets.visible | targets.hidden
+        cell = torch.where(targets.visible, cell, count)
         truth = targets.points[..., None, :].expand(*near.shape, 3)
-        tip = near[:, 1]
-        opening = targets.opening[:, None].expand(tip.shape)
+        told = near[:, -TIPS:] & targets.openings_known[..., None]
+        openings = targets.openings[..., None].expand(told.shape)
+        said = values[:, -TIPS:, :, 4]
         return {
-            "cell": F.cross_entropy(values[..., 0][visible], cell[visible], reduction="sum"),
+            "cell": F.cross_entropy(F.pad(values[..., 0], (0, 1))[asked], cell[asked], reduction="sum"),
             "where": F.smooth_l1_loss(values[..., 1:4][near], truth[near], beta=0.02, reduction="sum"),
-            "opening": F.smooth_l1_loss(values[:, 1, :, 4][tip], opening[tip], beta=0.1, reduction="sum"),
+            "opening": F.smooth_l1_loss(said[told], openings[told], beta=0.1, reduction="sum"),
         }
 
     @torch.no_grad()
     def locate(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(N, points, 4): u, v, depth and opening that the most likely cell gives."""
+        """(N, points, 5): u, v, depth and opening that the most likely cell gives; the chance that it is in view."""
         values = self(tokens)
         best = values[..., 0].argmax(-1)[..., None, None].expand(*values.shape[:2], 1, len(OUTPUTS))
-        return values.gather(-2, best).squeeze(-2)[..., 1:]
+        found = values.gather(-2, best).squeeze(-2)[..., 1:]
+        return torch.cat([found, values[..., 0].logsumexp(-1, keepdim=True).sigmoid()], dim=-1)
 
 
 def _image_order(sample: Sample, camera_tags: Sequence[str]) -> list[int]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from qwen_vla.data.samples import SampleSource
+from qwen_vla.data.navigation import poses_from_waypoints
+from qwen_vla.data.samples import TIPS, SampleSource
+from qwen_vla.processing import EmbodimentInfo
 from qwen_vla.training.batches import Batch
-from qwen_vla.training.grounding import GroundingTargets
 from qwen_vla.training.run import Run, averaged
 
 SAMPLES = 96  # of each source
 EULER_STEPS = 4
 POSITION = ("x", "y", "z")
+BY_SOURCE = ("action", "answer")
 MEASURED = 0.5  # share of a chunk at which positions are compared: about where the next chunk takes over
 
 
@@ -21,8 +22,12 @@ MEASURED = 0.5  # share of a chunk at which positions are compared: about where 
 def validate(run: Run) -> dict[str, float]:
     """Errors of sampled actions and of grounding [share of the image]; every process must call it.
 
-    `action`: mean error of the normalised actions. `position_mm` and `gripper` [share of its travel]: of robots with
-    such channels. Source by source under `held_out/<name>/` where there are several, and their mean.
+    `object`, `goal`, `tip`: mean distance of a point from where it is found; `in_view`: share of the points of which it
+    is said rightly whether they are in the image. `answer`: share of the questions answered without a mistake, each
+    word given those before it. `action`: mean error of the normalised actions, and of a robot's own channels halfway
+    through the chunk `position_mm` of a tip or base, `joint_mrad`, `heading_mrad`, and `gripper` [share of its travel]
+    until there. Means over the sources that have each; where there are several sources, each one's `action` and
+    `answer` under its name.
     """
     rows: dict[str, dict] = {}
     with averaged(run), torch.random.fork_rng():
@@ -32,9 +37,16 @@ def validate(run: Run) -> dict[str, float]:
             if len(source.held_out):
                 batch = run.batches.held_out(source, SAMPLES).to(run.accelerator.device)
                 found = run.wrapped(batch, EULER_STEPS)
-                rows[source.name] = _grounding_errors(found, batch) | _action_errors(source, found, batch)
+                rows[source.name] = {
+                    **_grounding_errors(found, batch),
+                    **_answer_share(found),
+                    **_action_errors(source, found, batch),
+                }
         run.learner.train()
-    return {f"held_out/{key}": value for key, value in mean(list(rows.values())).items()}
+    result = mean(list(rows.values()))
+    if len(rows) > 1:
+        result |= {f"{name}/{key}": row[key] for name, row in rows.items() for key in BY_SOURCE if key in row}
+    return {f"held_out/{key}": value for key, value in result.items()}
 
 
 def mean(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -48,21 +60,27 @@ def _grounding_errors(found: dict[str, torch.Tensor], batch: Batch) -> dict[str,
         return {}
     points, targets = found["points"], batch.grounding
     error = (points[..., :2] - targets.points[..., :2]).norm(dim=-1)
-    cube, tip = targets.visible.unbind(-1)
     result = {}
-    if bool(cube.any()):
-        depth = (points - F.pad(targets.points, (0, 1)))[:, 0, 2]
-        result["cube"] = error[:, 0][cube].mean().item()
-        result["cube_median"] = error[:, 0][cube].median().item()
-        result["cube_depth_m"] = depth[cube].abs().mean().item()
-    if bool(tip.any()):
-        result["tip"] = error[:, 1][tip].mean().item()
-        result["opening"] = _opening_error(points, targets, tip)
+    for name, columns in (("object", slice(0, 1)), ("goal", slice(1, 2)), ("tip", slice(-TIPS, None))):
+        seen = targets.visible[:, columns]
+        if bool(seen.any()):
+            result[name] = error[:, columns][seen].mean().item()
+    thing = targets.visible[:, 0]
+    if bool(thing.any()):
+        depth = (points[..., 2] - targets.points[..., 2])[:, 0]
+        result["object_median"] = error[:, 0][thing].median().item()
+        result["object_depth_m"] = depth[thing].abs().mean().item()
+    known = targets.openings_known
+    if bool(known.any()):
+        result["opening"] = (points[:, -TIPS:, 3] - targets.openings)[known].abs().mean().item()
+    asked = targets.visible | targets.hidden
+    if bool(asked.any()):
+        result["in_view"] = ((points[..., 4] > 0.5) == targets.visible)[asked].float().mean().item()
     return result
 
 
-def _opening_error(points: torch.Tensor, targets: GroundingTargets, tip: torch.Tensor) -> float:
-    return (points[:, 1, 3] - targets.opening)[tip].abs().mean().item()
+def _answer_share(found: dict[str, torch.Tensor]) -> dict[str, float]:
+    return {"answer": found["answers"].float().mean().item()} if "answers" in found else {}
 
 
 def _action_errors(source: SampleSource, found: dict[str, torch.Tensor], batch: Batch) -> dict[str, float]:
@@ -71,28 +89,42 @@ def _action_errors(source: SampleSource, found: dict[str, torch.Tensor], batch: 
     mask = batch.inputs["action_mask"].cpu().numpy()
     sampled, truth = found["actions"].float().cpu().numpy(), batch.inputs["actions"].cpu().numpy()
     result = {"action": float(np.abs(sampled - truth)[mask].mean())}
-    return result | _physical_errors(source, sampled, truth, mask)
+    robots = list(source.embodiments.values())
+    if len(robots) != 1:
+        return result
+    quantiles, width = source.statistics[robots[0].dataset], len(robots[0].channel_names)
+    sampled, truth = (quantiles.unnormalize(chunks[..., :width]) for chunks in (sampled, truth))
+    steps = mask[..., 0].sum(axis=1)
+    middle = np.maximum(np.round(steps * MEASURED).astype(int) - 1, 0)
+    return result | _physical_errors(robots[0], sampled, truth, middle)
 
 
 def _physical_errors(
-    source: SampleSource, sampled: np.ndarray, truth: np.ndarray, mask: np.ndarray
+    robot: EmbodimentInfo, sampled: np.ndarray, truth: np.ndarray, middle: np.ndarray
 ) -> dict[str, float]:
-    """Of a single robot: how far its tip [mm] and gripper [share of its travel] end up from where they should be."""
-    robots = list(source.embodiments.values())
-    if len(robots) != 1 or robots[0].control_mode != "eef_delta":
-        return {}
-    names, quantiles = list(robots[0].channel_names), source.statistics[robots[0].dataset]
-    if not {*POSITION, "gripper"} <= set(names):
-        return {}
-    width = len(names)
-    difference = quantiles.unnormalize(sampled[..., :width]) - quantiles.unnormalize(truth[..., :width])
-    steps = mask[..., 0].sum(axis=1)
-    middle = np.maximum(np.round(steps * MEASURED).astype(int) - 1, 0)
-    at_middle = difference[np.arange(len(difference)), middle][:, [names.index(name) for name in POSITION]]
-    position = 1000 * np.linalg.norm(at_middle, axis=-1)
-    executed = np.arange(mask.shape[1]) <= middle[:, None]
-    return {
-        "position_mm": float(position.mean()),
-        "position_mm_median": float(np.median(position)),
-        "gripper": float(np.abs(difference[..., names.index("gripper")][executed]).mean()),
-    }
+    """Of chunks (N, H, c) in physical units: how far the robot is, at step `middle` (N,), from where it should be."""
+    names, rows = robot.channel_names, np.arange(len(truth))
+    grippers = [k for k, name in enumerate(names) if name.endswith("gripper")]
+    result = {}
+    if robot.control_mode == "base_waypoints":
+        pairs = zip(sampled, truth, middle, strict=True)
+        ends = np.array([[poses_from_waypoints(np.zeros(3), c[: m + 1])[-1] for c in (a, b)] for a, b, m in pairs])
+        result |= _positions(ends[:, 0, :2] - ends[:, 1, :2])
+        result["heading_mrad"] = float(1000 * np.abs(ends[:, 0, 2] - ends[:, 1, 2]).mean())
+    there = (sampled - truth)[rows, middle]
+    if robot.control_mode == "eef_delta":
+        places = [k for k, name in enumerate(names) if name.removeprefix("left_").removeprefix("right_") in POSITION]
+        result |= _positions(there[:, places].reshape(-1, len(POSITION)))
+    if robot.control_mode == "joint_position":
+        joints = [k for k in range(len(names)) if k not in grippers]
+        result["joint_mrad"] = float(1000 * np.abs(there[:, joints]).mean())
+    if grippers:
+        executed = np.arange(truth.shape[1]) <= middle[:, None]
+        result["gripper"] = float(np.abs((sampled - truth)[..., grippers][executed]).mean())
+    return result
+
+
+def _positions(errors: np.ndarray) -> dict[str, float]:
+    """Length of the errors (N, 2 or 3) [m], in millimetres."""
+    lengths = 1000 * np.linalg.norm(errors, axis=-1)
+    return {"position_mm": float(lengths.mean()), "position_mm_median": float(np.median(lengths))}

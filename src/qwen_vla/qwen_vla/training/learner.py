@@ -53,11 +53,14 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def predict(self, batch: Batch, euler_steps: int) -> dict[str, torch.Tensor]:
-        """actions [B, H, K] sampled from fresh noise, and located points of the labelled images, if there are any."""
+        """What there is of: actions [B, H, K] sampled from fresh noise; answers [questions], whether the most likely
+        token is the right one at every place of an answer; located points of the labelled images."""
         encoding = self.model.encode(**batch.inputs)
         found = {}
         if "action" in self.losses and "actions" in batch.inputs:
             found["actions"] = self.model.sample_actions(encoding, batch.inputs["action_mask"], steps=euler_steps)
+        if "language" in self.losses and "labels" in batch.inputs:
+            found["answers"] = self.model.answered(encoding, batch.inputs["labels"])
         if "grounding" in self.losses and batch.grounding is not None:
             found["points"] = self.head.locate(self._image_tokens(encoding, batch))
         return found

@@ -57,8 +57,6 @@ class WidowXPickSuite:
             "observation.eef_pose": ("float32", (7,), pose),
             "action": ("float32", (8,), (*pose, "gripper")),
             "annotation.points": ("float32", (points * 3,), ()),  # camera × (cubes, tip) × (u, v in 0..1, depth in m)
-            "annotation.cube_colours": ("int64", (CUBES_PER_SCENE,), ()),  # index into the colours of `info.json`
-            "annotation.target": ("int64", (1,), ()),
             "annotation.objects": ("int64", (CUBES_PER_SCENE,), ()),  # index into the names of `info.json`
             "annotation.object": ("int64", (1,), ()),  # which of them is named
             "annotation.goal": ("int64", (1,), ()),  # which of them it is brought to; -1: none
@@ -68,7 +66,6 @@ class WidowXPickSuite:
     def extra_info(self) -> dict:
         """What `info.json` says beyond the LeRobot format."""
         return {
-            "colours": list(COLOURS),
             "names": [f"{colour} cube" for colour in COLOURS],
             "points": [*(f"object {i}" for i in range(CUBES_PER_SCENE)), "tip"],
             "tasks": list(self.tasks),
@@ -196,9 +193,7 @@ class WidowXPickSuite:
         projected = np.concatenate([env.world.project(tag, points) for tag in CAMERAS])
         frames["annotation.points"].append(projected.reshape(-1).astype(np.float32))
         scene = env.world.scene
-        frames["annotation.cube_colours"].append([list(COLOURS).index(cube.colour) for cube in scene.cubes])
-        frames["annotation.target"].append(scene.target)
-        frames["annotation.objects"].append(frames["annotation.cube_colours"][-1])
+        frames["annotation.objects"].append([list(COLOURS).index(cube.colour) for cube in scene.cubes])
         frames["annotation.object"].append(scene.target)
         frames["annotation.goal"].append(-1)
         frames["annotation.task"].append(0)
