@@ -31,7 +31,7 @@ class WidowXWorld(RobotWorld):
         spec = robot_spec(embodiment)
         _add_tabletop(spec)
         _add_cameras(spec)
-        super().__init__(embodiment, spec, {camera: f"{camera}_optical_frame" for camera in CAMERAS})
+        super().__init__(embodiment, spec, {"ego": "ego_optical_frame", "cam_wrist": "wrist_camera_optical_frame"})
         self._tip = self.model.body(self.embodiment.arms[0].tip_link).id
         self._cubes = [self.model.body(f"cube_{i}").id for i in range(CUBES_PER_SCENE)]
         self.scene: Scene
