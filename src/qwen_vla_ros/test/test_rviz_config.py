@@ -119,7 +119,7 @@ def test_topics_are_relative(config: dict) -> None:
 @pytest.fixture
 def processes(robot: str) -> Iterator[list[subprocess.Popen]]:
     """The simulator and the visualizer, each in a process of its own."""
-    modules = (f"qwen_vla_sim.{robot}_node", "qwen_vla_ros.trajectory_visualizer")
+    modules = (f"qwen_vla_sim.{robot}.node", "qwen_vla_ros.trajectory_visualizer")
     program = "import sys; from {} import main; sys.exit(main())"
     started = [subprocess.Popen([sys.executable, "-c", program.format(m)], env=ros_environment()) for m in modules]
     try:
