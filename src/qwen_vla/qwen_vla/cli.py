@@ -354,6 +354,7 @@ def _commands() -> dict[str, type]:
         "convert": Convert,
         "train": Train,
         "evaluate": Evaluate,
+        "report": Report,
         "benchmark": Benchmark,
     }
     return own | _added_commands()

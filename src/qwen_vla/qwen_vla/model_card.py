@@ -11,6 +11,8 @@ import yaml
 from safetensors import safe_open
 
 from .configuration import QwenVLAConfig
+from .evaluation.summary import conditions_in_words, rate_in_words, read_summary
+from .evaluation.tables import markdown_table
 from .policy import check_checkpoint
 from .processing import EMBODIMENTS_FILE, NORMALIZATION_FILE, read_json
 
@@ -36,7 +38,7 @@ def write_model_card(folder: str | Path, evaluations: Sequence[str | Path] = ())
         _front_matter(embodiments),
         _summary(folder, config, training, embodiments),
         _use(folder, embodiments),
-        _evaluation([_read_evaluation(Path(path)) for path in evaluations]),
+        _evaluation([read_summary(Path(path)) for path in evaluations]),
         _training(training),
         _embodiments(embodiments),
         _statistics(read_json(folder / NORMALIZATION_FILE)),
@@ -74,7 +76,9 @@ def _summary(folder: Path, config: QwenVLAConfig, training: dict[str, Any], embo
         ("τ", f"{config.tau_distribution}, towards {config.tau_direction}"),
     ]
     robots = ", ".join(sorted(embodiments)) or "no robot"
-    return f"# {name}\n\nA vision-language-action model for {robots}, after {PAPER}.\n\n" + _table(("", ""), rows)
+    return f"# {name}\n\nA vision-language-action model for {robots}, after {PAPER}.\n\n" + markdown_table(
+        ("", ""), rows
+    )
 
 
 def _use(folder: Path, embodiments: dict[str, Any]) -> str:
@@ -94,11 +98,8 @@ def _evaluation(results: list[dict[str, Any]]) -> str:
         return "## Evaluation\n\nNone is recorded."
     rows = []
     for r in results:
-        low, high = r["wilson_95"]
-        conditions = [k for k in ("shuffle_instructions", "blind", "over_ros") if r.get(k)]
-        rate = f"{r['successes']} of {r['episodes']} ({r['success_rate']:.0%}, {low:.0%}–{high:.0%})"
-        rows.append((r["suite"], ", ".join(conditions) or "–", f"from {r['seed']}", rate))
-    return "## Evaluation\n\n" + _table(("suite", "condition", "seeds", "success (95 % interval)"), rows)
+        rows.append((r["suite"], conditions_in_words(r), f"from {r['seed']}", rate_in_words(r)))
+    return "## Evaluation\n\n" + markdown_table(("suite", "condition", "seeds", "success (95 % interval)"), rows)
 
 
 def _training(training: dict[str, Any]) -> str:
@@ -125,7 +126,7 @@ def _embodiments(embodiments: dict[str, Any]) -> str:
             ("cameras", ", ".join(e["camera_tags"]) or "none"),
             ("statistics", e["dataset"]),
         ]
-        parts.append(f"### {name}\n\n{_table(('', ''), rows)}\n\n> {e['prompt_template']}")
+        parts.append(f"### {name}\n\n{markdown_table(('', ''), rows)}\n\n> {e['prompt_template']}")
     return "## Robots\n\n" + ("\n\n".join(parts) or "None: this model has learned no actions yet.")
 
 
@@ -134,7 +135,7 @@ def _statistics(normalization: dict[str, Any]) -> str:
     for name, q in sorted(normalization.items()):
         channels = q.get("channel_names") or [str(i) for i in range(len(q["q01"]))]
         rows = [(c, f"{low:.4g}", f"{high:.4g}") for c, low, high in zip(channels, q["q01"], q["q99"], strict=True)]
-        parts.append(f"### {name}\n\n" + _table(("channel", "1 % quantile", "99 % quantile"), rows))
+        parts.append(f"### {name}\n\n" + markdown_table(("channel", "1 % quantile", "99 % quantile"), rows))
     intro = "What −1 and 1 of the model's output mean, in the channels' own units.\n\n"
     return "## Normalisation\n\n" + (intro + "\n\n".join(parts) if parts else "None.")
 
@@ -158,14 +159,6 @@ def _licence(training: dict[str, Any]) -> str:
     return f"## Licence\n\nApache-2.0.{extra}"
 
 
-def _read_evaluation(path: Path) -> dict[str, Any]:
-    result = read_json(path)
-    missing = {"suite", "seed", "episodes", "successes", "success_rate", "wilson_95"} - set(result)
-    if missing:
-        raise ValueError(f"{path} is no result of `qwen-vla evaluate --json`: it lacks {sorted(missing)}")
-    return result
-
-
 def _parameters(folder: Path) -> int:
     """Numbers in the weight files; a tied matrix is in there once."""
     total = 0
@@ -177,11 +170,6 @@ def _parameters(folder: Path) -> int:
                     size *= length
                 total += size
     return total
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _short(value: Any) -> str:

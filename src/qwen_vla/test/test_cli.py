@@ -11,7 +11,7 @@ import tyro
 from embodiment_descriptions import load_robot, resource_path, robot_description
 from qwen_vla import cli
 
-COMMANDS = ("describe", "collect", "train", "evaluate", "benchmark")
+COMMANDS = ("describe", "collect", "train", "evaluate", "report", "benchmark")
 
 
 def run(monkeypatch, *arguments):

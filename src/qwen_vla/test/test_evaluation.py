@@ -1,48 +1,78 @@
-"""Evaluation: its arithmetic, what it shows to the policy and how it judges, and seeds that prove nothing."""
+"""Evaluation: what it shows to the policy and how it judges, what it sums up, and seeds that prove nothing."""
 
 import json
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from embodiment_descriptions import load_robot, resource_path
 from qwen_vla import ActionChunk
-from qwen_vla.evaluation.episode import MAX_REFUSALS, run_episode
-from qwen_vla.evaluation.in_process import refuse_trained_seeds
-from qwen_vla.evaluation.intervals import wilson_interval
-from qwen_vla.evaluation.summary import EpisodeRow, summarize
+from qwen_vla.evaluation.contact_sheet import strip
+from qwen_vla.evaluation.episode import MAX_REFUSALS, Film, Look, run_episode
+from qwen_vla.evaluation.in_process import EvaluateOptions, _Player, check, evaluate, refuse_trained_seeds
+from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played, part_of
+from qwen_vla.evaluation.summary import EpisodeRow, read_summary, rows_of, summarize
+from qwen_vla.evaluation.tables import as_markdown
+from qwen_vla.evaluation.write import print_summary, write_summary
 from qwen_vla.suites import load_suite
 
-
-def test_wilson_interval_of_a_published_example():
-    low, high = wilson_interval(81, 263)  # Newcombe 1998, table I: 0.2553 to 0.3662
-    assert low == pytest.approx(0.2553, abs=5e-5) and high == pytest.approx(0.3662, abs=5e-5)
+TINY = resource_path("checkpoints/tiny")
+OPTIONS = EvaluateOptions("widowx_pick", TINY, 2, 7000, workers=1)
 
 
-@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_holds_the_rate(case):
-    successes, trials = case
-    low, high = wilson_interval(successes, trials)
-    assert 0.0 <= low <= successes / trials <= high <= 1.0
+def row(seed, success, task="pick_cube", failure="", **metrics):
+    ended = "success" if success else "step limit"
+    return EpisodeRow(seed, "lift the red cube", "red", success, 3, 0, 4.8, 0.02, ended, 50.0, task, failure, metrics)
 
 
-def row(seed, success):
-    return EpisodeRow(seed, "lift the red cube", "red cube", success, 3, 0, 4.8, 0.02, "success", 50.0)
+ROWS = [row(0, True, "stack", spl=0.8), row(1, False, "pick", "dropped", spl=0.2), row(2, True, "stack"), row(3, False)]
+
+
+# What is summed up ----------------------------------------------------------------------------------------------------
 
 
 def test_summary_counts_and_keeps_every_row():
     summary = summarize("widowx_pick", 7000, [row(7000, True), row(7001, False)], blind=False)
     assert (summary["episodes"], summary["successes"], summary["success_rate"]) == (2, 1, 0.5)
-    assert [r["seed"] for r in summary["rows"]] == [7000, 7001]
+    assert [r["seed"] for r in summary["rows"]] == [7000, 7001] and rows_of(summary)[1] == row(7001, False)
     assert json.loads(json.dumps(summary)) == summary
 
 
-def test_seeds_of_the_training_data_are_refused(tmp_path):
-    (tmp_path / "training.json").write_text(json.dumps({"data": [{"seeds": [100, 200]}]}))
-    refuse_trained_seeds(tmp_path, 200, 50)
-    with pytest.raises(ValueError, match="overlap with the training data"):
-        refuse_trained_seeds(tmp_path, 190, 20)
+def test_tasks_failures_and_metrics_are_summed_up():
+    summary = summarize("widowx", 0, ROWS)
+    rates = {task: (entry["successes"], entry["episodes"]) for task, entry in summary["tasks"].items()}
+    assert rates == {"stack": (2, 2), "pick": (0, 1), "pick_cube": (0, 1)}
+    assert summary["failures"] == {"dropped": 1, "step limit": 1}, "where the suite has no category, how it ended"
+    assert summary["endings"] == {"success": 2, "step limit": 2}
+    assert summary["spl"] == pytest.approx(0.5), "mean over the episodes that have it"
+
+
+def test_a_metric_cannot_hide_another_figure():
+    with pytest.raises(ValueError, match=r"'mine': metrics \['episodes'\]"):
+        summarize("mine", 0, [row(0, True, episodes=1.0)])
+
+
+def test_what_was_measured_is_said_and_written(tmp_path, capsys):
+    summary = summarize("widowx", 9000, ROWS, shift="colour", checkpoint="checkpoints/tiny")
+    print_summary(summary)
+    said = capsys.readouterr().out
+    assert "widowx: 2 of 4 (50 %, 15–85 %)" in said and "  stack: 2 of 2 (100 %, 34–100 %)" in said
+    assert "spl: 0.500" in said and "failures: dropped 1, step limit 1" in said
+    part_of(tmp_path / "e.json").touch()
+    write_summary(summary, tmp_path / "e.json", tmp_path / "e.md")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.json", "e.md"]
+    assert read_summary(tmp_path / "e.json") == summary
+    text = (tmp_path / "e.md").read_text()
+    assert text == as_markdown(summary) and text.startswith("# widowx (shift colour)\n")
+    assert "| all | 2 of 4 (50 %, 15–85 %) |" in text and "| dropped | 1 |" in text
+
+
+# One episode ----------------------------------------------------------------------------------------------------------
 
 
 class ConstantPolicy:
@@ -57,6 +87,9 @@ class ConstantPolicy:
         names = ("x", "y", "z", "rx", "ry", "rz", "gripper")
         latency = {"total": 12.0}
         return ActionChunk(data, names, 0.2, "eef_delta", "widowx", observation.instruction, 0, latency, 8)
+
+
+STAYS, REACHES_TOO_FAR = (0, 0, 0), (5.0, 0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -76,35 +109,137 @@ def play(suite, env, policy, seed=7000, **conditions):
 
 
 def test_a_policy_that_stays_where_it_is_reaches_the_step_limit(suite, env):
-    policy = ConstantPolicy((0, 0, 0))
+    policy = ConstantPolicy(STAYS)
     row = play(suite, env, policy)
-    assert (row.success, row.ended, row.refused) == (False, "step limit", 0)
+    assert (row.success, row.ended, row.refused, row.task) == (False, "step limit", 0, "pick_cube")
+    assert row.failure and row.category == row.failure
     assert row.chunks == len(policy.shown) == suite.max_steps / 8, "eight steps of every chunk are executed"
     assert row.seconds == pytest.approx(suite.max_steps * 0.2) and row.latency_ms_p50 == 12.0
     assert row.target.split()[0] in row.instruction.split() and policy.shown[0].instruction == row.instruction
-    assert all(image.shape == (240, 320, 3) and image.any() for image in policy.shown[0].images.values())
+    assert all(image.shape == (240, 320, 3) and image.any() for image in policy.shown[-1].images.values())
 
 
 def test_chunks_out_of_reach_end_the_episode(suite, env):
-    row = play(suite, env, ConstantPolicy((5.0, 0, 0)))
+    row = play(suite, env, ConstantPolicy(REACHES_TOO_FAR))
     assert (row.success, row.ended, row.refused, row.chunks) == (False, "refused too often", MAX_REFUSALS, MAX_REFUSALS)
 
 
 def test_blind_shows_black_images_and_nothing_else_changes(suite, env):
-    policy = ConstantPolicy((5.0, 0, 0))
+    policy = ConstantPolicy(REACHES_TOO_FAR)
     row = play(suite, env, policy, blind=True)
     assert set(policy.shown[0].images) == {"ego", "cam_wrist"}
     assert all(image.shape == (240, 320, 3) and not image.any() for o in policy.shown for image in o.images.values())
-    assert row.instruction == play(suite, env, ConstantPolicy((5.0, 0, 0))).instruction
+    assert row.instruction == play(suite, env, ConstantPolicy(REACHES_TOO_FAR)).instruction
 
 
 @pytest.mark.parametrize("seed", range(7000, 7003))
 def test_shuffled_instructions_name_another_cube_but_the_first_one_is_judged(suite, env, seed):
-    true = play(suite, env, ConstantPolicy((5.0, 0, 0)), seed)
-    policy = ConstantPolicy((5.0, 0, 0))
+    true = play(suite, env, ConstantPolicy(REACHES_TOO_FAR), seed)
+    policy = ConstantPolicy(REACHES_TOO_FAR)
     row = play(suite, env, policy, seed, shuffle_instructions=True)
-    named = true.target.removesuffix(" cube")
-    others = {cube.colour for cube in env.world.scene.cubes} - {named}
     assert row.target == true.target and row.distance == true.distance
-    assert {policy.shown[0].instruction.replace(other, named) for other in others} >= {true.instruction}
-    assert named not in policy.shown[0].instruction.split()
+    assert policy.shown[0].instruction == row.instruction != true.instruction
+    assert true.target.removesuffix(" cube") not in row.instruction.split()
+
+
+def test_a_film_has_what_the_policy_saw_and_the_end_and_changes_nothing(suite, env):
+    unseen, film = play(suite, env, ConstantPolicy(STAYS)), Film()
+    assert play(suite, env, ConstantPolicy(STAYS), film=film) == unseen
+    assert [look.seconds for look in film.looks] == pytest.approx(np.arange(11) * 1.6)
+    assert all(image.any() for look in film.looks for image in look.images.values())
+    assert env.render_size == (240, 320)
+
+
+def test_a_film_can_look_between_and_keeps_why_a_chunk_was_refused(suite, env):
+    film = Film(every=4)
+    play(suite, env, ConstantPolicy(REACHES_TOO_FAR), film=film)
+    assert [look.seconds for look in film.looks] == pytest.approx(np.arange(9) * 0.8), "also between two looks"
+    assert all(look.remark.startswith("refused: ") for look in film.looks)
+
+
+# The whole ------------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_of_the_training_data_are_refused(tmp_path):
+    (tmp_path / "training.json").write_text(json.dumps({"data": [{"seeds": [100, 200]}]}))
+    refuse_trained_seeds(tmp_path, 200, 50)
+    with pytest.raises(ValueError, match="overlap with the training data"):
+        refuse_trained_seeds(tmp_path, 190, 20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shift": "sideways"}, "'widowx_pick' has no shift 'sideways'; it offers: "),
+        ({"prompt_of": "widowx"}, "the prompt of widowx is the right one"),
+        ({"prompt_of": "robbie"}, "unknown robot 'robbie'"),
+        ({"suite": "chess"}, "unknown suite 'chess'"),
+        ({"chaos": True}, "add --over-ros"),
+    ],
+)
+def test_what_is_wrong_is_found_before_anything_starts(changes, message):
+    with pytest.raises((ValueError, KeyError), match=message):
+        check(replace(OPTIONS, **changes))
+
+
+def test_a_checkpoint_without_the_robot_is_named(checkpoint, tmp_path):
+    for file in checkpoint.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "embodiments.json").unlink()
+    (tmp_path / "embodiments.json").write_text("{}")
+    with pytest.raises(ValueError, match="is for widowx; .* was trained for \\[\\]"):
+        check(replace(OPTIONS, checkpoint=tmp_path))
+
+
+def test_another_robots_prompt_changes_the_prompt_alone():
+    own, other = (_Player(replace(OPTIONS, prompt_of=robot)).policy for robot in (None, "aloha"))
+    assert own.prompt("lift it") == load_robot("widowx").prompt("lift it")
+    assert other.prompt("lift it") == load_robot("aloha").prompt("lift it") != own.prompt("lift it")
+    assert replace(other.embodiment, prompt_template=own.embodiment.prompt_template) == own.embodiment
+
+
+@pytest.fixture
+def micro_options(checkpoint, tmp_path):
+    """Of a model with random weights, whose chunks are all refused, so that episodes are short."""
+    places = {"json": tmp_path / "e.json", "sheet": tmp_path / "sheet.png", "videos": tmp_path / "videos"}
+    return replace(OPTIONS, checkpoint=checkpoint, **places)
+
+
+def test_a_player_plays_and_films_the_same_episode(micro_options):
+    player = _Player(micro_options)
+    played, filmed = player.play(7001), player.film(7001)
+    assert played.row.ended == "refused too often" and len(played.pictures) == MAX_REFUSALS
+    assert replace(played.row, latency_ms_p50=0.0) == replace(filmed, latency_ms_p50=0.0)
+    assert [path.stem for path in micro_options.videos.iterdir()] == [filmed.category.replace(" ", "_")]
+
+
+def test_what_is_kept_is_not_played_again(micro_options):
+    film = Film(looks=[Look({"ego": np.zeros((120, 160, 3), np.uint8)}, 0.0)])
+    kept_rows = [replace(row(seed, True), instruction="played before the interruption") for seed in (7000, 7001)]
+    options = replace(micro_options, videos=None)
+    with KeptEpisodes(options.json, options.suite, options.checkpoint, options.conditions()) as kept:
+        for kept_row in kept_rows:
+            kept.add(Played(kept_row, strip(film, "ego")))
+    summary = evaluate(options)
+    assert rows_of(summary) == kept_rows and options.sheet.is_file()
+    assert part_of(options.json).is_file(), "until the caller has written the summary"
+
+
+@pytest.mark.slow
+def test_the_command_goes_on_where_it_was_interrupted(micro_options):
+    result = micro_options.json
+    command = [sys.executable, "-m", "qwen_vla.cli", "evaluate", "widowx_pick", "--episodes", "40", "--workers", "1"]
+    command += ["--checkpoint", micro_options.checkpoint, "--json", result, "--videos", micro_options.videos]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
+        while not (part_of(result).exists() and part_of(result).read_text().count("\n") > 2):
+            assert first.poll() is None
+            threading.Event().wait(0.05)
+        first.send_signal(signal.SIGINT)
+        assert "interrupted; " in first.communicate(timeout=60)[1] and first.returncode == 130
+    before = [json.loads(line)["row"] for line in part_of(result).read_text().splitlines()[1:]]
+    assert 2 <= len(before) < 40 and not result.exists()
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    rows = json.loads(result.read_text())["rows"]
+    assert rows[: len(before)] == before and [row["seed"] for row in rows] == list(range(7000, 7040))
+    assert not part_of(result).exists()
+    assert {path.stem for path in micro_options.videos.iterdir()} == {row["failure"].replace(" ", "_") for row in rows}

@@ -50,13 +50,13 @@ def comparisons(evaluations: Evaluations) -> list[Comparison]:
     """
     found = []
     for condition in CONDITIONS:
-        for group in _alike_but_for(condition, evaluations):
-            reference = min(group, key=lambda name: bool(evaluations[name].get(condition)))  # the first of equals
-            value = evaluations[reference].get(condition)
-            for name in group:
-                other = evaluations[name].get(condition)
+        for group in alike_but_for(condition, evaluations):
+            reference = min(group, key=lambda name: bool(group[name].get(condition)))  # the first of equals
+            value = group[reference].get(condition)
+            for name, summary in group.items():
+                other = summary.get(condition)
                 if (other or None) != (value or None):
-                    differences = compare(evaluations[reference], evaluations[name])
+                    differences = compare(group[reference], summary)
                     found.append(Comparison(reference, name, condition, (value, other), differences))
     return found
 
@@ -68,12 +68,12 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[Differ
     return (*(rows if len(rows) > 1 else ()), _difference("all", first, second))
 
 
-def _alike_but_for(condition: str, evaluations: Evaluations) -> Sequence[list[str]]:
-    """Names of evaluations of one suite that have all other conditions in common."""
-    groups: dict[tuple, list[str]] = {}
+def alike_but_for(condition: str, evaluations: Evaluations) -> Sequence[Evaluations]:
+    """Groups of evaluations of one suite that have all other conditions in common."""
+    groups: dict[tuple, dict[str, Mapping[str, Any]]] = {}
     for name, summary in evaluations.items():
         others = tuple(str(summary.get(key) or None) for key in CONDITIONS if key != condition)
-        groups.setdefault((summary["suite"], *others), []).append(name)
+        groups.setdefault((summary["suite"], *others), {})[name] = summary
     return list(groups.values())
 
 

@@ -182,8 +182,10 @@ class _Player:
     def __init__(self, options: EvaluateOptions) -> None:
         os.environ["LP_NUM_THREADS"] = "1"  # the software rasteriser would start a thread per core in every process
         import torch
+        from transformers.utils import logging
 
         torch.set_num_threads(1)  # threads of parallel episodes would wait for each other
+        logging.disable_progress_bar()  # that of loading would write into the bar of the episodes
         self.options = options
         self.suite: Suite = load_suite(options.suite)
         self.policy = self._load_policy()

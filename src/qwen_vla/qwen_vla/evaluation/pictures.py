@@ -30,8 +30,8 @@ def verdict(row: EpisodeRow) -> tuple[str, tuple[int, int, int]]:
 
 
 def shortened(text: str, size: int, width: float) -> str:
-    """The text, cut with "…" where it is wider than `width` [px]."""
-    letters = font(size)
+    """The text, cut with "…" where it is wider than `width` [px]; dashes that the letters lack become hyphens."""
+    letters, text = font(size), text.translate(str.maketrans("–—−", "---"))
     if letters.getlength(text) <= width:
         return text
     while text and letters.getlength(text + "…") > width:

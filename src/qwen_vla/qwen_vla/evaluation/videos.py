@@ -73,7 +73,7 @@ def _card(frame: np.ndarray, row: EpisodeRow) -> np.ndarray:
     canvas = Image.fromarray((frame * 0.35).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     words, colour = verdict(row)
-    size = min(60, int(60 * (canvas.width - 2 * MARGIN) / font(60).getlength(words)))
+    size = min(48, int(48 * (canvas.width - 8 * MARGIN) / font(48).getlength(words)))
     centre, middle = canvas.width // 2, (canvas.height + HEADER) // 2
     draw.text((MARGIN, 8), shortened(f"“{row.instruction}”", 22, canvas.width - 2 * MARGIN), BRIGHT, font(22))
     draw.text((centre, middle - 20), words, colour, font(size), anchor="mm")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from qwen_vla.training.log import read_log
 
@@ -16,9 +14,14 @@ HIDDEN = {"step", "lr", "gradient_norm", "samples_per_s", "data_wait_share", "la
 
 
 def plot_curve(folder: Path) -> Path:
-    """Draw every loss, and the held-out measures below, over the steps; returns the picture's path."""
-    rows = read_log(folder)
-    figure, axes = plt.subplots(2, 1, figsize=(8, 7), sharex=True)
+    """Draw the log of a run as loss.png beside it; returns the picture's path."""
+    return save_figure(curve_figure(read_log(folder)), folder / "loss.png")
+
+
+def curve_figure(rows: Sequence[dict]) -> Figure:
+    """Every loss, and the held-out measures below, over the steps; `rows` as `read_log` gives them."""
+    figure = Figure(figsize=(8, 7))
+    axes = figure.subplots(2, 1, sharex=True)
     for axis, held_out in zip(axes, (False, True), strict=True):
         keys = sorted({k for row in rows for k in row if k not in HIDDEN and k.startswith("held_out") == held_out})
         for key in keys:
@@ -31,9 +34,12 @@ def plot_curve(folder: Path) -> Path:
             axis.legend()
     axes[-1].set_xlabel("step")
     figure.tight_layout()
-    path = folder / "loss.png"
-    temporary = path.with_name("loss.tmp.png")
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG file, complete or not at all; returns its path."""
+    temporary = path.with_suffix(".tmp.png")
     figure.savefig(temporary, dpi=100)
-    plt.close(figure)
     os.replace(temporary, path)
     return path

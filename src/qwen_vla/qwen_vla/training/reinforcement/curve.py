@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
+from qwen_vla.training.curve import save_figure
 from qwen_vla.training.log import read_log
 
 SMOOTHED = 10  # updates of the moving mean of the success rate
@@ -22,9 +20,14 @@ PANELS = (
 
 
 def plot_curve(folder: Path) -> Path:
-    """Draw success, policy and critic over the updates; returns the picture's path."""
-    rows = read_log(folder)
-    figure, axes = plt.subplots(len(PANELS), 1, figsize=(8, 9), sharex=True)
+    """Draw the log of a run as curve.png beside it; returns the picture's path."""
+    return save_figure(curve_figure(read_log(folder)), folder / "curve.png")
+
+
+def curve_figure(rows: Sequence[dict]) -> Figure:
+    """Success, policy and critic over the updates; `rows` as `read_log` gives them."""
+    figure = Figure(figsize=(8, 9))
+    axes = figure.subplots(len(PANELS), 1, sharex=True)
     for axis, (title, names) in zip(axes, PANELS, strict=True):
         for name in names:
             _draw(axis, name, dict(sorted((row["step"], row[name]) for row in rows if name in row)))
@@ -34,12 +37,7 @@ def plot_curve(folder: Path) -> Path:
             axis.legend()
     axes[-1].set_xlabel("update")
     figure.tight_layout()
-    path = folder / "curve.png"
-    temporary = path.with_name("curve.tmp.png")
-    figure.savefig(temporary, dpi=100)
-    plt.close(figure)
-    os.replace(temporary, path)
-    return path
+    return figure
 
 
 def _draw(axis, name: str, points: dict[int, float]) -> None:

@@ -1,0 +1,124 @@
+"""The report page: what it compares, that it needs nothing from elsewhere, and what it says about wrong files."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from qwen_vla.evaluation.comparison import compare, comparisons
+from qwen_vla.evaluation.report import names_of, report, write_report
+from qwen_vla.evaluation.summary import EpisodeRow, summarize
+
+PLAIN = {"checkpoint": "tiny", "step": 4000, "shift": None, "blind": False, "euler_steps": 4}
+
+
+def evaluation(successes, episodes=20, suite="widowx", **conditions):
+    """Episodes of two tasks in turn, of which the first ones succeed."""
+    rows = []
+    for i in range(episodes):
+        ended, failure = ("success", "") if i < successes else ("step limit", "not <touched>")
+        task, latency = ("pick", "stack")[i % 2], 40.0 + i
+        ends = ended, latency, task, failure, {"spl": 0.5}
+        rows.append(EpisodeRow(i, "lift it", "cube", i < successes, 3, 0, 5.0, 0.1, *ends))
+    return summarize(suite, 9000, rows, **(PLAIN | conditions))
+
+
+EVALUATIONS = {
+    "colour": evaluation(10, shift="colour"),
+    "joint": evaluation(18),
+    "alone": evaluation(4, checkpoint="alone", step=2000),
+    "alone_colour": evaluation(3, checkpoint="alone", step=2000, shift="colour"),
+    "base": evaluation(12, suite="mobile_base"),
+}
+
+
+def test_evaluations_are_compared_that_differ_in_one_condition():
+    found = {(c.condition, c.first, c.second): c for c in comparisons(EVALUATIONS)}
+    assert found.keys() == {
+        ("checkpoint", "colour", "alone_colour"),
+        ("checkpoint", "joint", "alone"),
+        ("shift", "joint", "colour"),
+        ("shift", "alone", "alone_colour"),
+    }
+    assert found["shift", "joint", "colour"].values == (None, "colour"), "what is in distribution is the reference"
+    assert found["checkpoint", "joint", "alone"].values == ("tiny", "alone"), "the first of two checkpoints"
+
+
+def test_differences_are_told_by_task_and_for_all():
+    pick, stack, every = compare(EVALUATIONS["joint"], EVALUATIONS["alone"])
+    assert (pick.task, pick.first, pick.second) == ("pick", (9, 10), (2, 10)) and stack.task == "stack"
+    assert (every.task, every.first, every.second) == ("all", (18, 20), (4, 20))
+    assert every.difference == pytest.approx(-0.7) and every.interval[1] < 0 and every.verdict == "worse"
+    (_, _, same) = compare(EVALUATIONS["alone"], EVALUATIONS["alone_colour"])
+    assert same.verdict == "not told apart"
+
+
+class Page(HTMLParser):
+    """What is in a page; an element that is closed in the wrong order is an error."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.links, self.words = [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_is_whole_and_needs_nothing_else():
+    page = Page(report(EVALUATIONS))
+    plots = {"tasks": 2, "shifts": 2, "steps": 2, "failures": 2, "latency": 1}  # two suites; two models; with a shift
+    assert page.tags.count("svg") == sum(plots.values())
+    assert all(link.startswith("#") for link in page.links) and not {"script", "img", "link"} & set(page.tags)
+    words = " ".join(page.words)
+    assert "18 of 20 (90 %, 70–97 %)" in words and "−70 (−84 to −40)" in words and "spl 0.50" in words
+    assert "not <touched>" in words, "escaped"
+    assert report(EVALUATIONS) == report(EVALUATIONS)
+
+
+def test_training_curves_are_shown(tmp_path):
+    rows = [{"step": i, "action": 1 / (i + 1), "held_out/tip": 0.1} for i in range(5)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = Page(report({"joint": EVALUATIONS["joint"]}, [tmp_path]))
+    assert page.tags.count("svg") == 4 and {"action", "tip", str(tmp_path)} <= {word.strip() for word in page.words}
+
+
+def test_files_are_named_as_shortly_as_they_can_be_told_apart(tmp_path):
+    files = [tmp_path / "a/widowx.json", tmp_path / "b/widowx.json"]
+    assert names_of(files) == ["a/widowx", "b/widowx"] and names_of(files[:1]) == ["widowx"]
+    with pytest.raises(ValueError, match="twice"):
+        names_of([files[0], tmp_path / "b/../a/widowx.json"])
+
+
+def test_what_is_no_evaluation_and_no_run_is_named(tmp_path):
+    good, text, other = (tmp_path / name for name in ("good.json", "text.json", "other.json"))
+    good.write_text(json.dumps(EVALUATIONS["joint"]))
+    text.write_text("# a page")
+    other.write_text('{"suite": "widowx"}')
+    out = tmp_path / "report.html"
+    for files, logs, message in (
+        ([text], (), "text.json is not JSON"),
+        ([good, other], (), "other.json is no result of .*lacks.*'tasks'"),
+        ([good], (tmp_path,), f"{re.escape(str(tmp_path))} is no folder of a training run"),
+        ([], (), "at least one"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            write_report(files, out, logs)
+        assert not out.exists()
+    write_report([good], out)
+    assert out.read_text() == report({"good": EVALUATIONS["joint"]})
