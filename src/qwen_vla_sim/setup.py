@@ -34,6 +34,9 @@ setup(
             "aloha_sim = qwen_vla_sim.aloha.node:main",
             "mobile_base_sim = qwen_vla_sim.mobile_base.node:main",
         ],
-        "qwen_vla.suites": ["widowx_pick = qwen_vla_sim.widowx.suite:WidowXPickSuite"],
+        "qwen_vla.suites": [
+            "widowx = qwen_vla_sim.widowx.suite:WidowXSuite",
+            "widowx_pick = qwen_vla_sim.widowx.suite:WidowXPickSuite",
+        ],
     },
 )

@@ -8,7 +8,7 @@ import pytest
 
 from qwen_vla.data.collect import CollectOptions, _claim, _Recorder, collect
 from qwen_vla.data.lerobot import DatasetError, LeRobotReader, shard_path
-from qwen_vla_sim.widowx.scene import sample_scene
+from qwen_vla_sim.widowx.pick_scene import sample_pick_scene
 
 SNAPSHOTS = CollectOptions("widowx_pick", None, 6, 2_000_000, "snapshots", 1, episodes_per_shard=2)  # as `recordings`
 
@@ -125,8 +125,8 @@ def test_another_shard_size_in_the_folder_is_refused(recorder):
 def test_scene_number_i_has_seed_plus_i(recordings):
     reader = LeRobotReader(recordings / "snapshots")
     for i, objects in enumerate(reader.frames["annotation.objects"]):
-        scene = sample_scene(2_000_000 + i)
-        assert [reader.info["names"][index] for index in objects] == [f"{cube.colour} cube" for cube in scene.cubes]
+        scene = sample_pick_scene(2_000_000 + i)
+        assert [reader.info["names"][index] for index in objects] == [thing.name for thing in scene.things]
         assert reader.tasks[i] == scene.instruction
 
 

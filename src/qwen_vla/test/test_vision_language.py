@@ -166,7 +166,7 @@ def test_a_frame_without_anything_in_view_says_so():
 
 def test_recorded_pictures_show_the_cube_where_the_answer_says(recordings):
     """The pixel at the answer's place has the colour of the cube that the question is about."""
-    from qwen_vla_sim.widowx.scene import COLOURS
+    from qwen_vla_sim.widowx.things import COLOURS
 
     reader = LeRobotReader(recordings / "snapshots")
     annotations, alike = Annotations.of(reader), []

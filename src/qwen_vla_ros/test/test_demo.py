@@ -338,12 +338,12 @@ def test_a_robot_that_the_checkpoint_does_not_know_is_named_and_skipped(tmp_path
 
 
 def test_the_default_scenes_name_different_colours_in_different_words():
-    from qwen_vla_sim.widowx.scene import sample_scene
+    from qwen_vla_sim.widowx.pick_scene import sample_pick_scene
 
     seeds = SHOWS["widowx"].seeds
-    scenes = [sample_scene(seed) for seed in seeds]
-    assert len({scene.target_colour for scene in scenes}) == len(seeds)
-    assert len({scene.instruction.replace(scene.target_colour, "") for scene in scenes}) == len(seeds)
+    scenes = [sample_pick_scene(seed) for seed in seeds]
+    assert len({scene.named.colour for scene in scenes}) == len(seeds)
+    assert len({scene.instruction.replace(scene.named.colour, "") for scene in scenes}) == len(seeds)
     assert max(seed for show in SHOWS.values() for seed in show.seeds) < 1_000_000  # the data sets begin there
 
 

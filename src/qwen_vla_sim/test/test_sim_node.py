@@ -30,8 +30,9 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from embodiment_descriptions import resource_path, robot_description
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
-from qwen_vla_sim.widowx.scene import sample_scene
-from qwen_vla_sim.widowx.world import CAMERAS, WidowXWorld
+from qwen_vla_sim.widowx.pick_scene import sample_pick_scene
+from qwen_vla_sim.widowx.table_spec import CAMERAS
+from qwen_vla_sim.widowx.world import WidowXWorld
 
 DEADLINE = 30.0  # [s] for whatever should happen soon on an idle machine
 ARM = ["waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"]
@@ -249,16 +250,16 @@ class TestWhileItRuns:
             )[0]
             assert (image.height, image.width, image.encoding, image.step) == (240, 320, "rgb8", 960)
             assert (info.height, info.width, info.distortion_model) == (240, 320, "plumb_bob")
-            assert image.header.frame_id == f"{camera}_optical_frame"
+            assert image.header.frame_id == {"ego": "ego_optical_frame"}.get(camera, "wrist_camera_optical_frame")
             assert info.k[0] == info.k[4] > 100 and (info.k[2], info.k[5]) == (160, 120)
             np.testing.assert_array_equal(np.reshape(info.p, (3, 4))[:, :3].ravel(), info.k)
             assert pixels(image).std() > 10
 
     def test_task_state_names_the_target_of_the_sentence(self, at_home):
         state = at_home.wait(lambda: at_home.states and at_home.states[-1], "task state")
-        scene = sample_scene(3)
+        scene = sample_pick_scene(3)
         assert state.instruction == scene.instruction
-        assert state.target == f"{scene.target_colour} cube"
+        assert state.target == f"{scene.named.colour} cube"
         metrics = dict(zip(state.metric_names, state.metrics, strict=True))
         assert not state.success and not metrics["grasped"] and state.failure == "not grasped"
         assert 0.05 < state.distance < 0.5 and abs(metrics["lift"]) < 0.005
@@ -317,8 +318,8 @@ class TestWhileItRuns:
         world = WidowXWorld()
         try:
             for seed in (21, 22, 21):
-                reply = running.reset(seed)
-                assert (reply.success, reply.instruction, reply.message) == (True, sample_scene(seed).instruction, "")
+                reply, scene = running.reset(seed), sample_pick_scene(seed)
+                assert (reply.success, reply.instruction, reply.message) == (True, scene.instruction, "")
                 world.reset(seed)
                 for camera in CAMERAS:
                     running.images[camera].clear()
@@ -357,7 +358,7 @@ class TestWhileItRuns:
     def test_a_negative_seed_is_refused_with_the_value(self, at_home):
         reply = at_home.reset(-5)
         assert not reply.success and "-5" in reply.message
-        assert at_home.wait(lambda: at_home.states, "task state")[-1].instruction == sample_scene(3).instruction
+        assert at_home.wait(lambda: at_home.states, "task state")[-1].instruction == sample_pick_scene(3).instruction
 
     def test_parameters_are_checked_and_time_cannot_be_stepped_while_it_runs(self, running):
         refused = running.call(running.step_client, Trigger.Request())

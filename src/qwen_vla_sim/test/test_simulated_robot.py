@@ -8,7 +8,8 @@ import pytest
 from qwen_vla_sim.camera_rig import CameraRig
 from qwen_vla_sim.joint_trajectory_controller import JointTrajectory, TrajectoryPoint, TrajectoryRejected
 from qwen_vla_sim.simulated_robot import SimulatedRobot
-from qwen_vla_sim.widowx.world import CAMERAS, WidowXWorld
+from qwen_vla_sim.widowx.table_spec import CAMERAS
+from qwen_vla_sim.widowx.world import WidowXWorld
 
 S = 1_000_000_000
 ARM = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
@@ -78,11 +79,11 @@ def test_a_reset_forgets_the_motion_but_not_the_time(robot):
 
 
 def test_a_negative_seed_is_refused_and_the_scene_stays(robot):
-    instruction, cubes = robot.world.instruction, robot.world.cube_positions()
+    instruction, cubes = robot.world.instruction, robot.world.thing_positions()
     with pytest.raises(ValueError, match="-1"):
         robot.reset(-1)
     assert robot.world.instruction == instruction
-    np.testing.assert_array_equal(robot.world.cube_positions(), cubes)
+    np.testing.assert_array_equal(robot.world.thing_positions(), cubes)
 
 
 def test_joined_to_the_measured_state_the_arm_starts_from_where_it_is():

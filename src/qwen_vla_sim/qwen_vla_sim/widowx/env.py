@@ -8,13 +8,14 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 
-from qwen_vla_sim.widowx.world import CAMERAS, WidowXWorld
+from qwen_vla_sim.widowx.table_spec import CAMERAS
+from qwen_vla_sim.widowx.world import WidowXWorld
 
 SETPOINT_PERIOD = 0.01  # [s] between interpolated set points: the controller's 100 Hz
 
 
-class WidowXPickEnv(gymnasium.Env):
-    """Pick the cube that the instruction names.
+class WidowXEnv(gymnasium.Env):
+    """Do what the instruction says.
 
     Action: (7,) joint targets [rad; last: left_finger, m] reached at the end of the step (0.2 s).
     Observation: {"images": {tag: 240×320×3 uint8}, "joints": (7,)}; info: fields of TaskState, tip pose.
@@ -23,8 +24,8 @@ class WidowXPickEnv(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
 
-    def __init__(self, render_size: tuple[int, int] | None = (240, 320), max_steps: int = 80) -> None:
-        self.world = WidowXWorld()
+    def __init__(self, world: WidowXWorld, render_size: tuple[int, int] | None, max_steps: int) -> None:
+        self.world = world
         self.render_size = render_size
         self.max_steps = max_steps
         self.period = self.world.embodiment.period
@@ -43,12 +44,16 @@ class WidowXPickEnv(gymnasium.Env):
         )
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
-        """Scene of `seed`; options {"joints": (7,)} starts the arm elsewhere than home."""
+        """Scene of `seed`; options {"joints": (7,), "holding": bool} start elsewhere than at home, with the target."""
         super().reset(seed=seed)
         self.world.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
-        if options and "joints" in options:
-            self.world.place_arm(options["joints"])
+        options = options or {}
+        if "joints" in options:
+            place = self.world.put_into_gripper if options.get("holding") else self.world.place_arm
+            place(options["joints"])
         self._command = self.world.joint_positions().copy()
+        if options.get("holding"):
+            self._command[-1] = self.world.embodiment.arms[0].gripper.closed
         self.steps = 0
         return self._observe(), self._info()
 

@@ -1,6 +1,7 @@
-"""Scripted expert for picking one cube: a function of the present state only, so that it can take over anywhere.
+"""Scripted experts: functions of the present state only, so that they can take over anywhere.
 
-From whatever pose it is asked, it rises, moves above the cube, descends through a funnel, closes, and lifts.
+From whatever pose it is asked, `pick_step` rises, moves above the thing, descends through a funnel, closes, and lifts.
+`place_step` goes on from there: over the goal, down through a funnel, opens, and rises; what was lost is picked again.
 """
 
 from __future__ import annotations
@@ -9,14 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-GRASP_HEIGHT = 0.020  # tip at the cube's centre [m]
+from qwen_vla_sim.widowx.things import GRASP_HEIGHT
+
 HOVER_HEIGHT = 0.090  # finger tips 35 mm above the cubes [m]
+CARRY_HEIGHT = 0.105  # what hangs in the gripper clears everything that lies on the table [m]
 LIFT_HEIGHT = 0.150
 FUNNEL = (0.006, 0.022)  # lateral error [m] at which the tip may be at grasp height / must be at hover height
 ALIGNED = 0.010  # lateral error [m] and height error at which the gripper closes
+IN_GRIP = 0.022  # [m] tip to where it takes the thing
+RELEASE_ALIGNED = 0.008  # lateral error [m] at which the gripper opens over the goal
+RELEASE_SLACK = 0.006  # [m] above the height of release
 MAX_STEP = 0.045  # [m] per control step: 0.225 m/s at 5 Hz
 APPROACH = 0.6  # share of the remaining way covered per step, so that the arm slows down as it arrives
-OPEN_ENOUGH = 0.8  # gripper fraction needed to go down over a cube
+OPEN_ENOUGH = 0.8  # gripper fraction needed to go down over a thing
 HELD_FRACTION = 0.45  # a 40 mm cube stops the fingers at fraction 0.23
 
 
@@ -28,22 +34,62 @@ class Step:
     gripper: float
 
 
-def expert_step(tip: np.ndarray, gripper: float, cube: np.ndarray) -> Step:
-    """Next target from the tip (3,) and the cube's centre (3,), base_link [m], and the measured gripper fraction."""
-    lateral = float(np.linalg.norm(tip[:2] - cube[:2]))
-    holding = gripper < HELD_FRACTION and np.linalg.norm(tip - cube) < 0.022
-    if holding:
+def pick_step(tip: np.ndarray, gripper: float, thing: np.ndarray, height: float = GRASP_HEIGHT) -> Step:
+    """Next target on the way to having lifted a thing.
+
+    Args:
+        tip: (3,) of the gripper in base_link [m].
+        gripper: measured fraction.
+        thing: (3,) where the tip is when it holds the thing [m].
+        height: of the tip when it closes [m].
+    """
+    lateral = float(np.linalg.norm(tip[:2] - thing[:2]))
+    if holds(tip, gripper, thing):
         return Step(_towards(tip, np.array([tip[0], tip[1], LIFT_HEIGHT])), 0.0)
-    around_the_cube = lateral < ALIGNED and tip[2] < GRASP_HEIGHT + ALIGNED and np.linalg.norm(tip - cube) < 0.022
-    if around_the_cube and (gripper > OPEN_ENOUGH or gripper < HELD_FRACTION + 0.3):
+    around = lateral < ALIGNED and tip[2] < height + ALIGNED and np.linalg.norm(tip - thing) < IN_GRIP
+    if around and (gripper > OPEN_ENOUGH or gripper < HELD_FRACTION + 0.3):
         return Step(tip.copy(), 0.0)
     if lateral > FUNNEL[1] and tip[2] < HOVER_HEIGHT - 0.02:
         return Step(_towards(tip, np.array([tip[0], tip[1], HOVER_HEIGHT + 0.01])), 1.0)
-    depth = np.clip((lateral - FUNNEL[0]) / (FUNNEL[1] - FUNNEL[0]), 0, 1)
-    height = GRASP_HEIGHT + depth * (HOVER_HEIGHT - GRASP_HEIGHT)
+    goal = _funnel(lateral, height, HOVER_HEIGHT)
     if gripper < OPEN_ENOUGH:
-        height = max(height, min(tip[2], HOVER_HEIGHT))
-    return Step(_towards(tip, np.array([cube[0], cube[1], height])), 1.0)
+        goal = max(goal, min(tip[2], HOVER_HEIGHT))
+    return Step(_towards(tip, np.array([thing[0], thing[1], goal])), 1.0)
+
+
+def place_step(tip: np.ndarray, gripper: float, thing: np.ndarray, goal: np.ndarray, settled: bool) -> Step:
+    """Next target on the way to having brought a thing to its goal.
+
+    Args:
+        tip, gripper, thing: as for `pick_step`.
+        goal: (3,) where `thing` has to be when the gripper opens [m].
+        settled: the thing lies on or in its goal, or falls into it.
+    """
+    held = holds(tip, gripper, thing)
+    if settled and not held:
+        risen = tip.copy() if gripper < OPEN_ENOUGH else np.array([tip[0], tip[1], CARRY_HEIGHT])
+        return Step(_towards(tip, risen), 1.0)
+    if not held:
+        return pick_step(tip, gripper, thing, max(GRASP_HEIGHT, thing[2]))
+    way = goal - thing
+    lateral = float(np.linalg.norm(way[:2]))
+    if lateral < RELEASE_ALIGNED and -way[2] < RELEASE_SLACK:
+        return Step(tip.copy(), 1.0)
+    if lateral > FUNNEL[1] and tip[2] < CARRY_HEIGHT - 0.02:
+        return Step(_towards(tip, np.array([tip[0], tip[1], CARRY_HEIGHT + 0.01])), 0.0)
+    height = _funnel(lateral, tip[2] + way[2], CARRY_HEIGHT)
+    return Step(_towards(tip, np.array([tip[0] + way[0], tip[1] + way[1], height])), 0.0)
+
+
+def holds(tip: np.ndarray, gripper: float, thing: np.ndarray) -> bool:
+    """Whether the fingers have closed on the thing."""
+    return bool(gripper < HELD_FRACTION and np.linalg.norm(tip - thing) < IN_GRIP)
+
+
+def _funnel(lateral: float, low: float, high: float) -> float:
+    """Height at a lateral error: `low` where it is small, `high` where it is not."""
+    depth = np.clip((lateral - FUNNEL[0]) / (FUNNEL[1] - FUNNEL[0]), 0, 1)
+    return float(low + depth * (high - low))
 
 
 def _towards(start: np.ndarray, goal: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""ROS node `widowx_sim`: a simulated WidowX 250s on a table with cubes, behind the topics that the real one has."""
+"""ROS node `widowx_sim`: a simulated WidowX 250s at its table, behind the topics that the real one has."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ from embodiment_descriptions import Embodiment
 from qwen_vla_sim.messages import optical_pose, time_message
 from qwen_vla_sim.sim_node import LATCHED, SimNode, run
 from qwen_vla_sim.simulated_robot import SimulatedRobot
-from qwen_vla_sim.widowx.world import WidowXWorld
+from qwen_vla_sim.widowx.world import STOCKS, WidowXWorld
 
 
 class WidowXSim(SimNode):
     """The arm and, for whoever draws, the place of its fixed camera."""
 
     robot_name = "widowx"
+    PARAMETERS = SimNode.PARAMETERS | {
+        "suite": (
+            "widowx_pick",
+            "Whose scenes a seed means.",
+            {"read_only": True, "additional_constraints": f"one of: {', '.join(STOCKS)}"},
+        ),
+    }
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedRobot:
-        return SimulatedRobot(WidowXWorld(embodiment), **options)
+        world = WidowXWorld(embodiment, self.get_parameter("suite").value, self.shift)
+        return SimulatedRobot(world, **options)
 
     def create_more(self) -> None:
         self._camera_pose_publisher = self.create_publisher(PoseStamped, "~/ego_camera_pose", LATCHED)

@@ -1,99 +1,187 @@
-"""What a seed decides about a tabletop scene: which cubes lie where, the light, the camera jitter and the sentence.
+"""What a seed decides about a tabletop scene: things, places, colours, light, camera and sentence.
 
 Free of MuJoCo, so that data sets, evaluation and the simulator can name a scene by its seed alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-COLOURS: dict[str, tuple[float, float, float]] = {
-    "red": (0.85, 0.10, 0.10),
-    "green": (0.10, 0.65, 0.15),
-    "blue": (0.10, 0.25, 0.90),
-    "yellow": (0.95, 0.85, 0.10),
-    "purple": (0.55, 0.15, 0.75),
-    "cyan": (0.10, 0.80, 0.85),
-}
-SENTENCES = (
-    "pick up the {colour} cube",
-    "lift the {colour} cube",
-    "grab the {colour} block",
-    "take the {colour} cube off the table",
-)
-CUBES_PER_SCENE = 3
-CUBE_SIZE = 0.040  # edge [m]: fits the WidowX gripper's 30–74 mm opening with 17 mm of room on each side
-REGION_X = (0.22, 0.38)  # [m], base_link; reachable with the tool pointing straight down
-REGION_Y = (-0.15, 0.15)
-CLEARANCE = 0.085  # least distance of two cube centres [m]: an open finger (47 mm out) clears a rotated neighbour
-MAX_YAW = 0.30  # cubes lie within this angle of the gripper's closing axis [rad]
+from qwen_vla_sim.task import Shift
+from qwen_vla_sim.widowx.layout import lay_out
+from qwen_vla_sim.widowx.tasks import TASKS, Task
+from qwen_vla_sim.widowx.things import COLOURS, KINDS, UNSEEN_SHADES, Colour, Design
+
+SLOTS = 3  # cubes in a scene at most; of any other kind there is one
+MAX_THINGS = 4
+JITTER = 0.04  # of trained colours, per channel
+# Tables never trained on (the trained ones are greys with a tint), and how bright the lamp is on them.
+UNSEEN_TABLES: tuple[Colour, ...] = ((0.52, 0.36, 0.22), (0.30, 0.38, 0.33), (0.27, 0.30, 0.38), (0.74, 0.60, 0.42))
+UNSEEN_LIGHT = ((0.32, 0.45), (0.95, 1.05))
+DRIFT_SPEED = 0.015  # [m/s] of a target that moves
+DRIFT = 0.06  # [m] how far, to and fro
 
 
 @dataclass(frozen=True)
-class Cube:
-    """One cube at rest: position of its centre on the table [m] and yaw [rad] in base_link."""
+class Thing:
+    """One thing at rest: where its origin is on the table [m] and its yaw [rad] in base_link.
 
-    colour: str
+    `slot` tells things of a kind apart, and decides which of the kind's designs it has. `colour` is set where the
+    sentences name it.
+    """
+
+    kind: str
+    slot: int
+    rgb: Colour
     x: float
     y: float
     yaw: float
+    colour: str = ""
+    unseen: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.colour} {self.kind}".strip()
+
+    @property
+    def design(self) -> Design:
+        designs = KINDS[self.kind].unseen_designs if self.unseen else KINDS[self.kind].designs
+        return designs[self.slot % len(designs)]
+
+    @property
+    def movable(self) -> bool:
+        return KINDS[self.kind].movable
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Everything that a seed decides. `target` indexes `cubes`; offsets are in metres, intensities in 0..1."""
+class Surroundings:
+    """Table, lamp and fixed camera. Offsets are in metres, the intensity in 0..1."""
 
-    seed: int
-    cubes: tuple[Cube, ...]
-    target: int
-    instruction: str
-    table_rgb: tuple[float, float, float]
+    table_rgb: Colour
     light_intensity: float
     light_position: tuple[float, float, float]
     camera_offset: tuple[float, float, float]
     camera_target_offset: tuple[float, float, float]
 
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that a seed decides. `target` and `goal` index `things`; goal None: the target is only picked up.
+
+    `drift` is how far [m] the target moves to and fro, at DRIFT_SPEED, until it is reached.
+    """
+
+    seed: int
+    task: Task
+    things: tuple[Thing, ...]
+    target: int
+    goal: int | None
+    sentence: str
+    surroundings: Surroundings
+    drift: tuple[float, float] = (0.0, 0.0)
+
     @property
-    def target_colour(self) -> str:
-        return self.cubes[self.target].colour
+    def instruction(self) -> str:
+        return self.instruction_for(self.target)
 
-    def instruction_for(self, cube: int) -> str:
-        """The scene's own sentence with another cube of the scene named in it."""
-        return self.instruction.replace(self.target_colour, self.cubes[cube].colour)
+    @property
+    def named(self) -> Thing:
+        """What is taken."""
+        return self.things[self.target]
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        """What could be taken instead of the target."""
+        return tuple(i for i, thing in enumerate(self.things) if thing.movable and i != self.target)
+
+    def instruction_for(self, thing: int) -> str:
+        """The scene's own sentence with another thing named as what is to be taken."""
+        goal = self.goal if thing != self.goal else self.target  # a cube that is to be stacked on itself: swapped
+        named = self.things[thing]
+        return self.sentence.format(
+            object=named.name, colour=named.colour, goal="" if goal is None else self.things[goal].name
+        )
 
 
-def sample_scene(seed: int) -> Scene:
-    """The scene of a seed; the same seed gives the same scene on every machine (NumPy's PCG64)."""
-    rng = np.random.default_rng(seed)
-    colours = rng.permutation(list(COLOURS))[:CUBES_PER_SCENE]
-    places = _separated_points(rng, CUBES_PER_SCENE)
-    cubes = tuple(
-        Cube(str(colour), float(x), float(y), float(rng.uniform(-MAX_YAW, MAX_YAW)))
-        for colour, (x, y) in zip(colours, places, strict=True)
+def sample_scene(seed: int, shift: Shift | None = None) -> Scene:
+    """The scene of a seed in the suite `widowx`; the same on every machine (NumPy's PCG64).
+
+    Every aspect has numbers of its own, so that a shift changes what it is named after and nothing else; only where the
+    change takes more room, things lie elsewhere.
+    """
+    task = list(TASKS.values())[seed % len(TASKS)]
+    kinds, target, goal = _kinds(task, _numbers(seed, 0))
+    unseen = shift == "instance"
+    things = _things(kinds, unseen, shift == "colour", _numbers(seed, 1))
+    sentence = str(_numbers(seed, 2).choice(task.held_out if shift == "instruction" else task.sentences))
+    surroundings = _surroundings(shift == "background", _numbers(seed, 3))
+    drift = _drift(_numbers(seed, 4)) if shift == "dynamic" else (0.0, 0.0)
+    poses = lay_out(
+        _numbers(seed, 5),
+        [thing.design for thing in things],
+        [thing.movable for thing in things],
+        target,
+        goal,
+        outside=shift == "position",
+        drift=drift,
     )
-    target = int(rng.integers(len(cubes)))
-    sentence = SENTENCES[int(rng.integers(len(SENTENCES)))]
-    grey = rng.uniform(0.45, 0.75)
-    return Scene(
-        seed=seed,
-        cubes=cubes,
-        target=target,
-        instruction=sentence.format(colour=cubes[target].colour),
-        table_rgb=tuple(float(v) for v in np.clip(grey + rng.uniform(-0.06, 0.06, 3), 0, 1)),
-        light_intensity=float(rng.uniform(0.5, 0.9)),
-        light_position=tuple(float(v) for v in rng.uniform((-0.3, -0.8, 1.2), (0.9, 0.8, 1.8))),
-        camera_offset=tuple(float(v) for v in rng.uniform(-0.015, 0.015, 3)),
-        camera_target_offset=tuple(float(v) for v in rng.uniform(-0.010, 0.010, 3)),
-    )
+    placed = tuple(replace(thing, x=x, y=y, yaw=yaw) for thing, (x, y, yaw) in zip(things, poses, strict=True))
+    return Scene(seed, task, placed, target, goal, sentence, surroundings, drift)
 
 
-def _separated_points(rng: np.random.Generator, count: int) -> np.ndarray:
-    """`count` points of the region, pairwise at least CLEARANCE apart: redraw the whole set until it fits."""
-    low, high = np.array([REGION_X[0], REGION_Y[0]]), np.array([REGION_X[1], REGION_Y[1]])
-    while True:
-        points = rng.uniform(low, high, size=(count, 2))
-        gaps = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.eye(count)
-        if gaps.min() >= CLEARANCE:
-            return points
+def _numbers(seed: int, aspect: int) -> np.random.Generator:
+    return np.random.default_rng([seed, 5, aspect])
+
+
+def _kinds(task: Task, rng: np.random.Generator) -> tuple[list[str], int, int | None]:
+    """Kinds of the things of a scene in any order, and which of them is taken and where to."""
+    kinds = [task.kind] + ([task.goal] if task.goal else [])
+    if task.goal is None:
+        kinds += ["cube"] * (SLOTS - 1)
+    else:
+        more = 1 + int(rng.random() < (0.0 if task.kind == "cube" else 0.35))
+        spare = ["cube", "cube", *(kind for kind in ("spoon", "carrot", "eggplant") if kind != task.kind)]
+        kinds += [str(kind) for kind in rng.choice(spare, more, replace=False)]
+    order = [int(i) for i in rng.permutation(len(kinds))]
+    return [kinds[i] for i in order], order.index(0), order.index(1) if task.goal else None
+
+
+def _things(kinds: list[str], unseen: bool, unseen_colours: bool, rng: np.random.Generator) -> list[Thing]:
+    """Things of these kinds, not placed yet; cubes have different colours."""
+    names, cubes, things = list(rng.permutation(list(COLOURS))), 0, []
+    for kind in kinds:
+        slot, pick, jitter = int(rng.integers(2)), int(rng.integers(12)), rng.uniform(-JITTER, JITTER, 3)
+        colour = ""
+        if kind == "cube":
+            slot, colour = cubes, str(names[cubes])
+            cubes += 1
+            choice = UNSEEN_SHADES[colour] if unseen_colours else (COLOURS[colour],)
+        else:
+            choice = KINDS[kind].unseen_colours if unseen_colours else KINDS[kind].colours
+        rgb = _triple(np.clip(np.array(choice[pick % len(choice)]) + jitter, 0, 1))
+        things.append(Thing(kind, slot, rgb, 0.0, 0.0, 0.0, colour, unseen))
+    return things
+
+
+def _surroundings(unseen: bool, rng: np.random.Generator) -> Surroundings:
+    table = np.clip(rng.uniform(0.42, 0.78) + rng.uniform(-0.09, 0.09, 3), 0, 1)
+    light = float(rng.uniform(0.5, 0.9))
+    place = rng.uniform((-0.3, -0.8, 1.2), (0.9, 0.8, 1.8))
+    camera, aim = rng.uniform(-0.015, 0.015, 3), rng.uniform(-0.010, 0.010, 3)
+    if unseen:
+        table = np.array(UNSEEN_TABLES[rng.integers(len(UNSEEN_TABLES))])
+        light = float(rng.uniform(*UNSEEN_LIGHT[rng.integers(len(UNSEEN_LIGHT))]))
+    return Surroundings(_triple(table), light, _triple(place), _triple(camera), _triple(aim))
+
+
+def _drift(rng: np.random.Generator) -> tuple[float, float]:
+    """Along x or y, either way."""
+    way = DRIFT * (1 if rng.random() < 0.5 else -1)
+    return (way, 0.0) if rng.random() < 0.5 else (0.0, way)
+
+
+def _triple(values: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = (float(v) for v in values)
+    return x, y, z

@@ -1,39 +1,81 @@
-"""The WidowX tabletop in MuJoCo: the arm on a table with three cubes, seen by the cameras `ego` and `cam_wrist`.
+"""The WidowX tabletop in MuJoCo: the arm at a table with things on it, seen by the cameras `ego` and `cam_wrist`.
 
-Ground truth (cube poses, task state, image positions of things) is offered for judging, scripted experts and training
+Ground truth (where things are, task state, image positions) is offered for judging, scripted experts and training
 labels; the policy sees only images.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Embodiment, load_robot
-from qwen_vla_sim.robot_world import RobotWorld, add_camera_to_link, look_at, robot_spec
-from qwen_vla_sim.task import TaskState
-from qwen_vla_sim.widowx.scene import COLOURS, CUBE_SIZE, CUBES_PER_SCENE, Scene, sample_scene
+from qwen_vla_sim.robot_world import RobotWorld, look_at, robot_spec
+from qwen_vla_sim.task import Shift, TaskState
+from qwen_vla_sim.widowx.judge import LEVEL, LIFTED_ONCE, Facts, judge, to_goal
+from qwen_vla_sim.widowx.pick_scene import sample_pick_scene
+from qwen_vla_sim.widowx.scene import DRIFT_SPEED, SLOTS, Scene, Thing, sample_scene
+from qwen_vla_sim.widowx.table_spec import (
+    EGO_POSITION,
+    EGO_TARGET,
+    add_cameras,
+    add_planks,
+    add_table,
+    add_thing,
+    body_name,
+)
+from qwen_vla_sim.widowx.things import GRASP_HEIGHT, KINDS
 
-CAMERAS = ("ego", "cam_wrist")
-EGO_POSITION = np.array([0.72, 0.0, 0.52])  # fixed camera in base_link [m], opposite the arm, looking back and down
-EGO_TARGET = np.array([0.26, 0.0, 0.05])
-EGO_FOVY, WRIST_FOVY = 38.0, 75.0  # vertical field of view [deg]
-LIFTED = 0.05  # [m] above its rest height: picked up
-HELD = 0.035  # [m] gripper tip to cube centre: in the gripper
+REACHED = 0.05  # [m] from the tip: a thing that moves stops
+AWAY = np.array([0.0, 0.0, -3.0])  # where things that a scene does not have are kept, out of sight
+GRIP_STEPS = 100  # physics steps until the fingers have closed on what is between them
+DRIFT_STEPS = 5  # physics steps between two displacements of a thing that moves
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What is in the world of a suite: scenes by their seed, and which kinds of things they are made of."""
+
+    sample: Callable[[int, Shift | None], Scene]
+    kinds: tuple[str, ...]
+
+
+def _pick_scene(seed: int, shift: Shift | None) -> Scene:
+    if shift is not None:
+        raise ValueError(f"the suite widowx_pick has no scenes with the shift {shift!r}; widowx has")
+    return sample_pick_scene(seed)
+
+
+STOCKS = {"widowx": Stock(sample_scene, tuple(KINDS)), "widowx_pick": Stock(_pick_scene, ("cube",))}
 
 
 class WidowXWorld(RobotWorld):
-    """Simulated WidowX 250s with three cubes; the frame of the world is base_link."""
+    """Simulated WidowX 250s at its table; the frame of the world is base_link.
 
-    def __init__(self, embodiment: Embodiment | None = None) -> None:
+    Args:
+        suite: whose scenes it lays out, one of STOCKS.
+        shift: kind of scenes other than those trained on, as far as the suite has them.
+    """
+
+    def __init__(
+        self, embodiment: Embodiment | None = None, suite: str = "widowx_pick", shift: Shift | None = None
+    ) -> None:
+        if suite not in STOCKS:
+            raise ValueError(f"there is no suite {suite!r} for this robot; choose one of: {', '.join(STOCKS)}")
+        self._stock, self.shift = STOCKS[suite], shift
         embodiment = embodiment or load_robot("widowx")
         spec = robot_spec(embodiment)
-        _add_tabletop(spec)
-        _add_cameras(spec)
+        add_table(spec)
+        self._bodies = self._add_things(spec)
+        if shift == "background":
+            add_planks(spec)
+        add_cameras(spec)
         super().__init__(embodiment, spec, {"ego": "ego_optical_frame", "cam_wrist": "wrist_camera_optical_frame"})
-        self._tip = self.model.body(self.embodiment.arms[0].tip_link).id
-        self._cubes = [self.model.body(f"cube_{i}").id for i in range(CUBES_PER_SCENE)]
+        self._find_bodies()
         self.scene: Scene
         self.reset(0)
 
@@ -42,88 +84,181 @@ class WidowXWorld(RobotWorld):
         return self.scene.instruction
 
     def lay_out(self, seed: int) -> None:
-        """Place cubes, light and camera as the scene of `seed` has them."""
-        self.scene = scene = sample_scene(seed)
-        for i, cube in enumerate(scene.cubes):
-            address = self.model.joint(f"cube_{i}").qposadr[0]
-            quaternion = Rotation.from_euler("z", cube.yaw).as_quat(scalar_first=True)
-            self.data.qpos[address : address + 7] = [cube.x, cube.y, CUBE_SIZE / 2, *quaternion]
-            self.model.geom(f"cube_{i}").rgba[:3] = COLOURS[cube.colour]
-        self.model.geom("table").rgba[:3] = scene.table_rgb
-        self.model.light("lamp").pos[:] = scene.light_position
-        self.model.light("lamp").diffuse[:] = scene.light_intensity
+        """Place things, light and camera as the scene of `seed` has them."""
+        self.scene = scene = self._stock.sample(seed, self.shift)
+        self._used = np.array([self._numbers[thing.kind, thing.slot] for thing in scene.things])
+        for number in set(range(len(self._bodies))) - set(self._used.tolist()):
+            self._put_away(number)
+        for thing, number in zip(scene.things, self._used, strict=True):
+            self._put(thing, number)
+        around = scene.surroundings
+        self.model.geom("table").rgba[:3] = around.table_rgb
+        self.model.light("lamp").pos[:] = around.light_position
+        self.model.light("lamp").diffuse[:] = around.light_intensity
         camera = self.model.camera("ego")
-        position = EGO_POSITION + scene.camera_offset
+        position = EGO_POSITION + around.camera_offset
         camera.pos[:] = position
-        camera.quat[:] = look_at(position, EGO_TARGET + scene.camera_target_offset)
+        camera.quat[:] = look_at(position, EGO_TARGET + around.camera_target_offset)
+        self._start = np.array([(thing.x, thing.y, thing.design.rest) for thing in scene.things])
+        self._lifted = np.zeros(len(scene.things), bool)
+        self._nearest = np.inf
+        self._drifting, self._drifted = any(scene.drift), 0.0
+
+    def step(self, n: int = 1) -> None:
+        """Advance by n physics steps."""
+        while n > 0:
+            steps = min(n, DRIFT_STEPS) if self._drifting else n
+            if self._drifting:
+                self._move_target(steps * self.timestep)
+            mujoco.mj_step(self.model, self.data, steps)
+            n -= steps
+        positions = self.thing_positions()
+        self._lifted |= positions[:, 2] - self._start[:, 2] > LIFTED_ONCE
+        self._nearest = min(self._nearest, self._tip_distance(positions))
 
     # ----------------------------------------------------------- ground truth
     def tip_pose(self) -> np.ndarray:
         """4×4 pose of the gripper tip in base_link."""
         return self.link_pose(self.embodiment.arms[0].tip_link)
 
-    def cube_positions(self) -> np.ndarray:
-        """(3, 3) centres of the cubes in base_link [m], in the order of `scene.cubes`."""
-        return self.data.xpos[self._cubes].copy()
+    def thing_positions(self) -> np.ndarray:
+        """(N, 3) origins of the things in base_link [m], in the order of `scene.things`."""
+        return self.data.xpos[self._body_ids[self._used]].copy()
+
+    def grip_points(self) -> np.ndarray:
+        """(N, 3) where the tip is when it holds a thing [m]; of a place its origin."""
+        points = self.thing_positions()
+        points[:, 2] += [thing.design.grip if thing.movable else 0.0 for thing in self.scene.things]
+        return points
+
+    def label_points(self) -> np.ndarray:
+        """(N, 3) what is pointed at when a thing is named: its origin, of a place the middle of what carries."""
+        points = self.thing_positions()
+        points[:, 2] += [0.0 if thing.movable else thing.design.top for thing in self.scene.things]
+        return points
+
+    def put_into_gripper(self, joints: np.ndarray) -> None:
+        """Set up: the arm at `joints` holds the target; the fingers have to be as far apart as it is wide."""
+        self.place_arm(joints)
+        thing, tip = self.scene.things[self.scene.target], self.tip_pose()[:3, 3]
+        yaw = np.pi * round(thing.yaw / np.pi)  # as closing fingers turn it
+        quaternion = Rotation.from_euler("z", yaw).as_quat(scalar_first=True)
+        self._place(self._used[self.scene.target], tip - [0, 0, thing.design.grip], quaternion)
+        self._drifting = False
+        mujoco.mj_forward(self.model, self.data)
+        gripper = self.embodiment.arms[0].gripper.closed
+        self.set_joint_target(np.append(joints[:-1], gripper))
+        self.step(GRIP_STEPS)
+
+    def release_point(self) -> np.ndarray:
+        """(3,) where the grip point of the target has to be when the gripper opens over the goal [m]."""
+        scene, positions = self.scene, self.thing_positions()
+        goal = scene.things[scene.goal].design
+        top = positions[scene.goal][2] - goal.rest + goal.top
+        x, y, _ = positions[scene.goal]
+        return np.array([x, y, top + GRASP_HEIGHT + goal.drop])
+
+    def settled(self) -> bool:
+        """Whether the target is in or on its goal, or falls there: let go of it."""
+        scene, positions = self.scene, self.thing_positions()
+        goal = scene.things[scene.goal].design
+        offset = to_goal(scene, positions, scene.target)
+        return bool((np.abs(offset[:2]) < goal.inside).all() and -offset[2] < goal.drop + LEVEL)
 
     def task_state(self) -> TaskState:
         """Judge the scene's own instruction."""
         return self.judge(self.scene.target)
 
-    def judge(self, cube: int) -> TaskState:
-        """Judge as if cube number `cube` had been named."""
-        position = self.data.xpos[self._cubes[cube]]
-        distance = float(np.linalg.norm(position - self.data.xpos[self._tip]))
-        lift = float(position[2] - CUBE_SIZE / 2)
-        grasped = distance < HELD and lift > 0.01
-        success = grasped and lift > LIFTED
-        return TaskState(
-            instruction=self.scene.instruction,
-            task="pick_cube",
-            target=f"{self.scene.cubes[cube].colour} cube",
-            success=success,
-            distance=distance,
-            failure="" if success else self._failure(cube, grasped),
-            metrics={"lift": lift, "grasped": float(grasped)},
+    def judge(self, target: int) -> TaskState:
+        """Judge as if thing number `target` had been named."""
+        return judge(self.scene, self._facts(), target)
+
+    def _facts(self) -> Facts:
+        positions = self.thing_positions()
+        speeds = np.linalg.norm(self.data.cvel[self._body_ids[self._used]][:, 3:], axis=1)
+        return Facts(
+            tip=self.data.xpos[self._tip].copy(),
+            positions=positions,
+            speeds=speeds,
+            touched=self._touched(),
+            lifted=self._lifted,
+            moved=np.linalg.norm(positions - self._start, axis=1),
+            nearest=self._nearest,
         )
 
-    def _failure(self, cube: int, grasped: bool) -> str:
-        """What is in the way of success."""
-        if grasped:
-            return "held, not lifted"
-        heights = self.data.xpos[self._cubes][:, 2] - CUBE_SIZE / 2
-        if any(height > LIFTED for other, height in enumerate(heights) if other != cube):
-            return "another cube lifted"
-        return "not grasped"
+    def _touched(self) -> np.ndarray:
+        """(N,) which things a part of the robot touches."""
+        pairs = self._body_of_geom[self.data.contact.geom.reshape(-1, 2)]
+        robot = self._is_robot[pairs]
+        bodies = np.concatenate([pairs[robot[:, 1], 0], pairs[robot[:, 0], 1]])
+        return np.isin(self._body_ids[self._used], bodies)
+
+    # --------------------------------------------------------------- internal
+    def _add_things(self, spec: mujoco.MjSpec) -> list[Thing]:
+        """Everything that a scene may have, once; returns what was added."""
+        unseen = self.shift == "instance"
+        stock = []
+        for kind in self._stock.kinds:
+            for slot in range(SLOTS if kind == "cube" else len(KINDS[kind].designs)):
+                stock.append(Thing(kind, slot, (0.5, 0.5, 0.5), 0, 0, 0, "", unseen))
+                add_thing(spec, stock[-1], len(stock) - 1)
+        return stock
+
+    def _find_bodies(self) -> None:
+        names = [body_name(thing) for thing in self._bodies]
+        self._numbers = {(thing.kind, thing.slot): number for number, thing in enumerate(self._bodies)}
+        self._body_ids = np.array([self.model.body(name).id for name in names])
+        joints = self.model.body_jntadr[self._body_ids]
+        self._addresses = np.where(joints >= 0, self.model.jnt_qposadr[joints], -1)  # of places: none
+        self._tip = self.model.body(self.embodiment.arms[0].tip_link).id
+        self._body_of_geom = self.model.geom_bodyid.copy()
+        self._is_robot = np.ones(self.model.nbody, bool)
+        self._is_robot[0] = False
+        self._is_robot[self._body_ids] = False
+
+    def _put(self, thing: Thing, number: int) -> None:
+        """A thing in its place and colour."""
+        quaternion = Rotation.from_euler("z", thing.yaw).as_quat(scalar_first=True)
+        self._place(number, np.array([thing.x, thing.y, thing.design.rest]), quaternion)
+        body = self._body_ids[number]
+        self.model.body_gravcomp[body] = 0.0
+        first, count = self.model.body_geomadr[body], self.model.body_geomnum[body]
+        parts = thing.design.look or thing.design.hull
+        for geom, part in zip(range(first + count - len(parts), first + count), parts, strict=True):
+            paint = part.paint
+            self.model.geom_rgba[geom, :3] = paint if isinstance(paint, tuple) else np.multiply(thing.rgb, paint)
+
+    def _put_away(self, number: int) -> None:
+        """A thing that the scene does not have floats far below the table."""
+        self._place(number, AWAY - [0, 0, 0.3 * number], np.array([1.0, 0, 0, 0]))
+        self.model.body_gravcomp[self._body_ids[number]] = 1.0
+
+    def _place(self, number: int, position: np.ndarray, quaternion: np.ndarray) -> None:
+        address, body = self._addresses[number], self._body_ids[number]
+        if address >= 0:
+            self.data.qpos[address : address + 7] = [*position, *quaternion]
+        else:
+            self.model.body_pos[body], self.model.body_quat[body] = position, quaternion
+
+    def _move_target(self, seconds: float) -> None:
+        """A target that moves does so to and fro, until the gripper is there or something has touched it."""
+        target = self.scene.target
+        position = self.thing_positions()[target]
+        if self._tip_distance(self.thing_positions()) < REACHED or self._touched()[target]:
+            self._drifting = False
+            return
+        length = float(np.linalg.norm(self.scene.drift))
+        before = _to_and_fro(self._drifted, length)
+        self._drifted += DRIFT_SPEED * seconds
+        way = np.array(self.scene.drift) * (_to_and_fro(self._drifted, length) - before) / length
+        address = self._addresses[self._used[target]]
+        self.data.qpos[address : address + 2] = self._start[target, :2] = position[:2] + way
+
+    def _tip_distance(self, positions: np.ndarray) -> float:
+        return float(np.linalg.norm(positions[self.scene.target] - self.data.xpos[self._tip]))
 
 
-def _add_tabletop(spec: mujoco.MjSpec) -> None:
-    world = spec.worldbody
-    world.add_geom(
-        name="table",
-        type=mujoco.mjtGeom.mjGEOM_BOX,
-        size=[0.6, 0.7, 0.02],
-        pos=[0.3, 0, -0.02],
-        rgba=[0.6, 0.6, 0.6, 1],
-        contype=2,
-        conaffinity=3,
-    )
-    world.add_light(name="lamp", pos=[0.3, 0, 1.5], dir=[0, 0, -1], diffuse=[0.7] * 3, castshadow=False)
-    for i in range(CUBES_PER_SCENE):
-        body = world.add_body(name=f"cube_{i}", pos=[0.3, 0.1 * (i - 1), CUBE_SIZE / 2])
-        body.add_freejoint(name=f"cube_{i}")
-        body.add_geom(
-            name=f"cube_{i}",
-            type=mujoco.mjtGeom.mjGEOM_BOX,
-            size=[CUBE_SIZE / 2] * 3,
-            mass=0.05,
-            friction=[1.2, 0.02, 0.001],
-            condim=4,
-            contype=2,
-            conaffinity=3,
-        )
-
-
-def _add_cameras(spec: mujoco.MjSpec) -> None:
-    spec.worldbody.add_camera(name="ego", pos=EGO_POSITION, quat=look_at(EGO_POSITION, EGO_TARGET), fovy=EGO_FOVY)
-    add_camera_to_link(spec, "cam_wrist", "wrist_camera_link", WRIST_FOVY)
+def _to_and_fro(distance: float, length: float) -> float:
+    """How far out a thing is that has gone `distance` between 0 and `length`."""
+    phase = distance % (2 * length)
+    return min(phase, 2 * length - phase)

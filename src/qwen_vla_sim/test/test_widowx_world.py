@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import Kinematics
-from qwen_vla_sim.widowx.world import CAMERAS, WidowXWorld
+from qwen_vla_sim.widowx.table_spec import CAMERAS
+from qwen_vla_sim.widowx.world import WidowXWorld
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +64,9 @@ def test_the_fingers_move_together(world):
 def test_resets_are_reproducible_and_seeds_differ(world):
     world.reset(5)
     first = {camera: world.render(camera).copy() for camera in CAMERAS}
-    places = world.cube_positions()
+    places = world.thing_positions()
     world.reset(6)
-    assert np.abs(world.cube_positions() - places).max() > 0.01
+    assert np.abs(world.thing_positions() - places).max() > 0.01
     world.reset(5)
     for camera in CAMERAS:
         np.testing.assert_array_equal(world.render(camera), first[camera])
@@ -80,10 +81,10 @@ def test_time_does_not_jump_back_at_a_reset(world):
 
 def test_projection_agrees_with_the_pinhole_matrix_and_with_the_picture(world):
     world.reset(8)
-    for i, cube in enumerate(world.scene.cubes):
-        u, v, depth = world.project("ego", world.cube_positions()[i : i + 1])[0]
+    for i, cube in enumerate(world.scene.things):
+        u, v, depth = world.project("ego", world.thing_positions()[i : i + 1])[0]
         camera = world.model.camera("ego").id
-        local = (world.cube_positions()[i] - world.data.cam_xpos[camera]) @ world.data.cam_xmat[camera].reshape(3, 3)
+        local = (world.thing_positions()[i] - world.data.cam_xpos[camera]) @ world.data.cam_xmat[camera].reshape(3, 3)
         pixel = world.camera_intrinsics("ego") @ (local * [1, -1, -1] / -local[2])
         np.testing.assert_allclose([u * 320, v * 240], pixel[:2], atol=1e-6)
         assert depth == pytest.approx(-local[2])

@@ -67,12 +67,12 @@ def test_naming_another_cube_changes_only_the_colour(suite):
     env.reset(seed=9303)
     other = suite.other_instruction(env, 9303)
     scene = env.world.scene
-    assert scene.target_colour not in other.split()
-    assert any(cube.colour in other.split() for cube in scene.cubes)
+    assert scene.named.colour not in other.split()
+    assert any(cube.colour in other.split() for cube in scene.things)
 
 
 def test_a_chunk_that_leads_into_the_table_is_refused(suite):
-    observation = {"joints": suite._home()}
+    observation = {"joints": suite.tool.home}
     down = np.zeros((16, 7))
     down[:, 0] = np.linspace(0.01, 0.16, 16)  # the tool's x axis points down
     assert suite.plan(down, observation).shape == (16, 7)

@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_vla_sim.widowx.scene import CLEARANCE, COLOURS, REGION_X, REGION_Y, sample_scene
+from qwen_vla_sim.widowx.pick_scene import CLEARANCE, REGION_X, REGION_Y, sample_pick_scene
+from qwen_vla_sim.widowx.things import COLOURS
 
 seeds = st.integers(0, 2**31 - 1)
 
@@ -12,15 +13,15 @@ seeds = st.integers(0, 2**31 - 1)
 @given(seeds)
 @settings(max_examples=50, deadline=None)
 def test_the_same_seed_gives_the_same_scene(seed):
-    assert sample_scene(seed) == sample_scene(seed)
+    assert sample_pick_scene(seed) == sample_pick_scene(seed)
 
 
 @given(seeds)
 @settings(max_examples=100, deadline=None)
 def test_cubes_have_different_colours_and_room_between_them(seed):
-    scene = sample_scene(seed)
-    assert len({cube.colour for cube in scene.cubes}) == 3
-    places = np.array([(cube.x, cube.y) for cube in scene.cubes])
+    scene = sample_pick_scene(seed)
+    assert len({cube.colour for cube in scene.things}) == 3
+    places = np.array([(cube.x, cube.y) for cube in scene.things])
     gaps = np.linalg.norm(places[:, None] - places[None], axis=-1) + np.eye(3)
     assert gaps.min() >= CLEARANCE
     assert (places >= (REGION_X[0], REGION_Y[0])).all() and (places <= (REGION_X[1], REGION_Y[1])).all()
@@ -29,14 +30,14 @@ def test_cubes_have_different_colours_and_room_between_them(seed):
 @given(seeds)
 @settings(max_examples=50, deadline=None)
 def test_the_sentence_names_the_target_and_no_other_cube(seed):
-    scene = sample_scene(seed)
+    scene = sample_pick_scene(seed)
     named = [colour for colour in COLOURS if colour in scene.instruction.split()]
-    assert named == [scene.target_colour]
+    assert named == [scene.named.colour]
     for other in range(3):
-        assert scene.cubes[other].colour in scene.instruction_for(other).split()
+        assert scene.things[other].colour in scene.instruction_for(other).split()
 
 
 def test_colours_and_targets_are_drawn_evenly():
-    scenes = [sample_scene(seed) for seed in range(1200)]
-    counts = [sum(scene.target_colour == colour for scene in scenes) for colour in COLOURS]
+    scenes = [sample_pick_scene(seed) for seed in range(1200)]
+    counts = [sum(scene.named.colour == colour for scene in scenes) for colour in COLOURS]
     assert min(counts) > 140 and max(counts) < 260  # 200 expected; five standard deviations

@@ -1,0 +1,111 @@
+"""Where the things of a scene lie: apart from one another, with room for open fingers, within good reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qwen_vla_sim.widowx.things import Design
+
+REGION = ((0.20, 0.39), (-0.19, 0.19))  # of origins, x and y in base_link [m]; reachable with the tool straight down
+GOAL_REGION = ((0.24, 0.35), (-0.15, 0.15))
+OUTER_REGION = ((0.175, 0.42), (-0.235, 0.235))  # as well, but nothing is trained outside REGION
+MAX_YAW = 0.25  # things lie within this angle of the gripper's closing axis, either way round [rad]
+ROOM = (0.016, 0.034)  # between two things in x and y [m]: an open finger is 27 mm beyond a thing 40 mm wide
+TURN = 0.006  # [m] what a yaw adds to half the width of a thing
+
+TRIES = 20  # for one thing before all are drawn again
+
+Pose = tuple[float, float, float]
+Region = tuple[tuple[float, float], tuple[float, float]]
+
+
+def lay_out(
+    rng: np.random.Generator,
+    designs: Sequence[Design],
+    movable: Sequence[bool],
+    target: int,
+    goal: int | None,
+    *,
+    outside: bool = False,
+    drift: tuple[float, float] = (0.0, 0.0),
+) -> list[Pose]:
+    """x, y [m] and yaw [rad] of every thing, the largest first; all are drawn again where one finds no room.
+
+    outside: the target lies outside the region that is trained on. drift: the way that it goes [m] must be free too.
+    """
+    order = sorted(range(len(designs)), key=lambda i: -_area(designs[i]))
+    while True:
+        poses: dict[int, Pose] = {}
+        boxes: list[np.ndarray] = []
+        for i in order:
+            region = REGION if movable[i] and i != goal else GOAL_REGION
+            way = drift if i == target else (0.0, 0.0)
+            found = _room_for(designs[i], region, outside and i == target, way, boxes, rng)
+            if found is None:
+                break
+            poses[i], box = found
+            boxes.append(box)
+        else:
+            return [poses[i] for i in range(len(designs))]
+
+
+def _room_for(
+    design: Design,
+    region: Region,
+    outside: bool,
+    way: tuple[float, float],
+    boxes: list[np.ndarray],
+    rng: np.random.Generator,
+) -> tuple[Pose, np.ndarray] | None:
+    """A pose and the box that the thing covers from there on its way; None when TRIES draws found no room."""
+    for _ in range(TRIES):
+        pose = _outside(rng) if outside else _within(rng, region)
+        end = pose[0] + way[0], pose[1] + way[1]
+        box = _swept(_box(design, pose), way)
+        if (not any(way) or _inside(end, region)) and all(_apart(box, other) for other in boxes):
+            return pose, box
+    return None
+
+
+def _area(design: Design) -> float:
+    back, front, half = design.extent
+    return (front - back) * half
+
+
+def _within(rng: np.random.Generator, region: Region) -> Pose:
+    """A place of the region; either way round."""
+    (x0, x1), (y0, y1) = region
+    turned = np.pi * rng.integers(2)
+    return float(rng.uniform(x0, x1)), float(rng.uniform(y0, y1)), float(turned + rng.uniform(-MAX_YAW, MAX_YAW))
+
+
+def _outside(rng: np.random.Generator) -> Pose:
+    while True:
+        pose = _within(rng, OUTER_REGION)
+        if not _inside(pose[:2], REGION):
+            return pose
+
+
+def _inside(place: tuple[float, float], region: Region) -> bool:
+    return all(low <= value <= high for value, (low, high) in zip(place, region, strict=True))
+
+
+def _box(design: Design, pose: Pose) -> np.ndarray:
+    """((x from, x to), (y from, y to)) that a thing covers."""
+    back, front, half = design.extent
+    if np.cos(pose[2]) < 0:
+        back, front = -front, -back
+    half += TURN
+    return np.array([[pose[0] + back, pose[0] + front], [pose[1] - half, pose[1] + half]])
+
+
+def _swept(box: np.ndarray, way: tuple[float, float]) -> np.ndarray:
+    shift = np.array(way)[:, None]
+    return np.concatenate([np.minimum(box, box + shift)[:, :1], np.maximum(box, box + shift)[:, 1:]], axis=1)
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> bool:
+    gaps = np.maximum(one[:, 0] - other[:, 1], other[:, 0] - one[:, 1])
+    return bool((gaps > ROOM).any())
