@@ -34,6 +34,11 @@ class BasePath(Spline):
         poses[:, 2] = np.unwrap(poses[:, 2])
         return cls(frame, float(period), poses, gentle_velocities(poses, period, start_velocity))
 
+    def mean_speeds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean speed [m/s] and mean turning speed [rad/s] of every step, (steps,) each."""
+        ways = np.diff(self.positions, axis=0) / self.period
+        return np.hypot(ways[:, 0], ways[:, 1]), np.abs(ways[:, 2])
+
 
 def moved(pose: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """Poses that lie at `offset` (..., 3) as seen from `pose` (3,): x, y [m] and theta [rad]."""

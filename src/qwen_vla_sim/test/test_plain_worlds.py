@@ -1,4 +1,4 @@
-"""ALOHA and the mobile base in their worlds: they hold still, go where they are told, and see something."""
+"""ALOHA in its world: it holds still, goes where it is told, and sees something."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,6 @@ from embodiment_descriptions import Embodiment, load_robot, resource_path, robot
 from qwen_vla_sim.aloha.world import AlohaWorld
 from qwen_vla_sim.joint_trajectory_controller import JointTrajectory, TrajectoryPoint
 from qwen_vla_sim.messages import joint_state_message, time_message
-from qwen_vla_sim.mobile_base.diff_drive import DiffDriveParameters
-from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase
-from qwen_vla_sim.mobile_base.world import HALF_ROOM, MobileBaseWorld
 from qwen_vla_sim.position_interfaces import PositionsRejected
 from qwen_vla_sim.simulated_robot import SimulatedRobot
 
@@ -30,17 +27,8 @@ def real_aloha():
     return SimulatedRobot(AlohaWorld(Embodiment.from_urdf(robot_description("aloha"), yaml)))
 
 
-@pytest.fixture(scope="module")
-def base():
-    parameters = DiffDriveParameters.from_controllers_file(resource_path("config/controllers/mobile_base.yaml"))
-    robot = SimulatedBase(MobileBaseWorld(load_robot("mobile_base")), parameters)
-    yield robot
-    robot.world.close()
-
-
-@pytest.mark.parametrize("which", ["aloha", "base"])
-def test_cameras_are_those_of_the_embodiment_and_see_something(which, request):
-    world = request.getfixturevalue(which).world
+def test_cameras_are_those_of_the_embodiment_and_see_something(aloha):
+    world = aloha.world
     assert set(world.cameras) == {camera.tag for camera in world.embodiment.cameras}
     links = {line.split('"')[1] for line in world.embodiment.urdf.splitlines() if "<link name=" in line}
     assert set(world.camera_frames.values()) <= links
@@ -112,39 +100,3 @@ def test_a_bad_group_command_is_refused_whole(real_aloha, values, why):
         real_aloha.command_positions("follower_left/commands/joint_group", values)
     real_aloha.advance(50)
     np.testing.assert_allclose(real_aloha.joints().positions, before, atol=2e-3)
-
-
-def drive(base, linear, angular, seconds):
-    """Command every tenth of a second, as a node does."""
-    for _ in range(round(seconds * 10)):
-        base.command_velocity(linear, angular)
-        base.advance(50)
-
-
-def test_the_base_goes_where_it_is_told_and_knows_it(base):
-    base.reset(0)
-    drive(base, 0.2, 0.4, 3.0)
-    assert base.world.pose[2] == pytest.approx(1.2, abs=0.1)
-    np.testing.assert_allclose(base.drive.pose, base.world.pose, atol=0.02)
-    left, right = base.joints().positions
-    assert 0 < left < right
-    base.advance(500)  # a second without a command
-    np.testing.assert_allclose(base.drive.twist, 0.0, atol=0.01)
-
-
-def test_a_wall_stops_the_base_but_not_its_wheels(base):
-    base.reset(3)
-    place = base.world.data.qpos
-    place[base.world.model.joint("base_x").qposadr[0]] = HALF_ROOM - 0.2
-    drive(base, 0.2, 0.0, 3.0)
-    assert base.world.pose[0] < HALF_ROOM
-    assert base.drive.pose[0] > 0.4
-
-
-def test_a_reset_brings_the_base_back(base):
-    drive(base, 0.2, 0.0, 0.5)
-    base.reset(0)
-    np.testing.assert_array_equal(base.drive.pose, 0.0)
-    np.testing.assert_allclose(base.world.pose, 0.0, atol=1e-9)
-    base.advance(50)
-    np.testing.assert_allclose(base.world.pose, 0.0, atol=1e-6)

@@ -35,9 +35,7 @@ def check_base(path: BasePath, rules: BaseRules) -> list[Violation]:
         return [Violation(Reason.WRONG_SHAPE, "the path has no waypoint")]
     if not (np.isfinite(path.positions).all() and np.isfinite(path.velocities).all()):
         return [Violation(Reason.NON_FINITE, "the path has values that are NaN or infinite")]
-    ways = np.diff(path.positions, axis=0)
-    distances, turns = np.hypot(ways[:, 0], ways[:, 1]), np.abs(ways[:, 2])
-    linear, angular = distances / path.period, turns / path.period
+    linear, angular = path.mean_speeds()
     found = []
     for reason, part in ((Reason.START_JUMP, slice(0, 1)), (Reason.VELOCITY_LIMIT, slice(1, None))):
         found += _excess(reason, "the speed", linear[part], rules.max_linear, "m/s", part.start)

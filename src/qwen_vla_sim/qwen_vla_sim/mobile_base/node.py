@@ -41,7 +41,7 @@ class MobileBaseSim(SimNode):
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedBase:
         parameters = DiffDriveParameters.from_controllers_file(resource_path(CONTROLLERS))
-        return SimulatedBase(MobileBaseWorld(embodiment), parameters, **options)
+        return SimulatedBase(MobileBaseWorld(embodiment, self.shift), parameters, **options)
 
     def create_more(self) -> None:
         message = self.get_parameter("cmd_vel_message").value

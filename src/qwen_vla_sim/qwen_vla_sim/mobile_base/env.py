@@ -1,0 +1,96 @@
+"""Room and hall as a gymnasium environment: waypoints in, camera image and odometry out, at 2 Hz.
+
+A waypoint is driven to as the executor's base backend does it: a smooth path through the waypoints, followed by the
+odometry, and velocities for the diff-drive controller with its limits.
+"""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+
+from embodiment_descriptions import resource_path
+from embodiment_descriptions.base_follower import BaseFollower
+from embodiment_descriptions.base_path import BasePath
+from qwen_vla_sim.mobile_base.diff_drive import DiffDriveParameters
+from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase
+from qwen_vla_sim.mobile_base.world import MobileBaseWorld
+from qwen_vla_sim.task import Shift
+
+CONTROLLERS = "config/controllers/mobile_base.yaml"
+COMMAND_PERIOD = 0.02  # [s] between two velocities: the executor's rate
+
+
+class MobileBaseEnv(gymnasium.Env):
+    """Drive where the instruction says, and stop there.
+
+    Action: (6,) a waypoint in the frame of the odometry, x y [m] theta [rad], to be reached at the end of the step
+    (0.5 s), and the velocity there [m/s, m/s, rad/s]. After a waypoint at rest the next path begins where the base is
+    measured, else at the last waypoint. Observation: {"images": {"ego": 240×320×3 uint8}, "pose": (3,) by the odometry,
+    which starts at 0}; info: fields of TaskState, true_pose in the frame of the scene. Reward 1 on success.
+    `render_size=None` leaves the camera off (images are empty).
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 2}
+
+    def __init__(
+        self, render_size: tuple[int, int] | None = (240, 320), max_steps: int = 120, shift: Shift | None = None
+    ) -> None:
+        self.world = MobileBaseWorld(shift=shift)
+        parameters = DiffDriveParameters.from_controllers_file(resource_path(CONTROLLERS))
+        self._robot = SimulatedBase(self.world, parameters)
+        self._limits = self.world.embodiment.safety.base
+        self.render_size, self.max_steps = render_size, max_steps
+        self.period = self.world.embodiment.period
+        self.action_space = gymnasium.spaces.Box(-np.inf, np.inf, (6,))
+        height, width = render_size or (0, 0)
+        image = gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(
+            {
+                "images": gymnasium.spaces.Dict({"ego": image} if render_size else {}),
+                "pose": gymnasium.spaces.Box(-np.inf, np.inf, (3,)),
+            }
+        )
+        self.reset(seed=0)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        """Scene of `seed`; options {"pose": (x, y, heading)} starts the base elsewhere in the scene."""
+        super().reset(seed=seed)
+        self._robot.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
+        if options and "pose" in options:
+            self.world.place(np.asarray(options["pose"], float))
+        self._follower = BaseFollower(self._limits, omnidirectional=False)
+        self._waypoint: np.ndarray | None = None
+        self.steps = 0
+        return self._observe(), self._info()
+
+    def step(self, action: np.ndarray):
+        waypoint = np.asarray(action, float)
+        begin = np.append(self._robot.drive.pose, np.zeros(3)) if self._waypoint is None else self._waypoint
+        knots = np.stack([begin, waypoint])
+        self._follow(BasePath("odom", self.period, knots[:, :3], knots[:, 3:]))
+        self._waypoint = waypoint if waypoint[3:].any() else None
+        self.steps += 1
+        info = self._info()
+        return self._observe(), float(info["success"]), info["success"], self.steps >= self.max_steps, info
+
+    def render(self) -> np.ndarray:
+        return self.world.render("ego", *(self.render_size or (240, 320)))
+
+    def close(self) -> None:
+        self.world.close()
+
+    def _follow(self, path: BasePath) -> None:
+        start, physics = self._robot.time_ns, round(COMMAND_PERIOD / self.world.timestep)
+        for _ in range(round(path.duration / COMMAND_PERIOD)):
+            now = self._robot.time_ns
+            linear, _, angular = self._follower.velocity(path, start, now, self._robot.drive.pose)
+            self._robot.command_velocity(linear, angular)
+            self._robot.advance(physics)
+
+    def _observe(self) -> dict:
+        images = {"ego": self.world.render("ego", *self.render_size)} if self.render_size else {}
+        return {"images": images, "pose": self._robot.drive.pose.astype(np.float32)}
+
+    def _info(self) -> dict:
+        return {**vars(self.world.task_state()), "true_pose": self.world.pose.copy()}
