@@ -192,7 +192,8 @@ def test_a_checkpoint_without_the_robot_is_named(checkpoint, tmp_path):
 
 
 def test_another_robots_prompt_changes_the_prompt_alone():
-    own, other = (_Player(replace(OPTIONS, prompt_of=robot)).policy for robot in (None, "aloha"))
+    players = [_Player(replace(OPTIONS, prompt_of=robot)) for robot in (None, "aloha")]
+    own, other = (player.policy for player in players)
     assert own.prompt("lift it") == load_robot("widowx").prompt("lift it")
     assert other.prompt("lift it") == load_robot("aloha").prompt("lift it") != own.prompt("lift it")
     assert replace(other.embodiment, prompt_template=own.embodiment.prompt_template) == own.embodiment
@@ -208,6 +209,7 @@ def micro_options(checkpoint, tmp_path):
 def test_a_player_plays_and_films_the_same_episode(micro_options):
     player = _Player(micro_options)
     played, filmed = player.play(7001), player.film(7001)
+    player.env.close()
     assert played.row.ended == "refused too often" and len(played.pictures) == MAX_REFUSALS
     assert replace(played.row, latency_ms_p50=0.0) == replace(filmed, latency_ms_p50=0.0)
     assert [path.stem for path in micro_options.videos.iterdir()] == [filmed.category.replace(" ", "_")]

@@ -22,7 +22,6 @@ WIDTH = 160  # [px] of a picture
 HEADER, LABEL, GAP = 44, 28, 12  # [px] heights of the title and of the line above an episode; space between episodes
 TEXT, TITLE = 15, 20  # [px] sizes of letters
 ONE_COLUMN = 6  # more episodes stand in two columns
-COLOURS = 256  # of the file: simulated scenes have few, and it becomes a third as large
 
 
 def strip(film: Film, camera: str, count: int = PICTURES) -> tuple[bytes, ...]:
@@ -34,8 +33,7 @@ def strip(film: Film, camera: str, count: int = PICTURES) -> tuple[bytes, ...]:
 def write_sheet(path: Path, summary: Mapping[str, Any], episodes: Sequence[Played]) -> None:
     """Draw the sheet of an evaluation whose episodes have pictures."""
     with complete_or_absent(path) as temporary:
-        small = draw_sheet(summary, episodes).quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-        small.save(temporary, "PNG", optimize=True)
+        draw_sheet(summary, episodes).save(temporary, "PNG", optimize=True)
 
 
 def draw_sheet(summary: Mapping[str, Any], episodes: Sequence[Played]) -> Image.Image:
