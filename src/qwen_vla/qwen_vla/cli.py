@@ -268,11 +268,13 @@ class Report:
     """The page."""
     train_logs: tuple[Path, ...] = ()
     """Folders of training runs, whose curves are to be shown."""
+    markdown: Path | None = None
+    """Where to write the page's tables as Markdown."""
 
     def run(self) -> int:
         from qwen_vla.evaluation.report import write_report
 
-        write_report(self.files, self.out, self.train_logs)
+        write_report(self.files, self.out, self.train_logs, self.markdown)
         print(self.out)
         return 0
 

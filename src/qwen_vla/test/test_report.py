@@ -9,6 +9,7 @@ import pytest
 from qwen_vla.evaluation.comparison import compare, comparisons
 from qwen_vla.evaluation.report import names_of, report, write_report
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
+from qwen_vla.evaluation.tables import as_markdown_page
 
 PLAIN = {"checkpoint": "tiny", "step": 4000, "shift": None, "blind": False, "euler_steps": 4}
 
@@ -52,6 +53,15 @@ def test_differences_are_told_by_task_and_for_all():
     assert every.difference == pytest.approx(-0.7) and every.interval[1] < 0 and every.verdict == "worse"
     (_, _, same) = compare(EVALUATIONS["alone"], EVALUATIONS["alone_colour"])
     assert same.verdict == "not told apart"
+
+
+def test_tables_tell_shifts_and_differences():
+    text = as_markdown_page(EVALUATIONS)
+    assert "## widowx, tiny\n\n| shift | pick | stack | all |" in text
+    assert "| in distribution | 9 of 10 | 9 of 10 | 18 of 20 |\n| colour | 5 of 10 | 5 of 10 | 10 of 20 |" in text
+    assert "## checkpoint, against tiny (joint)\n" in text
+    assert "| alone | alone | 18 of 20 | 4 of 20 | −70 (−84 to −40) | worse |" in text
+    assert "| alone_colour | stack | 2 of 10 | 1 of 10 | −10 (−42 to +24) | not told apart |" in text
 
 
 class Page(HTMLParser):
@@ -120,5 +130,9 @@ def test_what_is_no_evaluation_and_no_run_is_named(tmp_path):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             write_report(files, out, logs)
         assert not out.exists()
-    write_report([good], out)
+    write_report([good], out, markdown=tmp_path / "tables.md")
     assert out.read_text() == report({"good": EVALUATIONS["joint"]})
+    assert (
+        "| good | widowx | tiny | – | 9000–9019 | 18 of 20 (90 %, 70–97 %) | spl 0.50 |"
+        in (tmp_path / "tables.md").read_text()
+    )

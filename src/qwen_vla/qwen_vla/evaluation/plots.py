@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qwen_vla.evaluation.comparison import Evaluations
+from qwen_vla.evaluation.tables import UNSHIFTED
 
 COLOURS = ("#2563a8", "#d9761c", "#3c8d4b", "#b03a48", "#7a5aa6", "#7d6246", "#c264a0", "#6b7280")
-UNSHIFTED = "in distribution"
 SUCCESS_COLOUR, REST_COLOUR = "#a9cdb1", "#6b7280"
 WIDTH = 8.0  # [in]
 ROW, FRAME = 0.3, 0.9  # [in] height of a line of a plot, and of what is around them

@@ -1,11 +1,30 @@
-"""An evaluation as Markdown tables."""
+"""Evaluations as tables of text: one by itself, and several side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from qwen_vla.evaluation.comparison import Comparison, Difference, Evaluations, alike_but_for, comparisons
 from qwen_vla.evaluation.summary import CONDITIONS, conditions_in_words, mean_metrics, rate_in_words, rows_of
+
+RATE = "success (rate, 95 % interval)"
+UNSHIFTED = "in distribution"
+DIFFERENCE = ("reference", "here", "difference [points], 95 % interval", "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a header, all of one length."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """The table without its title."""
+        return markdown_table(self.header, self.rows)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -19,9 +38,10 @@ def as_markdown(summary: Mapping[str, Any]) -> str:
     unusual = conditions_in_words(summary)
     title = f"# {summary['suite']}" + (f" ({unusual})" if unusual != "–" else "")
     said = [f"{name.replace('_', ' ')} {summary[name]}" for name in CONDITIONS if summary.get(name)]
-    seeds = f"seeds {summary['seed']} to {summary['seed'] + summary['episodes'] - 1}"
     tasks = [(task, rate_in_words(success)) for task, success in summary["tasks"].items()]
-    parts = [title, ", ".join([*said, seeds]) + ".", _success_table([*tasks, ("all", rate_in_words(summary))])]
+    every = [("all", rate_in_words(summary))] if len(tasks) != 1 else []
+    parts = [title, ", ".join([*said, f"seeds {seeds_in_words(summary)}"]) + "."]
+    parts.append(markdown_table(("task", RATE), [*tasks, *every]))
     if metrics := mean_metrics(rows_of(summary)):
         parts.append(markdown_table(("metric", "mean"), [(name, f"{value:.3f}") for name, value in metrics.items()]))
     if summary["failures"]:
@@ -29,5 +49,70 @@ def as_markdown(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _success_table(rows: Sequence[tuple[str, str]]) -> str:
-    return markdown_table(("task", "success (rate, 95 % interval)"), rows)
+def as_markdown_page(evaluations: Evaluations) -> str:
+    """All tables of several evaluations: what they are, success by task and shift, differences."""
+    parts = ["# Evaluation", overview(evaluations).markdown()]
+    for table in (*by_shift(evaluations), *(table for tables in differences(evaluations) for table in tables)):
+        parts += [f"## {table.title}", table.markdown()]
+    return "\n\n".join(parts) + "\n"
+
+
+def seeds_in_words(summary: Mapping[str, Any]) -> str:
+    return f"{summary['seed']}–{summary['seed'] + summary['episodes'] - 1}"
+
+
+def overview(evaluations: Evaluations) -> Table:
+    """A row for each evaluation."""
+    rows = []
+    for name, summary in evaluations.items():
+        metrics = ", ".join(f"{key} {value:.2f}" for key, value in mean_metrics(rows_of(summary)).items())
+        facts = (summary["suite"], summary.get("checkpoint", "–"), conditions_in_words(summary))
+        rows.append((name, *facts, seeds_in_words(summary), rate_in_words(summary), metrics or "–"))
+    return Table("Overview", ("evaluation", "suite", "checkpoint", "unusual", "seeds", RATE, "metrics, mean"), rows)
+
+
+def shift_groups(evaluations: Evaluations) -> list[Evaluations]:
+    """Evaluations that differ in their shift alone, where there is one; what is in distribution comes first."""
+    groups = [group for group in alike_but_for("shift", evaluations) if any(s.get("shift") for s in group.values())]
+    return [dict(sorted(group.items(), key=lambda item: bool(item[1].get("shift")))) for group in groups]
+
+
+def by_shift(evaluations: Evaluations) -> Iterator[Table]:
+    """Counts by shift and task, for each of `shift_groups`."""
+    for group in shift_groups(evaluations):
+        first, *_ = group.values()
+        tasks = list(dict.fromkeys(task for summary in group.values() for task in summary["tasks"]))
+        rows = []
+        for summary in group.values():
+            cells = [_counts(summary["tasks"][task]) if task in summary["tasks"] else "–" for task in tasks]
+            rows.append((summary.get("shift") or UNSHIFTED, *cells, _counts(summary)))
+        yield Table(f"{first['suite']}, {first.get('checkpoint', '')}", ("shift", *tasks, "all"), rows)
+
+
+def differences(evaluations: Evaluations) -> Iterator[tuple[Table, ...]]:
+    """For each reference and condition the differences of all episodes, and where there are several, by task."""
+    groups: dict[tuple[str, str], list[Comparison]] = {}
+    for comparison in comparisons(evaluations):
+        groups.setdefault((comparison.first, comparison.condition), []).append(comparison)
+    for (reference, condition), group in groups.items():
+        title = f"{condition.replace('_', ' ')}, against {_value(group[0].values[0])} ({reference})"
+        rows = [(c.second, _value(c.values[1]), *_difference(c.differences[-1])) for c in group]
+        tables = [Table(title, ("evaluation", "value", *DIFFERENCE), rows)]
+        if by_task := [(c.second, d.task, *_difference(d)) for c in group for d in c.differences[:-1]]:
+            tables.append(Table(f"{title}, by task", ("evaluation", "task", *DIFFERENCE), by_task))
+        yield tuple(tables)
+
+
+def _counts(success: Mapping[str, Any]) -> str:
+    return f"{success['successes']} of {success['episodes']}"
+
+
+def _value(value: Any) -> str:
+    """A condition's value in words."""
+    return {None: "none", False: "off", True: "on"}.get(value, str(value))
+
+
+def _difference(difference: Difference) -> tuple[str, ...]:
+    points = [f"{100 * value:+.0f}".replace("-", "−") for value in (difference.difference, *difference.interval)]
+    counts = [f"{successes} of {episodes}" for successes, episodes in (difference.first, difference.second)]
+    return *counts, f"{points[0]} ({points[1]} to {points[2]})", difference.verdict
