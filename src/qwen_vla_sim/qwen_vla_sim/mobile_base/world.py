@@ -33,6 +33,7 @@ POSTS = (0.05, 0.08, 0.85)  # half thickness of the door's posts along the wall 
 DOOR_RGB, MAT_RGB = (0.40, 0.22, 0.10), (0.13, 0.11, 0.11)
 POINT_HEIGHT = 0.15  # [m] at most, of the points that labels see: a little above the camera, in view also from near by
 PER_KIND = 2  # things of a kind in a scene at most
+EXTENT = 4.0  # [m] of what is to be seen: the camera's near and far planes are shares of it
 STORE = 50.0  # [m] below the floor: where furniture waits that a scene does not have
 SCENERY = 2  # group of all geoms that are not the robot's: those have 1, or 3 if they are hidden
 OBSERVED_EVERY = 0.1  # [s] between two looks of the judge
@@ -45,6 +46,7 @@ class MobileBaseWorld(RobotWorld):
         self.shift = shift
         spec = robot_spec(embodiment := embodiment or load_robot("mobile_base"))
         spec.option.timestep = TIMESTEP
+        spec.stat.extent = EXTENT
         _let_it_drive(spec)
         _add_walls(spec)
         instance = int(shift == "instance")
