@@ -37,6 +37,8 @@ setup(
         "qwen_vla.suites": [
             "widowx = qwen_vla_sim.widowx.suite:WidowXSuite",
             "widowx_pick = qwen_vla_sim.widowx.suite:WidowXPickSuite",
+            "aloha = qwen_vla_sim.aloha.suite:AlohaSuite",
+            "mobile_base = qwen_vla_sim.mobile_base.suite:MobileBaseSuite",
         ],
     },
 )

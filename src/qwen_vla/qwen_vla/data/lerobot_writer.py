@@ -109,12 +109,12 @@ def _blocks(
     """The rows of the episodes, a few at a time; all of an episode where there are no images."""
     first = 0
     for number, episode in enumerate(episodes):
-        images = {name: _images(episode, name, f) for name, f in features.items() if f.dtype == "image"}
+        images = {name: _pngs(_images(episode, name, f)) for name, f in features.items() if f.dtype == "image"}
         step = IMAGES_PER_GROUP if images else len(episode)
         for begin in range(0, len(episode), step):
             rows = np.arange(begin, min(begin + step, len(episode)))
             cells = {
-                name: [{"bytes": encode_png(next(images[name])), "path": None} for _ in rows]
+                name: [{"bytes": next(images[name]), "path": None} for _ in rows]
                 if name in images
                 else _cells(episode.frames[name][begin : begin + step], feature)
                 for name, feature in features.items()
@@ -135,6 +135,15 @@ def _images(episode: Recording, key: str, feature: Feature) -> Iterator[np.ndarr
         if image.shape != feature.shape:
             raise DatasetError(f"episode {episode.task!r}: {key} is {image.shape} in frame {row}, need {feature.shape}")
         yield image
+
+
+def _pngs(images: Iterator[np.ndarray]) -> Iterator[bytes]:
+    """PNGs of images; one that is repeated, the same array, is encoded once; parquet stores it once."""
+    last, encoded = None, b""
+    for image in images:
+        if image is not last:
+            last, encoded = image, encode_png(image)
+        yield encoded
 
 
 def _cells(rows: np.ndarray, feature: Feature) -> list:

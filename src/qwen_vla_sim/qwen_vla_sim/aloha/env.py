@@ -59,11 +59,11 @@ class AlohaEnv(gymnasium.Env):
         self.world.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
         if options and "joints" in options:
             self.world.place_arm(options["joints"])
-        return self.begin()
+        return self.begin(self.world.joint_positions().copy())
 
-    def begin(self) -> tuple[dict, dict]:
-        """Count from here: the episode starts with the world as it stands."""
-        self._command = self.world.joint_positions().copy()
+    def begin(self, command: np.ndarray) -> tuple[dict, dict]:
+        """Count from here: the episode starts with the world as it stands, commanded to be at `command` (14,)."""
+        self._command = np.asarray(command, float)
         self.steps = 0
         return self._observe(), self._info()
 

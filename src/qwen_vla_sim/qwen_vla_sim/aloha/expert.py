@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwen_vla_sim.aloha.hands import hand_pose
+from qwen_vla_sim.aloha.hands import hand_pose, opening_at
 from qwen_vla_sim.aloha.scene import GRIP
 from qwen_vla_sim.aloha.situation import Hand, Situation
 
@@ -21,6 +21,8 @@ STANDOFF = 0.09  # [m] along the fingers: their ends are then above everything t
 LOST = 0.05  # [m] sideways error at which a low hand first moves back
 AROUND = (0.011, 0.014)  # [m] sideways and lengthwise error at which a hand closes
 ARM_LENGTH = 0.06  # [m/rad] what a wrong orientation counts as sideways error
+SQUEEZE = 0.013  # [m] that fingers are told to close further than what they hold is wide: 6.5 N. Told to close wholly,
+# the two hands at the cube would pass through each other as far as the gate can know
 OPEN_ENOUGH = 0.75  # opening needed to go over something
 LOWEST = 0.022  # [m] of a hand: 10 mm above the table at the ends of the fingers
 MEETING = np.array([-0.019, 0.0, 0.19])  # where the cube changes hands
@@ -54,31 +56,34 @@ def expert_goals(state: Situation) -> Goals:
 
 
 def _transfer(state: Situation) -> Goals:
-    cube, place = state.scene.target, state.target[:3, 3]
+    cube, place, closed = state.scene.target, state.target[:3, 3], _closed(state, state.scene.target)
     takes = hand_pose("left", place, 0.0, -np.pi / 2)
     waiting = hand_pose("left", MEETING + [0, STANDOFF + 0.02, 0], 0.0, -np.pi / 2)
     if not _has(state, state.right, cube) and not _has(state, state.left, cube):
-        return Goals(Goal(waiting, 1.0), _grasp(state.right, hand_pose("right", _above_table(place), PITCH)))
+        return Goals(Goal(waiting, 1.0), _grasp(state.right, hand_pose("right", _above_table(place), PITCH), closed))
     if state.left.touched[cube] == 2 and not state.on_table[cube]:
-        return Goals(Goal(state.left.pose, 0.0), _let_go(state.right))
-    carry = Goal(_carry("right", state.right, place, MEETING, PITCH), 0.0)
+        return Goals(Goal(state.left.pose, closed), Goal(state.right.pose, 1.0))
+    carry = Goal(_carry("right", state.right, place, MEETING, PITCH), closed)
     there = np.linalg.norm(place - MEETING) < 0.025
-    return Goals(_grasp(state.left, takes) if there else Goal(waiting, 1.0), carry)
+    return Goals(_grasp(state.left, takes, closed) if there else Goal(waiting, 1.0), carry)
 
 
 def _insert(state: Situation) -> Goals:
     peg, socket = state.target, state.poses[state.scene.goal]
     has_peg = _has(state, state.right, state.scene.target)
     has_socket = _has(state, state.left, state.scene.goal)
-    right = _grasp(state.right, hand_pose("right", _above_table((peg @ [0, PEG_GRIP, 0, 1])[:3]), PITCH))
-    left = _grasp(state.left, hand_pose("left", _above_table((socket @ [0, SOCKET_GRIP, 0, 1])[:3]), PITCH))
+    closed = {"right": _closed(state, state.scene.target), "left": _closed(state, state.scene.goal)}
+    grips = {"right": (peg @ [0, PEG_GRIP, 0, 1])[:3], "left": (socket @ [0, SOCKET_GRIP, 0, 1])[:3]}
+    poses = {side: hand_pose(side, _above_table(grip), PITCH) for side, grip in grips.items()}
+    right = _grasp(state.right, poses["right"], closed["right"])
+    left = _grasp(state.left, poses["left"], closed["left"])
     if has_socket:
-        left = Goal(_carry("left", state.left, socket[:3, 3], SOCKET_PLACE, PITCH), 0.0)
+        left = Goal(_carry("left", state.left, socket[:3, 3], SOCKET_PLACE, PITCH), closed["left"])
     if has_peg:
         waits = np.linalg.norm(socket[:3, 3] - SOCKET_PLACE) < 0.03
         aim = socket[:3, 3] if waits else SOCKET_PLACE
         place = aim + [0, _gap(peg[:3, 3] - aim) if has_socket and waits else BEFORE, 0]
-        right = Goal(_carry("right", state.right, peg[:3, 3], place, PITCH), 0.0)
+        right = Goal(_carry("right", state.right, peg[:3, 3], place, PITCH), closed["right"])
     return Goals(left, right)
 
 
@@ -91,29 +96,30 @@ def _gap(offset: np.ndarray) -> float:
 def _lift_tray(state: Situation) -> Goals:
     tray = state.scene.target
     ends = {side: (state.target @ [0, way * GRIP, 0, 1])[:3] for side, way in (("left", 1), ("right", -1))}
-    hands = {"left": state.left, "right": state.right}
+    hands, closed = {"left": state.left, "right": state.right}, _closed(state, tray)
     if not all(_has(state, hand, tray) for hand in hands.values()):
         goals = {
-            side: Goal(hands[side].pose, 0.0)
+            side: Goal(hands[side].pose, closed)
             if _has(state, hands[side], tray)
-            else _grasp(hands[side], hand_pose(side, _above_table(ends[side]), PITCH))
+            else _grasp(hands[side], hand_pose(side, _above_table(ends[side]), PITCH), closed)
             for side in hands
         }
         return Goals(goals["left"], goals["right"])
     height = min(min(end[2] for end in ends.values()) + TRAY_STEP, TRAY_HEIGHT)
     up = {
-        side: Goal(hand_pose(side, hands[side].position + [0, 0, height - ends[side][2]], PITCH), 0.0) for side in hands
+        side: Goal(hand_pose(side, hands[side].position + [0, 0, height - ends[side][2]], PITCH), closed)
+        for side in hands
     }
     return Goals(up["left"], up["right"])
 
 
-def _grasp(hand: Hand, grip: np.ndarray) -> Goal:
+def _grasp(hand: Hand, grip: np.ndarray, closed: float) -> Goal:
     """Bring an open hand around a grip (4x4 pose), along its fingers, and close it there."""
     offset = grip[:3, :3].T @ (hand.position - grip[:3, 3])
     turned = np.arccos(np.clip((np.trace(grip[:3, :3].T @ hand.pose[:3, :3]) - 1) / 2, -1, 1))
     sideways = float(np.hypot(offset[1], offset[2])) + ARM_LENGTH * float(turned)
     if sideways < AROUND[0] and abs(offset[0]) < AROUND[1]:
-        return Goal(grip, 0.0)
+        return Goal(grip, closed)
     if offset[0] > -0.6 * STANDOFF and (sideways > LOST or hand.opening < OPEN_ENOUGH):
         return Goal(_shifted(hand.pose, -0.08), 1.0)
     standoff = STANDOFF * (1.0 if hand.opening < OPEN_ENOUGH else _ramp(sideways, FUNNEL))
@@ -127,9 +133,9 @@ def _carry(side: str, hand: Hand, place: np.ndarray, goal: np.ndarray, pitch: fl
     return hand_pose(side, hand.position + way, pitch)
 
 
-def _let_go(hand: Hand) -> Goal:
-    """Open, then move back."""
-    return Goal(_shifted(hand.pose, -0.08 if hand.opening > OPEN_ENOUGH else 0.0), 1.0)
+def _closed(state: Situation, thing: int) -> float:
+    """Opening of a hand that is told to hold a thing."""
+    return opening_at(state.scene.items[thing].width - SQUEEZE)
 
 
 def _has(state: Situation, hand: Hand, thing: int) -> bool:

@@ -10,6 +10,19 @@ import numpy as np
 from embodiment_descriptions import Embodiment, Kinematics
 from qwen_vla_sim.aloha.world import PINCH, SIDES
 
+FINGER_INSIDE = 0.0208  # [m] from a finger joint's zero to the inner face of its pad
+FINGER_CLOSED, FINGER_TRAVEL = 0.021, 0.036  # [m] of the finger joint, as in the embodiment's YAML
+
+
+def finger_at(gap: float) -> float:
+    """Position of the finger joint [m] at which the pads are `gap` [m] apart."""
+    return FINGER_INSIDE + gap / 2
+
+
+def opening_at(gap: float) -> float:
+    """Opening 0 closed .. 1 open at which the pads are `gap` [m] apart."""
+    return float(np.clip((finger_at(gap) - FINGER_CLOSED) / FINGER_TRAVEL, 0.0, 1.0))
+
 
 def hand_pose(side: str, position: np.ndarray, pitch: float, roll: float = 0.0) -> np.ndarray:
     """4x4 pose of a hand that looks across the table and down by `pitch` [rad], turned about its fingers by `roll`."""
@@ -31,14 +44,18 @@ class Hands:
     def __init__(self, embodiment: Embodiment, bases: dict[str, np.ndarray]) -> None:
         """bases: 4x4 pose of each arm's base link in base_link."""
         self._kinematics = {side: Kinematics(embodiment, arm=k) for k, side in enumerate(SIDES)}
+        self._home = {side: kinematics.home.copy() for side, kinematics in self._kinematics.items()}
         self._bases = bases
         self._to_base = {side: np.linalg.inv(base) for side, base in bases.items()}
 
-    def joints(self, side: str, pose: np.ndarray, near: np.ndarray | None = None) -> np.ndarray:
-        """(6,) joint positions [rad] for a hand pose; KinematicsError when it is out of reach."""
+    def joints(self, side: str, pose: np.ndarray) -> np.ndarray:
+        """(6,) joint positions [rad] for a hand pose, always those with the elbow up and the wrist as near to home as
+        can be; KinematicsError when it is out of reach."""
         tip = pose.copy()
         tip[:3, 3] -= PINCH * pose[:3, 0]
-        return self._kinematics[side].inverse(self._to_base[side] @ tip, near)
+        seed = self._home[side].copy()
+        seed[-1] = np.arctan2(pose[2, 1], pose[2, 2])  # the wrist turns as the hand does
+        return self._kinematics[side].inverse(self._to_base[side] @ tip, seed)
 
     def pose(self, side: str, joints: np.ndarray) -> np.ndarray:
         """4x4 hand pose for joint positions (6,) [rad]."""

@@ -34,19 +34,31 @@ class SmoothMotion:
     def step(self, goals: Goals) -> np.ndarray:
         """(14,) joint targets [rad, m] for the next control step."""
         for side, goal in zip(SIDES, (goals.left, goals.right), strict=True):
-            self._turn(side, goal.pose)
+            self._turn(side, self._way(side, goal.pose))
             reach = GRIPPER_SPEED * self._period
             self._openings[side] += float(np.clip(goal.opening - self._openings[side], -reach, reach))
+        return self._targets()
+
+    def stop(self) -> np.ndarray:
+        """(14,) joint targets of the next step of coming to rest; fingers stay where they were told to be."""
+        for side in SIDES:
+            self._turn(side, np.zeros(6))
+        return self._targets()
+
+    def _targets(self) -> np.ndarray:
         fingers = [self._embodiment.gripper_to_joint(self._openings[side], k) for k, side in enumerate(SIDES)]
         return np.concatenate([self._arms["left"], self._arms["right"], fingers])
 
-    def _turn(self, side: str, pose: np.ndarray) -> None:
-        """Advance one arm by a step towards a hand pose; it comes to rest where the pose is out of reach."""
-        joints, velocity = self._arms[side], self._velocities[side]
+    def _way(self, side: str, pose: np.ndarray) -> np.ndarray:
+        """(6,) from the joints to those of a hand pose; none where the pose is out of reach."""
         try:
-            way = self._hands.joints(side, pose, joints) - joints
+            return self._hands.joints(side, pose) - self._arms[side]
         except KinematicsError:
-            way = np.zeros(6)
+            return np.zeros(6)
+
+    def _turn(self, side: str, way: np.ndarray) -> None:
+        """Advance one arm by a step of the way that is left."""
+        joints, velocity = self._arms[side], self._velocities[side]
         distance = float(np.abs(way).max())
         speed = min(SPEED, 0.8 * np.sqrt(2 * ACCELERATION * distance), distance / ARRIVAL)
         change = way * (speed / max(distance, 1e-9)) - velocity

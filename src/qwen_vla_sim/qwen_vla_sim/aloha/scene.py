@@ -38,6 +38,7 @@ SOCKET_LENGTH, SOCKET_OUTSIDE, SOCKET_WALL = 0.12, 0.044, 0.004  # a tube along 
 PIN = (0.02, 0.08, 0.02)  # in the middle of the tube: what the peg has to touch
 TRAY = (0.12, 0.16, 0.012)  # its plate
 HANDLE = (0.024, 0.08, 0.026)  # a bar at either end of the plate
+WIDTHS = {"cube": CUBE, "peg": PEG[0], SOCKET: SOCKET_OUTSIDE, "tray": HANDLE[0]}  # what the fingers close on
 GRIP = 0.115  # from the middle of a tray to where a hand takes it
 
 SENTENCES: dict[str, tuple[str, ...]] = {
@@ -105,6 +106,11 @@ class Item:
     def name(self) -> str:
         """As the sentences say it."""
         return self.kind if self.kind == SOCKET else f"{self.colour} {self.kind}"
+
+    @property
+    def width(self) -> float:
+        """Between the faces that fingers close on [m]."""
+        return WIDTHS[self.kind] * self.scale
 
 
 @dataclass(frozen=True)

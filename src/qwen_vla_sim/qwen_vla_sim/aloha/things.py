@@ -60,20 +60,25 @@ def rest_height(item: Item) -> float:
 
 
 class Things:
-    """Places the things of a scene in a compiled model. `names` are the bodies of the present scene, item by item."""
+    """Places the things of a scene in a compiled model.
+
+    Attributes:
+        names: bodies of the present scene, item by item.
+        all_names: bodies of everything that a scene may use.
+    """
 
     def __init__(self, model: mujoco.MjModel) -> None:
         self.model = model
         self.names: tuple[str, ...] = ()
-        self._all = [*(name for names in BODIES.values() for name in names), SOCKET]
-        self._geoms = {name: _geoms_of(model, name) for name in self._all}
+        self.all_names = [*(name for names in BODIES.values() for name in names), SOCKET]
+        self._geoms = {name: _geoms_of(model, name) for name in self.all_names}
         self._sizes = {name: model.geom_size[geoms].copy() for name, geoms in self._geoms.items()}
         self._places = {name: model.geom_pos[geoms].copy() for name, geoms in self._geoms.items()}
 
     def lay_out(self, data: mujoco.MjData, items: Sequence[Item]) -> None:
         """Put the scene's things on the table, in their colours and sizes, and everything else away."""
         self.names = tuple(body_of(items, i) for i in range(len(items)))
-        for k, name in enumerate(self._all):
+        for k, name in enumerate(self.all_names):
             self.model.body_gravcomp[self.model.body(name).id] = 1
             self.place(data, name, NOWHERE + [0, 0.5 * k, 0])
         for item, name in zip(items, self.names, strict=True):

@@ -1,0 +1,189 @@
+"""`aloha`: three bimanual tasks at 50 Hz with joint positions; how they are recorded, started and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+
+from embodiment_descriptions import Embodiment, load_robot
+from qwen_vla_sim.aloha.chunks import ChunkRules
+from qwen_vla_sim.aloha.clearance import Clearance
+from qwen_vla_sim.aloha.env import AlohaEnv
+from qwen_vla_sim.aloha.expert import expert_goals
+from qwen_vla_sim.aloha.hands import Hands
+from qwen_vla_sim.aloha.motion import SmoothMotion
+from qwen_vla_sim.aloha.scene import NAMES, TASKS
+from qwen_vla_sim.aloha.starts import varied_start
+from qwen_vla_sim.aloha.world import CAMERAS, SIDES, AlohaWorld
+from qwen_vla_sim.task import SHIFTS, Shift
+
+MAX_EXPERT_STEPS = 450
+HOLD_STEPS = 20  # frames recorded once it is done: the arms come to rest and stay, for the last command is the one that
+# a chunk is filled up with
+THINGS = 3  # most in a scene
+POINTS = (*(f"object {i}" for i in range(THINGS)), "left tip", "right tip")
+
+
+class AlohaSuite:
+    """Hand over the named cube, insert the named peg, lift the named tray."""
+
+    name = "aloha"
+    tasks = TASKS
+    shifts = SHIFTS
+    robot = "aloha"
+    max_steps = 600
+    record_size = (96, 128)  # stored images (height, width); rendered at the cameras' 240 x 320
+
+    def __init__(self) -> None:
+        self.embodiment: Embodiment = load_robot(self.robot)
+        self._rules = ChunkRules(self.embodiment)
+        self._clearance: Clearance | None = None
+
+    def make_env(self, cameras: bool = True, shift: Shift | None = None) -> AlohaEnv:
+        return AlohaEnv(render_size=(240, 320) if cameras else None, max_steps=self.max_steps, shift=shift)
+
+    def features(self) -> dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]]:
+        """Columns of a recording: name -> (dtype, shape, element names).
+
+        annotation.points: camera x point x (u, v in 0..1, depth [m]); a point is visible where its depth is positive
+        and u, v lie in the image. annotation.fresh: 1 where the pictures were taken at that frame; pictures and points
+        between are those of the last one.
+        """
+        height, width = self.record_size
+        joints = tuple(self.embodiment.joint_names)
+        return {
+            **{
+                f"observation.images.{tag}": ("image", (height, width, 3), ("height", "width", "channel"))
+                for tag in CAMERAS
+            },
+            "observation.state": ("float32", (len(joints),), joints),
+            "action": ("float32", (len(joints),), joints),
+            "annotation.points": ("float32", (len(CAMERAS) * len(POINTS) * 3,), ()),
+            "annotation.objects": ("int64", (THINGS,), ()),
+            "annotation.object": ("int64", (1,), ()),
+            "annotation.goal": ("int64", (1,), ()),
+            "annotation.task": ("int64", (1,), ()),
+            "annotation.fresh": ("int64", (1,), ()),
+        }
+
+    def extra_info(self) -> dict:
+        """What `info.json` says beyond the LeRobot format."""
+        return {
+            "names": list(NAMES),
+            "cameras": list(CAMERAS),
+            "points": list(POINTS),
+            "embodiment": self.robot,
+            "tasks": list(self.tasks),
+        }
+
+    # ------------------------------------------------------------- recording
+    def demonstrate(self, env: AlohaEnv, seed: int, varied_start: bool = True) -> tuple[str, dict, bool]:
+        """Scripted demonstration of scene `seed`: (sentence, frames, success). Starts anywhere if `varied_start`."""
+        hands = hands_of(env.world)
+        observation, _ = self._begin(env, hands, np.random.default_rng([seed, 1]), seed, varied_start)
+        motion = SmoothMotion(self.embodiment, hands)
+        motion.begin(observation["command"].astype(float))
+        recording = _Recording(self, env)
+        done = 0
+        for _ in range(MAX_EXPERT_STEPS):
+            command = motion.stop() if done else motion.step(expert_goals(env.world.situation()))
+            recording.add(observation, command)
+            observation, _, success, _, _ = env.step(command)
+            done += bool(done or success)
+            if done == HOLD_STEPS:
+                break
+        return env.world.instruction, recording.frames, done > 0
+
+    def snapshot(self, env: AlohaEnv, seed: int) -> tuple[str, dict, bool]:
+        """One labelled frame of scene `seed` with the arms anywhere: for vision-language pretraining."""
+        observation, _ = self._begin(env, hands_of(env.world), np.random.default_rng([seed, 2]), seed, True)
+        recording = _Recording(self, env)
+        recording.add(observation, observation["command"])
+        return env.world.instruction, recording.frames, True
+
+    def _begin(
+        self, env: AlohaEnv, hands: Hands, rng: np.random.Generator, seed: int, varied: bool
+    ) -> tuple[dict, dict]:
+        """Lay out scene `seed`, with the arms somewhere if `varied`."""
+        if not varied:
+            return env.reset(seed=seed)
+        env.world.reset(seed)
+        return env.begin(varied_start(env.world, hands, rng))
+
+    # ------------------------------------------------------------ evaluation
+    def plan(self, chunk: np.ndarray, observation: Mapping[str, Any]) -> np.ndarray:
+        """(H, 14) `joint_position` chunk as (H, 14) joint targets.
+
+        ValueError when it goes beyond limits of position, speed or acceleration, starts too far from where the arms
+        are, or has parts of them touch: as before the real robot, a chunk is executed as a whole or not at all.
+        """
+        measured, command = observation["joints"].astype(float), observation["command"].astype(float)
+        rows = self._rules.joints(chunk, command)
+        self._rules.check(rows, np.asarray(chunk, float), measured, command)
+        if self._clearance is None:
+            self._clearance = Clearance(AlohaWorld(self.embodiment))
+        self._clearance.check(np.vstack([command, rows]))
+        return rows
+
+    def hold(self, observation: Mapping[str, Any]) -> np.ndarray:
+        """What was commanded last: fingers keep pressing what they hold."""
+        return observation["command"].astype(float)
+
+    def other_instruction(self, env: AlohaEnv, seed: int) -> str:
+        """The scene's sentence about the other thing: what a listener must not succeed with."""
+        return env.world.scene.other_instruction
+
+
+def hands_of(world: AlohaWorld) -> Hands:
+    """Kinematics of the hands of a world's robot."""
+    bases = {side: world.link_pose(arm.base_link) for side, arm in zip(SIDES, world.embodiment.arms, strict=True)}
+    return Hands(world.embodiment, bases)
+
+
+class _Recording:
+    """Frames by column, as they come."""
+
+    def __init__(self, suite: AlohaSuite, env: AlohaEnv) -> None:
+        self._env, self._size = env, suite.record_size
+        self.frames: dict[str, list] = {name: [] for name in suite.features()}
+        scene = env.world.scene
+        objects = [NAMES.index(item.name) for item in scene.items]
+        self._scene = {
+            "annotation.objects": np.array(objects + [-1] * (THINGS - len(objects))),
+            "annotation.object": scene.target,
+            "annotation.goal": scene.goal,
+            "annotation.task": TASKS.index(scene.task),
+        }
+        self._seen: dict[str, np.ndarray] = {}
+
+    def add(self, observation: Mapping[str, Any], command: np.ndarray) -> None:
+        """A frame: what was observed, and the command that follows."""
+        if self._env.fresh:
+            self._seen = self._look(observation["images"])
+        row = {
+            **self._seen,
+            **self._scene,
+            "observation.state": observation["joints"],
+            "action": command.astype(np.float32),
+            "annotation.fresh": int(self._env.fresh),
+        }
+        for name, values in self.frames.items():
+            if name in row:  # without cameras there are no pictures
+                values.append(row[name])
+
+    def _look(self, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Pictures as they are stored, and what is where in them."""
+        world, (height, width) = self._env.world, self._size
+        seen = {
+            f"observation.images.{tag}": cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            for tag, image in images.items()
+        }
+        points = np.full((len(CAMERAS), len(POINTS), 3), -1.0, np.float32)
+        count = len(world.scene.items)
+        for camera, tag in enumerate(CAMERAS):
+            found = world.visible_points(tag)
+            points[camera, :count], points[camera, THINGS:] = found[:count], found[count:]
+        return seen | {"annotation.points": points.reshape(-1)}
