@@ -12,8 +12,7 @@ REGION = ((0.20, 0.39), (-0.19, 0.19))  # of origins, x and y in base_link [m]; 
 GOAL_REGION = ((0.24, 0.35), (-0.15, 0.15))
 OUTER_REGION = ((0.175, 0.42), (-0.235, 0.235))  # as well, but nothing is trained outside REGION
 MAX_YAW = 0.25  # things lie within this angle of the gripper's closing axis, either way round [rad]
-ROOM = (0.016, 0.034)  # between two things in x and y [m]: an open finger is 27 mm beyond a thing 40 mm wide
-TURN = 0.006  # [m] what a yaw adds to half the width of a thing
+ROOM = (0.010, 0.027)  # between two things in x and y [m]: an open finger is 27 mm beyond a thing 40 mm wide
 
 TRIES = 20  # for one thing before all are drawn again
 
@@ -63,7 +62,7 @@ def _room_for(
     for _ in range(TRIES):
         pose = _outside(rng) if outside else _within(rng, region)
         end = pose[0] + way[0], pose[1] + way[1]
-        box = _swept(_box(design, pose), way)
+        box = _swept(covered(design, pose), way)
         if (not any(way) or _inside(end, region)) and all(_apart(box, other) for other in boxes):
             return pose, box
     return None
@@ -92,13 +91,13 @@ def _inside(place: tuple[float, float], region: Region) -> bool:
     return all(low <= value <= high for value, (low, high) in zip(place, region, strict=True))
 
 
-def _box(design: Design, pose: Pose) -> np.ndarray:
-    """((x from, x to), (y from, y to)) that a thing covers."""
+def covered(design: Design, pose: Pose) -> np.ndarray:
+    """((x from, x to), (y from, y to)) of the least box along the axes that holds the thing [m]."""
     back, front, half = design.extent
-    if np.cos(pose[2]) < 0:
-        back, front = -front, -back
-    half += TURN
-    return np.array([[pose[0] + back, pose[0] + front], [pose[1] - half, pose[1] + half]])
+    corners = np.array([(x, y) for x in (back, front) for y in (-half, half)])
+    cos, sin = np.cos(pose[2]), np.sin(pose[2])
+    turned = corners @ np.array([[cos, sin], [-sin, cos]]) + pose[:2]
+    return np.stack([turned.min(axis=0), turned.max(axis=0)], axis=1)
 
 
 def _swept(box: np.ndarray, way: tuple[float, float]) -> np.ndarray:

@@ -1,0 +1,109 @@
+"""Scenes of the suite `widowx`: what a seed decides, what a shift changes, and that both leave room for the gripper."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qwen_vla_sim.task import SHIFTS
+from qwen_vla_sim.widowx.layout import OUTER_REGION, REGION, ROOM, covered
+from qwen_vla_sim.widowx.scene import MAX_THINGS, sample_scene
+from qwen_vla_sim.widowx.tasks import TASKS
+from qwen_vla_sim.widowx.things import COLOURS, KINDS, NAMES, UNSEEN_SHADES
+
+seeds = st.integers(0, 2**31 - 1)
+TRAINED = range(1_000_000, 1_000_400)
+
+
+def inside(thing, region):
+    return all(low <= value <= high for value, (low, high) in zip((thing.x, thing.y), region, strict=True))
+
+
+@given(seeds, st.sampled_from((None, *SHIFTS)))
+@settings(max_examples=60, deadline=None)
+def test_the_same_seed_gives_the_same_scene(seed, shift):
+    assert sample_scene(seed, shift) == sample_scene(seed, shift)
+
+
+@given(seeds, st.sampled_from((None, *SHIFTS)))
+@settings(max_examples=100, deadline=None)
+def test_a_scene_is_about_its_task_and_leaves_a_choice(seed, shift):
+    scene = sample_scene(seed, shift)
+    assert scene.task == list(TASKS.values())[seed % len(TASKS)]
+    assert scene.named.kind == scene.task.kind and scene.named.movable
+    assert (scene.things[scene.goal].kind if scene.goal is not None else None) == scene.task.goal
+    assert len(scene.things) <= MAX_THINGS and {thing.name for thing in scene.things} <= set(NAMES)
+    assert len({thing.name for thing in scene.things}) == len(scene.things), "a name means one thing"
+    assert 1 <= len(scene.others)
+    assert len({scene.instruction_for(thing) for thing in (scene.target, *scene.others)}) == 1 + len(scene.others)
+    for word in (scene.named.colour or scene.named.kind, scene.task.goal if scene.task.goal != "cube" else "cube"):
+        assert word is None or word in scene.instruction.split()
+
+
+@given(seeds, st.sampled_from((None, *SHIFTS)))
+@settings(max_examples=100, deadline=None)
+def test_things_lie_apart_with_room_for_the_fingers(seed, shift):
+    boxes = [covered(thing.design, (thing.x, thing.y, thing.yaw)) for thing in sample_scene(seed, shift).things]
+    for i, one in enumerate(boxes):
+        for other in boxes[:i]:
+            gaps = np.maximum(one[:, 0] - other[:, 1], other[:, 0] - one[:, 1])
+            assert (gaps > ROOM).any()
+
+
+def test_only_the_position_shift_leaves_the_region():
+    for seed in range(60):
+        for shift in (None, *SHIFTS):
+            scene = sample_scene(seed, shift)
+            assert inside(scene.named, REGION) == (shift != "position")
+            assert inside(scene.named, OUTER_REGION)
+            assert all(inside(thing, REGION) for i, thing in enumerate(scene.things) if i != scene.target)
+
+
+@pytest.mark.parametrize("shift", ["colour", "background", "instruction"])
+def test_these_shifts_leave_every_thing_where_it_was(shift):
+    for seed in range(40):
+        usual, shifted = sample_scene(seed), sample_scene(seed, shift)
+        unpainted = [[replace(thing, rgb=(0, 0, 0)) for thing in scene.things] for scene in (usual, shifted)]
+        assert unpainted[0] == unpainted[1] and (usual.target, usual.goal) == (shifted.target, shifted.goal)
+        assert (usual.things == shifted.things) == (shift != "colour")
+        assert (usual.surroundings == shifted.surroundings) == (shift != "background")
+        assert (usual.instruction == shifted.instruction) == (shift != "instruction")
+
+
+def test_no_sentence_of_the_instruction_shift_is_ever_trained():
+    for task in TASKS.values():
+        assert not set(task.sentences) & set(task.held_out)
+    trained = {sample_scene(seed).sentence for seed in TRAINED}
+    shifted = {sample_scene(seed, "instruction").sentence for seed in range(200)}
+    assert trained == {sentence for task in TASKS.values() for sentence in task.sentences}
+    assert shifted == {sentence for task in TASKS.values() for sentence in task.held_out}
+
+
+def test_no_colour_or_design_of_the_shifts_is_ever_trained():
+    for colour, shades in UNSEEN_SHADES.items():
+        for shade in shades:
+            others = {name: np.abs(np.subtract(shade, rgb)).max() for name, rgb in COLOURS.items()}
+            assert min(others, key=others.get) == colour and others[colour] > 0.08, "another shade of the same colour"
+    for name, kind in KINDS.items():
+        assert not set(kind.designs) & set(kind.unseen_designs)
+        for unseen in kind.unseen_colours:
+            assert all(np.abs(np.subtract(unseen, seen)).max() > 0.08 for seen in kind.colours), name
+    assert all(thing.unseen for seed in range(20) for thing in sample_scene(seed, "instance").things)
+    assert not any(thing.unseen for seed in range(20) for thing in sample_scene(seed).things)
+
+
+def test_only_the_target_of_a_dynamic_scene_moves():
+    for seed in range(20):
+        assert sample_scene(seed).drift == (0.0, 0.0)
+        assert 0.05 < np.linalg.norm(sample_scene(seed, "dynamic").drift) < 0.1
+
+
+def test_targets_goals_and_colours_are_drawn_evenly():
+    scenes = [sample_scene(seed) for seed in TRAINED]
+    stacks = [scene for scene in scenes if scene.task.name == "stack_cube"]
+    assert len(stacks) == len(TRAINED) // len(TASKS)
+    counts = [sum(scene.named.colour == colour for scene in stacks) for colour in COLOURS]
+    assert min(counts) >= 4 and max(counts) <= 26  # 13 expected
+    assert {scene.target for scene in stacks} == {0, 1, 2}
