@@ -1,0 +1,104 @@
+"""Every robot on the running graph: its simulator, its tasks and what is shown of it. The policy knows nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from untrained import AHEAD, untrained_checkpoint
+
+from embodiment_descriptions import Embodiment, load_robot
+from qwen_vla.evaluation.in_process import EvaluateOptions
+from qwen_vla.suites import load_suite
+from qwen_vla_ros.chaos.trial import relayed_topics, remappings
+from qwen_vla_ros.chunk_geometry import BASE
+from qwen_vla_ros.demo_recording import Recorder, Recording
+from qwen_vla_ros.demo_video import CELL, HEADER, film
+from qwen_vla_ros.over_ros import episode_limits, evaluate
+from qwen_vla_ros.stack import SimulatedWorld, simulated_stack
+from qwen_vla_ros.task_client import Limits, TaskClient, TaskRow
+
+SEED = 9000
+CHUNKS = 2  # executed in the test, each for half of its steps
+METRICS = {"mobile_base": {"sr", "osr", "spl", "ne", "ndtw"}, "aloha": set()}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One short episode and what was kept of it."""
+
+    robot: Embodiment
+    row: TaskRow
+    recording: Recording
+
+
+@pytest.fixture(scope="module", params=["mobile_base", pytest.param("aloha", marks=pytest.mark.slow)])
+def seen(request, tmp_path_factory) -> Seen:
+    robot, folder = load_robot(request.param), tmp_path_factory.mktemp(request.param)
+    checkpoint = untrained_checkpoint(folder / "checkpoint", robot)
+    with simulated_stack(checkpoint, folder / "logs", world=SimulatedWorld(robot.name, robot.name)) as stack:
+        tasks = TaskClient(stack)
+        recorder = Recorder(stack, tasks, robot)
+        instruction = tasks.reset(SEED)
+        recorder.begin()
+        row = tasks.execute(Limits(timeout=60.0, steps=CHUNKS * robot.chunk_size // 2))
+        assert row.instruction == instruction
+        return Seen(robot, row, recorder.end())
+
+
+def test_a_task_is_tried_for_as_many_control_steps_as_it_may_take(seen):
+    row, steps = seen.row, CHUNKS * seen.robot.chunk_size // 2
+    assert (row.seed, row.success, row.ended) == (SEED, False, "step limit")
+    assert (row.steps, row.chunks, row.refused) == (steps, CHUNKS, 0), row.reports
+    assert row.seconds > steps * seen.robot.period  # and the time to think
+    assert row.task and row.target and row.failure and METRICS[seen.robot.name] <= row.metrics.keys()
+    assert row.distance > 0
+
+
+def test_a_chunk_moves_the_robot_as_far_as_it_says(seen):
+    start, end = (seen.recording.moments[i].pose for i in (0, -1))
+    if seen.robot.base is None:
+        away = max(abs(end.joints[name] - seen.robot.home[name]) for name in seen.robot.joint_names)
+        assert away < 0.05  # it holds its home pose
+    else:
+        assert end.base[0, 3] - start.base[0, 3] == pytest.approx(seen.row.steps * AHEAD, rel=0.3)
+
+
+def test_everything_that_is_to_be_shown_is_heard(seen):
+    recording, tags = seen.recording, [camera.tag for camera in seen.robot.cameras]
+    last = recording.moments[-1]
+    assert list(last.images) == tags and set(recording.infos) == set(tags)
+    stamps = [(image.header.stamp.sec, image.header.stamp.nanosec) for image in last.images.values()]
+    assert max(stamps)[0] - min(stamps)[0] <= 1
+    assert set(last.paths) == ({BASE} if seen.robot.base else {arm.name for arm in seen.robot.arms})
+    frame = next(film([(recording, seen.row)]))
+    assert frame.shape == (CELL[1] + HEADER, 2 * CELL[0], 3) and frame[HEADER:].std() > 10
+
+
+# Without a graph ------------------------------------------------------------------------------------------------------
+
+
+def test_an_executor_of_a_base_hears_its_odometry_through_the_relay():
+    base, arms = (remappings(relayed_topics(load_robot(name)))["executor_node"] for name in ("mobile_base", "aloha"))
+    assert base["odom"] == "chaos/odom" and "joint_states" not in base
+    assert arms["joint_states"] == "chaos/joint_states" and "odom" not in arms
+
+
+@pytest.mark.parametrize("name", ["widowx", "aloha", "mobile_base"])
+def test_an_episode_lasts_as_long_as_in_process_and_the_thinking(name):
+    suite = load_suite(name)
+    limits = episode_limits(suite)
+    assert limits.steps == suite.max_steps and limits.timeout > 2 * suite.max_steps * suite.embodiment.period
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["aloha", "mobile_base"])
+def test_an_evaluation_over_ros_has_the_tasks_and_metrics_of_one_in_process(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    suite = load_suite(name)
+    checkpoint = untrained_checkpoint(tmp_path / "checkpoint", suite.embodiment)
+    summary = evaluate(EvaluateOptions(name, checkpoint, 1, SEED))
+    (row,) = summary["rows"]
+    assert row["task"] == suite.tasks[SEED % len(suite.tasks)] and list(summary["tasks"]) == [row["task"]]
+    assert row["ended"] in ("step limit", "success") and METRICS[name] <= summary.keys()
