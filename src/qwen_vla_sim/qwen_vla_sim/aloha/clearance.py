@@ -15,7 +15,7 @@ class Clearance:
 
     def __init__(self, world: AlohaWorld) -> None:
         self._model, self._data = world.model, mujoco.MjData(world.model)
-        self._columns = world._qpos
+        self._columns = [world.model.joint(name).qposadr[0] for name in world.joint_names]
         self._followers = [
             (world.model.joint(f.name).qposadr[0], world.joint_names.index(f.leader), f.multiplier, f.offset)
             for f in world.followers

@@ -21,7 +21,7 @@ SETTLE = 25  # physics steps in which the fingers get hold of what was put betwe
 ATTEMPTS = 200
 
 
-def varied_start(world: AlohaWorld, hands: Hands, rng: np.random.Generator) -> np.ndarray:
+def start_anywhere(world: AlohaWorld, hands: Hands, rng: np.random.Generator) -> np.ndarray:
     """Put the arms of a world that was just reset somewhere, free of contact but with what they hold.
 
     Returns the command (14,) that holds them there.

@@ -16,7 +16,7 @@ from qwen_vla_sim.aloha.expert import expert_goals
 from qwen_vla_sim.aloha.hands import Hands
 from qwen_vla_sim.aloha.motion import SmoothMotion
 from qwen_vla_sim.aloha.scene import NAMES, TASKS
-from qwen_vla_sim.aloha.starts import varied_start
+from qwen_vla_sim.aloha.starts import start_anywhere
 from qwen_vla_sim.aloha.world import CAMERAS, SIDES, AlohaWorld
 from qwen_vla_sim.task import SHIFTS, Shift
 
@@ -111,7 +111,7 @@ class AlohaSuite:
         if not varied:
             return env.reset(seed=seed)
         env.world.reset(seed)
-        return env.begin(varied_start(env.world, hands, rng))
+        return env.begin(start_anywhere(env.world, hands, rng))
 
     # ------------------------------------------------------------ evaluation
     def plan(self, chunk: np.ndarray, observation: Mapping[str, Any]) -> np.ndarray:
