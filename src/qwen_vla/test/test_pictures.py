@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qwen_vla.evaluation.contact_sheet import GAP, HEADER, LABEL, PICTURES, WIDTH, draw_sheet, strip, write_sheet
+from qwen_vla.evaluation.contact_sheet import GAP, HEADER, LABEL, PICTURES, STRIDE, draw_sheet, strip, write_sheet
 from qwen_vla.evaluation.episode import Film, Look
 from qwen_vla.evaluation.kept_episodes import Played
 from qwen_vla.evaluation.pictures import font, shortened, tiled, verdict
@@ -48,11 +48,11 @@ def test_a_sheet_has_a_block_for_each_episode():
     episodes = [Played(row, strip(film(0.0, 1.0), "ego")) for row in (SUCCESS, FAILURE)]
     sheet = draw_sheet(summary, episodes)
     block = LABEL + 120 + GAP
-    assert sheet.size == (2 * GAP + PICTURES * WIDTH, HEADER + 2 * block)
+    assert sheet.size == (2 * GAP + PICTURES * STRIDE, HEADER + 2 * block)
     for number in range(2):
         middle = HEADER + number * block + LABEL + 60
-        assert [sheet.getpixel((GAP + 80 + i * WIDTH, middle)) for i in range(2)] == list(COLOURS[:2])
-    assert draw_sheet(summary, episodes * 5).size == (3 * GAP + 2 * PICTURES * WIDTH, HEADER + 5 * block)
+        assert [sheet.getpixel((GAP + 80 + i * STRIDE, middle)) for i in range(2)] == list(COLOURS[:2])
+    assert draw_sheet(summary, episodes * 5).size == (3 * GAP + 2 * PICTURES * STRIDE, HEADER + 5 * block)
 
 
 def test_a_sheet_tells_success_and_failure_by_their_colours(tmp_path):

@@ -18,7 +18,7 @@ from qwen_vla.evaluation.summary import conditions_in_words, rate_in_words
 from qwen_vla.output_files import complete_or_absent
 
 PICTURES = 5  # of an episode
-WIDTH = 160  # [px] of a picture
+WIDTH, STRIDE = 160, 163  # [px] of a picture; from one to the next
 HEADER, LABEL, GAP = 44, 28, 12  # [px] heights of the title and of the line above an episode; space between episodes
 TEXT, TITLE = 15, 20  # [px] sizes of letters
 ONE_COLUMN = 6  # more episodes stand in two columns
@@ -41,7 +41,7 @@ def draw_sheet(summary: Mapping[str, Any], episodes: Sequence[Played]) -> Image.
     strips = [[Image.open(io.BytesIO(picture)) for picture in episode.pictures] for episode in episodes]
     columns = 1 if len(episodes) <= ONE_COLUMN else 2
     rows = -(-len(episodes) // columns)
-    width = PICTURES * WIDTH
+    width = PICTURES * STRIDE
     height = LABEL + max(picture.height for pictures in strips for picture in pictures)
     size = (GAP + columns * (width + GAP), HEADER + rows * (height + GAP))
     sheet = Image.new("RGB", size, BACKGROUND)
@@ -52,7 +52,7 @@ def draw_sheet(summary: Mapping[str, Any], episodes: Sequence[Played]) -> Image.
         left, top = GAP + number // rows * (width + GAP), HEADER + number % rows * (height + GAP)
         _draw_label(draw, left, top, width, episode)
         for place, picture in enumerate(pictures):
-            sheet.paste(picture, (left + place * WIDTH, top + LABEL))
+            sheet.paste(picture, (left + place * STRIDE, top + LABEL))
     return sheet
 
 

@@ -15,6 +15,7 @@ from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla.suites import Env, Suite
 
 MAX_REFUSALS = 5  # in a row, then the episode ends
+AT_REST = 10  # further steps at most, to film the end of an episode that ended with the cameras off
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ class Film:
         return bool(self.every) and step % self.every == 0
 
     def add(self, env: Env, observation: Mapping[str, Any], remark: str = "") -> None:
-        """Keep what an observation shows."""
-        self.looks.append(Look(observation["images"], env.steps * env.period, remark))
+        """Keep what an observation shows, if it shows anything."""
+        if observation["images"]:
+            self.looks.append(Look(observation["images"], env.steps * env.period, remark))
 
 
 def run_episode(
@@ -119,7 +121,9 @@ def follow(env: Env, path: np.ndarray, film: Film | None = None) -> tuple[dict, 
 
 
 def _film_the_end(suite: Suite, env: Env, observation: dict, film: Film) -> None:
-    if not observation["images"]:  # it ended with the cameras off: one more step, at rest, shows where
+    for _ in range(AT_REST):
+        if observation["images"]:
+            break
         observation, *_ = env.step(suite.hold(observation))
     film.add(env, observation)
 
