@@ -65,7 +65,8 @@ def overview(evaluations: Evaluations) -> Table:
     """A row for each evaluation."""
     rows = []
     for name, summary in evaluations.items():
-        metrics = ", ".join(f"{key} {value:.2f}" for key, value in mean_metrics(rows_of(summary)).items())
+        means = mean_metrics(rows_of(summary))
+        metrics = ", ".join(f"{key} {round(value, 2) + 0.0:.2f}" for key, value in means.items())  # not -0.00
         facts = (summary["suite"], summary.get("checkpoint", "–"), conditions_in_words(summary))
         rows.append((name, *facts, seeds_in_words(summary), rate_in_words(summary), metrics or "–"))
     return Table("Overview", ("evaluation", "suite", "checkpoint", "unusual", "seeds", RATE, "metrics, mean"), rows)
