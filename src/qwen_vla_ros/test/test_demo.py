@@ -20,13 +20,14 @@ from PIL import Image as Picture
 from sensor_msgs.msg import CameraInfo, Image
 
 from embodiment_descriptions import load_robot
+from qwen_vla.image_decoding import to_rgb
 from qwen_vla.video_files import write_gif, write_mp4
 from qwen_vla_ros.camera_view import CameraView, pose_matrix
 from qwen_vla_ros.chunk_geometry import RobotPose, planar_pose
 from qwen_vla_ros.demo import SHOWS, Demo, Shown, known_robots, summarize
 from qwen_vla_ros.demo_geometry import Geometry, Situation, path_points
 from qwen_vla_ros.demo_map import MapFromAbove
-from qwen_vla_ros.demo_recording import Moment, Recording, path_topics
+from qwen_vla_ros.demo_recording import Moment, Recording, compressed, path_topics
 from qwen_vla_ros.demo_video import CARD_SECONDS, CELL, HEADER, RATE, cells, draw_path, every_tick, film
 from qwen_vla_ros.task_client import TaskRow
 
@@ -170,6 +171,15 @@ def test_the_predictions_of_all_arms_are_heard():
     assert path_topics(ROBOTS["widowx"]) == {"arm": topic}
     assert path_topics(ROBOTS["aloha"]) == {"left": topic, "right": f"{topic}_right"}
     assert path_topics(ROBOTS["mobile_base"]) == {"base": topic}
+
+
+def test_what_is_kept_of_an_image_is_small_and_looks_the_same():
+    picture = np.tile(np.linspace(0, 255, 320).astype(np.uint8)[None, :, None], (240, 1, 3))
+    message = Image(height=240, width=320, encoding="rgb8", step=960, data=picture.tobytes())
+    message.header.stamp.sec = 7
+    kept = compressed(message)
+    assert len(kept.data) < len(message.data) / 5 and kept.header.stamp.sec == 7
+    assert abs(to_rgb(kept).astype(int) - picture).max() < 6
 
 
 def test_a_camera_with_distortion_is_refused():

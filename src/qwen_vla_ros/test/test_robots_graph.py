@@ -18,7 +18,7 @@ from qwen_vla_ros.over_ros import episode_limits, evaluate
 from qwen_vla_ros.stack import SimulatedWorld, simulated_stack
 from qwen_vla_ros.task_client import Limits, TaskClient, TaskRow
 
-SEED = 9000
+SEED, SHIFT = 9000, "colour"
 CHUNKS = 2  # executed in the test, each for half of its steps
 METRICS = {"mobile_base": {"sr", "osr", "spl", "ne", "ndtw"}, "aloha": set()}
 
@@ -36,7 +36,7 @@ class Seen:
 def seen(request, tmp_path_factory) -> Seen:
     robot, folder = load_robot(request.param), tmp_path_factory.mktemp(request.param)
     checkpoint = untrained_checkpoint(folder / "checkpoint", robot)
-    with simulated_stack(checkpoint, folder / "logs", world=SimulatedWorld(robot.name, robot.name)) as stack:
+    with simulated_stack(checkpoint, folder / "logs", world=SimulatedWorld(robot.name, robot.name, SHIFT)) as stack:
         tasks = TaskClient(stack)
         recorder = Recorder(stack, tasks, robot)
         instruction = tasks.reset(SEED)
@@ -44,6 +44,17 @@ def seen(request, tmp_path_factory) -> Seen:
         row = tasks.execute(Limits(timeout=60.0, steps=CHUNKS * robot.chunk_size // 2))
         assert row.instruction == instruction
         return Seen(robot, row, recorder.end())
+
+
+def test_the_scenes_are_those_of_the_shifted_suite(seen):
+    expected, trained = (
+        load_suite(seen.robot.name).make_env(cameras=False, shift=shift).reset(seed=SEED)[1] for shift in (SHIFT, None)
+    )
+    row = seen.row
+    assert (row.instruction, row.task, row.target) == tuple(
+        expected[name] for name in ("instruction", "task", "target")
+    )
+    assert row.instruction != trained["instruction"]
 
 
 def test_a_task_is_tried_for_as_many_control_steps_as_it_may_take(seen):
