@@ -159,7 +159,7 @@ def plate(radius: float = 0.064) -> Design:
     """A round plate with a coloured rim."""
     disc = Part("cylinder", (radius, 0.004), (0, 0, 0.004))
     look = (disc, Part("cylinder", (radius - 0.013, 0.0004), (0, 0, 0.0082), paint=WHITE))
-    fit = radius - 0.018
+    fit = 0.6 * radius  # the corners of that square are within the rim
     return Design((disc,), look, (-radius, radius, radius), top=0.008, inside=(fit, fit))
 
 
