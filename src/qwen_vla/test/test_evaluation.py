@@ -62,7 +62,7 @@ def test_what_was_measured_is_said_and_written(tmp_path, capsys):
     print_summary(summary)
     said = capsys.readouterr().out
     assert "widowx: 2 of 4 (50 %, 15–85 %)" in said and "  stack: 2 of 2 (100 %, 34–100 %)" in said
-    assert "spl: 0.500" in said and "failures: dropped 1, step limit 1" in said
+    assert "spl: 0.500" in said and "failures: dropped: 1; step limit: 1" in said
     part_of(tmp_path / "e.json").touch()
     write_summary(summary, tmp_path / "e.json", tmp_path / "e.md")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.json", "e.md"]

@@ -22,7 +22,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     for name, value in mean_metrics(rows_of(summary)).items():
         print(f"  {name}: {value:.3f}")
     if summary["failures"]:
-        print("failures: " + ", ".join(f"{kind} {count}" for kind, count in summary["failures"].items()))
+        print("failures: " + "; ".join(f"{kind}: {count}" for kind, count in summary["failures"].items()))
     if summary.get("chaos"):
         print("\n".join(f"{name}: {summary[name] or 'none'}" for name in ("faults", "tries", "limits", "orphans")))
 
