@@ -16,7 +16,7 @@ from embodiment_descriptions.base_path import moved, seen_from, wrapped
 from qwen_vla_sim.mobile_base.free_space import FreeSpace, length
 from qwen_vla_sim.mobile_base.scene import Scene
 
-SPEED, TURN = 0.20, 0.9  # [m/s], [rad/s]: below the robot's 0.26 and 1.82, so that a copy with small errors passes
+SPEED, TURN = 0.20, 0.5  # [m/s], [rad/s]: below the robot's 0.26 and 1.82, so that a copy with small errors passes
 SEARCH = 0.46  # [rad/s]: half a picture is seen anew in 1.2 s, so that nothing is skipped in the 2 s of four waypoints
 GAIN = 1.8  # [1/s] turning speed per angle to where it drives
 ALIGNED = 0.7  # [rad] off its way it turns without driving
@@ -44,7 +44,7 @@ class Plan:
 
 
 class Expert:
-    """The expert in one scene. Its ways are those of the present places of the things."""
+    """The expert in a scene as it is at one moment."""
 
     def __init__(self, scene: Scene, steps: int, period: float) -> None:
         self._scene, self._steps, self._period = scene, steps, period

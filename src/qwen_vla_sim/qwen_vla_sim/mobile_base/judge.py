@@ -6,8 +6,6 @@ wall; a room is left when the whole base is in the hall.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from qwen_vla_sim.mobile_base.free_space import FreeSpace, shortened
@@ -87,13 +85,8 @@ class Judge:
             return 0.0
         if self._free_space is None:
             goal = np.array([OUTSIDE, self._scene.door]) if target is None else self._things[target]
-            self._free_space = FreeSpace(self._present_scene(), goal, BASE_RADIUS, target)
+            self._free_space = FreeSpace(self._scene.with_things_at(self._things), goal, BASE_RADIUS, target)
         return max(0.0, self._free_space.distance(pose[:2]) - self._rim)
-
-    def _present_scene(self) -> Scene:
-        """The scene with its things where they are now."""
-        moved = zip(self._scene.things, self._things.tolist(), strict=True)
-        return replace(self._scene, things=tuple(replace(thing, x=x, y=y) for thing, (x, y) in moved))
 
     def _failure(self, pose: np.ndarray) -> str:
         """What is in the way of success, as a category."""

@@ -120,6 +120,11 @@ class Scene:
         """What the base is to reach in the end."""
         return "door" if self.target is None else self.things[self.target].name
 
+    def with_things_at(self, places: np.ndarray) -> Scene:
+        """The same scene with its things at `places` (n, 2)."""
+        moved = zip(self.things, np.asarray(places).tolist(), strict=True)
+        return replace(self, things=tuple(replace(thing, x=x, y=y) for thing, (x, y) in moved))
+
     def instruction_for(self, thing: int) -> str:
         """The sentence with another thing named; from the room it is to be left for it only if it is in the hall."""
         task = "two_legs" if self.task != "go_to_object" and in_hall(self.things[thing]) else "go_to_object"

@@ -91,11 +91,10 @@ class MobileBaseSuite:
         if varied_start:
             observation, info = env.reset(seed=seed, options={"pose": disturbed_start(env.world.scene, rng)})
         frames: dict[str, list] = {name: [] for name in self.features()}
-        expert = self._expert(env)
         looks: list[tuple[int, str]] = []
         success = truncated = False
         while not (success or truncated):
-            plan = expert.plan(env.world.pose, env.world.in_view)
+            plan = self._plan_of_expert(env)
             looks.append((len(frames["action"]), plan.phase))
             look = self._look(env, observation, plan)
             actions = self.plan(plan.rows, observation)
@@ -104,15 +103,15 @@ class MobileBaseSuite:
                 observation, _, success, truncated, info = env.step(action)
                 if success or truncated:
                     break
-        _mark_fresh(frames["annotation.fresh"], looks)
-        return env.world.instruction, _as_columns(frames), bool(success)
+        first = _mark_fresh(frames["annotation.fresh"], looks)
+        return env.world.instruction, _as_columns(frames, first), bool(success)
 
     def snapshot(self, env: MobileBaseEnv, seed: int) -> tuple[str, dict, bool]:
         """One labelled frame of scene `seed` with the base anywhere: for vision-language pretraining."""
         rng = np.random.default_rng([seed, 2])
         env.reset(seed=seed)
         observation, _ = env.reset(seed=seed, options={"pose": any_start(env.world.scene, rng)})
-        plan = self._expert(env).plan(env.world.pose, env.world.in_view)
+        plan = self._plan_of_expert(env)
         frames: dict[str, list] = {name: [] for name in self.features()}
         _append(frames, {**self._look(env, observation, plan), "annotation.fresh": [1]}, observation, plan.rows[0])
         return env.world.instruction, _as_columns(frames), True
@@ -150,8 +149,9 @@ class MobileBaseSuite:
         return scene.instruction_for(others[seed % len(others)])
 
     # --------------------------------------------------------------- internal
-    def _expert(self, env: MobileBaseEnv) -> Expert:
-        return Expert(env.world.scene, self.embodiment.chunk_size, self.embodiment.period)
+    def _plan_of_expert(self, env: MobileBaseEnv) -> Plan:
+        expert = Expert(env.world.present_scene(), self.embodiment.chunk_size, self.embodiment.period)
+        return expert.plan(env.world.pose, env.world.in_view)
 
     def _look(self, env: MobileBaseEnv, observation: dict, plan: Plan) -> dict:
         """What is the same in all frames until the next look: the picture and what there is to say about it."""
@@ -239,15 +239,18 @@ def _append(frames: dict[str, list], look: dict, observation: Mapping[str, Any],
         values.append(row[name])
 
 
-def _mark_fresh(fresh: list, looks: list[tuple[int, str]]) -> None:
-    """Mark the frames of looks at which a chunk may begin.
+def _mark_fresh(fresh: list, looks: list[tuple[int, str]]) -> int:
+    """Mark the frames of looks at which a chunk may begin; returns the first of them.
 
     Where the base turned to find something and then saw it, the last look before has a chunk half of which follows from
     another picture: it is left out.
     """
     for (frame, phase), (_, after) in zip(looks, [*looks[1:], (0, "stop")], strict=True):
         fresh[frame] = [int(phase != "search" or after == "search")]
+    return next((frame for frame, _ in looks if fresh[frame][0]), 0)
 
 
-def _as_columns(frames: dict[str, list]) -> dict:
-    return {name: rows if name.startswith("observation.images") else np.array(rows) for name, rows in frames.items()}
+def _as_columns(frames: dict[str, list], first: int = 0) -> dict:
+    """Arrays of the frames from the first one on; pictures stay a list, where one object may come several times."""
+    kept = {name: rows[first:] for name, rows in frames.items()}
+    return {name: rows if name.startswith("observation.images") else np.array(rows) for name, rows in kept.items()}

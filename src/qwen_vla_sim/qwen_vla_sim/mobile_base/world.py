@@ -36,6 +36,7 @@ PER_KIND = 2  # things of a kind in a scene at most
 EXTENT = 4.0  # [m] of what is to be seen: the camera's near and far planes are shares of it
 STORE = 50.0  # [m] below the floor: where furniture waits that a scene does not have
 SCENERY = 2  # group of all geoms that are not the robot's: those have 1, or 3 if they are hidden
+FAR_OUT = 10.0  # pictures beside the picture
 OBSERVED_EVERY = 0.1  # [s] between two looks of the judge
 
 
@@ -123,15 +124,23 @@ class MobileBaseWorld(RobotWorld):
         """(things, 2) where the things of the scene stand now [m]."""
         return np.array([thing.place_at(self._elapsed) for thing in self.scene.things])
 
+    def present_scene(self) -> Scene:
+        """The scene with its things where they are now."""
+        return self.scene.with_things_at(self.things())
+
     def points(self) -> np.ndarray:
         """(things + 1, 3) points in the middle of the things and, last, of the door [m]."""
         heights = [min(thing.form.height / 2, POINT_HEIGHT) for thing in self.scene.things]
         return np.vstack([np.column_stack([self.things(), heights]), [0.0, self.scene.door, POINT_HEIGHT]])
 
     def image_points(self) -> np.ndarray:
-        """(things + 1, 3) u, v in 0..1 and depth [m] of `points` in `ego`; a negative depth: something hides it."""
+        """(things + 1, 3) u, v and depth [m] of `points` in `ego`; u, v in 0..1 and depth > 0: seen.
+
+        A negative depth: behind the camera, or something hides it. u, v of what is far out of view are cut off.
+        """
         points = self.points()
         found = self.project("ego", points)
+        found[:, :2] = np.clip(found[:, :2], -FAR_OUT, FAR_OUT)
         ahead = (found[:, 2] > 0) & (np.abs(found[:, :2] - 0.5) <= 0.5).all(axis=1)
         for index in np.flatnonzero(ahead):
             if self._hidden(points[index], None if index == len(points) - 1 else self._bodies[index]):
