@@ -18,6 +18,7 @@ from qwen_vla.evaluation.in_process import EvaluateOptions, _Player, check, eval
 from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played, part_of
 from qwen_vla.evaluation.summary import EpisodeRow, read_summary, rows_of, summarize
 from qwen_vla.evaluation.tables import as_markdown
+from qwen_vla.evaluation.videos import frame_step, frames
 from qwen_vla.evaluation.write import print_summary, write_summary
 from qwen_vla.suites import load_suite
 
@@ -155,6 +156,54 @@ def test_a_film_can_look_between_and_keeps_why_a_chunk_was_refused(suite, env):
     play(suite, env, ConstantPolicy(REACHES_TOO_FAR), film=film)
     assert [look.seconds for look in film.looks] == pytest.approx(np.arange(9) * 0.8), "also between two looks"
     assert all(look.remark.startswith("refused: ") for look in film.looks)
+
+
+class WildPolicy:
+    """Asks any robot for what it must not do."""
+
+    def __init__(self, robot):
+        self.robot = robot
+
+    def infer(self, observation, seed=None):
+        assert set(observation.images) == {camera.tag for camera in self.robot.cameras}
+        names = tuple(self.robot.channel_names)
+        data = np.full((self.robot.chunk_size, len(names)), 50.0, np.float32)
+        mode, executed = self.robot.control_mode, self.robot.chunk_size // 2
+        ends = mode, self.robot.name, observation.instruction, 0, {"total": 1.0}, executed
+        return ActionChunk(data, names, self.robot.period, *ends)
+
+
+@pytest.mark.parametrize("name", ["widowx", "aloha", "mobile_base"])
+def test_every_suite_is_played_judged_and_filmed_alike(name):
+    suite = load_suite(name)
+    env = suite.make_env(shift=suite.shifts[0])
+    seed = 9000 + len(suite.tasks) - 1
+    film, other = Film(every=frame_step(env.period)), Film()
+    try:
+        true = run_episode(suite, env, WildPolicy(suite.embodiment), seed, film=film)
+        shuffled = run_episode(suite, env, WildPolicy(suite.embodiment), seed, shuffle_instructions=True, film=other)
+    finally:
+        env.close()
+    assert (true.task, true.ended, true.success) == (suite.tasks[seed % len(suite.tasks)], "refused too often", False)
+    assert true.category not in ("success", true.ended), "the suite says how far it got"
+    assert summarize(name, seed, [true])["tasks"].keys() == {true.task}
+    assert replace(shuffled, instruction=true.instruction) == true and shuffled.instruction != true.instruction
+    assert len(strip(other, suite.embodiment.cameras[0].tag)) == MAX_REFUSALS
+    assert len(list(frames(film, true, max(0.1, env.period)))) > len(other.looks)
+
+
+def test_an_end_between_two_pictures_is_filmed_as_soon_as_there_is_one():
+    """ALOHA's cameras show every fifth step, and the episode ends in the middle of a chunk."""
+    suite, film = load_suite("aloha"), Film()
+    env = suite.make_env()
+    env.max_steps = 12
+    try:
+        row = run_episode(suite, env, WildPolicy(suite.embodiment), 9000, film=film)
+    finally:
+        env.close()
+    assert (row.ended, row.seconds) == ("step limit", pytest.approx(0.24))
+    assert [look.seconds for look in film.looks] == pytest.approx([0.0, 0.3])
+    assert all(image.any() for image in film.looks[-1].images.values())
 
 
 # The whole ------------------------------------------------------------------------------------------------------------
