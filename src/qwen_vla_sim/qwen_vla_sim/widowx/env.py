@@ -44,10 +44,12 @@ class WidowXEnv(gymnasium.Env):
         )
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
-        """Scene of `seed`; options {"joints": (7,), "holding": bool} start elsewhere than at home, with the target."""
+        """Scene of `seed`; options, all that a `Start` has, begin elsewhere than at home, or with the target moved."""
         super().reset(seed=seed)
         self.world.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
         options = options or {}
+        if options.get("target"):
+            self.world.move_target(*options["target"])
         if "joints" in options:
             place = self.world.put_into_gripper if options.get("holding") else self.world.place_arm
             place(options["joints"])

@@ -8,26 +8,46 @@ import numpy as np
 
 from embodiment_descriptions import KinematicsError
 from qwen_vla_sim.widowx.expert import HOVER_HEIGHT, Step
+from qwen_vla_sim.widowx.layout import Pose, covered
+from qwen_vla_sim.widowx.things import Design
 from qwen_vla_sim.widowx.tool import ToolDown
 from qwen_vla_sim.widowx.world import WidowXWorld
 
 PICK_KINDS = {"home": 0.25, "anywhere": 0.35, "above a thing": 0.15, "low near the target": 0.25}
-PLACE_KINDS = {"home": 0.20, "anywhere": 0.25, "above a thing": 0.10, "low near the target": 0.15, "holding": 0.30}
+PLACE_KINDS = {
+    "home": 0.20,
+    "anywhere": 0.22,
+    "above a thing": 0.10,
+    "low near the target": 0.14,
+    "holding": 0.22,
+    "mislaid": 0.12,
+}
+OBSTACLES = ("cube", "basket")  # goals on which nothing lies askew
 BOX = ((0.19, -0.19, 0.06), (0.41, 0.19, 0.24))  # of the tip, "anywhere" [m]
 HOLDING_HEIGHT = (0.075, 0.20)  # of the tip [m]: clear of everything
+MISLAID = (0.008, 0.045)  # [m] beyond the goal: where a thing falls that was not brought far enough
+MISLAID_ROOM = 0.012  # [m] to the other things
+MISLAID_TRIES = 30  # in a crowded scene there may be no such place
 
 
 @dataclass(frozen=True)
 class Start:
-    """Joints (7,) [rad; last: left_finger, m] and whether the target is in the gripper."""
+    """How an episode begins.
+
+    Attributes:
+        joints: (7,) [rad; last: left_finger, m].
+        holding: the target is in the gripper.
+        target: x, y [m] and yaw [rad] of the target where it is not where the scene has it.
+    """
 
     joints: np.ndarray
     holding: bool = False
+    target: Pose | None = None
 
     @property
     def options(self) -> dict:
         """As `WidowXEnv.reset` takes it."""
-        return {"joints": self.joints, "holding": self.holding}
+        return vars(self)
 
 
 def draw_start(world: WidowXWorld, tool: ToolDown, rng: np.random.Generator) -> Start:
@@ -36,6 +56,7 @@ def draw_start(world: WidowXWorld, tool: ToolDown, rng: np.random.Generator) -> 
     things, target = world.grip_points(), world.scene.target
     while True:
         kind = str(rng.choice(list(kinds), p=list(kinds.values())))
+        mislaid = _mislaid(world, rng) if kind == "mislaid" else None
         gripper = 1.0 if kind == "low near the target" or rng.random() < 0.8 else float(rng.uniform(0, 1))
         position = _position(kind, tool, things, target, rng)
         below = np.linalg.norm(things[:, :2] - position[:2], axis=1)
@@ -46,8 +67,37 @@ def draw_start(world: WidowXWorld, tool: ToolDown, rng: np.random.Generator) -> 
         except KinematicsError:
             continue
         if kind == "holding":
-            joints[-1] = world.scene.things[target].design.hull[0].size[1]
-        return Start(joints, kind == "holding")
+            joints[-1] = world.scene.named.design.hull[0].size[1]
+        return Start(joints, kind == "holding", mislaid)
+
+
+def _mislaid(world: WidowXWorld, rng: np.random.Generator) -> Pose | None:
+    """A place beside or on the edge of the goal, where it has to be taken away again; None when there is no room."""
+    scene = world.scene
+    goal, design = scene.things[scene.goal], scene.named.design
+    taken = [
+        covered(thing.design, (thing.x, thing.y, thing.yaw))
+        for i, thing in enumerate(scene.things)
+        if i != scene.target and (i != scene.goal or scene.task.goal in OBSTACLES)
+    ]
+    for _ in range(MISLAID_TRIES):
+        side, beyond, yaw = rng.integers(4), rng.uniform(*MISLAID), scene.named.yaw + rng.uniform(-0.1, 0.1)
+        across, sign = divmod(int(side), 2)
+        offset = rng.uniform(-0.5, 0.5, 2) * goal.design.inside
+        reach = goal.design.inside[across] if scene.task.goal not in OBSTACLES else _reach(goal.design, design, across)
+        offset[across] = (1 if sign else -1) * (reach + beyond)
+        cos, sin = np.cos(goal.yaw), np.sin(goal.yaw)
+        x, y = goal.x + cos * offset[0] - sin * offset[1], goal.y + sin * offset[0] + cos * offset[1]
+        box = covered(design, (x, y, yaw))
+        free = all((np.maximum(box[:, 0] - b[:, 1], b[:, 0] - box[:, 1]) > MISLAID_ROOM).any() for b in taken)
+        if free and BOX[0][0] < x < BOX[1][0] and abs(y) < BOX[1][1]:
+            return float(x), float(y), float(yaw)
+    return None
+
+
+def _reach(goal: Design, thing: Design, across: int) -> float:
+    """From the middle of a goal to that of a thing that lies against its outside, along x or across it [m]."""
+    return goal.extent[2] + thing.extent[2] if across else goal.extent[1] + max(-thing.extent[0], thing.extent[1])
 
 
 def _position(kind: str, tool: ToolDown, things: np.ndarray, target: int, rng: np.random.Generator) -> np.ndarray:
@@ -55,6 +105,8 @@ def _position(kind: str, tool: ToolDown, things: np.ndarray, target: int, rng: n
         return tool.home_pose[:3, 3] + rng.uniform(-0.03, 0.03, 3)
     if kind == "anywhere":
         return rng.uniform(*BOX)
+    if kind == "mislaid":  # the gripper is still about where it let go
+        return np.append(rng.uniform(BOX[0][:2], BOX[1][:2]), rng.uniform(0.08, 0.2))
     if kind == "holding":
         return np.append(rng.uniform(BOX[0][:2], BOX[1][:2]), rng.uniform(*HOLDING_HEIGHT))
     thing = things[rng.integers(len(things))] if kind == "above a thing" else things[target]

@@ -32,7 +32,7 @@ from qwen_vla_sim.widowx.things import GRASP_HEIGHT, KINDS
 
 REACHED = 0.05  # [m] from the tip: a thing that moves stops
 AWAY = np.array([0.0, 0.0, -3.0])  # where things that a scene does not have are kept, out of sight
-GRIP_STEPS = 100  # physics steps until the fingers have closed on what is between them
+SETTLE_STEPS = 100  # physics steps until what was set up is at rest: a thing on an edge, fingers around a thing
 DRIFT_STEPS = 5  # physics steps between two displacements of a thing that moves
 
 
@@ -137,10 +137,22 @@ class WidowXWorld(RobotWorld):
         points[:, 2] += [0.0 if thing.movable else thing.design.top for thing in self.scene.things]
         return points
 
+    def move_target(self, x: float, y: float, yaw: float) -> None:
+        """Set up: the target lies at x, y [m], or on what is there, turned by `yaw` [rad]."""
+        thing, goal = self.scene.named, self.scene.things[self.scene.goal]
+        quaternion = Rotation.from_euler("z", yaw).as_quat(scalar_first=True)
+        on_edge = 0.0 if goal.movable else goal.design.top
+        position = np.array([x, y, thing.design.rest + on_edge + 0.001])
+        self._place(self._used[self.scene.target], position, quaternion)
+        self._start[self.scene.target] = position
+        self._drifting = False
+        mujoco.mj_forward(self.model, self.data)
+        self.step(SETTLE_STEPS)
+
     def put_into_gripper(self, joints: np.ndarray) -> None:
         """Set up: the arm at `joints` holds the target; the fingers have to be as far apart as it is wide."""
         self.place_arm(joints)
-        thing, tip = self.scene.things[self.scene.target], self.tip_pose()[:3, 3]
+        thing, tip = self.scene.named, self.tip_pose()[:3, 3]
         yaw = np.pi * round(thing.yaw / np.pi)  # as closing fingers turn it
         quaternion = Rotation.from_euler("z", yaw).as_quat(scalar_first=True)
         self._place(self._used[self.scene.target], tip - [0, 0, thing.design.grip], quaternion)
@@ -148,7 +160,7 @@ class WidowXWorld(RobotWorld):
         mujoco.mj_forward(self.model, self.data)
         gripper = self.embodiment.arms[0].gripper.closed
         self.set_joint_target(np.append(joints[:-1], gripper))
-        self.step(GRIP_STEPS)
+        self.step(SETTLE_STEPS)
 
     def release_point(self) -> np.ndarray:
         """(3,) where the grip point of the target has to be when the gripper opens over the goal [m]."""
