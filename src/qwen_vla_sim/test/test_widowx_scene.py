@@ -94,6 +94,15 @@ def test_no_colour_or_design_of_the_shifts_is_ever_trained():
     assert not any(thing.unseen for seed in range(20) for thing in sample_scene(seed).things)
 
 
+def test_no_table_or_lamp_of_the_background_shift_is_ever_trained():
+    trained = [sample_scene(seed).surroundings for seed in TRAINED]
+    lowest, highest = min(around.light_intensity for around in trained), max(a.light_intensity for a in trained)
+    for seed in range(40):
+        around = sample_scene(seed, "background").surroundings
+        assert not lowest <= around.light_intensity <= highest
+        assert min(np.abs(np.subtract(around.table_rgb, a.table_rgb)).max() for a in trained) > 0.03
+
+
 def test_only_the_target_of_a_dynamic_scene_moves():
     for seed in range(20):
         assert sample_scene(seed).drift == (0.0, 0.0)

@@ -10,7 +10,7 @@ from qwen_vla_sim.widowx.things import Design
 
 REGION = ((0.20, 0.39), (-0.19, 0.19))  # of origins, x and y in base_link [m]; reachable with the tool straight down
 GOAL_REGION = ((0.24, 0.35), (-0.15, 0.15))
-OUTER_REGION = ((0.175, 0.42), (-0.235, 0.235))  # as well, but nothing is trained outside REGION
+OUTER_REGION = ((0.18, 0.41), (-0.225, 0.225))  # as well, but nothing is trained outside REGION
 MAX_YAW = 0.25  # things lie within this angle of the gripper's closing axis, either way round [rad]
 ROOM = (0.010, 0.027)  # between two things in x and y [m]: an open finger is 27 mm beyond a thing 40 mm wide
 

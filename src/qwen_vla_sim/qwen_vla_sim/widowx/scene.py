@@ -18,8 +18,8 @@ SLOTS = 3  # cubes in a scene at most; of any other kind there is one
 MAX_THINGS = 4
 JITTER = 0.04  # of trained colours, per channel
 # Tables never trained on (the trained ones are greys with a tint), and how bright the lamp is on them.
-UNSEEN_TABLES: tuple[Colour, ...] = ((0.52, 0.36, 0.22), (0.30, 0.38, 0.33), (0.27, 0.30, 0.38), (0.74, 0.60, 0.42))
-UNSEEN_LIGHT = ((0.32, 0.45), (0.95, 1.05))
+UNSEEN_TABLES: tuple[Colour, ...] = ((0.52, 0.36, 0.22), (0.28, 0.46, 0.36), (0.28, 0.34, 0.48), (0.74, 0.60, 0.42))
+UNSEEN_LIGHT = ((0.38, 0.47), (0.93, 1.03))
 DRIFT_SPEED = 0.015  # [m/s] of a target that moves
 DRIFT = 0.06  # [m] how far, to and fro
 
