@@ -231,6 +231,17 @@ def test_what_is_wrong_is_found_before_anything_starts(changes, message):
         check(replace(OPTIONS, **changes))
 
 
+def test_a_result_names_its_checkpoint_and_its_training_from_where_it_was_made(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/training.json").write_text('{"step": 4000, "data": []}')
+    options = replace(OPTIONS, checkpoint=tmp_path / "model", shift="colour")
+    assert options.conditions(over_ros=True)["checkpoint"] == str(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    found = options.conditions(over_ros=True)
+    assert (found["checkpoint"], found["step"], found["shift"], found["over_ros"]) == ("model", 4000, "colour", True)
+    assert replace(OPTIONS, checkpoint=tmp_path).conditions()["step"] is None
+
+
 def test_a_checkpoint_without_the_robot_is_named(checkpoint, tmp_path):
     for file in checkpoint.iterdir():
         (tmp_path / file.name).symlink_to(file)

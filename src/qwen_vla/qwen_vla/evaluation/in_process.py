@@ -66,7 +66,7 @@ class EvaluateOptions:
     def conditions(self, over_ros: bool = False) -> dict[str, Any]:
         """What a summary says about how it was measured; `step`: of the checkpoint's training, None when unrecorded."""
         return {
-            "checkpoint": str(self.checkpoint),
+            "checkpoint": _from_here(self.checkpoint),
             "step": _training(self.checkpoint).get("step"),
             "shift": self.shift,
             "shuffle_instructions": self.shuffle_instructions,
@@ -133,6 +133,12 @@ def refuse_trained_seeds(checkpoint: Path, seed: int, episodes: int) -> None:
                 f"seeds {seed}…{seed + episodes - 1} overlap with the training data of {checkpoint} "
                 f"({first}…{end - 1}); choose other seeds, e.g. --seed 7000"
             )
+
+
+def _from_here(path: Path) -> str:
+    """A path below the working directory without what leads there: a result need not name folders of a machine."""
+    whole, here = path.resolve(), Path.cwd()
+    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(path)
 
 
 def _training(checkpoint: Path) -> dict:
