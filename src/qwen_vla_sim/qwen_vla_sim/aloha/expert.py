@@ -21,10 +21,15 @@ STANDOFF = 0.09  # [m] along the fingers: their ends are then above everything t
 LOST = 0.05  # [m] sideways error at which a low hand first moves back
 AROUND = (0.011, 0.014)  # [m] sideways and lengthwise error at which a hand closes
 ARM_LENGTH = 0.06  # [m/rad] what a wrong orientation counts as sideways error
-SQUEEZE = 0.013  # [m] that fingers are told to close further than what they hold is wide: 6.5 N. Told to close wholly,
-# the two hands at the cube would pass through each other as far as the gate can know
+SQUEEZE = (
+    0.008  # [m] that fingers are told to close further than what they hold is wide: 4 N. Told to close wholly, the
+)
+# two hands at the cube would pass through each other as far as the gate can know
 OPEN_ENOUGH = 0.75  # opening needed to go over something
-LOWEST = 0.022  # [m] of a hand: 10 mm above the table at the ends of the fingers
+# [m] height of a hand that takes something from the table: high enough to keep the ends of its fingers (14 mm below)
+# off the table, low enough to hold on
+GRIP_HEIGHTS = {"cube": 0.030, "peg": 0.021, "socket": 0.030, "tray": 0.026}
+CUBE_GRIPS = {"right": -0.007, "left": 0.016}  # [m] along y: each hand holds its own side, so their fingers stay apart
 MEETING = np.array([-0.019, 0.0, 0.19])  # where the cube changes hands
 CLEAR = (0.030, 0.070)  # [m] heights between which a thing that was lifted begins to move sideways
 SOCKET_PLACE = np.array([-0.019, 0.075, 0.17])  # where the socket waits for the peg
@@ -57,10 +62,11 @@ def expert_goals(state: Situation) -> Goals:
 
 def _transfer(state: Situation) -> Goals:
     cube, place, closed = state.scene.target, state.target[:3, 3], _closed(state, state.scene.target)
-    takes = hand_pose("left", place, 0.0, -np.pi / 2)
-    waiting = hand_pose("left", MEETING + [0, STANDOFF + 0.02, 0], 0.0, -np.pi / 2)
+    picks = hand_pose("right", _on_table(state, cube, CUBE_GRIPS["right"]), PITCH)
+    takes = hand_pose("left", place + [0, CUBE_GRIPS["left"], 0], 0.0, -np.pi / 2)
+    waiting = hand_pose("left", MEETING + [0, STANDOFF + 0.03, 0], 0.0, -np.pi / 2)
     if not _has(state, state.right, cube) and not _has(state, state.left, cube):
-        return Goals(Goal(waiting, 1.0), _grasp(state.right, hand_pose("right", _above_table(place), PITCH), closed))
+        return Goals(Goal(waiting, 1.0), _grasp(state.right, picks, closed))
     if state.left.touched[cube] == 2 and not state.on_table[cube]:
         return Goals(Goal(state.left.pose, closed), Goal(state.right.pose, 1.0))
     carry = Goal(_carry("right", state.right, place, MEETING, PITCH), closed)
@@ -73,10 +79,12 @@ def _insert(state: Situation) -> Goals:
     has_peg = _has(state, state.right, state.scene.target)
     has_socket = _has(state, state.left, state.scene.goal)
     closed = {"right": _closed(state, state.scene.target), "left": _closed(state, state.scene.goal)}
-    grips = {"right": (peg @ [0, PEG_GRIP, 0, 1])[:3], "left": (socket @ [0, SOCKET_GRIP, 0, 1])[:3]}
-    poses = {side: hand_pose(side, _above_table(grip), PITCH) for side, grip in grips.items()}
-    right = _grasp(state.right, poses["right"], closed["right"])
-    left = _grasp(state.left, poses["left"], closed["left"])
+    grips = {
+        "right": hand_pose("right", _on_table(state, state.scene.target, PEG_GRIP), PITCH),
+        "left": hand_pose("left", _on_table(state, state.scene.goal, SOCKET_GRIP), PITCH),
+    }
+    right = _grasp(state.right, grips["right"], closed["right"])
+    left = _grasp(state.left, grips["left"], closed["left"])
     if has_socket:
         left = Goal(_carry("left", state.left, socket[:3, 3], SOCKET_PLACE, PITCH), closed["left"])
     if has_peg:
@@ -95,13 +103,14 @@ def _gap(offset: np.ndarray) -> float:
 
 def _lift_tray(state: Situation) -> Goals:
     tray = state.scene.target
-    ends = {side: (state.target @ [0, way * GRIP, 0, 1])[:3] for side, way in (("left", 1), ("right", -1))}
+    grips = {"left": GRIP, "right": -GRIP}
+    ends = {side: (state.target @ [0, along, 0, 1])[:3] for side, along in grips.items()}
     hands, closed = {"left": state.left, "right": state.right}, _closed(state, tray)
     if not all(_has(state, hand, tray) for hand in hands.values()):
         goals = {
             side: Goal(hands[side].pose, closed)
             if _has(state, hands[side], tray)
-            else _grasp(hands[side], hand_pose(side, _above_table(ends[side]), PITCH), closed)
+            else _grasp(hands[side], hand_pose(side, _on_table(state, tray, grips[side]), PITCH), closed)
             for side in hands
         }
         return Goals(goals["left"], goals["right"])
@@ -144,8 +153,11 @@ def _has(state: Situation, hand: Hand, thing: int) -> bool:
     return touched == 2 or (touched == 1 and not state.on_table[thing] and hand.opening < OPEN_ENOUGH)
 
 
-def _above_table(place: np.ndarray) -> np.ndarray:
-    return np.array([place[0], place[1], max(place[2], LOWEST)])
+def _on_table(state: Situation, thing: int, along: float) -> np.ndarray:
+    """Where a hand takes a thing: `along` [m] its y axis from its middle, and not too near the table."""
+    grip = (state.poses[thing] @ [0, along, 0, 1])[:3]
+    grip[2] = max(grip[2], GRIP_HEIGHTS[state.scene.items[thing].kind])
+    return grip
 
 
 def _shifted(pose: np.ndarray, way: float) -> np.ndarray:

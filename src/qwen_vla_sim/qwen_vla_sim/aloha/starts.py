@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import KinematicsError
-from qwen_vla_sim.aloha.expert import MEETING, PEG_GRIP, PITCH, SOCKET_GRIP, SOCKET_PLACE, SQUEEZE, STANDOFF
+from qwen_vla_sim.aloha.expert import CUBE_GRIPS, MEETING, PEG_GRIP, PITCH, SOCKET_GRIP, SOCKET_PLACE, SQUEEZE, STANDOFF
 from qwen_vla_sim.aloha.hands import Hands, finger_at, hand_pose, opening_at
 from qwen_vla_sim.aloha.scene import GRIP
 from qwen_vla_sim.aloha.world import SIDES, AlohaWorld
@@ -105,10 +105,11 @@ def _before_grip(world: AlohaWorld, side: str, rng: np.random.Generator, handed:
     """A pose on the way into the grip of what a hand is to take, a little beside it."""
     scene = world.scene
     if scene.task == "cube_transfer" and side == "left":
-        pose = hand_pose(side, MEETING if handed else MEETING + [0, STANDOFF, 0], 0.0, -np.pi / 2)
+        place = MEETING + _grip(world, side) + [0, 0.0 if handed else STANDOFF, 0]
+        pose = hand_pose(side, place, 0.0, -np.pi / 2)
     else:
         item = scene.items[scene.goal if scene.task == "insertion" and side == "left" else scene.target]
-        pose = hand_pose(side, np.array([item.x, item.y, 0.025]) + _grip(world, side), PITCH)
+        pose = hand_pose(side, np.array([item.x, item.y, 0.028]) + _grip(world, side), PITCH)
     pose[:3, 3] += -rng.uniform(0, 1.2 * STANDOFF) * pose[:3, 0] + np.append(rng.normal(0, 0.012, 2), 0.0)
     return _loosely(pose, rng, 0.08)
 
@@ -116,7 +117,11 @@ def _before_grip(world: AlohaWorld, side: str, rng: np.random.Generator, handed:
 def _grip(world: AlohaWorld, side: str) -> np.ndarray:
     """From the middle of what a hand takes to where it takes it [m]."""
     task, left = world.scene.task, side == "left"
-    along = {"cube_transfer": 0.0, "insertion": SOCKET_GRIP if left else PEG_GRIP, "tray_lift": GRIP if left else -GRIP}
+    along = {
+        "cube_transfer": CUBE_GRIPS[side],
+        "insertion": SOCKET_GRIP if left else PEG_GRIP,
+        "tray_lift": GRIP if left else -GRIP,
+    }
     return np.array([0.0, along[task], 0.0])
 
 
