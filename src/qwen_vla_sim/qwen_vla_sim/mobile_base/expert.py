@@ -93,24 +93,37 @@ class Expert:
         count = round(self._period / SUBSTEP)
         poses, now = [np.array(pose)], np.array(pose)
         for _ in range(self._steps):
+            way = _way(space, now)
             for _ in range(count):
-                now = moved(now, self._substep(now, space, short))
+                way = _passed(way, now)
+                now = moved(now, _substep(now, way, length(way) - short))
             poses.append(now)
         rows = np.array([seen_from(a, b) for a, b in zip(poses[:-1], poses[1:], strict=True)])
         return Plan(rows, "drive" if np.abs(rows).max() > 1e-6 else "stop", goal)
 
-    def _substep(self, pose: np.ndarray, space: FreeSpace, short: float) -> np.ndarray:
-        """The motion of one substep as an offset (dx, dy, dtheta)."""
-        try:
-            way = space.way(pose[:2])
-        except ValueError:
-            way = np.array([pose[:2], space.goal])
-        left = length(way) - short
-        if left < ARRIVED:
-            return np.zeros(3)
-        ahead = next((corner for corner in way[1:-1] if np.hypot(*(corner - pose[:2])) > CORNER), way[-1])
-        error = wrapped(np.arctan2(*(ahead - pose[:2])[::-1]) - pose[2])
-        turn = np.clip(GAIN * error, -TURN, TURN) * SUBSTEP
-        speed = min(SPEED, 0.03 + SLOWING * left) * max(0.0, 1 - abs(error) / ALIGNED)
-        forward = min(speed * SUBSTEP, left)
-        return np.array([forward * np.cos(turn / 2), forward * np.sin(turn / 2), turn])
+
+def _way(space: FreeSpace, pose: np.ndarray) -> np.ndarray:
+    """(n, 2) corners of the shortest way to the goal; a straight line where there is none."""
+    try:
+        return space.way(pose[:2])
+    except ValueError:
+        return np.array([pose[:2], space.goal])
+
+
+def _passed(way: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """The way from where the base is now, without the corners that it has come to."""
+    ahead = way[1:]
+    while len(ahead) > 1 and np.hypot(*(ahead[0] - pose[:2])) < CORNER:
+        ahead = ahead[1:]
+    return np.vstack([pose[:2], ahead])
+
+
+def _substep(pose: np.ndarray, way: np.ndarray, left: float) -> np.ndarray:
+    """The motion of one substep along a way of which `left` [m] are to be driven, as an offset (dx, dy, dtheta)."""
+    if left < ARRIVED:
+        return np.zeros(3)
+    error = wrapped(np.arctan2(*(way[1] - pose[:2])[::-1]) - pose[2])
+    turn = np.clip(GAIN * error, -TURN, TURN) * SUBSTEP
+    speed = min(SPEED, 0.03 + SLOWING * left) * max(0.0, 1 - abs(error) / ALIGNED)
+    forward = min(speed * SUBSTEP, left)
+    return np.array([forward * np.cos(turn / 2), forward * np.sin(turn / 2), turn])

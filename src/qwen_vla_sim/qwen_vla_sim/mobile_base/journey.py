@@ -15,6 +15,7 @@ from qwen_vla_sim.mobile_base.free_space import length, resampled
 
 SUCCESS_RADIUS = 0.5  # [m]
 SPACING = 0.1  # of the points of both ways that are compared [m]
+ROUNDING = 1e-9  # [m]
 
 
 class Journey:
@@ -38,7 +39,7 @@ class Journey:
         self.travelled += float(np.hypot(*(place - self._last)))
         self._last = np.array(place, float)
         self.been_there |= reached
-        if np.hypot(*(self._last - self._marked)) >= SPACING:
+        if np.hypot(*(self._last - self._marked)) > SPACING - ROUNDING:
             self._warp(self._last)
             self._marked = self._last
 

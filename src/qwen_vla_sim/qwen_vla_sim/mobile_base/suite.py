@@ -92,8 +92,8 @@ class MobileBaseSuite:
             observation, info = env.reset(seed=seed, options={"pose": disturbed_start(env.world.scene, rng)})
         frames: dict[str, list] = {name: [] for name in self.features()}
         looks: list[tuple[int, str]] = []
-        success = truncated = False
-        while not (success or truncated):
+        done = truncated = False
+        while not (done or truncated):
             plan = self._plan_of_expert(env)
             looks.append((len(frames["action"]), plan.phase))
             look = self._look(env, observation, plan)
@@ -101,10 +101,11 @@ class MobileBaseSuite:
             for row, action in zip(plan.rows[:EXECUTED], actions[:EXECUTED], strict=True):
                 _append(frames, look, observation, row)
                 observation, _, success, truncated, info = env.step(action)
-                if success or truncated:
+                done = success and plan.phase == "stop"  # also who stands already looks once more, and stays
+                if done or truncated:
                     break
         first = _mark_fresh(frames["annotation.fresh"], looks)
-        return env.world.instruction, _as_columns(frames, first), bool(success)
+        return env.world.instruction, _as_columns(frames, first), bool(info["success"])
 
     def snapshot(self, env: MobileBaseEnv, seed: int) -> tuple[str, dict, bool]:
         """One labelled frame of scene `seed` with the base anywhere: for vision-language pretraining."""

@@ -1,0 +1,183 @@
+"""Shortest ways, the figures of VLN-CE, and the verdict about a drive."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qwen_vla_sim.mobile_base.free_space import FreeSpace, length, resampled, shortened
+from qwen_vla_sim.mobile_base.journey import SUCCESS_RADIUS, Journey
+from qwen_vla_sim.mobile_base.judge import OUTSIDE, REST, Judge
+from qwen_vla_sim.mobile_base.scene import Scene, Thing, sample_scene
+
+GO, LEAVE, BOTH = 0, 1, 2  # seeds of the tasks
+
+
+def scene_with(*things: Thing, target: int | None = 0, task: str = "go_to_object") -> Scene:
+    return replace(sample_scene(GO), things=things, target=target, task=task, door=0.0)
+
+
+def box(x, y):
+    return Thing("box", "red", x, y, 0.0)
+
+
+# Shortest ways --------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_in_the_way_is_a_straight_line():
+    space = FreeSpace(scene_with(box(-1.0, 1.0)), np.array([-1.0, -1.0]), 0.25)
+    np.testing.assert_allclose(space.way([-2.5, -1.0]), [[-2.5, -1.0], [-1.0, -1.0]])
+
+
+def test_a_thing_is_gone_around_at_its_distance():
+    thing = box(-1.5, 0.0)
+    space = FreeSpace(scene_with(thing), np.array([-0.7, 0.0]), 0.25)
+    way = resampled(space.way([-2.3, 0.0]), 0.01)
+    gaps = np.linalg.norm(way - (thing.x, thing.y), axis=1)
+    keep = thing.form.radius + 0.25
+    assert keep - 0.01 < gaps.min() < keep + 0.05
+    around = 2 * (math.sqrt(0.8**2 - keep**2) + keep * (math.pi / 2 - math.acos(keep / 0.8)))  # tangents and an arc
+    assert around <= length(way) + 0.01 and length(way) < 1.03 * around
+
+
+def test_the_other_side_of_the_wall_is_reached_through_the_door():
+    goal = np.array([0.5, 1.2])
+    way = FreeSpace(scene_with(box(-2.0, -1.0)), goal, 0.25).way([-0.6, 1.2])
+    inside = resampled(way, 0.01)
+    crossing = inside[np.abs(inside[:, 0]) < 0.05]
+    assert len(crossing) and (np.abs(crossing[:, 1]) < 0.45).all()
+    assert length(way) > 2.0
+
+
+@pytest.mark.parametrize("start", [(-0.1, 1.0), (-1.02, -1.0), (0.1, 1.0)])
+def test_who_stands_too_near_to_something_finds_out_but_not_through_the_wall(start):
+    space = FreeSpace(scene_with(box(-1.0, -1.0)), np.array([-2.0, 1.0]), 0.25)
+    way = resampled(space.way(start), 0.01)
+    crossing = way[np.abs(way[:, 0]) < 0.05]
+    assert (np.abs(crossing[:, 1]) < 0.45).all() or start[0] < 0
+
+
+def test_ways_are_cut_and_divided_evenly():
+    way = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
+    assert length(shortened(way, 0.5)) == pytest.approx(1.5) and len(shortened(way, 5.0)) == 1
+    np.testing.assert_allclose(np.linalg.norm(np.diff(resampled(way, 0.25), axis=0), axis=1), 0.25)
+
+
+# Figures --------------------------------------------------------------------------------------------------------------
+
+
+def travel(journey, points, reached=False):
+    for point in points:
+        journey.go_on(np.asarray(point, float), reached)
+
+
+def test_the_reference_itself_is_perfect():
+    journey = Journey(np.array([[0.0, 0.0], [2.0, 0.0]]))
+    travel(journey, [[x, 0.0] for x in np.arange(0.05, 2.01, 0.05)])
+    found = journey.metrics(True, 0.0)
+    assert found["sr"] == found["osr"] == 1 and found["spl"] == pytest.approx(1.0, abs=1e-6)
+    assert found["ndtw"] == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_detour_costs_spl_and_likeness():
+    journey = Journey(np.array([[0.0, 0.0], [2.0, 0.0]]))
+    travel(journey, [[0.0, y] for y in np.arange(0.1, 1.01, 0.1)] + [[0.0, 1.0 - y] for y in np.arange(0.1, 1.01, 0.1)])
+    travel(journey, [[x, 0.0] for x in np.arange(0.1, 2.01, 0.1)])
+    found = journey.metrics(True, 0.0)
+    assert found["spl"] == pytest.approx(0.5, abs=0.01) and found["ndtw"] < 0.7
+    assert journey.metrics(False, 0.0)["spl"] == 0
+
+
+def test_warping_is_that_of_the_table_written_out():
+    rng = np.random.default_rng(0)
+    reference, drive = np.array([[0.0, 0.0], [1.5, 0.5]]), rng.normal(0, 1, (9, 2)).cumsum(axis=0)
+    journey = Journey(reference)
+    travel(journey, drive)
+    r, q = resampled(reference, 0.1), np.vstack([reference[:1], drive])
+    table = np.full((len(q) + 1, len(r) + 1), math.inf)
+    table[0, 0] = 0.0
+    for i in range(len(q)):
+        for j in range(len(r)):
+            best = min(table[i, j], table[i, j + 1], table[i + 1, j])
+            table[i + 1, j + 1] = np.linalg.norm(q[i] - r[j]) + best
+    assert journey.ndtw() == pytest.approx(math.exp(-table[-1, -1] / (len(r) * SUCCESS_RADIUS)))
+
+
+def test_oracle_success_is_to_have_been_there():
+    journey = Journey(np.array([[0.0, 0.0], [1.0, 0.0]]))
+    travel(journey, [[1.0, 0.0]], reached=True)
+    travel(journey, [[3.0, 0.0]])
+    assert journey.metrics(False, 2.0)["osr"] == 1 and journey.metrics(False, 2.0)["sr"] == 0
+
+
+# Verdicts -------------------------------------------------------------------------------------------------------------
+
+
+def judged(seed, pose, told=(0.0, 0.0), seconds=REST, touches=False):
+    """A judge who has watched the base at one place for a while, and what it says."""
+    scene = sample_scene(seed)
+    places = np.array([(thing.x, thing.y) for thing in scene.things])
+    judge = Judge(scene, np.array(scene.start), places)
+    for _ in range(round(seconds / 0.1)):
+        judge.observe(np.array(pose, float), told, places, touches, 0.1)
+    return judge.state(np.array(pose, float))
+
+
+def beside(seed, index, gap):
+    thing = sample_scene(seed).things[index]
+    inwards = -np.sign(thing.x) * np.sign(abs(thing.x) - 1.5), -np.sign(thing.y)
+    way = np.array(inwards) / np.linalg.norm(inwards)
+    return [*(np.array([thing.x, thing.y]) + (thing.form.radius + gap) * way), 0.0]
+
+
+def test_to_stand_near_the_target_is_success_and_to_pass_it_is_not():
+    target = sample_scene(GO).target
+    assert judged(GO, beside(GO, target, 0.4)).success
+    assert judged(GO, beside(GO, target, 0.4)).distance == pytest.approx(0.4, abs=0.02)
+    assert not judged(GO, beside(GO, target, 0.4), seconds=REST - 0.2).success
+    passing = judged(GO, beside(GO, target, 0.4), told=(0.2, 0.0))
+    assert not passing.success and passing.failure == "did not stop" and passing.metrics["osr"] == 1
+    assert not judged(GO, beside(GO, target, 0.6)).success
+
+
+def test_to_stand_elsewhere_is_named():
+    other = next(index for index in range(3) if index != sample_scene(GO).target)
+    assert judged(GO, beside(GO, other, 0.3)).failure == "stopped at another thing"
+    start = sample_scene(GO).start
+    assert judged(GO, start).failure == "stopped elsewhere"
+    assert judged(GO, start, told=(0.0, 0.5)).failure == "not found"
+    assert judged(GO, start, told=(0.2, 0.0), touches=True).failure == "stuck"
+
+
+def test_a_room_is_left_when_the_base_is_in_the_hall():
+    door = sample_scene(LEAVE).door
+    assert judged(LEAVE, [OUTSIDE + 0.1, door, 0.0]).success
+    threshold = judged(LEAVE, [OUTSIDE - 0.2, door, 0.0])
+    assert not threshold.success and threshold.failure == "did not leave the room"
+    assert threshold.distance == pytest.approx(0.2, abs=0.01)
+
+
+def test_both_legs_are_needed():
+    scene = sample_scene(BOTH)
+    assert judged(BOTH, scene.start).failure == "did not leave the room"
+    assert judged(BOTH, beside(BOTH, scene.target, 0.4)).success
+    # Beside it behind the wall is not near it.
+    target = scene.things[scene.target]
+    behind = replace(target, x=0.5, y=1.2)
+    things = tuple(behind if thing is target else thing for thing in scene.things)
+    moved = replace(scene, things=things, room=(3.0, 3.4), hall=(3.0, 3.4), door=0.0)
+    places = np.array([(thing.x, thing.y) for thing in things])
+    judge = Judge(moved, np.array([-0.3, 1.2, 0.0]), places)
+    for _ in range(20):
+        judge.observe(np.array([-0.3, 1.2, 0.0]), (0.0, 0.0), places, False, 0.1)
+    assert not judge.state(np.array([-0.3, 1.2, 0.0])).success
+
+
+def test_running_into_something_is_counted_once_for_as_long_as_it_lasts():
+    scene = sample_scene(GO)
+    places = np.array([(thing.x, thing.y) for thing in scene.things])
+    judge = Judge(scene, np.array(scene.start), places)
+    for touches in (False, True, True, False, True):
+        judge.observe(np.array(scene.start), (0.2, 0.0), places, touches, 0.1)
+    assert judge.collisions == 2
