@@ -86,7 +86,17 @@ def test_labels_are_where_things_are(suite, env):
     assert (np.abs(points[0, -2:, 2]) > 0.3).all()
 
 
-def test_what_an_arm_hides_is_not_visible(env):
+def test_a_hand_sees_what_it_holds(suite, env):
+    """Whatever the camera's own housing is to a ray."""
+    for seed in (600, 609, 648):  # begin with the cube in the right hand
+        _, frames, _ = suite.snapshot(env, seed)
+        points = np.array(frames["annotation.points"]).reshape(len(CAMERAS), -1, 3)
+        world = env.world
+        assert world.situation().right.touched[world.scene.target] == 2
+        assert points[CAMERAS.index("cam_right_wrist"), world.scene.target, 2] > 0.05
+
+
+def test_what_is_hidden_is_not_visible(env):
     world = env.world
     world.reset(0)
     assert (world.visible_points("ego")[:, 2] > 0).all()

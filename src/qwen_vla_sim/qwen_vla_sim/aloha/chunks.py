@@ -82,7 +82,8 @@ class ChunkRules:
         for fade in FADES:
             s = np.minimum(np.arange(1, len(rows) + 1) / fade, 1.0)[:, None]
             faded = rows + (1 + 2 * s) * (1 - s) ** 2 * offset
-            if (peak_accelerations(np.vstack([start, faded[: fade + 1]]), self.embodiment.period) <= limit).all():
+            found = peak_accelerations(np.vstack([start, faded]), self.embodiment.period)
+            if (found[1 : fade + 2] <= limit).all():
                 break
         return faded
 

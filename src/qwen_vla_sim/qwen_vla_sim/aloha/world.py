@@ -126,12 +126,13 @@ class AlohaWorld(RobotWorld):
         """(things + 2, 3) u, v in 0..1 and depth [m] of `points`; a negative depth where something hides it."""
         points = self.points()
         projected = self.project(camera, points)
-        origin = self.data.cam_xpos[self.model.camera(camera).id]
+        number = self.model.camera(camera).id
+        origin, housing = self.data.cam_xpos[number], int(self.model.cam_bodyid[number])
         shapes = np.array([1, 1, 1, 0, 0, 0], np.uint8)  # what is drawn: collision shapes are in group 3
         hit = np.zeros(1, np.int32)
         for k, point in enumerate(points):
             away = np.linalg.norm(point - origin)
-            seen = mujoco.mj_ray(self.model, self.data, origin, (point - origin) / away, shapes, 1, -1, hit)
+            seen = mujoco.mj_ray(self.model, self.data, origin, (point - origin) / away, shapes, 1, housing, hit)
             own = k < len(self._bodies) and self.model.geom_bodyid[hit[0]] == self._bodies[k]
             if 0 <= seen < away - BESIDE and not own:
                 projected[k, 2] = -abs(projected[k, 2])
