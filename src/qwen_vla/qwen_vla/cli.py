@@ -315,7 +315,7 @@ class Benchmark:
     """Where to write the figures."""
 
     def run(self) -> int:
-        from qwen_vla.data.cache import write_json
+        from qwen_vla.output_files import write_json
 
         result = _plugin(BENCHMARKS, "runtime")(self.seconds, self.episodes) if self.runtime else self._model()
         print(json.dumps(result, indent=2))

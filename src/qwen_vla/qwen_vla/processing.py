@@ -28,6 +28,7 @@ from .action_space import pack
 from .configuration import QwenVLAConfig
 from .data.samples import Sample
 from .normalization import Quantiles
+from .output_files import write_json
 
 IGNORED_LABEL = -100
 STATE_BINS = 256
@@ -440,13 +441,6 @@ def image_transform_of(config: QwenVLAConfig) -> ImageTransform:
     """The image transform that matches a model configuration."""
     vision = config.vlm_config.vision_config
     return ImageTransform(config.image_size, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write ``data`` to a temporary name beside ``path``, then rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=2) + "\n")
-    temporary.replace(path)
 
 
 def read_json(path: Path) -> Any:

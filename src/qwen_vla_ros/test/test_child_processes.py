@@ -154,7 +154,7 @@ def test_no_end_of_the_parent_leaves_a_child(start_parent, tmp_path, number, cod
     assert not process.is_running()
     assert code is None or parent.returncode == code
     left = {file.name for file in tmp_path.iterdir()} - {"child.log"}
-    assert left == ({"result.tmp"} if number == signal.SIGKILL else set())
+    assert left == ({f"result.{parent.pid}.tmp"} if number == signal.SIGKILL else set())
 
 
 def test_a_second_ctrl_c_kills_at_once(start_parent, tmp_path):

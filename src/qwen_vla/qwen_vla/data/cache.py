@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from qwen_vla.output_files import write_json
+
 HASHES_FILE = "hashes.json"
 
 
@@ -52,14 +54,6 @@ def data_hash(root: Path, files: Iterable[Path]) -> str:
 def content_hash(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Write JSON under a temporary name and rename, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
 
 
 def _read(path: Path) -> dict:

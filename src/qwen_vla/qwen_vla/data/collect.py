@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from qwen_vla.data.cache import write_json
 from qwen_vla.data.lerobot import DatasetError, Feature, shard_path
 from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
+from qwen_vla.output_files import write_json
 from qwen_vla.parallel import parallel_map
 from qwen_vla.suites import Suite, load_suite
 

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from embodiment_descriptions import Embodiment, EmbodimentError, load_robot
 from qwen_vla.data.bad_rows import BadRows
-from qwen_vla.data.cache import write_json
 from qwen_vla.data.episodes import DatasetError, Episode
 from qwen_vla.data.lerobot import Feature, shard_path
 from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
@@ -34,6 +33,7 @@ from qwen_vla.data.recordings import (
 )
 from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes, bag_paths
 from qwen_vla.data.spec import clean_text
+from qwen_vla.output_files import write_json
 from qwen_vla.parallel import parallel_map
 
 MARKER = "conversion.json"

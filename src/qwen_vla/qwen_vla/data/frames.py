@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from qwen_vla.data.cache import cache_folder, write_json
+from qwen_vla.data.cache import cache_folder
 from qwen_vla.data.episodes import DatasetError
 from qwen_vla.data.spec import report
+from qwen_vla.output_files import write_json
 
 
 class ImageRows(Protocol):

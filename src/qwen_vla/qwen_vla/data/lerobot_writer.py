@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qwen_vla.data.cache import write_json
 from qwen_vla.data.lerobot import (
     CODEBASE_VERSION,
     DATA_PATH,
@@ -37,6 +36,7 @@ from qwen_vla.data.lerobot import (
     video_path,
 )
 from qwen_vla.data.lerobot_video import VIDEO_FORMAT, write_video
+from qwen_vla.output_files import write_json
 
 IMAGES_PER_GROUP = 64  # rows with images that are in memory, and read, at a time
 

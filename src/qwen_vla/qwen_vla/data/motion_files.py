@@ -11,12 +11,12 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from qwen_vla.data.cache import write_json
 from qwen_vla.data.lerobot import Feature
 from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.data.motions import NATIVE_RATE_HZ, ArmPath, MotionData, RobotMotions
 from qwen_vla.data.robot import RobotFiles
 from qwen_vla.data.spec import DataError
+from qwen_vla.output_files import write_json
 
 MAX_SECONDS = 4.0
 PER_SHARD = 500

@@ -34,8 +34,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from embodiment_descriptions import Embodiment
 from embodiment_descriptions.config import EmbodimentConfig
-from qwen_vla.data.cache import write_json
 from qwen_vla.data.episodes import DatasetError
+from qwen_vla.output_files import write_json
 
 UNFINISHED = ".recording"
 RECORD, METADATA, ROBOT, CONFIG = "episode.json", "metadata.yaml", "robot.urdf", "embodiment.yaml"

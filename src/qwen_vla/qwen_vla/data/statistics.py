@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from qwen_vla.data.cache import cache_folder, write_json
+from qwen_vla.data.cache import cache_folder
 from qwen_vla.normalization import HIGH, LOW, Quantiles
+from qwen_vla.output_files import write_json
 
 BINS = 1 << 16
 Blocks = Callable[[], Iterable[np.ndarray]]

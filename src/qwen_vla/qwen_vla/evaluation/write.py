@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qwen_vla.data.cache import write_json
 from qwen_vla.evaluation.kept_episodes import part_of
 from qwen_vla.evaluation.summary import mean_metrics, rate_in_words, rows_of
 from qwen_vla.evaluation.tables import as_markdown
-from qwen_vla.output_files import complete_or_absent
+from qwen_vla.output_files import complete_or_absent, write_json
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:

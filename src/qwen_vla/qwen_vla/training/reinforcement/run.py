@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from qwen_vla.output_files import write_json
 from qwen_vla.policy import Policy
-from qwen_vla.processing import write_json
 from qwen_vla.suites import find_suite
 from qwen_vla.training.log import cut_log
 from qwen_vla.training.reinforcement.actor import Actor, Sampling
