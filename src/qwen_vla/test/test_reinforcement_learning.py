@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from qwen_vla import Policy, QwenVLAProcessor
 from qwen_vla.evaluation.in_process import refuse_trained_seeds
-from qwen_vla.processing import write_json
+from qwen_vla.output_files import write_json
 from qwen_vla.training.log import read_log
 from qwen_vla.training.recipe import RecipeError
 from qwen_vla.training.reinforcement import trainer
