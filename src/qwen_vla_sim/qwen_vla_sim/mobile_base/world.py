@@ -83,7 +83,7 @@ class MobileBaseWorld(RobotWorld):
         self.data.qvel[:] = 0
         self.data.ctrl[:] = 0
         self._told = (0.0, 0.0)
-        self._begun = self._observed = self.data.time
+        self._observed, self._drifted = self.data.time, 0.0
         self._place_things()
         mujoco.mj_forward(self.model, self.data)
         self.judge = Judge(self.scene, self.pose, self.things())
@@ -93,6 +93,7 @@ class MobileBaseWorld(RobotWorld):
             super().step()
             if self.data.time >= self._observed + OBSERVED_EVERY:
                 self._observed += OBSERVED_EVERY
+                self._drifted += 0.0 if self.judge.journey.been_there else OBSERVED_EVERY  # until it is reached
                 self._place_things()
                 self._observe()
 
@@ -122,7 +123,7 @@ class MobileBaseWorld(RobotWorld):
 
     def things(self) -> np.ndarray:
         """(things, 2) where the things of the scene stand now [m]."""
-        return np.array([thing.place_at(self._elapsed) for thing in self.scene.things])
+        return np.array([thing.place_at(self._drifted) for thing in self.scene.things])
 
     def present_scene(self) -> Scene:
         """The scene with its things where they are now."""
@@ -153,10 +154,6 @@ class MobileBaseWorld(RobotWorld):
         return bool(depth > 0 and 0 <= u <= 1 and 0 <= v <= 1)
 
     # --------------------------------------------------------------- internal
-    @property
-    def _elapsed(self) -> float:
-        return self._observed - self._begun
-
     def _observe(self) -> None:
         """What the judge notices, ten times a second."""
         self.judge.seen = self.judge.seen or self.in_view(self.scene.target)
