@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
@@ -10,11 +11,15 @@ import numpy as np
 import torch
 
 from qwen_vla.configuration import QwenVLAConfig
-from qwen_vla.data.mixture import Mixture
+from qwen_vla.data.mixture import Mixture, Row
 from qwen_vla.data.samples import Sample, SampleSource
 from qwen_vla.flow_matching import sample_tau
 from qwen_vla.processing import IGNORED_LABEL, QwenVLAProcessor
 from qwen_vla.training.grounding import GroundingTargets
+
+# What a row costs, in tokens: those of its images pass the backbone and, with two draws of noise, twice the expert; its
+# actions pass the expert alone. A further batch costs as much as so many tokens (measured: tiny model, one core).
+CONTEXT_PASSES, ACTION_PASSES, OVERHEAD = 3, 2, 700
 
 
 @dataclass
@@ -62,7 +67,8 @@ class Batches:
     """The batches of one process, a function of (seed, step) alone; `accumulate` of them make up its part of a step.
 
     filler: a sample to learn nothing from that ends every batch. Processes that share a sharded model must all run all
-    of it, whatever their rows are.
+    of it, whatever their rows are. grouped: rows of different size become batches of their own, which costs a CPU less
+    than filling them up to the largest; there are as many batches as it takes.
     """
 
     def __init__(
@@ -76,10 +82,11 @@ class Batches:
         process: int = 0,
         processes: int = 1,
         filler: Sample | None = None,
+        grouped: bool = False,
     ) -> None:
         self.mixture, self.processor, self.config = mixture, processor, config
         self.horizon, self.noise_draws, self.accumulate = horizon or config.horizon, noise_draws, accumulate
-        self.process, self.processes, self.filler = process, processes, filler
+        self.process, self.processes, self.filler, self.grouped = process, processes, filler, grouped
 
     def __getitem__(self, step: int) -> list[Batch]:
         """What this process trains on in `step`."""
@@ -87,7 +94,7 @@ class Batches:
         tau, noise = self._flow(step)
         parts = np.array_split(np.arange(len(rows)), self.processes * self.accumulate)
         own = parts[self.process * self.accumulate : (self.process + 1) * self.accumulate]
-        return [self._batch([rows[i] for i in part], tau[part], noise[part]) for part in own]
+        return [batch for part in own for batch in self._batches([rows[i] for i in part], tau[part], noise[part])]
 
     def held_out(self, source: SampleSource, count: int) -> Batch:
         """At most `count` held-out samples, evenly spread, the same at every call."""
@@ -95,18 +102,31 @@ class Batches:
         indices = source.held_out[chosen]
         return self.collate([source.sample(int(index), np.random.default_rng(int(index))) for index in indices])
 
-    def collate(self, samples: list[Sample]) -> Batch:
-        inputs = self.processor.collate(samples, self.horizon)
+    def collate(self, samples: list[Sample], horizon: int | None = None) -> Batch:
+        """One batch of these samples, their actions filled up to `horizon` steps (default: the run's)."""
+        inputs = self.processor.collate(samples, horizon or self.horizon)
         return Batch(inputs, grounding=GroundingTargets.of(samples, self.processor.camera_tags))
 
-    def _batch(self, rows, tau: torch.Tensor, noise: torch.Tensor) -> Batch:
+    def _batches(self, rows: Sequence[Row], tau: torch.Tensor, noise: torch.Tensor) -> Iterator[Batch]:
         samples = self.mixture.samples(rows)
+        for group in self._groups(samples):
+            chosen = [samples[i] for i in group]
+            steps = max(map(_steps, chosen)) if self.grouped else None
+            yield self._batch(chosen, tau[group], noise[group], steps or self.horizon)
+
+    def _groups(self, samples: Sequence[Sample]) -> list[list[int]]:
+        if not self.grouped:
+            return [list(range(len(samples)))]
+        return alike(samples, self.processor.image_transform.tokens)
+
+    def _batch(self, samples: list[Sample], tau: torch.Tensor, noise: torch.Tensor, horizon: int) -> Batch:
+        """The batch of these samples with their flow times [n, draws] and the first steps of their noise."""
         if self.filler is not None:
-            samples.append(self.filler)
+            samples = [*samples, self.filler]
             tau, noise = (torch.cat([values, values[:1]]) for values in (tau, noise))
-        batch = self.collate(samples)
+        batch = self.collate(samples, horizon)
         if "actions" in batch.inputs:
-            batch.tau, batch.noise = tau.flatten(), noise.flatten(0, 1)
+            batch.tau, batch.noise = tau.flatten(), noise[:, :, :horizon].flatten(0, 1)
         return batch
 
     def _flow(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -126,6 +146,35 @@ class Batches:
             generator=generator,
         )
         return tau.view(shape), torch.randn(*shape, self.horizon, c.channels, generator=generator)
+
+
+def alike(samples: Sequence[Sample], image_tokens: int) -> list[list[int]]:
+    """Numbers of the samples in the groups that cost least: alike in size, but for what a pass of its own would cost.
+
+    Samples in order of size, cut where n · (size of a group's largest) + OVERHEAD, summed over the groups, is least.
+    """
+    sizes = [CONTEXT_PASSES * _images(sample) * image_tokens + ACTION_PASSES * _steps(sample) for sample in samples]
+    order = sorted(range(len(samples)), key=sizes.__getitem__)
+    ends = [end for end in range(1, len(order)) if sizes[order[end - 1]] < sizes[order[end]]] + [len(order)]
+    best: dict[int, tuple[float, list[list[int]]]] = {0: (0.0, [])}
+    for end in ends:
+        largest = sizes[order[end - 1]]
+        best[end] = min(
+            (
+                (cost + OVERHEAD + (end - first) * largest, [*cut, order[first:end]])
+                for first, (cost, cut) in best.items()
+            ),
+            key=lambda option: option[0],
+        )
+    return best[len(order)][1]
+
+
+def _images(sample: Sample) -> int:
+    return sum(len(images) if np.ndim(images) == 4 else 1 for images in sample.images.values())
+
+
+def _steps(sample: Sample) -> int:
+    return 0 if sample.actions is None else len(sample.actions)
 
 
 def filler_for(processor: QwenVLAProcessor, images: bool) -> Sample:

@@ -97,6 +97,7 @@ def prepare(recipe: Recipe) -> Run:
         accelerator.process_index,
         accelerator.num_processes,
         filler_for(processor, images=context.images) if learner.sharded else None,
+        grouped=accelerator.num_processes == 1 and accelerator.device.type == "cpu",
     )
     balance = GradientBalance(recipe.losses, recipe.losses.language)
     return Run(recipe, accelerator, sources, batches, learner, wrapped, optimizer, schedule, balance)
