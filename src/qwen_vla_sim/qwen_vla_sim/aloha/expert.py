@@ -19,7 +19,7 @@ PITCH = np.radians(60.0)  # a hand that takes something from the table looks dow
 FUNNEL = (0.008, 0.035)  # [m] sideways error at which a hand may be at its grip / must be STANDOFF before it
 STANDOFF = 0.09  # [m] along the fingers: their ends are then above everything that lies on the table
 LOST = 0.05  # [m] sideways error at which a low hand first moves back
-AROUND = (0.011, 0.014)  # [m] sideways and lengthwise error at which a hand closes
+AROUND = (0.011, 0.009)  # [m] sideways and lengthwise error at which a hand closes
 ARM_LENGTH = 0.06  # [m/rad] what a wrong orientation counts as sideways error
 SQUEEZE = (
     0.008  # [m] that fingers are told to close further than what they hold is wide: 4 N. Told to close wholly, the
@@ -28,8 +28,8 @@ SQUEEZE = (
 OPEN_ENOUGH = 0.75  # opening needed to go over something
 # [m] height of a hand that takes something from the table: high enough to keep the ends of its fingers (14 mm below)
 # off the table, low enough to hold on
-GRIP_HEIGHTS = {"cube": 0.030, "peg": 0.021, "socket": 0.030, "tray": 0.026}
-CUBE_GRIPS = {"right": -0.007, "left": 0.016}  # [m] along y: each hand holds its own side, so their fingers stay apart
+GRIP_HEIGHTS = {"cube": 0.034, "peg": 0.022, "socket": 0.038, "tray": 0.030}
+CUBE_GRIPS = {"right": -0.010, "left": 0.020}  # [m] along y: each hand holds its own side, so their fingers stay apart
 MEETING = np.array([-0.019, 0.0, 0.19])  # where the cube changes hands
 CLEAR = (0.030, 0.070)  # [m] heights between which a thing that was lifted begins to move sideways
 SOCKET_PLACE = np.array([-0.019, 0.075, 0.17])  # where the socket waits for the peg

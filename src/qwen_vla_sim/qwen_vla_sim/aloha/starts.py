@@ -15,10 +15,11 @@ from qwen_vla_sim.aloha.scene import GRIP
 from qwen_vla_sim.aloha.world import SIDES, AlohaWorld
 
 KINDS = ("home", "anywhere", "around", "amid")
-SHARES = (0.2, 0.3, 0.25, 0.25)
+SHARES = (0.2, 0.25, 0.25, 0.3)
 REGIONS = {"left": ((-0.15, 0.06, 0.07), (0.12, 0.32, 0.26)), "right": ((-0.15, -0.32, 0.07), (0.12, -0.02, 0.26))}
 SETTLE = 25  # physics steps in which the fingers get hold of what was put between them
 ATTEMPTS = 200
+FARTHEST = 2.0  # [rad] of a joint from home: beyond, the straight way to anywhere sweeps across the table
 
 
 def start_anywhere(world: AlohaWorld, hands: Hands, rng: np.random.Generator) -> np.ndarray:
@@ -33,7 +34,7 @@ def start_anywhere(world: AlohaWorld, hands: Hands, rng: np.random.Generator) ->
             command = _place(world, hands, kind, held, rng)
         except KinematicsError:
             continue
-        if _is_free(world, held):
+        if command is not None and _is_free(world, held):
             break
         world.lay_out(world.scene.seed)
     else:
@@ -59,7 +60,8 @@ def _things_in_hand(world: AlohaWorld, rng: np.random.Generator) -> dict[str, in
 
 def _place(
     world: AlohaWorld, hands: Hands, kind: str, held: dict[str, int], rng: np.random.Generator
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray | None:  # fmt: skip
+    """Put the arms somewhere of a kind; the command that holds them there, None when an arm came to lie too far off."""
     home = np.array([world.embodiment.home[name] for name in world.joint_names])
     joints, fingers, closed = home.copy(), {}, {}
     for k, side in enumerate(SIDES):
@@ -68,6 +70,8 @@ def _place(
             joints[arm] += rng.normal(0, 0.06, 6)
         else:
             joints[arm] = hands.joints(side, _pose(world, side, kind, held, rng))
+            if np.abs(joints[arm] - home[arm]).max() > FARTHEST:
+                return None
         opening = 1.0 if kind == "around" or rng.random() < 0.6 else float(rng.uniform(0, 1))
         fingers[side] = closed[side] = world.embodiment.gripper_to_joint(opening, k)
         if side in held:
@@ -109,7 +113,7 @@ def _before_grip(world: AlohaWorld, side: str, rng: np.random.Generator, handed:
         pose = hand_pose(side, place, 0.0, -np.pi / 2)
     else:
         item = scene.items[scene.goal if scene.task == "insertion" and side == "left" else scene.target]
-        pose = hand_pose(side, np.array([item.x, item.y, 0.028]) + _grip(world, side), PITCH)
+        pose = hand_pose(side, np.array([item.x, item.y, 0.032]) + _grip(world, side), PITCH)
     pose[:3, 3] += -rng.uniform(0, 1.2 * STANDOFF) * pose[:3, 0] + np.append(rng.normal(0, 0.012, 2), 0.0)
     return _loosely(pose, rng, 0.08)
 

@@ -46,6 +46,8 @@ class AlohaWorld(RobotWorld):
                 spec.joint(name).armature = ARMATURE_PER_EFFORT * embodiment.limits[name].effort
         _add_surroundings(spec)
         add_things(spec)
+        # Its boxes around whole bodies are made once; things change their sizes from scene to scene.
+        spec.option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)
         for tag, name in CAMERA_LINKS.items():
             add_camera_to_link(spec, tag, f"{name}_link", EGO_FOVY if tag == "ego" else FOVY)
         frames = {tag: f"{name}_optical_frame" for tag, name in CAMERA_LINKS.items()}
