@@ -29,6 +29,7 @@ from qwen_vla_ros.task_client import RELIABLE, Limits, TaskClient, TaskError
 PREFIX = "chaos"
 SPARE_SECONDS = 44.0  # [s] simulated, for what is tried again after a fault
 TRIES = 20  # sentences per episode
+RELAY_TIMEOUT = 60.0  # [s] real, for it to start; seconds on an idle machine
 
 
 def run(
@@ -87,6 +88,8 @@ def _start_relay(stack: SimulatedStack, topics: list[tuple[str, str, str, str]],
     words = [w for _, topic, kind, how in topics for w in ("--topic", topic, kind, f"{PREFIX}/{topic}", how)]
     command = [sys.executable, "-m", "qwen_vla_ros.chaos.relay", "--seed", str(seed), *words]
     stack.processes.start("chaos_relay", command, stack.environment)
+    node, names = stack.client.node, [f"{PREFIX}/{topic}" for _, topic, _, _ in topics]
+    stack.client.wait(lambda: all(map(node.count_publishers, names)), "chaos_relay", RELAY_TIMEOUT)
 
 
 def _episode(
@@ -108,6 +111,7 @@ def _episode(
             row = tasks.execute(Limits(timeout=left))
         except (Disturbed, TaskError, NoAnswer) as fault:
             endings[str(fault)] += 1
+            row = None  # what an earlier try brought is out of date
         finally:
             monkey.rest()
             stack.client.check = stack.processes.check
@@ -119,7 +123,7 @@ def _episode(
         seed=seed,
         instruction=instruction,
         target=task.target,
-        success=False,
+        success=task.success,
         chunks=0,
         refused=0,
         seconds=task.sim_time,
