@@ -11,7 +11,7 @@ import numpy as np
 from embodiment_descriptions import Embodiment
 
 GRIPPER_OVERSHOOT = 0.1  # how far beyond 0 .. 1 a gripper channel may lie; the finger stops at its end
-GRIPPER_STEP = 0.01  # [m] that a finger goes within a step at most: half its speed limit
+GRIPPER_SHARE_OF_SPEED = 0.5  # within a step of the spline the speed is up to twice the mean
 FADES = (2, 5, 10, 15, 25)  # rows over which the offset between the command and the first row may fade out
 TOLERANCE = 1e-6
 
@@ -30,6 +30,7 @@ class ChunkRules:
         self._high = np.array([limit.upper for limit in limits])
         safety = embodiment.safety
         self._speed = np.array([limit.velocity * safety.max_joint_speed_fraction for limit in limits])
+        self._finger_step = GRIPPER_SHARE_OF_SPEED * self._speed[len(self._arm) :] * embodiment.period
         self._executed = embodiment.chunk_size // 2
 
     def joints(self, chunk: np.ndarray, command: np.ndarray) -> np.ndarray:
@@ -48,7 +49,7 @@ class ChunkRules:
         last = command[len(self._arm) :].copy()
         for row, opening in enumerate(openings):
             wanted = [self.embodiment.gripper_to_joint(float(value), k) for k, value in enumerate(opening)]
-            last = fingers[row] = np.clip(wanted, last - GRIPPER_STEP, last + GRIPPER_STEP)
+            last = fingers[row] = np.clip(wanted, last - self._finger_step, last + self._finger_step)
         return np.column_stack([self._faded(arms, command[: len(self._arm)]), fingers])
 
     def check(self, rows: np.ndarray, chunk: np.ndarray, measured: np.ndarray, command: np.ndarray) -> None:

@@ -9,7 +9,17 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import KinematicsError
-from qwen_vla_sim.aloha.expert import CUBE_GRIPS, MEETING, PEG_GRIP, PITCH, SOCKET_GRIP, SOCKET_PLACE, SQUEEZE, STANDOFF
+from qwen_vla_sim.aloha.expert import (
+    BEFORE,
+    CUBE_GRIPS,
+    MEETING,
+    PEG_GRIP,
+    PITCH,
+    SOCKET_GRIP,
+    SOCKET_PLACE,
+    SQUEEZE,
+    STANDOFF,
+)
 from qwen_vla_sim.aloha.hands import Hands, finger_at, hand_pose, opening_at
 from qwen_vla_sim.aloha.scene import GRIP
 from qwen_vla_sim.aloha.world import SIDES, AlohaWorld
@@ -101,7 +111,7 @@ def _carried(world: AlohaWorld, side: str, rng: np.random.Generator) -> np.ndarr
         return rng.uniform(np.add(low, (0, 0, 0.03)), high)
     there = MEETING
     if world.scene.task == "insertion":
-        there = SOCKET_PLACE + [0, 0 if side == "left" else -0.155, 0]
+        there = SOCKET_PLACE + [0, 0 if side == "left" else BEFORE, 0]
     return there + _grip(world, side) + rng.normal(0, 0.015, 3)
 
 

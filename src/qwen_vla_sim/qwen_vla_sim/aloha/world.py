@@ -85,12 +85,12 @@ class AlohaWorld(RobotWorld):
             self._drift(n * self.timestep)
         super().step(n)
 
-    def hold_thing(self, index: int, side: str, across: np.ndarray) -> None:
+    def hold_thing(self, index: int, side: str, relative: np.ndarray) -> None:
         """Put the thing number `index` between the fingers of a hand; only to set up.
 
-        across: 4x4 pose of the thing relative to the hand (see `Hand.pose`).
+        relative: 4x4 pose of the thing relative to the hand (see `Hand.pose`).
         """
-        pose = self._hand(SIDES.index(side)).pose @ across
+        pose = self._hand(SIDES.index(side)).pose @ relative
         quaternion = np.empty(4)
         mujoco.mju_mat2Quat(quaternion, pose[:3, :3].reshape(-1))
         self.things.place(self.data, self.things.names[index], pose[:3, 3], quaternion)
