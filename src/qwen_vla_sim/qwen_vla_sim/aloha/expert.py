@@ -21,8 +21,8 @@ STANDOFF = 0.09  # [m] along the fingers: their ends are then above everything t
 LOST = 0.05  # [m] sideways error at which a low hand first moves back
 AROUND = (0.011, 0.009)  # [m] sideways and lengthwise error at which a hand closes
 ARM_LENGTH = 0.06  # [m/rad] what a wrong orientation counts as sideways error
-# [m] that fingers are told to close further than what they hold is wide: 4 N. Told to close wholly, the two hands at the
-# cube would pass through each other as far as the gate can know.
+# [m] that fingers are told to close further than what they hold is wide: 4 N. Told to close wholly, the two hands at
+# the cube would pass through each other as far as the gate can know.
 SQUEEZE = 0.008
 OPEN_ENOUGH = 0.75  # opening needed to go over something
 # [m] height of a hand that takes something from the table: high enough to keep the ends of its fingers (14 mm below)
