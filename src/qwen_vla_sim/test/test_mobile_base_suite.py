@@ -5,7 +5,15 @@ import pytest
 
 from qwen_vla_sim.mobile_base.expert import SEARCH, SPEED, TURN, Expert
 from qwen_vla_sim.mobile_base.scene import in_hall, sample_scene
-from qwen_vla_sim.mobile_base.suite import EXECUTED, NAMES, POINTS, MobileBaseSuite, any_start, disturbed_start
+from qwen_vla_sim.mobile_base.suite import (
+    EXECUTED,
+    NAMES,
+    OFF_WALL,
+    POINTS,
+    MobileBaseSuite,
+    any_start,
+    disturbed_start,
+)
 
 SHORT = 9  # seed: go to a thing near by
 
@@ -135,6 +143,17 @@ def test_labels_say_what_is_needed_now_and_where_it_is(suite, env):
     assert set(frames["annotation.goal"][:, 0]) == {scene.target}
     u, v, depth = frames["annotation.points"][-1].reshape(-1, 3)[scene.target]
     assert 0.2 < u < 0.8 and 0 < depth < 0.7
+
+
+def test_disturbed_starts_are_where_the_expert_can_find_what_it_needs():
+    rng = np.random.default_rng(0)
+    for seed in range(12):
+        scene = sample_scene(seed)
+        starts = np.array([disturbed_start(scene, rng) for _ in range(12)])
+        if scene.task == "go_to_object":
+            assert ((starts[:, 0] > 0) == in_hall(scene.things[scene.target])).all()
+        rims = [np.hypot(*(starts[:, :2] - (t.x, t.y)).T) - t.form.radius for t in scene.things]
+        assert np.min(rims) >= OFF_WALL
 
 
 def test_snapshots_show_both_spaces_from_anywhere(suite, env):

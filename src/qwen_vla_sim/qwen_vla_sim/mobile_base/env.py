@@ -34,7 +34,7 @@ class MobileBaseEnv(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 2}
 
     def __init__(
-        self, render_size: tuple[int, int] | None = (240, 320), max_steps: int = 120, shift: Shift | None = None
+        self, render_size: tuple[int, int] | None = (240, 320), max_steps: int = 160, shift: Shift | None = None
     ) -> None:
         self.world = MobileBaseWorld(shift=shift)
         parameters = DiffDriveParameters.from_controllers_file(resource_path(CONTROLLERS))
