@@ -13,8 +13,10 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 
+from qwen_vla_msgs.msg import TaskState
 from qwen_vla_sim.aloha.node import AlohaSim
 from qwen_vla_sim.mobile_base.node import MobileBaseSim
+from qwen_vla_sim.mobile_base.scene import sample_scene
 
 DEADLINE = 60.0  # [s] for whatever should happen soon on an idle machine
 NO_CAMERAS = {"image_rate": 0.0}
@@ -123,6 +125,15 @@ def test_the_base_is_driven_by_stamped_velocities_and_stops_without_them():
         assert max(o.twist.twist.linear.x for o in odometry) < 0.27  # not 5
         graph.wait(lambda: abs(odometry[-1].twist.twist.linear.x) < 1e-3, "rest after the last command")
         assert odometry[-1].pose.pose.position.x > 0.05
+
+
+def test_the_base_tells_how_its_task_stands():
+    with Graph(MobileBaseSim, seed=2, shift="instruction", **NO_CAMERAS) as graph:
+        states = listen(graph, TaskState, "mobile_base_sim/task_state")
+        state = graph.wait(lambda: states, "task state")[-1]
+        scene = sample_scene(2, "instruction")
+        assert (state.task, state.instruction, state.target) == ("two_legs", scene.instruction, scene.target_name)
+        assert not state.success and state.failure == "did not leave the room" and state.distance > 1.0
 
 
 def test_a_base_of_an_older_controller_takes_plain_twists_and_other_types_are_refused():
