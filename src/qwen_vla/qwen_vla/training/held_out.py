@@ -14,7 +14,7 @@ from qwen_vla.training.run import Run, averaged
 SAMPLES = 96  # of each source
 EULER_STEPS = 4
 POSITION = ("x", "y", "z")
-BY_SOURCE = ("action", "answer")
+BY_SOURCE = ("action", "position_mm", "answer")
 MEASURED = 0.5  # share of a chunk at which positions are compared: about where the next chunk takes over
 
 
@@ -26,7 +26,7 @@ def validate(run: Run) -> dict[str, float]:
     is said rightly whether they are in the image. `answer`: share of the questions answered without a mistake, each
     word given those before it. `action`: mean error of the normalised actions, and of a robot's own channels halfway
     through the chunk `position_mm` of a tip or base, `joint_mrad`, `heading_mrad`, and `gripper` [share of its travel]
-    until there. Means over the sources that have each; where there are several sources, each one's `action` and
+    until there. Means over the sources that have each; where there are several sources, each one's `action`, `position_mm` and
     `answer` under its name.
     """
     rows: dict[str, dict] = {}
