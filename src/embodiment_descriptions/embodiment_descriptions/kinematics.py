@@ -5,6 +5,7 @@ error itself as in Sugihara, "Solvability-Unconcerned Inverse Kinematics by the 
 Trans. Robotics 27(5), 2011: quick near a solution, calm near singularities. Position limits hold in every iterate.
 """
 
+import math
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
@@ -73,7 +74,7 @@ class Kinematics:
         Raises:
             KinematicsError: no start led to the pose within POSITION_TOLERANCE and ROTATION_TOLERANCE.
         """
-        goal = self._goal(target)
+        (goal,) = self._goals([target])
         first = self._vector(self.home if q0 is None else q0)
         low, high = np.maximum(self.lower, -np.pi), np.minimum(self.upper, np.pi)
         random = np.random.default_rng(0)  # fixed, so that the same question has the same answer
@@ -104,9 +105,9 @@ class Kinematics:
             KinematicsError: a pose is out of reach, or only to be had on another branch; names step and error.
         """
         q = self._clip(self._vector(q0))
-        path = np.empty((len(targets), len(q)))
-        for step, target in enumerate(targets):
-            goal = self._goal(target)
+        goals = self._goals(targets)
+        path = np.empty((len(goals), len(q)))
+        for step, goal in enumerate(goals):
             solution, error, rotation = self._solve(goal, q)
             if error > POSITION_TOLERANCE or rotation > ROTATION_TOLERANCE:
                 raise self._unreachable(step, goal, error, rotation)
@@ -147,7 +148,8 @@ class Kinematics:
             squared = float(residual @ residual)
             if squared < least:
                 least = squared
-                best = (q, float(np.linalg.norm(offset.translation)), float(np.linalg.norm(residual[3:])))
+                way, turn = offset.translation, residual[3:]
+                best = (q, math.sqrt(way @ way), math.sqrt(turn @ turn))
                 if best[1] <= POSITION_TOLERANCE and best[2] <= ROTATION_TOLERANCE:
                     break
             step = self._step(jacobian, residual, squared, q)
@@ -176,14 +178,16 @@ class Kinematics:
                 return np.zeros(len(q))
         return self._clip(q + step) - q
 
-    def _goal(self, target: ArrayLike) -> pin.SE3:
-        pose = np.asarray(target, dtype=np.float64)
-        if pose.shape != (4, 4) or not np.isfinite(pose).all():
-            raise ValueError(f"a target is a finite 4x4 pose; got shape {pose.shape}")
-        turn = pose[:3, :3]
-        if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-4 or np.linalg.det(turn) < 0:
+    def _goals(self, targets: Sequence[ArrayLike] | Array) -> list[pin.SE3]:
+        """Check poses in the base link, all at once, and return them in the frame of the model."""
+        poses = np.asarray(targets, dtype=np.float64)
+        if poses.shape[1:] != (4, 4) or not np.isfinite(poses).all():
+            raise ValueError(f"a target is a finite 4x4 pose; got shape {poses.shape[1:]}")
+        turns = poses[:, :3, :3]
+        distances = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3))
+        if distances.max(initial=0.0) > 1e-4 or np.linalg.det(turns).min(initial=1.0) < 0:
             raise ValueError("the upper left 3x3 of a target pose must be a rotation matrix")
-        return self._base * pin.SE3(turn, pose[:3, 3])
+        return [self._base * pin.SE3(pose[:3, :3], pose[:3, 3]) for pose in poses]
 
     def _vector(self, q: ArrayLike) -> Array:
         vector = np.asarray(q, dtype=np.float64)

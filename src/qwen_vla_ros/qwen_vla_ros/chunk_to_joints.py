@@ -74,8 +74,8 @@ class ChunkToJoints:
     def poses(self, joints: np.ndarray) -> np.ndarray:
         """End-effector poses in the base frame of each arm: (steps, joints) -> (arms, steps, 4, 4)."""
         joints = np.atleast_2d(joints)
-        arms = zip(self._embodiment.arms, self._kinematics, strict=True)
-        return np.stack([[kin.forward(row[self._columns(arm.joints)]) for row in joints] for arm, kin in arms])
+        own = [joints[:, self._columns(arm.joints)] for arm in self._embodiment.arms]
+        return np.stack([[kin.forward(row) for row in rows] for rows, kin in zip(own, self._kinematics, strict=True)])
 
     def _columns(self, names) -> list[int]:
         return [self.joints.index(name) for name in names]
@@ -84,7 +84,7 @@ class ChunkToJoints:
     def _follow(name: str, kinematics: Kinematics, deltas: np.ndarray, start: np.ndarray) -> np.ndarray:
         origin = kinematics.forward(start)
         try:
-            return kinematics.follow([pose_from_delta(origin, delta) for delta in deltas], start)
+            return kinematics.follow(pose_from_delta(origin, deltas), start)
         except KinematicsError as error:
             who = f"arm '{name}'" if name else "the arm"
             raise Refused.because(Reason.UNREACHABLE, f"{who}: {error}") from error

@@ -185,18 +185,18 @@ class ExecutorNode(lifecycle.ManagedNode):
             self.get_logger().error(f"chunk {chunk.chunk_id}: {error!r}")
             violations = (Violation(Reason.INTERNAL, f"the check failed: {error}"),)
         else:
-            self._accepted_publisher.publish(message)
             violations = ()
+        now, decision_ms = self._now(), (time.perf_counter() - began) * 1e3  # the command is on its way
         self._policy.on_verdict(chunk, accepted=not violations)
-        decision_ms = (time.perf_counter() - began) * 1e3
         if violations:
-            self._report(self._ledger.refuse(chunk, violations, self._now(), decision_ms))
+            self._report(self._ledger.refuse(chunk, violations, now, decision_ms))
             self.get_logger().warning(f"chunk {chunk.chunk_id} refused: {'; '.join(v.message for v in violations)}")
             self._give_up_after_refusals()
             return
+        self._accepted_publisher.publish(message)
         if replaced is not None:
             self._report(self._replaced(replaced, chunk))
-        self._report(self._ledger.accept(chunk, self._now(), decision_ms))
+        self._report(self._ledger.accept(chunk, now, decision_ms))
 
     def _replaced(self, motion: Motion, chunk: Chunk) -> ChunkReport:
         """Write down that a chunk took over from another one: broken off, or, where chunks overlap, as intended."""
