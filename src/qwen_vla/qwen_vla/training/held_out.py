@@ -26,8 +26,8 @@ def validate(run: Run) -> dict[str, float]:
     is said rightly whether they are in the image. `answer`: share of the questions answered without a mistake, each
     word given those before it. `action`: mean error of the normalised actions, and of a robot's own channels halfway
     through the chunk `position_mm` of a tip or base, `joint_mrad`, `heading_mrad`, and `gripper` [share of its travel]
-    until there. Means over the sources that have each; where there are several sources, each one's `action`, `position_mm` and
-    `answer` under its name.
+    until there. Means over the sources that have each; where there are several sources, each one's `action`,
+    `position_mm` and `answer` under its name.
     """
     rows: dict[str, dict] = {}
     with averaged(run), torch.random.fork_rng():
