@@ -42,6 +42,8 @@ from qwen_vla_ros.robot_state import JointStates, Odometry
 from qwen_vla_ros.stop_latch import StopLatch
 
 WATCH_PERIOD = 0.02  # [s] steady; how late the watchdogs may notice, and how often set-points are sent
+FROZEN = 0.3  # [s] steady, between two looks of the watchdogs: this process did not run meanwhile
+CATCH_UP = 0.06  # [s] steady, to hear what happened then
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
 DELIVERY_TIMEOUT = 0.5  # [s] to wait for the devices to take the last stop before the process goes
 HOLD_NEAR = (
@@ -135,6 +137,7 @@ class ExecutorNode(lifecycle.ManagedNode):
     def start(self) -> None:
         """Start the watchdogs, on a clock that nobody can stop."""
         self._timing = LoopTiming(WATCH_PERIOD)
+        self._watched_ns, self._judges_from_ns = time.monotonic_ns(), 0
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._watchdogs = [
             self.create_timer(WATCH_PERIOD, self._watch, clock=steady),
@@ -301,6 +304,8 @@ class ExecutorNode(lifecycle.ManagedNode):
     def _watch(self) -> None:
         now, steady = self._now(), time.monotonic_ns()
         self._timing.tick(steady)
+        if self._has_to_catch_up(steady):
+            return
         if self._latch.watch(steady):
             self._trip("the emergency stop has fallen silent")
         motion = self._commanded.motion
@@ -316,6 +321,18 @@ class ExecutorNode(lifecycle.ManagedNode):
                 steps = motion.path.steps if self._overlaps and motion.chunk else None
                 self._report(self._ledger.complete(motion.chunk, now, message, steps))
         self._commands.stream(now)
+
+    def _has_to_catch_up(self, steady_ns: int) -> bool:
+        """Whether this process was frozen until just now.
+
+        Then it knows neither the time, where that is simulated, nor what it was told meanwhile: to hold at once would
+        pull the robot back to where it was commanded to be when the process was frozen.
+        """
+        if steady_ns - self._watched_ns > FROZEN * 1e9:
+            self._judges_from_ns = steady_ns + round(CATCH_UP * 1e9)
+            self.get_logger().warning(f"this process stood still for {(steady_ns - self._watched_ns) / 1e9:.2f} s")
+        self._watched_ns = steady_ns
+        return steady_ns < self._judges_from_ns
 
     def _broken(self, motion: Motion, now_ns: int, steady_ns: int) -> Violation | None:
         """Why the motion must not go on; None when it may."""

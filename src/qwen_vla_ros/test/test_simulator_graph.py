@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 from ros_peer import Peer, Processes
@@ -19,7 +21,7 @@ def robot():
     """The peer of a running simulator and an active executor, all in simulated time."""
     with Processes() as processes, Peer(simulated=True) as peer:
         processes.start("widowx_sim", use_sim_time=True, seed=0)
-        processes.start("executor_node", use_sim_time=True)
+        peer.executor = processes.start("executor_node", use_sim_time=True)
         peer.wait_until_active("executor_node")
         peer.silent.clear()
         peer.wait_until_connected()
@@ -106,3 +108,22 @@ def test_it_holds_when_the_simulation_stands_still(robot):
     stopped = arm(robot)
     wait_for_simulated(robot, 0.33)
     assert np.abs(arm(robot) - stopped).max() < STILL and len(robot.arm_commands) == sent
+
+
+def test_an_executor_that_was_frozen_does_not_pull_the_arm_back(robot):
+    """When it goes on, its watchdogs are due before it has heard what time it is and where the arm is now."""
+    robot.silent.clear()
+    robot.wait_until_connected()
+    go_home(robot)
+    start = arm(robot)
+    number = robot.have_accepted()
+    robot.wait(lambda: np.abs(arm(robot) - start).max() > 0.02, "the arm to move")
+    robot.executor.send_signal(signal.SIGSTOP)
+    wait_for_simulated(robot, 0.8)
+    robot.executor.send_signal(signal.SIGCONT)
+    robot.wait(
+        lambda: any(r.chunk_id == number and r.verdict != ChunkReport.ACCEPTED for r in robot.reports), "its end"
+    )
+    wait_for_simulated(robot, 1.2)  # the simulator tells once a second
+    limits = {item.key: item.value for item in robot.latest_diagnostics("widowx_sim: limits").values}
+    assert float(limits["largest share of a speed limit"]) < 0.3, limits  # the motion itself needs 0.15
