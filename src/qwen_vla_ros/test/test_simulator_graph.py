@@ -42,6 +42,15 @@ def go_home(peer) -> None:
     peer.clear()
 
 
+def set_out(peer) -> int:
+    """Have the arm moving, from home; returns the number of the chunk."""
+    go_home(peer)
+    start = arm(peer)
+    number = peer.have_accepted()
+    peer.wait(lambda: np.abs(arm(peer) - start).max() > 0.02, "the arm to move")
+    return number
+
+
 def wait_for_simulated(peer, seconds: float) -> None:
     start = peer.node.get_clock().now().nanoseconds
     peer.wait(lambda: peer.node.get_clock().now().nanoseconds - start > seconds * 1e9, f"{seconds} s of simulated time")
@@ -80,10 +89,7 @@ def test_stop_stops_a_motion_that_was_accepted(robot):
 
 
 def test_it_holds_when_the_policy_falls_silent(robot):
-    go_home(robot)
-    start = arm(robot)
-    number = robot.have_accepted()
-    robot.wait(lambda: np.abs(arm(robot) - start).max() > 0.02, "the arm to move")
+    number = set_out(robot)
     robot.silent.add("heartbeat")
     assert robot.report(number, ChunkReport.HELD).reason_codes.tolist() == [Reason.POLICY_SILENT]
     wait_for_simulated(robot, 0.5)
@@ -95,10 +101,7 @@ def test_it_holds_when_the_policy_falls_silent(robot):
 def test_it_holds_when_the_simulation_stands_still(robot):
     robot.silent.clear()
     robot.wait_until_connected()
-    go_home(robot)
-    start = arm(robot)
-    number = robot.have_accepted()
-    robot.wait(lambda: np.abs(arm(robot) - start).max() > 0.02, "the arm to move")
+    number = set_out(robot)
     assert robot.set_parameter("widowx_sim", "mode", "stepped")
     (reason,) = robot.report(number, ChunkReport.HELD).reason_codes
     assert reason in (Reason.JOINT_STATE_LOST, Reason.CLOCK_STOPPED)
@@ -114,10 +117,7 @@ def test_an_executor_that_was_frozen_does_not_pull_the_arm_back(robot):
     """When it goes on, its watchdogs are due before it has heard what time it is and where the arm is now."""
     robot.silent.clear()
     robot.wait_until_connected()
-    go_home(robot)
-    start = arm(robot)
-    number = robot.have_accepted()
-    robot.wait(lambda: np.abs(arm(robot) - start).max() > 0.02, "the arm to move")
+    number = set_out(robot)
     robot.executor.send_signal(signal.SIGSTOP)
     wait_for_simulated(robot, 0.8)
     robot.executor.send_signal(signal.SIGCONT)

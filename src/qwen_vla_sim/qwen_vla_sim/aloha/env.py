@@ -12,13 +12,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from qwen_vla_sim.aloha.world import CAMERAS, AlohaWorld
+from qwen_vla_sim.aloha.world import AlohaWorld
 from qwen_vla_sim.task import Shift
+from qwen_vla_sim.world_env import WorldEnv
 
 PICTURE_STEPS = 5  # control steps from one picture to the next
 
 
-class AlohaEnv(gymnasium.Env):
+class AlohaEnv(WorldEnv):
     """Do what the sentence says with both arms.
 
     Action: (14,) joint targets in the order of the embodiment's `joint_names` [rad; the last two, left fingers, m],
@@ -32,22 +33,14 @@ class AlohaEnv(gymnasium.Env):
     def __init__(
         self, render_size: tuple[int, int] | None = (240, 320), max_steps: int = 600, shift: Shift | None = None
     ) -> None:
-        self.world = AlohaWorld(shift=shift)
-        self.render_size = render_size
-        self.max_steps = max_steps
-        self.period = self.world.embodiment.period
-        self.steps = 0
+        super().__init__(AlohaWorld(shift=shift), render_size, max_steps)
         self.fresh = False
-        limits = [self.world.embodiment.limits[name] for name in self.world.joint_names]
-        low = np.array([limit.lower for limit in limits], np.float32)
-        high = np.array([limit.upper for limit in limits], np.float32)
+        low, high = self._joint_limits()
         self.action_space = gymnasium.spaces.Box(low, high)
-        height, width = render_size or (0, 0)
-        image = gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8)
         joints = gymnasium.spaces.Box(low - 0.1, high + 0.1)
         self.observation_space = gymnasium.spaces.Dict(
             {
-                "images": gymnasium.spaces.Dict(dict.fromkeys(CAMERAS if render_size else (), image)),
+                "images": self._image_space(),
                 "joints": joints,
                 "command": joints,
             }
@@ -56,7 +49,7 @@ class AlohaEnv(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[dict, dict]:
         """Scene of `seed`; options {"joints": (14,)} starts the arms elsewhere than home."""
         super().reset(seed=seed)
-        self.world.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
+        self.world.reset(self._scene_seed(seed))
         if options and "joints" in options:
             self.world.place_arm(options["joints"])
         return self.begin(self.world.joint_positions().copy())
@@ -74,26 +67,14 @@ class AlohaEnv(gymnasium.Env):
             self.world.set_joint_target(target)
             self.world.step(halves)
         self._command = command
-        self.steps += 1
-        info = self._info()
-        return self._observe(), float(info["success"]), info["success"], self.steps >= self.max_steps, info
-
-    def render(self) -> np.ndarray:
-        return self.world.render("ego", *(self.render_size or (240, 320)))
-
-    def close(self) -> None:
-        self.world.close()
+        return self._stepped()
 
     def _observe(self) -> dict:
         self.fresh = self.steps % PICTURE_STEPS == 0
         if self.fresh:
-            tags = CAMERAS if self.render_size else ()
-            self._images = {tag: self.world.render(tag, *self.render_size) for tag in tags}
+            self._pictures = self._images()
         return {
-            "images": self._images,
+            "images": self._pictures,
             "joints": self.world.joint_positions().astype(np.float32),
             "command": self._command.astype(np.float32),
         }
-
-    def _info(self) -> dict:
-        return dict(vars(self.world.task_state()))

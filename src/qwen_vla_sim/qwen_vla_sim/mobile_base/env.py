@@ -16,12 +16,13 @@ from qwen_vla_sim.mobile_base.diff_drive import DiffDriveParameters
 from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase
 from qwen_vla_sim.mobile_base.world import MobileBaseWorld
 from qwen_vla_sim.task import Shift
+from qwen_vla_sim.world_env import WorldEnv
 
 CONTROLLERS = "config/controllers/mobile_base.yaml"
 COMMAND_PERIOD = 0.02  # [s] between two velocities: the executor's rate
 
 
-class MobileBaseEnv(gymnasium.Env):
+class MobileBaseEnv(WorldEnv):
     """Drive where the instruction says, and stop there.
 
     Action: (6,) a waypoint in the frame of the odometry, x y [m] theta [rad], to be reached at the end of the step
@@ -36,18 +37,14 @@ class MobileBaseEnv(gymnasium.Env):
     def __init__(
         self, render_size: tuple[int, int] | None = (240, 320), max_steps: int = 160, shift: Shift | None = None
     ) -> None:
-        self.world = MobileBaseWorld(shift=shift)
+        super().__init__(MobileBaseWorld(shift=shift), render_size, max_steps)
         parameters = DiffDriveParameters.from_controllers_file(resource_path(CONTROLLERS))
         self._robot = SimulatedBase(self.world, parameters)
         self._limits = self.world.embodiment.safety.base
-        self.render_size, self.max_steps = render_size, max_steps
-        self.period = self.world.embodiment.period
         self.action_space = gymnasium.spaces.Box(-np.inf, np.inf, (6,))
-        height, width = render_size or (0, 0)
-        image = gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(
             {
-                "images": gymnasium.spaces.Dict({"ego": image} if render_size else {}),
+                "images": self._image_space(),
                 "pose": gymnasium.spaces.Box(-np.inf, np.inf, (3,)),
             }
         )
@@ -56,7 +53,7 @@ class MobileBaseEnv(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         """Scene of `seed`; options {"pose": (x, y, heading)} starts the base elsewhere in the scene."""
         super().reset(seed=seed)
-        self._robot.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
+        self._robot.reset(self._scene_seed(seed))
         if options and "pose" in options:
             self.world.place(np.asarray(options["pose"], float))
         self._follower = BaseFollower(self._limits, omnidirectional=False)
@@ -70,15 +67,7 @@ class MobileBaseEnv(gymnasium.Env):
         knots = np.stack([begin, waypoint])
         self._follow(BasePath("odom", self.period, knots[:, :3], knots[:, 3:]))
         self._waypoint = waypoint if waypoint[3:].any() else None
-        self.steps += 1
-        info = self._info()
-        return self._observe(), float(info["success"]), info["success"], self.steps >= self.max_steps, info
-
-    def render(self) -> np.ndarray:
-        return self.world.render("ego", *(self.render_size or (240, 320)))
-
-    def close(self) -> None:
-        self.world.close()
+        return self._stepped()
 
     def _follow(self, path: BasePath) -> None:
         start, physics = self._robot.time_ns, round(COMMAND_PERIOD / self.world.timestep)
@@ -89,8 +78,7 @@ class MobileBaseEnv(gymnasium.Env):
             self._robot.advance(physics)
 
     def _observe(self) -> dict:
-        images = {"ego": self.world.render("ego", *self.render_size)} if self.render_size else {}
-        return {"images": images, "pose": self._robot.drive.pose.astype(np.float32)}
+        return {"images": self._images(), "pose": self._robot.drive.pose.astype(np.float32)}
 
     def _info(self) -> dict:
-        return {**vars(self.world.task_state()), "true_pose": self.world.pose.copy()}
+        return {**super()._info(), "true_pose": self.world.pose.copy()}

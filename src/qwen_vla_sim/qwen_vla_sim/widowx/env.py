@@ -8,13 +8,13 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 
-from qwen_vla_sim.widowx.table_spec import CAMERAS
 from qwen_vla_sim.widowx.world import WidowXWorld
+from qwen_vla_sim.world_env import WorldEnv
 
 SETPOINT_PERIOD = 0.01  # [s] between interpolated set points: the controller's 100 Hz
 
 
-class WidowXEnv(gymnasium.Env):
+class WidowXEnv(WorldEnv):
     """Do what the instruction says.
 
     Action: (7,) joint targets [rad; last: left_finger, m] reached at the end of the step (0.2 s).
@@ -25,20 +25,12 @@ class WidowXEnv(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
 
     def __init__(self, world: WidowXWorld, render_size: tuple[int, int] | None, max_steps: int) -> None:
-        self.world = world
-        self.render_size = render_size
-        self.max_steps = max_steps
-        self.period = self.world.embodiment.period
-        limits = [self.world.embodiment.limits[name] for name in self.world.joint_names]
-        low = np.array([limit.lower for limit in limits], np.float32)
-        high = np.array([limit.upper for limit in limits], np.float32)
+        super().__init__(world, render_size, max_steps)
+        low, high = self._joint_limits()
         self.action_space = gymnasium.spaces.Box(low, high)
-        height, width = render_size or (0, 0)
-        image = gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8)
-        cameras = CAMERAS if render_size else ()
         self.observation_space = gymnasium.spaces.Dict(
             {
-                "images": gymnasium.spaces.Dict(dict.fromkeys(cameras, image)),
+                "images": self._image_space(),
                 "joints": gymnasium.spaces.Box(low - 0.1, high + 0.1),
             }
         )
@@ -46,7 +38,7 @@ class WidowXEnv(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         """Scene of `seed`; options, all that a `Start` has, begin elsewhere than at home, or with the target moved."""
         super().reset(seed=seed)
-        self.world.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
+        self.world.reset(self._scene_seed(seed))
         options = options or {}
         if options.get("target"):
             self.world.move_target(*options["target"])
@@ -67,20 +59,10 @@ class WidowXEnv(gymnasium.Env):
             self.world.set_joint_target(self._command + (command - self._command) * (i / count))
             self.world.step(substeps)
         self._command = command
-        self.steps += 1
-        info = self._info()
-        return self._observe(), float(info["success"]), info["success"], self.steps >= self.max_steps, info
-
-    def render(self) -> np.ndarray:
-        return self.world.render("ego", *(self.render_size or (240, 320)))
-
-    def close(self) -> None:
-        self.world.close()
+        return self._stepped()
 
     def _observe(self) -> dict:
-        images = {tag: self.world.render(tag, *self.render_size) for tag in CAMERAS} if self.render_size else {}
-        return {"images": images, "joints": self.world.joint_positions().astype(np.float32)}
+        return {"images": self._images(), "joints": self.world.joint_positions().astype(np.float32)}
 
     def _info(self) -> dict:
-        state = self.world.task_state()
-        return {**vars(state), "tip_pose": self.world.tip_pose()}
+        return {**super()._info(), "tip_pose": self.world.tip_pose()}
