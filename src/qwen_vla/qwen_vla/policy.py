@@ -19,6 +19,7 @@ from .acceleration import ChunkRunner
 from .action_space import action_mask, pack, unpack
 from .configuration import QwenVLAConfig
 from .data.samples import Sample
+from .joint_chunks import action_origin, smoothed
 from .latency import LatencyEstimate
 from .modeling import QwenVLAModel
 from .processing import EmbodimentInfo, QwenVLAProcessor, read_json
@@ -42,9 +43,9 @@ class Observation:
 
     images: camera tag to uint8 RGB, H×W×3 or, as a history, T×H×W×3, oldest first. instruction: the task in words.
     stamp_ns: when the images were taken, in nanoseconds of the clock that stamps them; it is handed on untouched.
-    state: proprioception (s,) in physical units, for models that use it. tip_poses: pose (4, 4) of each arm's tip in a
-    fixed frame, by the arm's prefix of the channel names ("" for one arm); needed to continue a chunk of end-effector
-    deltas.
+    state: proprioception (s,) in physical units, in the order of ``Policy.state_names``. tip_poses: pose (4, 4) of
+    each arm's tip in a fixed frame, by the arm's prefix of the channel names ("" for one arm); needed to continue a
+    chunk of end-effector deltas.
     """
 
     images: Mapping[str, np.ndarray]
@@ -109,11 +110,13 @@ class Policy:
                 f"{self.embodiment.name!r} has {channels}"
             )
         self.state_statistics = processor.normalization.get(self.embodiment.state_dataset)
-        if model.config.proprioception != "off" and self.state_statistics is None:
+        if self.embodiment.relative_actions and self.state_statistics is None:
             raise ValueError(
-                f"the model reads the state, but there are no statistics {self.embodiment.state_dataset!r} of it; "
-                f"available: {sorted(processor.normalization)}"
+                f"actions are relative to the state, but there are no statistics {self.embodiment.state_dataset!r} of "
+                f"it; available: {sorted(processor.normalization)}"
             )
+        if self.state_statistics is not None and not self.state_statistics.channel_names:
+            raise ValueError(f"the statistics {self.embodiment.state_dataset!r} do not name what the state tells")
         mask = action_mask(self.embodiment.horizon, channels, model.config.horizon, model.config.channels)
         self.action_mask = torch.from_numpy(mask)[None]  # on the host, where the model may look at it
         self.latency = LatencyEstimate()
@@ -151,6 +154,14 @@ class Policy:
     def camera_tags(self) -> tuple[str, ...]:
         """Cameras that every observation must show."""
         return self.embodiment.camera_tags
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """What an observation's state tells, in order; empty when none is needed: the embodiment was trained without,
+        or the model has no proprioception and absolute actions.
+        """
+        needed = self.embodiment.relative_actions or self.model.config.proprioception != "off"
+        return self.state_statistics.channel_names if needed and self.state_statistics else ()
 
     def prompt(self, instruction: str) -> str:
         """The text that the model reads for one task."""
@@ -199,7 +210,8 @@ class Policy:
         rest = remainder(data, consumed)
         if info.control_mode == "eef_delta":
             rest = reanchored(rest, info.channel_names, self._motion(previous_chunk, observation, motion))
-        packed, _ = pack(self.statistics.normalize(rest), self.model.config.horizon, self.model.config.channels)
+        rest = self.statistics.normalize(rest - self._origin(observation))
+        packed, _ = pack(rest, self.model.config.horizon, self.model.config.channels)
         every = info.execution_horizon if execution_horizon is None else execution_horizon
         if inference_delay is None:
             inference_delay = min(self.latency.steps(info.period), every, info.horizon - every)
@@ -264,7 +276,8 @@ class Policy:
             raise FloatingPointError(
                 f"the model returned non-finite actions for {instruction!r}; check the images and the checkpoint"
             )
-        data = self.statistics.unnormalize(normalised)
+        executing = 0 if continuation is None else continuation.inference_delay
+        data = self._physical(normalised, observation, executing)
         finished = time.perf_counter()
         return ActionChunk(
             data=data,
@@ -282,15 +295,27 @@ class Policy:
             },
             execution_horizon=self.embodiment.execution_horizon,
             tip_poses=observation.tip_poses,
-            inference_delay=0 if continuation is None else continuation.inference_delay,
+            inference_delay=executing,
         )
+
+    def _physical(self, normalised: np.ndarray, observation: Observation, executing: int) -> np.ndarray:
+        """A chunk [H, C] in the model's units as float32 in the robot's; its first rows are being executed already."""
+        info = self.embodiment
+        data = self.statistics.unnormalize(normalised)
+        if info.control_mode == "joint_position":
+            data = smoothed(data, info.channel_names, info.period, executing) + self._origin(observation)
+        return data.astype(np.float32)
+
+    def _origin(self, observation: Observation) -> np.ndarray | float:
+        """What the embodiment's actions are relative to [C], in physical units."""
+        if not self.embodiment.relative_actions:
+            return 0.0
+        return action_origin(self.embodiment.channel_names, self.state_names, observation.state)
 
     def _state(self, observation: Observation) -> np.ndarray | None:
         """The normalised state for a model that reads it."""
-        if self.model.config.proprioception == "off":
+        if self.model.config.proprioception == "off" or not self.state_names:
             return None
-        if observation.state is None:
-            raise ValueError(f"the observation lacks the state, which the model of {self.embodiment.name!r} reads")
         return self.state_statistics.normalize(observation.state)
 
     def _checked(self, observation: Observation) -> str:
@@ -306,6 +331,7 @@ class Policy:
         unknown = sorted(set(observation.images) - set(self.camera_tags))
         if unknown:
             raise ValueError(f"unknown cameras {unknown}; {self.embodiment.name!r} has {list(self.camera_tags)}")
+        self._check_state(observation.state)
         most = self.model.config.history_frames
         for tag in self.camera_tags:
             if np.ndim(observation.images[tag]) == 4 and len(observation.images[tag]) > most:
@@ -313,6 +339,13 @@ class Policy:
                     f"camera {tag!r} shows {len(observation.images[tag])} frames; the model was made for {most}"
                 )
         return instruction
+
+    def _check_state(self, state: np.ndarray | None) -> None:
+        names = self.state_names
+        if names and state is None:
+            raise ValueError(f"the observation lacks the state of {self.embodiment.name!r}: {', '.join(names)}")
+        if names and (np.shape(state) != (len(names),) or not np.isfinite(state).all()):
+            raise ValueError(f"the state must be {len(names)} finite numbers ({', '.join(names)}), got {state!r}")
 
     def _synchronize(self) -> None:
         if self.model.device.type == "cuda":

@@ -59,7 +59,8 @@ class EmbodimentInfo:
 
     period: seconds between steps. horizon: steps the robot's chunk has. execution_horizon: steps to execute before the
     next chunk. prompt_template: the robot's prompt with ``{instruction}`` where the task goes. dataset: name of the
-    normalisation statistics of actions, `state_dataset` of those of the proprioceptive state.
+    normalisation statistics of actions, `state_dataset` of those of the proprioceptive state. relative_actions: the
+    model's joint positions are relative to the measured ones; a `Policy` adds these.
     """
 
     name: str
@@ -71,6 +72,7 @@ class EmbodimentInfo:
     prompt_template: str
     camera_tags: tuple[str, ...]
     dataset: str
+    relative_actions: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channel_names", tuple(self.channel_names))

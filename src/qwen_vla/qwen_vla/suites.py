@@ -19,7 +19,8 @@ SHIFTS: tuple[Shift, ...] = get_args(Shift)
 class Env(Protocol):
     """What a suite's gymnasium environment has beyond that class.
 
-    Observations are {"images": {tag: (H, W, 3) uint8}, ...} with what `Suite.plan` needs beside them. Infos hold
+    Observations are {"images": {tag: (H, W, 3) uint8}, ...} with what `Suite.plan` needs beside them; of a robot with
+    arms "joints" (n,), measured, in the order of `Embodiment.joint_names`. Infos hold
     instruction, task, target, success, distance [m], failure (a category; empty when it succeeded) and metrics
     (figures of the suite by name).
 

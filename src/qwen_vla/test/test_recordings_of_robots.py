@@ -86,8 +86,8 @@ def save(root, features, episodes, info, fps):
     finalize(root, 1, features, fps, info["embodiment"], info)
 
 
-def robot(root):
-    return RobotData(kind="robot", path=root).open(CONTEXT)
+def robot(root, **options):
+    return RobotData(kind="robot", path=root, **options).open(CONTEXT)
 
 
 def test_samples_of_the_arms_begin_where_a_picture_was_taken(arms):
@@ -110,6 +110,33 @@ def test_chunks_of_the_arms_are_made_of_all_rows(arms):
     for channel, arm in ((6, 0), (13, 1)):
         opened = [ALOHA.gripper_from_joint(float(value), arm) for value in ahead[:, FINGERS[arm]]]
         np.testing.assert_allclose(chunk[:, channel], opened, atol=1e-5)
+
+
+def test_chunks_relative_to_the_measured_joints_lead_to_the_same_place(arms):
+    root, episodes = arms
+    absolute, relative = robot(root), robot(root, relative_actions=True)
+    offset = absolute.chunk(40) - relative.chunk(40)
+    measured = episodes[0]["observation.state"][40]
+    np.testing.assert_allclose(offset, np.tile([*measured[:6], 0, *measured[6:12], 0], (50, 1)), atol=1e-6)
+    assert relative.info.relative_actions and not absolute.info.relative_actions
+    assert (
+        absolute.statistics["aloha"].q01[1] < -0.5 < relative.statistics["aloha"].q01[1]
+    )  # home of the shoulder: -0.96
+    expected = relative.statistics["aloha"].normalize(relative.chunk(40))
+    np.testing.assert_allclose(relative.sample(40, None).actions, expected, atol=1e-6)
+
+
+def test_a_source_can_leave_the_state_out(arms):
+    root, _ = arms
+    unseeing = robot(root, use_state=False)
+    assert unseeing.sample(40, None).state is None and "aloha.state" not in unseeing.statistics
+    anchored = robot(root, use_state=False, relative_actions=True)
+    assert anchored.sample(40, None).state is None and "aloha.state" in anchored.statistics
+
+
+def test_actions_of_a_base_cannot_be_relative_to_joints(drives):
+    with pytest.raises(DatasetError, match="relative_actions is for joint_position"):
+        robot(drives[0], relative_actions=True)
 
 
 def test_only_pictures_that_were_taken_are_decoded_and_kept(arms):

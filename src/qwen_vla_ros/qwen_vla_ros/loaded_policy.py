@@ -79,16 +79,14 @@ def state_joints(policy: Policy, embodiment: Embodiment) -> tuple[str, ...]:
     Raises:
         ValueError: it was trained with something in its state that the robot's joint states do not tell.
     """
-    if policy.model.config.proprioception == "off":
-        return ()
-    names = policy.state_statistics.channel_names or embodiment.joint_names
+    names = policy.state_names
     unknown = [name for name in names if name not in embodiment.joint_names]
-    if unknown or len(names) != len(policy.state_statistics.q01):
+    if unknown:
         raise ValueError(
-            f"the policy reads a state of {len(policy.state_statistics.q01)} numbers ({', '.join(names)}), which the "
+            f"the policy reads a state of {len(names)} numbers ({', '.join(names)}), which the "
             f"joints of '{embodiment.name}' do not give ({', '.join(embodiment.joint_names)})"
         )
-    return tuple(names)
+    return names
 
 
 def warm_up(policy: Policy) -> float:
@@ -97,6 +95,6 @@ def warm_up(policy: Policy) -> float:
 
     began = time.perf_counter()
     black = np.zeros((240, 320, 3), np.uint8)
-    state = None if policy.state_statistics is None else np.zeros(len(policy.state_statistics.q01))
+    state = np.zeros(len(policy.state_names)) if policy.state_names else None
     policy.infer(Observation(dict.fromkeys(policy.camera_tags, black), "stand still", state=state))
     return time.perf_counter() - began

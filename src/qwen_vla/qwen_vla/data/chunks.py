@@ -25,16 +25,20 @@ class AbsoluteTargets:
     """values (N, C); ends (N,): past-last row of the episode of every row.
 
     Beyond the end the last value is held, or, for increments and velocities (`rests`), there are zeros: it stands.
+    origins (N, C): what a chunk is relative to at the row where it begins; None: to nothing.
     """
 
     values: np.ndarray
     ends: np.ndarray
     rests: bool = False
+    origins: np.ndarray | None = None
 
     def chunks(self, rows: np.ndarray, steps: int) -> np.ndarray:
         ahead = rows[:, None] + np.arange(steps)
         last = self.ends[rows][:, None]
         found = self.values[np.minimum(ahead, last - 1)]
+        if self.origins is not None:
+            found = found - self.origins[rows][:, None]
         return np.where((ahead >= last)[..., None], 0, found) if self.rests else found
 
 

@@ -67,6 +67,10 @@ class RobotData(DataSpec):
     bag: Bag = Bag()
     on_bad_rows: OnBadRows = Field("refuse", description="what to do with rows that cannot be used; both report them")
     use_images: bool = Field(True, description="False: vision is dropped, also in a stage that has it")
+    use_state: bool = Field(True, description="False: a model with proprioception reads none of this robot")
+    relative_actions: bool = Field(
+        False, description="chunks of joint positions are learned relative to the joints measured where they begin"
+    )
 
     def open(self, context: SourceContext) -> RobotSource:
         return RobotSource(self, context)
@@ -115,7 +119,8 @@ class RobotSource:
         check_steps(self.embodiment.chunk_size, context, spec.path)
         dataset = spec.statistics or embodiment.name
         # Relative to its first pose a trajectory goes further than a chunk: its statistics are others.
-        self.info = embodiment_info(self.embodiment, f"{dataset}/trajectories" if self.steps else dataset)
+        dataset = f"{dataset}/trajectories" if self.steps else dataset
+        self.info = embodiment_info(self.embodiment, dataset, spec.relative_actions)
         self.camera_tags = self.info.camera_tags
         self.episodes = self.source.episodes
         self._ends = episode_ends(self.episodes)
@@ -170,7 +175,8 @@ class RobotSource:
 
     def _read(self) -> None:
         """Columns and labels. A recording of single frames has nothing to act on: no targets."""
-        found = read_columns(self.source, self.embodiment, self.spec.columns, self._ends)
+        relative = self.spec.relative_actions
+        found = read_columns(self.source, self.embodiment, self.spec.columns, self._ends, relative)
         self.state, self.state_names, self.used = found.state, found.state_names, found.used
         self.targets, self._looks_ahead = found.targets, found.looks_ahead
         self.labels = self.openings = None
@@ -244,12 +250,17 @@ class RobotSource:
 
     # --- statistics -------------------------------------------------------------------------------------------------
 
+    @property
+    def _reads_state(self) -> bool:
+        """Whether a policy needs the state: as an input, or as what its actions are relative to."""
+        return self.state is not None and (self.spec.use_state or self.spec.relative_actions)
+
     def _statistics(self, context: SourceContext) -> dict[str, Quantiles]:
         found = {}
         if self.targets is not None:
             name = self.info.dataset
             found[name] = context.normalization.get(name) or self._action_quantiles()
-        if self.state is not None:
+        if self._reads_state:
             name = self.info.state_dataset
             found[name] = context.normalization.get(name) or self._quantiles(
                 "state", lambda: [self.state[self.training]], self.state_names
@@ -276,6 +287,7 @@ class RobotSource:
             "trajectories": bool(self.steps),
             "robot": self.embodiment.model_dump(mode="json", include={"control_mode", "rate_hz", "arms", "urdf"}),
             "columns": self.spec.columns.model_dump(mode="json"),
+            "relative": self.spec.relative_actions,
         }
         return cached_quantiles(self.source.root, made_from, blocks, names)
 
@@ -291,7 +303,7 @@ class RobotSource:
     def _normalise(self) -> None:
         """States, and chunks where they fit into memory: cut one by one they cost more than all else of a sample."""
         known, name = self.statistics, self.info.state_dataset
-        self._states = None if self.state is None else known[name].normalize(self.state)
+        self._states = known[name].normalize(self.state) if self.spec.use_state and self._reads_state else None
         self._ready = None
         rows = np.concatenate([self.training, self.held_out])
         shape = (len(rows), self.info.horizon, len(self.info.channel_names))
@@ -329,7 +341,9 @@ class RobotSource:
         return point_labels(self.labels, index, cameras, number, goal, self.openings[index])
 
 
-def embodiment_info(embodiment: Embodiment, statistics: str | None = None) -> EmbodimentInfo:
+def embodiment_info(
+    embodiment: Embodiment, statistics: str | None = None, relative_actions: bool = False
+) -> EmbodimentInfo:
     """What a checkpoint keeps of an `Embodiment`; `statistics`: name of its normalisation statistics."""
     return EmbodimentInfo(
         name=embodiment.name,
@@ -341,4 +355,5 @@ def embodiment_info(embodiment: Embodiment, statistics: str | None = None) -> Em
         prompt_template=embodiment.prompt("{instruction}"),
         camera_tags=tuple(camera.tag for camera in embodiment.cameras),
         dataset=statistics or embodiment.name,
+        relative_actions=relative_actions,
     )

@@ -15,6 +15,7 @@ from qwen_vla.data.chunks import AbsoluteTargets, PoseTargets, Targets
 from qwen_vla.data.episodes import DatasetError, Episode, EpisodeSource
 from qwen_vla.data.finite_differences import base_velocities, moved_poses, next_rows
 from qwen_vla.data.navigation import waypoints_from_poses
+from qwen_vla.joint_chunks import action_origin
 
 ActionKind = Literal["poses", "pose_steps", "joints", "velocities", "none"]
 POSE = 7  # x y z qx qy qz qw
@@ -67,9 +68,14 @@ class RobotColumns:
     looks_ahead: int
 
 
-def read_columns(source: EpisodeSource, embodiment: Embodiment, columns: Columns, ends: np.ndarray) -> RobotColumns:
-    """Read what the robot's control mode needs, episode by episode; rows that are not finite stay so."""
-    reader = _Reader(source, embodiment, columns)
+def read_columns(
+    source: EpisodeSource, embodiment: Embodiment, columns: Columns, ends: np.ndarray, relative: bool = False
+) -> RobotColumns:
+    """Read what the robot's control mode needs, episode by episode; rows that are not finite stay so.
+
+    relative: whether chunks of joint positions are relative to the joints measured where they begin.
+    """
+    reader = _Reader(source, embodiment, columns, relative)
     parts = [reader.read(episode) for episode in source]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     state = joined.get("state")
@@ -83,8 +89,8 @@ def read_columns(source: EpisodeSource, embodiment: Embodiment, columns: Columns
 
 
 class _Reader:
-    def __init__(self, source: EpisodeSource, embodiment: Embodiment, columns: Columns) -> None:
-        self.source, self.embodiment, self.columns = source, embodiment, columns
+    def __init__(self, source: EpisodeSource, embodiment: Embodiment, columns: Columns, relative: bool) -> None:
+        self.source, self.embodiment, self.columns, self.relative = source, embodiment, columns, relative
         self.on_base = embodiment.control_mode in ("base_waypoints", "base_velocity")
         self.poses = columns.poses or _present(source, "observation.eef_pose")
         self.action = columns.actions or _present(source, "action.velocity" if self.on_base else "action")
@@ -113,7 +119,12 @@ class _Reader:
         if "measured" in arrays:
             has_gripper = tuple(gripper is not None for gripper in self.grippers)
             return PoseTargets(arrays["measured"], arrays["commanded"], arrays["grippers"], ends, has_gripper)
-        return AbsoluteTargets(arrays["values"], ends, rests=self.on_base) if "values" in arrays else None
+        if "values" not in arrays:
+            return None
+        origins = None
+        if self.relative:
+            origins = action_origin(self.embodiment.channel_names, self.state_names, arrays["state"])
+        return AbsoluteTargets(arrays["values"], ends, self.on_base, origins)
 
     # --- arms -------------------------------------------------------------------------------------------------------
 
@@ -264,6 +275,13 @@ class _Reader:
                 )
         if self.kind != "none" and self.action is None:
             raise DatasetError(f"{self.source.root} has no column action; name one, or say action_kind: none")
+        if self.relative and self.embodiment.control_mode != "joint_position":
+            raise DatasetError(
+                f"{self.source.root}: relative_actions is for joint_position; chunks of "
+                f"{self.embodiment.control_mode} are relative to their first frame anyway"
+            )
+        if self.relative and self.columns.joints.column not in self.source.features:
+            raise DatasetError(f"{self.source.root}: relative_actions needs the column {self.columns.joints.column}")
         allowed = {
             "eef_delta": ("poses", "pose_steps", "joints", "none"),
             "joint_position": ("joints", "none"),

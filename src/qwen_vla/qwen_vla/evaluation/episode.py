@@ -65,7 +65,8 @@ def run_episode(
     latencies, refused, in_a_row, truncated = [], 0, 0, False
     while not (info["success"] or truncated):
         images = _black(observation["images"]) if blind else observation["images"]
-        chunk = policy.infer(Observation(images, instruction), seed=seed * 1000 + len(latencies))
+        seen = Observation(images, instruction, state=observation.get("joints"))
+        chunk = policy.infer(seen, seed=seed * 1000 + len(latencies))
         latencies.append(chunk.inference_ms["total"])
         try:
             path, in_a_row, remark = suite.plan(chunk.data, observation), 0, ""

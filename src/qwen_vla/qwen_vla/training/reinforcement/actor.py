@@ -36,7 +36,10 @@ class Actor:
 
     def __init__(self, policy: Policy, sampling: Sampling, autocast: bool = False) -> None:
         self.model, self.processor, self.embodiment = policy.model, policy.processor, policy.embodiment
+        if self.embodiment.relative_actions:
+            raise ValueError(f"stage rl cannot train {self.embodiment.name!r}: its actions are relative to its state")
         self.statistics, self.steps, self.sampling = policy.statistics, policy.euler_steps, sampling
+        self.state_statistics = policy.state_statistics if policy.state_names else None
         self.autocast = autocast
         self.mask = policy.action_mask
         self.executed = policy.action_mask.clone()
@@ -54,9 +57,7 @@ class Actor:
         """A row of a batch: the prompt, images at the model's size, and the joints if the model reads them."""
         resize = self.processor.image_transform.resize
         views = {tag: resize(images[tag]) for tag in self.embodiment.camera_tags}
-        state = None
-        if self.processor.proprioception != "off":
-            state = self.processor.normalization[self.embodiment.state_dataset].normalize(joints)
+        state = self.state_statistics.normalize(joints) if self.state_statistics else None
         return Sample(self.embodiment.prompt(instruction), views, state=state)
 
     @torch.no_grad()

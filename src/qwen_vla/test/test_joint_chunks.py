@@ -1,0 +1,125 @@
+"""Chunks of joint positions: relative to what was measured while they are learned, absolute and smooth on the robot."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embodiment_descriptions import load_robot
+from qwen_vla import Observation, Policy, Quantiles, QwenVLAProcessor
+from qwen_vla.joint_chunks import action_origin, smoothed
+
+from .conftest import pictures
+
+ALOHA = load_robot("aloha")
+CHANNELS = tuple(ALOHA.channel_names)
+ARMS = [k for k, name in enumerate(CHANNELS) if not name.endswith("gripper")]
+GRIPPERS = [k for k in range(len(CHANNELS)) if k not in ARMS]
+TIMES = np.arange(ALOHA.chunk_size) * ALOHA.period
+
+
+def test_the_origin_of_every_channel_is_its_own_joint_and_of_a_gripper_nothing():
+    joints = np.arange(14.0)
+    origin = action_origin(CHANNELS, ALOHA.joint_names, joints)
+    place = dict(zip(ALOHA.joint_names, joints, strict=True))
+    assert [origin[k] for k in ARMS] == [place[CHANNELS[k]] for k in ARMS] and not origin[GRIPPERS].any()
+    both = action_origin(CHANNELS, ALOHA.joint_names, np.stack([joints, -joints]))
+    np.testing.assert_array_equal(both, [origin, -origin])
+
+
+def accelerations(chunk):
+    return np.abs(np.diff(chunk[:, ARMS], 2, axis=0)) / ALOHA.period**2
+
+
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=3))
+def test_smoothing_leaves_constant_accelerations_alone(coefficients):
+    chunk = np.polyval(coefficients, TIMES)[:, None] * np.ones(len(CHANNELS))
+    np.testing.assert_allclose(smoothed(chunk, CHANNELS, ALOHA.period), chunk, atol=1e-6)
+
+
+@given(st.integers(0, 1000))
+def test_smoothing_brings_drawn_noise_below_the_limit_of_the_arms_and_keeps_the_way(seed):
+    way = 0.3 * np.sin(2 * np.pi * 0.5 * TIMES)[:, None] * np.ones(len(CHANNELS))
+    noisy = way + np.random.default_rng(seed).normal(scale=0.01, size=way.shape)
+    smooth = smoothed(noisy, CHANNELS, ALOHA.period)
+    limit = ALOHA.safety.max_joint_acceleration
+    assert accelerations(noisy).max() > limit > accelerations(smooth).max()
+    assert np.abs(smooth - way)[:, ARMS].max() < np.abs(noisy - way)[:, ARMS].max()
+    np.testing.assert_array_equal(smooth[:, GRIPPERS], noisy[:, GRIPPERS])
+
+
+def test_what_is_being_executed_already_stays():
+    noisy = np.random.default_rng(0).normal(scale=0.01, size=(50, len(CHANNELS)))
+    smooth = smoothed(noisy, CHANNELS, ALOHA.period, fixed=5)
+    np.testing.assert_allclose(smooth[:5], noisy[:5], atol=1e-6)
+    assert accelerations(smooth[6:]).max() < ALOHA.safety.max_joint_acceleration
+
+
+def test_slow_chunks_are_hardly_smoothed():
+    noisy = np.random.default_rng(0).normal(size=(16, len(CHANNELS)))
+    np.testing.assert_allclose(smoothed(noisy, CHANNELS, 0.5), noisy, atol=1e-3)
+    assert smoothed(noisy[:3], CHANNELS, 0.02) is not noisy and len(smoothed(noisy[:3], CHANNELS, 0.02)) == 3
+
+
+# --- in a policy ------------------------------------------------------------------------------------------------------
+
+NAMES = ("waist", "shoulder", "finger")
+JOINTS = ("waist", "shoulder", "gripper")
+
+
+@pytest.fixture(scope="module")
+def relative(checkpoint):
+    """The micro model as the policy of an arm with two joints and a gripper, whose actions are relative."""
+    processor = QwenVLAProcessor.from_pretrained(checkpoint)
+    processor.normalization["arm"] = Quantiles(-np.ones(3), np.ones(3), JOINTS)
+    processor.normalization["arm.state"] = Quantiles(-np.ones(3), np.ones(3), NAMES)
+    processor.embodiments["arm"] = dataclasses.replace(
+        processor.embodiments["widowx"],
+        name="arm",
+        channel_names=JOINTS,
+        control_mode="joint_position",
+        dataset="arm",
+        relative_actions=True,
+    )
+    return Policy(Policy.from_pretrained(checkpoint, embodiment="widowx").model, processor, "arm")
+
+
+def look(state):
+    return Observation(pictures(1)[0], "pick up the red cube", state=state)
+
+
+def test_a_policy_adds_the_measured_joints(relative):
+    assert relative.state_names == NAMES
+    at_zero, elsewhere = (relative.infer(look(np.array(state)), seed=0).data for state in ([0, 0, 0], [0.5, -0.25, 1]))
+    np.testing.assert_allclose(elsewhere - at_zero, np.tile([0.5, -0.25, 0], (4, 1)), atol=1e-6)
+
+
+def test_a_chunk_is_continued_from_where_the_robot_is_now(relative):
+    """The remainder of an absolute chunk is what is executed, wherever the robot is when it looks again."""
+    previous = dataclasses.replace(relative.infer(look(np.zeros(3)), seed=0), data=np.full((4, 3), 0.6, np.float32))
+    moved = Observation(pictures(1)[0], "pick up the red cube", 0, np.array([0.5, 0.5, 0.0]))
+    continued = relative.predict_action_chunk(moved, previous, 2, 2, consumed=0, seed=1)
+    anew = relative.predict_action_chunk(moved, None, seed=1)
+    away, freely = (np.abs(chunk.data[:2, :2] - 0.6).max() for chunk in (continued, anew))
+    assert away < 0.5 * freely
+
+
+@pytest.mark.parametrize("state", [None, np.zeros(2), np.array([0, np.nan, 0]), np.zeros((1, 3))])
+def test_without_a_whole_state_nothing_is_inferred(relative, state):
+    with pytest.raises(ValueError, match="waist, shoulder, finger"):
+        relative.infer(look(state))
+
+
+def test_a_checkpoint_without_statistics_of_the_state_is_refused(relative):
+    processor = relative.processor
+    kept = processor.normalization.pop("arm.state")
+    try:
+        with pytest.raises(ValueError, match=r"no statistics 'arm.state'"):
+            Policy(relative.model, processor, "arm")
+        processor.normalization["arm.state"] = dataclasses.replace(kept, channel_names=())
+        with pytest.raises(ValueError, match="do not name"):
+            Policy(relative.model, processor, "arm")
+    finally:
+        processor.normalization["arm.state"] = kept
