@@ -172,7 +172,7 @@ class TaskClient:
         if not result.done():
             self._client.result(handle.cancel_goal_async(), "answer of policy_node to the cancellation", ANSWER_TIMEOUT)
         outcome = self._client.result(result, "result of policy_node", ANSWER_TIMEOUT).result
-        return self._row(ended, final, outcome)
+        return self._row(ended, final, outcome, limits)
 
     def wait_until(self, seconds: float) -> None:
         """Wait until so much simulated time of the episode has passed."""
@@ -217,8 +217,9 @@ class TaskClient:
             outcome = result.result().result
             return _ENDINGS.get(outcome.error_code) or f"{_code_name(outcome.error_code)}: {outcome.error_msg}"
         self._check_progress()
-        last = self._step_limit_reached_ns(limits)
-        if last is not None and nanoseconds(self.task.header.stamp) >= last:  # the judge has seen the last step
+        counted, enough = self._counted(limits)
+        # Only when the judge has seen the last step.
+        if enough and nanoseconds(self.task.header.stamp) >= nanoseconds(counted[-1].header.stamp):
             return STEP_LIMIT
         return TIMEOUT if self.task.sim_time > limits.timeout + SETTLE_TIME + OVERTIME else None
 
@@ -230,21 +231,25 @@ class TaskClient:
             return self._chunks[report.chunk_id].execution_horizon
         return 0
 
-    def _step_limit_reached_ns(self, limits: Limits) -> int | None:
+    def _counted(self, limits: Limits) -> tuple[list[ChunkReport], bool]:
+        """The reports up to the one with which the step limit is reached, and whether it is.
+
+        What the policy begins before the cancellation gets to it is no part of the episode.
+        """
         steps = 0
-        for report in self._reports:
+        for number, report in enumerate(self._reports):
             steps += self._steps(report)
             if limits.steps is not None and steps >= limits.steps:
-                return nanoseconds(report.header.stamp)
-        return None
+                return self._reports[: number + 1], True
+        return self._reports, False
 
     def _check_progress(self) -> None:
         if time.monotonic() - self._heard_at > STALL_TIMEOUT:
             raise TaskError(f"{self._simulator}: simulated time has stood still for {STALL_TIMEOUT:.0f} s")
 
-    def _row(self, ended: str, final: TaskState, outcome: ExecuteInstruction.Result) -> TaskRow:
+    def _row(self, ended: str, final: TaskState, outcome: ExecuteInstruction.Result, limits: Limits) -> TaskRow:
         with self._client.changed:
-            reports, chunks = tuple(self._reports), list(self._chunks.values())
+            reports, chunks = tuple(self._counted(limits)[0]), list(self._chunks.values())
         p50, p99 = _latency(outcome, chunks)
         return TaskRow(
             seed=self._seed,

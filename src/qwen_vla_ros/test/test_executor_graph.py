@@ -291,10 +291,16 @@ def test_it_is_small_and_free_of_torch(peer, executor):
 
 
 def test_diagnostics_tell_state_and_counts(peer, executor):
-    status = peer.wait(lambda: peer.latest_diagnostics("executor_node: execution"), "diagnostics")
+    def calm():  # a machine that stands still for a while makes the peer's heartbeat late, and that is told, too
+        status = peer.latest_diagnostics("executor_node: execution")
+        idle = status and {item.key: item.value for item in status.values}["executing"] == "nothing"
+        return status if idle and status.level == b"\x00" else None
+
+    peer.report(peer.have_accepted(), COMPLETED)  # of those sent to make contact many in a row may have been refused
+    status = peer.wait(calm, "diagnostics without a problem")
     values = {item.key: item.value for item in status.values}
-    assert status.level == b"\x00" and status.message == "ok" and status.hardware_id == "widowx"
-    assert values["executing"] == "nothing" and int(values["refused"]) >= 1
+    assert status.message == "ok" and status.hardware_id == "widowx"
+    assert int(values["accepted"]) >= 1 and int(values["refused"]) >= 1
     assert int(values["reason WRONG_EMBODIMENT"]) >= 1
 
 
