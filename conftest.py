@@ -53,14 +53,14 @@ settings.register_profile("repeat", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
-# Folders whose tests may run beside each other; the others start nodes and are particular about time.
-PARALLEL = ("src/embodiment_descriptions", "src/qwen_vla/", "src/qwen_vla_msgs", "test")
+# Tests of running nodes and processes, which are particular about time; all others may run beside each other.
+NAMES = "backends bag_parity child_processes dds_profile demo environment instruction_run launch_files lifecycle"
+NAMES += " overlapping_run parameters real_time rviz_config stack view"
+ALONE = ["*_graph.py", "*_node.py", "*_nodes.py", *(f"test_{name}.py" for name in NAMES.split())]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say of every test whether it may run beside others."""
-    root = Path(__file__).parent
     for item in items:
-        path = item.path.relative_to(root).as_posix()
-        parallel = path.startswith(PARALLEL) and "dds" not in path
-        item.add_marker("parallel" if parallel else "alone")
+        alone = any(item.path.match(pattern) for pattern in ALONE)
+        item.add_marker("alone" if alone else "parallel")
