@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,22 +114,23 @@ class ChildProcesses:
                 peaks[child.name] = round(kilobytes[0] * 1024 / 1e6, 1)
         return peaks
 
-    def stop(self) -> None:
-        """End every child: SIGINT, then SIGTERM, then SIGKILL; interrupted itself, it kills at once."""
+    def stop(self, but: Collection[str] = ()) -> None:
+        """End every child but those named: SIGINT, then SIGTERM, then SIGKILL; interrupted itself, it kills at once."""
+        ending = [child for child in self._children if child.name not in but]
         try:
             for number, patience in self._escalation:
-                running = [child for child in self._children if child.process.poll() is None]
+                running = [child for child in ending if child.process.poll() is None]
                 if not running:
                     break
                 for child in running:
                     _signal_session(child, number)
                 _wait(running, patience)
         finally:
-            for child in self._children:  # the ended ones, too: they may have left something in their session
+            for child in ending:  # the ended ones, too: they may have left something in their session
                 _signal_session(child, signal.SIGKILL)
-            for child in self._children:
+            for child in ending:
                 child.process.wait()
-            self._children.clear()
+                self._children.remove(child)
 
 
 def _signal_session(child: _Child, number: signal.Signals) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from qwen_vla_ros.demo_recording import Recording
-    from qwen_vla_ros.stack import SimulatedStack
+    from qwen_vla_ros.stack import Host, SimulatedStack
     from qwen_vla_ros.task_client import TaskClient, TaskRow
 
 
@@ -108,7 +108,7 @@ class Demo:
             print(f"{robot} is skipped: {checkpoint} was not trained for it", file=sys.stderr)
         with signals_as_exceptions():
             self._remove_earlier_results()
-            shown = {robot: self._show(robot, checkpoint) for robot in robots}
+            shown = self._show_all(robots, checkpoint)
             summary = summarize(shown, str(checkpoint), skipped)
             self._write_summary(summary)
             self._write_films([episode for one in shown.values() for episode in one.episodes])
@@ -140,8 +140,15 @@ class Demo:
         for name in ("summary.json", "demo.mp4"):
             (self.out / name).unlink(missing_ok=True)
 
-    def _show(self, robot: str, checkpoint: Path) -> Shown:
-        """Everything about one robot, whose processes end with it: a policy_node serves one robot description."""
+    def _show_all(self, robots: Sequence[str], checkpoint: Path) -> dict[str, Shown]:
+        """Robot after robot, all served by one policy_node."""
+        from qwen_vla_ros.stack import stack_host
+
+        with stack_host(self.out / "logs") as host:
+            return {robot: self._show(robot, checkpoint, host) for robot in robots}
+
+    def _show(self, robot: str, checkpoint: Path, host: Host) -> Shown:
+        """Everything about one robot, whose processes end with it; policy_node stays and waits for the next."""
         from embodiment_descriptions import load_robot
         from qwen_vla_ros.demo_recording import Recorder
         from qwen_vla_ros.stack import SimulatedWorld, simulated_stack
@@ -150,7 +157,7 @@ class Demo:
         show, rows, recordings = SHOWS[robot], [], []
         seeds = self.seeds or show.seeds
         world = SimulatedWorld(robot, show.suite)
-        with simulated_stack(checkpoint, self.out / "logs" / robot, speed=self.speed, world=world) as stack:
+        with simulated_stack(checkpoint, host, speed=self.speed, world=world) as stack:
             tasks = TaskClient(stack)
             recorder = Recorder(stack, tasks, load_robot(robot)) if self.video or self.gif else None
             for number, seed in enumerate(seeds, 1):

@@ -83,8 +83,7 @@ class ManagedNode(LifecycleNode):
         self.resources = ExitStack()
         self._calls: queue.SimpleQueue[tuple[Callable, Future]] = queue.SimpleQueue()
         self._call_guard = self.create_guard_condition(self._serve_calls)
-        self._description = ""
-        self._descriptions = self.create_subscription(String, "robot_description", self._store_description, LATCHED)
+        self._listen_for_description()
 
     # What a node adds -----------------------------------------------------------------------------------------------
 
@@ -149,8 +148,10 @@ class ManagedNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release everything."""
+        """Release everything, and forget the robot: it may be another one when the node is configured again."""
         self._attempt(self.resources.close)
+        self.destroy_subscription(self._descriptions)
+        self._listen_for_description()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -192,6 +193,10 @@ class ManagedNode(LifecycleNode):
         self.active = False  # before anything else: from here on nothing new begins
         self._attempt(lambda: self.stop(reason))
         self.get_logger().info(f"stopped: {reason.value}")
+
+    def _listen_for_description(self) -> None:
+        self._description = ""
+        self._descriptions = self.create_subscription(String, "robot_description", self._store_description, LATCHED)
 
     def _store_description(self, message: String) -> None:
         if self._description and message.data != self._description:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lifecycle_msgs.msg import State, TransitionEvent
-from lifecycle_msgs.srv import GetState
+from lifecycle_msgs.msg import State, Transition, TransitionEvent
+from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.task import Future
 
 from qwen_vla_msgs.srv import ResetWorld
@@ -28,8 +28,10 @@ from qwen_vla_ros.ros_domain import is_silent, ros_domain
 from qwen_vla_ros.spinning_node import NoAnswer, SpinningNode
 
 VISUALIZER = "trajectory_visualizer"
-MANAGED = ("policy_node", "executor_node")
+POLICY = "policy_node"
+MANAGED = (POLICY, "executor_node")
 READY_TIMEOUT = 600.0  # [s]; seconds on an idle machine, but a busy one has needed three minutes
+TRANSITION_TIMEOUT = 60.0  # [s] a model is loaded in one of them
 DISCOVERY_TIME = 5.0  # [s] in which nodes of this machine surely find each other
 STATE_TIMEOUT = 2.0  # [s] for a node to tell its lifecycle state, then it is asked again
 ATTEMPTS = 3  # a node that fails to configure so often, with the robot's description there, will not succeed
@@ -113,10 +115,41 @@ class SimulatedStack:
         _Readiness(self.client, self.processes, self.simulator).wait()
 
 
+@dataclass(frozen=True)
+class Host:
+    """Where stacks run: a ROS domain of their own and the processes in it, of which a policy_node may outlive a stack.
+
+    Attributes:
+        domain: the ROS domain; company: others may be in it.
+        environment: of every process.
+        processes: the children.
+    """
+
+    domain: int
+    company: bool
+    environment: Mapping[str, str]
+    processes: ChildProcesses
+
+
+@contextmanager
+def stack_host(logs: Path) -> Iterator[Host]:
+    """A host whose processes write into the folder `logs`, one file per node; all of them end with it.
+
+    SIGINT and SIGTERM become exceptions inside.
+    """
+    with ExitStack() as cleanup:
+        cleanup.enter_context(signals_as_exceptions())
+        domain = cleanup.enter_context(ros_domain())
+        company = not is_silent(domain)
+        environment = stack_environment(domain, logs)
+        cleanup.enter_context(_variables(environment))
+        yield Host(domain, company, environment, cleanup.enter_context(ChildProcesses(logs)))
+
+
 @contextmanager
 def simulated_stack(
     policy: Path,
-    logs: Path,
+    logs: Path | Host,
     policy_parameters: Mapping[str, Any] | None = None,
     speed: float = 1.0,
     remappings: Mapping[str, Mapping[str, str]] | None = None,
@@ -127,7 +160,8 @@ def simulated_stack(
 
     Args:
         policy: folder of the checkpoint.
-        logs: folder for one log file per node.
+        logs: folder for one log file per node; or a host: then policy_node stays when the stack ends, unconfigured, and
+            the next stack on that host has it serve its own robot. Parameters of policy_node are those of the first.
         policy_parameters: parameters of policy_node beyond those of the launch file.
         speed: simulated seconds per real second.
         remappings: by node, other names for its topics.
@@ -138,15 +172,11 @@ def simulated_stack(
     """
     began = time.monotonic()
     with ExitStack() as cleanup:
-        cleanup.enter_context(signals_as_exceptions())
-        domain = cleanup.enter_context(ros_domain())
-        company = not is_silent(domain)
-        environment = stack_environment(domain, logs)
-        cleanup.enter_context(_variables(environment))
-        client = cleanup.enter_context(SpinningNode("stack_client", domain))
-        if company:  # of any kind: the domain is one that the user chose
+        host = logs if isinstance(logs, Host) else cleanup.enter_context(stack_host(logs))
+        environment, processes = host.environment, host.processes
+        client = cleanup.enter_context(SpinningNode("stack_client", host.domain))
+        if host.company:  # of any kind: the domain is one that the user chose
             _refuse_another_robot(client)
-        processes = cleanup.enter_context(ChildProcesses(logs))
         client.check = processes.check
         of_nodes = node_parameters(policy, policy_parameters or {}, speed, world)
         of_nodes["executor_node"] |= executor_parameters or {}
@@ -155,10 +185,31 @@ def simulated_stack(
             name: node_command(name, parameters, environment, {**own.get(name, {}), **more.get(name, {})})
             for name, parameters in of_nodes.items()
         }
+        waits = POLICY in processes.pids()
         for name, command in commands.items():
-            processes.start(name, command, environment)
+            if name != POLICY or not waits:
+                processes.start(name, command, environment)
+        if waits:
+            _change_state(client, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
         _Readiness(client, processes, world.simulator.node).wait()
-        yield SimulatedStack(world, domain, client, processes, time.monotonic() - began, commands, environment)
+        yield SimulatedStack(world, host.domain, client, processes, time.monotonic() - began, commands, environment)
+        if isinstance(logs, Host):
+            _leave_the_policy(client, processes)
+
+
+def _leave_the_policy(client: SpinningNode, processes: ChildProcesses) -> None:
+    """End every process but policy_node, and have that one let go of its robot."""
+    processes.stop(but=(POLICY,))
+    _change_state(client, Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+
+
+def _change_state(client: SpinningNode, *transitions: int) -> None:
+    """Have policy_node make transitions, one after the other; StackError when it does not."""
+    service = client.node.create_client(ChangeState, f"{POLICY}/change_state")
+    for number in transitions:
+        request = ChangeState.Request(transition=Transition(id=number))
+        if not client.call(service, request, TRANSITION_TIMEOUT).success:
+            raise StackError(f"{POLICY} does not make transition {number}; see its log")
 
 
 def stack_environment(domain: int, logs: Path) -> dict[str, str]:
@@ -191,7 +242,7 @@ def node_parameters(
             "shift": world.shift,
         },
         "executor_node": {**managed},
-        "policy_node": {**managed, "policy": str(policy.resolve()), **more},
+        POLICY: {**managed, "policy": str(policy.resolve()), **more},
         VISUALIZER: simulated,
     }
 

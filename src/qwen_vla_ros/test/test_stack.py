@@ -16,6 +16,7 @@ import pytest
 from embodiment_descriptions import resource_path
 from qwen_vla.evaluation.in_process import EvaluateOptions
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
+from qwen_vla.suites import load_suite
 from qwen_vla_ros import ros_domain as ros_domain_module
 from qwen_vla_ros.child_processes import ChildEnded
 from qwen_vla_ros.over_ros import as_episode_row, evaluate
@@ -29,6 +30,7 @@ from qwen_vla_ros.stack import (
     node_parameters,
     simulated_stack,
     stack_environment,
+    stack_host,
 )
 from qwen_vla_ros.task_client import Limits, TaskClient, TaskRow
 
@@ -116,6 +118,24 @@ class TestWhileItRuns:
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(ChildEnded, match="trajectory_visualizer was killed by SIGKILL"):
             tasks.wait_until(3600.0)
+
+
+# One policy, several robots -------------------------------------------------------------------------------------------
+
+
+def test_one_policy_node_serves_one_robot_after_another(tmp_path):
+    policies = []
+    with stack_host(tmp_path) as host:
+        for world in (SimulatedWorld(), SimulatedWorld(suite="widowx")):
+            with simulated_stack(CHECKPOINT, host, world=world) as stack:
+                tasks = TaskClient(stack)
+                sentence = tasks.reset(7000)
+                assert sentence == load_suite(world.suite).make_env(cameras=False).reset(seed=7000)[1]["instruction"]
+                row = tasks.execute(Limits(timeout=60.0, steps=8))
+                assert row.ended == "step limit" and row.chunks + row.refused >= 1
+                policies.append(host.processes.pids()["policy_node"])
+            assert set(host.processes.pids()) == {"policy_node"}
+    assert policies[0] == policies[1] and not nodes_of_this_process()
 
 
 # Starting -------------------------------------------------------------------------------------------------------------
