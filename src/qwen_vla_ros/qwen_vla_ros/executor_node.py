@@ -137,7 +137,7 @@ class ExecutorNode(lifecycle.ManagedNode):
     def start(self) -> None:
         """Start the watchdogs, on a clock that nobody can stop."""
         self._timing = LoopTiming(WATCH_PERIOD)
-        self._watched_ns, self._judges_from_ns = time.monotonic_ns(), 0
+        self._watched_ns, self._judges_from_ns, self._streamed_ns = time.monotonic_ns(), 0, self._now()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._watchdogs = [
             self.create_timer(WATCH_PERIOD, self._watch, clock=steady),
@@ -260,11 +260,14 @@ class ExecutorNode(lifecycle.ManagedNode):
             self._hand_over.began(path, now)
         return replaced
 
-    def _hold(self, reason: Reason, why: str) -> str:
-        """Stop whatever is being executed, and report it; returns what was done, in words."""
+    def _hold(self, reason: Reason, why: str, at_ns: int | None = None) -> str:
+        """Stop whatever is being executed, and report it; returns what was done, in words.
+
+        Joints hold where they were commanded to be at ROS time `at_ns`, which is now unless it is given.
+        """
         now = self._now()
         was_moving = self._commanded.motion is not None
-        standing = None if self._drives else self._standing(now)
+        standing = None if self._drives else self._standing(now if at_ns is None else at_ns)
         try:
             self._commands.stop(standing)
         except ExceptionGroup as failures:
@@ -321,16 +324,21 @@ class ExecutorNode(lifecycle.ManagedNode):
                 steps = motion.path.steps if self._overlaps and motion.chunk else None
                 self._report(self._ledger.complete(motion.chunk, now, message, steps))
         self._commands.stream(now)
+        self._streamed_ns = now
 
     def _has_to_catch_up(self, steady_ns: int) -> bool:
         """Whether this process was frozen until just now.
 
         Then it knows neither the time, where that is simulated, nor what it was told meanwhile: to hold at once would
-        pull the robot back to where it was commanded to be when the process was frozen.
+        pull the robot back to where it was commanded to be when the process was frozen. A device that takes set-points
+        one by one has stopped at the last of them meanwhile; it stays there.
         """
         if steady_ns - self._watched_ns > FROZEN * 1e9:
             self._judges_from_ns = steady_ns + round(CATCH_UP * 1e9)
-            self.get_logger().warning(f"this process stood still for {(steady_ns - self._watched_ns) / 1e9:.2f} s")
+            text = f"this process stood still for {(steady_ns - self._watched_ns) / 1e9:.2f} s"
+            self.get_logger().warning(text)
+            if self._commands.stand and self._commanded.motion is not None:
+                self._hold(Reason.STALLED, text, self._streamed_ns)
         self._watched_ns = steady_ns
         return steady_ns < self._judges_from_ns
 

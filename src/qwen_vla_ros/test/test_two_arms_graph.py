@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import array
+import signal
 import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import yaml
 from ros_peer import LATCHED, Processes
 from sensor_msgs.msg import JointState
 from spinning_peer import ExecutorPeer
-from std_msgs.msg import Header, String
+from std_msgs.msg import Float64MultiArray, Header, String
 from trajectory_msgs.msg import JointTrajectory
 
-from embodiment_descriptions import load_robot, robot_description
+from embodiment_descriptions import load_robot, resource_path, robot_description
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros.gate import Reason
 
@@ -119,3 +121,28 @@ def test_nothing_reaches_one_arm_while_the_other_is_missing_then_both_get_theirs
         if command.backend == "xs_group":
             turned = messages[-1][1].cmd[0] - arms.robot.home[command.joints[0]]
             assert 0.03 < turned < 0.08
+
+
+def test_a_device_that_stood_still_with_a_frozen_executor_stays_there(tmp_path):
+    """Set-points come one by one: when the executor goes on, the path is elsewhere; the arms must not jump there."""
+    settings = yaml.safe_load(resource_path("config/embodiments/aloha.yaml").read_text())
+    for side, command in zip(("left", "right"), settings["commands"], strict=True):
+        command |= {"backend": "forward_command", "topic": f"{side}/commands"}
+    (tmp_path / "streaming.yaml").write_text(yaml.safe_dump(settings))
+    with TwoArms("mock") as arms, Processes() as processes:
+        executor = processes.start("executor_node", embodiment_config=str(tmp_path / "streaming.yaml"))
+        for side in ("left", "right"):
+            arms.listen(Float64MultiArray, f"{side}/commands")
+        arms.wait(lambda: arms.node.get_subscriptions_info_by_topic("policy_node/action_chunk"), "executor_node")
+        arms.wait(lambda: arms.node.count_publishers("executor_node/chunk_report"), "its reports")
+        arms.wait(lambda: arms.send(arms.chunk(way=0.2)).verdict == ChunkReport.ACCEPTED, "a chunk to be accepted")
+        begun = len(arms.received["left/commands"])
+        arms.wait(lambda: len(arms.received["left/commands"]) > begun + 8, "set-points")
+        executor.send_signal(signal.SIGSTOP)
+        frozen = time.monotonic()
+        arms.wait(lambda: time.monotonic() - frozen > 0.5, "half a second")
+        executor.send_signal(signal.SIGCONT)
+        held = arms.wait(lambda: next((r for r in arms.reports if r.verdict == ChunkReport.HELD), None), "a hold")
+        assert held.reason_codes.tolist() == [Reason.STALLED] and "stood still" in held.message
+        told = np.array([message.data for _, message in arms.received["left/commands"]])
+        assert np.abs(np.diff(told[:, 0])).max() < 0.02  # [rad] the path's own steps are 6 mrad, the jump was 90

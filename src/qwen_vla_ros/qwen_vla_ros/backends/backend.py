@@ -24,12 +24,14 @@ class Capabilities:
         joints: joints of the URDF that it moves, in the order of its commands.
         base: it moves the base.
         streams: the device takes one set-point at a time and must be fed by `sample` and `publish`.
+        stands: without a further set-point joints stay at the last one, however far the path has gone on.
         stops_by: what `stop` does: keep the position, or bring the speed to zero.
     """
 
     joints: tuple[str, ...] = ()
     base: bool = False
     streams: bool = False
+    stands: bool = False
     stops_by: Literal["hold", "zero_velocity"] = "hold"
 
 

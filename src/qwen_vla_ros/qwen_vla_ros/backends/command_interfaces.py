@@ -88,6 +88,7 @@ class CommandInterfaces:
             else [b for b in self._backends if b.capabilities.joints]
         )
         self._streams = [backend for backend in self._used if backend.capabilities.streams]
+        self.stand = any(backend.capabilities.stands for backend in self._used)
         self.stops_by = "zero velocity" if drives else "holding the last commanded position"
 
     def preflight(self) -> list[str]:

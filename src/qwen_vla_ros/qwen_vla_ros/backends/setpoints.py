@@ -26,7 +26,7 @@ class Setpoints(Publishing):
     def __init__(self, node: Node, kind: Any, topic: str, joints: tuple[str, ...]) -> None:
         """Create the publisher; `joints` gives the order of the values."""
         super().__init__(node, kind, topic)
-        self.capabilities = Capabilities(joints=joints, streams=True)
+        self.capabilities = Capabilities(joints=joints, streams=True, stands=True)
         self._message = kind()
         self._path: JointPath | None = None
         self._start_ns = 0

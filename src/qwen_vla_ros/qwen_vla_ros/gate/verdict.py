@@ -42,6 +42,7 @@ class Reason(IntEnum):
     ODOMETRY_LOST = 30
     NOT_READY = 31
     CLOCK_STOPPED = 32
+    STALLED = 33
 
 
 @dataclass(frozen=True)
