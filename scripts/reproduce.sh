@@ -1,25 +1,26 @@
 #!/usr/bin/env bash
-# Trains the shipped checkpoint again, from nothing: records both data sets, trains both recipes, keeps what inference
-# needs, and evaluates it on scenes that were never trained on. Interrupted at any point, the next call goes on from
-# there; delete out/data and out/train to begin again.
+# Trains the shipped checkpoint again, from nothing: records the data sets of three robots, trains both recipes, keeps
+# what inference needs, and evaluates it on scenes that were never trained on. Interrupted at any point, the next call
+# goes on from there; delete out/data/joint and out/train/joint_* to begin again.
 #
 #   scripts/reproduce.sh [FOLDER]   FOLDER of the resulting model (default: out/reproduce/tiny)
 #
 #   WORKERS=N     parallel simulators (default: one per core)
 #   PROCESSES=N   training processes, which share every batch: same result, sooner (default: 2; 1 on a single core
 #                 or with an NVIDIA device)
-#   EPISODES=N    scenes to evaluate on, from seed 7000 on (default: 50)
+#   EPISODES=N    scenes of each robot to evaluate on, from seed 9000 on (default: 50)
 set -euo pipefail
 [ $# -le 1 ] || { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
 result=${1:+$(realpath -m "$1")}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 result=${result:-out/reproduce/tiny}
-recipes=(config/training/widowx_grounding.yaml config/training/widowx_actions.yaml) # in the order of their training
-head=grounding_head.safetensors                                                     # of use to training only
+recipes=(config/training/joint_grounding.yaml config/training/joint_actions.yaml) # in the order of their training
+suites=(widowx aloha mobile_base)
+head=grounding_head.safetensors # of use to training only
 WORKERS=${WORKERS:-$(nproc)}
 EPISODES=${EPISODES:-50}
 PROCESSES=${PROCESSES:-$([ -e /dev/nvidiactl ] || [ "$(nproc)" -eq 1 ] && echo 1 || echo 2)}
-stages=$((2 * ${#recipes[@]} + 2))
+stages=$((2 * ${#recipes[@]} + 1 + ${#suites[@]}))
 stage=0
 
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # every simulator and training process has a core to itself
@@ -35,11 +36,12 @@ value_of() { # value_of KEY RECIPE
   sed -n "s/^$1: *//p" "$2"
 }
 
-collect_for() { # record the data set that the comment of a recipe describes
+collect_for() { # record the data sets that the comment of a recipe describes
   local arguments
-  read -ra arguments < <(sed -n 's/^# Data: qwen-vla collect //p' "$1")
-  say "collect ${arguments[*]}"
-  .venv/bin/qwen-vla collect "${arguments[@]}" --workers "$WORKERS"
+  say "collect the data of $(value_of name "$1")"
+  while read -ra arguments; do
+    .venv/bin/qwen-vla collect "${arguments[@]}" --workers "$WORKERS" </dev/null
+  done < <(sed -n 's/^# Data: qwen-vla collect //p' "$1")
 }
 
 train() {
@@ -65,7 +67,9 @@ keep() { # keep MODEL: everything but the head, first under another name, so tha
 for recipe in "${recipes[@]}"; do collect_for "$recipe"; done
 for recipe in "${recipes[@]}"; do train "$recipe"; done
 keep "$(value_of output "${recipes[-1]}")/model"
-say "evaluate on $EPISODES scenes that were never trained on"
-.venv/bin/qwen-vla evaluate widowx_pick --checkpoint "$result" --episodes "$EPISODES" --seed 7000 \
-  --workers "$WORKERS" --json "${result}_evaluation.json"
-echo "reproduce: done; model in $result, one row per episode in ${result}_evaluation.json"
+for suite in "${suites[@]}"; do
+  say "evaluate $suite on $EPISODES scenes that were never trained on"
+  .venv/bin/qwen-vla evaluate "$suite" --checkpoint "$result" --episodes "$EPISODES" --seed 9000 \
+    --workers "$WORKERS" --json "${result}_$suite.json"
+done
+echo "reproduce: done; model in $result, one row per episode in ${result}_<suite>.json"

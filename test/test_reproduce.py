@@ -12,12 +12,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALLER = {
-    r"--episodes 12000": "--episodes 6",
-    r"--episodes 2500": "--episodes 4",
+    r"--episodes \d+": "--episodes 4",
     r"\bsteps: \d+": "steps: 2",
     r"\bwarmup_steps: \d+": "warmup_steps: 1",
     r"\bbatch_size: \d+": "batch_size: 2",
 }
+SUITES = ("widowx", "aloha", "mobile_base")
 NEEDED = {
     "config.json",
     "model.safetensors",
@@ -50,36 +50,43 @@ def reproduce(checkout, cwd, *arguments, **environment):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
+def times_of_data(checkout):
+    return {path: path.stat().st_mtime_ns for path in checkout.glob("out/data/joint/*/data/*/*")}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_whole_way_and_again(checkout, tmp_path):
     first = reproduce(checkout, tmp_path, PROCESSES="2")
     assert first.returncode == 0, first.stderr
     stages = [line for line in first.stdout.splitlines() if line.startswith("reproduce: ")]
-    assert [re.match(r"reproduce: (\d/6|done)", line)[1] for line in stages] == [
-        *(f"{i}/6" for i in range(1, 7)),
+    assert [re.match(r"reproduce: (\d/8|done)", line)[1] for line in stages] == [
+        *(f"{i}/8" for i in range(1, 9)),
         "done",
     ]
     model = checkout / "out/reproduce/tiny"
     names = {path.name for path in model.iterdir()}
     assert names >= NEEDED and "grounding_head.safetensors" not in names and not any("state" in name for name in names)
-    evaluation = json.loads((checkout / "out/reproduce/tiny_evaluation.json").read_text())
-    assert (evaluation["episodes"], evaluation["seed"], evaluation["checkpoint"]) == (1, 7000, "out/reproduce/tiny")
+    assert set(json.loads((model / "embodiments.json").read_text())) == set(SUITES)
+    for suite in SUITES:
+        found = json.loads((checkout / f"out/reproduce/tiny_{suite}.json").read_text())
+        assert (found["episodes"], found["seed"], found["checkpoint"]) == (1, 9000, "out/reproduce/tiny")
     kinds = {data["kind"] for data in json.loads((model / "training.json").read_text())["data"]}
     assert kinds == {"demonstrations", "snapshots", "questions"}
-    recorded = {path: path.stat().st_mtime_ns for path in checkout.glob("out/data/*/data/*/*")}
+    recorded = times_of_data(checkout)
+    assert len({path.parents[2] for path in recorded}) == 6
     weights = (model / "model.safetensors").read_bytes()
     again = reproduce(checkout, tmp_path, "mine/model", PROCESSES="1")
     assert again.returncode == 0, again.stderr
-    assert {path: path.stat().st_mtime_ns for path in checkout.glob("out/data/*/data/*/*")} == recorded
+    assert times_of_data(checkout) == recorded
     assert (tmp_path / "mine/model/model.safetensors").read_bytes() == weights, "nothing was left to train"
-    assert (tmp_path / "mine/model_evaluation.json").is_file()
+    assert (tmp_path / "mine/model_aloha.json").is_file()
 
 
 def test_a_failing_stage_ends_the_script(checkout, tmp_path):
     done = reproduce(checkout, tmp_path, WORKERS="0")
     assert done.returncode == 1 and "workers must be at least 1, got 0" in done.stderr
-    assert done.stdout.splitlines()[-1].startswith("reproduce: 1/6 collect widowx_pick --kind snapshots")
+    assert done.stdout.splitlines()[-1] == "reproduce: 1/8 collect the data of joint_grounding"
 
 
 def test_without_environment_it_says_how_to_make_one(checkout, tmp_path):

@@ -29,6 +29,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from embodiment_descriptions import embodiment_file
+from qwen_vla.suites import SHIFTS
 from qwen_vla_ros.blending import Blending
 from qwen_vla_ros.environment import ros_environment
 
@@ -59,6 +60,7 @@ class Robot:
         real: what drives the real robot.
         real_warning: what the user should know before starting the real one; part of --show-args.
         policy: default of the argument; none while no shipped checkpoint drives this robot.
+        suites: task suites whose scenes its simulator can show, where there are several; the first is the default.
         controller_remappings: topics of the controllers that are called differently in the embodiment.
         executor_remappings: topics of executor_node that differ where something is not installed.
         arguments: further arguments.
@@ -69,6 +71,7 @@ class Robot:
     real: Callable[[LaunchContext], list[LaunchDescriptionEntity]]
     real_warning: str
     policy: str = "tiny"
+    suites: tuple[str, ...] = ()
     controller_remappings: tuple[tuple[str, str], ...] = ()
     executor_remappings: Callable[[LaunchContext], list[tuple[str, str]]] = lambda context: []
     arguments: Sequence[DeclareLaunchArgument] = ()
@@ -116,8 +119,23 @@ def arguments(robot: Robot) -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "seed", default_value="0", description="Seed of the first simulated scene (hardware:=mujoco)"
         ),
+        DeclareLaunchArgument(
+            "shift",
+            default_value="",
+            choices=["", *SHIFTS],
+            description="Simulated scenes of another kind than those trained on (hardware:=mujoco); empty: none",
+        ),
+        *suite_argument(robot),
         *robot.arguments,
     ]
+
+
+def suite_argument(robot: Robot) -> list[DeclareLaunchArgument]:
+    """Whose scenes a simulator shows, where there is a choice."""
+    if not robot.suites:
+        return []
+    about = "Task suite whose scenes are simulated (hardware:=mujoco)"
+    return [DeclareLaunchArgument("suite", default_value=robot.suites[0], choices=robot.suites, description=about)]
 
 
 def embodiment_argument() -> DeclareLaunchArgument:
@@ -315,11 +333,15 @@ def mock_without_ros2_control(robot: Robot, config: str) -> list[LaunchDescripti
 def simulator(robot: Robot, **parameters: object) -> Node:
     """The simulated robot; it also publishes robot_description and /clock."""
     executable = f"{robot.name}_sim"
+    scenes = {
+        "seed": ParameterValue(LaunchConfiguration("seed"), value_type=int),
+        **text("shift", *(["suite"] if robot.suites else [])),
+    }
     return Node(
         package="qwen_vla_sim",
         executable=executable,
         name=executable,
-        parameters=[{"seed": ParameterValue(LaunchConfiguration("seed"), value_type=int), **parameters}],
+        parameters=[{**scenes, **parameters}],
         on_exit=end_with("the simulator"),
         **_logging(),
     )
