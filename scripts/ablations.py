@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ import numpy as np
 import torch
 import tyro
 import yaml
+from experiments import evaluate, log_rows, train
 
 from qwen_vla import QwenVLAModel
 
@@ -87,7 +86,8 @@ def run_one(variant: str, seed: int, options: Options) -> None:
         changes["expert_from"] = str(expert / "model")
     train(SFT, changes)
     for steps in EULER_STEPS:
-        evaluate(place, steps, options)
+        result = place / f"euler{steps}.json"
+        evaluate(SUITE, place / "model", result, options.episodes, FIRST_SCENE, "--euler-steps", str(steps))
     print(f"ablations: {variant}, seed {seed}: done", flush=True)
 
 
@@ -106,39 +106,6 @@ def fresh_expert(seed: int) -> Path:
     return place
 
 
-def train(recipe: Path, changes: dict) -> None:
-    """`qwen-vla train` with some fields of the recipe changed; its own output goes to a file beside the run."""
-    values = yaml.safe_load(recipe.read_text()) | changes
-    output = Path(values["output"])
-    log = output / "log.jsonl"
-    finished = log.exists() and f'"step": {values["steps"]}' in log.read_text()
-    if finished and (output / "model/config.json").exists():
-        return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    written = output.with_name(output.name + ".yaml")
-    written.write_text(yaml.safe_dump(values, allow_unicode=True))
-    call(["train", str(written)], output.with_name(output.name + ".train.txt"))
-
-
-def evaluate(place: Path, steps: int, options: Options) -> None:
-    """`qwen-vla evaluate` on the same scenes for all."""
-    result = place / f"euler{steps}.json"
-    if result.exists() and json.loads(result.read_text())["episodes"] == options.episodes:
-        return
-    arguments = ["evaluate", SUITE, "--checkpoint", str(place / "model"), "--episodes", str(options.episodes)]
-    arguments += ["--seed", str(FIRST_SCENE), "--euler-steps", str(steps), "--workers", "1", "--json", str(result)]
-    call(arguments, place / f"euler{steps}.txt")
-
-
-def call(arguments: list[str], log: Path) -> None:
-    """Run `qwen-vla`; RuntimeError with the end of what it said when it fails."""
-    command = [sys.executable, "-m", "qwen_vla.cli", *arguments]
-    with open(log, "a") as out:
-        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    if done.returncode:
-        raise RuntimeError(f"qwen-vla {' '.join(arguments)} ended with {done.returncode}: {log.read_text()[-800:]}")
-
-
 def results(options: Options) -> dict[str, dict[str, list[float]]]:
     """Per variant the success rates at each number of Euler steps and the held-out errors, one value a seed."""
     found: dict[str, dict[str, list[float]]] = {}
@@ -150,7 +117,7 @@ def results(options: Options) -> dict[str, dict[str, list[float]]]:
                 if (place / f"euler{steps}.json").exists():
                     rate = json.loads((place / f"euler{steps}.json").read_text())["success_rate"]
                     rows.setdefault(f"success {steps}", []).append(rate)
-            last = [json.loads(line) for line in _lines(place / "log.jsonl") if "held_out/position_mm_median" in line]
+            last = [row for row in log_rows(place) if "held_out/position_mm_median" in row]
             if last:
                 rows.setdefault("position", []).append(last[-1]["held_out/position_mm_median"])
         found[variant] = rows
@@ -182,7 +149,7 @@ def _draw(options: Options) -> None:
     figure, axis = plt.subplots(figsize=(7, 4))
     for colour, variant in zip(("tab:blue", "tab:green", "tab:red"), VARIANTS, strict=True):
         for seed in options.seeds:
-            rows = [json.loads(line) for line in _lines(folder(variant, seed) / "log.jsonl")]
+            rows = log_rows(folder(variant, seed))
             points = sorted({r["step"]: r[k] for r in rows for k in r if k == "held_out/position_mm_median"}.items())
             if points:
                 axis.plot(*zip(*points, strict=True), color=colour, label=variant if seed == options.seeds[0] else None)
@@ -200,10 +167,6 @@ def _cell(values: list[float], factor: float, unit: str) -> str:
     scaled = factor * np.array(values)
     spread = scaled.std(ddof=1) if len(scaled) > 1 else 0.0
     return f"{scaled.mean():.1f} ± {spread:.1f}{unit} ({', '.join(f'{v:.1f}' for v in scaled)})"
-
-
-def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
 
 
 def main() -> None:

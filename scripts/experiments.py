@@ -1,0 +1,47 @@
+"""What the scripts that compare trainings share: a recipe with changes is trained once, a model is evaluated once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+
+def train(recipe: Path, changes: dict) -> None:
+    """`qwen-vla train` with some fields of the recipe changed; its own output goes to a file beside the run."""
+    values = yaml.safe_load(recipe.read_text()) | changes
+    output = Path(values["output"])
+    if any(row["step"] == values["steps"] for row in log_rows(output)) and (output / "model/config.json").exists():
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    written = output.with_name(output.name + ".yaml")
+    written.write_text(yaml.safe_dump(values, allow_unicode=True))
+    call(["train", str(written)], output.with_name(output.name + ".train.txt"))
+
+
+def evaluate(suite: str, model: Path, result: Path, episodes: int, seed: int, *more: str) -> None:
+    """`qwen-vla evaluate` by one worker; what is there already with as many episodes is not done again."""
+    if result.exists() and json.loads(result.read_text())["episodes"] == episodes:
+        return
+    scenes = ["--episodes", str(episodes), "--seed", str(seed), "--workers", "1"]
+    arguments = ["evaluate", suite, "--checkpoint", str(model), *scenes, "--json", str(result), *more]
+    call(arguments, result.with_suffix(".txt"))
+
+
+def call(arguments: list[str], log: Path) -> None:
+    """Run `qwen-vla`; RuntimeError with the end of what it said when it fails."""
+    command = [sys.executable, "-m", "qwen_vla.cli", *arguments]
+    with open(log, "a") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        raise RuntimeError(f"qwen-vla {' '.join(arguments)} ended with {done.returncode}: {log.read_text()[-800:]}")
+
+
+def log_rows(run: Path) -> list[dict]:
+    """What a training has logged so far; a line that is being written is left out."""
+    path = run / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []

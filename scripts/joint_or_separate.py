@@ -1,0 +1,118 @@
+"""Trains one model for each robot, of the same size and together with the budget of the joint one, and writes a page.
+
+.venv/bin/python scripts/joint_or_separate.py                     # everything; goes on where it was interrupted
+.venv/bin/python scripts/joint_or_separate.py --jobs 2            # two robots at a time, one core each
+.venv/bin/python scripts/joint_or_separate.py --only-page         # write the page from the results that are there
+
+The recipes are those of the shipped checkpoint, each robot with its own part of the data, and with its share of the
+samples that the joint training draws.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+import yaml
+from experiments import evaluate, train
+
+from qwen_vla.evaluation.intervals import wilson_interval
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = Path("out/separate")
+STAGES = ("joint_grounding", "joint_actions")
+ROBOTS = ("widowx", "aloha", "mobile_base")
+FIRST_SCENE = 9000
+PAGE = ROOT / "docs/explanation/joint_training.md"
+BY_HAND = "<!-- below: written by hand -->"
+INTRODUCTION = """# One model or three
+
+The joint checkpoint beside three models of the same size, one for each robot. Each of these is trained by the same two
+recipes on its own part of the same data, for as many samples of it as the joint training draws: together they cost what
+the joint one costs. {episodes} scenes of each suite from seed {first}, never trained on; Wilson intervals at 95 %.
+`scripts/joint_or_separate.py` makes this page.
+
+| suite, task | one model for all | a model for each robot |
+|---|---|---|
+"""
+
+
+@dataclass
+class Options:
+    """What to run."""
+
+    joint: Path = Path("checkpoints/tiny")
+    """Folder of the joint model."""
+    episodes: int = 50
+    """Scenes of each suite, the same for both."""
+    jobs: int = 1
+    """Robots at a time; each uses one core."""
+    only_page: bool = False
+    """Write the page from the results that are there."""
+
+
+def own_part(recipe: dict, robot: str) -> tuple[list[dict], float]:
+    """Those data of a recipe that are of a robot, and their share of its samples."""
+    own = [entry for entry in recipe["data"] if Path(entry["path"]).name in (robot, f"{robot}_snapshots")]
+    return own, sum(entry["weight"] for entry in own) / sum(entry["weight"] for entry in recipe["data"])
+
+
+def run_one(robot: str, options: Options) -> None:
+    """Train a robot's own model and evaluate it and the joint one; what is finished is not done again."""
+    before = None
+    for stage in STAGES:
+        path = ROOT / f"config/training/{stage}.yaml"
+        recipe = yaml.safe_load(path.read_text())
+        data, share = own_part(recipe, robot)
+        output = OUT / robot / stage
+        changes = {"name": f"{robot}_{stage}", "output": str(output), "data": data}
+        changes["steps"] = round(recipe["steps"] * share)
+        train(path, changes | ({"init_from": str(before)} if before else {}))
+        before = output / "model"
+    evaluate(robot, before, OUT / robot / "separate.json", options.episodes, FIRST_SCENE)
+    evaluate(robot, options.joint, OUT / robot / "joint.json", options.episodes, FIRST_SCENE)
+    print(f"joint_or_separate: {robot}: done", flush=True)
+
+
+def write_page(options: Options) -> None:
+    """The table; what was written by hand below it stays."""
+    text = INTRODUCTION.format(episodes=options.episodes, first=FIRST_SCENE)
+    for robot in ROBOTS:
+        both = [OUT / robot / f"{kind}.json" for kind in ("joint", "separate")]
+        joint, separate = (json.loads(path.read_text()) if path.exists() else None for path in both)
+        text += f"| **{robot}** | {_rate(joint)} | {_rate(separate)} |\n"
+        for task in joint["tasks"] if joint else ():
+            text += f"| {task} | {_rate(joint, task)} | {_rate(separate, task)} |\n"
+    before = PAGE.read_text() if PAGE.exists() else BY_HAND + "\n"
+    PAGE.write_text(text + "\n" + before[before.index(BY_HAND) :])
+
+
+def _rate(result: dict | None, task: str | None = None) -> str:
+    """Success in per cent with its interval, of all rows or of one task's."""
+    if result is None:
+        return "–"
+    rows = [row["success"] for row in result["rows"] if task in (None, row["task"])]
+    low, high = wilson_interval(sum(rows), len(rows))
+    return f"{100 * sum(rows) / len(rows):.0f} % ({100 * low:.0f}–{100 * high:.0f}, n = {len(rows)})"
+
+
+def main() -> None:
+    """Run what is missing, then write the page."""
+    options = tyro.cli(Options, description=__doc__)
+    os.chdir(ROOT)
+    OUT.mkdir(parents=True, exist_ok=True)
+    if not options.only_page:
+        for robot in ROBOTS:
+            (OUT / robot).mkdir(exist_ok=True)
+        with ThreadPoolExecutor(options.jobs) as pool:
+            for done in [pool.submit(run_one, robot, options) for robot in ROBOTS]:
+                done.result()
+    write_page(options)
+
+
+if __name__ == "__main__":
+    main()
