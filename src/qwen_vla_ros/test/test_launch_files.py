@@ -93,7 +93,7 @@ def test_every_argument_is_documented_and_its_default_is_a_choice(name: str) -> 
             "policy", "device", "blending", "namespace", "use_sim_time", "autostart", "log_level", "embodiment_config"
         }  # fmt: skip
     else:
-        assert set(arguments) == COMMON_ARGUMENTS | ({"nav2"} if name == "mobile_base" else set())
+        assert set(arguments) == COMMON_ARGUMENTS | {"mobile_base": {"nav2"}, "widowx": {"suite"}}.get(name, set())
         assert arguments["hardware"].choices == ["mujoco", "mock", "gazebo", "isaac", "real"]
     for argument in arguments.values():
         assert isinstance(argument, DeclareLaunchArgument) and argument.description
@@ -236,7 +236,9 @@ def test_all_nodes_become_active_and_ctrl_c_ends_them_all(launched: tuple[str, s
             return True
 
         wait_until(active, executor, f"{managed} are active", 90.0)
-        assert "trajectory_visualizer" in node.get_node_names()
+        wait_until(
+            lambda: "trajectory_visualizer" in node.get_node_names(), executor, "trajectory_visualizer is there", 90.0
+        )
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
     finally:
