@@ -233,13 +233,16 @@ def wait_while_running(process, condition, patience=120.0):
 
 
 def test_max_steps_ends_early_and_the_rest_follows(pretraining, recordings, tmp_path):
-    whole = recipe_for(recordings, tmp_path / "parts", ["snapshots"], steps=2, losses=pretraining.losses.model_dump())
+    losses = pretraining.losses.model_dump()
+    whole = recipe_for(recordings, tmp_path / "parts", ["snapshots"], steps=2, losses=losses, keep_every=1)
     train(whole, max_steps=1)
     assert state_of(whole)["step"] == 1
     train(whole)
     assert_same_state(state_of(whole), state_of(pretraining))
     train(whole)  # finished: nothing is left to do
     assert state_of(whole)["step"] == 2
+    first, second, last = (whole.output / name / "model.safetensors" for name in ("step_1", "step_2", "model"))
+    assert second.read_bytes() == last.read_bytes() != first.read_bytes()  # models are kept on the way
 
 
 def test_signals_are_handled_as_before_when_training_is_over(actions):

@@ -106,6 +106,8 @@ class Recipe(Strict):
         frames, whatever their weights among each other.
     precision: of the weights that are not trained; those that are stay fp32. autocast: of the computation.
     shard: FSDP instead of a full copy in every process.
+    save_every: steps between two states to resume from. keep_every: steps between two models that are kept, as
+        step_<number> in the output folder; None: only the last one.
     """
 
     stage: Literal["t2a", "cpt", "sft"]
@@ -132,6 +134,7 @@ class Recipe(Strict):
     held_out_share: float = Field(0.02, ge=0, lt=1)
     validate_every: int = Field(1000, gt=0)
     save_every: int = Field(500, gt=0)
+    keep_every: int | None = Field(None, gt=0)
     log_every: int = Field(20, gt=0)
     threads: int = Field(2, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -25,7 +25,10 @@ STATE_FILE = "state.pt"
 RECIPE_FILE = "recipe.json"
 TRAINING_FILE = "training.json"
 # May differ between the parts of one run: they change when things happen and where, not what is learned.
-RESUMABLE = {"threads", "save_every", "log_every", "validate_every", "shard", "compile", "gradient_checkpointing"} | {
+RESUMABLE = {"threads", "save_every", "keep_every", "log_every", "validate_every"} | {
+    "shard",
+    "compile",
+    "gradient_checkpointing",
     "workers",
     "environments",
 }
@@ -84,13 +87,13 @@ def resume(run: Run) -> None:
         cut_log(run.recipe.output, run.step)
 
 
-def export(run: Run) -> Path:
+def export(run: Run, name: str = "model") -> Path:
     """The averaged weights with processor, statistics, recipe and data seeds: all that inference and a rerun need.
 
-    All processes call it, the main one writes.
+    They become the folder `name` of the output. All processes call it, the main one writes.
     """
-    folder = run.recipe.output / "model"
-    temporary = folder.with_name("model.tmp")
+    folder = run.recipe.output / name
+    temporary = folder.with_name(f"{name}.tmp")
     main = run.accelerator.is_main_process
     with averaged(run):
         weights = whole(merged_weights(run.model), main)

@@ -115,6 +115,8 @@ def _loop(run: Run, last: int, stop: StopSignal, log: Log) -> None:
                 log.write({"step": run.step, **validate(run)})
             if run.step % recipe.save_every == 0:
                 _write(run)
+            if recipe.keep_every and run.step % recipe.keep_every == 0:
+                export(run, f"step_{run.step}")
 
 
 class _Window:
