@@ -80,8 +80,12 @@ class Lora(Strict):
 
 
 class Optimizer(Strict):
-    """AdamW with separate learning rates, linear warm-up and cosine decay to `final_share` of the peak."""
+    """AdamW with separate learning rates, linear warm-up and cosine decay to `final_share` of the peak.
 
+    name "muon": Muon for the matrices inside the blocks, at the same rates; not for shards.
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
     backbone_lr: float | None = Field(None, gt=0)
     expert_lr: float = Field(gt=0)
     weight_decay: float = Field(0.01, ge=0)
@@ -198,6 +202,8 @@ class Recipe(Strict):
             yield "lora adapts the backbone, which freeze excludes"
         if self.precision != "fp32" and self.autocast == "no":
             yield f"precision {self.precision} beside weights in fp32 needs autocast: bf16"
+        if self.optimizer.name == "muon" and self.shard:
+            yield "optimizer.name muon needs whole matrices: shard must be false"
         if self.accumulate > self.batch_size:
             yield f"accumulate: a batch of {self.batch_size} rows has no {self.accumulate} parts"
         if self.losses.balance != "fixed" and not self.trains_backbone:

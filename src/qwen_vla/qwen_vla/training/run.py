@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +21,7 @@ from qwen_vla.training.batches import Batches, filler_for
 from qwen_vla.training.distributed import asked_to_shard, in_turn, own_part, spread
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.learner import Learner
+from qwen_vla.training.optimizer import learning_rate, optimizer_of
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.start import load_head, make_model, start_of
 
@@ -84,8 +84,8 @@ def prepare(recipe: Recipe) -> Run:
     _freeze_unused(learner)
     learner.sharded = accelerator.num_processes > 1 and (recipe.shard or asked_to_shard())
     wrapped = spread(learner, accelerator, learner.sharded, model._no_split_modules, recipe.autocast == "bf16")
-    optimizer = _optimizer(recipe, learner)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(recipe, step))
+    optimizer = optimizer_of(recipe, learner)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(recipe, step))
     mixture = Mixture(sources, [spec.weight for spec in recipe.data], recipe.batch_size, recipe.seed, recipe.balance)
     batches = Batches(
         mixture,
@@ -143,29 +143,3 @@ def _check_losses(recipe: Recipe, sources: Sequence[SampleSource]) -> None:
 def _freeze_unused(learner: Learner) -> None:
     """A head without its loss is not trained, so that weight decay leaves it alone."""
     learner.head.requires_grad_("grounding" in learner.losses)
-
-
-def _optimizer(recipe: Recipe, learner: Learner) -> torch.optim.AdamW:
-    """Separate groups for backbone and expert; no decay on vectors (norms, biases)."""
-    options = recipe.optimizer
-    backbone = {id(p) for p in learner.model.vlm.parameters()}
-    groups = []
-    for of_backbone, rate in ((True, options.backbone_lr), (False, options.expert_lr)):
-        for decayed in (True, False):
-            chosen = [
-                p
-                for p in learner.parameters()
-                if p.requires_grad and (id(p) in backbone) == of_backbone and (p.ndim > 1) == decayed
-            ]
-            if chosen:
-                groups.append({"params": chosen, "lr": rate, "weight_decay": options.weight_decay * decayed})
-    return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
-
-
-def _rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then cosine decay to `final_share`."""
-    options = recipe.optimizer
-    if step < options.warmup_steps:
-        return (step + 1) / options.warmup_steps
-    progress = (step - options.warmup_steps) / max(1, recipe.steps - options.warmup_steps)
-    return options.final_share + (1 - options.final_share) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -1,0 +1,86 @@
+"""The optimiser of a run: AdamW, or Muon for the matrices inside the blocks and AdamW for all else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from qwen_vla.training.learner import Learner
+from qwen_vla.training.recipe import Recipe
+
+BETAS = (0.9, 0.95)
+# Of Muon: those of its author (Jordan 2024), as torch has them.
+MUON = {
+    "momentum": 0.95,
+    "nesterov": True,
+    "ns_coefficients": (3.4445, -4.775, 2.0315),
+    "ns_steps": 5,
+    "eps": 1e-7,
+    "adjust_lr_fn": "match_rms_adamw",  # its steps are as large as AdamW's at the same rate (Moonlight, 2025)
+}
+
+
+def optimizer_of(recipe: Recipe, learner: Learner) -> torch.optim.Optimizer:
+    """Separate groups for backbone and expert; no decay on vectors (norms, biases)."""
+    options = recipe.optimizer
+    backbone = {id(p) for p in learner.model.vlm.parameters()}
+    matrices = {id(p) for p in hidden_matrices(learner.model)} if options.name == "muon" else set()
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    for p in learner.parameters():
+        if p.requires_grad:
+            groups.setdefault((id(p) not in backbone, p.ndim == 1, id(p) in matrices), []).append(p)
+    listed = []
+    for (of_expert, vectors, muon), chosen in sorted(groups.items(), key=lambda item: item[0]):
+        rate = options.expert_lr if of_expert else options.backbone_lr
+        decay = 0.0 if vectors else options.weight_decay
+        listed.append({"params": chosen, "lr": rate, "weight_decay": decay, "muon": muon})
+    return MuonAndAdamW(listed) if matrices else torch.optim.AdamW(listed, betas=BETAS, fused=True)
+
+
+def hidden_matrices(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The matrices between hidden states: those of the blocks of both towers and of the expert.
+
+    Not those that read or write something else: embeddings, patches, heads, and the expert's modulations, whose
+    outputs are scales.
+    """
+    for block in model.modules():
+        if type(block).__name__ in model._no_split_modules:
+            modulation = {id(p) for p in block.modulation.parameters()} if hasattr(block, "modulation") else set()
+            yield from (p for p in block.parameters() if p.ndim == 2 and id(p) not in modulation)
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """torch's Muon for the groups with `muon`, torch's AdamW for the others, to the outside one optimiser."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__(groups, {**MUON, "betas": BETAS, "muon": False})
+        self._parts = (
+            torch.optim.Muon(self._groups(True), **MUON),
+            torch.optim.AdamW(self._groups(False), betas=BETAS, fused=True),
+        )
+        for group in self.param_groups:  # what AdamW's groups have beyond those that were given
+            for key, value in self._parts[1].param_groups[0].items():
+                group.setdefault(key, value)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Both take their step, on the groups and the state of this one: loading may have replaced either."""
+        for part, muon in zip(self._parts, (True, False), strict=True):
+            part.param_groups, part.state = self._groups(muon), self.state
+            part.step()
+
+    def _groups(self, muon: bool) -> list[dict[str, Any]]:
+        return [group for group in self.param_groups if group["muon"] == muon]
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Share of the peak: linear warm-up, then cosine decay to `final_share`."""
+    options = recipe.optimizer
+    if step < options.warmup_steps:
+        return (step + 1) / options.warmup_steps
+    progress = (step - options.warmup_steps) / max(1, recipe.steps - options.warmup_steps)
+    return options.final_share + (1 - options.final_share) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
