@@ -39,7 +39,7 @@ data: setup ## Make the data of the tiny training recipes, in out/data/tiny (min
 ablations: setup ## Train, evaluate and tabulate what docs/explanation/ablations.md compares (hours)
 	@$(BIN)/python scripts/ablations.py $(ARGS)
 
-reproduce: setup ## Collect the data and train the shipped checkpoint again, from nothing (hours)
+reproduce: setup ## Collect the data and train the model of all three robots, from nothing (hours)
 	@scripts/reproduce.sh $(ARGS)
 
 docs: setup ## Write the pages of docs/ that are generated from the code

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import tyro
 import yaml
-from experiments import evaluate, log_rows, train
+from experiments import evaluate, log_rows, train, write_above_notes
 
 from qwen_vla import QwenVLAModel
 
@@ -35,7 +35,6 @@ PAGE, PICTURE = ROOT / "docs/explanation/ablations.md", ROOT / "docs/media/ablat
 SUITE, FIRST_SCENE = "widowx_pick", 8000
 STARTING = threading.Lock()
 EULER_STEPS = (4, 10)
-BY_HAND = "<!-- below: written by hand -->"
 INTRODUCTION = """# Ablations
 
 Suite `{suite}`, tiny model: {steps} steps of {batch} samples with an action expert that starts from random weights
@@ -127,7 +126,6 @@ def results(options: Options) -> dict[str, dict[str, list[float]]]:
 def write_page(options: Options) -> None:
     """The table and the learning curves; what was written by hand below them stays."""
     recipe = yaml.safe_load(SFT.read_text())
-    before = PAGE.read_text() if PAGE.exists() else BY_HAND + "\n"
     text = INTRODUCTION.format(
         suite=SUITE,
         steps=recipe["steps"],
@@ -140,8 +138,7 @@ def write_page(options: Options) -> None:
         cells = [_cell(rows.get(f"success {steps}", []), 100, " %") for steps in EULER_STEPS]
         text += f"| {variant} | {' | '.join(cells)} | {_cell(rows.get('position', []), 1, '')} |\n"
     text += "\n![Held-out position error over the steps, a line for each seed](../media/ablations.png)\n\n"
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(text + before[before.index(BY_HAND) :])
+    write_above_notes(PAGE, text)
     _draw(options)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 
+BY_HAND = "<!-- below: written by hand -->"
+
 
 def train(recipe: Path, changes: dict) -> None:
     """`qwen-vla train` with some fields of the recipe changed; its own output goes to a file beside the run."""
@@ -45,3 +47,10 @@ def log_rows(run: Path) -> list[dict]:
     """What a training has logged so far; a line that is being written is left out."""
     path = run / "log.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+
+
+def write_above_notes(page: Path, text: str) -> None:
+    """Replace what a script wrote on a page; what was written by hand below it stays."""
+    before = page.read_text() if page.exists() else BY_HAND + "\n"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(text + before[before.index(BY_HAND) :])

@@ -4,7 +4,7 @@
 .venv/bin/python scripts/joint_or_separate.py --jobs 2            # two robots at a time, one core each
 .venv/bin/python scripts/joint_or_separate.py --only-page         # write the page from the results that are there
 
-The recipes are those of the shipped checkpoint, each robot with its own part of the data, and with its share of the
+The recipes are those of the joint checkpoint, each robot with its own part of the data, and with its share of the
 samples that the joint training draws.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import tyro
 import yaml
-from experiments import evaluate, train
+from experiments import evaluate, train, write_above_notes
 
 from qwen_vla.evaluation.intervals import wilson_interval
 
@@ -28,7 +28,6 @@ STAGES = ("joint_grounding", "joint_actions")
 ROBOTS = ("widowx", "aloha", "mobile_base")
 FIRST_SCENE = 9000
 PAGE = ROOT / "docs/explanation/joint_training.md"
-BY_HAND = "<!-- below: written by hand -->"
 INTRODUCTION = """# One model or three
 
 The joint checkpoint beside three models of the same size, one for each robot. Each of these is trained by the same two
@@ -45,7 +44,7 @@ the joint one costs. {episodes} scenes of each suite from seed {first}, never tr
 class Options:
     """What to run."""
 
-    joint: Path = Path("checkpoints/tiny")
+    joint: Path = Path("out/reproduce/tiny")
     """Folder of the joint model."""
     episodes: int = 50
     """Scenes of each suite, the same for both."""
@@ -87,8 +86,7 @@ def write_page(options: Options) -> None:
         text += f"| **{robot}** | {_rate(joint)} | {_rate(separate)} |\n"
         for task in joint["tasks"] if joint else ():
             text += f"| {task} | {_rate(joint, task)} | {_rate(separate, task)} |\n"
-    before = PAGE.read_text() if PAGE.exists() else BY_HAND + "\n"
-    PAGE.write_text(text + "\n" + before[before.index(BY_HAND) :])
+    write_above_notes(PAGE, text + "\n")
 
 
 def _rate(result: dict | None, task: str | None = None) -> str:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the shipped checkpoint again, from nothing: records the data sets of three robots, trains both recipes, keeps
+# Trains the checkpoint of all three robots from nothing: records the data sets of three robots, trains both recipes, keeps
 # what inference needs, and evaluates it on scenes that were never trained on. Interrupted at any point, the next call
 # goes on from there; delete out/data/joint and out/train/joint_* to begin again.
 #

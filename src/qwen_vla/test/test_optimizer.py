@@ -56,7 +56,7 @@ def test_every_parameter_is_in_one_group_with_its_own_rate_and_decay(name):
             assert not group["muon"] or (name == "muon" and p.ndim == 2)
 
 
-def steps(of, chosen, numbers, schedule=None):
+def steps(of, chosen, numbers):
     """Take steps with gradients that depend on the number of the step and the weights."""
     for number in numbers:
         generator = torch.Generator().manual_seed(number)

@@ -303,7 +303,7 @@ class RobotSource:
     def _normalise(self) -> None:
         """States, and chunks where they fit into memory: cut one by one they cost more than all else of a sample."""
         known, name = self.statistics, self.info.state_dataset
-        self._states = known[name].normalize(self.state) if self.spec.use_state and self._reads_state else None
+        self._states = known[name].normalize(self.state) if self.spec.use_state and self.state is not None else None
         self._ready = None
         rows = np.concatenate([self.training, self.held_out])
         shape = (len(rows), self.info.horizon, len(self.info.channel_names))
