@@ -310,6 +310,7 @@ class Policy:
         """What the embodiment's actions are relative to [C], in physical units."""
         if not self.embodiment.relative_actions:
             return 0.0
+        self._check_state(observation.state)
         return action_origin(self.embodiment.channel_names, self.state_names, observation.state)
 
     def _state(self, observation: Observation) -> np.ndarray | None:

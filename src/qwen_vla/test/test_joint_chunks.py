@@ -108,8 +108,10 @@ def test_a_chunk_is_continued_from_where_the_robot_is_now(relative):
 
 @pytest.mark.parametrize("state", [None, np.zeros(2), np.array([0, np.nan, 0]), np.zeros((1, 3))])
 def test_without_a_whole_state_nothing_is_inferred(relative, state):
-    with pytest.raises(ValueError, match="waist, shoulder, finger"):
-        relative.infer(look(state))
+    previous = relative.infer(look(np.zeros(3)), seed=0)
+    for infer in (relative.infer, lambda seen: relative.predict_action_chunk(seen, previous, 2, 2, consumed=0)):
+        with pytest.raises(ValueError, match="waist, shoulder, finger"):
+            infer(look(state))
 
 
 def test_a_checkpoint_without_statistics_of_the_state_is_refused(relative):

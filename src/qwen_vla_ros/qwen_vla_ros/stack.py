@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,9 @@ def simulated_stack(
         for name, command in commands.items():
             if name != POLICY or not waits:
                 processes.start(name, command, environment)
-        if waits:
+        if waits:  # nobody tries again for it, as autostart does, when the robot's description comes late
+            described = partial(client.node.count_publishers, "robot_description")
+            client.wait(described, f"robot description of {world.simulator.node}", READY_TIMEOUT)
             _change_state(client, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
         _Readiness(client, processes, world.simulator.node).wait()
         yield SimulatedStack(world, host.domain, client, processes, time.monotonic() - began, commands, environment)
