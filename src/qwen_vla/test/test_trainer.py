@@ -334,11 +334,20 @@ def test_processes_and_parts_divide_the_global_batch_between_them(run):
             for part in parts
             for ids, valid in zip(part.inputs["input_ids"], part.inputs["attention_mask"].bool(), strict=True)
         ]
-        assert rows == texts
+        assert sorted(rows) == sorted(texts)
         noise = torch.cat([part.noise for part in parts if part.noise is not None])
         assert all(any(torch.equal(row, other) for other in whole.noise) for row in noise)
         for name, count in whole.counts(tokens).items():
             assert sum(part.counts(tokens).get(name, 0) for part in parts) == count
+
+
+def test_every_source_is_dealt_out_evenly(run):
+    plan = run.batches.mixture.plan(4)
+    dealt = batches_of(run, processes=2)._dealt(plan)
+    assert sorted(dealt[0] + dealt[1]) == list(range(len(plan)))
+    for source in {row.source for row in plan}:
+        first, second = (sum(plan[i].source == source for i in part) for part in dealt)
+        assert abs(first - second) <= 1
 
 
 def test_counts_are_those_that_the_model_counts(run):

@@ -92,8 +92,7 @@ class Batches:
         """What this process trains on in `step`."""
         rows = self.mixture.plan(step)
         tau, noise = self._flow(step)
-        parts = np.array_split(np.arange(len(rows)), self.processes * self.accumulate)
-        own = parts[self.process * self.accumulate : (self.process + 1) * self.accumulate]
+        own = self._dealt(rows)[self.process * self.accumulate : (self.process + 1) * self.accumulate]
         return [batch for part in own for batch in self._batches([rows[i] for i in part], tau[part], noise[part])]
 
     def held_out(self, source: SampleSource, count: int) -> Batch:
@@ -106,6 +105,12 @@ class Batches:
         """One batch of these samples, their actions filled up to `horizon` steps (default: the run's)."""
         inputs = self.processor.collate(samples, horizon or self.horizon)
         return Batch(inputs, grounding=GroundingTargets.of(samples, self.processor.camera_tags))
+
+    def _dealt(self, rows: Sequence[Row]) -> list[list[int]]:
+        """Numbers of the rows of each part; every source is dealt out evenly, so that no process waits for long rows."""
+        order = sorted(range(len(rows)), key=lambda i: rows[i].source)
+        parts = self.processes * self.accumulate
+        return [order[part::parts] for part in range(parts)]
 
     def _batches(self, rows: Sequence[Row], tau: torch.Tensor, noise: torch.Tensor) -> Iterator[Batch]:
         samples = self.mixture.samples(rows)
