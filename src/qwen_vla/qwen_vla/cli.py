@@ -69,6 +69,7 @@ class Collect:
     """Record a suite's scripted expert as a LeRobotDataset v3.0; resumes when interrupted.
 
     $ qwen-vla collect widowx_pick --episodes 100 --out out/data/my_picks
+    $ qwen-vla collect widowx_pick --takeover-from checkpoints/tiny --seed 1500000 --out out/data/takeovers
     $ qwen-vla collect motions --robot widowx --episodes 500 --out out/data/widowx_motions   # and a picture of some
     """
 
@@ -84,6 +85,8 @@ class Collect:
     """Whole demonstrations, or single labelled frames for vision-language pretraining."""
     workers: int = CORES
     """Parallel simulators."""
+    takeover_from: Path | None = None
+    """A checkpoint that plays first, for a random time; recorded is how the expert goes on from there (DAgger)."""
     robot: str = "widowx"
     """For `motions`: name of a robot of the suite, or path to a URDF."""
     config: Path | None = None
@@ -96,7 +99,8 @@ class Collect:
             return self._motions()
         from qwen_vla.data.collect import CollectOptions, collect
 
-        options = CollectOptions(self.suite, self.out, self.episodes, self.seed, self.kind, self.workers)
+        names = ("suite", "out", "episodes", "seed", "kind", "workers", "takeover_from")
+        options = CollectOptions(**{name: getattr(self, name) for name in names})
         print(json.dumps(collect(options), indent=2))
         return 0
 

@@ -22,7 +22,7 @@ from .data.samples import Sample
 from .joint_chunks import action_origin, smoothed
 from .latency import LatencyEstimate
 from .modeling import QwenVLAModel
-from .processing import EmbodimentInfo, QwenVLAProcessor, read_json
+from .processing import EMBODIMENTS_FILE, EmbodimentInfo, QwenVLAProcessor, read_json
 from .real_time_chunking import (
     MAX_GUIDANCE_WEIGHT,
     Continuation,
@@ -351,6 +351,14 @@ class Policy:
     def _synchronize(self) -> None:
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
+
+
+def check_knows(path: Path, robot: str) -> None:
+    """As `check_checkpoint`, and that it was trained for a robot; ValueError names those that it knows."""
+    check_checkpoint(path)
+    known = sorted(read_json(path / EMBODIMENTS_FILE))
+    if robot not in known:
+        raise ValueError(f"{path} was not trained for {robot}; it knows {', '.join(known) or 'none'}")
 
 
 def check_checkpoint(path: Path) -> None:

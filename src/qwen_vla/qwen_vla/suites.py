@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -39,6 +39,10 @@ class Env(Protocol):
     def close(self) -> None: ...
 
 
+# Plays from an observation and its info on, before an expert takes over; returns the last observation and info.
+Lead = Callable[[Env, dict, dict], tuple[dict, dict]]
+
+
 class Suite(Protocol):
     """Tasks of one robot. Seed s is a scene of task `tasks[s % len(tasks)]`, the same on every machine.
 
@@ -66,8 +70,14 @@ class Suite(Protocol):
         """What `info.json` of a recording says beyond the LeRobot format."""
         ...
 
-    def demonstrate(self, env: Env, seed: int, varied_start: bool = True) -> tuple[str, dict, bool]:
-        """The scripted expert in the scene of a seed: sentence, frames by column, success."""
+    def demonstrate(
+        self, env: Env, seed: int, varied_start: bool = True, lead: Lead | None = None
+    ) -> tuple[str, dict, bool]:
+        """The scripted expert in the scene of a seed: sentence, frames by column, success.
+
+        It starts anywhere if `varied_start`; with a `lead`, where that leaves the robot. When there is nothing left
+        to be shown, that is no success.
+        """
         ...
 
     def snapshot(self, env: Env, seed: int) -> tuple[str, dict, bool]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 # Kinds of scenes that nothing was trained on: each is the usual scene with one thing changed.
 Shift = Literal["colour", "instance", "position", "background", "instruction", "dynamic"]
 SHIFTS: tuple[Shift, ...] = get_args(Shift)
+# Plays in an environment from an observation and its info on, before an expert takes over; returns the last ones.
+Lead = Callable[[Any, dict, dict], tuple[dict, dict]]
 
 
 @dataclass(frozen=True)

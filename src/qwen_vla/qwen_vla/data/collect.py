@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
@@ -17,6 +17,9 @@ from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.output_files import write_json
 from qwen_vla.parallel import parallel_map
 from qwen_vla.suites import Suite, load_suite
+
+if TYPE_CHECKING:
+    from qwen_vla.data.takeover import PolicyLead
 
 EPISODES_PER_SHARD = 50
 FIRST_TRAINING_SEED = 1_000_000  # evaluation uses seeds below it, so no evaluated scene was ever trained on
@@ -34,6 +37,7 @@ class CollectOptions:
     kind: Literal["demonstrations", "snapshots"] = "demonstrations"
     workers: int = os.cpu_count() or 1
     episodes_per_shard: int = EPISODES_PER_SHARD
+    takeover_from: Path | None = None  # checkpoint that plays first
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("seed", 0), ("workers", 1), ("episodes_per_shard", 1)):
@@ -41,6 +45,8 @@ class CollectOptions:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.kind not in ("demonstrations", "snapshots"):
             raise ValueError(f"kind must be demonstrations or snapshots, got {self.kind!r}")
+        if self.takeover_from and self.kind != "demonstrations":
+            raise ValueError("takeover_from goes with demonstrations: no policy plays before a snapshot")
 
     @property
     def shards(self) -> int:
@@ -55,6 +61,10 @@ class CollectOptions:
 def collect(options: CollectOptions) -> dict:
     """Record and finalize; resumes where an interrupted run with the same options stopped. Returns a summary."""
     suite = load_suite(options.suite)
+    if options.takeover_from:
+        from qwen_vla.policy import check_knows
+
+        check_knows(options.takeover_from, suite.embodiment.name)
     _claim(options)
     info_path = options.out / "meta/info.json"
     missing = [shard for shard in range(options.shards) if not shard_path(options.out, shard).exists()]
@@ -91,6 +101,8 @@ def _claim(options: CollectOptions) -> None:
     wanted = {"suite": options.suite, "kind": options.kind, "seed": options.seed, "episodes": options.episodes}
     if options.episodes_per_shard != EPISODES_PER_SHARD:
         wanted["episodes_per_shard"] = options.episodes_per_shard
+    if options.takeover_from:
+        wanted["takeover_from"] = str(options.takeover_from)
     marker = options.out / "collection.json"
     if marker.exists():
         present = json.loads(marker.read_text())
@@ -124,15 +136,33 @@ class _Recorder:
         self.options = options
         self.suite = load_suite(options.suite)
         self.env: Any = self.suite.make_env()
+        self._lead = self._load_lead()
 
     def record(self, shard: int) -> int:
         """Write one shard and return its number."""
         options, suite = self.options, self.suite
-        expert = suite.demonstrate if options.kind == "demonstrations" else suite.snapshot
         episodes = []
         for scene in options.scenes(shard):
-            task, frames, success = expert(self.env, options.seed + scene)
+            task, frames, success = self._play(options.seed + scene)
             if success:
                 episodes.append(Recording(task, frames))
         write_shard(options.out, shard, episodes, _features(suite), suite.embodiment.rate_hz)
         return shard
+
+    def _play(self, seed: int) -> tuple[str, dict, bool]:
+        if self.options.kind == "snapshots":
+            return self.suite.snapshot(self.env, seed)
+        return self.suite.demonstrate(self.env, seed, lead=self._lead.begin(seed) if self._lead else None)
+
+    def _load_lead(self) -> PolicyLead | None:
+        """The policy that plays first, if there is to be one; without it PyTorch is not needed."""
+        if self.options.takeover_from is None:
+            return None
+        import torch
+        from transformers.utils import logging
+
+        from qwen_vla.data.takeover import PolicyLead
+
+        torch.set_num_threads(1)  # threads of parallel simulators would wait for each other
+        logging.disable_progress_bar()  # that of loading would write into the bar of the episodes
+        return PolicyLead(self.suite, self.options.takeover_from)

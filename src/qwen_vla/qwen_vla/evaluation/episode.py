@@ -68,16 +68,13 @@ def run_episode(
         seen = Observation(images, instruction, state=observation.get("joints"))
         chunk = policy.infer(seen, seed=seed * 1000 + len(latencies))
         latencies.append(chunk.inference_ms["total"])
-        try:
-            path, in_a_row, remark = suite.plan(chunk.data, observation), 0, ""
-        except ValueError as reason:  # a refused chunk moves nothing, here as on the robot
-            refused, in_a_row, remark = refused + 1, in_a_row + 1, f"refused: {reason}"
-            path = np.repeat(suite.hold(observation)[None], chunk.execution_horizon, axis=0)
+        path, remark = planned(suite, chunk, observation)
+        refused, in_a_row = (refused + 1, in_a_row + 1) if remark else (refused, 0)
         if film:
             film.add(env, observation, remark)
         if in_a_row == MAX_REFUSALS:
             break
-        observation, info, truncated = follow(env, path[: chunk.execution_horizon], film)
+        observation, info, truncated = follow(env, path, film)
     unfinished = "refused too often" if in_a_row == MAX_REFUSALS else "step limit"
     row = EpisodeRow(
         seed=seed,
@@ -97,6 +94,17 @@ def run_episode(
     if film and in_a_row < MAX_REFUSALS:  # otherwise the last look was at the end
         _film_the_end(suite, env, observation, film)
     return row
+
+
+def planned(suite: Suite, chunk: Any, observation: Mapping[str, Any]) -> tuple[np.ndarray, str]:
+    """The actions (N, n) until the next chunk, and why they are to stay where it is: empty for a chunk that is done.
+
+    A refused chunk moves nothing and takes its time, here as on the robot.
+    """
+    try:
+        return suite.plan(chunk.data, observation)[: chunk.execution_horizon], ""
+    except ValueError as reason:
+        return np.repeat(suite.hold(observation)[None], chunk.execution_horizon, axis=0), f"refused: {reason}"
 
 
 def follow(env: Env, path: np.ndarray, film: Film | None = None) -> tuple[dict, dict, bool]:

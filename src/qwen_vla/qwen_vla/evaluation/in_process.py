@@ -17,7 +17,7 @@ from qwen_vla.evaluation.episode import Film, run_episode
 from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.parallel import parallel_map
-from qwen_vla.suites import Shift, Suite, find_suite, load_suite
+from qwen_vla.suites import Shift, Suite, load_suite
 
 if TYPE_CHECKING:
     from qwen_vla.policy import Policy
@@ -103,18 +103,14 @@ def evaluate(options: EvaluateOptions) -> dict:
 
 def check(options: EvaluateOptions) -> None:
     """Find out what is wrong with the options before anything is started."""
-    from qwen_vla.policy import check_checkpoint
-    from qwen_vla.processing import EMBODIMENTS_FILE, read_json
+    from qwen_vla.policy import check_knows
 
     if options.chaos:
         raise ValueError("--chaos disturbs the nodes of a running graph; add --over-ros")
-    find_suite(options.suite)
-    check_checkpoint(options.checkpoint)
-    refuse_trained_seeds(options.checkpoint, options.seed, options.episodes)
     suite = load_suite(options.suite)
-    robot, known = suite.embodiment.name, sorted(read_json(options.checkpoint / EMBODIMENTS_FILE))
-    if robot not in known:
-        raise ValueError(f"suite {options.suite!r} is for {robot}; {options.checkpoint} was trained for {known}")
+    robot = suite.embodiment.name
+    check_knows(options.checkpoint, robot)
+    refuse_trained_seeds(options.checkpoint, options.seed, options.episodes)
     if options.shift and options.shift not in suite.shifts:
         offered = ", ".join(suite.shifts) or "none"
         raise ValueError(f"suite {options.suite!r} has no shift {options.shift!r}; it offers: {offered}")

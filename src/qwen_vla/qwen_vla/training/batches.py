@@ -107,7 +107,7 @@ class Batches:
         return Batch(inputs, grounding=GroundingTargets.of(samples, self.processor.camera_tags))
 
     def _dealt(self, rows: Sequence[Row]) -> list[list[int]]:
-        """Numbers of the rows of each part; every source is dealt out evenly, so that no process waits for long rows."""
+        """Numbers of the rows of each part. Every source is dealt out evenly: no process waits for long rows."""
         order = sorted(range(len(rows)), key=lambda i: rows[i].source)
         parts = self.processes * self.accumulate
         return [order[part::parts] for part in range(parts)]

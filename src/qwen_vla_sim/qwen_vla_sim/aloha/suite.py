@@ -18,7 +18,7 @@ from qwen_vla_sim.aloha.motion import SmoothMotion
 from qwen_vla_sim.aloha.scene import NAMES, TASKS
 from qwen_vla_sim.aloha.starts import start_anywhere
 from qwen_vla_sim.aloha.world import CAMERAS, SIDES, AlohaWorld
-from qwen_vla_sim.task import SHIFTS, Shift
+from qwen_vla_sim.task import SHIFTS, Lead, Shift
 
 MAX_EXPERT_STEPS = 450
 HOLD_STEPS = 20  # frames recorded once it is done: the arms come to rest and stay, for the last command is the one that
@@ -80,10 +80,18 @@ class AlohaSuite:
         }
 
     # ------------------------------------------------------------- recording
-    def demonstrate(self, env: AlohaEnv, seed: int, varied_start: bool = True) -> tuple[str, dict, bool]:
-        """Scripted demonstration of scene `seed`: (sentence, frames, success). Starts anywhere if `varied_start`."""
+    def demonstrate(
+        self, env: AlohaEnv, seed: int, varied_start: bool = True, lead: Lead | None = None
+    ) -> tuple[str, dict, bool]:
+        """Scripted demonstration of scene `seed`: (sentence, frames, success); see `Suite.demonstrate`."""
         hands = hands_of(env.world)
-        observation, _ = self._begin(env, hands, np.random.default_rng([seed, 1]), seed, varied_start)
+        rng = np.random.default_rng([seed, 1])
+        observation, info = self._begin(env, hands, rng, seed, varied_start and lead is None)
+        if lead:
+            observation, info = lead(env, observation, info)
+            if info["success"]:
+                return env.world.instruction, {}, False
+            observation, _ = env.begin(observation["command"])
         motion = SmoothMotion(self.embodiment, hands)
         motion.begin(observation["command"].astype(float))
         recording = _Recording(self, env)

@@ -25,7 +25,7 @@ from qwen_vla_sim.mobile_base.scene import (
     space,
 )
 from qwen_vla_sim.mobile_base.sentences import TASKS
-from qwen_vla_sim.task import SHIFTS, Shift
+from qwen_vla_sim.task import SHIFTS, Lead, Shift
 
 DOOR = "door"
 NAMES = (
@@ -84,11 +84,17 @@ class MobileBaseSuite:
         return {**named, "cameras": ["ego"], "embodiment": self.robot}
 
     # ------------------------------------------------------------- recording
-    def demonstrate(self, env: MobileBaseEnv, seed: int, varied_start: bool = True) -> tuple[str, dict, bool]:
-        """Scripted demonstration of scene `seed`: (sentence, frames, success). Starts anywhere if `varied_start`."""
+    def demonstrate(
+        self, env: MobileBaseEnv, seed: int, varied_start: bool = True, lead: Lead | None = None
+    ) -> tuple[str, dict, bool]:
+        """Scripted demonstration of scene `seed`: (sentence, frames, success); see `Suite.demonstrate`."""
         rng = np.random.default_rng([seed, 1])
         observation, info = env.reset(seed=seed)
-        if varied_start:
+        if lead:
+            observation, info = lead(env, observation, info)
+            if info["success"]:
+                return env.world.instruction, {}, False
+        elif varied_start:
             observation, info = env.reset(seed=seed, options={"pose": disturbed_start(env.world.scene, rng)})
         frames: dict[str, list] = {name: [] for name in self.features()}
         looks: list[tuple[int, str]] = []

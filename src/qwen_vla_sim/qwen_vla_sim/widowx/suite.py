@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from embodiment_descriptions import Embodiment, KinematicsError, load_robot
-from qwen_vla_sim.task import SHIFTS, Shift
+from qwen_vla_sim.task import SHIFTS, Lead, Shift
 from qwen_vla_sim.widowx import recording
 from qwen_vla_sim.widowx.env import WidowXEnv
 from qwen_vla_sim.widowx.expert import Step, pick_step, place_step
@@ -53,11 +53,17 @@ class WidowXSuite:
         return {**recording.labels_info(self.max_things), "tasks": list(self.tasks), "embodiment": self.robot}
 
     # ------------------------------------------------------------- recording
-    def demonstrate(self, env: WidowXEnv, seed: int, varied_start: bool = True) -> tuple[str, dict, bool]:
-        """Scripted demonstration of scene `seed`: (sentence, frames, success). Starts anywhere if `varied_start`."""
+    def demonstrate(
+        self, env: WidowXEnv, seed: int, varied_start: bool = True, lead: Lead | None = None
+    ) -> tuple[str, dict, bool]:
+        """Scripted demonstration of scene `seed`: (sentence, frames, success); see `Suite.demonstrate`."""
         rng = np.random.default_rng([seed, 1])
         observation, info = env.reset(seed=seed)
-        if varied_start:
+        if lead:
+            observation, info = lead(env, observation, info)
+            if info["success"]:
+                return env.world.instruction, {}, False
+        elif varied_start:
             observation, info = env.reset(seed=seed, options=draw_start(env.world, self.tool, rng).options)
         frames: dict[str, list] = {name: [] for name in self.features()}
         joints, done = observation["joints"].astype(float), 0

@@ -1,0 +1,44 @@
+"""A policy plays for a while before the expert takes over: recordings of how to get out of the policy's own mistakes.
+
+A policy that imitates demonstrations ends up where no demonstration ever was, and stays there. What the expert does
+from there is what it lacks (DAgger, Ross et al. 2011, with whole demonstrations instead of single labels).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from qwen_vla.evaluation.episode import follow, planned
+from qwen_vla.policy import Observation, Policy
+from qwen_vla.suites import Env, Suite
+
+LONGEST = 0.7  # of a suite's step limit that the policy plays
+
+
+class PolicyLead:
+    """Plays a scene by a policy for a random number of chunks, all lengths equally likely."""
+
+    def __init__(self, suite: Suite, checkpoint: Path) -> None:
+        self._suite = suite
+        self._policy = Policy.from_pretrained(checkpoint, embodiment=suite.embodiment.name)
+        self._most = max(1, math.floor(LONGEST * suite.max_steps / self._policy.embodiment.execution_horizon))
+        self._rng = np.random.default_rng(0)
+
+    def begin(self, seed: int) -> PolicyLead:
+        """For the scene of a seed, which decides the length and all noise."""
+        self._rng = np.random.default_rng([seed, 3])
+        return self
+
+    def __call__(self, env: Env, observation: dict, info: dict) -> tuple[dict, dict]:
+        """Play from an observation and its info on, until success at most; returns the last ones."""
+        for _ in range(self._rng.integers(1, self._most + 1)):
+            seen = Observation(observation["images"], info["instruction"], state=observation.get("joints"))
+            chunk = self._policy.infer(seen, seed=int(self._rng.integers(2**31)))
+            path, _ = planned(self._suite, chunk, observation)
+            observation, info, truncated = follow(env, path)
+            if info["success"] or truncated:
+                break
+        return observation, info

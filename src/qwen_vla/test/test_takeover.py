@@ -1,0 +1,80 @@
+"""A policy plays first and the expert goes on from where that ended; the same for the same seed."""
+
+import numpy as np
+import pytest
+
+from embodiment_descriptions import resource_path
+from qwen_vla.data.collect import CollectOptions, collect
+from qwen_vla.data.lerobot import LeRobotReader
+from qwen_vla.data.takeover import PolicyLead
+from qwen_vla.suites import load_suite
+
+TINY = resource_path("checkpoints/tiny")
+SUITE = "widowx"
+
+
+@pytest.fixture(scope="module")
+def suite():
+    return load_suite(SUITE)
+
+
+@pytest.fixture(scope="module")
+def env(suite):
+    env = suite.make_env()
+    yield env
+    env.close()
+
+
+@pytest.fixture(scope="module")
+def lead(suite):
+    return PolicyLead(suite, TINY)
+
+
+def test_the_seed_decides_how_long_and_how_it_plays(env, lead):
+    ends = []
+    for seed in (1_500_000, 1_500_001, 1_500_000):
+        observation, info = lead.begin(seed)(env, *env.reset(seed=1_500_000))
+        ends.append((env.steps, observation["joints"]))
+        assert 0 < env.steps <= 0.7 * env.max_steps and observation["images"]
+    assert ends[0][0] == ends[2][0] and (ends[0][1] == ends[2][1]).all()
+    assert np.abs(ends[0][1] - ends[1][1]).max() > 0.01
+
+
+def test_the_expert_begins_where_the_policy_ended(suite, env, lead):
+    ended = {}
+
+    def noted(*begin):
+        observation, info = lead.begin(1_500_003)(*begin)
+        ended["joints"] = observation["joints"].copy()
+        return observation, info
+
+    _, frames, success = suite.demonstrate(env, 1_500_003, lead=noted)
+    assert success and (frames["observation.state"][0] == ended["joints"]).all()
+
+
+@pytest.mark.parametrize("name", ["widowx", "aloha", "mobile_base"])
+def test_when_the_policy_has_done_it_there_is_nothing_to_show(name):
+    suite = load_suite(name)
+    env = suite.make_env(cameras=False)
+    _, frames, success = suite.demonstrate(env, 1, lead=lambda _env, seen, info: (seen, info | {"success": True}))
+    assert frames == {} and not success
+    env.close()
+
+
+def test_takeovers_are_a_data_set_that_says_who_played(tmp_path):
+    options = CollectOptions(SUITE, tmp_path / "data", 2, 1_500_000, workers=1, takeover_from=TINY)
+    assert collect(options)["episodes"] >= 1
+    reader = LeRobotReader(tmp_path / "data")
+    home = list(load_suite(SUITE).embodiment.home.values())
+    starts = np.stack([reader.frames["observation.state"][first] for first, _ in reader.episodes])
+    assert np.abs(starts - home).max(axis=1).min() > 0.01
+    with pytest.raises(ValueError, match="takeover_from"):  # not mixed with demonstrations from the usual starts
+        collect(CollectOptions(SUITE, tmp_path / "data", 2, 1_500_000, workers=1))
+
+
+def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="snapshot"):
+        CollectOptions(SUITE, tmp_path / "data", 2, kind="snapshots", takeover_from=TINY)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        collect(CollectOptions(SUITE, tmp_path / "data", 2, takeover_from=tmp_path / "nowhere"))
+    assert not (tmp_path / "data").exists()
