@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Trains the checkpoint of all three robots from nothing: records the data sets of three robots, trains both recipes, keeps
-# what inference needs, and evaluates it on scenes that were never trained on. Interrupted at any point, the next call
-# goes on from there; delete out/data/joint and out/train/joint_* to begin again.
+# Trains the checkpoint of all three robots from nothing: records the data sets of three robots, trains recipe after
+# recipe, keeps what inference needs, and evaluates it on scenes that were never trained on. Interrupted at any point,
+# the next call goes on from there; delete out/data/joint and out/train/joint_* to begin again.
 #
 #   scripts/reproduce.sh [FOLDER]   FOLDER of the resulting model (default: out/reproduce/tiny)
 #
@@ -14,7 +14,7 @@ set -euo pipefail
 result=${1:+$(realpath -m "$1")}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 result=${result:-out/reproduce/tiny}
-recipes=(config/training/joint_grounding.yaml config/training/joint_actions.yaml) # in the order of their training
+recipes=(config/training/joint_{grounding,actions,takeovers}.yaml) # each is trained before the data of the next are made
 suites=(widowx aloha mobile_base)
 head=grounding_head.safetensors # of use to training only
 WORKERS=${WORKERS:-$(nproc)}
@@ -64,8 +64,10 @@ keep() { # keep MODEL: everything but the head, first under another name, so tha
 }
 
 [ -x .venv/bin/qwen-vla ] || { echo "reproduce: the environment is missing; run: make reproduce" >&2; exit 1; }
-for recipe in "${recipes[@]}"; do collect_for "$recipe"; done
-for recipe in "${recipes[@]}"; do train "$recipe"; done
+for recipe in "${recipes[@]}"; do
+  collect_for "$recipe"
+  train "$recipe"
+done
 keep "$(value_of output "${recipes[-1]}")/model"
 for suite in "${suites[@]}"; do
   say "evaluate $suite on $EPISODES scenes that were never trained on"
