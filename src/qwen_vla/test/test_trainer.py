@@ -15,13 +15,14 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from qwen_vla import Observation, Policy
+from qwen_vla.training import trainer
 from qwen_vla.training.batches import Batches, Prefetch
 from qwen_vla.training.curve import plot_curve
 from qwen_vla.training.log import read_log
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.run import averaged, prepare
 from qwen_vla.training.state import STATE_FILE, StateError, claim, resume, save
-from qwen_vla.training.trainer import train, training_step
+from qwen_vla.training.trainer import StopSignal, train, training_step
 
 STEPS = 10
 OPTIMIZER = {"backbone_lr": 1e-3, "expert_lr": 1e-3, "warmup_steps": 2}
@@ -243,6 +244,18 @@ def test_max_steps_ends_early_and_the_rest_follows(pretraining, recordings, tmp_
     assert state_of(whole)["step"] == 2
     first, second, last = (whole.output / name / "model.safetensors" for name in ("step_1", "step_2", "model"))
     assert second.read_bytes() == last.read_bytes() != first.read_bytes()  # models are kept on the way
+
+
+def test_two_signals_at_once_ask_and_a_later_one_ends(monkeypatch):
+    """A job's end reaches a process from the scheduler and from torchrun."""
+    with StopSignal() as stop:
+        assert not stop.asked
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+            signal.raise_signal(number)
+        assert stop.asked
+        monkeypatch.setattr(trainer, "IMPATIENCE", -1.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_signals_are_handled_as_before_when_training_is_over(actions):

@@ -30,6 +30,7 @@ from qwen_vla.training.run import Run, prepare
 from qwen_vla.training.state import claim, export, resume, save
 
 WAIT_SHARE = 0.05  # of the time; more of it spent waiting for data is worth a warning
+IMPATIENCE = 3.0  # [s] after which the same signal is meant to end the process, saved or not
 
 
 class TrainingStopped(KeyboardInterrupt):
@@ -226,13 +227,15 @@ def _anyone(run: Run, asked: bool) -> bool:
 
 
 class StopSignal:
-    """While active, SIGINT and SIGTERM only ask to stop after the running step; the same one again ends the process.
+    """While active, SIGINT and SIGTERM only ask to stop after the running step; the same one later ends the process.
 
-    The same one, because torchrun, interrupted itself, sends its processes a SIGTERM on top of their SIGINT.
+    Later, because a scheduler that ends a job sends SIGTERM to every process, and torchrun, which gets one, too, sends
+    its processes another.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self._first: dict[int, float] = {}
 
     def __enter__(self) -> StopSignal:
         self._previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -244,4 +247,7 @@ class StopSignal:
 
     def _ask(self, number, _frame) -> None:
         self.asked = True
-        signal.signal(number, self._previous[number])
+        now = time.monotonic()
+        if now - self._first.setdefault(number, now) > IMPATIENCE:
+            signal.signal(number, self._previous[number])
+            signal.raise_signal(number)
