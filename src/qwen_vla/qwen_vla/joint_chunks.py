@@ -1,13 +1,13 @@
-"""What chunks of joint positions need on their way from the model to the robot: an origin, and to be smooth.
+"""What chunks of joint positions need on their way from the model to the robot: an origin, to be smooth, an end.
 
 Absolute joint angles cannot be read from small images to the milliradian, so a model may learn them relative to the
 measured ones, as openpi and LeRobot do for ALOHA. And what a generative model draws row by row has noise of its own:
-at 50 Hz, 2 mrad of it exceed 60 rad/s².
+at 50 Hz, 2 mrad of it exceed 60 rad/s². Nor does it end exactly where a joint does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -18,6 +18,8 @@ ROUGHNESS = 3  # order of the differences that smoothing makes small: constant a
 WEIGHT = 1000.0
 RATE = 50.0  # [Hz] at which WEIGHT was measured
 FIXED = 1e9  # weight of a row that is not to change
+OVERSHOOT = 0.02  # [rad] beyond a limit that are the model's inaccuracy; farther is a mistake, which a gate refuses
+MARGIN = 0.002  # [rad] to a limit: between two rows at it a spline goes a little beyond
 
 
 def action_origin(channel_names: Sequence[str], state_names: Sequence[str], state: np.ndarray) -> np.ndarray:
@@ -42,6 +44,23 @@ def smoothed(chunk: np.ndarray, channel_names: Sequence[str], period: float, fix
     result = np.array(chunk)
     weight = WEIGHT * (1.0 / (period * RATE)) ** (2 * ROUGHNESS)
     result[:, joints] = _smoother(len(chunk), weight, fixed) @ chunk[:, joints]
+    return result
+
+
+def within_limits(
+    chunk: np.ndarray, channel_names: Sequence[str], limits: Mapping[str, tuple[float, float]]
+) -> np.ndarray:
+    """The chunk (H, C); joints up to OVERSHOOT beyond their limits (lower, upper) [rad] are MARGIN before them.
+
+    A motion to the end of a joint's range would else be refused every other time. What is farther off stays.
+    """
+    result = np.array(chunk)
+    for channel, name in enumerate(channel_names):
+        if name in limits:
+            lower, upper = limits[name]
+            nearest = np.clip(chunk[:, channel], lower + MARGIN, upper - MARGIN)
+            close = np.abs(chunk[:, channel] - nearest) <= OVERSHOOT + MARGIN
+            result[close, channel] = nearest[close]
     return result
 
 

@@ -19,7 +19,7 @@ from .acceleration import ChunkRunner
 from .action_space import action_mask, pack, unpack
 from .configuration import QwenVLAConfig
 from .data.samples import Sample
-from .joint_chunks import action_origin, smoothed
+from .joint_chunks import action_origin, smoothed, within_limits
 from .latency import LatencyEstimate
 from .modeling import QwenVLAModel
 from .processing import EMBODIMENTS_FILE, EmbodimentInfo, QwenVLAProcessor, read_json
@@ -304,6 +304,7 @@ class Policy:
         data = self.statistics.unnormalize(normalised)
         if info.control_mode == "joint_position":
             data = smoothed(data, info.channel_names, info.period, executing) + self._origin(observation)
+            data = within_limits(data, info.channel_names, info.joint_limits)
         return data.astype(np.float32)
 
     def _origin(self, observation: Observation) -> np.ndarray | float:

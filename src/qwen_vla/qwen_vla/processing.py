@@ -60,7 +60,8 @@ class EmbodimentInfo:
     period: seconds between steps. horizon: steps the robot's chunk has. execution_horizon: steps to execute before the
     next chunk. prompt_template: the robot's prompt with ``{instruction}`` where the task goes. dataset: name of the
     normalisation statistics of actions, `state_dataset` of those of the proprioceptive state. relative_actions: the
-    model's joint positions are relative to the measured ones; a `Policy` adds these.
+    model's joint positions are relative to the measured ones; a `Policy` adds these. joint_limits: lowest and highest
+    position [rad] of the channels that are joint positions.
     """
 
     name: str
@@ -73,6 +74,7 @@ class EmbodimentInfo:
     camera_tags: tuple[str, ...]
     dataset: str
     relative_actions: bool = False
+    joint_limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channel_names", tuple(self.channel_names))

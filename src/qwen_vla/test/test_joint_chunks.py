@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from embodiment_descriptions import load_robot
 from qwen_vla import Observation, Policy, Quantiles, QwenVLAProcessor
-from qwen_vla.joint_chunks import action_origin, smoothed
+from qwen_vla.data.robot import embodiment_info
+from qwen_vla.joint_chunks import MARGIN, OVERSHOOT, action_origin, smoothed, within_limits
 
 from .conftest import pictures
 
@@ -63,6 +64,18 @@ def test_slow_chunks_are_hardly_smoothed():
     assert smoothed(noisy[:3], CHANNELS, 0.02) is not noisy and len(smoothed(noisy[:3], CHANNELS, 0.02)) == 3
 
 
+def test_a_little_beyond_a_limit_is_at_it_and_much_beyond_is_left_to_the_gate():
+    limits = embodiment_info(ALOHA).joint_limits
+    assert set(limits) == {CHANNELS[k] for k in ARMS}
+    lower, upper = (np.array([limits[CHANNELS[k]][end] for k in ARMS]) for end in (0, 1))
+    chunk = np.full((5, len(CHANNELS)), 9.0)
+    little, much = 0.9 * OVERSHOOT, 1.1 * OVERSHOOT
+    chunk[:, ARMS] = away = [upper + little, upper + much, lower - little, lower - much, 0 * upper]
+    result = within_limits(chunk, CHANNELS, limits)
+    np.testing.assert_allclose(result[:, ARMS], [upper - MARGIN, away[1], lower + MARGIN, away[3], away[4]])
+    assert (result[:, GRIPPERS] == 9.0).all() and not embodiment_info(load_robot("widowx")).joint_limits
+
+
 # --- in a policy ------------------------------------------------------------------------------------------------------
 
 NAMES = ("waist", "shoulder", "finger")
@@ -94,6 +107,20 @@ def test_a_policy_adds_the_measured_joints(relative):
     assert relative.state_names == NAMES
     at_zero, elsewhere = (relative.infer(look(np.array(state)), seed=0).data for state in ([0, 0, 0], [0.5, -0.25, 1]))
     np.testing.assert_allclose(elsewhere - at_zero, np.tile([0.5, -0.25, 0], (4, 1)), atol=1e-6)
+
+
+def test_a_policy_ends_where_a_joint_does(relative):
+    free = relative.infer(look(np.zeros(3)), seed=0).data
+    limit = free[:, 0].max() - 0.5 * OVERSHOOT
+    processor = relative.processor
+    info = processor.embodiments["arm"]
+    processor.embodiments["arm"] = dataclasses.replace(info, joint_limits={"waist": (-9.0, float(limit))})
+    try:
+        bounded = Policy(relative.model, processor, "arm").infer(look(np.zeros(3)), seed=0).data
+    finally:
+        processor.embodiments["arm"] = info
+    np.testing.assert_allclose(bounded[:, 0], np.minimum(free[:, 0], limit - MARGIN), atol=1e-6)
+    np.testing.assert_array_equal(bounded[:, 1:], free[:, 1:])
 
 
 def test_a_chunk_is_continued_from_where_the_robot_is_now(relative):

@@ -356,4 +356,13 @@ def embodiment_info(
         camera_tags=tuple(camera.tag for camera in embodiment.cameras),
         dataset=statistics or embodiment.name,
         relative_actions=relative_actions,
+        joint_limits=_joint_limits(embodiment),
     )
+
+
+def _joint_limits(embodiment: Embodiment) -> dict[str, tuple[float, float]]:
+    """Range of the channels that are joint positions [rad], from the URDF."""
+    if embodiment.control_mode != "joint_position":
+        return {}
+    limits = embodiment.limits
+    return {name: (limits[name].lower, limits[name].upper) for name in embodiment.channel_names if name in limits}
