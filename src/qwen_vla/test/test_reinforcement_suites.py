@@ -60,6 +60,6 @@ def test_the_shipped_recipe_trains_the_shipped_checkpoint_in_parallel_simulators
     folder = train(recipe.model_copy(update=sizes), max_steps=1)
     (row,) = read_log(tmp_path / "run")
     assert row["step"] == 1 and 0 <= row["success"] <= 1 and 1 <= row["chunks"] <= 10 and np.isfinite(row["kl"])
-    moved = Policy.from_pretrained(folder).model.state_dict()
-    before = Policy.from_pretrained(recipe.init_from).model.state_dict()
+    moved = Policy.from_pretrained(folder, embodiment="widowx").model.state_dict()
+    before = Policy.from_pretrained(recipe.init_from, embodiment="widowx").model.state_dict()
     assert any(not torch.equal(value, before[name]) for name, value in moved.items())

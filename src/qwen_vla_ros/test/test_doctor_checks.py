@@ -460,7 +460,7 @@ def spoil_gripper(files):
         (spoil_rate, "fit", "fail", "period [s]: trained 0.1, robot 0.2"),
         (spoil_prompt, "prompt", "warn", "Do {instruction}."),
         (spoil_order, "statistics", "fail", "gripper rz ry rx z y x"),
-        (spoil_units, "statistics", "fail", "x -124..154, the robot's limits -3..3 (millimetres?); rz -90..90"),
+        (spoil_units, "statistics", "fail", "the robot's limits -3..3 (millimetres?); rz -90..90"),
         (spoil_units, "statistics", "fail", "(degrees?)"),
         (spoil_gripper, "statistics", "fail", "gripper 0..100"),
     ],

@@ -44,8 +44,8 @@ class Validation(Strict):
 class ReinforcementRecipe(Strict):
     """One reinforcement run: `steps` updates, each on `episodes` whole episodes in new scenes.
 
-    init_from: the checkpoint to improve. embodiment: which of its robots, where it has several. trained: all of the
-    policy, as in the paper, or the action expert alone (the backbone then runs once per decision, not once per epoch).
+    init_from: the checkpoint to improve; suite: where it plays, as the suite's robot. trained: all of the policy, as in
+    the paper, or the action expert alone (the backbone then runs once per decision, not once per epoch).
     temperature, noise_level: scale of the noise, and η of the stochastic step, in roll-outs (`flow_sde`; η: the paper
     does not say). environments: simulators at work, each a process; workers: how many of them compute at a time.
     """
@@ -55,7 +55,6 @@ class ReinforcementRecipe(Strict):
     output: Path
     init_from: Path
     suite: str
-    embodiment: str | None = None
     steps: int = Field(gt=0)
     episodes: int = Field(16, gt=0)
     environments: int = Field(8, gt=0)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from qwen_vla.output_files import write_json
 from qwen_vla.policy import Policy
-from qwen_vla.suites import find_suite
+from qwen_vla.suites import load_suite
 from qwen_vla.training.log import cut_log
 from qwen_vla.training.reinforcement.actor import Actor, Sampling
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
@@ -42,10 +42,10 @@ class Run:
 
 def prepare(recipe: ReinforcementRecipe) -> Run:
     """The run at step 0, from the recipe's checkpoint. The optimiser's groups: actor, value head."""
-    find_suite(recipe.suite)
+    robot = load_suite(recipe.suite).embodiment.name
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = Policy.from_pretrained(
-        recipe.init_from, device, recipe.euler_steps, recipe.embodiment, torch.float32, accelerate="off"
+        recipe.init_from, device, recipe.euler_steps, robot, torch.float32, accelerate="off"
     )
     sampling = Sampling(recipe.temperature, recipe.noise_level)
     actor = Actor(policy, sampling, autocast=recipe.autocast == "bf16")
