@@ -44,8 +44,8 @@ the joint one costs. {episodes} scenes of each suite from seed {first}, never tr
 class Options:
     """What to run."""
 
-    joint: Path = Path("out/reproduce/tiny")
-    """Folder of the joint model."""
+    joint: Path = Path("out/train/joint_actions/model")
+    """Folder of the joint model after the same two stages: takeovers are of its own play, so they are left out."""
     episodes: int = 50
     """Scenes of each suite, the same for both."""
     jobs: int = 1

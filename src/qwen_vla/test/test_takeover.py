@@ -33,7 +33,7 @@ def lead(suite):
 def test_the_seed_decides_how_long_and_how_it_plays(env, lead):
     ends = []
     for seed in (1_500_000, 1_500_001, 1_500_000):
-        observation, info = lead.begin(seed)(env, *env.reset(seed=1_500_000))
+        observation, info = lead.play(seed, env, *env.reset(seed=1_500_000))
         ends.append((env.steps, observation["joints"]))
         assert 0 < env.steps <= 0.7 * env.max_steps and observation["images"]
     assert ends[0][0] == ends[2][0] and (ends[0][1] == ends[2][1]).all()
@@ -44,7 +44,7 @@ def test_the_expert_begins_where_the_policy_ended(suite, env, lead):
     ended = {}
 
     def noted(*begin):
-        observation, info = lead.begin(1_500_003)(*begin)
+        observation, info = lead.play(1_500_003, *begin)
         ended["joints"] = observation["joints"].copy()
         return observation, info
 

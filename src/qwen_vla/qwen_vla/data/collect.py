@@ -152,7 +152,7 @@ class _Recorder:
     def _play(self, seed: int) -> tuple[str, dict, bool]:
         if self.options.kind == "snapshots":
             return self.suite.snapshot(self.env, seed)
-        return self.suite.demonstrate(self.env, seed, lead=self._lead.begin(seed) if self._lead else None)
+        return self.suite.demonstrate(self.env, seed, lead=partial(self._lead.play, seed) if self._lead else None)
 
     def _load_lead(self) -> PolicyLead | None:
         """The policy that plays first, if there is to be one; without it PyTorch is not needed."""

@@ -25,18 +25,16 @@ class PolicyLead:
         self._suite = suite
         self._policy = Policy.from_pretrained(checkpoint, embodiment=suite.embodiment.name)
         self._most = max(1, math.floor(LONGEST * suite.max_steps / self._policy.embodiment.execution_horizon))
-        self._rng = np.random.default_rng(0)
 
-    def begin(self, seed: int) -> PolicyLead:
-        """For the scene of a seed, which decides the length and all noise."""
-        self._rng = np.random.default_rng([seed, 3])
-        return self
+    def play(self, seed: int, env: Env, observation: dict, info: dict) -> tuple[dict, dict]:
+        """Play from an observation and its info on, until success at most; returns the last ones.
 
-    def __call__(self, env: Env, observation: dict, info: dict) -> tuple[dict, dict]:
-        """Play from an observation and its info on, until success at most; returns the last ones."""
-        for _ in range(self._rng.integers(1, self._most + 1)):
+        The seed of the scene decides the length and all noise.
+        """
+        rng = np.random.default_rng([seed, 3])
+        for _ in range(rng.integers(1, self._most + 1)):
             seen = Observation(observation["images"], info["instruction"], state=observation.get("joints"))
-            chunk = self._policy.infer(seen, seed=int(self._rng.integers(2**31)))
+            chunk = self._policy.infer(seen, seed=int(rng.integers(2**31)))
             path, _ = planned(self._suite, chunk, observation)
             observation, info, truncated = follow(env, path)
             if info["success"] or truncated:
