@@ -79,13 +79,15 @@ def collect(options: CollectOptions) -> dict:
         }
         finalize(options.out, options.shards, _features(suite), suite.embodiment.rate_hz, suite.embodiment.name, extra)
     info = json.loads(info_path.read_text())
-    return {
+    summary = {
         "out": str(options.out),
         "asked": options.episodes,
         "episodes": info["total_episodes"],
         "frames": info["total_frames"],
-        "expert_success_rate": info["total_episodes"] / options.episodes,
     }
+    if options.takeover_from:  # what is missing the policy had done by itself, or the expert could not save
+        return summary
+    return summary | {"expert_success_rate": info["total_episodes"] / options.episodes}
 
 
 def _record(options: CollectOptions, shards: list[int]) -> None:
