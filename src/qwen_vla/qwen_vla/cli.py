@@ -85,6 +85,8 @@ class Collect:
     """Whole demonstrations, or single labelled frames for vision-language pretraining."""
     workers: int = CORES
     """Parallel simulators."""
+    task: str | None = None
+    """Only scenes of this task of the suite, e.g. stack_cube; default: of all, in turn."""
     takeover_from: Path | None = None
     """A checkpoint that plays first, for a random time; recorded is how the expert goes on from there (DAgger)."""
     robot: str = "widowx"
@@ -99,7 +101,7 @@ class Collect:
             return self._motions()
         from qwen_vla.data.collect import CollectOptions, collect
 
-        names = ("suite", "out", "episodes", "seed", "kind", "workers", "takeover_from")
+        names = ("suite", "out", "episodes", "seed", "kind", "workers", "task", "takeover_from")
         options = CollectOptions(**{name: getattr(self, name) for name in names})
         print(json.dumps(collect(options), indent=2))
         return 0

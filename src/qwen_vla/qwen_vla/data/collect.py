@@ -28,7 +28,7 @@ BYTES_PER_EPISODE = 1_000_000  # generous; only to refuse a collection that cann
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """What to record. Scene number i has seed `seed + i`; failed demonstrations are dropped and counted."""
+    """What to record: scenes from `seed` on, each of the next seed; failed demonstrations are dropped and counted."""
 
     suite: str
     out: Path
@@ -38,6 +38,7 @@ class CollectOptions:
     workers: int = os.cpu_count() or 1
     episodes_per_shard: int = EPISODES_PER_SHARD
     takeover_from: Path | None = None  # checkpoint that plays first
+    task: str | None = None  # only scenes of this task: the next seeds that are of it
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("seed", 0), ("workers", 1), ("episodes_per_shard", 1)):
@@ -61,6 +62,8 @@ class CollectOptions:
 def collect(options: CollectOptions) -> dict:
     """Record and finalize; resumes where an interrupted run with the same options stopped. Returns a summary."""
     suite = load_suite(options.suite)
+    if options.task and options.task not in suite.tasks:
+        raise ValueError(f"suite {suite.name} has no task {options.task!r}; it has {', '.join(suite.tasks)}")
     if options.takeover_from:
         from qwen_vla.policy import check_knows
 
@@ -75,7 +78,7 @@ def collect(options: CollectOptions) -> dict:
             **suite.extra_info(),
             "suite": options.suite,
             "kind": options.kind,
-            "seeds": [options.seed, options.seed + options.episodes],
+            "seeds": [options.seed, _seed(options, suite, options.episodes - 1) + 1],
         }
         finalize(options.out, options.shards, _features(suite), suite.embodiment.rate_hz, suite.embodiment.name, extra)
     info = json.loads(info_path.read_text())
@@ -105,6 +108,8 @@ def _claim(options: CollectOptions) -> None:
         wanted["episodes_per_shard"] = options.episodes_per_shard
     if options.takeover_from:
         wanted["takeover_from"] = str(options.takeover_from)
+    if options.task:
+        wanted["task"] = options.task
     marker = options.out / "collection.json"
     if marker.exists():
         present = json.loads(marker.read_text())
@@ -120,6 +125,15 @@ def _claim(options: CollectOptions) -> None:
     if free < needed:
         raise DatasetError(f"{options.out}: {free / 1e9:.1f} GB free, up to {needed / 1e9:.1f} GB needed")
     write_json(marker, wanted)
+
+
+def _seed(options: CollectOptions, suite: Suite, scene: int) -> int:
+    """Seed of scene number `scene`; tasks follow one another by their seeds (see `Suite`)."""
+    if options.task is None:
+        return options.seed + scene
+    count = len(suite.tasks)
+    first = options.seed + (suite.tasks.index(options.task) - options.seed) % count
+    return first + scene * count
 
 
 def _features(suite: Suite) -> dict[str, Feature]:
@@ -145,7 +159,7 @@ class _Recorder:
         options, suite = self.options, self.suite
         episodes = []
         for scene in options.scenes(shard):
-            task, frames, success = self._play(options.seed + scene)
+            task, frames, success = self._play(_seed(options, suite, scene))
             if success:
                 episodes.append(Recording(task, frames))
         write_shard(options.out, shard, episodes, _features(suite), suite.embodiment.rate_hz)
