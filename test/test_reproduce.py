@@ -60,8 +60,8 @@ def test_the_whole_way_and_again(checkout, tmp_path):
     first = reproduce(checkout, tmp_path, PROCESSES="2")
     assert first.returncode == 0, first.stderr
     stages = [line for line in first.stdout.splitlines() if line.startswith("reproduce: ")]
-    assert [re.match(r"reproduce: (\d+/10|done)", line)[1] for line in stages] == [
-        *(f"{i}/10" for i in range(1, 11)),
+    assert [re.match(r"reproduce: (\d+/12|done)", line)[1] for line in stages] == [
+        *(f"{i}/12" for i in range(1, 13)),
         "done",
     ]
     model = checkout / "out/reproduce/tiny"
@@ -74,7 +74,7 @@ def test_the_whole_way_and_again(checkout, tmp_path):
     kinds = {data["kind"] for data in json.loads((model / "training.json").read_text())["data"]}
     assert kinds == {"demonstrations", "snapshots", "questions"}
     recorded = times_of_data(checkout)
-    assert len({path.parents[2] for path in recorded}) == 8
+    assert len({path.parents[2] for path in recorded}) == 13
     weights = (model / "model.safetensors").read_bytes()
     again = reproduce(checkout, tmp_path, "mine/model", PROCESSES="1")
     assert again.returncode == 0, again.stderr
@@ -86,7 +86,7 @@ def test_the_whole_way_and_again(checkout, tmp_path):
 def test_a_failing_stage_ends_the_script(checkout, tmp_path):
     done = reproduce(checkout, tmp_path, WORKERS="0")
     assert done.returncode == 1 and "workers must be at least 1, got 0" in done.stderr
-    assert done.stdout.splitlines()[-1] == "reproduce: 1/10 collect the data of joint_grounding"
+    assert done.stdout.splitlines()[-1] == "reproduce: 1/12 collect the data of joint_grounding"
 
 
 def test_without_environment_it_says_how_to_make_one(checkout, tmp_path):
