@@ -28,7 +28,6 @@ ALOHA = Robot(
     name="aloha",
     controllers=("follower_left_controller", "follower_right_controller"),
     real=real,
-    policy="none",
     real_warning="its bring-up turns the motors of both followers on",
 )
 

@@ -33,7 +33,6 @@ MOBILE_BASE = Robot(
         ("diff_drive_controller/odom", "odom"),
     ),
     real=real,
-    policy="none",
     real_warning="start its own driver and camera first",
     executor_remappings=past_nav2,
     arguments=(

@@ -47,7 +47,7 @@ WIDOWX = Robot(
     name="widowx",
     controllers=("arm_controller", "gripper_controller"),
     real=real,
-    suites=("widowx_pick", "widowx"),
+    suites=("widowx", "widowx_pick"),
     real_warning="the driver moves the arm to its sleep pose at once",
 )
 

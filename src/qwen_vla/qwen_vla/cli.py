@@ -68,13 +68,13 @@ class Describe:
 class Collect:
     """Record a suite's scripted expert as a LeRobotDataset v3.0; resumes when interrupted.
 
-    $ qwen-vla collect widowx_pick --episodes 100 --out out/data/my_picks
-    $ qwen-vla collect widowx_pick --takeover-from checkpoints/tiny --seed 1500000 --out out/data/takeovers
+    $ qwen-vla collect widowx --episodes 100 --out out/data/my_picks
+    $ qwen-vla collect aloha --takeover-from checkpoints/tiny --seed 1500000 --out out/data/takeovers
     $ qwen-vla collect motions --robot widowx --episodes 500 --out out/data/widowx_motions   # and a picture of some
     """
 
     suite: tyro.conf.Positional[str]
-    """Task suite, e.g. widowx_pick; or `motions`: synthetic motions of an arm with sentences, without images."""
+    """Task suite, e.g. widowx; or `motions`: synthetic motions of an arm with sentences, without images."""
     out: Path
     """Folder of the data set."""
     episodes: int = 100
@@ -200,23 +200,23 @@ class Evaluate:
 
     Interrupted with --json, the same command goes on where it stopped.
 
-    $ qwen-vla evaluate widowx_pick --episodes 50 --seed 7000 --json out/evaluation.json
-    $ qwen-vla evaluate widowx --shift colour                  # does it generalise? or instance, position …
-    $ qwen-vla evaluate widowx_pick --shuffle-instructions     # does it listen? (should fail)
-    $ qwen-vla evaluate widowx_pick --blind                    # does it look? (should fail)
-    $ qwen-vla evaluate widowx_pick --prompt-of aloha          # does it know its robot? (should fail)
-    $ qwen-vla evaluate widowx_pick --sheet out/sheet.png --videos out/videos
-    $ qwen-vla evaluate widowx_pick --over-ros --episodes 10   # the same through the running ROS graph
-    $ qwen-vla evaluate widowx_pick --over-ros --chaos --episodes 10   # and with faults: is a limit ever exceeded?
+    $ qwen-vla evaluate widowx --episodes 50 --seed 9000 --json out/evaluation.json
+    $ qwen-vla evaluate aloha --shift colour              # does it generalise? or instance, position …
+    $ qwen-vla evaluate widowx --shuffle-instructions     # does it listen? (should fail)
+    $ qwen-vla evaluate widowx --blind                    # does it look? (should fail)
+    $ qwen-vla evaluate widowx --prompt-of aloha          # does it know its robot? (should fail)
+    $ qwen-vla evaluate mobile_base --sheet out/sheet.png --videos out/videos
+    $ qwen-vla evaluate widowx --over-ros --episodes 10   # the same through the running ROS graph
+    $ qwen-vla evaluate widowx --over-ros --chaos --episodes 10   # and with faults: is a limit ever exceeded?
     """
 
     suite: tyro.conf.Positional[str]
-    """Task suite, e.g. widowx_pick."""
+    """Task suite, e.g. widowx."""
     checkpoint: Path | None = None
     """Folder of the model; default: the checkpoint that comes with the suite."""
     episodes: int = 50
     """How many scenes to try."""
-    seed: int = 7000
+    seed: int = 9000
     """Scene of the first episode; scenes that the checkpoint was trained on are refused."""
     shuffle_instructions: bool = False
     """Name another thing of the scene, but judge the original one."""
@@ -265,7 +265,7 @@ class Report:
     one condition only (shift, checkpoint, blind …) are compared, with the interval of the difference.
 
     $ qwen-vla report out/widowx.json out/widowx_colour.json --out out/report.html
-    $ qwen-vla report out/*.json --train-logs out/train/widowx_actions --out out/report.html
+    $ qwen-vla report out/*.json --train-logs out/train/joint_actions --out out/report.html
     """
 
     files: tyro.conf.Positional[tuple[Path, ...]]

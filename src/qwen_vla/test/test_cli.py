@@ -80,8 +80,8 @@ def test_what_is_wrong_is_said_in_one_line(monkeypatch, tmp_path, arguments, mes
 
 def test_a_recipe_without_its_data_names_the_folder_and_the_way_out(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    code = run(monkeypatch, "train", resource_path("config/training/widowx_grounding.yaml"))
-    assert "there are no data in out/data/widowx_snapshots" in code and "comment at the top of the recipe" in code
+    code = run(monkeypatch, "train", resource_path("config/training/joint_grounding.yaml"))
+    assert "there are no data in out/data/joint/widowx_snapshots" in code and "comment at the top of the recipe" in code
     assert not list(tmp_path.iterdir())
 
 

@@ -9,7 +9,7 @@ import yaml
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.model_card import write_model_card
 
-RECIPE = {"name": "widowx_actions", "steps": 4000, "seed": 7, "backbone": None, "init_from": "out/grounding/model"}
+RECIPE = {"name": "joint_actions", "steps": 4000, "seed": 7, "backbone": None, "init_from": "out/grounding/model"}
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_parameters_are_those_of_the_files(folder, micro):
 def test_training_and_its_early_end_are_told(folder):
     record_training(folder, 2001)
     text = write_model_card(folder).read_text()
-    assert "# widowx_actions" in text and "2,001 of 4,000 steps, seed 7" in text and "total_frames 41605" in text
+    assert "# joint_actions" in text and "2,001 of 4,000 steps, seed 7" in text and "total_frames 41605" in text
     assert "stopped before the end of its schedule (2001 of 4000 steps)" in text
     recipe = text.split("```yaml\n")[1].split("```")[0]
     assert yaml.safe_load(recipe) == RECIPE

@@ -59,7 +59,6 @@ class Robot:
         controllers: ros2_control controllers to start beside joint_state_broadcaster.
         real: what drives the real robot.
         real_warning: what the user should know before starting the real one; part of --show-args.
-        policy: default of the argument; none while no shipped checkpoint drives this robot.
         suites: task suites whose scenes its simulator can show, where there are several; the first is the default.
         controller_remappings: topics of the controllers that are called differently in the embodiment.
         executor_remappings: topics of executor_node that differ where something is not installed.
@@ -70,7 +69,6 @@ class Robot:
     controllers: tuple[str, ...]
     real: Callable[[LaunchContext], list[LaunchDescriptionEntity]]
     real_warning: str
-    policy: str = "tiny"
     suites: tuple[str, ...] = ()
     controller_remappings: tuple[tuple[str, str], ...] = ()
     executor_remappings: Callable[[LaunchContext], list[tuple[str, str]]] = lambda context: []
@@ -98,7 +96,7 @@ def arguments(robot: Robot) -> list[DeclareLaunchArgument]:
             choices=list(HARDWARE),
             description=f"What moves. {choices} ({robot.real_warning})",
         ),
-        *policy_arguments(robot.policy, "none: no policy_node here, it runs on another machine"),
+        *policy_arguments("none: no policy_node here, it runs on another machine"),
         DeclareLaunchArgument(
             "use_sim_time",
             default_value="auto",
@@ -148,12 +146,12 @@ def embodiment_argument() -> DeclareLaunchArgument:
     )
 
 
-def policy_arguments(default: str = "tiny", no_policy: str = "") -> list[DeclareLaunchArgument]:
+def policy_arguments(no_policy: str = "") -> list[DeclareLaunchArgument]:
     """What the start of policy_node depends on, wherever it runs."""
     return [
         DeclareLaunchArgument(
             "policy",
-            default_value=default,
+            default_value="tiny",
             description="Name of a shipped checkpoint (tiny), or path to a checkpoint"
             + (f"; {no_policy}" if no_policy else ""),
         ),

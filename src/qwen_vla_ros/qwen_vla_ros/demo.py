@@ -34,8 +34,8 @@ class Show:
 
 
 SHOWS = {
-    # Three colours, three ways to say it: take the red cube, grab the blue block, lift the green.
-    "widowx": Show("widowx_pick", (7109, 7131, 7119), 40.0),
+    # Three of the suite's five tasks: spoon on towel, eggplant in basket, pick up the blue cube.
+    "widowx": Show("widowx", (9000, 9003, 9009), 60.0),
     # Three scenes in a row are one of each of the suite's three tasks.
     "aloha": Show("aloha", (9000, 9001, 9002), 60.0),
     "mobile_base": Show("mobile_base", (9000, 9001, 9002), 120.0),
@@ -77,7 +77,7 @@ class Demo:
       qwen-vla demo
       qwen-vla demo --robot aloha mobile_base
       qwen-vla demo --robot widowx --seeds 7001 7002 7003 --out out/my_demo
-      qwen-vla demo --checkpoint out/train/widowx_actions/model --no-video
+      qwen-vla demo --checkpoint out/train/joint_actions/model --no-video
     """
 
     out: Path = Path("out/demo")
@@ -89,7 +89,7 @@ class Demo:
     checkpoint: Path | None = None
     """Folder of the model; default: the checkpoint that comes with the suite."""
     timeout: float | None = None
-    """Simulated time for each sentence [s]; default: 40 for the WidowX, 60 for ALOHA, 120 for the base."""
+    """Simulated time for each sentence [s]; default: 60 for the arms, 120 for the base."""
     speed: float = 1.0
     """Simulated seconds per real second; less than 1 for a machine that is too slow or too busy for real time."""
     video: bool = True

@@ -70,7 +70,7 @@ class SimulatedWorld:
     """
 
     robot: str = "widowx"
-    suite: str = "widowx_pick"
+    suite: str = "widowx"
     shift: str = ""
 
     @property

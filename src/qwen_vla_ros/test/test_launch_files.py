@@ -215,7 +215,7 @@ def wait_until(condition: Callable[[], bool], executor: SingleThreadedExecutor, 
 
 def test_all_nodes_become_active_and_ctrl_c_ends_them_all(launched: tuple[str, subprocess.Popen]) -> None:
     name, process = launched
-    managed = ["executor_node"] if robot_of(name).policy == "none" else ["policy_node", "executor_node"]
+    managed = ["policy_node", "executor_node"]
     context = rclpy.Context()
     rclpy.init(context=context)
     executor = SingleThreadedExecutor(context=context)

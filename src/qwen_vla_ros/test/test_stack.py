@@ -126,7 +126,7 @@ class TestWhileItRuns:
 def test_one_policy_node_serves_one_robot_after_another(tmp_path):
     policies = []
     with stack_host(tmp_path) as host:
-        for world in (SimulatedWorld(), SimulatedWorld(suite="widowx")):
+        for world in (SimulatedWorld(), SimulatedWorld("mobile_base", "mobile_base")):
             with simulated_stack(CHECKPOINT, host, world=world) as stack:
                 tasks = TaskClient(stack)
                 sentence = tasks.reset(7000)
@@ -322,8 +322,8 @@ def test_a_row_says_the_same_as_in_process():
 @pytest.mark.timeout(900)
 def test_an_evaluation_over_ros_has_the_summary_of_one_in_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    summary = evaluate(EvaluateOptions("widowx_pick", CHECKPOINT, 2, 7000))
-    options = EvaluateOptions("widowx_pick", CHECKPOINT, 2, 7000)
-    assert summary.keys() >= summarize("widowx_pick", 7000, [], **options.conditions()).keys()
-    assert [row["seed"] for row in summary["rows"]] == [7000, 7001] and summary["over_ros"] is True
-    assert all(0 < row["chunks"] <= 11 or row["refused"] for row in summary["rows"])
+    summary = evaluate(EvaluateOptions("widowx", CHECKPOINT, 2, 9000))
+    options = EvaluateOptions("widowx", CHECKPOINT, 2, 9000)
+    assert summary.keys() >= summarize("widowx", 9000, [], **options.conditions()).keys()
+    assert [row["seed"] for row in summary["rows"]] == [9000, 9001] and summary["over_ros"] is True
+    assert all(0 < row["chunks"] <= 13 or row["refused"] for row in summary["rows"])

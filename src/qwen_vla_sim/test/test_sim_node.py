@@ -42,9 +42,10 @@ VOLATILE, TRANSIENT_LOCAL = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIEN
 
 
 class Simulator:
-    """A `widowx_sim` process; parameters as keywords. It is always ended, and its output kept."""
+    """A `widowx_sim` process with three cubes; parameters as keywords. It is always ended, and its output kept."""
 
     def __init__(self, output, namespace="", environment=None, **parameters):
+        parameters = {"suite": "widowx_pick", **parameters}
         given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
         profile = {"FASTDDS_DEFAULT_PROFILES_FILE": str(resource_path("config/dds/fastdds_large_images.xml"))}
         self.output = output
@@ -315,7 +316,7 @@ class TestWhileItRuns:
         np.testing.assert_allclose(at_home.positions(), before, atol=1e-3)
 
     def test_the_seed_decides_the_scene_and_the_images_follow(self, running):
-        world = WidowXWorld()
+        world = WidowXWorld(suite="widowx_pick")
         try:
             for seed in (21, 22, 21):
                 reply, scene = running.reset(seed), sample_pick_scene(seed)
@@ -330,7 +331,7 @@ class TestWhileItRuns:
             world.close()
 
     def test_every_scene_tells_where_its_ego_camera_stands(self, running):
-        world = WidowXWorld()
+        world = WidowXWorld(suite="widowx_pick")
         points = np.random.default_rng(0).uniform((0.2, -0.15, 0.0), (0.4, 0.15, 0.3), (20, 3))
         for seed in (21, 22):
             running.camera_poses.clear()

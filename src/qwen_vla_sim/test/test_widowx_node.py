@@ -29,17 +29,17 @@ def scene_of(context, **parameters):
 
 
 def test_suite_and_shift_decide_what_a_seed_means(context):
-    assert scene_of(context) == sample_pick_scene(7)
-    assert scene_of(context, suite="widowx") == sample_scene(7)
-    assert scene_of(context, suite="widowx", shift="colour") == sample_scene(7, "colour")
+    assert scene_of(context) == sample_scene(7)
+    assert scene_of(context, suite="widowx_pick") == sample_pick_scene(7)
+    assert scene_of(context, shift="colour") == sample_scene(7, "colour")
 
 
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
         ({"suite": "mars"}, "no suite 'mars' for this robot; choose one of: widowx, widowx_pick"),
-        ({"suite": "widowx", "shift": "colours"}, "unknown shift 'colours'; choose one of: colour, instance"),
-        ({"shift": "colour"}, "widowx_pick has no scenes with the shift 'colour'"),
+        ({"shift": "colours"}, "unknown shift 'colours'; choose one of: colour, instance"),
+        ({"suite": "widowx_pick", "shift": "colour"}, "widowx_pick has no scenes with the shift 'colour'"),
     ],
 )
 def test_what_there_is_not_is_refused(context, parameters, reason):

@@ -11,7 +11,7 @@ from qwen_vla_sim.widowx.world import WidowXWorld
 
 @pytest.fixture(scope="module")
 def world():
-    world = WidowXWorld()
+    world = WidowXWorld(suite="widowx_pick")
     yield world
     world.close()
 

@@ -33,10 +33,10 @@ from qwen_vla_ros.runtime_benchmark.commanded_motion import SECOND, executed
 from qwen_vla_ros.stack import SimulatedStack, simulated_stack
 from qwen_vla_ros.task_client import RELIABLE, TaskClient
 
-SUITE, ROBOT = "widowx_pick", "widowx"
+SUITE, ROBOT = "widowx", "widowx"
 EULER_STEPS = 4
 ARM_TOPIC = "arm_controller/joint_trajectory"
-FIRST_SEED = 7000
+FIRST_SEED = 9000
 BOUNDARY_STEPS = 2  # after a hand-over; a longer transition is gentler
 STANDING = 0.02  # [s] a pause that is none: the controller's cycle, and the times of messages, are not finer
 

@@ -20,7 +20,7 @@ class WidowXSim(SimNode):
     robot_name = "widowx"
     PARAMETERS = SimNode.PARAMETERS | {
         "suite": (
-            "widowx_pick",
+            "widowx",
             "Whose scenes a seed means.",
             {"read_only": True, "additional_constraints": f"one of: {', '.join(STOCKS)}"},
         ),

@@ -61,9 +61,7 @@ class WidowXWorld(RobotWorld):
         shift: kind of scenes other than those trained on, as far as the suite has them.
     """
 
-    def __init__(
-        self, embodiment: Embodiment | None = None, suite: str = "widowx_pick", shift: Shift | None = None
-    ) -> None:
+    def __init__(self, embodiment: Embodiment | None = None, suite: str = "widowx", shift: Shift | None = None) -> None:
         if suite not in STOCKS:
             raise ValueError(f"there is no suite {suite!r} for this robot; choose one of: {', '.join(STOCKS)}")
         self._stock, self.shift = STOCKS[suite], shift
