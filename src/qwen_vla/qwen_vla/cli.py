@@ -68,7 +68,8 @@ class Describe:
 class Collect:
     """Record a suite's scripted expert as a LeRobotDataset v3.0; resumes when interrupted.
 
-    $ qwen-vla collect widowx --episodes 100 --out out/data/my_picks
+    $ qwen-vla collect widowx --episodes 100 --out out/data/widowx
+    $ qwen-vla collect widowx --task stack_cube --episodes 100 --out out/data/stack
     $ qwen-vla collect aloha --takeover-from checkpoints/tiny --seed 1500000 --out out/data/takeovers
     $ qwen-vla collect motions --robot widowx --episodes 500 --out out/data/widowx_motions   # and a picture of some
     """
