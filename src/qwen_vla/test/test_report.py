@@ -122,6 +122,7 @@ def test_what_is_no_evaluation_and_no_run_is_named(tmp_path):
     other.write_text('{"suite": "widowx"}')
     out = tmp_path / "report.html"
     for files, logs, message in (
+        ([tmp_path / "none.json"], (), "none.json is not there; `qwen-vla evaluate SUITE --json .* writes such a file"),
         ([text], (), "text.json is not JSON"),
         ([good, other], (), "other.json is no result of .*lacks.*'tasks'"),
         ([good], (tmp_path,), f"{re.escape(str(tmp_path))} is no folder of a training run"),

@@ -94,7 +94,9 @@ def mean_metrics(rows: Sequence[EpisodeRow]) -> dict[str, float]:
 
 
 def read_summary(path: Path) -> dict:
-    """What `qwen-vla evaluate --json` wrote; ValueError names the file when it is something else."""
+    """What `qwen-vla evaluate --json` wrote; ValueError names the file when it is missing or something else."""
+    if not path.is_file():
+        raise ValueError(f"{path} is not there; `qwen-vla evaluate SUITE --json {path}` writes such a file")
     try:
         summary = json.loads(path.read_text())
     except json.JSONDecodeError as error:
