@@ -101,6 +101,31 @@ def test_our_own_recordings_become_samples_with_labels(recordings):
     np.testing.assert_allclose(source.statistics["widowx.state"].q99, np.quantile(state, 0.99, axis=0), rtol=1e-6)
 
 
+def test_told_that_it_is_another_robot_it_is_to_stay_where_it_is(recordings):
+    source = spec(recordings / "demonstrations", other_prompts=0.5).open(CONTEXT)
+    plain = spec(recordings / "demonstrations").open(CONTEXT)
+    row = int(source.training[3])
+    samples = [source.sample(row, np.random.default_rng(seed)) for seed in range(60)]
+    own = plain.sample(row, np.random.default_rng(0))
+    others = [sample for sample in samples if sample.text != own.text]
+    task = LeRobotReader(recordings / "demonstrations").tasks[0]
+    assert {s.text for s in others} == {load_robot(name).prompt(task) for name in ("aloha", "mobile_base")}
+    assert 15 < len(others) < 45
+    assert all((sample.actions == own.actions).all() for sample in samples if sample.text == own.text)
+    chunk = source.statistics["widowx"].unnormalize(others[0].actions)
+    np.testing.assert_allclose(chunk[:, :3], 0, atol=1e-6)
+    np.testing.assert_allclose(chunk[:, -1], source.chunk(row)[0, -1], atol=1e-5)
+    held_out = int(source.held_out[0])
+    assert len({source.sample(held_out, np.random.default_rng(seed)).text for seed in range(20)}) == 1, "its own"
+
+
+def test_where_absolute_joints_are_learned_nothing_says_stay(tmp_path):
+    robot = in_control_mode(tmp_path, "joint_position")
+    write(tmp_path / "data", JOINTS)
+    with pytest.raises(DatasetError, match="other_prompts needs relative_actions"):
+        spec(tmp_path / "data", robot=robot, other_prompts=0.1).open(CONTEXT)
+
+
 def test_snapshots_have_nothing_to_act_on(recordings):
     source = spec(recordings / "snapshots").open(CONTEXT)
     assert source.sample(int(source.training[0]), None).actions is None and "widowx" not in source.statistics

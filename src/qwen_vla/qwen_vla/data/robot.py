@@ -16,6 +16,7 @@ from qwen_vla.data.chunks import episode_ends
 from qwen_vla.data.episodes import DatasetError, Episode, EpisodeSource
 from qwen_vla.data.frames import DecodedFrames, decode_camera
 from qwen_vla.data.lerobot import LeRobotEpisodes, LeRobotReader, open_hub
+from qwen_vla.data.other_prompts import OtherPrompts, stays, still
 from qwen_vla.data.robot_columns import Columns, read_columns
 from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes
 from qwen_vla.data.samples import PointLabels, Sample, SourceContext
@@ -71,6 +72,13 @@ class RobotData(DataSpec):
     relative_actions: bool = Field(
         False, description="chunks of joint positions are learned relative to the joints measured where they begin"
     )
+    other_prompts: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training samples whose prompt names another robot of the suite: there this one is to "
+        "stay where it is, so that a model must read for which robot it acts",
+    )
 
     def open(self, context: SourceContext) -> RobotSource:
         return RobotSource(self, context)
@@ -122,6 +130,9 @@ class RobotSource:
         dataset = f"{dataset}/trajectories" if self.steps else dataset
         self.info = embodiment_info(self.embodiment, dataset, spec.relative_actions)
         self.camera_tags = self.info.camera_tags
+        if spec.other_prompts and not stays(self.info):
+            raise DatasetError(f"{spec.path}: other_prompts needs relative_actions; no absolute chunk says `stay`")
+        self._other_prompts = OtherPrompts(embodiment.name, spec.other_prompts)
         self.episodes = self.source.episodes
         self._ends = episode_ends(self.episodes)
         self._episode = np.repeat(np.arange(len(self.episodes)), np.diff(self.episodes, axis=1)[:, 0])
@@ -136,12 +147,13 @@ class RobotSource:
         self._normalise()
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """The frame's sample; nothing about it is random."""
+        """The frame's sample; nothing about it is random but whose prompt it has (`other_prompts`)."""
         tags = self.camera_tags if self.images else ()
+        other = self._other_prompts.draw(self._task(index), rng) if self._may_have_another(index) else None
         return Sample(
-            text=self._prompt(index),
+            text=other or self._prompt(index),
             images={tag: self.images[tag][index] for tag in tags},
-            actions=None if self.targets is None else self._actions(index),
+            actions=None if self.targets is None else self._still(index) if other else self._actions(index),
             state=None if self._states is None else self._states[index],
             labels=self._point_labels(index, tags),
         )
@@ -230,6 +242,7 @@ class RobotSource:
     def _split(self, context: SourceContext) -> None:
         self._usable = self._usable_rows()
         training, held_out = split(len(self.episodes), context.held_out_share, f"{self.source.root}: episodes")
+        self._is_held_out = np.isin(np.arange(len(self.episodes)), held_out)
         self.training, self.held_out = (self._indices(self.episodes[chosen]) for chosen in (training, held_out))
         if not len(self.training):
             raise DatasetError(f"{self.source.root}: no row is left to train on; {len(self.bad_rows)} rows are bad")
@@ -322,9 +335,19 @@ class RobotSource:
             return self._ready[self._place[index]]
         return self.statistics[self.info.dataset].normalize(self.chunk(index))
 
+    def _still(self, index: int) -> np.ndarray:
+        return self.statistics[self.info.dataset].normalize(still(self.chunk(index), self.info))
+
+    def _may_have_another(self, index: int) -> bool:
+        """Held-out frames are measured with the robot's own prompt; without actions there is nothing to stay from."""
+        return self.targets is not None and not self.steps and not self._is_held_out[self._episode[index]]
+
+    def _task(self, index: int) -> str:
+        return self._tasks[self._episode[index]]
+
     def _prompt(self, index: int) -> str:
         """The prompt names the number of steps that follow: the robot's own horizon, or the trajectory's length."""
-        task = self._tasks[self._episode[index]]
+        task = self._task(index)
         if self.steps is None:
             return self.info.prompt(task)
         return self.embodiment.model_copy(update={"chunk_size": self._length(index)}).prompt(task)
