@@ -119,6 +119,23 @@ def test_told_that_it_is_another_robot_it_is_to_stay_where_it_is(recordings):
     assert len({source.sample(held_out, np.random.default_rng(seed)).text for seed in range(20)}) == 1, "its own"
 
 
+def test_colours_change_in_training_and_not_where_it_is_measured(recordings):
+    source = spec(recordings / "demonstrations", colour_jitter=0.2).open(CONTEXT)
+    plain = spec(recordings / "demonstrations").open(CONTEXT)
+
+    def pictures(of, row, seed):
+        return of.sample(row, np.random.default_rng(seed)).images
+
+    row, held_out = int(source.training[3]), int(source.held_out[0])
+    first, again, other = (pictures(source, row, seed) for seed in (1, 1, 2))
+    for tag, image in pictures(plain, row, 1).items():
+        assert first[tag].dtype == np.uint8 and first[tag].shape == image.shape
+        assert (first[tag] == again[tag]).all() and (first[tag] != other[tag]).any()
+        assert 1 < np.abs(first[tag].astype(int) - image).mean() < 60
+        assert (pictures(source, held_out, 1)[tag] == pictures(plain, held_out, 2)[tag]).all()
+    assert (plain.images["ego"][row] == pictures(plain, row, 1)["ego"]).all(), "what is stored stays as it is"
+
+
 def test_where_absolute_joints_are_learned_nothing_says_stay(tmp_path):
     robot = in_control_mode(tmp_path, "joint_position")
     write(tmp_path / "data", JOINTS)

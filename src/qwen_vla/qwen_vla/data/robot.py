@@ -13,6 +13,7 @@ from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla.data.annotations import POINTS_COLUMN, Annotations, fresh_frames, gripper_openings, point_labels
 from qwen_vla.data.bad_rows import BadRows, usable_rows
 from qwen_vla.data.chunks import episode_ends
+from qwen_vla.data.colour_jitter import jittered
 from qwen_vla.data.episodes import DatasetError, Episode, EpisodeSource
 from qwen_vla.data.frames import DecodedFrames, decode_camera
 from qwen_vla.data.lerobot import LeRobotEpisodes, LeRobotReader, open_hub
@@ -71,6 +72,9 @@ class RobotData(DataSpec):
     use_state: bool = Field(True, description="False: a model with proprioception reads none of this robot")
     relative_actions: bool = Field(
         False, description="chunks of joint positions are learned relative to the joints measured where they begin"
+    )
+    colour_jitter: float = Field(
+        0.0, ge=0, le=1, description="strength of random changes of the colours of training images; 0.2 is moderate"
     )
     other_prompts: float = Field(
         0.0,
@@ -147,12 +151,12 @@ class RobotSource:
         self._normalise()
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """The frame's sample; nothing about it is random but whose prompt it has (`other_prompts`)."""
+        """The frame's sample; random are the colours of its images and whose prompt it has, where the spec says so."""
         tags = self.camera_tags if self.images else ()
         other = self._other_prompts.draw(self._task(index), rng) if self._may_have_another(index) else None
         return Sample(
             text=other or self._prompt(index),
-            images={tag: self.images[tag][index] for tag in tags},
+            images=self._pictures(index, tags, rng),
             actions=None if self.targets is None else self._still(index) if other else self._actions(index),
             state=None if self._states is None else self._states[index],
             labels=self._point_labels(index, tags),
@@ -335,12 +339,21 @@ class RobotSource:
             return self._ready[self._place[index]]
         return self.statistics[self.info.dataset].normalize(self.chunk(index))
 
+    def _pictures(self, index: int, tags: Iterable[str], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        images = {tag: self.images[tag][index] for tag in tags}
+        strength = 0.0 if self._held_out(index) else self.spec.colour_jitter
+        return jittered(images, strength, rng) if strength else images
+
+    def _held_out(self, index: int) -> bool:
+        """Whether a frame is measured on: with the robot's own prompt and colours."""
+        return bool(self._is_held_out[self._episode[index]])
+
     def _still(self, index: int) -> np.ndarray:
         return self.statistics[self.info.dataset].normalize(still(self.chunk(index), self.info))
 
     def _may_have_another(self, index: int) -> bool:
-        """Held-out frames are measured with the robot's own prompt; without actions there is nothing to stay from."""
-        return self.targets is not None and not self.steps and not self._is_held_out[self._episode[index]]
+        """Without actions there is nothing to stay from."""
+        return self.targets is not None and not self.steps and not self._held_out(index)
 
     def _task(self, index: int) -> str:
         return self._tasks[self._episode[index]]
