@@ -1,7 +1,7 @@
 """Samples whose prompt names another robot than the pictures show: there the robot is to stay where it is.
 
-In every other sample prompt and pictures agree, so a model could tell robots apart by the pictures alone, and would move
-one that it was told is another.
+In every other sample prompt and pictures agree, so a model could tell robots apart by the pictures alone, and would
+move one that it was told is another.
 """
 
 from __future__ import annotations
@@ -33,6 +33,6 @@ def stays(info: EmbodimentInfo) -> bool:
 
 
 def still(chunk: np.ndarray, info: EmbodimentInfo) -> np.ndarray:
-    """(steps, channels) the chunk of a robot that stays, physical units; grippers go on with the chunk's first command."""
+    """(steps, channels) the chunk of a robot that stays, physical units; grippers keep the chunk's first command."""
     grippers = np.array([name.endswith("gripper") for name in info.channel_names])
     return np.where(grippers, chunk[:1], 0.0) * np.ones((len(chunk), 1))
