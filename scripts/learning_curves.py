@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from experiments import log_rows
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from qwen_vla.evaluation.summary import read_summary
 from qwen_vla.training.curve import save_figure
 
 STAGES = tuple(Path("out/train") / name for name in ("joint_actions", "joint_takeovers", "joint_takeovers_2"))
@@ -44,7 +44,7 @@ def starts(stages: tuple[Path, ...]) -> dict[Path, int]:
 def successes(results: tuple[Path, ...], before: dict[Path, int]) -> dict[str, dict[str, dict[int, dict]]]:
     """suite → task → step → {successes, episodes}; of the results of one model that with most episodes."""
     found: dict[str, dict[str, dict[int, dict]]] = {suite: {} for suite in SUITES}
-    for result in (json.loads(path.read_text()) for path in results):
+    for result in map(read_summary, results):
         stage = Path(result["checkpoint"]).parent
         changed = result["shift"] or result["blind"] or result["shuffle_instructions"] or result["prompt_of"]
         if stage not in before or changed or result["over_ros"]:
@@ -59,10 +59,8 @@ def successes(results: tuple[Path, ...], before: dict[Path, int]) -> dict[str, d
 
 def draw_losses(axis: Axes, before: dict[Path, int]) -> None:
     """The action loss of training and, for each robot, of its held-out demonstrations."""
-    for key, label in {
-        "action": "training",
-        **{f"held_out/{suite}/action": f"{suite}, held out" for suite in SUITES},
-    }.items():
+    held_out = {f"held_out/{suite}/action": f"{suite}, held out" for suite in SUITES}
+    for key, label in {"action": "training", **held_out}.items():
         rows = [
             (start + row["step"], row[key]) for stage, start in before.items() for row in log_rows(stage) if key in row
         ]

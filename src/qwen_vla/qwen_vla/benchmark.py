@@ -79,15 +79,17 @@ def run_benchmark(
     checkpoint: str | Path | None = None,
     images: int | None = None,
     accelerate: str = "auto",
+    robot: str | None = None,
 ) -> dict[str, Any]:
     """Measure ``Policy.infer`` on synthetic camera images of 240×320.
 
     Without ``checkpoint`` the preset's geometry runs with random weights, which changes no timing. ``images`` cameras
-    (default 2 for tiny, 3 for 4b; a checkpoint has its own). All times are in milliseconds. ``steps.N`` holds for N
-    Euler steps p50_ms and p99_ms of a whole chunk; the medians preprocess_ms, backbone_ms, expert_ms; floor_ms; the
-    stages; naive_ms: transformers' own backbone, unchanged, in every Euler step, nothing kept; recomputed_ms: the same
-    with this library's faster modules. ``4b`` needs a GPU: on a CPU the result names the reason and holds its
-    parameter table and its operations and bytes.
+    (default 2 for tiny, 3 for 4b; a checkpoint has those of its ``robot``, to be named where it has several). All times
+    are in milliseconds. ``steps.N`` holds for N Euler steps p50_ms and p99_ms of a whole chunk; the medians
+    preprocess_ms, backbone_ms, expert_ms; floor_ms; the stages; naive_ms: transformers' own backbone, unchanged, in
+    every Euler step, nothing kept; recomputed_ms: the same with this library's faster modules (both without the one
+    token of a robot's state). ``4b`` needs a GPU: on a CPU the result names the reason and holds its parameter table
+    and its operations and bytes.
     """
     _check(repeats, threads, images, checkpoint)
     if preset == "4b" and torch.device(device).type == "cpu" and checkpoint is None:
@@ -104,11 +106,12 @@ def run_benchmark(
         policy = (
             _policy(preset, device, images, accelerate)
             if checkpoint is None
-            else Policy.from_pretrained(checkpoint, device=device, accelerate=accelerate)
+            else Policy.from_pretrained(checkpoint, device=device, embodiment=robot, accelerate=accelerate)
         )
         return {
             "preset": preset if checkpoint is None else None,
             "checkpoint": None if checkpoint is None else str(checkpoint),
+            "robot": None if checkpoint is None else policy.embodiment.name,
             "device": _device_name(device),
             "threads": threads,
             "repeats": repeats,
@@ -457,7 +460,7 @@ def _check(repeats: int, threads: int, images: int | None, checkpoint: str | Pat
 def _observation(policy: Policy) -> Observation:
     rng = np.random.default_rng(0)
     images = {tag: rng.integers(0, 256, CAMERA_SHAPE, dtype=np.uint8) for tag in policy.camera_tags}
-    return Observation(images, INSTRUCTION)
+    return Observation(images, INSTRUCTION, state=np.zeros(len(policy.state_names)) if policy.state_names else None)
 
 
 def _policy(preset: str, device: str, images: int | None = None, accelerate: str = "auto") -> Policy:

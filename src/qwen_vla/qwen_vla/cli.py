@@ -108,6 +108,8 @@ class Collect:
         return 0
 
     def _motions(self) -> int:
+        if self.task or self.takeover_from:
+            raise ValueError("motions have no tasks and no policy: --task and --takeover-from go with a suite")
         from qwen_vla.data.motion_files import MotionFiles, choose_robot
 
         robot = choose_robot(self.robot, self.config)
@@ -293,7 +295,7 @@ class Benchmark:
     Prints tables and the same figures as JSON (on standard output; the tables go to standard error).
 
     $ qwen-vla benchmark --preset tiny --json out/benchmark.json
-    $ qwen-vla benchmark --checkpoint checkpoints/tiny
+    $ qwen-vla benchmark --checkpoint checkpoints/tiny --robot widowx
     $ qwen-vla benchmark --preset 4b --device cuda
     $ qwen-vla benchmark --runtime    # the ROS nodes: latency around the inference, jitter, CPU, memory, smoothness
     """
@@ -302,6 +304,8 @@ class Benchmark:
     """Size of the model, with random weights."""
     checkpoint: Path | None = None
     """Measure this checkpoint instead of a preset."""
+    robot: str | None = None
+    """Which of the checkpoint's robots; needed where it has several."""
     device: str = "cpu"
     """Where it runs: cpu, cuda, cuda:1 …"""
     images: int | None = None
@@ -335,9 +339,8 @@ class Benchmark:
 
         from qwen_vla.benchmark import print_tables, run_benchmark
 
-        result = run_benchmark(
-            self.preset, self.device, self.threads, self.repeats, self.checkpoint, self.images, self.accelerate
-        )
+        names = ("preset", "device", "threads", "repeats", "checkpoint", "images", "accelerate", "robot")
+        result = run_benchmark(**{name: getattr(self, name) for name in names})
         print_tables(result, Console(stderr=True))
         return result
 

@@ -64,6 +64,7 @@ def test_the_list_of_commands_is_short(monkeypatch, capsys):
         (["describe", "widowx", "--config", "mine.yaml"], "--config goes with the path of a URDF"),
         (["collect", "chess", "--out", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
         (["collect", "widowx_pick", "--out", "nowhere", "--episodes", "0"], "episodes must be at least 1, got 0"),
+        (["collect", "motions", "--out", "nowhere", "--task", "stack_cube"], "motions have no tasks"),
         (["train", "mine.yaml"], "mine.yaml: no such recipe; see config/training/"),
         (["evaluate", "chess", "--checkpoint", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
         (["evaluate", "widowx_pick", "--checkpoint", "nowhere"], "no checkpoint directory at nowhere"),

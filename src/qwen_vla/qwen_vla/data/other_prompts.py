@@ -35,4 +35,4 @@ def stays(info: EmbodimentInfo) -> bool:
 def still(chunk: np.ndarray, info: EmbodimentInfo) -> np.ndarray:
     """(steps, channels) the chunk of a robot that stays, physical units; grippers keep the chunk's first command."""
     grippers = np.array([name.endswith("gripper") for name in info.channel_names])
-    return np.where(grippers, chunk[:1], 0.0) * np.ones((len(chunk), 1))
+    return np.tile(np.where(grippers, chunk[0], 0.0), (len(chunk), 1))
