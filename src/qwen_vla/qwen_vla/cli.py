@@ -321,7 +321,7 @@ class Benchmark:
     seconds: float = 60.0
     """With --runtime: how long to run the nodes [s]."""
     episodes: int = 3
-    """With --runtime: cubes to pick in each blending mode, to see how smoothly chunks follow one another; 0: none."""
+    """With --runtime: scenes to play in each blending mode, to see how smoothly chunks follow one another; 0: none."""
     json: Path | None = None
     """Where to write the figures."""
 
