@@ -13,16 +13,19 @@ import yaml
 BY_HAND = "<!-- below: written by hand -->"
 
 
-def train(recipe: Path, changes: dict) -> None:
-    """`qwen-vla train` with some fields of the recipe changed; its own output goes to a file beside the run."""
+def train(recipe: Path, changes: dict, steps: int | None = None) -> None:
+    """`qwen-vla train` with some fields of the recipe changed; its own output goes to a file beside the run.
+
+    steps: where to stop before the end of the recipe's schedule.
+    """
     values = yaml.safe_load(recipe.read_text()) | changes
-    output = Path(values["output"])
-    if any(row["step"] == values["steps"] for row in log_rows(output)) and (output / "model/config.json").exists():
+    output, steps = Path(values["output"]), steps or values["steps"]
+    if any(row["step"] == steps for row in log_rows(output)) and (output / "model/config.json").exists():
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     written = output.with_name(output.name + ".yaml")
     written.write_text(yaml.safe_dump(values, allow_unicode=True))
-    call(["train", str(written)], output.with_name(output.name + ".train.txt"))
+    call(["train", str(written), "--max-steps", str(steps)], output.with_name(output.name + ".train.txt"))
 
 
 def evaluate(suite: str, model: Path, result: Path, episodes: int, seed: int, *more: str) -> None:

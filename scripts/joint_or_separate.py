@@ -4,8 +4,8 @@
 .venv/bin/python scripts/joint_or_separate.py --jobs 2            # two robots at a time, one core each
 .venv/bin/python scripts/joint_or_separate.py --only-page         # write the page from the results that are there
 
-The recipes are those of the joint checkpoint, each robot with its own part of the data, and with its share of the
-samples that the joint training draws.
+All begin with the same model of stage 1, which has seen the three worlds and acted in none. The recipe is that of
+stage 2, each robot with its own part of the data and with as many samples of it as the joint training had drawn.
 """
 
 from __future__ import annotations
@@ -24,15 +24,20 @@ from qwen_vla.evaluation.intervals import wilson_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = Path("out/separate")
-STAGES = ("joint_grounding", "joint_actions")
+RECIPE = ROOT / "config/training/joint_actions.yaml"
+JOINT_STEPS = 2000
+# Batches of each robot that the joint training had drawn by then, to the nearest 20 (a log has a row every 20 steps);
+# its shares changed at step 1,037, as the recipe says.
+OWN_STEPS = {"widowx": 800, "aloha": 720, "mobile_base": 340}
 ROBOTS = ("widowx", "aloha", "mobile_base")
 FIRST_SCENE = 9000
 PAGE = ROOT / "docs/explanation/joint_training.md"
 INTRODUCTION = """# One model or three
 
-The joint checkpoint beside three models of the same size, one for each robot. Each of these is trained by the same two
-recipes on its own part of the same data, for as many samples of it as the joint training draws: together they cost what
-the joint one costs. {episodes} scenes of each suite from seed {first}, never trained on; Wilson intervals at 95 %.
+The joint model of stage 2 at step {steps:,} beside three models of the same size, one for each robot. All begin with
+the same model of stage 1 and are trained by the same recipe and schedule; each of the three on its own part of the same
+data, for as many samples of it as the joint training had drawn: together they cost what the joint one costs.
+{episodes} scenes of each suite from seed {first}, never trained on; Wilson intervals at 95 %.
 `scripts/joint_or_separate.py` makes this page.
 
 | suite, task | one model for all | a model for each robot |
@@ -44,8 +49,8 @@ the joint one costs. {episodes} scenes of each suite from seed {first}, never tr
 class Options:
     """What to run."""
 
-    joint: Path = Path("out/train/joint_actions/model")
-    """Folder of the joint model after the same two stages: takeovers are of its own play, so they are left out."""
+    joint: Path = Path(f"out/train/joint_actions/step_{JOINT_STEPS}")
+    """Folder of the joint model; of stage 2, because takeovers are of its own play."""
     episodes: int = 50
     """Scenes of each suite, the same for both."""
     jobs: int = 1
@@ -54,32 +59,25 @@ class Options:
     """Write the page from the results that are there."""
 
 
-def own_part(recipe: dict, robot: str) -> tuple[list[dict], float]:
-    """Those data of a recipe that are of a robot, and their share of its samples."""
-    own = [entry for entry in recipe["data"] if Path(entry["path"]).name in (robot, f"{robot}_snapshots")]
-    return own, sum(entry["weight"] for entry in own) / sum(entry["weight"] for entry in recipe["data"])
+def own_part(recipe: dict, robot: str) -> list[dict]:
+    """Those data of a recipe that are of a robot."""
+    return [entry for entry in recipe["data"] if Path(entry["path"]).name in (robot, f"{robot}_snapshots")]
 
 
 def run_one(robot: str, options: Options) -> None:
     """Train a robot's own model and evaluate it and the joint one; what is finished is not done again."""
-    before = None
-    for stage in STAGES:
-        path = ROOT / f"config/training/{stage}.yaml"
-        recipe = yaml.safe_load(path.read_text())
-        data, share = own_part(recipe, robot)
-        output = OUT / robot / stage
-        changes = {"name": f"{robot}_{stage}", "output": str(output), "data": data}
-        changes["steps"] = round(recipe["steps"] * share)
-        train(path, changes | ({"init_from": str(before)} if before else {}))
-        before = output / "model"
-    evaluate(robot, before, OUT / robot / "separate.json", options.episodes, FIRST_SCENE)
-    evaluate(robot, options.joint, OUT / robot / "joint.json", options.episodes, FIRST_SCENE)
+    recipe, output, steps = yaml.safe_load(RECIPE.read_text()), OUT / robot, OWN_STEPS[robot]
+    changes = {"name": f"{robot}_alone", "output": str(output / "training"), "data": own_part(recipe, robot)}
+    changes["steps"] = round(recipe["steps"] * steps / JOINT_STEPS)  # of the schedule, which is not gone through
+    train(RECIPE, changes | {"save_every": 25}, steps)
+    evaluate(robot, output / "training/model", output / "separate.json", options.episodes, FIRST_SCENE)
+    evaluate(robot, options.joint, output / "joint.json", options.episodes, FIRST_SCENE)
     print(f"joint_or_separate: {robot}: done", flush=True)
 
 
 def write_page(options: Options) -> None:
     """The table; what was written by hand below it stays."""
-    text = INTRODUCTION.format(episodes=options.episodes, first=FIRST_SCENE)
+    text = INTRODUCTION.format(steps=JOINT_STEPS, episodes=options.episodes, first=FIRST_SCENE)
     for robot in ROBOTS:
         both = [OUT / robot / f"{kind}.json" for kind in ("joint", "separate")]
         joint, separate = (json.loads(path.read_text()) if path.exists() else None for path in both)
