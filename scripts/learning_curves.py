@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from qwen_vla.evaluation.summary import read_summary
 from qwen_vla.training.curve import save_figure
 
-STAGES = tuple(Path("out/train") / name for name in ("joint_actions", "joint_takeovers", "joint_takeovers_2"))
+STAGES = tuple(
+    Path("out/train") / name for name in ("joint_actions", "joint_takeovers", "joint_takeovers_2", "joint_finish")
+)
 SUITES = ("widowx", "aloha", "mobile_base")
 
 

@@ -14,8 +14,8 @@ set -euo pipefail
 result=${1:+$(realpath -m "$1")}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 result=${result:-out/reproduce/tiny}
-# Each is trained before the data of the next are made: the last two learn from mistakes of the model before.
-recipes=(config/training/joint_{grounding,actions,takeovers,takeovers_2}.yaml)
+# Each is trained before the data of the next are made: two learn from mistakes of the model before.
+recipes=(config/training/joint_{grounding,actions,takeovers,takeovers_2,finish}.yaml)
 suites=(widowx aloha mobile_base)
 head=grounding_head.safetensors # of use to training only
 WORKERS=${WORKERS:-$(nproc)}

@@ -60,8 +60,8 @@ def test_the_whole_way_and_again(checkout, tmp_path):
     first = reproduce(checkout, tmp_path, PROCESSES="2")
     assert first.returncode == 0, first.stderr
     stages = [line for line in first.stdout.splitlines() if line.startswith("reproduce: ")]
-    assert [re.match(r"reproduce: (\d+/12|done)", line)[1] for line in stages] == [
-        *(f"{i}/12" for i in range(1, 13)),
+    assert [re.match(r"reproduce: (\d+/14|done)", line)[1] for line in stages] == [
+        *(f"{i}/14" for i in range(1, 15)),
         "done",
     ]
     model = checkout / "out/reproduce/tiny"
@@ -86,7 +86,7 @@ def test_the_whole_way_and_again(checkout, tmp_path):
 def test_a_failing_stage_ends_the_script(checkout, tmp_path):
     done = reproduce(checkout, tmp_path, WORKERS="0")
     assert done.returncode == 1 and "workers must be at least 1, got 0" in done.stderr
-    assert done.stdout.splitlines()[-1] == "reproduce: 1/12 collect the data of joint_grounding"
+    assert done.stdout.splitlines()[-1] == "reproduce: 1/14 collect the data of joint_grounding"
 
 
 def test_without_environment_it_says_how_to_make_one(checkout, tmp_path):
