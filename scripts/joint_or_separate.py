@@ -18,7 +18,7 @@ from pathlib import Path
 
 import tyro
 import yaml
-from experiments import evaluate, train, write_above_notes
+from experiments import evaluate, log_rows, train, write_above_notes
 
 from qwen_vla.evaluation.intervals import wilson_interval
 
@@ -37,8 +37,9 @@ INTRODUCTION = """# One model or three
 The joint model of stage 2 at step {steps:,} beside three models of the same size, one for each robot. All begin with
 the same model of stage 1 and are trained by the same recipe and schedule; each of the three on its own part of the same
 data, for as many samples of it as the joint training had drawn: together they cost what the joint one costs.
-{episodes} scenes of each suite from seed {first}, never trained on; Wilson intervals at 95 %.
-`scripts/joint_or_separate.py` makes this page.
+{episodes} scenes of each suite from seed {first}, never trained on; Wilson intervals at 95 %. Error of actions: mean
+over demonstrations held out of the training, in the units of normalised actions (-1 to 1 is the middle 98 % of the
+data). `scripts/joint_or_separate.py` makes this page.
 
 | suite, task | one model for all | a model for each robot |
 |---|---|---|
@@ -69,7 +70,7 @@ def run_one(robot: str, options: Options) -> None:
     recipe, output, steps = yaml.safe_load(RECIPE.read_text()), OUT / robot, OWN_STEPS[robot]
     changes = {"name": f"{robot}_alone", "output": str(output / "training"), "data": own_part(recipe, robot)}
     changes["steps"] = round(recipe["steps"] * steps / JOINT_STEPS)  # of the schedule, which is not gone through
-    train(RECIPE, changes | {"save_every": 25}, steps)
+    train(RECIPE, changes | {"save_every": 25, "validate_every": steps}, steps)
     evaluate(robot, output / "training/model", output / "separate.json", options.episodes, FIRST_SCENE)
     evaluate(robot, options.joint, output / "joint.json", options.episodes, FIRST_SCENE)
     print(f"joint_or_separate: {robot}: done", flush=True)
@@ -84,6 +85,8 @@ def write_page(options: Options) -> None:
         text += f"| **{robot}** | {_rate(joint)} | {_rate(separate)} |\n"
         for task in joint["tasks"] if joint else ():
             text += f"| {task} | {_rate(joint, task)} | {_rate(separate, task)} |\n"
+        errors = _error(options.joint.parent, robot), _error(OUT / robot / "training", robot, OWN_STEPS[robot])
+        text += f"| error of actions | {errors[0]} | {errors[1]} |\n"
     write_above_notes(PAGE, text + "\n")
 
 
@@ -94,6 +97,12 @@ def _rate(result: dict | None, task: str | None = None) -> str:
     rows = [row["success"] for row in result["rows"] if task in (None, row["task"])]
     low, high = wilson_interval(sum(rows), len(rows))
     return f"{100 * sum(rows) / len(rows):.0f} % ({100 * low:.0f}–{100 * high:.0f}, n = {len(rows)})"
+
+
+def _error(run: Path, robot: str, step: int = JOINT_STEPS) -> str:
+    """Mean error of a robot's normalised actions in demonstrations held out of the training, at a step of a run."""
+    key = f"held_out/{robot}/action"
+    return next((f"{row[key]:.3f}" for row in log_rows(run) if row["step"] == step and key in row), "–")
 
 
 def main() -> None:
