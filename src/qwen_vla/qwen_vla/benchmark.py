@@ -91,7 +91,7 @@ def run_benchmark(
     token of a robot's state). ``4b`` needs a GPU: on a CPU the result names the reason and holds its parameter table
     and its operations and bytes.
     """
-    _check(repeats, threads, images, checkpoint)
+    _check(repeats, threads, images, checkpoint, robot)
     if preset == "4b" and torch.device(device).type == "cpu" and checkpoint is None:
         return {
             "preset": preset,
@@ -448,13 +448,15 @@ def _peaks(device: torch.device) -> dict[str, float]:
 # --- what is measured -------------------------------------------------------------------------------------------------
 
 
-def _check(repeats: int, threads: int, images: int | None, checkpoint: str | Path | None) -> None:
+def _check(repeats: int, threads: int, images: int | None, checkpoint: str | Path | None, robot: str | None) -> None:
     if repeats < 1 or threads < 1:
         raise ValueError(f"repeats ({repeats}) and threads ({threads}) must be at least 1")
     if images is not None and not 0 <= images <= len(CAMERA_TAGS):
         raise ValueError(f"images ({images}) must be between 0 and {len(CAMERA_TAGS)}")
     if images is not None and checkpoint is not None:
         raise ValueError("a checkpoint's robot has its own cameras; leave out either --images or --checkpoint")
+    if robot is not None and checkpoint is None:
+        raise ValueError(f"a preset has no robots: --robot {robot} goes with --checkpoint")
 
 
 def _observation(policy: Policy) -> Observation:
