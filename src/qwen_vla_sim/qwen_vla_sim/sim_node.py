@@ -325,7 +325,7 @@ class SimNode(Node):
                 self._stop.wait(PAUSED_CLOCK_PERIOD)
                 pacer.restart()
             if pacer.take_loss():
-                self.get_logger().warn(
+                self.get_logger().warning(
                     f"slower than real time: {pacer.lost:.1f} s lost so far", throttle_duration_sec=10.0
                 )
 
@@ -360,7 +360,7 @@ class SimNode(Node):
                 if lossless:
                     self._await_cameras()
                 if not self._rig.capture(self.world.data, now_ns):
-                    self.get_logger().warn(
+                    self.get_logger().warning(
                         "cameras are slower than image_rate: an exposure was left out", throttle_duration_sec=10.0
                     )
 

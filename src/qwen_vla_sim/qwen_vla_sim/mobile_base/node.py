@@ -72,7 +72,7 @@ class MobileBaseSim(SimNode):
             with self.lock:
                 self.robot.command_velocity(twist.linear.x, twist.angular.z, stamp_ns)
         except VelocityRejected as reason:
-            self.get_logger().warn(f"{COMMAND_TOPIC}: command ignored: {reason}", throttle_duration_sec=1.0)
+            self.get_logger().warning(f"{COMMAND_TOPIC}: command ignored: {reason}", throttle_duration_sec=1.0)
 
     def _create_transforms(self):
         """The publisher of the transform from odometry to base, where tf2_msgs is installed."""
