@@ -23,10 +23,10 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from embodiment_descriptions import load_robot
-from qwen_vla.camera_info import camera_info_problem
-from qwen_vla.image_decoding import to_rgb
-from qwen_vla.observation_buffer import NANOSECONDS, Observation
-from qwen_vla.observation_streams import History, Needs, ObservationStreams
+from qwen_vla_control.observation.camera_info import camera_info_problem
+from qwen_vla_control.observation.image_decoding import to_rgb
+from qwen_vla_control.observation.robot_streams import History, Needs, ObservationStreams
+from qwen_vla_control.observation.streams import NANOSECONDS, Observation
 
 ROBOT = "widowx"
 # Channels of a raw image by encoding; the content does not change the time.

@@ -25,7 +25,7 @@ from pydantic_core import PydanticUndefined
 
 from embodiment_descriptions import EmbodimentConfig
 from qwen_vla.benchmark import parameter_table
-from qwen_vla.configuration import ActionExpertConfig, QwenVLAConfig
+from qwen_vla.model.configuration import ActionExpertConfig, QwenVLAConfig
 from qwen_vla.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,7 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
-from qwen_vla_ros.environment import ros_environment
+from qwen_vla_ros.ros.environment import ros_environment
 
 SHARED_MEMORY = Path("/dev/shm")
 SEGMENT = 32 * 2**20  # [B], as in the profile

@@ -9,7 +9,7 @@ import pytest
 from ament_index_python.packages import get_packages_with_prefixes
 from catkin_pkg.package import Package, parse_package
 
-from qwen_vla_ros.environment import ros_environment
+from qwen_vla_ros.ros.environment import ros_environment
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGES = [parse_package(path) for path in sorted(SOURCE.glob("*/package.xml"))]

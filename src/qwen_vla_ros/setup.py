@@ -43,6 +43,7 @@ setup(
     install_requires=[
         "setuptools",
         "embodiment_descriptions",
+        "qwen_vla_control",
         "qwen_vla",
         "av",
         "matplotlib",
@@ -67,18 +68,18 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            f"episode_recorder = {PACKAGE}.episode_recorder:main",
-            f"policy_node = {PACKAGE}.policy_node:main",
-            f"executor_node = {PACKAGE}.executor_node:main",
-            f"trajectory_visualizer = {PACKAGE}.trajectory_visualizer:main",
+            f"episode_recorder = {PACKAGE}.recording.episode_recorder:main",
+            f"policy_node = {PACKAGE}.policy.policy_node:main",
+            f"executor_node = {PACKAGE}.executor.executor_node:main",
+            f"trajectory_visualizer = {PACKAGE}.drawing.trajectory_visualizer:main",
         ],
         # What `qwen-vla` offers where ROS is installed.
         "qwen_vla.commands": [
-            f"demo = {PACKAGE}.demo:Demo",
+            f"demo = {PACKAGE}.simulation.demo.command:Demo",
             f"doctor = {PACKAGE}.doctor.command:Doctor",
-            f"view = {PACKAGE}.view.command:View",
+            f"view = {PACKAGE}.drawing.view.command:View",
         ],
-        "qwen_vla.evaluators": [f"ros = {PACKAGE}.over_ros:evaluate"],
-        "qwen_vla.benchmarks": [f"runtime = {PACKAGE}.runtime_benchmark:measure_and_print"],
+        "qwen_vla.evaluators": [f"ros = {PACKAGE}.simulation.over_ros:evaluate"],
+        "qwen_vla.benchmarks": [f"runtime = {PACKAGE}.simulation.runtime_benchmark:measure_and_print"],
     },
 )

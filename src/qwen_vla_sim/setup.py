@@ -15,6 +15,7 @@ setup(
     install_requires=[
         "setuptools",
         "embodiment_descriptions",
+        "qwen_vla_control",
         "gymnasium",
         "mujoco<4",
         "numpy",

@@ -24,13 +24,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
 
-from .action_space import unpack
-from .configuration import QwenVLAConfig
-from .flow_matching import tau_grid
-from .modeling import QwenVLAModel
-from .normalization import Quantiles
-from .policy import Observation, Policy
-from .processing import EmbodimentInfo, QwenVLAProcessor
+from qwen_vla.model.action_space import unpack
+from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.flow_matching import tau_grid
+from qwen_vla.model.modeling import QwenVLAModel
+from qwen_vla.model.normalization import Quantiles
+from qwen_vla.model.processing import EmbodimentInfo, QwenVLAProcessor
+from qwen_vla.policies.policy import Observation, Policy
 
 STEPS = (4, 10)
 WARM_UP = 3

@@ -110,7 +110,7 @@ class Collect:
     def _motions(self) -> int:
         if self.task or self.takeover_from:
             raise ValueError("motions have no tasks and no policy: --task and --takeover-from go with a suite")
-        from qwen_vla.data.motion_files import MotionFiles, choose_robot
+        from qwen_vla.data.motions.motion_files import MotionFiles, choose_robot
 
         robot = choose_robot(self.robot, self.config)
         files = MotionFiles(self.out, robot, count=self.episodes, seed=self.seed, rate_hz=self.rate_hz)
@@ -157,7 +157,7 @@ class Convert:
 
     def run(self) -> int:
         from qwen_vla.data.convert import ConvertOptions, convert
-        from qwen_vla.data.rosbag import BagOptions
+        from qwen_vla.data.formats.rosbag import BagOptions
 
         bag = BagOptions(self.namespace, self.instruction, self.instruction_topic, self.marker_topic)
         choices = (self.robot, bag, self.images, self.rate_hz, self.failed, self.on_bad, self.mend, self.workers)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from qwen_vla import EmbodimentInfo, Quantiles, QwenVLAConfig, QwenVLAModel, QwenVLAProcessor
-from qwen_vla.configuration import _tiny
+from qwen_vla.model.configuration import _tiny
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests of what is made of bags take theirs from test_rosbag
 torch.set_num_threads(1)  # these models are too small to share out, and threads waiting for each other cost seconds

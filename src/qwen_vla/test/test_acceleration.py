@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from qwen_vla import QwenVLAConfig
-from qwen_vla.acceleration import ChunkRunner, EulerLoop, ModulationTables, ReplayedCall, VerifiedCall, relative_error
-from qwen_vla.action_expert import ActionExpert, ExpertContext
+from qwen_vla.model.acceleration import (
+    ChunkRunner,
+    EulerLoop,
+    ModulationTables,
+    ReplayedCall,
+    VerifiedCall,
+    relative_error,
+)
+from qwen_vla.model.action_expert import ActionExpert, ExpertContext
 
 from .conftest import TEMPLATE, build, micro_config, pictures
 

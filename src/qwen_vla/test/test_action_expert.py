@@ -5,7 +5,7 @@ import torch
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5TextRotaryEmbedding
 
 from qwen_vla import ActionExpert, QwenVLAConfig, QwenVLAModel
-from qwen_vla.action_expert import mrope_cos_sin
+from qwen_vla.model.action_expert import mrope_cos_sin
 
 MICRO = {"context_size": 24, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "intermediate_size": 48}
 MICRO |= {"action_channels": 6, "rotary_dim": 8, "rope_theta": 100.0, "mrope_section": [2, 1, 1]}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_vla.action_space import action_mask, pack, unpack
+from qwen_vla.model.action_space import action_mask, pack, unpack
 
 
 @given(st.integers(1, 16), st.integers(1, 64), st.integers(0, 2**32 - 1))

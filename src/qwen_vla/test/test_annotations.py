@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import load_robot
-from qwen_vla.data.annotations import WITHIN, Annotations, gripper_openings, point_labels
-from qwen_vla.data.lerobot import DatasetError, LeRobotReader
+from qwen_vla.data.formats.lerobot import DatasetError, LeRobotReader
+from qwen_vla.data.robot.annotations import WITHIN, Annotations, gripper_openings, point_labels
 from qwen_vla.data.samples import POINTS
 
 NAMES = ("red cube", "towel")

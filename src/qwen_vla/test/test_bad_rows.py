@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_vla.data.bad_rows import BadRows, usable_rows
-from qwen_vla.data.spec import DataError
+from qwen_vla.data.formats.bad_rows import BadRows, usable_rows
+from qwen_vla.data.formats.spec import DataError
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(1, 8))

@@ -9,9 +9,9 @@ from test_rosbag import START, STORE, Bag, S, T, header
 from embodiment_descriptions import Embodiment, load_robot, resource_path, robot_description
 from qwen_vla import QwenVLAConfig
 from qwen_vla.data.convert import ConvertOptions, convert
-from qwen_vla.data.lerobot import LeRobotReader
-from qwen_vla.data.robot import RobotData
-from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes
+from qwen_vla.data.formats.lerobot import LeRobotReader
+from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes
+from qwen_vla.data.robot.robot import RobotData
 from qwen_vla.data.samples import SourceContext
 
 GROUP, SINGLE = "interbotix_xs_msgs/msg/JointGroupCommand", "interbotix_xs_msgs/msg/JointSingleCommand"

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from qwen_vla import QwenVLAConfig
-from qwen_vla.data.chat import ChatData
+from qwen_vla.data.formats.spec import DataError
+from qwen_vla.data.language.chat import ChatData
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.data.spec import DataError
 
 CONFIG = QwenVLAConfig.preset("tiny")
 RED = np.full((20, 30, 3), (250, 10, 10), np.uint8)

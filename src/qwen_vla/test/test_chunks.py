@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import pose_from_delta
-from qwen_vla.data.chunks import AbsoluteTargets, PoseTargets, episode_ends
+from qwen_vla.data.robot.chunks import AbsoluteTargets, PoseTargets, episode_ends
 
 LENGTHS = st.lists(st.integers(1, 6), min_size=1, max_size=5)
 SEEDS = st.integers(0, 2**32 - 1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qwen_vla.data.collect import CollectOptions, _claim, _Recorder, collect
-from qwen_vla.data.lerobot import DatasetError, LeRobotReader, shard_path
+from qwen_vla.data.formats.lerobot import DatasetError, LeRobotReader, shard_path
 from qwen_vla_sim.widowx.pick_scene import sample_pick_scene
 from qwen_vla_sim.widowx.scene import sample_scene
 

@@ -13,11 +13,11 @@ from test_rosbag import START, WIDOWX, Bag, S, record
 
 from qwen_vla import QwenVLAConfig
 from qwen_vla.data.convert import BadEpisodes, ConvertOptions, convert
-from qwen_vla.data.episodes import DatasetError
-from qwen_vla.data.lerobot import LeRobotReader, shard_path
-from qwen_vla.data.recordings import RECORD, EpisodeRecord, write_robot
-from qwen_vla.data.robot import RobotData
-from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes
+from qwen_vla.data.formats.episodes import DatasetError
+from qwen_vla.data.formats.lerobot import LeRobotReader, shard_path
+from qwen_vla.data.formats.recordings import RECORD, EpisodeRecord, write_robot
+from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes
+from qwen_vla.data.robot.robot import RobotData
 from qwen_vla.data.samples import SourceContext
 
 CONTEXT = SourceContext(QwenVLAConfig.preset("tiny"), 0.0)

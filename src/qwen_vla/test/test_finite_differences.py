@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 
-from qwen_vla.data.finite_differences import (
+from qwen_vla.data.robot.finite_differences import (
     base_velocities,
     joint_deltas,
     moved_poses,

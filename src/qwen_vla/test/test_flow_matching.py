@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from qwen_vla.flow_matching import euler_integrate, flow_matching_loss, interpolate, sample_tau, tau_grid
+from qwen_vla.model.flow_matching import euler_integrate, flow_matching_loss, interpolate, sample_tau, tau_grid
 
 
 def reference_loss(predicted, target, mask):

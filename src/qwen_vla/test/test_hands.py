@@ -10,10 +10,10 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from qwen_vla import QwenVLAConfig
-from qwen_vla.action_space import pack
-from qwen_vla.data.hands import CHANNELS, HandData, HandLine, read_hands
+from qwen_vla.data.formats.spec import DataError
+from qwen_vla.data.robot.hands import CHANNELS, HandData, HandLine, read_hands
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.data.spec import DataError
+from qwen_vla.model.action_space import pack
 
 CONFIG = QwenVLAConfig.preset("tiny")
 LINE = {"instruction": "open the jar", "rate_hz": 30, "hands": "jar.npz"}

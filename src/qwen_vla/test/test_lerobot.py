@@ -12,10 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_vla.data.cache import cache_folder
-from qwen_vla.data.frames import decoded_frames
-from qwen_vla.data.lerobot import DatasetError, Feature, LeRobotEpisodes, LeRobotReader, decode_image, shard_path
-from qwen_vla.data.lerobot_writer import Recording, encode_png, finalize, write_shard
+from qwen_vla.data.formats.cache import cache_folder
+from qwen_vla.data.formats.frames import decoded_frames
+from qwen_vla.data.formats.lerobot import (
+    DatasetError,
+    Feature,
+    LeRobotEpisodes,
+    LeRobotReader,
+    decode_image,
+    shard_path,
+)
+from qwen_vla.data.formats.lerobot_writer import Recording, encode_png, finalize, write_shard
 
 FEATURES = {
     "observation.images.ego": Feature("image", (8, 10, 3), ("height", "width", "channel")),

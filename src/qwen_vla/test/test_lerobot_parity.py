@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qwen_vla.data.lerobot import Feature, LeRobotEpisodes, LeRobotReader
-from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
+from qwen_vla.data.formats.lerobot import Feature, LeRobotEpisodes, LeRobotReader
+from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 
 ROOT = Path(__file__).resolve().parents[3]
 PYTHON = Path(os.environ.get("LEROBOT_PYTHON", ROOT / "out/lerobot_venv/bin/python"))

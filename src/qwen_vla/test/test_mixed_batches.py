@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_vla.data.samples import Sample
-from qwen_vla.modeling import Encoding
-from qwen_vla.processing import IGNORED_LABEL
+from qwen_vla.model.modeling import Encoding
+from qwen_vla.model.processing import IGNORED_LABEL
 
 from .conftest import pictures
 

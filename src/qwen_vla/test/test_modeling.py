@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
 
 from qwen_vla import QwenVLAConfig, QwenVLAModel
-from qwen_vla.modeling import multimodal_positions
+from qwen_vla.model.modeling import multimodal_positions
 
 from .conftest import TEMPLATE, build, micro_config, pictures
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from embodiment_descriptions import load_robot, pose_from_delta
 from qwen_vla import QwenVLAConfig
-from qwen_vla.data.lerobot import LeRobotReader
-from qwen_vla.data.motion_files import MotionFiles, choose_robot
-from qwen_vla.data.motion_templates import MAX_TIP_SPEED, TEMPLATES, MotionError, Planner, minimum_jerk
-from qwen_vla.data.motions import MotionData, RobotMotions
-from qwen_vla.data.robot import RobotFiles
+from qwen_vla.data.formats.lerobot import LeRobotReader
+from qwen_vla.data.formats.spec import DataError
+from qwen_vla.data.motions.motion_files import MotionFiles, choose_robot
+from qwen_vla.data.motions.motion_templates import MAX_TIP_SPEED, TEMPLATES, MotionError, Planner, minimum_jerk
+from qwen_vla.data.motions.motions import MotionData, RobotMotions
+from qwen_vla.data.robot.robot import RobotFiles
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.data.spec import DataError
 
 CONFIG = QwenVLAConfig.preset("tiny")
 RATE = 50.0

@@ -10,9 +10,9 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from qwen_vla import QwenVLAConfig
-from qwen_vla.data.navigation import NavigationData, poses_from_waypoints, waypoints_from_poses
+from qwen_vla.data.formats.spec import DataError
+from qwen_vla.data.navigation.navigation import NavigationData, poses_from_waypoints, waypoints_from_poses
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.data.spec import DataError
 
 CONFIG = QwenVLAConfig.preset("tiny")
 RATE = 10.0

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import load_robot
-from qwen_vla.data.motion_templates import TEMPLATES, Planner
-from qwen_vla.data.paraphrases import corpus, paraphrase
+from qwen_vla.data.motions.motion_templates import TEMPLATES, Planner
+from qwen_vla.data.motions.paraphrases import corpus, paraphrase
 
 MILLIMETRES = {"mm": 1, "cm": 10, "centimetre": 10, "centimetres": 10, "m": 1000}
 TEENS = "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"

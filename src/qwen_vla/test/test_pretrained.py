@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen3_5 import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from qwen_vla import QwenVLAConfig, QwenVLAModel, QwenVLAProcessor
-from qwen_vla.pretrained import find_checkpoint
-from qwen_vla.processing import QWEN_SPECIAL_TOKENS, camera_token_names
+from qwen_vla.model.pretrained import find_checkpoint
+from qwen_vla.model.processing import QWEN_SPECIAL_TOKENS, camera_token_names
 
 from .conftest import pictures
 
@@ -260,7 +260,7 @@ def test_a_hub_id_is_fetched_with_the_needed_files_alone(copied, monkeypatch):
         asked.update(name=name, patterns=allow_patterns)
         return str(copied)
 
-    monkeypatch.setattr("qwen_vla.pretrained.snapshot_download", snapshot)
+    monkeypatch.setattr("qwen_vla.model.pretrained.snapshot_download", snapshot)
     assert find_checkpoint("Qwen/Qwen3.5-0.8B") == copied
     assert asked["name"] == "Qwen/Qwen3.5-0.8B" and "*.safetensors" in asked["patterns"]
     assert not any(pattern in ("*", "*.bin") for pattern in asked["patterns"])
@@ -276,7 +276,7 @@ MEASURE = """
 import json, sys
 import torch
 from qwen_vla import QwenVLAModel
-import qwen_vla.pretrained, transformers.models.qwen3_5.modeling_qwen3_5
+import qwen_vla.model.pretrained, transformers.models.qwen3_5.modeling_qwen3_5
 torch.set_num_threads(1)
 def figures():
     lines = open("/proc/self/smaps_rollup").read().splitlines()[1:]

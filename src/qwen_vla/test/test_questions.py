@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from qwen_vla import QwenVLAConfig
-from qwen_vla.data.lerobot import DatasetError, LeRobotReader
-from qwen_vla.data.questions import QuestionData
+from qwen_vla.data.formats.lerobot import DatasetError, LeRobotReader
+from qwen_vla.data.formats.spec import DataError
+from qwen_vla.data.language.questions import QuestionData
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.data.spec import DataError
 
 CONFIG = QwenVLAConfig.preset("tiny")
 

@@ -12,9 +12,8 @@ from scipy.spatial.transform import Rotation
 from embodiment_descriptions.deltas import delta_from_poses, pose_from_delta
 from qwen_vla import Observation, Policy
 from qwen_vla.data.samples import Sample
-from qwen_vla.flow_matching import euler_integrate
-from qwen_vla.latency import LatencyEstimate
-from qwen_vla.real_time_chunking import (
+from qwen_vla.model.flow_matching import euler_integrate
+from qwen_vla.model.real_time_chunking import (
     SCHEDULES,
     Continuation,
     anchor_motion,
@@ -27,6 +26,7 @@ from qwen_vla.real_time_chunking import (
     reanchored,
     remainder,
 )
+from qwen_vla.policies.latency import LatencyEstimate
 
 from .conftest import CHANNELS, build, micro_config, pictures
 

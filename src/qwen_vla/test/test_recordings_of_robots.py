@@ -5,13 +5,13 @@ import pytest
 
 from embodiment_descriptions import load_robot
 from qwen_vla import QwenVLAConfig
-from qwen_vla.data.cache import cache_folder
-from qwen_vla.data.episodes import DatasetError
-from qwen_vla.data.lerobot import Feature
-from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
-from qwen_vla.data.navigation import poses_from_waypoints
-from qwen_vla.data.questions import QuestionData
-from qwen_vla.data.robot import RobotData
+from qwen_vla.data.formats.cache import cache_folder
+from qwen_vla.data.formats.episodes import DatasetError
+from qwen_vla.data.formats.lerobot import Feature
+from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
+from qwen_vla.data.language.questions import QuestionData
+from qwen_vla.data.navigation.navigation import poses_from_waypoints
+from qwen_vla.data.robot.robot import RobotData
 from qwen_vla.data.samples import SourceContext
 
 ALOHA, BASE = load_robot("aloha"), load_robot("mobile_base")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from qwen_vla.flow_matching import euler_integrate, tau_grid
+from qwen_vla.model.flow_matching import euler_integrate, tau_grid
 from qwen_vla.training.reinforcement.flow_sde import Noise, draw_noise, log_probability, sample, transition
 
 CHUNKS = 60_000

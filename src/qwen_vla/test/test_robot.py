@@ -13,15 +13,15 @@ from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Kinematics, load_robot, pose_from_delta
 from qwen_vla import QwenVLAConfig
-from qwen_vla.data.episodes import DatasetError
-from qwen_vla.data.finite_differences import base_velocities
-from qwen_vla.data.lerobot import Feature, LeRobotReader
-from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
-from qwen_vla.data.navigation import poses_from_waypoints
-from qwen_vla.data.robot import RobotData
+from qwen_vla.data.formats.episodes import DatasetError
+from qwen_vla.data.formats.lerobot import Feature, LeRobotReader
+from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
+from qwen_vla.data.formats.spec import DataError
+from qwen_vla.data.navigation.navigation import poses_from_waypoints
+from qwen_vla.data.robot.finite_differences import base_velocities
+from qwen_vla.data.robot.robot import RobotData
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.data.spec import DataError
-from qwen_vla.processing import image_transform_of
+from qwen_vla.model.processing import image_transform_of
 
 WIDOWX = load_robot("widowx")
 CONFIG = QwenVLAConfig.preset("tiny")

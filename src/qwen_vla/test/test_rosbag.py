@@ -14,12 +14,12 @@ from rosbags.typesys import Stores, get_typestore
 
 from embodiment_descriptions import load_robot
 from qwen_vla import QwenVLAConfig
-from qwen_vla.data.episodes import DatasetError, EpisodeSource
-from qwen_vla.data.robot import RobotData
-from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes
-from qwen_vla.data.rosbag_commands import CommandedPositions, Trajectory
+from qwen_vla.data.formats.episodes import DatasetError, EpisodeSource
+from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes
+from qwen_vla.data.formats.rosbag_commands import CommandedPositions, Trajectory
+from qwen_vla.data.formats.spec import DataError
+from qwen_vla.data.robot.robot import RobotData
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.data.spec import DataError
 
 STORE = get_typestore(Stores.ROS2_KILTED)
 T = STORE.types

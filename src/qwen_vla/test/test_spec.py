@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_vla.data.spec import DataError, read_rows, split
+from qwen_vla.data.formats.spec import DataError, read_rows, split
 
 
 def positive(row, line):

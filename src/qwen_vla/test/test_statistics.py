@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qwen_vla.data.statistics import cached_quantiles, exact_quantiles
+from qwen_vla.data.robot.statistics import cached_quantiles, exact_quantiles
 
 FLOATS = st.floats(-(2.0**99), 2.0**99, width=32)
 VALUES = st.tuples(st.integers(1, 40), st.integers(1, 3)).flatmap(

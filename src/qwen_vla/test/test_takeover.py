@@ -7,8 +7,8 @@ import pytest
 
 from embodiment_descriptions import resource_path
 from qwen_vla.data.collect import CollectOptions, collect
-from qwen_vla.data.lerobot import LeRobotReader
-from qwen_vla.data.takeover import PolicyLead
+from qwen_vla.data.formats.lerobot import LeRobotReader
+from qwen_vla.data.robot.intervention import PolicyLead
 from qwen_vla.suites import load_suite
 
 TINY = resource_path("checkpoints/tiny")

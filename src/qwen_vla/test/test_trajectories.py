@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from qwen_vla import QwenVLAConfig
-from qwen_vla.action_space import pack
+from qwen_vla.data.formats.spec import DataError
+from qwen_vla.data.navigation.trajectories import TrajectoryData
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.data.spec import DataError
-from qwen_vla.data.trajectories import TrajectoryData
+from qwen_vla.model.action_space import pack
 
 CONFIG = QwenVLAConfig.preset("tiny")
 

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_vla.data.annotations import Annotations
-from qwen_vla.data.lerobot import LeRobotReader
-from qwen_vla.data.vision_language import (
+from qwen_vla.data.formats.lerobot import LeRobotReader
+from qwen_vla.data.language.vision_language import (
     APART,
     NEARER,
     ask,
@@ -20,6 +19,7 @@ from qwen_vla.data.vision_language import (
     scaled_box,
     text_corpus,
 )
+from qwen_vla.data.robot.annotations import Annotations
 
 NAMES = ("red cube", "green cube", "blue chair", "spoon", "yellow towel", "door")
 TIPS = ("left tip", "right tip")

@@ -30,8 +30,8 @@ from launch_ros.substitutions import FindPackageShare
 
 from embodiment_descriptions import embodiment_file
 from qwen_vla.suites import SHIFTS
-from qwen_vla_ros.blending import Blending
-from qwen_vla_ros.environment import ros_environment
+from qwen_vla_control.motion.blending import Blending
+from qwen_vla_ros.ros.environment import ros_environment
 
 HARDWARE = {
     "mujoco": "simulated by this suite, with cameras",

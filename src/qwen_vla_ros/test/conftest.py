@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import Embodiment, load_robot
-from qwen_vla_ros.chunk_decision import ChunkDecision
-from qwen_vla_ros.gate import Chunk
+from qwen_vla_control.gate import Chunk
+from qwen_vla_control.gate.arm_gate import ChunkDecision
 
 sys.path.insert(0, str(Path(__file__).parent))  # for ros_peer
 

@@ -18,10 +18,10 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import load_robot
-from qwen_vla_ros.child_processes import LAUNCHER
-from qwen_vla_ros.chunk_messages import stamp_message
 from qwen_vla_ros.doctor.command import Doctor
-from qwen_vla_ros.environment import ros_environment
+from qwen_vla_ros.ros.chunk_messages import stamp_message
+from qwen_vla_ros.ros.environment import ros_environment
+from qwen_vla_ros.simulation.child_processes import LAUNCHER
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 JOINT_RATE, CAMERA_RATE = 50.0, 20.0  # [Hz]

@@ -15,9 +15,9 @@ from std_msgs.msg import String
 
 from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
-from qwen_vla_ros.chunk_messages import stamp_message
-from qwen_vla_ros.environment import ros_environment
-from qwen_vla_ros.view.bag import message_types
+from qwen_vla_ros.drawing.view.bag import message_types
+from qwen_vla_ros.ros.chunk_messages import stamp_message
+from qwen_vla_ros.ros.environment import ros_environment
 
 S = 10**9
 START = 1_700_000_000 * S

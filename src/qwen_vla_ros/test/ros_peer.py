@@ -32,8 +32,8 @@ from trajectory_msgs.msg import JointTrajectory
 from embodiment_descriptions import load_robot, robot_description
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
-from qwen_vla_ros.child_processes import LAUNCHER
-from qwen_vla_ros.environment import ros_environment
+from qwen_vla_ros.ros.environment import ros_environment
+from qwen_vla_ros.simulation.child_processes import LAUNCHER
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 AUTOSTART_PATIENCE = 5.0  # [s]

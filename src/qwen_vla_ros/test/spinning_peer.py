@@ -10,8 +10,8 @@ from typing import Self
 from rclpy.clock import Clock, ClockType
 
 from qwen_vla_msgs.msg import ChunkReport
-from qwen_vla_ros.environment import ros_environment
-from qwen_vla_ros.spinning_node import NoAnswer, SpinningNode, Value
+from qwen_vla_ros.ros.environment import ros_environment
+from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode, Value
 
 PATIENCE = 60.0  # [s] generous: the machine may be busy
 

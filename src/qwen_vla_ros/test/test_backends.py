@@ -20,7 +20,6 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import Embodiment, load_robot
-from embodiment_descriptions.base_path import BasePath
 from embodiment_descriptions.commands import (
     BaseVelocityCommand,
     ForwardCommand,
@@ -30,15 +29,16 @@ from embodiment_descriptions.commands import (
     Nav2PoseCommand,
     XsSingleCommand,
 )
+from qwen_vla_control.gate import Reason, Refused
+from qwen_vla_control.motion.base_path import BasePath
+from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_msgs.action import ExecuteInstruction
-from qwen_vla_ros.backends import CommandInterfaces
-from qwen_vla_ros.backends.action_goals import ActionGoals
-from qwen_vla_ros.backends.gripper_action import Goals
-from qwen_vla_ros.backends.setpoints import motor_angle
-from qwen_vla_ros.environment import ros_environment
-from qwen_vla_ros.gate import Reason, Refused
-from qwen_vla_ros.joint_path import JointPath
-from qwen_vla_ros.optional_interfaces import MissingInterface, interface
+from qwen_vla_ros.executor.command_interfaces import CommandInterfaces
+from qwen_vla_ros.executor.command_interfaces.action_goals import ActionGoals
+from qwen_vla_ros.executor.command_interfaces.gripper_action import Goals
+from qwen_vla_ros.executor.command_interfaces.setpoints import motor_angle
+from qwen_vla_ros.ros.environment import ros_environment
+from qwen_vla_ros.ros.optional_interfaces import MissingInterface, interface
 
 PATIENCE = 30.0  # [s]
 S = 10**9

@@ -16,13 +16,13 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import Image, JointState
 
-from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes
-from qwen_vla.observation_buffer import Alignment, Observation, Waiting
-from qwen_vla.observation_streams import Needs
-from qwen_vla_ros.camera_subscriptions import ObservationSubscriptions
-from qwen_vla_ros.chunk_messages import stamp_message
-from qwen_vla_ros.parameters import Parameters
-from qwen_vla_ros.policy_node import PARAMETERS, GoalPorts
+from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes
+from qwen_vla_control.observation.robot_streams import Needs
+from qwen_vla_control.observation.streams import Alignment, Observation, Waiting
+from qwen_vla_ros.policy.camera_subscriptions import ObservationSubscriptions
+from qwen_vla_ros.policy.policy_node import PARAMETERS, GoalPorts
+from qwen_vla_ros.ros.chunk_messages import stamp_message
+from qwen_vla_ros.ros.parameters import Parameters
 
 S = 1_000_000_000
 START = 1_700_000_000 * S

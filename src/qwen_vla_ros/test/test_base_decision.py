@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embodiment_descriptions import Embodiment, load_robot
-from embodiment_descriptions.base_follower import BaseFollower
-from embodiment_descriptions.base_path import BasePath, integrated, moved, seen_from
 from embodiment_descriptions.config import BaseLimits
-from qwen_vla.policy import ActionChunk as PredictedChunk
-from qwen_vla_ros.base_decision import BaseDecision, steps_behind
-from qwen_vla_ros.chunk_messages import chunk_from_message, message_from_prediction
-from qwen_vla_ros.gate import Chunk, Reason, Refused
+from qwen_vla.policies.policy import ActionChunk as PredictedChunk
+from qwen_vla_control.gate import Chunk, Reason, Refused
+from qwen_vla_control.gate.base_gate import BaseDecision, steps_behind
+from qwen_vla_control.motion.base_follower import BaseFollower
+from qwen_vla_control.motion.base_path import BasePath, integrated, moved, seen_from
+from qwen_vla_ros.ros.chunk_messages import chunk_from_message, message_from_prediction
 
 ANGLE = st.floats(-3.0, 3.0)
 POSE = st.tuples(st.floats(-5, 5), st.floats(-5, 5), ANGLE).map(np.array)

@@ -17,9 +17,9 @@ from spinning_peer import ExecutorPeer
 from std_msgs.msg import Header, String
 
 from embodiment_descriptions import load_robot, robot_description
-from embodiment_descriptions.base_path import integrated
+from qwen_vla_control.gate import Reason
+from qwen_vla_control.motion.base_path import integrated
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
-from qwen_vla_ros.gate import Reason
 
 PERIOD = 0.02  # [s] of odometry and heartbeat
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from embodiment_descriptions.base_path import BasePath
-from qwen_vla_ros.blending import (
+from qwen_vla_control.gate import Reason, Refused
+from qwen_vla_control.motion.base_path import BasePath
+from qwen_vla_control.motion.blending import (
     NANOSECONDS,
     Blender,
     Blending,
@@ -21,8 +22,7 @@ from qwen_vla_ros.blending import (
     ensemble,
     fade,
 )
-from qwen_vla_ros.gate import Reason, Refused
-from qwen_vla_ros.joint_path import JointPath
+from qwen_vla_control.motion.joint_path import JointPath
 
 JOINTS = ("a", "b", "c")
 PERIOD = 0.2

@@ -9,11 +9,11 @@ from rosgraph_msgs.msg import Clock
 from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import resource_path
+from qwen_vla_control.motion.blending import Blending
 from qwen_vla_msgs.msg import ChunkReport
-from qwen_vla_ros.blending import Blending
-from qwen_vla_ros.chunk_messages import nanoseconds
-from qwen_vla_ros.stack import simulated_stack
-from qwen_vla_ros.task_client import RELIABLE, Limits, TaskClient
+from qwen_vla_ros.ros.chunk_messages import nanoseconds
+from qwen_vla_ros.simulation.stack import simulated_stack
+from qwen_vla_ros.simulation.task_client import RELIABLE, Limits, TaskClient
 
 TASK_SECONDS = 8.0  # simulated
 SPEED = 0.3  # simulated seconds per real one, so that a busy machine thinks fast enough

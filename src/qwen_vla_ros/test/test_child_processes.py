@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from qwen_vla.output_files import complete_or_absent, write_json
-from qwen_vla_ros.child_processes import ChildEnded, ChildProcesses
-from qwen_vla_ros.interruption import signals_as_exceptions
+from qwen_vla_ros.simulation.child_processes import ChildEnded, ChildProcesses
+from qwen_vla_ros.simulation.interruption import signals_as_exceptions
 
 DEADLINE = 60.0  # [s] generous: the machine may be busy
 WAITS = "import signal; print('up', flush=True); signal.pause()"
@@ -38,8 +38,8 @@ import sys
 import threading
 import time
 from pathlib import Path
-from qwen_vla_ros.child_processes import ChildProcesses
-from qwen_vla_ros.interruption import signals_as_exceptions
+from qwen_vla_ros.simulation.child_processes import ChildProcesses
+from qwen_vla_ros.simulation.interruption import signals_as_exceptions
 from qwen_vla.output_files import complete_or_absent
 
 folder = Path(sys.argv[1])

@@ -15,7 +15,9 @@ from sensor_msgs.msg import JointState
 from embodiment_descriptions import Embodiment, load_robot, pose_from_delta
 from embodiment_descriptions.config import load_config
 from embodiment_descriptions.resources import resource_path
-from qwen_vla_ros.chunk_geometry import (
+from qwen_vla_control.gate import Chunk
+from qwen_vla_control.observation.robot_history import RobotHistory
+from qwen_vla_ros.drawing.chunk_geometry import (
     BASE,
     CannotDraw,
     ChunkGeometry,
@@ -24,10 +26,8 @@ from qwen_vla_ros.chunk_geometry import (
     offending_steps,
     planar_pose,
 )
-from qwen_vla_ros.gate import Chunk
-from qwen_vla_ros.ghost_robot import GhostRobot
-from qwen_vla_ros.robot_history import RobotHistory
-from qwen_vla_ros.robot_shapes import RobotShapes
+from qwen_vla_ros.drawing.ghost_robot import GhostRobot
+from qwen_vla_ros.drawing.robot_shapes import RobotShapes
 
 ROBOTS = ("widowx", "aloha", "mobile_base")
 S = 10**9

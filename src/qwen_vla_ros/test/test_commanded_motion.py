@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_vla_ros.backends.joint_trajectory import trajectory_message
-from qwen_vla_ros.joint_path import JointPath
-from qwen_vla_ros.runtime_benchmark.commanded_motion import executed
+from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_ros.executor.command_interfaces.joint_trajectory import trajectory_message
+from qwen_vla_ros.simulation.runtime_benchmark.commanded_motion import executed
 from qwen_vla_sim.joint_trajectory_controller import JointTrajectoryController
 from qwen_vla_sim.messages import trajectory_from_message
 

@@ -20,17 +20,17 @@ from PIL import Image as Picture
 from sensor_msgs.msg import CameraInfo, Image
 
 from embodiment_descriptions import load_robot
-from qwen_vla.image_decoding import to_rgb
 from qwen_vla.suites import load_suite
 from qwen_vla.video_files import write_gif, write_mp4
-from qwen_vla_ros.camera_view import CameraView, pose_matrix
-from qwen_vla_ros.chunk_geometry import RobotPose, planar_pose
-from qwen_vla_ros.demo import SHOWS, Demo, Shown, known_robots, summarize
-from qwen_vla_ros.demo_geometry import Geometry, Situation, path_points
-from qwen_vla_ros.demo_map import MapFromAbove
-from qwen_vla_ros.demo_recording import Moment, Recording, compressed, path_topics
-from qwen_vla_ros.demo_video import CARD_SECONDS, CELL, HEADER, RATE, cells, draw_path, every_tick, film
-from qwen_vla_ros.task_client import TaskRow
+from qwen_vla_control.observation.image_decoding import to_rgb
+from qwen_vla_ros.drawing.camera_view import CameraView, pose_matrix
+from qwen_vla_ros.drawing.chunk_geometry import RobotPose, planar_pose
+from qwen_vla_ros.simulation.demo.command import SHOWS, Demo, Shown, known_robots, summarize
+from qwen_vla_ros.simulation.demo.geometry import Geometry, Situation, path_points
+from qwen_vla_ros.simulation.demo.map import MapFromAbove
+from qwen_vla_ros.simulation.demo.recording import Moment, Recording, compressed, path_topics
+from qwen_vla_ros.simulation.demo.video import CARD_SECONDS, CELL, HEADER, RATE, cells, draw_path, every_tick, film
+from qwen_vla_ros.simulation.task_client import TaskRow
 
 ROW = TaskRow(
     seed=7109, instruction="lift the red cube", task="pick_cube", target="red cube", success=True, ended="success",
@@ -316,7 +316,7 @@ def test_the_summary_says_what_was_asked_and_what_became_of_it():
 
 
 def test_help_needs_no_ros():
-    program = "import sys; import qwen_vla_ros.demo; assert not {'rclpy', 'torch', 'cv2', 'av'} & set(sys.modules)"
+    program = "import sys; import qwen_vla_ros.simulation.demo.command; assert not {'rclpy', 'torch', 'cv2', 'av'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

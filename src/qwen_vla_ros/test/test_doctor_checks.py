@@ -389,7 +389,7 @@ def test_machine(change, weights, subject, expected, text):
 
 
 def test_the_shipped_profile_is_read(tmp_path):
-    from qwen_vla_ros.environment import ros_environment
+    from qwen_vla_ros.ros.environment import ros_environment
 
     assert machine.segment_size(ros_environment(base={})["FASTDDS_DEFAULT_PROFILES_FILE"]) == 32 * 2**20
     assert machine.segment_size(str(tmp_path / "gone.xml")) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_vla_ros.environment import RosEnvironmentError, find_workspace, ros_environment
+from qwen_vla_ros.ros.environment import RosEnvironmentError, find_workspace, ros_environment
 
 WORKSPACE = find_workspace()
 IMPORTS = """
@@ -56,7 +56,7 @@ def test_the_profile_is_a_file() -> None:
 def test_another_ros_installation_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "rclpy").mkdir()
     (tmp_path / "rclpy" / "__init__.py").touch()
-    program = "from qwen_vla_ros.environment import ros_environment\nros_environment()"
+    program = "from qwen_vla_ros.ros.environment import ros_environment\nros_environment()"
     result = subprocess.run(
         [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
     )

@@ -13,9 +13,9 @@ from lifecycle_msgs.msg import Transition
 from ros_peer import LATCHED
 from std_msgs.msg import Bool, String
 
+from qwen_vla_control.gate import Reason
 from qwen_vla_msgs.msg import ChunkReport
-from qwen_vla_ros.chunk_messages import stamp_message
-from qwen_vla_ros.gate import Reason
+from qwen_vla_ros.ros.chunk_messages import stamp_message
 
 ACCEPTED, REFUSED = ChunkReport.ACCEPTED, ChunkReport.REFUSED
 COMPLETED, HELD = ChunkReport.COMPLETED, ChunkReport.HELD

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embodiment_descriptions import load_robot
-from qwen_vla_ros.clock_watch import ClockWatch
-from qwen_vla_ros.gate import Reason, Refused
-from qwen_vla_ros.policy_link import PolicyLink
-from qwen_vla_ros.robot_state import JointStates, Odometry
-from qwen_vla_ros.stop_latch import StopLatch
+from qwen_vla_control.gate import Reason, Refused
+from qwen_vla_control.observation.robot_state import JointStates, Odometry
+from qwen_vla_ros.executor.clock_watch import ClockWatch
+from qwen_vla_ros.executor.policy_monitor import PolicyLink
+from qwen_vla_ros.executor.stop_latch import StopLatch
 
 S = 10**9
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qwen_vla_ros.gate import (
+from qwen_vla_control.gate import (
     MotionRules,
     Reason,
     Refused,
@@ -19,7 +19,7 @@ from qwen_vla_ros.gate import (
     check_motion,
     check_workspace,
 )
-from qwen_vla_ros.joint_path import JointPath
+from qwen_vla_control.motion.joint_path import JointPath
 
 JOINTS = ("a", "b", "c")
 RULES = MotionRules(

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embodiment_descriptions import Embodiment, load_robot
-from qwen_vla_ros.chunk_decision import ChunkDecision
-from qwen_vla_ros.gate import Chunk, MotionRules, Reason, Refused, check_motion
-from qwen_vla_ros.joint_path import JointPath, rest_to_rest
+from qwen_vla_control.gate import Chunk, MotionRules, Reason, Refused, check_motion
+from qwen_vla_control.gate.arm_gate import ChunkDecision
+from qwen_vla_control.motion.joint_path import JointPath, rest_to_rest
 
 PERIOD = 0.02
 LIMIT = np.array([20.0, 20.0])

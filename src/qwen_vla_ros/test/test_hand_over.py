@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qwen_vla_ros.blending import NANOSECONDS, Blender, Blending
-from qwen_vla_ros.gate import Reason, Refused
-from qwen_vla_ros.hand_over import HandOver
-from qwen_vla_ros.motion import Motion
+from qwen_vla_control.gate import Reason, Refused
+from qwen_vla_control.gate.chunk_handover import HandOver
+from qwen_vla_control.motion.blending import NANOSECONDS, Blender, Blending
+from qwen_vla_control.motion.command_state import Motion
 
 START = 10**18
 PERIOD = 0.2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
 
-from qwen_vla.image_decoding import DecodingError, to_rgb
+from qwen_vla_control.observation.image_decoding import DecodingError, to_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qwen_vla_ros.joint_path import JointPath, rest_to_rest
+from qwen_vla_control.motion.joint_path import JointPath, rest_to_rest
 
 POSITION = st.floats(-3.0, 3.0)
 POINTS = st.integers(2, 12).flatmap(lambda rows: arrays(float, (rows, 2), elements=POSITION))

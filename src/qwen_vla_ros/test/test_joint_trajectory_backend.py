@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qwen_vla_ros.backends.joint_trajectory import trajectory_message, verify
-from qwen_vla_ros.gate import Reason, Refused
-from qwen_vla_ros.joint_path import JointPath
+from qwen_vla_control.gate import Reason, Refused
+from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_ros.executor.command_interfaces.joint_trajectory import trajectory_message, verify
 
 JOINTS = ("a", "b")
 

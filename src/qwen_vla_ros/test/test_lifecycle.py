@@ -15,15 +15,15 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import Empty
 
-from qwen_vla_ros.environment import ros_environment
-from qwen_vla_ros.lifecycle import ManagedNode, StopReason
+from qwen_vla_ros.ros.environment import ros_environment
+from qwen_vla_ros.ros.lifecycle import ManagedNode, StopReason
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 # A node whose callback fails as soon as it is active.
 BROKEN = """
 import sys
-from qwen_vla_ros.lifecycle import ManagedNode, run
+from qwen_vla_ros.ros.lifecycle import ManagedNode, run
 
 class Broken(ManagedNode):
     def start(self):
@@ -40,7 +40,7 @@ sys.exit(run(lambda: Broken("broken", ())))
 # One that says when it starts and stops.
 QUIET = """
 import sys
-from qwen_vla_ros.lifecycle import ManagedNode, run
+from qwen_vla_ros.ros.lifecycle import ManagedNode, run
 
 class Quiet(ManagedNode):
     def start(self):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from qwen_vla_ros.loaded_policy import checkpoint_path, require_fit, state_joints
+from qwen_vla_ros.policy.loaded_policy import checkpoint_path, require_fit, state_joints
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_vla_ros.loop_timing import CAPACITY, LoopTiming
+from qwen_vla_ros.executor.loop_timing import CAPACITY, LoopTiming
 
 
 def test_nothing_is_said_before_there_are_two_calls():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qwen_vla_ros.joint_path import JointPath
-from qwen_vla_ros.motion import Commanded, Motion
+from qwen_vla_control.motion.command_state import Commanded, Motion
+from qwen_vla_control.motion.joint_path import JointPath
 
 JOINTS = ("shoulder", "finger")
 START = 10**18

@@ -22,10 +22,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from spinning_peer import SpinningPeer
 
 from embodiment_descriptions import load_robot
-from qwen_vla.observation_buffer import Observation, Waiting
-from qwen_vla.observation_streams import History, Needs
-from qwen_vla_ros.camera_subscriptions import PARAMETERS, ObservationSubscriptions
-from qwen_vla_ros.parameters import Parameters
+from qwen_vla_control.observation.robot_streams import History, Needs
+from qwen_vla_control.observation.streams import Observation, Waiting
+from qwen_vla_ros.policy.camera_subscriptions import PARAMETERS, ObservationSubscriptions
+from qwen_vla_ros.ros.parameters import Parameters
 
 PATIENCE = 6.0  # [s]
 HEIGHT, WIDTH = 48, 64

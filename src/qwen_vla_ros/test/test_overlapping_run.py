@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from qwen_vla.latency import LatencyEstimate
-from qwen_vla.observation_buffer import Observation
-from qwen_vla_ros import instruction_run
-from qwen_vla_ros.blending import Span
-from qwen_vla_ros.gate import Reason
-from qwen_vla_ros.instruction_run import Ended, Ending, Limits, Report, Sent, Verdict
-from qwen_vla_ros.overlapping_run import OverlappingRun
+from qwen_vla.policies.latency import LatencyEstimate
+from qwen_vla_control.gate import Reason
+from qwen_vla_control.motion.blending import Span
+from qwen_vla_control.observation.streams import Observation
+from qwen_vla_ros.policy import instruction_run
+from qwen_vla_ros.policy.instruction_run import Ended, Ending, Limits, Report, Sent, Verdict
+from qwen_vla_ros.policy.overlapping_run import OverlappingRun
 
 PERIOD, HORIZON, EXECUTED = 0.2, 16, 8
 LIMITS = Limits(

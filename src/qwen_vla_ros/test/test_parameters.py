@@ -8,7 +8,7 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter as Value
 
-from qwen_vla_ros.parameters import Parameter, Parameters
+from qwen_vla_ros.ros.parameters import Parameter, Parameters
 
 TABLE = (
     Parameter("colour", "red", "What it looks like", choices=("red", "blue")),

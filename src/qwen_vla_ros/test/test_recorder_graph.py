@@ -21,13 +21,13 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from embodiment_descriptions import robot_description
 from qwen_vla import QwenVLAConfig
 from qwen_vla.data.convert import ConvertOptions, convert
-from qwen_vla.data.lerobot import LeRobotReader
-from qwen_vla.data.recordings import mend, read_record, unfinished
-from qwen_vla.data.robot import RobotData
+from qwen_vla.data.formats.lerobot import LeRobotReader
+from qwen_vla.data.formats.recordings import mend, read_record, unfinished
+from qwen_vla.data.robot.robot import RobotData
 from qwen_vla.data.samples import SourceContext
 from qwen_vla_msgs.srv import LabelEpisode, StartEpisode
-from qwen_vla_ros.chunk_messages import nanoseconds
-from qwen_vla_ros.recording_topics import message_class
+from qwen_vla_ros.recording.recording_topics import message_class
+from qwen_vla_ros.ros.chunk_messages import nanoseconds
 
 NODE = "episode_recorder"
 ARM = "arm_controller/joint_trajectory"

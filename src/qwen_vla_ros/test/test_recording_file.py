@@ -12,10 +12,10 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from std_msgs.msg import String
 
-from qwen_vla.data.episodes import DatasetError
-from qwen_vla.data.recordings import EpisodeRecord, mend, read_record, unfinished, utc_now
-from qwen_vla_ros.recording_file import EpisodeFile, TopicFormat
-from qwen_vla_ros.recording_topics import Need, UnknownType, definition, message_class, wanted_topics
+from qwen_vla.data.formats.episodes import DatasetError
+from qwen_vla.data.formats.recordings import EpisodeRecord, mend, read_record, unfinished, utc_now
+from qwen_vla_ros.recording.recording_file import EpisodeFile, TopicFormat
+from qwen_vla_ros.recording.recording_topics import Need, UnknownType, definition, message_class, wanted_topics
 
 CHATTER = TopicFormat("/chatter", "std_msgs/msg/String", definition("std_msgs/msg/String"), "[]", "")
 MEGABYTE = 1_000_000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import Kinematics, load_robot
-from qwen_vla_ros.robot_shapes import GREY, RobotShapes, mesh_file
+from qwen_vla_ros.drawing.robot_shapes import GREY, RobotShapes, mesh_file
 
 URDF = """
 <robot name="r">

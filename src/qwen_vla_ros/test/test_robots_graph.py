@@ -10,13 +10,13 @@ from untrained import AHEAD, untrained_checkpoint
 from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla.evaluation.in_process import EvaluateOptions
 from qwen_vla.suites import load_suite
-from qwen_vla_ros.chaos.trial import relayed_topics, remappings
-from qwen_vla_ros.chunk_geometry import BASE
-from qwen_vla_ros.demo_recording import Recorder, Recording
-from qwen_vla_ros.demo_video import CELL, HEADER, film
-from qwen_vla_ros.over_ros import episode_limits, evaluate
-from qwen_vla_ros.stack import SimulatedWorld, simulated_stack
-from qwen_vla_ros.task_client import Limits, TaskClient, TaskRow
+from qwen_vla_ros.drawing.chunk_geometry import BASE
+from qwen_vla_ros.simulation.chaos.trial import relayed_topics, remappings
+from qwen_vla_ros.simulation.demo.recording import Recorder, Recording
+from qwen_vla_ros.simulation.demo.video import CELL, HEADER, film
+from qwen_vla_ros.simulation.over_ros import episode_limits, evaluate
+from qwen_vla_ros.simulation.stack import SimulatedWorld, simulated_stack
+from qwen_vla_ros.simulation.task_client import Limits, TaskClient, TaskRow
 
 SEED, SHIFT = 9000, "colour"
 CHUNKS = 2  # executed in the test, each for half of its steps

@@ -15,8 +15,8 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
 from embodiment_descriptions import known_robots, load_robot
-from qwen_vla_ros.environment import ros_environment
-from qwen_vla_ros.robot_shapes import RobotShapes
+from qwen_vla_ros.drawing.robot_shapes import RobotShapes
+from qwen_vla_ros.ros.environment import ros_environment
 
 FOLDER = Path(__file__).resolve().parents[3] / "config" / "rviz"
 ROBOTS = ("widowx", "aloha", "mobile_base")
@@ -119,7 +119,7 @@ def test_topics_are_relative(config: dict) -> None:
 @pytest.fixture
 def processes(robot: str) -> Iterator[list[subprocess.Popen]]:
     """The simulator and the visualizer, each in a process of its own."""
-    modules = (f"qwen_vla_sim.{robot}.node", "qwen_vla_ros.trajectory_visualizer")
+    modules = (f"qwen_vla_sim.{robot}.node", "qwen_vla_ros.drawing.trajectory_visualizer")
     program = "import sys; from {} import main; sys.exit(main())"
     started = [subprocess.Popen([sys.executable, "-c", program.format(m)], env=ros_environment()) for m in modules]
     try:

@@ -9,8 +9,8 @@ import pytest
 from ros_peer import Peer, Processes
 
 from embodiment_descriptions import Kinematics
+from qwen_vla_control.gate import Reason
 from qwen_vla_msgs.msg import ChunkReport
-from qwen_vla_ros.gate import Reason
 
 REACHED = 0.02  # [rad] servo error of the simulated arm at rest
 STILL = 0.002  # [rad] that a joint may move in a third of a second and count as standing still

@@ -17,12 +17,12 @@ from embodiment_descriptions import resource_path
 from qwen_vla.evaluation.in_process import EvaluateOptions
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.suites import load_suite
-from qwen_vla_ros import ros_domain as ros_domain_module
-from qwen_vla_ros.child_processes import ChildEnded
-from qwen_vla_ros.over_ros import as_episode_row, evaluate
-from qwen_vla_ros.ros_domain import is_silent, ros_domain
-from qwen_vla_ros.spinning_node import SpinningNode
-from qwen_vla_ros.stack import (
+from qwen_vla_ros.ros import ros_domain as ros_domain_module
+from qwen_vla_ros.ros.ros_domain import is_silent, ros_domain
+from qwen_vla_ros.ros.spinning_node import SpinningNode
+from qwen_vla_ros.simulation.child_processes import ChildEnded
+from qwen_vla_ros.simulation.over_ros import as_episode_row, evaluate
+from qwen_vla_ros.simulation.stack import (
     SIMULATORS,
     SimulatedWorld,
     StackError,
@@ -32,7 +32,7 @@ from qwen_vla_ros.stack import (
     stack_environment,
     stack_host,
 )
-from qwen_vla_ros.task_client import Limits, TaskClient, TaskRow
+from qwen_vla_ros.simulation.task_client import Limits, TaskClient, TaskRow
 
 DEADLINE = 120.0  # [s] generous: the machine may be busy
 CHECKPOINT = resource_path("checkpoints/tiny")
@@ -40,7 +40,7 @@ NODES = {"widowx_sim", "policy_node", "executor_node", "trajectory_visualizer"}
 PARENT = """
 import sys
 from pathlib import Path
-from qwen_vla_ros.stack import simulated_stack
+from qwen_vla_ros.simulation.stack import simulated_stack
 with simulated_stack(Path(sys.argv[1]), Path(sys.argv[2])):
     print("ready", flush=True)
     sys.stdin.read()  # forever

@@ -7,8 +7,8 @@ import pytest
 from sensor_msgs.msg import JointState
 
 from embodiment_descriptions import Kinematics
-from qwen_vla_ros.chunk_messages import stamp_message
-from qwen_vla_ros.tip_poses import TipPoses
+from qwen_vla_control.observation.tip_poses import TipPoses
+from qwen_vla_ros.ros.chunk_messages import stamp_message
 
 
 def states(joints: dict[str, float], seconds: float) -> JointState:

@@ -17,8 +17,8 @@ from std_msgs.msg import Float64MultiArray, Header, String
 from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import load_robot, resource_path, robot_description
+from qwen_vla_control.gate import Reason
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
-from qwen_vla_ros.gate import Reason
 
 PERIOD = 0.02  # [s] of joint states and heartbeat
 

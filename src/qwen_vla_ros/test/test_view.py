@@ -13,10 +13,10 @@ from recorded_runs import ACCEPTED, REASON, REFUSED, record
 from rosbags.rosbag2 import StoragePlugin
 
 from embodiment_descriptions import Kinematics, load_robot
-from qwen_vla.data.recordings import RECORD, EpisodeRecord
-from qwen_vla_ros.view.bag import Bag
-from qwen_vla_ros.view.command import View
-from qwen_vla_ros.view.scene import Scene
+from qwen_vla.data.formats.recordings import RECORD, EpisodeRecord
+from qwen_vla_ros.drawing.view.bag import Bag
+from qwen_vla_ros.drawing.view.command import View
+from qwen_vla_ros.drawing.view.scene import Scene
 
 ROBOTS = ("widowx", "aloha", "mobile_base")
 GROUPS = {"widowx": ["arm"], "aloha": ["left", "right"], "mobile_base": ["base"]}

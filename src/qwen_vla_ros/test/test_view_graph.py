@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
-from qwen_vla_ros.environment import ros_environment
+from qwen_vla_ros.ros.environment import ros_environment
 
 PROGRAMS = Path(sys.executable).parent
 

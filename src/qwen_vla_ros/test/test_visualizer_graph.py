@@ -11,10 +11,10 @@ from sensor_msgs.msg import JointState
 from visualization_msgs.msg import Marker, MarkerArray
 
 from embodiment_descriptions import Kinematics
+from qwen_vla_control.gate import Refused
+from qwen_vla_control.gate.arm_gate import ChunkDecision
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
-from qwen_vla_ros.chunk_decision import ChunkDecision
-from qwen_vla_ros.chunk_messages import chunk_from_message, nanoseconds
-from qwen_vla_ros.gate import Refused
+from qwen_vla_ros.ros.chunk_messages import chunk_from_message, nanoseconds
 
 NODE = "trajectory_visualizer"
 

@@ -19,10 +19,10 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from embodiment_descriptions import load_robot
 from qwen_vla_msgs.msg import ActionChunk
-from qwen_vla_ros.chunk_messages import nanoseconds, stamp_message
-from qwen_vla_ros.environment import ros_environment
-from qwen_vla_ros.lifecycle import LATCHED
-from qwen_vla_ros.spinning_node import SpinningNode
+from qwen_vla_ros.ros.chunk_messages import nanoseconds, stamp_message
+from qwen_vla_ros.ros.environment import ros_environment
+from qwen_vla_ros.ros.lifecycle import LATCHED
+from qwen_vla_ros.ros.spinning_node import SpinningNode
 
 NODE = "trajectory_visualizer"
 PATIENCE = 60.0  # [s]

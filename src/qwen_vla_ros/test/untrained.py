@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_ros.runtime_benchmark.measurement import _calm_checkpoint
+from qwen_vla_ros.simulation.runtime_benchmark.measurement import _calm_checkpoint
 
 AHEAD = 0.08  # [m] of a base, per waypoint: 0.16 m/s
 SPREAD = 0.002  # [m], [rad], [1] around the middle

@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from qwen_vla.data.lerobot import Feature, shard_path
-from qwen_vla.data.lerobot_writer import Recording, write_shard
+from qwen_vla.data.formats.lerobot import Feature, shard_path
+from qwen_vla.data.formats.lerobot_writer import Recording, write_shard
 from qwen_vla.suites import load_suite
-from qwen_vla_ros.chunk_decision import ChunkDecision
-from qwen_vla_ros.gate import Chunk, Refused
+from qwen_vla_control.gate import Chunk, Refused
+from qwen_vla_control.gate.arm_gate import ChunkDecision
 from qwen_vla_sim.aloha.env import PICTURE_STEPS
 from qwen_vla_sim.aloha.world import CAMERAS
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import load_robot
-from qwen_vla_ros.gate.self_collision import SelfCollision
+from qwen_vla_control.gate.self_collision import SelfCollision
 from qwen_vla_sim.aloha.expert import MEETING, PITCH
 from qwen_vla_sim.aloha.hands import finger_at, hand_pose
 from qwen_vla_sim.aloha.suite import AlohaSuite, hands_of

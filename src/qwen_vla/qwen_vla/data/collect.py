@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
-from qwen_vla.data.lerobot import DatasetError, Feature, shard_path
-from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
+from qwen_vla.data.formats.lerobot import DatasetError, Feature, shard_path
+from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.output_files import write_json
 from qwen_vla.parallel import parallel_map
 from qwen_vla.suites import Suite, load_suite
 
 if TYPE_CHECKING:
-    from qwen_vla.data.takeover import PolicyLead
+    from qwen_vla.data.robot.intervention import PolicyLead
 
 EPISODES_PER_SHARD = 50
 FIRST_TRAINING_SEED = 1_000_000  # evaluation uses seeds below it, so no evaluated scene was ever trained on
@@ -65,7 +65,7 @@ def collect(options: CollectOptions) -> dict:
     if options.task and options.task not in suite.tasks:
         raise ValueError(f"suite {suite.name} has no task {options.task!r}; it has {', '.join(suite.tasks)}")
     if options.takeover_from:
-        from qwen_vla.policy import check_knows
+        from qwen_vla.policies.policy import check_knows
 
         check_knows(options.takeover_from, suite.embodiment.name)
     _claim(options)
@@ -177,7 +177,7 @@ class _Recorder:
         import torch
         from transformers.utils import logging
 
-        from qwen_vla.data.takeover import PolicyLead
+        from qwen_vla.data.robot.intervention import PolicyLead
 
         torch.set_num_threads(1)  # threads of parallel simulators would wait for each other
         logging.disable_progress_bar()  # that of loading would write into the bar of the episodes

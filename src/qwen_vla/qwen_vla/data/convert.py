@@ -17,11 +17,11 @@ import numpy as np
 from tqdm import tqdm
 
 from embodiment_descriptions import Embodiment, EmbodimentError, load_robot
-from qwen_vla.data.bad_rows import BadRows
-from qwen_vla.data.episodes import DatasetError, Episode
-from qwen_vla.data.lerobot import Feature, shard_path
-from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
-from qwen_vla.data.recordings import (
+from qwen_vla.data.formats.bad_rows import BadRows
+from qwen_vla.data.formats.episodes import DatasetError, Episode
+from qwen_vla.data.formats.lerobot import Feature, shard_path
+from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
+from qwen_vla.data.formats.recordings import (
     RECORD,
     UNFINISHED,
     RecordedEpisode,
@@ -31,8 +31,8 @@ from qwen_vla.data.recordings import (
     unfinished,
     write_robot,
 )
-from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes, bag_paths
-from qwen_vla.data.spec import clean_text
+from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes, bag_paths
+from qwen_vla.data.formats.spec import clean_text
 from qwen_vla.output_files import write_json
 from qwen_vla.parallel import parallel_map
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from qwen_vla.configuration import QwenVLAConfig
-    from qwen_vla.normalization import Quantiles
-    from qwen_vla.processing import EmbodimentInfo
+    from qwen_vla.model.configuration import QwenVLAConfig
+    from qwen_vla.model.normalization import Quantiles
+    from qwen_vla.model.processing import EmbodimentInfo
 
 
 # Of interest to a robot: what is to be reached next, where that is to be brought or driven, and its own tips.

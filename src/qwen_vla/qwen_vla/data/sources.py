@@ -8,14 +8,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from qwen_vla.data.chat import ChatData
-from qwen_vla.data.hands import HandData
-from qwen_vla.data.motions import MotionData
-from qwen_vla.data.navigation import NavigationData
-from qwen_vla.data.questions import QuestionData
-from qwen_vla.data.robot import RobotData
+from qwen_vla.data.language.chat import ChatData
+from qwen_vla.data.language.questions import QuestionData
+from qwen_vla.data.motions.motions import MotionData
+from qwen_vla.data.navigation.navigation import NavigationData
+from qwen_vla.data.navigation.trajectories import TrajectoryData
+from qwen_vla.data.robot.hands import HandData
+from qwen_vla.data.robot.robot import RobotData
 from qwen_vla.data.samples import SampleSource, SourceContext
-from qwen_vla.data.trajectories import TrajectoryData
 
 AnyData = Annotated[
     RobotData | QuestionData | ChatData | NavigationData | TrajectoryData | HandData | MotionData,

@@ -58,7 +58,7 @@ def run_episode(
     shuffle_instructions: name something else of the scene, but judge what was asked for. blind: show black images to
     the policy. The same arguments give the same episode; a film does not change it.
     """
-    from qwen_vla.policy import Observation
+    from qwen_vla.policies.policy import Observation
 
     observation, info = env.reset(seed=seed)
     instruction = suite.other_instruction(env, seed) if shuffle_instructions else info["instruction"]

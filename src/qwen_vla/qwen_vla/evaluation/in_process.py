@@ -20,7 +20,7 @@ from qwen_vla.parallel import parallel_map
 from qwen_vla.suites import Shift, Suite, load_suite
 
 if TYPE_CHECKING:
-    from qwen_vla.policy import Policy
+    from qwen_vla.policies.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def evaluate(options: EvaluateOptions) -> dict:
 
 def check(options: EvaluateOptions) -> None:
     """Find out what is wrong with the options before anything is started."""
-    from qwen_vla.policy import check_knows
+    from qwen_vla.policies.policy import check_knows
 
     if options.chaos:
         raise ValueError("--chaos disturbs the nodes of a running graph; add --over-ros")
@@ -217,7 +217,7 @@ class _Player:
         return run_episode(self.suite, self.env, self.policy, seed, options.shuffle_instructions, options.blind, film)
 
     def _load_policy(self) -> Policy:
-        from qwen_vla.policy import Policy
+        from qwen_vla.policies.policy import Policy
 
         options, robot = self.options, self.suite.embodiment.name
         policy = Policy.from_pretrained(options.checkpoint, euler_steps=options.euler_steps, embodiment=robot)

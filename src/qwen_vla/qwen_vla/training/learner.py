@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from qwen_vla.modeling import Encoding, QwenVLAModel
+from qwen_vla.model.modeling import Encoding, QwenVLAModel
 from qwen_vla.training.batches import Batch
 from qwen_vla.training.grounding import GroundingHead
 

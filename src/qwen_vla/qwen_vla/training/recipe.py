@@ -253,7 +253,7 @@ def _recipe_class(values: Any) -> type[BaseModel]:
 
 
 def _config_fields() -> set[str]:
-    from qwen_vla.configuration import QwenVLAConfig
+    from qwen_vla.model.configuration import QwenVLAConfig
 
     return set(QwenVLAConfig.__annotations__) - {"vlm_config", "expert_config"}
 

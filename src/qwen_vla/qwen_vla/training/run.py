@@ -14,8 +14,8 @@ from torch import nn
 from qwen_vla.data.mixture import Mixture
 from qwen_vla.data.samples import SampleSource, SourceContext
 from qwen_vla.data.sources import open_sources
-from qwen_vla.modeling import QwenVLAModel
-from qwen_vla.processing import QwenVLAProcessor
+from qwen_vla.model.modeling import QwenVLAModel
+from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.training.balance import GradientBalance
 from qwen_vla.training.batches import Batches, filler_for
 from qwen_vla.training.distributed import asked_to_shard, in_turn, own_part, spread

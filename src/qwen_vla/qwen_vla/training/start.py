@@ -12,11 +12,11 @@ from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from qwen_vla.configuration import QwenVLAConfig
 from qwen_vla.data.samples import SampleSource
-from qwen_vla.modeling import QwenVLAModel
-from qwen_vla.normalization import Quantiles
-from qwen_vla.processing import QwenVLAProcessor
+from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.modeling import QwenVLAModel
+from qwen_vla.model.normalization import Quantiles
+from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.recipe import Recipe, RecipeError
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from qwen_vla.model_card import write_model_card
+from qwen_vla.model.model_card import write_model_card
 from qwen_vla.output_files import write_json
 from qwen_vla.training.distributed import like, own_part, whole
 from qwen_vla.training.log import cut_log

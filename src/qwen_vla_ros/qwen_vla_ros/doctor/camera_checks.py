@@ -7,7 +7,7 @@ from itertools import combinations
 from statistics import median
 
 from embodiment_descriptions import Camera, Embodiment
-from qwen_vla.observation_buffer import MAX_SKEW
+from qwen_vla_control.observation.streams import MAX_SKEW
 from qwen_vla_ros.doctor.facts import NANOSECONDS, Arrival, Graph, Lens, Picture
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import image_types, resolve

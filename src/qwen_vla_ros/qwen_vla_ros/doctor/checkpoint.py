@@ -16,9 +16,9 @@ import numpy as np
 
 from embodiment_descriptions import Embodiment, ResourceError
 from embodiment_descriptions.urdf import parse_urdf
-from qwen_vla.normalization import Quantiles
+from qwen_vla.model.normalization import Quantiles
 from qwen_vla_ros.doctor.findings import Area, Finding
-from qwen_vla_ros.loaded_policy import PLACEHOLDER, checkpoint_path, require_fit
+from qwen_vla_ros.policy.loaded_policy import PLACEHOLDER, checkpoint_path, require_fit
 
 AREA = Area("Model")
 CONFIG, EMBODIMENTS, STATISTICS = "config.json", "embodiments.json", "normalization.json"

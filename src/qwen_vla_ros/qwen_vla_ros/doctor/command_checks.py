@@ -13,7 +13,7 @@ from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import EMERGENCY_STOP, EXECUTOR, TWIST, TWIST_STAMPED, action_of, resolve, types_of
 from qwen_vla_ros.doctor.ros_setup import AREA as ROS_SETUP
 from qwen_vla_ros.doctor.streams import nodes, short
-from qwen_vla_ros.optional_interfaces import DISTRIBUTION
+from qwen_vla_ros.ros.optional_interfaces import DISTRIBUTION
 
 AREA = Area("Commands")
 # Nodes that listen to everything and move nothing.

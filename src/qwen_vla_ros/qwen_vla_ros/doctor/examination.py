@@ -130,7 +130,7 @@ def _robot(patient: Patient, graph: Graph) -> Embodiment | None:
 
 def environment_of_nodes() -> dict[str, str]:
     """Return the environment that nodes started from this shell have."""
-    from qwen_vla_ros.environment import ros_environment
+    from qwen_vla_ros.ros.environment import ros_environment
 
     environment = ros_environment()
     os.environ.update(environment)

@@ -27,8 +27,7 @@ from rclpy.qos import (
 )
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-from qwen_vla.image_decoding import DecodingError, to_rgb
-from qwen_vla_ros.chunk_messages import nanoseconds
+from qwen_vla_control.observation.image_decoding import DecodingError, to_rgb
 from qwen_vla_ros.doctor.facts import (
     Announced,
     Arrival,
@@ -42,8 +41,9 @@ from qwen_vla_ros.doctor.facts import (
     with_ros_time,
 )
 from qwen_vla_ros.doctor.interfaces import CLOCK, CONTROLLER_MANAGER, EXECUTOR, POLICY, Role, Watch, resolve
-from qwen_vla_ros.optional_interfaces import MissingInterface, interface
-from qwen_vla_ros.spinning_node import NoAnswer, SpinningNode
+from qwen_vla_ros.ros.chunk_messages import nanoseconds
+from qwen_vla_ros.ros.optional_interfaces import MissingInterface, interface
+from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 
 DISCOVERY_TIME = 3.5  # [s] Fast DDS announces a participant every 3 s, and what is said in between may be missed
 CALM = 0.5  # [s] without a change after which the graph counts as complete

@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from qwen_vla_ros.doctor.findings import Area, Finding
-from qwen_vla_ros.image_memory import VARIABLES
+from qwen_vla_ros.ros.image_memory import VARIABLES
 
 AREA = Area("This machine")
 MB, GB = 1_000_000, 1_000_000_000

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from qwen_vla_ros.doctor.findings import Area, Finding, Level
-from qwen_vla_ros.optional_interfaces import DISTRIBUTION
-from qwen_vla_ros.ros_domain import FIRST_PORT, OWN_PORTS, PORTS_PER_DOMAIN
+from qwen_vla_ros.ros.optional_interfaces import DISTRIBUTION
+from qwen_vla_ros.ros.ros_domain import FIRST_PORT, OWN_PORTS, PORTS_PER_DOMAIN
 
 AREA = Area("ROS set-up")
 LAST_DOMAIN, LAST_GOOD_DOMAIN = 232, 101  # above 101 the ports run into those that Linux gives to other programs

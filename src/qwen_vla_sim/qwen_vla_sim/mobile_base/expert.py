@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from embodiment_descriptions.base_path import moved, seen_from, wrapped
+from qwen_vla_control.motion.base_path import moved, seen_from, wrapped
 from qwen_vla_sim.mobile_base.free_space import FreeSpace, length
 from qwen_vla_sim.mobile_base.scene import Scene
 

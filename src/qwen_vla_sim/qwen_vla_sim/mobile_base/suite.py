@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from embodiment_descriptions import Embodiment, load_robot
-from embodiment_descriptions.base_path import BasePath, accumulated, wrapped
+from qwen_vla_control.motion.base_path import BasePath, accumulated, wrapped
 from qwen_vla_sim.mobile_base.env import MobileBaseEnv
 from qwen_vla_sim.mobile_base.expert import Expert, Plan
 from qwen_vla_sim.mobile_base.furniture import FURNITURE, UNCOLOURED

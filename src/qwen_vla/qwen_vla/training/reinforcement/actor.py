@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from qwen_vla.data.samples import Sample
-from qwen_vla.flow_matching import tau_grid
-from qwen_vla.modeling import Encoding
-from qwen_vla.policy import Policy
+from qwen_vla.model.flow_matching import tau_grid
+from qwen_vla.model.modeling import Encoding
+from qwen_vla.policies.policy import Policy
 from qwen_vla.training.reinforcement.flow_sde import Transition, draw_noise, log_probability, sample, transition
 
 

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 
 import torch
 
-from qwen_vla.flow_matching import tau_grid
+from qwen_vla.model.flow_matching import tau_grid
 
 
 @dataclass(frozen=True)

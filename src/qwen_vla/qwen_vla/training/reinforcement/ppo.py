@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 
-from qwen_vla.modeling import Encoding
+from qwen_vla.model.modeling import Encoding
 from qwen_vla.training.reinforcement.actor import Actor
 from qwen_vla.training.reinforcement.advantages import advantages, normalized
 from qwen_vla.training.reinforcement.flow_sde import Transition

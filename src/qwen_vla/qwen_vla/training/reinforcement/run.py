@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from qwen_vla.output_files import write_json
-from qwen_vla.policy import Policy
+from qwen_vla.policies.policy import Policy
 from qwen_vla.suites import load_suite
 from qwen_vla.training.log import cut_log
 from qwen_vla.training.reinforcement.actor import Actor, Sampling

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from qwen_vla.modeling import Encoding
+from qwen_vla.model.modeling import Encoding
 
 
 class ValueHead(nn.Module):

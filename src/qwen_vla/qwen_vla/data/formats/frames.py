@@ -1,0 +1,100 @@
+"""Images of a data set at the model's input size, decoded once into a memory-mapped file beside the data."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from qwen_vla.data.formats.cache import cache_folder
+from qwen_vla.data.formats.episodes import DatasetError
+from qwen_vla.data.formats.spec import report
+from qwen_vla.output_files import write_json
+
+
+class ImageRows(Protocol):
+    """What has images row by row: a LeRobotReader, or any EpisodeSource."""
+
+    root: Path
+    image_keys: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def episodes(self) -> np.ndarray: ...
+
+    def images(
+        self, key: str, convert: Callable[[np.ndarray], np.ndarray], rows: np.ndarray | None = None
+    ) -> Iterator[np.ndarray | DatasetError]: ...
+
+
+@dataclass(frozen=True)
+class DecodedFrames:
+    """A camera's images, read-only: `frames` (M, height, width, 3) uint8, of which row n of the data set shows
+    `frames[shown[n]]`; `bad`: by row why an image is black instead."""
+
+    frames: np.ndarray
+    shown: np.ndarray
+    bad: dict[int, str]
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.frames[self.shown[row]]
+
+
+def decoded_frames(
+    source: ImageRows, size: tuple[int, int], fresh: np.ndarray | None = None
+) -> dict[str, DecodedFrames]:
+    """All cameras' images by key, see `decode_camera`; DatasetError when one cannot be decoded."""
+    found = {key: decode_camera(source, key, size, fresh) for key in source.image_keys}
+    report([why for camera in found.values() for why in camera.bad.values()], "refuse")
+    return found
+
+
+def decode_camera(source: ImageRows, key: str, size: tuple[int, int], fresh: np.ndarray | None = None) -> DecodedFrames:
+    """One camera's images; decoded on first use and kept as long as the data stays the same.
+
+    fresh (N,): rows with a picture of their own, the first among them; the others repeat the one before and are not
+    decoded. Default: all.
+    """
+    height, width = size
+    fresh = np.ones(int(source.episodes[-1][1]), bool) if fresh is None else fresh
+    name = f"{key.replace('/', '.')}-{height}x{width}-{source.fingerprint}"
+    path = cache_folder(source.root) / (f"{name}.npy" if fresh.all() else f"{name}-{fresh.sum()}.npy")
+    bad_path = path.with_suffix(".bad.json")
+    if not path.exists():
+        _decode(source, key, size, np.flatnonzero(fresh), path)
+    bad = {int(row): why for row, why in json.loads(bad_path.read_text()).items()}
+    return DecodedFrames(np.load(path, mmap_mode="r"), np.cumsum(fresh) - 1, bad)
+
+
+def _decode(source: ImageRows, key: str, size: tuple[int, int], rows: np.ndarray, path: Path) -> None:
+    """Write the images of these rows, bad ones black, and beside them by row why an image could not be decoded."""
+    bad = {}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(rows), *size, 3))
+    images = source.images(key, lambda image: resize(image, size), rows)
+    for place, image in enumerate(tqdm(images, total=len(rows), desc=f"decode {key}", unit="frame")):
+        if isinstance(image, DatasetError):
+            bad[int(rows[place])] = str(image)
+        else:
+            out[place] = image
+    out.flush()
+    write_json(path.with_suffix(".bad.json"), bad)  # before the frames, which say that both are there
+    os.replace(temporary, path)
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Any uint8 image to (height, width) as the processor does it: averaged by area where it shrinks, else bilinear."""
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

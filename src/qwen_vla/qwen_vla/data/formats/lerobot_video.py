@@ -1,0 +1,161 @@
+"""Cameras of a LeRobotDataset that are stored as videos: written, and the frame of a row found, exact to the frame.
+
+Many episodes share a file; the row at `timestamp` of an episode is the frame at `from_timestamp + timestamp` (LeRobot
+v3.0). Decoding goes on from where it is, and starts again at a key frame only where that is shorter.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from qwen_vla.data.formats.episodes import DatasetError
+
+FILES_OPEN = 4
+FRAMES_KEPT = 8
+CODEC, ENCODER_NAME, PIXELS = "h264", "libx264", "yuv420p"
+VIDEO_FORMAT = {"video.codec": CODEC, "video.pix_fmt": PIXELS}
+# Key frames are close together, for readers that go to any frame; crf 18 is hardly told from the original by eye.
+ENCODER = {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}
+
+
+def write_video(path: Path, images: Iterable[np.ndarray], fps: float) -> None:
+    """Write H×W×3 uint8 RGB images of one size as a video; the file is there when it is complete.
+
+    Raises:
+        DatasetError: sides are odd, which the pixel format cannot hold.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with av.open(str(temporary), "w", format="mp4") as container:
+            stream = container.add_stream(ENCODER_NAME, Fraction(fps).limit_denominator(1000))
+            stream.pix_fmt, stream.options = PIXELS, ENCODER
+            for number, image in enumerate(images):
+                if not number:
+                    stream.height, stream.width = image.shape[:2]
+                    if image.shape[0] % 2 or image.shape[1] % 2:
+                        raise DatasetError(f"{path}: images of {image.shape[:2]} have an odd side; store them as PNG")
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+            container.mux(stream.encode())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class VideoFiles:
+    """One camera's videos of a whole data set."""
+
+    def __init__(
+        self,
+        root: Path,
+        key: str,
+        template: str,
+        rows: list[dict],
+        episodes: np.ndarray,
+        stamps: np.ndarray,
+        fps: float,
+        place: Callable[[int], str],
+    ) -> None:
+        """rows: of meta/episodes; episodes: (E, 2) their frames; stamps: (N,) time of each frame in its episode [s]."""
+        self._key, self._fps, self._place, self._stamps = key, fps, place, stamps
+        self._first = episodes[:, 0]
+        prefix = f"videos/{key}"
+        missing = [
+            name for name in ("chunk_index", "file_index", "from_timestamp") if f"{prefix}/{name}" not in rows[0]
+        ]
+        if missing:
+            raise DatasetError(f"{root}/meta/episodes lacks {', '.join(f'{prefix}/{name}' for name in missing)}")
+        self._starts = [float(row[f"{prefix}/from_timestamp"]) for row in rows]
+        self._paths = [
+            root
+            / template.format(
+                video_key=key, chunk_index=row[f"{prefix}/chunk_index"], file_index=row[f"{prefix}/file_index"]
+            )
+            for row in rows
+        ]
+        self._open: OrderedDict[Path, VideoFile] = OrderedDict()
+
+    def frame(self, row: int) -> np.ndarray:
+        """H×W×3 uint8 RGB of a frame of the data set; DatasetError names row, file and time."""
+        episode = bisect.bisect_right(self._first, row) - 1
+        path, time = self._paths[episode], self._starts[episode] + float(self._stamps[row])
+        try:
+            return self._file(path).at(time, 0.5 / self._fps)
+        except (DatasetError, av.FFmpegError, OSError) as error:
+            raise DatasetError(f"{self._place(row)}: image {self._key} cannot be decoded: {path}: {error}") from error
+
+    def _file(self, path: Path) -> VideoFile:
+        if path not in self._open:
+            self._open[path] = VideoFile(path)
+            if len(self._open) > FILES_OPEN:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(path)
+        return self._open[path]
+
+
+class VideoFile:
+    """Frames of one video file by time. Not thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise DatasetError("no such file")
+        self._container = av.open(str(path))
+        if not self._container.streams.video:
+            raise DatasetError("there is no video in it")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        self._base = Fraction(self._stream.time_base)
+        packets = [(p.pts, p.is_keyframe) for p in self._container.demux(self._stream) if p.pts is not None]
+        self._times = sorted(pts for pts, _ in packets)
+        self._keys = sorted(pts for pts, is_key in packets if is_key)
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._decoder: Iterator[av.VideoFrame] | None = None
+        self._position = -1
+
+    def at(self, seconds: float, tolerance: float) -> np.ndarray:
+        """The frame nearest to a time; DatasetError when none is within the tolerance [s]."""
+        wanted = self._nearest(seconds)
+        if wanted is None or abs(self._seconds(wanted) - seconds) > tolerance:
+            raise DatasetError(f"no frame at {seconds:.4f} s (± {tolerance:.4f} s); it has {len(self._times)} frames")
+        if wanted not in self._kept:
+            self._decode_to(wanted)
+        return self._kept[wanted]
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _seconds(self, pts: int) -> float:
+        return float(pts * self._base)
+
+    def _nearest(self, seconds: float) -> int | None:
+        pts = Fraction(seconds) / self._base
+        place = bisect.bisect_left(self._times, pts)
+        return min(self._times[max(place - 1, 0) : place + 1], key=lambda time: abs(time - pts), default=None)
+
+    def _decode_to(self, wanted: int) -> None:
+        """Decode until the frame is there, from where the decoder is or from the last key frame before it."""
+        key = self._keys[max(bisect.bisect_right(self._keys, wanted) - 1, 0)]
+        if self._decoder is None or wanted <= self._position or key > self._position:
+            self._container.seek(key, stream=self._stream, backward=True)
+            self._decoder = self._container.decode(self._stream)
+        for frame in self._decoder:
+            self._position = frame.pts
+            if frame.pts == wanted:
+                return self._keep(frame)
+            if frame.pts > wanted:
+                break
+        self._decoder = None
+        raise DatasetError(f"the frame at {self._seconds(wanted):.4f} s is not in the decoded video")
+
+    def _keep(self, frame: av.VideoFrame) -> None:
+        self._kept[frame.pts] = frame.to_ndarray(format="rgb24")
+        if len(self._kept) > FRAMES_KEPT:
+            self._kept.popitem(last=False)

@@ -1,0 +1,312 @@
+"""Episodes as episode_recorder leaves them: one folder each, a rosbag2 in MCAP with everything needed to read it again.
+
+    widowx_20261122-101500/
+        widowx_20261122-101500_0.mcap     what was said on the topics
+        metadata.yaml                     makes the folder a rosbag2; written last
+        episode.json                      `EpisodeRecord`
+        embodiment.yaml, robot.urdf       the robot as it was
+
+While it is being recorded the folder is called NAME.recording. A recorder that is killed leaves that: its file ends in
+the middle, and `mend` makes an episode of all that had been written. Free of ROS.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+import zstandard
+from mcap.exceptions import McapError
+from mcap.reader import make_reader
+from mcap.records import Channel, Chunk, McapRecord, Message, Schema
+from mcap.stream_reader import StreamReader, breakup_chunk
+from mcap.summary import Summary
+from mcap.writer import CompressionType, Writer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from embodiment_descriptions import Embodiment
+from embodiment_descriptions.config import EmbodimentConfig
+from qwen_vla.data.formats.episodes import DatasetError
+from qwen_vla.output_files import write_json
+
+UNFINISHED = ".recording"
+RECORD, METADATA, ROBOT, CONFIG = "episode.json", "metadata.yaml", "robot.urdf", "embodiment.yaml"
+INTERRUPTED = "the recorder was killed"
+PROFILE, WRITER = "ros2", "qwen_vla_ros"
+CHUNK_SIZE = 1 << 20  # [bytes] what is read and decompressed at a time
+COMPRESSIONS = {"none": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}
+NAMES = {CompressionType.NONE: "", CompressionType.LZ4: "lz4", CompressionType.ZSTD: "zstd"}
+QOS_KEY, HASH_KEY = "offered_qos_profiles", "topic_type_hash"  # of a channel, as rosbag2 calls them
+BAG_VERSION = 9
+# What reading meets at the place where a killed recorder stopped writing.
+TORN = (McapError, struct.error, ValueError, zstandard.ZstdError, RuntimeError, EOFError)
+
+
+class TopicCount(BaseModel):
+    """What was recorded of one topic; dropped: messages that came faster than the disk could take them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: str
+    messages: int
+    dropped: int = 0
+
+
+class EpisodeRecord(BaseModel):
+    """The content of episode.json. Times are UTC, ISO 8601; `success` is None as long as nobody has labelled it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    robot: str
+    instruction: str = ""
+    success: bool | None = None
+    note: str = ""
+    namespace: str = ""
+    remapped: dict[str, str] = Field({}, description="topics that are called otherwise than in embodiment.yaml")
+    started: str
+    stopped: str | None = None
+    seconds: float | None = Field(None, description="from the first to the last message")
+    ended: str | None = Field(None, description="why the recording ended, in words")
+    topics: dict[str, TopicCount] = {}
+
+    def write(self, folder: Path) -> None:
+        """Replace episode.json in one step."""
+        write_json(folder / RECORD, self.model_dump())
+
+
+@dataclass(frozen=True)
+class RecordedEpisode:
+    """A finished episode: its folder and what episode.json says."""
+
+    folder: Path
+    record: EpisodeRecord
+
+    def embodiment(self) -> Embodiment:
+        """The robot as it was; EmbodimentError when the files were changed and do not fit any more."""
+        return Embodiment.from_urdf((self.folder / ROBOT).read_text(encoding="utf-8"), self.folder / CONFIG)
+
+
+def utc_now() -> str:
+    """This moment for an EpisodeRecord."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def read_record(folder: Path) -> EpisodeRecord:
+    """episode.json of a folder; DatasetError when it is missing or damaged."""
+    try:
+        return EpisodeRecord.model_validate_json((folder / RECORD).read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{folder}: no {RECORD} ({error.strerror}); it is no episode of episode_recorder") from error
+    except ValidationError as error:
+        raise DatasetError(f"{folder / RECORD} is damaged: {error}") from error
+
+
+def is_recorded(folder: Path) -> bool:
+    """Whether a folder is a finished episode of episode_recorder."""
+    return (folder / RECORD).is_file() and (folder / METADATA).is_file()
+
+
+def write_robot(folder: Path, embodiment: Embodiment) -> None:
+    """Keep URDF and YAML of the robot beside its episode."""
+    config = embodiment.model_dump(mode="json", include=set(EmbodimentConfig.model_fields))
+    (folder / ROBOT).write_text(embodiment.urdf, encoding="utf-8")
+    (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """The recordings in a folder that were not finished: still running, or left by a recorder that was killed."""
+    return sorted(path for path in folder.glob(f"*{UNFINISHED}") if path.is_dir())
+
+
+def bag_file(folder: Path) -> Path:
+    """The MCAP file of an episode, finished or not."""
+    return folder / f"{folder.name.removesuffix(UNFINISHED)}_0.mcap"
+
+
+def lock(stream: IO[bytes]) -> None:
+    """Mark a file as being written, until it is closed or its process dies; BlockingIOError when another one does."""
+    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+# --- finishing --------------------------------------------------------------------------------------------------------
+
+
+def mend(folder: Path) -> Path:
+    """Finish a recording whose recorder was killed: keeps every message that had been written completely.
+
+    Returns the folder of the episode, without `.recording` in its name. After an error everything is as it was.
+
+    Raises:
+        DatasetError: it is being recorded, holds no complete message, or there is no room on the disk.
+    """
+    file = bag_file(folder)
+    record = read_record(folder)
+    try:
+        with file.open("rb") as torn:
+            lock(torn)
+            if not _is_complete(file):
+                _rewrite(file, torn)
+    except BlockingIOError as error:
+        raise DatasetError(f"{folder} is being recorded at this moment; stop it first") from error
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be mended: {error}") from error
+    return finish(folder, record.model_copy(update={"ended": record.ended or INTERRUPTED}))
+
+
+def finish(folder: Path, record: EpisodeRecord) -> Path:
+    """Make an episode of NAME.recording, whose MCAP file is complete; returns the folder under its own name."""
+    summary = _summary(bag_file(folder))
+    statistics = summary.statistics
+    seconds = (statistics.message_end_time - statistics.message_start_time) / 1e9
+    dropped = {topic: count.dropped for topic, count in record.topics.items()}
+    topics = {
+        channel.topic: TopicCount(
+            type=summary.schemas[channel.schema_id].name,
+            messages=statistics.channel_message_counts.get(channel.id, 0),
+            dropped=dropped.get(channel.topic, 0),
+        )
+        for channel in summary.channels.values()
+    }
+    changes = {"topics": topics, "seconds": round(seconds, 3), "stopped": record.stopped or utc_now()}
+    record.model_copy(update=changes).write(folder)
+    text = yaml.safe_dump(_metadata(bag_file(folder).name, summary), sort_keys=False)
+    temporary = folder / f"{METADATA}.tmp"
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, folder / METADATA)
+    for path in folder.iterdir():
+        _sync(path)
+    finished = folder.with_name(folder.name.removesuffix(UNFINISHED))
+    os.rename(folder, finished)
+    _sync(finished.parent)
+    return finished
+
+
+def _is_complete(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            summary = make_reader(stream).get_summary()
+    except TORN:
+        return False
+    return summary is not None and summary.statistics is not None
+
+
+def _summary(file: Path) -> Summary:
+    with file.open("rb") as stream:
+        summary = make_reader(stream).get_summary()
+    if summary is None or summary.statistics is None or not summary.statistics.message_count:
+        raise DatasetError(f"{file}: no message was recorded")
+    return summary
+
+
+def _rewrite(file: Path, torn: IO[bytes]) -> None:
+    """Copy all that is complete into a new file with an index, and put it in the place of the old one."""
+    size, free = file.stat().st_size, shutil.disk_usage(file.parent).free
+    if free < size:
+        raise DatasetError(f"{file}: {size / 1e9:.1f} GB are needed to mend it, {free / 1e9:.1f} GB are free")
+    temporary = file.with_name(file.name + ".tmp")
+    try:
+        with temporary.open("wb") as out:
+            copied = _copy(torn, out)
+        if not copied:
+            raise DatasetError(f"{file}: the recorder was killed before it had written a message; delete the folder")
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _copy(torn: IO[bytes], out: IO[bytes]) -> int:
+    """Write the complete records as a new MCAP file; returns the number of messages."""
+    writer: Writer | None = None
+    schemas: dict[int, int] = {}
+    channels: dict[int, int] = {}
+    count = 0
+    for compression, record in _complete_records(torn):
+        if writer is None:
+            writer = Writer(out, CHUNK_SIZE, compression)
+            writer.start(PROFILE, WRITER)
+        if isinstance(record, Schema) and record.id not in schemas:
+            schemas[record.id] = writer.register_schema(record.name, record.encoding, record.data)
+        elif isinstance(record, Channel) and record.id not in channels:
+            schema = schemas[record.schema_id]
+            channels[record.id] = writer.register_channel(
+                record.topic, record.message_encoding, schema, record.metadata
+            )
+        elif isinstance(record, Message):
+            writer.add_message(
+                channels[record.channel_id], record.log_time, record.data, record.publish_time, record.sequence
+            )
+            count += 1
+    if writer is not None:
+        writer.finish()
+    return count
+
+
+def _complete_records(stream: IO[bytes]) -> Iterator[tuple[CompressionType, McapRecord]]:
+    """Every record of every chunk up to the place where the file is torn, and how the chunk was compressed."""
+    records = iter(StreamReader(stream, emit_chunks=True).records)
+    while True:
+        try:
+            record = next(records)
+            inside = breakup_chunk(record, validate_crc=True) if isinstance(record, Chunk) else []
+        except (StopIteration, *TORN):
+            return
+        kind = next((kind for kind, name in NAMES.items() if inside and name == record.compression), None)
+        yield from ((kind, one) for one in inside)
+
+
+def _metadata(file_name: str, summary: Summary) -> dict[str, Any]:
+    """The content of metadata.yaml, as rosbag2 reads it."""
+    statistics = summary.statistics
+    span = {
+        "starting_time": {"nanoseconds_since_epoch": statistics.message_start_time},
+        "duration": {"nanoseconds": statistics.message_end_time - statistics.message_start_time},
+        "message_count": statistics.message_count,
+    }
+    topics = [
+        {
+            "topic_metadata": _topic_metadata(channel, summary.schemas),
+            "message_count": statistics.channel_message_counts.get(channel.id, 0),
+        }
+        for channel in summary.channels.values()
+    ]
+    information = {
+        "version": BAG_VERSION,
+        "storage_identifier": "mcap",
+        "relative_file_paths": [file_name],
+        **span,
+        "topics_with_message_count": topics,
+        "compression_format": "",
+        "compression_mode": "",
+        "files": [{"path": file_name, **span}],
+        "custom_data": None,
+        "ros_distro": "",
+    }
+    return {"rosbag2_bagfile_information": information}
+
+
+def _topic_metadata(channel: Channel, schemas: Mapping[int, Schema]) -> dict[str, Any]:
+    return {
+        "name": channel.topic,
+        "type": schemas[channel.schema_id].name,
+        "serialization_format": channel.message_encoding,
+        "offered_qos_profiles": yaml.safe_load(channel.metadata.get(QOS_KEY, "")) or [],
+        "type_description_hash": channel.metadata.get(HASH_KEY, ""),
+    }
+
+
+def _sync(path: Path) -> None:
+    """Have what was written of a file, or of the names in a folder, on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

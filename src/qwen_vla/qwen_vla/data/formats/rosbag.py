@@ -1,0 +1,538 @@
+"""rosbag2 recordings (MCAP or SQLite) as episodes: replayed into the streams that the policy looks through when live.
+
+At every tick of the robot's rate the messages that had arrived by then are offered to `ObservationStreams.select`, as
+in policy_node, and the images that it chooses are decoded by the same function. Free of rclpy: rosbags reads the files.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.interfaces import Connection
+from rosbags.typesys import Stores, get_typestore
+
+from embodiment_descriptions import Camera, Embodiment
+from embodiment_descriptions.commands import BaseVelocityCommand
+from embodiment_descriptions.urdf import parse_urdf
+from qwen_vla.data.formats.cache import data_hash
+from qwen_vla.data.formats.episodes import Channels, DatasetError, Episode
+from qwen_vla.data.formats.recordings import is_recorded, read_record
+from qwen_vla.data.formats.rosbag_commands import CommandedPositions, Trajectory, command_readers, yaw
+from qwen_vla.data.robot.finite_differences import next_rows
+from qwen_vla_control.observation.image_decoding import DecodingError
+from qwen_vla_control.observation.robot_streams import Needs, ObservationStreams
+from qwen_vla_control.observation.streams import (
+    MAX_IDENTICAL,
+    MAX_SKEW,
+    NANOSECONDS,
+    OTHER_CLOCK,
+    Alignment,
+    Observation,
+    Rules,
+    Waiting,
+    stamp_of,
+)
+
+COMPRESSED = "/compressed"
+# Stamps before this (2001) are a simulator's, whose cameras have no noise: the same picture again is no defect [ns].
+REAL_TIME = 10**18
+STATE, ODOMETRY, ACTION = "observation.state", "observation.odometry", "action"
+log = logging.getLogger(__name__)
+SUFFIXES = (".mcap", ".db3")
+
+
+@dataclass(frozen=True)
+class BagOptions:
+    """What a bag does not say by itself; episodes of episode_recorder say it.
+
+    namespace: of the robot's topics. remapped: those that are called otherwise than in the robot's YAML, as (YAML, bag)
+    pairs. instruction: sentence of all episodes without one of their own.
+    instruction_topic: std_msgs/String with the sentence. marker_topic: std_msgs/String that begins an episode with its
+    sentence and ends it with an empty one, or std_msgs/Bool, True from begin to end; without it a bag is one episode.
+    alignment: which images belong together; as in policy_node.
+    """
+
+    namespace: str = ""
+    instruction: str | None = None
+    instruction_topic: str | None = None
+    marker_topic: str | None = None
+    remapped: tuple[tuple[str, str], ...] = ()
+    alignment: Alignment = Alignment.DROP
+
+    def topic(self, name: str) -> str:
+        """A topic of the robot as the bag calls it."""
+        if name in dict(self.remapped):
+            return dict(self.remapped)[name]
+        if name.startswith("/"):
+            return name
+        return "/" + "/".join(part.strip("/") for part in (self.namespace, name) if part.strip("/"))
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """Stands for an image in the streams until it is chosen: its header, and where its message lies in the bag.
+
+    `data` stands for its pixels: the number of the picture, the same as before where that was the same to the bit.
+    """
+
+    header: Any
+    tag: str
+    topic: str
+    log_ns: int
+    data: int
+
+
+@dataclass
+class _Recording:
+    """What is kept of a bag, in the order of arrival; times [ns] are those of the message stamps' clock."""
+
+    sentence: str
+    images: list[tuple[int, _Reference]] = field(default_factory=list)
+    joints: list[tuple[int, tuple[str, Any]]] = field(default_factory=list)  # message and the prefix of its names
+    odometry: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    twists: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    trajectories: list[Trajectory] = field(default_factory=list)
+    texts: list[tuple[int, str]] = field(default_factory=list)
+    markers: list[tuple[int, Any]] = field(default_factory=list)
+
+
+class RosbagEpisodes:
+    """The episodes of one bag, or of all bags in a folder: `EpisodeSource`."""
+
+    def __init__(
+        self,
+        path: Path,
+        embodiment: Embodiment,
+        options: BagOptions | None = None,
+        cameras: Sequence[Camera] | None = None,
+        max_skew: float = MAX_SKEW,
+    ) -> None:
+        """cameras: those that an observation needs, by default all of the robot; none for a stage without images."""
+        self.root = Path(path)
+        self.name = self.root.stem
+        self.embodiment, self.options, self.max_skew = embodiment, options or BagOptions(), max_skew
+        self.rate_hz = embodiment.rate_hz
+        self.cameras = tuple(embodiment.cameras if cameras is None else cameras)
+        self.image_keys = tuple(camera.tag for camera in self.cameras)
+        self.paths = _without_failed(self.root, bag_paths(self.root))
+        self._episodes = [episode for path in self.paths for episode in self._read(path)]
+        if not self._episodes:
+            raise DatasetError(f"{self.root}: no episode in {len(self.paths)} bag(s); see the topics {self._topics()}")
+        ends = np.cumsum([len(episode) for episode in self._episodes])
+        self.episodes = np.stack([ends - [len(episode) for episode in self._episodes], ends], axis=1)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of the contents of all bag files and of what the episodes are cut by."""
+        files = [file for path in self.paths for file in ([path] if path.is_file() else sorted(path.iterdir()))]
+        content = data_hash(self.root, [file for file in files if file.suffix in (*SUFFIXES, ".yaml", ".zstd")])
+        return _hash_of(content, self.options, self.rate_hz, self.max_skew, self.image_keys)
+
+    @property
+    def features(self) -> dict[str, tuple[str, ...]]:
+        """Names of the channels of every column."""
+        return {name: channels.names for name, channels in self._episodes[0].columns.items()}
+
+    def __len__(self) -> int:
+        return len(self._episodes)
+
+    def __getitem__(self, index: int) -> Episode:
+        return self._episodes[index]
+
+    def __iter__(self) -> Iterator[Episode]:
+        return iter(self._episodes)
+
+    def images(
+        self, key: str, convert: Callable[[np.ndarray], np.ndarray], rows: np.ndarray | None = None
+    ) -> Iterator[np.ndarray | DatasetError]:
+        """Yield convert(image) of these rows (default: all of all episodes); the error itself where there is none."""
+        for episode, (first, end) in zip(self._episodes, self.episodes, strict=True):
+            wanted = np.arange(first, end) if rows is None else rows[(rows >= first) & (rows < end)]
+            for row in wanted - first:
+                try:
+                    yield convert(episode.images[key][int(row)])
+                except DatasetError as error:
+                    yield error
+
+    # --- one bag ----------------------------------------------------------------------------------------------------
+
+    def _read(self, path: Path) -> Iterator[Episode]:
+        with closing(_open(path)) as reader:
+            recording = self._collect(path, reader)
+        for number, (begin, end, sentence) in enumerate(self._spans(path, recording)):
+            rows = self._rows(recording, begin, end)
+            if rows:
+                yield self._episode(path, number, recording, rows, sentence)
+
+    def _collect(self, path: Path, reader: AnyReader) -> _Recording:
+        """Read all messages but the pixels."""
+        options = self._options_of(path)
+        found = {connection.topic for connection in reader.connections}
+        images = {camera.tag: _image_topic(camera, options, found) for camera in self.cameras}
+        handlers = self._handlers(options, images)
+        joints = ObservationStreams(self.embodiment, ()).joint_states
+        needed = [*images.values(), *(options.topic(stream.source.topic) for stream in joints)]
+        missing = [topic for topic in needed if topic not in found]
+        if missing:
+            raise DatasetError(
+                f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no topics'}. Record these "
+                "topics, or give the namespace they are in"
+            )
+        recording = _Recording(options.instruction or "")
+        wanted = [connection for connection in reader.connections if connection.topic in handlers]
+        lag = None
+        for connection, log_ns, data in reader.messages(connections=wanted):
+            message = _deserialize(path, reader, connection, data)
+            if lag is None and _stamped(message):
+                lag = _other_clock(stamp_of(message) - log_ns)
+            handlers[connection.topic](recording, log_ns + (lag or 0), log_ns, message)
+        return recording
+
+    def _options_of(self, path: Path) -> BagOptions:
+        """The options, with what an episode of episode_recorder says about itself."""
+        if not is_recorded(path):
+            return self.options
+        record = read_record(path)
+        return replace(
+            self.options,
+            namespace=self.options.namespace or record.namespace,
+            remapped=(*self.options.remapped, *record.remapped.items()),
+            instruction=record.instruction or self.options.instruction,
+        )
+
+    def _handlers(
+        self, options: BagOptions, images: Mapping[str, str]
+    ) -> dict[str, Callable[[_Recording, int, int, Any], None]]:
+        """By topic what to keep of a message: (recording, arrival [ns], its time in the bag [ns], message).
+
+        images: the topic of every camera, by its tag.
+        """
+        topic, e = options.topic, self.embodiment
+
+        def image(tag: str):
+            latest, number = None, 0
+
+            def keep(recording: _Recording, arrival: int, log_ns: int, message: Any) -> None:
+                nonlocal latest, number
+                number += latest is None or not np.array_equal(latest, message.data)
+                latest = message.data
+                recording.images.append((arrival, _Reference(message.header, tag, images[tag], log_ns, number)))
+
+            return keep
+
+        def joints(prefix: str):
+            return lambda r, arrival, _, message: r.joints.append((arrival, (prefix, message)))
+
+        def command(read: Callable[[Any, int], Trajectory]):
+            return lambda r, arrival, _, message: r.trajectories.append(read(message, arrival))
+
+        handlers = {images[camera.tag]: image(camera.tag) for camera in self.cameras}
+        handlers |= {topic(stream.topic): joints(stream.prefix) for stream in e.joint_states}
+        handlers |= {topic(name): command(read) for name, read in command_readers(e).items()}
+        if e.odometry:
+            handlers[topic(e.odometry.topic)] = lambda r, arrival, _, m: r.odometry.append((stamp_of(m), _planar(m)))
+        for base in e.commands:
+            if isinstance(base, BaseVelocityCommand):
+                handlers[topic(base.topic)] = lambda r, arrival, _, message: r.twists.append((arrival, _twist(message)))
+        if options.instruction_topic:
+            handlers[topic(options.instruction_topic)] = lambda r, arrival, _, m: r.texts.append((arrival, m.data))
+        if options.marker_topic:
+            handlers[topic(options.marker_topic)] = lambda r, arrival, _, m: r.markers.append((arrival, m.data))
+        return handlers
+
+    def _topics(self) -> str:
+        images = {camera.tag: self.options.topic(camera.image_topic) for camera in self.cameras}
+        return ", ".join(self._handlers(self.options, images))
+
+    def _spans(self, path: Path, recording: _Recording) -> Iterator[tuple[int, int, str]]:
+        """Begin, end [ns] and sentence of every episode."""
+        arrivals = [time for time, _ in (*recording.images, *recording.joints)]
+        if not arrivals:
+            return
+        begin, end = min(arrivals), max(arrivals)
+        if self.options.marker_topic:
+            yield from self._marked(path, recording, end)
+        else:
+            yield begin, end, self._sentence(path, recording, begin, end)
+
+    def _marked(self, path: Path, recording: _Recording, end: int) -> Iterator[tuple[int, int, str]]:
+        begun: tuple[int, Any] | None = None
+        for time, mark in [*recording.markers, (end, None)]:
+            if begun and (mark is None or mark != begun[1]):
+                own = begun[1] if isinstance(begun[1], str) else ""
+                yield begun[0], time, own.strip() or self._sentence(path, recording, begun[0], time)
+                begun = None
+            if mark and begun is None:
+                begun = (time, mark)
+
+    def _sentence(self, path: Path, recording: _Recording, begin: int, end: int) -> str:
+        """The last sentence said before the end of an episode, else the one for all episodes."""
+        said = [text.strip() for time, text in recording.texts if time <= end and text.strip()]
+        sentence = said[-1] if said else recording.sentence.strip()
+        if not sentence:
+            raise DatasetError(
+                f"{path}: no instruction; give `instruction`, or the topic that has it with `instruction_topic`"
+            )
+        return sentence
+
+    # --- rows -------------------------------------------------------------------------------------------------------
+
+    def _rows(self, recording: _Recording, begin: int, end: int) -> list[_Row]:
+        """Replay: at every tick what the policy would have seen. Ticks begin with the first observation there is."""
+        replay = _Replay(self, recording)
+        last = min(
+            [end, *(max((t for t, r in recording.images if r.tag == tag), default=end) for tag in self.image_keys)]
+        )
+        first = replay.first_observation(begin, last)
+        if first is None:
+            return []
+        count = int((last - first) * self.rate_hz / NANOSECONDS) + 1
+        return [replay.row(first + round(k * NANOSECONDS / self.rate_hz)) for k in range(count)]
+
+    def _episode(self, path: Path, number: int, recording: _Recording, rows: list[_Row], sentence: str) -> Episode:
+        joints = self.embodiment.joint_names
+        state = np.array([[row.joints.get(name, np.nan) for name in joints] for row in rows], float)
+        units = tuple("rad" if name not in _prismatic(self.embodiment) else "m" for name in joints)
+        times = np.array([row.stamp_ns for row in rows])
+        seconds = np.array([(row.tick_ns - rows[0].tick_ns) / NANOSECONDS for row in rows])
+        columns = {
+            "timestamp": Channels(seconds[:, None], ("timestamp",), ("s",)),
+            STATE: Channels(state, joints, units),
+        }
+        if recording.trajectories:
+            commanded = self._commanded(recording, times, state)
+            columns[ACTION] = Channels(commanded, joints, units)
+        if self.embodiment.base:
+            columns |= _base_columns(recording, times)
+        defects: dict[str, dict[int, str]] = {"observation": {k: row.fault for k, row in enumerate(rows) if row.fault}}
+        images = {tag: _BagImages(path, self, tag, rows) for tag in self.image_keys}
+        return Episode(
+            name=f"{path} episode {number}",
+            instruction=sentence,
+            rate_hz=self.rate_hz,
+            columns=columns,
+            images=images,
+            place=lambda row: f"{path} episode {number} row {row} ({seconds[row]:.2f} s)",
+            state=columns[STATE],
+            actions=columns.get(ACTION),
+            defects={name: found for name, found in defects.items() if found},
+        )
+
+    def _commanded(self, recording: _Recording, times: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """Where each joint was told to be one period after each row; before the first command where it was.
+
+        Of a joint that was never commanded by a topic, such as a gripper behind an action, where it was one row later.
+        """
+        commands = CommandedPositions(self.embodiment.joint_names, recording.trajectories)
+        due = times + round(NANOSECONDS / self.rate_hz)
+        measured = np.where(commands.known, state, next_rows(state))
+        return np.stack([commands.at(int(time), row) for time, row in zip(due, measured, strict=True)])
+
+
+@dataclass(frozen=True)
+class _Row:
+    tick_ns: int
+    stamp_ns: int
+    chosen: Mapping[str, _Reference]
+    joints: Mapping[str, float]  # positions; empty when they are missing
+    fault: str
+
+
+class _Replay:
+    """The streams of one bag as they were at any time; time only goes forward."""
+
+    def __init__(self, source: RosbagEpisodes, recording: _Recording) -> None:
+        needs = Needs(joint_states=True)
+        self.streams = ObservationStreams(source.embodiment, source.cameras, source.options.topic, needs)
+        self._sources = {stream.source.prefix: index for index, stream in enumerate(self.streams.joint_states)}
+        simulated = any(stamp_of(reference) < REAL_TIME for _, reference in recording.images[:1])
+        self.rules = Rules(
+            alignment=source.options.alignment,
+            max_skew=source.max_skew,
+            max_lead=math.inf,  # the recorder's clock is not that of the robot
+            max_identical=math.inf if simulated else MAX_IDENTICAL,
+        )
+        self._coming = sorted(
+            [(time, 0, reference) for time, reference in recording.images]
+            + [(time, 1, message) for time, message in recording.joints],
+            key=lambda item: item[:2],
+        )
+        self._next = 0
+
+    def first_observation(self, begin: int, last: int) -> int | None:
+        """Arrival of the message that makes the first observation at or after `begin`."""
+        while self._next < len(self._coming) and self._coming[self._next][0] <= last:
+            now = self._coming[self._next][0]
+            self._offer(now)
+            if now >= begin and isinstance(self.streams.select(now, now, rules=self.rules), Observation):
+                return now
+        return None
+
+    def row(self, now: int) -> _Row:
+        self._offer(now)
+        observed = self.streams.select(now, now, rules=self.rules)
+        if isinstance(observed, Waiting):
+            kind = "frame" if observed.stream.startswith("camera") else "joint state"
+            return _Row(now, now, {}, {}, f"missing {kind}: {observed.message}")
+        chosen = {tag: messages[-1] for tag, messages in observed.images.items()}
+        return _Row(now, observed.stamp_ns, chosen, self.streams.positions(observed), "")
+
+    def _offer(self, now: int) -> None:
+        while self._next < len(self._coming) and self._coming[self._next][0] <= now:
+            arrival, kind, item = self._coming[self._next]
+            self._next += 1
+            if kind == 0:
+                self.streams.take_image(item.tag, item, arrival)
+                continue
+            prefix, message = item
+            if prefix in self._sources:
+                self.streams.take_joint_state(self._sources[prefix], message, arrival)
+
+
+class _BagImages:
+    """One camera's images of an episode; read from the bag and decoded when asked for."""
+
+    def __init__(self, path: Path, source: RosbagEpisodes, tag: str, rows: list[_Row]) -> None:
+        self._path, self._tag, self._rows = path, tag, rows
+        camera = next(camera for camera in source.cameras if camera.tag == tag)
+        self._streams = ObservationStreams(source.embodiment, [camera], source.options.topic)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        reference = self._rows[row].chosen.get(self._tag)
+        if reference is None:
+            raise DatasetError(f"{self._path} row {row}: {self._rows[row].fault}")
+        message = _message(self._path, reference)
+        try:
+            return self._streams.decode(Observation(stamp_of(message), {self._tag: (message,)}))[self._tag]
+        except DecodingError as error:
+            raise DatasetError(f"{self._path} row {row}: {error}") from error
+
+
+def _message(path: Path, reference: _Reference) -> Any:
+    """The message that a reference stands for; messages of one topic may share their time in the bag."""
+    reader, topic = _reader(path), reference.topic
+    connections = [connection for connection in reader.connections if connection.topic == topic]
+    for connection, _, data in reader.messages(connections, reference.log_ns, reference.log_ns + 1):
+        message = _deserialize(path, reader, connection, data)
+        if stamp_of(message) == stamp_of(reference):
+            return message
+    raise DatasetError(f"{path}: the message on {topic} at {reference.log_ns} ns is gone; has the bag changed?")
+
+
+@functools.lru_cache(4)
+def _reader(path: Path) -> AnyReader:
+    """An open bag; the last few stay open, so that reading image by image does not open one each time."""
+    return _open(path)
+
+
+def _open(path: Path) -> AnyReader:
+    """An opened bag."""
+    try:
+        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_KILTED))
+        reader.open()
+    except (AnyReaderError, OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be opened as a bag: {error}") from error
+    return reader
+
+
+def _deserialize(path: Path, reader: AnyReader, connection: Connection, data: bytes) -> Any:
+    """A message of the bag; Fast CDR leaves up to eight bytes behind some messages, which rosbags would refuse."""
+    for extra in (0, 4, 8):
+        try:
+            return reader.deserialize(data[: len(data) - extra], connection.msgtype)
+        except AnyReaderError as error:
+            reason = error
+    raise DatasetError(f"{path}: a message on {connection.topic} cannot be read: {reason}") from reason
+
+
+def bag_paths(root: Path) -> list[Path]:
+    """The bag at a path, or all bags in the folder, in the order of their names."""
+    if not root.exists():
+        raise DatasetError(f"{root}: no such bag (seen from {Path.cwd()})")
+    if root.is_file() or (root / "metadata.yaml").exists():
+        return [root]
+    inside = sorted(path.parent for path in root.glob("*/metadata.yaml"))
+    return inside or sorted(path for path in root.iterdir() if path.suffix in SUFFIXES)
+
+
+def _without_failed(root: Path, paths: list[Path]) -> list[Path]:
+    """The bags of a folder but episodes labelled as failed, which are named; one that was asked for itself stays."""
+    failed = [path for path in paths if path != root and is_recorded(path) and read_record(path).success is False]
+    if failed:
+        log.warning("%s: %d failed episodes are left out: %s", root, len(failed), ", ".join(p.name for p in failed))
+    return [path for path in paths if path not in failed]
+
+
+def _other_clock(difference: int) -> int:
+    """What to add to bag times [ns]: nothing, unless the messages' stamps are of another clock (a simulator's)."""
+    return difference if abs(difference) > OTHER_CLOCK * NANOSECONDS else 0
+
+
+def _stamped(message: Any) -> bool:
+    """Whether a message says when it was made; a stamp of zero, as in commands, means at once."""
+    return hasattr(message, "header") and stamp_of(message) != 0
+
+
+def _image_topic(camera: Camera, options: BagOptions, found: set[str]) -> str:
+    """The topic of a camera in a bag: that of its transport, else the other one if that was recorded."""
+    own, raw = options.topic(camera.image_topic), options.topic(camera.topic.removesuffix(COMPRESSED))
+    return next((topic for topic in (own, raw, raw + COMPRESSED) if topic in found), own)
+
+
+def _prismatic(embodiment: Embodiment) -> set[str]:
+    joints = parse_urdf(embodiment.urdf).joints
+    return {name for name in embodiment.joint_names if joints[name].type == "prismatic"}
+
+
+def _planar(message: Any) -> np.ndarray:
+    """x, y [m] and heading [rad] of a nav_msgs/Odometry."""
+    pose = message.pose.pose
+    return np.array([pose.position.x, pose.position.y, yaw(pose.orientation)])
+
+
+def _twist(message: Any) -> np.ndarray:
+    """vx, vy [m/s], ωz [rad/s] of a geometry_msgs/Twist or TwistStamped."""
+    twist = getattr(message, "twist", message)
+    return np.array([twist.linear.x, twist.linear.y, twist.angular.z])
+
+
+def _base_columns(recording: _Recording, times: np.ndarray) -> dict[str, Channels]:
+    columns = {}
+    if recording.odometry:
+        poses = _nearest(recording.odometry, times)
+        columns[ODOMETRY] = Channels(poses, ("x", "y", "theta"), ("m", "m", "rad"))
+    if recording.twists:
+        columns[f"{ACTION}.velocity"] = Channels(
+            _latest(recording.twists, times), ("vx", "vy", "wz"), ("m/s", "m/s", "rad/s")
+        )
+    return columns
+
+
+def _nearest(samples: list[tuple[int, np.ndarray]], times: np.ndarray) -> np.ndarray:
+    stamps = np.array([time for time, _ in samples])
+    return np.stack([samples[int(np.abs(stamps - time).argmin())][1] for time in times])
+
+
+def _latest(samples: list[tuple[int, np.ndarray]], times: np.ndarray) -> np.ndarray:
+    """The last value at or before each time; zero before the first."""
+    stamps = [time for time, _ in samples]
+    before = [bisect.bisect_right(stamps, time) for time in times]
+    return np.stack([samples[k - 1][1] if k else np.zeros_like(samples[0][1]) for k in before])
+
+
+def _hash_of(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,126 @@
+"""What a bag's commands told the joints to do, whatever their interface: the commanded position at any time."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embodiment_descriptions import Embodiment
+from embodiment_descriptions.commands import ForwardCommand, JointTrajectoryCommand, XsGroupCommand, XsSingleCommand
+from qwen_vla_control.observation.streams import NANOSECONDS, stamp_of
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A trajectory_msgs/JointTrajectory: it takes over at `start_ns`; positions (P, n) are due at `due_ns` (P,)."""
+
+    start_ns: int
+    joints: tuple[str, ...]
+    due_ns: np.ndarray
+    positions: np.ndarray
+
+    @classmethod
+    def of(cls, message: Any, arrival_ns: int) -> Trajectory:
+        """A stamp of zero means at once, when it arrived."""
+        start = stamp_of(message) or arrival_ns
+        offsets = [p.time_from_start.sec * NANOSECONDS + p.time_from_start.nanosec for p in message.points]
+        rows = np.array([list(p.positions) for p in message.points], float).reshape(len(message.points), -1)
+        return cls(start, tuple(message.joint_names), start + np.array(offsets, np.int64), rows)
+
+    @classmethod
+    def at_once(cls, joints: Sequence[str], positions: Sequence[float], arrival_ns: int) -> Trajectory:
+        """Set points that hold from their arrival on; joints beyond the values were not commanded."""
+        values = np.array(positions, float).reshape(1, -1)
+        return cls(arrival_ns, tuple(joints[: values.shape[1]]), np.array([arrival_ns], np.int64), values)
+
+
+def command_readers(embodiment: Embodiment) -> dict[str, Callable[[Any, int], Trajectory]]:
+    """By topic of the robot's YAML: how a message (and its arrival [ns]) becomes a Trajectory of URDF joints."""
+    readers: dict[str, Callable[[Any, int], Trajectory]] = {}
+    for command in embodiment.commands:
+        if isinstance(command, JointTrajectoryCommand):
+            readers[command.topic] = Trajectory.of
+        elif isinstance(command, ForwardCommand):
+            readers[command.topic] = _set_points(command.joints, "data")
+        elif isinstance(command, XsGroupCommand):
+            readers[command.topic] = _set_points(command.joints, "cmd")
+        elif isinstance(command, XsSingleCommand):
+            readers[command.topic] = _motor_angle(command, embodiment)
+    return readers
+
+
+def _set_points(joints: Sequence[str], values: str) -> Callable[[Any, int], Trajectory]:
+    return lambda message, arrival: Trajectory.at_once(joints, getattr(message, values), arrival)
+
+
+def _motor_angle(command: XsSingleCommand, embodiment: Embodiment) -> Callable[[Any, int], Trajectory]:
+    """The motor angle of a gripper as the position of its finger, by the calibration of this robot."""
+    gripper = next(arm.gripper for arm in embodiment.arms if arm.gripper and arm.gripper.joint == command.joint)
+    motor = command.calibration
+    scale = (gripper.open - gripper.closed) / (motor.open - motor.closed)
+
+    def read(message: Any, arrival: int) -> Trajectory:
+        return Trajectory.at_once((command.joint,), [gripper.closed + scale * (message.cmd - motor.closed)], arrival)
+
+    return read
+
+
+class CommandedPositions:
+    """Positions commanded by trajectories that replace each other, linear between their points and held at the end.
+
+    A trajectory begins where the one before it had led to, or where the joint was when the first one came, as a
+    JointTrajectoryController interpolates from the commanded state.
+    """
+
+    def __init__(self, joints: Sequence[str], trajectories: Sequence[Trajectory]) -> None:
+        """known: by joint, in their order, whether it was ever commanded."""
+        self._paths = {name: _path(name, trajectories) for name in joints}
+        self.known = np.array([bool(path) for path in self._paths.values()])
+
+    def at(self, time_ns: int, measured: np.ndarray) -> np.ndarray:
+        """Commanded positions in the order of the joints; of a joint that was not yet commanded the measured one."""
+        return np.array(
+            [_value(path, time_ns, own) for path, own in zip(self._paths.values(), measured, strict=True)], float
+        )
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """From `start_ns` on: positions over time, the first of them where the joint was told to be then (NaN: unknown)."""
+
+    start_ns: int
+    times: np.ndarray
+    values: np.ndarray
+
+
+def _path(name: str, trajectories: Sequence[Trajectory]) -> list[_Piece]:
+    pieces: list[_Piece] = []
+    for trajectory in sorted(trajectories, key=lambda t: t.start_ns):
+        if name not in trajectory.joints or not len(trajectory.due_ns):
+            continue
+        values = trajectory.positions[:, trajectory.joints.index(name)]
+        begin = _value(pieces, trajectory.start_ns, math.nan)
+        times = np.concatenate([[trajectory.start_ns], trajectory.due_ns])
+        pieces.append(_Piece(trajectory.start_ns, times, np.concatenate([[begin], values])))
+    return pieces
+
+
+def _value(pieces: list[_Piece], time_ns: int, unknown: float) -> float:
+    place = bisect.bisect_right(pieces, time_ns, key=lambda piece: piece.start_ns) - 1
+    if place < 0:
+        return unknown
+    piece = pieces[place]
+    values = piece.values.copy()
+    if math.isnan(values[0]):
+        values[0] = unknown if not math.isnan(unknown) else values[1]
+    return float(np.interp(time_ns - piece.start_ns, piece.times - piece.start_ns, values))
+
+
+def yaw(q: Any) -> float:
+    """Heading [rad] of a quaternion message."""
+    return math.atan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y**2 + q.z**2))

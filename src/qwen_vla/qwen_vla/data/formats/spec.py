@@ -1,0 +1,151 @@
+"""What all kinds of training data share: the base of their specifications, held-out splits, and files row by row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from qwen_vla.data.samples import SourceContext
+from qwen_vla.model.normalization import HIGH, LOW, Quantiles
+
+SPECIAL = "<|"  # opens every special token; in a text it could forge a turn or an image
+SHOWN = 10  # bad rows that a message lists; the others are counted
+
+Row = TypeVar("Row")
+OnBadRows = Literal["refuse", "skip"]
+log = logging.getLogger(__name__)
+
+
+class DataError(ValueError):
+    """Training data that cannot be used; the message names file and line, what is wrong, and the way out."""
+
+
+def clean_text(text: str) -> str:
+    """The text, or ValueError when it is empty or could be read as a special token."""
+    if not text.strip():
+        raise ValueError("the text is empty")
+    if SPECIAL in text:
+        raise ValueError(f"the text holds {SPECIAL!r}, which opens a special token: {text!r}")
+    return text
+
+
+Text = Annotated[str, AfterValidator(clean_text)]
+
+
+class DataSpec(BaseModel):
+    """Base of every entry of a recipe's `data`: strict, immutable, with its share of the mixture."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weight: float = Field(1.0, gt=0, description="share of the samples, relative to the other entries")
+
+
+class FileSpec(DataSpec):
+    """Data in a JSON Lines file of the user's."""
+
+    path: Path = Field(description="JSON Lines file: one JSON object per line; see docs/reference/data_formats.md")
+    on_bad_rows: OnBadRows = Field("refuse", description="what to do with rows that cannot be used; both report them")
+
+
+def split(count: int, held_out_share: float, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Indices to train on and indices held out: the last ones, at least one when any are asked for.
+
+    Raises:
+        DataError: nothing would be left to train on; `what` says of which data.
+    """
+    held_out = max(1, round(count * held_out_share)) if held_out_share else 0
+    if held_out >= count:
+        raise DataError(
+            f"{what}: {count} in all, {held_out} held out, none left to train on; add data or lower held_out_share"
+        )
+    indices = np.arange(count)
+    return indices[: count - held_out], indices[count - held_out :]
+
+
+def check_steps(steps: int, context: SourceContext, what: str) -> None:
+    """DataError when a source's chunks are longer than the model's action tensor."""
+    horizon = context.config.horizon
+    if context.trajectory_steps is None and steps > horizon:
+        raise DataError(f"{what}: chunks of {steps} steps do not fit the model's horizon of {horizon}; ask for fewer")
+
+
+def read_rows(path: Path, parse: Callable[[dict, int], Row], on_bad_rows: OnBadRows) -> tuple[list[Row], list[str]]:
+    """Parse every line of a JSON Lines file; blank lines are allowed.
+
+    parse: turns one object and its line number into a row; ValueError (or OSError) when it cannot be used.
+
+    Returns:
+        The rows, and one line of text per bad row: file, line number and what is wrong.
+
+    Raises:
+        DataError: the file is missing or empty, or has bad rows and `on_bad_rows` is "refuse".
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file (seen from {Path.cwd()})")
+    rows, bad = [], []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                rows.append(parse(_object(line), number))
+            except (ValueError, OSError) as error:
+                bad.append(f"{path}:{number}: {in_words(error)}")
+    report(bad, on_bad_rows)
+    if not rows:
+        raise DataError(f"{path}: no row that can be used ({len(bad)} bad ones)")
+    return rows, bad
+
+
+def report(bad: Sequence[str], on_bad_rows: OnBadRows) -> None:
+    """Log the bad rows, or raise DataError with them."""
+    if not bad:
+        return
+    listed = "\n".join(bad[:SHOWN]) + (f"\n… and {len(bad) - SHOWN} more" if len(bad) > SHOWN else "")
+    if on_bad_rows == "refuse":
+        raise DataError(f"{listed}\n{len(bad)} bad rows; mend them, or leave them out with `on_bad_rows: skip`")
+    log.warning("skipped %d bad rows:\n%s", len(bad), listed)
+
+
+def in_words(error: Exception) -> str:
+    """One line that says what is wrong; pydantic's errors with the place of every problem."""
+    if isinstance(error, ValidationError):
+        return "; ".join(_problem(problem) for problem in error.errors())
+    return " ".join(str(error).split())
+
+
+def quantiles(values: np.ndarray, valid: np.ndarray, channel_names: Sequence[str]) -> Quantiles:
+    """q01 and q99 per channel over the valid values [..., c]; a channel without any is degenerate at 0."""
+    values = np.where(valid, values, np.nan).reshape(-1, values.shape[-1])
+    bounds = np.zeros((2, values.shape[1]))
+    for channel, column in enumerate(values.T):
+        column = column[~np.isnan(column)]
+        if len(column):
+            bounds[:, channel] = np.quantile(column, [LOW, HIGH])
+    return Quantiles(*bounds, tuple(channel_names))
+
+
+def file_hash(path: Path) -> str:
+    """First 16 digits of the SHA-256 of a file's content, for training.json."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def _object(line: str) -> dict:
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError(f"a line must be a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _problem(problem: dict) -> str:
+    place = ".".join(map(str, problem["loc"]))
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {text}" if place else text

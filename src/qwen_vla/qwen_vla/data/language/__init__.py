@@ -1,0 +1,1 @@
+"""Vision-language data: conversations, questions, and images of the user's."""

@@ -1,0 +1,1 @@
+"""Synthetic motions with the instructions that describe them."""

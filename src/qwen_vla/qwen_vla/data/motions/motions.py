@@ -1,0 +1,267 @@
+"""`kind: motions`: synthetic language–action pairs for any arm, as the text-to-action stage learns them.
+
+Every number of a data set is one motion of one robot: drawn from a template (motion_templates.py), planned with the
+robot's own kinematics and limits, and said in one of many ways (paraphrases.py). Nothing is stored: motion number i is
+a function of (seed, robot, i), made when it is asked for and kept in memory. `qwen-vla collect motions` writes
+and plots them (motion_files.py).
+
+All motions start at the robot's home pose, and an action chunk is always the whole motion, with its own number of
+steps: without images or state, only then does the sentence say all there is to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from embodiment_descriptions import Embodiment, delta_from_poses, load_robot
+from qwen_vla.data.formats.spec import DataError, DataSpec, log, quantiles, split
+from qwen_vla.data.motions.motion_templates import TEMPLATES, Motion, MotionError, Planner
+from qwen_vla.data.motions.paraphrases import corpus, paraphrase
+from qwen_vla.data.robot.robot import RobotFiles
+from qwen_vla.data.samples import Sample, SourceContext
+from qwen_vla.model.normalization import Quantiles
+from qwen_vla.model.processing import EmbodimentInfo
+
+NATIVE_RATE_HZ = 50.0
+SHORTEST_TIME = 1.0  # [s] that motions must be allowed to take
+KEPT = 10_000  # motions in memory, about 10 KB each
+STATISTICS_MOTIONS = 300  # the first ones of the training data
+STILL = 1e-3  # [m, rad or share] what moves less carries only the tolerance of the inverse kinematics
+SPOKEN_MOTIONS = 300  # motions whose sentences a tokenizer sees, beside the list of all words
+
+Template = Literal["move", "turn", "reach", "arc", "gripper", "sequence"]
+
+
+def load(robot: str | RobotFiles) -> Embodiment:
+    """A robot of the suite by its name, or the user's own from its files."""
+    if isinstance(robot, str):
+        return load_robot(robot)
+    if not robot.urdf.is_file():
+        raise DataError(f"{robot.urdf}: no such URDF (seen from {Path.cwd()})")
+    return Embodiment.from_urdf(robot.urdf.read_text(), robot.embodiment)
+
+
+class MotionData(DataSpec):
+    """Synthetic motions of robots of the suite (by name) or the user's own (by URDF)."""
+
+    kind: Literal["motions"]
+    robots: tuple[str | RobotFiles, ...] = Field(min_length=1)
+    count: int = Field(2000, ge=1, description="motions per robot")
+    seed: int = Field(0, ge=0)
+    rate_hz: float | Literal["embodiment"] = Field(NATIVE_RATE_HZ, description="[Hz]; 50 is the paper's")
+    templates: tuple[Template, ...] = Field(TEMPLATES, min_length=1)
+    control_mode: Literal["eef_delta", "joint_position"] | None = Field(None, description="default: the robot's own")
+    statistics: str | None = Field(None, description="name of the statistics; default: <robot>_motions")
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.rate_hz != "embodiment" and not 0 < self.rate_hz < float("inf"):
+            raise ValueError(f"rate_hz must be positive, got {self.rate_hz}")
+        if self.statistics is not None and len(self.robots) > 1:
+            raise ValueError("robots have different channels: `statistics` can be named for a single robot only")
+        return self
+
+    def open(self, context: SourceContext) -> Motions:
+        return Motions(self, context)
+
+
+@dataclass(frozen=True)
+class ArmPath:
+    """One arm over time: joints (T, n), tip poses (T, 4, 4) in its base link, gripper openings (T,) 0…1 or None."""
+
+    joints: np.ndarray
+    poses: np.ndarray
+    openings: np.ndarray | None
+
+
+class RobotMotions:
+    """The motions of one robot: number → motion, its actions, and the prompt for a sentence about it.
+
+    max_steps: longest motion, in steps at the rate of the data.
+    """
+
+    def __init__(self, spec: MotionData, number: int, max_steps: int) -> None:
+        self.spec, self.number, self.max_steps = spec, number, max_steps
+        embodiment = load(spec.robots[number])
+        rate = embodiment.rate_hz if spec.rate_hz == "embodiment" else spec.rate_hz
+        mode = spec.control_mode or embodiment.control_mode
+        if mode not in ("eef_delta", "joint_position"):
+            raise DataError(
+                f"robot {embodiment.name!r} is commanded by {mode}; give motions a `control_mode` of its arms"
+            )
+        if max_steps / rate < SHORTEST_TIME:
+            raise DataError(
+                f"motions of {embodiment.name!r}: {max_steps} steps at {rate:g} Hz are {max_steps / rate:.2f} s, too "
+                "short for whole motions; allow more steps (trajectory_steps), or a lower rate (`rate_hz: embodiment`)"
+            )
+        changes = {"rate_hz": rate, "control_mode": mode, "chunk_size": max_steps}
+        self.embodiment = embodiment.model_copy(update=changes)
+        self.dataset = spec.statistics or f"{embodiment.name}_motions"
+        self.planners = [Planner(self.embodiment, arm, max_steps / rate) for arm in range(len(embodiment.arms))]
+        self.ways = self._ways()
+        self._known: dict[int, Motion] = {}
+        self._lock = Lock()  # batches are made ahead in a thread, and kinematics have one work space
+
+    @property
+    def templates(self) -> list[str]:
+        return list(self.ways)
+
+    def motion(self, number: int) -> Motion:
+        """Motion number `number`; templates take turns, so that there are equally many of each."""
+        with self._lock:
+            if number not in self._known:
+                if len(self._known) >= KEPT:
+                    self._known.clear()
+                self._known[number] = self._draw(number)
+            return self._known[number]
+
+    def _draw(self, number: int) -> Motion:
+        rng = np.random.default_rng([self.spec.seed, self.number, number])
+        template = self.templates[number % len(self.ways)]
+        arms = self.ways[template]
+        return self.planners[arms[int(rng.integers(len(arms)))]].draw(template, rng)
+
+    def paths(self, motion: Motion) -> list[ArmPath]:
+        """What every arm does, at the rate of the data, from the start on; arms that rest hold still."""
+        found = []
+        for number, planner in enumerate(self.planners):
+            joints, openings = motion.sample(self.embodiment.rate_hz)
+            if number != motion.arm:
+                joints = np.repeat(planner.start[None], len(joints), axis=0)
+                openings = np.full(len(joints), planner.opening)
+            with self._lock:
+                poses = planner.poses(joints)
+            found.append(ArmPath(joints, poses, openings if planner.gripper else None))
+        return found
+
+    def actions(self, motion: Motion) -> np.ndarray:
+        """(steps, c) float32 in physical units, channels as `Embodiment.channel_names`."""
+        parts = []
+        for path in self.paths(motion):
+            by_pose = self.embodiment.control_mode == "eef_delta"
+            parts.append(delta_from_poses(path.poses[0], path.poses[1:]) if by_pose else path.joints[1:])
+            if path.openings is not None:
+                parts.append(path.openings[1:, None])
+        if self.embodiment.control_mode == "joint_position":
+            waist = [self.embodiment.home[joint] for joint in self.embodiment.waist]
+            parts.append(np.tile(waist, (len(parts[0]), 1)))
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def sentence(self, motion: Motion, rng: np.random.Generator) -> str:
+        return paraphrase(motion, self.arm_names[motion.arm], rng)
+
+    @property
+    def arm_names(self) -> list[str | None]:
+        """How sentences tell arms apart; not at all where there is one."""
+        names = [arm.name.replace("_", " ") for arm in self.embodiment.arms]
+        return names if len(names) > 1 else [None]
+
+    def prompt(self, motion: Motion, sentence: str) -> str:
+        """The embodiment prompt; its horizon is the motion's own number of steps."""
+        steps = motion.count(self.embodiment.rate_hz)
+        return self.embodiment.model_copy(update={"chunk_size": steps}).prompt(sentence)
+
+    def quantiles(self, numbers: np.ndarray) -> Quantiles:
+        """q01/q99 per channel over the steps in which it is away from rest, widened to hold the rest.
+
+        Most motions leave most channels where they are; over all steps, 1 % at either end would cut off most turns.
+        """
+        chunks = [self.actions(self.motion(int(number))) for number in numbers]
+        rest = np.median(np.concatenate(chunks), axis=0)
+        moved = [np.abs(chunk - chunk[0]) > STILL for chunk in chunks]
+        names = self.embodiment.channel_names
+        found = quantiles(np.concatenate(chunks), np.concatenate(moved), names)
+        moving = np.concatenate(moved).any(axis=0)
+        low, high = (np.where(moving, bound, rest) for bound in (found.q01, found.q99))
+        return Quantiles(np.minimum(low, rest), np.maximum(high, rest), names)
+
+    def info(self) -> EmbodimentInfo:
+        """What a checkpoint keeps, to carry out what it learned here."""
+        return EmbodimentInfo(
+            name=f"{self.embodiment.name}_motions",
+            channel_names=self.embodiment.channel_names,
+            control_mode=self.embodiment.control_mode,
+            period=self.embodiment.period,
+            horizon=self.max_steps,
+            execution_horizon=self.max_steps,
+            prompt_template=self.embodiment.prompt("{instruction}"),
+            camera_tags=(),
+            dataset=self.dataset,
+        )
+
+    def _ways(self) -> dict[str, list[int]]:
+        """Template → arms that can do it. A template that no arm can do (no gripper, too few joints) is left out."""
+        ways: dict[str, list[int]] = {}
+        for template in self.spec.templates:
+            for arm, planner in enumerate(self.planners):
+                try:
+                    planner.draw(template, np.random.default_rng(self.spec.seed))
+                    ways.setdefault(template, []).append(arm)
+                except MotionError as error:
+                    log.warning("%s; left out", error)
+        if not ways:
+            raise DataError(f"robot {self.embodiment.name!r} can carry out none of {', '.join(self.spec.templates)}")
+        return ways
+
+
+class Motions:
+    """Whole motions without images; `rng` chooses among the sentences for a motion."""
+
+    camera_tags: tuple[str, ...] = ()
+
+    def __init__(self, spec: MotionData, context: SourceContext) -> None:
+        self.spec = spec
+        max_steps = context.trajectory_steps or context.config.horizon
+        self.robots = [RobotMotions(spec, number, max_steps) for number in range(len(spec.robots))]
+        names = [robot.embodiment.name for robot in self.robots]
+        if len(set(names)) < len(names):
+            raise DataError(f"two robots have one name: {', '.join(names)}")
+        self.name = f"motions of {', '.join(names)}"
+        kept, held_out = split(spec.count, context.held_out_share, self.name)
+        first = np.arange(len(self.robots))[:, None] * spec.count
+        self.training, self.held_out = (first + kept).ravel(), (first + held_out).ravel()
+        self.statistics: Mapping[str, Quantiles] = {
+            robot.dataset: context.normalization.get(robot.dataset) or robot.quantiles(kept[:STATISTICS_MOTIONS])
+            for robot in self.robots
+        }
+        self.embodiments = {robot.info().name: robot.info() for robot in self.robots}
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        robot, motion = self._at(index)
+        actions = self.statistics[robot.dataset].normalize(robot.actions(motion))
+        text = robot.prompt(motion, robot.sentence(motion, rng))
+        return Sample(text, actions=actions, valid=np.ones(len(actions), bool))
+
+    @property
+    def tasks(self) -> np.ndarray:
+        """Robot and template of every training index, for balanced sampling."""
+        found = []
+        for index in self.training:
+            robot, number = self.robots[index // self.spec.count], index % self.spec.count
+            found.append(f"{robot.embodiment.name} {robot.templates[number % len(robot.templates)]}")
+        return np.array(found, dtype=object)
+
+    def texts(self) -> Iterable[str]:
+        rng = np.random.default_rng(self.spec.seed)
+        texts = corpus({name for robot in self.robots for name in robot.arm_names})
+        for robot in self.robots:
+            for number in range(min(self.spec.count, SPOKEN_MOTIONS)):
+                motion = robot.motion(number)
+                texts.append(robot.prompt(motion, robot.sentence(motion, rng)))
+        return texts
+
+    def provenance(self) -> dict:
+        robots = {robot.embodiment.name: robot.templates for robot in self.robots}
+        settings = self.spec.model_dump(mode="json", include={"count", "seed", "rate_hz", "control_mode"})
+        return {"kind": "motions", "templates": robots, **settings}
+
+    def _at(self, index: int) -> tuple[RobotMotions, Motion]:
+        robot = self.robots[index // self.spec.count]
+        return robot, robot.motion(int(index % self.spec.count))

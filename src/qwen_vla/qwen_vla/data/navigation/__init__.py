@@ -1,0 +1,1 @@
+"""Navigation and trajectory data as training samples."""

@@ -1,0 +1,221 @@
+"""`kind: navigation`: a mobile base that follows an instruction, as history frames and the next waypoints.
+
+Poses are (x, y, θ) [m, m, rad] on the ground in any fixed frame, axes as in REP-103: x forward, y left, θ
+counter-clockwise. Waypoint k is the increment (Δx, Δy, Δθ) from waypoint k−1, in the frame of waypoint k−1; the first
+starts at the present pose. Whether the paper's Δs are increments or cumulative is [open]; increments are chosen, and
+`poses_from_waypoints` accumulates them. Beyond the end of a successful episode the robot stands: all-zero waypoints are
+STOP ([open]).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from embodiment_descriptions.prompt import TAG_PATTERN
+from qwen_vla.data.formats.spec import DataError, FileSpec, Text, check_steps, file_hash, quantiles, read_rows, split
+from qwen_vla.data.language.images import CameraFrames, check_address, pictures
+from qwen_vla.data.samples import Sample, SourceContext
+from qwen_vla.model.normalization import Quantiles
+from qwen_vla.model.processing import EmbodimentInfo
+
+CHANNELS = ("dx", "dy", "dtheta")
+# The paper states the convention and the horizon in the prompt; its wording is [open].
+PROMPT = (
+    "The robot is {robot} with mobile base. The control frequency is {rate:g} Hz. Please predict the next {count} "
+    "waypoints, each as dx forward, dy left [m] and dtheta counter-clockwise [rad] from the one before, to execute the "
+    "following task: {{instruction}}."
+)
+
+
+class NavigationData(FileSpec):
+    """Navigation episodes. Defaults are the paper's where it gives one: frames at 2 Hz, 8 waypoints."""
+
+    kind: Literal["navigation"]
+    robot: str = Field(
+        "navigation", pattern=f"^{TAG_PATTERN.pattern}$", description="name of embodiment and statistics"
+    )
+    robot_tag: Text = Field("a mobile robot", description="what the prompt calls the robot")
+    waypoints: int = Field(8, ge=1)
+    period: float = Field(0.5, gt=0, description="time between two waypoints [s]; [open] in the paper")
+    history: int = Field(8, ge=1, description="frames shown, the present one included; fewer at an episode's start")
+    history_rate_hz: float = Field(2.0, gt=0)
+    only_successful: bool = Field(True, description="leave out episodes that are not marked as successful")
+
+    def open(self, context: SourceContext) -> Navigation:
+        return Navigation(self, context)
+
+
+class NavigationEpisode(BaseModel):
+    """One line: pose i and frame i of every camera belong to the time i / rate_hz."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    instruction: Text
+    rate_hz: FiniteFloat = Field(gt=0)
+    poses: tuple[tuple[FiniteFloat, FiniteFloat, FiniteFloat], ...] = Field(min_length=2)
+    frames: CameraFrames = Field(default_factory=dict)
+    success: bool = True
+
+    @model_validator(mode="after")
+    def _frames_match(self) -> NavigationEpisode:
+        for tag, addresses in self.frames.items():
+            if len(addresses) != len(self.poses):
+                raise ValueError(f"camera {tag!r} has {len(addresses)} frames for {len(self.poses)} poses")
+        return self
+
+    @cached_property
+    def path(self) -> np.ndarray:
+        """(N, 3) poses with an angle that does not jump."""
+        poses = np.array(self.poses)
+        poses[:, 2] = np.unwrap(poses[:, 2])
+        return poses
+
+    def pose_at(self, time: np.ndarray) -> np.ndarray:
+        """(..., 3) poses at times [s], linear between the logged ones and standing still before and after them."""
+        index = np.asarray(time) * self.rate_hz
+        return np.stack([np.interp(index, np.arange(len(self.path)), column) for column in self.path.T], axis=-1)
+
+    def waypoints(self, frame: np.ndarray, count: int, period: float) -> np.ndarray:
+        """(..., count, 3) increments that follow the given frames."""
+        times = np.asarray(frame)[..., None] / self.rate_hz + period * np.arange(count + 1)
+        return waypoints_from_poses(self.pose_at(times))
+
+    def remaining(self, frame: int, period: float) -> int:
+        """Waypoints until the robot stands at the end, and one more that says STOP."""
+        return int(np.ceil((len(self.poses) - 1 - frame) / self.rate_hz / period - 1e-9)) + 1
+
+
+class Navigation:
+    """One sample per logged frame; with `context.trajectory_steps` one per stretch of a whole trajectory.
+
+    Whole episodes at the end are held out. In an episode that failed, waypoints beyond its end are masked instead of
+    saying STOP.
+    """
+
+    def __init__(self, spec: NavigationData, context: SourceContext) -> None:
+        self.spec = spec
+        check_steps(spec.waypoints, context, str(spec.path))
+        self.name = f"navigation {spec.path.stem}"
+        self.size, self.steps = context.config.image_size, context.trajectory_steps
+        episodes, self.bad = read_rows(spec.path, self._parse, spec.on_bad_rows)
+        self.episodes = [episode for episode in episodes if episode.success or not spec.only_successful]
+        self.failed = len(episodes) - len(self.episodes)
+        if not self.episodes:
+            raise DataError(f"{spec.path}: no episode succeeded; `only_successful: false` trains on the others, too")
+        tags = sorted({tag for episode in self.episodes for tag in episode.frames})
+        self.camera_tags = tuple(tags) if context.images else ()
+        kept, held_out = split(len(self.episodes), context.held_out_share, f"{spec.path}: episodes")
+        self._index = [(number, frame) for number, e in enumerate(self.episodes) for frame in self._starts(e)]
+        owner = np.array([number for number, _ in self._index])
+        self.training = np.flatnonzero(np.isin(owner, kept))
+        self.held_out = np.flatnonzero(np.isin(owner, held_out))
+        known = context.normalization.get(spec.robot)
+        self.statistics: Mapping[str, Quantiles] = {spec.robot: known or self._quantiles()}
+        self.embodiments = {spec.robot: self._embodiment()}
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """The sample of one moment; nothing about it is random."""
+        number, frame = self._index[index]
+        episode = self.episodes[number]
+        waypoints, valid = self._waypoints(index)
+        shown = self.history_frames(episode, frame)
+        images = pictures(self.spec.path.parent, episode.frames, shown, self.size) if self.camera_tags else {}
+        actions = self.statistics[self.spec.robot].normalize(waypoints)
+        return Sample(self._prompt(episode.instruction, len(actions)), images, actions=actions, valid=valid)
+
+    @property
+    def tasks(self) -> np.ndarray:
+        """The instruction of every training index, for balanced sampling."""
+        return np.array([self.episodes[self._index[i][0]].instruction for i in self.training], dtype=object)
+
+    def history_frames(self, episode: NavigationEpisode, frame: int) -> list[int]:
+        """The frames shown at a moment, oldest first, the present one last; none is shown twice to fill up."""
+        stride = episode.rate_hz / self.spec.history_rate_hz
+        wanted = frame - stride * np.arange(self.spec.history)[::-1]
+        return sorted({int(round(i)) for i in wanted if i > -0.5})
+
+    def texts(self) -> Iterable[str]:
+        instructions = sorted({episode.instruction for episode in self.episodes})
+        counts = range(1, self.steps + 1) if self.steps else [self.spec.waypoints]
+        return [self._prompt(text, counts[-1]) for text in instructions] + [self._prompt("go", n) for n in counts]
+
+    def provenance(self) -> dict:
+        counts = {"episodes": len(self.episodes), "failed_left_out": self.failed, "bad_rows": len(self.bad)}
+        return {"kind": "navigation", "path": str(self.spec.path), "sha256": file_hash(self.spec.path), **counts}
+
+    def _parse(self, row: dict, line: int) -> NavigationEpisode:
+        episode = NavigationEpisode.model_validate(row)
+        for addresses in episode.frames.values():
+            for address in addresses:
+                check_address(self.spec.path.parent, address)
+        return episode
+
+    def _starts(self, episode: NavigationEpisode) -> Iterable[int]:
+        """Every frame; of whole trajectories only so many that together they cover the episode."""
+        stride = max(1, round(self.steps * self.spec.period * episode.rate_hz)) if self.steps else 1
+        return range(0, len(episode.poses), stride)
+
+    def _waypoints(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(count, 3) increments in physical units, and which of them exist."""
+        number, frame = self._index[index]
+        episode = self.episodes[number]
+        left = episode.remaining(frame, self.spec.period)
+        count = min(self.steps, left) if self.steps else self.spec.waypoints
+        valid = np.ones(count, bool) if episode.success else np.arange(count) < max(left - 1, 1)
+        return episode.waypoints(np.array(frame), count, self.spec.period), valid
+
+    def _quantiles(self) -> Quantiles:
+        """q01/q99 of the training waypoints, widened to hold 0: STOP must not be clipped, however rare it is."""
+        found = [self._waypoints(index) for index in self.training]
+        values = np.concatenate([waypoints for waypoints, _ in found])
+        valid = np.concatenate([valid for _, valid in found])[:, None]
+        bounds = quantiles(values, valid, CHANNELS)
+        return Quantiles(np.minimum(bounds.q01, 0), np.maximum(bounds.q99, 0), CHANNELS)
+
+    def _prompt(self, instruction: str, count: int) -> str:
+        return self._template(count).replace("{instruction}", instruction)
+
+    def _template(self, count: int) -> str:
+        return PROMPT.format(robot=self.spec.robot_tag, rate=1 / self.spec.period, count=count)
+
+    def _embodiment(self) -> EmbodimentInfo:
+        return EmbodimentInfo(
+            name=self.spec.robot,
+            channel_names=CHANNELS,
+            control_mode="base_waypoints",
+            period=self.spec.period,
+            horizon=self.spec.waypoints,
+            execution_horizon=max(1, self.spec.waypoints // 2),
+            prompt_template=self._template(self.spec.waypoints),
+            camera_tags=self.camera_tags,
+            dataset=self.spec.robot,
+        )
+
+
+def waypoints_from_poses(poses: np.ndarray) -> np.ndarray:
+    """(..., N, 3) poses to the (..., N−1, 3) increments between them: T_{k−1}⁻¹·T_k in SE(2), Δθ in (−π, π]."""
+    poses = np.asarray(poses, np.float64)
+    step = np.diff(poses, axis=-2)
+    cos, sin = np.cos(poses[..., :-1, 2]), np.sin(poses[..., :-1, 2])
+    dx = cos * step[..., 0] + sin * step[..., 1]
+    dy = cos * step[..., 1] - sin * step[..., 0]
+    dtheta = np.pi - np.mod(np.pi - step[..., 2], 2 * np.pi)
+    return np.stack([dx, dy, dtheta], axis=-1)
+
+
+def poses_from_waypoints(start: np.ndarray, waypoints: np.ndarray) -> np.ndarray:
+    """Accumulate (N, 3) increments from a pose (3,) to the (N + 1, 3) poses passed, the start included.
+
+    The angle goes on growing or falling: it is not wrapped.
+    """
+    poses = [np.asarray(start, np.float64)]
+    for dx, dy, dtheta in np.asarray(waypoints, np.float64):
+        x, y, theta = poses[-1]
+        cos, sin = np.cos(theta), np.sin(theta)
+        poses.append(np.array([x + cos * dx - sin * dy, y + sin * dx + cos * dy, theta + dtheta]))
+    return np.stack(poses)

@@ -1,0 +1,1 @@
+"""Recordings of robots and human hands as training samples."""

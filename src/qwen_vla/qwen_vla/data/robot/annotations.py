@@ -1,0 +1,130 @@
+"""What a simulator says about the frames of its recording, and the labels for dense grounding made of it.
+
+Columns: `annotation.points` (image places of the scene's objects, then of the robot's tips, per camera),
+`annotation.objects` (what they are), `annotation.object` and `annotation.goal` (which of them matter now), and
+`annotation.fresh` (1 where the pictures were taken at that frame, 0 where they repeat the ones before).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from embodiment_descriptions import Embodiment
+from qwen_vla.data.formats.episodes import DatasetError
+from qwen_vla.data.formats.lerobot import STATE, LeRobotReader
+from qwen_vla.data.samples import POINTS, TIPS, PointLabels
+
+POINTS_COLUMN, FRESH_COLUMN = "annotation.points", "annotation.fresh"
+COLUMNS = (POINTS_COLUMN, "annotation.objects", "annotation.object", "annotation.goal")
+INFO = ("names", "cameras", "points", "embodiment")
+WITHIN = 0.01  # share of the image at its border where a point does not count as visible
+BEYOND = 0.15  # share of the image next to it where a thing whose middle lies there may still be seen in part
+NONE = -1
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Labels of N frames.
+
+    points (N, cameras, objects + tips, 3): u, v in 0…1 and depth [m], 0 or less where something hides the point.
+    objects (N, objects): index into `names`; object, goal (N,): number among `objects` of what is to be reached next,
+    and of where it is to be brought or driven. −1 is none everywhere. tips: names of the robot's own points, in the
+    order of its arms ("tip", or "left tip" and "right tip").
+    """
+
+    points: np.ndarray
+    objects: np.ndarray
+    object: np.ndarray
+    goal: np.ndarray
+    names: tuple[str, ...]
+    cameras: tuple[str, ...]
+    tips: tuple[str, ...]
+
+    @classmethod
+    def of(cls, reader: LeRobotReader) -> Annotations:
+        """Those of a recording; DatasetError when it has none, or others than its `info.json` says."""
+        info = reader.info
+        missing = [f"{key} in meta/info.json" for key in INFO if key not in info]
+        missing += [f"column {name}" for name in COLUMNS if name not in reader.frames]
+        if missing:
+            raise DatasetError(f"{reader.root} has no {', no '.join(missing)}: record it with `qwen-vla collect`")
+        points, objects, wanted, goal = (reader.frames[name] for name in COLUMNS)
+        objects = objects.reshape(len(reader), -1)
+        cameras, tips = tuple(info["cameras"]), tuple(info["points"][objects.shape[1] :])
+        shape = (len(reader), len(cameras), objects.shape[1] + len(tips), 3)
+        if points.size != np.prod(shape) or len(tips) > TIPS:
+            raise DatasetError(
+                f"{reader.root}: {POINTS_COLUMN} has {points[0].size} numbers per frame; for {len(cameras)} cameras, "
+                f"{objects.shape[1]} objects and the tips {', '.join(tips) or 'none'} (at most {TIPS}) of "
+                f"meta/info.json it needs {np.prod(shape[1:])}"
+            )
+        return cls(points.reshape(shape), objects, wanted, goal, tuple(info["names"]), cameras, tips)
+
+    @cached_property
+    def visible(self) -> np.ndarray:
+        """(N, cameras, objects + tips) the points that are in the image."""
+        u, v, depth = np.moveaxis(self.points, -1, 0)
+        return (depth > 0) & (np.minimum(u, v) > WITHIN) & (np.maximum(u, v) < 1 - WITHIN) & self._present
+
+    @cached_property
+    def hidden(self) -> np.ndarray:
+        """(N, cameras, objects + tips) the points of which nothing is seen; False also where that is not sure."""
+        u, v, depth = np.moveaxis(self.points, -1, 0)
+        outside = (np.minimum(u, v) < -BEYOND) | (np.maximum(u, v) > 1 + BEYOND)
+        return ((depth <= 0) | outside) & self._present
+
+    @property
+    def _present(self) -> np.ndarray:
+        """(N, 1, objects + tips) whether there is such a thing in the frame's scene."""
+        return np.pad(self.objects != NONE, ((0, 0), (0, len(self.tips))), constant_values=True)[:, None]
+
+
+def point_labels(
+    labels: Annotations, frame: int, cameras: Sequence[int], number: int, goal: int, openings: np.ndarray
+) -> PointLabels:
+    """Where POINTS are in the images of `cameras`: the objects `number` and `goal` of the scene (−1: none), the tips.
+
+    openings (TIPS,): how far the gripper of each tip is open, −1 where there is none.
+    """
+    shape = (len(cameras), len(POINTS))
+    points = np.zeros((*shape, 3), np.float32)
+    visible, hidden = np.zeros(shape, bool), np.zeros(shape, bool)
+    first = labels.objects.shape[1]
+    for column, source in enumerate((number, goal, *range(first, first + len(labels.tips)))):
+        if source != NONE:
+            points[:, column] = labels.points[frame, cameras, source]
+            visible[:, column] = labels.visible[frame, cameras, source]
+            hidden[:, column] = labels.hidden[frame, cameras, source]
+    return PointLabels(points, visible, hidden, openings)
+
+
+def gripper_openings(reader: LeRobotReader, embodiment: Embodiment) -> np.ndarray:
+    """(N, TIPS) how far the gripper of each arm is open, 0 closed … 1 open, −1 where there is none."""
+    found = np.full((len(reader), TIPS), NONE, np.float32)
+    for tip, arm in enumerate(embodiment.arms[:TIPS]):
+        if arm.gripper is not None:
+            names = reader.features[STATE] or tuple(embodiment.joint_names)
+            joint = reader.frames[STATE][:, names.index(arm.gripper.joint)]
+            opening = (joint - arm.gripper.closed) / (arm.gripper.open - arm.gripper.closed)
+            found[:, tip] = np.clip(opening, 0, 1)
+    return found
+
+
+def fresh_frames(reader: LeRobotReader) -> np.ndarray:
+    """(N,) the frames whose pictures were taken there; all where the recording does not say.
+
+    Raises:
+        DatasetError: an episode begins with pictures that were taken before it.
+    """
+    if FRESH_COLUMN not in reader.frames:
+        return np.ones(len(reader), bool)
+    fresh = reader.frames[FRESH_COLUMN].astype(bool)
+    begins = reader.episodes[:, 0]
+    if not fresh[begins].all():
+        row = int(begins[~fresh[begins]][0])
+        raise DatasetError(f"{reader.place(row)}: an episode begins without a picture of its own ({FRESH_COLUMN} is 0)")
+    return fresh

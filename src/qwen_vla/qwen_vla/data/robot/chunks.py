@@ -1,0 +1,73 @@
+"""Action chunks from recorded episodes: the next H targets of a row, held or at rest beyond the episode's end.
+
+`eef_delta` targets are relative to the end-effector pose at the observation (paper §5.2.1); those of the other control
+modes are what they are. Chunks are cut when asked for: a data set of any size costs no more than its columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from qwen_vla.data.robot.finite_differences import relative_poses
+
+
+class Targets(Protocol):
+    """What the robot was told to do at every row of a data set."""
+
+    def chunks(self, rows: np.ndarray, steps: int) -> np.ndarray: ...  # (n, steps, channels), physical units
+
+
+@dataclass(frozen=True)
+class AbsoluteTargets:
+    """values (N, C); ends (N,): past-last row of the episode of every row.
+
+    Beyond the end the last value is held, or, for increments and velocities (`rests`), there are zeros: it stands.
+    origins (N, C): what a chunk is relative to at the row where it begins; None: to nothing.
+    """
+
+    values: np.ndarray
+    ends: np.ndarray
+    rests: bool = False
+    origins: np.ndarray | None = None
+
+    def chunks(self, rows: np.ndarray, steps: int) -> np.ndarray:
+        ahead = rows[:, None] + np.arange(steps)
+        last = self.ends[rows][:, None]
+        found = self.values[np.minimum(ahead, last - 1)]
+        if self.origins is not None:
+            found = found - self.origins[rows][:, None]
+        return np.where((ahead >= last)[..., None], 0, found) if self.rests else found
+
+
+@dataclass(frozen=True)
+class PoseTargets:
+    """Tip poses x y z qx qy qz qw in the base frame, per arm: measured and commanded (N, arms, 7).
+
+    grippers (N, arms): 0 closed … 1 open, NaN columns where an arm has none. Channels per arm: x y z [m], rotation
+    vector [rad] of T_t⁻¹·T*_{t+i}, gripper. Beyond an episode's end its last target is held.
+    """
+
+    measured: np.ndarray
+    commanded: np.ndarray
+    grippers: np.ndarray
+    ends: np.ndarray
+    has_gripper: tuple[bool, ...] = (True,)
+
+    def chunks(self, rows: np.ndarray, steps: int) -> np.ndarray:
+        ahead = np.minimum(rows[:, None] + np.arange(steps), self.ends[rows][:, None] - 1)
+        parts = []
+        for arm, has_gripper in enumerate(self.has_gripper):
+            origins = np.repeat(self.measured[rows, arm], steps, axis=0)
+            poses = self.commanded[ahead, arm].reshape(-1, 7)
+            parts.append(relative_poses(origins, poses).reshape(len(rows), steps, 6))
+            if has_gripper:
+                parts.append(self.grippers[ahead, arm][..., None])
+        return np.concatenate(parts, axis=-1)
+
+
+def episode_ends(episodes: np.ndarray) -> np.ndarray:
+    """(N,) past-last row of every row's episode, from the (E, 2) ranges of the episodes."""
+    return np.repeat(episodes[:, 1], episodes[:, 1] - episodes[:, 0])

@@ -1,0 +1,42 @@
+"""A policy plays for a while before the expert takes over: recordings of how to get out of the policy's own mistakes.
+
+A policy that imitates demonstrations ends up where no demonstration ever was, and stays there. What the expert does
+from there is what it lacks (DAgger, Ross et al. 2011, with whole demonstrations instead of single labels).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from qwen_vla.evaluation.episode import follow, planned
+from qwen_vla.policies.policy import Observation, Policy
+from qwen_vla.suites import Env, Suite
+
+LONGEST = 0.7  # of a suite's step limit that the policy plays
+
+
+class PolicyLead:
+    """Plays a scene by a policy for a random number of chunks, all lengths equally likely."""
+
+    def __init__(self, suite: Suite, checkpoint: Path) -> None:
+        self._suite = suite
+        self._policy = Policy.from_pretrained(checkpoint, embodiment=suite.embodiment.name)
+        self._most = max(1, math.floor(LONGEST * suite.max_steps / self._policy.embodiment.execution_horizon))
+
+    def play(self, seed: int, env: Env, observation: dict, info: dict) -> tuple[dict, dict]:
+        """Play from an observation and its info on, until success at most; returns the last ones.
+
+        The seed of the scene decides the length and all noise.
+        """
+        rng = np.random.default_rng([seed, 3])
+        for _ in range(rng.integers(1, self._most + 1)):
+            seen = Observation(observation["images"], info["instruction"], state=observation.get("joints"))
+            chunk = self._policy.infer(seen, seed=int(rng.integers(2**31)))
+            path, _ = planned(self._suite, chunk, observation)
+            observation, info, truncated = follow(env, path)
+            if info["success"] or truncated:
+                break
+        return observation, info

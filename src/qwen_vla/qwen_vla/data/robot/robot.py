@@ -1,0 +1,404 @@
+"""`kind: robot`: recordings of one robot as samples: prompt, camera images, action chunk, state, labels if any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from embodiment_descriptions import Embodiment, load_robot
+from qwen_vla.data.formats.bad_rows import BadRows, usable_rows
+from qwen_vla.data.formats.episodes import DatasetError, Episode, EpisodeSource
+from qwen_vla.data.formats.frames import DecodedFrames, decode_camera
+from qwen_vla.data.formats.lerobot import LeRobotEpisodes, LeRobotReader, open_hub
+from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes
+from qwen_vla.data.formats.spec import DataSpec, OnBadRows, check_steps, split
+from qwen_vla.data.robot.annotations import POINTS_COLUMN, Annotations, fresh_frames, gripper_openings, point_labels
+from qwen_vla.data.robot.chunks import episode_ends
+from qwen_vla.data.robot.color_jitter import jittered
+from qwen_vla.data.robot.mismatched_prompts import OtherPrompts, stays, still
+from qwen_vla.data.robot.robot_columns import Columns, read_columns
+from qwen_vla.data.robot.statistics import cached_quantiles
+from qwen_vla.data.samples import PointLabels, Sample, SourceContext
+from qwen_vla.model.normalization import Quantiles
+from qwen_vla.model.processing import EmbodimentInfo
+
+EXECUTION_SHARE = 0.5  # share of a chunk that is executed before the next one is asked for
+STILL_ROTATION = 0.02  # [rad] or share of gripper travel: a channel that moves less carries only tracking noise
+IMAGE_PREFIX = "observation.images."
+BLOCK = 4096  # rows whose chunks are in memory at a time while statistics are made
+CHUNKS_IN_MEMORY = 1 << 27  # numbers; half a gigabyte
+HUB = "hub:"
+
+
+class RobotFiles(BaseModel):
+    """A robot of the user's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    urdf: Path = Field(description="expanded URDF")
+    embodiment: Path = Field(description="what the URDF does not say, as config/embodiments/*.yaml")
+
+
+class Bag(BaseModel):
+    """What a bag does not say by itself; see `BagOptions`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    namespace: str = ""
+    instruction: str | None = None
+    instruction_topic: str | None = None
+    marker_topic: str | None = None
+
+
+class RobotData(DataSpec):
+    """Demonstrations, or single labelled frames without actions, of one robot."""
+
+    kind: Literal["robot"]
+    path: Annotated[str, BeforeValidator(str)] = Field(
+        description="LeRobotDataset v3.0 (a folder, or hub:organisation/name, which is downloaded), a bag, or a folder "
+        "of bags"
+    )
+    robot: str | RobotFiles | None = Field(None, description="default: the robot that the data set names")
+    statistics: str | None = Field(None, description="name of its normalisation statistics; default: the robot's name")
+    cameras: dict[str, str] = Field({}, description="image column by camera tag; default: observation.images.TAG")
+    columns: Columns = Columns()
+    bag: Bag = Bag()
+    on_bad_rows: OnBadRows = Field("refuse", description="what to do with rows that cannot be used; both report them")
+    use_images: bool = Field(True, description="False: vision is dropped, also in a stage that has it")
+    use_state: bool = Field(True, description="False: a model with proprioception reads none of this robot")
+    relative_actions: bool = Field(
+        False, description="chunks of joint positions are learned relative to the joints measured where they begin"
+    )
+    colour_jitter: float = Field(
+        0.0, ge=0, le=1, description="strength of random changes of the colours of training images; 0.2 is moderate"
+    )
+    other_prompts: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training samples whose prompt names another robot of the suite: there this one is to "
+        "stay where it is, so that a model must read for which robot it acts",
+    )
+
+    def open(self, context: SourceContext) -> RobotSource:
+        return RobotSource(self, context)
+
+    def open_episodes(self, images: bool = True) -> tuple[EpisodeSource, Embodiment]:
+        """The recordings and the robot that made them. images: whether a bag must have the robot's cameras."""
+        if self.path.startswith(HUB):
+            return self._lerobot(open_hub(self.path.removeprefix(HUB)))
+        path = Path(self.path)
+        if (path / "meta").is_dir():
+            return self._lerobot(LeRobotReader(path))
+        if path.is_dir() and not (any(path.glob("*/metadata.yaml")) or any(path.glob("metadata.yaml"))):
+            if not any(path.glob("*.mcap")) and not any(path.glob("*.db3")):
+                return self._lerobot(LeRobotReader(path))
+        embodiment = self._robot(None)
+        options = BagOptions(**self.bag.model_dump())
+        return RosbagEpisodes(path, embodiment, options, None if images else ()), embodiment
+
+    def _lerobot(self, reader: LeRobotReader) -> tuple[EpisodeSource, Embodiment]:
+        return LeRobotEpisodes(reader), self._robot(reader.info.get("robot_type"))
+
+    def _robot(self, named: str | None) -> Embodiment:
+        if isinstance(self.robot, RobotFiles):
+            return Embodiment.from_urdf(self.robot.urdf.read_text(), self.robot.embodiment)
+        name = self.robot or named
+        if not name:
+            raise DatasetError(f"{self.path} does not say which robot it is of; name it with `robot`")
+        return load_robot(name)
+
+
+class RobotSource:
+    """One data set, ready to be sampled: decoded images, action chunks, labels, and the episodes held out.
+
+    An index is a frame: what the cameras saw and the chunk that begins there, of the rows that follow, all of them.
+    Where the recording repeats pictures, only frames with new ones are indices. With `context.trajectory_steps` it is
+    the first frame of a trajectory that goes on for up to that many steps, cut at the end of its episode. Rates and
+    horizons are the data set's own (paper §2.3), so the prompt says the rate of the data.
+    """
+
+    def __init__(self, spec: RobotData, context: SourceContext) -> None:
+        self.spec, self.steps = spec, context.trajectory_steps
+        see = context.images and spec.use_images
+        self.source, embodiment = spec.open_episodes(see)
+        self.embodiment = embodiment.model_copy(update={"rate_hz": self.source.rate_hz})
+        self.name = self.source.name
+        check_steps(self.embodiment.chunk_size, context, spec.path)
+        dataset = spec.statistics or embodiment.name
+        # Relative to its first pose a trajectory goes further than a chunk: its statistics are others.
+        dataset = f"{dataset}/trajectories" if self.steps else dataset
+        self.info = embodiment_info(self.embodiment, dataset, spec.relative_actions)
+        self.camera_tags = self.info.camera_tags
+        if spec.other_prompts and not stays(self.info):
+            raise DatasetError(f"{spec.path}: other_prompts needs relative_actions; no absolute chunk says `stay`")
+        self._other_prompts = OtherPrompts(embodiment.name, spec.other_prompts)
+        self.episodes = self.source.episodes
+        self._ends = episode_ends(self.episodes)
+        self._episode = np.repeat(np.arange(len(self.episodes)), np.diff(self.episodes, axis=1)[:, 0])
+        self._tasks = [episode.instruction for episode in self.source]
+        self._read()
+        self.bad_rows = self._find_bad_rows()
+        self.images = self._images(context) if see else {}
+        self.bad_rows.settle(spec.on_bad_rows)
+        self._split(context)
+        self.statistics = self._statistics(context)
+        self.embodiments: Mapping[str, EmbodimentInfo] = {self.info.name: self.info}
+        self._normalise()
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """The frame's sample; random are the colours of its images and whose prompt it has, where the spec says so."""
+        tags = self.camera_tags if self.images else ()
+        other = self._other_prompts.draw(self._task(index), rng) if self._may_have_another(index) else None
+        return Sample(
+            text=other or self._prompt(index),
+            images=self._pictures(index, tags, rng),
+            actions=None if self.targets is None else self._still(index) if other else self._actions(index),
+            state=None if self._states is None else self._states[index],
+            labels=self._point_labels(index, tags),
+        )
+
+    def chunk(self, index: int) -> np.ndarray:
+        """(steps, channels) what follows a frame, in physical units."""
+        return self.targets.chunks(np.array([index]), self._length(index))[0]
+
+    @property
+    def tasks(self) -> np.ndarray:
+        """The sentence of every training index, for balanced sampling."""
+        return np.array(self._tasks, dtype=object)[self._episode[self.training]]
+
+    def texts(self) -> Iterable[str]:
+        return [self.info.prompt(task) for task in sorted(set(self._tasks))]
+
+    def provenance(self) -> dict:
+        found = {
+            "kind": "demonstrations",
+            "path": self.spec.path,
+            "robot": self.info.name,
+            "hash": self.source.fingerprint,
+        }
+        if isinstance(self.source, LeRobotEpisodes):
+            info = self.source.reader.info
+            found |= {key: info[key] for key in ("suite", "kind", "seeds") if key in info}
+        found |= {"total_episodes": len(self.episodes), "total_frames": len(self._ends)}
+        return found | {"usable_rows": int(self._usable.sum())} | self.bad_rows.summary()
+
+    # --- opening ----------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Columns and labels. A recording of single frames has nothing to act on: no targets."""
+        relative = self.spec.relative_actions
+        found = read_columns(self.source, self.embodiment, self.spec.columns, self._ends, relative)
+        self.state, self.state_names, self.used = found.state, found.state_names, found.used
+        self.targets, self._looks_ahead = found.targets, found.looks_ahead
+        self.labels = self.openings = None
+        self.fresh = np.ones(len(self._ends), bool)
+        if not isinstance(self.source, LeRobotEpisodes):
+            return
+        reader = self.source.reader
+        if reader.info.get("kind", "demonstrations") != "demonstrations":
+            self.targets = None
+        self.fresh = fresh_frames(reader)
+        if POINTS_COLUMN in reader.features:
+            self.labels, self.openings = Annotations.of(reader), gripper_openings(reader, self.embodiment)
+
+    def _find_bad_rows(self) -> BadRows:
+        bad = BadRows()
+        for episode, (first, _) in zip(self.source, self.episodes, strict=True):
+            self._inspect(episode, int(first), bad)
+        return bad
+
+    def _inspect(self, episode: Episode, first: int, bad: BadRows) -> None:
+        for column, rows in episode.defects.items():
+            if column in self.used or column == "observation":
+                for row, why in rows.items():
+                    bad.add(first + row, episode.place(row), why if column == "observation" else f"{column} {why}")
+        for column in self.used:
+            bad.add_not_finite(episode.columns[column].values, first, column, episode.place)
+        if "timestamp" in episode.columns:
+            bad.add_gaps(episode.columns["timestamp"].values[:, 0], episode.rate_hz, first, episode.place)
+
+    def _images(self, context: SourceContext) -> dict[str, DecodedFrames]:
+        """Decoded frames by camera tag; rows without one are bad."""
+        side, found = context.config.image_size, {}
+        for tag in self.camera_tags:
+            key = self._image_key(tag)
+            found[tag] = decode_camera(self.source, key, (side, side), self.fresh)
+            for row, why in found[tag].bad.items():
+                self.bad_rows.add(row, *why.split(": ", 1))
+        return found
+
+    def _image_key(self, tag: str) -> str:
+        keys = self.source.image_keys
+        wanted = (self.spec.cameras[tag],) if tag in self.spec.cameras else (IMAGE_PREFIX + tag, tag)
+        for key in wanted:
+            if key in keys:
+                return key
+        raise DatasetError(
+            f"{self.source.root} has no camera {wanted[0]}; it has {', '.join(keys) or 'none'}. Say which column shows "
+            f"{tag!r} under `cameras`"
+        )
+
+    def _split(self, context: SourceContext) -> None:
+        self._usable = self._usable_rows()
+        training, held_out = split(len(self.episodes), context.held_out_share, f"{self.source.root}: episodes")
+        self._is_held_out = np.isin(np.arange(len(self.episodes)), held_out)
+        self.training, self.held_out = (self._indices(self.episodes[chosen]) for chosen in (training, held_out))
+        if not len(self.training):
+            raise DatasetError(f"{self.source.root}: no row is left to train on; {len(self.bad_rows)} rows are bad")
+
+    def _usable_rows(self) -> np.ndarray:
+        """(N,) rows whose chunk, or trajectory, holds no bad row and no action that could not be made."""
+        rows = np.arange(len(self._ends))
+        steps = (self.steps or self.info.horizon) + self._looks_ahead if self.targets is not None else 1
+        needed = np.minimum(rows + steps, self._ends) - rows
+        return usable_rows(self.bad_rows.mask(len(rows)), needed)
+
+    def _indices(self, episodes: np.ndarray) -> np.ndarray:
+        """Every frame with new pictures, where they are shown; of whole trajectories only where one begins, so that
+        together they cover the episodes."""
+        stride = self.steps or 1
+        rows = np.concatenate([np.arange(0), *(np.arange(first, end, stride) for first, end in episodes)])
+        return rows[self._usable[rows] & (self.fresh[rows] if self.images and not self.steps else True)]
+
+    # --- statistics -------------------------------------------------------------------------------------------------
+
+    @property
+    def _reads_state(self) -> bool:
+        """Whether a policy needs the state: as an input, or as what its actions are relative to."""
+        return self.state is not None and (self.spec.use_state or self.spec.relative_actions)
+
+    def _statistics(self, context: SourceContext) -> dict[str, Quantiles]:
+        found = {}
+        if self.targets is not None:
+            name = self.info.dataset
+            found[name] = context.normalization.get(name) or self._action_quantiles()
+        if self._reads_state:
+            name = self.info.state_dataset
+            found[name] = context.normalization.get(name) or self._quantiles(
+                "state", lambda: [self.state[self.training]], self.state_names
+            )
+        return found
+
+    def _action_quantiles(self) -> Quantiles:
+        """q01/q99 over the training chunks; rotations that stay still become degenerate: noise is not motion."""
+        names = self.info.channel_names
+        quantiles = self._quantiles("actions", self._chunk_blocks, names)
+        still = np.array([name.removeprefix("left_").removeprefix("right_").startswith("r") for name in names])
+        still &= quantiles.q99 - quantiles.q01 < STILL_ROTATION
+        middle = (quantiles.q01 + quantiles.q99) / 2
+        return Quantiles(np.where(still, middle, quantiles.q01), np.where(still, middle, quantiles.q99), names)
+
+    def _quantiles(self, what: str, blocks, names: Sequence[str]) -> Quantiles:
+        """From the data set's cache where data, robot and rows are the same as then."""
+        made_from = {
+            "values": what,
+            "data": self.source.fingerprint,
+            "rows": [int(self.training[0]), int(self.training[-1]), len(self.training)],
+            "bad_rows": self.bad_rows.summary(),
+            "steps": self.steps or self.info.horizon,
+            "trajectories": bool(self.steps),
+            "robot": self.embodiment.model_dump(mode="json", include={"control_mode", "rate_hz", "arms", "urdf"}),
+            "columns": self.spec.columns.model_dump(mode="json"),
+            "relative": self.spec.relative_actions,
+        }
+        return cached_quantiles(self.source.root, made_from, blocks, names)
+
+    def _chunk_blocks(self) -> Iterator[np.ndarray]:
+        if self.steps:
+            for index in self.training:
+                yield self.targets.chunks(np.array([index]), self._length(index))[0].astype(np.float32)
+            return
+        for start in range(0, len(self.training), BLOCK):
+            chunks = self.targets.chunks(self.training[start : start + BLOCK], self.info.horizon)
+            yield chunks.reshape(-1, chunks.shape[-1]).astype(np.float32)
+
+    def _normalise(self) -> None:
+        """States, and chunks where they fit into memory: cut one by one they cost more than all else of a sample."""
+        known, name = self.statistics, self.info.state_dataset
+        self._states = known[name].normalize(self.state) if self.spec.use_state and self.state is not None else None
+        self._ready = None
+        rows = np.concatenate([self.training, self.held_out])
+        shape = (len(rows), self.info.horizon, len(self.info.channel_names))
+        if self.targets is None or self.steps or np.prod(shape) > CHUNKS_IN_MEMORY:
+            return
+        self._ready, self._place = np.zeros(shape, np.float32), np.full(len(self._ends), -1)
+        self._place[rows] = np.arange(len(rows))
+        for start in range(0, len(rows), BLOCK):
+            chunks = self.targets.chunks(rows[start : start + BLOCK], self.info.horizon)
+            self._ready[start : start + BLOCK] = known[self.info.dataset].normalize(chunks)
+
+    # --- samples ----------------------------------------------------------------------------------------------------
+
+    def _actions(self, index: int) -> np.ndarray:
+        if self._ready is not None and self._place[index] >= 0:
+            return self._ready[self._place[index]]
+        return self.statistics[self.info.dataset].normalize(self.chunk(index))
+
+    def _pictures(self, index: int, tags: Iterable[str], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        images = {tag: self.images[tag][index] for tag in tags}
+        strength = 0.0 if self._held_out(index) else self.spec.colour_jitter
+        return jittered(images, strength, rng) if strength else images
+
+    def _held_out(self, index: int) -> bool:
+        """Whether a frame is measured on: with the robot's own prompt and colours."""
+        return bool(self._is_held_out[self._episode[index]])
+
+    def _still(self, index: int) -> np.ndarray:
+        return self.statistics[self.info.dataset].normalize(still(self.chunk(index), self.info))
+
+    def _may_have_another(self, index: int) -> bool:
+        """Without actions there is nothing to stay from."""
+        return self.targets is not None and not self.steps and not self._held_out(index)
+
+    def _task(self, index: int) -> str:
+        return self._tasks[self._episode[index]]
+
+    def _prompt(self, index: int) -> str:
+        """The prompt names the number of steps that follow: the robot's own horizon, or the trajectory's length."""
+        task = self._task(index)
+        if self.steps is None:
+            return self.info.prompt(task)
+        return self.embodiment.model_copy(update={"chunk_size": self._length(index)}).prompt(task)
+
+    def _length(self, index: int) -> int:
+        left = int(self._ends[index]) - int(index)
+        return min(self.steps, left) if self.steps else self.info.horizon
+
+    def _point_labels(self, index: int, tags: Iterable[str]) -> PointLabels | None:
+        if self.labels is None or not tags:
+            return None
+        cameras = [self.labels.cameras.index(tag) for tag in tags]
+        number, goal = int(self.labels.object[index]), int(self.labels.goal[index])
+        return point_labels(self.labels, index, cameras, number, goal, self.openings[index])
+
+
+def embodiment_info(
+    embodiment: Embodiment, statistics: str | None = None, relative_actions: bool = False
+) -> EmbodimentInfo:
+    """What a checkpoint keeps of an `Embodiment`; `statistics`: name of its normalisation statistics."""
+    return EmbodimentInfo(
+        name=embodiment.name,
+        channel_names=tuple(embodiment.channel_names),
+        control_mode=embodiment.control_mode,
+        period=embodiment.period,
+        horizon=embodiment.chunk_size,
+        execution_horizon=max(1, round(embodiment.chunk_size * EXECUTION_SHARE)),
+        prompt_template=embodiment.prompt("{instruction}"),
+        camera_tags=tuple(camera.tag for camera in embodiment.cameras),
+        dataset=statistics or embodiment.name,
+        relative_actions=relative_actions,
+        joint_limits=_joint_limits(embodiment),
+    )
+
+
+def _joint_limits(embodiment: Embodiment) -> dict[str, tuple[float, float]]:
+    """Range of the channels that are joint positions [rad], from the URDF."""
+    if embodiment.control_mode != "joint_position":
+        return {}
+    limits = embodiment.limits
+    return {name: (limits[name].lower, limits[name].upper) for name in embodiment.channel_names if name in limits}

@@ -1,0 +1,95 @@
+"""q01 and q99 of a data set (paper §2.4, eq. 5): exact, in constant memory, kept as long as the data stays the same.
+
+The values are streamed twice. As unsigned integers in the order of the numbers, float32 values have 2¹⁶ upper halves:
+the first pass counts those and so finds the halves in which the wanted ranks lie, the second counts the lower halves
+within them. That gives the order statistics themselves; between two of them the quantile is linear, as in NumPy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from qwen_vla.data.formats.cache import cache_folder
+from qwen_vla.model.normalization import HIGH, LOW, Quantiles
+from qwen_vla.output_files import write_json
+
+BINS = 1 << 16
+Blocks = Callable[[], Iterable[np.ndarray]]
+
+
+def cached_quantiles(root: Path, made_from: dict, blocks: Blocks, names: Sequence[str]) -> Quantiles:
+    """The data set's q01 and q99, from its cache where it was computed before from the same.
+
+    made_from: everything that the values depend on, the hash of the data included. blocks: gives the values, (n, C)
+    arrays, anew each time it is called.
+    """
+    wanted = json.loads(json.dumps({**made_from, "names": list(names)}))
+    label = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
+    path = cache_folder(root) / f"quantiles-{label}.json"
+    if path.exists():
+        known = json.loads(path.read_text())
+        if known["made_from"] == wanted:
+            return Quantiles.from_json(known["quantiles"])
+    found = Quantiles(*exact_quantiles(blocks, (LOW, HIGH)), tuple(names))
+    write_json(path, {"made_from": wanted, "quantiles": found.to_json()})
+    return found
+
+
+def exact_quantiles(blocks: Blocks, shares: Sequence[float]) -> np.ndarray:
+    """(len(shares), C) quantiles of float32 values given in blocks (n, C); ValueError without values or with a NaN."""
+    upper = _count_upper(blocks)
+    count = int(upper[0].sum())
+    places = np.asarray(shares) * (count - 1)
+    ranks = np.stack([np.floor(places), np.ceil(places)], axis=1).astype(np.int64).reshape(-1)
+    ends = np.cumsum(upper, axis=1)
+    halves = np.stack([np.searchsorted(channel, ranks, side="right") for channel in ends])  # (C, ranks)
+    before = np.take_along_axis(ends - upper, halves, axis=1)
+    values = _find(blocks, halves, ranks - before).reshape(len(upper), -1, 2)
+    weight = places - np.floor(places)
+    return (values[..., 0] + (values[..., 1] - values[..., 0]) * weight).T
+
+
+def _count_upper(blocks: Blocks) -> np.ndarray:
+    """(C, BINS) how many values have each upper half."""
+    counts = None
+    for block in blocks():
+        if not np.isfinite(block).all():
+            raise ValueError("quantiles need finite values")
+        counts = np.zeros((block.shape[1], BINS), np.int64) if counts is None else counts
+        for channel, keys in enumerate(_ordered(block).T):
+            counts[channel] += np.bincount(keys >> 16, minlength=BINS)
+    if counts is None or not counts[0].any():
+        raise ValueError("quantiles need at least one row")
+    return counts
+
+
+def _find(blocks: Blocks, halves: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """(C, R) the values with the given ranks among those of the given upper halves (C, R)."""
+    counts = {(c, half): np.zeros(BINS, np.int64) for c, row in enumerate(halves) for half in row}
+    for block in blocks():
+        keys = _ordered(block)
+        for (channel, half), found in counts.items():
+            column = keys[:, channel]
+            found += np.bincount(column[column >> 16 == half] & (BINS - 1), minlength=BINS)
+    result = np.zeros(halves.shape)
+    for (channel, place), half in np.ndenumerate(halves):
+        lower = np.searchsorted(np.cumsum(counts[channel, half]), ranks[channel, place], side="right")
+        result[channel, place] = _number(np.uint32((int(half) << 16) | int(lower)))
+    return result
+
+
+def _ordered(values: np.ndarray) -> np.ndarray:
+    """float32 numbers as uint32 that have the same order."""
+    bits = (np.asarray(values, np.float32) + np.float32(0)).view(np.uint32)  # + 0: there is one zero only
+    return np.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31))
+
+
+def _number(key: np.uint32) -> float:
+    """Undo `_ordered`."""
+    bits = key & np.uint32((1 << 31) - 1) if key >> np.uint32(31) else ~key
+    return float(np.array(bits, np.uint32).view(np.float32))

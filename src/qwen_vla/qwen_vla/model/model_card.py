@@ -1,0 +1,176 @@
+"""The model card: README.md of a checkpoint folder, written from what the folder itself records and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import safe_open
+
+from qwen_vla.evaluation.summary import conditions_in_words, rate_in_words, read_summary
+from qwen_vla.evaluation.tables import markdown_table
+from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.processing import EMBODIMENTS_FILE, NORMALIZATION_FILE, read_json
+from qwen_vla.policies.policy import check_checkpoint
+
+CARD_FILE = "README.md"
+TRAINING_FILE = "training.json"
+PAPER = "[Qwen-VLA, arXiv 2605.30280](https://arxiv.org/abs/2605.30280)"
+LICENCE = "apache-2.0"
+
+
+def write_model_card(folder: str | Path, evaluations: Sequence[str | Path] = ()) -> Path:
+    """Write README.md into the checkpoint ``folder`` and return its path.
+
+    evaluations: JSON files as ``qwen-vla evaluate --json`` writes them. What the folder does not record (its training,
+    an evaluation) the card calls unrecorded. Raises FileNotFoundError or ValueError naming a file that is missing or
+    damaged.
+    """
+    folder = Path(folder)
+    check_checkpoint(folder)
+    config = QwenVLAConfig.from_pretrained(folder)
+    training = read_json(folder / TRAINING_FILE) if (folder / TRAINING_FILE).is_file() else {}
+    embodiments = read_json(folder / EMBODIMENTS_FILE)
+    parts = [
+        _front_matter(embodiments),
+        _summary(folder, config, training, embodiments),
+        _use(folder, embodiments),
+        _evaluation([read_summary(Path(path)) for path in evaluations]),
+        _training(training),
+        _embodiments(embodiments),
+        _statistics(read_json(folder / NORMALIZATION_FILE)),
+        _limits(training, embodiments, bool(evaluations)),
+        _licence(training),
+    ]
+    card = folder / CARD_FILE
+    temporary = card.with_name(card.name + ".tmp")
+    temporary.write_text("\n\n".join(parts) + "\n")
+    temporary.replace(card)
+    return card
+
+
+def _front_matter(embodiments: dict[str, Any]) -> str:
+    fields = {
+        "license": LICENCE,
+        "library_name": "qwen_vla",
+        "pipeline_tag": "robotics",
+        "tags": ["vision-language-action", "flow-matching", *sorted(embodiments)],
+    }
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---"
+
+
+def _summary(folder: Path, config: QwenVLAConfig, training: dict[str, Any], embodiments: dict[str, Any]) -> str:
+    name = training.get("recipe", {}).get("name", folder.name)
+    text, expert = config.vlm_config.text_config, config.expert_config
+    rows = [
+        ("parameters", f"{_parameters(folder) / 1e6:,.1f} M"),
+        ("language tower", f"{text.num_hidden_layers} layers, width {text.hidden_size}"),
+        ("vision tower", f"{config.vlm_config.vision_config.depth} layers; images of {config.image_size}²"),
+        ("action expert", f"{expert.num_layers} blocks, width {expert.hidden_size}, {expert.num_heads} heads"),
+        ("action tensor", f"{config.horizon} steps × {expert.action_channels} channels"),
+        ("Euler steps", f"{config.euler_steps} by default"),
+        ("proprioception", config.proprioception),
+        ("τ", f"{config.tau_distribution}, towards {config.tau_direction}"),
+    ]
+    robots = ", ".join(sorted(embodiments)) or "no robot"
+    return f"# {name}\n\nA vision-language-action model for {robots}, after {PAPER}.\n\n" + markdown_table(
+        ("", ""), rows
+    )
+
+
+def _use(folder: Path, embodiments: dict[str, Any]) -> str:
+    chosen = f', embodiment="{sorted(embodiments)[0]}"' if len(embodiments) > 1 else ""
+    return f"""## Use
+
+```python
+from qwen_vla import Observation, Policy
+
+policy = Policy.from_pretrained("{folder.name}"{chosen})
+chunk = policy.infer(Observation(images, "what to do"))  # images: camera tag to H×W×3 uint8 RGB
+```"""
+
+
+def _evaluation(results: list[dict[str, Any]]) -> str:
+    if not results:
+        return "## Evaluation\n\nNone is recorded."
+    rows = []
+    for r in results:
+        rows.append((r["suite"], conditions_in_words(r), f"from {r['seed']}", rate_in_words(r)))
+    return "## Evaluation\n\n" + markdown_table(("suite", "condition", "seeds", "success (95 % interval)"), rows)
+
+
+def _training(training: dict[str, Any]) -> str:
+    if not training:
+        return "## Training\n\nNot recorded."
+    recipe = training["recipe"]
+    lines = [f"{training['step']:,} of {recipe['steps']:,} steps, seed {recipe['seed']}."]
+    if recipe.get("backbone"):
+        lines.append(f"Backbone weights from `{recipe['backbone']}`.")
+    if recipe.get("init_from"):
+        lines.append(f"Started from `{recipe['init_from']}`.")
+    for number, entry in enumerate(training.get("data", []), 1):
+        lines.append(f"\nData {number}: " + ", ".join(f"{key} {_short(value)}" for key, value in entry.items()) + ".")
+    return "## Training\n\n" + "\n".join(lines) + f"\n\n```yaml\n{yaml.safe_dump(recipe, sort_keys=False)}```"
+
+
+def _embodiments(embodiments: dict[str, Any]) -> str:
+    parts = []
+    for name, e in sorted(embodiments.items()):
+        rows = [
+            ("control", f"{e['control_mode']}, {1 / e['period']:g} Hz"),
+            ("chunk", f"{e['horizon']} steps, of which {e['execution_horizon']} are executed"),
+            ("channels", ", ".join(e["channel_names"])),
+            ("cameras", ", ".join(e["camera_tags"]) or "none"),
+            ("statistics", e["dataset"]),
+        ]
+        parts.append(f"### {name}\n\n{markdown_table(('', ''), rows)}\n\n> {e['prompt_template']}")
+    return "## Robots\n\n" + ("\n\n".join(parts) or "None: this model has learned no actions yet.")
+
+
+def _statistics(normalization: dict[str, Any]) -> str:
+    parts = []
+    for name, q in sorted(normalization.items()):
+        channels = q.get("channel_names") or [str(i) for i in range(len(q["q01"]))]
+        rows = [(c, f"{low:.4g}", f"{high:.4g}") for c, low, high in zip(channels, q["q01"], q["q99"], strict=True)]
+        parts.append(f"### {name}\n\n" + markdown_table(("channel", "1 % quantile", "99 % quantile"), rows))
+    intro = "What −1 and 1 of the model's output mean, in the channels' own units.\n\n"
+    return "## Normalisation\n\n" + (intro + "\n\n".join(parts) if parts else "None.")
+
+
+def _limits(training: dict[str, Any], embodiments: dict[str, Any], evaluated: bool) -> str:
+    items = ["It knows the robots, cameras, scenes and sentences that it was trained on; outside them expect nothing."]
+    items.append("It has no safety function of its own: a gate between it and the robot decides what is executed.")
+    if not evaluated:
+        items.append("Nothing is recorded about how well it works.")
+    steps = training.get("recipe", {}).get("steps")
+    if steps and training["step"] < steps:
+        items.append(f"Its training stopped before the end of its schedule ({training['step']} of {steps} steps).")
+    if not embodiments:
+        items.append("It is a vision-language model only: no robot's actions were trained.")
+    return "## Limits\n\n" + "\n".join(f"- {item}" for item in items)
+
+
+def _licence(training: dict[str, Any]) -> str:
+    backbone = training.get("recipe", {}).get("backbone")
+    extra = f" The backbone's weights began as `{backbone}`, whose licence applies to them as well." if backbone else ""
+    return f"## Licence\n\nApache-2.0.{extra}"
+
+
+def _parameters(folder: Path) -> int:
+    """Numbers in the weight files; a tied matrix is in there once."""
+    total = 0
+    for file in folder.glob("model*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():
+                size = 1
+                for length in weights.get_slice(name).get_shape():
+                    size *= length
+                total += size
+    return total
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

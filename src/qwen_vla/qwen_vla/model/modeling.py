@@ -1,0 +1,509 @@
+"""QwenVLAModel: transformers' own Qwen3.5 backbone with a flow-matching action expert behind it.
+
+``encode`` is the only place where the backbone runs; ``action_loss`` and ``sample_actions`` run the expert alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.qwen3_5 import Qwen3_5ForConditionalGeneration
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
+from transformers.utils import ModelOutput
+from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
+
+from qwen_vla.model.action_expert import ActionExpert, ExpertContext, is_full
+from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.flow_matching import (
+    LossTerms,
+    euler_integrate,
+    flow_matching_loss,
+    interpolate,
+    sample_tau,
+    tau_grid,
+)
+from qwen_vla.model.real_time_chunking import Continuation, guided
+
+if TYPE_CHECKING:
+    from qwen_vla.model.processing import QwenVLAProcessor
+
+IGNORED_LABEL = -100
+_BATCHED_SDPA = "qwen_vla_batched_sdpa"
+
+
+def _batched_image_attention(module, query, key, value, attention_mask, scaling=None, image_count=1, **_):
+    """Attention of ``image_count`` equally large images that arrive packed as [1, heads, N, head_dim].
+
+    The backbone would loop over the images; unfolding them into the batch gives the same numbers in one call.
+    """
+    heads, length, width = query.shape[1:]
+
+    def unfold(x):
+        return x.view(heads, image_count, length // image_count, width).transpose(0, 1)
+
+    mixed = F.scaled_dot_product_attention(unfold(query), unfold(key), unfold(value), scale=scaling)
+    return mixed.transpose(1, 2).reshape(1, length, heads, width), None
+
+
+AttentionInterface.register(_BATCHED_SDPA, _batched_image_attention)
+
+
+class LinearPatchEmbed(Qwen3_5VisionPatchEmbed):
+    """The backbone's patch embedding with the same weights: kernel = stride makes its convolution one matrix product.
+
+    On CPU the product is about six times faster than the 3-D convolution.
+    """
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        weight = self.proj.weight
+        return F.linear(hidden_states.to(weight.dtype), weight.view(self.embed_dim, -1), self.proj.bias)
+
+
+@dataclass
+class Encoding:
+    """What the backbone made of a batch, and what the expert needs beside it.
+
+    hidden: last hidden states [B, S, D]. attention_mask, image_token_mask [B, S]. position_ids [3, B, S]. context: the
+    hidden states [B, S, D] that condition the expert, None: the last. state [B, K], state_mask [B]: proprioception.
+    padded: False if attention_mask is known to be all ones.
+    """
+
+    hidden: torch.Tensor
+    attention_mask: torch.Tensor
+    position_ids: torch.Tensor
+    image_token_mask: torch.Tensor
+    context: torch.Tensor | None = None
+    state: torch.Tensor | None = None
+    state_mask: torch.Tensor | None = None
+    padded: bool = True
+
+    def rows(self, index: torch.Tensor) -> Encoding:
+        """The samples that ``index`` (row numbers or a mask [B]) selects."""
+        chosen = {n: t[index] for n, t in vars(self).items() if isinstance(t, torch.Tensor) and n != "position_ids"}
+        return replace(self, **chosen, position_ids=self.position_ids[:, index])
+
+
+@dataclass
+class QwenVLAOutput(ModelOutput):
+    """loss = λ_act·action_loss + λ_vl·language_loss over the parts that were asked for.
+
+    action_terms, language_terms: the same losses as sum and count, for a mean over several processes.
+    """
+
+    loss: torch.Tensor | None = None
+    action_loss: torch.Tensor | None = None
+    language_loss: torch.Tensor | None = None
+    action_terms: LossTerms | None = None
+    language_terms: LossTerms | None = None
+
+
+def multimodal_positions(
+    attention_mask: torch.Tensor, image_token_mask: torch.Tensor, image_grid_thw: torch.Tensor | None, merge: int
+) -> torch.Tensor:
+    """Positions [3, B, S] as the backbone's ``get_rope_index`` defines them, without its Python loop.
+
+    A text token advances all axes by one. An image's tokens share the time of its first token, take their row and
+    column as height and width offsets, and the image advances all axes by its longer side.
+    """
+    valid = attention_mask.bool()
+    image = image_token_mask & valid
+    advance = (valid & ~image).long()
+    offsets = torch.zeros(3, *valid.shape, dtype=torch.long, device=valid.device)
+    if image_grid_thw is not None:
+        rows = (image_grid_thw[:, 1] // merge).long()
+        columns = (image_grid_thw[:, 2] // merge).long()
+        counts = rows * columns
+        if int(counts.sum()) != int(image.sum()):
+            raise ValueError(f"the prompt has {int(image.sum())} image tokens but the images give {int(counts.sum())}")
+        owner = torch.arange(len(counts), device=valid.device).repeat_interleave(counts)
+        starts = counts.cumsum(0) - counts
+        inside = torch.arange(int(counts.sum()), device=valid.device) - starts[owner]
+        offsets[1][image] = inside // columns[owner]
+        offsets[2][image] = inside % columns[owner]
+        # The whole advance of an image is booked on its last token, so all its tokens start from one base.
+        is_last = inside == counts[owner] - 1
+        advance[image] = torch.where(is_last, torch.maximum(rows, columns)[owner], 0)
+    base = advance.cumsum(1) - advance
+    return torch.where(valid, base + offsets, 0)
+
+
+def _rows_with_actions(action_mask: torch.Tensor, draws: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers of the rows that have actions, and of their ``draws`` draws each.
+
+    Without any, the first row, whose loss is then masked: processes that share a sharded expert must all run it.
+    """
+    rows = action_mask.flatten(1).any(dim=1).nonzero()[:, 0]
+    rows = rows if len(rows) else rows.new_zeros(1)
+    return rows, (rows[:, None] * draws + torch.arange(draws, device=rows.device)).flatten()
+
+
+class QwenVLAModel(PreTrainedModel):
+    """Qwen-VLA: vision, language and continuous action in one model (arXiv 2605.30280).
+
+    Batches are left-padded dictionaries as ``QwenVLAProcessor`` returns them.
+    """
+
+    config_class = QwenVLAConfig
+    base_model_prefix = "vlm"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _no_split_modules = ["Qwen3_5DecoderLayer", "Qwen3_5VisionBlock", "DiTBlock"]
+
+    def __init__(self, config: QwenVLAConfig):
+        super().__init__(config)
+        self.vlm = Qwen3_5ForConditionalGeneration(config.vlm_config)
+        visual = self.vlm.model.visual
+        visual.patch_embed = LinearPatchEmbed(visual.config)
+        if visual.config._attn_implementation == "sdpa":
+            visual.config._attn_implementation = _BATCHED_SDPA
+        self.action_expert = ActionExpert(**config.expert_config.module_arguments())
+        self._vision_constants: dict[tuple, dict[str, torch.Tensor]] = {}
+        self.post_init()
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        # For classes outside transformers a module without parameters of its own would be skipped, and with it the
+        # expert. That guard is for code that ignores which weights were loaded; everything here respects it.
+        super()._initialize_weights(module, False)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # Children are visited before their parents, so the expert has the last word on its own layers.
+        if isinstance(module, ActionExpert):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.vlm.get_input_embeddings()
+
+    @classmethod
+    def from_backbone(cls, source: str | os.PathLike, **options) -> tuple[QwenVLAModel, QwenVLAProcessor]:
+        """A Qwen3.5 checkpoint (folder or hub id) with a new action expert: see ``pretrained.load_backbone``."""
+        from qwen_vla.model.pretrained import load_backbone
+
+        return load_backbone(cls, source, **options)
+
+    # --- backbone -------------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        actions: torch.Tensor | None = None,
+        action_mask: torch.Tensor | None = None,
+        state: torch.Tensor | None = None,
+        state_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+    ) -> Encoding:
+        """Run the backbone once. What is to be learned may be in the batch and is not looked at.
+
+        input_ids, attention_mask, mm_token_type_ids [B, S]; pixel_values [patches, features]; image_grid_thw
+        [images, 3]; state [B, K] and state_mask [B] are handed on. Without attention_mask no row is padded. To keep a
+        GPU from waiting, leave image_grid_thw on the CPU, leave out a mask of ones, and give ``position_ids`` that
+        ``positions`` computed on the CPU.
+        """
+        del mm_token_type_ids, labels, actions, action_mask
+        padded = attention_mask is not None and not is_full(attention_mask)
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if position_ids is None:
+            position_ids = self.positions(input_ids, attention_mask, image_grid_thw)
+        features = None if pixel_values is None else {"image": self._encode_images(pixel_values, image_grid_thw)}
+        tap = self.config.context_layer
+        tap = None if tap == self.config.vlm_config.text_config.num_hidden_layers else tap
+        output = self.vlm.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask if padded else None,
+            position_ids=position_ids,
+            mm_encoder_outputs=features,
+            use_cache=False,
+            output_hidden_states=tap is not None,
+        )
+        context = None if tap is None else self.vlm.model.language_model.norm(output.hidden_states[tap])
+        image_tokens = input_ids == self.config.vlm_config.image_token_id
+        return Encoding(
+            output.last_hidden_state, attention_mask, position_ids, image_tokens, context, state, state_mask, padded
+        )
+
+    def positions(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Positions [3, B, S] of a batch, computed where it lies."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if image_grid_thw is not None:
+            image_grid_thw = image_grid_thw.to(input_ids.device)
+        image_tokens = input_ids == self.config.vlm_config.image_token_id
+        merge = self.config.vlm_config.vision_config.spatial_merge_size
+        return multimodal_positions(attention_mask, image_tokens, image_grid_thw, merge)
+
+    def expert_context(self, encoding: Encoding, step_mask: torch.Tensor) -> ExpertContext:
+        """``ActionExpert.prepare_context`` with everything that the encoding holds; step_mask [B, H]."""
+        return self.action_expert.prepare_context(
+            encoding.hidden if encoding.context is None else encoding.context,
+            encoding.attention_mask,
+            encoding.position_ids,
+            step_mask,
+            encoding.state,
+            encoding.state_mask,
+            encoding.padded,
+        )
+
+    def _encode_images(self, pixel_values: torch.Tensor, grid: torch.Tensor) -> BaseModelOutputWithPooling:
+        visual, device = self.vlm.model.visual, pixel_values.device
+        first, count = tuple(grid[0].tolist()), len(grid)
+        equal = bool((grid == grid[0]).all()) and first[0] == 1
+        if not equal or visual.config._attn_implementation != _BATCHED_SDPA:
+            return self.vlm.model.get_image_features(pixel_values, grid.to(device), return_dict=True)
+        constants = self._uniform_vision_constants(grid, first, count, device)
+        output = visual(pixel_values, grid_thw=grid, image_count=count, **constants)
+        output.pooler_output = (output.pooler_output,)
+        return output
+
+    def _uniform_vision_constants(
+        self, grid: torch.Tensor, shape: tuple, count: int, device: torch.device
+    ) -> dict[str, torch.Tensor]:
+        """Position tensors of ``count`` images of one shape, computed once per shape and repeated."""
+        key = (*shape, device)
+        if key not in self._vision_constants:
+            with torch.inference_mode(False):  # what is made in inference mode could not be used in training later
+                self._vision_constants[key] = self._vision_constants_of(grid[:1].to(device, copy=True))
+        constants = self._vision_constants[key]
+        total = count * shape[1] * shape[2]
+        return {
+            "interp_indices": constants["indices"].repeat(count, 1),
+            "interp_weights": constants["weights"].repeat(count, 1),
+            "position_ids": constants["positions"].repeat(count, 1),
+            # On the host, where the backbone reads it in every block.
+            "cu_seqlens": torch.tensor([0, total], dtype=torch.int32),
+        }
+
+    def _vision_constants_of(self, grid: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Position tensors of one image of the shape ``grid`` [1, 3]."""
+        visual = self.vlm.model.visual
+        indices, weights = get_vision_interpolation_indices_and_weights(
+            grid,
+            num_grid_per_side=visual.num_grid_per_side,
+            mode=visual.interpolation_mode,
+            align_corners=visual.interpolation_align_corners,
+            spatial_merge_size=visual.spatial_merge_size,
+        )
+        positions = get_vision_position_ids(grid, visual.spatial_merge_size)
+        return {"indices": indices, "weights": weights, "positions": positions}
+
+    def language_loss(self, encoding: Encoding, labels: torch.Tensor) -> torch.Tensor:
+        """Mean next-token cross-entropy over the labelled tokens; 0 without any."""
+        return self.language_terms(encoding, labels).mean
+
+    def language_terms(self, encoding: Encoding, labels: torch.Tensor) -> LossTerms:
+        """The language loss as a sum and the number of labelled tokens; the head runs on those alone."""
+        targets = labels[:, 1:]
+        rows, columns = (targets != IGNORED_LABEL).nonzero(as_tuple=True)
+        if not len(rows):  # one ignored token: processes that share a sharded head must all run it
+            rows = columns = rows.new_zeros(1)
+        logits, wanted = self.vlm.lm_head(encoding.hidden[rows, columns]), targets[rows, columns]
+        total = F.cross_entropy(logits.float(), wanted, ignore_index=IGNORED_LABEL, reduction="sum")
+        return LossTerms(total, (wanted != IGNORED_LABEL).sum())
+
+    @torch.no_grad()
+    def answered(self, encoding: Encoding, labels: torch.Tensor) -> torch.Tensor:
+        """Of every row with labelled tokens, in order, whether each is the most likely one after those before it."""
+        targets = labels[:, 1:]
+        asked = targets != IGNORED_LABEL
+        right = torch.ones_like(asked)
+        right[asked] = self.vlm.lm_head(encoding.hidden[:, :-1][asked]).argmax(dim=-1) == targets[asked]
+        return right.all(dim=1)[asked.any(dim=1)]
+
+    # --- actions --------------------------------------------------------------------------------------------------
+
+    def action_loss(
+        self,
+        encoding: Encoding,
+        actions: torch.Tensor,
+        action_mask: torch.Tensor,
+        tau: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+        noise_draws: int = 1,
+        generator: torch.Generator | None = None,
+        prefix_steps: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Mean flow-matching loss of normalised actions; arguments of ``action_terms``."""
+        return self.action_terms(encoding, actions, action_mask, tau, noise, noise_draws, generator, prefix_steps).mean
+
+    def action_terms(
+        self,
+        encoding: Encoding,
+        actions: torch.Tensor,
+        action_mask: torch.Tensor,
+        tau: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+        noise_draws: int = 1,
+        generator: torch.Generator | None = None,
+        prefix_steps: torch.Tensor | None = None,
+    ) -> LossTerms:
+        """Flow-matching loss of normalised actions [B, H, K] under their mask [B, H, K], as a sum and a count.
+
+        H may differ from the configured horizon. The expert runs on the rows that have actions, and those are counted.
+        With ``noise_draws`` = R every observation is used with R independent (noise, τ) pairs. ``tau`` [B·R] and
+        ``noise`` [B·R, H, K] replace the random ones; draws of one sample stand side by side. The first
+        ``prefix_steps`` [B] steps are shown clean, with a flow time of 0 of their own, and are not learned: this trains
+        chunks that continue another (``real_time_chunking``).
+        """
+        mask = action_mask.bool().repeat_interleave(noise_draws, 0)
+        # Drawn for every row, so that a row's noise does not depend on which others have actions.
+        if tau is None:
+            tau = self._sample_tau(len(mask), generator, mask.device)
+        if noise is None:
+            noise = self._noise(mask, encoding.hidden.dtype, generator)
+        rows, draws = _rows_with_actions(action_mask, noise_draws)
+        mask, tau, noise = mask[draws], tau[draws], noise[draws]
+        chosen = encoding.rows(rows)
+        context = self.expert_context(chosen, action_mask[rows].bool().any(dim=-1)).repeat(noise_draws)
+        clean = torch.where(mask, actions[rows].repeat_interleave(noise_draws, 0), 0.0).to(context.tokens.dtype)
+        noise = torch.where(mask, noise, 0.0).to(clean.dtype)
+        noisy, modulations = interpolate(clean, noise, tau), self.action_expert.modulations(tau)
+        if prefix_steps is not None:
+            steps = prefix_steps[rows].repeat_interleave(noise_draws)
+            given = torch.arange(mask.shape[1], device=mask.device) < steps[:, None]
+            noisy = torch.where(given[..., None], clean, noisy)
+            modulations = self.action_expert.with_clean_prefix(modulations, context, given)
+            mask = mask & ~given[..., None]
+        predicted = self.action_expert.velocity(context, noisy, modulations)
+        return flow_matching_loss(predicted.float(), (noise - clean).float(), mask)
+
+    @torch.no_grad()
+    def sample_actions(
+        self,
+        encoding: Encoding,
+        action_mask: torch.Tensor,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+        noise: torch.Tensor | None = None,
+        continuation: Continuation | None = None,
+    ) -> torch.Tensor:
+        """Integrate noise to normalised actions [B, H, K] with ``steps`` Euler steps; masked entries are 0.
+
+        Only the expert runs here. Noise comes from ``generator`` (a CPU generator gives the same chunk on any device).
+        With ``continuation`` the chunk continues another one; a guided one costs a backward pass per Euler step and
+        cannot run in inference mode.
+        """
+        steps = self.config.euler_steps if steps is None else steps
+        step_mask = action_mask.bool().any(dim=-1)  # looked at where it lies, before it goes to the device
+        mask = action_mask.to(encoding.hidden.device).bool()
+        context = self.expert_context(encoding, step_mask)
+        start = self._noise(mask, context.tokens.dtype, generator) if noise is None else torch.where(mask, noise, 0.0)
+        if continuation is None:
+            return euler_integrate(self._field(context, mask, steps), start, steps)
+        previous = torch.where(mask, continuation.previous.to(start), 0.0)
+        continuation = replace(continuation, previous=previous)
+        if continuation.variant == "guided":
+            field = guided(self._field(context, mask, steps), tau_grid(steps).tolist(), continuation, mask)
+        else:
+            prefix = continuation.prefix()
+            start = torch.where(prefix[..., None], previous, start)
+            field = self._field(context, mask, steps, prefix)
+        return euler_integrate(field, start, steps)
+
+    def _field(
+        self, context: ExpertContext, mask: torch.Tensor, steps: int, prefix: torch.Tensor | None = None
+    ) -> Callable[[torch.Tensor, int], torch.Tensor]:
+        """Velocity as a function of noisy actions and Euler step; 0 where masked and for steps in ``prefix`` [1, H]."""
+        expert = self.action_expert
+        tables = expert.modulations(tau_grid(steps, mask.device)[:-1])
+        moving = mask if prefix is None else mask & ~prefix[..., None]
+
+        def velocity(noisy: torch.Tensor, step: int) -> torch.Tensor:
+            now = [table[step : step + 1] for table in tables]
+            if prefix is not None:
+                now = expert.with_clean_prefix(now, context, prefix)
+            return torch.where(moving, expert.velocity(context, noisy, now), 0.0)
+
+        return velocity
+
+    def predict_action_chunk(
+        self,
+        action_mask: torch.Tensor,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+        **batch: torch.Tensor,
+    ) -> torch.Tensor:
+        """``encode`` followed by ``sample_actions``: normalised actions [B, H, K]."""
+        with torch.no_grad():
+            return self.sample_actions(self.encode(**batch), action_mask, steps, generator)
+
+    def _sample_tau(self, count: int, generator: torch.Generator | None, device: torch.device) -> torch.Tensor:
+        c = self.config
+        return sample_tau(
+            count,
+            distribution=c.tau_distribution,
+            direction=c.tau_direction,
+            alpha=c.beta_alpha,
+            beta=c.beta_beta,
+            scale=c.tau_scale,
+            mean=c.logit_normal_mean,
+            std=c.logit_normal_std,
+            generator=generator,
+            device=device,
+        )
+
+    @staticmethod
+    def _noise(mask: torch.Tensor, dtype: torch.dtype, generator: torch.Generator | None) -> torch.Tensor:
+        """N(0, 1) where the mask is set, 0 elsewhere."""
+        device = mask.device if generator is None else generator.device
+        noise = torch.randn(mask.shape, generator=generator, device=device).to(mask.device, dtype)
+        return torch.where(mask, noise, 0.0)
+
+    # --- both -----------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        actions: torch.Tensor | None = None,
+        action_mask: torch.Tensor | None = None,
+        tau: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+        noise_draws: int = 1,
+        prefix_steps: torch.Tensor | None = None,
+        state: torch.Tensor | None = None,
+        state_mask: torch.Tensor | None = None,
+    ) -> QwenVLAOutput:
+        """Training losses. The expert runs only when ``actions`` are given, the language head only with ``labels``."""
+        if actions is None and labels is None:
+            raise ValueError("nothing to learn: pass actions with action_mask, labels, or both (use encode to predict)")
+        if (actions is None) != (action_mask is None):
+            raise ValueError("actions and action_mask come together")
+        encoding = self.encode(
+            input_ids, attention_mask, pixel_values, image_grid_thw, state=state, state_mask=state_mask
+        )
+        total, action, language = 0.0, None, None
+        if actions is not None:
+            action = self.action_terms(
+                encoding, actions, action_mask, tau, noise, noise_draws, prefix_steps=prefix_steps
+            )
+            total = total + self.config.action_loss_weight * action.mean
+        if labels is not None:
+            language = self.language_terms(encoding, labels)
+            total = total + self.config.language_loss_weight * language.mean
+        return QwenVLAOutput(total, action and action.mean, language and language.mean, action, language)

@@ -1,0 +1,155 @@
+"""From a Qwen3.5 checkpoint as Qwen publishes it to a Qwen-VLA: the backbone's weights and a new action expert.
+
+The weights are never read into memory twice: the model is built without storage and its parameters become views of the
+memory-mapped files, so pages are loaded when they are used and copied only when training writes to them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers import PreTrainedTokenizerFast
+from transformers.models.qwen3_5 import Qwen3_5Config
+from transformers.utils import logging as transformers_logging
+
+from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.processing import QwenVLAProcessor, read_json
+from qwen_vla.policies.policy import CONFIG_FILE, check_checkpoint
+
+if TYPE_CHECKING:
+    from qwen_vla.model.modeling import QwenVLAModel
+
+CAMERA_TAGS = ("ego", "cam_left_wrist", "cam_right_wrist")
+FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab.json", "merges.txt"]
+ROW_MULTIPLE = 64  # a grown vocabulary is padded to this, as matrix products like it
+ROWS_AT_ONCE = 4096  # sums over the vocabulary go in parts: a float32 copy of it would be gigabytes
+
+logger = logging.getLogger(__name__)
+
+
+def load_backbone(
+    model_class: type[QwenVLAModel],
+    source: str | Path,
+    camera_tags: Sequence[str] = CAMERA_TAGS,
+    expert: str = "4b",
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    **overrides: Any,
+) -> tuple[QwenVLAModel, QwenVLAProcessor]:
+    """A Qwen-VLA on the Qwen3.5 backbone in ``source``, and the processor that goes with it.
+
+    source: a folder, or a hub id such as ``Qwen/Qwen3.5-4B`` (downloaded once). camera_tags: cameras whose start and
+    end markers become special tokens; their embedding rows start as the mean of the trained ones. expert: preset
+    whose action expert is taken; it starts untrained and reads the backbone's width. dtype: default, the
+    checkpoint's own. overrides: fields of ``QwenVLAConfig``; ``expert_config`` may name single fields of it.
+
+    Raises FileNotFoundError or ValueError naming the file that is missing, cut short or of another model, and OSError
+    when a hub id cannot be downloaded.
+    """
+    folder = find_checkpoint(source)
+    config = _configuration(folder, expert, overrides)
+    rows = config.vlm_config.text_config.vocab_size
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    trained = len(tokenizer)
+    if trained > rows:
+        raise ValueError(f"{folder / CONFIG_FILE} has vocab_size {rows}, but its tokenizer has {trained} tokens")
+    processor = QwenVLAProcessor.from_tokenizer(tokenizer, config, camera_tags)
+    config.vlm_config.text_config.vocab_size = rows
+    model = _load(model_class, folder, config, dtype or "auto").to(device)
+    _add_rows(model, trained, len(processor.tokenizer))
+    return model.eval(), processor
+
+
+def find_checkpoint(source: str | Path) -> Path:
+    """The folder of a complete Qwen3.5 checkpoint; a hub id is downloaded to the Hugging Face cache first."""
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = _download(str(source))
+    check_checkpoint(folder)
+    kind = read_json(folder / CONFIG_FILE).get("model_type")
+    if kind != Qwen3_5Config.model_type:
+        raise ValueError(
+            f"{folder / CONFIG_FILE} describes a {kind!r} model; the backbone must be a {Qwen3_5Config.model_type!r} "
+            "(Qwen3_5ForConditionalGeneration), such as Qwen/Qwen3.5-4B"
+        )
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.is_file():
+        raise FileNotFoundError(f"checkpoint file {tokenizer} is missing; copy the tokenizer beside the weights")
+    return folder
+
+
+def _download(name: str) -> Path:
+    logger.info("%s is not a folder here; fetching it from the Hugging Face hub", name)
+    try:
+        return Path(snapshot_download(name, allow_patterns=FILES))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise OSError(
+            f"{name!r} is neither a folder nor a checkpoint that could be fetched from the Hugging Face hub "
+            f"({type(error).__name__}); give the path of a downloaded checkpoint, or check the name and the network"
+        ) from error
+
+
+def _configuration(folder: Path, expert: str, overrides: dict[str, Any]) -> QwenVLAConfig:
+    """The backbone's own configuration, with the expert of a preset fitted to it."""
+    backbone = Qwen3_5Config.from_pretrained(folder)
+    geometry = QwenVLAConfig.preset(expert).expert_config.to_diff_dict()
+    fields = dict(overrides)
+    geometry |= fields.pop("expert_config", {}) | {"context_size": backbone.text_config.hidden_size}
+    return QwenVLAConfig(vlm_config=backbone, expert_config=geometry, **fields)
+
+
+def _load(model_class: type[QwenVLAModel], folder: Path, config: QwenVLAConfig, dtype: Any) -> QwenVLAModel:
+    with _without_load_report():
+        model, report = model_class.from_pretrained(
+            folder, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("action_expert."))
+    unexpected = sorted(name for name in report["unexpected_keys"] if "mtp." not in name)
+    for kind, names in (
+        ("lack", missing),
+        ("have the unknown", unexpected),
+        ("have another shape for", sorted(map(str, report["mismatched_keys"]))),
+    ):
+        if names:
+            raise ValueError(
+                f"the weights in {folder} do not fit {folder / CONFIG_FILE}: they {kind} {names[:3]}"
+                f"{' …' if len(names) > 3 else ''}; copy or download the checkpoint again"
+            )
+    return model
+
+
+@torch.no_grad()
+def _add_rows(model: QwenVLAModel, trained: int, tokens: int) -> None:
+    """Give tokens ``trained`` … ``tokens`` − 1 the mean of the trained rows.
+
+    Qwen pads its vocabulary; those spare rows are used first, and the matrix grows only when they run out.
+    """
+    rows = model.config.vlm_config.text_config.vocab_size
+    fresh = range(trained, tokens)
+    if tokens > rows:
+        padded = -(-tokens // ROW_MULTIPLE) * ROW_MULTIPLE
+        model.vlm.resize_token_embeddings(padded, mean_resizing=False)
+        model.config.vlm_config.text_config.vocab_size = padded
+        fresh = range(trained, padded)
+    weights = {id(w): w for w in (model.get_input_embeddings().weight, model.vlm.lm_head.weight)}
+    for weight in weights.values():
+        mean = sum(part.sum(dim=0, dtype=torch.float32) for part in weight[:trained].split(ROWS_AT_ONCE)) / trained
+        weight[fresh.start : fresh.stop] = mean.to(weight.dtype)
+
+
+@contextlib.contextmanager
+def _without_load_report() -> Iterator[None]:
+    """transformers would list every layer of the new expert as missing, which is what is wanted here."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)

@@ -1,0 +1,457 @@
+"""QwenVLAProcessor: prompts and camera images to model inputs, and what a checkpoint needs besides its weights.
+
+It owns the tokenizer, the image transform, the normalisation statistics per data set and the embodiments the
+checkpoint was trained on. Prompt layout (``image_order`` "after_text")::
+
+    <|im_start|>user\\n{instruction}{<|tag_start|><|vision_start|><|image_pad|>…<|vision_end|><|tag_end|>}…<|im_end|>\\n
+    <|im_start|>assistant\\n[{answer}<|im_end|>]
+
+The frames of a camera's history stand one after the other between its markers, oldest first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from qwen_vla.data.samples import Sample
+from qwen_vla.model.action_space import pack
+from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.normalization import Quantiles
+from qwen_vla.output_files import write_json
+
+IGNORED_LABEL = -100
+STATE_BINS = 256
+PROCESSOR_FILE = "preprocessor_config.json"
+NORMALIZATION_FILE = "normalization.json"
+EMBODIMENTS_FILE = "embodiments.json"
+SETTINGS = (
+    "image_order",
+    "horizon",
+    "channels",
+    "proprioception",
+)  # of QwenVLAConfig, kept by the processor under the same names
+QWEN_SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+
+
+@dataclass(frozen=True)
+class EmbodimentInfo:
+    """What turns a normalised chunk back into one robot's command.
+
+    period: seconds between steps. horizon: steps the robot's chunk has. execution_horizon: steps to execute before the
+    next chunk. prompt_template: the robot's prompt with ``{instruction}`` where the task goes. dataset: name of the
+    normalisation statistics of actions, `state_dataset` of those of the proprioceptive state. relative_actions: the
+    model's joint positions are relative to the measured ones; a `Policy` adds these. joint_limits: lowest and highest
+    position [rad] of the channels that are joint positions.
+    """
+
+    name: str
+    channel_names: tuple[str, ...]
+    control_mode: str
+    period: float
+    horizon: int
+    execution_horizon: int
+    prompt_template: str
+    camera_tags: tuple[str, ...]
+    dataset: str
+    relative_actions: bool = False
+    joint_limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channel_names", tuple(self.channel_names))
+        object.__setattr__(self, "camera_tags", tuple(self.camera_tags))
+        if "{instruction}" not in self.prompt_template:
+            raise ValueError(f"prompt template of {self.name!r} lacks '{{instruction}}': {self.prompt_template!r}")
+        if not 1 <= self.execution_horizon <= self.horizon:
+            raise ValueError(f"{self.name!r}: execution_horizon {self.execution_horizon} is not in 1..{self.horizon}")
+        if self.period <= 0:
+            raise ValueError(f"{self.name!r}: period must be positive, got {self.period} s")
+
+    @property
+    def state_dataset(self) -> str:
+        """Name of the normalisation statistics of the state."""
+        return f"{self.dataset}.state"
+
+    def prompt(self, instruction: str) -> str:
+        """The embodiment prompt for one task."""
+        return self.prompt_template.replace("{instruction}", instruction)
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Resampling, normalisation and patch layout of camera images, as Qwen's image processor lays patches out."""
+
+    image_size: int
+    patch_size: int
+    merge_size: int
+    temporal_patch_size: int
+    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        side = self.image_size // self.patch_size
+        return 1, side, side
+
+    @property
+    def tokens(self) -> int:
+        return (self.image_size // self.patch_size // self.merge_size) ** 2
+
+    def resize(self, image: Any) -> np.ndarray:
+        """Any RGB image to uint8 [size, size, 3]: averaged by area where it shrinks, bilinear where it grows."""
+        image = np.asarray(image)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise ValueError(f"an image must be H×W×3 uint8 RGB, got shape {image.shape} of {image.dtype}")
+        size = self.image_size
+        if image.shape[:2] == (size, size):
+            return image
+        shrinks = image.shape[0] >= size and image.shape[1] >= size
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+    def patchify(self, images: np.ndarray) -> torch.Tensor:
+        """uint8 [N, size, size, 3] to normalised patches [N·patches, 3·T·p·p], ordered by merge block."""
+        mean, std = np.float32(self.image_mean), np.float32(self.image_std)
+        values = torch.from_numpy(np.ascontiguousarray(images)).to(torch.float32)
+        values = values.mul_(torch.from_numpy(1.0 / (255.0 * std))).sub_(torch.from_numpy(mean / std))
+        count, blocks = len(images), self.image_size // self.patch_size // self.merge_size
+        patch, merge = self.patch_size, self.merge_size
+        values = values.view(count, blocks, merge, patch, blocks, merge, patch, 3)
+        values = values.permute(0, 1, 4, 2, 5, 7, 3, 6).unsqueeze(6)
+        values = values.expand(-1, -1, -1, -1, -1, -1, self.temporal_patch_size, -1, -1)
+        return values.reshape(count * (blocks * merge) ** 2, -1)
+
+
+@dataclass
+class _Row:
+    ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+
+class QwenVLAProcessor:
+    """Builds model batches; saved beside the model with ``save_pretrained``.
+
+    horizon, channels (H and K of the unified action tensor), image_order and proprioception are those of the model's
+    configuration.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        image_transform: ImageTransform,
+        camera_tags: Sequence[str],
+        image_order: str = "after_text",
+        normalization: Mapping[str, Quantiles] | None = None,
+        embodiments: Mapping[str, EmbodimentInfo] | None = None,
+        horizon: int = 16,
+        channels: int = 64,
+        proprioception: str = "off",
+    ):
+        self.tokenizer = tokenizer
+        self.image_transform = image_transform
+        self.camera_tags = tuple(camera_tags)
+        self.image_order = image_order
+        self.horizon, self.channels, self.proprioception = horizon, channels, proprioception
+        self.normalization: dict[str, Quantiles] = dict(normalization or {})
+        self.embodiments: dict[str, EmbodimentInfo] = dict(embodiments or {})
+        self._cache: dict[str, tuple[int, ...]] = {}
+        self._special = {t: tokenizer.convert_tokens_to_ids(t) for t in (*QWEN_SPECIAL_TOKENS, *self._camera_tokens())}
+        missing = [t for t, i in self._special.items() if i is None or i == tokenizer.unk_token_id]
+        if missing:
+            raise ValueError(f"the tokenizer lacks the special tokens {missing}")
+
+    # --- construction ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_scratch(
+        cls, texts: Sequence[str], config: QwenVLAConfig, camera_tags: Sequence[str], vocab_size: int = 1024
+    ) -> QwenVLAProcessor:
+        """Train a byte-level BPE tokenizer on ``texts`` and write its size and token ids into ``config``.
+
+        Bytes are the base alphabet, so every text can be encoded; digits stay single, as in Qwen's tokenizer.
+        """
+        specials = [*QWEN_SPECIAL_TOKENS, *camera_token_names(camera_tags)]
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=specials,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        # Sorting makes the vocabulary independent of the order in which texts were collected.
+        tokenizer.train_from_iterator(sorted(set(texts)), trainer)
+        wrapped = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            eos_token="<|im_end|>",
+            pad_token="<|endoftext|>",
+            extra_special_tokens=specials[1:],
+            padding_side="left",
+            clean_up_tokenization_spaces=False,
+        )
+        processor = cls(wrapped, image_transform_of(config), camera_tags, **_settings_of(config))
+        processor.configure(config)
+        return processor
+
+    @classmethod
+    def from_tokenizer(
+        cls, tokenizer: PreTrainedTokenizerFast, config: QwenVLAConfig, camera_tags: Sequence[str]
+    ) -> QwenVLAProcessor:
+        """Use a ready tokenizer (Qwen3.5's own), adding the camera tokens, and write the ids into ``config``."""
+        tokenizer.add_special_tokens(
+            {"extra_special_tokens": camera_token_names(camera_tags)}, replace_extra_special_tokens=False
+        )
+        tokenizer.padding_side = "left"
+        processor = cls(tokenizer, image_transform_of(config), camera_tags, **_settings_of(config))
+        processor.configure(config)
+        return processor
+
+    def configure(self, config: QwenVLAConfig) -> None:
+        """Write token ids into ``config``; the vocabulary grows to a multiple of 64 when the tokenizer needs it."""
+        vlm, text = config.vlm_config, config.vlm_config.text_config
+        needed = -(-len(self.tokenizer) // 64) * 64
+        if text.vocab_size < len(self.tokenizer) or text.vocab_size < 65536:
+            text.vocab_size = needed
+        vlm.image_token_id = self._special["<|image_pad|>"]
+        vlm.video_token_id = self._special["<|video_pad|>"]
+        vlm.vision_start_token_id = self._special["<|vision_start|>"]
+        vlm.vision_end_token_id = self._special["<|vision_end|>"]
+        text.pad_token_id = self._special["<|endoftext|>"]
+        text.eos_token_id = self._special["<|im_end|>"]
+
+    def _camera_tokens(self) -> list[str]:
+        return camera_token_names(self.camera_tags)
+
+    # --- batches --------------------------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        instructions: Sequence[str],
+        images: Sequence[Mapping[str, Any]] | None = None,
+        answers: Sequence[str | None] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The batch of prompts alone: `collate` for texts with images and answers.
+
+        instructions: B prompt texts. images: B dictionaries from camera tag to H×W×3 (or, as a history, T×H×W×3) uint8
+        RGB; None or empty for text only. answers: texts to learn.
+        """
+        images = [{}] * len(instructions) if images is None else images
+        answers = [None] * len(instructions) if answers is None else answers
+        if not len(instructions) == len(images) == len(answers):
+            raise ValueError(
+                f"{len(instructions)} instructions, {len(images)} image sets, {len(answers)} answers differ"
+            )
+        return self.collate([Sample(*row) for row in zip(instructions, images, answers, strict=True)])
+
+    def collate(self, samples: Sequence[Sample], horizon: int | None = None) -> dict[str, torch.Tensor]:
+        """A left-padded batch of B rows, each with or without images, answer and actions.
+
+        Cameras stand in the order of ``camera_tags``. Only an answer's tokens and its end token are labelled. Actions
+        are packed into the unified tensor of ``horizon`` (default: the model's own; longer for whole trajectories)
+        steps; rows without actions are masked. A row's state is appended to its text, handed on for the expert, or not
+        used at all, as ``proprioception`` says.
+
+        Returns input_ids, attention_mask, mm_token_type_ids [B, S] and, where any row has them: pixel_values
+        [patches, features] and image_grid_thw [images, 3]; labels [B, S]; actions and action_mask [B, H, K]; state
+        [B, K] and state_mask [B].
+        """
+        if not samples:
+            raise ValueError("a batch needs at least one sample")
+        rows, pictures = [], []
+        for sample in samples:
+            views = self._frames(sample.images)
+            rows.append(self._row(sample, views))
+            pictures.extend(self.image_transform.resize(frame) for frames in views.values() for frame in frames)
+        batch = self._pad(rows, with_labels=any(sample.answer is not None for sample in samples))
+        if pictures:
+            batch["pixel_values"] = self.image_transform.patchify(np.stack(pictures))
+            batch["image_grid_thw"] = torch.tensor([self.image_transform.grid] * len(pictures))
+        if any(sample.actions is not None for sample in samples):
+            batch |= self._actions(samples, self.horizon if horizon is None else horizon)
+        if self.proprioception == "token" and any(sample.state is not None for sample in samples):
+            batch |= self._states(samples)
+        return batch
+
+    def _actions(self, samples: Sequence[Sample], horizon: int) -> dict[str, torch.Tensor]:
+        actions = np.zeros((len(samples), horizon, self.channels), np.float32)
+        mask = np.zeros(actions.shape, bool)
+        for row, sample in enumerate(samples):
+            if sample.actions is not None:
+                actions[row], mask[row] = pack(sample.actions, horizon, self.channels, sample.valid)
+        return {"actions": torch.from_numpy(actions), "action_mask": torch.from_numpy(mask)}
+
+    def _states(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        states, mask = np.zeros((len(samples), self.channels), np.float32), np.zeros(len(samples), bool)
+        for row, sample in enumerate(samples):
+            if sample.state is not None:
+                state, mask[row] = checked_state(sample.state), True
+                if len(state) > self.channels:
+                    raise ValueError(f"a state of {len(state)} numbers does not fit the token of {self.channels}")
+                states[row, : len(state)] = state
+        return {"state": torch.from_numpy(states), "state_mask": torch.from_numpy(mask)}
+
+    def decode(self, ids: torch.Tensor | Sequence[int]) -> str:
+        """Token ids to text without special tokens."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def _frames(self, views: Mapping[str, Any]) -> dict[str, list[np.ndarray]]:
+        """Camera tag → its frames, oldest first, in the processor's order of cameras."""
+        unknown = set(views) - set(self.camera_tags)
+        if unknown:
+            raise ValueError(f"unknown camera tags {sorted(unknown)}; this processor knows {list(self.camera_tags)}")
+        images = {tag: np.asarray(views[tag]) for tag in self.camera_tags if tag in views}
+        return {tag: list(image) if image.ndim == 4 else [image] for tag, image in images.items()}
+
+    def _row(self, sample: Sample, views: Mapping[str, Sequence]) -> _Row:
+        text, answer = list(self._encode(sample.text)), sample.answer
+        if self.proprioception == "text" and sample.state is not None:
+            # Not through the cache: hardly any state occurs twice.
+            text += self.tokenizer.encode(f" {state_text(sample.state)}", add_special_tokens=False)
+        pictures = [token for tag, frames in views.items() for token in self._image_ids(tag, len(frames))]
+        body = text + pictures if self.image_order == "after_text" else pictures + text
+        start, end = self._special["<|im_start|>"], self._special["<|im_end|>"]
+        newline = self._encode("\n")
+        ids = [start, *self._encode("user\n"), *body, end, *newline, start, *self._encode("assistant\n")]
+        labels = [IGNORED_LABEL] * len(ids)
+        if answer is not None:
+            answer_ids = [*self._encode(answer), end]
+            ids += answer_ids
+            labels += answer_ids
+        return _Row(ids, labels)
+
+    def _image_ids(self, tag: str, frames: int) -> list[int]:
+        if not frames:
+            raise ValueError(f"the history of camera {tag!r} has no frame; leave the camera out instead")
+        s = self._special
+        pads = [s["<|image_pad|>"]] * self.image_transform.tokens
+        history = [s["<|vision_start|>"], *pads, s["<|vision_end|>"]] * frames
+        return [s[f"<|{tag}_start|>"], *history, s[f"<|{tag}_end|>"]]
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        known = self._cache.get(text)
+        if known is None:
+            forged = [token for token in self._special if token in text]
+            if forged:
+                raise ValueError(f"text contains the reserved tokens {forged}: {text!r}")
+            known = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+            if len(self._cache) < 65536:
+                self._cache[text] = known
+        return known
+
+    def _pad(self, rows: Sequence[_Row], with_labels: bool) -> dict[str, torch.Tensor]:
+        length = max(len(row.ids) for row in rows)
+        shape = (len(rows), length)
+        ids = np.full(shape, self._special["<|endoftext|>"], dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        labels = np.full(shape, IGNORED_LABEL, dtype=np.int64)
+        for index, row in enumerate(rows):
+            first = length - len(row.ids)
+            ids[index, first:] = row.ids
+            mask[index, first:] = 1
+            labels[index, first:] = row.labels
+        types = (ids == self._special["<|image_pad|>"]).astype(np.int64)
+        batch = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}
+        if with_labels:
+            batch["labels"] = labels
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, directory: str | os.PathLike) -> None:
+        """Write tokenizer, image transform, statistics and embodiments into ``directory``."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save_pretrained(directory)
+        settings = {
+            "processor_class": type(self).__name__,
+            "image_transform": asdict(self.image_transform),
+            "camera_tags": list(self.camera_tags),
+            **{name: getattr(self, name) for name in SETTINGS},
+        }
+        write_json(directory / PROCESSOR_FILE, settings)
+        write_json(directory / NORMALIZATION_FILE, {n: q.to_json() for n, q in self.normalization.items()})
+        write_json(directory / EMBODIMENTS_FILE, {n: asdict(e) for n, e in self.embodiments.items()})
+
+    @classmethod
+    def from_pretrained(cls, directory: str | os.PathLike) -> QwenVLAProcessor:
+        """Read what ``save_pretrained`` wrote; errors name the file that is missing or broken."""
+        directory = Path(directory)
+        settings = read_json(directory / PROCESSOR_FILE)
+        normalization = read_json(directory / NORMALIZATION_FILE)
+        embodiments = read_json(directory / EMBODIMENTS_FILE)
+        try:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+        except Exception as error:
+            raise OSError(f"cannot load the tokenizer from {directory / 'tokenizer.json'}: {error}") from error
+        transform = settings["image_transform"]
+        transform = {name: tuple(v) if isinstance(v, list) else v for name, v in transform.items()}
+        return cls(
+            tokenizer,
+            ImageTransform(**transform),
+            settings["camera_tags"],
+            normalization={name: Quantiles.from_json(data) for name, data in normalization.items()},
+            embodiments={name: EmbodimentInfo(**data) for name, data in embodiments.items()},
+            **{name: settings[name] for name in SETTINGS if name in settings},
+        )
+
+
+def checked_state(state: np.ndarray) -> np.ndarray:
+    """A normalised proprioceptive state (s,) as float32; ValueError when it is none."""
+    state = np.asarray(state, dtype=np.float32)
+    if state.ndim != 1 or not len(state) or not np.isfinite(state).all() or np.abs(state).max() > 1:
+        raise ValueError(f"a state is a vector of finite numbers in −1…1, got shape {state.shape}: {state.tolist()}")
+    return state
+
+
+def state_text(state: np.ndarray) -> str:
+    """A normalised state as the prompt shows it (§5.2.4): ``state: [34, 128, …]``, 256 equal bins over −1…1."""
+    bins = np.clip(np.floor((checked_state(state) + 1.0) / 2.0 * STATE_BINS), 0, STATE_BINS - 1).astype(int)
+    return f"state: {bins.tolist()}"
+
+
+def camera_token_names(camera_tags: Sequence[str]) -> list[str]:
+    """The special tokens that wrap each camera's image."""
+    return [token for tag in camera_tags for token in (f"<|{tag}_start|>", f"<|{tag}_end|>")]
+
+
+def _settings_of(config: QwenVLAConfig) -> dict[str, Any]:
+    """What the processor keeps of a model's configuration."""
+    return {name: getattr(config, name) for name in SETTINGS}
+
+
+def image_transform_of(config: QwenVLAConfig) -> ImageTransform:
+    """The image transform that matches a model configuration."""
+    vision = config.vlm_config.vision_config
+    return ImageTransform(config.image_size, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+
+
+def read_json(path: Path) -> Any:
+    """Read a checkpoint's JSON file; errors name it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint file {path} is missing; is {path.parent} a complete checkpoint?")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"checkpoint file {path} is damaged: {error}") from error

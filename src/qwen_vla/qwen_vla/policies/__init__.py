@@ -1,0 +1,1 @@
+"""Policies: an observation in, a chunk of actions in physical units out."""

@@ -1,0 +1,392 @@
+"""Policy: camera images and a sentence in, a chunk of actions in physical units out.
+
+A checkpoint directory is all it needs: weights, tokenizer, statistics and embodiments are read from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from qwen_vla.data.samples import Sample
+from qwen_vla.model.acceleration import ChunkRunner
+from qwen_vla.model.action_space import action_mask, pack, unpack
+from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.joint_chunks import action_origin, smoothed, within_limits
+from qwen_vla.model.modeling import QwenVLAModel
+from qwen_vla.model.processing import EMBODIMENTS_FILE, EmbodimentInfo, QwenVLAProcessor, read_json
+from qwen_vla.model.real_time_chunking import (
+    MAX_GUIDANCE_WEIGHT,
+    Continuation,
+    anchor_motion,
+    consumed_steps,
+    reanchored,
+    remainder,
+)
+from qwen_vla.policies.latency import LatencyEstimate
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One look at the world.
+
+    images: camera tag to uint8 RGB, H×W×3 or, as a history, T×H×W×3, oldest first. instruction: the task in words.
+    stamp_ns: when the images were taken, in nanoseconds of the clock that stamps them; it is handed on untouched.
+    state: proprioception (s,) in physical units, in the order of ``Policy.state_names``. tip_poses: pose (4, 4) of
+    each arm's tip in a fixed frame, by the arm's prefix of the channel names ("" for one arm); needed to continue a
+    chunk of end-effector deltas.
+    """
+
+    images: Mapping[str, np.ndarray]
+    instruction: str
+    stamp_ns: int = 0
+    state: np.ndarray | None = None
+    tip_poses: Mapping[str, np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """What the robot should do next.
+
+    data: float32 [H, C] in physical units, one column per entry of channel_names, one row per ``period`` seconds; row i
+    is due (i + 1)·period after the observation. inference_ms: wall time of ``preprocess``, ``backbone``, ``expert`` and
+    ``total``. execution_horizon: rows to execute before the next chunk is expected. tip_poses: of the observation.
+    inference_delay: leading rows that repeat what the robot was expected to execute meanwhile; skip
+    ``real_time_chunking.delay_steps(inference_delay, executed meanwhile)`` of them.
+    """
+
+    data: np.ndarray
+    channel_names: tuple[str, ...]
+    period: float
+    control_mode: str
+    embodiment: str
+    instruction: str
+    stamp_ns: int
+    inference_ms: dict[str, float] = field(default_factory=dict)
+    execution_horizon: int = 0
+    tip_poses: Mapping[str, np.ndarray] | None = None
+    inference_delay: int = 0
+
+
+class Policy:
+    """A loaded Qwen-VLA that answers one observation at a time for one embodiment."""
+
+    def __init__(
+        self,
+        model: QwenVLAModel,
+        processor: QwenVLAProcessor,
+        embodiment: str | None = None,
+        euler_steps: int = 4,
+        accelerate: str = "auto",
+    ):
+        if euler_steps < 1:
+            raise ValueError(f"euler_steps must be at least 1, got {euler_steps}")
+        self.model = model.eval()
+        self.runner = ChunkRunner(self.model, accelerate)
+        self.processor = processor
+        self.euler_steps = euler_steps
+        self.embodiment = _choose(processor, embodiment)
+        self.statistics = processor.normalization.get(self.embodiment.dataset)
+        channels = len(self.embodiment.channel_names)
+        if self.statistics is None:
+            raise ValueError(
+                f"no normalisation statistics for data set {self.embodiment.dataset!r} of embodiment "
+                f"{self.embodiment.name!r}; available: {sorted(processor.normalization)}"
+            )
+        if len(self.statistics.q01) != channels:
+            raise ValueError(
+                f"statistics of {self.embodiment.dataset!r} have {len(self.statistics.q01)} channels, embodiment "
+                f"{self.embodiment.name!r} has {channels}"
+            )
+        self.state_statistics = processor.normalization.get(self.embodiment.state_dataset)
+        if self.embodiment.relative_actions and self.state_statistics is None:
+            raise ValueError(
+                f"actions are relative to the state, but there are no statistics {self.embodiment.state_dataset!r} of "
+                f"it; available: {sorted(processor.normalization)}"
+            )
+        if self.state_statistics is not None and not self.state_statistics.channel_names:
+            raise ValueError(f"the statistics {self.embodiment.state_dataset!r} do not name what the state tells")
+        mask = action_mask(self.embodiment.horizon, channels, model.config.horizon, model.config.channels)
+        self.action_mask = torch.from_numpy(mask)[None]  # on the host, where the model may look at it
+        self.latency = LatencyEstimate()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        euler_steps: int = 4,
+        embodiment: str | None = None,
+        dtype: torch.dtype | None = None,
+        accelerate: str = "auto",
+    ) -> Policy:
+        """Load a checkpoint directory. float32 on CPU and bfloat16 elsewhere unless ``dtype`` says otherwise.
+
+        accelerate: ``auto``, ``compile`` or ``off``, see ``acceleration.ChunkRunner``.
+
+        Raises FileNotFoundError or ValueError naming the file when one is missing or damaged.
+        """
+        path = Path(path)
+        check_checkpoint(path)
+        processor = QwenVLAProcessor.from_pretrained(path)
+        if dtype is None:
+            dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+        config = QwenVLAConfig.from_pretrained(path)
+        model, report = QwenVLAModel.from_pretrained(path, config=config, dtype=dtype, output_loading_info=True)
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if report.get(kind):
+                names = sorted(map(str, report[kind]))
+                raise ValueError(f"weights in {path} do not fit {path / CONFIG_FILE}: {kind} {names[:5]}")
+        return cls(model.to(device), processor, embodiment, euler_steps, accelerate)
+
+    @property
+    def camera_tags(self) -> tuple[str, ...]:
+        """Cameras that every observation must show."""
+        return self.embodiment.camera_tags
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """What an observation's state tells, in order; empty when none is needed: the embodiment was trained without,
+        or the model has no proprioception and absolute actions.
+        """
+        needed = self.embodiment.relative_actions or self.model.config.proprioception != "off"
+        return self.state_statistics.channel_names if needed and self.state_statistics else ()
+
+    def prompt(self, instruction: str) -> str:
+        """The text that the model reads for one task."""
+        return self.embodiment.prompt(instruction.strip())
+
+    def infer(self, observation: Observation, seed: int | None = None) -> ActionChunk:
+        """The next chunk. With ``seed`` the same observation gives the same chunk, bit for bit on one machine.
+
+        Raises ValueError for an empty instruction, a missing or unknown camera or a malformed image, and
+        FloatingPointError if the model's output is not finite.
+        """
+        return self._chunk(observation, seed, None)
+
+    def predict_action_chunk(
+        self,
+        observation: Observation,
+        previous_chunk: ActionChunk | None = None,
+        inference_delay: int | None = None,
+        execution_horizon: int | None = None,
+        schedule: str = "exponential",
+        variant: str = "guided",
+        consumed: int | None = None,
+        motion: Mapping[str, np.ndarray] | None = None,
+        max_guidance_weight: float = MAX_GUIDANCE_WEIGHT,
+        seed: int | None = None,
+    ) -> ActionChunk:
+        """``infer``, continuing the chunk that the robot is executing (see ``real_time_chunking``).
+
+        inference_delay: steps that will be executed before this chunk arrives; None: as estimated from earlier calls,
+        or the most that fits.
+        execution_horizon: steps between two chunks; None: the embodiment's. schedule: ``linear``, ``exponential``,
+        ``ones`` or ``zeros``. variant: ``guided``, or ``prefix`` for a model that was trained so. consumed: steps of
+        the previous chunk that lie behind the observation; None: by the stamps. motion: T_new⁻¹·T_old (4, 4) of each
+        arm's tip, by prefix, between the two observations; None: from the tip poses in both. Only chunks of
+        ``eef_delta`` need it, because they are relative to the first frame.
+
+        Nothing is continued without a previous chunk, or when nothing of it is left. Further ValueErrors: a chunk of
+        another embodiment, an unknown motion, delay and horizons that do not fit each other.
+        """
+        if previous_chunk is None:
+            return self._chunk(observation, seed, None)
+        self._check_fits(previous_chunk)
+        info, data = self.embodiment, previous_chunk.data
+        if consumed is None:
+            consumed = consumed_steps(previous_chunk.stamp_ns, observation.stamp_ns, info.period)
+        rest = remainder(data, consumed)
+        if info.control_mode == "eef_delta":
+            rest = reanchored(rest, info.channel_names, self._motion(previous_chunk, observation, motion))
+        rest = self.statistics.normalize(rest - self._origin(observation))
+        packed, _ = pack(rest, self.model.config.horizon, self.model.config.channels)
+        every = info.execution_horizon if execution_horizon is None else execution_horizon
+        if inference_delay is None:
+            inference_delay = min(self.latency.steps(info.period), every, info.horizon - every)
+        continuation = Continuation(
+            torch.from_numpy(packed)[None],
+            inference_delay,
+            every,
+            info.horizon,
+            max(0, len(data) - consumed),
+            schedule,
+            variant,
+            max_guidance_weight,
+        )
+        return self._chunk(observation, seed, continuation if consumed < len(data) else None)
+
+    def _check_fits(self, chunk: ActionChunk) -> None:
+        info = self.embodiment
+        shape = info.horizon, len(info.channel_names)
+        if chunk.embodiment != info.name or chunk.channel_names != info.channel_names or chunk.data.shape != shape:
+            raise ValueError(
+                f"a chunk of {chunk.embodiment!r} with {chunk.data.shape} {list(chunk.channel_names)} cannot be "
+                f"continued as one of {info.name!r} with {shape} {list(info.channel_names)}"
+            )
+        if chunk.control_mode != info.control_mode:
+            raise ValueError(f"a chunk in {chunk.control_mode!r} cannot be continued in {info.control_mode!r}")
+
+    @staticmethod
+    def _motion(
+        chunk: ActionChunk, observation: Observation, motion: Mapping[str, np.ndarray] | None
+    ) -> Mapping[str, np.ndarray]:
+        if motion is not None:
+            return motion
+        if chunk.tip_poses is None or observation.tip_poses is None:
+            raise ValueError(
+                "a chunk of eef_delta is relative to the tip pose at its own observation and must be re-anchored to be "
+                "continued: give tip_poses in both observations, or the motion between them"
+            )
+        return anchor_motion(chunk.tip_poses, observation.tip_poses)
+
+    def _chunk(self, observation: Observation, seed: int | None, continuation: Continuation | None) -> ActionChunk:
+        # Guidance needs gradients of the actions, which inference mode rules out.
+        with torch.inference_mode() if continuation is None else torch.no_grad():
+            chunk = self._inferred(observation, seed, continuation)
+        self.latency.add(1e-3 * chunk.inference_ms["total"])
+        return chunk
+
+    def _inferred(self, observation: Observation, seed: int | None, continuation: Continuation | None) -> ActionChunk:
+        started = time.perf_counter()
+        instruction = self._checked(observation)
+        views = {tag: observation.images[tag] for tag in self.camera_tags}
+        batch = self.processor.collate([Sample(self.prompt(instruction), views, state=self._state(observation))])
+        preprocessed = time.perf_counter()
+        encoding = self.runner.encode(batch)
+        self._synchronize()
+        encoded = time.perf_counter()
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        sampler = self.runner if continuation is None else self.model
+        extra = {} if continuation is None else {"continuation": continuation}
+        packed = sampler.sample_actions(encoding, self.action_mask, self.euler_steps, generator, **extra)
+        normalised = unpack(packed[0].float().cpu().numpy(), self.action_mask[0].numpy())
+        if not np.isfinite(normalised).all():
+            raise FloatingPointError(
+                f"the model returned non-finite actions for {instruction!r}; check the images and the checkpoint"
+            )
+        executing = 0 if continuation is None else continuation.inference_delay
+        data = self._physical(normalised, observation, executing)
+        finished = time.perf_counter()
+        return ActionChunk(
+            data=data,
+            channel_names=self.embodiment.channel_names,
+            period=self.embodiment.period,
+            control_mode=self.embodiment.control_mode,
+            embodiment=self.embodiment.name,
+            instruction=instruction,
+            stamp_ns=observation.stamp_ns,
+            inference_ms={
+                "preprocess": 1e3 * (preprocessed - started),
+                "backbone": 1e3 * (encoded - preprocessed),
+                "expert": 1e3 * (finished - encoded),
+                "total": 1e3 * (finished - started),
+            },
+            execution_horizon=self.embodiment.execution_horizon,
+            tip_poses=observation.tip_poses,
+            inference_delay=executing,
+        )
+
+    def _physical(self, normalised: np.ndarray, observation: Observation, executing: int) -> np.ndarray:
+        """A chunk [H, C] in the model's units as float32 in the robot's; its first rows are being executed already."""
+        info = self.embodiment
+        data = self.statistics.unnormalize(normalised)
+        if info.control_mode == "joint_position":
+            data = smoothed(data, info.channel_names, info.period, executing) + self._origin(observation)
+            data = within_limits(data, info.channel_names, info.joint_limits)
+        return data.astype(np.float32)
+
+    def _origin(self, observation: Observation) -> np.ndarray | float:
+        """What the embodiment's actions are relative to [C], in physical units."""
+        if not self.embodiment.relative_actions:
+            return 0.0
+        self._check_state(observation.state)
+        return action_origin(self.embodiment.channel_names, self.state_names, observation.state)
+
+    def _state(self, observation: Observation) -> np.ndarray | None:
+        """The normalised state for a model that reads it."""
+        if self.model.config.proprioception == "off" or not self.state_names:
+            return None
+        return self.state_statistics.normalize(observation.state)
+
+    def _checked(self, observation: Observation) -> str:
+        instruction = observation.instruction.strip()
+        if not instruction:
+            raise ValueError("the instruction is empty; say what the robot should do")
+        missing = [tag for tag in self.camera_tags if observation.images.get(tag) is None]
+        if missing:
+            raise ValueError(
+                f"observation lacks camera {', '.join(map(repr, missing))}; {self.embodiment.name!r} needs "
+                f"{list(self.camera_tags)}, got {sorted(observation.images)}"
+            )
+        unknown = sorted(set(observation.images) - set(self.camera_tags))
+        if unknown:
+            raise ValueError(f"unknown cameras {unknown}; {self.embodiment.name!r} has {list(self.camera_tags)}")
+        self._check_state(observation.state)
+        most = self.model.config.history_frames
+        for tag in self.camera_tags:
+            if np.ndim(observation.images[tag]) == 4 and len(observation.images[tag]) > most:
+                raise ValueError(
+                    f"camera {tag!r} shows {len(observation.images[tag])} frames; the model was made for {most}"
+                )
+        return instruction
+
+    def _check_state(self, state: np.ndarray | None) -> None:
+        names = self.state_names
+        if names and state is None:
+            raise ValueError(f"the observation lacks the state of {self.embodiment.name!r}: {', '.join(names)}")
+        if names and (np.shape(state) != (len(names),) or not np.isfinite(state).all()):
+            raise ValueError(f"the state must be {len(names)} finite numbers ({', '.join(names)}), got {state!r}")
+
+    def _synchronize(self) -> None:
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+
+
+def check_knows(path: Path, robot: str) -> None:
+    """As `check_checkpoint`, and that it was trained for a robot; ValueError names those that it knows."""
+    check_checkpoint(path)
+    known = sorted(read_json(path / EMBODIMENTS_FILE))
+    if robot not in known:
+        raise ValueError(f"{path} was not trained for {robot}; it knows {', '.join(known) or 'none'}")
+
+
+def check_checkpoint(path: Path) -> None:
+    """Open every weight file's header, so that a missing or cut file is named before anything is built."""
+    if not path.is_dir():
+        raise FileNotFoundError(f"no checkpoint directory at {path}")
+    read_json(path / CONFIG_FILE)
+    index = path / WEIGHTS_INDEX_FILE
+    files = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else [WEIGHTS_FILE]
+    for name in files:
+        file = path / name
+        if not file.is_file():
+            raise FileNotFoundError(f"checkpoint file {file} is missing; download or copy the checkpoint again")
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(
+                f"checkpoint file {file} is damaged or cut short ({file.stat().st_size} bytes): {error}"
+            ) from error
+
+
+def _choose(processor: QwenVLAProcessor, name: str | None) -> EmbodimentInfo:
+    known: dict[str, Any] = processor.embodiments
+    if name is None and len(known) == 1:
+        return next(iter(known.values()))
+    if name not in known:
+        wanted = "no embodiment was named" if name is None else f"embodiment {name!r} is unknown"
+        raise ValueError(f"{wanted}; this checkpoint has {sorted(known)}")
+    return known[name]

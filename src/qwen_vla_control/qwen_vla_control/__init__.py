@@ -1,0 +1,1 @@
+"""The robot-side core: what was observed, what may move, and how it moves. Free of ROS, torch and MuJoCo."""

@@ -1,0 +1,200 @@
+"""From a chunk to the joint path that may be executed, or to the reasons why not. Free of ROS and torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from embodiment_descriptions import Embodiment
+from qwen_vla_control.gate import (
+    Chunk,
+    ChunkRules,
+    MotionRules,
+    Violation,
+    check_form,
+    check_motion,
+    check_start,
+    check_workspace,
+)
+from qwen_vla_control.gate.chunk_to_joints import ChunkToJoints
+from qwen_vla_control.gate.self_collision import SelfCollision
+from qwen_vla_control.motion.joint_path import JointPath, rest_to_rest
+from qwen_vla_control.reasons import refuse_if
+
+# Home motions stay well below what the gate allows, in speed, acceleration and distance per row.
+HOME_SHARE = 0.8
+# Within a step of the spline the speed is up to twice the mean.
+GRIPPER_SHARE_OF_SPEED = 0.5
+
+
+class ChunkDecision:
+    """The gate of one robot with arms: rules from its URDF and YAML, kinematics, and the order of the checks.
+
+    Attributes:
+        joints: all commanded joints, the columns of every path and vector here.
+        form: what a chunk must say about itself.
+        motion: how the joints may move.
+    """
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        """Derive the rules; ValueError when the chunks of such a robot are no joint positions."""
+        self._embodiment = embodiment
+        self._to_joints = ChunkToJoints(embodiment)
+        self.joints = self._to_joints.joints
+        self.form = chunk_rules(embodiment)
+        self.motion = motion_rules(embodiment)
+        self._loose = replace(self.motion, acceleration=np.full(len(self.joints), np.inf))
+        self._home = np.array([embodiment.home[name] for name in self.joints])
+        self._grippers = [self.joints.index(arm.gripper.joint) for arm in embodiment.arms if arm.gripper]
+        self._is_gentle = bool(np.isfinite(self.motion.acceleration).any())
+        checks_itself = embodiment.safety.self_collision
+        self._self_collision = SelfCollision(embodiment.urdf, self.joints, self._home) if checks_itself else None
+
+    def poses(self, joints: np.ndarray) -> np.ndarray:
+        """End-effector poses in the base frame of each arm: (steps, joints) or (joints,) -> (arms, steps, 4, 4)."""
+        return self._to_joints.poses(joints)
+
+    def rows_of(self, chunk: Chunk, anchor: np.ndarray) -> np.ndarray:
+        """Joint positions (horizon, joints) that a chunk asks for; `anchor` (joints,) is where they were observed.
+
+        Raises:
+            Refused: the chunk says something wrong about itself, or cannot be followed.
+        """
+        refuse_if(check_form(chunk, self.form))
+        rows = self._to_joints.path(chunk.rows.astype(float), anchor)
+        self._let_grippers_follow(rows, anchor, chunk.period)
+        return rows
+
+    def path_of(
+        self, chunk: Chunk, anchor: np.ndarray, measured: np.ndarray, velocity: np.ndarray | None = None
+    ) -> JointPath:
+        """Decide about a chunk.
+
+        Args:
+            chunk: as it arrived.
+            anchor: (joints,) positions at the time of the observation [rad | m].
+            measured: (joints,) positions now.
+            velocity: (joints,) commanded velocity now, where a motion is being replaced.
+
+        Returns:
+            The first execution_horizon steps, from `measured` to rest. All steps of the chunk have passed the gate,
+            not only these; accelerations matter only where they are executed.
+
+        Raises:
+            Refused: with every reason that was found.
+        """
+        rows = self.rows_of(chunk, anchor)
+        if self._is_gentle:
+            speed = np.zeros(len(measured)) if velocity is None else velocity
+            limit = self.motion.acceleration
+            predicted = JointPath.led_in(self.joints, rows, chunk.period, measured, speed, limit)
+            executed = predicted.braked(chunk.execution_horizon, limit)
+        else:
+            predicted = JointPath.through(self.joints, np.vstack([measured, rows]), chunk.period, velocity)
+            executed = predicted.first(chunk.execution_horizon)
+        found = check_start(rows[0], measured, self.motion) + check_motion(predicted, self._loose)
+        refuse_if(found + check_motion(executed, self.motion) + self._check_space(predicted))
+        return executed
+
+    def blended_path_of(
+        self, chunk: Chunk, anchor: np.ndarray, measured: np.ndarray, blend: Callable[[np.ndarray], JointPath]
+    ) -> JointPath:
+        """Decide about a chunk that takes over while the robot moves.
+
+        Args:
+            chunk, anchor, measured: as for `path_of`.
+            blend: leads from what is being executed into the rows of the chunk (horizon, joints).
+
+        Returns:
+            What `blend` made of it, to its end. Both the chunk alone and that have passed the gate.
+
+        Raises:
+            Refused: with every reason that was found.
+        """
+        rows = self.rows_of(chunk, anchor)
+        predicted = JointPath.through(self.joints, np.vstack([anchor, rows]), chunk.period)
+        found = check_motion(predicted, self._loose) + self._check_space(predicted)
+        refuse_if(found)
+        path = blend(rows)
+        if self._is_gentle:
+            path = path.braked(path.steps, self.motion.acceleration)
+        found = check_start(path.positions[1], measured, self.motion) + check_motion(path, self.motion)
+        refuse_if(found + self._check_space(path))
+        return path
+
+    def check(self, path: JointPath) -> None:
+        """Check a path that is to be executed as it is.
+
+        Raises:
+            Refused: with every reason that was found.
+        """
+        refuse_if(check_motion(path, self.motion) + self._check_space(path))
+
+    def home_path(self, measured: np.ndarray, speed_share: float) -> JointPath:
+        """Plan the motion from `measured` to the home pose, no faster than `speed_share` of the limits.
+
+        Raises:
+            Refused: the straight motion in joint space does not pass the gate.
+        """
+        speed = speed_share * np.minimum(self.motion.speed, HOME_SHARE * self.motion.step / self.form.period)
+        limit = HOME_SHARE * self.motion.acceleration
+        path = rest_to_rest(self.joints, measured, self._home, speed, self.form.period, limit)
+        self.check(path)
+        return path
+
+    def _let_grippers_follow(self, rows: np.ndarray, start: np.ndarray, period: float) -> None:
+        """Let grippers reach what they are told as fast as they can, in place.
+
+        A policy says open or closed, from one row to the next; at a high rate no gripper is as fast as that. It is on
+        its way meanwhile, as behind any controller.
+        """
+        reach = GRIPPER_SHARE_OF_SPEED * self.motion.speed[self._grippers] * period
+        before = start[self._grippers]
+        for row in rows:
+            before = np.clip(row[self._grippers], before - reach, before + reach)
+            row[self._grippers] = before
+
+    def _check_space(self, path: JointPath) -> list[Violation]:
+        """Check the end effectors against the workspace, and the parts of the robot against each other."""
+        if not np.isfinite(path.positions).all():
+            return []
+        box = self._embodiment.safety.workspace
+        tips = self._to_joints.positions(path.positions) if box is not None else ()
+        found = [violation for tip in tips for violation in check_workspace(tip, box.min, box.max)]
+        return found + (self._self_collision.check(path.positions) if self._self_collision else [])
+
+
+def chunk_rules(embodiment: Embodiment) -> ChunkRules:
+    """What a chunk for a robot must say about itself."""
+    return ChunkRules(
+        embodiment=embodiment.name,
+        control_mode=embodiment.control_mode,
+        channel_names=tuple(embodiment.channel_names),
+        period=embodiment.period,
+        max_horizon=embodiment.chunk_size,
+        base_frame=embodiment.base_frame,
+    )
+
+
+def motion_rules(embodiment: Embodiment) -> MotionRules:
+    """Limits of the URDF, narrowed by the safety part of the YAML.
+
+    The jump limits are angles and hold for the arm joints; a gripper may go from closed to open in one step, and is
+    bounded by its position and velocity limits.
+    """
+    joints = tuple(embodiment.joint_names)
+    limits = [embodiment.limits[name] for name in joints]
+    safety = embodiment.safety
+    grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
+    jump_of = dict.fromkeys(grippers, np.inf)
+    return MotionRules(
+        joints=joints,
+        lower=np.array([limit.lower for limit in limits]),
+        upper=np.array([limit.upper for limit in limits]),
+        speed=np.array([limit.velocity * safety.max_joint_speed_fraction for limit in limits]),
+        start_jump=np.array([jump_of.get(name, safety.max_start_jump_rad) for name in joints]),
+        step=np.array([jump_of.get(name, safety.max_step_rad) for name in joints]),
+        acceleration=np.array([jump_of.get(name, safety.max_joint_acceleration or np.inf) for name in joints]),
+    )

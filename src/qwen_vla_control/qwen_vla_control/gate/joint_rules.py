@@ -1,0 +1,135 @@
+"""What the joints and the end effectors would do: jumps, speed, acceleration, position limits and workspace boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.reasons import Reason, Violation
+
+POSITION_TOLERANCE = 1e-6  # [rad | m] rounding, far below the resolution of any encoder
+SPEED_TOLERANCE = 1e-6  # [rad/s | m/s]
+ACCELERATION_TOLERANCE = 1e-3  # [rad/s² | m/s²] rounding, divided by the square of a short period
+
+
+@dataclass(frozen=True)
+class MotionRules:
+    """How the joints may move. All arrays are (joints,), units [rad], [m] and per second.
+
+    Attributes:
+        lower, upper: position limits.
+        speed: largest speed.
+        start_jump: largest distance from where the joint is to the first row.
+        step: largest distance between two rows.
+        acceleration: largest acceleration, inf for none.
+    """
+
+    joints: tuple[str, ...]
+    lower: np.ndarray
+    upper: np.ndarray
+    speed: np.ndarray
+    start_jump: np.ndarray
+    step: np.ndarray
+    acceleration: np.ndarray
+
+
+def check_motion(path: JointPath, rules: MotionRules) -> list[Violation]:
+    """Check what the joints would do, between the rows of the path as well.
+
+    Row 0 of the path is where the joints are. A joint that is beyond a limit there may move back, never farther out.
+    """
+    if path.joints != rules.joints:
+        return [Violation(Reason.WRONG_JOINTS, f"joints are {list(path.joints)}, expected {list(rules.joints)}")]
+    if not (np.isfinite(path.positions).all() and np.isfinite(path.velocities).all()):
+        return [Violation(Reason.NON_FINITE, "the joint path has values that are NaN or infinite")]
+    if path.steps < 1:
+        return [Violation(Reason.WRONG_SHAPE, "the joint path has no step")]
+
+    jumps = np.abs(np.diff(path.positions, axis=0))
+    found = _excess(Reason.START_JUMP, "first step", jumps[:1], rules.start_jump, POSITION_TOLERANCE, rules.joints)
+    found += _excess(Reason.STEP_JUMP, "motion", jumps[1:], rules.step, POSITION_TOLERANCE, rules.joints, first_step=1)
+    found += _excess(Reason.VELOCITY_LIMIT, "speed", path.peak_speeds(), rules.speed, SPEED_TOLERANCE, rules.joints)
+    found += _excess(
+        Reason.ACCELERATION_LIMIT,
+        "acceleration",
+        path.peak_accelerations(),
+        rules.acceleration,
+        ACCELERATION_TOLERANCE,
+        rules.joints,
+    )
+    return found + _position_violations(path, rules)
+
+
+def check_start(first: np.ndarray, measured: np.ndarray, rules: MotionRules) -> list[Violation]:
+    """Check how far the first row (joints,) of a chunk is from where the joints are."""
+    jump = np.abs(first - measured)[None]
+    return _excess(Reason.START_JUMP, "first step", jump, rules.start_jump, POSITION_TOLERANCE, rules.joints)
+
+
+def check_workspace(points: np.ndarray, lower: Sequence[float], upper: Sequence[float]) -> list[Violation]:
+    """Check end-effector positions (steps + 1, 3) [m] in the base frame against a box.
+
+    Row 0 is where the end effector is; from outside it may come back, never go farther out.
+    """
+    points, lower, upper = (np.asarray(a, float) for a in (points, lower, upper))
+    outside = np.maximum(np.maximum(lower - points, points - upper), 0.0)
+    step, axis = _first(outside[1:] > outside[:-1] + POSITION_TOLERANCE)
+    if step is None:
+        return []
+    return [
+        Violation(
+            Reason.OUT_OF_WORKSPACE,
+            f"end effector at step {step}: {'xyz'[axis]} = {points[step + 1, axis]:.3f} m "
+            f"is outside the workspace {lower[axis]:.3f} .. {upper[axis]:.3f} m",
+        )
+    ]
+
+
+def _position_violations(path: JointPath, rules: MotionRules) -> list[Violation]:
+    beyond_at_row = np.maximum(np.maximum(path.positions - rules.upper, rules.lower - path.positions), 0.0)
+    low, high = path.extents()
+    beyond_in_step = np.maximum(np.maximum(high - rules.upper, rules.lower - low), 0.0)
+    farther_out = beyond_in_step > beyond_at_row[:-1] + POSITION_TOLERANCE
+    step, joint = _first(farther_out)
+    if step is None:
+        return []
+    worst = high if high[step, joint] > rules.upper[joint] else low
+    return [
+        Violation(
+            Reason.POSITION_LIMIT,
+            f"joint '{rules.joints[joint]}' at step {step}: {worst[step, joint]:.4f} is outside "
+            f"{rules.lower[joint]:.4f} .. {rules.upper[joint]:.4f}",
+        )
+    ]
+
+
+def _excess(
+    reason: Reason,
+    what: str,
+    values: np.ndarray,
+    limits: np.ndarray,
+    tolerance: float,
+    joints: Sequence[str],
+    first_step: int = 0,
+) -> list[Violation]:
+    """Report where (steps, joints) values exceed (joints,) limits: one violation, the first place, and how many."""
+    over = values > limits + tolerance
+    step, joint = _first(over)
+    if step is None:
+        return []
+    more = f" (and {over.sum() - 1} more)" if over.sum() > 1 else ""
+    return [
+        Violation(
+            reason,
+            f"joint '{joints[joint]}' at step {step + first_step}: {what} {values[step, joint]:.4f} "
+            f"over the limit {limits[joint]:.4f}{more}",
+        )
+    ]
+
+
+def _first(mask: np.ndarray) -> tuple[int, int] | tuple[None, None]:
+    places = np.argwhere(mask)
+    return (int(places[0, 0]), int(places[0, 1])) if len(places) else (None, None)

@@ -1,0 +1,153 @@
+"""Whether parts of the robot would touch: the collision shapes of its URDF, with pinocchio and coal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from xml.etree import ElementTree
+
+import numpy as np
+import pinocchio as pin
+
+from embodiment_descriptions.urdf import give_one_position
+from qwen_vla_control.reasons import Reason, Violation
+
+LARGEST_STEP = 0.05  # [rad | m] between two postures that are looked at
+TOLERANCE = 1e-4  # [m] rounding of distances: parts that slide along each other do not touch
+
+
+class SelfCollision:
+    """Finds the first posture of a motion in which two parts touch.
+
+    Not looked at are parts of one link, of neighbouring links, and those that touch in the home posture already: what
+    is built to touch there, or drawn too large. A motion that begins with two parts touching may take them apart, not
+    farther into each other. Not thread-safe: pinocchio's work space is reused.
+    """
+
+    def __init__(self, urdf: str, joints: Sequence[str], home: np.ndarray) -> None:
+        """Build the shapes.
+
+        Args:
+            urdf: expanded text; meshes are found as pinocchio finds them.
+            joints: order of the columns of a motion.
+            home: (joints,) posture that is free of collisions.
+
+        Raises:
+            ValueError: the URDF cannot be read, or has no collision shapes.
+        """
+        self._mimics, xml = _as_moved(urdf)
+        try:
+            self._model = pin.buildModelFromXML(xml)
+            self._shapes = pin.buildGeomFromUrdfString(self._model, xml, pin.GeometryType.COLLISION)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"self-collision cannot be checked: {error}") from error
+        if self._shapes.ngeoms < 2:
+            raise ValueError("self-collision cannot be checked: the URDF has no collision shapes; add <collision>")
+        places = {name: self._model.joints[self._model.getJointId(name)].idx_q for name in self._model.names[1:]}
+        self._columns = [places[name] for name in joints]
+        self._follows = [(places[name], places[of], k, shift) for name, of, k, shift in self._mimics]
+        self._data, self._q = self._model.createData(), pin.neutral(self._model)
+        pairs = self._pairs_between_parts()
+        self._look_at(pairs, TOLERANCE)
+        self._place(home)
+        touching = set(self._touching())
+        self._look_at([pair for index, pair in enumerate(pairs) if index not in touching], -TOLERANCE)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Names of the links whose shapes are checked against each other."""
+        return [self._names(index) for index in range(len(self._shapes.collisionPairs))]
+
+    def check(self, positions: np.ndarray) -> list[Violation]:
+        """Check a motion (steps + 1, joints) [rad | m], between its rows as well; row 0 is where the robot is."""
+        self._place(positions[0])
+        depths = {pair: self._distance(pair) for pair in self._touching()}
+        for pair in depths:
+            self._results.deactivateCollisionPair(pair)
+        try:
+            for step, (start, end) in enumerate(zip(positions, positions[1:], strict=False)):
+                parts = max(1, int(np.ceil(np.abs(end - start).max() / LARGEST_STEP)))
+                for part in range(1, parts + 1):
+                    self._place(start + (end - start) * part / parts)
+                    touching = self._deeper(depths) or self._touching()
+                    if touching:
+                        first, second = self._names(touching[0])
+                        return [Violation(Reason.SELF_COLLISION, f"step {step}: '{first}' would touch '{second}'")]
+        finally:
+            for pair in depths:
+                self._results.activateCollisionPair(pair)
+        return []
+
+    def _place(self, positions: np.ndarray) -> None:
+        q = self._q
+        q[self._columns] = positions
+        for column, source, factor, shift in self._follows:
+            q[column] = factor * q[source] + shift
+        pin.updateGeometryPlacements(self._model, self._data, self._shapes, self._results, q)
+
+    def _touching(self) -> list[int]:
+        """Active pairs that are inside each other."""
+        self._tree.update(False)
+        if not pin.computeCollisions(self._tree, True):  # quick, but says only whether
+            return []
+        pin.computeCollisions(self._shapes, self._results, False)
+        active = self._results.activeCollisionPairs
+        return [
+            pair for pair, result in enumerate(self._results.collisionResults) if active[pair] and result.isCollision()
+        ]
+
+    def _deeper(self, depths: dict[int, float]) -> list[int]:
+        """Pairs that go farther into each other than they were; what has come apart, or less deep, stays so."""
+        for pair, depth in depths.items():
+            distance = self._distance(pair)
+            if distance < depth - TOLERANCE:
+                return [pair]
+            depths[pair] = max(depth, min(distance, 0.0))
+        return []
+
+    def _distance(self, pair: int) -> float:
+        """Distance [m], negative where they are inside each other."""
+        return pin.computeDistance(self._shapes, self._results, pair).min_distance
+
+    def _pairs_between_parts(self) -> list[tuple[int, int]]:
+        """Shapes of links that are neither the same nor neighbours."""
+        parent_of = [shape.parentJoint for shape in self._shapes.geometryObjects]
+        above = list(self._model.parents)
+
+        def are_apart(a: int, b: int) -> bool:
+            return a != b and above[a] != b and above[b] != a
+
+        return [(i, k) for i, k in combinations(range(len(parent_of)), 2) if are_apart(parent_of[i], parent_of[k])]
+
+    def _look_at(self, pairs: Sequence[tuple[int, int]], margin: float) -> None:
+        """Check these pairs from now on; two parts touch when they are closer than `margin` [m]."""
+        self._shapes.removeAllCollisionPairs()
+        for first, second in pairs:
+            self._shapes.addCollisionPair(pin.CollisionPair(first, second))
+        self._results = pin.GeometryData(self._shapes)
+        for request in self._results.collisionRequests:
+            request.security_margin = margin
+        self._tree = pin.BroadPhaseManager_DynamicAABBTreeCollisionManager(self._model, self._shapes, self._results)
+
+    def _names(self, pair: int) -> tuple[str, str]:
+        places = self._shapes.collisionPairs[pair]
+        objects = (self._shapes.geometryObjects[i] for i in (places.first, places.second))
+        first, second = (self._model.frames[o.parentFrame].name for o in objects)
+        return first, second
+
+
+def _as_moved(urdf: str) -> tuple[list[tuple[str, str, float, float]], str]:
+    """Prepare a URDF for pinocchio: one position per joint, all limits present, mimic joints as joints of their own.
+
+    Returns:
+        (name, source, factor, offset) of the mimic joints, and the text.
+    """
+    robot = ElementTree.fromstring(urdf)
+    mimics = []
+    for joint in robot.findall("joint"):
+        mimic = joint.find("mimic")
+        if give_one_position(joint) and mimic is not None:
+            factor, offset = float(mimic.get("multiplier", 1.0)), float(mimic.get("offset", 0.0))
+            mimics.append((joint.get("name"), mimic.get("joint"), factor, offset))
+            joint.remove(mimic)
+    return mimics, ElementTree.tostring(robot, encoding="unicode")

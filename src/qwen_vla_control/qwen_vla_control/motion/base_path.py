@@ -1,0 +1,84 @@
+"""The path of a mobile base in time, in the frame of its odometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qwen_vla_control.motion.spline import Spline, gentle_velocities
+
+
+@dataclass(frozen=True)
+class BasePath(Spline):
+    """Cubic Hermite spline through equally spaced poses; row 0 is where the base is.
+
+    Attributes:
+        frame: frame of the poses, that of the odometry.
+        period: time between two rows [s].
+        positions: (steps + 1, 3) x [m], y [m], theta [rad]; theta runs on beyond pi rather than jumping.
+        velocities: (steps + 1, 3) in the same frame [m/s, m/s, rad/s].
+    """
+
+    frame: str
+    period: float
+    positions: np.ndarray
+    velocities: np.ndarray
+
+    @classmethod
+    def through(
+        cls, frame: str, poses: np.ndarray, period: float, start_velocity: np.ndarray | None = None
+    ) -> BasePath:
+        """Join poses (steps + 1, 3) by a smooth motion that ends at rest; headings turn the short way."""
+        poses = np.array(poses, dtype=float)
+        poses[:, 2] = np.unwrap(poses[:, 2])
+        return cls(frame, float(period), poses, gentle_velocities(poses, period, start_velocity))
+
+    def mean_speeds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean speed [m/s] and mean turning speed [rad/s] of every step, (steps,) each."""
+        ways = np.diff(self.positions, axis=0) / self.period
+        return np.hypot(ways[:, 0], ways[:, 1]), np.abs(ways[:, 2])
+
+
+def moved(pose: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Poses that lie at `offset` (..., 3) as seen from `pose` (3,): x, y [m] and theta [rad]."""
+    c, s = np.cos(pose[2]), np.sin(pose[2])
+    dx, dy, dtheta = np.moveaxis(np.asarray(offset, float), -1, 0)
+    return np.stack([pose[0] + c * dx - s * dy, pose[1] + s * dx + c * dy, pose[2] + dtheta], axis=-1)
+
+
+def accumulated(start: np.ndarray, increments: np.ndarray) -> np.ndarray:
+    """Poses (steps, 3) that increments (steps, 3) lead to from `start`, each seen from the pose before it."""
+    poses, pose = [], np.asarray(start, float)
+    for increment in increments:
+        pose = moved(pose, increment)
+        poses.append(pose)
+    return np.array(poses)
+
+
+def seen_from(pose: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the inverse of `moved`: `other` (3,) as an offset from `pose` (3,), theta within -pi .. pi."""
+    c, s = np.cos(pose[2]), np.sin(pose[2])
+    dx, dy = other[0] - pose[0], other[1] - pose[1]
+    return np.array([c * dx + s * dy, -s * dx + c * dy, wrapped(other[2] - pose[2])])
+
+
+def wrapped(angle: float) -> float:
+    """Return the same angle within -pi .. pi."""
+    return float((angle + np.pi) % (2.0 * np.pi) - np.pi)
+
+
+def integrated(pose: np.ndarray, velocities: np.ndarray, period: float) -> np.ndarray:
+    """Poses (steps, 3) that a base reaches with body velocities (steps, 3), each kept for `period` [s].
+
+    Each step is the exact arc: with phi = w T, the chord is [[sin phi, cos phi - 1], [1 - cos phi, sin phi]] / w times
+    (vx, vy).
+    """
+    poses = np.empty((len(velocities), 3))
+    for row, (vx, vy, w) in enumerate(np.asarray(velocities, float)):
+        phi = w * period
+        # sinc and its companion stay finite at phi = 0
+        along, across = np.sinc(phi / np.pi), 0.5 * phi * np.sinc(phi / (2.0 * np.pi)) ** 2
+        chord = period * np.array([along * vx - across * vy, across * vx + along * vy])
+        pose = poses[row] = moved(pose, np.array([*chord, phi]))
+    return poses

@@ -1,0 +1,255 @@
+"""How a chunk takes over from the one that is being executed: without a pause, a jump or a jerk. Free of ROS and torch.
+
+A chunk is old when it arrives: row i was meant for (i + 1) periods after the observation, and the robot has moved
+since. So it is put on the time axis first (`Span` says how much of it is behind it), what is past is cut off
+(`Plan.ahead`), and `Blender.path` leads from what is commanded now, position and velocity, into the rest of it. The
+transition is as short as the acceleration allows: no more than the two chunks have in them anyway.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+
+from qwen_vla_control.gate import Reason, Refused
+from qwen_vla_control.motion.base_path import BasePath
+from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.motion.spline import gentle_velocities
+
+NANOSECONDS = 1_000_000_000
+THETA = 2  # column of a base path
+WHOLE_STEP = 1e-6  # share of a step that counts as none
+LEAVING = 4  # steps in which a chunk that ends loses its weight in the mean
+DECAY = 0.01  # of the weights of temporal ensembling; the value of ACT (arXiv 2304.13705)
+
+Path = JointPath | BasePath
+
+
+class Blending(StrEnum):
+    """When the policy looks again, and how its next chunk takes over.
+
+    SYNCHRONOUS: when the chunk was executed; the robot stands meanwhile. All others look while it moves, early enough
+    for the next chunk to arrive when the execution horizon is over.
+    ASYNCHRONOUS: cross-fade from what is being executed to the new chunk.
+    TEMPORAL_ENSEMBLING: weighted mean of all chunks that reach so far (arXiv 2304.13705); looks once per step.
+    REAL_TIME_CHUNKING: the policy has continued the chunk that is being executed (arXiv 2506.07339).
+    """
+
+    SYNCHRONOUS = "synchronous"
+    ASYNCHRONOUS = "asynchronous"
+    TEMPORAL_ENSEMBLING = "temporal_ensembling"
+    REAL_TIME_CHUNKING = "real_time_chunking"
+
+
+class CrossFade(StrEnum):
+    """How the weight of the old chunk falls from 1 to 0 during a transition."""
+
+    LINEAR = "linear"
+    EXPONENTIAL = "exponential"
+
+
+class Span:
+    """When the robot was last on its way without a break, and so how much of a chunk it has executed meanwhile."""
+
+    def __init__(self) -> None:
+        """Begin at rest."""
+        self._since_ns = self._until_ns = 0
+
+    def begin(self, now_ns: int, until_ns: int) -> None:
+        """Take note of a motion that goes on until `until_ns`; while another one is on its way it continues that."""
+        if now_ns > self._until_ns:
+            self._since_ns = now_ns
+        self._until_ns = until_ns
+
+    def end(self, now_ns: int) -> None:
+        """Take note that the robot has come to rest, if it has not before."""
+        self._until_ns = min(self._until_ns, now_ns)
+
+    def skipped(self, stamp_ns: int, now_ns: int) -> int:
+        """How much of a chunk observed at `stamp_ns` lies behind the robot [ns].
+
+        That is the delay of the chunk, but no more than the robot has really moved: a robot that stood still while its
+        first chunk was computed has executed nothing of it, however long that took.
+        """
+        moved = min(now_ns, self._until_ns) - max(stamp_ns, self._since_ns)
+        return max(0, min(now_ns - stamp_ns, moved))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A path on the time axis.
+
+    Attributes:
+        path: row 0 belongs to `start_ns`.
+        start_ns: ROS time [ns].
+        execution_horizon: steps after which the next chunk is expected; 0: all.
+    """
+
+    path: Path
+    start_ns: int
+    execution_horizon: int = 0
+
+    def ahead(self, now_ns: int) -> Path | None:
+        """What is still to come: row 0 is now, the last row is the end, at rest. None when everything is past."""
+        elapsed, period = (now_ns - self.start_ns) / NANOSECONDS, self.path.period
+        steps = math.ceil((self.path.duration - elapsed) / period - WHOLE_STEP)
+        if steps < 1:
+            return None
+        states = [self.path.at(elapsed + step * period) for step in range(steps + 1)]
+        positions, velocities = (np.array(values) for values in zip(*states, strict=True))
+        velocities[-1] = 0.0
+        return replace(self.path, positions=positions, velocities=velocities)
+
+
+class Blender:
+    """Makes the paths of hand-overs for one robot.
+
+    A path is only proposed; `take` it when it was sent. Refused ones leave no trace.
+    """
+
+    def __init__(
+        self,
+        mode: Blending,
+        smooth: Sequence[bool],
+        cross_fade: CrossFade = CrossFade.LINEAR,
+        decay: float = DECAY,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            mode: not synchronous.
+            smooth: (columns,) True for those whose acceleration decides how long a transition lasts; not for grippers,
+                which jump between closed and open within their chunks, too.
+            cross_fade: how the old chunk loses its weight.
+            decay: m of temporal ensembling: the i-th oldest chunk weighs exp(-m * i). It must be above 0: with 0 an
+                outdated chunk weighs as much as the one before it, below 0 the order is turned round.
+        """
+        if mode is Blending.SYNCHRONOUS:
+            raise ValueError("nothing is blended in the synchronous mode")
+        if not decay > 0.0:
+            raise ValueError(f"the decay of temporal ensembling must be above 0, got {decay}; usual is {DECAY}")
+        self._mode, self._cross_fade, self._decay = mode, cross_fade, decay
+        self._smooth = np.asarray(smooth, bool)
+        self._ensemble: tuple[Plan, ...] = ()
+        self._inner_peak = 0.0  # of the chunk that was taken last
+
+    def path(self, plan: Plan, now_ns: int, running: Plan | None, measured: np.ndarray) -> Path:
+        """Lead into a new chunk.
+
+        Args:
+            plan: the new chunk; row 0 is where the robot was at the observation.
+            now_ns: ROS time of the hand-over.
+            running: what was sent last, None when it is over or was broken off.
+            measured: (columns,) where the robot is, which matters only at rest [rad | m].
+
+        Returns:
+            A path that starts now, where and as fast as the robot is commanded to be, and ends at rest with the chunk.
+
+        Raises:
+            Refused: STALE, nothing of the chunk is still ahead.
+        """
+        new = plan.ahead(now_ns)
+        if new is None:
+            late = (now_ns - plan.start_ns) / NANOSECONDS
+            raise Refused.because(
+                Reason.STALE, f"the chunk came {late:.2f} s after its start and is only {plan.path.duration:.2f} s long"
+            )
+        old = running.ahead(now_ns) if running is not None else None
+        if old is None:
+            new = same_turn(new, measured)
+            return _through(new, np.vstack([measured, new.positions[1:]]))
+        target = self._target(same_turn(new, old.positions[0]), old, now_ns)
+        return self._transition(target, old, max(self._inner_peak, self._peak_inside(plan)))
+
+    def take(self, plan: Plan, now_ns: int) -> None:
+        """Take note that the path of a chunk was sent."""
+        self._inner_peak = self._peak_inside(plan)
+        if self._mode is Blending.TEMPORAL_ENSEMBLING:
+            live = (old for old in self._ensemble if old.ahead(now_ns) is not None)
+            self._ensemble = (*live, plan)
+
+    def forget(self) -> None:
+        """Forget earlier chunks: the robot was stopped, or moved by something else."""
+        self._ensemble, self._inner_peak = (), 0.0
+
+    def _peak_inside(self, plan: Plan) -> float:
+        """Largest acceleration between those rows of a chunk that are meant to be executed.
+
+        The step to its first row starts where the robot was measured, and in the last step it comes to rest if no other
+        chunk follows: neither is how the policy moves.
+        """
+        inside = slice(1, min(plan.execution_horizon or plan.path.steps, plan.path.steps - 1))
+        return float(plan.path.peak_accelerations()[inside, self._smooth].max(initial=0.0))
+
+    def _target(self, new: Path, old: Path, now_ns: int) -> Path:
+        """The new chunk, or the mean of all live ones where that is the mode."""
+        if self._mode is not Blending.TEMPORAL_ENSEMBLING:
+            return new
+        live = (plan.ahead(now_ns) for plan in self._ensemble)
+        return ensemble([*(same_turn(path, old.positions[0]) for path in live if path is not None), new], self._decay)
+
+    def _transition(self, target: Path, old: Path, limit: float) -> Path:
+        """Cross-fade in as few steps as keep the acceleration below a limit, or as low as it gets.
+
+        The old path is what is commanded, so the offset between the two is cancelled at the hand-over and fades out.
+        """
+        best, lowest = None, math.inf
+        rows = np.minimum(np.arange(target.steps + 1), old.steps)  # beyond its end the old path rests there
+        for steps in range(1, target.steps + 1):
+            weight = fade(steps, len(rows), self._cross_fade)[:, None]
+            positions = weight * old.positions[rows] + (1.0 - weight) * target.positions
+            path = _through(target, positions, old.velocities[0])
+            peak = path.peak_accelerations()[: steps + 1, self._smooth].max(initial=0.0)
+            if peak < lowest:
+                best, lowest = path, peak
+            if peak <= limit:
+                break
+        return best
+
+
+def same_turn(path: Path, row: np.ndarray) -> Path:
+    """A base path with its headings in the same turn as those of `row` (3,); others as they are."""
+    if not isinstance(path, BasePath):
+        return path
+    positions = path.positions.copy()
+    positions[:, THETA] += 2.0 * np.pi * np.round((row[THETA] - positions[0, THETA]) / (2.0 * np.pi))
+    return replace(path, positions=positions)
+
+
+def ensemble(paths: Sequence[Path], decay: float) -> Path:
+    """Weighted mean of paths that start at the same time, oldest first, with exp(-decay * i) for the i-th.
+
+    It is as long as the last of them. Each row is the mean of those that reach so far: a chunk that is over says
+    nothing about what comes after it. It leaves the mean over its last steps, because with few chunks the mean would
+    jump where one of them ends.
+    """
+    newest = paths[-1]
+    rows = np.arange(newest.steps + 1)
+    positions = np.zeros_like(newest.positions)
+    velocities, total = np.zeros_like(positions), np.zeros(len(rows))
+    reaching = np.zeros(len(rows), int)  # how many older paths reach row r
+    for path in paths:
+        reaches = rows <= path.steps
+        leaving = np.clip((path.steps + 1 - rows) / LEAVING, 0.0, 1.0) if path is not newest else 1.0
+        weight = np.where(reaches, np.exp(-decay * reaching), 0.0) * leaving
+        within = np.minimum(rows, path.steps)
+        positions += weight[:, None] * path.positions[within]
+        velocities += weight[:, None] * path.velocities[within]
+        total += weight
+        reaching += reaches
+    return replace(newest, positions=positions / total[:, None], velocities=velocities / total[:, None])
+
+
+def fade(steps: int, rows: int, shape: CrossFade) -> np.ndarray:
+    """(rows,) weights of the old chunk: 1 in row 0, 0 from row `steps` on."""
+    linear = np.clip(1.0 - np.arange(rows) / steps, 0.0, 1.0)
+    return linear if shape is CrossFade.LINEAR else linear * (np.expm1(linear) / np.expm1(1.0))
+
+
+def _through(path: Path, positions: np.ndarray, start_velocity: np.ndarray | None = None) -> Path:
+    velocities = gentle_velocities(positions, path.period, start_velocity)
+    return replace(path, positions=positions, velocities=velocities)

@@ -1,0 +1,211 @@
+"""Where a chunk leads the robot: the ways of end effectors and base, and the joints along them. Free of ROS and torch.
+
+Nothing is judged here: what the gate refuses is drawn, too, as far as it means anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from embodiment_descriptions import Embodiment, Kinematics, KinematicsError, pose_from_delta
+from qwen_vla_control.gate import Chunk
+
+POSE_CHANNELS = 6
+BASE = "base"  # the name of a base's way; arms have their own names
+BASE_MODES = ("base_waypoints", "base_velocity")
+STEP_IN_WORDS = re.compile(r"\bstep (\d+)")
+
+
+class CannotDraw(ValueError):
+    """A chunk without a place in the world; the message says what is missing or wrong."""
+
+
+@dataclass(frozen=True)
+class RobotPose:
+    """Where the robot is.
+
+    Attributes:
+        joints: positions by URDF joint name [rad | m]; all that are known.
+        base: (4, 4) pose of the base in `odometry_frame`; None where nothing measures it.
+        odometry_frame: frame of `base`.
+    """
+
+    joints: Mapping[str, float]
+    base: np.ndarray | None = None
+    odometry_frame: str = ""
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where a chunk leads one arm, or the base.
+
+    Attributes:
+        name: the arm's, or BASE.
+        frame: frame in which the poses are given.
+        poses: (steps + 1, 4, 4) [m]; the first one is where it starts.
+    """
+
+    name: str
+    frame: str
+    poses: np.ndarray
+
+
+class ChunkGeometry:
+    """The ways of one robot's chunks, in every control mode."""
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        """Prepare the kinematics of every arm that the policy moves."""
+        self.embodiment = embodiment
+        self.moves_base = embodiment.control_mode in BASE_MODES
+        arms = () if self.moves_base else embodiment.arms
+        self._kinematics = [Kinematics(embodiment, arm=index) for index in range(len(arms))]
+
+    @property
+    def base_frame(self) -> str:
+        """The frame that the robot stands in: of the first arm, or of the base."""
+        return self.embodiment.base.link if self.moves_base else self.embodiment.arms[0].base_link
+
+    def ways(self, chunk: Chunk, start: RobotPose, steps: int | None = None) -> list[Way]:
+        """Return the way of every arm, or of the base, over the first `steps` of a chunk (default: all of them).
+
+        Args:
+            chunk: as it arrived.
+            start: where the robot was at the chunk's observation.
+
+        Raises:
+            CannotDraw: the chunk is of another robot, not finite, or of the wrong size; or a joint is unknown.
+        """
+        rows = self._rows(chunk)[:steps]
+        if self.moves_base:
+            return [self._base_way(chunk, start, rows)]
+        found = []
+        for arm, kinematics, columns in zip(self.embodiment.arms, self._kinematics, self._columns(), strict=True):
+            now = self._positions(start, arm.joints)
+            if chunk.control_mode == "eef_delta":
+                first = kinematics.forward(now)
+                poses = [first[None], pose_from_delta(first, rows[:, columns][:, :POSE_CHANNELS])]
+                found.append(Way(arm.name, arm.base_link, np.concatenate(poses)))
+            else:
+                path = np.vstack([now, rows[:, columns][:, : len(arm.joints)]])
+                found.append(Way(arm.name, arm.base_link, np.stack([kinematics.forward(q) for q in path])))
+        return found
+
+    def poses(self, chunk: Chunk, start: RobotPose, steps: int | None = None) -> list[RobotPose]:
+        """Return where the whole robot is after 0, 1, ... steps; ends early where an arm cannot follow.
+
+        Raises:
+            CannotDraw: as in `ways`.
+        """
+        rows = self._rows(chunk)[:steps]
+        if self.moves_base:
+            poses = self._base_way(chunk, start, rows).poses
+            return [RobotPose(start.joints, pose, start.odometry_frame) for pose in poses]
+        moved = [dict(start.joints) for _ in range(len(rows) + 1)]
+        for arm, joints in enumerate(self._arm_joints(chunk, start, rows)):
+            moved = moved[: len(joints) + 1]
+            for place, positions in zip(moved[1:], joints, strict=False):
+                place.update(zip(self.embodiment.arms[arm].joints, map(float, positions), strict=True))
+        for place, row in zip(moved[1:], rows, strict=False):
+            place.update(self._others(chunk, row))
+        return [RobotPose(joints, start.base, start.odometry_frame) for joints in moved]
+
+    # --- parts of a chunk -------------------------------------------------------------------------------------------
+
+    def _rows(self, chunk: Chunk) -> np.ndarray:
+        """(horizon, channels); CannotDraw when it is not that."""
+        e = self.embodiment
+        for what, value, expected in (
+            ("for embodiment", chunk.embodiment, e.name),
+            ("in control mode", chunk.control_mode, e.control_mode),
+            ("with channels", chunk.channel_names, tuple(e.channel_names)),
+        ):
+            if value != expected:
+                raise CannotDraw(f"it is {what} {value}, this robot has {expected}")
+        if chunk.horizon < 1 or chunk.data.size != chunk.horizon * len(e.channel_names):
+            raise CannotDraw(f"it has {chunk.data.size} values for {chunk.horizon} x {len(e.channel_names)}")
+        if not np.isfinite(chunk.data).all() or not 0 < chunk.period < np.inf:
+            raise CannotDraw("not all of its values are finite")
+        return chunk.rows.astype(float)
+
+    def _columns(self) -> list[slice]:
+        """The columns of every arm, gripper included."""
+        found, column = [], 0
+        for arm in self.embodiment.arms:
+            own = POSE_CHANNELS if self.embodiment.control_mode == "eef_delta" else len(arm.joints)
+            found.append(slice(column, column + own + (arm.gripper is not None)))
+            column = found[-1].stop
+        return found
+
+    def _arm_joints(self, chunk: Chunk, start: RobotPose, rows: np.ndarray) -> list[np.ndarray]:
+        """(steps that can be followed, joints) of every arm."""
+        found = []
+        for arm, kinematics, columns in zip(self.embodiment.arms, self._kinematics, self._columns(), strict=True):
+            channels, now = rows[:, columns], self._positions(start, arm.joints)
+            if chunk.control_mode == "eef_delta":
+                targets = pose_from_delta(kinematics.forward(now), channels[:, :POSE_CHANNELS])
+                found.append(_as_far_as_possible(kinematics, targets, now))
+            else:
+                found.append(channels[:, : len(arm.joints)])
+        return found
+
+    def _others(self, chunk: Chunk, row: np.ndarray) -> dict[str, float]:
+        """Joints of grippers and torso in one row."""
+        e, found = self.embodiment, {}
+        for index, (arm, columns) in enumerate(zip(e.arms, self._columns(), strict=True)):
+            if arm.gripper is not None:
+                found[arm.gripper.joint] = e.gripper_to_joint(float(row[columns.stop - 1]), index)
+        if chunk.control_mode == "joint_position" and e.waist:
+            found.update(zip(e.waist, map(float, row[-len(e.waist) :]), strict=True))
+        return found
+
+    def _positions(self, start: RobotPose, joints: tuple[str, ...]) -> np.ndarray:
+        missing = [name for name in joints if name not in start.joints]
+        if missing:
+            raise CannotDraw(f"the joint states lack {', '.join(missing)}")
+        return np.array([start.joints[name] for name in joints])
+
+    def _base_way(self, chunk: Chunk, start: RobotPose, rows: np.ndarray) -> Way:
+        """Waypoints are relative to the base at the observation; velocities are integrated, constant in each step."""
+        first = np.eye(4) if start.base is None else start.base
+        frame = start.odometry_frame if start.base is not None else chunk.frame_id
+        if chunk.control_mode == "base_velocity":
+            poses = [first]
+            for twist in rows:
+                poses.append(poses[-1] @ arc(twist * chunk.period))
+            return Way(BASE, frame, np.stack(poses))
+        return Way(BASE, frame, np.stack([first, *(first @ planar_pose(*row) for row in rows)]))
+
+
+def planar_pose(x: float, y: float, theta: float) -> np.ndarray:
+    """(4, 4) pose of a place in the plane [m], [rad]."""
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_rotvec([0.0, 0.0, theta]).as_matrix()
+    pose[:2, 3] = x, y
+    return pose
+
+
+def arc(displacement: np.ndarray) -> np.ndarray:
+    """(4, 4) pose after a motion with constant velocity: the exponential of (x [m], y [m], theta [rad]) in SE(2)."""
+    x, y, theta = displacement
+    straight, aside = np.sinc(theta / np.pi), (1.0 - np.cos(theta)) / theta if abs(theta) > 1e-9 else theta / 2.0
+    return planar_pose(straight * x - aside * y, aside * x + straight * y, theta)
+
+
+def offending_steps(message: str, steps: int) -> list[int]:
+    """Steps that the words of a refusal name, in order; empty when it is about the chunk as a whole.
+
+    Step k leads from pose k to pose k + 1 of a way. The gate names the first step at fault of every kind.
+    """
+    return sorted({int(number) for number in STEP_IN_WORDS.findall(message) if int(number) < steps})
+
+
+def _as_far_as_possible(kinematics: Kinematics, targets: np.ndarray, now: np.ndarray) -> np.ndarray:
+    try:
+        return kinematics.follow(targets, now)
+    except KinematicsError as error:
+        return kinematics.follow(targets[: error.step], now) if error.step else np.empty((0, len(now)))

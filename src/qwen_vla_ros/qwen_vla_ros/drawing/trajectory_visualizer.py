@@ -1,0 +1,282 @@
+"""trajectory_visualizer: shows in RViz what the policy predicts, what the executor accepts of it, and what it refuses.
+
+Everything is drawn from where the robot was at the chunk's observation. What was drawn lapses by itself; a reset (the
+policy starts to count anew, the clock goes back, another robot, or ~/clear) removes it at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from functools import partial
+
+import numpy as np
+from nav_msgs.msg import Odometry, Path
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Header, String
+from std_srvs.srv import Trigger
+from visualization_msgs.msg import Marker, MarkerArray
+
+from embodiment_descriptions import EmbodimentError, ResourceError
+from qwen_vla_control.observation.robot_history import MAX_GAP, RobotHistory
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_ros.drawing.chunk_geometry import CannotDraw, ChunkGeometry, Way, offending_steps
+from qwen_vla_ros.drawing.chunk_markers import (
+    ACCEPTED,
+    GHOST,
+    PREDICTED,
+    REFUSED,
+    TEXT,
+    Layer,
+    clear_all,
+    pose_path,
+    removed_markers,
+    text_marker,
+    way_markers,
+)
+from qwen_vla_ros.drawing.ghost_robot import GhostRobot
+from qwen_vla_ros.ros.chunk_messages import chunk_from_message, nanoseconds
+from qwen_vla_ros.ros.embodiment_source import read_embodiment
+from qwen_vla_ros.ros.image_memory import release_image_memory
+from qwen_vla_ros.ros.lifecycle import LATCHED
+from qwen_vla_ros.ros.optional_interfaces import MissingInterface, interface
+from qwen_vla_ros.ros.parameters import Parameter, Parameters
+from qwen_vla_ros.ros.plain_node import run
+
+CHUNKS_KEPT = 32  # until their report comes
+LIFETIME = 2.0  # in durations of the executed part; then the next chunk has long replaced it
+MIN_LIFETIME = 1.0  # [s] a reader needs
+GHOST_PERIOD = 0.1  # [s]
+CLOCK_RESET_NS = 1_000_000_000  # a chunk so much older than the last one comes from another time
+LONGEST_REASON = 120  # [characters]
+NOWHERE = np.eye(4)[None]  # the way of a chunk that cannot be drawn
+RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+TRANSFORMS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+
+PARAMETERS = (
+    Parameter("embodiment_config", "", "YAML file of the robot; empty: that of the suite", read_only=True),
+    Parameter("chunk_topic", "policy_node/action_chunk", "Predicted chunks (ActionChunk)", read_only=True),
+    Parameter("accepted_topic", "executor_node/accepted_chunk", "Accepted chunks (ActionChunk)", read_only=True),
+    Parameter("report_topic", "executor_node/chunk_report", "What became of them (ChunkReport)", read_only=True),
+    Parameter("max_anchor_gap", MAX_GAP, "Largest distance from the observation to its joint state [s]", 0.0, 10.0),
+    Parameter("ghost", True, "Show on ghost/joint_states and in tf where the robot will be at a chunk's end"),
+)
+
+
+class TrajectoryVisualizer(Node):
+    """Anchors each chunk at the robot's place at the time of its observation and draws it."""
+
+    def __init__(self) -> None:
+        """Listen; drawing begins when the robot's description is there."""
+        super().__init__("trajectory_visualizer")
+        self.parameters = Parameters(self, PARAMETERS)
+        self._urdf = ""
+        self._geometry: ChunkGeometry | None = None
+        self._streams: list = []
+        self._chunks: OrderedDict[int, ActionChunk] = OrderedDict()
+        self._early_refusals: dict[int, ChunkReport] = {}
+        self._accepted: ActionChunk | None = None
+        self._newest_ns, self._newest_id = 0, 0
+        self._markers = self.create_publisher(MarkerArray, "~/predicted_trajectory", RELIABLE)
+        self._path = self.create_publisher(Path, "~/predicted_path", RELIABLE)
+        self._more_paths: dict[str, Publisher] = {}
+        self._ghost_joints = self.create_publisher(JointState, f"{GHOST}/joint_states", RELIABLE)
+        self._transforms, self._transforms_kind = self._open_transforms()
+        self._markers.publish(clear_all())
+        p = self.parameters
+        self.create_subscription(String, "robot_description", self._on_description, LATCHED)
+        self.create_subscription(ActionChunk, p.chunk_topic, self._on_predicted, RELIABLE)
+        self.create_subscription(ActionChunk, p.accepted_topic, self._on_accepted, RELIABLE)
+        self.create_subscription(ChunkReport, p.report_topic, self._on_report, RELIABLE)
+        self.create_service(Trigger, "~/clear", self._on_clear)
+        self.create_timer(GHOST_PERIOD, self._show_ghost, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _open_transforms(self) -> tuple[Publisher | None, type | None]:
+        try:
+            kind = interface("tf2_msgs/msg/TFMessage")
+        except MissingInterface as missing:
+            self.get_logger().info(f"the ghost robot has no transforms: {missing}")
+            return None, None
+        return self.create_publisher(kind, "tf", TRANSFORMS), kind
+
+    # Robot ----------------------------------------------------------------------------------------------------------
+
+    def _on_description(self, message: String) -> None:
+        if message.data == self._urdf:
+            return
+        try:
+            embodiment = read_embodiment(message.data, self.parameters.embodiment_config)
+            self._geometry, self._ghost = ChunkGeometry(embodiment), GhostRobot(embodiment)
+        except (EmbodimentError, ResourceError, ValueError) as error:
+            self.get_logger().error(f"nothing can be drawn for this robot: {error}")
+            return
+        self._urdf = message.data
+        self._forget()
+        self._listen_to_the_robot(RobotHistory(embodiment))
+        for arm in embodiment.arms[1:]:
+            if arm.name not in self._more_paths:
+                topic = f"~/predicted_path_{arm.name}"
+                self._more_paths[arm.name] = self.create_publisher(Path, topic, RELIABLE)
+
+    def _listen_to_the_robot(self, history: RobotHistory) -> None:
+        for subscription in self._streams:
+            self.destroy_subscription(subscription)
+        self._history = history
+        self._streams = [
+            self.create_subscription(
+                JointState, topic, partial(self._on_joints, history, source), qos_profile_sensor_data
+            )
+            for source, topic in enumerate(history.joint_topics)
+        ]
+        if history.odometry_topic:
+            on_odometry = partial(self._on_odometry, history)
+            self._streams.append(
+                self.create_subscription(Odometry, history.odometry_topic, on_odometry, qos_profile_sensor_data)
+            )
+
+    @staticmethod
+    def _on_joints(history: RobotHistory, source: int, message: JointState) -> None:
+        history.push_joints(source, message, time.monotonic_ns())
+
+    @staticmethod
+    def _on_odometry(history: RobotHistory, message: Odometry) -> None:
+        history.push_odometry(message, time.monotonic_ns())
+
+    # Chunks ---------------------------------------------------------------------------------------------------------
+
+    def _on_predicted(self, message: ActionChunk) -> None:
+        self._notice_reset(message)
+        self._chunks[message.chunk_id] = message
+        while len(self._chunks) > CHUNKS_KEPT:
+            self._chunks.popitem(last=False)
+        refusal = self._early_refusals.pop(message.chunk_id, None)
+        ways = self._ways(message, message.horizon)
+        if refusal is not None:
+            self._show_refusal(message, refusal, ways)
+        elif ways:
+            self._draw(message, ways, PREDICTED, f"predicted {message.horizon} steps")
+        if ways:
+            self._path.publish(pose_path(message.header, ways[0], message.period))
+            for way in ways[1:]:
+                self._more_paths[way.name].publish(pose_path(message.header, way, message.period))
+            self._ghost.follow(self._end(message), time.monotonic() + _lifetime(message))
+
+    def _on_accepted(self, message: ActionChunk) -> None:
+        self._accepted = message
+        ways = self._ways(message, message.execution_horizon)
+        if ways:
+            self._draw(message, ways, ACCEPTED, f"accepted {message.execution_horizon} of {message.horizon} steps")
+
+    def _on_report(self, report: ChunkReport) -> None:
+        if report.verdict == ChunkReport.REFUSED:
+            message = self._chunks.get(report.chunk_id)
+            if message is None:
+                self._early_refusals = {report.chunk_id: report}
+            else:
+                self._show_refusal(message, report, self._ways(message, message.horizon))
+        elif report.verdict == ChunkReport.HELD and self._accepted and report.chunk_id == self._accepted.chunk_id:
+            self._show_hold(self._accepted, report)
+
+    def _show_refusal(self, message: ActionChunk, report: ChunkReport, ways: list[Way]) -> None:
+        text = f"REFUSED: {_short(report.message)}"
+        self._draw(message, ways, REFUSED, text, offending_steps(report.message, message.horizon), alarm=True)
+        self._markers.publish(MarkerArray(markers=removed_markers([way.name for way in ways], PREDICTED)))
+        self._ghost.rest()
+
+    def _show_hold(self, message: ActionChunk, report: ChunkReport) -> None:
+        self._accepted = None
+        ways = self._ways(message, message.execution_horizon)
+        self._markers.publish(MarkerArray(markers=removed_markers([way.name for way in ways], ACCEPTED)))
+        self._draw(message, ways, None, f"HELD: {_short(report.message)}", alarm=True)
+        self._ghost.rest()
+
+    def _draw(
+        self,
+        message: ActionChunk,
+        ways: list[Way],
+        layer: Layer | None,
+        state: str,
+        bad_steps: list[int] | tuple[()] = (),
+        alarm: bool = False,
+    ) -> None:
+        """Publish ways and text; a chunk without a way has its text above the robot's base."""
+        lifetime = _lifetime(message)
+        text = f"{message.instruction}\nchunk {message.chunk_id}, {message.inference_ms:.0f} ms\n{state}"
+        markers: list[Marker] = []
+        for way in ways if layer else ():
+            markers += way_markers(message.header, way, layer, lifetime, bad_steps)
+        if self._geometry is not None:
+            place = ways[0] if ways else Way(TEXT, self._geometry.base_frame, NOWHERE)
+            markers.append(text_marker(message.header, place, text, lifetime, alarm))
+        self._markers.publish(MarkerArray(markers=markers))
+
+    def _ways(self, message: ActionChunk, steps: int) -> list[Way]:
+        """The ways of a chunk; none, with the reason in the log, when it cannot be drawn."""
+        try:
+            if self._geometry is None:
+                raise CannotDraw("no robot description yet")
+            start = self._history.at(nanoseconds(message.header.stamp), self.parameters.max_anchor_gap)
+            return self._geometry.ways(chunk_from_message(message), start, steps)
+        except CannotDraw as why:
+            self.get_logger().warning(f"chunk {message.chunk_id} is not drawn: {why}", throttle_duration_sec=5.0)
+            return []
+
+    def _end(self, message: ActionChunk):
+        start = self._history.at(nanoseconds(message.header.stamp), self.parameters.max_anchor_gap)
+        return self._geometry.poses(chunk_from_message(message), start)[-1]
+
+    # Reset ----------------------------------------------------------------------------------------------------------
+
+    def _notice_reset(self, message: ActionChunk) -> None:
+        """A policy that counts anew, or a clock that went back: what is shown belongs to the past."""
+        stamp = nanoseconds(message.header.stamp)
+        if message.chunk_id < self._newest_id or stamp < self._newest_ns - CLOCK_RESET_NS:
+            self._forget()
+        self._newest_ns, self._newest_id = stamp, message.chunk_id
+
+    def _on_clear(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._forget()
+        response.success, response.message = True, "every marker is removed"
+        return response
+
+    def _forget(self) -> None:
+        self._chunks.clear()
+        self._early_refusals.clear()
+        self._accepted = None
+        self._newest_ns, self._newest_id = 0, 0
+        self._markers.publish(clear_all())
+        if self._geometry is not None:
+            self._ghost.rest()
+
+    # Ghost ----------------------------------------------------------------------------------------------------------
+
+    def _show_ghost(self) -> None:
+        """Where the robot will be at the end of the last chunk; where it is when there is none."""
+        measured = self._history.latest() if self._geometry is not None and self.parameters.ghost else None
+        if measured is None:
+            return
+        pose = self._ghost.pose(measured, time.monotonic())
+        header = Header(stamp=self.get_clock().now().to_msg())
+        self._ghost_joints.publish(
+            JointState(header=header, name=list(pose.joints), position=list(pose.joints.values()))
+        )
+        if self._transforms is not None:
+            self._transforms.publish(self._transforms_kind(transforms=self._ghost.transforms(pose, header.stamp)))
+
+
+def _lifetime(message: ActionChunk) -> float:
+    return max(MIN_LIFETIME, LIFETIME * message.execution_horizon * message.period)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run trajectory_visualizer as a process."""
+    release_image_memory()
+    run(TrajectoryVisualizer, args)

@@ -1,0 +1,161 @@
+"""The command `qwen-vla view`. What needs ROS, rerun or matplotlib is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from embodiment_descriptions import Embodiment
+    from qwen_vla_ros.drawing.view.scene import Scene
+
+
+@dataclass
+class View:
+    """Show cameras, robot, joints, predicted, accepted and refused chunks, sentence and latency, live or from a bag.
+
+    The viewer is rerun (pip install 'rerun-sdk>=0.41,<0.42'); a picture needs nothing. Ctrl-C ends a live view.
+
+    Examples:
+      qwen-vla view                                        # the running graph, in the viewer
+      qwen-vla view --save out/run.rrd --seconds 60        # on a machine without a display; then: rerun out/run.rrd
+      qwen-vla view out/episodes/widowx_20261122-101500    # an episode of episode_recorder, or any rosbag2
+      qwen-vla view my_bag --robot widowx --png out/chunk.png --chunk 12
+    """
+
+    bag: tyro.conf.Positional[Path | None] = None
+    """A rosbag2 (folder or .mcap); without one the running graph is shown."""
+    save: Path | None = None
+    """Write a file for the viewer instead of opening it."""
+    png: Path | None = None
+    """Write a picture of one chunk; without --save no viewer is opened then."""
+    chunk: int | None = None
+    """Number of the chunk that --png shows; default: the last one."""
+    robot: str | None = None
+    """A robot of the suite, where robot_description is not to be had."""
+    config: str = ""
+    """Embodiment YAML of a robot of your own."""
+    namespace: str = ""
+    """Namespace of the robot; in a bag it is found by itself."""
+    seconds: float = float("inf")
+    """How long to watch the running graph [s]; default: until Ctrl-C."""
+    wait: float = 30.0
+    """How long to wait for robot_description [s]."""
+    image_rate: float = 5.0
+    """Images per camera and second at most."""
+
+    def run(self) -> int:
+        """Show; the exit code is 0 when there was anything to see."""
+        from qwen_vla_ros.simulation.interruption import signals_as_exceptions
+
+        if not self.seconds > 0 or not 0 < self.image_rate <= 100 or not self.wait >= 0:
+            raise ValueError(
+                "--seconds and --image-rate must be positive (at most 100 images per second), --wait not negative"
+            )
+        with signals_as_exceptions():
+            return self._show_bag() if self.bag is not None else self._show_live()
+
+    # Sources --------------------------------------------------------------------------------------------------------
+
+    def _show_bag(self) -> int:
+        from qwen_vla_ros.drawing.view.bag import Bag
+
+        with (
+            Bag(self.bag, self.namespace) as bag,
+            self._drawing(self._named() or bag.embodiment(self.config)) as drawing,
+        ):
+            count = bag.play(drawing.scene.feeds)
+            if bag.damage:
+                print(bag.damage, file=sys.stderr)
+        return self._conclude(drawing, f"{count} messages")
+
+    def _show_live(self) -> int:
+        from qwen_vla_ros.drawing.view.live import live_graph
+        from qwen_vla_ros.ros.embodiment_source import read_embodiment
+
+        with live_graph(self.namespace) as graph:
+            embodiment = self._named() or read_embodiment(graph.description(self.wait), self.config)
+            with self._drawing(embodiment) as drawing:
+                try:
+                    graph.listen(drawing.scene.feeds)
+                    for _ in graph.feed(self.seconds):
+                        pass
+                except KeyboardInterrupt:
+                    pass  # the way to end it
+        return self._conclude(drawing, "live")
+
+    def _named(self) -> Embodiment | None:
+        from embodiment_descriptions import load_robot
+
+        return load_robot(self.robot) if self.robot else None
+
+    # Drawing --------------------------------------------------------------------------------------------------------
+
+    def _drawing(self, embodiment: Embodiment) -> Drawing:
+        return Drawing(embodiment, self.image_rate, self.save, viewer=self.png is None, picture=self.png is not None)
+
+    def _conclude(self, drawing: Drawing, what: str) -> int:
+        chunks = drawing.scene.chunks
+        print(f"{drawing.scene.embodiment.name}: {what}, {chunks} chunks")
+        if self.save is not None:
+            print(f"{self.save} ({self.save.stat().st_size / 1e6:.1f} MB): rerun {self.save}")
+        if self.png is not None:
+            number = drawing.picture.write(self.png, self.chunk)
+            print(f"{self.png}: chunk {number}")
+        return 0 if chunks else 1
+
+
+class Drawing:
+    """A scene on one canvas or two; closed at the end of the context."""
+
+    def __init__(
+        self, embodiment: Embodiment, image_rate: float, save: Path | None, viewer: bool, picture: bool
+    ) -> None:
+        """Open what is asked for: a viewer unless a file or a picture is wanted instead."""
+        from qwen_vla_ros.drawing.robot_shapes import RobotShapes
+        from qwen_vla_ros.drawing.view.scene import Scene
+
+        shapes = RobotShapes(embodiment.urdf)
+        self.picture, self._rerun = None, None
+        if save is not None or viewer:
+            from qwen_vla_ros.drawing.view.rerun_canvas import RerunCanvas
+
+            self._rerun = RerunCanvas(embodiment, shapes, save)
+        if picture:
+            from qwen_vla_ros.drawing.view.picture import PictureCanvas
+
+            self.picture = PictureCanvas(embodiment, shapes)
+        canvases = [canvas for canvas in (self._rerun, self.picture) if canvas is not None]
+        self.scene: Scene = Scene(embodiment, Canvases(canvases), image_rate)
+
+    def __enter__(self) -> Drawing:
+        """Nothing more to open."""
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        """Write what is left."""
+        if self._rerun is not None:
+            self._rerun.close()
+
+
+class Canvases:
+    """Draws the same on several canvases."""
+
+    def __init__(self, canvases: Iterable[Any]) -> None:
+        """Take at least one."""
+        self._canvases = tuple(canvases)
+
+    def __getattr__(self, name: str) -> Any:
+        """The method of that name, on all of them."""
+        methods = [getattr(canvas, name) for canvas in self._canvases]
+
+        def draw(*arguments: Any) -> None:
+            for method in methods:
+                method(*arguments)
+
+        return draw

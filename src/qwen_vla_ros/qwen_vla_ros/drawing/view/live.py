@@ -1,0 +1,83 @@
+"""Messages from the running graph."""
+
+from __future__ import annotations
+
+import os
+import queue
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from std_msgs.msg import String
+
+from qwen_vla_ros.drawing.view.scene import Feed
+from qwen_vla_ros.ros.environment import ros_environment
+from qwen_vla_ros.ros.lifecycle import LATCHED
+from qwen_vla_ros.ros.optional_interfaces import interface
+from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
+
+RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+LOOK_PERIOD = 0.2  # [s] between two looks at whether it is time to end
+IMAGES_WAITING = 8  # more are dropped: a viewer that is too slow must not fall behind
+
+
+class LiveGraph:
+    """Listens in a thread of its own; `feed` hands on what was heard in the caller's thread."""
+
+    def __init__(self, node: SpinningNode, namespace: str) -> None:
+        """Join the namespace of one robot; nothing is heard yet."""
+        self._node, self._namespace = node, namespace.strip("/")
+        self._heard: queue.SimpleQueue[tuple[Feed, Any]] = queue.SimpleQueue()
+
+    def description(self, timeout: float) -> str:
+        """The robot's URDF; TimeoutError when nobody publishes it within `timeout` [s]."""
+        texts: list[str] = []
+        topic = self.topic("robot_description")
+        self._node.hear(String, topic, lambda message: texts.append(message.data), LATCHED)
+        try:
+            return self._node.wait(lambda: texts and texts[-1], f"robot description on {topic}", timeout)
+        except NoAnswer as error:
+            domain = os.environ.get("ROS_DOMAIN_ID", "0")
+            raise TimeoutError(
+                f"{error} (ROS_DOMAIN_ID {domain}); is the robot running? Give --namespace if it has one"
+            ) from None
+
+    def listen(self, feeds: tuple[Feed, ...]) -> None:
+        """Begin to hear."""
+        for feed in feeds:
+            quality = RELIABLE if feed.reliable else qos_profile_sensor_data
+            self._node.hear(interface(feed.type), self.topic(feed.topic), self._store(feed), quality)
+
+    def feed(self, seconds: float) -> Iterator[None]:
+        """Hand on messages; yields when there is a moment to look around, ends after `seconds`."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            try:
+                feed, message = self._heard.get(timeout=min(left, LOOK_PERIOD))
+            except queue.Empty:
+                yield
+                continue
+            feed.take(message)
+
+    def topic(self, name: str) -> str:
+        """A topic of the robot, in its namespace."""
+        return name if name.startswith("/") else "/".join(("", *filter(None, (self._namespace, name))))
+
+    def _store(self, feed: Feed) -> Callable[[Any], None]:
+        is_image = "Image" in feed.type
+
+        def store(message: Any) -> None:
+            if not (is_image and self._heard.qsize() > IMAGES_WAITING):
+                self._heard.put((feed, message))
+
+        return store
+
+
+@contextmanager
+def live_graph(namespace: str) -> Iterator[LiveGraph]:
+    """A place in the graph of this machine's ROS_DOMAIN_ID."""
+    os.environ.update(ros_environment())
+    with SpinningNode("qwen_vla_view", int(os.environ.get("ROS_DOMAIN_ID") or 0)) as node:
+        yield LiveGraph(node, namespace)

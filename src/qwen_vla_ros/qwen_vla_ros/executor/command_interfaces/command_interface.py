@@ -1,0 +1,140 @@
+"""What every way to command a robot has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+from qwen_vla_control.motion.base_path import BasePath
+from qwen_vla_control.motion.joint_path import JointPath
+
+COMMAND_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+Path = JointPath | BasePath
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend moves, and how.
+
+    Attributes:
+        joints: joints of the URDF that it moves, in the order of its commands.
+        base: it moves the base.
+        streams: the device takes one set-point at a time and must be fed by `sample` and `publish`.
+        stands: without a further set-point joints stay at the last one, however far the path has gone on.
+        stops_by: what `stop` does: keep the position, or bring the speed to zero.
+    """
+
+    joints: tuple[str, ...] = ()
+    base: bool = False
+    streams: bool = False
+    stands: bool = False
+    stops_by: Literal["hold", "zero_velocity"] = "hold"
+
+
+class Backend(Protocol):
+    """One command interface of a robot.
+
+    A path is sent in two phases, so that none of several interfaces gets its part of a command that another one lacks:
+    `prepare` builds and checks everything and may refuse, the function that it returns sends and cannot fail.
+    """
+
+    capabilities: Capabilities
+
+    def preflight(self) -> list[str]:
+        """Say in words what keeps it from moving anything; empty when ready."""
+
+    def prepare(self, path: Path, now_ns: int) -> Callable[[], None]:
+        """Build the command for its part of a path that starts at ROS time `now_ns`.
+
+        Returns:
+            The function that sends it.
+
+        Raises:
+            Refused: nothing was sent.
+        """
+
+    def stop(self, standing: JointPath | None) -> None:
+        """End what was sent, also what the device has accepted already.
+
+        Args:
+            standing: where all joints are to hold, None when nothing is known that is safe to command.
+        """
+
+    def sample(self, now_ns: int) -> None:
+        """Compute the set-point for ROS time `now_ns`; only where `capabilities.streams`."""
+
+    def publish(self) -> None:
+        """Send the set-point that was computed last, if it is due."""
+
+    def fault(self) -> str:
+        """Say why what was sent is not being executed; empty when it is."""
+
+    def wait_until_delivered(self, seconds: float) -> bool:
+        """Wait until the device has acknowledged what was sent; False when it has not in time."""
+
+    def destroy(self) -> None:
+        """Leave the graph."""
+
+
+class Publishing:
+    """Base of backends that publish one topic."""
+
+    capabilities: Capabilities
+
+    def __init__(self, node: Node, kind: Any, topic: str) -> None:
+        """Create the publisher; `kind` is the message type."""
+        self._node, self._kind = node, kind
+        self._publisher = node.create_publisher(kind, topic, COMMAND_QOS)
+
+    def preflight(self) -> list[str]:
+        """Publishing to nobody succeeds and moves nothing."""
+        if self._publisher.get_subscription_count() > 0:
+            return []
+        return [unheard(self._node, self._publisher.topic_name, self._kind)]
+
+    def fault(self) -> str:
+        """Return nothing: a topic gives no answer."""
+        return ""
+
+    def wait_until_delivered(self, seconds: float) -> bool:
+        """Wait for the acknowledgement of the middleware."""
+        return acknowledged(self._publisher, seconds)
+
+    def destroy(self) -> None:
+        """Remove the publisher."""
+        self._node.destroy_publisher(self._publisher)
+
+    def sample(self, now_ns: int) -> None:
+        """Do nothing: the device plays whole paths."""
+
+    def publish(self) -> None:
+        """Do nothing: the device plays whole paths."""
+
+
+def acknowledged(publisher: Any, seconds: float) -> bool:
+    """Wait for all subscribers of a publisher; False when one has not acknowledged in time."""
+    from rclpy.duration import Duration
+
+    return publisher.wait_for_all_acked(Duration(nanoseconds=int(seconds * 1e9)))
+
+
+def type_name(kind: Any) -> str:
+    """Return the name that the graph uses, for example "geometry_msgs/msg/Twist"."""
+    return f"{kind.__module__.split('.')[0]}/{kind.__module__.split('.')[1]}/{kind.__name__}"
+
+
+def subscribed_types(node: Node, topic: str) -> set[str]:
+    """Message types with which others subscribe to a topic."""
+    return {info.topic_type for info in node.get_subscriptions_info_by_topic(topic)}
+
+
+def unheard(node: Node, topic: str, kind: Any) -> str:
+    """Say why nobody hears a topic."""
+    others = sorted(subscribed_types(node, topic) - {type_name(kind)})
+    if others:
+        return f"{topic} is subscribed as {', '.join(others)}, but commands are {type_name(kind)}"
+    return f"nobody subscribes to {topic}; are the controllers active?"

@@ -1,0 +1,118 @@
+"""A gripper controller with an action: goals that are rate-limited and leave out changes too small to matter.
+
+One goal per step of a policy would be too many for an action. So the goal is where the path will be when the next one
+may be sent, and the end of the path in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+
+from embodiment_descriptions.commands import GripperActionCommand
+from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_ros.executor.command_interfaces.action_goals import ActionGoals
+from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities
+from qwen_vla_ros.ros.optional_interfaces import interface
+
+ACTIONS = {
+    "parallel": "control_msgs/action/ParallelGripperCommand",
+    "classic": "control_msgs/action/GripperCommand",
+}
+
+
+class Goals:
+    """Which position to ask for, and when. Free of ROS."""
+
+    def __init__(self, max_rate_hz: float, dead_band: float) -> None:
+        """Begin with nothing asked for; `dead_band` [m | rad]."""
+        self._interval_ns, self._dead_band = round(1e9 / max_rate_hz), dead_band
+        self._asked: float | None = None
+        self._asked_ns = 0
+
+    def due(self, path: JointPath, start_ns: int, now_ns: int) -> float | None:
+        """Return the position to ask for now, or None when no goal is due.
+
+        Args:
+            path: of one joint.
+            start_ns: ROS time of its row 0 [ns].
+            now_ns: ROS time [ns].
+        """
+        waited = now_ns - self._asked_ns
+        if self._asked is not None and 0 <= waited < self._interval_ns:
+            return None
+        position = float(path.at((now_ns + self._interval_ns - start_ns) / 1e9)[0][0])
+        if self.has_asked_for(position):
+            return None
+        self._asked, self._asked_ns = position, now_ns
+        return position
+
+    def has_asked_for(self, position: float) -> bool:
+        """Whether the last goal was this position, as far as the dead band tells."""
+        return self._asked is not None and abs(position - self._asked) <= self._dead_band
+
+    def forget(self) -> None:
+        """The gripper may be anywhere: ask again, whatever was asked before."""
+        self._asked = None
+
+
+class GripperActionBackend(ActionGoals):
+    """One gripper.
+
+    A stop cancels a goal that is being executed. A gripper that has reached its goal, or presses on an object, is left
+    as it is: it must not let go.
+    """
+
+    def __init__(self, node: Node, command: GripperActionCommand) -> None:
+        """Create the client; MissingInterface without control_msgs, or one too old for the kind."""
+        super().__init__(node, interface(ACTIONS[command.kind]), command.action)
+        self.capabilities = Capabilities(joints=(command.joint,), streams=True)
+        self._goals = Goals(command.max_rate_hz, command.dead_band)
+        self._path: JointPath | None = None
+        self._start_ns = 0
+        self._next: float | None = None
+
+    def prepare(self, path: JointPath, now_ns: int) -> Callable[[], None]:
+        """Take over the path from the next sample on."""
+        mine = path.select(self.capabilities.joints)
+
+        def begin() -> None:
+            self._path, self._start_ns = mine, now_ns
+
+        return begin
+
+    def sample(self, now_ns: int) -> None:
+        """Find out whether a goal is due."""
+        self._next = None
+        if self._path is None:
+            return
+        self._next = self._goals.due(self._path, self._start_ns, now_ns)
+        if self._goals.has_asked_for(self._path.positions[-1, 0]):
+            self._path = None
+
+    def publish(self) -> None:
+        """Send the goal that is due."""
+        if self._next is not None:
+            self.send_goal(self._goal(self._next))
+            self._next = None
+
+    def stop(self, standing: JointPath | None) -> None:
+        """Cancel what is under way."""
+        self._path = self._next = None
+        if self.at_work:
+            self.cancel()
+            self._goals.forget()
+
+    def fault(self) -> str:
+        """Return nothing: a gripper that stalls has found what it was to grasp."""
+        return ""
+
+    def _goal(self, position: float) -> Any:
+        goal = self._kind.Goal()
+        if hasattr(goal.command, "max_effort"):
+            goal.command.position = position
+        else:
+            goal.command.name, goal.command.position = list(self.capabilities.joints), [position]
+        return goal

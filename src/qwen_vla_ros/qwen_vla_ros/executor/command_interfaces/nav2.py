@@ -1,0 +1,77 @@
+"""Base paths as goals for Nav2: the whole path for its controller server, or the last pose for its navigator.
+
+Only the fields that every distribution has are filled, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+
+from embodiment_descriptions.commands import Nav2FollowPathCommand, Nav2PoseCommand
+from qwen_vla_control.motion.base_path import BasePath
+from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_ros.executor.command_interfaces.action_goals import ActionGoals
+from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities
+from qwen_vla_ros.executor.command_interfaces.path_topic import path_message, pose_message
+from qwen_vla_ros.ros.optional_interfaces import interface
+
+
+class _Nav2(ActionGoals):
+    """A goal per path; a stop cancels it, upon which Nav2 brings the base to rest."""
+
+    def __init__(self, node: Node, kind: Any, action: str) -> None:
+        """Create the client."""
+        super().__init__(node, kind, action)
+        self.capabilities = Capabilities(base=True, stops_by="zero_velocity")
+
+    def goal(self, path: BasePath, now_ns: int) -> Any:
+        """Write the goal."""
+        raise NotImplementedError
+
+    def prepare(self, path: BasePath, now_ns: int) -> Callable[[], None]:
+        """Build the goal."""
+        goal = self.goal(path, now_ns)
+        return lambda: self.send_goal(goal)
+
+    def stop(self, standing: JointPath | None) -> None:
+        """Cancel."""
+        self.cancel()
+
+    def sample(self, now_ns: int) -> None:
+        """Do nothing: Nav2 makes the velocities."""
+
+    def publish(self) -> None:
+        """Do nothing: Nav2 makes the velocities."""
+
+
+class Nav2FollowPathBackend(_Nav2):
+    """nav2_msgs/FollowPath: the path as it is, driven by Nav2's controller with its costmap."""
+
+    def __init__(self, node: Node, command: Nav2FollowPathCommand) -> None:
+        """Create the client; MissingInterface without nav2_msgs."""
+        super().__init__(node, interface("nav2_msgs/action/FollowPath"), command.action)
+
+    def goal(self, path: BasePath, now_ns: int) -> Any:
+        """Stamps are left at the start: a controller would look up transforms for those that lie ahead."""
+        goal = self._kind.Goal()
+        goal.path = path_message(path, now_ns)
+        for pose in goal.path.poses:
+            pose.header.stamp = goal.path.header.stamp
+        return goal
+
+
+class Nav2PoseBackend(_Nav2):
+    """nav2_msgs/NavigateToPose: Nav2 plans its own way to the last pose."""
+
+    def __init__(self, node: Node, command: Nav2PoseCommand) -> None:
+        """Create the client; MissingInterface without nav2_msgs."""
+        super().__init__(node, interface("nav2_msgs/action/NavigateToPose"), command.action)
+
+    def goal(self, path: BasePath, now_ns: int) -> Any:
+        """Take the last row."""
+        goal = self._kind.Goal()
+        goal.pose = pose_message(path.frame, path.positions[-1], now_ns)
+        return goal

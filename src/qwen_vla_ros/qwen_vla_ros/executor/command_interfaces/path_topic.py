@@ -1,0 +1,64 @@
+"""The path of a base as nav_msgs/Path, for RViz, for recordings and for whoever plans with it. It moves nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Path
+from rclpy.node import Node
+
+from qwen_vla_control.motion.base_path import BasePath
+from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities, Publishing
+from qwen_vla_ros.ros.chunk_messages import stamp_message
+
+
+class PathTopicBackend(Publishing):
+    """Publishes every accepted path of the base; an empty one when it is stopped."""
+
+    def __init__(self, node: Node, topic: str) -> None:
+        """Create the publisher."""
+        super().__init__(node, Path, topic)
+        self.capabilities = Capabilities()
+        self._frame = ""
+
+    def preflight(self) -> list[str]:
+        """Nobody need listen."""
+        return []
+
+    def prepare(self, path: BasePath, now_ns: int) -> Callable[[], None]:
+        """Build the message."""
+        message = path_message(path, now_ns)
+        self._frame = path.frame
+        return lambda: self._publisher.publish(message)
+
+    def stop(self, standing: JointPath | None) -> None:
+        """There is no path any more."""
+        if self._frame:
+            message = Path()
+            message.header.frame_id = self._frame
+            message.header.stamp = self._node.get_clock().now().to_msg()
+            self._publisher.publish(message)
+            self._frame = ""
+
+
+def path_message(path: BasePath, start_ns: int) -> Path:
+    """Write a path down: every row with the ROS time at which it is due."""
+    message = Path()
+    message.header.frame_id, message.header.stamp = path.frame, stamp_message(start_ns)
+    message.poses = [
+        pose_message(path.frame, row, start_ns + round(index * path.period * 1e9))
+        for index, row in enumerate(path.positions)
+    ]
+    return message
+
+
+def pose_message(frame: str, pose, stamp_ns: int) -> PoseStamped:
+    """Write one pose (x, y, theta) down."""
+    message = PoseStamped()
+    message.header.frame_id, message.header.stamp = frame, stamp_message(stamp_ns)
+    message.pose.position.x, message.pose.position.y = float(pose[0]), float(pose[1])
+    message.pose.orientation.z, message.pose.orientation.w = math.sin(pose[2] / 2.0), math.cos(pose[2] / 2.0)
+    return message

@@ -1,0 +1,143 @@
+"""All command interfaces of one robot as one: everything is prepared before anything is sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from rclpy.node import Node
+
+from embodiment_descriptions import Embodiment
+from embodiment_descriptions.commands import Command
+from qwen_vla_control.gate import Reason, Refused
+from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_ros.executor.command_interfaces.base_velocity import BaseVelocityBackend
+from qwen_vla_ros.executor.command_interfaces.command_interface import Backend, Path
+from qwen_vla_ros.executor.command_interfaces.gripper_action import GripperActionBackend
+from qwen_vla_ros.executor.command_interfaces.joint_trajectory import JointTrajectoryBackend
+from qwen_vla_ros.executor.command_interfaces.nav2 import Nav2FollowPathBackend, Nav2PoseBackend
+from qwen_vla_ros.executor.command_interfaces.path_topic import PathTopicBackend
+from qwen_vla_ros.executor.command_interfaces.setpoints import ForwardBackend, XsGroupBackend, XsSingleBackend
+
+PATH_TOPIC = "~/base_path"
+Pose = Callable[[], np.ndarray | None]
+
+
+def make_backend(node: Node, command: Command, embodiment: Embodiment, pose: Pose) -> Backend:
+    """Create the backend of one entry of `commands`.
+
+    Args:
+        node: owner of publishers and clients.
+        command: the entry.
+        embodiment: its robot.
+        pose: returns the pose (3,) of the base by the odometry [m, m, rad], None when it is unknown.
+
+    Raises:
+        MissingInterface: a message package is not installed; the text names it.
+    """
+    match command.backend:
+        case "joint_trajectory":
+            return JointTrajectoryBackend(node, command)
+        case "forward_command":
+            return ForwardBackend(node, command)
+        case "gripper_action":
+            return GripperActionBackend(node, command)
+        case "xs_group":
+            return XsGroupBackend(node, command)
+        case "xs_single":
+            return XsSingleBackend(node, command, embodiment)
+        case "base_velocity":
+            return BaseVelocityBackend(node, command, embodiment, pose)
+        case "nav2_follow_path":
+            return Nav2FollowPathBackend(node, command)
+        case "nav2_pose":
+            return Nav2PoseBackend(node, command)
+    raise ValueError(f"no backend is called {command.backend!r}")
+
+
+class CommandInterfaces:
+    """Sends one path after another to all interfaces that it concerns.
+
+    Attributes:
+        stops_by: what a stop does, in words.
+    """
+
+    def __init__(self, node: Node, embodiment: Embodiment, pose: Pose) -> None:
+        """Create the backends of a robot; see make_backend.
+
+        Raises:
+            ValueError: the robot's YAML has no `commands`.
+            MissingInterface: as make_backend; nothing is left on the graph.
+        """
+        if not embodiment.commands:
+            raise ValueError(f"'{embodiment.name}' has no `commands` in its YAML; nothing can be sent to it")
+        self._backends: list[Backend] = []
+        try:
+            for command in embodiment.commands:
+                self._backends.append(make_backend(node, command, embodiment, pose))
+            if embodiment.base is not None:
+                self._backends.append(PathTopicBackend(node, PATH_TOPIC))
+        except Exception:
+            self.destroy()
+            raise
+        drives = embodiment.control_mode.startswith("base_")
+        self._used = (
+            [b for b in self._backends if not b.capabilities.joints]
+            if drives
+            else [b for b in self._backends if b.capabilities.joints]
+        )
+        self._streams = [backend for backend in self._used if backend.capabilities.streams]
+        self.stand = any(backend.capabilities.stands for backend in self._used)
+        self.stops_by = "zero velocity" if drives else "holding the last commanded position"
+
+    def preflight(self) -> list[str]:
+        """Say what keeps the robot from moving as a whole; empty when everything is ready."""
+        return [problem for backend in self._used for problem in backend.preflight()]
+
+    def send(self, path: Path, now_ns: int) -> None:
+        """Send a path that starts at ROS time `now_ns` [ns], to all interfaces or to none.
+
+        Raises:
+            Refused: nothing was sent.
+        """
+        problems = self.preflight()
+        if problems:
+            raise Refused.because(Reason.NOT_READY, "; ".join(problems))
+        commits = [backend.prepare(path, now_ns) for backend in self._used]
+        for commit in commits:
+            commit()
+
+    def stream(self, now_ns: int) -> None:
+        """Feed the devices that take set-points: all are computed before the first is sent."""
+        for backend in self._streams:
+            backend.sample(now_ns)
+        for backend in self._streams:
+            backend.publish()
+
+    def stop(self, standing: JointPath | None) -> None:
+        """End everything that was sent; see Backend.stop. An interface that fails does not keep the others from it."""
+        failures = []
+        for backend in self._backends:
+            try:
+                backend.stop(standing)
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            raise ExceptionGroup("not every command interface could be stopped", failures)
+
+    def fault(self) -> str:
+        """Say why what was sent is not being executed; empty when it is."""
+        return "; ".join(fault for backend in self._used if (fault := backend.fault()))
+
+    def wait_until_delivered(self, seconds: float) -> bool:
+        """Wait until all have acknowledged what was sent; False when one has not within `seconds` altogether."""
+        limit = time.monotonic() + seconds
+        answers = [backend.wait_until_delivered(max(0.0, limit - time.monotonic())) for backend in self._backends]
+        return all(answers)
+
+    def destroy(self) -> None:
+        """Leave the graph."""
+        for backend in self._backends:
+            backend.destroy()
+        self._backends.clear()

@@ -1,0 +1,438 @@
+"""executor_node: chunks in, checked commands out. Stops the robot when anything it relies on falls silent.
+
+It must never import torch: it runs on the robot's own computer, beside the controllers.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Odometry as OdometryMessage
+from rclpy.clock import Clock, ClockType
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, Header, String
+from std_srvs.srv import Trigger
+
+from embodiment_descriptions import Embodiment
+from qwen_vla_control.gate import Chunk, Reason, Refused, Violation, check_age
+from qwen_vla_control.gate.arm_gate import ChunkDecision
+from qwen_vla_control.gate.base_gate import BaseDecision
+from qwen_vla_control.gate.chunk_handover import HandOver
+from qwen_vla_control.motion.blending import Blender, Blending, CrossFade
+from qwen_vla_control.motion.command_state import Commanded, Motion
+from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.observation.robot_state import JointStates, Odometry
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_ros.executor.clock_watch import ClockWatch
+from qwen_vla_ros.executor.command_interfaces import CommandInterfaces, Path
+from qwen_vla_ros.executor.executor_parameters import PARAMETERS
+from qwen_vla_ros.executor.executor_status import problems_of, values_of
+from qwen_vla_ros.executor.loop_timing import LoopTiming
+from qwen_vla_ros.executor.policy_monitor import PolicyLink
+from qwen_vla_ros.executor.stop_latch import StopLatch
+from qwen_vla_ros.ros import lifecycle
+from qwen_vla_ros.ros.chunk_messages import Ledger, chunk_from_message, nanoseconds
+from qwen_vla_ros.ros.diagnostics import diagnostic_array
+from qwen_vla_ros.ros.embodiment_source import read_embodiment
+from qwen_vla_ros.ros.image_memory import release_image_memory
+
+WATCH_PERIOD = 0.02  # [s] steady; how late the watchdogs may notice, and how often set-points are sent
+FROZEN = 0.3  # [s] steady, between two looks of the watchdogs: this process did not run meanwhile
+CATCH_UP = 0.06  # [s] steady, to hear what happened then
+DIAGNOSTICS_PERIOD = 1.0  # [s] steady
+DELIVERY_TIMEOUT = 0.5  # [s] to wait for the devices to take the last stop before the process goes
+HOLD_NEAR = (
+    0.1  # [rad] more than a servo lags at rest; farther from its last command the arm was moved by somebody else
+)
+RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class ExecutorNode(lifecycle.ManagedNode):
+    """Lifecycle node; commands the robot only while active. The emergency stop is heard in every state."""
+
+    def __init__(self) -> None:
+        """Create the node unconfigured."""
+        super().__init__("executor_node", PARAMETERS)
+        p = self.parameters
+        self._latch = StopLatch(p.estop_required, p.estop_timeout)
+        self._watchdogs: list = []
+        # Every publisher is heard as well as it can be: one that pressed before this node came up, one that repeats
+        # what was lost, and one that does neither.
+        for qos in (lifecycle.LATCHED, RELIABLE, qos_profile_sensor_data):
+            self.create_subscription(Bool, p.estop_topic, self._on_estop, qos)
+
+    # Lifecycle ------------------------------------------------------------------------------------------------------
+
+    def set_up(self) -> None:
+        """Learn the robot, then listen."""
+        embodiment = read_embodiment(self.wait_for_robot_description(), self.parameters.embodiment_config)
+        self._know(embodiment)
+        self._commands = self.keep(CommandInterfaces(self, embodiment, self._pose), CommandInterfaces.destroy)
+        self._ledger = Ledger(self._decision.form.base_frame)
+        self._policy = PolicyLink()
+        self._clock_watch = ClockWatch()
+        self._unready: list[str] = []
+        self._connect(embodiment)
+        joints = ", ".join(self._decision.joints) or "its base"
+        self.get_logger().info(f"ready for '{embodiment.name}': {joints}")
+        self._commands.preflight()  # who listens to a topic may decide what is sent to it: the earlier, the better
+
+    def _know(self, embodiment: Embodiment) -> None:
+        """Choose gate and state for what the chunks of the robot move: its joints or its base."""
+        p = self.parameters
+        self._overlaps = p.blending != Blending.SYNCHRONOUS
+        self._hand_over: HandOver | None = None
+        self._drives = embodiment.control_mode.startswith("base_")
+        if self._drives:
+            source = embodiment.odometry
+            self._state = Odometry(self.resolve_topic_name(source.topic), source.max_age_s)
+            self._decision = BaseDecision(embodiment, lambda: self._state.frame)
+            self._commanded = Commanded(keep=np.zeros(3, bool), near=0.0)
+            return
+        self._decision = ChunkDecision(embodiment)
+        topics = [self.resolve_topic_name(source.topic) for source in embodiment.joint_states]
+        self._state = JointStates(embodiment, self._decision.joints, topics, p.joint_state_timeout)
+        grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
+        is_gripper = np.array([name in grippers for name in self._decision.joints])
+        self._commanded = Commanded(keep=is_gripper, near=HOLD_NEAR)
+        if self._overlaps:
+            blender = Blender(Blending(p.blending), ~is_gripper, CrossFade(p.cross_fade), p.ensembling_decay)
+            self._hand_over = HandOver(self._decision, blender)
+
+    def _connect(self, embodiment: Embodiment) -> None:
+        p = self.parameters
+
+        def publisher(kind, topic):
+            return self.keep(self.create_publisher(kind, topic, RELIABLE), self.destroy_publisher)
+
+        def subscription(kind, topic, callback, qos):
+            self.keep(self.create_subscription(kind, topic, callback, qos), self.destroy_subscription)
+
+        self._accepted_publisher = publisher(ActionChunk, "~/accepted_chunk")
+        self._report_publisher = publisher(ChunkReport, "~/chunk_report")
+        # Absolute by the convention of diagnostic_updater: one topic for all robots, which the aggregator reads.
+        self._diagnostics_publisher = publisher(DiagnosticArray, "/diagnostics")
+        if self._drives:
+            subscription(OdometryMessage, embodiment.odometry.topic, self._on_odometry, qos_profile_sensor_data)
+        for index, source in enumerate(() if self._drives else embodiment.joint_states):
+            subscription(JointState, source.topic, self._joint_state_callback(index), qos_profile_sensor_data)
+        subscription(Header, p.heartbeat_topic, self._on_heartbeat, RELIABLE)
+        subscription(String, p.instruction_topic, self._on_instruction, lifecycle.LATCHED)
+        subscription(ActionChunk, p.chunk_topic, self._on_chunk, RELIABLE)
+        services = {
+            "~/stop": self._on_stop,
+            "~/resume": self._on_resume,
+            "~/reset_estop": self._on_reset_estop,
+            "~/hold": self._on_hold,
+            "~/go_home": self._on_go_home,
+        }
+        for name, callback in services.items():
+            self.keep(self.create_service(Trigger, name, callback), self.destroy_service)
+
+    def start(self) -> None:
+        """Start the watchdogs, on a clock that nobody can stop."""
+        self._timing = LoopTiming(WATCH_PERIOD)
+        self._watched_ns, self._judges_from_ns, self._streamed_ns = time.monotonic_ns(), 0, self._now()
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._watchdogs = [
+            self.create_timer(WATCH_PERIOD, self._watch, clock=steady),
+            self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=steady),
+        ]
+
+    def stop(self, reason: lifecycle.StopReason) -> None:
+        """Stop the robot, and see to it that the devices know before the node may go."""
+        for timer in self._watchdogs:
+            self.destroy_timer(timer)
+        self._watchdogs = []
+        self._hold(Reason.DEACTIVATED, reason.value)
+        if not self._commands.wait_until_delivered(DELIVERY_TIMEOUT):
+            self.get_logger().error("not every command interface has confirmed the last stop")
+
+    # Inputs ---------------------------------------------------------------------------------------------------------
+
+    def _joint_state_callback(self, source: int):
+        def on_joint_state(message: JointState) -> None:
+            stamp = nanoseconds(message.header.stamp)
+            self._state.push(source, stamp, message.name, message.position, time.monotonic_ns())
+
+        return on_joint_state
+
+    def _on_odometry(self, message: OdometryMessage) -> None:
+        stamp = nanoseconds(message.header.stamp)
+        self._state.push(stamp, message.header.frame_id, message.pose.pose, time.monotonic_ns())
+
+    def _on_heartbeat(self, _message: Header) -> None:
+        self._policy.on_heartbeat(time.monotonic_ns(), self.parameters.heartbeat_timeout)
+
+    def _on_instruction(self, message: String) -> None:
+        self._policy.on_instruction(message.data)
+
+    def _on_estop(self, message: Bool) -> None:
+        if self._latch.on_emergency_stop(message.data, time.monotonic_ns()):
+            self._trip("the emergency stop was pressed")
+
+    def _on_chunk(self, message: ActionChunk) -> None:
+        began = time.perf_counter()
+        chunk = chunk_from_message(message)
+        try:
+            path = self._decide(chunk)
+            replaced = self._begin(path, chunk)
+        except Refused as refused:
+            violations = refused.violations
+        except Exception as error:  # deny by default: whatever could not be checked does not pass
+            self.get_logger().error(f"chunk {chunk.chunk_id}: {error!r}")
+            violations = (Violation(Reason.INTERNAL, f"the check failed: {error}"),)
+        else:
+            violations = ()
+        now, decision_ms = self._now(), (time.perf_counter() - began) * 1e3  # the command is on its way
+        self._policy.on_verdict(chunk, accepted=not violations)
+        if violations:
+            self._report(self._ledger.refuse(chunk, violations, now, decision_ms))
+            self.get_logger().warning(f"chunk {chunk.chunk_id} refused: {'; '.join(v.message for v in violations)}")
+            self._give_up_after_refusals()
+            return
+        self._accepted_publisher.publish(message)
+        if replaced is not None:
+            self._report(self._replaced(replaced, chunk))
+        self._report(self._ledger.accept(chunk, now, decision_ms))
+
+    def _replaced(self, motion: Motion, chunk: Chunk) -> ChunkReport:
+        """Write down that a chunk took over from another one: broken off, or, where chunks overlap, as intended."""
+        now, text = self._now(), f"chunk {chunk.chunk_id} took over"
+        if not self._overlaps:
+            return self._ledger.hold(motion.chunk, Violation(Reason.REPLACED, text), now)
+        return self._ledger.complete(motion.chunk, now, text, round((now - motion.start_ns) / 1e9 / chunk.period))
+
+    # Decision -------------------------------------------------------------------------------------------------------
+
+    def _decide(self, chunk: Chunk) -> Path:
+        """Return the path of a chunk that may be executed now; Refused otherwise."""
+        p, now = self.parameters, self._now()
+        if not self.active:
+            raise Refused.because(Reason.NOT_ACTIVE, "executor_node is not active")
+        found = self._objections() + self._policy.objections(chunk, time.monotonic_ns(), p.heartbeat_timeout)
+        found += check_age(chunk.stamp_ns, now, p.max_observation_age, p.max_stamp_lead)
+        if found:
+            raise Refused(found)
+        measured = self._measured(now)
+        anchor = self._state.at(chunk.stamp_ns, p.max_anchor_gap)
+        motion = self._commanded.motion
+        if self._hand_over is not None:
+            return self._hand_over.path_of(chunk, anchor, measured, motion, self._now)
+        if self._overlaps:  # a base: whoever follows its path smooths it
+            chunk = replace(chunk, execution_horizon=chunk.horizon)
+        velocity = motion.commanded(now)[1] if motion else None
+        return self._decision.path_of(chunk, anchor, measured, velocity)
+
+    def _objections(self) -> list[Violation]:
+        """Reasons that lie in the state of the executor and the devices."""
+        found = [stopped] if (stopped := self._latch.objection(time.monotonic_ns())) else []
+        if self._commanded.motion is not None and self._commanded.motion.chunk is None:
+            found.append(Violation(Reason.NOT_ACTIVE, "a home motion is on its way"))
+        return found + [Violation(Reason.NOT_READY, problem) for problem in self._commands.preflight()]
+
+    def _measured(self, now_ns: int) -> np.ndarray:
+        """Return where the robot is; Refused when that is unknown."""
+        fault = self._state.fault(now_ns, time.monotonic_ns())
+        if fault:
+            raise Refused.because(self._state.missing, fault)
+        return self._state.measured()
+
+    def _pose(self) -> np.ndarray | None:
+        """Pose of the base by the odometry, None when it is unknown."""
+        known = not self._state.fault(self._now(), time.monotonic_ns())
+        return self._state.measured() if known else None
+
+    # Motion ---------------------------------------------------------------------------------------------------------
+
+    def _begin(self, path: Path, chunk: Chunk | None) -> Motion | None:
+        """Send a path; returns the motion that it replaces."""
+        now = self._now()
+        self._commands.send(path, now)
+        replaced = self._commanded.end()
+        self._commanded.begin(Motion(path, now, chunk))
+        if self._hand_over is not None and chunk is not None:
+            self._hand_over.began(path, now)
+        return replaced
+
+    def _hold(self, reason: Reason, why: str, at_ns: int | None = None) -> str:
+        """Stop whatever is being executed, and report it; returns what was done, in words.
+
+        Joints hold where they were commanded to be at ROS time `at_ns`, which is now unless it is given.
+        """
+        now = self._now()
+        was_moving = self._commanded.motion is not None
+        standing = None if self._drives else self._standing(now if at_ns is None else at_ns)
+        try:
+            self._commands.stop(standing)
+        except ExceptionGroup as failures:
+            self.get_logger().error(f"{failures}: {', '.join(map(repr, failures.exceptions))}")
+        if self._hand_over is not None:
+            self._hand_over.rests(now)
+        broken_off = self._commanded.end() if standing is None else self._commanded.hold(standing.positions[-1])
+        if standing is None and not self._drives:
+            return f"{why}; nothing to hold: nothing was commanded and no joint state is known"
+        text = f"{why}; {self._commands.stops_by}"
+        if was_moving:
+            self._report(self._ledger.hold(broken_off.chunk, Violation(reason, text), now))
+            self.get_logger().warning(text)
+        return text
+
+    def _standing(self, now_ns: int) -> JointPath | None:
+        """Where the joints are to hold, None when nothing is known that is safe to command."""
+        measured = None if self._state.fault(now_ns, time.monotonic_ns()) else self._state.measured()
+        positions = self._commanded.hold_positions(now_ns, measured)
+        if positions is None:
+            return None
+        return JointPath.standing(self._decision.joints, positions, self.parameters.hold_time)
+
+    def _trip(self, why: str) -> None:
+        """Stop because of the emergency stop."""
+        self.get_logger().error(f"{why}; nothing moves until ~/reset_estop")
+        if self.active:
+            self._hold(Reason.EMERGENCY_STOP, why)
+
+    def _give_up_after_refusals(self) -> None:
+        motion, limit = self._commanded.motion, self.parameters.max_refusals
+        if self.active and motion is not None and motion.chunk is not None and self._policy.refusals >= limit:
+            self._hold(Reason.REFUSED_TOO_OFTEN, f"{self._policy.refusals} chunks in a row were refused")
+
+    # Watchdogs ------------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        now, steady = self._now(), time.monotonic_ns()
+        self._timing.tick(steady)
+        if self._has_to_catch_up(steady):
+            return
+        if self._latch.watch(steady):
+            self._trip("the emergency stop has fallen silent")
+        motion = self._commanded.motion
+        if motion is not None:
+            broken = self._broken(motion, now, steady)
+            if broken is not None:
+                self._hold(broken.reason, broken.message)
+            elif motion.is_over(now):
+                self._commanded.end()
+                if self._hand_over is not None:
+                    self._hand_over.rests(now)
+                message = "" if motion.chunk else "home motion completed"
+                steps = motion.path.steps if self._overlaps and motion.chunk else None
+                self._report(self._ledger.complete(motion.chunk, now, message, steps))
+        self._commands.stream(now)
+        self._streamed_ns = now
+
+    def _has_to_catch_up(self, steady_ns: int) -> bool:
+        """Whether this process was frozen until just now.
+
+        Then it knows neither the time, where that is simulated, nor what it was told meanwhile: to hold at once would
+        pull the robot back to where it was commanded to be when the process was frozen. A device that takes set-points
+        one by one has stopped at the last of them meanwhile; it stays there.
+        """
+        if steady_ns - self._watched_ns > FROZEN * 1e9:
+            self._judges_from_ns = steady_ns + round(CATCH_UP * 1e9)
+            text = f"this process stood still for {(steady_ns - self._watched_ns) / 1e9:.2f} s"
+            self.get_logger().warning(text)
+            if self._commands.stand and self._commanded.motion is not None:
+                self._hold(Reason.STALLED, text, self._streamed_ns)
+        self._watched_ns = steady_ns
+        return steady_ns < self._judges_from_ns
+
+    def _broken(self, motion: Motion, now_ns: int, steady_ns: int) -> Violation | None:
+        """Why the motion must not go on; None when it may."""
+        p = self.parameters
+        still = self._clock_watch.standstill(now_ns, steady_ns)
+        if still > p.clock_timeout:
+            return Violation(Reason.CLOCK_STOPPED, f"ROS time has stood still for {still:.1f} s; is /clock published?")
+        fault = self._state.fault(now_ns, steady_ns)
+        if fault:
+            return Violation(self._state.lost, fault)
+        silent = self._policy.silent_text(steady_ns, p.heartbeat_timeout)
+        if silent and motion.chunk is not None:
+            return Violation(Reason.POLICY_SILENT, silent)
+        fault = self._commands.fault()
+        return Violation(Reason.NOT_READY, fault) if fault else None
+
+    # Services -------------------------------------------------------------------------------------------------------
+
+    def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._latch.stopped = True
+        text = self._hold(Reason.STOPPED, "stopped by service") if self.active else "stopped; the node is not active"
+        response.success, response.message = True, f"{text}; chunks are refused until ~/resume"
+        self.get_logger().warning(response.message)
+        return response
+
+    def _on_resume(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        stopped = self._latch.stopped
+        response.success, response.message = True, "chunks are accepted again" if stopped else "was not stopped"
+        self._latch.stopped = False
+        return response
+
+    def _on_reset_estop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        why_not = self._latch.reset(time.monotonic_ns())
+        response.success, response.message = not why_not, why_not or "the emergency stop is reset"
+        return response
+
+    def _on_hold(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self.active:
+            response.success, response.message = False, "executor_node is not active"
+        elif self._commanded.motion is None:
+            response.success, response.message = True, "nothing was being executed"
+        else:
+            response.success, response.message = True, self._hold(Reason.CANCELED, "cancelled")
+        return response
+
+    def _on_go_home(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            path = self._home_path()
+            self._begin(path, None)
+        except Refused as refused:
+            response.success, response.message = False, f"no home motion: {refused}"
+        else:
+            response.success, response.message = True, f"home motion of {path.duration:.1f} s started"
+        return response
+
+    def _home_path(self) -> Path:
+        if not self.active:
+            raise Refused.because(Reason.NOT_ACTIVE, "executor_node is not active")
+        if self._commanded.motion is not None:
+            raise Refused.because(Reason.NOT_ACTIVE, "another motion is on its way; cancel it or wait for its end")
+        objections = self._objections()
+        if objections:
+            raise Refused(objections)
+        return self._decision.home_path(self._measured(self._now()), self.parameters.home_speed_share)
+
+    # State ----------------------------------------------------------------------------------------------------------
+
+    def _now(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    def _report(self, report: ChunkReport) -> None:
+        self._report_publisher.publish(report)
+
+    def _publish_diagnostics(self) -> None:
+        now, steady, p = self._now(), time.monotonic_ns(), self.parameters
+        unready = self._commands.preflight()
+        for problem in unready if unready != self._unready else ():
+            self.get_logger().warning(problem)
+        self._unready = unready
+        faults = [fault for fault in (self._state.fault(now, steady), self._commands.fault(), *unready) if fault]
+        stopped, silent = self._latch.objection(steady), self._policy.silent_text(steady, p.heartbeat_timeout)
+        problems = problems_of(stopped, faults, silent, self._policy.refusals, p.max_refusals)
+        values = values_of(self._commanded.motion, self._ledger, self._timing)
+        values["policy silence [s]"] = self._policy.silence(steady)
+        values["joint state age [s]" if not self._drives else "odometry age [s]"] = self._state.age(now)
+        stamp = self.get_clock().now().to_msg()
+        name = f"{self.get_name()}: execution"
+        message = diagnostic_array(stamp, name, self._decision.form.embodiment, problems, values)
+        self._diagnostics_publisher.publish(message)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run executor_node as a process."""
+    release_image_memory()
+    sys.exit(lifecycle.run(ExecutorNode, args=args))

@@ -1,0 +1,41 @@
+"""The parameters of executor_node."""
+
+from __future__ import annotations
+
+from qwen_vla_control.motion.blending import DECAY, Blending, CrossFade
+from qwen_vla_ros.ros.parameters import Parameter
+
+PARAMETERS = (
+    Parameter("chunk_topic", "policy_node/action_chunk", "Chunks of the policy (ActionChunk)", read_only=True),
+    Parameter("heartbeat_topic", "policy_node/heartbeat", "Sign of life of the policy (Header)", read_only=True),
+    Parameter(
+        "instruction_topic", "policy_node/instruction", "Sentence it obeys now (String, latched)", read_only=True
+    ),
+    Parameter("estop_topic", "estop", "Emergency stop (Bool, true while pressed); latches", read_only=True),
+    Parameter("estop_required", False, "Nothing moves unless the emergency stop is heard", read_only=True),
+    Parameter("estop_timeout", 0.5, "Silence of a required emergency stop that stops the robot [s]", 0.02, 10.0, True),
+    Parameter("heartbeat_timeout", 0.4, "Silence of the policy after which the robot holds [s, steady]", 0.15, 10.0),
+    Parameter("joint_state_timeout", 0.5, "Silence of joint_states after which the robot holds [s]", 0.02, 10.0),
+    Parameter("clock_timeout", 1.0, "Standstill of ROS time after which the robot holds [s, steady]", 0.1, 10.0),
+    Parameter("max_observation_age", 1.0, "Chunks made from an older observation are refused [s]", 0.01, 60.0),
+    Parameter("max_stamp_lead", 0.1, "Chunks whose observation lies farther in the future are refused [s]", 0.0, 10.0),
+    Parameter("max_anchor_gap", 0.1, "Largest distance from the observation to its joint state [s]", 0.0, 1.0),
+    Parameter("max_refusals", 5, "Refusals in a row after which a motion of the policy is broken off", 1, 1000),
+    Parameter("hold_time", 0.1, "Time given to the controllers to come to rest when holding [s]", 0.02, 1.0),
+    Parameter(
+        "blending",
+        str(Blending.SYNCHRONOUS),
+        "How a chunk takes over: after the one before it was executed, or while; as in policy_node",
+        read_only=True,
+        choices=tuple(Blending),
+    ),
+    Parameter(
+        "cross_fade",
+        str(CrossFade.LINEAR),
+        "How the old chunk loses its weight while another one takes over",
+        read_only=True,
+        choices=tuple(CrossFade),
+    ),
+    Parameter("ensembling_decay", DECAY, "Temporal ensembling: m of the weights exp(-m i)", 1e-4, 10.0, True),
+    Parameter("home_speed_share", 0.25, "Share of the speed limits used by ~/go_home", 0.01, 1.0),
+)

@@ -1,0 +1,48 @@
+"""What executor_node says about itself in its diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from qwen_vla_control.gate import Reason, Violation
+from qwen_vla_control.motion.command_state import Motion
+from qwen_vla_ros.executor.loop_timing import LoopTiming
+from qwen_vla_ros.ros.chunk_messages import Ledger
+
+
+def problems_of(
+    stopped: Violation | None, faults: Iterable[str], silent: str, refusals: int, max_refusals: int
+) -> dict[str, bytes]:
+    """Texts with their levels.
+
+    Args:
+        stopped: why nothing may move.
+        faults: of the robot's streams and command interfaces.
+        silent: that the policy is silent, in words, or nothing.
+        refusals, max_refusals: chunks refused in a row, and how many of them are a problem.
+    """
+    problems: dict[str, bytes] = {}
+    if stopped is not None:
+        pressed = stopped.reason is Reason.EMERGENCY_STOP
+        problems[stopped.message] = DiagnosticStatus.ERROR if pressed else DiagnosticStatus.WARN
+    problems |= dict.fromkeys(faults, DiagnosticStatus.ERROR)
+    if silent:
+        problems[silent] = DiagnosticStatus.WARN
+    if refusals >= max_refusals:
+        problems[f"{refusals} chunks in a row were refused"] = DiagnosticStatus.WARN
+    return problems
+
+
+def values_of(motion: Motion | None, ledger: Ledger, timing: LoopTiming) -> dict[str, object]:
+    """Counts and times, by the name under which they are shown."""
+    executing = "nothing" if motion is None else f"chunk {motion.chunk.chunk_id}" if motion.chunk else "home"
+    return {
+        "executing": executing,
+        "accepted": ledger.accepted,
+        "refused": ledger.refused,
+        **{f"reason {reason.name}": count for reason, count in ledger.reasons.items()},
+        "decision [ms]": ledger.decision_ms,
+        **{f"loop jitter {name} [ms]": value for name, value in timing.jitter_ms().items()},
+    }

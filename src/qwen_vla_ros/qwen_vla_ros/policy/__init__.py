@@ -1,0 +1,1 @@
+"""policy_node: observes, asks the policy for chunks, and hands them to the executor."""

@@ -1,0 +1,268 @@
+"""The senses of policy_node: subscriptions to cameras, joint states and odometry, what they bring, and how they fare.
+
+Callbacks store messages and nothing else, in the thread of the callbacks; `select` and `decode` are called from the
+inference thread. The condition `changed` guards the streams and is announced after every message.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from nav_msgs.msg import Odometry
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+
+from embodiment_descriptions import Camera, Embodiment
+from qwen_vla_control.observation.camera_info import image_size, is_calibrated
+from qwen_vla_control.observation.robot_streams import History, Needs, ObservationStreams
+from qwen_vla_control.observation.streams import (
+    MAX_IDENTICAL,
+    MAX_LEAD,
+    MAX_SILENCE,
+    MAX_SKEW,
+    Alignment,
+    Observation,
+    Rules,
+    Stream,
+    Waiting,
+)
+from qwen_vla_ros.ros.diagnostics import diagnostic_status
+from qwen_vla_ros.ros.matched_subscription import MatchedSubscription
+from qwen_vla_ros.ros.parameters import Parameter
+
+GRAPH_PERIOD = 0.5  # [s] steady, between two looks at the publishers
+IMAGE_DEPTH, INFO_DEPTH, STATE_DEPTH = 5, 1, 50
+CAMERA_INFO_CHOICES = ("off", "warn", "require")
+
+PARAMETERS = (
+    Parameter("max_camera_skew", MAX_SKEW, "Largest distance between the messages of an observation [s]", 0.0, 10.0),
+    Parameter(
+        "max_silence", MAX_SILENCE, "Silence of a stream or standstill of ROS time that counts as dead [s]", 0.1, 600.0
+    ),
+    Parameter("max_stamp_lead", MAX_LEAD, "How far in the future a stamp may lie [s]", 0.0, 10.0),
+    Parameter(
+        "max_identical",
+        MAX_IDENTICAL,
+        "For how long a camera may send the same picture to the bit before it counts as frozen [s]; 0: for ever. "
+        "Not applied under use_sim_time: simulated cameras have no noise",
+        0.0,
+        600.0,
+    ),
+    Parameter(
+        "alignment",
+        Alignment.DROP.value,
+        "Messages that go with the slowest camera: hold (the newest before), asof (the same, a large distance is a "
+        "fault), drop (the nearest, a large distance drops the moment)",
+        choices=tuple(Alignment),
+    ),
+    Parameter(
+        "camera_info",
+        "warn",
+        "A CameraInfo that is missing or does not fit: off, warn (diagnostics), require (stops inference)",
+        choices=CAMERA_INFO_CHOICES,
+    ),
+    Parameter(
+        "image_transport",
+        "",
+        "raw or compressed for all cameras; empty: as the robot's YAML says",
+        read_only=True,
+        choices=("", "raw", "compressed"),
+    ),
+)
+
+
+@dataclass
+class Sense:
+    """One stream and the subscription that feeds it; `tag` of a camera, and its CameraInfo."""
+
+    stream: Stream
+    subscription: MatchedSubscription
+    tag: str = ""
+    info: MatchedSubscription | None = None
+
+
+class ObservationSubscriptions:
+    """Subscribes when created; whoever creates it keeps `destroy`.
+
+    Attributes:
+        streams: what the subscriptions feed.
+        senses: one per stream.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        embodiment: Embodiment,
+        changed: threading.Condition,
+        camera_tags: Sequence[str] | None = None,
+        needs: Needs | None = None,
+        history: History | None = None,
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            node: a node with `parameters` of PARAMETERS.
+            embodiment: the robot.
+            changed: guards the streams; announced after every message.
+            camera_tags: the cameras that are looked through; by default all.
+            needs: what an observation must have beside images.
+            history: of each camera.
+        """
+        self._node, self._changed = node, changed
+        transport = node.parameters.image_transport
+        chosen = [c for c in embodiment.cameras if camera_tags is None or c.tag in camera_tags]
+        cameras = [c.model_copy(update={"transport": transport}) if transport else c for c in chosen]
+        self.streams = ObservationStreams(embodiment, cameras, node.resolve_topic_name, needs, history)
+        self.senses = [self._see(camera) for camera in cameras]
+        self.senses += [self._feel(index, stream) for index, stream in enumerate(self.streams.joint_states)]
+        if self.streams.odometry is not None:
+            self.senses.append(self._locate(embodiment.odometry.topic))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(GRAPH_PERIOD, self._look_at_the_graph, clock=steady)
+
+    def _see(self, camera: Camera) -> Sense:
+        raw = camera.model_copy(update={"transport": "raw"}).image_topic
+        compressed = camera.model_copy(update={"transport": "compressed"}).image_topic
+        kind, other, advice = (
+            (CompressedImage, raw, "set its transport to raw")
+            if camera.image_topic == compressed
+            else (Image, compressed, "set its transport to compressed")
+        )
+        return Sense(
+            self.streams.cameras[camera.tag],
+            self._subscribe(
+                kind, camera.image_topic, partial(self.streams.take_image, camera.tag), IMAGE_DEPTH, [(other, advice)]
+            ),
+            camera.tag,
+            MatchedSubscription(
+                self._node, CameraInfo, camera.info_topic, partial(self._on_info, camera.tag), INFO_DEPTH
+            ),
+        )
+
+    def _feel(self, index: int, stream: Any) -> Sense:
+        take = partial(self.streams.take_joint_state, index)
+        return Sense(stream, self._subscribe(JointState, stream.source.topic, take, STATE_DEPTH))
+
+    def _locate(self, topic: str) -> Sense:
+        return Sense(self.streams.odometry, self._subscribe(Odometry, topic, self.streams.take_odometry, STATE_DEPTH))
+
+    def _subscribe(
+        self, kind: type, topic: str, take: Callable[[Any, int], bool], depth: int, alternatives=()
+    ) -> MatchedSubscription:
+        def store(message: Any) -> None:
+            with self._changed:
+                take(message, time.monotonic_ns())
+                self._changed.notify_all()
+
+        return MatchedSubscription(self._node, kind, topic, store, depth, alternatives)
+
+    def _on_info(self, tag: str, message: CameraInfo) -> None:
+        with self._changed:
+            self.streams.take_camera_info(tag, message)
+
+    def _look_at_the_graph(self) -> None:
+        for sense in self.senses:
+            sense.subscription.check()
+            if sense.info is not None:
+                sense.info.check()
+            sense.stream.way_out = sense.subscription.way_out()
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        self._node.destroy_timer(self._timer)
+        for sense in self.senses:
+            sense.subscription.destroy()
+            if sense.info is not None:
+                sense.info.destroy()
+
+    # For the inference thread -----------------------------------------------------------------------------------------
+
+    def rules(self) -> Rules:
+        """The rules as the parameters are now."""
+        p = self._node.parameters
+        simulated = self._node.get_parameter("use_sim_time").value
+        return Rules(
+            alignment=Alignment(p.alignment),
+            max_skew=p.max_camera_skew,
+            max_silence=p.max_silence,
+            max_lead=p.max_stamp_lead,
+            max_identical=math.inf if simulated or not p.max_identical else p.max_identical,
+            require_camera_info=p.camera_info == "require",
+        )
+
+    def select(self, now_ns: int, not_before_ns: int = 0, history_from_ns: int = 0) -> Observation | Waiting:
+        """Choose the messages of one observation; `changed` is held. See ObservationStreams.select."""
+        return self.streams.select(now_ns, time.monotonic_ns(), not_before_ns, self.rules(), history_from_ns)
+
+    def decode(self, observation: Observation) -> dict[str, np.ndarray]:
+        """Decode the images of an observation, see ObservationStreams.decode."""
+        return self.streams.decode(observation)
+
+    # Diagnostics ------------------------------------------------------------------------------------------------------
+
+    def faults(self, now_ns: int) -> list[str]:
+        """Why there can be no observation now; `changed` is held."""
+        rules, steady_ns = self.rules(), time.monotonic_ns()
+        faults = [self._fault(sense, now_ns, steady_ns, rules) for sense in self.senses if self._is_needed(sense)]
+        return [fault for fault in faults if fault]
+
+    def diagnostics(self, now_ns: int, hardware_id: str) -> list[DiagnosticStatus]:
+        """One status per stream; `changed` is held."""
+        rules, steady_ns = self.rules(), time.monotonic_ns()
+        return [self._status(sense, now_ns, steady_ns, rules, hardware_id) for sense in self.senses]
+
+    def _is_needed(self, sense: Sense) -> bool:
+        return bool(sense.tag) or sense.stream in self.streams.needed
+
+    def _fault(self, sense: Sense, now_ns: int, steady_ns: int, rules: Rules) -> str:
+        """Why a stream keeps an observation from being made."""
+        fault = self.streams.fault(sense.stream, now_ns, steady_ns, rules)
+        if not fault and sense.tag and rules.require_camera_info:
+            problem = self.streams.camera_info_problem(sense.tag)
+            fault = problem and f"{sense.stream.name}: {problem}"
+        return fault
+
+    def _status(self, sense: Sense, now_ns: int, steady_ns: int, rules: Rules, hardware_id: str) -> DiagnosticStatus:
+        stream, problems = sense.stream, {}
+        if fault := self._fault(sense, now_ns, steady_ns, rules):
+            problems[fault] = DiagnosticStatus.ERROR if self._is_needed(sense) else DiagnosticStatus.WARN
+        values = {
+            "topic": stream.topic,
+            "type": sense.subscription.kind,
+            "quality of service": sense.subscription.quality,
+            "publishers": sense.subscription.publishers,
+            "rate [Hz]": stream.rate(),
+            "age [s]": stream.age(now_ns),
+            "silence [s]": stream.silence(steady_ns),
+            "received": stream.received,
+            "repeated stamps": stream.repeated,
+            "late": stream.late,
+        }
+        if sense.tag:
+            values["same picture [s]"] = stream.identical()
+            values |= self._picture(sense)
+            problem = "" if self._node.parameters.camera_info == "off" else self.streams.camera_info_problem(sense.tag)
+            if problem and not fault:
+                problems[problem] = DiagnosticStatus.WARN
+        return diagnostic_status(f"{self._node.get_name()}: {stream.name}", hardware_id, problems, values)
+
+    def _picture(self, sense: Sense) -> dict[str, object]:
+        """What the newest image and its CameraInfo are like."""
+        info, values = self.streams.infos.get(sense.tag), {}
+        values["camera info"] = "none" if info is None else "calibrated" if is_calibrated(info) else "not calibrated"
+        if sense.stream.latest is not None:
+            image = sense.stream.latest.message
+            size = image_size(image)
+            values["encoding"] = getattr(image, "format", None) or getattr(image, "encoding", "")
+            values["size [px]"] = "unknown" if size is None else f"{size[0]} x {size[1]}"
+            values["frame"] = image.header.frame_id
+        return values

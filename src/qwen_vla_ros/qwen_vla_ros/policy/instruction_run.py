@@ -1,0 +1,318 @@
+"""The course of one instruction: observe, infer, have the chunk executed, again, until something ends it. Free of ROS.
+
+It runs in the inference thread; cameras, reports and requests arrive from other threads, which notify `changed`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from qwen_vla_control.gate import Reason
+from qwen_vla_control.observation.streams import Observation, Waiting
+
+POLL_PERIOD = 0.02  # [s] steady; ages grow without anybody notifying
+VERDICT_PATIENCE = 0.5  # [s] steady; how long the end of a run waits for the verdict about a chunk that is on its way
+STOPPING_REASONS = {
+    Reason.STOPPED,
+    Reason.EMERGENCY_STOP,
+    Reason.NOT_ACTIVE,
+    Reason.DEACTIVATED,
+    Reason.CANCELED,
+    Reason.REPLACED,
+}
+
+Found = TypeVar("Found")
+
+
+class Ending(IntEnum):
+    """How a run ended; the numbers are those of qwen_vla_msgs/action/ExecuteInstruction."""
+
+    SUCCESS = 0
+    CANCELED = 9101
+    TIMEOUT = 9102
+    INFERENCE_STOPPED = 9103
+    EXECUTOR_STOPPED = 9104
+    EXECUTOR_SILENT = 9105
+    REFUSED_TOO_OFTEN = 9106
+    NOT_ACTIVE = 9107
+    INVALID_GOAL = 9109
+    INTERNAL = 9111
+
+
+class Verdict(IntEnum):
+    """What the executor says about a chunk; the numbers are those of qwen_vla_msgs/msg/ChunkReport."""
+
+    ACCEPTED = 1
+    REFUSED = 2
+    COMPLETED = 3
+    HELD = 4
+
+
+class Ended(Exception):
+    """The run is over, for this reason."""
+
+    def __init__(self, ending: Ending, message: str = "") -> None:
+        """Store both."""
+        super().__init__(message)
+        self.ending, self.message = ending, message
+
+
+@dataclass(frozen=True)
+class Report:
+    """A word of the executor about one chunk; `stamp_ns` is its ROS time."""
+
+    chunk_id: int
+    verdict: Verdict
+    reasons: frozenset[Reason]
+    message: str
+    stamp_ns: int
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A chunk that was published.
+
+    Attributes:
+        duration: how long it is to be executed [s].
+        latency_ms: age of its observation [ms].
+        whole: how long all of its rows last [s].
+        period: time between two rows [s].
+    """
+
+    chunk_id: int
+    duration: float
+    latency_ms: float
+    whole: float
+    period: float
+
+
+@dataclass(frozen=True)
+class Previous:
+    """The chunk that is being executed, for a policy that continues it.
+
+    Attributes:
+        chunk: as the policy predicted it.
+        consumed: steps of it that lie behind the observation.
+        delay: steps that will be executed before the next chunk arrives, as estimated.
+    """
+
+    chunk: Any
+    consumed: int
+    delay: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a run gives up.
+
+    Attributes:
+        timeout: [s, ROS time].
+        max_chunks: chunks to execute; 0 means no limit.
+        observation_timeout: how long an observation may be missing [s, steady].
+        report_timeout: how long the executor may be silent beyond the duration of the chunk [s].
+        max_refusals: refusals in a row.
+        max_standstill: how long ROS time may stand still [s, steady].
+    """
+
+    timeout: float
+    max_chunks: int
+    observation_timeout: float
+    report_timeout: float
+    max_refusals: int
+    max_standstill: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run; percentiles leave out the first chunk and are NaN without another."""
+
+    ending: Ending
+    message: str
+    executed: int
+    refused: int
+    latency_ms_p50: float
+    latency_ms_p99: float
+    duration: float
+
+
+class Ports(Protocol):
+    """What a run needs of the node around it."""
+
+    def now(self) -> int:
+        """ROS time [ns]."""
+
+    def interruption(self) -> Ended | None:
+        """Why the run must end at once: cancelled, deactivated; None while it may go on."""
+
+    def observe(self, not_before_ns: int) -> Observation | Waiting:
+        """The latest observation that is younger than a ROS time. Called while `changed` is held."""
+
+    def infer(self, observation: Observation, previous: Previous | None = None) -> Any:
+        """Predict a chunk, continuing another one where there is one to continue."""
+
+    def publish(self, chunk: Any) -> Sent:
+        """Hand a chunk to the executor."""
+
+    def hold(self) -> None:
+        """Have the executor break off what it is doing."""
+
+    def tell(self, state: str, executed: int, refused: int, latency_ms: float) -> None:
+        """Give feedback."""
+
+
+class InstructionRun:
+    """One run; `run` is called once, `take_report` from any thread."""
+
+    def __init__(self, ports: Ports, limits: Limits, changed: threading.Condition) -> None:
+        """Prepare; the time counts from here."""
+        self._ports, self._limits, self._changed = ports, limits, changed
+        self._began_ns = ports.now()
+        self._last_ns, self._last_moved = self._began_ns, time.monotonic()
+        self._reports: dict[int, list[Report]] = {}
+        self._in_flight: Sent | None = None
+        self._not_before_ns = 0
+        self._executed = self._refused = self._refused_in_a_row = 0
+        self._latencies: list[float] = []
+        self._state = ""
+
+    def take_report(self, report: Report) -> None:
+        """Store what the executor said; other chunks than ours are ignored later."""
+        with self._changed:
+            self._reports.setdefault(report.chunk_id, []).append(report)
+            self._changed.notify_all()
+
+    def run(self) -> Outcome:
+        """Go on until something ends the run; whatever it is, the arm is told to hold if it is moving for us."""
+        try:
+            while not self._limits.max_chunks or self._executed < self._limits.max_chunks:
+                self._one_chunk()
+            end = Ended(Ending.SUCCESS)
+        except Ended as ended:
+            end = ended
+        except Exception as error:
+            end = Ended(Ending.INTERNAL, f"{type(error).__name__}: {error}")
+        self._break_off()
+        return self._outcome(end)
+
+    def _one_chunk(self) -> None:
+        observation = self._wait(self._observation_by(time.monotonic() + self._limits.observation_timeout))
+        self._tell("inferring")
+        chunk = self._ports.infer(observation)
+        self._check_end()  # inference takes its time
+        self._in_flight = sent = self._ports.publish(chunk)
+        self._latencies.append(sent.latency_ms)
+        self._not_before_ns = observation.stamp_ns
+        self._tell("waiting for the executor")
+        self._settle(self._wait(self._last_word_by(sent, time.monotonic() + self._limits.report_timeout)))
+
+    def _settle(self, report: Report) -> None:
+        """Draw the consequences of the executor's last word about a chunk."""
+        self._in_flight = None
+        if report.reasons & STOPPING_REASONS:
+            self._refused += report.verdict == Verdict.REFUSED
+            raise Ended(Ending.EXECUTOR_STOPPED, f"executor_node: {report.message}")
+        if report.verdict == Verdict.REFUSED:
+            self._refused += 1
+            self._refused_in_a_row += 1
+            if self._refused_in_a_row >= self._limits.max_refusals:
+                text = f"{self._refused_in_a_row} chunks refused in a row; the last one: {report.message}"
+                raise Ended(Ending.REFUSED_TOO_OFTEN, text)
+            return
+        # The arm has moved until now: what the cameras saw before is out of date.
+        self._not_before_ns = max(self._not_before_ns, report.stamp_ns)
+        self._refused_in_a_row = 0
+        self._executed += report.verdict == Verdict.COMPLETED
+
+    # Waiting --------------------------------------------------------------------------------------------------------
+
+    def _wait(self, look: Callable[[], Found | None]) -> Found:
+        """Return the first thing that `look` finds; Ended when the run is over before."""
+        with self._changed:
+            while True:
+                self._check_end()
+                found = look()
+                if found is not None:
+                    return found
+                self._changed.wait(POLL_PERIOD)
+
+    def _observation_by(self, limit: float) -> Callable[[], Observation | None]:
+        def look() -> Observation | None:
+            answer = self._ports.observe(self._not_before_ns)
+            if isinstance(answer, Observation):
+                return answer
+            if time.monotonic() > limit:
+                raise Ended(Ending.INFERENCE_STOPPED, answer.message)
+            self._tell(f"waiting for {answer.stream}")
+            return None
+
+        return look
+
+    def _last_word_by(self, sent: Sent, verdict_limit: float) -> Callable[[], Report | None]:
+        due_ns = self._ports.now() + round((sent.duration + self._limits.report_timeout) * 1e9)
+
+        def look() -> Report | None:
+            reports = self._reports.get(sent.chunk_id, [])
+            final = next((r for r in reports if r.verdict != Verdict.ACCEPTED), None)
+            if final is None:
+                silent = self._ports.now() > due_ns if reports else time.monotonic() > verdict_limit
+                if silent:
+                    raise Ended(
+                        Ending.EXECUTOR_SILENT,
+                        f"executor_node: no {'end' if reports else 'verdict'} of chunk {sent.chunk_id} was reported in "
+                        "time; is it running and active?",
+                    )
+                self._tell("executing" if reports else "waiting for the executor")
+            return final
+
+        return look
+
+    def _check_end(self) -> None:
+        interruption = self._ports.interruption()
+        if interruption is not None:
+            raise interruption
+        now = self._ports.now()
+        if (now - self._began_ns) / 1e9 >= self._limits.timeout:
+            raise Ended(Ending.TIMEOUT, f"the timeout of {self._limits.timeout:.1f} s is over")
+        if now < self._last_ns:
+            back = (self._last_ns - now) / 1e9
+            text = f"ROS time went back by {back:.2f} s (a simulator or a bag that started over?); send the goal again"
+            raise Ended(Ending.INFERENCE_STOPPED, text)
+        if now != self._last_ns:
+            self._last_ns, self._last_moved = now, time.monotonic()
+        elif time.monotonic() - self._last_moved > self._limits.max_standstill:
+            text = f"ROS time has stood still for {self._limits.max_standstill:.1f} s; is the simulator running?"
+            raise Ended(Ending.INFERENCE_STOPPED, text)
+
+    # End ------------------------------------------------------------------------------------------------------------
+
+    def _break_off(self) -> None:
+        """Stop the arm if a chunk of ours is, or may be about to be, on its way."""
+        if self._in_flight is None:
+            return
+        # A chunk and a request to hold travel on different ways. Until the chunk has had its verdict, it could arrive
+        # after the request and be executed.
+        limit = time.monotonic() + VERDICT_PATIENCE
+        with self._changed:
+            while self._in_flight.chunk_id not in self._reports and time.monotonic() < limit:
+                self._changed.wait(POLL_PERIOD)
+        self._ports.hold()
+
+    def _outcome(self, end: Ended) -> Outcome:
+        warm = self._latencies[1:]
+        p50, p99 = np.percentile(warm, [50, 99]) if warm else (math.nan, math.nan)
+        duration = (self._ports.now() - self._began_ns) / 1e9
+        return Outcome(end.ending, end.message, self._executed, self._refused, float(p50), float(p99), duration)
+
+    def _tell(self, state: str) -> None:
+        if state != self._state:
+            self._state = state
+            latest = self._latencies[-1] if self._latencies else math.nan
+            self._ports.tell(state, self._executed, self._refused, latest)

@@ -1,0 +1,416 @@
+"""episode_recorder: records what a robot sees, does and is told, one folder per episode, for training and for replay.
+
+The node stores serialized messages and nothing else; the file is written in a thread of its own (recording_file).
+Between episodes it listens to nothing, so that waiting costs no time on the robot's computer.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections import Counter
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from qwen_vla.data.formats.episodes import DatasetError
+from qwen_vla.data.formats.recordings import (
+    COMPRESSIONS,
+    EpisodeRecord,
+    is_recorded,
+    mend,
+    read_record,
+    unfinished,
+    utc_now,
+)
+from qwen_vla.data.formats.spec import clean_text
+from qwen_vla_msgs.msg import ActionChunk
+from qwen_vla_msgs.srv import LabelEpisode, StartEpisode
+from qwen_vla_ros.recording.recording_file import EpisodeFile, free_space
+from qwen_vla_ros.recording.recording_topics import (
+    Need,
+    UnknownType,
+    WantedTopic,
+    matching_qos,
+    message_class,
+    one_type,
+    topic_format,
+    wanted_topics,
+)
+from qwen_vla_ros.ros import lifecycle
+from qwen_vla_ros.ros.diagnostics import diagnostic_array
+from qwen_vla_ros.ros.embodiment_source import read_embodiment
+from qwen_vla_ros.ros.parameters import Parameter
+
+DISCOVERY_PERIOD = 0.5  # [s] steady, between two looks for publishers that have come
+DIAGNOSTICS_PERIOD = 1.0  # [s] steady
+SILENCE = 2.0  # [s] steady; a required topic that says nothing for so long is reported
+MEGABYTE = 1_000_000
+STOPPED = "stopped by a service"
+OUTCOMES = {
+    LabelEpisode.Request.SUCCEEDED: True,
+    LabelEpisode.Request.FAILED: False,
+    LabelEpisode.Request.UNLABELLED: None,
+}
+
+PARAMETERS = (
+    Parameter("folder", "~/qwen_vla_episodes", "Folder of the episodes; made when it is missing", read_only=True),
+    Parameter("min_free_gb", 2.0, "Room that must stay free on the disk; a recording ends there [GB]", 0.0, 1e6),
+    Parameter(
+        "compression", "none", f"Of the files: {', '.join(COMPRESSIONS)}; camera images gain little", read_only=True
+    ),
+    Parameter("extra_topics", "", "Further topics to record, with spaces between them, for instance: tf tf_static"),
+    Parameter("buffer_mb", 256, "Messages that may wait for the disk; more are dropped and counted [MB]", 1, 65536),
+    Parameter("policy_node", "policy_node", "Node whose chunks are recorded", read_only=True),
+    Parameter("executor_node", "executor_node", "Node whose accepted chunks and reports are recorded", read_only=True),
+)
+
+
+class EpisodeRecorder(lifecycle.ManagedNode):
+    """Lifecycle node with the services ~/start, ~/stop, ~/discard and ~/label; one episode at a time."""
+
+    def __init__(self) -> None:
+        """Create the node unconfigured."""
+        super().__init__("episode_recorder", PARAMETERS)
+        self._file: EpisodeFile | None = None
+        self._ended: Future | None = None
+        self._last: Path | None = None
+        self._problem = ""
+        self._wanted: dict[str, WantedTopic] = {}  # by the name in the graph
+        self._open: dict[str, Subscription] = {}
+        self._known: set[str] = set()  # topics that the file knows
+        self._refused: set[str] = set()  # topics that cannot be recorded; said once
+        self._heard: dict[str, float] = {}  # [s, steady] when a topic last said something
+        self._counted: Counter[str] = Counter()
+
+    # Lifecycle ------------------------------------------------------------------------------------------------------
+
+    def set_up(self) -> None:
+        """Learn the robot, see that the folder can be written to, finish what a killed recorder has left."""
+        p = self.parameters
+        if p.compression not in COMPRESSIONS:
+            raise ValueError(f"compression is {p.compression!r}; it can be {', '.join(COMPRESSIONS)}")
+        self._embodiment = read_embodiment(self.wait_for_robot_description(), p.embodiment_config)
+        self._folder = Path(p.folder).expanduser()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        probe = self._folder / f".{self.get_name()}"
+        probe.touch()
+        probe.unlink()
+        self._mend_leftovers()
+        self._connect()
+        free = free_space(self._folder)
+        self.get_logger().info(f"ready for '{self._embodiment.name}': {free:.1f} GB free in {self._folder}")
+
+    def _connect(self) -> None:
+        # An answer may have to wait for the file. Services in the default group would keep everything else waiting.
+        group = MutuallyExclusiveCallbackGroup()
+        for kind, name, answer in (
+            (StartEpisode, "start", self._on_start),
+            (Trigger, "stop", self._on_stop),
+            (Trigger, "discard", self._on_discard),
+            (LabelEpisode, "label", self._on_label),
+        ):
+            self.keep(self.create_service(kind, f"~/{name}", answer, callback_group=group), self.destroy_service)
+        publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = self.keep(publisher, self.destroy_publisher)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        for period, callback in ((DISCOVERY_PERIOD, self._discover), (DIAGNOSTICS_PERIOD, self._diagnose)):
+            self.keep(self.create_timer(period, callback, clock=steady), self.destroy_timer)
+        self.resources.callback(self._wait_for_file)
+
+    def stop(self, reason: lifecycle.StopReason) -> None:
+        """Finish the episode that is being recorded; the thread goes on until it is on the disk."""
+        if self._file is not None:
+            self._close(reason.value)
+
+    def _wait_for_file(self) -> None:
+        if self._file is not None:
+            self._file.join()
+
+    def _mend_leftovers(self) -> None:
+        """In a thread: files of gigabytes are gone through."""
+
+        def work() -> None:
+            for folder in leftovers:
+                try:
+                    self.get_logger().warning(f"{mend(folder)} was not finished: mended up to its last full second")
+                except (DatasetError, OSError) as error:
+                    self.get_logger().error(f"left alone: {error}")
+
+        if leftovers := unfinished(self._folder):
+            mending = threading.Thread(target=work, name="mend")
+            mending.start()
+            self.resources.callback(mending.join)
+
+    # Services -------------------------------------------------------------------------------------------------------
+
+    def _on_start(self, request: StartEpisode.Request, response: StartEpisode.Response) -> StartEpisode.Response:
+        try:
+            response.message = self._start(request.instruction.strip())
+            response.success, response.episode = True, self._file.record.name
+        except (ValueError, OSError) as error:
+            response.message = str(error)
+            self.get_logger().error(f"nothing is recorded: {error}")
+        return response
+
+    async def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._file is None:
+            response.message = "nothing is being recorded"
+            return response
+        file = self._file
+        self._close(STOPPED)
+        await self._ended
+        response.success = file.folder is not None
+        response.message = self._summary(file)
+        return response
+
+    async def _on_discard(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        file, last = self._file, self._last
+        try:
+            if file is not None:
+                self._close("discarded", keep=False)
+                await self._ended
+                if file.folder is not None:  # it had been ended otherwise a moment before
+                    shutil.rmtree(file.folder)
+                    self._last = None
+            elif last is not None:
+                shutil.rmtree(last)
+                self._last = None
+            else:
+                raise ValueError("there is no episode to discard: none is being recorded and none was since the start")
+        except (ValueError, OSError) as error:
+            response.message = str(error)
+            return response
+        response.success = True
+        response.message = f"{file.record.name if file else last.name} was thrown away"
+        self.get_logger().info(response.message)
+        return response
+
+    async def _on_label(self, request: LabelEpisode.Request, response: LabelEpisode.Response) -> LabelEpisode.Response:
+        try:
+            changes = _changes(request)
+            response.episode = await self._label(request.episode, changes)
+            response.success = True
+        except (ValueError, OSError) as error:
+            response.message = str(error)
+        return response
+
+    async def _label(self, episode: str, changes: dict) -> str:
+        """Label the running episode or a finished one; returns its name."""
+        file = self._file
+        if file is not None and episode in ("", file.record.name):
+            if file.relabel(**changes):
+                return file.record.name
+            await self._ended
+        folder = self._last if not episode else self._folder / episode
+        if folder is None:
+            raise ValueError("there is no episode to label; name one")
+        if folder.parent != self._folder or not is_recorded(folder):
+            raise ValueError(f"there is no episode {episode!r} in {self._folder}")
+        read_record(folder).model_copy(update=changes).write(folder)
+        return folder.name
+
+    # An episode -----------------------------------------------------------------------------------------------------
+
+    def _start(self, instruction: str) -> str:
+        """Begin an episode; returns warnings, raises ValueError or OSError to refuse."""
+        p = self.parameters
+        if not self.active:
+            raise ValueError(f"{self.get_name()} is not active")
+        if self._file is not None:
+            raise ValueError(f"{self._file.record.name} is being recorded; stop or discard it first")
+        if instruction:
+            clean_text(instruction)
+        free = free_space(self._folder)
+        if free < p.min_free_gb:
+            raise ValueError(f"{self._folder}: {free:.1f} GB are free, {p.min_free_gb:.1f} GB must stay so; make room")
+        topics = wanted_topics(self._embodiment, p.policy_node, p.executor_node, p.extra_topics.split())
+        self._wanted = {self.resolve_topic_name(topic.name): topic for topic in topics}
+        absent = {name: topic for name, topic in self._wanted.items() if not self.get_publishers_info_by_topic(name)}
+        missing = [name for name, topic in absent.items() if topic.need is Need.REQUIRED]
+        if missing:
+            raise ValueError(f"nobody publishes {', '.join(missing)}; an episode is worth nothing without")
+        self._file = EpisodeFile(
+            self._folder,
+            self._new_record(instruction),
+            self._embodiment,
+            p.compression,
+            p.buffer_mb * MEGABYTE,
+            p.min_free_gb,
+            lambda: self.in_turn(self._on_ended),
+        )
+        self._ended, self._problem = Future(), ""
+        self._refused, self._counted = set(), Counter()
+        self._heard = dict.fromkeys(self._wanted, time.monotonic())
+        self._discover()
+        self.get_logger().info(f"recording {self._file.record.name}: {instruction or '(no instruction)'}")
+        return f"nobody publishes yet: {', '.join(absent)}" if absent else ""
+
+    def _new_record(self, instruction: str) -> EpisodeRecord:
+        base = f"{self._embodiment.name}_{datetime.now():%Y%m%d-%H%M%S}"
+        taken = {path.name.split(".")[0] for path in self._folder.iterdir()}
+        names = [base, *(f"{base}-{number}" for number in range(2, 1000))]
+        return EpisodeRecord(
+            name=next(name for name in names if name not in taken),
+            robot=self._embodiment.name,
+            instruction=instruction,
+            namespace=self.get_namespace().strip("/"),
+            remapped=self._remapped(),
+            started=utc_now(),
+        )
+
+    def _remapped(self) -> dict[str, str]:
+        """Topics that are not called as they would be without remapping."""
+        space = self.get_namespace().rstrip("/")
+
+        def plain(name: str) -> str:
+            return name if name.startswith("/") else f"{space}/{name}"
+
+        return {topic.name: name for name, topic in self._wanted.items() if name != plain(topic.name)}
+
+    def _close(self, why: str, keep: bool = True) -> None:
+        self._stop_listening()
+        self._file.end(why, keep)
+
+    def _stop_listening(self) -> None:
+        for subscription in self._open.values():
+            self.destroy_subscription(subscription)
+        self._open.clear()
+        self._known.clear()
+
+    def _on_ended(self) -> None:
+        """The file is finished, was thrown away, or broke off."""
+        file, self._file = self._file, None
+        self._stop_listening()
+        if file.folder is not None:
+            self._last = file.folder
+        self._problem = file.problem
+        if self._problem:
+            self.get_logger().error(self._problem)
+        else:
+            self.get_logger().info(self._summary(file))
+        self._ended.set_result(None)
+
+    def _summary(self, file: EpisodeFile) -> str:
+        if file.folder is None:
+            return file.problem or f"{file.record.name} was thrown away"
+        record = read_record(file.folder)
+        lost = sum(file.dropped.values())
+        return (
+            f"{file.folder}: {record.seconds:.1f} s, {sum(file.counts.values())} messages, {file.size / 1e6:.0f} MB"
+            + (f"; {lost} messages came faster than the disk takes them and are lost" if lost else "")
+            + f" ({record.ended})"
+        )
+
+    # Topics ---------------------------------------------------------------------------------------------------------
+
+    def _discover(self) -> None:
+        """Subscribe to the topics whose publishers have appeared, and anew where they have changed what they offer."""
+        if self._file is None or self._file.ending:
+            return
+        for name, topic in self._wanted.items():
+            offers = self.get_publishers_info_by_topic(name)
+            if offers and name not in self._refused:
+                self._listen(name, topic, offers)
+
+    def _listen(self, name: str, topic: WantedTopic, offers: list) -> None:
+        qos = matching_qos(offers, topic.image)
+        present = self._open.get(name)
+        if present is not None and present.qos_profile == qos:
+            return
+        try:
+            if problem := one_type(offers):
+                raise UnknownType(f"{name} {problem}")
+            if name not in self._known:
+                self._file.add_topic(topic_format(name, offers))
+                self._known.add(name)
+            kind = message_class(offers[0].topic_type)
+        except UnknownType as error:
+            self._refused.add(name)
+            self.get_logger().error(f"{name} is not recorded: {error}")
+            return
+        if present is not None:
+            self.destroy_subscription(present)
+        callback = partial(self._on_message, name, name == self.resolve_topic_name(self._chunk_topic))
+        self._open[name] = self.create_subscription(kind, name, callback, qos, raw=True)
+
+    @property
+    def _chunk_topic(self) -> str:
+        return f"{self.parameters.policy_node}/action_chunk"
+
+    def _on_message(self, name: str, is_chunk: bool, data: bytes, info: dict) -> None:
+        self._heard[name] = time.monotonic()
+        if self._file is None or self._file.ending:
+            return
+        now = self.get_clock().now().nanoseconds
+        simulated = self.parameters.use_sim_time
+        # When it reached this computer: by simulated time, which bags of a simulator are read by, this moment.
+        arrival = now if simulated else info["received_timestamp"] or now
+        if is_chunk and not self._file.record.instruction:
+            self._learn_instruction(data)
+        if not self._file.put(name, data, arrival, info["source_timestamp"] or arrival):
+            self.get_logger().error("the disk is too slow: messages are lost", throttle_duration_sec=5.0)
+
+    def _learn_instruction(self, data: bytes) -> None:
+        self._file.relabel(instruction=deserialize_message(data, ActionChunk).instruction)
+
+    # Diagnostics ----------------------------------------------------------------------------------------------------
+
+    def _diagnose(self) -> None:
+        file = self._file
+        free = free_space(self._folder)
+        problems: dict[str, bytes] = {}
+        if self._problem:
+            problems[self._problem] = DiagnosticStatus.ERROR
+        if free < self.parameters.min_free_gb:
+            problems[f"{free:.1f} GB free on the disk"] = DiagnosticStatus.ERROR
+        values: dict[str, object] = {"recording": file.record.name if file else "", "free [GB]": free}
+        if file is not None:
+            problems |= {f"{name} is silent": DiagnosticStatus.WARN for name in self._silent()}
+            if lost := sum(file.dropped.values()):
+                problems[f"{lost} messages lost, the disk is too slow"] = DiagnosticStatus.ERROR
+            values |= {"size [MB]": file.size / MEGABYTE, "instruction": file.record.instruction}
+            values |= {f"{name} [Hz]": self._rate(file, name) for name in self._open}
+        stamp, robot = self.get_clock().now().to_msg(), self._embodiment.name
+        name = f"{self.get_fully_qualified_name().strip('/')}: recording"
+        self._diagnostics.publish(diagnostic_array(stamp, name, robot, problems, values))
+
+    def _silent(self) -> list[str]:
+        late = time.monotonic() - SILENCE
+        return [n for n, topic in self._wanted.items() if topic.need is Need.REQUIRED and self._heard[n] < late]
+
+    def _rate(self, file: EpisodeFile, name: str) -> float:
+        """Messages per second since the last diagnostics."""
+        new = file.counts[name] - self._counted[name]
+        self._counted[name] = file.counts[name]
+        return new / DIAGNOSTICS_PERIOD
+
+
+def _changes(request: LabelEpisode.Request) -> dict:
+    """What a request changes in an EpisodeRecord; ValueError when it is not a label."""
+    changes: dict = {}
+    if request.outcome != LabelEpisode.Request.KEEP:
+        if request.outcome not in OUTCOMES:
+            raise ValueError(f"outcome {request.outcome} is none of the codes {sorted(OUTCOMES)}")
+        changes["success"] = OUTCOMES[request.outcome]
+    if request.instruction.strip():
+        changes["instruction"] = clean_text(request.instruction.strip())
+    if request.note.strip():
+        changes["note"] = request.note.strip()
+    if not changes:
+        raise ValueError("the request changes nothing: give an outcome, an instruction or a note")
+    return changes
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run episode_recorder as a process."""
+    raise SystemExit(lifecycle.run(EpisodeRecorder, args))

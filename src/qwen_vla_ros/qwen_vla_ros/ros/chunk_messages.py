@@ -1,0 +1,170 @@
+"""Between qwen_vla_msgs and what the gate and the executor compute with."""
+
+from __future__ import annotations
+
+import array
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+
+from embodiment_descriptions import Embodiment
+from qwen_vla_control.gate import Chunk, Reason, Violation
+from qwen_vla_control.motion.base_path import accumulated
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
+
+NANOSECONDS = 1_000_000_000
+
+
+def nanoseconds(stamp: Time) -> int:
+    """Convert a message stamp to nanoseconds."""
+    return stamp.sec * NANOSECONDS + stamp.nanosec
+
+
+def stamp_message(nanoseconds: int) -> Time:
+    """Convert nanoseconds to a message stamp."""
+    sec, nanosec = divmod(nanoseconds, NANOSECONDS)
+    return Time(sec=sec, nanosec=nanosec)
+
+
+def chunk_from_message(message: ActionChunk) -> Chunk:
+    """Take over every field as it is; whether they make sense is for the gate to say."""
+    return Chunk(
+        chunk_id=message.chunk_id,
+        stamp_ns=nanoseconds(message.header.stamp),
+        frame_id=message.header.frame_id,
+        embodiment=message.embodiment,
+        control_mode=message.control_mode,
+        channel_names=tuple(message.channel_names),
+        instruction=message.instruction,
+        horizon=message.horizon,
+        execution_horizon=message.execution_horizon,
+        period=message.period,
+        data=np.array(message.data, dtype=np.float32),
+    )
+
+
+def message_from_prediction(chunk: Any, chunk_id: int, frame_id: str, execution_horizon: int) -> ActionChunk:
+    """Write down what a policy predicted.
+
+    Policies predict waypoints one from another; a message has all of them as seen from the base at the observation.
+
+    Args:
+        chunk: a qwen_vla.ActionChunk.
+        chunk_id: number of the chunk.
+        frame_id: base frame of the robot.
+        execution_horizon: steps to execute; 0 leaves it to the chunk.
+    """
+    horizon = len(chunk.data)
+    waypoints = chunk.control_mode == ActionChunk.CONTROL_MODE_BASE_WAYPOINTS
+    rows = accumulated(np.zeros(3), chunk.data) if waypoints else chunk.data
+    message = ActionChunk(
+        chunk_id=chunk_id,
+        embodiment=chunk.embodiment,
+        control_mode=chunk.control_mode,
+        channel_names=list(chunk.channel_names),
+        instruction=chunk.instruction,
+        horizon=horizon,
+        execution_horizon=min(execution_horizon or chunk.execution_horizon or horizon, horizon),
+        period=chunk.period,
+        data=array.array("f", np.ascontiguousarray(rows, np.float32).tobytes()),
+        inference_ms=chunk.inference_ms["total"],
+    )
+    message.header.stamp, message.header.frame_id = stamp_message(chunk.stamp_ns), frame_id
+    return message
+
+
+def embodiment_message(e: Embodiment, prompt: str, stamp: Time) -> EmbodimentMessage:
+    """Write down what was derived from the robot's description; `prompt` is the template with {instruction}."""
+    limits = [e.limits[name] for name in e.joint_names]
+    message = EmbodimentMessage(
+        name=e.name,
+        robot_tag=e.robot_tag,
+        control_mode=e.control_mode,
+        rate_hz=e.rate_hz,
+        chunk_size=e.chunk_size,
+        channel_names=list(e.channel_names),
+        joint_names=list(e.joint_names),
+        position_lower=[limit.lower for limit in limits],
+        position_upper=[limit.upper for limit in limits],
+        velocity_limit=[limit.velocity for limit in limits],
+        effort_limit=[limit.effort for limit in limits],
+        arm_names=[arm.name for arm in e.arms],
+        arm_base_links=[arm.base_link for arm in e.arms],
+        arm_tip_links=[arm.tip_link for arm in e.arms],
+        has_waist=e.has_waist,
+        has_base=e.base is not None,
+        camera_tags=[camera.tag for camera in e.cameras],
+        camera_topics=[camera.image_topic for camera in e.cameras],
+        prompt=prompt,
+    )
+    message.header.stamp, message.header.frame_id = stamp, e.base_frame
+    return message
+
+
+class Ledger:
+    """Counts verdicts and writes them down as ChunkReport messages.
+
+    Attributes:
+        accepted, refused: chunks since the start of the ledger.
+        reasons: how often each reason was given.
+        decision_ms: wall time of the latest decision [ms].
+    """
+
+    def __init__(self, frame_id: str) -> None:
+        """Start at zero; `frame_id` is the base frame for the headers."""
+        self._frame_id = frame_id
+        self.accepted = 0
+        self.refused = 0
+        self.reasons: Counter[Reason] = Counter()
+        self.decision_ms = math.nan
+
+    def accept(self, chunk: Chunk, now_ns: int, decision_ms: float) -> ChunkReport:
+        """Count and report an accepted chunk."""
+        self.accepted += 1
+        return self._decided(chunk, ChunkReport.ACCEPTED, (), now_ns, decision_ms)
+
+    def refuse(self, chunk: Chunk, violations: tuple[Violation, ...], now_ns: int, decision_ms: float) -> ChunkReport:
+        """Count and report a refused chunk."""
+        self.refused += 1
+        return self._decided(chunk, ChunkReport.REFUSED, violations, now_ns, decision_ms)
+
+    def complete(self, chunk: Chunk | None, now_ns: int, message: str = "", steps: int | None = None) -> ChunkReport:
+        """Report that a motion is over; without a chunk it was one of the executor's own.
+
+        steps: of the chunk that were executed; None: its execution horizon.
+        """
+        report = self._report(chunk, ChunkReport.COMPLETED, now_ns)
+        report.steps_accepted = report.steps_accepted if steps is None else steps
+        report.message = message
+        return report
+
+    def hold(self, chunk: Chunk | None, reason: Violation, now_ns: int) -> ChunkReport:
+        """Count and report that a motion was broken off."""
+        return self._because(self._report(chunk, ChunkReport.HELD, now_ns), (reason,))
+
+    def _decided(self, chunk: Chunk, verdict: int, why: tuple[Violation, ...], now_ns: int, ms: float) -> ChunkReport:
+        report = self._because(self._report(chunk, verdict, now_ns), why)
+        self.decision_ms = report.decision_ms = ms
+        report.observation_age_s = (now_ns - chunk.stamp_ns) / NANOSECONDS
+        return report
+
+    def _because(self, report: ChunkReport, violations: tuple[Violation, ...]) -> ChunkReport:
+        reasons = tuple(dict.fromkeys(v.reason for v in violations))
+        self.reasons.update(reasons)
+        report.reason_codes = [int(reason) for reason in reasons]
+        report.message = "; ".join(v.message for v in violations)
+        return report
+
+    def _report(self, chunk: Chunk | None, verdict: int, now_ns: int) -> ChunkReport:
+        report = ChunkReport(verdict=verdict, accepted_total=self.accepted, refused_total=self.refused)
+        report.header.stamp = stamp_message(now_ns)
+        report.header.frame_id = self._frame_id
+        report.observation_age_s = report.decision_ms = math.nan
+        if chunk is not None:
+            report.chunk_id, report.instruction = chunk.chunk_id, chunk.instruction
+            report.steps_accepted = 0 if verdict == ChunkReport.REFUSED else chunk.execution_horizon
+        return report

@@ -1,0 +1,162 @@
+"""A subscription whose quality of service follows the publishers that are there, and that can say why nothing comes.
+
+A reliable subscription hears no best-effort publisher, and a best-effort one loses parts of large images that a
+reliable one would not: so the graph decides, again whenever the publishers change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from qwen_vla_control.observation.streams import IS_THE_DRIVER_RUNNING
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What one publisher offers."""
+
+    node: str
+    kind: str
+    reliability: ReliabilityPolicy
+    durability: DurabilityPolicy
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"{self.node} ({quality(self.reliability, self.durability)})"
+
+
+def quality(reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> str:
+    """Return two policies in words."""
+    return ", ".join(policy.name.lower().replace("_", " ") for policy in (reliability, durability))
+
+
+def offers_on(node: Node, topic: str) -> list[Offer]:
+    """All publishers of a topic that the graph knows, in a steady order; `topic` is resolved and remapped."""
+    found = [
+        Offer(
+            f"{info.node_namespace.rstrip('/')}/{info.node_name}",
+            info.topic_type,
+            info.qos_profile.reliability,
+            info.qos_profile.durability,
+        )
+        for info in node.get_publishers_info_by_topic(topic)
+    ]
+    return sorted(found, key=lambda offer: (offer.node, offer.kind, offer.reliability, offer.durability))
+
+
+def matching_qos(offers: Iterable[Offer], depth: int) -> QoSProfile:
+    """Return the best quality that all publishers can give; of none, that which every publisher can give."""
+    offers = list(offers)
+    reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers) and offers
+    latched = all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers) and offers
+    return QoSProfile(
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+class MatchedSubscription:
+    """One subscription; `check` has to be called now and then, among the callbacks of the node.
+
+    Attributes:
+        topic: its full name, after remapping.
+        offers: publishers at the last check.
+        callback: what is called with every message.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        kind: type,
+        topic: str,
+        callback: Callable[[Any], None],
+        depth: int,
+        alternatives: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            node: the node.
+            kind: message type.
+            topic: relative or absolute name.
+            callback: called with every message.
+            depth: of the queue.
+            alternatives: topics that may be there instead, each with what to do then.
+        """
+        self._node, self._kind, self.callback, self._depth = node, kind, callback, depth
+        self._alternatives = [(node.resolve_topic_name(name), advice) for name, advice in alternatives]
+        self._name, self.topic = topic, node.resolve_topic_name(topic)
+        package, _, name = kind.__module__.partition(".")
+        self.kind = f"{package}/msg/{kind.__name__}"
+        self.offers = offers_on(node, self.topic)
+        self._subscribe(matching_qos(self._heard, depth))
+
+    @property
+    def _heard(self) -> list[Offer]:
+        return [offer for offer in self.offers if offer.kind == self.kind]
+
+    def _subscribe(self, qos: QoSProfile) -> None:
+        self._qos = qos
+        self._subscription = self._node.create_subscription(self._kind, self._name, self.callback, qos)
+
+    def check(self) -> None:
+        """Look at the graph, and subscribe anew where another quality is better."""
+        self.offers = offers_on(self._node, self.topic)
+        if not self._heard:
+            return  # whoever comes back is probably the same as before
+        wanted = matching_qos(self._heard, self._depth)
+        if (wanted.reliability, wanted.durability) != (self._qos.reliability, self._qos.durability):
+            before = self.quality
+            self._node.destroy_subscription(self._subscription)
+            self._subscribe(wanted)
+            self._node.get_logger().info(
+                f"{self.topic}: subscribed anew as {self.quality} (was {before}), as its publishers offer"
+            )
+
+    @property
+    def quality(self) -> str:
+        """The quality that is subscribed with, in words."""
+        return quality(self._qos.reliability, self._qos.durability)
+
+    @property
+    def publishers(self) -> str:
+        """The publishers in words, of other types, too."""
+        return "; ".join(str(o) if o.kind == self.kind else f"{o}, of type {o.kind}" for o in self.offers) or "none"
+
+    def way_out(self) -> str:
+        """What the user should look at when nothing comes."""
+        if self._heard:
+            return IS_THE_DRIVER_RUNNING
+        if self.offers:
+            kinds = ", ".join(sorted({offer.kind for offer in self.offers}))
+            return f"it carries {kinds}, not {self.kind}{self._advice(kinds)}"
+        for topic, advice in self._alternatives:
+            if self._node.count_publishers(topic):
+                return f"nobody publishes it, but {topic}; {advice}"
+        elsewhere = self._elsewhere()
+        if elsewhere:
+            return f"nobody publishes it, but {elsewhere}; is the namespace right?"
+        return f"nobody publishes it; {IS_THE_DRIVER_RUNNING}"
+
+    def _advice(self, kinds: str) -> str:
+        if self.kind.endswith("/Image") and "CompressedImage" in kinds:
+            return "; set its transport to compressed"
+        return "; choose the topic that does"
+
+    def _elsewhere(self) -> str:
+        """A published topic of the same name and type in another namespace."""
+        for topic, kinds in self._node.get_topic_names_and_types():
+            same_name = topic.endswith(f"/{self._name.lstrip('/')}") or self.topic.endswith(topic)
+            if topic != self.topic and same_name and self.kind in kinds and self._node.count_publishers(topic):
+                return topic
+        return ""
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        self._node.destroy_subscription(self._subscription)

@@ -1,0 +1,1 @@
+"""The nodes beside a simulated robot: the stack as processes, tasks, faults on purpose, measurements, the demo."""

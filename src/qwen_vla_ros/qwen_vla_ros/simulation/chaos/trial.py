@@ -1,0 +1,203 @@
+"""Episodes under faults: what the robot was commanded, what became of the tasks, and what was left behind."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import TwistStamped
+from tqdm import tqdm
+
+from embodiment_descriptions import Embodiment
+from qwen_vla.evaluation.in_process import EvaluateOptions
+from qwen_vla.evaluation.summary import EpisodeRow
+from qwen_vla.suites import Suite
+from qwen_vla_ros.drawing.chunk_geometry import BASE_MODES
+from qwen_vla_ros.ros.spinning_node import NoAnswer
+from qwen_vla_ros.simulation.chaos.monkey import Disturbed, Monkey
+from qwen_vla_ros.simulation.over_ros import as_episode_row
+from qwen_vla_ros.simulation.stack import SimulatedStack, SimulatedWorld, simulated_stack
+from qwen_vla_ros.simulation.task_client import RELIABLE, Limits, TaskClient, TaskError
+
+PREFIX = "chaos"
+SPARE_SECONDS = 44.0  # [s] simulated, for what is tried again after a fault
+TRIES = 20  # sentences per episode
+RELAY_TIMEOUT = 60.0  # [s] real, for it to start; seconds on an idle machine
+
+
+def run(
+    options: EvaluateOptions, suite: Suite, world: SimulatedWorld, logs: Path
+) -> tuple[list[EpisodeRow], dict[str, Any]]:
+    """Run the episodes.
+
+    Returns:
+        Rows, and findings: the faults by kind, how tries ended that had no result, the worst set point that reached
+        the simulator's servos (of a base: the worst velocity that it was commanded), and the processes that were left.
+    """
+    topics = relayed_topics(suite.embodiment)
+    seconds = suite.max_steps * suite.embodiment.period + SPARE_SECONDS
+    policy = {"euler_steps": options.euler_steps}
+    with simulated_stack(options.checkpoint, logs, policy, remappings=remappings(topics), world=world) as stack:
+        _start_relay(stack, topics, options.seed)
+        monkey = Monkey(stack.processes, stack.commands, stack.environment, options.seed)
+        limits = _limit_watch(stack, suite.embodiment)
+        tasks = TaskClient(stack)
+        rows, endings = [], Counter()
+        seeds = range(options.seed, options.seed + options.episodes)
+        for seed in (bar := tqdm(seeds, desc=f"{options.suite} in chaos", unit="episode")):
+            rows.append(_episode(stack, tasks, monkey, seed, seconds, endings))
+            bar.set_postfix_str(f"{sum(row.success for row in rows)} done, {monkey.deeds.total()} faults")
+        worst = limits.latest()
+        sessions = list(stack.processes.pids().values())
+    findings = {"faults": dict(monkey.deeds), "tries": dict(endings), "limits": worst, "orphans": _left(sessions)}
+    return rows, findings
+
+
+def relayed_topics(embodiment: Embodiment) -> list[tuple[str, str, str, str]]:
+    """What the relay takes: node that listens, topic, type, reliability."""
+    policy, executor = "policy_node", "executor_node"
+    if embodiment.control_mode in BASE_MODES:
+        measured = [(embodiment.odometry.topic, "nav_msgs/msg/Odometry")]
+    else:
+        measured = [(stream.topic, "sensor_msgs/msg/JointState") for stream in embodiment.joint_states]
+    return [
+        (executor, "policy_node/action_chunk", "qwen_vla_msgs/msg/ActionChunk", "reliable"),
+        (executor, "policy_node/heartbeat", "std_msgs/msg/Header", "reliable"),
+        *((executor, topic, kind, "reliable") for topic, kind in measured),
+        (policy, "executor_node/chunk_report", "qwen_vla_msgs/msg/ChunkReport", "reliable"),
+        *((policy, camera.topic, "sensor_msgs/msg/Image", "best_effort") for camera in embodiment.cameras),
+    ]
+
+
+def remappings(topics: list[tuple[str, str, str, str]]) -> dict[str, dict[str, str]]:
+    """Have the nodes listen to the relay."""
+    renamed: dict[str, dict[str, str]] = {}
+    for node, topic, _, _ in topics:
+        renamed.setdefault(node, {})[topic] = f"{PREFIX}/{topic}"
+    return renamed
+
+
+def _start_relay(stack: SimulatedStack, topics: list[tuple[str, str, str, str]], seed: int) -> None:
+    words = [w for _, topic, kind, how in topics for w in ("--topic", topic, kind, f"{PREFIX}/{topic}", how)]
+    command = [sys.executable, "-m", "qwen_vla_ros.simulation.chaos.relay", "--seed", str(seed), *words]
+    stack.processes.start("chaos_relay", command, stack.environment)
+    node, names = stack.client.node, [f"{PREFIX}/{topic}" for _, topic, _, _ in topics]
+    stack.client.wait(lambda: all(map(node.count_publishers, names)), "chaos_relay", RELAY_TIMEOUT)
+
+
+def _episode(
+    stack: SimulatedStack, tasks: TaskClient, monkey: Monkey, seed: int, seconds: float, endings: Counter
+) -> EpisodeRow:
+    """One scene, for `seconds` of simulated time; the sentence is given again whenever a fault has ended the goal.
+
+    `endings` counts those faults.
+    """
+    stack.wait_until_ready()
+    instruction, row = tasks.reset(seed), None
+    for _ in range(TRIES):
+        left = seconds - tasks.task.sim_time
+        if left <= 0 or (row and row.success):
+            break
+        stack.client.check = monkey.act
+        monkey.wake()
+        try:
+            row = tasks.execute(Limits(timeout=left))
+        except (Disturbed, TaskError, NoAnswer) as fault:
+            endings[str(fault)] += 1
+            row = None  # what an earlier try brought is out of date
+        finally:
+            monkey.rest()
+            stack.client.check = stack.processes.check
+        stack.wait_until_ready()
+    if row is not None:
+        return as_episode_row(row)
+    task = tasks.task
+    return EpisodeRow(
+        seed=seed,
+        instruction=instruction,
+        target=task.target,
+        success=task.success,
+        chunks=0,
+        refused=0,
+        seconds=task.sim_time,
+        distance=task.distance,
+        ended="disturbed",
+        latency_ms_p50=0.0,
+        task=task.task,
+        failure=task.failure,
+        metrics=dict(zip(task.metric_names, task.metrics, strict=True)),
+    )
+
+
+class _LimitWatch(Protocol):
+    """Sees what the robot is commanded."""
+
+    def latest(self) -> Mapping[str, str]:
+        """The worst of the whole run."""
+
+
+def _limit_watch(stack: SimulatedStack, embodiment: Embodiment) -> _LimitWatch:
+    return _VelocityWatch(stack, embodiment) if embodiment.control_mode in BASE_MODES else _SetPointWatch(stack)
+
+
+class _SetPointWatch:
+    """Hears what the simulator says about the set points that its servos got."""
+
+    def __init__(self, stack: SimulatedStack) -> None:
+        self._client, self._values = stack.client, {}
+        self._name = f"{stack.simulator}: limits"
+        stack.client.hear(DiagnosticArray, "/diagnostics", self._take, 10)
+
+    def _take(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == self._name:
+                self._values = {item.key: item.value for item in status.values}
+
+    def latest(self) -> Mapping[str, str]:
+        return self._client.wait(lambda: dict(self._values), f"word of {self._name} on /diagnostics", 10.0)
+
+
+class _VelocityWatch:
+    """Hears the velocities that a base is commanded: it has no servos that could tell."""
+
+    def __init__(self, stack: SimulatedStack, embodiment: Embodiment) -> None:
+        (command,) = embodiment.commands
+        topic = stack.world.simulator.remappings["executor_node"][command.topic]
+        self._limits, self._linear, self._angular, self._heard = embodiment.safety.base, 0.0, 0.0, 0
+        stack.client.hear(TwistStamped, topic, self._take, RELIABLE)
+
+    def _take(self, message: TwistStamped) -> None:
+        twist = message.twist
+        self._linear = max(self._linear, math.hypot(twist.linear.x, twist.linear.y))
+        self._angular = max(self._angular, abs(twist.angular.z))
+        self._heard += 1
+
+    def latest(self) -> Mapping[str, str]:
+        return {
+            "velocities commanded": str(self._heard),
+            "largest share of the speed limit": f"{self._linear / self._limits.max_linear:.4f}",
+            "largest share of the turning limit": f"{self._angular / self._limits.max_angular:.4f}",
+        }
+
+
+def _left(sessions: list[int]) -> list[str]:
+    """Processes of the stack that outlived it: each of its children was a session of its own."""
+    return [
+        process.info["name"]
+        for process in psutil.process_iter(["name"])
+        if process.status() != psutil.STATUS_ZOMBIE and _session(process.pid) in sessions
+    ]
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return -1

@@ -1,0 +1,276 @@
+"""`qwen-vla demo`: sentences to simulated robots over ROS 2, with a table, a video and a summary.
+
+The command line imports this module to say what it offers: everything that needs ROS is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from qwen_vla_ros.simulation.demo.recording import Recording
+    from qwen_vla_ros.simulation.stack import Host, SimulatedStack
+    from qwen_vla_ros.simulation.task_client import TaskClient, TaskRow
+
+
+@dataclass(frozen=True)
+class Show:
+    """What a robot is asked to do.
+
+    Attributes:
+        suite: task suite that the scenes are of.
+        seeds: scenes, one sentence each.
+        timeout: simulated time for each sentence [s].
+    """
+
+    suite: str
+    seeds: tuple[int, ...]
+    timeout: float
+
+
+SHOWS = {
+    # Three of the suite's five tasks: stack a cube, eggplant in basket, pick up the blue cube.
+    "widowx": Show("widowx", (9002, 9003, 9009), 60.0),
+    # Two handovers and a tray: the third task of the suite, insertion, succeeds too rarely to be shown.
+    "aloha": Show("aloha", (9003, 9011, 9009), 60.0),
+    # Three scenes in a row are one of each of the suite's three tasks.
+    "mobile_base": Show("mobile_base", (9000, 9001, 9002), 120.0),
+}
+ENOUGH = 2 / 3  # share of its sentences that a robot must obey
+OBEYED, DISOBEYED, SKIPPED = 0, 1, 3  # exit codes; 2 is that of wrong options
+AFTERGLOW = 0.8  # [s] simulated, shown of the robot at rest after the end
+TABLE_WIDTH = 120  # [characters] in a log
+GIF_LIMIT = 2_000_000  # [bytes] a README should load quickly
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What became of one robot's sentences; `memory` is peak RSS by node [MB], `recordings` are all or none."""
+
+    rows: list[TaskRow]
+    recordings: list[Recording]
+    start_seconds: float
+    memory: dict[str, float]
+
+    @property
+    def successes(self) -> int:
+        return sum(row.success for row in self.rows)
+
+    @property
+    def episodes(self) -> list[tuple[Recording, TaskRow]]:
+        """What there is to be shown."""
+        return list(zip(self.recordings, self.rows, strict=True)) if self.recordings else []
+
+
+@dataclass
+class Demo:
+    """Start a simulated robot, the policy and the executor, and give it three sentences over ROS 2; robot after robot.
+
+    Exit code 0 when every robot obeyed at least two of three sentences, 1 when one did not, 3 when the checkpoint does
+    not know a robot that --robot names. Writes summary.json, demo.mp4 and the nodes' logs.
+
+    Examples:
+      qwen-vla demo
+      qwen-vla demo --robot aloha mobile_base
+      qwen-vla demo --robot widowx --seeds 7001 7002 7003 --out out/my_demo
+      qwen-vla demo --checkpoint out/train/joint_actions/model --no-video
+    """
+
+    out: Path = Path("out/demo")
+    """Folder for the results; those of an earlier run are replaced."""
+    robot: tuple[Literal["widowx", "aloha", "mobile_base"], ...] = ()
+    """Robots to show, one after the other; default: all that the checkpoint knows."""
+    seeds: tuple[int, ...] = ()
+    """Scenes, one sentence each; default: the robot's own. Scenes that the checkpoint was trained on are refused."""
+    checkpoint: Path | None = None
+    """Folder of the model; default: the checkpoint that comes with the suite."""
+    timeout: float | None = None
+    """Simulated time for each sentence [s]; default: 60 for the arms, 120 for the base."""
+    speed: float = 1.0
+    """Simulated seconds per real second; less than 1 for a machine that is too slow or too busy for real time."""
+    video: bool = True
+    """Write demo.mp4."""
+    gif: Path | None = None
+    """Also write an animated GIF of less than 2 MB, for a README."""
+
+    def run(self) -> int:
+        from qwen_vla_ros.simulation.interruption import signals_as_exceptions
+
+        checkpoint = self._checkpoint()
+        known = known_robots(checkpoint)
+        wanted = self.robot or tuple(SHOWS)
+        robots, skipped = [r for r in wanted if r in known], [r for r in wanted if r not in known]
+        for robot in skipped:
+            print(f"{robot} is skipped: {checkpoint} was not trained for it", file=sys.stderr)
+        with signals_as_exceptions():
+            self._remove_earlier_results()
+            shown = self._show_all(robots, checkpoint)
+            summary = summarize(shown, str(checkpoint), skipped)
+            self._write_summary(summary)
+            self._write_films([episode for one in shown.values() for episode in one.episodes])
+        if any(one.successes < ENOUGH * len(one.rows) for one in shown.values()):
+            return DISOBEYED
+        return SKIPPED if skipped and (self.robot or not robots) else OBEYED
+
+    def _checkpoint(self) -> Path:
+        """What can be wrong about the options is found out before anything is started."""
+        from qwen_vla.cli import default_checkpoint
+        from qwen_vla.evaluation.in_process import refuse_trained_seeds
+
+        if self.seeds and min(self.seeds) < 0:
+            raise ValueError(f"seeds {list(self.seeds)}: give them from 0 on")
+        if self.timeout is not None and not 0 < self.timeout < 3600:
+            raise ValueError(f"timeout {self.timeout} s: give a time above 0 and below 3600 s")
+        if not 0.01 <= self.speed <= 100:
+            raise ValueError(f"speed {self.speed}: give 0.01 to 100 simulated seconds per real second")
+        checkpoint = self.checkpoint or default_checkpoint()
+        if not (checkpoint / "config.json").is_file():
+            raise FileNotFoundError(
+                f"{checkpoint} is not a checkpoint: it has no config.json; train one, or name another"
+            )
+        for seed in {*self.seeds} or {seed for robot in self.robot or SHOWS for seed in SHOWS[robot].seeds}:
+            refuse_trained_seeds(checkpoint, seed, 1)
+        return checkpoint
+
+    def _remove_earlier_results(self) -> None:
+        for name in ("summary.json", "demo.mp4"):
+            (self.out / name).unlink(missing_ok=True)
+
+    def _show_all(self, robots: Sequence[str], checkpoint: Path) -> dict[str, Shown]:
+        """Robot after robot, all served by one policy_node."""
+        from qwen_vla_ros.simulation.stack import stack_host
+
+        with stack_host(self.out / "logs") as host:
+            return {robot: self._show(robot, checkpoint, host) for robot in robots}
+
+    def _show(self, robot: str, checkpoint: Path, host: Host) -> Shown:
+        """Everything about one robot, whose processes end with it; policy_node stays and waits for the next."""
+        from embodiment_descriptions import load_robot
+        from qwen_vla_ros.simulation.demo.recording import Recorder
+        from qwen_vla_ros.simulation.stack import SimulatedWorld, simulated_stack
+        from qwen_vla_ros.simulation.task_client import TaskClient
+
+        show, rows, recordings = SHOWS[robot], [], []
+        seeds = self.seeds or show.seeds
+        world = SimulatedWorld(robot, show.suite)
+        with simulated_stack(checkpoint, host, speed=self.speed, world=world) as stack:
+            tasks = TaskClient(stack)
+            recorder = Recorder(stack, tasks, load_robot(robot)) if self.video or self.gif else None
+            for number, seed in enumerate(seeds, 1):
+                title = f"{robot} {number}/{len(seeds)}"
+                row, recording = self._obey(stack, tasks, recorder, seed, self.timeout or show.timeout, title)
+                rows.append(row)
+                recordings += [recording] if recording else []
+            shown = Shown(rows, recordings, stack.start_seconds, stack.processes.peak_rss_mb())
+        _print_table(robot, rows)
+        return shown
+
+    def _obey(
+        self, stack: SimulatedStack, tasks: TaskClient, recorder: Any, seed: int, timeout: float, title: str
+    ) -> tuple[TaskRow, Recording | None]:
+        from qwen_vla_ros.simulation.progress_line import ProgressLine
+        from qwen_vla_ros.simulation.task_client import Limits
+
+        sentence = tasks.reset(seed)
+        tasks.draw_from(seed)
+        line = ProgressLine()
+        if recorder:
+            recorder.begin()
+        row = tasks.execute(
+            Limits(timeout),
+            lambda: line.update(f"{title} “{sentence}”", f"{tasks.task.sim_time:5.1f} s  {tasks.activity}"),
+        )
+        line.finish(f"{title} “{sentence}”: {'done' if row.success else row.ended} after {row.seconds:.1f} s")
+        if recorder:
+            tasks.wait_until(tasks.task.sim_time + AFTERGLOW)
+        return row, recorder.end() if recorder else None
+
+    def _write_films(self, episodes: Sequence[tuple[Recording, TaskRow]]) -> None:
+        if not episodes:
+            return
+        from qwen_vla.video_files import write_gif, write_mp4
+        from qwen_vla_ros.simulation.demo.video import RATE, film
+        from qwen_vla_ros.simulation.progress_line import ProgressLine
+
+        line = ProgressLine()
+        if self.video:
+            line.update("writing the video")
+            write_mp4(self.out / "demo.mp4", film(episodes), RATE)
+            line.finish(f"video: {self.out / 'demo.mp4'}")
+        if self.gif:
+            line.update("writing the GIF")
+            size = write_gif(self.gif, list(film(episodes)), RATE, GIF_LIMIT)
+            line.finish(f"GIF: {self.gif} ({size / 1e6:.1f} MB)")
+
+    def _write_summary(self, summary: dict[str, Any]) -> None:
+        from qwen_vla.output_files import write_json
+
+        write_json(self.out / "summary.json", summary)
+        print(f"{summary['successes']} of {len(summary['sentences'])} sentences obeyed: {self.out / 'summary.json'}")
+
+
+def known_robots(checkpoint: Path) -> list[str]:
+    """The robots that a checkpoint was trained for; torch is not needed to know."""
+    path = checkpoint / "embodiments.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{checkpoint} does not say which robots it was trained for: it has no {path.name}")
+    return list(json.loads(path.read_text()))
+
+
+def summarize(shown: dict[str, Shown], checkpoint: str, skipped: Sequence[str]) -> dict[str, Any]:
+    """The results as plain data, ready for JSON; fields are described in TaskRow, memory is peak RSS by node [MB]."""
+    memory: dict[str, float] = {}
+    for one in shown.values():
+        memory |= {node: max(peak, memory.get(node, 0.0)) for node, peak in one.memory.items()}
+    return {
+        "successes": sum(one.successes for one in shown.values()),
+        "sentences": [_sentence(robot, row) for robot, one in shown.items() for row in one.rows],
+        "robots": {robot: {"successes": one.successes, "sentences": len(one.rows)} for robot, one in shown.items()},
+        "skipped": list(skipped),
+        "checkpoint": checkpoint,
+        "start_seconds": round(sum(one.start_seconds for one in shown.values()), 1),
+        "peak_rss_mb": memory,
+    }
+
+
+def _sentence(robot: str, row: TaskRow) -> dict[str, Any]:
+    return {
+        "robot": robot,
+        "instruction": row.instruction,
+        "success": row.success,
+        "ended": row.ended,
+        "seed": row.seed,
+        "task": row.task,
+        "target": row.target,
+        "failure": row.failure,
+        "metrics": dict(row.metrics),
+        "distance": row.distance,
+        "seconds": row.seconds,
+        "chunks": row.chunks,
+        "refused": row.refused,
+        "latency_ms_p50": row.latency_ms_p50,
+        "latency_ms_p99": row.latency_ms_p99,
+    }
+
+
+def _print_table(robot: str, rows: Sequence[TaskRow]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=robot, title_justify="left")
+    table.add_column("sentence", overflow="fold")
+    table.add_column("done")
+    for heading in ("distance", "time", "chunks", "latency p50", "latency p99"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        done = "[green]yes[/]" if row.success else "[red]no[/]"
+        latencies = ["–" if ms is None else f"{ms:.0f} ms" for ms in (row.latency_ms_p50, row.latency_ms_p99)]
+        facts = [f"{row.distance * 100:.1f} cm", f"{row.seconds:.1f} s", str(row.chunks), *latencies]
+        table.add_row(row.instruction, done, *facts)
+    console = Console()
+    Console(width=None if console.is_terminal else TABLE_WIDTH).print(table)

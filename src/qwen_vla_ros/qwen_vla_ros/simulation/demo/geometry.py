@@ -1,0 +1,84 @@
+"""Where the cameras and the predicted ways of a recorded episode are, moment by moment, in one frame.
+
+That frame is the robot's odometry frame where it drives, else its root link. Cameras move with the links that carry
+them. Free of rclpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from qwen_vla_ros.drawing.camera_view import CameraView, pose_matrix
+from qwen_vla_ros.drawing.robot_shapes import RobotShapes
+from qwen_vla_ros.simulation.demo.recording import FIXED_CAMERA, Moment, Recording
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A moment in space; what is not known is left out.
+
+    Attributes:
+        views: by camera.
+        ways: (N, 3) points of the predicted way [m], by arm, or of the base.
+        base: (4, 4) pose of a robot that drives.
+    """
+
+    views: Mapping[str, CameraView]
+    ways: Mapping[str, np.ndarray]
+    base: np.ndarray | None
+
+
+NOTHING_KNOWN = Situation({}, {}, None)
+
+
+class Geometry:
+    """The kinematics behind a recording."""
+
+    def __init__(self, recording: Recording) -> None:
+        """Prepare the forward kinematics of the robot."""
+        self._recording = recording
+        self._shapes = RobotShapes(recording.robot.urdf)
+        base = recording.robot.base
+        self._base_link = base.link if base else self._shapes.root
+
+    def at(self, moment: Moment) -> Situation:
+        """What was where; nothing is known of a moment at which the robot's place is not."""
+        if moment.pose is None:
+            return NOTHING_KNOWN
+        frames = self._frames(moment)
+        views = {tag: self._view(tag, info, frames) for tag, info in self._recording.infos.items()}
+        ways = {
+            name: _moved(frames[path.header.frame_id], path_points(path))
+            for name, path in moment.paths.items()
+            if path.header.frame_id in frames
+        }
+        return Situation({tag: view for tag, view in views.items() if view is not None}, ways, moment.pose.base)
+
+    def _frames(self, moment: Moment) -> dict[str, np.ndarray]:
+        """(4, 4) poses of the robot's frames."""
+        pose, links = moment.pose, self._shapes.link_poses(moment.pose.joints)
+        if pose.base is None:
+            return links
+        root = pose.base @ np.linalg.inv(links[self._base_link])
+        return {link: root @ place for link, place in links.items()} | {pose.odometry_frame: np.eye(4)}
+
+    def _view(self, tag: str, info, frames: Mapping[str, np.ndarray]) -> CameraView | None:
+        optical, fixed = info.header.frame_id, self._recording.fixed_pose
+        if optical in frames:
+            return CameraView.placed(info, "", frames[optical])
+        if tag != FIXED_CAMERA or fixed is None or fixed.header.frame_id not in frames:
+            return None
+        return CameraView.placed(info, "", frames[fixed.header.frame_id] @ pose_matrix(fixed.pose))
+
+
+def path_points(path) -> np.ndarray:
+    """(N, 3) positions of a nav_msgs/Path [m]."""
+    positions = [stamped.pose.position for stamped in path.poses]
+    return np.array([(p.x, p.y, p.z) for p in positions]).reshape(-1, 3)
+
+
+def _moved(pose: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return points @ pose[:3, :3].T + pose[:3, 3]

@@ -1,0 +1,143 @@
+"""Keeps what a viewer would have seen of an episode; nothing is decoded or drawn while the robot works."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import cv2
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Odometry
+from nav_msgs.msg import Path as PathMessage
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+
+from embodiment_descriptions import Embodiment
+from qwen_vla_control.observation.image_decoding import to_rgb
+from qwen_vla_control.observation.robot_history import RobotHistory
+from qwen_vla_ros.drawing.chunk_geometry import BASE, BASE_MODES, CannotDraw, RobotPose
+from qwen_vla_ros.ros.chunk_messages import nanoseconds
+from qwen_vla_ros.simulation.stack import VISUALIZER, SimulatedStack
+from qwen_vla_ros.simulation.task_client import LATCHED, TaskClient
+
+FIXED_CAMERA = "ego"  # whose place a simulator tells where it is not part of the robot's description
+QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One exposure of the robot's first camera and what was known then.
+
+    Attributes:
+        seconds: simulated time since the reset.
+        images: by the tag of the camera, the first camera first.
+        paths: where the policy leads each arm, by its name, or the base.
+        pose: where the robot was; None when its joint states or its odometry did not tell.
+        activity: what policy_node said that it was doing.
+    """
+
+    seconds: float
+    images: dict[str, Image | CompressedImage]
+    paths: Mapping[str, PathMessage]
+    pose: RobotPose | None
+    activity: str
+
+
+@dataclass
+class Recording:
+    """An episode as messages.
+
+    Attributes:
+        robot: whose it is.
+        moments: in order.
+        infos: calibration of each camera, by its tag; it holds for the whole episode.
+        fixed_pose: of the camera that stands beside the robot, for the whole episode; None without one.
+    """
+
+    robot: Embodiment
+    moments: list[Moment] = field(default_factory=list)
+    infos: dict[str, CameraInfo] = field(default_factory=dict)
+    fixed_pose: PoseStamped | None = None
+
+
+class Recorder:
+    """Listens to the robot's cameras and to the prediction; what is kept begins with `begin`."""
+
+    def __init__(self, stack: SimulatedStack, tasks: TaskClient, robot: Embodiment) -> None:
+        self._client, self._tasks, self._robot = stack.client, tasks, robot
+        self._recording: Recording | None = None
+        self._images: dict[str, Image] = {}
+        self._infos: dict[str, CameraInfo] = {}
+        self._paths: dict[str, PathMessage] = {}
+        self._fixed_pose: PoseStamped | None = None
+        self._history = RobotHistory(robot)
+        hear = self._client.hear
+        for camera in robot.cameras:
+            hear(Image, camera.topic, partial(self._on_image, camera.tag), qos_profile_sensor_data)
+            hear(CameraInfo, camera.info_topic, partial(self._infos.__setitem__, camera.tag), qos_profile_sensor_data)
+        for source, topic in enumerate(self._history.joint_topics):
+            hear(JointState, topic, partial(self._history.push_joints, source), qos_profile_sensor_data)
+        if self._history.odometry_topic:
+            hear(Odometry, self._history.odometry_topic, self._history.push_odometry, qos_profile_sensor_data)
+        for name, topic in path_topics(robot).items():
+            hear(PathMessage, topic, partial(self._on_path, name), 10)
+        hear(PoseStamped, f"{stack.simulator}/{FIXED_CAMERA}_camera_pose", self._on_pose, LATCHED)
+
+    def begin(self) -> None:
+        """Forget the prediction of the last episode and keep everything from now on; call it after the reset."""
+        with self._client.changed:
+            self._recording, self._paths = Recording(self._robot), {}
+
+    def end(self) -> Recording:
+        """Stop, and return what was kept; its images are compressed now that there is time."""
+        with self._client.changed:
+            recording, self._recording = self._recording, None
+        for moment in recording.moments:
+            moment.images.update({tag: compressed(message) for tag, message in moment.images.items()})
+        recording.infos, recording.fixed_pose = dict(self._infos), self._fixed_pose
+        return recording
+
+    def _on_image(self, tag: str, message: Image) -> None:
+        self._images[tag] = message
+        recording, task = self._recording, self._tasks.task
+        if recording is None or task is None or len(self._images) < len(self._robot.cameras):
+            return
+        if tag == self._robot.cameras[0].tag:
+            recording.moments.append(self._moment(message, task))
+        elif recording.moments:
+            latest = recording.moments[-1].images
+            if next(iter(latest.values())).header.stamp == message.header.stamp:  # another view of the same exposure
+                latest[tag] = message
+
+    def _moment(self, first: Image, task) -> Moment:
+        stamp = nanoseconds(first.header.stamp)
+        # The judge speaks less often than the camera exposes: count on from its last word.
+        seconds = task.sim_time + (stamp - nanoseconds(task.header.stamp)) / 1e9
+        images = {camera.tag: self._images[camera.tag] for camera in self._robot.cameras}
+        try:
+            pose = self._history.at(stamp)
+        except CannotDraw:
+            pose = None
+        return Moment(seconds, images, dict(self._paths), pose, self._tasks.activity)
+
+    def _on_path(self, name: str, message: PathMessage) -> None:
+        self._paths[name] = message
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        self._fixed_pose = message
+
+
+def compressed(message: Image) -> CompressedImage:
+    """The same image in a tenth of the memory: minutes of four cameras would fill that of a small machine."""
+    _, data = cv2.imencode(".jpg", to_rgb(message)[..., ::-1], QUALITY)
+    return CompressedImage(header=message.header, format="jpeg", data=array("B", data.tobytes()))
+
+
+def path_topics(robot: Embodiment) -> dict[str, str]:
+    """Where the prediction for each arm, or for the base, is published."""
+    if robot.control_mode in BASE_MODES:
+        return {BASE: f"{VISUALIZER}/predicted_path"}
+    first, *others = (arm.name for arm in robot.arms)
+    return {first: f"{VISUALIZER}/predicted_path"} | {name: f"{VISUALIZER}/predicted_path_{name}" for name in others}

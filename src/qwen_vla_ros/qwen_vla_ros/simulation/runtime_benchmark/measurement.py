@@ -1,0 +1,249 @@
+"""Runs policy_node and executor_node beside a robot's topics for a while, and listens."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import GetState
+from rclpy.action import ActionClient
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from tqdm import tqdm
+
+from embodiment_descriptions import Embodiment, load_robot
+from qwen_vla_msgs.action import ExecuteInstruction
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_ros.ros.chunk_messages import nanoseconds
+from qwen_vla_ros.ros.ros_domain import ros_domain
+from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
+from qwen_vla_ros.simulation.child_processes import ChildProcesses
+from qwen_vla_ros.simulation.interruption import signals_as_exceptions
+from qwen_vla_ros.simulation.stack import node_command, stack_environment
+from qwen_vla_ros.simulation.task_client import RELIABLE
+
+ROBOT = "widowx"
+WIDTH, HEIGHT, CAMERA_RATE = 640, 480, 30.0  # [px], [px], [Hz]
+READY_TIMEOUT = 300.0  # [s]
+ANSWER_TIMEOUT = 30.0  # [s]
+FLOOR_SECONDS = 5.0  # of listening to the images alone
+SENTENCE = "pick up the red cube"
+EULER_STEPS = 4
+REACH = 0.002  # [m], [rad]: how far the actions of the model that is timed go; it is about time, not about skill
+NODES = ("policy_node", "executor_node")
+
+
+@dataclass
+class Heard:
+    """What came in while the goal was running; times are those of this process [s, system clock]."""
+
+    chunks: dict[int, ActionChunk] = field(default_factory=dict)
+    accepted: dict[int, ChunkReport] = field(default_factory=dict)
+    refused: int = 0
+    beats: list[float] = field(default_factory=list)  # stamps
+    images: list[float] = field(default_factory=list)  # [ms] on their way
+    diagnostics: dict[str, str] = field(default_factory=dict)  # of executor_node
+
+    def take_report(self, report: ChunkReport) -> None:
+        if report.verdict == ChunkReport.ACCEPTED:
+            self.accepted[report.chunk_id] = report
+        self.refused += report.verdict == ChunkReport.REFUSED
+
+    def take_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == "executor_node: execution":
+                self.diagnostics = {item.key: item.value for item in status.values}
+
+
+def measure(seconds: float, robot: str = ROBOT) -> dict[str, Any]:
+    """Figures of a run of `seconds` [s]: see `report`. Raises NoAnswer or ChildEnded when it breaks down."""
+    embodiment = load_robot(robot)
+    with ExitStack() as stack:
+        stack.enter_context(signals_as_exceptions())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runtime_benchmark_")))
+        client, children, pids = stack.enter_context(_running(folder, embodiment))
+        heard = Heard()
+        floor = _transport(client, embodiment, heard)
+        _listen(client, heard)
+        usage = _Usage(pids)
+        outcome = _obey(client, seconds)
+        return {
+            "robot": robot,
+            "seconds": seconds,
+            "cameras": {"count": len(embodiment.cameras), "width": WIDTH, "height": HEIGHT, "rate_hz": CAMERA_RATE},
+            "chunks": outcome.chunks_executed,
+            "refused": heard.refused,
+            "executor_loop_jitter_ms": _jitter(heard),
+            "heartbeat_gap_ms": _spread(np.diff(heard.beats) * 1e3),
+            "processes": usage.figures(),
+            "executor_imports_torch": "torch" in Path(f"/proc/{pids['executor_node']}/maps").read_text(),
+            **_latencies(heard, floor),
+        }
+
+
+@contextmanager
+def _running(folder: Path, embodiment: Embodiment) -> Iterator[tuple[SpinningNode, ChildProcesses, dict[str, int]]]:
+    """Start everything and wait until the nodes are active."""
+    checkpoint = _calm_checkpoint(folder / "checkpoint", embodiment)
+    with ExitStack() as stack:
+        domain = stack.enter_context(ros_domain())
+        environment = stack_environment(domain, folder / "logs")
+        client = stack.enter_context(SpinningNode("runtime_benchmark", domain))
+        children = stack.enter_context(ChildProcesses(folder / "logs"))
+        client.check = children.check
+        robot = [sys.executable, "-m", f"{__package__}.robot", "--robot", embodiment.name]
+        robot += ["--width", str(WIDTH), "--height", str(HEIGHT), "--camera-rate", str(CAMERA_RATE)]
+        pids = {"robot": children.start("robot", robot, environment)}
+        parameters = {"autostart": True}
+        policy = {**parameters, "policy": str(checkpoint), "euler_steps": EULER_STEPS, "torch_threads": 1}
+        for name, values in (("executor_node", parameters), ("policy_node", policy)):
+            pids[name] = children.start(name, node_command(name, values, environment), environment)
+        for name in NODES:
+            _wait_until_active(client, name)
+        yield client, children, pids
+
+
+def _wait_until_active(client: SpinningNode, name: str) -> None:
+    service = client.node.create_client(GetState, f"{name}/get_state")
+    limit = time.monotonic() + READY_TIMEOUT
+    while time.monotonic() < limit:
+        try:
+            if client.call(service, GetState.Request(), 2.0).current_state.label == "active":
+                return
+        except NoAnswer:  # it is loading its model
+            continue
+    raise NoAnswer(f"{name} is not active after {READY_TIMEOUT:.0f} s")
+
+
+def _calm_checkpoint(path: Path, embodiment: Embodiment) -> Path:
+    """Save a model of the tiny geometry whose actions are small motions around where the arm is."""
+    import torch
+
+    from qwen_vla import EmbodimentInfo, Quantiles, QwenVLAConfig, QwenVLAModel, QwenVLAProcessor
+
+    torch.manual_seed(0)
+    config = QwenVLAConfig.preset("tiny")
+    tags = tuple(camera.tag for camera in embodiment.cameras)
+    processor = QwenVLAProcessor.from_scratch([embodiment.prompt(SENTENCE)], config, tags, vocab_size=320)
+    grippers = np.array(["gripper" in name for name in embodiment.channel_names])
+    middle, spread = np.where(grippers, 0.5, 0.0), np.where(grippers, 0.1, REACH)
+    processor.normalization[embodiment.name] = Quantiles(middle - spread, middle + spread, embodiment.channel_names)
+    processor.embodiments[embodiment.name] = EmbodimentInfo(
+        name=embodiment.name,
+        channel_names=embodiment.channel_names,
+        control_mode=embodiment.control_mode,
+        period=embodiment.period,
+        horizon=embodiment.chunk_size,
+        execution_horizon=embodiment.chunk_size // 2,
+        prompt_template=embodiment.prompt("{instruction}"),
+        camera_tags=tags,
+        dataset=embodiment.name,
+    )
+    QwenVLAModel(config).save_pretrained(path)
+    processor.save_pretrained(path)
+    return path
+
+
+def _transport(client: SpinningNode, embodiment: Embodiment, heard: Heard) -> float:
+    """Time that an image takes from one process to another [ms], p50, before there is a goal: nothing is faster."""
+    topic = embodiment.cameras[0].topic
+
+    def store(message: Image) -> None:
+        heard.images.append(time.time() * 1e3 - nanoseconds(message.header.stamp) / 1e6)
+
+    subscription = client.node.create_subscription(Image, topic, store, qos_profile_sensor_data)
+    enough = int(FLOOR_SECONDS * CAMERA_RATE)
+    client.wait(lambda: len(heard.images) >= enough, f"{enough} images on {topic}", ANSWER_TIMEOUT)
+    client.in_turn(lambda: client.node.destroy_subscription(subscription))
+    return float(np.median(heard.images))
+
+
+def _listen(client: SpinningNode, heard: Heard) -> None:
+    client.hear(ActionChunk, "policy_node/action_chunk", lambda m: heard.chunks.__setitem__(m.chunk_id, m), RELIABLE)
+    client.hear(ChunkReport, "executor_node/chunk_report", heard.take_report, RELIABLE)
+    client.hear(Header, "policy_node/heartbeat", lambda m: heard.beats.append(nanoseconds(m.stamp) / 1e9), RELIABLE)
+    client.hear(DiagnosticArray, "/diagnostics", heard.take_diagnostics, 10)
+
+
+def _obey(client: SpinningNode, seconds: float) -> ExecuteInstruction.Result:
+    """Have one sentence obeyed for `seconds`."""
+    action = client.in_turn(lambda: ActionClient(client.node, ExecuteInstruction, "policy_node/execute_instruction"))
+    client.wait(action.server_is_ready, "action server of policy_node", ANSWER_TIMEOUT)
+    goal = ExecuteInstruction.Goal(instruction=SENTENCE, timeout=seconds)
+    handle = client.result(action.send_goal_async(goal), "answer of policy_node to the goal", ANSWER_TIMEOUT)
+    if not handle.accepted:
+        raise RuntimeError("policy_node refuses the goal; see its log")
+    future, began = handle.get_result_async(), time.monotonic()
+    with tqdm(total=round(seconds), desc="running", unit="s") as bar:
+        while not future.done():
+            client.check()
+            bar.update(min(round(time.monotonic() - began), bar.total) - bar.n)
+            with client.changed:
+                client.changed.wait(0.5)
+            if time.monotonic() - began > seconds + ANSWER_TIMEOUT:
+                raise NoAnswer(f"no result of policy_node within {seconds + ANSWER_TIMEOUT:.0f} s")
+    result = future.result().result
+    if result.error_code != ExecuteInstruction.Result.TIMEOUT:
+        raise RuntimeError(f"the run ended early: {result.error_msg}")
+    return result
+
+
+class _Usage:
+    """CPU share and memory of processes from its creation on."""
+
+    def __init__(self, pids: dict[str, int]) -> None:
+        self._began = time.monotonic()
+        self._processes = {name: psutil.Process(pid) for name, pid in pids.items()}
+        self._before = {name: self._cpu(process) for name, process in self._processes.items()}
+
+    @staticmethod
+    def _cpu(process: psutil.Process) -> float:
+        times = process.cpu_times()
+        return times.user + times.system
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """Percent of one core, and resident memory [MB], by name."""
+        elapsed = time.monotonic() - self._began
+        return {
+            name: {
+                "cpu_percent": 100 * (self._cpu(process) - self._before[name]) / elapsed,
+                "rss_mb": process.memory_info().rss / 1e6,
+            }
+            for name, process in self._processes.items()
+        }
+
+
+def _latencies(heard: Heard, transport_ms: float) -> dict[str, Any]:
+    """From the stamp of the image to the executor's acceptance, which is when the command has gone out."""
+    numbers = sorted(heard.chunks.keys() & heard.accepted.keys())[1:]  # the first is cold
+    stamps = {n: nanoseconds(heard.chunks[n].header.stamp) for n in numbers}
+    total = np.array([(nanoseconds(heard.accepted[n].header.stamp) - stamps[n]) / 1e6 for n in numbers])
+    inference = np.array([heard.chunks[n].inference_ms for n in numbers])
+    decision = np.array([heard.accepted[n].decision_ms for n in numbers])
+    return {
+        "image_to_command_ms": _spread(total),
+        "inference_ms": _spread(inference),
+        "overhead_ms": _spread(total - inference),
+        "decision_ms": _spread(decision),
+        "floor_ms": {"image_transport_p50": transport_ms},
+    }
+
+
+def _jitter(heard: Heard) -> dict[str, float]:
+    return {key: float(heard.diagnostics.get(f"loop jitter {key} [ms]", "nan")) for key in ("p50", "p99", "max")}
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    if not len(values):
+        return dict.fromkeys(("p50", "p99", "max"), float("nan"))
+    return {"p50": float(np.median(values)), "p99": float(np.quantile(values, 0.99)), "max": float(np.max(values))}

@@ -1,0 +1,209 @@
+"""How smoothly the chunks of a policy follow one another, by blending mode: real nodes, real simulator.
+
+Every trajectory that reaches the arm's controller is noted down with its time, which gives the commanded motion
+exactly. A boundary is what happens from a hand-over until two rows later, and, where the arm came to rest before it,
+its last step, too. Inside a chunk is what the policy asked for between the rows that were executed, before any
+blending. Pauses are between the end of a trajectory and the next. `ratio` is that of the two peaks; `of each` compares
+every boundary with the two chunks that meet there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
+
+from embodiment_descriptions import Embodiment, load_robot
+from qwen_vla.suites import load_suite
+from qwen_vla_control.gate import Refused
+from qwen_vla_control.gate.arm_gate import ChunkDecision
+from qwen_vla_control.motion.blending import Blending
+from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.observation.streams import Stream
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_ros.ros.chunk_messages import chunk_from_message, nanoseconds
+from qwen_vla_ros.simulation.over_ros import episode_limits
+from qwen_vla_ros.simulation.runtime_benchmark.commanded_motion import SECOND, executed
+from qwen_vla_ros.simulation.stack import SimulatedStack, simulated_stack
+from qwen_vla_ros.simulation.task_client import RELIABLE, TaskClient
+
+SUITE, ROBOT = "widowx", "widowx"
+EULER_STEPS = 4
+ARM_TOPIC = "arm_controller/joint_trajectory"
+FIRST_SEED = 9000
+BOUNDARY_STEPS = 2  # after a hand-over; a longer transition is gentler
+STANDING = 0.02  # [s] a pause that is none: the controller's cycle, and the times of messages, are not finer
+
+
+@dataclass
+class Heard:
+    """What one episode brought; times are simulated [ns]."""
+
+    trajectories: list[tuple[int, JointTrajectory]] = field(default_factory=list)
+    chunks: list[ActionChunk] = field(default_factory=list)
+    delays: list[float] = field(default_factory=list)  # [s] from an observation to the verdict about its chunk
+    joints: Stream = field(default_factory=lambda: Stream("joint states", "joint_states", 1.0, 1 << 16))
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How one episode was commanded. Accelerations [rad/s2]: the largest joint's, one value per boundary or chunk."""
+
+    boundaries: list[float]
+    inside: list[float]
+    pauses: list[float]  # [s] between the end of a trajectory and the next one
+    moving: float  # [s] commanded to move
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; the module says what the words mean."""
+
+    mode: str
+    episodes: int
+    succeeded: int
+    seconds_p50: float
+    chunks: int
+    refused: int
+    delay_ms_p50: float
+    delay_ms_p95: float
+    pauses: int
+    pause_ms_max: float
+    standing_share: float
+    boundary_peak: float
+    boundary_p50: float
+    inside_peak: float
+    inside_p50: float
+    neighbours_p50: float
+    neighbours_max: float
+
+    @property
+    def ratio(self) -> float:
+        """Peak at boundaries over peak inside chunks."""
+        return self.boundary_peak / self.inside_peak
+
+
+def neighbour_ratios(motion: Motion) -> list[float]:
+    """Peak of each boundary over the larger one inside the two chunks that meet there."""
+    if len(motion.inside) != len(motion.boundaries) + 1:
+        return []  # a message has not reached us
+    return [peak / max(pair) for peak, pair in zip(motion.boundaries, pairwise(motion.inside), strict=True)]
+
+
+class Listener:
+    """Hears what reaches the controllers; one episode at a time."""
+
+    def __init__(self, stack: SimulatedStack) -> None:
+        self._now_ns = 0
+        self.heard = Heard()
+        hear = stack.client.hear
+        hear(Clock, "/clock", self._on_clock, 10)
+        hear(JointTrajectory, ARM_TOPIC, self._on_trajectory, RELIABLE)
+        hear(ActionChunk, "executor_node/accepted_chunk", lambda message: self.heard.chunks.append(message), RELIABLE)
+        hear(ChunkReport, "executor_node/chunk_report", self._on_report, RELIABLE)
+        hear(JointState, "joint_states", self._on_joints, RELIABLE)
+
+    def _on_clock(self, message: Clock) -> None:
+        self._now_ns = nanoseconds(message.clock)
+
+    def _on_trajectory(self, message: JointTrajectory) -> None:
+        self.heard.trajectories.append((self._now_ns, message))
+
+    def _on_report(self, message: ChunkReport) -> None:
+        if message.verdict == ChunkReport.ACCEPTED:
+            self.heard.delays.append(message.observation_age_s)
+
+    def _on_joints(self, message: JointState) -> None:
+        positions = dict(zip(message.name, message.position, strict=True))
+        self.heard.joints.push(nanoseconds(message.header.stamp), positions, self._now_ns)
+
+
+def commanded(heard: Heard, embodiment: Embodiment) -> Motion:
+    """How an episode was commanded; trajectories of one point are holds and end it."""
+    home = [embodiment.home[name] for name in embodiment.arms[0].joints]
+    stretches = executed([(at, message) for at, message in heard.trajectories if len(message.points) > 1], home)
+    peaks, pauses = [], []
+    for before, after in pairwise(stretches):
+        rested = after.at > before.end
+        if rested and (after.at - before.end) / SECOND > STANDING:
+            pauses.append((after.at - before.end) / SECOND)
+        last_step = before.peak(before.path.duration - before.path.period) if rested else 0.0
+        peaks.append(max(after.peak(0.0, BOUNDARY_STEPS * after.path.period), last_step))
+    moving = sum(stretch.until - stretch.at for stretch in stretches[:-1]) / SECOND
+    return Motion(peaks, chunk_accelerations(heard, embodiment), pauses, moving)
+
+
+def chunk_accelerations(heard: Heard, embodiment: Embodiment) -> list[float]:
+    """Peak acceleration [rad/s2] of each accepted chunk by itself, between the rows that are meant to be executed."""
+    decision = ChunkDecision(embodiment)
+    arm = [decision.joints.index(name) for name in embodiment.arms[0].joints]
+    peaks = []
+    for message in heard.chunks:
+        chunk = chunk_from_message(message)
+        nearest = heard.joints.nearest(chunk.stamp_ns)
+        anchor = np.array([nearest.message[name] for name in decision.joints])
+        try:
+            rows = decision.rows_of(chunk, anchor)
+        except Refused:
+            continue  # it was accepted from a joint state that did not reach us
+        path = JointPath.through(decision.joints, np.vstack([anchor, rows]), chunk.period)
+        peaks.append(float(path.peak_accelerations()[1 : chunk.execution_horizon, arm].max()))
+    return peaks
+
+
+def measure_modes(
+    checkpoint: Path, episodes: int, folder: Path, modes: Sequence[Blending] = tuple(Blending)
+) -> list[Row]:
+    """Run `episodes` scenes in every mode; logs go to `folder`."""
+    return [measure(mode, checkpoint, range(FIRST_SEED, FIRST_SEED + episodes), folder) for mode in modes]
+
+
+def measure(mode: Blending, checkpoint: Path, seeds: Sequence[int], folder: Path) -> Row:
+    """Run some scenes in one blending mode."""
+    embodiment, limits = load_robot(ROBOT), episode_limits(load_suite(SUITE))
+    given = {"blending": str(mode)}
+    rows, motions, delays = [], [], []
+    policy = {**given, "euler_steps": EULER_STEPS, "torch_threads": 1}
+    with simulated_stack(checkpoint, folder / mode, policy, executor_parameters=given) as stack:
+        tasks, listener = TaskClient(stack), Listener(stack)
+        for seed in seeds:
+            tasks.reset(seed)
+            tasks.draw_from(seed * 1000)
+            with stack.client.changed:
+                listener.heard = Heard()
+            rows.append(tasks.execute(limits))
+            with stack.client.changed:
+                heard, listener.heard = listener.heard, Heard()
+            motions.append(commanded(heard, embodiment))
+            delays += heard.delays
+    pauses = [pause for motion in motions for pause in motion.pauses]
+    boundaries = [peak for motion in motions for peak in motion.boundaries]
+    inside = [peak for motion in motions for peak in motion.inside]
+    ratios = [ratio for motion in motions for ratio in neighbour_ratios(motion)]
+    standing = sum(pauses) / (sum(pauses) + sum(motion.moving for motion in motions))
+    p50, p95 = np.percentile(delays, [50, 95]) * 1e3
+    return Row(
+        mode=str(mode),
+        episodes=len(rows),
+        succeeded=sum(row.success for row in rows),
+        seconds_p50=float(np.median([row.seconds for row in rows])),
+        chunks=sum(row.chunks for row in rows),
+        refused=sum(row.refused for row in rows),
+        delay_ms_p50=float(p50),
+        delay_ms_p95=float(p95),
+        pauses=len(pauses),
+        pause_ms_max=1e3 * max(pauses, default=0.0),
+        standing_share=standing,
+        boundary_peak=max(boundaries),
+        boundary_p50=float(np.median(boundaries)),
+        inside_peak=max(inside),
+        inside_p50=float(np.median(inside)),
+        neighbours_p50=float(np.median(ratios)),
+        neighbours_max=max(ratios),
+    )

@@ -1,0 +1,382 @@
+"""A simulated robot and the nodes of this suite as separate processes on the real middleware, ready for sentences.
+
+Processes and parameters are those of launch/<robot>.launch.py with hardware:=mujoco, without needing `launch`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lifecycle_msgs.msg import State, Transition, TransitionEvent
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.task import Future
+
+from qwen_vla_msgs.srv import ResetWorld
+from qwen_vla_ros.ros.environment import ros_environment
+from qwen_vla_ros.ros.ros_domain import is_silent, ros_domain
+from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
+from qwen_vla_ros.simulation.child_processes import ChildProcesses
+from qwen_vla_ros.simulation.interruption import signals_as_exceptions
+from qwen_vla_ros.simulation.progress_line import ProgressLine
+
+VISUALIZER = "trajectory_visualizer"
+POLICY = "policy_node"
+MANAGED = (POLICY, "executor_node")
+READY_TIMEOUT = 600.0  # [s]; seconds on an idle machine, but a busy one has needed three minutes
+TRANSITION_TIMEOUT = 60.0  # [s] a model is loaded in one of them
+DISCOVERY_TIME = 5.0  # [s] in which nodes of this machine surely find each other
+STATE_TIMEOUT = 2.0  # [s] for a node to tell its lifecycle state, then it is asked again
+ATTEMPTS = 3  # a node that fails to configure so often, with the robot's description there, will not succeed
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """The node that stands in for a robot.
+
+    Attributes:
+        node: its name, which is that of its program, too.
+        remappings: by node, topics that are called differently than on the robot.
+    """
+
+    node: str
+    remappings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+SIMULATORS = {  # by the name of the embodiment
+    "widowx": Simulator("widowx_sim"),
+    "aloha": Simulator("aloha_sim"),
+    # Without Nav2 the executor drives the base itself.
+    "mobile_base": Simulator("mobile_base_sim", {"executor_node": {"cmd_vel_nav": "cmd_vel"}}),
+}
+
+
+@dataclass(frozen=True)
+class SimulatedWorld:
+    """What the simulator shows.
+
+    Attributes:
+        robot: name of the embodiment.
+        suite: the task suite whose scenes the seeds are.
+        shift: kind of scenes other than those trained on; empty: none.
+    """
+
+    robot: str = "widowx"
+    suite: str = "widowx"
+    shift: str = ""
+
+    @property
+    def simulator(self) -> Simulator:
+        """Its node; ValueError for a robot without one."""
+        if self.robot not in SIMULATORS:
+            raise ValueError(f"robot {self.robot!r} has no simulator node; there are: {', '.join(SIMULATORS)}")
+        return SIMULATORS[self.robot]
+
+
+class StackError(RuntimeError):
+    """The stack did not become ready, or would not be alone; the message says which node, why, and its last words."""
+
+
+@dataclass(frozen=True)
+class SimulatedStack:
+    """A running stack.
+
+    Attributes:
+        world: what the simulator shows.
+        domain: its ROS domain.
+        client: a node in that domain; waiting with it fails as soon as a process of the stack has ended.
+        processes: the children.
+        start_seconds: from the start of the first process until all were ready.
+        commands: what starts each process again, by name; with `environment`.
+    """
+
+    world: SimulatedWorld
+    domain: int
+    client: SpinningNode
+    processes: ChildProcesses
+    start_seconds: float
+    commands: Mapping[str, list[str]]
+    environment: Mapping[str, str]
+
+    @property
+    def simulator(self) -> str:
+        """The name of the simulator's node."""
+        return self.world.simulator.node
+
+    def wait_until_ready(self) -> None:
+        """Wait until every node is there and active (again)."""
+        _Readiness(self.client, self.processes, self.simulator).wait()
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where stacks run: a ROS domain of their own and the processes in it, of which a policy_node may outlive a stack.
+
+    Attributes:
+        domain: the ROS domain; company: others may be in it.
+        environment: of every process.
+        processes: the children.
+    """
+
+    domain: int
+    company: bool
+    environment: Mapping[str, str]
+    processes: ChildProcesses
+
+
+@contextmanager
+def stack_host(logs: Path) -> Iterator[Host]:
+    """A host whose processes write into the folder `logs`, one file per node; all of them end with it.
+
+    SIGINT and SIGTERM become exceptions inside.
+    """
+    with ExitStack() as cleanup:
+        cleanup.enter_context(signals_as_exceptions())
+        domain = cleanup.enter_context(ros_domain())
+        company = not is_silent(domain)
+        environment = stack_environment(domain, logs)
+        cleanup.enter_context(_variables(environment))
+        yield Host(domain, company, environment, cleanup.enter_context(ChildProcesses(logs)))
+
+
+@contextmanager
+def simulated_stack(
+    policy: Path,
+    logs: Path | Host,
+    policy_parameters: Mapping[str, Any] | None = None,
+    speed: float = 1.0,
+    remappings: Mapping[str, Mapping[str, str]] | None = None,
+    executor_parameters: Mapping[str, Any] | None = None,
+    world: SimulatedWorld = SimulatedWorld(),
+) -> Iterator[SimulatedStack]:
+    """Start the stack, yield it when every node is ready, and end every process, whatever happens inside.
+
+    Args:
+        policy: folder of the checkpoint.
+        logs: folder for one log file per node; or a host: then policy_node stays when the stack ends, unconfigured, and
+            the next stack on that host has it serve its own robot. Parameters of policy_node are those of the first.
+        policy_parameters: parameters of policy_node beyond those of the launch file.
+        speed: simulated seconds per real second.
+        remappings: by node, other names for its topics.
+        executor_parameters: parameters of executor_node beyond those of the launch file.
+        world: what the simulator shows.
+
+    Raises StackError or ChildEnded when it does not come up. SIGINT and SIGTERM become exceptions inside.
+    """
+    began = time.monotonic()
+    with ExitStack() as cleanup:
+        host = logs if isinstance(logs, Host) else cleanup.enter_context(stack_host(logs))
+        environment, processes = host.environment, host.processes
+        client = cleanup.enter_context(SpinningNode("stack_client", host.domain))
+        if host.company:  # of any kind: the domain is one that the user chose
+            _refuse_another_robot(client)
+        client.check = processes.check
+        of_nodes = node_parameters(policy, policy_parameters or {}, speed, world)
+        of_nodes["executor_node"] |= executor_parameters or {}
+        own, more = world.simulator.remappings, remappings or {}
+        commands = {
+            name: node_command(name, parameters, environment, {**own.get(name, {}), **more.get(name, {})})
+            for name, parameters in of_nodes.items()
+        }
+        waits = POLICY in processes.pids()
+        for name, command in commands.items():
+            if name != POLICY or not waits:
+                processes.start(name, command, environment)
+        if waits:  # nobody tries again for it, as autostart does, when the robot's description comes late
+            described = partial(client.node.count_publishers, "robot_description")
+            client.wait(described, f"robot description of {world.simulator.node}", READY_TIMEOUT)
+            _change_state(client, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+        _Readiness(client, processes, world.simulator.node).wait()
+        yield SimulatedStack(world, host.domain, client, processes, time.monotonic() - began, commands, environment)
+        if isinstance(logs, Host):
+            _leave_the_policy(client, processes)
+
+
+def _leave_the_policy(client: SpinningNode, processes: ChildProcesses) -> None:
+    """End every process but policy_node, and have that one let go of its robot."""
+    processes.stop(but=(POLICY,))
+    _change_state(client, Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+
+
+def _change_state(client: SpinningNode, *transitions: int) -> None:
+    """Have policy_node make transitions, one after the other; StackError when it does not."""
+    service = client.node.create_client(ChangeState, f"{POLICY}/change_state")
+    for number in transitions:
+        request = ChangeState.Request(transition=Transition(id=number))
+        if not client.call(service, request, TRANSITION_TIMEOUT).success:
+            raise StackError(f"{POLICY} does not make transition {number}; see its log")
+
+
+def stack_environment(domain: int, logs: Path) -> dict[str, str]:
+    """Environment of every process of the stack; nothing of it leaves this machine."""
+    environment = ros_environment()
+    environment.setdefault("ROS_LOG_DIR", str(logs.resolve() / "ros"))
+    return environment | {
+        "ROS_DOMAIN_ID": str(domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "PYTHONUNBUFFERED": "1",
+        "RCUTILS_COLORIZED_OUTPUT": "0",
+    }
+
+
+def node_parameters(
+    policy: Path, more: Mapping[str, Any], speed: float = 1.0, world: SimulatedWorld = SimulatedWorld()
+) -> dict[str, dict[str, Any]]:
+    """Parameters by node, as the launch file gives them, in the order of starting.
+
+    A simulator with one suite does not know that parameter, and ROS then ignores it.
+    """
+    simulated = {"use_sim_time": True}
+    managed = {**simulated, "autostart": True}
+    return {
+        world.simulator.node: {
+            **simulated,
+            "seed": 0,
+            "realtime_factor": float(speed),
+            "suite": world.suite,
+            "shift": world.shift,
+        },
+        "executor_node": {**managed},
+        POLICY: {**managed, "policy": str(policy.resolve()), **more},
+        VISUALIZER: simulated,
+    }
+
+
+def node_command(
+    name: str,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    remappings: Mapping[str, str] | None = None,
+) -> list[str]:
+    """The words that start a node; StackError when its program is not installed."""
+    # JSON is YAML, in which ROS reads parameters; the quotes keep a path a text whatever it looks like.
+    settings = [f"{key}:={json.dumps(value, ensure_ascii=False)}" for key, value in parameters.items()]
+    words = [word for setting in settings for word in ("-p", setting)]
+    words += [word for old, new in (remappings or {}).items() for word in ("-r", f"{old}:={new}")]
+    return [str(_program(name, environment)), "--ros-args", *words]
+
+
+def _program(name: str, environment: Mapping[str, str]) -> Path:
+    """In a virtual environment programs lie beside the interpreter, in a colcon workspace in lib/<package>."""
+    simulators = {simulator.node for simulator in SIMULATORS.values()}
+    package = "qwen_vla_sim" if name in simulators else "qwen_vla_ros"
+    prefixes = [entry for entry in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if entry]
+    places = [Path(sys.executable).parent / name, *(Path(prefix, "lib", package, name) for prefix in prefixes)]
+    for place in places:
+        if os.access(place, os.X_OK):
+            return place
+    raise StackError(f"{name} is not installed, looked at {', '.join(map(str, places))}; run `make setup`")
+
+
+@contextmanager
+def _variables(environment: Mapping[str, str]) -> Iterator[None]:
+    """Lets this process take part in the graph, too; the middleware reads the variables when a context is made."""
+    changed = {name: os.environ.get(name) for name, value in environment.items() if os.environ.get(name) != value}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in changed.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _refuse_another_robot(client: SpinningNode) -> None:
+    """It must not hear our commands, nor we its joint states."""
+    try:
+        client.wait(lambda: client.node.count_publishers("joint_states"), "other robot", DISCOVERY_TIME)
+    except NoAnswer:
+        return
+    raise StackError(
+        "another robot publishes joint_states in this ROS domain (ROS_DOMAIN_ID); unset ROS_DOMAIN_ID to have a free "
+        "domain chosen, or stop it"
+    )
+
+
+class _Readiness:
+    """Looks at the graph until every node is there and active."""
+
+    def __init__(self, client: SpinningNode, processes: ChildProcesses, simulator: str) -> None:
+        self._client, self._processes, self._simulator = client, processes, simulator
+        node = client.node
+        self._reset = node.create_client(ResetWorld, f"{simulator}/reset")
+        self._states = {name: _LifecycleState(client, name) for name in MANAGED}
+        self._failures = dict.fromkeys(MANAGED, 0)
+        for name in MANAGED:
+            client.hear(TransitionEvent, f"{name}/transition_event", self._counter(name), 10)
+
+    def wait(self) -> None:
+        began = time.monotonic()
+        line = ProgressLine()
+
+        def ready() -> bool:
+            states = self._look()
+            self._give_up_if_hopeless()
+            text = ", ".join(f"{name} {state}" for name, state in states.items())
+            line.update(f"starting: {text}", f"({time.monotonic() - began:.0f} s)")
+            return all(state in ("active", "ready") for state in states.values())
+
+        try:
+            self._client.wait(ready, "complete stack", READY_TIMEOUT)
+        except NoAnswer as error:
+            late = [name for name, state in self._look().items() if state not in ("active", "ready")]
+            raise StackError(f"{error}: {self._why(late)}") from None
+        line.finish(f"the simulated robot, the policy and the executor are ready ({time.monotonic() - began:.1f} s)")
+
+    def _look(self) -> dict[str, str]:
+        visualizer = self._client.node.count_publishers(f"{VISUALIZER}/predicted_path") > 0
+        return {
+            self._simulator: "ready" if self._reset.service_is_ready() else "starting",
+            VISUALIZER: "ready" if visualizer else "starting",
+            **{name: state.label() for name, state in self._states.items()},
+        }
+
+    def _counter(self, name: str) -> Callable[[TransitionEvent], None]:
+        def count(event: TransitionEvent) -> None:
+            failed = event.start_state.id == State.TRANSITION_STATE_CONFIGURING and (
+                event.goal_state.id == State.PRIMARY_STATE_UNCONFIGURED
+            )
+            if failed and self._reset.service_is_ready():  # before, the robot's description may be missing
+                self._failures[name] += 1
+
+        return count
+
+    def _give_up_if_hopeless(self) -> None:
+        hopeless = [name for name, count in self._failures.items() if count >= ATTEMPTS]
+        if hopeless:
+            raise StackError(f"{hopeless[0]} cannot be configured: {self._why(hopeless)}")
+
+    def _why(self, names: list[str]) -> str:
+        return "\n".join(f"{name}: {self._processes.describe_log(name)}" for name in names)
+
+
+class _LifecycleState:
+    """Asks a node for its lifecycle state without waiting for the answer; asks again when none comes."""
+
+    def __init__(self, client: SpinningNode, name: str) -> None:
+        self._client = client.node.create_client(GetState, f"{name}/get_state")
+        self._asked: Future | None = None
+        self._asked_at = 0.0
+        self._label = "starting"
+
+    def label(self) -> str:
+        """The last state that was heard of, in words."""
+        if self._asked is not None and self._asked.done():
+            self._label = self._asked.result().current_state.label
+            self._asked = None
+        overdue = time.monotonic() - self._asked_at > STATE_TIMEOUT
+        if self._client.service_is_ready() and (self._asked is None or overdue):
+            if self._asked is not None:
+                self._client.remove_pending_request(self._asked)
+            self._asked, self._asked_at = self._client.call_async(GetState.Request()), time.monotonic()
+        return self._label

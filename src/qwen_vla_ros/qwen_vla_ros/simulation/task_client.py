@@ -1,0 +1,290 @@
+"""Gives the running stack one task: a scene and its sentence; watches the simulator's judge and says how it went."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from rcl_interfaces.srv import SetParameters
+from rclpy.action import ActionClient
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from qwen_vla_msgs.action import ExecuteInstruction
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport, TaskState
+from qwen_vla_msgs.srv import ResetWorld
+from qwen_vla_ros.ros.chunk_messages import NANOSECONDS, nanoseconds
+from qwen_vla_ros.simulation.stack import SimulatedStack
+
+RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+ANSWER_TIMEOUT = 30.0  # [s] real: services and the action server answer in milliseconds, on an idle machine
+PATIENCE = 3600.0  # [s] real, where simulated time is the limit: only a simulation that crawls needs this one
+STALL_TIMEOUT = 30.0  # [s] real without any news of the simulated world
+SETTLE_TIME = 0.3  # [s] simulated, from a reset to the sentence: every camera has shown the new scene several times
+CLOCK_ROUNDING = 1_000_000  # [ns] simulated; episodes begin at least 10 ms apart
+OVERTIME = 10.0  # [s] simulated, that the policy may take to end a goal whose timeout is over
+
+SUCCESS, STEP_LIMIT, TIMEOUT = "success", "step limit", "timeout"
+_RESULT = ExecuteInstruction.Result
+_ENDINGS = {  # what ends an episode without being a fault
+    _RESULT.TIMEOUT: TIMEOUT,
+    _RESULT.REFUSED_TOO_OFTEN: "refused too often",
+    _RESULT.SUCCESS: "ended by the policy",
+}
+_CODE_NAMES = {getattr(_RESULT, name): name for name in dir(type(_RESULT)) if name.isupper() and name[0] != "_"}
+
+
+class TaskError(RuntimeError):
+    """The stack did not do its part (not: the task failed); the message names the node and what it did not do."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to give up.
+
+    Attributes:
+        timeout: simulated time from the sentence on [s].
+        steps: control steps executed; None: any number.
+    """
+
+    timeout: float
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the executor said about one chunk; verdict and reasons are the constants of ChunkReport."""
+
+    chunk_id: int
+    verdict: int
+    reasons: tuple[int, ...]
+    message: str
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """How one task went.
+
+    Attributes:
+        task: its name within the suite. target: what the sentence names.
+        success: the simulator's judge saw it done.
+        ended: "success", "step limit", "timeout", or how the policy ended the goal.
+        chunks: accepted by the executor. refused: by the executor.
+        steps: control steps executed, of a base waypoints; a refused chunk counts as held for its execution horizon.
+        seconds: simulated, from the reset to the end.
+        distance: from the tip, or the base, to where it had to go next, at the end [m].
+        failure: how far it got, as a category; empty when it is done.
+        metrics: further figures of the suite at the end, by name.
+        latency_ms_p50, latency_ms_p99: from the observation to the published chunk; None without any chunk.
+    """
+
+    seed: int
+    instruction: str
+    task: str
+    target: str
+    success: bool
+    ended: str
+    chunks: int
+    refused: int
+    steps: int
+    seconds: float
+    distance: float
+    failure: str
+    metrics: Mapping[str, float]
+    latency_ms_p50: float | None
+    latency_ms_p99: float | None
+    reports: tuple[Report, ...]
+
+
+class TaskClient:
+    """Gives tasks to a stack, one at a time.
+
+    Attributes (written in the client's thread, under `client.changed`):
+        task: latest word of the judge, None before the first.
+        activity: what policy_node says that it is doing.
+    """
+
+    def __init__(self, stack: SimulatedStack) -> None:
+        self._client, self._simulator = stack.client, stack.simulator
+        node = self._client.node
+        self.task: TaskState | None = None
+        self.activity = ""
+        self._heard_at = time.monotonic()
+        self._seed, self._instruction, self._start_ns = 0, "", 0  # of the episode; its start in simulated time
+        self._done: TaskState | None = None
+        self._chunks: dict[int, ActionChunk] = {}
+        self._reports: list[ChunkReport] = []
+        self._reset = node.create_client(ResetWorld, f"{self._simulator}/reset")
+        self._parameters = node.create_client(SetParameters, "policy_node/set_parameters")
+        self._action = self._client.in_turn(
+            lambda: ActionClient(node, ExecuteInstruction, "policy_node/execute_instruction")
+        )
+        self._client.hear(TaskState, f"{self._simulator}/task_state", self._on_task_state, LATCHED)
+        self._client.hear(ActionChunk, "policy_node/action_chunk", self._on_chunk, RELIABLE)
+        self._client.hear(ChunkReport, "executor_node/chunk_report", self._on_report, RELIABLE)
+
+    def reset(self, seed: int) -> str:
+        """Begin the episode of a scene; returns its sentence when the new scene can be seen by everybody."""
+        self._client.wait(lambda: self.task, "task state of the simulator", ANSWER_TIMEOUT)
+        before = _start_ns(self.task) + CLOCK_ROUNDING
+        reply = self._client.call(self._reset, ResetWorld.Request(seed=seed), ANSWER_TIMEOUT)
+        if not reply.success:
+            raise TaskError(f"{self._simulator} refuses seed {seed}: {reply.message}")
+        with self._client.changed:
+            self._client.wait(lambda: _start_ns(self.task) > before, "task state of the new scene", ANSWER_TIMEOUT)
+            self._seed, self._instruction, self._start_ns = seed, reply.instruction, _start_ns(self.task)
+            self._chunks, self._reports, self._done, self.activity = {}, [], None, ""
+        self.wait_until(SETTLE_TIME)
+        return reply.instruction
+
+    def draw_from(self, noise_seed: int) -> None:
+        """Make the policy draw the noise of chunk k from seed `noise_seed` + k, so that runs can be repeated."""
+        parameter = Parameter("seed", value=noise_seed % 2**31).to_parameter_msg()
+        request = SetParameters.Request(parameters=[parameter])
+        (verdict,) = self._client.call(self._parameters, request, ANSWER_TIMEOUT).results
+        if not verdict.successful:
+            raise TaskError(f"policy_node refuses the parameter seed = {noise_seed % 2**31}: {verdict.reason}")
+
+    def execute(self, limits: Limits, watch: Callable[[], None] = lambda: None) -> TaskRow:
+        """Give the scene's sentence to the policy and return how it went; needs a `reset` before.
+
+        `watch` is called all the time while it runs. Raises TaskError, NoAnswer or ChildEnded for faults of the stack;
+        a task that fails is no fault.
+        """
+        goal = ExecuteInstruction.Goal(instruction=self._instruction, timeout=limits.timeout)
+        self._client.wait(self._action.server_is_ready, "action server of policy_node", ANSWER_TIMEOUT)
+        sent = self._action.send_goal_async(goal, feedback_callback=self._on_feedback)
+        handle = self._client.result(sent, "answer of policy_node to the goal", ANSWER_TIMEOUT)
+        if not handle.accepted:
+            raise TaskError(f"policy_node refuses the goal {self._instruction!r}; see its log")
+        result = handle.get_result_async()
+
+        def ending() -> str | None:
+            watch()
+            return self._ending(result, limits)
+
+        ended = self._client.wait(ending, f"end of {self._instruction!r}", PATIENCE)
+        final = self._done or self.task
+        if not result.done():
+            self._client.result(handle.cancel_goal_async(), "answer of policy_node to the cancellation", ANSWER_TIMEOUT)
+        outcome = self._client.result(result, "result of policy_node", ANSWER_TIMEOUT).result
+        return self._row(ended, final, outcome, limits)
+
+    def wait_until(self, seconds: float) -> None:
+        """Wait until so much simulated time of the episode has passed."""
+
+        def passed() -> bool:
+            self._check_progress()
+            return self.task.sim_time >= seconds
+
+        self._client.wait(passed, f"simulated time {seconds:.1f} s", PATIENCE)
+
+    # Messages -------------------------------------------------------------------------------------------------------
+
+    def _on_task_state(self, message: TaskState) -> None:
+        if self.task is None or message.sim_time != self.task.sim_time:
+            self._heard_at = time.monotonic()
+        self.task = message
+        if message.success and self._done is None and _start_ns(message) >= self._start_ns - CLOCK_ROUNDING:
+            self._done = message
+
+    def _on_chunk(self, message: ActionChunk) -> None:
+        if self._belongs(message):
+            self._chunks[message.chunk_id] = message
+
+    def _on_report(self, message: ChunkReport) -> None:
+        if self._belongs(message):
+            self._reports.append(message)
+
+    def _on_feedback(self, message: ExecuteInstruction.Impl.FeedbackMessage) -> None:
+        with self._client.changed:
+            self.activity = message.feedback.state
+
+    def _belongs(self, message: ActionChunk | ChunkReport) -> bool:
+        return nanoseconds(message.header.stamp) >= self._start_ns
+
+    # Judgement ------------------------------------------------------------------------------------------------------
+
+    def _ending(self, result, limits: Limits) -> str | None:
+        """How the task ended; None while it goes on."""
+        if self._done is not None:
+            return SUCCESS
+        if result.done():
+            outcome = result.result().result
+            return _ENDINGS.get(outcome.error_code) or f"{_code_name(outcome.error_code)}: {outcome.error_msg}"
+        self._check_progress()
+        counted, enough = self._counted(limits)
+        # Only when the judge has seen the last step.
+        if enough and nanoseconds(self.task.header.stamp) >= nanoseconds(counted[-1].header.stamp):
+            return STEP_LIMIT
+        return TIMEOUT if self.task.sim_time > limits.timeout + SETTLE_TIME + OVERTIME else None
+
+    def _steps(self, report: ChunkReport) -> int:
+        """Control steps that a verdict is worth: those sent; for a refused chunk those that the robot held instead."""
+        if report.verdict in (ChunkReport.COMPLETED, ChunkReport.HELD):
+            return report.steps_accepted
+        if report.verdict == ChunkReport.REFUSED and report.chunk_id in self._chunks:
+            return self._chunks[report.chunk_id].execution_horizon
+        return 0
+
+    def _counted(self, limits: Limits) -> tuple[list[ChunkReport], bool]:
+        """The reports up to the one with which the step limit is reached, and whether it is.
+
+        What the policy begins before the cancellation gets to it is no part of the episode.
+        """
+        steps = 0
+        for number, report in enumerate(self._reports):
+            steps += self._steps(report)
+            if limits.steps is not None and steps >= limits.steps:
+                return self._reports[: number + 1], True
+        return self._reports, False
+
+    def _check_progress(self) -> None:
+        if time.monotonic() - self._heard_at > STALL_TIMEOUT:
+            raise TaskError(f"{self._simulator}: simulated time has stood still for {STALL_TIMEOUT:.0f} s")
+
+    def _row(self, ended: str, final: TaskState, outcome: ExecuteInstruction.Result, limits: Limits) -> TaskRow:
+        with self._client.changed:
+            reports, chunks = tuple(self._counted(limits)[0]), list(self._chunks.values())
+        p50, p99 = _latency(outcome, chunks)
+        return TaskRow(
+            seed=self._seed,
+            instruction=self._instruction,
+            task=final.task,
+            target=final.target,
+            success=final.success,
+            ended=ended,
+            chunks=sum(report.verdict == ChunkReport.ACCEPTED for report in reports),
+            refused=sum(report.verdict == ChunkReport.REFUSED for report in reports),
+            steps=sum(map(self._steps, reports)),
+            seconds=round(final.sim_time, 3),
+            distance=final.distance,
+            failure=final.failure,
+            metrics=dict(zip(final.metric_names, final.metrics, strict=True)),
+            latency_ms_p50=p50,
+            latency_ms_p99=p99,
+            reports=tuple(Report(r.chunk_id, r.verdict, tuple(r.reason_codes), r.message) for r in reports),
+        )
+
+
+def _start_ns(state: TaskState) -> int:
+    """Simulated time at which the episode of a task state began [ns]."""
+    return nanoseconds(state.header.stamp) - round(state.sim_time * NANOSECONDS)
+
+
+def _latency(outcome: ExecuteInstruction.Result, chunks: list[ActionChunk]) -> tuple[float | None, float | None]:
+    """p50 and p99 [ms] as policy_node measured them; it leaves out the first chunk, so one alone speaks for itself."""
+    if math.isfinite(outcome.latency_ms_p50) and math.isfinite(outcome.latency_ms_p99):
+        return outcome.latency_ms_p50, outcome.latency_ms_p99
+    if not chunks:
+        return None, None
+    p50, p99 = np.percentile([chunk.inference_ms for chunk in chunks], [50, 99])
+    return float(p50), float(p99)
+
+
+def _code_name(code: int) -> str:
+    return _CODE_NAMES.get(code, f"error code {code}").lower().replace("_", " ")
