@@ -19,7 +19,7 @@ _EXPORTS = {
     "Observation": "policies.policy",
     "Policy": "policies.policy",
     "Continuation": "model.real_time_chunking",
-    "Sample": "data.samples",
+    "Sample": "model.sample",
 }
 __all__ = sorted(_EXPORTS)
 __version__ = "0.1.0"

@@ -183,7 +183,7 @@ class Train:
     """Stop at this step with a saved state; the schedule stays that of the whole recipe."""
 
     def run(self) -> int:
-        from qwen_vla.training.recipe import check_inputs, load_recipe
+        from qwen_vla.training.recipe_files import check_inputs, load_recipe
 
         recipe = load_recipe(self.recipe)
         check_inputs(recipe)

@@ -6,7 +6,7 @@ import pytest
 from embodiment_descriptions import load_robot
 from qwen_vla.data.formats.lerobot import DatasetError, LeRobotReader
 from qwen_vla.data.robot.annotations import WITHIN, Annotations, gripper_openings, point_labels
-from qwen_vla.data.samples import POINTS
+from qwen_vla.model.sample import POINTS
 
 NAMES = ("red cube", "towel")
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from qwen_vla.data.samples import POINTS, TIPS, PointLabels, Sample
+from qwen_vla.model.sample import POINTS, TIPS, PointLabels, Sample
 from qwen_vla.training.grounding import OUTPUTS, WEIGHTS, GroundingHead, GroundingTargets
 
 SIDE = 6

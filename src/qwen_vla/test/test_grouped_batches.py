@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_vla.data.mixture import Mixture
-from qwen_vla.data.samples import POINTS, TIPS, PointLabels, Sample
+from qwen_vla.model.sample import POINTS, TIPS, PointLabels, Sample
 from qwen_vla.training.batches import ACTION_PASSES, CONTEXT_PASSES, OVERHEAD, Batches, alike
 from qwen_vla.training.grounding import WEIGHTS, GroundingHead
 from qwen_vla.training.learner import Learner

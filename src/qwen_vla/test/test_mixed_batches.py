@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_vla.data.samples import Sample
 from qwen_vla.model.modeling import Encoding
 from qwen_vla.model.processing import IGNORED_LABEL
+from qwen_vla.model.sample import Sample
 
 from .conftest import pictures
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_vla.data.mixture import Mixture
-from qwen_vla.data.samples import Sample
+from qwen_vla.model.sample import Sample
 
 
 @dataclass

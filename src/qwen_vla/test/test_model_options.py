@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_vla import Observation, Policy, QwenVLAConfig, QwenVLAModel, QwenVLAProcessor
-from qwen_vla.data.samples import Sample
 from qwen_vla.model.action_expert import joint_mask
 from qwen_vla.model.processing import checked_state, state_text
+from qwen_vla.model.sample import Sample
 
 from .conftest import build, micro_config, pictures
 

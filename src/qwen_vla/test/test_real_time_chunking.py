@@ -11,7 +11,6 @@ from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions.deltas import delta_from_poses, pose_from_delta
 from qwen_vla import Observation, Policy
-from qwen_vla.data.samples import Sample
 from qwen_vla.model.flow_matching import euler_integrate
 from qwen_vla.model.real_time_chunking import (
     SCHEDULES,
@@ -26,6 +25,7 @@ from qwen_vla.model.real_time_chunking import (
     reanchored,
     remainder,
 )
+from qwen_vla.model.sample import Sample
 from qwen_vla.policies.latency import LatencyEstimate
 
 from .conftest import CHANNELS, build, micro_config, pictures

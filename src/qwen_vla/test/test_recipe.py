@@ -9,7 +9,8 @@ import yaml
 
 from embodiment_descriptions import resource_path
 from qwen_vla import QwenVLAConfig, QwenVLAModel
-from qwen_vla.training.recipe import RecipeError, check_inputs, load_recipe
+from qwen_vla.training.recipe import RecipeError
+from qwen_vla.training.recipe_files import check_inputs, load_recipe
 from qwen_vla.training.start import freeze
 
 SHIPPED = sorted(resource_path("config/training").glob("*.yaml"))

@@ -23,8 +23,9 @@ from embodiment_descriptions import load_robot
 from qwen_vla.suites import load_suite
 from qwen_vla.video_files import write_gif, write_mp4
 from qwen_vla_control.observation.image_decoding import to_rgb
+from qwen_vla_control.observation.robot_history import RobotPose
 from qwen_vla_ros.drawing.camera_view import CameraView, pose_matrix
-from qwen_vla_ros.drawing.chunk_geometry import RobotPose, planar_pose
+from qwen_vla_ros.drawing.chunk_geometry import planar_pose
 from qwen_vla_ros.simulation.demo.command import SHOWS, Demo, Shown, known_robots, summarize
 from qwen_vla_ros.simulation.demo.geometry import Geometry, Situation, path_points
 from qwen_vla_ros.simulation.demo.map import MapFromAbove
@@ -316,7 +317,8 @@ def test_the_summary_says_what_was_asked_and_what_became_of_it():
 
 
 def test_help_needs_no_ros():
-    program = "import sys; import qwen_vla_ros.simulation.demo.command; assert not {'rclpy', 'torch', 'cv2', 'av'} & set(sys.modules)"
+    program = "import sys; import qwen_vla_ros.simulation.demo.command\n"
+    program += "assert not {'rclpy', 'torch', 'cv2', 'av'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

@@ -195,7 +195,7 @@ def imported_packages(*modules: str) -> set[str]:
 
 
 def test_the_robot_image_has_what_its_nodes_import_and_no_torch() -> None:
-    nodes = ("executor_node", "trajectory_visualizer", "episode_recorder")
+    nodes = ("executor.executor_node", "drawing.trajectory_visualizer", "recording.episode_recorder")
     imported = imported_packages(
         *(f"qwen_vla_ros.{node}" for node in nodes), "qwen_vla_ros.executor.command_interfaces"
     )

@@ -186,6 +186,7 @@ def test_what_is_kept_is_bounded_in_time_and_thinned_beyond():
 
 
 def test_the_shared_code_needs_neither_torch_nor_ros():
-    code = "import sys, qwen_vla_control.observation.robot_streams; print({'torch', 'rclpy', 'transformers'} & set(sys.modules))"
+    code = "import sys, qwen_vla_control.observation.robot_streams\n"
+    code += "print({'torch', 'rclpy', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "set()"

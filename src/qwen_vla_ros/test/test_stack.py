@@ -21,7 +21,7 @@ from qwen_vla_ros.ros import ros_domain as ros_domain_module
 from qwen_vla_ros.ros.ros_domain import is_silent, ros_domain
 from qwen_vla_ros.ros.spinning_node import SpinningNode
 from qwen_vla_ros.simulation.child_processes import ChildEnded
-from qwen_vla_ros.simulation.over_ros import as_episode_row, evaluate
+from qwen_vla_ros.simulation.over_ros import evaluate
 from qwen_vla_ros.simulation.stack import (
     SIMULATORS,
     SimulatedWorld,
@@ -32,7 +32,7 @@ from qwen_vla_ros.simulation.stack import (
     stack_environment,
     stack_host,
 )
-from qwen_vla_ros.simulation.task_client import Limits, TaskClient, TaskRow
+from qwen_vla_ros.simulation.task_client import Limits, TaskClient, TaskRow, as_episode_row
 
 DEADLINE = 120.0  # [s] generous: the machine may be busy
 CHECKPOINT = resource_path("checkpoints/tiny")

@@ -65,7 +65,7 @@ def collect(options: CollectOptions) -> dict:
     if options.task and options.task not in suite.tasks:
         raise ValueError(f"suite {suite.name} has no task {options.task!r}; it has {', '.join(suite.tasks)}")
     if options.takeover_from:
-        from qwen_vla.policies.policy import check_knows
+        from qwen_vla.model.checkpoint_files import check_knows
 
         check_knows(options.takeover_from, suite.embodiment.name)
     _claim(options)

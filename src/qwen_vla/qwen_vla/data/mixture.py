@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from qwen_vla.data.samples import Sample, SampleSource
+from qwen_vla.data.samples import SampleSource
+from qwen_vla.model.sample import Sample
 
 Balance = Literal["weights", "task_and_embodiment"]
 

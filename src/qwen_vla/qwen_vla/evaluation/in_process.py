@@ -103,7 +103,7 @@ def evaluate(options: EvaluateOptions) -> dict:
 
 def check(options: EvaluateOptions) -> None:
     """Find out what is wrong with the options before anything is started."""
-    from qwen_vla.policies.policy import check_knows
+    from qwen_vla.model.checkpoint_files import check_knows
 
     if options.chaos:
         raise ValueError("--chaos disturbs the nodes of a running graph; add --over-ros")

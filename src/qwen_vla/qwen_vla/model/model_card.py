@@ -12,9 +12,9 @@ from safetensors import safe_open
 
 from qwen_vla.evaluation.summary import conditions_in_words, rate_in_words, read_summary
 from qwen_vla.evaluation.tables import markdown_table
+from qwen_vla.model.checkpoint_files import EMBODIMENTS_FILE, check_checkpoint, read_json
 from qwen_vla.model.configuration import QwenVLAConfig
-from qwen_vla.model.processing import EMBODIMENTS_FILE, NORMALIZATION_FILE, read_json
-from qwen_vla.policies.policy import check_checkpoint
+from qwen_vla.model.processing import NORMALIZATION_FILE
 
 CARD_FILE = "README.md"
 TRAINING_FILE = "training.json"

@@ -30,6 +30,7 @@ from qwen_vla.model.flow_matching import (
     sample_tau,
     tau_grid,
 )
+from qwen_vla.model.pretrained import load_backbone
 from qwen_vla.model.real_time_chunking import Continuation, guided
 
 if TYPE_CHECKING:
@@ -189,8 +190,6 @@ class QwenVLAModel(PreTrainedModel):
     @classmethod
     def from_backbone(cls, source: str | os.PathLike, **options) -> tuple[QwenVLAModel, QwenVLAProcessor]:
         """A Qwen3.5 checkpoint (folder or hub id) with a new action expert: see ``pretrained.load_backbone``."""
-        from qwen_vla.model.pretrained import load_backbone
-
         return load_backbone(cls, source, **options)
 
     # --- backbone -------------------------------------------------------------------------------------------------

@@ -10,21 +10,20 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.qwen3_5 import Qwen3_5Config
 from transformers.utils import logging as transformers_logging
 
+from qwen_vla.model.checkpoint_files import CONFIG_FILE, check_checkpoint, read_json
 from qwen_vla.model.configuration import QwenVLAConfig
-from qwen_vla.model.processing import QwenVLAProcessor, read_json
-from qwen_vla.policies.policy import CONFIG_FILE, check_checkpoint
+from qwen_vla.model.processing import QwenVLAProcessor
 
-if TYPE_CHECKING:
-    from qwen_vla.model.modeling import QwenVLAModel
+Model = TypeVar("Model", bound=PreTrainedModel)  # a QwenVLAModel, whose module imports this one
 
 CAMERA_TAGS = ("ego", "cam_left_wrist", "cam_right_wrist")
 FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab.json", "merges.txt"]
@@ -35,14 +34,14 @@ logger = logging.getLogger(__name__)
 
 
 def load_backbone(
-    model_class: type[QwenVLAModel],
+    model_class: type[Model],
     source: str | Path,
     camera_tags: Sequence[str] = CAMERA_TAGS,
     expert: str = "4b",
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
     **overrides: Any,
-) -> tuple[QwenVLAModel, QwenVLAProcessor]:
+) -> tuple[Model, QwenVLAProcessor]:
     """A Qwen-VLA on the Qwen3.5 backbone in ``source``, and the processor that goes with it.
 
     source: a folder, or a hub id such as ``Qwen/Qwen3.5-4B`` (downloaded once). camera_tags: cameras whose start and
@@ -105,7 +104,7 @@ def _configuration(folder: Path, expert: str, overrides: dict[str, Any]) -> Qwen
     return QwenVLAConfig(vlm_config=backbone, expert_config=geometry, **fields)
 
 
-def _load(model_class: type[QwenVLAModel], folder: Path, config: QwenVLAConfig, dtype: Any) -> QwenVLAModel:
+def _load(model_class: type[Model], folder: Path, config: QwenVLAConfig, dtype: Any) -> Model:
     with _without_load_report():
         model, report = model_class.from_pretrained(
             folder, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
@@ -126,7 +125,7 @@ def _load(model_class: type[QwenVLAModel], folder: Path, config: QwenVLAConfig, 
 
 
 @torch.no_grad()
-def _add_rows(model: QwenVLAModel, trained: int, tokens: int) -> None:
+def _add_rows(model: PreTrainedModel, trained: int, tokens: int) -> None:
     """Give tokens ``trained`` … ``tokens`` − 1 the mean of the trained rows.
 
     Qwen pads its vocabulary; those spare rows are used first, and the matrix grows only when they run out.

@@ -11,7 +11,6 @@ The frames of a camera's history stand one after the other between its markers, 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,17 +23,17 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from qwen_vla.data.samples import Sample
 from qwen_vla.model.action_space import pack
+from qwen_vla.model.checkpoint_files import EMBODIMENTS_FILE, read_json
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.normalization import Quantiles
+from qwen_vla.model.sample import Sample
 from qwen_vla.output_files import write_json
 
 IGNORED_LABEL = -100
 STATE_BINS = 256
 PROCESSOR_FILE = "preprocessor_config.json"
 NORMALIZATION_FILE = "normalization.json"
-EMBODIMENTS_FILE = "embodiments.json"
 SETTINGS = (
     "image_order",
     "horizon",
@@ -445,13 +444,3 @@ def image_transform_of(config: QwenVLAConfig) -> ImageTransform:
     """The image transform that matches a model configuration."""
     vision = config.vlm_config.vision_config
     return ImageTransform(config.image_size, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
-
-
-def read_json(path: Path) -> Any:
-    """Read a checkpoint's JSON file; errors name it."""
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint file {path} is missing; is {path.parent} a complete checkpoint?")
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"checkpoint file {path} is damaged: {error}") from error

@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
-from qwen_vla.data.samples import Sample
 from qwen_vla.model.acceleration import ChunkRunner
 from qwen_vla.model.action_space import action_mask, pack, unpack
+from qwen_vla.model.checkpoint_files import CONFIG_FILE, check_checkpoint
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.joint_chunks import action_origin, smoothed, within_limits
 from qwen_vla.model.modeling import QwenVLAModel
-from qwen_vla.model.processing import EMBODIMENTS_FILE, EmbodimentInfo, QwenVLAProcessor, read_json
+from qwen_vla.model.processing import EmbodimentInfo, QwenVLAProcessor
 from qwen_vla.model.real_time_chunking import (
     MAX_GUIDANCE_WEIGHT,
     Continuation,
@@ -30,11 +29,8 @@ from qwen_vla.model.real_time_chunking import (
     reanchored,
     remainder,
 )
+from qwen_vla.model.sample import Sample
 from qwen_vla.policies.latency import LatencyEstimate
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -352,34 +348,6 @@ class Policy:
     def _synchronize(self) -> None:
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
-
-
-def check_knows(path: Path, robot: str) -> None:
-    """As `check_checkpoint`, and that it was trained for a robot; ValueError names those that it knows."""
-    check_checkpoint(path)
-    known = sorted(read_json(path / EMBODIMENTS_FILE))
-    if robot not in known:
-        raise ValueError(f"{path} was not trained for {robot}; it knows {', '.join(known) or 'none'}")
-
-
-def check_checkpoint(path: Path) -> None:
-    """Open every weight file's header, so that a missing or cut file is named before anything is built."""
-    if not path.is_dir():
-        raise FileNotFoundError(f"no checkpoint directory at {path}")
-    read_json(path / CONFIG_FILE)
-    index = path / WEIGHTS_INDEX_FILE
-    files = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else [WEIGHTS_FILE]
-    for name in files:
-        file = path / name
-        if not file.is_file():
-            raise FileNotFoundError(f"checkpoint file {file} is missing; download or copy the checkpoint again")
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except SafetensorError as error:
-            raise ValueError(
-                f"checkpoint file {file} is damaged or cut short ({file.stat().st_size} bytes): {error}"
-            ) from error
 
 
 def _choose(processor: QwenVLAProcessor, name: str | None) -> EmbodimentInfo:

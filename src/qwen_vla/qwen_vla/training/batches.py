@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from qwen_vla.data.mixture import Mixture, Row
-from qwen_vla.data.samples import Sample, SampleSource
+from qwen_vla.data.samples import SampleSource
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.flow_matching import sample_tau
 from qwen_vla.model.processing import IGNORED_LABEL, QwenVLAProcessor
+from qwen_vla.model.sample import Sample
 from qwen_vla.training.grounding import GroundingTargets
 
 # What a row costs, in tokens: those of its images pass the backbone and, with two draws of noise, twice the expert; its

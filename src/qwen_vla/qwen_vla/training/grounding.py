@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qwen_vla.data.samples import POINTS, TIPS, Sample
+from qwen_vla.model.sample import POINTS, TIPS, Sample
 
 OUTPUTS = ("cell", "u", "v", "depth", "opening")
 NEAR = 1.0  # cells: tokens whose centre is this close to the point regress its coordinates

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from qwen_vla.data.navigation.navigation import poses_from_waypoints
-from qwen_vla.data.samples import TIPS, SampleSource
+from qwen_vla.data.samples import SampleSource
 from qwen_vla.model.processing import EmbodimentInfo
+from qwen_vla.model.sample import TIPS
 from qwen_vla.training.batches import Batch
 from qwen_vla.training.run import Run, averaged
 

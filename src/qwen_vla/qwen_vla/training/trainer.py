@@ -25,7 +25,8 @@ from qwen_vla.training.distributed import collect_later, norm, own_part, summed
 from qwen_vla.training.grounding import WEIGHTS
 from qwen_vla.training.held_out import mean, validate
 from qwen_vla.training.log import Log
-from qwen_vla.training.recipe import Recipe, check_inputs
+from qwen_vla.training.recipe import Recipe
+from qwen_vla.training.recipe_files import check_inputs
 from qwen_vla.training.run import Run, prepare
 from qwen_vla.training.state import claim, export, resume, save
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,28 @@ from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Embodiment
 from qwen_vla_control.observation.streams import Stream, stamp_of
-from qwen_vla_ros.drawing.chunk_geometry import CannotDraw, RobotPose
 
 KEPT = 1024  # messages per stream: five seconds and more at 200 Hz
 MAX_GAP = 0.5  # [s]
+
+
+class NotObserved(ValueError):
+    """Where the robot was is not known; the message says which stream has nothing near that time."""
+
+
+@dataclass(frozen=True)
+class RobotPose:
+    """Where the robot is.
+
+    Attributes:
+        joints: positions by URDF joint name [rad | m]; all that are known.
+        base: (4, 4) pose of the base in `odometry_frame`; None where nothing measures it.
+        odometry_frame: frame of `base`.
+    """
+
+    joints: Mapping[str, float]
+    base: np.ndarray | None = None
+    odometry_frame: str = ""
 
 
 class RobotHistory:
@@ -68,7 +88,7 @@ class RobotHistory:
             max_gap: largest distance to a message [s].
 
         Raises:
-            CannotDraw: a stream that matters has no message near that time; without arms, joints do not.
+            NotObserved: a stream that matters has no message near that time; without arms, joints do not.
         """
         joints: dict[str, float] = {}
         for stream in self._joints if self._needs_joints else ():
@@ -81,5 +101,5 @@ class RobotHistory:
         nearest = stream.nearest(stamp_ns)
         gap = math.inf if nearest is None else abs(nearest.stamp_ns - stamp_ns) / 1e9
         if gap > max_gap:
-            raise CannotDraw(f"no message on {stream.topic} near its observation ({gap:.2f} s away)")
+            raise NotObserved(f"no message on {stream.topic} near its observation ({gap:.2f} s away)")
         return nearest.message

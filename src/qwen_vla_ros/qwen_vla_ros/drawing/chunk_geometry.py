@@ -6,7 +6,6 @@ Nothing is judged here: what the gate refuses is drawn, too, as far as it means 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Embodiment, Kinematics, KinematicsError, pose_from_delta
 from qwen_vla_control.gate import Chunk
+from qwen_vla_control.observation.robot_history import RobotPose
 
 POSE_CHANNELS = 6
 BASE = "base"  # the name of a base's way; arms have their own names
@@ -23,21 +23,6 @@ STEP_IN_WORDS = re.compile(r"\bstep (\d+)")
 
 class CannotDraw(ValueError):
     """A chunk without a place in the world; the message says what is missing or wrong."""
-
-
-@dataclass(frozen=True)
-class RobotPose:
-    """Where the robot is.
-
-    Attributes:
-        joints: positions by URDF joint name [rad | m]; all that are known.
-        base: (4, 4) pose of the base in `odometry_frame`; None where nothing measures it.
-        odometry_frame: frame of `base`.
-    """
-
-    joints: Mapping[str, float]
-    base: np.ndarray | None = None
-    odometry_frame: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
 from embodiment_descriptions import EmbodimentError, ResourceError
-from qwen_vla_control.observation.robot_history import MAX_GAP, RobotHistory
+from qwen_vla_control.observation.robot_history import MAX_GAP, NotObserved, RobotHistory
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros.drawing.chunk_geometry import CannotDraw, ChunkGeometry, Way, offending_steps
 from qwen_vla_ros.drawing.chunk_markers import (
@@ -221,7 +221,7 @@ class TrajectoryVisualizer(Node):
                 raise CannotDraw("no robot description yet")
             start = self._history.at(nanoseconds(message.header.stamp), self.parameters.max_anchor_gap)
             return self._geometry.ways(chunk_from_message(message), start, steps)
-        except CannotDraw as why:
+        except (CannotDraw, NotObserved) as why:
             self.get_logger().warning(f"chunk {message.chunk_id} is not drawn: {why}", throttle_duration_sec=5.0)
             return []
 

@@ -15,7 +15,7 @@ from qwen_vla.evaluation.in_process import EvaluateOptions, check
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.suites import Suite, load_suite
 from qwen_vla_ros.simulation.stack import SimulatedWorld, simulated_stack
-from qwen_vla_ros.simulation.task_client import Limits, TaskClient, TaskRow
+from qwen_vla_ros.simulation.task_client import Limits, TaskClient, as_episode_row
 
 LOGS = Path("out/evaluate_over_ros/logs")
 THINKING_TIME = 6.0  # [s] simulated, per chunk: a chunk takes less than 0.2, on a busy machine two
@@ -57,25 +57,6 @@ def episode_limits(suite: Suite) -> Limits:
     robot = suite.embodiment
     chunks = math.ceil(suite.max_steps / (robot.chunk_size // 2))
     return Limits(timeout=suite.max_steps * robot.period + chunks * THINKING_TIME, steps=suite.max_steps)
-
-
-def as_episode_row(row: TaskRow) -> EpisodeRow:
-    """The fields of the in-process evaluation; chunks are those that the policy gave, refused ones included."""
-    return EpisodeRow(
-        seed=row.seed,
-        instruction=row.instruction,
-        target=row.target,
-        success=row.success,
-        chunks=row.chunks + row.refused,
-        refused=row.refused,
-        seconds=row.seconds,
-        distance=row.distance,
-        ended=row.ended,
-        latency_ms_p50=row.latency_ms_p50 or 0.0,
-        task=row.task,
-        failure=row.failure,
-        metrics=row.metrics,
-    )
 
 
 def _refuse_what_needs_the_inside(options: EvaluateOptions) -> None:

@@ -13,6 +13,7 @@ from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport, TaskState
 from qwen_vla_msgs.srv import ResetWorld
@@ -288,3 +289,22 @@ def _latency(outcome: ExecuteInstruction.Result, chunks: list[ActionChunk]) -> t
 
 def _code_name(code: int) -> str:
     return _CODE_NAMES.get(code, f"error code {code}").lower().replace("_", " ")
+
+
+def as_episode_row(row: TaskRow) -> EpisodeRow:
+    """The fields of the in-process evaluation; chunks are those that the policy gave, refused ones included."""
+    return EpisodeRow(
+        seed=row.seed,
+        instruction=row.instruction,
+        target=row.target,
+        success=row.success,
+        chunks=row.chunks + row.refused,
+        refused=row.refused,
+        seconds=row.seconds,
+        distance=row.distance,
+        ended=row.ended,
+        latency_ms_p50=row.latency_ms_p50 or 0.0,
+        task=row.task,
+        failure=row.failure,
+        metrics=row.metrics,
+    )

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from qwen_vla.data.formats.spec import DataError, FileSpec, clean_text, file_hash, log, read_rows, split
 from qwen_vla.data.language.images import CameraTag, check_address, open_image
-from qwen_vla.data.samples import Sample, SourceContext
+from qwen_vla.data.samples import SourceContext
+from qwen_vla.model.sample import Sample
 
 ADDRESS_KEYS = ("image", "image_url", "url", "path")
 

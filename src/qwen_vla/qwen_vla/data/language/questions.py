@@ -15,7 +15,8 @@ from qwen_vla.data.formats.lerobot import LeRobotReader
 from qwen_vla.data.formats.spec import DataError, DataSpec, split
 from qwen_vla.data.language.vision_language import ask, text_corpus
 from qwen_vla.data.robot.annotations import NONE, Annotations, fresh_frames, gripper_openings, point_labels
-from qwen_vla.data.samples import Sample, SourceContext
+from qwen_vla.data.samples import SourceContext
+from qwen_vla.model.sample import Sample
 
 IMAGE_PREFIX = "observation.images."
 SHOWING = 0.9  # share of the questions that are about a camera which shows an object of the scene, if one does

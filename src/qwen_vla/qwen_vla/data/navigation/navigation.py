@@ -19,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from embodiment_descriptions.prompt import TAG_PATTERN
 from qwen_vla.data.formats.spec import DataError, FileSpec, Text, check_steps, file_hash, quantiles, read_rows, split
 from qwen_vla.data.language.images import CameraFrames, check_address, pictures
-from qwen_vla.data.samples import Sample, SourceContext
+from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.processing import EmbodimentInfo
+from qwen_vla.model.sample import Sample
 
 CHANNELS = ("dx", "dy", "dtheta")
 # The paper states the convention and the horizon in the prompt; its wording is [open].

@@ -19,8 +19,9 @@ from embodiment_descriptions.prompt import TAG_PATTERN
 from qwen_vla.data.formats.spec import FileSpec, Text, check_steps, file_hash, quantiles, read_rows, split
 from qwen_vla.data.language.images import CameraFrames, check_address, pictures
 from qwen_vla.data.language.vision_language import SCALE
-from qwen_vla.data.samples import Sample, SourceContext
+from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.normalization import Quantiles
+from qwen_vla.model.sample import Sample
 
 Space = Literal["image", "ground", "space"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from embodiment_descriptions import Embodiment
 from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.lerobot import STATE, LeRobotReader
-from qwen_vla.data.samples import POINTS, TIPS, PointLabels
+from qwen_vla.model.sample import POINTS, TIPS, PointLabels
 
 POINTS_COLUMN, FRESH_COLUMN = "annotation.points", "annotation.fresh"
 COLUMNS = (POINTS_COLUMN, "annotation.objects", "annotation.object", "annotation.goal")

@@ -21,8 +21,9 @@ from embodiment_descriptions import build_prompt
 from embodiment_descriptions.prompt import TAG_PATTERN
 from qwen_vla.data.formats.spec import DataError, FileSpec, Text, check_steps, file_hash, quantiles, read_rows, split
 from qwen_vla.data.language.images import CameraFrames, check_address, pictures
-from qwen_vla.data.samples import Sample, SourceContext
+from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.normalization import Quantiles
+from qwen_vla.model.sample import Sample
 
 SIDES = ("left", "right")
 PCA = 10

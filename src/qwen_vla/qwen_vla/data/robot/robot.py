@@ -22,9 +22,10 @@ from qwen_vla.data.robot.color_jitter import jittered
 from qwen_vla.data.robot.mismatched_prompts import OtherPrompts, stays, still
 from qwen_vla.data.robot.robot_columns import Columns, read_columns
 from qwen_vla.data.robot.statistics import cached_quantiles
-from qwen_vla.data.samples import PointLabels, Sample, SourceContext
+from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.processing import EmbodimentInfo
+from qwen_vla.model.sample import PointLabels, Sample
 
 EXECUTION_SHARE = 0.5  # share of a chunk that is executed before the next one is asked for
 STILL_ROTATION = 0.02  # [rad] or share of gripper travel: a channel that moves less carries only tracking noise

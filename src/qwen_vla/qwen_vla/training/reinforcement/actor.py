@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from qwen_vla.data.samples import Sample
 from qwen_vla.model.flow_matching import tau_grid
 from qwen_vla.model.modeling import Encoding
+from qwen_vla.model.sample import Sample
 from qwen_vla.policies.policy import Policy
 from qwen_vla.training.reinforcement.flow_sde import Transition, draw_noise, log_probability, sample, transition
 

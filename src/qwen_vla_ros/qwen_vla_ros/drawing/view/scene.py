@@ -17,9 +17,9 @@ from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Camera, Embodiment
 from qwen_vla_control.observation.image_decoding import DecodingError, to_rgb
-from qwen_vla_control.observation.robot_history import RobotHistory
+from qwen_vla_control.observation.robot_history import NotObserved, RobotHistory, RobotPose
 from qwen_vla_control.observation.streams import stamp_of
-from qwen_vla_ros.drawing.chunk_geometry import BASE, CannotDraw, ChunkGeometry, RobotPose, Way, offending_steps
+from qwen_vla_ros.drawing.chunk_geometry import BASE, CannotDraw, ChunkGeometry, Way, offending_steps
 from qwen_vla_ros.drawing.chunk_markers import ACCEPTED, PREDICTED, REFUSED, Layer
 from qwen_vla_ros.drawing.robot_shapes import RobotShapes
 from qwen_vla_ros.ros.chunk_messages import chunk_from_message
@@ -208,7 +208,7 @@ class Scene:
             start = self._history.at(chunk.stamp_ns)
             ways = self._geometry.ways(chunk, start, steps)
             poses = self._geometry.poses(chunk, start, steps)
-        except CannotDraw as error:
+        except (CannotDraw, NotObserved) as error:
             note = why or str(error)
             self._canvas.chunk(self._now, ShownChunk(*facts, (), np.empty(0, np.int64), {}, {}, note))
             return

@@ -1,6 +1,7 @@
-"""Passes messages on, and loses some, and brings some late or out of order: a bad network in a process.
+r"""Passes messages on, and loses some, and brings some late or out of order: a bad network in a process.
 
-python -m qwen_vla_ros.simulation.chaos.relay --seed 0 --topic ego/image_raw sensor_msgs/msg/Image chaos/ego/image_raw best_effort
+python -m qwen_vla_ros.simulation.chaos.relay --seed 0 \
+    --topic ego/image_raw sensor_msgs/msg/Image chaos/ego/image_raw best_effort
 """
 
 from __future__ import annotations

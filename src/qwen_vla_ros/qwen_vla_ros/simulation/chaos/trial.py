@@ -22,9 +22,8 @@ from qwen_vla.suites import Suite
 from qwen_vla_ros.drawing.chunk_geometry import BASE_MODES
 from qwen_vla_ros.ros.spinning_node import NoAnswer
 from qwen_vla_ros.simulation.chaos.monkey import Disturbed, Monkey
-from qwen_vla_ros.simulation.over_ros import as_episode_row
 from qwen_vla_ros.simulation.stack import SimulatedStack, SimulatedWorld, simulated_stack
-from qwen_vla_ros.simulation.task_client import RELIABLE, Limits, TaskClient, TaskError
+from qwen_vla_ros.simulation.task_client import RELIABLE, Limits, TaskClient, TaskError, as_episode_row
 
 PREFIX = "chaos"
 SPARE_SECONDS = 44.0  # [s] simulated, for what is tried again after a fault

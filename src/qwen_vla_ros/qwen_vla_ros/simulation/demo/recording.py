@@ -16,8 +16,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from embodiment_descriptions import Embodiment
 from qwen_vla_control.observation.image_decoding import to_rgb
-from qwen_vla_control.observation.robot_history import RobotHistory
-from qwen_vla_ros.drawing.chunk_geometry import BASE, BASE_MODES, CannotDraw, RobotPose
+from qwen_vla_control.observation.robot_history import NotObserved, RobotHistory, RobotPose
+from qwen_vla_ros.drawing.chunk_geometry import BASE, BASE_MODES
 from qwen_vla_ros.ros.chunk_messages import nanoseconds
 from qwen_vla_ros.simulation.stack import VISUALIZER, SimulatedStack
 from qwen_vla_ros.simulation.task_client import LATCHED, TaskClient
@@ -118,7 +118,7 @@ class Recorder:
         images = {camera.tag: self._images[camera.tag] for camera in self._robot.cameras}
         try:
             pose = self._history.at(stamp)
-        except CannotDraw:
+        except NotObserved:
             pose = None
         return Moment(seconds, images, dict(self._paths), pose, self._tasks.activity)
 
