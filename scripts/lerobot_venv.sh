@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes an environment with Hugging Face's own lerobot, beside ours: its pins (torch < 2.11, av < 16, ...) contradict
-# ours, so the parity test (`pytest -m slow src/qwen_vla/test/test_lerobot_parity.py`) runs it as a program.
+# ours, so the parity test (`pytest -m slow src/qwen_vla/test/data/formats/test_lerobot_parity.py`) runs it as a program.
 #
 #   scripts/lerobot_venv.sh [FOLDER]     default: out/lerobot_venv; does nothing when it is there
 #   PYTHON=/path/to/python3.12           interpreter (default: that of .venv)

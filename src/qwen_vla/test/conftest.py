@@ -12,7 +12,7 @@ import torch
 from qwen_vla import EmbodimentInfo, Quantiles, QwenVLAConfig, QwenVLAModel, QwenVLAProcessor
 from qwen_vla.model.configuration import _tiny
 
-sys.path.insert(0, str(Path(__file__).parent))  # tests of what is made of bags take theirs from test_rosbag
+sys.path.insert(0, str(Path(__file__).parent / "data" / "formats"))  # tests of bags share what test_rosbag makes
 torch.set_num_threads(1)  # these models are too small to share out, and threads waiting for each other cost seconds
 
 TAGS = ("ego", "cam_wrist")

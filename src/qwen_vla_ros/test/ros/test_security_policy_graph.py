@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from rclpy.node import NodeNameNonExistentError
 
-POLICY = Path(__file__).resolve().parents[3] / "config" / "sros2" / "policy.xml"
+POLICY = Path(__file__).resolve().parents[4] / "config" / "sros2" / "policy.xml"
 ENCLAVES = {
     "executor_node": "robot", "trajectory_visualizer": "robot", "episode_recorder": "robot", "policy_node": "policy",
 }  # fmt: skip

@@ -17,7 +17,7 @@ import yaml
 
 from embodiment_descriptions import Embodiment, load_robot, robot_description
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 CONFIG = REPOSITORY / "config"
 DOCKER = REPOSITORY / "docker"
 ROBOTS = ("widowx", "aloha", "mobile_base")

@@ -18,7 +18,7 @@ from embodiment_descriptions import known_robots, load_robot
 from qwen_vla_ros.drawing.robot_shapes import RobotShapes
 from qwen_vla_ros.ros.environment import ros_environment
 
-FOLDER = Path(__file__).resolve().parents[3] / "config" / "rviz"
+FOLDER = Path(__file__).resolve().parents[4] / "config" / "rviz"
 ROBOTS = ("widowx", "aloha", "mobile_base")
 # What a display of RViz shows; None: nothing that is a topic of its own.
 DISPLAYS = {

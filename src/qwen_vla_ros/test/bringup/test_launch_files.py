@@ -30,7 +30,7 @@ from rclpy.executors import SingleThreadedExecutor
 
 from qwen_vla_ros import bringup
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 ROBOTS = ("widowx", "aloha", "mobile_base")
 OWN_PACKAGES = ("qwen_vla_ros", "qwen_vla_sim")
 # Not dependencies of the package: who has that hardware or simulator has them (docs/how-to/bring_up.md).

@@ -14,7 +14,7 @@ import pytest
 from qwen_vla.data.formats.lerobot import Feature, LeRobotEpisodes, LeRobotReader
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[5]
 PYTHON = Path(os.environ.get("LEROBOT_PYTHON", ROOT / "out/lerobot_venv/bin/python"))
 PIXELS = Feature("image", (24, 32, 3), ("height", "width", "channel"))
 FEATURES = {

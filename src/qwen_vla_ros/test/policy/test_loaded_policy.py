@@ -50,7 +50,7 @@ def test_an_unknown_checkpoint_is_an_error_that_names_it():
         checkpoint_path("/no/such/folder")
 
 
-@pytest.mark.parametrize("module", ["executor_node", "trajectory_visualizer", "policy_node"])
+@pytest.mark.parametrize("module", ["executor.executor_node", "drawing.trajectory_visualizer", "policy.policy_node"])
 def test_no_node_imports_torch_by_being_imported(module):
     program = f"import sys, qwen_vla_ros.{module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -15,7 +15,7 @@ from qwen_vla.model.sample import Sample
 
 from .conftest import build, micro_config, pictures
 
-SHIPPED = Path(__file__).parents[3] / "checkpoints" / "tiny"
+SHIPPED = Path(__file__).parents[4] / "checkpoints" / "tiny"
 PROMPT = "pick up the red cube"
 # Rows 0, 7 and 15 of a chunk of the shipped checkpoint for the WidowX: what changes them changes how robots move.
 REFERENCE = [
