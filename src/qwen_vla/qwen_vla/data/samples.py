@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from qwen_vla.model.configuration import QwenVLAConfig
-from qwen_vla.model.normalization import Quantiles
-from qwen_vla.model.processing import EmbodimentInfo
-from qwen_vla.model.sample import Sample
+if TYPE_CHECKING:  # recorders import this module, which need neither torch nor transformers
+    from qwen_vla.model.configuration import QwenVLAConfig
+    from qwen_vla.model.normalization import Quantiles
+    from qwen_vla.model.processing import EmbodimentInfo
+    from qwen_vla.model.sample import Sample
 
 
 @dataclass(frozen=True)

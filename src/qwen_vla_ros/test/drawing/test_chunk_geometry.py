@@ -16,7 +16,7 @@ from embodiment_descriptions import Embodiment, load_robot, pose_from_delta
 from embodiment_descriptions.config import load_config
 from embodiment_descriptions.resources import resource_path
 from qwen_vla_control.gate import Chunk
-from qwen_vla_control.observation.robot_history import RobotHistory, RobotPose
+from qwen_vla_control.observation.robot_history import NotObserved, RobotHistory, RobotPose
 from qwen_vla_ros.drawing.chunk_geometry import BASE, CannotDraw, ChunkGeometry, arc, offending_steps, planar_pose
 from qwen_vla_ros.drawing.ghost_robot import GhostRobot
 from qwen_vla_ros.drawing.robot_shapes import RobotShapes
@@ -222,7 +222,7 @@ def test_history_joins_the_joint_states_of_several_topics(widowx):
             history.push_joints(source, _joint_state(second, ["elbow"], [10.0 * source + second]))
     assert history.at(1 * S).joints == {"follower_left/elbow": 1.0, "follower_right/elbow": 11.0}
     assert history.latest().joints == {"follower_left/elbow": 2.0, "follower_right/elbow": 12.0}
-    with pytest.raises(CannotDraw, match="follower_left/joint_states"):
+    with pytest.raises(NotObserved, match="follower_left/joint_states"):
         history.at(9 * S)
 
 
