@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from qwen_vla import QwenVLAConfig, QwenVLAProcessor
-from qwen_vla.data.robot.robot import RobotData
+from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SourceContext
 
 

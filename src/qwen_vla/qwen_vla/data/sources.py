@@ -10,11 +10,11 @@ from pydantic import Field
 
 from qwen_vla.data.language.chat import ChatData
 from qwen_vla.data.language.questions import QuestionData
-from qwen_vla.data.motions.motions import MotionData
-from qwen_vla.data.navigation.navigation import NavigationData
+from qwen_vla.data.motions.motion_source import MotionData
+from qwen_vla.data.navigation.navigation_source import NavigationData
 from qwen_vla.data.navigation.trajectories import TrajectoryData
 from qwen_vla.data.robot.hands import HandData
-from qwen_vla.data.robot.robot import RobotData
+from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SampleSource, SourceContext
 
 AnyData = Annotated[

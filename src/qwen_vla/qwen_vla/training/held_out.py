@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from qwen_vla.data.navigation.navigation import poses_from_waypoints
+from qwen_vla.data.navigation.navigation_source import poses_from_waypoints
 from qwen_vla.data.samples import SampleSource
 from qwen_vla.model.processing import EmbodimentInfo
 from qwen_vla.model.sample import TIPS

@@ -8,8 +8,7 @@ import pytest
 
 from qwen_vla.data.collect import CollectOptions, _claim, _Recorder, collect
 from qwen_vla.data.formats.lerobot import DatasetError, LeRobotReader, shard_path
-from qwen_vla_sim.widowx.pick_scene import sample_pick_scene
-from qwen_vla_sim.widowx.scene import sample_scene
+from qwen_vla.suites import load_suite
 
 SNAPSHOTS = CollectOptions("widowx_pick", None, 6, 2_000_000, "snapshots", 1, episodes_per_shard=2)  # as `recordings`
 
@@ -125,8 +124,10 @@ def test_another_shard_size_in_the_folder_is_refused(recorder):
 
 def test_scene_number_i_has_seed_plus_i(recordings):
     reader = LeRobotReader(recordings / "snapshots")
+    env = load_suite("widowx_pick").make_env(cameras=False)
     for i, objects in enumerate(reader.frames["annotation.objects"]):
-        scene = sample_pick_scene(2_000_000 + i)
+        env.reset(seed=2_000_000 + i)
+        scene = env.world.scene
         assert [reader.info["names"][index] for index in objects] == [thing.name for thing in scene.things]
         assert reader.tasks[i] == scene.instruction
 
@@ -135,7 +136,8 @@ def test_only_scenes_of_one_task_from_the_seed_on(tmp_path):
     options = CollectOptions("widowx", tmp_path / "stacks", 2, 2_000_001, "snapshots", workers=1, task="stack_cube")
     collect(options)
     reader = LeRobotReader(options.out)
-    assert reader.tasks == [sample_scene(seed).instruction for seed in (2_000_002, 2_000_007)]
+    env = load_suite("widowx").make_env(cameras=False)
+    assert reader.tasks == [env.reset(seed=seed)[1]["instruction"] for seed in (2_000_002, 2_000_007)]
     assert reader.info["seeds"] == [2_000_001, 2_000_008]
     with pytest.raises(DatasetError, match="holds another collection .*task stack_cube; asked"):
         collect(replace(options, task=None))

@@ -17,7 +17,7 @@ from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.lerobot import LeRobotReader, shard_path
 from qwen_vla.data.formats.recordings import RECORD, EpisodeRecord, write_robot
 from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes
-from qwen_vla.data.robot.robot import RobotData
+from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SourceContext
 
 CONTEXT = SourceContext(QwenVLAConfig.preset("tiny"), 0.0)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from embodiment_descriptions import load_robot
 from qwen_vla import Observation, Policy, Quantiles, QwenVLAProcessor
-from qwen_vla.data.robot.robot import embodiment_info
+from qwen_vla.data.robot.robot_source import embodiment_info
 from qwen_vla.model.joint_chunks import MARGIN, OVERSHOOT, action_origin, smoothed, within_limits
 
 from .conftest import pictures

@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 
 from embodiment_descriptions import Embodiment, load_robot
 from embodiment_descriptions.config import BaseLimits
-from qwen_vla.policies.policy import ActionChunk as PredictedChunk
 from qwen_vla_control.gate import Chunk, Reason, Refused
 from qwen_vla_control.gate.base_gate import BaseDecision, steps_behind
 from qwen_vla_control.motion.base_follower import BaseFollower
 from qwen_vla_control.motion.base_path import BasePath, integrated, moved, seen_from
-from qwen_vla_ros.ros.chunk_messages import chunk_from_message, message_from_prediction
 
 ANGLE = st.floats(-3.0, 3.0)
 POSE = st.tuples(st.floats(-5, 5), st.floats(-5, 5), ANGLE).map(np.array)
@@ -78,18 +76,6 @@ def test_waypoints_are_relative_to_the_base_at_the_observation(robot, decision, 
     path = decision.path_of(chunk_of(robot, ahead(speed)), anchor, anchor)
     assert path.frame == "odom" and path.steps == 4
     assert np.allclose(seen_from(anchor, path.positions[-1]), [2.0 * speed, 0.0, 0.0], atol=1e-6)
-
-
-def test_what_a_policy_predicts_step_by_step_is_driven_so(robot, decision):
-    """Ahead, a turn to the left on the spot, ahead: each waypoint is seen from the one before."""
-    steps = np.array([[0.1, 0, 0], [0, 0, 0.5], [0, 0, 0.5], [0, 0, 0.5], [0.1, 0, 0]], np.float32)
-    predicted = PredictedChunk(
-        steps, tuple(robot.channel_names), robot.period, robot.control_mode, robot.name, "go", 10**18, {"total": 1.0}, 5
-    )
-    chunk = chunk_from_message(message_from_prediction(predicted, 1, robot.base_frame, 0))
-    path = decision.path_of(chunk, np.zeros(3), np.zeros(3))
-    end = [0.1 + 0.1 * np.cos(1.5), 0.1 * np.sin(1.5), 1.5]
-    np.testing.assert_allclose(path.positions[-1], end, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
 from sensor_msgs.msg import JointState
 
 from embodiment_descriptions import Kinematics
 from qwen_vla_control.observation.tip_poses import TipPoses
-from qwen_vla_ros.ros.chunk_messages import stamp_message
 
 
 def states(joints: dict[str, float], seconds: float) -> JointState:
     message = JointState(name=list(joints), position=list(joints.values()))
-    message.header.stamp = stamp_message(round(seconds * 1e9))
+    message.header.stamp = Time(sec=int(seconds), nanosec=round(seconds % 1 * 1e9))
     return message
 
 

@@ -45,8 +45,8 @@ class Doctor:
 
     def run(self) -> int:
         from qwen_vla_ros.doctor import examination, table
+        from qwen_vla_ros.doctor.checks.ros_setup import can_join
         from qwen_vla_ros.doctor.findings import exit_code
-        from qwen_vla_ros.doctor.ros_setup import can_join
 
         if not 0.2 <= self.seconds <= 600:
             raise ValueError(f"seconds {self.seconds}: give 0.2 to 600 s to listen")

@@ -9,20 +9,20 @@ from pathlib import Path
 
 from embodiment_descriptions import Embodiment, EmbodimentConfig, EmbodimentError, load_robot
 from embodiment_descriptions.config import load_config
-from qwen_vla_ros.doctor.camera_checks import check_cameras
-from qwen_vla_ros.doctor.checkpoint import AREA as MODEL
-from qwen_vla_ros.doctor.checkpoint import Checkpoint, check_checkpoint, check_same, read_checkpoint
-from qwen_vla_ros.doctor.command_checks import check_commands, check_packages
-from qwen_vla_ros.doctor.description_checks import check_description, live_description
+from qwen_vla_ros.doctor.checks.cameras import check_cameras
+from qwen_vla_ros.doctor.checks.checkpoint import AREA as MODEL
+from qwen_vla_ros.doctor.checks.checkpoint import Checkpoint, check_checkpoint, check_same, read_checkpoint
+from qwen_vla_ros.doctor.checks.commands import check_commands, check_packages
+from qwen_vla_ros.doctor.checks.description import check_description, live_description
+from qwen_vla_ros.doctor.checks.joints import check_joint_states
+from qwen_vla_ros.doctor.checks.machine import check_machine, look_at_machine
+from qwen_vla_ros.doctor.checks.nodes import check_clocks, check_nobody, check_nodes
+from qwen_vla_ros.doctor.checks.odometry import check_odometry
+from qwen_vla_ros.doctor.checks.ros_setup import check_ros, check_ros_setup, domain_of, domains_in_use
+from qwen_vla_ros.doctor.checks.streams import check_definitions
 from qwen_vla_ros.doctor.facts import Graph
 from qwen_vla_ros.doctor.findings import Finding
 from qwen_vla_ros.doctor.interfaces import watches
-from qwen_vla_ros.doctor.joint_checks import check_joint_states
-from qwen_vla_ros.doctor.machine import check_machine, look_at_machine
-from qwen_vla_ros.doctor.node_checks import check_clocks, check_nobody, check_nodes
-from qwen_vla_ros.doctor.odometry_checks import check_odometry
-from qwen_vla_ros.doctor.ros_setup import check_ros, check_ros_setup, domain_of, domains_in_use
-from qwen_vla_ros.doctor.streams import check_definitions
 
 REMOTE = "remote"  # as --policy: the model is on another machine
 DEFAULT_POLICY = "tiny"  # of policy_node

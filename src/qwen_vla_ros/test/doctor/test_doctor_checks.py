@@ -16,8 +16,12 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 from embodiment_descriptions import load_robot
-from qwen_vla_ros.doctor import camera_checks, command_checks, joint_checks, machine, node_checks, ros_setup, streams
-from qwen_vla_ros.doctor.checkpoint import check_checkpoint, read_checkpoint
+from qwen_vla_ros.doctor.checks import cameras as camera_checks
+from qwen_vla_ros.doctor.checks import commands as command_checks
+from qwen_vla_ros.doctor.checks import joints as joint_checks
+from qwen_vla_ros.doctor.checks import machine, ros_setup, streams
+from qwen_vla_ros.doctor.checks import nodes as node_checks
+from qwen_vla_ros.doctor.checks.checkpoint import check_checkpoint, read_checkpoint
 from qwen_vla_ros.doctor.examination import examine, examine_setup, find_patient
 from qwen_vla_ros.doctor.facts import Arrival, Endpoint, Graph, Joints, Picture, Topic, with_ros_time
 from qwen_vla_ros.doctor.findings import Area, Finding, Level, exit_code

@@ -19,7 +19,7 @@ from spinning_peer import SpinningPeer
 from std_msgs.msg import Bool, Float64MultiArray, Header
 
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
-from qwen_vla_ros.doctor.ros_setup import domains_in_use
+from qwen_vla_ros.doctor.checks.ros_setup import domains_in_use
 from qwen_vla_ros.ros.chunk_messages import embodiment_message, stamp_message
 
 DEGREES = {name: value if name == "left_finger" else math.degrees(value) for name, value in WIDOWX.home.items()}

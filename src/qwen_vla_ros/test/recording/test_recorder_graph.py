@@ -23,7 +23,7 @@ from qwen_vla import QwenVLAConfig
 from qwen_vla.data.convert import ConvertOptions, convert
 from qwen_vla.data.formats.lerobot import LeRobotReader
 from qwen_vla.data.formats.recordings import mend, read_record, unfinished
-from qwen_vla.data.robot.robot import RobotData
+from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SourceContext
 from qwen_vla_msgs.srv import LabelEpisode, StartEpisode
 from qwen_vla_ros.recording.recording_topics import message_class

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from qwen_vla.data.formats.lerobot import Feature
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.data.formats.spec import DataError
-from qwen_vla.data.motions.motions import NATIVE_RATE_HZ, ArmPath, MotionData, RobotMotions
-from qwen_vla.data.robot.robot import RobotFiles
+from qwen_vla.data.motions.motion_source import NATIVE_RATE_HZ, ArmPath, MotionData, RobotMotions
+from qwen_vla.data.robot.robot_source import RobotFiles
 from qwen_vla.output_files import write_json
 
 MAX_SECONDS = 4.0

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Embodiment, Kinematics
 from qwen_vla.data.formats.episodes import DatasetError, Episode, EpisodeSource
-from qwen_vla.data.navigation.navigation import waypoints_from_poses
+from qwen_vla.data.navigation.navigation_source import waypoints_from_poses
 from qwen_vla.data.robot.chunks import AbsoluteTargets, PoseTargets, Targets
 from qwen_vla.data.robot.finite_differences import base_velocities, moved_poses, next_rows
 from qwen_vla.model.joint_chunks import action_origin

@@ -11,7 +11,7 @@ from qwen_vla import QwenVLAConfig
 from qwen_vla.data.convert import ConvertOptions, convert
 from qwen_vla.data.formats.lerobot import LeRobotReader
 from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes
-from qwen_vla.data.robot.robot import RobotData
+from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SourceContext
 
 GROUP, SINGLE = "interbotix_xs_msgs/msg/JointGroupCommand", "interbotix_xs_msgs/msg/JointSingleCommand"

@@ -18,7 +18,7 @@ from qwen_vla.data.formats.episodes import DatasetError, EpisodeSource
 from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes
 from qwen_vla.data.formats.rosbag_commands import CommandedPositions, Trajectory
 from qwen_vla.data.formats.spec import DataError
-from qwen_vla.data.robot.robot import RobotData
+from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SourceContext
 
 STORE = get_typestore(Stores.ROS2_KILTED)

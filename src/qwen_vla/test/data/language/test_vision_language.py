@@ -166,8 +166,8 @@ def test_a_frame_without_anything_in_view_says_so():
 
 def test_recorded_pictures_show_the_cube_where_the_answer_says(recordings):
     """The pixel at the answer's place has the colour of the cube that the question is about."""
-    from qwen_vla_sim.widowx.things import COLOURS
-
+    colors = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
+    colors |= {"yellow": (1, 1, 0), "purple": (0.6, 0.2, 0.8), "cyan": (0, 1, 1)}
     reader = LeRobotReader(recordings / "snapshots")
     annotations, alike = Annotations.of(reader), []
     for frame in range(len(reader)):
@@ -176,7 +176,7 @@ def test_recorded_pictures_show_the_cube_where_the_answer_says(recordings):
         for cube in np.flatnonzero(annotations.visible[frame, 0, :-1]):
             u, v = re.findall(r"\d+", coordinates(annotations.points[frame, 0, cube]))
             pixel = picture[int(int(v) / 1000 * height), int(int(u) / 1000 * width)]
-            wanted = COLOURS[annotations.names[annotations.objects[frame, cube]].removesuffix(" cube")]
+            wanted = colors[annotations.names[annotations.objects[frame, cube]].removesuffix(" cube")]
             alike.append(np.corrcoef(pixel, wanted)[0, 1] > 0.9)
     assert len(alike) >= 12 and np.mean(alike) > 0.8
 

@@ -10,8 +10,8 @@ from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.lerobot import Feature
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.data.language.questions import QuestionData
-from qwen_vla.data.navigation.navigation import poses_from_waypoints
-from qwen_vla.data.robot.robot import RobotData
+from qwen_vla.data.navigation.navigation_source import poses_from_waypoints
+from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SourceContext
 
 ALOHA, BASE = load_robot("aloha"), load_robot("mobile_base")

@@ -9,10 +9,10 @@ import numpy as np
 
 from embodiment_descriptions import Embodiment, EmbodimentConfig, EmbodimentError, Kinematics
 from embodiment_descriptions.urdf import parse_urdf
+from qwen_vla_ros.doctor.checks.streams import nodes
 from qwen_vla_ros.doctor.facts import Graph
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import DESCRIPTION, resolve
-from qwen_vla_ros.doctor.streams import nodes
 
 AREA = Area("Robot description")
 LIMIT_TOLERANCE = 1e-3  # [rad, m, or share of a speed]

@@ -24,7 +24,7 @@ from embodiment_descriptions import Embodiment, delta_from_poses, load_robot
 from qwen_vla.data.formats.spec import DataError, DataSpec, log, quantiles, split
 from qwen_vla.data.motions.motion_templates import TEMPLATES, Motion, MotionError, Planner
 from qwen_vla.data.motions.paraphrases import corpus, paraphrase
-from qwen_vla.data.robot.robot import RobotFiles
+from qwen_vla.data.robot.robot_source import RobotFiles
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.processing import EmbodimentInfo

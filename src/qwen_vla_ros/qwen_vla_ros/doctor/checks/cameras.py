@@ -8,10 +8,10 @@ from statistics import median
 
 from embodiment_descriptions import Camera, Embodiment
 from qwen_vla_control.observation.streams import MAX_SKEW
+from qwen_vla_ros.doctor.checks.streams import Need, check_stream
 from qwen_vla_ros.doctor.facts import NANOSECONDS, Arrival, Graph, Lens, Picture
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import image_types, resolve
-from qwen_vla_ros.doctor.streams import Need, check_stream
 
 AREA = Area("Cameras")
 DARK = 8  # [0..255] a picture without a brighter value shows nothing

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from embodiment_descriptions import Embodiment
+from qwen_vla_ros.doctor.checks.streams import OTHER_CLOCK, SYNCHRONISE
 from qwen_vla_ros.doctor.facts import NANOSECONDS, Graph, Status, duplicates, longest_gap, rate
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import ANNOUNCEMENT, CLOCK, DIAGNOSTICS, EXECUTOR, HEARTBEAT, POLICY, resolve
-from qwen_vla_ros.doctor.streams import OTHER_CLOCK, SYNCHRONISE
 
 AREA, CLOCKS = Area("Nodes"), Area("Clocks")
 LAUNCH = "ros2 launch qwen_vla_ros {robot}.launch.py"

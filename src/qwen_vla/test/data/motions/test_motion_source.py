@@ -13,9 +13,9 @@ from qwen_vla import QwenVLAConfig
 from qwen_vla.data.formats.lerobot import LeRobotReader
 from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.motions.motion_files import MotionFiles, choose_robot
+from qwen_vla.data.motions.motion_source import MotionData, RobotMotions
 from qwen_vla.data.motions.motion_templates import MAX_TIP_SPEED, TEMPLATES, MotionError, Planner, minimum_jerk
-from qwen_vla.data.motions.motions import MotionData, RobotMotions
-from qwen_vla.data.robot.robot import RobotFiles
+from qwen_vla.data.robot.robot_source import RobotFiles
 from qwen_vla.data.samples import SourceContext
 
 CONFIG = QwenVLAConfig.preset("tiny")

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 
 from embodiment_descriptions import Embodiment
 from embodiment_descriptions.urdf import hint, parse_urdf
+from qwen_vla_ros.doctor.checks.streams import Need, check_stream
 from qwen_vla_ros.doctor.facts import Graph, Joints, duplicates
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import JOINT_STATE, resolve
-from qwen_vla_ros.doctor.streams import Need, check_stream
 
 AREA = Area("Joint states")
 LEAST_RATE = 20.0  # [Hz] so that a measurement lies within 50 ms of every image

@@ -11,7 +11,7 @@ from PIL import Image
 
 from qwen_vla import QwenVLAConfig
 from qwen_vla.data.formats.spec import DataError
-from qwen_vla.data.navigation.navigation import NavigationData, poses_from_waypoints, waypoints_from_poses
+from qwen_vla.data.navigation.navigation_source import NavigationData, poses_from_waypoints, waypoints_from_poses
 from qwen_vla.data.samples import SourceContext
 
 CONFIG = QwenVLAConfig.preset("tiny")

@@ -17,9 +17,9 @@ from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.lerobot import Feature, LeRobotReader
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.data.formats.spec import DataError
-from qwen_vla.data.navigation.navigation import poses_from_waypoints
+from qwen_vla.data.navigation.navigation_source import poses_from_waypoints
 from qwen_vla.data.robot.finite_differences import base_velocities
-from qwen_vla.data.robot.robot import RobotData
+from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.processing import image_transform_of
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from embodiment_descriptions import Embodiment
+from qwen_vla_ros.doctor.checks.streams import Need, check_stream
 from qwen_vla_ros.doctor.facts import Graph
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import ODOMETRY, resolve
-from qwen_vla_ros.doctor.streams import Need, check_stream
 
 AREA = Area("Odometry")
 LEAST_RATE = 10.0  # [Hz]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from qwen_vla_ros.doctor.checks.ros_setup import AREA as ROS_SETUP
 from qwen_vla_ros.doctor.facts import (
     NANOSECONDS,
     Arrival,
@@ -18,7 +19,6 @@ from qwen_vla_ros.doctor.facts import (
     rate,
 )
 from qwen_vla_ros.doctor.findings import Area, Finding
-from qwen_vla_ros.doctor.ros_setup import AREA as ROS_SETUP
 
 OTHER_CLOCK = 86400.0  # [s] farther away than this is no age but another clock
 LEAD_WARN, LEAD_FAIL = 0.02, 0.1  # [s] into the future; the executor refuses beyond the second
