@@ -1,14 +1,10 @@
 """Robots for the tests: the WidowX, and small ones built joint by joint."""
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from embodiment_descriptions import Embodiment, Kinematics, load_robot
-
-sys.path.insert(0, str(Path(__file__).parent))  # description_checks.py, which several tests share
 
 LIMIT = {"lower": -2.0, "upper": 2.0, "velocity": 3.0, "effort": 10.0}
 

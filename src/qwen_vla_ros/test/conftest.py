@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,6 @@ import pytest
 from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla_control.gate import Chunk
 from qwen_vla_control.gate.arm_gate import ChunkDecision
-
-sys.path.insert(0, str(Path(__file__).parent))  # for ros_peer
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from micro import TEMPLATE, build, micro_config, pictures
 
 from qwen_vla import QwenVLAConfig
 from qwen_vla.model.acceleration import (
@@ -15,8 +16,6 @@ from qwen_vla.model.acceleration import (
     relative_error,
 )
 from qwen_vla.model.action_expert import ActionExpert, ExpertContext
-
-from .conftest import TEMPLATE, build, micro_config, pictures
 
 PROMPT = TEMPLATE.replace("{instruction}", "pick up the red cube")
 MASK = torch.ones(1, 4, 10, dtype=torch.bool)

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from micro import pictures
 
 from embodiment_descriptions import load_robot
 from qwen_vla import Observation, Policy, Quantiles, QwenVLAProcessor
 from qwen_vla.data.robot.robot_source import embodiment_info
 from qwen_vla.model.joint_chunks import MARGIN, OVERSHOOT, action_origin, smoothed, within_limits
-
-from .conftest import pictures
 
 ALOHA = load_robot("aloha")
 CHANNELS = tuple(ALOHA.channel_names)

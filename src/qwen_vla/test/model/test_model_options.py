@@ -7,13 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from micro import build, micro_config, pictures
 
 from qwen_vla import Observation, Policy, QwenVLAConfig, QwenVLAModel, QwenVLAProcessor
 from qwen_vla.model.action_expert import joint_mask
 from qwen_vla.model.processing import checked_state, state_text
 from qwen_vla.model.sample import Sample
-
-from .conftest import build, micro_config, pictures
 
 SHIPPED = Path(__file__).parents[4] / "checkpoints" / "tiny"
 PROMPT = "pick up the red cube"

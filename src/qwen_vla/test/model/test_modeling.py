@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from micro import TEMPLATE, build, micro_config, pictures
 from safetensors.torch import save_file
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
 
 from qwen_vla import QwenVLAConfig, QwenVLAModel
 from qwen_vla.model.modeling import multimodal_positions
-
-from .conftest import TEMPLATE, build, micro_config, pictures
 
 PROMPTS = [TEMPLATE.replace("{instruction}", t) for t in ("pick up the red cube", "stop", "put the green cube away")]
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from micro import pictures
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -14,8 +15,6 @@ from transformers.models.qwen3_5 import Qwen3_5Config, Qwen3_5ForConditionalGene
 from qwen_vla import QwenVLAConfig, QwenVLAModel, QwenVLAProcessor
 from qwen_vla.model.pretrained import find_checkpoint
 from qwen_vla.model.processing import QWEN_SPECIAL_TOKENS, camera_token_names
-
-from .conftest import pictures
 
 TAGS = ("ego", "cam_wrist")
 EXPERT = {"hidden_size": 96, "num_layers": 2, "num_heads": 2, "intermediate_size": 128}

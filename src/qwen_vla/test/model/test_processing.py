@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from micro import CHANNELS, TAGS, TEMPLATE, micro_config, pictures
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from qwen_vla import EmbodimentInfo, Quantiles, QwenVLAConfig, QwenVLAProcessor
 from qwen_vla.model.processing import IGNORED_LABEL, ImageTransform
-
-from .conftest import CHANNELS, TAGS, TEMPLATE, micro_config, pictures
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from micro import CHANNELS, build, micro_config, pictures
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions.deltas import delta_from_poses, pose_from_delta
@@ -27,8 +28,6 @@ from qwen_vla.model.real_time_chunking import (
 )
 from qwen_vla.model.sample import Sample
 from qwen_vla.policies.latency import LatencyEstimate
-
-from .conftest import CHANNELS, build, micro_config, pictures
 
 PROMPT = "pick up the red cube"
 

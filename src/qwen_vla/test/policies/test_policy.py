@@ -5,10 +5,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from micro import CHANNELS, TAGS, pictures
 
 from qwen_vla import Observation, Policy
-
-from .conftest import CHANNELS, TAGS, pictures
 
 
 @pytest.fixture(scope="module")

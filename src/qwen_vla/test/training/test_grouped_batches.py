@@ -7,14 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from micro import build, micro_config, pictures
 
 from qwen_vla.data.mixture import Mixture
 from qwen_vla.model.sample import POINTS, TIPS, PointLabels, Sample
 from qwen_vla.training.batches import ACTION_PASSES, CONTEXT_PASSES, OVERHEAD, Batches, alike
 from qwen_vla.training.grounding import WEIGHTS, GroundingHead
 from qwen_vla.training.learner import Learner
-
-from .conftest import build, micro_config, pictures
 
 
 class Robot:

@@ -5,12 +5,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from micro import pictures
 
 from qwen_vla.model.modeling import Encoding
 from qwen_vla.model.processing import IGNORED_LABEL
 from qwen_vla.model.sample import Sample
-
-from .conftest import pictures
 
 
 def samples():

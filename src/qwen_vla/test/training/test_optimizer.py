@@ -4,14 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from micro import build, micro_config
 from pydantic import ValidationError
 
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.learner import Learner
 from qwen_vla.training.optimizer import BETAS, MUON, MuonAndAdamW, hidden_matrices, learning_rate, optimizer_of
 from qwen_vla.training.recipe import Optimizer, Recipe
-
-from .conftest import build, micro_config
 
 OPTIONS = {"backbone_lr": 1e-3, "expert_lr": 2e-3, "weight_decay": 0.1, "warmup_steps": 4}
 
