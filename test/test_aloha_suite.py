@@ -7,10 +7,14 @@ import pytest
 from qwen_vla.data.formats.lerobot import Feature, shard_path
 from qwen_vla.data.formats.lerobot_writer import Recording, write_shard
 from qwen_vla.suites import load_suite
-from qwen_vla_control.gate import Chunk, Refused
-from qwen_vla_control.gate.arm_gate import ChunkDecision
+from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.gate.arm_gate import ArmGate
+from qwen_vla_control.gate.robot_state import RobotState
+from qwen_vla_control.reasons import Refused
 from qwen_vla_sim.aloha.env import PICTURE_STEPS
 from qwen_vla_sim.aloha.world import CAMERAS
+
+NOW = 10**18  # [ns] of the decisions
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +151,11 @@ def test_what_the_gate_refuses_is_not_planned(suite, start, why):
     bad = REFUSED[why](chunk)
     with pytest.raises(ValueError, match=why):
         suite.plan(bad, observation)
-    decision = ChunkDecision(suite.embodiment)
+    gate = ArmGate(suite.embodiment)
     joints = observation["joints"].astype(float)
     with pytest.raises(Refused):
-        decision.path_of(message(suite, bad), joints, joints)
-    decision.path_of(message(suite, chunk), joints, joints)
+        gate.decide(message(suite, bad), RobotState(NOW, joints, joints))
+    gate.decide(message(suite, chunk), RobotState(NOW, joints, joints))
     np.testing.assert_allclose(suite.plan(chunk, observation), np.tile(joints, (50, 1)), atol=1e-6)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import Embodiment, load_robot
-from qwen_vla_control.gate import Chunk
-from qwen_vla_control.gate.arm_gate import ChunkDecision
+from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.gate.arm_gate import ArmGate
 
 
 @pytest.fixture(scope="session")
@@ -17,15 +17,15 @@ def widowx() -> Embodiment:
 
 
 @pytest.fixture(scope="session")
-def decision(widowx: Embodiment) -> ChunkDecision:
+def gate(widowx: Embodiment) -> ArmGate:
     """The gate of the WidowX."""
-    return ChunkDecision(widowx)
+    return ArmGate(widowx)
 
 
 @pytest.fixture(scope="session")
-def home(widowx: Embodiment, decision: ChunkDecision) -> np.ndarray:
-    """Joint positions of the home pose, in the order of the decision."""
-    return np.array([widowx.home[name] for name in decision.joints])
+def home(widowx: Embodiment, gate: ArmGate) -> np.ndarray:
+    """Joint positions of the home pose, in the order of the gate."""
+    return np.array([widowx.home[name] for name in gate.joints])
 
 
 @pytest.fixture

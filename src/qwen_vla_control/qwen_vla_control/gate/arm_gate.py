@@ -8,20 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_control.gate import (
-    Chunk,
-    ChunkRules,
-    MotionRules,
-    Violation,
-    check_form,
-    check_motion,
-    check_start,
-    check_workspace,
-)
+from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.gate.chunk_schema import ChunkSchema, check_schema
 from qwen_vla_control.gate.chunk_to_joints import ChunkToJoints
+from qwen_vla_control.gate.joint_rules import MotionRules, check_motion, check_start, check_workspace
+from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.gate.self_collision import SelfCollision
 from qwen_vla_control.motion.joint_path import JointPath, rest_to_rest
-from qwen_vla_control.reasons import refuse_if
+from qwen_vla_control.motion.timed_path import TimedPath
+from qwen_vla_control.reasons import Violation, refuse_if
 
 # Home motions stay well below what the gate allows, in speed, acceleration and distance per row.
 HOME_SHARE = 0.8
@@ -29,12 +24,12 @@ HOME_SHARE = 0.8
 GRIPPER_SHARE_OF_SPEED = 0.5
 
 
-class ChunkDecision:
+class ArmGate:
     """The gate of one robot with arms: rules from its URDF and YAML, kinematics, and the order of the checks.
 
     Attributes:
         joints: all commanded joints, the columns of every path and vector here.
-        form: what a chunk must say about itself.
+        schema: what a chunk must say about itself.
         motion: how the joints may move.
     """
 
@@ -43,8 +38,8 @@ class ChunkDecision:
         self._embodiment = embodiment
         self._to_joints = ChunkToJoints(embodiment)
         self.joints = self._to_joints.joints
-        self.form = chunk_rules(embodiment)
-        self.motion = motion_rules(embodiment)
+        self.schema = ChunkSchema.of(embodiment)
+        self.motion = MotionRules.of(embodiment)
         self._loose = replace(self.motion, acceleration=np.full(len(self.joints), np.inf))
         self._home = np.array([embodiment.home[name] for name in self.joints])
         self._grippers = [self.joints.index(arm.gripper.joint) for arm in embodiment.arms if arm.gripper]
@@ -62,49 +57,41 @@ class ChunkDecision:
         Raises:
             Refused: the chunk says something wrong about itself, or cannot be followed.
         """
-        refuse_if(check_form(chunk, self.form))
+        refuse_if(check_schema(chunk, self.schema))
         rows = self._to_joints.path(chunk.rows.astype(float), anchor)
         self._let_grippers_follow(rows, anchor, chunk.period)
         return rows
 
-    def path_of(
-        self, chunk: Chunk, anchor: np.ndarray, measured: np.ndarray, velocity: np.ndarray | None = None
-    ) -> JointPath:
+    def decide(self, chunk: Chunk, state: RobotState) -> TimedPath:
         """Decide about a chunk.
 
-        Args:
-            chunk: as it arrived.
-            anchor: (joints,) positions at the time of the observation [rad | m].
-            measured: (joints,) positions now.
-            velocity: (joints,) commanded velocity now, where a motion is being replaced.
-
         Returns:
-            The first execution_horizon steps, from `measured` to rest. All steps of the chunk have passed the gate,
-            not only these; accelerations matter only where they are executed.
+            The first execution_horizon steps, from `state.measured` to rest, starting at `state.now_ns`. All steps of
+            the chunk have passed the gate, not only these; accelerations matter only where they are executed.
 
         Raises:
             Refused: with every reason that was found.
         """
-        rows = self.rows_of(chunk, anchor)
+        measured, velocity = state.measured, state.velocity
+        rows = self.rows_of(chunk, state.observed)
         if self._is_gentle:
             speed = np.zeros(len(measured)) if velocity is None else velocity
             limit = self.motion.acceleration
-            predicted = JointPath.led_in(self.joints, rows, chunk.period, measured, speed, limit)
-            executed = predicted.braked(chunk.execution_horizon, limit)
+            predicted = JointPath.blended_in(self.joints, rows, chunk.period, measured, speed, limit)
+            executed = predicted.decelerated(chunk.execution_horizon, limit)
         else:
             predicted = JointPath.through(self.joints, np.vstack([measured, rows]), chunk.period, velocity)
             executed = predicted.first(chunk.execution_horizon)
         found = check_start(rows[0], measured, self.motion) + check_motion(predicted, self._loose)
         refuse_if(found + check_motion(executed, self.motion) + self._check_space(predicted))
-        return executed
+        return TimedPath(executed, state.now_ns, chunk.execution_horizon)
 
-    def blended_path_of(
-        self, chunk: Chunk, anchor: np.ndarray, measured: np.ndarray, blend: Callable[[np.ndarray], JointPath]
-    ) -> JointPath:
+    def blended_path(self, chunk: Chunk, state: RobotState, blend: Callable[[np.ndarray], JointPath]) -> JointPath:
         """Decide about a chunk that takes over while the robot moves.
 
         Args:
-            chunk, anchor, measured: as for `path_of`.
+            chunk: as it arrived.
+            state: of the robot.
             blend: leads from what is being executed into the rows of the chunk (horizon, joints).
 
         Returns:
@@ -113,14 +100,14 @@ class ChunkDecision:
         Raises:
             Refused: with every reason that was found.
         """
-        rows = self.rows_of(chunk, anchor)
-        predicted = JointPath.through(self.joints, np.vstack([anchor, rows]), chunk.period)
+        rows = self.rows_of(chunk, state.observed)
+        predicted = JointPath.through(self.joints, np.vstack([state.observed, rows]), chunk.period)
         found = check_motion(predicted, self._loose) + self._check_space(predicted)
         refuse_if(found)
         path = blend(rows)
         if self._is_gentle:
-            path = path.braked(path.steps, self.motion.acceleration)
-        found = check_start(path.positions[1], measured, self.motion) + check_motion(path, self.motion)
+            path = path.decelerated(path.steps, self.motion.acceleration)
+        found = check_start(path.positions[1], state.measured, self.motion) + check_motion(path, self.motion)
         refuse_if(found + self._check_space(path))
         return path
 
@@ -138,9 +125,9 @@ class ChunkDecision:
         Raises:
             Refused: the straight motion in joint space does not pass the gate.
         """
-        speed = speed_share * np.minimum(self.motion.speed, HOME_SHARE * self.motion.step / self.form.period)
+        speed = speed_share * np.minimum(self.motion.speed, HOME_SHARE * self.motion.step / self.schema.period)
         limit = HOME_SHARE * self.motion.acceleration
-        path = rest_to_rest(self.joints, measured, self._home, speed, self.form.period, limit)
+        path = rest_to_rest(self.joints, measured, self._home, speed, self.schema.period, limit)
         self.check(path)
         return path
 
@@ -164,37 +151,3 @@ class ChunkDecision:
         tips = self._to_joints.positions(path.positions) if box is not None else ()
         found = [violation for tip in tips for violation in check_workspace(tip, box.min, box.max)]
         return found + (self._self_collision.check(path.positions) if self._self_collision else [])
-
-
-def chunk_rules(embodiment: Embodiment) -> ChunkRules:
-    """What a chunk for a robot must say about itself."""
-    return ChunkRules(
-        embodiment=embodiment.name,
-        control_mode=embodiment.control_mode,
-        channel_names=tuple(embodiment.channel_names),
-        period=embodiment.period,
-        max_horizon=embodiment.chunk_size,
-        base_frame=embodiment.base_frame,
-    )
-
-
-def motion_rules(embodiment: Embodiment) -> MotionRules:
-    """Limits of the URDF, narrowed by the safety part of the YAML.
-
-    The jump limits are angles and hold for the arm joints; a gripper may go from closed to open in one step, and is
-    bounded by its position and velocity limits.
-    """
-    joints = tuple(embodiment.joint_names)
-    limits = [embodiment.limits[name] for name in joints]
-    safety = embodiment.safety
-    grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
-    jump_of = dict.fromkeys(grippers, np.inf)
-    return MotionRules(
-        joints=joints,
-        lower=np.array([limit.lower for limit in limits]),
-        upper=np.array([limit.upper for limit in limits]),
-        speed=np.array([limit.velocity * safety.max_joint_speed_fraction for limit in limits]),
-        start_jump=np.array([jump_of.get(name, safety.max_start_jump_rad) for name in joints]),
-        step=np.array([jump_of.get(name, safety.max_step_rad) for name in joints]),
-        acceleration=np.array([jump_of.get(name, safety.max_joint_acceleration or np.inf) for name in joints]),
-    )

@@ -2,70 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_control.gate import BaseRules, Chunk, Reason, Refused, check_base, check_form
-from qwen_vla_control.gate.arm_gate import chunk_rules
+from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.gate.base_rules import BaseRules, check_base
+from qwen_vla_control.gate.chunk_schema import ChunkSchema, check_schema
+from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.motion.base_path import BasePath, integrated, moved
-from qwen_vla_control.reasons import refuse_if
+from qwen_vla_control.motion.timed_path import TimedPath
+from qwen_vla_control.reasons import Reason, Refused, refuse_if
 
 SHORT_STEP = 0.01  # [m] below it, a step has no direction
 
 
-class BaseDecision:
+class BaseGate:
     """The gate of one mobile base.
 
     Attributes:
-        joints: none; as in ChunkDecision.
-        form: what a chunk must say about itself.
+        joints: none; as in ArmGate.
+        schema: what a chunk must say about itself.
         motion: how fast the base may move.
     """
 
     joints: tuple[str, ...] = ()
 
-    def __init__(self, embodiment: Embodiment, frame: Callable[[], str]) -> None:
-        """Derive the rules; `frame` returns the frame of the odometry. ValueError for a base without limits."""
+    def __init__(self, embodiment: Embodiment) -> None:
+        """Derive the rules; ValueError for a base without limits."""
         limits = embodiment.safety.base
         if limits is None or embodiment.base is None:
             raise ValueError(f"embodiment '{embodiment.name}' has no base, or no `safety.base` in its YAML")
-        self._frame = frame
         self._by_velocity = embodiment.control_mode == "base_velocity"
         self._turns_only = embodiment.base.kind == "differential"
-        self.form = chunk_rules(embodiment)
+        self.schema = ChunkSchema.of(embodiment)
         self.motion = BaseRules(limits.max_linear, limits.max_angular)
 
-    def path_of(
-        self, chunk: Chunk, anchor: np.ndarray, measured: np.ndarray, velocity: np.ndarray | None = None
-    ) -> BasePath:
-        """Decide about a chunk.
-
-        Args:
-            chunk: as it arrived.
-            anchor: (3,) pose at the observation by the odometry [m, m, rad]: waypoints are relative to it.
-            measured: (3,) pose now: velocities are driven from here.
-            velocity: (3,) commanded velocity now in the odometry's frame, where a motion is being replaced.
+    def decide(self, chunk: Chunk, state: RobotState) -> TimedPath:
+        """Decide about a chunk: waypoints are relative to `state.observed`, velocities go on from `state.measured`.
 
         Returns:
-            The first execution_horizon steps, from `measured` to rest. Waypoints that the base has passed since the
-            observation are left out. All steps of the chunk have passed the gate.
+            The first execution_horizon steps, from `state.measured` to rest, starting at `state.now_ns`. Waypoints that
+            the base has passed since the observation are left out. All steps of the chunk have passed the gate.
 
         Raises:
             Refused: with every reason that was found.
         """
-        refuse_if(check_form(chunk, self.form))
-        rows = chunk.rows.astype(float)
+        refuse_if(check_schema(chunk, self.schema))
+        rows, measured = chunk.rows.astype(float), state.measured
         if self._by_velocity:
             self._refuse_sideways(rows)
             poses, passed = integrated(measured, rows, chunk.period), 0
         else:
-            poses = moved(anchor, rows)
+            poses = moved(state.observed, rows)
             passed = steps_behind(poses, measured)
-        predicted = BasePath.through(self._frame(), np.vstack([measured, poses[passed:]]), chunk.period, velocity)
+        predicted = BasePath.through(state.frame, np.vstack([measured, poses[passed:]]), chunk.period, state.velocity)
         refuse_if(check_base(predicted, self.motion))
-        return predicted.first(max(1, chunk.execution_horizon - passed))
+        executed = predicted.first(max(1, chunk.execution_horizon - passed))
+        return TimedPath(executed, state.now_ns, executed.steps)
 
     def home_path(self, measured: np.ndarray, speed_share: float) -> BasePath:
         """A base has no home; Refused."""

@@ -6,40 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embodiment_descriptions import Embodiment
+from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.reasons import Reason, Violation
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """A policy's prediction as it arrived; `data` is still the flat list of the message.
-
-    Attributes:
-        stamp_ns: ROS time of the observation [ns].
-        frame_id: base frame of the robot.
-        period: time between two rows [s].
-        data: horizon * len(channel_names) values, row by row, physical units.
-    """
-
-    chunk_id: int
-    stamp_ns: int
-    frame_id: str
-    embodiment: str
-    control_mode: str
-    channel_names: tuple[str, ...]
-    instruction: str
-    horizon: int
-    execution_horizon: int
-    period: float
-    data: np.ndarray
-
-    @property
-    def rows(self) -> np.ndarray:
-        """(horizon, channels); only after check_form found nothing."""
-        return self.data.reshape(self.horizon, len(self.channel_names))
-
-
-@dataclass(frozen=True)
-class ChunkRules:
+class ChunkSchema:
     """What a chunk for this robot must say about itself."""
 
     embodiment: str
@@ -49,8 +22,20 @@ class ChunkRules:
     max_horizon: int
     base_frame: str
 
+    @classmethod
+    def of(cls, embodiment: Embodiment) -> ChunkSchema:
+        """Derive it from a robot."""
+        return cls(
+            embodiment=embodiment.name,
+            control_mode=embodiment.control_mode,
+            channel_names=tuple(embodiment.channel_names),
+            period=embodiment.period,
+            max_horizon=embodiment.chunk_size,
+            base_frame=embodiment.base_frame,
+        )
 
-def check_form(chunk: Chunk, rules: ChunkRules) -> list[Violation]:
+
+def check_schema(chunk: Chunk, rules: ChunkSchema) -> list[Violation]:
     """Check names, sizes and finiteness; with an empty answer `chunk.rows` is safe to use."""
     found = []
 

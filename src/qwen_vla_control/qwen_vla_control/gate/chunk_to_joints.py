@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from embodiment_descriptions import Embodiment, Kinematics, KinematicsError, pose_from_delta
-from qwen_vla_control.gate import Reason, Refused
+from qwen_vla_control.reasons import Reason, Refused
 
 MODES = ("eef_delta", "joint_position")
 POSE_CHANNELS = 6

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embodiment_descriptions import Embodiment
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.reasons import Reason, Violation
 
@@ -34,6 +35,28 @@ class MotionRules:
     start_jump: np.ndarray
     step: np.ndarray
     acceleration: np.ndarray
+
+    @classmethod
+    def of(cls, embodiment: Embodiment) -> MotionRules:
+        """Limits of the URDF, narrowed by the safety part of the YAML.
+
+        The jump limits are angles and hold for the arm joints; a gripper may go from closed to open in one step, and is
+        bounded by its position and velocity limits.
+        """
+        joints = tuple(embodiment.joint_names)
+        limits = [embodiment.limits[name] for name in joints]
+        safety = embodiment.safety
+        grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
+        jump_of = dict.fromkeys(grippers, np.inf)
+        return cls(
+            joints=joints,
+            lower=np.array([limit.lower for limit in limits]),
+            upper=np.array([limit.upper for limit in limits]),
+            speed=np.array([limit.velocity * safety.max_joint_speed_fraction for limit in limits]),
+            start_jump=np.array([jump_of.get(name, safety.max_start_jump_rad) for name in joints]),
+            step=np.array([jump_of.get(name, safety.max_step_rad) for name in joints]),
+            acceleration=np.array([jump_of.get(name, safety.max_joint_acceleration or np.inf) for name in joints]),
+        )
 
 
 def check_motion(path: JointPath, rules: MotionRules) -> list[Violation]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwen_vla_control.motion.spline import Spline, gentle_velocities
+from qwen_vla_control.motion.spline import Spline, monotone_velocities
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class BasePath(Spline):
         """Join poses (steps + 1, 3) by a smooth motion that ends at rest; headings turn the short way."""
         poses = np.array(poses, dtype=float)
         poses[:, 2] = np.unwrap(poses[:, 2])
-        return cls(frame, float(period), poses, gentle_velocities(poses, period, start_velocity))
+        return cls(frame, float(period), poses, monotone_velocities(poses, period, start_velocity))
 
     def mean_speeds(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean speed [m/s] and mean turning speed [rad/s] of every step, (steps,) each."""

@@ -1,32 +1,28 @@
 """How a chunk takes over from the one that is being executed: without a pause, a jump or a jerk. Free of ROS and torch.
 
 A chunk is old when it arrives: row i was meant for (i + 1) periods after the observation, and the robot has moved
-since. So it is put on the time axis first (`Span` says how much of it is behind it), what is past is cut off
-(`Plan.ahead`), and `Blender.path` leads from what is commanded now, position and velocity, into the rest of it. The
-transition is as short as the acceleration allows: no more than the two chunks have in them anyway.
+since. So it is put on the time axis first (`MotionInterval` says how much of it is behind it), what is past is cut
+off (`TimedPath.ahead`), and `Blender.path` leads from what is commanded now, position and velocity, into the rest of
+it. The transition is as short as the acceleration allows: no more than the two chunks have in them anyway.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 import numpy as np
 
-from qwen_vla_control.gate import Reason, Refused
 from qwen_vla_control.motion.base_path import BasePath
-from qwen_vla_control.motion.joint_path import JointPath
-from qwen_vla_control.motion.spline import gentle_velocities
+from qwen_vla_control.motion.spline import monotone_velocities
+from qwen_vla_control.motion.timed_path import NANOSECONDS, Path, TimedPath
+from qwen_vla_control.reasons import Reason, Refused
 
-NANOSECONDS = 1_000_000_000
 THETA = 2  # column of a base path
-WHOLE_STEP = 1e-6  # share of a step that counts as none
 LEAVING = 4  # steps in which a chunk that ends loses its weight in the mean
 DECAY = 0.01  # of the weights of temporal ensembling; the value of ACT (arXiv 2304.13705)
-
-Path = JointPath | BasePath
 
 
 class Blending(StrEnum):
@@ -52,7 +48,7 @@ class CrossFade(StrEnum):
     EXPONENTIAL = "exponential"
 
 
-class Span:
+class MotionInterval:
     """When the robot was last on its way without a break, and so how much of a chunk it has executed meanwhile."""
 
     def __init__(self) -> None:
@@ -77,32 +73,6 @@ class Span:
         """
         moved = min(now_ns, self._until_ns) - max(stamp_ns, self._since_ns)
         return max(0, min(now_ns - stamp_ns, moved))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A path on the time axis.
-
-    Attributes:
-        path: row 0 belongs to `start_ns`.
-        start_ns: ROS time [ns].
-        execution_horizon: steps after which the next chunk is expected; 0: all.
-    """
-
-    path: Path
-    start_ns: int
-    execution_horizon: int = 0
-
-    def ahead(self, now_ns: int) -> Path | None:
-        """What is still to come: row 0 is now, the last row is the end, at rest. None when everything is past."""
-        elapsed, period = (now_ns - self.start_ns) / NANOSECONDS, self.path.period
-        steps = math.ceil((self.path.duration - elapsed) / period - WHOLE_STEP)
-        if steps < 1:
-            return None
-        states = [self.path.at(elapsed + step * period) for step in range(steps + 1)]
-        positions, velocities = (np.array(values) for values in zip(*states, strict=True))
-        velocities[-1] = 0.0
-        return replace(self.path, positions=positions, velocities=velocities)
 
 
 class Blender:
@@ -134,10 +104,10 @@ class Blender:
             raise ValueError(f"the decay of temporal ensembling must be above 0, got {decay}; usual is {DECAY}")
         self._mode, self._cross_fade, self._decay = mode, cross_fade, decay
         self._smooth = np.asarray(smooth, bool)
-        self._ensemble: tuple[Plan, ...] = ()
+        self._ensemble: tuple[TimedPath, ...] = ()
         self._inner_peak = 0.0  # of the chunk that was taken last
 
-    def path(self, plan: Plan, now_ns: int, running: Plan | None, measured: np.ndarray) -> Path:
+    def path(self, plan: TimedPath, now_ns: int, running: TimedPath | None, measured: np.ndarray) -> Path:
         """Lead into a new chunk.
 
         Args:
@@ -165,7 +135,7 @@ class Blender:
         target = self._target(same_turn(new, old.positions[0]), old, now_ns)
         return self._transition(target, old, max(self._inner_peak, self._peak_inside(plan)))
 
-    def take(self, plan: Plan, now_ns: int) -> None:
+    def take(self, plan: TimedPath, now_ns: int) -> None:
         """Take note that the path of a chunk was sent."""
         self._inner_peak = self._peak_inside(plan)
         if self._mode is Blending.TEMPORAL_ENSEMBLING:
@@ -176,7 +146,7 @@ class Blender:
         """Forget earlier chunks: the robot was stopped, or moved by something else."""
         self._ensemble, self._inner_peak = (), 0.0
 
-    def _peak_inside(self, plan: Plan) -> float:
+    def _peak_inside(self, plan: TimedPath) -> float:
         """Largest acceleration between those rows of a chunk that are meant to be executed.
 
         The step to its first row starts where the robot was measured, and in the last step it comes to rest if no other
@@ -251,5 +221,5 @@ def fade(steps: int, rows: int, shape: CrossFade) -> np.ndarray:
 
 
 def _through(path: Path, positions: np.ndarray, start_velocity: np.ndarray | None = None) -> Path:
-    velocities = gentle_velocities(positions, path.period, start_velocity)
+    velocities = monotone_velocities(positions, path.period, start_velocity)
     return replace(path, positions=positions, velocities=velocities)

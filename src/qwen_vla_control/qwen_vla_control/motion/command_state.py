@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwen_vla_control.gate import Chunk
+from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.motion.joint_path import JointPath
 
 
@@ -27,7 +27,7 @@ class Motion:
         return (now_ns - self.start_ns) / 1e9 >= self.path.duration
 
 
-class Commanded:
+class CommandState:
     """The current motion, and the position that was commanded last.
 
     Attributes:

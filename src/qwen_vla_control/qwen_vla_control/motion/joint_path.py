@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwen_vla_control.motion.spline import Spline, gentle_velocities
+from qwen_vla_control.motion.spline import Spline, monotone_velocities
 
 FADES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0)  # shares of a chunk, tried in this order
 
@@ -45,10 +45,10 @@ class JointPath(Spline):
             start_velocity: velocity in row 0; zero by default.
         """
         positions = np.array(positions, dtype=float)
-        return cls(tuple(joints), float(period), positions, gentle_velocities(positions, period, start_velocity))
+        return cls(tuple(joints), float(period), positions, monotone_velocities(positions, period, start_velocity))
 
     @classmethod
-    def led_in(
+    def blended_in(
         cls,
         joints: Sequence[str],
         rows: np.ndarray,

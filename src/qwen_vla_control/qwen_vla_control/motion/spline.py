@@ -10,7 +10,7 @@ import numpy as np
 Path = TypeVar("Path", bound="Spline")
 
 
-def gentle_velocities(positions: np.ndarray, period: float, start_velocity: np.ndarray | None = None) -> np.ndarray:
+def monotone_velocities(positions: np.ndarray, period: float, start_velocity: np.ndarray | None = None) -> np.ndarray:
     """Velocities with which the spline never leaves the range of two neighbouring rows and ends at rest.
 
     The velocity at an inner row is the harmonic mean of the two slopes beside it, zero where they differ in sign
@@ -61,7 +61,7 @@ class Spline:
         velocities[-1] = 0.0
         return replace(self, positions=self.positions[: steps + 1], velocities=velocities)
 
-    def braked(self: Path, steps: int, deceleration: np.ndarray) -> Path:
+    def decelerated(self: Path, steps: int, deceleration: np.ndarray) -> Path:
         """Return the first `steps` steps, then slow down along the path until it stands.
 
         The way is that of the path; only time runs slower and slower on it. Braking begins earlier where the path would
@@ -88,7 +88,7 @@ class Spline:
         times = np.arange(1, rows + 1) * self.period
         slowed = [self.at(full * self.period + t - t * t / (2.0 * braking))[0] for t in times]
         positions = np.vstack([self.positions[: full + 1], slowed])
-        tail = gentle_velocities(positions[full:], self.period, self.velocities[full])
+        tail = monotone_velocities(positions[full:], self.period, self.velocities[full])
         return replace(self, positions=positions, velocities=np.vstack([self.velocities[:full], tail]))
 
     def at(self, time: float) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +128,7 @@ class Spline:
     def extents(self) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bounds of the positions within each step, (steps, columns) each.
 
-        From the convex hull of the Bezier control points: never too narrow, and exact with `gentle_velocities`.
+        From the convex hull of the Bezier control points: never too narrow, and exact with `monotone_velocities`.
         """
         third = self.period / 3.0
         p0, p1 = self.positions[:-1], self.positions[1:]

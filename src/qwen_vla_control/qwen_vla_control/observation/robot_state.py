@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_control.gate import Reason, Refused
 from qwen_vla_control.observation.streams import Stream
+from qwen_vla_control.reasons import Reason, Refused
 
 LAYOUTS = 4  # a publisher has one; whoever changes it at every message must not fill the memory
 KEPT = 1024  # messages per stream; several seconds at the rate of any controller manager

@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 
 from embodiment_descriptions import Embodiment, load_robot
 from embodiment_descriptions.config import BaseLimits
-from qwen_vla_control.gate import Chunk, Reason, Refused
-from qwen_vla_control.gate.base_gate import BaseDecision, steps_behind
+from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.gate.base_gate import BaseGate, steps_behind
+from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.motion.base_follower import BaseFollower
 from qwen_vla_control.motion.base_path import BasePath, integrated, moved, seen_from
+from qwen_vla_control.motion.command_state import Motion
+from qwen_vla_control.reasons import Reason, Refused
 
+NOW = 10**18  # [ns] of the decisions
 ANGLE = st.floats(-3.0, 3.0)
 POSE = st.tuples(st.floats(-5, 5), st.floats(-5, 5), ANGLE).map(np.array)
 LIMITS = BaseLimits(max_linear=0.5, max_angular=1.5, max_linear_acceleration=0.6, max_angular_acceleration=2.0)
@@ -28,8 +32,8 @@ def robot() -> Embodiment:
 
 
 @pytest.fixture(scope="module")
-def decision(robot) -> BaseDecision:
-    return BaseDecision(robot, lambda: "odom")
+def gate(robot) -> BaseGate:
+    return BaseGate(robot)
 
 
 def chunk_of(robot: Embodiment, rows: np.ndarray, steps: int = 4) -> Chunk:
@@ -72,8 +76,8 @@ def test_integration_is_the_exact_arc(pose, vx, vy, w):
 
 
 @given(POSE, st.floats(0.0, 0.25))
-def test_waypoints_are_relative_to_the_base_at_the_observation(robot, decision, anchor, speed):
-    path = decision.path_of(chunk_of(robot, ahead(speed)), anchor, anchor)
+def test_waypoints_are_relative_to_the_base_at_the_observation(robot, gate, anchor, speed):
+    path = gate.decide(chunk_of(robot, ahead(speed)), RobotState(NOW, anchor, anchor, frame="odom")).path
     assert path.frame == "odom" and path.steps == 4
     assert np.allclose(seen_from(anchor, path.positions[-1]), [2.0 * speed, 0.0, 0.0], atol=1e-6)
 
@@ -87,18 +91,23 @@ def test_waypoints_are_relative_to_the_base_at_the_observation(robot, decision, 
         ({"row": 7, "column": 1, "value": float("nan")}, Reason.NON_FINITE),
     ],
 )
-def test_a_single_bad_waypoint_refuses_the_whole_chunk(robot, decision, change, reason):
+def test_a_single_bad_waypoint_refuses_the_whole_chunk(robot, gate, change, reason):
     rows = ahead(change.get("speed", 0.2))
     if "row" in change:
         rows[change["row"], change["column"]] = change["value"]
     with pytest.raises(Refused) as refused:
-        decision.path_of(chunk_of(robot, rows), np.zeros(3), np.zeros(3))
+        gate.decide(chunk_of(robot, rows), RobotState(NOW, np.zeros(3), np.zeros(3), frame="odom"))
     assert reason in refused.value.reasons
 
 
-def test_waypoints_that_the_base_has_passed_are_left_out(robot, decision):
+def test_waypoints_that_the_base_has_passed_are_left_out(robot, gate):
     measured = np.array([0.23, 0.0, 0.0])  # waypoints every 0.1 m
-    path = decision.path_of(chunk_of(robot, ahead(0.2)), np.zeros(3), measured, np.array([0.2, 0.0, 0.0]))
+    row = measured - [0.1, 0.0, 0.0]
+    motion = Motion(
+        BasePath.through("odom", [row, measured, measured + [0.1, 0, 0]], 0.5, [0.2, 0, 0]), NOW - 5 * 10**8, None
+    )
+    state = RobotState(NOW, np.zeros(3), measured, motion, "odom")
+    path = gate.decide(chunk_of(robot, ahead(0.2)), state).path
     assert np.allclose(path.positions[:, 0], [0.23, 0.3, 0.4]) and (np.diff(path.positions[:, 0]) > 0).all()
     assert steps_behind(moved(np.zeros(3), ahead(0.2)), np.zeros(3)) == 0
     assert steps_behind(moved(np.zeros(3), ahead(0.2)), np.array([5.0, 0.0, 0.0])) == 7
@@ -111,21 +120,23 @@ def test_a_heading_beyond_pi_is_no_turn_the_long_way():
 
 def test_velocities_are_driven_from_where_the_base_is_and_not_sideways(robot):
     by_velocity = robot.model_copy(update={"control_mode": "base_velocity"})
-    decision = BaseDecision(by_velocity, lambda: "odom")
+    gate = BaseGate(by_velocity)
     rows = np.tile([0.2, 0.0, 0.5], (8, 1))
-    path = decision.path_of(chunk_of(by_velocity, rows), np.zeros(3), np.array([1.0, 0.0, 0.0]))
+    path = gate.decide(
+        chunk_of(by_velocity, rows), RobotState(NOW, np.zeros(3), np.array([1.0, 0.0, 0.0]), frame="odom")
+    ).path
     assert path.positions[0, 0] == 1.0 and path.positions[-1, 2] == pytest.approx(1.0)
     rows[3, 1] = 0.1
     with pytest.raises(Refused) as refused:
-        decision.path_of(chunk_of(by_velocity, rows), np.zeros(3), np.zeros(3))
+        gate.decide(chunk_of(by_velocity, rows), RobotState(NOW, np.zeros(3), np.zeros(3), frame="odom"))
     assert refused.value.reasons == (Reason.UNREACHABLE,)
 
 
-def test_other_channels_and_frames_are_refused(robot, decision):
+def test_other_channels_and_frames_are_refused(robot, gate):
     chunk = chunk_of(robot, ahead(0.1))
     for change in ({"frame_id": "map"}, {"control_mode": "base_velocity"}, {"embodiment": "widowx"}):
         with pytest.raises(Refused):
-            decision.path_of(replace(chunk, **change), np.zeros(3), np.zeros(3))
+            gate.decide(replace(chunk, **change), RobotState(NOW, np.zeros(3), np.zeros(3), frame="odom"))
 
 
 # Following ------------------------------------------------------------------------------------------------------------

@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qwen_vla_control.gate import Reason, Refused
-from qwen_vla_control.gate.chunk_handover import HandOver
-from qwen_vla_control.motion.blending import NANOSECONDS, Blender, Blending
+from qwen_vla_control.gate.chunk_handover import ChunkHandover
+from qwen_vla_control.gate.robot_state import RobotState
+from qwen_vla_control.motion.blending import Blender, Blending
 from qwen_vla_control.motion.command_state import Motion
+from qwen_vla_control.motion.timed_path import NANOSECONDS
+from qwen_vla_control.reasons import Reason, Refused
 
 START = 10**18
 PERIOD = 0.2
@@ -20,9 +22,9 @@ OVERLAPPING = [mode for mode in Blending if mode is not Blending.SYNCHRONOUS]
 class Arm:
     """An arm that follows its commands exactly, and a clock that stands."""
 
-    def __init__(self, decision, home, mode):
-        is_gripper = np.array([name == "left_finger" for name in decision.joints])
-        self.hand_over = HandOver(decision, Blender(mode, ~is_gripper))
+    def __init__(self, gate, home, mode):
+        is_gripper = np.array([name == "left_finger" for name in gate.joints])
+        self.hand_over = ChunkHandover(gate, Blender(mode, ~is_gripper), lambda: self.now_ns)
         self.now_ns, self.home, self.motion = START, home, None
 
     def at(self, seconds: float) -> int:
@@ -34,7 +36,7 @@ class Arm:
 
     def decide(self, chunk):
         anchor, measured = self.where(chunk.stamp_ns), self.where(self.now_ns)
-        return self.hand_over.path_of(chunk, anchor, measured, self.motion, lambda: self.now_ns)
+        return self.hand_over.decide(chunk, RobotState(self.now_ns, anchor, measured, self.motion)).path
 
     def execute(self, chunk):
         path = self.decide(chunk)
@@ -44,8 +46,8 @@ class Arm:
 
 
 @pytest.fixture(params=OVERLAPPING)
-def arm(request, decision, home):
-    return Arm(decision, home, request.param)
+def arm(request, gate, home):
+    return Arm(gate, home, request.param)
 
 
 def onward(chunk, number: int, stamp_ns: int, first: float = 0.0):
@@ -55,32 +57,32 @@ def onward(chunk, number: int, stamp_ns: int, first: float = 0.0):
     return replace(chunk, chunk_id=number, stamp_ns=stamp_ns, data=rows.reshape(-1))
 
 
-def test_the_first_chunk_is_executed_from_its_first_row_however_late_it_comes(arm, good_chunk, decision):
+def test_the_first_chunk_is_executed_from_its_first_row_however_late_it_comes(arm, good_chunk, gate):
     chunk = replace(good_chunk, stamp_ns=arm.at(0.0))
     arm.at(0.9)  # a cold model
     path = arm.execute(chunk)
     assert path.steps == 16 and np.allclose(path.positions[0], arm.home)
-    tips = decision.poses(path.positions)[0, :, :3, 3]
+    tips = gate.poses(path.positions)[0, :, :3, 3]
     assert np.allclose(np.linalg.norm(np.diff(tips, axis=0), axis=1), 0.005, atol=1e-4)
 
 
-def test_it_goes_on_at_full_speed_from_where_it_is(arm, good_chunk, decision):
+def test_it_goes_on_at_full_speed_from_where_it_is(arm, good_chunk, gate):
     arm.execute(replace(good_chunk, stamp_ns=arm.at(0.0)))
     second = onward(good_chunk, 2, arm.at(1.5))
     arm.at(1.73)
     path = arm.execute(second)
     assert path.duration == pytest.approx(16 * PERIOD - 0.23, abs=PERIOD)
-    tips = decision.poses(path.positions)[0, :, :3, 3]
+    tips = gate.poses(path.positions)[0, :, :3, 3]
     steps = np.linalg.norm(np.diff(tips, axis=0), axis=1)
     assert np.allclose(steps[:6], 0.005, atol=3e-4), "neither a pause nor a jump"
 
 
-def test_the_measured_lag_of_the_arm_does_not_pull_it_back(arm, good_chunk, decision):
+def test_the_measured_lag_of_the_arm_does_not_pull_it_back(arm, good_chunk, gate):
     """Every chunk is relative to the measured pose, which lies behind the commanded one."""
     arm.execute(replace(good_chunk, stamp_ns=arm.at(0.0)))
     second = onward(good_chunk, 2, arm.at(1.5), first=-0.004)
     arm.at(1.6)
-    tips = decision.poses(arm.execute(second).positions)[0, :, :3, 3]
+    tips = gate.poses(arm.execute(second).positions)[0, :, :3, 3]
     assert (np.diff(tips[:12, 2]) < 0.0).all()  # the tool axis points down
 
 
@@ -106,7 +108,7 @@ def test_a_robot_that_is_far_from_its_commands_is_refused(arm, good_chunk):
     arm.at(1.6)
     measured = arm.where(arm.now_ns) - 0.5
     with pytest.raises(Refused) as refused:
-        arm.hand_over.path_of(chunk, arm.where(chunk.stamp_ns), measured, arm.motion, lambda: arm.now_ns)
+        arm.hand_over.decide(chunk, RobotState(arm.now_ns, arm.where(chunk.stamp_ns), measured, arm.motion))
     assert refused.value.reasons == (Reason.START_JUMP,)
 
 

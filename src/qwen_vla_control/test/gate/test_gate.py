@@ -10,17 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qwen_vla_control.gate import (
-    MotionRules,
-    Reason,
-    Refused,
-    check_age,
-    check_form,
-    check_motion,
-    check_workspace,
-)
+from qwen_vla_control.gate.chunk_schema import check_age, check_schema
+from qwen_vla_control.gate.joint_rules import MotionRules, check_motion, check_workspace
+from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.reasons import Reason, Refused
 
+NOW = 10**18  # [ns] of the decisions
 JOINTS = ("a", "b", "c")
 RULES = MotionRules(
     joints=JOINTS,
@@ -50,16 +46,16 @@ def still(rows: int = 5) -> np.ndarray:
 # What the chunk says about itself -------------------------------------------------------------------------------------
 
 
-def test_a_good_chunk_has_a_good_form(decision, good_chunk):
-    assert check_form(good_chunk, decision.form) == []
+def test_a_good_chunk_has_a_good_form(gate, good_chunk):
+    assert check_schema(good_chunk, gate.schema) == []
 
 
 @given(index=st.integers(0, 111), value=st.sampled_from([np.nan, np.inf, -np.inf]))
 @fixtures_are_read_only
-def test_one_value_that_is_not_finite_is_refused_wherever_it_is(decision, good_chunk, index, value):
+def test_one_value_that_is_not_finite_is_refused_wherever_it_is(gate, good_chunk, index, value):
     data = good_chunk.data.copy()
     data[index] = value
-    assert reasons(check_form(replace(good_chunk, data=data), decision.form)) == {Reason.NON_FINITE}
+    assert reasons(check_schema(replace(good_chunk, data=data), gate.schema)) == {Reason.NON_FINITE}
 
 
 @pytest.mark.parametrize(
@@ -83,8 +79,8 @@ def test_one_value_that_is_not_finite_is_refused_wherever_it_is(decision, good_c
         ({"data": np.zeros(0, np.float32)}, Reason.WRONG_SHAPE),
     ],
 )
-def test_a_wrong_form_is_refused_for_its_reason(decision, good_chunk, change, reason):
-    assert reason in reasons(check_form(replace(good_chunk, **change), decision.form))
+def test_a_wrong_form_is_refused_for_its_reason(gate, good_chunk, change, reason):
+    assert reason in reasons(check_schema(replace(good_chunk, **change), gate.schema))
 
 
 @pytest.mark.parametrize(("age", "fine"), [(0.0, True), (0.9, True), (1.1, False), (-0.05, True), (-0.2, False)])
@@ -201,15 +197,15 @@ def test_workspace_lets_come_back_but_not_leave():
     assert reasons(check_workspace(np.array([outside, farther]), low, high)) == {Reason.OUT_OF_WORKSPACE}
 
 
-# The whole decision ---------------------------------------------------------------------------------------------------
+# The whole gate ---------------------------------------------------------------------------------------------------
 
 
 def with_rows(chunk, rows):
     return replace(chunk, data=np.asarray(rows, np.float32).reshape(-1))
 
 
-def test_a_good_chunk_becomes_its_first_steps_ending_at_rest(decision, good_chunk, home):
-    executed = decision.path_of(good_chunk, home, home)
+def test_a_good_chunk_becomes_its_first_steps_ending_at_rest(gate, good_chunk, home):
+    executed = gate.decide(good_chunk, RobotState(NOW, home, home)).path
     assert executed.steps == 8 and (executed.velocities[-1] == 0).all()
     assert np.allclose(executed.positions[0], home)
 
@@ -224,38 +220,40 @@ def test_a_good_chunk_becomes_its_first_steps_ending_at_rest(decision, good_chun
         ({"row": 3, "column": 6, "value": -0.5}, Reason.POSITION_LIMIT),
     ],
 )
-def test_a_single_bad_row_refuses_the_whole_chunk(decision, good_chunk, home, rows, reason):
+def test_a_single_bad_row_refuses_the_whole_chunk(gate, good_chunk, home, rows, reason):
     data = good_chunk.rows.copy()
     data[rows["row"], rows["column"]] = rows["value"]
     with pytest.raises(Refused) as refused:
-        decision.path_of(with_rows(good_chunk, data), home, home)
+        gate.decide(with_rows(good_chunk, data), RobotState(NOW, home, home))
     assert reason in refused.value.reasons
 
 
-def test_a_gripper_value_a_little_beyond_its_range_means_its_end(decision, good_chunk, home):
+def test_a_gripper_value_a_little_beyond_its_range_means_its_end(gate, good_chunk, home):
     data = good_chunk.rows.copy()
     data[:, 6] = 1.04
-    assert np.allclose(decision.path_of(with_rows(good_chunk, data), home, home).positions[:, -1], 0.037)
+    assert np.allclose(
+        gate.decide(with_rows(good_chunk, data), RobotState(NOW, home, home)).path.positions[:, -1], 0.037
+    )
 
 
-def test_through_the_table_is_refused(decision, good_chunk, home):
+def test_through_the_table_is_refused(gate, good_chunk, home):
     data = good_chunk.rows.copy()
     data[:, 0] = np.linspace(0.02, 0.25, 16)  # the tool points down, 0.20 m above the table
     with pytest.raises(Refused) as refused:
-        decision.path_of(with_rows(good_chunk, data), home, home)
+        gate.decide(with_rows(good_chunk, data), RobotState(NOW, home, home))
     assert Reason.OUT_OF_WORKSPACE in refused.value.reasons
 
 
-def test_a_chunk_anchored_where_the_arm_no_longer_is_is_refused(decision, good_chunk, home):
+def test_a_chunk_anchored_where_the_arm_no_longer_is_is_refused(gate, good_chunk, home):
     measured = home.copy()
     measured[0] += 0.5
     with pytest.raises(Refused) as refused:
-        decision.path_of(good_chunk, home, measured)
+        gate.decide(good_chunk, RobotState(NOW, home, measured))
     assert Reason.START_JUMP in refused.value.reasons
 
 
-def test_home_motion_passes_the_gate_and_arrives(decision, home):
+def test_home_motion_passes_the_gate_and_arrives(gate, home):
     start = home + np.array([0.6, -0.4, 0.3, 0.2, 0.1, -0.5, -0.01])
-    motion = decision.home_path(start, 0.25)
+    motion = gate.home_path(start, 0.25)
     assert np.allclose(motion.positions[-1], home)
-    assert (motion.peak_speeds() <= 0.26 * decision.motion.speed).all()
+    assert (motion.peak_speeds() <= 0.26 * gate.motion.speed).all()

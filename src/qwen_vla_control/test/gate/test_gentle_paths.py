@@ -10,10 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embodiment_descriptions import Embodiment, load_robot
-from qwen_vla_control.gate import Chunk, MotionRules, Reason, Refused, check_motion
-from qwen_vla_control.gate.arm_gate import ChunkDecision
+from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.gate.arm_gate import ArmGate
+from qwen_vla_control.gate.joint_rules import MotionRules, check_motion
+from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.motion.joint_path import JointPath, rest_to_rest
+from qwen_vla_control.reasons import Reason, Refused
 
+NOW = 10**18  # [ns] of the decisions
 PERIOD = 0.02
 LIMIT = np.array([20.0, 20.0])
 RULES = MotionRules(
@@ -37,8 +41,8 @@ def wave(amplitude: float, frequency: float, rows: int = 50) -> np.ndarray:
 def test_a_chunk_within_its_limits_is_executed_within_them_from_rest_to_rest(amplitude, frequency, steps, offset):
     rows = wave(amplitude, frequency)
     start = np.array([offset, 0.0])
-    path = JointPath.led_in(RULES.joints, rows, PERIOD, start, np.zeros(2), 0.9 * LIMIT)
-    executed = path.braked(steps, LIMIT)
+    path = JointPath.blended_in(RULES.joints, rows, PERIOD, start, np.zeros(2), 0.9 * LIMIT)
+    executed = path.decelerated(steps, LIMIT)
     assert np.allclose(executed.positions[0], start) and not executed.velocities[[0, -1]].any()
     assert (executed.peak_accelerations() <= LIMIT * 1.01).all()
     # What was asked for is what is done once the offset is gone.
@@ -49,8 +53,8 @@ def test_a_chunk_within_its_limits_is_executed_within_them_from_rest_to_rest(amp
 @settings(max_examples=30)
 def test_braking_stays_on_the_way_of_the_path(amplitude, frequency):
     rows = wave(amplitude, frequency)
-    path = JointPath.led_in(RULES.joints, rows, PERIOD, np.zeros(2), np.zeros(2), LIMIT)
-    executed = path.braked(20, LIMIT)
+    path = JointPath.blended_in(RULES.joints, rows, PERIOD, np.zeros(2), np.zeros(2), LIMIT)
+    executed = path.decelerated(20, LIMIT)
     assert np.array_equal(executed.positions[:21], path.positions[:21]) or executed.steps >= 50
     assert (executed.positions >= path.positions.min(axis=0) - 1e-9).all()
     assert (executed.positions <= path.positions.max(axis=0) + 1e-9).all()
@@ -79,13 +83,13 @@ def aloha() -> Embodiment:
 
 
 @pytest.fixture(scope="module")
-def decision(aloha) -> ChunkDecision:
-    return ChunkDecision(aloha)
+def gate(aloha) -> ArmGate:
+    return ArmGate(aloha)
 
 
 @pytest.fixture(scope="module")
-def home(aloha, decision) -> np.ndarray:
-    return np.array([aloha.home[name] for name in decision.joints])
+def home(aloha, gate) -> np.ndarray:
+    return np.array([aloha.home[name] for name in gate.joints])
 
 
 def rows_at(aloha: Embodiment, gripper: float = 0.0) -> np.ndarray:
@@ -112,13 +116,13 @@ def chunk_of(aloha: Embodiment, rows: np.ndarray) -> Chunk:
     )
 
 
-def test_channels_arm_by_arm_become_joints_with_the_grippers_at_the_end(aloha, decision, home):
+def test_channels_arm_by_arm_become_joints_with_the_grippers_at_the_end(aloha, gate, home):
     rows = rows_at(aloha)
     rows[:, 6] = np.linspace(0.0, 1.0, 50)  # left_gripper
     rows[:, 13] = 0.5  # right_gripper
     rows[:, 7] += np.linspace(0.0, 0.2, 50)  # follower_right/waist
-    executed = decision.path_of(chunk_of(aloha, rows), home, home)
-    joint = dict(zip(decision.joints, executed.positions[-1] - home, strict=True))
+    executed = gate.decide(chunk_of(aloha, rows), RobotState(NOW, home, home)).path
+    joint = dict(zip(gate.joints, executed.positions[-1] - home, strict=True))
     assert joint["follower_right/waist"] > 0.05 and joint["follower_left/waist"] == pytest.approx(0.0, abs=1e-6)
     assert joint["follower_left/left_finger"] > 0.015
     assert joint["follower_right/left_finger"] == pytest.approx(0.018, abs=1e-4)
@@ -126,11 +130,11 @@ def test_channels_arm_by_arm_become_joints_with_the_grippers_at_the_end(aloha, d
     assert executed.peak_speeds()[:, -1].max() <= aloha.limits["follower_right/left_finger"].velocity
 
 
-def test_a_start_some_way_off_is_approached_gently(aloha, decision, home):
+def test_a_start_some_way_off_is_approached_gently(aloha, gate, home):
     measured = home.copy()
     measured[1] += 0.1
-    executed = decision.path_of(chunk_of(aloha, rows_at(aloha)), home, measured)
-    assert (executed.peak_accelerations() <= decision.motion.acceleration + 1e-3).all()
+    executed = gate.decide(chunk_of(aloha, rows_at(aloha)), RobotState(NOW, home, measured)).path
+    assert (executed.peak_accelerations() <= gate.motion.acceleration + 1e-3).all()
     assert np.allclose(executed.positions[-1], home, atol=0.01)
 
 
@@ -142,31 +146,31 @@ def test_a_start_some_way_off_is_approached_gently(aloha, decision, home):
         (6, 1.3, Reason.POSITION_LIMIT),
     ],
 )
-def test_what_is_wrong_with_one_channel_refuses_both_arms(aloha, decision, home, joint, value, reason):
+def test_what_is_wrong_with_one_channel_refuses_both_arms(aloha, gate, home, joint, value, reason):
     rows = rows_at(aloha)
     rows[:, joint] += value
     with pytest.raises(Refused) as refused:
-        decision.path_of(chunk_of(aloha, rows), home, home)
+        gate.decide(chunk_of(aloha, rows), RobotState(NOW, home, home))
     assert reason in refused.value.reasons
 
 
-def test_channels_of_the_arms_swapped_are_refused(aloha, decision, home):
+def test_channels_of_the_arms_swapped_are_refused(aloha, gate, home):
     chunk = chunk_of(aloha, rows_at(aloha))
     swapped = replace(chunk, channel_names=chunk.channel_names[7:] + chunk.channel_names[:7])
     with pytest.raises(Refused) as refused:
-        decision.path_of(swapped, home, home)
+        gate.decide(swapped, RobotState(NOW, home, home))
     assert refused.value.reasons == (Reason.WRONG_JOINTS,)
 
 
-def test_a_joint_at_its_limit_may_move_away_from_it(aloha, decision, home):
+def test_a_joint_at_its_limit_may_move_away_from_it(aloha, gate, home):
     """The sleep pose of this arm is its shoulder's lower limit; servos report it a little beyond."""
     measured = home.copy()
     measured[1] = aloha.limits["follower_left/shoulder"].lower - 0.003
     rows = rows_at(aloha)
     rows[:, 1] = measured[1] + 0.2 * (1 - np.cos(np.linspace(0, 1.5, 50)))
-    executed = decision.path_of(chunk_of(aloha, rows), measured, measured)
+    executed = gate.decide(chunk_of(aloha, rows), RobotState(NOW, measured, measured)).path
     assert executed.positions[-1, 1] > aloha.limits["follower_left/shoulder"].lower
     rows[:, 1] = measured[1] - 0.2 * (1 - np.cos(np.linspace(0, 1.5, 50)))
     with pytest.raises(Refused) as refused:
-        decision.path_of(chunk_of(aloha, rows), measured, measured)
+        gate.decide(chunk_of(aloha, rows), RobotState(NOW, measured, measured))
     assert Reason.POSITION_LIMIT in refused.value.reasons

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embodiment_descriptions import load_robot
-from qwen_vla_control.gate import Reason
 from qwen_vla_control.gate.self_collision import SelfCollision
+from qwen_vla_control.reasons import Reason
 
 # A fixed post, a slider on a rail above it, and a second slider that mimics the first on the other side.
 SLIDERS = """

@@ -10,19 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qwen_vla_control.gate import Reason, Refused
 from qwen_vla_control.motion.base_path import BasePath
-from qwen_vla_control.motion.blending import (
-    NANOSECONDS,
-    Blender,
-    Blending,
-    CrossFade,
-    Plan,
-    Span,
-    ensemble,
-    fade,
-)
+from qwen_vla_control.motion.blending import Blender, Blending, CrossFade, MotionInterval, ensemble, fade
 from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.motion.timed_path import NANOSECONDS, TimedPath
+from qwen_vla_control.reasons import Reason, Refused
 
 JOINTS = ("a", "b", "c")
 PERIOD = 0.2
@@ -32,8 +24,8 @@ CHUNK = arrays(float, (HORIZON + 1, 3), elements=st.floats(-1.0, 1.0))
 SECONDS = st.floats(0.0, 20.0).map(lambda seconds: round(seconds * NANOSECONDS))
 
 
-def plan(rows, start: float = 0.0, speed=None) -> Plan:
-    return Plan(JointPath.through(JOINTS, rows, PERIOD, speed), round(start * NANOSECONDS), EXECUTED)
+def plan(rows, start: float = 0.0, speed=None) -> TimedPath:
+    return TimedPath(JointPath.through(JOINTS, rows, PERIOD, speed), round(start * NANOSECONDS), EXECUTED)
 
 
 def blender(mode=Blending.ASYNCHRONOUS, cross_fade=CrossFade.LINEAR) -> Blender:
@@ -45,7 +37,7 @@ def blender(mode=Blending.ASYNCHRONOUS, cross_fade=CrossFade.LINEAR) -> Blender:
 
 @given(st.lists(st.tuples(SECONDS, SECONDS, st.booleans())), SECONDS, SECONDS)
 def test_never_more_is_skipped_than_the_delay_nor_than_was_executed(motions, stamp, delay):
-    span, moved = Span(), 0
+    span, moved = MotionInterval(), 0
     now = stamp + delay
     clock = 0
     for pause, duration, broken_off in motions:
@@ -60,11 +52,11 @@ def test_never_more_is_skipped_than_the_delay_nor_than_was_executed(motions, sta
 
 
 def test_a_robot_that_stood_still_skips_nothing_of_its_first_chunk_however_cold_the_model_was():
-    assert Span().skipped(10**9, 10 * 10**9) == 0
+    assert MotionInterval().skipped(10**9, 10 * 10**9) == 0
 
 
 def test_a_moving_robot_skips_the_delay_whatever_was_estimated():
-    span = Span()
+    span = MotionInterval()
     span.begin(1_000, 2_000)
     span.begin(1_500, 5_000)  # a hand-over is no break
     assert span.skipped(1_200, 1_900) == 700
@@ -72,7 +64,7 @@ def test_a_moving_robot_skips_the_delay_whatever_was_estimated():
 
 
 def test_what_was_moved_before_it_came_to_rest_counts_and_no_more():
-    span = Span()
+    span = MotionInterval()
     span.begin(1_000, 5_000)
     span.end(2_000)
     assert span.skipped(1_600, 4_000) == 400
@@ -175,7 +167,7 @@ def hand_overs(mode: Blending, cross_fade: CrossFade, seed: int, noise: float, d
     [s]; the delay varies.
     """
     rng = np.random.default_rng(seed)
-    phase, it, span = rng.uniform(0, 6, 3), Blender(mode, [True] * 3, cross_fade), Span()
+    phase, it, span = rng.uniform(0, 6, 3), Blender(mode, [True] * 3, cross_fade), MotionInterval()
     running, stamp, boundary, inside = None, 0.0, [], []
     while len(boundary) < 12:
         moving = None if running is None else running.path.at(stamp - running.start_ns / 1e9 - lag)
@@ -184,7 +176,7 @@ def hand_overs(mode: Blending, cross_fade: CrossFade, seed: int, noise: float, d
         anchor, speed = (wish(stamp, phase)[0], None) if moving is None else moving
         now = round((stamp + 0.15 * rng.uniform(0.7, 1.3)) * NANOSECONDS)
         start = now - span.skipped(round(stamp * NANOSECONDS), now)
-        chunk = Plan(JointPath.through(JOINTS, np.vstack([anchor, rows]), PERIOD, speed), start, EXECUTED)
+        chunk = TimedPath(JointPath.through(JOINTS, np.vstack([anchor, rows]), PERIOD, speed), start, EXECUTED)
         path = it.path(chunk, now, running, anchor)
         it.take(chunk, now)
         span.begin(now, now + round(path.duration * NANOSECONDS))
@@ -192,7 +184,7 @@ def hand_overs(mode: Blending, cross_fade: CrossFade, seed: int, noise: float, d
         if running is not None:
             boundary.append(peaks[:2].max())
         inside += [chunk.path.peak_accelerations()[1:EXECUTED].max(), peaks[2:EXECUTED].max()]
-        running = Plan(path, now)
+        running = TimedPath(path, now)
         wait = PERIOD if mode is Blending.TEMPORAL_ENSEMBLING else EXECUTED * PERIOD - 0.15
         stamp = max(now / 1e9 + 0.001, start / 1e9 + wait)
     return max(boundary), max(inside)
@@ -237,10 +229,12 @@ def test_a_gripper_does_not_decide_how_long_a_transition_lasts():
 def test_a_base_turns_the_short_way_where_its_headings_begin_anew():
     """The odometry says -pi where the path that is being executed has run on beyond pi."""
 
-    def turning(first: float, start: float) -> Plan:
+    def turning(first: float, start: float) -> TimedPath:
         poses = np.zeros((HORIZON + 1, 3))
         poses[:, 2] = first + 0.05 * np.arange(HORIZON + 1)
-        return Plan(BasePath.through("odom", poses, PERIOD, [0.0, 0.0, 0.25]), round(start * NANOSECONDS), EXECUTED)
+        return TimedPath(
+            BasePath.through("odom", poses, PERIOD, [0.0, 0.0, 0.25]), round(start * NANOSECONDS), EXECUTED
+        )
 
     before, after = turning(np.pi - 0.2, 0.0), turning(0.1 - np.pi, 6 * PERIOD)
     for mode in OVERLAPPING:

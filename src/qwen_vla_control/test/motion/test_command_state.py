@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qwen_vla_control.motion.command_state import Commanded, Motion
+from qwen_vla_control.motion.command_state import CommandState, Motion
 from qwen_vla_control.motion.joint_path import JointPath
 
 JOINTS = ("shoulder", "finger")
@@ -15,7 +15,7 @@ S = 10**9
 
 @pytest.fixture
 def commanded():
-    return Commanded(keep=np.array([False, True]), near=0.1)
+    return CommandState(keep=np.array([False, True]), near=0.1)
 
 
 def motion_to(*goal) -> Motion:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import load_robot
-from qwen_vla_control.gate import Reason, Refused
 from qwen_vla_control.observation.robot_state import JointStates, Odometry
+from qwen_vla_control.reasons import Reason, Refused
 
 S = 10**9
 

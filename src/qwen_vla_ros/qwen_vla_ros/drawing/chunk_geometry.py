@@ -12,7 +12,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Embodiment, Kinematics, KinematicsError, pose_from_delta
-from qwen_vla_control.gate import Chunk
+from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.observation.robot_history import RobotPose
 
 POSE_CHANNELS = 6

@@ -19,21 +19,24 @@ from std_msgs.msg import Bool, Header, String
 from std_srvs.srv import Trigger
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_control.gate import Chunk, Reason, Refused, Violation, check_age
-from qwen_vla_control.gate.arm_gate import ChunkDecision
-from qwen_vla_control.gate.base_gate import BaseDecision
-from qwen_vla_control.gate.chunk_handover import HandOver
+from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.gate.arm_gate import ArmGate
+from qwen_vla_control.gate.base_gate import BaseGate
+from qwen_vla_control.gate.chunk_handover import ChunkHandover
+from qwen_vla_control.gate.chunk_schema import check_age
+from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.motion.blending import Blender, Blending, CrossFade
-from qwen_vla_control.motion.command_state import Commanded, Motion
+from qwen_vla_control.motion.command_state import CommandState, Motion
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.observation.robot_state import JointStates, Odometry
+from qwen_vla_control.reasons import Reason, Refused, Violation
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros.executor.clock_watch import ClockWatch
 from qwen_vla_ros.executor.command_interfaces import CommandInterfaces, Path
 from qwen_vla_ros.executor.executor_parameters import PARAMETERS
 from qwen_vla_ros.executor.executor_status import problems_of, values_of
 from qwen_vla_ros.executor.loop_timing import LoopTiming
-from qwen_vla_ros.executor.policy_monitor import PolicyLink
+from qwen_vla_ros.executor.policy_monitor import PolicyMonitor
 from qwen_vla_ros.executor.stop_latch import StopLatch
 from qwen_vla_ros.ros import lifecycle
 from qwen_vla_ros.ros.chunk_messages import Ledger, chunk_from_message, nanoseconds
@@ -73,12 +76,12 @@ class ExecutorNode(lifecycle.ManagedNode):
         embodiment = read_embodiment(self.wait_for_robot_description(), self.parameters.embodiment_config)
         self._know(embodiment)
         self._commands = self.keep(CommandInterfaces(self, embodiment, self._pose), CommandInterfaces.destroy)
-        self._ledger = Ledger(self._decision.form.base_frame)
-        self._policy = PolicyLink()
+        self._ledger = Ledger(self._gate.schema.base_frame)
+        self._policy = PolicyMonitor()
         self._clock_watch = ClockWatch()
         self._unready: list[str] = []
         self._connect(embodiment)
-        joints = ", ".join(self._decision.joints) or "its base"
+        joints = ", ".join(self._gate.joints) or "its base"
         self.get_logger().info(f"ready for '{embodiment.name}': {joints}")
         self._commands.preflight()  # who listens to a topic may decide what is sent to it: the earlier, the better
 
@@ -86,23 +89,23 @@ class ExecutorNode(lifecycle.ManagedNode):
         """Choose gate and state for what the chunks of the robot move: its joints or its base."""
         p = self.parameters
         self._overlaps = p.blending != Blending.SYNCHRONOUS
-        self._hand_over: HandOver | None = None
+        self._hand_over: ChunkHandover | None = None
         self._drives = embodiment.control_mode.startswith("base_")
         if self._drives:
             source = embodiment.odometry
             self._state = Odometry(self.resolve_topic_name(source.topic), source.max_age_s)
-            self._decision = BaseDecision(embodiment, lambda: self._state.frame)
-            self._commanded = Commanded(keep=np.zeros(3, bool), near=0.0)
+            self._gate = BaseGate(embodiment)
+            self._commanded = CommandState(keep=np.zeros(3, bool), near=0.0)
             return
-        self._decision = ChunkDecision(embodiment)
+        self._gate = ArmGate(embodiment)
         topics = [self.resolve_topic_name(source.topic) for source in embodiment.joint_states]
-        self._state = JointStates(embodiment, self._decision.joints, topics, p.joint_state_timeout)
+        self._state = JointStates(embodiment, self._gate.joints, topics, p.joint_state_timeout)
         grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
-        is_gripper = np.array([name in grippers for name in self._decision.joints])
-        self._commanded = Commanded(keep=is_gripper, near=HOLD_NEAR)
+        is_gripper = np.array([name in grippers for name in self._gate.joints])
+        self._commanded = CommandState(keep=is_gripper, near=HOLD_NEAR)
         if self._overlaps:
             blender = Blender(Blending(p.blending), ~is_gripper, CrossFade(p.cross_fade), p.ensembling_decay)
-            self._hand_over = HandOver(self._decision, blender)
+            self._hand_over = ChunkHandover(self._gate, blender, self._now)
 
     def _connect(self, embodiment: Embodiment) -> None:
         p = self.parameters
@@ -220,14 +223,14 @@ class ExecutorNode(lifecycle.ManagedNode):
         if found:
             raise Refused(found)
         measured = self._measured(now)
-        anchor = self._state.at(chunk.stamp_ns, p.max_anchor_gap)
-        motion = self._commanded.motion
+        observed = self._state.at(chunk.stamp_ns, p.max_anchor_gap)
+        frame = self._state.frame if self._drives else ""
+        state = RobotState(now, observed, measured, self._commanded.motion, frame)
         if self._hand_over is not None:
-            return self._hand_over.path_of(chunk, anchor, measured, motion, self._now)
+            return self._hand_over.decide(chunk, state).path
         if self._overlaps:  # a base: whoever follows its path smooths it
             chunk = replace(chunk, execution_horizon=chunk.horizon)
-        velocity = motion.commanded(now)[1] if motion else None
-        return self._decision.path_of(chunk, anchor, measured, velocity)
+        return self._gate.decide(chunk, state).path
 
     def _objections(self) -> list[Violation]:
         """Reasons that lie in the state of the executor and the devices."""
@@ -289,7 +292,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         positions = self._commanded.hold_positions(now_ns, measured)
         if positions is None:
             return None
-        return JointPath.standing(self._decision.joints, positions, self.parameters.hold_time)
+        return JointPath.standing(self._gate.joints, positions, self.parameters.hold_time)
 
     def _trip(self, why: str) -> None:
         """Stop because of the emergency stop."""
@@ -404,7 +407,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         objections = self._objections()
         if objections:
             raise Refused(objections)
-        return self._decision.home_path(self._measured(self._now()), self.parameters.home_speed_share)
+        return self._gate.home_path(self._measured(self._now()), self.parameters.home_speed_share)
 
     # State ----------------------------------------------------------------------------------------------------------
 
@@ -428,7 +431,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         values["joint state age [s]" if not self._drives else "odometry age [s]"] = self._state.age(now)
         stamp = self.get_clock().now().to_msg()
         name = f"{self.get_name()}: execution"
-        message = diagnostic_array(stamp, name, self._decision.form.embodiment, problems, values)
+        message = diagnostic_array(stamp, name, self._gate.schema.embodiment, problems, values)
         self._diagnostics_publisher.publish(message)
 
 

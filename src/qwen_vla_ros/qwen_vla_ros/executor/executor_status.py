@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from qwen_vla_control.gate import Reason, Violation
 from qwen_vla_control.motion.command_state import Motion
+from qwen_vla_control.reasons import Reason, Violation
 from qwen_vla_ros.executor.loop_timing import LoopTiming
 from qwen_vla_ros.ros.chunk_messages import Ledger
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
-from qwen_vla_control.gate import Chunk, Reason, Violation, check_instruction
+from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.gate.chunk_schema import check_instruction
+from qwen_vla_control.reasons import Reason, Violation
 
 
-class PolicyLink:
+class PolicyMonitor:
     """One policy at a time; after a silence it may be another process.
 
     Attributes:

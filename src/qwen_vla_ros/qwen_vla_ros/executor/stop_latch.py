@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qwen_vla_control.gate import Reason, Violation
+from qwen_vla_control.reasons import Reason, Violation
 
 
 class StopLatch:

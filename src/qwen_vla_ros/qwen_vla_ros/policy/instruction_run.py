@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from qwen_vla_control.gate import Reason
 from qwen_vla_control.observation.streams import Observation, Waiting
+from qwen_vla_control.reasons import Reason
 
 POLL_PERIOD = 0.02  # [s] steady; ages grow without anybody notifying
 VERDICT_PATIENCE = 0.5  # [s] steady; how long the end of a run waits for the verdict about a chunk that is on its way

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwen_vla.policies.latency import LatencyEstimate
-from qwen_vla_control.motion.blending import NANOSECONDS, Span
+from qwen_vla_control.motion.blending import Span
+from qwen_vla_control.motion.timed_path import NANOSECONDS
 from qwen_vla_control.observation.streams import Observation
 from qwen_vla_ros.policy.instruction_run import (
     Ended,

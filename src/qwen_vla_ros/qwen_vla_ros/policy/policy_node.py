@@ -23,12 +23,12 @@ from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
 from qwen_vla.policies.latency import LatencyEstimate
-from qwen_vla_control.gate import Reason
 from qwen_vla_control.motion.blending import Blending
 from qwen_vla_control.observation.image_decoding import DecodingError
 from qwen_vla_control.observation.robot_streams import History, Needs
 from qwen_vla_control.observation.streams import Observation, Waiting
 from qwen_vla_control.observation.tip_poses import TipPoses
+from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage

@@ -11,8 +11,9 @@ import numpy as np
 from builtin_interfaces.msg import Time
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_control.gate import Chunk, Reason, Violation
+from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.motion.base_path import accumulated
+from qwen_vla_control.reasons import Reason, Violation
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
 

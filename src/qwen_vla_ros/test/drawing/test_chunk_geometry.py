@@ -15,7 +15,7 @@ from sensor_msgs.msg import JointState
 from embodiment_descriptions import Embodiment, load_robot, pose_from_delta
 from embodiment_descriptions.config import load_config
 from embodiment_descriptions.resources import resource_path
-from qwen_vla_control.gate import Chunk
+from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.observation.robot_history import NotObserved, RobotHistory, RobotPose
 from qwen_vla_ros.drawing.chunk_geometry import BASE, CannotDraw, ChunkGeometry, arc, offending_steps, planar_pose
 from qwen_vla_ros.drawing.ghost_robot import GhostRobot

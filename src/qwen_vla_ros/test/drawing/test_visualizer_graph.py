@@ -11,8 +11,9 @@ from sensor_msgs.msg import JointState
 from visualization_msgs.msg import Marker, MarkerArray
 
 from embodiment_descriptions import Kinematics
-from qwen_vla_control.gate import Refused
-from qwen_vla_control.gate.arm_gate import ChunkDecision
+from qwen_vla_control.gate.arm_gate import ArmGate
+from qwen_vla_control.gate.robot_state import RobotState
+from qwen_vla_control.reasons import Refused
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros.ros.chunk_messages import chunk_from_message, nanoseconds
 
@@ -124,8 +125,9 @@ def test_a_refused_chunk_is_red_where_the_gate_found_fault(peer, seen):
     rows[9:, 1] += 0.2  # 20 cm aside within one step
     chunk.data = rows.reshape(-1).tolist()
     with pytest.raises(Refused) as refused:
-        ChunkDecision(peer.embodiment).path_of(
-            chunk_from_message(chunk), *2 * [np.array([peer.embodiment.home[n] for n in peer.embodiment.joint_names])]
+        ArmGate(peer.embodiment).decide(
+            chunk_from_message(chunk),
+            RobotState(0, *2 * [np.array([peer.embodiment.home[n] for n in peer.embodiment.joint_names])]),
         )
     since = len(seen.arrays)
     peer.send(chunk)

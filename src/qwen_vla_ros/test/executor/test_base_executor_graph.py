@@ -17,8 +17,8 @@ from spinning_peer import ExecutorPeer
 from std_msgs.msg import Header, String
 
 from embodiment_descriptions import load_robot, robot_description
-from qwen_vla_control.gate import Reason
 from qwen_vla_control.motion.base_path import integrated
+from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 
 PERIOD = 0.02  # [s] of odometry and heartbeat

@@ -29,9 +29,9 @@ from embodiment_descriptions.commands import (
     Nav2PoseCommand,
     XsSingleCommand,
 )
-from qwen_vla_control.gate import Reason, Refused
 from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_ros.executor.command_interfaces import CommandInterfaces
 from qwen_vla_ros.executor.command_interfaces.action_goals import ActionGoals

@@ -13,7 +13,7 @@ from lifecycle_msgs.msg import Transition
 from ros_peer import LATCHED
 from std_msgs.msg import Bool, String
 
-from qwen_vla_control.gate import Reason
+from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.msg import ChunkReport
 from qwen_vla_ros.ros.chunk_messages import stamp_message
 
@@ -149,7 +149,7 @@ def test_a_good_chunk_is_executed_for_its_execution_horizon_and_once(peer, execu
     accepted = peer.report(number, ACCEPTED)
     assert accepted.steps_accepted == 8 and accepted.accepted_total == peer.accepted_before + 1
     assert 0 < accepted.decision_ms < 1000 and 0 <= accepted.observation_age_s < 1.0
-    print(f"decision {accepted.decision_ms:.1f} ms")
+    print(f"gate {accepted.decision_ms:.1f} ms")
     sent, arm = peer.wait(lambda: peer.arm_commands, "arm command")[0]
     gripper = peer.wait(lambda: peer.gripper_commands, "gripper command")[0][1]
     assert list(arm.joint_names) == list(peer.embodiment.arms[0].joints) and gripper.joint_names == ["left_finger"]

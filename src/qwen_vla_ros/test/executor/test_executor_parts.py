@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_vla_control.gate import Reason
+from qwen_vla_control.reasons import Reason
 from qwen_vla_ros.executor.clock_watch import ClockWatch
-from qwen_vla_ros.executor.policy_monitor import PolicyLink
+from qwen_vla_ros.executor.policy_monitor import PolicyMonitor
 from qwen_vla_ros.executor.stop_latch import StopLatch
 
 S = 10**9
@@ -82,7 +82,7 @@ def test_ros_time_that_stands_still_is_noticed_on_the_steady_clock():
 
 
 def test_a_chunk_must_obey_the_sentence_of_the_policy(good_chunk):
-    link = PolicyLink()
+    link = PolicyMonitor()
     link.on_heartbeat(0, 0.4)
 
     def reasons(chunk):
@@ -100,7 +100,7 @@ def test_a_chunk_must_obey_the_sentence_of_the_policy(good_chunk):
 
 
 def test_refusals_are_counted_in_a_row(good_chunk):
-    link = PolicyLink()
+    link = PolicyMonitor()
     for _ in range(3):
         link.on_verdict(good_chunk, accepted=False)
     assert link.refusals == 3
@@ -109,7 +109,7 @@ def test_refusals_are_counted_in_a_row(good_chunk):
 
 
 def test_chunks_come_in_order_until_another_process_counts_from_one(good_chunk):
-    link = PolicyLink()
+    link = PolicyMonitor()
     link.on_heartbeat(0, 0.4)
     link.on_verdict(replace(good_chunk, chunk_id=7), accepted=True)
     assert Reason.WRONG_ORDER in [v.reason for v in link.objections(good_chunk, 0, 0.4)]

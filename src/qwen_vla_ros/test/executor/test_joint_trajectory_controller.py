@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qwen_vla_control.gate import Reason, Refused
 from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_ros.executor.command_interfaces.joint_trajectory import trajectory_message, verify
 
 JOINTS = ("a", "b")

@@ -17,7 +17,7 @@ from std_msgs.msg import Float64MultiArray, Header, String
 from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import load_robot, resource_path, robot_description
-from qwen_vla_control.gate import Reason
+from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 
 PERIOD = 0.02  # [s] of joint states and heartbeat

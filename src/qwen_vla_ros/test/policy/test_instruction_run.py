@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from qwen_vla_control.gate import Reason
 from qwen_vla_control.observation.streams import Observation, Waiting
+from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ChunkReport
 from qwen_vla_ros.policy.instruction_run import Ended, Ending, InstructionRun, Limits, Report, Sent, Verdict

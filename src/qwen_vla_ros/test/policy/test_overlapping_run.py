@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from qwen_vla.policies.latency import LatencyEstimate
-from qwen_vla_control.gate import Reason
 from qwen_vla_control.motion.blending import Span
 from qwen_vla_control.observation.streams import Observation
+from qwen_vla_control.reasons import Reason
 from qwen_vla_ros.policy import instruction_run
 from qwen_vla_ros.policy.instruction_run import Ended, Ending, Limits, Report, Sent, Verdict
 from qwen_vla_ros.policy.overlapping_run import OverlappingRun

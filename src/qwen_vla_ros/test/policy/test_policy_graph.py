@@ -11,7 +11,7 @@ from lifecycle_msgs.msg import Transition
 from ros_peer import ABORTED, CANCELED, LATCHED, SUCCEEDED
 from std_msgs.msg import Header, String
 
-from qwen_vla_control.gate import Reason
+from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage

@@ -9,7 +9,7 @@ import pytest
 from ros_peer import Peer, Processes
 
 from embodiment_descriptions import Kinematics
-from qwen_vla_control.gate import Reason
+from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.msg import ChunkReport
 
 REACHED = 0.02  # [rad] servo error of the simulated arm at rest

@@ -83,7 +83,7 @@ class CommandedPositions:
         self.known = np.array([bool(path) for path in self._paths.values()])
 
     def at(self, time_ns: int, measured: np.ndarray) -> np.ndarray:
-        """Commanded positions in the order of the joints; of a joint that was not yet commanded the measured one."""
+        """CommandState positions in the order of the joints; of a joint that was not yet commanded the measured one."""
         return np.array(
             [_value(path, time_ns, own) for path, own in zip(self._paths.values(), measured, strict=True)], float
         )

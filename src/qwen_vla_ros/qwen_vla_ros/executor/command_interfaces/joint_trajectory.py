@@ -18,8 +18,8 @@ from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from embodiment_descriptions.commands import JointTrajectoryCommand
-from qwen_vla_control.gate import Reason, Refused
 from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities, Publishing
 
 NANOSECONDS = 1_000_000_000

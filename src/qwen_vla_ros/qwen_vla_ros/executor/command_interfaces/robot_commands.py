@@ -10,8 +10,8 @@ from rclpy.node import Node
 
 from embodiment_descriptions import Embodiment
 from embodiment_descriptions.commands import Command
-from qwen_vla_control.gate import Reason, Refused
 from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_ros.executor.command_interfaces.base_velocity import BaseVelocityBackend
 from qwen_vla_ros.executor.command_interfaces.command_interface import Backend, Path
 from qwen_vla_ros.executor.command_interfaces.gripper_action import GripperActionBackend

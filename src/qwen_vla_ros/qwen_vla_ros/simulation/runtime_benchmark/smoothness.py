@@ -21,11 +21,11 @@ from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla.suites import load_suite
-from qwen_vla_control.gate import Refused
-from qwen_vla_control.gate.arm_gate import ChunkDecision
+from qwen_vla_control.gate.arm_gate import ArmGate
 from qwen_vla_control.motion.blending import Blending
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.observation.streams import Stream
+from qwen_vla_control.reasons import Refused
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros.ros.chunk_messages import chunk_from_message, nanoseconds
 from qwen_vla_ros.simulation.over_ros import episode_limits
@@ -141,18 +141,18 @@ def commanded(heard: Heard, embodiment: Embodiment) -> Motion:
 
 def chunk_accelerations(heard: Heard, embodiment: Embodiment) -> list[float]:
     """Peak acceleration [rad/s2] of each accepted chunk by itself, between the rows that are meant to be executed."""
-    decision = ChunkDecision(embodiment)
-    arm = [decision.joints.index(name) for name in embodiment.arms[0].joints]
+    gate = ArmGate(embodiment)
+    arm = [gate.joints.index(name) for name in embodiment.arms[0].joints]
     peaks = []
     for message in heard.chunks:
         chunk = chunk_from_message(message)
         nearest = heard.joints.nearest(chunk.stamp_ns)
-        anchor = np.array([nearest.message[name] for name in decision.joints])
+        anchor = np.array([nearest.message[name] for name in gate.joints])
         try:
-            rows = decision.rows_of(chunk, anchor)
+            rows = gate.rows_of(chunk, anchor)
         except Refused:
             continue  # it was accepted from a joint state that did not reach us
-        path = JointPath.through(decision.joints, np.vstack([anchor, rows]), chunk.period)
+        path = JointPath.through(gate.joints, np.vstack([anchor, rows]), chunk.period)
         peaks.append(float(path.peak_accelerations()[1 : chunk.execution_horizon, arm].max()))
     return peaks
 

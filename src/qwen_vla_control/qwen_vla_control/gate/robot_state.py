@@ -1,0 +1,35 @@
+"""What the gate takes for truth about the robot when it decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qwen_vla_control.motion.command_state import Motion
+
+
+@dataclass(frozen=True)
+class RobotState:
+    """Where the robot is and was, and what it has been told.
+
+    Vectors have the columns of the gate: (joints,) [rad | m], or of a base (x [m], y [m], theta [rad]) by its odometry.
+
+    Attributes:
+        now_ns: ROS time of the decision [ns].
+        observed: where the robot was at the chunk's observation: what the chunk is relative to.
+        measured: where it is now.
+        motion: what it is executing, None at rest.
+        frame: frame of the vectors of a base, that of its odometry; "" for joints.
+    """
+
+    now_ns: int
+    observed: np.ndarray
+    measured: np.ndarray
+    motion: Motion | None = None
+    frame: str = ""
+
+    @property
+    def velocity(self) -> np.ndarray | None:
+        """Commanded velocity now [1/s of the columns], None at rest."""
+        return self.motion.commanded(self.now_ns)[1] if self.motion is not None else None
