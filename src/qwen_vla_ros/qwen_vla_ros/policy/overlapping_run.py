@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwen_vla.policies.latency import LatencyEstimate
-from qwen_vla_control.motion.blending import Span
+from qwen_vla_control.motion.blending import MotionInterval
 from qwen_vla_control.motion.timed_path import NANOSECONDS
 from qwen_vla_control.observation.streams import Observation
 from qwen_vla_ros.policy.instruction_run import (
@@ -62,7 +62,7 @@ class OverlappingRun(InstructionRun):
         """
         super().__init__(ports, limits, changed)
         self._delay, self._every_step, self._continues = delay, every_step, continues
-        self._span = Span()
+        self._span = MotionInterval()
         self._moving: _Moving | None = None
 
     def _one_chunk(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from qwen_vla.policies.latency import LatencyEstimate
-from qwen_vla_control.motion.blending import Span
+from qwen_vla_control.motion.blending import MotionInterval
 from qwen_vla_control.observation.streams import Observation
 from qwen_vla_control.reasons import Reason
 from qwen_vla_ros.policy import instruction_run
@@ -45,7 +45,7 @@ class World:
         self.silent_from = 10**9
         self.run: OverlappingRun | None = None
         self._rested_since: float | None = None
-        self._span = Span()
+        self._span = MotionInterval()
 
     def now(self):
         self.time += 0.005
