@@ -12,7 +12,8 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
-from qwen_vla_ros.bringup import Robot, bring_up, share
+from qwen_vla_ros.bringup.nodes import share
+from qwen_vla_ros.bringup.robot import Robot, bring_up
 
 # The leaders are for teleoperation; the base of a mobile ALOHA is not driven here.
 FOLLOWERS_AND_CAMERAS = {"launch_leaders": "false", "use_gravity_compensation": "false", "use_base": "false"}

@@ -12,7 +12,8 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument
 from launch_ros.actions import Node
 
-from qwen_vla_ros.bringup import SWITCH, Robot, bring_up, is_true
+from qwen_vla_ros.bringup.arguments import SWITCH, is_true
+from qwen_vla_ros.bringup.robot import Robot, bring_up
 
 
 def real(context: LaunchContext) -> list[Node]:

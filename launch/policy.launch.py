@@ -10,15 +10,8 @@ from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import PushRosNamespace, SetParameter
 
-from qwen_vla_ros.bringup import (
-    SWITCH,
-    embodiment_argument,
-    is_true,
-    policy_arguments,
-    policy_node,
-    ros_variables,
-    value,
-)
+from qwen_vla_ros.bringup.arguments import SWITCH, embodiment_argument, is_true, policy_arguments, value
+from qwen_vla_ros.bringup.nodes import policy_node, ros_variables
 
 
 def policy_alone(context) -> list[GroupAction]:

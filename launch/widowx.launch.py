@@ -10,15 +10,8 @@
 from launch import LaunchContext, LaunchDescription
 from launch_ros.actions import Node
 
-from qwen_vla_ros.bringup import (
-    Robot,
-    bring_up,
-    controller_manager,
-    controllers,
-    description,
-    end_with,
-    share,
-)
+from qwen_vla_ros.bringup.nodes import end_with, share
+from qwen_vla_ros.bringup.robot import Robot, bring_up, controller_manager, controllers, description
 
 XS_RATE = 10  # [Hz] at which xs_sdk exchanges commands with ros2_control; a higher rate would only repeat them
 

@@ -229,5 +229,6 @@ def test_compose_starts_the_launch_files_with_arguments_that_they_have() -> None
         command = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", services[name]["command"])
         assert default in command and (REPOSITORY / "launch" / default).is_file()
         given = set(re.findall(r"(\w+):=", command))
-        source = (REPOSITORY / "src/qwen_vla_ros/qwen_vla_ros/bringup.py").read_text()
+        modules = (REPOSITORY / "src/qwen_vla_ros/qwen_vla_ros/bringup").glob("*.py")
+        source = "".join(module.read_text() for module in modules)
         assert given <= set(re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', source))

@@ -6,6 +6,7 @@ They need the real `launch` and `launch_ros`, which a ROS installation has and t
 import importlib.metadata
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,9 @@ from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rclpy.executors import SingleThreadedExecutor
 
-from qwen_vla_ros import bringup
+from embodiment_descriptions import EmbodimentError, ResourceError
+from qwen_vla_ros.bringup import any_robot
+from qwen_vla_ros.bringup import robot as bringup
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 ROBOTS = ("widowx", "aloha", "mobile_base")
@@ -85,18 +88,25 @@ def everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bringup, "installed", lambda package: True)
 
 
-@pytest.mark.parametrize("name", [*ROBOTS, "policy"])
+@pytest.mark.parametrize("name", [*ROBOTS, "policy", "robot"])
 def test_every_argument_is_documented_and_its_default_is_a_choice(name: str) -> None:
     arguments = {a.name: a for a in load(name).generate_launch_description().get_launch_arguments()}
     if name == "policy":
         assert set(arguments) == {
             "policy", "device", "blending", "namespace", "use_sim_time", "autostart", "log_level", "embodiment_config"
         }  # fmt: skip
+    elif name == "robot":
+        own = {"description", "description_arguments", "controllers_file", "controllers"}
+        assert set(arguments) == COMMON_ARGUMENTS - {"seed", "shift"} | own
+        assert arguments["hardware"].choices == list(any_robot.HARDWARE)
     else:
         assert set(arguments) == COMMON_ARGUMENTS | {"mobile_base": {"nav2"}, "widowx": {"suite"}}.get(name, set())
         assert arguments["hardware"].choices == ["mujoco", "mock", "gazebo", "isaac", "real"]
     for argument in arguments.values():
         assert isinstance(argument, DeclareLaunchArgument) and argument.description
+        if argument.default_value is None:
+            assert (name, argument.name) == ("robot", "embodiment_config")
+            continue
         default = perform_substitutions(LaunchContext(), argument.default_value)
         assert argument.choices is None or default in argument.choices
 
@@ -178,6 +188,54 @@ def test_gazebo_refuses_a_namespace(everything_installed: None) -> None:
 def test_time_follows_the_simulator(use_sim_time: str, hardware: str, expected: bool) -> None:
     context = context_with(robot_of("widowx"), use_sim_time=use_sim_time, hardware=hardware)
     assert bringup.uses_simulated_time(context) is expected
+
+
+EXAMPLES = ("ur5e_2f85", "so101")
+
+
+def any_started(example: str, **values: str) -> list[LaunchDescriptionEntity]:
+    """Everything that robot.launch.py starts for a robot of examples/."""
+    folder = REPOSITORY / "examples" / example
+    context = LaunchContext()
+    given = {"embodiment_config": f"{folder}/{example}.yaml", "description": f"{folder}/{example}.urdf.xacro"} | values
+    for argument in any_robot.arguments():
+        argument.execute(context) if argument.name not in given else None
+    context.launch_configurations.update(given)
+    return any_robot.everything(context).get_sub_entities()
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_any_robot_with_a_description_and_a_yaml_is_brought_up(example: str) -> None:
+    entities = any_started(example, rviz="true", record="true")
+    ours = {"policy_node", "executor_node", "trajectory_visualizer", "episode_recorder"}
+    assert {executable for _, executable in nodes(entities)} == ours | {"robot_state_publisher", "rviz2"}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_beside_a_robot_that_is_running_only_the_nodes_of_the_suite_are_started(example: str) -> None:
+    found = nodes(any_started(example, description="", policy="none"))
+    assert found == {("qwen_vla_ros", "executor_node"), ("qwen_vla_ros", "trajectory_visualizer")}
+
+
+def test_ros2_control_stands_for_a_robot_that_is_not_there() -> None:
+    file = str(REPOSITORY / "examples/ur5e_2f85/controllers.yaml")
+    controllers = "scaled_joint_trajectory_controller robotiq_gripper_controller"
+    found = nodes(any_started("ur5e_2f85", hardware="mock", controllers_file=file, controllers=controllers,
+                              description_arguments="hardware:=mock"))  # fmt: skip
+    assert {("controller_manager", "ros2_control_node"), ("controller_manager", "spawner")} <= found
+
+
+@pytest.mark.parametrize("values, said", [
+    ({"embodiment_config": "no_such.yaml"}, "embodiment_config:=no_such.yaml: there is no such file"),
+    ({"description": "no_such.urdf"}, "description:=no_such.urdf: there is no such file"),
+    ({"description_arguments": "hardware=mock"}, "'hardware=mock' is not of the form name:=value"),
+    ({"hardware": "mock"}, "hardware:=mock needs controllers_file:= and controllers:="),
+    ({"hardware": "mock", "description": ""}, "hardware:=mock needs description:="),
+    ({"description": "examples/so101/so101.urdf.xacro"}, "shoulder_pan_joint"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_robot_is_said_before_anything_starts(values: dict[str, str], said: str) -> None:
+    with pytest.raises((EmbodimentError, ResourceError), match=re.escape(said)):
+        any_started("ur5e_2f85", **values)
 
 
 @pytest.fixture(params=[(name, hardware) for name in ROBOTS for hardware in ("mujoco", "mock")], ids="-".join)

@@ -6,14 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from embodiment_descriptions import Embodiment
+from embodiment_descriptions import Embodiment, known_robots
 from qwen_vla_ros.doctor.checks.streams import OTHER_CLOCK, SYNCHRONISE
 from qwen_vla_ros.doctor.facts import NANOSECONDS, Graph, Status, duplicates, longest_gap, rate
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import ANNOUNCEMENT, CLOCK, DIAGNOSTICS, EXECUTOR, HEARTBEAT, POLICY, resolve
 
 AREA, CLOCKS = Area("Nodes"), Area("Clocks")
-LAUNCH = "ros2 launch qwen_vla_ros {robot}.launch.py"
+LAUNCH = "ros2 launch qwen_vla_ros {robot}.launch.py"  # of a robot that ships with the suite
+LAUNCH_ANY = "ros2 launch qwen_vla_ros robot.launch.py embodiment_config:=<YAML of {robot}>"
 LISTED = 5  # of a long list
 HEARTBEAT_TIMEOUT = 0.4  # [s] of silence after which the executor holds
 AHEAD, BEHIND = 0.005, 0.05  # [s] a message cannot come before it was sent; coming later may be the network
@@ -61,7 +62,8 @@ def check_names(graph: Graph) -> Finding:
 def check_state(robot: Embodiment, graph: Graph, node: str) -> Finding:
     """Is a node of the suite at work?"""
     if node not in graph.nodes:
-        remedy = f"{LAUNCH.format(robot=robot.name)}; right if you check the robot first"
+        launch = LAUNCH if robot.name in known_robots() else LAUNCH_ANY
+        remedy = f"{launch.format(robot=robot.name)}; right if you check the robot first"
         return AREA.warn(node, "is not running", remedy)
     state = graph.states.get(node, "no answer")
     if state == "active":

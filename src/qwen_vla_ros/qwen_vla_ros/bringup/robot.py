@@ -1,16 +1,13 @@
-"""What the launch files share: their arguments, and the actions for each part of a running robot.
+"""Bringing up a robot that ships with the suite, on any of the hardware that can stand for it.
 
-A launch file describes its robot in a `Robot`; `bring_up` makes the launch description of it. Needs `launch` and
-`launch_ros`, which come with a ROS installation; only the launch files import this module.
+A launch file describes its robot in a `Robot`; `bring_up` makes the launch description of it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import (
     DeclareLaunchArgument,
@@ -18,20 +15,35 @@ from launch.actions import (
     IncludeLaunchDescription,
     LogInfo,
     OpaqueFunction,
-    SetEnvironmentVariable,
-    Shutdown,
 )
-from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import Command, FindExecutable, LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import LifecycleNode, Node, PushRosNamespace, SetParameter
+from launch_ros.actions import Node, PushRosNamespace, SetParameter
 from launch_ros.parameter_descriptions import ParameterValue
-from launch_ros.substitutions import FindPackageShare
 
 from embodiment_descriptions import embodiment_file
 from qwen_vla.suites import SHIFTS
-from qwen_vla_control.motion.blending import Blending
-from qwen_vla_ros.ros.environment import ros_environment
+from qwen_vla_ros.bringup import nodes
+from qwen_vla_ros.bringup.arguments import (
+    SWITCH,
+    embodiment_argument,
+    is_true,
+    policy_arguments,
+    value,
+    viewer_arguments,
+)
+from qwen_vla_ros.bringup.nodes import (
+    LOCAL_TRANSFORMS,
+    described,
+    end_with,
+    installed,
+    logging,
+    ros_variables,
+    rviz,
+    share,
+    suite_nodes,
+    text,
+)
 
 HARDWARE = {
     "mujoco": "simulated by this suite, with cameras",
@@ -43,11 +55,6 @@ HARDWARE = {
 }
 DESCRIBED_AS = {"mujoco": "mock"}  # the simulator describes itself as mock hardware
 WITH_SIMULATED_TIME = ("mujoco", "gazebo", "isaac")
-SWITCH = ["true", "false"]
-# Transforms stay inside the namespace, so that two robots in one graph do not mix theirs.
-LOCAL_TRANSFORMS = [("/tf", "tf"), ("/tf_static", "tf_static")]
-# [s] from SIGTERM to SIGKILL: they bring the robot to rest before they go; on a busy machine that takes its time.
-MANAGED_SIGTERM_TIMEOUT = "15"
 
 
 @dataclass(frozen=True)
@@ -105,15 +112,7 @@ def arguments(robot: Robot) -> list[DeclareLaunchArgument]:
             f"({', '.join(WITH_SIMULATED_TIME)})",
         ),
         embodiment_argument(),
-        DeclareLaunchArgument(
-            "rviz", default_value="false", choices=SWITCH, description="Start RViz with the robot's configuration"
-        ),
-        DeclareLaunchArgument(
-            "record",
-            default_value="false",
-            choices=SWITCH,
-            description="Start episode_recorder, whose services start and end the recording of an episode",
-        ),
+        *viewer_arguments(),
         DeclareLaunchArgument(
             "seed", default_value="0", description="Seed of the first simulated scene (hardware:=mujoco)"
         ),
@@ -136,53 +135,6 @@ def suite_argument(robot: Robot) -> list[DeclareLaunchArgument]:
     return [DeclareLaunchArgument("suite", default_value=robot.suites[0], choices=robot.suites, description=about)]
 
 
-def embodiment_argument() -> DeclareLaunchArgument:
-    """The YAML of a robot that is set up in another way than the shipped one."""
-    return DeclareLaunchArgument(
-        "embodiment_config",
-        default_value="",
-        description="YAML file of the robot, absolute or relative to the suite; empty: the one in config/embodiments "
-        "for this robot and hardware",
-    )
-
-
-def policy_arguments(no_policy: str = "") -> list[DeclareLaunchArgument]:
-    """What the start of policy_node depends on, wherever it runs."""
-    return [
-        DeclareLaunchArgument(
-            "policy",
-            default_value="tiny",
-            description="Name of a shipped checkpoint (tiny), or path to a checkpoint"
-            + (f"; {no_policy}" if no_policy else ""),
-        ),
-        DeclareLaunchArgument("device", default_value="cpu", description="Where the model runs: cpu, cuda, cuda:1 ..."),
-        DeclareLaunchArgument(
-            "blending",
-            default_value="synchronous",
-            choices=list(Blending),
-            description="How chunks follow one another, for policy and robot alike: docs/explanation/blending.md",
-        ),
-        DeclareLaunchArgument("namespace", default_value="", description="Namespace of all nodes and topics"),
-        DeclareLaunchArgument(
-            "autostart",
-            default_value="true",
-            choices=SWITCH,
-            description="Configure and activate the managed nodes; false: by hand, with ros2 lifecycle set",
-        ),
-        DeclareLaunchArgument(
-            "log_level",
-            default_value="info",
-            choices=["debug", "info", "warn", "error", "fatal"],
-            description="Least severity that is logged",
-        ),
-    ]
-
-
-def ros_variables() -> list[SetEnvironmentVariable]:
-    """What the nodes need beyond this process's environment: the DDS profile for images, library paths."""
-    return [SetEnvironmentVariable(k, v) for k, v in ros_environment().items() if os.environ.get(k) != v]
-
-
 def everything(robot: Robot, context: LaunchContext) -> GroupAction:
     """The robot that `hardware` chooses and the nodes of this suite, in one namespace and on one clock."""
     simulated_mock = value("hardware", context) == "mock" and not installed("controller_manager")
@@ -192,26 +144,13 @@ def everything(robot: Robot, context: LaunchContext) -> GroupAction:
             PushRosNamespace(LaunchConfiguration("namespace")),
             SetParameter("use_sim_time", uses_simulated_time(context) or simulated_mock),
             *(mock_without_ros2_control(robot, config) if simulated_mock else hardware(robot, config, context)),
-            *([policy_node(config)] if value("policy", context) != "none" else []),
-            managed_node("executor_node", config, robot.executor_remappings(context), **text("blending")),
-            node("qwen_vla_ros", "trajectory_visualizer", **described(config)),
-            *([managed_node("episode_recorder", config)] if is_true("record", context) else []),
-            *(rviz(robot) if is_true("rviz", context) else []),
+            *suite_nodes(config, context, robot.executor_remappings(context)),
+            *([rviz(rviz_file(robot))] if is_true("rviz", context) else []),
         ]
     )
 
 
 # Values of arguments --------------------------------------------------------------------------------------------------
-
-
-def value(argument: str, context: LaunchContext) -> str:
-    """Value of a launch argument in this start."""
-    return LaunchConfiguration(argument).perform(context)
-
-
-def is_true(argument: str, context: LaunchContext) -> bool:
-    """Whether a switch is on."""
-    return value(argument, context) == "true"
 
 
 def uses_simulated_time(context: LaunchContext) -> bool:
@@ -227,77 +166,6 @@ def embodiment_config(robot: Robot, context: LaunchContext) -> str:
     return chosen or str(embodiment_file(robot.name, variant))
 
 
-def installed(package: str) -> bool:
-    """True when the ROS package is in the ament index."""
-    try:
-        get_package_prefix(package)
-    except PackageNotFoundError:
-        return False
-    return True
-
-
-def share(package: str, *path: str) -> PathJoinSubstitution:
-    """Path of an installed file."""
-    return PathJoinSubstitution([FindPackageShare(package), *path])
-
-
-# Nodes ----------------------------------------------------------------------------------------------------------------
-
-
-def node(package: str, executable: str, **parameters: object) -> Node:
-    """A node that is named as its executable."""
-    return Node(package=package, executable=executable, name=executable, parameters=[parameters], **_logging())
-
-
-def managed_node(executable: str, config: str, remappings: Sequence[tuple[str, str]] = (), **parameters) -> Node:
-    """A lifecycle node of this suite. It configures itself as soon as the robot's description is there."""
-    autostart = ParameterValue(LaunchConfiguration("autostart"), value_type=bool)
-    return LifecycleNode(
-        package="qwen_vla_ros",
-        executable=executable,
-        name=executable,
-        namespace="",
-        parameters=[{"autostart": autostart, **described(config), **parameters}],
-        remappings=list(remappings),
-        sigterm_timeout=MANAGED_SIGTERM_TIMEOUT,
-        **_logging(),
-    )
-
-
-def policy_node(config: str) -> Node:
-    """The node that holds the model."""
-    return managed_node("policy_node", config, **text("policy", "device", "blending"))
-
-
-def text(*arguments: str) -> dict[str, ParameterValue]:
-    """Parameters that are called as the launch arguments that give their values."""
-    return {name: ParameterValue(LaunchConfiguration(name), value_type=str) for name in arguments}
-
-
-def described(config: str) -> dict[str, str]:
-    """The parameter that names the robot's YAML; without one a node finds it by the name in the URDF."""
-    return {"embodiment_config": config} if config else {}
-
-
-def rviz(robot: Robot) -> list[Node]:
-    """RViz; its configuration names topics relative to the namespace."""
-    file = share("qwen_vla_ros", "config", "rviz", f"{robot.name}.rviz")
-    return [Node(package="rviz2", executable="rviz2", arguments=["-d", file], remappings=LOCAL_TRANSFORMS)]
-
-
-def _logging() -> dict:
-    return {"ros_arguments": ["--log-level", LaunchConfiguration("log_level")], "output": "screen"}
-
-
-def end_with(what: str) -> Callable[[ProcessExited, LaunchContext], Shutdown | None]:
-    """Handler for `on_exit`: without this process nothing is left to do. During a shutdown its exit is no news."""
-
-    def handler(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
-        return None if context.is_shutdown else Shutdown(reason=f"{what} ended")
-
-    return handler
-
-
 # Robots ---------------------------------------------------------------------------------------------------------------
 
 
@@ -305,14 +173,18 @@ def hardware(robot: Robot, config: str, context: LaunchContext) -> list[LaunchDe
     """What `hardware` chooses, with its transforms."""
     choice = value("hardware", context)
     if choice == "mujoco":  # transforms are for RViz only: do without them where the package is missing
-        transforms = [state_publisher(robot, "mock")] if installed("robot_state_publisher") else []
+        transforms = [nodes.state_publisher(description(robot, "mock"))] if installed("robot_state_publisher") else []
         return [simulator(robot, **described(config)), *transforms]
     if choice == "gazebo":
-        return [state_publisher(robot, choice), *gazebo(robot, context), controllers(robot, "joint_state_broadcaster")]
+        return [
+            nodes.state_publisher(description(robot, choice)),
+            *gazebo(robot, context),
+            controllers(robot, "joint_state_broadcaster"),
+        ]
     if choice == "real":
-        return [state_publisher(robot, choice), *robot.real(context)]
+        return [nodes.state_publisher(description(robot, choice)), *robot.real(context)]
     return [
-        state_publisher(robot, choice),
+        nodes.state_publisher(description(robot, choice)),
         controller_manager(robot),
         controllers(robot, "joint_state_broadcaster"),
     ]
@@ -341,7 +213,7 @@ def simulator(robot: Robot, **parameters: object) -> Node:
         name=executable,
         parameters=[{**scenes, **parameters}],
         on_exit=end_with("the simulator"),
-        **_logging(),
+        **logging(),
     )
 
 
@@ -354,15 +226,9 @@ def description(robot: Robot, variant: str) -> ParameterValue:
     return ParameterValue(Command(command), value_type=str)
 
 
-def state_publisher(robot: Robot, variant: str) -> Node:
-    """Publishes robot_description and the transforms of the joints."""
-    return Node(
-        package="robot_state_publisher",
-        executable="robot_state_publisher",
-        parameters=[{"robot_description": description(robot, variant)}],
-        remappings=LOCAL_TRANSFORMS,
-        **_logging(),
-    )
+def rviz_file(robot: Robot) -> PathJoinSubstitution:
+    """What RViz shows of the robot."""
+    return share("qwen_vla_ros", "config", "rviz", f"{robot.name}.rviz")
 
 
 def controllers_file(robot: Robot) -> PathJoinSubstitution:
@@ -371,39 +237,13 @@ def controllers_file(robot: Robot) -> PathJoinSubstitution:
 
 
 def controller_manager(robot: Robot, **parameters: object) -> Node:
-    """Runs the controllers, where no simulator does."""
-    return Node(
-        package="controller_manager",
-        executable="ros2_control_node",
-        parameters=[controllers_file(robot), parameters],
-        # Controllers of Humble and Jazzy take the remappings of the process, later ones those of the spawner.
-        remappings=[("~/robot_description", "robot_description"), *LOCAL_TRANSFORMS, *robot.controller_remappings],
-        on_exit=end_with("the controller manager"),
-        **_logging(),
-    )
+    """Runs the robot's controllers."""
+    return nodes.controller_manager(controllers_file(robot), robot.controller_remappings, **parameters)
 
 
 def controllers(robot: Robot, *more: str) -> Node:
-    """Has the controller manager load and activate the robot's controllers; waits for it by itself."""
-    rules = [*LOCAL_TRANSFORMS, *robot.controller_remappings]
-    remappings = " ".join(f"-r {before}:={after}" for before, after in rules)
-    return Node(
-        package="controller_manager",
-        executable="spawner",
-        arguments=[
-            *robot.controllers,
-            *more,
-            "--param-file",
-            controllers_file(robot),
-            *(["--controller-ros-args", remappings] if takes_controller_arguments() else []),
-        ],
-        **_logging(),
-    )
-
-
-def takes_controller_arguments() -> bool:
-    """Whether this distribution's spawner knows --controller-ros-args; Humble's does not."""
-    return os.environ.get("ROS_DISTRO") != "humble"
+    """Activates the robot's controllers."""
+    return nodes.spawner([*robot.controllers, *more], controllers_file(robot), robot.controller_remappings)
 
 
 def gazebo(robot: Robot, context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -424,7 +264,7 @@ def gazebo(robot: Robot, context: LaunchContext) -> list[LaunchDescriptionEntity
             package="ros_gz_sim",
             executable="create",
             arguments=["-topic", "robot_description", "-name", robot.name],
-            **_logging(),
+            **logging(),
         ),
         Node(
             package="ros_gz_bridge",
@@ -433,6 +273,6 @@ def gazebo(robot: Robot, context: LaunchContext) -> list[LaunchDescriptionEntity
             parameters=[{"config_file": bridge}],
             remappings=LOCAL_TRANSFORMS,
             on_exit=end_with("the bridge to Gazebo"),
-            **_logging(),
+            **logging(),
         ),
     ]

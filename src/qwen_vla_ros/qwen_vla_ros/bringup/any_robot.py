@@ -1,0 +1,138 @@
+"""Bringing up any robot from its description and its embodiment YAML: robot.launch.py.
+
+Both files are read before anything is started, so that what is wrong with them ends the launch in one line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import PushRosNamespace, SetParameter
+
+from embodiment_descriptions import Embodiment, EmbodimentError, ResourceError, expand_xacro, resource_path
+from qwen_vla_ros.bringup import nodes
+from qwen_vla_ros.bringup.arguments import SWITCH, is_true, policy_arguments, value, viewer_arguments
+from qwen_vla_ros.bringup.nodes import ros_variables, rviz, share, suite_nodes
+
+HARDWARE = {
+    "running": "the robot's own bring-up is running already and offers what its embodiment YAML names",
+    "mock": "ros2_control starts here with the ros2_control block of the description and needs controllers_file:= and "
+    "controllers:=; with mock hardware in that block no robot is needed",
+}
+
+
+def bring_up_any() -> LaunchDescription:
+    """The launch description of a robot that only its files know."""
+    return LaunchDescription(
+        [*arguments(), *ros_variables(), OpaqueFunction(function=lambda context: [everything(context)])]
+    )
+
+
+def arguments() -> list[DeclareLaunchArgument]:
+    """What has to be known of a robot, and what differs between deployments."""
+    choices = "; ".join(f"{name}: {meaning}" for name, meaning in HARDWARE.items())
+    return [
+        DeclareLaunchArgument(
+            "embodiment_config", description="YAML file of the robot (docs/how-to/describe_a_robot.md)"
+        ),
+        DeclareLaunchArgument(
+            "description",
+            default_value="",
+            description="URDF or xacro of the robot; empty: robot_description is published by the robot's own bring-up",
+        ),
+        DeclareLaunchArgument(
+            "description_arguments",
+            default_value="",
+            description="Arguments of the xacro, for instance 'hardware:=real prefix:=left_'",
+        ),
+        DeclareLaunchArgument(
+            "hardware", default_value="running", choices=list(HARDWARE), description=f"What moves. {choices}"
+        ),
+        DeclareLaunchArgument(
+            "controllers_file",
+            default_value="",
+            description="Parameters of the controller manager and its controllers (hardware:=mock)",
+        ),
+        DeclareLaunchArgument(
+            "controllers",
+            default_value="",
+            description="Controllers to activate beside joint_state_broadcaster, separated by spaces (hardware:=mock)",
+        ),
+        *policy_arguments("none: no policy_node here, it runs on another machine"),
+        DeclareLaunchArgument(
+            "use_sim_time",
+            default_value="false",
+            choices=SWITCH,
+            description="Take time from /clock: true for a simulated robot",
+        ),
+        *viewer_arguments(),
+    ]
+
+
+def everything(context: LaunchContext) -> GroupAction:
+    """The robot and the nodes of this suite, in one namespace and on one clock."""
+    config = str(found(value("embodiment_config", context), "embodiment_config"))
+    urdf = description(context)
+    frame = Embodiment.from_urdf(urdf, config).base_frame if urdf else ""
+    return GroupAction(
+        [
+            PushRosNamespace(LaunchConfiguration("namespace")),
+            SetParameter("use_sim_time", is_true("use_sim_time", context)),
+            *([nodes.state_publisher(urdf)] if urdf else []),
+            *(ros2_control(context) if value("hardware", context) == "mock" else []),
+            *suite_nodes(config, context),
+            *([rviz(rviz_file(), frame)] if is_true("rviz", context) else []),
+        ]
+    )
+
+
+def description(context: LaunchContext) -> str:
+    """The expanded URDF, "" where somebody else publishes it.
+
+    Raises:
+        EmbodimentError, ResourceError: the file is missing or cannot be expanded.
+    """
+    given = value("description", context)
+    if not given:
+        if value("hardware", context) == "mock":
+            raise EmbodimentError("hardware:=mock needs description:=, the robot's URDF or xacro")
+        return ""
+    return expand_xacro(found(given, "description"), xacro_arguments(value("description_arguments", context)))
+
+
+def xacro_arguments(text: str) -> dict[str, str]:
+    """Arguments as `xacro` takes them, 'name:=value name:=value'; EmbodimentError for anything else."""
+    pairs = [word.partition(":=") for word in text.split()]
+    wrong = [name + sign + given for name, sign, given in pairs if not (name and sign)]
+    if wrong:
+        raise EmbodimentError(f"description_arguments: {wrong[0]!r} is not of the form name:=value")
+    return {name: given for name, _, given in pairs}
+
+
+def ros2_control(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The controller manager and the robot's controllers."""
+    missing = [name for name in ("controllers_file", "controllers") if not value(name, context)]
+    if missing:
+        raise EmbodimentError(f"hardware:=mock needs {' and '.join(f'{name}:=' for name in missing)}")
+    file = str(found(value("controllers_file", context), "controllers_file"))
+    names = [*value("controllers", context).split(), "joint_state_broadcaster"]
+    return [nodes.controller_manager(file), nodes.spawner(names, file)]
+
+
+def found(given: str, argument: str) -> Path:
+    """A file as the user named it: absolute, seen from the working directory, or relative to the suite."""
+    path = Path(given).expanduser()
+    if path.is_file():
+        return path.resolve()
+    try:
+        return resource_path(given)
+    except ResourceError as error:
+        raise ResourceError(f"{argument}:={given}: there is no such file (seen from {Path.cwd()})") from error
+
+
+def rviz_file() -> nodes.PathJoinSubstitution:
+    """What RViz shows of a robot that is not one of ours."""
+    return share("qwen_vla_ros", "config", "rviz", "robot.rviz")

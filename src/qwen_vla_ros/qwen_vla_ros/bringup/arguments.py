@@ -1,0 +1,78 @@
+"""The arguments that launch files share, and their values in one start."""
+
+from __future__ import annotations
+
+from launch import LaunchContext
+from launch.actions import DeclareLaunchArgument
+from launch.substitutions import LaunchConfiguration
+
+from qwen_vla_control.motion.blending import Blending
+
+SWITCH = ["true", "false"]
+
+
+def embodiment_argument() -> DeclareLaunchArgument:
+    """The YAML of a robot that is set up in another way than the shipped one."""
+    return DeclareLaunchArgument(
+        "embodiment_config",
+        default_value="",
+        description="YAML file of the robot, absolute or relative to the suite; empty: the one in config/embodiments "
+        "for this robot and hardware",
+    )
+
+
+def policy_arguments(no_policy: str = "") -> list[DeclareLaunchArgument]:
+    """What the start of policy_node depends on, wherever it runs."""
+    return [
+        DeclareLaunchArgument(
+            "policy",
+            default_value="tiny",
+            description="Name of a shipped checkpoint (tiny), or path to a checkpoint"
+            + (f"; {no_policy}" if no_policy else ""),
+        ),
+        DeclareLaunchArgument("device", default_value="cpu", description="Where the model runs: cpu, cuda, cuda:1 ..."),
+        DeclareLaunchArgument(
+            "blending",
+            default_value="synchronous",
+            choices=list(Blending),
+            description="How chunks follow one another, for policy and robot alike: docs/explanation/blending.md",
+        ),
+        DeclareLaunchArgument("namespace", default_value="", description="Namespace of all nodes and topics"),
+        DeclareLaunchArgument(
+            "autostart",
+            default_value="true",
+            choices=SWITCH,
+            description="Configure and activate the managed nodes; false: by hand, with ros2 lifecycle set",
+        ),
+        DeclareLaunchArgument(
+            "log_level",
+            default_value="info",
+            choices=["debug", "info", "warn", "error", "fatal"],
+            description="Least severity that is logged",
+        ),
+    ]
+
+
+def viewer_arguments() -> list[DeclareLaunchArgument]:
+    """What is started beside the robot for people to look at, or to keep."""
+    return [
+        DeclareLaunchArgument(
+            "rviz", default_value="false", choices=SWITCH, description="Start RViz with the robot's configuration"
+        ),
+        DeclareLaunchArgument(
+            "record",
+            default_value="false",
+            choices=SWITCH,
+            description="Start episode_recorder, whose services start and end the recording of an episode",
+        ),
+    ]
+
+
+def value(argument: str, context: LaunchContext) -> str:
+    """Value of a launch argument in this start."""
+    return LaunchConfiguration(argument).perform(context)
+
+
+def is_true(argument: str, context: LaunchContext) -> bool:
+    """Whether a switch is on."""
+    return value(argument, context) == "true"
