@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import yaml
 from safetensors import safe_open
 
 from .configuration import QwenVLAConfig
-from .evaluation.summary import conditions_in_words, rate_in_words, read_summary
+from .evaluation.summary import conditions_in_words, rate_in_words, read_summary, seeds_in_words
 from .evaluation.tables import markdown_table
 from .policy import check_checkpoint
 from .processing import EMBODIMENTS_FILE, NORMALIZATION_FILE, read_json
@@ -93,13 +93,14 @@ chunk = policy.infer(Observation(images, "what to do"))  # images: camera tag to
 ```"""
 
 
+def evaluation_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """The card's table of evaluations (Markdown)."""
+    rows = [(r["suite"], conditions_in_words(r), seeds_in_words(r), rate_in_words(r)) for r in results]
+    return markdown_table(("suite", "condition", "seeds", "success (95 % interval)"), rows)
+
+
 def _evaluation(results: list[dict[str, Any]]) -> str:
-    if not results:
-        return "## Evaluation\n\nNone is recorded."
-    rows = []
-    for r in results:
-        rows.append((r["suite"], conditions_in_words(r), f"from {r['seed']}", rate_in_words(r)))
-    return "## Evaluation\n\n" + markdown_table(("suite", "condition", "seeds", "success (95 % interval)"), rows)
+    return "## Evaluation\n\n" + (evaluation_table(results) if results else "None is recorded.")
 
 
 def _training(training: dict[str, Any]) -> str:
