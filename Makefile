@@ -8,7 +8,7 @@ ROBOT ?=
 PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format data ablations reproduce docs lock clean distclean
+.PHONY: help setup demo test lint format data ablations reproduce results docs lock clean distclean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -41,6 +41,9 @@ ablations: setup ## Train, evaluate and tabulate what docs/explanation/ablations
 
 reproduce: setup ## Collect the data and train the model of all three robots, from nothing (hours)
 	@scripts/reproduce.sh $(ARGS)
+
+results: setup ## Measure what the README reports, by its own commands, and print the rows (hours)
+	@$(BIN)/python scripts/measure_results.py
 
 docs: setup ## Write the pages of docs/ that are generated from the code
 	@$(BIN)/python scripts/generate_docs.py $(ARGS)

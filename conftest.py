@@ -54,10 +54,8 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 # Tests of running nodes and processes, which are particular about time; all others may run beside each other.
-NAMES = (
-    "bag_parity child_processes command_interfaces dds_profile demo environment instruction_run launch_files lifecycle"
-)
-NAMES += " overlapping_run parameters real_time rviz_config stack view"
+NAMES = "bag_parity child_processes command_interfaces dds_profile demo environment instruction_run launch_files"
+NAMES += " lifecycle measure_results overlapping_run parameters real_time rviz_config stack view"
 ALONE = ["*_graph.py", "*_node.py", "*_nodes.py", *(f"test_{name}.py" for name in NAMES.split())]
 
 

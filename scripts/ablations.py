@@ -39,7 +39,7 @@ INTRODUCTION = """# Ablations
 
 Suite `{suite}`, tiny model: {steps} steps of {batch} samples with an action expert that starts from random weights
 (another draw for each of {seeds} seeds) behind the backbone of the shipped model, which is trained, too. {episodes}
-scenes each time, the same for all, from seed {first}, never trained on. The budget is small on purpose: where
+validation scenes each time, the same for all, seeds from {first}. The budget is small on purpose: where
 everything succeeds nothing can be compared. Mean ± standard deviation over the seeds, single values in brackets.
 `make ablations` makes this page; the budget and all else that the variants share is in
 `config/training/ablation_sft.yaml`, the T2A stage in `ablation_t2a.yaml`.

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import yaml
 
+from qwen_vla.seeds import require_split
+
 BY_HAND = "<!-- below: written by hand -->"
 
 
@@ -29,7 +31,11 @@ def train(recipe: Path, changes: dict, steps: int | None = None) -> None:
 
 
 def evaluate(suite: str, model: Path, result: Path, episodes: int, seed: int, *more: str) -> None:
-    """`qwen-vla evaluate` by one worker; what is there already with as many episodes is not done again."""
+    """`qwen-vla evaluate` by one worker; what is there already with as many episodes is not done again.
+
+    Validation seeds alone: what trainings are compared by is no test any more.
+    """
+    require_split("validation", range(seed, seed + episodes), "a comparison of trainings")
     if result.exists() and json.loads(result.read_text())["episodes"] == episodes:
         return
     scenes = ["--episodes", str(episodes), "--seed", str(seed), "--workers", "1"]

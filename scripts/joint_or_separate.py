@@ -37,7 +37,7 @@ INTRODUCTION = """# One model or three
 The joint model of stage 2 at step {steps:,} beside three models of the same size, one for each robot. All begin with
 the same model of stage 1 and are trained by the same recipe and schedule; each of the three on its own part of the same
 data, for as many samples of it as the joint training had drawn: together they cost what the joint one costs.
-{episodes} scenes of each suite from seed {first}, never trained on; Wilson intervals at 95 %. Error of actions: mean
+{episodes} validation scenes of each suite, seeds from {first}; Wilson intervals at 95 %. Error of actions: mean
 over demonstrations held out of the training, in the units of normalised actions (-1 to 1 is the middle 98 % of the
 data). `scripts/joint_or_separate.py` makes this page.
 

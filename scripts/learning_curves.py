@@ -44,12 +44,15 @@ def starts(stages: tuple[Path, ...]) -> dict[Path, int]:
 
 
 def successes(results: tuple[Path, ...], before: dict[Path, int]) -> dict[str, dict[str, dict[int, dict]]]:
-    """suite → task → step → {successes, episodes}; of the results of one model that with most episodes."""
+    """suite → task → step → {successes, episodes}; of the results of one model that with most episodes.
+
+    Of validation scenes alone: models on the way are looked at to choose among them.
+    """
     found: dict[str, dict[str, dict[int, dict]]] = {suite: {} for suite in SUITES}
     for result in map(read_summary, results):
         stage = Path(result["checkpoint"]).parent
         changed = result["shift"] or result["blind"] or result["shuffle_instructions"] or result["prompt_of"]
-        if stage not in before or changed or result["over_ros"]:
+        if stage not in before or changed or result["over_ros"] or result["split"] != "validation":
             continue
         step = before[stage] + result["step"]
         for task, rate in result["tasks"].items():

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains the checkpoint of all three robots from nothing: records the data sets of three robots, trains recipe after
-# recipe, keeps what inference needs, and evaluates it on scenes that were never trained on. Interrupted at any point,
+# recipe, keeps what inference needs, and evaluates it on validation scenes. Interrupted at any point,
 # the next call goes on from there; delete out/data/joint and out/train/joint_* to begin again.
 #
 #   scripts/reproduce.sh [FOLDER]   FOLDER of the resulting model (default: out/reproduce/tiny)
@@ -8,7 +8,7 @@
 #   WORKERS=N     parallel simulators (default: one per core)
 #   PROCESSES=N   training processes, which share every batch: same result, sooner (default: 2; 1 on a single core
 #                 or with an NVIDIA device)
-#   EPISODES=N    scenes of each robot to evaluate on, from seed 9000 on (default: 50)
+#   EPISODES=N    validation scenes of each robot to evaluate on, from seed 9000 on (default: 50)
 set -euo pipefail
 [ $# -le 1 ] || { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
 result=${1:+$(realpath -m "$1")}
@@ -71,7 +71,7 @@ for recipe in "${recipes[@]}"; do
 done
 keep "$(value_of output "${recipes[-1]}")/model"
 for suite in "${suites[@]}"; do
-  say "evaluate $suite on $EPISODES scenes that were never trained on"
+  say "evaluate $suite on $EPISODES validation scenes"
   .venv/bin/qwen-vla evaluate "$suite" --checkpoint "$result" --episodes "$EPISODES" --seed 9000 \
     --workers "$WORKERS" --json "${result}_$suite.json"
 done

@@ -71,6 +71,7 @@ def test_the_whole_way_and_again(checkout, tmp_path):
     for suite in SUITES:
         found = json.loads((checkout / f"out/reproduce/tiny_{suite}.json").read_text())
         assert (found["episodes"], found["seed"], found["checkpoint"]) == (1, 9000, "out/reproduce/tiny")
+        assert found["split"] == "validation"
     kinds = {data["kind"] for data in json.loads((model / "training.json").read_text())["data"]}
     assert kinds == {"demonstrations", "snapshots", "questions"}
     recorded = times_of_data(checkout)

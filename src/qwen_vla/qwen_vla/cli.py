@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from qwen_vla.seeds import FIRST_TRAINING_SEED
 from qwen_vla.suites import Shift
 
 COMMANDS = "qwen_vla.commands"
@@ -80,8 +81,8 @@ class Collect:
     """Folder of the data set."""
     episodes: int = 100
     """How many scenes to record; failed demonstrations are dropped and counted."""
-    seed: int = 1_000_000
-    """Seed of the first scene; evaluation uses seeds below a million."""
+    seed: int = FIRST_TRAINING_SEED
+    """Seed of the first scene; those below a million are validation and test scenes, and refused."""
     kind: Literal["demonstrations", "snapshots"] = "demonstrations"
     """Whole demonstrations, or single labelled frames for vision-language pretraining."""
     workers: int = CORES
@@ -201,7 +202,10 @@ class Train:
 class Evaluate:
     """Success of a checkpoint on a suite, with its 95 % interval.
 
-    Interrupted with --json, the same command goes on where it stopped.
+    Interrupted with --json, the same command goes on where it stopped (with --chaos it begins again).
+
+    Seeds below 20000 are validation scenes, free to look at; from 20000 on they are test scenes, to be looked at once,
+    when nothing is chosen any more; from 1000000 on they are training scenes and refused.
 
     $ qwen-vla evaluate widowx --episodes 50 --seed 9000 --json out/evaluation.json
     $ qwen-vla evaluate aloha --shift colour              # does it generalise? or instance, position …
@@ -220,7 +224,7 @@ class Evaluate:
     episodes: int = 50
     """How many scenes to try."""
     seed: int = 9000
-    """Scene of the first episode; scenes that the checkpoint was trained on are refused."""
+    """Scene of the first episode."""
     shuffle_instructions: bool = False
     """Name another thing of the scene, but judge the original one."""
     blind: bool = False
@@ -248,12 +252,14 @@ class Evaluate:
 
     def run(self) -> int:
         from qwen_vla.evaluation.in_process import EvaluateOptions, evaluate
-        from qwen_vla.evaluation.write import print_summary, write_summary
+        from qwen_vla.evaluation.write import announce_test, print_summary, write_summary
 
         names = [field.name for field in fields(EvaluateOptions)]
         options = EvaluateOptions(
             **{name: getattr(self, name) for name in names} | {"checkpoint": self.checkpoint or default_checkpoint()}
         )
+        if options.split == "test":
+            announce_test(options.seeds)
         summary = (_plugin(EVALUATORS, "ros") if self.over_ros else evaluate)(options)
         print_summary(summary)
         write_summary(summary, self.json, self.markdown)

@@ -16,19 +16,22 @@ from qwen_vla.data.formats.lerobot import DatasetError, Feature, shard_path
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.output_files import write_json
 from qwen_vla.parallel import parallel_map
+from qwen_vla.seeds import FIRST_TRAINING_SEED, require_split
 from qwen_vla.suites import Suite, load_suite
 
 if TYPE_CHECKING:
     from qwen_vla.data.robot.intervention import PolicyLead
 
 EPISODES_PER_SHARD = 50
-FIRST_TRAINING_SEED = 1_000_000  # evaluation uses seeds below it, so no evaluated scene was ever trained on
 BYTES_PER_EPISODE = 1_000_000  # generous; only to refuse a collection that cannot fit on the disk
 
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """What to record: scenes from `seed` on, each of the next seed; failed demonstrations are dropped and counted."""
+    """What to record: scenes from `seed` on, each of the next seed; failed demonstrations are dropped and counted.
+
+    All are training seeds: no scene that anything is evaluated on is ever trained on.
+    """
 
     suite: str
     out: Path
@@ -44,6 +47,7 @@ class CollectOptions:
         for name, least in (("episodes", 1), ("seed", 0), ("workers", 1), ("episodes_per_shard", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        require_split("training", range(self.seed, self.seed + self.episodes), "collect")
         if self.kind not in ("demonstrations", "snapshots"):
             raise ValueError(f"kind must be demonstrations or snapshots, got {self.kind!r}")
         if self.takeover_from and self.kind != "demonstrations":

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.language.chat import ChatData
 from qwen_vla.data.language.questions import QuestionData
 from qwen_vla.data.motions.motion_source import MotionData
@@ -16,6 +17,7 @@ from qwen_vla.data.navigation.trajectories import TrajectoryData
 from qwen_vla.data.robot.hands import HandData
 from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SampleSource, SourceContext
+from qwen_vla.seeds import require_split
 
 AnyData = Annotated[
     RobotData | QuestionData | ChatData | NavigationData | TrajectoryData | HandData | MotionData,
@@ -24,10 +26,22 @@ AnyData = Annotated[
 
 
 def open_sources(specs: Sequence[AnyData], context: SourceContext) -> list[SampleSource]:
-    """Open them in order; data sets that share the name of their statistics share those of the first one."""
+    """Open them in order; data sets that share the name of their statistics share those of the first one.
+
+    DataError when one says that it shows scenes that are kept for evaluation.
+    """
     sources = []
     for spec in specs:
         source = spec.open(context)
+        _refuse_evaluation_scenes(source.provenance())
         context = replace(context, normalization={**context.normalization, **source.statistics})
         sources.append(source)
     return sources
+
+
+def _refuse_evaluation_scenes(provenance: dict) -> None:
+    if seeds := provenance.get("seeds"):
+        try:
+            require_split("training", range(*seeds), "training")
+        except ValueError as error:
+            raise DataError(f"{provenance['path']}: {error}; leave this data set out") from error

@@ -9,6 +9,7 @@ from typing import Any
 from qwen_vla.evaluation.intervals import newcombe_interval
 from qwen_vla.evaluation.summary import CONDITIONS
 
+ASPECTS = ("split", *CONDITIONS)  # in which two evaluations of a suite may differ
 Evaluations = Mapping[str, Mapping[str, Any]]  # summaries by name
 
 
@@ -44,12 +45,12 @@ class Comparison:
 
 
 def comparisons(evaluations: Evaluations) -> list[Comparison]:
-    """Every evaluation with its reference, once for each condition in which alone it differs from others.
+    """Every evaluation with its reference, once for each condition (or split) in which alone it differs from others.
 
     The reference is the one where the condition is absent (no shift, not blind), else the first (of two checkpoints).
     """
     found = []
-    for condition in CONDITIONS:
+    for condition in ASPECTS:
         for group in alike_but_for(condition, evaluations):
             reference = min(group, key=lambda name: bool(group[name].get(condition)))  # the first of equals
             value = group[reference].get(condition)
@@ -72,7 +73,7 @@ def alike_but_for(condition: str, evaluations: Evaluations) -> Sequence[Evaluati
     """Groups of evaluations of one suite that have all other conditions in common."""
     groups: dict[tuple, dict[str, Mapping[str, Any]]] = {}
     for name, summary in evaluations.items():
-        others = tuple(str(summary.get(key) or None) for key in CONDITIONS if key != condition)
+        others = tuple(str(summary.get(key) or None) for key in ASPECTS if key != condition)
         groups.setdefault((summary["suite"], *others), {})[name] = summary
     return list(groups.values())
 

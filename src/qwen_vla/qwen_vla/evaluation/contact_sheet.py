@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from qwen_vla.evaluation.episode import Film
 from qwen_vla.evaluation.kept_episodes import Played
 from qwen_vla.evaluation.pictures import BACKGROUND, BRIGHT, DIM, font, shortened, verdict
-from qwen_vla.evaluation.summary import conditions_in_words, rate_in_words
+from qwen_vla.evaluation.summary import conditions_in_words, rate_in_words, seeds_in_words
 from qwen_vla.output_files import complete_or_absent
 
 PICTURES = 5  # of an episode
@@ -46,7 +46,8 @@ def draw_sheet(summary: Mapping[str, Any], episodes: Sequence[Played]) -> Image.
     size = (GAP + columns * (width + GAP), HEADER + rows * (height + GAP))
     sheet = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    title = f"{summary['suite']}: {rate_in_words(summary)}; {conditions_in_words(summary)}".removesuffix("; –")
+    facts = (rate_in_words(summary), f"seeds {seeds_in_words(summary)}", conditions_in_words(summary))
+    title = f"{summary['suite']}: {'; '.join(facts)}".removesuffix("; –")
     draw.text((GAP, 12), shortened(title, TITLE, size[0] - 2 * GAP), BRIGHT, font(TITLE))
     for number, (episode, pictures) in enumerate(zip(episodes, strips, strict=True)):
         left, top = GAP + number // rows * (width + GAP), HEADER + number % rows * (height + GAP)

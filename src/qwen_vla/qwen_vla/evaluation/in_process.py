@@ -17,6 +17,7 @@ from qwen_vla.evaluation.episode import Film, run_episode
 from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.parallel import parallel_map
+from qwen_vla.seeds import Split, require_split, split_of
 from qwen_vla.suites import Shift, Suite, load_suite
 
 if TYPE_CHECKING:
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Episode i has seed `seed + i`.
+    """Episode i has seed `seed + i`; all are validation seeds, or all are test seeds.
 
     Attributes:
         shuffle_instructions: name another thing of the scene, but judge the original one.
         blind: show black images.
-        chaos: disturb the nodes (over ROS only).
+        chaos: disturb the nodes (over ROS only, and validation seeds only: it measures no success).
         shift: kind of scenes, other than those trained on.
         prompt_of: name of the robot whose prompt is used; None: the suite's own.
         json: file of the summary; beside it rows are kept while the evaluation runs, so that it can go on.
@@ -57,6 +58,18 @@ class EvaluateOptions:
         for name, least in (("episodes", 1), ("seed", 0), ("euler_steps", 1), ("workers", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.split == "training":
+            raise ValueError(
+                f"seeds from {self.seed} on are training scenes: success there proves nothing; choose validation "
+                "seeds, e.g. --seed 9000"
+            )
+        if self.chaos:
+            require_split("validation", self.seeds, "--chaos")
+
+    @property
+    def split(self) -> Split:
+        """Of the seeds."""
+        return split_of(self.seeds)
 
     @property
     def seeds(self) -> range:
@@ -85,11 +98,7 @@ def evaluate(options: EvaluateOptions) -> dict:
     """
     check(options)
     with KeptEpisodes(options.json, options.suite, options.checkpoint, options.conditions()) as kept:
-        try:
-            episodes = _play_all(options, kept)
-        except KeyboardInterrupt:
-            said = f"interrupted; {kept.path} keeps what is done, the same command goes on" if kept.path else ""
-            raise KeyboardInterrupt(said) from None
+        episodes = _play_all(options, kept)
     rows = [episode.row for episode in episodes]
     summary = summarize(options.suite, options.seed, rows, **options.conditions())
     if options.sheet:

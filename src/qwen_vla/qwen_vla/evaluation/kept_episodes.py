@@ -25,7 +25,8 @@ class KeptEpisodes:
     """What was played, by seed; without a path only in memory.
 
     The file has a line of conditions and a line for every episode. Raises ValueError, and says what differs, when the
-    file holds episodes that were played under other conditions or with another version of the checkpoint.
+    file holds episodes that were played under other conditions or with another version of the checkpoint. A
+    KeyboardInterrupt that leaves the file behind says so.
     """
 
     def __init__(self, result: Path | None, suite: str, checkpoint: Path, conditions: Mapping[str, Any]) -> None:
@@ -43,11 +44,14 @@ class KeptEpisodes:
             self._file = self.path.open("a", buffering=1)
         return self
 
-    def __exit__(self, *_exc) -> None:
-        if self._file:
-            self._file.close()
-            if not self.played:
-                self.path.unlink()
+    def __exit__(self, kind: type[BaseException] | None, *_exc) -> None:
+        if not self._file:
+            return
+        self._file.close()
+        if not self.played:
+            self.path.unlink()
+        elif kind is KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; {self.path} keeps what is done, the same command goes on") from None
 
     def has(self, seed: int, pictures: bool) -> bool:
         """Whether an episode need not be played again; `pictures`: they are needed."""

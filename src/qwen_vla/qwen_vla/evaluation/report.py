@@ -9,7 +9,14 @@ from typing import Any
 from qwen_vla.evaluation import plots, tables
 from qwen_vla.evaluation.comparison import Evaluations, alike_but_for
 from qwen_vla.evaluation.page import Cell, figure, folded, heading, note, page, table
-from qwen_vla.evaluation.summary import EpisodeRow, conditions_in_words, rate_in_words, read_summary, rows_of
+from qwen_vla.evaluation.summary import (
+    EpisodeRow,
+    conditions_in_words,
+    rate_in_words,
+    read_summary,
+    rows_of,
+    seeds_in_words,
+)
 from qwen_vla.output_files import complete_or_absent
 from qwen_vla.training.log import LOG_FILE, read_log
 
@@ -73,13 +80,16 @@ def _shifts(evaluations: Evaluations) -> Iterator[str]:
 
 
 def _steps(evaluations: Evaluations) -> Iterator[str]:
-    known = {name: summary for name, summary in evaluations.items() if summary.get("step") is not None}
+    """Over validation scenes alone: a step that is chosen on test scenes is not measured by them any more."""
+    trained = {name: summary for name, summary in evaluations.items() if summary.get("step") is not None}
+    known = {name: summary for name, summary in trained.items() if summary["split"] == "validation"}
     groups = [g for g in alike_but_for("checkpoint", known) if len({s["step"] for s in g.values()}) > 1]
     if groups:
         yield heading("Success over training")
     for group in groups:
         first, *_ = group.values()
-        caption = f"{first['suite']}, {conditions_in_words(first)}; bands are 95 % intervals".replace(", –", "")
+        facts = f"{first['suite']}, {conditions_in_words(first)}".removesuffix(", –")
+        caption = f"{facts}, validation seeds; bands are 95 % intervals"
         yield figure(plots.as_svg(plots.success_by_step(group)), caption)
 
 
@@ -125,7 +135,8 @@ def _episodes(evaluations: Evaluations) -> Iterator[str]:
     yield heading("Episodes")
     header = ("seed", "task", "sentence", "", "how it ended", "s", "chunks", "refused", "distance [m]", "ms")
     for name, summary in evaluations.items():
-        yield folded(f"{name}: {rate_in_words(summary)}", table(header, map(_episode_row, rows_of(summary))))
+        title = f"{name}: {rate_in_words(summary)}, seeds {seeds_in_words(summary)}"
+        yield folded(title, table(header, map(_episode_row, rows_of(summary))))
 
 
 def _episode_row(row: EpisodeRow) -> Sequence[object]:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from qwen_vla.evaluation.intervals import wilson_interval
+from qwen_vla.seeds import split_of
 
 SWITCHES = ("shuffle_instructions", "blind", "over_ros", "chaos")  # conditions that are on or off
 CONDITIONS = ("checkpoint", "shift", "prompt_of", "euler_steps", *SWITCHES)  # under which two evaluations may differ
-_KEYS = {"suite", "seed", "episodes", "successes", "success_rate", "wilson_95", "latency_ms_p50", "tasks", "failures"}
+_KEYS = set("suite seed split episodes successes success_rate wilson_95 latency_ms_p50 tasks failures".split())
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def summarize(suite: str, seed: int, rows: Sequence[EpisodeRow], **conditions: A
     summary = {
         "suite": suite,
         "seed": seed,
+        "split": split_of(range(seed, seed + len(rows))),
         **success_of(rows),
         "latency_ms_p50": float(np.median([row.latency_ms_p50 for row in rows])) if rows else 0.0,
         "tasks": {task: success_of([r for r in rows if r.task == task]) for task in _in_order(r.task for r in rows)},
@@ -117,6 +119,11 @@ def conditions_in_words(summary: Mapping[str, Any]) -> str:
     words += [f"prompt of {summary['prompt_of']}"] if summary.get("prompt_of") else []
     words += [name.replace("_", " ") for name in SWITCHES if summary.get(name)]
     return ", ".join(words) or "–"
+
+
+def seeds_in_words(summary: Mapping[str, Any]) -> str:
+    """For instance "9000–9049 (validation)"."""
+    return f"{summary['seed']}–{summary['seed'] + summary['episodes'] - 1} ({summary['split']})"
 
 
 def rate_in_words(success: Mapping[str, Any]) -> str:

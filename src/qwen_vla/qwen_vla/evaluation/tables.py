@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwen_vla.evaluation.comparison import Comparison, Difference, Evaluations, alike_but_for, comparisons
-from qwen_vla.evaluation.summary import CONDITIONS, conditions_in_words, mean_metrics, rate_in_words, rows_of
+from qwen_vla.evaluation.summary import (
+    CONDITIONS,
+    conditions_in_words,
+    mean_metrics,
+    rate_in_words,
+    rows_of,
+    seeds_in_words,
+)
 
 RATE = "success (rate, 95 % interval)"
 UNSHIFTED = "in distribution"
@@ -57,10 +64,6 @@ def as_markdown_page(evaluations: Evaluations) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def seeds_in_words(summary: Mapping[str, Any]) -> str:
-    return f"{summary['seed']}–{summary['seed'] + summary['episodes'] - 1}"
-
-
 def overview(evaluations: Evaluations) -> Table:
     """A row for each evaluation."""
     rows = []
@@ -87,7 +90,8 @@ def by_shift(evaluations: Evaluations) -> Iterator[Table]:
         for summary in group.values():
             cells = [_counts(summary["tasks"][task]) if task in summary["tasks"] else "–" for task in tasks]
             rows.append((summary.get("shift") or UNSHIFTED, *cells, _counts(summary)))
-        yield Table(f"{first['suite']}, {first.get('checkpoint', '')}", ("shift", *tasks, "all"), rows)
+        title = f"{first['suite']}, {first.get('checkpoint', '')}, {first['split']} seeds"
+        yield Table(title, ("shift", *tasks, "all"), rows)
 
 
 def differences(evaluations: Evaluations) -> Iterator[tuple[Table, ...]]:

@@ -1,20 +1,31 @@
-"""Says and writes what an evaluation measured."""
+"""Says what an evaluation is about to look at, and says and writes what it measured."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qwen_vla.evaluation.kept_episodes import part_of
-from qwen_vla.evaluation.summary import mean_metrics, rate_in_words, rows_of
+from qwen_vla.evaluation.summary import mean_metrics, rate_in_words, rows_of, seeds_in_words
 from qwen_vla.evaluation.tables import as_markdown
 from qwen_vla.output_files import complete_or_absent, write_json
+from qwen_vla.seeds import FIRST_TEST_SEED
+
+
+def announce_test(seeds: range) -> None:
+    """Say that these are test seeds, and what that means; on standard error, before the evaluation begins."""
+    print(
+        f"test seeds {seeds[0]}–{seeds[-1]}: look once, at the end. Whatever is chosen or changed after looking needs "
+        f"other test seeds; to choose and to tune, use validation seeds (below {FIRST_TEST_SEED})",
+        file=sys.stderr,
+    )
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
     """The rate, where there are several also by task, the metrics, the failures, and what chaos did."""
-    print(f"{summary['suite']}: {rate_in_words(summary)}, seeds from {summary['seed']}")
+    print(f"{summary['suite']}: {rate_in_words(summary)}, seeds {seeds_in_words(summary)}")
     if len(summary["tasks"]) > 1:
         for task, success in summary["tasks"].items():
             print(f"  {task}: {rate_in_words(success)}")

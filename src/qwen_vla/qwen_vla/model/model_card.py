@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from safetensors import safe_open
 
-from qwen_vla.evaluation.summary import conditions_in_words, rate_in_words, read_summary
+from qwen_vla.evaluation.summary import conditions_in_words, rate_in_words, read_summary, seeds_in_words
 from qwen_vla.evaluation.tables import markdown_table
 from qwen_vla.model.checkpoint_files import EMBODIMENTS_FILE, check_checkpoint, read_json
 from qwen_vla.model.configuration import QwenVLAConfig
@@ -93,13 +93,14 @@ chunk = policy.infer(Observation(images, "what to do"))  # images: camera tag to
 ```"""
 
 
+def evaluation_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """The card's table of evaluations (Markdown)."""
+    rows = [(r["suite"], conditions_in_words(r), seeds_in_words(r), rate_in_words(r)) for r in results]
+    return markdown_table(("suite", "condition", "seeds", "success (95 % interval)"), rows)
+
+
 def _evaluation(results: list[dict[str, Any]]) -> str:
-    if not results:
-        return "## Evaluation\n\nNone is recorded."
-    rows = []
-    for r in results:
-        rows.append((r["suite"], conditions_in_words(r), f"from {r['seed']}", rate_in_words(r)))
-    return "## Evaluation\n\n" + markdown_table(("suite", "condition", "seeds", "success (95 % interval)"), rows)
+    return "## Evaluation\n\n" + (evaluation_table(results) if results else "None is recorded.")
 
 
 def _training(training: dict[str, Any]) -> str:

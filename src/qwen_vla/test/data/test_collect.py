@@ -1,13 +1,20 @@
 """Collecting with the real suite: resumable, the same whoever records it, and never mixed with something else."""
 
+import json
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
+from qwen_vla import QwenVLAConfig
 from qwen_vla.data.collect import CollectOptions, _claim, _Recorder, collect
 from qwen_vla.data.formats.lerobot import DatasetError, LeRobotReader, shard_path
+from qwen_vla.data.formats.spec import DataError
+from qwen_vla.data.samples import SourceContext
+from qwen_vla.data.sources import AnyData, open_sources
+from qwen_vla.seeds import FIRST_TEST_SEED, FIRST_TRAINING_SEED
 from qwen_vla.suites import load_suite
 
 SNAPSHOTS = CollectOptions("widowx_pick", None, 6, 2_000_000, "snapshots", 1, episodes_per_shard=2)  # as `recordings`
@@ -67,6 +74,9 @@ def test_a_collection_that_cannot_fit_is_refused_before_it_starts(tmp_path):
         ({"episodes": 0}, "episodes must be at least 1, got 0"),
         ({"workers": 0}, "workers must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": 9000}, "collect needs training seeds, got validation seeds from 9000 on"),
+        ({"seed": FIRST_TRAINING_SEED - 6}, "collect needs training seeds, got test seeds from 999994 on"),
+        ({"seed": FIRST_TRAINING_SEED - 1}, "of more than one split"),
         ({"kind": "films"}, "kind must be demonstrations or snapshots, got 'films'"),
     ],
 )
@@ -147,6 +157,17 @@ def test_a_task_that_the_suite_does_not_have_is_refused_with_those_it_has(tmp_pa
     with pytest.raises(ValueError, match="suite widowx has no task 'juggle'; it has spoon_on_towel, .*pick_cube"):
         collect(CollectOptions("widowx", tmp_path / "juggling", 2, task="juggle"))
     assert not (tmp_path / "juggling").exists()
+
+
+@pytest.mark.parametrize("kind", ["robot", "questions"])
+@pytest.mark.parametrize("first", [9000, FIRST_TEST_SEED])
+def test_a_recording_of_scenes_for_evaluation_is_not_trained_on(copied, kind, first):
+    info = json.loads((copied / "meta/info.json").read_text())
+    (copied / "meta/info.json").write_text(json.dumps(info | {"seeds": [first, first + 6]}))
+    spec = TypeAdapter(AnyData).validate_python({"kind": kind, "path": copied})
+    context = SourceContext(QwenVLAConfig.preset("tiny"), 0.34)
+    with pytest.raises(DataError, match=f"{copied}: training needs training seeds, got .* from {first} on.*leave this"):
+        open_sources([spec], context)
 
 
 def test_what_is_recorded_shows_what_the_labels_say(recordings):

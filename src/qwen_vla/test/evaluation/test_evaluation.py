@@ -19,7 +19,8 @@ from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played, part_of
 from qwen_vla.evaluation.summary import EpisodeRow, read_summary, rows_of, summarize
 from qwen_vla.evaluation.tables import as_markdown
 from qwen_vla.evaluation.videos import frame_step, frames
-from qwen_vla.evaluation.write import print_summary, write_summary
+from qwen_vla.evaluation.write import announce_test, print_summary, write_summary
+from qwen_vla.seeds import FIRST_TEST_SEED, FIRST_TRAINING_SEED
 from qwen_vla.suites import load_suite
 
 TINY = resource_path("checkpoints/tiny")
@@ -62,7 +63,8 @@ def test_what_was_measured_is_said_and_written(tmp_path, capsys):
     summary = summarize("widowx", 9000, ROWS, shift="colour", checkpoint="checkpoints/tiny")
     print_summary(summary)
     said = capsys.readouterr().out
-    assert "widowx: 2 of 4 (50 %, 15–85 %)" in said and "  stack: 2 of 2 (100 %, 34–100 %)" in said
+    assert "widowx: 2 of 4 (50 %, 15–85 %), seeds 9000–9003 (validation)\n" in said
+    assert "  stack: 2 of 2 (100 %, 34–100 %)" in said
     assert "spl: 0.500" in said and "failures: dropped: 1; step limit: 1" in said
     part_of(tmp_path / "e.json").touch()
     write_summary(summary, tmp_path / "e.json", tmp_path / "e.md")
@@ -70,7 +72,16 @@ def test_what_was_measured_is_said_and_written(tmp_path, capsys):
     assert read_summary(tmp_path / "e.json") == summary
     text = (tmp_path / "e.md").read_text()
     assert text == as_markdown(summary) and text.startswith("# widowx (shift colour)\n")
+    assert "seeds 9000–9003 (validation)." in text
     assert "| all | 2 of 4 (50 %, 15–85 %) |" in text and "| dropped | 1 |" in text
+
+
+def test_a_result_says_of_which_split_it_is(capsys):
+    assert summarize("widowx", FIRST_TEST_SEED - 4, ROWS)["split"] == "validation"
+    summary = summarize("widowx", FIRST_TEST_SEED, ROWS)
+    assert summary["split"] == "test"
+    print_summary(summary)
+    assert "seeds 20000–20003 (test)" in capsys.readouterr().out
 
 
 # One episode ----------------------------------------------------------------------------------------------------------
@@ -214,6 +225,26 @@ def test_seeds_of_the_training_data_are_refused(tmp_path):
     refuse_trained_seeds(tmp_path, 200, 50)
     with pytest.raises(ValueError, match="overlap with the training data"):
         refuse_trained_seeds(tmp_path, 190, 20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": FIRST_TEST_SEED - 1}, "seeds 19999…20000 are of more than one split"),
+        ({"seed": FIRST_TRAINING_SEED}, "training scenes: success there proves nothing; choose .* --seed 9000"),
+        ({"seed": FIRST_TEST_SEED, "chaos": True}, "--chaos needs validation seeds, got test seeds"),
+    ],
+)
+def test_seeds_are_of_one_split_that_can_be_evaluated_on(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(OPTIONS, **changes)
+
+
+def test_a_run_on_test_seeds_is_announced(capsys):
+    options = replace(OPTIONS, seed=FIRST_TEST_SEED)
+    assert (OPTIONS.split, options.split) == ("validation", "test")
+    announce_test(options.seeds)
+    assert capsys.readouterr().err.startswith("test seeds 20000–20001: look once, at the end.")
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from qwen_vla.evaluation.comparison import compare, comparisons
 from qwen_vla.evaluation.report import names_of, report, write_report
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.evaluation.tables import as_markdown_page
+from qwen_vla.seeds import FIRST_TEST_SEED
 
 PLAIN = {"checkpoint": "tiny", "step": 4000, "shift": None, "blind": False, "euler_steps": 4}
 
 
-def evaluation(successes, episodes=20, suite="widowx", **conditions):
+def evaluation(successes, episodes=20, suite="widowx", seed=9000, **conditions):
     """Episodes of two tasks in turn, of which the first ones succeed."""
     rows = []
     for i in range(episodes):
@@ -22,7 +23,7 @@ def evaluation(successes, episodes=20, suite="widowx", **conditions):
         task, latency = ("pick", "stack")[i % 2], 40.0 + i
         ends = ended, latency, task, failure, {"spl": 0.5}
         rows.append(EpisodeRow(i, "lift it", "cube", i < successes, 3, 0, 5.0, 0.1, *ends))
-    return summarize(suite, 9000, rows, **(PLAIN | conditions))
+    return summarize(suite, seed, rows, **(PLAIN | conditions))
 
 
 EVALUATIONS = {
@@ -57,7 +58,7 @@ def test_differences_are_told_by_task_and_for_all():
 
 def test_tables_tell_shifts_and_differences():
     text = as_markdown_page(EVALUATIONS)
-    assert "## widowx, tiny\n\n| shift | pick | stack | all |" in text
+    assert "## widowx, tiny, validation seeds\n\n| shift | pick | stack | all |" in text
     assert "| in distribution | 9 of 10 | 9 of 10 | 18 of 20 |\n| colour | 5 of 10 | 5 of 10 | 10 of 20 |" in text
     assert "## checkpoint, against tiny (joint)\n" in text
     assert "| alone | alone | 18 of 20 | 4 of 20 | −70 (−84 to −40) | worse |" in text
@@ -101,6 +102,24 @@ def test_the_page_is_whole_and_needs_nothing_else():
     assert report(EVALUATIONS) == report(EVALUATIONS)
 
 
+def test_test_and_validation_scenes_are_never_mixed():
+    evaluations = {"seen": evaluation(18), "unseen": evaluation(12, seed=FIRST_TEST_SEED)}
+    (found,) = comparisons(evaluations)
+    assert (found.condition, found.first, found.values) == ("split", "seen", ("validation", "test"))
+    shifted = {"seen": evaluation(18), "unseen": evaluation(12, seed=FIRST_TEST_SEED, shift="colour")}
+    assert not comparisons(shifted), "they differ in two respects"
+    text = as_markdown_page(evaluations)
+    assert "| 9000–9019 (validation) | 18 of 20" in text and "| 20000–20019 (test) | 12 of 20" in text
+    assert "seeds 20000–20019 (test)" in " ".join(Page(report(evaluations)).words)
+
+
+def test_no_step_of_a_training_is_chosen_by_test_scenes():
+    steps = {str(step): evaluation(step, step=step, checkpoint=f"step_{step}", seed=FIRST_TEST_SEED) for step in (4, 9)}
+    assert "Success over training" not in report(steps)
+    validated = {str(step): evaluation(step, step=step, checkpoint=f"step_{step}") for step in (4, 9)}
+    assert "Success over training" in report(validated)
+
+
 def test_training_curves_are_shown(tmp_path):
     rows = [{"step": i, "action": 1 / (i + 1), "held_out/tip": 0.1} for i in range(5)]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -134,6 +153,6 @@ def test_what_is_no_evaluation_and_no_run_is_named(tmp_path):
     write_report([good], out, markdown=tmp_path / "tables.md")
     assert out.read_text() == report({"good": EVALUATIONS["joint"]})
     assert (
-        "| good | widowx | tiny | – | 9000–9019 | 18 of 20 (90 %, 70–97 %) | spl 0.50 |"
+        "| good | widowx | tiny | – | 9000–9019 (validation) | 18 of 20 (90 %, 70–97 %) | spl 0.50 |"
         in (tmp_path / "tables.md").read_text()
     )

@@ -72,8 +72,8 @@ def test_backbone_brings_its_licence(folder):
 def test_evaluations_with_their_intervals_and_conditions(folder, tmp_path):
     paths = [evaluation(tmp_path / "a.json", 9), evaluation(tmp_path / "b.json", 0, blind=True)]
     text = write_model_card(folder, paths).read_text()
-    assert "| widowx_pick | – | from 7000 | 9 of 10 (90 %, 60–98 %) |" in text
-    assert "| widowx_pick | blind | from 7000 | 0 of 10 (0 %, 0–28 %) |" in text
+    assert "| widowx_pick | – | 7000–7009 (validation) | 9 of 10 (90 %, 60–98 %) |" in text
+    assert "| widowx_pick | blind | 7000–7009 (validation) | 0 of 10 (0 %, 0–28 %) |" in text
     assert "Nothing is recorded" not in text
 
 

@@ -31,5 +31,5 @@ class RobotState:
 
     @property
     def velocity(self) -> np.ndarray | None:
-        """Commanded velocity now [1/s of the columns], None at rest."""
+        """CommandState velocity now [1/s of the columns], None at rest."""
         return self.motion.commanded(self.now_ns)[1] if self.motion is not None else None

@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from qwen_vla.evaluation.in_process import EvaluateOptions, check
+from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.suites import Suite, load_suite
 from qwen_vla_ros.simulation.stack import SimulatedWorld, simulated_stack
@@ -23,6 +24,9 @@ THINKING_TIME = 6.0  # [s] simulated, per chunk: a chunk takes less than 0.2, on
 
 def evaluate(options: EvaluateOptions) -> dict:
     """Run all episodes, one after the other; the summary is that of the in-process evaluation.
+
+    Interrupted, it leaves what was played in `part_of(options.json)`, as that one does; with chaos it leaves nothing,
+    because its findings are of a whole run.
 
     Raises KeyError for an unknown suite, ValueError for what cannot be done over ROS, StackError, TaskError or
     ChildEnded when the stack fails.
@@ -36,20 +40,25 @@ def evaluate(options: EvaluateOptions) -> dict:
 
         rows, findings = trial.run(options, suite, world, LOGS)
         return summarize(options.suite, options.seed, rows, **conditions, chaos=True, **findings)
-    return summarize(options.suite, options.seed, _in_calm(options, suite, world), **conditions)
+    with KeptEpisodes(options.json, options.suite, options.checkpoint, conditions) as kept:
+        rows = _in_calm(options, suite, world, kept)
+    return summarize(options.suite, options.seed, rows, **conditions)
 
 
-def _in_calm(options: EvaluateOptions, suite: Suite, world: SimulatedWorld) -> list[EpisodeRow]:
-    limits = episode_limits(suite)
-    seeds = range(options.seed, options.seed + options.episodes)
-    with simulated_stack(options.checkpoint, LOGS, {"euler_steps": options.euler_steps}, world=world) as stack:
-        tasks, rows = TaskClient(stack), []
-        for seed in (bar := tqdm(seeds, desc=f"evaluate {options.suite} over ROS", unit="episode")):
-            tasks.reset(seed)
-            tasks.draw_from(seed * 1000)  # as in process
-            rows.append(as_episode_row(tasks.execute(limits)))
-            bar.set_postfix_str(f"{sum(row.success for row in rows)} done")
-    return rows
+def _in_calm(options: EvaluateOptions, suite: Suite, world: SimulatedWorld, kept: KeptEpisodes) -> list[EpisodeRow]:
+    """Play what is not kept yet; all rows in the order of the seeds."""
+    missing = [seed for seed in options.seeds if not kept.has(seed, pictures=False)]
+    if missing:
+        limits = episode_limits(suite)
+        with simulated_stack(options.checkpoint, LOGS, {"euler_steps": options.euler_steps}, world=world) as stack:
+            tasks = TaskClient(stack)
+            title, done = f"evaluate {options.suite} over ROS", options.episodes - len(missing)
+            for seed in (bar := tqdm(missing, title, options.episodes, initial=done, unit="episode")):
+                tasks.reset(seed)
+                tasks.draw_from(seed * 1000)  # as in process
+                kept.add(Played(as_episode_row(tasks.execute(limits))))
+                bar.set_postfix_str(f"{sum(episode.row.success for episode in kept.played.values())} done")
+    return [kept.played[seed].row for seed in options.seeds]
 
 
 def episode_limits(suite: Suite) -> Limits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,9 @@ import pytest
 
 from embodiment_descriptions import resource_path
 from qwen_vla.evaluation.in_process import EvaluateOptions
-from qwen_vla.evaluation.summary import EpisodeRow, summarize
+from qwen_vla.evaluation.in_process import evaluate as evaluate_in_process
+from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played, part_of
+from qwen_vla.evaluation.summary import EpisodeRow, rows_of, summarize
 from qwen_vla.suites import load_suite
 from qwen_vla_ros.ros import ros_domain as ros_domain_module
 from qwen_vla_ros.ros.ros_domain import is_silent, ros_domain
@@ -316,6 +319,37 @@ def test_a_row_says_the_same_as_in_process():
     said |= {"task": "pick_cube", "failure": "not touched", "metrics": {"lift": 0.0}}
     row = TaskRow(chunks=4, steps=40, latency_ms_p99=75.0, reports=(), **said)
     assert as_episode_row(row) == EpisodeRow(chunks=5, **said)
+
+
+def test_an_evaluation_over_ros_plays_only_what_is_missing(tmp_path):
+    """Nothing is: no stack is started."""
+    options = EvaluateOptions("widowx", CHECKPOINT, 2, 9000, json=tmp_path / "e.json")
+    rows = [EpisodeRow(s, "lift", "red", True, 3, 0, 4.8, 0.02, "success", 50.0, "pick") for s in options.seeds]
+    with KeptEpisodes(options.json, options.suite, CHECKPOINT, options.conditions(over_ros=True)) as kept:
+        for row in rows:
+            kept.add(Played(row))
+    summary = evaluate(options)
+    assert rows_of(summary) == rows and summary["over_ros"] and part_of(options.json).is_file()
+    with pytest.raises(ValueError, match="another over_ros"):
+        evaluate_in_process(options)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_evaluation_over_ros_goes_on_where_it_was_interrupted(tmp_path):
+    result = tmp_path / "e.json"
+    command = [sys.executable, "-m", "qwen_vla.cli", "evaluate", "widowx", "--over-ros", "--episodes", "3"]
+    command += ["--seed", "9000", "--checkpoint", str(CHECKPOINT), "--json", str(result)]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as first:
+        wait_until(lambda: part_of(result).exists() and part_of(result).read_text().count("\n") == 2, "an episode")
+        first.send_signal(signal.SIGINT)
+        assert f"interrupted; {part_of(result)} keeps" in first.communicate(timeout=DEADLINE)[1]
+        assert first.returncode == 130
+    before = [json.loads(line)["row"] for line in part_of(result).read_text().splitlines()[1:]]
+    subprocess.run(command, cwd=tmp_path, check=True, stderr=subprocess.DEVNULL)
+    rows = json.loads(result.read_text())["rows"]
+    assert rows[: len(before)] == before and [row["seed"] for row in rows] == [9000, 9001, 9002]
+    assert not part_of(result).exists()
 
 
 @pytest.mark.slow

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from qwen_vla.seeds import require_split
 from qwen_vla.training.recipe import Strict
 
-TRAINING_SCENES = 3_000_000  # first scene; demonstrations have 1,000,000 on, snapshots 2,000,000 on, evaluation less
+TRAINING_SCENES = 3_000_000  # first scene; demonstrations have 1,000,000 on, snapshots 2,000,000 on
 
 
 class PPO(Strict):
@@ -33,12 +34,17 @@ class PPO(Strict):
 
 
 class Validation(Strict):
-    """Episodes without the stochastic step, every `every` updates, in scenes from `seed` on."""
+    """Episodes without the stochastic step, every `every` updates, in validation scenes from `seed` on."""
 
     every: int = Field(10, gt=0)
     episodes: int = Field(16, gt=0)
-    seed: int = Field(900_000, ge=0)
+    seed: int = Field(15_000, ge=0)
     temperature: float = Field(0.6, gt=0)
+
+    @model_validator(mode="after")
+    def _validation_scenes(self) -> Self:
+        require_split("validation", range(self.seed, self.seed + self.episodes), "validation.seed")
+        return self
 
 
 class ReinforcementRecipe(Strict):

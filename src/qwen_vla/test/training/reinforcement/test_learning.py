@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from qwen_vla import Policy, QwenVLAProcessor
 from qwen_vla.evaluation.in_process import refuse_trained_seeds
 from qwen_vla.output_files import write_json
+from qwen_vla.seeds import FIRST_TEST_SEED
 from qwen_vla.training.log import read_log
 from qwen_vla.training.recipe import RecipeError
 from qwen_vla.training.reinforcement import trainer
@@ -272,6 +273,8 @@ def test_a_state_of_another_recipe_is_not_continued(recipe):
     ("changes", "message"),
     [
         ({"first_scene": 7000}, "greater than or equal to 3000000"),
+        ({"validation": {"seed": FIRST_TEST_SEED}}, "validation.seed needs validation seeds, got test seeds"),
+        ({"validation": {"seed": FIRST_TEST_SEED - 1}}, "of more than one split"),
         ({"euler_steps": 1}, "greater than or equal to 2"),
         ({"noise_level": 1.5}, "less than or equal to 1"),
         ({"ppo": {"gama": 0.9}}, "ppo.gama"),

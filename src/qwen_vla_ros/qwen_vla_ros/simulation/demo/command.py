@@ -86,7 +86,7 @@ class Demo:
     robot: tuple[Literal["widowx", "aloha", "mobile_base"], ...] = ()
     """Robots to show, one after the other; default: all that the checkpoint knows."""
     seeds: tuple[int, ...] = ()
-    """Scenes, one sentence each; default: the robot's own. Scenes that the checkpoint was trained on are refused."""
+    """Scenes, one sentence each; default: the robot's own. Validation scenes alone (below 20000): a demo is a look."""
     checkpoint: Path | None = None
     """Folder of the model; default: the checkpoint that comes with the suite."""
     timeout: float | None = None
@@ -121,9 +121,10 @@ class Demo:
         """What can be wrong about the options is found out before anything is started."""
         from qwen_vla.cli import default_checkpoint
         from qwen_vla.evaluation.in_process import refuse_trained_seeds
+        from qwen_vla.seeds import require_split
 
-        if self.seeds and min(self.seeds) < 0:
-            raise ValueError(f"seeds {list(self.seeds)}: give them from 0 on")
+        for seed in self.seeds:
+            require_split("validation", range(seed, seed + 1), "--seeds")
         if self.timeout is not None and not 0 < self.timeout < 3600:
             raise ValueError(f"timeout {self.timeout} s: give a time above 0 and below 3600 s")
         if not 0.01 <= self.speed <= 100:

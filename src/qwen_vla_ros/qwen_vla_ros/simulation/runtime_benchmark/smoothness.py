@@ -20,6 +20,7 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import Embodiment, load_robot
+from qwen_vla.seeds import require_split
 from qwen_vla.suites import load_suite
 from qwen_vla_control.gate.arm_gate import ArmGate
 from qwen_vla_control.motion.blending import Blending
@@ -160,8 +161,10 @@ def chunk_accelerations(heard: Heard, embodiment: Embodiment) -> list[float]:
 def measure_modes(
     checkpoint: Path, episodes: int, folder: Path, modes: Sequence[Blending] = tuple(Blending)
 ) -> list[Row]:
-    """Run `episodes` scenes in every mode; logs go to `folder`."""
-    return [measure(mode, checkpoint, range(FIRST_SEED, FIRST_SEED + episodes), folder) for mode in modes]
+    """Run `episodes` validation scenes in every mode; logs go to `folder`."""
+    seeds = range(FIRST_SEED, FIRST_SEED + episodes)
+    require_split("validation", seeds, "a comparison of blending modes")
+    return [measure(mode, checkpoint, seeds, folder) for mode in modes]
 
 
 def measure(mode: Blending, checkpoint: Path, seeds: Sequence[int], folder: Path) -> Row:

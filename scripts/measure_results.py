@@ -1,0 +1,119 @@
+"""Measures what the README reports: runs the commands of its results one after the other, and prints its rows.
+
+.venv/bin/python scripts/measure_results.py     # or `make results`; goes on where it was interrupted
+
+A command whose result is there is not run again, unless the result is older than the weights or of other options.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from qwen_vla.cli import Evaluate, default_checkpoint
+from qwen_vla.evaluation.summary import read_summary, rows_of, success_of
+from qwen_vla.model.model_card import evaluation_table
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = re.compile(r"^ +(\.venv/bin/qwen-vla evaluate .*--json out/results/\S+)", re.MULTILINE)
+OPTIONS = "suite seed episodes shift shuffle_instructions blind prompt_of over_ros euler_steps".split()
+METRICS = {"sr": "SR {:.2f}", "osr": "OSR {:.2f}", "spl": "SPL {:.2f}", "ne": "NE {:.2f} m", "ndtw": "nDTW {:.2f}"}
+Results = Mapping[str, Mapping[str, Any]]  # summaries by suite
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A command of the README, as words and as the options that they mean."""
+
+    words: tuple[str, ...]
+    options: Evaluate
+
+    @classmethod
+    def of(cls, command: str) -> Measurement:
+        words = tuple(shlex.split(command))
+        return cls(words, tyro.cli(Evaluate, args=words[2:]))
+
+    def is_done(self) -> bool:
+        """Whether there is a result, of these options and of the weights that are there now."""
+        result = self.options.json
+        if not result.is_file() or result.stat().st_mtime <= self._time_of_the_weights():
+            return False
+        found = read_summary(result)
+        return all(found.get(name) == getattr(self.options, name) for name in OPTIONS)
+
+    def _time_of_the_weights(self) -> float:
+        folder = self.options.checkpoint or default_checkpoint()
+        return max(file.stat().st_mtime for file in folder.glob("*.safetensors"))
+
+
+def measurements(readme: str) -> list[Measurement]:
+    """The commands of the README whose results lie in out/results."""
+    return [Measurement.of(command) for command in COMMAND.findall(readme)]
+
+
+def measure(measurement: Measurement) -> None:
+    """Run a command; ends this program with its exit code when it fails or is interrupted."""
+    print(f"results: {shlex.join(measurement.words)}", flush=True)
+    code = subprocess.run(measurement.words).returncode
+    if code:
+        print("results: not all is measured; the same command goes on from here", file=sys.stderr)
+        sys.exit(code)
+
+
+def rows(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The rows of the README's table, and what it says about the base."""
+    calm = {summary["suite"]: summary for summary in found if not summary["over_ros"]}
+    ros = {summary["suite"]: summary for summary in found if summary["over_ros"]}
+    yield _row("**as trained**", calm, lambda summary: f"**{_rate(summary)}**")
+    yield _row("by task", calm, _tasks)
+    yield _row("through ROS in real time, gate included, `--over-ros`", ros, _rate)
+    yield _row("the same scenes in process", ros, lambda summary: _same_scenes(summary, calm[summary["suite"]]))
+    base = calm["mobile_base"]
+    yield f"\nBase: {', '.join(text.format(base[name]) for name, text in METRICS.items())}."
+    yield f"Base through ROS: SPL {ros['mobile_base']['spl']:.2f}."
+
+
+def _row(title: str, results: Results, cell) -> str:
+    seeds = {f"{s['split']}, {s['seed']}–{s['seed'] + s['episodes'] - 1}" for s in results.values()}
+    return f"| {' | '.join([title, '; '.join(sorted(seeds)), *map(cell, results.values())])} |"
+
+
+def _rate(success: Mapping[str, Any]) -> str:
+    low, high = success["wilson_95"]
+    return f"{success['successes']} of {success['episodes']} ({100 * low:.0f}–{100 * high:.0f} %)"
+
+
+def _tasks(summary: Mapping[str, Any]) -> str:
+    return ", ".join(f"{t.replace('_', ' ')} {s['successes']}/{s['episodes']}" for t, s in summary["tasks"].items())
+
+
+def _same_scenes(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Success of `other` in the scenes of `one`."""
+    seeds = {row.seed for row in rows_of(one)}
+    return _rate(success_of([row for row in rows_of(other) if row.seed in seeds]))
+
+
+def main() -> None:
+    """Measure what is missing, then print everything."""
+    os.chdir(ROOT)
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C ends the command that runs, which says what it keeps
+    wanted = measurements(Path("README.md").read_text())
+    for measurement in wanted:
+        if not measurement.is_done():
+            measure(measurement)
+    found = [read_summary(measurement.options.json) for measurement in wanted]
+    print("\nREADME.md:\n", *rows(found), "\ncheckpoints/tiny/README.md:\n", evaluation_table(found), sep="\n")
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)
