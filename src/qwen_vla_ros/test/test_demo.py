@@ -105,7 +105,7 @@ def test_a_point_appears_where_it_is():
 
 def test_a_camera_beside_the_robot_is_where_the_simulator_says():
     """The scene's camera as the simulator publishes it, against the simulator's own projection."""
-    from qwen_vla_sim.messages import camera_info_message, optical_pose
+    from qwen_vla_sim.node.messages import camera_info_message, optical_pose
     from qwen_vla_sim.widowx.world import WidowXWorld
 
     world = WidowXWorld()
@@ -124,8 +124,8 @@ def test_a_camera_beside_the_robot_is_where_the_simulator_says():
 def test_cameras_of_the_robot_look_from_where_its_links_are(name):
     """By the robot's description, against the simulator's own projection; the base stands elsewhere."""
     from qwen_vla_sim.aloha.world import AlohaWorld
-    from qwen_vla_sim.messages import camera_info_message
     from qwen_vla_sim.mobile_base.world import MobileBaseWorld
+    from qwen_vla_sim.node.messages import camera_info_message
     from qwen_vla_sim.widowx.world import WidowXWorld
 
     robot = ROBOTS[name]

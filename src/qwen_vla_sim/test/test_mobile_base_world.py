@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import load_robot, resource_path
-from qwen_vla_sim.mobile_base.diff_drive import DiffDriveParameters
+from qwen_vla_sim.controllers.diff_drive import DiffDriveParameters
 from qwen_vla_sim.mobile_base.env import CONTROLLERS
 from qwen_vla_sim.mobile_base.scene import COLOURS, space
 from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase

@@ -5,10 +5,10 @@ import pytest
 
 from embodiment_descriptions import Embodiment, load_robot, resource_path, robot_description
 from qwen_vla_sim.aloha.world import AlohaWorld
-from qwen_vla_sim.joint_trajectory_controller import JointTrajectory, TrajectoryPoint
-from qwen_vla_sim.messages import joint_state_message, time_message
-from qwen_vla_sim.position_interfaces import PositionsRejected
-from qwen_vla_sim.simulated_robot import SimulatedRobot
+from qwen_vla_sim.controllers.joint_trajectory_controller import JointTrajectory, TrajectoryPoint
+from qwen_vla_sim.controllers.position_interfaces import PositionsRejected
+from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
+from qwen_vla_sim.node.messages import joint_state_message, time_message
 
 S = 1_000_000_000
 

@@ -5,9 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from qwen_vla_sim.camera_rig import CameraRig
-from qwen_vla_sim.joint_trajectory_controller import JointTrajectory, TrajectoryPoint, TrajectoryRejected
-from qwen_vla_sim.simulated_robot import SimulatedRobot
+from qwen_vla_sim.controllers.joint_trajectory_controller import JointTrajectory, TrajectoryPoint, TrajectoryRejected
+from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
+from qwen_vla_sim.node.camera_rig import CameraRig
 from qwen_vla_sim.widowx.table_spec import CAMERAS
 from qwen_vla_sim.widowx.world import WidowXWorld
 

@@ -9,8 +9,8 @@ import sys
 
 from embodiment_descriptions import Embodiment
 from qwen_vla_sim.aloha.world import AlohaWorld
-from qwen_vla_sim.sim_node import SimNode, run
-from qwen_vla_sim.simulated_robot import SimulatedRobot
+from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
+from qwen_vla_sim.node.sim_node import SimNode, run
 
 
 class AlohaSim(SimNode):

@@ -12,7 +12,7 @@ import numpy as np
 from embodiment_descriptions import resource_path
 from embodiment_descriptions.base_follower import BaseFollower
 from embodiment_descriptions.base_path import BasePath
-from qwen_vla_sim.mobile_base.diff_drive import DiffDriveParameters
+from qwen_vla_sim.controllers.diff_drive import DiffDriveParameters
 from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase
 from qwen_vla_sim.mobile_base.world import MobileBaseWorld
 from qwen_vla_sim.task import Shift

@@ -8,9 +8,9 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_sim.messages import optical_pose, time_message
-from qwen_vla_sim.sim_node import LATCHED, SimNode, run
-from qwen_vla_sim.simulated_robot import SimulatedRobot
+from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
+from qwen_vla_sim.node.messages import optical_pose, time_message
+from qwen_vla_sim.node.sim_node import LATCHED, SimNode, run
 from qwen_vla_sim.widowx.world import STOCKS, WidowXWorld
 
 
