@@ -87,7 +87,7 @@ class Collect:
     workers: int = CORES
     """Parallel simulators."""
     task: str | None = None
-    """Only scenes of this task of the suite, e.g. stack_cube; default: of all, in turn."""
+    """Only scenes of this task of the suite, e.g. stack_cube; default: those that the seeds mean, of several tasks."""
     takeover_from: Path | None = None
     """A checkpoint that plays first, for a random time; recorded is how the expert goes on from there (DAgger)."""
     robot: str = "widowx"
@@ -204,6 +204,7 @@ class Evaluate:
     Interrupted with --json, the same command goes on where it stopped.
 
     $ qwen-vla evaluate widowx --episodes 50 --seed 9000 --json out/evaluation.json
+    $ qwen-vla evaluate widowx --task stack_cube          # one task alone
     $ qwen-vla evaluate aloha --shift colour              # does it generalise? or instance, position …
     $ qwen-vla evaluate widowx --shuffle-instructions     # does it listen? (should fail)
     $ qwen-vla evaluate widowx --blind                    # does it look? (should fail)
@@ -221,6 +222,8 @@ class Evaluate:
     """How many scenes to try."""
     seed: int = 9000
     """Scene of the first episode; scenes that the checkpoint was trained on are refused."""
+    task: str | None = None
+    """Only scenes of this task of the suite, e.g. stack_cube; default: those that the seeds mean, of several tasks."""
     shuffle_instructions: bool = False
     """Name another thing of the scene, but judge the original one."""
     blind: bool = False

@@ -8,8 +8,7 @@ import pytest
 
 from qwen_vla.data.collect import CollectOptions, _claim, _Recorder, collect
 from qwen_vla.data.lerobot import DatasetError, LeRobotReader, shard_path
-from qwen_vla_sim.widowx.pick_scene import sample_pick_scene
-from qwen_vla_sim.widowx.scene import sample_scene
+from qwen_vla.suites import load_suite
 
 SNAPSHOTS = CollectOptions("widowx_pick", None, 6, 2_000_000, "snapshots", 1, episodes_per_shard=2)  # as `recordings`
 
@@ -126,23 +125,24 @@ def test_another_shard_size_in_the_folder_is_refused(recorder):
 def test_scene_number_i_has_seed_plus_i(recordings):
     reader = LeRobotReader(recordings / "snapshots")
     for i, objects in enumerate(reader.frames["annotation.objects"]):
-        scene = sample_pick_scene(2_000_000 + i)
+        scene = load_suite("widowx_pick").scene(2_000_000 + i)
         assert [reader.info["names"][index] for index in objects] == [thing.name for thing in scene.things]
         assert reader.tasks[i] == scene.instruction
 
 
 def test_only_scenes_of_one_task_from_the_seed_on(tmp_path):
+    suite = load_suite("widowx")
     options = CollectOptions("widowx", tmp_path / "stacks", 2, 2_000_001, "snapshots", workers=1, task="stack_cube")
     collect(options)
     reader = LeRobotReader(options.out)
-    assert reader.tasks == [sample_scene(seed).instruction for seed in (2_000_002, 2_000_007)]
+    assert reader.tasks == [suite.scene(seed).instruction for seed in (2_000_002, 2_000_007)]
     assert reader.info["seeds"] == [2_000_001, 2_000_008]
     with pytest.raises(DatasetError, match="holds another collection .*task stack_cube; asked"):
         collect(replace(options, task=None))
 
 
 def test_a_task_that_the_suite_does_not_have_is_refused_with_those_it_has(tmp_path):
-    with pytest.raises(ValueError, match="suite widowx has no task 'juggle'; it has spoon_on_towel, .*pick_cube"):
+    with pytest.raises(ValueError, match="suite widowx has no task 'juggle'; it has: spoon_on_towel, .*pick_cube"):
         collect(CollectOptions("widowx", tmp_path / "juggling", 2, task="juggle"))
     assert not (tmp_path / "juggling").exists()
 

@@ -30,7 +30,7 @@ def evaluate(options: EvaluateOptions) -> dict:
     _refuse_what_needs_the_inside(options)
     check(replace(options, chaos=False))
     suite, conditions = load_suite(options.suite), options.conditions(over_ros=True)
-    world = SimulatedWorld(suite.embodiment.name, options.suite, options.shift or "")
+    world = SimulatedWorld(suite.embodiment.name, options.suite, options.shift or "", options.task or "")
     if options.chaos:
         from qwen_vla_ros.chaos import trial
 
@@ -41,7 +41,7 @@ def evaluate(options: EvaluateOptions) -> dict:
 
 def _in_calm(options: EvaluateOptions, suite: Suite, world: SimulatedWorld) -> list[EpisodeRow]:
     limits = episode_limits(suite)
-    seeds = range(options.seed, options.seed + options.episodes)
+    seeds = options.seeds(suite)
     with simulated_stack(options.checkpoint, LOGS, {"euler_steps": options.euler_steps}, world=world) as stack:
         tasks, rows = TaskClient(stack), []
         for seed in (bar := tqdm(seeds, desc=f"evaluate {options.suite} over ROS", unit="episode")):

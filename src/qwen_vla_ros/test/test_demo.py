@@ -106,9 +106,8 @@ def test_a_point_appears_where_it_is():
 def test_a_camera_beside_the_robot_is_where_the_simulator_says():
     """The scene's camera as the simulator publishes it, against the simulator's own projection."""
     from qwen_vla_sim.node.messages import camera_info_message, optical_pose
-    from qwen_vla_sim.widowx.world import WidowXWorld
 
-    world = WidowXWorld()
+    world = load_suite("widowx").make_world()
     points = np.random.default_rng(1).uniform((0.15, -0.2, 0.0), (0.45, 0.2, 0.3), (50, 3))
     for seed in SHOWS["widowx"].seeds:
         world.reset(seed)
@@ -123,13 +122,10 @@ def test_a_camera_beside_the_robot_is_where_the_simulator_says():
 @pytest.mark.parametrize("name", SHOWS)
 def test_cameras_of_the_robot_look_from_where_its_links_are(name):
     """By the robot's description, against the simulator's own projection; the base stands elsewhere."""
-    from qwen_vla_sim.aloha.world import AlohaWorld
-    from qwen_vla_sim.mobile_base.world import MobileBaseWorld
     from qwen_vla_sim.node.messages import camera_info_message
-    from qwen_vla_sim.widowx.world import WidowXWorld
 
     robot = ROBOTS[name]
-    world = {"widowx": WidowXWorld, "aloha": AlohaWorld, "mobile_base": MobileBaseWorld}[name](robot)
+    world = load_suite(name).make_world(embodiment=robot)
     infos = {
         tag: camera_info_message(world.camera_intrinsics(tag, 240, 320), 240, 320, frame)
         for tag, frame in world.camera_frames.items()

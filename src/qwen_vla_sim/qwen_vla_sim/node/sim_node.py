@@ -75,6 +75,11 @@ PARAMETERS: dict[str, tuple[object, str, dict]] = {
         "Seed of the first scene; later scenes come from ~/reset.",
         {"read_only": True, **_integer(0, 2**63 - 1)},
     ),
+    "task": (
+        "",
+        "The task of every scene, e.g. stack_cube; empty: that which the seed alone means.",
+        {"read_only": True},
+    ),
     "shift": (
         "",
         "Which scenes: as trained on (empty), or with one thing changed.",
@@ -183,6 +188,11 @@ class SimNode(Node):
     def shift(self) -> Shift | None:
         """What the parameter `shift` says; ValueError when it is none."""
         return shift_of(self.get_parameter("shift").value)
+
+    @property
+    def task(self) -> str | None:
+        """What the parameter `task` says."""
+        return self.get_parameter("task").value or None
 
     # ------------------------------------------------------------------ set-up
     def _make_cameras(self) -> CameraRig | None:

@@ -1,4 +1,4 @@
-"""Scripted experts: functions of the present state only, so that they can take over anywhere.
+"""Motions of experts: functions of the present state only, so that they can take over anywhere.
 
 From whatever pose it is asked, `pick_step` rises, moves above the thing, descends through a funnel, closes, and lifts.
 `place_step` goes on from there: over the goal, down through a funnel, opens, and rises; what was lost is picked again.
