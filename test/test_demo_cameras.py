@@ -5,22 +5,20 @@ import pytest
 from geometry_msgs.msg import PoseStamped
 
 from embodiment_descriptions import load_robot
+from qwen_vla.suites import load_suite
 from qwen_vla_control.observation.robot_history import RobotPose
 from qwen_vla_ros.drawing.chunk_geometry import planar_pose
 from qwen_vla_ros.simulation.demo.command import SHOWS
 from qwen_vla_ros.simulation.demo.geometry import Geometry
 from qwen_vla_ros.simulation.demo.recording import Moment, Recording
-from qwen_vla_sim.aloha.world import AlohaWorld
-from qwen_vla_sim.messages import camera_info_message, optical_pose
-from qwen_vla_sim.mobile_base.world import MobileBaseWorld
-from qwen_vla_sim.widowx.world import WidowXWorld
+from qwen_vla_sim.node.messages import camera_info_message, optical_pose
 
 ROBOTS = {name: load_robot(name) for name in SHOWS}
 
 
 def test_a_camera_beside_the_robot_is_where_the_simulator_says():
     """The scene's camera as the simulator publishes it, against the simulator's own projection."""
-    world = WidowXWorld()
+    world = load_suite("widowx").make_world()
     points = np.random.default_rng(1).uniform((0.15, -0.2, 0.0), (0.45, 0.2, 0.3), (50, 3))
     for seed in SHOWS["widowx"].seeds:
         world.reset(seed)
@@ -37,7 +35,7 @@ def test_a_camera_beside_the_robot_is_where_the_simulator_says():
 def test_cameras_of_the_robot_look_from_where_its_links_are(name):
     """By the robot's description, against the simulator's own projection; the base stands elsewhere."""
     robot = ROBOTS[name]
-    world = {"widowx": WidowXWorld, "aloha": AlohaWorld, "mobile_base": MobileBaseWorld}[name](robot)
+    world = load_suite(name).make_world(embodiment=robot)
     infos = {
         tag: camera_info_message(world.camera_intrinsics(tag, 240, 320), 240, 320, frame)
         for tag, frame in world.camera_frames.items()

@@ -88,7 +88,7 @@ class Collect:
     workers: int = CORES
     """Parallel simulators."""
     task: str | None = None
-    """Only scenes of this task of the suite, e.g. stack_cube; default: of all, in turn."""
+    """Only scenes of this task of the suite, e.g. stack_cube; default: those that the seeds mean, of several tasks."""
     takeover_from: Path | None = None
     """A checkpoint that plays first, for a random time; recorded is how the expert goes on from there (DAgger)."""
     robot: str = "widowx"
@@ -208,6 +208,7 @@ class Evaluate:
     when nothing is chosen any more; from 1000000 on they are training scenes and refused.
 
     $ qwen-vla evaluate widowx --episodes 50 --seed 9000 --json out/evaluation.json
+    $ qwen-vla evaluate widowx --task stack_cube          # one task alone
     $ qwen-vla evaluate aloha --shift colour              # does it generalise? or instance, position …
     $ qwen-vla evaluate widowx --shuffle-instructions     # does it listen? (should fail)
     $ qwen-vla evaluate widowx --blind                    # does it look? (should fail)
@@ -225,6 +226,8 @@ class Evaluate:
     """How many scenes to try."""
     seed: int = 9000
     """Scene of the first episode."""
+    task: str | None = None
+    """Only scenes of this task of the suite, e.g. stack_cube; default: those that the seeds mean, of several tasks."""
     shuffle_instructions: bool = False
     """Name another thing of the scene, but judge the original one."""
     blind: bool = False
@@ -259,7 +262,7 @@ class Evaluate:
             **{name: getattr(self, name) for name in names} | {"checkpoint": self.checkpoint or default_checkpoint()}
         )
         if options.split == "test":
-            announce_test(options.seeds)
+            announce_test(range(options.seed, options.seed + options.episodes))
         summary = (_plugin(EVALUATORS, "ros") if self.over_ros else evaluate)(options)
         print_summary(summary)
         write_summary(summary, self.json, self.markdown)

@@ -44,7 +44,9 @@ Lead = Callable[[Env, dict, dict], tuple[dict, dict]]
 
 
 class Suite(Protocol):
-    """Tasks of one robot. Seed s is a scene of task `tasks[s % len(tasks)]`, the same on every machine.
+    """Tasks of one robot. A scene is (task, seed), the same on every machine.
+
+    A seed alone means a scene of `task_of(seed)`, whatever tasks were added since.
 
     Attributes:
         tasks: names of the tasks.
@@ -58,8 +60,19 @@ class Suite(Protocol):
     max_steps: int
     shifts: Sequence[Shift]
 
-    def make_env(self, cameras: bool = True, shift: Shift | None = None) -> Env:
-        """An environment; without cameras it costs physics alone."""
+    def make_env(self, cameras: bool = True, shift: Shift | None = None, task: str | None = None) -> Env:
+        """An environment; without cameras it costs physics alone. With a task, every seed is a scene of that one."""
+        ...
+
+    def task_of(self, seed: int) -> str:
+        """Name of the task that a seed alone means."""
+        ...
+
+    def seed_of(self, number: int, first: int, task: str | None = None) -> int:
+        """Seed of scene number `number` (0, 1 …) from seed `first` on; with a task, of the scenes of that one.
+
+        They are those that their seeds alone mean, as far as seeds alone mean that task. ValueError for an unknown one.
+        """
         ...
 
     def features(self) -> dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]]:

@@ -1,16 +1,25 @@
-"""What a judge sees of a task: whether it is done, how far it is, and why it is not done."""
+"""A task of a simulated robot: its instructions, scenes, judge, expert and starts, and what a judge says of it.
+
+A scene is (task, seed). Each robot has a base class of its own between `Task` and its tasks, which knows how its scenes
+are laid out and what its situations are: `widowx.tabletop_task`, `aloha.bimanual_task`, `mobile_base.driving_task`.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
+
+import numpy as np
 
 # Kinds of scenes that nothing was trained on: each is the usual scene with one thing changed.
 Shift = Literal["colour", "instance", "position", "background", "instruction", "dynamic"]
 SHIFTS: tuple[Shift, ...] = get_args(Shift)
 # Plays in an environment from an observation and its info on, before an expert takes over; returns the last ones.
 Lead = Callable[[Any, dict, dict], tuple[dict, dict]]
+
+World, Scene, Situation, Goal, Start = (TypeVar(name) for name in ("World", "Scene", "Situation", "Goal", "Start"))
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,49 @@ class TaskState:
     distance: float
     failure: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Task(ABC, Generic[World, Scene, Situation, Goal, Start]):
+    """One task of one robot. It has no state, so two of a class are equal; what happens is in the world.
+
+    Attributes:
+        name: its name within its suite; that of its entry point, too.
+        instructions: templates of what is said, to train on; the robot's base class names the fields.
+        held_out_instructions: other words for the same, never trained on (shift "instruction").
+    """
+
+    name: str
+    instructions: tuple[str, ...]
+    held_out_instructions: tuple[str, ...]
+
+    @abstractmethod
+    def scene(self, seed: int, shift: Shift | None = None) -> Scene:
+        """The scene of a seed, shifted or not; the same on every machine."""
+
+    @abstractmethod
+    def other_instruction(self, scene: Scene, seed: int) -> str:
+        """An instruction for another target of the same scene: what a listener must not succeed with."""
+
+    @abstractmethod
+    def judge(self, situation: Situation) -> TaskState:
+        """Whether it is done, how far it is, and what is in the way."""
+
+    @abstractmethod
+    def expert(self, situation: Situation) -> Goal:
+        """What to do now, from the present situation alone, so that the expert can take over anywhere."""
+
+    @abstractmethod
+    def start(self, world: World, rng: np.random.Generator) -> Start:
+        """Where a demonstration begins in the scene that `world` has laid out, as the robot's environment takes it.
+
+        The more of what the expert can recover from is among the starts, the better a policy that learns from it can.
+        """
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
 
 
 def shift_of(name: str | None) -> Shift | None:

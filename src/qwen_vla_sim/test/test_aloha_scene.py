@@ -3,20 +3,13 @@
 import numpy as np
 import pytest
 
-from qwen_vla_sim.aloha.scene import (
-    COLOURS,
-    CUBE_CLEARANCE,
-    HELD_OUT_COLOURS,
-    HELD_OUT_SENTENCES,
-    NAMES,
-    PEG_CLEARANCE,
-    SENTENCES,
-    TASKS,
-    region_of,
-    sample_scene,
-)
+from qwen_vla_sim.aloha.scene import COLOURS, HELD_OUT_COLOURS, NAMES
+from qwen_vla_sim.aloha.suite import AlohaSuite
+from qwen_vla_sim.aloha.tasks import cube_transfer, insertion
 from qwen_vla_sim.task import SHIFTS
 
+SUITE = AlohaSuite()
+TASKS = [SUITE.task(name) for name in SUITE.rotation]
 SEEDS = range(300)
 
 
@@ -26,26 +19,26 @@ def inside(item, region):
 
 
 def test_a_seed_is_a_scene():
-    assert sample_scene(7) == sample_scene(7) != sample_scene(10)
-    assert [sample_scene(seed).task for seed in range(6)] == [*TASKS, *TASKS]
+    assert SUITE.scene(7) == SUITE.scene(7) != SUITE.scene(10)
+    assert [SUITE.scene(seed).task for seed in range(6)] == [*TASKS, *TASKS]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", TASKS, ids=SUITE.rotation)
 def test_things_lie_in_their_regions_and_apart(task):
-    for scene in (sample_scene(seed) for seed in SEEDS if TASKS[seed % 3] == task):
-        assert all(inside(item, region_of(task, i)) for i, item in enumerate(scene.items))
+    for scene in (SUITE.scene(seed) for seed in SEEDS if TASKS[seed % 3] == task):
+        assert all(inside(item, task.regions[i]) for i, item in enumerate(scene.items))
         first, second = scene.items[:2]
         assert first.colour != second.colour and {first.colour, second.colour} <= set(COLOURS)
-        if task == "cube_transfer":
-            assert np.hypot(first.x - second.x, first.y - second.y) >= CUBE_CLEARANCE
-        if task == "insertion":
-            assert abs(first.x - second.x) >= PEG_CLEARANCE
+        if task.name == "cube_transfer":
+            assert np.hypot(first.x - second.x, first.y - second.y) >= cube_transfer.CLEARANCE
+        if task.name == "insertion":
+            assert abs(first.x - second.x) >= insertion.CLEARANCE
         assert {item.name for item in scene.items} <= set(NAMES)
 
 
 def test_the_sentence_names_the_target_and_the_other_sentence_the_other_thing():
     targets = []
-    for scene in map(sample_scene, SEEDS):
+    for scene in map(SUITE.scene, SEEDS):
         assert scene.items[scene.target].name in scene.instruction
         assert scene.items[scene.other].name in scene.other_instruction
         assert scene.items[scene.other].colour not in scene.instruction
@@ -55,8 +48,8 @@ def test_the_sentence_names_the_target_and_the_other_sentence_the_other_thing():
 
 def test_held_out_sentences_were_never_trained_on():
     for task in TASKS:
-        assert not set(SENTENCES[task]) & set(HELD_OUT_SENTENCES[task])
-        assert {sample_scene(seed, "instruction").sentence for seed in SEEDS} & set(HELD_OUT_SENTENCES[task])
+        assert not set(task.instructions) & set(task.held_out_instructions)
+        assert {SUITE.scene(seed, "instruction").template for seed in SEEDS} & set(task.held_out_instructions)
 
 
 @pytest.mark.parametrize("shift", SHIFTS)
@@ -64,12 +57,12 @@ def test_a_shift_changes_one_thing(shift):
     changed = {
         "colour": lambda s: s.items[s.target].colour in HELD_OUT_COLOURS,
         "instance": lambda s: s.items[s.target].scale != 1.0,
-        "position": lambda s: not inside(s.items[s.target], region_of(s.task, s.target)),
-        "background": lambda s: s.room != sample_scene(s.seed).room,
-        "instruction": lambda s: s.sentence in HELD_OUT_SENTENCES[s.task],
+        "position": lambda s: not inside(s.items[s.target], s.region),
+        "background": lambda s: s.room != SUITE.scene(s.seed).room,
+        "instruction": lambda s: s.template in s.task.held_out_instructions,
         "dynamic": lambda s: s.drift != (0.0, 0.0),
     }
     for seed in SEEDS:
-        plain, scene = sample_scene(seed), sample_scene(seed, shift)
+        plain, scene = SUITE.scene(seed), SUITE.scene(seed, shift)
         assert [name for name, is_changed in changed.items() if is_changed(scene)] == [shift]
         assert (scene.task, scene.target) == (plain.task, plain.target)

@@ -5,10 +5,10 @@ import pytest
 
 from embodiment_descriptions import load_robot
 from qwen_vla_control.gate.self_collision import SelfCollision
-from qwen_vla_sim.aloha.expert import MEETING, PITCH
+from qwen_vla_sim.aloha.grasping import PITCH
 from qwen_vla_sim.aloha.hands import finger_at, hand_pose
-from qwen_vla_sim.aloha.suite import AlohaSuite, hands_of
-from qwen_vla_sim.aloha.world import AlohaWorld
+from qwen_vla_sim.aloha.suite import AlohaSuite
+from qwen_vla_sim.aloha.tasks.cube_transfer import MEETING
 
 ALOHA = load_robot("aloha")
 FIRST_SEED = 3_000_000  # never trained on, never evaluated
@@ -36,7 +36,7 @@ def demonstrations(suite, env):
 def hold_cube(world, side, pitch, roll=0.0):
     """Put scene 0's named cube into a closed hand in the middle of the table, and wait."""
     world.reset(0)
-    hands, arm = hands_of(world), ("left", "right").index(side)
+    hands, arm = world.hands, ("left", "right").index(side)
     joints = world.joint_positions().copy()
     joints[6 * arm : 6 * arm + 6] = hands.joints(side, hand_pose(side, MEETING, pitch, roll))
     joints[12 + arm] = finger_at(0.04)
@@ -81,7 +81,7 @@ def test_what_fell_from_the_table_is_lost(env):
 def test_the_arms_stop_each_other(env):
     world = env.world
     world.reset(0)
-    hands, joints = hands_of(world), world.joint_positions().copy()
+    hands, joints = world.hands, world.joint_positions().copy()
     for k, side in enumerate(("left", "right")):
         joints[6 * k : 6 * k + 6] = hands.joints(side, hand_pose(side, np.array([-0.02, 0.0, 0.3]), 0.0))
     world.set_joint_target(joints)
@@ -110,8 +110,8 @@ def test_the_experts_motions_pass_the_gate(demonstrations):
         assert (actions <= [limit.upper + 1e-6 for limit in limits]).all()
 
 
-def test_a_target_that_moves_does_so_until_it_is_touched():
-    world = AlohaWorld(shift="dynamic")
+def test_a_target_that_moves_does_so_until_it_is_touched(suite):
+    world = suite.make_world("dynamic")
     world.reset(0)
     drift, start = np.array(world.scene.drift), world.situation().target[:2, 3].copy()
     world.step(250)

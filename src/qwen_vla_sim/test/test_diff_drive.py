@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embodiment_descriptions import load_robot, resource_path
-from qwen_vla_sim.mobile_base.diff_drive import DiffDrive, DiffDriveParameters, SpeedLimits, VelocityRejected
+from qwen_vla_sim.controllers.diff_drive import DiffDrive, DiffDriveParameters, SpeedLimits, VelocityRejected
 
 S = 1_000_000_000
 DT = 0.01

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_vla_sim.joint_trajectory_controller import (
+from qwen_vla_sim.controllers.joint_trajectory_controller import (
     JointState,
     JointTrajectory,
     JointTrajectoryController,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qwen_vla_sim.limit_monitor import LimitMonitor
+from qwen_vla_sim.controllers.limit_monitor import LimitMonitor
 
 JOINTS = ("waist", "finger")
 LOWER, UPPER, SPEED = np.array([-1.0, 0.0]), np.array([1.0, 0.04]), np.array([2.0, 0.5])

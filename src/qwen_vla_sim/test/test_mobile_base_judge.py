@@ -8,14 +8,16 @@ import pytest
 
 from qwen_vla_sim.mobile_base.free_space import FreeSpace, length, resampled, shortened
 from qwen_vla_sim.mobile_base.journey import SUCCESS_RADIUS, Journey
-from qwen_vla_sim.mobile_base.judge import OUTSIDE, REST, Judge
-from qwen_vla_sim.mobile_base.scene import Scene, Thing, sample_scene
+from qwen_vla_sim.mobile_base.scene import Scene, Thing
+from qwen_vla_sim.mobile_base.situation import OUTSIDE, REST, Drive, Situation
+from qwen_vla_sim.mobile_base.suite import MobileBaseSuite
 
+SUITE = MobileBaseSuite()
 GO, LEAVE, BOTH = 0, 1, 2  # seeds of the tasks
 
 
-def scene_with(*things: Thing, target: int | None = 0, task: str = "go_to_object") -> Scene:
-    return replace(sample_scene(GO), things=things, target=target, task=task, door=0.0)
+def scene_with(*things: Thing) -> Scene:
+    return replace(SUITE.scene(GO), things=things, target=0, door=0.0)
 
 
 def box(x, y):
@@ -115,24 +117,27 @@ def test_oracle_success_is_to_have_been_there():
 
 
 def judged(seed, pose, told=(0.0, 0.0), seconds=REST, touches=False):
-    """A judge who has watched the base at one place for a while, and what it says."""
-    scene = sample_scene(seed)
-    places = np.array([(thing.x, thing.y) for thing in scene.things])
-    judge = Judge(scene, np.array(scene.start), places)
+    """What a judge says who has watched the base at one place for a while."""
+    return verdict(SUITE.scene(seed), pose, told, seconds, touches)
+
+
+def verdict(scene, pose, told=(0.0, 0.0), seconds=REST, touches=False, start=None):
+    pose, places = np.array(pose, float), np.array([(thing.x, thing.y) for thing in scene.things])
+    drive = Drive(scene, np.array(start or scene.start), places)
     for _ in range(round(seconds / 0.1)):
-        judge.observe(np.array(pose, float), told, places, touches, 0.1)
-    return judge.state(np.array(pose, float))
+        drive.observe(pose, told, places, touches, 0.1)
+    return scene.task.judge(Situation(scene, pose, lambda thing: False, drive))
 
 
 def beside(seed, index, gap):
-    thing = sample_scene(seed).things[index]
+    thing = SUITE.scene(seed).things[index]
     inwards = -np.sign(thing.x) * np.sign(abs(thing.x) - 1.5), -np.sign(thing.y)
     way = np.array(inwards) / np.linalg.norm(inwards)
     return [*(np.array([thing.x, thing.y]) + (thing.form.radius + gap) * way), 0.0]
 
 
 def test_to_stand_near_the_target_is_success_and_to_pass_it_is_not():
-    target = sample_scene(GO).target
+    target = SUITE.scene(GO).target
     assert judged(GO, beside(GO, target, 0.4)).success
     assert judged(GO, beside(GO, target, 0.4)).distance == pytest.approx(0.4, abs=0.02)
     assert not judged(GO, beside(GO, target, 0.4), seconds=REST - 0.2).success
@@ -142,16 +147,16 @@ def test_to_stand_near_the_target_is_success_and_to_pass_it_is_not():
 
 
 def test_to_stand_elsewhere_is_named():
-    other = next(index for index in range(3) if index != sample_scene(GO).target)
+    other = next(index for index in range(3) if index != SUITE.scene(GO).target)
     assert judged(GO, beside(GO, other, 0.3)).failure == "stopped at another thing"
-    start = sample_scene(GO).start
+    start = SUITE.scene(GO).start
     assert judged(GO, start).failure == "stopped elsewhere"
     assert judged(GO, start, told=(0.0, 0.5)).failure == "not found"
     assert judged(GO, start, told=(0.2, 0.0), touches=True).failure == "stuck"
 
 
 def test_a_room_is_left_when_the_base_is_in_the_hall():
-    door = sample_scene(LEAVE).door
+    door = SUITE.scene(LEAVE).door
     assert judged(LEAVE, [OUTSIDE + 0.1, door, 0.0]).success
     threshold = judged(LEAVE, [OUTSIDE - 0.2, door, 0.0])
     assert not threshold.success and threshold.failure == "did not leave the room"
@@ -159,7 +164,7 @@ def test_a_room_is_left_when_the_base_is_in_the_hall():
 
 
 def test_both_legs_are_needed():
-    scene = sample_scene(BOTH)
+    scene = SUITE.scene(BOTH)
     assert judged(BOTH, scene.start).failure == "did not leave the room"
     assert judged(BOTH, beside(BOTH, scene.target, 0.4)).success
     # Beside it behind the wall is not near it.
@@ -167,17 +172,14 @@ def test_both_legs_are_needed():
     behind = replace(target, x=0.5, y=1.2)
     things = tuple(behind if thing is target else thing for thing in scene.things)
     moved = replace(scene, things=things, room=(3.0, 3.4), hall=(3.0, 3.4), door=0.0)
-    places = np.array([(thing.x, thing.y) for thing in things])
-    judge = Judge(moved, np.array([-0.3, 1.2, 0.0]), places)
-    for _ in range(20):
-        judge.observe(np.array([-0.3, 1.2, 0.0]), (0.0, 0.0), places, False, 0.1)
-    assert not judge.state(np.array([-0.3, 1.2, 0.0])).success
+    place = [-0.3, 1.2, 0.0]
+    assert not verdict(moved, place, seconds=2.0, start=place).success
 
 
 def test_running_into_something_is_counted_once_for_as_long_as_it_lasts():
-    scene = sample_scene(GO)
+    scene = SUITE.scene(GO)
     places = np.array([(thing.x, thing.y) for thing in scene.things])
-    judge = Judge(scene, np.array(scene.start), places)
+    drive = Drive(scene, np.array(scene.start), places)
     for touches in (False, True, True, False, True):
-        judge.observe(np.array(scene.start), (0.2, 0.0), places, touches, 0.1)
-    assert judge.collisions == 2
+        drive.observe(np.array(scene.start), (0.2, 0.0), places, touches, 0.1)
+    assert drive.collisions == 2

@@ -3,17 +3,11 @@
 import numpy as np
 import pytest
 
-from qwen_vla_sim.mobile_base.expert import SEARCH, SPEED, TURN, Expert
-from qwen_vla_sim.mobile_base.scene import in_hall, sample_scene
-from qwen_vla_sim.mobile_base.suite import (
-    EXECUTED,
-    NAMES,
-    OFF_WALL,
-    POINTS,
-    MobileBaseSuite,
-    any_start,
-    disturbed_start,
-)
+from qwen_vla_sim.mobile_base.driving import SEARCH, SPEED, TURN, plan
+from qwen_vla_sim.mobile_base.scene import in_hall
+from qwen_vla_sim.mobile_base.situation import Drive, Situation
+from qwen_vla_sim.mobile_base.starts import OFF_WALL, any_start, disturbed_start
+from qwen_vla_sim.mobile_base.suite import EXECUTED, NAMES, POINTS, MobileBaseSuite
 
 SHORT = 9  # seed: go to a thing near by
 
@@ -28,6 +22,13 @@ def env(suite):
     env = suite.make_env()
     yield env
     env.close()
+
+
+def shown(scene, pose, in_view):
+    """What the expert of a scene does at a pose, as waypoints."""
+    places = np.array([(thing.x, thing.y) for thing in scene.things])
+    situation = Situation(scene, np.array(pose), in_view, Drive(scene, np.array(scene.start), places))
+    return plan(scene, situation.pose, scene.task.expert(situation), 8, 0.5)
 
 
 def drive(suite, env, observation, rows):
@@ -78,42 +79,40 @@ def test_to_hold_is_to_stay(suite, env):
     np.testing.assert_allclose(info["true_pose"], before, atol=1e-3)
 
 
-def test_the_expert_turns_to_the_left_until_it_sees_what_it_needs():
-    scene = sample_scene(SHORT)
-    expert = Expert(scene, 8, 0.5)
-    blind = expert.plan(np.array(scene.start), lambda index: False)
+def test_the_expert_turns_to_the_left_until_it_sees_what_it_needs(suite):
+    scene = suite.scene(SHORT)
+    blind = shown(scene, scene.start, lambda index: False)
     assert blind.phase == "search"
     np.testing.assert_allclose(blind.rows, np.tile([0, 0, SEARCH / 2], (8, 1)))
     thing = scene.things[scene.target]
     heading = np.arctan2(thing.y - scene.start[1], thing.x - scene.start[0])
-    seeing = expert.plan(np.array([*scene.start[:2], heading]), lambda index: index == scene.target)
+    seeing = shown(scene, [*scene.start[:2], heading], lambda index: index == scene.target)
     assert seeing.phase == "drive" and seeing.goal == scene.target
     assert seeing.rows[:4, 0].min() > 0.05
 
 
-def test_the_expert_keeps_well_below_the_limits():
+def test_the_expert_keeps_well_below_the_limits(suite):
     rng = np.random.default_rng(0)
     for seed in range(9):
-        scene = sample_scene(seed)
+        scene = suite.scene(seed)
         for _ in range(5):
-            rows = Expert(scene, 8, 0.5).plan(disturbed_start(scene, rng), lambda index: True).rows
+            start = disturbed_start(scene, rng, scene.task.leads_through_door)
+            rows = shown(scene, start, lambda index: True).rows
             assert np.hypot(rows[:, 0], rows[:, 1]).max() <= SPEED / 2 + 1e-6
             assert np.abs(rows[:, 2]).max() <= max(SEARCH, TURN) / 2 + 1e-6
 
 
-def test_of_two_legs_the_room_decides_which_one_it_is():
-    scene = sample_scene(2)
-    expert = Expert(scene, 8, 0.5)
-    assert expert.plan(np.array([-1.0, scene.door, 0.0]), lambda index: True).goal is None
-    assert expert.plan(np.array([1.0, scene.door, 0.0]), lambda index: False).goal == scene.target
-    leaving = Expert(sample_scene(1), 8, 0.5)
-    assert leaving.plan(np.array([0.8, scene.door, 1.0]), lambda index: False).phase == "stop"
+def test_of_two_legs_the_room_decides_which_one_it_is(suite):
+    scene = suite.scene(2)
+    assert shown(scene, [-1.0, scene.door, 0.0], lambda index: True).goal is None
+    assert shown(scene, [1.0, scene.door, 0.0], lambda index: False).goal == scene.target
+    assert shown(suite.scene(1), [0.8, scene.door, 1.0], lambda index: False).phase == "stop"
 
 
 @pytest.mark.parametrize("seed", [SHORT, 1, 2])
 def test_a_demonstration_succeeds_and_can_be_learned_from(suite, env, seed):
     sentence, frames, success = suite.demonstrate(env, seed)
-    assert success and sentence == sample_scene(seed).instruction
+    assert success and sentence == suite.scene(seed).instruction
     features = suite.features()
     assert set(frames) == set(features)
     count = len(frames["action"])
@@ -145,12 +144,12 @@ def test_labels_say_what_is_needed_now_and_where_it_is(suite, env):
     assert 0.2 < u < 0.8 and 0 < depth < 0.7
 
 
-def test_disturbed_starts_are_where_the_expert_can_find_what_it_needs():
+def test_disturbed_starts_are_where_the_expert_can_find_what_it_needs(suite):
     rng = np.random.default_rng(0)
     for seed in range(12):
-        scene = sample_scene(seed)
-        starts = np.array([disturbed_start(scene, rng) for _ in range(12)])
-        if scene.task == "go_to_object":
+        scene = suite.scene(seed)
+        starts = np.array([disturbed_start(scene, rng, scene.task.leads_through_door) for _ in range(12)])
+        if scene.task.name == "go_to_object":
             assert ((starts[:, 0] > 0) == in_hall(scene.things[scene.target])).all()
         rims = [np.hypot(*(starts[:, :2] - (t.x, t.y)).T) - t.form.radius for t in scene.things]
         assert np.min(rims) >= OFF_WALL
@@ -159,7 +158,7 @@ def test_disturbed_starts_are_where_the_expert_can_find_what_it_needs():
 def test_snapshots_show_both_spaces_from_anywhere(suite, env):
     frames = [suite.snapshot(env, seed)[1] for seed in range(12)]
     assert all(len(found["action"]) == 1 and found["annotation.fresh"][0, 0] == 1 for found in frames)
-    starts = np.array([any_start(sample_scene(3), np.random.default_rng(i)) for i in range(40)])
+    starts = np.array([any_start(suite.scene(3), np.random.default_rng(i)) for i in range(40)])
     assert (starts[:, 0] > 0).any() and (starts[:, 0] < 0).any()
     seen = sum((found["annotation.points"].reshape(-1, 3)[:, 2] > 0).sum() for found in frames)
     assert seen > 0
@@ -181,7 +180,8 @@ def test_a_target_that_moves_is_followed(suite):
     before = env.world.things()
     target = env.world.scene.target
     while not info["success"] and env.steps < env.max_steps:
-        rows = Expert(env.world.present_scene(), 8, 0.5).plan(env.world.pose, env.world.in_view).rows
+        situation = env.world.situation()
+        rows = plan(situation.scene, situation.pose, situation.scene.task.expert(situation), 8, 0.5).rows
         observation, info = drive(suite, env, observation, rows)
     assert info["success"]
     moved = np.linalg.norm(env.world.things() - before, axis=1)

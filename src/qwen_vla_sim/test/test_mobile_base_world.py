@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from embodiment_descriptions import load_robot, resource_path
-from qwen_vla_sim.mobile_base.diff_drive import DiffDriveParameters
+from embodiment_descriptions import resource_path
+from qwen_vla_sim.controllers.diff_drive import DiffDriveParameters
 from qwen_vla_sim.mobile_base.env import CONTROLLERS
 from qwen_vla_sim.mobile_base.scene import COLOURS, space
 from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase
-from qwen_vla_sim.mobile_base.world import MobileBaseWorld
+from qwen_vla_sim.mobile_base.suite import MobileBaseSuite
 
 
 @pytest.fixture(scope="module")
 def base():
     parameters = DiffDriveParameters.from_controllers_file(resource_path(CONTROLLERS))
-    robot = SimulatedBase(MobileBaseWorld(load_robot("mobile_base")), parameters)
+    robot = SimulatedBase(MobileBaseSuite().make_world(), parameters)
     yield robot
     robot.world.close()
 

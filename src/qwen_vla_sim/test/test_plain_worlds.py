@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from embodiment_descriptions import Embodiment, load_robot, resource_path, robot_description
-from qwen_vla_sim.aloha.world import AlohaWorld
-from qwen_vla_sim.joint_trajectory_controller import JointTrajectory, TrajectoryPoint
-from qwen_vla_sim.messages import joint_state_message, time_message
-from qwen_vla_sim.position_interfaces import PositionsRejected
-from qwen_vla_sim.simulated_robot import SimulatedRobot
+from embodiment_descriptions import Embodiment, resource_path, robot_description
+from qwen_vla_sim.aloha.suite import AlohaSuite
+from qwen_vla_sim.controllers.joint_trajectory_controller import JointTrajectory, TrajectoryPoint
+from qwen_vla_sim.controllers.position_interfaces import PositionsRejected
+from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
+from qwen_vla_sim.node.messages import joint_state_message, time_message
 
 S = 1_000_000_000
 
 
 @pytest.fixture(scope="module")
 def aloha():
-    robot = SimulatedRobot(AlohaWorld(load_robot("aloha")))
+    robot = SimulatedRobot(AlohaSuite().make_world())
     yield robot
     robot.world.close()
 
@@ -24,7 +24,8 @@ def aloha():
 def real_aloha():
     """The same arms, commanded as a real ALOHA is."""
     yaml = resource_path("config/embodiments/aloha_real.yaml")
-    return SimulatedRobot(AlohaWorld(Embodiment.from_urdf(robot_description("aloha"), yaml)))
+    embodiment = Embodiment.from_urdf(robot_description("aloha"), yaml)
+    return SimulatedRobot(AlohaSuite().make_world(embodiment=embodiment))
 
 
 def test_cameras_are_those_of_the_embodiment_and_see_something(aloha):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_vla_sim.real_time import LARGEST_LAG, SHORTEST_PAUSE, Pacer, Schedule
+from qwen_vla_sim.node.real_time import LARGEST_LAG, SHORTEST_PAUSE, Pacer, Schedule
 
 
 class Machine(threading.Event):

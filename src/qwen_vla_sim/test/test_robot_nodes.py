@@ -16,7 +16,7 @@ from sensor_msgs.msg import JointState
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_sim.aloha.node import AlohaSim
 from qwen_vla_sim.mobile_base.node import MobileBaseSim
-from qwen_vla_sim.mobile_base.scene import sample_scene
+from qwen_vla_sim.mobile_base.suite import MobileBaseSuite
 
 DEADLINE = 60.0  # [s] for whatever should happen soon on an idle machine
 NO_CAMERAS = {"image_rate": 0.0}
@@ -131,7 +131,7 @@ def test_the_base_tells_how_its_task_stands():
     with Graph(MobileBaseSim, seed=2, shift="instruction", **NO_CAMERAS) as graph:
         states = listen(graph, TaskState, "mobile_base_sim/task_state")
         state = graph.wait(lambda: states, "task state")[-1]
-        scene = sample_scene(2, "instruction")
+        scene = MobileBaseSuite().scene(2, "instruction")
         assert (state.task, state.instruction, state.target) == ("two_legs", scene.instruction, scene.target_name)
         assert not state.success and state.failure == "did not leave the room" and state.distance > 1.0
 

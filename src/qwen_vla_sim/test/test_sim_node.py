@@ -30,10 +30,10 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from embodiment_descriptions import resource_path, robot_description
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
-from qwen_vla_sim.widowx.pick_scene import sample_pick_scene
+from qwen_vla_sim.widowx.suite import WidowXPickSuite
 from qwen_vla_sim.widowx.table_spec import CAMERAS
-from qwen_vla_sim.widowx.world import WidowXWorld
 
+PICK = WidowXPickSuite()
 DEADLINE = 30.0  # [s] for whatever should happen soon on an idle machine
 ARM = ["waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"]
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -258,7 +258,7 @@ class TestWhileItRuns:
 
     def test_task_state_names_the_target_of_the_sentence(self, at_home):
         state = at_home.wait(lambda: at_home.states and at_home.states[-1], "task state")
-        scene = sample_pick_scene(3)
+        scene = PICK.scene(3)
         assert state.instruction == scene.instruction
         assert state.target == f"{scene.named.colour} cube"
         metrics = dict(zip(state.metric_names, state.metrics, strict=True))
@@ -316,10 +316,10 @@ class TestWhileItRuns:
         np.testing.assert_allclose(at_home.positions(), before, atol=1e-3)
 
     def test_the_seed_decides_the_scene_and_the_images_follow(self, running):
-        world = WidowXWorld(suite="widowx_pick")
+        world = PICK.make_world()
         try:
             for seed in (21, 22, 21):
-                reply, scene = running.reset(seed), sample_pick_scene(seed)
+                reply, scene = running.reset(seed), PICK.scene(seed)
                 assert (reply.success, reply.instruction, reply.message) == (True, scene.instruction, "")
                 world.reset(seed)
                 for camera in CAMERAS:
@@ -331,7 +331,7 @@ class TestWhileItRuns:
             world.close()
 
     def test_every_scene_tells_where_its_ego_camera_stands(self, running):
-        world = WidowXWorld(suite="widowx_pick")
+        world = PICK.make_world()
         points = np.random.default_rng(0).uniform((0.2, -0.15, 0.0), (0.4, 0.15, 0.3), (20, 3))
         for seed in (21, 22):
             running.camera_poses.clear()
@@ -359,7 +359,7 @@ class TestWhileItRuns:
     def test_a_negative_seed_is_refused_with_the_value(self, at_home):
         reply = at_home.reset(-5)
         assert not reply.success and "-5" in reply.message
-        assert at_home.wait(lambda: at_home.states, "task state")[-1].instruction == sample_pick_scene(3).instruction
+        assert at_home.wait(lambda: at_home.states, "task state")[-1].instruction == PICK.scene(3).instruction
 
     def test_parameters_are_checked_and_time_cannot_be_stepped_while_it_runs(self, running):
         refused = running.call(running.step_client, Trigger.Request())

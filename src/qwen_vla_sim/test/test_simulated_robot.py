@@ -5,11 +5,11 @@ import threading
 import numpy as np
 import pytest
 
-from qwen_vla_sim.camera_rig import CameraRig
-from qwen_vla_sim.joint_trajectory_controller import JointTrajectory, TrajectoryPoint, TrajectoryRejected
-from qwen_vla_sim.simulated_robot import SimulatedRobot
+from qwen_vla_sim.controllers.joint_trajectory_controller import JointTrajectory, TrajectoryPoint, TrajectoryRejected
+from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
+from qwen_vla_sim.node.camera_rig import CameraRig
+from qwen_vla_sim.widowx.suite import WidowXSuite
 from qwen_vla_sim.widowx.table_spec import CAMERAS
-from qwen_vla_sim.widowx.world import WidowXWorld
 
 S = 1_000_000_000
 ARM = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
@@ -17,7 +17,7 @@ ARM = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotat
 
 @pytest.fixture
 def robot():
-    robot = SimulatedRobot(WidowXWorld())
+    robot = SimulatedRobot(WidowXSuite().make_world())
     robot.reset(11)
     return robot
 
@@ -87,7 +87,7 @@ def test_a_negative_seed_is_refused_and_the_scene_stays(robot):
 
 
 def test_joined_to_the_measured_state_the_arm_starts_from_where_it_is():
-    robot = SimulatedRobot(WidowXWorld(), interpolate_from_desired_state=False)
+    robot = SimulatedRobot(WidowXSuite().make_world(), interpolate_from_desired_state=False)
     measured = robot.joints().positions[0]
     robot.world.place_arm(np.array([0.5, *robot.joints().positions[1:7]]))
     robot.command("arm_controller", go([0.5, *robot.joints().positions[1:6]], 1.0))

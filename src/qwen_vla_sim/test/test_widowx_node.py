@@ -5,8 +5,7 @@ import rclpy
 from rclpy.parameter import Parameter
 
 from qwen_vla_sim.widowx.node import WidowXSim
-from qwen_vla_sim.widowx.pick_scene import sample_pick_scene
-from qwen_vla_sim.widowx.scene import sample_scene
+from qwen_vla_sim.widowx.suite import WidowXPickSuite, WidowXSuite
 
 
 @pytest.fixture
@@ -28,10 +27,12 @@ def scene_of(context, **parameters):
         node.destroy_node()
 
 
-def test_suite_and_shift_decide_what_a_seed_means(context):
-    assert scene_of(context) == sample_scene(7)
-    assert scene_of(context, suite="widowx_pick") == sample_pick_scene(7)
-    assert scene_of(context, shift="colour") == sample_scene(7, "colour")
+def test_suite_task_and_shift_decide_what_a_seed_means(context):
+    suite = WidowXSuite()
+    assert scene_of(context) == suite.scene(7)
+    assert scene_of(context, suite="widowx_pick") == WidowXPickSuite().scene(7)
+    assert scene_of(context, shift="colour") == suite.scene(7, "colour")
+    assert scene_of(context, task="stack_cube") == suite.task("stack_cube").scene(7) != suite.scene(7)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,8 @@ def test_suite_and_shift_decide_what_a_seed_means(context):
     [
         ({"suite": "mars"}, "no suite 'mars' for this robot; choose one of: widowx, widowx_pick"),
         ({"shift": "colours"}, "unknown shift 'colours'; choose one of: colour, instance"),
-        ({"suite": "widowx_pick", "shift": "colour"}, "widowx_pick has no scenes with the shift 'colour'"),
+        ({"task": "fly"}, "suite widowx has no task 'fly'; it has: spoon_on_towel"),
+        ({"suite": "widowx_pick", "shift": "colour"}, "suite widowx_pick has no shift 'colour'"),
     ],
 )
 def test_what_there_is_not_is_refused(context, parameters, reason):

@@ -4,22 +4,23 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen_vla_sim.widowx.pick_scene import CLEARANCE, REGION_X, REGION_Y, sample_pick_scene
+from qwen_vla_sim.widowx.tasks.pick_cube_of_three import CLEARANCE, REGION_X, REGION_Y, PickCubeOfThree
 from qwen_vla_sim.widowx.things import COLOURS
 
+TASK = PickCubeOfThree()
 seeds = st.integers(0, 2**31 - 1)
 
 
 @given(seeds)
 @settings(max_examples=50, deadline=None)
 def test_the_same_seed_gives_the_same_scene(seed):
-    assert sample_pick_scene(seed) == sample_pick_scene(seed)
+    assert TASK.scene(seed) == TASK.scene(seed)
 
 
 @given(seeds)
 @settings(max_examples=100, deadline=None)
 def test_cubes_have_different_colours_and_room_between_them(seed):
-    scene = sample_pick_scene(seed)
+    scene = TASK.scene(seed)
     assert len({cube.colour for cube in scene.things}) == 3
     places = np.array([(cube.x, cube.y) for cube in scene.things])
     gaps = np.linalg.norm(places[:, None] - places[None], axis=-1) + np.eye(3)
@@ -30,7 +31,7 @@ def test_cubes_have_different_colours_and_room_between_them(seed):
 @given(seeds)
 @settings(max_examples=50, deadline=None)
 def test_the_sentence_names_the_target_and_no_other_cube(seed):
-    scene = sample_pick_scene(seed)
+    scene = TASK.scene(seed)
     named = [colour for colour in COLOURS if colour in scene.instruction.split()]
     assert named == [scene.named.colour]
     for other in range(3):
@@ -38,6 +39,6 @@ def test_the_sentence_names_the_target_and_no_other_cube(seed):
 
 
 def test_colours_and_targets_are_drawn_evenly():
-    scenes = [sample_pick_scene(seed) for seed in range(1200)]
+    scenes = [TASK.scene(seed) for seed in range(1200)]
     counts = [sum(scene.named.colour == colour for scene in scenes) for colour in COLOURS]
     assert min(counts) > 140 and max(counts) < 260  # 200 expected; five standard deviations

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 
 from qwen_vla_sim.task import SHIFTS
 from qwen_vla_sim.widowx.layout import OUTER_REGION, REGION, ROOM, covered
-from qwen_vla_sim.widowx.scene import MAX_THINGS, sample_scene
-from qwen_vla_sim.widowx.tasks import TASKS
+from qwen_vla_sim.widowx.placing import PlaceTask
+from qwen_vla_sim.widowx.scene import MAX_THINGS
+from qwen_vla_sim.widowx.suite import WidowXSuite
 from qwen_vla_sim.widowx.things import COLOURS, KINDS, NAMES, UNSEEN_SHADES
 
 seeds = st.integers(0, 2**31 - 1)
+SUITE = WidowXSuite()
+TASKS = [SUITE.task(name) for name in SUITE.rotation]
 TRAINED = range(1_000_000, 1_000_400)
 
 
@@ -24,28 +27,31 @@ def inside(thing, region):
 @given(seeds, st.sampled_from((None, *SHIFTS)))
 @settings(max_examples=60, deadline=None)
 def test_the_same_seed_gives_the_same_scene(seed, shift):
-    assert sample_scene(seed, shift) == sample_scene(seed, shift)
+    assert SUITE.scene(seed, shift) == SUITE.scene(seed, shift)
 
 
 @given(seeds, st.sampled_from((None, *SHIFTS)))
 @settings(max_examples=100, deadline=None)
 def test_a_scene_is_about_its_task_and_leaves_a_choice(seed, shift):
-    scene = sample_scene(seed, shift)
-    assert scene.task == list(TASKS.values())[seed % len(TASKS)]
-    assert scene.named.kind == scene.task.kind and scene.named.movable
-    assert (scene.things[scene.goal].kind if scene.goal is not None else None) == scene.task.goal
+    scene = SUITE.scene(seed, shift)
+    task = scene.task
+    assert task == TASKS[seed % len(TASKS)] and scene.named.movable
+    if isinstance(task, PlaceTask):
+        assert (scene.named.kind, scene.things[scene.goal].kind) == (task.kind, task.goal)
+    else:
+        assert (scene.named.kind, scene.goal) == ("cube", None)
     assert len(scene.things) <= MAX_THINGS and {thing.name for thing in scene.things} <= set(NAMES)
     assert len({thing.name for thing in scene.things}) == len(scene.things), "a name means one thing"
     assert 1 <= len(scene.others)
     assert len({scene.instruction_for(thing) for thing in (scene.target, *scene.others)}) == 1 + len(scene.others)
-    for word in (scene.named.colour or scene.named.kind, scene.task.goal if scene.task.goal != "cube" else "cube"):
-        assert word is None or word in scene.instruction.split()
+    goal = [] if scene.goal is None else scene.things[scene.goal].name.split()
+    assert {scene.named.colour or scene.named.kind, *goal} <= set(scene.instruction.split())
 
 
 @given(seeds, st.sampled_from((None, *SHIFTS)))
 @settings(max_examples=100, deadline=None)
 def test_things_lie_apart_with_room_for_the_fingers(seed, shift):
-    boxes = [covered(thing.design, (thing.x, thing.y, thing.yaw)) for thing in sample_scene(seed, shift).things]
+    boxes = [covered(thing.design, (thing.x, thing.y, thing.yaw)) for thing in SUITE.scene(seed, shift).things]
     for i, one in enumerate(boxes):
         for other in boxes[:i]:
             gaps = np.maximum(one[:, 0] - other[:, 1], other[:, 0] - one[:, 1])
@@ -55,7 +61,7 @@ def test_things_lie_apart_with_room_for_the_fingers(seed, shift):
 def test_only_the_position_shift_leaves_the_region():
     for seed in range(60):
         for shift in (None, *SHIFTS):
-            scene = sample_scene(seed, shift)
+            scene = SUITE.scene(seed, shift)
             assert inside(scene.named, REGION) == (shift != "position")
             assert inside(scene.named, OUTER_REGION)
             assert all(inside(thing, REGION) for i, thing in enumerate(scene.things) if i != scene.target)
@@ -64,7 +70,7 @@ def test_only_the_position_shift_leaves_the_region():
 @pytest.mark.parametrize("shift", ["colour", "background", "instruction"])
 def test_these_shifts_leave_every_thing_where_it_was(shift):
     for seed in range(40):
-        usual, shifted = sample_scene(seed), sample_scene(seed, shift)
+        usual, shifted = SUITE.scene(seed), SUITE.scene(seed, shift)
         unpainted = [[replace(thing, rgb=(0, 0, 0)) for thing in scene.things] for scene in (usual, shifted)]
         assert unpainted[0] == unpainted[1] and (usual.target, usual.goal) == (shifted.target, shifted.goal)
         assert (usual.things == shifted.things) == (shift != "colour")
@@ -73,12 +79,12 @@ def test_these_shifts_leave_every_thing_where_it_was(shift):
 
 
 def test_no_sentence_of_the_instruction_shift_is_ever_trained():
-    for task in TASKS.values():
-        assert not set(task.sentences) & set(task.held_out)
-    trained = {sample_scene(seed).sentence for seed in TRAINED}
-    shifted = {sample_scene(seed, "instruction").sentence for seed in range(200)}
-    assert trained == {sentence for task in TASKS.values() for sentence in task.sentences}
-    assert shifted == {sentence for task in TASKS.values() for sentence in task.held_out}
+    for task in TASKS:
+        assert not set(task.instructions) & set(task.held_out_instructions)
+    trained = {SUITE.scene(seed).template for seed in TRAINED}
+    shifted = {SUITE.scene(seed, "instruction").template for seed in range(200)}
+    assert trained == {template for task in TASKS for template in task.instructions}
+    assert shifted == {sentence for task in TASKS for sentence in task.held_out_instructions}
 
 
 def test_no_colour_or_design_of_the_shifts_is_ever_trained():
@@ -90,27 +96,27 @@ def test_no_colour_or_design_of_the_shifts_is_ever_trained():
         assert not set(kind.designs) & set(kind.unseen_designs)
         for unseen in kind.unseen_colours:
             assert all(np.abs(np.subtract(unseen, seen)).max() > 0.08 for seen in kind.colours), name
-    assert all(thing.unseen for seed in range(20) for thing in sample_scene(seed, "instance").things)
-    assert not any(thing.unseen for seed in range(20) for thing in sample_scene(seed).things)
+    assert all(thing.unseen for seed in range(20) for thing in SUITE.scene(seed, "instance").things)
+    assert not any(thing.unseen for seed in range(20) for thing in SUITE.scene(seed).things)
 
 
 def test_no_table_or_lamp_of_the_background_shift_is_ever_trained():
-    trained = [sample_scene(seed).surroundings for seed in TRAINED]
+    trained = [SUITE.scene(seed).surroundings for seed in TRAINED]
     lowest, highest = min(around.light_intensity for around in trained), max(a.light_intensity for a in trained)
     for seed in range(40):
-        around = sample_scene(seed, "background").surroundings
+        around = SUITE.scene(seed, "background").surroundings
         assert not lowest <= around.light_intensity <= highest
         assert min(np.abs(np.subtract(around.table_rgb, a.table_rgb)).max() for a in trained) > 0.03
 
 
 def test_only_the_target_of_a_dynamic_scene_moves():
     for seed in range(20):
-        assert sample_scene(seed).drift == (0.0, 0.0)
-        assert 0.05 < np.linalg.norm(sample_scene(seed, "dynamic").drift) < 0.1
+        assert SUITE.scene(seed).drift == (0.0, 0.0)
+        assert 0.05 < np.linalg.norm(SUITE.scene(seed, "dynamic").drift) < 0.1
 
 
 def test_targets_goals_and_colours_are_drawn_evenly():
-    scenes = [sample_scene(seed) for seed in TRAINED]
+    scenes = [SUITE.scene(seed) for seed in TRAINED]
     stacks = [scene for scene in scenes if scene.task.name == "stack_cube"]
     assert len(stacks) == len(TRAINED) // len(TASKS)
     counts = [sum(scene.named.colour == colour for scene in stacks) for colour in COLOURS]

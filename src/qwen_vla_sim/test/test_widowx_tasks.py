@@ -1,18 +1,17 @@
 """The tabletop tasks in MuJoCo: what the judge calls done, what the expert does, and what a recording says about it."""
 
+from dataclasses import replace
+
 import mujoco
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import delta_from_poses
-from qwen_vla_sim.widowx.judge import rests_on_goal
-from qwen_vla_sim.widowx.starts import draw_start
 from qwen_vla_sim.widowx.suite import WidowXPickSuite, WidowXSuite
-from qwen_vla_sim.widowx.tasks import TASKS
 from qwen_vla_sim.widowx.things import COLOURS, KINDS
-from qwen_vla_sim.widowx.world import WidowXWorld
 
+TASKS = WidowXSuite.rotation
 PLACE_SEEDS = range(4)  # one scene of each task in which something is brought somewhere
 SPOON, CARROT, STACK, EGGPLANT = PLACE_SEEDS
 
@@ -23,8 +22,8 @@ def suite():
 
 
 @pytest.fixture(scope="module")
-def world():
-    world = WidowXWorld(suite="widowx")
+def world(suite):
+    world = suite.make_world()
     yield world
     world.close()
 
@@ -65,8 +64,8 @@ def on_goal(world, offset=(0, 0)):
 
 
 @pytest.mark.parametrize("shift", [None, "instance"])
-def test_things_lie_still_where_the_scene_says(shift):
-    world = WidowXWorld(suite="widowx", shift=shift)
+def test_things_lie_still_where_the_scene_says(suite, shift):
+    world = suite.make_world(shift)
     for seed in range(10):
         world.reset(seed)
         settle(world)
@@ -81,7 +80,7 @@ def test_what_rests_on_its_goal_is_done(world, seed):
     put(world, on_goal(world))
     state = world.task_state()
     assert state.success and state.failure == "" and state.metrics["gap"] < 0.015
-    assert state.task == list(TASKS)[seed] and state.target == world.scene.named.name
+    assert state.task == TASKS[seed] and state.target == world.scene.named.name
 
 
 @pytest.mark.parametrize("seed", PLACE_SEEDS)
@@ -106,16 +105,18 @@ def test_another_thing_on_the_goal_is_not_the_one_named(world, seed):
     put(world, place, other)
     state = world.task_state()
     assert not state.success and state.failure == "another thing lifted"
-    assert world.judge(other).success
+    situation = world.situation()
+    as_if_named = replace(situation, scene=replace(situation.scene, target=other))
+    assert world.scene.task.judge(as_if_named).success
 
 
 @pytest.mark.parametrize("seed", PLACE_SEEDS)
-def test_what_is_still_in_the_gripper_is_not_done(world, suite, seed):
+def test_what_is_still_in_the_gripper_is_not_done(world, seed):
     world.reset(seed)
-    rng = np.random.default_rng(0)
-    start = draw_start(world, suite.tool, rng)
+    task, rng = world.scene.task, np.random.default_rng(0)
+    start = task.start(world, rng)
     while not start.holding:
-        start = draw_start(world, suite.tool, rng)
+        start = task.start(world, rng)
     world.put_into_gripper(start.joints)
     state = world.task_state()
     assert not state.success and state.failure == "held, not placed"
@@ -129,7 +130,7 @@ def test_a_cube_beside_a_cube_is_no_stack(world):
     x, y, _ = on_goal(world)
     put(world, (x, y + 0.045, 0.021))
     assert not world.task_state().success
-    assert not rests_on_goal(world.scene, world.thing_positions(), world.scene.target)
+    assert not world.scene.task.rests(world.situation())
 
 
 def test_an_untouched_scene_says_how_far_the_gripper_got(world, suite):
@@ -139,6 +140,10 @@ def test_an_untouched_scene_says_how_far_the_gripper_got(world, suite):
     world.place_arm(np.append(suite.tool.kinematics.inverse(_down(suite, tip), suite.tool.home[:6]), 0.037))
     settle(world, 0.1)
     assert world.task_state().failure == "not grasped"
+
+
+def expert_step(env):
+    return env.world.scene.task.expert(env.world.situation())
 
 
 def _down(suite, tip):
@@ -186,7 +191,7 @@ def test_the_expert_picks_up_again_what_was_dropped(suite, blind_env, seed):
         if not dropped and info["metrics"]["lift"] > 0.05:
             joints[-1], dropped = 0.037, True
         else:
-            joints = suite.tool.joints_for(suite._expert_step(blind_env.world, observation), joints)
+            joints = suite.tool.joints_for(expert_step(blind_env), joints)
         observation, _, success, _, info = blind_env.step(joints)
         if success:
             break
@@ -212,7 +217,7 @@ def test_chunks_of_the_expert_are_within_the_robots_limits(suite, blind_env, mon
 
 
 def test_a_moving_target_goes_to_and_fro_until_the_gripper_is_there(suite):
-    world = WidowXWorld(suite="widowx", shift="dynamic")
+    world = suite.make_world("dynamic")
     world.reset(0)
     target, scene = world.scene.target, world.scene
     start, seen = world.thing_positions(), []
@@ -267,8 +272,8 @@ def test_another_sentence_names_another_thing_of_the_scene(suite, blind_env):
 
 
 @pytest.mark.parametrize("shift", [None, "background", "colour"])
-def test_every_kind_of_thing_can_be_seen(shift):
-    world = WidowXWorld(suite="widowx", shift=shift)
+def test_every_kind_of_thing_can_be_seen(suite, shift):
+    world = suite.make_world(shift)
     seen = set()
     for seed in range(5):
         world.reset(seed)
@@ -288,10 +293,10 @@ def test_every_kind_of_thing_can_be_seen(shift):
     assert seen == set(KINDS)
 
 
-def test_unknown_suites_and_shifts_are_refused():
-    with pytest.raises(ValueError, match="no suite 'mars' .*widowx_pick"):
-        WidowXWorld(suite="mars")
-    with pytest.raises(ValueError, match="widowx_pick has no scenes with the shift 'colour'"):
+def test_unknown_tasks_and_shifts_are_refused(suite):
+    with pytest.raises(ValueError, match="suite widowx has no task 'fly'; it has: spoon_on_towel, carrot_on_plate"):
+        suite.make_env(cameras=False, task="fly")
+    with pytest.raises(ValueError, match="suite widowx_pick has no shift 'colour'; it offers: none"):
         WidowXPickSuite().make_env(cameras=False, shift="colour")
 
 
@@ -300,7 +305,8 @@ def test_what_begins_beside_its_goal_is_brought_there(suite, blind_env):
     begun = 0
     for seed in (SPOON, CARROT, STACK):
         blind_env.reset(seed=seed)
-        starts = (draw_start(blind_env.world, suite.tool, np.random.default_rng(i)) for i in range(100))
+        world = blind_env.world
+        starts = (world.scene.task.start(world, np.random.default_rng(i)) for i in range(100))
         start = next(start for start in starts if start.target)
         observation, info = blind_env.reset(seed=seed, options=start.options)
         assert not info["success"] and info["metrics"]["gap"] < 0.13
@@ -309,7 +315,7 @@ def test_what_begins_beside_its_goal_is_brought_there(suite, blind_env):
         )
         joints = observation["joints"].astype(float)
         for _ in range(50):
-            joints = suite.tool.joints_for(suite._expert_step(blind_env.world, observation), joints)
+            joints = suite.tool.joints_for(expert_step(blind_env), joints)
             observation, _, success, _, _ = blind_env.step(joints)
             if success:
                 begun += 1

@@ -1,17 +1,19 @@
 """The tabletop in MuJoCo: our arm, tracked where it is told, seen by two cameras, judged by what really happened."""
 
+from dataclasses import replace
+
 import mujoco
 import numpy as np
 import pytest
 
 from embodiment_descriptions import Kinematics
+from qwen_vla_sim.widowx.suite import WidowXPickSuite
 from qwen_vla_sim.widowx.table_spec import CAMERAS
-from qwen_vla_sim.widowx.world import WidowXWorld
 
 
 @pytest.fixture(scope="module")
 def world():
-    world = WidowXWorld(suite="widowx_pick")
+    world = WidowXPickSuite().make_world()
     yield world
     world.close()
 
@@ -104,4 +106,6 @@ def test_the_judge_wants_the_named_cube_in_the_gripper_and_up(world):
     world.data.qpos[address : address + 3] = world.tip_pose()[:3, 3]
     mujoco.mj_forward(world.model, world.data)
     assert world.task_state().success
-    assert not world.judge((target + 1) % 3).success
+    situation = world.situation()
+    as_if_named = replace(situation, scene=replace(situation.scene, target=(target + 1) % 3))
+    assert not world.scene.task.judge(as_if_named).success

@@ -66,8 +66,7 @@ class CollectOptions:
 def collect(options: CollectOptions) -> dict:
     """Record and finalize; resumes where an interrupted run with the same options stopped. Returns a summary."""
     suite = load_suite(options.suite)
-    if options.task and options.task not in suite.tasks:
-        raise ValueError(f"suite {suite.name} has no task {options.task!r}; it has {', '.join(suite.tasks)}")
+    last = suite.seed_of(options.episodes - 1, options.seed, options.task)
     if options.takeover_from:
         from qwen_vla.model.checkpoint_files import check_knows
 
@@ -82,7 +81,7 @@ def collect(options: CollectOptions) -> dict:
             **suite.extra_info(),
             "suite": options.suite,
             "kind": options.kind,
-            "seeds": [options.seed, _seed(options, suite, options.episodes - 1) + 1],
+            "seeds": [options.seed, last + 1],
         }
         finalize(options.out, options.shards, _features(suite), suite.embodiment.rate_hz, suite.embodiment.name, extra)
     info = json.loads(info_path.read_text())
@@ -131,15 +130,6 @@ def _claim(options: CollectOptions) -> None:
     write_json(marker, wanted)
 
 
-def _seed(options: CollectOptions, suite: Suite, scene: int) -> int:
-    """Seed of scene number `scene`; tasks follow one another by their seeds (see `Suite`)."""
-    if options.task is None:
-        return options.seed + scene
-    count = len(suite.tasks)
-    first = options.seed + (suite.tasks.index(options.task) - options.seed) % count
-    return first + scene * count
-
-
 def _features(suite: Suite) -> dict[str, Feature]:
     return {name: Feature(*spec) for name, spec in suite.features().items()}
 
@@ -155,7 +145,7 @@ class _Recorder:
         os.environ["LP_NUM_THREADS"] = "1"  # the software rasteriser would start a thread per core in every process
         self.options = options
         self.suite = load_suite(options.suite)
-        self.env: Any = self.suite.make_env()
+        self.env: Any = self.suite.make_env(task=options.task)
         self._lead = self._load_lead()
 
     def record(self, shard: int) -> int:
@@ -163,7 +153,7 @@ class _Recorder:
         options, suite = self.options, self.suite
         episodes = []
         for scene in options.scenes(shard):
-            task, frames, success = self._play(_seed(options, suite, scene))
+            task, frames, success = self._play(suite.seed_of(scene, options.seed, options.task))
             if success:
                 episodes.append(Recording(task, frames))
         write_shard(options.out, shard, episodes, _features(suite), suite.embodiment.rate_hz)

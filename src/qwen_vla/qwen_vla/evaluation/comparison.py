@@ -70,11 +70,11 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[Differ
 
 
 def alike_but_for(condition: str, evaluations: Evaluations) -> Sequence[Evaluations]:
-    """Groups of evaluations of one suite that have all other conditions in common."""
+    """Groups of evaluations of one suite, or of one task of it, that have all other conditions in common."""
     groups: dict[tuple, dict[str, Mapping[str, Any]]] = {}
     for name, summary in evaluations.items():
         others = tuple(str(summary.get(key) or None) for key in ASPECTS if key != condition)
-        groups.setdefault((summary["suite"], *others), {})[name] = summary
+        groups.setdefault((summary["suite"], summary.get("task"), *others), {})[name] = summary
     return list(groups.values())
 
 

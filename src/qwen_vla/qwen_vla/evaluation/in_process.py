@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Episode i has seed `seed + i`; all are validation seeds, or all are test seeds.
+    """Episode i has seed `seed + i`, or with a task the seed of its i-th scene from there on; all are of one split.
 
     Attributes:
+        task: only scenes of this task of the suite.
         shuffle_instructions: name another thing of the scene, but judge the original one.
         blind: show black images.
         chaos: disturb the nodes (over ROS only, and validation seeds only: it measures no success).
@@ -48,6 +49,7 @@ class EvaluateOptions:
     euler_steps: int = 4
     workers: int = os.cpu_count() or 1
     chaos: bool = False
+    task: str | None = None
     shift: Shift | None = None
     prompt_of: str | None = None
     json: Path | None = None
@@ -64,23 +66,23 @@ class EvaluateOptions:
                 "seeds, e.g. --seed 9000"
             )
         if self.chaos:
-            require_split("validation", self.seeds, "--chaos")
+            require_split("validation", range(self.seed, self.seed + self.episodes), "--chaos")
 
     @property
     def split(self) -> Split:
-        """Of the seeds."""
-        return split_of(self.seeds)
+        """Of the seeds from the first on; `check` looks at those of a single task, which lie farther apart."""
+        return split_of(range(self.seed, self.seed + self.episodes))
 
-    @property
-    def seeds(self) -> range:
-        """Of the episodes."""
-        return range(self.seed, self.seed + self.episodes)
+    def seeds(self, suite: Suite) -> list[int]:
+        """Of the episodes; ValueError for a task that the suite does not have."""
+        return [suite.seed_of(number, self.seed, self.task) for number in range(self.episodes)]
 
     def conditions(self, over_ros: bool = False) -> dict[str, Any]:
         """What a summary says about how it was measured; `step`: of the checkpoint's training, None when unrecorded."""
         return {
             "checkpoint": _from_here(self.checkpoint),
             "step": _training(self.checkpoint).get("step"),
+            "task": self.task,
             "shift": self.shift,
             "shuffle_instructions": self.shuffle_instructions,
             "blind": self.blind,
@@ -119,7 +121,9 @@ def check(options: EvaluateOptions) -> None:
     suite = load_suite(options.suite)
     robot = suite.embodiment.name
     check_knows(options.checkpoint, robot)
-    refuse_trained_seeds(options.checkpoint, options.seed, options.episodes)
+    seeds = options.seeds(suite)
+    require_split(options.split, range(seeds[0], seeds[-1] + 1), f"task {options.task}")
+    refuse_trained_seeds(options.checkpoint, seeds[0], seeds[-1] - seeds[0] + 1)
     if options.shift and options.shift not in suite.shifts:
         offered = ", ".join(suite.shifts) or "none"
         raise ValueError(f"suite {options.suite!r} has no shift {options.shift!r}; it offers: {offered}")
@@ -129,13 +133,13 @@ def check(options: EvaluateOptions) -> None:
         _prompt_template(options.prompt_of)
 
 
-def refuse_trained_seeds(checkpoint: Path, seed: int, episodes: int) -> None:
-    """ValueError when an episode's scene was in the data that the checkpoint says it was trained on."""
+def refuse_trained_seeds(checkpoint: Path, seed: int, count: int) -> None:
+    """ValueError when one of `count` seeds from `seed` on was in the data that a checkpoint says it was trained on."""
     for source in _training(checkpoint).get("data", []):
         first, end = source.get("seeds") or (0, 0)
-        if seed < end and first < seed + episodes:
+        if seed < end and first < seed + count:
             raise ValueError(
-                f"seeds {seed}…{seed + episodes - 1} overlap with the training data of {checkpoint} "
+                f"seeds {seed}…{seed + count - 1} overlap with the training data of {checkpoint} "
                 f"({first}…{end - 1}); choose other seeds, e.g. --seed 7000"
             )
 
@@ -160,8 +164,9 @@ def _prompt_template(robot: str) -> str:
 def _play_all(options: EvaluateOptions, kept: KeptEpisodes) -> list[Played]:
     """Play what is not kept yet; all episodes in the order of the seeds."""
     wanted = bool(options.sheet)
-    missing = [seed for seed in options.seeds if not kept.has(seed, pictures=wanted)]
-    done = [kept.played[seed].row for seed in options.seeds if seed not in missing]
+    seeds = options.seeds(load_suite(options.suite))
+    missing = [seed for seed in seeds if not kept.has(seed, pictures=wanted)]
+    done = [kept.played[seed].row for seed in seeds if seed not in missing]
     title = f"evaluate {options.suite}"
     with tqdm(total=options.episodes, initial=len(done), desc=title, unit="episode") as bar:
         successes = sum(row.success for row in done)
@@ -170,7 +175,7 @@ def _play_all(options: EvaluateOptions, kept: KeptEpisodes) -> list[Played]:
             successes += episode.row.success
             bar.set_postfix(successes=successes, refresh=False)
             bar.update()
-    return [kept.played[seed] for seed in options.seeds]
+    return [kept.played[seed] for seed in seeds]
 
 
 def _write_videos(options: EvaluateOptions, rows: Sequence[EpisodeRow]) -> None:
@@ -200,7 +205,7 @@ class _Player:
         self.options = options
         self.suite: Suite = load_suite(options.suite)
         self.policy = self._load_policy()
-        self.env = self.suite.make_env(shift=options.shift)
+        self.env = self.suite.make_env(shift=options.shift, task=options.task)
 
     def play(self, seed: int) -> Played:
         """One episode, with pictures for the contact sheet if there is to be one."""

@@ -115,7 +115,8 @@ def rows_of(summary: Mapping[str, Any]) -> list[EpisodeRow]:
 
 def conditions_in_words(summary: Mapping[str, Any]) -> str:
     """What is unusual about an evaluation, for instance "shift colour, blind"; "–" when nothing is."""
-    words = [f"shift {summary['shift']}"] if summary.get("shift") else []
+    words = [f"only {summary['task']}"] if summary.get("task") else []
+    words += [f"shift {summary['shift']}"] if summary.get("shift") else []
     words += [f"prompt of {summary['prompt_of']}"] if summary.get("prompt_of") else []
     words += [name.replace("_", " ") for name in SWITCHES if summary.get(name)]
     return ", ".join(words) or "–"

@@ -134,27 +134,25 @@ def test_another_shard_size_in_the_folder_is_refused(recorder):
 
 def test_scene_number_i_has_seed_plus_i(recordings):
     reader = LeRobotReader(recordings / "snapshots")
-    env = load_suite("widowx_pick").make_env(cameras=False)
     for i, objects in enumerate(reader.frames["annotation.objects"]):
-        env.reset(seed=2_000_000 + i)
-        scene = env.world.scene
+        scene = load_suite("widowx_pick").scene(2_000_000 + i)
         assert [reader.info["names"][index] for index in objects] == [thing.name for thing in scene.things]
         assert reader.tasks[i] == scene.instruction
 
 
 def test_only_scenes_of_one_task_from_the_seed_on(tmp_path):
+    suite = load_suite("widowx")
     options = CollectOptions("widowx", tmp_path / "stacks", 2, 2_000_001, "snapshots", workers=1, task="stack_cube")
     collect(options)
     reader = LeRobotReader(options.out)
-    env = load_suite("widowx").make_env(cameras=False)
-    assert reader.tasks == [env.reset(seed=seed)[1]["instruction"] for seed in (2_000_002, 2_000_007)]
+    assert reader.tasks == [suite.scene(seed).instruction for seed in (2_000_002, 2_000_007)]
     assert reader.info["seeds"] == [2_000_001, 2_000_008]
     with pytest.raises(DatasetError, match="holds another collection .*task stack_cube; asked"):
         collect(replace(options, task=None))
 
 
 def test_a_task_that_the_suite_does_not_have_is_refused_with_those_it_has(tmp_path):
-    with pytest.raises(ValueError, match="suite widowx has no task 'juggle'; it has spoon_on_towel, .*pick_cube"):
+    with pytest.raises(ValueError, match="suite widowx has no task 'juggle'; it has: spoon_on_towel, .*pick_cube"):
         collect(CollectOptions("widowx", tmp_path / "juggling", 2, task="juggle"))
     assert not (tmp_path / "juggling").exists()
 

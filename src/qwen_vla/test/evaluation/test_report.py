@@ -47,6 +47,14 @@ def test_evaluations_are_compared_that_differ_in_one_condition():
     assert found["checkpoint", "joint", "alone"].values == ("tiny", "alone"), "the first of two checkpoints"
 
 
+def test_an_evaluation_of_one_task_is_compared_with_others_of_that_task():
+    alone = {"task": "pick", "checkpoint": "alone"}
+    evaluations = EVALUATIONS | {"pick": evaluation(10, task="pick"), "pick_alone": evaluation(2, **alone)}
+    found = [c for c in comparisons(evaluations) if {c.first, c.second} & {"pick", "pick_alone"}]
+    assert [(c.condition, c.first, c.second) for c in found] == [("checkpoint", "pick", "pick_alone")]
+    assert "| pick | widowx | tiny | only pick |" in as_markdown_page(evaluations)
+
+
 def test_differences_are_told_by_task_and_for_all():
     pick, stack, every = compare(EVALUATIONS["joint"], EVALUATIONS["alone"])
     assert (pick.task, pick.first, pick.second) == ("pick", (9, 10), (2, 10)) and stack.task == "stack"

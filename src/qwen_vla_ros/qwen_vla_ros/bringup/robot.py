@@ -117,6 +117,11 @@ def arguments(robot: Robot) -> list[DeclareLaunchArgument]:
             "seed", default_value="0", description="Seed of the first simulated scene (hardware:=mujoco)"
         ),
         DeclareLaunchArgument(
+            "task",
+            default_value="",
+            description="Task of every simulated scene (hardware:=mujoco); empty: that which its seed means",
+        ),
+        DeclareLaunchArgument(
             "shift",
             default_value="",
             choices=["", *SHIFTS],
@@ -205,7 +210,7 @@ def simulator(robot: Robot, **parameters: object) -> Node:
     executable = f"{robot.name}_sim"
     scenes = {
         "seed": ParameterValue(LaunchConfiguration("seed"), value_type=int),
-        **text("shift", *(["suite"] if robot.suites else [])),
+        **text("shift", "task", *(["suite"] if robot.suites else [])),
     }
     return Node(
         package="qwen_vla_sim",

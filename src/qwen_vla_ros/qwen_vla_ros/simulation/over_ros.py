@@ -34,7 +34,7 @@ def evaluate(options: EvaluateOptions) -> dict:
     _refuse_what_needs_the_inside(options)
     check(replace(options, chaos=False))
     suite, conditions = load_suite(options.suite), options.conditions(over_ros=True)
-    world = SimulatedWorld(suite.embodiment.name, options.suite, options.shift or "")
+    world = SimulatedWorld(suite.embodiment.name, options.suite, options.shift or "", options.task or "")
     if options.chaos:
         from qwen_vla_ros.simulation.chaos import trial
 
@@ -47,7 +47,8 @@ def evaluate(options: EvaluateOptions) -> dict:
 
 def _in_calm(options: EvaluateOptions, suite: Suite, world: SimulatedWorld, kept: KeptEpisodes) -> list[EpisodeRow]:
     """Play what is not kept yet; all rows in the order of the seeds."""
-    missing = [seed for seed in options.seeds if not kept.has(seed, pictures=False)]
+    seeds = options.seeds(suite)
+    missing = [seed for seed in seeds if not kept.has(seed, pictures=False)]
     if missing:
         limits = episode_limits(suite)
         with simulated_stack(options.checkpoint, LOGS, {"euler_steps": options.euler_steps}, world=world) as stack:
@@ -58,7 +59,7 @@ def _in_calm(options: EvaluateOptions, suite: Suite, world: SimulatedWorld, kept
                 tasks.draw_from(seed * 1000)  # as in process
                 kept.add(Played(as_episode_row(tasks.execute(limits))))
                 bar.set_postfix_str(f"{sum(episode.row.success for episode in kept.played.values())} done")
-    return [kept.played[seed].row for seed in options.seeds]
+    return [kept.played[seed].row for seed in seeds]
 
 
 def episode_limits(suite: Suite) -> Limits:

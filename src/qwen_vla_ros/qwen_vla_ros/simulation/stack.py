@@ -67,11 +67,13 @@ class SimulatedWorld:
         robot: name of the embodiment.
         suite: the task suite whose scenes the seeds are.
         shift: kind of scenes other than those trained on; empty: none.
+        task: of every scene; empty: that which its seed alone means.
     """
 
     robot: str = "widowx"
     suite: str = "widowx"
     shift: str = ""
+    task: str = ""
 
     @property
     def simulator(self) -> Simulator:
@@ -243,6 +245,7 @@ def node_parameters(
             "realtime_factor": float(speed),
             "suite": world.suite,
             "shift": world.shift,
+            "task": world.task,
         },
         "executor_node": {**managed},
         POLICY: {**managed, "policy": str(policy.resolve()), **more},

@@ -40,7 +40,7 @@ OWN_PACKAGES = ("qwen_vla_ros", "qwen_vla_sim")
 OPTIONAL_PACKAGES = ("interbotix_xs_sdk", "ros_gz_sim", "ros_gz_bridge")
 COMMON_ARGUMENTS = {
     "hardware", "policy", "device", "blending", "namespace", "use_sim_time", "autostart", "rviz", "record", "log_level",
-    "seed", "shift", "embodiment_config",
+    "seed", "shift", "task", "embodiment_config",
 }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ class Controller:
     """The simulator's controller, which obeys the rules of ros2_control's."""
 
     def __init__(self, start: np.ndarray) -> None:
-        self._module = pytest.importorskip("qwen_vla_sim.joint_trajectory_controller")
+        self._module = pytest.importorskip("qwen_vla_sim.controllers.joint_trajectory_controller")
         self._controller = self._module.JointTrajectoryController(JOINTS, start)
         self._controller.update(0)
 

@@ -294,9 +294,10 @@ def test_an_unknown_suite_is_named_with_the_known_ones():
 def test_every_robot_has_its_simulator(tmp_path):
     """Its own node with the scenes that are asked for; a base without Nav2 is driven by the executor itself."""
     for robot in SIMULATORS:
-        world = SimulatedWorld(robot, f"{robot}_suite", "colour")
+        world = SimulatedWorld(robot, f"{robot}_suite", "colour", "a_task")
         parameters = node_parameters(tmp_path, {}, 0.5, world)[f"{robot}_sim"]
         assert parameters["suite"] == f"{robot}_suite" and parameters["shift"] == "colour"
+        assert parameters["task"] == "a_task"
         assert parameters["realtime_factor"] == 0.5
         assert node_command(f"{robot}_sim", parameters, os.environ)[0].endswith(f"{robot}_sim")
     assert SIMULATORS["mobile_base"].remappings == {"executor_node": {"cmd_vel_nav": "cmd_vel"}}

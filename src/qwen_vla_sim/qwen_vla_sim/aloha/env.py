@@ -13,7 +13,6 @@ import gymnasium
 import numpy as np
 
 from qwen_vla_sim.aloha.world import AlohaWorld
-from qwen_vla_sim.task import Shift
 from qwen_vla_sim.world_env import WorldEnv
 
 PICTURE_STEPS = 5  # control steps from one picture to the next
@@ -30,10 +29,8 @@ class AlohaEnv(WorldEnv):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}
 
-    def __init__(
-        self, render_size: tuple[int, int] | None = (240, 320), max_steps: int = 600, shift: Shift | None = None
-    ) -> None:
-        super().__init__(AlohaWorld(shift=shift), render_size, max_steps)
+    def __init__(self, world: AlohaWorld, render_size: tuple[int, int] | None, max_steps: int) -> None:
+        super().__init__(world, render_size, max_steps)
         self.fresh = False
         low, high = self._joint_limits()
         self.action_space = gymnasium.spaces.Box(low, high)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from embodiment_descriptions import Embodiment, Kinematics
-from qwen_vla_sim.aloha.world import PINCH, SIDES
 
+SIDES = ("left", "right")
+PINCH = 0.036  # [m] from the tip link to between the finger pads, 10 mm behind their ends
 FINGER_INSIDE = 0.0208  # [m] from a finger joint's zero to the inner face of its pad
 FINGER_CLOSED, FINGER_TRAVEL = 0.021, 0.036  # [m] of the finger joint, as in the embodiment's YAML
 

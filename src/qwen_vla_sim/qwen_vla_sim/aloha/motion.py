@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from embodiment_descriptions import Embodiment, KinematicsError
-from qwen_vla_sim.aloha.expert import Goals
-from qwen_vla_sim.aloha.hands import Hands
-from qwen_vla_sim.aloha.world import SIDES
+from qwen_vla_sim.aloha.grasping import Goals
+from qwen_vla_sim.aloha.hands import SIDES, Hands
 
 SPEED = 1.2  # [rad/s] of the fastest joint of an arm; the robot's limit is pi
 ACCELERATION = 10.0  # [rad/s2]; the gate's limit is 60

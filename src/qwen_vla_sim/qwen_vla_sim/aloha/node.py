@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_sim.aloha.world import AlohaWorld
-from qwen_vla_sim.sim_node import SimNode, run
-from qwen_vla_sim.simulated_robot import SimulatedRobot
+from qwen_vla_sim.aloha.suite import AlohaSuite
+from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
+from qwen_vla_sim.node.sim_node import SimNode, run
 
 
 class AlohaSim(SimNode):
@@ -19,7 +19,7 @@ class AlohaSim(SimNode):
     robot_name = "aloha"
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedRobot:
-        return SimulatedRobot(AlohaWorld(embodiment, self.shift), **options)
+        return SimulatedRobot(AlohaSuite().make_world(self.shift, self.task, embodiment), **options)
 
 
 def main(args: list[str] | None = None) -> int:

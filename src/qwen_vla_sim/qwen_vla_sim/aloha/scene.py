@@ -1,7 +1,7 @@
-"""What a seed decides about a bimanual scene: which things lie where, the light, the colours of the room, the sentence.
+"""What a seed decides about a bimanual scene: which things lie where, the light, the colours of the room, what is said.
 
-Free of MuJoCo, so that data sets, evaluation and the simulator can name a scene by its seed alone. Lengths are in
-metres in base_link: the middle of the table top, x away from the operator, y to the operator's left.
+Free of MuJoCo, so that data sets, evaluation and the simulator can name a scene by its task and seed alone. Lengths are
+in metres in base_link: the middle of the table top, x away from the operator, y to the operator's left.
 
 Sizes and start regions of cube, peg and socket are those of gym-aloha 0.1.5 (Apache-2.0), whose arms stand at
 y = 0.5, x = -/+ 0.469 of its own frame; ours stand at x = -0.019, y = +/- 0.469. The second cube and the second peg,
@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwen_vla_sim.task import Shift
+from qwen_vla_sim.task import Task
 
-TASKS = ("cube_transfer", "insertion", "tray_lift")
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.85, 0.08, 0.08),
     "green": (0.08, 0.60, 0.12),
@@ -28,7 +27,7 @@ HELD_OUT_COLOURS: dict[str, tuple[float, float, float]] = {
     "orange": (0.95, 0.42, 0.05),
 }
 ALL_COLOURS = COLOURS | HELD_OUT_COLOURS
-KINDS = ("cube", "peg", "tray")  # what there are two of, by task
+KINDS = ("cube", "peg", "tray")  # of which there may be two in a scene
 SOCKET = "socket"
 NAMES = (*(f"{colour} {kind}" for kind in KINDS for colour in ALL_COLOURS), SOCKET)  # as the sentences say them
 
@@ -39,54 +38,9 @@ PIN = (0.02, 0.08, 0.02)  # in the middle of the tube: what the peg has to touch
 TRAY = (0.12, 0.16, 0.012)  # its plate
 HANDLE = (0.024, 0.08, 0.026)  # a bar at either end of the plate
 WIDTHS = {"cube": CUBE, "peg": PEG[0], SOCKET: SOCKET_OUTSIDE, "tray": HANDLE[0]}  # what the fingers close on
-GRIP = 0.115  # from the middle of a tray to where a hand takes it
-
-SENTENCES: dict[str, tuple[str, ...]] = {
-    "cube_transfer": (
-        "hand the {colour} cube to the left arm",
-        "pass the {colour} cube to the left hand",
-        "give the {colour} cube to the left arm",
-        "pick up the {colour} cube and pass it to the left hand",
-    ),
-    "insertion": (
-        "insert the {colour} peg into the socket",
-        "put the {colour} peg into the socket",
-        "push the {colour} peg into the socket",
-        "pick up the {colour} peg and put it into the socket",
-    ),
-    "tray_lift": (
-        "lift the {colour} tray with both hands",
-        "raise the {colour} tray with both arms",
-        "pick up the {colour} tray with both hands",
-        "take the {colour} tray with both arms and lift it",
-    ),
-}
-HELD_OUT_SENTENCES: dict[str, tuple[str, ...]] = {
-    "cube_transfer": (
-        "to the left hand pass the {colour} cube",
-        "the left arm should get the {colour} cube",
-        "move the {colour} cube from the right hand to the left hand",
-    ),
-    "insertion": (
-        "into the socket put the {colour} peg",
-        "the {colour} peg goes into the socket",
-        "plug the {colour} peg in",
-    ),
-    "tray_lift": (
-        "with both hands lift the {colour} tray",
-        "the {colour} tray should go up with both arms",
-        "hold up the {colour} tray",
-    ),
-}
 
 Box = tuple[tuple[float, float], tuple[float, float]]  # low and high (x, y)
-CUBE_REGION: Box = ((-0.119, -0.2), (0.081, 0.0))
-PEG_REGION: Box = ((-0.119, -0.2), (0.081, -0.1))
-SOCKET_REGION: Box = ((-0.119, 0.1), (0.081, 0.2))
-TRAY_REGIONS: tuple[Box, Box] = (((-0.13, -0.04), (-0.075, 0.04)), ((0.075, -0.04), (0.13, 0.04)))
 MARGIN = 0.04  # how far beyond the trained region things lie when their position is shifted
-CUBE_CLEARANCE = 0.095  # between the middles of two cubes: an open finger (48 mm out) passes between them
-PEG_CLEARANCE = 0.085  # between two pegs across their length
 INSTANCE_SCALES = ((0.80, 0.88), (1.12, 1.20))  # of sizes other than those trained on
 TONES = ((0.62, 0.46, 0.30), (0.35, 0.45, 0.42), (0.25, 0.25, 0.28), (0.80, 0.78, 0.70))  # of rooms never trained in
 DRIFT_SPEED = (0.015, 0.03)  # [m/s] of a thing that moves by itself
@@ -126,99 +80,42 @@ class Room:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that a seed decides.
+    """Everything that task and seed decide.
 
     Attributes:
-        items: the things on the table; `target` indexes the one that the sentence names, `goal` the one that it is to
-            be brought to (-1: none).
+        items: the things on the table, first two of one kind; `target` indexes the one of them that the instruction
+            names, `goal` the one that it is to be brought to (-1: none).
+        template: the instruction with the field {colour}.
+        region: where the target may lie in training.
         drift: velocity (vx, vy) [m/s] of the target until a hand touches it.
     """
 
     seed: int
-    task: str
+    task: Task
     items: tuple[Item, ...]
     target: int
     goal: int
-    sentence: str
+    template: str
     room: Room
+    region: Box
     drift: tuple[float, float] = (0.0, 0.0)
 
     @property
     def instruction(self) -> str:
-        return self.sentence.format(colour=self.items[self.target].colour)
+        return self.template.format(colour=self.items[self.target].colour)
 
     @property
     def other(self) -> int:
-        """Index of the thing of the same kind that the sentence does not name."""
+        """Index of the thing of the same kind that the instruction does not name."""
         return 1 - self.target
 
     @property
     def other_instruction(self) -> str:
-        """The same sentence about the other one."""
-        return self.sentence.format(colour=self.items[self.other].colour)
+        """The same instruction about the other one."""
+        return self.template.format(colour=self.items[self.other].colour)
 
 
-def sample_scene(seed: int, shift: Shift | None = None) -> Scene:
-    """The scene of a seed; the same on every machine (NumPy's PCG64).
-
-    A shifted scene differs from the plain one of the same seed in what is shifted alone.
-    """
-    rng, shifted = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-    number = seed % len(TASKS)
-    task, kind = TASKS[number], KINDS[number]
-    target = int(rng.integers(2))
-    colours = [str(colour) for colour in rng.permutation(list(COLOURS))[:2]]
-    sentence, room = int(rng.integers(1000)), _room(rng)
-    places = _places(shifted if shift == "position" else rng, task, target if shift == "position" else -1)
-    scales, drift = [1.0, 1.0], (0.0, 0.0)
-    if shift == "colour":
-        colours[target] = str(shifted.choice(list(HELD_OUT_COLOURS)))
-    elif shift == "instance":
-        scales[target] = float(shifted.uniform(*INSTANCE_SCALES[int(shifted.integers(len(INSTANCE_SCALES)))]))
-    elif shift == "background":
-        room = _other_room(shifted)
-    elif shift == "dynamic":
-        angle, speed = shifted.uniform(0, 2 * np.pi), shifted.uniform(*DRIFT_SPEED)
-        drift = (float(speed * np.cos(angle)), float(speed * np.sin(angle)))
-    items = [Item(kind, colours[i], *places[i], scales[i]) for i in range(2)]
-    if task == "insertion":
-        items.append(Item(SOCKET, "cyan", *places[2]))
-    sentences = (HELD_OUT_SENTENCES if shift == "instruction" else SENTENCES)[task]
-    return Scene(
-        seed=seed,
-        task=task,
-        items=tuple(items),
-        target=target,
-        goal=2 if task == "insertion" else -1,
-        sentence=sentences[sentence % len(sentences)],
-        room=room,
-        drift=drift,
-    )
-
-
-def region_of(task: str, item: int) -> Box:
-    """Where the thing number `item` of a task may lie in training."""
-    if task == "tray_lift":
-        return TRAY_REGIONS[item]
-    if task == "insertion":
-        return SOCKET_REGION if item == 2 else PEG_REGION
-    return CUBE_REGION
-
-
-def _places(rng: np.random.Generator, task: str, outside: int) -> list[tuple[float, float]]:
-    """Places (x, y) of a scene's things; that of number `outside` beside its region (-1: none)."""
-    while True:
-        count = 3 if task == "insertion" else 2
-        places = [_place(rng, region_of(task, i), i == outside) for i in range(count)]
-        across, along = np.abs(np.subtract(places[0], places[1]))
-        if task == "cube_transfer" and np.hypot(across, along) < CUBE_CLEARANCE:
-            continue
-        if task == "insertion" and across < PEG_CLEARANCE:
-            continue
-        return places
-
-
-def _place(rng: np.random.Generator, region: Box, outside: bool) -> tuple[float, float]:
+def draw_place(rng: np.random.Generator, region: Box, outside: bool) -> tuple[float, float]:
     """A place in a region, or in the margin around it."""
     low, high = np.array(region)
     place = rng.uniform(low, high)
@@ -227,7 +124,7 @@ def _place(rng: np.random.Generator, region: Box, outside: bool) -> tuple[float,
     return float(place[0]), float(place[1])
 
 
-def _room(rng: np.random.Generator) -> Room:
+def draw_room(rng: np.random.Generator) -> Room:
     """A grey room in the light of a lamp overhead."""
     table, wall, floor = (
         _rgb(rng.uniform(low, high) + rng.uniform(-0.04, 0.04, 3))
@@ -237,7 +134,7 @@ def _room(rng: np.random.Generator) -> Room:
     return Room(table, wall, floor, float(rng.uniform(0.55, 0.75)), lamp)
 
 
-def _other_room(rng: np.random.Generator) -> Room:
+def draw_other_room(rng: np.random.Generator) -> Room:
     """A coloured room, darker or brighter, in the light of a lamp from the side."""
     table, wall, floor = (_rgb(np.array(TONES[k]) + rng.uniform(-0.04, 0.04, 3)) for k in rng.permutation(4)[:3])
     light = float(rng.choice([rng.uniform(0.35, 0.45), rng.uniform(0.85, 0.95)]))

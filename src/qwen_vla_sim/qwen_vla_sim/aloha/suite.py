@@ -1,4 +1,4 @@
-"""`aloha`: three bimanual tasks at 50 Hz with joint positions; how they are recorded, started and judged."""
+"""`aloha`: bimanual tasks at 50 Hz with joint positions; how they are shown, recorded and executed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from embodiment_descriptions import Embodiment, load_robot
+from embodiment_descriptions import Embodiment
 from qwen_vla_sim.aloha.chunks import ChunkRules
 from qwen_vla_sim.aloha.clearance import Clearance
 from qwen_vla_sim.aloha.env import AlohaEnv
-from qwen_vla_sim.aloha.expert import expert_goals
-from qwen_vla_sim.aloha.hands import Hands
 from qwen_vla_sim.aloha.motion import SmoothMotion
-from qwen_vla_sim.aloha.scene import NAMES, TASKS
-from qwen_vla_sim.aloha.starts import start_anywhere
-from qwen_vla_sim.aloha.world import CAMERAS, SIDES, AlohaWorld
+from qwen_vla_sim.aloha.scene import NAMES
+from qwen_vla_sim.aloha.world import CAMERAS, AlohaWorld
+from qwen_vla_sim.suite import SimulatedSuite
 from qwen_vla_sim.task import SHIFTS, Lead, Shift
 
 MAX_EXPERT_STEPS = 450
@@ -27,23 +25,28 @@ THINGS = 3  # most in a scene
 POINTS = (*(f"object {i}" for i in range(THINGS)), "left tip", "right tip")
 
 
-class AlohaSuite:
-    """Hand over the named cube, insert the named peg, lift the named tray."""
+class AlohaSuite(SimulatedSuite):
+    """Hand over the named cube, insert the named peg, lift the named tray, and what else there is to do."""
 
     name = "aloha"
-    tasks = TASKS
-    shifts = SHIFTS
     robot = "aloha"
+    rotation = ("cube_transfer", "insertion", "tray_lift")
+    shifts = SHIFTS
     max_steps = 600
     record_size = (96, 128)  # stored images (height, width); rendered at the cameras' 240 x 320
 
     def __init__(self) -> None:
-        self.embodiment: Embodiment = load_robot(self.robot)
+        super().__init__()
         self._rules = ChunkRules(self.embodiment)
         self._clearance: Clearance | None = None
 
-    def make_env(self, cameras: bool = True, shift: Shift | None = None) -> AlohaEnv:
-        return AlohaEnv(render_size=(240, 320) if cameras else None, max_steps=self.max_steps, shift=shift)
+    def make_world(
+        self, shift: Shift | None = None, task: str | None = None, embodiment: Embodiment | None = None
+    ) -> AlohaWorld:
+        return AlohaWorld(embodiment or self.embodiment, self._scenes(shift, task))
+
+    def make_env(self, cameras: bool = True, shift: Shift | None = None, task: str | None = None) -> AlohaEnv:
+        return AlohaEnv(self.make_world(shift, task), (240, 320) if cameras else None, self.max_steps)
 
     def features(self) -> dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]]:
         """Columns of a recording: name -> (dtype, shape, element names).
@@ -84,20 +87,19 @@ class AlohaSuite:
         self, env: AlohaEnv, seed: int, varied_start: bool = True, lead: Lead | None = None
     ) -> tuple[str, dict, bool]:
         """Scripted demonstration of scene `seed`: (sentence, frames, success); see `Suite.demonstrate`."""
-        hands = hands_of(env.world)
         rng = np.random.default_rng([seed, 1])
-        observation, info = self._begin(env, hands, rng, seed, varied_start and lead is None)
+        observation, info = self._begin(env, rng, seed, varied_start and lead is None)
         if lead:
             observation, info = lead(env, observation, info)
             if info["success"]:
                 return env.world.instruction, {}, False
             observation, _ = env.begin(observation["command"])
-        motion = SmoothMotion(self.embodiment, hands)
+        motion = SmoothMotion(self.embodiment, env.world.hands)
         motion.begin(observation["command"].astype(float))
         recording = _Recording(self, env)
         done = 0
         for _ in range(MAX_EXPERT_STEPS):
-            command = motion.stop() if done else motion.step(expert_goals(env.world.situation()))
+            command = motion.stop() if done else motion.step(env.world.scene.task.expert(env.world.situation()))
             recording.add(observation, command)
             observation, _, success, _, _ = env.step(command)
             done += bool(done or success)
@@ -107,19 +109,17 @@ class AlohaSuite:
 
     def snapshot(self, env: AlohaEnv, seed: int) -> tuple[str, dict, bool]:
         """One labelled frame of scene `seed` with the arms anywhere: for vision-language pretraining."""
-        observation, _ = self._begin(env, hands_of(env.world), np.random.default_rng([seed, 2]), seed, True)
+        observation, _ = self._begin(env, np.random.default_rng([seed, 2]), seed, True)
         recording = _Recording(self, env)
         recording.add(observation, observation["command"])
         return env.world.instruction, recording.frames, True
 
-    def _begin(
-        self, env: AlohaEnv, hands: Hands, rng: np.random.Generator, seed: int, varied: bool
-    ) -> tuple[dict, dict]:
+    def _begin(self, env: AlohaEnv, rng: np.random.Generator, seed: int, varied: bool) -> tuple[dict, dict]:
         """Lay out scene `seed`, with the arms somewhere if `varied`."""
         if not varied:
             return env.reset(seed=seed)
         env.world.reset(seed)
-        return env.begin(start_anywhere(env.world, hands, rng))
+        return env.begin(env.world.scene.task.start(env.world, rng))
 
     # ------------------------------------------------------------ evaluation
     def plan(self, chunk: np.ndarray, observation: Mapping[str, Any]) -> np.ndarray:
@@ -132,23 +132,13 @@ class AlohaSuite:
         rows = self._rules.joints(chunk, command)
         self._rules.check(rows, np.asarray(chunk, float), measured, command)
         if self._clearance is None:
-            self._clearance = Clearance(AlohaWorld(self.embodiment))
+            self._clearance = Clearance(self.make_world())
         self._clearance.check(np.vstack([command, rows]))
         return rows
 
     def hold(self, observation: Mapping[str, Any]) -> np.ndarray:
         """What was commanded last: fingers keep pressing what they hold."""
         return observation["command"].astype(float)
-
-    def other_instruction(self, env: AlohaEnv, seed: int) -> str:
-        """The scene's sentence about the other thing: what a listener must not succeed with."""
-        return env.world.scene.other_instruction
-
-
-def hands_of(world: AlohaWorld) -> Hands:
-    """Kinematics of the hands of a world's robot."""
-    bases = {side: world.link_pose(arm.base_link) for side, arm in zip(SIDES, world.embodiment.arms, strict=True)}
-    return Hands(world.embodiment, bases)
 
 
 class _Recording:
@@ -163,7 +153,7 @@ class _Recording:
             "annotation.objects": np.array(objects + [-1] * (THINGS - len(objects))),
             "annotation.object": scene.target,
             "annotation.goal": scene.goal,
-            "annotation.task": TASKS.index(scene.task),
+            "annotation.task": suite.tasks.index(scene.task.name),
         }
         self._seen: dict[str, np.ndarray] = {}
 

@@ -7,16 +7,19 @@ policy sees only images.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
+
 import mujoco
 import numpy as np
 
-from embodiment_descriptions import Embodiment, load_robot
-from qwen_vla_sim.aloha.judge import judge
-from qwen_vla_sim.aloha.scene import MARGIN, Scene, region_of, sample_scene
+from embodiment_descriptions import Embodiment
+from qwen_vla_sim.aloha.hands import PINCH, SIDES, Hands
+from qwen_vla_sim.aloha.scene import MARGIN, Scene
 from qwen_vla_sim.aloha.situation import Hand, Situation
 from qwen_vla_sim.aloha.things import Things, add_things
 from qwen_vla_sim.robot_world import RobotWorld, add_camera_to_link, robot_spec
-from qwen_vla_sim.task import Shift, TaskState
+from qwen_vla_sim.task import TaskState
 
 CAMERA_LINKS = {
     "ego": "cam_high",
@@ -28,18 +31,19 @@ CAMERAS = tuple(CAMERA_LINKS)
 FOVY = 58.0  # vertical field of view of a D405 [deg]
 EGO_FOVY = 42.0  # [deg] the high camera's, cropped to the table: its 58 show mostly floor
 FLOOR = -0.75  # [m] below the table top
-PINCH = 0.036  # [m] from the tip link to between the finger pads, 10 mm behind their ends
 BESIDE = 0.035  # [m] how far before a point something may be seen and still be the thing around that point
 ARMATURE_PER_EFFORT = 0.015  # [s2] the motor alone could accelerate by 67 rad/s2, so the wrist keeps up with the arm
-SIDES = ("left", "right")
 TABLE, ARM, LEFT_ARM = 2, 1, 4  # bits of MuJoCo's contact types
 
 
 class AlohaWorld(RobotWorld):
-    """Simulated ALOHA; the frame of the world is base_link, in the middle of the table top."""
+    """Simulated ALOHA; the frame of the world is base_link, in the middle of the table top.
 
-    def __init__(self, embodiment: Embodiment | None = None, shift: Shift | None = None) -> None:
-        embodiment = embodiment or load_robot("aloha")
+    Args:
+        scenes: what a seed means.
+    """
+
+    def __init__(self, embodiment: Embodiment, scenes: Callable[[int], Scene]) -> None:
         spec = robot_spec(embodiment)
         for arm in embodiment.arms:
             for name in arm.joints:
@@ -52,7 +56,7 @@ class AlohaWorld(RobotWorld):
             add_camera_to_link(spec, tag, f"{name}_link", EGO_FOVY if tag == "ego" else FOVY)
         frames = {tag: f"{name}_optical_frame" for tag, name in CAMERA_LINKS.items()}
         super().__init__(embodiment, spec, frames)
-        self.shift = shift
+        self._scenes = scenes
         self.things = Things(self.model)
         self._fingers = [
             [self.model.body(f"follower_{side}/{finger}_finger_link").id for finger in SIDES] for side in SIDES
@@ -68,7 +72,7 @@ class AlohaWorld(RobotWorld):
 
     def lay_out(self, seed: int) -> None:
         """Put the things of the scene of `seed` on the table and give the room its colours."""
-        self.scene = scene = sample_scene(seed, self.shift)
+        self.scene = scene = self._scenes(seed)
         self.things.lay_out(self.data, scene.items)
         self._bodies = np.array([self.model.body(name).id for name in self.things.names])
         self._drifts = scene.drift != (0.0, 0.0)
@@ -96,6 +100,12 @@ class AlohaWorld(RobotWorld):
         self.things.place(self.data, self.things.names[index], pose[:3, 3], quaternion)
         mujoco.mj_forward(self.model, self.data)
 
+    @cached_property
+    def hands(self) -> Hands:
+        """Kinematics of both hands."""
+        bases = {side: self.link_pose(arm.base_link) for side, arm in zip(SIDES, self.embodiment.arms, strict=True)}
+        return Hands(self.embodiment, bases)
+
     # ----------------------------------------------------------- ground truth
     def situation(self) -> Situation:
         """What task and expert depend on, now."""
@@ -117,7 +127,7 @@ class AlohaWorld(RobotWorld):
         )
 
     def task_state(self) -> TaskState:
-        return judge(self.situation())
+        return self.scene.task.judge(self.situation())
 
     def points(self) -> np.ndarray:
         """(things + 2, 3) the middles of the things, then between the fingers of the left and of the right hand."""
@@ -161,7 +171,7 @@ class AlohaWorld(RobotWorld):
             return
         joint = self.model.joint(self.things.names[self.scene.target])
         place = self.data.qpos[joint.qposadr[0] : joint.qposadr[0] + 2]
-        low, high = np.array(region_of(self.scene.task, self.scene.target))
+        low, high = np.array(self.scene.region)
         place[:] = np.clip(place + np.array(self.scene.drift) * seconds, low - MARGIN, high + MARGIN)
 
 

@@ -12,10 +12,9 @@ import numpy as np
 from embodiment_descriptions import resource_path
 from qwen_vla_control.motion.base_follower import BaseFollower
 from qwen_vla_control.motion.base_path import BasePath
-from qwen_vla_sim.mobile_base.diff_drive import DiffDriveParameters
+from qwen_vla_sim.controllers.diff_drive import DiffDriveParameters
 from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase
 from qwen_vla_sim.mobile_base.world import MobileBaseWorld
-from qwen_vla_sim.task import Shift
 from qwen_vla_sim.world_env import WorldEnv
 
 CONTROLLERS = "config/controllers/mobile_base.yaml"
@@ -34,10 +33,8 @@ class MobileBaseEnv(WorldEnv):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 2}
 
-    def __init__(
-        self, render_size: tuple[int, int] | None = (240, 320), max_steps: int = 160, shift: Shift | None = None
-    ) -> None:
-        super().__init__(MobileBaseWorld(shift=shift), render_size, max_steps)
+    def __init__(self, world: MobileBaseWorld, render_size: tuple[int, int] | None, max_steps: int) -> None:
+        super().__init__(world, render_size, max_steps)
         parameters = DiffDriveParameters.from_controllers_file(resource_path(CONTROLLERS))
         self._robot = SimulatedBase(self.world, parameters)
         self._limits = self.world.embodiment.safety.base

@@ -13,12 +13,12 @@ from geometry_msgs.msg import TransformStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 
 from embodiment_descriptions import Embodiment, resource_path
-from qwen_vla_sim.messages import nanoseconds, odometry_message
-from qwen_vla_sim.mobile_base.diff_drive import DiffDriveParameters, VelocityRejected
+from qwen_vla_sim.controllers.diff_drive import DiffDriveParameters, VelocityRejected
 from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase
-from qwen_vla_sim.mobile_base.world import MobileBaseWorld
-from qwen_vla_sim.real_time import Schedule
-from qwen_vla_sim.sim_node import RELIABLE, SimNode, run
+from qwen_vla_sim.mobile_base.suite import MobileBaseSuite
+from qwen_vla_sim.node.messages import nanoseconds, odometry_message
+from qwen_vla_sim.node.real_time import Schedule
+from qwen_vla_sim.node.sim_node import RELIABLE, SimNode, run
 
 CONTROLLERS = "config/controllers/mobile_base.yaml"
 COMMAND_TOPIC = "cmd_vel"
@@ -41,7 +41,7 @@ class MobileBaseSim(SimNode):
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedBase:
         parameters = DiffDriveParameters.from_controllers_file(resource_path(CONTROLLERS))
-        return SimulatedBase(MobileBaseWorld(embodiment, self.shift), parameters, **options)
+        return SimulatedBase(MobileBaseSuite().make_world(self.shift, self.task, embodiment), parameters, **options)
 
     def create_more(self) -> None:
         message = self.get_parameter("cmd_vel_message").value

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from qwen_vla_sim.mobile_base.diff_drive import DiffDrive, DiffDriveParameters
+from qwen_vla_sim.controllers.diff_drive import DiffDrive, DiffDriveParameters
+from qwen_vla_sim.controllers.simulated_robot import JointReading, SimulatedRobot
 from qwen_vla_sim.mobile_base.world import MobileBaseWorld
-from qwen_vla_sim.simulated_robot import JointReading, SimulatedRobot
 
 
 class SimulatedBase(SimulatedRobot):

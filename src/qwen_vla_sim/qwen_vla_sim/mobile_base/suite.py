@@ -1,4 +1,4 @@
-"""`mobile_base`: go where the sentence says, in one leg or two, at 2 Hz with waypoints."""
+"""`mobile_base`: go where the sentence says, at 2 Hz with waypoints; how that is shown, recorded and executed."""
 
 from __future__ import annotations
 
@@ -8,23 +8,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from embodiment_descriptions import Embodiment, load_robot
-from qwen_vla_control.motion.base_path import BasePath, accumulated, wrapped
+from embodiment_descriptions import Embodiment
+from qwen_vla_control.motion.base_path import BasePath, accumulated
+from qwen_vla_sim.mobile_base.driving import Plan, plan
 from qwen_vla_sim.mobile_base.env import MobileBaseEnv
-from qwen_vla_sim.mobile_base.expert import Expert, Plan
 from qwen_vla_sim.mobile_base.furniture import FURNITURE, UNCOLOURED
-from qwen_vla_sim.mobile_base.scene import (
-    COLOURS,
-    DOOR_WIDTH,
-    IN_HALL,
-    IN_ROOM,
-    UNSEEN_COLOURS,
-    Scene,
-    in_hall,
-    sees,
-    space,
-)
-from qwen_vla_sim.mobile_base.sentences import TASKS
+from qwen_vla_sim.mobile_base.scene import COLOURS, IN_HALL, IN_ROOM, UNSEEN_COLOURS
+from qwen_vla_sim.mobile_base.starts import any_start
+from qwen_vla_sim.mobile_base.world import MobileBaseWorld
+from qwen_vla_sim.suite import SimulatedSuite
 from qwen_vla_sim.task import SHIFTS, Lead, Shift
 
 DOOR = "door"
@@ -36,28 +28,26 @@ NAMES = (
 POINTS = (*(f"object {i + 1}" for i in range(IN_ROOM + IN_HALL)), DOOR)
 EXECUTED = 4  # waypoints of a chunk that are driven before the next look; the base comes to rest at the last of them
 WAYPOINT = ("dx", "dy", "dtheta")
-START_KINDS = ("the scene's", "anywhere", "near the goal", "in the hall")
-START_SHARES = (0.2, 0.35, 0.25, 0.2)
-NEAR = (0.28, 0.9)  # [m] from the rim of the target, or before the door
-OFF_WALL = 0.27  # [m] from the middle of the base to walls and rims, where it may be put
 SPEED_TOLERANCE = 1e-6  # [m/s | rad/s] rounding
 
 
-class MobileBaseSuite:
-    """Three tasks in a room and a hall; success and metrics as in VLN-CE, see `judge` and `journey`."""
+class MobileBaseSuite(SimulatedSuite):
+    """Tasks in a room and a hall; success and metrics as in VLN-CE, see `driving_task` and `journey`."""
 
     name = "mobile_base"
-    tasks = TASKS
-    shifts = SHIFTS
     robot = "mobile_base"
+    rotation = ("go_to_object", "leave_room", "two_legs")
+    shifts = SHIFTS
     max_steps = 160
     record_size = (120, 160)  # stored images (height, width); rendered at the camera's 240×320
 
-    def __init__(self) -> None:
-        self.embodiment: Embodiment = load_robot(self.robot)
+    def make_world(
+        self, shift: Shift | None = None, task: str | None = None, embodiment: Embodiment | None = None
+    ) -> MobileBaseWorld:
+        return MobileBaseWorld(embodiment or self.embodiment, self._scenes(shift, task), shift)
 
-    def make_env(self, cameras: bool = True, shift: Shift | None = None) -> MobileBaseEnv:
-        return MobileBaseEnv((240, 320) if cameras else None, self.max_steps, shift)
+    def make_env(self, cameras: bool = True, shift: Shift | None = None, task: str | None = None) -> MobileBaseEnv:
+        return MobileBaseEnv(self.make_world(shift, task), (240, 320) if cameras else None, self.max_steps)
 
     def features(self) -> dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]]:
         """Columns of a recording: name → (dtype, shape, element names).
@@ -80,7 +70,7 @@ class MobileBaseSuite:
 
     def extra_info(self) -> dict:
         """What `info.json` says beyond the LeRobot format."""
-        named = {"names": list(NAMES), "points": list(POINTS), "tasks": list(TASKS)}
+        named = {"names": list(NAMES), "points": list(POINTS), "tasks": list(self.tasks)}
         return {**named, "cameras": ["ego"], "embodiment": self.robot}
 
     # ------------------------------------------------------------- recording
@@ -95,19 +85,19 @@ class MobileBaseSuite:
             if info["success"]:
                 return env.world.instruction, {}, False
         elif varied_start:
-            observation, info = env.reset(seed=seed, options={"pose": disturbed_start(env.world.scene, rng)})
+            observation, info = env.reset(seed=seed, options={"pose": env.world.scene.task.start(env.world, rng)})
         frames: dict[str, list] = {name: [] for name in self.features()}
         looks: list[tuple[int, str]] = []
         done = truncated = False
         while not (done or truncated):
-            plan = self._plan_of_expert(env)
-            looks.append((len(frames["action"]), plan.phase))
-            look = self._look(env, observation, plan)
-            actions = self.plan(plan.rows, observation)
-            for row, action in zip(plan.rows[:EXECUTED], actions[:EXECUTED], strict=True):
+            shown = self._plan_of_expert(env)
+            looks.append((len(frames["action"]), shown.phase))
+            look = self._look(env, observation, shown)
+            actions = self.plan(shown.rows, observation)
+            for row, action in zip(shown.rows[:EXECUTED], actions[:EXECUTED], strict=True):
                 _append(frames, look, observation, row)
                 observation, _, success, truncated, info = env.step(action)
-                done = success and plan.phase == "stop"  # also who stands already looks once more, and stays
+                done = success and shown.phase == "stop"  # also who stands already looks once more, and stays
                 if done or truncated:
                     break
         first = _mark_fresh(frames["annotation.fresh"], looks)
@@ -118,9 +108,9 @@ class MobileBaseSuite:
         rng = np.random.default_rng([seed, 2])
         env.reset(seed=seed)
         observation, _ = env.reset(seed=seed, options={"pose": any_start(env.world.scene, rng)})
-        plan = self._plan_of_expert(env)
+        shown = self._plan_of_expert(env)
         frames: dict[str, list] = {name: [] for name in self.features()}
-        _append(frames, {**self._look(env, observation, plan), "annotation.fresh": [1]}, observation, plan.rows[0])
+        _append(frames, {**self._look(env, observation, shown), "annotation.fresh": [1]}, observation, shown.rows[0])
         return env.world.instruction, _as_columns(frames), True
 
     # ------------------------------------------------------------ evaluation
@@ -145,22 +135,13 @@ class MobileBaseSuite:
     def hold(self, observation: Mapping[str, Any]) -> np.ndarray:
         return np.append(np.asarray(observation["pose"], float), np.zeros(3))
 
-    def other_instruction(self, env: MobileBaseEnv, seed: int) -> str:
-        """A sentence for another thing of the same scene, in the same space if there is a target."""
-        scene = env.world.scene
-        if scene.target is None:
-            others = list(range(IN_ROOM))
-        else:
-            here = in_hall(scene.things[scene.target])
-            others = [i for i, t in enumerate(scene.things) if i != scene.target and in_hall(t) == here]
-        return scene.instruction_for(others[seed % len(others)])
-
     # --------------------------------------------------------------- internal
     def _plan_of_expert(self, env: MobileBaseEnv) -> Plan:
-        expert = Expert(env.world.present_scene(), self.embodiment.chunk_size, self.embodiment.period)
-        return expert.plan(env.world.pose, env.world.in_view)
+        situation = env.world.situation()
+        aim = situation.scene.task.expert(situation)
+        return plan(situation.scene, situation.pose, aim, self.embodiment.chunk_size, self.embodiment.period)
 
-    def _look(self, env: MobileBaseEnv, observation: dict, plan: Plan) -> dict:
+    def _look(self, env: MobileBaseEnv, observation: dict, shown: Plan) -> dict:
         """What is the same in all frames until the next look: the picture and what there is to say about it."""
         height, width = self.record_size
         scene, door = env.world.scene, len(POINTS) - 1
@@ -170,9 +151,9 @@ class MobileBaseSuite:
             "observation.images.ego": cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA),
             "annotation.points": env.world.image_points().reshape(-1).astype(np.float32),
             "annotation.objects": names,
-            "annotation.object": [door if plan.goal is None else plan.goal],
+            "annotation.object": [door if shown.goal is None else shown.goal],
             "annotation.goal": [door if scene.target is None else scene.target],
-            "annotation.task": [TASKS.index(scene.task)],
+            "annotation.task": [self.tasks.index(scene.task.name)],
             "annotation.fresh": [0],
         }
 
@@ -182,62 +163,6 @@ def _refuse_faster(speeds: np.ndarray, limit: float, what: str, unit: str) -> No
     if (too_fast := speeds > limit + SPEED_TOLERANCE).any():
         step = int(too_fast.argmax())
         raise ValueError(f"waypoint {step}: the base would {what} at {speeds[step]:.3f} {unit}, its limit is {limit}")
-
-
-def disturbed_start(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """A pose (3,) from which the expert can be asked to recover: clear of walls and things, any heading."""
-    hall = scene.start[0] > 0
-    while True:
-        kind = str(rng.choice(START_KINDS, p=START_SHARES))
-        if kind == "the scene's":
-            return np.array(scene.start)
-        heading = rng.uniform(-np.pi, np.pi)
-        if kind == "near the goal":
-            place, heading = _near_the_goal(scene, rng)
-        else:
-            # Who is to go to a thing of the room needs to be in the room: nothing would tell that it is there.
-            place = rng.uniform(*space(scene, hall or (kind == "in the hall" and scene.task != "go_to_object")))
-        if _is_free(scene, place) and sees(scene, place, _needed(scene, place)):
-            return np.array([*place, heading])
-
-
-def any_start(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Any pose (3,) in the room or the hall that is clear of walls and things."""
-    while True:
-        place = rng.uniform(*space(scene, bool(rng.random() < 0.5)))
-        if _is_free(scene, place):
-            return np.array([*place, rng.uniform(-np.pi, np.pi)])
-
-
-def _near_the_goal(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """A place around the target, or on either side of the door, and a heading more or less towards it."""
-    if scene.target is None:
-        centre, reach = np.array([0.0, scene.door]), rng.uniform(0.0, NEAR[1])
-    else:
-        thing = scene.things[scene.target]
-        centre, reach = np.array([thing.x, thing.y]), thing.form.radius + rng.uniform(*NEAR)
-    angle = rng.uniform(-np.pi, np.pi)
-    place = centre + reach * np.array([np.cos(angle), np.sin(angle)])
-    spread = 0.6 if rng.random() < 0.7 else np.pi
-    return place, wrapped(
-        (angle if scene.target is None and place[0] > 0 else angle + np.pi) + rng.uniform(-spread, spread)
-    )
-
-
-def _needed(scene: Scene, place: np.ndarray) -> int | None:
-    """The thing, None: the door, that is to be reached first from a place."""
-    return scene.target if scene.target is None or in_hall(scene.things[scene.target]) == (place[0] > 0) else None
-
-
-def _is_free(scene: Scene, place: np.ndarray) -> bool:
-    """Whether the base may be put at a place (2,): in a room, or between the posts of the door."""
-    rims = [np.hypot(*(place - (thing.x, thing.y))) - thing.form.radius for thing in scene.things]
-    if min(rims) < OFF_WALL:
-        return False
-    if abs(place[1] - scene.door) < DOOR_WIDTH / 2 - OFF_WALL and abs(place[0]) < 2 * OFF_WALL:
-        return True
-    low, high = space(scene, bool(place[0] > 0))
-    return bool((place > low + OFF_WALL).all() and (place < high - OFF_WALL).all())
 
 
 def _append(frames: dict[str, list], look: dict, observation: Mapping[str, Any], waypoint: np.ndarray) -> None:

@@ -7,14 +7,16 @@ Ground truth (poses, task state, image places of things) is offered for judging,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from embodiment_descriptions import Embodiment, load_robot
+from embodiment_descriptions import Embodiment
 from qwen_vla_sim.mobile_base.furniture import FURNITURE, Furniture
-from qwen_vla_sim.mobile_base.judge import Judge
-from qwen_vla_sim.mobile_base.scene import DOOR_WIDTH, MAT_DEPTH, WALL, Scene, Thing, sample_scene
+from qwen_vla_sim.mobile_base.scene import DOOR_WIDTH, MAT_DEPTH, WALL, Scene, Thing
+from qwen_vla_sim.mobile_base.situation import Drive, Situation
 from qwen_vla_sim.robot_world import RobotWorld, add_camera_to_link, robot_spec
 from qwen_vla_sim.task import Shift, TaskState
 
@@ -37,15 +39,20 @@ EXTENT = 4.0  # [m] of what is to be seen: the camera's near and far planes are 
 STORE = 50.0  # [m] below the floor: where furniture waits that a scene does not have
 SCENERY = 2  # group of all geoms that are not the robot's: those have 1, or 3 if they are hidden
 FAR_OUT = 10.0  # pictures beside the picture
-OBSERVED_EVERY = 0.1  # [s] between two looks of the judge
+OBSERVED_EVERY = 0.1  # [s] between two looks at the drive
 
 
 class MobileBaseWorld(RobotWorld):
-    """Simulated base; the frame of the world is that of the scenes."""
+    """Simulated base; the frame of the world is that of the scenes.
 
-    def __init__(self, embodiment: Embodiment | None = None, shift: Shift | None = None) -> None:
-        self.shift = shift
-        spec = robot_spec(embodiment := embodiment or load_robot("mobile_base"))
+    Args:
+        scenes: what a seed means.
+        shift: kind of its scenes, as far as it is about the model: other instances of things.
+    """
+
+    def __init__(self, embodiment: Embodiment, scenes: Callable[[int], Scene], shift: Shift | None = None) -> None:
+        self._scenes = scenes
+        spec = robot_spec(embodiment)
         spec.option.timestep = TIMESTEP
         spec.stat.extent = EXTENT
         _let_it_drive(spec)
@@ -72,7 +79,7 @@ class MobileBaseWorld(RobotWorld):
 
     def lay_out(self, seed: int) -> None:
         """Put up walls and furniture, and the base at its start, as the scene of `seed` has them."""
-        self.scene = scene = sample_scene(seed, self.shift)
+        self.scene = scene = self._scenes(seed)
         self._build(scene)
         self._bodies = self._furnish(scene)
         self.place(np.array(scene.start))
@@ -86,14 +93,14 @@ class MobileBaseWorld(RobotWorld):
         self._observed, self._drifted = self.data.time, 0.0
         self._place_things()
         mujoco.mj_forward(self.model, self.data)
-        self.judge = Judge(self.scene, self.pose, self.things())
+        self._history = Drive(self.scene, self.pose, self.things())
 
     def step(self, n: int = 1) -> None:
         for _ in range(n):
             super().step()
             if self.data.time >= self._observed + OBSERVED_EVERY:
                 self._observed += OBSERVED_EVERY
-                self._drifted += 0.0 if self.judge.journey.been_there else OBSERVED_EVERY  # until it is reached
+                self._drifted += 0.0 if self._history.journey.been_there else OBSERVED_EVERY  # until it is reached
                 self._place_things()
                 self._observe()
 
@@ -119,15 +126,15 @@ class MobileBaseWorld(RobotWorld):
 
     # ----------------------------------------------------------- ground truth
     def task_state(self) -> TaskState:
-        return self.judge.state(self.pose)
+        return self.scene.task.judge(self.situation())
+
+    def situation(self) -> Situation:
+        """What task and expert depend on, now."""
+        return Situation(self.scene.with_things_at(self.things()), self.pose, self.in_view, self._history)
 
     def things(self) -> np.ndarray:
         """(things, 2) where the things of the scene stand now [m]."""
         return np.array([thing.place_at(self._drifted) for thing in self.scene.things])
-
-    def present_scene(self) -> Scene:
-        """The scene with its things where they are now."""
-        return self.scene.with_things_at(self.things())
 
     def points(self) -> np.ndarray:
         """(things + 1, 3) points in the middle of the things and, last, of the door [m]."""
@@ -155,9 +162,9 @@ class MobileBaseWorld(RobotWorld):
 
     # --------------------------------------------------------------- internal
     def _observe(self) -> None:
-        """What the judge notices, ten times a second."""
-        self.judge.seen = self.judge.seen or self.in_view(self.scene.target)
-        self.judge.observe(self.pose, self._told, self.things(), self.data.ncon > 0, OBSERVED_EVERY)
+        """What counts for the drive, ten times a second."""
+        self._history.seen = self._history.seen or self.in_view(self.scene.target)
+        self._history.observe(self.pose, self._told, self.things(), self.data.ncon > 0, OBSERVED_EVERY)
 
     def _hidden(self, point: np.ndarray, body: int | None) -> bool:
         """Whether something stands between the camera and a point of a body, None: of no body."""

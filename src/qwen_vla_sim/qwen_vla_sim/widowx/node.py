@@ -8,10 +8,12 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_sim.messages import optical_pose, time_message
-from qwen_vla_sim.sim_node import LATCHED, SimNode, run
-from qwen_vla_sim.simulated_robot import SimulatedRobot
-from qwen_vla_sim.widowx.world import STOCKS, WidowXWorld
+from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
+from qwen_vla_sim.node.messages import optical_pose, time_message
+from qwen_vla_sim.node.sim_node import LATCHED, SimNode, run
+from qwen_vla_sim.widowx.suite import WidowXPickSuite, WidowXSuite
+
+SUITES = {suite.name: suite for suite in (WidowXSuite, WidowXPickSuite)}
 
 
 class WidowXSim(SimNode):
@@ -22,13 +24,15 @@ class WidowXSim(SimNode):
         "suite": (
             "widowx",
             "Whose scenes a seed means.",
-            {"read_only": True, "additional_constraints": f"one of: {', '.join(STOCKS)}"},
+            {"read_only": True, "additional_constraints": f"one of: {', '.join(SUITES)}"},
         ),
     }
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedRobot:
-        world = WidowXWorld(embodiment, self.get_parameter("suite").value, self.shift)
-        return SimulatedRobot(world, **options)
+        suite = self.get_parameter("suite").value
+        if suite not in SUITES:
+            raise ValueError(f"there is no suite {suite!r} for this robot; choose one of: {', '.join(SUITES)}")
+        return SimulatedRobot(SUITES[suite]().make_world(self.shift, self.task, embodiment), **options)
 
     def create_more(self) -> None:
         self._camera_pose_publisher = self.create_publisher(PoseStamped, "~/ego_camera_pose", LATCHED)

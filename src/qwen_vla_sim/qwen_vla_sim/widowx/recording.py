@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from qwen_vla_sim.widowx.expert import Step
+from qwen_vla_sim.widowx.grasping import Step
 from qwen_vla_sim.widowx.table_spec import CAMERAS
 from qwen_vla_sim.widowx.things import NAMES
 from qwen_vla_sim.widowx.world import WidowXWorld

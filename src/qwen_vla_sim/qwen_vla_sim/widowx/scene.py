@@ -1,17 +1,16 @@
-"""What a seed decides about a tabletop scene: things, places, colours, light, camera and sentence.
+"""What a seed decides about a tabletop scene: things, places, colours, light, camera and instruction.
 
-Free of MuJoCo, so that data sets, evaluation and the simulator can name a scene by its seed alone.
+Free of MuJoCo, so that data sets, evaluation and the simulator can name a scene by its task and seed alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from qwen_vla_sim.task import Shift
-from qwen_vla_sim.widowx.layout import lay_out
-from qwen_vla_sim.widowx.tasks import TASKS, Task
+from qwen_vla_sim.task import Task
 from qwen_vla_sim.widowx.things import COLOURS, KINDS, UNSEEN_SHADES, Colour, Design
 
 SLOTS = 3  # cubes in a scene at most; of any other kind there is one
@@ -67,10 +66,21 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Everything that a seed decides. `target` and `goal` index `things`; goal None: the target is only picked up.
+class Choice:
+    """What kinds of things a scene has, at most SLOTS cubes and one of any other kind, which of them is the target, and
+    which one it is brought to (None: it is brought nowhere)."""
 
-    `drift` is how far [m] the target moves to and fro, at DRIFT_SPEED, until it is reached.
+    kinds: Sequence[str]
+    target: int
+    goal: int | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that task and seed decide. `target` and `goal` index `things`; goal None: it is brought nowhere.
+
+    `template` is the instruction with the fields {object}, {colour} and {goal}. `drift` is how far [m] the target moves
+    to and fro, at DRIFT_SPEED, until it is reached.
     """
 
     seed: int
@@ -78,7 +88,7 @@ class Scene:
     things: tuple[Thing, ...]
     target: int
     goal: int | None
-    sentence: str
+    template: str
     surroundings: Surroundings
     drift: tuple[float, float] = (0.0, 0.0)
 
@@ -97,58 +107,20 @@ class Scene:
         return tuple(i for i, thing in enumerate(self.things) if thing.movable and i != self.target)
 
     def instruction_for(self, thing: int) -> str:
-        """The scene's own sentence with another thing named as what is to be taken."""
+        """The scene's own instruction with another thing named as what is to be taken."""
         goal = self.goal if thing != self.goal else self.target  # a cube that is to be stacked on itself: swapped
         named = self.things[thing]
-        return self.sentence.format(
+        return self.template.format(
             object=named.name, colour=named.colour, goal="" if goal is None else self.things[goal].name
         )
 
 
-def sample_scene(seed: int, shift: Shift | None = None) -> Scene:
-    """The scene of a seed in the suite `widowx`; the same on every machine (NumPy's PCG64).
-
-    Every aspect has numbers of its own, so that a shift changes what it is named after and nothing else; only where the
-    change takes more room, things lie elsewhere.
-    """
-    task = list(TASKS.values())[seed % len(TASKS)]
-    kinds, target, goal = _kinds(task, _numbers(seed, 0))
-    unseen = shift == "instance"
-    things = _things(kinds, unseen, shift == "colour", _numbers(seed, 1))
-    sentence = str(_numbers(seed, 2).choice(task.held_out if shift == "instruction" else task.sentences))
-    surroundings = _surroundings(shift == "background", _numbers(seed, 3))
-    drift = _drift(_numbers(seed, 4)) if shift == "dynamic" else (0.0, 0.0)
-    poses = lay_out(
-        _numbers(seed, 5),
-        [thing.design for thing in things],
-        [thing.movable for thing in things],
-        target,
-        goal,
-        outside=shift == "position",
-        drift=drift,
-    )
-    placed = tuple(replace(thing, x=x, y=y, yaw=yaw) for thing, (x, y, yaw) in zip(things, poses, strict=True))
-    return Scene(seed, task, placed, target, goal, sentence, surroundings, drift)
-
-
-def _numbers(seed: int, aspect: int) -> np.random.Generator:
+def numbers(seed: int, aspect: int) -> np.random.Generator:
+    """Random numbers of one aspect of a scene, which nothing about the other aspects changes."""
     return np.random.default_rng([seed, 5, aspect])
 
 
-def _kinds(task: Task, rng: np.random.Generator) -> tuple[list[str], int, int | None]:
-    """Kinds of the things of a scene in any order, and which of them is taken and where to."""
-    kinds = [task.kind] + ([task.goal] if task.goal else [])
-    if task.goal is None:
-        kinds += ["cube"] * (SLOTS - 1)
-    else:
-        more = 1 + int(rng.random() < (0.0 if task.kind == "cube" else 0.35))
-        spare = ["cube", "cube", *(kind for kind in ("spoon", "carrot", "eggplant") if kind != task.kind)]
-        kinds += [str(kind) for kind in rng.choice(spare, more, replace=False)]
-    order = [int(i) for i in rng.permutation(len(kinds))]
-    return [kinds[i] for i in order], order.index(0), order.index(1) if task.goal else None
-
-
-def _things(kinds: list[str], unseen: bool, unseen_colours: bool, rng: np.random.Generator) -> list[Thing]:
+def draw_things(kinds: Sequence[str], unseen: bool, unseen_colours: bool, rng: np.random.Generator) -> list[Thing]:
     """Things of these kinds, not placed yet; cubes have different colours."""
     names, cubes, things = list(rng.permutation(list(COLOURS))), 0, []
     for kind in kinds:
@@ -165,7 +137,7 @@ def _things(kinds: list[str], unseen: bool, unseen_colours: bool, rng: np.random
     return things
 
 
-def _surroundings(unseen: bool, rng: np.random.Generator) -> Surroundings:
+def draw_surroundings(unseen: bool, rng: np.random.Generator) -> Surroundings:
     table = np.clip(rng.uniform(0.42, 0.78) + rng.uniform(-0.09, 0.09, 3), 0, 1)
     light = float(rng.uniform(0.5, 0.9))
     place = rng.uniform((-0.3, -0.8, 1.2), (0.9, 0.8, 1.8))
@@ -176,7 +148,7 @@ def _surroundings(unseen: bool, rng: np.random.Generator) -> Surroundings:
     return Surroundings(_triple(table), light, _triple(place), _triple(camera), _triple(aim))
 
 
-def _drift(rng: np.random.Generator) -> tuple[float, float]:
+def draw_drift(rng: np.random.Generator) -> tuple[float, float]:
     """Along x or y, either way."""
     way = DRIFT * (1 if rng.random() < 0.5 else -1)
     return (way, 0.0) if rng.random() < 0.5 else (0.0, way)

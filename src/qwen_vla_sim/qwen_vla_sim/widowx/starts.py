@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from embodiment_descriptions import KinematicsError
-from qwen_vla_sim.widowx.expert import HOVER_HEIGHT, Step
+from qwen_vla_sim.widowx.grasping import HOVER_HEIGHT, Step
 from qwen_vla_sim.widowx.layout import Pose, covered
 from qwen_vla_sim.widowx.things import Design
 from qwen_vla_sim.widowx.tool import ToolDown
 from qwen_vla_sim.widowx.world import WidowXWorld
 
-PICK_KINDS = {"home": 0.25, "anywhere": 0.35, "above a thing": 0.15, "low near the target": 0.25}
-PLACE_KINDS = {
-    "home": 0.20,
-    "anywhere": 0.22,
-    "above a thing": 0.10,
-    "low near the target": 0.14,
-    "holding": 0.22,
-    "mislaid": 0.12,
-}
+# Shares of the ways to begin with an empty gripper. Where there is a goal, there are two more: "holding" the target,
+# and with the target "mislaid" beside the goal.
+APPROACHES = {"home": 0.25, "anywhere": 0.35, "above a thing": 0.15, "low near the target": 0.25}
 OBSTACLES = ("cube", "basket")  # goals on which nothing lies askew
 BOX = ((0.19, -0.19, 0.06), (0.41, 0.19, 0.24))  # of the tip, "anywhere" [m]
 HOLDING_HEIGHT = (0.075, 0.20)  # of the tip [m]: clear of everything
@@ -50,12 +45,11 @@ class Start:
         return vars(self)
 
 
-def draw_start(world: WidowXWorld, tool: ToolDown, rng: np.random.Generator) -> Start:
-    """A start in the scene that is laid out, never inside a thing."""
-    kinds = PICK_KINDS if world.scene.goal is None else PLACE_KINDS
-    things, target = world.grip_points(), world.scene.target
+def draw_start(world: WidowXWorld, shares: Mapping[str, float], rng: np.random.Generator) -> Start:
+    """A start in the scene that is laid out, never inside a thing; `shares` of the ways to begin add up to 1."""
+    tool, things, target = world.tool, world.grip_points(), world.scene.target
     while True:
-        kind = str(rng.choice(list(kinds), p=list(kinds.values())))
+        kind = str(rng.choice(list(shares), p=list(shares.values())))
         mislaid = _mislaid(world, rng) if kind == "mislaid" else None
         gripper = 1.0 if kind == "low near the target" or rng.random() < 0.8 else float(rng.uniform(0, 1))
         position = _position(kind, tool, things, target, rng)
@@ -78,13 +72,13 @@ def _mislaid(world: WidowXWorld, rng: np.random.Generator) -> Pose | None:
     taken = [
         covered(thing.design, (thing.x, thing.y, thing.yaw))
         for i, thing in enumerate(scene.things)
-        if i != scene.target and (i != scene.goal or scene.task.goal in OBSTACLES)
+        if i != scene.target and (i != scene.goal or goal.kind in OBSTACLES)
     ]
     for _ in range(MISLAID_TRIES):
         side, beyond, yaw = rng.integers(4), rng.uniform(*MISLAID), scene.named.yaw + rng.uniform(-0.1, 0.1)
         across, sign = divmod(int(side), 2)
         offset = rng.uniform(-0.5, 0.5, 2) * goal.design.inside
-        reach = goal.design.inside[across] if scene.task.goal not in OBSTACLES else _reach(goal.design, design, across)
+        reach = goal.design.inside[across] if goal.kind not in OBSTACLES else _reach(goal.design, design, across)
         offset[across] = (1 if sign else -1) * (reach + beyond)
         cos, sin = np.cos(goal.yaw), np.sin(goal.yaw)
         x, y = goal.x + cos * offset[0] - sin * offset[1], goal.y + sin * offset[0] + cos * offset[1]

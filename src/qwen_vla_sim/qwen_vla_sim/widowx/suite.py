@@ -1,4 +1,4 @@
-"""Task suites of the WidowX for `qwen-vla collect` and `qwen-vla evaluate`: how tasks are recorded, started and judged.
+"""Task suites of the WidowX for `qwen-vla collect` and `qwen-vla evaluate`: how tasks are shown, recorded and executed.
 
 Suites are found through the entry point group `qwen_vla.suites`, so that the model library needs no simulator.
 """
@@ -10,39 +10,45 @@ from typing import Any
 
 import numpy as np
 
-from embodiment_descriptions import Embodiment, KinematicsError, load_robot
+from embodiment_descriptions import Embodiment, KinematicsError
+from qwen_vla_sim.suite import SimulatedSuite
 from qwen_vla_sim.task import SHIFTS, Lead, Shift
 from qwen_vla_sim.widowx import recording
 from qwen_vla_sim.widowx.env import WidowXEnv
-from qwen_vla_sim.widowx.expert import Step, pick_step, place_step
+from qwen_vla_sim.widowx.grasping import Step
 from qwen_vla_sim.widowx.scene import MAX_THINGS, SLOTS
-from qwen_vla_sim.widowx.starts import draw_start
-from qwen_vla_sim.widowx.tasks import TASKS
+from qwen_vla_sim.widowx.starts import Start
+from qwen_vla_sim.widowx.things import KINDS
 from qwen_vla_sim.widowx.tool import ToolDown
 from qwen_vla_sim.widowx.world import WidowXWorld
 
 MAX_EXPERT_STEPS = 60
 HOLD_STEPS = 3  # frames recorded after it is done: the last actions are "stay", or "go up"
-LIFTED_WELL = 0.09  # [m] where a demonstration of picking ends
 
 
-class WidowXSuite:
-    """`widowx`: the tabletop tasks of `tasks.py` at 5 Hz with end-effector deltas."""
+class WidowXSuite(SimulatedSuite):
+    """`widowx`: tabletop tasks at 5 Hz with end-effector deltas."""
 
     name = "widowx"
-    tasks: tuple[str, ...] = tuple(TASKS)
-    shifts: tuple[Shift, ...] = SHIFTS
     robot = "widowx"
+    rotation = ("spoon_on_towel", "carrot_on_plate", "stack_cube", "eggplant_in_basket", "pick_cube")
+    shifts = SHIFTS
     max_steps = 100
     max_things = MAX_THINGS
 
     def __init__(self) -> None:
-        self.embodiment: Embodiment = load_robot(self.robot)
+        super().__init__()
         self.tool = ToolDown(self.embodiment)
 
-    def make_env(self, cameras: bool = True, shift: Shift | None = None) -> WidowXEnv:
-        world = WidowXWorld(self.embodiment, self.name, shift)
-        return WidowXEnv(world, (240, 320) if cameras else None, self.max_steps)
+    def make_world(
+        self, shift: Shift | None = None, task: str | None = None, embodiment: Embodiment | None = None
+    ) -> WidowXWorld:
+        used = {kind for name in {*self.rotation, task or self.rotation[0]} for kind in self.task(name).kinds}
+        kinds = [kind for kind in KINDS if kind in used]
+        return WidowXWorld(embodiment or self.embodiment, self._scenes(shift, task), kinds, shift)
+
+    def make_env(self, cameras: bool = True, shift: Shift | None = None, task: str | None = None) -> WidowXEnv:
+        return WidowXEnv(self.make_world(shift, task), (240, 320) if cameras else None, self.max_steps)
 
     def features(self) -> recording.Features:
         """Columns of a recording: name → (dtype, shape, element names)."""
@@ -64,19 +70,18 @@ class WidowXSuite:
             if info["success"]:
                 return env.world.instruction, {}, False
         elif varied_start:
-            observation, info = env.reset(seed=seed, options=draw_start(env.world, self.tool, rng).options)
+            observation, info = env.reset(seed=seed, options=self._start(env.world, rng).options)
         frames: dict[str, list] = {name: [] for name in self.features()}
         joints, done = observation["joints"].astype(float), 0
         for _ in range(MAX_EXPERT_STEPS):
-            step = self._expert_step(env.world, observation)
+            step = env.world.scene.task.expert(env.world.situation())
             self._record(frames, env, observation, step)
             try:
                 joints = self.tool.joints_for(step, joints)
             except KinematicsError:  # out of reach: a failed demonstration, not the end of a long collection
                 return env.world.instruction, {}, False
-            observation, _, success, _, info = env.step(joints)
-            finished = success and (env.world.scene.goal is not None or info["metrics"]["lift"] > LIFTED_WELL)
-            done = done + 1 if finished else 0
+            observation, _, _, _, info = env.step(joints)
+            done = done + 1 if env.world.scene.task.shown(env.world.task_state()) else 0
             if done > HOLD_STEPS:
                 break
         return env.world.instruction, {name: np.array(rows) for name, rows in frames.items()}, bool(info["success"])
@@ -85,9 +90,9 @@ class WidowXSuite:
         """One labelled frame of scene `seed` with the arm anywhere: for vision-language pretraining."""
         rng = np.random.default_rng([seed, 2])
         env.reset(seed=seed)
-        observation, _ = env.reset(seed=seed, options=draw_start(env.world, self.tool, rng).options)
+        observation, _ = env.reset(seed=seed, options=self._start(env.world, rng).options)
         frames: dict[str, list] = {name: [] for name in self.features()}
-        self._record(frames, env, observation, self._expert_step(env.world, observation))
+        self._record(frames, env, observation, env.world.scene.task.expert(env.world.situation()))
         return env.world.instruction, {name: np.array(rows) for name, rows in frames.items()}, True
 
     # ------------------------------------------------------------ evaluation
@@ -98,18 +103,9 @@ class WidowXSuite:
     def hold(self, observation: Mapping[str, Any]) -> np.ndarray:
         return observation["joints"].astype(float)
 
-    def other_instruction(self, env: WidowXEnv, seed: int) -> str:
-        """The scene's sentence naming another thing to be taken: what a listener must not succeed with."""
-        scene = env.world.scene
-        return scene.instruction_for(scene.others[seed % len(scene.others)])
-
     # --------------------------------------------------------------- internal
-    def _expert_step(self, world: WidowXWorld, observation: Mapping[str, Any]) -> Step:
-        tip, thing = world.tip_pose()[:3, 3], world.grip_points()[world.scene.target]
-        gripper = self.embodiment.gripper_from_joint(float(observation["joints"][-1]))
-        if world.scene.goal is None:
-            return pick_step(tip, gripper, thing)
-        return place_step(tip, gripper, thing, world.release_point(), world.settled())
+    def _start(self, world: WidowXWorld, rng: np.random.Generator) -> Start:
+        return world.scene.task.start(world, rng)
 
     def _record(self, frames: dict[str, list], env: WidowXEnv, observation: Mapping, step: Step) -> None:
         row = recording.frame(env.world, observation, step, self.tool.orientation, self.max_things)
@@ -122,7 +118,7 @@ class WidowXPickSuite(WidowXSuite):
     """`widowx_pick`: pick up the cube that the sentence names, one of three."""
 
     name = "widowx_pick"
-    tasks = ("pick_cube",)
+    rotation = ("pick_cube",)
     shifts = ()
     max_steps = 80
     max_things = SLOTS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from embodiment_descriptions import Embodiment, Kinematics, pose_from_delta
-from qwen_vla_sim.widowx.expert import Step
+from qwen_vla_sim.widowx.grasping import Step
 
 
 class ToolDown:

@@ -6,19 +6,18 @@ labels; the policy sees only images.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from embodiment_descriptions import Embodiment, load_robot
+from embodiment_descriptions import Embodiment
 from qwen_vla_sim.robot_world import RobotWorld, look_at, robot_spec
 from qwen_vla_sim.task import Shift, TaskState
-from qwen_vla_sim.widowx.judge import LEVEL, LIFTED_ONCE, Facts, judge, to_goal
-from qwen_vla_sim.widowx.pick_scene import sample_pick_scene
-from qwen_vla_sim.widowx.scene import DRIFT_SPEED, SLOTS, Scene, Thing, sample_scene
+from qwen_vla_sim.widowx.scene import DRIFT_SPEED, SLOTS, Scene, Thing
+from qwen_vla_sim.widowx.situation import LIFTED_ONCE, Situation
 from qwen_vla_sim.widowx.table_spec import (
     EGO_POSITION,
     EGO_TARGET,
@@ -28,7 +27,8 @@ from qwen_vla_sim.widowx.table_spec import (
     add_thing,
     body_name,
 )
-from qwen_vla_sim.widowx.things import GRASP_HEIGHT, KINDS
+from qwen_vla_sim.widowx.things import KINDS
+from qwen_vla_sim.widowx.tool import ToolDown
 
 REACHED = 0.05  # [m] from the tip: a thing that moves stops
 AWAY = np.array([0.0, 0.0, -3.0])  # where things that a scene does not have are kept, out of sight
@@ -36,36 +36,19 @@ SETTLE_STEPS = 100  # physics steps until what was set up is at rest: a thing on
 DRIFT_STEPS = 5  # physics steps between two displacements of a thing that moves
 
 
-@dataclass(frozen=True)
-class Stock:
-    """What is in the world of a suite: scenes by their seed, and which kinds of things they are made of."""
-
-    sample: Callable[[int, Shift | None], Scene]
-    kinds: tuple[str, ...]
-
-
-def _pick_scene(seed: int, shift: Shift | None) -> Scene:
-    if shift is not None:
-        raise ValueError(f"the suite widowx_pick has no scenes with the shift {shift!r}; widowx has")
-    return sample_pick_scene(seed)
-
-
-STOCKS = {"widowx": Stock(sample_scene, tuple(KINDS)), "widowx_pick": Stock(_pick_scene, ("cube",))}
-
-
 class WidowXWorld(RobotWorld):
     """Simulated WidowX 250s at its table; the frame of the world is base_link.
 
     Args:
-        suite: whose scenes it lays out, one of STOCKS.
-        shift: kind of scenes other than those trained on, as far as the suite has them.
+        scenes: what a seed means.
+        kinds: of all things that its scenes may have.
+        shift: kind of its scenes, as far as it is about the model: unseen designs of things, another table.
     """
 
-    def __init__(self, embodiment: Embodiment | None = None, suite: str = "widowx", shift: Shift | None = None) -> None:
-        if suite not in STOCKS:
-            raise ValueError(f"there is no suite {suite!r} for this robot; choose one of: {', '.join(STOCKS)}")
-        self._stock, self.shift = STOCKS[suite], shift
-        embodiment = embodiment or load_robot("widowx")
+    def __init__(
+        self, embodiment: Embodiment, scenes: Callable[[int], Scene], kinds: Sequence[str], shift: Shift | None = None
+    ) -> None:
+        self._scenes, self._kinds, self.shift = scenes, kinds, shift
         spec = robot_spec(embodiment)
         add_table(spec)
         self._bodies = self._add_things(spec)
@@ -83,7 +66,7 @@ class WidowXWorld(RobotWorld):
 
     def lay_out(self, seed: int) -> None:
         """Place things, light and camera as the scene of `seed` has them."""
-        self.scene = scene = self._stock.sample(seed, self.shift)
+        self.scene = scene = self._scenes(seed)
         self._used = np.array([self._numbers[thing.kind, thing.slot] for thing in scene.things])
         for number in set(range(len(self._bodies))) - set(self._used.tolist()):
             self._put_away(number)
@@ -113,6 +96,11 @@ class WidowXWorld(RobotWorld):
         positions = self.thing_positions()
         self._lifted |= positions[:, 2] - self._start[:, 2] > LIFTED_ONCE
         self._nearest = min(self._nearest, self._tip_distance(positions))
+
+    @cached_property
+    def tool(self) -> ToolDown:
+        """Kinematics of the arm."""
+        return ToolDown(self.embodiment)
 
     # ----------------------------------------------------------- ground truth
     def tip_pose(self) -> np.ndarray:
@@ -160,38 +148,20 @@ class WidowXWorld(RobotWorld):
         self.set_joint_target(np.append(joints[:-1], gripper))
         self.step(SETTLE_STEPS)
 
-    def release_point(self) -> np.ndarray:
-        """(3,) where the grip point of the target has to be when the gripper opens over the goal [m]."""
-        scene, positions = self.scene, self.thing_positions()
-        goal = scene.things[scene.goal].design
-        top = positions[scene.goal][2] - goal.rest + goal.top
-        x, y, _ = positions[scene.goal]
-        return np.array([x, y, top + GRASP_HEIGHT + goal.drop])
-
-    def settled(self) -> bool:
-        """Whether the target is in or on its goal, or falls there: let go of it."""
-        scene, positions = self.scene, self.thing_positions()
-        goal = scene.things[scene.goal].design
-        offset = to_goal(scene, positions, scene.target)
-        return bool((np.abs(offset[:2]) < goal.inside).all() and -offset[2] < goal.drop + LEVEL)
-
     def task_state(self) -> TaskState:
-        """Judge the scene's own instruction."""
-        return self.judge(self.scene.target)
+        return self.scene.task.judge(self.situation())
 
-    def judge(self, target: int) -> TaskState:
-        """Judge as if thing number `target` had been named."""
-        return judge(self.scene, self._facts(), target)
-
-    def _facts(self) -> Facts:
+    def situation(self) -> Situation:
+        """What task and expert depend on, now."""
         positions = self.thing_positions()
-        speeds = np.linalg.norm(self.data.cvel[self._body_ids[self._used]][:, 3:], axis=1)
-        return Facts(
+        return Situation(
+            scene=self.scene,
             tip=self.data.xpos[self._tip].copy(),
+            gripper=self.embodiment.gripper_from_joint(float(self.joint_positions()[-1])),
             positions=positions,
-            speeds=speeds,
+            speeds=np.linalg.norm(self.data.cvel[self._body_ids[self._used]][:, 3:], axis=1),
             touched=self._touched(),
-            lifted=self._lifted,
+            lifted=self._lifted.copy(),
             moved=np.linalg.norm(positions - self._start, axis=1),
             nearest=self._nearest,
         )
@@ -208,7 +178,7 @@ class WidowXWorld(RobotWorld):
         """Everything that a scene may have, once; returns what was added."""
         unseen = self.shift == "instance"
         stock = []
-        for kind in self._stock.kinds:
+        for kind in self._kinds:
             for slot in range(SLOTS if kind == "cube" else len(KINDS[kind].designs)):
                 stock.append(Thing(kind, slot, (0.5, 0.5, 0.5), 0, 0, 0, "", unseen))
                 add_thing(spec, stock[-1], len(stock) - 1)

@@ -49,7 +49,7 @@ def run(
         limits = _limit_watch(stack, suite.embodiment)
         tasks = TaskClient(stack)
         rows, endings = [], Counter()
-        for seed in (bar := tqdm(options.seeds, desc=f"{options.suite} in chaos", unit="episode")):
+        for seed in (bar := tqdm(options.seeds(suite), desc=f"{options.suite} in chaos", unit="episode")):
             rows.append(_episode(stack, tasks, monkey, seed, seconds, endings))
             bar.set_postfix_str(f"{sum(row.success for row in rows)} done, {monkey.deeds.total()} faults")
         worst = limits.latest()

@@ -32,9 +32,11 @@ from embodiment_descriptions import Embodiment, resource_path, robot_description
 from embodiment_descriptions.commands import Command, ForwardCommand, JointTrajectoryCommand, XsGroupCommand
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
-from qwen_vla_sim.camera_rig import CameraRig
-from qwen_vla_sim.joint_trajectory_controller import TrajectoryRejected
-from qwen_vla_sim.messages import (
+from qwen_vla_sim.controllers.joint_trajectory_controller import TrajectoryRejected
+from qwen_vla_sim.controllers.position_interfaces import PositionsRejected
+from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot, interface_name, joint_commands
+from qwen_vla_sim.node.camera_rig import CameraRig
+from qwen_vla_sim.node.messages import (
     camera_info_message,
     image_message,
     joint_state_message,
@@ -43,10 +45,8 @@ from qwen_vla_sim.messages import (
     time_message,
     trajectory_from_message,
 )
-from qwen_vla_sim.position_interfaces import PositionsRejected
-from qwen_vla_sim.real_time import Pacer, Schedule
+from qwen_vla_sim.node.real_time import Pacer, Schedule
 from qwen_vla_sim.robot_world import RobotWorld
-from qwen_vla_sim.simulated_robot import SimulatedRobot, interface_name, joint_commands
 from qwen_vla_sim.task import SHIFTS, Shift, shift_of
 
 TICK = 0.01  # [s] simulated: joint states and clock at 100 Hz, the rate of the arm's own driver
@@ -74,6 +74,11 @@ PARAMETERS: dict[str, tuple[object, str, dict]] = {
         0,
         "Seed of the first scene; later scenes come from ~/reset.",
         {"read_only": True, **_integer(0, 2**63 - 1)},
+    ),
+    "task": (
+        "",
+        "The task of every scene, e.g. stack_cube; empty: that which the seed alone means.",
+        {"read_only": True},
     ),
     "shift": (
         "",
@@ -183,6 +188,11 @@ class SimNode(Node):
     def shift(self) -> Shift | None:
         """What the parameter `shift` says; ValueError when it is none."""
         return shift_of(self.get_parameter("shift").value)
+
+    @property
+    def task(self) -> str | None:
+        """What the parameter `task` says."""
+        return self.get_parameter("task").value or None
 
     # ------------------------------------------------------------------ set-up
     def _make_cameras(self) -> CameraRig | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qwen_vla_sim.joint_trajectory_controller import NANOSECONDS, JointState
+from qwen_vla_sim.controllers.joint_trajectory_controller import NANOSECONDS, JointState
 
 
 class PositionsRejected(ValueError):

@@ -1,4 +1,4 @@
-"""Scripted experts: functions of the present state only, so that they can take over anywhere.
+"""Motions of experts: functions of the present state only, so that they can take over anywhere.
 
 From whatever pose it is asked, `pick_step` rises, moves above the thing, descends through a funnel, closes, and lifts.
 `place_step` goes on from there: over the goal, down through a funnel, opens, and rises; what was lost is picked again.
@@ -45,16 +45,16 @@ def pick_step(tip: np.ndarray, gripper: float, thing: np.ndarray, height: float 
     """
     lateral = float(np.linalg.norm(tip[:2] - thing[:2]))
     if holds(tip, gripper, thing):
-        return Step(_towards(tip, np.array([tip[0], tip[1], LIFT_HEIGHT])), 0.0)
+        return Step(towards(tip, np.array([tip[0], tip[1], LIFT_HEIGHT])), 0.0)
     around = lateral < ALIGNED and tip[2] < height + ALIGNED and np.linalg.norm(tip - thing) < IN_GRIP
     if around and (gripper > OPEN_ENOUGH or gripper < HELD_FRACTION + 0.3):
         return Step(tip.copy(), 0.0)
     if lateral > FUNNEL[1] and tip[2] < HOVER_HEIGHT - 0.02:
-        return Step(_towards(tip, np.array([tip[0], tip[1], HOVER_HEIGHT + 0.01])), 1.0)
-    goal = _funnel(lateral, height, HOVER_HEIGHT)
+        return Step(towards(tip, np.array([tip[0], tip[1], HOVER_HEIGHT + 0.01])), 1.0)
+    goal = funnel(lateral, height, HOVER_HEIGHT)
     if gripper < OPEN_ENOUGH:
         goal = max(goal, min(tip[2], HOVER_HEIGHT))
-    return Step(_towards(tip, np.array([thing[0], thing[1], goal])), 1.0)
+    return Step(towards(tip, np.array([thing[0], thing[1], goal])), 1.0)
 
 
 def place_step(tip: np.ndarray, gripper: float, thing: np.ndarray, goal: np.ndarray, settled: bool) -> Step:
@@ -68,7 +68,7 @@ def place_step(tip: np.ndarray, gripper: float, thing: np.ndarray, goal: np.ndar
     held = holds(tip, gripper, thing)
     if settled and not held:
         risen = tip.copy() if gripper < OPEN_ENOUGH else np.array([tip[0], tip[1], CARRY_HEIGHT])
-        return Step(_towards(tip, risen), 1.0)
+        return Step(towards(tip, risen), 1.0)
     if not held:
         return pick_step(tip, gripper, thing, max(GRASP_HEIGHT, thing[2]))
     way = goal - thing
@@ -76,9 +76,9 @@ def place_step(tip: np.ndarray, gripper: float, thing: np.ndarray, goal: np.ndar
     if lateral < RELEASE_ALIGNED and -way[2] < RELEASE_SLACK:
         return Step(tip.copy(), 1.0)
     if lateral > FUNNEL[1] and tip[2] < CARRY_HEIGHT - 0.02:
-        return Step(_towards(tip, np.array([tip[0], tip[1], CARRY_HEIGHT + 0.01])), 0.0)
-    height = _funnel(lateral, tip[2] + way[2], CARRY_HEIGHT)
-    return Step(_towards(tip, np.array([tip[0] + way[0], tip[1] + way[1], height])), 0.0)
+        return Step(towards(tip, np.array([tip[0], tip[1], CARRY_HEIGHT + 0.01])), 0.0)
+    height = funnel(lateral, tip[2] + way[2], CARRY_HEIGHT)
+    return Step(towards(tip, np.array([tip[0] + way[0], tip[1] + way[1], height])), 0.0)
 
 
 def holds(tip: np.ndarray, gripper: float, thing: np.ndarray) -> bool:
@@ -86,13 +86,13 @@ def holds(tip: np.ndarray, gripper: float, thing: np.ndarray) -> bool:
     return bool(gripper < HELD_FRACTION and np.linalg.norm(tip - thing) < IN_GRIP)
 
 
-def _funnel(lateral: float, low: float, high: float) -> float:
+def funnel(lateral: float, low: float, high: float) -> float:
     """Height at a lateral error: `low` where it is small, `high` where it is not."""
     depth = np.clip((lateral - FUNNEL[0]) / (FUNNEL[1] - FUNNEL[0]), 0, 1)
     return float(low + depth * (high - low))
 
 
-def _towards(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
+def towards(start: np.ndarray, goal: np.ndarray) -> np.ndarray:
     """One step of the way: decelerating, at most MAX_STEP, the last 8 mm at once."""
     way = goal - start
     distance = np.linalg.norm(way)

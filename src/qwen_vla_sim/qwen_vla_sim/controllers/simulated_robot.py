@@ -19,14 +19,14 @@ from embodiment_descriptions.commands import (
     XsGroupCommand,
     XsSingleCommand,
 )
-from qwen_vla_sim.joint_trajectory_controller import (
+from qwen_vla_sim.controllers.joint_trajectory_controller import (
     NANOSECONDS,
     JointState,
     JointTrajectory,
     JointTrajectoryController,
 )
-from qwen_vla_sim.limit_monitor import LimitMonitor
-from qwen_vla_sim.position_interfaces import GripperMotor, PositionInterface
+from qwen_vla_sim.controllers.limit_monitor import LimitMonitor
+from qwen_vla_sim.controllers.position_interfaces import GripperMotor, PositionInterface
 from qwen_vla_sim.robot_world import RobotWorld
 
 Interface = JointTrajectoryController | PositionInterface

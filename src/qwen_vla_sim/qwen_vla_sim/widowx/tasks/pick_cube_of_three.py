@@ -1,11 +1,12 @@
-"""The scenes of the suite `widowx_pick`: three cubes, one of which is named. Free of MuJoCo."""
+"""`pick_cube` of the suite `widowx_pick`: the same task in scenes of its own, small enough for ablations."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from qwen_vla_sim.task import Shift
 from qwen_vla_sim.widowx.scene import SLOTS, Scene, Surroundings, Thing
-from qwen_vla_sim.widowx.tasks import TASKS
+from qwen_vla_sim.widowx.tasks.pick_cube import PickCube
 from qwen_vla_sim.widowx.things import COLOURS
 
 REGION_X = (0.22, 0.38)  # [m], base_link; reachable with the tool pointing straight down
@@ -14,27 +15,34 @@ CLEARANCE = 0.085  # least distance of two cube centres [m]: an open finger (47 
 MAX_YAW = 0.30  # cubes lie within this angle of the gripper's closing axis [rad]
 
 
-def sample_pick_scene(seed: int) -> Scene:
-    """The scene of a seed; the same seed gives the same scene on every machine (NumPy's PCG64)."""
-    rng = np.random.default_rng(seed)
-    task = TASKS["pick_cube"]
-    colours = rng.permutation(list(COLOURS))[:SLOTS]
-    places = _separated_points(rng, SLOTS)
-    things = tuple(
-        Thing("cube", i, COLOURS[str(colour)], float(x), float(y), float(rng.uniform(-MAX_YAW, MAX_YAW)), str(colour))
-        for i, (colour, (x, y)) in enumerate(zip(colours, places, strict=True))
-    )
-    target = int(rng.integers(len(things)))
-    sentence = task.sentences[int(rng.integers(len(task.sentences)))]
+class PickCubeOfThree(PickCube):
+    """Cubes of one size in six pure colors, on a plain table; without shifts."""
+
+    def scene(self, seed: int, shift: Shift | None = None) -> Scene:
+        """The scene of a seed; the same on every machine (NumPy's PCG64). ValueError for any shift."""
+        if shift:
+            raise ValueError(f"scenes of {type(self).__name__} have no shift {shift!r}; those of the suite widowx have")
+        rng = np.random.default_rng(seed)
+        colours = rng.permutation(list(COLOURS))[:SLOTS]
+        places = _separated_points(rng, SLOTS)
+        things = tuple(
+            Thing("cube", i, COLOURS[str(c)], float(x), float(y), float(rng.uniform(-MAX_YAW, MAX_YAW)), str(c))
+            for i, (c, (x, y)) in enumerate(zip(colours, places, strict=True))
+        )
+        target = int(rng.integers(len(things)))
+        template = self.instructions[int(rng.integers(len(self.instructions)))]
+        return Scene(seed, self, things, target, None, template, _surroundings(rng))
+
+
+def _surroundings(rng: np.random.Generator) -> Surroundings:
     grey = rng.uniform(0.45, 0.75)
-    surroundings = Surroundings(
+    return Surroundings(
         table_rgb=tuple(float(v) for v in np.clip(grey + rng.uniform(-0.06, 0.06, 3), 0, 1)),
         light_intensity=float(rng.uniform(0.5, 0.9)),
         light_position=tuple(float(v) for v in rng.uniform((-0.3, -0.8, 1.2), (0.9, 0.8, 1.8))),
         camera_offset=tuple(float(v) for v in rng.uniform(-0.015, 0.015, 3)),
         camera_target_offset=tuple(float(v) for v in rng.uniform(-0.010, 0.010, 3)),
     )
-    return Scene(seed, task, things, target, None, sentence, surroundings)
 
 
 def _separated_points(rng: np.random.Generator, count: int) -> np.ndarray:

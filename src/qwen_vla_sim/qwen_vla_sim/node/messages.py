@@ -15,10 +15,10 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
 from qwen_vla_msgs.msg import TaskState as TaskStateMessage
-from qwen_vla_sim.joint_trajectory_controller import NANOSECONDS, JointTrajectory, TrajectoryPoint
-from qwen_vla_sim.limit_monitor import Peak
+from qwen_vla_sim.controllers.joint_trajectory_controller import NANOSECONDS, JointTrajectory, TrajectoryPoint
+from qwen_vla_sim.controllers.limit_monitor import Peak
+from qwen_vla_sim.controllers.simulated_robot import JointReading
 from qwen_vla_sim.robot_world import RobotWorld
-from qwen_vla_sim.simulated_robot import JointReading
 from qwen_vla_sim.task import TaskState
 
 TOLERANCE = 1e-6  # of a speed limit [1], beyond a position limit [rad | m]

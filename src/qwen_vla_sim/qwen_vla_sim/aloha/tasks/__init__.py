@@ -1,0 +1,1 @@
+"""ALOHA's tasks, a module each."""

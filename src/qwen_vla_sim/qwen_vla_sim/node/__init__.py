@@ -1,0 +1,1 @@
+"""The ROS side of every simulated robot. Beside the node modules of the robots, only modules in here import ROS."""

@@ -1,0 +1,124 @@
+"""What the suites of all simulated robots share: which tasks there are, and which scene a seed means.
+
+Tasks are entry points of the group `qwen_vla.tasks`, called `<suite>.<task>`, so that any package can add one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from embodiment_descriptions import Embodiment, load_robot
+from qwen_vla_sim.robot_world import RobotWorld
+from qwen_vla_sim.task import Shift, Task
+from qwen_vla_sim.world_env import WorldEnv
+
+GROUP = "qwen_vla.tasks"
+
+
+class SimulatedSuite(ABC):
+    """Tasks of one robot.
+
+    Attributes:
+        name, robot: of the suite, and of its robot in embodiment_descriptions.
+        rotation: names of the tasks that seeds alone go round. Data sets and figures name their scenes by a seed alone,
+            so a published rotation never changes; a task that was added is chosen by its name.
+        shifts: kinds of scenes, other than those trained on, that it offers.
+        max_steps: control steps after which an episode ends.
+    """
+
+    name: str
+    robot: str
+    rotation: tuple[str, ...]
+    shifts: tuple[Shift, ...]
+    max_steps: int
+
+    def __init__(self) -> None:
+        self.embodiment: Embodiment = load_robot(self.robot)
+        self._entries = _entries_of(self.name)
+        self._loaded: dict[str, Task] = {}
+        if missing := [name for name in self.rotation if name not in self._entries]:
+            raise RuntimeError(
+                f"tasks of the suite {self.name} are not installed: {', '.join(missing)}; install the package that the "
+                "suite comes from again (make setup)"
+            )
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of all tasks: the rotation, then what was added, by name."""
+        return (*self.rotation, *sorted(self._entries.keys() - set(self.rotation)))
+
+    def task(self, name: str) -> Task:
+        """The task of that name; ValueError lists those that there are."""
+        if name not in self._entries:
+            raise ValueError(f"suite {self.name} has no task {name!r}; it has: {', '.join(self.tasks)}")
+        if name not in self._loaded:
+            self._loaded[name] = _load(name, self._entries[name])
+        return self._loaded[name]
+
+    def task_of(self, seed: int) -> str:
+        """Name of the task that a seed alone means."""
+        return self.rotation[seed % len(self.rotation)]
+
+    def seed_of(self, number: int, first: int, task: str | None = None) -> int:
+        """Seed of scene number `number` (0, 1 …) from seed `first` on; with a task, of the scenes of that one.
+
+        A task of the rotation has the seeds that alone mean it, so that its scenes are those of the whole suite; any
+        other has every seed.
+        """
+        if task is None or self.task(task).name not in self.rotation:
+            return first + number
+        count = len(self.rotation)
+        return first + (self.rotation.index(task) - first) % count + number * count
+
+    def scene(self, seed: int, shift: Shift | None = None, task: str | None = None) -> Any:
+        """The scene of (task, seed), without a task of the one that the seed alone means."""
+        return self.task(task or self.task_of(seed)).scene(seed, shift)
+
+    def other_instruction(self, env: WorldEnv, seed: int) -> str:
+        """An instruction for another target of the scene: what a listener must not succeed with."""
+        scene = env.world.scene
+        return scene.task.other_instruction(scene, seed)
+
+    @abstractmethod
+    def make_world(
+        self, shift: Shift | None = None, task: str | None = None, embodiment: Embodiment | None = None
+    ) -> RobotWorld:
+        """The world whose scenes are those of the suite, or of one task; embodiment: the robot under another YAML."""
+
+    def _scenes(self, shift: Shift | None, task: str | None) -> Callable[[int], Any]:
+        """What a seed means under these conditions; ValueError where the suite does not have them."""
+        if shift and shift not in self.shifts:
+            offered = ", ".join(self.shifts) or "none"
+            raise ValueError(f"suite {self.name} has no shift {shift!r}; it offers: {offered}")
+        if task:
+            self.task(task)
+        return partial(self.scene, shift=shift, task=task)
+
+
+def _entries_of(suite: str) -> dict[str, EntryPoint]:
+    """Entry points of a suite's tasks by the name of the task; ValueError where two packages offer the same one."""
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=GROUP):
+        of_suite, _, name = entry.name.partition(".")
+        if of_suite != suite:
+            continue
+        if name in found:
+            raise ValueError(
+                f"two packages offer the task {entry.name}: {found[name].value} and {entry.value}; uninstall one"
+            )
+        found[name] = entry
+    return found
+
+
+def _load(name: str, entry: EntryPoint) -> Task:
+    task = entry.load()()
+    if not isinstance(task, Task) or task.name != name:
+        raise ValueError(
+            f"the entry point {entry.name} = {entry.value} is not a task called {name!r}; it has to be a subclass of "
+            "Task whose name is the part behind the dot"
+        )
+    return task

@@ -1,0 +1,135 @@
+"""The base class of tasks in which a thing is brought onto, into or on top of another: what they all share.
+
+Things rest on a goal when they are level with it and within its rim; done is who has let go of them there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qwen_vla_sim.task import TaskState
+from qwen_vla_sim.widowx.grasping import Step, place_step
+from qwen_vla_sim.widowx.scene import Choice
+from qwen_vla_sim.widowx.situation import Situation
+from qwen_vla_sim.widowx.tabletop_task import TabletopTask
+from qwen_vla_sim.widowx.things import GRASP_HEIGHT
+
+HELD = 0.035  # [m] gripper tip to where it takes the thing: in the gripper
+REACHED = 0.045  # [m] the same distance: the gripper was there
+MOVED = 0.03  # [m] from where it lay
+LEVEL = 0.010  # [m] a thing rests on a place when its height is right within this; leaning on its rim it is not
+AT_REST = 0.03  # [m/s]
+SPARE = ("cube", "cube", "spoon", "carrot", "eggplant")  # what may lie beside the two things that the task is about
+
+ON_INSTRUCTIONS = (
+    "put the {object} on the {goal}",
+    "place the {object} on the {goal}",
+    "move the {object} onto the {goal}",
+    "set the {object} down on the {goal}",
+    "take the {object} and put it on the {goal}",
+    "on the {goal} put the {object}",
+)
+ON_HELD_OUT = (
+    "the {object} goes onto the {goal}",
+    "onto the {goal} place the {object}",
+    "pick up the {object} and set it down on the {goal}",
+)
+
+
+class PlaceTask(TabletopTask):
+    """Bring a thing of one kind to a thing of another.
+
+    Attributes:
+        kind, goal: of what is taken, and of what it is brought to.
+        slack: how far from level it may rest there [m].
+        most_spare_things: that lie beside these two, at least one.
+    """
+
+    kind: str
+    goal: str
+    slack = LEVEL
+    most_spare_things = 2
+    starts = {
+        "home": 0.20,
+        "anywhere": 0.22,
+        "above a thing": 0.10,
+        "low near the target": 0.14,
+        "holding": 0.22,
+        "mislaid": 0.12,
+    }
+
+    def choose(self, rng: np.random.Generator) -> Choice:
+        more = 1 + int(rng.random() < (0.35 if self.most_spare_things > 1 else 0.0))
+        spare = [kind for kind in SPARE if kind == "cube" or kind != self.kind]
+        kinds = [self.kind, self.goal, *(str(kind) for kind in rng.choice(spare, more, replace=False))]
+        order = [int(i) for i in rng.permutation(len(kinds))]
+        return Choice([kinds[i] for i in order], order.index(0), order.index(1))
+
+    def expert(self, situation: Situation) -> Step:
+        s = situation
+        return place_step(s.tip, s.gripper, s.grip, release_point(s), self.settled(s))
+
+    def judge(self, situation: Situation) -> TaskState:
+        scene, target = situation.scene, situation.scene.target
+        distance = float(np.linalg.norm(situation.grip - situation.tip))
+        placed = self.rests(situation)
+        held = bool(distance < HELD and situation.touched[target] and (situation.lift > 0.01 or placed))
+        success = bool(placed and not situation.touched[target] and situation.speeds[target] < AT_REST)
+        gap = to_goal(situation)
+        return TaskState(
+            instruction=scene.instruction,
+            task=self.name,
+            target=scene.named.name,
+            success=success,
+            distance=float(np.linalg.norm(gap)) if held else distance,
+            failure="" if success else _why_not(situation, placed, held),
+            metrics={"lift": situation.lift, "grasped": float(held), "gap": float(np.linalg.norm(gap[:2]))},
+        )
+
+    def rests(self, situation: Situation) -> bool:
+        """Whether the target lies in or on the goal, held or not."""
+        offset = to_goal(situation)
+        inside = situation.scene.things[situation.scene.goal].design.inside
+        return bool((np.abs(offset[:2]) < inside).all() and abs(offset[2]) < self.slack)
+
+    def settled(self, situation: Situation) -> bool:
+        """Whether the target is in or on its goal, or falls there: let go of it."""
+        goal = situation.scene.things[situation.scene.goal].design
+        offset = to_goal(situation)
+        return bool((np.abs(offset[:2]) < goal.inside).all() and -offset[2] < goal.drop + LEVEL)
+
+
+def to_goal(situation: Situation) -> np.ndarray:
+    """(3,) from the target's origin to where it is when it rests on the goal, along the sides of the goal [m]."""
+    scene, positions = situation.scene, situation.positions
+    goal, thing = scene.things[scene.goal], scene.named
+    place = positions[scene.goal] + [0, 0, goal.design.top - goal.design.rest + thing.design.rest]
+    x, y, z = place - positions[scene.target]
+    # A free goal may have been turned by a push; the sides of a cube are alike, so its first yaw is good enough.
+    cos, sin = np.cos(goal.yaw), np.sin(goal.yaw)
+    return np.array([cos * x + sin * y, cos * y - sin * x, z])
+
+
+def release_point(situation: Situation) -> np.ndarray:
+    """(3,) where the grip point of the target has to be when the gripper opens over the goal [m]."""
+    goal = situation.scene.things[situation.scene.goal].design
+    x, y, z = situation.positions[situation.scene.goal]
+    top = z - goal.rest + goal.top
+    return np.array([x, y, top + GRASP_HEIGHT + goal.drop])
+
+
+def _why_not(situation: Situation, placed: bool, held: bool) -> str:
+    scene, lifted = situation.scene, situation.lifted
+    target, goal = scene.target, scene.goal
+    others = [i for i, thing in enumerate(scene.things) if thing.movable and i not in (target, goal)]
+    if placed:
+        return "not released"
+    if held:
+        return "held, not placed"
+    if lifted[target]:
+        return "dropped beside the goal"
+    if any(lifted[others]) or (scene.things[goal].movable and lifted[goal]):
+        return "another thing lifted"
+    if any(situation.moved[[target, goal, *others]] > MOVED):
+        return "pushed away"
+    return "not grasped" if situation.nearest < REACHED else "not reached"

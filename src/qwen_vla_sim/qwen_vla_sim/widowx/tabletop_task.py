@@ -1,0 +1,71 @@
+"""The base class of the tasks on the WidowX's table: how their scenes are laid out and where demonstrations begin.
+
+A task says which things its scenes have, when it is done, and what its expert does; the templates of its instructions
+have the fields {object}, {colour} and {goal}.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+
+import numpy as np
+
+from qwen_vla_sim.task import Shift, Task, TaskState
+from qwen_vla_sim.widowx.grasping import Step
+from qwen_vla_sim.widowx.layout import lay_out
+from qwen_vla_sim.widowx.scene import Choice, Scene, draw_drift, draw_surroundings, draw_things, numbers
+from qwen_vla_sim.widowx.situation import Situation
+from qwen_vla_sim.widowx.starts import APPROACHES, Start, draw_start
+from qwen_vla_sim.widowx.things import KINDS
+from qwen_vla_sim.widowx.world import WidowXWorld
+
+
+class TabletopTask(Task[WidowXWorld, Scene, Situation, Step, Start]):
+    """A task that is about one thing on the table.
+
+    Attributes:
+        kinds: of all things that its scenes may have, of KINDS.
+        starts: how often demonstrations begin in which way, of those that `starts.draw_start` knows.
+    """
+
+    kinds: tuple[str, ...] = tuple(KINDS)
+    starts = APPROACHES
+
+    @abstractmethod
+    def choose(self, rng: np.random.Generator) -> Choice:
+        """Which kinds of things a scene has, in any order, and which of them it is about."""
+
+    def scene(self, seed: int, shift: Shift | None = None) -> Scene:
+        """The scene of a seed; the same on every machine (NumPy's PCG64).
+
+        Every aspect has numbers of its own, so that a shift changes what it is named after and nothing else; only where
+        the change takes more room, things lie elsewhere.
+        """
+        choice = self.choose(numbers(seed, 0))
+        things = draw_things(choice.kinds, shift == "instance", shift == "colour", numbers(seed, 1))
+        templates = self.held_out_instructions if shift == "instruction" else self.instructions
+        template = str(numbers(seed, 2).choice(templates))
+        surroundings = draw_surroundings(shift == "background", numbers(seed, 3))
+        drift = draw_drift(numbers(seed, 4)) if shift == "dynamic" else (0.0, 0.0)
+        poses = lay_out(
+            numbers(seed, 5),
+            [thing.design for thing in things],
+            [thing.movable for thing in things],
+            choice.target,
+            choice.goal,
+            outside=shift == "position",
+            drift=drift,
+        )
+        placed = tuple(replace(thing, x=x, y=y, yaw=yaw) for thing, (x, y, yaw) in zip(things, poses, strict=True))
+        return Scene(seed, self, placed, choice.target, choice.goal, template, surroundings, drift)
+
+    def other_instruction(self, scene: Scene, seed: int) -> str:
+        return scene.instruction_for(scene.others[seed % len(scene.others)])
+
+    def start(self, world: WidowXWorld, rng: np.random.Generator) -> Start:
+        return draw_start(world, self.starts, rng)
+
+    def shown(self, state: TaskState) -> bool:
+        """Whether a demonstration has shown all that there is to be done."""
+        return state.success

@@ -1,0 +1,1 @@
+"""The tasks on the WidowX's table, a module each."""

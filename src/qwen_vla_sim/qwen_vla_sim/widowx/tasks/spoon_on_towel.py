@@ -1,0 +1,12 @@
+"""Put the spoon on the towel."""
+
+from qwen_vla_sim.widowx.placing import ON_HELD_OUT, ON_INSTRUCTIONS, PlaceTask
+
+
+class SpoonOnTowel(PlaceTask):
+    """The spoon is taken at its bowl and laid on the towel."""
+
+    name = "spoon_on_towel"
+    instructions = ON_INSTRUCTIONS
+    held_out_instructions = ON_HELD_OUT
+    kind, goal = "spoon", "towel"
