@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embodiment_descriptions import Embodiment, load_robot
+from embodiment_descriptions import Embodiment, embodiment_file, load_robot
+from embodiment_descriptions.config import load_config
 from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate.arm_gate import ArmGate
 
@@ -14,6 +15,15 @@ from qwen_vla_control.gate.arm_gate import ArmGate
 def widowx() -> Embodiment:
     """The robot of most tests."""
     return load_robot("widowx")
+
+
+@pytest.fixture(scope="session")
+def turning() -> Embodiment:
+    """A WidowX that is moved by joint positions and whose wrist turns without end."""
+    urdf = load_robot("widowx").urdf
+    limited, endless = (f'name="wrist_rotate" type="{kind}"' for kind in ("revolute", "continuous"))
+    config = load_config(embodiment_file("widowx")).model_dump()
+    return Embodiment.from_urdf(urdf.replace(limited, endless), config | {"control_mode": "joint_position"})
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from embodiment_descriptions import Embodiment
+from embodiment_descriptions import ControlMode, Embodiment
 from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate.base_rules import BaseRules, check_base
 from qwen_vla_control.gate.chunk_schema import ChunkSchema, check_schema
@@ -32,7 +32,7 @@ class BaseGate:
         limits = embodiment.safety.base
         if limits is None or embodiment.base is None:
             raise ValueError(f"embodiment '{embodiment.name}' has no base, or no `safety.base` in its YAML")
-        self._by_velocity = embodiment.control_mode == "base_velocity"
+        self._by_velocity = embodiment.control_mode is ControlMode.BASE_VELOCITY
         self._turns_only = embodiment.base.kind == "differential"
         self.schema = ChunkSchema.of(embodiment)
         self.motion = BaseRules(limits.max_linear, limits.max_angular)

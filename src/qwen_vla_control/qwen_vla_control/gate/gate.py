@@ -37,4 +37,4 @@ class Gate(Protocol):
 
 def gate_of(embodiment: Embodiment) -> Gate:
     """Return the gate for what the chunks of a robot move: its joints or its base."""
-    return BaseGate(embodiment) if embodiment.control_mode.startswith("base_") else ArmGate(embodiment)
+    return BaseGate(embodiment) if embodiment.control_mode.moves_base else ArmGate(embodiment)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embodiment_descriptions import Embodiment, load_robot
+from embodiment_descriptions import ControlMode, Embodiment, load_robot
 from embodiment_descriptions.config import BaseLimits
 from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate.base_gate import BaseGate, steps_behind
@@ -119,7 +119,7 @@ def test_a_heading_beyond_pi_is_no_turn_the_long_way():
 
 
 def test_velocities_are_driven_from_where_the_base_is_and_not_sideways(robot):
-    by_velocity = robot.model_copy(update={"control_mode": "base_velocity"})
+    by_velocity = robot.model_copy(update={"control_mode": ControlMode.BASE_VELOCITY})
     gate = BaseGate(by_velocity)
     rows = np.tile([0.2, 0.0, 0.5], (8, 1))
     path = gate.decide(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qwen_vla_control.motion.base_path import wrapped
+from embodiment_descriptions.angles import wrapped
 from qwen_vla_sim.mobile_base.scene import DOOR_WIDTH, Scene, in_hall, sees, space
 
 START_KINDS = ("the scene's", "anywhere", "near the goal", "in the hall")

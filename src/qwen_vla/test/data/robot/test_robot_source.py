@@ -17,11 +17,11 @@ from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.lerobot import Feature, LeRobotReader
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.data.formats.spec import DataError
-from qwen_vla.data.navigation.navigation_source import poses_from_waypoints
 from qwen_vla.data.robot.finite_differences import base_velocities
 from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.processing import image_transform_of
+from qwen_vla_control.motion.base_path import accumulated
 
 WIDOWX = load_robot("widowx")
 CONFIG = QwenVLAConfig.preset("tiny")
@@ -198,7 +198,7 @@ def test_odometry_becomes_waypoints_or_velocities(tmp_path, mode):
     if mode == "base_velocity":
         np.testing.assert_allclose(chunk[: LENGTHS[0] - 3], base_velocities(driven, 5.0)[3:], atol=1e-6)
     else:
-        reached = poses_from_waypoints(driven[3], chunk[: LENGTHS[0] - 4])[-5:]
+        reached = accumulated(driven[3], chunk[: LENGTHS[0] - 4])[-5:]
         np.testing.assert_allclose(reached[:, :2], driven[4:, :2], atol=1e-6)
     assert source.sample(3, None).state.shape == (3,)
 

@@ -19,7 +19,6 @@ from embodiment_descriptions import Embodiment
 from qwen_vla.evaluation.in_process import EvaluateOptions
 from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla.suites import Suite
-from qwen_vla_ros.drawing.chunk_geometry import BASE_MODES
 from qwen_vla_ros.ros.spinning_node import NoAnswer
 from qwen_vla_ros.simulation.chaos.monkey import Disturbed, Monkey
 from qwen_vla_ros.simulation.stack import SimulatedStack, SimulatedWorld, simulated_stack
@@ -61,7 +60,7 @@ def run(
 def relayed_topics(embodiment: Embodiment) -> list[tuple[str, str, str, str]]:
     """What the relay takes: node that listens, topic, type, reliability."""
     policy, executor = "policy_node", "executor_node"
-    if embodiment.control_mode in BASE_MODES:
+    if embodiment.control_mode.moves_base:
         measured = [(embodiment.odometry.topic, "nav_msgs/msg/Odometry")]
     else:
         measured = [(stream.topic, "sensor_msgs/msg/JointState") for stream in embodiment.joint_states]
@@ -142,7 +141,7 @@ class _LimitWatch(Protocol):
 
 
 def _limit_watch(stack: SimulatedStack, embodiment: Embodiment) -> _LimitWatch:
-    return _VelocityWatch(stack, embodiment) if embodiment.control_mode in BASE_MODES else _SetPointWatch(stack)
+    return _VelocityWatch(stack, embodiment) if embodiment.control_mode.moves_base else _SetPointWatch(stack)
 
 
 class _SetPointWatch:

@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from embodiment_descriptions import Embodiment
 from qwen_vla_control.observation.image_decoding import to_rgb
 from qwen_vla_control.observation.robot_history import NotObserved, RobotHistory, RobotPose
-from qwen_vla_ros.drawing.chunk_geometry import BASE, BASE_MODES
+from qwen_vla_ros.drawing.chunk_geometry import BASE
 from qwen_vla_ros.ros.chunk_messages import nanoseconds
 from qwen_vla_ros.simulation.stack import VISUALIZER, SimulatedStack
 from qwen_vla_ros.simulation.task_client import LATCHED, TaskClient
@@ -137,7 +137,7 @@ def compressed(message: Image) -> CompressedImage:
 
 def path_topics(robot: Embodiment) -> dict[str, str]:
     """Where the prediction for each arm, or for the base, is published."""
-    if robot.control_mode in BASE_MODES:
+    if robot.control_mode.moves_base:
         return {BASE: f"{VISUALIZER}/predicted_path"}
     first, *others = (arm.name for arm in robot.arms)
     return {first: f"{VISUALIZER}/predicted_path"} | {name: f"{VISUALIZER}/predicted_path_{name}" for name in others}
