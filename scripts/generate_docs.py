@@ -186,6 +186,8 @@ def type_name(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return "Literal[" + ", ".join(repr(a) for a in arguments) + "]"
+    if isinstance(annotation, type) and issubclass(annotation, enum.StrEnum):
+        return "Literal[" + ", ".join(repr(member.value) for member in annotation) + "]"
     if origin is typing.Annotated:
         return type_name(arguments[0])
     if origin in (typing.Union, types.UnionType):

@@ -1,5 +1,6 @@
 """Robot descriptions, and what is derived from them: embodiment, kinematics and prompt. Free of ROS and torch."""
 
+from embodiment_descriptions.actions import ActionLayout, Channel, ChannelKind, ControlMode
 from embodiment_descriptions.config import Arm, Base, Camera, EmbodimentConfig, Gripper
 from embodiment_descriptions.deltas import delta_from_poses, pose_from_delta
 from embodiment_descriptions.describe import describe
@@ -11,9 +12,13 @@ from embodiment_descriptions.prompt import build_prompt
 from embodiment_descriptions.resources import embodiment_file, known_robots, resource_path
 
 __all__ = [
+    "ActionLayout",
     "Arm",
     "Base",
     "Camera",
+    "Channel",
+    "ChannelKind",
+    "ControlMode",
     "Embodiment",
     "EmbodimentConfig",
     "EmbodimentError",

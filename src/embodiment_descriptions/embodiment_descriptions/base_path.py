@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embodiment_descriptions.angles import wrapped
 from embodiment_descriptions.spline import Spline, gentle_velocities
 
 
@@ -47,25 +48,27 @@ def moved(pose: np.ndarray, offset: np.ndarray) -> np.ndarray:
     return np.stack([pose[0] + c * dx - s * dy, pose[1] + s * dx + c * dy, pose[2] + dtheta], axis=-1)
 
 
-def accumulated(start: np.ndarray, increments: np.ndarray) -> np.ndarray:
-    """Poses (steps, 3) that increments (steps, 3) lead to from `start`, each seen from the pose before it."""
-    poses, pose = [], np.asarray(start, float)
-    for increment in increments:
-        pose = moved(pose, increment)
-        poses.append(pose)
-    return np.array(poses)
-
-
 def seen_from(pose: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the inverse of `moved`: `other` (3,) as an offset from `pose` (3,), theta within -pi .. pi."""
-    c, s = np.cos(pose[2]), np.sin(pose[2])
-    dx, dy = other[0] - pose[0], other[1] - pose[1]
-    return np.array([c * dx + s * dy, -s * dx + c * dy, wrapped(other[2] - pose[2])])
+    """Return the inverse of `moved`: `other` (..., 3) as an offset from `pose` (..., 3), theta within -pi .. pi."""
+    pose, other = np.asarray(pose, float), np.asarray(other, float)
+    c, s = np.cos(pose[..., 2]), np.sin(pose[..., 2])
+    dx, dy, dtheta = np.moveaxis(other - pose, -1, 0)
+    return np.stack([c * dx + s * dy, -s * dx + c * dy, wrapped(dtheta)], axis=-1)
 
 
-def wrapped(angle: float) -> float:
-    """Return the same angle within -pi .. pi."""
-    return float((angle + np.pi) % (2.0 * np.pi) - np.pi)
+def increments(poses: np.ndarray) -> np.ndarray:
+    """Steps (..., steps, 3) between poses (..., steps + 1, 3), each as seen from the pose before it."""
+    return seen_from(poses[..., :-1, :], poses[..., 1:, :])
+
+
+def accumulated(start: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Poses (..., steps, 3) that increments (..., steps, 3) lead to from `start` (3,); theta runs on beyond pi."""
+    dx, dy, dtheta = np.moveaxis(np.asarray(steps, float), -1, 0)
+    after = start[2] + np.cumsum(dtheta, axis=-1)
+    before = np.concatenate([np.broadcast_to(start[2], after[..., :1].shape), after[..., :-1]], axis=-1)
+    c, s = np.cos(before), np.sin(before)
+    x, y = np.cumsum(c * dx - s * dy, axis=-1), np.cumsum(s * dx + c * dy, axis=-1)
+    return np.stack([start[0] + x, start[1] + y, after], axis=-1)
 
 
 def integrated(pose: np.ndarray, velocities: np.ndarray, period: float) -> np.ndarray:

@@ -8,12 +8,11 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from embodiment_descriptions.actions import ControlMode
 from embodiment_descriptions.commands import Command, JointStates, Odometry, check_commands
 from embodiment_descriptions.errors import EmbodimentError
 from embodiment_descriptions.prompt import TAG_PATTERN, image_marker
 from embodiment_descriptions.schema import Finite, Name, Positive, Strict, refuse_twice
-
-ControlMode = Literal["joint_position", "eef_delta", "base_waypoints", "base_velocity"]
 
 
 def _tag(value: str) -> str:
@@ -122,7 +121,7 @@ class EmbodimentConfig(Strict):
 
     name: Annotated[str, Field(pattern=f"^{TAG_PATTERN.pattern}$")] = Field(description="as chunks name the robot")
     robot_tag: Name = Field(description="as the prompt names the robot")
-    control_mode: ControlMode = Field(default="eef_delta", description="what the channels of an action are")
+    control_mode: ControlMode = Field(default=ControlMode.EEF_DELTA, description="what the channels of an action are")
     rate_hz: Positive = Field(description="actions per second")
     chunk_size: Annotated[int, Field(ge=1)] = Field(description="actions per chunk")
     arms: Annotated[tuple[Arm, ...], Field(max_length=2)] = Field(default=(), description="none for a base alone")
@@ -149,17 +148,17 @@ class EmbodimentConfig(Strict):
         refuse_twice("joint", joints)
         if not self.arms and self.base is None:
             raise ValueError("a robot needs arms or a base")
-        if self.control_mode in ("joint_position", "eef_delta") and not self.arms:
-            raise ValueError(f"control_mode {self.control_mode!r} needs arms; describe them under `arms`")
-        if self.control_mode in ("base_waypoints", "base_velocity"):
+        if self.control_mode.moves_base:
             self._is_a_safe_base()
+        elif not self.arms:
+            raise ValueError(f"control_mode '{self.control_mode}' needs arms; describe them under `arms`")
         check_commands(self.commands, joints, grippers, self.base is not None)
         return self
 
     def _is_a_safe_base(self) -> None:
         for key, value in (("base", self.base), ("odometry", self.odometry), ("safety.base", self.safety.base)):
             if value is None:
-                raise ValueError(f"control_mode {self.control_mode!r} needs a base; describe it under `{key}`")
+                raise ValueError(f"control_mode '{self.control_mode}' needs a base; describe it under `{key}`")
 
 
 def load_config(source: str | Path | dict) -> EmbodimentConfig:

@@ -8,8 +8,6 @@ import numpy as np
 import pinocchio as pin
 from numpy.typing import ArrayLike, NDArray
 
-DELTA_NAMES = ("x", "y", "z", "rx", "ry", "rz")
-
 
 def delta_from_poses(first: ArrayLike, pose: ArrayLike) -> NDArray[np.float64]:
     """Express a pose relative to a first one.

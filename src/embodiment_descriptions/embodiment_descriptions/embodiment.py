@@ -2,21 +2,14 @@
 
 import math
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from embodiment_descriptions.actions import ActionLayout, Channel, ChannelKind, ControlMode
+from embodiment_descriptions.actions.channels import POSE
 from embodiment_descriptions.commands import Command, JointStates, Odometry
-from embodiment_descriptions.config import (
-    Arm,
-    Base,
-    Camera,
-    ControlMode,
-    EmbodimentConfig,
-    Gripper,
-    Safety,
-    load_config,
-)
-from embodiment_descriptions.deltas import DELTA_NAMES
+from embodiment_descriptions.config import Arm, Base, Camera, EmbodimentConfig, Gripper, Safety, load_config
 from embodiment_descriptions.description import Hardware, robot_description
 from embodiment_descriptions.errors import EmbodimentError
 from embodiment_descriptions.infer import infer_config
@@ -25,21 +18,18 @@ from embodiment_descriptions.resources import embodiment_file
 from embodiment_descriptions.urdf import UrdfJoint, UrdfTree, hint, parse_urdf
 
 CALIBRATION_SPARE = 0.1  # of the URDF's range of a gripper joint
-BASE_CHANNELS = {
-    "base_waypoints": ("dx", "dy", "dtheta"),
-    "base_velocity": ("vx", "vy", "wz"),
-}
 
 
 class JointLimit(BaseModel):
     """Limits of one joint from the URDF: positions [m or rad], velocity [m/s or rad/s], effort [N or Nm].
 
     A continuous joint has no position limits: lower is -inf and upper is inf. A gripper's limits include its
-    calibrated ends.
+    calibrated ends. A prismatic joint is measured in m, all others in rad.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    type: Literal["revolute", "continuous", "prismatic"]
     lower: float
     upper: float
     velocity: float
@@ -94,13 +84,18 @@ class Embodiment(BaseModel):
         if config.base is not None and config.base.link not in tree.links:
             link = config.base.link
             raise EmbodimentError(f"base: the URDF of {tree.name!r} has no link {link!r}{hint(link, tree.links)}")
-        return cls(
+        embodiment = cls(
             **{key: getattr(config, key) for key in EmbodimentConfig.model_fields if key != "home"},
             limits=limits,
             home=_home(config, limits),
             urdf=urdf_text,
             inferred=inferred,
         )
+        try:
+            _ = embodiment.layout  # two channels may have one name
+        except ValueError as error:
+            raise EmbodimentError(f"{config.name!r}: {error}; rename the arm or the joint") from error
+        return embodiment
 
     @property
     def period(self) -> float:
@@ -118,28 +113,29 @@ class Embodiment(BaseModel):
         return _joint_names(self)
 
     @property
-    def channel_names(self) -> tuple[str, ...]:
-        """Names of the action channels in order, per arm and then its gripper.
-
-        eef_delta: x y z [m] rx ry rz [rad] relative to the chunk's first frame, gripper 0 closed .. 1 open.
-        joint_position: joint names [m or rad], gripper 0..1, then the torso joints.
-        base_waypoints: dx dy [m] dtheta [rad]. base_velocity: vx vy [m/s] wz [rad/s].
-        With two arms the eef_delta and gripper channels carry the arm's name as a prefix.
-        """
-        if self.control_mode in BASE_CHANNELS:
-            return BASE_CHANNELS[self.control_mode]
-        names: list[str] = []
+    def layout(self) -> ActionLayout:
+        """The action channels in order; with two arms their labels are the arms' names."""
+        if self.control_mode.moves_base:
+            return ActionLayout.of_base(self.control_mode)
+        by_pose, channels = self.control_mode is ControlMode.EEF_DELTA, []
         for arm in self.arms:
-            prefix = f"{arm.name}_" if len(self.arms) > 1 else ""
-            by_pose = self.control_mode == "eef_delta"
-            names += [prefix + name for name in DELTA_NAMES] if by_pose else arm.joints
-            names += [f"{prefix}gripper"] if arm.gripper else []
-        return (*names, *(self.waist if self.control_mode == "joint_position" else ()))
+            label = arm.name if len(self.arms) > 1 else ""
+            joints = (self._joint_channel(ChannelKind.JOINT, joint, label) for joint in arm.joints)
+            channels += [Channel.of(kind, label) for kind in POSE] if by_pose else joints
+            channels += [Channel.of(ChannelKind.GRIPPER, label)] if arm.gripper else []
+        waist = () if by_pose else self.waist
+        channels += [self._joint_channel(ChannelKind.WAIST, joint) for joint in waist]
+        return ActionLayout(self.control_mode, tuple(channels))
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the action channels in order, as chunks tell them; see `layout`."""
+        return self.layout.names
 
     @property
     def base_frame(self) -> str:
         """The link that chunks are told in: the base of the first arm, or the base where it is what moves."""
-        return self.base.link if self.control_mode in BASE_CHANNELS else self.arms[0].base_link
+        return self.base.link if self.control_mode.moves_base else self.arms[0].base_link
 
     def prompt(self, instruction: str) -> str:
         """Return the text that tells the model its robot and its task, without image markers.
@@ -155,7 +151,7 @@ class Embodiment(BaseModel):
             rate_hz=self.rate_hz,
             chunk_size=self.chunk_size,
             instruction=instruction,
-            waypoints=self.control_mode == "base_waypoints",
+            waypoints=self.control_mode is ControlMode.BASE_WAYPOINTS,
         )
 
     def image_markers(self) -> list[tuple[str, str]]:
@@ -187,6 +183,11 @@ class Embodiment(BaseModel):
         if not math.isfinite(position):
             raise ValueError(f"gripper joint position {position} is not finite")
         return (float(position) - gripper.closed) / (gripper.open - gripper.closed)
+
+    def _joint_channel(self, kind: ChannelKind, joint: str, arm: str = "") -> Channel:
+        limit = self.limits[joint]
+        unit = "m" if limit.type == "prismatic" else "rad"
+        return Channel(kind, arm, unit, limit.type == "continuous", joint)
 
     def _gripper(self, arm: int) -> Gripper:
         gripper = self.arms[arm].gripper
@@ -230,13 +231,17 @@ def _limit(joint: UrdfJoint) -> JointLimit:
                 f"add <limit {key}=...> greater than 0 to the URDF"
             )
     if joint.type == "continuous":
-        return JointLimit(lower=-math.inf, upper=math.inf, velocity=joint.velocity, effort=joint.effort)
+        return JointLimit(
+            type=joint.type, lower=-math.inf, upper=math.inf, velocity=joint.velocity, effort=joint.effort
+        )
     if joint.lower is None or joint.upper is None or not joint.lower < joint.upper:
         raise EmbodimentError(
             f"joint {joint.name!r} has no usable position limits (lower={joint.lower}, upper={joint.upper}); "
             "add <limit lower=... upper=...> with lower < upper to the URDF"
         )
-    return JointLimit(lower=joint.lower, upper=joint.upper, velocity=joint.velocity, effort=joint.effort)
+    return JointLimit(
+        type=joint.type, lower=joint.lower, upper=joint.upper, velocity=joint.velocity, effort=joint.effort
+    )
 
 
 def _check_arm(tree: UrdfTree, arm: Arm) -> None:

@@ -24,6 +24,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
 
+from embodiment_descriptions import ControlMode
+
 from .action_space import unpack
 from .configuration import QwenVLAConfig
 from .flow_matching import tau_grid
@@ -475,7 +477,7 @@ def _policy(preset: str, device: str, images: int | None = None, accelerate: str
     processor.embodiments["widowx"] = EmbodimentInfo(
         name="widowx",
         channel_names=CHANNELS,
-        control_mode="eef_delta",
+        control_mode=ControlMode.EEF_DELTA,
         period=0.2,
         horizon=config.horizon,
         execution_horizon=config.horizon // 2,

@@ -12,6 +12,8 @@ from functools import cache
 
 import numpy as np
 
+from embodiment_descriptions import ActionLayout
+
 ROUGHNESS = 3  # order of the differences that smoothing makes small: constant accelerations stay as they are
 # Measured on expert chunks of ALOHA (50 rows at 50 Hz) with white noise of 10 mrad: all keep the limits from 300 on;
 # 1000 moves the rows of a clean chunk by less than 10 mrad.
@@ -22,23 +24,13 @@ OVERSHOOT = 0.02  # [rad] beyond a limit that are the model's inaccuracy; farthe
 MARGIN = 0.002  # [rad] to a limit: between two rows at it a spline goes a little beyond
 
 
-def action_origin(channel_names: Sequence[str], state_names: Sequence[str], state: np.ndarray) -> np.ndarray:
-    """(..., C) what chunks are relative to, of measured joints (..., s): the joint of each channel, 0 for grippers."""
-    place = {name: k for k, name in enumerate(state_names)}
-    origin = np.zeros((*np.shape(state)[:-1], len(channel_names)), np.float64)
-    for channel, name in enumerate(channel_names):
-        if name in place:
-            origin[..., channel] = np.asarray(state)[..., place[name]]
-    return origin
-
-
-def smoothed(chunk: np.ndarray, channel_names: Sequence[str], period: float, fixed: int = 0) -> np.ndarray:
+def smoothed(chunk: np.ndarray, layout: ActionLayout, period: float, fixed: int = 0) -> np.ndarray:
     """The chunk (H, C) with the least sum of squared changes and squared third differences (Whittaker 1923).
 
     Grippers stay as they are: they open and close at once. period [s]: of the rows; slower chunks are smoothed less.
     fixed: leading rows that the robot is executing already; they stay, too.
     """
-    joints = [k for k, name in enumerate(channel_names) if not name.endswith("gripper")]
+    joints = layout.joints
     if len(chunk) <= ROUGHNESS:
         return chunk
     result = np.array(chunk)

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from embodiment_descriptions import ControlMode
+
 from .acceleration import ChunkRunner
 from .action_space import action_mask, pack, unpack
 from .configuration import QwenVLAConfig
 from .data.samples import Sample
-from .joint_chunks import action_origin, smoothed, within_limits
+from .joint_chunks import smoothed, within_limits
 from .latency import LatencyEstimate
 from .modeling import QwenVLAModel
 from .processing import EMBODIMENTS_FILE, EmbodimentInfo, QwenVLAProcessor, read_json
@@ -44,8 +46,8 @@ class Observation:
     images: camera tag to uint8 RGB, H×W×3 or, as a history, T×H×W×3, oldest first. instruction: the task in words.
     stamp_ns: when the images were taken, in nanoseconds of the clock that stamps them; it is handed on untouched.
     state: proprioception (s,) in physical units, in the order of ``Policy.state_names``. tip_poses: pose (4, 4) of
-    each arm's tip in a fixed frame, by the arm's prefix of the channel names ("" for one arm); needed to continue a
-    chunk of end-effector deltas.
+    each arm's tip in a fixed frame, by the arm as the layout of the channels calls it ("" for the only one); needed to
+    continue a chunk of end-effector deltas.
     """
 
     images: Mapping[str, np.ndarray]
@@ -60,8 +62,10 @@ class ActionChunk:
     """What the robot should do next.
 
     data: float32 [H, C] in physical units, one column per entry of channel_names, one row per ``period`` seconds; row i
-    is due (i + 1)·period after the observation. inference_ms: wall time of ``preprocess``, ``backbone``, ``expert`` and
-    ``total``. execution_horizon: rows to execute before the next chunk is expected. tip_poses: of the observation.
+    is due (i + 1)·period after the observation. Every row of end-effector deltas and of waypoints is relative to the
+    tip or the base at the observation (see ``embodiment_descriptions.ActionLayout``). inference_ms: wall time of
+    ``preprocess``, ``backbone``, ``expert`` and ``total``. execution_horizon: rows to execute before the next chunk is
+    expected. tip_poses: of the observation.
     inference_delay: leading rows that repeat what the robot was expected to execute meanwhile; skip
     ``real_time_chunking.delay_steps(inference_delay, executed meanwhile)`` of them.
     """
@@ -69,7 +73,7 @@ class ActionChunk:
     data: np.ndarray
     channel_names: tuple[str, ...]
     period: float
-    control_mode: str
+    control_mode: ControlMode
     embodiment: str
     instruction: str
     stamp_ns: int
@@ -195,8 +199,8 @@ class Policy:
         execution_horizon: steps between two chunks; None: the embodiment's. schedule: ``linear``, ``exponential``,
         ``ones`` or ``zeros``. variant: ``guided``, or ``prefix`` for a model that was trained so. consumed: steps of
         the previous chunk that lie behind the observation; None: by the stamps. motion: T_new⁻¹·T_old (4, 4) of each
-        arm's tip, by prefix, between the two observations; None: from the tip poses in both. Only chunks of
-        ``eef_delta`` need it, because they are relative to the first frame.
+        arm's tip, by arm, between the two observations; None: from the tip poses in both. Only chunks of ``eef_delta``
+        need it, because they are relative to the first frame.
 
         Nothing is continued without a previous chunk, or when nothing of it is left. Further ValueErrors: a chunk of
         another embodiment, an unknown motion, delay and horizons that do not fit each other.
@@ -204,13 +208,13 @@ class Policy:
         if previous_chunk is None:
             return self._chunk(observation, seed, None)
         self._check_fits(previous_chunk)
-        info, data = self.embodiment, previous_chunk.data
+        info, data = self.embodiment, self.embodiment.from_chunk(previous_chunk.data)
         if consumed is None:
             consumed = consumed_steps(previous_chunk.stamp_ns, observation.stamp_ns, info.period)
         rest = remainder(data, consumed)
-        if info.control_mode == "eef_delta":
-            rest = reanchored(rest, info.channel_names, self._motion(previous_chunk, observation, motion))
-        rest = self.statistics.normalize(rest - self._origin(observation))
+        if info.control_mode is ControlMode.EEF_DELTA:
+            rest = reanchored(rest, info.layout, self._motion(previous_chunk, observation, motion))
+        rest = self.statistics.normalize(self._relative(rest, observation))
         packed, _ = pack(rest, self.model.config.horizon, self.model.config.channels)
         every = info.execution_horizon if execution_horizon is None else execution_horizon
         if inference_delay is None:
@@ -236,7 +240,7 @@ class Policy:
                 f"continued as one of {info.name!r} with {shape} {list(info.channel_names)}"
             )
         if chunk.control_mode != info.control_mode:
-            raise ValueError(f"a chunk in {chunk.control_mode!r} cannot be continued in {info.control_mode!r}")
+            raise ValueError(f"a chunk in '{chunk.control_mode}' cannot be continued in '{info.control_mode}'")
 
     @staticmethod
     def _motion(
@@ -302,17 +306,23 @@ class Policy:
         """A chunk [H, C] in the model's units as float32 in the robot's; its first rows are being executed already."""
         info = self.embodiment
         data = self.statistics.unnormalize(normalised)
-        if info.control_mode == "joint_position":
-            data = smoothed(data, info.channel_names, info.period, executing) + self._origin(observation)
+        if info.control_mode is ControlMode.JOINT_POSITION:
+            data = info.layout.unwrap(data, data[0])
+            data = smoothed(data, info.layout, info.period, executing) + self._origin(observation)
             data = within_limits(data, info.channel_names, info.joint_limits)
-        return data.astype(np.float32)
+        return info.to_chunk(data).astype(np.float32)
+
+    def _relative(self, rows: np.ndarray, observation: Observation) -> np.ndarray:
+        """Rows [H, C] in the robot's units relative to their origin; continuous joints as in the statistics."""
+        middle = (self.statistics.q01 + self.statistics.q99) / 2
+        return middle + self.embodiment.layout.difference(rows, middle + self._origin(observation))
 
     def _origin(self, observation: Observation) -> np.ndarray | float:
         """What the embodiment's actions are relative to [C], in physical units."""
         if not self.embodiment.relative_actions:
             return 0.0
         self._check_state(observation.state)
-        return action_origin(self.embodiment.channel_names, self.state_names, observation.state)
+        return self.embodiment.layout.of_joints(self.state_names, observation.state)
 
     def _state(self, observation: Observation) -> np.ndarray | None:
         """The normalised state for a model that reads it."""

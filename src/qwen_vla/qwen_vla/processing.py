@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from embodiment_descriptions import ActionLayout, ControlMode
+from embodiment_descriptions.actions import Action
+from embodiment_descriptions.base_path import accumulated, increments
 
 from .action_space import pack
 from .configuration import QwenVLAConfig
@@ -61,12 +66,12 @@ class EmbodimentInfo:
     next chunk. prompt_template: the robot's prompt with ``{instruction}`` where the task goes. dataset: name of the
     normalisation statistics of actions, `state_dataset` of those of the proprioceptive state. relative_actions: the
     model's joint positions are relative to the measured ones; a `Policy` adds these. joint_limits: lowest and highest
-    position [rad] of the channels that are joint positions.
+    position [rad | m] of the channels that are joint positions; continuous_joints: those that have none.
     """
 
     name: str
     channel_names: tuple[str, ...]
-    control_mode: str
+    control_mode: ControlMode
     period: float
     horizon: int
     execution_horizon: int
@@ -75,8 +80,11 @@ class EmbodimentInfo:
     dataset: str
     relative_actions: bool = False
     joint_limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    continuous_joints: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "control_mode", ControlMode(self.control_mode))
+        object.__setattr__(self, "continuous_joints", tuple(self.continuous_joints))
         object.__setattr__(self, "channel_names", tuple(self.channel_names))
         object.__setattr__(self, "camera_tags", tuple(self.camera_tags))
         if "{instruction}" not in self.prompt_template:
@@ -85,6 +93,31 @@ class EmbodimentInfo:
             raise ValueError(f"{self.name!r}: execution_horizon {self.execution_horizon} is not in 1..{self.horizon}")
         if self.period <= 0:
             raise ValueError(f"{self.name!r}: period must be positive, got {self.period} s")
+        _ = self.layout  # unknown channels are an error here, not in the middle of a task
+
+    @cached_property
+    def layout(self) -> ActionLayout:
+        """What the channels are. The arm and the unit of a joint are unknown."""
+        joints = dict.fromkeys(self.joint_limits, False) | dict.fromkeys(self.continuous_joints, True)
+        return ActionLayout.parse(self.control_mode, self.channel_names, joints or None)
+
+    def to_chunk(self, actions: np.ndarray) -> np.ndarray:
+        """Actions (..., steps, C) as the model knows them, in physical units, as the rows of an ActionChunk.
+
+        The model knows waypoints as increments, each from the one before; in a chunk they are poses relative to the
+        base at the observation. All other channels are the same.
+        """
+        if self.control_mode is not ControlMode.BASE_WAYPOINTS:
+            return actions
+        return self.layout.encode(Action(base=accumulated(np.zeros(3), self.layout.decode(actions).base)))
+
+    def from_chunk(self, rows: np.ndarray) -> np.ndarray:
+        """Undo `to_chunk`."""
+        if self.control_mode is not ControlMode.BASE_WAYPOINTS:
+            return rows
+        poses = self.layout.decode(rows).base
+        start = np.zeros_like(poses[..., :1, :])
+        return self.layout.encode(Action(base=increments(np.concatenate([start, poses], axis=-2))))
 
     @property
     def state_dataset(self) -> str:

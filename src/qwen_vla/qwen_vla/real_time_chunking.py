@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from embodiment_descriptions.deltas import DELTA_NAMES, delta_from_poses, pose_from_delta
+from embodiment_descriptions import ActionLayout, delta_from_poses, pose_from_delta
 
 SCHEDULES = ("linear", "exponential", "ones", "zeros")
 VARIANTS = ("guided", "prefix")
@@ -159,26 +159,20 @@ def remainder(data: np.ndarray, consumed: int) -> np.ndarray:
     return np.asarray(data)[rows]
 
 
-def reanchored(data: np.ndarray, channel_names: Sequence[str], motions: Mapping[str, np.ndarray]) -> np.ndarray:
+def reanchored(data: np.ndarray, layout: ActionLayout, motions: Mapping[str, np.ndarray]) -> np.ndarray:
     """End-effector deltas [H, C] of an older chunk, relative to the first frame of a newer one.
 
-    motions: arm prefix of the channel names ("" for one arm, else "left_" …) → T_new⁻¹·T_old (4, 4), the tip pose of
-    the older chunk's first frame seen from the newer one's. Each delta D becomes T_new⁻¹·T_old·D.
+    motions: arm as the layout calls it ("" for the only one) → T_new⁻¹·T_old (4, 4), the tip pose of the older chunk's
+    first frame seen from the newer one's. Each delta D becomes T_new⁻¹·T_old·D.
     """
-    moved, names = np.array(data, dtype=np.float64), list(channel_names)
-    for prefix in arm_prefixes(channel_names):
-        if prefix not in motions:
-            raise ValueError(f"no motion of arm {prefix!r} between the two chunks; known: {sorted(motions)}")
-        columns = [names.index(prefix + name) for name in DELTA_NAMES]
-        poses = pose_from_delta(motions[prefix], moved[:, columns])
+    moved = np.array(data, dtype=np.float64)
+    for arm in layout.arms:
+        if arm not in motions:
+            raise ValueError(f"no motion of arm {arm!r} between the two chunks; known: {sorted(motions)}")
+        columns = layout.motion(arm)
+        poses = pose_from_delta(motions[arm], moved[:, columns])
         moved[:, columns] = delta_from_poses(np.eye(4), poses)
     return moved.astype(np.float32)
-
-
-def arm_prefixes(channel_names: Sequence[str]) -> tuple[str, ...]:
-    """Prefixes of the arms whose six delta channels are among the names: ("",) or ("left_", "right_") …"""
-    prefixes = (name.removesuffix("rx") for name in channel_names if name.endswith("rx"))
-    return tuple(prefix for prefix in prefixes if {prefix + name for name in DELTA_NAMES} <= set(channel_names))
 
 
 def anchor_motion(old: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

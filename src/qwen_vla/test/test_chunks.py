@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from embodiment_descriptions import pose_from_delta
+from embodiment_descriptions import ActionLayout, ControlMode, pose_from_delta
 from qwen_vla.data.chunks import AbsoluteTargets, PoseTargets, episode_ends
 
 LENGTHS = st.lists(st.integers(1, 6), min_size=1, max_size=5)
@@ -52,11 +52,22 @@ def test_applying_a_delta_to_the_observed_pose_gives_the_target(lengths, horizon
 
 def test_chunks_hold_the_last_target_of_their_episode_or_rest():
     ends = episode_ends(np.array([[0, 3], [3, 5]]))
-    values = np.arange(1.0, 6.0)[:, None]
-    held = AbsoluteTargets(values, ends).chunks(np.arange(5), 4)[..., 0]
+    values, layout = np.arange(1.0, 6.0)[:, None], ActionLayout.parse(ControlMode.JOINT_POSITION, ["elbow"])
+    held = AbsoluteTargets(values, ends, layout).chunks(np.arange(5), 4)[..., 0]
     np.testing.assert_array_equal(held, [[1, 2, 3, 3], [2, 3, 3, 3], [3, 3, 3, 3], [4, 5, 5, 5], [5, 5, 5, 5]])
-    rests = AbsoluteTargets(values, ends, rests=True).chunks(np.arange(5), 4)[..., 0]
+    rests = AbsoluteTargets(values, ends, layout, rests=True).chunks(np.arange(5), 4)[..., 0]
     np.testing.assert_array_equal(rests, [[1, 2, 3, 0], [2, 3, 0, 0], [3, 0, 0, 0], [4, 5, 0, 0], [5, 0, 0, 0]])
+
+
+def test_relative_chunks_of_a_continuous_joint_do_not_jump_at_the_half_turn():
+    """A roll that turns on at a steady 0.1 rad a row, recorded within -pi .. pi, beside an elbow that does so, too."""
+    angle = np.linspace(2.5, 4.5, 21)
+    values = np.stack([np.arctan2(np.sin(angle), np.cos(angle)), angle], axis=1)
+    layout = ActionLayout.parse(ControlMode.JOINT_POSITION, ["roll", "elbow"], {"roll": True, "elbow": False})
+    targets = AbsoluteTargets(values, np.full(21, 21), layout, origins=values)
+    chunks = targets.chunks(np.arange(21), 30)
+    np.testing.assert_allclose(chunks[..., 0], chunks[..., 1], atol=1e-12)
+    np.testing.assert_allclose(chunks[0, :21, 0], angle - 2.5, atol=1e-12)
 
 
 @given(LENGTHS, st.integers(1, 8), SEEDS)

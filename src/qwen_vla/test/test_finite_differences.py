@@ -6,14 +6,12 @@ from hypothesis import strategies as st
 from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 
+from embodiment_descriptions.angles import wrapped
 from qwen_vla.data.finite_differences import (
     base_velocities,
-    joint_deltas,
     moved_poses,
-    next_rows,
     pose_deltas,
     relative_poses,
-    wrapped,
 )
 
 COUNTS, SEEDS = st.integers(1, 12), st.integers(0, 2**32 - 1)
@@ -63,17 +61,6 @@ def test_a_quarter_turn_about_z_moves_forward_in_the_turned_frame():
     np.testing.assert_allclose(pose_deltas(poses)[0], [1, 0, 0, 0, 0, np.pi / 2], atol=1e-12)
 
 
-@given(COUNTS, SEEDS)
-@settings(max_examples=50, deadline=None)
-def test_joint_deltas_add_up_and_go_the_short_way_round(count, seed):
-    rng = np.random.default_rng(seed)
-    joints = rng.uniform(-np.pi, np.pi, (count, 3))
-    deltas = joint_deltas(joints, continuous=np.array([False, False, True]))
-    np.testing.assert_allclose(joints[0, :2] + deltas[:-1, :2].sum(0), joints[-1, :2], atol=1e-9)
-    np.testing.assert_allclose(np.cos(joints[:, 2] + deltas[:, 2]), np.cos(next_rows(joints)[:, 2]), atol=1e-9)
-    assert np.abs(deltas[:, 2]).max() <= np.pi and not deltas[-1].any()
-
-
 @given(COUNTS, st.floats(0.5, 50), SEEDS)
 @settings(max_examples=50, deadline=None)
 def test_a_base_velocity_kept_up_for_a_period_leads_to_the_next_pose(count, rate, seed):
@@ -87,11 +74,3 @@ def test_a_base_velocity_kept_up_for_a_period_leads_to_the_next_pose(count, rate
         reached = np.array([[cos, -sin, pose[0]], [sin, cos, pose[1]], [0, 0, 1]]) @ step
         np.testing.assert_allclose(reached[:2, 2], following[:2], atol=1e-7)
         np.testing.assert_allclose(wrapped(np.arctan2(reached[1, 0], reached[0, 0]) - following[2]), 0, atol=1e-7)
-
-
-@given(st.floats(-1e3, 1e3))
-def test_wrapped_angles_are_the_same_angle(angle):
-    assert -np.pi < wrapped(np.array(angle)) <= np.pi
-    np.testing.assert_allclose(
-        [np.cos(wrapped(angle)), np.sin(wrapped(angle))], [np.cos(angle), np.sin(angle)], atol=1e-9
-    )

@@ -10,24 +10,14 @@ from hypothesis import strategies as st
 from embodiment_descriptions import load_robot
 from qwen_vla import Observation, Policy, Quantiles, QwenVLAProcessor
 from qwen_vla.data.robot import embodiment_info
-from qwen_vla.joint_chunks import MARGIN, OVERSHOOT, action_origin, smoothed, within_limits
+from qwen_vla.joint_chunks import MARGIN, OVERSHOOT, smoothed, within_limits
 
 from .conftest import pictures
 
 ALOHA = load_robot("aloha")
-CHANNELS = tuple(ALOHA.channel_names)
-ARMS = [k for k, name in enumerate(CHANNELS) if not name.endswith("gripper")]
-GRIPPERS = [k for k in range(len(CHANNELS)) if k not in ARMS]
+LAYOUT = ALOHA.layout
+CHANNELS, ARMS, GRIPPERS = LAYOUT.names, LAYOUT.joints, LAYOUT.grippers
 TIMES = np.arange(ALOHA.chunk_size) * ALOHA.period
-
-
-def test_the_origin_of_every_channel_is_its_own_joint_and_of_a_gripper_nothing():
-    joints = np.arange(14.0)
-    origin = action_origin(CHANNELS, ALOHA.joint_names, joints)
-    place = dict(zip(ALOHA.joint_names, joints, strict=True))
-    assert [origin[k] for k in ARMS] == [place[CHANNELS[k]] for k in ARMS] and not origin[GRIPPERS].any()
-    both = action_origin(CHANNELS, ALOHA.joint_names, np.stack([joints, -joints]))
-    np.testing.assert_array_equal(both, [origin, -origin])
 
 
 def accelerations(chunk):
@@ -37,14 +27,14 @@ def accelerations(chunk):
 @given(st.lists(st.floats(-1, 1), min_size=3, max_size=3))
 def test_smoothing_leaves_constant_accelerations_alone(coefficients):
     chunk = np.polyval(coefficients, TIMES)[:, None] * np.ones(len(CHANNELS))
-    np.testing.assert_allclose(smoothed(chunk, CHANNELS, ALOHA.period), chunk, atol=1e-6)
+    np.testing.assert_allclose(smoothed(chunk, LAYOUT, ALOHA.period), chunk, atol=1e-6)
 
 
 @given(st.integers(0, 1000))
 def test_smoothing_brings_drawn_noise_below_the_limit_of_the_arms_and_keeps_the_way(seed):
     way = 0.3 * np.sin(2 * np.pi * 0.5 * TIMES)[:, None] * np.ones(len(CHANNELS))
     noisy = way + np.random.default_rng(seed).normal(scale=0.01, size=way.shape)
-    smooth = smoothed(noisy, CHANNELS, ALOHA.period)
+    smooth = smoothed(noisy, LAYOUT, ALOHA.period)
     limit = ALOHA.safety.max_joint_acceleration
     assert accelerations(noisy).max() > limit > accelerations(smooth).max()
     assert np.abs(smooth - way)[:, ARMS].max() < np.abs(noisy - way)[:, ARMS].max()
@@ -53,15 +43,15 @@ def test_smoothing_brings_drawn_noise_below_the_limit_of_the_arms_and_keeps_the_
 
 def test_what_is_being_executed_already_stays():
     noisy = np.random.default_rng(0).normal(scale=0.01, size=(50, len(CHANNELS)))
-    smooth = smoothed(noisy, CHANNELS, ALOHA.period, fixed=5)
+    smooth = smoothed(noisy, LAYOUT, ALOHA.period, fixed=5)
     np.testing.assert_allclose(smooth[:5], noisy[:5], atol=1e-6)
     assert accelerations(smooth[6:]).max() < ALOHA.safety.max_joint_acceleration
 
 
 def test_slow_chunks_are_hardly_smoothed():
     noisy = np.random.default_rng(0).normal(size=(16, len(CHANNELS)))
-    np.testing.assert_allclose(smoothed(noisy, CHANNELS, 0.5), noisy, atol=1e-3)
-    assert smoothed(noisy[:3], CHANNELS, 0.02) is not noisy and len(smoothed(noisy[:3], CHANNELS, 0.02)) == 3
+    np.testing.assert_allclose(smoothed(noisy, LAYOUT, 0.5), noisy, atol=1e-3)
+    assert smoothed(noisy[:3], LAYOUT, 0.02) is not noisy and len(smoothed(noisy[:3], LAYOUT, 0.02)) == 3
 
 
 def test_a_little_beyond_a_limit_is_at_it_and_much_beyond_is_left_to_the_gate():
@@ -114,13 +104,59 @@ def test_a_policy_ends_where_a_joint_does(relative):
     limit = free[:, 0].max() - 0.5 * OVERSHOOT
     processor = relative.processor
     info = processor.embodiments["arm"]
-    processor.embodiments["arm"] = dataclasses.replace(info, joint_limits={"waist": (-9.0, float(limit))})
+    processor.embodiments["arm"] = dataclasses.replace(
+        info, joint_limits={"waist": (-9.0, float(limit)), "shoulder": (-9.0, 9.0)}
+    )
     try:
         bounded = Policy(relative.model, processor, "arm").infer(look(np.zeros(3)), seed=0).data
     finally:
         processor.embodiments["arm"] = info
     np.testing.assert_allclose(bounded[:, 0], np.minimum(free[:, 0], limit - MARGIN), atol=1e-6)
     np.testing.assert_array_equal(bounded[:, 1:], free[:, 1:])
+
+
+def test_a_gripper_joint_that_is_called_like_its_channel_is_no_origin(relative):
+    """The channel is a share and the joint an angle: adding one to the other would mean nothing."""
+    processor = relative.processor
+    statistics = processor.normalization["arm.state"]
+    processor.normalization["arm.state"] = Quantiles(statistics.q01, statistics.q99, ("waist", "shoulder", "gripper"))
+    try:
+        policy = Policy(relative.model, processor, "arm")
+        shut, wide = (policy.infer(look(np.array([0.0, 0.0, angle])), seed=0).data for angle in (0.0, 1.5))
+    finally:
+        processor.normalization["arm.state"] = statistics
+    np.testing.assert_array_equal(shut, wide)
+
+
+@pytest.fixture
+def turning(relative):
+    """The same policy, of an arm whose waist turns without end."""
+    processor = relative.processor
+    info = processor.embodiments["arm"]
+    limits = {"joint_limits": {"shoulder": (-9.0, 9.0)}, "continuous_joints": ("waist",)}
+    processor.embodiments["arm"] = dataclasses.replace(info, **limits)
+    yield Policy(relative.model, processor, "arm")
+    processor.embodiments["arm"] = info
+
+
+def test_a_continuous_joint_is_moved_from_where_it_is_measured(turning):
+    chunks = [turning.infer(look(np.array([waist, 0.0, 0.0])), seed=0).data for waist in (np.pi, -np.pi)]
+    np.testing.assert_allclose(chunks[0] - chunks[1], np.tile([2 * np.pi, 0.0, 0.0], (4, 1)), atol=1e-6)
+    assert np.abs(chunks[0][:, 0] - np.pi).max() <= 1.0, "within the statistics, however it is measured"
+
+
+def test_a_chunk_goes_on_when_a_continuous_joint_passes_the_half_turn(turning):
+    """Planned towards 3.3 rad, which a driver measures as 3.3 - 2 pi: the same motion, told in another turn."""
+    ahead = np.full((4, 3), 0.2, np.float32)
+    ahead[:, 0] = 3.3
+    previous = dataclasses.replace(turning.infer(look(np.array([3.0, 0.0, 0.0])), seed=0), data=ahead)
+    states = [np.array([waist, 0.0, 0.0]) for waist in (3.2, 3.2 - 2 * np.pi)]
+    here, there = (
+        turning.predict_action_chunk(look(state), previous, 2, 2, consumed=0, variant="prefix", seed=1).data
+        for state in states
+    )
+    np.testing.assert_allclose(here[:2, 0], 3.3, atol=1e-5)
+    np.testing.assert_allclose(here - there, np.tile([2 * np.pi, 0.0, 0.0], (4, 1)), atol=1e-5)
 
 
 def test_a_chunk_is_continued_from_where_the_robot_is_now(relative):

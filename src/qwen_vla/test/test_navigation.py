@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from embodiment_descriptions.base_path import accumulated, increments
 from qwen_vla import QwenVLAConfig
-from qwen_vla.data.navigation import NavigationData, poses_from_waypoints, waypoints_from_poses
+from qwen_vla.data.navigation import NavigationData
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.data.spec import DataError
 
@@ -60,9 +61,9 @@ def waypoints(source, index):
 @settings(deadline=None, max_examples=50)
 @given(paths)
 def test_accumulating_the_increments_gives_the_poses_back(poses):
-    found = poses_from_waypoints(poses[0], waypoints_from_poses(poses))
-    np.testing.assert_allclose(found[:, :2], poses[:, :2], atol=1e-9)
-    np.testing.assert_allclose(np.exp(1j * found[:, 2]), np.exp(1j * poses[:, 2]), atol=1e-9)
+    found = accumulated(poses[0], increments(poses))
+    np.testing.assert_allclose(found[:, :2], poses[1:, :2], atol=1e-9)
+    np.testing.assert_allclose(np.exp(1j * found[:, 2]), np.exp(1j * poses[1:, 2]), atol=1e-9)
 
 
 @settings(deadline=None, max_examples=50)
@@ -70,7 +71,7 @@ def test_accumulating_the_increments_gives_the_poses_back(poses):
 def test_increments_do_not_depend_on_the_fixed_frame(poses, x, y, turn):
     cos, sin = np.cos(turn), np.sin(turn)
     moved = poses @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]) + [x, y, turn]
-    one, other = waypoints_from_poses(poses), waypoints_from_poses(moved)
+    one, other = increments(poses), increments(moved)
     np.testing.assert_allclose(one[:, :2], other[:, :2], atol=1e-9)
     np.testing.assert_allclose(np.exp(1j * one[:, 2]), np.exp(1j * other[:, 2]), atol=1e-9)
 
@@ -84,11 +85,11 @@ def test_forward_is_x_left_is_y_and_a_left_turn_is_positive(heading, distance, t
     poses = [[0, 0, heading], [*distance * ahead, heading], [*distance * (ahead + left), heading]]
     poses.append([*poses[-1][:2], heading + turn])
     expected = [[distance, 0, 0], [0, distance, 0], [0, 0, turn]]
-    np.testing.assert_allclose(waypoints_from_poses(np.array(poses)), expected, atol=1e-12)
+    np.testing.assert_allclose(increments(np.array(poses)), expected, atol=1e-12)
 
 
 def test_the_angle_takes_the_short_way_round():
-    np.testing.assert_allclose(waypoints_from_poses(np.array([[0, 0, 3.1], [0, 0, -3.1]]))[0, 2], 2 * np.pi - 6.2)
+    np.testing.assert_allclose(increments(np.array([[0, 0, 3.1], [0, 0, -3.1]]))[0, 2], 2 * np.pi - 6.2)
 
 
 def test_waypoints_follow_the_logged_path_and_end_in_stop(tmp_path):
@@ -152,7 +153,7 @@ def test_whole_trajectories_cover_the_episode_once(tmp_path):
     source = open_source(write(tmp_path, episode(), images=False), steps=5)
     rows = [waypoints(source, index) for index in source.training]
     assert [len(found) for found, _ in rows] == [5, 4]  # 4 s at 2 Hz, and one STOP
-    joined = poses_from_waypoints(np.zeros(3), np.concatenate([found for found, _ in rows]))
+    joined = accumulated(np.zeros(3), np.concatenate([found for found, _ in rows]))
     np.testing.assert_allclose(joined[-2:], [[2, 0, 1.0]] * 2, atol=1e-5)
     assert "the next 4 waypoints" in rows[1][1].text
 

@@ -1,12 +1,15 @@
 """Policy: an observation to a chunk in physical units, from nothing but a checkpoint directory."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from qwen_vla import Observation, Policy
+from embodiment_descriptions import ActionLayout, ControlMode
+from embodiment_descriptions.base_path import accumulated, seen_from
+from qwen_vla import Observation, Policy, Quantiles, QwenVLAProcessor
 
 from .conftest import CHANNELS, TAGS, pictures
 
@@ -50,6 +53,32 @@ def test_images_and_words_matter(policy, observation):
     other = Observation(pictures(1, seed=9)[0], observation.instruction)
     assert not np.array_equal(policy.infer(other, seed=0).data, base)
     assert not np.array_equal(policy.infer(Observation(observation.images, "stop"), seed=0).data, base)
+
+
+def base_policy(policy, control_mode):
+    """The micro model as the policy of a mobile base: 0 to 0.2 m ahead, up to 0.5 rad to either side."""
+    processor = QwenVLAProcessor.from_pretrained(policy.model.name_or_path)
+    names = ActionLayout.of_base(control_mode).names
+    processor.normalization["base"] = Quantiles(np.array([0, 0, -0.5]), np.array([0.2, 0, 0.5]), names)
+    info = replace(processor.embodiments["widowx"], name="base", control_mode=control_mode, channel_names=names)
+    processor.embodiments["base"] = replace(info, dataset="base")
+    return Policy(policy.model, processor, "base")
+
+
+def test_waypoints_of_a_chunk_are_poses_seen_from_the_base_at_the_observation(policy, observation):
+    """The model knows increments: what it says of a base in the same way, as velocities, comes out as it is."""
+    plain = base_policy(policy, ControlMode.BASE_VELOCITY).infer(observation, seed=0).data
+    poses = base_policy(policy, ControlMode.BASE_WAYPOINTS).infer(observation, seed=0).data
+    assert np.abs(plain[:, 2]).max() > 0.05
+    np.testing.assert_allclose(poses, accumulated(np.zeros(3), plain), atol=1e-6)
+
+
+def test_waypoints_are_continued_from_the_one_before(policy, observation):
+    """Of the old chunk one waypoint lies behind: the base is there, and drives on to the next ones."""
+    base = base_policy(policy, ControlMode.BASE_WAYPOINTS)
+    previous = base.infer(observation, seed=0)
+    chunk = base.predict_action_chunk(observation, previous, 2, 2, variant="prefix", consumed=1, seed=1)
+    np.testing.assert_allclose(chunk.data[:2], seen_from(previous.data[0], previous.data[1:3]), atol=1e-5)
 
 
 @pytest.mark.parametrize("instruction", ["", "  \n"])

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -153,6 +155,33 @@ def test_save_and_load(processor, tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_joints_without_limits_are_saved_too(processor, tmp_path):
+    """JSON knows no infinity."""
+    limits = {"joint_limits": {"elbow": (-1.0, 1.0)}, "continuous_joints": ("roll",)}
+    names = ("roll", "elbow", "gripper")
+    processor.embodiments["widowx"] = info(control_mode="joint_position", channel_names=names, **limits)
+    processor.save_pretrained(tmp_path)
+    again = QwenVLAProcessor.from_pretrained(tmp_path).embodiments["widowx"]
+    assert again.layout == processor.embodiments["widowx"].layout
+    assert (again.layout.continuous.tolist(), again.layout.grippers.tolist()) == ([0], [2])
+
+
+@given(st.integers(0, 99), st.sampled_from([(5,), (2, 5)]))
+def test_waypoints_are_increments_in_the_model_and_poses_in_a_chunk(seed, shape):
+    base = info(control_mode="base_waypoints", channel_names=("dx", "dy", "dtheta"))
+    actions = np.random.default_rng(seed).uniform(-1, 1, (*shape, 3))
+    chunk = base.to_chunk(actions)
+    np.testing.assert_allclose(chunk[..., 0, :], actions[..., 0, :])
+    np.testing.assert_allclose(chunk[..., 2], actions[..., 2].cumsum(axis=-1))
+    np.testing.assert_allclose(base.from_chunk(chunk), actions, atol=1e-12)
+
+
+def test_all_other_actions_are_the_same_in_a_chunk():
+    actions = np.random.default_rng(0).normal(size=(5, 7))
+    np.testing.assert_array_equal(info().to_chunk(actions), actions)
+    np.testing.assert_array_equal(info().from_chunk(actions), actions)
+
+
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "normalization.json", "embodiments.json"])
 def test_missing_or_broken_files_are_named(processor, tmp_path, name):
     processor.save_pretrained(tmp_path)
@@ -170,6 +199,8 @@ def test_missing_or_broken_files_are_named(processor, tmp_path, name):
         ({"prompt_template": "go"}, "instruction"),
         ({"execution_horizon": 5}, "1..4"),
         ({"period": 0.0}, "period"),
+        ({"control_mode": "torque"}, "'torque' is not a valid ControlMode"),
+        ({"control_mode": "base_velocity"}, "base_velocity has no channel .*; it has vx, vy, wz"),
     ],
 )
 def test_impossible_embodiments_are_refused(changes, words):

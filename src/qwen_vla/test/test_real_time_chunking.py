@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from embodiment_descriptions.deltas import delta_from_poses, pose_from_delta
+from embodiment_descriptions import ActionLayout, ControlMode, delta_from_poses, pose_from_delta
+from embodiment_descriptions.actions import arm_channel
 from qwen_vla import Observation, Policy
 from qwen_vla.data.samples import Sample
 from qwen_vla.flow_matching import euler_integrate
@@ -18,7 +19,6 @@ from qwen_vla.real_time_chunking import (
     SCHEDULES,
     Continuation,
     anchor_motion,
-    arm_prefixes,
     consumed_steps,
     delay_steps,
     guidance_weight,
@@ -287,10 +287,15 @@ def pose(rng):
     return transform
 
 
-@given(st.integers(0, 2**31), st.sampled_from([("",), ("left_", "right_")]))
+def deltas_of(*arms):
+    names = [arm_channel(arm, name) for arm in arms for name in CHANNELS]
+    return ActionLayout.parse(ControlMode.EEF_DELTA, names)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([("",), ("left", "right")]))
 def test_reanchored_deltas_lead_to_the_same_poses(seed, arms):
     rng = np.random.default_rng(seed)
-    names = [arm + name for arm in arms for name in CHANNELS]
+    layout = deltas_of(*arms)
     old, new = ({arm: pose(rng) for arm in arms} for _ in range(2))
     targets = {arm: np.stack([pose(rng) for _ in range(5)]) for arm in arms}
     grippers = rng.uniform(0, 1, (5, len(arms)))
@@ -299,18 +304,15 @@ def test_reanchored_deltas_lead_to_the_same_poses(seed, arms):
         parts = [(delta_from_poses(anchors[arm], targets[arm]), grippers[:, i, None]) for i, arm in enumerate(arms)]
         return np.concatenate([block for pair in parts for block in pair], axis=1)
 
-    moved = reanchored(chunk(old), names, anchor_motion(old, new))
+    moved = reanchored(chunk(old), layout, anchor_motion(old, new))
     for i, arm in enumerate(arms):
         np.testing.assert_allclose(pose_from_delta(new[arm], moved[:, 7 * i : 7 * i + 6]), targets[arm], atol=1e-5)
         np.testing.assert_allclose(moved[:, 7 * i + 6], grippers[:, i], atol=1e-6)
 
 
-def test_arms_are_read_off_the_channel_names():
-    assert arm_prefixes(CHANNELS) == ("",)
-    assert arm_prefixes([f"{arm}_{name}" for arm in ("left", "right") for name in CHANNELS]) == ("left_", "right_")
-    assert arm_prefixes(("waist", "dx", "dtheta", "rx")) == ()
+def test_an_arm_without_a_motion_is_refused():
     with pytest.raises(ValueError, match="no motion of arm ''"):
-        reanchored(np.zeros((2, 7)), CHANNELS, {"left_": np.eye(4)})
+        reanchored(np.zeros((2, 7)), deltas_of(""), {"left": np.eye(4)})
 
 
 # --- the policy -------------------------------------------------------------------------------------------------------

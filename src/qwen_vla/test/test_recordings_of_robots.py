@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import load_robot
+from embodiment_descriptions.base_path import accumulated
 from qwen_vla import QwenVLAConfig
 from qwen_vla.data.cache import cache_folder
 from qwen_vla.data.episodes import DatasetError
 from qwen_vla.data.lerobot import Feature
 from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
-from qwen_vla.data.navigation import poses_from_waypoints
 from qwen_vla.data.questions import QuestionData
 from qwen_vla.data.robot import RobotData
 from qwen_vla.data.samples import SourceContext
@@ -192,7 +192,7 @@ def test_waypoints_of_the_base_lead_where_it_went_and_then_stand_still(drives):
     driven = episodes[0]["observation.odometry"].astype(float)
     chunk = source.chunk(3)
     assert chunk.shape == (8, 3)
-    np.testing.assert_allclose(poses_from_waypoints(driven[3], chunk)[:, :2], driven[3:12, :2], atol=1e-6)
+    np.testing.assert_allclose(accumulated(driven[3], chunk)[:, :2], driven[4:12, :2], atol=1e-6)
     assert not source.chunk(9)[2:].any(), "beyond the end it stands"
     assert "Please predict the next 8 navigation waypoints" in source.sample(3, None).text
 

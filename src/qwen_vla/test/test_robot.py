@@ -12,12 +12,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Kinematics, load_robot, pose_from_delta
+from embodiment_descriptions.base_path import accumulated
 from qwen_vla import QwenVLAConfig
 from qwen_vla.data.episodes import DatasetError
 from qwen_vla.data.finite_differences import base_velocities
 from qwen_vla.data.lerobot import Feature, LeRobotReader
 from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
-from qwen_vla.data.navigation import poses_from_waypoints
 from qwen_vla.data.robot import RobotData
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.data.spec import DataError
@@ -198,7 +198,7 @@ def test_odometry_becomes_waypoints_or_velocities(tmp_path, mode):
     if mode == "base_velocity":
         np.testing.assert_allclose(chunk[: LENGTHS[0] - 3], base_velocities(driven, 5.0)[3:], atol=1e-6)
     else:
-        reached = poses_from_waypoints(driven[3], chunk[: LENGTHS[0] - 4])[-5:]
+        reached = accumulated(driven[3], chunk[: LENGTHS[0] - 4])[-5:]
         np.testing.assert_allclose(reached[:, :2], driven[4:, :2], atol=1e-6)
     assert source.sample(3, None).state.shape == (3,)
 

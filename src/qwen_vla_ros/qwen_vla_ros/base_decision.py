@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from embodiment_descriptions import Embodiment
+from embodiment_descriptions import ControlMode, Embodiment
 from embodiment_descriptions.base_path import BasePath, integrated, moved
 from qwen_vla_ros.chunk_decision import chunk_rules
 from qwen_vla_ros.gate import BaseRules, Chunk, Reason, Refused, check_base, check_form
@@ -32,7 +32,7 @@ class BaseDecision:
         if limits is None or embodiment.base is None:
             raise ValueError(f"embodiment '{embodiment.name}' has no base, or no `safety.base` in its YAML")
         self._frame = frame
-        self._by_velocity = embodiment.control_mode == "base_velocity"
+        self._by_velocity = embodiment.control_mode is ControlMode.BASE_VELOCITY
         self._turns_only = embodiment.base.kind == "differential"
         self.form = chunk_rules(embodiment)
         self.motion = BaseRules(limits.max_linear, limits.max_angular)

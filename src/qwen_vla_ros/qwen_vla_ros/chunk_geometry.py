@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from embodiment_descriptions import Embodiment, Kinematics, KinematicsError, pose_from_delta
+from embodiment_descriptions import ControlMode, Embodiment, Kinematics, KinematicsError, pose_from_delta
+from embodiment_descriptions.actions import Action
 from qwen_vla_ros.gate import Chunk
 
-POSE_CHANNELS = 6
 BASE = "base"  # the name of a base's way; arms have their own names
-BASE_MODES = ("base_waypoints", "base_velocity")
 STEP_IN_WORDS = re.compile(r"\bstep (\d+)")
 
 
@@ -61,8 +60,9 @@ class ChunkGeometry:
     def __init__(self, embodiment: Embodiment) -> None:
         """Prepare the kinematics of every arm that the policy moves."""
         self.embodiment = embodiment
-        self.moves_base = embodiment.control_mode in BASE_MODES
+        self.moves_base = embodiment.control_mode.moves_base
         arms = () if self.moves_base else embodiment.arms
+        self._by_pose = embodiment.control_mode is ControlMode.EEF_DELTA
         self._kinematics = [Kinematics(embodiment, arm=index) for index in range(len(arms))]
 
     @property
@@ -80,18 +80,18 @@ class ChunkGeometry:
         Raises:
             CannotDraw: the chunk is of another robot, not finite, or of the wrong size; or a joint is unknown.
         """
-        rows = self._rows(chunk)[:steps]
+        action = self._action(chunk, steps)
         if self.moves_base:
-            return [self._base_way(chunk, start, rows)]
+            return [self._base_way(chunk, start, action.base)]
         found = []
-        for arm, kinematics, columns in zip(self.embodiment.arms, self._kinematics, self._columns(), strict=True):
+        for arm, kinematics, part in zip(self.embodiment.arms, self._kinematics, action.arms, strict=True):
             now = self._positions(start, arm.joints)
-            if chunk.control_mode == "eef_delta":
+            if self._by_pose:
                 first = kinematics.forward(now)
-                poses = [first[None], pose_from_delta(first, rows[:, columns][:, :POSE_CHANNELS])]
+                poses = [first[None], pose_from_delta(first, part.motion)]
                 found.append(Way(arm.name, arm.base_link, np.concatenate(poses)))
             else:
-                path = np.vstack([now, rows[:, columns][:, : len(arm.joints)]])
+                path = np.vstack([now, part.motion])
                 found.append(Way(arm.name, arm.base_link, np.stack([kinematics.forward(q) for q in path])))
         return found
 
@@ -101,23 +101,23 @@ class ChunkGeometry:
         Raises:
             CannotDraw: as in `ways`.
         """
-        rows = self._rows(chunk)[:steps]
+        action = self._action(chunk, steps)
         if self.moves_base:
-            poses = self._base_way(chunk, start, rows).poses
+            poses = self._base_way(chunk, start, action.base).poses
             return [RobotPose(start.joints, pose, start.odometry_frame) for pose in poses]
-        moved = [dict(start.joints) for _ in range(len(rows) + 1)]
-        for arm, joints in enumerate(self._arm_joints(chunk, start, rows)):
+        moved = [dict(start.joints) for _ in range(len(action.arms[0].motion) + 1)]
+        for arm, joints in enumerate(self._arm_joints(start, action)):
             moved = moved[: len(joints) + 1]
             for place, positions in zip(moved[1:], joints, strict=False):
                 place.update(zip(self.embodiment.arms[arm].joints, map(float, positions), strict=True))
-        for place, row in zip(moved[1:], rows, strict=False):
-            place.update(self._others(chunk, row))
+        for step, place in enumerate(moved[1:]):
+            place.update(self._others(action, step))
         return [RobotPose(joints, start.base, start.odometry_frame) for joints in moved]
 
     # --- parts of a chunk -------------------------------------------------------------------------------------------
 
-    def _rows(self, chunk: Chunk) -> np.ndarray:
-        """(horizon, channels); CannotDraw when it is not that."""
+    def _action(self, chunk: Chunk, steps: int | None) -> Action:
+        """The first `steps` of a chunk by what they move; CannotDraw when it is not one of this robot."""
         e = self.embodiment
         for what, value, expected in (
             ("for embodiment", chunk.embodiment, e.name),
@@ -130,37 +130,28 @@ class ChunkGeometry:
             raise CannotDraw(f"it has {chunk.data.size} values for {chunk.horizon} x {len(e.channel_names)}")
         if not np.isfinite(chunk.data).all() or not 0 < chunk.period < np.inf:
             raise CannotDraw("not all of its values are finite")
-        return chunk.rows.astype(float)
+        return e.layout.decode(chunk.rows[:steps])
 
-    def _columns(self) -> list[slice]:
-        """The columns of every arm, gripper included."""
-        found, column = [], 0
-        for arm in self.embodiment.arms:
-            own = POSE_CHANNELS if self.embodiment.control_mode == "eef_delta" else len(arm.joints)
-            found.append(slice(column, column + own + (arm.gripper is not None)))
-            column = found[-1].stop
-        return found
-
-    def _arm_joints(self, chunk: Chunk, start: RobotPose, rows: np.ndarray) -> list[np.ndarray]:
+    def _arm_joints(self, start: RobotPose, action: Action) -> list[np.ndarray]:
         """(steps that can be followed, joints) of every arm."""
         found = []
-        for arm, kinematics, columns in zip(self.embodiment.arms, self._kinematics, self._columns(), strict=True):
-            channels, now = rows[:, columns], self._positions(start, arm.joints)
-            if chunk.control_mode == "eef_delta":
-                targets = pose_from_delta(kinematics.forward(now), channels[:, :POSE_CHANNELS])
+        for arm, kinematics, part in zip(self.embodiment.arms, self._kinematics, action.arms, strict=True):
+            now = self._positions(start, arm.joints)
+            if self._by_pose:
+                targets = pose_from_delta(kinematics.forward(now), part.motion)
                 found.append(_as_far_as_possible(kinematics, targets, now))
             else:
-                found.append(channels[:, : len(arm.joints)])
+                found.append(part.motion)
         return found
 
-    def _others(self, chunk: Chunk, row: np.ndarray) -> dict[str, float]:
-        """Joints of grippers and torso in one row."""
+    def _others(self, action: Action, step: int) -> dict[str, float]:
+        """Joints of grippers and torso at one step."""
         e, found = self.embodiment, {}
-        for index, (arm, columns) in enumerate(zip(e.arms, self._columns(), strict=True)):
-            if arm.gripper is not None:
-                found[arm.gripper.joint] = e.gripper_to_joint(float(row[columns.stop - 1]), index)
-        if chunk.control_mode == "joint_position" and e.waist:
-            found.update(zip(e.waist, map(float, row[-len(e.waist) :]), strict=True))
+        for index, (arm, part) in enumerate(zip(e.arms, action.arms, strict=True)):
+            if part.gripper is not None:
+                found[arm.gripper.joint] = e.gripper_to_joint(float(part.gripper[step]), index)
+        if action.waist is not None:
+            found.update(zip(e.waist, map(float, action.waist[step]), strict=True))
         return found
 
     def _positions(self, start: RobotPose, joints: tuple[str, ...]) -> np.ndarray:
@@ -173,7 +164,7 @@ class ChunkGeometry:
         """Waypoints are relative to the base at the observation; velocities are integrated, constant in each step."""
         first = np.eye(4) if start.base is None else start.base
         frame = start.odometry_frame if start.base is not None else chunk.frame_id
-        if chunk.control_mode == "base_velocity":
+        if self.embodiment.control_mode is ControlMode.BASE_VELOCITY:
             poses = [first]
             for twist in rows:
                 poses.append(poses[-1] @ arc(twist * chunk.period))

@@ -11,7 +11,6 @@ import numpy as np
 from builtin_interfaces.msg import Time
 
 from embodiment_descriptions import Embodiment
-from embodiment_descriptions.base_path import accumulated
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
 from qwen_vla_ros.gate import Chunk, Reason, Violation
@@ -50,8 +49,6 @@ def chunk_from_message(message: ActionChunk) -> Chunk:
 def message_from_prediction(chunk: Any, chunk_id: int, frame_id: str, execution_horizon: int) -> ActionChunk:
     """Write down what a policy predicted.
 
-    Policies predict waypoints one from another; a message has all of them as seen from the base at the observation.
-
     Args:
         chunk: a qwen_vla.ActionChunk.
         chunk_id: number of the chunk.
@@ -59,8 +56,6 @@ def message_from_prediction(chunk: Any, chunk_id: int, frame_id: str, execution_
         execution_horizon: steps to execute; 0 leaves it to the chunk.
     """
     horizon = len(chunk.data)
-    waypoints = chunk.control_mode == ActionChunk.CONTROL_MODE_BASE_WAYPOINTS
-    rows = accumulated(np.zeros(3), chunk.data) if waypoints else chunk.data
     message = ActionChunk(
         chunk_id=chunk_id,
         embodiment=chunk.embodiment,
@@ -70,7 +65,7 @@ def message_from_prediction(chunk: Any, chunk_id: int, frame_id: str, execution_
         horizon=horizon,
         execution_horizon=min(execution_horizon or chunk.execution_horizon or horizon, horizon),
         period=chunk.period,
-        data=array.array("f", np.ascontiguousarray(rows, np.float32).tobytes()),
+        data=array.array("f", np.ascontiguousarray(chunk.data, np.float32).tobytes()),
         inference_ms=chunk.inference_ms["total"],
     )
     message.header.stamp, message.header.frame_id = stamp_message(chunk.stamp_ns), frame_id

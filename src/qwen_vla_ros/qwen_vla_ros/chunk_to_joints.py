@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from embodiment_descriptions import Embodiment, Kinematics, KinematicsError, pose_from_delta
+from embodiment_descriptions import ControlMode, Embodiment, Kinematics, KinematicsError, pose_from_delta
 from qwen_vla_ros.gate import Reason, Refused
 
-MODES = ("eef_delta", "joint_position")
-POSE_CHANNELS = 6
 # How far beyond 0 closed .. 1 open a gripper channel may lie. A regressor overshoots the ends of its range a little;
 # the finger then stops at its end, as a real gripper does. More than that is no rounding but a wrong unit.
 GRIPPER_OVERSHOOT = 0.1
@@ -24,14 +22,16 @@ class ChunkToJoints:
 
     def __init__(self, embodiment: Embodiment) -> None:
         """Prepare the kinematics of every arm; ValueError for a control mode that has no joint path."""
-        if embodiment.control_mode not in MODES:
+        if embodiment.control_mode.moves_base:
+            arms = " and ".join(mode for mode in ControlMode if not mode.moves_base)
             raise ValueError(
                 f"embodiment '{embodiment.name}' has control mode '{embodiment.control_mode}', whose chunks are no "
-                f"joint positions; those of {' and '.join(MODES)} are"
+                f"joint positions; those of {arms} are"
             )
-        self._by_pose = embodiment.control_mode == "eef_delta"
+        self._layout, self._by_pose = embodiment.layout, embodiment.control_mode is ControlMode.EEF_DELTA
         if embodiment.waist and self._by_pose:
-            raise ValueError(f"embodiment '{embodiment.name}' has a waist, which no eef_delta channel moves")
+            mode = embodiment.control_mode
+            raise ValueError(f"embodiment '{embodiment.name}' has a waist, which no {mode} channel moves")
         self._embodiment = embodiment
         self._kinematics = [Kinematics(embodiment, arm=i) for i in range(len(embodiment.arms))]
         self.joints = tuple(embodiment.joint_names)
@@ -41,30 +41,24 @@ class ChunkToJoints:
         """Joint positions that follow a chunk.
 
         Args:
-            rows: (horizon, channels). eef_delta: per arm a translation [m] and a rotation vector [rad], relative to the
-                end effector at the observation; joint_position: the positions of its joints [rad | m]. Then the gripper
-                opening [1] if the arm has one. joint_position: in the end the joints of the waist.
+            rows: (horizon, channels) of the robot's layout.
             anchor: (joints,) joint positions at the observation [rad | m].
 
         Returns:
-            (horizon, joints) [rad | m].
+            (horizon, joints) [rad | m]; continuous joints go on from the anchor without a jump by whole turns.
 
         Raises:
             Refused: UNREACHABLE or POSITION_LIMIT.
         """
         result = np.tile(np.asarray(anchor, float), (len(rows), 1))
-        channel = 0
-        for arm, kinematics in zip(self._embodiment.arms, self._kinematics, strict=True):
-            columns = self._columns(arm.joints)
-            own = rows[:, channel : channel + (POSE_CHANNELS if self._by_pose else len(columns))]
-            followed = self._follow(arm.name, kinematics, own, anchor[columns]) if self._by_pose else own
-            result[:, columns] = followed
-            channel += own.shape[1]
-            if arm.gripper is not None:
-                result[:, self._columns([arm.gripper.joint])[0]] = self._fingers(arm.gripper, rows[:, channel])
-                channel += 1
-        if self._embodiment.waist:
-            result[:, self._columns(self._embodiment.waist)] = rows[:, channel:]
+        action = self._layout.decode(self._layout.unwrap(rows, self._layout.of_joints(self.joints, anchor)))
+        for arm, kinematics, part in zip(self._embodiment.arms, self._kinematics, action.arms, strict=True):
+            columns, own = self._columns(arm.joints), part.motion
+            result[:, columns] = self._follow(arm.name, kinematics, own, anchor[columns]) if self._by_pose else own
+            if part.gripper is not None:
+                result[:, self._columns([arm.gripper.joint])[0]] = self._fingers(arm.gripper, part.gripper)
+        if action.waist is not None:
+            result[:, self._columns(self._embodiment.waist)] = action.waist
         return result
 
     def positions(self, joints: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from embodiment_descriptions import Embodiment
 from qwen_vla.image_decoding import to_rgb
-from qwen_vla_ros.chunk_geometry import BASE, BASE_MODES, CannotDraw, RobotPose
+from qwen_vla_ros.chunk_geometry import BASE, CannotDraw, RobotPose
 from qwen_vla_ros.chunk_messages import nanoseconds
 from qwen_vla_ros.robot_history import RobotHistory
 from qwen_vla_ros.stack import VISUALIZER, SimulatedStack
@@ -137,7 +137,7 @@ def compressed(message: Image) -> CompressedImage:
 
 def path_topics(robot: Embodiment) -> dict[str, str]:
     """Where the prediction for each arm, or for the base, is published."""
-    if robot.control_mode in BASE_MODES:
+    if robot.control_mode.moves_base:
         return {BASE: f"{VISUALIZER}/predicted_path"}
     first, *others = (arm.name for arm in robot.arms)
     return {first: f"{VISUALIZER}/predicted_path"} | {name: f"{VISUALIZER}/predicted_path_{name}" for name in others}

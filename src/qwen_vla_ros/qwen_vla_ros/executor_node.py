@@ -87,7 +87,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         p = self.parameters
         self._overlaps = p.blending != Blending.SYNCHRONOUS
         self._hand_over: HandOver | None = None
-        self._drives = embodiment.control_mode.startswith("base_")
+        self._drives = embodiment.control_mode.moves_base
         if self._drives:
             source = embodiment.odometry
             self._state = Odometry(self.resolve_topic_name(source.topic), source.max_age_s)

@@ -22,6 +22,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
+from embodiment_descriptions import ControlMode
 from qwen_vla.image_decoding import DecodingError
 from qwen_vla.latency import LatencyEstimate
 from qwen_vla.observation_buffer import Observation, Waiting
@@ -150,7 +151,7 @@ class PolicyNode(lifecycle.ManagedNode):
             self.create_subscription(ChunkReport, p.report_topic, self._on_report, RELIABLE), self.destroy_subscription
         )
         self._tips: TipPoses | None = None
-        if p.blending == Blending.REAL_TIME_CHUNKING and self._embodiment.control_mode == "eef_delta":
+        if p.blending == Blending.REAL_TIME_CHUNKING and self._embodiment.control_mode is ControlMode.EEF_DELTA:
             self._watch_tips()
         self._hold_client = self.keep(self.create_client(Trigger, p.hold_service), self.destroy_client)
         server = ActionServer(

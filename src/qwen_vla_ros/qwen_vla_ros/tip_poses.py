@@ -25,7 +25,7 @@ class TipPoses:
 
     def __init__(self, embodiment: Embodiment) -> None:
         """Prepare the kinematics of every arm."""
-        self._arms = embodiment.arms
+        self._labels, self._arms = embodiment.layout.arms, embodiment.arms
         self._kinematics = [Kinematics(embodiment, arm=i) for i in range(len(self._arms))]
         self._prefixes = [source.prefix for source in embodiment.joint_states]
         self.topics = tuple(source.topic for source in embodiment.joint_states)
@@ -36,7 +36,7 @@ class TipPoses:
         self._streams[source].push(stamp_of(message), message, steady_ns)
 
     def at(self, stamp_ns: int) -> dict[str, np.ndarray]:
-        """Pose (4, 4) of each tip in the base link of its arm, by the prefix of the arm's channels ("" for one arm).
+        """Pose (4, 4) of each tip in the base link of its arm, by the arm as the layout calls it ("" for the only one).
 
         Raises:
             ValueError: joints are unknown at that ROS time [ns].
@@ -51,10 +51,9 @@ class TipPoses:
             names = (prefix + name for name in nearest.message.name)
             positions.update(zip(names, nearest.message.position, strict=False))
         poses = {}
-        for arm, kinematics in zip(self._arms, self._kinematics, strict=True):
+        for label, arm, kinematics in zip(self._labels, self._arms, self._kinematics, strict=True):
             missing = [name for name in arm.joints if name not in positions]
             if missing:
                 raise ValueError(f"joint states of {', '.join(self.topics)} lack {', '.join(missing)}")
-            prefix = f"{arm.name}_" if len(self._arms) > 1 else ""
-            poses[prefix] = kinematics.forward(np.array([positions[name] for name in arm.joints]))
+            poses[label] = kinematics.forward(np.array([positions[name] for name in arm.joints]))
         return poses

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embodiment_descriptions import Embodiment, load_robot
+from embodiment_descriptions import ControlMode, Embodiment, load_robot
 from embodiment_descriptions.base_follower import BaseFollower
-from embodiment_descriptions.base_path import BasePath, integrated, moved, seen_from
+from embodiment_descriptions.base_path import BasePath, accumulated, integrated, moved, seen_from
 from embodiment_descriptions.config import BaseLimits
 from qwen_vla.policy import ActionChunk as PredictedChunk
 from qwen_vla_ros.base_decision import BaseDecision, steps_behind
@@ -80,11 +80,12 @@ def test_waypoints_are_relative_to_the_base_at_the_observation(robot, decision, 
     assert np.allclose(seen_from(anchor, path.positions[-1]), [2.0 * speed, 0.0, 0.0], atol=1e-6)
 
 
-def test_what_a_policy_predicts_step_by_step_is_driven_so(robot, decision):
-    """Ahead, a turn to the left on the spot, ahead: each waypoint is seen from the one before."""
-    steps = np.array([[0.1, 0, 0], [0, 0, 0.5], [0, 0, 0.5], [0, 0, 0.5], [0.1, 0, 0]], np.float32)
+def test_what_a_policy_predicts_is_driven_so(robot, decision):
+    """Ahead, a turn to the left on the spot, ahead: all waypoints are seen from the base at the observation."""
+    steps = np.array([[0.1, 0, 0], [0, 0, 0.5], [0, 0, 0.5], [0, 0, 0.5], [0.1, 0, 0]])
+    poses = accumulated(np.zeros(3), steps).astype(np.float32)
     predicted = PredictedChunk(
-        steps, tuple(robot.channel_names), robot.period, robot.control_mode, robot.name, "go", 10**18, {"total": 1.0}, 5
+        poses, tuple(robot.channel_names), robot.period, robot.control_mode, robot.name, "go", 10**18, {"total": 1.0}, 5
     )
     chunk = chunk_from_message(message_from_prediction(predicted, 1, robot.base_frame, 0))
     path = decision.path_of(chunk, np.zeros(3), np.zeros(3))
@@ -124,7 +125,7 @@ def test_a_heading_beyond_pi_is_no_turn_the_long_way():
 
 
 def test_velocities_are_driven_from_where_the_base_is_and_not_sideways(robot):
-    by_velocity = robot.model_copy(update={"control_mode": "base_velocity"})
+    by_velocity = robot.model_copy(update={"control_mode": ControlMode.BASE_VELOCITY})
     decision = BaseDecision(by_velocity, lambda: "odom")
     rows = np.tile([0.2, 0.0, 0.5], (8, 1))
     path = decision.path_of(chunk_of(by_velocity, rows), np.zeros(3), np.array([1.0, 0.0, 0.0]))

@@ -12,7 +12,7 @@ from scipy.integrate import solve_ivp
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import JointState
 
-from embodiment_descriptions import Embodiment, load_robot, pose_from_delta
+from embodiment_descriptions import ControlMode, Embodiment, load_robot, pose_from_delta
 from embodiment_descriptions.config import load_config
 from embodiment_descriptions.resources import resource_path
 from qwen_vla_ros.chunk_geometry import (
@@ -130,7 +130,7 @@ def test_without_odometry_the_base_is_drawn_from_where_it_is():
 
 
 def test_velocities_are_integrated():
-    base = robot_named("mobile_base").model_copy(update={"control_mode": "base_velocity"})
+    base = robot_named("mobile_base").model_copy(update={"control_mode": ControlMode.BASE_VELOCITY})
     rows = np.array([[0.2, 0.0, 0.5], [0.1, 0.05, -1.0], [0.2, 0.0, 0.0]])
     (way,) = ChunkGeometry(base).ways(chunk_of(base, rows), at_home(base))
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 from embodiment_descriptions import load_robot
+from embodiment_descriptions.commands import BaseVelocityCommand, GripperActionCommand
 from qwen_vla_ros.doctor import camera_checks, command_checks, joint_checks, machine, node_checks, ros_setup, streams
 from qwen_vla_ros.doctor.checkpoint import check_checkpoint, read_checkpoint
 from qwen_vla_ros.doctor.examination import examine, examine_setup, find_patient
@@ -201,8 +202,8 @@ def test_cameras_out_of_step_are_named():
 TWIST, STAMPED = "geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped"
 
 
-def drive(message: str) -> SimpleNamespace:
-    return SimpleNamespace(backend="base_velocity", topic="cmd_vel_nav", message=message)
+def drive(message: str) -> BaseVelocityCommand:
+    return BaseVelocityCommand(backend="base_velocity", topic="cmd_vel_nav", message=message)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,9 @@ def test_rivals(nodes, sending, expected):
     ],
 )
 def test_actions(kinds, expected, text):
-    command = SimpleNamespace(backend="gripper_action", action="gripper_controller/gripper_cmd", kind="parallel")
+    command = GripperActionCommand(
+        backend="gripper_action", action="gripper_controller/gripper_cmd", joint="finger", kind="parallel"
+    )
     graph = Graph(actions={"/gripper_controller/gripper_cmd": kinds})
     finding = command_checks.check_action(command, "/gripper_controller/gripper_cmd", graph)
     assert level(finding) == expected and text in finding.fact + finding.remedy

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from embodiment_descriptions.base_path import accumulated
 from qwen_vla_sim.mobile_base.expert import SEARCH, SPEED, TURN, Expert
 from qwen_vla_sim.mobile_base.scene import in_hall, sample_scene
 from qwen_vla_sim.mobile_base.suite import (
@@ -30,13 +31,14 @@ def env(suite):
     env.close()
 
 
-def drive(suite, env, observation, rows):
-    for action in suite.plan(rows, observation)[:EXECUTED]:
+def drive(suite, env, observation, steps):
+    """Drive the first of some waypoints, each given as seen from the one before."""
+    for action in suite.plan(accumulated(np.zeros(3), steps), observation)[:EXECUTED]:
         observation, _, success, _, info = env.step(action)
     return observation, info
 
 
-def test_waypoints_are_driven_one_from_another(suite, env):
+def test_waypoints_are_driven_one_after_another(suite, env):
     """Ahead, a turn on the spot, ahead: as the odometry and the world see it."""
     observation, _ = env.reset(seed=SHORT, options={"pose": (-1.4, 0.0, 0.3)})
     rows = np.array(
@@ -63,11 +65,11 @@ def test_waypoints_are_driven_one_from_another(suite, env):
 )
 def test_a_chunk_beyond_the_limits_is_refused_whole(suite, env, row, column, value, why):
     observation, _ = env.reset(seed=SHORT)
-    rows = np.tile([0.1, 0.0, 0.0], (8, 1))
-    suite.plan(rows, observation)
-    rows[row, column] = value
+    steps = np.tile([0.1, 0.0, 0.0], (8, 1))
+    suite.plan(accumulated(np.zeros(3), steps), observation)
+    steps[row, column] = value
     with pytest.raises(ValueError, match=why):
-        suite.plan(rows, observation)
+        suite.plan(accumulated(np.zeros(3), steps), observation)
 
 
 def test_to_hold_is_to_stay(suite, env):

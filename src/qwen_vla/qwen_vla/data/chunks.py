@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from embodiment_descriptions import ActionLayout
 from qwen_vla.data.finite_differences import relative_poses
 
 
@@ -25,11 +26,13 @@ class AbsoluteTargets:
     """values (N, C); ends (N,): past-last row of the episode of every row.
 
     Beyond the end the last value is held, or, for increments and velocities (`rests`), there are zeros: it stands.
-    origins (N, C): what a chunk is relative to at the row where it begins; None: to nothing.
+    origins (N, C): what a chunk is relative to at the row where it begins, continuous joints of the layout modulo whole
+    turns; None: to nothing.
     """
 
     values: np.ndarray
     ends: np.ndarray
+    layout: ActionLayout
     rests: bool = False
     origins: np.ndarray | None = None
 
@@ -38,7 +41,7 @@ class AbsoluteTargets:
         last = self.ends[rows][:, None]
         found = self.values[np.minimum(ahead, last - 1)]
         if self.origins is not None:
-            found = found - self.origins[rows][:, None]
+            found = self.layout.unwrap(found, self.origins[rows]) - self.origins[rows][:, None]
         return np.where((ahead >= last)[..., None], 0, found) if self.rests else found
 
 

@@ -9,21 +9,12 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from embodiment_descriptions.angles import wrapped
+
 
 def next_rows(values: np.ndarray) -> np.ndarray:
     """(T, ...) absolute targets: the next measured row; of the last row itself."""
     return np.concatenate([values[1:], values[-1:]])
-
-
-def joint_deltas(joints: np.ndarray, continuous: np.ndarray | None = None) -> np.ndarray:
-    """(T, n) change of the joint positions to the next row [rad or m]; the last is zero.
-
-    continuous: (n,) True for joints without limits, whose change is taken the short way round.
-    """
-    deltas = next_rows(np.asarray(joints, np.float64)) - joints
-    if continuous is not None:
-        deltas[:, continuous] = wrapped(deltas[:, continuous])
-    return deltas
 
 
 def pose_deltas(poses: np.ndarray) -> np.ndarray:
@@ -59,8 +50,3 @@ def base_velocities(poses: np.ndarray, rate_hz: float) -> np.ndarray:
     straight = np.abs(half) < 1e-6
     scale = np.where(straight, 1 - half**2 / 3, half / np.tan(np.where(straight, 1.0, half)))
     return rate_hz * np.stack([scale * dx + half * dy, scale * dy - half * dx, 2 * half], axis=1)
-
-
-def wrapped(angle: np.ndarray) -> np.ndarray:
-    """The same angle in (−π, π] [rad]."""
-    return np.pi - np.mod(np.pi - angle, 2 * np.pi)

@@ -20,7 +20,8 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from embodiment_descriptions import Embodiment, delta_from_poses, load_robot
+from embodiment_descriptions import ControlMode, Embodiment, delta_from_poses, load_robot
+from embodiment_descriptions.actions import Action, ArmAction
 from qwen_vla.data.motion_templates import TEMPLATES, Motion, MotionError, Planner
 from qwen_vla.data.paraphrases import corpus, paraphrase
 from qwen_vla.data.robot import RobotFiles
@@ -57,7 +58,9 @@ class MotionData(DataSpec):
     seed: int = Field(0, ge=0)
     rate_hz: float | Literal["embodiment"] = Field(NATIVE_RATE_HZ, description="[Hz]; 50 is the paper's")
     templates: tuple[Template, ...] = Field(TEMPLATES, min_length=1)
-    control_mode: Literal["eef_delta", "joint_position"] | None = Field(None, description="default: the robot's own")
+    control_mode: Literal[ControlMode.EEF_DELTA, ControlMode.JOINT_POSITION] | None = Field(
+        None, description="default: the robot's own"
+    )
     statistics: str | None = Field(None, description="name of the statistics; default: <robot>_motions")
 
     @model_validator(mode="after")
@@ -92,7 +95,7 @@ class RobotMotions:
         embodiment = load(spec.robots[number])
         rate = embodiment.rate_hz if spec.rate_hz == "embodiment" else spec.rate_hz
         mode = spec.control_mode or embodiment.control_mode
-        if mode not in ("eef_delta", "joint_position"):
+        if mode.moves_base:
             raise DataError(
                 f"robot {embodiment.name!r} is commanded by {mode}; give motions a `control_mode` of its arms"
             )
@@ -143,16 +146,14 @@ class RobotMotions:
 
     def actions(self, motion: Motion) -> np.ndarray:
         """(steps, c) float32 in physical units, channels as `Embodiment.channel_names`."""
-        parts = []
-        for path in self.paths(motion):
-            by_pose = self.embodiment.control_mode == "eef_delta"
-            parts.append(delta_from_poses(path.poses[0], path.poses[1:]) if by_pose else path.joints[1:])
-            if path.openings is not None:
-                parts.append(path.openings[1:, None])
-        if self.embodiment.control_mode == "joint_position":
-            waist = [self.embodiment.home[joint] for joint in self.embodiment.waist]
-            parts.append(np.tile(waist, (len(parts[0]), 1)))
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        layout, parts = self.embodiment.layout, []
+        for arm, path in zip(layout.arms, self.paths(motion), strict=True):
+            by_pose = layout.control_mode is ControlMode.EEF_DELTA
+            moved = delta_from_poses(path.poses[0], path.poses[1:]) if by_pose else path.joints[1:]
+            parts.append(ArmAction(arm, moved, None if path.openings is None else path.openings[1:]))
+        waist = [self.embodiment.home[layout.names[column]] for column in layout.waist]
+        waists = np.tile(waist, (len(parts[0].motion), 1)) if waist else None
+        return layout.encode(Action(tuple(parts), waists)).astype(np.float32)
 
     def sentence(self, motion: Motion, rng: np.random.Generator) -> str:
         return paraphrase(motion, self.arm_names[motion.arm], rng)

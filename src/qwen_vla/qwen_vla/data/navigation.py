@@ -2,9 +2,9 @@
 
 Poses are (x, y, θ) [m, m, rad] on the ground in any fixed frame, axes as in REP-103: x forward, y left, θ
 counter-clockwise. Waypoint k is the increment (Δx, Δy, Δθ) from waypoint k−1, in the frame of waypoint k−1; the first
-starts at the present pose. Whether the paper's Δs are increments or cumulative is [open]; increments are chosen, and
-`poses_from_waypoints` accumulates them. Beyond the end of a successful episode the robot stands: all-zero waypoints are
-STOP ([open]).
+starts at the present pose. Whether the paper's Δs are increments or cumulative is [open]; increments are chosen for the
+model, and a policy's chunks hold the poses that they add up to. Beyond the end of a successful episode the robot
+stands: all-zero waypoints are STOP ([open]).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from embodiment_descriptions import ActionLayout, ControlMode
+from embodiment_descriptions.base_path import increments
 from embodiment_descriptions.prompt import TAG_PATTERN
 from qwen_vla.data.images import CameraFrames, check_address, pictures
 from qwen_vla.data.samples import Sample, SourceContext
@@ -23,7 +25,7 @@ from qwen_vla.data.spec import DataError, FileSpec, Text, check_steps, file_hash
 from qwen_vla.normalization import Quantiles
 from qwen_vla.processing import EmbodimentInfo
 
-CHANNELS = ("dx", "dy", "dtheta")
+CHANNELS = ActionLayout.of_base(ControlMode.BASE_WAYPOINTS).names
 # The paper states the convention and the horizon in the prompt; its wording is [open].
 PROMPT = (
     "The robot is {robot} with mobile base. The control frequency is {rate:g} Hz. Please predict the next {count} "
@@ -83,7 +85,7 @@ class NavigationEpisode(BaseModel):
     def waypoints(self, frame: np.ndarray, count: int, period: float) -> np.ndarray:
         """(..., count, 3) increments that follow the given frames."""
         times = np.asarray(frame)[..., None] / self.rate_hz + period * np.arange(count + 1)
-        return waypoints_from_poses(self.pose_at(times))
+        return increments(self.pose_at(times))
 
     def remaining(self, frame: int, period: float) -> int:
         """Waypoints until the robot stands at the end, and one more that says STOP."""
@@ -187,7 +189,7 @@ class Navigation:
         return EmbodimentInfo(
             name=self.spec.robot,
             channel_names=CHANNELS,
-            control_mode="base_waypoints",
+            control_mode=ControlMode.BASE_WAYPOINTS,
             period=self.spec.period,
             horizon=self.spec.waypoints,
             execution_horizon=max(1, self.spec.waypoints // 2),
@@ -195,27 +197,3 @@ class Navigation:
             camera_tags=self.camera_tags,
             dataset=self.spec.robot,
         )
-
-
-def waypoints_from_poses(poses: np.ndarray) -> np.ndarray:
-    """(..., N, 3) poses to the (..., N−1, 3) increments between them: T_{k−1}⁻¹·T_k in SE(2), Δθ in (−π, π]."""
-    poses = np.asarray(poses, np.float64)
-    step = np.diff(poses, axis=-2)
-    cos, sin = np.cos(poses[..., :-1, 2]), np.sin(poses[..., :-1, 2])
-    dx = cos * step[..., 0] + sin * step[..., 1]
-    dy = cos * step[..., 1] - sin * step[..., 0]
-    dtheta = np.pi - np.mod(np.pi - step[..., 2], 2 * np.pi)
-    return np.stack([dx, dy, dtheta], axis=-1)
-
-
-def poses_from_waypoints(start: np.ndarray, waypoints: np.ndarray) -> np.ndarray:
-    """Accumulate (N, 3) increments from a pose (3,) to the (N + 1, 3) poses passed, the start included.
-
-    The angle goes on growing or falling: it is not wrapped.
-    """
-    poses = [np.asarray(start, np.float64)]
-    for dx, dy, dtheta in np.asarray(waypoints, np.float64):
-        x, y, theta = poses[-1]
-        cos, sin = np.cos(theta), np.sin(theta)
-        poses.append(np.array([x + cos * dx - sin * dy, y + sin * dx + cos * dy, theta + dtheta]))
-    return np.stack(poses)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from embodiment_descriptions import known_robots, load_robot
+from embodiment_descriptions import ControlMode, known_robots, load_robot
 from qwen_vla.processing import EmbodimentInfo
 
 
@@ -29,10 +29,11 @@ class OtherPrompts:
 
 def stays(info: EmbodimentInfo) -> bool:
     """Whether zeros mean "stay" in the robot's channels, grippers aside."""
-    return info.control_mode != "joint_position" or info.relative_actions
+    return info.control_mode is not ControlMode.JOINT_POSITION or info.relative_actions
 
 
 def still(chunk: np.ndarray, info: EmbodimentInfo) -> np.ndarray:
     """(steps, channels) the chunk of a robot that stays, physical units; grippers keep the chunk's first command."""
-    grippers = np.array([name.endswith("gripper") for name in info.channel_names])
-    return np.tile(np.where(grippers, chunk[0], 0.0), (len(chunk), 1))
+    row = np.zeros(len(info.channel_names))
+    row[info.layout.grippers] = chunk[0, info.layout.grippers]
+    return np.tile(row, (len(chunk), 1))

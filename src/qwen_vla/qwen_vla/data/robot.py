@@ -288,8 +288,8 @@ class RobotSource:
         """q01/q99 over the training chunks; rotations that stay still become degenerate: noise is not motion."""
         names = self.info.channel_names
         quantiles = self._quantiles("actions", self._chunk_blocks, names)
-        still = np.array([name.removeprefix("left_").removeprefix("right_").startswith("r") for name in names])
-        still &= quantiles.q99 - quantiles.q01 < STILL_ROTATION
+        still = quantiles.q99 - quantiles.q01 < STILL_ROTATION
+        still &= np.isin(np.arange(len(names)), self.info.layout.rotations)
         middle = (quantiles.q01 + quantiles.q99) / 2
         return Quantiles(np.where(still, middle, quantiles.q01), np.where(still, middle, quantiles.q99), names)
 
@@ -381,9 +381,11 @@ def embodiment_info(
     embodiment: Embodiment, statistics: str | None = None, relative_actions: bool = False
 ) -> EmbodimentInfo:
     """What a checkpoint keeps of an `Embodiment`; `statistics`: name of its normalisation statistics."""
+    layout, limits = embodiment.layout, embodiment.limits
+    joints = [layout.names[column] for column in layout.joints]
     return EmbodimentInfo(
         name=embodiment.name,
-        channel_names=tuple(embodiment.channel_names),
+        channel_names=layout.names,
         control_mode=embodiment.control_mode,
         period=embodiment.period,
         horizon=embodiment.chunk_size,
@@ -392,13 +394,6 @@ def embodiment_info(
         camera_tags=tuple(camera.tag for camera in embodiment.cameras),
         dataset=statistics or embodiment.name,
         relative_actions=relative_actions,
-        joint_limits=_joint_limits(embodiment),
+        joint_limits={n: (limits[n].lower, limits[n].upper) for n in joints if limits[n].type != "continuous"},
+        continuous_joints=tuple(name for name in joints if limits[name].type == "continuous"),
     )
-
-
-def _joint_limits(embodiment: Embodiment) -> dict[str, tuple[float, float]]:
-    """Range of the channels that are joint positions [rad], from the URDF."""
-    if embodiment.control_mode != "joint_position":
-        return {}
-    limits = embodiment.limits
-    return {name: (limits[name].lower, limits[name].upper) for name in embodiment.channel_names if name in limits}

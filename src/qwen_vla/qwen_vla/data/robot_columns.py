@@ -10,12 +10,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial.transform import Rotation
 
-from embodiment_descriptions import Embodiment, Kinematics
+from embodiment_descriptions import ChannelKind, ControlMode, Embodiment, Kinematics
+from embodiment_descriptions.actions import arm_channel
+from embodiment_descriptions.base_path import increments
 from qwen_vla.data.chunks import AbsoluteTargets, PoseTargets, Targets
 from qwen_vla.data.episodes import DatasetError, Episode, EpisodeSource
 from qwen_vla.data.finite_differences import base_velocities, moved_poses, next_rows
-from qwen_vla.data.navigation import waypoints_from_poses
-from qwen_vla.joint_chunks import action_origin
 
 ActionKind = Literal["poses", "pose_steps", "joints", "velocities", "none"]
 POSE = 7  # x y z qx qy qz qw
@@ -91,7 +91,7 @@ def read_columns(
 class _Reader:
     def __init__(self, source: EpisodeSource, embodiment: Embodiment, columns: Columns, relative: bool) -> None:
         self.source, self.embodiment, self.columns, self.relative = source, embodiment, columns, relative
-        self.on_base = embodiment.control_mode in ("base_waypoints", "base_velocity")
+        self.on_base = embodiment.control_mode.moves_base
         self.poses = columns.poses or _present(source, "observation.eef_pose")
         self.action = columns.actions or _present(source, "action.velocity" if self.on_base else "action")
         self.kind: ActionKind = columns.action_kind or self._guess()
@@ -109,7 +109,7 @@ class _Reader:
 
     @property
     def _needs_poses(self) -> bool:
-        return self.embodiment.control_mode == "eef_delta"
+        return self.embodiment.control_mode is ControlMode.EEF_DELTA
 
     def read(self, episode: Episode) -> dict[str, np.ndarray]:
         """The arrays of one episode that targets and state are made of."""
@@ -121,10 +121,9 @@ class _Reader:
             return PoseTargets(arrays["measured"], arrays["commanded"], arrays["grippers"], ends, has_gripper)
         if "values" not in arrays:
             return None
-        origins = None
-        if self.relative:
-            origins = action_origin(self.embodiment.channel_names, self.state_names, arrays["state"])
-        return AbsoluteTargets(arrays["values"], ends, self.on_base, origins)
+        layout = self.embodiment.layout
+        origins = layout.of_joints(self.state_names, arrays["state"]) if self.relative else None
+        return AbsoluteTargets(arrays["values"], ends, layout, self.on_base, origins)
 
     # --- arms -------------------------------------------------------------------------------------------------------
 
@@ -133,7 +132,7 @@ class _Reader:
         if self.columns.joints.column in episode.columns:
             joints = self._column(episode, self.columns.joints, self.embodiment.joint_names)
             yield "state", joints
-        if self.embodiment.control_mode == "joint_position":
+        if not self._needs_poses:
             yield "values", self._joint_channels(self._commanded_joints(episode, joints))
             return
         measured = self._tips(episode, joints)
@@ -184,16 +183,11 @@ class _Reader:
         yield "grippers", grippers
 
     def _joint_channels(self, joints: np.ndarray) -> np.ndarray:
-        """Joints in the order of `joint_names` to the channels of joint_position: each gripper behind its arm."""
-        e = self.embodiment
-        place = {name: k for k, name in enumerate(e.joint_names)}
-        fractions, parts = self._fractions(joints), []
-        for arm, part in enumerate(e.arms):
-            parts.append(joints[:, [place[name] for name in part.joints]])
-            if part.gripper:
-                parts.append(fractions[:, arm : arm + 1])
-        parts.append(joints[:, [place[name] for name in e.waist]])
-        return np.concatenate(parts, axis=1)
+        """Joints in the order of `joint_names` to the channels of joint_position."""
+        layout, fractions = self.embodiment.layout, self._fractions(joints)
+        rows = layout.of_joints(self.embodiment.joint_names, joints)
+        rows[:, layout.grippers] = fractions[:, [gripper is not None for gripper in self.grippers]]
+        return rows
 
     def _fractions(self, joints: np.ndarray) -> np.ndarray:
         """(T, arms) gripper openings, 0 closed … 1 open; NaN columns where an arm has none."""
@@ -227,15 +221,15 @@ class _Reader:
             odometry = self._column(episode, self.columns.odometry, ("x", "y", "theta"))
             yield "state", odometry
         if self.kind == "velocities":
-            yield "values", self._column(episode, self.action, ("vx", "vy", "wz"))
+            yield "values", self._column(episode, self.action, self.embodiment.channel_names)
         elif odometry is None:
             raise DatasetError(
                 f"{episode.name} has no column {self.columns.odometry.column}; say where the odometry is"
             )
-        elif self.embodiment.control_mode == "base_velocity":
+        elif self.embodiment.control_mode is ControlMode.BASE_VELOCITY:
             yield "values", base_velocities(odometry, self.source.rate_hz)
         else:
-            yield "values", waypoints_from_poses(np.concatenate([odometry, odometry[-1:]]))
+            yield "values", increments(np.concatenate([odometry, odometry[-1:]]))
 
     # --- columns ----------------------------------------------------------------------------------------------------
 
@@ -260,10 +254,10 @@ class _Reader:
 
     def _guess(self) -> ActionKind:
         mode = self.embodiment.control_mode
-        if self.action is None or mode == "base_waypoints":
+        if self.action is None or mode is ControlMode.BASE_WAYPOINTS:
             return "none"
-        if mode != "eef_delta":
-            return "velocities" if mode == "base_velocity" else "joints"
+        if not self._needs_poses:
+            return "velocities" if self.on_base else "joints"
         names = self.source.features[self.action.column] if self.action.column in self.source.features else ()
         return "joints" if names and set(self.embodiment.joint_names) <= set(self.action.names or names) else "poses"
 
@@ -275,7 +269,7 @@ class _Reader:
                 )
         if self.kind != "none" and self.action is None:
             raise DatasetError(f"{self.source.root} has no column action; name one, or say action_kind: none")
-        if self.relative and self.embodiment.control_mode != "joint_position":
+        if self.relative and self.embodiment.control_mode is not ControlMode.JOINT_POSITION:
             raise DatasetError(
                 f"{self.source.root}: relative_actions is for joint_position; chunks of "
                 f"{self.embodiment.control_mode} are relative to their first frame anyway"
@@ -283,10 +277,10 @@ class _Reader:
         if self.relative and self.columns.joints.column not in self.source.features:
             raise DatasetError(f"{self.source.root}: relative_actions needs the column {self.columns.joints.column}")
         allowed = {
-            "eef_delta": ("poses", "pose_steps", "joints", "none"),
-            "joint_position": ("joints", "none"),
-            "base_waypoints": ("none",),
-            "base_velocity": ("velocities", "none"),
+            ControlMode.EEF_DELTA: ("poses", "pose_steps", "joints", "none"),
+            ControlMode.JOINT_POSITION: ("joints", "none"),
+            ControlMode.BASE_WAYPOINTS: ("none",),
+            ControlMode.BASE_VELOCITY: ("velocities", "none"),
         }[self.embodiment.control_mode]
         if self.kind not in allowed:
             raise DatasetError(
@@ -300,9 +294,9 @@ def _present(source: EpisodeSource, name: str) -> Column | None:
 
 def _pose_names(embodiment: Embodiment, pose: tuple[str, ...], gripper: bool = False) -> tuple[str, ...]:
     names: list[str] = []
-    for arm in embodiment.arms:
-        own = [*pose, *(["gripper"] if gripper and arm.gripper else [])]
-        names += own if len(embodiment.arms) == 1 else [f"{arm.name}_{name}" for name in own]
+    for label, arm in zip(embodiment.layout.arms, embodiment.arms, strict=True):
+        own = [*pose, *([ChannelKind.GRIPPER] if gripper and arm.gripper else [])]
+        names += [arm_channel(label, name) for name in own]
     return tuple(names)
 
 

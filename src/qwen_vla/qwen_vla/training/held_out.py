@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from qwen_vla.data.navigation import poses_from_waypoints
+from embodiment_descriptions import ControlMode
 from qwen_vla.data.samples import TIPS, SampleSource
 from qwen_vla.processing import EmbodimentInfo
 from qwen_vla.training.batches import Batch
@@ -13,7 +13,6 @@ from qwen_vla.training.run import Run, averaged
 
 SAMPLES = 96  # of each source
 EULER_STEPS = 4
-POSITION = ("x", "y", "z")
 BY_SOURCE = ("action", "position_mm", "answer")
 MEASURED = 0.5  # share of a chunk at which positions are compared: about where the next chunk takes over
 
@@ -103,24 +102,19 @@ def _physical_errors(
     robot: EmbodimentInfo, sampled: np.ndarray, truth: np.ndarray, middle: np.ndarray
 ) -> dict[str, float]:
     """Of chunks (N, H, c) in physical units: how far the robot is, at step `middle` (N,), from where it should be."""
-    names, rows = robot.channel_names, np.arange(len(truth))
-    grippers = [k for k, name in enumerate(names) if name.endswith("gripper")]
-    result = {}
-    if robot.control_mode == "base_waypoints":
-        pairs = zip(sampled, truth, middle, strict=True)
-        ends = np.array([[poses_from_waypoints(np.zeros(3), c[: m + 1])[-1] for c in (a, b)] for a, b, m in pairs])
-        result |= _positions(ends[:, 0, :2] - ends[:, 1, :2])
-        result["heading_mrad"] = float(1000 * np.abs(ends[:, 0, 2] - ends[:, 1, 2]).mean())
-    there = (sampled - truth)[rows, middle]
-    if robot.control_mode == "eef_delta":
-        places = [k for k, name in enumerate(names) if name.removeprefix("left_").removeprefix("right_") in POSITION]
-        result |= _positions(there[:, places].reshape(-1, len(POSITION)))
-    if robot.control_mode == "joint_position":
-        joints = [k for k in range(len(names)) if k not in grippers]
-        result["joint_mrad"] = float(1000 * np.abs(there[:, joints]).mean())
-    if grippers:
+    layout, result = robot.layout, {}
+    error = layout.difference(robot.to_chunk(sampled), robot.to_chunk(truth))
+    there = error[np.arange(len(truth)), middle]
+    if robot.control_mode is ControlMode.BASE_WAYPOINTS:
+        result |= _positions(there[:, layout.base[:2]])
+        result["heading_mrad"] = float(1000 * np.abs(there[:, layout.base[2]]).mean())
+    if len(layout.translations):
+        result |= _positions(there[:, layout.translations].reshape(-1, 3))
+    if len(layout.joints):
+        result["joint_mrad"] = float(1000 * np.abs(there[:, layout.joints]).mean())
+    if len(layout.grippers):
         executed = np.arange(truth.shape[1]) <= middle[:, None]
-        result["gripper"] = float(np.abs((sampled - truth)[..., grippers][executed]).mean())
+        result["gripper"] = float(np.abs(error[..., layout.grippers][executed]).mean())
     return result
 
 

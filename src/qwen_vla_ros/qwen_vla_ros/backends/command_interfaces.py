@@ -9,7 +9,17 @@ import numpy as np
 from rclpy.node import Node
 
 from embodiment_descriptions import Embodiment
-from embodiment_descriptions.commands import Command
+from embodiment_descriptions.commands import (
+    BaseVelocityCommand,
+    Command,
+    ForwardCommand,
+    GripperActionCommand,
+    JointTrajectoryCommand,
+    Nav2FollowPathCommand,
+    Nav2PoseCommand,
+    XsGroupCommand,
+    XsSingleCommand,
+)
 from qwen_vla_ros.backends.backend import Backend, Path
 from qwen_vla_ros.backends.base_velocity import BaseVelocityBackend
 from qwen_vla_ros.backends.gripper_action import GripperActionBackend
@@ -36,22 +46,22 @@ def make_backend(node: Node, command: Command, embodiment: Embodiment, pose: Pos
     Raises:
         MissingInterface: a message package is not installed; the text names it.
     """
-    match command.backend:
-        case "joint_trajectory":
+    match command:
+        case JointTrajectoryCommand():
             return JointTrajectoryBackend(node, command)
-        case "forward_command":
+        case ForwardCommand():
             return ForwardBackend(node, command)
-        case "gripper_action":
+        case GripperActionCommand():
             return GripperActionBackend(node, command)
-        case "xs_group":
+        case XsGroupCommand():
             return XsGroupBackend(node, command)
-        case "xs_single":
+        case XsSingleCommand():
             return XsSingleBackend(node, command, embodiment)
-        case "base_velocity":
+        case BaseVelocityCommand():
             return BaseVelocityBackend(node, command, embodiment, pose)
-        case "nav2_follow_path":
+        case Nav2FollowPathCommand():
             return Nav2FollowPathBackend(node, command)
-        case "nav2_pose":
+        case Nav2PoseCommand():
             return Nav2PoseBackend(node, command)
     raise ValueError(f"no backend is called {command.backend!r}")
 
@@ -81,7 +91,7 @@ class CommandInterfaces:
         except Exception:
             self.destroy()
             raise
-        drives = embodiment.control_mode.startswith("base_")
+        drives = embodiment.control_mode.moves_base
         self._used = (
             [b for b in self._backends if not b.capabilities.joints]
             if drives

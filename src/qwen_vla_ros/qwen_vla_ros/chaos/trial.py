@@ -20,7 +20,6 @@ from qwen_vla.evaluation.in_process import EvaluateOptions
 from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla.suites import Suite
 from qwen_vla_ros.chaos.monkey import Disturbed, Monkey
-from qwen_vla_ros.chunk_geometry import BASE_MODES
 from qwen_vla_ros.over_ros import as_episode_row
 from qwen_vla_ros.spinning_node import NoAnswer
 from qwen_vla_ros.stack import SimulatedStack, SimulatedWorld, simulated_stack
@@ -63,7 +62,7 @@ def run(
 def relayed_topics(embodiment: Embodiment) -> list[tuple[str, str, str, str]]:
     """What the relay takes: node that listens, topic, type, reliability."""
     policy, executor = "policy_node", "executor_node"
-    if embodiment.control_mode in BASE_MODES:
+    if embodiment.control_mode.moves_base:
         measured = [(embodiment.odometry.topic, "nav_msgs/msg/Odometry")]
     else:
         measured = [(stream.topic, "sensor_msgs/msg/JointState") for stream in embodiment.joint_states]
@@ -144,7 +143,7 @@ class _LimitWatch(Protocol):
 
 
 def _limit_watch(stack: SimulatedStack, embodiment: Embodiment) -> _LimitWatch:
-    return _VelocityWatch(stack, embodiment) if embodiment.control_mode in BASE_MODES else _SetPointWatch(stack)
+    return _VelocityWatch(stack, embodiment) if embodiment.control_mode.moves_base else _SetPointWatch(stack)
 
 
 class _SetPointWatch:

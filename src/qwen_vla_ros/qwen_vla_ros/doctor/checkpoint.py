@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from embodiment_descriptions import Embodiment, ResourceError
-from embodiment_descriptions.urdf import parse_urdf
+from embodiment_descriptions import Channel, ChannelKind, ControlMode, Embodiment, ResourceError
+from embodiment_descriptions.actions.channels import BASE, ROTATION, TRANSLATION
 from qwen_vla.normalization import Quantiles
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.loaded_policy import PLACEHOLDER, checkpoint_path, require_fit
@@ -26,7 +26,6 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 LONGEST_HEADER = 100_000_000  # [bytes] by the format
 LIMIT_MARGIN = 0.05  # share of a joint's range by which demonstrations may exceed the limits of the URDF
 FARTHEST = 3.0  # [m] no arm moves its tip so far in one chunk
-LENGTHS = ("x", "y", "z", "dx", "dy", "vx", "vy")  # channels in metres
 STILL = 1e-9  # spread below which a channel never moved in training
 
 
@@ -174,11 +173,12 @@ def check_statistics(trained: Trained, checkpoint: Checkpoint, robot: Embodiment
         fact = f"their channels are {' '.join(statistics.channel_names)}, the robot's {' '.join(robot.channel_names)}"
         yield AREA.fail("statistics", fact, "the order of the channels decides which joint moves: take another model")
         return
-    bounds, lengths = channel_bounds(robot), _lengths(robot)
     outside = [
-        _outside(name, low, high, bounds[name], name in lengths)
-        for name, low, high in zip(robot.channel_names, statistics.q01, statistics.q99, strict=True)
-        if not _inside(low, high, bounds[name])
+        _outside(channel, low, high, bounds)
+        for channel, bounds, low, high in zip(
+            robot.layout.channels, channel_bounds(robot), statistics.q01, statistics.q99, strict=True
+        )
+        if not _inside(low, high, bounds)
     ]
     if outside:
         remedy = "check the units of the data set it was trained on; the gate will refuse such chunks"
@@ -189,25 +189,18 @@ def check_statistics(trained: Trained, checkpoint: Checkpoint, robot: Embodiment
     yield AREA.ok("statistics", f"within the robot's limits{note}")
 
 
-def channel_bounds(robot: Embodiment) -> dict[str, tuple[float, float]]:
-    """Return what each action channel can sensibly be, in its own unit; see Embodiment.channel_names."""
+def channel_bounds(robot: Embodiment) -> list[tuple[float, float]]:
+    """Return what each action channel can sensibly be in the model, in its own unit; see Embodiment.layout."""
     base = robot.safety.base
     linear = base.max_linear if base else math.inf
     angular = base.max_angular if base else math.inf
-    step, turn = linear * robot.period, angular * robot.period  # waypoints are increments
-    sizes = dict.fromkeys(("x", "y", "z"), FARTHEST) | dict.fromkeys(("rx", "ry", "rz"), math.pi)
-    sizes |= {"dx": step, "dy": step, "dtheta": turn, "vx": linear, "vy": linear, "wz": angular}
-    bounds = {}
-    for name in robot.channel_names:
-        kind = next((k for k in (*sizes, "gripper") if name == k or name.endswith(f"_{k}")), None)
-        if name in robot.limits:
-            bounds[name] = (robot.limits[name].lower, robot.limits[name].upper)
-        elif kind == "gripper":
-            bounds[name] = (0.0, 1.0)
-        else:
-            size = sizes.get(kind, math.inf)
-            bounds[name] = (-size, size)
-    return bounds
+    step, turn = linear * robot.period, angular * robot.period  # in the model, waypoints are increments
+    sizes = dict.fromkeys(TRANSLATION, FARTHEST) | dict.fromkeys(ROTATION, math.pi)
+    sizes |= dict(zip(BASE[ControlMode.BASE_WAYPOINTS], (step, step, turn), strict=True))
+    sizes |= dict(zip(BASE[ControlMode.BASE_VELOCITY], (linear, linear, angular), strict=True))
+    ends = {kind: (-size, size) for kind, size in sizes.items()} | {ChannelKind.GRIPPER: (0.0, 1.0)}
+    limits = {name: (limit.lower, limit.upper) for name, limit in robot.limits.items()}
+    return [limits[channel.joint] if channel.joint else ends[channel.kind] for channel in robot.layout.channels]
 
 
 def _inside(low: float, high: float, bounds: tuple[float, float]) -> bool:
@@ -216,14 +209,9 @@ def _inside(low: float, high: float, bounds: tuple[float, float]) -> bool:
     return bool(bounds[0] - margin <= low and high <= bounds[1] + margin)
 
 
-def _outside(name: str, low: float, high: float, bounds: tuple[float, float], is_length: bool) -> str:
-    text = f"{name} {low:.3g}..{high:.3g}, the robot's limits {bounds[0]:.3g}..{bounds[1]:.3g}"
+def _outside(channel: Channel, low: float, high: float, bounds: tuple[float, float]) -> str:
+    text = f"{channel.name} {low:.3g}..{high:.3g}, the robot's limits {bounds[0]:.3g}..{bounds[1]:.3g}"
+    is_length = channel.unit in ("m", "m/s")
     factor, guess = (1000.0, "millimetres") if is_length else (np.rad2deg(1.0), "degrees")
-    likely = not name.endswith("gripper") and _inside(low / factor, high / factor, bounds)
+    likely = channel.kind is not ChannelKind.GRIPPER and _inside(low / factor, high / factor, bounds)
     return f"{text} ({guess}?)" if likely else text
-
-
-def _lengths(robot: Embodiment) -> set[str]:
-    """Return the channels that are distances or speeds along a line; the others turn."""
-    sliding = {name for name, joint in parse_urdf(robot.urdf).joints.items() if joint.type == "prismatic"}
-    return {name for name in robot.channel_names if name in sliding or name.rsplit("_", 1)[-1] in LENGTHS}

@@ -7,7 +7,17 @@ import os
 from collections.abc import Iterator
 
 from embodiment_descriptions import EmbodimentConfig
-from embodiment_descriptions.commands import Command
+from embodiment_descriptions.commands import (
+    BaseVelocityCommand,
+    Command,
+    ForwardCommand,
+    GripperActionCommand,
+    JointTrajectoryCommand,
+    Nav2FollowPathCommand,
+    Nav2PoseCommand,
+    XsGroupCommand,
+    XsSingleCommand,
+)
 from qwen_vla_ros.doctor.facts import Endpoint, Graph, Topic
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import EMERGENCY_STOP, EXECUTOR, TWIST, TWIST_STAMPED, action_of, resolve, types_of
@@ -24,14 +34,14 @@ OBSERVERS = (
 # Parts of Nav2 that share cmd_vel_nav by design and are silent without a goal.
 TAKE_TURNS = ("controller_server", "behavior_server", "docking_server")
 STARTS = {
-    "joint_trajectory": "ros2 control list_controllers; then ros2 run controller_manager spawner {controller}",
-    "forward_command": "ros2 control list_controllers; then ros2 run controller_manager spawner {controller}",
-    "gripper_action": "ros2 control list_controllers; then ros2 run controller_manager spawner {controller}",
-    "xs_group": "start the xs_sdk of the robot in its namespace (interbotix_xsarm_control)",
-    "xs_single": "start the xs_sdk of the robot in its namespace (interbotix_xsarm_control)",
-    "base_velocity": "start the base (diff_drive_controller) or Nav2, or correct the topic in the YAML",
-    "nav2_follow_path": "start Nav2's controller server",
-    "nav2_pose": "start Nav2",
+    JointTrajectoryCommand: "ros2 control list_controllers; then ros2 run controller_manager spawner {controller}",
+    ForwardCommand: "ros2 control list_controllers; then ros2 run controller_manager spawner {controller}",
+    GripperActionCommand: "ros2 control list_controllers; then ros2 run controller_manager spawner {controller}",
+    XsGroupCommand: "start the xs_sdk of the robot in its namespace (interbotix_xsarm_control)",
+    XsSingleCommand: "start the xs_sdk of the robot in its namespace (interbotix_xsarm_control)",
+    BaseVelocityCommand: "start the base (diff_drive_controller) or Nav2, or correct the topic in the YAML",
+    Nav2FollowPathCommand: "start Nav2's controller server",
+    Nav2PoseCommand: "start Nav2",
 }
 
 
@@ -84,7 +94,7 @@ def check_emergency_stop(graph: Graph, name: str) -> Finding:
 
 def check_controller(command: Command, graph: Graph) -> Iterator[Finding]:
     """Is the controller active? One that is not may listen all the same. Silent where no controller manager tells."""
-    if not graph.controllers or "{controller}" not in STARTS[command.backend]:
+    if not graph.controllers or "{controller}" not in STARTS[type(command)]:
         return
     name = (action_of(command) or command.topic).rsplit("/", 1)[0].rsplit("/", 1)[-1]
     state = graph.controllers.get(name)
@@ -146,7 +156,7 @@ def check_rivals(command: Command, topic: Topic, graph: Graph, executor: str) ->
     sending = [p for p in rivals if p.gid in senders]
     fact = f"also published by {nodes(rivals)}" + (f"; sending now: {nodes(sending)}" if sending else "")
     remedy = f"end {nodes(rivals)}: only {executor} may command"
-    polite = command.backend == "base_velocity" and all(p.node.rsplit("/", 1)[-1] in TAKE_TURNS for p in rivals)
+    polite = isinstance(command, BaseVelocityCommand) and all(p.node.rsplit("/", 1)[-1] in TAKE_TURNS for p in rivals)
     both = any(p.node == executor for p in topic.publishers) or len(rivals) > 1
     if sending or (both and not polite):
         yield AREA.fail(f"{command.topic}: rivals", fact, remedy)
@@ -160,11 +170,11 @@ def _observes(endpoint: Endpoint) -> bool:
 
 def _start(command: Command) -> str:
     name = action_of(command) or command.topic
-    return STARTS[command.backend].format(controller=name.rsplit("/", 1)[0])
+    return STARTS[type(command)].format(controller=name.rsplit("/", 1)[0])
 
 
 def _other_type(command: Command, kind: str) -> str:
-    if command.backend == "base_velocity" and kind in (TWIST, TWIST_STAMPED):
+    if isinstance(command, BaseVelocityCommand) and kind in (TWIST, TWIST_STAMPED):
         setting = "twist_stamped" if kind == TWIST_STAMPED else "twist"
         return f"set message: {setting} (or auto) in the YAML, or enable_stamped_cmd_vel in Nav2 to match"
     return "correct backend and topic of this interface in the YAML, or load the controller that they name"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from embodiment_descriptions import Camera, EmbodimentConfig
-from embodiment_descriptions.commands import Command
+from embodiment_descriptions.commands import BaseVelocityCommand, Command
 
 DESCRIPTION, DIAGNOSTICS, CLOCK = "robot_description", "/diagnostics", "/clock"
 POLICY, EXECUTOR, CONTROLLER_MANAGER = "policy_node", "executor_node", "controller_manager"
@@ -70,7 +70,7 @@ def types_of(command: Command) -> tuple[str, ...]:
     """Return the types of a command interface, any of which will do."""
     if command.backend == "gripper_action":
         return (GRIPPER_ACTIONS[command.kind],)
-    return TWISTS[command.message] if command.backend == "base_velocity" else COMMAND_TYPES[command.backend]
+    return TWISTS[command.message] if isinstance(command, BaseVelocityCommand) else COMMAND_TYPES[command.backend]
 
 
 def image_types(camera: Camera) -> tuple[str, ...]:

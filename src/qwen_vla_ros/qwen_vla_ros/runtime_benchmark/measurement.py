@@ -135,7 +135,7 @@ def _calm_checkpoint(path: Path, embodiment: Embodiment) -> Path:
     config = QwenVLAConfig.preset("tiny")
     tags = tuple(camera.tag for camera in embodiment.cameras)
     processor = QwenVLAProcessor.from_scratch([embodiment.prompt(SENTENCE)], config, tags, vocab_size=320)
-    grippers = np.array(["gripper" in name for name in embodiment.channel_names])
+    grippers = np.isin(np.arange(len(embodiment.channel_names)), embodiment.layout.grippers)
     middle, spread = np.where(grippers, 0.5, 0.0), np.where(grippers, 0.1, REACH)
     processor.normalization[embodiment.name] = Quantiles(middle - spread, middle + spread, embodiment.channel_names)
     processor.embodiments[embodiment.name] = EmbodimentInfo(

@@ -22,9 +22,7 @@ class ChunkRules:
     def __init__(self, embodiment: Embodiment) -> None:
         self.embodiment = embodiment
         self.names = tuple(embodiment.joint_names)
-        channels = list(embodiment.channel_names)
-        self._arm = [channels.index(name) for arm in embodiment.arms for name in arm.joints]
-        self._grippers = [channels.index(f"{arm.name}_gripper") for arm in embodiment.arms]
+        self._arm, self._grippers = embodiment.layout.joints, embodiment.layout.grippers
         limits = [embodiment.limits[name] for name in self.names]
         self._low = np.array([limit.lower for limit in limits])
         self._high = np.array([limit.upper for limit in limits])

@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from embodiment_descriptions.base_path import moved, seen_from, wrapped
+from embodiment_descriptions.angles import wrapped
+from embodiment_descriptions.base_path import moved, seen_from
 from qwen_vla_sim.mobile_base.free_space import FreeSpace, length
 from qwen_vla_sim.mobile_base.scene import Scene
 

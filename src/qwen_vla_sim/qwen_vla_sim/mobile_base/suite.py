@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from embodiment_descriptions import Embodiment, load_robot
-from embodiment_descriptions.base_path import BasePath, accumulated, wrapped
+from embodiment_descriptions.angles import wrapped
+from embodiment_descriptions.base_path import BasePath, accumulated, moved
 from qwen_vla_sim.mobile_base.env import MobileBaseEnv
 from qwen_vla_sim.mobile_base.expert import Expert, Plan
 from qwen_vla_sim.mobile_base.furniture import FURNITURE, UNCOLOURED
@@ -35,7 +36,6 @@ NAMES = (
 )
 POINTS = (*(f"object {i + 1}" for i in range(IN_ROOM + IN_HALL)), DOOR)
 EXECUTED = 4  # waypoints of a chunk that are driven before the next look; the base comes to rest at the last of them
-WAYPOINT = ("dx", "dy", "dtheta")
 START_KINDS = ("the scene's", "anywhere", "near the goal", "in the hall")
 START_SHARES = (0.2, 0.35, 0.25, 0.2)
 NEAR = (0.28, 0.9)  # [m] from the rim of the target, or before the door
@@ -69,7 +69,7 @@ class MobileBaseSuite:
         return {
             "observation.images.ego": ("image", (height, width, 3), ("height", "width", "channel")),
             "observation.odometry": ("float32", (3,), ("x", "y", "theta")),
-            "action": ("float32", (3,), WAYPOINT),
+            "action": ("float32", (3,), self.embodiment.channel_names),
             "annotation.points": ("float32", (len(POINTS) * 3,), ()),
             "annotation.objects": ("int64", (len(POINTS),), ()),
             "annotation.object": ("int64", (1,), ()),
@@ -103,7 +103,7 @@ class MobileBaseSuite:
             plan = self._plan_of_expert(env)
             looks.append((len(frames["action"]), plan.phase))
             look = self._look(env, observation, plan)
-            actions = self.plan(plan.rows, observation)
+            actions = self.plan(accumulated(np.zeros(3), plan.rows), observation)
             for row, action in zip(plan.rows[:EXECUTED], actions[:EXECUTED], strict=True):
                 _append(frames, look, observation, row)
                 observation, _, success, truncated, info = env.step(action)
@@ -125,7 +125,7 @@ class MobileBaseSuite:
 
     # ------------------------------------------------------------ evaluation
     def plan(self, chunk: np.ndarray, observation: Mapping[str, Any]) -> np.ndarray:
-        """(H, 3) waypoints, each from the one before, as (H, 6) actions: poses and velocities by the odometry.
+        """(H, 3) waypoints relative to the base as (H, 6) actions: poses and velocities by the odometry.
 
         As in the executor's synchronous mode, the base comes to rest after every EXECUTED waypoints. ValueError when a
         step is faster than the base may be: a chunk is executed as a whole or not at all.
@@ -134,7 +134,7 @@ class MobileBaseSuite:
         if not np.isfinite(chunk).all():
             raise ValueError("the chunk has values that are NaN or infinite")
         measured = np.asarray(observation["pose"], float)
-        path = BasePath.through("odom", np.vstack([measured, accumulated(measured, chunk)]), self.embodiment.period)
+        path = BasePath.through("odom", np.vstack([measured, moved(measured, chunk)]), self.embodiment.period)
         limits, (driving, turning) = self.embodiment.safety.base, path.mean_speeds()
         _refuse_faster(driving, limits.max_linear, "drive", "m/s")
         _refuse_faster(turning, limits.max_angular, "turn", "rad/s")

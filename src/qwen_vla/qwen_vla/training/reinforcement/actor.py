@@ -87,7 +87,8 @@ class Actor:
         if not np.isfinite(physical).all():
             raise FloatingPointError("the model returned non-finite actions; lower the actor's learning rate")
         rows = zip(*(tensor.cpu().split(1) for tensor in vars(steps).values()), strict=True)
-        return physical, [Decision(one, Transition(*row)) for one, row in zip(seen, rows, strict=True)]
+        decisions = [Decision(one, Transition(*row)) for one, row in zip(seen, rows, strict=True)]
+        return self.embodiment.to_chunk(physical), decisions
 
     def encode(self, seen: Sequence[Sample]) -> Encoding:
         """Run the backbone on a batch of observations."""
