@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from embodiment_descriptions import Embodiment
+from embodiment_descriptions.angles import nearest_turn
 from qwen_vla_ros.chunk_to_joints import ChunkToJoints
 from qwen_vla_ros.gate import (
     Chunk,
@@ -47,6 +48,7 @@ class ChunkDecision:
         self.motion = motion_rules(embodiment)
         self._loose = replace(self.motion, acceleration=np.full(len(self.joints), np.inf))
         self._home = np.array([embodiment.home[name] for name in self.joints])
+        self._continuous = np.array([embodiment.limits[name].type == "continuous" for name in self.joints])
         self._grippers = [self.joints.index(arm.gripper.joint) for arm in embodiment.arms if arm.gripper]
         self._is_gentle = bool(np.isfinite(self.motion.acceleration).any())
         checks_itself = embodiment.safety.self_collision
@@ -135,12 +137,15 @@ class ChunkDecision:
     def home_path(self, measured: np.ndarray, speed_share: float) -> JointPath:
         """Plan the motion from `measured` to the home pose, no faster than `speed_share` of the limits.
 
+        Continuous joints turn the short way.
+
         Raises:
             Refused: the straight motion in joint space does not pass the gate.
         """
         speed = speed_share * np.minimum(self.motion.speed, HOME_SHARE * self.motion.step / self.form.period)
         limit = HOME_SHARE * self.motion.acceleration
-        path = rest_to_rest(self.joints, measured, self._home, speed, self.form.period, limit)
+        home = np.where(self._continuous, nearest_turn(self._home, measured), self._home)
+        path = rest_to_rest(self.joints, measured, home, speed, self.form.period, limit)
         self.check(path)
         return path
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from embodiment_descriptions import Embodiment
+from embodiment_descriptions.angles import nearest_turn
 from qwen_vla.observation_buffer import Stream
 from qwen_vla_ros.gate import Reason, Refused
 
@@ -38,6 +39,7 @@ class JointStates:
             timeout: age and silence after which positions are unknown [s].
         """
         self._joints = tuple(joints)
+        self._continuous = np.array([embodiment.limits[name].type == "continuous" for name in joints], bool)
         self._prefixes = [source.prefix for source in embodiment.joint_states]
         self._streams = [Stream("joint states", topic, timeout, KEPT) for topic in topics]
         self._columns: list[dict[tuple[str, ...], list[tuple[int, int]]]] = [{} for _ in topics]
@@ -47,7 +49,11 @@ class JointStates:
     def push(
         self, source: int, stamp_ns: int, names: Sequence[str], positions: Sequence[float], steady_ns: int
     ) -> None:
-        """Store a message of one source; values that are not finite make it unusable."""
+        """Store a message of one source; values that are not finite make it unusable.
+
+        Continuous joints go on from the message before: a driver that reports them within -pi .. pi does not make them
+        jump by whole turns.
+        """
         places = self._places(source, tuple(names))
         if len(places) < self._most[source]:
             return  # another publisher of the same topic, which knows less
@@ -60,6 +66,9 @@ class JointStates:
                 return
             row[column] = positions[index]
         self._faults[source] = ""
+        latest = self._streams[source].latest
+        if latest is not None:
+            row = np.where(self._continuous, nearest_turn(row, latest.message), row)
         self._streams[source].push(stamp_ns, row, steady_ns)
 
     def fault(self, now_ns: int, steady_ns: int) -> str:

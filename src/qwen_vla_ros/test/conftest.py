@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embodiment_descriptions import Embodiment, load_robot
+from embodiment_descriptions import Embodiment, embodiment_file, load_robot
+from embodiment_descriptions.config import load_config
 from qwen_vla_ros.chunk_decision import ChunkDecision
 from qwen_vla_ros.gate import Chunk
 
@@ -19,6 +20,15 @@ sys.path.insert(0, str(Path(__file__).parent))  # for ros_peer
 def widowx() -> Embodiment:
     """The robot of most tests."""
     return load_robot("widowx")
+
+
+@pytest.fixture(scope="session")
+def turning() -> Embodiment:
+    """A WidowX that is moved by joint positions and whose wrist turns without end."""
+    urdf = load_robot("widowx").urdf
+    limited, endless = (f'name="wrist_rotate" type="{kind}"' for kind in ("revolute", "continuous"))
+    config = load_config(embodiment_file("widowx")).model_dump()
+    return Embodiment.from_urdf(urdf.replace(limited, endless), config | {"control_mode": "joint_position"})
 
 
 @pytest.fixture(scope="session")

@@ -167,6 +167,18 @@ def test_a_message_with_a_number_that_is_none_counts_for_nothing(aloha):
     assert states.fault(S, 0) == ""
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_joint_that_turns_without_end_goes_on_at_the_half_turn(turning, sign):
+    """A driver that reports angles within -pi .. pi seems to jump there; a joint with limits that jumps does jump."""
+    states = JointStates(turning, ["wrist_rotate", "waist"], ["/joint_states"], 0.5)
+    turned = sign * np.arange(0.0, 20.0, 0.5)
+    for tick, angle in enumerate(turned):
+        told = np.arctan2(np.sin(angle), np.cos(angle))
+        states.push(0, S + tick, ["wrist_rotate", "waist"], [told, told], 0)
+        np.testing.assert_allclose(states.measured(), [angle, told], atol=1e-12)
+    np.testing.assert_allclose(states.at(S, 0.1), turned[0], atol=1e-12)
+
+
 def test_a_joint_that_nobody_reports_is_named(aloha):
     states = states_of(aloha)
     names, positions = message_of(aloha, 0)

@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from qwen_vla_ros.chunk_decision import ChunkDecision
 from qwen_vla_ros.gate import (
+    Chunk,
     MotionRules,
     Reason,
     Refused,
@@ -259,3 +261,59 @@ def test_home_motion_passes_the_gate_and_arrives(decision, home):
     motion = decision.home_path(start, 0.25)
     assert np.allclose(motion.positions[-1], home)
     assert (motion.peak_speeds() <= 0.26 * decision.motion.speed).all()
+
+
+# Joints that turn without end ----------------------------------------------------------------------------------------
+
+WRIST = "wrist_rotate"
+
+
+@pytest.fixture(scope="module")
+def endless(turning):
+    return ChunkDecision(turning)
+
+
+def turned(turning, wrist: float) -> np.ndarray:
+    """The home pose, the wrist elsewhere."""
+    return np.array([wrist if name == WRIST else turning.home[name] for name in turning.joint_names])
+
+
+def chunk_at(turning, good_chunk, wrist: np.ndarray) -> Chunk:
+    """A chunk that only turns the wrist."""
+    rows = turning.layout.of_joints(turning.joint_names, np.stack([turned(turning, angle) for angle in wrist]))
+    rows[:, turning.layout.grippers] = turning.gripper_from_joint(turned(turning, 0.0)[-1])
+    return replace(
+        good_chunk,
+        control_mode="joint_position",
+        channel_names=turning.channel_names,
+        frame_id=turning.base_frame,
+        period=turning.period,
+        data=rows.astype(np.float32).reshape(-1),
+    )
+
+
+@pytest.mark.parametrize("turns", [-2, -1, 0, 1, 2])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_continuous_joint_is_commanded_in_the_turn_that_it_is_measured_in(turning, endless, good_chunk, turns, sign):
+    """Onwards over the half turn, told within -pi .. pi as most data sets do it."""
+    angles = sign * (3.0 + 0.05 * np.arange(1, 17))
+    chunk = chunk_at(turning, good_chunk, np.arctan2(np.sin(angles), np.cos(angles)))
+    measured = turned(turning, sign * 3.0 + 2 * np.pi * turns)
+    path = endless.path_of(chunk, measured, measured)
+    wrist = path.positions[:, endless.joints.index(WRIST)]
+    np.testing.assert_allclose(wrist[1:], angles[:8] + 2 * np.pi * turns, atol=1e-5)
+
+
+def test_a_continuous_joint_must_not_jump_either(turning, endless, good_chunk):
+    angles = 3.0 + 0.05 * np.arange(1, 17)
+    measured = turned(turning, 1.0)
+    with pytest.raises(Refused) as refused:
+        endless.path_of(chunk_at(turning, good_chunk, angles), measured, measured)
+    assert Reason.START_JUMP in refused.value.reasons
+
+
+@pytest.mark.parametrize("turns", [-1, 0, 2])
+def test_a_continuous_joint_goes_home_the_short_way(turning, endless, turns):
+    path = endless.home_path(turned(turning, 2 * np.pi * turns + 0.5), 0.25)
+    wrist = path.positions[:, endless.joints.index(WRIST)]
+    np.testing.assert_allclose([wrist[0], wrist[-1]], 2 * np.pi * turns + np.array([0.5, turning.home[WRIST]]))
