@@ -85,7 +85,7 @@ class Suite(Protocol):
         ...
 
     def plan(self, chunk: np.ndarray, observation: Mapping[str, Any]) -> np.ndarray:
-        """The chunk (H, channels) in physical units as (H, n) actions of the environment.
+        """The chunk (H, channels) of a policy, see `ActionChunk.data`, as (H, n) actions of the environment.
 
         ValueError, with the reason, when the robot must not do it: a chunk is executed as a whole or not at all.
         """
