@@ -243,7 +243,7 @@ def test_seeds_are_of_one_split_that_can_be_evaluated_on(changes, message):
 def test_a_run_on_test_seeds_is_announced(capsys):
     options = replace(OPTIONS, seed=FIRST_TEST_SEED)
     assert (OPTIONS.split, options.split) == ("validation", "test")
-    announce_test(options.seeds)
+    announce_test(range(options.seed, options.seed + options.episodes))
     assert capsys.readouterr().err.startswith("test seeds 20000–20001: look once, at the end.")
 
 
