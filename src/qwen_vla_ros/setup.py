@@ -79,7 +79,7 @@ setup(
             f"doctor = {PACKAGE}.doctor.command:Doctor",
             f"view = {PACKAGE}.drawing.view.command:View",
         ],
-        "qwen_vla.evaluators": [f"ros = {PACKAGE}.simulation.over_ros:evaluate"],
+        "qwen_vla.evaluators": [f"ros = {PACKAGE}.simulation.evaluator:evaluate"],
         "qwen_vla.benchmarks": [f"runtime = {PACKAGE}.simulation.runtime_benchmark:measure_and_print"],
     },
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -67,12 +65,3 @@ def processes():
 
     with Processes() as started:
         yield started
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole processes on a busy machine can miss a deadline: such a test gets two more tries, which pytest counts."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent) and (
-            item.path.name.endswith("_graph.py") or item.path.name in ("test_stack.py", "test_demo.py")
-        ):
-            item.add_marker(pytest.mark.flaky(reruns=2))

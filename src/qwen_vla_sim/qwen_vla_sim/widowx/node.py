@@ -8,6 +8,7 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 
 from embodiment_descriptions import Embodiment
+from qwen_vla_control.node_interface import Endpoint, Parameter
 from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
 from qwen_vla_sim.node.messages import optical_pose, time_message
 from qwen_vla_sim.node.sim_node import LATCHED, SimNode, run
@@ -15,18 +16,18 @@ from qwen_vla_sim.widowx.suite import WidowXPickSuite, WidowXSuite
 
 SUITES = {suite.name: suite for suite in (WidowXSuite, WidowXPickSuite)}
 
+CAMERA_POSE = Endpoint("~/ego_camera_pose", PoseStamped, "Where the fixed camera stands, for whoever draws, latched")
+
 
 class WidowXSim(SimNode):
     """The arm and, for whoever draws, the place of its fixed camera."""
 
     robot_name = "widowx"
-    PARAMETERS = SimNode.PARAMETERS | {
-        "suite": (
-            "widowx",
-            "Whose scenes a seed means.",
-            {"read_only": True, "additional_constraints": f"one of: {', '.join(SUITES)}"},
-        ),
-    }
+    PARAMETERS = (
+        *SimNode.PARAMETERS,
+        Parameter("suite", "widowx", "Whose scenes a seed means", read_only=True, choices=tuple(SUITES)),
+    )
+    PUBLISHES = (*SimNode.PUBLISHES, CAMERA_POSE)
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedRobot:
         suite = self.get_parameter("suite").value
@@ -35,7 +36,7 @@ class WidowXSim(SimNode):
         return SimulatedRobot(SUITES[suite]().make_world(self.shift, self.task, embodiment), **options)
 
     def create_more(self) -> None:
-        self._camera_pose_publisher = self.create_publisher(PoseStamped, "~/ego_camera_pose", LATCHED)
+        self._camera_pose_publisher = self.create_publisher(CAMERA_POSE.kind, CAMERA_POSE.name, LATCHED)
         self._publish_camera_pose(time_message(self.robot.time_ns))
 
     def publish_more(self, now_ns: int, stamp: Time, everything: bool) -> None:

@@ -13,13 +13,13 @@ from embodiment_descriptions.commands import BaseVelocityCommand
 from qwen_vla_control.motion.base_follower import BaseFollower
 from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.node_interface import type_name
 from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_ros.executor.command_interfaces.command_interface import (
     COMMAND_QOS,
     Capabilities,
     acknowledged,
     subscribed_types,
-    type_name,
     unheard,
 )
 
