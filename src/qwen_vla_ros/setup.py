@@ -78,7 +78,7 @@ setup(
             f"doctor = {PACKAGE}.doctor.command:Doctor",
             f"view = {PACKAGE}.view.command:View",
         ],
-        "qwen_vla.evaluators": [f"ros = {PACKAGE}.over_ros:evaluate"],
+        "qwen_vla.evaluators": [f"ros = {PACKAGE}.evaluator:evaluate"],
         "qwen_vla.benchmarks": [f"runtime = {PACKAGE}.runtime_benchmark:measure_and_print"],
     },
 )

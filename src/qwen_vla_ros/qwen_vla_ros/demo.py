@@ -99,6 +99,12 @@ class Demo:
     """Also write an animated GIF of less than 2 MB, for a README."""
 
     def run(self) -> int:
+        from qwen_vla_ros.environment import in_own_environment
+
+        with in_own_environment():
+            return self._run()
+
+    def _run(self) -> int:
         from qwen_vla_ros.interruption import signals_as_exceptions
 
         checkpoint = self._checkpoint()

@@ -1,8 +1,12 @@
-"""The environment variables that a process needs to take part in the ROS graph.
+"""The environment variables that a process needs to take part in the ROS graph: the user's, or one of our own.
 
-`ros_environment()` is for processes that this package starts (`subprocess.Popen(..., env=ros_environment())`) and,
-through `os.environ.update`, for the running process before `rclpy.init()`. No sourced shell is needed where ROS 2
-comes from the wheels in the virtual environment; on a sourced ROS installation the paths stay as they are.
+`ros_environment()` is for processes in the user's graph: nodes beside a robot, doctor, view. His settings stay as they
+are. `own_environment()` is for commands that bring a whole graph of their own (demo, tests, `evaluate --over-ros`,
+`benchmark --runtime`): whatever this shell says about ROS is left out, and `ignored_settings()` names it.
+
+Both are whole environments, for `subprocess.Popen(..., env=...)` and, through `os.environ`, for the running process
+before `rclpy.init()`. No sourced shell is needed where ROS 2 comes from the wheels in the virtual environment; on a
+sourced ROS installation the search paths stay as they are.
 """
 
 from __future__ import annotations
@@ -10,13 +14,23 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+import sysconfig
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 _PROFILE = Path("config", "dds", "fastdds_large_images.xml")
 # Fast DDS 3 warns about the old name, Fast DDS 2 does not know the new one.
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 _FAST_DDS_2 = ("humble", "iron", "jazzy")
+
+# Everything by which ROS and its middlewares are set, but for where logs go.
+_SETTINGS = ("ROS_", "RMW_", "RCL_", "RCUTILS_", "FASTDDS_", "FASTRTPS_", "SKIP_DEFAULT_XML", "CYCLONEDDS_", "ZENOH_")
+_HARMLESS = ("ROS_HOME", "ROS_LOG_DIR")
+_SEARCH_PATHS = ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "COLCON_PREFIX_PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
+_READ_AT_START = ("PYTHONPATH", "LD_LIBRARY_PATH")  # by the interpreter and by the loader of libraries
+_IDENTITY = ("ROS_DISTRO", "ROS_VERSION", "ROS_PYTHON_VERSION")  # of a sourced installation
+_CHOSEN = {"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
 
 class RosEnvironmentError(RuntimeError):
@@ -31,19 +45,98 @@ def find_workspace() -> Path | None:
     return None
 
 
+def ros_environment(workspace: Path | None = None, base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Returns a whole environment for a process in the user's ROS graph.
+
+    `workspace`: the folder with src/ and install/; found from this file when None.
+    `base`: the environment to start from; this process's when None. Nothing that the user has set is overridden:
+    search paths are extended, RMW_IMPLEMENTATION and the Fast DDS profile are set only where they are unset.
+    Raises RosEnvironmentError where another ROS installation hides the one in the virtual environment.
+    """
+    if _uses_wheels():
+        _refuse_another_rclpy()
+    return _completed(dict(os.environ if base is None else base), workspace or find_workspace())
+
+
+def own_environment(workspace: Path | None = None, base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Returns a whole environment for a graph of our own: Fast DDS on this machine; the ROS domain is the caller's.
+
+    Arguments as those of `ros_environment`, but what `base` says about ROS is left out.
+    """
+    base = os.environ if base is None else base
+    workspace = workspace or find_workspace()
+    kept = {name: value for name, value in base.items() if name in _HARMLESS or not name.startswith(_SETTINGS)}
+    if _uses_wheels():
+        kept |= _without_another_ros(base, workspace)
+    else:
+        kept |= {name: base[name] for name in _IDENTITY if name in base}
+    return _completed(kept | _CHOSEN, workspace)
+
+
+def ignored_settings(base: Mapping[str, str] | None = None) -> list[str]:
+    """Returns the names of what `base` (this process's environment when None) sets and `own_environment` leaves out."""
+    base = os.environ if base is None else base
+    own = own_environment(base=base)
+    settings = [name for name in base if name.startswith(_SETTINGS) and base[name] and base[name] != own.get(name)]
+    return sorted(settings) + [name for name in _SEARCH_PATHS if not _entries(base, name) <= _entries(own, name)]
+
+
+def describe_ignored() -> str:
+    """One line that names what `own_environment` leaves out of this shell's settings; empty where there is nothing."""
+    names, why = ignored_settings(), "this command runs a ROS graph of its own: Fast DDS, this machine, a free domain"
+    return f"ROS settings of this shell are ignored: {', '.join(names)} ({why})" if names else ""
+
+
+def say_what_is_ignored() -> None:
+    """Print that line to standard error."""
+    if text := describe_ignored():
+        print(text, file=sys.stderr, flush=True)
+
+
+def has_another_ros() -> bool:
+    """True where this process may have found modules or libraries of another ROS installation than its own."""
+    own = own_environment()
+    return not all(_entries(os.environ, name) <= _entries(own, name) for name in _READ_AT_START)
+
+
+def adopt(environment: Mapping[str, str]) -> None:
+    """Make `environment` that of the running process; the middleware reads it when a context is made."""
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
+
+
+@contextmanager
+def adopted(environment: Mapping[str, str]) -> Iterator[None]:
+    """Adopt an environment, and go back to the one before at the end."""
+    before = dict(os.environ)
+    adopt(environment)
+    try:
+        yield
+    finally:
+        adopt(before)
+
+
+@contextmanager
+def in_own_environment() -> Iterator[None]:
+    """For the entry points of commands that bring their own graph: inside, this process has `own_environment`.
+
+    Names what is ignored. Where modules or libraries of another ROS installation may have been found already, the whole
+    program starts again, so nothing may have been done before.
+    """
+    say_what_is_ignored()
+    if has_another_ros():
+        os.execve(sys.executable, sys.orig_argv, own_environment())
+    with adopted(own_environment()):
+        yield
+
+
 def _uses_wheels() -> bool:
     """True where ROS 2 was installed from wheels into the environment of this interpreter."""
     return Path(sys.prefix, "share", "ament_index", "resource_index", "packages", "rclpy").is_file()
 
 
-def _joined(new: list[Path], old: str) -> str:
-    """Returns a path list with `new` in front of `old`, each entry once."""
-    entries = [str(path) for path in new] + [entry for entry in old.split(os.pathsep) if entry]
-    return os.pathsep.join(dict.fromkeys(entries))
-
-
-def _wheel_paths(workspace: Path | None, base: Mapping[str, str]) -> dict[str, str]:
-    """The search paths that a sourced setup.bash would set, for ROS 2 from wheels."""
+def _refuse_another_rclpy() -> None:
     spec = importlib.util.find_spec("rclpy")
     if spec is None or spec.origin is None or not Path(spec.origin).is_relative_to(sys.prefix):
         raise RosEnvironmentError(
@@ -51,9 +144,25 @@ def _wheel_paths(workspace: Path | None, base: Mapping[str, str]) -> dict[str, s
             "ROS installation is sourced in this shell. Open a new shell, or run: unset PYTHONPATH AMENT_PREFIX_PATH "
             "LD_LIBRARY_PATH"
         )
+
+
+def _completed(environment: dict[str, str], workspace: Path | None) -> dict[str, str]:
+    """Adds what is missing: search paths, a middleware, the Fast DDS profile."""
+    if _uses_wheels():
+        environment.update(_wheel_paths(workspace, environment))
+        environment.setdefault("RMW_IMPLEMENTATION", _CHOSEN["RMW_IMPLEMENTATION"])
+    profile = _profile(workspace, environment.get("AMENT_PREFIX_PATH", ""))
+    if profile is not None and not any(name in environment for name in _PROFILE_VARIABLES):
+        old = not _uses_wheels() and environment.get("ROS_DISTRO") in _FAST_DDS_2
+        environment[_PROFILE_VARIABLES[old]] = str(profile)
+    return environment
+
+
+def _wheel_paths(workspace: Path | None, base: Mapping[str, str]) -> dict[str, str]:
+    """The search paths that a sourced setup.bash would set, for ROS 2 from wheels."""
     prefix = Path(sys.prefix)
     packages = sorted(path.parents[2] for path in workspace.glob("install/*/share/*/package.xml")) if workspace else []
-    libraries = [prefix / "lib", *sorted(Path(spec.origin).parents[1].glob("ros_*.libs"))]
+    libraries = [prefix / "lib", *sorted(Path(sysconfig.get_path("purelib")).glob("ros_*.libs"))]
     return {
         "AMENT_PREFIX_PATH": _joined([*packages, prefix], base.get("AMENT_PREFIX_PATH", "")),
         "LD_LIBRARY_PATH": _joined(libraries, base.get("LD_LIBRARY_PATH", "")),
@@ -63,6 +172,12 @@ def _wheel_paths(workspace: Path | None, base: Mapping[str, str]) -> dict[str, s
     }
 
 
+def _joined(new: list[Path], old: str) -> str:
+    """Returns a path list with `new` in front of `old`, each entry once."""
+    entries = [str(path) for path in new] + [entry for entry in old.split(os.pathsep) if entry]
+    return os.pathsep.join(dict.fromkeys(entries))
+
+
 def _profile(workspace: Path | None, ament_prefix_path: str) -> Path | None:
     """The Fast DDS profile in the source tree or in an installed share/qwen_vla_ros; None when it is in neither."""
     places = [workspace / _PROFILE] if workspace else []
@@ -70,21 +185,25 @@ def _profile(workspace: Path | None, ament_prefix_path: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def ros_environment(workspace: Path | None = None, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Returns a whole environment for a process of the ROS graph.
+def _without_another_ros(base: Mapping[str, str], workspace: Path | None) -> dict[str, str]:
+    """The search paths of `base` without the entries that belong to another ROS installation."""
+    ours = [Path(sys.prefix), *([workspace] if workspace else [])]
+    prefixes = {Path(entry) for name in _SEARCH_PATHS[:3] for entry in _entries(base, name)} | {Path("/opt/ros")}
+    theirs = [prefix for prefix in prefixes if not _is_below(prefix, ours)]
 
-    `workspace`: the folder with src/ and install/; found from this file when None.
-    `base`: the environment to start from; this process's when None. Nothing that the user has set is overridden:
-    search paths are extended, RMW_IMPLEMENTATION and the Fast DDS profile are set only where they are unset.
-    Raises RosEnvironmentError where another ROS installation hides the one in the virtual environment.
-    """
-    environment = dict(os.environ if base is None else base)
-    workspace = workspace or find_workspace()
-    if _uses_wheels():
-        environment.update(_wheel_paths(workspace, environment))
-        environment.setdefault("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
-    profile = _profile(workspace, environment.get("AMENT_PREFIX_PATH", ""))
-    if profile is not None and not any(name in environment for name in _PROFILE_VARIABLES):
-        old = not _uses_wheels() and environment.get("ROS_DISTRO") in _FAST_DDS_2
-        environment[_PROFILE_VARIABLES[old]] = str(profile)
-    return environment
+    def is_theirs(entry: str) -> bool:
+        return _is_below(Path(entry), theirs) or (Path(entry, "rclpy").is_dir() and not _is_below(Path(entry), ours))
+
+    return {
+        name: os.pathsep.join(entry for entry in base[name].split(os.pathsep) if entry and not is_theirs(entry))
+        for name in _SEARCH_PATHS
+        if name in base
+    }
+
+
+def _is_below(path: Path, folders: list[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _entries(environment: Mapping[str, str], name: str) -> set[str]:
+    return {entry for entry in environment.get(name, "").split(os.pathsep) if entry}

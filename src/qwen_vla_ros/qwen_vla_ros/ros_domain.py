@@ -1,82 +1,71 @@
-"""A ROS domain that nobody else on this machine uses, so that two simulations do not talk to each other."""
+"""A ROS domain that nobody else on this machine uses, so that two graphs do not talk to each other.
+
+Free of ROS: the settings of the tests (conftest.py) use it before anything of ROS is imported.
+"""
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import random
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TextIO
 
 DOMAINS = range(1, 102)  # above, the ports of a domain run into those that Linux gives to outgoing connections
 # Where participants listen for each other (RTPS 2.5, 9.6.2.3): all at the first port of their domain, each at one of
 # its own. Those that keep to this machine (ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST) do without the first.
 FIRST_PORT, PORTS_PER_DOMAIN = 7400, 250
 OWN_PORTS = range(10, 74, 2)  # of the 32 participants that look for each other on one machine
+# The last port of a domain, that of its 120th participant, says that somebody is about to use it. Unlike a lock file, a
+# port is the same for every user and every container that shares the network, and gone when its process is.
+CLAIM_PORT = PORTS_PER_DOMAIN - 1
 
 
 @contextmanager
-def ros_domain() -> Iterator[int]:
-    """Yields ROS_DOMAIN_ID where the user set it, else a free domain, which is reserved inside the context.
-
-    Raises ValueError for a ROS_DOMAIN_ID that is no domain, RuntimeError when all domains are taken.
-    """
-    given = os.environ.get("ROS_DOMAIN_ID", "")
-    if given:
-        if not given.isdecimal() or int(given) > 232:
-            raise ValueError(f"ROS_DOMAIN_ID={given!r} is not a ROS domain; set it to 0..101, or unset it")
-        yield int(given)
-        return
-    domain, lock = _claim()
-    with lock:
+def free_domain() -> Iterator[int]:
+    """Yields a domain that is silent, and reserved inside the context; RuntimeError when there is none."""
+    domain, claim = claim_domain()
+    with claim:
         yield domain
 
 
-def _claim() -> tuple[int, TextIO]:
+def claim_domain() -> tuple[int, socket.socket]:
+    """Returns a domain that is silent, and the claim to it, which holds until it is closed or the process ends."""
     for domain in random.SystemRandom().sample(DOMAINS, len(DOMAINS)):
-        lock = _lock(domain)
-        if lock is None:
+        claim = _bound(_port(domain, CLAIM_PORT), "127.0.0.1")
+        if claim is None:
             continue
         if is_silent(domain):
-            return domain, lock
-        lock.close()
-    raise RuntimeError(f"all ROS domains {DOMAINS[0]}..{DOMAINS[-1]} are in use on this machine; set ROS_DOMAIN_ID")
-
-
-def _lock(domain: int) -> TextIO | None:
-    """Against others who are about to use the domain: the same lock files as those of the tests (conftest.py)."""
-    try:
-        lock = Path(tempfile.gettempdir(), f"ros_test_domain_{domain}.lock").open("w")
-    except OSError:  # made by another user
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        return None
-    return lock
+            return domain, claim
+        claim.close()
+    raise RuntimeError(f"all ROS domains {DOMAINS[0]}..{DOMAINS[-1]} are in use on this machine; end what uses them")
 
 
 def is_silent(domain: int) -> bool:
-    """Against others who already use it: True when no process of this machine listens there.
+    """True when no process of this machine listens in the domain, which only those of DDS do at these ports."""
+    return all(_is_free(_port(domain, offset)) for offset in (0, *OWN_PORTS))
 
-    Middlewares other than DDS have no such ports.
-    """
-    first = FIRST_PORT + PORTS_PER_DOMAIN * domain
-    return all(_is_free(first + offset) for offset in (0, *OWN_PORTS))
+
+def _port(domain: int, offset: int) -> int:
+    return FIRST_PORT + PORTS_PER_DOMAIN * domain + offset
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return False
-            raise
+    probe = _bound(port, "")
+    if probe is None:
+        return False
+    probe.close()
     return True
+
+
+def _bound(port: int, address: str) -> socket.socket | None:
+    """A socket that has the port to itself; None when another one has it."""
+    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        probe.bind((address, port))
+    except OSError as error:
+        probe.close()
+        if error.errno == errno.EADDRINUSE:
+            return None
+        raise
+    return probe

@@ -22,10 +22,10 @@ from rclpy.task import Future
 
 from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_ros.child_processes import ChildProcesses
-from qwen_vla_ros.environment import ros_environment
+from qwen_vla_ros.environment import adopted, own_environment, say_what_is_ignored
 from qwen_vla_ros.interruption import signals_as_exceptions
 from qwen_vla_ros.progress_line import ProgressLine
-from qwen_vla_ros.ros_domain import is_silent, ros_domain
+from qwen_vla_ros.ros_domain import free_domain
 from qwen_vla_ros.spinning_node import NoAnswer, SpinningNode
 
 VISUALIZER = "trajectory_visualizer"
@@ -33,7 +33,6 @@ POLICY = "policy_node"
 MANAGED = (POLICY, "executor_node")
 READY_TIMEOUT = 600.0  # [s]; seconds on an idle machine, but a busy one has needed three minutes
 TRANSITION_TIMEOUT = 60.0  # [s] a model is loaded in one of them
-DISCOVERY_TIME = 5.0  # [s] in which nodes of this machine surely find each other
 STATE_TIMEOUT = 2.0  # [s] for a node to tell its lifecycle state, then it is asked again
 ATTEMPTS = 3  # a node that fails to configure so often, with the robot's description there, will not succeed
 
@@ -82,7 +81,7 @@ class SimulatedWorld:
 
 
 class StackError(RuntimeError):
-    """The stack did not become ready, or would not be alone; the message says which node, why, and its last words."""
+    """The stack did not become ready; the message says which node, why, and its last words."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +120,12 @@ class Host:
     """Where stacks run: a ROS domain of their own and the processes in it, of which a policy_node may outlive a stack.
 
     Attributes:
-        domain: the ROS domain; company: others may be in it.
+        domain: the ROS domain.
         environment: of every process.
         processes: the children.
     """
 
     domain: int
-    company: bool
     environment: Mapping[str, str]
     processes: ChildProcesses
 
@@ -136,15 +134,15 @@ class Host:
 def stack_host(logs: Path) -> Iterator[Host]:
     """A host whose processes write into the folder `logs`, one file per node; all of them end with it.
 
-    SIGINT and SIGTERM become exceptions inside.
+    What this shell says about ROS is ignored, and named. SIGINT and SIGTERM become exceptions inside.
     """
+    say_what_is_ignored()
     with ExitStack() as cleanup:
         cleanup.enter_context(signals_as_exceptions())
-        domain = cleanup.enter_context(ros_domain())
-        company = not is_silent(domain)
+        domain = cleanup.enter_context(free_domain())
         environment = stack_environment(domain, logs)
-        cleanup.enter_context(_variables(environment))
-        yield Host(domain, company, environment, cleanup.enter_context(ChildProcesses(logs)))
+        cleanup.enter_context(adopted(environment))
+        yield Host(domain, environment, cleanup.enter_context(ChildProcesses(logs)))
 
 
 @contextmanager
@@ -176,8 +174,6 @@ def simulated_stack(
         host = logs if isinstance(logs, Host) else cleanup.enter_context(stack_host(logs))
         environment, processes = host.environment, host.processes
         client = cleanup.enter_context(SpinningNode("stack_client", host.domain))
-        if host.company:  # of any kind: the domain is one that the user chose
-            _refuse_another_robot(client)
         client.check = processes.check
         of_nodes = node_parameters(policy, policy_parameters or {}, speed, world)
         of_nodes["executor_node"] |= executor_parameters or {}
@@ -217,11 +213,10 @@ def _change_state(client: SpinningNode, *transitions: int) -> None:
 
 def stack_environment(domain: int, logs: Path) -> dict[str, str]:
     """Environment of every process of the stack; nothing of it leaves this machine."""
-    environment = ros_environment()
+    environment = own_environment()
     environment.setdefault("ROS_LOG_DIR", str(logs.resolve() / "ros"))
     return environment | {
         "ROS_DOMAIN_ID": str(domain),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "PYTHONUNBUFFERED": "1",
         "RCUTILS_COLORIZED_OUTPUT": "0",
     }
@@ -276,33 +271,6 @@ def _program(name: str, environment: Mapping[str, str]) -> Path:
     raise StackError(f"{name} is not installed, looked at {', '.join(map(str, places))}; run `make setup`")
 
 
-@contextmanager
-def _variables(environment: Mapping[str, str]) -> Iterator[None]:
-    """Lets this process take part in the graph, too; the middleware reads the variables when a context is made."""
-    changed = {name: os.environ.get(name) for name, value in environment.items() if os.environ.get(name) != value}
-    os.environ.update(environment)
-    try:
-        yield
-    finally:
-        for name, value in changed.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _refuse_another_robot(client: SpinningNode) -> None:
-    """It must not hear our commands, nor we its joint states."""
-    try:
-        client.wait(lambda: client.node.count_publishers("joint_states"), "other robot", DISCOVERY_TIME)
-    except NoAnswer:
-        return
-    raise StackError(
-        "another robot publishes joint_states in this ROS domain (ROS_DOMAIN_ID); unset ROS_DOMAIN_ID to have a free "
-        "domain chosen, or stop it"
-    )
-
-
 class _Readiness:
     """Looks at the graph until every node is there and active."""
 
@@ -331,7 +299,8 @@ class _Readiness:
         except NoAnswer as error:
             late = [name for name, state in self._look().items() if state not in ("active", "ready")]
             raise StackError(f"{error}: {self._why(late)}") from None
-        line.finish(f"the simulated robot, the policy and the executor are ready ({time.monotonic() - began:.1f} s)")
+        domain, seconds = self._client.node.context.get_domain_id(), time.monotonic() - began
+        line.finish(f"robot, policy and executor are ready, in ROS domain {domain} of this machine ({seconds:.1f} s)")
 
     def _look(self) -> dict[str, str]:
         visualizer = self._client.node.count_publishers(f"{VISUALIZER}/predicted_path") > 0

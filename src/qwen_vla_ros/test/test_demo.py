@@ -362,9 +362,11 @@ def test_the_default_scenes_are_of_several_tasks_and_never_trained_on(robot):
 def test_the_demo_obeys_films_and_cleans_up(tmp_path):
     """The whole of it, as a user starts it, with the checkpoint that comes with the suite."""
     command = [Path(sys.executable).with_name("qwen-vla"), "demo", "--out", tmp_path, "--gif", tmp_path / "demo.gif"]
-    environment = {name: value for name, value in os.environ.items() if name != "ROS_DOMAIN_ID"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    shell = {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp", "ROS_DOMAIN_ID": "7"}
+    run = subprocess.run(command, env=os.environ | shell, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
+    assert "ROS settings of this shell are ignored: RMW_IMPLEMENTATION, ROS_DOMAIN_ID" in run.stderr
+    assert "in ROS domain 7 " not in run.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {robot: row["sentences"] for robot, row in summary["robots"].items()} == dict.fromkeys(SHOWS, 3)
     assert all(row["successes"] >= 2 for row in summary["robots"].values())

@@ -17,11 +17,8 @@ from embodiment_descriptions import resource_path
 from qwen_vla.evaluation.in_process import EvaluateOptions
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.suites import load_suite
-from qwen_vla_ros import ros_domain as ros_domain_module
 from qwen_vla_ros.child_processes import ChildEnded
 from qwen_vla_ros.over_ros import as_episode_row, evaluate
-from qwen_vla_ros.ros_domain import is_silent, ros_domain
-from qwen_vla_ros.spinning_node import SpinningNode
 from qwen_vla_ros.stack import (
     SIMULATORS,
     SimulatedWorld,
@@ -108,9 +105,8 @@ class TestWhileItRuns:
             tasks.reset(-3)
 
     def test_there_is_one_robot_in_a_domain(self, running, tmp_path):
-        with pytest.raises(StackError, match="another robot.*ROS_DOMAIN_ID"):
-            with simulated_stack(CHECKPOINT, tmp_path):
-                pass
+        with stack_host(tmp_path) as other:
+            assert other.domain != running.domain
 
     def test_a_node_that_dies_is_named(self, running, tasks):
         """Last of those that share the stack: afterwards it is not whole."""
@@ -221,47 +217,6 @@ def test_ended_while_it_starts_it_leaves_nothing(parent, number):
 def test_ended_while_it_runs_it_leaves_nothing(parent, number):
     assert parent.stdout.readline() == "ready\n"
     end(parent, number)
-
-
-# Domains --------------------------------------------------------------------------------------------------------------
-
-
-def test_the_users_domain_is_used_and_checked(monkeypatch):
-    monkeypatch.setenv("ROS_DOMAIN_ID", "42")
-    with ros_domain() as domain:
-        assert domain == 42
-    for wrong in ("-1", "red", "233"):
-        monkeypatch.setenv("ROS_DOMAIN_ID", wrong)
-        with pytest.raises(ValueError, match=f"'{wrong}'"):
-            with ros_domain():
-                pass
-
-
-def test_a_free_domain_is_found_and_kept(monkeypatch):
-    monkeypatch.delenv("ROS_DOMAIN_ID")
-    with ros_domain() as first:
-        assert 1 <= first <= 101
-        monkeypatch.setattr(ros_domain_module, "DOMAINS", [first])
-        with pytest.raises(RuntimeError, match="in use"):
-            with ros_domain():
-                pass
-    with ros_domain() as again:
-        assert again == first
-
-
-@pytest.mark.parametrize("discovery", ["LOCALHOST", "SUBNET"])
-def test_a_domain_in_which_somebody_listens_is_not_free(monkeypatch, discovery):
-    monkeypatch.delenv("ROS_DOMAIN_ID")  # nodes of other tests of this process may still be in its domain
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", discovery)
-    with ros_domain() as domain:
-        assert is_silent(domain)
-        monkeypatch.setattr(ros_domain_module, "DOMAINS", [domain])
-        monkeypatch.setattr(ros_domain_module, "_lock", lambda _domain: open(os.devnull))  # held by this test
-        with SpinningNode("somebody", domain):
-            assert not is_silent(domain)
-            with pytest.raises(RuntimeError, match="in use"):
-                with ros_domain():
-                    pass
 
 
 # Evaluation -----------------------------------------------------------------------------------------------------------

@@ -11,9 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from qwen_vla_ros.environment import in_own_environment
+
 
 def measure_and_print(seconds: float, episodes: int) -> dict[str, Any]:
     """Run the nodes for `seconds` [s], and `episodes` in each blending mode; print tables and return the figures."""
+    with in_own_environment():
+        return _measure_and_print(seconds, episodes)
+
+
+def _measure_and_print(seconds: float, episodes: int) -> dict[str, Any]:
     from rich.console import Console
 
     from embodiment_descriptions import resource_path

@@ -27,9 +27,8 @@ from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros.child_processes import ChildProcesses
 from qwen_vla_ros.chunk_messages import nanoseconds
 from qwen_vla_ros.interruption import signals_as_exceptions
-from qwen_vla_ros.ros_domain import ros_domain
 from qwen_vla_ros.spinning_node import NoAnswer, SpinningNode
-from qwen_vla_ros.stack import node_command, stack_environment
+from qwen_vla_ros.stack import node_command, stack_host
 from qwen_vla_ros.task_client import RELIABLE
 
 ROBOT = "widowx"
@@ -96,10 +95,9 @@ def _running(folder: Path, embodiment: Embodiment) -> Iterator[tuple[SpinningNod
     """Start everything and wait until the nodes are active."""
     checkpoint = _calm_checkpoint(folder / "checkpoint", embodiment)
     with ExitStack() as stack:
-        domain = stack.enter_context(ros_domain())
-        environment = stack_environment(domain, folder / "logs")
-        client = stack.enter_context(SpinningNode("runtime_benchmark", domain))
-        children = stack.enter_context(ChildProcesses(folder / "logs"))
+        host = stack.enter_context(stack_host(folder / "logs"))
+        environment, children = host.environment, host.processes
+        client = stack.enter_context(SpinningNode("runtime_benchmark", host.domain))
         client.check = children.check
         robot = [sys.executable, "-m", f"{__package__}.robot", "--robot", embodiment.name]
         robot += ["--width", str(WIDTH), "--height", str(HEIGHT), "--camera-rate", str(CAMERA_RATE)]

@@ -1,0 +1,85 @@
+"""A graph of our own has a ROS domain to itself, whoever else uses this machine."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from qwen_vla_ros import ros_domain
+from qwen_vla_ros.ros_domain import claim_domain, free_domain, is_silent
+from qwen_vla_ros.spinning_node import SpinningNode
+
+CLAIM = """
+import sys
+from qwen_vla_ros.ros_domain import claim_domain
+domain, claim = claim_domain()
+print(domain, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Leaves no other domain than one."""
+    return lambda domain: monkeypatch.setattr(ros_domain, "DOMAINS", [domain])
+
+
+def test_a_domain_is_taken_once_until_it_is_left(only):
+    with free_domain() as domain:
+        assert 1 <= domain <= 101
+        only(domain)
+        with pytest.raises(RuntimeError, match="in use"):
+            claim_domain()
+    with free_domain() as again:
+        assert again == domain
+
+
+def test_the_domain_of_the_shell_is_not_used(only, monkeypatch):
+    """A robot may be in it."""
+    with free_domain() as domain:
+        pass
+    only(domain)
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain - 1))
+    with free_domain() as chosen:
+        assert chosen == domain
+
+
+def test_a_claim_ends_with_its_process_however_that_ends(only):
+    process = subprocess.Popen([sys.executable, "-c", CLAIM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
+        only(int(process.stdout.readline()))
+        with pytest.raises(RuntimeError, match="in use"):
+            claim_domain()
+        process.kill()
+    _domain, claim = claim_domain()
+    claim.close()
+
+
+def test_a_claim_leaves_no_file_that_could_be_a_link(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with free_domain():
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("discovery", ["LOCALHOST", "SUBNET"])
+def test_a_domain_in_which_somebody_listens_is_not_free(only, monkeypatch, discovery):
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", discovery)
+    with free_domain() as domain:  # nodes of other tests of this process may still be in the one of the tests
+        assert is_silent(domain)
+    only(domain)
+    with SpinningNode("somebody", domain):
+        assert not is_silent(domain)
+        with pytest.raises(RuntimeError, match="in use"):
+            claim_domain()
+
+
+def test_ports_that_may_not_be_tried_are_no_free_ones(monkeypatch):
+    def refuse(*_arguments):
+        raise PermissionError("not in this sandbox")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(PermissionError, match="sandbox"):
+        claim_domain()
