@@ -1,11 +1,12 @@
 # Every target prepares the environment first (`make setup`, which does nothing when nothing changed).
-# A sourced ROS installation must not mix with the one in .venv:
-unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
+# A sourced ROS installation must not mix with the one in .venv. `demo` and `test` see it, to say that they ignore it.
+ROS_PATHS := PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
+unexport PYTHONHOME $(ROS_PATHS)
+$(foreach name,$(ROS_PATHS),$(eval demo test: export $(name) := $($(name))))
 
 BIN := .venv/bin
 ARGS ?=
 ROBOT ?=
-PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format data ablations reproduce docs lock clean distclean
@@ -20,12 +21,7 @@ demo: setup ## Three sentences to each simulated robot over ROS 2, video in out/
 	@$(BIN)/qwen-vla demo $(if $(ROBOT),--robot $(ROBOT)) $(ARGS)
 
 test: setup ## Run the tests (ARGS="-m slow" for the long ones, ARGS="src/qwen_vla" for a part)
-ifeq ($(strip $(ARGS)),)
-	@$(PYTEST) -n auto --maxprocesses 4 --dist loadfile -m "parallel and not slow"
-	@$(PYTEST) -m "alone and not slow"
-else
-	@$(PYTEST) $(ARGS)
-endif
+	@$(BIN)/python scripts/run_tests.py $(ARGS)
 
 lint: setup ## Check style and likely mistakes
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && echo "lint: clean"

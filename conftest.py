@@ -1,34 +1,18 @@
-"""Settings for every test process: a ROS domain of its own, off-screen rendering that this machine can do, Ctrl-C, and
-which examples property tests try.
+"""Settings for every test process: a ROS graph of its own, off-screen rendering that this machine can do, Ctrl-C, and
+which examples property tests try. And what a run says of itself: which tests may run beside others, which were rerun.
 
-They are made at import, before any test module imports rclpy or MuJoCo, and are inherited by child processes.
+The settings are made at import, before any test module imports rclpy or MuJoCo, and are inherited by child processes.
 """
 
 import ctypes
-import fcntl
 import os
-import random
 import signal
-import tempfile
-from pathlib import Path
-from typing import TextIO
 
 import pytest
 from hypothesis import settings
 
-
-def _claim_domain() -> tuple[int, TextIO]:
-    """Returns a ROS domain (1..101) that no other test process on this machine uses, and the lock that says so."""
-    domains = list(range(1, 102))
-    random.SystemRandom().shuffle(domains)
-    for domain in domains:
-        try:
-            lock = Path(tempfile.gettempdir(), f"ros_test_domain_{domain}.lock").open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return domain, lock
-        except OSError:  # held by another process, or made by another user
-            continue
-    raise RuntimeError("all ROS domains 1..101 are in use by other test processes")
+from qwen_vla_ros.environment import adopt, describe_ignored, has_another_ros, own_environment
+from qwen_vla_ros.ros_domain import claim_domain
 
 
 def _loads(library: str) -> bool:
@@ -39,9 +23,11 @@ def _loads(library: str) -> bool:
     return True
 
 
-_domain, _domain_lock = _claim_domain()  # the lock is held as long as the process lives
-os.environ["ROS_DOMAIN_ID"] = str(_domain)
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+_domain, _claim = claim_domain()  # held as long as the process lives
+_ignored = describe_ignored()
+if has_another_ros():
+    raise pytest.UsageError("another ROS installation is sourced in this shell; use make test, or a new shell")
+adopt(own_environment() | {"ROS_DOMAIN_ID": str(_domain)})
 # A shell without job control starts what it puts into the background with Ctrl-C ignored, and children inherit that:
 # tests that interrupt a process would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -53,14 +39,34 @@ settings.register_profile("repeat", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
+RERUN_REASON = "rerun reason"  # of a test, in the properties of its reports
+
 # Tests of running nodes and processes, which are particular about time; all others may run beside each other.
 NAMES = "backends bag_parity child_processes dds_profile demo environment instruction_run launch_files lifecycle"
-NAMES += " overlapping_run parameters real_time rviz_config stack view"
+NAMES += " overlapping_run parameters real_time ros_domain rviz_config stack view"
 ALONE = ["*_graph.py", "*_node.py", "*_nodes.py", *(f"test_{name}.py" for name in NAMES.split())]
 
 
+def pytest_report_header() -> list[str]:
+    """Name the settings of the shell that the tests do without."""
+    return [_ignored] if _ignored else []
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say of every test whether it may run beside others."""
+    """Say of every test whether it may run beside others, and refuse reruns without a reason."""
     for item in items:
         alone = any(item.path.match(pattern) for pattern in ALONE)
         item.add_marker("alone" if alone else "parallel")
+        if (flaky := item.get_closest_marker("flaky")) is not None:
+            if not flaky.kwargs.get("reason"):
+                raise pytest.UsageError(f"{item.nodeid} may be rerun: say why, with flaky(reruns=1, reason='...')")
+            item.user_properties.append((RERUN_REASON, flaky.kwargs["reason"]))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that were rerun."""
+    if reruns := terminalreporter.stats.get("rerun", []):
+        terminalreporter.section("reruns")
+    for report in reruns:
+        reason = dict(report.user_properties).get(RERUN_REASON, "asked for on the command line")
+        terminalreporter.line(f"{report.nodeid}: {reason}")

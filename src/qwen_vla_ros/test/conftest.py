@@ -70,12 +70,3 @@ def processes():
 
     with Processes() as started:
         yield started
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole processes on a busy machine can miss a deadline: such a test gets two more tries, which pytest counts."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent and (
-            item.path.name.endswith("_graph.py") or item.path.name in ("test_stack.py", "test_demo.py")
-        ):
-            item.add_marker(pytest.mark.flaky(reruns=2))

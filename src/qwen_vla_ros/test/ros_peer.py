@@ -266,11 +266,15 @@ class Peer(ExecutorPeer):
             self.reports.clear()
 
     def forget(self) -> None:
-        """Go back to the beginning: at home, every stream on but the heartbeat, nothing received."""
+        """Go back to the beginning: at home, every stream on but the heartbeat, nothing received.
+
+        The joint states say so at once: a chunk that is sent next is anchored there, not where the arm was before.
+        """
         with self.changed:
             self.silent, self.frozen = {"heartbeat"}, set()
             self.still, self.shifted = set(), {}
             self.joints = dict(self.embodiment.home)
+            self._publish_joints()
             self.clear()
 
 

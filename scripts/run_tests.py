@@ -1,0 +1,119 @@
+"""Runs the tests of the repository in two halves, both of them always, and says at the end what became of each.
+
+Side by side: all tests that may run beside each other. Alone: those of running nodes, which are particular about time.
+With arguments, pytest runs once, with those. The exit status is pytest's, of two halves the larger: 0 only when both
+have passed, and not when one of them found no test at all.
+
+    .venv/bin/python scripts/run_tests.py [PYTEST ARGUMENT...]
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from qwen_vla_ros.environment import own_environment, say_what_is_ignored
+from qwen_vla_ros.interruption import signals_as_exceptions
+
+ROOT = Path(__file__).resolve().parent.parent
+HALVES = {
+    "side by side": ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "-m", "parallel and not slow"],
+    "alone": ["-m", "alone and not slow"],
+}
+COLUMNS = ("passed", "failed", "skipped", "reruns", "time", "exit status")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one run of pytest.
+
+    Attributes:
+        status: its exit status; of a shell's kind (128 + number) when a signal ended it.
+        seconds: how long it took [s].
+        counts: of tests, by its own names of outcomes; None when it did not get so far.
+        interrupted: by Ctrl-C.
+    """
+
+    status: int
+    seconds: float
+    counts: dict[str, int] | None
+    interrupted: bool
+
+    def row(self) -> list[str]:
+        """The cells of the summary."""
+        known = self.counts or {}
+        numbers = [known.get("passed", 0), known.get("failed", 0) + known.get("error", 0), known.get("skipped", 0)]
+        cells = [str(number) if self.counts is not None else "?" for number in (*numbers, known.get("rerun", 0))]
+        minutes, seconds = divmod(round(self.seconds), 60)
+        return [*cells, f"{minutes}:{seconds:02}", str(self.status)]
+
+
+def main(arguments: list[str]) -> int:
+    """Run everything, or what the arguments say; returns the exit status."""
+    say_what_is_ignored()
+    if arguments:
+        return run(arguments).status
+    results: dict[str, Result] = {}
+    for name, options in HALVES.items():
+        print(f"tests, {name}:", flush=True)
+        results[name] = run(options)
+        if results[name].interrupted:
+            break
+    print_summary(results)
+    return max(result.status for result in results.values())
+
+
+def run(arguments: list[str]) -> Result:
+    """Run pytest once. Ctrl-C reaches it, too, and it ends by itself; this process waits for that."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="test_counts_") as folder, signals_as_exceptions():
+        counts = Path(folder, "counts.json")
+        command = [sys.executable, "-m", "pytest", "-p", "scripts.run_tests", f"--counts={counts}", *arguments]
+        process = subprocess.Popen(command, env=own_environment() | {"PYTHONHASHSEED": "0"}, cwd=ROOT)
+        interrupted = False
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            interrupted, status = True, process.wait()
+        except SystemExit:
+            process.terminate()
+            process.wait()
+            raise
+        found = json.loads(counts.read_text()) if counts.is_file() else None
+    return Result(128 - status if status < 0 else status, time.monotonic() - began, found, interrupted)
+
+
+def print_summary(results: dict[str, Result]) -> None:
+    """Both halves, one line each."""
+    not_run = ["not run", *[""] * (len(COLUMNS) - 1)]
+    rows = [["", *COLUMNS], *([name, *(results[name].row() if name in results else not_run)] for name in HALVES)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print()
+    for name, *cells in rows:
+        line = [name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]
+        print("  ".join(line).rstrip())
+
+
+# The plugin by which the pytest that is run tells its counts.
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --counts."""
+    parser.addoption("--counts", metavar="FILE", type=Path, help="write the numbers of passed, failed ... tests (JSON)")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Write the numbers of tests by outcome."""
+    counts = {outcome: len(reports) for outcome, reports in terminalreporter.stats.items() if outcome}
+    config.getoption("counts").write_text(json.dumps(counts))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
