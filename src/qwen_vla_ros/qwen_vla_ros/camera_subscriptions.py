@@ -22,6 +22,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from embodiment_descriptions import Camera, Embodiment
+from embodiment_descriptions.node_interface import Endpoint
 from qwen_vla.camera_info import image_size, is_calibrated
 from qwen_vla.observation_buffer import (
     MAX_IDENTICAL,
@@ -78,6 +79,11 @@ PARAMETERS = (
         choices=("", "raw", "compressed"),
     ),
 )
+
+IMAGES = Endpoint("<cameras>", (Image, CompressedImage), "What the cameras of the policy see")
+CAMERA_INFO = Endpoint("<camera_info>", CameraInfo, "The calibration of these cameras")
+JOINT_STATES = Endpoint("<joint_states>", JointState, "Where the joints are")
+ODOMETRY = Endpoint("<odometry>", Odometry, "Of a base: where it is")
 
 
 @dataclass
@@ -144,16 +150,17 @@ class ObservationSubscriptions:
             ),
             camera.tag,
             MatchedSubscription(
-                self._node, CameraInfo, camera.info_topic, partial(self._on_info, camera.tag), INFO_DEPTH
+                self._node, CAMERA_INFO.kind, camera.info_topic, partial(self._on_info, camera.tag), INFO_DEPTH
             ),
         )
 
     def _feel(self, index: int, stream: Any) -> Sense:
         take = partial(self.streams.take_joint_state, index)
-        return Sense(stream, self._subscribe(JointState, stream.source.topic, take, STATE_DEPTH))
+        return Sense(stream, self._subscribe(JOINT_STATES.kind, stream.source.topic, take, STATE_DEPTH))
 
     def _locate(self, topic: str) -> Sense:
-        return Sense(self.streams.odometry, self._subscribe(Odometry, topic, self.streams.take_odometry, STATE_DEPTH))
+        take = self.streams.take_odometry
+        return Sense(self.streams.odometry, self._subscribe(ODOMETRY.kind, topic, take, STATE_DEPTH))
 
     def _subscribe(
         self, kind: type, topic: str, take: Callable[[Any, int], bool], depth: int, alternatives=()

@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.serialization import deserialize_message
@@ -22,6 +22,7 @@ from rclpy.subscription import Subscription
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
+from embodiment_descriptions.node_interface import Endpoint, NodeInterface, answer_options
 from qwen_vla.data.episodes import DatasetError
 from qwen_vla.data.recordings import (
     COMPRESSIONS,
@@ -74,13 +75,36 @@ PARAMETERS = (
     Parameter("executor_node", "executor_node", "Node whose accepted chunks and reports are recorded", read_only=True),
 )
 
+START = Endpoint("~/start", StartEpisode, "Begin an episode")
+STOP = Endpoint("~/stop", Trigger, "End it and keep it")
+DISCARD = Endpoint("~/discard", Trigger, "Throw the running episode away, or the last one")
+LABEL = Endpoint("~/label", LabelEpisode, "Say whether an episode succeeded, correct its instruction, add a note")
+RECORDED = Endpoint(
+    "<all of the episode>",
+    "any type",
+    "While an episode is recorded: cameras, joint states, odometry and commands of the robot, chunks and reports, "
+    "and extra_topics",
+)
+
+INTERFACE = NodeInterface(
+    package="qwen_vla_ros",
+    name="episode_recorder",
+    docstring=__doc__,
+    parameters=(*lifecycle.COMMON_PARAMETERS, *PARAMETERS),
+    publishes=(lifecycle.DIAGNOSTICS,),
+    subscribes=(lifecycle.ROBOT_DESCRIPTION, RECORDED),
+    services=(START, STOP, DISCARD, LABEL),
+    managed=True,
+    example="-p autostart:=true",
+)
+
 
 class EpisodeRecorder(lifecycle.ManagedNode):
     """Lifecycle node with the services ~/start, ~/stop, ~/discard and ~/label; one episode at a time."""
 
     def __init__(self) -> None:
         """Create the node unconfigured."""
-        super().__init__("episode_recorder", PARAMETERS)
+        super().__init__(INTERFACE.name, PARAMETERS)
         self._file: EpisodeFile | None = None
         self._ended: Future | None = None
         self._last: Path | None = None
@@ -113,15 +137,11 @@ class EpisodeRecorder(lifecycle.ManagedNode):
     def _connect(self) -> None:
         # An answer may have to wait for the file. Services in the default group would keep everything else waiting.
         group = MutuallyExclusiveCallbackGroup()
-        for kind, name, answer in (
-            (StartEpisode, "start", self._on_start),
-            (Trigger, "stop", self._on_stop),
-            (Trigger, "discard", self._on_discard),
-            (LabelEpisode, "label", self._on_label),
-        ):
-            self.keep(self.create_service(kind, f"~/{name}", answer, callback_group=group), self.destroy_service)
-        publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._diagnostics = self.keep(publisher, self.destroy_publisher)
+        self.serve(START, self._on_start, callback_group=group)
+        self.serve(STOP, self._on_stop, callback_group=group)
+        self.serve(DISCARD, self._on_discard, callback_group=group)
+        self.serve(LABEL, self._on_label, callback_group=group)
+        self._diagnostics = self.publish_on(lifecycle.DIAGNOSTICS, 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for period, callback in ((DISCOVERY_PERIOD, self._discover), (DIAGNOSTICS_PERIOD, self._diagnose)):
             self.keep(self.create_timer(period, callback, clock=steady), self.destroy_timer)
@@ -413,4 +433,5 @@ def _changes(request: LabelEpisode.Request) -> dict:
 
 def main(args: list[str] | None = None) -> None:
     """Run episode_recorder as a process."""
+    answer_options(INTERFACE, args)
     raise SystemExit(lifecycle.run(EpisodeRecorder, args))

@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry as OdometryMessage
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -19,7 +18,9 @@ from std_msgs.msg import Bool, Header, String
 from std_srvs.srv import Trigger
 
 from embodiment_descriptions import Embodiment
+from embodiment_descriptions.node_interface import answer_options
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_ros import executor_parameters as offered
 from qwen_vla_ros import lifecycle
 from qwen_vla_ros.backends import CommandInterfaces, Path
 from qwen_vla_ros.base_decision import BaseDecision
@@ -29,7 +30,6 @@ from qwen_vla_ros.chunk_messages import Ledger, chunk_from_message, nanoseconds
 from qwen_vla_ros.clock_watch import ClockWatch
 from qwen_vla_ros.diagnostics import diagnostic_array
 from qwen_vla_ros.embodiment_source import read_embodiment
-from qwen_vla_ros.executor_parameters import PARAMETERS
 from qwen_vla_ros.executor_status import problems_of, values_of
 from qwen_vla_ros.gate import Chunk, Reason, Refused, Violation, check_age
 from qwen_vla_ros.hand_over import HandOver
@@ -57,14 +57,14 @@ class ExecutorNode(lifecycle.ManagedNode):
 
     def __init__(self) -> None:
         """Create the node unconfigured."""
-        super().__init__("executor_node", PARAMETERS)
+        super().__init__(offered.INTERFACE.name, offered.PARAMETERS)
         p = self.parameters
         self._latch = StopLatch(p.estop_required, p.estop_timeout)
         self._watchdogs: list = []
         # Every publisher is heard as well as it can be: one that pressed before this node came up, one that repeats
         # what was lost, and one that does neither.
         for qos in (lifecycle.LATCHED, RELIABLE, qos_profile_sensor_data):
-            self.create_subscription(Bool, p.estop_topic, self._on_estop, qos)
+            self.create_subscription(offered.ESTOP.kind, p.estop_topic, self._on_estop, qos)
 
     # Lifecycle ------------------------------------------------------------------------------------------------------
 
@@ -105,34 +105,23 @@ class ExecutorNode(lifecycle.ManagedNode):
             self._hand_over = HandOver(self._decision, blender)
 
     def _connect(self, embodiment: Embodiment) -> None:
-        p = self.parameters
-
-        def publisher(kind, topic):
-            return self.keep(self.create_publisher(kind, topic, RELIABLE), self.destroy_publisher)
-
-        def subscription(kind, topic, callback, qos):
-            self.keep(self.create_subscription(kind, topic, callback, qos), self.destroy_subscription)
-
-        self._accepted_publisher = publisher(ActionChunk, "~/accepted_chunk")
-        self._report_publisher = publisher(ChunkReport, "~/chunk_report")
-        # Absolute by the convention of diagnostic_updater: one topic for all robots, which the aggregator reads.
-        self._diagnostics_publisher = publisher(DiagnosticArray, "/diagnostics")
+        self._accepted_publisher = self.publish_on(offered.ACCEPTED_CHUNK, RELIABLE)
+        self._report_publisher = self.publish_on(offered.CHUNK_REPORT, RELIABLE)
+        self._diagnostics_publisher = self.publish_on(lifecycle.DIAGNOSTICS, RELIABLE)
         if self._drives:
-            subscription(OdometryMessage, embodiment.odometry.topic, self._on_odometry, qos_profile_sensor_data)
+            topic = embodiment.odometry.topic
+            self.listen_to(offered.ODOMETRY, self._on_odometry, qos_profile_sensor_data, topic)
         for index, source in enumerate(() if self._drives else embodiment.joint_states):
-            subscription(JointState, source.topic, self._joint_state_callback(index), qos_profile_sensor_data)
-        subscription(Header, p.heartbeat_topic, self._on_heartbeat, RELIABLE)
-        subscription(String, p.instruction_topic, self._on_instruction, lifecycle.LATCHED)
-        subscription(ActionChunk, p.chunk_topic, self._on_chunk, RELIABLE)
-        services = {
-            "~/stop": self._on_stop,
-            "~/resume": self._on_resume,
-            "~/reset_estop": self._on_reset_estop,
-            "~/hold": self._on_hold,
-            "~/go_home": self._on_go_home,
-        }
-        for name, callback in services.items():
-            self.keep(self.create_service(Trigger, name, callback), self.destroy_service)
+            callback = self._joint_state_callback(index)
+            self.listen_to(offered.JOINT_STATES, callback, qos_profile_sensor_data, source.topic)
+        self.listen_to(offered.HEARTBEAT, self._on_heartbeat, RELIABLE)
+        self.listen_to(offered.INSTRUCTION, self._on_instruction, lifecycle.LATCHED)
+        self.listen_to(offered.CHUNK, self._on_chunk, RELIABLE)
+        self.serve(offered.STOP, self._on_stop)
+        self.serve(offered.RESUME, self._on_resume)
+        self.serve(offered.RESET_ESTOP, self._on_reset_estop)
+        self.serve(offered.HOLD, self._on_hold)
+        self.serve(offered.GO_HOME, self._on_go_home)
 
     def start(self) -> None:
         """Start the watchdogs, on a clock that nobody can stop."""
@@ -434,5 +423,6 @@ class ExecutorNode(lifecycle.ManagedNode):
 
 def main(args: list[str] | None = None) -> None:
     """Run executor_node as a process."""
+    answer_options(offered.INTERFACE, args)
     release_image_memory()
     sys.exit(lifecycle.run(ExecutorNode, args=args))

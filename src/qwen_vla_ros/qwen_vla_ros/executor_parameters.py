@@ -1,9 +1,17 @@
-"""The parameters of executor_node."""
+"""What executor_node offers: its parameters, topics and services."""
 
 from __future__ import annotations
 
+from nav_msgs.msg import Odometry
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, Header, String
+from std_srvs.srv import Trigger
+
+from embodiment_descriptions.node_interface import Endpoint, NodeInterface, Parameter
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_ros.backends.command_interfaces import BASE_PATH, COMMAND_GOALS, COMMAND_TOPICS
 from qwen_vla_ros.blending import DECAY, Blending, CrossFade
-from qwen_vla_ros.parameters import Parameter
+from qwen_vla_ros.lifecycle import COMMON_PARAMETERS, DIAGNOSTICS, ROBOT_DESCRIPTION
 
 PARAMETERS = (
     Parameter("chunk_topic", "policy_node/action_chunk", "Chunks of the policy (ActionChunk)", read_only=True),
@@ -38,4 +46,31 @@ PARAMETERS = (
     ),
     Parameter("ensembling_decay", DECAY, "Temporal ensembling: m of the weights exp(-m i)", 1e-4, 10.0, True),
     Parameter("home_speed_share", 0.25, "Share of the speed limits used by ~/go_home", 0.01, 1.0),
+)
+
+ACCEPTED_CHUNK = Endpoint("~/accepted_chunk", ActionChunk, "Each chunk that is executed, as it came")
+CHUNK_REPORT = Endpoint("~/chunk_report", ChunkReport, "What became of each chunk, and why")
+CHUNK = Endpoint("{chunk_topic}", ActionChunk, "Chunks of the policy")
+HEARTBEAT = Endpoint("{heartbeat_topic}", Header, "Sign of life of the policy")
+INSTRUCTION = Endpoint("{instruction_topic}", String, "The current instruction of the policy, latched; empty: none")
+ESTOP = Endpoint("{estop_topic}", Bool, "Emergency stop, true while pressed; heard in every state of the node")
+JOINT_STATES = Endpoint("<joint_states>", JointState, "Of a robot with arms: where its joints are")
+ODOMETRY = Endpoint("<odometry>", Odometry, "Of a base: where it is")
+STOP = Endpoint("~/stop", Trigger, "Stop the robot; chunks are refused until ~/resume")
+RESUME = Endpoint("~/resume", Trigger, "Accept chunks again after ~/stop")
+RESET_ESTOP = Endpoint("~/reset_estop", Trigger, "Release the latched emergency stop, once it is no longer pressed")
+HOLD = Endpoint("~/hold", Trigger, "Break off what is being executed; the next chunk is welcome")
+GO_HOME = Endpoint("~/go_home", Trigger, "Go to the home pose, slowly")
+
+INTERFACE = NodeInterface(
+    package="qwen_vla_ros",
+    name="executor_node",
+    docstring="Chunks in, checked commands out. Stops the robot when anything it relies on falls silent.",
+    parameters=(*COMMON_PARAMETERS, *PARAMETERS),
+    publishes=(ACCEPTED_CHUNK, CHUNK_REPORT, COMMAND_TOPICS, BASE_PATH, DIAGNOSTICS),
+    subscribes=(ROBOT_DESCRIPTION, CHUNK, HEARTBEAT, INSTRUCTION, ESTOP, JOINT_STATES, ODOMETRY),
+    services=(STOP, RESUME, RESET_ESTOP, HOLD, GO_HOME),
+    calls=(COMMAND_GOALS,),
+    managed=True,
+    example="-p autostart:=true",
 )

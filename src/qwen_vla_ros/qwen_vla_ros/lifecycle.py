@@ -21,15 +21,19 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.client import Client
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 
+from embodiment_descriptions.node_interface import Endpoint
 from qwen_vla_ros.parameters import Parameter, Parameters
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -48,6 +52,9 @@ COMMON_PARAMETERS = (
     ),
     Parameter("robot_description_timeout", 10.0, "How long configuring waits for robot_description [s]", 0.0, 600.0),
 )
+ROBOT_DESCRIPTION = Endpoint("robot_description", String, "URDF of the robot, latched")
+# Absolute by the convention of diagnostic_updater: one topic for all robots, which the aggregator reads.
+DIAGNOSTICS = Endpoint("/diagnostics", DiagnosticArray, "How the node fares, once a second")
 
 Entity = TypeVar("Entity")
 
@@ -102,6 +109,28 @@ class ManagedNode(LifecycleNode):
         """Have an entity destroyed at cleanup; returns it."""
         self.resources.callback(destroy, entity)
         return entity
+
+    def publish_on(self, topic: Endpoint, qos: QoSProfile | int) -> Publisher:
+        """Create a publisher that is destroyed at cleanup."""
+        name = topic.name_for(self.parameters)
+        return self.keep(self.create_publisher(topic.kind, name, qos), self.destroy_publisher)
+
+    def listen_to(
+        self, topic: Endpoint, callback: Callable[[Any], object], qos: QoSProfile, name: str | None = None
+    ) -> None:
+        """Subscribe until cleanup; `name` where the robot says what the topic is called."""
+        name = name or topic.name_for(self.parameters)
+        self.keep(self.create_subscription(topic.kind, name, callback, qos), self.destroy_subscription)
+
+    def serve(self, service: Endpoint, callback: Callable[[Any, Any], Any], **options: Any) -> None:
+        """Offer a service until cleanup; `options` are those of create_service."""
+        name = service.name_for(self.parameters)
+        self.keep(self.create_service(service.kind, name, callback, **options), self.destroy_service)
+
+    def client_of(self, service: Endpoint) -> Client:
+        """Create a client that is destroyed at cleanup."""
+        name = service.name_for(self.parameters)
+        return self.keep(self.create_client(service.kind, name), self.destroy_client)
 
     def wait_for_robot_description(self) -> str:
         """Return the URDF text; TimeoutError when nobody publishes it, InterruptedError when the process is to end."""
@@ -196,7 +225,8 @@ class ManagedNode(LifecycleNode):
 
     def _listen_for_description(self) -> None:
         self._description = ""
-        self._descriptions = self.create_subscription(String, "robot_description", self._store_description, LATCHED)
+        kind, name = ROBOT_DESCRIPTION.kind, ROBOT_DESCRIPTION.name
+        self._descriptions = self.create_subscription(kind, name, self._store_description, LATCHED)
 
     def _store_description(self, message: String) -> None:
         if self._description and message.data != self._description:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ClockType
@@ -22,6 +22,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
+from embodiment_descriptions.node_interface import Endpoint, NodeInterface, answer_options
 from qwen_vla.image_decoding import DecodingError
 from qwen_vla.latency import LatencyEstimate
 from qwen_vla.observation_buffer import Observation, Waiting
@@ -91,13 +92,38 @@ PARAMETERS = (
     Parameter("hold_service", "executor_node/hold", "Service that breaks off a motion (Trigger)", read_only=True),
 )
 
+ACTION_CHUNK = Endpoint("~/action_chunk", ActionChunk, "What the policy wants: the chunks, for the executor")
+HEARTBEAT = Endpoint("~/heartbeat", Header, "Sign of life, ten times a second while active")
+PROMPT = Endpoint("~/prompt", String, "The prompt of the current goal, latched")
+INSTRUCTION = Endpoint("~/instruction", String, "The current instruction, latched; empty: none")
+EMBODIMENT = Endpoint("~/embodiment", EmbodimentMessage, "The robot as the policy knows it, latched")
+CHUNK_REPORT = Endpoint("{report_topic}", ChunkReport, "What the executor says of each chunk")
+HOLD = Endpoint("{hold_service}", Trigger, "To break off a motion when a goal ends")
+EXECUTE = Endpoint("~/execute_instruction", ExecuteInstruction, "Follow an instruction, until it is cancelled or ends")
+
+INTERFACE = NodeInterface(
+    package="qwen_vla_ros",
+    name="policy_node",
+    docstring=__doc__,
+    parameters=(*lifecycle.COMMON_PARAMETERS, *PARAMETERS),
+    publishes=(ACTION_CHUNK, HEARTBEAT, PROMPT, INSTRUCTION, EMBODIMENT, lifecycle.DIAGNOSTICS),
+    subscribes=(
+        *(lifecycle.ROBOT_DESCRIPTION, camera_subscriptions.IMAGES, camera_subscriptions.CAMERA_INFO),
+        *(camera_subscriptions.JOINT_STATES, camera_subscriptions.ODOMETRY, CHUNK_REPORT),
+    ),
+    actions=(EXECUTE,),
+    calls=(HOLD,),
+    managed=True,
+    example="-p autostart:=true",
+)
+
 
 class PolicyNode(lifecycle.ManagedNode):
     """Lifecycle node with the action server ~/execute_instruction; one goal at a time."""
 
     def __init__(self) -> None:
         """Create the node unconfigured."""
-        super().__init__("policy_node", PARAMETERS)
+        super().__init__(INTERFACE.name, PARAMETERS)
         self._changed = threading.Condition()  # guards the streams and the current goal
         self._run: InstructionRun | None = None
         self._reserved = False
@@ -131,32 +157,24 @@ class PolicyNode(lifecycle.ManagedNode):
         del self._policy
 
     def _connect(self) -> None:
-        p = self.parameters
-
-        def publisher(kind, topic, qos=RELIABLE):
-            return self.keep(self.create_publisher(kind, topic, qos), self.destroy_publisher)
-
-        self._chunk_publisher = publisher(ActionChunk, "~/action_chunk")
-        self._heartbeat_publisher = publisher(Header, "~/heartbeat")
-        self._prompt_publisher = publisher(String, "~/prompt", lifecycle.LATCHED)
-        self._instruction_publisher = publisher(String, "~/instruction", lifecycle.LATCHED)
-        # Absolute by the convention of diagnostic_updater: one topic for all robots, which the aggregator reads.
-        self._diagnostics_publisher = publisher(DiagnosticArray, "/diagnostics")
-        self._embodiment_publisher = publisher(EmbodimentMessage, "~/embodiment", lifecycle.LATCHED)
+        self._chunk_publisher = self.publish_on(ACTION_CHUNK, RELIABLE)
+        self._heartbeat_publisher = self.publish_on(HEARTBEAT, RELIABLE)
+        self._prompt_publisher = self.publish_on(PROMPT, lifecycle.LATCHED)
+        self._instruction_publisher = self.publish_on(INSTRUCTION, lifecycle.LATCHED)
+        self._diagnostics_publisher = self.publish_on(lifecycle.DIAGNOSTICS, RELIABLE)
+        self._embodiment_publisher = self.publish_on(EMBODIMENT, lifecycle.LATCHED)
         prompt, now = self._embodiment.prompt(PLACEHOLDER), self.get_clock().now().to_msg()
         self._embodiment_publisher.publish(embodiment_message(self._embodiment, prompt, now))
         self._senses = self.keep(self._open_senses(), ObservationSubscriptions.destroy)
-        self.keep(
-            self.create_subscription(ChunkReport, p.report_topic, self._on_report, RELIABLE), self.destroy_subscription
-        )
+        self.listen_to(CHUNK_REPORT, self._on_report, RELIABLE)
         self._tips: TipPoses | None = None
-        if p.blending == Blending.REAL_TIME_CHUNKING and self._embodiment.control_mode == "eef_delta":
+        if self.parameters.blending == Blending.REAL_TIME_CHUNKING and self._embodiment.control_mode == "eef_delta":
             self._watch_tips()
-        self._hold_client = self.keep(self.create_client(Trigger, p.hold_service), self.destroy_client)
+        self._hold_client = self.client_of(HOLD)
         server = ActionServer(
             self,
-            ExecuteInstruction,
-            "~/execute_instruction",
+            EXECUTE.kind,
+            EXECUTE.name,
             self._conclude,
             goal_callback=self._on_goal,
             handle_accepted_callback=self._begin,
@@ -177,10 +195,8 @@ class PolicyNode(lifecycle.ManagedNode):
         """Subscribe to the joint states: a chunk of end-effector deltas can only be continued from a known pose."""
         self._tips = TipPoses(self._embodiment)
         for source, topic in enumerate(self._tips.topics):
-            subscription = self.create_subscription(
-                JointState, topic, partial(self._store_joints, source), qos_profile_sensor_data
-            )
-            self.keep(subscription, self.destroy_subscription)
+            store = partial(self._store_joints, source)
+            self.listen_to(camera_subscriptions.JOINT_STATES, store, qos_profile_sensor_data, topic)
 
     def _store_joints(self, source: int, message: JointState) -> None:
         with self._changed:
@@ -415,6 +431,7 @@ class GoalPorts:
 
 def main(args: list[str] | None = None) -> None:
     """Run policy_node as a process."""
+    answer_options(INTERFACE, args)
     code = lifecycle.run(PolicyNode, args=args)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -16,12 +17,14 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
 from embodiment_descriptions import EmbodimentError, ResourceError
+from embodiment_descriptions.node_interface import Endpoint, NodeInterface, answer_options
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros.chunk_geometry import CannotDraw, ChunkGeometry, Way, offending_steps
 from qwen_vla_ros.chunk_markers import (
@@ -41,7 +44,7 @@ from qwen_vla_ros.chunk_messages import chunk_from_message, nanoseconds
 from qwen_vla_ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ghost_robot import GhostRobot
 from qwen_vla_ros.image_memory import release_image_memory
-from qwen_vla_ros.lifecycle import LATCHED
+from qwen_vla_ros.lifecycle import LATCHED, ROBOT_DESCRIPTION
 from qwen_vla_ros.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.parameters import Parameter, Parameters
 from qwen_vla_ros.plain_node import run
@@ -66,13 +69,35 @@ PARAMETERS = (
     Parameter("ghost", True, "Show on ghost/joint_states and in tf where the robot will be at a chunk's end"),
 )
 
+MARKERS = Endpoint("~/predicted_trajectory", MarkerArray, "What to draw, in RViz")
+PATH = Endpoint("~/predicted_path", Path, "Where the first arm, or the base, is to go")
+MORE_PATHS = Endpoint("~/predicted_path_<arm>", Path, "Where another arm is to go")
+GHOST_JOINTS = Endpoint(f"{GHOST}/joint_states", JointState, "Where the robot will be at the end of the chunk")
+GHOST_TRANSFORMS = Endpoint("tf", "tf2_msgs/msg/TFMessage", "The same as transforms of the ghost's links")
+PREDICTED_CHUNK = Endpoint("{chunk_topic}", ActionChunk, "Predicted chunks")
+ACCEPTED_CHUNK = Endpoint("{accepted_topic}", ActionChunk, "Accepted chunks")
+CHUNK_REPORT = Endpoint("{report_topic}", ChunkReport, "What became of them")
+JOINT_STATES = Endpoint("<joint_states>", JointState, "Where the joints are")
+ODOMETRY = Endpoint("<odometry>", Odometry, "Of a base: where it is")
+CLEAR = Endpoint("~/clear", Trigger, "Remove everything that is drawn")
+
+INTERFACE = NodeInterface(
+    package="qwen_vla_ros",
+    name="trajectory_visualizer",
+    docstring=__doc__,
+    parameters=PARAMETERS,
+    publishes=(MARKERS, PATH, MORE_PATHS, GHOST_JOINTS, GHOST_TRANSFORMS),
+    subscribes=(ROBOT_DESCRIPTION, PREDICTED_CHUNK, ACCEPTED_CHUNK, CHUNK_REPORT, JOINT_STATES, ODOMETRY),
+    services=(CLEAR,),
+)
+
 
 class TrajectoryVisualizer(Node):
     """Anchors each chunk at the robot's place at the time of its observation and draws it."""
 
     def __init__(self) -> None:
         """Listen; drawing begins when the robot's description is there."""
-        super().__init__("trajectory_visualizer")
+        super().__init__(INTERFACE.name)
         self.parameters = Parameters(self, PARAMETERS)
         self._urdf = ""
         self._geometry: ChunkGeometry | None = None
@@ -81,27 +106,29 @@ class TrajectoryVisualizer(Node):
         self._early_refusals: dict[int, ChunkReport] = {}
         self._accepted: ActionChunk | None = None
         self._newest_ns, self._newest_id = 0, 0
-        self._markers = self.create_publisher(MarkerArray, "~/predicted_trajectory", RELIABLE)
-        self._path = self.create_publisher(Path, "~/predicted_path", RELIABLE)
+        self._markers = self.create_publisher(MARKERS.kind, MARKERS.name, RELIABLE)
+        self._path = self.create_publisher(PATH.kind, PATH.name, RELIABLE)
         self._more_paths: dict[str, Publisher] = {}
-        self._ghost_joints = self.create_publisher(JointState, f"{GHOST}/joint_states", RELIABLE)
+        self._ghost_joints = self.create_publisher(GHOST_JOINTS.kind, GHOST_JOINTS.name, RELIABLE)
         self._transforms, self._transforms_kind = self._open_transforms()
         self._markers.publish(clear_all())
-        p = self.parameters
-        self.create_subscription(String, "robot_description", self._on_description, LATCHED)
-        self.create_subscription(ActionChunk, p.chunk_topic, self._on_predicted, RELIABLE)
-        self.create_subscription(ActionChunk, p.accepted_topic, self._on_accepted, RELIABLE)
-        self.create_subscription(ChunkReport, p.report_topic, self._on_report, RELIABLE)
-        self.create_service(Trigger, "~/clear", self._on_clear)
+        self._listen_to(ROBOT_DESCRIPTION, self._on_description, LATCHED)
+        self._listen_to(PREDICTED_CHUNK, self._on_predicted, RELIABLE)
+        self._listen_to(ACCEPTED_CHUNK, self._on_accepted, RELIABLE)
+        self._listen_to(CHUNK_REPORT, self._on_report, RELIABLE)
+        self.create_service(CLEAR.kind, CLEAR.name, self._on_clear)
         self.create_timer(GHOST_PERIOD, self._show_ghost, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _listen_to(self, topic: Endpoint, callback: Callable, qos: QoSProfile, name: str | None = None) -> Subscription:
+        return self.create_subscription(topic.kind, name or topic.name_for(self.parameters), callback, qos)
 
     def _open_transforms(self) -> tuple[Publisher | None, type | None]:
         try:
-            kind = interface("tf2_msgs/msg/TFMessage")
+            kind = interface(GHOST_TRANSFORMS.kind)
         except MissingInterface as missing:
             self.get_logger().info(f"the ghost robot has no transforms: {missing}")
             return None, None
-        return self.create_publisher(kind, "tf", TRANSFORMS), kind
+        return self.create_publisher(kind, GHOST_TRANSFORMS.name, TRANSFORMS), kind
 
     # Robot ----------------------------------------------------------------------------------------------------------
 
@@ -119,24 +146,20 @@ class TrajectoryVisualizer(Node):
         self._listen_to_the_robot(RobotHistory(embodiment))
         for arm in embodiment.arms[1:]:
             if arm.name not in self._more_paths:
-                topic = f"~/predicted_path_{arm.name}"
-                self._more_paths[arm.name] = self.create_publisher(Path, topic, RELIABLE)
+                topic = MORE_PATHS.name.replace("<arm>", arm.name)
+                self._more_paths[arm.name] = self.create_publisher(MORE_PATHS.kind, topic, RELIABLE)
 
     def _listen_to_the_robot(self, history: RobotHistory) -> None:
         for subscription in self._streams:
             self.destroy_subscription(subscription)
         self._history = history
         self._streams = [
-            self.create_subscription(
-                JointState, topic, partial(self._on_joints, history, source), qos_profile_sensor_data
-            )
+            self._listen_to(JOINT_STATES, partial(self._on_joints, history, source), qos_profile_sensor_data, topic)
             for source, topic in enumerate(history.joint_topics)
         ]
         if history.odometry_topic:
-            on_odometry = partial(self._on_odometry, history)
-            self._streams.append(
-                self.create_subscription(Odometry, history.odometry_topic, on_odometry, qos_profile_sensor_data)
-            )
+            store = partial(self._on_odometry, history)
+            self._streams.append(self._listen_to(ODOMETRY, store, qos_profile_sensor_data, history.odometry_topic))
 
     @staticmethod
     def _on_joints(history: RobotHistory, source: int, message: JointState) -> None:
@@ -278,5 +301,6 @@ def _short(text: str) -> str:
 
 def main(args: list[str] | None = None) -> None:
     """Run trajectory_visualizer as a process."""
+    answer_options(INTERFACE, args)
     release_image_memory()
     run(TrajectoryVisualizer, args)

@@ -8,6 +8,7 @@ at a reset either, and stands still while mode is `stepped` and nobody steps.
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -17,10 +18,12 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces import msg as parameter_messages
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.parameter import Parameter
+from rclpy.parameter import Parameter as ParameterValue
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -30,6 +33,7 @@ from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
 from embodiment_descriptions import Embodiment, resource_path, robot_description
 from embodiment_descriptions.commands import Command, ForwardCommand, JointTrajectoryCommand, XsGroupCommand
+from embodiment_descriptions.node_interface import Endpoint, NodeInterface, Parameter, answer_options
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_sim.camera_rig import CameraRig
@@ -58,59 +62,59 @@ MODES = ("realtime", "stepped")
 
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+XS_MESSAGES = ("JointGroupCommand", "JointSingleCommand")  # of interbotix_xs_msgs
 
 
-def _integer(low: int, high: int) -> dict:
-    return {"integer_range": [IntegerRange(from_value=low, to_value=high, step=1)]}
-
-
-def _real(low: float, high: float) -> dict:
-    return {"floating_point_range": [FloatingPointRange(from_value=low, to_value=high, step=0.0)]}
-
-
-# name: (default, description, descriptor fields)
-PARAMETERS: dict[str, tuple[object, str, dict]] = {
-    "seed": (
-        0,
-        "Seed of the first scene; later scenes come from ~/reset.",
-        {"read_only": True, **_integer(0, 2**63 - 1)},
-    ),
-    "shift": (
+PARAMETERS = (
+    Parameter("seed", 0, "Seed of the first scene; later scenes come from ~/reset", 0, 2**63 - 1, read_only=True),
+    Parameter(
+        "shift",
         "",
-        "Which scenes: as trained on (empty), or with one thing changed.",
-        {"read_only": True, "additional_constraints": f"empty or one of: {', '.join(SHIFTS)}"},
+        "Which scenes: as trained on (empty), or with one thing changed",
+        read_only=True,
+        choices=("", *SHIFTS),
     ),
-    "mode": (
-        "realtime",
-        "Whether simulated time runs by itself or only through ~/step.",
-        {"additional_constraints": f"one of: {', '.join(MODES)}"},
-    ),
-    "realtime_factor": (1.0, "Simulated seconds per real second in mode realtime.", _real(0.01, 100.0)),
-    "control_period": (0.2, "Simulated time that one ~/step advances [s].", _real(TICK, 10.0)),
-    "embodiment_config": (
+    Parameter("mode", "realtime", "Whether simulated time runs by itself or only through ~/step", choices=MODES),
+    Parameter("realtime_factor", 1.0, "Simulated seconds per real second in mode realtime", 0.01, 100.0),
+    Parameter("control_period", 0.2, "Simulated time that one ~/step advances [s]", TICK, 10.0),
+    Parameter(
+        "embodiment_config",
         "",
         "YAML file of the robot, relative to the suite; empty: config/embodiments/<robot>.yaml",
-        {"read_only": True},
+        read_only=True,
     ),
-    "publish_clock": (True, "Publish simulated time on /clock.", {"read_only": True}),
-    "image_rate": (
-        10.0,
-        "Exposures per simulated second [Hz]; 0 switches cameras off.",
-        {"read_only": True, **_real(0, 100)},
-    ),
-    "image_width": (320, "Width of the camera images [px].", {"read_only": True, **_integer(16, 1280)}),
-    "image_height": (240, "Height of the camera images [px].", {"read_only": True, **_integer(16, 960)}),
-    "interpolate_from_desired_state": (
+    Parameter("publish_clock", True, "Publish simulated time on /clock", read_only=True),
+    Parameter("image_rate", 10.0, "Exposures per simulated second [Hz]; 0 switches cameras off", 0, 100, True),
+    Parameter("image_width", 320, "Width of the camera images [px]", 16, 1280, read_only=True),
+    Parameter("image_height", 240, "Height of the camera images [px]", 16, 960, read_only=True),
+    Parameter(
+        "interpolate_from_desired_state",
         True,
-        "Controllers join a new trajectory to the last set point (true) or to the measured state (false).",
-        {"read_only": True},
+        "Controllers join a new trajectory to the last set point (true) or to the measured state (false)",
+        read_only=True,
     ),
-    "allow_nonzero_velocity_at_trajectory_end": (
+    Parameter(
+        "allow_nonzero_velocity_at_trajectory_end",
         False,
-        "Controllers accept trajectories whose last point is not at rest.",
-        {"read_only": True},
+        "Controllers accept trajectories whose last point is not at rest",
+        read_only=True,
     ),
-}
+)
+
+ROBOT_DESCRIPTION = Endpoint("robot_description", String, "URDF of the robot, latched")
+JOINT_STATES = Endpoint("<joint_states>", JointState, "Where the joints are")
+IMAGES = Endpoint("<cameras>", Image, "What its cameras see")
+CAMERA_INFO = Endpoint("<camera_info>", CameraInfo, "The calibration of these cameras")
+CLOCK = Endpoint("/clock", Clock, "Simulated time")  # every node with use_sim_time listens, whatever its namespace is
+TASK_STATE = Endpoint("~/task_state", TaskState, "What the judge of the task says, latched")
+LIMITS = Endpoint("/diagnostics", DiagnosticArray, "How near to their limits the joints were told to go")
+COMMANDS = Endpoint(
+    "<commands>",
+    (JointTrajectoryMessage, Float64MultiArray, *(f"interbotix_xs_msgs/msg/{name}" for name in XS_MESSAGES)),
+    "What the controllers of the robot take, by the `commands` of its YAML",
+)
+RESET = Endpoint("~/reset", ResetWorld, "Begin another scene; answers when everything of it was published")
+STEP = Endpoint("~/step", Trigger, "Advance by control_period, in mode stepped")
 
 
 def embodiment_of(robot: str, config: str) -> Embodiment:
@@ -133,6 +137,22 @@ class SimNode(Node):
     robot_name = ""  # as in embodiment_descriptions; the node is called <robot_name>_sim
     frame = "base_link"  # of joint states
     PARAMETERS = PARAMETERS
+    PUBLISHES = (ROBOT_DESCRIPTION, JOINT_STATES, IMAGES, CAMERA_INFO, CLOCK, TASK_STATE, LIMITS)
+    SUBSCRIBES = (COMMANDS,)
+
+    @classmethod
+    def interface(cls) -> NodeInterface:
+        """What the node offers."""
+        return NodeInterface(
+            package="qwen_vla_sim",
+            name=f"{cls.robot_name}_sim",
+            docstring=sys.modules[cls.__module__].__doc__,
+            parameters=cls.PARAMETERS,
+            publishes=cls.PUBLISHES,
+            subscribes=cls.SUBSCRIBES,
+            services=(RESET, STEP),
+            example="-p seed:=7 -p realtime_factor:=0.5",
+        )
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedRobot:
         """The robot in its world; `options` are those of its trajectory controllers."""
@@ -148,9 +168,9 @@ class SimNode(Node):
         super().__init__(f"{self.robot_name}_sim", **node_options)
         self.failure: BaseException | None = None
         self.lock = threading.RLock()  # the robot, the mode, and the order of what is published about them
-        for name, (default, description, fields) in self.PARAMETERS.items():
-            self.declare_parameter(name, default, ParameterDescriptor(description=description, **fields))
-        given = [self.get_parameter(name) for name in ("mode", "realtime_factor", "control_period")]
+        for row in self.PARAMETERS:
+            self.declare_parameter(row.name, row.default, row.descriptor(parameter_messages))
+        given = [self.get_parameter(row.name) for row in self.PARAMETERS]
         if not (verdict := self._check(given)).successful:
             raise ValueError(verdict.reason)
         self._apply(given)
@@ -193,31 +213,33 @@ class SimNode(Node):
         self._image_publishers, self._info_publishers, self._infos = {}, {}, {}
         for camera in self.world.cameras:
             topic, info_topic = topics[camera]
-            self._image_publishers[camera] = self.create_publisher(Image, topic, qos_profile_sensor_data)
-            self._info_publishers[camera] = self.create_publisher(CameraInfo, info_topic, qos_profile_sensor_data)
+            self._image_publishers[camera] = self.create_publisher(IMAGES.kind, topic, qos_profile_sensor_data)
+            self._info_publishers[camera] = self.create_publisher(CAMERA_INFO.kind, info_topic, qos_profile_sensor_data)
             intrinsics = self.world.camera_intrinsics(camera, height, width)
             self._infos[camera] = camera_info_message(intrinsics, height, width, self.world.camera_frames[camera])
         return CameraRig(self.world.model, self.world.cameras, height, width, self._publish_image)
 
     def _create_publishers(self) -> None:
-        self._description_publisher = self.create_publisher(String, "robot_description", LATCHED)
+        self._description_publisher = self._publisher(ROBOT_DESCRIPTION, LATCHED)
         self._description_publisher.publish(String(data=self.embodiment.urdf))
         self._joint_publishers = [
-            (stream.prefix, self.create_publisher(JointState, stream.topic, RELIABLE))
+            (stream.prefix, self.create_publisher(JOINT_STATES.kind, stream.topic, RELIABLE))
             for stream in self.embodiment.joint_states
         ]
-        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
+        self._diagnostics_publisher = self._publisher(LIMITS, RELIABLE)
         judged = self.world.task_state() is not None
-        self._task_publisher = self.create_publisher(TaskState, "~/task_state", LATCHED) if judged else None
-        # Every node with use_sim_time listens to /clock, whatever its namespace is.
+        self._task_publisher = self._publisher(TASK_STATE, LATCHED) if judged else None
         wanted = self.get_parameter("publish_clock").value
-        self._clock_publisher = self.create_publisher(Clock, "/clock", RELIABLE) if wanted else None
+        self._clock_publisher = self._publisher(CLOCK, RELIABLE) if wanted else None
+
+    def _publisher(self, topic: Endpoint, qos: QoSProfile) -> Publisher:
+        return self.create_publisher(topic.kind, topic.name, qos)
 
     def _create_inputs(self) -> None:
         for command in joint_commands(self.embodiment):
             self._subscribe(command, interface_name(command))
-        self.create_service(ResetWorld, "~/reset", self._on_reset)
-        self.create_service(Trigger, "~/step", self._on_step)
+        self.create_service(RESET.kind, RESET.name, self._on_reset)
+        self.create_service(STEP.kind, STEP.name, self._on_step)
 
     def _subscribe(self, command: Command, interface: str) -> None:
         """Listen to one of the robot's command interfaces."""
@@ -226,21 +248,21 @@ class SimNode(Node):
         elif isinstance(command, ForwardCommand):
             kind, callback = Float64MultiArray, partial(self._on_values, interface, lambda message: message.data)
         elif isinstance(command, XsGroupCommand):
-            kind = xs_message("JointGroupCommand")
+            kind = xs_message(XS_MESSAGES[0])
             callback = partial(self._on_xs, interface, command.group, lambda message: message.cmd)
         else:
-            kind = xs_message("JointSingleCommand")
+            kind = xs_message(XS_MESSAGES[1])
             callback = partial(self._on_xs, interface, command.name, lambda message: [message.cmd])
         self.create_subscription(kind, command.topic, callback, RELIABLE)
 
-    def _check(self, parameters: list[Parameter]) -> SetParametersResult:
+    def _check(self, parameters: list[ParameterValue]) -> SetParametersResult:
+        rows = {row.name: row for row in self.PARAMETERS}
         for parameter in parameters:
-            if parameter.name == "mode" and parameter.value not in MODES:
-                reason = f"mode '{parameter.value}' is not one of: {', '.join(MODES)}"
+            if parameter.name in rows and (reason := rows[parameter.name].refusal(parameter.value)):
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
-    def _apply(self, parameters: list[Parameter]) -> None:
+    def _apply(self, parameters: list[ParameterValue]) -> None:
         for parameter in parameters:
             if parameter.name == "mode":
                 with self.lock:  # when this returns, time stands still
@@ -412,8 +434,9 @@ def xs_message(name: str):
     return getattr(messages, name)
 
 
-def run(make_node: Callable[[], SimNode], args: list[str] | None = None) -> int:
+def run(make_node: type[SimNode], args: list[str] | None = None) -> int:
     """Run a simulator until SIGINT or SIGTERM (exit status 0) or until the simulation fails (1)."""
+    answer_options(make_node.interface(), args)
     rclpy.init(args=args)
     node = None
     try:

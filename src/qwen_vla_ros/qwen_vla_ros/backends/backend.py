@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from embodiment_descriptions.base_path import BasePath
+from embodiment_descriptions.node_interface import type_name
 from qwen_vla_ros.joint_path import JointPath
 
 COMMAND_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -120,11 +121,6 @@ def acknowledged(publisher: Any, seconds: float) -> bool:
     from rclpy.duration import Duration
 
     return publisher.wait_for_all_acked(Duration(nanoseconds=int(seconds * 1e9)))
-
-
-def type_name(kind: Any) -> str:
-    """Return the name that the graph uses, for example "geometry_msgs/msg/Twist"."""
-    return f"{kind.__module__.split('.')[0]}/{kind.__module__.split('.')[1]}/{kind.__name__}"
 
 
 def subscribed_types(node: Node, topic: str) -> set[str]:

@@ -12,12 +12,12 @@ from embodiment_descriptions import Embodiment
 from embodiment_descriptions.base_follower import BaseFollower
 from embodiment_descriptions.base_path import BasePath
 from embodiment_descriptions.commands import BaseVelocityCommand
+from embodiment_descriptions.node_interface import type_name
 from qwen_vla_ros.backends.backend import (
     COMMAND_QOS,
     Capabilities,
     acknowledged,
     subscribed_types,
-    type_name,
     unheard,
 )
 from qwen_vla_ros.gate import Reason, Refused

@@ -6,10 +6,15 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from nav_msgs.msg import Path as PathMessage
 from rclpy.node import Node
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import Embodiment
 from embodiment_descriptions.commands import Command
+from embodiment_descriptions.node_interface import Endpoint
+from qwen_vla_ros.backends import base_velocity, gripper_action, nav2, setpoints
 from qwen_vla_ros.backends.backend import Backend, Path
 from qwen_vla_ros.backends.base_velocity import BaseVelocityBackend
 from qwen_vla_ros.backends.gripper_action import GripperActionBackend
@@ -20,7 +25,20 @@ from qwen_vla_ros.backends.setpoints import ForwardBackend, XsGroupBackend, XsSi
 from qwen_vla_ros.gate import Reason, Refused
 from qwen_vla_ros.joint_path import JointPath
 
-PATH_TOPIC = "~/base_path"
+BASE_PATH = Endpoint("~/base_path", PathMessage, "Of a robot with a base: the way that it is to drive")
+COMMAND_TOPICS = Endpoint(
+    "<commands>",
+    (
+        *(JointTrajectory, Float64MultiArray, setpoints.GROUP_COMMAND, setpoints.SINGLE_COMMAND),
+        *base_velocity.KINDS.values(),
+    ),
+    "What the robot is told, by the `commands` of its YAML",
+)
+COMMAND_GOALS = Endpoint(
+    "<commands>",
+    (*gripper_action.ACTIONS.values(), nav2.FOLLOW_PATH, nav2.NAVIGATE_TO_POSE),
+    "Where the robot's YAML commands grippers or the base through an action",
+)
 Pose = Callable[[], np.ndarray | None]
 
 
@@ -77,7 +95,7 @@ class CommandInterfaces:
             for command in embodiment.commands:
                 self._backends.append(make_backend(node, command, embodiment, pose))
             if embodiment.base is not None:
-                self._backends.append(PathTopicBackend(node, PATH_TOPIC))
+                self._backends.append(PathTopicBackend(node, BASE_PATH.name))
         except Exception:
             self.destroy()
             raise

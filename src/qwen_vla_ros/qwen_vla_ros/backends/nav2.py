@@ -18,6 +18,8 @@ from qwen_vla_ros.backends.path_topic import path_message, pose_message
 from qwen_vla_ros.joint_path import JointPath
 from qwen_vla_ros.optional_interfaces import interface
 
+FOLLOW_PATH, NAVIGATE_TO_POSE = "nav2_msgs/action/FollowPath", "nav2_msgs/action/NavigateToPose"
+
 
 class _Nav2(ActionGoals):
     """A goal per path; a stop cancels it, upon which Nav2 brings the base to rest."""
@@ -52,7 +54,7 @@ class Nav2FollowPathBackend(_Nav2):
 
     def __init__(self, node: Node, command: Nav2FollowPathCommand) -> None:
         """Create the client; MissingInterface without nav2_msgs."""
-        super().__init__(node, interface("nav2_msgs/action/FollowPath"), command.action)
+        super().__init__(node, interface(FOLLOW_PATH), command.action)
 
     def goal(self, path: BasePath, now_ns: int) -> Any:
         """Stamps are left at the start: a controller would look up transforms for those that lie ahead."""
@@ -68,7 +70,7 @@ class Nav2PoseBackend(_Nav2):
 
     def __init__(self, node: Node, command: Nav2PoseCommand) -> None:
         """Create the client; MissingInterface without nav2_msgs."""
-        super().__init__(node, interface("nav2_msgs/action/NavigateToPose"), command.action)
+        super().__init__(node, interface(NAVIGATE_TO_POSE), command.action)
 
     def goal(self, path: BasePath, now_ns: int) -> Any:
         """Take the last row."""

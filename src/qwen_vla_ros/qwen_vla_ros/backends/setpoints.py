@@ -19,6 +19,8 @@ from qwen_vla_ros.backends.backend import Capabilities, Publishing
 from qwen_vla_ros.joint_path import JointPath
 from qwen_vla_ros.optional_interfaces import interface
 
+GROUP_COMMAND, SINGLE_COMMAND = "interbotix_xs_msgs/msg/JointGroupCommand", "interbotix_xs_msgs/msg/JointSingleCommand"
+
 
 class Setpoints(Publishing):
     """Samples the current path; a subclass says how positions are written into the message."""
@@ -88,7 +90,7 @@ class XsGroupBackend(Setpoints):
 
     def __init__(self, node: Node, command: XsGroupCommand) -> None:
         """Create the publisher."""
-        super().__init__(node, interface("interbotix_xs_msgs/msg/JointGroupCommand"), command.topic, command.joints)
+        super().__init__(node, interface(GROUP_COMMAND), command.topic, command.joints)
         self._message.name = command.group
         self._message.cmd = [0.0] * len(command.joints)
 
@@ -103,7 +105,7 @@ class XsSingleBackend(Setpoints):
 
     def __init__(self, node: Node, command: XsSingleCommand, embodiment: Embodiment) -> None:
         """Create the publisher."""
-        kind = interface("interbotix_xs_msgs/msg/JointSingleCommand")
+        kind = interface(SINGLE_COMMAND)
         super().__init__(node, kind, command.topic, (command.joint,))
         self._message.name = command.name
         self._angle_of = motor_angle(command, embodiment)

@@ -13,6 +13,7 @@ from geometry_msgs.msg import TransformStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 
 from embodiment_descriptions import Embodiment, resource_path
+from embodiment_descriptions.node_interface import Endpoint, Parameter
 from qwen_vla_sim.messages import nanoseconds, odometry_message
 from qwen_vla_sim.mobile_base.diff_drive import DiffDriveParameters, VelocityRejected
 from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase
@@ -21,8 +22,10 @@ from qwen_vla_sim.real_time import Schedule
 from qwen_vla_sim.sim_node import RELIABLE, SimNode, run
 
 CONTROLLERS = "config/controllers/mobile_base.yaml"
-COMMAND_TOPIC = "cmd_vel"
-MESSAGES = ("twist_stamped", "twist")
+MESSAGES = {"twist_stamped": TwistStamped, "twist": Twist}
+VELOCITY = Endpoint("cmd_vel", tuple(MESSAGES.values()), "Commanded velocity; the type is that of cmd_vel_message")
+ODOMETRY = Endpoint("<odometry>", Odometry, "Where it is, and how fast")
+TRANSFORMS = Endpoint("tf", "tf2_msgs/msg/TFMessage", "The same as a transform, where tf2_msgs is installed")
 
 
 class MobileBaseSim(SimNode):
@@ -31,27 +34,29 @@ class MobileBaseSim(SimNode):
     robot_name = "mobile_base"
     robot: SimulatedBase
 
-    PARAMETERS = SimNode.PARAMETERS | {
-        "cmd_vel_message": (
+    PARAMETERS = (
+        *SimNode.PARAMETERS,
+        Parameter(
+            "cmd_vel_message",
             "twist_stamped",
-            "Type of the commands, which is the controller's: twist_stamped from Jazzy on, twist before.",
-            {"read_only": True, "additional_constraints": f"one of: {', '.join(MESSAGES)}"},
+            "Type of the commands, which is the controller's: twist_stamped from Jazzy on, twist before",
+            read_only=True,
+            choices=tuple(MESSAGES),
         ),
-    }
+    )
+    PUBLISHES = (*SimNode.PUBLISHES, ODOMETRY, TRANSFORMS)
+    SUBSCRIBES = (VELOCITY,)
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedBase:
         parameters = DiffDriveParameters.from_controllers_file(resource_path(CONTROLLERS))
         return SimulatedBase(MobileBaseWorld(embodiment, self.shift), parameters, **options)
 
     def create_more(self) -> None:
-        message = self.get_parameter("cmd_vel_message").value
-        if message not in MESSAGES:
-            raise ValueError(f"cmd_vel_message '{message}' is not one of: {', '.join(MESSAGES)}")
-        stamped = message == "twist_stamped"
-        callback = self._on_stamped if stamped else lambda command: self._on_velocity(command, 0)
-        self.create_subscription(TwistStamped if stamped else Twist, COMMAND_TOPIC, callback, RELIABLE)
+        kind = MESSAGES[self.get_parameter("cmd_vel_message").value]
+        callback = self._on_stamped if kind is TwistStamped else lambda command: self._on_velocity(command, 0)
+        self.create_subscription(kind, VELOCITY.name, callback, RELIABLE)
         self._schedule = Schedule(self.robot.drive.parameters.publish_rate)
-        self._odometry_publisher = self.create_publisher(Odometry, self.embodiment.odometry.topic, RELIABLE)
+        self._odometry_publisher = self.create_publisher(ODOMETRY.kind, self.embodiment.odometry.topic, RELIABLE)
         self._transforms = self._create_transforms() if self.robot.drive.parameters.enable_odom_tf else None
 
     def publish_more(self, now_ns: int, stamp: Time, everything: bool) -> None:
@@ -72,7 +77,7 @@ class MobileBaseSim(SimNode):
             with self.lock:
                 self.robot.command_velocity(twist.linear.x, twist.angular.z, stamp_ns)
         except VelocityRejected as reason:
-            self.get_logger().warning(f"{COMMAND_TOPIC}: command ignored: {reason}", throttle_duration_sec=1.0)
+            self.get_logger().warning(f"{VELOCITY.name}: command ignored: {reason}", throttle_duration_sec=1.0)
 
     def _create_transforms(self):
         """The publisher of the transform from odometry to base, where tf2_msgs is installed."""
@@ -84,7 +89,7 @@ class MobileBaseSim(SimNode):
             )
             return None
         self._transforms_type = TFMessage
-        return self.create_publisher(TFMessage, "tf", RELIABLE)
+        return self.create_publisher(TFMessage, TRANSFORMS.name, RELIABLE)
 
     def _publish_transform(self, odometry: Odometry) -> None:
         transform = TransformStamped(header=odometry.header, child_frame_id=odometry.child_frame_id)

@@ -8,30 +8,31 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 
 from embodiment_descriptions import Embodiment
+from embodiment_descriptions.node_interface import Endpoint, Parameter
 from qwen_vla_sim.messages import optical_pose, time_message
 from qwen_vla_sim.sim_node import LATCHED, SimNode, run
 from qwen_vla_sim.simulated_robot import SimulatedRobot
 from qwen_vla_sim.widowx.world import STOCKS, WidowXWorld
+
+CAMERA_POSE = Endpoint("~/ego_camera_pose", PoseStamped, "Where the fixed camera stands, for whoever draws, latched")
 
 
 class WidowXSim(SimNode):
     """The arm and, for whoever draws, the place of its fixed camera."""
 
     robot_name = "widowx"
-    PARAMETERS = SimNode.PARAMETERS | {
-        "suite": (
-            "widowx",
-            "Whose scenes a seed means.",
-            {"read_only": True, "additional_constraints": f"one of: {', '.join(STOCKS)}"},
-        ),
-    }
+    PARAMETERS = (
+        *SimNode.PARAMETERS,
+        Parameter("suite", "widowx", "Whose scenes a seed means", read_only=True, choices=tuple(STOCKS)),
+    )
+    PUBLISHES = (*SimNode.PUBLISHES, CAMERA_POSE)
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedRobot:
         world = WidowXWorld(embodiment, self.get_parameter("suite").value, self.shift)
         return SimulatedRobot(world, **options)
 
     def create_more(self) -> None:
-        self._camera_pose_publisher = self.create_publisher(PoseStamped, "~/ego_camera_pose", LATCHED)
+        self._camera_pose_publisher = self.create_publisher(CAMERA_POSE.kind, CAMERA_POSE.name, LATCHED)
         self._publish_camera_pose(time_message(self.robot.time_ns))
 
     def publish_more(self, now_ns: int, stamp: Time, everything: bool) -> None:

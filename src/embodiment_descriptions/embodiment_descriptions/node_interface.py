@@ -1,0 +1,238 @@
+"""What a ROS node of the suite offers, as data: parameters, topics, services, actions. Free of ROS.
+
+A node declares its parameters and creates its topics from these tables; what `--help` prints, the page of the nodes in
+the documentation, and the tests come from the same.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any
+
+TYPES = {bool: "bool", int: "integer", float: "double", str: "string"}  # as ROS calls them
+WIDTHS = range(60, 101)  # [characters] of help texts
+
+
+def type_name(kind: Any) -> str:
+    """The name that the graph uses for a class, for example "geometry_msgs/msg/Twist"; a name stays as it is."""
+    if isinstance(kind, str):
+        return kind
+    package, group, *_ = kind.__module__.split(".")
+    return f"{package}/{group}/{kind.__name__}"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A ROS parameter; the type is that of the default.
+
+    Attributes:
+        minimum, maximum: range of a number; ROS refuses values outside.
+        read_only: only settable at start.
+        choices: the values of a text; empty: any.
+    """
+
+    name: str
+    default: bool | int | float | str
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    read_only: bool = False
+    choices: tuple[str, ...] = ()
+
+    @property
+    def type(self) -> str:
+        """The name of its type in ROS."""
+        return TYPES[type(self.default)]
+
+    @property
+    def default_text(self) -> str:
+        """The default as one writes it on a command line."""
+        return str(self.default).lower() if isinstance(self.default, bool) else str(self.default) or "''"
+
+    @property
+    def constraints(self) -> list[str]:
+        """What else a value must be, as text."""
+        found = [f"one of: {', '.join(choice or repr('') for choice in self.choices)}"] if self.choices else []
+        found += [f"{_number(self.minimum)} to {_number(self.maximum)}"] if self.minimum is not None else []
+        return found + (["only at start"] if self.read_only else [])
+
+    def refusal(self, value: object) -> str:
+        """Why a value is none of the choices; empty when it may be one."""
+        if not self.choices or value in self.choices:
+            return ""
+        return f"{self.name} '{value}' is not one of: {', '.join(self.choices)}"
+
+    def descriptor(self, messages: ModuleType) -> Any:
+        """What `ros2 param describe` shows; `messages` is rcl_interfaces.msg, which this package does not know."""
+        descriptor = messages.ParameterDescriptor(description=self.description, read_only=self.read_only)
+        descriptor.additional_constraints = f"one of: {', '.join(self.choices)}" if self.choices else ""
+        if self.minimum is not None and self.maximum is not None:
+            if isinstance(self.default, int):
+                limits = messages.IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum))
+                descriptor.integer_range = [limits]
+            else:
+                limits = messages.FloatingPointRange(from_value=float(self.minimum), to_value=float(self.maximum))
+                descriptor.floating_point_range = [limits]
+        return descriptor
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A topic, service or action that a node offers or uses.
+
+    Attributes:
+        name: as the node asks for it: relative, below itself (~/name) or absolute; {parameter}: what that parameter
+            says; in angle brackets: what the robot's YAML says.
+        kind: its class, or the full name of a type whose package may be missing; several when it depends.
+        meaning: what for.
+    """
+
+    name: str
+    kind: Any
+    meaning: str
+
+    @property
+    def types(self) -> list[str]:
+        """Full names, for example qwen_vla_msgs/msg/ActionChunk."""
+        return [type_name(kind) for kind in (self.kind if isinstance(self.kind, tuple) else (self.kind,))]
+
+    def name_for(self, parameters: Any) -> str:
+        """The name, with the parameters' values (attributes of `parameters`) in their places."""
+        return self.name.format_map(_Attributes(parameters))
+
+
+@dataclass(frozen=True)
+class NodeInterface:
+    """All that a node offers.
+
+    Attributes:
+        package, name: of the program, which is called like the node.
+        docstring: of its module; the first paragraph says what it does.
+        managed: it is a lifecycle node.
+        example: what follows --ros-args in an example of a call.
+    """
+
+    package: str
+    name: str
+    docstring: str
+    parameters: tuple[Parameter, ...] = ()
+    publishes: tuple[Endpoint, ...] = ()
+    subscribes: tuple[Endpoint, ...] = ()
+    services: tuple[Endpoint, ...] = ()
+    actions: tuple[Endpoint, ...] = ()
+    calls: tuple[Endpoint, ...] = ()
+    managed: bool = False
+    example: str = "-p use_sim_time:=true"
+
+    @property
+    def summary(self) -> str:
+        """What the node does."""
+        paragraph = " ".join(self.docstring.strip().split("\n\n")[0].split())
+        text = paragraph.split(f"{self.name}`: ")[-1].split(f"{self.name}: ")[-1]
+        return text[0].upper() + text[1:]
+
+    @property
+    def endpoints(self) -> dict[str, tuple[Endpoint, ...]]:
+        """What there is, by what the node does with it."""
+        kinds = {
+            "publishes": self.publishes,
+            "subscribes to": self.subscribes,
+            "offers services": self.services,
+            "offers actions": self.actions,
+            "calls": self.calls,
+        }
+        return {title: found for title, found in kinds.items() if found}
+
+    def default_name(self, endpoint: Endpoint) -> str:
+        """The name of an endpoint with the parameters' defaults, and which parameter changes it."""
+        if "{" not in endpoint.name:
+            return endpoint.name
+        used = [row for row in self.parameters if f"{{{row.name}}}" in endpoint.name]
+        name = endpoint.name.format_map({row.name: row.default for row in used})
+        return f"{name} ({', '.join(f'parameter {row.name}' for row in used)})"
+
+    def help(self, width: int = WIDTHS[-1]) -> str:
+        """What `--help` prints, in lines of `width` characters."""
+        return "\n".join(self._lines(width))
+
+    def _lines(self, width: int) -> Iterator[str]:
+        yield f"usage: {self.name} [--help] [--version] [--ros-args -p NAME:=VALUE ... -r NAME:=NEW_NAME ...]"
+        yield from ("", *textwrap.wrap(self.summary, width))
+        if self.managed:
+            steps = f"ros2 lifecycle set /{self.name} configure, then activate; or -p autostart:=true"
+            yield from ("", *textwrap.wrap(f"It is a lifecycle node: {steps}.", width))
+        yield from ("", "example:", f"  ros2 run {self.package} {self.name} --ros-args {self.example}")
+        yield from ("", "parameters:")
+        for row in self.parameters:
+            facts = [row.type, f"default {row.default_text}", *row.constraints]
+            yield from _entry(f"{row.name} ({', '.join(facts)})", row.description, width)
+        for title, endpoints in self.endpoints.items():
+            yield from ("", f"{title}:")
+            for endpoint in endpoints:
+                name = f"{self.default_name(endpoint)}  {' or '.join(endpoint.types)}"
+                yield from _entry(name, endpoint.meaning, width)
+        yield from ("", "Names in <> are those of the robot's YAML (config/embodiments).")
+
+
+def answer_options(interface: NodeInterface, arguments: Sequence[str] | None = None) -> None:
+    """Answer `--help` and `--version` of a node's program, and end it; SystemExit, too, for words that mean nothing.
+
+    `arguments`: those of the program (without its name) when None. Those for ROS (`--ros-args ...`) are left to it.
+    """
+    own = list(_own_arguments(sys.argv[1:] if arguments is None else arguments))
+    if {"-h", "--help"} & set(own):
+        _say(interface.help(min(max(shutil.get_terminal_size().columns, WIDTHS[0]), WIDTHS[-1])))
+        raise SystemExit(0)
+    if "--version" in own:
+        _say(f"{interface.name} {version(interface.package)}")
+        raise SystemExit(0)
+    if own:
+        print(
+            f"{interface.name}: {own[0]!r} means nothing here; parameters are given with --ros-args -p NAME:=VALUE, "
+            f"see {interface.name} --help",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
+
+
+def _own_arguments(arguments: Sequence[str]) -> Iterator[str]:
+    """What is not for ROS, which has everything between --ros-args and --."""
+    for_ros = False
+    for word in arguments:
+        if word in ("--ros-args", "--"):
+            for_ros = word == "--ros-args"
+        elif not for_ros:
+            yield word
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else f"{value:g}"
+
+
+def _entry(first: str, meaning: str, width: int) -> list[str]:
+    lines = textwrap.wrap(first, width, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
+    return lines + textwrap.wrap(meaning, width, initial_indent="      ", subsequent_indent="      ")
+
+
+class _Attributes(dict):
+    """Attributes of an object as a mapping."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(self._source, name)

@@ -1,0 +1,79 @@
+"""A node's tables say all that its help says, and programs answer --help, --version and words that mean nothing."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from embodiment_descriptions.node_interface import Endpoint, NodeInterface, Parameter, answer_options
+
+STRING, IMAGE = "std_msgs/msg/String", type("Image", (), {"__module__": "sensor_msgs.msg._image"})
+INTERFACE = NodeInterface(
+    package="embodiment_descriptions",
+    name="looker",
+    docstring="looker: looks through a camera\nand says what is there.\n\nHow it does so is of no interest here.",
+    parameters=(
+        Parameter("rate", 2.5, "How often it looks [Hz]", 0.1, 30.0),
+        Parameter("depth", 5, "Images that may wait", 1, 2**31 - 1, read_only=True),
+        Parameter("ghost", True, "Show what it thinks"),
+        Parameter("mode", "slow", "How it looks", choices=("slow", "fast")),
+        Parameter("topic", "said", "Where it says it", read_only=True),
+        Parameter("folder", "", "Where it writes"),
+    ),
+    publishes=(Endpoint("{topic}", STRING, "What it sees"),),
+    subscribes=(Endpoint("<cameras>", (IMAGE, "sensor_msgs/msg/CompressedImage"), "What it looks at"),),
+    managed=True,
+    example="-p rate:=1.0",
+)
+
+
+def test_the_help_has_everything_in_lines_that_fit():
+    lines = INTERFACE.help(72).splitlines()
+    assert max(map(len, lines[1:])) <= 72
+    text = " ".join(" ".join(lines).split())
+    assert "Looks through a camera and says what is there." in text and "of no interest" not in text
+    assert "ros2 run embodiment_descriptions looker --ros-args -p rate:=1.0" in text
+    assert "ros2 lifecycle set /looker configure" in text
+    assert "rate (double, default 2.5, 0.1 to 30) How often it looks [Hz]" in text
+    assert "depth (integer, default 5, 1 to 2147483647, only at start) Images that may wait" in text
+    assert "ghost (bool, default true) Show what it thinks" in text
+    assert "mode (string, default slow, one of: slow, fast) How it looks" in text
+    assert "folder (string, default '') Where it writes" in text
+    assert "publishes: said (parameter topic) std_msgs/msg/String What it sees" in text
+    assert "<cameras> sensor_msgs/msg/Image or sensor_msgs/msg/CompressedImage What it looks at" in text
+    assert "offers services" not in text
+
+
+def test_a_name_may_be_that_of_a_parameter():
+    (topic,) = INTERFACE.publishes
+    assert topic.name_for(SimpleNamespace(topic="elsewhere")) == "elsewhere"
+
+
+def test_a_word_that_is_no_choice_is_refused():
+    mode = next(row for row in INTERFACE.parameters if row.name == "mode")
+    assert mode.refusal("fast") == "" and "mode 'green' is not one of: slow, fast" in mode.refusal("green")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--ros-args", "-p", "rate:=1.0", "--", "--help"]])
+def test_help_ends_the_program(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        answer_options(INTERFACE, words)
+    assert end.value.code == 0 and capsys.readouterr().out.startswith("usage: looker ")
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as end:
+        answer_options(INTERFACE, ["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out == "looker 0.1.0\n"
+
+
+def test_words_that_mean_nothing_are_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        answer_options(INTERFACE, ["rate:=1.0"])
+    assert end.value.code == 2 and "'rate:=1.0'" in (said := capsys.readouterr().err) and "--ros-args -p" in said
+
+
+@pytest.mark.parametrize("words", [[], ["--ros-args", "-p", "rate:=1.0", "-r", "__ns:=/there"], ["--ros-args", "--help"]])
+def test_what_is_for_ros_is_left_to_ros(words):
+    answer_options(INTERFACE, words)
