@@ -39,7 +39,7 @@ def evaluate(suite: str, model: Path, result: Path, episodes: int, seed: int, *m
 
 def call(arguments: list[str], log: Path) -> None:
     """Run `qwen-vla`; RuntimeError with the end of what it said when it fails."""
-    command = [sys.executable, "-m", "qwen_vla.cli", *arguments]
+    command = [sys.executable, "-m", "qwen_vla", *arguments]
     with open(log, "a") as out:
         done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:

@@ -74,6 +74,6 @@ def test_words_that_mean_nothing_are_refused(capsys):
     assert end.value.code == 2 and "'rate:=1.0'" in (said := capsys.readouterr().err) and "--ros-args -p" in said
 
 
-@pytest.mark.parametrize("words", [[], ["--ros-args", "-p", "rate:=1.0", "-r", "__ns:=/there"], ["--ros-args", "--help"]])
+@pytest.mark.parametrize("words", [[], ["--ros-args", "-p", "rate:=1.0", "-r", "__ns:=/x"], ["--ros-args", "--help"]])
 def test_what_is_for_ros_is_left_to_ros(words):
     answer_options(INTERFACE, words)

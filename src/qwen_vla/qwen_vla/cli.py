@@ -11,10 +11,11 @@ import json
 import operator
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
 
@@ -26,7 +27,7 @@ BENCHMARKS = "qwen_vla.benchmarks"
 CORES = os.cpu_count() or 1
 DESCRIPTION = (
     "Qwen-VLA: describe a robot, record data, train and evaluate a policy. Every command has examples: "
-    "qwen-vla train --help. QWEN_VLA_TRACEBACK=1 shows where an error comes from."
+    "qwen-vla train --help. --version says which version this is, QWEN_VLA_TRACEBACK=1 where an error comes from."
 )
 
 
@@ -174,7 +175,7 @@ class Train:
 
     $ qwen-vla train config/training/t2a_tiny.yaml
     $ qwen-vla train config/training/sft_tiny.yaml --max-steps 100
-    $ torchrun --nproc-per-node 2 -m qwen_vla.cli train config/training/cpt_tiny.yaml
+    $ torchrun --nproc-per-node 2 -m qwen_vla train config/training/cpt_tiny.yaml
     """
 
     recipe: tyro.conf.Positional[Path]
@@ -388,15 +389,43 @@ def _choice(name: str, command: type) -> type:
     """The command for tyro's list of sub-commands, where one paragraph each is enough; its own help has it all."""
     chosen = name in sys.argv[1:2]
     description = None if chosen else (command.__doc__ or "").split("\n\n")[0]
-    return Annotated[command, tyro.conf.subcommand(name, description=description)]
+    return Annotated[_readable(command), tyro.conf.subcommand(name, description=description)]
+
+
+@functools.cache
+def _readable(command: type) -> type:
+    """Have the help of a command name texts after their options, and leave out defaults that say nothing."""
+    kinds = get_type_hints(command, include_extras=True)
+    for field in fields(command):
+        kind = kinds[field.name]
+        metavar = field.name.upper().replace("_", "-") if kind in (str, str | None) else None
+        if field.default is False:
+            kind = tyro.conf.FlagCreatePairsOff[kind]
+        marks = tyro.conf.arg(metavar=metavar, help_behavior_hint=_default_hint)
+        command.__annotations__[field.name] = Annotated[kind, marks]
+    return command
+
+
+def _default_hint(default: str) -> str:
+    return "" if default in ("None", "False", "", "''", "inf") else f"(default: {default})"
+
+
+def parse(arguments: Sequence[str] | None = None) -> Any:
+    """The command that the arguments (those of the process when None) ask for; ends the process after --help."""
+    choices = [_choice(name, command) for name, command in _commands().items()]
+    config = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
+    return tyro.cli(
+        functools.reduce(operator.or_, choices), prog="qwen-vla", description=DESCRIPTION, args=arguments, config=config
+    )
 
 
 def main() -> None:
     """Entry point of `qwen-vla`: expected errors end in one message and exit code 1, not in a traceback."""
     try:
-        choices = [_choice(name, command) for name, command in _commands().items()]
-        command = tyro.cli(functools.reduce(operator.or_, choices), prog="qwen-vla", description=DESCRIPTION)
-        code = command.run()
+        if sys.argv[1:] == ["--version"]:
+            print(f"qwen-vla {version('qwen_vla')}")
+            sys.exit(0)
+        code = parse().run()
         sys.stdout.flush()
         sys.exit(code)
     except KeyboardInterrupt as stop:

@@ -4,6 +4,8 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
+from itertools import pairwise
 
 import pytest
 import tyro
@@ -11,7 +13,8 @@ import tyro
 from embodiment_descriptions import load_robot, resource_path, robot_description
 from qwen_vla import cli
 
-COMMANDS = ("describe", "collect", "train", "evaluate", "report", "benchmark")
+COMMANDS = tuple(cli._commands())  # those of other packages, too, where they are installed
+OPTION = re.compile(r"^[│ ] (-\S.*?|\[?[A-Z]\S*)(?:\s{2,}(\S.*?))?[\s│]*$")  # a line of help that begins an option
 
 
 def run(monkeypatch, *arguments):
@@ -32,9 +35,20 @@ def test_help_has_an_example(monkeypatch, capsys, command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_every_option(monkeypatch, capsys, command):
     run(monkeypatch, command, "--help")
-    text = re.sub(r"[│╭╰╮╯─\s]+", " ", capsys.readouterr().out)
-    unexplained = re.findall(r"(--[\w-]+|[A-Z]{3,}) (?:[A-Z{},|a-z0-9]+ )?\((?:default|required)", text)
+    lines = capsys.readouterr().out.splitlines()
+    options = [(match, after) for line, after in pairwise(lines) if (match := OPTION.match(line))]
+    texts = {match[1]: match[2] or after.strip("│ ") for match, after in options}
+    assert len(texts) > 2
+    unexplained = [option for option, text in texts.items() if not text or text.startswith("(")]
     assert not unexplained
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_speaks_plainly(monkeypatch, capsys, command):
+    """No word of the library that writes it, and no default that says nothing."""
+    run(monkeypatch, command, "--help")
+    text = capsys.readouterr().out
+    assert not re.findall(r"\bSTR\b|None|default: (?:False|''|inf)?\)|, --no-(?!video)", text)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -47,6 +61,13 @@ def test_examples_are_commands_that_can_be_typed(command):
         words = shlex.split(example, comments=True)
         assert words[0] == command
         tyro.cli(own, args=words[1:])
+
+
+def test_the_version_is_told(monkeypatch, capsys):
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"qwen-vla {version('qwen_vla')}\n"
+    said = subprocess.run([sys.executable, "-m", "qwen_vla", "--version"], capture_output=True, text=True, check=True)
+    assert said.stdout == f"qwen-vla {version('qwen_vla')}\n"
 
 
 def test_the_list_of_commands_is_short(monkeypatch, capsys):
@@ -87,7 +108,7 @@ def test_a_recipe_without_its_data_names_the_folder_and_the_way_out(monkeypatch,
 
 
 def test_errors_reach_the_shell_as_exit_code_1_without_traceback(tmp_path):
-    command = [sys.executable, "-m", "qwen_vla.cli", "train", "mine.yaml"]
+    command = [sys.executable, "-m", "qwen_vla", "train", "mine.yaml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("qwen-vla: mine.yaml: no such recipe; ") and done.stderr.count("\n") == 1
@@ -141,7 +162,7 @@ def test_describe_names_what_is_wrong_with_a_urdf(monkeypatch, tmp_path):
 
 def test_a_pipe_that_is_closed_early_is_no_error():
     command = subprocess.Popen(
-        [sys.executable, "-m", "qwen_vla.cli", "describe", "widowx"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "qwen_vla", "describe", "widowx"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     command.stdout.close()
     assert (command.stderr.read(), command.wait()) == (b"", 0)

@@ -290,7 +290,7 @@ def test_what_is_kept_is_not_played_again(micro_options):
 @pytest.mark.slow
 def test_the_command_goes_on_where_it_was_interrupted(micro_options):
     result = micro_options.json
-    command = [sys.executable, "-m", "qwen_vla.cli", "evaluate", "widowx_pick", "--episodes", "40", "--workers", "1"]
+    command = [sys.executable, "-m", "qwen_vla", "evaluate", "widowx_pick", "--episodes", "40", "--workers", "1"]
     command += ["--seed", "7000", "--checkpoint", micro_options.checkpoint]
     command += ["--json", result, "--videos", micro_options.videos]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:

@@ -182,7 +182,7 @@ def test_ctrl_c_saves_and_resuming_gives_bit_identical_weights(recordings, pretr
     recipe = action_recipe(recordings, pretraining, tmp_path / "interrupted")
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(json.loads(recipe.model_dump_json())))
-    command = [sys.executable, "-m", "qwen_vla.cli", "train", str(file)]
+    command = [sys.executable, "-m", "qwen_vla", "train", str(file)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         # Until noise has been drawn for an action loss: resuming must not depend on how many numbers were drawn before.
         wait_while_running(process, lambda: "action" in logged_keys(recipe))
@@ -200,7 +200,7 @@ def test_a_killed_run_takes_the_same_steps_again(recordings, pretraining, action
     recipe = action_recipe(recordings, pretraining, tmp_path / "killed", save_every=STEPS // 2)
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(json.loads(recipe.model_dump_json())))
-    command = [sys.executable, "-m", "qwen_vla.cli", "train", str(file)]
+    command = [sys.executable, "-m", "qwen_vla", "train", str(file)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         wait_while_running(process, lambda: logged_step(recipe) > STEPS // 2)
         process.kill()
@@ -490,7 +490,7 @@ def test_a_run_of_two_processes_ends_complete(recordings, pretraining, tmp_path)
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(json.loads(recipe.model_dump_json())))
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    subprocess.run([*command, "-m", "qwen_vla.cli", "train", str(file)], check=True, timeout=500)
+    subprocess.run([*command, "-m", "qwen_vla", "train", str(file)], check=True, timeout=500)
     assert state_of(recipe)["step"] == 2
     assert [row["step"] for row in read_log(recipe.output) if "gradient_norm" in row] == [1, 2]
     assert Policy.from_pretrained(recipe.output / "model").camera_tags == ("ego", "cam_wrist")

@@ -74,11 +74,10 @@ class Demo:
     Exit code 0 when every robot obeyed at least two of three sentences, 1 when one did not, 3 when the checkpoint does
     not know a robot that --robot names. Writes summary.json, demo.mp4 and the nodes' logs.
 
-    Examples:
-      qwen-vla demo
-      qwen-vla demo --robot aloha mobile_base
-      qwen-vla demo --robot widowx --seeds 7001 7002 7003 --out out/my_demo
-      qwen-vla demo --checkpoint out/train/joint_actions/model --no-video
+    $ qwen-vla demo
+    $ qwen-vla demo --robot aloha mobile_base
+    $ qwen-vla demo --robot widowx --seeds 7001 7002 7003 --out out/my_demo
+    $ qwen-vla demo --checkpoint out/train/joint_actions/model --no-video
     """
 
     out: Path = Path("out/demo")

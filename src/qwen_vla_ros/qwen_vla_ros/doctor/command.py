@@ -18,11 +18,10 @@ class Doctor:
     of each. Listens and asks, never commands. Exit code 0 when nothing is wrong, 1 for warnings under --strict, 2 for a
     failure.
 
-    Examples:
-      qwen-vla doctor --robot widowx
-      qwen-vla doctor --robot aloha --hardware real --policy out/train/aloha/model --strict
-      qwen-vla doctor --robot widowx --offline --json out/doctor.json   # without a running robot
-      qwen-vla doctor --robot my_robot.yaml --policy remote  # a robot of your own; the model on another machine
+    $ qwen-vla doctor --robot widowx
+    $ qwen-vla doctor --robot aloha --hardware real --policy out/train/aloha/model --strict
+    $ qwen-vla doctor --robot widowx --offline --json out/doctor.json   # without a running robot
+    $ qwen-vla doctor --robot my_robot.yaml --policy remote  # a robot of your own; the model on another machine
     """
 
     robot: str

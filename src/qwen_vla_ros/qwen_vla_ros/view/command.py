@@ -21,11 +21,10 @@ class View:
 
     The viewer is rerun (pip install 'rerun-sdk>=0.41,<0.42'); a picture needs nothing. Ctrl-C ends a live view.
 
-    Examples:
-      qwen-vla view                                        # the running graph, in the viewer
-      qwen-vla view --save out/run.rrd --seconds 60        # on a machine without a display; then: rerun out/run.rrd
-      qwen-vla view out/episodes/widowx_20261122-101500    # an episode of episode_recorder, or any rosbag2
-      qwen-vla view my_bag --robot widowx --png out/chunk.png --chunk 12
+    $ qwen-vla view                                        # the running graph, in the viewer
+    $ qwen-vla view --save out/run.rrd --seconds 60        # on a machine without a display; then: rerun out/run.rrd
+    $ qwen-vla view out/episodes/widowx_20261122-101500    # an episode of episode_recorder, or any rosbag2
+    $ qwen-vla view my_bag --robot widowx --png out/chunk.png --chunk 12
     """
 
     bag: tyro.conf.Positional[Path | None] = None
