@@ -1,4 +1,4 @@
-"""A process started with `ros_environment()` takes part in the graph, whatever shell started us."""
+"""Processes take part in the user's graph as he has set it, or in one of our own, whatever shell started us."""
 
 import os
 import subprocess
@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from qwen_vla_ros.environment import RosEnvironmentError, find_workspace, ros_environment
+from qwen_vla_ros.environment import (
+    RosEnvironmentError,
+    adopted,
+    find_workspace,
+    ignored_settings,
+    own_environment,
+    ros_environment,
+)
 
 WORKSPACE = find_workspace()
 IMPORTS = """
@@ -17,6 +24,34 @@ from qwen_vla_msgs.msg import ActionChunk
 from rclpy.serialization import serialize_message
 serialize_message(ActionChunk())
 print(get_package_share_directory("qwen_vla_msgs"), get_package_share_directory("std_msgs"), sep="\\n")
+"""
+# What a .bashrc may say.
+SETTINGS = {
+    "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp",
+    "CYCLONEDDS_URI": "file:///mine.xml",
+    "FASTRTPS_DEFAULT_PROFILES_FILE": "/mine.xml",
+    "RMW_FASTRTPS_PUBLICATION_MODE": "SYNCHRONOUS",
+    "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET",
+    "ROS_DISCOVERY_SERVER": "10.0.0.1:11811",
+    "ROS_DISTRO": "jazzy",
+    "ROS_DOMAIN_ID": "7",
+    "ROS_LOCALHOST_ONLY": "1",
+    "ROS_SECURITY_ENABLE": "true",
+    "ROS_STATIC_PEERS": "10.0.0.1",
+    "ZENOH_ROUTER_CHECK_ATTEMPTS": "-1",
+}
+OWN_GRAPH = """
+import os, sys
+from qwen_vla_ros.environment import in_own_environment
+print("began", os.getpid(), flush=True)
+with in_own_environment():
+    import rclpy
+    from qwen_vla_msgs.msg import ActionChunk
+    context = rclpy.Context()
+    context.init(domain_id=int(sys.argv[1]))
+    rclpy.create_node("one_of_ours", context=context).destroy_node()
+    context.shutdown()
+    print(rclpy.__file__, os.environ["LD_LIBRARY_PATH"], sep="\\n")
 """
 
 
@@ -64,3 +99,82 @@ def test_another_ros_installation_in_the_way_is_named(tmp_path: Path) -> None:
     assert RosEnvironmentError.__name__ in result.stderr
     assert str(tmp_path / "rclpy") in result.stderr
     assert "unset PYTHONPATH" in result.stderr
+
+
+# A graph of our own --------------------------------------------------------------------------------------------------
+
+
+def test_no_setting_of_the_shell_reaches_a_graph_of_our_own() -> None:
+    own = own_environment(base=SETTINGS | {"HOME": "/home/me", "ROS_LOG_DIR": "/logs"})
+    assert own == own_environment(base={"HOME": "/home/me", "ROS_LOG_DIR": "/logs"})
+    assert own["RMW_IMPLEMENTATION"] == "rmw_fastrtps_cpp" and own["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert Path(own["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file() and "ROS_DOMAIN_ID" not in own
+
+
+def test_each_setting_that_is_ignored_is_named_and_no_other() -> None:
+    harmless = {"HOME": "/home/me", "ROS_LOG_DIR": "/logs", "ROS_VERSION": "", "LD_LIBRARY_PATH": "/opt/cuda/lib"}
+    assert ignored_settings(harmless | SETTINGS) == sorted(SETTINGS)
+    assert ignored_settings(harmless) == []
+    own = own_environment(base={})
+    assert ignored_settings(own) == []  # a command that is started by one of ours has nothing to say
+
+
+def test_search_paths_of_another_installation_are_left_out() -> None:
+    theirs = {
+        "AMENT_PREFIX_PATH": "/home/me/ws/install/mine:/opt/ros/jazzy",
+        "CMAKE_PREFIX_PATH": "/opt/ros/jazzy",
+        "COLCON_PREFIX_PATH": "/home/me/ws/install",
+        "PYTHONPATH": "/home/me/ws/install/mine/lib/site-packages:/opt/ros/jazzy/lib/python3.12/site-packages",
+        "LD_LIBRARY_PATH": "/opt/cuda/lib:/home/me/ws/install/mine/lib:/opt/ros/jazzy/lib",
+    }
+    own = own_environment(base=theirs)
+    clean = own_environment(base={"LD_LIBRARY_PATH": "/opt/cuda/lib"})
+    assert {name: value for name, value in own.items() if value} == clean
+    assert own["LD_LIBRARY_PATH"].endswith(":/opt/cuda/lib")
+    assert ignored_settings(theirs) == list(theirs)
+
+
+def test_our_own_workspace_may_be_sourced() -> None:
+    folder = WORKSPACE / "install" / "qwen_vla_msgs"
+    base = own_environment(base={}) | {
+        "COLCON_PREFIX_PATH": str(folder.parent),
+        "PYTHONPATH": str(folder / "lib/python3.11/site-packages"),
+    }
+    assert ignored_settings(base) == []
+
+
+def test_an_environment_is_adopted_and_given_back(monkeypatch) -> None:
+    monkeypatch.setenv("ROS_LOCALHOST_ONLY", "1")
+    before = dict(os.environ)
+    with adopted(own_environment() | {"ROS_DOMAIN_ID": "5"}):
+        assert "ROS_LOCALHOST_ONLY" not in os.environ and os.environ["ROS_DOMAIN_ID"] == "5"
+    assert os.environ == before
+
+
+def own_graph(base: dict[str, str], home: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", OWN_GRAPH, os.environ["ROS_DOMAIN_ID"]]
+    return subprocess.run(command, env=base | {"HOME": str(home)}, capture_output=True, text=True, timeout=60)
+
+
+def test_a_command_with_a_graph_of_its_own_runs_in_a_shell_with_settings(tmp_path: Path) -> None:
+    done = own_graph(SETTINGS, tmp_path)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"ROS settings of this shell are ignored: {', '.join(sorted(SETTINGS))} (")
+    assert done.stdout.count("began") == 1
+
+
+def test_it_starts_again_without_another_installation(tmp_path: Path) -> None:
+    """The other one is on every search path, in front; its rclpy and its libraries must not be loaded."""
+    modules, libraries = tmp_path / "lib/python3.11/site-packages", tmp_path / "lib"
+    (modules / "rclpy").mkdir(parents=True)
+    (modules / "rclpy" / "__init__.py").write_text("raise ImportError('of another ROS installation')")
+    (libraries / "librcl.so").write_bytes(b"no library")
+    theirs = {"PYTHONPATH": str(modules), "AMENT_PREFIX_PATH": str(tmp_path), "LD_LIBRARY_PATH": str(libraries)}
+    done = own_graph(theirs | {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}, tmp_path)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "RMW_IMPLEMENTATION, AMENT_PREFIX_PATH, PYTHONPATH, LD_LIBRARY_PATH (" in line
+    first, second, rclpy, paths = done.stdout.splitlines()
+    assert first == second  # the same process, from its beginning
+    assert Path(rclpy).is_relative_to(sys.prefix) and str(tmp_path) not in paths
