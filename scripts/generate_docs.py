@@ -2,6 +2,7 @@
 
 docs/reference/configuration.md: every field of the model's configuration, the recipes and their data.
 docs/reference/embodiment.md: every field of the YAML that describes a robot.
+docs/reference/nodes.md: what every node offers: parameters, topics, services, actions.
 docs/explanation/model.md: the table of sizes between its two markers.
 
     .venv/bin/python scripts/generate_docs.py
@@ -17,6 +18,7 @@ import re
 import sys
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,14 +26,24 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from embodiment_descriptions import EmbodimentConfig
+from embodiment_descriptions.node_interface import NodeInterface
 from qwen_vla.benchmark import parameter_table
 from qwen_vla.configuration import ActionExpertConfig, QwenVLAConfig
 from qwen_vla.training.recipe import Recipe
+from qwen_vla_ros import episode_recorder, executor_parameters, policy_node, trajectory_visualizer
+from qwen_vla_sim.aloha.node import AlohaSim
+from qwen_vla_sim.mobile_base.node import MobileBaseSim
+from qwen_vla_sim.widowx.node import WidowXSim
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGURATION = ROOT / "docs/reference/configuration.md"
 EMBODIMENT = ROOT / "docs/reference/embodiment.md"
+NODES = ROOT / "docs/reference/nodes.md"
 MODEL = ROOT / "docs/explanation/model.md"
+INTERFACES = (
+    *(policy_node.INTERFACE, executor_parameters.INTERFACE, trajectory_visualizer.INTERFACE),
+    *(episode_recorder.INTERFACE, WidowXSim.interface(), AlohaSim.interface(), MobileBaseSim.interface()),
+)
 BEGIN, END = "<!-- sizes: generated -->", "<!-- end of sizes -->"
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "min_length": "length ≥", "max_length": "length ≤"}
 HEADER = """# Configuration
@@ -52,6 +64,13 @@ each key as a whole. Unknown keys, names that the URDF lacks and values outside 
 place. `qwen-vla describe <robot>` shows what comes out.
 """
 
+NODES_HEADER = """# Nodes
+
+Generated from the code by `scripts/generate_docs.py`; edit the tables there, not this file. `<node> --help` says the
+same. Parameters are given at start (`--ros-args -p NAME:=VALUE`, or a launch argument) or, but for those marked "only
+at start", while the node runs (`ros2 param set`). Names in <> are those of the robot's YAML (config/embodiments).
+"""
+
 
 class Row(NamedTuple):
     name: str
@@ -65,6 +84,7 @@ def main() -> int:
     pages = (
         (CONFIGURATION, configuration_page()),
         (EMBODIMENT, embodiment_page()),
+        (NODES, nodes_page()),
         (MODEL, with_sizes(MODEL.read_text())),
     )
     for path, text in pages:
@@ -97,6 +117,40 @@ def embodiment_page() -> str:
     models = models_below(EmbodimentConfig)
     sections = [_section(cls, [_model_row(cls, name) for name in cls.model_fields]) for cls in models]
     return "\n".join([EMBODIMENT_HEADER, *sections])
+
+
+def nodes_page() -> str:
+    """The whole of docs/reference/nodes.md."""
+    return "\n".join([NODES_HEADER, *map(_node_section, INTERFACES)])
+
+
+def _node_section(interface: NodeInterface) -> str:
+    kind = " Lifecycle node." if interface.managed else ""
+    lines = [f"## {interface.name}", "", f"{interface.summary}{kind} Package `{interface.package}`.", ""]
+    lines += _table(
+        ("parameter", "type", "default", "meaning"),
+        (
+            (f"`{row.name}`", row.type, f"`{row.default_text}`", _text("; ".join([row.description, *row.constraints])))
+            for row in interface.parameters
+        ),
+    )
+    for title, endpoints in interface.endpoints.items():
+        names = [f"`{interface.default_name(endpoint)}`" for endpoint in endpoints]
+        types = [", ".join(f"`{name}`" for name in endpoint.types) for endpoint in endpoints]
+        texts = [_text(endpoint.meaning) for endpoint in endpoints]
+        lines += _table((title, "type", "meaning"), zip(names, types, texts, strict=True))
+    return "\n".join(lines)
+
+
+def _text(plain: str) -> str:
+    """Outside of code, Markdown takes <words> for HTML."""
+    return plain.replace("<", "&lt;")
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    heads = tuple(heads)
+    cells = [" | ".join(_cell(value) for value in row) for row in rows]
+    return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(f"| {row} |" for row in cells), ""]
 
 
 def models_below(root: type[BaseModel]) -> list[type[BaseModel]]:
@@ -145,9 +199,7 @@ def meanings(docstring: str, names: list[str]) -> dict[str, str]:
 def _section(cls: type, rows: list[Row]) -> str:
     summary = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]
     lines = [f"## {cls.__name__}", "", " ".join(summary.split()), ""]
-    lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
-    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
-    return "\n".join([*lines, ""])
+    return "\n".join(lines + _table(("field", "type", "default", "meaning"), rows))
 
 
 def _cell(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def generator():
 def test_pages_are_up_to_date(generator):
     assert generator.CONFIGURATION.read_text() == generator.configuration_page(), "run scripts/generate_docs.py"
     assert generator.EMBODIMENT.read_text() == generator.embodiment_page(), "run scripts/generate_docs.py"
+    assert generator.NODES.read_text() == generator.nodes_page(), "run scripts/generate_docs.py"
     assert generator.MODEL.read_text() == generator.with_sizes(generator.MODEL.read_text())
 
 
@@ -34,6 +36,13 @@ def test_every_field_of_a_model_is_listed(generator):
     assert all(f"## {name}" in page for name in ("Recipe", "RobotData", "Losses", "Optimizer"))
     robots = generator.EMBODIMENT.read_text()
     assert all(f"## {name}" in robots for name in ("Arm", "XsSingleCommand", "Nav2PoseCommand", "BaseLimits"))
+
+
+def test_every_program_is_on_the_page_of_the_nodes(generator):
+    page = generator.NODES.read_text()
+    assert page.count("\n## ") == 7
+    assert "| `heartbeat_timeout` | double | `0.4` |" in page and "`qwen_vla_msgs/action/ExecuteInstruction`" in page
+    assert "<" not in re.sub(r"`[^`]*`|<>", "", page)
 
 
 def test_meanings_are_found_in_prose(generator):
