@@ -15,6 +15,7 @@ from qwen_vla.evaluation.tables import markdown_table
 from qwen_vla.model.checkpoint_files import EMBODIMENTS_FILE, check_checkpoint, read_json
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.processing import NORMALIZATION_FILE
+from qwen_vla.output_files import write_text
 
 CARD_FILE = "README.md"
 TRAINING_FILE = "training.json"
@@ -46,9 +47,7 @@ def write_model_card(folder: str | Path, evaluations: Sequence[str | Path] = ())
         _licence(training),
     ]
     card = folder / CARD_FILE
-    temporary = card.with_name(card.name + ".tmp")
-    temporary.write_text("\n\n".join(parts) + "\n")
-    temporary.replace(card)
+    write_text(card, "\n\n".join(parts) + "\n")
     return card
 
 

@@ -14,6 +14,7 @@ from qwen_vla.data.formats.lerobot import DatasetError, LeRobotReader, shard_pat
 from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.data.sources import AnyData, open_sources
+from qwen_vla.output_paths import OutputRefused
 from qwen_vla.seeds import FIRST_TEST_SEED, FIRST_TRAINING_SEED
 from qwen_vla.suites import load_suite
 
@@ -59,13 +60,14 @@ def test_another_collection_in_the_folder_is_refused(copied, other):
 
 def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(DatasetError, match="is not empty and was not made by collect"):
+    with pytest.raises(OutputRefused, match="is not empty and was not made by collect"):
         collect(replace(SNAPSHOTS, out=tmp_path))
 
 
 def test_a_collection_that_cannot_fit_is_refused_before_it_starts(tmp_path):
-    with pytest.raises(DatasetError, match="GB free, up to .* GB needed"):
+    with pytest.raises(DatasetError, match=r"huge: [\d.]+ [kMGT]B free, up to 10.0 PB needed for 10000000000 episodes"):
         collect(replace(SNAPSHOTS, out=tmp_path / "huge", episodes=10**10))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -66,14 +66,20 @@ def test_what_was_measured_is_said_and_written(tmp_path, capsys):
     assert "widowx: 2 of 4 (50 %, 15–85 %), seeds 9000–9003 (validation)\n" in said
     assert "  stack: 2 of 2 (100 %, 34–100 %)" in said
     assert "spl: 0.500" in said and "failures: dropped: 1; step limit: 1" in said
-    part_of(tmp_path / "e.json").touch()
+    part_of(tmp_path / "e.json").write_text('{"suite": "widowx", "files": []}\n')
     write_summary(summary, tmp_path / "e.json", tmp_path / "e.md")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.json", "e.md"]
-    assert read_summary(tmp_path / "e.json") == summary
+    assert read_summary(tmp_path / "e.json") == {"generator": "qwen-vla evaluate", **summary}
     text = (tmp_path / "e.md").read_text()
-    assert text == as_markdown(summary) and text.startswith("# widowx (shift colour)\n")
+    assert text.startswith(as_markdown(summary)) and text.startswith("# widowx (shift colour)\n")
     assert "seeds 9000–9003 (validation)." in text
     assert "| all | 2 of 4 (50 %, 15–85 %) |" in text and "| dropped | 1 |" in text
+
+
+def test_what_somebody_else_called_part_is_not_removed(tmp_path):
+    part_of(tmp_path / "e.json").write_text("half a download")
+    write_summary(summarize("widowx", 9000, ROWS), tmp_path / "e.json", None)
+    assert part_of(tmp_path / "e.json").read_text() == "half a download"
 
 
 def test_a_result_says_of_which_split_it_is(capsys):
@@ -336,4 +342,6 @@ def test_the_command_goes_on_where_it_was_interrupted(micro_options):
     rows = json.loads(result.read_text())["rows"]
     assert rows[: len(before)] == before and [row["seed"] for row in rows] == list(range(7000, 7040))
     assert not part_of(result).exists()
-    assert {path.stem for path in micro_options.videos.iterdir()} == {row["failure"].replace(" ", "_") for row in rows}
+    assert {path.stem for path in micro_options.videos.glob("*.mp4")} == {
+        row["failure"].replace(" ", "_") for row in rows
+    }

@@ -20,11 +20,12 @@ from lifecycle_msgs.msg import State, Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.task import Future
 
+from qwen_vla.output_paths import claim_folder
 from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_ros.ros.environment import adopted, own_environment, say_what_is_ignored
 from qwen_vla_ros.ros.ros_domain import free_domain
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
-from qwen_vla_ros.simulation.child_processes import ChildProcesses
+from qwen_vla_ros.simulation.child_processes import LOGS, ChildProcesses
 from qwen_vla_ros.simulation.interruption import signals_as_exceptions
 from qwen_vla_ros.simulation.progress_line import ProgressLine
 
@@ -136,8 +137,10 @@ class Host:
 def stack_host(logs: Path) -> Iterator[Host]:
     """A host whose processes write into the folder `logs`, one file per node; all of them end with it.
 
-    What this shell says about ROS is ignored, and named. SIGINT and SIGTERM become exceptions inside.
+    What this shell says about ROS is ignored, and named. SIGINT and SIGTERM become exceptions inside. OutputRefused
+    when the folder holds something else.
     """
+    claim_folder(logs, LOGS)
     say_what_is_ignored()
     with ExitStack() as cleanup:
         cleanup.enter_context(signals_as_exceptions())

@@ -20,6 +20,8 @@ from PIL import Image as Picture
 from sensor_msgs.msg import CameraInfo, Image
 
 from embodiment_descriptions import load_robot
+from qwen_vla.output_files import write_json
+from qwen_vla.output_paths import OutputRefused
 from qwen_vla.seeds import FIRST_TEST_SEED
 from qwen_vla.suites import load_suite
 from qwen_vla.video_files import write_gif, write_mp4
@@ -27,7 +29,7 @@ from qwen_vla_control.observation.image_decoding import to_rgb
 from qwen_vla_control.observation.robot_history import RobotPose
 from qwen_vla_ros.drawing.camera_view import CameraView, pose_matrix
 from qwen_vla_ros.drawing.chunk_geometry import planar_pose
-from qwen_vla_ros.simulation.demo.command import SHOWS, Demo, Shown, known_robots, summarize
+from qwen_vla_ros.simulation.demo.command import MAKER, SHOWS, Demo, Shown, known_robots, summarize
 from qwen_vla_ros.simulation.demo.geometry import Geometry, Situation, path_points
 from qwen_vla_ros.simulation.demo.map import MapFromAbove
 from qwen_vla_ros.simulation.demo.recording import Moment, Recording, compressed, path_topics
@@ -191,7 +193,7 @@ def test_the_video_lasts_as_long_as_what_it_shows(tmp_path):
     episodes = [(recording(1.0), ROW), (recording(0.5, fixed_pose=None), FAILED)]
     card = round(CARD_SECONDS * RATE)
     expected = 11 + card + 6 + card
-    assert write_mp4(tmp_path / "demo.mp4", film(episodes), RATE) == expected
+    assert write_mp4(tmp_path / "demo.mp4", film(episodes), RATE, MAKER) == expected
     frames = decoded(tmp_path / "demo.mp4")
     with av.open(str(tmp_path / "demo.mp4")) as container:
         stream = container.streams.video[0]
@@ -229,21 +231,21 @@ def test_a_video_that_fails_leaves_what_was_there(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_mp4(target, frames(), RATE)
+        write_mp4(target, frames(), RATE, MAKER)
     with pytest.raises(ValueError, match="no frame"):
-        write_mp4(target, [], RATE)
+        write_mp4(target, [], RATE, MAKER)
     assert [file.name for file in tmp_path.iterdir()] == ["demo.mp4"] and target.read_bytes() == b"before"
 
 
 def test_a_gif_keeps_its_limit_and_its_speed(tmp_path):
     few = np.random.default_rng(0).integers(0, 256, (20, 3), np.uint8)
     noise = [few[np.random.default_rng(i).integers(0, 20, (32, 64))].repeat(4, 0).repeat(4, 1) for i in range(20)]
-    size = write_gif(tmp_path / "demo.gif", noise, RATE, 200_000)
+    size = write_gif(tmp_path / "demo.gif", noise, RATE, 200_000, MAKER)
     assert size == (tmp_path / "demo.gif").stat().st_size < 200_000
     with Picture.open(tmp_path / "demo.gif") as gif:
         assert gif.n_frames * gif.info["duration"] == pytest.approx(2000, rel=0.1)
     with pytest.raises(ValueError, match="1000 bytes"):
-        write_gif(tmp_path / "small.gif", noise, RATE, 1000)
+        write_gif(tmp_path / "small.gif", noise, RATE, 1000, MAKER)
     assert [file.name for file in tmp_path.iterdir()] == ["demo.gif"]
 
 
@@ -287,6 +289,23 @@ def test_wrong_options_are_named_before_anything_starts(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["summary.json", "demo.mp4", "logs/policy_node.log", "demo.gif"])
+def test_files_of_somebody_else_are_refused_before_anything_starts(tmp_path, name):
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    demo = Demo(out=tmp_path / "out", gif=tmp_path / "out/demo.gif")
+    with pytest.raises(
+        OutputRefused, match="out is not empty and was not made by qwen-vla demo; choose another folder"
+    ):
+        demo.run()
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [mine]
+    write_json(tmp_path / "out/.qwen_vla.json", {"generator": "qwen-vla demo"})
+    with pytest.raises(OutputRefused, match=f"{Path(name).parts[0]} (is not empty and )?was not made by qwen-vla"):
+        demo.run()
+    assert mine.read_text() == "mine"
+
+
 def test_a_robot_that_the_checkpoint_does_not_know_is_named_and_skipped(tmp_path, capsys):
     from qwen_vla.cli import default_checkpoint
 
@@ -299,6 +318,7 @@ def test_a_robot_that_the_checkpoint_does_not_know_is_named_and_skipped(tmp_path
     assert Demo(out=tmp_path / "out", checkpoint=checkpoint, robot=("aloha",)).run() == 3
     assert "aloha is skipped" in capsys.readouterr().err
     assert json.loads((tmp_path / "out/summary.json").read_text())["skipped"] == ["aloha"]
+    assert Demo(out=tmp_path / "out", checkpoint=checkpoint, robot=("aloha",)).run() == 3, "its own results it replaces"
     assert known_robots(default_checkpoint()) == list(SHOWS)
 
 
@@ -330,7 +350,13 @@ def test_the_demo_obeys_films_and_cleans_up(tmp_path):
     shown = len(decoded(tmp_path / "demo.mp4")) / RATE
     assert shown > sum(sentence["seconds"] for sentence in summary["sentences"])  # plus the cards, less the first 0.3 s
     assert (tmp_path / "demo.gif").stat().st_size < 2_000_000
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["demo.gif", "demo.mp4", "logs", "summary.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        ".qwen_vla.json",
+        "demo.gif",
+        "demo.mp4",
+        "logs",
+        "summary.json",
+    ]
     environments = (_variables_of(process) for process in psutil.process_iter())
     assert not [found for found in environments if str(tmp_path) in found.get("ROS_LOG_DIR", "")]
 

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from qwen_vla.seeds import require_split
-from qwen_vla.training.recipe import Strict
+from qwen_vla.training.recipe import OutputFolder, Strict
 
 TRAINING_SCENES = 3_000_000  # first scene; demonstrations have 1,000,000 on, snapshots 2,000,000 on
 
@@ -58,7 +58,7 @@ class ReinforcementRecipe(Strict):
 
     stage: Literal["rl"]
     name: str
-    output: Path
+    output: OutputFolder
     init_from: Path
     suite: str
     steps: int = Field(gt=0)

@@ -26,27 +26,39 @@ from embodiment_descriptions.commands import (
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_control.reasons import Reason, Refused
-from qwen_vla_ros.executor.command_interfaces import base_velocity, gripper_action, nav2, setpoints
+from qwen_vla_ros.executor.command_interfaces.base_velocity import KINDS as TWISTS
 from qwen_vla_ros.executor.command_interfaces.base_velocity import BaseVelocityBackend
 from qwen_vla_ros.executor.command_interfaces.command_interface import Backend, Path
+from qwen_vla_ros.executor.command_interfaces.gripper_action import ACTIONS as GRIPPER_ACTIONS
 from qwen_vla_ros.executor.command_interfaces.gripper_action import GripperActionBackend
 from qwen_vla_ros.executor.command_interfaces.joint_trajectory import JointTrajectoryBackend
-from qwen_vla_ros.executor.command_interfaces.nav2 import Nav2FollowPathBackend, Nav2PoseBackend
+from qwen_vla_ros.executor.command_interfaces.nav2 import (
+    FOLLOW_PATH,
+    NAVIGATE_TO_POSE,
+    Nav2FollowPathBackend,
+    Nav2PoseBackend,
+)
 from qwen_vla_ros.executor.command_interfaces.path_topic import PathTopicBackend
-from qwen_vla_ros.executor.command_interfaces.setpoints import ForwardBackend, XsGroupBackend, XsSingleBackend
+from qwen_vla_ros.executor.command_interfaces.setpoints import (
+    GROUP_COMMAND,
+    SINGLE_COMMAND,
+    ForwardBackend,
+    XsGroupBackend,
+    XsSingleBackend,
+)
 
 BASE_PATH = Endpoint("~/base_path", PathMessage, "Of a robot with a base: the way that it is to drive")
 COMMAND_TOPICS = Endpoint(
     "<commands>",
     (
-        *(JointTrajectory, Float64MultiArray, setpoints.GROUP_COMMAND, setpoints.SINGLE_COMMAND),
-        *base_velocity.KINDS.values(),
+        *(JointTrajectory, Float64MultiArray, GROUP_COMMAND, SINGLE_COMMAND),
+        *TWISTS.values(),
     ),
     "What the robot is told, by the `commands` of its YAML",
 )
 COMMAND_GOALS = Endpoint(
     "<commands>",
-    (*gripper_action.ACTIONS.values(), nav2.FOLLOW_PATH, nav2.NAVIGATE_TO_POSE),
+    (*GRIPPER_ACTIONS.values(), FOLLOW_PATH, NAVIGATE_TO_POSE),
     "Where the robot's YAML commands grippers or the base through an action",
 )
 Pose = Callable[[], np.ndarray | None]
