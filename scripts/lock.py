@@ -9,7 +9,6 @@ brings are left out: pip adds them itself where that build is chosen.
 """
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -55,9 +54,7 @@ def merge(resolved: dict[str, dict[str, str]]) -> list[str]:
 def main() -> int:
     pythons = [a for a in sys.argv[1:] if not a.startswith("--")] or ["python3.11", "python3.12"]
     resolved = dict(resolve(python) for python in pythons)
-    temporary = LOCK.with_name(LOCK.name + ".tmp")
-    temporary.write_text(HEADER + "\n".join(merge(resolved)) + "\n", encoding="utf-8")
-    os.replace(temporary, LOCK)
+    LOCK.write_text(HEADER + "\n".join(merge(resolved)) + "\n", encoding="utf-8")
     print(f"{LOCK.name}: " + ", ".join(f"{len(p)} packages for Python {v}" for v, p in resolved.items()))
     return 0
 

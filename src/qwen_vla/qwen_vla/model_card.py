@@ -13,6 +13,7 @@ from safetensors import safe_open
 from .configuration import QwenVLAConfig
 from .evaluation.summary import conditions_in_words, rate_in_words, read_summary
 from .evaluation.tables import markdown_table
+from .output_files import write_text
 from .policy import check_checkpoint
 from .processing import EMBODIMENTS_FILE, NORMALIZATION_FILE, read_json
 
@@ -46,9 +47,7 @@ def write_model_card(folder: str | Path, evaluations: Sequence[str | Path] = ())
         _licence(training),
     ]
     card = folder / CARD_FILE
-    temporary = card.with_name(card.name + ".tmp")
-    temporary.write_text("\n\n".join(parts) + "\n")
-    temporary.replace(card)
+    write_text(card, "\n\n".join(parts) + "\n")
     return card
 
 

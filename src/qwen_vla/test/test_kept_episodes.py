@@ -60,6 +60,15 @@ def test_other_conditions_are_refused_and_named(folder):
         keep(folder)
 
 
+@pytest.mark.parametrize("content", [b"", b"half a download\n", b"[1, 2]\n", b'{"suite": "widowx"}\n', b"\xff\xfe\x00"])
+def test_a_file_of_somebody_else_is_in_the_way_and_stays(folder, content):
+    part = part_of(folder / "e.json")
+    part.write_bytes(content)
+    with pytest.raises(ValueError, match="e.json.part is in the way: it keeps no interrupted evaluation; move it"):
+        keep(folder, played(7))
+    assert part.read_bytes() == content
+
+
 def test_nothing_played_leaves_nothing(folder):
     keep(folder)
     assert [path.name for path in folder.iterdir()] == ["model"]

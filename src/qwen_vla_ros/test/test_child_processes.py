@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -13,7 +14,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from qwen_vla.output_files import complete_or_absent, write_json
 from qwen_vla_ros.child_processes import ChildEnded, ChildProcesses
 from qwen_vla_ros.interruption import signals_as_exceptions
 
@@ -154,7 +154,8 @@ def test_no_end_of_the_parent_leaves_a_child(start_parent, tmp_path, number, cod
     assert not process.is_running()
     assert code is None or parent.returncode == code
     left = {file.name for file in tmp_path.iterdir()} - {"child.log"}
-    assert left == ({f"result.{parent.pid}.tmp"} if number == signal.SIGKILL else set())
+    killed = {f"result.{platform.node()}-{parent.pid}.qwen_vla.tmp"}
+    assert left == (killed if number == signal.SIGKILL else set())
 
 
 def test_a_second_ctrl_c_kills_at_once(start_parent, tmp_path):
@@ -177,16 +178,3 @@ def test_signals_become_exceptions_and_what_was_before_comes_back(number, except
             os.kill(os.getpid(), number)
             signal.pause()
     assert signal.getsignal(number) is before
-
-
-def test_a_file_is_complete_or_as_it_was(tmp_path):
-    path = tmp_path / "folder" / "summary.json"
-    write_json(path, {"successes": 2})
-    with pytest.raises(ZeroDivisionError):
-        with complete_or_absent(path) as temporary:
-            temporary.write_text("half")
-            raise ZeroDivisionError
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(path, {"latency": float("nan")})
-    assert [file.name for file in path.parent.iterdir()] == ["summary.json"]
-    assert path.read_text() == '{\n  "successes": 2\n}\n'

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from qwen_vla.data.cache import cache_folder
 from qwen_vla.data.episodes import DatasetError
 from qwen_vla.data.spec import report
-from qwen_vla.output_files import write_json
+from qwen_vla.output_files import complete_or_absent, write_json
 
 
 class ImageRows(Protocol):
@@ -78,17 +78,18 @@ def decode_camera(source: ImageRows, key: str, size: tuple[int, int], fresh: np.
 def _decode(source: ImageRows, key: str, size: tuple[int, int], rows: np.ndarray, path: Path) -> None:
     """Write the images of these rows, bad ones black, and beside them by row why an image could not be decoded."""
     bad = {}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(rows), *size, 3))
-    images = source.images(key, lambda image: resize(image, size), rows)
-    for place, image in enumerate(tqdm(images, total=len(rows), desc=f"decode {key}", unit="frame")):
-        if isinstance(image, DatasetError):
-            bad[int(rows[place])] = str(image)
-        else:
-            out[place] = image
-    out.flush()
-    write_json(path.with_suffix(".bad.json"), bad)  # before the frames, which say that both are there
-    os.replace(temporary, path)
+    with complete_or_absent(path) as temporary:
+        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(rows), *size, 3))
+        with temporary.open("r+b") as file:  # a mapped file that finds no room later ends the process (SIGBUS)
+            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        images = source.images(key, lambda image: resize(image, size), rows)
+        for place, image in enumerate(tqdm(images, total=len(rows), desc=f"decode {key}", unit="frame")):
+            if isinstance(image, DatasetError):
+                bad[int(rows[place])] = str(image)
+            else:
+                out[place] = image
+        out.flush()
+        write_json(path.with_suffix(".bad.json"), bad)  # before the frames, which say that both are there
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

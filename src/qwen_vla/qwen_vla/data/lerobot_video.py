@@ -7,7 +7,6 @@ v3.0). Decoding goes on from where it is, and starts again at a key frame only w
 from __future__ import annotations
 
 import bisect
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
@@ -17,6 +16,7 @@ import av
 import numpy as np
 
 from qwen_vla.data.episodes import DatasetError
+from qwen_vla.output_files import complete_or_absent
 
 FILES_OPEN = 4
 FRAMES_KEPT = 8
@@ -32,22 +32,16 @@ def write_video(path: Path, images: Iterable[np.ndarray], fps: float) -> None:
     Raises:
         DatasetError: sides are odd, which the pixel format cannot hold.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with av.open(str(temporary), "w", format="mp4") as container:
-            stream = container.add_stream(ENCODER_NAME, Fraction(fps).limit_denominator(1000))
-            stream.pix_fmt, stream.options = PIXELS, ENCODER
-            for number, image in enumerate(images):
-                if not number:
-                    stream.height, stream.width = image.shape[:2]
-                    if image.shape[0] % 2 or image.shape[1] % 2:
-                        raise DatasetError(f"{path}: images of {image.shape[:2]} have an odd side; store them as PNG")
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
-            container.mux(stream.encode())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with complete_or_absent(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        stream = container.add_stream(ENCODER_NAME, Fraction(fps).limit_denominator(1000))
+        stream.pix_fmt, stream.options = PIXELS, ENCODER
+        for number, image in enumerate(images):
+            if not number:
+                stream.height, stream.width = image.shape[:2]
+                if image.shape[0] % 2 or image.shape[1] % 2:
+                    raise DatasetError(f"{path}: images of {image.shape[:2]} have an odd side; store them as PNG")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        container.mux(stream.encode())
 
 
 class VideoFiles:

@@ -9,7 +9,6 @@ larger than the memory.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +35,7 @@ from qwen_vla.data.lerobot import (
     video_path,
 )
 from qwen_vla.data.lerobot_video import VIDEO_FORMAT, write_video
-from qwen_vla.output_files import write_json
+from qwen_vla.output_files import complete_or_absent, write_json
 
 IMAGES_PER_GROUP = 64  # rows with images that are in memory, and read, at a time
 
@@ -310,19 +309,13 @@ def _write_table(table: pa.Table, path: Path) -> None:
 
 def _write_groups(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
     """Write tables as they come, in row groups that may be read at once; the file is there when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
     has_images = IMAGE_TYPE in schema.types
-    try:
-        with pq.ParquetWriter(temporary, schema, compression="snappy") as writer:
-            waiting: list[pa.Table] = []
-            for table in tables:
-                waiting.append(table)
-                if has_images and sum(map(len, waiting)) >= IMAGES_PER_GROUP:
-                    writer.write_table(pa.concat_tables(waiting))
-                    waiting = []
-            if waiting:
+    with complete_or_absent(path) as temporary, pq.ParquetWriter(temporary, schema, compression="snappy") as writer:
+        waiting: list[pa.Table] = []
+        for table in tables:
+            waiting.append(table)
+            if has_images and sum(map(len, waiting)) >= IMAGES_PER_GROUP:
                 writer.write_table(pa.concat_tables(waiting))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+                waiting = []
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))

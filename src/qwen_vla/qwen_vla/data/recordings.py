@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,11 +30,12 @@ from mcap.stream_reader import StreamReader, breakup_chunk
 from mcap.summary import Summary
 from mcap.writer import CompressionType, Writer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.filesize import decimal
 
 from embodiment_descriptions import Embodiment
 from embodiment_descriptions.config import EmbodimentConfig
 from qwen_vla.data.episodes import DatasetError
-from qwen_vla.output_files import write_json
+from qwen_vla.output_files import complete_or_absent, free_bytes, write_json, write_text
 
 UNFINISHED = ".recording"
 RECORD, METADATA, ROBOT, CONFIG = "episode.json", "metadata.yaml", "robot.urdf", "embodiment.yaml"
@@ -118,8 +118,8 @@ def is_recorded(folder: Path) -> bool:
 def write_robot(folder: Path, embodiment: Embodiment) -> None:
     """Keep URDF and YAML of the robot beside its episode."""
     config = embodiment.model_dump(mode="json", include=set(EmbodimentConfig.model_fields))
-    (folder / ROBOT).write_text(embodiment.urdf, encoding="utf-8")
-    (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    write_text(folder / ROBOT, embodiment.urdf)
+    write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
 
 
 def unfinished(folder: Path) -> list[Path]:
@@ -179,9 +179,7 @@ def finish(folder: Path, record: EpisodeRecord) -> Path:
     changes = {"topics": topics, "seconds": round(seconds, 3), "stopped": record.stopped or utc_now()}
     record.model_copy(update=changes).write(folder)
     text = yaml.safe_dump(_metadata(bag_file(folder).name, summary), sort_keys=False)
-    temporary = folder / f"{METADATA}.tmp"
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, folder / METADATA)
+    write_text(folder / METADATA, text)
     for path in folder.iterdir():
         _sync(path)
     finished = folder.with_name(folder.name.removesuffix(UNFINISHED))
@@ -209,18 +207,14 @@ def _summary(file: Path) -> Summary:
 
 def _rewrite(file: Path, torn: IO[bytes]) -> None:
     """Copy all that is complete into a new file with an index, and put it in the place of the old one."""
-    size, free = file.stat().st_size, shutil.disk_usage(file.parent).free
+    size, free = file.stat().st_size, free_bytes(file)
     if free < size:
-        raise DatasetError(f"{file}: {size / 1e9:.1f} GB are needed to mend it, {free / 1e9:.1f} GB are free")
-    temporary = file.with_name(file.name + ".tmp")
-    try:
+        raise DatasetError(f"{file}: {decimal(size)} are needed to mend it, {decimal(free)} are free")
+    with complete_or_absent(file) as temporary:
         with temporary.open("wb") as out:
             copied = _copy(torn, out)
         if not copied:
             raise DatasetError(f"{file}: the recorder was killed before it had written a message; delete the folder")
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _copy(torn: IO[bytes], out: IO[bytes]) -> int:

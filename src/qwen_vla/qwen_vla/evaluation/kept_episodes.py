@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from qwen_vla.evaluation.summary import EpisodeRow
+from qwen_vla.output_files import disk_full_named, write_text
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class KeptEpisodes:
     """What was played, by seed; without a path only in memory.
 
     The file has a line of conditions and a line for every episode. Raises ValueError, and says what differs, when the
-    file holds episodes that were played under other conditions or with another version of the checkpoint.
+    file holds episodes that were played under other conditions or with another version of the checkpoint, or something
+    else.
     """
 
     def __init__(self, result: Path | None, suite: str, checkpoint: Path, conditions: Mapping[str, Any]) -> None:
@@ -45,7 +46,8 @@ class KeptEpisodes:
 
     def __exit__(self, *_exc) -> None:
         if self._file:
-            self._file.close()
+            with disk_full_named(self.path):
+                self._file.close()
             if not self.played:
                 self.path.unlink()
 
@@ -56,11 +58,16 @@ class KeptEpisodes:
     def add(self, episode: Played) -> None:
         self.played[episode.row.seed] = episode
         if self._file:
-            self._file.write(_to_line(episode))
+            with disk_full_named(self.path):
+                self._file.write(_to_line(episode))
 
     def _read(self) -> None:
         lines = list(_complete_lines(self.path))
-        if lines and (differing := _differing(lines[0], self._conditions)):
+        if not _keeps_episodes(lines):
+            raise ValueError(
+                f"{self.path} is in the way: it keeps no interrupted evaluation; move it, or write to another --json"
+            )
+        if differing := _differing(lines[0], self._conditions):
             raise ValueError(
                 f"{self.path} keeps an interrupted evaluation with another {', '.join(differing)}; finish that one, "
                 "remove the file, or write to another --json"
@@ -72,15 +79,24 @@ class KeptEpisodes:
 
     def _rewrite(self) -> None:
         """Without the line that an interruption cut short, which the next one would be appended to."""
-        temporary = self.path.with_name(self.path.name + ".tmp")
         lines = [json.dumps(self._conditions) + "\n", *map(_to_line, self.played.values())]
-        temporary.write_text("".join(lines))
-        os.replace(temporary, self.path)
+        write_text(self.path, "".join(lines))
 
 
 def part_of(result: Path) -> Path:
     """The file beside a result where its episodes are kept until it is written."""
     return result.with_name(result.name + ".part")
+
+
+def forget(result: Path) -> None:
+    """Remove what was kept beside a result that is written now."""
+    path = part_of(result)
+    if path.is_file() and _keeps_episodes(list(_complete_lines(path))):
+        path.unlink()
+
+
+def _keeps_episodes(lines: list[Any]) -> bool:
+    return bool(lines) and isinstance(lines[0], dict) and {"suite", "files"} <= lines[0].keys()
 
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -93,7 +109,7 @@ def _to_line(episode: Played) -> str:
 
 
 def _complete_lines(path: Path) -> Iterator[dict]:
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
             yield json.loads(line)
         except json.JSONDecodeError:

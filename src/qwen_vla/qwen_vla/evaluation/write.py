@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qwen_vla.evaluation.kept_episodes import part_of
-from qwen_vla.evaluation.summary import mean_metrics, rate_in_words, rows_of
+from qwen_vla.evaluation.kept_episodes import forget
+from qwen_vla.evaluation.summary import MAKER, mean_metrics, rate_in_words, rows_of
 from qwen_vla.evaluation.tables import as_markdown
-from qwen_vla.output_files import complete_or_absent, write_json
+from qwen_vla.output_files import write_json, write_text
+from qwen_vla.output_paths import in_markdown, with_maker
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
@@ -29,8 +30,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
 def write_summary(summary: Mapping[str, Any], json: Path | None, markdown: Path | None) -> None:
     """Write what was asked for; what was kept in case of an interruption is needed no longer then."""
     if markdown:
-        with complete_or_absent(markdown) as temporary:
-            temporary.write_text(as_markdown(summary), encoding="utf-8")
+        write_text(markdown, in_markdown(MAKER, as_markdown(summary)))
     if json:
-        write_json(json, dict(summary))
-        part_of(json).unlink(missing_ok=True)
+        write_json(json, with_maker(MAKER, summary))
+        forget(json)

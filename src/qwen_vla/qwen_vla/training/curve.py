@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from qwen_vla.output_files import complete_or_absent
 from qwen_vla.training.log import read_log
 
 HIDDEN = {"step", "lr", "gradient_norm", "samples_per_s", "data_wait_share", "language_weight"}
@@ -39,7 +39,6 @@ def curve_figure(rows: Sequence[dict]) -> Figure:
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write a PNG file, complete or not at all; returns its path."""
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=100)
-    os.replace(temporary, path)
+    with complete_or_absent(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
     return path

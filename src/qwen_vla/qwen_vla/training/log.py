@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from tqdm import tqdm
+
+from qwen_vla.output_files import disk_full_named, write_text
 
 LOG_FILE = "log.jsonl"
 BOARD_FOLDER = "tensorboard"
@@ -21,7 +22,8 @@ class Log:
         if enabled:
             from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
-            self._file = open(folder / LOG_FILE, "a", buffering=1)
+            self._path = folder / LOG_FILE
+            self._file = self._path.open("a", buffering=1)
             self._board = SummaryWriter(str(folder / BOARD_FOLDER), purge_step=step + 1)
 
     def __enter__(self) -> Log:
@@ -30,17 +32,21 @@ class Log:
     def __exit__(self, *_exc) -> None:
         self.bar.close()
         if self.enabled:
-            self._file.close()
-            self._board.close()
+            with disk_full_named(self._path):
+                self._file.close()
+            with disk_full_named(self._path.parent / BOARD_FOLDER):
+                self._board.close()
 
     def write(self, row: dict[str, float]) -> None:
         """One row; `step` is among its numbers."""
         if not self.enabled:
             return
-        self._file.write(json.dumps(row) + "\n")
-        for name, value in row.items():
-            if name != "step":
-                self._board.add_scalar(name if "/" in name else f"training/{name}", value, row["step"])
+        with disk_full_named(self._path):
+            self._file.write(json.dumps(row) + "\n")
+        with disk_full_named(self._path.parent / BOARD_FOLDER):
+            for name, value in row.items():
+                if name != "step":
+                    self._board.add_scalar(name if "/" in name else f"training/{name}", value, row["step"])
         shown = {key.removeprefix("held_out/"): f"{value:.3g}" for key, value in row.items() if key != "step"}
         self.bar.set_postfix(shown, refresh=False)
 
@@ -62,6 +68,4 @@ def cut_log(folder: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [row for row in read_log(folder) if row["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    os.replace(temporary, path)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
