@@ -19,6 +19,10 @@ import torch
 from qwen_vla import QwenVLAConfig, QwenVLAProcessor
 from qwen_vla.data.robot import RobotData
 from qwen_vla.data.samples import SourceContext
+from qwen_vla.output_files import write_json
+from qwen_vla.output_paths import check_files, with_maker
+
+MAKER = "benchmarks/loader.py"  # as `output_paths` knows it
 
 
 def main() -> None:
@@ -30,11 +34,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that this did not make")
     options = parser.parse_args()
+    check_files(MAKER, options.overwrite, {"--json": options.json})
     result = measure(options)
     print(json.dumps(result, indent=2))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(options.json, with_maker(MAKER, result))
 
 
 def measure(options: argparse.Namespace) -> dict:

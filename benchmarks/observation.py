@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import array
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,10 @@ from qwen_vla.camera_info import camera_info_problem
 from qwen_vla.image_decoding import to_rgb
 from qwen_vla.observation_buffer import NANOSECONDS, Observation
 from qwen_vla.observation_streams import History, Needs, ObservationStreams
+from qwen_vla.output_files import write_json
+from qwen_vla.output_paths import check_files, with_maker
 
+MAKER = "benchmarks/observation.py"  # as `output_paths` knows it
 ROBOT = "widowx"
 # Channels of a raw image by encoding; the content does not change the time.
 RAW = {"rgb8": 3, "bgr8": 3, "bgra8": 4, "rgb16": 6, "yuv422_yuy2": 2, "nv12": 1.5, "bayer_rggb8": 1}
@@ -39,16 +41,17 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--seconds", type=float, default=0.5, help="per row of the table")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that this did not make")
     options = parser.parse_args()
+    check_files(MAKER, options.overwrite, {"--json": options.json})
     cv2.setNumThreads(1)
     rows = {name: timed(work, options.seconds) for name, work in works(options.width, options.height).items()}
     print(f"{ROBOT}, {options.width} x {options.height}, microseconds\n\n| | p50 | p99 |\n|---|---:|---:|")
     for name, row in rows.items():
         print(f"| {name} | {row['p50_us']:.1f} | {row['p99_us']:.1f} |")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         shown = {"robot": ROBOT, "width": options.width, "height": options.height, "rows": rows}
-        options.json.write_text(json.dumps(shown, indent=2) + "\n")
+        write_json(options.json, with_maker(MAKER, shown))
 
 
 def works(width: int, height: int) -> dict[str, Callable[[], object]]:

@@ -26,6 +26,8 @@ import yaml
 from experiments import evaluate, log_rows, train, write_above_notes
 
 from qwen_vla import QwenVLAModel
+from qwen_vla.output_files import folder_complete_or_absent
+from qwen_vla.training.output_folder import model_files
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = Path("out/ablations")
@@ -98,10 +100,9 @@ def fresh_expert(seed: int) -> Path:
             model = QwenVLAModel.from_pretrained(BACKBONE)
             torch.manual_seed(seed)
             model.action_expert.load_state_dict(QwenVLAModel(model.config).action_expert.state_dict())
-            temporary = place.with_suffix(".tmp")
-            shutil.copytree(BACKBONE, temporary, dirs_exist_ok=True)
-            model.save_pretrained(temporary)
-            temporary.rename(place)
+            with folder_complete_or_absent(place, model_files) as temporary:
+                shutil.copytree(BACKBONE, temporary, dirs_exist_ok=True)
+                model.save_pretrained(temporary)
     return place
 
 

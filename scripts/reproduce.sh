@@ -54,17 +54,35 @@ train() {
   fi
 }
 
-keep() { # keep MODEL: everything but the head, first under another name, so that the folder is complete or not there
+check_result() { # refuse a folder that holds something else than an earlier model
+  .venv/bin/python - "$result" <<'PY'
+import sys
+from pathlib import Path
+from qwen_vla.output_paths import OutputRefused, check_folder
+from qwen_vla.training.output_folder import MODEL
+
+try:
+    check_folder(Path(sys.argv[1]), MODEL)
+except OutputRefused as refused:
+    sys.exit(f"reproduce: {refused}")
+PY
+}
+
+keep() { # keep MODEL: everything but the head
   say "keep the model in $result"
-  rm -rf "$result.tmp"
-  mkdir -p "$result.tmp"
-  cp "$1"/* "$result.tmp"
-  rm -f "$result.tmp/$head"
-  rm -rf "$result"
-  mv "$result.tmp" "$result"
+  .venv/bin/python - "$1" "$result" "$head" <<'PY'
+import shutil, sys
+from pathlib import Path
+from qwen_vla.output_files import folder_complete_or_absent
+from qwen_vla.training.output_folder import model_files
+
+with folder_complete_or_absent(Path(sys.argv[2]), model_files) as folder:
+    shutil.copytree(sys.argv[1], folder, ignore=shutil.ignore_patterns(sys.argv[3]), dirs_exist_ok=True)
+PY
 }
 
 [ -x .venv/bin/qwen-vla ] || { echo "reproduce: the environment is missing; run: make reproduce" >&2; exit 1; }
+check_result
 for recipe in "${recipes[@]}"; do
   collect_for "$recipe"
   train "$recipe"

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -161,7 +161,7 @@ class Convert:
 
         bag = BagOptions(self.namespace, self.instruction, self.instruction_topic, self.marker_topic)
         choices = (self.robot, bag, self.images, self.rate_hz, self.failed, self.on_bad, self.mend, self.workers)
-        print(json.dumps(convert(ConvertOptions(self.bags.expanduser(), self.out.expanduser(), *choices)), indent=2))
+        print(json.dumps(convert(ConvertOptions(self.bags, self.out, *choices)), indent=2))
         return 0
 
 
@@ -183,11 +183,13 @@ class Train:
     """Stop at this step with a saved state; the schedule stays that of the whole recipe."""
 
     def run(self) -> int:
+        from qwen_vla.training.output_folder import claim
         from qwen_vla.training.recipe import check_inputs, load_recipe
 
         recipe = load_recipe(self.recipe)
         check_inputs(recipe)
-        # PyTorch takes seconds; what is missing is said before.
+        claim(recipe)
+        # PyTorch takes seconds; what is missing or in the way is said before.
         if recipe.stage == "rl":
             from qwen_vla.training.reinforcement import train
         else:
@@ -245,11 +247,19 @@ class Evaluate:
     """Where to write a contact sheet (PNG): each episode in a few pictures."""
     videos: Path | None = None
     """Folder for a video (MP4) of one success and of one episode of every kind of failure."""
+    overwrite: bool = False
+    """Replace such files even when this command did not make them."""
 
     def run(self) -> int:
         from qwen_vla.evaluation.in_process import EvaluateOptions, evaluate
+        from qwen_vla.evaluation.summary import MAKER
         from qwen_vla.evaluation.write import print_summary, write_summary
+        from qwen_vla.output_paths import check_files, check_files_in
 
+        wanted = {"--json": self.json, "--markdown": self.markdown, "--sheet": self.sheet}
+        check_files(MAKER, self.overwrite, wanted)
+        if self.videos:
+            check_files_in(self.videos, "*.mp4", MAKER, self.overwrite)
         names = [field.name for field in fields(EvaluateOptions)]
         options = EvaluateOptions(
             **{name: getattr(self, name) for name in names} | {"checkpoint": self.checkpoint or default_checkpoint()}
@@ -279,10 +289,14 @@ class Report:
     """Folders of training runs, whose curves are to be shown."""
     markdown: Path | None = None
     """Where to write the page's tables as Markdown."""
+    overwrite: bool = False
+    """Replace such files even when this command did not make them."""
 
     def run(self) -> int:
-        from qwen_vla.evaluation.report import write_report
+        from qwen_vla.evaluation.report import MAKER, write_report
+        from qwen_vla.output_paths import check_files
 
+        check_files(MAKER, self.overwrite, {"--out": self.out, "--markdown": self.markdown})
         write_report(self.files, self.out, self.train_logs, self.markdown)
         print(self.out)
         return 0
@@ -324,14 +338,19 @@ class Benchmark:
     """With --runtime: scenes to play in each blending mode, to see how smoothly chunks follow one another; 0: none."""
     json: Path | None = None
     """Where to write the figures."""
+    overwrite: bool = False
+    """Replace such a file even when this command did not make it."""
 
     def run(self) -> int:
         from qwen_vla.output_files import write_json
+        from qwen_vla.output_paths import check_files, with_maker
 
+        maker = "qwen-vla benchmark"
+        check_files(maker, self.overwrite, {"--json": self.json})
         result = _plugin(BENCHMARKS, "runtime")(self.seconds, self.episodes) if self.runtime else self._model()
         print(json.dumps(result, indent=2))
         if self.json:
-            write_json(self.json, result)
+            write_json(self.json, with_maker(maker, result))
         return 0
 
     def _model(self) -> dict:
@@ -391,11 +410,22 @@ def _choice(name: str, command: type) -> type:
     return Annotated[command, tyro.conf.subcommand(name, description=description)]
 
 
+def _expand_home(command: Any) -> None:
+    """Have every path of a command mean what it says: a shell leaves the ~ of --out=~/data as it is."""
+    for field in fields(command):
+        value = getattr(command, field.name)
+        if isinstance(value, Path):
+            setattr(command, field.name, value.expanduser())
+        elif isinstance(value, tuple):
+            setattr(command, field.name, tuple(v.expanduser() if isinstance(v, Path) else v for v in value))
+
+
 def main() -> None:
     """Entry point of `qwen-vla`: expected errors end in one message and exit code 1, not in a traceback."""
     try:
         choices = [_choice(name, command) for name, command in _commands().items()]
         command = tyro.cli(functools.reduce(operator.or_, choices), prog="qwen-vla", description=DESCRIPTION)
+        _expand_home(command)
         code = command.run()
         sys.stdout.flush()
         sys.exit(code)

@@ -1,9 +1,11 @@
 """The `qwen-vla` command for people: every help text has an example, and what is wrong is said in one line."""
 
+import json
 import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tyro
@@ -77,6 +79,77 @@ def test_what_is_wrong_is_said_in_one_line(monkeypatch, tmp_path, arguments, mes
     assert isinstance(code, str) and "\n" not in code  # sys.exit prints it and exits with 1
     assert re.match(f"qwen-vla: {message}", code), code
     assert not list(tmp_path.iterdir()), "nothing was begun"
+
+
+RECIPE = """
+stage: sft
+name: mine
+output: {output}
+data: [{{kind: motions, robots: [widowx], count: 10}}]
+steps: 1
+freeze: [backbone]
+losses: {{language: 0}}
+optimizer: {{expert_lr: 1.0e-3}}
+"""
+
+
+@pytest.fixture
+def thesis(monkeypatch, tmp_path):
+    """A file of the user's in `mine/model`, below the working folder."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine/model/thesis.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("years of work")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["collect", "widowx_pick", "--out", "mine"], "mine is not empty and was not made by collect"),
+        (["collect", "motions", "--out", "mine"], "mine is not empty and was not made by collect"),
+        (["convert", "bags", "--out", "mine"], "mine is not empty and was not made by convert"),
+        (["train", "recipe.yaml"], "mine is not empty and was not made by train"),
+        (["evaluate", "widowx_pick", "--json", "mine/model/thesis.txt"], "mine/model/thesis.txt was not made by "),
+        (["evaluate", "widowx_pick", "--markdown", "mine/model/thesis.txt"], "mine/model/thesis.txt was not made by "),
+        (["evaluate", "widowx_pick", "--sheet", "mine/model/thesis.txt"], "mine/model/thesis.txt was not made by "),
+        (["evaluate", "widowx_pick", "--videos", "."], r"\. is the working folder; name a new folder"),
+        (["evaluate", "widowx_pick", "--json", "e", "--sheet", "e"], "--json and --sheet are the same file, e"),
+        (["report", "e.json", "--out", "mine/model/thesis.txt"], "mine/model/thesis.txt was not made by "),
+        (["report", "e.json", "--markdown", "mine"], "mine is a folder; name a file"),
+        (["benchmark", "--json", "mine/model/thesis.txt"], "mine/model/thesis.txt was not made by qwen-vla benchmark"),
+        (["collect", "widowx_pick", "--out=/etc/data"], "/etc/data lies in a folder of the system"),
+        (["collect", "widowx_pick", "--out=~"], r"\S+ is the home folder"),
+    ],
+)
+def test_nothing_of_the_users_is_written_over(monkeypatch, thesis, arguments, message):
+    Path("recipe.yaml").write_text(RECIPE.format(output="mine"))
+    code = run(monkeypatch, *arguments)
+    assert re.match(f"qwen-vla: {message}", str(code)), code
+    assert "\n" not in code and thesis.read_text() == "years of work"
+    assert sorted(path.name for path in Path().iterdir()) == ["mine", "recipe.yaml"], "nothing was begun"
+
+
+def test_a_tilde_that_the_shell_left_means_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    collect = cli.Collect("motions", Path("~/data"))
+    cli._expand_home(collect)
+    assert collect.out == tmp_path / "home/data"
+    report = cli.Report((Path("~/e.json"), Path("f.json")))
+    cli._expand_home(report)
+    assert report.files == (tmp_path / "home/e.json", Path("f.json"))
+
+
+def test_a_result_is_replaced_by_the_same_command_or_when_told_to(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    quick = ["benchmark", "--repeats", "1", "--json", "speed.json"]
+    for _ in range(2):
+        assert run(monkeypatch, *quick) == 0
+    Path("speed.json").write_text("mine")
+    assert "--overwrite" in run(monkeypatch, *quick)
+    assert run(monkeypatch, *quick, "--overwrite") == 0
+    assert json.loads(Path("speed.json").read_text())["generator"] == "qwen-vla benchmark"
 
 
 def test_a_recipe_without_its_data_names_the_folder_and_the_way_out(monkeypatch, tmp_path):

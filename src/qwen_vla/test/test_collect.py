@@ -8,6 +8,7 @@ import pytest
 
 from qwen_vla.data.collect import CollectOptions, _claim, _Recorder, collect
 from qwen_vla.data.lerobot import DatasetError, LeRobotReader, shard_path
+from qwen_vla.output_paths import OutputRefused
 from qwen_vla_sim.widowx.pick_scene import sample_pick_scene
 from qwen_vla_sim.widowx.scene import sample_scene
 
@@ -53,13 +54,14 @@ def test_another_collection_in_the_folder_is_refused(copied, other):
 
 def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(DatasetError, match="is not empty and was not made by collect"):
+    with pytest.raises(OutputRefused, match="is not empty and was not made by collect"):
         collect(replace(SNAPSHOTS, out=tmp_path))
 
 
 def test_a_collection_that_cannot_fit_is_refused_before_it_starts(tmp_path):
-    with pytest.raises(DatasetError, match="GB free, up to .* GB needed"):
+    with pytest.raises(DatasetError, match=r"huge: [\d.]+ [kMGT]B free, up to 10.0 PB needed for 10000000000 episodes"):
         collect(replace(SNAPSHOTS, out=tmp_path / "huge", episodes=10**10))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from qwen_vla.data.recordings import RECORD, EpisodeRecord, write_robot
 from qwen_vla.data.robot import RobotData
 from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes
 from qwen_vla.data.samples import SourceContext
+from qwen_vla.output_paths import OutputRefused
 
 CONTEXT = SourceContext(QwenVLAConfig.preset("tiny"), 0.0)
 SAY = BagOptions(instruction="lift it")
@@ -134,7 +135,7 @@ def test_it_goes_on_where_it_was_and_takes_new_bags(tmp_path):
     np.testing.assert_array_equal(LeRobotReader(out).episodes, [[0, 10], [10, 15], [15, 23]])
     with pytest.raises(DatasetError, match="was converted with another images; choose another folder"):
         convert(options(bags, out, images="video"))
-    with pytest.raises(DatasetError, match="is not empty and was not made by convert"):
+    with pytest.raises(OutputRefused, match="is not empty and was not made by convert"):
         convert(options(bags, bags))
 
 

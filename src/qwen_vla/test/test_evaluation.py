@@ -64,13 +64,19 @@ def test_what_was_measured_is_said_and_written(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "widowx: 2 of 4 (50 %, 15–85 %)" in said and "  stack: 2 of 2 (100 %, 34–100 %)" in said
     assert "spl: 0.500" in said and "failures: dropped: 1; step limit: 1" in said
-    part_of(tmp_path / "e.json").touch()
+    part_of(tmp_path / "e.json").write_text('{"suite": "widowx", "files": []}\n')
     write_summary(summary, tmp_path / "e.json", tmp_path / "e.md")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.json", "e.md"]
-    assert read_summary(tmp_path / "e.json") == summary
+    assert read_summary(tmp_path / "e.json") == {"generator": "qwen-vla evaluate", **summary}
     text = (tmp_path / "e.md").read_text()
-    assert text == as_markdown(summary) and text.startswith("# widowx (shift colour)\n")
+    assert text.startswith(as_markdown(summary)) and text.startswith("# widowx (shift colour)\n")
     assert "| all | 2 of 4 (50 %, 15–85 %) |" in text and "| dropped | 1 |" in text
+
+
+def test_what_somebody_else_called_part_is_not_removed(tmp_path):
+    part_of(tmp_path / "e.json").write_text("half a download")
+    write_summary(summarize("widowx", 9000, ROWS), tmp_path / "e.json", None)
+    assert part_of(tmp_path / "e.json").read_text() == "half a download"
 
 
 # One episode ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from embodiment_descriptions import load_robot, pose_from_delta
 from qwen_vla import QwenVLAConfig
+from qwen_vla.data.episodes import DatasetError
 from qwen_vla.data.lerobot import LeRobotReader
 from qwen_vla.data.motion_files import MotionFiles, choose_robot
 from qwen_vla.data.motion_templates import MAX_TIP_SPEED, TEMPLATES, MotionError, Planner, minimum_jerk
@@ -290,5 +291,5 @@ def test_written_motions_are_a_data_set_with_a_picture(tmp_path, twin):
         np.testing.assert_allclose(actions[:-1, :7], poses[1:, :7], atol=1e-6)  # told now, reached one period later
         assert (out / "motions.png").read_bytes().startswith(b"\x89PNG")
         assert json.loads((out / "collection.json").read_text())["seed"] == 3
-    with pytest.raises(DataError, match="is not empty"):
+    with pytest.raises(DatasetError, match="holds another collection"):
         MotionFiles(out, robot, count=6).write()

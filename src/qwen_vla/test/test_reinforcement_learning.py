@@ -14,7 +14,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from qwen_vla import Policy, QwenVLAProcessor
 from qwen_vla.evaluation.in_process import refuse_trained_seeds
 from qwen_vla.output_files import write_json
+from qwen_vla.output_paths import OutputRefused
 from qwen_vla.training.log import read_log
+from qwen_vla.training.output_folder import STATE_FILE
 from qwen_vla.training.recipe import RecipeError
 from qwen_vla.training.reinforcement import trainer
 from qwen_vla.training.reinforcement.actor import Actor, Sampling
@@ -31,7 +33,6 @@ from qwen_vla.training.reinforcement.recipe import PPO, ReinforcementRecipe
 from qwen_vla.training.reinforcement.rollout import roll_out
 from qwen_vla.training.reinforcement.run import VALUE_HEAD_FILE
 from qwen_vla.training.reinforcement.value_head import ValueHead
-from qwen_vla.training.state import STATE_FILE
 from qwen_vla.training.trainer import TrainingStopped
 
 SAMPLING = Sampling(temperature=1.0, noise_level=0.5)
@@ -236,8 +237,10 @@ def test_an_interrupted_run_goes_on_to_the_same_end(recipe, tmp_path):
     whole = weights(trainer.train(recipe))
     parts = recipe.model_copy(update={"output": tmp_path / "parts"})
     trainer.train(parts, max_steps=1)
+    (parts.output / "model/evaluation.json").write_text("mine")
     (parts.output / "log.jsonl").open("a").write('{"step": 2, "success": 1.0}\n{"step": 3, "suc')  # killed right here
     assert same(weights(trainer.train(parts)), whole)
+    assert (parts.output / "model/evaluation.json").read_text() == "mine"
     measured = [[row.get("success") for row in read_log(folder)] for folder in (recipe.output, parts.output)]
     assert measured[0] == measured[1]
 
@@ -289,3 +292,15 @@ def test_the_defaults_are_the_paper_s_constants():
     assert found == (0.99, 0.95, 0.2, 1.0, 4) and (options.actor_lr, options.value_lr) == (5e-6, 1e-4)
     fields = ReinforcementRecipe.model_fields
     assert fields["temperature"].default == 1.0 and fields["validation"].default.temperature == 0.6
+
+
+def test_a_folder_of_somebody_else_is_refused_before_training(recipe):
+    thesis = recipe.output / "model/thesis.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+    with pytest.raises(OutputRefused, match="run is not empty and was not made by train; choose another folder"):
+        trainer.train(recipe)
+    (recipe.output / "recipe.json").write_text(recipe.model_dump_json())
+    with pytest.raises(OutputRefused, match="run/model holds no model that train wrote; move it away"):
+        trainer.train(recipe)
+    assert thesis.read_text() == "years of work"

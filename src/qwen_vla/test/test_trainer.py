@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +18,15 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from qwen_vla import Observation, Policy
+from qwen_vla.output_paths import OutputRefused
 from qwen_vla.training import trainer
 from qwen_vla.training.batches import Batches, Prefetch
 from qwen_vla.training.curve import plot_curve
 from qwen_vla.training.log import read_log
+from qwen_vla.training.output_folder import STATE_FILE, claim
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.run import averaged, prepare
-from qwen_vla.training.state import STATE_FILE, StateError, claim, resume, save
+from qwen_vla.training.state import StateError, resume, save
 from qwen_vla.training.trainer import StopSignal, train, training_step
 
 STEPS = 10
@@ -238,8 +243,10 @@ def test_max_steps_ends_early_and_the_rest_follows(pretraining, recordings, tmp_
     whole = recipe_for(recordings, tmp_path / "parts", ["snapshots"], steps=2, losses=losses, keep_every=1)
     train(whole, max_steps=1)
     assert state_of(whole)["step"] == 1
+    (whole.output / "model/evaluation.json").write_text("mine")
     train(whole)
     assert_same_state(state_of(whole), state_of(pretraining))
+    assert (whole.output / "model/evaluation.json").read_text() == "mine", "a new model replaces the run's files alone"
     train(whole)  # finished: nothing is left to do
     assert state_of(whole)["step"] == 2
     first, second, last = (whole.output / name / "model.safetensors" for name in ("step_1", "step_2", "model"))
@@ -278,6 +285,69 @@ def test_another_recipe_does_not_continue_the_run(actions):
     expected = r"other values of batch_size \(3 then, 4 now\), optimizer.ema_decay \(0.999 then, 0.5 now\); choose"
     with pytest.raises(RecipeError, match=expected):
         train(changed)
+
+
+def test_a_finished_model_is_not_trained_over_by_another_recipe_even_without_its_state(pretraining, tmp_path):
+    output = tmp_path / "copy"
+    shutil.copytree(pretraining.output, output, ignore=shutil.ignore_patterns(STATE_FILE))
+    same = pretraining.model_copy(update={"output": output})
+    claim_as(same, pretraining)
+    with pytest.raises(RecipeError, match=r"other values of steps \(2 then, 3 now\)"):
+        claim(same.model_copy(update={"steps": 3}))
+
+
+def claim_as(recipe, before):
+    """Claim the copy of a run's folder, whose recipe names the original."""
+    (recipe.output / "recipe.json").write_text(before.model_copy(update={"output": recipe.output}).model_dump_json())
+    claim(recipe)
+
+
+@pytest.mark.parametrize("name", ["model", "step_20"])
+def test_a_folder_of_somebody_else_is_refused_before_training(pretraining, tmp_path, name):
+    output = tmp_path / "mine"
+    (output / name).mkdir(parents=True)
+    (output / name / "thesis.txt").write_text("years of work")
+    recipe = pretraining.model_copy(update={"output": output})
+    with pytest.raises(OutputRefused, match="mine is not empty and was not made by train; choose another folder"):
+        train(recipe)
+    (output / "recipe.json").write_text(recipe.model_dump_json())
+    with pytest.raises(OutputRefused, match=f"mine/{name} holds no model that train wrote; move it away"):
+        train(recipe)
+    assert (output / name / "thesis.txt").read_text() == "years of work"
+    assert {path.name for path in output.iterdir()} == {name, "recipe.json"}
+
+
+def test_the_model_that_training_starts_from_is_not_replaced(actions, pretraining):
+    output = pretraining.output
+    with pytest.raises(RecipeError, match="init_from: .*/model lies in the output and would be replaced"):
+        claim(actions.model_copy(update={"output": output, "init_from": output / "model"}))
+
+
+def test_an_output_below_the_home_folder_may_be_written_with_a_tilde(actions, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = Recipe.model_validate(actions.model_dump() | {"output": "~/runs/mine"})
+    assert recipe.output == tmp_path / "runs/mine"
+
+
+def test_a_full_disk_is_said_in_one_line_and_the_run_goes_on_when_there_is_room(
+    recordings, pretraining, actions, tmp_path
+):
+    recipe = action_recipe(recordings, pretraining, tmp_path / "full", save_every=STEPS // 2)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(json.loads(recipe.model_dump_json())))
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))
+
+    command = [sys.executable, "-m", "qwen_vla.cli", "train", str(file)]
+    failed = subprocess.run(command, preexec_fn=limited, capture_output=True, text=True, timeout=120)
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    last = failed.stderr.strip().splitlines()[-1]
+    expected = rf"qwen-vla: {recipe.output}/state.pt is larger than .* \(.*B free on the disk\); .*same command again"
+    assert re.fullmatch(expected, last)
+    assert not list(recipe.output.rglob("*.tmp")) and not (recipe.output / "model").exists()
+    train(recipe)
+    assert_same_state(state_of(recipe), state_of(actions))
 
 
 def test_how_often_to_save_and_log_may_change(actions):

@@ -46,6 +46,8 @@ OBEYED, DISOBEYED, SKIPPED = 0, 1, 3  # exit codes; 2 is that of wrong options
 AFTERGLOW = 0.8  # [s] simulated, shown of the robot at rest after the end
 TABLE_WIDTH = 120  # [characters] in a log
 GIF_LIMIT = 2_000_000  # [bytes] a README should load quickly
+SUMMARY, FILM = "summary.json", "demo.mp4"
+MAKER = "qwen-vla demo"  # as `output_paths` knows it
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Demo:
     """
 
     out: Path = Path("out/demo")
-    """Folder for the results; those of an earlier run are replaced."""
+    """Folder for the results; those of an earlier demo are replaced."""
     robot: tuple[Literal["widowx", "aloha", "mobile_base"], ...] = ()
     """Robots to show, one after the other; default: all that the checkpoint knows."""
     seeds: tuple[int, ...] = ()
@@ -97,10 +99,13 @@ class Demo:
     """Write demo.mp4."""
     gif: Path | None = None
     """Also write an animated GIF of less than 2 MB, for a README."""
+    overwrite: bool = False
+    """Replace files even when this command did not make them."""
 
     def run(self) -> int:
         from qwen_vla_ros.interruption import signals_as_exceptions
 
+        self._check_outputs()
         checkpoint = self._checkpoint()
         known = known_robots(checkpoint)
         wanted = self.robot or tuple(SHOWS)
@@ -116,6 +121,15 @@ class Demo:
         if any(one.successes < ENOUGH * len(one.rows) for one in shown.values()):
             return DISOBEYED
         return SKIPPED if skipped and (self.robot or not robots) else OBEYED
+
+    def _check_outputs(self) -> None:
+        from qwen_vla.output_paths import check_files, check_folder, check_place
+        from qwen_vla_ros.child_processes import LOGS
+
+        check_place(self.out)
+        results = {name: self.out / name for name in (SUMMARY, FILM)}
+        check_files(MAKER, self.overwrite, {**results, "--gif": self.gif})
+        check_folder(self.out / "logs", LOGS)
 
     def _checkpoint(self) -> Path:
         """What can be wrong about the options is found out before anything is started."""
@@ -138,7 +152,7 @@ class Demo:
         return checkpoint
 
     def _remove_earlier_results(self) -> None:
-        for name in ("summary.json", "demo.mp4"):
+        for name in (SUMMARY, FILM):
             (self.out / name).unlink(missing_ok=True)
 
     def _show_all(self, robots: Sequence[str], checkpoint: Path) -> dict[str, Shown]:
@@ -200,18 +214,19 @@ class Demo:
         line = ProgressLine()
         if self.video:
             line.update("writing the video")
-            write_mp4(self.out / "demo.mp4", film(episodes), RATE)
-            line.finish(f"video: {self.out / 'demo.mp4'}")
+            write_mp4(self.out / FILM, film(episodes), RATE, MAKER)
+            line.finish(f"video: {self.out / FILM}")
         if self.gif:
             line.update("writing the GIF")
-            size = write_gif(self.gif, list(film(episodes)), RATE, GIF_LIMIT)
+            size = write_gif(self.gif, list(film(episodes)), RATE, GIF_LIMIT, MAKER)
             line.finish(f"GIF: {self.gif} ({size / 1e6:.1f} MB)")
 
     def _write_summary(self, summary: dict[str, Any]) -> None:
         from qwen_vla.output_files import write_json
+        from qwen_vla.output_paths import with_maker
 
-        write_json(self.out / "summary.json", summary)
-        print(f"{summary['successes']} of {len(summary['sentences'])} sentences obeyed: {self.out / 'summary.json'}")
+        write_json(self.out / SUMMARY, with_maker(MAKER, summary))
+        print(f"{summary['successes']} of {len(summary['sentences'])} sentences obeyed: {self.out / SUMMARY}")
 
 
 def known_robots(checkpoint: Path) -> list[str]:

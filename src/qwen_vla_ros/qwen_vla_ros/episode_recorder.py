@@ -20,6 +20,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 from rclpy.task import Future
+from rich.filesize import decimal
 from std_srvs.srv import Trigger
 
 from qwen_vla.data.episodes import DatasetError
@@ -33,13 +34,15 @@ from qwen_vla.data.recordings import (
     utc_now,
 )
 from qwen_vla.data.spec import clean_text
+from qwen_vla.output_files import free_bytes
+from qwen_vla.output_paths import check_place
 from qwen_vla_msgs.msg import ActionChunk
 from qwen_vla_msgs.srv import LabelEpisode, StartEpisode
 from qwen_vla_ros import lifecycle
 from qwen_vla_ros.diagnostics import diagnostic_array
 from qwen_vla_ros.embodiment_source import read_embodiment
 from qwen_vla_ros.parameters import Parameter
-from qwen_vla_ros.recording_file import EpisodeFile, free_space
+from qwen_vla_ros.recording_file import GIGABYTE, EpisodeFile, too_full
 from qwen_vla_ros.recording_topics import (
     Need,
     UnknownType,
@@ -100,15 +103,12 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         if p.compression not in COMPRESSIONS:
             raise ValueError(f"compression is {p.compression!r}; it can be {', '.join(COMPRESSIONS)}")
         self._embodiment = read_embodiment(self.wait_for_robot_description(), p.embodiment_config)
-        self._folder = Path(p.folder).expanduser()
+        self._folder = check_place(Path(p.folder).expanduser())
         self._folder.mkdir(parents=True, exist_ok=True)
-        probe = self._folder / f".{self.get_name()}"
-        probe.touch()
-        probe.unlink()
         self._mend_leftovers()
         self._connect()
-        free = free_space(self._folder)
-        self.get_logger().info(f"ready for '{self._embodiment.name}': {free:.1f} GB free in {self._folder}")
+        free = decimal(free_bytes(self._folder))
+        self.get_logger().info(f"ready for '{self._embodiment.name}': {free} free in {self._folder}")
 
     def _connect(self) -> None:
         # An answer may have to wait for the file. Services in the default group would keep everything else waiting.
@@ -174,7 +174,8 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         return response
 
     async def _on_discard(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        file, last = self._file, self._last
+        file = self._file
+        last = self._last if self._last is not None and is_recorded(self._last) else None
         try:
             if file is not None:
                 self._close("discarded", keep=False)
@@ -230,9 +231,8 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             raise ValueError(f"{self._file.record.name} is being recorded; stop or discard it first")
         if instruction:
             clean_text(instruction)
-        free = free_space(self._folder)
-        if free < p.min_free_gb:
-            raise ValueError(f"{self._folder}: {free:.1f} GB are free, {p.min_free_gb:.1f} GB must stay so; make room")
+        if full := too_full(self._folder, p.min_free_gb):
+            raise ValueError(f"{full}; make room")
         topics = wanted_topics(self._embodiment, p.policy_node, p.executor_node, p.extra_topics.split())
         self._wanted = {self.resolve_topic_name(topic.name): topic for topic in topics}
         absent = {name: topic for name, topic in self._wanted.items() if not self.get_publishers_info_by_topic(name)}
@@ -361,18 +361,21 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             self.get_logger().error("the disk is too slow: messages are lost", throttle_duration_sec=5.0)
 
     def _learn_instruction(self, data: bytes) -> None:
-        self._file.relabel(instruction=deserialize_message(data, ActionChunk).instruction)
+        try:
+            self._file.relabel(instruction=deserialize_message(data, ActionChunk).instruction)
+        except OSError as error:  # a full disk, which also ends the recording
+            self.get_logger().error(f"the instruction is not kept: {error}", throttle_duration_sec=5.0)
 
     # Diagnostics ----------------------------------------------------------------------------------------------------
 
     def _diagnose(self) -> None:
         file = self._file
-        free = free_space(self._folder)
         problems: dict[str, bytes] = {}
         if self._problem:
             problems[self._problem] = DiagnosticStatus.ERROR
-        if free < self.parameters.min_free_gb:
-            problems[f"{free:.1f} GB free on the disk"] = DiagnosticStatus.ERROR
+        if full := too_full(self._folder, self.parameters.min_free_gb):
+            problems[full] = DiagnosticStatus.ERROR
+        free = free_bytes(self._folder) / GIGABYTE
         values: dict[str, object] = {"recording": file.record.name if file else "", "free [GB]": free}
         if file is not None:
             problems |= {f"{name} is silent": DiagnosticStatus.WARN for name in self._silent()}

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from mcap.writer import Writer
+from rich.filesize import decimal
 
 from embodiment_descriptions import Embodiment
 from qwen_vla.data.recordings import (
@@ -37,6 +38,7 @@ from qwen_vla.data.recordings import (
     utc_now,
     write_robot,
 )
+from qwen_vla.output_files import free_bytes, no_room
 
 FLUSH_PERIOD = 0.5  # [s] at most this much of an episode is lost when the process is killed
 GIGABYTE = 1_000_000_000
@@ -53,9 +55,10 @@ class TopicFormat:
     type_hash: str
 
 
-def free_space(folder: Path) -> float:
-    """Room on the disk of a folder [GB]."""
-    return shutil.disk_usage(folder).free / GIGABYTE
+def too_full(folder: Path, min_free: float) -> str:
+    """What to say when less than `min_free` [GB] is free on the disk of a folder; otherwise nothing."""
+    free, kept = free_bytes(folder), int(min_free * GIGABYTE)
+    return f"{decimal(free)} are free in {folder}, {decimal(kept)} must stay so" if free < kept else ""
 
 
 class EpisodeFile:
@@ -169,7 +172,7 @@ class EpisodeFile:
                 self._concluded = True
                 self._conclude(why)
         except Exception as error:  # full or broken disk; without the thread nobody would say so
-            self.problem = f"{self._unfinished} broke off: {error}"
+            self.problem = f"{self._unfinished} broke off: {no_room(error, bag_file(self._unfinished)) or error}"
         finally:
             self._ended()
 
@@ -192,11 +195,8 @@ class EpisodeFile:
             if now >= flush_at:
                 self._writer.flush()
                 syncing = _sync_behind(disk, self._stream, syncing)
-                free = free_space(self._unfinished)
-                if free < self._min_free:
-                    self.problem = (
-                        f"the disk is nearly full: {free:.1f} GB are free, {self._min_free:.1f} GB must stay so"
-                    )
+                if full := too_full(self._unfinished.parent, self._min_free):
+                    self.problem = f"the disk is nearly full: {full}"
                     return self.problem
                 flush_at = now + FLUSH_PERIOD
             try:

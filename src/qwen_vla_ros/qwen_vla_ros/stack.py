@@ -20,8 +20,10 @@ from lifecycle_msgs.msg import State, Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.task import Future
 
+from qwen_vla.output_files import write_json
+from qwen_vla.output_paths import check_folder, with_maker
 from qwen_vla_msgs.srv import ResetWorld
-from qwen_vla_ros.child_processes import ChildProcesses
+from qwen_vla_ros.child_processes import LOGS, ChildProcesses
 from qwen_vla_ros.environment import ros_environment
 from qwen_vla_ros.interruption import signals_as_exceptions
 from qwen_vla_ros.progress_line import ProgressLine
@@ -136,8 +138,10 @@ class Host:
 def stack_host(logs: Path) -> Iterator[Host]:
     """A host whose processes write into the folder `logs`, one file per node; all of them end with it.
 
-    SIGINT and SIGTERM become exceptions inside.
+    SIGINT and SIGTERM become exceptions inside. OutputRefused when the folder holds something else.
     """
+    check_folder(logs, LOGS)
+    write_json(logs / LOGS.file, with_maker(LOGS.maker, {}))
     with ExitStack() as cleanup:
         cleanup.enter_context(signals_as_exceptions())
         domain = cleanup.enter_context(ros_domain())

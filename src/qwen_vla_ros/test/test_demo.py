@@ -25,7 +25,7 @@ from qwen_vla.suites import load_suite
 from qwen_vla.video_files import write_gif, write_mp4
 from qwen_vla_ros.camera_view import CameraView, pose_matrix
 from qwen_vla_ros.chunk_geometry import RobotPose, planar_pose
-from qwen_vla_ros.demo import SHOWS, Demo, Shown, known_robots, summarize
+from qwen_vla_ros.demo import MAKER, SHOWS, Demo, Shown, known_robots, summarize
 from qwen_vla_ros.demo_geometry import Geometry, Situation, path_points
 from qwen_vla_ros.demo_map import MapFromAbove
 from qwen_vla_ros.demo_recording import Moment, Recording, compressed, path_topics
@@ -238,7 +238,7 @@ def test_the_video_lasts_as_long_as_what_it_shows(tmp_path):
     episodes = [(recording(1.0), ROW), (recording(0.5, fixed_pose=None), FAILED)]
     card = round(CARD_SECONDS * RATE)
     expected = 11 + card + 6 + card
-    assert write_mp4(tmp_path / "demo.mp4", film(episodes), RATE) == expected
+    assert write_mp4(tmp_path / "demo.mp4", film(episodes), RATE, MAKER) == expected
     frames = decoded(tmp_path / "demo.mp4")
     with av.open(str(tmp_path / "demo.mp4")) as container:
         stream = container.streams.video[0]
@@ -276,21 +276,21 @@ def test_a_video_that_fails_leaves_what_was_there(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_mp4(target, frames(), RATE)
+        write_mp4(target, frames(), RATE, MAKER)
     with pytest.raises(ValueError, match="no frame"):
-        write_mp4(target, [], RATE)
+        write_mp4(target, [], RATE, MAKER)
     assert [file.name for file in tmp_path.iterdir()] == ["demo.mp4"] and target.read_bytes() == b"before"
 
 
 def test_a_gif_keeps_its_limit_and_its_speed(tmp_path):
     few = np.random.default_rng(0).integers(0, 256, (20, 3), np.uint8)
     noise = [few[np.random.default_rng(i).integers(0, 20, (32, 64))].repeat(4, 0).repeat(4, 1) for i in range(20)]
-    size = write_gif(tmp_path / "demo.gif", noise, RATE, 200_000)
+    size = write_gif(tmp_path / "demo.gif", noise, RATE, 200_000, MAKER)
     assert size == (tmp_path / "demo.gif").stat().st_size < 200_000
     with Picture.open(tmp_path / "demo.gif") as gif:
         assert gif.n_frames * gif.info["duration"] == pytest.approx(2000, rel=0.1)
     with pytest.raises(ValueError, match="1000 bytes"):
-        write_gif(tmp_path / "small.gif", noise, RATE, 1000)
+        write_gif(tmp_path / "small.gif", noise, RATE, 1000, MAKER)
     assert [file.name for file in tmp_path.iterdir()] == ["demo.gif"]
 
 

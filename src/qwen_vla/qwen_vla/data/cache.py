@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qwen_vla.output_files import write_json
 
-HASHES_FILE = "hashes.json"
+HASHES_FILE = "qwen_vla_hashes.json"  # a name that nobody else gives: the folder may be the user's
 
 
 def cache_folder(root: Path) -> Path:

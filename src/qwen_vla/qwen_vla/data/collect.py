@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich.filesize import decimal
 from tqdm import tqdm
 
 from qwen_vla.data.lerobot import DatasetError, Feature, shard_path
 from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
-from qwen_vla.output_files import write_json
+from qwen_vla.output_files import free_bytes, write_json
+from qwen_vla.output_paths import Marker, check_folder
 from qwen_vla.parallel import parallel_map
 from qwen_vla.suites import Suite, load_suite
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 EPISODES_PER_SHARD = 50
 FIRST_TRAINING_SEED = 1_000_000  # evaluation uses seeds below it, so no evaluated scene was ever trained on
 BYTES_PER_EPISODE = 1_000_000  # generous; only to refuse a collection that cannot fit on the disk
+COLLECTION = Marker("collection.json", frozenset({"kind", "seed"}), "collect")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def collect(options: CollectOptions) -> dict:
         check_knows(options.takeover_from, suite.embodiment.name)
     _claim(options)
     info_path = options.out / "meta/info.json"
-    missing = [shard for shard in range(options.shards) if not shard_path(options.out, shard).exists()]
+    missing = _missing(options)
     if missing or not info_path.exists():
         info_path.unlink(missing_ok=True)  # it marks a finished data set
         _record(options, missing)
@@ -93,6 +95,11 @@ def collect(options: CollectOptions) -> dict:
     return summary | {"expert_success_rate": info["total_episodes"] / options.episodes}
 
 
+def _missing(options: CollectOptions) -> list[int]:
+    """Shards that are still to be recorded."""
+    return [shard for shard in range(options.shards) if not shard_path(options.out, shard).exists()]
+
+
 def _record(options: CollectOptions, shards: list[int]) -> None:
     left = sum(len(options.scenes(shard)) for shard in shards)
     title = f"collect {options.suite} {options.kind}"
@@ -110,21 +117,26 @@ def _claim(options: CollectOptions) -> None:
         wanted["takeover_from"] = str(options.takeover_from)
     if options.task:
         wanted["task"] = options.task
-    marker = options.out / "collection.json"
-    if marker.exists():
-        present = json.loads(marker.read_text())
-        if present != wanted:
-            raise DatasetError(
-                f"{options.out} holds another collection ({_in_words(present)}; asked for {_in_words(wanted)}); "
-                "choose another folder"
-            )
-    elif options.out.exists() and any(options.out.iterdir()):
-        raise DatasetError(f"{options.out} is not empty and was not made by collect; choose another folder")
-    options.out.mkdir(parents=True, exist_ok=True)
-    free, needed = shutil.disk_usage(options.out).free, options.episodes * BYTES_PER_EPISODE
+    begun = refuse_other_collections(options.out, wanted)
+    left = sum(len(options.scenes(shard)) for shard in _missing(options)) if begun else options.episodes
+    free, needed = free_bytes(options.out), left * BYTES_PER_EPISODE
     if free < needed:
-        raise DatasetError(f"{options.out}: {free / 1e9:.1f} GB free, up to {needed / 1e9:.1f} GB needed")
-    write_json(marker, wanted)
+        raise DatasetError(
+            f"{options.out}: {decimal(free)} free, up to {decimal(needed)} needed for {left} episodes; "
+            "make room, or collect fewer"
+        )
+    write_json(options.out / COLLECTION.file, wanted)
+
+
+def refuse_other_collections(out: Path, wanted: dict) -> bool:
+    """Whether a folder holds this collection; DatasetError when another one, OutputRefused when something else."""
+    present = check_folder(out, COLLECTION)
+    if present not in (None, wanted):
+        raise DatasetError(
+            f"{out} holds another collection ({_in_words(present)}; asked for {_in_words(wanted)}); "
+            "choose another folder"
+        )
+    return present is not None
 
 
 def _seed(options: CollectOptions, suite: Suite, scene: int) -> int:

@@ -34,9 +34,10 @@ from qwen_vla.data.recordings import (
 from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes, bag_paths
 from qwen_vla.data.spec import clean_text
 from qwen_vla.output_files import write_json
+from qwen_vla.output_paths import Marker, check_folder
 from qwen_vla.parallel import parallel_map
 
-MARKER = "conversion.json"
+CONVERSION = Marker("conversion.json", frozenset({"settings", "bags"}), "convert")
 IMAGE_PREFIX = "observation.images."
 AXES = ("height", "width", "channels")
 REASONS_SHOWN = 3  # of one bad episode
@@ -96,11 +97,13 @@ class BadEpisodes(DatasetError):
 
 def convert(options: ConvertOptions) -> dict:
     """Convert and write the metadata; returns a summary. DatasetError, BadEpisodes: see `ConvertOptions.on_bad`."""
+    known = _earlier(options)
     problems = _unfinished(options)
     bags = [path for path in bag_paths(options.bags) if not path.name.endswith(UNFINISHED)]
     if not bags:
         raise DatasetError(f"{options.bags}: no finished bag is in it")
-    known = _claim(options)
+    if not known:
+        write_json(options.out / CONVERSION.file, {"settings": options.settings, "bags": []})
     embodiment, features = _layout(options, bags)
     if known.get("features") not in (None, _as_json(features)):
         known = {}  # of the bags that are there now another one sets the columns
@@ -111,7 +114,7 @@ def convert(options: ConvertOptions) -> dict:
         raise BadEpisodes(
             f"{listed}\n{len(problems)} bad episodes; record or mend them, or leave them out: --on-bad skip"
         )
-    write_robot(_made(options.out / "meta"), embodiment)
+    write_robot(options.out / "meta", embodiment)
     extra = {"kind": "demonstrations", "bags": len(bags), "bags_left_out": len([b for b in done if not b.episodes])}
     finalize(options.out, len(bags), features, embodiment.rate_hz, embodiment.name, extra)
     return {
@@ -142,22 +145,14 @@ def _unfinished(options: ConvertOptions) -> list[str]:
     return problems
 
 
-def _claim(options: ConvertOptions) -> dict:
-    """What is known of an earlier run with the same settings; DatasetError where the folder holds something else."""
-    marker = options.out / MARKER
+def _earlier(options: ConvertOptions) -> dict:
+    """What is known of an earlier run; DatasetError where it had other settings, OutputRefused where it was none."""
+    present = check_folder(options.out, CONVERSION) or {}
     settings = json.loads(json.dumps(options.settings))
-    if marker.exists():
-        present = json.loads(marker.read_text())
-        if present["settings"] != settings:
-            different = [key for key in settings if present["settings"].get(key) != settings[key]]
-            raise DatasetError(
-                f"{options.out} was converted with another {', '.join(different)}; choose another folder"
-            )
-        return present
-    if options.out.exists() and any(options.out.iterdir()):
-        raise DatasetError(f"{options.out} is not empty and was not made by convert; choose another folder")
-    write_json(_made(options.out) / MARKER, {"settings": settings, "bags": []})
-    return {}
+    if present and present["settings"] != settings:
+        different = [key for key in settings if present["settings"].get(key) != settings[key]]
+        raise DatasetError(f"{options.out} was converted with another {', '.join(different)}; choose another folder")
+    return present
 
 
 def _layout(options: ConvertOptions, bags: list[Path]) -> tuple[Embodiment, dict[str, Feature]]:
@@ -217,7 +212,7 @@ def _convert_all(
             bar.set_postfix_str(result.bag)
             bar.update(sizes[number])
             listed = [asdict(done[k]) if k in done else None for k in range(len(bags))]
-            write_json(options.out / MARKER, {**state, "bags": listed})
+            write_json(options.out / CONVERSION.file, {**state, "bags": listed})
     return [done[number] for number in range(len(bags))]
 
 
@@ -313,8 +308,3 @@ def _size(path: Path) -> int:
 
 def _as_json(features: Mapping[str, Feature]) -> dict:
     return json.loads(json.dumps({name: feature.to_json() for name, feature in features.items()}))
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -11,12 +11,12 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from qwen_vla.data.lerobot import Feature
+from qwen_vla.data.collect import COLLECTION, refuse_other_collections
+from qwen_vla.data.lerobot import Feature, shard_path
 from qwen_vla.data.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.data.motions import NATIVE_RATE_HZ, ArmPath, MotionData, RobotMotions
 from qwen_vla.data.robot import RobotFiles
-from qwen_vla.data.spec import DataError
-from qwen_vla.output_files import write_json
+from qwen_vla.output_files import complete_or_absent, write_json
 
 MAX_SECONDS = 4.0
 PER_SHARD = 500
@@ -36,18 +36,20 @@ class MotionFiles:
     max_seconds: float = MAX_SECONDS
 
     def write(self) -> dict:
-        """Write data set and picture into a new folder; returns a summary."""
-        if self.out.exists() and any(self.out.iterdir()):
-            raise DataError(f"{self.out} is not empty; choose another folder")
+        """Write data set and picture; goes on where it was interrupted. Returns a summary."""
         motions = self.motions()
+        wanted = motions.spec.model_dump(mode="json") | {"max_seconds": self.max_seconds}
+        refuse_other_collections(self.out, wanted)
+        write_json(self.out / COLLECTION.file, wanted)
         rate, name, features = motions.embodiment.rate_hz, motions.embodiment.name, _features(motions)
         shards = [range(self.count)[first : first + PER_SHARD] for first in range(0, self.count, PER_SHARD)]
         with tqdm(total=self.count, desc=f"motions of {name}", unit="episode") as bar:
             for shard, numbers in enumerate(shards):
-                write_shard(self.out, shard, [self._episode(motions, number) for number in numbers], features, rate)
+                if not shard_path(self.out, shard).exists():
+                    episodes = [self._episode(motions, number) for number in numbers]
+                    write_shard(self.out, shard, episodes, features, rate)
                 bar.update(len(numbers))
         finalize(self.out, len(shards), features, rate, name, {"kind": "demonstrations", "embodiment": name})
-        write_json(self.out / "collection.json", motions.spec.model_dump(mode="json"))
         plot(motions, range(min(self.count, 2 * len(motions.templates))), self.out / PICTURE)
         summary = {"out": str(self.out), "episodes": self.count, "templates": motions.templates}
         return summary | {"picture": str(self.out / PICTURE)}
@@ -111,9 +113,8 @@ def plot(robot: RobotMotions, numbers: Sequence[int], path: Path) -> None:
         over_time.set_title(
             textwrap.fill(f"{motion.template}: {_sentence(robot, number)}", 46), fontsize=9, loc="right"
         )
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, dpi=70, format="png")
-    temporary.replace(path)
+    with complete_or_absent(path) as temporary:
+        figure.savefig(temporary, dpi=70, format="png")
     pyplot.close(figure)
 
 

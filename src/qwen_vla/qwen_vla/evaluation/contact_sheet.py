@@ -9,13 +9,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 
 from qwen_vla.evaluation.episode import Film
 from qwen_vla.evaluation.kept_episodes import Played
 from qwen_vla.evaluation.pictures import BACKGROUND, BRIGHT, DIM, font, shortened, verdict
-from qwen_vla.evaluation.summary import conditions_in_words, rate_in_words
+from qwen_vla.evaluation.summary import MAKER, conditions_in_words, rate_in_words
 from qwen_vla.output_files import complete_or_absent
+from qwen_vla.output_paths import png_text
 
 PICTURES = 5  # of an episode
 WIDTH, STRIDE = 160, 163  # [px] of a picture; from one to the next
@@ -32,8 +33,11 @@ def strip(film: Film, camera: str, count: int = PICTURES) -> tuple[bytes, ...]:
 
 def write_sheet(path: Path, summary: Mapping[str, Any], episodes: Sequence[Played]) -> None:
     """Draw the sheet of an evaluation whose episodes have pictures."""
+    about = PngImagePlugin.PngInfo()
+    for key, text in png_text(MAKER).items():
+        about.add_text(key, text)
     with complete_or_absent(path) as temporary:
-        draw_sheet(summary, episodes).save(temporary, "PNG", optimize=True)
+        draw_sheet(summary, episodes).save(temporary, "PNG", optimize=True, pnginfo=about)
 
 
 def draw_sheet(summary: Mapping[str, Any], episodes: Sequence[Played]) -> Image.Image:

@@ -29,9 +29,10 @@ class Cell(str):
         return cell
 
 
-def page(title: str, parts: Iterable[str]) -> str:
-    """The whole page around its parts (HTML)."""
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+def page(title: str, parts: Iterable[str], maker: str) -> str:
+    """The whole page around its parts (HTML); maker: the command, as `output_paths` knows it."""
+    head = f'<meta charset="utf-8"><meta name="generator" content="{escape(maker)}">'
+    head += f"<title>{escape(title)}</title><style>{STYLE}</style>"
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{"".join(parts)}</body></html>\n'
 
 

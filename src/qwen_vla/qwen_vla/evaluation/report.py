@@ -10,10 +10,12 @@ from qwen_vla.evaluation import plots, tables
 from qwen_vla.evaluation.comparison import Evaluations, alike_but_for
 from qwen_vla.evaluation.page import Cell, figure, folded, heading, note, page, table
 from qwen_vla.evaluation.summary import EpisodeRow, conditions_in_words, rate_in_words, read_summary, rows_of
-from qwen_vla.output_files import complete_or_absent
+from qwen_vla.output_files import write_text
+from qwen_vla.output_paths import in_markdown
 from qwen_vla.training.log import LOG_FILE, read_log
 
 TITLE = "Evaluation"
+MAKER = "qwen-vla report"  # as `output_paths` knows it
 MOODS = {"better": "good", "worse": "bad", "not told apart": "note"}
 
 
@@ -30,18 +32,16 @@ def write_report(
         if not (folder / LOG_FILE).is_file():
             raise FileNotFoundError(f"{folder / LOG_FILE} is missing: {folder} is no folder of a training run")
     evaluations = dict(zip(names_of(files), map(read_summary, files), strict=True))
-    with complete_or_absent(out) as temporary:
-        temporary.write_text(report(evaluations, train_logs), encoding="utf-8")
+    write_text(out, report(evaluations, train_logs))
     if markdown:
-        with complete_or_absent(markdown) as temporary:
-            temporary.write_text(tables.as_markdown_page(evaluations), encoding="utf-8")
+        write_text(markdown, in_markdown(MAKER, tables.as_markdown_page(evaluations)))
 
 
 def report(evaluations: Evaluations, train_logs: Sequence[Path] = ()) -> str:
     """The page as HTML."""
     parts = [heading(TITLE, 1), _table(tables.overview(evaluations)), *_tasks(evaluations), *_shifts(evaluations)]
     parts += [*_steps(evaluations), *_differences(evaluations), *_failures(evaluations), *_latency(evaluations)]
-    return page(TITLE, [*parts, *_curves(train_logs), *_episodes(evaluations)])
+    return page(TITLE, [*parts, *_curves(train_logs), *_episodes(evaluations)], MAKER)
 
 
 def names_of(files: Sequence[Path]) -> list[str]:

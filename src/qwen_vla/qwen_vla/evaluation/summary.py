@@ -15,6 +15,7 @@ from qwen_vla.evaluation.intervals import wilson_interval
 
 SWITCHES = ("shuffle_instructions", "blind", "over_ros", "chaos")  # conditions that are on or off
 CONDITIONS = ("checkpoint", "shift", "prompt_of", "euler_steps", *SWITCHES)  # under which two evaluations may differ
+MAKER = "qwen-vla evaluate"  # as `output_paths` knows it
 _KEYS = {"suite", "seed", "episodes", "successes", "success_rate", "wilson_95", "latency_ms_p50", "tasks", "failures"}
 
 

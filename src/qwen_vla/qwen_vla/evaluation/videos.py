@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from qwen_vla.evaluation.episode import Film, Look
 from qwen_vla.evaluation.pictures import BACKGROUND, BAD, BRIGHT, DIM, font, shortened, tiled, verdict
-from qwen_vla.evaluation.summary import EpisodeRow
+from qwen_vla.evaluation.summary import MAKER, EpisodeRow
 from qwen_vla.video_files import write_mp4
 
 FRAME_PERIOD = 0.1  # [s] between frames, at least: a robot at 50 Hz is filmed at 10 Hz, one at 5 Hz at its own rate
@@ -30,7 +30,7 @@ def write_video(folder: Path, film: Film, row: EpisodeRow, period: float) -> Pat
     """Write the film of an episode as MP4 in real time, named by its category; `period` as for `frame_step`."""
     path = folder / f"{re.sub(r'[^a-z0-9]+', '_', row.category.lower()).strip('_')}.mp4"
     step = frame_step(period) * period
-    write_mp4(path, frames(film, row, step), Fraction(1 / step).limit_denominator(1000))
+    write_mp4(path, frames(film, row, step), Fraction(1 / step).limit_denominator(1000), MAKER)
     return path
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qwen_vla.data.sources import AnyData
 
 CHUNK = 16  # H of manipulation (paper §2.4): T2A trains on longer trajectories
+
+
+OutputFolder = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 class RecipeError(ValueError):
@@ -116,7 +119,7 @@ class Recipe(Strict):
 
     stage: Literal["t2a", "cpt", "sft"]
     name: str
-    output: Path
+    output: OutputFolder
     preset: Literal["tiny", "4b"] = "tiny"
     backbone: str | None = None
     init_from: Path | None = None

@@ -3,57 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-from qwen_vla.model_card import write_model_card
-from qwen_vla.output_files import write_json
+from qwen_vla.model_card import CARD_FILE, write_model_card
+from qwen_vla.output_files import complete_or_absent, folder_complete_or_absent
 from qwen_vla.training.distributed import like, own_part, whole
 from qwen_vla.training.log import cut_log
-from qwen_vla.training.recipe import Recipe, RecipeError
+from qwen_vla.training.output_folder import (
+    MODEL_FOLDER,
+    STATE_FILE,
+    TRAINING_FILE,
+    model_files,
+    write_training_file,
+)
 from qwen_vla.training.run import Run, averaged
 from qwen_vla.training.start import HEAD_FILE, merged_weights
-
-STATE_FILE = "state.pt"
-RECIPE_FILE = "recipe.json"
-TRAINING_FILE = "training.json"
-# May differ between the parts of one run: they change when things happen and where, not what is learned.
-RESUMABLE = {"threads", "save_every", "keep_every", "log_every", "validate_every"} | {
-    "shard",
-    "compile",
-    "gradient_checkpointing",
-    "workers",
-    "environments",
-}
 
 
 class StateError(ValueError):
     """A saved state that cannot be read; the message names the file and the way out."""
-
-
-def claim(recipe: Recipe) -> None:
-    """Make the output folder; RecipeError when it holds the state of another recipe."""
-    recipe.output.mkdir(parents=True, exist_ok=True)
-    if not (recipe.output / STATE_FILE).exists():
-        return
-    before = dict(_flat(json.loads((recipe.output / RECIPE_FILE).read_text())))
-    now = dict(_flat(json.loads(recipe.model_dump_json())))
-    changed = [
-        f"{name} ({before.get(name)} then, {now.get(name)} now)"
-        for name in sorted({*before, *now})
-        if name not in RESUMABLE and before.get(name) != now.get(name)
-    ]
-    if changed:
-        raise RecipeError(
-            f"{recipe.output} was trained with other values of {', '.join(changed)}; choose another output or delete it"
-        )
 
 
 def save(run: Run) -> None:
@@ -71,10 +44,7 @@ def save(run: Run) -> None:
         "language_weight": run.balance.language,
     }
     if main:
-        path = run.recipe.output / STATE_FILE
-        temporary = path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+        write_state(run.recipe.output / STATE_FILE, state)
 
 
 def resume(run: Run) -> None:
@@ -83,32 +53,27 @@ def resume(run: Run) -> None:
     if path.exists():
         _restore(run, read_state(path))
     if run.accelerator.is_main_process:
-        write_json(run.recipe.output / RECIPE_FILE, json.loads(run.recipe.model_dump_json()))
         cut_log(run.recipe.output, run.step)
 
 
-def export(run: Run, name: str = "model") -> Path:
+def export(run: Run, name: str = MODEL_FOLDER) -> Path:
     """The averaged weights with processor, statistics, recipe and data seeds: all that inference and a rerun need.
 
     They become the folder `name` of the output. All processes call it, the main one writes.
     """
     folder = run.recipe.output / name
-    temporary = folder.with_name(f"{name}.tmp")
     main = run.accelerator.is_main_process
     with averaged(run):
         weights = whole(merged_weights(run.model), main)
     head = whole(run.learner.head.state_dict(), main)
     if not main:
         return folder
-    shutil.rmtree(temporary, ignore_errors=True)
-    run.model.save_pretrained(temporary, state_dict=weights)
-    run.processor.save_pretrained(temporary)
-    save_file({name: value.contiguous() for name, value in head.items()}, temporary / HEAD_FILE)
-    recipe = json.loads(run.recipe.model_dump_json())
-    write_json(temporary / TRAINING_FILE, {"recipe": recipe, "step": run.step, "data": _data(run)})
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(temporary, folder)
+    with folder_complete_or_absent(folder, model_files) as temporary:
+        run.model.save_pretrained(temporary, state_dict=weights)
+        run.processor.save_pretrained(temporary)
+        save_file({name: value.contiguous() for name, value in head.items()}, temporary / HEAD_FILE)
+        recipe = json.loads(run.recipe.model_dump_json())
+        write_training_file(temporary, {"recipe": recipe, "step": run.step, "data": _data(run)}, later=(CARD_FILE,))
     write_model_card(folder)
     return folder
 
@@ -153,6 +118,12 @@ def _data(run: Run) -> list[dict]:
     return data
 
 
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a state as `read_state` reads it; DiskFull when there is no room."""
+    with complete_or_absent(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)  # into an open file: given a path, it does not say that the disk is full
+
+
 def read_state(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -160,12 +131,3 @@ def read_state(path: Path) -> dict[str, Any]:
         raise StateError(
             f"{path} is damaged or cut short ({path.stat().st_size} bytes); delete it to train from the start"
         ) from error
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested JSON with dotted names."""
-    if isinstance(value, dict | list):
-        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _flat(child, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value

@@ -25,9 +25,10 @@ from qwen_vla.training.distributed import collect_later, norm, own_part, summed
 from qwen_vla.training.grounding import WEIGHTS
 from qwen_vla.training.held_out import mean, validate
 from qwen_vla.training.log import Log
+from qwen_vla.training.output_folder import claim
 from qwen_vla.training.recipe import Recipe, check_inputs
 from qwen_vla.training.run import Run, prepare
-from qwen_vla.training.state import claim, export, resume, save
+from qwen_vla.training.state import export, resume, save
 
 WAIT_SHARE = 0.05  # of the time; more of it spent waiting for data is worth a warning
 IMPATIENCE = 3.0  # [s] after which the same signal is meant to end the process, saved or not

@@ -42,14 +42,20 @@ class Doctor:
     """Exit with 1 when there are warnings."""
     json: Path | None = None
     """Where to write the findings."""
+    overwrite: bool = False
+    """Replace such a file even when this command did not make it."""
 
     def run(self) -> int:
+        from qwen_vla.output_files import write_json
+        from qwen_vla.output_paths import check_files, with_maker
         from qwen_vla_ros.doctor import examination, table
         from qwen_vla_ros.doctor.findings import exit_code
         from qwen_vla_ros.doctor.ros_setup import can_join
 
         if not 0.2 <= self.seconds <= 600:
             raise ValueError(f"seconds {self.seconds}: give 0.2 to 600 s to listen")
+        maker = "qwen-vla doctor"
+        check_files(maker, self.overwrite, {"--json": self.json})
         patient = examination.find_patient(self.robot, self.hardware, self.namespace, self.policy)
         environment = examination.environment_of_nodes()
         setup = examination.examine_setup(patient, environment)
@@ -59,7 +65,5 @@ class Doctor:
         extent = "set-up and running graph" if online else "set-up only; the graph was not looked at"
         table.show(f"{patient.config.name}: {extent}", findings)
         if self.json:
-            from qwen_vla.output_files import write_json
-
-            write_json(self.json, table.as_json(patient.config.name, findings))
+            write_json(self.json, with_maker(maker, table.as_json(patient.config.name, findings)))
         return exit_code(findings, self.strict)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ import tyro
 if TYPE_CHECKING:
     from embodiment_descriptions import Embodiment
     from qwen_vla_ros.view.scene import Scene
+
+
+MAKER = "qwen-vla view"  # as `output_paths` knows it
 
 
 @dataclass
@@ -48,11 +52,15 @@ class View:
     """How long to wait for robot_description [s]."""
     image_rate: float = 5.0
     """Images per camera and second at most."""
+    overwrite: bool = False
+    """Replace the files of --save and --png even when this command did not make them."""
 
     def run(self) -> int:
         """Show; the exit code is 0 when there was anything to see."""
+        from qwen_vla.output_paths import check_files
         from qwen_vla_ros.interruption import signals_as_exceptions
 
+        check_files(MAKER, self.overwrite, {"--save": self.save, "--png": self.png})
         if not self.seconds > 0 or not 0 < self.image_rate <= 100 or not self.wait >= 0:
             raise ValueError(
                 "--seconds and --image-rate must be positive (at most 100 images per second), --wait not negative"
@@ -96,8 +104,14 @@ class View:
 
     # Drawing --------------------------------------------------------------------------------------------------------
 
-    def _drawing(self, embodiment: Embodiment) -> Drawing:
-        return Drawing(embodiment, self.image_rate, self.save, viewer=self.png is None, picture=self.png is not None)
+    @contextmanager
+    def _drawing(self, embodiment: Embodiment) -> Iterator[Drawing]:
+        from qwen_vla.output_files import complete_or_absent
+
+        with ExitStack() as cleanup:
+            save = self.save and cleanup.enter_context(complete_or_absent(self.save))
+            viewer, picture = self.png is None, self.png is not None
+            yield cleanup.enter_context(Drawing(embodiment, self.image_rate, save, viewer, picture))
 
     def _conclude(self, drawing: Drawing, what: str) -> int:
         chunks = drawing.scene.chunks
@@ -105,7 +119,7 @@ class View:
         if self.save is not None:
             print(f"{self.save} ({self.save.stat().st_size / 1e6:.1f} MB): rerun {self.save}")
         if self.png is not None:
-            number = drawing.picture.write(self.png, self.chunk)
+            number = drawing.picture.write(self.png, self.chunk, MAKER)
             print(f"{self.png}: chunk {number}")
         return 0 if chunks else 1
 

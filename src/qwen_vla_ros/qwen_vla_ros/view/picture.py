@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from embodiment_descriptions import Embodiment
+from qwen_vla.output_files import complete_or_absent
+from qwen_vla.output_paths import png_text
 from qwen_vla_ros.chunk_geometry import BASE
 from qwen_vla_ros.chunk_markers import ACCEPTED, PREDICTED, REFUSED, Layer
 from qwen_vla_ros.robot_shapes import RobotShapes, Shape
@@ -84,8 +86,13 @@ class PictureCanvas:
 
     # Picture --------------------------------------------------------------------------------------------------------
 
-    def write(self, path: Path, chunk_id: int | None = None) -> int:
+    def write(self, path: Path, chunk_id: int | None, maker: str) -> int:
         """Draw the moment of a chunk, by default of the last one that can be drawn; returns its number.
+
+        Args:
+            path: of the PNG file.
+            chunk_id: None for the last one.
+            maker: the command, as `output_paths` knows it.
 
         Raises:
             ValueError: there is no such chunk.
@@ -96,8 +103,8 @@ class PictureCanvas:
             known = f"{min(self._moments)} .. {max(self._moments)}" if self._moments else "none"
             raise ValueError(f"no chunk{'' if number is None else f' {number}'} to draw; there are {known}")
         figure = self._figure(self._moments[number])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=DPI)
+        with complete_or_absent(path) as temporary:
+            figure.savefig(temporary, dpi=DPI, format="png", metadata=png_text(maker))
         return number
 
     def _figure(self, moment: Moment) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -11,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from embodiment_descriptions import Embodiment
+from qwen_vla.output_files import free_bytes
 from qwen_vla_ros.chunk_geometry import BASE
 from qwen_vla_ros.chunk_markers import ACCEPTED, PREDICTED, REFUSED, Layer
 from qwen_vla_ros.robot_shapes import RobotShapes, Shape, mesh_file
 from qwen_vla_ros.view.scene import ShownChunk, ShownReport
 
 INSTALL = "pip install 'rerun-sdk>=0.41,<0.42'"
-APPLICATION = "qwen_vla_view"
+APPLICATION = "qwen-vla view"  # its name for `output_paths`, too
 JPEG_QUALITY = 85
+FULL = 1 << 16  # [bytes] left of a disk, too few for anything
 LEVELS = {"REFUSED": "ERROR", "HELD": "WARN", "WARNING": "WARN", "ACCEPTED": "INFO", "COMPLETED": "DEBUG"}
 ARM_RADIUS, BASE_RADIUS = 0.002, 0.008  # [m] of a way
 MEASURED_COLOUR, GHOST_COLOUR = (200, 200, 200), (130, 170, 255)
@@ -37,9 +40,9 @@ class RerunCanvas:
         if save is None:
             _need_display()
         self._stream = self._rr.RecordingStream(APPLICATION)
+        self._save = save
         layout = self._layout(blueprint, embodiment)
         if save is not None:
-            save.parent.mkdir(parents=True, exist_ok=True)
             self._stream.save(save, default_blueprint=layout)
         else:
             self._stream.spawn(default_blueprint=layout)
@@ -51,9 +54,15 @@ class RerunCanvas:
         self._stream.log("world", self._rr.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
 
     def close(self) -> None:
-        """Write what is left."""
-        self._stream.flush()
-        self._stream.disconnect()
+        """Write what is left; OSError when the disk is full, which rerun's own error does not say."""
+        try:
+            self._stream.flush()
+        except RuntimeError as error:
+            if self._save is not None and free_bytes(self._save) < FULL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._save)) from error
+            raise
+        finally:
+            self._stream.disconnect()
 
     # Canvas ---------------------------------------------------------------------------------------------------------
 

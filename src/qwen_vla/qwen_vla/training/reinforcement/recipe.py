@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from qwen_vla.training.recipe import Strict
+from qwen_vla.training.recipe import OutputFolder, Strict
 
 TRAINING_SCENES = 3_000_000  # first scene; demonstrations have 1,000,000 on, snapshots 2,000,000 on, evaluation less
 
@@ -52,7 +52,7 @@ class ReinforcementRecipe(Strict):
 
     stage: Literal["rl"]
     name: str
-    output: Path
+    output: OutputFolder
     init_from: Path
     suite: str
     steps: int = Field(gt=0)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from qwen_vla.output_files import write_json
+from qwen_vla.output_files import folder_complete_or_absent
 from qwen_vla.policy import Policy
 from qwen_vla.suites import load_suite
 from qwen_vla.training.log import cut_log
+from qwen_vla.training.output_folder import (
+    MODEL_FOLDER,
+    STATE_FILE,
+    TRAINING_FILE,
+    model_files,
+    write_training_file,
+)
 from qwen_vla.training.reinforcement.actor import Actor, Sampling
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 from qwen_vla.training.reinforcement.value_head import ValueHead
-from qwen_vla.training.state import RECIPE_FILE, STATE_FILE, TRAINING_FILE, read_state
+from qwen_vla.training.state import read_state, write_state
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 
@@ -61,16 +66,13 @@ def prepare(recipe: ReinforcementRecipe) -> Run:
 
 def save(run: Run) -> None:
     """The whole state in one file, renamed into place: an interrupted save leaves the previous one."""
-    path = run.recipe.output / STATE_FILE
     state = {
         "step": run.step,
         "model": run.actor.model.state_dict(),
         "value_head": run.value_head.state_dict(),
         "optimizer": run.optimizer.state_dict(),
     }
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    write_state(run.recipe.output / STATE_FILE, state)
 
 
 def resume(run: Run) -> None:
@@ -82,22 +84,18 @@ def resume(run: Run) -> None:
         run.value_head.load_state_dict(state["value_head"])
         run.optimizer.load_state_dict(state["optimizer"])
         run.step = state["step"]
-    write_json(run.recipe.output / RECIPE_FILE, json.loads(run.recipe.model_dump_json()))
     cut_log(run.recipe.output, run.step)
 
 
 def export(run: Run) -> Path:
     """The model with processor, critic, recipe and the seeds of all data: what inference and a further stage need."""
-    folder = run.recipe.output / "model"
-    temporary = folder.with_name("model.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    run.actor.model.save_pretrained(temporary)
-    run.actor.processor.save_pretrained(temporary)
-    save_file(run.value_head.state_dict(), temporary / VALUE_HEAD_FILE)
-    recipe = json.loads(run.recipe.model_dump_json())
-    write_json(temporary / TRAINING_FILE, {"recipe": recipe, "step": run.step, "data": _data(run)})
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    folder = run.recipe.output / MODEL_FOLDER
+    with folder_complete_or_absent(folder, model_files) as temporary:
+        run.actor.model.save_pretrained(temporary)
+        run.actor.processor.save_pretrained(temporary)
+        save_file(run.value_head.state_dict(), temporary / VALUE_HEAD_FILE)
+        recipe = json.loads(run.recipe.model_dump_json())
+        write_training_file(temporary, {"recipe": recipe, "step": run.step, "data": _data(run)})
     return folder
 
 

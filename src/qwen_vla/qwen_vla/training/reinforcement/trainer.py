@@ -14,6 +14,7 @@ from gymnasium.vector import VectorEnv
 from tqdm import tqdm
 
 from qwen_vla.training.log import Log
+from qwen_vla.training.output_folder import claim
 from qwen_vla.training.reinforcement.actor import Sampling
 from qwen_vla.training.reinforcement.chunk_env import parallel_envs
 from qwen_vla.training.reinforcement.curve import plot_curve
@@ -21,7 +22,6 @@ from qwen_vla.training.reinforcement.ppo import update
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 from qwen_vla.training.reinforcement.rollout import Episode, roll_out
 from qwen_vla.training.reinforcement.run import Run, export, prepare, resume, save
-from qwen_vla.training.state import claim
 from qwen_vla.training.trainer import StopSignal, TrainingStopped
 
 

@@ -1,0 +1,176 @@
+"""Where a command may write: never over what it did not make itself.
+
+- A file may be new, or one that says that the same command made it (`maker_line`); any other needs --overwrite.
+- A folder may be new, empty, or one that holds the file by which the command knows its own (`Marker`).
+- /, system folders, the home folder, the working folder and whatever these lie in take no results.
+
+Commands check this before any work begins. How results are then written is in `output_files`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen_vla.output_files import is_temporary, temporary_name
+
+# With everything below them.
+SYSTEM = "/bin /boot /dev /etc /lib /lib32 /lib64 /libx32 /proc /run /sbin /sys /usr/bin /usr/include /usr/lib"
+SYSTEM += " /usr/lib32 /usr/lib64 /usr/libexec /usr/sbin /usr/share /var/cache /var/log /var/spool"
+# Below the former, but the user's.
+NOT_SYSTEM = "/dev/shm /run/media /run/mount /run/user"
+# What others share or that only holds other folders: no place for results, but below them there is.
+SHARED = "/ /dev/shm /home /media /mnt /opt /root /run/media /run/mount /run/user /srv /tmp /usr /usr/local /usr/src"
+SHARED += " /var /var/lib /var/tmp"
+HEAD = 1 << 20  # [bytes] of a file in which its maker is looked for; a video of hours has it before that
+
+
+class OutputRefused(ValueError):
+    """A command may not write where it was told to; the message names the path, the reason and the remedy."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """The JSON file by which a command knows a folder that it made: its name, and keys that it has."""
+
+    file: str
+    keys: frozenset[str]
+    maker: str
+
+    def read(self, folder: Path) -> dict[str, Any] | None:
+        """What the file in a folder says; None where there is none, or something else of that name."""
+        try:
+            content = json.loads((folder / self.file).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) and self.keys <= content.keys() else None
+
+
+def check_files(maker: str, overwrite: bool, files: Mapping[str, Path | None]) -> None:
+    """Refuse files that a command was asked to write, by what the user knows them as (--json …); None is no file.
+
+    Raises:
+        OutputRefused: a file that `maker` did not make would be replaced (unless `overwrite`), two are the same, or one
+            cannot be written.
+    """
+    named: dict[Path, str] = {}
+    for name, path in files.items():
+        if path is None:
+            continue
+        place = _resolved(path)
+        if place in named:
+            raise OutputRefused(f"{named[place]} and {name} are the same file, {path}; give each its own name")
+        named[place] = name
+        _check_file(path, place, maker, overwrite)
+
+
+def check_files_in(folder: Path, pattern: str, maker: str, overwrite: bool) -> None:
+    """Refuse a folder for files whose names are not known yet, when it has such files that `maker` did not make.
+
+    Raises:
+        OutputRefused: there is such a file (unless `overwrite`), or the folder is none for results.
+    """
+    for path in sorted(check_place(folder).glob(pattern)):
+        _check_file(folder / path.name, path.resolve(), maker, overwrite)
+
+
+def check_folder(folder: Path, marker: Marker) -> dict[str, Any] | None:
+    """Refuse a folder for results that is not `marker.maker`'s own; returns what its marker says, None in a new one.
+
+    Raises:
+        OutputRefused: the folder holds something else, is none for results, or cannot be written.
+    """
+    place = check_place(folder)
+    found = marker.read(place)
+    if found is None and place.exists() and not all(map(is_temporary, place.iterdir())):
+        what = "is the top of a git repository" if (place / ".git").exists() else "is not empty"
+        raise OutputRefused(f"{folder} {what} and was not made by {marker.maker}; choose another folder")
+    return found
+
+
+def check_place(folder: Path) -> Path:
+    """Refuse a folder that takes no results whatever it holds; returns it without links and relative parts.
+
+    Raises:
+        OutputRefused: it is a system, home or working folder, a file, or cannot be written.
+    """
+    place = _resolved(folder)
+    for what, path in (("the home folder", Path(os.path.expanduser("~"))), ("the working folder", Path.cwd())):
+        if place in (path.resolve(), *path.resolve().parents):
+            how = "is" if place == path.resolve() else "holds"
+            raise OutputRefused(f"{folder} {how} {what}; name a new folder for the results")
+    if str(place) in SHARED.split():
+        raise OutputRefused(f"{folder} is a folder of the system; name a new folder for the results")
+    _check_writable(folder, place)
+    return place
+
+
+def maker_line(maker: str) -> str:
+    """What a file says in its first bytes or its metadata, so that `maker` may replace it another time."""
+    return f"generator: {maker};"
+
+
+def with_maker(maker: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result that is to be written as JSON, and who made it."""
+    return {"generator": maker, **result}
+
+
+def png_text(maker: str) -> dict[str, str]:
+    """Text chunks of a PNG file that say who made it."""
+    return {"generator": f"{maker};"}
+
+
+def in_markdown(maker: str, text: str) -> str:
+    """Markdown that says who made it, where a reader of the page does not see it."""
+    return f"{text}\n<!-- {maker_line(maker)} -->\n"
+
+
+def is_made_by(path: Path, maker: str) -> bool:
+    """Whether a file says that `maker` made it: by one of the above, as HTML's generator, or as rerun's application."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    name = re.escape(maker.encode())
+    return re.search(rb"generator.{1,12}" + name + rb"[\";]|^RRF2.{1,200}" + name, head, re.DOTALL) is not None
+
+
+def _check_file(path: Path, place: Path, maker: str, overwrite: bool) -> None:
+    _check_writable(path, place.parent)
+    if not place.exists():
+        return
+    if place.is_dir():
+        raise OutputRefused(f"{path} is a folder; name a file")
+    if not place.is_file():
+        raise OutputRefused(f"{path} is not a regular file; name another")
+    if not os.access(place, os.R_OK | os.W_OK):
+        raise OutputRefused(f"{path} is write-protected for you; name another file, or change its permissions")
+    if not overwrite and not is_made_by(place, maker):
+        raise OutputRefused(f"{path} was not made by {maker}; name another file, or replace it with --overwrite")
+
+
+def _check_writable(path: Path, folder: Path) -> None:
+    """Refuse `path` when nothing can, or should, be written in `folder`, which need not be there yet."""
+    below = {str(parent) for parent in (folder, *folder.parents)}
+    if below & set(SYSTEM.split()) and not below & set(NOT_SYSTEM.split()):
+        raise OutputRefused(f"{path} lies in a folder of the system; choose another place")
+    present = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
+    if not present.is_dir():
+        raise OutputRefused(f"{path} cannot be made: {present} is a file")
+    if not os.access(present, os.W_OK | os.X_OK):
+        raise OutputRefused(f"{path} cannot be written: {present} is write-protected for you; choose another place")
+
+
+def _resolved(path: Path) -> Path:
+    """The path without links and relative parts; OutputRefused when it cannot be one of a file that we write."""
+    try:
+        place = path.resolve()
+        os.lstat(place.parent / temporary_name(place))
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return place
+    except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a null byte
+        raise OutputRefused(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+    return place
