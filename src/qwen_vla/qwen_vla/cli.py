@@ -248,18 +248,18 @@ class Evaluate:
     videos: Path | None = None
     """Folder for a video (MP4) of one success and of one episode of every kind of failure."""
     overwrite: bool = False
-    """Replace such files even when this command did not make them."""
+    """Replace files (of --json, --markdown, --sheet) even when this command did not make them."""
 
     def run(self) -> int:
         from qwen_vla.evaluation.in_process import EvaluateOptions, evaluate
-        from qwen_vla.evaluation.summary import MAKER
+        from qwen_vla.evaluation.summary import MAKER, VIDEOS
         from qwen_vla.evaluation.write import print_summary, write_summary
-        from qwen_vla.output_paths import check_files, check_files_in
+        from qwen_vla.output_paths import check_files, check_folder
 
         wanted = {"--json": self.json, "--markdown": self.markdown, "--sheet": self.sheet}
         check_files(MAKER, self.overwrite, wanted)
         if self.videos:
-            check_files_in(self.videos, "*.mp4", MAKER, self.overwrite)
+            check_folder(self.videos, VIDEOS)
         names = [field.name for field in fields(EvaluateOptions)]
         options = EvaluateOptions(
             **{name: getattr(self, name) for name in names} | {"checkpoint": self.checkpoint or default_checkpoint()}

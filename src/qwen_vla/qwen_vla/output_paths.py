@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwen_vla.output_files import is_temporary, temporary_name
+from qwen_vla.output_files import is_temporary, temporary_name, write_json
 
 # With everything below them.
 SYSTEM = "/bin /boot /dev /etc /lib /lib32 /lib64 /libx32 /proc /run /sbin /sys /usr/bin /usr/include /usr/lib"
@@ -36,7 +36,10 @@ class OutputRefused(ValueError):
 
 @dataclass(frozen=True)
 class Marker:
-    """The JSON file by which a command knows a folder that it made: its name, and keys that it has."""
+    """The JSON file by which a command knows a folder that it made: its name, and keys that it has.
+
+    One that says its maker must say this one.
+    """
 
     file: str
     keys: frozenset[str]
@@ -48,7 +51,9 @@ class Marker:
             content = json.loads((folder / self.file).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return content if isinstance(content, dict) and self.keys <= content.keys() else None
+        if not isinstance(content, dict) or not self.keys <= content.keys():
+            return None
+        return content if content.get("generator", self.maker) == self.maker else None
 
 
 def check_files(maker: str, overwrite: bool, files: Mapping[str, Path | None]) -> None:
@@ -69,16 +74,6 @@ def check_files(maker: str, overwrite: bool, files: Mapping[str, Path | None]) -
         _check_file(path, place, maker, overwrite)
 
 
-def check_files_in(folder: Path, pattern: str, maker: str, overwrite: bool) -> None:
-    """Refuse a folder for files whose names are not known yet, when it has such files that `maker` did not make.
-
-    Raises:
-        OutputRefused: there is such a file (unless `overwrite`), or the folder is none for results.
-    """
-    for path in sorted(check_place(folder).glob(pattern)):
-        _check_file(folder / path.name, path.resolve(), maker, overwrite)
-
-
 def check_folder(folder: Path, marker: Marker) -> dict[str, Any] | None:
     """Refuse a folder for results that is not `marker.maker`'s own; returns what its marker says, None in a new one.
 
@@ -91,6 +86,17 @@ def check_folder(folder: Path, marker: Marker) -> dict[str, Any] | None:
         what = "is the top of a git repository" if (place / ".git").exists() else "is not empty"
         raise OutputRefused(f"{folder} {what} and was not made by {marker.maker}; choose another folder")
     return found
+
+
+def plain_marker(maker: str) -> Marker:
+    """The marker of a folder whose results have none among them."""
+    return Marker(".qwen_vla.json", frozenset({"generator"}), maker)
+
+
+def claim_folder(folder: Path, marker: Marker) -> None:
+    """Make a folder, or take one that is empty or the maker's own, and mark it; OutputRefused as for `check_folder`."""
+    check_folder(folder, marker)
+    write_json(folder / marker.file, with_maker(marker.maker, {}))
 
 
 def check_place(folder: Path) -> Path:

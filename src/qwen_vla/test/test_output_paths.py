@@ -20,11 +20,12 @@ from qwen_vla.output_paths import (
     Marker,
     OutputRefused,
     check_files,
-    check_files_in,
     check_folder,
     check_place,
+    claim_folder,
     in_markdown,
     is_made_by,
+    plain_marker,
     png_text,
     with_maker,
 )
@@ -108,6 +109,14 @@ def test_a_folder_with_the_commands_own_file_is_taken_with_whatever_else_is_in_i
     write_json(Path("out/run/recipe.json"), {"stage": "sft", "steps": 3})
     Path("out/run/notes.txt").write_text("mine")
     assert check_folder(Path("out/run"), RUN) == {"stage": "sft", "steps": 3}
+
+
+def test_a_claimed_folder_is_its_makers_alone(here):
+    claim_folder(Path("out/videos"), plain_marker(EVALUATE))
+    Path("out/videos/success.mp4").write_bytes(b"video")
+    claim_folder(Path("out/videos"), plain_marker(EVALUATE))
+    with pytest.raises(OutputRefused, match="out/videos is not empty and was not made by qwen-vla report"):
+        claim_folder(Path("out/videos"), plain_marker(REPORT))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"stage": "sft"}', '{"flour": 500, "eggs": 3}'])
@@ -267,17 +276,6 @@ def test_a_link_is_judged_by_what_it_points_to(here):
 def test_two_results_need_two_files(here):
     with pytest.raises(OutputRefused, match="--json and --markdown are the same file, src/../out/e; give each its own"):
         check_files(EVALUATE, False, {"--json": Path("out/e"), "--sheet": None, "--markdown": Path("src/../out/e")})
-
-
-def test_a_folder_for_files_takes_no_place_of_files_of_others(here):
-    Path("out/videos").mkdir()
-    Path("out/videos/notes.txt").write_text("mine, and not in the way")
-    check_files_in(Path("out/videos"), "*.mp4", EVALUATE, overwrite=False)
-    WRITERS["video"](Path("out/videos/success.mp4"))
-    check_files_in(Path("out/videos"), "*.mp4", EVALUATE, overwrite=False)
-    Path("out/videos/wedding.mp4").write_bytes(b"mine")
-    with pytest.raises(OutputRefused, match="^out/videos/wedding.mp4 was not made by qwen-vla evaluate"):
-        check_files_in(Path("out/videos"), "*.mp4", EVALUATE, overwrite=False)
 
 
 # Permissions ----------------------------------------------------------------------------------------------------------

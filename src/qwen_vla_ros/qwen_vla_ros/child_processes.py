@@ -14,12 +14,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen_vla.output_paths import Marker
+from qwen_vla.output_paths import plain_marker
 
 LAUNCHER = Path(__file__).with_name("die_with_parent.py")
 ESCALATION = ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0))  # signal and patience [s]; SIGKILL follows
 TAIL_LINES = 15
-LOGS = Marker("logs.json", frozenset({"generator"}), "qwen-vla")  # in a folder of logs that commands share
+LOGS = plain_marker("qwen-vla")  # of a folder of logs
 
 
 class ChildEnded(RuntimeError):

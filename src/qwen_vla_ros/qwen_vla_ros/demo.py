@@ -100,7 +100,7 @@ class Demo:
     gif: Path | None = None
     """Also write an animated GIF of less than 2 MB, for a README."""
     overwrite: bool = False
-    """Replace files even when this command did not make them."""
+    """Replace files in that folder, and the GIF, even when this command did not make them."""
 
     def run(self) -> int:
         from qwen_vla_ros.interruption import signals_as_exceptions
@@ -113,7 +113,7 @@ class Demo:
         for robot in skipped:
             print(f"{robot} is skipped: {checkpoint} was not trained for it", file=sys.stderr)
         with signals_as_exceptions():
-            self._remove_earlier_results()
+            self._begin()
             shown = self._show_all(robots, checkpoint)
             summary = summarize(shown, str(checkpoint), skipped)
             self._write_summary(summary)
@@ -123,10 +123,10 @@ class Demo:
         return SKIPPED if skipped and (self.robot or not robots) else OBEYED
 
     def _check_outputs(self) -> None:
-        from qwen_vla.output_paths import check_files, check_folder, check_place
+        from qwen_vla.output_paths import check_files, check_folder, plain_marker
         from qwen_vla_ros.child_processes import LOGS
 
-        check_place(self.out)
+        check_folder(self.out, plain_marker(MAKER))
         results = {name: self.out / name for name in (SUMMARY, FILM)}
         check_files(MAKER, self.overwrite, {**results, "--gif": self.gif})
         check_folder(self.out / "logs", LOGS)
@@ -151,7 +151,11 @@ class Demo:
             refuse_trained_seeds(checkpoint, seed, 1)
         return checkpoint
 
-    def _remove_earlier_results(self) -> None:
+    def _begin(self) -> None:
+        """Take the folder and remove earlier results: what is there at the end is of this demo."""
+        from qwen_vla.output_paths import claim_folder, plain_marker
+
+        claim_folder(self.out, plain_marker(MAKER))
         for name in (SUMMARY, FILM):
             (self.out / name).unlink(missing_ok=True)
 

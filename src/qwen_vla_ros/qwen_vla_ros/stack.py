@@ -20,8 +20,7 @@ from lifecycle_msgs.msg import State, Transition, TransitionEvent
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.task import Future
 
-from qwen_vla.output_files import write_json
-from qwen_vla.output_paths import check_folder, with_maker
+from qwen_vla.output_paths import claim_folder
 from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_ros.child_processes import LOGS, ChildProcesses
 from qwen_vla_ros.environment import ros_environment
@@ -140,8 +139,7 @@ def stack_host(logs: Path) -> Iterator[Host]:
 
     SIGINT and SIGTERM become exceptions inside. OutputRefused when the folder holds something else.
     """
-    check_folder(logs, LOGS)
-    write_json(logs / LOGS.file, with_maker(LOGS.maker, {}))
+    claim_folder(logs, LOGS)
     with ExitStack() as cleanup:
         cleanup.enter_context(signals_as_exceptions())
         domain = cleanup.enter_context(ros_domain())

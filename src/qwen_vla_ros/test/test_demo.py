@@ -21,6 +21,8 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from embodiment_descriptions import load_robot
 from qwen_vla.image_decoding import to_rgb
+from qwen_vla.output_files import write_json
+from qwen_vla.output_paths import OutputRefused
 from qwen_vla.suites import load_suite
 from qwen_vla.video_files import write_gif, write_mp4
 from qwen_vla_ros.camera_view import CameraView, pose_matrix
@@ -333,6 +335,23 @@ def test_wrong_options_are_named_before_anything_starts(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["summary.json", "demo.mp4", "logs/policy_node.log", "demo.gif"])
+def test_files_of_somebody_else_are_refused_before_anything_starts(tmp_path, name):
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    demo = Demo(out=tmp_path / "out", gif=tmp_path / "out/demo.gif")
+    with pytest.raises(
+        OutputRefused, match="out is not empty and was not made by qwen-vla demo; choose another folder"
+    ):
+        demo.run()
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [mine]
+    write_json(tmp_path / "out/.qwen_vla.json", {"generator": "qwen-vla demo"})
+    with pytest.raises(OutputRefused, match=f"{Path(name).parts[0]} (is not empty and )?was not made by qwen-vla"):
+        demo.run()
+    assert mine.read_text() == "mine"
+
+
 def test_a_robot_that_the_checkpoint_does_not_know_is_named_and_skipped(tmp_path, capsys):
     from qwen_vla.cli import default_checkpoint
 
@@ -345,6 +364,7 @@ def test_a_robot_that_the_checkpoint_does_not_know_is_named_and_skipped(tmp_path
     assert Demo(out=tmp_path / "out", checkpoint=checkpoint, robot=("aloha",)).run() == 3
     assert "aloha is skipped" in capsys.readouterr().err
     assert json.loads((tmp_path / "out/summary.json").read_text())["skipped"] == ["aloha"]
+    assert Demo(out=tmp_path / "out", checkpoint=checkpoint, robot=("aloha",)).run() == 3, "its own results it replaces"
     assert known_robots(default_checkpoint()) == list(SHOWS)
 
 
@@ -374,7 +394,13 @@ def test_the_demo_obeys_films_and_cleans_up(tmp_path):
     shown = len(decoded(tmp_path / "demo.mp4")) / RATE
     assert shown > sum(sentence["seconds"] for sentence in summary["sentences"])  # plus the cards, less the first 0.3 s
     assert (tmp_path / "demo.gif").stat().st_size < 2_000_000
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["demo.gif", "demo.mp4", "logs", "summary.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        ".qwen_vla.json",
+        "demo.gif",
+        "demo.mp4",
+        "logs",
+        "summary.json",
+    ]
     environments = (_variables_of(process) for process in psutil.process_iter())
     assert not [found for found in environments if str(tmp_path) in found.get("ROS_LOG_DIR", "")]
 

@@ -14,6 +14,7 @@ from rosbags.rosbag2 import StoragePlugin
 
 from embodiment_descriptions import Kinematics, load_robot
 from qwen_vla.data.recordings import RECORD, EpisodeRecord
+from qwen_vla.output_paths import OutputRefused
 from qwen_vla_ros.view.bag import Bag
 from qwen_vla_ros.view.command import View
 from qwen_vla_ros.view.scene import Scene
@@ -215,6 +216,20 @@ def test_a_file_for_rerun_has_everything(bag, tmp_path):
     assert REASON in printed.stdout
     verified = subprocess.run([program, "rrd", "verify", rrd], capture_output=True, text=True, timeout=60)
     assert verified.returncode == 0, verified.stderr
+
+
+def test_results_are_replaced_by_view_alone(widowx_bag, tmp_path):
+    pytest.importorskip("rerun", reason="the viewer is optional")
+    rrd, png = tmp_path / "run.rrd", tmp_path / "chunk.png"
+    for _ in range(2):
+        assert View(bag=widowx_bag, save=rrd, png=png).run() == 0
+    for mine in (rrd, png):
+        mine.write_bytes(b"mine")
+        with pytest.raises(OutputRefused, match=f"{mine.name} was not made by qwen-vla view; .*--overwrite"):
+            View(bag=widowx_bag, save=rrd, png=png).run()
+        assert mine.read_bytes() == b"mine"
+        assert View(bag=widowx_bag, save=rrd, png=png, overwrite=True).run() == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"run.rrd", "chunk.png"}
 
 
 def test_without_rerun_the_way_to_install_it_is_named(widowx_bag, tmp_path, monkeypatch):

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from qwen_vla.evaluation.episode import Film, run_episode
 from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played
-from qwen_vla.evaluation.summary import EpisodeRow, summarize
+from qwen_vla.evaluation.summary import VIDEOS, EpisodeRow, summarize
+from qwen_vla.output_paths import claim_folder
 from qwen_vla.parallel import parallel_map
 from qwen_vla.suites import Shift, Suite, load_suite
 
@@ -166,6 +167,7 @@ def _play_all(options: EvaluateOptions, kept: KeptEpisodes) -> list[Played]:
 
 def _write_videos(options: EvaluateOptions, rows: Sequence[EpisodeRow]) -> None:
     """Play the first episode of every category again, filmed: what is not shown costs nothing."""
+    claim_folder(options.videos, VIDEOS)
     first: dict[str, EpisodeRow] = {}
     for row in rows:
         first.setdefault(row.category, row)

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from qwen_vla.evaluation.intervals import wilson_interval
+from qwen_vla.output_paths import plain_marker
 
 SWITCHES = ("shuffle_instructions", "blind", "over_ros", "chaos")  # conditions that are on or off
 CONDITIONS = ("checkpoint", "shift", "prompt_of", "euler_steps", *SWITCHES)  # under which two evaluations may differ
 MAKER = "qwen-vla evaluate"  # as `output_paths` knows it
+VIDEOS = plain_marker(MAKER)  # of the folder of videos
 _KEYS = {"suite", "seed", "episodes", "successes", "success_rate", "wilson_95", "latency_ms_p50", "tasks", "failures"}
 
 
