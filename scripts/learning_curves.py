@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qwen_vla.evaluation.summary import read_summary
-from qwen_vla.training.curve import save_figure
+from qwen_vla.training.progress.curve import save_figure
 
 STAGES = tuple(
     Path("out/train") / name for name in ("joint_actions", "joint_takeovers", "joint_takeovers_2", "joint_finish")

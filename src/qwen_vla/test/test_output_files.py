@@ -192,7 +192,9 @@ def full_disk(monkeypatch):
     monkeypatch.setattr(output_files, "_temporary", in_full)
 
 
-@pytest.mark.parametrize("kind", sorted(WRITERS.keys() - {"safetensors"}))  # which replaces the link by a file of its own
+@pytest.mark.parametrize(
+    "kind", sorted(WRITERS.keys() - {"safetensors"})
+)  # which replaces the link by a file of its own
 def test_whatever_writes_a_full_disk_is_named_with_what_is_free(tmp_path, full_disk, kind):
     path = tmp_path / "result"
     path.write_text("before")

@@ -19,7 +19,7 @@ from qwen_vla.evaluation.summary import (
 )
 from qwen_vla.output_files import write_text
 from qwen_vla.output_paths import in_markdown
-from qwen_vla.training.log import LOG_FILE, read_log
+from qwen_vla.training.progress.log import LOG_FILE, read_log
 
 TITLE = "Evaluation"
 MAKER = "qwen-vla report"  # as `output_paths` knows it
@@ -126,7 +126,7 @@ def _curves(train_logs: Sequence[Path]) -> Iterator[str]:
         if any("success" in row for row in rows):
             from qwen_vla.training.reinforcement.curve import curve_figure
         else:
-            from qwen_vla.training.curve import curve_figure
+            from qwen_vla.training.progress.curve import curve_figure
 
         yield figure(plots.as_svg(curve_figure(rows)), str(folder))
 

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from qwen_vla.model.model_card import CARD_FILE, write_model_card
 from qwen_vla.output_files import complete_or_absent, folder_complete_or_absent
 from qwen_vla.training.distributed import like, own_part, whole
-from qwen_vla.training.log import cut_log
 from qwen_vla.training.output_folder import (
     MODEL_FOLDER,
     STATE_FILE,
@@ -21,6 +20,7 @@ from qwen_vla.training.output_folder import (
     model_files,
     write_training_file,
 )
+from qwen_vla.training.progress.log import cut_log
 from qwen_vla.training.run import Run, averaged
 from qwen_vla.training.start import HEAD_FILE, merged_weights
 

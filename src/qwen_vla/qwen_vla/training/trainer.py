@@ -20,12 +20,12 @@ from accelerate.utils import set_seed
 
 from qwen_vla.training.batches import Batch, Prefetch
 from qwen_vla.training.cpu_attention import MatmulAttention
-from qwen_vla.training.curve import plot_curve
 from qwen_vla.training.distributed import collect_later, norm, own_part, summed
 from qwen_vla.training.grounding import WEIGHTS
 from qwen_vla.training.held_out import mean, validate
-from qwen_vla.training.log import Log
 from qwen_vla.training.output_folder import claim
+from qwen_vla.training.progress.curve import plot_curve
+from qwen_vla.training.progress.log import Log
 from qwen_vla.training.recipe import Recipe
 from qwen_vla.training.recipe_files import check_inputs
 from qwen_vla.training.run import Run, prepare

@@ -11,7 +11,7 @@ from PIL import Image
 
 from qwen_vla import Observation, Policy, QwenVLAConfig, QwenVLAModel
 from qwen_vla.training.balance import RANGE, GradientBalance
-from qwen_vla.training.log import BOARD_FOLDER, read_log
+from qwen_vla.training.progress.log import BOARD_FOLDER, read_log
 from qwen_vla.training.recipe import Losses, Recipe, RecipeError
 from qwen_vla.training.run import averaged, prepare
 from qwen_vla.training.start import HEAD_FILE

@@ -21,9 +21,9 @@ from qwen_vla import Observation, Policy
 from qwen_vla.output_paths import OutputRefused
 from qwen_vla.training import trainer
 from qwen_vla.training.batches import Batches, Prefetch
-from qwen_vla.training.curve import plot_curve
-from qwen_vla.training.log import read_log
 from qwen_vla.training.output_folder import STATE_FILE, claim
+from qwen_vla.training.progress.curve import plot_curve
+from qwen_vla.training.progress.log import read_log
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.run import averaged, prepare
 from qwen_vla.training.state import StateError, resume, save

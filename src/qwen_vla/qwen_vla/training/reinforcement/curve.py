@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from qwen_vla.training.curve import save_figure
-from qwen_vla.training.log import read_log
+from qwen_vla.training.progress.curve import save_figure
+from qwen_vla.training.progress.log import read_log
 
 SMOOTHED = 10  # updates of the moving mean of the success rate
 PANELS = (

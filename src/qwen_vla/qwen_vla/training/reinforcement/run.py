@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from qwen_vla.output_files import folder_complete_or_absent
 from qwen_vla.policies.policy import Policy
 from qwen_vla.suites import load_suite
-from qwen_vla.training.log import cut_log
 from qwen_vla.training.output_folder import (
     MODEL_FOLDER,
     STATE_FILE,
@@ -20,6 +19,7 @@ from qwen_vla.training.output_folder import (
     model_files,
     write_training_file,
 )
+from qwen_vla.training.progress.log import cut_log
 from qwen_vla.training.reinforcement.actor import Actor, Sampling
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 from qwen_vla.training.reinforcement.value_head import ValueHead

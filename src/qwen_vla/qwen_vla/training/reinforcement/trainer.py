@@ -13,8 +13,8 @@ import torch
 from gymnasium.vector import VectorEnv
 from tqdm import tqdm
 
-from qwen_vla.training.log import Log
 from qwen_vla.training.output_folder import claim
+from qwen_vla.training.progress.log import Log
 from qwen_vla.training.reinforcement.actor import Sampling
 from qwen_vla.training.reinforcement.chunk_env import parallel_envs
 from qwen_vla.training.reinforcement.curve import plot_curve

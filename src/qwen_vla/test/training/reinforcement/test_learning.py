@@ -16,8 +16,8 @@ from qwen_vla.evaluation.in_process import refuse_trained_seeds
 from qwen_vla.output_files import write_json
 from qwen_vla.output_paths import OutputRefused
 from qwen_vla.seeds import FIRST_TEST_SEED
-from qwen_vla.training.log import read_log
 from qwen_vla.training.output_folder import STATE_FILE
+from qwen_vla.training.progress.log import read_log
 from qwen_vla.training.recipe import RecipeError
 from qwen_vla.training.reinforcement import trainer
 from qwen_vla.training.reinforcement.actor import Actor, Sampling

@@ -8,7 +8,7 @@ from embodiment_descriptions import resource_path
 from qwen_vla import Policy
 from qwen_vla.evaluation.episode import MAX_REFUSALS
 from qwen_vla.suites import load_suite
-from qwen_vla.training.log import read_log
+from qwen_vla.training.progress.log import read_log
 from qwen_vla.training.recipe_files import load_recipe
 from qwen_vla.training.reinforcement import train
 from qwen_vla.training.reinforcement.chunk_env import ChunkEnv

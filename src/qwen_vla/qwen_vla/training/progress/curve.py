@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from qwen_vla.output_files import complete_or_absent
-from qwen_vla.training.log import read_log
+from qwen_vla.training.progress.log import read_log
 
 HIDDEN = {"step", "lr", "gradient_norm", "samples_per_s", "data_wait_share", "language_weight"}
 
