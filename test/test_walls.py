@@ -15,14 +15,16 @@ MAY_IMPORT = {
     "embodiment_descriptions": set(),
     "qwen_vla_control": {"embodiment_descriptions"},
     "qwen_vla": {"embodiment_descriptions", "qwen_vla_control"},
-    "qwen_vla_sim": {"embodiment_descriptions", "qwen_vla_control", "qwen_vla_msgs"},
-    "qwen_vla_ros": {"embodiment_descriptions", "qwen_vla_control", "qwen_vla", "qwen_vla_msgs"},
     "qwen_vla_msgs": set(),
+    "qwen_vla_rclpy": set(),
+    "qwen_vla_sim": {"embodiment_descriptions", "qwen_vla_control", "qwen_vla_msgs", "qwen_vla_rclpy"},
+    "qwen_vla_ros": {"embodiment_descriptions", "qwen_vla_control", "qwen_vla", "qwen_vla_msgs", "qwen_vla_rclpy"},
 }
 FOREIGN = {  # what a package must not even know
     "embodiment_descriptions": {"rclpy", "torch", "mujoco"},
     "qwen_vla_control": {"rclpy", "torch", "mujoco"},
     "qwen_vla": {"rclpy", "mujoco"},
+    "qwen_vla_rclpy": {"torch", "mujoco"},
     "qwen_vla_sim": {"torch"},
     "qwen_vla_ros": {"mujoco"},
 }

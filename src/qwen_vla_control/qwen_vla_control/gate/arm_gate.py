@@ -17,10 +17,11 @@ from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.gate.self_collision import SelfCollision
 from qwen_vla_control.motion.joint_path import JointPath, rest_to_rest
 from qwen_vla_control.motion.timed_path import TimedPath
-from qwen_vla_control.reasons import Violation, refuse_if
+from qwen_vla_control.reasons import Reason, Refused, Violation, refuse_if
 
 # Home motions stay well below what the gate allows, in speed, acceleration and distance per row.
 HOME_SHARE = 0.8
+LONGEST_HOME = 120.0  # [s]
 # Within a step of the spline the speed is up to twice the mean.
 GRIPPER_SHARE_OF_SPEED = 0.5
 
@@ -85,7 +86,8 @@ class ArmGate:
             predicted = JointPath.through(self.joints, np.vstack([measured, rows]), chunk.period, velocity)
             executed = predicted.first(chunk.execution_horizon)
         found = check_start(rows[0], measured, self.motion) + check_motion(predicted, self._loose)
-        refuse_if(found + check_motion(executed, self.motion) + self._check_space(predicted))
+        refuse_if(found + check_motion(executed, self.motion) + self._check_workspace(predicted))
+        refuse_if(self._check_collisions(predicted))
         return TimedPath(executed, state.now_ns, chunk.execution_horizon)
 
     def blended_path(self, chunk: Chunk, state: RobotState, blend: Callable[[np.ndarray], JointPath]) -> JointPath:
@@ -104,13 +106,14 @@ class ArmGate:
         """
         rows = self.rows_of(chunk, state.observed)
         predicted = JointPath.through(self.joints, np.vstack([state.observed, rows]), chunk.period)
-        found = check_motion(predicted, self._loose) + self._check_space(predicted)
-        refuse_if(found)
+        refuse_if(check_motion(predicted, self._loose) + self._check_workspace(predicted))
+        refuse_if(self._check_collisions(predicted))
         path = blend(rows)
         if self._is_gentle:
             path = path.decelerated(path.steps, self.motion.acceleration)
         found = check_start(path.positions[1], state.measured, self.motion) + check_motion(path, self.motion)
-        refuse_if(found + self._check_space(path))
+        refuse_if(found + self._check_workspace(path))
+        refuse_if(self._check_collisions(path))
         return path
 
     def check(self, path: JointPath) -> None:
@@ -119,7 +122,8 @@ class ArmGate:
         Raises:
             Refused: with every reason that was found.
         """
-        refuse_if(check_motion(path, self.motion) + self._check_space(path))
+        refuse_if(check_motion(path, self.motion) + self._check_workspace(path))
+        refuse_if(self._check_collisions(path))
 
     def home_path(self, measured: np.ndarray, speed_share: float) -> JointPath:
         """Plan the motion from `measured` to the home pose, no faster than `speed_share` of the limits.
@@ -127,11 +131,15 @@ class ArmGate:
         Continuous joints turn the short way.
 
         Raises:
-            Refused: the straight motion in joint space does not pass the gate.
+            Refused: the straight motion in joint space does not pass the gate, or would take for ever.
         """
-        speed = speed_share * np.minimum(self.motion.speed, HOME_SHARE * self.motion.step / self.schema.period)
-        limit = HOME_SHARE * self.motion.acceleration
         home = np.where(self._continuous, nearest_turn(self._home, measured), self._home)
+        speed = speed_share * np.minimum(self.motion.speed, HOME_SHARE * self.motion.step / self.schema.period)
+        time = float(np.max(np.abs(home - measured) / speed))
+        if time > LONGEST_HOME:
+            text = f"the way home takes {time:.0f} s and more (limit {LONGEST_HOME:.0f} s); where are the joints?"
+            raise Refused.because(Reason.START_JUMP, text)
+        limit = HOME_SHARE * self.motion.acceleration
         path = rest_to_rest(self.joints, measured, home, speed, self.schema.period, limit)
         self.check(path)
         return path
@@ -148,11 +156,18 @@ class ArmGate:
             before = np.clip(row[self._grippers], before - reach, before + reach)
             row[self._grippers] = before
 
-    def _check_space(self, path: JointPath) -> list[Violation]:
-        """Check the end effectors against the workspace, and the parts of the robot against each other."""
+    def _check_workspace(self, path: JointPath) -> list[Violation]:
+        """Check the end effectors against the workspace."""
         if not np.isfinite(path.positions).all():
             return []
         box = self._embodiment.safety.workspace
         tips = self._to_joints.positions(path.positions) if box is not None else ()
-        found = [violation for tip in tips for violation in check_workspace(tip, box.min, box.max)]
-        return found + (self._self_collision.check(path.positions) if self._self_collision else [])
+        return [violation for tip in tips for violation in check_workspace(tip, box.min, box.max)]
+
+    def _check_collisions(self, path: JointPath) -> list[Violation]:
+        """Check the parts of the robot against each other.
+
+        Last, and only where nothing else was found: it looks at postures at small distances from each other all along
+        the way, of which a step that is too long would have any number.
+        """
+        return self._self_collision.check(path.positions) if self._self_collision else []

@@ -1,6 +1,6 @@
 """Where a chunk leads the robot: the ways of end effectors and base, and the joints along them. Free of ROS and torch.
 
-Nothing is judged here: what the gate refuses is drawn, too, as far as it means anything.
+No motion is judged here: what the gate refuses is drawn, too, as long as the chunk has the form that it must have.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from scipy.spatial.transform import Rotation
 from embodiment_descriptions import ControlMode, Embodiment, Kinematics, KinematicsError, pose_from_delta
 from embodiment_descriptions.actions import Action
 from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.gate.chunk_schema import ChunkSchema, check_schema
 from qwen_vla_control.observation.robot_history import RobotPose
 
+FARTHEST = 10_000.0  # [m] viewers fail at what is farther
 BASE = "base"  # the name of a base's way; arms have their own names
 STEP_IN_WORDS = re.compile(r"\bstep (\d+)")
 
@@ -45,6 +47,7 @@ class ChunkGeometry:
     def __init__(self, embodiment: Embodiment) -> None:
         """Prepare the kinematics of every arm that the policy moves."""
         self.embodiment = embodiment
+        self._schema = ChunkSchema.of(embodiment)
         self.moves_base = embodiment.control_mode.moves_base
         arms = () if self.moves_base else embodiment.arms
         self._by_pose = embodiment.control_mode is ControlMode.EEF_DELTA
@@ -63,9 +66,14 @@ class ChunkGeometry:
             start: where the robot was at the chunk's observation.
 
         Raises:
-            CannotDraw: the chunk is of another robot, not finite, or of the wrong size; or a joint is unknown.
+            CannotDraw: the chunk has not the form that the gate asks for, a joint is unknown, or it leads nowhere.
         """
-        action = self._action(chunk, steps)
+        found = self._base_or_arms(start, chunk, self._action(chunk, steps))
+        if not all((np.abs(way.poses) <= FARTHEST).all() for way in found):  # NaN is not
+            raise CannotDraw(f"it leads farther than {FARTHEST:.0f} m")
+        return found
+
+    def _base_or_arms(self, start: RobotPose, chunk: Chunk, action: Action) -> list[Way]:
         if self.moves_base:
             return [self._base_way(chunk, start, action.base)]
         found = []
@@ -102,20 +110,10 @@ class ChunkGeometry:
     # --- parts of a chunk -------------------------------------------------------------------------------------------
 
     def _action(self, chunk: Chunk, steps: int | None) -> Action:
-        """The first `steps` of a chunk by what they move; CannotDraw when it is not one of this robot."""
-        e = self.embodiment
-        for what, value, expected in (
-            ("for embodiment", chunk.embodiment, e.name),
-            ("in control mode", chunk.control_mode, e.control_mode),
-            ("with channels", chunk.channel_names, tuple(e.channel_names)),
-        ):
-            if value != expected:
-                raise CannotDraw(f"it is {what} {value}, this robot has {expected}")
-        if chunk.horizon < 1 or chunk.data.size != chunk.horizon * len(e.channel_names):
-            raise CannotDraw(f"it has {chunk.data.size} values for {chunk.horizon} x {len(e.channel_names)}")
-        if not np.isfinite(chunk.data).all() or not 0 < chunk.period < np.inf:
-            raise CannotDraw("not all of its values are finite")
-        return e.layout.decode(chunk.rows[:steps])
+        """The first `steps` of a chunk by what they move; CannotDraw when its form is wrong."""
+        if violations := check_schema(chunk, self._schema):
+            raise CannotDraw("; ".join(violation.message for violation in violations))
+        return self.embodiment.layout.decode(chunk.rows[:steps].astype(float))
 
     def _arm_joints(self, start: RobotPose, action: Action) -> list[np.ndarray]:
         """(steps that can be followed, joints) of every arm."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +33,7 @@ from qwen_vla_control.node_interface import answer_options
 from qwen_vla_control.observation.robot_state import JointStates, Odometry
 from qwen_vla_control.reasons import Reason, Refused, Violation
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_rclpy.guarded_node import ANY_SIZE
 from qwen_vla_ros.executor import executor_parameters as offered
 from qwen_vla_ros.executor.clock_watch import ClockWatch
 from qwen_vla_ros.executor.command_interfaces import CommandInterfaces, Path
@@ -39,15 +42,17 @@ from qwen_vla_ros.executor.loop_timing import LoopTiming
 from qwen_vla_ros.executor.policy_monitor import PolicyMonitor
 from qwen_vla_ros.executor.stop_latch import StopLatch
 from qwen_vla_ros.ros import lifecycle
-from qwen_vla_ros.ros.chunk_messages import Ledger, chunk_from_message, nanoseconds
+from qwen_vla_ros.ros.chunk_messages import LARGEST_CHUNK, Ledger, chunk_from_message, nanoseconds
 from qwen_vla_ros.ros.diagnostics import diagnostic_array
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ros.image_memory import release_image_memory
+from qwen_vla_ros.ros.publishers import publisher_of, publishers_on
 
 WATCH_PERIOD = 0.02  # [s] steady; how late the watchdogs may notice, and how often set-points are sent
 FROZEN = 0.3  # [s] steady, between two looks of the watchdogs: this process did not run meanwhile
 CATCH_UP = 0.06  # [s] steady, to hear what happened then
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
+REFUSALS_SAID = 1.0  # [s] between two refusals in the log; the reports tell every one
 DELIVERY_TIMEOUT = 0.5  # [s] to wait for the devices to take the last stop before the process goes
 HOLD_NEAR = (
     0.1  # [rad] more than a servo lags at rest; farther from its last command the arm was moved by somebody else
@@ -56,7 +61,11 @@ RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class ExecutorNode(lifecycle.ManagedNode):
-    """Lifecycle node; commands the robot only while active. The emergency stop is heard in every state."""
+    """Lifecycle node; commands the robot only while active. The emergency stop is heard in every state.
+
+    After a callback of its own has raised, the robot holds, and nothing may move before the watchdogs have gone round
+    without a fault.
+    """
 
     def __init__(self) -> None:
         """Create the node unconfigured."""
@@ -64,10 +73,11 @@ class ExecutorNode(lifecycle.ManagedNode):
         p = self.parameters
         self._latch = StopLatch(p.estop_required, p.estop_timeout)
         self._watchdogs: list = []
+        self._raised = ""  # what a callback raised since the last round of the watchdogs
         # Every publisher is heard as well as it can be: one that pressed before this node came up, one that repeats
         # what was lost, and one that does neither.
         for qos in (lifecycle.LATCHED, RELIABLE, qos_profile_sensor_data):
-            self.create_subscription(offered.ESTOP.kind, p.estop_topic, self._on_estop, qos)
+            self.create_subscription(offered.ESTOP.kind, p.estop_topic, self._on_estop, qos, largest=ANY_SIZE)
 
     # Lifecycle ------------------------------------------------------------------------------------------------------
 
@@ -119,7 +129,7 @@ class ExecutorNode(lifecycle.ManagedNode):
             self.listen_to(offered.JOINT_STATES, callback, qos_profile_sensor_data, source.topic)
         self.listen_to(offered.HEARTBEAT, self._on_heartbeat, RELIABLE)
         self.listen_to(offered.INSTRUCTION, self._on_instruction, lifecycle.LATCHED)
-        self.listen_to(offered.CHUNK, self._on_chunk, RELIABLE)
+        self.listen_to(offered.CHUNK, self._on_chunk, RELIABLE, largest=LARGEST_CHUNK)
         self.serve(offered.STOP, self._on_stop)
         self.serve(offered.RESUME, self._on_resume)
         self.serve(offered.RESET_ESTOP, self._on_reset_estop)
@@ -145,6 +155,12 @@ class ExecutorNode(lifecycle.ManagedNode):
         if not self._commands.wait_until_delivered(DELIVERY_TIMEOUT):
             self.get_logger().error("not every command interface has confirmed the last stop")
 
+    def on_failure(self, text: str) -> None:
+        """Hold: what the callback was to do is not done."""
+        self._raised = text
+        if self.active:
+            self._hold(Reason.INTERNAL, text)
+
     # Inputs ---------------------------------------------------------------------------------------------------------
 
     def _joint_state_callback(self, source: int):
@@ -164,20 +180,28 @@ class ExecutorNode(lifecycle.ManagedNode):
     def _on_instruction(self, message: String) -> None:
         self._policy.on_instruction(message.data)
 
-    def _on_estop(self, message: Bool) -> None:
-        if self._latch.on_emergency_stop(message.data, time.monotonic_ns()):
+    def _on_estop(self, message: Bool, info: Mapping) -> None:
+        publisher, now = publisher_of(info), time.monotonic_ns()
+        if message.data and self._latch.press(publisher, now):
             self._trip("the emergency stop was pressed")
+        # Only while one is pressed: it is looked up for every message.
+        buttons = publishers_on(self, self.parameters.estop_topic) if self._latch.pressed else {}
+        if message.data:
+            self._latch.look(buttons)
+        else:
+            self._latch.release(publisher, buttons, now)
 
-    def _on_chunk(self, message: ActionChunk) -> None:
+    def _on_chunk(self, message: ActionChunk, info: Mapping) -> None:
         began = time.perf_counter()
-        chunk = chunk_from_message(message)
+        chunk = chunk_from_message(message, publisher_of(info))
         try:
             path = self._decide(chunk)
             replaced = self._begin(path, chunk)
         except Refused as refused:
             violations = refused.violations
         except Exception as error:  # deny by default: whatever could not be checked does not pass
-            self.get_logger().error(f"chunk {chunk.chunk_id}: {error!r}")
+            trace = traceback.format_exc()
+            self.get_logger().error(f"chunk {chunk.chunk_id}: {trace}", throttle_duration_sec=REFUSALS_SAID)
             violations = (Violation(Reason.INTERNAL, f"the check failed: {error}"),)
         else:
             violations = ()
@@ -185,7 +209,8 @@ class ExecutorNode(lifecycle.ManagedNode):
         self._policy.on_verdict(chunk, accepted=not violations)
         if violations:
             self._report(self._ledger.refuse(chunk, violations, now, decision_ms))
-            self.get_logger().warning(f"chunk {chunk.chunk_id} refused: {'; '.join(v.message for v in violations)}")
+            text = f"chunk {chunk.chunk_id} refused: {'; '.join(v.message for v in violations)}"
+            self.get_logger().warning(text, throttle_duration_sec=REFUSALS_SAID)
             self._give_up_after_refusals()
             return
         self._accepted_publisher.publish(message)
@@ -224,6 +249,8 @@ class ExecutorNode(lifecycle.ManagedNode):
     def _objections(self) -> list[Violation]:
         """Reasons that lie in the state of the executor and the devices."""
         found = [stopped] if (stopped := self._latch.objection(time.monotonic_ns())) else []
+        if self._raised:
+            found.append(Violation(Reason.INTERNAL, f"a callback has failed: {self._raised}"))
         if self._commanded.motion is not None and self._commanded.motion.chunk is None:
             found.append(Violation(Reason.NOT_ACTIVE, "a home motion is on its way"))
         return found + [Violation(Reason.NOT_READY, problem) for problem in self._commands.preflight()]
@@ -316,7 +343,7 @@ class ExecutorNode(lifecycle.ManagedNode):
                 steps = motion.path.steps if self._overlaps and motion.chunk else None
                 self._report(self._ledger.complete(motion.chunk, now, message, steps))
         self._commands.stream(now)
-        self._streamed_ns = now
+        self._streamed_ns, self._raised = now, ""
 
     def _has_to_catch_up(self, steady_ns: int) -> bool:
         """Whether this process was frozen until just now.

@@ -36,9 +36,11 @@ from qwen_vla.data.formats.recordings import (
 from qwen_vla.data.formats.spec import clean_text
 from qwen_vla.output_files import free_bytes
 from qwen_vla.output_paths import check_place
+from qwen_vla_control.gate.chunk_schema import ChunkSchema, check_schema
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, answer_options
 from qwen_vla_msgs.msg import ActionChunk
 from qwen_vla_msgs.srv import LabelEpisode, StartEpisode
+from qwen_vla_rclpy.printable import printable
 from qwen_vla_ros.recording.recording_file import GIGABYTE, EpisodeFile, too_full
 from qwen_vla_ros.recording.recording_topics import (
     Need,
@@ -51,6 +53,7 @@ from qwen_vla_ros.recording.recording_topics import (
     wanted_topics,
 )
 from qwen_vla_ros.ros import lifecycle
+from qwen_vla_ros.ros.chunk_messages import LARGEST_CHUNK, checked_instruction, chunk_from_message
 from qwen_vla_ros.ros.diagnostics import diagnostic_array
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ros.parameters import Parameter
@@ -59,6 +62,8 @@ DISCOVERY_PERIOD = 0.5  # [s] steady, between two looks for publishers that have
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
 SILENCE = 2.0  # [s] steady; a required topic that says nothing for so long is reported
 MEGABYTE = 1_000_000
+LARGEST = 64 * MEGABYTE  # [bytes] of a message that is recorded
+LONGEST_NOTE = 4000  # characters
 STOPPED = "stopped by a service"
 OUTCOMES = {
     LabelEpisode.Request.SUCCEEDED: True,
@@ -178,7 +183,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             response.message = self._start(request.instruction.strip())
             response.success, response.episode = True, self._file.record.name
         except (ValueError, OSError) as error:
-            response.message = str(error)
+            response.message = printable(error)
             self.get_logger().error(f"nothing is recorded: {error}")
         return response
 
@@ -209,7 +214,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             else:
                 raise ValueError("there is no episode to discard: none is being recorded and none was since the start")
         except (ValueError, OSError) as error:
-            response.message = str(error)
+            response.message = printable(error)
             return response
         response.success = True
         response.message = f"{file.record.name if file else last.name} was thrown away"
@@ -222,7 +227,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             response.episode = await self._label(request.episode, changes)
             response.success = True
         except (ValueError, OSError) as error:
-            response.message = str(error)
+            response.message = printable(error)
         return response
 
     async def _label(self, episode: str, changes: dict) -> str:
@@ -250,7 +255,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         if self._file is not None:
             raise ValueError(f"{self._file.record.name} is being recorded; stop or discard it first")
         if instruction:
-            clean_text(instruction)
+            _sentence(instruction)
         if full := too_full(self._folder, p.min_free_gb):
             raise ValueError(f"{full}; make room")
         topics = wanted_topics(self._embodiment, p.policy_node, p.executor_node, p.extra_topics.split())
@@ -361,7 +366,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         if present is not None:
             self.destroy_subscription(present)
         callback = partial(self._on_message, name, name == self.resolve_topic_name(self._chunk_topic))
-        self._open[name] = self.create_subscription(kind, name, callback, qos, raw=True)
+        self._open[name] = self.create_subscription(kind, name, callback, qos, raw=True, largest=LARGEST)
 
     @property
     def _chunk_topic(self) -> str:
@@ -381,10 +386,17 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             self.get_logger().error("the disk is too slow: messages are lost", throttle_duration_sec=5.0)
 
     def _learn_instruction(self, data: bytes) -> None:
+        """Take the sentence of the first chunk that could be one of this robot's policy."""
+        if len(data) > LARGEST_CHUNK:
+            return
         try:
-            self._file.relabel(instruction=deserialize_message(data, ActionChunk).instruction)
+            chunk = chunk_from_message(deserialize_message(data, ActionChunk))
+            if not check_schema(chunk, ChunkSchema.of(self._embodiment)):
+                self._file.relabel(instruction=_sentence(chunk.instruction))
         except OSError as error:  # a full disk, which also ends the recording
             self.get_logger().error(f"the instruction is not kept: {error}", throttle_duration_sec=5.0)
+        except (RuntimeError, ValueError) as error:  # RMWError is a RuntimeError
+            self.get_logger().warning(f"a chunk tells no instruction: {error}", throttle_duration_sec=5.0)
 
     # Diagnostics ----------------------------------------------------------------------------------------------------
 
@@ -418,6 +430,11 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         return new / DIAGNOSTICS_PERIOD
 
 
+def _sentence(text: str) -> str:
+    """An instruction that may be trained on; ValueError when it may not."""
+    return clean_text(checked_instruction(text))
+
+
 def _changes(request: LabelEpisode.Request) -> dict:
     """What a request changes in an EpisodeRecord; ValueError when it is not a label."""
     changes: dict = {}
@@ -426,7 +443,9 @@ def _changes(request: LabelEpisode.Request) -> dict:
             raise ValueError(f"outcome {request.outcome} is none of the codes {sorted(OUTCOMES)}")
         changes["success"] = OUTCOMES[request.outcome]
     if request.instruction.strip():
-        changes["instruction"] = clean_text(request.instruction.strip())
+        changes["instruction"] = _sentence(request.instruction.strip())
+    if len(request.note) > LONGEST_NOTE:
+        raise ValueError(f"the note has {len(request.note)} characters (limit {LONGEST_NOTE})")
     if request.note.strip():
         changes["note"] = request.note.strip()
     if not changes:

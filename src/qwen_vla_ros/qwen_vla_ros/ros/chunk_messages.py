@@ -15,8 +15,11 @@ from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.reasons import Reason, Violation
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
+from qwen_vla_rclpy.printable import printable
 
 NANOSECONDS = 1_000_000_000
+LARGEST_CHUNK = 131_072  # [bytes] of a serialized ActionChunk; its bounds come to less
+LONGEST_INSTRUCTION = 500  # characters
 
 
 def nanoseconds(stamp: Time) -> int:
@@ -30,7 +33,19 @@ def stamp_message(nanoseconds: int) -> Time:
     return Time(sec=sec, nanosec=nanosec)
 
 
-def chunk_from_message(message: ActionChunk) -> Chunk:
+def checked_instruction(text: str) -> str:
+    """The sentence of a request without the spaces around it; ValueError when it is none that a policy could obey."""
+    text = text.strip()
+    if not text:
+        raise ValueError("the instruction is empty; say what the robot is to do")
+    if len(text) > LONGEST_INSTRUCTION:
+        raise ValueError(f"the instruction has {len(text)} characters (limit {LONGEST_INSTRUCTION})")
+    if printable(text) != text:
+        raise ValueError(f"the instruction holds characters that cannot be printed: {printable(text)}")
+    return text
+
+
+def chunk_from_message(message: ActionChunk, publisher: bytes = b"") -> Chunk:
     """Take over every field as it is; whether they make sense is for the gate to say."""
     return Chunk(
         chunk_id=message.chunk_id,
@@ -44,6 +59,7 @@ def chunk_from_message(message: ActionChunk) -> Chunk:
         execution_horizon=message.execution_horizon,
         period=message.period,
         data=np.array(message.data, dtype=np.float32),
+        publisher=publisher,
     )
 
 
@@ -152,7 +168,7 @@ class Ledger:
         reasons = tuple(dict.fromkeys(v.reason for v in violations))
         self.reasons.update(reasons)
         report.reason_codes = [int(reason) for reason in reasons]
-        report.message = "; ".join(v.message for v in violations)
+        report.message = printable("; ".join(v.message for v in violations))
         return report
 
     def _report(self, chunk: Chunk | None, verdict: int, now_ns: int) -> ChunkReport:
@@ -161,6 +177,6 @@ class Ledger:
         report.header.frame_id = self._frame_id
         report.observation_age_s = report.decision_ms = math.nan
         if chunk is not None:
-            report.chunk_id, report.instruction = chunk.chunk_id, chunk.instruction
+            report.chunk_id, report.instruction = chunk.chunk_id, printable(chunk.instruction, LONGEST_INSTRUCTION)
             report.steps_accepted = 0 if verdict == ChunkReport.REFUSED else chunk.execution_horizon
         return report

@@ -155,6 +155,7 @@ def _completed(environment: dict[str, str], workspace: Path | None) -> dict[str,
     if profile is not None and not any(name in environment for name in _PROFILE_VARIABLES):
         old = not _uses_wheels() and environment.get("ROS_DISTRO") in _FAST_DDS_2
         environment[_PROFILE_VARIABLES[old]] = str(profile)
+        environment["RMW_FASTRTPS_USE_QOS_FROM_XML"] = "1"  # for the memory of the readers that it names
     return environment
 
 

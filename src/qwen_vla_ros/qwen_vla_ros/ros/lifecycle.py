@@ -3,7 +3,7 @@
 A node says in three methods what it does; this module decides when. `set_up` raises to refuse to be configured; `stop`
 is called exactly once per activation, whatever ends it, and learns the reason. What they create they hand to
 `resources`, which are released at cleanup, also after a set_up that failed half-way. Errors are logged here, because
-rclpy drops them.
+rclpy drops them. A callback that raises ends no node: see GuardedNode.
 
 All callbacks of a node, transitions included, run in its default callback group, one at a time, so that a node needs no
 locks; whoever wants to call into a node from another thread uses `in_turn`.
@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.client import Client
-from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -34,9 +34,13 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 
 from qwen_vla_control.node_interface import Endpoint
+from qwen_vla_rclpy.guarded_executor import GuardedExecutor
+from qwen_vla_rclpy.guarded_node import GuardedNode
 from qwen_vla_ros.ros.parameters import Parameter, Parameters
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+LARGEST_DESCRIPTION = 8_000_000  # [bytes]
+DESCRIPTIONS_SAID = 10.0  # [s] between two words about another description
 RETRY_PERIOD = 1.0  # [s] between two attempts to configure under autostart
 # A goal that was ended is concluded in the first turn, has its result in the second and sends it in the third.
 TURNS_TO_TELL = 3
@@ -69,7 +73,7 @@ class StopReason(Enum):
     FAILED = "the node failed"
 
 
-class ManagedNode(LifecycleNode):
+class ManagedNode(GuardedNode, LifecycleNode):
     """A lifecycle node with one work gate: `active`.
 
     Attributes:
@@ -116,11 +120,16 @@ class ManagedNode(LifecycleNode):
         return self.keep(self.create_publisher(topic.kind, name, qos), self.destroy_publisher)
 
     def listen_to(
-        self, topic: Endpoint, callback: Callable[[Any], object], qos: QoSProfile, name: str | None = None
+        self,
+        topic: Endpoint,
+        callback: Callable[..., object],
+        qos: QoSProfile,
+        name: str | None = None,
+        **options: Any,
     ) -> None:
-        """Subscribe until cleanup; `name` where the robot says what the topic is called."""
+        """Subscribe until cleanup; `name` where the robot says what the topic is called; options of GuardedNode."""
         name = name or topic.name_for(self.parameters)
-        self.keep(self.create_subscription(topic.kind, name, callback, qos), self.destroy_subscription)
+        self.keep(self.create_subscription(topic.kind, name, callback, qos, **options), self.destroy_subscription)
 
     def serve(self, service: Endpoint, callback: Callable[[Any, Any], Any], **options: Any) -> None:
         """Offer a service until cleanup; `options` are those of create_service."""
@@ -138,9 +147,9 @@ class ManagedNode(LifecycleNode):
         while not self._description:
             # Taken here: this is a callback itself, and while it runs no other one does.
             with self._descriptions.handle:
-                taken = self._descriptions.handle.take_message(String, False)
+                taken = self._descriptions.handle.take_message(String, True)
             if taken is not None:
-                self._store_description(taken[0])
+                self._descriptions.callback(*taken)
             elif self.leaving.wait(timeout=0.05):
                 raise InterruptedError("the process is ending")
             if time.monotonic() > limit:
@@ -226,11 +235,14 @@ class ManagedNode(LifecycleNode):
     def _listen_for_description(self) -> None:
         self._description = ""
         kind, name = ROBOT_DESCRIPTION.kind, ROBOT_DESCRIPTION.name
-        self._descriptions = self.create_subscription(kind, name, self._store_description, LATCHED)
+        self._descriptions = self.create_subscription(
+            kind, name, self._store_description, LATCHED, largest=LARGEST_DESCRIPTION
+        )
 
     def _store_description(self, message: String) -> None:
         if self._description and message.data != self._description:
-            self.get_logger().warning("robot_description has changed; it takes effect when the node is configured anew")
+            text = "robot_description has changed; it takes effect when the node is configured anew"
+            self.get_logger().warning(text, throttle_duration_sec=DESCRIPTIONS_SAID)
         self._description = message.data
 
     def _attempt(self, action: Callable[[], object]) -> bool:
@@ -260,8 +272,8 @@ class ManagedNode(LifecycleNode):
 def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
     """Run one managed node until SIGINT or SIGTERM, then stop it in order; returns the exit code of the process.
 
-    A second signal ends the process at once. An exception that escapes from a callback stops the node, too (exit code
-    1): half a node is worse than none.
+    A second signal ends the process at once. When rclpy itself fails, the node is stopped, too (exit code 1): half a
+    node is worse than none.
     """
     code = _run(make_node, args)
     gc.collect()  # a reference cycle would keep the participant, and with it 35 MB of shared memory, past the exit
@@ -275,7 +287,7 @@ def _run(make_node: Callable[[], ManagedNode], args: list[str] | None) -> int:
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     # rclpy's executor with several threads hands out a callback again and again until one of them has begun it: 38 % of
     # a core for an idle policy_node, and heartbeats up to 0.5 s late, were measured.
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor()
     node = make_node()
     executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, node), name="spin")
@@ -322,4 +334,4 @@ def _spin(executor: Executor, node: ManagedNode) -> None:
     try:
         executor.spin()
     except Exception:
-        node.get_logger().fatal(f"a callback failed:\n{traceback.format_exc()}")
+        node.get_logger().fatal(f"the node can run no further:\n{traceback.format_exc()}")

@@ -8,19 +8,40 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
 from rclpy.task import Future
 
+from qwen_vla_rclpy.guarded_executor import GuardedExecutor
+from qwen_vla_rclpy.guarded_node import ANY_SIZE, GuardedNode
+
 IN_TURN_TIMEOUT = 30.0  # [s] far more than any callback may take
+LARGEST = 1_000_000  # [bytes] of a message, of types that are not in the next line
+LARGEST_BY_TYPE = {"Image": ANY_SIZE, "CompressedImage": ANY_SIZE, "String": 8_000_000}  # a description is a String
 
 Value = TypeVar("Value")
 
 
 class NoAnswer(RuntimeError):
     """What was waited for did not come in time; the message names it and the time."""
+
+
+class ListeningNode(GuardedNode):
+    """A node of somebody who only listens, and asks; `mishap` is the last callback that has raised, in words."""
+
+    tells = False
+    mishap = ""
+
+    def create_subscription(self, msg_type: type, *arguments: Any, **options: Any) -> Subscription:
+        """As GuardedNode's, with room for whatever there is to be seen."""
+        options.setdefault("largest", LARGEST_BY_TYPE.get(msg_type.__name__, LARGEST))
+        return super().create_subscription(msg_type, *arguments, **options)
+
+    def on_failure(self, text: str) -> None:
+        """Keep it, for whoever waits for what that callback was to bring."""
+        self.mishap = text
 
 
 class SpinningNode:
@@ -35,7 +56,7 @@ class SpinningNode:
 
     poll_period = 0.1
 
-    def __init__(self, name: str, domain: int, kind: type[Node] = Node, **parameters: Any) -> None:
+    def __init__(self, name: str, domain: int, kind: type[Node] = ListeningNode, **parameters: Any) -> None:
         """Join the graph; `kind` is the class of the node, `parameters` are those that it is started with."""
         self._context = Context()
         self._context.init(domain_id=domain)
@@ -44,7 +65,7 @@ class SpinningNode:
         self.changed = threading.Condition(threading.RLock())
         self.check: Callable[[], None] = lambda: None
         self._failure: BaseException | None = None
-        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor = GuardedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
 
@@ -79,11 +100,11 @@ class SpinningNode:
         with self.changed:
             while not (value := condition()):
                 if self._failure is not None:
-                    raise RuntimeError(f"a callback of {self.node.get_name()} failed") from self._failure
+                    raise RuntimeError(f"{self.node.get_name()} can run no further") from self._failure
                 self.check()
                 left = limit - time.monotonic()
                 if left <= 0:
-                    raise NoAnswer(f"no {what} within {timeout:.0f} s")
+                    raise NoAnswer(f"no {what} within {timeout:.0f} s{self._mishap()}")
                 self.changed.wait(min(left, self.poll_period))
         return value
 
@@ -107,6 +128,10 @@ class SpinningNode:
         if not self._thread.is_alive():
             return work()
         return self.result(self._executor.create_task(work), f"turn of {self.node.get_name()}", IN_TURN_TIMEOUT)
+
+    def _mishap(self) -> str:
+        mishap = getattr(self.node, "mishap", "")
+        return f"; a callback has failed: {mishap}" if mishap else ""
 
     def _announce(self) -> None:
         with self.changed:

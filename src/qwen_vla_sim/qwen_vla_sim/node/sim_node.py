@@ -21,7 +21,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces import msg as parameter_messages
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import ExternalShutdownException
-from rclpy.node import Node
 from rclpy.parameter import Parameter as ParameterValue
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -36,6 +35,8 @@ from embodiment_descriptions.commands import Command, ForwardCommand, JointTraje
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, Parameter, answer_options
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
+from qwen_vla_rclpy.guarded_executor import GuardedExecutor
+from qwen_vla_rclpy.guarded_node import GuardedNode
 from qwen_vla_sim.controllers.joint_trajectory_controller import TrajectoryRejected
 from qwen_vla_sim.controllers.position_interfaces import PositionsRejected
 from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot, interface_name, joint_commands
@@ -57,6 +58,7 @@ TICK = 0.01  # [s] simulated: joint states and clock at 100 Hz, the rate of the 
 LIMITS_RATE = 1.0  # [Hz]
 TASK_STATE_RATE = 5.0  # [Hz]
 PAUSED_CLOCK_PERIOD = 0.1  # [s] real: a node that starts while the simulation stands still must learn the time
+LARGEST_COMMAND = 131_072  # [bytes] of a message: a trajectory of several hundred points
 CAMERA_TIMEOUT = 10.0  # [s] real: longer than any frame, shorter than a caller's patience
 MODES = ("realtime", "stepped")
 
@@ -133,7 +135,7 @@ def _yaml_of(robot: str) -> str:
     return f"config/embodiments/{robot}.yaml"
 
 
-class SimNode(Node):
+class SimNode(GuardedNode):
     """A simulated robot on its topics. Physics runs in one thread, rendering in another, callbacks in the executor's.
 
     A robot's own node says which robot it is, and adds what only that robot has. `failure` is what ended the simulation
@@ -264,7 +266,7 @@ class SimNode(Node):
         else:
             kind = xs_message(XS_MESSAGES[1])
             callback = partial(self._on_xs, interface, command.name, lambda message: [message.cmd])
-        self.create_subscription(kind, command.topic, callback, RELIABLE)
+        self.create_subscription(kind, command.topic, callback, RELIABLE, largest=LARGEST_COMMAND)
 
     def _check(self, parameters: list[ParameterValue]) -> SetParametersResult:
         rows = {row.name: row for row in self.PARAMETERS}
@@ -449,17 +451,19 @@ def run(make_node: type[SimNode], args: list[str] | None = None) -> int:
     """Run a simulator until SIGINT or SIGTERM (exit status 0) or until the simulation fails (1)."""
     answer_options(make_node.interface(), args)
     rclpy.init(args=args)
-    node = None
+    executor, node = GuardedExecutor(), None
     try:
         node = make_node()
+        executor.add_node(node)
         gc.freeze()  # what was loaded stays: looking through it for garbage would hold up the simulation
-        rclpy.spin(node)
+        executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:
         if rclpy.ok():  # a signal during start-up invalidates what is being created: that is a clean end
             raise
     finally:
+        executor.shutdown()
         if node is not None:
             node.close()
             node.destroy_node()
