@@ -50,6 +50,7 @@ setup(
         "numpy",
         "opencv-python-headless",
         "pillow",
+        "qwen_vla_rclpy",
         "rich",
         "rosbags",
         "rosbags-image",

@@ -19,6 +19,7 @@ setup(
         "mujoco<4",
         "numpy",
         "opencv-python-headless",
+        "qwen_vla_rclpy",
         "scipy",
     ],
     python_requires=">=3.11",

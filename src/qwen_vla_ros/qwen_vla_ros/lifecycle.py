@@ -3,7 +3,7 @@
 A node says in three methods what it does; this module decides when. `set_up` raises to refuse to be configured; `stop`
 is called exactly once per activation, whatever ends it, and learns the reason. What they create they hand to
 `resources`, which are released at cleanup, also after a set_up that failed half-way. Errors are logged here, because
-rclpy drops them.
+rclpy drops them. A callback that raises ends no node: see GuardedNode.
 
 All callbacks of a node, transitions included, run in its default callback group, one at a time, so that a node needs no
 locks; whoever wants to call into a node from another thread uses `in_turn`.
@@ -24,15 +24,17 @@ from enum import Enum
 from typing import TypeVar
 
 import rclpy
-from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 
+from qwen_vla_rclpy import GuardedExecutor, GuardedNode
 from qwen_vla_ros.parameters import Parameter, Parameters
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+LARGEST_DESCRIPTION = 8_000_000  # [bytes]
 RETRY_PERIOD = 1.0  # [s] between two attempts to configure under autostart
 # A goal that was ended is concluded in the first turn, has its result in the second and sends it in the third.
 TURNS_TO_TELL = 3
@@ -62,7 +64,7 @@ class StopReason(Enum):
     FAILED = "the node failed"
 
 
-class ManagedNode(LifecycleNode):
+class ManagedNode(GuardedNode, LifecycleNode):
     """A lifecycle node with one work gate: `active`.
 
     Attributes:
@@ -109,9 +111,9 @@ class ManagedNode(LifecycleNode):
         while not self._description:
             # Taken here: this is a callback itself, and while it runs no other one does.
             with self._descriptions.handle:
-                taken = self._descriptions.handle.take_message(String, False)
+                taken = self._descriptions.handle.take_message(String, True)
             if taken is not None:
-                self._store_description(taken[0])
+                self._descriptions.callback(*taken)
             elif self.leaving.wait(timeout=0.05):
                 raise InterruptedError("the process is ending")
             if time.monotonic() > limit:
@@ -196,7 +198,9 @@ class ManagedNode(LifecycleNode):
 
     def _listen_for_description(self) -> None:
         self._description = ""
-        self._descriptions = self.create_subscription(String, "robot_description", self._store_description, LATCHED)
+        self._descriptions = self.create_subscription(
+            String, "robot_description", self._store_description, LATCHED, largest=LARGEST_DESCRIPTION
+        )
 
     def _store_description(self, message: String) -> None:
         if self._description and message.data != self._description:
@@ -230,8 +234,8 @@ class ManagedNode(LifecycleNode):
 def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
     """Run one managed node until SIGINT or SIGTERM, then stop it in order; returns the exit code of the process.
 
-    A second signal ends the process at once. An exception that escapes from a callback stops the node, too (exit code
-    1): half a node is worse than none.
+    A second signal ends the process at once. When rclpy itself fails, the node is stopped, too (exit code 1): half a
+    node is worse than none.
     """
     code = _run(make_node, args)
     gc.collect()  # a reference cycle would keep the participant, and with it 35 MB of shared memory, past the exit
@@ -245,7 +249,7 @@ def _run(make_node: Callable[[], ManagedNode], args: list[str] | None) -> int:
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     # rclpy's executor with several threads hands out a callback again and again until one of them has begun it: 38 % of
     # a core for an idle policy_node, and heartbeats up to 0.5 s late, were measured.
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor()
     node = make_node()
     executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, node), name="spin")
@@ -292,4 +296,4 @@ def _spin(executor: Executor, node: ManagedNode) -> None:
     try:
         executor.spin()
     except Exception:
-        node.get_logger().fatal(f"a callback failed:\n{traceback.format_exc()}")
+        node.get_logger().fatal(f"the node can run no further:\n{traceback.format_exc()}")

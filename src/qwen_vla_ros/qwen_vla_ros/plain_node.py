@@ -8,15 +8,19 @@ import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
+from qwen_vla_rclpy import GuardedExecutor
+
 
 def run(make: Callable[[], Node], args: list[str] | None = None) -> None:
     """Spin what `make` returns until a signal comes; `args` instead of those of the process."""
     rclpy.init(args=args)
-    node = make()
+    executor, node = GuardedExecutor(), make()
+    executor.add_node(node)
     try:
-        rclpy.spin(node)
+        executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()

@@ -8,19 +8,32 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
+from qwen_vla_rclpy import GuardedExecutor, GuardedNode
+
 IN_TURN_TIMEOUT = 30.0  # [s] far more than any callback may take
+LARGEST = 1_000_000  # [bytes] of a message, unless it is an image
 
 Value = TypeVar("Value")
 
 
 class NoAnswer(RuntimeError):
     """What was waited for did not come in time; the message names it and the time."""
+
+
+class ListeningNode(GuardedNode):
+    """A node of somebody who only listens, and asks; `mishap` is the last callback that has raised, in words."""
+
+    tells = False
+    mishap = ""
+
+    def on_failure(self, text: str) -> None:
+        """Keep it, for whoever waits for what that callback was to bring."""
+        self.mishap = text
 
 
 class SpinningNode:
@@ -35,7 +48,7 @@ class SpinningNode:
 
     poll_period = 0.1
 
-    def __init__(self, name: str, domain: int, kind: type[Node] = Node, **parameters: Any) -> None:
+    def __init__(self, name: str, domain: int, kind: type[Node] = ListeningNode, **parameters: Any) -> None:
         """Join the graph; `kind` is the class of the node, `parameters` are those that it is started with."""
         self._context = Context()
         self._context.init(domain_id=domain)
@@ -44,7 +57,7 @@ class SpinningNode:
         self.changed = threading.Condition(threading.RLock())
         self.check: Callable[[], None] = lambda: None
         self._failure: BaseException | None = None
-        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor = GuardedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
 
@@ -63,15 +76,22 @@ class SpinningNode:
         self.node.destroy_node()
         self._context.try_shutdown()
 
-    def hear(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile | int) -> None:
-        """Subscribe; the callback runs in the node's thread and must be quick."""
+    def hear(
+        self,
+        kind: type,
+        topic: str,
+        callback: Callable[[Any], None],
+        qos: QoSProfile | int,
+        largest: int | None = LARGEST,
+    ) -> None:
+        """Subscribe; the callback runs in the node's thread and must be quick. `largest`: see GuardedNode."""
 
         def guarded(message: Any) -> None:
             with self.changed:
                 callback(message)
                 self.changed.notify_all()
 
-        self.node.create_subscription(kind, topic, guarded, qos)
+        self.node.create_subscription(kind, topic, guarded, qos, largest=largest)
 
     def wait(self, condition: Callable[[], Value], what: str, timeout: float) -> Value:
         """Return the first true value of a condition; NoAnswer after `timeout` [s, steady], or what `check` raises."""
@@ -79,11 +99,11 @@ class SpinningNode:
         with self.changed:
             while not (value := condition()):
                 if self._failure is not None:
-                    raise RuntimeError(f"a callback of {self.node.get_name()} failed") from self._failure
+                    raise RuntimeError(f"{self.node.get_name()} can run no further") from self._failure
                 self.check()
                 left = limit - time.monotonic()
                 if left <= 0:
-                    raise NoAnswer(f"no {what} within {timeout:.0f} s")
+                    raise NoAnswer(f"no {what} within {timeout:.0f} s{self._mishap()}")
                 self.changed.wait(min(left, self.poll_period))
         return value
 
@@ -107,6 +127,10 @@ class SpinningNode:
         if not self._thread.is_alive():
             return work()
         return self.result(self._executor.create_task(work), f"turn of {self.node.get_name()}", IN_TURN_TIMEOUT)
+
+    def _mishap(self) -> str:
+        mishap = getattr(self.node, "mishap", "")
+        return f"; a callback has failed: {mishap}" if mishap else ""
 
     def _announce(self) -> None:
         with self.changed:

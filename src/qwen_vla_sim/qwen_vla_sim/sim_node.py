@@ -19,7 +19,6 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.executors import ExternalShutdownException
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
@@ -32,6 +31,7 @@ from embodiment_descriptions import Embodiment, resource_path, robot_description
 from embodiment_descriptions.commands import Command, ForwardCommand, JointTrajectoryCommand, XsGroupCommand
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
+from qwen_vla_rclpy import GuardedExecutor, GuardedNode
 from qwen_vla_sim.camera_rig import CameraRig
 from qwen_vla_sim.joint_trajectory_controller import TrajectoryRejected
 from qwen_vla_sim.messages import (
@@ -53,6 +53,7 @@ TICK = 0.01  # [s] simulated: joint states and clock at 100 Hz, the rate of the 
 LIMITS_RATE = 1.0  # [Hz]
 TASK_STATE_RATE = 5.0  # [Hz]
 PAUSED_CLOCK_PERIOD = 0.1  # [s] real: a node that starts while the simulation stands still must learn the time
+LARGEST_COMMAND = 262_144  # [bytes] of a message: a trajectory of a thousand points and more
 CAMERA_TIMEOUT = 10.0  # [s] real: longer than any frame, shorter than a caller's patience
 MODES = ("realtime", "stepped")
 
@@ -123,7 +124,7 @@ def _yaml_of(robot: str) -> str:
     return f"config/embodiments/{robot}.yaml"
 
 
-class SimNode(Node):
+class SimNode(GuardedNode):
     """A simulated robot on its topics. Physics runs in one thread, rendering in another, callbacks in the executor's.
 
     A robot's own node says which robot it is, and adds what only that robot has. `failure` is what ended the simulation
@@ -231,7 +232,7 @@ class SimNode(Node):
         else:
             kind = xs_message("JointSingleCommand")
             callback = partial(self._on_xs, interface, command.name, lambda message: [message.cmd])
-        self.create_subscription(kind, command.topic, callback, RELIABLE)
+        self.create_subscription(kind, command.topic, callback, RELIABLE, largest=LARGEST_COMMAND)
 
     def _check(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
@@ -415,17 +416,19 @@ def xs_message(name: str):
 def run(make_node: Callable[[], SimNode], args: list[str] | None = None) -> int:
     """Run a simulator until SIGINT or SIGTERM (exit status 0) or until the simulation fails (1)."""
     rclpy.init(args=args)
-    node = None
+    executor, node = GuardedExecutor(), None
     try:
         node = make_node()
+        executor.add_node(node)
         gc.freeze()  # what was loaded stays: looking through it for garbage would hold up the simulation
-        rclpy.spin(node)
+        executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:
         if rclpy.ok():  # a signal during start-up invalidates what is being created: that is a clean end
             raise
     finally:
+        executor.shutdown()
         if node is not None:
             node.close()
             node.destroy_node()

@@ -1,0 +1,169 @@
+"""What a node of the suite does with what arrives, before its own callbacks see it.
+
+- A message that is too large, or that cannot be read, is turned away before it is taken apart; so is a /clock before
+  the beginning of time, which would end rclpy's own callback.
+- A callback that raises is written down, with its traceback, in the log and in the diagnostics.
+- Text of others reaches the log in printable characters alone.
+- `use_sim_time` stays what it was at the start: nobody changes the clock of a running node.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.impl.rcutils_logger import RcutilsLogger
+from rclpy.node import Node
+from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
+from rosgraph_msgs.msg import Clock as ClockMessage
+
+from qwen_vla_rclpy.input_faults import InputFaults
+from qwen_vla_rclpy.printable import printable
+from qwen_vla_rclpy.printable_logger import PrintableLogger
+
+LARGEST = 16_384  # [bytes] of a serialized message, unless the subscription says otherwise
+ANY_SIZE = None  # for types without lists and texts, of which nothing large is taken, and for images
+DIAGNOSTICS_PERIOD = 1.0  # [s] steady
+CLOCK_PARAMETER = "use_sim_time"
+
+
+class GuardedNode(Node):
+    """Base of the nodes of the suite; to be spun by a GuardedExecutor, which calls `callback_raised`, `take_failed`.
+
+    Attributes:
+        tells: it publishes what was wrong with its input on /diagnostics; False for who only listens.
+        input_faults, callback_failures: what was wrong so far.
+    """
+
+    tells = True
+
+    def __init__(self, name: str, **options: Any) -> None:
+        """Create the node; `options` are those of rclpy's Node."""
+        self.input_faults, self.callback_failures = InputFaults(), InputFaults()
+        self._printable_logger: PrintableLogger | None = None
+        super().__init__(name, **options)
+        self.add_on_set_parameters_callback(self._keep_clock)
+        if self.tells:
+            # Absolute by the convention of diagnostic_updater: one topic for all robots, which the aggregator reads.
+            self._fault_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self.create_timer(DIAGNOSTICS_PERIOD, self._publish_faults, clock=steady)
+
+    def on_failure(self, text: str) -> None:
+        """Do what is safe after a callback has raised; `text` says which, and what."""
+
+    # Input ----------------------------------------------------------------------------------------------------------
+
+    def create_subscription(
+        self,
+        msg_type: type,
+        topic: str,
+        callback: Callable[..., None],
+        qos_profile: Any,
+        *,
+        largest: int | None = LARGEST,
+        raw: bool = False,
+        **options: Any,
+    ) -> Subscription:
+        """As rclpy's, but what is larger than `largest` [bytes, serialized] is not taken apart.
+
+        largest: ANY_SIZE leaves it to the middleware.
+        """
+        if msg_type is ClockMessage:
+            callback, largest = self._forward_in_time(callback), ANY_SIZE
+        if largest is not ANY_SIZE:
+            callback, raw = self._within(largest, msg_type, topic, callback, raw), True
+        return super().create_subscription(msg_type, topic, callback, qos_profile, raw=raw, **options)
+
+    def _within(self, largest: int, kind: type, topic: str, callback: Callable[..., None], raw: bool) -> Callable:
+        with_info = _takes_two(callback)
+
+        def receive(data: bytes, info: Any) -> None:
+            if len(data) > largest:
+                self.turn_away(topic, f"a message of {len(data):,} bytes, at most {largest:,} are taken")
+                return
+            try:
+                message = data if raw else deserialize_message(data, kind)
+            except Exception as error:  # RMWError, which has no public name
+                self.take_failed(topic, error)
+                return
+            callback(message, info) if with_info else callback(message)
+
+        return receive
+
+    def _forward_in_time(self, callback: Callable[[ClockMessage], None]) -> Callable[[ClockMessage], None]:
+        def receive(message: ClockMessage) -> None:
+            if message.clock.sec < 0:
+                self.turn_away("/clock", f"a time before the beginning of time: {message.clock.sec} s")
+            else:
+                callback(message)
+
+        return receive
+
+    def turn_away(self, where: str, why: str) -> None:
+        """Write down that a message was not used."""
+        if self.input_faults.add(where, printable(why), time.monotonic()):
+            count = self.input_faults.count(where)
+            self.get_logger().warning(f"{where}: turned away: {why}" + (f" ({count} so far)" if count > 1 else ""))
+
+    # For the executor -----------------------------------------------------------------------------------------------
+
+    def take_failed(self, where: str, error: Exception) -> None:
+        """Write down that a message could not be read."""
+        self.turn_away(where, f"a message that cannot be read: {error}")
+
+    def callback_raised(self, where: str, error: Exception) -> None:
+        """Write down that a callback has failed, and do what is safe."""
+        text = printable(f"{where}: {type(error).__name__}: {error}")
+        if self.callback_failures.add(where, text, time.monotonic()):
+            trace = "".join(traceback.format_exception(error))
+            self.get_logger().error(
+                f"{text}; {self.callback_failures.count(where)} times so far; the node goes on\n{trace}"
+            )
+        self.on_failure(text)
+
+    # ROS ------------------------------------------------------------------------------------------------------------
+
+    def get_logger(self) -> RcutilsLogger:
+        """The logger of the node; it logs printable characters alone."""
+        if self._printable_logger is None:
+            self._printable_logger = PrintableLogger(super().get_logger().name)
+        return self._printable_logger
+
+    def _keep_clock(self, parameters: list) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == CLOCK_PARAMETER and parameter.value != self.get_parameter(CLOCK_PARAMETER).value:
+                reason = f"{CLOCK_PARAMETER} cannot be changed while the node runs; give it at the start of the node"
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _publish_faults(self) -> None:
+        now = time.monotonic()
+        failed, turned_away = self.callback_failures.recent(now), self.input_faults.recent(now)
+        level = DiagnosticStatus.ERROR if failed else DiagnosticStatus.WARN if turned_away else DiagnosticStatus.OK
+        problems = [*failed.values(), *(f"{where}: turned away: {why}" for where, why in turned_away.items())]
+        status = DiagnosticStatus(name=f"{self.get_name()}: input", level=level)
+        status.message = printable("; ".join(problems)) or "ok"
+        status.values = [
+            KeyValue(key="failed callbacks", value=str(self.callback_failures.total)),
+            KeyValue(key="messages turned away", value=str(self.input_faults.total)),
+        ]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._fault_publisher.publish(message)
+
+
+def _takes_two(callback: Callable[..., None]) -> bool:
+    """Whether a callback wants the message info, too, by rclpy's own rule."""
+    try:
+        inspect.signature(callback).bind(object())
+    except TypeError:
+        return True
+    return False

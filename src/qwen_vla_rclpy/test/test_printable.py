@@ -1,0 +1,50 @@
+"""Text that others wrote can be shown anywhere: one line, every character visible, never too long."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen_vla_rclpy.printable import CONTINUED, LONGEST, LONGEST_LOG, printable, printable_lines
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("pick up the red cube", "pick up the red cube"),
+        ("leg den Würfel in die Schale 大", "leg den Würfel in die Schale 大"),
+        ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),  # a terminal would take it for a command
+        ("ok\n[ERROR] [executor_node]: forged", "ok\\n[ERROR] [executor_node]: forged"),
+        ("a\rb\tc\x07\x00", "a\\rb\\tc\\x07\\x00"),
+        ("\x9b2J", "\\x9b2J"),  # the one-byte form of an escape sequence
+        ("abc\u202ecba", "abc\\u202ecba"),  # turns the direction of writing
+        ("\u2028\ufeff\ud800", "\\u2028\\ufeff\\ud800"),
+        (None, "None"),
+    ],
+)
+def test_what_cannot_be_seen_is_written_as_an_escape(text, shown):
+    assert printable(text) == shown
+
+
+def test_what_is_too_long_is_cut_and_says_how_long_it_was():
+    assert printable("x" * 28_000_000).endswith("x... (28000000 characters)")
+    assert printable("abcdefghij" * 3, longest=24) == "abcde... (30 characters)"
+
+
+@given(st.text(max_size=3000))
+def test_any_text_becomes_one_short_line_of_visible_characters(text):
+    shown = printable(text)
+    assert shown.isprintable() and len(shown) <= LONGEST
+    shown.encode()  # no half of a surrogate pair is left, which no publisher could send
+
+
+@given(st.text(max_size=3000) | st.lists(st.text(max_size=200), max_size=100).map("\n".join))
+def test_lines_stay_lines_but_none_of_them_can_pass_for_a_new_entry(text):
+    first, *others = printable_lines(text).split("\n")
+    assert first.isprintable()
+    assert all(line.startswith(CONTINUED[1:]) and line.isprintable() for line in others)
+    assert len(printable_lines(text)) <= LONGEST_LOG + 45 * len(CONTINUED)
+
+
+def test_a_long_traceback_keeps_its_beginning_and_its_end():
+    shown = printable_lines("\n".join(f"line {number}" for number in range(1000)))
+    assert shown.startswith("line 0\n") and shown.endswith("line 999") and "... (1000 lines)" in shown
