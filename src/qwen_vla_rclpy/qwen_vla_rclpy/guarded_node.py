@@ -123,11 +123,12 @@ class GuardedNode(Node):
         """Write down that a callback has failed, and do what is safe."""
         text = printable(f"{where}: {type(error).__name__}: {error}")
         if self.callback_failures.add(where, text, time.monotonic()):
-            trace = "".join(traceback.format_exception(error))
-            self.get_logger().error(
-                f"{text}; {self.callback_failures.count(where)} times so far; the node goes on\n{trace}"
-            )
-        self.on_failure(text)
+            count, trace = self.callback_failures.count(where), "".join(traceback.format_exception(error))
+            self.get_logger().error(f"{text}; the node goes on (failure {count} there)\n{trace}")
+        try:
+            self.on_failure(text)
+        except Exception:
+            self.get_logger().fatal(f"and what is safe then could not be done:\n{traceback.format_exc()}")
 
     # ROS ------------------------------------------------------------------------------------------------------------
 

@@ -21,8 +21,8 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
-from qwen_vla_rclpy import GuardedExecutor, GuardedNode
-from qwen_vla_rclpy.guarded_node import ANY_SIZE, LARGEST
+from qwen_vla_rclpy.guarded_executor import GuardedExecutor
+from qwen_vla_rclpy.guarded_node import ANY_SIZE, LARGEST, GuardedNode
 
 PATIENCE = 20.0  # [s]
 BOOM = "boom \x1b[31m\nin two lines"

@@ -18,7 +18,6 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from embodiment_descriptions import Camera, Embodiment
@@ -35,6 +34,7 @@ from qwen_vla.observation_buffer import (
     Waiting,
 )
 from qwen_vla.observation_streams import History, Needs, ObservationStreams
+from qwen_vla_rclpy.guarded_node import ANY_SIZE, LARGEST, GuardedNode
 from qwen_vla_ros.diagnostics import diagnostic_status
 from qwen_vla_ros.matched_subscription import MatchedSubscription
 from qwen_vla_ros.parameters import Parameter
@@ -100,7 +100,7 @@ class ObservationSubscriptions:
 
     def __init__(
         self,
-        node: Node,
+        node: GuardedNode,
         embodiment: Embodiment,
         changed: threading.Condition,
         camera_tags: Sequence[str] | None = None,
@@ -140,7 +140,12 @@ class ObservationSubscriptions:
         return Sense(
             self.streams.cameras[camera.tag],
             self._subscribe(
-                kind, camera.image_topic, partial(self.streams.take_image, camera.tag), IMAGE_DEPTH, [(other, advice)]
+                kind,
+                camera.image_topic,
+                partial(self.streams.take_image, camera.tag),
+                IMAGE_DEPTH,
+                [(other, advice)],
+                ANY_SIZE,
             ),
             camera.tag,
             MatchedSubscription(
@@ -156,14 +161,20 @@ class ObservationSubscriptions:
         return Sense(self.streams.odometry, self._subscribe(Odometry, topic, self.streams.take_odometry, STATE_DEPTH))
 
     def _subscribe(
-        self, kind: type, topic: str, take: Callable[[Any, int], bool], depth: int, alternatives=()
+        self,
+        kind: type,
+        topic: str,
+        take: Callable[[Any, int], bool],
+        depth: int,
+        alternatives: Sequence[tuple[str, str]] = (),
+        largest: int | None = LARGEST,
     ) -> MatchedSubscription:
         def store(message: Any) -> None:
             with self._changed:
                 take(message, time.monotonic_ns())
                 self._changed.notify_all()
 
-        return MatchedSubscription(self._node, kind, topic, store, depth, alternatives)
+        return MatchedSubscription(self._node, kind, topic, store, depth, alternatives, largest)
 
     def _on_info(self, tag: str, message: CameraInfo) -> None:
         with self._changed:

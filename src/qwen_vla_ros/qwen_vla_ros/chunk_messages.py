@@ -14,9 +14,12 @@ from embodiment_descriptions import Embodiment
 from embodiment_descriptions.base_path import accumulated
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
+from qwen_vla_rclpy.printable import printable
 from qwen_vla_ros.gate import Chunk, Reason, Violation
 
 NANOSECONDS = 1_000_000_000
+LARGEST_CHUNK = 131_072  # [bytes] of a serialized ActionChunk; its bounds come to less
+LONGEST_INSTRUCTION = 500  # characters
 
 
 def nanoseconds(stamp: Time) -> int:
@@ -30,7 +33,7 @@ def stamp_message(nanoseconds: int) -> Time:
     return Time(sec=sec, nanosec=nanosec)
 
 
-def chunk_from_message(message: ActionChunk) -> Chunk:
+def chunk_from_message(message: ActionChunk, publisher: bytes = b"") -> Chunk:
     """Take over every field as it is; whether they make sense is for the gate to say."""
     return Chunk(
         chunk_id=message.chunk_id,
@@ -44,6 +47,7 @@ def chunk_from_message(message: ActionChunk) -> Chunk:
         execution_horizon=message.execution_horizon,
         period=message.period,
         data=np.array(message.data, dtype=np.float32),
+        publisher=publisher,
     )
 
 
@@ -156,7 +160,7 @@ class Ledger:
         reasons = tuple(dict.fromkeys(v.reason for v in violations))
         self.reasons.update(reasons)
         report.reason_codes = [int(reason) for reason in reasons]
-        report.message = "; ".join(v.message for v in violations)
+        report.message = printable("; ".join(v.message for v in violations))
         return report
 
     def _report(self, chunk: Chunk | None, verdict: int, now_ns: int) -> ChunkReport:
@@ -165,6 +169,6 @@ class Ledger:
         report.header.frame_id = self._frame_id
         report.observation_age_s = report.decision_ms = math.nan
         if chunk is not None:
-            report.chunk_id, report.instruction = chunk.chunk_id, chunk.instruction
+            report.chunk_id, report.instruction = chunk.chunk_id, printable(chunk.instruction, LONGEST_INSTRUCTION)
             report.steps_accepted = 0 if verdict == ChunkReport.REFUSED else chunk.execution_horizon
         return report

@@ -1,4 +1,4 @@
-"""Diagnostic messages: statuses with readable values."""
+"""Diagnostic messages: statuses with readable values, in printable characters alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from qwen_vla_rclpy.printable import printable
 
 
 def diagnostic_status(
@@ -19,11 +21,11 @@ def diagnostic_status(
         problems: texts with their levels (DiagnosticStatus.WARN, .ERROR); the worst level is the status's.
         values: shown as key and text; floats with three digits.
     """
-    status = DiagnosticStatus(name=name, hardware_id=hardware_id)
+    status = DiagnosticStatus(name=printable(name), hardware_id=printable(hardware_id))
     status.level = max(problems.values(), default=DiagnosticStatus.OK)
-    status.message = "; ".join(problems) or "ok"
+    status.message = printable("; ".join(problems)) or "ok"
     status.values = [
-        KeyValue(key=key, value=f"{value:.3f}" if isinstance(value, float) else str(value))
+        KeyValue(key=printable(key), value=f"{value:.3f}" if isinstance(value, float) else printable(value))
         for key, value in values.items()
     ]
     return status

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -20,12 +22,13 @@ from std_srvs.srv import Trigger
 
 from embodiment_descriptions import Embodiment
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_rclpy.guarded_node import ANY_SIZE
 from qwen_vla_ros import lifecycle
 from qwen_vla_ros.backends import CommandInterfaces, Path
 from qwen_vla_ros.base_decision import BaseDecision
 from qwen_vla_ros.blending import Blender, Blending, CrossFade
 from qwen_vla_ros.chunk_decision import ChunkDecision
-from qwen_vla_ros.chunk_messages import Ledger, chunk_from_message, nanoseconds
+from qwen_vla_ros.chunk_messages import LARGEST_CHUNK, Ledger, chunk_from_message, nanoseconds
 from qwen_vla_ros.clock_watch import ClockWatch
 from qwen_vla_ros.diagnostics import diagnostic_array
 from qwen_vla_ros.embodiment_source import read_embodiment
@@ -38,6 +41,7 @@ from qwen_vla_ros.joint_path import JointPath
 from qwen_vla_ros.loop_timing import LoopTiming
 from qwen_vla_ros.motion import Commanded, Motion
 from qwen_vla_ros.policy_link import PolicyLink
+from qwen_vla_ros.publishers import publisher_of, publishers_on
 from qwen_vla_ros.robot_state import JointStates, Odometry
 from qwen_vla_ros.stop_latch import StopLatch
 
@@ -45,6 +49,7 @@ WATCH_PERIOD = 0.02  # [s] steady; how late the watchdogs may notice, and how of
 FROZEN = 0.3  # [s] steady, between two looks of the watchdogs: this process did not run meanwhile
 CATCH_UP = 0.06  # [s] steady, to hear what happened then
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
+REFUSALS_SAID = 1.0  # [s] between two refusals in the log; the reports tell every one
 DELIVERY_TIMEOUT = 0.5  # [s] to wait for the devices to take the last stop before the process goes
 HOLD_NEAR = (
     0.1  # [rad] more than a servo lags at rest; farther from its last command the arm was moved by somebody else
@@ -53,7 +58,11 @@ RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class ExecutorNode(lifecycle.ManagedNode):
-    """Lifecycle node; commands the robot only while active. The emergency stop is heard in every state."""
+    """Lifecycle node; commands the robot only while active. The emergency stop is heard in every state.
+
+    After a callback of its own has raised, the robot holds, and nothing may move before the watchdogs have gone round
+    without a fault.
+    """
 
     def __init__(self) -> None:
         """Create the node unconfigured."""
@@ -61,10 +70,11 @@ class ExecutorNode(lifecycle.ManagedNode):
         p = self.parameters
         self._latch = StopLatch(p.estop_required, p.estop_timeout)
         self._watchdogs: list = []
+        self._raised = ""  # what a callback raised since the last round of the watchdogs
         # Every publisher is heard as well as it can be: one that pressed before this node came up, one that repeats
         # what was lost, and one that does neither.
         for qos in (lifecycle.LATCHED, RELIABLE, qos_profile_sensor_data):
-            self.create_subscription(Bool, p.estop_topic, self._on_estop, qos)
+            self.create_subscription(Bool, p.estop_topic, self._on_estop, qos, largest=ANY_SIZE)
 
     # Lifecycle ------------------------------------------------------------------------------------------------------
 
@@ -110,8 +120,8 @@ class ExecutorNode(lifecycle.ManagedNode):
         def publisher(kind, topic):
             return self.keep(self.create_publisher(kind, topic, RELIABLE), self.destroy_publisher)
 
-        def subscription(kind, topic, callback, qos):
-            self.keep(self.create_subscription(kind, topic, callback, qos), self.destroy_subscription)
+        def subscription(kind, topic, callback, qos, **options):
+            self.keep(self.create_subscription(kind, topic, callback, qos, **options), self.destroy_subscription)
 
         self._accepted_publisher = publisher(ActionChunk, "~/accepted_chunk")
         self._report_publisher = publisher(ChunkReport, "~/chunk_report")
@@ -123,7 +133,7 @@ class ExecutorNode(lifecycle.ManagedNode):
             subscription(JointState, source.topic, self._joint_state_callback(index), qos_profile_sensor_data)
         subscription(Header, p.heartbeat_topic, self._on_heartbeat, RELIABLE)
         subscription(String, p.instruction_topic, self._on_instruction, lifecycle.LATCHED)
-        subscription(ActionChunk, p.chunk_topic, self._on_chunk, RELIABLE)
+        subscription(ActionChunk, p.chunk_topic, self._on_chunk, RELIABLE, largest=LARGEST_CHUNK)
         services = {
             "~/stop": self._on_stop,
             "~/resume": self._on_resume,
@@ -153,6 +163,12 @@ class ExecutorNode(lifecycle.ManagedNode):
         if not self._commands.wait_until_delivered(DELIVERY_TIMEOUT):
             self.get_logger().error("not every command interface has confirmed the last stop")
 
+    def on_failure(self, text: str) -> None:
+        """Hold: what the callback was to do is not done."""
+        self._raised = text
+        if self.active:
+            self._hold(Reason.INTERNAL, text)
+
     # Inputs ---------------------------------------------------------------------------------------------------------
 
     def _joint_state_callback(self, source: int):
@@ -172,20 +188,28 @@ class ExecutorNode(lifecycle.ManagedNode):
     def _on_instruction(self, message: String) -> None:
         self._policy.on_instruction(message.data)
 
-    def _on_estop(self, message: Bool) -> None:
-        if self._latch.on_emergency_stop(message.data, time.monotonic_ns()):
+    def _on_estop(self, message: Bool, info: Mapping) -> None:
+        publisher, now = publisher_of(info), time.monotonic_ns()
+        if message.data and self._latch.press(publisher, now):
             self._trip("the emergency stop was pressed")
+        # Only while one is pressed: it is looked up for every message.
+        buttons = publishers_on(self, self.parameters.estop_topic) if self._latch.pressed else {}
+        if message.data:
+            self._latch.look(buttons)
+        else:
+            self._latch.release(publisher, buttons, now)
 
-    def _on_chunk(self, message: ActionChunk) -> None:
+    def _on_chunk(self, message: ActionChunk, info: Mapping) -> None:
         began = time.perf_counter()
-        chunk = chunk_from_message(message)
+        chunk = chunk_from_message(message, publisher_of(info))
         try:
             path = self._decide(chunk)
             replaced = self._begin(path, chunk)
         except Refused as refused:
             violations = refused.violations
         except Exception as error:  # deny by default: whatever could not be checked does not pass
-            self.get_logger().error(f"chunk {chunk.chunk_id}: {error!r}")
+            trace = traceback.format_exc()
+            self.get_logger().error(f"chunk {chunk.chunk_id}: {trace}", throttle_duration_sec=REFUSALS_SAID)
             violations = (Violation(Reason.INTERNAL, f"the check failed: {error}"),)
         else:
             violations = ()
@@ -193,7 +217,8 @@ class ExecutorNode(lifecycle.ManagedNode):
         self._policy.on_verdict(chunk, accepted=not violations)
         if violations:
             self._report(self._ledger.refuse(chunk, violations, now, decision_ms))
-            self.get_logger().warning(f"chunk {chunk.chunk_id} refused: {'; '.join(v.message for v in violations)}")
+            text = f"chunk {chunk.chunk_id} refused: {'; '.join(v.message for v in violations)}"
+            self.get_logger().warning(text, throttle_duration_sec=REFUSALS_SAID)
             self._give_up_after_refusals()
             return
         self._accepted_publisher.publish(message)
@@ -232,6 +257,8 @@ class ExecutorNode(lifecycle.ManagedNode):
     def _objections(self) -> list[Violation]:
         """Reasons that lie in the state of the executor and the devices."""
         found = [stopped] if (stopped := self._latch.objection(time.monotonic_ns())) else []
+        if self._raised:
+            found.append(Violation(Reason.INTERNAL, f"a callback has failed: {self._raised}"))
         if self._commanded.motion is not None and self._commanded.motion.chunk is None:
             found.append(Violation(Reason.NOT_ACTIVE, "a home motion is on its way"))
         return found + [Violation(Reason.NOT_READY, problem) for problem in self._commands.preflight()]
@@ -324,7 +351,7 @@ class ExecutorNode(lifecycle.ManagedNode):
                 steps = motion.path.steps if self._overlaps and motion.chunk else None
                 self._report(self._ledger.complete(motion.chunk, now, message, steps))
         self._commands.stream(now)
-        self._streamed_ns = now
+        self._streamed_ns, self._raised = now, ""
 
     def _has_to_catch_up(self, steady_ns: int) -> bool:
         """Whether this process was frozen until just now.

@@ -19,6 +19,7 @@ from qwen_vla.observation_buffer import Observation, Waiting
 from qwen_vla_ros.gate import Reason
 
 POLL_PERIOD = 0.02  # [s] steady; ages grow without anybody notifying
+REPORTS_KEPT = 64  # chunks whose reports are kept; a run awaits those of two at most
 VERDICT_PATIENCE = 0.5  # [s] steady; how long the end of a run waits for the verdict about a chunk that is on its way
 STOPPING_REASONS = {
     Reason.STOPPED,
@@ -142,6 +143,11 @@ class Outcome:
     latency_ms_p99: float
     duration: float
 
+    @classmethod
+    def before_it_began(cls, ending: Ending, message: str) -> Outcome:
+        """The outcome of a run that could not begin."""
+        return cls(ending, message, 0, 0, math.nan, math.nan, 0.0)
+
 
 class Ports(Protocol):
     """What a run needs of the node around it."""
@@ -184,10 +190,19 @@ class InstructionRun:
         self._state = ""
 
     def take_report(self, report: Report) -> None:
-        """Store what the executor said; other chunks than ours are ignored later."""
+        """Store what the executor said, each word once; other chunks than ours are forgotten first."""
         with self._changed:
-            self._reports.setdefault(report.chunk_id, []).append(report)
+            reports = self._reports.setdefault(report.chunk_id, [])
+            if report.verdict not in {known.verdict for known in reports}:
+                reports.append(report)
+            if len(self._reports) > REPORTS_KEPT:
+                awaited = self._awaited()
+                del self._reports[next(number for number in self._reports if number not in awaited)]
             self._changed.notify_all()
+
+    def _awaited(self) -> set[int]:
+        """The chunks whose reports matter now."""
+        return {self._in_flight.chunk_id} if self._in_flight else set()
 
     def run(self) -> Outcome:
         """Go on until something ends the run; whatever it is, the arm is told to hold if it is moving for us."""

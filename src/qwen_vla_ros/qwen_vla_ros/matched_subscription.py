@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from qwen_vla.observation_buffer import IS_THE_DRIVER_RUNNING
+from qwen_vla_rclpy.guarded_node import LARGEST, GuardedNode
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def quality(reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> str
     return ", ".join(policy.name.lower().replace("_", " ") for policy in (reliability, durability))
 
 
-def offers_on(node: Node, topic: str) -> list[Offer]:
+def offers_on(node: GuardedNode, topic: str) -> list[Offer]:
     """All publishers of a topic that the graph knows, in a steady order; `topic` is resolved and remapped."""
     found = [
         Offer(
@@ -72,12 +72,13 @@ class MatchedSubscription:
 
     def __init__(
         self,
-        node: Node,
+        node: GuardedNode,
         kind: type,
         topic: str,
         callback: Callable[[Any], None],
         depth: int,
         alternatives: Sequence[tuple[str, str]] = (),
+        largest: int | None = LARGEST,
     ) -> None:
         """Subscribe.
 
@@ -88,8 +89,10 @@ class MatchedSubscription:
             callback: called with every message.
             depth: of the queue.
             alternatives: topics that may be there instead, each with what to do then.
+            largest: see GuardedNode.create_subscription.
         """
-        self._node, self._kind, self.callback, self._depth = node, kind, callback, depth
+        self._node, self._kind, self.callback = node, kind, callback
+        self._depth, self._largest = depth, largest
         self._alternatives = [(node.resolve_topic_name(name), advice) for name, advice in alternatives]
         self._name, self.topic = topic, node.resolve_topic_name(topic)
         package, _, name = kind.__module__.partition(".")
@@ -103,7 +106,9 @@ class MatchedSubscription:
 
     def _subscribe(self, qos: QoSProfile) -> None:
         self._qos = qos
-        self._subscription = self._node.create_subscription(self._kind, self._name, self.callback, qos)
+        self._subscription = self._node.create_subscription(
+            self._kind, self._name, self.callback, qos, largest=self._largest
+        )
 
     def check(self) -> None:
         """Look at the graph, and subscribe anew where another quality is better."""

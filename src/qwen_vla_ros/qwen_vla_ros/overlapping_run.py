@@ -54,6 +54,9 @@ class OverlappingRun(InstructionRun):
         self._span = Span()
         self._moving: _Moving | None = None
 
+    def _awaited(self) -> set[int]:
+        return super()._awaited() | ({self._moving.sent.chunk_id} if self._moving else set())
+
     def _one_chunk(self) -> None:
         self._wait(self._turn)
         if self._limits.max_chunks and self._executed >= self._limits.max_chunks:

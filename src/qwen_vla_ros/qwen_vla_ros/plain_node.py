@@ -8,7 +8,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
-from qwen_vla_rclpy import GuardedExecutor
+from qwen_vla_rclpy.guarded_executor import GuardedExecutor
 
 
 def run(make: Callable[[], Node], args: list[str] | None = None) -> None:

@@ -3,8 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 
 from qwen_vla_ros.gate import Chunk, Reason, Violation, check_instruction
+
+MOST_PUBLISHERS = 16  # of chunks; one is enough, and a stranger who makes ever new ones must not fill the memory
+
+
+class ChunkOrder:
+    """The number of the last chunk of each publisher: whatever one counts, the others' chunks are not late by it."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._last: OrderedDict[bytes, int] = OrderedDict()
+
+    def last(self, publisher: bytes) -> int:
+        """The number of its last chunk, 0 before the first."""
+        return self._last.get(publisher, 0)
+
+    def take(self, publisher: bytes, number: int) -> None:
+        """Take note of a chunk."""
+        self._last[publisher] = number
+        self._last.move_to_end(publisher)
+        if len(self._last) > MOST_PUBLISHERS:
+            self._last.popitem(last=False)
+
+    def forget(self) -> None:
+        """Everybody may count from 1 again."""
+        self._last.clear()
 
 
 class PolicyLink:
@@ -18,13 +44,13 @@ class PolicyLink:
         """Begin without a policy."""
         self.refusals = 0
         self._heartbeat_ns: int | None = None
-        self._last_chunk_id = 0
+        self._order = ChunkOrder()
         self._instruction: str | None = None
 
     def on_heartbeat(self, steady_ns: int, timeout: float) -> None:
         """Take note of a sign of life; `timeout` [s] is the silence after which it may be another process."""
         if self.silence(steady_ns) > timeout:
-            self._last_chunk_id = 0  # it counts from 1 again
+            self._order.forget()  # it counts from 1 again
         self._heartbeat_ns = steady_ns
 
     def on_instruction(self, instruction: str) -> None:
@@ -35,7 +61,7 @@ class PolicyLink:
         """Take note of a decision."""
         self.refusals = 0 if accepted else self.refusals + 1
         if accepted:
-            self._last_chunk_id = chunk.chunk_id
+            self._order.take(chunk.publisher, chunk.chunk_id)
 
     def silence(self, steady_ns: int) -> float:
         """Time since the last heartbeat [s, steady]."""
@@ -55,7 +81,8 @@ class PolicyLink:
         silent = self.silent_text(steady_ns, timeout)
         if silent:
             found.append(Violation(Reason.POLICY_SILENT, silent))
-        if chunk.chunk_id <= self._last_chunk_id:
-            text = f"chunk {chunk.chunk_id} comes after chunk {self._last_chunk_id}"
+        last = self._order.last(chunk.publisher)
+        if chunk.chunk_id <= last:
+            text = f"chunk {chunk.chunk_id} comes after chunk {last}"
             found.append(Violation(Reason.WRONG_ORDER, text))
         return found + check_instruction(chunk, self._instruction)

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
@@ -29,10 +30,16 @@ from qwen_vla.observation_streams import History, Needs
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
+from qwen_vla_rclpy.printable import printable
 from qwen_vla_ros import camera_subscriptions, lifecycle
 from qwen_vla_ros.blending import Blending
 from qwen_vla_ros.camera_subscriptions import ObservationSubscriptions
-from qwen_vla_ros.chunk_messages import embodiment_message, message_from_prediction, nanoseconds
+from qwen_vla_ros.chunk_messages import (
+    LONGEST_INSTRUCTION,
+    embodiment_message,
+    message_from_prediction,
+    nanoseconds,
+)
 from qwen_vla_ros.diagnostics import diagnostic_array
 from qwen_vla_ros.embodiment_source import read_embodiment
 from qwen_vla_ros.gate import Reason
@@ -55,8 +62,8 @@ from qwen_vla_ros.tip_poses import TipPoses
 HEARTBEAT_PERIOD = 0.1  # [s] steady
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
 STOP_PATIENCE = 10.0  # [s] a run that is to end may be in the middle of an inference
+LONGEST_STATE = 120  # characters
 HOLD_PATIENCE = 1.0  # [s] for the executor to answer a request to hold
-LONGEST_INSTRUCTION = 500  # characters
 VERDICTS, REASONS = {int(verdict) for verdict in Verdict}, {int(reason) for reason in Reason}
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -216,7 +223,6 @@ class PolicyNode(lifecycle.ManagedNode):
     def _begin(self, handle: ServerGoalHandle) -> None:
         """Have the inference thread obey; rclpy's own way to run a goal would take up the only thread of callbacks."""
         self.get_logger().info(f"goal: '{handle.request.instruction}'")
-        self._instruction_publisher.publish(String(data=handle.request.instruction.strip()))
         self._work = self._worker.submit(self._obey, handle)
 
     def _conclude(self, handle: ServerGoalHandle) -> ExecuteInstruction.Result:
@@ -237,7 +243,7 @@ class PolicyNode(lifecycle.ManagedNode):
         )
         return ExecuteInstruction.Result(
             error_code=int(outcome.ending),
-            error_msg=outcome.message,
+            error_msg=printable(outcome.message),
             chunks_executed=outcome.executed,
             chunks_refused=outcome.refused,
             latency_ms_p50=outcome.latency_ms_p50,
@@ -249,13 +255,14 @@ class PolicyNode(lifecycle.ManagedNode):
         """Run one goal, in the inference thread, and have it concluded among the callbacks."""
         try:
             run = self._make_run(GoalPorts(self, handle), self._limits(handle.request))
-        except ValueError as error:
-            nan = float("nan")
-            self._outcome = Outcome(Ending.INVALID_GOAL, str(error), 0, 0, nan, nan, 0.0)
-        else:
             with self._changed:
                 self._run = run
             self._outcome = run.run()
+        except ValueError as error:
+            self._outcome = Outcome.before_it_began(Ending.INVALID_GOAL, str(error))
+        except Exception as error:  # whatever it is, the next goal must not wait for this one
+            self.get_logger().error(traceback.format_exc())
+            self._outcome = Outcome.before_it_began(Ending.INTERNAL, f"{type(error).__name__}: {error}")
         self.in_turn(handle.execute)
 
     def _make_run(self, ports: GoalPorts, limits: Limits) -> InstructionRun:
@@ -283,7 +290,8 @@ class PolicyNode(lifecycle.ManagedNode):
             return
         reasons = frozenset(Reason(code) for code in message.reason_codes if code in REASONS)
         stamp = nanoseconds(message.header.stamp)
-        run.take_report(Report(message.chunk_id, Verdict(message.verdict), reasons, message.message, stamp))
+        text = printable(message.message)
+        run.take_report(Report(message.chunk_id, Verdict(message.verdict), reasons, text, stamp))
 
     # Signs of life --------------------------------------------------------------------------------------------------
 
@@ -319,6 +327,7 @@ class GoalPorts:
             raise ValueError(f"timeout {goal.timeout} s must be a number, 0 for the node's default or more")
         prompt = node._embodiment.prompt(self._instruction)  # ValueError where it could pass for a special token
         node._prompt_publisher.publish(String(data=prompt))
+        node._instruction_publisher.publish(String(data=self._instruction))
         self._drawn = 0
         self._began_ns = self.now()
 
@@ -408,7 +417,10 @@ class GoalPorts:
         """Give feedback to the client of the goal."""
         self._handle.publish_feedback(
             ExecuteInstruction.Feedback(
-                state=state, chunks_executed=executed, chunks_refused=refused, latency_ms=latency_ms
+                state=printable(state, LONGEST_STATE),
+                chunks_executed=executed,
+                chunks_refused=refused,
+                latency_ms=latency_ms,
             )
         )
 

@@ -13,7 +13,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
-from qwen_vla_rclpy import GuardedExecutor, GuardedNode
+from qwen_vla_rclpy.guarded_executor import GuardedExecutor
+from qwen_vla_rclpy.guarded_node import GuardedNode
 
 IN_TURN_TIMEOUT = 30.0  # [s] far more than any callback may take
 LARGEST = 1_000_000  # [bytes] of a message, unless it is an image

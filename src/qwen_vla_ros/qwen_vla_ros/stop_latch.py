@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from qwen_vla_ros.gate import Reason, Violation
+
+MOST_BUTTONS = 64  # that are pressed at once; what is pressed beyond them stays pressed
+CROWD = b"crowd"
+
+
+@dataclass
+class Button:
+    """A publisher that has said "pressed" last.
+
+    Attributes:
+        node: the node that it belongs to; empty before it was seen in the graph.
+        beside: the publishers that were in the graph together with it.
+    """
+
+    node: str = ""
+    beside: set[bytes] = field(default_factory=set)
 
 
 class StopLatch:
     """Closes by itself and opens only by hand.
 
-    The emergency stop is a std_msgs/Bool, true while it is pressed. Releasing the button does not let the robot move
-    again; `reset` does, and only once the button is released. Where the stop must be heard (`required`), its silence
-    counts as pressed.
+    The emergency stop is a std_msgs/Bool, true while it is pressed. Several buttons may publish it; each is pressed
+    until it says itself that it is released. Releasing the last one does not let the robot move again; `reset` does,
+    and only then. Where the stop must be heard (`required`), its silence counts as pressed.
+
+    A button that leaves the graph while it is pressed (its cable broke, its computer is off) stays pressed, whatever
+    the others go on saying. Only somebody who comes after it, the restarted button or an operator who publishes false
+    by hand, says with a release that it is released, too.
     """
 
     def __init__(self, required: bool, timeout: float) -> None:
@@ -23,15 +46,39 @@ class StopLatch:
         self._required, self._timeout = required, timeout
         self.stopped = False
         self._tripped = False
-        self._pressed = False
+        self._pressed: dict[bytes, Button] = {}  # by publisher
         self._heard_ns: int | None = None
 
-    def on_emergency_stop(self, pressed: bool, steady_ns: int) -> bool:
-        """Take note of a message; True when it closes the latch."""
-        self._pressed, self._heard_ns = pressed, steady_ns
-        trips = pressed and not self._tripped
-        self._tripped |= pressed
+    @property
+    def pressed(self) -> bool:
+        """Whether any button is."""
+        return bool(self._pressed)
+
+    def press(self, publisher: bytes, steady_ns: int) -> bool:
+        """Take note that a button is pressed; True when that closes the latch."""
+        self._heard_ns = steady_ns
+        known = publisher in self._pressed or len(self._pressed) < MOST_BUTTONS
+        self._pressed.setdefault(publisher if known else CROWD, Button())
+        trips, self._tripped = not self._tripped, True
         return trips
+
+    def look(self, present: Mapping[bytes, str]) -> None:
+        """Learn which of the pressed buttons are in the graph, and with whom; `present`: node by publisher."""
+        for publisher in self._pressed.keys() & present.keys():
+            button = self._pressed[publisher]
+            button.node = present[publisher]
+            button.beside |= present.keys()
+
+    def release(self, publisher: bytes, present: Mapping[bytes, str], steady_ns: int) -> None:
+        """Take note that a button is released; `present` as in `look`."""
+        self._heard_ns = steady_ns
+        self.look(present)
+        if publisher or len(present) <= 1:  # of several that cannot be told apart, none can release itself
+            self._pressed.pop(publisher, None)
+        for other, button in list(self._pressed.items()):
+            has_left = button.node and other not in present
+            if has_left and publisher not in button.beside:
+                del self._pressed[other]
 
     def watch(self, steady_ns: int) -> bool:
         """Notice that a required emergency stop has fallen silent; True when that closes the latch."""
@@ -46,7 +93,11 @@ class StopLatch:
         if self._silent(steady_ns):
             return self._silent_text(steady_ns)
         if self._pressed:
-            return "the emergency stop is still pressed"
+            nodes = ", ".join(sorted(button.node or "an unknown node" for button in self._pressed.values()))
+            return (
+                f"the emergency stop is still pressed by {nodes}; release it there, or, where that node is gone and "
+                "the button is known to be released, publish false from a new one"
+            )
         self._tripped = False
         return ""
 

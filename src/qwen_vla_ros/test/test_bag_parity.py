@@ -9,7 +9,6 @@ import threading
 import numpy as np
 import pytest
 import rclpy
-from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -19,6 +18,7 @@ from sensor_msgs.msg import Image, JointState
 from qwen_vla.data.rosbag import BagOptions, RosbagEpisodes
 from qwen_vla.observation_buffer import Alignment, Observation, Waiting
 from qwen_vla.observation_streams import Needs
+from qwen_vla_rclpy.guarded_node import GuardedNode
 from qwen_vla_ros.camera_subscriptions import ObservationSubscriptions
 from qwen_vla_ros.chunk_messages import stamp_message
 from qwen_vla_ros.parameters import Parameters
@@ -73,7 +73,7 @@ def node():
     context = rclpy.Context()
     context.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
     patient = [RosParameter("max_silence", value=600.0)]
-    made = Node("parity", context=context, parameter_overrides=patient)
+    made = GuardedNode("parity", context=context, parameter_overrides=patient)
     made.parameters = Parameters(made, PARAMETERS)
     yield made
     made.destroy_node()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from embodiment_descriptions import load_robot
 from qwen_vla_ros.clock_watch import ClockWatch
 from qwen_vla_ros.gate import Reason, Refused
-from qwen_vla_ros.policy_link import PolicyLink
+from qwen_vla_ros.policy_link import MOST_PUBLISHERS, ChunkOrder, PolicyLink
+from qwen_vla_ros.publishers import UNKNOWN
 from qwen_vla_ros.robot_state import JointStates, Odometry
 from qwen_vla_ros.stop_latch import StopLatch
 
@@ -23,24 +24,81 @@ S = 10**9
 # Stopped --------------------------------------------------------------------------------------------------------------
 
 
+A, B, C = b"button a", b"button b", b"button c"
+GRAPH = {A: "/left", B: "/right"}
+
+
 def test_the_emergency_stop_latches_until_it_is_released_and_reset():
     latch = StopLatch(required=False, timeout=0.5)
-    assert latch.objection(0) is None and not latch.on_emergency_stop(False, 0)
-    assert latch.on_emergency_stop(True, S) and not latch.on_emergency_stop(True, 2 * S), "closes once"
+    latch.release(A, GRAPH, 0)
+    assert latch.objection(0) is None
+    assert latch.press(A, S) and not latch.press(A, 2 * S), "closes once"
     assert latch.objection(2 * S).reason is Reason.EMERGENCY_STOP
     assert "still pressed" in latch.reset(2 * S)
-    latch.on_emergency_stop(False, 3 * S)
+    latch.release(A, GRAPH, 3 * S)
     assert latch.objection(3 * S).reason is Reason.EMERGENCY_STOP, "releasing the button is not enough"
     assert latch.reset(3 * S) == "" and latch.objection(3 * S) is None
+
+
+def test_a_button_is_pressed_until_it_says_itself_that_it_is_released():
+    latch = StopLatch(required=False, timeout=0.5)
+    latch.press(A, 0)
+    latch.press(B, 0)
+    latch.release(B, GRAPH, 0)
+    assert "still pressed by /left;" in latch.reset(0)
+    latch.release(A, GRAPH, 0)
+    assert latch.reset(0) == ""
+
+
+def test_a_button_that_leaves_while_it_is_pressed_stays_so_until_somebody_who_came_later_says_otherwise():
+    latch = StopLatch(required=False, timeout=0.5)
+    latch.press(A, 0)
+    latch.look(GRAPH)
+    without = {B: "/right"}
+    latch.release(B, without, 0)
+    assert "still pressed by /left;" in latch.reset(0), "the other button goes on saying what it always says"
+    latch.release(C, {**GRAPH, C: "/operator"}, 0)
+    assert latch.reset(0), "it is back, or was never gone"
+    latch = StopLatch(required=False, timeout=0.5)
+    latch.press(A, 0)
+    latch.look(GRAPH)
+    latch.release(C, {**without, C: "/operator"}, 0)
+    assert latch.reset(0) == ""
+
+
+def test_a_button_that_was_never_seen_in_the_graph_is_not_taken_for_one_that_has_left():
+    latch = StopLatch(required=False, timeout=0.5)
+    latch.press(A, 0)
+    latch.release(C, {C: "/operator"}, 0)
+    assert "an unknown node" in latch.reset(0)
+
+
+def test_buttons_that_cannot_be_told_apart_release_nothing_while_there_are_several():
+    latch = StopLatch(required=False, timeout=0.5)
+    latch.press(UNKNOWN, 0)
+    latch.release(UNKNOWN, GRAPH, 0)
+    assert latch.reset(0)
+    latch.release(UNKNOWN, {A: "/left"}, 0)
+    assert latch.reset(0) == ""
+
+
+def test_more_buttons_than_a_robot_has_take_no_more_memory_and_stay_pressed():
+    latch = StopLatch(required=False, timeout=0.5)
+    everybody = {str(number).encode(): f"/node_{number}" for number in range(1000)}
+    for publisher in everybody:
+        latch.press(publisher, 0)
+    for publisher in everybody:
+        latch.release(publisher, everybody, 0)
+    assert "an unknown node" in latch.reset(0)
 
 
 def test_resume_does_not_open_what_the_emergency_stop_closed():
     latch = StopLatch(required=False, timeout=0.5)
     latch.stopped = True
-    latch.on_emergency_stop(True, 0)
+    latch.press(A, 0)
     latch.stopped = False
     assert latch.objection(0).reason is Reason.EMERGENCY_STOP
-    latch.on_emergency_stop(False, 0)
+    latch.release(A, GRAPH, 0)
     latch.stopped = True
     assert latch.reset(0) == "" and latch.objection(0).reason is Reason.STOPPED
 
@@ -48,30 +106,41 @@ def test_resume_does_not_open_what_the_emergency_stop_closed():
 def test_a_required_emergency_stop_must_be_heard_and_its_silence_latches():
     latch = StopLatch(required=True, timeout=0.5)
     assert "never" in latch.objection(0).message and not latch.watch(0), "nothing to reset before it was heard"
-    latch.on_emergency_stop(False, S)
+    latch.release(A, GRAPH, S)
     assert latch.objection(S) is None and not latch.watch(S + S // 4)
     assert latch.watch(2 * S) and not latch.watch(2 * S)
     assert "1.0 s ago" in latch.reset(2 * S)
-    latch.on_emergency_stop(False, 3 * S)
+    latch.release(A, GRAPH, 3 * S)
     assert latch.objection(3 * S).reason is Reason.EMERGENCY_STOP, "a button that comes back does not open it"
     assert latch.reset(3 * S) == "" and latch.objection(3 * S) is None
 
 
-@given(st.lists(st.tuples(st.sampled_from(["press", "release", "reset", "resume", "stop"]), st.floats(0, 1))))
-def test_nothing_but_a_reset_of_a_released_button_opens_it(events):
-    latch, now, closed, pressed = StopLatch(required=False, timeout=0.5), 0, False, False
-    for event, wait in events:
-        now += int(wait * S)
-        if event in ("press", "release"):
-            pressed = event == "press"
-            closed |= pressed
-            latch.on_emergency_stop(pressed, now)
+EVENTS = ["press", "release", "leave", "come", "reset", "resume", "stop"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(EVENTS), st.sampled_from([A, B, C]))))
+def test_nothing_but_a_reset_opens_it_and_not_while_anybody_who_is_there_presses(events):
+    latch, closed = StopLatch(required=False, timeout=0.5), False
+    present, pressed = {A: "/left", B: "/right", C: "/operator"}, set()
+    for event, who in events:
+        if event == "leave":
+            present = {publisher: node for publisher, node in present.items() if publisher != who}
+        elif event == "come":
+            present = {**present, who: "/back"}
+        elif event == "press" and who in present:
+            latch.press(who, 0)
+            latch.look(present)
+            closed, pressed = True, pressed | {who}
+        elif event == "release" and who in present:
+            latch.release(who, present, 0)
+            pressed -= {who}
         elif event == "reset":
-            closed &= pressed
-            assert bool(latch.reset(now)) == pressed
-        else:
+            opened = not latch.reset(0)
+            assert not (opened and pressed & present.keys())
+            closed &= not opened
+        elif event in ("stop", "resume"):
             latch.stopped = event == "stop"
-        objection = latch.objection(now)
+        objection = latch.objection(0)
         assert (objection is not None and objection.reason is Reason.EMERGENCY_STOP) == closed
 
 
@@ -121,6 +190,26 @@ def test_chunks_come_in_order_until_another_process_counts_from_one(good_chunk):
     assert link.silent_text(S, 0.4) == "policy_node: no heartbeat for 1.00 s (limit 0.40 s)"
     link.on_heartbeat(S, 0.4)
     assert link.objections(good_chunk, S, 0.4) == []
+
+
+def test_whatever_another_publisher_counts_the_chunks_of_the_policy_are_not_late(good_chunk):
+    link = PolicyLink()
+    link.on_heartbeat(0, 0.4)
+    policy, stranger = (replace(good_chunk, publisher=who) for who in (b"policy", b"stranger"))
+    link.on_verdict(replace(policy, chunk_id=7), accepted=True)
+    link.on_verdict(replace(stranger, chunk_id=2**64 - 1), accepted=True)
+    assert link.objections(replace(policy, chunk_id=8), 0, 0.4) == []
+    for sender, number in ((policy, 7), (stranger, 2**64 - 1)):
+        (violation,) = link.objections(replace(sender, chunk_id=number), 0, 0.4)
+        assert violation.reason is Reason.WRONG_ORDER
+
+
+def test_ever_new_publishers_of_chunks_do_not_fill_the_memory():
+    order = ChunkOrder()
+    for number in range(1000):
+        order.take(str(number).encode(), 5)
+    remembered = [number for number in range(1000) if order.last(str(number).encode())]
+    assert remembered == list(range(1000 - MOST_PUBLISHERS, 1000))
 
 
 # The robot ------------------------------------------------------------------------------------------------------------

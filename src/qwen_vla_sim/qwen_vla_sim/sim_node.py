@@ -31,7 +31,8 @@ from embodiment_descriptions import Embodiment, resource_path, robot_description
 from embodiment_descriptions.commands import Command, ForwardCommand, JointTrajectoryCommand, XsGroupCommand
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
-from qwen_vla_rclpy import GuardedExecutor, GuardedNode
+from qwen_vla_rclpy.guarded_executor import GuardedExecutor
+from qwen_vla_rclpy.guarded_node import GuardedNode
 from qwen_vla_sim.camera_rig import CameraRig
 from qwen_vla_sim.joint_trajectory_controller import TrajectoryRejected
 from qwen_vla_sim.messages import (

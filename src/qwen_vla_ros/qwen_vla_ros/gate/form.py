@@ -18,6 +18,7 @@ class Chunk:
         frame_id: base frame of the robot.
         period: time between two rows [s].
         data: horizon * len(channel_names) values, row by row, physical units.
+        publisher: identity of who sent it; empty where nobody tells.
     """
 
     chunk_id: int
@@ -31,6 +32,7 @@ class Chunk:
     execution_horizon: int
     period: float
     data: np.ndarray
+    publisher: bytes = b""
 
     @property
     def rows(self) -> np.ndarray:
