@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 
 def camera_info_problem(info: Any, image: Any, topic: str) -> str:
@@ -45,7 +45,7 @@ def image_size(image: Any) -> tuple[int, int] | None:
     try:
         with Image.open(io.BytesIO(image.data)) as picture:
             return picture.size
-    except (UnidentifiedImageError, OSError):
+    except Exception:  # whatever a decoder makes of bytes that are no image
         return None
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from rosbags.image import ImageError, message_to_cvimage
 from rosbags.image.image import to_cvtype
 
+from qwen_vla.camera_info import image_size
+
 # Encodings with colour. Grey images and depth are refused: a policy that was trained on colour sees nothing useful in
 # them and would not say so.
 PLANAR = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
@@ -19,6 +21,10 @@ ENCODINGS = (
     *("bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"),
     *("bayer_rggb16", "bayer_bggr16", "bayer_gbrg16", "bayer_grbg16"),
 )
+
+
+MOST_PIXELS = 50_000_000
+PNG = b"\x89PNG\r\n\x1a\n"  # how one begins
 
 
 class DecodingError(ValueError):
@@ -38,7 +44,10 @@ def to_rgb(message: Any) -> np.ndarray:
         DecodingError: an encoding that is not in ENCODINGS, data that do not fit the size, or that are damaged.
     """
     if hasattr(message, "format"):
-        return _decompress(message)
+        try:
+            return _decompress(message)
+        except cv2.error as error:
+            raise DecodingError(f"format '{message.format}' cannot be read: {error}") from error
     if message.encoding not in ENCODINGS:
         raise DecodingError(f"encoding '{message.encoding}' cannot be used; configure the camera for rgb8 or bgr8")
     try:
@@ -52,8 +61,12 @@ def to_rgb(message: Any) -> np.ndarray:
 
 
 def _decompress(message: Any) -> np.ndarray:
+    size = image_size(message)
+    if size is not None and size[0] * size[1] > MOST_PIXELS:  # a few bytes can stand for many
+        raise DecodingError(f"format '{message.format}' holds {size[0]} x {size[1]} pixels, too many to be a camera's")
     data = np.frombuffer(message.data, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+    readable = size is not None and _is_whole(data)
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if readable else None
     if image is None:
         raise DecodingError(f"{len(data)} bytes with format '{message.format}' are no image that can be read")
     if image.ndim != 3 or image.shape[2] not in (3, 4) or image.dtype not in (np.uint8, np.uint16):
@@ -65,6 +78,20 @@ def _decompress(message: Any) -> np.ndarray:
         # Old publishers of image_transport compressed RGB as if it were BGR, and say so.
         return np.ascontiguousarray(image[:, :, :3])
     return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB if has_alpha else cv2.COLOR_BGR2RGB)
+
+
+def _is_whole(data: np.ndarray) -> bool:
+    """Whether all chunks of a PNG are there, up to the last; True for other formats.
+
+    OpenCV makes room for what a chunk claims to be, up to 4 GB for a few bytes, before it looks.
+    """
+    if data[: len(PNG)].tobytes() != PNG:
+        return True
+    place, kind = len(PNG), b""
+    while place + 12 <= len(data) and kind != b"IEND":  # length, type, content, checksum
+        kind = data[place + 4 : place + 8].tobytes()
+        place += 12 + int.from_bytes(data[place : place + 4].tobytes())
+    return kind == b"IEND" and place <= len(data)
 
 
 @dataclass(frozen=True)
@@ -81,7 +108,8 @@ class _Pixels:
 def _without_padding(message: Any) -> _Pixels:
     bits, _, _, channels = to_cvtype(message.encoding)
     data = _rows(message, message.width * channels * bits // 8, message.height)
-    return _Pixels(message.height, message.width, message.encoding, bool(message.is_bigendian), data.reshape(-1))
+    data = np.ascontiguousarray(data).reshape(-1)
+    return _Pixels(message.height, message.width, message.encoding, bool(message.is_bigendian), data)
 
 
 def _planes(message: Any) -> np.ndarray:

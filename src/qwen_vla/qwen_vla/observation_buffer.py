@@ -70,10 +70,11 @@ class Rules:
 
 @dataclass(frozen=True)
 class Stamped:
-    """A message and when it was made [ns, ROS time]."""
+    """A message, when it was made [ns, ROS time], and the size of its content [bytes]."""
 
     stamp_ns: int
     message: Any
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,13 @@ class Stream:
         noun: str = "message",
         window: float = math.inf,
         past: Past | None = None,
+        budget: float = math.inf,
     ) -> None:
-        """Create an empty buffer of `capacity` messages that are at most `window` older than the newest [s]."""
+        """Create an empty buffer.
+
+        It holds up to `capacity` messages that are at most `window` older than the newest [s], and, beside the newest,
+        no more than `budget` bytes of their content.
+        """
         self.name, self.topic, self.max_age, self.noun = name, topic, max_age, noun
         self.way_out = IS_THE_DRIVER_RUNNING
         self.frozen, self._behind = False, 0.0
@@ -116,6 +122,7 @@ class Stream:
         self._ring: deque[Stamped] = deque()
         self._thinned: deque[Stamped] = deque()
         self._past = past
+        self._budget, self._held = budget, 0
         self._last_new_ns: int | None = None
         self._content, self._same_since_ns = None, 0
 
@@ -146,6 +153,7 @@ class Stream:
         if self._ring and stamp_ns < self._ring[-1].stamp_ns - CLOCK_RESET_NS:
             self._ring.clear()
             self._thinned.clear()
+            self._held = 0
         if self._ring and stamp_ns <= self._ring[-1].stamp_ns:
             self._behind = (self._ring[-1].stamp_ns - stamp_ns) / NANOSECONDS
             self.frozen = not self._behind
@@ -157,7 +165,9 @@ class Stream:
             self._same_since_ns = steady_ns
         self._content = content
         self._last_new_ns = steady_ns
-        self._ring.append(Stamped(stamp_ns, message))
+        size = 0 if content is None or isinstance(content, int) else len(content)
+        self._held += size
+        self._ring.append(Stamped(stamp_ns, message, size))
         self._forget()
         return True
 
@@ -166,12 +176,17 @@ class Stream:
         oldest = newest - self._window * NANOSECONDS
         while len(self._ring) > self._capacity or self._ring[0].stamp_ns < oldest:
             item = self._ring.popleft()
-            if self._past is None:
-                continue
-            if not self._thinned or item.stamp_ns - self._thinned[-1].stamp_ns >= self._past.step * NANOSECONDS:
+            due = self._past is not None and (
+                not self._thinned or item.stamp_ns - self._thinned[-1].stamp_ns >= self._past.step * NANOSECONDS
+            )
+            if due:
                 self._thinned.append(item)
+            else:
+                self._held -= item.size
         while self._thinned and self._thinned[0].stamp_ns < newest - self._past.span * NANOSECONDS:
-            self._thinned.popleft()
+            self._held -= self._thinned.popleft().size
+        while self._held > self._budget and len(self) > 1:
+            self._held -= (self._thinned or self._ring).popleft().size
 
     @property
     def advice(self) -> str:
@@ -284,7 +299,7 @@ class Observation:
     """What was sensed at `stamp_ns` [ns, ROS time], the stamp of the oldest of the present images; raw messages.
 
     images: by camera tag, from the oldest of the history to the present one, which is the last.
-    joint_states: one sensor_msgs/JointState per topic, the nearest to the stamp, or None.
+    joint_states: the joint positions (name, position) of each topic, the nearest to the stamp, or None.
     odometry: the nav_msgs/Odometry nearest to the stamp, or None.
     """
 

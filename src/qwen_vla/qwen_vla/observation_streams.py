@@ -31,8 +31,8 @@ from qwen_vla.observation_buffer import (
     stamp_of,
 )
 
-# A camera's images are kept for as long as the slowest camera may be behind, but no more than this many.
-IMAGES_KEPT = 64
+# A camera's images are kept for as long as the slowest camera may be behind, but no more than these.
+IMAGES_KEPT, BYTES_KEPT = 64, 256_000_000
 STATES_KEPT, STATES_WINDOW = 4096, 2.0  # [s]
 # Frames of the history are kept this many times as densely as they are shown.
 HISTORY_OVERSAMPLING = 4
@@ -61,6 +61,14 @@ class Needs:
     odometry: bool = False
 
 
+@dataclass(frozen=True)
+class JointPositions:
+    """What is kept of a sensor_msgs/JointState: the joints that are wanted of it, in its own names, and no others."""
+
+    name: tuple[str, ...]
+    position: tuple[float, ...]
+
+
 class JointStream(Stream):
     """One topic of joint states, see `source`; `joints` are those that it must tell, by the URDF's names."""
 
@@ -69,6 +77,7 @@ class JointStream(Stream):
         name = f"joint states '{source.prefix}'" if source.prefix else "joint states"
         super().__init__(name, topic, source.max_age_s, STATES_KEPT, noun="joint state", window=STATES_WINDOW)
         self.source, self.joints = source, tuple(joints)
+        self._own_names = tuple(joint.removeprefix(source.prefix) for joint in self.joints)
         self._lacking: list[str] = []
 
     def take(self, message: Any, steady_ns: int) -> bool:
@@ -77,7 +86,8 @@ class JointStream(Stream):
         self._lacking = [joint for joint in self.joints if not math.isfinite(known.get(joint, math.nan))]
         if self._lacking:  # several nodes may share the topic, each with joints of its own
             return False
-        return self.push(stamp_of(message), message, steady_ns)
+        kept = JointPositions(self._own_names, tuple(known[joint] for joint in self.joints))
+        return self.push(stamp_of(message), kept, steady_ns)
 
     @property
     def advice(self) -> str:
@@ -128,6 +138,7 @@ class ObservationStreams:
                 noun="image",
                 window=window,
                 past=self.history.past,
+                budget=BYTES_KEPT,
             )
             for camera in cameras
         }

@@ -6,6 +6,8 @@ could fill a disk.
 
 from __future__ import annotations
 
+import unicodedata
+
 LONGEST = 1000  # characters: at most 4,000 bytes of UTF-8, which the texts of qwen_vla_msgs have room for
 LONGEST_LOG = 4000  # characters
 MOST_LINES = 40
@@ -25,11 +27,16 @@ def printable(text: object, longest: int = LONGEST) -> str:
     text = str(text)
     if len(text) <= longest and text.isprintable():
         return text
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:longest])
+    shown = "".join(c if _is_visible(c) else c.encode("unicode_escape").decode() for c in text[:longest])
     if len(text) <= longest and len(shown) <= longest:
         return shown
     ending = f"... ({len(text)} characters)"
     return shown[: max(0, longest - len(ending))] + ending
+
+
+def _is_visible(character: str) -> bool:
+    """Letters, signs and spaces, that of Chinese texts for example; str.isprintable knows one space alone."""
+    return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 def printable_lines(text: object) -> str:

@@ -8,8 +8,7 @@ import numpy as np
 
 from embodiment_descriptions import Embodiment
 from embodiment_descriptions.base_path import BasePath, integrated, moved
-from qwen_vla_ros.chunk_decision import chunk_rules
-from qwen_vla_ros.gate import BaseRules, Chunk, Reason, Refused, check_base, check_form
+from qwen_vla_ros.gate import BaseRules, Chunk, ChunkRules, Reason, Refused, check_base, check_form
 from qwen_vla_ros.gate.verdict import refuse_if
 
 SHORT_STEP = 0.01  # [m] below it, a step has no direction
@@ -34,7 +33,7 @@ class BaseDecision:
         self._frame = frame
         self._by_velocity = embodiment.control_mode == "base_velocity"
         self._turns_only = embodiment.base.kind == "differential"
-        self.form = chunk_rules(embodiment)
+        self.form = ChunkRules.of(embodiment)
         self.motion = BaseRules(limits.max_linear, limits.max_angular)
 
     def path_of(

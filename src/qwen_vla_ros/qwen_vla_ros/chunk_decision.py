@@ -13,6 +13,8 @@ from qwen_vla_ros.gate import (
     Chunk,
     ChunkRules,
     MotionRules,
+    Reason,
+    Refused,
     Violation,
     check_form,
     check_motion,
@@ -25,6 +27,7 @@ from qwen_vla_ros.joint_path import JointPath, rest_to_rest
 
 # Home motions stay well below what the gate allows, in speed, acceleration and distance per row.
 HOME_SHARE = 0.8
+LONGEST_HOME = 120.0  # [s]
 # Within a step of the spline the speed is up to twice the mean.
 GRIPPER_SHARE_OF_SPEED = 0.5
 
@@ -43,7 +46,7 @@ class ChunkDecision:
         self._embodiment = embodiment
         self._to_joints = ChunkToJoints(embodiment)
         self.joints = self._to_joints.joints
-        self.form = chunk_rules(embodiment)
+        self.form = ChunkRules.of(embodiment)
         self.motion = motion_rules(embodiment)
         self._loose = replace(self.motion, acceleration=np.full(len(self.joints), np.inf))
         self._home = np.array([embodiment.home[name] for name in self.joints])
@@ -95,7 +98,8 @@ class ChunkDecision:
             predicted = JointPath.through(self.joints, np.vstack([measured, rows]), chunk.period, velocity)
             executed = predicted.first(chunk.execution_horizon)
         found = check_start(rows[0], measured, self.motion) + check_motion(predicted, self._loose)
-        refuse_if(found + check_motion(executed, self.motion) + self._check_space(predicted))
+        refuse_if(found + check_motion(executed, self.motion) + self._check_workspace(predicted))
+        refuse_if(self._check_collisions(predicted))
         return executed
 
     def blended_path_of(
@@ -115,13 +119,14 @@ class ChunkDecision:
         """
         rows = self.rows_of(chunk, anchor)
         predicted = JointPath.through(self.joints, np.vstack([anchor, rows]), chunk.period)
-        found = check_motion(predicted, self._loose) + self._check_space(predicted)
-        refuse_if(found)
+        refuse_if(check_motion(predicted, self._loose) + self._check_workspace(predicted))
+        refuse_if(self._check_collisions(predicted))
         path = blend(rows)
         if self._is_gentle:
             path = path.braked(path.steps, self.motion.acceleration)
         found = check_start(path.positions[1], measured, self.motion) + check_motion(path, self.motion)
-        refuse_if(found + self._check_space(path))
+        refuse_if(found + self._check_workspace(path))
+        refuse_if(self._check_collisions(path))
         return path
 
     def check(self, path: JointPath) -> None:
@@ -130,15 +135,20 @@ class ChunkDecision:
         Raises:
             Refused: with every reason that was found.
         """
-        refuse_if(check_motion(path, self.motion) + self._check_space(path))
+        refuse_if(check_motion(path, self.motion) + self._check_workspace(path))
+        refuse_if(self._check_collisions(path))
 
     def home_path(self, measured: np.ndarray, speed_share: float) -> JointPath:
         """Plan the motion from `measured` to the home pose, no faster than `speed_share` of the limits.
 
         Raises:
-            Refused: the straight motion in joint space does not pass the gate.
+            Refused: the straight motion in joint space does not pass the gate, or would take for ever.
         """
         speed = speed_share * np.minimum(self.motion.speed, HOME_SHARE * self.motion.step / self.form.period)
+        time = float(np.max(np.abs(self._home - measured) / speed))
+        if time > LONGEST_HOME:
+            text = f"the way home takes {time:.0f} s and more (limit {LONGEST_HOME:.0f} s); where are the joints?"
+            raise Refused.because(Reason.START_JUMP, text)
         limit = HOME_SHARE * self.motion.acceleration
         path = rest_to_rest(self.joints, measured, self._home, speed, self.form.period, limit)
         self.check(path)
@@ -156,26 +166,21 @@ class ChunkDecision:
             before = np.clip(row[self._grippers], before - reach, before + reach)
             row[self._grippers] = before
 
-    def _check_space(self, path: JointPath) -> list[Violation]:
-        """Check the end effectors against the workspace, and the parts of the robot against each other."""
+    def _check_workspace(self, path: JointPath) -> list[Violation]:
+        """Check the end effectors against the workspace."""
         if not np.isfinite(path.positions).all():
             return []
         box = self._embodiment.safety.workspace
         tips = self._to_joints.positions(path.positions) if box is not None else ()
-        found = [violation for tip in tips for violation in check_workspace(tip, box.min, box.max)]
-        return found + (self._self_collision.check(path.positions) if self._self_collision else [])
+        return [violation for tip in tips for violation in check_workspace(tip, box.min, box.max)]
 
+    def _check_collisions(self, path: JointPath) -> list[Violation]:
+        """Check the parts of the robot against each other.
 
-def chunk_rules(embodiment: Embodiment) -> ChunkRules:
-    """What a chunk for a robot must say about itself."""
-    return ChunkRules(
-        embodiment=embodiment.name,
-        control_mode=embodiment.control_mode,
-        channel_names=tuple(embodiment.channel_names),
-        period=embodiment.period,
-        max_horizon=embodiment.chunk_size,
-        base_frame=embodiment.base_frame,
-    )
+        Last, and only where nothing else was found: it looks at postures at small distances from each other all along
+        the way, of which a step that is too long would have any number.
+        """
+        return self._self_collision.check(path.positions) if self._self_collision else []
 
 
 def motion_rules(embodiment: Embodiment) -> MotionRules:

@@ -1,6 +1,6 @@
 """Where a chunk leads the robot: the ways of end effectors and base, and the joints along them. Free of ROS and torch.
 
-Nothing is judged here: what the gate refuses is drawn, too, as far as it means anything.
+No motion is judged here: what the gate refuses is drawn, too, as long as the chunk has the form that it must have.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Embodiment, Kinematics, KinematicsError, pose_from_delta
-from qwen_vla_ros.gate import Chunk
+from qwen_vla_ros.gate import Chunk, ChunkRules, check_form
 
 POSE_CHANNELS = 6
+FARTHEST = 10_000.0  # [m] viewers fail at what is farther
 BASE = "base"  # the name of a base's way; arms have their own names
 BASE_MODES = ("base_waypoints", "base_velocity")
 STEP_IN_WORDS = re.compile(r"\bstep (\d+)")
@@ -61,6 +62,7 @@ class ChunkGeometry:
     def __init__(self, embodiment: Embodiment) -> None:
         """Prepare the kinematics of every arm that the policy moves."""
         self.embodiment = embodiment
+        self._form = ChunkRules.of(embodiment)
         self.moves_base = embodiment.control_mode in BASE_MODES
         arms = () if self.moves_base else embodiment.arms
         self._kinematics = [Kinematics(embodiment, arm=index) for index in range(len(arms))]
@@ -78,9 +80,14 @@ class ChunkGeometry:
             start: where the robot was at the chunk's observation.
 
         Raises:
-            CannotDraw: the chunk is of another robot, not finite, or of the wrong size; or a joint is unknown.
+            CannotDraw: the chunk has not the form that the gate asks for, a joint is unknown, or it leads nowhere.
         """
-        rows = self._rows(chunk)[:steps]
+        found = self._base_or_arms(chunk, start, self._rows(chunk)[:steps])
+        if not all((np.abs(way.poses) <= FARTHEST).all() for way in found):  # NaN is not
+            raise CannotDraw(f"it leads farther than {FARTHEST:.0f} m")
+        return found
+
+    def _base_or_arms(self, chunk: Chunk, start: RobotPose, rows: np.ndarray) -> list[Way]:
         if self.moves_base:
             return [self._base_way(chunk, start, rows)]
         found = []
@@ -117,19 +124,10 @@ class ChunkGeometry:
     # --- parts of a chunk -------------------------------------------------------------------------------------------
 
     def _rows(self, chunk: Chunk) -> np.ndarray:
-        """(horizon, channels); CannotDraw when it is not that."""
-        e = self.embodiment
-        for what, value, expected in (
-            ("for embodiment", chunk.embodiment, e.name),
-            ("in control mode", chunk.control_mode, e.control_mode),
-            ("with channels", chunk.channel_names, tuple(e.channel_names)),
-        ):
-            if value != expected:
-                raise CannotDraw(f"it is {what} {value}, this robot has {expected}")
-        if chunk.horizon < 1 or chunk.data.size != chunk.horizon * len(e.channel_names):
-            raise CannotDraw(f"it has {chunk.data.size} values for {chunk.horizon} x {len(e.channel_names)}")
-        if not np.isfinite(chunk.data).all() or not 0 < chunk.period < np.inf:
-            raise CannotDraw("not all of its values are finite")
+        """(horizon, channels); CannotDraw when its form is wrong."""
+        violations = check_form(chunk, self._form)
+        if violations:
+            raise CannotDraw("; ".join(violation.message for violation in violations))
         return chunk.rows.astype(float)
 
     def _columns(self) -> list[slice]:

@@ -33,6 +33,18 @@ def stamp_message(nanoseconds: int) -> Time:
     return Time(sec=sec, nanosec=nanosec)
 
 
+def checked_instruction(text: str) -> str:
+    """The sentence of a request without the spaces around it; ValueError when it is none that a policy could obey."""
+    text = text.strip()
+    if not text:
+        raise ValueError("the instruction is empty; say what the robot is to do")
+    if len(text) > LONGEST_INSTRUCTION:
+        raise ValueError(f"the instruction has {len(text)} characters (limit {LONGEST_INSTRUCTION})")
+    if printable(text) != text:
+        raise ValueError(f"the instruction holds characters that cannot be printed: {printable(text)}")
+    return text
+
+
 def chunk_from_message(message: ActionChunk, publisher: bytes = b"") -> Chunk:
     """Take over every field as it is; whether they make sense is for the gate to say."""
     return Chunk(

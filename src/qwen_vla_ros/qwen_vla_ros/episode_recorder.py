@@ -35,9 +35,12 @@ from qwen_vla.data.recordings import (
 from qwen_vla.data.spec import clean_text
 from qwen_vla_msgs.msg import ActionChunk
 from qwen_vla_msgs.srv import LabelEpisode, StartEpisode
+from qwen_vla_rclpy.printable import printable
 from qwen_vla_ros import lifecycle
+from qwen_vla_ros.chunk_messages import LARGEST_CHUNK, checked_instruction, chunk_from_message
 from qwen_vla_ros.diagnostics import diagnostic_array
 from qwen_vla_ros.embodiment_source import read_embodiment
+from qwen_vla_ros.gate import ChunkRules, check_form
 from qwen_vla_ros.parameters import Parameter
 from qwen_vla_ros.recording_file import EpisodeFile, free_space
 from qwen_vla_ros.recording_topics import (
@@ -55,6 +58,8 @@ DISCOVERY_PERIOD = 0.5  # [s] steady, between two looks for publishers that have
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
 SILENCE = 2.0  # [s] steady; a required topic that says nothing for so long is reported
 MEGABYTE = 1_000_000
+LARGEST = 64 * MEGABYTE  # [bytes] of a message that is recorded
+LONGEST_NOTE = 4000  # characters
 STOPPED = "stopped by a service"
 OUTCOMES = {
     LabelEpisode.Request.SUCCEEDED: True,
@@ -158,7 +163,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             response.message = self._start(request.instruction.strip())
             response.success, response.episode = True, self._file.record.name
         except (ValueError, OSError) as error:
-            response.message = str(error)
+            response.message = printable(error)
             self.get_logger().error(f"nothing is recorded: {error}")
         return response
 
@@ -188,7 +193,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             else:
                 raise ValueError("there is no episode to discard: none is being recorded and none was since the start")
         except (ValueError, OSError) as error:
-            response.message = str(error)
+            response.message = printable(error)
             return response
         response.success = True
         response.message = f"{file.record.name if file else last.name} was thrown away"
@@ -201,7 +206,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             response.episode = await self._label(request.episode, changes)
             response.success = True
         except (ValueError, OSError) as error:
-            response.message = str(error)
+            response.message = printable(error)
         return response
 
     async def _label(self, episode: str, changes: dict) -> str:
@@ -229,7 +234,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         if self._file is not None:
             raise ValueError(f"{self._file.record.name} is being recorded; stop or discard it first")
         if instruction:
-            clean_text(instruction)
+            _sentence(instruction)
         free = free_space(self._folder)
         if free < p.min_free_gb:
             raise ValueError(f"{self._folder}: {free:.1f} GB are free, {p.min_free_gb:.1f} GB must stay so; make room")
@@ -341,7 +346,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         if present is not None:
             self.destroy_subscription(present)
         callback = partial(self._on_message, name, name == self.resolve_topic_name(self._chunk_topic))
-        self._open[name] = self.create_subscription(kind, name, callback, qos, raw=True)
+        self._open[name] = self.create_subscription(kind, name, callback, qos, raw=True, largest=LARGEST)
 
     @property
     def _chunk_topic(self) -> str:
@@ -361,7 +366,15 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             self.get_logger().error("the disk is too slow: messages are lost", throttle_duration_sec=5.0)
 
     def _learn_instruction(self, data: bytes) -> None:
-        self._file.relabel(instruction=deserialize_message(data, ActionChunk).instruction)
+        """Take the sentence of the first chunk that could be one of this robot's policy."""
+        if len(data) > LARGEST_CHUNK:
+            return
+        try:
+            chunk = chunk_from_message(deserialize_message(data, ActionChunk))
+            if not check_form(chunk, ChunkRules.of(self._embodiment)):
+                self._file.relabel(instruction=_sentence(chunk.instruction))
+        except (RuntimeError, ValueError) as error:  # RMWError is a RuntimeError
+            self.get_logger().warning(f"a chunk tells no instruction: {error}", throttle_duration_sec=5.0)
 
     # Diagnostics ----------------------------------------------------------------------------------------------------
 
@@ -395,6 +408,11 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         return new / DIAGNOSTICS_PERIOD
 
 
+def _sentence(text: str) -> str:
+    """An instruction that may be trained on; ValueError when it may not."""
+    return clean_text(checked_instruction(text))
+
+
 def _changes(request: LabelEpisode.Request) -> dict:
     """What a request changes in an EpisodeRecord; ValueError when it is not a label."""
     changes: dict = {}
@@ -403,7 +421,9 @@ def _changes(request: LabelEpisode.Request) -> dict:
             raise ValueError(f"outcome {request.outcome} is none of the codes {sorted(OUTCOMES)}")
         changes["success"] = OUTCOMES[request.outcome]
     if request.instruction.strip():
-        changes["instruction"] = clean_text(request.instruction.strip())
+        changes["instruction"] = _sentence(request.instruction.strip())
+    if len(request.note) > LONGEST_NOTE:
+        raise ValueError(f"the note has {len(request.note)} characters (limit {LONGEST_NOTE})")
     if request.note.strip():
         changes["note"] = request.note.strip()
     if not changes:

@@ -36,6 +36,7 @@ from qwen_vla_ros.parameters import Parameter, Parameters
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 LARGEST_DESCRIPTION = 8_000_000  # [bytes]
+DESCRIPTIONS_SAID = 10.0  # [s] between two words about another description
 RETRY_PERIOD = 1.0  # [s] between two attempts to configure under autostart
 # A goal that was ended is concluded in the first turn, has its result in the second and sends it in the third.
 TURNS_TO_TELL = 3
@@ -205,7 +206,8 @@ class ManagedNode(GuardedNode, LifecycleNode):
 
     def _store_description(self, message: String) -> None:
         if self._description and message.data != self._description:
-            self.get_logger().warning("robot_description has changed; it takes effect when the node is configured anew")
+            text = "robot_description has changed; it takes effect when the node is configured anew"
+            self.get_logger().warning(text, throttle_duration_sec=DESCRIPTIONS_SAID)
         self._description = message.data
 
     def _attempt(self, action: Callable[[], object]) -> bool:

@@ -35,7 +35,7 @@ from qwen_vla_ros import camera_subscriptions, lifecycle
 from qwen_vla_ros.blending import Blending
 from qwen_vla_ros.camera_subscriptions import ObservationSubscriptions
 from qwen_vla_ros.chunk_messages import (
-    LONGEST_INSTRUCTION,
+    checked_instruction,
     embodiment_message,
     message_from_prediction,
     nanoseconds,
@@ -318,11 +318,7 @@ class GoalPorts:
         """Check the goal and publish its prompt; ValueError when it makes no sense."""
         self._node, self._handle = node, handle
         goal = handle.request
-        self._instruction = goal.instruction.strip()
-        if not self._instruction:
-            raise ValueError("the instruction is empty; say what the robot is to do")
-        if len(self._instruction) > LONGEST_INSTRUCTION:
-            raise ValueError(f"the instruction has {len(self._instruction)} characters (limit {LONGEST_INSTRUCTION})")
+        self._instruction = checked_instruction(goal.instruction)
         if not 0.0 <= goal.timeout < float("inf"):
             raise ValueError(f"timeout {goal.timeout} s must be a number, 0 for the node's default or more")
         prompt = node._embodiment.prompt(self._instruction)  # ValueError where it could pass for a special token

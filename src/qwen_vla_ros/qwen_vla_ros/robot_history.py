@@ -9,6 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Embodiment
+from embodiment_descriptions.urdf import parse_urdf
 from qwen_vla.observation_buffer import Stream, stamp_of
 from qwen_vla_ros.chunk_geometry import CannotDraw, RobotPose
 
@@ -26,7 +27,7 @@ class RobotHistory:
 
     def __init__(self, embodiment: Embodiment) -> None:
         """Make room for the streams that the robot's YAML names."""
-        self._sources = embodiment.joint_states
+        self._sources, self._known = embodiment.joint_states, frozenset(parse_urdf(embodiment.urdf).joints)
         self._needs_joints = bool(embodiment.arms)
         self.joint_topics = tuple(source.topic for source in self._sources)
         self.odometry_topic = embodiment.odometry.topic if embodiment.odometry else ""
@@ -34,10 +35,10 @@ class RobotHistory:
         self._odometry = Stream("odometry", self.odometry_topic, math.inf, KEPT)
 
     def push_joints(self, source: int, message: Any, steady_ns: int = 0) -> None:
-        """Store a sensor_msgs/JointState of one source; positions that are not finite are left out."""
+        """Store a sensor_msgs/JointState of one source, its joints that are the robot's, where they are finite."""
         prefix = self._sources[source].prefix
-        pairs = zip(message.name, message.position, strict=False)
-        joints = {prefix + name: float(position) for name, position in pairs if math.isfinite(position)}
+        named = ((prefix + name, value) for name, value in zip(message.name, message.position, strict=False))
+        joints = {name: float(value) for name, value in named if name in self._known and math.isfinite(value)}
         self._joints[source].push(stamp_of(message), joints, steady_ns)
 
     def push_odometry(self, message: Any, steady_ns: int = 0) -> None:

@@ -16,6 +16,7 @@ from qwen_vla.observation_buffer import Stream
 from qwen_vla_ros.gate import Reason, Refused
 
 LAYOUTS = 4  # a publisher has one; whoever changes it at every message must not fill the memory
+FARTHEST = 1e4  # [rad | m] a position beyond is no position but a fault, as one that is not finite is
 KEPT = 1024  # messages per stream; several seconds at the rate of any controller manager
 
 
@@ -47,14 +48,14 @@ class JointStates:
     def push(
         self, source: int, stamp_ns: int, names: Sequence[str], positions: Sequence[float], steady_ns: int
     ) -> None:
-        """Store a message of one source; values that are not finite make it unusable."""
+        """Store a message of one source; values that can be no positions make it unusable."""
         places = self._places(source, tuple(names))
         if len(places) < self._most[source]:
             return  # another publisher of the same topic, which knows less
         self._most[source] = len(places)
         row = np.full(len(self._joints), np.nan)
         for column, index in places:
-            if index >= len(positions) or not math.isfinite(positions[index]):
+            if index >= len(positions) or not abs(positions[index]) <= FARTHEST:  # NaN is not
                 value = positions[index] if index < len(positions) else "missing"
                 self._faults[source] = f"joint state of '{self._joints[column]}' is {value}"
                 return
@@ -127,7 +128,7 @@ class Odometry:
         heading = math.atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
         row = np.array([p.x, p.y, heading])
         norm = q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w
-        if not np.isfinite(row).all() or not 0.9 < norm < 1.1:
+        if not (np.abs(row) <= FARTHEST).all() or not 0.9 < norm < 1.1:  # NaN is not
             self._fault = f"odometry on {self._stream.topic}: pose {row.tolist()} with |q|² = {norm:.2f} is none"
             return
         self._fault, self.frame = "", frame

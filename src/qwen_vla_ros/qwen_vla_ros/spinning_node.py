@@ -11,13 +11,15 @@ from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
 from rclpy.task import Future
 
 from qwen_vla_rclpy.guarded_executor import GuardedExecutor
-from qwen_vla_rclpy.guarded_node import GuardedNode
+from qwen_vla_rclpy.guarded_node import ANY_SIZE, GuardedNode
 
 IN_TURN_TIMEOUT = 30.0  # [s] far more than any callback may take
-LARGEST = 1_000_000  # [bytes] of a message, unless it is an image
+LARGEST = 1_000_000  # [bytes] of a message, of types that are not in the next line
+LARGEST_BY_TYPE = {"Image": ANY_SIZE, "CompressedImage": ANY_SIZE, "String": 8_000_000}  # a description is a String
 
 Value = TypeVar("Value")
 
@@ -31,6 +33,11 @@ class ListeningNode(GuardedNode):
 
     tells = False
     mishap = ""
+
+    def create_subscription(self, msg_type: type, *arguments: Any, **options: Any) -> Subscription:
+        """As GuardedNode's, with room for whatever there is to be seen."""
+        options.setdefault("largest", LARGEST_BY_TYPE.get(msg_type.__name__, LARGEST))
+        return super().create_subscription(msg_type, *arguments, **options)
 
     def on_failure(self, text: str) -> None:
         """Keep it, for whoever waits for what that callback was to bring."""
@@ -77,22 +84,15 @@ class SpinningNode:
         self.node.destroy_node()
         self._context.try_shutdown()
 
-    def hear(
-        self,
-        kind: type,
-        topic: str,
-        callback: Callable[[Any], None],
-        qos: QoSProfile | int,
-        largest: int | None = LARGEST,
-    ) -> None:
-        """Subscribe; the callback runs in the node's thread and must be quick. `largest`: see GuardedNode."""
+    def hear(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile | int) -> None:
+        """Subscribe; the callback runs in the node's thread and must be quick."""
 
         def guarded(message: Any) -> None:
             with self.changed:
                 callback(message)
                 self.changed.notify_all()
 
-        self.node.create_subscription(kind, topic, guarded, qos, largest=largest)
+        self.node.create_subscription(kind, topic, guarded, qos)
 
     def wait(self, condition: Callable[[], Value], what: str, timeout: float) -> Value:
         """Return the first true value of a condition; NoAnswer after `timeout` [s, steady], or what `check` raises."""

@@ -5,6 +5,7 @@ Chunks of end-effector deltas are relative to that pose; whoever continues an ol
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,15 @@ class TipPoses:
         self._kinematics = [Kinematics(embodiment, arm=i) for i in range(len(self._arms))]
         self._prefixes = [source.prefix for source in embodiment.joint_states]
         self.topics = tuple(source.topic for source in embodiment.joint_states)
+        self._joints = frozenset(name for arm in self._arms for name in arm.joints)
         self._streams = [Stream("joint states", topic, MAX_GAP, JOINT_STATES_KEPT) for topic in self.topics]
 
     def push(self, source: int, message: Any, steady_ns: int) -> None:
-        """Store a sensor_msgs/JointState of the topic number `source`."""
-        self._streams[source].push(stamp_of(message), message, steady_ns)
+        """Store what a sensor_msgs/JointState of the topic number `source` says of the arms."""
+        prefix = self._prefixes[source]
+        named = ((prefix + name, value) for name, value in zip(message.name, message.position, strict=False))
+        positions = {name: value for name, value in named if name in self._joints and math.isfinite(value)}
+        self._streams[source].push(stamp_of(message), positions, steady_ns)
 
     def at(self, stamp_ns: int) -> dict[str, np.ndarray]:
         """Pose (4, 4) of each tip in the base link of its arm, by the prefix of the arm's channels ("" for one arm).
@@ -42,14 +47,13 @@ class TipPoses:
             ValueError: joints are unknown at that ROS time [ns].
         """
         positions: dict[str, float] = {}
-        for stream, prefix in zip(self._streams, self._prefixes, strict=True):
+        for stream in self._streams:
             nearest = stream.nearest(stamp_ns)
             gap = float("inf") if nearest is None else abs(nearest.stamp_ns - stamp_ns) / 1e9
             if gap > MAX_GAP:
                 what = "none has come" if nearest is None else f"the nearest is {gap:.2f} s away (limit {MAX_GAP} s)"
                 raise ValueError(f"no joint states of {stream.topic} at the observation: {what}")
-            names = (prefix + name for name in nearest.message.name)
-            positions.update(zip(names, nearest.message.position, strict=False))
+            positions.update(nearest.message)
         poses = {}
         for arm, kinematics in zip(self._arms, self._kinematics, strict=True):
             missing = [name for name in arm.joints if name not in positions]

@@ -1,6 +1,7 @@
 """trajectory_visualizer: shows in RViz what the policy predicts, what the executor accepts of it, and what it refuses.
 
-Everything is drawn from where the robot was at the chunk's observation. What was drawn lapses by itself; a reset (the
+Everything is drawn from where the robot was at the chunk's observation. A chunk without the form that the gate asks
+for is not drawn; what the executor says of it is written above the robot. What was drawn lapses by itself; a reset (the
 policy starts to count anew, the clock goes back, another robot, or ~/clear) removes it at once.
 """
 
@@ -8,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 from nav_msgs.msg import Odometry, Path
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import JointState
@@ -23,6 +24,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from embodiment_descriptions import EmbodimentError, ResourceError
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_rclpy.guarded_node import GuardedNode
+from qwen_vla_rclpy.printable import printable
 from qwen_vla_ros.chunk_geometry import CannotDraw, ChunkGeometry, Way, offending_steps
 from qwen_vla_ros.chunk_markers import (
     ACCEPTED,
@@ -37,14 +40,16 @@ from qwen_vla_ros.chunk_markers import (
     text_marker,
     way_markers,
 )
-from qwen_vla_ros.chunk_messages import chunk_from_message, nanoseconds
+from qwen_vla_ros.chunk_messages import LARGEST_CHUNK, LONGEST_INSTRUCTION, chunk_from_message, nanoseconds
 from qwen_vla_ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ghost_robot import GhostRobot
 from qwen_vla_ros.image_memory import release_image_memory
-from qwen_vla_ros.lifecycle import LATCHED
+from qwen_vla_ros.lifecycle import LARGEST_DESCRIPTION, LATCHED
 from qwen_vla_ros.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.parameters import Parameter, Parameters
 from qwen_vla_ros.plain_node import run
+from qwen_vla_ros.policy_link import ChunkOrder
+from qwen_vla_ros.publishers import publisher_of
 from qwen_vla_ros.robot_history import MAX_GAP, RobotHistory
 
 CHUNKS_KEPT = 32  # until their report comes
@@ -67,7 +72,7 @@ PARAMETERS = (
 )
 
 
-class TrajectoryVisualizer(Node):
+class TrajectoryVisualizer(GuardedNode):
     """Anchors each chunk at the robot's place at the time of its observation and draws it."""
 
     def __init__(self) -> None:
@@ -75,12 +80,13 @@ class TrajectoryVisualizer(Node):
         super().__init__("trajectory_visualizer")
         self.parameters = Parameters(self, PARAMETERS)
         self._urdf = ""
-        self._geometry: ChunkGeometry | None = None
+        self._geometry: ChunkGeometry | None = None  # comes together with the ghost
+        self._ghost: GhostRobot | None = None
         self._streams: list = []
         self._chunks: OrderedDict[int, ActionChunk] = OrderedDict()
         self._early_refusals: dict[int, ChunkReport] = {}
         self._accepted: ActionChunk | None = None
-        self._newest_ns, self._newest_id = 0, 0
+        self._newest_ns, self._order = 0, ChunkOrder()
         self._markers = self.create_publisher(MarkerArray, "~/predicted_trajectory", RELIABLE)
         self._path = self.create_publisher(Path, "~/predicted_path", RELIABLE)
         self._more_paths: dict[str, Publisher] = {}
@@ -88,9 +94,11 @@ class TrajectoryVisualizer(Node):
         self._transforms, self._transforms_kind = self._open_transforms()
         self._markers.publish(clear_all())
         p = self.parameters
-        self.create_subscription(String, "robot_description", self._on_description, LATCHED)
-        self.create_subscription(ActionChunk, p.chunk_topic, self._on_predicted, RELIABLE)
-        self.create_subscription(ActionChunk, p.accepted_topic, self._on_accepted, RELIABLE)
+        self.create_subscription(
+            String, "robot_description", self._on_description, LATCHED, largest=LARGEST_DESCRIPTION
+        )
+        self.create_subscription(ActionChunk, p.chunk_topic, self._on_predicted, RELIABLE, largest=LARGEST_CHUNK)
+        self.create_subscription(ActionChunk, p.accepted_topic, self._on_accepted, RELIABLE, largest=LARGEST_CHUNK)
         self.create_subscription(ChunkReport, p.report_topic, self._on_report, RELIABLE)
         self.create_service(Trigger, "~/clear", self._on_clear)
         self.create_timer(GHOST_PERIOD, self._show_ghost, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -148,8 +156,8 @@ class TrajectoryVisualizer(Node):
 
     # Chunks ---------------------------------------------------------------------------------------------------------
 
-    def _on_predicted(self, message: ActionChunk) -> None:
-        self._notice_reset(message)
+    def _on_predicted(self, message: ActionChunk, info: Mapping) -> None:
+        self._notice_reset(message, publisher_of(info))
         self._chunks[message.chunk_id] = message
         while len(self._chunks) > CHUNKS_KEPT:
             self._chunks.popitem(last=False)
@@ -182,17 +190,17 @@ class TrajectoryVisualizer(Node):
             self._show_hold(self._accepted, report)
 
     def _show_refusal(self, message: ActionChunk, report: ChunkReport, ways: list[Way]) -> None:
-        text = f"REFUSED: {_short(report.message)}"
-        self._draw(message, ways, REFUSED, text, offending_steps(report.message, message.horizon), alarm=True)
+        text, bad = f"REFUSED: {_short(report.message)}", offending_steps(printable(report.message), message.horizon)
+        self._draw(message, ways, REFUSED, text, bad, alarm=True)
         self._markers.publish(MarkerArray(markers=removed_markers([way.name for way in ways], PREDICTED)))
-        self._ghost.rest()
+        self._rest_ghost()
 
     def _show_hold(self, message: ActionChunk, report: ChunkReport) -> None:
         self._accepted = None
         ways = self._ways(message, message.execution_horizon)
         self._markers.publish(MarkerArray(markers=removed_markers([way.name for way in ways], ACCEPTED)))
         self._draw(message, ways, None, f"HELD: {_short(report.message)}", alarm=True)
-        self._ghost.rest()
+        self._rest_ghost()
 
     def _draw(
         self,
@@ -204,8 +212,9 @@ class TrajectoryVisualizer(Node):
         alarm: bool = False,
     ) -> None:
         """Publish ways and text; a chunk without a way has its text above the robot's base."""
-        lifetime = _lifetime(message)
-        text = f"{message.instruction}\nchunk {message.chunk_id}, {message.inference_ms:.0f} ms\n{state}"
+        lifetime = _lifetime(message) if ways else MIN_LIFETIME
+        instruction = printable(message.instruction, LONGEST_INSTRUCTION)
+        text = f"{instruction}\nchunk {message.chunk_id}, {message.inference_ms:.0f} ms\n{state}"
         markers: list[Marker] = []
         for way in ways if layer else ():
             markers += way_markers(message.header, way, layer, lifetime, bad_steps)
@@ -231,12 +240,13 @@ class TrajectoryVisualizer(Node):
 
     # Reset ----------------------------------------------------------------------------------------------------------
 
-    def _notice_reset(self, message: ActionChunk) -> None:
+    def _notice_reset(self, message: ActionChunk, publisher: bytes) -> None:
         """A policy that counts anew, or a clock that went back: what is shown belongs to the past."""
         stamp = nanoseconds(message.header.stamp)
-        if message.chunk_id < self._newest_id or stamp < self._newest_ns - CLOCK_RESET_NS:
+        if message.chunk_id < self._order.last(publisher) or stamp < self._newest_ns - CLOCK_RESET_NS:
             self._forget()
-        self._newest_ns, self._newest_id = stamp, message.chunk_id
+        self._newest_ns = stamp
+        self._order.take(publisher, message.chunk_id)
 
     def _on_clear(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._forget()
@@ -247,12 +257,16 @@ class TrajectoryVisualizer(Node):
         self._chunks.clear()
         self._early_refusals.clear()
         self._accepted = None
-        self._newest_ns, self._newest_id = 0, 0
+        self._newest_ns = 0
+        self._order.forget()
         self._markers.publish(clear_all())
-        if self._geometry is not None:
-            self._ghost.rest()
+        self._rest_ghost()
 
     # Ghost ----------------------------------------------------------------------------------------------------------
+
+    def _rest_ghost(self) -> None:
+        if self._ghost is not None:
+            self._ghost.rest()
 
     def _show_ghost(self) -> None:
         """Where the robot will be at the end of the last chunk; where it is when there is none."""
@@ -273,7 +287,7 @@ def _lifetime(message: ActionChunk) -> float:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..."
+    return printable(text, LONGEST_REASON)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -113,7 +113,7 @@ def _chunk(embodiment: Embodiment, number: int, time: int) -> ActionChunk:
         data=array.array("f", np.asarray(rows, np.float32).tobytes()),
         inference_ms=80.0 + number,
     )
-    message.header.stamp, message.header.frame_id = stamp_message(time), "base_link"
+    message.header.stamp, message.header.frame_id = stamp_message(time), embodiment.base_frame
     return message
 
 

@@ -13,8 +13,6 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import JointState
 
 from embodiment_descriptions import Embodiment, load_robot, pose_from_delta
-from embodiment_descriptions.config import load_config
-from embodiment_descriptions.resources import resource_path
 from qwen_vla_ros.chunk_geometry import (
     BASE,
     CannotDraw,
@@ -40,7 +38,7 @@ def chunk_of(embodiment: Embodiment, rows: np.ndarray) -> Chunk:
     return Chunk(
         chunk_id=1,
         stamp_ns=5 * S,
-        frame_id="base_link",
+        frame_id=embodiment.base_frame,
         embodiment=embodiment.name,
         control_mode=embodiment.control_mode,
         channel_names=tuple(embodiment.channel_names),
@@ -126,7 +124,7 @@ def test_waypoints_are_relative_to_the_base_at_the_observation():
 def test_without_odometry_the_base_is_drawn_from_where_it_is():
     base = robot_named("mobile_base")
     (way,) = ChunkGeometry(base).ways(chunk_of(base, np.ones((8, 3))), RobotPose({}))
-    assert way.frame == "base_link" and np.allclose(way.poses[0], np.eye(4))
+    assert way.frame == base.base_frame and np.allclose(way.poses[0], np.eye(4))
 
 
 def test_velocities_are_integrated():
@@ -221,9 +219,8 @@ def test_the_ghosts_transforms_are_those_of_its_links(robot):
         assert np.allclose(Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix(), expected[:3, :3])
 
 
-def test_history_joins_the_joint_states_of_several_topics(widowx):
-    sources = load_config(resource_path("config/embodiments/aloha_real.yaml")).joint_states
-    history = RobotHistory(widowx.model_copy(update={"joint_states": sources}))
+def test_history_joins_the_joint_states_of_several_topics():
+    history = RobotHistory(load_robot("aloha", hardware="real"))
     assert history.joint_topics == ("follower_left/joint_states", "follower_right/joint_states")
     for source in (0, 1):
         for second in range(3):

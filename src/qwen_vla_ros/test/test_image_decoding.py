@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import array
+import resource
+import time
+import zlib
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage, Image
 
-from qwen_vla.image_decoding import DecodingError, to_rgb
+from qwen_vla.image_decoding import ENCODINGS, MOST_PIXELS, DecodingError, to_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 
@@ -151,6 +157,59 @@ def test_the_format_says_whether_red_and_blue_were_swapped_before_compression(fo
     data = cv2.imencode(".jpg", stored)[1].tobytes()
     decoded = to_rgb(CompressedImage(format=format, data=array.array("B", data)))
     assert np.abs(decoded.astype(int) - (250, 120, 10)).max() <= 3
+
+
+WHOLE = cv2.imencode(".png", RGB[:, :, ::-1])[1].tobytes()
+
+
+def test_a_png_that_claims_to_be_larger_than_it_is_takes_neither_time_nor_memory():
+    data = bytearray(WHOLE)
+    place = data.index(b"IDAT") - 4
+    data[place : place + 4] = b"\xff\xff\xff\xff"
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(DecodingError, match="no image that can be read"):
+        to_rgb(CompressedImage(format="png", data=array.array("B", bytes(data))))
+    assert time.monotonic() - began < 1.0
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "KB"
+
+
+def test_a_png_may_be_followed_by_padding():
+    assert np.array_equal(to_rgb(CompressedImage(format="png", data=array.array("B", WHOLE + bytes(7)))), RGB)
+
+
+def test_a_few_bytes_that_stand_for_many_pixels_are_refused():
+    data = bytearray(WHOLE)
+    data[16:24] = (9_000).to_bytes(4) * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
+    with pytest.raises(DecodingError, match="9000 x 9000 pixels"):
+        to_rgb(CompressedImage(format="png", data=array.array("B", bytes(data))))
+
+
+SIZES = st.sampled_from([0, 1, 2, 3, 8, 64, 2**16, 2**31, 2**32 - 1]) | st.integers(0, 9)
+PICTURES = [cv2.imencode(ending, RGB[:, :, ::-1])[1].tobytes() for ending in (".png", ".jpg", ".bmp", ".webp", ".tiff")]
+
+
+@given(SIZES, SIZES, SIZES, st.sampled_from([*ENCODINGS, "", "mono8"]), st.integers(0, 700))
+def test_whatever_an_image_says_of_itself_it_is_decoded_or_refused(height, width, step, encoding, size):
+    try:
+        pixels = to_rgb(
+            SimpleNamespace(height=height, width=width, step=step, encoding=encoding, is_bigendian=0, data=bytes(size))
+        )
+    except DecodingError:
+        return
+    assert pixels.shape == (height, width, 3) and pixels.dtype == np.uint8
+
+
+@given(st.sampled_from(PICTURES), st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=8))
+def test_whatever_was_changed_in_a_compressed_image_it_is_decoded_or_refused(whole, changes):
+    data = bytearray(whole)
+    for place, value in changes:
+        data[place % len(data)] = value
+    try:
+        pixels = to_rgb(CompressedImage(format="jpeg", data=array.array("B", bytes(data))))
+    except DecodingError:
+        return
+    assert pixels.shape[2] == 3 and pixels.size <= 3 * MOST_PIXELS
 
 
 def test_depth_in_a_compressed_message_is_refused():

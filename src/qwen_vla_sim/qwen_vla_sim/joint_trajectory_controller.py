@@ -10,6 +10,7 @@ numbers that are not finite are refused, and accelerations without velocities ar
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -88,7 +89,7 @@ def _validate_names(given: Sequence[str], expected: Sequence[str]) -> None:
     for name in given:
         if name not in expected:
             raise TrajectoryRejected(f"joint '{name}' is not one of this controller's joints: {', '.join(expected)}")
-    duplicates = sorted({name for name in given if list(given).count(name) > 1})
+    duplicates = sorted(name for name, count in Counter(given).items() if count > 1)
     if duplicates:
         raise TrajectoryRejected(f"joints named more than once: {', '.join(duplicates)}")
     missing = [name for name in expected if name not in given]

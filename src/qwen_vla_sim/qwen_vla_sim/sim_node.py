@@ -54,7 +54,7 @@ TICK = 0.01  # [s] simulated: joint states and clock at 100 Hz, the rate of the 
 LIMITS_RATE = 1.0  # [Hz]
 TASK_STATE_RATE = 5.0  # [Hz]
 PAUSED_CLOCK_PERIOD = 0.1  # [s] real: a node that starts while the simulation stands still must learn the time
-LARGEST_COMMAND = 262_144  # [bytes] of a message: a trajectory of a thousand points and more
+LARGEST_COMMAND = 131_072  # [bytes] of a message: a trajectory of several hundred points
 CAMERA_TIMEOUT = 10.0  # [s] real: longer than any frame, shorter than a caller's patience
 MODES = ("realtime", "stepped")
 

@@ -1,10 +1,15 @@
-"""What a check has to say: a verdict, the fact behind it, and the way out."""
+"""What a check has to say: a verdict, the fact behind it, and the way out.
+
+Much of it was said by others, in messages and in the graph: it is shown in printable characters alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import Enum
+
+from qwen_vla_rclpy.printable import printable
 
 
 class Level(Enum):
@@ -45,15 +50,18 @@ class Area:
 
     def ok(self, subject: str, fact: str) -> Finding:
         """As it should be."""
-        return Finding(Level.OK, self.name, subject, fact)
+        return self._finding(Level.OK, subject, fact)
 
     def warn(self, subject: str, fact: str, remedy: str) -> Finding:
         """Works, but not as well or as safely as it could."""
-        return Finding(Level.WARN, self.name, subject, fact, remedy)
+        return self._finding(Level.WARN, subject, fact, remedy)
 
     def fail(self, subject: str, fact: str, remedy: str) -> Finding:
         """Will not work, or not safely."""
-        return Finding(Level.FAIL, self.name, subject, fact, remedy)
+        return self._finding(Level.FAIL, subject, fact, remedy)
+
+    def _finding(self, level: Level, *words: str) -> Finding:
+        return Finding(level, self.name, *map(printable, words))
 
 
 def worst(findings: Iterable[Finding]) -> Level:

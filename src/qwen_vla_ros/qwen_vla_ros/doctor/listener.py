@@ -43,12 +43,14 @@ from qwen_vla_ros.doctor.facts import (
 )
 from qwen_vla_ros.doctor.interfaces import CLOCK, CONTROLLER_MANAGER, EXECUTOR, POLICY, Role, Watch, resolve
 from qwen_vla_ros.optional_interfaces import MissingInterface, interface
+from qwen_vla_ros.publishers import publisher_of
 from qwen_vla_ros.spinning_node import NoAnswer, SpinningNode
 
 DISCOVERY_TIME = 3.5  # [s] Fast DDS announces a participant every 3 s, and what is said in between may be missed
 CALM = 0.5  # [s] without a change after which the graph counts as complete
 PATIENCE = 5.0  # [s] beyond that, for a graph that never is calm
 LOOK_PERIOD = 0.1  # [s] between two looks at the graph
+MOST_ARRIVALS = 5000  # of a topic; more tell nothing new
 ANSWER_TIMEOUT = 1.0  # [s] for nodes to tell their state after the listening
 
 
@@ -240,13 +242,15 @@ class _Listener:
         stamp = _stamp(message)
         with self._client.changed:
             earlier = self._arrivals[topic]
+            if len(earlier) >= MOST_ARRIVALS:
+                return
             earlier.append(
                 Arrival(
                     received=info.get("received_timestamp") or time.time_ns(),
                     stamp=stamp,
                     sent=info.get("source_timestamp") or 0,
                     sequence=info.get("publication_sequence_number") or 0,
-                    publisher=bytes((info.get("publisher_gid") or {}).get("data", b"")),
+                    publisher=publisher_of(info),
                     content=_content(message, first=not earlier),
                 )
             )

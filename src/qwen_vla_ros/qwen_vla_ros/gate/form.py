@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embodiment_descriptions import Embodiment
 from qwen_vla_ros.gate.verdict import Reason, Violation
 
 
@@ -50,6 +51,18 @@ class ChunkRules:
     period: float
     max_horizon: int
     base_frame: str
+
+    @classmethod
+    def of(cls, embodiment: Embodiment) -> ChunkRules:
+        """The rules for the chunks of a robot."""
+        return cls(
+            embodiment=embodiment.name,
+            control_mode=embodiment.control_mode,
+            channel_names=tuple(embodiment.channel_names),
+            period=embodiment.period,
+            max_horizon=embodiment.chunk_size,
+            base_frame=embodiment.base_frame,
+        )
 
 
 def check_form(chunk: Chunk, rules: ChunkRules) -> list[Violation]:

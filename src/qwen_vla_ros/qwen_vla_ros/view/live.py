@@ -21,6 +21,7 @@ from qwen_vla_ros.view.scene import Feed
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LOOK_PERIOD = 0.2  # [s] between two looks at whether it is time to end
 IMAGES_WAITING = 8  # more are dropped: a viewer that is too slow must not fall behind
+MOST_WAITING = 2000  # of all messages
 
 
 class LiveGraph:
@@ -59,7 +60,14 @@ class LiveGraph:
             except queue.Empty:
                 yield
                 continue
+            self._take(feed, message)
+
+    def _take(self, feed: Feed, message: Any) -> None:
+        """Have a message shown; one that cannot be ends nothing."""
+        try:
             feed.take(message)
+        except Exception as error:
+            self._node.node.callback_raised(self.topic(feed.topic), error)
 
     def topic(self, name: str) -> str:
         """A topic of the robot, in its namespace."""
@@ -69,7 +77,7 @@ class LiveGraph:
         is_image = "Image" in feed.type
 
         def store(message: Any) -> None:
-            if not (is_image and self._heard.qsize() > IMAGES_WAITING):
+            if self._heard.qsize() < (IMAGES_WAITING if is_image else MOST_WAITING):
                 self._heard.put((feed, message))
 
         return store

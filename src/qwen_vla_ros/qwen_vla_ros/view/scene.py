@@ -18,9 +18,10 @@ from scipy.spatial.transform import Rotation
 from embodiment_descriptions import Camera, Embodiment
 from qwen_vla.image_decoding import DecodingError, to_rgb
 from qwen_vla.observation_buffer import stamp_of
+from qwen_vla_rclpy.printable import printable
 from qwen_vla_ros.chunk_geometry import BASE, CannotDraw, ChunkGeometry, RobotPose, Way, offending_steps
 from qwen_vla_ros.chunk_markers import ACCEPTED, PREDICTED, REFUSED, Layer
-from qwen_vla_ros.chunk_messages import chunk_from_message
+from qwen_vla_ros.chunk_messages import LONGEST_INSTRUCTION, chunk_from_message
 from qwen_vla_ros.robot_history import RobotHistory
 from qwen_vla_ros.robot_shapes import RobotShapes
 
@@ -161,7 +162,7 @@ class Scene:
             try:
                 self._canvas.image(self._now, camera.tag, to_rgb(message))
             except DecodingError as error:
-                why = f"camera {camera.tag}: {error}"
+                why = printable(f"camera {camera.tag}: {error}")
                 self._canvas.report(self._now, ShownReport("WARNING", 0, why, math.nan, math.nan))
 
     # Chunks ---------------------------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ class Scene:
             self._heard.popitem(last=False)
         report = self._refused.pop(message.chunk_id, None)
         if report is not None:
-            self._show(message, REFUSED, message.horizon, report.message)
+            self._show(message, REFUSED, message.horizon, printable(report.message))
         else:
             self._show(message, PREDICTED, message.horizon)
 
@@ -186,7 +187,7 @@ class Scene:
         shown = ShownReport(
             VERDICTS.get(message.verdict, str(message.verdict)),
             message.chunk_id,
-            message.message,
+            printable(message.message),
             message.decision_ms,
             message.observation_age_s,
         )
@@ -195,14 +196,15 @@ class Scene:
             self._canvas.remove(self._now, PREDICTED)
             if message.chunk_id in self._heard:
                 chunk = self._heard[message.chunk_id]
-                self._show(chunk, REFUSED, chunk.horizon, message.message)
+                self._show(chunk, REFUSED, chunk.horizon, shown.message)
             else:
                 self._refused = {message.chunk_id: message}
         elif shown.verdict in ("HELD", "COMPLETED") and message.chunk_id == self._accepted_id:
             self._canvas.remove(self._now, ACCEPTED)
 
     def _show(self, message: Any, layer: Layer, steps: int, why: str = "") -> None:
-        facts = (layer, message.chunk_id, message.instruction, float(message.inference_ms), int(steps), message.horizon)
+        instruction = printable(message.instruction, LONGEST_INSTRUCTION)
+        facts = (layer, message.chunk_id, instruction, float(message.inference_ms), int(steps), message.horizon)
         try:
             chunk = chunk_from_message(message)
             start = self._history.at(chunk.stamp_ns)
