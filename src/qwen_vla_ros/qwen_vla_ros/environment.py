@@ -87,4 +87,5 @@ def ros_environment(workspace: Path | None = None, base: Mapping[str, str] | Non
     if profile is not None and not any(name in environment for name in _PROFILE_VARIABLES):
         old = not _uses_wheels() and environment.get("ROS_DISTRO") in _FAST_DDS_2
         environment[_PROFILE_VARIABLES[old]] = str(profile)
+        environment["RMW_FASTRTPS_USE_QOS_FROM_XML"] = "1"  # for the memory of the readers that it names
     return environment
