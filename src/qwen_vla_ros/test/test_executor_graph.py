@@ -10,10 +10,12 @@ import numpy as np
 import psutil
 import pytest
 from lifecycle_msgs.msg import Transition
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from ros_peer import LATCHED
 from std_msgs.msg import Bool, String
 
-from qwen_vla_msgs.msg import ChunkReport
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros.chunk_messages import stamp_message
 from qwen_vla_ros.gate import Reason
 
@@ -233,6 +235,47 @@ def test_the_emergency_stop_holds_at_once_and_latches_until_it_is_reset(peer, ex
     peer.wait(lambda: peer.trigger("executor_node/reset_estop").success, "the reset")
     peer.in_turn(lambda: peer.node.destroy_publisher(button))
     peer.have_accepted()
+
+
+def test_whatever_a_stranger_counts_the_chunks_of_the_policy_are_not_late(peer, executor):
+    stranger = peer.node.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
+    peer.wait(stranger.get_subscription_count, "executor_node to hear the stranger")
+    last = 2**64 - 1
+    stranger.publish(peer.chunk(chunk_id=last))
+    assert peer.verdict(last).verdict == ACCEPTED, peer.reports
+    peer.have_accepted()
+    peer.in_turn(lambda: peer.node.destroy_publisher(stranger))
+
+
+def test_a_button_that_another_one_contradicts_stays_pressed(peer, executor):
+    buttons = [peer.node.create_publisher(Bool, "estop", 1) for _ in range(2)]
+    for button in buttons:
+        peer.wait(lambda button=button: button.get_subscription_count() >= 2, "executor_node to hear the button")
+    buttons[0].publish(Bool(data=True))
+    peer.wait(lambda: "still pressed by /peer" in peer.trigger("executor_node/reset_estop").message, "the press")
+    for _ in range(5):
+        buttons[1].publish(Bool(data=False))
+        assert "still pressed" in peer.trigger("executor_node/reset_estop").message
+    buttons[0].publish(Bool(data=False))
+    peer.wait(lambda: peer.trigger("executor_node/reset_estop").success, "the reset")
+    for button in buttons:
+        peer.in_turn(lambda button=button: peer.node.destroy_publisher(button))
+
+
+def test_a_callback_that_raises_holds_the_arm_and_ends_nothing(peer, executor):
+    """A parameter of no type: rclpy's own service raises."""
+    number = start_moving(peer)
+    began = time.monotonic()
+    client = peer.node.create_client(SetParameters, "executor_node/set_parameters")
+    peer.wait(client.service_is_ready, "the service")
+    nonsense = Parameter(name="hold_time", value=ParameterValue(type=99))
+    client.call_async(SetParameters.Request(parameters=[nonsense]))
+    report = assert_held(peer, number, Reason.INTERNAL, began)
+    assert "set_parameters" in report.message
+    peer.in_turn(lambda: peer.node.destroy_client(client))
+    peer.have_accepted()
+    status = peer.wait(lambda: peer.latest_diagnostics("executor_node: input"), "diagnostics")
+    assert status.values[0].key == "failed callbacks"
 
 
 def test_many_refusals_in_a_row_break_off_the_motion(peer, executor):

@@ -1,0 +1,261 @@
+"""Whatever anybody sends to the running stack, every node goes on, and the robot obeys afterwards as before."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from builtin_interfaces.msg import Time
+from extreme_messages import Extremes
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Parameter
+from rcl_interfaces.srv import GetParameters, ListParameters, SetParameters
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from embodiment_descriptions import resource_path
+from qwen_vla_ros.stack import SimulatedStack, node_command, simulated_stack
+from qwen_vla_ros.task_client import Limits, TaskClient
+
+RECORDER = "episode_recorder"
+NODES = ("widowx_sim", "executor_node", "policy_node", "trajectory_visualizer", RECORDER)
+PATIENCE = 60.0  # [s]
+# Heard by every subscription, whatever it asks for.
+ANYBODY = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+RANDOM, DAMAGED, HUGE, REQUESTS = 12, 4, 2_000_000, 5  # messages of each kind per topic; bytes; requests per service
+GROWTH = 80  # [MB] less than three messages of the flood
+# 50 chunks of 28 MB, ten in a second.
+FLOOD = """
+import time, rclpy
+from rclpy.serialization import serialize_message
+from qwen_vla_msgs.msg import ActionChunk
+rclpy.init()
+node = rclpy.create_node("flood")
+body, size = serialize_message(ActionChunk(embodiment="widowx")), 28_000_000
+huge = body[:-8] + (size // 4).to_bytes(4, "little") + bytes(size) + body[-4:]
+publisher = node.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
+while publisher.get_subscription_count() < 2:
+    time.sleep(0.02)
+print("flooding", flush=True)
+for _ in range(50):
+    publisher.publish(huge)
+    time.sleep(0.1)
+"""
+
+pytestmark = pytest.mark.timeout(600)
+
+
+class Stranger:
+    """Somebody in the same graph, who may call and publish whatever there is."""
+
+    def __init__(self, stack: SimulatedStack) -> None:
+        self.stack, self.client, self.node = stack, stack.client, stack.client.node
+        self.extremes = Extremes(seed=13)
+
+    def publisher(self, kind: type, topic: str, qos: QoSProfile = ANYBODY):
+        publisher = self.client.in_turn(lambda: self.node.create_publisher(kind, topic, qos))
+        self.client.wait(publisher.get_subscription_count, f"subscriber of {topic}", PATIENCE)
+        return publisher
+
+    def leave(self, publisher) -> None:
+        self.client.in_turn(lambda: self.node.destroy_publisher(publisher))
+
+    def call(self, kind: type, service: str, request=None):
+        client = self.client.in_turn(lambda: self.node.create_client(kind, service))
+        try:
+            return self.client.call(client, kind.Request() if request is None else request, PATIENCE)
+        finally:
+            self.client.in_turn(lambda: self.node.destroy_client(client))
+
+    def trigger(self, service: str) -> Trigger.Response:
+        return self.call(Trigger, service)
+
+    def topics(self) -> dict[str, str]:
+        """All topics that a node of the stack hears, with their types."""
+        found = [self.node.get_subscriber_names_and_types_by_node(name, "/") for name in NODES]
+        return {topic: types[0] for topics in found for topic, types in topics}
+
+    def services(self) -> dict[str, str]:
+        found = [self.node.get_service_names_and_types_by_node(name, "/") for name in NODES]
+        return {service: types[0] for services in found for service, types in services}
+
+    def rss_mb(self, name: str) -> float:
+        return psutil.Process(self.stack.processes.pids()[name]).memory_info().rss / 1e6
+
+    def sees_everybody_alive(self) -> None:
+        """All processes are there, and every node answers."""
+        self.stack.processes.check()
+        for name in NODES:
+            self.call(GetParameters, f"{name}/get_parameters", GetParameters.Request(names=["use_sim_time"]))
+        for name in ("executor_node", "policy_node", RECORDER):
+            assert self.call(GetState, f"{name}/get_state").current_state.label == "active"
+
+    def sees_the_robot_obey(self) -> None:
+        """A task runs from the sentence to its last step."""
+        tasks = TaskClient(self.stack)
+        tasks.reset(7000)
+        row = tasks.execute(Limits(timeout=60.0, steps=8))
+        assert row.ended == "step limit" and row.chunks >= 1, row
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory) -> Iterator[Stranger]:
+    logs = tmp_path_factory.mktemp("logs")
+    with simulated_stack(resource_path("checkpoints/tiny"), logs) as stack:
+        stranger = Stranger(stack)
+        parameters = {"use_sim_time": True, "autostart": True, "folder": str(tmp_path_factory.mktemp("episodes"))}
+        stack.processes.start(RECORDER, node_command(RECORDER, parameters, stack.environment), stack.environment)
+
+        def recording() -> bool:
+            return stranger.call(GetState, f"{RECORDER}/get_state").current_state.label == "active"
+
+        stack.client.wait(recording, "the recorder", PATIENCE)
+        yield stranger
+        for log in logs.glob("*.log"):
+            assert "\x1b[2J" not in log.read_text(errors="replace"), "an escape sequence of a message in the log"
+
+
+def type_of(name: str) -> type:
+    """The class of an interface type, those inside an action included."""
+    package, folder, kind = name.split("/")
+    module = importlib.import_module(f"{package}.{folder}")
+    if hasattr(module, kind):
+        return getattr(module, kind)
+    action, _, part = kind.rpartition("_")
+    return getattr(getattr(module, action).Impl, f"{part}Service")
+
+
+def test_a_clock_before_the_beginning_of_time_ends_nobody(stranger):
+    clock = stranger.publisher(Clock, "/clock")
+    for _ in range(20):
+        clock.publish(Clock(clock=Time(sec=-5)))
+        stranger.call(GetState, "executor_node/get_state")
+    stranger.leave(clock)
+    stranger.sees_everybody_alive()
+
+
+def test_nobody_switches_the_clock_of_a_node(stranger):
+    for name in NODES:
+        parameter = Parameter(name="use_sim_time")
+        parameter.value.type = 1  # a bool, false
+        request = SetParameters.Request(parameters=[parameter])
+        (result,) = stranger.call(SetParameters, f"{name}/set_parameters", request).results
+        assert not result.successful and "use_sim_time" in result.reason
+
+
+def test_a_button_that_another_one_contradicts_stays_pressed(stranger):
+    pressing = stranger.publisher(Bool, "estop", QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    other = stranger.publisher(Bool, "estop", QoSProfile(depth=10))
+    refused = []
+
+    def is_refused() -> bool:
+        refused.append(stranger.trigger("executor_node/reset_estop"))
+        return not refused[-1].success
+
+    pressing.publish(Bool(data=True))
+    stranger.client.wait(is_refused, "the press", PATIENCE)
+    other.publish(Bool(data=False))
+    for _ in range(5):
+        assert is_refused() and "still pressed by /stack_client" in refused[-1].message
+    stranger.leave(pressing)
+    other.publish(Bool(data=False))
+    assert is_refused(), "a button that is gone is not released by one that was there before"
+    stranger.leave(other)
+    restarted = stranger.publisher(Bool, "estop", QoSProfile(depth=10))
+    stranger.client.wait(lambda: _released(stranger, restarted), "the release by somebody who came later", PATIENCE)
+    stranger.leave(restarted)
+
+
+def _stopped(stranger: Stranger, button) -> bool:
+    """As buttons do, it says again and again that it is pressed: a flood can make the network lose one message."""
+    button.publish(Bool(data=True))
+    return not stranger.trigger("executor_node/reset_estop").success
+
+
+def _released(stranger: Stranger, button) -> bool:
+    button.publish(Bool(data=False))
+    return stranger.trigger("executor_node/reset_estop").success
+
+
+@pytest.mark.skipif("linux" not in sys.platform, reason="measures memory as Linux counts it")
+def test_a_flood_of_huge_chunks_takes_neither_memory_nor_the_time_of_the_emergency_stop(stranger):
+    before = {name: stranger.rss_mb(name) for name in ("executor_node", "trajectory_visualizer")}
+    button = stranger.publisher(Bool, "estop", QoSProfile(depth=10))
+    waited = []
+    with subprocess.Popen(
+        [sys.executable, "-c", FLOOD], env=stranger.stack.environment, stdout=subprocess.PIPE
+    ) as flood:
+        assert flood.stdout.readline() == b"flooding\n"
+        while flood.poll() is None:
+            began = time.monotonic()
+            stranger.client.wait(lambda: _stopped(stranger, button), "the stop", PATIENCE)
+            waited.append(time.monotonic() - began)
+            stranger.client.wait(lambda: _released(stranger, button), "the release", PATIENCE)
+    assert flood.returncode == 0
+    grown = {name: stranger.rss_mb(name) - mb for name, mb in before.items()}
+    print(f"stopped within {max(waited) * 1e3:.0f} ms, {len(waited)} times; grown by {grown} MB")
+    assert len(waited) > 3 and all(mb < GROWTH for mb in grown.values()), grown
+    assert max(waited) < 0.5
+    stranger.leave(button)
+    stranger.sees_everybody_alive()
+
+
+def test_random_extreme_messages_of_every_type_end_nobody(stranger):
+    topics = stranger.topics()
+    assert len(topics) >= 15, topics
+    publishers = {topic: stranger.publisher(type_of(name), topic) for topic, name in sorted(topics.items())}
+    for topic, publisher in publishers.items():
+        kind, draw = type_of(topics[topic]), stranger.extremes
+        for _ in range(RANDOM):
+            publisher.publish(draw.message(kind))
+        for _ in range(DAMAGED):
+            publisher.publish(draw.damaged(kind))
+        if kind not in (Bool, Clock):  # of a fixed size: the middleware does not send them
+            publisher.publish(draw.huge(kind, HUGE))
+    publishers["/estop"].publish(Bool(data=False))
+    stranger.client.wait(lambda: _released(stranger, publishers["/estop"]), "the release", PATIENCE)
+    for publisher in publishers.values():
+        stranger.leave(publisher)
+    stranger.sees_everybody_alive()
+    stranger.sees_the_robot_obey()
+
+
+def test_random_extreme_requests_and_goals_end_nobody(stranger):
+    settings = {name: _settings(stranger, name) for name in NODES}
+    waiting = []
+    for service, name in sorted(stranger.services().items()):
+        kind = type_of(name)
+        client = stranger.client.in_turn(lambda kind=kind, service=service: stranger.node.create_client(kind, service))
+        stranger.client.wait(client.service_is_ready, service, PATIENCE)
+        for _ in range(REQUESTS):
+            waiting.append((client, client.call_async(_request(stranger, kind))))
+    assert len(waiting) > 100
+    for name in NODES:  # answers come in the order of the requests: when these are here, everybody has gone through all
+        stranger.call(GetParameters, f"{name}/get_parameters", GetParameters.Request(names=["use_sim_time"]))
+        stranger.call(SetParameters, f"{name}/set_parameters", SetParameters.Request(parameters=settings[name]))
+    stranger.trigger("executor_node/hold")
+    stranger.trigger("executor_node/resume")
+    stranger.trigger(f"{RECORDER}/discard")
+    stranger.sees_everybody_alive()
+    stranger.sees_the_robot_obey()
+
+
+def _settings(stranger: Stranger, name: str) -> list[Parameter]:
+    names = stranger.call(ListParameters, f"{name}/list_parameters").result.names
+    values = stranger.call(GetParameters, f"{name}/get_parameters", GetParameters.Request(names=names)).values
+    return [Parameter(name=key, value=value) for key, value in zip(names, values, strict=True)]
+
+
+def _request(stranger: Stranger, kind: type):
+    request = stranger.extremes.message(kind.Request)
+    if kind is ChangeState:  # a node that is asked to end may do so
+        request.transition = Transition(id=stranger.extremes.draw.choice([0, 99, 255]), label="")
+    return request
