@@ -76,7 +76,7 @@ def rows(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     ros = {summary["suite"]: summary for summary in found if summary["over_ros"]}
     yield _row("**as trained**", calm, lambda summary: f"**{_rate(summary)}**")
     yield _row("by task", calm, _tasks)
-    yield _row("through ROS in real time, gate included, `--over-ros`", ros, _rate)
+    yield _row("through ROS in real time, `--over-ros`", ros, _rate)
     yield _row("the same scenes in process", ros, lambda summary: _same_scenes(summary, calm[summary["suite"]]))
     base = calm["mobile_base"]
     yield f"\nBase: {', '.join(text.format(base[name]) for name, text in METRICS.items())}."

@@ -6,15 +6,14 @@ import pytest
 
 from qwen_vla.data.formats.lerobot import Feature, shard_path
 from qwen_vla.data.formats.lerobot_writer import Recording, write_shard
+from qwen_vla.evaluation.episode import follow
 from qwen_vla.suites import load_suite
 from qwen_vla_control.chunk import Chunk
-from qwen_vla_control.gate.arm_gate import ArmGate
-from qwen_vla_control.gate.robot_state import RobotState
-from qwen_vla_control.reasons import Refused
+from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_sim.aloha.env import PICTURE_STEPS
 from qwen_vla_sim.aloha.world import CAMERAS
 
-NOW = 10**18  # [ns] of the decisions
+EXECUTED = 25  # rows of a chunk
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +109,19 @@ def test_what_is_hidden_is_not_visible(env):
     assert world.visible_points("ego")[0, 2] < 0 < world.visible_points("ego")[1, 2]
 
 
-def test_the_experts_chunks_are_planned_as_they_are(suite, recording):
+def test_the_experts_chunks_are_done_and_the_arms_come_to_rest_before_the_next_picture(suite, recording):
     _, frames, _ = recording
     for t in range(1, len(frames["action"]) - 50, 25):
         rows = np.array(frames["action"][t : t + 50], float)
         observation = {"joints": frames["observation.state"][t], "command": frames["action"][t - 1]}
-        planned = suite.plan(channels(suite, rows), observation)
-        np.testing.assert_allclose(planned[:, :12], rows[:, :12], atol=0.02)
-        np.testing.assert_allclose(planned[-1], rows[-1], atol=1e-4)
+        actions = suite.plan(chunk_of(suite, channels(suite, rows)), observation)
+        assert EXECUTED < len(actions) < 40 and len(actions) % PICTURE_STEPS == 0
+        lag = np.abs(observation["joints"] - rows[0])[:12].max()
+        np.testing.assert_allclose(actions[:EXECUTED, :12], rows[:EXECUTED, :12], atol=lag + 0.02)
+        velocity, period = np.diff(actions[:, :12], axis=0) / suite.embodiment.period, suite.embodiment.period
+        limit = suite.embodiment.safety.max_joint_acceleration
+        assert np.abs(velocity[-1]).max() < limit * period, "it rests"
+        assert np.abs(np.diff(velocity, axis=0)).max() / period < limit
 
 
 def channels(suite, rows):
@@ -128,6 +132,10 @@ def channels(suite, rows):
     return np.column_stack([rows[:, :6], openings[0], rows[:, 6:12], openings[1]])
 
 
+def chunk_of(suite, rows):
+    return Chunk.of_rows(suite.embodiment, rows, EXECUTED)
+
+
 def turned(chunk, channel, values):
     changed = chunk.copy()
     changed[:, channel] += values
@@ -135,35 +143,42 @@ def turned(chunk, channel, values):
 
 
 REFUSED = {
-    "start jump": lambda chunk: turned(chunk, 0, 0.4),
-    "position limit": lambda chunk: turned(chunk, 2, np.linspace(0, 1.5, 50)),
-    "speed": lambda chunk: turned(chunk, 0, np.minimum(0.08 * np.arange(50), 1.2)),
-    "acceleration": lambda chunk: turned(chunk, 0, 0.02 * (np.arange(50) % 2)),
-    "gripper channel": lambda chunk: turned(chunk, 6, 1.2),
-    "not finite": lambda chunk: turned(chunk, 3, np.nan),
-    "would touch": lambda chunk: turned(turned(chunk, 1, np.linspace(0, 1.4, 50)), 2, np.linspace(0, -0.5, 50)),
+    Reason.START_JUMP: lambda chunk: turned(chunk, 0, 0.4),
+    Reason.POSITION_LIMIT: lambda chunk: turned(chunk, 2, np.linspace(0, 1.5, 50)),
+    Reason.VELOCITY_LIMIT: lambda chunk: turned(chunk, 0, np.minimum(0.08 * np.arange(50), 1.2)),
+    Reason.ACCELERATION_LIMIT: lambda chunk: turned(chunk, 0, 0.02 * (np.arange(50) % 2)),
+    Reason.NON_FINITE: lambda chunk: turned(chunk, 3, np.nan),
+    Reason.SELF_COLLISION: lambda chunk: turned(turned(chunk, 1, np.linspace(0, 1.4, 50)), 2, np.linspace(0, -0.5, 50)),
 }
 
 
-@pytest.mark.parametrize("why", REFUSED)
-def test_what_the_gate_refuses_is_not_planned(suite, start, why):
-    observation, chunk = start
-    bad = REFUSED[why](chunk)
-    with pytest.raises(ValueError, match=why):
-        suite.plan(bad, observation)
-    gate = ArmGate(suite.embodiment)
-    joints = observation["joints"].astype(float)
-    with pytest.raises(Refused):
-        gate.decide(message(suite, bad), RobotState(NOW, joints, joints))
-    gate.decide(message(suite, chunk), RobotState(NOW, joints, joints))
-    np.testing.assert_allclose(suite.plan(chunk, observation), np.tile(joints, (50, 1)), atol=1e-6)
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_chunk_is_refused_with_its_reasons(suite, start, reason):
+    observation, rows = start
+    with pytest.raises(Refused) as refused:
+        suite.plan(chunk_of(suite, REFUSED[reason](rows)), observation)
+    assert reason in refused.value.reasons
 
 
-def message(suite, chunk):
-    e = suite.embodiment
-    return Chunk(
-        1, 0, e.base_frame, e.name, e.control_mode, tuple(e.channel_names), "", 50, 25, e.period, chunk.reshape(-1)
-    )
+def test_a_gripper_channel_in_a_wrong_unit_is_refused(suite, start):
+    observation, rows = start
+    with pytest.raises(Refused, match="opening 1.200 is outside 0 closed .. 1 open"):
+        suite.plan(chunk_of(suite, turned(rows, 6, 1.2)), observation)
+
+
+def test_a_chunk_that_stays_stays(suite, start):
+    observation, rows = start
+    actions = suite.plan(chunk_of(suite, rows), observation)
+    np.testing.assert_allclose(actions, np.tile(observation["joints"], (len(actions), 1)), atol=1e-6)
+
+
+def test_a_picture_is_there_when_a_chunk_is_done(suite, env, start):
+    """Also where the cameras were off meanwhile."""
+    _, rows = start
+    observation, _ = env.reset(seed=0)
+    actions = suite.plan(chunk_of(suite, turned(rows, 0, np.linspace(0.0, 0.2, 50))), observation)
+    observation, _, _ = follow(env, actions)
+    assert env.fresh and all(image.any() for image in observation["images"].values())
 
 
 def test_holding_keeps_the_fingers_closed(suite, env):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from embodiment_descriptions import Embodiment
+    from qwen_vla_control.chunk import Chunk
 
 GROUP = "qwen_vla.suites"
 Shift = Literal["colour", "instance", "position", "background", "instruction", "dynamic"]
@@ -97,10 +98,10 @@ class Suite(Protocol):
         """One labelled frame of the scene with the robot anywhere, for vision-language pretraining."""
         ...
 
-    def plan(self, chunk: np.ndarray, observation: Mapping[str, Any]) -> np.ndarray:
-        """The chunk (H, channels) of a policy, see `ActionChunk.data`, as (H, n) actions of the environment.
+    def plan(self, chunk: Chunk, observation: Mapping[str, Any]) -> np.ndarray:
+        """What the gate before the robot makes of a chunk: actions (N, n) until the next one is due.
 
-        ValueError, with the reason, when the robot must not do it: a chunk is executed as a whole or not at all.
+        Refused, with every reason, when the robot must not do it: a chunk is executed as a whole or not at all.
         """
         ...
 

@@ -1,10 +1,26 @@
-"""A chunk as it arrived: what the gate decides about."""
+"""A chunk as it arrived: what the gate decides about; and how one is made of what a policy predicted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+
+from embodiment_descriptions import Embodiment
+
+
+class Prediction(Protocol):
+    """What a policy returned, as far as a robot has to know it (see `qwen_vla.ActionChunk`)."""
+
+    data: np.ndarray
+    channel_names: tuple[str, ...]
+    period: float
+    control_mode: str
+    embodiment: str
+    instruction: str
+    stamp_ns: int
+    execution_horizon: int
 
 
 @dataclass(frozen=True)
@@ -36,3 +52,45 @@ class Chunk:
     def rows(self) -> np.ndarray:
         """(horizon, channels); only after check_schema found nothing."""
         return self.data.reshape(self.horizon, len(self.channel_names))
+
+    @classmethod
+    def predicted(cls, prediction: Prediction, base_frame: str, chunk_id: int = 0, execution_horizon: int = 0) -> Chunk:
+        """Write down what a policy predicted; whether it makes sense is for the gate to say.
+
+        Args:
+            prediction: of a policy.
+            base_frame: of the robot that the chunk is sent to.
+            chunk_id: number of the chunk.
+            execution_horizon: steps to execute; 0 leaves it to the prediction, and that may leave it at all of them.
+        """
+        horizon = len(prediction.data)
+        return cls(
+            chunk_id=chunk_id,
+            stamp_ns=prediction.stamp_ns,
+            frame_id=base_frame,
+            embodiment=prediction.embodiment,
+            control_mode=prediction.control_mode,
+            channel_names=tuple(prediction.channel_names),
+            instruction=prediction.instruction,
+            horizon=horizon,
+            execution_horizon=min(execution_horizon or prediction.execution_horizon or horizon, horizon),
+            period=prediction.period,
+            data=np.ascontiguousarray(prediction.data, np.float32).reshape(-1),
+        )
+
+    @classmethod
+    def of_rows(cls, embodiment: Embodiment, rows: np.ndarray, execution_horizon: int) -> Chunk:
+        """Rows (horizon, channels) of somebody who acts for this robot in its own control mode and channels."""
+        return cls(
+            chunk_id=0,
+            stamp_ns=0,
+            frame_id=embodiment.base_frame,
+            embodiment=embodiment.name,
+            control_mode=embodiment.control_mode,
+            channel_names=tuple(embodiment.channel_names),
+            instruction="",
+            horizon=len(rows),
+            execution_horizon=execution_horizon,
+            period=embodiment.period,
+            data=np.ascontiguousarray(rows, np.float32).reshape(-1),
+        )

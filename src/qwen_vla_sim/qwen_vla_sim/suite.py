@@ -1,4 +1,4 @@
-"""What the suites of all simulated robots share: which tasks there are, and which scene a seed means.
+"""What the suites of all simulated robots share: which tasks there are, which scene a seed means, what chunks may do.
 
 Tasks are entry points of the group `qwen_vla.tasks`, called `<suite>.<task>`, so that any package can add one.
 """
@@ -6,12 +6,17 @@ Tasks are entry points of the group `qwen_vla.tasks`, called `<suite>.<task>`, s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+import numpy as np
+
 from embodiment_descriptions import Embodiment, load_robot
+from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.gate import Gate, RobotState, gate_of
+from qwen_vla_control.motion.timed_path import Path
 from qwen_vla_sim.robot_world import RobotWorld
 from qwen_vla_sim.task import Shift, Task
 from qwen_vla_sim.world_env import WorldEnv
@@ -83,6 +88,27 @@ class SimulatedSuite(ABC):
         scene = env.world.scene
         return scene.task.other_instruction(scene, seed)
 
+    @cached_property
+    def gate(self) -> Gate:
+        """What decides about the chunks of the robot: that of executor_node."""
+        return gate_of(self.embodiment)
+
+    def plan(self, chunk: Chunk, observation: Mapping[str, Any]) -> np.ndarray:
+        """A chunk as actions (steps, n) of the environment until the next one is due, see `Suite.plan`.
+
+        Decided as executor_node does where chunks do not overlap: the robot is at rest where it was observed, for the
+        simulator waits while the policy thinks.
+        """
+        return self._actions(self.gate.decide(chunk, self._at_rest(observation, chunk.stamp_ns)).path)
+
+    @abstractmethod
+    def _at_rest(self, observation: Mapping[str, Any], now_ns: int) -> RobotState:
+        """What the gate takes for truth at an observation."""
+
+    @abstractmethod
+    def _actions(self, path: Path) -> np.ndarray:
+        """Actions (steps, n) of the environment that do a path."""
+
     @abstractmethod
     def make_world(
         self, shift: Shift | None = None, task: str | None = None, embodiment: Embodiment | None = None
@@ -97,6 +123,21 @@ class SimulatedSuite(ABC):
         if task:
             self.task(task)
         return partial(self.scene, shift=shift, task=task)
+
+
+class ArmSuite(SimulatedSuite):
+    """Tasks of a robot with arms: observations have "joints", measured, and "command", all (joints,) [rad | m]."""
+
+    def hold(self, observation: Mapping[str, Any]) -> np.ndarray:
+        """What was commanded last: fingers keep pressing what they hold."""
+        return observation["command"].astype(float)
+
+    def _at_rest(self, observation: Mapping[str, Any], now_ns: int) -> RobotState:
+        measured = observation["joints"].astype(float)
+        return RobotState(now_ns, measured, measured)
+
+    def _actions(self, path: Path) -> np.ndarray:
+        return path.positions[1:]
 
 
 def _entries_of(suite: str) -> dict[str, EntryPoint]:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.motion.base_path import accumulated
+from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_sim.mobile_base.driving import SEARCH, SPEED, TURN, plan
 from qwen_vla_sim.mobile_base.scene import in_hall
 from qwen_vla_sim.mobile_base.situation import Drive, Situation
@@ -32,9 +34,14 @@ def shown(scene, pose, in_view):
     return plan(scene, situation.pose, scene.task.expert(situation), 8, 0.5)
 
 
+def chunk_of(suite, steps):
+    """Waypoints, each given as seen from the one before, of which the first ones are driven."""
+    return Chunk.of_rows(suite.embodiment, accumulated(np.zeros(3), steps), EXECUTED)
+
+
 def drive(suite, env, observation, steps):
     """Drive the first of some waypoints, each given as seen from the one before."""
-    for action in suite.plan(accumulated(np.zeros(3), steps), observation)[:EXECUTED]:
+    for action in suite.plan(chunk_of(suite, steps), observation):
         observation, _, success, _, info = env.step(action)
     return observation, info
 
@@ -56,21 +63,29 @@ def test_waypoints_are_driven_one_after_another(suite, env):
 
 
 @pytest.mark.parametrize(
-    "row, column, value, why",
+    "row, column, value, reason",
     [
-        (0, 0, 0.14, r"waypoint 0: the base would drive at 0\.280 m/s, its limit is 0\.26"),
-        (5, 0, -0.2, r"waypoint 5: the base would drive at 0\.400 m/s"),
-        (2, 2, 0.95, r"waypoint 2: the base would turn at 1\.900 rad/s, its limit is 1\.82"),
-        (7, 1, np.nan, "NaN"),
+        (0, 0, 0.14, Reason.START_JUMP),
+        (5, 0, -0.2, Reason.VELOCITY_LIMIT),
+        (2, 2, 0.95, Reason.VELOCITY_LIMIT),
+        (7, 1, np.nan, Reason.NON_FINITE),
     ],
 )
-def test_a_chunk_beyond_the_limits_is_refused_whole(suite, env, row, column, value, why):
+def test_a_chunk_beyond_the_limits_is_refused_whole(suite, env, row, column, value, reason):
     observation, _ = env.reset(seed=SHORT)
     steps = np.tile([0.1, 0.0, 0.0], (8, 1))
-    suite.plan(accumulated(np.zeros(3), steps), observation)
+    suite.plan(chunk_of(suite, steps), observation)
     steps[row, column] = value
-    with pytest.raises(ValueError, match=why):
-        suite.plan(accumulated(np.zeros(3), steps), observation)
+    with pytest.raises(Refused) as refused:
+        suite.plan(chunk_of(suite, steps), observation)
+    assert refused.value.reasons == (reason,)
+
+
+def test_the_base_comes_to_rest_at_the_end_of_what_is_driven(suite, env):
+    observation, _ = env.reset(seed=SHORT)
+    actions = suite.plan(chunk_of(suite, np.tile([0.1, 0.0, 0.0], (8, 1))), observation)
+    assert actions.shape == (EXECUTED, 6) and not actions[-1, 3:].any()
+    assert np.hypot(*actions[:-1, 3:5].T).min() > 0.1
 
 
 def test_to_hold_is_to_stay(suite, env):

@@ -4,6 +4,8 @@ import gymnasium
 import numpy as np
 import pytest
 
+from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_sim.widowx.suite import WidowXPickSuite
 
 
@@ -71,14 +73,48 @@ def test_naming_another_cube_changes_only_the_colour(suite):
     assert any(cube.colour in other.split() for cube in scene.things)
 
 
-def test_a_chunk_that_leads_into_the_table_is_refused(suite):
-    observation = {"joints": suite.tool.home}
-    down = np.zeros((16, 7))
-    down[:, 0] = np.linspace(0.01, 0.16, 16)  # the tool's x axis points down
-    assert suite.plan(down, observation).shape == (16, 7)
-    down[:, 0] = np.linspace(0.01, 0.21, 16)  # home is 0.20 m above the table
-    with pytest.raises(ValueError, match="outside the workspace"):
-        suite.plan(down, observation)
-    down[:, 0], down[:, 1] = 0.0, 0.25
-    with pytest.raises(ValueError, match="speed limit"):
-        suite.plan(down, observation)
+def planned(suite, rows):
+    """What becomes of a chunk at home, of which the first eight rows are executed."""
+    return suite.plan(Chunk.of_rows(suite.embodiment, rows, 8), {"joints": suite.tool.home})
+
+
+def test_a_chunk_is_done_for_its_execution_horizon_and_the_gripper_follows_as_fast_as_it_can(suite):
+    rows = np.zeros((16, 7))
+    rows[:, 0] = np.linspace(0.01, 0.16, 16)  # the tool's x axis points down
+    actions = planned(suite, rows)
+    assert actions.shape == (8, 7)
+    tip = suite.tool.kinematics.forward(actions[-1, :6])
+    np.testing.assert_allclose(tip[:3, 3], suite.tool.home_pose[:3, 3] - [0, 0, rows[7, 0]], atol=1e-3)
+    finger = suite.embodiment.joint_names[-1]
+    fastest = suite.embodiment.limits[finger].velocity * suite.embodiment.period
+    assert np.abs(np.diff([suite.tool.home[-1], *actions[:, 6]])).max() <= fastest
+
+
+def test_a_chunk_that_leads_into_the_table_or_is_too_fast_is_refused(suite):
+    rows = np.zeros((16, 7))
+    rows[:, 0] = np.linspace(0.01, 0.21, 16)  # home is 0.20 m above the table
+    with pytest.raises(Refused) as refused:
+        planned(suite, rows)
+    assert refused.value.reasons == (Reason.OUT_OF_WORKSPACE,)
+    rows[:, 0], rows[:, 1] = 0.0, 0.25
+    with pytest.raises(Refused) as refused:
+        planned(suite, rows)
+    assert {Reason.VELOCITY_LIMIT, Reason.START_JUMP} <= set(refused.value.reasons)
+
+
+def test_a_chunk_in_which_the_arm_would_touch_itself_is_refused(suite):
+    start, turn = suite.tool.home.copy(), np.zeros((16, 7))
+    start[1:3] = -1.5, 1.5  # shoulder and elbow: the gripper is folded back to the base
+    turn[:, 3] = np.linspace(0.03, 0.45, 16)
+    with pytest.raises(Refused) as refused:
+        suite.plan(Chunk.of_rows(suite.embodiment, turn, 8), {"joints": start})
+    assert refused.value.reasons == (Reason.SELF_COLLISION,)
+
+
+def test_holding_keeps_the_fingers_closed_on_what_they_hold(suite):
+    env = suite.make_env(cameras=False)
+    observation, _ = env.reset(seed=9304)
+    command = suite.tool.home.copy()
+    command[-1] = suite.embodiment.arms[0].gripper.closed
+    observation = env.step(command)[0]
+    np.testing.assert_allclose(suite.hold(observation), command, atol=1e-6)

@@ -8,6 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import delta_from_poses
+from qwen_vla_control.chunk import Chunk
 from qwen_vla_sim.widowx.suite import WidowXPickSuite, WidowXSuite
 from qwen_vla_sim.widowx.things import COLOURS, KINDS
 
@@ -213,7 +214,7 @@ def test_chunks_of_the_expert_are_within_the_robots_limits(suite, blind_env, mon
             ahead = [rows[min(k, len(rows) - 1)][2] for k in range(i, i + 16)]
             poses = np.stack([_down(suite, step.position) for step in ahead])
             chunk = np.column_stack([delta_from_poses(tip, poses), [step.gripper for step in ahead]])
-            assert suite.plan(chunk, observation).shape == (16, 7)
+            assert suite.plan(Chunk.of_rows(suite.embodiment, chunk, 8), observation).shape == (8, 7)
 
 
 def test_a_moving_target_goes_to_and_fro_until_the_gripper_is_there(suite):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rich.filesize import decimal
 from tqdm import tqdm
@@ -66,7 +67,10 @@ class CollectOptions:
 
 
 def collect(options: CollectOptions) -> dict:
-    """Record and finalize; resumes where an interrupted run with the same options stopped. Returns a summary."""
+    """Record and finalize; resumes where an interrupted run with the same options stopped. Returns a summary.
+
+    With takeovers it says how many of the policy's chunks each reason of the gate spoke against, in this run.
+    """
     suite = load_suite(options.suite)
     last = suite.seed_of(options.episodes - 1, options.seed, options.task)
     if options.takeover_from:
@@ -75,10 +79,10 @@ def collect(options: CollectOptions) -> dict:
         check_knows(options.takeover_from, suite.embodiment.name)
     _claim(options)
     info_path = options.out / "meta/info.json"
-    missing = _missing(options)
+    missing, refusals = _missing(options), Counter()
     if missing or not info_path.exists():
         info_path.unlink(missing_ok=True)  # it marks a finished data set
-        _record(options, missing)
+        refusals = _record(options, missing)
         extra = {
             **suite.extra_info(),
             "suite": options.suite,
@@ -94,7 +98,7 @@ def collect(options: CollectOptions) -> dict:
         "frames": info["total_frames"],
     }
     if options.takeover_from:  # what is missing the policy had done by itself, or the expert could not save
-        return summary
+        return summary | {"refusals": dict(refusals.most_common())}
     return summary | {"expert_success_rate": info["total_episodes"] / options.episodes}
 
 
@@ -103,12 +107,15 @@ def _missing(options: CollectOptions) -> list[int]:
     return [shard for shard in range(options.shards) if not shard_path(options.out, shard).exists()]
 
 
-def _record(options: CollectOptions, shards: list[int]) -> None:
+def _record(options: CollectOptions, shards: list[int]) -> Counter[str]:
+    """Record some shards; returns how many chunks of a policy that plays first each reason spoke against."""
     left = sum(len(options.scenes(shard)) for shard in shards)
-    title = f"collect {options.suite} {options.kind}"
+    title, refusals = f"collect {options.suite} {options.kind}", Counter()
     with tqdm(total=options.episodes, initial=options.episodes - left, desc=title, unit="episode") as bar:
-        for shard in parallel_map(partial(_Recorder, options), _Recorder.record, shards, options.workers):
-            bar.update(len(options.scenes(shard)))
+        for done in parallel_map(partial(_Recorder, options), _Recorder.record, shards, options.workers):
+            refusals += done.refusals
+            bar.update(len(options.scenes(done.shard)))
+    return refusals
 
 
 def _claim(options: CollectOptions) -> None:
@@ -150,6 +157,13 @@ def _in_words(collection: dict) -> str:
     return ", ".join(f"{key} {value}" for key, value in collection.items())
 
 
+class _Recorded(NamedTuple):
+    """A shard that was written, and how many chunks each reason spoke against meanwhile."""
+
+    shard: int
+    refusals: Counter[str]
+
+
 class _Recorder:
     """The simulator of one process."""
 
@@ -160,16 +174,20 @@ class _Recorder:
         self.env: Any = self.suite.make_env(task=options.task)
         self._lead = self._load_lead()
 
-    def record(self, shard: int) -> int:
-        """Write one shard and return its number."""
+    def record(self, shard: int) -> _Recorded:
+        """Write one shard."""
         options, suite = self.options, self.suite
+        before = self._refusals()
         episodes = []
         for scene in options.scenes(shard):
             task, frames, success = self._play(suite.seed_of(scene, options.seed, options.task))
             if success:
                 episodes.append(Recording(task, frames))
         write_shard(options.out, shard, episodes, _features(suite), suite.embodiment.rate_hz)
-        return shard
+        return _Recorded(shard, self._refusals() - before)
+
+    def _refusals(self) -> Counter[str]:
+        return Counter(self._lead.refusals) if self._lead else Counter()
 
     def _play(self, seed: int) -> tuple[str, dict, bool]:
         if self.options.kind == "snapshots":

@@ -5,6 +5,7 @@ Imports no PyTorch, because reinforcement learning plays episodes in worker proc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 
 from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla.suites import Env, Suite
+from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.reasons import Refused
 
 MAX_REFUSALS = 5  # in a row, then the episode ends
 AT_REST = 10  # further steps at most, to film the end of an episode that ended with the cameras off
@@ -62,16 +65,17 @@ def run_episode(
 
     observation, info = env.reset(seed=seed)
     instruction = suite.other_instruction(env, seed) if shuffle_instructions else info["instruction"]
-    latencies, refused, in_a_row, truncated = [], 0, 0, False
+    latencies, reasons, refused, in_a_row, truncated = [], Counter(), 0, 0, False
     while not (info["success"] or truncated):
         images = _black(observation["images"]) if blind else observation["images"]
         seen = Observation(images, instruction, state=observation.get("joints"))
-        chunk = policy.infer(seen, seed=seed * 1000 + len(latencies))
-        latencies.append(chunk.inference_ms["total"])
-        path, remark = planned(suite, chunk, observation)
-        refused, in_a_row = (refused + 1, in_a_row + 1) if remark else (refused, 0)
+        prediction = policy.infer(seen, seed=seed * 1000 + len(latencies))
+        latencies.append(prediction.inference_ms["total"])
+        path, refusal = planned(suite, Chunk.predicted(prediction, suite.embodiment.base_frame), observation)
+        refused, in_a_row = (refused + 1, in_a_row + 1) if refusal else (refused, 0)
+        reasons.update(names_of(refusal))
         if film:
-            film.add(env, observation, remark)
+            film.add(env, observation, f"refused: {refusal}" if refusal else "")
         if in_a_row == MAX_REFUSALS:
             break
         observation, info, truncated = follow(env, path, film)
@@ -90,21 +94,28 @@ def run_episode(
         task=info["task"],
         failure="" if info["success"] else info["failure"],
         metrics={name: float(value) for name, value in info["metrics"].items()},
+        refusals=dict(reasons),
     )
     if film and in_a_row < MAX_REFUSALS:  # otherwise the last look was at the end
         _film_the_end(suite, env, observation, film)
     return row
 
 
-def planned(suite: Suite, chunk: Any, observation: Mapping[str, Any]) -> tuple[np.ndarray, str]:
-    """The actions (N, n) until the next chunk, and why they are to stay where it is: empty for a chunk that is done.
+def planned(suite: Suite, chunk: Chunk, observation: Mapping[str, Any]) -> tuple[np.ndarray, Refused | None]:
+    """The actions (N, n) until the next chunk, and why they are to stay where it is: None for a chunk that is done.
 
     A refused chunk moves nothing and takes its time, here as on the robot.
     """
     try:
-        return suite.plan(chunk.data, observation)[: chunk.execution_horizon], ""
-    except ValueError as reason:
-        return np.repeat(suite.hold(observation)[None], chunk.execution_horizon, axis=0), f"refused: {reason}"
+        return suite.plan(chunk, observation), None
+    except Refused as refusal:
+        steps = min(max(1, chunk.execution_horizon), suite.embodiment.chunk_size)  # the chunk's own may be the reason
+        return np.repeat(suite.hold(observation)[None], steps, axis=0), refusal
+
+
+def names_of(refusal: Refused | None) -> tuple[str, ...]:
+    """The reasons against a chunk, each once; none when it is done."""
+    return tuple(reason.name for reason in refusal.reasons) if refusal else ()
 
 
 def follow(env: Env, path: np.ndarray, film: Film | None = None) -> tuple[dict, dict, bool]:

@@ -110,6 +110,8 @@ def _failures(evaluations: Evaluations) -> Iterator[str]:
     yield heading("How episodes ended")
     for suite, group in _by_suite(evaluations).items():
         yield figure(plots.as_svg(plots.failures(group)), f"{suite}; failures by how far they got")
+    refused = tables.refusals(evaluations)
+    yield heading(refused.title) + _table(refused)
 
 
 def _latency(evaluations: Evaluations) -> Iterator[str]:

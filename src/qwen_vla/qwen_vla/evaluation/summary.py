@@ -29,6 +29,7 @@ class EpisodeRow:
     Attributes:
         success: the suite's judge saw it done.
         chunks: that the policy gave, refused ones included.
+        refused: chunks that the gate refused.
         seconds: simulated time.
         distance: at the end, from the tip or the base to where it had to go next [m].
         ended: "success", "step limit", "refused too often" or what else stopped it.
@@ -36,6 +37,7 @@ class EpisodeRow:
         task: name of the task within its suite.
         failure: how far it got, as a category of the suite; empty when it is done.
         metrics: further figures of the suite by name.
+        refusals: how many chunks each reason spoke against, by the name of the reason; one chunk may have several.
     """
 
     seed: int
@@ -51,6 +53,7 @@ class EpisodeRow:
     task: str = ""
     failure: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    refusals: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def category(self) -> str:
@@ -72,6 +75,7 @@ def summarize(suite: str, seed: int, rows: Sequence[EpisodeRow], **conditions: A
         "tasks": {task: success_of([r for r in rows if r.task == task]) for task in _in_order(r.task for r in rows)},
         "failures": dict(Counter(row.category for row in rows if not row.success).most_common()),
         "endings": dict(Counter(row.ended for row in rows).most_common()),
+        "refusals": refusals_of(rows),
         **conditions,
         "rows": [asdict(row) for row in rows],
     }
@@ -90,6 +94,21 @@ def success_of(rows: Sequence[EpisodeRow]) -> dict[str, Any]:
         "success_rate": successes / len(rows) if rows else 0.0,
         "wilson_95": list(wilson_interval(successes, len(rows))),
     }
+
+
+def refusals_of(rows: Sequence[EpisodeRow]) -> dict[str, int]:
+    """How many chunks each reason spoke against in some episodes, the most frequent one first."""
+    reasons: Counter[str] = Counter()
+    for row in rows:
+        reasons.update(row.refusals)
+    return dict(reasons.most_common())
+
+
+def refusals_in_words(rows: Sequence[EpisodeRow]) -> str:
+    """For instance "12 of 300 chunks refused (VELOCITY_LIMIT 9, SELF_COLLISION 4)"."""
+    refused, chunks = sum(row.refused for row in rows), sum(row.chunks for row in rows)
+    why = ", ".join(f"{reason} {count}" for reason, count in refusals_of(rows).items())
+    return f"{refused} of {chunks} chunks refused" + (f" ({why})" if why else "")
 
 
 def mean_metrics(rows: Sequence[EpisodeRow]) -> dict[str, float]:

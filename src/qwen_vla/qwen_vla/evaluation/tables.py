@@ -12,6 +12,7 @@ from qwen_vla.evaluation.summary import (
     conditions_in_words,
     mean_metrics,
     rate_in_words,
+    refusals_in_words,
     rows_of,
     seeds_in_words,
 )
@@ -53,12 +54,14 @@ def as_markdown(summary: Mapping[str, Any]) -> str:
         parts.append(markdown_table(("metric", "mean"), [(name, f"{value:.3f}") for name, value in metrics.items()]))
     if summary["failures"]:
         parts.append(markdown_table(("failure", "episodes"), list(summary["failures"].items())))
+    parts.append(refusals_in_words(rows_of(summary)) + ".")
     return "\n\n".join(parts) + "\n"
 
 
 def as_markdown_page(evaluations: Evaluations) -> str:
     """All tables of several evaluations: what they are, success by task and shift, differences."""
     parts = ["# Evaluation", overview(evaluations).markdown()]
+    parts += [f"## {(why := refusals(evaluations)).title}", why.markdown()]
     for table in (*by_shift(evaluations), *(table for tables in differences(evaluations) for table in tables)):
         parts += [f"## {table.title}", table.markdown()]
     return "\n\n".join(parts) + "\n"
@@ -73,6 +76,12 @@ def overview(evaluations: Evaluations) -> Table:
         facts = (summary["suite"], summary.get("checkpoint", "–"), conditions_in_words(summary))
         rows.append((name, *facts, seeds_in_words(summary), rate_in_words(summary), metrics or "–"))
     return Table("Overview", ("evaluation", "suite", "checkpoint", "unusual", "seeds", RATE, "metrics, mean"), rows)
+
+
+def refusals(evaluations: Evaluations) -> Table:
+    """How many chunks the gate refused in each evaluation, and how many each reason spoke against."""
+    rows = [(name, refusals_in_words(rows_of(summary))) for name, summary in evaluations.items()]
+    return Table("Refused chunks", ("evaluation", "by the gate; one chunk may have several reasons"), rows)
 
 
 def shift_groups(evaluations: Evaluations) -> list[Evaluations]:

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from qwen_vla.evaluation.kept_episodes import forget
-from qwen_vla.evaluation.summary import MAKER, mean_metrics, rate_in_words, rows_of, seeds_in_words
+from qwen_vla.evaluation.summary import (
+    MAKER,
+    mean_metrics,
+    rate_in_words,
+    refusals_in_words,
+    rows_of,
+    seeds_in_words,
+)
 from qwen_vla.evaluation.tables import as_markdown
 from qwen_vla.output_files import write_json, write_text
 from qwen_vla.output_paths import in_markdown, with_maker
@@ -25,7 +32,7 @@ def announce_test(seeds: range) -> None:
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """The rate, where there are several also by task, the metrics, the failures, and what chaos did."""
+    """The rate, where there are several also by task, the metrics, failures, refusals, and what chaos did."""
     print(f"{summary['suite']}: {rate_in_words(summary)}, seeds {seeds_in_words(summary)}")
     if len(summary["tasks"]) > 1:
         for task, success in summary["tasks"].items():
@@ -34,6 +41,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         print(f"  {name}: {value:.3f}")
     if summary["failures"]:
         print("failures: " + "; ".join(f"{kind}: {count}" for kind, count in summary["failures"].items()))
+    print(refusals_in_words(rows_of(summary)))
     if summary.get("chaos"):
         print("\n".join(f"{name}: {summary[name] or 'none'}" for name in ("faults", "tries", "limits", "orphans")))
 

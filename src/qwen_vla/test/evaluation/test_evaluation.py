@@ -16,7 +16,7 @@ from qwen_vla.evaluation.contact_sheet import strip
 from qwen_vla.evaluation.episode import MAX_REFUSALS, Film, Look, run_episode
 from qwen_vla.evaluation.in_process import EvaluateOptions, _Player, check, evaluate, refuse_trained_seeds
 from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played, part_of
-from qwen_vla.evaluation.summary import EpisodeRow, read_summary, rows_of, summarize
+from qwen_vla.evaluation.summary import EpisodeRow, read_summary, refusals_in_words, rows_of, summarize
 from qwen_vla.evaluation.tables import as_markdown
 from qwen_vla.evaluation.videos import frame_step, frames
 from qwen_vla.evaluation.write import announce_test, print_summary, write_summary
@@ -52,6 +52,17 @@ def test_tasks_failures_and_metrics_are_summed_up():
     assert summary["failures"] == {"dropped": 1, "step limit": 1}, "where the suite has no category, how it ended"
     assert summary["endings"] == {"success": 2, "step limit": 2}
     assert summary["spl"] == pytest.approx(0.5), "mean over the episodes that have it"
+
+
+def test_why_chunks_were_refused_is_summed_up():
+    refusals = [{}, {"VELOCITY_LIMIT": 1}, {"VELOCITY_LIMIT": 1, "SELF_COLLISION": 2}, {}]
+    rows = [replace(r, refused=sum(why.values()), refusals=why) for r, why in zip(ROWS, refusals, strict=True)]
+    summary = summarize("widowx", 0, rows)
+    assert summary["refusals"] == {"VELOCITY_LIMIT": 2, "SELF_COLLISION": 2}
+    assert rows_of(json.loads(json.dumps(summary))) == rows
+    said = "4 of 12 chunks refused (VELOCITY_LIMIT 2, SELF_COLLISION 2)"
+    assert refusals_in_words(rows) == said and said in as_markdown(summary)
+    assert refusals_in_words(ROWS) == "0 of 12 chunks refused"
 
 
 def test_a_metric_cannot_hide_another_figure():
@@ -140,6 +151,16 @@ def test_a_policy_that_stays_where_it_is_reaches_the_step_limit(suite, env):
 def test_chunks_out_of_reach_end_the_episode(suite, env):
     row = play(suite, env, ConstantPolicy(REACHES_TOO_FAR))
     assert (row.success, row.ended, row.refused, row.chunks) == (False, "refused too often", MAX_REFUSALS, MAX_REFUSALS)
+    assert row.refusals == {"UNREACHABLE": MAX_REFUSALS}
+
+
+def test_chunks_for_another_robot_are_refused_in_process_too(suite, env):
+    policy = ConstantPolicy(STAYS)
+    infer = policy.infer
+    policy.infer = lambda observation, seed=None: replace(infer(observation, seed), embodiment="aloha", period=0.1)
+    row = play(suite, env, policy)
+    assert row.ended == "refused too often"
+    assert row.refusals == {"WRONG_EMBODIMENT": MAX_REFUSALS, "WRONG_SHAPE": MAX_REFUSALS}
 
 
 def test_blind_shows_black_images_and_nothing_else_changes(suite, env):

@@ -22,7 +22,7 @@ def evaluation(successes, episodes=20, suite="widowx", seed=9000, **conditions):
         ended, failure = ("success", "") if i < successes else ("step limit", "not <touched>")
         task, latency = ("pick", "stack")[i % 2], 40.0 + i
         ends = ended, latency, task, failure, {"spl": 0.5}
-        rows.append(EpisodeRow(i, "lift it", "cube", i < successes, 3, 0, 5.0, 0.1, *ends))
+        rows.append(EpisodeRow(i, "lift it", "cube", i < successes, 3, 1, 5.0, 0.1, *ends, {"START_JUMP": 1}))
     return summarize(suite, seed, rows, **(PLAIN | conditions))
 
 
@@ -69,6 +69,7 @@ def test_tables_tell_shifts_and_differences():
     assert "## widowx, tiny, validation seeds\n\n| shift | pick | stack | all |" in text
     assert "| in distribution | 9 of 10 | 9 of 10 | 18 of 20 |\n| colour | 5 of 10 | 5 of 10 | 10 of 20 |" in text
     assert "## checkpoint, against tiny (joint)\n" in text
+    assert "| joint | 20 of 60 chunks refused (START_JUMP 20) |" in text
     assert "| alone | alone | 18 of 20 | 4 of 20 | −70 (−84 to −40) | worse |" in text
     assert "| alone_colour | stack | 2 of 10 | 1 of 10 | −10 (−42 to +24) | not told apart |" in text
 
@@ -107,6 +108,7 @@ def test_the_page_is_whole_and_needs_nothing_else():
     words = " ".join(page.words)
     assert "18 of 20 (90 %, 70–97 %)" in words and "−70 (−84 to −40)" in words and "spl 0.50" in words
     assert "not <touched>" in words, "escaped"
+    assert "20 of 60 chunks refused (START_JUMP 20)" in words
     assert report(EVALUATIONS) == report(EVALUATIONS)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import array
 import math
 from collections import Counter
-from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.chunk import Chunk, Prediction
 from qwen_vla_control.reasons import Reason, Violation
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
@@ -63,29 +62,36 @@ def chunk_from_message(message: ActionChunk, publisher: bytes = b"") -> Chunk:
     )
 
 
-def message_from_prediction(chunk: Any, chunk_id: int, frame_id: str, execution_horizon: int) -> ActionChunk:
+def message_from_prediction(
+    prediction: Prediction, chunk_id: int, frame_id: str, execution_horizon: int
+) -> ActionChunk:
     """Write down what a policy predicted.
 
     Args:
-        chunk: a qwen_vla.ActionChunk.
+        prediction: a qwen_vla.ActionChunk.
         chunk_id: number of the chunk.
         frame_id: base frame of the robot.
-        execution_horizon: steps to execute; 0 leaves it to the chunk.
+        execution_horizon: steps to execute; 0 leaves it to the prediction.
     """
-    horizon = len(chunk.data)
+    message = message_from_chunk(Chunk.predicted(prediction, frame_id, chunk_id, execution_horizon))
+    message.inference_ms = prediction.inference_ms["total"]
+    return message
+
+
+def message_from_chunk(chunk: Chunk) -> ActionChunk:
+    """Take over every field as it is; the inverse of `chunk_from_message`."""
     message = ActionChunk(
-        chunk_id=chunk_id,
+        chunk_id=chunk.chunk_id,
         embodiment=chunk.embodiment,
         control_mode=chunk.control_mode,
         channel_names=list(chunk.channel_names),
         instruction=chunk.instruction,
-        horizon=horizon,
-        execution_horizon=min(execution_horizon or chunk.execution_horizon or horizon, horizon),
+        horizon=chunk.horizon,
+        execution_horizon=chunk.execution_horizon,
         period=chunk.period,
-        data=array.array("f", np.ascontiguousarray(chunk.data, np.float32).tobytes()),
-        inference_ms=chunk.inference_ms["total"],
+        data=array.array("f", chunk.data.tobytes()),
     )
-    message.header.stamp, message.header.frame_id = stamp_message(chunk.stamp_ns), frame_id
+    message.header.stamp, message.header.frame_id = stamp_message(chunk.stamp_ns), chunk.frame_id
     return message
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from qwen_vla.evaluation.summary import EpisodeRow
+from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport, TaskState
 from qwen_vla_msgs.srv import ResetWorld
@@ -293,6 +295,8 @@ def _code_name(code: int) -> str:
 
 def as_episode_row(row: TaskRow) -> EpisodeRow:
     """The fields of the in-process evaluation; chunks are those that the policy gave, refused ones included."""
+    refused = [report for report in row.reports if report.verdict == ChunkReport.REFUSED]
+    refusals = Counter(Reason(code).name for report in refused for code in report.reasons)
     return EpisodeRow(
         seed=row.seed,
         instruction=row.instruction,
@@ -307,4 +311,5 @@ def as_episode_row(row: TaskRow) -> EpisodeRow:
         task=row.task,
         failure=row.failure,
         metrics=row.metrics,
+        refusals=dict(refusals),
     )

@@ -20,6 +20,8 @@ from qwen_vla.evaluation.in_process import evaluate as evaluate_in_process
 from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played, part_of
 from qwen_vla.evaluation.summary import EpisodeRow, rows_of, summarize
 from qwen_vla.suites import load_suite
+from qwen_vla_control.reasons import Reason
+from qwen_vla_msgs.msg import ChunkReport
 from qwen_vla_ros.simulation.child_processes import ChildEnded
 from qwen_vla_ros.simulation.over_ros import evaluate
 from qwen_vla_ros.simulation.stack import (
@@ -32,7 +34,7 @@ from qwen_vla_ros.simulation.stack import (
     stack_environment,
     stack_host,
 )
-from qwen_vla_ros.simulation.task_client import Limits, TaskClient, TaskRow, as_episode_row
+from qwen_vla_ros.simulation.task_client import Limits, Report, TaskClient, TaskRow, as_episode_row
 
 DEADLINE = 120.0  # [s] generous: the machine may be busy
 CHECKPOINT = resource_path("checkpoints/tiny")
@@ -273,8 +275,13 @@ def test_a_row_says_the_same_as_in_process():
     said = {"seed": 7, "instruction": "lift the red cube", "target": "red cube", "success": False}
     said |= {"refused": 1, "seconds": 8.2, "distance": 0.01, "ended": "step limit", "latency_ms_p50": 61.0}
     said |= {"task": "pick_cube", "failure": "not touched", "metrics": {"lift": 0.0}}
-    row = TaskRow(chunks=4, steps=40, latency_ms_p99=75.0, reports=(), **said)
-    assert as_episode_row(row) == EpisodeRow(chunks=5, **said)
+    reports = (
+        Report(1, ChunkReport.HELD, (Reason.STOPPED,), "stopped"),
+        Report(2, ChunkReport.REFUSED, (Reason.START_JUMP, Reason.SELF_COLLISION), "too far, and touching"),
+    )
+    row = TaskRow(chunks=4, steps=40, latency_ms_p99=75.0, reports=reports, **said)
+    refusals = {"START_JUMP": 1, "SELF_COLLISION": 1}
+    assert as_episode_row(row) == EpisodeRow(chunks=5, refusals=refusals, **said)
 
 
 def test_an_evaluation_over_ros_plays_only_what_is_missing(tmp_path):

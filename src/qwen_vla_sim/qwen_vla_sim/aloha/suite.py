@@ -9,13 +9,12 @@ import cv2
 import numpy as np
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_sim.aloha.chunks import ChunkRules
-from qwen_vla_sim.aloha.clearance import Clearance
-from qwen_vla_sim.aloha.env import AlohaEnv
+from qwen_vla_control.motion.timed_path import Path
+from qwen_vla_sim.aloha.env import PICTURE_STEPS, AlohaEnv
 from qwen_vla_sim.aloha.motion import SmoothMotion
 from qwen_vla_sim.aloha.scene import NAMES
 from qwen_vla_sim.aloha.world import CAMERAS, AlohaWorld
-from qwen_vla_sim.suite import SimulatedSuite
+from qwen_vla_sim.suite import ArmSuite
 from qwen_vla_sim.task import SHIFTS, Lead, Shift
 
 MAX_EXPERT_STEPS = 450
@@ -25,7 +24,7 @@ THINGS = 3  # most in a scene
 POINTS = (*(f"object {i}" for i in range(THINGS)), "left tip", "right tip")
 
 
-class AlohaSuite(SimulatedSuite):
+class AlohaSuite(ArmSuite):
     """Hand over the named cube, insert the named peg, lift the named tray, and what else there is to do."""
 
     name = "aloha"
@@ -34,11 +33,6 @@ class AlohaSuite(SimulatedSuite):
     shifts = SHIFTS
     max_steps = 600
     record_size = (96, 128)  # stored images (height, width); rendered at the cameras' 240 x 320
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._rules = ChunkRules(self.embodiment)
-        self._clearance: Clearance | None = None
 
     def make_world(
         self, shift: Shift | None = None, task: str | None = None, embodiment: Embodiment | None = None
@@ -122,23 +116,10 @@ class AlohaSuite(SimulatedSuite):
         return env.begin(env.world.scene.task.start(env.world, rng))
 
     # ------------------------------------------------------------ evaluation
-    def plan(self, chunk: np.ndarray, observation: Mapping[str, Any]) -> np.ndarray:
-        """(H, 14) `joint_position` chunk as (H, 14) joint targets.
-
-        ValueError when it goes beyond limits of position, speed or acceleration, starts too far from where the arms
-        are, or has parts of them touch: as before the real robot, a chunk is executed as a whole or not at all.
-        """
-        measured, command = observation["joints"].astype(float), observation["command"].astype(float)
-        rows = self._rules.joints(chunk, command)
-        self._rules.check(rows, np.asarray(chunk, float), measured, command)
-        if self._clearance is None:
-            self._clearance = Clearance(self.make_world())
-        self._clearance.check(np.vstack([command, rows]))
-        return rows
-
-    def hold(self, observation: Mapping[str, Any]) -> np.ndarray:
-        """What was commanded last: fingers keep pressing what they hold."""
-        return observation["command"].astype(float)
+    def _actions(self, path: Path) -> np.ndarray:
+        """The path, then rest until the cameras show where it led: a policy waits for that."""
+        rows = super()._actions(path)
+        return np.vstack([rows, np.repeat(rows[-1:], -len(rows) % PICTURE_STEPS, axis=0)])
 
 
 class _Recording:

@@ -18,6 +18,7 @@ from qwen_vla_sim.mobile_base.world import MobileBaseWorld
 from qwen_vla_sim.world_env import WorldEnv
 
 CONTROLLERS = "config/controllers/mobile_base.yaml"
+ODOMETRY = "odom"  # frame of the observed poses
 COMMAND_PERIOD = 0.02  # [s] between two velocities: the executor's rate
 
 
@@ -62,7 +63,7 @@ class MobileBaseEnv(WorldEnv):
         waypoint = np.asarray(action, float)
         begin = np.append(self._robot.drive.pose, np.zeros(3)) if self._waypoint is None else self._waypoint
         knots = np.stack([begin, waypoint])
-        self._follow(BasePath("odom", self.period, knots[:, :3], knots[:, 3:]))
+        self._follow(BasePath(ODOMETRY, self.period, knots[:, :3], knots[:, 3:]))
         self._waypoint = waypoint if waypoint[3:].any() else None
         return self._stepped()
 

@@ -9,9 +9,12 @@ import cv2
 import numpy as np
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_control.motion.base_path import BasePath, accumulated, moved
+from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.gate import RobotState
+from qwen_vla_control.motion.base_path import accumulated
+from qwen_vla_control.motion.timed_path import Path
 from qwen_vla_sim.mobile_base.driving import Plan, plan
-from qwen_vla_sim.mobile_base.env import MobileBaseEnv
+from qwen_vla_sim.mobile_base.env import ODOMETRY, MobileBaseEnv
 from qwen_vla_sim.mobile_base.furniture import FURNITURE, UNCOLOURED
 from qwen_vla_sim.mobile_base.scene import COLOURS, IN_HALL, IN_ROOM, UNSEEN_COLOURS
 from qwen_vla_sim.mobile_base.starts import any_start
@@ -27,7 +30,6 @@ NAMES = (
 )
 POINTS = (*(f"object {i + 1}" for i in range(IN_ROOM + IN_HALL)), DOOR)
 EXECUTED = 4  # waypoints of a chunk that are driven before the next look; the base comes to rest at the last of them
-SPEED_TOLERANCE = 1e-6  # [m/s | rad/s] rounding
 
 
 class MobileBaseSuite(SimulatedSuite):
@@ -92,8 +94,9 @@ class MobileBaseSuite(SimulatedSuite):
             shown = self._plan_of_expert(env)
             looks.append((len(frames["action"]), shown.phase))
             look = self._look(env, observation, shown)
-            actions = self.plan(accumulated(np.zeros(3), shown.rows), observation)
-            for row, action in zip(shown.rows[:EXECUTED], actions[:EXECUTED], strict=True):
+            waypoints = accumulated(np.zeros(3), shown.rows)
+            actions = self.plan(Chunk.of_rows(self.embodiment, waypoints, EXECUTED), observation)
+            for row, action in zip(shown.rows[:EXECUTED], actions, strict=True):
                 _append(frames, look, observation, row)
                 observation, _, success, truncated, info = env.step(action)
                 done = success and shown.phase == "stop"  # also who stands already looks once more, and stays
@@ -113,28 +116,17 @@ class MobileBaseSuite(SimulatedSuite):
         return env.world.instruction, _as_columns(frames), True
 
     # ------------------------------------------------------------ evaluation
-    def plan(self, chunk: np.ndarray, observation: Mapping[str, Any]) -> np.ndarray:
-        """(H, 3) waypoints relative to the base as (H, 6) actions: poses and velocities by the odometry.
-
-        As in the executor's synchronous mode, the base comes to rest after every EXECUTED waypoints. ValueError when a
-        step is faster than the base may be: a chunk is executed as a whole or not at all.
-        """
-        chunk = np.asarray(chunk, float)
-        if not np.isfinite(chunk).all():
-            raise ValueError("the chunk has values that are NaN or infinite")
-        measured = np.asarray(observation["pose"], float)
-        path = BasePath.through("odom", np.vstack([measured, moved(measured, chunk)]), self.embodiment.period)
-        limits, (driving, turning) = self.embodiment.safety.base, path.mean_speeds()
-        _refuse_faster(driving, limits.max_linear, "drive", "m/s")
-        _refuse_faster(turning, limits.max_angular, "turn", "rad/s")
-        velocities = path.velocities[1:].copy()
-        velocities[EXECUTED - 1 :: EXECUTED] = 0.0
-        return np.hstack([path.positions[1:], velocities])
-
     def hold(self, observation: Mapping[str, Any]) -> np.ndarray:
         return np.append(np.asarray(observation["pose"], float), np.zeros(3))
 
     # --------------------------------------------------------------- internal
+    def _at_rest(self, observation: Mapping[str, Any], now_ns: int) -> RobotState:
+        pose = np.asarray(observation["pose"], float)
+        return RobotState(now_ns, pose, pose, frame=ODOMETRY)
+
+    def _actions(self, path: Path) -> np.ndarray:
+        return np.hstack([path.positions, path.velocities])[1:]
+
     def _plan_of_expert(self, env: MobileBaseEnv) -> Plan:
         situation = env.world.situation()
         aim = situation.scene.task.expert(situation)
@@ -155,13 +147,6 @@ class MobileBaseSuite(SimulatedSuite):
             "annotation.task": [self.tasks.index(scene.task.name)],
             "annotation.fresh": [0],
         }
-
-
-def _refuse_faster(speeds: np.ndarray, limit: float, what: str, unit: str) -> None:
-    """ValueError where one of the speeds (steps,) is beyond the limit."""
-    if (too_fast := speeds > limit + SPEED_TOLERANCE).any():
-        step = int(too_fast.argmax())
-        raise ValueError(f"waypoint {step}: the base would {what} at {speeds[step]:.3f} {unit}, its limit is {limit}")
 
 
 def _append(frames: dict[str, list], look: dict, observation: Mapping[str, Any], waypoint: np.ndarray) -> None:

@@ -18,7 +18,8 @@ class WidowXEnv(WorldEnv):
     """Do what the instruction says.
 
     Action: (7,) joint targets [rad; last: left_finger, m] reached at the end of the step (0.2 s).
-    Observation: {"images": {tag: 240×320×3 uint8}, "joints": (7,)}; info: fields of TaskState, tip pose.
+    Observation: {"images": {tag: 240×320×3 uint8}, "joints": (7,) measured, "command": (7,) commanded last}; info:
+    fields of TaskState, tip pose.
     Reward 1 on success. `render_size=None` leaves the cameras off (images are empty).
     """
 
@@ -28,12 +29,9 @@ class WidowXEnv(WorldEnv):
         super().__init__(world, render_size, max_steps)
         low, high = self._joint_limits()
         self.action_space = gymnasium.spaces.Box(low, high)
-        self.observation_space = gymnasium.spaces.Dict(
-            {
-                "images": self._image_space(),
-                "joints": gymnasium.spaces.Box(low - 0.1, high + 0.1),
-            }
-        )
+        joints = gymnasium.spaces.Box(low - 0.1, high + 0.1)
+        spaces = {"images": self._image_space(), "joints": joints, "command": joints}
+        self.observation_space = gymnasium.spaces.Dict(spaces)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         """Scene of `seed`; options, all that a `Start` has, begin elsewhere than at home, or with the target moved."""
@@ -62,7 +60,11 @@ class WidowXEnv(WorldEnv):
         return self._stepped()
 
     def _observe(self) -> dict:
-        return {"images": self._images(), "joints": self.world.joint_positions().astype(np.float32)}
+        return {
+            "images": self._images(),
+            "joints": self.world.joint_positions().astype(np.float32),
+            "command": self._command.astype(np.float32),
+        }
 
     def _info(self) -> dict:
         return {**super()._info(), "tip_pose": self.world.tip_pose()}

@@ -1,4 +1,4 @@
-"""Task suites of the WidowX for `qwen-vla collect` and `qwen-vla evaluate`: how tasks are shown, recorded and executed.
+"""Task suites of the WidowX for `qwen-vla collect` and `qwen-vla evaluate`: how tasks are shown and recorded.
 
 Suites are found through the entry point group `qwen_vla.suites`, so that the model library needs no simulator.
 """
@@ -6,12 +6,11 @@ Suites are found through the entry point group `qwen_vla.suites`, so that the mo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from embodiment_descriptions import Embodiment, KinematicsError
-from qwen_vla_sim.suite import SimulatedSuite
+from qwen_vla_sim.suite import ArmSuite
 from qwen_vla_sim.task import SHIFTS, Lead, Shift
 from qwen_vla_sim.widowx import recording
 from qwen_vla_sim.widowx.env import WidowXEnv
@@ -26,7 +25,7 @@ MAX_EXPERT_STEPS = 60
 HOLD_STEPS = 3  # frames recorded after it is done: the last actions are "stay", or "go up"
 
 
-class WidowXSuite(SimulatedSuite):
+class WidowXSuite(ArmSuite):
     """`widowx`: tabletop tasks at 5 Hz with end-effector deltas."""
 
     name = "widowx"
@@ -94,14 +93,6 @@ class WidowXSuite(SimulatedSuite):
         frames: dict[str, list] = {name: [] for name in self.features()}
         self._record(frames, env, observation, env.world.scene.task.expert(env.world.situation()))
         return env.world.instruction, {name: np.array(rows) for name, rows in frames.items()}, True
-
-    # ------------------------------------------------------------ evaluation
-    def plan(self, chunk: np.ndarray, observation: Mapping[str, Any]) -> np.ndarray:
-        """(H, 7) `eef_delta` chunk as (H, 7) joint targets; ValueError when the robot must not do it."""
-        return self.tool.follow(chunk, self.hold(observation))
-
-    def hold(self, observation: Mapping[str, Any]) -> np.ndarray:
-        return observation["joints"].astype(float)
 
     # --------------------------------------------------------------- internal
     def _start(self, world: WidowXWorld, rng: np.random.Generator) -> Start:

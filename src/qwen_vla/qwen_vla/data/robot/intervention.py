@@ -7,22 +7,29 @@ from there is what it lacks (DAgger, Ross et al. 2011, with whole demonstrations
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from qwen_vla.evaluation.episode import follow, planned
+from qwen_vla.evaluation.episode import follow, names_of, planned
 from qwen_vla.policies.policy import Observation, Policy
 from qwen_vla.suites import Env, Suite
+from qwen_vla_control.chunk import Chunk
 
 LONGEST = 0.7  # of a suite's step limit that the policy plays
 
 
 class PolicyLead:
-    """Plays a scene by a policy for a random number of chunks, all lengths equally likely."""
+    """Plays a scene by a policy for a random number of chunks, all lengths equally likely.
+
+    Attributes:
+        refusals: how many of its chunks each reason of the gate spoke against, in all scenes so far.
+    """
 
     def __init__(self, suite: Suite, checkpoint: Path) -> None:
         self._suite = suite
+        self.refusals: Counter[str] = Counter()
         self._policy = Policy.from_pretrained(checkpoint, embodiment=suite.embodiment.name)
         self._most = max(1, math.floor(LONGEST * suite.max_steps / self._policy.embodiment.execution_horizon))
 
@@ -34,8 +41,10 @@ class PolicyLead:
         rng = np.random.default_rng([seed, 3])
         for _ in range(rng.integers(1, self._most + 1)):
             seen = Observation(observation["images"], info["instruction"], state=observation.get("joints"))
-            chunk = self._policy.infer(seen, seed=int(rng.integers(2**31)))
-            path, _ = planned(self._suite, chunk, observation)
+            prediction = self._policy.infer(seen, seed=int(rng.integers(2**31)))
+            chunk = Chunk.predicted(prediction, self._suite.embodiment.base_frame)
+            path, refusal = planned(self._suite, chunk, observation)
+            self.refusals.update(names_of(refusal))
             observation, info, truncated = follow(env, path)
             if info["success"] or truncated:
                 break

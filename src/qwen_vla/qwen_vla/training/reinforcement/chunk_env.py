@@ -14,9 +14,10 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
-from qwen_vla.evaluation.episode import MAX_REFUSALS, follow
+from qwen_vla.evaluation.episode import MAX_REFUSALS, follow, names_of, planned
 from qwen_vla.parallel import start_worker
 from qwen_vla.suites import Suite, load_suite
+from qwen_vla_control.chunk import Chunk
 
 
 class ChunkEnv(gymnasium.Env):
@@ -24,7 +25,8 @@ class ChunkEnv(gymnasium.Env):
 
     Reward 1 and the end when the task succeeds within the chunk. A refused chunk moves nothing, takes its time and
     earns 0; MAX_REFUSALS in a row end the episode, as in evaluation. A chunk of NaN is none: nothing happens, no time
-    passes (for environments of a vector that are done). Info: `instruction` at a reset, `refused` after a step.
+    passes (for environments of a vector that are done). Info: `instruction` at a reset; after a step `refused`, and
+    `reasons`, the names of what the gate had against the chunk, one after the other.
     """
 
     def __init__(self, suite: Suite, chunk_shape: tuple[int, int], executed: int) -> None:
@@ -42,16 +44,14 @@ class ChunkEnv(gymnasium.Env):
 
     def step(self, action: np.ndarray):
         if np.isnan(action).all():
-            return self._observation, 0.0, False, False, {"refused": False}
-        try:
-            path, self._refusals = self.suite.plan(action, self._observation), 0
-        except ValueError:
-            hold = self.suite.hold(self._observation)
-            path, self._refusals = np.repeat(hold[None], self.executed, axis=0), self._refusals + 1
-        success, truncated = self._follow(path[: self.executed])
-        refused = self._refusals > 0
+            return self._observation, 0.0, False, False, {"refused": False, "reasons": ""}
+        chunk = Chunk.of_rows(self.suite.embodiment, action, self.executed)
+        path, refusal = planned(self.suite, chunk, self._observation)
+        self._refusals = self._refusals + 1 if refusal else 0
+        success, truncated = self._follow(path)
         gave_up = self._refusals == MAX_REFUSALS
-        return self._observation, float(success), success, truncated or gave_up, {"refused": refused}
+        info = {"refused": refusal is not None, "reasons": " ".join(names_of(refusal))}
+        return self._observation, float(success), success, truncated or gave_up, info
 
     def close(self) -> None:
         self.env.close()

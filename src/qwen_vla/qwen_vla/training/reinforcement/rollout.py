@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,13 +15,20 @@ from qwen_vla.training.reinforcement.actor import Actor, Decision, Sampling
 
 @dataclass
 class Episode:
-    """What happened in one scene; rewards has one entry per decision, 1 for the one that succeeded."""
+    """What happened in one scene.
+
+    Attributes:
+        rewards: one entry per decision, 1 for the one that succeeded.
+        refused: decisions whose chunk the gate refused.
+        refusals: how many chunks each reason spoke against, by its name.
+    """
 
     scene: int
     instruction: str
     decisions: list[Decision] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     refused: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
 
     @property
     def success(self) -> bool:
@@ -58,6 +66,7 @@ def roll_out(
             episode.decisions.append(decision)
             episode.rewards.append(float(rewards[slot]))
             episode.refused += int(infos["refused"][slot])
+            episode.refusals.update(infos["reasons"][slot].split())
             if terminated[slot] or truncated[slot]:
                 done.append(playing.pop(slot))
                 free.append(slot)

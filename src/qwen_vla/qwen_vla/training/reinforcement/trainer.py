@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -119,12 +120,14 @@ def _validated(run: Run, envs: VectorEnv, log: Log, stop: Callable[[], bool]) ->
 
 
 def _outcome(episodes: list[Episode]) -> dict[str, float]:
-    """Success rate, decisions per episode, and the share of refused chunks."""
+    """Success rate, decisions per episode, the share of refused chunks, and of those that each reason spoke against."""
     decisions = sum(len(episode.decisions) for episode in episodes)
+    refusals = sum((episode.refusals for episode in episodes), Counter())
     return {
         "success": float(np.mean([episode.success for episode in episodes])),
         "chunks": decisions / len(episodes),
         "refused": sum(episode.refused for episode in episodes) / decisions,
+        **{f"refused/{reason}": count / decisions for reason, count in sorted(refusals.items())},
     }
 
 

@@ -1,5 +1,7 @@
 """A policy plays first and the expert goes on from where that ended; the same for the same seed."""
 
+from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,6 +12,7 @@ from qwen_vla.data.collect import CollectOptions, collect
 from qwen_vla.data.formats.lerobot import LeRobotReader
 from qwen_vla.data.robot.intervention import PolicyLead
 from qwen_vla.suites import load_suite
+from qwen_vla_control.reasons import Reason
 
 TINY = resource_path("checkpoints/tiny")
 SUITE = "widowx"
@@ -42,6 +45,15 @@ def test_the_seed_decides_how_long_and_how_it_plays(env, lead):
     assert np.abs(ends[0][1] - ends[1][1]).max() > 0.01
 
 
+def test_it_counts_why_chunks_of_the_policy_were_refused(suite, env, lead, monkeypatch):
+    infer = lead._policy.infer
+    monkeypatch.setattr(lead._policy, "infer", lambda seen, seed: replace(infer(seen, seed), embodiment="another"))
+    monkeypatch.setattr(lead, "refusals", Counter())
+    lead.play(1_500_000, env, *env.reset(seed=1_500_000))
+    chunks = env.steps / lead._policy.embodiment.execution_horizon
+    assert lead.refusals == {"WRONG_EMBODIMENT": chunks} and chunks > 0
+
+
 def test_the_expert_begins_where_the_policy_ended(suite, env, lead):
     ended = {}
 
@@ -68,7 +80,8 @@ def test_when_the_policy_has_done_it_there_is_nothing_to_show(name):
 
 def test_takeovers_are_a_data_set_that_says_who_played(tmp_path):
     options = CollectOptions(SUITE, tmp_path / "data", 2, 1_500_000, workers=1, takeover_from=TINY)
-    assert collect(options)["episodes"] >= 1
+    summary = collect(options)
+    assert summary["episodes"] >= 1 and set(summary["refusals"]) <= set(Reason.__members__)
     reader = LeRobotReader(tmp_path / "data")
     home = list(load_suite(SUITE).embodiment.home.values())
     starts = np.stack([reader.frames["observation.state"][first] for first, _ in reader.episodes])

@@ -53,7 +53,7 @@ class Reach(gymnasium.Env):
 
     def step(self, action):
         reward = float(action[:2, 0].mean() > 0.3)
-        return self.observation_space.sample(), reward, True, False, {"refused": False}
+        return self.observation_space.sample(), reward, True, False, {"refused": False, "reasons": ""}
 
 
 @pytest.fixture

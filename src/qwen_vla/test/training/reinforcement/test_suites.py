@@ -44,6 +44,7 @@ def test_a_refused_chunk_moves_nothing_takes_its_time_and_too_many_end_the_episo
         after, reward, terminated, truncated, info = env.step(constant(5, 0, 0))
         assert (reward, terminated, info["refused"]) == (0.0, False, True) and truncated == (number == MAX_REFUSALS)
         assert env.env.steps == number * EXECUTED
+        assert info["reasons"] == "UNREACHABLE"
     assert np.abs(after["joints"] - before["joints"]).max() < 0.01
 
 
