@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from qwen_vla.evaluation.summary import EpisodeRow
+from qwen_vla.policies.chunk_policy import ActionChunk, ChunkPolicy, Observation
 from qwen_vla.suites import Env, Suite
 
 MAX_REFUSALS = 5  # in a row, then the episode ends
@@ -47,7 +48,7 @@ class Film:
 def run_episode(
     suite: Suite,
     env: Env,
-    policy: Any,
+    policy: ChunkPolicy,
     seed: int,
     shuffle_instructions: bool = False,
     blind: bool = False,
@@ -58,14 +59,11 @@ def run_episode(
     shuffle_instructions: name something else of the scene, but judge what was asked for. blind: show black images to
     the policy. The same arguments give the same episode; a film does not change it.
     """
-    from qwen_vla.policies.policy import Observation
-
     observation, info = env.reset(seed=seed)
     instruction = suite.other_instruction(env, seed) if shuffle_instructions else info["instruction"]
     latencies, refused, in_a_row, truncated = [], 0, 0, False
     while not (info["success"] or truncated):
-        images = _black(observation["images"]) if blind else observation["images"]
-        seen = Observation(images, instruction, state=observation.get("joints"))
+        seen = shown_to(policy, suite, observation, instruction, blind)
         chunk = policy.infer(seen, seed=seed * 1000 + len(latencies))
         latencies.append(chunk.inference_ms["total"])
         path, remark = planned(suite, chunk, observation)
@@ -96,7 +94,17 @@ def run_episode(
     return row
 
 
-def planned(suite: Suite, chunk: Any, observation: Mapping[str, Any]) -> tuple[np.ndarray, str]:
+def shown_to(
+    policy: ChunkPolicy, suite: Suite, observation: Mapping[str, Any], instruction: str, blind: bool = False
+) -> Observation:
+    """What a policy is given of an environment's observation: its cameras and its joints, in its order."""
+    images = {tag: observation["images"][tag] for tag in policy.camera_tags}
+    joints = dict(zip(suite.embodiment.joint_names, observation.get("joints", ()), strict=False))
+    state = np.array([joints[name] for name in policy.state_names]) if policy.state_names else None
+    return Observation(_black(images) if blind else images, instruction, state=state)
+
+
+def planned(suite: Suite, chunk: ActionChunk, observation: Mapping[str, Any]) -> tuple[np.ndarray, str]:
     """The actions (N, n) until the next chunk, and why they are to stay where it is: empty for a chunk that is done.
 
     A refused chunk moves nothing and takes its time, here as on the robot.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qwen_vla.evaluation.episode import follow, planned
-from qwen_vla.policies.policy import Observation, Policy
+from qwen_vla.evaluation.episode import follow, planned, shown_to
+from qwen_vla.policies.policy import Policy
 from qwen_vla.suites import Env, Suite
 
 LONGEST = 0.7  # of a suite's step limit that the policy plays
@@ -33,7 +33,7 @@ class PolicyLead:
         """
         rng = np.random.default_rng([seed, 3])
         for _ in range(rng.integers(1, self._most + 1)):
-            seen = Observation(observation["images"], info["instruction"], state=observation.get("joints"))
+            seen = shown_to(self._policy, self._suite, observation, info["instruction"])
             chunk = self._policy.infer(seen, seed=int(rng.integers(2**31)))
             path, _ = planned(self._suite, chunk, observation)
             observation, info, truncated = follow(env, path)
