@@ -243,4 +243,5 @@ class _Player:
     def _open_policy(self) -> ChunkPolicy:
         options, robot = self.options, self.suite.embodiment
         prompt = _prompt_template(options.prompt_of) if options.prompt_of else ""  # cameras and channels stay its own
-        return open_policy(options.policy, robot, PolicyOptions(euler_steps=options.euler_steps, threads=1, prompt_template=prompt))
+        how = PolicyOptions(euler_steps=options.euler_steps, threads=1, prompt_template=prompt)
+        return open_policy(options.policy, robot, how)  # threads of parallel episodes would wait for each other

@@ -270,7 +270,10 @@ def test_a_run_on_test_seeds_is_announced(capsys):
         ({"prompt_of": "robbie"}, "unknown robot 'robbie'"),
         ({"suite": "chess"}, "unknown suite 'chess'"),
         ({"chaos": True}, "add --over-ros"),
-        ({"policy": "chess://knight"}, "no package provides the policy 'chess://knight'; installed: mock://, qwen_vla://"),
+        (
+            {"policy": "chess://knight"},
+            "no package provides the policy 'chess://knight'; installed: mock://, qwen_vla://",
+        ),
         ({"policy": "mock://hold", "prompt_of": "aloha"}, "text that a checkpoint reads; mock://hold is none"),
     ],
 )

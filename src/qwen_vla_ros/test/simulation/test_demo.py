@@ -19,7 +19,7 @@ from nav_msgs.msg import Path as PathMessage
 from PIL import Image as Picture
 from sensor_msgs.msg import CameraInfo, Image
 
-from embodiment_descriptions import load_robot
+from embodiment_descriptions import load_robot, resource_path
 from qwen_vla.output_files import write_json
 from qwen_vla.output_paths import OutputRefused
 from qwen_vla.seeds import FIRST_TEST_SEED
@@ -316,7 +316,8 @@ def test_a_robot_that_the_checkpoint_does_not_know_is_named_and_skipped(tmp_path
     assert Demo(out=tmp_path / "out", policy=str(checkpoint), robot=("aloha",)).run() == 3
     assert "aloha is skipped" in capsys.readouterr().err
     assert json.loads((tmp_path / "out/summary.json").read_text())["skipped"] == ["aloha"]
-    assert Demo(out=tmp_path / "out", policy=str(checkpoint), robot=("aloha",)).run() == 3, "its own results it replaces"
+    again = Demo(out=tmp_path / "out", policy=str(checkpoint), robot=("aloha",))
+    assert again.run() == 3, "its own results it replaces"
     assert known_robots(resource_path("checkpoints/tiny")) == list(SHOWS)
 
 
