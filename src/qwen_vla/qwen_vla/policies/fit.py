@@ -28,7 +28,7 @@ def training_misfits(trained: Trained, embodiment: Embodiment) -> list[str]:
     """What differs between the robot that a policy was trained for and the one in front of it, a phrase each."""
     pairs = {
         "control mode": (trained.control_mode, embodiment.control_mode),
-        "channels": (tuple(trained.channel_names), tuple(embodiment.channel_names)),
+        "channels": (" ".join(trained.channel_names), " ".join(embodiment.channel_names)),
         "period [s]": (round(trained.period, 9), round(embodiment.period, 9)),
         "chunk size": (trained.horizon, embodiment.chunk_size),
     }

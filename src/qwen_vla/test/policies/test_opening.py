@@ -173,15 +173,14 @@ def test_what_was_trained_for_this_robot_fits(widowx, trained):
     ("name", "value", "phrase"),
     [
         ("control_mode", "joint_position", "control mode: trained with joint_position, the robot has eef_delta"),
-        ("channel_names", ("x", "y"), r"channels: trained with \('x', 'y'\), the robot has \('x', 'y', 'z'"),
-        ("period", 0.02, r"period \[s\]: trained with 0.02, the robot has 0.2"),
+        ("channel_names", ("x", "y"), "channels: trained with x y, the robot has x y z rx ry rz gripper"),
+        ("period", 0.02, "period [s]: trained with 0.02, the robot has 0.2"),
         ("horizon", 8, "chunk size: trained with 8, the robot has 16"),
     ],
 )
 def test_whatever_differs_is_named(widowx, trained, name, value, phrase):
     setattr(trained, name, value)
-    with pytest.raises(ValueError, match=phrase):
-        raise ValueError(*training_misfits(trained, widowx))
+    assert training_misfits(trained, widowx) == [phrase]
 
 
 def test_a_checkpoint_is_opened_for_a_robot_and_reads_its_prompt(fitting_checkpoint, widowx):

@@ -288,9 +288,31 @@ def test_an_interrupted_policy_ends_its_goal_and_leaves_nothing(stack, peer):
     assert "Traceback" not in stack.processes.log_of(stack.policy)
 
 
-def test_a_folder_that_is_no_checkpoint_is_refused_by_name(peer, shared_stack, processes, checkpoint, tmp_path):
-    if shared_stack.policy is not None and shared_stack.policy.poll() is None:
-        processes.end(shared_stack.policy, signal.SIGTERM)
+@pytest.fixture
+def no_policy(shared_stack, processes):
+    """An executor that is active, and no policy_node beside it."""
+    shared_stack.be_ready()
+    processes.end(shared_stack.policy, signal.SIGTERM)
+
+
+def test_a_folder_that_is_not_a_checkpoint_is_refused_by_name(peer, no_policy, processes, tmp_path):
     started = processes.start("policy_node", policy=str(tmp_path))
     peer.wait(lambda: f"{tmp_path} is not a checkpoint" in processes.log_of(started), "an error that names the folder")
+    assert processes.end(started, signal.SIGTERM) == 0
+
+
+def test_a_policy_that_cannot_continue_a_chunk_is_refused_where_it_has_to(peer, no_policy, processes):
+    started = processes.start("policy_node", policy="mock://hold", blending="real_time_chunking")
+    text = "mock://hold cannot continue a chunk, as blending 'real_time_chunking' needs; choose another"
+    peer.wait(lambda: text in processes.log_of(started), "an error that names the blending")
+    assert processes.end(started, signal.SIGTERM) == 0
+
+
+def test_a_policy_without_a_model_is_executed_as_any_other(peer, no_policy, processes):
+    started = processes.start("policy_node", policy="mock://hold", max_chunks=2)
+    peer.wait_until_active("policy_node")
+    before = dict(peer.joints)
+    status, result = peer.result_of(peer.send_goal(INSTRUCTION))
+    assert status == SUCCEEDED and (result.chunks_executed, result.chunks_refused) == (2, 0)
+    assert peer.arm_commands and peer.joints == pytest.approx(before, abs=1e-3)
     assert processes.end(started, signal.SIGTERM) == 0
