@@ -174,11 +174,9 @@ class PolicyNode(lifecycle.ManagedNode):
         self._embodiment_publisher = self.publish_on(EMBODIMENT, lifecycle.LATCHED)
         prompt, now = self._embodiment.prompt(PLACEHOLDER), self.get_clock().now().to_msg()
         self._embodiment_publisher.publish(embodiment_message(self._embodiment, prompt, now))
-        self._subscriptions = self.keep(self._subscribe(), ObservationSubscriptions.destroy)
+        self._streams = self.keep(self._subscribe(), ObservationSubscriptions.destroy)
         self.listen_to(CHUNK_REPORT, self._on_report, RELIABLE)
-        reader = ObservationReader(
-            self._subscriptions, self._policy.state_names, self._subscribe_tip_poses(), self._changed
-        )
+        reader = ObservationReader(self._streams, self._policy.state_names, self._subscribe_tip_poses(), self._changed)
         base, is_active = self._embodiment.base_frame, lambda: self.active
         self._executor_client = ExecutorClient(self, chunk_publisher, self.client_of(HOLD), base, is_active)
         self._parts = Parts(
@@ -347,8 +345,8 @@ class PolicyNode(lifecycle.ManagedNode):
     def _publish_diagnostics(self) -> None:
         now = self.get_clock().now()
         with self._changed:
-            problems = dict.fromkeys(self._subscriptions.faults(now.nanoseconds), DiagnosticStatus.ERROR)
-            streams = self._subscriptions.diagnostics(now.nanoseconds, self._embodiment.name)
+            problems = dict.fromkeys(self._streams.faults(now.nanoseconds), DiagnosticStatus.ERROR)
+            streams = self._streams.diagnostics(now.nanoseconds, self._embodiment.name)
         latency = self._executor_client.latest_latency_ms
         values = {"goal": "running" if self._reserved else "none", "latency [ms]": latency}
         name = f"{self.get_name()}: inference"
