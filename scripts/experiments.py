@@ -39,7 +39,7 @@ def evaluate(suite: str, model: Path, result: Path, episodes: int, seed: int, *m
     if result.exists() and json.loads(result.read_text())["episodes"] == episodes:
         return
     scenes = ["--episodes", str(episodes), "--seed", str(seed), "--workers", "1"]
-    arguments = ["evaluate", suite, "--checkpoint", str(model), *scenes, "--json", str(result), *more]
+    arguments = ["evaluate", suite, "--policy", str(model), *scenes, "--json", str(result), *more]
     call(arguments, result.with_suffix(".txt"))
 
 

@@ -20,9 +20,10 @@ from typing import Any
 
 import tyro
 
-from qwen_vla.cli import Evaluate, default_checkpoint
+from qwen_vla.cli import Evaluate
 from qwen_vla.evaluation.summary import read_summary, rows_of, success_of
 from qwen_vla.model.model_card import evaluation_table
+from qwen_vla.policies.checkpoint import checkpoint_of
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = re.compile(r"^ +(\.venv/bin/qwen-vla evaluate .*--json out/results/\S+)", re.MULTILINE)
@@ -52,7 +53,7 @@ class Measurement:
         return all(found.get(name) == getattr(self.options, name) for name in OPTIONS)
 
     def _time_of_the_weights(self) -> float:
-        folder = self.options.checkpoint or default_checkpoint()
+        folder = checkpoint_of(self.options.policy)
         return max(file.stat().st_mtime for file in folder.glob("*.safetensors"))
 
 

@@ -90,7 +90,7 @@ done
 keep "$(value_of output "${recipes[-1]}")/model"
 for suite in "${suites[@]}"; do
   say "evaluate $suite on $EPISODES validation scenes"
-  .venv/bin/qwen-vla evaluate "$suite" --checkpoint "$result" --episodes "$EPISODES" --seed 9000 \
+  .venv/bin/qwen-vla evaluate "$suite" --policy "$result" --episodes "$EPISODES" --seed 9000 \
     --workers "$WORKERS" --json "${result}_$suite.json"
 done
 echo "reproduce: done; model in $result, one row per episode in ${result}_<suite>.json"

@@ -18,5 +18,11 @@ setup(
     maintainer_email="maintainers@qwen-vla-ros.org",
     description="Qwen-VLA model library: backbone, action expert, processor, data, training and evaluation.",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["qwen-vla = qwen_vla.cli:main"]},
+    entry_points={
+        "console_scripts": ["qwen-vla = qwen_vla.cli:main"],
+        "qwen_vla.policies": [
+            "qwen_vla = qwen_vla.policies.checkpoint:open_checkpoint",
+            "mock = qwen_vla.policies.mock:MockPolicy",
+        ],
+    },
 )

@@ -31,7 +31,8 @@ from qwen_vla.model.flow_matching import tau_grid
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.processing import EmbodimentInfo, QwenVLAProcessor
-from qwen_vla.policies.policy import Observation, Policy
+from qwen_vla.policies.chunk_policy import Observation
+from qwen_vla.policies.policy import Policy
 
 STEPS = (4, 10)
 WARM_UP = 3

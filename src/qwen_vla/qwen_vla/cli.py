@@ -25,6 +25,7 @@ from qwen_vla.suites import Shift
 COMMANDS = "qwen_vla.commands"
 EVALUATORS = "qwen_vla.evaluators"
 BENCHMARKS = "qwen_vla.benchmarks"
+DEFAULT_POLICY = "tiny"  # the checkpoint in the repository
 CORES = os.cpu_count() or 1
 DESCRIPTION = (
     "Qwen-VLA: describe a robot, record data, train and evaluate a policy. Every command has examples: "
@@ -172,7 +173,7 @@ class Train:
     """Train a recipe of any stage; Ctrl-C saves the state, the same command resumes.
 
     The folder named as `output` in the recipe gets state.pt (to resume), log.jsonl, loss.png, tensorboard/, and model/
-    for `qwen-vla evaluate --checkpoint`. Several processes share the recipe's batch: accelerate launch, or torchrun.
+    for `qwen-vla evaluate --policy`. Several processes share the recipe's batch: accelerate launch, or torchrun.
 
     $ qwen-vla train config/training/t2a_tiny.yaml
     $ qwen-vla train config/training/sft_tiny.yaml --max-steps 100
@@ -203,7 +204,7 @@ class Train:
 
 @dataclass
 class Evaluate:
-    """Success of a checkpoint on a suite, with its 95 % interval.
+    """Success of a policy on a suite, with its 95 % interval.
 
     Interrupted with --json, the same command goes on where it stopped (with --chaos it begins again).
 
@@ -223,8 +224,8 @@ class Evaluate:
 
     suite: tyro.conf.Positional[str]
     """Task suite, e.g. widowx."""
-    checkpoint: Path | None = None
-    """Folder of the model; default: the checkpoint that comes with the suite."""
+    policy: str = DEFAULT_POLICY
+    """Checkpoint: its folder, or the name of one in checkpoints/. Or NAME://ADDRESS of an installed policy."""
     episodes: int = 50
     """How many scenes to try."""
     seed: int = 9000
@@ -268,10 +269,7 @@ class Evaluate:
         check_files(MAKER, self.overwrite, wanted)
         if self.videos:
             check_folder(self.videos, VIDEOS)
-        names = [field.name for field in fields(EvaluateOptions)]
-        options = EvaluateOptions(
-            **{name: getattr(self, name) for name in names} | {"checkpoint": self.checkpoint or default_checkpoint()}
-        )
+        options = EvaluateOptions(**{field.name: getattr(self, field.name) for field in fields(EvaluateOptions)})
         if options.split == "test":
             announce_test(range(options.seed, options.seed + options.episodes))
         summary = (_plugin(EVALUATORS, "ros") if self.over_ros else evaluate)(options)
@@ -372,13 +370,6 @@ class Benchmark:
         result = run_benchmark(**{name: getattr(self, name) for name in names})
         print_tables(result, Console(stderr=True))
         return result
-
-
-def default_checkpoint() -> Path:
-    """The checkpoint in the repository."""
-    from embodiment_descriptions import resource_path
-
-    return resource_path("checkpoints/tiny")
 
 
 def _plugin(group: str, name: str):

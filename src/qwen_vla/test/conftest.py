@@ -27,17 +27,26 @@ def micro():
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory, micro):
-    """A complete checkpoint directory; read it only."""
-    model, processor = micro
-    path = tmp_path_factory.mktemp("checkpoint")
+    """A complete checkpoint directory, of chunks of 4 steps; read it only."""
+    return save(tmp_path_factory.mktemp("checkpoint"), *micro)
+
+
+@pytest.fixture(scope="session")
+def fitting_checkpoint(tmp_path_factory):
+    """A complete checkpoint directory of chunks of 16 steps, as the WidowX has them; read it only."""
+    return save(tmp_path_factory.mktemp("fitting_checkpoint"), *build(micro_config(horizon=16)))
+
+
+def save(path, model, processor):
+    """A model of the WidowX as a checkpoint directory."""
     processor.normalization["widowx"] = Quantiles(-np.arange(1.0, 8.0), np.arange(1.0, 8.0), CHANNELS)
     processor.embodiments["widowx"] = EmbodimentInfo(
         name="widowx",
         channel_names=CHANNELS,
         control_mode="eef_delta",
         period=0.2,
-        horizon=4,
-        execution_horizon=2,
+        horizon=model.config.horizon,
+        execution_horizon=model.config.horizon // 2,
         prompt_template=TEMPLATE,
         camera_tags=TAGS,
         dataset="widowx",

@@ -11,8 +11,8 @@ TEMPLATE = "The robot is WidowX with single arm. Please do: {instruction}."
 CHANNELS = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 
 
-def micro_config(layers=("full_attention", "full_attention"), patch=8, merge=2) -> QwenVLAConfig:
-    """Two text layers of the given kinds, one vision block, two DiT blocks, 32×32 images, 4 steps × 10 channels."""
+def micro_config(layers=("full_attention", "full_attention"), patch=8, merge=2, horizon=4) -> QwenVLAConfig:
+    """Two text layers of the given kinds, one vision block, two DiT blocks, 32×32 images, 10 channels."""
     fields = _tiny()
     text, vision = fields["vlm_config"]["text_config"], fields["vlm_config"]["vision_config"]
     text.update(num_hidden_layers=len(layers), layer_types=list(layers), hidden_size=64, intermediate_size=96)
@@ -20,7 +20,7 @@ def micro_config(layers=("full_attention", "full_attention"), patch=8, merge=2) 
     vision.update(patch_size=patch, spatial_merge_size=merge, num_position_embeddings=16)
     fields["expert_config"].update(context_size=64, hidden_size=64, num_layers=2, num_heads=2, intermediate_size=96)
     fields["expert_config"].update(action_channels=10)
-    return QwenVLAConfig(**{**fields, "image_size": 32, "horizon": 4})
+    return QwenVLAConfig(**{**fields, "image_size": 32, "horizon": horizon})
 
 
 def build(config: QwenVLAConfig) -> tuple[QwenVLAModel, QwenVLAProcessor]:

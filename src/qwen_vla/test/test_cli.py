@@ -89,9 +89,9 @@ def test_the_list_of_commands_is_short(monkeypatch, capsys):
         (["collect", "widowx_pick", "--out", "nowhere", "--episodes", "0"], "episodes must be at least 1, got 0"),
         (["collect", "motions", "--out", "nowhere", "--task", "stack_cube"], "motions have no tasks"),
         (["train", "mine.yaml"], "mine.yaml: no such recipe; see config/training/"),
-        (["evaluate", "chess", "--checkpoint", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
-        (["evaluate", "widowx_pick", "--checkpoint", "nowhere"], "no checkpoint directory at nowhere"),
-        (["evaluate", "widowx_pick", "--checkpoint", "nowhere", "--workers", "0"], "workers must be at least 1"),
+        (["evaluate", "chess", "--policy", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
+        (["evaluate", "widowx_pick", "--policy", "nowhere"], "no checkpoint directory at nowhere"),
+        (["evaluate", "widowx_pick", "--policy", "nowhere", "--workers", "0"], "workers must be at least 1"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(monkeypatch, tmp_path, arguments, message):

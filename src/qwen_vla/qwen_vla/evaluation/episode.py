@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from qwen_vla.evaluation.summary import EpisodeRow
+from qwen_vla.policies.chunk_policy import ChunkPolicy, Observation
 from qwen_vla.suites import Env, Suite
 from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.reasons import Refused
@@ -50,7 +51,7 @@ class Film:
 def run_episode(
     suite: Suite,
     env: Env,
-    policy: Any,
+    policy: ChunkPolicy,
     seed: int,
     shuffle_instructions: bool = False,
     blind: bool = False,
@@ -61,14 +62,11 @@ def run_episode(
     shuffle_instructions: name something else of the scene, but judge what was asked for. blind: show black images to
     the policy. The same arguments give the same episode; a film does not change it.
     """
-    from qwen_vla.policies.policy import Observation
-
     observation, info = env.reset(seed=seed)
     instruction = suite.other_instruction(env, seed) if shuffle_instructions else info["instruction"]
     latencies, reasons, refused, in_a_row, truncated = [], Counter(), 0, 0, False
     while not (info["success"] or truncated):
-        images = _black(observation["images"]) if blind else observation["images"]
-        seen = Observation(images, instruction, state=observation.get("joints"))
+        seen = shown_to(policy, suite, observation, instruction, blind)
         prediction = policy.infer(seen, seed=seed * 1000 + len(latencies))
         latencies.append(prediction.inference_ms["total"])
         path, refusal = planned(suite, Chunk.predicted(prediction, suite.embodiment.base_frame), observation)
@@ -99,6 +97,16 @@ def run_episode(
     if film and in_a_row < MAX_REFUSALS:  # otherwise the last look was at the end
         _film_the_end(suite, env, observation, film)
     return row
+
+
+def shown_to(
+    policy: ChunkPolicy, suite: Suite, observation: Mapping[str, Any], instruction: str, blind: bool = False
+) -> Observation:
+    """What a policy is given of an environment's observation: its cameras and its joints, in its order."""
+    images = {tag: observation["images"][tag] for tag in policy.camera_tags}
+    joints = dict(zip(suite.embodiment.joint_names, observation.get("joints", ()), strict=False))
+    state = np.array([joints[name] for name in policy.state_names]) if policy.state_names else None
+    return Observation(_black(images) if blind else images, instruction, state=state)
 
 
 def planned(suite: Suite, chunk: Chunk, observation: Mapping[str, Any]) -> tuple[np.ndarray, Refused | None]:

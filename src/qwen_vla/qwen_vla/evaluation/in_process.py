@@ -6,10 +6,10 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
@@ -18,11 +18,10 @@ from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played
 from qwen_vla.evaluation.summary import VIDEOS, EpisodeRow, summarize
 from qwen_vla.output_paths import claim_folder
 from qwen_vla.parallel import parallel_map
+from qwen_vla.policies import ChunkPolicy, PolicyOptions, open_policy
+from qwen_vla.policies.checkpoint import checkpoint_of
 from qwen_vla.seeds import Split, require_split, split_of
 from qwen_vla.suites import Shift, Suite, load_suite
-
-if TYPE_CHECKING:
-    from qwen_vla.policies.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class EvaluateOptions:
     """Episode i has seed `seed + i`, or with a task the seed of its i-th scene from there on; all are of one split.
 
     Attributes:
+        policy: reference of the policy, see `policies.opening`.
         task: only scenes of this task of the suite.
         shuffle_instructions: name another thing of the scene, but judge the original one.
         blind: show black images.
@@ -42,7 +42,7 @@ class EvaluateOptions:
     """
 
     suite: str
-    checkpoint: Path
+    policy: str
     episodes: int
     seed: int
     shuffle_instructions: bool = False
@@ -74,15 +74,21 @@ class EvaluateOptions:
         """Of the seeds from the first on; `check` looks at those of a single task, which lie farther apart."""
         return split_of(range(self.seed, self.seed + self.episodes))
 
+    @property
+    def checkpoint(self) -> Path | None:
+        """Folder of the policy's checkpoint; None of a policy of another package."""
+        return checkpoint_of(self.policy)
+
     def seeds(self, suite: Suite) -> list[int]:
         """Of the episodes; ValueError for a task that the suite does not have."""
         return [suite.seed_of(number, self.seed, self.task) for number in range(self.episodes)]
 
     def conditions(self, over_ros: bool = False) -> dict[str, Any]:
         """What a summary says about how it was measured; `step`: of the checkpoint's training, None when unrecorded."""
+        checkpoint = self.checkpoint
         return {
-            "checkpoint": _from_here(self.checkpoint),
-            "step": _training(self.checkpoint).get("step"),
+            "checkpoint": _from_here(checkpoint) if checkpoint else self.policy,
+            "step": _training(checkpoint).get("step") if checkpoint else None,
             "task": self.task,
             "shift": self.shift,
             "shuffle_instructions": self.shuffle_instructions,
@@ -121,10 +127,13 @@ def check(options: EvaluateOptions) -> None:
         raise ValueError("--chaos disturbs the nodes of a running graph; add --over-ros")
     suite = load_suite(options.suite)
     robot = suite.embodiment.name
-    check_knows(options.checkpoint, robot)
-    seeds = options.seeds(suite)
+    checkpoint, seeds = options.checkpoint, options.seeds(suite)
     require_split(options.split, range(seeds[0], seeds[-1] + 1), f"task {options.task}")
-    refuse_trained_seeds(options.checkpoint, seeds[0], seeds[-1] - seeds[0] + 1)
+    if checkpoint:
+        check_knows(checkpoint, robot)
+        refuse_trained_seeds(checkpoint, seeds[0], seeds[-1] - seeds[0] + 1)
+    elif options.prompt_of:
+        raise ValueError(f"--prompt-of changes the text that a checkpoint reads; {options.policy} is none")
     if options.shift and options.shift not in suite.shifts:
         offered = ", ".join(suite.shifts) or "none"
         raise ValueError(f"suite {options.suite!r} has no shift {options.shift!r}; it offers: {offered}")
@@ -199,14 +208,12 @@ class _Player:
 
     def __init__(self, options: EvaluateOptions) -> None:
         os.environ["LP_NUM_THREADS"] = "1"  # the software rasteriser would start a thread per core in every process
-        import torch
         from transformers.utils import logging
 
-        torch.set_num_threads(1)  # threads of parallel episodes would wait for each other
         logging.disable_progress_bar()  # that of loading would write into the bar of the episodes
         self.options = options
         self.suite: Suite = load_suite(options.suite)
-        self.policy = self._load_policy()
+        self.policy = self._open_policy()
         self.env = self.suite.make_env(shift=options.shift, task=options.task)
 
     def play(self, seed: int) -> Played:
@@ -217,7 +224,8 @@ class _Player:
 
         film = Film()
         row = self._run(seed, film)
-        return Played(row, strip(film, self.policy.camera_tags[0]))
+        shown = next(iter(self.policy.camera_tags), self.suite.embodiment.cameras[0].tag)
+        return Played(row, strip(film, shown))
 
     def film(self, seed: int) -> EpisodeRow:
         """One episode as a video, named by its category."""
@@ -232,11 +240,8 @@ class _Player:
         options = self.options
         return run_episode(self.suite, self.env, self.policy, seed, options.shuffle_instructions, options.blind, film)
 
-    def _load_policy(self) -> Policy:
-        from qwen_vla.policies.policy import Policy
-
-        options, robot = self.options, self.suite.embodiment.name
-        policy = Policy.from_pretrained(options.checkpoint, euler_steps=options.euler_steps, embodiment=robot)
-        if options.prompt_of:  # cameras, channels and statistics stay the robot's own: only the text is another
-            policy.embodiment = replace(policy.embodiment, prompt_template=_prompt_template(options.prompt_of))
-        return policy
+    def _open_policy(self) -> ChunkPolicy:
+        options, robot = self.options, self.suite.embodiment
+        prompt = _prompt_template(options.prompt_of) if options.prompt_of else ""  # cameras and channels stay its own
+        how = PolicyOptions(euler_steps=options.euler_steps, threads=1, prompt_template=prompt)
+        return open_policy(options.policy, robot, how)  # threads of parallel episodes would wait for each other

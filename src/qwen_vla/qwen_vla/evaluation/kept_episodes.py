@@ -29,7 +29,7 @@ class KeptEpisodes:
     else. A KeyboardInterrupt that leaves the file behind says so.
     """
 
-    def __init__(self, result: Path | None, suite: str, checkpoint: Path, conditions: Mapping[str, Any]) -> None:
+    def __init__(self, result: Path | None, suite: str, checkpoint: Path | None, conditions: Mapping[str, Any]) -> None:
         self.path = part_of(result) if result else None
         self.played: dict[int, Played] = {}
         self._conditions = {"suite": suite, **conditions, "files": _versions(checkpoint)}
@@ -119,7 +119,9 @@ def _complete_lines(path: Path) -> Iterator[dict]:
             return
 
 
-def _versions(checkpoint: Path) -> list[list]:
-    """Sizes and times of change of the checkpoint's files: trained on, it is another one."""
+def _versions(checkpoint: Path | None) -> list[list]:
+    """Sizes and times of change of a checkpoint's files: trained on, it is another one."""
+    if checkpoint is None:
+        return []
     files = sorted(path for path in checkpoint.iterdir() if path.is_file())
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]

@@ -1,1 +1,20 @@
-"""Policies: an observation in, a chunk of actions in physical units out."""
+"""Policies: an observation in, a chunk of actions in physical units out. Importing this loads no PyTorch.
+
+`chunk_policy` is what every policy offers, `opening` finds one by its reference; `policy` is ours, opened by
+`checkpoint`, and `mock` needs no model.
+"""
+
+from qwen_vla.policies.chunk_policy import ActionChunk, ChunkPolicy, ContinuingPolicy, Observation, PolicyOptions
+from qwen_vla.policies.opening import open_policy, warm_up
+from qwen_vla_control.observation.robot_streams import History
+
+__all__ = [
+    "ActionChunk",
+    "ChunkPolicy",
+    "ContinuingPolicy",
+    "History",
+    "Observation",
+    "PolicyOptions",
+    "open_policy",
+    "warm_up",
+]

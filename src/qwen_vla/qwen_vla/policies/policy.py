@@ -1,4 +1,4 @@
-"""Policy: camera images and a sentence in, a chunk of actions in physical units out.
+"""Policy: a Qwen-VLA as a `ChunkPolicy`: camera images and an instruction in, a chunk in physical units out.
 
 A checkpoint directory is all it needs: weights, tokenizer, statistics and embodiments are read from there.
 """
@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from embodiment_descriptions import ControlMode
+from embodiment_descriptions import ControlMode, Embodiment
 from qwen_vla.model.acceleration import ChunkRunner
 from qwen_vla.model.action_space import action_mask, pack, unpack
 from qwen_vla.model.checkpoint_files import CONFIG_FILE, check_checkpoint
@@ -31,51 +30,10 @@ from qwen_vla.model.real_time_chunking import (
     remainder,
 )
 from qwen_vla.model.sample import Sample
+from qwen_vla.policies.chunk_policy import ActionChunk, Observation
+from qwen_vla.policies.fit import training_misfits
 from qwen_vla.policies.latency import LatencyEstimate
-
-
-@dataclass(frozen=True)
-class Observation:
-    """One look at the world.
-
-    images: camera tag to uint8 RGB, H×W×3 or, as a history, T×H×W×3, oldest first. instruction: the task in words.
-    stamp_ns: when the images were taken, in nanoseconds of the clock that stamps them; it is handed on untouched.
-    state: proprioception (s,) in physical units, in the order of ``Policy.state_names``. tip_poses: pose (4, 4) of
-    each arm's tip in a fixed frame, by the arm as the layout of the channels calls it ("" for the only one); needed to
-    continue a chunk of end-effector deltas.
-    """
-
-    images: Mapping[str, np.ndarray]
-    instruction: str
-    stamp_ns: int = 0
-    state: np.ndarray | None = None
-    tip_poses: Mapping[str, np.ndarray] | None = None
-
-
-@dataclass(frozen=True)
-class ActionChunk:
-    """What the robot should do next.
-
-    data: float32 [H, C] in physical units, one column per entry of channel_names, one row per ``period`` seconds; row i
-    is due (i + 1)·period after the observation. Every row of end-effector deltas and of waypoints is relative to the
-    tip or the base at the observation (see ``embodiment_descriptions.ActionLayout``). inference_ms: wall time of
-    ``preprocess``, ``backbone``, ``expert`` and ``total``. execution_horizon: rows to execute before the next chunk is
-    expected. tip_poses: of the observation.
-    inference_delay: leading rows that repeat what the robot was expected to execute meanwhile; skip
-    ``real_time_chunking.delay_steps(inference_delay, executed meanwhile)`` of them.
-    """
-
-    data: np.ndarray
-    channel_names: tuple[str, ...]
-    period: float
-    control_mode: ControlMode
-    embodiment: str
-    instruction: str
-    stamp_ns: int
-    inference_ms: dict[str, float] = field(default_factory=dict)
-    execution_horizon: int = 0
-    tip_poses: Mapping[str, np.ndarray] | None = None
-    inference_delay: int = 0
+from qwen_vla_control.observation.robot_streams import History
 
 
 class Policy:
@@ -162,6 +120,15 @@ class Policy:
         needed = self.embodiment.relative_actions or self.model.config.proprioception != "off"
         return self.state_statistics.channel_names if needed and self.state_statistics else ()
 
+    @property
+    def history(self) -> History:
+        """How many frames of each camera the model is shown."""
+        return History(self.model.config.history_frames, self.model.config.history_rate)
+
+    def misfits(self, embodiment: Embodiment) -> list[str]:
+        """What differs between the robot that the model was trained for and another one, a phrase each."""
+        return training_misfits(self.embodiment, embodiment)
+
     def prompt(self, instruction: str) -> str:
         """The text that the model reads for one task."""
         return self.embodiment.prompt(instruction.strip())
@@ -174,12 +141,13 @@ class Policy:
         """
         return self._chunk(observation, seed, None)
 
-    def predict_action_chunk(
+    def continue_chunk(
         self,
         observation: Observation,
-        previous_chunk: ActionChunk | None = None,
+        previous_chunk: ActionChunk,
         inference_delay: int | None = None,
         execution_horizon: int | None = None,
+        *,
         schedule: str = "exponential",
         variant: str = "guided",
         consumed: int | None = None,
@@ -187,21 +155,16 @@ class Policy:
         max_guidance_weight: float = MAX_GUIDANCE_WEIGHT,
         seed: int | None = None,
     ) -> ActionChunk:
-        """``infer``, continuing the chunk that the robot is executing (see ``real_time_chunking``).
+        """`infer`, continuing the chunk that the robot is executing, as `ContinuingPolicy` says.
 
-        inference_delay: steps that will be executed before this chunk arrives; None: as estimated from earlier calls,
-        or the most that fits.
-        execution_horizon: steps between two chunks; None: the embodiment's. schedule: ``linear``, ``exponential``,
-        ``ones`` or ``zeros``. variant: ``guided``, or ``prefix`` for a model that was trained so. consumed: steps of
-        the previous chunk that lie behind the observation; None: by the stamps. motion: T_new⁻¹·T_old (4, 4) of each
-        arm's tip, by arm, between the two observations; None: from the tip poses in both. Only chunks of ``eef_delta``
-        need it, because they are relative to the first frame.
+        inference_delay: None: as estimated from earlier calls, or the most that fits. variant: ``guided``, or
+        ``prefix`` for a model that was trained so. motion: T_new⁻¹·T_old (4, 4) of each arm's tip, by arm, between the
+        two observations; None: from the tip poses in both. Only chunks of ``eef_delta`` need it, because they are
+        relative to the first frame.
 
-        Nothing is continued without a previous chunk, or when nothing of it is left. Further ValueErrors: a chunk of
-        another embodiment, an unknown motion, delay and horizons that do not fit each other.
+        Nothing is continued when nothing of the previous chunk is left. Further ValueErrors: a chunk of another
+        embodiment, an unknown motion, delay and horizons that do not fit each other.
         """
-        if previous_chunk is None:
-            return self._chunk(observation, seed, None)
         self._check_fits(previous_chunk)
         info, data = self.embodiment, self.embodiment.from_chunk(previous_chunk.data)
         if consumed is None:

@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from embodiment_descriptions import load_robot, resource_path
+from embodiment_descriptions import load_robot
 from qwen_vla import ActionChunk
 from qwen_vla.evaluation.contact_sheet import strip
-from qwen_vla.evaluation.episode import MAX_REFUSALS, Film, Look, run_episode
+from qwen_vla.evaluation.episode import MAX_REFUSALS, Film, Look, run_episode, shown_to
 from qwen_vla.evaluation.in_process import EvaluateOptions, _Player, check, evaluate, refuse_trained_seeds
 from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played, part_of
 from qwen_vla.evaluation.summary import EpisodeRow, read_summary, refusals_in_words, rows_of, summarize
@@ -23,8 +23,7 @@ from qwen_vla.evaluation.write import announce_test, print_summary, write_summar
 from qwen_vla.seeds import FIRST_TEST_SEED, FIRST_TRAINING_SEED
 from qwen_vla.suites import load_suite
 
-TINY = resource_path("checkpoints/tiny")
-OPTIONS = EvaluateOptions("widowx_pick", TINY, 2, 7000, workers=1)
+OPTIONS = EvaluateOptions("widowx_pick", "tiny", 2, 7000, workers=1)
 
 
 def row(seed, success, task="pick_cube", failure="", **metrics):
@@ -107,6 +106,8 @@ def test_a_result_says_of_which_split_it_is(capsys):
 class ConstantPolicy:
     """The simplest policy there is: always the same delta of the gripper. It keeps what it was shown."""
 
+    camera_tags, state_names = ("ego", "cam_wrist"), ()
+
     def __init__(self, delta):
         self.delta, self.shown = delta, []
 
@@ -171,6 +172,14 @@ def test_blind_shows_black_images_and_nothing_else_changes(suite, env):
     assert row.instruction == play(suite, env, ConstantPolicy(REACHES_TOO_FAR)).instruction
 
 
+def test_a_policy_is_shown_its_cameras_and_its_joints_in_its_order(suite, env):
+    policy, observation = ConstantPolicy(STAYS), env.reset(seed=7000)[0]
+    policy.camera_tags, policy.state_names = ("cam_wrist",), suite.embodiment.joint_names[2:0:-1]
+    seen = shown_to(policy, suite, observation, "lift it")
+    assert seen.images.keys() == {"cam_wrist"} and seen.instruction == "lift it"
+    np.testing.assert_array_equal(seen.state, observation["joints"][[2, 1]])
+
+
 @pytest.mark.parametrize("seed", range(7000, 7003))
 def test_shuffled_instructions_name_another_cube_but_the_first_one_is_judged(suite, env, seed):
     true = play(suite, env, ConstantPolicy(REACHES_TOO_FAR), seed)
@@ -201,9 +210,9 @@ class WildPolicy:
 
     def __init__(self, robot):
         self.robot = robot
+        self.camera_tags, self.state_names = [camera.tag for camera in robot.cameras], ()
 
     def infer(self, observation, seed=None):
-        assert set(observation.images) == {camera.tag for camera in self.robot.cameras}
         names = tuple(self.robot.channel_names)
         data = np.full((self.robot.chunk_size, len(names)), 50.0, np.float32)
         mode, executed = self.robot.control_mode, self.robot.chunk_size // 2
@@ -282,6 +291,11 @@ def test_a_run_on_test_seeds_is_announced(capsys):
         ({"prompt_of": "robbie"}, "unknown robot 'robbie'"),
         ({"suite": "chess"}, "unknown suite 'chess'"),
         ({"chaos": True}, "add --over-ros"),
+        (
+            {"policy": "chess://knight"},
+            "no package provides the policy 'chess://knight'; installed: mock://, qwen_vla://",
+        ),
+        ({"policy": "mock://hold", "prompt_of": "aloha"}, "text that a checkpoint reads; mock://hold is none"),
     ],
 )
 def test_what_is_wrong_is_found_before_anything_starts(changes, message):
@@ -292,12 +306,12 @@ def test_what_is_wrong_is_found_before_anything_starts(changes, message):
 def test_a_result_names_its_checkpoint_and_its_training_from_where_it_was_made(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/training.json").write_text('{"step": 4000, "data": []}')
-    options = replace(OPTIONS, checkpoint=tmp_path / "model", shift="colour")
+    options = replace(OPTIONS, policy=str(tmp_path / "model"), shift="colour")
     assert options.conditions(over_ros=True)["checkpoint"] == str(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     found = options.conditions(over_ros=True)
     assert (found["checkpoint"], found["step"], found["shift"], found["over_ros"]) == ("model", 4000, "colour", True)
-    assert replace(OPTIONS, checkpoint=tmp_path).conditions()["step"] is None
+    assert replace(OPTIONS, policy=str(tmp_path)).conditions()["step"] is None
 
 
 def test_a_checkpoint_without_the_robot_is_named(checkpoint, tmp_path):
@@ -306,7 +320,14 @@ def test_a_checkpoint_without_the_robot_is_named(checkpoint, tmp_path):
     (tmp_path / "embodiments.json").unlink()
     (tmp_path / "embodiments.json").write_text("{}")
     with pytest.raises(ValueError, match="was not trained for widowx; it knows none"):
-        check(replace(OPTIONS, checkpoint=tmp_path))
+        check(replace(OPTIONS, policy=str(tmp_path)))
+
+
+def test_a_policy_that_is_no_checkpoint_is_named_by_its_reference_and_has_no_training():
+    options = replace(OPTIONS, policy="mock://hold")
+    check(options)
+    found = options.conditions()
+    assert (options.checkpoint, found["checkpoint"], found["step"]) == (None, "mock://hold", None)
 
 
 def test_another_robots_prompt_changes_the_prompt_alone():
@@ -318,10 +339,10 @@ def test_another_robots_prompt_changes_the_prompt_alone():
 
 
 @pytest.fixture
-def micro_options(checkpoint, tmp_path):
+def micro_options(fitting_checkpoint, tmp_path):
     """Of a model with random weights, whose chunks are all refused, so that episodes are short."""
     places = {"json": tmp_path / "e.json", "sheet": tmp_path / "sheet.png", "videos": tmp_path / "videos"}
-    return replace(OPTIONS, checkpoint=checkpoint, **places)
+    return replace(OPTIONS, policy=str(fitting_checkpoint), **places)
 
 
 def test_a_player_plays_and_films_the_same_episode(micro_options):
@@ -349,7 +370,7 @@ def test_what_is_kept_is_not_played_again(micro_options):
 def test_the_command_goes_on_where_it_was_interrupted(micro_options):
     result = micro_options.json
     command = [sys.executable, "-m", "qwen_vla", "evaluate", "widowx_pick", "--episodes", "40", "--workers", "1"]
-    command += ["--seed", "7000", "--checkpoint", micro_options.checkpoint]
+    command += ["--seed", "7000", "--policy", micro_options.policy]
     command += ["--json", result, "--videos", micro_options.videos]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
         while not (part_of(result).exists() and part_of(result).read_text().count("\n") > 2):

@@ -151,7 +151,7 @@ def test_a_chunk_goes_on_when_a_continuous_joint_passes_the_half_turn(turning):
     previous = dataclasses.replace(turning.infer(look(np.array([3.0, 0.0, 0.0])), seed=0), data=ahead)
     states = [np.array([waist, 0.0, 0.0]) for waist in (3.2, 3.2 - 2 * np.pi)]
     here, there = (
-        turning.predict_action_chunk(look(state), previous, 2, 2, consumed=0, variant="prefix", seed=1).data
+        turning.continue_chunk(look(state), previous, 2, 2, consumed=0, variant="prefix", seed=1).data
         for state in states
     )
     np.testing.assert_allclose(here[:2, 0], 3.3, atol=1e-5)
@@ -162,16 +162,16 @@ def test_a_chunk_is_continued_from_where_the_robot_is_now(relative):
     """The remainder of an absolute chunk is what is executed, wherever the robot is when it looks again."""
     previous = dataclasses.replace(relative.infer(look(np.zeros(3)), seed=0), data=np.full((4, 3), 0.6, np.float32))
     moved = Observation(pictures(1)[0], "pick up the red cube", 0, np.array([0.5, 0.5, 0.0]))
-    continued = relative.predict_action_chunk(moved, previous, 2, 2, consumed=0, seed=1)
-    anew = relative.predict_action_chunk(moved, None, seed=1)
-    away, freely = (np.abs(chunk.data[:2, :2] - 0.6).max() for chunk in (continued, anew))
+    continued = relative.continue_chunk(moved, previous, 2, 2, consumed=0, seed=1)
+    free = relative.infer(moved, seed=1)
+    away, freely = (np.abs(chunk.data[:2, :2] - 0.6).max() for chunk in (continued, free))
     assert away < 0.5 * freely
 
 
 @pytest.mark.parametrize("state", [None, np.zeros(2), np.array([0, np.nan, 0]), np.zeros((1, 3))])
 def test_without_a_whole_state_nothing_is_inferred(relative, state):
     previous = relative.infer(look(np.zeros(3)), seed=0)
-    for infer in (relative.infer, lambda seen: relative.predict_action_chunk(seen, previous, 2, 2, consumed=0)):
+    for infer in (relative.infer, lambda seen: relative.continue_chunk(seen, previous, 2, 2, consumed=0)):
         with pytest.raises(ValueError, match="waist, shoulder, finger"):
             infer(look(state))
 

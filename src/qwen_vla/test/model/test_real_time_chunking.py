@@ -326,18 +326,13 @@ def observation(stamp_s=0.0, seed=0, **fields):
     return Observation(pictures(1, seed)[0], PROMPT, stamp_ns=round(stamp_s * 1e9), **fields)
 
 
-def test_without_a_previous_chunk_it_is_infer(policy):
-    chunk = policy.predict_action_chunk(observation(), seed=1)
-    assert np.array_equal(chunk.data, policy.infer(observation(), seed=1).data) and chunk.inference_delay == 0
-
-
 @pytest.mark.parametrize("variant", ["guided", "prefix"])
 def test_a_chunk_continues_the_previous_one(policy, variant):
     """The period is 0.2 s: one step lies behind the second observation, and the tip stands still."""
     at = {"tip_poses": {"": np.eye(4)}}
     previous = policy.infer(observation(**at), seed=1)
     now = observation(0.2, seed=5, **at)
-    chunk = policy.predict_action_chunk(now, previous, 1, 2, "ones", variant, seed=2)
+    chunk = policy.continue_chunk(now, previous, 1, 2, schedule="ones", variant=variant, seed=2)
     plain = policy.infer(now, seed=2).data
     rest = previous.data[1:3]
     scale = np.arange(1.0, 8.0)
@@ -354,14 +349,14 @@ def test_end_effector_deltas_are_re_anchored_or_refused(policy):
     data[:, 0] = 0.5
     previous = replace(previous, data=data)
     with pytest.raises(ValueError, match="re-anchored"):
-        policy.predict_action_chunk(observation(0.2), previous, 1, 2)
+        policy.continue_chunk(observation(0.2), previous, 1, 2)
     motion = np.eye(4)
     motion[0, 3] = -0.2
-    chunk = policy.predict_action_chunk(observation(0.2), previous, 1, 2, variant="prefix", motion={"": motion})
+    chunk = policy.continue_chunk(observation(0.2), previous, 1, 2, variant="prefix", motion={"": motion})
     np.testing.assert_allclose(chunk.data[0, :3], [0.3, 0, 0], atol=1e-5)
     then, now = (observation(t, tip_poses={"": np.diag([1.0, 1, 1, 1]) + _ahead(x)}) for t, x in ((0, 0.0), (0.2, 0.2)))
     previous = replace(previous, tip_poses=then.tip_poses)
-    again = policy.predict_action_chunk(now, previous, 1, 2, variant="prefix")
+    again = policy.continue_chunk(now, previous, 1, 2, variant="prefix")
     np.testing.assert_allclose(again.data[0, :3], [0.3, 0, 0], atol=1e-5)
 
 
@@ -376,9 +371,9 @@ def test_other_control_modes_need_no_anchor(policy, monkeypatch):
     previous = policy.infer(observation(), seed=1)
     span = np.arange(1.0, 8.0)  # of the fixture's statistics; smoothing may lead a row beyond it, and the model cannot
     previous = replace(previous, data=np.clip(previous.data, -span, span))
-    chunk = policy.predict_action_chunk(observation(0.4), previous, 2, 2, variant="prefix")
+    chunk = policy.continue_chunk(observation(0.4), previous, 2, 2, variant="prefix")
     np.testing.assert_allclose(chunk.data[:2], previous.data[2:], atol=1e-5)
-    by_number = policy.predict_action_chunk(observation(0.4), previous, 2, 2, variant="prefix", consumed=1)
+    by_number = policy.continue_chunk(observation(0.4), previous, 2, 2, variant="prefix", consumed=1)
     np.testing.assert_allclose(by_number.data[:2], previous.data[1:3], atol=1e-5)
 
 
@@ -386,7 +381,7 @@ def test_a_chunk_that_is_used_up_is_not_continued(policy):
     at = {"tip_poses": {"": np.eye(4)}}
     previous = policy.infer(observation(**at), seed=1)
     late = observation(0.8, **at)
-    chunk = policy.predict_action_chunk(late, previous, 1, 2, seed=3)
+    chunk = policy.continue_chunk(late, previous, 1, 2, seed=3)
     assert np.array_equal(chunk.data, policy.infer(late, seed=3).data) and chunk.inference_delay == 0
 
 
@@ -399,18 +394,18 @@ def test_delay_is_estimated_from_earlier_calls_and_fits(policy, monkeypatch, sec
     monkeypatch.setattr(policy, "latency", LatencyEstimate())
     for each in seconds:
         policy.latency.add(each)
-    assert policy.predict_action_chunk(observation(0.2, **at), previous).inference_delay == delay
+    assert policy.continue_chunk(observation(0.2, **at), previous).inference_delay == delay
     with pytest.raises(ValueError, match="got delay 3, execution horizon 2, horizon 4"):
-        policy.predict_action_chunk(observation(0.2, **at), previous, inference_delay=3)
+        policy.continue_chunk(observation(0.2, **at), previous, inference_delay=3)
 
 
 def test_chunks_of_others_are_refused(policy):
     previous = policy.infer(observation(), seed=1)
     for other in ({"embodiment": "spot"}, {"data": previous.data[:2]}):
         with pytest.raises(ValueError, match="cannot be continued as one of 'widowx'"):
-            policy.predict_action_chunk(observation(0.2), replace(previous, **other))
+            policy.continue_chunk(observation(0.2), replace(previous, **other))
     with pytest.raises(ValueError, match="in 'joint_position' cannot be continued in 'eef_delta'"):
-        policy.predict_action_chunk(observation(0.2), replace(previous, control_mode="joint_position"))
+        policy.continue_chunk(observation(0.2), replace(previous, control_mode="joint_position"))
 
 
 def test_a_model_that_has_acted_can_still_be_trained(checkpoint):

@@ -76,7 +76,7 @@ def test_waypoints_are_continued_from_the_one_before(policy, observation):
     """Of the old chunk one waypoint lies behind: the base is there, and drives on to the next ones."""
     base = base_policy(policy, ControlMode.BASE_WAYPOINTS)
     previous = base.infer(observation, seed=0)
-    chunk = base.predict_action_chunk(observation, previous, 2, 2, variant="prefix", consumed=1, seed=1)
+    chunk = base.continue_chunk(observation, previous, 2, 2, variant="prefix", consumed=1, seed=1)
     np.testing.assert_allclose(chunk.data[:2], seen_from(previous.data[0], previous.data[1:3]), atol=1e-5)
 
 

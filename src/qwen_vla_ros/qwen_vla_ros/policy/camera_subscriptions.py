@@ -1,4 +1,4 @@
-"""The senses of policy_node: subscriptions to cameras, joint states and odometry, what they bring, and how they fare.
+"""The streams of policy_node: its subscriptions to cameras, joint states and odometry, and their diagnostics.
 
 Callbacks store messages and nothing else, in the thread of the callbacks; `select` and `decode` are called from the
 inference thread. The condition `changed` guards the streams and is announced after every message.
@@ -40,7 +40,7 @@ from qwen_vla_ros.ros.diagnostics import diagnostic_status
 from qwen_vla_ros.ros.matched_subscription import MatchedSubscription
 from qwen_vla_ros.ros.parameters import Parameter
 
-GRAPH_PERIOD = 0.5  # [s] steady, between two looks at the publishers
+GRAPH_PERIOD = 0.5  # [s] steady, between two checks of the publishers
 IMAGE_DEPTH, INFO_DEPTH, STATE_DEPTH = 5, 1, 50
 CAMERA_INFO_CHOICES = ("off", "warn", "require")
 
@@ -53,7 +53,7 @@ PARAMETERS = (
     Parameter(
         "max_identical",
         MAX_IDENTICAL,
-        "For how long a camera may send the same picture to the bit before it counts as frozen [s]; 0: for ever. "
+        "For how long a camera may send the same image to the bit before it counts as frozen [s]; 0: for ever. "
         "Not applied under use_sim_time: simulated cameras have no noise",
         0.0,
         600.0,
@@ -80,14 +80,14 @@ PARAMETERS = (
     ),
 )
 
-IMAGES = Endpoint("<cameras>", (Image, CompressedImage), "What the cameras of the policy see")
+IMAGES = Endpoint("<cameras>", (Image, CompressedImage), "Images of the cameras that the policy reads")
 CAMERA_INFO = Endpoint("<camera_info>", CameraInfo, "The calibration of these cameras")
 JOINT_STATES = Endpoint("<joint_states>", JointState, "Where the joints are")
 ODOMETRY = Endpoint("<odometry>", Odometry, "Of a base: where it is")
 
 
 @dataclass
-class Sense:
+class SubscribedStream:
     """One stream and the subscription that feeds it; `tag` of a camera, and its CameraInfo."""
 
     stream: Stream
@@ -101,7 +101,7 @@ class ObservationSubscriptions:
 
     Attributes:
         streams: what the subscriptions feed.
-        senses: one per stream.
+        subscribed: one per stream.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class ObservationSubscriptions:
             node: a node with `parameters` of PARAMETERS.
             embodiment: the robot.
             changed: guards the streams; announced after every message.
-            camera_tags: the cameras that are looked through; by default all.
+            camera_tags: the cameras that are subscribed to; by default all.
             needs: what an observation must have beside images.
             history: of each camera.
         """
@@ -128,14 +128,15 @@ class ObservationSubscriptions:
         chosen = [c for c in embodiment.cameras if camera_tags is None or c.tag in camera_tags]
         cameras = [c.model_copy(update={"transport": transport}) if transport else c for c in chosen]
         self.streams = ObservationStreams(embodiment, cameras, node.resolve_topic_name, needs, history)
-        self.senses = [self._see(camera) for camera in cameras]
-        self.senses += [self._feel(index, stream) for index, stream in enumerate(self.streams.joint_states)]
+        self.subscribed = [self._subscribe_camera(camera) for camera in cameras]
+        joint_states = enumerate(self.streams.joint_states)
+        self.subscribed += [self._subscribe_joint_states(index, stream) for index, stream in joint_states]
         if self.streams.odometry is not None:
-            self.senses.append(self._locate(embodiment.odometry.topic))
+            self.subscribed.append(self._subscribe_odometry(embodiment.odometry.topic))
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = node.create_timer(GRAPH_PERIOD, self._look_at_the_graph, clock=steady)
+        self._timer = node.create_timer(GRAPH_PERIOD, self._check_publishers, clock=steady)
 
-    def _see(self, camera: Camera) -> Sense:
+    def _subscribe_camera(self, camera: Camera) -> SubscribedStream:
         raw = camera.model_copy(update={"transport": "raw"}).image_topic
         compressed = camera.model_copy(update={"transport": "compressed"}).image_topic
         kind, other, advice = (
@@ -143,7 +144,7 @@ class ObservationSubscriptions:
             if camera.image_topic == compressed
             else (Image, compressed, "set its transport to compressed")
         )
-        return Sense(
+        return SubscribedStream(
             self.streams.cameras[camera.tag],
             self._subscribe(
                 kind,
@@ -159,13 +160,13 @@ class ObservationSubscriptions:
             ),
         )
 
-    def _feel(self, index: int, stream: Any) -> Sense:
+    def _subscribe_joint_states(self, index: int, stream: Any) -> SubscribedStream:
         take = partial(self.streams.take_joint_state, index)
-        return Sense(stream, self._subscribe(JOINT_STATES.kind, stream.source.topic, take, STATE_DEPTH))
+        return SubscribedStream(stream, self._subscribe(JOINT_STATES.kind, stream.source.topic, take, STATE_DEPTH))
 
-    def _locate(self, topic: str) -> Sense:
+    def _subscribe_odometry(self, topic: str) -> SubscribedStream:
         take = self.streams.take_odometry
-        return Sense(self.streams.odometry, self._subscribe(ODOMETRY.kind, topic, take, STATE_DEPTH))
+        return SubscribedStream(self.streams.odometry, self._subscribe(ODOMETRY.kind, topic, take, STATE_DEPTH))
 
     def _subscribe(
         self,
@@ -187,20 +188,20 @@ class ObservationSubscriptions:
         with self._changed:
             self.streams.take_camera_info(tag, message)
 
-    def _look_at_the_graph(self) -> None:
-        for sense in self.senses:
-            sense.subscription.check()
-            if sense.info is not None:
-                sense.info.check()
-            sense.stream.way_out = sense.subscription.way_out()
+    def _check_publishers(self) -> None:
+        for source in self.subscribed:
+            source.subscription.check()
+            if source.info is not None:
+                source.info.check()
+            source.stream.way_out = source.subscription.way_out()
 
     def destroy(self) -> None:
         """Unsubscribe."""
         self._node.destroy_timer(self._timer)
-        for sense in self.senses:
-            sense.subscription.destroy()
-            if sense.info is not None:
-                sense.info.destroy()
+        for source in self.subscribed:
+            source.subscription.destroy()
+            if source.info is not None:
+                source.info.destroy()
 
     # For the inference thread -----------------------------------------------------------------------------------------
 
@@ -230,34 +231,38 @@ class ObservationSubscriptions:
     def faults(self, now_ns: int) -> list[str]:
         """Why there can be no observation now; `changed` is held."""
         rules, steady_ns = self.rules(), time.monotonic_ns()
-        faults = [self._fault(sense, now_ns, steady_ns, rules) for sense in self.senses if self._is_needed(sense)]
+        faults = [
+            self._fault(source, now_ns, steady_ns, rules) for source in self.subscribed if self._is_needed(source)
+        ]
         return [fault for fault in faults if fault]
 
     def diagnostics(self, now_ns: int, hardware_id: str) -> list[DiagnosticStatus]:
         """One status per stream; `changed` is held."""
         rules, steady_ns = self.rules(), time.monotonic_ns()
-        return [self._status(sense, now_ns, steady_ns, rules, hardware_id) for sense in self.senses]
+        return [self._status(source, now_ns, steady_ns, rules, hardware_id) for source in self.subscribed]
 
-    def _is_needed(self, sense: Sense) -> bool:
-        return bool(sense.tag) or sense.stream in self.streams.needed
+    def _is_needed(self, source: SubscribedStream) -> bool:
+        return bool(source.tag) or source.stream in self.streams.needed
 
-    def _fault(self, sense: Sense, now_ns: int, steady_ns: int, rules: Rules) -> str:
+    def _fault(self, source: SubscribedStream, now_ns: int, steady_ns: int, rules: Rules) -> str:
         """Why a stream keeps an observation from being made."""
-        fault = self.streams.fault(sense.stream, now_ns, steady_ns, rules)
-        if not fault and sense.tag and rules.require_camera_info:
-            problem = self.streams.camera_info_problem(sense.tag)
-            fault = problem and f"{sense.stream.name}: {problem}"
+        fault = self.streams.fault(source.stream, now_ns, steady_ns, rules)
+        if not fault and source.tag and rules.require_camera_info:
+            problem = self.streams.camera_info_problem(source.tag)
+            fault = problem and f"{source.stream.name}: {problem}"
         return fault
 
-    def _status(self, sense: Sense, now_ns: int, steady_ns: int, rules: Rules, hardware_id: str) -> DiagnosticStatus:
-        stream, problems = sense.stream, {}
-        if fault := self._fault(sense, now_ns, steady_ns, rules):
-            problems[fault] = DiagnosticStatus.ERROR if self._is_needed(sense) else DiagnosticStatus.WARN
+    def _status(
+        self, source: SubscribedStream, now_ns: int, steady_ns: int, rules: Rules, hardware_id: str
+    ) -> DiagnosticStatus:
+        stream, problems = source.stream, {}
+        if fault := self._fault(source, now_ns, steady_ns, rules):
+            problems[fault] = DiagnosticStatus.ERROR if self._is_needed(source) else DiagnosticStatus.WARN
         values = {
             "topic": stream.topic,
-            "type": sense.subscription.kind,
-            "quality of service": sense.subscription.quality,
-            "publishers": sense.subscription.publishers,
+            "type": source.subscription.kind,
+            "quality of service": source.subscription.quality,
+            "publishers": source.subscription.publishers,
             "rate [Hz]": stream.rate(),
             "age [s]": stream.age(now_ns),
             "silence [s]": stream.silence(steady_ns),
@@ -265,20 +270,20 @@ class ObservationSubscriptions:
             "repeated stamps": stream.repeated,
             "late": stream.late,
         }
-        if sense.tag:
-            values["same picture [s]"] = stream.identical()
-            values |= self._picture(sense)
-            problem = "" if self._node.parameters.camera_info == "off" else self.streams.camera_info_problem(sense.tag)
+        if source.tag:
+            values["same image [s]"] = stream.identical()
+            values |= self._image_values(source)
+            problem = "" if self._node.parameters.camera_info == "off" else self.streams.camera_info_problem(source.tag)
             if problem and not fault:
                 problems[problem] = DiagnosticStatus.WARN
         return diagnostic_status(f"{self._node.get_name()}: {stream.name}", hardware_id, problems, values)
 
-    def _picture(self, sense: Sense) -> dict[str, object]:
+    def _image_values(self, source: SubscribedStream) -> dict[str, object]:
         """What the newest image and its CameraInfo are like."""
-        info, values = self.streams.infos.get(sense.tag), {}
+        info, values = self.streams.infos.get(source.tag), {}
         values["camera info"] = "none" if info is None else "calibrated" if is_calibrated(info) else "not calibrated"
-        if sense.stream.latest is not None:
-            image = sense.stream.latest.message
+        if source.stream.latest is not None:
+            image = source.stream.latest.message
             size = image_size(image)
             values["encoding"] = getattr(image, "format", None) or getattr(image, "encoding", "")
             values["size [px]"] = "unknown" if size is None else f"{size[0]} x {size[1]}"

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+from qwen_vla.policies import ActionChunk
 from qwen_vla_control.observation.streams import Observation, Waiting
 from qwen_vla_control.reasons import Reason
 
@@ -57,7 +58,7 @@ class Verdict(IntEnum):
     HELD = 4
 
 
-class Ended(Exception):
+class RunEnded(Exception):
     """The run is over, for this reason."""
 
     def __init__(self, ending: Ending, message: str = "") -> None:
@@ -78,7 +79,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Sent:
+class PublishedChunk:
     """A chunk that was published.
 
     Attributes:
@@ -96,7 +97,7 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Previous:
+class PreviousChunk:
     """The chunk that is being executed, for a policy that continues it.
 
     Attributes:
@@ -105,7 +106,7 @@ class Previous:
         delay: steps that will be executed before the next chunk arrives, as estimated.
     """
 
-    chunk: Any
+    chunk: ActionChunk
     consumed: int
     delay: int
 
@@ -149,22 +150,22 @@ class Outcome:
         return cls(ending, message, 0, 0, math.nan, math.nan, 0.0)
 
 
-class Ports(Protocol):
+class GoalContext(Protocol):
     """What a run needs of the node around it."""
 
     def now(self) -> int:
         """ROS time [ns]."""
 
-    def interruption(self) -> Ended | None:
+    def interruption(self) -> RunEnded | None:
         """Why the run must end at once: cancelled, deactivated; None while it may go on."""
 
     def observe(self, not_before_ns: int) -> Observation | Waiting:
         """The latest observation that is younger than a ROS time. Called while `changed` is held."""
 
-    def infer(self, observation: Observation, previous: Previous | None = None) -> Any:
+    def infer(self, observation: Observation, previous: PreviousChunk | None = None) -> ActionChunk:
         """Predict a chunk, continuing another one where there is one to continue."""
 
-    def publish(self, chunk: Any) -> Sent:
+    def publish(self, chunk: ActionChunk) -> PublishedChunk:
         """Hand a chunk to the executor."""
 
     def hold(self) -> None:
@@ -177,13 +178,13 @@ class Ports(Protocol):
 class InstructionRun:
     """One run; `run` is called once, `take_report` from any thread."""
 
-    def __init__(self, ports: Ports, limits: Limits, changed: threading.Condition) -> None:
+    def __init__(self, context: GoalContext, limits: Limits, changed: threading.Condition) -> None:
         """Prepare; the time counts from here."""
-        self._ports, self._limits, self._changed = ports, limits, changed
-        self._began_ns = ports.now()
+        self._context, self._limits, self._changed = context, limits, changed
+        self._began_ns = context.now()
         self._last_ns, self._last_moved = self._began_ns, time.monotonic()
         self._reports: dict[int, list[Report]] = {}
-        self._in_flight: Sent | None = None
+        self._in_flight: PublishedChunk | None = None
         self._not_before_ns = 0
         self._executed = self._refused = self._refused_in_a_row = 0
         self._latencies: list[float] = []
@@ -209,20 +210,20 @@ class InstructionRun:
         try:
             while not self._limits.max_chunks or self._executed < self._limits.max_chunks:
                 self._one_chunk()
-            end = Ended(Ending.SUCCESS)
-        except Ended as ended:
+            end = RunEnded(Ending.SUCCESS)
+        except RunEnded as ended:
             end = ended
         except Exception as error:
-            end = Ended(Ending.INTERNAL, f"{type(error).__name__}: {error}")
+            end = RunEnded(Ending.INTERNAL, f"{type(error).__name__}: {error}")
         self._break_off()
         return self._outcome(end)
 
     def _one_chunk(self) -> None:
         observation = self._wait(self._observation_by(time.monotonic() + self._limits.observation_timeout))
         self._tell("inferring")
-        chunk = self._ports.infer(observation)
+        chunk = self._context.infer(observation)
         self._check_end()  # inference takes its time
-        self._in_flight = sent = self._ports.publish(chunk)
+        self._in_flight = sent = self._context.publish(chunk)
         self._latencies.append(sent.latency_ms)
         self._not_before_ns = observation.stamp_ns
         self._tell("waiting for the executor")
@@ -233,13 +234,13 @@ class InstructionRun:
         self._in_flight = None
         if report.reasons & STOPPING_REASONS:
             self._refused += report.verdict == Verdict.REFUSED
-            raise Ended(Ending.EXECUTOR_STOPPED, f"executor_node: {report.message}")
+            raise RunEnded(Ending.EXECUTOR_STOPPED, f"executor_node: {report.message}")
         if report.verdict == Verdict.REFUSED:
             self._refused += 1
             self._refused_in_a_row += 1
             if self._refused_in_a_row >= self._limits.max_refusals:
                 text = f"{self._refused_in_a_row} chunks refused in a row; the last one: {report.message}"
-                raise Ended(Ending.REFUSED_TOO_OFTEN, text)
+                raise RunEnded(Ending.REFUSED_TOO_OFTEN, text)
             return
         # The arm has moved until now: what the cameras saw before is out of date.
         self._not_before_ns = max(self._not_before_ns, report.stamp_ns)
@@ -249,7 +250,7 @@ class InstructionRun:
     # Waiting --------------------------------------------------------------------------------------------------------
 
     def _wait(self, look: Callable[[], Found | None]) -> Found:
-        """Return the first thing that `look` finds; Ended when the run is over before."""
+        """Return the first thing that `look` finds; RunEnded when the run is over before."""
         with self._changed:
             while True:
                 self._check_end()
@@ -260,26 +261,26 @@ class InstructionRun:
 
     def _observation_by(self, limit: float) -> Callable[[], Observation | None]:
         def look() -> Observation | None:
-            answer = self._ports.observe(self._not_before_ns)
+            answer = self._context.observe(self._not_before_ns)
             if isinstance(answer, Observation):
                 return answer
             if time.monotonic() > limit:
-                raise Ended(Ending.INFERENCE_STOPPED, answer.message)
+                raise RunEnded(Ending.INFERENCE_STOPPED, answer.message)
             self._tell(f"waiting for {answer.stream}")
             return None
 
         return look
 
-    def _last_word_by(self, sent: Sent, verdict_limit: float) -> Callable[[], Report | None]:
-        due_ns = self._ports.now() + round((sent.duration + self._limits.report_timeout) * 1e9)
+    def _last_word_by(self, sent: PublishedChunk, verdict_limit: float) -> Callable[[], Report | None]:
+        due_ns = self._context.now() + round((sent.duration + self._limits.report_timeout) * 1e9)
 
         def look() -> Report | None:
             reports = self._reports.get(sent.chunk_id, [])
             final = next((r for r in reports if r.verdict != Verdict.ACCEPTED), None)
             if final is None:
-                silent = self._ports.now() > due_ns if reports else time.monotonic() > verdict_limit
+                silent = self._context.now() > due_ns if reports else time.monotonic() > verdict_limit
                 if silent:
-                    raise Ended(
+                    raise RunEnded(
                         Ending.EXECUTOR_SILENT,
                         f"executor_node: no {'end' if reports else 'verdict'} of chunk {sent.chunk_id} was reported in "
                         "time; is it running and active?",
@@ -290,21 +291,21 @@ class InstructionRun:
         return look
 
     def _check_end(self) -> None:
-        interruption = self._ports.interruption()
+        interruption = self._context.interruption()
         if interruption is not None:
             raise interruption
-        now = self._ports.now()
+        now = self._context.now()
         if (now - self._began_ns) / 1e9 >= self._limits.timeout:
-            raise Ended(Ending.TIMEOUT, f"the timeout of {self._limits.timeout:.1f} s is over")
+            raise RunEnded(Ending.TIMEOUT, f"the timeout of {self._limits.timeout:.1f} s is over")
         if now < self._last_ns:
             back = (self._last_ns - now) / 1e9
             text = f"ROS time went back by {back:.2f} s (a simulator or a bag that started over?); send the goal again"
-            raise Ended(Ending.INFERENCE_STOPPED, text)
+            raise RunEnded(Ending.INFERENCE_STOPPED, text)
         if now != self._last_ns:
             self._last_ns, self._last_moved = now, time.monotonic()
         elif time.monotonic() - self._last_moved > self._limits.max_standstill:
             text = f"ROS time has stood still for {self._limits.max_standstill:.1f} s; is the simulator running?"
-            raise Ended(Ending.INFERENCE_STOPPED, text)
+            raise RunEnded(Ending.INFERENCE_STOPPED, text)
 
     # End ------------------------------------------------------------------------------------------------------------
 
@@ -318,16 +319,16 @@ class InstructionRun:
         with self._changed:
             while self._in_flight.chunk_id not in self._reports and time.monotonic() < limit:
                 self._changed.wait(POLL_PERIOD)
-        self._ports.hold()
+        self._context.hold()
 
-    def _outcome(self, end: Ended) -> Outcome:
+    def _outcome(self, end: RunEnded) -> Outcome:
         warm = self._latencies[1:]
         p50, p99 = np.percentile(warm, [50, 99]) if warm else (math.nan, math.nan)
-        duration = (self._ports.now() - self._began_ns) / 1e9
+        duration = (self._context.now() - self._began_ns) / 1e9
         return Outcome(end.ending, end.message, self._executed, self._refused, float(p50), float(p99), duration)
 
     def _tell(self, state: str) -> None:
         if state != self._state:
             self._state = state
             latest = self._latencies[-1] if self._latencies else math.nan
-            self._ports.tell(state, self._executed, self._refused, latest)
+            self._context.tell(state, self._executed, self._refused, latest)

@@ -6,21 +6,21 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from qwen_vla.policies import ActionChunk
 from qwen_vla.policies.latency import LatencyEstimate
 from qwen_vla_control.motion.blending import MotionInterval
 from qwen_vla_control.motion.timed_path import NANOSECONDS
 from qwen_vla_control.observation.streams import Observation
 from qwen_vla_ros.policy.instruction_run import (
-    Ended,
     Ending,
+    GoalContext,
     InstructionRun,
     Limits,
-    Ports,
-    Previous,
+    PreviousChunk,
+    PublishedChunk,
     Report,
-    Sent,
+    RunEnded,
     Verdict,
 )
 
@@ -31,8 +31,8 @@ UNTIL_TOLD = 2**62  # [ns] a motion lasts until the executor says that it is ove
 class _Moving:
     """The chunk that is being executed; row 0 of its path belongs to `start_ns`, the next look is due at `due_ns`."""
 
-    sent: Sent
-    chunk: Any
+    sent: PublishedChunk
+    chunk: ActionChunk
     start_ns: int
     due_ns: int
 
@@ -45,7 +45,7 @@ class OverlappingRun(InstructionRun):
 
     def __init__(
         self,
-        ports: Ports,
+        context: GoalContext,
         limits: Limits,
         changed: threading.Condition,
         delay: LatencyEstimate,
@@ -55,12 +55,12 @@ class OverlappingRun(InstructionRun):
         """Prepare.
 
         Args:
-            ports, limits, changed: as for every run.
+            context, limits, changed: as for every run.
             delay: measured from run to run, so that only the very first chunk is a cold start.
             every_step: look again after each step rather than after the execution horizon (temporal ensembling).
             continues: give the policy the chunk that is being executed (real-time chunking).
         """
-        super().__init__(ports, limits, changed)
+        super().__init__(context, limits, changed)
         self._delay, self._every_step, self._continues = delay, every_step, continues
         self._span = MotionInterval()
         self._moving: _Moving | None = None
@@ -74,9 +74,9 @@ class OverlappingRun(InstructionRun):
             return
         observation = self._wait(self._observation_by(time.monotonic() + self._limits.observation_timeout))
         self._tell("inferring")
-        chunk = self._ports.infer(observation, self._previous(observation))
+        chunk = self._context.infer(observation, self._previous(observation))
         self._check_end()  # inference takes its time
-        self._in_flight = sent = self._ports.publish(chunk)
+        self._in_flight = sent = self._context.publish(chunk)
         self._latencies.append(sent.latency_ms)
         self._not_before_ns = observation.stamp_ns
         verdict = self._wait(self._verdict_by(sent, time.monotonic() + self._limits.report_timeout))
@@ -90,7 +90,7 @@ class OverlappingRun(InstructionRun):
 
     def _turn(self) -> bool | None:
         """Tell whether it is time to look: nothing is moving, or the chunk that is will have been executed."""
-        moving, now = self._moving, self._ports.now()
+        moving, now = self._moving, self._context.now()
         if moving is None:
             return True
         if self._is_over():
@@ -111,8 +111,8 @@ class OverlappingRun(InstructionRun):
         self._settle(final)
         return True
 
-    def _take_over(self, sent: Sent, chunk: Any, observation: Observation, verdict: Report) -> None:
-        """Take note that a chunk is being executed from now on, instead of another one."""
+    def _take_over(self, sent: PublishedChunk, chunk: ActionChunk, observation: Observation, verdict: Report) -> None:
+        """Record that a chunk is being executed from now on, instead of another one."""
         self._is_over()
         self._refused_in_a_row = 0
         now = verdict.stamp_ns
@@ -123,18 +123,18 @@ class OverlappingRun(InstructionRun):
         due = now + sent.period * NANOSECONDS if self._every_step else start + (sent.duration - lead) * NANOSECONDS
         self._moving = _Moving(sent, chunk, start, round(due))
 
-    def _previous(self, observation: Observation) -> Previous | None:
+    def _previous(self, observation: Observation) -> PreviousChunk | None:
         """What the next chunk has to continue."""
         moving = self._moving
         if not self._continues or moving is None:
             return None
         consumed = round((observation.stamp_ns - moving.start_ns) / NANOSECONDS / moving.sent.period)
-        return Previous(moving.chunk, max(0, consumed), self._delay.steps(moving.sent.period))
+        return PreviousChunk(moving.chunk, max(0, consumed), self._delay.steps(moving.sent.period))
 
-    def _final(self, sent: Sent) -> Report | None:
+    def _final(self, sent: PublishedChunk) -> Report | None:
         return next((r for r in self._reports.get(sent.chunk_id, []) if r.verdict != Verdict.ACCEPTED), None)
 
-    def _verdict_by(self, sent: Sent, limit: float) -> Callable[[], Report | None]:
+    def _verdict_by(self, sent: PublishedChunk, limit: float) -> Callable[[], Report | None]:
         def look() -> Report | None:
             reports = self._reports.get(sent.chunk_id, [])
             if not reports and time.monotonic() > limit:
@@ -144,6 +144,6 @@ class OverlappingRun(InstructionRun):
         return look
 
     @staticmethod
-    def _raise_silent(what: str, sent: Sent) -> None:
+    def _raise_silent(what: str, sent: PublishedChunk) -> None:
         text = f"no {what} of chunk {sent.chunk_id} was reported in time; is it running and active?"
-        raise Ended(Ending.EXECUTOR_SILENT, f"executor_node: {text}")
+        raise RunEnded(Ending.EXECUTOR_SILENT, f"executor_node: {text}")

@@ -1,4 +1,4 @@
-"""policy_node: obeys sentences. Looks through the cameras, has a Qwen-VLA predict chunks, hands them to the executor.
+"""policy_node: executes instructions. Reads the cameras, has a policy predict chunks, hands them to the executor.
 
 Callbacks store messages and nothing else, all in one thread; a goal runs in the inference thread (instruction_run).
 """
@@ -13,7 +13,6 @@ import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
@@ -24,12 +23,12 @@ from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
 from embodiment_descriptions import ControlMode
+from qwen_vla.policies import ContinuingPolicy, PolicyOptions, open_policy, warm_up
+from qwen_vla.policies.checkpoint import PLACEHOLDER
 from qwen_vla.policies.latency import LatencyEstimate
 from qwen_vla_control.motion.blending import Blending
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, answer_options
-from qwen_vla_control.observation.image_decoding import DecodingError
-from qwen_vla_control.observation.robot_streams import History, Needs
-from qwen_vla_control.observation.streams import Observation, Waiting
+from qwen_vla_control.observation.robot_streams import Needs
 from qwen_vla_control.observation.tip_poses import TipPoses
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.action import ExecuteInstruction
@@ -38,24 +37,24 @@ from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
 from qwen_vla_rclpy.printable import printable
 from qwen_vla_ros.policy import camera_subscriptions
 from qwen_vla_ros.policy.camera_subscriptions import ObservationSubscriptions
+from qwen_vla_ros.policy.executor_client import ExecutorClient
+from qwen_vla_ros.policy.goal_context import NodeGoalContext, Parts
 from qwen_vla_ros.policy.instruction_run import (
-    Ended,
     Ending,
+    GoalContext,
     InstructionRun,
     Limits,
     Outcome,
-    Previous,
     Report,
-    Sent,
+    RunEnded,
     Verdict,
 )
-from qwen_vla_ros.policy.loaded_policy import PLACEHOLDER, load_policy, state_joints, warm_up
+from qwen_vla_ros.policy.observation_reader import ObservationReader
 from qwen_vla_ros.policy.overlapping_run import OverlappingRun
 from qwen_vla_ros.ros import lifecycle
 from qwen_vla_ros.ros.chunk_messages import (
     checked_instruction,
     embodiment_message,
-    message_from_prediction,
     nanoseconds,
 )
 from qwen_vla_ros.ros.diagnostics import diagnostic_array
@@ -66,12 +65,16 @@ HEARTBEAT_PERIOD = 0.1  # [s] steady
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
 STOP_PATIENCE = 10.0  # [s] a run that is to end may be in the middle of an inference
 LONGEST_STATE = 120  # characters
-HOLD_PATIENCE = 1.0  # [s] for the executor to answer a request to hold
 VERDICTS, REASONS = {int(verdict) for verdict in Verdict}, {int(reason) for reason in Reason}
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 PARAMETERS = (
-    Parameter("policy", "tiny", "Checkpoint: its folder, or the name of one in checkpoints/", read_only=True),
+    Parameter(
+        "policy",
+        "tiny",
+        "Checkpoint: its folder, or the name of one in checkpoints/; or NAME://ADDRESS of an installed policy",
+        read_only=True,
+    ),
     Parameter("device", "cpu", "Device of the model, as torch names it (cpu, cuda, cuda:1)", read_only=True),
     Parameter("euler_steps", 4, "Integration steps of the action expert", 1, 100, read_only=True),
     Parameter("torch_threads", 0, "Threads of torch; 0: its default", 0, 256, read_only=True),
@@ -138,22 +141,24 @@ class PolicyNode(lifecycle.ManagedNode):
         self._reserved = False
         self._work: Future[None] | None = None
         self._outcome: Outcome | None = None
+        self._parts: Parts | None = None
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
 
     # Lifecycle ------------------------------------------------------------------------------------------------------
 
     def set_up(self) -> None:
-        """Learn the robot, load the model for it, open the eyes."""
+        """Load the embodiment and the policy, subscribe."""
         p = self.parameters
         self._embodiment = read_embodiment(self.wait_for_robot_description(), p.embodiment_config)
         began = time.perf_counter()
-        self._policy = load_policy(p.policy, self._embodiment, p.device, p.euler_steps, p.torch_threads)
+        self._policy = open_policy(
+            p.policy, self._embodiment, PolicyOptions(p.device, p.euler_steps, threads=p.torch_threads)
+        )
         self.resources.callback(self._forget_policy)
-        self._state_joints = state_joints(self._policy, self._embodiment)
+        if p.blending == Blending.REAL_TIME_CHUNKING and not isinstance(self._policy, ContinuingPolicy):
+            raise ValueError(f"{p.policy} cannot continue a chunk, as blending '{p.blending}' needs; choose another")
         loaded = time.perf_counter() - began
         cold = warm_up(self._policy)
-        self._chunk_id = 0
-        self._latest_latency_ms = float("nan")
         self._delay = LatencyEstimate()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self.resources.callback(self._worker.shutdown)
@@ -163,10 +168,11 @@ class PolicyNode(lifecycle.ManagedNode):
         )
 
     def _forget_policy(self) -> None:
+        self._parts = None
         del self._policy
 
     def _connect(self) -> None:
-        self._chunk_publisher = self.publish_on(ACTION_CHUNK, RELIABLE)
+        chunk_publisher = self.publish_on(ACTION_CHUNK, RELIABLE)
         self._heartbeat_publisher = self.publish_on(HEARTBEAT, RELIABLE)
         self._prompt_publisher = self.publish_on(PROMPT, lifecycle.LATCHED)
         self._instruction_publisher = self.publish_on(INSTRUCTION, lifecycle.LATCHED)
@@ -174,15 +180,19 @@ class PolicyNode(lifecycle.ManagedNode):
         self._embodiment_publisher = self.publish_on(EMBODIMENT, lifecycle.LATCHED)
         prompt, now = self._embodiment.prompt(PLACEHOLDER), self.get_clock().now().to_msg()
         self._embodiment_publisher.publish(embodiment_message(self._embodiment, prompt, now))
-        self._senses = self.keep(self._open_senses(), ObservationSubscriptions.destroy)
+        self._streams = self.keep(self._subscribe(), ObservationSubscriptions.destroy)
         self.listen_to(CHUNK_REPORT, self._on_report, RELIABLE)
-        self._tips: TipPoses | None = None
-        if (
-            self.parameters.blending == Blending.REAL_TIME_CHUNKING
-            and self._embodiment.control_mode is ControlMode.EEF_DELTA
-        ):
-            self._watch_tips()
-        self._hold_client = self.client_of(HOLD)
+        reader = ObservationReader(self._streams, self._policy.state_names, self._subscribe_tip_poses(), self._changed)
+        base, is_active = self._embodiment.base_frame, lambda: self.active
+        self._executor_client = ExecutorClient(self, chunk_publisher, self.client_of(HOLD), base, is_active)
+        self._parts = Parts(
+            now=lambda: self.get_clock().now().nanoseconds,
+            reader=reader,
+            policy=self._policy,
+            chunk_size=self._embodiment.chunk_size,
+            executor=self._executor_client,
+            parameters=self.parameters,
+        )
         server = ActionServer(
             self,
             EXECUTE.kind,
@@ -194,25 +204,27 @@ class PolicyNode(lifecycle.ManagedNode):
         )
         self.keep(server, ActionServer.destroy)
 
-    def _open_senses(self) -> ObservationSubscriptions:
+    def _subscribe(self) -> ObservationSubscriptions:
         """Subscribe to what the policy reads, and, of a robot that drives, to its odometry."""
-        needs = Needs(joint_states=bool(self._state_joints), odometry=self._embodiment.odometry is not None)
-        config = self._policy.model.config
-        history = History(config.history_frames, config.history_rate)
+        needs = Needs(joint_states=bool(self._policy.state_names), odometry=self._embodiment.odometry is not None)
         return ObservationSubscriptions(
-            self, self._embodiment, self._changed, self._policy.camera_tags, needs=needs, history=history
+            self, self._embodiment, self._changed, self._policy.camera_tags, needs=needs, history=self._policy.history
         )
 
-    def _watch_tips(self) -> None:
+    def _subscribe_tip_poses(self) -> TipPoses | None:
         """Subscribe to the joint states: a chunk of end-effector deltas can only be continued from a known pose."""
-        self._tips = TipPoses(self._embodiment)
-        for source, topic in enumerate(self._tips.topics):
-            store = partial(self._store_joints, source)
+        mode, continues = self._embodiment.control_mode, self.parameters.blending == Blending.REAL_TIME_CHUNKING
+        if not continues or mode is not ControlMode.EEF_DELTA:
+            return None
+        tips = TipPoses(self._embodiment)
+        for source, topic in enumerate(tips.topics):
+            store = partial(self._store_joints, tips, source)
             self.listen_to(camera_subscriptions.JOINT_STATES, store, qos_profile_sensor_data, topic)
+        return tips
 
-    def _store_joints(self, source: int, message: JointState) -> None:
+    def _store_joints(self, tips: TipPoses, source: int, message: JointState) -> None:
         with self._changed:
-            self._tips.push(source, message, time.monotonic_ns())
+            tips.push(source, message, time.monotonic_ns())
 
     def start(self) -> None:
         """Show signs of life."""
@@ -242,16 +254,16 @@ class PolicyNode(lifecycle.ManagedNode):
         return GoalResponse.ACCEPT
 
     def _begin(self, handle: ServerGoalHandle) -> None:
-        """Have the inference thread obey; rclpy's own way to run a goal would take up the only thread of callbacks."""
+        """Execute in the inference thread; rclpy's own way to run a goal would take up the only thread of callbacks."""
         self.get_logger().info(f"goal: '{handle.request.instruction}'")
-        self._work = self._worker.submit(self._obey, handle)
+        self._work = self._worker.submit(self._execute, handle)
 
     def _conclude(self, handle: ServerGoalHandle) -> ExecuteInstruction.Result:
         """Bring a goal whose work is done into its final state and write down its result."""
         outcome = self._outcome
         with self._changed:
             self._run, self._reserved = None, False
-        self._instruction_publisher.publish(String())  # whatever chunk is still on its way obeys nobody
+        self._instruction_publisher.publish(String())  # whatever chunk is still on its way has no instruction
         if outcome.ending == Ending.SUCCESS:
             handle.succeed()
         elif outcome.ending == Ending.CANCELED:
@@ -272,10 +284,10 @@ class PolicyNode(lifecycle.ManagedNode):
             duration=outcome.duration,
         )
 
-    def _obey(self, handle: ServerGoalHandle) -> None:
+    def _execute(self, handle: ServerGoalHandle) -> None:
         """Run one goal, in the inference thread, and have it concluded among the callbacks."""
         try:
-            run = self._make_run(GoalPorts(self, handle), self._limits(handle.request))
+            run = self._make_run(self._goal_context(handle), self._limits(handle.request))
             with self._changed:
                 self._run = run
             self._outcome = run.run()
@@ -286,12 +298,30 @@ class PolicyNode(lifecycle.ManagedNode):
             self._outcome = Outcome.before_it_began(Ending.INTERNAL, f"{type(error).__name__}: {error}")
         self.in_turn(handle.execute)
 
-    def _make_run(self, ports: GoalPorts, limits: Limits) -> InstructionRun:
+    def _goal_context(self, handle: ServerGoalHandle) -> GoalContext:
+        """Check the goal and publish its prompt; ValueError when it makes no sense."""
+        instruction = instruction_of(handle.request)
+        prompt = self._embodiment.prompt(instruction)  # ValueError where it could pass for a special token
+        self._prompt_publisher.publish(String(data=prompt))
+        self._instruction_publisher.publish(String(data=instruction))
+        return NodeGoalContext(
+            self._parts, instruction, partial(self._interruption, handle), partial(send_feedback, handle)
+        )
+
+    def _interruption(self, handle: ServerGoalHandle) -> RunEnded | None:
+        """Why a goal must end at once."""
+        if handle.is_cancel_requested:
+            return RunEnded(Ending.CANCELED, "cancelled by the client")
+        if not self.active:
+            return RunEnded(Ending.NOT_ACTIVE, self.stop_reason.value)
+        return None
+
+    def _make_run(self, context: GoalContext, limits: Limits) -> InstructionRun:
         mode = Blending(self.parameters.blending)
         if mode is Blending.SYNCHRONOUS:
-            return InstructionRun(ports, limits, self._changed)
+            return InstructionRun(context, limits, self._changed)
         every_step, continues = mode is Blending.TEMPORAL_ENSEMBLING, mode is Blending.REAL_TIME_CHUNKING
-        return OverlappingRun(ports, limits, self._changed, self._delay, every_step, continues)
+        return OverlappingRun(context, limits, self._changed, self._delay, every_step, continues)
 
     def _limits(self, goal: ExecuteInstruction.Goal) -> Limits:
         p = self.parameters
@@ -323,123 +353,34 @@ class PolicyNode(lifecycle.ManagedNode):
     def _publish_diagnostics(self) -> None:
         now = self.get_clock().now()
         with self._changed:
-            problems = dict.fromkeys(self._senses.faults(now.nanoseconds), DiagnosticStatus.ERROR)
-            streams = self._senses.diagnostics(now.nanoseconds, self._embodiment.name)
-        values = {"goal": "running" if self._reserved else "none", "latency [ms]": self._latest_latency_ms}
+            problems = dict.fromkeys(self._streams.faults(now.nanoseconds), DiagnosticStatus.ERROR)
+            streams = self._streams.diagnostics(now.nanoseconds, self._embodiment.name)
+        latency = self._executor_client.latest_latency_ms
+        values = {"goal": "running" if self._reserved else "none", "latency [ms]": latency}
         name = f"{self.get_name()}: inference"
         message = diagnostic_array(now.to_msg(), name, self._embodiment.name, problems, values)
         message.status = [*message.status, *streams]
         self._diagnostics_publisher.publish(message)
 
 
-class GoalPorts:
-    """What one goal needs of the node (instruction_run.Ports); lives in the inference thread."""
+def instruction_of(goal: ExecuteInstruction.Goal) -> str:
+    """The instruction of a goal; ValueError when the goal makes no sense."""
+    instruction = checked_instruction(goal.instruction)
+    if not 0.0 <= goal.timeout < float("inf"):
+        raise ValueError(f"timeout {goal.timeout} s must be a number, 0 for the node's default or more")
+    return instruction
 
-    def __init__(self, node: PolicyNode, handle: ServerGoalHandle) -> None:
-        """Check the goal and publish its prompt; ValueError when it makes no sense."""
-        self._node, self._handle = node, handle
-        goal = handle.request
-        self._instruction = checked_instruction(goal.instruction)
-        if not 0.0 <= goal.timeout < float("inf"):
-            raise ValueError(f"timeout {goal.timeout} s must be a number, 0 for the node's default or more")
-        prompt = node._embodiment.prompt(self._instruction)  # ValueError where it could pass for a special token
-        node._prompt_publisher.publish(String(data=prompt))
-        node._instruction_publisher.publish(String(data=self._instruction))
-        self._drawn = 0
-        self._began_ns = self.now()
 
-    def now(self) -> int:
-        """ROS time [ns]."""
-        return self._node.get_clock().now().nanoseconds
-
-    def interruption(self) -> Ended | None:
-        """Why the goal must end at once."""
-        if self._handle.is_cancel_requested:
-            return Ended(Ending.CANCELED, "cancelled by the client")
-        if not self._node.active:
-            return Ended(Ending.NOT_ACTIVE, self._node.stop_reason.value)
-        return None
-
-    def observe(self, not_before_ns: int) -> Observation | Waiting:
-        """Choose what the policy is given; its history begins with the goal."""
-        return self._node._senses.select(self.now(), not_before_ns, history_from_ns=self._began_ns)
-
-    def infer(self, observation: Observation, previous: Previous | None = None):
-        """Decode the images that were chosen and predict a chunk."""
-        node, seen = self._node, self._perceive(observation)
-        first = node.parameters.seed
-        seed = None if first < 0 else first + self._drawn
-        self._drawn += 1
-        horizon = node._embodiment.chunk_size
-        if previous is None or previous.consumed >= horizon:
-            return node._policy.infer(seen, seed=seed)
-        steps = node.parameters.execution_horizon or previous.chunk.execution_horizon
-        steps = min(steps, horizon)
-        return node._policy.predict_action_chunk(
-            seen,
-            previous.chunk,
-            inference_delay=min(previous.delay, steps, horizon - steps),
-            execution_horizon=steps,
-            schedule=node.parameters.guidance_schedule,
-            consumed=previous.consumed,
-            seed=seed,
+def send_feedback(handle: ServerGoalHandle, state: str, executed: int, refused: int, latency_ms: float) -> None:
+    """Give feedback to the client of a goal."""
+    handle.publish_feedback(
+        ExecuteInstruction.Feedback(
+            state=printable(state, LONGEST_STATE),
+            chunks_executed=executed,
+            chunks_refused=refused,
+            latency_ms=latency_ms,
         )
-
-    def _perceive(self, observation: Observation):
-        """Decode the images that were chosen, and bring the joints into the order of the policy's state."""
-        from qwen_vla import Observation as PolicyObservation
-
-        senses, joints = self._node._senses, self._node._state_joints
-        try:
-            images = senses.decode(observation)
-            tips = self._tip_poses(observation)
-        except (DecodingError, ValueError) as error:
-            raise Ended(Ending.INFERENCE_STOPPED, str(error)) from error
-        positions = senses.streams.positions(observation)
-        state = np.array([positions[joint] for joint in joints]) if joints else None
-        return PolicyObservation(images, self._instruction, observation.stamp_ns, state, tips)
-
-    def _tip_poses(self, observation: Observation):
-        tips = self._node._tips
-        if tips is None:
-            return None
-        with self._node._changed:
-            return tips.at(observation.stamp_ns)
-
-    def publish(self, chunk) -> Sent:
-        """Number a chunk and publish it."""
-        node = self._node
-        node._chunk_id += 1
-        base, steps = node._embodiment.base_frame, node.parameters.execution_horizon
-        message = message_from_prediction(chunk, node._chunk_id, base, steps)
-        node._chunk_publisher.publish(message)
-        node._latest_latency_ms = (self.now() - chunk.stamp_ns) / 1e6
-        executed, whole = message.execution_horizon * message.period, message.horizon * message.period
-        return Sent(node._chunk_id, executed, node._latest_latency_ms, whole, message.period)
-
-    def hold(self) -> None:
-        """Have the executor break off what it is doing."""
-        future = self._node._hold_client.call_async(Trigger.Request())
-        if not self._node.active:
-            return  # a transition waits for this thread, and as long as it does, no answer is received
-        answered = threading.Event()
-        future.add_done_callback(lambda _: answered.set())
-        if not answered.wait(HOLD_PATIENCE):
-            self._node._hold_client.remove_pending_request(future)
-            self._node.get_logger().error(
-                f"{self._node._hold_client.srv_name} has not answered; the arm stops at the end of the chunk"
-            )
-
-    def tell(self, state: str, executed: int, refused: int, latency_ms: float) -> None:
-        """Give feedback to the client of the goal."""
-        self._handle.publish_feedback(
-            ExecuteInstruction.Feedback(
-                state=printable(state, LONGEST_STATE),
-                chunks_executed=executed,
-                chunks_refused=refused,
-                latency_ms=latency_ms,
-            )
-        )
+    )
 
 
 def main(args: list[str] | None = None) -> None:

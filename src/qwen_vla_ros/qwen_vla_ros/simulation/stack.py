@@ -21,6 +21,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.task import Future
 
 from qwen_vla.output_paths import claim_folder
+from qwen_vla.policies.checkpoint import checkpoint_of
 from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_ros.ros.environment import adopted, own_environment, say_what_is_ignored
 from qwen_vla_ros.ros.ros_domain import free_domain
@@ -152,7 +153,7 @@ def stack_host(logs: Path) -> Iterator[Host]:
 
 @contextmanager
 def simulated_stack(
-    policy: Path,
+    policy: str | Path,
     logs: Path | Host,
     policy_parameters: Mapping[str, Any] | None = None,
     speed: float = 1.0,
@@ -163,7 +164,7 @@ def simulated_stack(
     """Start the stack, yield it when every node is ready, and end every process, whatever happens inside.
 
     Args:
-        policy: folder of the checkpoint.
+        policy: reference of the policy, or folder of its checkpoint.
         logs: folder for one log file per node; or a host: then policy_node stays when the stack ends, unconfigured, and
             the next stack on that host has it serve its own robot. Parameters of policy_node are those of the first.
         policy_parameters: parameters of policy_node beyond those of the launch file.
@@ -228,12 +229,13 @@ def stack_environment(domain: int, logs: Path) -> dict[str, str]:
 
 
 def node_parameters(
-    policy: Path, more: Mapping[str, Any], speed: float = 1.0, world: SimulatedWorld = SimulatedWorld()
+    policy: str | Path, more: Mapping[str, Any], speed: float = 1.0, world: SimulatedWorld = SimulatedWorld()
 ) -> dict[str, dict[str, Any]]:
     """Parameters by node, as the launch file gives them, in the order of starting.
 
     A simulator with one suite does not know that parameter, and ROS then ignores it.
     """
+    checkpoint = checkpoint_of(str(policy))
     simulated = {"use_sim_time": True}
     managed = {**simulated, "autostart": True}
     return {
@@ -246,7 +248,7 @@ def node_parameters(
             "task": world.task,
         },
         "executor_node": {**managed},
-        POLICY: {**managed, "policy": str(policy.resolve()), **more},
+        POLICY: {**managed, "policy": str(checkpoint.resolve() if checkpoint else policy), **more},
         VISUALIZER: simulated,
     }
 

@@ -463,8 +463,8 @@ def spoil_gripper(files):
     ("spoil", "subject", "expected", "text"),
     [
         (spoil_robot, "robot", "fail", "trained for aloha, not for 'widowx'"),
-        (spoil_cameras, "fit", "fail", "trained with cam_left, which the robot lacks"),
-        (spoil_rate, "fit", "fail", "period [s]: trained 0.1, robot 0.2"),
+        (spoil_cameras, "fit", "fail", "cameras: the policy needs cam_left, the robot has ego, cam_wrist"),
+        (spoil_rate, "fit", "fail", "period [s]: trained with 0.1, the robot has 0.2"),
         (spoil_prompt, "prompt", "warn", "Do {instruction}."),
         (spoil_order, "statistics", "fail", "gripper rz ry rx z y x"),
         (spoil_units, "statistics", "fail", "the robot's limits -3..3 (millimetres?); rz -90..90"),

@@ -12,7 +12,15 @@ from qwen_vla_control.observation.streams import Observation, Waiting
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ChunkReport
-from qwen_vla_ros.policy.instruction_run import Ended, Ending, InstructionRun, Limits, Report, Sent, Verdict
+from qwen_vla_ros.policy.instruction_run import (
+    Ending,
+    InstructionRun,
+    Limits,
+    PublishedChunk,
+    Report,
+    RunEnded,
+    Verdict,
+)
 
 LIMITS = Limits(
     timeout=100.0,
@@ -39,7 +47,7 @@ class World:
         self.holds = 0
         self.sent = 0
         self.problem: Waiting | None = None
-        self.interrupt: Ended | None = None
+        self.interrupt: RunEnded | None = None
         self.run: InstructionRun | None = None
 
     def now(self):
@@ -63,7 +71,7 @@ class World:
         for verdict, *reasons in answer:
             report = Report(number, verdict, frozenset(reasons), f"about chunk {number}", self.now())
             threading.Thread(target=self.run.take_report, args=(report,)).start()
-        return Sent(number, duration=1.6, latency_ms=10.0 * number, whole=3.2, period=0.2)
+        return PublishedChunk(number, duration=1.6, latency_ms=10.0 * number, whole=3.2, period=0.2)
 
     def hold(self):
         self.holds += 1
@@ -173,7 +181,7 @@ def test_an_interruption_while_a_chunk_is_executed_holds_the_arm():
     publish = world.publish
 
     def publish_and_cancel(chunk):
-        world.interrupt = Ended(Ending.CANCELED, "cancelled by the client")
+        world.interrupt = RunEnded(Ending.CANCELED, "cancelled by the client")
         return publish(chunk)
 
     world.publish = publish_and_cancel

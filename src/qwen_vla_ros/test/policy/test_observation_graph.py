@@ -1,4 +1,4 @@
-"""What policy_node senses with, on the real middleware: drivers that come, go, lie about the time or offer little."""
+"""The streams of policy_node on the real middleware: drivers that come, go, lie about the time or offer little."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def picture(number: int) -> np.ndarray:
 
 
 class Scene:
-    """policy_node's senses, and drivers that the test ticks; `simulated_ns` is the time on /clock, if any."""
+    """policy_node's subscriptions, and drivers that the test ticks; `simulated_ns` is the time on /clock, if any."""
 
     def __init__(self) -> None:
         self.drivers_process = SpinningPeer("drivers")
@@ -98,16 +98,16 @@ class Scene:
         self.changed = threading.Condition()
         self.drivers: dict[str, Driver] = {}
         self.others: list = []
-        self.process = self.senses = None
+        self.process = self.subscriptions = None
         self.clock, self.simulated_ns = self.drivers_node.create_publisher(Clock, "/clock", 10), None
 
-    def look(self, robot: str = "widowx", needs=None, history=None, tags=None, **parameters) -> None:
-        """Create the senses of a robot, in a node like policy_node."""
+    def subscribe(self, robot: str = "widowx", needs=None, history=None, tags=None, **parameters) -> None:
+        """Subscribe to the streams of a robot, in a node like policy_node."""
         self.embodiment = load_robot(robot, "real")
         self.process = SpinningPeer("policy_node", **parameters)
         self.node = self.process.node
         self.node.parameters = Parameters(self.node, PARAMETERS)
-        self.senses = ObservationSubscriptions(self.node, self.embodiment, self.changed, tags, needs, history)
+        self.subscriptions = ObservationSubscriptions(self.node, self.embodiment, self.changed, tags, needs, history)
         self.process.__enter__()
 
     def drive(self, reliability=BEST_EFFORT, durability=VOLATILE, only=None, robot="widowx", **options) -> None:
@@ -137,7 +137,7 @@ class Scene:
 
     def select(self, **options) -> Observation | Waiting:
         with self.changed:
-            return self.senses.select(self.node.get_clock().now().nanoseconds, **options)
+            return self.subscriptions.select(self.node.get_clock().now().nanoseconds, **options)
 
     def until(self, condition, what: str):
         """Tick the drivers 40 times a second until a condition is true; returns its value."""
@@ -170,15 +170,15 @@ class Scene:
 
     def status(self, name: str) -> DiagnosticStatus:
         with self.changed:
-            found = self.senses.diagnostics(self.node.get_clock().now().nanoseconds, self.embodiment.name)
+            found = self.subscriptions.diagnostics(self.node.get_clock().now().nanoseconds, self.embodiment.name)
         return next(status for status in found if status.name == f"policy_node: {name}")
 
     def values(self, name: str = "camera 'ego'") -> dict[str, str]:
         return {pair.key: pair.value for pair in self.status(name).values}
 
     def close(self) -> None:
-        if self.senses is not None:
-            self.process.in_turn(self.senses.destroy)
+        if self.subscriptions is not None:
+            self.process.in_turn(self.subscriptions.destroy)
             self.process.close()
         self.drivers_process.close()
 
@@ -202,7 +202,7 @@ def scene():
     ],
 )
 def test_the_quality_is_that_of_the_publisher_and_is_reported(scene, reliability, durability, words):
-    scene.look()
+    scene.subscribe()
     scene.drive(reliability, durability)
     scene.observation()
     scene.until(lambda: scene.values()["quality of service"] == words, "the publisher's quality")
@@ -215,12 +215,12 @@ def test_an_image_from_before_the_subscription_is_heard_where_the_publisher_keep
     scene.drive(RELIABLE, TRANSIENT_LOCAL)
     scene.tick()
     scene.drivers["ego"].on = scene.drivers["cam_wrist"].on = False
-    scene.look()
-    scene.until(lambda: scene.senses.streams.cameras["ego"].received, "the image that was kept")
+    scene.subscribe()
+    scene.until(lambda: scene.subscriptions.streams.cameras["ego"].received, "the image that was kept")
 
 
 def test_a_driver_that_comes_back_with_another_quality_is_heard_again(scene):
-    scene.look()
+    scene.subscribe()
     scene.drive(RELIABLE)
     scene.until(lambda: scene.values()["quality of service"] == "reliable, volatile", "a reliable subscription")
     scene.observation()
@@ -231,7 +231,7 @@ def test_a_driver_that_comes_back_with_another_quality_is_heard_again(scene):
 
 
 def test_a_second_publisher_of_lesser_quality_is_heard_too(scene):
-    scene.look()
+    scene.subscribe()
     scene.drive(RELIABLE)
     scene.until(lambda: scene.values()["quality of service"] == "reliable, volatile", "a reliable subscription")
     other = Driver(scene.drivers_node, scene.embodiment.cameras[0], QoSProfile(depth=5, reliability=BEST_EFFORT))
@@ -244,9 +244,9 @@ def test_a_second_publisher_of_lesser_quality_is_heard_too(scene):
 
 
 def test_compressed_images_are_seen_as_raw_ones_are(scene):
-    scene.look(image_transport="compressed")
+    scene.subscribe(image_transport="compressed")
     scene.drive(compressed=True)
-    images = scene.senses.decode(scene.observation())
+    images = scene.subscriptions.decode(scene.observation())
     for image in images.values():
         assert image.shape == (HEIGHT, WIDTH, 3)
         assert np.median(np.abs(image.astype(int) - (200, 90, 30))) <= 3
@@ -257,7 +257,7 @@ def test_compressed_images_are_seen_as_raw_ones_are(scene):
 
 @pytest.mark.parametrize(("chosen", "there"), [("raw", "compressed"), ("compressed", "raw")])
 def test_the_wrong_transport_is_named_with_the_right_one(scene, chosen, there):
-    scene.look(image_transport=chosen)
+    scene.subscribe(image_transport=chosen)
     scene.drive(compressed=there == "compressed")
     raw, compressed = "/ego/image_raw", "/ego/image_raw/compressed"
     topic, other = (raw, compressed) if chosen == "raw" else (compressed, raw)
@@ -267,13 +267,13 @@ def test_the_wrong_transport_is_named_with_the_right_one(scene, chosen, there):
 
 
 def test_a_topic_of_another_type_is_named(scene):
-    scene.look()
+    scene.subscribe()
     scene.drive(kind=JointState)
     scene.fault("no image yet on /ego/image_raw; it carries sensor_msgs/msg/JointState, not sensor_msgs/msg/Image")
 
 
 def test_a_camera_in_another_namespace_is_named(scene):
-    scene.look()
+    scene.subscribe()
     scene.publish(Image, "left/ego/image_raw", lambda stamp: Image())
     scene.fault("nobody publishes it, but /left/ego/image_raw; is the namespace right?")
 
@@ -282,7 +282,7 @@ def test_a_camera_in_another_namespace_is_named(scene):
 
 
 def test_a_camera_that_is_unplugged_and_comes_back(scene):
-    scene.look()
+    scene.subscribe()
     scene.fault("camera 'ego': no image yet on /ego/image_raw; nobody publishes it; is the driver running?")
     scene.drive()
     scene.observation()
@@ -295,7 +295,7 @@ def test_a_camera_that_is_unplugged_and_comes_back(scene):
 
 
 def test_the_same_picture_under_new_stamps_is_a_frozen_camera(scene):
-    scene.look(max_identical=0.3)
+    scene.subscribe(max_identical=0.3)
     scene.drive()
     scene.observation()
     scene.drivers["ego"].still = True
@@ -305,8 +305,8 @@ def test_the_same_picture_under_new_stamps_is_a_frozen_camera(scene):
 
 
 def test_a_simulated_camera_may_repeat_its_picture(scene):
-    scene.look(max_identical=0.05, use_sim_time=True)
-    assert scene.senses.rules().max_identical == float("inf")
+    scene.subscribe(max_identical=0.05, use_sim_time=True)
+    assert scene.subscriptions.rules().max_identical == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_a_simulated_camera_may_repeat_its_picture(scene):
     ],
 )
 def test_a_camera_whose_clock_is_off_is_refused_until_it_is_right(scene, ahead, words):
-    scene.look()
+    scene.subscribe()
     scene.drive()
     scene.drivers["ego"].ahead = ahead
     scene.fault("camera 'ego': ", *words)
@@ -326,7 +326,7 @@ def test_a_camera_whose_clock_is_off_is_refused_until_it_is_right(scene, ahead, 
 
 
 def test_a_camera_whose_clock_goes_back_a_little_is_named(scene):
-    scene.look()
+    scene.subscribe()
     scene.drive()
     scene.observation()
     scene.drivers["ego"].ahead = -0.9  # older than what it sent before, but not by so much that it begins anew
@@ -335,7 +335,7 @@ def test_a_camera_whose_clock_goes_back_a_little_is_named(scene):
 
 def test_a_simulation_that_starts_over_is_seen_again_from_its_beginning(scene):
     scene.simulated_ns = 100 * 10**9
-    scene.look(use_sim_time=True)
+    scene.subscribe(use_sim_time=True)
     scene.drive()
     assert scene.observation().stamp_ns >= scene.simulated_ns - 10**9
     for driver in scene.drivers.values():
@@ -345,29 +345,29 @@ def test_a_simulation_that_starts_over_is_seen_again_from_its_beginning(scene):
     for driver in scene.drivers.values():
         driver.on = True
     assert scene.observation().stamp_ns < 50 * 10**9
-    assert all(len(stream) < 50 for stream in scene.senses.streams.cameras.values())
+    assert all(len(stream) < 50 for stream in scene.subscriptions.streams.cameras.values())
 
 
 def test_a_clock_that_differs_from_the_stamps_points_to_use_sim_time(scene):
     scene.simulated_ns = 100 * 10**9
-    scene.look()  # without use_sim_time
+    scene.subscribe()  # without use_sim_time
     scene.drive()
     scene.fault("/ego/image_raw has stamps of another clock; is use_sim_time the same everywhere?")
 
 
 def test_parameters_with_a_choice_refuse_other_values(scene):
-    scene.look()
+    scene.subscribe()
     (result,) = scene.node.set_parameters([RosParameter("alignment", value="newest")])
     assert not result.successful and "'newest'" in result.reason and "asof" in result.reason
     (result,) = scene.node.set_parameters([RosParameter("alignment", value="asof")])
-    assert result.successful and scene.senses.rules().alignment == "asof"
+    assert result.successful and scene.subscriptions.rules().alignment == "asof"
 
 
 # CameraInfo -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_camera_info_is_a_warning_that_can_be_made_an_obstacle(scene):
-    scene.look()
+    scene.subscribe()
     scene.drive()
     scene.drivers["ego"].info = None
     scene.observation()
@@ -388,7 +388,7 @@ def test_a_missing_camera_info_is_a_warning_that_can_be_made_an_obstacle(scene):
     ],
 )
 def test_a_camera_info_of_other_images_is_named(scene, change, words):
-    scene.look(camera_info="require")
+    scene.subscribe(camera_info="require")
     scene.drive()
     scene.observation()
     info = scene.drivers["ego"].info
@@ -398,7 +398,7 @@ def test_a_camera_info_of_other_images_is_named(scene, change, words):
 
 
 def test_a_camera_info_of_binned_or_cut_out_images_fits(scene):
-    scene.look(camera_info="require")
+    scene.subscribe(camera_info="require")
     scene.drive()
     info = scene.drivers["ego"].info
     info.width, info.height, info.binning_x, info.binning_y = 2 * WIDTH, 2 * HEIGHT, 2, 2
@@ -421,22 +421,22 @@ def joint_states(names):
 
 
 def test_joint_states_of_two_arms_are_merged_under_the_names_of_the_urdf(scene):
-    scene.look("aloha", needs=Needs(joint_states=True), tags=["cam_high"])
+    scene.subscribe("aloha", needs=Needs(joint_states=True), tags=["cam_high"])
     scene.drive(only=["cam_high"], robot="aloha")
     scene.fault("joint states '", "no joint state yet on /follower_left/joint_states")
-    for stream in scene.senses.streams.joint_states:
+    for stream in scene.subscriptions.streams.joint_states:
         local = [joint.removeprefix(stream.source.prefix) for joint in stream.joints]
         scene.publish(JointState, stream.source.topic, joint_states([*local, "something_else"]))
-    positions = scene.senses.streams.positions(scene.observation())
+    positions = scene.subscriptions.streams.positions(scene.observation())
     assert set(positions) >= set(scene.embodiment.joint_names)
-    for stream in scene.senses.streams.joint_states:
+    for stream in scene.subscriptions.streams.joint_states:
         assert [positions[joint] for joint in stream.joints] == pytest.approx(
             [0.1 * k for k in range(len(stream.joints))]
         )
 
 
 def test_joint_states_that_lack_a_joint_are_named(scene):
-    scene.look(needs=Needs(joint_states=True))
+    scene.subscribe(needs=Needs(joint_states=True))
     scene.drive()
     names = [name for name in scene.embodiment.joint_names if name not in ("elbow", "left_finger")]
     scene.publish(JointState, "joint_states", joint_states(names))
@@ -444,7 +444,7 @@ def test_joint_states_that_lack_a_joint_are_named(scene):
 
 
 def test_odometry_of_a_robot_that_drives_is_needed(scene):
-    scene.look("mobile_base", needs=Needs(odometry=True))
+    scene.subscribe("mobile_base", needs=Needs(odometry=True))
     scene.drive(robot="mobile_base")
     scene.fault("odometry: no message yet on /odom; nobody publishes it")
 
@@ -460,11 +460,11 @@ def test_odometry_of_a_robot_that_drives_is_needed(scene):
 
 
 def test_a_history_grows_from_the_beginning_of_the_goal_at_its_rate(scene):
-    scene.look(history=History(frames=4, rate=10.0), tags=["ego"])
+    scene.subscribe(history=History(frames=4, rate=10.0), tags=["ego"])
     scene.drive(only=["ego"])
     began = scene.observation().stamp_ns
     assert len(scene.select(history_from_ns=began).images["ego"]) == 1
     full = scene.until(lambda: (seen := scene.select(history_from_ns=began)).images["ego"][3:] and seen, "four frames")
     stamps = [message.header.stamp.sec + message.header.stamp.nanosec * 1e-9 for message in full.images["ego"]]
     assert np.diff(stamps) == pytest.approx([0.1] * 3, abs=0.06) and stamps[0] >= began * 1e-9 - 1e-6
-    assert scene.senses.decode(full)["ego"].shape == (4, HEIGHT, WIDTH, 3)
+    assert scene.subscriptions.decode(full)["ego"].shape == (4, HEIGHT, WIDTH, 3)

@@ -12,7 +12,7 @@ from qwen_vla_control.motion.blending import MotionInterval
 from qwen_vla_control.observation.streams import Observation
 from qwen_vla_control.reasons import Reason
 from qwen_vla_ros.policy import instruction_run
-from qwen_vla_ros.policy.instruction_run import Ended, Ending, Limits, Report, Sent, Verdict
+from qwen_vla_ros.policy.instruction_run import Ending, Limits, PublishedChunk, Report, RunEnded, Verdict
 from qwen_vla_ros.policy.overlapping_run import OverlappingRun
 
 PERIOD, HORIZON, EXECUTED = 0.2, 16, 8
@@ -41,7 +41,7 @@ class World:
         self.looks: list[float] = []
         self.taken: list[float] = []  # when each chunk began to be executed
         self.previous: list = []
-        self.interrupt: Ended | None = None
+        self.interrupt: RunEnded | None = None
         self.silent_from = 10**9
         self.run: OverlappingRun | None = None
         self._rested_since: float | None = None
@@ -72,7 +72,7 @@ class World:
                 self._report(self.sent, Verdict.REFUSED, self.reasons)
             else:
                 self._hand_over()
-        return Sent(self.sent, EXECUTED * PERIOD, 1.0, HORIZON * PERIOD, PERIOD)
+        return PublishedChunk(self.sent, EXECUTED * PERIOD, 1.0, HORIZON * PERIOD, PERIOD)
 
     def _hand_over(self):
         if self.moving is not None:
@@ -192,7 +192,7 @@ def test_an_interruption_holds_the_arm():
     infer = world.infer
 
     def infer_and_cancel(observation, previous=None):
-        world.interrupt = Ended(Ending.CANCELED, "cancelled by the client") if world.sent == 3 else None
+        world.interrupt = RunEnded(Ending.CANCELED, "cancelled by the client") if world.sent == 3 else None
         return infer(observation, previous)
 
     world.infer = infer_and_cancel

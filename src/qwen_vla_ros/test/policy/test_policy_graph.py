@@ -16,7 +16,7 @@ from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
 
-SENTENCE = "pick up the red cube"
+INSTRUCTION = "pick up the red cube"
 RESULT = ExecuteInstruction.Result
 
 
@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory, widowx):
     torch.manual_seed(0)
     config = QwenVLAConfig.preset("tiny", proprioception="token", history_frames=2, history_rate=4.0)
     tags = tuple(camera.tag for camera in widowx.cameras)
-    processor = QwenVLAProcessor.from_scratch([widowx.prompt(SENTENCE)], config, tags, vocab_size=320)
+    processor = QwenVLAProcessor.from_scratch([widowx.prompt(INSTRUCTION)], config, tags, vocab_size=320)
     reach = np.array([*[0.01] * 3, *[0.02] * 3, 0.0])
     middle = np.array([*[0.0] * 6, 0.5])
     spread = reach + np.array([*[0.0] * 6, 0.3])
@@ -78,9 +78,9 @@ class Stack:
         self.peer.trigger("executor_node/resume")
         self.peer.forget()  # the heartbeat is the real policy's
 
-    def obey(self, **kwargs):
+    def execute(self, **kwargs):
         """Send a goal and wait until its first chunk is being executed; returns its handle."""
-        handle = self.peer.send_goal(SENTENCE, **kwargs)
+        handle = self.peer.send_goal(INSTRUCTION, **kwargs)
         assert handle.accepted
         self.peer.wait(lambda: self.peer.arm_commands, "the first command")
         return handle
@@ -106,16 +106,16 @@ def assert_still(peer) -> None:
     assert len(peer.arm_commands[-1][1].points) == 1 or peer.reports[-1].verdict == ChunkReport.COMPLETED
 
 
-def test_it_obeys_with_feedback_and_ends_by_its_timeout(stack, peer):
+def test_it_executes_with_feedback_and_ends_by_its_timeout(stack, peer):
     states = []
-    handle = stack.obey(timeout=4.0, feedback=lambda message: states.append(message.feedback))
+    handle = stack.execute(timeout=4.0, feedback=lambda message: states.append(message.feedback))
     status, result = peer.result_of(handle)
     assert status == ABORTED and result.error_code == RESULT.TIMEOUT and "4.0 s" in result.error_msg
     assert result.chunks_executed >= 1 and 4.0 <= result.duration < 6.0
     print(f"latency p50 {result.latency_ms_p50:.0f} ms, p99 {result.latency_ms_p99:.0f} ms")
     assert {"inferring", "executing"} <= {feedback.state for feedback in states}
     chunks = [message for _, message in peer.received["policy_node/action_chunk"]]
-    assert all(len(c.data) == 112 and c.execution_horizon == 8 and c.instruction == SENTENCE for c in chunks)
+    assert all(len(c.data) == 112 and c.execution_horizon == 8 and c.instruction == INSTRUCTION for c in chunks)
     # Every look at the world is younger than the end of the motion before it.
     ends = [r.header.stamp for r in peer.reports if r.verdict == ChunkReport.COMPLETED]
     looks = [c.header.stamp for c in chunks if any(r.chunk_id == c.chunk_id - 1 for r in peer.reports)]
@@ -125,7 +125,7 @@ def test_it_obeys_with_feedback_and_ends_by_its_timeout(stack, peer):
 
 def test_a_number_of_chunks_ends_it_with_success(stack, peer):
     assert peer.set_parameter("policy_node", "max_chunks", 2)
-    status, result = peer.result_of(stack.obey())
+    status, result = peer.result_of(stack.execute())
     assert status == SUCCEEDED and result.error_code == RESULT.SUCCESS and result.chunks_executed == 2
     assert 0 < result.latency_ms_p50 < 5000 and not result.error_msg
     assert not peer.set_parameter("policy_node", "max_chunks", -1)  # out of its range
@@ -133,7 +133,7 @@ def test_a_number_of_chunks_ends_it_with_success(stack, peer):
 
 
 def test_late_subscribers_get_embodiment_and_prompt(stack, peer, widowx):
-    handle = stack.obey()
+    handle = stack.execute()
     got = {}
     for kind, topic in ((EmbodimentMessage, "policy_node/embodiment"), (String, "policy_node/prompt")):
         peer.node.create_subscription(kind, topic, lambda m, t=topic: got.__setitem__(t, m), LATCHED)
@@ -142,12 +142,12 @@ def test_late_subscribers_get_embodiment_and_prompt(stack, peer, widowx):
     embodiment = got["policy_node/embodiment"]
     assert embodiment.name == "widowx" and list(embodiment.channel_names) == list(widowx.channel_names)
     assert list(embodiment.joint_names) == list(widowx.joint_names) and "{instruction}" in embodiment.prompt
-    assert got["policy_node/prompt"].data == widowx.prompt(SENTENCE)
+    assert got["policy_node/prompt"].data == widowx.prompt(INSTRUCTION)
     assert peer.result_of(handle)[0] == CANCELED
 
 
 def test_cancel_holds_the_arm(stack, peer):
-    handle = stack.obey()
+    handle = stack.execute()
     future = handle.cancel_goal_async()
     peer.wait(future.done, "answer to the cancellation")
     status, result = peer.result_of(handle)
@@ -157,7 +157,7 @@ def test_cancel_holds_the_arm(stack, peer):
 
 
 def test_a_second_goal_is_rejected_while_one_is_executed(stack, peer):
-    handle = stack.obey()
+    handle = stack.execute()
     assert not peer.send_goal("another one").accepted
     handle.cancel_goal_async()
     assert peer.result_of(handle)[0] == CANCELED
@@ -175,7 +175,7 @@ def test_a_goal_without_sense_ends_with_an_explanation(stack, peer, instruction,
 
 @pytest.mark.parametrize("tag", ["ego", "cam_wrist"])
 def test_a_camera_that_stops_ends_the_goal_and_the_arm_holds(stack, peer, tag):
-    handle = stack.obey()
+    handle = stack.execute()
     peer.silent.add(tag)
     stopped = time.monotonic()
     status, result = peer.result_of(handle)
@@ -214,7 +214,7 @@ def lead(peer):
     ],
 )
 def test_a_camera_that_shows_the_past_ends_the_goal_and_the_arm_holds(stack, peer, break_it, words):
-    handle = stack.obey()
+    handle = stack.execute()
     break_it(peer)
     status, result = peer.result_of(handle)
     assert status == ABORTED and result.error_code == RESULT.INFERENCE_STOPPED
@@ -239,7 +239,7 @@ def test_every_stream_has_its_diagnostics(stack, peer):
 
 
 def test_a_stop_by_service_ends_the_goal(stack, peer):
-    handle = stack.obey()
+    handle = stack.execute()
     assert peer.trigger("executor_node/stop").success
     status, result = peer.result_of(handle)
     assert status == ABORTED and result.error_code == RESULT.EXECUTOR_STOPPED
@@ -250,12 +250,12 @@ def test_a_stop_by_service_ends_the_goal(stack, peer):
 def test_deactivation_ends_the_goal_and_the_signs_of_life(stack, peer):
     beats = []
     peer.node.create_subscription(Header, "policy_node/heartbeat", lambda _: beats.append(time.monotonic()), 10)
-    handle = stack.obey()
+    handle = stack.execute()
     assert peer.transition("policy_node", Transition.TRANSITION_DEACTIVATE)
     status, result = peer.result_of(handle)
     assert status == ABORTED and result.error_code == RESULT.NOT_ACTIVE and "deactivated" in result.error_msg
     peer.report(last_chunk(peer), ChunkReport.HELD)
-    assert beats and not peer.send_goal(SENTENCE).accepted
+    assert beats and not peer.send_goal(INSTRUCTION).accepted
     quiet_from = time.monotonic()
     peer.wait(lambda: time.monotonic() - quiet_from > 0.5, "half a second")
     assert beats[-1] < quiet_from
@@ -263,7 +263,7 @@ def test_deactivation_ends_the_goal_and_the_signs_of_life(stack, peer):
 
 
 def test_a_killed_policy_is_noticed_within_half_a_second(stack, peer):
-    stack.obey()
+    stack.execute()
     beats = []
     peer.node.create_subscription(Header, "policy_node/heartbeat", lambda _: beats.append(time.monotonic()), 10)
     peer.wait(lambda: beats, "a heartbeat")
@@ -278,7 +278,7 @@ def test_a_killed_policy_is_noticed_within_half_a_second(stack, peer):
 
 
 def test_an_interrupted_policy_ends_its_goal_and_leaves_nothing(stack, peer):
-    handle = stack.obey()
+    handle = stack.execute()
     future = handle.get_result_async()
     assert stack.processes.end(stack.policy, signal.SIGINT) == 0, stack.processes.log_of(stack.policy)
     peer.wait(future.done, "the result, which goes out before the process does")
@@ -288,9 +288,31 @@ def test_an_interrupted_policy_ends_its_goal_and_leaves_nothing(stack, peer):
     assert "Traceback" not in stack.processes.log_of(stack.policy)
 
 
-def test_a_folder_that_is_no_checkpoint_is_refused_by_name(peer, shared_stack, processes, checkpoint, tmp_path):
-    if shared_stack.policy is not None and shared_stack.policy.poll() is None:
-        processes.end(shared_stack.policy, signal.SIGTERM)
+@pytest.fixture
+def no_policy(shared_stack, processes):
+    """An executor that is active, and no policy_node beside it."""
+    shared_stack.be_ready()
+    processes.end(shared_stack.policy, signal.SIGTERM)
+
+
+def test_a_folder_that_is_not_a_checkpoint_is_refused_by_name(peer, no_policy, processes, tmp_path):
     started = processes.start("policy_node", policy=str(tmp_path))
-    peer.wait(lambda: f"{tmp_path} is no checkpoint" in processes.log_of(started), "an error that names the folder")
+    peer.wait(lambda: f"{tmp_path} is not a checkpoint" in processes.log_of(started), "an error that names the folder")
+    assert processes.end(started, signal.SIGTERM) == 0
+
+
+def test_a_policy_that_cannot_continue_a_chunk_is_refused_where_it_has_to(peer, no_policy, processes):
+    started = processes.start("policy_node", policy="mock://hold", blending="real_time_chunking")
+    text = "mock://hold cannot continue a chunk, as blending 'real_time_chunking' needs; choose another"
+    peer.wait(lambda: text in processes.log_of(started), "an error that names the blending")
+    assert processes.end(started, signal.SIGTERM) == 0
+
+
+def test_a_policy_without_a_model_is_executed_as_any_other(peer, no_policy, processes):
+    started = processes.start("policy_node", policy="mock://hold", max_chunks=2)
+    peer.wait_until_active("policy_node")
+    before = dict(peer.joints)
+    status, result = peer.result_of(peer.send_goal(INSTRUCTION))
+    assert status == SUCCEEDED and (result.chunks_executed, result.chunks_refused) == (2, 0)
+    assert peer.arm_commands and peer.joints == pytest.approx(before, abs=1e-3)
     assert processes.end(started, signal.SIGTERM) == 0

@@ -20,7 +20,8 @@ from qwen_vla_control.observation.robot_streams import Needs
 from qwen_vla_control.observation.streams import Alignment, Observation, Waiting
 from qwen_vla_rclpy.guarded_node import GuardedNode
 from qwen_vla_ros.policy.camera_subscriptions import ObservationSubscriptions
-from qwen_vla_ros.policy.policy_node import PARAMETERS, GoalPorts
+from qwen_vla_ros.policy.observation_reader import ObservationReader
+from qwen_vla_ros.policy.policy_node import PARAMETERS
 from qwen_vla_ros.ros.chunk_messages import stamp_message
 from qwen_vla_ros.ros.parameters import Parameters
 
@@ -81,23 +82,20 @@ def node():
 
 
 class Live:
-    """The part of policy_node that senses, run by its own methods."""
+    """The streams of policy_node and what it reads from them."""
 
     def __init__(self, node, embodiment) -> None:
-        self._senses = ObservationSubscriptions(node, embodiment, threading.Condition(), needs=Needs(joint_states=True))
-        self._tips = None
-        self._state_joints = embodiment.joint_names
-        self.parameters = node.parameters
-        self.callbacks = {sense.subscription.topic: sense.subscription.callback for sense in self._senses.senses}
-        self.ports = GoalPorts.__new__(GoalPorts)
-        self.ports._node, self.ports._instruction, self.ports._began_ns = self, "lift it", 0
+        changed = threading.Condition()
+        self.subscriptions = ObservationSubscriptions(node, embodiment, changed, needs=Needs(joint_states=True))
+        self.reader = ObservationReader(self.subscriptions, embodiment.joint_names, None, changed)
+        sources = [source.subscription for source in self.subscriptions.subscribed]
+        self.callbacks = {subscription.topic: subscription.callback for subscription in sources}
 
     def arrive(self, topic: str, content) -> None:
         self.callbacks[f"/{topic}"](content)
 
     def observe(self, now: int) -> Observation | Waiting:
-        self.ports.now = lambda: now
-        return self.ports.observe(0)
+        return self.reader.select(now, not_before_ns=0, history_from_ns=0)
 
 
 @pytest.mark.parametrize(("seed", "alignment"), list(enumerate(Alignment)))
@@ -118,10 +116,10 @@ def test_bag_and_live_observations_are_bit_equal(tmp_path, widowx, node, seed, a
         if row in episode.defects.get("observation", {}):
             assert not isinstance(observation, Observation)
             continue
-        seen = live.ports._perceive(observation)
+        seen = live.reader.read(observation, "lift it")
         for tag, image in seen.images.items():
             np.testing.assert_array_equal(episode.images[tag][row], image)
         np.testing.assert_array_equal(episode.state.values[row], seen.state)
         compared += 1
-    live._senses.destroy()
+    live.subscriptions.destroy()
     assert compared >= 15 and set(seen.images) == {camera.tag for camera in widowx.cameras}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from embodiment_descriptions import load_robot
-from qwen_vla.policies.policy import ActionChunk as PredictedChunk
+from qwen_vla.policies import ActionChunk as PredictedChunk
 from qwen_vla_control.gate.base_gate import BaseGate
 from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.motion.base_path import accumulated

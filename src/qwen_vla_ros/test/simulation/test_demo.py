@@ -19,7 +19,7 @@ from nav_msgs.msg import Path as PathMessage
 from PIL import Image as Picture
 from sensor_msgs.msg import CameraInfo, Image
 
-from embodiment_descriptions import load_robot
+from embodiment_descriptions import load_robot, resource_path
 from qwen_vla.output_files import write_json
 from qwen_vla.output_paths import OutputRefused
 from qwen_vla.seeds import FIRST_TEST_SEED
@@ -278,14 +278,14 @@ def test_help_needs_no_ros():
 
 def test_wrong_options_are_named_before_anything_starts(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json"):
-        Demo(out=tmp_path / "out", checkpoint=tmp_path).run()
+        Demo(out=tmp_path / "out", policy=str(tmp_path)).run()
     for wrong in ({"seeds": (-1,)}, {"seeds": (9000, FIRST_TEST_SEED)}, {"timeout": 0.0}, {"speed": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong)).removesuffix("s")):
-            Demo(out=tmp_path / "out", checkpoint=tmp_path, **wrong).run()
+            Demo(out=tmp_path / "out", policy=str(tmp_path), **wrong).run()
     (tmp_path / "config.json").touch()
     (tmp_path / "training.json").write_text(json.dumps({"data": [{"seeds": [9000, 9200]}]}))
     with pytest.raises(ValueError, match="9000"):
-        Demo(out=tmp_path / "out", checkpoint=tmp_path).run()
+        Demo(out=tmp_path / "out", policy=str(tmp_path)).run()
     assert not (tmp_path / "out").exists()
 
 
@@ -307,19 +307,18 @@ def test_files_of_somebody_else_are_refused_before_anything_starts(tmp_path, nam
 
 
 def test_a_robot_that_the_checkpoint_does_not_know_is_named_and_skipped(tmp_path, capsys):
-    from qwen_vla.cli import default_checkpoint
-
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     (checkpoint / "config.json").touch()
     with pytest.raises(FileNotFoundError, match="embodiments.json"):
-        Demo(out=tmp_path / "out", checkpoint=checkpoint).run()
+        Demo(out=tmp_path / "out", policy=str(checkpoint)).run()
     (checkpoint / "embodiments.json").write_text("{}")
-    assert Demo(out=tmp_path / "out", checkpoint=checkpoint, robot=("aloha",)).run() == 3
+    assert Demo(out=tmp_path / "out", policy=str(checkpoint), robot=("aloha",)).run() == 3
     assert "aloha is skipped" in capsys.readouterr().err
     assert json.loads((tmp_path / "out/summary.json").read_text())["skipped"] == ["aloha"]
-    assert Demo(out=tmp_path / "out", checkpoint=checkpoint, robot=("aloha",)).run() == 3, "its own results it replaces"
-    assert known_robots(default_checkpoint()) == list(SHOWS)
+    again = Demo(out=tmp_path / "out", policy=str(checkpoint), robot=("aloha",))
+    assert again.run() == 3, "its own results it replaces"
+    assert known_robots(resource_path("checkpoints/tiny")) == list(SHOWS)
 
 
 @pytest.mark.parametrize("robot", SHOWS)

@@ -109,7 +109,7 @@ def test_an_evaluation_over_ros_has_the_tasks_and_metrics_of_one_in_process(name
     monkeypatch.chdir(tmp_path)
     suite = load_suite(name)
     checkpoint = untrained_checkpoint(tmp_path / "checkpoint", suite.embodiment)
-    summary = evaluate(EvaluateOptions(name, checkpoint, 1, SEED))
+    summary = evaluate(EvaluateOptions(name, str(checkpoint), 1, SEED))
     (row,) = summary["rows"]
     assert row["task"] == suite.task_of(SEED) and list(summary["tasks"]) == [row["task"]]
     assert row["ended"] in ("step limit", "success") and METRICS[name] <= summary.keys()

@@ -238,14 +238,14 @@ def test_ended_while_it_runs_it_leaves_nothing(parent, number):
     ],
 )
 def test_what_ros_cannot_do_is_refused(changes, why):
-    options = {"suite": "widowx_pick", "checkpoint": CHECKPOINT, "episodes": 1, "seed": 7000, **changes}
+    options = {"suite": "widowx_pick", "policy": "tiny", "episodes": 1, "seed": 7000, **changes}
     with pytest.raises(ValueError, match=why):
         evaluate(EvaluateOptions(**options))
 
 
 def test_an_unknown_suite_is_named_with_the_known_ones():
     with pytest.raises(KeyError, match="'mars'.*widowx_pick"):
-        evaluate(EvaluateOptions("mars", CHECKPOINT, 1, 7000))
+        evaluate(EvaluateOptions("mars", "tiny", 1, 7000))
 
 
 def test_every_robot_has_its_simulator(tmp_path):
@@ -268,7 +268,7 @@ def test_trained_scenes_are_refused(tmp_path: Path):
     (tmp_path / "training.json").unlink()
     (tmp_path / "training.json").write_text('{"data": [{"seeds": [7000, 7100]}]}')
     with pytest.raises(ValueError, match="7000"):
-        evaluate(EvaluateOptions("widowx_pick", tmp_path, 1, 7050))
+        evaluate(EvaluateOptions("widowx_pick", str(tmp_path), 1, 7050))
 
 
 def test_a_row_says_the_same_as_in_process():
@@ -286,7 +286,7 @@ def test_a_row_says_the_same_as_in_process():
 
 def test_an_evaluation_over_ros_plays_only_what_is_missing(tmp_path):
     """Nothing is: no stack is started."""
-    options = EvaluateOptions("widowx", CHECKPOINT, 2, 9000, json=tmp_path / "e.json")
+    options = EvaluateOptions("widowx", "tiny", 2, 9000, json=tmp_path / "e.json")
     rows = [EpisodeRow(s, "lift", "red", True, 3, 0, 4.8, 0.02, "success", 50.0, "pick") for s in options.seeds]
     with KeptEpisodes(options.json, options.suite, CHECKPOINT, options.conditions(over_ros=True)) as kept:
         for row in rows:
@@ -302,7 +302,7 @@ def test_an_evaluation_over_ros_plays_only_what_is_missing(tmp_path):
 def test_an_evaluation_over_ros_goes_on_where_it_was_interrupted(tmp_path):
     result = tmp_path / "e.json"
     command = [sys.executable, "-m", "qwen_vla.cli", "evaluate", "widowx", "--over-ros", "--episodes", "3"]
-    command += ["--seed", "9000", "--checkpoint", str(CHECKPOINT), "--json", str(result)]
+    command += ["--seed", "9000", "--policy", str(CHECKPOINT), "--json", str(result)]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as first:
         wait_until(lambda: part_of(result).exists() and part_of(result).read_text().count("\n") == 2, "an episode")
         first.send_signal(signal.SIGINT)
@@ -319,8 +319,8 @@ def test_an_evaluation_over_ros_goes_on_where_it_was_interrupted(tmp_path):
 @pytest.mark.timeout(900)
 def test_an_evaluation_over_ros_has_the_summary_of_one_in_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    summary = evaluate(EvaluateOptions("widowx", CHECKPOINT, 2, 9000))
-    options = EvaluateOptions("widowx", CHECKPOINT, 2, 9000)
+    summary = evaluate(EvaluateOptions("widowx", "tiny", 2, 9000))
+    options = EvaluateOptions("widowx", "tiny", 2, 9000)
     assert summary.keys() >= summarize("widowx", 9000, [], **options.conditions()).keys()
     assert [row["seed"] for row in summary["rows"]] == [9000, 9001] and summary["over_ros"] is True
     assert all(0 < row["chunks"] <= 13 or row["refused"] for row in summary["rows"])

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qwen_vla.evaluation.episode import follow, names_of, planned
-from qwen_vla.policies.policy import Observation, Policy
+from qwen_vla.evaluation.episode import follow, names_of, planned, shown_to
+from qwen_vla.policies.policy import Policy
 from qwen_vla.suites import Env, Suite
 from qwen_vla_control.chunk import Chunk
 
@@ -40,7 +40,7 @@ class PolicyLead:
         """
         rng = np.random.default_rng([seed, 3])
         for _ in range(rng.integers(1, self._most + 1)):
-            seen = Observation(observation["images"], info["instruction"], state=observation.get("joints"))
+            seen = shown_to(self._policy, self._suite, observation, info["instruction"])
             prediction = self._policy.infer(seen, seed=int(rng.integers(2**31)))
             chunk = Chunk.predicted(prediction, self._suite.embodiment.base_frame)
             path, refusal = planned(self._suite, chunk, observation)

@@ -17,8 +17,9 @@ import numpy as np
 from embodiment_descriptions import Channel, ChannelKind, ControlMode, Embodiment, ResourceError
 from embodiment_descriptions.actions.channels import BASE, ROTATION, TRANSLATION
 from qwen_vla.model.normalization import Quantiles
+from qwen_vla.policies.checkpoint import PLACEHOLDER, checkpoint_path
+from qwen_vla.policies.fit import missing_inputs, training_misfits
 from qwen_vla_ros.doctor.findings import Area, Finding
-from qwen_vla_ros.policy.loaded_policy import PLACEHOLDER, checkpoint_path, require_fit
 
 AREA = Area("Model")
 CONFIG, EMBODIMENTS, STATISTICS = "config.json", "embodiments.json", "normalization.json"
@@ -67,7 +68,7 @@ def read_checkpoint(name: str) -> Checkpoint:
     """Read a checkpoint: a folder, or the name of one of the suite."""
     folder = Path(name).expanduser()
     try:
-        folder = folder if folder.is_dir() else checkpoint_path(name)
+        folder = checkpoint_path(name)
         robots = {key: _trained(value) for key, value in _json(folder / EMBODIMENTS).items()}
         statistics = {key: Quantiles.from_json(value) for key, value in _json(folder / STATISTICS).items()}
         image_size = int(_json(folder / CONFIG).get("image_size", 0))
@@ -130,7 +131,7 @@ def check_checkpoint(checkpoint: Checkpoint, robot: Embodiment) -> Iterator[Find
         fact = f"trained for {', '.join(sorted(checkpoint.robots)) or 'no robot'}, not for '{robot.name}'"
         yield AREA.fail("robot", fact, "take a checkpoint of this robot, or fine-tune one (docs/how-to/train.md)")
         return
-    yield check_fit(trained, robot, checkpoint.folder)
+    yield check_fit(trained, robot)
     yield check_prompt(trained, robot)
     yield from check_statistics(trained, checkpoint, robot)
 
@@ -143,12 +144,12 @@ def check_same(checkpoint: Checkpoint, running: str) -> Iterator[Finding]:
         yield AREA.warn("checkpoint", fact, "leave out --policy, or start policy_node with policy:=… as here")
 
 
-def check_fit(trained: Trained, robot: Embodiment, folder: str) -> Finding:
+def check_fit(trained: Trained, robot: Embodiment) -> Finding:
     """Would policy_node load it? Control mode, channels, period, chunk size and camera tags decide."""
-    try:
-        require_fit(trained, robot, Path(Path(folder).name))
-    except ValueError as error:
-        return AREA.fail("fit", str(error), "take the checkpoint of this robot, or correct the robot's YAML")
+    wrong = [*training_misfits(trained, robot), *missing_inputs(trained.camera_tags, (), robot)]
+    if wrong:
+        fact = f"it does not fit '{robot.name}': {'; '.join(wrong)}"
+        return AREA.fail("fit", fact, "take the checkpoint of this robot, or correct the robot's YAML")
     cameras = ", ".join(trained.camera_tags)
     return AREA.ok("fit", f"{robot.control_mode}, {len(robot.channel_names)} channels, cameras {cameras}")
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from qwen_vla.cli import DEFAULT_POLICY
+
 if TYPE_CHECKING:
     from qwen_vla_ros.simulation.demo.recording import Recording
     from qwen_vla_ros.simulation.stack import Host, SimulatedStack
@@ -79,17 +81,17 @@ class Demo:
     $ qwen-vla demo
     $ qwen-vla demo --robot aloha mobile_base
     $ qwen-vla demo --robot widowx --seeds 7001 7002 7003 --out out/my_demo
-    $ qwen-vla demo --checkpoint out/train/joint_actions/model --no-video
+    $ qwen-vla demo --policy out/train/joint_actions/model --no-video
     """
 
     out: Path = Path("out/demo")
     """Folder for the results; those of an earlier demo are replaced."""
     robot: tuple[Literal["widowx", "aloha", "mobile_base"], ...] = ()
-    """Robots to show, one after the other; default: all that the checkpoint knows."""
+    """Robots to show, one after the other; default: all that the policy knows."""
     seeds: tuple[int, ...] = ()
     """Scenes, one sentence each; default: the robot's own. Validation scenes alone (below 20000): a demo is a look."""
-    checkpoint: Path | None = None
-    """Folder of the model; default: the checkpoint that comes with the suite."""
+    policy: str = DEFAULT_POLICY
+    """Checkpoint: its folder, or the name of one in checkpoints/. Or NAME://ADDRESS of an installed policy."""
     timeout: float | None = None
     """Simulated time for each sentence [s]; default: 60 for the arms, 120 for the base."""
     speed: float = 1.0
@@ -112,15 +114,15 @@ class Demo:
 
         self._check_outputs()
         checkpoint = self._checkpoint()
-        known = known_robots(checkpoint)
+        known = known_robots(checkpoint) if checkpoint else list(SHOWS)
         wanted = self.robot or tuple(SHOWS)
         robots, skipped = [r for r in wanted if r in known], [r for r in wanted if r not in known]
         for robot in skipped:
-            print(f"{robot} is skipped: {checkpoint} was not trained for it", file=sys.stderr)
+            print(f"{robot} is skipped: {self.policy} was not trained for it", file=sys.stderr)
         with signals_as_exceptions():
             self._begin()
-            shown = self._show_all(robots, checkpoint)
-            summary = summarize(shown, str(checkpoint), skipped)
+            shown = self._show_all(robots)
+            summary = summarize(shown, str(checkpoint or self.policy), skipped)
             self._write_summary(summary)
             self._write_films([episode for one in shown.values() for episode in one.episodes])
         if any(one.successes < ENOUGH * len(one.rows) for one in shown.values()):
@@ -136,10 +138,10 @@ class Demo:
         check_files(MAKER, self.overwrite, {**results, "--gif": self.gif})
         check_folder(self.out / "logs", LOGS)
 
-    def _checkpoint(self) -> Path:
-        """What can be wrong about the options is found out before anything is started."""
-        from qwen_vla.cli import default_checkpoint
+    def _checkpoint(self) -> Path | None:
+        """What can be wrong about the options is found out before anything is started; None without a checkpoint."""
         from qwen_vla.evaluation.in_process import refuse_trained_seeds
+        from qwen_vla.policies.checkpoint import checkpoint_of
         from qwen_vla.seeds import require_split
 
         for seed in self.seeds:
@@ -148,7 +150,9 @@ class Demo:
             raise ValueError(f"timeout {self.timeout} s: give a time above 0 and below 3600 s")
         if not 0.01 <= self.speed <= 100:
             raise ValueError(f"speed {self.speed}: give 0.01 to 100 simulated seconds per real second")
-        checkpoint = self.checkpoint or default_checkpoint()
+        checkpoint = checkpoint_of(self.policy)
+        if checkpoint is None:
+            return None
         if not (checkpoint / "config.json").is_file():
             raise FileNotFoundError(
                 f"{checkpoint} is not a checkpoint: it has no config.json; train one, or name another"
@@ -165,14 +169,14 @@ class Demo:
         for name in (SUMMARY, FILM):
             (self.out / name).unlink(missing_ok=True)
 
-    def _show_all(self, robots: Sequence[str], checkpoint: Path) -> dict[str, Shown]:
+    def _show_all(self, robots: Sequence[str]) -> dict[str, Shown]:
         """Robot after robot, all served by one policy_node."""
         from qwen_vla_ros.simulation.stack import stack_host
 
         with stack_host(self.out / "logs") as host:
-            return {robot: self._show(robot, checkpoint, host) for robot in robots}
+            return {robot: self._show(robot, host) for robot in robots}
 
-    def _show(self, robot: str, checkpoint: Path, host: Host) -> Shown:
+    def _show(self, robot: str, host: Host) -> Shown:
         """Everything about one robot, whose processes end with it; policy_node stays and waits for the next."""
         from embodiment_descriptions import load_robot
         from qwen_vla_ros.simulation.demo.recording import Recorder
@@ -182,7 +186,7 @@ class Demo:
         show, rows, recordings = SHOWS[robot], [], []
         seeds = self.seeds or show.seeds
         world = SimulatedWorld(robot, show.suite)
-        with simulated_stack(checkpoint, host, speed=self.speed, world=world) as stack:
+        with simulated_stack(self.policy, host, speed=self.speed, world=world) as stack:
             tasks = TaskClient(stack)
             recorder = Recorder(stack, tasks, load_robot(robot)) if self.video or self.gif else None
             for number, seed in enumerate(seeds, 1):

@@ -1,0 +1,64 @@
+"""Opens a checkpoint of Qwen-VLA as a policy: references without a name, and `qwen_vla://`.
+
+Finding the folder is free of torch; only `open_checkpoint` loads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embodiment_descriptions import Embodiment, resource_path
+from qwen_vla.policies.chunk_policy import PolicyOptions
+from qwen_vla.policies.opening import CHECKPOINT, find_policy, split_reference
+
+if TYPE_CHECKING:
+    from qwen_vla.policies.policy import Policy
+
+PLACEHOLDER = "{instruction}"
+
+
+def open_checkpoint(address: str, embodiment: Embodiment, options: PolicyOptions) -> Policy:
+    """Load a checkpoint for a robot, whose prompt, derived from its description, is what the model reads.
+
+    Raises:
+        ValueError, FileNotFoundError: the checkpoint is missing, damaged, or was made for another robot.
+    """
+    folder = checkpoint_path(address)
+    if not (folder / "config.json").is_file():  # before torch is imported, which takes seconds
+        raise FileNotFoundError(f"{folder} is not a checkpoint: it has no config.json")
+
+    import torch
+
+    from qwen_vla.policies.policy import Policy
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    policy = Policy.from_pretrained(folder, options.device, options.euler_steps, embodiment.name)
+    template = options.prompt_template or embodiment.prompt(PLACEHOLDER)
+    policy.embodiment = dataclasses.replace(policy.embodiment, prompt_template=template)
+    return policy
+
+
+def checkpoint_path(name: str) -> Path:
+    """Folder of a checkpoint: a path, or the name of one in checkpoints/; FileNotFoundError says where it is not."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    shipped = {path.name: path for path in resource_path("checkpoints").iterdir() if path.is_dir()}
+    if name not in shipped:
+        raise FileNotFoundError(f"no checkpoint directory at {name}; the suite's are called {', '.join(shipped)}")
+    return shipped[name]
+
+
+def checkpoint_of(reference: str) -> Path | None:
+    """Folder of the checkpoint that a policy's reference means; None when another package opens it.
+
+    Raises:
+        ValueError: no package provides the policy.
+        FileNotFoundError: there is no such checkpoint.
+    """
+    find_policy(reference)
+    name, address = split_reference(reference)
+    return checkpoint_path(address) if name == CHECKPOINT else None

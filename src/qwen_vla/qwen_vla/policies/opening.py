@@ -1,0 +1,81 @@
+"""Finding a policy by its reference and opening it for a robot. Packages add policies as entry points. Free of torch.
+
+A reference is `NAME://ADDRESS`, where NAME is an entry point of the group `qwen_vla.policies` and ADDRESS is the
+policy's own affair. Without a name it is a checkpoint of Qwen-VLA: a folder, or the name of one in checkpoints/.
+
+An entry point is called with the address, the `Embodiment` and `PolicyOptions` and returns a `ChunkPolicy`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from importlib.metadata import EntryPoint, entry_points
+
+import numpy as np
+
+from embodiment_descriptions import Embodiment
+from qwen_vla.policies.chunk_policy import ChunkPolicy, Observation, PolicyOptions
+from qwen_vla.policies.fit import missing_inputs
+
+GROUP = "qwen_vla.policies"
+CHECKPOINT = "qwen_vla"  # the entry point of references without a name
+REFERENCE = re.compile(r"(?P<name>\w[\w.+-]*)://(?P<address>.*)", re.DOTALL)
+OFFERED = ("camera_tags", "state_names", "history", "misfits", "infer")
+WARM_UP_SIZE = (240, 320)  # [pixels]
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Name of the entry point and address of a reference."""
+    match = REFERENCE.fullmatch(reference)
+    return (match["name"], match["address"]) if match else (CHECKPOINT, reference)
+
+
+def find_policy(reference: str) -> EntryPoint:
+    """The entry point that opens a reference; nothing is imported.
+
+    Raises:
+        ValueError: there is none, or more than one package provides it.
+    """
+    name, _ = split_reference(reference)
+    everything = entry_points(group=GROUP)
+    found = [entry for entry in everything if entry.name == name]
+    if not found:
+        known = ", ".join(f"{entry.name}://" for entry in sorted(everything, key=lambda entry: entry.name))
+        raise ValueError(f"no package provides the policy {reference!r}; installed: {known or 'none (make setup)'}")
+    if len(found) > 1:
+        packages = ", ".join(sorted(entry.dist.name for entry in found))
+        raise ValueError(f"more than one package provides {name}:// ({packages}); uninstall all but one")
+    return found[0]
+
+
+def open_policy(reference: str, embodiment: Embodiment, options: PolicyOptions | None = None) -> ChunkPolicy:
+    """Load a policy, or connect to it, for a robot that it fits.
+
+    Raises:
+        ValueError: there is no such policy, its package cannot be imported, or it does not fit the robot; all that
+            differs is named.
+        FileNotFoundError: a file of it is missing.
+    """
+    entry = find_policy(reference)
+    try:
+        make = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{entry.name}:// of package {entry.dist.name} cannot be imported: {error}") from error
+    policy = make(split_reference(reference)[1], embodiment, options or PolicyOptions())
+    lacking = [name for name in OFFERED if not hasattr(policy, name)]
+    if lacking:
+        raise ValueError(f"{reference} is not a policy: its {type(policy).__name__} lacks {', '.join(lacking)}")
+    wrong = [*policy.misfits(embodiment), *missing_inputs(policy.camera_tags, policy.state_names, embodiment)]
+    if wrong:
+        raise ValueError(f"the policy {reference} does not fit '{embodiment.name}': {'; '.join(wrong)}")
+    return policy
+
+
+def warm_up(policy: ChunkPolicy) -> float:
+    """Infer once on black images, so that no goal pays for what happens only the first time; returns seconds."""
+    began = time.perf_counter()
+    black = np.zeros((*WARM_UP_SIZE, 3), np.uint8)
+    state = np.zeros(len(policy.state_names)) if policy.state_names else None
+    policy.infer(Observation(dict.fromkeys(policy.camera_tags, black), "stand still", state=state))
+    return time.perf_counter() - began

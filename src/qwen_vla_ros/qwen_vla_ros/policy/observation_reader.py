@@ -1,0 +1,59 @@
+"""From the streams of policy_node to what the policy is given: chosen, decoded, in its order. Free of rclpy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qwen_vla.policies import Observation as PolicyObservation
+from qwen_vla_control.observation.streams import Observation, Waiting
+from qwen_vla_control.observation.tip_poses import TipPoses
+
+if TYPE_CHECKING:
+    from qwen_vla_ros.policy.camera_subscriptions import ObservationSubscriptions
+
+
+class ObservationReader:
+    """Used in the inference thread, while callbacks store messages in the streams."""
+
+    def __init__(
+        self,
+        subscriptions: ObservationSubscriptions,
+        state_names: Sequence[str],
+        tip_poses: TipPoses | None,
+        changed: threading.Condition,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            subscriptions: feed the streams.
+            state_names: joints whose positions the policy reads as its state, in order.
+            tip_poses: for a policy that continues end-effector deltas.
+            changed: guards the streams and the tip poses.
+        """
+        self._subscriptions, self._state_names = subscriptions, tuple(state_names)
+        self._tip_poses, self._changed = tip_poses, changed
+
+    def select(self, now_ns: int, not_before_ns: int, history_from_ns: int) -> Observation | Waiting:
+        """Choose the messages of one observation; `changed` is held. See ObservationStreams.select."""
+        return self._subscriptions.select(now_ns, not_before_ns, history_from_ns)
+
+    def read(self, observation: Observation, instruction: str) -> PolicyObservation:
+        """Decode the images that were chosen, and bring the joints into the order of the policy's state.
+
+        Raises:
+            DecodingError, ValueError: an image cannot be decoded, or the tips' poses are not known at its time.
+        """
+        images = self._subscriptions.decode(observation)
+        positions = self._subscriptions.streams.positions(observation)
+        state = np.array([positions[name] for name in self._state_names]) if self._state_names else None
+        return PolicyObservation(images, instruction, observation.stamp_ns, state, self._tips(observation.stamp_ns))
+
+    def _tips(self, stamp_ns: int) -> dict[str, np.ndarray] | None:
+        if self._tip_poses is None:
+            return None
+        with self._changed:
+            return self._tip_poses.at(stamp_ns)
