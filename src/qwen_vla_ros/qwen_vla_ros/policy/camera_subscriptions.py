@@ -23,6 +23,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from embodiment_descriptions import Camera, Embodiment
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_control.observation.camera_info import image_size, is_calibrated
+from qwen_vla_control.observation.joint_reader import JointSource
 from qwen_vla_control.observation.robot_streams import History, Needs, ObservationStreams
 from qwen_vla_control.observation.streams import (
     MAX_IDENTICAL,
@@ -90,7 +91,7 @@ ODOMETRY = Endpoint("<odometry>", Odometry, "Of a base: where it is")
 class Sense:
     """One stream and the subscription that feeds it; `tag` of a camera, and its CameraInfo."""
 
-    stream: Stream
+    stream: Stream | JointSource
     subscription: MatchedSubscription
     tag: str = ""
     info: MatchedSubscription | None = None
@@ -129,7 +130,8 @@ class ObservationSubscriptions:
         cameras = [c.model_copy(update={"transport": transport}) if transport else c for c in chosen]
         self.streams = ObservationStreams(embodiment, cameras, node.resolve_topic_name, needs, history)
         self.senses = [self._see(camera) for camera in cameras]
-        self.senses += [self._feel(index, stream) for index, stream in enumerate(self.streams.joint_states)]
+        sources = enumerate(self.streams.joints.sources)
+        self.senses += [self._feel(index, source) for index, source in sources if source in self.streams.joint_sources]
         if self.streams.odometry is not None:
             self.senses.append(self._locate(embodiment.odometry.topic))
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -159,13 +161,13 @@ class ObservationSubscriptions:
             ),
         )
 
-    def _feel(self, index: int, stream: Any) -> Sense:
-        take = partial(self.streams.take_joint_state, index)
-        return Sense(stream, self._subscribe(JOINT_STATES.kind, stream.source.topic, take, STATE_DEPTH))
+    def _feel(self, index: int, source: JointSource) -> Sense:
+        take = partial(self.streams.joints.take, index)
+        return Sense(source, self._subscribe(JOINT_STATES.kind, source.source.topic, take, STATE_DEPTH))
 
     def _locate(self, topic: str) -> Sense:
-        take = self.streams.take_odometry
-        return Sense(self.streams.odometry, self._subscribe(ODOMETRY.kind, topic, take, STATE_DEPTH))
+        odometry = self.streams.odometry
+        return Sense(odometry.stream, self._subscribe(ODOMETRY.kind, topic, odometry.take, STATE_DEPTH))
 
     def _subscribe(
         self,

@@ -11,26 +11,24 @@ import threading
 import time
 import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import partial
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ClockType
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from sensor_msgs.msg import JointState
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
-from embodiment_descriptions import ControlMode
+from embodiment_descriptions import ControlMode, Kinematics
 from qwen_vla.policies.latency import LatencyEstimate
 from qwen_vla_control.motion.blending import Blending
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, answer_options
 from qwen_vla_control.observation.image_decoding import DecodingError
 from qwen_vla_control.observation.robot_streams import History, Needs
-from qwen_vla_control.observation.streams import Observation, Waiting
-from qwen_vla_control.observation.tip_poses import TipPoses
+from qwen_vla_control.observation.streams import NotObserved, Observation, Waiting
+from qwen_vla_control.observation.tip_poses import tip_poses
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
@@ -176,12 +174,7 @@ class PolicyNode(lifecycle.ManagedNode):
         self._embodiment_publisher.publish(embodiment_message(self._embodiment, prompt, now))
         self._senses = self.keep(self._open_senses(), ObservationSubscriptions.destroy)
         self.listen_to(CHUNK_REPORT, self._on_report, RELIABLE)
-        self._tips: TipPoses | None = None
-        if (
-            self.parameters.blending == Blending.REAL_TIME_CHUNKING
-            and self._embodiment.control_mode is ControlMode.EEF_DELTA
-        ):
-            self._watch_tips()
+        self._tip_kinematics = self._kinematics_of_tips()
         self._hold_client = self.client_of(HOLD)
         server = ActionServer(
             self,
@@ -203,16 +196,12 @@ class PolicyNode(lifecycle.ManagedNode):
             self, self._embodiment, self._changed, self._policy.camera_tags, needs=needs, history=history
         )
 
-    def _watch_tips(self) -> None:
-        """Subscribe to the joint states: a chunk of end-effector deltas can only be continued from a known pose."""
-        self._tips = TipPoses(self._embodiment)
-        for source, topic in enumerate(self._tips.topics):
-            store = partial(self._store_joints, source)
-            self.listen_to(camera_subscriptions.JOINT_STATES, store, qos_profile_sensor_data, topic)
-
-    def _store_joints(self, source: int, message: JointState) -> None:
-        with self._changed:
-            self._tips.push(source, message, time.monotonic_ns())
+    def _kinematics_of_tips(self) -> list[Kinematics]:
+        """Of every arm, where it matters: a chunk of end-effector deltas can only be continued from a known pose."""
+        robot = self._embodiment
+        continues = self.parameters.blending == Blending.REAL_TIME_CHUNKING
+        by_pose = robot.control_mode is ControlMode.EEF_DELTA
+        return [Kinematics(robot, arm=index) for index in range(len(robot.arms))] if continues and by_pose else []
 
     def start(self) -> None:
         """Show signs of life."""
@@ -393,18 +382,17 @@ class GoalPorts:
         try:
             images = senses.decode(observation)
             tips = self._tip_poses(observation)
-        except (DecodingError, ValueError) as error:
+        except (DecodingError, NotObserved) as error:
             raise Ended(Ending.INFERENCE_STOPPED, str(error)) from error
-        positions = senses.streams.positions(observation)
-        state = np.array([positions[joint] for joint in joints]) if joints else None
+        state = np.array([observation.joints[joint] for joint in joints]) if joints else None
         return PolicyObservation(images, self._instruction, observation.stamp_ns, state, tips)
 
     def _tip_poses(self, observation: Observation):
-        tips = self._node._tips
-        if tips is None:
+        kinematics = self._node._tip_kinematics
+        if not kinematics:
             return None
         with self._node._changed:
-            return tips.at(observation.stamp_ns)
+            return tip_poses(self._node._senses.streams.joints, kinematics, observation.stamp_ns)
 
     def publish(self, chunk) -> Sent:
         """Number a chunk and publish it."""

@@ -85,7 +85,7 @@ class Live:
 
     def __init__(self, node, embodiment) -> None:
         self._senses = ObservationSubscriptions(node, embodiment, threading.Condition(), needs=Needs(joint_states=True))
-        self._tips = None
+        self._tip_kinematics = []
         self._state_joints = embodiment.joint_names
         self.parameters = node.parameters
         self.callbacks = {sense.subscription.topic: sense.subscription.callback for sense in self._senses.senses}
