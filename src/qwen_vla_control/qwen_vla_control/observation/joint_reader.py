@@ -148,6 +148,16 @@ class JointSource:
         self.defects: dict[int, str] = {}
 
     @property
+    def publishers(self) -> dict[bytes, set[str]]:
+        """By publisher: which of the joints asked for it has told on this topic."""
+        told: dict[bytes, set[str]] = {}
+        for part in self._reader.parts:
+            if part.source == self._index:
+                own = (self._reader.names[column] for column in part.columns if column in self._columns)
+                told.setdefault(part.publisher, set()).update(own)
+        return told
+
+    @property
     def repeated(self) -> int:
         """Messages with the newest stamp of their part again."""
         return sum(stream.repeated for stream in self._streams())

@@ -173,6 +173,16 @@ def test_a_simulator_that_was_restarted_is_heard_again_although_its_clock_starts
     assert reader.at(S, 0.1).vector.tolist() == [0.1] * 7
 
 
+def test_who_tells_which_joints_is_known(widowx):
+    reader = JointReader(widowx)
+    tell(reader, 1.0, at_rest(ARM), publisher=b"arm")
+    tell(reader, 1.0, at_rest((*GRIPPER, "right_finger")), publisher=b"gripper")
+    tell(reader, 1.1, at_rest(("elbow", *GRIPPER)), publisher=b"forgotten")
+    tell(reader, 1.2, at_rest(("waist",)), publisher=b"forgotten")
+    told = {b"arm": set(ARM), b"gripper": set(GRIPPER), b"forgotten": {"elbow", "waist", *GRIPPER}}
+    assert reader.sources[0].publishers == told
+
+
 def test_publishers_and_names_without_end_fill_no_memory(widowx):
     reader = JointReader(widowx)
     for tick in range(3 * PARTS):
