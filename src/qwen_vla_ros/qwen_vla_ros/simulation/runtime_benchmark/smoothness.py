@@ -56,7 +56,7 @@ class Heard:
 
 def new_heard(embodiment: Embodiment) -> Heard:
     """Nothing has been heard yet."""
-    return Heard(JointReader(embodiment, ArmGate(embodiment).joints, kept=LONGEST_EPISODE))
+    return Heard(JointReader(embodiment, kept=LONGEST_EPISODE))
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ def chunk_accelerations(heard: Heard, embodiment: Embodiment) -> list[float]:
     for message in heard.chunks:
         chunk = chunk_from_message(message)
         try:
-            anchor = heard.joints.at(chunk.stamp_ns, ANCHOR_GAP).vector
+            positions = heard.joints.at(chunk.stamp_ns, ANCHOR_GAP).known
+            anchor = np.array([positions[name] for name in gate.joints])
             rows = gate.rows_of(chunk, anchor)
         except Refused:
             continue  # it was accepted from a joint state that did not reach us
