@@ -6,7 +6,7 @@ from geometry_msgs.msg import PoseStamped
 
 from embodiment_descriptions import load_robot
 from qwen_vla.suites import load_suite
-from qwen_vla_control.observation.robot_history import RobotPose
+from qwen_vla_control.observation.robot_pose import RobotPose
 from qwen_vla_ros.drawing.chunk_geometry import planar_pose
 from qwen_vla_ros.simulation.demo.command import SHOWS
 from qwen_vla_ros.simulation.demo.geometry import Geometry

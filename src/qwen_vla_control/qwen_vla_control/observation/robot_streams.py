@@ -6,7 +6,6 @@ Free of rclpy and torch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from embodiment_descriptions import Camera, Embodiment
-from embodiment_descriptions.commands import JointStates
 from qwen_vla_control.observation.camera_info import camera_info_problem
 from qwen_vla_control.observation.image_decoding import DecodingError, to_rgb
+from qwen_vla_control.observation.joint_reader import JointReader, JointSource
+from qwen_vla_control.observation.odometry_reader import BasePose, OdometryReader
 from qwen_vla_control.observation.streams import (
     NANOSECONDS,
+    NotObserved,
     Observation,
     Past,
     Rules,
@@ -33,7 +34,6 @@ from qwen_vla_control.observation.streams import (
 
 # A camera's images are kept for as long as the slowest camera may be behind, but no more than these.
 IMAGES_KEPT, BYTES_KEPT = 64, 256_000_000
-STATES_KEPT, STATES_WINDOW = 4096, 2.0  # [s]
 # Frames of the history are kept this many times as densely as they are shown.
 HISTORY_OVERSAMPLING = 4
 
@@ -61,51 +61,13 @@ class Needs:
     odometry: bool = False
 
 
-@dataclass(frozen=True)
-class JointPositions:
-    """What is kept of a sensor_msgs/JointState: the joints that are wanted of it, in its own names, and no others."""
-
-    name: tuple[str, ...]
-    position: tuple[float, ...]
-
-
-class JointStream(Stream):
-    """One topic of joint states, see `source`; `joints` are those that it must tell, by the URDF's names."""
-
-    def __init__(self, source: JointStates, topic: str, joints: Sequence[str]) -> None:
-        """Create an empty stream; `topic` is what messages to the user call it."""
-        name = f"joint states '{source.prefix}'" if source.prefix else "joint states"
-        super().__init__(name, topic, source.max_age_s, STATES_KEPT, noun="joint state", window=STATES_WINDOW)
-        self.source, self.joints = source, tuple(joints)
-        self._own_names = tuple(joint.removeprefix(source.prefix) for joint in self.joints)
-        self._lacking: list[str] = []
-
-    def take(self, message: Any, steady_ns: int) -> bool:
-        """Store a sensor_msgs/JointState; False when it is not newer, or lacks a joint or its position."""
-        known = self.positions(message)
-        self._lacking = [joint for joint in self.joints if not math.isfinite(known.get(joint, math.nan))]
-        if self._lacking:  # several nodes may share the topic, each with joints of its own
-            return False
-        kept = JointPositions(self._own_names, tuple(known[joint] for joint in self.joints))
-        return self.push(stamp_of(message), kept, steady_ns)
-
-    @property
-    def advice(self) -> str:
-        """What the user is told to look at when nothing comes."""
-        return f"its messages lack a position of {', '.join(self._lacking)}" if self._lacking else self.way_out
-
-    def positions(self, message: Any) -> dict[str, float]:
-        """Position [m or rad] of every joint of a message, by the URDF's names."""
-        return {self.source.prefix + name: value for name, value in zip(message.name, message.position, strict=False)}
-
-
 class ObservationStreams:
     """The streams of one robot.
 
     Attributes:
         cameras: by camera tag, in their order.
-        joint_states: one per topic.
-        odometry: None for a robot that stays where it is.
+        joints: the reader of the joint states.
+        odometry: the reader of the odometry; None for a robot that stays where it is.
         infos: the latest sensor_msgs/CameraInfo by camera tag.
     """
 
@@ -144,18 +106,31 @@ class ObservationStreams:
         }
         self._info_topics = {camera.tag: resolve(camera.info_topic) for camera in cameras}
         self.infos: dict[str, Any] = {}
-        self.joint_states = _joint_streams(embodiment, resolve)
-        self.odometry = None
-        if odometry := embodiment.odometry:
-            self.odometry = Stream(
-                "odometry", resolve(odometry.topic), odometry.max_age_s, STATES_KEPT, window=STATES_WINDOW
-            )
+        self.joints = JointReader(embodiment, resolve=resolve)
+        self.odometry = OdometryReader(embodiment, resolve) if embodiment.odometry else None
 
     @property
-    def needed(self) -> list[Stream]:
-        """The streams beside the cameras without which there is no observation."""
-        joints = self.joint_states if self.needs.joint_states else []
-        return [*joints, *([self.odometry] if self.needs.odometry and self.odometry else [])]
+    def joint_sources(self) -> list[JointSource]:
+        """The topics that tell joints; what a mobile base tells of its wheels is of no use here."""
+        return [source for source in self.joints.sources if source.joints]
+
+    @property
+    def needed(self) -> list[Stream | JointSource]:
+        """What there must be beside the cameras: topics of joint states, and the odometry."""
+        joints = self.joint_sources if self.needs.joint_states else []
+        return [*joints, *([self.odometry.stream] if self._needs_odometry else [])]
+
+    @property
+    def _needs_odometry(self) -> bool:
+        return self.needs.odometry and self.odometry is not None
+
+    @property
+    def _anchors(self) -> list[Stream]:
+        """Streams of one of whose messages an observation has the stamp."""
+        if self.cameras:
+            return list(self.cameras.values())
+        joints = self.joints.streams() if self.needs.joint_states else []
+        return [*joints, *([self.odometry.stream] if self._needs_odometry else [])]
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
@@ -163,21 +138,13 @@ class ObservationStreams:
         """Store a sensor_msgs/Image or CompressedImage; False when it is no newer than the newest."""
         return self.cameras[tag].push(stamp_of(message), message, steady_ns, content=message.data)
 
-    def take_joint_state(self, index: int, message: Any, steady_ns: int) -> bool:
-        """Store a sensor_msgs/JointState of a topic; False when it is no newer, or not of this robot's joints."""
-        return self.joint_states[index].take(message, steady_ns)
-
-    def take_odometry(self, message: Any, steady_ns: int) -> bool:
-        """Store a nav_msgs/Odometry; False when it is no newer than the newest."""
-        return self.odometry.push(stamp_of(message), message, steady_ns)
-
     def take_camera_info(self, tag: str, message: Any) -> None:
         """Store a sensor_msgs/CameraInfo."""
         self.infos[tag] = message
 
     # --- out --------------------------------------------------------------------------------------------------------
 
-    def fault(self, stream: Stream, now_ns: int, steady_ns: int, rules: Rules) -> str:
+    def fault(self, stream: Stream | JointSource, now_ns: int, steady_ns: int, rules: Rules) -> str:
         """Say why a stream must not be used, see `Stream.fault`."""
         return fault_of(stream, now_ns, steady_ns, rules)
 
@@ -213,20 +180,25 @@ class ObservationStreams:
             for tag, stream in self.cameras.items():
                 if problem := self.camera_info_problem(tag):
                     return Waiting(stream.name, f"{stream.name}: {problem}", fault=True)
-        chosen = align(list(self.cameras.values()) or self.needed, not_before_ns, rules)
+        chosen = align(self._anchors, not_before_ns, rules)
         if isinstance(chosen, Waiting):
             return chosen
         stamp_ns = min(item.stamp_ns for item in chosen)
-        for stream in self.needed:
-            if _beside(stream, stamp_ns, rules.max_skew) is None:
-                return Waiting(stream.name, _apart(stream, stamp_ns, rules.max_skew), fault=True)
+        try:
+            joints, base = self._beside(stamp_ns, rules.max_skew)
+        except NotObserved as error:
+            return Waiting(error.stream, str(error), fault=True)
         images = {
             tag: (*self._history(stream, item, history_from_ns), item.message)
             for (tag, stream), item in zip(self.cameras.items(), chosen if self.cameras else (), strict=True)
         }
-        joints = tuple(_beside(stream, stamp_ns, rules.max_skew) for stream in self.joint_states)
-        odometry = self.odometry and _beside(self.odometry, stamp_ns, rules.max_skew)
-        return Observation(stamp_ns, images, joints, odometry)
+        return Observation(stamp_ns, images, joints, base)
+
+    def _beside(self, stamp_ns: int, max_gap: float) -> tuple[dict[str, float], BasePose | None]:
+        """Joints and base near a stamp; NotObserved when one of them that is needed is not known then."""
+        joints = self.joints.at if self.needs.joint_states else self.joints.near
+        base = self.odometry and (self.odometry.at if self.needs.odometry else self.odometry.near)(stamp_ns, max_gap)
+        return joints(stamp_ns, max_gap).known, base
 
     def _history(self, stream: Stream, present: Stamped, from_ns: int) -> list[Any]:
         """Messages before the present one, from the oldest; a frame that is missing is left out."""
@@ -259,42 +231,3 @@ class ObservationStreams:
         if len(sizes) > 1:
             raise DecodingError(f"{stream.name} on {stream.topic}: the size of the images has changed: {sorted(sizes)}")
         return np.stack(frames)
-
-    def positions(self, observation: Observation) -> dict[str, float]:
-        """Position [m or rad] of every joint at the observation, by the URDF's names; empty without joint states."""
-        found: dict[str, float] = {}
-        for stream, message in zip(self.joint_states, observation.joint_states, strict=True):
-            if message is not None:
-                found |= stream.positions(message)
-        return found
-
-
-def _joint_streams(embodiment: Embodiment, resolve: Callable[[str], str]) -> list[JointStream]:
-    """One stream per topic; a joint belongs to the source with the longest prefix that its name has."""
-    sources = embodiment.joint_states
-    joints: list[list[str]] = [[] for _ in sources]
-    for joint in embodiment.joint_names:
-        fits = [index for index, source in enumerate(sources) if joint.startswith(source.prefix)]
-        if fits:
-            joints[max(fits, key=lambda index: len(sources[index].prefix))].append(joint)
-    return [
-        JointStream(source, resolve(source.topic), names)
-        for source, names in zip(sources, joints, strict=True)
-        if names  # what a mobile base tells of its wheels is of no use here
-    ]
-
-
-def _beside(stream: Stream, stamp_ns: int, max_skew: float) -> Any:
-    """The message nearest to a stamp; None where that is farther away than `max_skew` [s]."""
-    nearest = stream.nearest(stamp_ns)
-    if nearest is None or abs(nearest.stamp_ns - stamp_ns) > max_skew * NANOSECONDS:
-        return None
-    return nearest.message
-
-
-def _apart(stream: Stream, stamp_ns: int, limit: float) -> str:
-    gap = abs(stream.nearest(stamp_ns).stamp_ns - stamp_ns) / NANOSECONDS
-    return (
-        f"{stream.name}: the {stream.noun} on {stream.topic} nearest to the images is {gap:.2f} s away from them "
-        f"(limit {limit:.2f} s); are both stamped by the same clock?"
-    )

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from qwen_vla_control.reasons import Reason, Refused, Violation
+
 NANOSECONDS = 1_000_000_000
 # A stamp that lies this much before the newest one is no late message: the clock was set back (a bag that loops, a
 # simulator that starts over).
@@ -207,6 +209,11 @@ class Stream:
             best = item
         return best
 
+    def gap(self, stamp_ns: int) -> float:
+        """How far the message nearest to a stamp is away from it [s]; infinite when empty."""
+        nearest = self.nearest(stamp_ns)
+        return math.inf if nearest is None else abs(nearest.stamp_ns - stamp_ns) / NANOSECONDS
+
     def at_or_before(self, stamp_ns: int) -> Stamped | None:
         """Return the newest message that is not newer than a stamp, or None when there is none."""
         return next((item for item in reversed(self) if item.stamp_ns <= stamp_ns), None)
@@ -299,14 +306,14 @@ class Observation:
     """What was sensed at `stamp_ns` [ns, ROS time], the stamp of the oldest of the present images; raw messages.
 
     images: by camera tag, from the oldest of the history to the present one, which is the last.
-    joint_states: the joint positions (name, position) of each topic, the nearest to the stamp, or None.
-    odometry: the nav_msgs/Odometry nearest to the stamp, or None.
+    joints: positions nearest to the stamp, as they were told, by URDF name [rad | m]; all that are known.
+    base: the BasePose nearest to the stamp, or None.
     """
 
     stamp_ns: int
     images: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
-    joint_states: tuple[Any, ...] = ()
-    odometry: Any = None
+    joints: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    base: Any = None
 
 
 @dataclass(frozen=True)
@@ -322,6 +329,19 @@ class Waiting:
     stream: str
     message: str
     fault: bool
+
+
+class NotObserved(Refused):
+    """Where the robot was is not known; the message says which stream has nothing near that time.
+
+    Attributes:
+        stream: name of that stream.
+    """
+
+    def __init__(self, reason: Reason, stream: str, message: str) -> None:
+        """Refuse what relies on it for `reason`."""
+        super().__init__([Violation(reason, message)])
+        self.stream = stream
 
 
 def first_fault(streams: Iterable[Stream], now_ns: int, steady_ns: int, rules: Rules) -> Waiting | None:
@@ -365,6 +385,16 @@ def fault_of(stream: Stream, now_ns: int, steady_ns: int, rules: Rules) -> str:
     """Say why a stream must not be used, see `Stream.fault`."""
     return stream.fault(
         now_ns, steady_ns, stream.max_age, rules.max_silence, rules.max_lead, max_identical=rules.max_identical
+    )
+
+
+def too_far_apart(name: str, noun: str, topic: str, gap: float, limit: float) -> str:
+    """Say that a stream has nothing near enough to an observation; gap and limit [s]."""
+    if math.isinf(gap):
+        return f"{name}: no {noun} yet on {topic}"
+    return (
+        f"{name}: the {noun} on {topic} nearest to the observation is {gap:.2f} s away from it (limit {limit:.2f} s); "
+        "are both stamped by the same clock?"
     )
 
 

@@ -15,7 +15,7 @@ from embodiment_descriptions import ControlMode, Embodiment, Kinematics, Kinemat
 from embodiment_descriptions.actions import Action
 from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate.chunk_schema import ChunkSchema, check_schema
-from qwen_vla_control.observation.robot_history import RobotPose
+from qwen_vla_control.observation.robot_pose import RobotPose
 
 FARTHEST = 10_000.0  # [m] viewers fail at what is farther
 BASE = "base"  # the name of a base's way; arms have their own names

@@ -8,7 +8,7 @@ from geometry_msgs.msg import TransformStamped
 from std_msgs.msg import Header
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_control.observation.robot_history import RobotPose
+from qwen_vla_control.observation.robot_pose import RobotPose
 from qwen_vla_ros.drawing.chunk_markers import ghost_transforms
 from qwen_vla_ros.drawing.robot_shapes import RobotShapes
 

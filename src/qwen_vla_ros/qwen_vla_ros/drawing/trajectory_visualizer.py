@@ -26,7 +26,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from embodiment_descriptions import EmbodimentError, ResourceError
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, answer_options
-from qwen_vla_control.observation.robot_history import MAX_GAP, NotObserved, RobotHistory
+from qwen_vla_control.observation.robot_pose import MAX_GAP, RobotReader
+from qwen_vla_control.observation.streams import NotObserved
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_rclpy.guarded_node import GuardedNode
 from qwen_vla_rclpy.printable import printable
@@ -151,31 +152,31 @@ class TrajectoryVisualizer(GuardedNode):
             return
         self._urdf = message.data
         self._forget()
-        self._listen_to_the_robot(RobotHistory(embodiment))
+        self._listen_to_the_robot(RobotReader(embodiment))
         for arm in embodiment.arms[1:]:
             if arm.name not in self._more_paths:
                 topic = MORE_PATHS.name.replace("<arm>", arm.name)
                 self._more_paths[arm.name] = self.create_publisher(MORE_PATHS.kind, topic, RELIABLE)
 
-    def _listen_to_the_robot(self, history: RobotHistory) -> None:
+    def _listen_to_the_robot(self, reader: RobotReader) -> None:
         for subscription in self._streams:
             self.destroy_subscription(subscription)
-        self._history = history
+        self._reader = reader
         self._streams = [
-            self._listen_to(JOINT_STATES, partial(self._on_joints, history, source), qos_profile_sensor_data, topic)
-            for source, topic in enumerate(history.joint_topics)
+            self._listen_to(JOINT_STATES, partial(self._on_joints, reader, i), qos_profile_sensor_data, source.topic)
+            for i, source in enumerate(reader.joints.sources)
         ]
-        if history.odometry_topic:
-            store = partial(self._on_odometry, history)
-            self._streams.append(self._listen_to(ODOMETRY, store, qos_profile_sensor_data, history.odometry_topic))
+        if reader.odometry is not None:
+            store, topic = partial(self._on_odometry, reader), reader.odometry.stream.topic
+            self._streams.append(self._listen_to(ODOMETRY, store, qos_profile_sensor_data, topic))
 
     @staticmethod
-    def _on_joints(history: RobotHistory, source: int, message: JointState) -> None:
-        history.push_joints(source, message, time.monotonic_ns())
+    def _on_joints(reader: RobotReader, source: int, message: JointState) -> None:
+        reader.joints.take(source, message, time.monotonic_ns())
 
     @staticmethod
-    def _on_odometry(history: RobotHistory, message: Odometry) -> None:
-        history.push_odometry(message, time.monotonic_ns())
+    def _on_odometry(reader: RobotReader, message: Odometry) -> None:
+        reader.odometry.take(message, time.monotonic_ns())
 
     # Chunks ---------------------------------------------------------------------------------------------------------
 
@@ -251,14 +252,14 @@ class TrajectoryVisualizer(GuardedNode):
         try:
             if self._geometry is None:
                 raise CannotDraw("no robot description yet")
-            start = self._history.at(nanoseconds(message.header.stamp), self.parameters.max_anchor_gap)
+            start = self._reader.at(nanoseconds(message.header.stamp), self.parameters.max_anchor_gap)
             return self._geometry.ways(chunk_from_message(message), start, steps)
         except (CannotDraw, NotObserved) as why:
             self.get_logger().warning(f"chunk {message.chunk_id} is not drawn: {why}", throttle_duration_sec=5.0)
             return []
 
     def _end(self, message: ActionChunk):
-        start = self._history.at(nanoseconds(message.header.stamp), self.parameters.max_anchor_gap)
+        start = self._reader.at(nanoseconds(message.header.stamp), self.parameters.max_anchor_gap)
         return self._geometry.poses(chunk_from_message(message), start)[-1]
 
     # Reset ----------------------------------------------------------------------------------------------------------
@@ -293,7 +294,7 @@ class TrajectoryVisualizer(GuardedNode):
 
     def _show_ghost(self) -> None:
         """Where the robot will be at the end of the last chunk; where it is when there is none."""
-        measured = self._history.latest() if self._geometry is not None and self.parameters.ghost else None
+        measured = self._reader.latest() if self._geometry is not None and self.parameters.ghost else None
         if measured is None:
             return
         pose = self._ghost.pose(measured, time.monotonic())

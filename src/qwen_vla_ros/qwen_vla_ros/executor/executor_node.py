@@ -30,7 +30,8 @@ from qwen_vla_control.motion.blending import Blender, Blending, CrossFade
 from qwen_vla_control.motion.command_state import CommandState, Motion
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.node_interface import answer_options
-from qwen_vla_control.observation.robot_state import JointStates, Odometry
+from qwen_vla_control.observation.joint_reader import JointReader
+from qwen_vla_control.observation.odometry_reader import OdometryReader
 from qwen_vla_control.reasons import Reason, Refused, Violation
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_rclpy.guarded_node import ANY_SIZE
@@ -42,7 +43,7 @@ from qwen_vla_ros.executor.loop_timing import LoopTiming
 from qwen_vla_ros.executor.policy_monitor import PolicyMonitor
 from qwen_vla_ros.executor.stop_latch import StopLatch
 from qwen_vla_ros.ros import lifecycle
-from qwen_vla_ros.ros.chunk_messages import LARGEST_CHUNK, Ledger, chunk_from_message, nanoseconds
+from qwen_vla_ros.ros.chunk_messages import LARGEST_CHUNK, Ledger, chunk_from_message
 from qwen_vla_ros.ros.diagnostics import diagnostic_array
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ros.image_memory import release_image_memory
@@ -102,14 +103,13 @@ class ExecutorNode(lifecycle.ManagedNode):
         self._hand_over: ChunkHandover | None = None
         self._drives = embodiment.control_mode.moves_base
         if self._drives:
-            source = embodiment.odometry
-            self._state = Odometry(self.resolve_topic_name(source.topic), source.max_age_s)
+            self._state = OdometryReader(embodiment, self.resolve_topic_name)
             self._gate = BaseGate(embodiment)
             self._commanded = CommandState(keep=np.zeros(3, bool), near=0.0)
             return
         self._gate = ArmGate(embodiment)
-        topics = [self.resolve_topic_name(source.topic) for source in embodiment.joint_states]
-        self._state = JointStates(embodiment, self._gate.joints, topics, p.joint_state_timeout)
+        resolve = self.resolve_topic_name
+        self._state = JointReader(embodiment, self._gate.joints, resolve, p.joint_state_timeout)
         grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
         is_gripper = np.array([name in grippers for name in self._gate.joints])
         self._commanded = CommandState(keep=is_gripper, near=HOLD_NEAR)
@@ -164,15 +164,13 @@ class ExecutorNode(lifecycle.ManagedNode):
     # Inputs ---------------------------------------------------------------------------------------------------------
 
     def _joint_state_callback(self, source: int):
-        def on_joint_state(message: JointState) -> None:
-            stamp = nanoseconds(message.header.stamp)
-            self._state.push(source, stamp, message.name, message.position, time.monotonic_ns())
+        def on_joint_state(message: JointState, info: Mapping) -> None:
+            self._state.take(source, message, time.monotonic_ns(), publisher_of(info))
 
         return on_joint_state
 
     def _on_odometry(self, message: OdometryMessage) -> None:
-        stamp = nanoseconds(message.header.stamp)
-        self._state.push(stamp, message.header.frame_id, message.pose.pose, time.monotonic_ns())
+        self._state.take(message, time.monotonic_ns())
 
     def _on_heartbeat(self, _message: Header) -> None:
         self._policy.on_heartbeat(time.monotonic_ns(), self.parameters.heartbeat_timeout)
@@ -237,7 +235,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         if found:
             raise Refused(found)
         measured = self._measured(now)
-        observed = self._state.at(chunk.stamp_ns, p.max_anchor_gap)
+        observed = self._state.at(chunk.stamp_ns, p.max_anchor_gap).vector
         frame = self._state.frame if self._drives else ""
         state = RobotState(now, observed, measured, self._commanded.motion, frame)
         if self._hand_over is not None:
@@ -260,12 +258,12 @@ class ExecutorNode(lifecycle.ManagedNode):
         fault = self._state.fault(now_ns, time.monotonic_ns())
         if fault:
             raise Refused.because(self._state.missing, fault)
-        return self._state.measured()
+        return self._state.latest().vector
 
     def _pose(self) -> np.ndarray | None:
         """Pose of the base by the odometry, None when it is unknown."""
         known = not self._state.fault(self._now(), time.monotonic_ns())
-        return self._state.measured() if known else None
+        return self._state.latest().vector if known else None
 
     # Motion ---------------------------------------------------------------------------------------------------------
 
@@ -304,7 +302,7 @@ class ExecutorNode(lifecycle.ManagedNode):
 
     def _standing(self, now_ns: int) -> JointPath | None:
         """Where the joints are to hold, None when nothing is known that is safe to command."""
-        measured = None if self._state.fault(now_ns, time.monotonic_ns()) else self._state.measured()
+        measured = None if self._state.fault(now_ns, time.monotonic_ns()) else self._state.latest().vector
         positions = self._commanded.hold_positions(now_ns, measured)
         if positions is None:
             return None

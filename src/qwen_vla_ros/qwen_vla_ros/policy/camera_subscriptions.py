@@ -23,6 +23,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from embodiment_descriptions import Camera, Embodiment
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_control.observation.camera_info import image_size, is_calibrated
+from qwen_vla_control.observation.joint_reader import JointSource
 from qwen_vla_control.observation.robot_streams import History, Needs, ObservationStreams
 from qwen_vla_control.observation.streams import (
     MAX_IDENTICAL,
@@ -90,7 +91,7 @@ ODOMETRY = Endpoint("<odometry>", Odometry, "Of a base: where it is")
 class SubscribedStream:
     """One stream and the subscription that feeds it; `tag` of a camera, and its CameraInfo."""
 
-    stream: Stream
+    stream: Stream | JointSource
     subscription: MatchedSubscription
     tag: str = ""
     info: MatchedSubscription | None = None
@@ -129,8 +130,12 @@ class ObservationSubscriptions:
         cameras = [c.model_copy(update={"transport": transport}) if transport else c for c in chosen]
         self.streams = ObservationStreams(embodiment, cameras, node.resolve_topic_name, needs, history)
         self.subscribed = [self._subscribe_camera(camera) for camera in cameras]
-        joint_states = enumerate(self.streams.joint_states)
-        self.subscribed += [self._subscribe_joint_states(index, stream) for index, stream in joint_states]
+        sources = enumerate(self.streams.joints.sources)
+        self.subscribed += [
+            self._subscribe_joint_states(index, source)
+            for index, source in sources
+            if source in self.streams.joint_sources
+        ]
         if self.streams.odometry is not None:
             self.subscribed.append(self._subscribe_odometry(embodiment.odometry.topic))
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -160,13 +165,13 @@ class ObservationSubscriptions:
             ),
         )
 
-    def _subscribe_joint_states(self, index: int, stream: Any) -> SubscribedStream:
-        take = partial(self.streams.take_joint_state, index)
-        return SubscribedStream(stream, self._subscribe(JOINT_STATES.kind, stream.source.topic, take, STATE_DEPTH))
+    def _subscribe_joint_states(self, index: int, source: JointSource) -> SubscribedStream:
+        take = partial(self.streams.joints.take, index)
+        return SubscribedStream(source, self._subscribe(JOINT_STATES.kind, source.source.topic, take, STATE_DEPTH))
 
     def _subscribe_odometry(self, topic: str) -> SubscribedStream:
-        take = self.streams.take_odometry
-        return SubscribedStream(self.streams.odometry, self._subscribe(ODOMETRY.kind, topic, take, STATE_DEPTH))
+        odometry = self.streams.odometry
+        return SubscribedStream(odometry.stream, self._subscribe(ODOMETRY.kind, topic, odometry.take, STATE_DEPTH))
 
     def _subscribe(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 
 from qwen_vla.policies import ActionChunk, ChunkPolicy
 from qwen_vla_control.observation.image_decoding import DecodingError
-from qwen_vla_control.observation.streams import Observation, Waiting
+from qwen_vla_control.observation.streams import NotObserved, Observation, Waiting
 from qwen_vla_ros.policy.executor_client import ExecutorClient
 from qwen_vla_ros.policy.instruction_run import Ending, PreviousChunk, PublishedChunk, RunEnded
 from qwen_vla_ros.policy.observation_reader import ObservationReader
@@ -69,7 +69,7 @@ class NodeGoalContext:
         """Decode the images that were chosen and predict a chunk."""
         try:
             seen = self._parts.reader.read(observation, self._instruction)
-        except (DecodingError, ValueError) as error:
+        except (DecodingError, NotObserved) as error:
             raise RunEnded(Ending.INFERENCE_STOPPED, str(error)) from error
         parameters, horizon = self._parts.parameters, self._parts.chunk_size
         seed = None if parameters.seed < 0 else parameters.seed + self._predicted

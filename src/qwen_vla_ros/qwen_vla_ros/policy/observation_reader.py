@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embodiment_descriptions import Kinematics
 from qwen_vla.policies import Observation as PolicyObservation
 from qwen_vla_control.observation.streams import Observation, Waiting
-from qwen_vla_control.observation.tip_poses import TipPoses
+from qwen_vla_control.observation.tip_poses import tip_poses
 
 if TYPE_CHECKING:
     from qwen_vla_ros.policy.camera_subscriptions import ObservationSubscriptions
@@ -23,7 +24,7 @@ class ObservationReader:
         self,
         subscriptions: ObservationSubscriptions,
         state_names: Sequence[str],
-        tip_poses: TipPoses | None,
+        tip_kinematics: Sequence[Kinematics],
         changed: threading.Condition,
     ) -> None:
         """Prepare.
@@ -31,11 +32,11 @@ class ObservationReader:
         Args:
             subscriptions: feed the streams.
             state_names: joints whose positions the policy reads as its state, in order.
-            tip_poses: for a policy that continues end-effector deltas.
-            changed: guards the streams and the tip poses.
+            tip_kinematics: of every arm, for a policy that continues end-effector deltas; empty for others.
+            changed: guards the streams.
         """
         self._subscriptions, self._state_names = subscriptions, tuple(state_names)
-        self._tip_poses, self._changed = tip_poses, changed
+        self._tip_kinematics, self._changed = tuple(tip_kinematics), changed
 
     def select(self, now_ns: int, not_before_ns: int, history_from_ns: int) -> Observation | Waiting:
         """Choose the messages of one observation; `changed` is held. See ObservationStreams.select."""
@@ -45,15 +46,14 @@ class ObservationReader:
         """Decode the images that were chosen, and bring the joints into the order of the policy's state.
 
         Raises:
-            DecodingError, ValueError: an image cannot be decoded, or the tips' poses are not known at its time.
+            DecodingError, NotObserved: an image cannot be decoded, or the tips' poses are not known at its time.
         """
         images = self._subscriptions.decode(observation)
-        positions = self._subscriptions.streams.positions(observation)
-        state = np.array([positions[name] for name in self._state_names]) if self._state_names else None
+        state = np.array([observation.joints[name] for name in self._state_names]) if self._state_names else None
         return PolicyObservation(images, instruction, observation.stamp_ns, state, self._tips(observation.stamp_ns))
 
     def _tips(self, stamp_ns: int) -> dict[str, np.ndarray] | None:
-        if self._tip_poses is None:
+        if not self._tip_kinematics:
             return None
         with self._changed:
-            return self._tip_poses.at(stamp_ns)
+            return tip_poses(self._subscriptions.streams.joints, self._tip_kinematics, stamp_ns)

@@ -17,19 +17,17 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ClockType
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from sensor_msgs.msg import JointState
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
-from embodiment_descriptions import ControlMode
+from embodiment_descriptions import ControlMode, Kinematics
 from qwen_vla.policies import ContinuingPolicy, PolicyOptions, open_policy, warm_up
 from qwen_vla.policies.checkpoint import PLACEHOLDER
 from qwen_vla.policies.latency import LatencyEstimate
 from qwen_vla_control.motion.blending import Blending
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, answer_options
 from qwen_vla_control.observation.robot_streams import Needs
-from qwen_vla_control.observation.tip_poses import TipPoses
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
@@ -182,7 +180,7 @@ class PolicyNode(lifecycle.ManagedNode):
         self._embodiment_publisher.publish(embodiment_message(self._embodiment, prompt, now))
         self._streams = self.keep(self._subscribe(), ObservationSubscriptions.destroy)
         self.listen_to(CHUNK_REPORT, self._on_report, RELIABLE)
-        reader = ObservationReader(self._streams, self._policy.state_names, self._subscribe_tip_poses(), self._changed)
+        reader = ObservationReader(self._streams, self._policy.state_names, self._kinematics_of_tips(), self._changed)
         base, is_active = self._embodiment.base_frame, lambda: self.active
         self._executor_client = ExecutorClient(self, chunk_publisher, self.client_of(HOLD), base, is_active)
         self._parts = Parts(
@@ -211,20 +209,12 @@ class PolicyNode(lifecycle.ManagedNode):
             self, self._embodiment, self._changed, self._policy.camera_tags, needs=needs, history=self._policy.history
         )
 
-    def _subscribe_tip_poses(self) -> TipPoses | None:
-        """Subscribe to the joint states: a chunk of end-effector deltas can only be continued from a known pose."""
-        mode, continues = self._embodiment.control_mode, self.parameters.blending == Blending.REAL_TIME_CHUNKING
-        if not continues or mode is not ControlMode.EEF_DELTA:
-            return None
-        tips = TipPoses(self._embodiment)
-        for source, topic in enumerate(tips.topics):
-            store = partial(self._store_joints, tips, source)
-            self.listen_to(camera_subscriptions.JOINT_STATES, store, qos_profile_sensor_data, topic)
-        return tips
-
-    def _store_joints(self, tips: TipPoses, source: int, message: JointState) -> None:
-        with self._changed:
-            tips.push(source, message, time.monotonic_ns())
+    def _kinematics_of_tips(self) -> list[Kinematics]:
+        """Of every arm, where it matters: a chunk of end-effector deltas can only be continued from a known pose."""
+        robot = self._embodiment
+        continues = self.parameters.blending == Blending.REAL_TIME_CHUNKING
+        by_pose = robot.control_mode is ControlMode.EEF_DELTA
+        return [Kinematics(robot, arm=index) for index in range(len(robot.arms))] if continues and by_pose else []
 
     def start(self) -> None:
         """Show signs of life."""

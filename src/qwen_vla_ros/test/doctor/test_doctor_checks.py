@@ -177,6 +177,26 @@ def test_joints_of_several_sources_carry_their_prefixes():
     assert "7 of 14 are missing: follower_left/waist" in findings["joint names"].fact
 
 
+@pytest.mark.parametrize(
+    ("second", "expected", "fact"),
+    [
+        ("left_finger", "ok", "/joint_states from /driver, /other"),  # arm and gripper have a publisher each
+        ("elbow", "fail", "2 publishers on /joint_states: /driver, /other"),
+        ("wheel", "fail", "2 publishers on /joint_states: /driver, /other"),
+    ],
+)
+def test_publishers_may_share_the_joints_but_not_a_joint(widowx, second, expected, fact):
+    arm = Joints(widowx.arms[0].joints, tuple(widowx.home[name] for name in widowx.arms[0].joints))
+    other = Joints((second,), (widowx.home.get(second, 0.0),))
+    told = arrivals(range(0, 1000, 10), content=arm)
+    told += [dataclasses.replace(a, publisher=b"b", content=other) for a in told]
+    ends = tuple(Endpoint(name, "sensor_msgs/msg/JointState") for name in ("/driver", "/other"))
+    topics = {"/joint_states": Topic("/joint_states", publishers=ends)}
+    graph = Graph(seconds=1.0, topics=topics, arrivals={"/joint_states": told})
+    finding = next(joint_checks.check_joint_states(widowx, graph, ""))
+    assert level(finding) == expected and fact in finding.fact
+
+
 # Cameras --------------------------------------------------------------------------------------------------------------
 
 

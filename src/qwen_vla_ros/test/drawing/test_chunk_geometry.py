@@ -10,11 +10,10 @@ import pytest
 from builtin_interfaces.msg import Time
 from scipy.integrate import solve_ivp
 from scipy.spatial.transform import Rotation
-from sensor_msgs.msg import JointState
 
 from embodiment_descriptions import ControlMode, Embodiment, load_robot, pose_from_delta
 from qwen_vla_control.chunk import Chunk
-from qwen_vla_control.observation.robot_history import NotObserved, RobotHistory, RobotPose
+from qwen_vla_control.observation.robot_pose import RobotPose
 from qwen_vla_ros.drawing.chunk_geometry import BASE, CannotDraw, ChunkGeometry, arc, offending_steps, planar_pose
 from qwen_vla_ros.drawing.ghost_robot import GhostRobot
 from qwen_vla_ros.drawing.robot_shapes import RobotShapes
@@ -209,27 +208,3 @@ def test_the_ghosts_transforms_are_those_of_its_links(robot):
         expected = root @ links[link]  # of a base: the link that odometry is about is the root
         assert np.allclose([t.x, t.y, t.z], expected[:3, 3])
         assert np.allclose(Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix(), expected[:3, :3])
-
-
-def test_history_joins_the_joint_states_of_several_topics():
-    history = RobotHistory(load_robot("aloha", hardware="real"))
-    assert history.joint_topics == ("follower_left/joint_states", "follower_right/joint_states")
-    for source in (0, 1):
-        for second in range(3):
-            history.push_joints(source, _joint_state(second, ["elbow"], [10.0 * source + second]))
-    assert history.at(1 * S).joints == {"follower_left/elbow": 1.0, "follower_right/elbow": 11.0}
-    assert history.latest().joints == {"follower_left/elbow": 2.0, "follower_right/elbow": 12.0}
-    with pytest.raises(NotObserved, match="follower_left/joint_states"):
-        history.at(9 * S)
-
-
-def test_history_leaves_out_what_is_not_a_position(widowx):
-    history = RobotHistory(widowx)
-    history.push_joints(0, _joint_state(1, ["waist", "elbow"], [float("nan"), 1.0]))
-    assert history.at(1 * S).joints == {"elbow": 1.0}
-
-
-def _joint_state(second, names, positions):
-    message = JointState(name=names, position=positions)
-    message.header.stamp.sec = second
-    return message

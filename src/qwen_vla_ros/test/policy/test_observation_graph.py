@@ -424,15 +424,15 @@ def test_joint_states_of_two_arms_are_merged_under_the_names_of_the_urdf(scene):
     scene.subscribe("aloha", needs=Needs(joint_states=True), tags=["cam_high"])
     scene.drive(only=["cam_high"], robot="aloha")
     scene.fault("joint states '", "no joint state yet on /follower_left/joint_states")
-    for stream in scene.subscriptions.streams.joint_states:
-        local = [joint.removeprefix(stream.source.prefix) for joint in stream.joints]
-        scene.publish(JointState, stream.source.topic, joint_states([*local, "something_else"]))
-    positions = scene.subscriptions.streams.positions(scene.observation())
-    assert set(positions) >= set(scene.embodiment.joint_names)
-    for stream in scene.subscriptions.streams.joint_states:
-        assert [positions[joint] for joint in stream.joints] == pytest.approx(
-            [0.1 * k for k in range(len(stream.joints))]
-        )
+    sources = scene.subscriptions.streams.joint_sources
+    for source in sources:
+        local = [joint.removeprefix(source.source.prefix) for joint in source.joints]
+        scene.publish(JointState, source.source.topic, joint_states([*local, "something_else"]))
+    positions = scene.observation().joints
+    assert set(positions) == set(scene.embodiment.joint_names)
+    for source in sources:
+        told = [0.1 * k for k in range(len(source.joints))]
+        assert [positions[joint] for joint in source.joints] == pytest.approx(told)
 
 
 def test_joint_states_that_lack_a_joint_are_named(scene):
@@ -440,7 +440,20 @@ def test_joint_states_that_lack_a_joint_are_named(scene):
     scene.drive()
     names = [name for name in scene.embodiment.joint_names if name not in ("elbow", "left_finger")]
     scene.publish(JointState, "joint_states", joint_states(names))
-    scene.fault("joint states: no joint state yet on /joint_states; its messages lack a position of elbow, left_finger")
+    scene.fault(
+        "joint states: no position of elbow, left_finger yet on /joint_states; ",
+        "its messages lack a position of elbow, left_finger",
+    )
+
+
+def test_arm_and_gripper_may_publish_their_joint_states_each_for_itself_on_one_topic(scene):
+    scene.look(needs=Needs(joint_states=True))
+    scene.drive()
+    gripper = scene.embodiment.arms[0].gripper.joint
+    scene.publish(JointState, "joint_states", joint_states(scene.embodiment.arms[0].joints))
+    scene.fault(f"joint states: no position of {gripper} yet on /joint_states")
+    scene.publish(JointState, "joint_states", joint_states([gripper]))
+    assert set(scene.observation().joints) == set(scene.embodiment.joint_names)
 
 
 def test_odometry_of_a_robot_that_drives_is_needed(scene):
@@ -454,7 +467,7 @@ def test_odometry_of_a_robot_that_drives_is_needed(scene):
         return message
 
     scene.publish(Odometry, "odom", odometry)
-    assert scene.observation().odometry.pose.pose.position.x == 1.5
+    assert scene.observation().base.vector.tolist() == [1.5, 0.0, 0.0]
     scene.others.clear()
     scene.fault("odometry: no message for", "on /odom (limit 0.5 s)")
 

@@ -87,7 +87,7 @@ class Live:
     def __init__(self, node, embodiment) -> None:
         changed = threading.Condition()
         self.subscriptions = ObservationSubscriptions(node, embodiment, changed, needs=Needs(joint_states=True))
-        self.reader = ObservationReader(self.subscriptions, embodiment.joint_names, None, changed)
+        self.reader = ObservationReader(self.subscriptions, embodiment.joint_names, (), changed)
         sources = [source.subscription for source in self.subscriptions.subscribed]
         self.callbacks = {subscription.topic: subscription.callback for subscription in sources}
 

@@ -26,7 +26,7 @@ from qwen_vla.seeds import FIRST_TEST_SEED
 from qwen_vla.suites import load_suite
 from qwen_vla.video_files import write_gif, write_mp4
 from qwen_vla_control.observation.image_decoding import to_rgb
-from qwen_vla_control.observation.robot_history import RobotPose
+from qwen_vla_control.observation.robot_pose import RobotPose
 from qwen_vla_ros.drawing.camera_view import CameraView, pose_matrix
 from qwen_vla_ros.drawing.chunk_geometry import planar_pose
 from qwen_vla_ros.simulation.demo.command import MAKER, SHOWS, Demo, Shown, known_robots, summarize

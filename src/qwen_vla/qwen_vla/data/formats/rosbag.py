@@ -28,9 +28,10 @@ from embodiment_descriptions.urdf import parse_urdf
 from qwen_vla.data.formats.cache import data_hash
 from qwen_vla.data.formats.episodes import Channels, DatasetError, Episode
 from qwen_vla.data.formats.recordings import is_recorded, read_record
-from qwen_vla.data.formats.rosbag_commands import CommandedPositions, Trajectory, command_readers, yaw
+from qwen_vla.data.formats.rosbag_commands import CommandedPositions, Trajectory, command_readers
 from qwen_vla.data.robot.finite_differences import next_rows
 from qwen_vla_control.observation.image_decoding import DecodingError
+from qwen_vla_control.observation.odometry_reader import BasePose
 from qwen_vla_control.observation.robot_streams import Needs, ObservationStreams
 from qwen_vla_control.observation.streams import (
     MAX_IDENTICAL,
@@ -99,8 +100,8 @@ class _Recording:
 
     sentence: str
     images: list[tuple[int, _Reference]] = field(default_factory=list)
-    joints: list[tuple[int, tuple[str, Any]]] = field(default_factory=list)  # message and the prefix of its names
-    odometry: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    joints: list[tuple[int, tuple[int, Any]]] = field(default_factory=list)  # number of the topic, message
+    odometry: list[tuple[int, Any]] = field(default_factory=list)
     twists: list[tuple[int, np.ndarray]] = field(default_factory=list)
     trajectories: list[Trajectory] = field(default_factory=list)
     texts: list[tuple[int, str]] = field(default_factory=list)
@@ -181,8 +182,8 @@ class RosbagEpisodes:
         found = {connection.topic for connection in reader.connections}
         images = {camera.tag: _image_topic(camera, options, found) for camera in self.cameras}
         handlers = self._handlers(options, images)
-        joints = ObservationStreams(self.embodiment, ()).joint_states
-        needed = [*images.values(), *(options.topic(stream.source.topic) for stream in joints)]
+        joints = ObservationStreams(self.embodiment, ()).joint_sources
+        needed = [*images.values(), *(options.topic(source.source.topic) for source in joints)]
         missing = [topic for topic in needed if topic not in found]
         if missing:
             raise DatasetError(
@@ -231,17 +232,17 @@ class RosbagEpisodes:
 
             return keep
 
-        def joints(prefix: str):
-            return lambda r, arrival, _, message: r.joints.append((arrival, (prefix, message)))
+        def joints(source: int):
+            return lambda r, arrival, _, message: r.joints.append((arrival, (source, message)))
 
         def command(read: Callable[[Any, int], Trajectory]):
             return lambda r, arrival, _, message: r.trajectories.append(read(message, arrival))
 
         handlers = {images[camera.tag]: image(camera.tag) for camera in self.cameras}
-        handlers |= {topic(stream.topic): joints(stream.prefix) for stream in e.joint_states}
+        handlers |= {topic(source.topic): joints(index) for index, source in enumerate(e.joint_states)}
         handlers |= {topic(name): command(read) for name, read in command_readers(e).items()}
         if e.odometry:
-            handlers[topic(e.odometry.topic)] = lambda r, arrival, _, m: r.odometry.append((stamp_of(m), _planar(m)))
+            handlers[topic(e.odometry.topic)] = lambda r, arrival, _, m: r.odometry.append((arrival, m))
         for base in e.commands:
             if isinstance(base, BaseVelocityCommand):
                 handlers[topic(base.topic)] = lambda r, arrival, _, message: r.twists.append((arrival, _twist(message)))
@@ -314,7 +315,7 @@ class RosbagEpisodes:
             commanded = self._commanded(recording, times, state)
             columns[ACTION] = Channels(commanded, joints, units)
         if self.embodiment.base:
-            columns |= _base_columns(recording, times)
+            columns |= _base_columns(recording, rows)
         defects: dict[str, dict[int, str]] = {"observation": {k: row.fault for k, row in enumerate(rows) if row.fault}}
         images = {tag: _BagImages(path, self, tag, rows) for tag in self.image_keys}
         return Episode(
@@ -346,6 +347,7 @@ class _Row:
     stamp_ns: int
     chosen: Mapping[str, _Reference]
     joints: Mapping[str, float]  # positions; empty when they are missing
+    base: BasePose | None
     fault: str
 
 
@@ -353,9 +355,8 @@ class _Replay:
     """The streams of one bag as they were at any time; time only goes forward."""
 
     def __init__(self, source: RosbagEpisodes, recording: _Recording) -> None:
-        needs = Needs(joint_states=True)
+        needs = Needs(joint_states=True, odometry=bool(recording.odometry))
         self.streams = ObservationStreams(source.embodiment, source.cameras, source.options.topic, needs)
-        self._sources = {stream.source.prefix: index for index, stream in enumerate(self.streams.joint_states)}
         simulated = any(stamp_of(reference) < REAL_TIME for _, reference in recording.images[:1])
         self.rules = Rules(
             alignment=source.options.alignment,
@@ -365,7 +366,8 @@ class _Replay:
         )
         self._coming = sorted(
             [(time, 0, reference) for time, reference in recording.images]
-            + [(time, 1, message) for time, message in recording.joints],
+            + [(time, 1, message) for time, message in recording.joints]
+            + [(time, 2, message) for time, message in recording.odometry],
             key=lambda item: item[:2],
         )
         self._next = 0
@@ -383,10 +385,11 @@ class _Replay:
         self._offer(now)
         observed = self.streams.select(now, now, rules=self.rules)
         if isinstance(observed, Waiting):
-            kind = "frame" if observed.stream.startswith("camera") else "joint state"
-            return _Row(now, now, {}, {}, f"missing {kind}: {observed.message}")
+            kinds = {"camera": "frame", "odometry": "odometry"}
+            kind = kinds.get(observed.stream.partition(" ")[0], "joint state")
+            return _Row(now, now, {}, {}, None, f"missing {kind}: {observed.message}")
         chosen = {tag: messages[-1] for tag, messages in observed.images.items()}
-        return _Row(now, observed.stamp_ns, chosen, self.streams.positions(observed), "")
+        return _Row(now, observed.stamp_ns, chosen, observed.joints, observed.base, "")
 
     def _offer(self, now: int) -> None:
         while self._next < len(self._coming) and self._coming[self._next][0] <= now:
@@ -394,10 +397,10 @@ class _Replay:
             self._next += 1
             if kind == 0:
                 self.streams.take_image(item.tag, item, arrival)
-                continue
-            prefix, message = item
-            if prefix in self._sources:
-                self.streams.take_joint_state(self._sources[prefix], message, arrival)
+            elif kind == 1:
+                self.streams.joints.take(*item, arrival)
+            else:
+                self.streams.odometry.take(item, arrival)
 
 
 class _BagImages:
@@ -498,33 +501,22 @@ def _prismatic(embodiment: Embodiment) -> set[str]:
     return {name for name in embodiment.joint_names if joints[name].type == "prismatic"}
 
 
-def _planar(message: Any) -> np.ndarray:
-    """x, y [m] and heading [rad] of a nav_msgs/Odometry."""
-    pose = message.pose.pose
-    return np.array([pose.position.x, pose.position.y, yaw(pose.orientation)])
-
-
 def _twist(message: Any) -> np.ndarray:
     """vx, vy [m/s], ωz [rad/s] of a geometry_msgs/Twist or TwistStamped."""
     twist = getattr(message, "twist", message)
     return np.array([twist.linear.x, twist.linear.y, twist.angular.z])
 
 
-def _base_columns(recording: _Recording, times: np.ndarray) -> dict[str, Channels]:
-    columns = {}
+def _base_columns(recording: _Recording, rows: list[_Row]) -> dict[str, Channels]:
+    columns, times = {}, np.array([row.stamp_ns for row in rows])
     if recording.odometry:
-        poses = _nearest(recording.odometry, times)
+        poses = np.stack([np.full(3, np.nan) if row.base is None else row.base.vector for row in rows])
         columns[ODOMETRY] = Channels(poses, ("x", "y", "theta"), ("m", "m", "rad"))
     if recording.twists:
         columns[f"{ACTION}.velocity"] = Channels(
             _latest(recording.twists, times), ("vx", "vy", "wz"), ("m/s", "m/s", "rad/s")
         )
     return columns
-
-
-def _nearest(samples: list[tuple[int, np.ndarray]], times: np.ndarray) -> np.ndarray:
-    stamps = np.array([time for time, _ in samples])
-    return np.stack([samples[int(np.abs(stamps - time).argmin())][1] for time in times])
 
 
 def _latest(samples: list[tuple[int, np.ndarray]], times: np.ndarray) -> np.ndarray:

@@ -119,8 +119,3 @@ def _value(pieces: list[_Piece], time_ns: int, unknown: float) -> float:
     if math.isnan(values[0]):
         values[0] = unknown if not math.isnan(unknown) else values[1]
     return float(np.interp(time_ns - piece.start_ns, piece.times - piece.start_ns, values))
-
-
-def yaw(q: Any) -> float:
-    """Heading [rad] of a quaternion message."""
-    return math.atan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y**2 + q.z**2))

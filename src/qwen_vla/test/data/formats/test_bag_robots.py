@@ -63,21 +63,40 @@ def test_both_arms_of_an_aloha_are_read_and_converted(tmp_path):
     np.testing.assert_allclose(finger[:-1], gripper.closed + fraction[:-1] * (gripper.open - gripper.closed), atol=1e-6)
 
 
-def test_a_base_is_read_and_converted(tmp_path):
-    base = load_robot("mobile_base")
+def base_bag(path, silent: tuple[float, float] = (0.0, 0.0)) -> None:
+    """Four seconds of a base at 0.2 m/s; its odometry is silent from and until these times [s]."""
     twist, odometry = "geometry_msgs/msg/Twist", "nav_msgs/msg/Odometry"
     vector, point, quaternion = (T[f"geometry_msgs/msg/{name}"] for name in ("Vector3", "Point", "Quaternion"))
     pose, with_covariance = T["geometry_msgs/msg/Pose"], T["geometry_msgs/msg/PoseWithCovariance"]
     moving = T["geometry_msgs/msg/TwistWithCovariance"]
-    with Bag(tmp_path / "bag", lag=0) as bag:
+    with Bag(path, lag=0) as bag:
         for k in range(200):
             now, x = START + k * S // 50, 0.004 * k
             speed = T[twist](vector(0.2, 0.0, 0.0), vector(0.0, 0.0, 0.1))
             place = with_covariance(pose(point(x, 0.0, 0.0), quaternion(0.0, 0.0, 0.0, 1.0)), np.zeros(36))
-            bag.add("odom", odometry, T[odometry](header(now), "base_link", place, moving(speed, np.zeros(36))), now)
+            if not silent[0] <= k / 50 < silent[1]:
+                told = T[odometry](header(now), "base_link", place, moving(speed, np.zeros(36)))
+                bag.add("odom", odometry, told, now)
             bag.add("cmd_vel_nav", twist, speed, now)
             if k % 5 == 0:
                 bag.image("camera/image_raw", now, np.full((24, 32, 3), k, np.uint8))
+
+
+def test_a_row_without_odometry_near_it_is_a_defect_and_has_no_pose(tmp_path):
+    base_bag(tmp_path / "bag", silent=(1.3, 2.7))
+    (episode,) = RosbagEpisodes(tmp_path / "bag", load_robot("mobile_base"), SAY)
+    bad = episode.defects["observation"]
+    places = episode.columns["observation.odometry"].values
+    assert 2 <= len(bad) <= 4 and all(why.startswith("missing odometry: odometry: ") for why in bad.values())
+    assert np.flatnonzero(np.isnan(places).any(axis=1)).tolist() == sorted(bad)
+    good = [row for row in range(len(episode)) if row not in bad]
+    seconds = episode.columns["timestamp"].values[good, 0]
+    np.testing.assert_allclose(places[good, 0] - places[0, 0], 0.2 * seconds, atol=0.2 * 0.1)
+
+
+def test_a_base_is_read_and_converted(tmp_path):
+    base = load_robot("mobile_base")
+    base_bag(tmp_path / "bag")
     summary = convert(ConvertOptions(tmp_path / "bag", tmp_path / "out", "mobile_base", SAY, images="png"))
     reader = LeRobotReader(tmp_path / "out")
     assert summary["episodes"] == 1 and len(reader) >= 7 and reader.rate_hz == base.rate_hz

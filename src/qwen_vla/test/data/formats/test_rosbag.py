@@ -146,6 +146,26 @@ def test_rows_hold_what_belonged_together(tmp_path, plugin, compressed):
     assert episode.actions is None
 
 
+class InParts(Bag):
+    """A bag whose arm and gripper publish their joint states each for itself, the gripper a little later."""
+
+    def joints(self, ns, positions, names=WIDOWX.joint_names):
+        arm = len(WIDOWX.arms[0].joints)
+        super().joints(ns, positions[:arm], names[:arm])
+        super().joints(ns + 2_000_000, positions[arm:], names[arm:])
+
+
+def test_joint_states_of_several_publishers_on_one_topic_are_merged(tmp_path):
+    with InParts(tmp_path / "bag") as bag:
+        record(bag)
+    (episode,) = RosbagEpisodes(tmp_path / "bag", WIDOWX, SAY)
+    assert not episode.defects and len(episode) == math.floor((SECONDS - 0.05) * WIDOWX.rate_hz) + 1
+    for row in range(len(episode)):
+        arm, gripper = np.split(episode.state.values[row], [6])
+        np.testing.assert_allclose(arm, joints_at(row / WIDOWX.rate_hz)[:6], atol=1e-9)
+        np.testing.assert_allclose(gripper, joints_at(row / WIDOWX.rate_hz)[6:], atol=0.2 * 0.01)
+
+
 def test_the_hash_is_that_of_the_contents(tmp_path, plain):
     with Bag(tmp_path / "same") as bag:
         record(bag)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from embodiment_descriptions import Embodiment
 from embodiment_descriptions.urdf import hint, parse_urdf
+from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_ros.doctor.checks.streams import Need, check_stream
 from qwen_vla_ros.doctor.facts import Graph, Joints, duplicates
 from qwen_vla_ros.doctor.findings import Area, Finding
@@ -26,12 +27,15 @@ def check_joint_states(robot: Embodiment, graph: Graph, namespace: str) -> Itera
         yield AREA.ok("joints", "the robot has none that are commanded")
         return
     measured: dict[str, float] = {}
-    silent = False
-    for source in robot.joint_states:
+    reader, silent = JointReader(robot), False
+    for index, source in enumerate(robot.joint_states):
         topic = resolve(namespace, source.topic)
         rate = max(LEAST_RATE, robot.rate_hz)
         need = Need(rate, source.max_age_s, source.max_age_s)
-        yield from check_stream(AREA, source.topic, graph, topic, (JOINT_STATE,), need, START)
+        for a in graph.heard(topic):
+            reader.push(index, a.stamp or 0, a.content.names, a.content.positions, (), a.received, a.publisher)
+        shared = is_shared(reader.sources[index].publishers.values(), len(graph.topic(topic).publishers))
+        yield from check_stream(AREA, source.topic, graph, topic, (JOINT_STATE,), need, START, shared)
         messages = [a.content for a in graph.heard(topic)]
         silent |= not messages
         yield from check_messages(source.topic, messages)
@@ -41,6 +45,11 @@ def check_joint_states(robot: Embodiment, graph: Graph, namespace: str) -> Itera
         yield check_names(robot, measured)
     if not measured.keys().isdisjoint(robot.joint_names):
         yield from check_values(robot, measured)
+
+
+def is_shared(told: Collection[set[str]], publishers: int) -> bool:
+    """Whether all publishers of a topic tell joints of the robot, each of them others, as arm and gripper may."""
+    return all(told) and len(told) == publishers and sum(map(len, told)) == len(set().union(*told))
 
 
 def check_messages(label: str, messages: list[Joints]) -> Iterator[Finding]:

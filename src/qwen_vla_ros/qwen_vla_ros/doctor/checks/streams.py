@@ -43,7 +43,7 @@ class Need:
 
 
 def check_stream(
-    area: Area, label: str, graph: Graph, name: str, types: Sequence[str], need: Need, start: str
+    area: Area, label: str, graph: Graph, name: str, types: Sequence[str], need: Need, start: str, shared: bool = False
 ) -> Iterator[Finding]:
     """Run all checks of a stream; where one makes the rest pointless, they are left out.
 
@@ -54,8 +54,9 @@ def check_stream(
         types: types that will do.
         need: what the suite needs.
         start: how to get it published.
+        shared: several publishers are fine.
     """
-    source = check_source(area, label, graph.topic(name), types, start)
+    source = check_source(area, label, graph.topic(name), types, start, shared)
     yield source
     if source.remedy and not graph.heard(name):
         return
@@ -66,8 +67,10 @@ def check_stream(
         yield from check_loss(area, f"{label}: loss", arrivals)
 
 
-def check_source(area: Area, label: str, topic: Topic, types: Sequence[str], start: str) -> Finding:
-    """Is there one publisher, in the right type, that we get together with?"""
+def check_source(
+    area: Area, label: str, topic: Topic, types: Sequence[str], start: str, shared: bool = False
+) -> Finding:
+    """Is there one publisher, or, of a shared topic, at least one, in the right type, that we get together with?"""
     if not topic.publishers:
         return area.fail(label, f"nobody publishes {topic.name}", start)
     right = [p for p in topic.publishers if p.type in types]
@@ -80,10 +83,10 @@ def check_source(area: Area, label: str, topic: Topic, types: Sequence[str], sta
     if len(deaf) == len(right):
         fact = f"QoS of {deaf[0].node} ({deaf[0].qos}) does not match: {deaf[0].conflict}"
         return area.fail(label, fact, f"change the QoS of the publisher of {topic.name}")
-    if len(topic.publishers) > 1:
+    if len(topic.publishers) > 1 and not shared:
         fact = f"{len(topic.publishers)} publishers on {topic.name}: {nodes(topic.publishers)}"
         return area.fail(label, fact, "their messages mix: end all but one, or give them topics of their own")
-    return area.ok(label, f"{topic.name} from {right[0].node} ({right[0].qos.split(',')[0]})")
+    return area.ok(label, f"{topic.name} from {nodes(right)} ({right[0].qos.split(',')[0]})")
 
 
 def check_rate(area: Area, label: str, arrivals: Sequence[Arrival], need: Need, seconds: float) -> Finding:

@@ -17,8 +17,8 @@ from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Camera, Embodiment
 from qwen_vla_control.observation.image_decoding import DecodingError, to_rgb
-from qwen_vla_control.observation.robot_history import NotObserved, RobotHistory, RobotPose
-from qwen_vla_control.observation.streams import stamp_of
+from qwen_vla_control.observation.robot_pose import RobotPose, RobotReader
+from qwen_vla_control.observation.streams import NotObserved, stamp_of
 from qwen_vla_rclpy.printable import printable
 from qwen_vla_ros.drawing.chunk_geometry import BASE, CannotDraw, ChunkGeometry, Way, offending_steps
 from qwen_vla_ros.drawing.chunk_markers import ACCEPTED, PREDICTED, REFUSED, Layer
@@ -119,7 +119,7 @@ class Scene:
         """Prepare the kinematics; rates [Hz, ROS time] bound how much is drawn."""
         self.embodiment, self.shapes, self.chunks = embodiment, RobotShapes(embodiment.urdf), 0
         self._canvas = canvas
-        self._geometry, self._history = ChunkGeometry(embodiment), RobotHistory(embodiment)
+        self._geometry, self._reader = ChunkGeometry(embodiment), RobotReader(embodiment)
         self._image_period, self._robot_period = 1e9 / image_rate, 1e9 / robot_rate
         self._now = 0
         self._due: dict[str, float] = {}
@@ -129,10 +129,10 @@ class Scene:
         self.feeds = tuple(self._feeds())
 
     def _feeds(self):
-        for source, topic in enumerate(self._history.joint_topics):
-            yield Feed(topic, "sensor_msgs/msg/JointState", partial(self._on_joints, source))
-        if self._history.odometry_topic:
-            yield Feed(self._history.odometry_topic, "nav_msgs/msg/Odometry", self._on_odometry)
+        for index, source in enumerate(self._reader.joints.sources):
+            yield Feed(source.topic, "sensor_msgs/msg/JointState", partial(self._on_joints, index))
+        if self._reader.odometry is not None:
+            yield Feed(self._reader.odometry.stream.topic, "nav_msgs/msg/Odometry", self._on_odometry)
         for camera in self.embodiment.cameras:
             yield Feed(camera.image_topic, IMAGE_TYPES[camera.transport], partial(self._on_image, camera))
         yield Feed(CHUNK_TOPIC, CHUNK, self._on_predicted, reliable=True)
@@ -143,16 +143,16 @@ class Scene:
 
     def _on_joints(self, source: int, message: Any) -> None:
         self._advance(message)
-        self._history.push_joints(source, message)
+        self._reader.joints.take(source, message, 0)
         self._draw_robot()
 
     def _on_odometry(self, message: Any) -> None:
         self._advance(message)
-        self._history.push_odometry(message)
+        self._reader.odometry.take(message, 0)
         self._draw_robot()
 
     def _draw_robot(self) -> None:
-        pose = self._history.latest()
+        pose = self._reader.latest()
         if pose is not None and self._is_due("robot", self._robot_period):
             self._canvas.robot(self._now, self.links(pose), self._named(pose))
 
@@ -207,7 +207,7 @@ class Scene:
         facts = (layer, message.chunk_id, instruction, float(message.inference_ms), int(steps), message.horizon)
         try:
             chunk = chunk_from_message(message)
-            start = self._history.at(chunk.stamp_ns)
+            start = self._reader.at(chunk.stamp_ns)
             ways = self._geometry.ways(chunk, start, steps)
             poses = self._geometry.poses(chunk, start, steps)
         except (CannotDraw, NotObserved) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from embodiment_descriptions import Embodiment
 from qwen_vla_control.observation.image_decoding import to_rgb
-from qwen_vla_control.observation.robot_history import NotObserved, RobotHistory, RobotPose
+from qwen_vla_control.observation.robot_pose import RobotPose, RobotReader
+from qwen_vla_control.observation.streams import NotObserved
 from qwen_vla_ros.drawing.chunk_geometry import BASE
 from qwen_vla_ros.ros.chunk_messages import nanoseconds
 from qwen_vla_ros.simulation.stack import VISUALIZER, SimulatedStack
@@ -72,15 +74,15 @@ class Recorder:
         self._infos: dict[str, CameraInfo] = {}
         self._paths: dict[str, PathMessage] = {}
         self._fixed_pose: PoseStamped | None = None
-        self._history = RobotHistory(robot)
+        self._reader = RobotReader(robot)
         hear = self._client.hear
         for camera in robot.cameras:
             hear(Image, camera.topic, partial(self._on_image, camera.tag), qos_profile_sensor_data)
             hear(CameraInfo, camera.info_topic, partial(self._infos.__setitem__, camera.tag), qos_profile_sensor_data)
-        for source, topic in enumerate(self._history.joint_topics):
-            hear(JointState, topic, partial(self._history.push_joints, source), qos_profile_sensor_data)
-        if self._history.odometry_topic:
-            hear(Odometry, self._history.odometry_topic, self._history.push_odometry, qos_profile_sensor_data)
+        for index, source in enumerate(self._reader.joints.sources):
+            hear(JointState, source.topic, partial(self._on_joints, index), qos_profile_sensor_data)
+        if self._reader.odometry is not None:
+            hear(Odometry, self._reader.odometry.stream.topic, self._on_odometry, qos_profile_sensor_data)
         for name, topic in path_topics(robot).items():
             hear(PathMessage, topic, partial(self._on_path, name), 10)
         hear(PoseStamped, f"{stack.simulator}/{FIXED_CAMERA}_camera_pose", self._on_pose, LATCHED)
@@ -98,6 +100,12 @@ class Recorder:
             moment.images.update({tag: compressed(message) for tag, message in moment.images.items()})
         recording.infos, recording.fixed_pose = dict(self._infos), self._fixed_pose
         return recording
+
+    def _on_joints(self, source: int, message: JointState) -> None:
+        self._reader.joints.take(source, message, time.monotonic_ns())
+
+    def _on_odometry(self, message: Odometry) -> None:
+        self._reader.odometry.take(message, time.monotonic_ns())
 
     def _on_image(self, tag: str, message: Image) -> None:
         self._images[tag] = message
@@ -117,7 +125,7 @@ class Recorder:
         seconds = task.sim_time + (stamp - nanoseconds(task.header.stamp)) / 1e9
         images = {camera.tag: self._images[camera.tag] for camera in self._robot.cameras}
         try:
-            pose = self._history.at(stamp)
+            pose = self._reader.at(stamp)
         except NotObserved:
             pose = None
         return Moment(seconds, images, dict(self._paths), pose, self._tasks.activity)

@@ -25,7 +25,7 @@ from qwen_vla.suites import load_suite
 from qwen_vla_control.gate.arm_gate import ArmGate
 from qwen_vla_control.motion.blending import Blending
 from qwen_vla_control.motion.joint_path import JointPath
-from qwen_vla_control.observation.streams import Stream
+from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_control.reasons import Refused
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros.ros.chunk_messages import chunk_from_message, nanoseconds
@@ -39,6 +39,8 @@ EULER_STEPS = 4
 ARM_TOPIC = "arm_controller/joint_trajectory"
 FIRST_SEED = 9000
 BOUNDARY_STEPS = 2  # after a hand-over; a longer transition is gentler
+LONGEST_EPISODE = 1 << 16  # joint states
+ANCHOR_GAP = 0.1  # [s] from an observation to its joint state, as in executor_node
 STANDING = 0.02  # [s] a pause that is none: the controller's cycle, and the times of messages, are not finer
 
 
@@ -46,10 +48,15 @@ STANDING = 0.02  # [s] a pause that is none: the controller's cycle, and the tim
 class Heard:
     """What one episode brought; times are simulated [ns]."""
 
+    joints: JointReader
     trajectories: list[tuple[int, JointTrajectory]] = field(default_factory=list)
     chunks: list[ActionChunk] = field(default_factory=list)
     delays: list[float] = field(default_factory=list)  # [s] from an observation to the verdict about its chunk
-    joints: Stream = field(default_factory=lambda: Stream("joint states", "joint_states", 1.0, 1 << 16))
+
+
+def new_heard(embodiment: Embodiment) -> Heard:
+    """Nothing has been heard yet."""
+    return Heard(JointReader(embodiment, kept=LONGEST_EPISODE))
 
 
 @dataclass(frozen=True)
@@ -100,15 +107,15 @@ def neighbour_ratios(motion: Motion) -> list[float]:
 class Listener:
     """Hears what reaches the controllers; one episode at a time."""
 
-    def __init__(self, stack: SimulatedStack) -> None:
+    def __init__(self, stack: SimulatedStack, embodiment: Embodiment) -> None:
         self._now_ns = 0
-        self.heard = Heard()
+        self.heard = new_heard(embodiment)
         hear = stack.client.hear
         hear(Clock, "/clock", self._on_clock, 10)
         hear(JointTrajectory, ARM_TOPIC, self._on_trajectory, RELIABLE)
         hear(ActionChunk, "executor_node/accepted_chunk", lambda message: self.heard.chunks.append(message), RELIABLE)
         hear(ChunkReport, "executor_node/chunk_report", self._on_report, RELIABLE)
-        hear(JointState, "joint_states", self._on_joints, RELIABLE)
+        hear(JointState, self.heard.joints.sources[0].topic, self._on_joints, RELIABLE)
 
     def _on_clock(self, message: Clock) -> None:
         self._now_ns = nanoseconds(message.clock)
@@ -121,8 +128,7 @@ class Listener:
             self.heard.delays.append(message.observation_age_s)
 
     def _on_joints(self, message: JointState) -> None:
-        positions = dict(zip(message.name, message.position, strict=True))
-        self.heard.joints.push(nanoseconds(message.header.stamp), positions, self._now_ns)
+        self.heard.joints.take(0, message, self._now_ns)
 
 
 def commanded(heard: Heard, embodiment: Embodiment) -> Motion:
@@ -147,9 +153,9 @@ def chunk_accelerations(heard: Heard, embodiment: Embodiment) -> list[float]:
     peaks = []
     for message in heard.chunks:
         chunk = chunk_from_message(message)
-        nearest = heard.joints.nearest(chunk.stamp_ns)
-        anchor = np.array([nearest.message[name] for name in gate.joints])
         try:
+            positions = heard.joints.at(chunk.stamp_ns, ANCHOR_GAP).known
+            anchor = np.array([positions[name] for name in gate.joints])
             rows = gate.rows_of(chunk, anchor)
         except Refused:
             continue  # it was accepted from a joint state that did not reach us
@@ -174,15 +180,15 @@ def measure(mode: Blending, checkpoint: Path, seeds: Sequence[int], folder: Path
     rows, motions, delays = [], [], []
     policy = {**given, "euler_steps": EULER_STEPS, "torch_threads": 1}
     with simulated_stack(checkpoint, folder / mode, policy, executor_parameters=given) as stack:
-        tasks, listener = TaskClient(stack), Listener(stack)
+        tasks, listener = TaskClient(stack), Listener(stack, embodiment)
         for seed in seeds:
             tasks.reset(seed)
             tasks.draw_from(seed * 1000)
             with stack.client.changed:
-                listener.heard = Heard()
+                listener.heard = new_heard(embodiment)
             rows.append(tasks.execute(limits))
             with stack.client.changed:
-                heard, listener.heard = listener.heard, Heard()
+                heard, listener.heard = listener.heard, new_heard(embodiment)
             motions.append(commanded(heard, embodiment))
             delays += heard.delays
     pauses = [pause for motion in motions for pause in motion.pauses]

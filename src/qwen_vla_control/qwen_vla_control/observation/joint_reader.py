@@ -1,0 +1,453 @@
+"""Where the joints are: the one reader of sensor_msgs/JointState, live and from a bag. Free of ROS and torch.
+
+Joint states come on one topic or several (`joint_states` of the robot's YAML), from one publisher or several, and a
+message may tell a part of the joints: arm and gripper often have a broadcaster each. They are merged per joint, and
+each joint has a stamp and an age of its own. For everybody who asks the same holds:
+
+- Prefix: the URDF's name is the prefix of the topic + the name in the message. Of the topics whose prefix a joint's
+  name begins with, those with the longest one tell its position; what other topics say of it does not count.
+- Parts: of the messages that tell a joint, those that tell the most of the robot's joints count, and of several
+  publishers of these the one that was heard last. Whoever tells less does not take over when they fall silent: the
+  joint is unknown then.
+- NaN: a message counts for nothing if the position of a joint that matters is missing, told twice, not finite or so
+  large that it can be none.
+- Gap: at a time, a joint is where its nearest message says, if that is near enough; nothing is interpolated.
+- Clock: that of streams.Stream, for each part by itself: a stamp that is repeated or late is no news, one that lies far
+  before the newest starts over; age is ROS time, silence the steady clock, and a stamp from the future is a fault.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from embodiment_descriptions import Embodiment
+from embodiment_descriptions.angles import nearest_turn
+from embodiment_descriptions.commands import JointStates
+from embodiment_descriptions.urdf import parse_urdf
+from qwen_vla_control.observation.streams import (
+    IS_THE_DRIVER_RUNNING,
+    MAX_LEAD,
+    NANOSECONDS,
+    NotObserved,
+    Stamped,
+    Stream,
+    stamp_of,
+    too_far_apart,
+)
+from qwen_vla_control.reasons import Reason
+
+FARTHEST = 1e4  # [rad | m] a position beyond is no position but a fault, as one that is not finite is
+MOST_NAMES = 1000  # a message that has more is of no robot
+KEPT = 4096  # messages of each part: four seconds at 1 kHz
+LAYOUTS = 4  # orders of names that are remembered for a topic; whoever changes it at every message fills no memory
+PARTS = 32  # that are kept, of all topics together; the one that has been silent for longest gives way
+
+
+@dataclass(frozen=True)
+class JointSample:
+    """Where the joints are, or were.
+
+    Attributes:
+        names: URDF names (n,): first the joints that the reader was asked for, in their order, then the others of the
+            robot that somebody told.
+        stamps_ns: when each was measured (n,) [ns, ROS time]; 0 where the position is unknown.
+        positions: as they were told (n,) [rad | m]; NaN where unknown.
+        unrolled: the same, but continuous joints go on past the half turn, however they were told [rad | m].
+        velocities: as they were told (n,) [rad/s | m/s]; NaN where nobody does.
+        required: how many joints the reader was asked for.
+    """
+
+    names: tuple[str, ...]
+    stamps_ns: np.ndarray
+    positions: np.ndarray
+    unrolled: np.ndarray
+    velocities: np.ndarray
+    required: int
+
+    @property
+    def vector(self) -> np.ndarray:
+        """Positions of the joints that were asked for, in their order [rad | m]; continuous ones unrolled."""
+        return self.unrolled[: self.required]
+
+    @property
+    def known(self) -> dict[str, float]:
+        """Positions as they were told, by URDF name [rad | m], of all joints whose position is known."""
+        pairs = zip(self.names, self.positions.tolist(), strict=True)
+        return {name: position for name, position in pairs if not math.isnan(position)}
+
+
+class _Row(NamedTuple):
+    """What one message tells of the columns of its part."""
+
+    positions: np.ndarray
+    unrolled: np.ndarray
+    velocities: np.ndarray
+
+
+class _Layout(NamedTuple):
+    """Which columns a message with certain names tells, in their order, and where in the message each of them stands.
+
+    twice: by column what is wrong with the names.
+    """
+
+    columns: np.ndarray
+    places: np.ndarray
+    continuous: np.ndarray
+    twice: dict[int, str]
+
+
+@dataclass(eq=False)
+class _Part:
+    """What one publisher tells on one topic in messages with the same joints."""
+
+    source: int
+    publisher: bytes
+    columns: np.ndarray
+    rank: int
+    stream: Stream
+    unrolled: np.ndarray
+    heard_ns: int = 0
+
+    def push(self, stamp_ns: int, layout: _Layout, row: np.ndarray, velocities: np.ndarray, steady_ns: int) -> bool:
+        """Store a message; False when it is no newer than the newest."""
+        unrolled = row
+        if layout.continuous.any():
+            unrolled = np.where(layout.continuous, nearest_turn(row, self.unrolled), row)
+        if not self.stream.push(stamp_ns, _Row(row, unrolled, velocities), steady_ns):
+            return False
+        self.unrolled, self.heard_ns = unrolled, steady_ns
+        return True
+
+
+class JointSource:
+    """One topic of a JointReader, for messages to the user and diagnostics; it can be asked what a Stream can be asked.
+
+    Attributes:
+        source: as the robot's YAML has it.
+        name, topic: for messages to the user.
+        joints: those of the joints asked for that this topic may tell.
+        max_age: age beyond which a position must not be used [s].
+        way_out: how the topic is offered, or what to do to have it offered; part of the messages.
+        received: messages so far.
+        defects: by column of the joints asked for, what was wrong with the last message that named it.
+    """
+
+    def __init__(self, reader: JointReader, index: int, topic: str, max_age: float) -> None:
+        """Look at the topic number `index` of a reader."""
+        self._reader, self._index = reader, index
+        self.source: JointStates = reader.embodiment.joint_states[index]
+        self.name = f"joint states '{self.source.prefix}'" if self.source.prefix else "joint states"
+        self.topic, self.max_age, self.way_out, self.received = topic, max_age, IS_THE_DRIVER_RUNNING, 0
+        self._columns = reader.columns_of(index)
+        self.joints = tuple(reader.names[column] for column in self._columns)
+        self.defects: dict[int, str] = {}
+
+    @property
+    def publishers(self) -> dict[bytes, set[str]]:
+        """By publisher: which of the joints asked for it has told on this topic."""
+        told: dict[bytes, set[str]] = {}
+        for part in self._reader.parts:
+            if part.source == self._index:
+                own = (self._reader.names[column] for column in part.columns if column in self._columns)
+                told.setdefault(part.publisher, set()).update(own)
+        return told
+
+    @property
+    def repeated(self) -> int:
+        """Messages with the newest stamp of their part again."""
+        return sum(stream.repeated for stream in self._streams())
+
+    @property
+    def late(self) -> int:
+        """Messages with an older stamp than the newest of their part."""
+        return sum(stream.late for stream in self._streams())
+
+    def rate(self) -> float:
+        """Messages per second of the part that comes most seldom, by stamps [Hz]; 0 without any."""
+        return min((part.stream.rate() for part in self._owners()), default=0.0)
+
+    def age(self, now_ns: int) -> float:
+        """Age of the oldest of the newest positions [s, ROS time]; infinite without any."""
+        return max((part.stream.age(now_ns) for part in self._owners()), default=math.inf)
+
+    def silence(self, steady_ns: int) -> float:
+        """How long the part has been silent that has been silent for longest [s, steady clock]."""
+        return max((part.stream.silence(steady_ns) for part in self._owners()), default=math.inf)
+
+    def fault(
+        self,
+        now_ns: int,
+        steady_ns: int,
+        max_age: float,
+        max_silence: float,
+        max_lead: float = math.inf,
+        max_identical: float = math.inf,
+    ) -> str:
+        """Say why the positions that this topic may tell must not be used now, see Stream.fault."""
+        owners = self._reader.owners()
+        lacking = [column for column in self._columns if owners[column] is None]
+        if lacking:
+            return self._lacking(lacking)
+        for part in self._owners():
+            part.stream.way_out = self._defect(part.columns.tolist()) or self.way_out
+            fault = part.stream.fault(now_ns, steady_ns, max_age, max_silence, max_lead, max_identical)
+            if fault:
+                return fault
+        return ""
+
+    def _lacking(self, columns: Sequence[int]) -> str:
+        names = ", ".join(self._reader.names[column] for column in columns)
+        whole = "joint state" if len(columns) == len(self._columns) else f"position of {names}"
+        sources = self._reader.sources_of(columns[0])
+        topics = " or ".join(source.topic for source in sources)
+        heard = all(source.received for source in sources)
+        advice = f"its messages lack a position of {names}" if heard else self.way_out
+        return f"{self.name}: no {whole} yet on {topics}; {self._defect(columns) or advice}"
+
+    def _defect(self, columns: Sequence[int]) -> str:
+        return next((self.defects[column] for column in columns if column in self.defects), "")
+
+    def _owners(self) -> list[_Part]:
+        owners = dict.fromkeys(self._reader.owners())
+        return [part for part in owners if part is not None and part.source == self._index]
+
+    def _streams(self) -> list[Stream]:
+        return [part.stream for part in self._reader.parts if part.source == self._index]
+
+
+class JointReader:
+    """Takes in joint states and says where the joints are, and were.
+
+    Attributes:
+        embodiment: the robot.
+        names: the joints that are followed: first those asked for, then all others that the robot can move.
+        sources: one per entry of `joint_states` in the robot's YAML, in that order.
+        missing, lost: reasons for a state that is unknown, and for one that stopped during a motion.
+    """
+
+    missing, lost = Reason.NO_JOINT_STATE, Reason.JOINT_STATE_LOST
+
+    def __init__(
+        self,
+        embodiment: Embodiment,
+        joints: Sequence[str] | None = None,
+        resolve: Callable[[str], str] = str,
+        timeout: float = math.inf,
+        kept: int = KEPT,
+    ) -> None:
+        """Create an empty reader.
+
+        Args:
+            embodiment: names the topics, the joints and their kinds.
+            joints: URDF names of those that must be known, in the order of the vectors; by default those that are
+                commanded.
+            resolve: the name by which messages to the user call a topic.
+            timeout: age and silence after which a position is unknown [s], even if the robot's YAML allows more.
+            kept: messages that are kept of each part.
+        """
+        self.embodiment, self._kept = embodiment, kept
+        required = embodiment.joint_names if joints is None else tuple(joints)
+        kinds = {name: joint.type for name, joint in parse_urdf(embodiment.urdf).joints.items()}
+        others = (name for name, kind in kinds.items() if kind != "fixed" and name not in required)
+        self.names = (*required, *others)
+        self._required = len(required)
+        self._column = {name: column for column, name in enumerate(self.names)}
+        self._continuous = np.array([kinds[name] == "continuous" for name in self.names], bool)
+        self._tellers = [_tellers(embodiment.joint_states, name) for name in self.names]
+        self._layouts: list[dict[tuple[str, ...], _Layout]] = [{} for _ in embodiment.joint_states]
+        self._parts: dict[tuple[int, bytes, bytes], _Part] = {}
+        self.sources = [
+            JointSource(self, index, resolve(source.topic), min(source.max_age_s, timeout))
+            for index, source in enumerate(embodiment.joint_states)
+        ]
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def push(
+        self,
+        source: int,
+        stamp_ns: int,
+        names: Sequence[str],
+        positions: Sequence[float],
+        velocities: Sequence[float],
+        steady_ns: int,
+        publisher: bytes = b"",
+    ) -> bool:
+        """Store what one message tells.
+
+        Args:
+            source: number of the topic in the robot's YAML.
+            stamp_ns: of the message [ns, ROS time].
+            names: as the message has them.
+            positions: of the joints, in their order [rad | m].
+            velocities: of the joints, in their order, or none [rad/s | m/s].
+            steady_ns: when it came [ns, steady clock].
+            publisher: who sent it, where that is known.
+
+        Returns:
+            False when nothing of it counts.
+        """
+        origin = self.sources[source]
+        origin.received += 1
+        if len(names) > MOST_NAMES:
+            return False
+        layout = self._layout(source, tuple(names))
+        if not layout.columns.size:
+            return False  # of another robot
+        row, rates = _filled(positions, len(names))[layout.places], _filled(velocities, len(names))[layout.places]
+        if self._is_defective(origin, layout, row):
+            return False
+        return self._part(source, publisher, layout, steady_ns).push(stamp_ns, layout, row, rates, steady_ns)
+
+    def take(self, source: int, message: Any, steady_ns: int, publisher: bytes = b"") -> bool:
+        """Store a sensor_msgs/JointState, of rclpy or of a bag; see `push`."""
+        m = message
+        return self.push(source, stamp_of(m), m.name, m.position, m.velocity, steady_ns, publisher)
+
+    def _layout(self, source: int, names: tuple[str, ...]) -> _Layout:
+        known = self._layouts[source]
+        if names not in known:
+            if len(known) == LAYOUTS:
+                known.clear()
+            known[names] = self._new_layout(source, names)
+        return known[names]
+
+    def _new_layout(self, source: int, names: tuple[str, ...]) -> _Layout:
+        full = [self.embodiment.joint_states[source].prefix + name for name in names]
+        told = [(self._column[name], place) for place, name in enumerate(full) if name in self._column]
+        told = sorted((column, place) for column, place in told if source in self._tellers[column])
+        columns = [column for column, _ in told]
+        twice = {c: f"its messages name {self.names[c]} twice" for c in columns if columns.count(c) > 1}
+        columns = np.array(columns, int)
+        places = np.array([place for _, place in told], int)
+        return _Layout(columns, places, self._continuous[columns], twice)
+
+    def _is_defective(self, origin: JointSource, layout: _Layout, row: np.ndarray) -> bool:
+        """Whether a message must not be used; what is wrong with it is remembered."""
+        for column in layout.columns.tolist() if origin.defects else ():
+            origin.defects.pop(column, None)
+        origin.defects |= layout.twice
+        if not (np.abs(row) <= FARTHEST).all():  # NaN is not
+            for column, value in zip(layout.columns.tolist(), row.tolist(), strict=True):
+                if column < self._required and not abs(value) <= FARTHEST:
+                    origin.defects[column] = f"its messages say that {self.names[column]} is at {value}"
+        return any(column in origin.defects for column in layout.columns.tolist()) if origin.defects else False
+
+    def _part(self, source: int, publisher: bytes, layout: _Layout, steady_ns: int) -> _Part:
+        key = source, publisher, layout.columns.tobytes()
+        if key not in self._parts:
+            if len(self._parts) == PARTS:
+                del self._parts[max(self._parts, key=lambda k: self._parts[k].stream.silence(steady_ns))]
+            origin, before = self.sources[source], self.latest().unrolled[layout.columns]
+            told = [self.names[column] for column in layout.columns if column < self._required]
+            name = origin.name if len(told) == len(origin.joints) else f"{origin.name} ({', '.join(told)})"
+            stream = Stream(name, origin.topic, origin.max_age, self._kept, noun="joint state")
+            self._parts[key] = _Part(source, publisher, layout.columns, len(told), stream, before)
+        return self._parts[key]
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def parts(self) -> list[_Part]:
+        """What is told: by topic, publisher and set of joints."""
+        return list(self._parts.values())
+
+    def columns_of(self, source: int) -> list[int]:
+        """Columns of the joints asked for that a topic may tell."""
+        return [column for column in range(self._required) if source in self._tellers[column]]
+
+    def sources_of(self, column: int) -> list[JointSource]:
+        """Topics that may tell a joint."""
+        return [self.sources[index] for index in sorted(self._tellers[column])]
+
+    def latest(self) -> JointSample:
+        """The newest position of each joint."""
+        return self._merged([(part, part.stream.latest) for part in self._by_weight()])
+
+    def near(self, stamp_ns: int, max_gap: float) -> JointSample:
+        """The position of each joint nearest to a ROS time; unknown where that is farther away than `max_gap` [s]."""
+        near = [(part, part.stream.nearest(stamp_ns)) for part in self.parts]
+        sample = self._merged(sorted(near, key=lambda told: (told[0].rank, -abs(told[1].stamp_ns - stamp_ns))))
+        far = np.abs(sample.stamps_ns - stamp_ns) > max_gap * NANOSECONDS
+        for values in (sample.positions, sample.unrolled, sample.velocities):
+            values[far] = np.nan
+        sample.stamps_ns[far] = 0
+        return sample
+
+    def at(self, stamp_ns: int, max_gap: float) -> JointSample:
+        """The same, where every joint that was asked for is known.
+
+        Raises:
+            NotObserved: one of them has no position within `max_gap` [s]; NO_JOINT_STATE.
+        """
+        sample = self.near(stamp_ns, max_gap)
+        unknown = np.flatnonzero(np.isnan(sample.vector))
+        if unknown.size:
+            raise self._not_observed(int(unknown[0]), stamp_ns, max_gap)
+        return sample
+
+    def age(self, now_ns: int) -> float:
+        """Age of the oldest of the newest positions [s, ROS time]; infinite where one is unknown."""
+        sample = self.latest()
+        if not self._required or np.isnan(sample.vector).any():
+            return math.inf
+        return float(now_ns - sample.stamps_ns[: self._required].min()) / NANOSECONDS
+
+    def fault(self, now_ns: int, steady_ns: int) -> str:
+        """Say why the positions are unknown at a ROS time and a steady time; empty when they are known."""
+        orphans = [self.names[column] for column in range(self._required) if not self._tellers[column]]
+        if orphans:
+            prefixes = ", ".join(repr(source.source.prefix) for source in self.sources)
+            return f"joint states: the name of {', '.join(orphans)} begins with none of the prefixes {prefixes}"
+        faults = (s.fault(now_ns, steady_ns, s.max_age, s.max_age, MAX_LEAD) for s in self.sources if s.joints)
+        return next((fault for fault in faults if fault), "")
+
+    def owners(self) -> list[_Part | None]:
+        """By joint asked for: who tells its position."""
+        found: list[_Part | None] = [None] * len(self.names)
+        for part in self._by_weight():
+            for column in part.columns.tolist():
+                found[column] = part
+        return found[: self._required]
+
+    def streams(self) -> list[Stream]:
+        """The streams that tell the joints asked for."""
+        return [part.stream for part in dict.fromkeys(self.owners()) if part is not None]
+
+    def _by_weight(self) -> list[_Part]:
+        return sorted(self.parts, key=lambda part: (part.rank, part.heard_ns, part.stream.latest.stamp_ns))
+
+    def _merged(self, told: Sequence[tuple[_Part, Stamped]]) -> JointSample:
+        """Later ones count; what they leave out the earlier ones tell."""
+        count = len(self.names)
+        stamps = np.zeros(count, np.int64)
+        rows = np.full((3, count), np.nan)
+        for part, item in told:
+            stamps[part.columns] = item.stamp_ns
+            rows[:, part.columns] = item.message
+        return JointSample(self.names, stamps, *rows, self._required)
+
+    def _not_observed(self, column: int, stamp_ns: int, max_gap: float) -> NotObserved:
+        owner, sources = self.owners()[column], self.sources_of(column)
+        gap = math.inf if owner is None else owner.stream.gap(stamp_ns)
+        name = sources[0].name if sources else "joint states"
+        topics = " or ".join(source.topic for source in sources)
+        text = too_far_apart(name, f"position of {self.names[column]}", topics, gap, max_gap)
+        return NotObserved(self.missing, name, text)
+
+
+def _tellers(sources: Sequence[JointStates], joint: str) -> frozenset[int]:
+    """Which topics may tell a joint: of those whose prefix its name begins with, the ones with the longest prefix."""
+    fits = {index: len(source.prefix) for index, source in enumerate(sources) if joint.startswith(source.prefix)}
+    return frozenset(index for index, length in fits.items() if length == max(fits.values()))
+
+
+def _filled(values: Sequence[float], count: int) -> np.ndarray:
+    """The values of a message, NaN where it has fewer than names."""
+    told = np.asarray(values, float)[:count]
+    return told if told.size == count else np.concatenate([told, np.full(count - told.size, np.nan)])
