@@ -32,7 +32,7 @@ def test_suite_task_and_shift_decide_what_a_seed_means(context):
     assert scene_of(context) == suite.scene(7)
     assert scene_of(context, suite="widowx_pick") == WidowXPickSuite().scene(7)
     assert scene_of(context, shift="colour") == suite.scene(7, "colour")
-    assert scene_of(context, task="stack_cube") == suite.task("stack_cube").scene(7) != suite.scene(7)
+    assert scene_of(context, task="pick_cube") == suite.task("pick_cube").scene(7) != suite.scene(7)
 
 
 @pytest.mark.parametrize(
