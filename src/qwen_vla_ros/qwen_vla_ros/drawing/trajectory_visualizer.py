@@ -50,7 +50,7 @@ from qwen_vla_ros.executor.policy_monitor import ChunkOrder
 from qwen_vla_ros.ros.chunk_messages import LARGEST_CHUNK, LONGEST_INSTRUCTION, chunk_from_message, nanoseconds
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ros.image_memory import release_image_memory
-from qwen_vla_ros.ros.lifecycle import LARGEST_DESCRIPTION, LATCHED, ROBOT_DESCRIPTION
+from qwen_vla_ros.ros.lifecycle import DIAGNOSTICS, LARGEST_DESCRIPTION, LATCHED, ROBOT_DESCRIPTION
 from qwen_vla_ros.ros.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.ros.parameters import Parameter, Parameters
 from qwen_vla_ros.ros.plain_node import run
@@ -92,7 +92,7 @@ INTERFACE = NodeInterface(
     name="trajectory_visualizer",
     docstring=__doc__,
     parameters=PARAMETERS,
-    publishes=(MARKERS, PATH, MORE_PATHS, GHOST_JOINTS, GHOST_TRANSFORMS),
+    publishes=(MARKERS, PATH, MORE_PATHS, GHOST_JOINTS, GHOST_TRANSFORMS, DIAGNOSTICS),
     subscribes=(ROBOT_DESCRIPTION, PREDICTED_CHUNK, ACCEPTED_CHUNK, CHUNK_REPORT, JOINT_STATES, ODOMETRY),
     services=(CLEAR,),
 )

@@ -287,7 +287,7 @@ def test_what_cannot_be_recorded_is_refused(recorder):
     recorder.trigger("stop")
     assert peer.set_parameter(NODE, "min_free_gb", 1e6)
     full = recorder.start()
-    assert not full.success and "GB are free, 1000000.0 GB must stay so" in full.message
+    assert not full.success and "1.0 PB must stay so" in full.message
     assert peer.set_parameter(NODE, "min_free_gb", 0.0)
     publisher = peer._cameras.pop("ego")._publisher
     peer.in_turn(lambda: peer.node.destroy_publisher(publisher))
