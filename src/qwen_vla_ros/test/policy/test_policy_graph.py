@@ -250,12 +250,13 @@ def test_a_stop_by_service_ends_the_goal(stack, peer):
 def test_deactivation_ends_the_goal_and_the_signs_of_life(stack, peer):
     beats = []
     peer.node.create_subscription(Header, "policy_node/heartbeat", lambda _: beats.append(time.monotonic()), 10)
+    peer.wait(lambda: beats, "a heartbeat")
     handle = stack.execute()
     assert peer.transition("policy_node", Transition.TRANSITION_DEACTIVATE)
     status, result = peer.result_of(handle)
     assert status == ABORTED and result.error_code == RESULT.NOT_ACTIVE and "deactivated" in result.error_msg
     peer.report(last_chunk(peer), ChunkReport.HELD)
-    assert beats and not peer.send_goal(INSTRUCTION).accepted
+    assert not peer.send_goal(INSTRUCTION).accepted
     quiet_from = time.monotonic()
     peer.wait(lambda: time.monotonic() - quiet_from > 0.5, "half a second")
     assert beats[-1] < quiet_from

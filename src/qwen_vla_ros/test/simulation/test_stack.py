@@ -287,7 +287,10 @@ def test_a_row_says_the_same_as_in_process():
 def test_an_evaluation_over_ros_plays_only_what_is_missing(tmp_path):
     """Nothing is: no stack is started."""
     options = EvaluateOptions("widowx", "tiny", 2, 9000, json=tmp_path / "e.json")
-    rows = [EpisodeRow(s, "lift", "red", True, 3, 0, 4.8, 0.02, "success", 50.0, "pick") for s in options.seeds(load_suite(options.suite))]
+    rows = [
+        EpisodeRow(s, "lift", "red", True, 3, 0, 4.8, 0.02, "success", 50.0, "pick")
+        for s in options.seeds(load_suite(options.suite))
+    ]
     with KeptEpisodes(options.json, options.suite, CHECKPOINT, options.conditions(over_ros=True)) as kept:
         for row in rows:
             kept.add(Played(row))
