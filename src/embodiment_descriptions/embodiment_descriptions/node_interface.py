@@ -59,7 +59,7 @@ class Parameter:
     @property
     def constraints(self) -> list[str]:
         """What else a value must be, as text."""
-        found = [f"one of: {', '.join(choice or repr('') for choice in self.choices)}"] if self.choices else []
+        found = [f"one of: {self._choices_text}"] if self.choices else []
         found += [f"{_number(self.minimum)} to {_number(self.maximum)}"] if self.minimum is not None else []
         return found + (["only at start"] if self.read_only else [])
 
@@ -67,12 +67,16 @@ class Parameter:
         """Why a value is none of the choices; empty when it may be one."""
         if not self.choices or value in self.choices:
             return ""
-        return f"{self.name} '{value}' is not one of: {', '.join(self.choices)}"
+        return f"{self.name} '{value}' is not one of: {self._choices_text}"
+
+    @property
+    def _choices_text(self) -> str:
+        return ", ".join(choice or "''" for choice in self.choices)
 
     def descriptor(self, messages: ModuleType) -> Any:
         """What `ros2 param describe` shows; `messages` is rcl_interfaces.msg, which this package does not know."""
         descriptor = messages.ParameterDescriptor(description=self.description, read_only=self.read_only)
-        descriptor.additional_constraints = f"one of: {', '.join(self.choices)}" if self.choices else ""
+        descriptor.additional_constraints = f"one of: {self._choices_text}" if self.choices else ""
         if self.minimum is not None and self.maximum is not None:
             if isinstance(self.default, int):
                 limits = messages.IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum))

@@ -37,8 +37,8 @@ def test_suite_and_shift_decide_what_a_seed_means(context):
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
-        ({"suite": "mars"}, "no suite 'mars' for this robot; choose one of: widowx, widowx_pick"),
-        ({"shift": "colours"}, "unknown shift 'colours'; choose one of: colour, instance"),
+        ({"suite": "mars"}, "suite 'mars' is not one of: widowx, widowx_pick"),
+        ({"shift": "colours"}, "shift 'colours' is not one of: '', colour, instance"),
         ({"suite": "widowx_pick", "shift": "colour"}, "widowx_pick has no scenes with the shift 'colour'"),
     ],
 )
