@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from qwen_vla_ros.ros_domain import AVOIDED
+
 _PROFILE = Path("config", "dds", "fastdds_large_images.xml")
 # Fast DDS 3 warns about the old name, Fast DDS 2 does not know the new one.
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
@@ -61,7 +63,8 @@ def ros_environment(workspace: Path | None = None, base: Mapping[str, str] | Non
 def own_environment(workspace: Path | None = None, base: Mapping[str, str] | None = None) -> dict[str, str]:
     """Returns a whole environment for a graph of our own: Fast DDS on this machine; the ROS domain is the caller's.
 
-    Arguments as those of `ros_environment`, but what `base` says about ROS is left out.
+    Arguments as those of `ros_environment`, but what `base` says about ROS is left out. Its domain, where the user's
+    robot may be, is kept as one to avoid.
     """
     base = os.environ if base is None else base
     workspace = workspace or find_workspace()
@@ -70,6 +73,8 @@ def own_environment(workspace: Path | None = None, base: Mapping[str, str] | Non
         kept |= _without_another_ros(base, workspace)
     else:
         kept |= {name: base[name] for name in _IDENTITY if name in base}
+    if base.get("ROS_DOMAIN_ID"):
+        kept[AVOIDED] = base["ROS_DOMAIN_ID"]
     return _completed(kept | _CHOSEN, workspace)
 
 

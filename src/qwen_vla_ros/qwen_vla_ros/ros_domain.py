@@ -6,6 +6,7 @@ Free of ROS: the settings of the tests (conftest.py) use it before anything of R
 from __future__ import annotations
 
 import errno
+import os
 import random
 import socket
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ OWN_PORTS = range(10, 74, 2)  # of the 32 participants that look for each other 
 # The last port of a domain, that of its 120th participant, says that somebody is about to use it. Unlike a lock file, a
 # port is the same for every user and every container that shares the network, and gone when its process is.
 CLAIM_PORT = PORTS_PER_DOMAIN - 1
+AVOIDED = "QWEN_VLA_AVOIDED_DOMAIN"  # where ROS_DOMAIN_ID of the user's shell is kept in an environment of our own
 
 
 @contextmanager
@@ -30,8 +32,13 @@ def free_domain() -> Iterator[int]:
 
 
 def claim_domain() -> tuple[int, socket.socket]:
-    """Returns a domain that is silent, and the claim to it, which holds until it is closed or the process ends."""
-    for domain in random.SystemRandom().sample(DOMAINS, len(DOMAINS)):
+    """Returns a domain that is silent, and the claim to it, which holds until it is closed or the process ends.
+
+    Not that of the user's shell, even if it is silent now: his robot may be started in it.
+    """
+    avoided = {os.environ.get(name) for name in ("ROS_DOMAIN_ID", AVOIDED)}
+    domains = [domain for domain in DOMAINS if str(domain) not in avoided]
+    for domain in random.SystemRandom().sample(domains, len(domains)):
         claim = _bound(_port(domain, CLAIM_PORT), "127.0.0.1")
         if claim is None:
             continue

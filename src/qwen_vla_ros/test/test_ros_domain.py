@@ -37,14 +37,14 @@ def test_a_domain_is_taken_once_until_it_is_left(only):
         assert again == domain
 
 
-def test_the_domain_of_the_shell_is_not_used(only, monkeypatch):
-    """A robot may be in it."""
-    with free_domain() as domain:
-        pass
-    only(domain)
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain - 1))
+@pytest.mark.parametrize("variable", ["ROS_DOMAIN_ID", ros_domain.AVOIDED])
+def test_the_domain_of_the_shell_is_not_used(monkeypatch, variable):
+    """A robot may come into it."""
+    with free_domain() as one, free_domain() as other:
+        monkeypatch.setattr(ros_domain, "DOMAINS", [one, other])
+    monkeypatch.setenv(variable, str(one))
     with free_domain() as chosen:
-        assert chosen == domain
+        assert chosen == other
 
 
 def test_a_claim_ends_with_its_process_however_that_ends(only):
