@@ -89,6 +89,15 @@ def test_a_failing_stage_ends_the_script(checkout, tmp_path):
     assert done.stdout.splitlines()[-1] == "reproduce: 1/14 collect the data of joint_grounding"
 
 
+def test_a_folder_with_something_else_is_refused_before_anything_is_made(checkout, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    done = reproduce(checkout, tmp_path, "mine")
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.endswith("mine is not empty and was not made by train; choose another folder\n")
+    assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+
+
 def test_without_environment_it_says_how_to_make_one(checkout, tmp_path):
     (checkout / ".venv").unlink()
     done = reproduce(checkout, tmp_path)

@@ -111,7 +111,7 @@ def no_room(error: BaseException, path: Path) -> str:
     if number is None:
         return ""
     happened, remedy = NO_ROOM[number]
-    return f"{path} {happened} ({decimal(free_bytes(path))} free on the disk); {remedy}"
+    return f"{path} {happened} ({decimal(free_bytes(path))} free); {remedy}"
 
 
 def free_bytes(path: Path) -> int:
@@ -152,9 +152,9 @@ def _temporary(path: Path) -> Path:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)  # another process may be removing it, too
     else:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _move_in(temporary: Path, folder: Path, written_before: Callable[[Path], Collection[str] | None]) -> None:

@@ -201,7 +201,7 @@ def test_whatever_writes_a_full_disk_is_named_with_what_is_free(tmp_path, full_d
             WRITERS[kind](temporary)
     said = str(full.value)
     assert re.fullmatch(
-        rf"{path} does not fit on its disk \([\d.]+ \wB free on the disk\); make room, then run the same command again",
+        rf"{path} does not fit on its disk \([\d.]+ \wB free\); make room, then run the same command again",
         said,
     )
     assert names(tmp_path) == ["result"] and path.read_text() == "before"

@@ -287,7 +287,7 @@ def test_what_cannot_be_recorded_is_refused(recorder):
     recorder.trigger("stop")
     assert peer.set_parameter(NODE, "min_free_gb", 1e6)
     full = recorder.start()
-    assert not full.success and "GB are free, 1000000.0 GB must stay so" in full.message
+    assert not full.success and f"are free in {recorder.folder}, 1.0 PB must stay so; make room" in full.message
     assert peer.set_parameter(NODE, "min_free_gb", 0.0)
     publisher = peer._cameras.pop("ego")._publisher
     peer.in_turn(lambda: peer.node.destroy_publisher(publisher))
@@ -325,3 +325,23 @@ def test_a_disk_that_fills_up_ends_the_episode_in_order(recorder):
     peer.wait(lambda: "nearly full" in peer.latest_diagnostics(f"{NODE}: recording").message, f"an error: {said}")
     assert peer.set_parameter(NODE, "min_free_gb", 0.0)
     assert np.isfinite(read_record(recorder.folder / name).seconds)
+
+
+def test_a_folder_that_is_no_place_for_results_is_refused(recorder, processes):
+    assert recorder.end(signal.SIGTERM) == 0
+    refusing = processes.start(NODE, folder="/etc/episodes")
+    said = "/etc/episodes lies in a folder of the system"
+    recorder.peer.wait(lambda: said in processes.log_of(refusing), "the refusal")
+    processes.end(refusing, signal.SIGTERM)
+
+
+def test_an_episode_that_was_renamed_is_not_thrown_away(recorder):
+    name = recorder.begin()
+    recorder.trigger("stop")
+    episode = recorder.folder / name
+    episode.rename(recorder.folder / "the_good_one")
+    episode.mkdir()
+    (episode / "notes.txt").write_text("mine")
+    answer = recorder.trigger("discard")
+    assert not answer.success and "there is no episode to discard" in answer.message
+    assert (episode / "notes.txt").read_text() == "mine"

@@ -76,7 +76,7 @@ def test_a_file_that_cannot_be_written_breaks_off_and_can_be_mended(tmp_path, wi
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert file.folder is None
-    assert re.search(r"broke off: .*one_0.mcap is larger than .* \(.+B free on the disk\)", file.problem)
+    assert re.search(r"broke off: .*one_0.mcap is larger than .* \(.+B free\)", file.problem)
     (left,) = unfinished(tmp_path)
     kept = said(mend(left))
     assert [text.rstrip("x") for text in kept] == [str(k) for k in range(len(kept))] and len(kept) >= 5

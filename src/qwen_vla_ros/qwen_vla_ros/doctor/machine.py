@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from rich.filesize import decimal
+
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.image_memory import VARIABLES
 
@@ -111,7 +113,7 @@ def check_machine(machine: Machine, weights: int | None) -> Iterator[Finding]:
 
 def check_disk(machine: Machine) -> Finding:
     """Is there room for recordings and logs?"""
-    fact = f"{machine.disk_free / GB:.1f} GB free in {machine.folder}"
+    fact = f"{decimal(machine.disk_free)} free in {machine.folder}"
     if machine.disk_free < DISK_FAIL:
         return AREA.fail("disk", fact, "delete what is not needed, or work in another folder")
     if machine.disk_free < DISK_WARN:
@@ -126,7 +128,7 @@ def check_shared_memory(machine: Machine) -> Finding:
     if machine.segment is None:
         fact = f"the Fast DDS profile {machine.profile} cannot be read"
         return AREA.fail("shared memory", fact, "correct the path in FASTDDS_DEFAULT_PROFILES_FILE, or unset it")
-    fact = f"/dev/shm: {_size(machine.shm_free)} of {_size(machine.shm_total)} free"
+    fact = f"/dev/shm: {decimal(machine.shm_free)} of {decimal(machine.shm_total)} free"
     if machine.segment == 0:
         return AREA.ok("shared memory", f"{fact}; the middleware is not Fast DDS")
     if machine.segment <= DEFAULT_SEGMENT:
@@ -139,7 +141,7 @@ def check_shared_memory(machine: Machine) -> Finding:
     if machine.shm_total < need:
         return AREA.fail(
             "shared memory",
-            f"{fact}; {PROCESSES_WITH_IMAGES} processes need {_size(need)}",
+            f"{fact}; {PROCESSES_WITH_IMAGES} processes need {decimal(need)}",
             "docker run --shm-size=512m, or shm_size: 512m in the compose file; "
             "else: mount -o remount,size=512M /dev/shm",
         )
@@ -147,12 +149,8 @@ def check_shared_memory(machine: Machine) -> Finding:
         remedy = (
             "remove segments of processes that were killed: fastdds shm clean, or rm /dev/shm/fastrtps_* with ROS off"
         )
-        return AREA.fail("shared memory", f"{fact}; one process needs {_size(machine.segment)}", remedy)
-    return AREA.ok("shared memory", f"{fact}; {_size(machine.segment)} a process")
-
-
-def _size(number: int) -> str:
-    return f"{number / GB:.1f} GB" if number >= GB else f"{number / MB:.0f} MB"
+        return AREA.fail("shared memory", f"{fact}; one process needs {decimal(machine.segment)}", remedy)
+    return AREA.ok("shared memory", f"{fact}; {decimal(machine.segment)} a process")
 
 
 def check_processors(machine: Machine) -> Finding:
@@ -169,7 +167,7 @@ def check_processors(machine: Machine) -> Finding:
 def check_memory(machine: Machine, weights: int) -> Finding:
     """Does the model fit?"""
     need = 2 * weights + RUNTIME_MEMORY  # bfloat16 on disk becomes float32 on a processor
-    fact = f"{machine.memory_available / GB:.1f} GB free, the policy needs about {need / GB:.1f} GB"
+    fact = f"{decimal(machine.memory_available)} free, the policy needs about {decimal(need)}"
     if machine.memory_available < need and not machine.gpus:
         return AREA.fail("memory", fact, "end other programs, take a smaller checkpoint, or run policy_node elsewhere")
     return AREA.ok("memory", fact)
@@ -181,9 +179,9 @@ def check_gpu(machine: Machine, weights: int) -> Finding:
     if weights < GPU_FROM:
         return AREA.ok("GPU", name or "none, and a checkpoint of this size does without")
     if not name:
-        fact = f"none (no answer of nvidia-smi) for {weights / GB:.1f} GB of weights"
+        fact = f"none (no answer of nvidia-smi) for {decimal(weights)} of weights"
         return AREA.warn("GPU", fact, "run policy_node on a machine with a GPU; the executor stays with the robot")
-    fact = f"{name}: {free / GB:.1f} GB free for {weights / GB:.1f} GB of weights"
+    fact = f"{name}: {decimal(free)} free for {decimal(weights)} of weights"
     if free < 1.2 * weights:
         return AREA.fail("GPU", fact, "end other programs that use it (nvidia-smi lists them)")
     return AREA.ok("GPU", fact)
