@@ -11,8 +11,9 @@ from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla import ActionChunk
 from qwen_vla.suites import load_suite
 from qwen_vla_control.chunk import Chunk
-from qwen_vla_control.gate import Reason, Refused, RobotState, gate_of
+from qwen_vla_control.gate import RobotState, gate_of
 from qwen_vla_control.motion.base_path import accumulated
+from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_ros.ros.chunk_messages import chunk_from_message, message_from_prediction
 
 ROBOTS = ("widowx", "aloha", "mobile_base")

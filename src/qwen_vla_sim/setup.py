@@ -20,6 +20,7 @@ setup(
         "mujoco<4",
         "numpy",
         "opencv-python-headless",
+        "PyYAML",
         "qwen_vla_rclpy",
         "scipy",
     ],
