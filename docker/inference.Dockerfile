@@ -26,8 +26,8 @@ RUN apt-get update \
 # Versions are those of the lock file. The image holds nothing else, so its Python may be written to.
 COPY requirements.lock /tmp/requirements.lock
 RUN pip install --no-cache-dir --break-system-packages --ignore-installed --constraint /tmp/requirements.lock \
-        accelerate av daqp diffusers huggingface_hub mcap numpy opencv-python-headless peft pillow pin pin-pink psutil \
-        pyarrow pydantic pyyaml qpsolvers rich rosbags rosbags-image safetensors scipy tokenizers torch tqdm \
+        accelerate av diffusers huggingface_hub mcap numpy opencv-python-headless peft pillow pin psutil \
+        pyarrow pydantic pyyaml rich rosbags rosbags-image safetensors scipy tokenizers torch tqdm \
         transformers tyro xacro \
     && rm /tmp/requirements.lock
 

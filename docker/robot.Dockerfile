@@ -32,7 +32,7 @@ RUN apt-get update \
 # Versions are those of the lock file. The image holds nothing else, so its Python may be written to.
 COPY requirements.lock /tmp/requirements.lock
 RUN pip install --no-cache-dir --break-system-packages --ignore-installed --constraint /tmp/requirements.lock \
-        coal daqp mcap numpy opencv-python-headless pillow pin pin-pink psutil pydantic pyyaml qpsolvers rich \
+        coal mcap numpy opencv-python-headless pillow pin psutil pydantic pyyaml rich \
         rosbags rosbags-image scipy tqdm tyro xacro \
     && rm /tmp/requirements.lock
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from embodiment_descriptions import EmbodimentConfig
 from qwen_vla.benchmark import parameter_table
@@ -175,7 +174,7 @@ def _model_row(cls: type[BaseModel], name: str) -> Row:
 def _default(field: Any) -> str:
     if field.is_required():
         return "required"
-    value = field.default if field.default is not PydanticUndefined else field.default_factory()
+    value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return f"see {type(value).__name__}"
     return f"`{value.value if isinstance(value, enum.Enum) else value!r}`"

@@ -1,17 +1,22 @@
-"""What each package says about itself is complete and true, so that rosdep, colcon and ros2 run can rely on it."""
+"""What each package says about itself is complete and true, so that rosdep, colcon, pip and ros2 run can rely on it."""
 
 import ast
 import importlib.metadata
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from ament_index_python.packages import get_packages_with_prefixes
 from catkin_pkg.package import Package, parse_package
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from qwen_vla_ros.environment import ros_environment
 
-SOURCE = Path(__file__).resolve().parents[1] / "src"
+REPOSITORY = Path(__file__).resolve().parents[1]
+SOURCE = REPOSITORY / "src"
 PACKAGES = [parse_package(path) for path in sorted(SOURCE.glob("*/package.xml"))]
 PYTHON_PACKAGES = [package for package in PACKAGES if package.get_build_type() == "ament_python"]
 
@@ -24,23 +29,42 @@ def by_name(package: Package) -> str:
     return package.name
 
 
+NO_WHEEL = {"launch", "launch_ros", "tf2_msgs", "interbotix_xs_msgs"}  # ROS packages that may be absent here
+OPTIONAL_ROS = {"interbotix_xs_msgs"}  # for robots that need it, and told to the user where it is missing
+
+
 @pytest.fixture(scope="module")
 def ros_packages() -> set[str]:
-    """Names of all ROS packages that are installed here, ours included."""
+    """Names of the ROS packages: those installed here, ours included, and those that have no wheel."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AMENT_PREFIX_PATH", ros_environment()["AMENT_PREFIX_PATH"])
-        return set(get_packages_with_prefixes())
+        return set(get_packages_with_prefixes()) | NO_WHEEL
+
+
+def imported_names(path: Path) -> set[str]:
+    """Dotted names of everything that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module)
+    return names
 
 
 def imported_modules(path: Path) -> set[str]:
     """Top-level names of everything that a file imports."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.split(".")[0])
-    return names
+    return {name.split(".")[0] for name in imported_names(path)}
+
+
+def modules(package: Package) -> list[Path]:
+    """The Python files that a package installs."""
+    launch = (REPOSITORY / "launch").glob("*.py") if package.name == "qwen_vla_ros" else ()
+    return sorted([*(folder(package) / package.name).rglob("*.py"), *launch])
+
+
+def own_tests(package: Package) -> list[Path]:
+    return sorted((folder(package) / "test").glob("*.py"))
 
 
 def test_all_five_are_found() -> None:
@@ -76,14 +100,106 @@ def test_python_package_is_installed_as_described(package: Package) -> None:
 def test_every_imported_ros_package_is_a_dependency(package: Package, ros_packages: set[str]) -> None:
     declared = {d.name for d in package.exec_depends}
     needed: dict[str, str] = {}
-    files = sorted((folder(package) / package.name).rglob("*.py"))
-    if package.name == "qwen_vla_ros":  # installs the launch files
-        files += sorted((SOURCE.parent / "launch").glob("*.py"))
-    for file in files:
-        for name in imported_modules(file) & (ros_packages | {"launch", "launch_ros"}):
-            needed.setdefault(name, str(file.relative_to(SOURCE.parent)))
+    for file in modules(package):
+        for name in imported_modules(file) & ros_packages - OPTIONAL_ROS:
+            needed.setdefault(name, str(file.relative_to(REPOSITORY)))
     missing = {name: file for name, file in needed.items() if name not in declared | {package.name}}
     assert missing == {}, f"{package.name}/package.xml lacks <exec_depend>"
+
+
+# --- what comes from PyPI ---------------------------------------------------------------------------------------------
+
+# Modules whose distribution importlib.metadata cannot tell: not found, shared, absent here, or imported through torch.
+DISTRIBUTIONS = {
+    "pinocchio": "pin",
+    "rosbags": "rosbags",
+    "rosbags.image": "rosbags-image",
+    "rerun": "rerun-sdk",
+    "lerobot": "lerobot",
+    "torch.utils.tensorboard": "tensorboard",
+}
+# Distributions by rosdep's names. torch and what is built on it come from PyPI alone: Linux distributions' are too old.
+ROSDEP = {
+    "gymnasium": "python3-gymnasium-pip",
+    "hypothesis": "python3-hypothesis",
+    "matplotlib": "python3-matplotlib",
+    "mujoco": "python3-mujoco-pip",
+    "numpy": "python3-numpy",
+    "opencv-python-headless": "python3-opencv",
+    "pillow": "python3-pil",
+    "pin": "pinocchio",
+    "psutil": "python3-psutil",
+    "pydantic": "python3-pydantic",
+    "pytest": "python3-pytest",
+    "pyyaml": "python3-yaml",
+    "rich": "python3-rich",
+    "rosbags": "python3-rosbags-pip",
+    "scipy": "python3-scipy",
+    "tqdm": "python3-tqdm",
+}
+# Programs, plugins and build tools of requirements.in, which are used without being imported.
+NOT_IMPORTED = {"colcon-common-extensions", "pytest-rerunfailures", "pytest-timeout", "pytest-xdist", "ruff"}
+# Installed by those who want them: a viewer of 170 MB, and a peer to compare with, in an environment of its own.
+NOT_INSTALLED = {"rerun-sdk", "lerobot"}
+
+
+def distributions(files: Iterable[Path], ros_packages: set[str]) -> dict[str, str]:
+    """What files import from PyPI or from the Python packages here -> one of the files."""
+    ours = {package.name for package in PYTHON_PACKAGES}
+    owners = importlib.metadata.packages_distributions()
+    found: dict[str, str] = {}
+    for file in files:
+        packaged = (file.parent / "__init__.py").exists()  # elsewhere, modules import those beside them
+        beside = set() if packaged else {path.stem for path in file.parent.glob("*.py")}
+        for name in imported_names(file):
+            module = name.split(".")[0]
+            if module in sys.stdlib_module_names | beside | (ros_packages - ours):
+                continue
+            known = [key for key in DISTRIBUTIONS if f"{name}.".startswith(f"{key}.")]
+            owner = DISTRIBUTIONS[max(known, key=len)] if known else owners.get(module, [module])[0]
+            found.setdefault(canonicalize_name(owner), str(file.relative_to(REPOSITORY)))
+    return found
+
+
+def declared_to_pip(package: Package) -> set[str]:
+    """Distributions that setup.py names, optional ones included, but not setuptools, which ament_python wants there."""
+    required = importlib.metadata.requires(package.name) or []
+    return {canonicalize_name(Requirement(line).name) for line in required} - {"setuptools"}
+
+
+@pytest.mark.parametrize("package", PYTHON_PACKAGES, ids=by_name)
+def test_setup_py_requires_what_the_package_imports_and_nothing_else(package: Package, ros_packages: set[str]) -> None:
+    needed = distributions(modules(package), ros_packages)
+    needed.pop(canonicalize_name(package.name))
+    declared = declared_to_pip(package)
+    assert {name: file for name, file in needed.items() if name not in declared} == {}, "setup.py lacks them"
+    assert declared - set(needed) == set(), "setup.py requires what nothing imports"
+
+
+@pytest.mark.parametrize("package", PYTHON_PACKAGES, ids=by_name)
+def test_package_xml_names_what_rosdep_can_install(package: Package, ros_packages: set[str]) -> None:
+    def keys(files: Iterable[Path]) -> set[str]:
+        return {ROSDEP[name] for name in distributions(files, ros_packages) if name in ROSDEP}
+
+    known, needed = set(ROSDEP.values()), keys(modules(package))
+    assert {d.name for d in package.exec_depends} & known == needed, "<exec_depend> and imports differ"
+    tested = {d.name for d in package.test_depends} & known
+    assert tested == keys(own_tests(package)) - needed, "<test_depend> and imports of the tests differ"
+
+
+def test_requirements_hold_what_is_imported_here_and_nothing_else(ros_packages: set[str]) -> None:
+    folders = [REPOSITORY / name for name in ("benchmarks", "scripts", "test")]
+    files = [file for top in [*SOURCE.glob("*/*"), *folders] if top.is_dir() for file in top.rglob("*.py")]
+    ours = {canonicalize_name(package.name) for package in PYTHON_PACKAGES}
+    needed = {
+        n: f for n, f in distributions([*files, *SOURCE.glob("*/setup.py")], ros_packages).items() if n not in ours
+    }
+    lines = (line.split("#")[0] for line in (REPOSITORY / "requirements.in").read_text(encoding="utf-8").splitlines())
+    required = {canonicalize_name(Requirement(line).name) for line in lines if line.strip()}
+    missing = {name: file for name, file in needed.items() if name not in required | NOT_INSTALLED}
+    assert missing == {}, "requirements.in lacks them"
+    of_ros = {name for name in required if name.startswith("ros-")}
+    assert required - of_ros - set(needed) == NOT_IMPORTED, "requirements.in has what nothing imports"
 
 
 FORBIDDEN = {

@@ -1,16 +1,48 @@
+"""Build and install the qwen_vla package (the model, its data, training and evaluation, and the qwen-vla command)."""
+
 from setuptools import find_packages, setup
 
-package_name = "qwen_vla"
+PACKAGE = "qwen_vla"
 
 setup(
-    name=package_name,
+    name=PACKAGE,
     version="0.1.0",
-    packages=find_packages(exclude=["test", "test.*"]),
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     data_files=[
-        ("share/ament_index/resource_index/packages", ["resource/" + package_name]),
-        ("share/" + package_name, ["package.xml"]),
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
     ],
-    install_requires=["setuptools"],
+    install_requires=[
+        "setuptools",
+        "accelerate",
+        "av",
+        "diffusers",
+        "embodiment_descriptions",
+        "gymnasium",
+        "huggingface_hub",
+        "matplotlib",
+        "mcap",
+        "numpy",
+        "opencv-python-headless",
+        "peft",
+        "pillow",
+        "pyarrow",
+        "pydantic>=2",
+        "PyYAML",
+        "rich",
+        "rosbags",
+        "rosbags-image",
+        "safetensors",
+        "scipy",
+        "tensorboard",
+        "tokenizers",
+        "torch",
+        "tqdm",
+        "transformers>=5.2",
+        "tyro",
+        "zstandard",
+    ],
+    python_requires=">=3.11",
     zip_safe=True,
     author="Qwen-VLA ROS developers",
     author_email="maintainers@qwen-vla-ros.org",

@@ -19,6 +19,7 @@ setup(
         "mujoco<4",
         "numpy",
         "opencv-python-headless",
+        "PyYAML",
         "scipy",
     ],
     python_requires=">=3.11",
