@@ -17,6 +17,8 @@ from torch import nn
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .aligned_weights import AlignedWeights
+
 # The sinusoid expects times of the order of diffusion step numbers.
 TIMESTEP_SCALE = 1000.0
 
@@ -160,7 +162,7 @@ class ExpertContext:
         return ExpertContext(tokens, cos, sin, mask, self.horizon)
 
 
-class ActionExpert(ModelMixin, ConfigMixin):
+class ActionExpert(AlignedWeights, ModelMixin, ConfigMixin):
     """Predicts the flow velocity of an action chunk from backbone hidden states, noisy actions and the flow time.
 
     Sizes at the defaults (§2.2): 70.8 M per block, 3.9 M context projection, 2.8 M timestep embedding, 4.7 M output

@@ -21,6 +21,7 @@ from transformers.utils import ModelOutput
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
 from .action_expert import ActionExpert, ExpertContext, is_full
+from .aligned_weights import AlignedWeights
 from .configuration import QwenVLAConfig
 from .flow_matching import LossTerms, euler_integrate, flow_matching_loss, interpolate, sample_tau, tau_grid
 from .real_time_chunking import Continuation, guided
@@ -138,7 +139,7 @@ def _rows_with_actions(action_mask: torch.Tensor, draws: int) -> tuple[torch.Ten
     return rows, (rows[:, None] * draws + torch.arange(draws, device=rows.device)).flatten()
 
 
-class QwenVLAModel(PreTrainedModel):
+class QwenVLAModel(AlignedWeights, PreTrainedModel):
     """Qwen-VLA: vision, language and continuous action in one model (arXiv 2605.30280).
 
     Batches are left-padded dictionaries as ``QwenVLAProcessor`` returns them.

@@ -168,7 +168,11 @@ class Policy:
         return self.embodiment.prompt(instruction.strip())
 
     def infer(self, observation: Observation, seed: int | None = None) -> ActionChunk:
-        """The next chunk. With ``seed`` the same observation gives the same chunk, bit for bit on one machine.
+        """The next chunk. With ``seed`` the same observation gives the same chunk.
+
+        On a CPU bit for bit, also after the policy was saved, loaded or restarted, as long as machine, library versions
+        and number of threads stay the same and ``accelerate`` is not ``compile``, where speed decides what runs. All
+        else, GPUs included, rounds differently: by some 1e-6 of a channel's range in float32.
 
         Raises ValueError for an empty instruction, a missing or unknown camera or a malformed image, and
         FloatingPointError if the model's output is not finite.

@@ -1,7 +1,8 @@
 """From a Qwen3.5 checkpoint as Qwen publishes it to a Qwen-VLA: the backbone's weights and a new action expert.
 
-The weights are never read into memory twice: the model is built without storage and its parameters become views of the
-memory-mapped files, so pages are loaded when they are used and copied only when training writes to them.
+The weights are never read into memory twice: the model is built without storage and its parameters, published in bf16,
+become views of the memory-mapped files, so pages are loaded when they are used and copied only when training writes to
+them. (float32 is copied tensor by tensor: see ``aligned_weights``.)
 """
 
 from __future__ import annotations

@@ -303,14 +303,15 @@ class QwenVLAProcessor:
         return {"actions": torch.from_numpy(actions), "action_mask": torch.from_numpy(mask)}
 
     def _states(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
-        states, mask = np.zeros((len(samples), self.channels), np.float32), np.zeros(len(samples), bool)
+        # Allocated by torch: the token's product rounds by the address, and NumPy's are aligned to 16 bytes only.
+        states, mask = torch.zeros(len(samples), self.channels), torch.zeros(len(samples), dtype=torch.bool)
         for row, sample in enumerate(samples):
             if sample.state is not None:
                 state, mask[row] = checked_state(sample.state), True
                 if len(state) > self.channels:
                     raise ValueError(f"a state of {len(state)} numbers does not fit the token of {self.channels}")
-                states[row, : len(state)] = state
-        return {"state": torch.from_numpy(states), "state_mask": torch.from_numpy(mask)}
+                states[row, : len(state)] = torch.tensor(state)
+        return {"state": states, "state_mask": mask}
 
     def decode(self, ids: torch.Tensor | Sequence[int]) -> str:
         """Token ids to text without special tokens."""

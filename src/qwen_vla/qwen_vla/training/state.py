@@ -78,7 +78,11 @@ def save(run: Run) -> None:
 
 
 def resume(run: Run) -> None:
-    """Go on from the state in the recipe's output folder, if there is one; `claim` the folder first."""
+    """Go on from the state in the recipe's output folder, if there is one; `claim` the folder first.
+
+    On a CPU the losses are then those of a run that was never interrupted, bit for bit, as long as machine, library
+    versions, number of threads and processes and what `RESUMABLE` lets change stay the same; otherwise up to rounding.
+    """
     path = run.recipe.output / STATE_FILE
     if path.exists():
         _restore(run, read_state(path))
