@@ -13,6 +13,7 @@ from qwen_vla.action_expert import joint_mask
 from qwen_vla.data.samples import Sample
 from qwen_vla.processing import checked_state, state_text
 
+from .comparison import assert_alike
 from .conftest import build, micro_config, pictures
 
 SHIPPED = Path(__file__).parents[3] / "checkpoints" / "tiny"
@@ -39,12 +40,12 @@ def chunk(model, batch, horizon=4):
 
 
 def test_the_shipped_checkpoint_acts_as_it_always_did():
-    """Bit for bit where the numbers were made; another processor's kernels may round the last digits differently."""
+    """To ten micrometers and microradians: another processor's kernels round the last digits differently."""
     policy = Policy.from_pretrained(SHIPPED, embodiment="widowx")
     rng = np.random.default_rng(7)
     images = {tag: rng.integers(0, 256, (120, 160, 3), dtype=np.uint8) for tag in policy.camera_tags}
     data = policy.infer(Observation(images, PROMPT), seed=3).data
-    np.testing.assert_allclose(data[[0, 7, 15]], REFERENCE, atol=2e-6)
+    np.testing.assert_allclose(data[[0, 7, 15]], REFERENCE, atol=1e-5)
 
 
 def test_options_keep_the_published_sizes_except_the_state_token():
@@ -181,7 +182,7 @@ def test_only_causal_actions_ignore_later_ones(pattern):
     base = expert.velocity(context, noisy, modulations)
     noisy[:, 3] += 1.0
     change = (expert.velocity(context, noisy, modulations) - base).abs().amax(-1)[0]
-    assert change[3] > 1e-4 and (change[:3].max() == 0) == (pattern == "causal")
+    assert change[3] > 1e-4 and (change[:3].max() < 1e-6 if pattern == "causal" else change[:3].max() > 1e-4)
 
 
 @pytest.mark.parametrize("pattern", ["prefix", "causal"])
@@ -208,7 +209,7 @@ def test_tapped_layer(fields):
     layers[1].forward = lambda x, **_: x
     short = model.vlm.model(**batch).last_hidden_state
     layers[1] = last
-    torch.testing.assert_close(tapped.context, short)
+    assert_alike(tapped.context, short)
     assert not torch.allclose(tapped.hidden, tapped.context, atol=1e-2)
     model.config.context_layer = 2
     assert model.encode(**batch).context is None
@@ -224,7 +225,8 @@ def test_positions_and_masks_may_be_prepared_on_the_host(micro):
     positions = model.positions(**{k: batch[k] for k in ("input_ids", "attention_mask", "image_grid_thw")})
     del batch["attention_mask"]
     encoding = model.encode(**batch, position_ids=positions)
-    assert not encoding.padded and torch.equal(chunk(model, {**batch, "position_ids": positions}), expected)
+    assert not encoding.padded
+    assert_alike(chunk(model, {**batch, "position_ids": positions}), expected)
 
 
 def test_velocity_compiles_as_one_graph(micro):
@@ -236,7 +238,7 @@ def test_velocity_compiles_as_one_graph(micro):
         explanation = torch._dynamo.explain(expert.velocity)(*arguments)
         assert explanation.graph_count == 1 and explanation.graph_break_count == 0
         traced = torch.compile(expert.velocity, fullgraph=True, backend="aot_eager")
-        torch.testing.assert_close(traced(*arguments), expert.velocity(*arguments))
+        assert_alike(traced(*arguments), expert.velocity(*arguments))
 
 
 @pytest.mark.parametrize("layers", [("full_attention",) * 2, ("linear_attention", "full_attention")])

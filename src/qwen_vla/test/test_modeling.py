@@ -9,6 +9,7 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
 from qwen_vla import QwenVLAConfig, QwenVLAModel
 from qwen_vla.modeling import multimodal_positions
 
+from .comparison import assert_alike, differ
 from .conftest import TEMPLATE, build, micro_config, pictures
 
 PROMPTS = [TEMPLATE.replace("{instruction}", t) for t in ("pick up the red cube", "stop", "put the green cube away")]
@@ -108,8 +109,8 @@ def test_default_number_of_steps_is_the_configured_one(micro):
     encoding = model.encode(**processor(PROMPTS[:1], pictures(1)))
     mask, noise = torch.ones(1, 4, 10, dtype=torch.bool), torch.randn(1, 4, 10)
     ten = model.sample_actions(encoding, mask, 10, noise=noise)
-    assert torch.equal(model.sample_actions(encoding, mask, noise=noise), ten)
-    assert not torch.equal(model.sample_actions(encoding, mask, 4, noise=noise), ten)
+    assert_alike(model.sample_actions(encoding, mask, noise=noise), ten)
+    assert differ(model.sample_actions(encoding, mask, 4, noise=noise), ten)
 
 
 def test_masked_channels_and_steps_never_influence_the_loss(micro, actions):
@@ -120,7 +121,7 @@ def test_masked_channels_and_steps_never_influence_the_loss(micro, actions):
     base = model.action_loss(encoding, clean, mask, tau, noise)
     for garbage in (7.0, torch.inf, torch.nan):
         dirty = torch.where(mask, clean, garbage), mask, tau, torch.where(mask, noise, garbage)
-        assert model.action_loss(encoding, *dirty).item() == base.item()
+        assert_alike(model.action_loss(encoding, *dirty), base)
 
 
 def test_masked_channels_and_steps_never_influence_the_output(micro, actions):
@@ -129,7 +130,8 @@ def test_masked_channels_and_steps_never_influence_the_output(micro, actions):
     noise = torch.randn(3, 4, 10)
     base = model.sample_actions(encoding, mask, 4, noise=noise)
     dirty = model.sample_actions(encoding, mask, 4, noise=torch.where(mask, noise, torch.nan))
-    assert torch.equal(base, dirty) and (base[~mask] == 0).all() and (base[mask] != 0).all()
+    assert_alike(dirty, base)
+    assert (base[~mask] == 0).all() and (base[mask] != 0).all()
 
 
 def test_loss_equals_a_reference_from_the_experts_own_velocity(micro, actions):
@@ -221,7 +223,8 @@ def test_generator_makes_chunks_repeatable(micro):
     first, again, other = (
         model.predict_action_chunk(mask, 4, torch.Generator().manual_seed(s), **batch) for s in (1, 1, 2)
     )
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert_alike(again, first)
+    assert differ(first, other)
 
 
 @pytest.mark.parametrize("max_shard_size", ["5GB", "100KB"])

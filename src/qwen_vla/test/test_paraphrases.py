@@ -76,7 +76,7 @@ def test_moves(planner, seed):
     np.testing.assert_allclose(poses[-1, :3, 3] - poses[0, :3, 3], displacement(text), atol=2e-4, err_msg=text)
     assert Rotation.from_matrix(poses[:, :3, :3] @ poses[0, :3, :3].T).magnitude().max() < 0.01
     off_the_line = np.cross(poses[:, :3, 3] - poses[0, :3, 3], displacement(text) / np.linalg.norm(displacement(text)))
-    assert np.abs(off_the_line).max() < 1e-3 and np.ptp(openings) == 0
+    assert np.abs(off_the_line).max() < 1e-3 and np.ptp(openings) < 1e-9
 
 
 @fast
@@ -137,7 +137,7 @@ def test_grippers(planner, seed):
     closes = re.search(r"close|shut|grip with", text)
     expected = int(number[1]) / 100 if number else 0.0 if closes else 1.0
     assert openings[-1] == pytest.approx(expected) and abs(openings[-1] - openings[0]) >= 0.5, text
-    assert np.ptp(poses, axis=0).max() == 0
+    assert np.ptp(poses, axis=0).max() < 1e-9
 
 
 @fast
@@ -155,7 +155,7 @@ def test_sequences(planner, seed):
     np.testing.assert_allclose(poses[-1, :3, 3] - start, place, atol=3e-4, err_msg=text)
     assert len(parts) >= 2
     if re.search(r"close|shut|grip with| 0 ", body):
-        assert openings[-1] == 0
+        assert openings[-1] == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

@@ -8,6 +8,7 @@ import torch
 
 from qwen_vla import Observation, Policy
 
+from .comparison import assert_alike
 from .conftest import CHANNELS, TAGS, pictures
 
 
@@ -36,20 +37,21 @@ def test_actions_are_in_physical_units(policy, observation):
     assert (np.abs(data) <= limits + 1e-5).all() and np.abs(data / limits).max() > 0.05
     batch = policy.processor([policy.prompt(observation.instruction)], [observation.images])
     packed = policy.model.predict_action_chunk(policy.action_mask, 4, torch.Generator().manual_seed(0), **batch)
-    np.testing.assert_allclose(data, np.clip(packed[0, :4, :7].numpy(), -1, 1) * limits, rtol=1e-5, atol=1e-6)
+    assert_alike(torch.from_numpy(data), torch.from_numpy(np.float32(packed[0, :4, :7].numpy().clip(-1, 1) * limits)))
 
 
-def test_a_seed_makes_it_repeatable_also_after_loading_again(policy, observation, checkpoint):
+def test_a_seed_makes_it_repeatable_bit_for_bit_also_after_loading_again(policy, observation, checkpoint):
     first, second, third = (policy.infer(observation, seed=s).data for s in (3, 3, 4))
-    assert np.array_equal(first, second) and not np.array_equal(first, third)
+    assert np.array_equal(first, second) and np.abs(first - third).max() > 1e-3
     assert np.array_equal(Policy.from_pretrained(checkpoint).infer(observation, seed=3).data, first)
 
 
 def test_images_and_words_matter(policy, observation):
     base = policy.infer(observation, seed=0).data
     other = Observation(pictures(1, seed=9)[0], observation.instruction)
-    assert not np.array_equal(policy.infer(other, seed=0).data, base)
-    assert not np.array_equal(policy.infer(Observation(observation.images, "stop"), seed=0).data, base)
+    stop = Observation(observation.images, "stop")
+    for changed in (other, stop):
+        assert np.abs(policy.infer(changed, seed=0).data - base).max() > 1e-3
 
 
 @pytest.mark.parametrize("instruction", ["", "  \n"])

@@ -34,6 +34,8 @@ from qwen_vla.training.reinforcement.value_head import ValueHead
 from qwen_vla.training.state import STATE_FILE
 from qwen_vla.training.trainer import TrainingStopped
 
+from .comparison import assert_alike
+
 SAMPLING = Sampling(temperature=1.0, noise_level=0.5)
 FAST = PPO(actor_lr=2e-3, value_lr=1e-2, minibatch=32)
 
@@ -102,12 +104,13 @@ def test_approximate_kl_of_two_normal_distributions():
 
 
 # ------------------------------------------------------------------ the first update
-def test_the_ratio_is_exactly_one_before_the_first_update(policy, envs):
+def test_the_ratio_is_one_before_the_first_update(policy, envs):
     actor, head, _ = learner(policy)
     decisions = decisions_of(actor, envs)
     batch = _look_back(actor, head, decisions)
     again = actor.log_probability(actor.encode(batch.seen), batch.transition)
-    assert again.requires_grad and torch.equal((again - batch.old_log).exp(), torch.ones(len(decisions)))
+    assert again.requires_grad
+    assert_alike(again, batch.old_log)
 
 
 def test_probabilities_hold_whatever_batch_a_decision_is_in(policy, envs):
@@ -115,7 +118,7 @@ def test_probabilities_hold_whatever_batch_a_decision_is_in(policy, envs):
     decisions = decisions_of(actor, envs)
     together = _look_back(actor, head, decisions)
     alone = [_look_back(actor, head, [decision]) for decision in decisions[:5]]
-    assert torch.allclose(together.old_log[:5], torch.cat([batch.old_log for batch in alone]), atol=1e-3)
+    assert_alike(together.old_log[:5], torch.cat([batch.old_log for batch in alone]))
 
 
 def test_only_executed_steps_of_the_robot_s_channels_count(policy, envs):
@@ -127,7 +130,7 @@ def test_only_executed_steps_of_the_robot_s_channels_count(policy, envs):
     following[:, counted:] += 100.0
     following[:, :, len(actor.embodiment.channel_names) :] = torch.nan
     moved = type(batch.transition)(batch.transition.noisy, following, batch.transition.step)
-    assert torch.equal(actor.log_probability(actor.encode(batch.seen), moved), batch.old_log)
+    assert_alike(actor.log_probability(actor.encode(batch.seen), moved), batch.old_log)
 
 
 def test_the_critic_never_moves_the_policy(policy, envs):
@@ -174,15 +177,17 @@ def test_a_step_that_is_not_finite_is_refused_and_changes_nothing(policy, envs):
 
 # ------------------------------------------------------------------ it learns
 def test_it_learns_what_is_rewarded(policy, envs):
-    actor, head, optimizer = learner(policy)
+    """Ten runs with other noise came to 0.68 … 0.98, valued 0.71 … 0.98; at the rate of FAST, rounding would decide."""
+    options = FAST.model_copy(update={"actor_lr": 1e-3})
+    actor, head, optimizer = learner(policy, options)
 
     def mean_reward(scenes, seed):
         return np.mean([episode.success for episode in roll_out(actor, envs, scenes, SAMPLING, seed)])
 
     before = mean_reward(range(10_000, 10_128), seed=1)
-    for step in range(10):
+    for step in range(20):
         episodes = roll_out(actor, envs, range(64 * step, 64 * step + 64), SAMPLING, 0)
-        row = update(actor, head, optimizer, episodes, FAST, np.random.default_rng([0, step]))
+        row = update(actor, head, optimizer, episodes, options, np.random.default_rng([0, step]))
     after = mean_reward(range(10_000, 10_128), seed=1)
     print(f"success {before:.2f} before, {after:.2f} after; {row}")
     assert after > before + 0.3, "standard error of either: 0.04"

@@ -93,7 +93,7 @@ def test_our_own_recordings_become_samples_with_labels(recordings):
         np.testing.assert_allclose(pose_from_delta(origin, delta[:6])[:3, 3], action[future, :3], atol=1e-5)
         assert delta[6] == action[future, 7]
     quantiles = source.statistics["widowx"]
-    np.testing.assert_array_equal(sample.actions, quantiles.normalize(chunk))
+    np.testing.assert_allclose(sample.actions, quantiles.normalize(chunk), atol=1e-6)
     chunks = np.concatenate([source.chunk(index) for index in source.training]).astype(np.float32)
     expected = np.quantile(chunks.astype(float), [0.01, 0.99], axis=0)
     np.testing.assert_allclose(np.stack([quantiles.q01, quantiles.q99])[:, [0, 1, 2, 6]], expected[:, [0, 1, 2, 6]])
@@ -111,7 +111,7 @@ def test_told_that_it_is_another_robot_it_is_to_stay_where_it_is(recordings):
     task = LeRobotReader(recordings / "demonstrations").tasks[0]
     assert {s.text for s in others} == {load_robot(name).prompt(task) for name in ("aloha", "mobile_base")}
     assert 15 < len(others) < 45
-    assert all((sample.actions == own.actions).all() for sample in samples if sample.text == own.text)
+    assert all(np.allclose(sample.actions, own.actions, atol=1e-6) for sample in samples if sample.text == own.text)
     chunk = source.statistics["widowx"].unnormalize(others[0].actions)
     np.testing.assert_allclose(chunk[:, :3], 0, atol=1e-6)
     np.testing.assert_allclose(chunk[:, -1], source.chunk(row)[0, -1], atol=1e-5)
@@ -306,7 +306,7 @@ def test_statistics_follow_the_data(tmp_path):
     assert second.source.fingerprint != first.source.fingerprint
     assert not np.allclose(second.statistics["widowx"].q99, first.statistics["widowx"].q99)
     other = spec(tmp_path / "other").open(CONTEXT)
-    np.testing.assert_array_equal(second.statistics["widowx"].q99, other.statistics["widowx"].q99)
+    np.testing.assert_allclose(second.statistics["widowx"].q99, other.statistics["widowx"].q99)
     np.testing.assert_array_equal(second.sample(0, None).images["ego"], other.sample(0, None).images["ego"])
 
 

@@ -27,7 +27,7 @@ def test_during_a_motion_it_is_where_the_motion_is_by_now(commanded):
     motion = motion_to(0.8, 0.015)
     commanded.begin(motion)
     held = commanded.hold_positions(START + S // 2, measured=np.array([0.3, 0.02]))
-    assert np.array_equal(held, motion.path.at(0.5)[0]) and 0.2 < held[0] < 0.6
+    assert np.allclose(held, motion.path.at(0.5)[0], atol=1e-9) and 0.2 < held[0] < 0.6
     assert commanded.hold(held) is motion and commanded.motion is None
     # A second hold does not move the robot any more.
     assert np.array_equal(commanded.hold_positions(START + 3 * S, measured=held + 0.01), held)

@@ -185,4 +185,4 @@ def test_a_target_that_moves_is_followed(suite):
         observation, info = drive(suite, env, observation, rows)
     assert info["success"]
     moved = np.linalg.norm(env.world.things() - before, axis=1)
-    assert moved[target] > 0.05 and np.delete(moved, target).max() == 0
+    assert moved[target] > 0.05 and np.delete(moved, target).max() < 1e-9
