@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import sys
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -64,7 +65,7 @@ def modules(package: Package) -> list[Path]:
 
 
 def own_tests(package: Package) -> list[Path]:
-    return sorted((folder(package) / "test").glob("*.py"))
+    return sorted((folder(package) / "test").rglob("*.py"))
 
 
 def test_all_are_found() -> None:
@@ -144,6 +145,11 @@ NOT_IMPORTED = {"colcon-common-extensions", "pytest-rerunfailures", "pytest-time
 NOT_INSTALLED = {"rerun-sdk", "lerobot"}
 
 
+PYTEST = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+# Modules that tests share by pytest's path, and scripts, which tests import by theirs.
+SHARED = {path.stem for folder in (*PYTEST["pythonpath"], "scripts") for path in (REPOSITORY / folder).glob("*.py")}
+
+
 def distributions(files: Iterable[Path], ros_packages: set[str]) -> dict[str, str]:
     """What files import from PyPI or from the Python packages here -> one of the files."""
     ours = {package.name for package in PYTHON_PACKAGES}
@@ -154,7 +160,7 @@ def distributions(files: Iterable[Path], ros_packages: set[str]) -> dict[str, st
         beside = set() if packaged else {path.stem for path in file.parent.glob("*.py")}
         for name in imported_names(file):
             module = name.split(".")[0]
-            if module in sys.stdlib_module_names | beside | (ros_packages - ours):
+            if module in sys.stdlib_module_names | beside | SHARED | (ros_packages - ours):
                 continue
             known = [key for key in DISTRIBUTIONS if f"{name}.".startswith(f"{key}.")]
             owner = DISTRIBUTIONS[max(known, key=len)] if known else owners.get(module, [module])[0]

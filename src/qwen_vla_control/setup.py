@@ -17,6 +17,7 @@ setup(
         "embodiment_descriptions",
         "numpy",
         "opencv-python-headless",
+        "pillow",
         "pin",
         "rosbags-image",
         "scipy",
