@@ -20,6 +20,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 from rosgraph_msgs.msg import Clock as ClockMessage
@@ -32,6 +33,7 @@ LARGEST = 16_384  # [bytes] of a serialized message, unless the subscription say
 ANY_SIZE = None  # for types without lists and texts, of which nothing large is taken, and for images
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
 CLOCK_PARAMETER = "use_sim_time"
+DESCRIPTION_SERVICE = "start_type_description_service"
 
 
 class GuardedNode(Node):
@@ -48,7 +50,10 @@ class GuardedNode(Node):
         """Create the node; `options` are those of rclpy's Node."""
         self.input_faults, self.callback_failures = InputFaults(), InputFaults()
         self._printable_logger: PrintableLogger | None = None
-        super().__init__(name, **options)
+        # The library behind that service writes what it is asked for into the log as it comes.
+        silent = Parameter(DESCRIPTION_SERVICE, value=False)
+        overrides = [silent, *options.pop("parameter_overrides", ())]
+        super().__init__(name, parameter_overrides=overrides, **options)
         self.add_on_set_parameters_callback(self._keep_clock)
         if self.tells:
             # Absolute by the convention of diagnostic_updater: one topic for all robots, which the aggregator reads.
@@ -98,12 +103,14 @@ class GuardedNode(Node):
 
         return receive
 
-    def _forward_in_time(self, callback: Callable[[ClockMessage], None]) -> Callable[[ClockMessage], None]:
-        def receive(message: ClockMessage) -> None:
+    def _forward_in_time(self, callback: Callable[..., None]) -> Callable[[ClockMessage, Any], None]:
+        with_info = _takes_two(callback)
+
+        def receive(message: ClockMessage, info: Any) -> None:
             if message.clock.sec < 0:
                 self.turn_away("/clock", f"a time before the beginning of time: {message.clock.sec} s")
             else:
-                callback(message)
+                callback(message, info) if with_info else callback(message)
 
         return receive
 

@@ -328,7 +328,7 @@ def test_it_is_small_and_free_of_torch(peer, executor):
     peer.report(peer.have_accepted(), COMPLETED)
     megabytes = psutil.Process(executor.pid).memory_info().rss / 1e6
     print(f"executor_node: {megabytes:.0f} MB")
-    assert megabytes < 200
+    assert megabytes < 230
     libraries = Path(f"/proc/{executor.pid}/maps").read_text()
     assert "torch" not in libraries and "transformers" not in libraries
 

@@ -447,7 +447,7 @@ def test_joint_states_that_lack_a_joint_are_named(scene):
 
 
 def test_arm_and_gripper_may_publish_their_joint_states_each_for_itself_on_one_topic(scene):
-    scene.look(needs=Needs(joint_states=True))
+    scene.subscribe(needs=Needs(joint_states=True))
     scene.drive()
     gripper = scene.embodiment.arms[0].gripper.joint
     scene.publish(JointState, "joint_states", joint_states(scene.embodiment.arms[0].joints))
