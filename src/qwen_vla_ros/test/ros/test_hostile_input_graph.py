@@ -186,6 +186,9 @@ def _released(stranger: Stranger, button) -> bool:
 
 
 @pytest.mark.skipif("linux" not in sys.platform, reason="measures memory as Linux counts it")
+@pytest.mark.flaky(
+    reruns=2, reason="Fast DDS sends a lost sample again after 3 s; a busy machine loses some in a flood"
+)
 def test_a_flood_of_huge_chunks_takes_neither_memory_nor_the_time_of_the_emergency_stop(stranger):
     before = {name: stranger.rss_mb(name) for name in ("executor_node", "trajectory_visualizer")}
     button = stranger.publisher(Bool, "estop", QoSProfile(depth=10))
