@@ -96,7 +96,6 @@ def spoiled(chunk: ActionChunk, rng: Rng) -> ActionChunk:
                 {"data": data},
                 {"data": np.vstack([chunk.data] * 3)},
                 {"period": chunk.period * 2},
-                {"execution_horizon": -1},
                 {"channel_names": chunk.channel_names[::-1]},
                 {"control_mode": "base_velocity"},
                 {"embodiment": "another"},

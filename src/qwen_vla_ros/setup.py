@@ -43,7 +43,6 @@ setup(
     install_requires=[
         "setuptools",
         "embodiment_descriptions",
-        "av",
         "matplotlib",
         "mcap",
         "numpy",
