@@ -25,10 +25,10 @@ SCHEMA = {
     Reason.WRONG_CONTROL_MODE,
     Reason.WRONG_EMBODIMENT,
 }
-ARM = SCHEMA | {Reason.POSITION_LIMIT, Reason.VELOCITY_LIMIT, Reason.START_JUMP, Reason.SELF_COLLISION}
+ARM = SCHEMA | {Reason.POSITION_LIMIT, Reason.VELOCITY_LIMIT, Reason.START_JUMP}
 REASONS = {  # what the chunks below have to bring about, or they would not be around every limit
     "widowx": ARM | {Reason.STEP_JUMP, Reason.UNREACHABLE, Reason.OUT_OF_WORKSPACE},
-    "aloha": ARM | {Reason.STEP_JUMP, Reason.ACCELERATION_LIMIT},
+    "aloha": ARM | {Reason.SELF_COLLISION} | {Reason.STEP_JUMP, Reason.ACCELERATION_LIMIT},
     "mobile_base": SCHEMA | {Reason.VELOCITY_LIMIT, Reason.START_JUMP},
 }
 
