@@ -11,6 +11,7 @@ setup(
         ("share/" + package_name, ["package.xml"]),
     ],
     install_requires=["setuptools"],
+    extras_require={"cuda": ["flash-linear-attention>=0.6,<0.7"]},  # Triton kernels; without them it works, slower
     zip_safe=True,
     author="Qwen-VLA ROS developers",
     author_email="maintainers@qwen-vla-ros.org",

@@ -233,8 +233,10 @@ class Evaluate:
     """Drive the simulator through policy_node and executor_node as separate processes."""
     chaos: bool = False
     """With --over-ros: kill, freeze and restart nodes, lose and delay messages, at random times."""
-    euler_steps: int = 4
-    """Denoising steps per chunk."""
+    euler_steps: int = 0
+    """Denoising steps per chunk; 0: as many as the checkpoint says."""
+    quantize: Literal["none", "fp8"] = "none"
+    """Weights of 8 bits in the action expert and the language tower (emulated on a CPU)."""
     workers: int = CORES
     """Parallel simulators (in process only)."""
     json: Path | None = None
@@ -314,8 +316,11 @@ class Benchmark:
     """CPU threads. On a machine that does other work, too, more threads wait for each other: 2 s a chunk were seen."""
     repeats: int = 50
     """Chunks per measurement."""
-    accelerate: Literal["auto", "off", "compile"] = "auto"
-    """auto starts at once; compile takes about a minute on its first run and is faster then."""
+    accelerate: Literal["auto", "graphs", "compile", "off"] = "auto"
+    """auto: compiled blocks in CUDA graphs on a GPU, plain on a CPU; graphs: without the compiler; compile: on a CPU,
+    too; the first start on a machine compiles for about a minute."""
+    quantize: Literal["none", "fp8"] = "none"
+    """Weights of 8 bits in the action expert and the language tower."""
     runtime: bool = False
     """Measure the running ROS nodes instead, with two 640x480 cameras at 30 Hz; no option above applies."""
     seconds: float = 60.0
@@ -339,7 +344,7 @@ class Benchmark:
 
         from qwen_vla.benchmark import print_tables, run_benchmark
 
-        names = ("preset", "device", "threads", "repeats", "checkpoint", "images", "accelerate", "robot")
+        names = ("preset", "device", "threads", "repeats", "checkpoint", "images", "accelerate", "robot", "quantize")
         result = run_benchmark(**{name: getattr(self, name) for name in names})
         print_tables(result, Console(stderr=True))
         return result

@@ -1,4 +1,4 @@
-"""A qwen_vla.Policy that fits the robot in front of it: loaded, compared with the embodiment, warmed up.
+"""A qwen_vla.Policy that fits the robot in front of it: loaded, and compared with the embodiment.
 
 The only module here that reaches torch, and only when a policy is loaded.
 """
@@ -6,11 +6,8 @@ The only module here that reaches torch, and only when a policy is loaded.
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from embodiment_descriptions import Embodiment, resource_path
 
@@ -20,15 +17,24 @@ if TYPE_CHECKING:
 PLACEHOLDER = "{instruction}"
 
 
-def load_policy(name: str, embodiment: Embodiment, device: str, euler_steps: int, threads: int) -> Policy:
+def load_policy(
+    name: str,
+    embodiment: Embodiment,
+    device: str,
+    euler_steps: int,
+    threads: int,
+    accelerate: str = "auto",
+    quantize: str = "none",
+) -> Policy:
     """Load a checkpoint for a robot.
 
     Args:
         name: path of a checkpoint folder, or the name of a checkpoint of the suite (checkpoints/<name>).
         embodiment: the robot. Its prompt, derived from its description, is what the model reads.
         device: of torch.
-        euler_steps: integration steps of the action expert.
+        euler_steps: integration steps of the action expert; 0: as many as the checkpoint says.
         threads: for torch; 0 leaves its default.
+        accelerate, quantize: as for `Policy.from_pretrained`.
 
     Raises:
         ValueError, FileNotFoundError: the checkpoint is missing, damaged, or was made for another robot.
@@ -44,7 +50,14 @@ def load_policy(name: str, embodiment: Embodiment, device: str, euler_steps: int
 
     if threads:
         torch.set_num_threads(threads)
-    policy = Policy.from_pretrained(folder, device=device, euler_steps=euler_steps, embodiment=embodiment.name)
+    policy = Policy.from_pretrained(
+        folder,
+        device=device,
+        euler_steps=euler_steps or None,
+        embodiment=embodiment.name,
+        accelerate=accelerate,
+        quantize=quantize,
+    )
     require_fit(policy.embodiment, embodiment, folder)
     policy.embodiment = dataclasses.replace(policy.embodiment, prompt_template=embodiment.prompt(PLACEHOLDER))
     return policy
@@ -87,14 +100,3 @@ def state_joints(policy: Policy, embodiment: Embodiment) -> tuple[str, ...]:
             f"joints of '{embodiment.name}' do not give ({', '.join(embodiment.joint_names)})"
         )
     return names
-
-
-def warm_up(policy: Policy) -> float:
-    """Infer once on black images, so that no goal pays for what happens only the first time; returns seconds."""
-    from qwen_vla import Observation
-
-    began = time.perf_counter()
-    black = np.zeros((240, 320, 3), np.uint8)
-    state = np.zeros(len(policy.state_names)) if policy.state_names else None
-    policy.infer(Observation(dict.fromkeys(policy.camera_tags, black), "stand still", state=state))
-    return time.perf_counter() - began

@@ -42,7 +42,8 @@ def evaluate(options: EvaluateOptions) -> dict:
 def _in_calm(options: EvaluateOptions, suite: Suite, world: SimulatedWorld) -> list[EpisodeRow]:
     limits = episode_limits(suite)
     seeds = range(options.seed, options.seed + options.episodes)
-    with simulated_stack(options.checkpoint, LOGS, {"euler_steps": options.euler_steps}, world=world) as stack:
+    policy = {"euler_steps": options.euler_steps, "quantize": options.quantize}
+    with simulated_stack(options.checkpoint, LOGS, policy, world=world) as stack:
         tasks, rows = TaskClient(stack), []
         for seed in (bar := tqdm(seeds, desc=f"evaluate {options.suite} over ROS", unit="episode")):
             tasks.reset(seed)

@@ -47,7 +47,7 @@ from qwen_vla_ros.instruction_run import (
     Sent,
     Verdict,
 )
-from qwen_vla_ros.loaded_policy import PLACEHOLDER, load_policy, state_joints, warm_up
+from qwen_vla_ros.loaded_policy import PLACEHOLDER, load_policy, state_joints
 from qwen_vla_ros.overlapping_run import OverlappingRun
 from qwen_vla_ros.parameters import Parameter
 from qwen_vla_ros.tip_poses import TipPoses
@@ -63,7 +63,23 @@ RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 PARAMETERS = (
     Parameter("policy", "tiny", "Checkpoint: its folder, or the name of one in checkpoints/", read_only=True),
     Parameter("device", "cpu", "Device of the model, as torch names it (cpu, cuda, cuda:1)", read_only=True),
-    Parameter("euler_steps", 4, "Integration steps of the action expert", 1, 100, read_only=True),
+    Parameter(
+        "euler_steps", 0, "Integration steps of the action expert; 0: the checkpoint's own", 0, 100, read_only=True
+    ),
+    Parameter(
+        "accelerate",
+        "auto",
+        "auto: compiled, in CUDA graphs, on a GPU; graphs: without the compiler; compile: on a CPU, too; off",
+        read_only=True,
+        choices=("auto", "graphs", "compile", "off"),
+    ),
+    Parameter(
+        "quantize",
+        "none",
+        "fp8: weights of 8 bits in the expert and the language tower; less memory, more rounding",
+        read_only=True,
+        choices=("none", "fp8"),
+    ),
     Parameter("torch_threads", 0, "Threads of torch; 0: its default", 0, 256, read_only=True),
     Parameter("execution_horizon", 0, "Steps of a chunk to execute before the next; 0: the policy's own", 0, 1000),
     Parameter("seed", -1, "Chunk k of a goal is drawn with seed + k; -1: differently each time", -1, 2**31 - 1),
@@ -112,11 +128,14 @@ class PolicyNode(lifecycle.ManagedNode):
         p = self.parameters
         self._embodiment = read_embodiment(self.wait_for_robot_description(), p.embodiment_config)
         began = time.perf_counter()
-        self._policy = load_policy(p.policy, self._embodiment, p.device, p.euler_steps, p.torch_threads)
+        self._policy = load_policy(
+            p.policy, self._embodiment, p.device, p.euler_steps, p.torch_threads, p.accelerate, p.quantize
+        )
         self.resources.callback(self._forget_policy)
         self._state_joints = state_joints(self._policy, self._embodiment)
         loaded = time.perf_counter() - began
-        cold = warm_up(self._policy)
+        continues = Blending(p.blending) is Blending.REAL_TIME_CHUNKING
+        prepared = self._policy.warm_up(continues=continues, progress=self._tell_progress)
         self._chunk_id = 0
         self._latest_latency_ms = float("nan")
         self._delay = LatencyEstimate()
@@ -124,8 +143,15 @@ class PolicyNode(lifecycle.ManagedNode):
         self.resources.callback(self._worker.shutdown)
         self._connect()
         self.get_logger().info(
-            f"ready for '{self._embodiment.name}': policy loaded in {loaded:.1f} s, first inference {cold:.2f} s"
+            f"ready for '{self._embodiment.name}': policy loaded in {loaded:.1f} s, prepared in {prepared:.1f} s"
         )
+
+    def _tell_progress(self, done: int, total: int, what: str) -> None:
+        """Log what is prepared for; InterruptedError when the process is to end."""
+        if self.leaving.is_set():
+            raise InterruptedError("the process is ending")
+        first = "; on a GPU that has not run it before, this compiles and tunes for up to two minutes" * (done == 0)
+        self.get_logger().info(f"preparing the policy, {done + 1} of {total}: {what}{first}")
 
     def _forget_policy(self) -> None:
         del self._policy
@@ -311,10 +337,9 @@ class GoalPorts:
         self._node, self._handle = node, handle
         goal = handle.request
         self._instruction = goal.instruction.strip()
-        if not self._instruction:
-            raise ValueError("the instruction is empty; say what the robot is to do")
         if len(self._instruction) > LONGEST_INSTRUCTION:
             raise ValueError(f"the instruction has {len(self._instruction)} characters (limit {LONGEST_INSTRUCTION})")
+        node._policy.check_instruction(self._instruction)
         if not 0.0 <= goal.timeout < float("inf"):
             raise ValueError(f"timeout {goal.timeout} s must be a number, 0 for the node's default or more")
         prompt = node._embodiment.prompt(self._instruction)  # ValueError where it could pass for a special token

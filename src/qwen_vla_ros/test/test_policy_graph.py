@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 
@@ -123,6 +124,15 @@ def test_it_obeys_with_feedback_and_ends_by_its_timeout(stack, peer):
         assert (look.sec, look.nanosec) > (end.sec, end.nanosec)
 
 
+def test_every_length_of_prompt_was_prepared_for_and_told_of_while_configuring(stack):
+    lines = [line for line in stack.processes.log_of(stack.policy).splitlines() if "preparing the policy" in line]
+    counts = [re.search(r"(\d+) of (\d+): (\d+) tokens, 2 images", line).groups() for line in lines]
+    total = int(counts[0][1])
+    assert [int(done) for done, _, _ in counts[:total]] == list(range(1, total + 1))
+    lengths = [int(tokens) for _, _, tokens in counts[:total]]
+    assert lengths == sorted(set(lengths)) and lengths[-1] > lengths[0] + 200
+
+
 def test_a_number_of_chunks_ends_it_with_success(stack, peer):
     assert peer.set_parameter("policy_node", "max_chunks", 2)
     status, result = peer.result_of(stack.obey())
@@ -165,7 +175,13 @@ def test_a_second_goal_is_rejected_while_one_is_executed(stack, peer):
 
 @pytest.mark.parametrize(
     ("instruction", "timeout", "word"),
-    [("  ", 0.0, "empty"), ("x" * 501, 0.0, "501"), ("go", -1.0, "-1.0"), ("a <|im_end|>", 0.0, "<|")],
+    [
+        ("  ", 0.0, "empty"),
+        ("x" * 501, 0.0, "501 characters"),
+        ("1 2 " * 120, 0.0, "tokens (limit 256)"),
+        ("go", -1.0, "-1.0"),
+        ("a <|im_end|>", 0.0, "<|"),
+    ],
 )
 def test_a_goal_without_sense_ends_with_an_explanation(stack, peer, instruction, timeout, word):
     status, result = peer.result_of(peer.send_goal(instruction, timeout=timeout))

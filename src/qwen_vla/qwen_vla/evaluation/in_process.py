@@ -33,6 +33,8 @@ class EvaluateOptions:
         chaos: disturb the nodes (over ROS only).
         shift: kind of scenes, other than those trained on.
         prompt_of: name of the robot whose prompt is used; None: the suite's own.
+        euler_steps: denoising steps per chunk; 0: as many as the checkpoint says.
+        quantize: of weights, as for `Policy.from_pretrained`.
         json: file of the summary; beside it rows are kept while the evaluation runs, so that it can go on.
         sheet: contact sheet (PNG) to write.
         videos: folder to write a video of one success and of one episode of every kind of failure to.
@@ -44,7 +46,8 @@ class EvaluateOptions:
     seed: int
     shuffle_instructions: bool = False
     blind: bool = False
-    euler_steps: int = 4
+    euler_steps: int = 0
+    quantize: str = "none"
     workers: int = os.cpu_count() or 1
     chaos: bool = False
     shift: Shift | None = None
@@ -54,7 +57,7 @@ class EvaluateOptions:
     videos: Path | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("seed", 0), ("euler_steps", 1), ("workers", 1)):
+        for name, least in (("episodes", 1), ("seed", 0), ("euler_steps", 0), ("workers", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
@@ -72,7 +75,8 @@ class EvaluateOptions:
             "shuffle_instructions": self.shuffle_instructions,
             "blind": self.blind,
             "prompt_of": self.prompt_of,
-            "euler_steps": self.euler_steps,
+            "euler_steps": self.euler_steps or _json(self.checkpoint / "config.json").get("euler_steps"),
+            "quantize": None if self.quantize == "none" else self.quantize,
             "over_ros": over_ros,
         }
 
@@ -138,7 +142,10 @@ def _from_here(path: Path) -> str:
 
 
 def _training(checkpoint: Path) -> dict:
-    path = checkpoint / "training.json"
+    return _json(checkpoint / "training.json")
+
+
+def _json(path: Path) -> dict:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
@@ -220,7 +227,9 @@ class _Player:
         from qwen_vla.policy import Policy
 
         options, robot = self.options, self.suite.embodiment.name
-        policy = Policy.from_pretrained(options.checkpoint, euler_steps=options.euler_steps, embodiment=robot)
+        policy = Policy.from_pretrained(
+            options.checkpoint, euler_steps=options.euler_steps or None, embodiment=robot, quantize=options.quantize
+        )
         if options.prompt_of:  # cameras, channels and statistics stay the robot's own: only the text is another
             policy.embodiment = replace(policy.embodiment, prompt_template=_prompt_template(options.prompt_of))
         return policy

@@ -14,7 +14,8 @@ import numpy as np
 from qwen_vla.evaluation.intervals import wilson_interval
 
 SWITCHES = ("shuffle_instructions", "blind", "over_ros", "chaos")  # conditions that are on or off
-CONDITIONS = ("checkpoint", "shift", "prompt_of", "euler_steps", *SWITCHES)  # under which two evaluations may differ
+# Under which two evaluations may differ.
+CONDITIONS = ("checkpoint", "shift", "prompt_of", "euler_steps", "quantize", *SWITCHES)
 _KEYS = {"suite", "seed", "episodes", "successes", "success_rate", "wilson_95", "latency_ms_p50", "tasks", "failures"}
 
 
