@@ -150,8 +150,9 @@ class PolicyNode(lifecycle.ManagedNode):
         """Log what is prepared for; InterruptedError when the process is to end."""
         if self.leaving.is_set():
             raise InterruptedError("the process is ending")
-        first = "; on a GPU that has not run it before, this compiles and tunes for up to two minutes" * (done == 0)
-        self.get_logger().info(f"preparing the policy, {done + 1} of {total}: {what}{first}")
+        compiles = done == 0 and self.parameters.device != "cpu"
+        note = "; the first start on a GPU compiles and tunes for up to two minutes" * compiles
+        self.get_logger().info(f"preparing the policy, {done + 1} of {total}: {what}{note}")
 
     def _forget_policy(self) -> None:
         del self._policy
