@@ -29,8 +29,8 @@ class Doctor:
     hardware: Literal["mujoco", "mock", "gazebo", "isaac", "real"] = "mujoco"
     """As in the launch file: a robot may have other topics in reality than in simulation."""
     policy: str = ""
-    """Checkpoint: its folder, or the name of one in checkpoints/; `remote` when it is on another machine. Default: the
-    one that policy_node has loaded, else tiny."""
+    """Checkpoint: its folder, or the name of one in checkpoints/. Or NAME://ADDRESS of an installed policy. `remote`:
+    it is on another machine. Default: the one that policy_node has loaded, else tiny."""
     namespace: str = ""
     """Namespace of the robot's nodes and topics."""
     seconds: float = 3.0

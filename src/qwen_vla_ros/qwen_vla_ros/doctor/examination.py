@@ -11,7 +11,14 @@ from embodiment_descriptions import Embodiment, EmbodimentConfig, EmbodimentErro
 from embodiment_descriptions.config import load_config
 from qwen_vla_ros.doctor.checks.cameras import check_cameras
 from qwen_vla_ros.doctor.checks.checkpoint import AREA as MODEL
-from qwen_vla_ros.doctor.checks.checkpoint import Checkpoint, check_checkpoint, check_same, read_checkpoint
+from qwen_vla_ros.doctor.checks.checkpoint import (
+    Checkpoint,
+    check_checkpoint,
+    check_installed,
+    check_same,
+    is_checkpoint,
+    read_checkpoint,
+)
 from qwen_vla_ros.doctor.checks.commands import check_commands, check_packages
 from qwen_vla_ros.doctor.checks.description import check_description, live_description
 from qwen_vla_ros.doctor.checks.joints import check_joint_states
@@ -36,7 +43,7 @@ class Patient:
         config: the robot's YAML.
         own: the robot by the suite's own URDF; None for a robot that is only known by its YAML.
         namespace: of the robot's topics and nodes.
-        policy: checkpoint, "remote", or empty for the one that policy_node has loaded.
+        policy: reference, "remote", or empty for the one that policy_node has loaded.
     """
 
     config: EmbodimentConfig
@@ -80,8 +87,12 @@ def examine_setup(patient: Patient, environment: Mapping[str, str]) -> list[Find
 def examine(patient: Patient, environment: Mapping[str, str], graph: Graph | None) -> Iterator[Finding]:
     """Check everything but the set-up; `graph` is None when it is not to be looked at."""
     robot = patient.own if graph is None else _robot(patient, graph)
-    checkpoint = None if patient.policy == REMOTE else read_checkpoint(_policy(patient, graph))
+    policy = _policy(patient, graph)
+    checkpoint = read_checkpoint(policy) if policy != REMOTE and is_checkpoint(policy) else None
     yield from check_machine(look_at_machine(environment), checkpoint.weights if checkpoint else None)
+    if not is_checkpoint(policy):
+        loaded = graph is not None and graph.policy == policy
+        yield MODEL.ok("policy", f"policy_node has loaded {policy}") if loaded else check_installed(policy)
     if checkpoint and robot:
         yield from _model(patient, graph, checkpoint, robot)
     if graph is not None:

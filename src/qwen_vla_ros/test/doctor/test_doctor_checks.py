@@ -513,6 +513,20 @@ def test_the_checkpoint_that_runs_is_examined(checkpoint, widowx):
     assert level(other) == "warn" and str(checkpoint.folder) in other.fact
     assert [level(f) for f in model("", "/elsewhere/model")] == ["ok"]
     assert "tiny" in model("", "")[0].fact
+    assert level(model("qwen_vla://tiny", "")[0]) == "ok"
+
+
+def test_of_a_policy_that_is_no_checkpoint_the_package_is_checked():
+    patient = find_patient("widowx", "mock", "", "")
+
+    def model(policy: str, graph: Graph | None = None) -> Finding:
+        (found,) = (f for f in examine(dataclasses.replace(patient, policy=policy), {}, graph) if f.area == "Model")
+        return found
+
+    assert level(model("mock://hold")) == "ok" and "package qwen_vla opens mock://hold" in model("mock://hold").fact
+    assert level(model("chess://e4")) == "fail" and "installed: mock://, qwen_vla://" in model("chess://e4").fact
+    running = model("", Graph(policy="chess://e4"))
+    assert level(running) == "ok" and running.fact == "policy_node has loaded chess://e4"
 
 
 def test_damaged_files_are_named(checkpoint):

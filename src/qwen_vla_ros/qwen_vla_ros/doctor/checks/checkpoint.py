@@ -19,6 +19,7 @@ from embodiment_descriptions.actions.channels import BASE, ROTATION, TRANSLATION
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.policies.checkpoint import PLACEHOLDER, checkpoint_path
 from qwen_vla.policies.fit import missing_inputs, training_misfits
+from qwen_vla.policies.opening import CHECKPOINT, find_policy, split_reference
 from qwen_vla_ros.doctor.findings import Area, Finding
 
 AREA = Area("Model")
@@ -66,9 +67,10 @@ class Checkpoint:
 
 def read_checkpoint(name: str) -> Checkpoint:
     """Read a checkpoint: a folder, or the name of one of the suite."""
-    folder = Path(name).expanduser()
+    address = split_reference(name)[1]
+    folder = Path(address).expanduser()
     try:
-        folder = checkpoint_path(name)
+        folder = checkpoint_path(address)
         robots = {key: _trained(value) for key, value in _json(folder / EMBODIMENTS).items()}
         statistics = {key: Quantiles.from_json(value) for key, value in _json(folder / STATISTICS).items()}
         image_size = int(_json(folder / CONFIG).get("image_size", 0))
@@ -117,6 +119,20 @@ def _promised_size(file: Path) -> int:
         except (ValueError, KeyError, TypeError, AttributeError):
             return -1
     return 8 + length + max(ends, default=0)
+
+
+def is_checkpoint(policy: str) -> bool:
+    """Is a policy one of ours, so that its files say everything before it is opened?"""
+    return split_reference(policy)[0] == CHECKPOINT
+
+
+def check_installed(policy: str) -> Finding:
+    """Is there a package that opens a policy which is not a checkpoint? What it needs it says when it is opened."""
+    try:
+        package = find_policy(policy).dist.name
+    except ValueError as error:
+        return AREA.fail("policy", str(error), "install its package (docs/how-to/add_a_policy.md), or name another one")
+    return AREA.ok("policy", f"package {package} opens {policy}; policy_node checks then whether it fits the robot")
 
 
 def check_checkpoint(checkpoint: Checkpoint, robot: Embodiment) -> Iterator[Finding]:
