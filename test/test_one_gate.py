@@ -14,7 +14,7 @@ from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate import RobotState, gate_of
 from qwen_vla_control.motion.base_path import accumulated
 from qwen_vla_control.reasons import Reason, Refused
-from qwen_vla_ros.ros.chunk_messages import chunk_from_message, message_from_prediction
+from qwen_vla_ros.ros.chunk_messages import chunk_from_message, message_from_chunk
 
 ROBOTS = ("widowx", "aloha", "mobile_base")
 STAMP = 10**18  # [ns] of all observations
@@ -25,10 +25,10 @@ SCHEMA = {
     Reason.WRONG_CONTROL_MODE,
     Reason.WRONG_EMBODIMENT,
 }
-ARM = SCHEMA | {Reason.POSITION_LIMIT, Reason.VELOCITY_LIMIT, Reason.START_JUMP}
+ARM = SCHEMA | {Reason.POSITION_LIMIT, Reason.VELOCITY_LIMIT, Reason.START_JUMP, Reason.SELF_COLLISION}
 REASONS = {  # what the chunks below have to bring about, or they would not be around every limit
     "widowx": ARM | {Reason.STEP_JUMP, Reason.UNREACHABLE, Reason.OUT_OF_WORKSPACE},
-    "aloha": ARM | {Reason.SELF_COLLISION} | {Reason.STEP_JUMP, Reason.ACCELERATION_LIMIT},
+    "aloha": ARM | {Reason.STEP_JUMP, Reason.ACCELERATION_LIMIT},
     "mobile_base": SCHEMA | {Reason.VELOCITY_LIMIT, Reason.START_JUMP},
 }
 
@@ -44,7 +44,8 @@ def deltas(robot: Embodiment, rng: Rng, _where: np.ndarray) -> np.ndarray:
     """Of the tip: along and around some direction, faster and slower, now and then with a jump."""
     rows = np.zeros((robot.chunk_size, 7))
     along, around = (v / np.linalg.norm(v) for v in rng.normal(size=(2, 3)))
-    rows[:, :3] = np.outer(ramp(rng, len(rows), 3), along * rng.uniform(0.0, 0.35))
+    moves = rng.random() < 0.8
+    rows[:, :3] = np.outer(ramp(rng, len(rows), 3), along * moves * rng.uniform(0.0, 0.35))
     rows[:, 3:6] = np.outer(ramp(rng, len(rows), 3), around * rng.uniform(0.0, 1.2))
     if rng.random() < 0.2:
         rows[rng.integers(len(rows)) :, :6] += rng.normal(size=6) * rng.uniform(0.0, 0.15)
@@ -85,31 +86,30 @@ def waypoints(robot: Embodiment, rng: Rng, _where: np.ndarray) -> np.ndarray:
 ROWS = {"widowx": deltas, "aloha": joint_rows, "mobile_base": waypoints}
 
 
-def spoiled(chunk: ActionChunk, rng: Rng) -> ActionChunk:
+def spoiled(chunk: Chunk, rng: Rng) -> Chunk:
     """Something that a chunk says about itself is wrong."""
     data = chunk.data.copy()
-    data[rng.integers(len(data)), rng.integers(data.shape[1])] = rng.choice([np.nan, np.inf, -np.inf])
-    return replace(
-        chunk,
-        **rng.choice(
-            [
-                {"data": data},
-                {"data": np.vstack([chunk.data] * 3)},
-                {"period": chunk.period * 2},
-                {"channel_names": chunk.channel_names[::-1]},
-                {"control_mode": "base_velocity"},
-                {"embodiment": "another"},
-            ]
-        ),
-    )
+    data[rng.integers(data.size)] = rng.choice([np.nan, np.inf, -np.inf])
+    wrong = [
+        {"data": data},
+        {"data": np.tile(chunk.data, 3), "horizon": 3 * chunk.horizon},
+        {"data": chunk.data[1:]},
+        {"period": chunk.period * 2},
+        {"execution_horizon": 0},
+        {"channel_names": chunk.channel_names[::-1]},
+        {"control_mode": "base_velocity"},
+        {"embodiment": "another"},
+    ]
+    return replace(chunk, **wrong[rng.integers(len(wrong))])
 
 
-def predicted(robot: Embodiment, rng: Rng, where: np.ndarray) -> ActionChunk:
+def predicted(robot: Embodiment, rng: Rng, where: np.ndarray) -> Chunk:
     """A chunk around the limits of a robot; one in ten says something wrong about itself."""
     rows = ROWS[robot.name](robot, rng, where).astype(np.float32)
     names, mode = tuple(robot.channel_names), robot.control_mode
     executed = int(rng.integers(1, len(rows) + 1))
-    chunk = ActionChunk(rows, names, robot.period, mode, robot.name, "go", STAMP, {"total": 1.0}, executed)
+    prediction = ActionChunk(rows, names, robot.period, mode, robot.name, "go", STAMP, {"total": 1.0}, executed)
+    chunk = Chunk.predicted(prediction, robot.base_frame)
     return spoiled(chunk, rng) if rng.random() < 0.1 else chunk
 
 
@@ -122,6 +122,8 @@ def somewhere(robot: Embodiment, rng: Rng) -> tuple[np.ndarray, dict[str, Any]]:
     home = np.array([robot.home[name] for name in robot.joint_names])
     anywhere = rng.uniform([limit.lower for limit in limits], [limit.upper for limit in limits])
     where = home + rng.uniform(0.0, 0.3) * (anywhere - home)
+    if robot.name == "widowx" and rng.random() < 0.2:
+        where[1:3] = -1.5, 1.5  # shoulder and elbow: the gripper is folded back to the base
     measured = where.astype(np.float32)
     return measured.astype(float), {"joints": measured, "command": measured}
 
@@ -133,18 +135,18 @@ def verdicts(name: str, count: int) -> Counter[Reason | None]:
     for _ in range(count):
         where, observation = somewhere(robot, rng)
         chunk = predicted(robot, rng, where)
-        sent = chunk_from_message(message_from_prediction(chunk, 0, robot.base_frame, 0))
+        sent = chunk_from_message(message_from_chunk(chunk))
         frame = "odom" if name == "mobile_base" else ""
         try:
             path = gate.decide(sent, RobotState(STAMP, where, where, frame=frame)).path
         except Refused as refused:
             with pytest.raises(Refused) as of_suite:
-                suite.plan(Chunk.predicted(chunk, robot.base_frame), observation)
+                suite.plan(chunk, observation)
             assert of_suite.value.violations == refused.violations
             found.update(refused.reasons)
             continue
         found[None] += 1
-        actions = suite.plan(Chunk.predicted(chunk, robot.base_frame), observation)
+        actions = suite.plan(chunk, observation)
         np.testing.assert_array_equal(actions[: path.steps, : path.positions.shape[1]], path.positions[1:])
         assert (actions[path.steps :] == actions[path.steps - 1]).all(), "then it rests until there is a picture"
     return found
