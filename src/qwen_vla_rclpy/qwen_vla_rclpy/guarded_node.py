@@ -20,6 +20,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 from rosgraph_msgs.msg import Clock as ClockMessage
@@ -46,6 +47,9 @@ class GuardedNode(Node):
 
     def __init__(self, name: str, **options: Any) -> None:
         """Create the node; `options` are those of rclpy's Node."""
+        # It writes whatever it is asked into the terminal, as it is, and nothing here needs it.
+        silent = Parameter("start_type_description_service", value=False)
+        options["parameter_overrides"] = [silent, *(options.get("parameter_overrides") or ())]
         self.input_faults, self.callback_failures = InputFaults(), InputFaults()
         self._printable_logger: PrintableLogger | None = None
         super().__init__(name, **options)

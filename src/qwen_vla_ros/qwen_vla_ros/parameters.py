@@ -9,6 +9,8 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 
+LONGEST_TEXT = 4096  # characters of a text
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -59,6 +61,9 @@ class Parameters:
 
     def _check(self, parameters: list) -> SetParametersResult:
         for parameter in parameters:
+            if isinstance(parameter.value, str) and len(parameter.value) > LONGEST_TEXT:
+                reason = f"{parameter.name} has {len(parameter.value)} characters (limit {LONGEST_TEXT})"
+                return SetParametersResult(successful=False, reason=reason)
             choices = self._choices.get(parameter.name)
             if choices and parameter.value not in choices:
                 reason = f"{parameter.name} '{parameter.value}' is not one of: {', '.join(choices)}"
