@@ -23,6 +23,7 @@ RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 ANSWER_TIMEOUT = 30.0  # [s] real: services and the action server answer in milliseconds, on an idle machine
 PATIENCE = 3600.0  # [s] real, where simulated time is the limit: only a simulation that crawls needs this one
+MOST_IN_EPISODE = 10_000  # chunks, and reports: a hundred times what an episode has
 STALL_TIMEOUT = 30.0  # [s] real without any news of the simulated world
 SETTLE_TIME = 0.3  # [s] simulated, from a reset to the sentence: every camera has shown the new scene several times
 CLOCK_ROUNDING = 1_000_000  # [ns] simulated; episodes begin at least 10 ms apart
@@ -193,11 +194,11 @@ class TaskClient:
             self._done = message
 
     def _on_chunk(self, message: ActionChunk) -> None:
-        if self._belongs(message):
+        if self._belongs(message) and len(self._chunks) < MOST_IN_EPISODE:
             self._chunks[message.chunk_id] = message
 
     def _on_report(self, message: ChunkReport) -> None:
-        if self._belongs(message):
+        if self._belongs(message) and len(self._reports) < MOST_IN_EPISODE:
             self._reports.append(message)
 
     def _on_feedback(self, message: ExecuteInstruction.Impl.FeedbackMessage) -> None:
