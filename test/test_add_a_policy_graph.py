@@ -54,8 +54,10 @@ def test_the_policy_plays_an_episode_and_the_gate_lets_it(package, tmp_path, com
     summary = json.loads(result.read_text())
     assert (summary["checkpoint"], summary["step"], summary["over_ros"]) == ("wave://0.02", None, over_ros)
     (row,) = summary["rows"]
-    assert (row["seed"], row["refused"], row["success"], row["ended"]) == (9000, 0, False, "step limit")
-    assert row["chunks"] >= 9, "half of each chunk of 16 steps is executed before the next, of 80 steps"
+    assert (row["seed"], row["success"], row["ended"]) == (9000, False, "step limit")
+    assert over_ros or row["refused"] == 0, row["refusals"]  # on a busy computer a chunk may come too late
+    # Half of each chunk of 16 steps is executed before the next, of 80 steps.
+    assert row["chunks"] - row["refused"] >= 9, row["refusals"]
 
 
 def test_a_robot_that_it_does_not_fit_is_refused_by_all_that_differs(package, tmp_path):

@@ -25,7 +25,7 @@ from qwen_vla_ros.simulation.child_processes import LAUNCHER
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 JOINT_RATE, CAMERA_RATE = 50.0, 20.0  # [Hz]
-LISTEN = 0.6  # [s]
+LISTEN = 1.2  # [s]; two heartbeats at 1.9 Hz, however the listening falls between them
 WIDOWX = load_robot("widowx")
 ARM, GRIPPER = (command.topic for command in WIDOWX.commands)
 

@@ -76,9 +76,8 @@ def check_heartbeat(graph: Graph, topic: str) -> Finding:
     """Does the policy show signs of life, without long gaps?"""
     arrivals = graph.heard(topic)
     if len(arrivals) < 2:
-        return AREA.fail(
-            "heartbeat", f"none on {topic}", "the executor holds the robot: look at the log of policy_node"
-        )
+        fact = f"{len(arrivals) or 'none'} on {topic} in {graph.seconds:.1f} s"
+        return AREA.fail("heartbeat", fact, "the executor holds the robot: look at the log of policy_node")
     gap = longest_gap(arrivals)
     fact = f"{rate(arrivals):.0f} Hz, longest gap {gap:.2f} s (limit {HEARTBEAT_TIMEOUT} s)"
     remedy = "the machine of the policy is too busy: fewer torch_threads, or end what else runs there"
