@@ -7,6 +7,7 @@ import sys
 import time
 from array import array
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import rclpy
@@ -54,6 +55,23 @@ def profile(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return environment
+
+
+def test_processes_with_and_without_images_bound_the_same_messages() -> None:
+    """Of these topics a reader has room for what a message may be, and the middleware drops what is larger."""
+    files = ("fastdds_large_images.xml", "fastdds_without_images.xml")
+    roots = [ElementTree.parse(Path(__file__).parents[1] / "config" / "dds" / name).getroot() for name in files]
+    readers = [
+        {
+            reader.get("profile_name"): reader.findtext("{*}historyMemoryPolicy")
+            for reader in root.iterfind(".//{*}data_reader")
+        }
+        for root in roots
+    ]
+    assert readers[0] == readers[1]
+    assert readers[0].pop("any_size") == "PREALLOCATED_WITH_REALLOC"
+    chunks, report = ("/policy_node/action_chunk", "/executor_node/accepted_chunk"), "/executor_node/chunk_report"
+    assert readers[0] == dict.fromkeys((*chunks, report), "PREALLOCATED")
 
 
 def test_images_make_the_round_trip_through_shared_memory(profile: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 TYPES = {bool: "bool", int: "integer", float: "double", str: "string"}  # as ROS calls them
 WIDTHS = range(60, 101)  # [characters] of help texts
+LONGEST_TEXT = 4096  # [characters] of a parameter's value
 
 
 def type_name(kind: Any) -> str:
@@ -64,7 +65,9 @@ class Parameter:
         return found + (["only at start"] if self.read_only else [])
 
     def refusal(self, value: object) -> str:
-        """Why a value is none of the choices; empty when it may be one."""
+        """Why a value is too long or none of the choices; empty when it may be one."""
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            return f"{self.name} has {len(value)} characters (limit {LONGEST_TEXT})"
         if not self.choices or value in self.choices:
             return ""
         return f"{self.name} '{value}' is not one of: {self._choices_text}"

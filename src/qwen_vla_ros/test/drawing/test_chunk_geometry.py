@@ -8,18 +8,29 @@ from functools import cache
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import ControlMode, Embodiment, load_robot, pose_from_delta
 from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.observation.robot_pose import RobotPose
-from qwen_vla_ros.drawing.chunk_geometry import BASE, CannotDraw, ChunkGeometry, arc, offending_steps, planar_pose
+from qwen_vla_ros.drawing.chunk_geometry import (
+    BASE,
+    FARTHEST,
+    CannotDraw,
+    ChunkGeometry,
+    arc,
+    offending_steps,
+    planar_pose,
+)
 from qwen_vla_ros.drawing.ghost_robot import GhostRobot
 from qwen_vla_ros.drawing.robot_shapes import RobotShapes
 
 ROBOTS = ("widowx", "aloha", "mobile_base")
 S = 10**9
+EXTREMES = (0.0, 1e-45, 0.01, 1.0, np.pi, -100.0, 1e6, -1e19, 1e30, 3.4e38, -3.4e38)
 robot_named = cache(load_robot)
 
 
@@ -166,6 +177,23 @@ def test_values_that_are_not_finite_are_not_drawn(robot):
     rows[3, 1] = np.inf
     with pytest.raises(CannotDraw, match="finite"):
         ChunkGeometry(embodiment).ways(chunk_of(embodiment, rows), at_home(embodiment))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    robot=st.sampled_from(ROBOTS),
+    changes=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 30), st.sampled_from(EXTREMES)), max_size=12),
+)
+def test_what_is_drawn_is_near_enough_to_be_drawn(robot, changes):
+    embodiment = robot_named(robot)
+    rows = np.zeros((8, len(embodiment.channel_names)), np.float32)
+    for step, channel, value in changes:
+        rows[step:, channel % rows.shape[1]] = value
+    try:
+        paths = ChunkGeometry(embodiment).ways(chunk_of(embodiment, rows), at_home(embodiment))
+    except CannotDraw:
+        return
+    assert all((np.abs(path.poses) <= FARTHEST).all() for path in paths)
 
 
 def test_a_missing_joint_is_named(widowx):

@@ -1,13 +1,25 @@
 """Between what a policy predicts, the message, and what the gate decides about."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
+from rclpy.serialization import serialize_message
 
 from embodiment_descriptions import load_robot
 from qwen_vla.policies import ActionChunk as PredictedChunk
 from qwen_vla_control.gate.base_gate import BaseGate
 from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.motion.base_path import accumulated
-from qwen_vla_ros.ros.chunk_messages import chunk_from_message, message_from_prediction
+from qwen_vla_control.reasons import Reason, Violation
+from qwen_vla_msgs.msg import ActionChunk
+from qwen_vla_ros.ros.chunk_messages import (
+    LARGEST_CHUNK,
+    Ledger,
+    checked_instruction,
+    chunk_from_message,
+    message_from_prediction,
+)
 
 NOW = 10**18  # [ns] of the decisions
 
@@ -24,3 +36,30 @@ def test_what_a_policy_predicts_is_driven_so():
     path = BaseGate(robot).decide(chunk, RobotState(NOW, np.zeros(3), np.zeros(3), frame="odom")).path
     end = [0.1 + 0.1 * np.cos(1.5), 0.1 * np.sin(1.5), 1.5]
     np.testing.assert_allclose(path.positions[-1], end, atol=1e-6)
+
+
+def test_the_largest_chunk_that_the_message_allows_is_taken():
+    largest = ActionChunk(
+        embodiment="e" * 64,
+        control_mode="c" * 32,
+        channel_names=["n" * 64] * 128,
+        instruction="i" * 2048,
+        data=[1.0] * 16384,
+    )
+    largest.header.frame_id = "base_link" * 10
+    assert len(serialize_message(largest)) < LARGEST_CHUNK
+
+
+def test_a_report_fits_its_message_and_can_be_shown_whatever_the_chunk_said():
+    chunk = chunk_from_message(ActionChunk(embodiment="widowx", instruction="go"))
+    hostile = replace(chunk, instruction="\x1b[2J" * 100_000)
+    violations = (Violation(Reason.WRONG_EMBODIMENT, "for '\x1b[31m\n" + "大" * 100_000),)
+    report = Ledger("base_link").refuse(hostile, violations, 10**9, 1.0)
+    assert report.message.isprintable() and len(report.message.encode()) <= 4096
+    assert report.instruction.isprintable() and len(report.instruction.encode()) <= 2048
+
+
+@pytest.mark.parametrize("text", ["", "  ", "x" * 501, "pick\x1b[31m", "pick\nplace"])
+def test_what_is_no_sentence_is_no_instruction(text):
+    with pytest.raises(ValueError, match="instruction"):
+        checked_instruction(text)

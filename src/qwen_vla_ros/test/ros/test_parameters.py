@@ -46,3 +46,18 @@ def test_later_too_and_choices_can_be_looked_up(make_node):
     assert not node.set_parameters([Value("colour", value="green")])[0].successful and parameters.colour == "blue"
     assert node.set_parameters([Value("colour", value="red"), Value("name", value="green")])[1].successful
     assert (parameters.colour, parameters.name) == ("red", "green")
+
+
+@pytest.mark.parametrize("speed", [float("nan"), float("inf"), -1.0, 1e300])
+def test_a_number_that_is_none_or_outside_the_range_is_refused(make_node, speed):
+    node = make_node()
+    parameters = Parameters(node, (*TABLE, Parameter("speed", 0.5, "How fast it is [m/s]", 0.0, 1.0)))
+    assert not node.set_parameters([Value("speed", value=speed)])[0].successful and parameters.speed == 0.5
+
+
+def test_a_text_of_any_length_is_refused(make_node):
+    node = make_node()
+    parameters = Parameters(node, TABLE)
+    (result,) = node.set_parameters([Value("name", value="x" * 1_000_000)])
+    assert not result.successful and "1000000 characters (limit 4096)" in result.reason
+    assert parameters.name == "anything"
