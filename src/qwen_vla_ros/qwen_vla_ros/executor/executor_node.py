@@ -1,5 +1,8 @@
 """executor_node: chunks in, checked commands out. Stops the robot when anything it relies on falls silent.
 
+Owns what ROS sees of it (parameters, lifecycle, topics, services, reports, diagnostics), and whether anything may move
+at all. What a chunk makes a robot do, arms or a base, is the affair of `execution`.
+
 It must never import torch: it runs on the robot's own computer, beside the controllers.
 """
 
@@ -8,37 +11,27 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import numpy as np
-from nav_msgs.msg import Odometry as OdometryMessage
 from rclpy.clock import Clock, ClockType
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Header, String
 from std_srvs.srv import Trigger
 
-from embodiment_descriptions import Embodiment
 from qwen_vla_control.chunk import Chunk
-from qwen_vla_control.gate.arm_gate import ArmGate
-from qwen_vla_control.gate.base_gate import BaseGate
-from qwen_vla_control.gate.chunk_handover import ChunkHandover
 from qwen_vla_control.gate.chunk_schema import check_age
-from qwen_vla_control.gate.robot_state import RobotState
-from qwen_vla_control.motion.blending import Blender, Blending, CrossFade
-from qwen_vla_control.motion.command_state import CommandState, Motion
-from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.motion.command_state import Motion
+from qwen_vla_control.motion.timed_path import Path
 from qwen_vla_control.node_interface import answer_options
-from qwen_vla_control.observation.joint_reader import JointReader
-from qwen_vla_control.observation.odometry_reader import OdometryReader
 from qwen_vla_control.reasons import Reason, Refused, Violation
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_rclpy.guarded_node import ANY_SIZE
 from qwen_vla_ros.executor import executor_parameters as offered
 from qwen_vla_ros.executor.clock_watch import ClockWatch
-from qwen_vla_ros.executor.command_interfaces import CommandInterfaces, Path
+from qwen_vla_ros.executor.execution import Execution, Source, execution_of
 from qwen_vla_ros.executor.executor_status import problems_of, values_of
+from qwen_vla_ros.executor.freeze_watch import FreezeWatch
 from qwen_vla_ros.executor.loop_timing import LoopTiming
 from qwen_vla_ros.executor.policy_monitor import PolicyMonitor
 from qwen_vla_ros.executor.stop_latch import StopLatch
@@ -50,14 +43,9 @@ from qwen_vla_ros.ros.image_memory import release_image_memory
 from qwen_vla_ros.ros.publishers import publisher_of, publishers_on
 
 WATCH_PERIOD = 0.02  # [s] steady; how late the watchdogs may notice, and how often set-points are sent
-FROZEN = 0.3  # [s] steady, between two looks of the watchdogs: this process did not run meanwhile
-CATCH_UP = 0.06  # [s] steady, to hear what happened then
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
 REFUSALS_SAID = 1.0  # [s] between two refusals in the log; the reports tell every one
 DELIVERY_TIMEOUT = 0.5  # [s] to wait for the devices to take the last stop before the process goes
-HOLD_NEAR = (
-    0.1  # [rad] more than a servo lags at rest; farther from its last command the arm was moved by somebody else
-)
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -85,48 +73,22 @@ class ExecutorNode(lifecycle.ManagedNode):
     def set_up(self) -> None:
         """Learn the robot, then listen."""
         embodiment = read_embodiment(self.wait_for_robot_description(), self.parameters.embodiment_config)
-        self._know(embodiment)
-        self._commands = self.keep(CommandInterfaces(self, embodiment, self._pose), CommandInterfaces.destroy)
-        self._ledger = Ledger(self._gate.schema.base_frame)
+        self._execution = self.keep(execution_of(self, embodiment), Execution.destroy)
+        self._ledger = Ledger(embodiment.base_frame)
         self._policy = PolicyMonitor()
         self._clock_watch = ClockWatch()
         self._unready: list[str] = []
-        self._connect(embodiment)
-        joints = ", ".join(self._gate.joints) or "its base"
-        self.get_logger().info(f"ready for '{embodiment.name}': {joints}")
-        self._commands.preflight()  # who listens to a topic may decide what is sent to it: the earlier, the better
+        self._connect()
+        self.get_logger().info(f"ready for '{embodiment.name}': {self._execution.moves}")
+        # Who listens to a topic may decide what is sent to it: the earlier, the better.
+        self._execution.commands.preflight()
 
-    def _know(self, embodiment: Embodiment) -> None:
-        """Choose gate and state for what the chunks of the robot move: its joints or its base."""
-        p = self.parameters
-        self._overlaps = p.blending != Blending.SYNCHRONOUS
-        self._hand_over: ChunkHandover | None = None
-        self._drives = embodiment.control_mode.moves_base
-        if self._drives:
-            self._state = OdometryReader(embodiment, self.resolve_topic_name)
-            self._gate = BaseGate(embodiment)
-            self._commanded = CommandState(keep=np.zeros(3, bool), near=0.0)
-            return
-        self._gate = ArmGate(embodiment)
-        resolve = self.resolve_topic_name
-        self._state = JointReader(embodiment, self._gate.joints, resolve, p.joint_state_timeout)
-        grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
-        is_gripper = np.array([name in grippers for name in self._gate.joints])
-        self._commanded = CommandState(keep=is_gripper, near=HOLD_NEAR)
-        if self._overlaps:
-            blender = Blender(Blending(p.blending), ~is_gripper, CrossFade(p.cross_fade), p.ensembling_decay)
-            self._hand_over = ChunkHandover(self._gate, blender, self._now)
-
-    def _connect(self, embodiment: Embodiment) -> None:
+    def _connect(self) -> None:
         self._accepted_publisher = self.publish_on(offered.ACCEPTED_CHUNK, RELIABLE)
         self._report_publisher = self.publish_on(offered.CHUNK_REPORT, RELIABLE)
         self._diagnostics_publisher = self.publish_on(lifecycle.DIAGNOSTICS, RELIABLE)
-        if self._drives:
-            topic = embodiment.odometry.topic
-            self.listen_to(offered.ODOMETRY, self._on_odometry, qos_profile_sensor_data, topic)
-        for index, source in enumerate(() if self._drives else embodiment.joint_states):
-            callback = self._joint_state_callback(index)
-            self.listen_to(offered.JOINT_STATES, callback, qos_profile_sensor_data, source.topic)
+        for source in self._execution.sources:
+            self.listen_to(source.endpoint, _taken_by(source), qos_profile_sensor_data, source.topic)
         self.listen_to(offered.HEARTBEAT, self._on_heartbeat, RELIABLE)
         self.listen_to(offered.INSTRUCTION, self._on_instruction, lifecycle.LATCHED)
         self.listen_to(offered.CHUNK, self._on_chunk, RELIABLE, largest=LARGEST_CHUNK)
@@ -139,7 +101,7 @@ class ExecutorNode(lifecycle.ManagedNode):
     def start(self) -> None:
         """Start the watchdogs, on a clock that nobody can stop."""
         self._timing = LoopTiming(WATCH_PERIOD)
-        self._watched_ns, self._judges_from_ns, self._streamed_ns = time.monotonic_ns(), 0, self._now()
+        self._freeze_watch, self._streamed_ns = FreezeWatch(time.monotonic_ns()), self._now()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._watchdogs = [
             self.create_timer(WATCH_PERIOD, self._watch, clock=steady),
@@ -152,7 +114,7 @@ class ExecutorNode(lifecycle.ManagedNode):
             self.destroy_timer(timer)
         self._watchdogs = []
         self._hold(Reason.DEACTIVATED, reason.value)
-        if not self._commands.wait_until_delivered(DELIVERY_TIMEOUT):
+        if not self._execution.commands.wait_until_delivered(DELIVERY_TIMEOUT):
             self.get_logger().error("not every command interface has confirmed the last stop")
 
     def on_failure(self, text: str) -> None:
@@ -162,15 +124,6 @@ class ExecutorNode(lifecycle.ManagedNode):
             self._hold(Reason.INTERNAL, text)
 
     # Inputs ---------------------------------------------------------------------------------------------------------
-
-    def _joint_state_callback(self, source: int):
-        def on_joint_state(message: JointState, info: Mapping) -> None:
-            self._state.take(source, message, time.monotonic_ns(), publisher_of(info))
-
-        return on_joint_state
-
-    def _on_odometry(self, message: OdometryMessage) -> None:
-        self._state.take(message, time.monotonic_ns())
 
     def _on_heartbeat(self, _message: Header) -> None:
         self._policy.on_heartbeat(time.monotonic_ns(), self.parameters.heartbeat_timeout)
@@ -194,7 +147,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         chunk = chunk_from_message(message, publisher_of(info))
         try:
             path = self._decide(chunk)
-            replaced = self._begin(path, chunk)
+            replaced = self._execution.begin(path, chunk)
         except Refused as refused:
             violations = refused.violations
         except Exception as error:  # deny by default: whatever could not be checked does not pass
@@ -219,7 +172,7 @@ class ExecutorNode(lifecycle.ManagedNode):
     def _replaced(self, motion: Motion, chunk: Chunk) -> ChunkReport:
         """Write down that a chunk took over from another one: broken off, or, where chunks overlap, as intended."""
         now, text = self._now(), f"chunk {chunk.chunk_id} took over"
-        if not self._overlaps:
+        if not self._execution.overlaps:
             return self._ledger.hold(motion.chunk, Violation(Reason.REPLACED, text), now)
         return self._ledger.complete(motion.chunk, now, text, round((now - motion.start_ns) / 1e9 / chunk.period))
 
@@ -234,79 +187,34 @@ class ExecutorNode(lifecycle.ManagedNode):
         found += check_age(chunk.stamp_ns, now, p.max_observation_age, p.max_stamp_lead)
         if found:
             raise Refused(found)
-        measured = self._measured(now)
-        observed = self._state.at(chunk.stamp_ns, p.max_anchor_gap).vector
-        frame = self._state.frame if self._drives else ""
-        state = RobotState(now, observed, measured, self._commanded.motion, frame)
-        if self._hand_over is not None:
-            return self._hand_over.decide(chunk, state).path
-        if self._overlaps:  # a base: whoever follows its path smooths it
-            chunk = replace(chunk, execution_horizon=chunk.horizon)
-        return self._gate.decide(chunk, state).path
+        return self._execution.decide(chunk, now)
 
     def _objections(self) -> list[Violation]:
         """Reasons that lie in the state of the executor and the devices."""
         found = [stopped] if (stopped := self._latch.objection(time.monotonic_ns())) else []
         if self._raised:
             found.append(Violation(Reason.INTERNAL, f"a callback has failed: {self._raised}"))
-        if self._commanded.motion is not None and self._commanded.motion.chunk is None:
+        motion = self._execution.motion
+        if motion is not None and motion.chunk is None:
             found.append(Violation(Reason.NOT_ACTIVE, "a home motion is on its way"))
-        return found + [Violation(Reason.NOT_READY, problem) for problem in self._commands.preflight()]
-
-    def _measured(self, now_ns: int) -> np.ndarray:
-        """Return where the robot is; Refused when that is unknown."""
-        fault = self._state.fault(now_ns, time.monotonic_ns())
-        if fault:
-            raise Refused.because(self._state.missing, fault)
-        return self._state.latest().vector
-
-    def _pose(self) -> np.ndarray | None:
-        """Pose of the base by the odometry, None when it is unknown."""
-        known = not self._state.fault(self._now(), time.monotonic_ns())
-        return self._state.latest().vector if known else None
+        return found + [Violation(Reason.NOT_READY, problem) for problem in self._execution.commands.preflight()]
 
     # Motion ---------------------------------------------------------------------------------------------------------
 
-    def _begin(self, path: Path, chunk: Chunk | None) -> Motion | None:
-        """Send a path; returns the motion that it replaces."""
-        now = self._now()
-        self._commands.send(path, now)
-        replaced = self._commanded.end()
-        self._commanded.begin(Motion(path, now, chunk))
-        if self._hand_over is not None and chunk is not None:
-            self._hand_over.began(path, now)
-        return replaced
-
     def _hold(self, reason: Reason, why: str, at_ns: int | None = None) -> str:
-        """Stop whatever is being executed, and report it; returns what was done, in words.
+        """Stop whatever is being executed, and report it; returns what was done, as text.
 
         Joints hold where they were commanded to be at ROS time `at_ns`, which is now unless it is given.
         """
-        now = self._now()
-        was_moving = self._commanded.motion is not None
-        standing = None if self._drives else self._standing(now if at_ns is None else at_ns)
-        try:
-            self._commands.stop(standing)
-        except ExceptionGroup as failures:
-            self.get_logger().error(f"{failures}: {', '.join(map(repr, failures.exceptions))}")
-        if self._hand_over is not None:
-            self._hand_over.rests(now)
-        broken_off = self._commanded.end() if standing is None else self._commanded.hold(standing.positions[-1])
-        if standing is None and not self._drives:
-            return f"{why}; nothing to hold: nothing was commanded and no joint state is known"
-        text = f"{why}; {self._commands.stops_by}"
-        if was_moving:
-            self._report(self._ledger.hold(broken_off.chunk, Violation(reason, text), now))
+        held = self._execution.hold(at_ns)
+        if held.failures:
+            failures = ", ".join(map(repr, held.failures))
+            self.get_logger().error(f"not every command interface could be stopped: {failures}")
+        text = f"{why}; {held.text}"
+        if held.broken_off is not None:
+            self._report(self._ledger.hold(held.broken_off.chunk, Violation(reason, text), self._now()))
             self.get_logger().warning(text)
         return text
-
-    def _standing(self, now_ns: int) -> JointPath | None:
-        """Where the joints are to hold, None when nothing is known that is safe to command."""
-        measured = None if self._state.fault(now_ns, time.monotonic_ns()) else self._state.latest().vector
-        positions = self._commanded.hold_positions(now_ns, measured)
-        if positions is None:
-            return None
-        return JointPath.standing(self._gate.joints, positions, self.parameters.hold_time)
 
     def _trip(self, why: str) -> None:
         """Stop because of the emergency stop."""
@@ -315,7 +223,7 @@ class ExecutorNode(lifecycle.ManagedNode):
             self._hold(Reason.EMERGENCY_STOP, why)
 
     def _give_up_after_refusals(self) -> None:
-        motion, limit = self._commanded.motion, self.parameters.max_refusals
+        motion, limit = self._execution.motion, self.parameters.max_refusals
         if self.active and motion is not None and motion.chunk is not None and self._policy.refusals >= limit:
             self._hold(Reason.REFUSED_TOO_OFTEN, f"{self._policy.refusals} chunks in a row were refused")
 
@@ -324,40 +232,41 @@ class ExecutorNode(lifecycle.ManagedNode):
     def _watch(self) -> None:
         now, steady = self._now(), time.monotonic_ns()
         self._timing.tick(steady)
-        if self._has_to_catch_up(steady):
+        self._hold_after_freeze(steady)
+        if self._freeze_watch.catching_up(steady):
             return
         if self._latch.watch(steady):
             self._trip("the emergency stop has fallen silent")
-        motion = self._commanded.motion
+        motion = self._execution.motion
         if motion is not None:
             broken = self._broken(motion, now, steady)
             if broken is not None:
                 self._hold(broken.reason, broken.message)
             elif motion.is_over(now):
-                self._commanded.end()
-                if self._hand_over is not None:
-                    self._hand_over.rests(now)
-                message = "" if motion.chunk else "home motion completed"
-                steps = motion.path.steps if self._overlaps and motion.chunk else None
-                self._report(self._ledger.complete(motion.chunk, now, message, steps))
-        self._commands.stream(now)
+                self._complete(motion, now)
+        self._execution.commands.stream(now)
         self._streamed_ns, self._raised = now, ""
 
-    def _has_to_catch_up(self, steady_ns: int) -> bool:
-        """Whether this process was frozen until just now.
+    def _complete(self, motion: Motion, now_ns: int) -> None:
+        self._execution.finish(now_ns)
+        message = "" if motion.chunk else "home motion completed"
+        steps = motion.path.steps if self._execution.overlaps and motion.chunk else None
+        self._report(self._ledger.complete(motion.chunk, now_ns, message, steps))
+
+    def _hold_after_freeze(self, steady_ns: int) -> None:
+        """Notice that this process was frozen until just now.
 
         Then it knows neither the time, where that is simulated, nor what it was told meanwhile: to hold at once would
         pull the robot back to where it was commanded to be when the process was frozen. A device that takes set-points
         one by one has stopped at the last of them meanwhile; it stays there.
         """
-        if steady_ns - self._watched_ns > FROZEN * 1e9:
-            self._judges_from_ns = steady_ns + round(CATCH_UP * 1e9)
-            text = f"this process stood still for {(steady_ns - self._watched_ns) / 1e9:.2f} s"
-            self.get_logger().warning(text)
-            if self._commands.stand and self._commanded.motion is not None:
-                self._hold(Reason.STALLED, text, self._streamed_ns)
-        self._watched_ns = steady_ns
-        return steady_ns < self._judges_from_ns
+        frozen = self._freeze_watch.frozen(steady_ns)
+        if not frozen:
+            return
+        text = f"this process stood still for {frozen:.2f} s"
+        self.get_logger().warning(text)
+        if self._execution.commands.stand and self._execution.motion is not None:
+            self._hold(Reason.STALLED, text, self._streamed_ns)
 
     def _broken(self, motion: Motion, now_ns: int, steady_ns: int) -> Violation | None:
         """Why the motion must not go on; None when it may."""
@@ -365,13 +274,12 @@ class ExecutorNode(lifecycle.ManagedNode):
         still = self._clock_watch.standstill(now_ns, steady_ns)
         if still > p.clock_timeout:
             return Violation(Reason.CLOCK_STOPPED, f"ROS time has stood still for {still:.1f} s; is /clock published?")
-        fault = self._state.fault(now_ns, steady_ns)
-        if fault:
-            return Violation(self._state.lost, fault)
+        if lost := self._execution.lost():
+            return lost
         silent = self._policy.silent_text(steady_ns, p.heartbeat_timeout)
         if silent and motion.chunk is not None:
             return Violation(Reason.POLICY_SILENT, silent)
-        fault = self._commands.fault()
+        fault = self._execution.commands.fault()
         return Violation(Reason.NOT_READY, fault) if fault else None
 
     # Services -------------------------------------------------------------------------------------------------------
@@ -397,7 +305,7 @@ class ExecutorNode(lifecycle.ManagedNode):
     def _on_hold(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if not self.active:
             response.success, response.message = False, "executor_node is not active"
-        elif self._commanded.motion is None:
+        elif self._execution.motion is None:
             response.success, response.message = True, "nothing was being executed"
         else:
             response.success, response.message = True, self._hold(Reason.CANCELED, "cancelled")
@@ -406,7 +314,7 @@ class ExecutorNode(lifecycle.ManagedNode):
     def _on_go_home(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
             path = self._home_path()
-            self._begin(path, None)
+            self._execution.begin(path, None)
         except Refused as refused:
             response.success, response.message = False, f"no home motion: {refused}"
         else:
@@ -416,12 +324,12 @@ class ExecutorNode(lifecycle.ManagedNode):
     def _home_path(self) -> Path:
         if not self.active:
             raise Refused.because(Reason.NOT_ACTIVE, "executor_node is not active")
-        if self._commanded.motion is not None:
+        if self._execution.motion is not None:
             raise Refused.because(Reason.NOT_ACTIVE, "another motion is on its way; cancel it or wait for its end")
         objections = self._objections()
         if objections:
             raise Refused(objections)
-        return self._gate.home_path(self._measured(self._now()), self.parameters.home_speed_share)
+        return self._execution.home_path()
 
     # State ----------------------------------------------------------------------------------------------------------
 
@@ -432,21 +340,27 @@ class ExecutorNode(lifecycle.ManagedNode):
         self._report_publisher.publish(report)
 
     def _publish_diagnostics(self) -> None:
-        now, steady, p = self._now(), time.monotonic_ns(), self.parameters
-        unready = self._commands.preflight()
+        steady, p, execution = time.monotonic_ns(), self.parameters, self._execution
+        unready = execution.commands.preflight()
         for problem in unready if unready != self._unready else ():
             self.get_logger().warning(problem)
         self._unready = unready
-        faults = [fault for fault in (self._state.fault(now, steady), self._commands.fault(), *unready) if fault]
+        lost = execution.lost()
+        faults = [fault for fault in (lost and lost.message, execution.commands.fault(), *unready) if fault]
         stopped, silent = self._latch.objection(steady), self._policy.silent_text(steady, p.heartbeat_timeout)
         problems = problems_of(stopped, faults, silent, self._policy.refusals, p.max_refusals)
-        values = values_of(self._commanded.motion, self._ledger, self._timing)
+        values = values_of(execution.motion, self._ledger, self._timing)
         values["policy silence [s]"] = self._policy.silence(steady)
-        values["joint state age [s]" if not self._drives else "odometry age [s]"] = self._state.age(now)
+        values[execution.age_name] = execution.age()
         stamp = self.get_clock().now().to_msg()
         name = f"{self.get_name()}: execution"
-        message = diagnostic_array(stamp, name, self._gate.schema.embodiment, problems, values)
+        message = diagnostic_array(stamp, name, execution.gate.schema.embodiment, problems, values)
         self._diagnostics_publisher.publish(message)
+
+
+def _taken_by(source: Source) -> Callable[[Any, Mapping], object]:
+    """The callback that hands the messages of a topic to whoever reads where the robot is."""
+    return lambda message, info: source.take(message, time.monotonic_ns(), publisher_of(info))
 
 
 def main(args: list[str] | None = None) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from qwen_vla_control.reasons import Reason
 from qwen_vla_ros.executor.clock_watch import ClockWatch
+from qwen_vla_ros.executor.freeze_watch import CATCH_UP, FROZEN, FreezeWatch
 from qwen_vla_ros.executor.policy_monitor import MOST_PUBLISHERS, ChunkOrder, PolicyMonitor
 from qwen_vla_ros.executor.stop_latch import StopLatch
 from qwen_vla_ros.ros.publishers import UNKNOWN
@@ -145,6 +146,16 @@ def test_ros_time_that_stands_still_is_noticed_on_the_steady_clock():
     assert watch.standstill(5 * S, 101 * S) == 1.0
     assert watch.standstill(5 * S + 1, 102 * S) == 0.0
     assert watch.standstill(4 * S, 103 * S) == 0.0, "set back is not standing still"
+
+
+def test_a_process_that_was_frozen_knows_it_and_hears_first_what_happened_meanwhile():
+    watch, usual = FreezeWatch(0), round(FROZEN * S)
+    assert watch.frozen(usual) == 0.0 and not watch.catching_up(usual)
+    woken = usual + 2 * S
+    assert watch.frozen(woken) == 2.0 and watch.catching_up(woken)
+    heard = woken + round(CATCH_UP * S)
+    assert watch.frozen(heard - 1) == 0.0 and watch.catching_up(heard - 1), "told once"
+    assert not watch.catching_up(heard)
 
 
 # The policy -----------------------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ class CommandInterfaces:
     """Sends one path after another to all interfaces that it concerns.
 
     Attributes:
-        stops_by: what a stop does, in words.
+        stand: without a further set-point a device of them stays where it is; see Capabilities.
     """
 
     def __init__(self, node: Node, embodiment: Embodiment, pose: Pose) -> None:
@@ -129,7 +129,6 @@ class CommandInterfaces:
         )
         self._streams = [backend for backend in self._used if backend.capabilities.streams]
         self.stand = any(backend.capabilities.stands for backend in self._used)
-        self.stops_by = "zero velocity" if drives else "holding the last commanded position"
 
     def preflight(self) -> list[str]:
         """Say what keeps the robot from moving as a whole; empty when everything is ready."""

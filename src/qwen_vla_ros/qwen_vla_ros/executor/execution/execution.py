@@ -1,0 +1,187 @@
+"""From a chunk to what the robot is sent, whatever it moves: the one interface between executor_node and a robot.
+
+Owns the gate of a robot, the reader that says where the robot is, the motion on its way, and the command interfaces.
+Whether anything may move at all (emergency stop, policy, clock) and what is reported about it is the node's affair.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embodiment_descriptions import Embodiment
+from qwen_vla_control.chunk import Chunk
+from qwen_vla_control.gate import Gate, Refused, RobotState, Violation
+from qwen_vla_control.motion.blending import Blending
+from qwen_vla_control.motion.command_state import CommandState, Motion
+from qwen_vla_control.motion.timed_path import Path
+from qwen_vla_control.node_interface import Endpoint
+from qwen_vla_control.observation.joint_reader import JointReader
+from qwen_vla_control.observation.odometry_reader import OdometryReader
+from qwen_vla_ros.executor.command_interfaces import CommandInterfaces
+from qwen_vla_ros.ros.lifecycle import ManagedNode
+
+
+@dataclass(frozen=True)
+class Source:
+    """A topic that says where the robot is.
+
+    Attributes:
+        endpoint, topic: its kind, and its name by the robot's YAML.
+        take: takes a message, when it came [ns, steady clock], and who sent it.
+    """
+
+    endpoint: Endpoint
+    topic: str
+    take: Callable[[Any, int, bytes], object]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What became of a robot that was told to hold.
+
+    Attributes:
+        text: what was done.
+        broken_off: the motion that this ended, None when there was none.
+        failures: of command interfaces that could not be told.
+    """
+
+    text: str
+    broken_off: Motion | None
+    failures: tuple[Exception, ...] = ()
+
+
+class Execution(ABC):
+    """Executes the chunks of one robot.
+
+    Attributes:
+        gate: decides about them.
+        moves: what they move, as text.
+        sources: topics to subscribe to, whose messages are handed to Source.take.
+        age_name: what the age of the newest of these messages is called in diagnostics.
+        overlaps: chunks take over from one another while the robot moves.
+        commands: where paths are sent.
+    """
+
+    moves: str
+    sources: tuple[Source, ...]
+    age_name: str
+
+    def __init__(
+        self,
+        node: ManagedNode,
+        embodiment: Embodiment,
+        gate: Gate,
+        state: JointReader | OdometryReader,
+        commanded: CommandState,
+    ) -> None:
+        """Create the command interfaces of the robot.
+
+        Args:
+            node: owner of publishers and clients, and of the parameters in executor_parameters.
+            embodiment: the robot.
+            gate: decides about its chunks.
+            state: says where the robot is; its vectors have the columns of the gate.
+            commanded: what it has been told, nothing yet.
+
+        Raises:
+            ValueError, MissingInterface: as CommandInterfaces.
+        """
+        self.gate = gate
+        self.overlaps = node.parameters.blending != Blending.SYNCHRONOUS
+        self._state, self._commanded = state, commanded
+        self._parameters, self._clock = node.parameters, node.get_clock()
+        self.commands = CommandInterfaces(node, embodiment, self.base_pose)
+
+    # Where it is ----------------------------------------------------------------------------------------------------
+
+    def base_pose(self) -> np.ndarray | None:
+        """Pose (3,) of the base by the odometry [m, m, rad], None when it is unknown."""
+        return None
+
+    def age(self) -> float:
+        """Age of the newest position or pose [s, ROS time]; infinite without one."""
+        return self._state.age(self._now())
+
+    def lost(self) -> Violation | None:
+        """Why it is unknown where the robot is, as a reason to end a motion; None when it is known."""
+        fault = self._fault()
+        return Violation(self._state.lost, fault) if fault else None
+
+    def _measured(self) -> np.ndarray:
+        """Where the robot is; Refused when that is unknown."""
+        fault = self._fault()
+        if fault:
+            raise Refused.because(self._state.missing, fault)
+        return self._state.latest().vector
+
+    def _fault(self) -> str:
+        return self._state.fault(self._now(), time.monotonic_ns())
+
+    def _now(self) -> int:
+        return self._clock.now().nanoseconds
+
+    # What it does ---------------------------------------------------------------------------------------------------
+
+    @property
+    def motion(self) -> Motion | None:
+        """What is on its way."""
+        return self._commanded.motion
+
+    def decide(self, chunk: Chunk, now_ns: int) -> Path:
+        """Return the path of a chunk that may be executed from ROS time `now_ns` [ns] on; Refused with all reasons."""
+        measured = self._measured()
+        observed = self._state.at(chunk.stamp_ns, self._parameters.max_anchor_gap).vector
+        return self._path_of(chunk, RobotState(now_ns, observed, measured, self.motion))
+
+    @abstractmethod
+    def _path_of(self, chunk: Chunk, state: RobotState) -> Path:
+        """What the gate lets through; Refused otherwise."""
+
+    def home_path(self) -> Path:
+        """Plan the motion to the home pose; Refused where there is none, or the gate does not let it through."""
+        return self.gate.home_path(self._measured(), self._parameters.home_speed_share)
+
+    def begin(self, path: Path, chunk: Chunk | None) -> Motion | None:
+        """Send a path, of a chunk or, without one, of the executor's own.
+
+        Returns:
+            The motion that it replaces, None when the robot was at rest.
+
+        Raises:
+            Refused: nothing was sent, and what was on its way goes on.
+        """
+        now = self._now()
+        self.commands.send(path, now)
+        replaced = self._commanded.end()
+        self._commanded.begin(Motion(path, now, chunk))
+        return replaced
+
+    def finish(self, now_ns: int) -> None:
+        """Record that the motion has come to its end, at rest."""
+        self._commanded.end()
+
+    @abstractmethod
+    def hold(self, at_ns: int | None = None) -> Held:
+        """Stop, also what the devices have accepted already.
+
+        Args:
+            at_ns: joints hold where they were commanded to be at that ROS time [ns], by default now.
+        """
+
+    def _stop_all(self, standing: Path | None) -> tuple[Exception, ...]:
+        """Stop all command interfaces; returns what those raised that could not be stopped."""
+        try:
+            self.commands.stop(standing)
+        except ExceptionGroup as failures:
+            return failures.exceptions
+        return ()
+
+    def destroy(self) -> None:
+        """Leave the graph."""
+        self.commands.destroy()
