@@ -111,8 +111,8 @@ class DiTBlock(GradientCheckpointingLayer):
     ) -> torch.Tensor:
         """x [B, S, d]; modulation [B or 1, 1 or S, 6d]; cos, sin [B, 1, S, rotary]; mask [B or 1, 1, 1 or S, S].
 
-        True in the mask means that the query (second to last axis) sees the key. With ``last`` = n only the last n
-        tokens are updated and returned: what the final block needs.
+        The mask is added to the scores: 0 where the query (second to last axis) sees the key, −∞ elsewhere. With
+        ``last`` = n only the last n tokens are updated and returned: what the final block needs.
         """
         shift_a, scale_a = modulation.chunk(6, dim=-1)[:2]
         x, attended = self._attend(x, _modulate(x, shift_a, scale_a, self.norm_eps), cos, sin, mask, last)
@@ -123,22 +123,18 @@ class DiTBlock(GradientCheckpointingLayer):
 
     def _attend(self, x, normed, cos, sin, mask, last):
         batch, length, width = normed.shape
-        if last is None:
-            query, key, value = self._heads(self.qkv(normed), 3)
-            cos_q, sin_q = cos, sin
-        else:
-            x, mask = x[:, length - last :], _last(mask, last, dim=2)
-            (query,) = self._heads(F.linear(normed[:, length - last :], self.qkv.weight[:width]), 1)
-            key, value = self._heads(F.linear(normed, self.qkv.weight[width:]), 2)
-            cos_q, sin_q = cos[:, :, length - last :], sin[:, :, length - last :]
-        query = _rotate(self.q_norm(query), cos_q, sin_q)
+        query, key, value = self._heads(self.qkv(normed))
         key = _rotate(self.k_norm(key), cos, sin)
+        if last is not None:
+            x, query = x[:, length - last :], query[:, :, length - last :]
+            cos, sin, mask = cos[:, :, length - last :], sin[:, :, length - last :], _last(mask, last, dim=2)
+        query = _rotate(self.q_norm(query), cos, sin)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return x, self.out(mixed.transpose(1, 2).reshape(batch, -1, width))
 
-    def _heads(self, projected: torch.Tensor, parts: int):
+    def _heads(self, projected: torch.Tensor):
         batch, length, _ = projected.shape
-        return projected.view(batch, length, parts, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        return projected.view(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 @dataclass
@@ -250,9 +246,11 @@ class ActionExpert(AlignedWeights, ModelMixin, ConfigMixin):
         steps = largest[:, None] + 1 + torch.arange(added + horizon, device=position_ids.device)
         positions = torch.cat((position_ids, steps.expand(3, -1, -1)), dim=2)
         cos, sin = mrope_cos_sin(positions, self.config.rotary_dim, self.config.rope_theta, self.section)
-        # A mask costs attention speed; a single unpadded sample, the case of inference, needs none.
+        # A mask costs attention speed; a single unpadded sample needs none.
         keys = None if full else torch.cat((valid, step_mask), dim=1)
         mask = joint_mask(keys, tokens.shape[1], horizon, self.config.attention_pattern, tokens.device)
+        if mask is not None:  # added to the scores as it is, in every block and step
+            mask = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, -torch.inf)
         return ExpertContext(tokens, cos[:, None].to(tokens.dtype), sin[:, None].to(tokens.dtype), mask, horizon)
 
     def _state_token(self, state, state_mask, tokens):

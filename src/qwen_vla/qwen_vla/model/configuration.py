@@ -76,7 +76,7 @@ class QwenVLAConfig(PreTrainedConfig):
         action tokens) or ``causal`` (nor does an action token see later ones). [open].
     tau_distribution, tau_direction, beta_alpha, beta_beta, tau_scale, logit_normal_mean, logit_normal_std:
         density of the flow time, see ``flow_matching.sample_tau`` (§2.5; parameters [open]).
-    euler_steps: default number of integration steps. [open], 10 with 4 as the fast setting.
+    euler_steps: number of integration steps unless a caller names another. [open], 10 with 4 as the fast setting.
     action_loss_weight, language_loss_weight: λ_act and λ_vl of supervised fine-tuning (§3.3).
     """
 
@@ -237,6 +237,7 @@ def _tiny() -> dict[str, Any]:
         },
         "horizon": 16,
         "image_size": 96,
+        "euler_steps": 4,
     }
 
 

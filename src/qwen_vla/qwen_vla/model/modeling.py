@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers import PreTrainedModel
 from transformers.models.qwen3_5 import Qwen3_5ForConditionalGeneration
-from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
+from transformers.models.qwen3_5.modeling_qwen3_5 import (
+    Qwen3_5VisionAttention,
+    Qwen3_5VisionPatchEmbed,
+    apply_rotary_pos_emb_vision,
+)
 from transformers.utils import ModelOutput
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
@@ -31,6 +34,7 @@ from qwen_vla.model.flow_matching import (
     sample_tau,
     tau_grid,
 )
+from qwen_vla.model.linear_attention import LinearAttention
 from qwen_vla.model.pretrained import load_backbone
 from qwen_vla.model.real_time_chunking import Continuation, guided
 
@@ -38,24 +42,30 @@ if TYPE_CHECKING:
     from qwen_vla.model.processing import QwenVLAProcessor
 
 IGNORED_LABEL = -100
-_BATCHED_SDPA = "qwen_vla_batched_sdpa"
 
 
-def _batched_image_attention(module, query, key, value, attention_mask, scaling=None, image_count=1, **_):
-    """Attention of ``image_count`` equally large images that arrive packed as [1, heads, N, head_dim].
+class PackedImageAttention(Qwen3_5VisionAttention):
+    """The backbone's attention with the same parameters: images of one size in one call instead of one after the other.
 
-    The backbone would loop over the images; unfolding them into the batch gives the same numbers in one call.
+    Unfolding the images into the batch gives the same numbers, and nothing looks at their lengths, so that it can be
+    compiled and captured.
     """
-    heads, length, width = query.shape[1:]
 
-    def unfold(x):
-        return x.view(heads, image_count, length // image_count, width).transpose(0, 1)
+    @staticmethod
+    def adopt(attention: Qwen3_5VisionAttention) -> None:
+        """Make an existing attention one of these; its parameters and their names stay."""
+        attention.__class__ = PackedImageAttention
 
-    mixed = F.scaled_dot_product_attention(unfold(query), unfold(key), unfold(value), scale=scaling)
-    return mixed.transpose(1, 2).reshape(1, length, heads, width), None
-
-
-AttentionInterface.register(_BATCHED_SDPA, _batched_image_attention)
+    def forward(self, hidden_states, cu_seqlens, position_embeddings=None, image_count=None, **kwargs):
+        """hidden_states [N, D] of ``image_count`` equally large images; without the count, as the backbone does it."""
+        if image_count is None:
+            return super().forward(hidden_states, cu_seqlens, position_embeddings=position_embeddings, **kwargs)
+        length = len(hidden_states)
+        query, key, value = self.qkv(hidden_states).view(length, 3, self.num_heads, -1).unbind(1)
+        query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
+        images = (x.unflatten(0, (image_count, -1)).transpose(1, 2) for x in (query, key, value))
+        mixed = F.scaled_dot_product_attention(*images, scale=self.scaling)
+        return self.proj(mixed.transpose(1, 2).reshape(length, -1))
 
 
 class LinearPatchEmbed(Qwen3_5VisionPatchEmbed):
@@ -112,27 +122,27 @@ def multimodal_positions(
 ) -> torch.Tensor:
     """Positions [3, B, S] as the backbone's ``get_rope_index`` defines them, without its Python loop.
 
+    On a GPU nothing is looked at; on a CPU a number of image tokens that does not fit the images is a ValueError.
+
     A text token advances all axes by one. An image's tokens share the time of its first token, take their row and
     column as height and width offsets, and the image advances all axes by its longer side.
     """
     valid = attention_mask.bool()
     image = image_token_mask & valid
-    advance = (valid & ~image).long()
-    offsets = torch.zeros(3, *valid.shape, dtype=torch.long, device=valid.device)
+    advance, offsets = (valid & ~image).long(), torch.zeros(3, *valid.shape, dtype=torch.long, device=valid.device)
     if image_grid_thw is not None:
-        rows = (image_grid_thw[:, 1] // merge).long()
-        columns = (image_grid_thw[:, 2] // merge).long()
+        rows, columns = (image_grid_thw[:, axis].long() // merge for axis in (1, 2))
         counts = rows * columns
-        if int(counts.sum()) != int(image.sum()):
+        if valid.device.type == "cpu" and int(counts.sum()) != int(image.sum()):
             raise ValueError(f"the prompt has {int(image.sum())} image tokens but the images give {int(counts.sum())}")
-        owner = torch.arange(len(counts), device=valid.device).repeat_interleave(counts)
-        starts = counts.cumsum(0) - counts
-        inside = torch.arange(int(counts.sum()), device=valid.device) - starts[owner]
-        offsets[1][image] = inside // columns[owner]
-        offsets[2][image] = inside % columns[owner]
+        ends = counts.cumsum(0)
+        number = (image.flatten().cumsum(0) - 1).view_as(advance)  # of each image token, in the order of the images
+        owner = torch.searchsorted(ends, number, right=True).clamp(max=len(ends) - 1)
+        inside = number - (ends - counts)[owner]
+        offsets[1:] = torch.where(image, torch.stack((inside // columns[owner], inside % columns[owner])), 0)
         # The whole advance of an image is booked on its last token, so all its tokens start from one base.
-        is_last = inside == counts[owner] - 1
-        advance[image] = torch.where(is_last, torch.maximum(rows, columns)[owner], 0)
+        at_end = torch.where(inside == counts[owner] - 1, torch.maximum(rows, columns)[owner], 0)
+        advance = torch.where(image, at_end, advance)
     base = advance.cumsum(1) - advance
     return torch.where(valid, base + offsets, 0)
 
@@ -167,8 +177,11 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         self.vlm = Qwen3_5ForConditionalGeneration(config.vlm_config)
         visual = self.vlm.model.visual
         visual.patch_embed = LinearPatchEmbed(visual.config)
-        if visual.config._attn_implementation == "sdpa":
-            visual.config._attn_implementation = _BATCHED_SDPA
+        for block in visual.blocks:
+            PackedImageAttention.adopt(block.attn)
+        for layer in self.vlm.model.language_model.layers:
+            if layer.block_type == "linear_attention":
+                LinearAttention.adopt(layer.linear_attn)
         self.action_expert = ActionExpert(**config.expert_config.module_arguments())
         self._vision_constants: dict[tuple, dict[str, torch.Tensor]] = {}
         self.post_init()
@@ -208,13 +221,15 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         state: torch.Tensor | None = None,
         state_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        right_padded: bool = False,
     ) -> Encoding:
         """Run the backbone once. What is to be learned may be in the batch and is not looked at.
 
         input_ids, attention_mask, mm_token_type_ids [B, S]; pixel_values [patches, features]; image_grid_thw
-        [images, 3]; state [B, K] and state_mask [B] are handed on. Without attention_mask no row is padded. To keep a
-        GPU from waiting, leave image_grid_thw on the CPU, leave out a mask of ones, and give ``position_ids`` that
-        ``positions`` computed on the CPU.
+        [images, 3]; state [B, K] and state_mask [B] are handed on. Without attention_mask no row is padded.
+        ``right_padded`` promises that padding stands behind each row's tokens, where a causal backbone never looks: it
+        then needs no mask. To keep a GPU from waiting, make that promise or leave out a mask of ones, leave
+        image_grid_thw on the CPU, and give ``position_ids`` that ``positions`` computed on the CPU.
         """
         del mm_token_type_ids, labels, actions, action_mask
         padded = attention_mask is not None and not is_full(attention_mask)
@@ -222,19 +237,21 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         if position_ids is None:
             position_ids = self.positions(input_ids, attention_mask, image_grid_thw)
-        features = None if pixel_values is None else {"image": self._encode_images(pixel_values, image_grid_thw)}
+        image_tokens = input_ids == self.config.vlm_config.image_token_id
+        embedded = self.get_input_embeddings()(input_ids)
+        if pixel_values is not None:
+            features = self._encode_images(pixel_values, image_grid_thw).to(embedded.dtype)
+            embedded = embedded.masked_scatter(image_tokens[..., None], features)
         tap = self.config.context_layer
         tap = None if tap == self.config.vlm_config.text_config.num_hidden_layers else tap
-        output = self.vlm.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask if padded else None,
+        output = self.vlm.model.language_model(
+            inputs_embeds=embedded,
+            attention_mask=attention_mask if padded and not right_padded else None,
             position_ids=position_ids,
-            mm_encoder_outputs=features,
             use_cache=False,
             output_hidden_states=tap is not None,
         )
         context = None if tap is None else self.vlm.model.language_model.norm(output.hidden_states[tap])
-        image_tokens = input_ids == self.config.vlm_config.image_token_id
         return Encoding(
             output.last_hidden_state, attention_mask, position_ids, image_tokens, context, state, state_mask, padded
         )
@@ -266,16 +283,14 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
             encoding.padded,
         )
 
-    def _encode_images(self, pixel_values: torch.Tensor, grid: torch.Tensor) -> BaseModelOutputWithPooling:
+    def _encode_images(self, pixel_values: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        """Features [image tokens, D] of all images; pixel_values [patches, features], grid [images, 3]."""
         visual, device = self.vlm.model.visual, pixel_values.device
         first, count = tuple(grid[0].tolist()), len(grid)
-        equal = bool((grid == grid[0]).all()) and first[0] == 1
-        if not equal or visual.config._attn_implementation != _BATCHED_SDPA:
-            return self.vlm.model.get_image_features(pixel_values, grid.to(device), return_dict=True)
+        if not bool((grid == grid[0]).all()) or first[0] != 1 or visual.config._attn_implementation != "sdpa":
+            return visual(pixel_values, grid_thw=grid.to(device)).pooler_output
         constants = self._uniform_vision_constants(grid, first, count, device)
-        output = visual(pixel_values, grid_thw=grid, image_count=count, **constants)
-        output.pooler_output = (output.pooler_output,)
-        return output
+        return visual(pixel_values, grid_thw=grid, image_count=count, **constants).pooler_output
 
     def _uniform_vision_constants(
         self, grid: torch.Tensor, shape: tuple, count: int, device: torch.device
@@ -286,13 +301,11 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
             with torch.inference_mode(False):  # what is made in inference mode could not be used in training later
                 self._vision_constants[key] = self._vision_constants_of(grid[:1].to(device, copy=True))
         constants = self._vision_constants[key]
-        total = count * shape[1] * shape[2]
         return {
             "interp_indices": constants["indices"].repeat(count, 1),
             "interp_weights": constants["weights"].repeat(count, 1),
             "position_ids": constants["positions"].repeat(count, 1),
-            # On the host, where the backbone reads it in every block.
-            "cu_seqlens": torch.tensor([0, total], dtype=torch.int32),
+            "cu_seqlens": constants["lengths"],
         }
 
     def _vision_constants_of(self, grid: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -306,7 +319,8 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
             spatial_merge_size=visual.spatial_merge_size,
         )
         positions = get_vision_position_ids(grid, visual.spatial_merge_size)
-        return {"indices": indices, "weights": weights, "positions": positions}
+        lengths = torch.zeros(2, dtype=torch.int32)  # the backbone asks for them; nothing reads them
+        return {"indices": indices, "weights": weights, "positions": positions, "lengths": lengths}
 
     def language_loss(self, encoding: Encoding, labels: torch.Tensor) -> torch.Tensor:
         """Mean next-token cross-entropy over the labelled tokens; 0 without any."""
@@ -404,10 +418,23 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         With ``continuation`` the chunk continues another one; a guided one costs a backward pass per Euler step and
         cannot run in inference mode.
         """
-        steps = self.config.euler_steps if steps is None else steps
         step_mask = action_mask.bool().any(dim=-1)  # looked at where it lies, before it goes to the device
-        mask = action_mask.to(encoding.hidden.device).bool()
         context = self.expert_context(encoding, step_mask)
+        return self.sample_from(context, action_mask, steps, generator, noise, continuation)
+
+    @torch.no_grad()
+    def sample_from(
+        self,
+        context: ExpertContext,
+        action_mask: torch.Tensor,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+        noise: torch.Tensor | None = None,
+        continuation: Continuation | None = None,
+    ) -> torch.Tensor:
+        """``sample_actions`` from the context that ``expert_context`` made of an encoding."""
+        steps = self.config.euler_steps if steps is None else steps
+        mask = action_mask.to(context.tokens.device).bool()
         start = self._noise(mask, context.tokens.dtype, generator) if noise is None else torch.where(mask, noise, 0.0)
         if continuation is None:
             return euler_integrate(self._field(context, mask, steps), start, steps)

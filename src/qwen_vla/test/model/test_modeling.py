@@ -56,9 +56,8 @@ def test_fast_vision_path_equals_the_backbones_own(patch, merge):
     model, processor = build(micro_config(patch=patch, merge=merge))
     batch = processor(PROMPTS, pictures(3))
     given = batch["pixel_values"], batch["image_grid_thw"]
-    fast = model._encode_images(*given).pooler_output[0]
+    fast = model._encode_images(*given)
     visual = model.vlm.model.visual
-    visual.config._attn_implementation = "sdpa"
     original = Qwen3_5VisionPatchEmbed(visual.config)
     original.load_state_dict(visual.patch_embed.state_dict())
     visual.patch_embed = original
@@ -107,9 +106,10 @@ def test_default_number_of_steps_is_the_configured_one(micro):
     model, processor = micro
     encoding = model.encode(**processor(PROMPTS[:1], pictures(1)))
     mask, noise = torch.ones(1, 4, 10, dtype=torch.bool), torch.randn(1, 4, 10)
-    ten = model.sample_actions(encoding, mask, 10, noise=noise)
-    assert_alike(model.sample_actions(encoding, mask, noise=noise), ten)
-    assert differ(model.sample_actions(encoding, mask, 4, noise=noise), ten)
+    four = model.sample_actions(encoding, mask, 4, noise=noise)
+    assert model.config.euler_steps == 4
+    assert_alike(model.sample_actions(encoding, mask, noise=noise), four)
+    assert differ(model.sample_actions(encoding, mask, 10, noise=noise), four)
 
 
 def test_masked_channels_and_steps_never_influence_the_loss(micro, actions):
