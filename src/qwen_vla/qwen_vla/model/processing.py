@@ -11,6 +11,7 @@ The frames of a camera's history stand one after the other between its markers, 
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,6 +31,7 @@ from qwen_vla.model.action_space import pack
 from qwen_vla.model.checkpoint_files import EMBODIMENTS_FILE, read_json
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.normalization import Quantiles
+from qwen_vla.model.resampling import Resampling, checked_image, shrinks
 from qwen_vla.model.sample import Sample
 from qwen_vla.output_files import write_json
 from qwen_vla_control.motion.base_path import accumulated, increments
@@ -149,20 +151,35 @@ class ImageTransform:
 
     def resize(self, image: Any) -> np.ndarray:
         """Any RGB image to uint8 [size, size, 3]: averaged by area where it shrinks, bilinear where it grows."""
-        image = np.asarray(image)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise ValueError(f"an image must be H×W×3 uint8 RGB, got shape {image.shape} of {image.dtype}")
-        size = self.image_size
+        image, size = checked_image(image), self.image_size
         if image.shape[:2] == (size, size):
             return image
-        shrinks = image.shape[0] >= size and image.shape[1] >= size
-        return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        return cv2.resize(
+            image, (size, size), interpolation=cv2.INTER_AREA if shrinks(image, size) else cv2.INTER_LINEAR
+        )
 
-    def patchify(self, images: np.ndarray) -> torch.Tensor:
-        """uint8 [N, size, size, 3] to normalised patches [N·patches, 3·T·p·p], ordered by merge block."""
+    @functools.cached_property
+    def _affine(self) -> dict[torch.device, tuple[torch.Tensor, torch.Tensor]]:
+        return {}
+
+    @functools.cached_property
+    def resampling(self) -> Resampling:
+        """`resize` as matrix products; `rounded` makes its pixels of them."""
+        return Resampling(self.image_size)
+
+    @staticmethod
+    def rounded(images: torch.Tensor) -> torch.Tensor:
+        """uint8 pixels of what `resampling` gave."""
+        return (images + 0.5).clamp(0, 255).to(torch.uint8)
+
+    def patchify(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [N, size, size, 3] to normalised patches [N·patches, 3·T·p·p] by merge block, on the images' device."""
         mean, std = np.float32(self.image_mean), np.float32(self.image_std)
-        values = torch.from_numpy(np.ascontiguousarray(images)).to(torch.float32)
-        values = values.mul_(torch.from_numpy(1.0 / (255.0 * std))).sub_(torch.from_numpy(mean / std))
+        key = images.device
+        if key not in self._affine:  # kept: a captured function cannot copy it to the device each time
+            self._affine[key] = tuple(torch.from_numpy(x).to(key) for x in (1.0 / (255.0 * std), mean / std))
+        scale, offset = self._affine[key]
+        values = images.to(torch.float32).mul_(scale).sub_(offset)
         count, blocks = len(images), self.image_size // self.patch_size // self.merge_size
         patch, merge = self.patch_size, self.merge_size
         values = values.view(count, blocks, merge, patch, blocks, merge, patch, 3)
@@ -296,13 +313,22 @@ class QwenVLAProcessor:
             )
         return self.collate([Sample(*row) for row in zip(instructions, images, answers, strict=True)])
 
-    def collate(self, samples: Sequence[Sample], horizon: int | None = None) -> dict[str, torch.Tensor]:
+    def collate(
+        self,
+        samples: Sequence[Sample],
+        horizon: int | None = None,
+        length: int | None = None,
+        device: torch.device | None = None,
+    ) -> dict[str, torch.Tensor]:
         """A left-padded batch of B rows, each with or without images, answer and actions.
 
         Cameras stand in the order of ``camera_tags``. Only an answer's tokens and its end token are labelled. Actions
         are packed into the unified tensor of ``horizon`` (default: the model's own; longer for whole trajectories)
         steps; rows without actions are masked. A row's state is appended to its text, handed on for the expert, or not
         used at all, as ``proprioception`` says.
+
+        length: for inference, pad every row to so many tokens, behind them. device: a GPU that resamples images:
+        instead of pixel_values there are images [N, size, size, 3], for `ImageTransform.rounded` and `patchify`.
 
         Returns input_ids, attention_mask, mm_token_type_ids [B, S] and, where any row has them: pixel_values
         [patches, features] and image_grid_thw [images, 3]; labels [B, S]; actions and action_mask [B, H, K]; state
@@ -314,10 +340,14 @@ class QwenVLAProcessor:
         for sample in samples:
             views = self._frames(sample.images)
             rows.append(self._row(sample, views))
-            pictures.extend(self.image_transform.resize(frame) for frames in views.values() for frame in frames)
-        batch = self._pad(rows, with_labels=any(sample.answer is not None for sample in samples))
+            pictures.extend(frame for frames in views.values() for frame in frames)
+        batch = self._pad(rows, any(sample.answer is not None for sample in samples), length)
+        if pictures and device is not None and device.type != "cpu":
+            batch["images"] = self.image_transform.resampling.on_device(pictures, device)
+        elif pictures:
+            resized = np.stack([self.image_transform.resize(picture) for picture in pictures])
+            batch["pixel_values"] = self.image_transform.patchify(torch.from_numpy(resized))
         if pictures:
-            batch["pixel_values"] = self.image_transform.patchify(np.stack(pictures))
             batch["image_grid_thw"] = torch.tensor([self.image_transform.grid] * len(pictures))
         if any(sample.actions is not None for sample in samples):
             batch |= self._actions(samples, self.horizon if horizon is None else horizon)
@@ -343,6 +373,14 @@ class QwenVLAProcessor:
                     raise ValueError(f"a state of {len(state)} numbers does not fit the token of {self.channels}")
                 states[row, : len(state)] = torch.tensor(state)
         return {"state": states, "state_mask": mask}
+
+    def prompt_tokens(self, sample: Sample) -> int:
+        """How many tokens a sample's row has, its images' and its answer's included."""
+        return len(self._row(sample, self._frames(sample.images)).ids)
+
+    def text_tokens(self, text: str) -> int:
+        """How many tokens a text has by itself; ValueError when it contains a reserved one."""
+        return len(self._encode(text))
 
     def decode(self, ids: torch.Tensor | Sequence[int]) -> str:
         """Token ids to text without special tokens."""
@@ -392,17 +430,19 @@ class QwenVLAProcessor:
                 self._cache[text] = known
         return known
 
-    def _pad(self, rows: Sequence[_Row], with_labels: bool) -> dict[str, torch.Tensor]:
-        length = max(len(row.ids) for row in rows)
-        shape = (len(rows), length)
+    def _pad(self, rows: Sequence[_Row], with_labels: bool, length: int | None) -> dict[str, torch.Tensor]:
+        longest = max(len(row.ids) for row in rows)
+        if length is not None and longest > length:
+            raise ValueError(f"a prompt of {longest} tokens cannot be padded to {length}")
+        shape = (len(rows), length or longest)
         ids = np.full(shape, self._special["<|endoftext|>"], dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)
         labels = np.full(shape, IGNORED_LABEL, dtype=np.int64)
         for index, row in enumerate(rows):
-            first = length - len(row.ids)
-            ids[index, first:] = row.ids
-            mask[index, first:] = 1
-            labels[index, first:] = row.labels
+            first = longest - len(row.ids) if length is None else 0
+            ids[index, first : first + len(row.ids)] = row.ids
+            mask[index, first : first + len(row.ids)] = 1
+            labels[index, first : first + len(row.ids)] = row.labels
         types = (ids == self._special["<|image_pad|>"]).astype(np.int64)
         batch = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}
         if with_labels:

@@ -5,8 +5,9 @@ A checkpoint directory is all it needs: weights, tokenizer, statistics and embod
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ import numpy as np
 import torch
 
 from embodiment_descriptions import ControlMode, Embodiment
-from qwen_vla.model.acceleration import ChunkRunner
+from qwen_vla.model.acceleration import ChunkRunner, PromptLengths
+from qwen_vla.model.acceleration.prompt_lengths import LONGEST_INSTRUCTION
 from qwen_vla.model.action_space import action_mask, pack, unpack
 from qwen_vla.model.checkpoint_files import CONFIG_FILE, check_checkpoint
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.joint_chunks import smoothed, within_limits
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.processing import EmbodimentInfo, QwenVLAProcessor
+from qwen_vla.model.quantization import quantized
 from qwen_vla.model.real_time_chunking import (
     MAX_GUIDANCE_WEIGHT,
     Continuation,
@@ -35,6 +38,10 @@ from qwen_vla.policies.fit import training_misfits
 from qwen_vla.policies.latency import LatencyEstimate
 from qwen_vla_control.observation.robot_streams import History
 
+SYNTHETIC_IMAGE, SYNTHETIC_INSTRUCTION = (240, 320, 3), "."  # of what a policy is warmed up with; fits any length
+
+Progress = Callable[[int, int, str], None]  # steps done, steps in all, what comes next
+
 
 class Policy:
     """A loaded Qwen-VLA that answers one observation at a time for one embodiment."""
@@ -44,15 +51,19 @@ class Policy:
         model: QwenVLAModel,
         processor: QwenVLAProcessor,
         embodiment: str | None = None,
-        euler_steps: int = 4,
+        euler_steps: int | None = None,
         accelerate: str = "auto",
     ):
-        if euler_steps < 1:
+        """euler_steps: integration steps; None: as many as the model's configuration says."""
+        if euler_steps is not None and euler_steps < 1:
             raise ValueError(f"euler_steps must be at least 1, got {euler_steps}")
         self.model = model.eval()
-        self.runner = ChunkRunner(self.model, accelerate)
+        self.runner = ChunkRunner(self.model, accelerate, processor.image_transform)
         self.processor = processor
-        self.euler_steps = euler_steps
+        self.euler_steps = euler_steps or model.config.euler_steps
+        self.batch_sizes: tuple[int, ...] = (1,)
+        self._lengths: dict[tuple, PromptLengths] = {}
+        self._masks: dict[int, torch.Tensor] = {}
         self.embodiment = _choose(processor, embodiment)
         self.statistics = processor.normalization.get(self.embodiment.dataset)
         channels = len(self.embodiment.channel_names)
@@ -83,14 +94,16 @@ class Policy:
         cls,
         path: str | Path,
         device: str = "cpu",
-        euler_steps: int = 4,
+        euler_steps: int | None = None,
         embodiment: str | None = None,
         dtype: torch.dtype | None = None,
         accelerate: str = "auto",
+        quantize: str = "none",
     ) -> Policy:
         """Load a checkpoint directory. float32 on CPU and bfloat16 elsewhere unless ``dtype`` says otherwise.
 
-        accelerate: ``auto``, ``compile`` or ``off``, see ``acceleration.ChunkRunner``.
+        accelerate: ``auto``, ``graphs``, ``compile`` or ``off``, see ``acceleration.ChunkRunner``. quantize: ``none``
+        or ``fp8``, see ``quantization``.
 
         Raises FileNotFoundError or ValueError naming the file when one is missing or damaged.
         """
@@ -105,7 +118,7 @@ class Policy:
             if report.get(kind):
                 names = sorted(map(str, report[kind]))
                 raise ValueError(f"weights in {path} do not fit {path / CONFIG_FILE}: {kind} {names[:5]}")
-        return cls(model.to(device), processor, embodiment, euler_steps, accelerate)
+        return cls(quantized(model.to(device), quantize), processor, embodiment, euler_steps, accelerate)
 
     @property
     def camera_tags(self) -> tuple[str, ...]:
@@ -140,10 +153,98 @@ class Policy:
         and number of threads stay the same and ``accelerate`` is not ``compile``, where speed decides what runs. All
         else, GPUs included, rounds differently: by some 1e-6 of a channel's range in float32.
 
-        Raises ValueError for an empty instruction, a missing or unknown camera or a malformed image, and
-        FloatingPointError if the model's output is not finite.
+        Raises ValueError for an instruction that is empty or too long, a missing or unknown camera or a malformed
+        image, and FloatingPointError if the model's output is not finite.
         """
         return self._chunk(observation, seed, None)
+
+    @torch.inference_mode()
+    def infer_batch(
+        self, observations: Sequence[Observation], seeds: Sequence[int | None] | None = None
+    ) -> list[ActionChunk]:
+        """Chunks of several observations, computed together; each is what ``infer`` would give, but for rounding.
+
+        The batch is filled up to the next of the ``batch_sizes`` that ``warm_up`` prepared.
+        """
+        seeds = [None] * len(observations) if seeds is None else list(seeds)
+        if not observations or len(seeds) != len(observations):
+            raise ValueError(
+                f"{len(observations)} observations with {len(seeds)} seeds; give as many of each, at least 1"
+            )
+        fitting = [size for size in self.batch_sizes if size >= len(observations)]
+        added = min(fitting, default=len(observations)) - len(observations)
+        every, seeds = [*observations, *[observations[-1]] * added], [*seeds, *[seeds[-1]] * added]
+        return self._inferred(every, seeds, None)[: len(observations)]
+
+    def check_instruction(self, instruction: str) -> None:
+        """ValueError for an instruction that is empty, longer than any prompt that was prepared, or holds a token."""
+        if not instruction.strip():
+            raise ValueError("the instruction is empty; say what the robot should do")
+        tokens = self.processor.text_tokens(instruction.strip())
+        if tokens > LONGEST_INSTRUCTION:
+            raise ValueError(
+                f"the instruction has {tokens} tokens (limit {LONGEST_INSTRUCTION}): {instruction.strip()[:60]!r}…; "
+                "say it in fewer words"
+            )
+
+    def warm_up(
+        self, batch_sizes: Sequence[int] = (1,), continues: bool = False, progress: Progress | None = None
+    ) -> float:
+        """Infer once in every shape that can occur, so that whatever is compiled, captured or tuned exists afterwards.
+
+        Shapes are those of each length of prompt, number of frames that the cameras can show, and batch size.
+        continues: chunks will be continued (``continue_chunk``), too. progress: told before each shape; it may
+        raise to give up. Returns seconds.
+        """
+        began = time.perf_counter()
+        self.batch_sizes = tuple(sorted(set(batch_sizes)))
+        cameras, history = len(self.camera_tags), self.model.config.history_frames
+        shapes = [
+            (size, frames, length)
+            for size in self.batch_sizes
+            for frames in range(cameras, cameras * history + 1)
+            for length in self._prompt_lengths(self._synthetic(frames)).lengths
+        ]
+        with torch.inference_mode():
+            for done, (size, frames, length) in enumerate(shapes):
+                if progress is not None:
+                    progress(done, len(shapes), f"{length} tokens, {frames} images" + f", batch of {size}" * (size > 1))
+                self._inferred([self._synthetic(frames)] * size, list(range(size)), None, length)
+        if continues:
+            self._continue_once()
+        self.latency = LatencyEstimate()  # of robots' chunks, not of these
+        # A compiler leaves many objects behind; going through all of them again and again would stall later chunks.
+        gc.collect()
+        gc.freeze()
+        return time.perf_counter() - began
+
+    def _continue_once(self) -> None:
+        seen = self._synthetic(len(self.camera_tags))
+        motion = dict.fromkeys(self.embodiment.layout.arms, np.eye(4))
+        self.continue_chunk(seen, self.infer(seen, seed=0), 0, consumed=0, motion=motion, seed=0)
+
+    def _synthetic(self, frames: int) -> Observation:
+        """An observation of noise with so many frames in all, shared out among the cameras."""
+        rng, images = np.random.default_rng(frames), {}
+        for index, tag in enumerate(self.camera_tags):
+            count = frames // len(self.camera_tags) + (index < frames % len(self.camera_tags))
+            images[tag] = rng.integers(0, 256, (count, *SYNTHETIC_IMAGE), dtype=np.uint8)
+        state = np.zeros(len(self.state_names)) if self.state_names else None
+        return Observation(images, SYNTHETIC_INSTRUCTION, state=state)
+
+    def _prompt_lengths(self, observation: Observation) -> PromptLengths:
+        """The lengths to which prompts of such images are padded."""
+        frames = tuple(np.shape(image)[:-3] for image in observation.images.values())
+        key = self.embodiment.prompt_template, sum(shape[0] if shape else 1 for shape in frames)
+        if key not in self._lengths:
+            # Written out, a state is longest when each of its numbers has three digits.
+            state = np.ones(len(self.state_names)) if self.state_names else None
+            bare = Sample(self.embodiment.prompt(""), self._views(observation), state=state)
+            self._lengths[key] = PromptLengths(self.processor.prompt_tokens(bare))
+        return self._lengths[key]
+
+    def _views(self, observation: Observation) -> dict[str, np.ndarray]:
+        return {tag: observation.images[tag] for tag in self.camera_tags}
 
     def continue_chunk(
         self,
@@ -220,29 +321,70 @@ class Policy:
     def _chunk(self, observation: Observation, seed: int | None, continuation: Continuation | None) -> ActionChunk:
         # Guidance needs gradients of the actions, which inference mode rules out.
         with torch.inference_mode() if continuation is None else torch.no_grad():
-            chunk = self._inferred(observation, seed, continuation)
+            (chunk,) = self._inferred([observation], [seed], continuation)
         self.latency.add(1e-3 * chunk.inference_ms["total"])
         return chunk
 
-    def _inferred(self, observation: Observation, seed: int | None, continuation: Continuation | None) -> ActionChunk:
-        started = time.perf_counter()
-        instruction = self._checked(observation)
-        views = {tag: observation.images[tag] for tag in self.camera_tags}
-        batch = self.processor.collate([Sample(self.prompt(instruction), views, state=self._state(observation))])
-        preprocessed = time.perf_counter()
-        encoding = self.runner.encode(batch)
+    def _inferred(
+        self,
+        observations: Sequence[Observation],
+        seeds: Sequence[int | None],
+        continuation: Continuation | None,
+        length: int | None = None,
+    ) -> list[ActionChunk]:
+        """One chunk per observation; ``length``: to pad prompts to, None: as `_batch` chooses."""
+        times = [time.perf_counter()]
+        batch = self._batch(observations, length)
+        times.append(time.perf_counter())
+        mask = self._mask(len(observations))
+        context = self.runner.context(batch, mask)
         self._synchronize()
-        encoded = time.perf_counter()
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        sampler = self.runner if continuation is None else self.model
-        extra = {} if continuation is None else {"continuation": continuation}
-        packed = sampler.sample_actions(encoding, self.action_mask, self.euler_steps, generator, **extra)
-        normalised = unpack(packed[0].float().cpu().numpy(), self.action_mask[0].numpy())
+        times.append(time.perf_counter())
+        packed = self.runner.sample_actions(context, mask, self.euler_steps, None, self._noise(seeds), continuation)
+        normalised = packed.float().cpu().numpy()
+        times.append(time.perf_counter())
+        executing = 0 if continuation is None else continuation.inference_delay
+        return [
+            self._chunk_of(row, observation, executing, times)
+            for row, observation in zip(normalised, observations, strict=True)
+        ]
+
+    def _batch(self, observations: Sequence[Observation], length: int | None) -> dict[str, torch.Tensor]:
+        """The model's inputs. Where a new shape costs time, prompts are padded to one of a few lengths."""
+        samples = self._samples(observations)
+        if length is None:
+            length = max(self.processor.prompt_tokens(sample) for sample in samples)
+            if self.runner.fixed_shapes:
+                length = max(self._prompt_lengths(seen).fit(length) for seen in observations)
+        return self.processor.collate(samples, length=length, device=self.runner.device)
+
+    def _samples(self, observations: Sequence[Observation]) -> list[Sample]:
+        return [
+            Sample(self.prompt(self._checked(seen)), self._views(seen), state=self._state(seen))
+            for seen in observations
+        ]
+
+    def _noise(self, seeds: Sequence[int | None]) -> torch.Tensor:
+        """Noise [B, H, K], drawn on the CPU, so that a seed gives the same on any device."""
+        generators = (None if seed is None else torch.Generator().manual_seed(seed) for seed in seeds)
+        return torch.cat([torch.randn(self.action_mask.shape, generator=generator) for generator in generators])
+
+    def _mask(self, batch: int) -> torch.Tensor:
+        """The mask of actions [B, H, K] on the model's device."""
+        if batch not in self._masks:
+            self._masks[batch] = self.action_mask.expand(batch, -1, -1).to(self.runner.device)
+        return self._masks[batch]
+
+    def _chunk_of(
+        self, packed: np.ndarray, observation: Observation, executing: int, times: Sequence[float]
+    ) -> ActionChunk:
+        """What the robot is to do, of normalised actions [H, K]; times: start, batch, context and actions [s]."""
+        instruction = observation.instruction.strip()
+        normalised = unpack(packed, self.action_mask[0].numpy())
         if not np.isfinite(normalised).all():
             raise FloatingPointError(
                 f"the model returned non-finite actions for {instruction!r}; check the images and the checkpoint"
             )
-        executing = 0 if continuation is None else continuation.inference_delay
         data = self._physical(normalised, observation, executing)
         finished = time.perf_counter()
         return ActionChunk(
@@ -254,10 +396,10 @@ class Policy:
             instruction=instruction,
             stamp_ns=observation.stamp_ns,
             inference_ms={
-                "preprocess": 1e3 * (preprocessed - started),
-                "backbone": 1e3 * (encoded - preprocessed),
-                "expert": 1e3 * (finished - encoded),
-                "total": 1e3 * (finished - started),
+                "preprocess": 1e3 * (times[1] - times[0]),
+                "backbone": 1e3 * (times[2] - times[1]),
+                "expert": 1e3 * (finished - times[2]),
+                "total": 1e3 * (finished - times[0]),
             },
             execution_horizon=self.embodiment.execution_horizon,
             tip_poses=observation.tip_poses,
@@ -293,9 +435,8 @@ class Policy:
         return self.state_statistics.normalize(observation.state)
 
     def _checked(self, observation: Observation) -> str:
-        instruction = observation.instruction.strip()
-        if not instruction:
-            raise ValueError("the instruction is empty; say what the robot should do")
+        """The instruction, after all that can be wrong with an observation was looked at."""
+        self.check_instruction(observation.instruction)
         missing = [tag for tag in self.camera_tags if observation.images.get(tag) is None]
         if missing:
             raise ValueError(
@@ -312,7 +453,7 @@ class Policy:
                 raise ValueError(
                     f"camera {tag!r} shows {len(observation.images[tag])} frames; the model was made for {most}"
                 )
-        return instruction
+        return observation.instruction.strip()
 
     def _check_state(self, state: np.ndarray | None) -> None:
         names = self.state_names
@@ -322,8 +463,8 @@ class Policy:
             raise ValueError(f"the state must be {len(names)} finite numbers ({', '.join(names)}), got {state!r}")
 
     def _synchronize(self) -> None:
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize(self.model.device)
+        if self.runner.device.type == "cuda":
+            torch.cuda.synchronize(self.runner.device)
 
 
 def _choose(processor: QwenVLAProcessor, name: str | None) -> EmbodimentInfo:

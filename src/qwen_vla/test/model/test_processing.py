@@ -30,7 +30,7 @@ def test_patches_equal_those_of_transformers(size, patch, merge, temporal):
         size={"shortest_edge": size * size, "longest_edge": size * size},
     )(images=list(images), return_tensors="pt")
     transform = ImageTransform(size, patch, merge, temporal)
-    torch.testing.assert_close(transform.patchify(images), own["pixel_values"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(transform.patchify(torch.from_numpy(images)), own["pixel_values"], atol=1e-6, rtol=0)
     assert [list(transform.grid)] * 3 == own["image_grid_thw"].tolist()
 
 

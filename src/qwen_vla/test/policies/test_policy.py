@@ -8,9 +8,11 @@ import pytest
 import torch
 from comparison import assert_alike
 from micro import CHANNELS, TAGS, pictures
+from micro_chunks import replaying
 
 from embodiment_descriptions import ActionLayout, ControlMode
 from qwen_vla import Observation, Policy, Quantiles, QwenVLAProcessor
+from qwen_vla.model.acceleration.prompt_lengths import LONGEST_INSTRUCTION
 from qwen_vla_control.motion.base_path import accumulated, seen_from
 
 
@@ -86,6 +88,92 @@ def test_waypoints_are_continued_from_the_one_before(policy, observation):
 def test_empty_instruction_is_refused(policy, observation, instruction):
     with pytest.raises(ValueError, match="instruction is empty"):
         policy.infer(Observation(observation.images, instruction))
+
+
+def test_an_instruction_that_is_too_long_is_refused_with_its_length(policy, observation):
+    words = " ".join(["again"] * LONGEST_INSTRUCTION)
+    with pytest.raises(ValueError, match=rf"has \d+ tokens \(limit {LONGEST_INSTRUCTION}\).*in fewer words"):
+        policy.infer(Observation(observation.images, words))
+
+
+def test_euler_steps_are_those_of_the_configuration_unless_named(checkpoint, policy, observation):
+    assert policy.euler_steps == policy.model.config.euler_steps == 4
+    named = Policy.from_pretrained(checkpoint, euler_steps=10)
+    assert named.euler_steps == 10
+    assert not np.array_equal(named.infer(observation, seed=0).data, policy.infer(observation, seed=0).data)
+
+
+# --- every shape beforehand -------------------------------------------------------------------------------------------
+
+
+def shapes_seen(policy, monkeypatch):
+    """The shapes of the batches that the policy's runner is given from now on."""
+    seen, plain = [], policy.runner.context
+
+    def context(batch, mask):
+        seen.append((tuple(batch["input_ids"].shape), len(batch["image_grid_thw"])))
+        return plain(batch, mask)
+
+    monkeypatch.setattr(policy.runner, "context", context)
+    return seen
+
+
+def test_after_warming_up_no_instruction_has_a_new_shape(checkpoint, observation, monkeypatch):
+    policy = Policy.from_pretrained(checkpoint)
+    policy.runner = replaying(policy.model)
+    seen, told = shapes_seen(policy, monkeypatch), []
+    policy.warm_up(progress=lambda done, total, what: told.append((done, total, what)))
+    prepared = set(seen)
+    assert len(prepared) == len(seen) == len(told) and [done for done, _, _ in told] == list(range(len(told)))
+    assert f"{seen[0][0][1]} tokens, 2 images" == told[0][2]
+    for count in range(1, 40):
+        policy.infer(Observation(observation.images, " ".join(["cube"] * count)))
+    assert set(seen) == prepared and policy.latency.seconds is not None
+
+
+def test_histories_and_batches_are_warmed_up_too(checkpoint, observation, monkeypatch):
+    policy = Policy.from_pretrained(checkpoint)
+    policy.model.config.history_frames = 2
+    policy.runner = replaying(policy.model)
+    seen = shapes_seen(policy, monkeypatch)
+    policy.warm_up(batch_sizes=(1, 4))
+    prepared = set(seen)
+    assert {(shape[0], images // shape[0]) for shape, images in prepared} == {(b, n) for b in (1, 4) for n in (2, 3, 4)}
+    two = np.stack([observation.images["ego"]] * 2)
+    for images in (observation.images, {**observation.images, "ego": two}, dict.fromkeys(TAGS, two)):
+        policy.infer(Observation(images, "stop"))
+        policy.infer_batch([Observation(images, "stop"), Observation(images, "pick up the red cube")])
+    assert set(seen) == prepared, "two observations are computed as four"
+
+
+def test_warming_up_can_be_given_up(checkpoint):
+    def leave(*_):
+        raise InterruptedError("the process is ending")
+
+    with pytest.raises(InterruptedError):
+        Policy.from_pretrained(checkpoint).warm_up(progress=leave)
+
+
+def test_a_batch_gives_each_observation_its_own_chunk(policy, observation):
+    others = [Observation(images, text) for images, text in zip(pictures(2, seed=5), ("go", "stop"), strict=True)]
+    together = policy.infer_batch([observation, *others], seeds=[0, 1, 2])
+    for seed, (seen, chunk) in enumerate(zip([observation, *others], together, strict=True)):
+        np.testing.assert_allclose(chunk.data, policy.infer(seen, seed=seed).data, atol=1e-4)
+        assert chunk.instruction == seen.instruction
+    with pytest.raises(ValueError, match="1 observations with 2 seeds"):
+        policy.infer_batch([observation], seeds=[1, 2])
+
+
+def test_chunks_can_be_continued_after_warming_up_on_replayed_memory(checkpoint, observation):
+    """What a graph left behind, made in inference mode, takes part in the gradients of guidance."""
+    policy, expected = Policy.from_pretrained(checkpoint), Policy.from_pretrained(checkpoint)
+    policy.runner = replaying(policy.model)
+    policy.warm_up(continues=True)
+    motion = {"": np.eye(4)}
+    first = policy.infer(observation, seed=0)
+    chunks = [p.continue_chunk(observation, first, 1, consumed=1, motion=motion, seed=1) for p in (policy, expected)]
+    np.testing.assert_allclose(chunks[0].data, chunks[1].data, atol=1e-4)
+    assert not np.allclose(chunks[0].data, policy.infer(observation, seed=1).data, atol=1e-2)
 
 
 @pytest.mark.parametrize("views", [{}, {"ego": 0}, {"ego": 0, "cam_wrist": None}])

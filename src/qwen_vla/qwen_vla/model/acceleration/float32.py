@@ -1,0 +1,39 @@
+"""What a half-precision model would answer if it computed in float32: with its own weights, without a copy of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+HALF = (torch.bfloat16, torch.float16)
+_DTYPE = torch.Tensor.dtype.__get__
+
+
+class Float32(TorchFunctionMode):
+    """While active, every operation runs in float32: half-precision arguments are converted on the way in.
+
+    Weights are converted one at a time, when they are used, so that a large model needs no second copy in memory.
+    """
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.embedding:  # chooses rows and computes nothing; converting the table would cost gigabytes
+            return _single(func(*args, **kwargs))
+        if func == _DTYPE:
+            return _single(func(*args, **kwargs))
+        args, kwargs = pytree.tree_map(_single, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+def _single(value: Any) -> Any:
+    """float32 for a half-precision tensor or type; anything else as it is."""
+    if isinstance(value, torch.dtype):
+        return torch.float32 if value in HALF else value
+    if isinstance(value, torch.Tensor) and value.dtype in HALF:
+        return value.float()
+    return value

@@ -1,0 +1,77 @@
+"""Resampling of camera images as matrix products, for devices on which OpenCV does not run.
+
+What depends on the size of the camera's image is done here, in as few calls as possible; the result is not rounded yet.
+
+Weights are those of OpenCV: the mean over a pixel's area where an image shrinks, bilinear between pixel centers where
+it grows. Both are separable: one matrix for the rows, one for the columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def checked_image(image: Any) -> np.ndarray:
+    """An H×W×3 uint8 RGB image; ValueError when it is none."""
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(f"an image must be H×W×3 uint8 RGB, got shape {image.shape} of {image.dtype}")
+    return image
+
+
+def shrinks(image: np.ndarray, size: int) -> bool:
+    """Whether an image is averaged by area when it becomes ``size`` pixels wide and high."""
+    return image.shape[0] >= size and image.shape[1] >= size
+
+
+class Resampling:
+    """Images of any size to ``size`` × ``size``; the matrices of each shape of image and device are kept."""
+
+    def __init__(self, size: int):
+        self._size = size
+        self._matrices: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def on_device(self, images: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
+        """float32 [N, size, size, 3] of 0…255 on the device, of H×W×3 uint8 images of any shapes on the CPU."""
+        images, order, parts = [checked_image(image) for image in images], [], []
+        for shape in dict.fromkeys(image.shape for image in images):
+            same = [index for index, image in enumerate(images) if image.shape == shape]
+            order += same
+            parts.append(self._alike(np.stack([images[index] for index in same]), device))
+        resampled = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return resampled if order == sorted(order) else resampled[np.argsort(order)]
+
+    def _alike(self, images: np.ndarray, device: torch.device) -> torch.Tensor:
+        pixels = torch.from_numpy(images).to(device, non_blocking=True).float()
+        count, height, width, _ = images.shape
+        if (height, width) == (self._size, self._size):
+            return pixels
+        rows, columns = self._matrices_of(images[0], device)
+        return columns @ (rows @ pixels.view(count, height, width * 3)).view(count, self._size, width, 3)
+
+    def _matrices_of(self, image: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        key = (*image.shape[:2], device)
+        if key not in self._matrices:
+            weights = area_weights if shrinks(image, self._size) else linear_weights
+            self._matrices[key] = tuple(
+                torch.from_numpy(weights(length, self._size)).to(device) for length in image.shape[:2]
+            )
+        return self._matrices[key]
+
+
+def area_weights(source: int, target: int) -> np.ndarray:
+    """float32 [target, source]: the share of each source pixel in the span of a target pixel; rows sum to 1."""
+    edges = np.arange(target + 1) * source / target
+    pixels = np.arange(source)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return (np.clip(overlap, 0.0, None) * target / source).astype(np.float32)
+
+
+def linear_weights(source: int, target: int) -> np.ndarray:
+    """float32 [target, source]: between the two nearest pixel centers, beyond the outermost one the outermost."""
+    centers = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0.0, source - 1)
+    return np.clip(1.0 - np.abs(centers[:, None] - np.arange(source)), 0.0, None).astype(np.float32)
