@@ -12,7 +12,7 @@ import functools
 import resource
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
 
 from embodiment_descriptions import ControlMode
-from qwen_vla.model.action_space import unpack
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.flow_matching import tau_grid
+from qwen_vla.model.linear_attention import kernels_installed
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.processing import EmbodimentInfo, QwenVLAProcessor
+from qwen_vla.model.quantization import quantized
 from qwen_vla.policies.chunk_policy import Observation
 from qwen_vla.policies.policy import Policy
 
@@ -49,12 +50,19 @@ PROMPT = (
 INSTRUCTION = "pick up the red cube"
 IMAGE_SIZES = {"4b": 224}  # presets that are measured at another size than their own
 IMAGES = {"tiny": 2, "4b": 3}
+PUBLISHED = (  # milliseconds per chunk, as their authors say
+    ("GR00T N1.7 (3B), H100, 4 steps, eager", "156"),
+    ("GR00T N1.7 (3B), H100, 4 steps, compiled", "72"),
+    ("GR00T N1.7 (3B), H100, 4 steps, TensorRT", "28–47"),
+    ("π0 (3.3B), RTX 4090, 2 views, 10 steps, PyTorch", "> 100"),
+    ("π0 (3.3B), RTX 4090, 2 views, 10 steps, hand-written kernels", "27"),
+)
 DATA_SHEET = {"device": "H200 (data sheet: 4.8 TB/s, 989 TFLOP/s dense bf16)", "bandwidth": 4.8e12, "rate": 989e12}
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A part of a chunk that can run alone: what it computes, and the weights that it must read. repeats: per chunk."""
+class Part:
+    """Arithmetic with the weights that it must read. repeats: per chunk."""
 
     name: str
     run: Callable[[], Any]
@@ -63,8 +71,8 @@ class Stage:
 
     def bytes(self) -> int:
         """Bytes of the weights that one run must read, repeats included."""
-        parameters = {id(p): p for module in self.weights for p in module.parameters()}
-        return self.repeats * sum(p.numel() * p.element_size() for p in parameters.values())
+        tensors = {id(t): t for module in self.weights for t in (*module.parameters(), *module.buffers())}
+        return self.repeats * sum(t.numel() * t.element_size() for t in tensors.values())
 
     def operations(self) -> int:
         """Floating-point operations of its matrix products, convolutions and attentions, repeats included."""
@@ -82,6 +90,7 @@ def run_benchmark(
     images: int | None = None,
     accelerate: str = "auto",
     robot: str | None = None,
+    quantize: str = "none",
 ) -> dict[str, Any]:
     """Measure ``Policy.infer`` on synthetic camera images of 240×320.
 
@@ -106,9 +115,11 @@ def run_benchmark(
     torch.set_num_threads(threads)
     try:
         policy = (
-            _policy(preset, device, images, accelerate)
+            untrained_policy(preset, device, images, accelerate, quantize)
             if checkpoint is None
-            else Policy.from_pretrained(checkpoint, device=device, embodiment=robot, accelerate=accelerate)
+            else Policy.from_pretrained(
+                checkpoint, device=device, embodiment=robot, accelerate=accelerate, quantize=quantize
+            )
         )
         return {
             "preset": preset if checkpoint is None else None,
@@ -120,6 +131,8 @@ def run_benchmark(
             "images": len(policy.camera_tags),
             "image_size": policy.model.config.image_size,
             "dtype": str(policy.model.dtype).removeprefix("torch."),
+            "quantize": quantize,
+            "linear_attention_kernels": kernels_installed(),
             "parameters": sum(p.numel() for p in policy.model.parameters()),
             "load_average": _load_average(),
             **_measure(policy, repeats),
@@ -154,12 +167,11 @@ def parameter_table(preset: str) -> dict[str, float]:
 
 def analytic_floor(preset: str = "4b", images: int | None = None, steps: int = STEPS[-1]) -> dict[str, Any]:
     """Operations and bytes of one bf16 chunk, counted on the meta device, and the floor by a GPU's data sheet."""
-    policy = _policy(preset, "meta", images, "auto")
-    rows = []
-    for stage in _stages(policy, _observation(policy), steps):
-        if stage.weights:
-            row = {"name": stage.name, "operations": stage.operations(), "bytes": stage.bytes()}
-            rows.append(row | _floor(row, DATA_SHEET["rate"], DATA_SHEET["bandwidth"]))
+    policy = untrained_policy(preset, "meta", images)
+    rows = [
+        row | work_floor(row, DATA_SHEET["rate"], DATA_SHEET["bandwidth"])
+        for row in counted_work(policy, synthetic_observation(policy), steps)
+    ]
     total = {key: sum(row[key] for row in rows) for key in ("operations", "bytes", "floor_ms")}
     return {
         "images": len(policy.camera_tags),
@@ -194,13 +206,32 @@ def print_tables(result: dict[str, Any], console: Console | None = None) -> None
         f"{result['bandwidth_gb_s']:.1f} GB/s; peak {result['peak_rss_mb']:.0f} MB"
         + (f", GPU {result['peak_gpu_mb']:.0f} MB" if "peak_gpu_mb" in result else "")
     )
+    if any(result["acceleration"].values()):
+        console.print(_decision_table(result))
+    if result["preset"] == "4b":
+        table = Table("published by others", "ms", title="for comparison")
+        for row in PUBLISHED:
+            table.add_row(*row)
+        console.print(table)
+
+
+def _decision_table(result: dict[str, Any]) -> Table:
+    kernels = "found" if result["linear_attention_kernels"] else "not installed (pip install flash-linear-attention)"
+    title = f"prepared in {result['warm_up_s']:.1f} s; linear-attention kernels: {kernels}"
+    table = Table("part", "runs as", "shapes", "from float32", "plain is", "seconds", title=title)
+    for part, decisions in result["acceleration"].items():
+        for choice in dict.fromkeys(d["choice"] for d in decisions):
+            same = [d for d in decisions if d["choice"] == choice]
+            errors = (f"{max(d[key] for d in same):.1e}" for key in ("error", "plain_error"))
+            table.add_row(part, choice, str(len(same)), *errors, f"{sum(d['seconds'] for d in same):.1f}")
+    return table
 
 
 def _stage_table(row: dict[str, Any], title: str) -> Table:
     table = Table("stage", title=title)
     for column in ("ms", "floor ms", "ratio", "bound by", "GFLOP", "MB"):
         table.add_column(column, justify="right")
-    for stage in row["stages"]:
+    for stage in [part for whole in row["stages"] for part in (whole, *whole.get("parts", []))]:
         table.add_row(
             stage["name"],
             *(f"{stage[key]:.2f}" if key in stage else "–" for key in ("ms", "floor_ms", "ratio")),
@@ -215,15 +246,17 @@ def _stage_table(row: dict[str, Any], title: str) -> Table:
 
 
 def _measure(policy: Policy, repeats: int) -> dict[str, Any]:
-    observation = _observation(policy)
-    rates, bandwidths = [_gemm_rate(policy.model)], [_bandwidth(policy.model)]
+    observation = synthetic_observation(policy)
+    warm_up = 0.0
+    rates, bandwidths = [gemm_rate(policy.model)], [copy_rate(policy.model)]
     steps: dict[str, dict[str, Any]] = {}
     for count in STEPS:
         policy.euler_steps = count
+        warm_up += policy.warm_up()
         steps[str(count)] = _measure_chunks(policy, observation, repeats)
         steps[str(count)]["stages"] = _measure_stages(policy, observation, count, repeats)
-        rates.append(_gemm_rate(policy.model))
-        bandwidths.append(_bandwidth(policy.model))
+        rates.append(gemm_rate(policy.model))
+        bandwidths.append(copy_rate(policy.model))
     # The fastest seen is the fairest bound: other programs can only slow it down.
     rate, bandwidth = max(rates), max(bandwidths)
     for row in steps.values():
@@ -232,7 +265,10 @@ def _measure(policy: Policy, repeats: int) -> dict[str, Any]:
         "steps": steps,
         "gemm_gflops": rate / 1e9,
         "bandwidth_gb_s": bandwidth / 1e9,
-        "acceleration": policy.runner.decisions(),
+        "warm_up_s": warm_up,
+        "acceleration": {
+            part: [asdict(decision) for decision in decisions] for part, decisions in policy.runner.decisions().items()
+        },
     }
 
 
@@ -243,6 +279,7 @@ def _measure_chunks(policy: Policy, observation: Observation, repeats: int) -> d
     times, others = [], {"naive_ms": [], "recomputed_ms": []}
     every = round(1 / NAIVE_SHARE)
     with _plain_vision(policy.model) as use_plain:
+        backbone_in_every_step(policy, observation)  # what happens only the first time
         for index in range(repeats):
             times.append(policy.infer(observation, seed=0).inference_ms)
             if index % every == 0:
@@ -292,13 +329,13 @@ def backbone_in_every_step(policy: Policy, observation: Observation, plain: bool
 def _plain_vision(model: QwenVLAModel) -> Iterator[Callable[[bool], None]]:
     """A switch between transformers' own patch embedding and image attention and ours, restored at the end."""
     visual = model.vlm.model.visual
-    ours = visual.patch_embed, visual.config._attn_implementation
+    ours = visual.patch_embed
     with torch.device("meta"):
         own = Qwen3_5VisionPatchEmbed(visual.config)
     own.load_state_dict(visual.patch_embed.state_dict(), assign=True)
 
     def use(plain: bool) -> None:
-        visual.patch_embed, visual.config._attn_implementation = (own, "sdpa") if plain else ours
+        visual.patch_embed = own if plain else ours
 
     try:
         yield use
@@ -307,71 +344,86 @@ def _plain_vision(model: QwenVLAModel) -> Iterator[Callable[[bool], None]]:
 
 
 def _measure_stages(policy: Policy, observation: Observation, steps: int, repeats: int) -> list[dict[str, Any]]:
+    """The stages of a chunk one by one: their time, and the parts whose floors add up to theirs."""
+    work = {row["name"]: row for row in counted_work(policy, observation, steps)}
+    euler = work.pop(f"{steps} Euler steps")
     rows = []
-    with policy.runner.towers(), torch.inference_mode():
-        for stage in _stages(policy, observation, steps):
+    with torch.inference_mode():
+        for name, run in _stages(policy, observation, steps).items():
             for _ in range(WARM_UP):
-                stage.run()
-            ms = float(np.median([_milliseconds(stage.run, policy) for _ in range(repeats)]))
-            rows.append({"name": stage.name, "ms": ms})
-            if stage.weights:
-                rows[-1] |= {"operations": 0, "bytes": stage.bytes()}
-    # Counted apart from the timing, and with the plain modules: a graph or a compiled function counts nothing.
-    for row, stage in zip(rows, _stages(policy, observation, steps, plain=True), strict=True):
-        if stage.weights:
-            row["operations"] = stage.operations()
+                run()
+            rows.append({"name": name, "ms": float(np.median([_milliseconds(run, policy) for _ in range(repeats)]))})
+    rows[1]["parts"], rows[2]["parts"] = list(work.values()), [euler]
     return rows
 
 
+def _stages(policy: Policy, observation: Observation, steps: int) -> dict[str, Callable[[], Any]]:
+    """What a chunk goes through, as `Policy.infer` does it."""
+    batch, mask = policy._batch([observation], None), policy._mask(1)
+    context, noise = policy.runner.context(batch, mask), policy._noise([0])
+    packed = policy.runner.sample_actions(context, mask, steps, noise=noise)[0].float().cpu().numpy()
+    return {
+        "preprocess": lambda: policy._batch([observation], None),
+        "backbone": lambda: policy.runner.context(batch, mask),
+        f"{steps} Euler steps": lambda: policy.runner.sample_actions(context, mask, steps, noise=noise),
+        "postprocess": lambda: policy._chunk_of(packed, observation, 0, (0.0, 0.0, 0.0)),
+    }
+
+
+def counted_work(policy: Policy, observation: Observation, steps: int) -> list[dict[str, Any]]:
+    """Name, operations and bytes of each part of a chunk.
+
+    Operations are counted on a twin of the model without memory, where they take no time and every attention is made of
+    matrix products that the counter knows; bytes are those of the policy's own weights.
+    """
+    with torch.device("meta"):
+        twin = Policy(QwenVLAModel(policy.model.config), policy.processor, policy.embodiment.name)
+    counted, own = _parts(twin, observation, steps), _parts(policy, observation, steps)
+    return [
+        {"name": part.name, "operations": there.operations(), "bytes": part.bytes()}
+        for part, there in zip(own, counted, strict=True)
+    ]
+
+
 @torch.no_grad()
-def _stages(policy: Policy, observation: Observation, steps: int, plain: bool = False) -> list[Stage]:
-    """The parts of a chunk in their order. ``plain``: the Euler steps without acceleration."""
-    model, runner = policy.model, policy.runner
-    backbone, expert, device = model.vlm.model, model.action_expert, model.device
-    prompt = policy.prompt(observation.instruction)
+def _parts(policy: Policy, observation: Observation, steps: int) -> list[Part]:
+    """The arithmetic of a chunk whose prompt is not padded; what runs is the plain model."""
+    model, device = policy.model, policy.model.device
+    backbone, expert = model.vlm.model, model.action_expert
     images = [{tag: observation.images[tag] for tag in policy.camera_tags}] if policy.camera_tags else None
-    batch = policy.processor([prompt], images)
+    batch = policy.processor([policy.prompt(observation.instruction)], images)
     positions = model.positions(batch["input_ids"], None, batch.get("image_grid_thw")).to(device)
     length = batch["input_ids"].shape[1]
-    hidden = torch.randn(1, length, model.config.vlm_config.text_config.hidden_size, device=device, dtype=model.dtype)
+    hidden = torch.empty(1, length, model.config.vlm_config.text_config.hidden_size, device=device, dtype=model.dtype)
     mask = policy.action_mask.to(device).bool()
-    noise = model._noise(mask, model.dtype, None)
+    noise = torch.empty(mask.shape, device=device, dtype=model.dtype)
     valid, all_steps = torch.ones(1, length, device=device), torch.ones(mask.shape[:2], dtype=torch.bool)
 
     def prepare():
         return expert.prepare_context(hidden, valid, positions, all_steps, padded=False)
 
-    context = prepare()
+    tables, context = expert.modulations(tau_grid(1, device)[:-1]), prepare()
 
     def euler():
-        if not plain and device.type != "meta":
-            return runner.integrate(context, mask, noise, steps)
-        tables, y = expert.modulations(tau_grid(1, device)[:-1]), noise
         for _ in range(steps):
-            y = y - expert.velocity(context, y, tables) / steps
-        return y
+            expert.velocity(context, noise, tables)
 
     def language():
         return backbone.language_model(
             inputs_embeds=hidden, position_ids=positions, attention_mask=None, use_cache=False
         )
 
-    def postprocess():
-        chunk = unpack(noise[0].float().cpu().numpy(), policy.action_mask[0].cpu().numpy())
-        return policy.statistics.unnormalize(chunk)
-
-    stages = [Stage("preprocess", lambda: policy.processor([prompt], images))]
+    parts = []
     if images:
         pixels, grid = batch["pixel_values"].to(device, model.dtype), batch["image_grid_thw"]
         _prime_vision(model, grid)
-        stages.append(Stage("vision tower", lambda: model._encode_images(pixels, grid), [backbone.visual]))
+        parts.append(Part("vision tower", lambda: model._encode_images(pixels, grid), [backbone.visual]))
     layers = [*backbone.language_model.layers, backbone.language_model.norm]
-    stages.append(Stage("language tower", language, layers))
-    stages.append(Stage("context", prepare, [expert.context_projection]))
+    parts.append(Part("language tower", language, layers))
+    parts.append(Part("context", prepare, [expert.context_projection]))
     step = [part for block in expert.blocks for part in (block.qkv, block.out, block.gate_up, block.down)]
-    stages.append(Stage(f"{steps} Euler steps", euler, [*step, expert.action_in, expert.action_out], steps))
-    stages.append(Stage("postprocess", postprocess))
-    return stages
+    parts.append(Part(f"{steps} Euler steps", euler, [*step, expert.action_in, expert.action_out], steps))
+    return parts
 
 
 def _prime_vision(model: QwenVLAModel, grid: torch.Tensor) -> None:
@@ -386,8 +438,9 @@ def _prime_vision(model: QwenVLAModel, grid: torch.Tensor) -> None:
 def _add_floors(row: dict[str, Any], rate: float, bandwidth: float) -> None:
     """Floor and ratio of every stage and of the chunk, and what is spent between the stages."""
     for stage in row["stages"]:
-        if "bytes" in stage:
-            stage |= _floor(stage, rate, bandwidth)
+        if "parts" in stage:
+            stage["parts"] = [part | work_floor(part, rate, bandwidth) for part in stage["parts"]]
+            stage |= {key: sum(part[key] for part in stage["parts"]) for key in ("operations", "bytes", "floor_ms")}
             stage["ratio"] = stage["ms"] / stage["floor_ms"]
     row["operations"] = sum(stage.get("operations", 0) for stage in row["stages"])
     row["bytes"] = sum(stage.get("bytes", 0) for stage in row["stages"])
@@ -397,7 +450,8 @@ def _add_floors(row: dict[str, Any], rate: float, bandwidth: float) -> None:
     row["stages"].append({"name": "between the stages", "ms": between})
 
 
-def _floor(row: dict[str, Any], rate: float, bandwidth: float) -> dict[str, Any]:
+def work_floor(row: dict[str, Any], rate: float, bandwidth: float) -> dict[str, Any]:
+    """The shortest time for a part's operations and bytes at [operations/s] and [bytes/s], and which of them binds."""
     arithmetic, memory = row["operations"] / rate, row["bytes"] / bandwidth
     return {"floor_ms": 1e3 * max(arithmetic, memory), "bound": "arithmetic" if arithmetic > memory else "memory"}
 
@@ -409,14 +463,14 @@ def _milliseconds(function: Callable[[], Any], policy: Policy) -> float:
     return 1e3 * (time.perf_counter() - started)
 
 
-def _gemm_rate(model: QwenVLAModel) -> float:
+def gemm_rate(model: QwenVLAModel) -> float:
     """Operations per second of a large square matrix product in the model's type on its device; best of several."""
     side = GEMM_SIDE if model.device.type == "cpu" else 8 * GEMM_SIDE
     a, b = torch.randn(2, side, side, device=model.device, dtype=model.dtype).unbind(0)
     return 2 * side**3 / _best(lambda: a @ b, model.device)
 
 
-def _bandwidth(model: QwenVLAModel) -> float:
+def copy_rate(model: QwenVLAModel) -> float:
     """Bytes per second, read and written, of a copy that no cache holds; best of several."""
     size = (COPY_MB if model.device.type == "cpu" else 8 * COPY_MB) * 2**20
     source = torch.zeros(size, dtype=torch.uint8, device=model.device)
@@ -461,13 +515,16 @@ def _check(repeats: int, threads: int, images: int | None, checkpoint: str | Pat
         raise ValueError(f"a preset has no robots: --robot {robot} goes with --checkpoint")
 
 
-def _observation(policy: Policy) -> Observation:
+def synthetic_observation(policy: Policy, instruction: str = INSTRUCTION) -> Observation:
+    """What a policy could see: noise of 240×320 from each camera."""
     rng = np.random.default_rng(0)
     images = {tag: rng.integers(0, 256, CAMERA_SHAPE, dtype=np.uint8) for tag in policy.camera_tags}
-    return Observation(images, INSTRUCTION, state=np.zeros(len(policy.state_names)) if policy.state_names else None)
+    return Observation(images, instruction, state=np.zeros(len(policy.state_names)) if policy.state_names else None)
 
 
-def _policy(preset: str, device: str, images: int | None = None, accelerate: str = "auto") -> Policy:
+def untrained_policy(
+    preset: str, device: str, images: int | None = None, accelerate: str = "auto", quantize: str = "none"
+) -> Policy:
     """A policy of the preset's geometry with random weights, as if for a WidowX."""
     sizes = {"image_size": IMAGE_SIZES[preset]} if preset in IMAGE_SIZES else {}
     config = QwenVLAConfig.preset(preset, **sizes)
@@ -493,7 +550,7 @@ def _policy(preset: str, device: str, images: int | None = None, accelerate: str
     finally:
         torch.set_default_dtype(earlier)
     _fill_zeros(model)
-    return Policy(model, processor, accelerate=accelerate)
+    return Policy(quantized(model, quantize), processor, accelerate=accelerate)
 
 
 @torch.no_grad()

@@ -7,13 +7,14 @@ import torch
 from rich.console import Console
 
 from qwen_vla.benchmark import (
-    _observation,
-    _policy,
-    _stages,
+    _parts,
     backbone_in_every_step,
+    counted_work,
     parameter_table,
     print_tables,
     run_benchmark,
+    synthetic_observation,
+    untrained_policy,
 )
 
 
@@ -24,7 +25,7 @@ def result():
 
 @pytest.fixture(scope="module")
 def policy():
-    return _policy("tiny", "cpu")
+    return untrained_policy("tiny", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -44,26 +45,23 @@ def test_figures_are_complete(result):
         assert 0 < row["floor_ms"] < row["p50_ms"] <= row["p99_ms"]
         assert 0 < row["backbone_ms"] and 0 < row["expert_ms"] and 0 < row["preprocess_ms"]
         assert row["p50_ms"] < row["naive_ms"] and row["naive_share"] == pytest.approx(row["p50_ms"] / row["naive_ms"])
+    assert result["warm_up_s"] > 0 and result["acceleration"]["backbone"] == [], "a CPU computes the plain way"
     assert result["peak_rss_mb"] > 50 and result["gemm_gflops"] > 0 and result["dtype"] == "float32"
 
 
 def test_every_stage_has_its_floor_and_the_rest_is_named(result):
     row = result["steps"]["4"]
     stages = {stage["name"]: stage for stage in row["stages"]}
-    assert list(stages) == [
-        "preprocess",
-        "vision tower",
-        "language tower",
-        "context",
-        "4 Euler steps",
-        "postprocess",
-        "between the stages",
-    ]
-    for name in ("vision tower", "language tower", "context", "4 Euler steps"):
-        s = stages[name]
-        bounds = (s["operations"] / result["gemm_gflops"] / 1e6, s["bytes"] / result["bandwidth_gb_s"] / 1e6)
-        assert s["floor_ms"] == pytest.approx(max(bounds)) and s["ratio"] == pytest.approx(s["ms"] / s["floor_ms"])
-        assert s["bound"] == ("arithmetic" if bounds[0] > bounds[1] else "memory")
+    assert list(stages) == ["preprocess", "backbone", "4 Euler steps", "postprocess", "between the stages"]
+    parts = [part for stage in row["stages"] for part in stage.get("parts", [])]
+    assert [part["name"] for part in parts] == ["vision tower", "language tower", "context", "4 Euler steps"]
+    for part in parts:
+        bounds = (part["operations"] / result["gemm_gflops"] / 1e6, part["bytes"] / result["bandwidth_gb_s"] / 1e6)
+        assert part["floor_ms"] == pytest.approx(max(bounds))
+        assert part["bound"] == ("arithmetic" if bounds[0] > bounds[1] else "memory")
+    for stage in (stages["backbone"], stages["4 Euler steps"]):
+        assert stage["floor_ms"] == pytest.approx(sum(part["floor_ms"] for part in stage["parts"]))
+        assert stage["ratio"] == pytest.approx(stage["ms"] / stage["floor_ms"])
     assert sum(s["ms"] for s in row["stages"]) == pytest.approx(row["p50_ms"])
     assert sum(s.get("floor_ms", 0) for s in row["stages"]) == pytest.approx(row["floor_ms"])
 
@@ -76,7 +74,7 @@ def test_operations_grow_with_the_steps_by_the_expert_alone(result):
 
 
 def test_bytes_are_those_of_the_weights_that_a_chunk_reads(policy):
-    stages = {s.name: s.bytes() for s in _stages(policy, _observation(policy), 4)}
+    stages = {part.name: part.bytes() for part in _parts(policy, synthetic_observation(policy), 4)}
     model, expert = policy.model, policy.model.action_expert
     count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
     embeddings = count(model.get_input_embeddings())
@@ -88,18 +86,21 @@ def test_bytes_are_those_of_the_weights_that_a_chunk_reads(policy):
 
 @pytest.mark.parametrize("plain", [True, False])
 def test_the_naive_way_computes_the_same_chunk(policy, plain):
-    observation = _observation(policy)
+    observation = synthetic_observation(policy)
     naive = backbone_in_every_step(policy, observation, plain, seed=3)
     with torch.inference_mode():
-        batch = policy.processor([policy.prompt(observation.instruction)], [observation.images])
-        generator = torch.Generator().manual_seed(3)
-        ours = policy.runner.sample_actions(policy.runner.encode(batch), policy.action_mask, 4, generator)
+        context = policy.runner.context(policy._batch([observation], None), policy.action_mask)
+        ours = policy.runner.sample_actions(context, policy.action_mask, 4, torch.Generator().manual_seed(3))
     torch.testing.assert_close(naive, ours, atol=1e-5, rtol=1e-4)
     assert ours.abs().max() > 0.1
 
 
 def test_tables_for_readers(result):
     text = shown(result)
+    assert "language tower" in text and "compiled" not in text
+    decided = {"choice": "compiled blocks in a CUDA graph", "error": 7e-3, "plain_error": 8e-3, "seconds": 4.0}
+    table = shown({**result, "preset": "4b", "acceleration": {"backbone": [decided, decided]}})
+    assert "compiled blocks in a CUDA graph" in table and "8.0e-03" in table and "GR00T" in table
     assert "vision tower" in text and "naive" in text and f"{result['steps']['10']['p50_ms']:.1f}" in text
 
 
@@ -114,14 +115,35 @@ def test_a_checkpoint_can_be_measured_and_threads_are_restored(checkpoint):
     assert result["checkpoint"] == str(checkpoint) and result["steps"]["4"]["p50_ms"] > 0
 
 
-def test_number_of_images():
-    def operations(count):
-        policy = _policy("tiny", "cpu", count)
-        return {s.name: s.operations() for s in _stages(policy, _observation(policy), 1, plain=True) if s.weights}
+def work(policy, steps=1):
+    return {row["name"]: row for row in counted_work(policy, synthetic_observation(policy), steps)}
 
-    none, one, two = operations(0), operations(1), operations(2)
-    assert "vision tower" not in none and two["vision tower"] == 2 * one["vision tower"]
-    assert none["language tower"] < one["language tower"] < two["language tower"]
+
+def test_number_of_images():
+    none, one, two = (work(untrained_policy("tiny", "cpu", count)) for count in (0, 1, 2))
+    assert "vision tower" not in none
+    assert two["vision tower"]["operations"] == 2 * one["vision tower"]["operations"]
+    assert 0 < none["language tower"]["operations"] < one["language tower"]["operations"]
+
+
+def test_operations_do_not_depend_on_how_attention_is_computed(monkeypatch):
+    """On a GPU PyTorch's counter refuses attention whose queries share keys; it is never shown one."""
+    policy = untrained_policy("tiny", "cpu")
+    counted = work(policy)
+    text = policy.model.config.vlm_config.text_config
+    assert text.num_attention_heads > text.num_key_value_heads
+    length = len(policy._batch([synthetic_observation(policy)], None)["input_ids"][0])
+    layers = policy.model.vlm.model.language_model.layers
+    weights = sum(p.numel() for p in layers.parameters() if p.dim() == 2)
+    attention = 4 * text.num_attention_heads * text.head_dim * length**2 * len(layers)
+    assert counted["language tower"]["operations"] == pytest.approx(2 * weights * length + attention, rel=0.1)
+
+
+def test_quantized_weights_are_half_the_bytes():
+    whole, rounded = (work(untrained_policy("tiny", "cpu", quantize=choice)) for choice in ("none", "fp8"))
+    assert rounded["language tower"]["operations"] == whole["language tower"]["operations"]
+    assert rounded["language tower"]["bytes"] < 0.3 * whole["language tower"]["bytes"], "8 bits of 32"
+    assert rounded["vision tower"]["bytes"] == whole["vision tower"]["bytes"]
 
 
 def test_four_billion_on_a_cpu_gives_the_tables_instead(four_billion):
