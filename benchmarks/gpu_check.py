@@ -33,9 +33,9 @@ from qwen_vla.benchmark import (
     work_floor,
 )
 from qwen_vla.model.acceleration.float32 import Float32
+from qwen_vla.model.acceleration.quantization import quantized
 from qwen_vla.model.acceleration.verified_call import relative_errors
 from qwen_vla.model.linear_attention import kernels_installed
-from qwen_vla.model.quantization import quantized
 from qwen_vla.output_files import write_json
 
 INSTRUCTIONS = 50

@@ -27,7 +27,7 @@ from qwen_vla.policies.checkpoint import checkpoint_of
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = re.compile(r"^ +(\.venv/bin/qwen-vla evaluate .*--json out/results/\S+)", re.MULTILINE)
-OPTIONS = "suite seed episodes shift shuffle_instructions blind prompt_of over_ros euler_steps".split()
+CONDITIONS = "shift shuffle_instructions blind prompt_of over_ros euler_steps quantize".split()
 METRICS = {"sr": "SR {:.2f}", "osr": "OSR {:.2f}", "spl": "SPL {:.2f}", "ne": "NE {:.2f} m", "ndtw": "nDTW {:.2f}"}
 Results = Mapping[str, Mapping[str, Any]]  # summaries by suite
 
@@ -49,8 +49,10 @@ class Measurement:
         result = self.options.json
         if not result.is_file() or result.stat().st_mtime <= self._time_of_the_weights():
             return False
-        found = read_summary(result)
-        return all(found.get(name) == getattr(self.options, name) for name in OPTIONS)
+        found, conditions = read_summary(result), self.options.options().conditions(self.options.over_ros)
+        wanted = {name: getattr(self.options, name) for name in ("suite", "seed", "episodes")}
+        wanted |= {name: conditions[name] for name in CONDITIONS}
+        return all(found.get(name) == value for name, value in wanted.items())
 
     def _time_of_the_weights(self) -> float:
         folder = checkpoint_of(self.options.policy)

@@ -77,7 +77,7 @@ def test_a_result_counts_while_it_is_of_these_options_and_weights(script, tmp_pa
     assert not measurement.is_done()
     result.write_text(json.dumps(summary("widowx")))
     assert measurement.is_done()
-    for other in ("--seed 9001", "--euler-steps 10", "--over-ros", "--episodes 5"):
+    for other in ("--seed 9001", "--euler-steps 10", "--quantize fp8", "--over-ros", "--episodes 5"):
         assert not script.Measurement.of(f"{COMMAND.format(result)} {other}").is_done()
     weights = resource_path("checkpoints/tiny/model.safetensors").stat().st_mtime
     os.utime(result, (weights - 1, weights - 1))

@@ -118,6 +118,7 @@ DISTRIBUTIONS = {
     "rosbags.image": "rosbags-image",
     "rerun": "rerun-sdk",
     "lerobot": "lerobot",
+    "fla": "flash-linear-attention",
     "torch.utils.tensorboard": "tensorboard",
 }
 # Distributions by rosdep's names. torch and what is built on it come from PyPI alone: Linux distributions' are too old.
@@ -141,8 +142,9 @@ ROSDEP = {
 }
 # Programs, plugins and build tools of requirements.in, which are used without being imported.
 NOT_IMPORTED = {"colcon-common-extensions", "pytest-rerunfailures", "pytest-timeout", "pytest-xdist", "ruff"}
-# Installed by those who want them: a viewer of 170 MB, and a peer to compare with, in an environment of its own.
-NOT_INSTALLED = {"rerun-sdk", "lerobot"}
+# Installed by those who want them: a viewer of 170 MB, a peer to compare with, in an environment of its own, and GPU
+# kernels.
+NOT_INSTALLED = {"rerun-sdk", "lerobot", "flash-linear-attention"}
 
 
 PYTEST = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]

@@ -44,6 +44,7 @@ setup(
         "zstandard",
     ],
     python_requires=">=3.11",
+    extras_require={"cuda": ["flash-linear-attention>=0.6,<0.7"]},  # Triton kernels; without them it works, slower
     zip_safe=True,
     author="Qwen-VLA ROS developers",
     author_email="maintainers@qwen-vla-ros.org",

@@ -15,12 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import tyro
 
 from qwen_vla.seeds import FIRST_TRAINING_SEED
 from qwen_vla.suites import Shift
+
+if TYPE_CHECKING:
+    from qwen_vla.evaluation.in_process import EvaluateOptions
 
 COMMANDS = "qwen_vla.commands"
 EVALUATORS = "qwen_vla.evaluators"
@@ -244,8 +247,10 @@ class Evaluate:
     """Drive the simulator through policy_node and executor_node as separate processes."""
     chaos: bool = False
     """With --over-ros: kill, freeze and restart nodes, lose and delay messages, at random times."""
-    euler_steps: int = 4
-    """Denoising steps per chunk."""
+    euler_steps: int = 0
+    """Denoising steps per chunk; 0: as many as the checkpoint says."""
+    quantize: Literal["none", "fp8"] = "none"
+    """Weights of 8 bits in the action expert and the language tower (emulated on a CPU)."""
     workers: int = CORES
     """Parallel simulators (in process only)."""
     json: Path | None = None
@@ -260,7 +265,7 @@ class Evaluate:
     """Replace files (of --json, --markdown, --sheet) even when this command did not make them."""
 
     def run(self) -> int:
-        from qwen_vla.evaluation.in_process import EvaluateOptions, evaluate
+        from qwen_vla.evaluation.in_process import evaluate
         from qwen_vla.evaluation.summary import MAKER, VIDEOS
         from qwen_vla.evaluation.write import announce_test, print_summary, write_summary
         from qwen_vla.output_paths import check_files, check_folder
@@ -269,13 +274,19 @@ class Evaluate:
         check_files(MAKER, self.overwrite, wanted)
         if self.videos:
             check_folder(self.videos, VIDEOS)
-        options = EvaluateOptions(**{field.name: getattr(self, field.name) for field in fields(EvaluateOptions)})
+        options = self.options()
         if options.split == "test":
             announce_test(range(options.seed, options.seed + options.episodes))
         summary = (_plugin(EVALUATORS, "ros") if self.over_ros else evaluate)(options)
         print_summary(summary)
         write_summary(summary, self.json, self.markdown)
         return 0
+
+    def options(self) -> EvaluateOptions:
+        """What is to be evaluated, checked."""
+        from qwen_vla.evaluation.in_process import EvaluateOptions
+
+        return EvaluateOptions(**{field.name: getattr(self, field.name) for field in fields(EvaluateOptions)})
 
 
 @dataclass
@@ -336,8 +347,11 @@ class Benchmark:
     """CPU threads. On a machine that does other work, too, more threads wait for each other: 2 s a chunk were seen."""
     repeats: int = 50
     """Chunks per measurement."""
-    accelerate: Literal["auto", "off", "compile"] = "auto"
-    """auto starts at once; compile takes about a minute on its first run and is faster then."""
+    accelerate: Literal["auto", "graphs", "compile", "off"] = "auto"
+    """auto: compiled blocks in CUDA graphs on a GPU, plain on a CPU; graphs: without the compiler; compile: on a CPU,
+    too; the first start on a machine compiles for about a minute."""
+    quantize: Literal["none", "fp8"] = "none"
+    """Weights of 8 bits in the action expert and the language tower."""
     runtime: bool = False
     """Measure the running ROS nodes instead, with two 640x480 cameras at 30 Hz; no option above applies."""
     seconds: float = 60.0
@@ -364,9 +378,10 @@ class Benchmark:
     def _model(self) -> dict:
         from rich.console import Console
 
-        from qwen_vla.benchmark import print_tables, run_benchmark
+        from qwen_vla.benchmark import run_benchmark
+        from qwen_vla.benchmark_tables import print_tables
 
-        names = ("preset", "device", "threads", "repeats", "checkpoint", "images", "accelerate", "robot")
+        names = ("preset", "device", "threads", "repeats", "checkpoint", "images", "accelerate", "robot", "quantize")
         result = run_benchmark(**{name: getattr(self, name) for name in names})
         print_tables(result, Console(stderr=True))
         return result

@@ -11,11 +11,11 @@ from qwen_vla.benchmark import (
     backbone_in_every_step,
     counted_work,
     parameter_table,
-    print_tables,
     run_benchmark,
     synthetic_observation,
     untrained_policy,
 )
+from qwen_vla.benchmark_tables import print_tables
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,8 @@ class EvaluateOptions:
         chaos: disturb the nodes (over ROS only, and validation seeds only: it measures no success).
         shift: kind of scenes, other than those trained on.
         prompt_of: name of the robot whose prompt is used; None: the suite's own.
+        euler_steps: denoising steps per chunk; 0: as many as the checkpoint says.
+        quantize: of weights, as for `Policy.from_pretrained`.
         json: file of the summary; beside it rows are kept while the evaluation runs, so that it can go on.
         sheet: contact sheet (PNG) to write.
         videos: folder to write a video of one success and of one episode of every kind of failure to.
@@ -47,7 +49,8 @@ class EvaluateOptions:
     seed: int
     shuffle_instructions: bool = False
     blind: bool = False
-    euler_steps: int = 4
+    euler_steps: int = 0
+    quantize: str = "none"
     workers: int = os.cpu_count() or 1
     chaos: bool = False
     task: str | None = None
@@ -58,7 +61,7 @@ class EvaluateOptions:
     videos: Path | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("seed", 0), ("euler_steps", 1), ("workers", 1)):
+        for name, least in (("episodes", 1), ("seed", 0), ("euler_steps", 0), ("workers", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.split == "training":
@@ -94,7 +97,8 @@ class EvaluateOptions:
             "shuffle_instructions": self.shuffle_instructions,
             "blind": self.blind,
             "prompt_of": self.prompt_of,
-            "euler_steps": self.euler_steps,
+            "euler_steps": self.euler_steps or (_own_euler_steps(checkpoint) if checkpoint else None),
+            "quantize": None if self.quantize == "none" else self.quantize,
             "over_ros": over_ros,
         }
 
@@ -161,7 +165,14 @@ def _from_here(path: Path) -> str:
 
 
 def _training(checkpoint: Path) -> dict:
-    path = checkpoint / "training.json"
+    return _json(checkpoint / "training.json")
+
+
+def _own_euler_steps(checkpoint: Path) -> int | None:
+    return _json(checkpoint / "config.json").get("euler_steps")
+
+
+def _json(path: Path) -> dict:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
@@ -243,5 +254,7 @@ class _Player:
     def _open_policy(self) -> ChunkPolicy:
         options, robot = self.options, self.suite.embodiment
         prompt = _prompt_template(options.prompt_of) if options.prompt_of else ""  # cameras and channels stay its own
-        how = PolicyOptions(euler_steps=options.euler_steps, threads=1, prompt_template=prompt)
+        how = PolicyOptions(
+            euler_steps=options.euler_steps, threads=1, prompt_template=prompt, quantize=options.quantize
+        )
         return open_policy(options.policy, robot, how)  # threads of parallel episodes would wait for each other

@@ -16,7 +16,8 @@ from qwen_vla.output_paths import plain_marker
 from qwen_vla.seeds import split_of
 
 SWITCHES = ("shuffle_instructions", "blind", "over_ros", "chaos")  # conditions that are on or off
-CONDITIONS = ("checkpoint", "shift", "prompt_of", "euler_steps", *SWITCHES)  # under which two evaluations may differ
+# Under which two evaluations may differ.
+CONDITIONS = ("checkpoint", "shift", "prompt_of", "euler_steps", "quantize", *SWITCHES)
 MAKER = "qwen-vla evaluate"  # as `output_paths` knows it
 VIDEOS = plain_marker(MAKER)  # of the folder of videos
 _KEYS = set("suite seed split episodes successes success_rate wilson_95 latency_ms_p50 tasks failures".split())

@@ -4,7 +4,14 @@
 `checkpoint`, and `mock` needs no model.
 """
 
-from qwen_vla.policies.chunk_policy import ActionChunk, ChunkPolicy, ContinuingPolicy, Observation, PolicyOptions
+from qwen_vla.policies.chunk_policy import (
+    ActionChunk,
+    ChunkPolicy,
+    ContinuingPolicy,
+    Observation,
+    PolicyOptions,
+    PreparedPolicy,
+)
 from qwen_vla.policies.opening import open_policy, warm_up
 from qwen_vla_control.observation.robot_streams import History
 
@@ -15,6 +22,7 @@ __all__ = [
     "History",
     "Observation",
     "PolicyOptions",
+    "PreparedPolicy",
     "open_policy",
     "warm_up",
 ]

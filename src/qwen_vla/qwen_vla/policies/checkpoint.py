@@ -35,7 +35,14 @@ def open_checkpoint(address: str, embodiment: Embodiment, options: PolicyOptions
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    policy = Policy.from_pretrained(folder, options.device, options.euler_steps, embodiment.name)
+    policy = Policy.from_pretrained(
+        folder,
+        options.device,
+        options.euler_steps or None,
+        embodiment.name,
+        accelerate=options.accelerate,
+        quantize=options.quantize,
+    )
     template = options.prompt_template or embodiment.prompt(PLACEHOLDER)
     policy.embodiment = dataclasses.replace(policy.embodiment, prompt_template=template)
     return policy

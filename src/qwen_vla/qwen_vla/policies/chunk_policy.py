@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -87,15 +87,21 @@ class PolicyOptions:
 
     Attributes:
         device: as torch names it: cpu, cuda, cuda:1.
-        euler_steps: integration steps of a flow-matching policy.
+        euler_steps: integration steps of a flow-matching policy; 0: the policy's own.
         threads: of the computation on the CPU; 0 leaves the library's default.
         prompt_template: text with {instruction} that the policy reads in place of the robot's own; empty: the robot's.
+        accelerate, quantize: of a Qwen-VLA, see `Policy.from_pretrained`.
     """
 
     device: str = "cpu"
-    euler_steps: int = 4
+    euler_steps: int = 0
     threads: int = 0
     prompt_template: str = ""
+    accelerate: str = "auto"
+    quantize: str = "none"
+
+
+Progress = Callable[[int, int, str], None]  # how much of a preparation is done, of how much, and what comes next
 
 
 @runtime_checkable
@@ -130,6 +136,24 @@ class ChunkPolicy(Protocol):
 
         Raises ValueError for an observation that it cannot use, ArithmeticError when the result makes no sense.
         """
+        ...
+
+
+@runtime_checkable
+class PreparedPolicy(ChunkPolicy, Protocol):
+    """A policy that can be prepared for all that it will be asked, so that no call is slow, and says what it takes."""
+
+    def warm_up(self, *, continues: bool = False, progress: Progress | None = None) -> float:
+        """Compute once whatever is slow only the first time; returns seconds.
+
+        Args:
+            continues: chunks will be continued, too.
+            progress: is told before each part; may raise to give up.
+        """
+        ...
+
+    def check_instruction(self, instruction: str) -> None:
+        """ValueError for an instruction that it was not prepared for: too long, say."""
         ...
 
 

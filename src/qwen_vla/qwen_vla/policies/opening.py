@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 import numpy as np
 
 from embodiment_descriptions import Embodiment
-from qwen_vla.policies.chunk_policy import ChunkPolicy, Observation, PolicyOptions
+from qwen_vla.policies.chunk_policy import ChunkPolicy, Observation, PolicyOptions, PreparedPolicy, Progress
 from qwen_vla.policies.fit import missing_inputs
 
 GROUP = "qwen_vla.policies"
@@ -72,8 +72,14 @@ def open_policy(reference: str, embodiment: Embodiment, options: PolicyOptions |
     return policy
 
 
-def warm_up(policy: ChunkPolicy) -> float:
-    """Infer once on black images, so that no goal pays for what happens only the first time; returns seconds."""
+def warm_up(policy: ChunkPolicy, continues: bool = False, progress: Progress | None = None) -> float:
+    """See that no goal pays for what happens only the first time; returns seconds.
+
+    A policy that can prepare itself does, for chunks that are continued, too, if `continues`; any other infers once on
+    black images.
+    """
+    if isinstance(policy, PreparedPolicy):
+        return policy.warm_up(continues=continues, progress=progress)
     began = time.perf_counter()
     black = np.zeros((*WARM_UP_SIZE, 3), np.uint8)
     state = np.zeros(len(policy.state_names)) if policy.state_names else None

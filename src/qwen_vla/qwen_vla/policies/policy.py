@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ import torch
 from embodiment_descriptions import ControlMode, Embodiment
 from qwen_vla.model.acceleration import ChunkRunner, PromptLengths
 from qwen_vla.model.acceleration.prompt_lengths import LONGEST_INSTRUCTION
+from qwen_vla.model.acceleration.quantization import quantized
 from qwen_vla.model.action_space import action_mask, pack, unpack
 from qwen_vla.model.checkpoint_files import CONFIG_FILE, check_checkpoint
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.joint_chunks import smoothed, within_limits
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.processing import EmbodimentInfo, QwenVLAProcessor
-from qwen_vla.model.quantization import quantized
 from qwen_vla.model.real_time_chunking import (
     MAX_GUIDANCE_WEIGHT,
     Continuation,
@@ -33,14 +33,12 @@ from qwen_vla.model.real_time_chunking import (
     remainder,
 )
 from qwen_vla.model.sample import Sample
-from qwen_vla.policies.chunk_policy import ActionChunk, Observation
+from qwen_vla.policies.chunk_policy import ActionChunk, Observation, Progress
 from qwen_vla.policies.fit import training_misfits
 from qwen_vla.policies.latency import LatencyEstimate
 from qwen_vla_control.observation.robot_streams import History
 
 SYNTHETIC_IMAGE, SYNTHETIC_INSTRUCTION = (240, 320, 3), "."  # of what a policy is warmed up with; fits any length
-
-Progress = Callable[[int, int, str], None]  # steps done, steps in all, what comes next
 
 
 class Policy:
@@ -103,7 +101,7 @@ class Policy:
         """Load a checkpoint directory. float32 on CPU and bfloat16 elsewhere unless ``dtype`` says otherwise.
 
         accelerate: ``auto``, ``graphs``, ``compile`` or ``off``, see ``acceleration.ChunkRunner``. quantize: ``none``
-        or ``fp8``, see ``quantization``.
+        or ``fp8``, see ``acceleration.quantization``.
 
         Raises FileNotFoundError or ValueError naming the file when one is missing or damaged.
         """

@@ -9,8 +9,8 @@ from micro_chunks import LAYERS, chunk, padded, reference
 from torch import nn
 
 from qwen_vla.model.acceleration import ChunkRunner
+from qwen_vla.model.acceleration.quantization import FLOAT8, Float8Linear, quantized, rounded
 from qwen_vla.model.acceleration.verified_call import relative_errors
-from qwen_vla.model.quantization import FLOAT8, Float8Linear, quantized, rounded
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import load_robot
-from qwen_vla.policies import ActionChunk, ChunkPolicy, ContinuingPolicy, History, PolicyOptions, open_policy, warm_up
+from qwen_vla.policies import (
+    ActionChunk,
+    ChunkPolicy,
+    ContinuingPolicy,
+    History,
+    PolicyOptions,
+    PreparedPolicy,
+    open_policy,
+    warm_up,
+)
 from qwen_vla.policies import opening as module
 from qwen_vla.policies.checkpoint import checkpoint_of, checkpoint_path
 from qwen_vla.policies.fit import missing_inputs, training_misfits
@@ -187,7 +196,8 @@ def test_a_checkpoint_is_opened_for_a_robot_and_reads_its_prompt(fitting_checkpo
     policy = open_policy(str(fitting_checkpoint), widowx, PolicyOptions(euler_steps=2))
     assert policy.prompt("lift it") == widowx.prompt("lift it") and policy.euler_steps == 2
     assert policy.history == History(1, policy.model.config.history_rate) and isinstance(policy, ContinuingPolicy)
-    assert warm_up(policy) > 0
+    own = open_policy(str(fitting_checkpoint), widowx)
+    assert own.euler_steps == own.model.config.euler_steps
     other = open_policy(str(fitting_checkpoint), widowx, PolicyOptions(prompt_template="Do {instruction}!"))
     assert other.prompt("lift it") == "Do lift it!"
 
@@ -200,6 +210,26 @@ def test_a_checkpoint_of_other_chunks_is_refused(checkpoint, widowx):
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path, widowx):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path} is not a checkpoint: it has no config.json"):
         open_policy(str(tmp_path), widowx)
+
+
+# Before the first goal ------------------------------------------------------------------------------------------------
+
+
+def test_a_policy_that_can_prepare_itself_does(fitting_checkpoint, widowx):
+    policy, told = open_policy(str(fitting_checkpoint), widowx), []
+    assert isinstance(policy, PreparedPolicy)
+    assert warm_up(policy, continues=True, progress=lambda *step: told.append(step)) > 0
+    assert [(done, total) for done, total, _ in told] == [(done, len(told)) for done in range(len(told))] and told
+    assert all("tokens, 2 images" in what for _, _, what in told)
+
+
+def test_any_other_policy_sees_black_images_once(widowx):
+    policy, seen = Reading("cam_wrist", widowx, None), []
+    policy.infer = lambda observation, seed=None: seen.append(observation)
+    assert not isinstance(policy, PreparedPolicy) and warm_up(policy) >= 0
+    (only,) = seen
+    assert {tag: image.any() for tag, image in only.images.items()} == {"ego": False, "cam_wrist": False}
+    assert only.state.tolist() == [0.0]
 
 
 # Chunks ---------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
 from embodiment_descriptions import ControlMode, Kinematics
-from qwen_vla.policies import ContinuingPolicy, PolicyOptions, open_policy, warm_up
+from qwen_vla.policies import ContinuingPolicy, PolicyOptions, PreparedPolicy, open_policy, warm_up
 from qwen_vla.policies.checkpoint import PLACEHOLDER
 from qwen_vla.policies.latency import LatencyEstimate
 from qwen_vla_control.motion.blending import Blending
@@ -74,7 +74,23 @@ PARAMETERS = (
         read_only=True,
     ),
     Parameter("device", "cpu", "Device of the model, as torch names it (cpu, cuda, cuda:1)", read_only=True),
-    Parameter("euler_steps", 4, "Integration steps of the action expert", 1, 100, read_only=True),
+    Parameter(
+        "euler_steps", 0, "Integration steps of the action expert; 0: the checkpoint's own", 0, 100, read_only=True
+    ),
+    Parameter(
+        "accelerate",
+        "auto",
+        "auto: compiled, in CUDA graphs, on a GPU; graphs: without the compiler; compile: on a CPU, too; off",
+        read_only=True,
+        choices=("auto", "graphs", "compile", "off"),
+    ),
+    Parameter(
+        "quantize",
+        "none",
+        "fp8: weights of 8 bits in the expert and the language tower; less memory, more rounding",
+        read_only=True,
+        choices=("none", "fp8"),
+    ),
     Parameter("torch_threads", 0, "Threads of torch; 0: its default", 0, 256, read_only=True),
     Parameter("execution_horizon", 0, "Steps of a chunk to execute before the next; 0: the policy's own", 0, 1000),
     Parameter("seed", -1, "Chunk k of a goal is drawn with seed + k; -1: differently each time", -1, 2**31 - 1),
@@ -149,21 +165,29 @@ class PolicyNode(lifecycle.ManagedNode):
         p = self.parameters
         self._embodiment = read_embodiment(self.wait_for_robot_description(), p.embodiment_config)
         began = time.perf_counter()
-        self._policy = open_policy(
-            p.policy, self._embodiment, PolicyOptions(p.device, p.euler_steps, threads=p.torch_threads)
-        )
+        options = PolicyOptions(p.device, p.euler_steps, p.torch_threads, accelerate=p.accelerate, quantize=p.quantize)
+        self._policy = open_policy(p.policy, self._embodiment, options)
         self.resources.callback(self._forget_policy)
-        if p.blending == Blending.REAL_TIME_CHUNKING and not isinstance(self._policy, ContinuingPolicy):
+        continues = p.blending == Blending.REAL_TIME_CHUNKING
+        if continues and not isinstance(self._policy, ContinuingPolicy):
             raise ValueError(f"{p.policy} cannot continue a chunk, as blending '{p.blending}' needs; choose another")
         loaded = time.perf_counter() - began
-        cold = warm_up(self._policy)
+        prepared = warm_up(self._policy, continues, self._tell_progress)
         self._delay = LatencyEstimate()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self.resources.callback(self._worker.shutdown)
         self._connect()
         self.get_logger().info(
-            f"ready for '{self._embodiment.name}': policy loaded in {loaded:.1f} s, first inference {cold:.2f} s"
+            f"ready for '{self._embodiment.name}': policy loaded in {loaded:.1f} s, prepared in {prepared:.1f} s"
         )
+
+    def _tell_progress(self, done: int, total: int, what: str) -> None:
+        """Log what is prepared for; InterruptedError when the process is to end."""
+        if self.leaving.is_set():
+            raise InterruptedError("the process is ending")
+        compiles = done == 0 and self.parameters.device != "cpu"
+        note = "; the first start on a GPU compiles and tunes for up to two minutes" * compiles
+        self.get_logger().info(f"preparing the policy, {done + 1} of {total}: {what}{note}")
 
     def _forget_policy(self) -> None:
         self._parts = None
@@ -291,6 +315,8 @@ class PolicyNode(lifecycle.ManagedNode):
     def _goal_context(self, handle: ServerGoalHandle) -> GoalContext:
         """Check the goal and publish its prompt; ValueError when it makes no sense."""
         instruction = instruction_of(handle.request)
+        if isinstance(self._policy, PreparedPolicy):
+            self._policy.check_instruction(instruction)
         prompt = self._embodiment.prompt(instruction)  # ValueError where it could pass for a special token
         self._prompt_publisher.publish(String(data=prompt))
         self._instruction_publisher.publish(String(data=instruction))

@@ -51,7 +51,8 @@ def _in_calm(options: EvaluateOptions, suite: Suite, world: SimulatedWorld, kept
     missing = [seed for seed in seeds if not kept.has(seed, pictures=False)]
     if missing:
         limits = episode_limits(suite)
-        with simulated_stack(options.policy, LOGS, {"euler_steps": options.euler_steps}, world=world) as stack:
+        policy = {"euler_steps": options.euler_steps, "quantize": options.quantize}
+        with simulated_stack(options.policy, LOGS, policy, world=world) as stack:
             tasks = TaskClient(stack)
             title, done = f"evaluate {options.suite} over ROS", options.episodes - len(missing)
             for seed in (bar := tqdm(missing, title, options.episodes, initial=done, unit="episode")):

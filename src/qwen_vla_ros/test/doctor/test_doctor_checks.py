@@ -388,7 +388,9 @@ def test_domains_are_read_from_the_ports_that_participants_listen_at():
     assert sorted(set(ros_setup._domains(ports))) == [0, 42]
 
 
-MACHINE = machine.Machine("/data", 50 * GB, 8 * GB, 4, 0.5, 0, 512 * 10**6, 500 * 10**6, (), "/p.xml", 33_554_432)
+MACHINE = machine.Machine(
+    "/data", 50 * GB, 8 * GB, 4, 0.5, 0, 512 * 10**6, 500 * 10**6, (), "/p.xml", 33_554_432, False
+)
 
 
 @pytest.mark.parametrize(
@@ -408,6 +410,8 @@ MACHINE = machine.Machine("/data", 50 * GB, 8 * GB, 4, 0.5, 0, 512 * 10**6, 500 
         ({}, 9 * GB, "GPU", "warn", "on a machine with a GPU"),
         ({"gpus": (("A100", 5 * GB),)}, 9 * GB, "GPU", "fail", "nvidia-smi"),
         ({"gpus": (("A100", 40 * GB),)}, 9 * GB, "GPU", "ok", "A100"),
+        ({"gpus": (("A100", 40 * GB),)}, 9 * GB, "kernels", "warn", "pip install flash-linear-attention"),
+        ({"gpus": (("A100", 40 * GB),), "attention_kernels": True}, 9 * GB, "kernels", "ok", "is installed"),
     ],
 )
 def test_machine(change, weights, subject, expected, text):

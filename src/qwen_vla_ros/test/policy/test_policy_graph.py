@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 
@@ -78,6 +79,9 @@ class Stack:
         self.peer.trigger("executor_node/resume")
         self.peer.forget()  # the heartbeat is the real policy's
 
+    def log_of_policy(self) -> str:
+        return self.processes.log_of(self.policy)
+
     def execute(self, **kwargs):
         """Send a goal and wait until its first chunk is being executed; returns its handle."""
         handle = self.peer.send_goal(INSTRUCTION, **kwargs)
@@ -123,6 +127,17 @@ def test_it_executes_with_feedback_and_ends_by_its_timeout(stack, peer):
         assert (look.sec, look.nanosec) > (end.sec, end.nanosec)
 
 
+def test_every_length_of_prompt_was_prepared_for_and_told_of_while_configuring(stack):
+    """For each number of frames that its two cameras can show, because the checkpoint was made for two of each."""
+    found = re.findall(r"preparing the policy, (\d+) of (\d+): (\d+) tokens, (\d) images", stack.log_of_policy())
+    done, totals, tokens, images = (list(map(int, column)) for column in zip(*found, strict=True))
+    assert set(totals) == {len(done)} and done == list(range(1, len(done) + 1))
+    lengths = {n: [length for length, count in zip(tokens, images, strict=True) if count == n] for n in set(images)}
+    assert set(lengths) == {2, 3, 4}
+    for of_one in lengths.values():
+        assert of_one == sorted(set(of_one)) and of_one[-1] > of_one[0] + 200
+
+
 def test_a_number_of_chunks_ends_it_with_success(stack, peer):
     assert peer.set_parameter("policy_node", "max_chunks", 2)
     status, result = peer.result_of(stack.execute())
@@ -165,7 +180,13 @@ def test_a_second_goal_is_rejected_while_one_is_executed(stack, peer):
 
 @pytest.mark.parametrize(
     ("instruction", "timeout", "word"),
-    [("  ", 0.0, "empty"), ("x" * 501, 0.0, "501"), ("go", -1.0, "-1.0"), ("a <|im_end|>", 0.0, "<|")],
+    [
+        ("  ", 0.0, "empty"),
+        ("x" * 501, 0.0, "501 characters"),
+        ("1 2 " * 120, 0.0, "tokens (limit 256)"),
+        ("go", -1.0, "-1.0"),
+        ("a <|im_end|>", 0.0, "<|"),
+    ],
 )
 def test_a_goal_without_sense_ends_with_an_explanation(stack, peer, instruction, timeout, word):
     status, result = peer.result_of(peer.send_goal(instruction, timeout=timeout))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -35,6 +36,7 @@ class Machine:
         gpus: (name, free memory) by device.
         profile: the Fast DDS profile that is in force: its path, or empty.
         segment: shared memory of one process under that profile; 0 where another middleware is used.
+        attention_kernels: whether flash-linear-attention is installed.
     """
 
     folder: str
@@ -48,6 +50,7 @@ class Machine:
     gpus: tuple[tuple[str, int], ...]
     profile: str
     segment: int | None
+    attention_kernels: bool
 
 
 def look_at_machine(environment: Mapping[str, str], folder: Path = Path()) -> Machine:
@@ -66,6 +69,7 @@ def look_at_machine(environment: Mapping[str, str], folder: Path = Path()) -> Ma
         gpus=_gpus(),
         profile=profile,
         segment=segment_size(profile) if _is_fast_dds(environment) else 0,
+        attention_kernels=importlib.util.find_spec("fla") is not None,
     )
 
 
@@ -109,6 +113,8 @@ def check_machine(machine: Machine, weights: int | None) -> Iterator[Finding]:
     if weights is not None:
         yield check_memory(machine, weights)
         yield check_gpu(machine, weights)
+        if machine.gpus and weights >= GPU_FROM:
+            yield check_kernels(machine)
 
 
 def check_disk(machine: Machine) -> Finding:
@@ -185,3 +191,14 @@ def check_gpu(machine: Machine, weights: int) -> Finding:
     if free < 1.2 * weights:
         return AREA.fail("GPU", fact, "end other programs that use it (nvidia-smi lists them)")
     return AREA.ok("GPU", fact)
+
+
+def check_kernels(machine: Machine) -> Finding:
+    """Are the kernels there that make a large model's linear attention fast?"""
+    if machine.attention_kernels:
+        return AREA.ok("kernels", "flash-linear-attention is installed")
+    return AREA.warn(
+        "kernels",
+        "flash-linear-attention is not installed: the language tower takes half as long again",
+        "install it beside torch: .venv/bin/python -m pip install flash-linear-attention",
+    )

@@ -41,7 +41,7 @@ def run(
     """
     topics = relayed_topics(suite.embodiment)
     seconds = suite.max_steps * suite.embodiment.period + SPARE_SECONDS
-    policy = {"euler_steps": options.euler_steps}
+    policy = {"euler_steps": options.euler_steps, "quantize": options.quantize}
     with simulated_stack(options.policy, logs, policy, remappings=remappings(topics), world=world) as stack:
         _start_relay(stack, topics, options.seed)
         monkey = Monkey(stack.processes, stack.commands, stack.environment, options.seed)
