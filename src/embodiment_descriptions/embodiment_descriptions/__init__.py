@@ -5,11 +5,12 @@ from embodiment_descriptions.config import Arm, Base, Camera, EmbodimentConfig, 
 from embodiment_descriptions.deltas import delta_from_poses, pose_from_delta
 from embodiment_descriptions.describe import describe
 from embodiment_descriptions.description import expand_xacro, robot_description
-from embodiment_descriptions.embodiment import Embodiment, JointLimit, load_robot
+from embodiment_descriptions.embodiment import Embodiment, JointLimit
 from embodiment_descriptions.errors import EmbodimentError, KinematicsError, ResourceError
 from embodiment_descriptions.kinematics import Kinematics
 from embodiment_descriptions.prompt import build_prompt
-from embodiment_descriptions.resources import embodiment_file, known_robots, resource_path
+from embodiment_descriptions.resources import known_robots, resource_path
+from embodiment_descriptions.robots import description_of, embodiment_file, known_robot, load_robot
 
 __all__ = [
     "ActionLayout",
@@ -30,8 +31,10 @@ __all__ = [
     "build_prompt",
     "delta_from_poses",
     "describe",
+    "description_of",
     "embodiment_file",
     "expand_xacro",
+    "known_robot",
     "known_robots",
     "load_robot",
     "pose_from_delta",

@@ -10,11 +10,9 @@ from embodiment_descriptions.actions import ActionLayout, Channel, ChannelKind, 
 from embodiment_descriptions.actions.channels import POSE
 from embodiment_descriptions.commands import Command, JointStates, Odometry
 from embodiment_descriptions.config import Arm, Base, Camera, EmbodimentConfig, Gripper, Safety, load_config
-from embodiment_descriptions.description import Hardware, robot_description
 from embodiment_descriptions.errors import EmbodimentError
 from embodiment_descriptions.infer import infer_config
 from embodiment_descriptions.prompt import build_prompt, image_marker
-from embodiment_descriptions.resources import embodiment_file
 from embodiment_descriptions.urdf import UrdfJoint, UrdfTree, hint, parse_urdf
 
 CALIBRATION_SPARE = 0.1  # of the URDF's range of a gripper joint
@@ -37,7 +35,7 @@ class JointLimit(BaseModel):
 
 
 class Embodiment(BaseModel):
-    """A robot as model, executor and simulator see it. Build it with from_urdf or load_robot."""
+    """A robot as model, executor and simulator see it. Build it with from_urdf or robots.load_robot."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -194,17 +192,6 @@ class Embodiment(BaseModel):
         if gripper is None:
             raise ValueError(f"arm {self.arms[arm].name!r} of {self.name!r} has no gripper")
         return gripper
-
-
-def load_robot(name: str, hardware: Hardware = "mock") -> Embodiment:
-    """Load a robot that ships with the suite: its xacro and its YAML, see embodiment_file().
-
-    Raises:
-        EmbodimentError: unknown robot (names those that are known) or a description that is wrong.
-        ResourceError: its YAML is missing.
-    """
-    urdf = robot_description(name, hardware=hardware)
-    return Embodiment.from_urdf(urdf, embodiment_file(name, hardware))
 
 
 def _joint_names(config: EmbodimentConfig | Embodiment) -> tuple[str, ...]:

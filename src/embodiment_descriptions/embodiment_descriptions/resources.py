@@ -37,18 +37,6 @@ def resource_path(relative: str | Path) -> Path:
     )
 
 
-def embodiment_file(name: str, hardware: str = "mock") -> Path:
-    """Find the YAML of a robot: config/embodiments/<name>_<hardware>.yaml where there is one, else <name>.yaml.
-
-    Raises:
-        ResourceError: neither was found; names every place searched.
-    """
-    try:
-        return resource_path(f"config/embodiments/{name}_{hardware}.yaml")
-    except ResourceError:
-        return resource_path(f"config/embodiments/{name}.yaml")
-
-
 def search_roots() -> list[Path]:
     """List the folders that resource_path looks into, in order."""
     roots: list[Path] = []

@@ -583,7 +583,7 @@ sys.exit([name for name in ("torch", "safetensors", "rclpy") if name in sys.modu
 
 
 def test_a_robot_of_ones_own_is_named_by_its_yaml(tmp_path, widowx):
-    from embodiment_descriptions.resources import embodiment_file
+    from embodiment_descriptions import embodiment_file
 
     file = tmp_path / "mine.yaml"
     file.write_text(embodiment_file("widowx").read_text().replace("name: widowx", "name: mine", 1))
