@@ -54,6 +54,10 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": ["qwen-vla = qwen_vla.cli:main"],
+        "qwen_vla.episode_sources": [
+            "lerobot = qwen_vla.data.formats.lerobot:LeRobotEpisodes",
+            "rosbag = qwen_vla.data.formats.rosbag:RosbagEpisodes",
+        ],
         "qwen_vla.policies": [
             "qwen_vla = qwen_vla.policies.checkpoint:open_checkpoint",
             "mock = qwen_vla.policies.mock:MockPolicy",

@@ -126,24 +126,25 @@ class Collect:
 
 @dataclass
 class Convert:
-    """Turn recorded episodes, or other rosbag2 recordings, into a LeRobotDataset v3.0; resumes when interrupted.
+    """Turn recorded episodes, or other recordings, into a LeRobotDataset v3.0; resumes when interrupted.
 
-    The images are chosen and decoded as the policy does it live. Every bag that cannot be used is named, and why.
+    Of bags the images are chosen and decoded as the policy does it live; other formats are read by the episode sources
+    of installed packages (docs/how-to/add_an_episode_source.md). Every recording that cannot be used is named, and why.
 
     $ qwen-vla convert ~/qwen_vla_episodes --out out/data/my_robot
     $ qwen-vla convert bags/monday --robot widowx --instruction "open the drawer" --images png --out out/data/monday
     """
 
-    bags: tyro.conf.Positional[Path]
-    """Folder of episodes, as episode_recorder makes them, or of other bags; or a single bag."""
+    path: tyro.conf.Positional[Path]
+    """Folder of episodes, as episode_recorder makes them, or of other recordings; or a single one."""
     out: Path
     """Folder of the data set."""
     robot: str | None = None
-    """Name of a robot of the suite; episodes of episode_recorder bring theirs."""
+    """Name of a robot of the suite, or path of your embodiment YAML; episodes of episode_recorder bring theirs."""
     images: Literal["video", "png"] = "video"
     """Video is small, png keeps every pixel."""
     rate_hz: float | None = None
-    """Rows per second; default: the robot's rate."""
+    """Rows per second of bags; default: the robot's rate."""
     failed: Literal["leave_out", "keep"] = "leave_out"
     """What to do with episodes that are labelled as failed."""
     on_bad: Literal["refuse", "skip"] = "refuse"
@@ -151,9 +152,9 @@ class Convert:
     mend: bool = False
     """Finish recordings whose recorder was killed, up to their last second."""
     workers: int = CORES
-    """Bags at a time."""
+    """Recordings at a time."""
     instruction: str | None = None
-    """Sentence of the bags that have none of their own."""
+    """Sentence of the recordings that have none of their own."""
     instruction_topic: str | None = None
     """Topic (std_msgs/String) that says the sentence."""
     marker_topic: str | None = None
@@ -163,11 +164,11 @@ class Convert:
 
     def run(self) -> int:
         from qwen_vla.data.convert import ConvertOptions, convert
-        from qwen_vla.data.formats.rosbag import BagOptions
+        from qwen_vla.data.formats.episodes import SourceOptions
 
-        bag = BagOptions(self.namespace, self.instruction, self.instruction_topic, self.marker_topic)
-        choices = (self.robot, bag, self.images, self.rate_hz, self.failed, self.on_bad, self.mend, self.workers)
-        print(json.dumps(convert(ConvertOptions(self.bags, self.out, *choices)), indent=2))
+        source = SourceOptions(**{name: getattr(self, name) for name in SourceOptions.model_fields})
+        choices = (self.robot, source, self.images, self.rate_hz, self.failed, self.on_bad, self.mend, self.workers)
+        print(json.dumps(convert(ConvertOptions(self.path, self.out, *choices)), indent=2))
         return 0
 
 

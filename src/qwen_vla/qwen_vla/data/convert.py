@@ -1,7 +1,7 @@
-"""`qwen-vla convert`: recorded episodes and other bags as a LeRobotDataset v3.0, decoded as the policy does it live.
+"""`qwen-vla convert`: recorded episodes, other bags, or what another source reads, as a LeRobotDataset v3.0.
 
-One bag is one shard, so that an interrupted conversion goes on where it was, and bags that are recorded later can be
-added. What was done is kept in conversion.json beside the data.
+One recording is one shard, so that an interrupted conversion goes on where it was, and recordings that are made later
+can be added. What was done is kept in conversion.json beside the data.
 """
 
 from __future__ import annotations
@@ -16,28 +16,19 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from embodiment_descriptions import Embodiment, EmbodimentError, load_robot
+from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla.data.formats.bad_rows import BadRows
-from qwen_vla.data.formats.episodes import DatasetError, Episode
-from qwen_vla.data.formats.lerobot import Feature, shard_path
+from qwen_vla.data.formats.episodes import DatasetError, Episode, EpisodeSource, SourceOptions, files_of
+from qwen_vla.data.formats.lerobot import Feature, LeRobotEpisodes, shard_path
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
-from qwen_vla.data.formats.recordings import (
-    RECORD,
-    UNFINISHED,
-    RecordedEpisode,
-    is_recorded,
-    mend,
-    read_record,
-    unfinished,
-    write_robot,
-)
-from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes, bag_paths
+from qwen_vla.data.formats.opening import find_source, open_source, robot_of
+from qwen_vla.data.formats.recordings import mend, unfinished, write_robot
 from qwen_vla.data.formats.spec import clean_text
 from qwen_vla.output_files import write_json
 from qwen_vla.output_paths import Marker, check_folder
 from qwen_vla.parallel import parallel_map
 
-CONVERSION = Marker("conversion.json", frozenset({"settings", "bags"}), "convert")
+CONVERSION = Marker("conversion.json", frozenset({"settings", "recordings"}), "convert")
 IMAGE_PREFIX = "observation.images."
 AXES = ("height", "width", "channels")
 REASONS_SHOWN = 3  # of one bad episode
@@ -47,16 +38,17 @@ REASONS_SHOWN = 3  # of one bad episode
 class ConvertOptions:
     """What to convert, and how.
 
-    bags: a bag, or a folder of bags. robot: name, needed for bags that do not bring theirs. images: video is small, png
-    exact. rate_hz: rows per second; default: the robot's. failed: what to do with episodes labelled as failed. on_bad:
-    what to do with bags that cannot be used: refuse (the others are converted, so that the next call is quick), or
-    skip. mend: finish recordings whose recorder was killed.
+    path: a recording, or a folder of them. robot: name or path of the embodiment YAML, needed for recordings that do
+    not bring theirs. source: what the recordings do not say by themselves. images: video is small, png exact. rate_hz:
+    rows per second of bags; default: the robot's. failed: what to do with episodes labelled as failed. on_bad: what to
+    do with recordings that cannot be used: refuse (the others are converted, so that the next call is quick), or skip.
+    mend: finish recordings whose recorder was killed.
     """
 
-    bags: Path
+    path: Path
     out: Path
     robot: str | None = None
-    bag: BagOptions = field(default_factory=BagOptions)
+    source: SourceOptions = field(default_factory=SourceOptions)
     images: Literal["video", "png"] = "video"
     rate_hz: float | None = None
     failed: Literal["leave_out", "keep"] = "leave_out"
@@ -73,17 +65,18 @@ class ConvertOptions:
     @property
     def settings(self) -> dict:
         """What the content of the data set depends on."""
-        return {"robot": self.robot, "bag": asdict(self.bag), "images": self.images, "rate_hz": self.rate_hz}
+        own = {"robot": self.robot, "images": self.images, "rate_hz": self.rate_hz}
+        return own | self.source.model_dump()
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of one bag: episodes and rows in its shard, or why there are none.
+    """What became of one recording: episodes and rows in its shard, or why there are none.
 
-    version: of the bag's files, by which the next conversion knows whether it is still the same.
+    version: of its files, by which the next conversion knows whether it is still the same.
     """
 
-    bag: str
+    recording: str
     version: str
     episodes: int = 0
     rows: int = 0
@@ -92,36 +85,39 @@ class Converted:
 
 
 class BadEpisodes(DatasetError):
-    """Bags that cannot be used; the message names each, what is wrong, and the way out."""
+    """Recordings that cannot be used; the message names each, what is wrong, and the way out."""
 
 
 def convert(options: ConvertOptions) -> dict:
     """Convert and write the metadata; returns a summary. DatasetError, BadEpisodes: see `ConvertOptions.on_bad`."""
     known = _earlier(options)
+    source = _source(options)
     problems = _unfinished(options)
-    bags = [path for path in bag_paths(options.bags) if not path.name.endswith(UNFINISHED)]
-    if not bags:
-        raise DatasetError(f"{options.bags}: no finished bag is in it")
+    recordings = source.recordings(options.path)
+    if not recordings:
+        raise DatasetError(f"{options.path}: no finished recording is in it")
+    embodiment, features = _layout(options, source, recordings)
     if not known:
-        write_json(options.out / CONVERSION.file, {"settings": options.settings, "bags": []})
-    embodiment, features = _layout(options, bags)
+        write_json(options.out / CONVERSION.file, {"settings": options.settings, "recordings": []})
     if known.get("features") not in (None, _as_json(features)):
-        known = {}  # of the bags that are there now another one sets the columns
-    done = _convert_all(options, bags, features, embodiment.rate_hz, known)
-    problems += [f"{one.bag}: {one.problem}" for one in done if one.problem]
+        known = {}  # of the recordings that are there now another one sets the columns
+    work = _Converter(options, source, recordings, features, embodiment.rate_hz)
+    done = _convert_all(work, known)
+    problems += [f"{one.recording}: {one.problem}" for one in done if one.problem]
     if problems and options.on_bad == "refuse":
         listed = "\n".join(problems)
         raise BadEpisodes(
             f"{listed}\n{len(problems)} bad episodes; record or mend them, or leave them out: --on-bad skip"
         )
     write_robot(options.out / "meta", embodiment)
-    extra = {"kind": "demonstrations", "bags": len(bags), "bags_left_out": len([b for b in done if not b.episodes])}
-    finalize(options.out, len(bags), features, embodiment.rate_hz, embodiment.name, extra)
+    counts = {"recordings": len(recordings), "recordings_left_out": len([one for one in done if not one.episodes])}
+    extra = {"kind": "demonstrations"} | counts
+    finalize(options.out, len(recordings), features, embodiment.rate_hz, embodiment.name, extra)
     return {
         "out": str(options.out),
         "episodes": sum(one.episodes for one in done),
         "rows": sum(one.rows for one in done),
-        "failed_left_out": [one.bag for one in done if one.left_out],
+        "failed_left_out": [one.recording for one in done if one.left_out],
         "bad_skipped": problems,
     }
 
@@ -129,10 +125,17 @@ def convert(options: ConvertOptions) -> dict:
 # --- before -----------------------------------------------------------------------------------------------------------
 
 
+def _source(options: ConvertOptions) -> type[EpisodeSource]:
+    source = find_source(options.path)
+    if source is LeRobotEpisodes:
+        raise DatasetError(f"{options.path} is a LeRobotDataset already; name it in a recipe as it is")
+    return source
+
+
 def _unfinished(options: ConvertOptions) -> list[str]:
     """Mend interrupted recordings if that is asked for; one line per recording that stays unfinished."""
     problems = []
-    for folder in unfinished(options.bags) if options.bags.is_dir() else []:
+    for folder in unfinished(options.path) if options.path.is_dir() else []:
         if not options.mend:
             problems.append(
                 f"{folder.name}: is not finished; if its recorder was killed, --mend makes an episode of it"
@@ -155,32 +158,32 @@ def _earlier(options: ConvertOptions) -> dict:
     return present
 
 
-def _layout(options: ConvertOptions, bags: list[Path]) -> tuple[Embodiment, dict[str, Feature]]:
-    """The robot and the columns of the data set: those of the first bag that can be used."""
+def _layout(
+    options: ConvertOptions, source: type[EpisodeSource], recordings: list[Path]
+) -> tuple[Embodiment, dict[str, Feature]]:
+    """The robot, at the rate of the data, and the columns of the data set: those of the first usable recording."""
     reasons = []
-    for path in bags:
+    for path in recordings:
         try:
-            source = _open(options, path)
-            return source.embodiment, _features(options, source[0])
+            episodes, embodiment = _open(options, source, path)
+            return embodiment.model_copy(update={"rate_hz": episodes.rate_hz}), _features(options, episodes[0])
         except DatasetError as error:
             reasons.append(str(error))
-    raise BadEpisodes("\n".join([*reasons, f"none of {len(bags)} bags can be used"]))
+    raise BadEpisodes("\n".join([*reasons, f"none of {len(recordings)} recordings can be used"]))
 
 
-def _open(options: ConvertOptions, path: Path) -> RosbagEpisodes:
-    """A bag as the policy of its robot sees it."""
-    try:
-        if options.robot:
-            embodiment = load_robot(options.robot)
-        elif is_recorded(path):
-            embodiment = RecordedEpisode(path, read_record(path)).embodiment()
-        else:
-            raise DatasetError(f"{path} does not say which robot it is of; name it with --robot")
-    except (EmbodimentError, OSError) as error:
-        raise DatasetError(f"{path}: {error}") from error
+def _open(options: ConvertOptions, source: type[EpisodeSource], path: Path) -> tuple[EpisodeSource, Embodiment]:
+    """A recording as the policy of its robot sees it."""
+    embodiment = load_robot(options.robot) if options.robot else robot_of(source, path)
     if options.rate_hz:
         embodiment = embodiment.model_copy(update={"rate_hz": options.rate_hz})
-    return RosbagEpisodes(path, embodiment, options.bag)
+    episodes = open_source(source, path, embodiment, options.source)
+    if options.rate_hz and episodes.rate_hz != options.rate_hz:
+        raise DatasetError(
+            f"{path} has {episodes.rate_hz:g} rows per second, and {source.__name__} reads it as it is; leave out "
+            f"--rate-hz {options.rate_hz:g}"
+        )
+    return episodes, embodiment
 
 
 def _features(options: ConvertOptions, episode: Episode) -> dict[str, Feature]:
@@ -194,73 +197,79 @@ def _features(options: ConvertOptions, episode: Episode) -> dict[str, Feature]:
     return images | columns
 
 
-# --- the bags ---------------------------------------------------------------------------------------------------------
+# --- the recordings ---------------------------------------------------------------------------------------------------
 
 
-def _convert_all(
-    options: ConvertOptions, bags: list[Path], features: dict[str, Feature], rate_hz: float, known: Mapping[str, Any]
-) -> list[Converted]:
-    """Convert what is new or has changed; after every bag it is written down what was done."""
-    done = dict(_kept(options, bags, known))
-    missing = [number for number in range(len(bags)) if number not in done]
-    sizes = [_size(path) for path in bags]
-    state = {"settings": options.settings, "features": _as_json(features)}
-    work = partial(_Converter, replace(options, rate_hz=rate_hz), bags, features)
+def _convert_all(work: _Converter, known: Mapping[str, Any]) -> list[Converted]:
+    """Convert what is new or has changed; after every recording it is written down what was done."""
+    options, recordings = work.options, work.recordings
+    done = dict(_kept(work, known))
+    missing = [number for number in range(len(recordings)) if number not in done]
+    sizes = [sum(file.stat().st_size for file in files_of(path)) for path in recordings]
+    state = {"settings": options.settings, "features": _as_json(work.features)}
     with tqdm(total=sum(sizes), initial=sum(sizes[k] for k in done), desc="convert", unit="B", unit_scale=True) as bar:
-        for number, result in zip(missing, _map(work, missing, options.workers), strict=True):
+        for number, result in zip(missing, _map(work, missing), strict=True):
             done[number] = result
-            bar.set_postfix_str(result.bag)
+            bar.set_postfix_str(result.recording)
             bar.update(sizes[number])
-            listed = [asdict(done[k]) if k in done else None for k in range(len(bags))]
-            write_json(options.out / CONVERSION.file, {**state, "bags": listed})
-    return [done[number] for number in range(len(bags))]
+            listed = [asdict(done[k]) if k in done else None for k in range(len(recordings))]
+            write_json(options.out / CONVERSION.file, {**state, "recordings": listed})
+    return [done[number] for number in range(len(recordings))]
 
 
-def _map(prepare: partial, numbers: list[int], workers: int) -> Iterator[Converted]:
-    if workers > 1:
-        yield from parallel_map(prepare, _Converter.convert, numbers, workers)
+def _map(work: _Converter, numbers: list[int]) -> Iterator[Converted]:
+    if work.options.workers > 1:
+        yield from parallel_map(partial(replace, work), _Converter.convert, numbers, work.options.workers)
     else:
-        yield from map(prepare().convert, numbers)
+        yield from map(work.convert, numbers)
 
 
-def _kept(options: ConvertOptions, bags: list[Path], known: Mapping[str, Any]) -> Iterator[tuple[int, Converted]]:
+def _kept(work: _Converter, known: Mapping[str, Any]) -> Iterator[tuple[int, Converted]]:
     """The shards of an earlier run that hold what they would hold now."""
-    for number, (path, before) in enumerate(zip(bags, known.get("bags", []), strict=False)):
-        if before is None or not shard_path(options.out, number).exists():
+    for number, (path, before) in enumerate(zip(work.recordings, known.get("recordings", []), strict=False)):
+        if before is None or not shard_path(work.options.out, number).exists():
             continue
         result = Converted(**before)
-        if (result.bag, result.version) != (path.name, _version(path)) or result.problem:
+        if (result.recording, result.version) != (path.name, _version(path)) or result.problem:
             continue
-        if bool(result.left_out) == _is_left_out(options, path):
+        if bool(result.left_out) == work.is_left_out(path):
             yield number, result
 
 
+@dataclass(frozen=True)
 class _Converter:
-    """Converts single bags, in this process or in another one."""
+    """Converts single recordings, in this process or in another one, to rows with these features at this rate [Hz]."""
 
-    def __init__(self, options: ConvertOptions, bags: list[Path], features: dict[str, Feature]) -> None:
-        self.options, self.bags, self.features = options, bags, features
+    options: ConvertOptions
+    source: type[EpisodeSource]
+    recordings: list[Path]
+    features: dict[str, Feature]
+    rate_hz: float
 
     def convert(self, number: int) -> Converted:
-        """Write shard `number`; an empty one where the bag cannot be used."""
-        path = self.bags[number]
+        """Write shard `number`; an empty one where the recording cannot be used."""
+        path = self.recordings[number]
         result = Converted(path.name, _version(path))
-        if _is_left_out(self.options, path):
+        if self.is_left_out(path):
             self._write(number, [])
             return replace(result, left_out="labelled as failed")
         try:
-            episodes = list(_open(self.options, path))
+            episodes, _ = _open(self.options, self.source, path)
             for episode in episodes:
                 self._check(episode)
-            recordings = [self._recording(episode) for episode in episodes]
-            self._write(number, recordings)
-            return replace(result, episodes=len(recordings), rows=sum(map(len, recordings)))
+            rows = [self._recording(episode) for episode in episodes]
+            self._write(number, rows)
+            return replace(result, episodes=len(rows), rows=sum(map(len, rows)))
         except DatasetError as error:
             self._write(number, [])
             return replace(result, problem=str(error))
 
+    def is_left_out(self, path: Path) -> bool:
+        """Whether it is labelled as failed and such recordings are not wanted."""
+        return self.options.failed == "leave_out" and self.source.succeeded(path) is False
+
     def _write(self, number: int, recordings: list[Recording]) -> None:
-        write_shard(self.options.out, number, recordings, self.features, self.options.rate_hz)
+        write_shard(self.options.out, number, recordings, self.features, self.rate_hz)
 
     def _check(self, episode: Episode) -> None:
         """DatasetError with the first reasons why an episode cannot be learned from."""
@@ -273,6 +282,8 @@ class _Converter:
         if lines := bad.lines():
             more = f" … and {len(lines) - REASONS_SHOWN} rows more" if len(lines) > REASONS_SHOWN else ""
             raise DatasetError(f"{len(lines)} of {len(episode)} rows are bad: {'; '.join(lines[:REASONS_SHOWN])}{more}")
+        if episode.rate_hz != self.rate_hz:
+            raise DatasetError(f"it has {episode.rate_hz:g} rows per second, the data set {self.rate_hz:g}")
         present = _features(self.options, episode)
         if present != self.features:
             names = sorted(name for name in present | self.features if present.get(name) != self.features.get(name))
@@ -290,20 +301,10 @@ class _Converter:
         return Recording(task, frames)
 
 
-def _is_left_out(options: ConvertOptions, path: Path) -> bool:
-    return options.failed == "leave_out" and is_recorded(path) and read_record(path).success is False
-
-
 def _version(path: Path) -> str:
-    """Sizes and times of change of a bag's files, and its label."""
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.name != RECORD]
-    record = read_record(path).model_dump(include={"instruction", "success"}) if is_recorded(path) else {}
-    return json.dumps([stats, record])
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in path.iterdir())
+    """Sizes and times of change of a recording's files."""
+    stats = [(file, file.stat()) for file in files_of(path)]
+    return json.dumps([(file.name, stat.st_size, stat.st_mtime_ns) for file, stat in stats])
 
 
 def _as_json(features: Mapping[str, Feature]) -> dict:

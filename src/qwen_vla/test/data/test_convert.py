@@ -13,7 +13,7 @@ from test_rosbag import START, WIDOWX, Bag, S, record
 
 from qwen_vla import QwenVLAConfig
 from qwen_vla.data.convert import BadEpisodes, ConvertOptions, convert
-from qwen_vla.data.formats.episodes import DatasetError
+from qwen_vla.data.formats.episodes import DatasetError, SourceOptions
 from qwen_vla.data.formats.lerobot import LeRobotReader, shard_path
 from qwen_vla.data.formats.recordings import RECORD, EpisodeRecord, write_robot
 from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes
@@ -44,7 +44,9 @@ def labelled(path, **about):
 
 
 def options(bags, out, **changes):
-    return ConvertOptions(bags, out, **{"robot": "widowx", "bag": SAY, "images": "png", **changes})
+    return ConvertOptions(
+        bags, out, **{"robot": "widowx", "source": SourceOptions(instruction="lift it"), "images": "png", **changes}
+    )
 
 
 def test_the_loader_reads_the_same_of_the_bag_and_of_the_data_set(tmp_path):
@@ -154,17 +156,15 @@ def test_failed_episodes_are_left_out_and_may_be_kept(tmp_path, caplog):
     assert convert(ConvertOptions(bags, tmp_path / "out", images="png"))["failed_left_out"] == ["open", "poor"]
     assert convert(ConvertOptions(bags, tmp_path / "all", images="png", failed="keep"))["episodes"] == 3
     mine = tmp_path / "out/meta"
-    spec = RobotData(
-        kind="robot",
-        path=str(tmp_path / "out"),
-        robot={"urdf": mine / "robot.urdf", "embodiment": mine / "embodiment.yaml"},
-    )
-    assert len(spec.open(CONTEXT).training) == 10
+    files = {"urdf": mine / "robot.urdf", "embodiment": mine / "embodiment.yaml"}
+    for robot in (files, str(mine / "embodiment.yaml"), None):
+        assert len(RobotData(kind="robot", path=str(tmp_path / "out"), robot=robot).open(CONTEXT).training) == 10
 
 
 def test_a_robot_must_be_known(tmp_path):
     with pytest.raises(BadEpisodes, match="does not say which robot it is of; name it with --robot"):
         convert(ConvertOptions(bag(tmp_path / "bag"), tmp_path / "out"))
+    assert not (tmp_path / "out").exists(), "the same folder can be taken when it is named"
 
 
 def test_an_episode_says_its_namespace_and_remapped_topics(tmp_path):

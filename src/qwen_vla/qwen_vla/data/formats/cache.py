@@ -10,12 +10,13 @@ from pathlib import Path
 
 from qwen_vla.output_files import write_json
 
+CACHE = "cache"
 HASHES_FILE = "qwen_vla_hashes.json"  # a name that nobody else gives: the folder may be the user's
 
 
 def cache_folder(root: Path) -> Path:
     """`cache/` in the data set; where that cannot be written, a folder of its own below $XDG_CACHE_HOME/qwen_vla."""
-    beside = (root if root.is_dir() else root.parent) / "cache"
+    beside = (root if root.is_dir() else root.parent) / CACHE
     try:
         beside.mkdir(exist_ok=True)
         if os.access(beside, os.W_OK):

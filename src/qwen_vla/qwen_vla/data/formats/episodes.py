@@ -1,17 +1,23 @@
 """What a recording is, whatever file it came from: an `Episode` of one robot doing one thing, and sources of episodes.
 
-LeRobotDataset v3.0 (lerobot.py) and rosbag2 / MCAP (rosbag.py) end here; nothing behind this point knows a file format.
+LeRobotDataset v3.0 (lerobot.py), rosbag2 / MCAP (rosbag.py) and the formats of other packages end here; nothing behind
+this point knows a file format. opening.py finds the source of a folder.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
+from embodiment_descriptions import Embodiment
+from qwen_vla.data.formats.cache import CACHE, data_hash
 from qwen_vla.data.formats.spec import DataError
 
 
@@ -63,22 +69,67 @@ class Episode:
     actions: Channels | None = None
     defects: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        rows = {name: len(channels.values) for name, channels in self.columns.items()}
+        rows |= {key: len(frames) for key, frames in self.images.items()}
+        if len(set(rows.values())) > 1:
+            listed = ", ".join(f"{name} {count}" for name, count in rows.items())
+            raise DatasetError(
+                f"{self.name}: columns and cameras must have the same number of rows; they have: {listed}"
+            )
+
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())).values)
 
 
+class SourceOptions(BaseModel):
+    """What a recording does not say by itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    instruction: str | None = Field(None, description="sentence of the episodes that have none of their own")
+    namespace: str = Field("", description="of the robot's topics, in bags that do not say it")
+    instruction_topic: str | None = Field(None, description="std_msgs/String with the sentence")
+    marker_topic: str | None = Field(
+        None,
+        description="std_msgs/String that begins an episode with its sentence and ends it with an empty one, or "
+        "std_msgs/Bool, true from begin to end; without it a bag is one episode",
+    )
+
+    @property
+    def given(self) -> list[str]:
+        """Names of the options that say anything."""
+        return [name for name, field in SourceOptions.model_fields.items() if getattr(self, name) != field.default]
+
+
 @runtime_checkable
 class EpisodeSource(Protocol):
-    """Episodes of one data set, in a fixed order.
+    """Episodes of one data set, in a fixed order. The class recognizes its format and opens what it recognizes.
 
-    root: file or folder. image_keys: cameras. features: names of the channels of every numeric column. fingerprint:
-    hash of the content of all data files.
+    takes: options that it heeds. root: file or folder. image_keys: cameras. features: names of the channels of every
+    numeric column. fingerprint: hash of the content of all data files.
     """
 
+    takes: ClassVar[frozenset[str]]
     name: str
     root: Path
     rate_hz: float
     image_keys: tuple[str, ...]
+
+    @classmethod
+    def recognizes(cls, path: Path) -> bool: ...  # whether a file or folder, which exists, is of this format
+
+    @classmethod
+    def recordings(cls, path: Path) -> list[Path]: ...  # those in it, each of which can be opened alone
+
+    @classmethod
+    def robot(cls, path: Path) -> Embodiment | None: ...  # that the data set says it is of
+
+    @classmethod
+    def succeeded(cls, path: Path) -> bool | None: ...  # how a recording is labelled; None: not at all
+
+    @classmethod
+    def open(cls, path: Path, embodiment: Embodiment, options: SourceOptions) -> Self: ...
 
     @property
     def fingerprint(self) -> str: ...
@@ -98,3 +149,77 @@ class EpisodeSource(Protocol):
     def images(
         self, key: str, convert: Callable[[np.ndarray], np.ndarray], rows: np.ndarray | None = None
     ) -> Iterator[np.ndarray | DatasetError]: ...  # of `rows`, in ascending order; of all where they are not given
+
+
+class EpisodeList:
+    """A source whose episodes are in memory, all but their images: base class of a format that says how to read them.
+
+    A subclass says what it `recognizes` and which `recordings` a folder holds, and opens them; `rate_hz`, cameras and
+    columns are those of the first episode.
+    """
+
+    takes: ClassVar[frozenset[str]] = frozenset({"instruction"})
+
+    def __init__(self, root: Path, episodes: Sequence[Episode]) -> None:
+        """DatasetError without episodes."""
+        if not episodes:
+            raise DatasetError(f"{root}: there is no episode in it")
+        self.root, self.name, self.rate_hz = root, root.stem, episodes[0].rate_hz
+        self.image_keys = tuple(episodes[0].images)
+        self._episodes = episodes
+        ends = np.cumsum([len(episode) for episode in episodes])
+        self.episodes = np.stack([ends - [len(episode) for episode in episodes], ends], axis=1)
+
+    @classmethod
+    def robot(cls, path: Path) -> Embodiment | None:
+        """None: the user says which robot it is."""
+        return None
+
+    @classmethod
+    def succeeded(cls, path: Path) -> bool | None:
+        """None: nothing is labelled."""
+        return None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of the contents of all files of the recordings, and of the rate and the cameras that were asked for."""
+        paths = [file for path in self.recordings(self.root) for file in files_of(path)]
+        return hash_of(data_hash(self.root, paths), self.rate_hz, self.image_keys)
+
+    @property
+    def features(self) -> dict[str, tuple[str, ...]]:
+        """Names of the channels of every column."""
+        return {name: channels.names for name, channels in self._episodes[0].columns.items()}
+
+    def __len__(self) -> int:
+        return len(self._episodes)
+
+    def __getitem__(self, index: int) -> Episode:
+        return self._episodes[index]
+
+    def __iter__(self) -> Iterator[Episode]:
+        return iter(self._episodes)
+
+    def images(
+        self, key: str, convert: Callable[[np.ndarray], np.ndarray], rows: np.ndarray | None = None
+    ) -> Iterator[np.ndarray | DatasetError]:
+        """Yield convert(image) of these rows (default: all of all episodes); the error itself where there is none."""
+        for episode, (first, end) in zip(self._episodes, self.episodes, strict=True):
+            wanted = np.arange(first, end) if rows is None else rows[(rows >= first) & (rows < end)]
+            for row in wanted - first:
+                try:
+                    yield convert(episode.images[key][int(row)])
+                except DatasetError as error:
+                    yield error
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of a recording, which may be one itself, without what is cached beside them."""
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file() and file.relative_to(path).parts[0] != CACHE)
+
+
+def hash_of(*parts: Any) -> str:
+    """Hash (16 hexadecimal digits) of what a data set's content depends on, by how it is printed."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

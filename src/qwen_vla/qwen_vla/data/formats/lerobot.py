@@ -15,20 +15,22 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embodiment_descriptions import Embodiment, known_robot, load_robot
 from qwen_vla.data.formats.cache import data_hash
-from qwen_vla.data.formats.episodes import Channels, DatasetError, Episode
+from qwen_vla.data.formats.episodes import Channels, DatasetError, Episode, SourceOptions
 from qwen_vla.data.formats.lerobot_video import VideoFiles
 
 CODEBASE_VERSION = "v3.0"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+ROBOT_FILE = "meta/embodiment.yaml"  # beside it the description, see recordings.write_robot
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 SHARDS_PER_FOLDER = 1000
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -231,13 +233,42 @@ class LeRobotReader:
 
 
 class LeRobotEpisodes:
-    """The episodes of a LeRobotReader: `EpisodeSource`."""
+    """The episodes of a LeRobotDataset v3.0: `EpisodeSource`. They need no robot to be read."""
 
-    def __init__(self, reader: LeRobotReader) -> None:
-        self.reader = reader
+    takes: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, root: Path | str) -> None:
+        self.reader = reader = LeRobotReader(root)
         self.name, self.root, self.rate_hz = reader.name, reader.root, reader.fps
         self.image_keys, self.features, self.episodes = reader.image_keys, reader.features, reader.episodes
         self.images = reader.images
+
+    @classmethod
+    def recognizes(cls, path: Path) -> bool:
+        """Finished or not, and of any version: what is wrong with it is said when it is opened."""
+        return (path / "meta/info.json").is_file() or any(path.glob("data/chunk-*/*.parquet"))
+
+    @classmethod
+    def recordings(cls, path: Path) -> list[Path]:
+        """The whole data set."""
+        return [path]
+
+    @classmethod
+    def robot(cls, path: Path) -> Embodiment | None:
+        """The robot whose files lie in meta/, as convert writes them; else that of the suite which it names."""
+        if (path / ROBOT_FILE).is_file():
+            return load_robot(path / ROBOT_FILE)
+        name = _read_info(path).get("robot_type")
+        return known_robot(name) if name else None
+
+    @classmethod
+    def succeeded(cls, path: Path) -> bool | None:
+        """None: nothing is labelled."""
+        return None
+
+    @classmethod
+    def open(cls, path: Path, embodiment: Embodiment, options: SourceOptions) -> Self:
+        return cls(path)
 
     @property
     def fingerprint(self) -> str:
@@ -326,11 +357,11 @@ class _DataFiles:
             raise DatasetError(f"{self.paths[file]}: unreadable ({error}); download or record it again") from error
 
 
-def open_hub(repository: str, revision: str | None = None) -> LeRobotReader:
-    """Open a data set of the Hugging Face hub ("organisation/name"), downloading what the local cache lacks."""
+def download(repository: str) -> Path:
+    """Folder of a data set of the Hugging Face hub ("organisation/name"), downloading what the local cache lacks."""
     from huggingface_hub import snapshot_download
 
-    return LeRobotReader(snapshot_download(repository, repo_type="dataset", revision=revision))
+    return Path(snapshot_download(repository, repo_type="dataset"))
 
 
 def decode_image(data: bytes) -> np.ndarray | None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import bisect
 import functools
-import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
@@ -26,8 +25,8 @@ from embodiment_descriptions import Camera, Embodiment
 from embodiment_descriptions.commands import BaseVelocityCommand
 from embodiment_descriptions.urdf import parse_urdf
 from qwen_vla.data.formats.cache import data_hash
-from qwen_vla.data.formats.episodes import Channels, DatasetError, Episode
-from qwen_vla.data.formats.recordings import is_recorded, read_record
+from qwen_vla.data.formats.episodes import Channels, DatasetError, Episode, EpisodeList, SourceOptions, hash_of
+from qwen_vla.data.formats.recordings import UNFINISHED, RecordedEpisode, is_recorded, read_record, unfinished
 from qwen_vla.data.formats.rosbag_commands import CommandedPositions, Trajectory, command_readers
 from qwen_vla.data.robot.finite_differences import next_rows
 from qwen_vla_control.observation.image_decoding import DecodingError
@@ -53,21 +52,13 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".mcap", ".db3")
 
 
-@dataclass(frozen=True)
-class BagOptions:
-    """What a bag does not say by itself; episodes of episode_recorder say it.
+class BagOptions(SourceOptions):
+    """What is said of a bag: by the user, or by the episode that episode_recorder made of it.
 
-    namespace: of the robot's topics. remapped: those that are called otherwise than in the robot's YAML, as (YAML, bag)
-    pairs. instruction: sentence of all episodes without one of their own.
-    instruction_topic: std_msgs/String with the sentence. marker_topic: std_msgs/String that begins an episode with its
-    sentence and ends it with an empty one, or std_msgs/Bool, True from begin to end; without it a bag is one episode.
-    alignment: which images belong together; as in policy_node.
+    remapped: topics that are called otherwise than in the robot's YAML, as (YAML, bag) pairs. alignment: which images
+    belong together; as in policy_node.
     """
 
-    namespace: str = ""
-    instruction: str | None = None
-    instruction_topic: str | None = None
-    marker_topic: str | None = None
     remapped: tuple[tuple[str, str], ...] = ()
     alignment: Alignment = Alignment.DROP
 
@@ -108,63 +99,65 @@ class _Recording:
     markers: list[tuple[int, Any]] = field(default_factory=list)
 
 
-class RosbagEpisodes:
+class RosbagEpisodes(EpisodeList):
     """The episodes of one bag, or of all bags in a folder: `EpisodeSource`."""
+
+    takes = frozenset(SourceOptions.model_fields)
 
     def __init__(
         self,
         path: Path,
         embodiment: Embodiment,
         options: BagOptions | None = None,
-        cameras: Sequence[Camera] | None = None,
         max_skew: float = MAX_SKEW,
     ) -> None:
-        """cameras: those that an observation needs, by default all of the robot; none for a stage without images."""
-        self.root = Path(path)
-        self.name = self.root.stem
+        """The cameras of the embodiment are those that an observation needs, and `rate_hz` its rows per second."""
+        path = Path(path)
         self.embodiment, self.options, self.max_skew = embodiment, options or BagOptions(), max_skew
         self.rate_hz = embodiment.rate_hz
-        self.cameras = tuple(embodiment.cameras if cameras is None else cameras)
-        self.image_keys = tuple(camera.tag for camera in self.cameras)
-        self.paths = _without_failed(self.root, bag_paths(self.root))
-        self._episodes = [episode for path in self.paths for episode in self._read(path)]
-        if not self._episodes:
-            raise DatasetError(f"{self.root}: no episode in {len(self.paths)} bag(s); see the topics {self._topics()}")
-        ends = np.cumsum([len(episode) for episode in self._episodes])
-        self.episodes = np.stack([ends - [len(episode) for episode in self._episodes], ends], axis=1)
+        self.image_keys = tuple(camera.tag for camera in embodiment.cameras)
+        self.paths = _without_failed(path, bag_paths(path))
+        episodes = [episode for bag in self.paths for episode in self._read(bag)]
+        if not episodes:
+            raise DatasetError(f"{path}: no episode in {len(self.paths)} bag(s); see the topics {self._topics()}")
+        super().__init__(path, episodes)
+
+    @classmethod
+    def recognizes(cls, path: Path) -> bool:
+        """A bag, or a folder of bags, finished or not."""
+        if path.is_file():
+            return path.suffix in SUFFIXES
+        return bool(unfinished(path)) or any(_holds_messages(bag) for bag in bag_paths(path))
+
+    @classmethod
+    def recordings(cls, path: Path) -> list[Path]:
+        """The bags that are finished."""
+        return [bag for bag in bag_paths(path) if not bag.name.endswith(UNFINISHED)]
+
+    @classmethod
+    def robot(cls, path: Path) -> Embodiment | None:
+        """The robot that episode_recorder wrote beside the bag, or beside the first of several."""
+        recorded = [RecordedEpisode(bag, read_record(bag)) for bag in cls.recordings(path) if is_recorded(bag)]
+        names = sorted({episode.record.robot for episode in recorded})
+        if len(names) > 1:
+            raise DatasetError(f"{path}: the episodes are of several robots ({', '.join(names)}); give each its folder")
+        return recorded[0].embodiment() if recorded else None
+
+    @classmethod
+    def succeeded(cls, path: Path) -> bool | None:
+        """The label of an episode of episode_recorder."""
+        return read_record(path).success if is_recorded(path) else None
+
+    @classmethod
+    def open(cls, path: Path, embodiment: Embodiment, options: SourceOptions) -> Self:
+        return cls(path, embodiment, BagOptions(**options.model_dump()))
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of the contents of all bag files and of what the episodes are cut by."""
         files = [file for path in self.paths for file in ([path] if path.is_file() else sorted(path.iterdir()))]
         content = data_hash(self.root, [file for file in files if file.suffix in (*SUFFIXES, ".yaml", ".zstd")])
-        return _hash_of(content, self.options, self.rate_hz, self.max_skew, self.image_keys)
-
-    @property
-    def features(self) -> dict[str, tuple[str, ...]]:
-        """Names of the channels of every column."""
-        return {name: channels.names for name, channels in self._episodes[0].columns.items()}
-
-    def __len__(self) -> int:
-        return len(self._episodes)
-
-    def __getitem__(self, index: int) -> Episode:
-        return self._episodes[index]
-
-    def __iter__(self) -> Iterator[Episode]:
-        return iter(self._episodes)
-
-    def images(
-        self, key: str, convert: Callable[[np.ndarray], np.ndarray], rows: np.ndarray | None = None
-    ) -> Iterator[np.ndarray | DatasetError]:
-        """Yield convert(image) of these rows (default: all of all episodes); the error itself where there is none."""
-        for episode, (first, end) in zip(self._episodes, self.episodes, strict=True):
-            wanted = np.arange(first, end) if rows is None else rows[(rows >= first) & (rows < end)]
-            for row in wanted - first:
-                try:
-                    yield convert(episode.images[key][int(row)])
-                except DatasetError as error:
-                    yield error
+        return hash_of(content, self.options, self.rate_hz, self.max_skew, self.image_keys)
 
     # --- one bag ----------------------------------------------------------------------------------------------------
 
@@ -180,7 +173,7 @@ class RosbagEpisodes:
         """Read all messages but the pixels."""
         options = self._options_of(path)
         found = {connection.topic for connection in reader.connections}
-        images = {camera.tag: _image_topic(camera, options, found) for camera in self.cameras}
+        images = {camera.tag: _image_topic(camera, options, found) for camera in self.embodiment.cameras}
         handlers = self._handlers(options, images)
         joints = ObservationStreams(self.embodiment, ()).joint_sources
         needed = [*images.values(), *(options.topic(source.source.topic) for source in joints)]
@@ -205,12 +198,12 @@ class RosbagEpisodes:
         if not is_recorded(path):
             return self.options
         record = read_record(path)
-        return replace(
-            self.options,
-            namespace=self.options.namespace or record.namespace,
-            remapped=(*self.options.remapped, *record.remapped.items()),
-            instruction=record.instruction or self.options.instruction,
-        )
+        changes = {
+            "namespace": self.options.namespace or record.namespace,
+            "remapped": (*self.options.remapped, *record.remapped.items()),
+            "instruction": record.instruction or self.options.instruction,
+        }
+        return self.options.model_copy(update=changes)
 
     def _handlers(
         self, options: BagOptions, images: Mapping[str, str]
@@ -238,7 +231,7 @@ class RosbagEpisodes:
         def command(read: Callable[[Any, int], Trajectory]):
             return lambda r, arrival, _, message: r.trajectories.append(read(message, arrival))
 
-        handlers = {images[camera.tag]: image(camera.tag) for camera in self.cameras}
+        handlers = {images[camera.tag]: image(camera.tag) for camera in self.embodiment.cameras}
         handlers |= {topic(source.topic): joints(index) for index, source in enumerate(e.joint_states)}
         handlers |= {topic(name): command(read) for name, read in command_readers(e).items()}
         if e.odometry:
@@ -253,7 +246,7 @@ class RosbagEpisodes:
         return handlers
 
     def _topics(self) -> str:
-        images = {camera.tag: self.options.topic(camera.image_topic) for camera in self.cameras}
+        images = {camera.tag: self.options.topic(camera.image_topic) for camera in self.embodiment.cameras}
         return ", ".join(self._handlers(self.options, images))
 
     def _spans(self, path: Path, recording: _Recording) -> Iterator[tuple[int, int, str]]:
@@ -356,7 +349,7 @@ class _Replay:
 
     def __init__(self, source: RosbagEpisodes, recording: _Recording) -> None:
         needs = Needs(joint_states=True, odometry=bool(recording.odometry))
-        self.streams = ObservationStreams(source.embodiment, source.cameras, source.options.topic, needs)
+        self.streams = ObservationStreams(source.embodiment, source.embodiment.cameras, source.options.topic, needs)
         simulated = any(stamp_of(reference) < REAL_TIME for _, reference in recording.images[:1])
         self.rules = Rules(
             alignment=source.options.alignment,
@@ -408,7 +401,7 @@ class _BagImages:
 
     def __init__(self, path: Path, source: RosbagEpisodes, tag: str, rows: list[_Row]) -> None:
         self._path, self._tag, self._rows = path, tag, rows
-        camera = next(camera for camera in source.cameras if camera.tag == tag)
+        camera = next(camera for camera in source.embodiment.cameras if camera.tag == tag)
         self._streams = ObservationStreams(source.embodiment, [camera], source.options.topic)
 
     def __len__(self) -> int:
@@ -464,12 +457,15 @@ def _deserialize(path: Path, reader: AnyReader, connection: Connection, data: by
 
 def bag_paths(root: Path) -> list[Path]:
     """The bag at a path, or all bags in the folder, in the order of their names."""
-    if not root.exists():
-        raise DatasetError(f"{root}: no such bag (seen from {Path.cwd()})")
     if root.is_file() or (root / "metadata.yaml").exists():
         return [root]
     inside = sorted(path.parent for path in root.glob("*/metadata.yaml"))
     return inside or sorted(path for path in root.iterdir() if path.suffix in SUFFIXES)
+
+
+def _holds_messages(bag: Path) -> bool:
+    files = [bag] if bag.is_file() else bag.iterdir()
+    return any(set(file.suffixes) & set(SUFFIXES) for file in files)
 
 
 def _without_failed(root: Path, paths: list[Path]) -> list[Path]:
@@ -524,7 +520,3 @@ def _latest(samples: list[tuple[int, np.ndarray]], times: np.ndarray) -> np.ndar
     stamps = [time for time, _ in samples]
     before = [bisect.bisect_right(stamps, time) for time in times]
     return np.stack([samples[k - 1][1] if k else np.zeros_like(samples[0][1]) for k in before])
-
-
-def _hash_of(*parts: Any) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

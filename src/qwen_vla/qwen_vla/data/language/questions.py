@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from embodiment_descriptions import load_robot
+from embodiment_descriptions import known_robot
 from qwen_vla.data.formats.frames import decoded_frames
 from qwen_vla.data.formats.lerobot import LeRobotReader
 from qwen_vla.data.formats.spec import DataError, DataSpec, split
@@ -48,7 +48,7 @@ class Questions:
         images = decoded_frames(self.reader, (size, size), fresh)
         self.images = {key.removeprefix(IMAGE_PREFIX): frames for key, frames in images.items()}
         self.camera_tags = self.labels.cameras
-        self.openings = gripper_openings(self.reader, load_robot(self.reader.info["embodiment"]))
+        self.openings = gripper_openings(self.reader, known_robot(self.reader.info["embodiment"]))
         episodes = self.reader.episodes
         training, held_out = split(len(episodes), context.held_out_share, f"{path}: episodes")
         self.training, self.held_out = (_frames(episodes[part], fresh) for part in (training, held_out))

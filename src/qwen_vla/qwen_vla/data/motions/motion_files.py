@@ -14,8 +14,8 @@ from tqdm import tqdm
 from qwen_vla.data.collect import COLLECTION, refuse_other_collections
 from qwen_vla.data.formats.lerobot import Feature, shard_path
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
+from qwen_vla.data.formats.named_robot import NamedRobot, RobotFiles
 from qwen_vla.data.motions.motion_source import NATIVE_RATE_HZ, ArmPath, MotionData, RobotMotions
-from qwen_vla.data.robot.robot_source import RobotFiles
 from qwen_vla.output_files import complete_or_absent, write_json
 
 MAX_SECONDS = 4.0
@@ -29,7 +29,7 @@ class MotionFiles:
     """What to write: `count` motions of one robot, none longer than `max_seconds`."""
 
     out: Path
-    robot: str | RobotFiles
+    robot: NamedRobot
     count: int
     seed: int = 0
     rate_hz: float = NATIVE_RATE_HZ
@@ -82,10 +82,10 @@ class MotionFiles:
         return Recording(_sentence(robot, number), {name: rows.astype(np.float32) for name, rows in frames.items()})
 
 
-def choose_robot(robot: str, config: Path | None = None) -> str | RobotFiles:
-    """A robot of the suite by its name, or files of the user's when `robot` is a path; ValueError for a mixture."""
-    path = Path(robot)
-    if not (path.is_file() or path.suffix in (".urdf", ".xml") or len(path.parts) > 1):
+def choose_robot(robot: str, config: Path | None = None) -> NamedRobot:
+    """A robot by its name or its embodiment YAML, or by a URDF and its YAML; ValueError for a mixture."""
+    path = Path(robot).expanduser()
+    if path.suffix not in (".urdf", ".xml"):
         if config:
             raise ValueError(f"--config goes with the path of a URDF; {robot!r} brings its own configuration")
         return robot

@@ -13,19 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from embodiment_descriptions import ControlMode, Embodiment, delta_from_poses, load_robot
+from embodiment_descriptions import ControlMode, delta_from_poses
 from embodiment_descriptions.actions import Action, ArmAction
+from qwen_vla.data.formats.named_robot import NamedRobot, load
 from qwen_vla.data.formats.spec import DataError, DataSpec, log, quantiles, split
 from qwen_vla.data.motions.motion_templates import TEMPLATES, Motion, MotionError, Planner
 from qwen_vla.data.motions.paraphrases import corpus, paraphrase
-from qwen_vla.data.robot.robot_source import RobotFiles
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.processing import EmbodimentInfo
@@ -41,20 +40,11 @@ SPOKEN_MOTIONS = 300  # motions whose sentences a tokenizer sees, beside the lis
 Template = Literal["move", "turn", "reach", "arc", "gripper", "sequence"]
 
 
-def load(robot: str | RobotFiles) -> Embodiment:
-    """A robot of the suite by its name, or the user's own from its files."""
-    if isinstance(robot, str):
-        return load_robot(robot)
-    if not robot.urdf.is_file():
-        raise DataError(f"{robot.urdf}: no such URDF (seen from {Path.cwd()})")
-    return Embodiment.from_urdf(robot.urdf.read_text(), robot.embodiment)
-
-
 class MotionData(DataSpec):
-    """Synthetic motions of robots of the suite (by name) or the user's own (by URDF)."""
+    """Synthetic motions of robots of the suite (by name) or the user's own (by the path of its embodiment YAML)."""
 
     kind: Literal["motions"]
-    robots: tuple[str | RobotFiles, ...] = Field(min_length=1)
+    robots: tuple[NamedRobot, ...] = Field(min_length=1)
     count: int = Field(2000, ge=1, description="motions per robot")
     seed: int = Field(0, ge=0)
     rate_hz: float | Literal["embodiment"] = Field(NATIVE_RATE_HZ, description="[Hz]; 50 is the paper's")

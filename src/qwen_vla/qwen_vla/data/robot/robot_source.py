@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
-from embodiment_descriptions import Embodiment, load_robot
+from embodiment_descriptions import Embodiment
 from qwen_vla.data.formats.bad_rows import BadRows, usable_rows
-from qwen_vla.data.formats.episodes import DatasetError, Episode, EpisodeSource
+from qwen_vla.data.formats.episodes import DatasetError, Episode, EpisodeSource, SourceOptions
 from qwen_vla.data.formats.frames import DecodedFrames, decode_camera
-from qwen_vla.data.formats.lerobot import LeRobotEpisodes, LeRobotReader, open_hub
-from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes
+from qwen_vla.data.formats.lerobot import LeRobotEpisodes, download
+from qwen_vla.data.formats.named_robot import NamedRobot, load
+from qwen_vla.data.formats.opening import find_source, open_source, robot_of
 from qwen_vla.data.formats.spec import DataSpec, OnBadRows, check_steps, split
 from qwen_vla.data.robot.annotations import POINTS_COLUMN, Annotations, fresh_frames, gripper_openings, point_labels
 from qwen_vla.data.robot.chunks import episode_ends
@@ -35,39 +36,21 @@ CHUNKS_IN_MEMORY = 1 << 27  # numbers; half a gigabyte
 HUB = "hub:"
 
 
-class RobotFiles(BaseModel):
-    """A robot of the user's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    urdf: Path = Field(description="expanded URDF")
-    embodiment: Path = Field(description="what the URDF does not say, as config/embodiments/*.yaml")
-
-
-class Bag(BaseModel):
-    """What a bag does not say by itself; see `BagOptions`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    namespace: str = ""
-    instruction: str | None = None
-    instruction_topic: str | None = None
-    marker_topic: str | None = None
-
-
 class RobotData(DataSpec):
     """Demonstrations, or single labelled frames without actions, of one robot."""
 
     kind: Literal["robot"]
     path: Annotated[str, BeforeValidator(str)] = Field(
-        description="LeRobotDataset v3.0 (a folder, or hub:organisation/name, which is downloaded), a bag, or a folder "
-        "of bags"
+        description="LeRobotDataset v3.0 (a folder, or hub:organisation/name, which is downloaded), a bag, a folder of "
+        "bags, or what an installed episode source recognizes"
     )
-    robot: str | RobotFiles | None = Field(None, description="default: the robot that the data set names")
+    robot: NamedRobot | None = Field(
+        None, description="name, path of an embodiment YAML, or both files; default: the robot that the data set names"
+    )
     statistics: str | None = Field(None, description="name of its normalisation statistics; default: the robot's name")
     cameras: dict[str, str] = Field({}, description="image column by camera tag; default: observation.images.TAG")
     columns: Columns = Columns()
-    bag: Bag = Bag()
+    bag: SourceOptions = Field(SourceOptions(), description="what the recording does not say by itself")
     on_bad_rows: OnBadRows = Field("refuse", description="what to do with rows that cannot be used; both report them")
     use_images: bool = Field(True, description="False: vision is dropped, also in a stage that has it")
     use_state: bool = Field(True, description="False: a model with proprioception reads none of this robot")
@@ -89,29 +72,12 @@ class RobotData(DataSpec):
         return RobotSource(self, context)
 
     def open_episodes(self, images: bool = True) -> tuple[EpisodeSource, Embodiment]:
-        """The recordings and the robot that made them. images: whether a bag must have the robot's cameras."""
-        if self.path.startswith(HUB):
-            return self._lerobot(open_hub(self.path.removeprefix(HUB)))
-        path = Path(self.path)
-        if (path / "meta").is_dir():
-            return self._lerobot(LeRobotReader(path))
-        if path.is_dir() and not (any(path.glob("*/metadata.yaml")) or any(path.glob("metadata.yaml"))):
-            if not any(path.glob("*.mcap")) and not any(path.glob("*.db3")):
-                return self._lerobot(LeRobotReader(path))
-        embodiment = self._robot(None)
-        options = BagOptions(**self.bag.model_dump())
-        return RosbagEpisodes(path, embodiment, options, None if images else ()), embodiment
-
-    def _lerobot(self, reader: LeRobotReader) -> tuple[EpisodeSource, Embodiment]:
-        return LeRobotEpisodes(reader), self._robot(reader.info.get("robot_type"))
-
-    def _robot(self, named: str | None) -> Embodiment:
-        if isinstance(self.robot, RobotFiles):
-            return Embodiment.from_urdf(self.robot.urdf.read_text(), self.robot.embodiment)
-        name = self.robot or named
-        if not name:
-            raise DatasetError(f"{self.path} does not say which robot it is of; name it with `robot`")
-        return load_robot(name)
+        """The recordings and the robot that made them. images: whether they must show what its cameras see."""
+        path = download(self.path.removeprefix(HUB)) if self.path.startswith(HUB) else Path(self.path)
+        source = find_source(path)
+        embodiment = load(self.robot) if self.robot else robot_of(source, path)
+        seen = embodiment if images else embodiment.model_copy(update={"cameras": ()})
+        return open_source(source, path, seen, self.bag), embodiment
 
 
 class RobotSource:

@@ -177,7 +177,7 @@ def test_frames_of_videos_are_found_by_time_in_any_order(filmed):
         assert errors.index(min(errors)) == min(row, 2), "the very frame, not one beside it"
     for row in np.random.default_rng(1).permutation(43):
         np.testing.assert_array_equal(reader.image("cam", int(row)), in_order[row])
-    np.testing.assert_array_equal(LeRobotEpisodes(reader)[1].images["cam"][-1], in_order[22])
+    np.testing.assert_array_equal(LeRobotEpisodes(reader.root)[1].images["cam"][-1], in_order[22])
 
 
 def test_a_video_that_ends_too_early_or_is_missing_spoils_the_rows_behind_it(filmed):

@@ -98,7 +98,7 @@ def test_we_open_what_lerobot_writes_videos_included(tmp_path):
     # Two builds of FFmpeg may round colours differently, a neighbouring frame is some 40 levels away.
     assert np.abs(video.astype(int) - eight_bits(read["observation.images.wrist"])).max() <= 2
     assert np.abs(video.astype(int) - given["observation.images.wrist"]).mean() < 5  # compression
-    for episode in LeRobotEpisodes(reader):
+    for episode in LeRobotEpisodes(reader.root):
         last = len(episode) - 1
         row = int(episode.columns["index"].values[last, 0])
         np.testing.assert_array_equal(episode.images["observation.images.wrist"][last], video[row])

@@ -12,11 +12,11 @@ from embodiment_descriptions import load_robot, pose_from_delta
 from qwen_vla import QwenVLAConfig
 from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.lerobot import LeRobotReader
+from qwen_vla.data.formats.named_robot import RobotFiles
 from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.motions.motion_files import MotionFiles, choose_robot
 from qwen_vla.data.motions.motion_source import MotionData, RobotMotions
 from qwen_vla.data.motions.motion_templates import MAX_TIP_SPEED, TEMPLATES, MotionError, Planner, minimum_jerk
-from qwen_vla.data.robot.robot_source import RobotFiles
 from qwen_vla.data.samples import SourceContext
 
 CONFIG = QwenVLAConfig.preset("tiny")
