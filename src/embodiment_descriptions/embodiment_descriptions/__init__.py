@@ -10,7 +10,7 @@ from embodiment_descriptions.errors import EmbodimentError, KinematicsError, Res
 from embodiment_descriptions.kinematics import Kinematics
 from embodiment_descriptions.prompt import build_prompt
 from embodiment_descriptions.resources import known_robots, resource_path
-from embodiment_descriptions.robots import description_of, embodiment_file, known_robot, load_robot
+from embodiment_descriptions.robots import description_of, embodiment_file, is_path, known_robot, load_robot
 
 __all__ = [
     "ActionLayout",
@@ -34,6 +34,7 @@ __all__ = [
     "description_of",
     "embodiment_file",
     "expand_xacro",
+    "is_path",
     "known_robot",
     "known_robots",
     "load_robot",

@@ -59,11 +59,11 @@ def embodiment_file(robot: str | Path, hardware: str = "mock") -> Path:
         EmbodimentError: no robot has that name, or the path is not one of a YAML.
         ResourceError: there is no such file.
     """
+    if not is_path(robot):
+        return _file_of_suite(str(robot), hardware)
     path = Path(robot).expanduser()
     if path.suffix not in YAML:
-        if len(path.parts) > 1 or path.name.endswith(DESCRIPTIONS):
-            raise EmbodimentError(f"{path} is not the path of an embodiment YAML; known robots: {_known()}; {REMEDY}")
-        return _file_of_suite(str(robot), hardware)
+        raise EmbodimentError(f"{path} is not the path of an embodiment YAML; known robots: {_known()}; {REMEDY}")
     if path.is_file():
         return path.resolve()
     try:
@@ -72,6 +72,12 @@ def embodiment_file(robot: str | Path, hardware: str = "mock") -> Path:
         raise ResourceError(
             f"{path}: there is no such embodiment YAML (seen from {Path.cwd()}); known robots: {_known()}; {REMEDY}"
         ) from error
+
+
+def is_path(robot: str | Path) -> bool:
+    """Whether a user's word for a robot is a path, and not a name."""
+    path = Path(robot)
+    return path.suffix in YAML or path.name.endswith(DESCRIPTIONS) or len(path.parts) > 1
 
 
 def description_of(file: Path, hardware: Hardware = "mock") -> str | None:

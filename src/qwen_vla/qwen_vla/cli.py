@@ -42,13 +42,14 @@ class Describe:
 
     $ qwen-vla describe widowx
     $ qwen-vla describe aloha --hardware real
-    $ qwen-vla describe my_robot.urdf --config my_robot.yaml --instruction "open the drawer"
+    $ qwen-vla describe my_robot.yaml --instruction "open the drawer"   # and my_robot.urdf beside it
+    $ qwen-vla describe my_robot.urdf     # what can be inferred without a YAML
     """
 
     robot: tyro.conf.Positional[str]
-    """Name of a robot of the suite, or a path to a URDF."""
+    """Name of a robot of the suite, or path of an embodiment YAML or of a URDF."""
     config: Path | None = None
-    """Embodiment YAML for a URDF of your own; without it what can be inferred is inferred, and said."""
+    """Embodiment YAML of a URDF; without one, what can be inferred is inferred, and said."""
     hardware: Literal["mock", "gazebo", "isaac", "real"] = "mock"
     """What answers for a robot of the suite; a real one may have other topics and calibrations."""
     instruction: str = "pick up the red cube"
@@ -57,15 +58,15 @@ class Describe:
     def run(self) -> int:
         from embodiment_descriptions import Embodiment, describe, load_robot
 
-        path = Path(self.robot)
-        if path.is_file():
-            embodiment = Embodiment.from_urdf(path.read_text(), self.config)
-        elif path.suffix in (".urdf", ".xml") or len(path.parts) > 1:
-            raise FileNotFoundError(f"{path}: no such URDF")
-        elif self.config:
-            raise ValueError(f"--config goes with the path of a URDF; {self.robot!r} brings its own configuration")
-        else:
+        path = Path(self.robot).expanduser()
+        if path.suffix not in (".urdf", ".xml"):
+            if self.config:
+                raise ValueError(f"--config goes with the path of a URDF; {self.robot!r} brings its own configuration")
             embodiment = load_robot(self.robot, self.hardware)
+        elif path.is_file():
+            embodiment = Embodiment.from_urdf(path.read_text(encoding="utf-8"), self.config)
+        else:
+            raise FileNotFoundError(f"{path}: no such URDF (seen from {Path.cwd()})")
         print(describe(embodiment, self.instruction))
         return 0
 
@@ -97,9 +98,9 @@ class Collect:
     takeover_from: Path | None = None
     """A checkpoint that plays first, for a random time; recorded is how the expert goes on from there (DAgger)."""
     robot: str = "widowx"
-    """For `motions`: name of a robot of the suite, or path to a URDF."""
+    """For `motions`: name of a robot of the suite, or path of an embodiment YAML or of a URDF."""
     config: Path | None = None
-    """For `motions`: embodiment YAML of a URDF of your own."""
+    """For `motions`: embodiment YAML of a URDF that lies elsewhere."""
     rate_hz: float = 50.0
     """For `motions`: samples per second."""
 
@@ -227,7 +228,7 @@ class Evaluate:
     """
 
     suite: tyro.conf.Positional[str]
-    """Task suite, e.g. widowx."""
+    """Task suite, e.g. widowx; there are suites for robots with a simulator only."""
     policy: str = DEFAULT_POLICY
     """Checkpoint: its folder, or the name of one in checkpoints/. Or NAME://ADDRESS of an installed policy."""
     episodes: int = 50
@@ -243,7 +244,7 @@ class Evaluate:
     shift: Shift | None = None
     """Scenes unlike those trained on, in one respect that the suite offers; dynamic: the target moves."""
     prompt_of: str | None = None
-    """Tell the model that it is another robot: aloha, mobile_base …"""
+    """Tell the model that it is another robot: aloha, mobile_base …, or path of an embodiment YAML."""
     over_ros: bool = False
     """Drive the simulator through policy_node and executor_node as separate processes."""
     chaos: bool = False
@@ -433,7 +434,8 @@ def _readable(command: type) -> type:
     kinds = get_type_hints(command, include_extras=True)
     for field in fields(command):
         kind = kinds[field.name]
-        metavar = field.name.upper().replace("_", "-") if kind in (str, str | None) else None
+        name = field.name.upper().replace("_", "-")
+        metavar = {str: name, str | None: name, tuple[str, ...]: f"[{name} [{name} ...]]"}.get(kind)
         if field.default is False:
             kind = tyro.conf.FlagCreatePairsOff[kind]
         marks = tyro.conf.arg(metavar=metavar, help_behavior_hint=_default_hint)

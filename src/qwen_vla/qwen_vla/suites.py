@@ -115,12 +115,24 @@ class Suite(Protocol):
 
 
 def find_suite(name: str) -> EntryPoint:
-    """Where the suite registered under `name` is; KeyError lists the known ones."""
+    """Where the suite registered under `name` is; KeyError lists the known ones, and says what a path is not."""
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
         installed = ", ".join(sorted(found)) or "none (is qwen_vla_sim installed?)"
-        raise KeyError(f"unknown suite {name!r}; installed: {installed}")
+        raise KeyError(f"{not_simulated(name, 'suite')}; installed: {installed}")
     return found[name]
+
+
+def not_simulated(name: str, what: str) -> str:
+    """Why a name is none of a robot with a simulator: it is no such thing (`what`), or the path of a user's robot."""
+    from embodiment_descriptions import is_path
+
+    if not is_path(name):
+        return f"unknown {what} {name!r}"
+    return (
+        f"{name} is a robot of your own, and this needs one with a simulator; yours is started with: ros2 launch "
+        f"qwen_vla_ros robot.launch.py embodiment_config:={name}"
+    )
 
 
 def load_suite(name: str) -> Suite:

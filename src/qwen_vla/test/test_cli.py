@@ -84,12 +84,26 @@ def test_the_list_of_commands_is_short(monkeypatch, capsys):
     [
         (["describe", "robbie"], "unknown robot 'robbie'; known robots: .*widowx"),
         (["describe", "robbie.urdf"], "robbie.urdf: no such URDF"),
+        (
+            ["describe", "robbie.yaml"],
+            r"robbie\.yaml: there is no such embodiment YAML .*: aloha",
+        ),
         (["describe", "widowx", "--config", "mine.yaml"], "--config goes with the path of a URDF"),
         (["collect", "chess", "--out", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
+        (["collect", "my/arm.yaml", "--out", "nowhere"], "my/arm.yaml is a robot of your own, .*; installed: aloha"),
+        (
+            ["collect", "motions", "--out", "nowhere", "--robot", "arm.yaml"],
+            r"arm\.yaml: there is no such",
+        ),
         (["collect", "widowx_pick", "--out", "nowhere", "--episodes", "0"], "episodes must be at least 1, got 0"),
         (["collect", "motions", "--out", "nowhere", "--task", "stack_cube"], "motions have no tasks"),
         (["train", "mine.yaml"], "mine.yaml: no such recipe; see config/training/"),
         (["evaluate", "chess", "--policy", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
+        (
+            ["evaluate", "arm.yaml"],
+            r"arm\.yaml is a robot of your own, .* simulator; .* ros2 launch",
+        ),
+        (["evaluate", "widowx", "--prompt-of", "arm.yaml"], r"arm\.yaml: there is no such"),
         (["evaluate", "widowx_pick", "--policy", "nowhere"], "no checkpoint directory at nowhere"),
         (["evaluate", "widowx_pick", "--policy", "nowhere", "--workers", "0"], "workers must be at least 1"),
     ],

@@ -167,6 +167,16 @@ def test_a_robot_must_be_known(tmp_path):
     assert not (tmp_path / "out").exists(), "the same folder can be taken when it is named"
 
 
+def test_a_robot_is_named_by_the_path_of_its_yaml(tmp_path):
+    own = WIDOWX.model_copy(update={"name": "mine", "robot_tag": "My arm"})
+    (tmp_path / "lab").mkdir()
+    write_robot(tmp_path / "lab", own)
+    convert(options(bag(tmp_path / "bag"), tmp_path / "out", robot=str(tmp_path / "lab/embodiment.yaml")))
+    assert LeRobotReader(tmp_path / "out").info["robot_type"] == "mine"
+    sample = RobotData(kind="robot", path=str(tmp_path / "out")).open(CONTEXT).sample(0, None)
+    assert "My arm" in sample.text, "which the data set brings"
+
+
 def test_an_episode_says_its_namespace_and_remapped_topics(tmp_path):
     with Bag(tmp_path / "bag", namespace="/r1") as writer:
         record(writer, 1.0, without=("ego/image_raw",))

@@ -12,7 +12,14 @@ from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import PushRosNamespace, SetParameter
 
-from embodiment_descriptions import Embodiment, EmbodimentError, ResourceError, expand_xacro, resource_path
+from embodiment_descriptions import (
+    Embodiment,
+    EmbodimentError,
+    ResourceError,
+    embodiment_file,
+    expand_xacro,
+    resource_path,
+)
 from qwen_vla_ros.bringup import nodes
 from qwen_vla_ros.bringup.arguments import SWITCH, is_true, policy_arguments, value, viewer_arguments
 from qwen_vla_ros.bringup.nodes import ros_variables, rviz, share, suite_nodes
@@ -36,7 +43,8 @@ def arguments() -> list[DeclareLaunchArgument]:
     choices = "; ".join(f"{name}: {meaning}" for name, meaning in HARDWARE.items())
     return [
         DeclareLaunchArgument(
-            "embodiment_config", description="YAML file of the robot (docs/how-to/describe_a_robot.md)"
+            "embodiment_config",
+            description="The robot: path of its embodiment YAML (docs/how-to/describe_a_robot.md), or its name",
         ),
         DeclareLaunchArgument(
             "description",
@@ -74,7 +82,7 @@ def arguments() -> list[DeclareLaunchArgument]:
 
 def everything(context: LaunchContext) -> GroupAction:
     """The robot and the nodes of this suite, in one namespace and on one clock."""
-    config = str(found(value("embodiment_config", context), "embodiment_config"))
+    config = str(embodiment_file(value("embodiment_config", context)))
     urdf = description(context)
     frame = Embodiment.from_urdf(urdf, config).base_frame if urdf else ""
     return GroupAction(

@@ -16,8 +16,8 @@ def embodiment_argument() -> DeclareLaunchArgument:
     return DeclareLaunchArgument(
         "embodiment_config",
         default_value="",
-        description="YAML file of the robot, absolute or relative to the suite; empty: the one in config/embodiments "
-        "for this robot and hardware",
+        description="Path of another embodiment YAML of the robot; empty: the one in config/embodiments for this robot "
+        "and hardware",
     )
 
 

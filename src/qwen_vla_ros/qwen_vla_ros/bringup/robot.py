@@ -168,7 +168,7 @@ def embodiment_config(robot: Robot, context: LaunchContext) -> str:
     """The YAML that describes the robot as this hardware has it."""
     chosen = value("embodiment_config", context)
     variant = DESCRIBED_AS.get(value("hardware", context), value("hardware", context))
-    return chosen or str(embodiment_file(robot.name, variant))
+    return str(embodiment_file(chosen or robot.name, variant))
 
 
 # Robots ---------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class Doctor:
     """
 
     robot: str
-    """Name of a robot of the suite, or path of the embodiment YAML of your own."""
+    """Name of a robot of the suite, or path of your embodiment YAML."""
     hardware: Literal["mujoco", "mock", "gazebo", "isaac", "real"] = "mujoco"
     """As in the launch file: a robot may have other topics in reality than in simulation."""
     policy: str = ""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from embodiment_descriptions import Embodiment, EmbodimentConfig, EmbodimentError, load_robot
+from embodiment_descriptions import Embodiment, EmbodimentConfig, EmbodimentError, description_of, embodiment_file
 from embodiment_descriptions.config import load_config
 from qwen_vla_ros.doctor.checks.cameras import check_cameras
 from qwen_vla_ros.doctor.checks.checkpoint import AREA as MODEL
@@ -41,7 +41,7 @@ class Patient:
 
     Attributes:
         config: the robot's YAML.
-        own: the robot by the suite's own URDF; None for a robot that is only known by its YAML.
+        own: the robot by the description that belongs to its YAML; None for a robot that is only known by its YAML.
         namespace: of the robot's topics and nodes.
         policy: reference, "remote", or empty for the one that policy_node has loaded.
     """
@@ -56,19 +56,18 @@ def find_patient(robot: str, hardware: str, namespace: str, policy: str) -> Pati
     """Find a robot of the suite by its name, or one of the user's by the path of its YAML.
 
     Args:
-        robot: name or path.
+        robot: name or path, see `embodiment_descriptions.embodiment_file`.
         hardware: as the launch files call it; a robot may have other topics in reality than in simulation.
         namespace, policy: see Patient.
 
     Raises:
         EmbodimentError, ResourceError: there is no such robot, or its files are wrong.
     """
-    path = Path(robot).expanduser()
-    if path.suffix in (".yaml", ".yml"):
-        return Patient(load_config(path), None, namespace, policy)
-    own = load_robot(robot, "mock" if hardware == "mujoco" else hardware)
-    config = EmbodimentConfig(**{key: getattr(own, key) for key in EmbodimentConfig.model_fields})
-    return Patient(config, own, namespace, policy)
+    described_as = "mock" if hardware == "mujoco" else hardware
+    file = embodiment_file(robot, described_as)
+    urdf = description_of(file, described_as)
+    own = Embodiment.from_urdf(urdf, file) if urdf else None
+    return Patient(load_config(file), own, namespace, policy)
 
 
 def look_at_graph(patient: Patient, environment: Mapping[str, str], seconds: float) -> Graph:

@@ -67,7 +67,12 @@ RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 TRANSFORMS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
 PARAMETERS = (
-    Parameter("embodiment_config", "", "YAML file of the robot; empty: that of the suite", read_only=True),
+    Parameter(
+        "embodiment_config",
+        "",
+        "The robot: path of its embodiment YAML, or its name; empty: the name in its URDF",
+        read_only=True,
+    ),
     Parameter("chunk_topic", "policy_node/action_chunk", "Predicted chunks (ActionChunk)", read_only=True),
     Parameter("accepted_topic", "executor_node/accepted_chunk", "Accepted chunks (ActionChunk)", read_only=True),
     Parameter("report_topic", "executor_node/chunk_report", "What became of them (ChunkReport)", read_only=True),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from xml.etree import ElementTree
 
-from embodiment_descriptions import Embodiment, EmbodimentError, resource_path
+from embodiment_descriptions import Embodiment, EmbodimentError, embodiment_file
 
 
 def read_embodiment(urdf: str, config: str) -> Embodiment:
@@ -13,16 +12,13 @@ def read_embodiment(urdf: str, config: str) -> Embodiment:
 
     Args:
         urdf: content of robot_description.
-        config: YAML file: absolute, relative to the working directory, or relative to the suite; empty means
-            config/embodiments/<name of the robot in the URDF>.yaml of the suite. Nothing is guessed from the URDF.
+        config: the robot, see `embodiment_descriptions.embodiment_file`: its name, or the path of its YAML; empty means
+            the name of the robot in the URDF. Nothing is guessed from the URDF.
 
     Raises:
         EmbodimentError, ResourceError: the text or the file is missing or wrong.
     """
-    if config:
-        path = Path(config).expanduser()
-        return Embodiment.from_urdf(urdf, path if path.is_file() else resource_path(config))
-    return Embodiment.from_urdf(urdf, resource_path(f"config/embodiments/{_robot_name(urdf)}.yaml"))
+    return Embodiment.from_urdf(urdf, embodiment_file(config or _robot_name(urdf)))
 
 
 def _robot_name(urdf: str) -> str:

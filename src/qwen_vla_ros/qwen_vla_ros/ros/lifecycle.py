@@ -51,7 +51,7 @@ COMMON_PARAMETERS = (
     Parameter(
         "embodiment_config",
         "",
-        "YAML file of the robot; empty: config/embodiments/<name of the robot in its URDF>.yaml",
+        "The robot: path of its embodiment YAML, or its name; empty: the name of the robot in its URDF",
         read_only=True,
     ),
     Parameter("robot_description_timeout", 10.0, "How long configuring waits for robot_description [s]", 0.0, 600.0),

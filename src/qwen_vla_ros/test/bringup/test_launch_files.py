@@ -154,11 +154,14 @@ def test_a_policy_elsewhere_and_no_recording(everything_installed: None) -> None
 @pytest.mark.parametrize(
     "hardware, file", [("real", "aloha_real.yaml"), ("mock", "aloha.yaml"), ("mujoco", "aloha.yaml")]
 )
-def test_the_embodiment_follows_the_hardware(hardware: str, file: str) -> None:
+def test_the_embodiment_follows_the_hardware(hardware: str, file: str, tmp_path: Path) -> None:
     robot = robot_of("aloha")
     assert Path(bringup.embodiment_config(robot, context_with(robot, hardware=hardware))).name == file
-    chosen = context_with(robot, hardware=hardware, embodiment_config="mine.yaml")
-    assert bringup.embodiment_config(robot, chosen) == "mine.yaml"
+    mine = tmp_path / "mine.yaml"
+    mine.touch()
+    assert bringup.embodiment_config(robot, context_with(robot, embodiment_config=str(mine))) == str(mine)
+    with pytest.raises(ResourceError, match="no_such.yaml: there is no such embodiment YAML"):
+        bringup.embodiment_config(robot, context_with(robot, embodiment_config="no_such.yaml"))
 
 
 @pytest.mark.parametrize("nav2, expected", [("false", [("cmd_vel_nav", "cmd_vel")]), ("true", [])])
@@ -217,6 +220,11 @@ def test_beside_a_robot_that_is_running_only_the_nodes_of_the_suite_are_started(
     assert found == {("qwen_vla_ros", "executor_node"), ("qwen_vla_ros", "trajectory_visualizer")}
 
 
+def test_any_robot_of_the_suite_is_named_by_its_name() -> None:
+    arguments = nodes(any_started("so101", embodiment_config="widowx", description=""))
+    assert ("qwen_vla_ros", "executor_node") in arguments
+
+
 def test_ros2_control_stands_for_a_robot_that_is_not_there() -> None:
     file = str(REPOSITORY / "examples/ur5e_2f85/controllers.yaml")
     controllers = "scaled_joint_trajectory_controller robotiq_gripper_controller"
@@ -226,7 +234,7 @@ def test_ros2_control_stands_for_a_robot_that_is_not_there() -> None:
 
 
 @pytest.mark.parametrize("values, said", [
-    ({"embodiment_config": "no_such.yaml"}, "embodiment_config:=no_such.yaml: there is no such file"),
+    ({"embodiment_config": "no_such.yaml"}, "no_such.yaml: there is no such embodiment YAML"),
     ({"description": "no_such.urdf"}, "description:=no_such.urdf: there is no such file"),
     ({"description_arguments": "hardware=mock"}, "'hardware=mock' is not of the form name:=value"),
     ({"hardware": "mock"}, "hardware:=mock needs controllers_file:= and controllers:="),

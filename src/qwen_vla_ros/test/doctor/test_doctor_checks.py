@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from embodiment_descriptions import load_robot
+from embodiment_descriptions import ResourceError, load_robot
 from embodiment_descriptions.commands import BaseVelocityCommand, GripperActionCommand
 from qwen_vla_ros.doctor.checks import cameras as camera_checks
 from qwen_vla_ros.doctor.checks import commands as command_checks
@@ -589,6 +589,11 @@ def test_a_robot_of_ones_own_is_named_by_its_yaml(tmp_path, widowx):
     file.write_text(embodiment_file("widowx").read_text().replace("name: widowx", "name: mine", 1))
     patient = find_patient(str(file), "real", "lab", "tiny")
     assert patient.config.name == "mine" and patient.own is None
+    (tmp_path / "mine.urdf").write_text(widowx.urdf)
+    patient = find_patient(str(file), "real", "lab", "tiny")
+    assert patient.own.name == "mine" and patient.own.joint_names == widowx.joint_names
+    with pytest.raises(ResourceError, match="there is no such embodiment YAML"):
+        find_patient("yours.yaml", "mock", "", "")
 
 
 def test_the_table_fits_80_columns_and_loses_nothing(capsys):

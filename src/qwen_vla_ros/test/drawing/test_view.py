@@ -93,6 +93,23 @@ def test_a_bag_shows_robot_cameras_chunks_and_reports(bag):
     assert colours[5][0] > 0.9 and colours[5][3] == 1.0 and not any(c[0] > 0.9 for c in np.delete(colours, 5, axis=0))
 
 
+def test_the_name_in_a_message_is_never_taken_for_a_path(bag, monkeypatch):
+    """Without robot_description the robot is that of the chunks; they may say anything."""
+    _, path = bag
+    monkeypatch.setattr("qwen_vla_ros.drawing.view.bag.DESCRIPTION", "elsewhere")
+    with Bag(path) as opened:
+        messages = opened._messages
+
+        def forged(topics):
+            for topic, message in messages(topics):
+                message.embodiment = "examples/so101/so101.yaml"
+                yield topic, message
+
+        monkeypatch.setattr(opened, "_messages", forged)
+        with pytest.raises(ValueError, match="unknown robot 'examples/so101/so101.yaml'"):
+            opened.embodiment("")
+
+
 def test_ways_begin_at_the_tips_of_the_robot(bag):
     robot, path = bag
     scene, notes = played(path)

@@ -279,6 +279,10 @@ def test_help_needs_no_ros():
 def test_wrong_options_are_named_before_anything_starts(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json"):
         Demo(out=tmp_path / "out", policy=str(tmp_path)).run()
+    with pytest.raises(ValueError, match="unknown robot 'robbie'; the demo shows: widowx, aloha, mobile_base"):
+        Demo(out=tmp_path / "out", robot=("widowx", "robbie")).run()
+    with pytest.raises(ValueError, match=r"mine\.yaml is a robot of your own, .*; the demo shows: widowx"):
+        Demo(out=tmp_path / "out", robot=("mine.yaml",)).run()
     for wrong in ({"seeds": (-1,)}, {"seeds": (9000, FIRST_TEST_SEED)}, {"timeout": 0.0}, {"speed": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong)).removesuffix("s")):
             Demo(out=tmp_path / "out", policy=str(tmp_path), **wrong).run()

@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import rclpy
@@ -30,7 +29,7 @@ from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
-from embodiment_descriptions import Embodiment, resource_path, robot_description
+from embodiment_descriptions import Embodiment, embodiment_file, robot_description
 from embodiment_descriptions.commands import Command, ForwardCommand, JointTrajectoryCommand, XsGroupCommand
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, Parameter, answer_options
 from qwen_vla_msgs.msg import TaskState
@@ -88,7 +87,7 @@ PARAMETERS = (
     Parameter(
         "embodiment_config",
         "",
-        "YAML file of the robot, relative to the suite; empty: config/embodiments/<robot>.yaml",
+        "Another embodiment YAML of this robot: its path; empty: config/embodiments/<robot>.yaml",
         read_only=True,
     ),
     Parameter("publish_clock", True, "Publish simulated time on /clock", read_only=True),
@@ -127,12 +126,7 @@ STEP = Endpoint("~/step", Trigger, "Advance by control_period, in mode stepped")
 
 def embodiment_of(robot: str, config: str) -> Embodiment:
     """The robot of that name as its simulator describes it; `config` is another YAML than its own (a path)."""
-    path = Path(config) if config and Path(config).is_file() else resource_path(config or _yaml_of(robot))
-    return Embodiment.from_urdf(robot_description(robot, hardware="mock"), path)
-
-
-def _yaml_of(robot: str) -> str:
-    return f"config/embodiments/{robot}.yaml"
+    return Embodiment.from_urdf(robot_description(robot, hardware="mock"), embodiment_file(config or robot))
 
 
 class SimNode(GuardedNode):

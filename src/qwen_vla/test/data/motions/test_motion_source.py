@@ -267,7 +267,12 @@ def test_a_urdf_needs_its_configuration_and_a_robot_of_the_suite_brings_one(tmp_
         choose_robot("mine.urdf")
     with pytest.raises(ValueError, match="'widowx' brings its own"):
         choose_robot("widowx", tmp_path / "widowx.yaml")
-    assert choose_robot("widowx") == "widowx"
+    assert choose_robot("widowx") == "widowx" and choose_robot("lab/mine.yaml") == "lab/mine.yaml"
+
+
+def test_a_robot_of_the_users_is_named_by_its_yaml_or_by_both_files(twin):
+    by_path, by_files = (open_source(robots=[robot], count=4) for robot in (str(twin.embodiment), twin))
+    assert list(by_path.texts()) == list(by_files.texts()) and by_path.embodiments == by_files.embodiments
 
 
 def test_the_tokenizer_sees_prompts_and_all_words(source):

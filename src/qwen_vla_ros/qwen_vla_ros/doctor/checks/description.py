@@ -29,7 +29,7 @@ def live_description(graph: Graph, namespace: str) -> str:
 def check_description(
     config: EmbodimentConfig, own: Embodiment | None, graph: Graph, namespace: str
 ) -> Iterator[Finding]:
-    """All checks of the description; `own` is the robot by the suite's own URDF, None for a robot of the user's."""
+    """All checks of the description; `own` is the robot by the description of its YAML, None where there is none."""
     topic = graph.topic(resolve(namespace, DESCRIPTION))
     if not topic.publishers:
         yield AREA.fail(DESCRIPTION, f"nobody publishes {topic.name}", START)
@@ -80,7 +80,7 @@ def compare(live: Embodiment, own: Embodiment) -> Iterator[Finding]:
         fact = f"{'; '.join(wrong[:2])}{more}"
         yield AREA.warn("limits", fact, "another version of the robot? The limits of the running description count")
     else:
-        yield AREA.ok("limits", "as in the suite's own description")
+        yield AREA.ok("limits", "as in the robot's own description")
     yield from _compare_kinematics(live, own)
 
 
@@ -90,8 +90,8 @@ def _compare_kinematics(live: Embodiment, own: Embodiment) -> Iterator[Finding]:
         here, there = (Kinematics(robot, index).forward(positions)[:3, 3] for robot in (live, own))
         distance = float(np.linalg.norm(here - there))
         if distance > TIP_TOLERANCE:
-            fact = f"at home {arm.tip_link} is {1e3 * distance:.0f} mm from where the suite's own description has it"
+            fact = f"at home {arm.tip_link} is {1e3 * distance:.0f} mm from where the robot's own description has it"
             yield AREA.warn("geometry", fact, f"check the xacro, or whether this is another model of {own.name}")
             return
     if own.arms:
-        yield AREA.ok("geometry", "as in the suite's own description")
+        yield AREA.ok("geometry", "as in the robot's own description")

@@ -12,7 +12,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import ReaderError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from embodiment_descriptions import Embodiment, load_robot
+from embodiment_descriptions import Embodiment, known_robot
 from qwen_vla_ros.drawing.view.scene import CHUNK_TOPIC, Feed
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
 
@@ -63,7 +63,7 @@ class Bag:
         for message in self._messages({self.topic(DESCRIPTION)}):
             return read_embodiment(message[1].data, config)
         for message in self._messages({self.topic(CHUNK_TOPIC)}):
-            return load_robot(message[1].embodiment)
+            return known_robot(message[1].embodiment)
         raise ValueError(f"{self.path} does not tell which robot it is of: no {DESCRIPTION}, no chunk; give --robot")
 
     def play(self, feeds: tuple[Feed, ...]) -> int:

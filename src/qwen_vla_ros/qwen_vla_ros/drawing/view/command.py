@@ -40,9 +40,9 @@ class View:
     chunk: int | None = None
     """Number of the chunk that --png shows; default: the last one."""
     robot: str | None = None
-    """A robot of the suite, where robot_description is not to be had."""
+    """Where robot_description is not available: name of a robot of the suite, or path of your embodiment YAML."""
     config: str = ""
-    """Embodiment YAML of a robot of your own."""
+    """Path of your embodiment YAML, where robot_description is available."""
     namespace: str = ""
     """Namespace of the robot; in a bag it is found by itself."""
     seconds: float = float("inf")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from qwen_vla.cli import DEFAULT_POLICY
 
@@ -86,8 +86,8 @@ class Demo:
 
     out: Path = Path("out/demo")
     """Folder for the results; those of an earlier demo are replaced."""
-    robot: tuple[Literal["widowx", "aloha", "mobile_base"], ...] = ()
-    """Robots to show, one after the other; default: all that the policy knows."""
+    robot: tuple[str, ...] = ()
+    """Robots to show, one after the other: widowx, aloha, mobile_base; default: all that the policy knows."""
     seeds: tuple[int, ...] = ()
     """Scenes, one sentence each; default: the robot's own. Validation scenes alone (below 20000): a demo is a look."""
     policy: str = DEFAULT_POLICY
@@ -144,6 +144,7 @@ class Demo:
         from qwen_vla.policies.checkpoint import checkpoint_of
         from qwen_vla.seeds import require_split
 
+        self._check_robots()
         for seed in self.seeds:
             require_split("validation", range(seed, seed + 1), "--seeds")
         if self.timeout is not None and not 0 < self.timeout < 3600:
@@ -160,6 +161,13 @@ class Demo:
         for seed in {*self.seeds} or {seed for robot in self.robot or SHOWS for seed in SHOWS[robot].seeds}:
             refuse_trained_seeds(checkpoint, seed, 1)
         return checkpoint
+
+    def _check_robots(self) -> None:
+        from qwen_vla.suites import not_simulated
+
+        for robot in self.robot:
+            if robot not in SHOWS:
+                raise ValueError(f"{not_simulated(robot, 'robot')}; the demo shows: {', '.join(SHOWS)}")
 
     def _begin(self) -> None:
         """Take the folder and remove earlier results: what is there at the end is of this demo."""
