@@ -97,7 +97,7 @@ def test_every_argument_is_documented_and_its_default_is_a_choice(name: str) -> 
         }  # fmt: skip
     elif name == "robot":
         own = {"description", "description_arguments", "controllers_file", "controllers"}
-        assert set(arguments) == COMMON_ARGUMENTS - {"seed", "shift"} | own
+        assert set(arguments) == COMMON_ARGUMENTS - {"seed", "shift", "task"} | own
         assert arguments["hardware"].choices == list(any_robot.HARDWARE)
     else:
         assert set(arguments) == COMMON_ARGUMENTS | {"mobile_base": {"nav2"}, "widowx": {"suite"}}.get(name, set())
