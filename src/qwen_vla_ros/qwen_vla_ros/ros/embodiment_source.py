@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from embodiment_descriptions import Embodiment, EmbodimentError, embodiment_file
+from embodiment_descriptions import Embodiment, EmbodimentError, embodiment_file, is_path
 
 
 def read_embodiment(urdf: str, config: str) -> Embodiment:
@@ -26,6 +26,6 @@ def _robot_name(urdf: str) -> str:
         name = ElementTree.fromstring(urdf).get("name")
     except ElementTree.ParseError as error:
         raise EmbodimentError(f"robot_description is not XML: {error}") from error
-    if not name or "/" in name:
+    if not name or is_path(name):
         raise EmbodimentError(f"the robot in robot_description is named {name!r}; set the parameter embodiment_config")
     return name
