@@ -5,10 +5,11 @@ ros2_control.
     ros2 launch qwen_vla_ros robot.launch.py embodiment_config:=my_robot.yaml description:=my_robot.urdf.xacro \
         description_arguments:="hardware:=real"
     ros2 launch qwen_vla_ros robot.launch.py hardware:=mock embodiment_config:=my_robot.yaml \
-        description:=my_robot.urdf.xacro controllers_file:=controllers.yaml controllers:="arm_controller"
+        controllers_file:=controllers.yaml controllers:="arm_controller"
 
-The first starts beside a robot that is running; the last needs no robot. `--show-args` explains every argument;
-docs/how-to/describe_a_robot.md tells how the two files are written, examples/ has some.
+The first starts beside a robot that is running; the last needs no robot, and takes the description that lies beside the
+YAML. `--show-args` explains every argument; docs/how-to/describe_a_robot.md tells how the two files are written,
+examples/ has some.
 """
 
 from launch import LaunchDescription

@@ -32,8 +32,12 @@ def robot_description(name: str, hardware: Hardware = "mock", controllers_file: 
         raise EmbodimentError(f"unknown robot {name!r}; known robots: {', '.join(known) or 'none'}")
     if hardware not in get_args(Hardware):
         raise EmbodimentError(f"unknown hardware {hardware!r}; choose one of {', '.join(get_args(Hardware))}")
-    path = resource_path(f"urdf/{name}/{name}.urdf.xacro")
-    return expand_xacro(path, {"hardware": hardware, "controllers_file": str(controllers_file)})
+    return expand_xacro(xacro_of(name), {"hardware": hardware, "controllers_file": str(controllers_file)})
+
+
+def xacro_of(name: str) -> Path:
+    """Find the xacro of a robot of this package."""
+    return resource_path(f"urdf/{name}/{name}.urdf.xacro")
 
 
 def expand_xacro(path: str | Path, arguments: dict[str, str] | None = None) -> str:

@@ -4,10 +4,11 @@ A YAML is of the description that lies beside it: a URDF or xacro called as the 
 only one there; where none lies there, of the suite's description of the robot that it names.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from embodiment_descriptions.config import load_config
-from embodiment_descriptions.description import Hardware, expand_xacro, robot_description
+from embodiment_descriptions.description import Hardware, expand_xacro, robot_description, xacro_of
 from embodiment_descriptions.embodiment import Embodiment
 from embodiment_descriptions.errors import EmbodimentError, ResourceError
 from embodiment_descriptions.resources import known_robots, resource_path
@@ -80,19 +81,25 @@ def is_path(robot: str | Path) -> bool:
     return path.suffix in YAML or path.name.endswith(DESCRIPTIONS) or len(path.parts) > 1
 
 
-def description_of(file: Path, hardware: Hardware = "mock") -> str | None:
+def description_of(file: Path, hardware: Hardware = "mock", arguments: Mapping[str, str] | None = None) -> str | None:
     """URDF text of the robot that an embodiment YAML is of; None where there is no description of it.
+
+    Args:
+        file: the YAML.
+        hardware: value of a xacro's argument of this name.
+        arguments: values of others, or of that one.
 
     Raises:
         EmbodimentError: several descriptions lie beside it, or the one that does cannot be read.
     """
     name = load_config(file).name
     beside = _beside(file, name)
-    if beside is None:
-        return robot_description(name, hardware) if name in known_robots() else None
-    if beside.suffix == ".xacro":
-        return expand_xacro(beside, {"hardware": hardware})
-    return beside.read_text(encoding="utf-8")
+    if beside is None and name not in known_robots():
+        return None
+    path = beside or xacro_of(name)
+    if path.suffix == ".xacro":
+        return expand_xacro(path, {"hardware": hardware, **(arguments or {})})
+    return path.read_text(encoding="utf-8")
 
 
 def _beside(file: Path, name: str) -> Path | None:

@@ -16,6 +16,7 @@ from embodiment_descriptions import (
     Embodiment,
     EmbodimentError,
     ResourceError,
+    description_of,
     embodiment_file,
     expand_xacro,
     resource_path,
@@ -49,12 +50,15 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "description",
             default_value="",
-            description="URDF or xacro of the robot; empty: robot_description is published by the robot's own bring-up",
+            description="URDF or xacro of the robot, published as robot_description; empty: with hardware:=mock the "
+            "one that lies beside the YAML (called as it or as the robot, or the only one there), else none: the "
+            "robot's own bring-up publishes it",
         ),
         DeclareLaunchArgument(
             "description_arguments",
             default_value="",
-            description="Arguments of the xacro, for instance 'hardware:=real prefix:=left_'",
+            description="Arguments of the xacro, for instance 'hardware:=real prefix:=left_'; with hardware:=mock its "
+            "argument hardware is mock",
         ),
         DeclareLaunchArgument(
             "hardware", default_value="running", choices=list(HARDWARE), description=f"What moves. {choices}"
@@ -82,8 +86,8 @@ def arguments() -> list[DeclareLaunchArgument]:
 
 def everything(context: LaunchContext) -> GroupAction:
     """The robot and the nodes of this suite, in one namespace and on one clock."""
-    config = str(embodiment_file(value("embodiment_config", context)))
-    urdf = description(context)
+    config = embodiment_file(value("embodiment_config", context))
+    urdf = description(config, context)
     frame = Embodiment.from_urdf(urdf, config).base_frame if urdf else ""
     return GroupAction(
         [
@@ -91,24 +95,26 @@ def everything(context: LaunchContext) -> GroupAction:
             SetParameter("use_sim_time", is_true("use_sim_time", context)),
             *([nodes.state_publisher(urdf)] if urdf else []),
             *(ros2_control(context) if value("hardware", context) == "mock" else []),
-            *suite_nodes(config, context),
+            *suite_nodes(str(config), context),
             *([rviz(rviz_file(), frame)] if is_true("rviz", context) else []),
         ]
     )
 
 
-def description(context: LaunchContext) -> str:
-    """The expanded URDF, "" where somebody else publishes it.
+def description(config: Path, context: LaunchContext) -> str:
+    """The expanded URDF of the robot with this YAML, "" where somebody else publishes it.
 
     Raises:
-        EmbodimentError, ResourceError: the file is missing or cannot be expanded.
+        EmbodimentError, ResourceError: there is none, more than one may be meant, or it cannot be expanded.
     """
-    given = value("description", context)
-    if not given:
-        if value("hardware", context) == "mock":
-            raise EmbodimentError("hardware:=mock needs description:=, the robot's URDF or xacro")
-        return ""
-    return expand_xacro(found(given, "description"), xacro_arguments(value("description_arguments", context)))
+    given, is_mock = value("description", context), value("hardware", context) == "mock"
+    arguments = ({"hardware": "mock"} if is_mock else {}) | xacro_arguments(value("description_arguments", context))
+    if given:
+        return expand_xacro(found(given, "description"), arguments)
+    urdf = description_of(config, "mock", arguments) if is_mock else ""
+    if urdf is None:
+        raise EmbodimentError(f"hardware:=mock needs description:=, a URDF or xacro; none lies beside {config}")
+    return urdf
 
 
 def xacro_arguments(text: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,15 +197,27 @@ def test_time_follows_the_simulator(use_sim_time: str, hardware: str, expected: 
 EXAMPLES = ("ur5e_2f85", "so101")
 
 
-def any_started(example: str, **values: str) -> list[LaunchDescriptionEntity]:
-    """Everything that robot.launch.py starts for a robot of examples/."""
+def any_context(example: str, **values: str) -> LaunchContext:
+    """A start of robot.launch.py for a robot of examples/."""
     folder = REPOSITORY / "examples" / example
     context = LaunchContext()
     given = {"embodiment_config": f"{folder}/{example}.yaml", "description": f"{folder}/{example}.urdf.xacro"} | values
     for argument in any_robot.arguments():
         argument.execute(context) if argument.name not in given else None
     context.launch_configurations.update(given)
-    return any_robot.everything(context).get_sub_entities()
+    return context
+
+
+def any_started(example: str, **values: str) -> list[LaunchDescriptionEntity]:
+    """Everything that it consists of."""
+    return any_robot.everything(any_context(example, **values)).get_sub_entities()
+
+
+MOCK = {
+    "hardware": "mock",
+    "controllers_file": str(REPOSITORY / "examples/ur5e_2f85/controllers.yaml"),
+    "controllers": "scaled_joint_trajectory_controller robotiq_gripper_controller",
+}
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -226,11 +239,26 @@ def test_any_robot_of_the_suite_is_named_by_its_name() -> None:
 
 
 def test_ros2_control_stands_for_a_robot_that_is_not_there() -> None:
-    file = str(REPOSITORY / "examples/ur5e_2f85/controllers.yaml")
-    controllers = "scaled_joint_trajectory_controller robotiq_gripper_controller"
-    found = nodes(any_started("ur5e_2f85", hardware="mock", controllers_file=file, controllers=controllers,
-                              description_arguments="hardware:=mock"))  # fmt: skip
+    found = nodes(any_started("ur5e_2f85", **MOCK))
     assert {("controller_manager", "ros2_control_node"), ("controller_manager", "spawner")} <= found
+
+
+def test_the_description_of_a_robot_that_is_not_there_lies_beside_its_yaml(tmp_path: Path) -> None:
+    def description(folder: Path, **values: str) -> str:
+        return any_robot.description(folder / "ur5e_2f85.yaml", any_context("ur5e_2f85", **MOCK | values))
+
+    example = REPOSITORY / "examples/ur5e_2f85"
+    urdf = description(example)
+    assert "mock_components/GenericSystem" in urdf and description(example, description="") == urdf
+    assert "GenericSystem" not in description(example, description="", description_arguments="hardware:=none")
+    assert description(example, description="", hardware="running") == "", "its own bring-up publishes it"
+    shutil.copy(example / "ur5e_2f85.yaml", tmp_path)
+    with pytest.raises(EmbodimentError, match=f"needs description:=, .*; none lies beside {tmp_path}/ur5e_2f85.yaml"):
+        description(tmp_path, description="")
+    for name in ("left", "right"):
+        shutil.copy(example / "ur5e_2f85.urdf.xacro", tmp_path / f"{name}.urdf.xacro")
+    with pytest.raises(EmbodimentError, match="several descriptions lie beside it"):
+        description(tmp_path, description="")
 
 
 @pytest.mark.parametrize("values, said", [
@@ -238,7 +266,6 @@ def test_ros2_control_stands_for_a_robot_that_is_not_there() -> None:
     ({"description": "no_such.urdf"}, "description:=no_such.urdf: there is no such file"),
     ({"description_arguments": "hardware=mock"}, "'hardware=mock' is not of the form name:=value"),
     ({"hardware": "mock"}, "hardware:=mock needs controllers_file:= and controllers:="),
-    ({"hardware": "mock", "description": ""}, "hardware:=mock needs description:="),
     ({"description": "examples/so101/so101.urdf.xacro"}, "shoulder_pan_joint"),
 ])  # fmt: skip
 def test_what_is_wrong_with_a_robot_is_said_before_anything_starts(values: dict[str, str], said: str) -> None:
