@@ -1,6 +1,7 @@
 """The YAML that says about a robot what its URDF does not: tag, control mode, rate, arms, cameras, topics, safety."""
 
 import math
+from collections import Counter
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
@@ -214,8 +215,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice, of which PyYAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        twice = {str(key) for key in keys if keys.count(key) > 1}
+        keys = Counter(str(self.construct_object(key, deep=deep)) for key, _ in node.value)
+        twice = [key for key, count in keys.items() if count > 1]
         if twice:
             raise yaml.constructor.ConstructorError(
                 None, None, f"key {', '.join(sorted(twice))} is given twice", node.start_mark

@@ -1,8 +1,11 @@
 """A URDF as a tree of links and joints, checked once: what the embodiment is derived from."""
 
 import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from xml.etree import ElementTree
 
 from embodiment_descriptions.errors import EmbodimentError
@@ -48,7 +51,7 @@ class UrdfTree:
             EmbodimentError: a link is unknown, or tip is not below base.
         """
         for link in (base, tip):
-            if link not in self.links:
+            if link != self.root and link not in self.above:
                 raise EmbodimentError(f"the URDF of {self.name!r} has no link {link!r}{hint(link, self.links)}")
         chain: list[UrdfJoint] = []
         link = tip
@@ -64,10 +67,17 @@ class UrdfTree:
 
     def below(self, link: str) -> list[UrdfJoint]:
         """List the joints whose parent is this link, in document order."""
-        return [joint for joint in self.joints.values() if joint.parent == link]
+        return self._below.get(link, [])
+
+    @cached_property
+    def _below(self) -> dict[str, list[UrdfJoint]]:
+        below = defaultdict(list)
+        for joint in self.joints.values():
+            below[joint.parent].append(joint)
+        return below
 
 
-def hint(name: str, known: tuple[str, ...] | list[str]) -> str:
+def hint(name: str, known: Sequence[str]) -> str:
     """Name what was probably meant, or all there is, for the end of an error message."""
     close = get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; it has: {', '.join(known) or 'none'}"
@@ -120,8 +130,8 @@ def _named(element: ElementTree.Element, kind: str) -> str:
     return name
 
 
-def _refuse_duplicates(names: tuple[str, ...] | list[str], kind: str) -> None:
-    twice = sorted({name for name in names if list(names).count(name) > 1})
+def _refuse_duplicates(names: Sequence[str], kind: str) -> None:
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise EmbodimentError(f"the URDF names more than one {kind} {', '.join(twice)}; names must be unique")
 
@@ -158,27 +168,29 @@ def _number(limit: ElementTree.Element | None, key: str, joint: str) -> float | 
 def _tree(name: str, links: tuple[str, ...], joints: list[UrdfJoint]) -> UrdfTree:
     if not links:
         raise EmbodimentError(f"the URDF of {name!r} has no links")
-    above: dict[str, UrdfJoint] = {}
+    above, known = {}, set(links)
     for joint in joints:
         for link in (joint.parent, joint.child):
-            if link not in links:
+            if link not in known:
                 raise EmbodimentError(f"joint {joint.name!r} names the link {link!r}{hint(link, links)}")
         if joint.child in above:
             first = above[joint.child].name
             raise EmbodimentError(f"link {joint.child!r} hangs on two joints, {first!r} and {joint.name!r}")
         above[joint.child] = joint
+    _refuse_loops(links, above)
     roots = [link for link in links if link not in above]
-    for link in links:
-        _refuse_loop(link, above)
     if len(roots) != 1:
         raise EmbodimentError(f"the URDF of {name!r} is not one tree: {', '.join(roots)} all have no joint above them")
     return UrdfTree(name, roots[0], links, {joint.name: joint for joint in joints}, above)
 
 
-def _refuse_loop(link: str, above: dict[str, UrdfJoint]) -> None:
-    seen = [link]
-    while seen[-1] in above:
-        parent = above[seen[-1]].parent
-        if parent in seen:
-            raise EmbodimentError(f"the URDF has a loop: {' <- '.join([*seen, parent])}; a URDF must be a tree")
-        seen.append(parent)
+def _refuse_loops(links: Sequence[str], above: dict[str, UrdfJoint]) -> None:
+    rooted: set[str] = set()  # links of which the way up is known to end
+    for link in links:
+        way = {}  # in order, and quick to look up
+        while link in above and link not in rooted:
+            way[link] = None
+            link = above[link].parent
+            if link in way:
+                raise EmbodimentError(f"the URDF has a loop: {' <- '.join([*way, link])}; a URDF must be a tree")
+        rooted.update(way)
