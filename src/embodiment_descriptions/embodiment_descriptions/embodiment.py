@@ -204,7 +204,7 @@ def _joint(tree: UrdfTree, name: str) -> UrdfJoint:
         raise EmbodimentError(f"the URDF of {tree.name!r} has no joint {name!r}{hint(name, list(tree.joints))}")
     joint = tree.joints[name]
     if not joint.movable:
-        why = f"mimics {joint.mimics!r}" if joint.mimics is not None else f"is {joint.type}"
+        why = f"mimics {joint.mimic.joint!r}" if joint.mimic is not None else f"is {joint.type}"
         raise EmbodimentError(f"joint {name!r} cannot be commanded: it {why}")
     return joint
 

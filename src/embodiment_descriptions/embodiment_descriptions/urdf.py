@@ -15,6 +15,15 @@ JOINT_TYPES = (*MOVABLE, "fixed", "floating", "planar")
 
 
 @dataclass(frozen=True)
+class Mimic:
+    """What a joint follows: it stands at factor · position of `joint` + offset [rad | m]."""
+
+    joint: str
+    factor: float
+    offset: float
+
+
+@dataclass(frozen=True)
 class UrdfJoint:
     """One joint element. Limits are None where the URDF states none; units m or rad, and per second."""
 
@@ -26,12 +35,12 @@ class UrdfJoint:
     upper: float | None
     velocity: float | None
     effort: float | None
-    mimics: str | None
+    mimic: Mimic | None  # never of a joint that cannot move: there it is a leftover
 
     @property
     def movable(self) -> bool:
         """True if the joint has one degree of freedom of its own."""
-        return self.type in MOVABLE and self.mimics is None
+        return self.type in MOVABLE and self.mimic is None
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,15 @@ class UrdfTree:
     def below(self, link: str) -> list[UrdfJoint]:
         """List the joints whose parent is this link, in document order."""
         return self._below.get(link, [])
+
+    def followed(self, name: str) -> Mimic:
+        """Resolve what a joint follows in the end: one that moves by itself, or with factor 0 the joint itself."""
+        joint, factor, offset = self.joints[name], 1.0, 0.0
+        while joint.mimic is not None:
+            offset += factor * joint.mimic.offset
+            factor *= joint.mimic.factor
+            joint = self.joints[joint.mimic.joint]
+        return Mimic(joint.name, factor, offset) if joint.movable else Mimic(name, 0.0, offset)
 
     @cached_property
     def _below(self) -> dict[str, list[UrdfJoint]]:
@@ -147,13 +165,18 @@ def _joint(element: ElementTree.Element) -> UrdfJoint:
         ends[end] = found.get("link", "") if found is not None else ""
         if not ends[end]:
             raise EmbodimentError(f"joint {name!r} names no {end} link")
-    limit, mimic = element.find("limit"), element.find("mimic")
+    limit, mimic = element.find("limit"), element.find("mimic") if kind in MOVABLE else None
     numbers = {key: _number(limit, key, name) for key in ("lower", "upper", "velocity", "effort")}
-    return UrdfJoint(name=name, type=kind, mimics=None if mimic is None else mimic.get("joint", ""), **ends, **numbers)
+    return UrdfJoint(name=name, type=kind, mimic=None if mimic is None else _mimic(mimic, name), **ends, **numbers)
 
 
-def _number(limit: ElementTree.Element | None, key: str, joint: str) -> float | None:
-    text = None if limit is None else limit.get(key)
+def _mimic(element: ElementTree.Element, joint: str) -> Mimic:
+    factor, offset = (_number(element, key, joint) for key in ("multiplier", "offset"))
+    return Mimic(element.get("joint", ""), 1.0 if factor is None else factor, offset or 0.0)
+
+
+def _number(element: ElementTree.Element | None, key: str, joint: str) -> float | None:
+    text = None if element is None else element.get(key)
     if text is None:
         return None
     try:
@@ -161,7 +184,7 @@ def _number(limit: ElementTree.Element | None, key: str, joint: str) -> float | 
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise EmbodimentError(f"joint {joint!r}: limit {key}={text!r} is not a finite number")
+        raise EmbodimentError(f"joint {joint!r}: {element.tag} {key}={text!r} is not a finite number")
     return value
 
 
@@ -181,7 +204,20 @@ def _tree(name: str, links: tuple[str, ...], joints: list[UrdfJoint]) -> UrdfTre
     roots = [link for link in links if link not in above]
     if len(roots) != 1:
         raise EmbodimentError(f"the URDF of {name!r} is not one tree: {', '.join(roots)} all have no joint above them")
-    return UrdfTree(name, roots[0], links, {joint.name: joint for joint in joints}, above)
+    by_name = {joint.name: joint for joint in joints}
+    for joint in joints:
+        _refuse_wrong_mimic(joint, by_name)
+    return UrdfTree(name, roots[0], links, by_name, above)
+
+
+def _refuse_wrong_mimic(joint: UrdfJoint, joints: dict[str, UrdfJoint]) -> None:
+    seen = [joint.name]
+    while (mimic := joints[seen[-1]].mimic) is not None:
+        if mimic.joint not in joints:
+            raise EmbodimentError(f"joint {seen[-1]!r} mimics {mimic.joint!r}{hint(mimic.joint, list(joints))}")
+        seen.append(mimic.joint)
+        if mimic.joint in seen[:-1]:
+            raise EmbodimentError(f"joints mimic each other: {' <- '.join(seen)}")
 
 
 def _refuse_loops(links: Sequence[str], above: dict[str, UrdfJoint]) -> None:

@@ -33,6 +33,20 @@ URDF_FAULTS: dict[str, tuple[Callable[[str], str], str]] = {
         lambda t: t.replace('<parent link="upper"/>', '<mimic joint="j1"/><parent link="upper"/>', 1),
         "'j2' cannot be commanded: it mimics 'j1'",
     ),
+    "mimics nobody": (
+        lambda t: t.replace('<child link="tip"/>', '<child link="tip"/><mimic joint="j9"/>').replace(
+            "fixed", "revolute"
+        ),
+        "joint 'end' mimics 'j9'; it has: j1, j2, j3, slide, end",
+    ),
+    "mimic factor": (
+        lambda t: t.replace('<parent link="upper"/>', '<mimic joint="j1" multiplier="x"/><parent link="upper"/>', 1),
+        "joint 'j2': mimic multiplier='x' is not a finite number",
+    ),
+    "mimics itself": (
+        lambda t: t.replace('<parent link="upper"/>', '<mimic joint="j2"/><parent link="upper"/>', 1),
+        "joints mimic each other: j2 <- j2",
+    ),
     "link missing": (lambda t: t.replace('<link name="lower"/>', ""), "joint 'j2' names the link 'lower'"),
     "parent missing": (lambda t: t.replace('<parent link="base"/>', ""), "joint 'j1' names no parent link"),
     "link twice": (lambda t: t.replace("<joint", '<link name="tip"/><joint', 1), "more than one link tip"),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from xml.etree import ElementTree
 
 import numpy as np
 import pinocchio as pin
 
-from embodiment_descriptions.urdf import give_one_position
+from embodiment_descriptions.link_poses import as_moved
 from qwen_vla_control.reasons import Reason, Violation
 
 LARGEST_STEP = 0.05  # [rad | m] between two postures that are looked at
@@ -35,7 +34,7 @@ class SelfCollision:
         Raises:
             ValueError: the URDF cannot be read, or has no collision shapes.
         """
-        self._mimics, xml = _as_moved(urdf)
+        followers, xml = as_moved(urdf)
         try:
             self._model = pin.buildModelFromXML(xml)
             self._shapes = pin.buildGeomFromUrdfString(self._model, xml, pin.GeometryType.COLLISION)
@@ -45,7 +44,7 @@ class SelfCollision:
             raise ValueError("self-collision cannot be checked: the URDF has no collision shapes; add <collision>")
         places = {name: self._model.joints[self._model.getJointId(name)].idx_q for name in self._model.names[1:]}
         self._columns = [places[name] for name in joints]
-        self._follows = [(places[name], places[of], k, shift) for name, of, k, shift in self._mimics]
+        self._follows = [(places[name], places[to.joint], to) for name, to in followers.items()]
         self._data, self._q = self._model.createData(), pin.neutral(self._model)
         pairs = self._pairs_between_parts()
         self._look_at(pairs, TOLERANCE)
@@ -81,8 +80,8 @@ class SelfCollision:
     def _place(self, positions: np.ndarray) -> None:
         q = self._q
         q[self._columns] = positions
-        for column, source, factor, shift in self._follows:
-            q[column] = factor * q[source] + shift
+        for column, source, mimic in self._follows:
+            q[column] = mimic.factor * q[source] + mimic.offset
         pin.updateGeometryPlacements(self._model, self._data, self._shapes, self._results, q)
 
     def _touching(self) -> list[int]:
@@ -134,20 +133,3 @@ class SelfCollision:
         objects = (self._shapes.geometryObjects[i] for i in (places.first, places.second))
         first, second = (self._model.frames[o.parentFrame].name for o in objects)
         return first, second
-
-
-def _as_moved(urdf: str) -> tuple[list[tuple[str, str, float, float]], str]:
-    """Prepare a URDF for pinocchio: one position per joint, all limits present, mimic joints as joints of their own.
-
-    Returns:
-        (name, source, factor, offset) of the mimic joints, and the text.
-    """
-    robot = ElementTree.fromstring(urdf)
-    mimics = []
-    for joint in robot.findall("joint"):
-        mimic = joint.find("mimic")
-        if give_one_position(joint) and mimic is not None:
-            factor, offset = float(mimic.get("multiplier", 1.0)), float(mimic.get("offset", 0.0))
-            mimics.append((joint.get("name"), mimic.get("joint"), factor, offset))
-            joint.remove(mimic)
-    return mimics, ElementTree.tostring(robot, encoding="unicode")

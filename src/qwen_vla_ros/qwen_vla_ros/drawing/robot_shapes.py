@@ -9,13 +9,12 @@ from typing import Literal
 from xml.etree import ElementTree
 
 import numpy as np
-import pinocchio as pin
 from scipy.spatial.transform import Rotation
 
+from embodiment_descriptions.link_poses import LinkPoses
 from embodiment_descriptions.urdf import parse_urdf
 
 GREY = (0.7, 0.7, 0.7, 1.0)
-UNLIMITED = 1e9  # [rad]
 
 
 @dataclass(frozen=True)
@@ -55,25 +54,11 @@ class RobotShapes:
         self.moving = frozenset(link for link in self.links if _top(link, fixed) != self.root)
         robot = ElementTree.fromstring(urdf)
         self.shapes = tuple(_shapes(robot))
-        self._model = pin.buildModelFromXML(_with_limits(robot))
-        self._mimics = tuple(_mimics(robot))
-        self._data = self._model.createData()
-        self._frames = {link: self._model.getFrameId(link, pin.FrameType.BODY) for link in self.links}
-        self._q = {
-            name: self._model.joints[index].idx_q
-            for index, name in enumerate(self._model.names)
-            if index and self._model.joints[index].nq == 1
-        }
+        self._poses = LinkPoses(urdf)
 
     def link_poses(self, joints: Mapping[str, float]) -> dict[str, np.ndarray]:
         """(4, 4) poses of all links in the root link; joints that are not named stand at zero [rad | m]."""
-        q = np.zeros(self._model.nq)
-        for name in self._q.keys() & joints.keys():
-            q[self._q[name]] = joints[name]
-        for name, other, multiplier, offset in self._mimics:  # whatever a joint state says of them
-            q[self._q[name]] = multiplier * q[self._q[other]] + offset
-        pin.framesForwardKinematics(self._model, self._data, q)
-        return {link: self._data.oMf[frame].homogeneous for link, frame in self._frames.items()}
+        return self._poses.at(joints)
 
 
 def mesh_file(uri: str) -> Path | None:
@@ -122,15 +107,6 @@ def _top(link: str, fixed: Mapping[str, str]) -> str:
     return link
 
 
-def _mimics(robot: ElementTree.Element):
-    """(joint, joint that it follows, multiplier, offset); pinocchio's own mimics depend on the order of the joints."""
-    for joint in robot.findall("joint"):
-        mimic = joint.find("mimic")
-        if mimic is not None:
-            factors = float(mimic.get("multiplier", "1")), float(mimic.get("offset", "0"))
-            yield joint.get("name"), mimic.get("joint"), *factors
-
-
 def _size(element: ElementTree.Element) -> tuple[float, ...]:
     texts = {
         "box": element.get("size"),
@@ -156,16 +132,3 @@ def _colour(material: ElementTree.Element) -> tuple[float, ...] | None:
 
 def _numbers(text: str) -> tuple[float, ...]:
     return tuple(float(word) for word in text.split())
-
-
-def _with_limits(robot: ElementTree.Element) -> str:
-    """The URDF as pinocchio takes it: with complete limits, and one number for a joint that turns without end."""
-    for joint in robot.findall("joint"):
-        if joint.get("type") in ("revolute", "continuous", "prismatic"):
-            limit = joint.find("limit")
-            limit = ElementTree.SubElement(joint, "limit") if limit is None else limit
-            limit.attrib.update({key: limit.get(key, "0") for key in ("velocity", "effort")})
-            if joint.get("type") == "continuous":
-                joint.set("type", "revolute")
-                limit.attrib.update(lower=str(-UNLIMITED), upper=str(UNLIMITED))
-    return ElementTree.tostring(robot, encoding="unicode")
