@@ -52,22 +52,6 @@ def ahead(speed: float, rows: int = 8) -> np.ndarray:
     return np.stack([speed * 0.5 * np.arange(1, rows + 1), np.zeros(rows), np.zeros(rows)], axis=1)
 
 
-# Geometry -------------------------------------------------------------------------------------------------------------
-
-
-@given(POSE, POSE)
-def test_seen_from_is_the_inverse_of_moved(pose, offset):
-    back = seen_from(pose, moved(pose, offset))
-    assert np.allclose(back, offset, atol=1e-9)
-
-
-@given(POSE, st.floats(-1, 1), st.floats(-1, 1), st.floats(-2, 2))
-def test_integration_is_the_exact_arc(pose, vx, vy, w):
-    (coarse,) = integrated(pose, np.array([[vx, vy, w]]), 0.5)
-    fine = integrated(pose, np.tile([vx, vy, w], (500, 1)), 0.001)[-1]
-    assert np.allclose(coarse, fine, atol=1e-9)
-
-
 # The gate -------------------------------------------------------------------------------------------------------------
 
 
@@ -107,11 +91,6 @@ def test_waypoints_that_the_base_has_passed_are_left_out(robot, gate):
     assert np.allclose(path.positions[:, 0], [0.23, 0.3, 0.4]) and (np.diff(path.positions[:, 0]) > 0).all()
     assert steps_behind(moved(np.zeros(3), ahead(0.2)), np.zeros(3)) == 0
     assert steps_behind(moved(np.zeros(3), ahead(0.2)), np.array([5.0, 0.0, 0.0])) == 7
-
-
-def test_a_heading_beyond_pi_is_no_turn_the_long_way():
-    path = BasePath.through("odom", np.array([[0, 0, 3.1], [0, 0, -3.1], [0, 0, -3.0]]), 0.5)
-    assert np.abs(np.diff(path.positions[:, 2])).max() < 0.2
 
 
 def test_velocities_are_driven_from_where_the_base_is_and_not_sideways(robot):
