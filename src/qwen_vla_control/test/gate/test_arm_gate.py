@@ -168,8 +168,20 @@ def test_a_robot_that_is_not_where_a_chunk_begins_is_refused_on_either_side(rig,
             assert refused_by(gate.decide, chunk, state) == expected
             assert refused_by(gate.blended_path, chunk, state, lambda rows: still) == expected
         else:
-            np.testing.assert_array_equal(gate.decide(chunk, state).path.positions[0], measured)
+            path = gate.decide(chunk, state).path
+            np.testing.assert_array_equal(path.positions[0], measured)
+            assert not path.velocities[0].any()
             gate.blended_path(chunk, state, lambda rows: still)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_chunk_that_takes_over_must_begin_where_it_was_observed_although_the_robot_has_come_near(rig, sign):
+    robot = rig(max_start_jump_rad=0.1)
+    chunk, observed = chunk_of(robot, going(robot, "lift", 0.0)), home_of(robot)
+    still = path_of(robot, going(robot, "lift", 0.0))
+    observed[1] += sign * 0.101
+    state = RobotState(NOW, observed, home_of(robot))
+    assert refused_by(ArmGate(robot).blended_path, chunk, state, lambda rows: still) == (Reason.START_JUMP,)
 
 
 def test_a_robot_that_is_measured_nowhere_is_not_moved(rig):
