@@ -60,6 +60,12 @@ def test_a_word_that_is_no_choice_is_refused():
     assert mode.refusal("fast") == "" and "mode 'green' is not one of: slow, fast" in mode.refusal("green")
 
 
+def test_a_text_without_end_is_refused():
+    topic = next(row for row in INTERFACE.parameters if row.name == "topic")
+    assert topic.refusal("x" * 4096) == "" and topic.refusal(0) == ""
+    assert topic.refusal("x" * 4097) == "topic has 4097 characters (limit 4096)"
+
+
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--ros-args", "-p", "rate:=1.0", "--", "--help"]])
 def test_help_ends_the_program(words, capsys):
     with pytest.raises(SystemExit) as end:
