@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
+from rcl_interfaces import msg as messages
 
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, Parameter, answer_options
 
@@ -55,6 +60,12 @@ def test_a_word_that_is_no_choice_is_refused():
     assert mode.refusal("fast") == "" and "mode 'green' is not one of: slow, fast" in mode.refusal("green")
 
 
+def test_a_text_without_end_is_refused():
+    topic = next(row for row in INTERFACE.parameters if row.name == "topic")
+    assert topic.refusal("x" * 4096) == "" and topic.refusal(0) == ""
+    assert topic.refusal("x" * 4097) == "topic has 4097 characters (limit 4096)"
+
+
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--ros-args", "-p", "rate:=1.0", "--", "--help"]])
 def test_help_ends_the_program(words, capsys):
     with pytest.raises(SystemExit) as end:
@@ -77,3 +88,57 @@ def test_words_that_mean_nothing_are_refused(capsys):
 @pytest.mark.parametrize("words", [[], ["--ros-args", "-p", "rate:=1.0", "-r", "__ns:=/x"], ["--ros-args", "--help"]])
 def test_what_is_for_ros_is_left_to_ros(words):
     answer_options(INTERFACE, words)
+
+
+def test_without_words_those_of_the_program_are_looked_at(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["looker", "--version"])
+    with pytest.raises(SystemExit) as end:
+        answer_options(INTERFACE)
+    assert end.value.code == 0 and "looker" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("columns", "width"), [(20, 60), (75, 75), (999, 100)])
+def test_help_is_as_wide_as_the_terminal_but_can_be_read(monkeypatch, capsys, columns, width):
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
+    with pytest.raises(SystemExit):
+        answer_options(INTERFACE, ["--help"])
+    assert capsys.readouterr().out == INTERFACE.help(width) + "\n"
+
+
+def test_a_reader_that_has_seen_enough_makes_no_noise():
+    code = "from qwen_vla_control import node_interface as n\nn._say('x' * 100)\nprint('again')"
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    program.stdout.close()
+    assert program.stderr.read() == b"" and program.wait(60) == 0
+
+
+# What a parameter tells ROS -------------------------------------------------------------------------------------------
+
+
+def descriptor(name: str):
+    return next(row for row in INTERFACE.parameters if row.name == name).descriptor(messages)
+
+
+def test_the_range_of_a_number_is_of_its_type():
+    (floating,), (integer,) = descriptor("rate").floating_point_range, descriptor("depth").integer_range
+    assert (floating.from_value, floating.to_value) == (0.1, 30.0)
+    assert (integer.from_value, integer.to_value) == (1, 2**31 - 1)
+    assert not descriptor("rate").integer_range and not descriptor("depth").floating_point_range
+
+
+@pytest.mark.parametrize(("low", "high"), [(None, 3), (1, None), (None, None)])
+def test_half_a_range_is_none(low, high):
+    for default in (2, 2.0):
+        found = Parameter("count", default, "How many", low, high).descriptor(messages)
+        assert not found.integer_range and not found.floating_point_range
+
+
+def test_a_parameter_says_what_it_is_for_which_values_it_may_have_and_when_it_is_set():
+    rate, depth, mode = (descriptor(name) for name in ("rate", "depth", "mode"))
+    assert (rate.description, rate.read_only, depth.read_only) == ("How often it looks [Hz]", False, True)
+    assert (rate.additional_constraints, mode.additional_constraints) == ("", "one of: slow, fast")
+
+
+def test_whole_numbers_are_ranges_of_floating_point_parameters_too():
+    (limits,) = Parameter("rate", 2.5, "How often", 1, 30).descriptor(messages).floating_point_range
+    assert (limits.from_value, limits.to_value) == (1.0, 30.0)

@@ -136,7 +136,7 @@ class ArmGate:
         home = np.where(self._continuous, nearest_turn(self._home, measured), self._home)
         speed = speed_share * np.minimum(self.motion.speed, HOME_SHARE * self.motion.step / self.schema.period)
         time = float(np.max(np.abs(home - measured) / speed))
-        if time > LONGEST_HOME:
+        if not time <= LONGEST_HOME:  # NaN is not
             text = f"the way home takes {time:.0f} s and more (limit {LONGEST_HOME:.0f} s); where are the joints?"
             raise Refused.because(Reason.START_JUMP, text)
         limit = HOME_SHARE * self.motion.acceleration

@@ -17,7 +17,6 @@ class ChunkToJoints:
 
     Attributes:
         joints: names of the columns it returns: all arm joints, then all gripper joints.
-        base_frame: frame of the end-effector positions.
     """
 
     def __init__(self, embodiment: Embodiment) -> None:
@@ -35,7 +34,6 @@ class ChunkToJoints:
         self._embodiment = embodiment
         self._kinematics = [Kinematics(embodiment, arm=i) for i in range(len(embodiment.arms))]
         self.joints = tuple(embodiment.joint_names)
-        self.base_frame = embodiment.base_frame
 
     def path(self, rows: np.ndarray, anchor: np.ndarray) -> np.ndarray:
         """Joint positions that follow a chunk.

@@ -1,4 +1,4 @@
-"""What a mobile base may be told, and how it follows it."""
+"""What a mobile base may be told."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from embodiment_descriptions import ControlMode, Embodiment, load_robot
-from embodiment_descriptions.config import BaseLimits
 from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate.base_gate import BaseGate, steps_behind
 from qwen_vla_control.gate.robot_state import RobotState
-from qwen_vla_control.motion.base_follower import BaseFollower
 from qwen_vla_control.motion.base_path import BasePath, integrated, moved, seen_from
 from qwen_vla_control.motion.command_state import Motion
 from qwen_vla_control.reasons import Reason, Refused
@@ -22,8 +20,6 @@ from qwen_vla_control.reasons import Reason, Refused
 NOW = 10**18  # [ns] of the decisions
 ANGLE = st.floats(-3.0, 3.0)
 POSE = st.tuples(st.floats(-5, 5), st.floats(-5, 5), ANGLE).map(np.array)
-LIMITS = BaseLimits(max_linear=0.5, max_angular=1.5, max_linear_acceleration=0.6, max_angular_acceleration=2.0)
-TICK = 20_000_000  # [ns]
 
 
 @pytest.fixture(scope="module")
@@ -54,22 +50,6 @@ def chunk_of(robot: Embodiment, rows: np.ndarray, steps: int = 4) -> Chunk:
 
 def ahead(speed: float, rows: int = 8) -> np.ndarray:
     return np.stack([speed * 0.5 * np.arange(1, rows + 1), np.zeros(rows), np.zeros(rows)], axis=1)
-
-
-# Geometry -------------------------------------------------------------------------------------------------------------
-
-
-@given(POSE, POSE)
-def test_seen_from_is_the_inverse_of_moved(pose, offset):
-    back = seen_from(pose, moved(pose, offset))
-    assert np.allclose(back, offset, atol=1e-9)
-
-
-@given(POSE, st.floats(-1, 1), st.floats(-1, 1), st.floats(-2, 2))
-def test_integration_is_the_exact_arc(pose, vx, vy, w):
-    (coarse,) = integrated(pose, np.array([[vx, vy, w]]), 0.5)
-    fine = integrated(pose, np.tile([vx, vy, w], (500, 1)), 0.001)[-1]
-    assert np.allclose(coarse, fine, atol=1e-9)
 
 
 # The gate -------------------------------------------------------------------------------------------------------------
@@ -113,11 +93,6 @@ def test_waypoints_that_the_base_has_passed_are_left_out(robot, gate):
     assert steps_behind(moved(np.zeros(3), ahead(0.2)), np.array([5.0, 0.0, 0.0])) == 7
 
 
-def test_a_heading_beyond_pi_is_no_turn_the_long_way():
-    path = BasePath.through("odom", np.array([[0, 0, 3.1], [0, 0, -3.1], [0, 0, -3.0]]), 0.5)
-    assert np.abs(np.diff(path.positions[:, 2])).max() < 0.2
-
-
 def test_velocities_are_driven_from_where_the_base_is_and_not_sideways(robot):
     by_velocity = robot.model_copy(update={"control_mode": ControlMode.BASE_VELOCITY})
     gate = BaseGate(by_velocity)
@@ -139,50 +114,109 @@ def test_other_channels_and_frames_are_refused(robot, gate):
             gate.decide(replace(chunk, **change), RobotState(NOW, np.zeros(3), np.zeros(3), frame="odom"))
 
 
-# Following ------------------------------------------------------------------------------------------------------------
+def refused_by(decide, *arguments) -> tuple[Reason, ...]:
+    with pytest.raises(Refused) as refused:
+        decide(*arguments)
+    return refused.value.reasons
 
 
-def drive(path: BasePath, start: np.ndarray, seconds: float, omnidirectional: bool = False):
-    """Let an ideal base follow a path; returns its poses and the commands, one row per tick."""
-    follower = BaseFollower(LIMITS, omnidirectional)
-    pose, poses, commands = start.copy(), [], []
-    for tick in range(int(seconds / 0.02)):
-        command = follower.velocity(path, 0, tick * TICK, pose)
-        (pose,) = integrated(pose, command[None], 0.02)
-        poses.append(pose)
-        commands.append(command)
-    return np.array(poses), np.array(commands)
+def at(pose, observed=None, motion=None) -> RobotState:
+    pose = np.asarray(pose, float)
+    return RobotState(NOW, pose if observed is None else np.asarray(observed, float), pose, motion, "odom")
 
 
-def arc(speed: float, turn: float, rows: int = 8) -> np.ndarray:
-    velocities = np.tile([speed, 0.0, turn], (rows, 1))
-    return np.vstack([np.zeros(3), integrated(np.zeros(3), velocities, 0.5)])
+def test_waypoints_are_seen_from_the_observation_and_the_path_starts_where_the_base_is(robot, gate):
+    observed, measured = np.array([1.0, 2.0, np.pi / 2]), np.array([1.01, 2.02, np.pi / 2 + 0.05])
+    timed = gate.decide(chunk_of(robot, ahead(0.2)), at(measured, observed))
+    np.testing.assert_array_equal(timed.path.positions[0], measured)
+    np.testing.assert_allclose(timed.path.positions[1:], moved(observed, ahead(0.2)[:4]), atol=1e-6)
+    assert (timed.start_ns, timed.execution_horizon, timed.path.frame) == (NOW, 4, "odom")
+    assert not timed.path.velocities[-1].any() and timed.path.period == robot.period
 
 
-@given(st.floats(-1.0, 1.0), st.floats(-0.4, 0.4), st.floats(-0.2, 0.2), st.floats(-0.4, 0.4), st.booleans())
-@settings(max_examples=40)
-def test_no_limit_is_ever_exceeded_wherever_the_base_is(turn, speed, aside, skew, omnidirectional):
-    path = BasePath.through("odom", arc(speed, turn), 0.5)
-    _, commands = drive(path, np.array([0.0, aside, skew]), 5.0, omnidirectional)
-    assert (np.hypot(commands[:, 0], commands[:, 1]) <= LIMITS.max_linear + 1e-9).all()
-    assert (np.abs(commands[:, 2]) <= LIMITS.max_angular + 1e-9).all()
-    changes = np.diff(np.vstack([np.zeros(3), commands]), axis=0)
-    steps = np.array([0.1, *np.full(len(changes) - 1, 0.02)])  # the first may take the longest step
-    assert (np.hypot(changes[:, 0], changes[:, 1]) <= LIMITS.max_linear_acceleration * steps + 1e-9).all()
-    assert (np.abs(changes[:, 2]) <= LIMITS.max_angular_acceleration * steps + 1e-9).all()
+def test_a_base_that_drives_goes_on_at_its_speed(robot, gate):
+    motion = Motion(BasePath.through("odom", [[-0.1, 0, 0], [0, 0, 0], [0.1, 0, 0]], 0.5), NOW - 5 * 10**8, None)
+    path = gate.decide(chunk_of(robot, ahead(0.2)), at(np.zeros(3), motion=motion)).path
+    np.testing.assert_allclose(path.velocities[0], motion.commanded(NOW)[1])
+    assert path.velocities[0, 0] > 0.1
+    assert not gate.decide(chunk_of(robot, ahead(0.2)), at(np.zeros(3))).path.velocities[0].any()
 
 
-@pytest.mark.parametrize(("speed", "turn"), [(0.3, 0.0), (0.3, 0.4), (-0.2, 0.2), (0.0, 0.8)])
-def test_it_arrives_where_the_path_ends(speed, turn):
-    path = BasePath.through("odom", arc(speed, turn), 0.5)
-    poses, commands = drive(path, np.array([0.0, 0.03, -0.05]), 7.0)
-    off = seen_from(path.positions[-1], poses[-1])
-    assert np.hypot(*off[:2]) < 0.06 and abs(off[2]) < 0.1
-    assert np.abs(commands[-1]).max() < 0.02
+@pytest.mark.parametrize(("where", "steps"), [(0.05, 4), (0.15, 3), (0.25, 2), (0.35, 1), (0.55, 1)])
+def test_what_was_passed_counts_as_executed_and_one_step_always_remains(robot, gate, where, steps):
+    timed = gate.decide(chunk_of(robot, ahead(0.2)), at([where, 0.0, 0.0], np.zeros(3)))
+    assert timed.path.steps == timed.execution_horizon == steps
+    assert timed.path.positions[1, 0] == pytest.approx(0.1 * np.ceil(10 * where))
 
 
-def test_a_base_with_wheels_is_never_told_to_move_sideways():
-    path = BasePath.through("odom", np.array([[0, 0, 0], [0.1, 0.2, 0], [0.2, 0.4, 0]], float), 0.5)
-    assert not drive(path, np.zeros(3), 2.0)[1][:, 1].any()
-    poses, _ = drive(path, np.zeros(3), 4.0, omnidirectional=True)
-    assert np.allclose(poses[-1], [0.2, 0.4, 0.0], atol=0.02)
+@pytest.mark.parametrize("where", ["observed", "measured"])
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_odometry_that_is_no_number_moves_no_base(robot, gate, where, column):
+    poses = {"observed": np.zeros(3), "measured": np.zeros(3)}
+    poses[where][column] = np.nan
+    assert refused_by(gate.decide, chunk_of(robot, ahead(0.2)), RobotState(NOW, **poses, frame="odom")) == (
+        Reason.NON_FINITE,
+    )
+
+
+def test_a_base_has_no_home_and_no_joints(gate):
+    assert gate.joints == () and refused_by(gate.home_path, np.zeros(3), 0.5) == (Reason.WRONG_CONTROL_MODE,)
+
+
+@pytest.mark.parametrize("lacking", ["base", "safety"])
+def test_what_cannot_drive_or_has_no_limits_has_no_gate(robot, lacking):
+    without = {"base": None} if lacking == "base" else {"safety": robot.safety.model_copy(update={"base": None})}
+    with pytest.raises(ValueError, match="'mobile_base' has no base, or no `safety.base`"):
+        BaseGate(robot.model_copy(update=without))
+
+
+# Which waypoints a base has passed ------------------------------------------------------------------------------------
+
+LINE = np.array([[0.1, 0.0], [0.2, 0.0], [0.3, 0.0]])
+
+
+@pytest.mark.parametrize("aside", [-0.5, 0.0, 0.5])
+@pytest.mark.parametrize("degrees", [0, 53, 90, 180, 270])
+@pytest.mark.parametrize(
+    ("along", "passed"), [(-1.0, 0), (0.0, 0), (0.109, 0), (0.111, 1), (0.209, 1), (0.211, 2), (0.311, 2), (9.0, 2)]
+)
+def test_a_waypoint_is_passed_a_little_beyond_it_however_far_aside_and_the_last_remains(along, aside, degrees, passed):
+    poses = moved(np.array([1.0, -2.0, np.radians(degrees)]), np.column_stack([LINE, np.zeros(3)]))
+    (measured,) = moved(np.array([1.0, -2.0, np.radians(degrees)]), np.array([[along, aside, 0.0]]))
+    assert steps_behind(poses, measured) == passed
+
+
+@pytest.mark.parametrize(("length", "passed"), [(0.009, 0), (0.011, 2)])
+def test_steps_that_have_no_direction_are_not_passed(length, passed):
+    poses = np.array([[0.0, 0.0, 0.0], [length, 0.0, 0.0], [2 * length, 0.0, 0.0]])
+    assert steps_behind(poses, np.array([1.0, 0.0, 0.0])) == passed
+
+
+# Velocities -----------------------------------------------------------------------------------------------------------
+
+
+def by_velocity(robot: Embodiment, kind: str = "differential") -> Embodiment:
+    base = robot.base.model_copy(update={"kind": kind})
+    return robot.model_copy(update={"control_mode": ControlMode.BASE_VELOCITY, "base": base})
+
+
+def test_velocities_are_driven_from_where_the_base_is_whatever_was_observed(robot):
+    turning = by_velocity(robot)
+    rows, measured = np.tile([0.2, 0.0, 0.5], (8, 1)), np.array([1.0, -1.0, 2.0])
+    timed = BaseGate(turning).decide(chunk_of(turning, rows), at(measured, np.array([9.0, 9.0, 0.0])))
+    np.testing.assert_array_equal(timed.path.positions[0], measured)
+    np.testing.assert_allclose(timed.path.positions[1:], integrated(measured, rows[:4], robot.period), atol=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("row", [0, 7])
+def test_only_an_omnidirectional_base_may_drive_sideways(robot, row, sign):
+    rows = np.tile([0.2, 0.0, 0.0], (8, 1))
+    rows[row, 1] = sign * 0.1
+    wheels, anywhere = by_velocity(robot), by_velocity(robot, "omnidirectional")
+    with pytest.raises(Refused, match=r"vy 0\.100 m/s") as refused:
+        BaseGate(wheels).decide(chunk_of(wheels, rows), at(np.zeros(3)))
+    assert refused.value.reasons == (Reason.UNREACHABLE,)
+    assert BaseGate(anywhere).decide(chunk_of(anywhere, rows), at(np.zeros(3))).path.steps == 4
+    rows[row, 1] = sign * 0.9e-3 * robot.safety.base.max_linear  # as good as nothing
+    assert BaseGate(wheels).decide(chunk_of(wheels, rows), at(np.zeros(3))).path.steps == 4

@@ -26,6 +26,16 @@ def test_a_prediction_is_taken_over_as_it_is_in_single_precision(widowx):
     np.testing.assert_array_equal(chunk.rows, data.astype(np.float32))
 
 
+def test_unless_told_otherwise_it_has_no_number_and_executes_what_the_prediction_says(widowx):
+    chunk = Chunk.predicted(prediction(widowx), "base_link")
+    assert (chunk.chunk_id, chunk.execution_horizon, chunk.publisher) == (0, 8, b"")
+
+
+def test_names_are_compared_as_a_chunk_has_them_whatever_the_policy_gave(widowx):
+    chunk = Chunk.predicted(prediction(widowx, channel_names=list(widowx.channel_names)), "base_link")
+    assert check_schema(chunk, gate_of(widowx).schema) == []
+
+
 @pytest.mark.parametrize(("asked", "own", "executed"), [(0, 8, 8), (4, 8, 4), (0, 0, 16), (99, 8, 16), (0, 99, 16)])
 def test_how_much_is_executed_is_asked_for_or_the_predictions_own(widowx, asked, own, executed):
     chunk = Chunk.predicted(prediction(widowx, execution_horizon=own), "base_link", execution_horizon=asked)
@@ -35,5 +45,6 @@ def test_how_much_is_executed_is_asked_for_or_the_predictions_own(widowx, asked,
 def test_rows_for_a_robot_say_about_themselves_what_its_gate_wants(widowx, home):
     gate = gate_of(widowx)
     chunk = Chunk.of_rows(widowx, np.zeros((16, 7)), 8)
+    assert (chunk.chunk_id, chunk.stamp_ns, chunk.instruction) == (0, 0, ""), "nobody predicted it"
     assert check_schema(chunk, gate.schema) == []
     assert gate.decide(chunk, RobotState(0, home, home)).path.steps == 8

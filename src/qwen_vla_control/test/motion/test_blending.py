@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from qwen_vla_control.motion.base_path import BasePath
-from qwen_vla_control.motion.blending import Blender, Blending, CrossFade, MotionInterval, ensemble, fade
+from qwen_vla_control.motion.blending import (
+    LEAVING,
+    Blender,
+    Blending,
+    CrossFade,
+    MotionInterval,
+    ensemble,
+    fade,
+    same_turn,
+)
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.motion.timed_path import NANOSECONDS, TimedPath
 from qwen_vla_control.reasons import Reason, Refused
@@ -70,6 +80,14 @@ def test_what_was_moved_before_it_came_to_rest_counts_and_no_more():
     assert span.skipped(1_600, 4_000) == 400
     span.begin(6_000, 9_000)
     assert span.skipped(5_500, 7_000) == 1_000
+
+
+def test_a_motion_that_begins_when_another_ends_continues_it_and_a_little_later_does_not():
+    for pause, moved in ((0, 1_000), (1, 500)):
+        span = MotionInterval()
+        span.begin(1_000, 2_000)
+        span.begin(2_000 + pause, 3_000)
+        assert span.skipped(1_500, 2_500) == moved - pause
 
 
 @given(CHUNK, st.floats(0.0, HORIZON * PERIOD - 0.01))
@@ -216,6 +234,62 @@ def test_the_more_two_chunks_disagree_the_longer_the_transition(disagreement):
     assert steps(0.0) <= steps(disagreement / 2) <= steps(disagreement) and steps(disagreement) > 2
 
 
+def line(offset: float = 0.0, kink: int | None = None, column: int = 0, first: int = 0) -> np.ndarray:
+    """(17, 3) at 0.1 rad/s from row `first` on, some way off; at row `kink` one joint jerks."""
+    rows = np.tile(0.02 * (first + np.arange(HORIZON + 1)[:, None]) + offset, (1, 3))
+    if kink is not None:
+        rows[kink, column] += 0.05
+    return rows
+
+
+def transition(before: TimedPath, after: TimedPath, forgotten: bool = False) -> int:
+    """After how many steps nothing is left of the chunk before."""
+    it, now = blender(), round(1.3 * NANOSECONDS)
+    it.take(before, 0)
+    if forgotten:
+        it.forget()
+    behind = np.abs(it.path(after, now, before, np.zeros(3)).positions - after.ahead(now).positions) > 1e-9
+    return int(np.flatnonzero(behind.any(axis=1))[-1]) + 1
+
+
+STEADY = np.full(3, 0.1)
+
+
+def test_a_transition_may_accelerate_as_hard_as_either_chunk_does_where_it_is_executed():
+    calm, kinked = plan(line(), 0.0, STEADY), plan(line(kink=3), 0.0, STEADY)
+    target = plan(line(0.03, first=6), 1.2, STEADY)
+    longest = transition(calm, target)
+    assert longest >= 8, "as low as it gets"
+    assert transition(kinked, target) <= 4
+    assert transition(kinked, target, forgotten=True) == longest
+    assert transition(calm, plan(line(0.03, kink=7, first=6), 1.2, STEADY)) <= 4
+
+
+@pytest.mark.parametrize(
+    "calm_where_it_counts",
+    [
+        plan(line(kink=3, column=2), 0.0, STEADY),  # the gripper
+        replace(plan(line(kink=4), 0.0, STEADY), execution_horizon=2),  # beyond the execution horizon
+        plan(line(), 0.0, -2.0 * STEADY),  # the step from where it was measured
+        replace(plan(line(), 0.0, STEADY), execution_horizon=0),  # the last step, in which it comes to rest
+    ],
+)
+def test_what_is_not_how_the_policy_moves_lets_no_transition_accelerate(calm_where_it_counts):
+    target = plan(line(0.03, first=6), 1.2, STEADY)
+    assert transition(calm_where_it_counts, target) == transition(plan(line(), 0.0, STEADY), target)
+
+
+def test_a_chunk_without_an_execution_horizon_is_executed_as_a_whole():
+    target = plan(line(0.03, first=6), 1.2, STEADY)
+    assert transition(replace(plan(line(kink=4), 0.0, STEADY), execution_horizon=0), target) <= 4
+
+
+def test_a_transition_ends_before_a_jerk_that_it_would_have_to_share():
+    jerk = line(0.03, first=6)
+    jerk[12:] += 0.4
+    assert 6 <= transition(plan(line(), 0.0, STEADY), plan(jerk, 1.2, STEADY)) <= 11
+
+
 def test_a_gripper_does_not_decide_how_long_a_transition_lasts():
     rows = np.cumsum(np.full((2 * HORIZON, 3), 0.02), axis=0)
     before = plan(rows[: HORIZON + 1])
@@ -242,6 +316,32 @@ def test_a_base_turns_the_short_way_where_its_headings_begin_anew():
         it.take(before, 0)
         path = it.path(after, round(1.3 * NANOSECONDS), before, np.zeros(3))
         assert isinstance(path, BasePath) and np.allclose(path.velocities[:-2, 2], 0.25, atol=0.02)
+
+
+@pytest.mark.parametrize("turns", [-2, -1, 0, 1])
+@pytest.mark.parametrize("off", [-3.0, 0.0, 3.0])
+def test_headings_are_told_in_the_turn_that_another_pose_is_in(turns, off):
+    poses = np.array([[1.0, 2.0, 0.5], [1.1, 2.2, 0.7], [1.2, 2.4, 9.0]])
+    path = BasePath.through("odom", poses, PERIOD)
+    found = same_turn(path, np.array([8.0, 9.0, 0.5 + 2 * np.pi * turns + off]))
+    np.testing.assert_allclose(found.positions, path.positions + [0.0, 0.0, 2 * np.pi * turns])
+    np.testing.assert_array_equal(found.velocities, path.velocities)
+    np.testing.assert_array_equal(path.positions, BasePath.through("odom", poses, PERIOD).positions)
+
+
+def test_joints_have_no_turn():
+    path = plan(line(9.0)).path
+    assert same_turn(path, np.zeros(3)) is path
+
+
+def test_a_base_at_rest_is_led_in_from_where_it_is_without_a_whole_turn():
+    poses = np.zeros((HORIZON + 1, 3))
+    poses[:, 2] = 0.05 * np.arange(HORIZON + 1)
+    chunk = TimedPath(BasePath.through("odom", poses, PERIOD), 0, EXECUTED)
+    measured = np.array([0.1, 0.0, 2 * np.pi + 0.1])
+    path = blender().path(chunk, 0, None, measured)
+    np.testing.assert_array_equal(path.positions[0], measured)
+    np.testing.assert_allclose(path.positions[1:, 2], poses[1:, 2] + 2 * np.pi)
 
 
 # Temporal ensembling --------------------------------------------------------------------------------------------------
@@ -287,3 +387,41 @@ def test_the_synchronous_mode_has_nothing_to_blend():
 def test_the_old_chunk_loses_its_weight_steadily(steps, rows, shape):
     weights = fade(steps, rows, shape)
     assert weights[0] == pytest.approx(1.0) and (np.diff(weights) <= 0).all() and not weights[steps:].any()
+
+
+def test_the_weight_of_the_old_chunk_falls_in_equal_parts_or_faster():
+    linear = np.array([1.0, 2 / 3, 1 / 3, 0.0, 0.0])
+    np.testing.assert_allclose(fade(3, 5, CrossFade.LINEAR), linear, atol=1e-12)
+    exponential = linear * (np.exp(linear) - 1.0) / (np.e - 1.0)
+    np.testing.assert_allclose(fade(3, 5, CrossFade.EXPONENTIAL), exponential, atol=1e-12)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(0, 99), st.floats(0.01, 1.0))
+def test_each_row_is_the_mean_of_the_chunks_that_reach_it_and_older_ones_leave_little_by_little(lengths, seed, decay):
+    rng = np.random.default_rng(seed)
+    paths = [
+        JointPath(JOINTS, PERIOD, rng.normal(size=(steps + 1, 3)), rng.normal(size=(steps + 1, 3))) for steps in lengths
+    ]
+    mean, newest = ensemble(paths, decay), paths[-1]
+    assert mean.steps == newest.steps
+    for row in range(newest.steps + 1):
+        reaching = [path for path in paths if row <= path.steps]
+        weights = np.exp(-decay * np.arange(len(reaching)))
+        weights *= [1.0 if path is newest else min(1.0, (path.steps + 1 - row) / LEAVING) for path in reaching]
+        for found, values in ((mean.positions, "positions"), (mean.velocities, "velocities")):
+            expected = np.average([getattr(path, values)[row] for path in reaching], axis=0, weights=weights)
+            np.testing.assert_allclose(found[row], expected, atol=1e-9)
+
+
+def test_all_chunks_that_were_sent_and_are_not_over_are_in_the_mean():
+    values, now = (0.0, 1.0, 4.0), round(1.3 * NANOSECONDS)
+    sent = [plan(np.full((HORIZON + 1, 3), value), start) for value, start in zip(values, (0.0, 0.6, 1.2), strict=True)]
+    it = Blender(Blending.TEMPORAL_ENSEMBLING, [False] * 3, decay=0.3)  # whatever it takes, it is there at once
+    it.take(plan(np.full((HORIZON + 1, 3), 99.0), -4.0), 0)
+    for chunk in sent[:2]:
+        it.take(chunk, chunk.start_ns)
+    mean = it.path(sent[2], now, sent[0], np.zeros(3)).positions[:, 0]
+    weights = np.exp(-0.3 * np.arange(3))
+    assert mean[1] == pytest.approx(weights @ values / weights.sum())
+    weights[0] *= (10 + 1 - 9) / LEAVING  # ten steps of the oldest are ahead
+    assert mean[9] == pytest.approx(weights @ values / weights.sum())

@@ -65,3 +65,36 @@ def test_a_motion_is_over_at_its_last_row():
     motion = motion_to(0.8, 0.015)
     assert not motion.is_over(START + round(0.79 * S)) and motion.is_over(START + round(0.81 * S))
     assert not motion.commanded(START + S)[1].any()
+
+
+def test_it_is_over_exactly_at_its_end_and_follows_its_path_until_then():
+    motion = motion_to(0.8, 0.015)
+    assert motion.is_over(START + 8 * S // 10) and not motion.is_over(START + 8 * S // 10 - 1000)
+    for tenths in range(8):
+        for told, own in zip(motion.commanded(START + tenths * S // 10), motion.path.at(tenths / 10), strict=True):
+            np.testing.assert_allclose(told, own, atol=1e-7)
+
+
+@pytest.mark.parametrize("joint", [0, 1])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_one_joint_that_somebody_moved_is_enough_to_hold_the_arm_where_it_is(joint, sign):
+    commanded = CommandState(keep=np.array([False, False, True]), near=0.1)
+    last = np.array([0.5, -0.5, 0.02])
+    commanded.hold(last)
+    measured = last + [0.05, 0.05, -0.01]
+    measured[joint] = last[joint] + sign * 0.1
+    assert commanded.hold_positions(START, np.round(measured, 9)).tolist() == last.tolist(), "near enough"
+    measured[joint] = last[joint] + sign * 0.101
+    assert commanded.hold_positions(START, measured).tolist() == [*measured[:2], 0.02]
+
+
+def test_what_is_held_does_not_change_with_what_was_given(commanded):
+    given = np.array([0.2, 0.02])
+    assert commanded.hold(given) is None
+    given += 1.0
+    assert commanded.hold_positions(START, np.array([0.2, 0.02])).tolist() == [0.2, 0.02]
+    motion = motion_to(0.8, 0.015)
+    commanded.begin(motion)
+    assert commanded.end() is motion and commanded.end() is None
+    motion.path.positions[:] = 9.0
+    assert commanded.hold_positions(START, np.array([0.8, 0.02])).tolist() == [0.8, 0.015]

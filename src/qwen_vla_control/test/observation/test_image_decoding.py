@@ -124,9 +124,43 @@ def test_too_few_bytes_are_refused():
         to_rgb(short)
 
 
-def test_an_empty_image_is_refused():
-    with pytest.raises(DecodingError, match="empty"):
-        to_rgb(Image(encoding="rgb8"))
+@pytest.mark.parametrize("encoding", ["rgb8", "bgra16", "nv12", "bayer_rggb8"])
+@pytest.mark.parametrize(("height", "width"), [(0, 0), (0, 8), (6, 0)])
+def test_an_empty_image_is_refused(encoding, height, width):
+    with pytest.raises(DecodingError, match=f"empty: {width} x {height} pixels"):
+        to_rgb(Image(encoding=encoding, height=height, width=width, step=64, data=array.array("B", bytes(999))))
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "nv12"])
+def test_the_last_row_may_lack_its_padding_and_no_more(encoding):
+    source = message(RGB, "rgb8", padding=5) if encoding == "rgb8" else message(np.zeros((9, 8), np.uint8), "nv12", 5)
+    source.height = 6
+    whole = to_rgb(source)
+    source.data = source.data[:-5]
+    assert np.array_equal(to_rgb(source), whole)
+    source.data = source.data[:-1]
+    with pytest.raises(
+        DecodingError, match=f"{len(source.data)} bytes with step {source.step} do not hold 8 x 6 pixels"
+    ):
+        to_rgb(source)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "row"), [("rgb8", 24), ("bgra16", 64), ("uyvy", 16), ("bayer_rggb8", 8), ("nv12", 8)]
+)
+def test_rows_that_are_shorter_than_their_pixels_are_refused(encoding, row):
+    source = Image(encoding=encoding, height=6, width=8, step=row, data=array.array("B", bytes(999)))
+    assert to_rgb(source).shape == (6, 8, 3)
+    source.step = row - 1
+    with pytest.raises(DecodingError, match=f"with step {row - 1} do not hold 8 x 6 pixels '{encoding}'"):
+        to_rgb(source)
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 8), (6, 7), (5, 7)])
+@pytest.mark.parametrize("encoding", ["nv12", "nv21"])
+def test_planes_need_both_sides_even(encoding, height, width):
+    with pytest.raises(DecodingError, match=f"'{encoding}' needs even sizes, not {width} x {height} pixels"):
+        to_rgb(Image(encoding=encoding, height=height, width=width, step=8, data=array.array("B", bytes(999))))
 
 
 def test_compressed_images_give_the_same_rgb():
@@ -171,6 +205,18 @@ def test_a_png_that_claims_to_be_larger_than_it_is_takes_neither_time_nor_memory
         to_rgb(CompressedImage(format="png", data=array.array("B", bytes(data))))
     assert time.monotonic() - began < 1.0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "KB"
+
+
+@pytest.mark.parametrize("missing", [*range(1, 14), 30, len(WHOLE) - 8, len(WHOLE) - 4])
+def test_a_png_of_which_the_end_is_missing_is_refused(missing):
+    with pytest.raises(DecodingError, match="no image that can be read"):
+        to_rgb(CompressedImage(format="png", data=array.array("B", WHOLE[:-missing])))
+
+
+def test_old_publishers_swapped_red_and_blue_of_transparent_images_too():
+    data = cv2.imencode(".png", np.dstack([RGB, np.full((6, 8), 255, np.uint8)]))[1].tobytes()
+    decoded = to_rgb(CompressedImage(format="rgba8; png compressed rgba8", data=array.array("B", data)))
+    assert np.array_equal(decoded, RGB) and decoded.flags.c_contiguous
 
 
 def test_a_png_may_be_followed_by_padding():

@@ -14,7 +14,7 @@ from sensor_msgs.msg import JointState
 
 from embodiment_descriptions import Embodiment, load_robot
 from embodiment_descriptions.commands import JointStates
-from qwen_vla_control.observation.joint_reader import KEPT, PARTS, JointReader
+from qwen_vla_control.observation.joint_reader import FARTHEST, KEPT, MOST_NAMES, PARTS, JointReader
 from qwen_vla_control.observation.streams import NotObserved
 from qwen_vla_control.reasons import Reason, Refused
 
@@ -196,6 +196,22 @@ def test_publishers_and_names_without_end_fill_no_memory(widowx):
     assert len(reader.parts[0].stream) == KEPT
 
 
+def test_whoever_has_been_silent_for_longest_gives_way_to_another(widowx):
+    reader = JointReader(widowx)
+    for part in range(PARTS):
+        tell(reader, 1.0 + 0.01 * (part != 7), {"waist": 0.1}, steady=2.0 if part == 7 else 3.0, publisher=b"%d" % part)
+    tell(reader, 1.1, {"waist": 0.1}, steady=3.1, publisher=b"new")
+    assert set(reader.sources[0].publishers) == {b"new"} | {b"%d" % part for part in range(PARTS)} - {b"7"}
+
+
+def test_a_message_with_more_names_than_a_robot_can_have_is_of_none(widowx):
+    for count, known in ((MOST_NAMES, True), (MOST_NAMES + 1, False)):
+        reader = JointReader(widowx)
+        names = [*ALL, *(f"wheel_{k}" for k in range(count - len(ALL)))]
+        assert reader.push(0, S, names, [0.0] * count, [], S) == known
+        assert reader.sources[0].received == 1 and bool(reader.latest().known) == known
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.permutations([(part, tick) for part in (ARM, GRIPPER) for tick in range(6)]))
 def test_the_order_of_arrival_does_not_matter(widowx, order):
@@ -316,6 +332,29 @@ def test_a_joint_that_is_named_twice_is_not_believed(widowx):
     assert fault(reader, 1.0).endswith("its messages name elbow twice")
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_positions_may_be_large_but_not_without_end(widowx, sign):
+    reader = JointReader(widowx)
+    assert tell(reader, 1.0, at_rest(value=sign * FARTHEST)) and FARTHEST == 1e4
+    assert not tell(reader, 1.1, at_rest() | {"elbow": sign * (FARTHEST + 0.1)})
+    assert fault(reader, 1.1) == "" and reader.latest().vector.tolist() == [sign * FARTHEST] * 7
+
+
+def test_a_driver_that_tells_well_again_is_believed_again(widowx):
+    reader = JointReader(widowx)
+    for _ in range(2):
+        assert not reader.push(0, S, [*ALL, "elbow"], [0.0] * 8, [], S)
+        assert not tell(reader, 1.0, at_rest() | {"waist": math.nan})
+    assert tell(reader, 1.0, at_rest()) and fault(reader, 1.0) == ""
+    assert "is the driver running?" in fault(reader, 2.0), "what was wrong before is forgotten"
+
+
+def test_velocities_may_be_told_of_fewer_joints(widowx):
+    reader = JointReader(widowx)
+    reader.push(0, S, ALL, [0.0] * 7, [0.1, 0.2], S)
+    np.testing.assert_array_equal(reader.latest().velocities[:7], [0.1, 0.2] + [math.nan] * 5)
+
+
 # Gaps ----------------------------------------------------------------------------------------------------------------
 
 
@@ -335,6 +374,32 @@ def test_at_a_time_joints_are_where_the_nearest_message_says_or_unknown(widowx, 
             reader.at(asked, limit)
         assert refused.value.reasons == (Reason.NO_JOINT_STATE,)
         assert reader.near(asked, limit).known == {}
+
+
+def test_what_is_too_far_away_is_unknown_in_every_respect_and_the_rest_is_not(widowx):
+    reader = JointReader(widowx)
+    tell(reader, 1.0, at_rest(ARM, 0.5), velocities=at_rest(ARM, 0.25))
+    tell(reader, 2.0, at_rest(GRIPPER, 0.03), velocities=at_rest(GRIPPER, 0.01))
+    sample = reader.near(2 * S, 0.5)
+    assert sample.stamps_ns[:7].tolist() == [0] * 6 + [2 * S] and sample.known == {"left_finger": 0.03}
+    for values, told in ((sample.positions, 0.03), (sample.unrolled, 0.03), (sample.velocities, 0.01)):
+        np.testing.assert_array_equal(values[:7], [math.nan] * 6 + [told])
+
+
+@pytest.mark.parametrize(("asked", "found"), [(1.04, 0.1), (1.06, 0.2), (0.5, 0.1), (9.0, 0.2)])
+@pytest.mark.parametrize("later_first", [True, False])
+def test_of_two_publishers_that_tell_the_same_joints_the_one_nearer_in_time_counts(widowx, asked, found, later_first):
+    reader, told = JointReader(widowx), [(1.0, 0.1, b"one"), (1.1, 0.2, b"other")]
+    for seconds, value, publisher in reversed(told) if later_first else told:
+        tell(reader, seconds, at_rest(value=value), steady=1.1, publisher=publisher)
+    assert reader.at(round(asked * S), 9.0).vector.tolist() == [found] * 7
+
+
+def test_a_fuller_message_counts_although_another_is_nearer(widowx):
+    reader = JointReader(widowx)
+    tell(reader, 1.0, at_rest(value=0.1))
+    tell(reader, 1.1, at_rest(ARM, 0.2))
+    assert reader.at(round(1.1 * S), 0.2).vector.tolist() == [0.1] * 7
 
 
 def test_without_messages_nothing_is_known_at_any_time(widowx):
@@ -402,6 +467,28 @@ def test_the_rate_is_that_of_the_part_that_comes_most_seldom(widowx):
         if tick % 2 == 0:
             tell(reader, 1.0 + 0.01 * tick, at_rest(GRIPPER))
     assert reader.sources[0].rate() == pytest.approx(50.0)
+
+
+def test_a_topic_is_as_old_and_as_silent_as_the_worst_of_its_parts(widowx):
+    reader = JointReader(widowx)
+    (source,) = reader.sources
+    assert (source.age(S), source.silence(S), source.rate()) == (math.inf, math.inf, 0.0)
+    tell(reader, 1.0, at_rest(ARM), steady=5.0)
+    tell(reader, 1.5, at_rest(GRIPPER), steady=4.0)
+    tell(reader, 9.0, at_rest(("waist",)), steady=1.0, publisher=b"of no interest")
+    assert source.age(2 * S) == 1.0 and source.silence(6 * S) == 2.0 and reader.age(2 * S) == 1.0
+    for again in (1.0, 0.9):
+        tell(reader, again, at_rest(ARM))
+    tell(reader, 1.5, at_rest(GRIPPER))
+    assert (source.repeated, source.late, source.received) == (2, 1, 6)
+    assert [stream.latest.stamp_ns for stream in reader.streams()] == [S, round(1.5 * S)]
+
+
+def test_who_asks_for_no_joint_misses_none_and_gets_no_age(widowx):
+    reader = JointReader(widowx, ())
+    assert fault(reader, 1.0) == "" and reader.age(S) == math.inf
+    tell(reader, 1.0, {"waist": 0.5})
+    assert reader.latest().known == {"waist": 0.5} and reader.latest().vector.size == 0
 
 
 # Half turn -----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from nav_msgs.msg import Odometry
 from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import load_robot
-from qwen_vla_control.observation.odometry_reader import OdometryReader
+from qwen_vla_control.observation.odometry_reader import FARTHEST, KEPT, OdometryReader
 from qwen_vla_control.observation.streams import NotObserved
 from qwen_vla_control.reasons import Reason
 
@@ -118,3 +118,25 @@ def test_silence_counts_by_the_steady_clock_and_a_stamp_from_the_future_is_a_fau
     assert "for 0.6 s" in reader.fault(S, round(1.6 * S)), "ROS time stands still"
     assert "lie 0.20 s in the future (limit 0.10 s)" in reader.fault(round(0.8 * S), S)
     assert reader.age(3 * S) == 2.0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_a_place_may_be_far_away_but_not_without_end(axis, sign):
+    far = pose(0.0, 0.0, 0.0)
+    setattr(far.position, axis, sign * FARTHEST)
+    assert reader_of().push(S, "odom", far, S) and FARTHEST == 1e4
+    setattr(far.position, axis, sign * (FARTHEST + 0.1))
+    assert not reader_of().push(S, "odom", far, S)
+
+
+def test_after_a_valid_pose_what_was_wrong_before_is_forgotten():
+    reader = reader_of(1.0)
+    reader.push(round(1.1 * S), "odom", pose(math.nan, 0.0, 0.0), round(1.1 * S))
+    assert reader.push(round(1.2 * S), "odom", pose(0.0, 0.0, 0.0), round(1.2 * S))
+    assert reader.fault(2 * S, 2 * S).endswith("is the driver running?")
+
+
+def test_no_more_is_kept_than_anybody_asks_for():
+    reader = reader_of(*(0.01 * tick for tick in range(KEPT + 9)))
+    assert len(reader.stream) == KEPT

@@ -63,3 +63,35 @@ def test_a_base_needs_its_odometry_and_takes_its_wheels_along():
     found = reader.at(3 * S)
     assert np.allclose(found.base[:3, 3], [1.5, 0.0, 0.0]) and found.odometry_frame == "odom"
     assert found.joints == {}, "the wheels were measured too long before"
+
+
+@pytest.mark.parametrize("lacking", ["left_turn", "right_slide", "lift"])
+def test_arms_and_torso_must_be_known_and_fingers_need_not(rig, lacking):
+    robot = rig()
+    known = {name: 0.1 for name in robot.joint_names if "finger" not in name}
+    reader = RobotReader(robot)
+    reader.joints.take(0, joint_state(1, known), S)
+    assert dict(reader.at(S).joints) == known
+    reader = RobotReader(robot)
+    reader.joints.take(0, joint_state(1, {name: 0.1 for name in known if name != lacking}), S)
+    with pytest.raises(NotObserved, match=lacking):
+        reader.at(S)
+
+
+def test_what_is_drawn_may_be_half_a_second_off_or_as_far_as_is_asked_for(widowx):
+    reader, (arm,) = RobotReader(widowx), widowx.arms
+    reader.joints.take(0, joint_state(1, dict.fromkeys(arm.joints, 0.1)), S)
+    assert reader.at(S + S // 2).joints and reader.at(3 * S, max_gap=2.0).joints
+    for asked, gap in ((S + S // 2 + 10**6, {}), (S + S // 4, {"max_gap": 0.2})):
+        with pytest.raises(NotObserved):
+            reader.at(asked, **gap)
+
+
+def test_a_base_is_where_its_odometry_says_at_the_time_that_is_asked_for():
+    reader = RobotReader(load_robot("mobile_base"))
+    for second in (1, 2):
+        reader.odometry.take(odometry(second, float(second)), second * S)
+    assert reader.latest().base[0, 3] == 2.0 and reader.latest().odometry_frame == "odom"
+    assert reader.at(S).base[0, 3] == 1.0 and reader.at(4 * S, max_gap=2.0).base[0, 3] == 2.0
+    with pytest.raises(NotObserved, match="odometry"):
+        reader.at(3 * S)
