@@ -74,22 +74,86 @@ def test_a_world_can_move_render_and_receive_the_robot(robot: str) -> None:
 # Isaac Sim ------------------------------------------------------------------------------------------------------------
 
 
+def isaac(robot: str) -> dict:
+    """Settings of the import and the nodes of the action graph."""
+    return yaml.safe_load((CONFIG / "isaac" / f"{robot}.yaml").read_text())
+
+
+def inputs_of(robot: str, kind: str) -> list[dict]:
+    """The attributes of every node of a type."""
+    return [node.get("inputs", {}) for node in isaac(robot)["nodes"].values() if node["type"].split(".")[-1] == kind]
+
+
+def topics_of_ros2_control(robot: str, parameter: str) -> list[str]:
+    """What the systems of the description name, one entry each."""
+    urdf = ElementTree.fromstring(robot_description(robot, hardware="isaac"))
+    return [param.text for param in urdf.iter("param") if param.get("name") == parameter]
+
+
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_isaac_publishes_what_the_description_and_the_embodiment_expect(robot: str) -> None:
-    nodes = yaml.safe_load((CONFIG / "isaac" / f"{robot}.yaml").read_text())["nodes"]
-    urdf = ElementTree.fromstring(robot_description(robot, hardware="isaac"))
-    by_type: dict[str, list[dict]] = {}
-    for node in nodes:
-        by_type.setdefault(node["type"].split(".")[-1], []).append(node["inputs"])
-    (states,), (commands,) = by_type["ROS2PublishJointState"], by_type["ROS2SubscribeJointState"]
-    for name, inputs in (("joint_states_topic", states), ("joint_commands_topic", commands)):
-        expected = {param.text for param in urdf.iter("param") if param.get("name") == name}
-        assert expected == {f"/{inputs['topicName']}"}
-    seen = {n["topicName"]: "Image" for n in by_type["ROS2CameraHelper"]}
-    seen |= {n["topicName"]: "CameraInfo" for n in by_type["ROS2CameraInfoHelper"]}
+    (states,) = inputs_of(robot, "ROS2PublishJointState")
+    assert set(topics_of_ros2_control(robot, "joint_states_topic")) == {f"/{states['topicName']}"}
+    commands = inputs_of(robot, "ROS2SubscribeJointState")
+    assert topics_of_ros2_control(robot, "joint_commands_topic") == [f"/{c['topicName']}" for c in commands]
+    assert {c["queueSize"] for c in commands} == {1}  # a queue would be late, at one message a tick
+    seen = {i["topicName"]: "Image" for i in inputs_of(robot, "ROS2CameraHelper")}
+    seen |= {i["topicName"]: "CameraInfo" for i in inputs_of(robot, "ROS2CameraInfoHelper")}
     assert seen == camera_topics(load_robot(robot))
-    assert {n["type"] for n in by_type["ROS2CameraHelper"]} == {"rgb"}
-    assert [n["topicName"] for n in by_type["ROS2PublishClock"]] == ["clock"]
+    assert {i["type"] for i in inputs_of(robot, "ROS2CameraHelper")} == {"rgb"}
+    assert [i["topicName"] for i in inputs_of(robot, "ROS2PublishClock")] == ["clock"]
+
+
+# Inputs without which a node of Isaac Sim does nothing, or stands at time 0.
+NEEDED = {
+    "OnPlaybackTick": set(),
+    "IsaacReadSimulationTime": set(),
+    "ROS2PublishClock": {"execIn", "timeStamp", "topicName"},
+    "ROS2PublishJointState": {"execIn", "timeStamp", "targetPrim", "topicName"},
+    "ROS2SubscribeJointState": {"execIn", "topicName", "queueSize"},
+    "IsaacJointNameResolver": {"execIn", "jointNames", "targetPrim"},
+    "IsaacArticulationController": {"execIn", "jointNames", "targetPrim"},
+    "IsaacCreateRenderProduct": {"execIn", "cameraPrim", "width", "height"},
+    "ROS2CameraHelper": {"execIn", "renderProductPath", "type", "topicName", "frameId"},
+    "ROS2CameraInfoHelper": {"execIn", "renderProductPath", "topicName", "frameId"},
+}
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_every_node_of_isaac_s_graph_has_its_inputs_from_nodes_that_exist(robot: str) -> None:
+    nodes = isaac(robot)["nodes"]
+    for name, node in nodes.items():
+        given, linked = node.get("inputs", {}), node.get("from", {})
+        assert not set(given) & set(linked), name
+        missing = NEEDED[node["type"].split(".")[-1]] - set(given) - set(linked)
+        assert not missing, f"{name} lacks {missing}"
+        assert {output.split(".")[0] for output in linked.values()} <= set(nodes)
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_isaac_drives_the_joints_as_ros2_control_commands_them(robot: str) -> None:
+    settings = isaac(robot)["import"]
+    embodiment = load_robot(robot)
+    assert settings["fixed_base"] is (embodiment.base is None)
+    assert settings["joint_drive"] == ("position" if embodiment.base is None else "velocity")
+    for node in isaac(robot)["nodes"].values():
+        if node["type"].endswith("IsaacArticulationController"):
+            assert f"{settings['joint_drive']}Command" in node["from"]
+            assert node["from"]["jointNames"].startswith("joint_names")  # through the resolver, not the subscriber
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_joint_names_survive_the_import_into_usd(robot: str) -> None:
+    """A prim is called [A-Za-z_][A-Za-z0-9_]*; the importer writes _ for anything else."""
+    joints = [
+        joint.get("name")
+        for joint in ElementTree.fromstring(robot_description(robot, hardware="isaac")).findall("joint")
+        if joint.get("type") != "fixed"
+    ]
+    renamed = {re.sub(r"[^A-Za-z0-9_]", "_", name): name for name in joints}
+    assert len(renamed) == len(joints)
+    overridden = {prim: name for prim, name in renamed.items() if prim != name}
+    assert isaac(robot)["import"].get("name_override", {}) == overridden
 
 
 # SROS2 ----------------------------------------------------------------------------------------------------------------
