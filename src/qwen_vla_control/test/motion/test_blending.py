@@ -13,8 +13,9 @@ from hypothesis.extra.numpy import arrays
 from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.blending import Blender, Blending, CrossFade, MotionInterval, ensemble, fade
 from qwen_vla_control.motion.joint_path import JointPath
-from qwen_vla_control.motion.timed_path import NANOSECONDS, TimedPath
+from qwen_vla_control.motion.timed_path import TimedPath
 from qwen_vla_control.reasons import Reason, Refused
+from qwen_vla_control.stamps import NANOSECONDS
 
 JOINTS = ("a", "b", "c")
 PERIOD = 0.2
