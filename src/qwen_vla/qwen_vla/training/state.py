@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from safetensors.torch import save_file
 
-from qwen_vla.model.model_card import CARD_FILE, write_model_card
+from qwen_vla.evaluation.model_card import CARD_FILE, write_model_card
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.output_files import complete_or_absent, folder_complete_or_absent
