@@ -29,14 +29,15 @@ lint: setup ## Check style and likely mistakes
 format: setup ## Reformat the sources and mend what can be mended automatically
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
+data: export OMP_NUM_THREADS = 1
 data: setup ## Make the data of the tiny training recipes, in out/data/tiny (minutes)
-	@scripts/make_data.sh $(ARGS)
+	@for recipe in config/training/*_tiny.yaml; do $(BIN)/qwen-vla collect $$recipe $(ARGS) || exit; done
 
 ablations: setup ## Train, evaluate and tabulate what docs/explanation/ablations.md compares (hours)
 	@$(BIN)/python scripts/ablations.py $(ARGS)
 
 reproduce: setup ## Collect the data and train the model of all three robots, from nothing (hours)
-	@scripts/reproduce.sh $(ARGS)
+	@$(BIN)/python scripts/reproduce.py $(ARGS)
 
 results: setup ## Measure what the README reports, by its own commands, and print the rows (hours)
 	@$(BIN)/python scripts/measure_results.py

@@ -19,10 +19,8 @@ def link(target: Path, place: Path) -> None:
     """Makes `place` a link to `target`; replaces a link, refuses to replace anything else."""
     if place.exists() and not place.is_symlink():
         raise FileExistsError(f"{place} exists and is no link; remove it, then run this again")
-    temporary = place.with_name(place.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(os.path.relpath(target, place.parent))
-    os.replace(temporary, place)
+    place.unlink(missing_ok=True)
+    place.symlink_to(os.path.relpath(target, place.parent))
 
 
 def link_package(package: Path, prefix: Path) -> None:

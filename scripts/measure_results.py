@@ -21,8 +21,8 @@ from typing import Any
 import tyro
 
 from qwen_vla.cli import Evaluate
+from qwen_vla.evaluation.model_card import evaluation_table
 from qwen_vla.evaluation.summary import read_summary, rows_of, success_of
-from qwen_vla.model.model_card import evaluation_table
 from qwen_vla.policies.checkpoint import checkpoint_of
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -40,7 +40,10 @@ unset _old
 
 
 def replace(path: Path, text: str) -> bool:
-    """Writes `text` to `path` in one step, if it is not there yet; returns whether it was written."""
+    """Writes `text` to `path` in one step, if it is not there yet; returns whether it was written.
+
+    As `qwen_vla.output_files` does it, which is not installed yet.
+    """
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return False
     temporary = path.with_name(path.name + ".tmp")

@@ -28,6 +28,14 @@ FOREIGN = {  # what a package must not even know
     "qwen_vla_sim": {"torch"},
     "qwen_vla_ros": {"mujoco"},
 }
+# Rooms of qwen_vla: each may import those named, what lies beside the rooms, and no other room.
+ROOMS = {
+    "model": set(),
+    "policies": {"model"},
+    "data": {"model", "policies", "evaluation"},
+    "evaluation": {"model", "policies", "training"},
+    "training": {"model", "policies", "data", "evaluation"},
+}
 LARGEST_ROOM = 16  # modules in a folder
 LONGEST_MODULE = 560  # lines
 
@@ -106,6 +114,18 @@ def test_a_package_does_not_know_the_libraries_of_other_rooms(package: str) -> N
         for top in {name.split(".")[0] for name in imported(path)} & FOREIGN[package]
     }
     assert not broken, ros_rooms
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_of_the_library_imports_no_higher_one(room: str) -> None:
+    def room_of(name: str) -> str:
+        parts = name.split(".")
+        return parts[1] if parts[0] == "qwen_vla" and len(parts) > 1 and parts[1] in ROOMS else ""
+
+    inside = {name: others for name, others in graph().items() if room_of(name) == room}
+    assert inside
+    allowed = ROOMS[room] | {room, ""}
+    assert {(name, other) for name in inside for other in inside[name] if room_of(other) not in allowed} == set()
 
 
 def test_no_module_imports_itself_through_others() -> None:

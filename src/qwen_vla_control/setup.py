@@ -20,7 +20,6 @@ setup(
         "pillow",
         "pin",
         "rosbags-image",
-        "scipy",
     ],
     python_requires=">=3.11",
     zip_safe=True,

@@ -12,7 +12,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
     ],
-    install_requires=["setuptools"],
+    install_requires=["setuptools", "numpy", "scipy"],
     python_requires=">=3.11",
     zip_safe=True,
     maintainer="Qwen-VLA ROS developers",

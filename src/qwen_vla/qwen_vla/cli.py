@@ -12,14 +12,14 @@ import operator
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import tyro
 
-from qwen_vla.seeds import FIRST_TRAINING_SEED
+from qwen_vla.data.collection import Collection
 from qwen_vla.suites import Shift
 
 if TYPE_CHECKING:
@@ -71,32 +71,25 @@ class Describe:
         return 0
 
 
-@dataclass
-class Collect:
+@dataclass(frozen=True)
+class Collect(Collection):
     """Record a suite's scripted expert as a LeRobotDataset v3.0; resumes when interrupted.
+
+    Given a recipe, records those of its data sets that are missing; the file that it names as `collect` says how.
 
     $ qwen-vla collect widowx --episodes 100 --out out/data/widowx
     $ qwen-vla collect widowx --task stack_cube --episodes 100 --out out/data/stack
     $ qwen-vla collect aloha --takeover-from checkpoints/tiny --seed 1500000 --out out/data/takeovers
+    $ qwen-vla collect config/training/sft_tiny.yaml
     $ qwen-vla collect motions --robot widowx --episodes 500 --out out/data/widowx_motions   # and a picture of some
     """
 
     suite: tyro.conf.Positional[str]
-    """Task suite, e.g. widowx; or `motions`: synthetic motions of an arm with sentences, without images."""
-    out: Path
-    """Folder of the data set."""
-    episodes: int = 100
-    """How many scenes to record; failed demonstrations are dropped and counted."""
-    seed: int = FIRST_TRAINING_SEED
-    """Seed of the first scene; those below a million are validation and test scenes, and refused."""
-    kind: Literal["demonstrations", "snapshots"] = "demonstrations"
-    """Whole demonstrations, or single labelled frames for vision-language pretraining."""
+    """Task suite, e.g. widowx; a recipe; or `motions`: synthetic motions of an arm with sentences, without images."""
+    out: Path | None = None
+    """Folder of the data set; those of a recipe have theirs."""
     workers: int = CORES
     """Parallel simulators."""
-    task: str | None = None
-    """Only scenes of this task of the suite, e.g. stack_cube; default: those that the seeds mean, of several tasks."""
-    takeover_from: Path | None = None
-    """A checkpoint that plays first, for a random time; recorded is how the expert goes on from there (DAgger)."""
     robot: str = "widowx"
     """For `motions`: name of a robot of the suite, or path of an embodiment YAML or of a URDF."""
     config: Path | None = None
@@ -105,24 +98,43 @@ class Collect:
     """For `motions`: samples per second."""
 
     def run(self) -> int:
-        if self.suite == "motions":
-            return self._motions()
-        from qwen_vla.data.collect import CollectOptions, collect
-
-        names = ("suite", "out", "episodes", "seed", "kind", "workers", "task", "takeover_from")
-        options = CollectOptions(**{name: getattr(self, name) for name in names})
-        print(json.dumps(collect(options), indent=2))
+        if Path(self.suite).suffix in (".yaml", ".yml"):
+            result = self._recipe()
+        elif self.suite == "motions":
+            result = self._motions()
+        else:
+            result = self._suite()
+        print(json.dumps(result, indent=2))
         return 0
 
-    def _motions(self) -> int:
-        if self.task or self.takeover_from:
-            raise ValueError("motions have no tasks and no policy: --task and --takeover-from go with a suite")
+    def _suite(self) -> dict:
+        from qwen_vla.data.collect import collect
+
+        self._refuse_options_but({*(field.name for field in fields(Collection)), "workers"}, "a suite")
+        return collect(self, self.workers)
+
+    def _recipe(self) -> dict:
+        from qwen_vla.training.recipe_data import collect_data
+        from qwen_vla.training.recipe_files import load_recipe
+
+        self._refuse_options_but({"workers"}, "a recipe")
+        recipe = load_recipe(Path(self.suite))
+        return {"recipe": recipe.name, "collected": collect_data(recipe, self.workers)}
+
+    def _motions(self) -> dict:
         from qwen_vla.data.motions.motion_files import MotionFiles, choose_robot
 
+        self._refuse_options_but({"out", "episodes", "seed", "robot", "config", "rate_hz"}, "motions")
         robot = choose_robot(self.robot, self.config)
-        files = MotionFiles(self.out, robot, count=self.episodes, seed=self.seed, rate_hz=self.rate_hz)
-        print(json.dumps(files.write(), indent=2))
-        return 0
+        return MotionFiles(self.out, robot, count=self.episodes, seed=self.seed, rate_hz=self.rate_hz).write()
+
+    def _refuse_options_but(self, meant: set[str], what: str) -> None:
+        """ValueError for options that say nothing of what is collected, and for a missing folder."""
+        for field in fields(self)[1:]:
+            if field.name not in meant and getattr(self, field.name) != field.default:
+                raise ValueError(f"--{field.name.replace('_', '-')} does not go with {what}")
+        if "out" in meant and self.out is None:
+            raise ValueError("--out is missing: the folder of the data set")
 
 
 @dataclass
@@ -186,7 +198,7 @@ class Train:
     """
 
     recipe: tyro.conf.Positional[Path]
-    """Recipe file, see config/training/; the comment at its top says how to make its data."""
+    """Recipe file, see config/training/; `qwen-vla collect` with the same file makes its data."""
     max_steps: int | None = None
     """Stop at this step with a saved state; the schedule stays that of the whole recipe."""
 
@@ -456,14 +468,15 @@ def parse(arguments: Sequence[str] | None = None) -> Any:
     )
 
 
-def _expand_home(command: Any) -> None:
-    """Have every path of a command mean what it says: a shell leaves the ~ of --out=~/data as it is."""
-    for field in fields(command):
-        value = getattr(command, field.name)
-        if isinstance(value, Path):
-            setattr(command, field.name, value.expanduser())
-        elif isinstance(value, tuple):
-            setattr(command, field.name, tuple(v.expanduser() if isinstance(v, Path) else v for v in value))
+def _with_home(command: Any) -> Any:
+    """The command with every path as it is meant: a shell leaves the ~ of --out=~/data as it is."""
+    return replace(command, **{field.name: _expanded(getattr(command, field.name)) for field in fields(command)})
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_expanded, value))
+    return value.expanduser() if isinstance(value, Path) else value
 
 
 def main() -> None:
@@ -472,9 +485,7 @@ def main() -> None:
         if sys.argv[1:] == ["--version"]:
             print(f"qwen-vla {version('qwen_vla')}")
             sys.exit(0)
-        command = parse()
-        _expand_home(command)
-        code = command.run()
+        code = _with_home(parse()).run()
         sys.stdout.flush()
         sys.exit(code)
     except KeyboardInterrupt as stop:

@@ -59,9 +59,10 @@ def save(path, model, processor):
 @pytest.fixture(scope="session")
 def recordings(tmp_path_factory) -> Path:
     """Folder of two recordings of the real suite, read only: 4 demonstrations, and 6 snapshots in three shards."""
-    from qwen_vla.data.collect import CollectOptions, collect
+    from qwen_vla.data.collect import collect
+    from qwen_vla.data.collection import Collection
 
     root = tmp_path_factory.mktemp("recordings")
-    collect(CollectOptions("widowx_pick", root / "demonstrations", 4, workers=1))
-    collect(CollectOptions("widowx_pick", root / "snapshots", 6, 2_000_000, "snapshots", 1, episodes_per_shard=2))
+    collect(Collection("widowx_pick", root / "demonstrations", 4))
+    collect(Collection("widowx_pick", root / "snapshots", 6, 2_000_000, "snapshots", episodes_per_shard=2))
     return root

@@ -96,7 +96,11 @@ def test_the_list_of_commands_is_short(monkeypatch, capsys):
             r"arm\.yaml: there is no such",
         ),
         (["collect", "widowx_pick", "--out", "nowhere", "--episodes", "0"], "episodes must be at least 1, got 0"),
-        (["collect", "motions", "--out", "nowhere", "--task", "stack_cube"], "motions have no tasks"),
+        (["collect", "motions", "--out", "nowhere", "--task", "stack_cube"], "--task does not go with motions"),
+        (["collect", "widowx_pick", "--out", "nowhere", "--rate-hz", "5"], "--rate-hz does not go with a suite"),
+        (["collect", "widowx_pick"], "--out is missing: the folder of the data set"),
+        (["collect", "mine.yaml"], "mine.yaml: no such recipe; see config/training/"),
+        (["collect", "mine.yaml", "--episodes", "5"], "--episodes does not go with a recipe"),
         (["train", "mine.yaml"], "mine.yaml: no such recipe; see config/training/"),
         (["evaluate", "chess", "--policy", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
         (
@@ -169,11 +173,8 @@ def test_nothing_of_the_users_is_written_over(monkeypatch, thesis, arguments, me
 def test_a_tilde_that_the_shell_left_means_the_home_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    collect = cli.Collect("motions", Path("~/data"))
-    cli._expand_home(collect)
-    assert collect.out == tmp_path / "home/data"
-    report = cli.Report((Path("~/e.json"), Path("f.json")))
-    cli._expand_home(report)
+    assert cli._with_home(cli.Collect("motions", Path("~/data"))).out == tmp_path / "home/data"
+    report = cli._with_home(cli.Report((Path("~/e.json"), Path("f.json"))))
     assert report.files == (tmp_path / "home/e.json", Path("f.json"))
 
 
@@ -191,7 +192,9 @@ def test_a_result_is_replaced_by_the_same_command_or_when_told_to(monkeypatch, t
 def test_a_recipe_without_its_data_names_the_folder_and_the_way_out(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     code = run(monkeypatch, "train", resource_path("config/training/joint_grounding.yaml"))
-    assert "there are no data in out/data/joint/widowx_snapshots" in code and "comment at the top of the recipe" in code
+    assert (
+        "there are no data in out/data/joint/widowx_snapshots" in code and "qwen-vla collect, given the recipe" in code
+    )
     assert not list(tmp_path.iterdir())
 
 

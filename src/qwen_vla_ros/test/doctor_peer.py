@@ -11,19 +11,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from spinning_peer import SpinningPeer
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import load_robot
+from qwen_vla_rclpy.messages import time_message
+from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_ros.doctor.command import Doctor
-from qwen_vla_ros.ros.chunk_messages import stamp_message
 from qwen_vla_ros.ros.environment import ros_environment
 from qwen_vla_ros.simulation.child_processes import LAUNCHER
 
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 JOINT_RATE, CAMERA_RATE = 50.0, 20.0  # [Hz]
 LISTEN = 1.2  # [s]; two heartbeats at 1.9 Hz, however the listening falls between them
 WIDOWX = load_robot("widowx")
@@ -48,7 +48,7 @@ class Part(SpinningPeer):
 
         def publish() -> None:
             message = JointState(name=list(joints), position=list(joints.values()))
-            message.header.stamp = stamp_message(stamp(time.time_ns()))
+            message.header.stamp = time_message(stamp(time.time_ns()))
             publisher.publish(message)
 
         self.every(1 / JOINT_RATE, publish)
@@ -66,7 +66,7 @@ class Part(SpinningPeer):
         def publish() -> None:
             pixels = noise.integers(0, 256, 128 * 96 * channels, np.uint8).tobytes()
             image = Image(width=128, height=96, encoding=encoding, step=128 * channels, data=pixels)
-            image.header.stamp = stamp_message(stamp(time.time_ns()))
+            image.header.stamp = time_message(stamp(time.time_ns()))
             images.publish(image)
             infos.publish(CameraInfo(header=image.header, width=info[0], height=info[1], k=np.eye(3).reshape(-1)))
 

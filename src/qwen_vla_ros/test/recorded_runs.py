@@ -15,8 +15,8 @@ from std_msgs.msg import String
 
 from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_rclpy.messages import time_message
 from qwen_vla_ros.drawing.view.bag import message_types
-from qwen_vla_ros.ros.chunk_messages import stamp_message
 from qwen_vla_ros.ros.environment import ros_environment
 
 S = 10**9
@@ -73,13 +73,13 @@ def _joints(embodiment: Embodiment, time: int, moved: float) -> JointState:
     arm_joints = {name for arm in embodiment.arms for name in arm.joints}
     home = {name: q + (moved if name in arm_joints else 0.0) for name, q in embodiment.home.items()}
     message = JointState(name=list(home), position=list(home.values()))
-    message.header.stamp = stamp_message(time)
+    message.header.stamp = time_message(time)
     return message
 
 
 def _odometry(time: int, x: float) -> Odometry:
     message = Odometry(child_frame_id="base_footprint")
-    message.header.stamp, message.header.frame_id = stamp_message(time), "odom"
+    message.header.stamp, message.header.frame_id = time_message(time), "odom"
     message.pose.pose.position.x, message.pose.pose.orientation.w = x, 1.0
     return message
 
@@ -87,7 +87,7 @@ def _odometry(time: int, x: float) -> Odometry:
 def _image(time: int, brightness: int) -> Image:
     pixels = np.full((24, 32, 3), brightness, np.uint8)
     message = Image(height=24, width=32, encoding="rgb8", step=96, data=array.array("B", pixels.tobytes()))
-    message.header.stamp = stamp_message(time)
+    message.header.stamp = time_message(time)
     return message
 
 
@@ -113,13 +113,13 @@ def _chunk(embodiment: Embodiment, number: int, time: int) -> ActionChunk:
         data=array.array("f", np.asarray(rows, np.float32).tobytes()),
         inference_ms=80.0 + number,
     )
-    message.header.stamp, message.header.frame_id = stamp_message(time), embodiment.base_frame
+    message.header.stamp, message.header.frame_id = time_message(time), embodiment.base_frame
     return message
 
 
 def _report(chunk: ActionChunk, time: int) -> ChunkReport:
     refused = chunk.chunk_id == REFUSED
     report = ChunkReport(chunk_id=chunk.chunk_id, verdict=ChunkReport.REFUSED if refused else ChunkReport.ACCEPTED)
-    report.header.stamp = stamp_message(time)
+    report.header.stamp = time_message(time)
     report.message, report.decision_ms, report.observation_age_s = REASON if refused else "", 3.0, 0.14
     return report

@@ -22,7 +22,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.duration import Duration
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image, JointState
 from spinning_peer import PATIENCE, ExecutorPeer
 from std_msgs.msg import Header, String
@@ -32,10 +32,10 @@ from trajectory_msgs.msg import JointTrajectory
 from embodiment_descriptions import load_robot, robot_description
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_ros.ros.environment import ros_environment
 from qwen_vla_ros.simulation.child_processes import LAUNCHER
 
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 AUTOSTART_PATIENCE = 5.0  # [s]
 TRANSITIONS_UP = {
     "unconfigured": Transition.TRANSITION_CONFIGURE,

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import Embodiment, resource_path, robot_description
+from qwen_vla_rclpy.messages import time_message
 from qwen_vla_sim.aloha.suite import AlohaSuite
 from qwen_vla_sim.controllers.joint_trajectory_controller import JointTrajectory, TrajectoryPoint
 from qwen_vla_sim.controllers.position_interfaces import PositionsRejected
 from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
-from qwen_vla_sim.node.messages import joint_state_message, time_message
+from qwen_vla_sim.node.messages import joint_state_message
 
 S = 1_000_000_000
 

@@ -19,7 +19,7 @@ from rcl_interfaces.msg import Log
 from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -30,13 +30,13 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from embodiment_descriptions import resource_path, robot_description
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
+from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_sim.widowx.suite import WidowXPickSuite
 from qwen_vla_sim.widowx.table_spec import CAMERAS
 
 PICK = WidowXPickSuite()
 DEADLINE = 30.0  # [s] for whatever should happen soon on an idle machine
 ARM = ["waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"]
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 VOLATILE, TRANSIENT_LOCAL = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL
 

@@ -1,141 +1,116 @@
-"""`qwen-vla collect`: run a suite's scripted expert in parallel and write what it does as a LeRobotDataset v3.0."""
+"""Recording a collection: run a suite's scripted expert in parallel and write what it does as a LeRobotDataset v3.0."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.filesize import decimal
 from tqdm import tqdm
 
+from qwen_vla.data.collection import Collection
 from qwen_vla.data.formats.lerobot import DatasetError, Feature, shard_path
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.output_files import free_bytes, write_json
 from qwen_vla.output_paths import Marker, check_folder
 from qwen_vla.parallel import parallel_map
-from qwen_vla.seeds import FIRST_TRAINING_SEED, require_split
 from qwen_vla.suites import Suite, load_suite
 
 if TYPE_CHECKING:
     from qwen_vla.data.robot.intervention import PolicyLead
 
-EPISODES_PER_SHARD = 50
 BYTES_PER_EPISODE = 1_000_000  # generous; only to refuse a collection that cannot fit on the disk
 COLLECTION = Marker("collection.json", frozenset({"kind", "seed"}), "collect")
 
 
-@dataclass(frozen=True)
-class CollectOptions:
-    """What to record: scenes from `seed` on, each of the next seed; failed demonstrations are dropped and counted.
-
-    All are training seeds: no scene that anything is evaluated on is ever trained on.
-    """
-
-    suite: str
-    out: Path
-    episodes: int
-    seed: int = FIRST_TRAINING_SEED
-    kind: Literal["demonstrations", "snapshots"] = "demonstrations"
-    workers: int = os.cpu_count() or 1
-    episodes_per_shard: int = EPISODES_PER_SHARD
-    takeover_from: Path | None = None  # checkpoint that plays first
-    task: str | None = None  # only scenes of this task: the next seeds that are of it
-
-    def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("seed", 0), ("workers", 1), ("episodes_per_shard", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        require_split("training", range(self.seed, self.seed + self.episodes), "collect")
-        if self.kind not in ("demonstrations", "snapshots"):
-            raise ValueError(f"kind must be demonstrations or snapshots, got {self.kind!r}")
-        if self.takeover_from and self.kind != "demonstrations":
-            raise ValueError("takeover_from goes with demonstrations: no policy plays before a snapshot")
-
-    @property
-    def shards(self) -> int:
-        return -(-self.episodes // self.episodes_per_shard)
-
-    def scenes(self, shard: int) -> range:
-        """Numbers of the scenes that shard number `shard` holds."""
-        first = shard * self.episodes_per_shard
-        return range(first, min(first + self.episodes_per_shard, self.episodes))
-
-
-def collect(options: CollectOptions) -> dict:
-    """Record and finalize; resumes where an interrupted run with the same options stopped. Returns a summary.
+def collect(collection: Collection, workers: int = 1) -> dict:
+    """Record and finalize; resumes where an interrupted run of the same collection stopped. Returns a summary.
 
     With takeovers it says how many of the policy's chunks each reason of the gate spoke against, in this run.
     """
-    suite = load_suite(options.suite)
-    last = suite.seed_of(options.episodes - 1, options.seed, options.task)
-    if options.takeover_from:
+    collection.check()
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    suite = load_suite(collection.suite)
+    last = suite.seed_of(collection.episodes - 1, collection.seed, collection.task)
+    if collection.takeover_from:
         from qwen_vla.model.checkpoint_files import check_knows
 
-        check_knows(options.takeover_from, suite.embodiment.name)
-    _claim(options)
-    info_path = options.out / "meta/info.json"
-    missing, refusals = _missing(options), Counter()
-    if missing or not info_path.exists():
-        info_path.unlink(missing_ok=True)  # it marks a finished data set
-        refusals = _record(options, missing)
-        extra = {
-            **suite.extra_info(),
-            "suite": options.suite,
-            "kind": options.kind,
-            "seeds": [options.seed, last + 1],
-        }
-        finalize(options.out, options.shards, _features(suite), suite.embodiment.rate_hz, suite.embodiment.name, extra)
-    info = json.loads(info_path.read_text())
-    summary = {
-        "out": str(options.out),
-        "asked": options.episodes,
-        "episodes": info["total_episodes"],
-        "frames": info["total_frames"],
-    }
-    if options.takeover_from:  # what is missing the policy had done by itself, or the expert could not save
-        return summary | {"refusals": dict(refusals.most_common())}
-    return summary | {"expert_success_rate": info["total_episodes"] / options.episodes}
+        check_knows(collection.takeover_from, suite.embodiment.name)
+    _claim(collection)
+    refusals = Counter()
+    if not is_complete(collection):
+        _info_path(collection).unlink(missing_ok=True)  # it marks a finished data set
+        refusals = _record(collection, workers)
+        _finalize(collection, suite, last)
+    return _summary(collection, refusals)
 
 
-def _missing(options: CollectOptions) -> list[int]:
+def is_complete(collection: Collection) -> bool:
+    """Whether the folder holds all of this collection: nothing would be recorded any more."""
+    finished = _info_path(collection).exists() and not _missing(collection)
+    return finished and COLLECTION.read(collection.out) == collection.content
+
+
+def _info_path(collection: Collection) -> Path:
+    return collection.out / "meta/info.json"
+
+
+def _missing(collection: Collection) -> list[int]:
     """Shards that are still to be recorded."""
-    return [shard for shard in range(options.shards) if not shard_path(options.out, shard).exists()]
+    return [shard for shard in range(collection.shards) if not shard_path(collection.out, shard).exists()]
 
 
-def _record(options: CollectOptions, shards: list[int]) -> Counter[str]:
-    """Record some shards; returns how many chunks of a policy that plays first each reason spoke against."""
-    left = sum(len(options.scenes(shard)) for shard in shards)
-    title, refusals = f"collect {options.suite} {options.kind}", Counter()
-    with tqdm(total=options.episodes, initial=options.episodes - left, desc=title, unit="episode") as bar:
-        for done in parallel_map(partial(_Recorder, options), _Recorder.record, shards, options.workers):
+def _scenes_left(collection: Collection) -> int:
+    return sum(len(collection.scenes(shard)) for shard in _missing(collection))
+
+
+def _record(collection: Collection, workers: int) -> Counter[str]:
+    """Record what is missing; returns how many chunks of a policy that plays first each reason spoke against."""
+    shards, left = _missing(collection), _scenes_left(collection)
+    title, refusals = f"collect {collection.suite} {collection.kind}", Counter()
+    with tqdm(total=collection.episodes, initial=collection.episodes - left, desc=title, unit="episode") as bar:
+        for done in parallel_map(partial(_Recorder, collection), _Recorder.record, shards, workers):
             refusals += done.refusals
-            bar.update(len(options.scenes(done.shard)))
+            bar.update(len(collection.scenes(done.shard)))
     return refusals
 
 
-def _claim(options: CollectOptions) -> None:
-    """Refuse to mix two collections in one folder: the options of the first run are kept beside the data."""
-    wanted = {"suite": options.suite, "kind": options.kind, "seed": options.seed, "episodes": options.episodes}
-    if options.episodes_per_shard != EPISODES_PER_SHARD:
-        wanted["episodes_per_shard"] = options.episodes_per_shard
-    if options.takeover_from:
-        wanted["takeover_from"] = str(options.takeover_from)
-    if options.task:
-        wanted["task"] = options.task
-    begun = refuse_other_collections(options.out, wanted)
-    left = sum(len(options.scenes(shard)) for shard in _missing(options)) if begun else options.episodes
-    free, needed = free_bytes(options.out), left * BYTES_PER_EPISODE
+def _finalize(collection: Collection, suite: Suite, last: int) -> None:
+    """Make a data set of the shards; `last` is the seed of its last scene."""
+    robot, seeds = suite.embodiment, [collection.seed, last + 1]
+    extra = suite.extra_info() | {"suite": collection.suite, "kind": collection.kind, "seeds": seeds}
+    finalize(collection.out, collection.shards, _features(suite), robot.rate_hz, robot.name, extra)
+
+
+def _summary(collection: Collection, refusals: Counter[str]) -> dict:
+    info = json.loads(_info_path(collection).read_text())
+    summary = {
+        "out": str(collection.out),
+        "asked": collection.episodes,
+        "episodes": info["total_episodes"],
+        "frames": info["total_frames"],
+    }
+    if collection.takeover_from:  # what is missing the policy had done by itself, or the expert could not save
+        return summary | {"refusals": dict(refusals.most_common())}
+    return summary | {"expert_success_rate": info["total_episodes"] / collection.episodes}
+
+
+def _claim(collection: Collection) -> None:
+    """Refuse to mix two collections in one folder: what the first one is stands beside the data."""
+    begun = refuse_other_collections(collection.out, collection.content)
+    left = _scenes_left(collection) if begun else collection.episodes
+    free, needed = free_bytes(collection.out), left * BYTES_PER_EPISODE
     if free < needed:
         raise DatasetError(
-            f"{options.out}: {decimal(free)} free, up to {decimal(needed)} needed for {left} episodes; "
+            f"{collection.out}: {decimal(free)} free, up to {decimal(needed)} needed for {left} episodes; "
             "make room, or collect fewer"
         )
-    write_json(options.out / COLLECTION.file, wanted)
+    write_json(collection.out / COLLECTION.file, collection.content)
 
 
 def refuse_other_collections(out: Path, wanted: dict) -> bool:
@@ -167,36 +142,36 @@ class _Recorded(NamedTuple):
 class _Recorder:
     """The simulator of one process."""
 
-    def __init__(self, options: CollectOptions) -> None:
+    def __init__(self, collection: Collection) -> None:
         os.environ["LP_NUM_THREADS"] = "1"  # the software rasteriser would start a thread per core in every process
-        self.options = options
-        self.suite = load_suite(options.suite)
-        self.env: Any = self.suite.make_env(task=options.task)
+        self.collection = collection
+        self.suite = load_suite(collection.suite)
+        self.env: Any = self.suite.make_env(task=collection.task)
         self._lead = self._load_lead()
 
     def record(self, shard: int) -> _Recorded:
         """Write one shard."""
-        options, suite = self.options, self.suite
+        collection, suite = self.collection, self.suite
         before = self._refusals()
         episodes = []
-        for scene in options.scenes(shard):
-            task, frames, success = self._play(suite.seed_of(scene, options.seed, options.task))
+        for scene in collection.scenes(shard):
+            task, frames, success = self._play(suite.seed_of(scene, collection.seed, collection.task))
             if success:
                 episodes.append(Recording(task, frames))
-        write_shard(options.out, shard, episodes, _features(suite), suite.embodiment.rate_hz)
+        write_shard(collection.out, shard, episodes, _features(suite), suite.embodiment.rate_hz)
         return _Recorded(shard, self._refusals() - before)
 
     def _refusals(self) -> Counter[str]:
         return Counter(self._lead.refusals) if self._lead else Counter()
 
     def _play(self, seed: int) -> tuple[str, dict, bool]:
-        if self.options.kind == "snapshots":
+        if self.collection.kind == "snapshots":
             return self.suite.snapshot(self.env, seed)
         return self.suite.demonstrate(self.env, seed, lead=partial(self._lead.play, seed) if self._lead else None)
 
     def _load_lead(self) -> PolicyLead | None:
         """The policy that plays first, if there is to be one; without it PyTorch is not needed."""
-        if self.options.takeover_from is None:
+        if self.collection.takeover_from is None:
             return None
         import torch
         from transformers.utils import logging
@@ -205,4 +180,4 @@ class _Recorder:
 
         torch.set_num_threads(1)  # threads of parallel simulators would wait for each other
         logging.disable_progress_bar()  # that of loading would write into the bar of the episodes
-        return PolicyLead(self.suite, self.options.takeover_from)
+        return PolicyLead(self.suite, self.collection.takeover_from)

@@ -21,7 +21,7 @@ MODEL_FOLDER = "model"
 RUN = Marker(RECIPE_FILE, frozenset({"stage", "name", "steps"}), "train")
 MODEL = Marker(TRAINING_FILE, frozenset({"recipe", "step", "data"}), "train")
 # May differ between the parts of one run: they change when things happen and where, not what is learned.
-RESUMABLE = {"threads", "save_every", "keep_every", "log_every", "validate_every"} | {
+RESUMABLE = {"collect", "threads", "save_every", "keep_every", "log_every", "validate_every"} | {
     "shard",
     "compile",
     "gradient_checkpointing",

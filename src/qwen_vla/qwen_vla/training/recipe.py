@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from qwen_vla.data.robot.robot_source import HUB
 from qwen_vla.data.sources import AnyData
 
 CHUNK = 16  # H of manipulation (paper §2.4): T2A trains on longer trajectories
@@ -104,6 +105,8 @@ class Recipe(Strict):
         backbone and expert. They differ in their defaults and in nothing else.
     preset, backbone, init_from: what the model begins as: a preset with random weights, a Qwen3.5 checkpoint (folder
         or hub id) with a new expert of that preset's size, or a model of ours. expert_from: one whose expert is taken.
+    collect: a file (YAML) that says how data sets are recorded: a list of the options of `qwen-vla collect`, which,
+        given the recipe, records those that `data` names and that are missing.
     model: fields of `QwenVLAConfig` that differ from the preset or checkpoint.
     normalization: per data set, whether statistics that `init_from` already has are kept (default) or computed anew.
     freeze: parts that are not trained.
@@ -125,6 +128,7 @@ class Recipe(Strict):
     expert_from: Path | None = None
     model: dict[str, Any] = {}
     tau: Tau = Tau()
+    collect: Path | None = None
     data: list[AnyData] = Field(min_length=1)
     balance: Literal["weights", "task_and_embodiment"] = "weights"
     normalization: dict[str, Literal["keep", "recompute"]] = {}
@@ -175,6 +179,12 @@ class Recipe(Strict):
     @property
     def trains_backbone(self) -> bool:
         return "backbone" not in self.frozen
+
+    @property
+    def data_paths(self) -> list[Path]:
+        """Files and folders with data; not those that are made up, or downloaded, while training."""
+        paths = [str(source.path) for source in self.data if getattr(source, "path", None) is not None]
+        return [Path(path) for path in dict.fromkeys(paths) if not path.startswith(HUB)]
 
     def _stage_problems(self):
         if self.stage != "t2a":

@@ -3,39 +3,67 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
 
+from qwen_vla.data.collection import Collection
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 
 
-def load_recipe(path: Path):
+def _checked_collection(collection: Collection) -> Collection:
+    try:
+        collection.check()
+    except ValueError as error:
+        raise ValueError(f"{collection.out}: {error}") from error
+    return collection
+
+
+def _each_once(collections: list[Collection]) -> list[Collection]:
+    places = [collection.out for collection in collections]
+    for place in places:
+        if places.count(place) > 1:
+            raise ValueError(f"{place}: listed more than once")
+    return collections
+
+
+COLLECTIONS = TypeAdapter(
+    Annotated[list[Annotated[Collection, AfterValidator(_checked_collection)]], AfterValidator(_each_once)]
+)
+
+
+def load_recipe(path: Path) -> Recipe | ReinforcementRecipe:
     """Read and check a recipe file; paths in it are relative to the folder that the command is called in.
 
-    Returns a `Recipe`, or for stage rl a `ReinforcementRecipe`.
+    RecipeError names the file, and all that is wrong in it.
     """
     if not path.is_file():
         raise RecipeError(f"{path}: no such recipe; see config/training/ for those that come with the suite")
-    try:
-        values = yaml.safe_load(path.read_text())
-        return _recipe_class(values).model_validate(values)
-    except ValidationError as error:
-        raise RecipeError(f"{path}: {_in_words(error)}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    values = _yaml(path)
+    return _checked(path, TypeAdapter(_recipe_class(values)), values, "recipe")
+
+
+def load_collections(path: Path) -> list[Collection]:
+    """Read and check the file that a recipe names under `collect`: a list of data sets.
+
+    RecipeError names the file, and all that is wrong in it.
+    """
+    if not path.is_file():
+        raise RecipeError(
+            f"{path}: no such file (seen from {Path.cwd()}); `collect` names a list of data sets to record"
+        )
+    return _checked(path, COLLECTIONS, _yaml(path), "list of data sets")
 
 
 def check_inputs(recipe: Recipe) -> None:
     """RecipeError when a data set or a model to start from is missing."""
-    for source in getattr(recipe, "data", ()):  # stage rl makes its own
-        path = str(getattr(source, "path", "hub:"))
-        if not path.startswith("hub:") and not Path(path).exists():
+    for path in recipe.data_paths:
+        if not path.exists():
             raise RecipeError(
-                f"recipe {recipe.name}: there are no data in {path} (seen from {Path.cwd()}); the comment at the top "
-                "of the recipe file says how they are made"
+                f"recipe {recipe.name}: there are no data in {path} (seen from {Path.cwd()}); "
+                + ("qwen-vla collect, given the recipe, makes them" if recipe.collect else "put yours there")
             )
     for field in ("init_from", "expert_from"):
         folder = getattr(recipe, field, None)
@@ -46,18 +74,32 @@ def check_inputs(recipe: Recipe) -> None:
             )
 
 
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _checked(path: Path, kind: TypeAdapter, values: Any, what: str) -> Any:
+    try:
+        return kind.validate_python(values)
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {_in_words(error, what)}") from error
+
+
 def _recipe_class(values: Any) -> type[BaseModel]:
     if isinstance(values, dict) and values.get("stage") == "rl":
         return ReinforcementRecipe
     return Recipe
 
 
-def _in_words(error: ValidationError) -> str:
-    """All problems of a recipe in one line, each with its field."""
+def _in_words(error: ValidationError, what: str) -> str:
+    """All problems of a file in one line, each with its field; `what` it is, where the problem is all of it."""
     problems = []
     for problem in error.errors():
-        field = ".".join(map(str, problem["loc"])) or "recipe"
-        if problem["type"] == "extra_forbidden":
+        field = ".".join(map(str, problem["loc"])) or what
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             problems.append(f"{field}: there is no such field")
         elif problem["type"] == "missing":
             problems.append(f"{field}: missing")

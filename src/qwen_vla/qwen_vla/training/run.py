@@ -1,10 +1,12 @@
-"""A run of a recipe: everything that a training step touches, made from the recipe and its data."""
+"""A run of a recipe: everything that a training step touches, made from the recipe and its data; and its model."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +20,14 @@ from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.training.balance import GradientBalance
 from qwen_vla.training.batches import Batches, filler_for
-from qwen_vla.training.distributed import asked_to_shard, in_turn, own_part, spread
+from qwen_vla.training.distributed import asked_to_shard, in_turn, like, own_part, spread, whole
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.learner import Learner
 from qwen_vla.training.optimizer import learning_rate, optimizer_of
+from qwen_vla.training.output_folder import MODEL_FOLDER
 from qwen_vla.training.recipe import Recipe, RecipeError
-from qwen_vla.training.start import load_head, make_model, start_of
+from qwen_vla.training.start import HEAD_FILE, load_head, make_model, merged_weights, start_of
+from qwen_vla.training.state import record_of_data, write_model
 
 LOSSES = ("action", "language", "grounding")
 
@@ -54,12 +58,55 @@ class Run:
         self.average = [own_part(p.detach()).clone() for p in self.trained]
 
     @property
+    def is_main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    @property
     def model(self) -> QwenVLAModel:
         return self.learner.model
 
     @property
     def processor(self) -> QwenVLAProcessor:
         return self.batches.processor
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, put together from all processes; empty in others than the main one."""
+        return {
+            "learner": whole(self._weights(), self.is_main),
+            "optimizer": whole(self.optimizer.state_dict(), self.is_main),
+            "schedule": self.schedule.state_dict(),
+            "average": whole(self._averages(), self.is_main),
+            "language_weight": self.balance.language,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Become what `state` was taken of, sharded as this run is."""
+        present = self.learner.state_dict()
+        weights = {name: like(tensor, present[name]) for name, tensor in state["learner"].items()}
+        self.learner.load_state_dict(weights, strict=False)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for number, moments in state["optimizer"]["state"].items():
+            for name, value in moments.items():
+                if value.ndim:
+                    moments[name] = like(value, parameters[int(number)])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        pairs = zip(state["average"], self.trained, strict=True)
+        self.average = [own_part(like(tensor, p)).clone() for tensor, p in pairs]
+        self.balance.language = state["language_weight"]
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """All weights; of a model that came from a checkpoint, those that are trained: the others are still there."""
+        weights = self.learner.state_dict()
+        if not (self.recipe.init_from or self.recipe.backbone):
+            return weights
+        trained = {name for name, p in self.learner.named_parameters() if p.requires_grad}
+        return {name: tensor for name, tensor in weights.items() if name in trained}
+
+    def _averages(self) -> list[torch.Tensor]:
+        """The averages as tensors of the same kind as the parameters, to be put together like them."""
+        with averaged(self):
+            return [p.detach().clone() for p in self.trained]
 
 
 def prepare(recipe: Recipe) -> Run:
@@ -114,6 +161,22 @@ def averaged(run: Run) -> Iterator[None]:
             yield
         finally:
             torch._foreach_copy_(parameters, present)
+
+
+def export(run: Run, name: str = MODEL_FOLDER) -> Path:
+    """The averaged weights with all that inference and a rerun need, as the folder `name` of the output.
+
+    All processes call it, the main one writes.
+    """
+    folder, recipe = run.recipe.output / name, run.recipe
+    with averaged(run):
+        weights = whole(merged_weights(run.model), run.is_main)
+    heads = {HEAD_FILE: whole(run.learner.head.state_dict(), run.is_main)}
+    if run.is_main:
+        own = [source.provenance() for source in run.sources]
+        data = record_of_data(own, (recipe.init_from, recipe.expert_from))
+        write_model(folder, run, run.model, run.processor, data, heads, weights)
+    return folder
 
 
 def _check_batch(recipe: Recipe, processes: int) -> None:

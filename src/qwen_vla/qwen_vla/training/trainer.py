@@ -28,8 +28,8 @@ from qwen_vla.training.progress.curve import plot_curve
 from qwen_vla.training.progress.log import Log
 from qwen_vla.training.recipe import Recipe
 from qwen_vla.training.recipe_files import check_inputs
-from qwen_vla.training.run import Run, prepare
-from qwen_vla.training.state import export, resume, save
+from qwen_vla.training.run import Run, export, prepare
+from qwen_vla.training.state import resume, save
 
 WAIT_SHARE = 0.05  # of the time; more of it spent waiting for data is worth a warning
 IMPATIENCE = 3.0  # [s] after which the same signal is meant to end the process, saved or not
@@ -52,7 +52,7 @@ def train(recipe: Recipe, max_steps: int | None = None) -> Path:
     run = prepare(recipe)
     resume(run)
     last = recipe.steps if max_steps is None else min(recipe.steps, max_steps)
-    main = run.accelerator.is_main_process
+    main = run.is_main
     if main:
         print(_introduction(run), file=sys.stderr)
     with StopSignal() as stop:
@@ -150,7 +150,7 @@ class _Window:
 
 def _write(run: Run) -> None:
     save(run)
-    if run.accelerator.is_main_process:
+    if run.is_main:
         plot_curve(run.recipe.output)
 
 

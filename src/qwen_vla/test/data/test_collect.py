@@ -9,7 +9,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from qwen_vla import QwenVLAConfig
-from qwen_vla.data.collect import CollectOptions, _claim, _Recorder, collect
+from qwen_vla.data.collect import _claim, _Recorder, collect, is_complete
+from qwen_vla.data.collection import Collection
 from qwen_vla.data.formats.lerobot import DatasetError, LeRobotReader, shard_path
 from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.samples import SourceContext
@@ -18,7 +19,7 @@ from qwen_vla.output_paths import OutputRefused
 from qwen_vla.seeds import FIRST_TEST_SEED, FIRST_TRAINING_SEED
 from qwen_vla.suites import load_suite
 
-SNAPSHOTS = CollectOptions("widowx_pick", None, 6, 2_000_000, "snapshots", 1, episodes_per_shard=2)  # as `recordings`
+SNAPSHOTS = Collection("widowx_pick", None, 6, 2_000_000, "snapshots", episodes_per_shard=2)  # as `recordings`
 
 
 def files(root):
@@ -32,16 +33,17 @@ def copied(recordings, tmp_path):
 
 
 def test_the_number_of_workers_changes_nothing(copied, tmp_path):
-    summary = collect(replace(SNAPSHOTS, out=tmp_path / "parallel", workers=2))
+    summary = collect(replace(SNAPSHOTS, out=tmp_path / "parallel"), workers=2)
     assert (summary["episodes"], summary["frames"], summary["expert_success_rate"]) == (6, 6, 1.0)
     assert files(tmp_path / "parallel") == files(copied)
 
 
 def test_a_lost_shard_is_recorded_again_as_it_was(copied):
-    before = files(copied)
+    before, collection = files(copied), replace(SNAPSHOTS, out=copied)
     shard_path(copied, 1).unlink()
-    collect(replace(SNAPSHOTS, out=copied))
-    assert files(copied) == before
+    assert not is_complete(collection)
+    collect(collection)
+    assert files(copied) == before and is_complete(collection)
 
 
 def test_a_finished_collection_is_left_alone(copied):
@@ -74,7 +76,7 @@ def test_a_collection_that_cannot_fit_is_refused_before_it_starts(tmp_path):
     ("wrong", "message"),
     [
         ({"episodes": 0}, "episodes must be at least 1, got 0"),
-        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"episodes_per_shard": 0}, "episodes_per_shard must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"seed": 9000}, "collect needs training seeds, got validation seeds from 9000 on"),
         ({"seed": FIRST_TRAINING_SEED - 6}, "collect needs training seeds, got test seeds from 999994 on"),
@@ -84,7 +86,13 @@ def test_a_collection_that_cannot_fit_is_refused_before_it_starts(tmp_path):
 )
 def test_impossible_options_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        replace(SNAPSHOTS, **wrong)
+        replace(SNAPSHOTS, **wrong).check()
+
+
+def test_no_workers_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        collect(replace(SNAPSHOTS, out=tmp_path / "idle"), workers=0)
+    assert not (tmp_path / "idle").exists()
 
 
 def test_an_unknown_suite_is_refused_with_the_known_ones(tmp_path):
@@ -96,8 +104,8 @@ def test_an_unknown_suite_is_refused_with_the_known_ones(tmp_path):
 @pytest.fixture
 def recorder(tmp_path):
     """A simulator that records two demonstrations in shards of one."""
-    recorder = _Recorder(CollectOptions("widowx_pick", tmp_path / "two", 2, workers=1, episodes_per_shard=1))
-    _claim(recorder.options)
+    recorder = _Recorder(Collection("widowx_pick", tmp_path / "two", 2, episodes_per_shard=1))
+    _claim(recorder.collection)
     yield recorder
     recorder.env.close()
 
@@ -112,9 +120,9 @@ def fail(recorder, monkeypatch, shard):
 def test_failed_demonstrations_are_dropped_and_counted(recorder, monkeypatch, recordings):
     fail(recorder, monkeypatch, 0)
     recorder.record(1)
-    summary = collect(recorder.options)
+    summary = collect(recorder.collection)
     assert (summary["asked"], summary["episodes"], summary["expert_success_rate"]) == (2, 1, 0.5)
-    reader, whole = LeRobotReader(recorder.options.out), LeRobotReader(recordings / "demonstrations")
+    reader, whole = LeRobotReader(recorder.collection.out), LeRobotReader(recordings / "demonstrations")
     first, end = whole.episodes[1]  # the same scene, recorded where nothing failed
     np.testing.assert_array_equal(reader.frames["action"], whole.frames["action"][first:end])
     assert reader.tasks == whole.tasks[1:2]
@@ -126,12 +134,12 @@ def test_a_collection_without_any_success_says_so(recorder, monkeypatch):
     for shard in range(2):
         fail(recorder, monkeypatch, shard)
     with pytest.raises(DatasetError, match="none of the recorded demonstrations succeeded"):
-        collect(recorder.options)
+        collect(recorder.collection)
 
 
 def test_another_shard_size_in_the_folder_is_refused(recorder):
     with pytest.raises(DatasetError, match="holds another collection .*episodes_per_shard 1; asked"):
-        collect(replace(recorder.options, episodes_per_shard=50))
+        collect(replace(recorder.collection, episodes_per_shard=50))
 
 
 def test_scene_number_i_has_seed_plus_i(recordings):
@@ -144,7 +152,7 @@ def test_scene_number_i_has_seed_plus_i(recordings):
 
 def test_only_scenes_of_one_task_from_the_seed_on(tmp_path):
     suite = load_suite("widowx")
-    options = CollectOptions("widowx", tmp_path / "stacks", 2, 2_000_001, "snapshots", workers=1, task="stack_cube")
+    options = Collection("widowx", tmp_path / "stacks", 2, 2_000_001, "snapshots", task="stack_cube")
     collect(options)
     reader = LeRobotReader(options.out)
     assert reader.tasks == [suite.scene(seed).instruction for seed in (2_000_002, 2_000_007)]
@@ -155,7 +163,7 @@ def test_only_scenes_of_one_task_from_the_seed_on(tmp_path):
 
 def test_a_task_that_the_suite_does_not_have_is_refused_with_those_it_has(tmp_path):
     with pytest.raises(ValueError, match="suite widowx has no task 'juggle'; it has: spoon_on_towel, .*pick_cube"):
-        collect(CollectOptions("widowx", tmp_path / "juggling", 2, task="juggle"))
+        collect(Collection("widowx", tmp_path / "juggling", 2, task="juggle"))
     assert not (tmp_path / "juggling").exists()
 
 

@@ -10,10 +10,11 @@ import yaml
 from embodiment_descriptions import resource_path
 from qwen_vla import QwenVLAConfig, QwenVLAModel
 from qwen_vla.training.recipe import RecipeError
-from qwen_vla.training.recipe_files import check_inputs, load_recipe
+from qwen_vla.training.recipe_files import check_inputs, load_collections, load_recipe
 from qwen_vla.training.start import freeze
 
 SHIPPED = sorted(resource_path("config/training").glob("*.yaml"))
+ROOT = SHIPPED[0].parents[2]  # from where the paths in them are seen
 OWN = [path for path in SHIPPED if not path.stem.endswith("_4b")]  # their data come from the suite
 GOOD = {
     "stage": "sft",
@@ -46,14 +47,20 @@ def test_every_stage_has_a_recipe_in_both_sizes():
 
 
 @pytest.mark.parametrize("path", OWN, ids=lambda path: path.stem)
-def test_every_data_set_and_model_that_a_recipe_needs_is_made_by_the_suite(path):
+def test_every_data_set_and_model_that_a_recipe_needs_is_made_by_the_suite(monkeypatch, path):
+    monkeypatch.chdir(ROOT)
     recipe = load_recipe(path)
+    if recipe.data_paths:
+        assert set(recipe.data_paths) <= {collection.out for collection in load_collections(recipe.collect)}
     outputs = {load_recipe(other).output / "model" for other in OWN}
-    comments = "\n".join(other.read_text() for other in OWN)
-    for source in getattr(recipe, "data", ()):
-        if getattr(source, "path", None) is not None:
-            assert f"--out {source.path}\n" in comments
     assert recipe.init_from is None or recipe.init_from in {*outputs, Path("checkpoints/tiny")}
+
+
+def test_every_model_that_plays_before_an_expert_is_one_of_the_suite(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    outputs = {load_recipe(other).output / "model" for other in OWN}
+    for path in Path("config/data").glob("*.yaml"):
+        assert {c.takeover_from for c in load_collections(path)} <= {*outputs, None}
 
 
 def test_the_mixture_of_the_paper_is_exact():
@@ -174,10 +181,13 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path, text):
     assert "\n" not in str(error.value)
 
 
-def test_missing_data_point_to_the_command_that_makes_them(tmp_path):
-    recipe = load_recipe(write(tmp_path, data=[{"kind": "robot", "path": str(tmp_path / "nothing")}]))
-    with pytest.raises(RecipeError, match=r"mine: there are no data in .*nothing .*comment at the top"):
-        check_inputs(recipe)
+@pytest.mark.parametrize(
+    ("changes", "remedy"), [({}, "put yours there"), ({"collect": "data.yaml"}, "qwen-vla collect, given the recipe")]
+)
+def test_missing_data_point_to_the_command_that_makes_them(tmp_path, changes, remedy):
+    data = [{"kind": "robot", "path": str(tmp_path / "nothing")}]
+    with pytest.raises(RecipeError, match=f"mine: there are no data in .*nothing .*{remedy}"):
+        check_inputs(load_recipe(write(tmp_path, data=data, **changes)))
 
 
 def test_a_missing_model_to_start_from_is_named(tmp_path):

@@ -481,8 +481,8 @@ import json, sys, torch
 from pathlib import Path
 from qwen_vla.training import trainer
 from qwen_vla.training.recipe import Recipe
-from qwen_vla.training.run import prepare
-from qwen_vla.training.state import export, resume, save
+from qwen_vla.training.run import export, prepare
+from qwen_vla.training.state import resume, save
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

@@ -12,7 +12,8 @@ from qwen_vla_control.gate.arm_gate import ArmGate
 from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.motion.blending import Blender, MotionInterval
 from qwen_vla_control.motion.joint_path import JointPath
-from qwen_vla_control.motion.timed_path import NANOSECONDS, TimedPath
+from qwen_vla_control.motion.timed_path import TimedPath
+from qwen_vla_control.stamps import NANOSECONDS
 
 NOTHING_SKIPPED = 0.5  # steps; a chunk of which less is behind the robot begins with its first row
 

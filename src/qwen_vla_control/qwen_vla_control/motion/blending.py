@@ -17,8 +17,9 @@ import numpy as np
 
 from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.spline import monotone_velocities
-from qwen_vla_control.motion.timed_path import NANOSECONDS, Path, TimedPath
+from qwen_vla_control.motion.timed_path import Path, TimedPath
 from qwen_vla_control.reasons import Reason, Refused
+from qwen_vla_control.stamps import NANOSECONDS
 
 THETA = 2  # column of a base path
 LEAVING = 4  # steps in which a chunk that ends loses its weight in the mean

@@ -9,8 +9,8 @@ import numpy as np
 
 from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.stamps import NANOSECONDS
 
-NANOSECONDS = 1_000_000_000
 WHOLE_STEP = 1e-6  # share of a step that counts as none
 
 Path = JointPath | BasePath

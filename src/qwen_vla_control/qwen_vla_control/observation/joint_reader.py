@@ -32,14 +32,13 @@ from embodiment_descriptions.urdf import parse_urdf
 from qwen_vla_control.observation.streams import (
     IS_THE_DRIVER_RUNNING,
     MAX_LEAD,
-    NANOSECONDS,
     NotObserved,
     Stamped,
     Stream,
-    stamp_of,
     too_far_apart,
 )
 from qwen_vla_control.reasons import Reason
+from qwen_vla_control.stamps import NANOSECONDS, stamp_of
 
 FARTHEST = 1e4  # [rad | m] a position beyond is no position but a fault, as one that is not finite is
 MOST_NAMES = 1000  # a message that has more is of no robot

@@ -12,17 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import Embodiment
-from qwen_vla_control.observation.streams import (
-    MAX_LEAD,
-    NotObserved,
-    Stream,
-    stamp_of,
-    too_far_apart,
-)
+from embodiment_descriptions.poses import pose_matrix
+from qwen_vla_control.observation.streams import MAX_LEAD, NotObserved, Stream, too_far_apart
 from qwen_vla_control.reasons import Reason
+from qwen_vla_control.stamps import stamp_of
 
 KEPT = 4096  # messages
 FARTHEST = 1e4  # [m] a place beyond is no place but a fault, as one that is not finite is
@@ -84,9 +79,7 @@ class OdometryReader:
             self.stream.defect = f"its pose {pose} is not a valid pose"
             return False
         self.stream.defect = ""
-        matrix = np.eye(4)
-        matrix[:3, :3], matrix[:3, 3] = Rotation.from_quat(turn).as_matrix(), place
-        return self.stream.push(stamp_ns, BasePose(stamp_ns, frame, matrix), steady_ns)
+        return self.stream.push(stamp_ns, BasePose(stamp_ns, frame, pose_matrix(place, turn)), steady_ns)
 
     def take(self, message: Any, steady_ns: int) -> bool:
         """Store a nav_msgs/Odometry, of rclpy or of a bag; see `push`."""

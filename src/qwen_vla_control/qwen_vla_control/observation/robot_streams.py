@@ -18,7 +18,6 @@ from qwen_vla_control.observation.image_decoding import DecodingError, to_rgb
 from qwen_vla_control.observation.joint_reader import JointReader, JointSource
 from qwen_vla_control.observation.odometry_reader import BasePose, OdometryReader
 from qwen_vla_control.observation.streams import (
-    NANOSECONDS,
     NotObserved,
     Observation,
     Past,
@@ -29,8 +28,8 @@ from qwen_vla_control.observation.streams import (
     align,
     fault_of,
     first_fault,
-    stamp_of,
 )
+from qwen_vla_control.stamps import NANOSECONDS, stamp_of
 
 # A camera's images are kept for as long as the slowest camera may be behind, but no more than these.
 IMAGES_KEPT, BYTES_KEPT = 64, 256_000_000

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from qwen_vla_control.reasons import Reason, Refused, Violation
+from qwen_vla_control.stamps import NANOSECONDS
 
-NANOSECONDS = 1_000_000_000
 # A stamp that lies this much before the newest one is no late message: the clock was set back (a bag that loops, a
 # simulator that starts over).
 CLOCK_RESET_NS = NANOSECONDS
@@ -396,11 +396,6 @@ def too_far_apart(name: str, noun: str, topic: str, gap: float, limit: float) ->
         f"{name}: the {noun} on {topic} nearest to the observation is {gap:.2f} s away from it (limit {limit:.2f} s); "
         "are both stamped by the same clock?"
     )
-
-
-def stamp_of(message: Any) -> int:
-    """When a message with a header was made [ns, ROS time]."""
-    return message.header.stamp.sec * NANOSECONDS + message.header.stamp.nanosec
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -11,8 +11,8 @@ from qwen_vla_control.gate.chunk_handover import ChunkHandover
 from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.motion.blending import Blender, Blending
 from qwen_vla_control.motion.command_state import Motion
-from qwen_vla_control.motion.timed_path import NANOSECONDS
 from qwen_vla_control.reasons import Reason, Refused
+from qwen_vla_control.stamps import NANOSECONDS
 
 START = 10**18
 PERIOD = 0.2

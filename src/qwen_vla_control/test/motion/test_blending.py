@@ -23,8 +23,9 @@ from qwen_vla_control.motion.blending import (
     same_turn,
 )
 from qwen_vla_control.motion.joint_path import JointPath
-from qwen_vla_control.motion.timed_path import NANOSECONDS, TimedPath
+from qwen_vla_control.motion.timed_path import TimedPath
 from qwen_vla_control.reasons import Reason, Refused
+from qwen_vla_control.stamps import NANOSECONDS
 
 JOINTS = ("a", "b", "c")
 PERIOD = 0.2

@@ -14,7 +14,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-NANOSECONDS = 1_000_000_000
+from qwen_vla_control.stamps import NANOSECONDS
 
 
 @dataclass(frozen=True)

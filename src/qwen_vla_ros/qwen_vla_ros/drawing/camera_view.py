@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
+
+from embodiment_descriptions.poses import pose_matrix
 
 NEAR = 1e-6  # [m] in front of the camera; nearer points are not in view
 
@@ -48,10 +49,7 @@ class CameraView:
         return np.hstack([pixels, depth])
 
 
-def pose_matrix(pose: Any) -> np.ndarray:
+def pose_from_message(pose: Any) -> np.ndarray:
     """(4, 4) of a geometry_msgs/Pose."""
     p, q = pose.position, pose.orientation
-    matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()
-    matrix[:3, 3] = p.x, p.y, p.z
-    return matrix
+    return pose_matrix((p.x, p.y, p.z), (q.x, q.y, q.z, q.w))

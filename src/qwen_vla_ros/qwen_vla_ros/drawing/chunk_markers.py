@@ -6,13 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from builtin_interfaces.msg import Duration
-from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Transform, TransformStamped, Vector3
+from geometry_msgs.msg import Pose, PoseStamped, Quaternion, TransformStamped, Vector3
 from nav_msgs.msg import Path
-from scipy.spatial.transform import Rotation
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from qwen_vla_control.stamps import NANOSECONDS, nanoseconds
+from qwen_vla_rclpy.messages import (
+    duration_message,
+    point_message,
+    pose_message,
+    time_message,
+    transform_message,
+)
 from qwen_vla_ros.drawing.chunk_geometry import BASE, Way
 
 LINE_WIDTH, POINT_SIZE, TEXT_HEIGHT = 0.004, 0.008, 0.025  # [m]
@@ -69,7 +75,7 @@ def way_markers(header: Header, way: Way, layer: Layer, lifetime: float, bad_ste
     """
     scale = BASE_SCALE if way.name == BASE else 1.0
     rgba = [_colour(*row) for row in layer.colours(len(way.poses), bad_steps)]
-    points = [_point(pose[:3, 3]) for pose in way.poses]
+    points = [point_message(pose[:3, 3]) for pose in way.poses]
     upright = Pose(orientation=Quaternion(w=1.0))
     arrow = Vector3(x=scale * ARROW.x, y=scale * ARROW.y, z=scale * ARROW.z)
     size = scale * POINT_SIZE
@@ -78,7 +84,7 @@ def way_markers(header: Header, way: Way, layer: Layer, lifetime: float, bad_ste
         {"pose": upright, "scale": Vector3(x=size, y=size, z=size), "points": points, "colors": rgba},
         {"pose": pose_message(way.poses[-1]), "scale": arrow, "color": rgba[-1]},
     )
-    common = {"ns": f"{way.name}/{layer.name}", "action": Marker.ADD, "lifetime": _duration(lifetime)}
+    common = {"ns": f"{way.name}/{layer.name}", "action": Marker.ADD, "lifetime": duration_message(lifetime)}
     return [
         Marker(header=Header(stamp=header.stamp, frame_id=way.frame), id=number, type=kind, **common, **fields)
         for number, (kind, fields) in enumerate(zip(SHAPES, looks, strict=True))
@@ -94,7 +100,7 @@ def removed_markers(names: Sequence[str], layer: Layer) -> list[Marker]:
 def text_marker(header: Header, way: Way, text: str, lifetime: float, alarm: bool = False) -> Marker:
     """Write above the beginning of a way; an alarm is red."""
     scale = BASE_SCALE if way.name == BASE else 1.0
-    place = _point(way.poses[0][:3, 3] + [0.0, 0.0, scale * TEXT_OFFSET])
+    place = point_message(way.poses[0][:3, 3] + [0.0, 0.0, scale * TEXT_OFFSET])
     return Marker(
         header=Header(stamp=header.stamp, frame_id=way.frame),
         ns=TEXT,
@@ -105,18 +111,18 @@ def text_marker(header: Header, way: Way, text: str, lifetime: float, alarm: boo
         scale=Vector3(z=scale * TEXT_HEIGHT),
         color=_colour(*(RED if alarm else WHITE), 0.95),
         text=text,
-        lifetime=_duration(lifetime),
+        lifetime=duration_message(lifetime),
     )
 
 
 def pose_path(header: Header, way: Way, period: float) -> Path:
     """Write a way as a Path; pose i is due i * period after the header's stamp."""
     path = Path(header=Header(stamp=header.stamp, frame_id=way.frame))
-    start = header.stamp.sec * 10**9 + header.stamp.nanosec
+    start = nanoseconds(header.stamp)
     for step, pose in enumerate(way.poses):
         stamped = PoseStamped(pose=pose_message(pose))
         stamped.header.frame_id = way.frame
-        stamped.header.stamp.sec, stamped.header.stamp.nanosec = divmod(start + round(step * period * 1e9), 10**9)
+        stamped.header.stamp = time_message(start + round(step * period * NANOSECONDS))
         path.poses.append(stamped)
     return path
 
@@ -130,35 +136,10 @@ def ghost_transforms(header: Header, link_poses: Mapping[str, np.ndarray], root:
         root: (4, 4) pose of the ghost's root link.
     """
     return [
-        TransformStamped(header=header, child_frame_id=f"{GHOST}/{link}", transform=_transform(root @ pose))
+        TransformStamped(header=header, child_frame_id=f"{GHOST}/{link}", transform=transform_message(root @ pose))
         for link, pose in link_poses.items()
     ]
 
 
-def pose_message(pose: np.ndarray) -> Pose:
-    """Convert a homogeneous (4, 4) matrix."""
-    return Pose(position=_point(pose[:3, 3]), orientation=_quaternion(pose))
-
-
-def _transform(pose: np.ndarray) -> Transform:
-    x, y, z = (float(value) for value in pose[:3, 3])
-    return Transform(translation=Vector3(x=x, y=y, z=z), rotation=_quaternion(pose))
-
-
-def _quaternion(pose: np.ndarray) -> Quaternion:
-    x, y, z, w = Rotation.from_matrix(pose[:3, :3]).as_quat()
-    return Quaternion(x=x, y=y, z=z, w=w)
-
-
-def _point(position: np.ndarray) -> Point:
-    x, y, z = (float(value) for value in position)
-    return Point(x=x, y=y, z=z)
-
-
 def _colour(r: float, g: float, b: float, a: float) -> ColorRGBA:
     return ColorRGBA(r=float(r), g=float(g), b=float(b), a=float(a))
-
-
-def _duration(seconds: float) -> Duration:
-    sec, nanosec = divmod(round(seconds * 1e9), 10**9)
-    return Duration(sec=sec, nanosec=nanosec)

@@ -17,7 +17,7 @@ import numpy as np
 from nav_msgs.msg import Odometry, Path
 from rclpy.clock import Clock, ClockType
 from rclpy.publisher import Publisher
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header, String
@@ -28,9 +28,11 @@ from embodiment_descriptions import EmbodimentError, ResourceError
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, answer_options
 from qwen_vla_control.observation.robot_pose import MAX_GAP, RobotReader
 from qwen_vla_control.observation.streams import NotObserved
+from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_rclpy.guarded_node import GuardedNode
 from qwen_vla_rclpy.printable import printable
+from qwen_vla_rclpy.qos import LATCHED, RELIABLE, reliable
 from qwen_vla_ros.drawing.chunk_geometry import CannotDraw, ChunkGeometry, Way, offending_steps
 from qwen_vla_ros.drawing.chunk_markers import (
     ACCEPTED,
@@ -47,10 +49,10 @@ from qwen_vla_ros.drawing.chunk_markers import (
 )
 from qwen_vla_ros.drawing.ghost_robot import GhostRobot
 from qwen_vla_ros.executor.policy_monitor import ChunkOrder
-from qwen_vla_ros.ros.chunk_messages import LARGEST_CHUNK, LONGEST_INSTRUCTION, chunk_from_message, nanoseconds
+from qwen_vla_ros.ros.chunk_messages import LARGEST_CHUNK, LONGEST_INSTRUCTION, chunk_from_message
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ros.image_memory import release_image_memory
-from qwen_vla_ros.ros.lifecycle import DIAGNOSTICS, LARGEST_DESCRIPTION, LATCHED, ROBOT_DESCRIPTION
+from qwen_vla_ros.ros.lifecycle import DIAGNOSTICS, LARGEST_DESCRIPTION, ROBOT_DESCRIPTION
 from qwen_vla_ros.ros.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.ros.parameters import Parameter, Parameters
 from qwen_vla_ros.ros.plain_node import run
@@ -63,8 +65,6 @@ GHOST_PERIOD = 0.1  # [s]
 CLOCK_RESET_NS = 1_000_000_000  # a chunk so much older than the last one comes from another time
 LONGEST_REASON = 120  # [characters]
 NOWHERE = np.eye(4)[None]  # the way of a chunk that cannot be drawn
-RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-TRANSFORMS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
 PARAMETERS = (
     Parameter(
@@ -142,7 +142,7 @@ class TrajectoryVisualizer(GuardedNode):
         except MissingInterface as missing:
             self.get_logger().info(f"the ghost robot has no transforms: {missing}")
             return None, None
-        return self.create_publisher(kind, GHOST_TRANSFORMS.name, TRANSFORMS), kind
+        return self.create_publisher(kind, GHOST_TRANSFORMS.name, reliable(100)), kind
 
     # Robot ----------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from std_msgs.msg import Bool, Header, String
 from std_srvs.srv import Trigger
 
@@ -27,6 +27,7 @@ from qwen_vla_control.node_interface import answer_options
 from qwen_vla_control.reasons import Reason, Refused, Violation
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_rclpy.guarded_node import ANY_SIZE
+from qwen_vla_rclpy.qos import LATCHED, RELIABLE
 from qwen_vla_ros.executor import executor_parameters as offered
 from qwen_vla_ros.executor.clock_watch import ClockWatch
 from qwen_vla_ros.executor.execution import Execution, Source, execution_of
@@ -46,7 +47,6 @@ WATCH_PERIOD = 0.02  # [s] steady; how late the watchdogs may notice, and how of
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
 REFUSALS_SAID = 1.0  # [s] between two refusals in the log; the reports tell every one
 DELIVERY_TIMEOUT = 0.5  # [s] to wait for the devices to take the last stop before the process goes
-RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class ExecutorNode(lifecycle.ManagedNode):
@@ -65,7 +65,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         self._raised = ""  # what a callback raised since the last round of the watchdogs
         # Every publisher is heard as well as it can be: one that pressed before this node came up, one that repeats
         # what was lost, and one that does neither.
-        for qos in (lifecycle.LATCHED, RELIABLE, qos_profile_sensor_data):
+        for qos in (LATCHED, RELIABLE, qos_profile_sensor_data):
             self.create_subscription(offered.ESTOP.kind, p.estop_topic, self._on_estop, qos, largest=ANY_SIZE)
 
     # Lifecycle ------------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         for source in self._execution.sources:
             self.listen_to(source.endpoint, _taken_by(source), qos_profile_sensor_data, source.topic)
         self.listen_to(offered.HEARTBEAT, self._on_heartbeat, RELIABLE)
-        self.listen_to(offered.INSTRUCTION, self._on_instruction, lifecycle.LATCHED)
+        self.listen_to(offered.INSTRUCTION, self._on_instruction, LATCHED)
         self.listen_to(offered.CHUNK, self._on_chunk, RELIABLE, largest=LARGEST_CHUNK)
         self.serve(offered.STOP, self._on_stop)
         self.serve(offered.RESUME, self._on_resume)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from qwen_vla.policies import ActionChunk
 from qwen_vla.policies.latency import LatencyEstimate
 from qwen_vla_control.motion.blending import MotionInterval
-from qwen_vla_control.motion.timed_path import NANOSECONDS
 from qwen_vla_control.observation.streams import Observation
+from qwen_vla_control.stamps import NANOSECONDS
 from qwen_vla_ros.policy.instruction_run import (
     Ending,
     GoalContext,

@@ -17,7 +17,6 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ClockType
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
@@ -29,10 +28,12 @@ from qwen_vla_control.motion.blending import Blending
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, answer_options
 from qwen_vla_control.observation.robot_streams import Needs
 from qwen_vla_control.reasons import Reason
+from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
 from qwen_vla_rclpy.printable import printable
+from qwen_vla_rclpy.qos import LATCHED, RELIABLE
 from qwen_vla_ros.policy import camera_subscriptions
 from qwen_vla_ros.policy.camera_subscriptions import ObservationSubscriptions
 from qwen_vla_ros.policy.executor_client import ExecutorClient
@@ -50,11 +51,7 @@ from qwen_vla_ros.policy.instruction_run import (
 from qwen_vla_ros.policy.observation_reader import ObservationReader
 from qwen_vla_ros.policy.overlapping_run import OverlappingRun
 from qwen_vla_ros.ros import lifecycle
-from qwen_vla_ros.ros.chunk_messages import (
-    checked_instruction,
-    embodiment_message,
-    nanoseconds,
-)
+from qwen_vla_ros.ros.chunk_messages import checked_instruction, embodiment_message
 from qwen_vla_ros.ros.diagnostics import diagnostic_array
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ros.parameters import Parameter
@@ -64,7 +61,6 @@ DIAGNOSTICS_PERIOD = 1.0  # [s] steady
 STOP_PATIENCE = 10.0  # [s] a run that is to end may be in the middle of an inference
 LONGEST_STATE = 120  # characters
 VERDICTS, REASONS = {int(verdict) for verdict in Verdict}, {int(reason) for reason in Reason}
-RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 PARAMETERS = (
     Parameter(
@@ -196,10 +192,10 @@ class PolicyNode(lifecycle.ManagedNode):
     def _connect(self) -> None:
         chunk_publisher = self.publish_on(ACTION_CHUNK, RELIABLE)
         self._heartbeat_publisher = self.publish_on(HEARTBEAT, RELIABLE)
-        self._prompt_publisher = self.publish_on(PROMPT, lifecycle.LATCHED)
-        self._instruction_publisher = self.publish_on(INSTRUCTION, lifecycle.LATCHED)
+        self._prompt_publisher = self.publish_on(PROMPT, LATCHED)
+        self._instruction_publisher = self.publish_on(INSTRUCTION, LATCHED)
         self._diagnostics_publisher = self.publish_on(lifecycle.DIAGNOSTICS, RELIABLE)
-        self._embodiment_publisher = self.publish_on(EMBODIMENT, lifecycle.LATCHED)
+        self._embodiment_publisher = self.publish_on(EMBODIMENT, LATCHED)
         prompt, now = self._embodiment.prompt(PLACEHOLDER), self.get_clock().now().to_msg()
         self._embodiment_publisher.publish(embodiment_message(self._embodiment, prompt, now))
         self._streams = self.keep(self._subscribe(), ObservationSubscriptions.destroy)

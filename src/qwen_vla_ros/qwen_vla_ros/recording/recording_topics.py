@@ -14,12 +14,13 @@ from enum import Enum
 from pathlib import Path
 
 import yaml
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import HistoryPolicy, LivelinessPolicy, QoSProfile
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rosbags.interfaces import Nodetype
 from rosbags.typesys import TypesysError, get_types_from_msg
 
 from embodiment_descriptions import Embodiment
+from qwen_vla_rclpy.qos import matching
 from qwen_vla_ros.recording.recording_file import TopicFormat
 
 DEPTH = 100  # messages that wait in the middleware while the node does something else
@@ -100,17 +101,7 @@ def definition(kind: str) -> str:
 
 def matching_qos(offers: Sequence[TopicEndpointInfo], image: bool) -> QoSProfile:
     """A profile that every publisher can serve, and as good as they all offer: reliable and latched if all are."""
-
-    def all_offer(policy: str, value: object) -> bool:
-        return all(getattr(offer.qos_profile, policy) == value for offer in offers)
-
-    reliable = all_offer("reliability", ReliabilityPolicy.RELIABLE)
-    latched = all_offer("durability", DurabilityPolicy.TRANSIENT_LOCAL)
-    return QoSProfile(
-        depth=IMAGE_DEPTH if image else DEPTH,
-        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-    )
+    return matching([offer.qos_profile for offer in offers], IMAGE_DEPTH if image else DEPTH)
 
 
 def one_type(offers: Iterable[TopicEndpointInfo]) -> str:

@@ -12,24 +12,14 @@ from builtin_interfaces.msg import Time
 from embodiment_descriptions import Embodiment
 from qwen_vla_control.chunk import Chunk, Prediction
 from qwen_vla_control.reasons import Reason, Violation
+from qwen_vla_control.stamps import NANOSECONDS, nanoseconds
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
+from qwen_vla_rclpy.messages import time_message
 from qwen_vla_rclpy.printable import printable
 
-NANOSECONDS = 1_000_000_000
 LARGEST_CHUNK = 131_072  # [bytes] of a serialized ActionChunk; its bounds come to less
 LONGEST_INSTRUCTION = 500  # characters
-
-
-def nanoseconds(stamp: Time) -> int:
-    """Convert a message stamp to nanoseconds."""
-    return stamp.sec * NANOSECONDS + stamp.nanosec
-
-
-def stamp_message(nanoseconds: int) -> Time:
-    """Convert nanoseconds to a message stamp."""
-    sec, nanosec = divmod(nanoseconds, NANOSECONDS)
-    return Time(sec=sec, nanosec=nanosec)
 
 
 def checked_instruction(text: str) -> str:
@@ -91,7 +81,7 @@ def message_from_chunk(chunk: Chunk) -> ActionChunk:
         period=chunk.period,
         data=array.array("f", chunk.data.tobytes()),
     )
-    message.header.stamp, message.header.frame_id = stamp_message(chunk.stamp_ns), chunk.frame_id
+    message.header.stamp, message.header.frame_id = time_message(chunk.stamp_ns), chunk.frame_id
     return message
 
 
@@ -179,7 +169,7 @@ class Ledger:
 
     def _report(self, chunk: Chunk | None, verdict: int, now_ns: int) -> ChunkReport:
         report = ChunkReport(verdict=verdict, accepted_total=self.accepted, refused_total=self.refused)
-        report.header.stamp = stamp_message(now_ns)
+        report.header.stamp = time_message(now_ns)
         report.header.frame_id = self._frame_id
         report.observation_age_s = report.decision_ms = math.nan
         if chunk is not None:

@@ -29,16 +29,16 @@ from rclpy.client import Client
 from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_rclpy.guarded_executor import GuardedExecutor
 from qwen_vla_rclpy.guarded_node import GuardedNode
+from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_ros.ros.parameters import Parameter, Parameters
 
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 LARGEST_DESCRIPTION = 8_000_000  # [bytes]
 DESCRIPTIONS_SAID = 10.0  # [s] between two words about another description
 RETRY_PERIOD = 1.0  # [s] between two attempts to configure under autostart

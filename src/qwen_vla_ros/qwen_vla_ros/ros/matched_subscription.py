@@ -6,7 +6,7 @@ reliable one would not: so the graph decides, again whenever the publishers chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from qwen_vla_control.observation.streams import IS_THE_DRIVER_RUNNING
 from qwen_vla_rclpy.guarded_node import LARGEST, GuardedNode
+from qwen_vla_rclpy.qos import matching
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,6 @@ def offers_on(node: GuardedNode, topic: str) -> list[Offer]:
         for info in node.get_publishers_info_by_topic(topic)
     ]
     return sorted(found, key=lambda offer: (offer.node, offer.kind, offer.reliability, offer.durability))
-
-
-def matching_qos(offers: Iterable[Offer], depth: int) -> QoSProfile:
-    """Return the best quality that all publishers can give; of none, that which every publisher can give."""
-    offers = list(offers)
-    reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers) and offers
-    latched = all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers) and offers
-    return QoSProfile(
-        depth=depth,
-        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-    )
 
 
 class MatchedSubscription:
@@ -98,7 +87,7 @@ class MatchedSubscription:
         package, _, name = kind.__module__.partition(".")
         self.kind = f"{package}/msg/{kind.__name__}"
         self.offers = offers_on(node, self.topic)
-        self._subscribe(matching_qos(self._heard, depth))
+        self._subscribe(matching(self._heard, depth))
 
     @property
     def _heard(self) -> list[Offer]:
@@ -115,7 +104,7 @@ class MatchedSubscription:
         self.offers = offers_on(self._node, self.topic)
         if not self._heard:
             return  # whoever comes back is probably the same as before
-        wanted = matching_qos(self._heard, self._depth)
+        wanted = matching(self._heard, self._depth)
         if (wanted.reliability, wanted.durability) != (self._qos.reliability, self._qos.durability):
             before = self.quality
             self._node.destroy_subscription(self._subscription)

@@ -12,18 +12,16 @@ import numpy as np
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla_control.reasons import Reason
+from qwen_vla_control.stamps import NANOSECONDS, nanoseconds
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport, TaskState
 from qwen_vla_msgs.srv import ResetWorld
-from qwen_vla_ros.ros.chunk_messages import NANOSECONDS, nanoseconds
+from qwen_vla_rclpy.qos import LATCHED, reliable
 from qwen_vla_ros.simulation.stack import SimulatedStack
 
-RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 ANSWER_TIMEOUT = 30.0  # [s] real: services and the action server answer in milliseconds, on an idle machine
 PATIENCE = 3600.0  # [s] real, where simulated time is the limit: only a simulation that crawls needs this one
 STALL_TIMEOUT = 30.0  # [s] real without any news of the simulated world
@@ -127,8 +125,8 @@ class TaskClient:
             lambda: ActionClient(node, ExecuteInstruction, "policy_node/execute_instruction")
         )
         self._client.hear(TaskState, f"{self._simulator}/task_state", self._on_task_state, LATCHED)
-        self._client.hear(ActionChunk, "policy_node/action_chunk", self._on_chunk, RELIABLE)
-        self._client.hear(ChunkReport, "executor_node/chunk_report", self._on_report, RELIABLE)
+        self._client.hear(ActionChunk, "policy_node/action_chunk", self._on_chunk, reliable(50))
+        self._client.hear(ChunkReport, "executor_node/chunk_report", self._on_report, reliable(50))
 
     def reset(self, seed: int) -> str:
         """Begin the episode of a scene; returns its sentence when the new scene can be seen by everybody."""

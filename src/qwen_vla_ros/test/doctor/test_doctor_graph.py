@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from doctor_peer import ARM, GRIPPER, LATCHED, WIDOWX, Part, be_healthy, examine, start_other_computer
+from doctor_peer import ARM, GRIPPER, WIDOWX, Part, be_healthy, examine, start_other_computer
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
@@ -19,8 +19,10 @@ from spinning_peer import SpinningPeer
 from std_msgs.msg import Bool, Float64MultiArray, Header
 
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
+from qwen_vla_rclpy.messages import time_message
+from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_ros.doctor.checks.ros_setup import domains_in_use
-from qwen_vla_ros.ros.chunk_messages import embodiment_message, stamp_message
+from qwen_vla_ros.ros.chunk_messages import embodiment_message
 
 DEGREES = {name: value if name == "left_finger" else math.degrees(value) for name, value in WIDOWX.home.items()}
 SECOND = 1_000_000_000
@@ -99,7 +101,7 @@ def wrong_time(make):
     robot = make("robot", use_sim_time=True)
     began = time.time_ns()
     ticks = robot.node.create_publisher(Clock, "/clock", 10)
-    robot.every(0.02, lambda: ticks.publish(Clock(clock=stamp_message(time.time_ns() - began))))
+    robot.every(0.02, lambda: ticks.publish(Clock(clock=time_message(time.time_ns() - began))))
     robot.describe(WIDOWX.urdf.replace('upper="1.9896753472735358"', 'upper="1.5"'))
     robot.tell_joints(WIDOWX.home)
     robot.film("cam_wrist", stamp=lambda _now: 12 * SECOND)

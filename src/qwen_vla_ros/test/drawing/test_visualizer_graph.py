@@ -14,8 +14,9 @@ from embodiment_descriptions import Kinematics
 from qwen_vla_control.gate.arm_gate import ArmGate
 from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.reasons import Refused
+from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
-from qwen_vla_ros.ros.chunk_messages import chunk_from_message, nanoseconds
+from qwen_vla_ros.ros.chunk_messages import chunk_from_message
 
 NODE = "trajectory_visualizer"
 

@@ -18,10 +18,11 @@ from std_msgs.msg import String
 from visualization_msgs.msg import Marker, MarkerArray
 
 from embodiment_descriptions import load_robot
+from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.msg import ActionChunk
-from qwen_vla_ros.ros.chunk_messages import nanoseconds, stamp_message
+from qwen_vla_rclpy.messages import time_message
+from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_ros.ros.environment import ros_environment
-from qwen_vla_ros.ros.lifecycle import LATCHED
 from qwen_vla_ros.ros.spinning_node import SpinningNode
 
 NODE = "trajectory_visualizer"
@@ -59,7 +60,7 @@ class Robot:
         """Where the robot is, a nanosecond later each time, and the chunk."""
         self.repeats += 1
         for topic, message in self.state:
-            message.header.stamp = stamp_message(nanoseconds(self.chunk.header.stamp) + self.repeats)
+            message.header.stamp = time_message(nanoseconds(self.chunk.header.stamp) + self.repeats)
             self.publishers[topic].publish(message)
         self.chunks.publish(self.chunk)
 

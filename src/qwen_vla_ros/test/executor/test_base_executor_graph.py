@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
-from ros_peer import LATCHED, Processes
+from ros_peer import Processes
 from spinning_peer import ExecutorPeer
 from std_msgs.msg import Header, String
 
@@ -20,6 +20,7 @@ from embodiment_descriptions import load_robot, robot_description
 from qwen_vla_control.motion.base_path import integrated
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_rclpy.qos import LATCHED
 
 PERIOD = 0.02  # [s] of odometry and heartbeat
 

@@ -10,8 +10,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import resource_path
 from qwen_vla_control.motion.blending import Blending
+from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.msg import ChunkReport
-from qwen_vla_ros.ros.chunk_messages import nanoseconds
 from qwen_vla_ros.simulation.stack import simulated_stack
 from qwen_vla_ros.simulation.task_client import RELIABLE, Limits, TaskClient
 

@@ -12,12 +12,12 @@ import pytest
 from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import SetParameters
-from ros_peer import LATCHED
 from std_msgs.msg import Bool, String
 
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
-from qwen_vla_ros.ros.chunk_messages import stamp_message
+from qwen_vla_rclpy.messages import time_message
+from qwen_vla_rclpy.qos import LATCHED
 
 ACCEPTED, REFUSED = ChunkReport.ACCEPTED, ChunkReport.REFUSED
 COMPLETED, HELD = ChunkReport.COMPLETED, ChunkReport.HELD
@@ -108,7 +108,7 @@ def spoiled(peer, kind: str):
         return with_value(peer.chunk(), 1, 0.15), Reason.START_JUMP
     if kind == "stale":
         message = peer.chunk()
-        message.header.stamp = stamp_message(peer.node.get_clock().now().nanoseconds - 3 * 10**9)
+        message.header.stamp = time_message(peer.node.get_clock().now().nanoseconds - 3 * 10**9)
         return message, Reason.STALE
     return peer.chunk(embodiment="aloha"), Reason.WRONG_EMBODIMENT
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import yaml
-from ros_peer import LATCHED, Processes
+from ros_peer import Processes
 from sensor_msgs.msg import JointState
 from spinning_peer import ExecutorPeer
 from std_msgs.msg import Float64MultiArray, Header, String
@@ -19,6 +19,7 @@ from trajectory_msgs.msg import JointTrajectory
 from embodiment_descriptions import load_robot, resource_path, robot_description
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_rclpy.qos import LATCHED
 
 PERIOD = 0.02  # [s] of joint states and heartbeat
 

@@ -9,13 +9,14 @@ import time
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
-from ros_peer import ABORTED, CANCELED, LATCHED, SUCCEEDED
+from ros_peer import ABORTED, CANCELED, SUCCEEDED
 from std_msgs.msg import Header, String
 
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ChunkReport
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
+from qwen_vla_rclpy.qos import LATCHED
 
 INSTRUCTION = "pick up the red cube"
 RESULT = ExecuteInstruction.Result

@@ -19,10 +19,10 @@ from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes
 from qwen_vla_control.observation.robot_streams import Needs
 from qwen_vla_control.observation.streams import Alignment, Observation, Waiting
 from qwen_vla_rclpy.guarded_node import GuardedNode
+from qwen_vla_rclpy.messages import time_message
 from qwen_vla_ros.policy.camera_subscriptions import ObservationSubscriptions
 from qwen_vla_ros.policy.observation_reader import ObservationReader
 from qwen_vla_ros.policy.policy_node import PARAMETERS
-from qwen_vla_ros.ros.chunk_messages import stamp_message
 from qwen_vla_ros.ros.parameters import Parameters
 
 S = 1_000_000_000
@@ -55,7 +55,7 @@ def message(rng, topic: str, stamp: int, embodiment) -> object:
         data = rng.integers(0, 256, 24 * (32 * channels + padding), np.uint8)
         result = Image(height=24, width=32, encoding=encoding, step=32 * channels + padding)
         result.data = array.array("B", data.tobytes())
-    result.header.stamp = stamp_message(stamp)
+    result.header.stamp = time_message(stamp)
     return result
 
 

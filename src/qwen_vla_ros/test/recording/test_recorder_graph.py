@@ -25,9 +25,9 @@ from qwen_vla.data.formats.lerobot import LeRobotReader
 from qwen_vla.data.formats.recordings import mend, read_record, unfinished
 from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SourceContext
+from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.srv import LabelEpisode, StartEpisode
 from qwen_vla_ros.recording.recording_topics import message_class
-from qwen_vla_ros.ros.chunk_messages import nanoseconds
 
 NODE = "episode_recorder"
 ARM = "arm_controller/joint_trajectory"

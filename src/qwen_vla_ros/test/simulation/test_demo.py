@@ -27,7 +27,7 @@ from qwen_vla.suites import load_suite
 from qwen_vla.video_files import write_gif, write_mp4
 from qwen_vla_control.observation.image_decoding import to_rgb
 from qwen_vla_control.observation.robot_pose import RobotPose
-from qwen_vla_ros.drawing.camera_view import CameraView, pose_matrix
+from qwen_vla_ros.drawing.camera_view import CameraView, pose_from_message
 from qwen_vla_ros.drawing.chunk_geometry import planar_pose
 from qwen_vla_ros.simulation.demo.command import MAKER, SHOWS, Demo, Shown, known_robots, summarize
 from qwen_vla_ros.simulation.demo.geometry import Geometry, Situation, path_points
@@ -69,7 +69,7 @@ def looking_down() -> PoseStamped:
 
 
 def view_from_above() -> CameraView:
-    return CameraView.placed(calibration("ego_optical_frame"), "", pose_matrix(looking_down().pose))
+    return CameraView.placed(calibration("ego_optical_frame"), "", pose_from_message(looking_down().pose))
 
 
 def path(*points, frame="base_link") -> PathMessage:

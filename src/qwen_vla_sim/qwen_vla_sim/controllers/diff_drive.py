@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from qwen_vla_sim.controllers.joint_trajectory_controller import NANOSECONDS
+from qwen_vla_control.stamps import NANOSECONDS
 
 CONTROLLER_TYPE = "diff_drive_controller/DiffDriveController"
 

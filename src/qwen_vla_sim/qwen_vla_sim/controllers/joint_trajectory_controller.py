@@ -17,7 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 
-NANOSECONDS = 1_000_000_000
+from qwen_vla_control.stamps import NANOSECONDS
 
 # The original compares with std::numeric_limits<float>::epsilon().
 END_VELOCITY_TOLERANCE = 1.1920929e-07

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qwen_vla_sim.controllers.joint_trajectory_controller import NANOSECONDS, JointState
+from qwen_vla_control.stamps import NANOSECONDS
+from qwen_vla_sim.controllers.joint_trajectory_controller import JointState
 
 
 class PositionsRejected(ValueError):

@@ -19,12 +19,8 @@ from embodiment_descriptions.commands import (
     XsGroupCommand,
     XsSingleCommand,
 )
-from qwen_vla_sim.controllers.joint_trajectory_controller import (
-    NANOSECONDS,
-    JointState,
-    JointTrajectory,
-    JointTrajectoryController,
-)
+from qwen_vla_control.stamps import NANOSECONDS
+from qwen_vla_sim.controllers.joint_trajectory_controller import JointState, JointTrajectory, JointTrajectoryController
 from qwen_vla_sim.controllers.limit_monitor import LimitMonitor
 from qwen_vla_sim.controllers.position_interfaces import GripperMotor, PositionInterface
 from qwen_vla_sim.robot_world import RobotWorld

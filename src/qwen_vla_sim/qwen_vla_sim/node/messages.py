@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import array
-import math
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import Point, Pose, Quaternion
+from geometry_msgs.msg import Pose
 from nav_msgs.msg import Odometry
-from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
+from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.msg import TaskState as TaskStateMessage
-from qwen_vla_sim.controllers.joint_trajectory_controller import NANOSECONDS, JointTrajectory, TrajectoryPoint
+from qwen_vla_rclpy.messages import planar_pose_message, pose_message
+from qwen_vla_sim.controllers.joint_trajectory_controller import JointTrajectory, TrajectoryPoint
 from qwen_vla_sim.controllers.limit_monitor import Peak
 from qwen_vla_sim.controllers.simulated_robot import JointReading
 from qwen_vla_sim.robot_world import RobotWorld
 from qwen_vla_sim.task import TaskState
 
 TOLERANCE = 1e-6  # of a speed limit [1], beyond a position limit [rad | m]
-
-
-def time_message(nanoseconds: int) -> Time:
-    """Time message of a count of nanoseconds."""
-    seconds, rest = divmod(nanoseconds, NANOSECONDS)
-    return Time(sec=seconds, nanosec=rest)
-
-
-def nanoseconds(time) -> int:
-    """Count of nanoseconds of a time or duration message."""
-    return time.sec * NANOSECONDS + time.nanosec
 
 
 def trajectory_from_message(message: JointTrajectoryMessage) -> JointTrajectory:
@@ -98,19 +87,17 @@ def camera_info_message(intrinsics: np.ndarray, height: int, width: int, frame: 
 def optical_pose(world: RobotWorld, camera: str) -> Pose:
     """Pose of a camera's optical frame in the world: x right, y down, z forward (REP-103)."""
     index = world.model.camera(camera).id
-    axes = world.data.cam_xmat[index].reshape(3, 3) * [1, -1, -1]  # MuJoCo's camera: x right, y up, z backward
-    x, y, z = (float(value) for value in world.data.cam_xpos[index])
-    qx, qy, qz, qw = (float(value) for value in Rotation.from_matrix(axes).as_quat(canonical=True))
-    return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+    pose = np.eye(4)
+    pose[:3, :3] = world.data.cam_xmat[index].reshape(3, 3) * [1, -1, -1]  # MuJoCo's camera: x right, y up, z backward
+    pose[:3, 3] = world.data.cam_xpos[index]
+    return pose_message(pose)
 
 
 def odometry_message(pose: np.ndarray, twist: np.ndarray, stamp: Time, frame: str, child_frame: str) -> Odometry:
     """Odometry of a planar base: pose (x, y, heading) [m, rad] in `frame`, twist (forward, turning) [m/s, rad/s]."""
     message = Odometry(child_frame_id=child_frame)
     message.header.stamp, message.header.frame_id = stamp, frame
-    x, y, heading = (float(value) for value in pose)
-    message.pose.pose.position = Point(x=x, y=y, z=0.0)
-    message.pose.pose.orientation = Quaternion(x=0.0, y=0.0, z=math.sin(heading / 2), w=math.cos(heading / 2))
+    message.pose.pose = planar_pose_message(pose)
     message.twist.twist.linear.x, message.twist.twist.angular.z = float(twist[0]), float(twist[1])
     return message
 

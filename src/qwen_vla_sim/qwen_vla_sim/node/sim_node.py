@@ -22,7 +22,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import ExternalShutdownException
 from rclpy.parameter import Parameter as ParameterValue
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray, String
@@ -36,6 +36,8 @@ from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_rclpy.guarded_executor import GuardedExecutor
 from qwen_vla_rclpy.guarded_node import GuardedNode
+from qwen_vla_rclpy.messages import time_message
+from qwen_vla_rclpy.qos import LATCHED, RELIABLE
 from qwen_vla_sim.controllers.joint_trajectory_controller import TrajectoryRejected
 from qwen_vla_sim.controllers.position_interfaces import PositionsRejected
 from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot, interface_name, joint_commands
@@ -46,7 +48,6 @@ from qwen_vla_sim.node.messages import (
     joint_state_message,
     limits_message,
     task_state_message,
-    time_message,
     trajectory_from_message,
 )
 from qwen_vla_sim.node.real_time import Pacer, Schedule
@@ -61,8 +62,6 @@ LARGEST_COMMAND = 131_072  # [bytes] of a message: a trajectory of several hundr
 CAMERA_TIMEOUT = 10.0  # [s] real: longer than any frame, shorter than a caller's patience
 MODES = ("realtime", "stepped")
 
-RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 XS_MESSAGES = ("JointGroupCommand", "JointSingleCommand")  # of interbotix_xs_msgs
 
 

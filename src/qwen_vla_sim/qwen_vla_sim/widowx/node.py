@@ -9,9 +9,11 @@ from geometry_msgs.msg import PoseStamped
 
 from embodiment_descriptions import Embodiment
 from qwen_vla_control.node_interface import Endpoint, Parameter
+from qwen_vla_rclpy.messages import time_message
+from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
-from qwen_vla_sim.node.messages import optical_pose, time_message
-from qwen_vla_sim.node.sim_node import LATCHED, SimNode, run
+from qwen_vla_sim.node.messages import optical_pose
+from qwen_vla_sim.node.sim_node import SimNode, run
 from qwen_vla_sim.widowx.suite import WidowXPickSuite, WidowXSuite
 
 SUITES = {suite.name: suite for suite in (WidowXSuite, WidowXPickSuite)}

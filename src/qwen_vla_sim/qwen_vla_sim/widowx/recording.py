@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 
 import cv2
 import numpy as np
-from scipy.spatial.transform import Rotation
 
+from embodiment_descriptions.poses import pose_vector
 from qwen_vla_sim.widowx.grasping import Step
 from qwen_vla_sim.widowx.table_spec import CAMERAS
 from qwen_vla_sim.widowx.things import NAMES
@@ -56,8 +56,8 @@ def frame(world: WidowXWorld, observation: Mapping, step: Step, orientation: np.
     return {
         **images,
         "observation.state": observation["joints"],
-        "observation.eef_pose": _pose_to_vector(tip),
-        "action": np.append(_pose_to_vector(target), step.gripper).astype(np.float32),
+        "observation.eef_pose": pose_vector(tip).astype(np.float32),
+        "action": np.append(pose_vector(target).astype(np.float32), step.gripper).astype(np.float32),
         **_labels(world, things),
     }
 
@@ -76,8 +76,3 @@ def _labels(world: WidowXWorld, things: int) -> dict:
         "annotation.object": scene.target,
         "annotation.goal": -1 if scene.goal is None else scene.goal,
     }
-
-
-def _pose_to_vector(pose: np.ndarray) -> np.ndarray:
-    """(7,) float32 x y z [m], qx qy qz qw with qw ≥ 0."""
-    return np.concatenate([pose[:3, 3], Rotation.from_matrix(pose[:3, :3]).as_quat(canonical=True)]).astype(np.float32)

@@ -35,14 +35,13 @@ from qwen_vla_control.observation.robot_streams import Needs, ObservationStreams
 from qwen_vla_control.observation.streams import (
     MAX_IDENTICAL,
     MAX_SKEW,
-    NANOSECONDS,
     OTHER_CLOCK,
     Alignment,
     Observation,
     Rules,
     Waiting,
-    stamp_of,
 )
+from qwen_vla_control.stamps import NANOSECONDS, stamp_of
 
 COMPRESSED = "/compressed"
 # Stamps before this (2001) are a simulator's, whose cameras have no noise: the same picture again is no defect [ns].

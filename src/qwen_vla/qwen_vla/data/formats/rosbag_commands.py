@@ -12,7 +12,7 @@ import numpy as np
 
 from embodiment_descriptions import Embodiment
 from embodiment_descriptions.commands import ForwardCommand, JointTrajectoryCommand, XsGroupCommand, XsSingleCommand
-from qwen_vla_control.observation.streams import NANOSECONDS, stamp_of
+from qwen_vla_control.stamps import nanoseconds, stamp_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Trajectory:
     def of(cls, message: Any, arrival_ns: int) -> Trajectory:
         """A stamp of zero means at once, when it arrived."""
         start = stamp_of(message) or arrival_ns
-        offsets = [p.time_from_start.sec * NANOSECONDS + p.time_from_start.nanosec for p in message.points]
+        offsets = [nanoseconds(p.time_from_start) for p in message.points]
         rows = np.array([list(p.positions) for p in message.points], float).reshape(len(message.points), -1)
         return cls(start, tuple(message.joint_names), start + np.array(offsets, np.int64), rows)
 

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
+from embodiment_descriptions.poses import pose_vector
 from qwen_vla.data.collect import COLLECTION, refuse_other_collections
 from qwen_vla.data.formats.lerobot import Feature, shard_path
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
@@ -69,7 +70,7 @@ class MotionFiles:
             if path.openings is not None
         ]
         waist = np.tile([robot.embodiment.home[joint] for joint in robot.embodiment.waist], (len(paths[0].joints), 1))
-        poses = [_with_quaternion(path.poses) for path in paths]
+        poses = [pose_vector(path.poses) for path in paths]
         reached = [
             part for path, pose in zip(paths, poses, strict=True) for part in (pose, path.openings) if part is not None
         ]
@@ -173,8 +174,3 @@ def _features(robot: RobotMotions) -> dict[str, Feature]:
         "action": tuple(actions),
     }
     return {name: Feature("float32", (len(names),), names) for name, names in columns.items()}
-
-
-def _with_quaternion(poses: np.ndarray) -> np.ndarray:
-    """(T, 4, 4) to (T, 7): x y z [m], quaternion x y z w."""
-    return np.column_stack([poses[:, :3, 3], Rotation.from_matrix(poses[:, :3, :3]).as_quat(canonical=True)])

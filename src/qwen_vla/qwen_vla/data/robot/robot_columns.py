@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import ChannelKind, ControlMode, Embodiment, Kinematics
 from embodiment_descriptions.actions import arm_channel
+from embodiment_descriptions.poses import pose_vector
 from qwen_vla.data.formats.episodes import DatasetError, Episode, EpisodeSource
 from qwen_vla.data.robot.chunks import AbsoluteTargets, PoseTargets, Targets
 from qwen_vla.data.robot.finite_differences import base_velocities, moved_poses, next_rows
@@ -209,8 +210,7 @@ class _Reader:
         for arm, kinematics in enumerate(self._kinematics):
             chain = joints[:, [names.index(name) for name in kinematics.joint_names]]
             for row in np.flatnonzero(np.isfinite(chain).all(axis=1)):
-                pose = kinematics.forward(chain[row])
-                tips[row, arm] = [*pose[:3, 3], *Rotation.from_matrix(pose[:3, :3]).as_quat()]
+                tips[row, arm] = pose_vector(kinematics.forward(chain[row]))
         return tips
 
     # --- base -------------------------------------------------------------------------------------------------------

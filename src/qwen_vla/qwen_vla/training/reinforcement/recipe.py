@@ -76,3 +76,8 @@ class ReinforcementRecipe(Strict):
     threads: int = Field(1, gt=0)
     autocast: Literal["no", "bf16"] = "no"
     seed: int = Field(0, ge=0)
+
+    @property
+    def data_paths(self) -> list[Path]:
+        """None: it learns from what it plays itself."""
+        return []

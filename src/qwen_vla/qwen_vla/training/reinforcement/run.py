@@ -1,29 +1,20 @@
-"""A reinforcement run: what is trained, what it leaves on disk, and how it goes on after an interruption."""
+"""A reinforcement run: what is trained, with what, how far it is, and its model."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
-from qwen_vla.output_files import folder_complete_or_absent
 from qwen_vla.policies.policy import Policy
 from qwen_vla.suites import load_suite
-from qwen_vla.training.output_folder import (
-    MODEL_FOLDER,
-    STATE_FILE,
-    TRAINING_FILE,
-    model_files,
-    write_training_file,
-)
-from qwen_vla.training.progress.log import cut_log
+from qwen_vla.training.output_folder import MODEL_FOLDER
 from qwen_vla.training.reinforcement.actor import Actor, Sampling
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 from qwen_vla.training.reinforcement.value_head import ValueHead
-from qwen_vla.training.state import read_state, write_state
+from qwen_vla.training.state import record_of_data, write_model
 
 VALUE_HEAD_FILE = "value_head.safetensors"
 
@@ -37,6 +28,25 @@ class Run:
     value_head: ValueHead
     optimizer: torch.optim.Optimizer
     step: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """There is one process."""
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs."""
+        return {
+            "model": self.actor.model.state_dict(),
+            "value_head": self.value_head.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Become what `state` was taken of."""
+        self.actor.model.load_state_dict(state["model"])
+        self.value_head.load_state_dict(state["value_head"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
     @property
     def scenes(self) -> range:
@@ -64,47 +74,12 @@ def prepare(recipe: ReinforcementRecipe) -> Run:
     return Run(recipe, actor, value_head, torch.optim.AdamW(groups, weight_decay=0.0))
 
 
-def save(run: Run) -> None:
-    """The whole state in one file, renamed into place: an interrupted save leaves the previous one."""
-    state = {
-        "step": run.step,
-        "model": run.actor.model.state_dict(),
-        "value_head": run.value_head.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-    }
-    write_state(run.recipe.output / STATE_FILE, state)
-
-
-def resume(run: Run) -> None:
-    """Go on from the state in the recipe's output folder, if there is one; `claim` the folder first."""
-    path = run.recipe.output / STATE_FILE
-    if path.exists():
-        state = read_state(path)
-        run.actor.model.load_state_dict(state["model"])
-        run.value_head.load_state_dict(state["value_head"])
-        run.optimizer.load_state_dict(state["optimizer"])
-        run.step = state["step"]
-    cut_log(run.recipe.output, run.step)
-
-
 def export(run: Run) -> Path:
     """The model with processor, critic, recipe and the seeds of all data: what inference and a further stage need."""
-    folder = run.recipe.output / MODEL_FOLDER
-    with folder_complete_or_absent(folder, model_files) as temporary:
-        run.actor.model.save_pretrained(temporary)
-        run.actor.processor.save_pretrained(temporary)
-        save_file(run.value_head.state_dict(), temporary / VALUE_HEAD_FILE)
-        recipe = json.loads(run.recipe.model_dump_json())
-        write_training_file(temporary, {"recipe": recipe, "step": run.step, "data": _data(run)})
+    folder, recipe, count = run.recipe.output / MODEL_FOLDER, run.recipe, run.step * run.recipe.episodes
+    seeds = [recipe.first_scene, recipe.first_scene + count]
+    played = {"suite": recipe.suite, "kind": "roll-outs", "seeds": seeds, "total_episodes": count}
+    data = record_of_data([played], [recipe.init_from])
+    heads = {VALUE_HEAD_FILE: run.value_head.state_dict()}
+    write_model(folder, run, run.actor.model, run.actor.processor, data, heads)
     return folder
-
-
-def _data(run: Run) -> list[dict]:
-    """The scenes of this run and the data of the model it started from: success there proves nothing."""
-    recipe = run.recipe
-    seeds = [recipe.first_scene, run.scenes.start]
-    data = [{"suite": recipe.suite, "kind": "roll-outs", "seeds": seeds, "total_episodes": seeds[1] - seeds[0]}]
-    earlier = recipe.init_from / TRAINING_FILE
-    if earlier.exists():
-        data += json.loads(earlier.read_text())["data"]
-    return data

@@ -22,7 +22,8 @@ from qwen_vla.training.reinforcement.curve import plot_curve
 from qwen_vla.training.reinforcement.ppo import update
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 from qwen_vla.training.reinforcement.rollout import Episode, roll_out
-from qwen_vla.training.reinforcement.run import Run, export, prepare, resume, save
+from qwen_vla.training.reinforcement.run import Run, export, prepare
+from qwen_vla.training.state import resume, save
 from qwen_vla.training.trainer import StopSignal, TrainingStopped
 
 

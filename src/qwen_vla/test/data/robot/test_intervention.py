@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import resource_path
-from qwen_vla.data.collect import CollectOptions, collect
+from qwen_vla.data.collect import collect
+from qwen_vla.data.collection import Collection
 from qwen_vla.data.formats.lerobot import LeRobotReader
 from qwen_vla.data.robot.intervention import PolicyLead
 from qwen_vla.suites import load_suite
@@ -79,7 +80,7 @@ def test_when_the_policy_has_done_it_there_is_nothing_to_show(name):
 
 
 def test_takeovers_are_a_data_set_that_says_who_played(tmp_path):
-    options = CollectOptions(SUITE, tmp_path / "data", 2, 1_500_000, workers=1, takeover_from=TINY)
+    options = Collection(SUITE, tmp_path / "data", 2, 1_500_000, takeover_from=TINY)
     summary = collect(options)
     assert summary["episodes"] >= 1 and set(summary["refusals"]) <= set(Reason.__members__)
     reader = LeRobotReader(tmp_path / "data")
@@ -87,12 +88,12 @@ def test_takeovers_are_a_data_set_that_says_who_played(tmp_path):
     starts = np.stack([reader.frames["observation.state"][first] for first, _ in reader.episodes])
     assert np.abs(starts - home).max(axis=1).min() > 0.01
     with pytest.raises(ValueError, match="takeover_from"):  # not mixed with demonstrations from the usual starts
-        collect(CollectOptions(SUITE, tmp_path / "data", 2, 1_500_000, workers=1))
+        collect(Collection(SUITE, tmp_path / "data", 2, 1_500_000))
 
 
 def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="snapshot"):
-        CollectOptions(SUITE, tmp_path / "data", 2, kind="snapshots", takeover_from=TINY)
+        collect(Collection(SUITE, tmp_path / "data", 2, kind="snapshots", takeover_from=TINY))
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        collect(CollectOptions(SUITE, tmp_path / "data", 2, takeover_from=tmp_path / "nowhere"))
+        collect(Collection(SUITE, tmp_path / "data", 2, takeover_from=tmp_path / "nowhere"))
     assert not (tmp_path / "data").exists()

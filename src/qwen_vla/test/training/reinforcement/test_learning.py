@@ -35,6 +35,7 @@ from qwen_vla.training.reinforcement.recipe import PPO, ReinforcementRecipe
 from qwen_vla.training.reinforcement.rollout import roll_out
 from qwen_vla.training.reinforcement.run import VALUE_HEAD_FILE
 from qwen_vla.training.reinforcement.value_head import ValueHead
+from qwen_vla.training.state import StateError
 from qwen_vla.training.trainer import TrainingStopped
 
 SAMPLING = Sampling(temperature=1.0, noise_level=0.5)
@@ -236,6 +237,7 @@ def test_a_run_leaves_a_policy_that_has_moved_and_says_where_it_was_trained(reci
     with pytest.raises(ValueError, match="overlap with the training data"):
         refuse_trained_seeds(folder, 3_000_011, 5)
     refuse_trained_seeds(folder, 3_000_012, 5)
+    assert "3 of 3 steps, seed 0" in (folder / "README.md").read_text()
 
 
 def test_an_interrupted_run_goes_on_to_the_same_end(recipe, tmp_path):
@@ -268,6 +270,14 @@ def test_told_to_stop_in_the_middle_of_a_roll_out_it_keeps_the_last_update(recip
         trainer.train(recipe)
     assert torch.load(recipe.output / STATE_FILE, weights_only=True)["step"] == 2
     monkeypatch.undo()
+
+
+def test_a_damaged_state_is_named_with_the_way_out(recipe):
+    trainer.train(recipe, max_steps=1)
+    state = recipe.output / STATE_FILE
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(StateError, match=r"state.pt is damaged or cut short \(100 bytes\); delete it to train from"):
+        trainer.train(recipe)
 
 
 def test_a_state_of_another_recipe_is_not_continued(recipe):

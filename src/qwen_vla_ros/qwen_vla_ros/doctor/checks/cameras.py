@@ -8,8 +8,9 @@ from statistics import median
 
 from embodiment_descriptions import Camera, Embodiment
 from qwen_vla_control.observation.streams import MAX_SKEW
+from qwen_vla_control.stamps import NANOSECONDS
 from qwen_vla_ros.doctor.checks.streams import Need, check_stream
-from qwen_vla_ros.doctor.facts import NANOSECONDS, Arrival, Graph, Lens, Picture
+from qwen_vla_ros.doctor.facts import Arrival, Graph, Lens, Picture
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import image_types, resolve
 

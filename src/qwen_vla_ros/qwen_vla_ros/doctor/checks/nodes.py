@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from embodiment_descriptions import Embodiment, known_robots
+from qwen_vla_control.stamps import NANOSECONDS
 from qwen_vla_ros.doctor.checks.streams import OTHER_CLOCK, SYNCHRONISE
-from qwen_vla_ros.doctor.facts import NANOSECONDS, Graph, Status, duplicates, longest_gap, rate
+from qwen_vla_ros.doctor.facts import Graph, Status, duplicates, longest_gap, rate
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import ANNOUNCEMENT, CLOCK, DIAGNOSTICS, EXECUTOR, HEARTBEAT, POLICY, resolve
 

@@ -6,18 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from qwen_vla_control.stamps import NANOSECONDS
 from qwen_vla_ros.doctor.checks.ros_setup import AREA as ROS_SETUP
-from qwen_vla_ros.doctor.facts import (
-    NANOSECONDS,
-    Arrival,
-    Endpoint,
-    Graph,
-    Topic,
-    in_simulated_time,
-    longest_gap,
-    lost,
-    rate,
-)
+from qwen_vla_ros.doctor.facts import Arrival, Endpoint, Graph, Topic, in_simulated_time, longest_gap, lost, rate
 from qwen_vla_ros.doctor.findings import Area, Finding
 
 OTHER_CLOCK = 86400.0  # [s] farther away than this is no age but another clock

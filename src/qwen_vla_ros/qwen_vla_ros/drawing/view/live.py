@@ -9,16 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from std_msgs.msg import String
 
+from qwen_vla_rclpy.qos import LATCHED, reliable
 from qwen_vla_ros.drawing.view.scene import Feed
 from qwen_vla_ros.ros.environment import ros_environment
-from qwen_vla_ros.ros.lifecycle import LATCHED
 from qwen_vla_ros.ros.optional_interfaces import interface
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 
-RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 LOOK_PERIOD = 0.2  # [s] between two looks at whether it is time to end
 IMAGES_WAITING = 8  # more are dropped: a viewer that is too slow must not fall behind
 MOST_WAITING = 2000  # of all messages
@@ -48,7 +47,7 @@ class LiveGraph:
     def listen(self, feeds: tuple[Feed, ...]) -> None:
         """Begin to hear."""
         for feed in feeds:
-            quality = RELIABLE if feed.reliable else qos_profile_sensor_data
+            quality = reliable(50) if feed.reliable else qos_profile_sensor_data
             self._node.hear(interface(feed.type), self.topic(feed.topic), self._store(feed), quality)
 
     def feed(self, seconds: float) -> Iterator[None]:

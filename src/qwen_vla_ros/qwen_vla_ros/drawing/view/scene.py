@@ -18,7 +18,8 @@ from scipy.spatial.transform import Rotation
 from embodiment_descriptions import Camera, Embodiment
 from qwen_vla_control.observation.image_decoding import DecodingError, to_rgb
 from qwen_vla_control.observation.robot_pose import RobotPose, RobotReader
-from qwen_vla_control.observation.streams import NotObserved, stamp_of
+from qwen_vla_control.observation.streams import NotObserved
+from qwen_vla_control.stamps import stamp_of
 from qwen_vla_rclpy.printable import printable
 from qwen_vla_ros.drawing.chunk_geometry import BASE, CannotDraw, ChunkGeometry, Way, offending_steps
 from qwen_vla_ros.drawing.chunk_markers import ACCEPTED, PREDICTED, REFUSED, Layer

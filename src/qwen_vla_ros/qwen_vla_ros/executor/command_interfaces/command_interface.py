@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.node_interface import type_name
+from qwen_vla_rclpy.qos import reliable
 
-COMMAND_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+COMMAND_QOS = reliable(5)
 Path = JointPath | BasePath
 
 

@@ -13,23 +13,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from builtin_interfaces.msg import Duration
 from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from embodiment_descriptions.commands import JointTrajectoryCommand
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.reasons import Reason, Refused
+from qwen_vla_control.stamps import nanoseconds
+from qwen_vla_rclpy.messages import duration_message
 from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities, Publishing
-
-NANOSECONDS = 1_000_000_000
 
 
 def trajectory_message(path: JointPath) -> JointTrajectory:
     """Build the message of a path; row 0 is where the robot is and is left out."""
     message = JointTrajectory(joint_names=list(path.joints))
     for row in range(1, path.steps + 1):
-        point = JointTrajectoryPoint(time_from_start=_duration(row * path.period))
+        point = JointTrajectoryPoint(time_from_start=duration_message(row * path.period))
         point.positions = path.positions[row].tolist()
         point.velocities = path.velocities[row].tolist()
         message.points.append(point)
@@ -38,7 +37,7 @@ def trajectory_message(path: JointPath) -> JointTrajectory:
 
 def verify(message: JointTrajectory, joints: Sequence[str]) -> None:
     """Raise Refused (INTERNAL) unless a JointTrajectoryController of these joints would accept the message."""
-    times = [p.time_from_start.sec * NANOSECONDS + p.time_from_start.nanosec for p in message.points]
+    times = [nanoseconds(p.time_from_start) for p in message.points]
     values = [[*p.positions, *p.velocities] for p in message.points]
     good = (
         list(message.joint_names) == list(joints)
@@ -71,8 +70,3 @@ class JointTrajectoryBackend(Publishing):
         """Hold; unknown positions leave the controller with the path that it has, which ends at rest."""
         if standing is not None:
             self.prepare(standing, 0)()
-
-
-def _duration(seconds: float) -> Duration:
-    sec, nanosec = divmod(round(seconds * NANOSECONDS), NANOSECONDS)
-    return Duration(sec=sec, nanosec=nanosec)

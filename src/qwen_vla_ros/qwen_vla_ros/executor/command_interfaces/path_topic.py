@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from geometry_msgs.msg import PoseStamped
@@ -11,8 +10,8 @@ from rclpy.node import Node
 
 from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_rclpy.messages import planar_pose_message, time_message
 from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities, Publishing
-from qwen_vla_ros.ros.chunk_messages import stamp_message
 
 
 class PathTopicBackend(Publishing):
@@ -47,7 +46,7 @@ class PathTopicBackend(Publishing):
 def path_message(path: BasePath, start_ns: int) -> Path:
     """Write a path down: every row with the ROS time at which it is due."""
     message = Path()
-    message.header.frame_id, message.header.stamp = path.frame, stamp_message(start_ns)
+    message.header.frame_id, message.header.stamp = path.frame, time_message(start_ns)
     message.poses = [
         pose_message(path.frame, row, start_ns + round(index * path.period * 1e9))
         for index, row in enumerate(path.positions)
@@ -57,8 +56,6 @@ def path_message(path: BasePath, start_ns: int) -> Path:
 
 def pose_message(frame: str, pose, stamp_ns: int) -> PoseStamped:
     """Write one pose (x, y, theta) down."""
-    message = PoseStamped()
-    message.header.frame_id, message.header.stamp = frame, stamp_message(stamp_ns)
-    message.pose.position.x, message.pose.position.y = float(pose[0]), float(pose[1])
-    message.pose.orientation.z, message.pose.orientation.w = math.sin(pose[2] / 2.0), math.cos(pose[2] / 2.0)
+    message = PoseStamped(pose=planar_pose_message(pose))
+    message.header.frame_id, message.header.stamp = frame, time_message(stamp_ns)
     return message

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qwen_vla_ros.drawing.camera_view import CameraView, pose_matrix
+from qwen_vla_ros.drawing.camera_view import CameraView, pose_from_message
 from qwen_vla_ros.drawing.robot_shapes import RobotShapes
 from qwen_vla_ros.simulation.demo.recording import FIXED_CAMERA, Moment, Recording
 
@@ -71,7 +71,7 @@ class Geometry:
             return CameraView.placed(info, "", frames[optical])
         if tag != FIXED_CAMERA or fixed is None or fixed.header.frame_id not in frames:
             return None
-        return CameraView.placed(info, "", frames[fixed.header.frame_id] @ pose_matrix(fixed.pose))
+        return CameraView.placed(info, "", frames[fixed.header.frame_id] @ pose_from_message(fixed.pose))
 
 
 def path_points(path) -> np.ndarray:

@@ -19,10 +19,11 @@ from embodiment_descriptions import Embodiment
 from qwen_vla_control.observation.image_decoding import to_rgb
 from qwen_vla_control.observation.robot_pose import RobotPose, RobotReader
 from qwen_vla_control.observation.streams import NotObserved
+from qwen_vla_control.stamps import nanoseconds
+from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_ros.drawing.chunk_geometry import BASE
-from qwen_vla_ros.ros.chunk_messages import nanoseconds
 from qwen_vla_ros.simulation.stack import VISUALIZER, SimulatedStack
-from qwen_vla_ros.simulation.task_client import LATCHED, TaskClient
+from qwen_vla_ros.simulation.task_client import TaskClient
 
 FIXED_CAMERA = "ego"  # whose place a simulator tells where it is not part of the robot's description
 QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]

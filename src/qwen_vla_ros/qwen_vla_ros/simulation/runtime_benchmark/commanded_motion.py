@@ -14,7 +14,7 @@ import numpy as np
 from trajectory_msgs.msg import JointTrajectory
 
 from qwen_vla_control.motion.joint_path import JointPath
-from qwen_vla_ros.ros.chunk_messages import nanoseconds
+from qwen_vla_control.stamps import nanoseconds
 
 SECOND = 1e9  # [ns]
 

@@ -22,9 +22,9 @@ from std_msgs.msg import Header
 from tqdm import tqdm
 
 from embodiment_descriptions import Embodiment, load_robot
+from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
-from qwen_vla_ros.ros.chunk_messages import nanoseconds
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 from qwen_vla_ros.simulation.child_processes import ChildProcesses
 from qwen_vla_ros.simulation.interruption import signals_as_exceptions

@@ -18,7 +18,8 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import load_robot, robot_description
-from qwen_vla_ros.ros.lifecycle import LATCHED
+from qwen_vla_control.stamps import NANOSECONDS, nanoseconds
+from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_ros.ros.plain_node import run
 
 JOINT_RATE = 50.0  # [Hz]
@@ -65,7 +66,7 @@ class Robot(Node):
 
     def _follow(self, message: JointTrajectory) -> None:
         columns = [self._joints.index(name) for name in message.joint_names]
-        times = [p.time_from_start.sec + p.time_from_start.nanosec / 1e9 for p in message.points]
+        times = [nanoseconds(p.time_from_start) / NANOSECONDS for p in message.points]
         rows = [self._positions[columns], *(p.positions for p in message.points)]
         self._paths = [path for path in self._paths if path[1] != columns]  # it replaces the one before
         self._paths.append((time.monotonic(), columns, np.array([0.0, *times]), np.array(rows)))

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import yaml
 
+from qwen_vla.evaluation.model_card import write_model_card
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
-from qwen_vla.model.model_card import write_model_card
 
 RECIPE = {"name": "joint_actions", "steps": 4000, "seed": 7, "backbone": None, "init_from": "out/grounding/model"}
 

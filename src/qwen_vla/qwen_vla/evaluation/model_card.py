@@ -16,9 +16,9 @@ from qwen_vla.model.checkpoint_files import EMBODIMENTS_FILE, check_checkpoint, 
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.processing import NORMALIZATION_FILE
 from qwen_vla.output_files import write_text
+from qwen_vla.training.output_folder import TRAINING_FILE
 
 CARD_FILE = "README.md"
-TRAINING_FILE = "training.json"
 PAPER = "[Qwen-VLA, arXiv 2605.30280](https://arxiv.org/abs/2605.30280)"
 LICENCE = "apache-2.0"
 

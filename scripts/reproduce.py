@@ -1,0 +1,120 @@
+"""Trains the checkpoint of all three robots from nothing: data, recipe after recipe, and an evaluation of the result.
+
+.venv/bin/python scripts/reproduce.py                                     # or `make reproduce`
+.venv/bin/python scripts/reproduce.py --out my/model --episodes 20
+
+Interrupted at any point, the same command goes on from there. To begin again, delete out/data/joint and
+out/train/joint_*.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import tyro
+
+from qwen_vla.output_files import folder_complete_or_absent
+from qwen_vla.output_paths import OutputRefused, check_folder
+from qwen_vla.training.output_folder import MODEL, MODEL_FOLDER, model_files
+from qwen_vla.training.recipe_files import load_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = ROOT / ".venv/bin"
+# Each is trained before the data of the next are made: two learn from mistakes of the model before.
+STAGES = ("joint_grounding", "joint_actions", "joint_takeovers", "joint_takeovers_2", "joint_finish")
+RECIPES = [Path(f"config/training/{name}.yaml") for name in STAGES]
+SUITES = ("widowx", "aloha", "mobile_base")
+TRAINING_ONLY = "grounding_head.safetensors"  # of a model, what inference does not need
+FIRST_SCENE = 9000
+CORES = os.cpu_count() or 1
+
+
+@dataclass
+class Options:
+    """Where to, and by how many."""
+
+    out: Path = ROOT / "out/reproduce/tiny"
+    """Folder of the resulting model; results of the evaluation lie beside it."""
+    workers: int = CORES
+    """Parallel simulators."""
+    processes: int = 1 if Path("/dev/nvidiactl").exists() else min(2, CORES)
+    """Training processes, which share every batch: the same result, sooner."""
+    episodes: int = 50
+    """Validation scenes of each robot to evaluate on."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the way: what is said when it begins, and what it does."""
+
+    title: str
+    run: Callable[[], None]
+
+
+def stages(options: Options) -> Iterator[Stage]:
+    """All of them, in order."""
+    workers, result = ("--workers", str(options.workers)), _from_root(options.out)
+    for path in RECIPES:
+        recipe = load_recipe(path)
+        yield Stage(f"collect the data of {recipe.name}", partial(qwen_vla, "collect", str(path), *workers))
+        title = f"train {recipe.name}: {recipe.steps} steps; log and curve in {recipe.output}"
+        yield Stage(title, partial(qwen_vla, "train", str(path), processes=options.processes))
+    yield Stage(f"keep the model in {result}", partial(keep, load_recipe(RECIPES[-1]).output / MODEL_FOLDER, result))
+    scenes = ("--episodes", str(options.episodes), "--seed", str(FIRST_SCENE))
+    for suite in SUITES:
+        rows = result.with_name(f"{result.name}_{suite}.json")
+        words = (suite, "--policy", str(result), *scenes, *workers, "--json", str(rows))
+        title = f"evaluate {suite} on {options.episodes} validation scenes"
+        yield Stage(title, partial(qwen_vla, "evaluate", *words))
+
+
+def qwen_vla(*words: str, processes: int = 1) -> None:
+    """Run a command to its end; ends this program with its exit code when it fails or is interrupted."""
+    launch = (BIN / "torchrun", "--standalone", "--nproc-per-node", str(processes)) if processes > 1 else ()
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ  # every simulator and training process has a core to itself
+    child = subprocess.Popen([*launch, BIN / "qwen-vla", *words], stdin=subprocess.DEVNULL, env=environment)
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the command, too, which saves what it has
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    if code := child.wait():
+        print("reproduce: not all is done; the same command goes on from here", file=sys.stderr)
+        sys.exit(code if code > 0 else 128 - code)
+
+
+def keep(model: Path, result: Path) -> None:
+    """Copy what inference needs of a model; an earlier copy is replaced."""
+    with folder_complete_or_absent(result, model_files) as folder:
+        shutil.copytree(model, folder, ignore=shutil.ignore_patterns(TRAINING_ONLY), dirs_exist_ok=True)
+
+
+def _from_root(path: Path) -> Path:
+    """A path below the repository without what leads there: results need not name folders of a machine."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def main() -> None:
+    """Go the whole way, from where it was interrupted; nothing is done when the folder holds something else."""
+    options = tyro.cli(Options, description=__doc__)
+    options.out = options.out.expanduser().resolve()
+    os.chdir(ROOT)
+    try:
+        check_folder(options.out, MODEL)
+    except OutputRefused as refused:
+        sys.exit(f"reproduce: {refused}")
+    todo = list(stages(options))
+    for number, stage in enumerate(todo, start=1):
+        print(f"reproduce: {number}/{len(todo)} {stage.title}", flush=True)
+        stage.run()
+    result = _from_root(options.out)
+    print(f"reproduce: done; model in {result}, one row per episode in {result}_<suite>.json")
+
+
+if __name__ == "__main__":
+    main()

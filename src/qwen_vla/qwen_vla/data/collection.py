@@ -1,0 +1,74 @@
+"""A data set of a suite's scenes, as it is asked for: by `qwen-vla collect`, or by a recipe that trains on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tyro
+
+from qwen_vla.seeds import FIRST_TRAINING_SEED, require_split
+
+EPISODES_PER_SHARD = 50
+Kind = Literal["demonstrations", "snapshots"]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What to record: scenes from `seed` on, each of the next seed; failed demonstrations are dropped and counted.
+
+    All are training seeds: no scene that anything is evaluated on is ever trained on.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # an unknown field in a file is an error
+
+    suite: tyro.conf.Positional[str]
+    """Task suite, e.g. widowx."""
+    out: Path
+    """Folder of the data set."""
+    episodes: int = 100
+    """How many scenes to record; failed demonstrations are dropped and counted."""
+    seed: int = FIRST_TRAINING_SEED
+    """Seed of the first scene; those below a million are validation and test scenes, and refused."""
+    kind: Kind = "demonstrations"
+    """Whole demonstrations, or single labelled frames for vision-language pretraining."""
+    task: str | None = None
+    """Only scenes of this task of the suite, e.g. stack_cube; default: those that the seeds mean, of several tasks."""
+    takeover_from: Path | None = None
+    """A checkpoint that plays first, for a random time; recorded is how the expert goes on from there (DAgger)."""
+    episodes_per_shard: tyro.conf.Suppress[int] = EPISODES_PER_SHARD
+    """Scenes in a file: as many are recorded again after an interruption."""
+
+    def check(self) -> None:
+        """ValueError when it cannot be recorded, whatever the suite."""
+        for name, least in (("episodes", 1), ("seed", 0), ("episodes_per_shard", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        require_split("training", range(self.seed, self.seed + self.episodes), "collect")
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind must be {' or '.join(get_args(Kind))}, got {self.kind!r}")
+        if self.takeover_from and self.kind != "demonstrations":
+            raise ValueError("takeover_from goes with demonstrations: no policy plays before a snapshot")
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What is written beside the data: by it a folder is known as this collection, and no other."""
+        content = {"suite": self.suite, "kind": self.kind, "seed": self.seed, "episodes": self.episodes}
+        if self.episodes_per_shard != EPISODES_PER_SHARD:
+            content["episodes_per_shard"] = self.episodes_per_shard
+        if self.takeover_from:
+            content["takeover_from"] = str(self.takeover_from)
+        if self.task:
+            content["task"] = self.task
+        return content
+
+    @property
+    def shards(self) -> int:
+        """Number of files of episodes."""
+        return -(-self.episodes // self.episodes_per_shard)
+
+    def scenes(self, shard: int) -> range:
+        """Numbers of the scenes that shard number `shard` holds."""
+        first = shard * self.episodes_per_shard
+        return range(first, min(first + self.episodes_per_shard, self.episodes))

@@ -1,0 +1,129 @@
+"""The data of a recipe: what is missing is recorded, and nothing else."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from qwen_vla import cli
+from qwen_vla.data.collect import is_complete
+from qwen_vla.data.collection import Collection
+from qwen_vla.data.formats.lerobot import shard_path
+from qwen_vla.training.recipe import RecipeError
+from qwen_vla.training.recipe_data import collect_data, missing_collections
+from qwen_vla.training.recipe_files import load_collections, load_recipe
+
+THERE = {
+    "suite": "widowx_pick",
+    "out": "data/there",
+    "episodes": 6,
+    "seed": 2_000_000,
+    "kind": "snapshots",
+    "episodes_per_shard": 2,
+}  # as the session's `recordings`
+MISSING = {"suite": "widowx_pick", "out": "data/missing", "episodes": 1, "seed": 2_000_100, "kind": "snapshots"}
+OF_ANOTHER_RECIPE = MISSING | {"out": "data/other"}
+RECIPE = {
+    "stage": "sft",
+    "name": "mine",
+    "output": "out",
+    "collect": "data.yaml",
+    "data": [
+        {"kind": "robot", "path": "data/there"},
+        {"kind": "robot", "path": "data/missing"},
+        {"kind": "questions", "path": "data/missing"},
+        {"kind": "motions", "robots": ["widowx"], "count": 10},
+    ],
+    "steps": 1,
+    "optimizer": {"backbone_lr": 1e-3, "expert_lr": 1e-3},
+}
+
+
+@pytest.fixture
+def folder(monkeypatch, recordings, tmp_path):
+    """A working folder with one data set of two, a list of three, and a recipe."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(recordings / "snapshots", "data/there", ignore=shutil.ignore_patterns("cache"))
+    write("data.yaml", [THERE, MISSING, OF_ANOTHER_RECIPE])
+    write("recipe.yaml", RECIPE)
+    return tmp_path
+
+
+def write(name, content):
+    Path(name).write_text(yaml.safe_dump(content))
+
+
+def recipe(**changes):
+    write("recipe.yaml", RECIPE | changes)
+    return load_recipe(Path("recipe.yaml"))
+
+
+def times(place):
+    return {path: path.stat().st_mtime_ns for path in Path(place).rglob("*")}
+
+
+def test_exactly_what_is_missing_is_recorded(folder):
+    before = times("data/there")
+    summaries = collect_data(recipe(), workers=1)
+    assert [(summary["out"], summary["episodes"]) for summary in summaries] == [("data/missing", 1)]
+    assert sorted(path.name for path in Path("data").iterdir()) == ["missing", "there"]
+    assert times("data/there") == before and missing_collections(recipe()) == []
+    assert collect_data(recipe(), workers=1) == []
+
+
+def test_an_interrupted_data_set_is_completed(folder):
+    shutil.copytree("data/there", "data/missing")
+    collection = replace(Collection(**THERE), out=Path("data/missing"))
+    shard_path(collection.out, 1).unlink()
+    write("data.yaml", [THERE, THERE | {"out": "data/missing"}])
+    assert [one.out for one in missing_collections(recipe())] == [collection.out]
+    collect_data(recipe(), workers=1)
+    assert is_complete(collection)
+
+
+def test_the_command_says_how_far_it_is_and_what_it_made(folder, monkeypatch, capsys):
+    command = cli.parse(["collect", "recipe.yaml", "--workers", "1"])
+    assert command.run() == 0
+    said = capsys.readouterr()
+    assert "data set 1 of 1: data/missing" in said.err
+    made = yaml.safe_load(said.out)
+    assert made["recipe"] == "mine" and [one["out"] for one in made["collected"]] == ["data/missing"]
+
+
+def test_data_that_nothing_makes_are_named_before_anything_is_recorded(folder):
+    data = [*RECIPE["data"], {"kind": "robot", "path": "data/mine"}]
+    with pytest.raises(RecipeError, match=r"mine: there are no data in data/mine .*, and data\.yaml .*put yours there"):
+        collect_data(recipe(data=data), workers=1)
+    with pytest.raises(RecipeError, match="there are no data in data/missing .*no file named under `collect`"):
+        collect_data(recipe(collect=None), workers=1)
+    assert [path.name for path in Path("data").iterdir()] == ["there"]
+
+
+def test_a_recipe_that_makes_its_own_data_needs_none(folder):
+    write("rl.yaml", {"stage": "rl", "name": "rl", "output": "out", "init_from": "x", "suite": "widowx", "steps": 1})
+    assert collect_data(load_recipe(Path("rl.yaml")), workers=1) == []
+    assert collect_data(recipe(data=RECIPE["data"][3:], collect="nowhere.yaml"), workers=1) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{**MISSING, "workers": 2}], "0.workers: there is no such field"),
+        ([{**MISSING, "kind": "films"}], "0.kind: .*'demonstrations' or 'snapshots', got 'films'"),
+        ([{"suite": "widowx"}], "0.out: missing"),
+        ([THERE, {**MISSING, "seed": 9000}], "data/missing: collect needs training seeds, got validation seeds"),
+        ([MISSING, MISSING], "data/missing: listed more than once"),
+        ({"suite": "widowx"}, "list of data sets: .*list"),
+    ],
+)
+def test_what_is_wrong_in_the_list_is_named(folder, content, message):
+    write("data.yaml", content)
+    with pytest.raises(RecipeError, match=f"^data.yaml: {message}"):
+        load_collections(Path("data.yaml"))
+
+
+def test_a_missing_list_is_named(folder):
+    with pytest.raises(RecipeError, match="nowhere.yaml: no such file"):
+        missing_collections(recipe(collect="nowhere.yaml"))
