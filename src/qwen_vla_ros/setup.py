@@ -48,7 +48,6 @@ setup(
         "numpy",
         "opencv-python-headless",
         "pillow",
-        "pin",
         "psutil",
         "PyYAML",
         "qwen_vla",

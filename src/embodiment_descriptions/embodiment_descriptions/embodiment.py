@@ -11,7 +11,7 @@ from embodiment_descriptions.actions.channels import POSE
 from embodiment_descriptions.commands import Command, JointStates, Odometry
 from embodiment_descriptions.config import Arm, Base, Camera, EmbodimentConfig, Gripper, Safety, load_config
 from embodiment_descriptions.errors import EmbodimentError
-from embodiment_descriptions.infer import infer_config
+from embodiment_descriptions.guess.infer import infer_config
 from embodiment_descriptions.prompt import build_prompt, image_marker
 from embodiment_descriptions.urdf import UrdfJoint, UrdfTree, hint, parse_urdf
 
@@ -72,7 +72,7 @@ class Embodiment(BaseModel):
         """
         tree = parse_urdf(urdf_text)
         if yaml is None:
-            config, inferred = infer_config(tree)
+            config, inferred = infer_config(tree, urdf_text)
         else:
             config, inferred = load_config(yaml), ()
         for arm in config.arms:

@@ -1,8 +1,8 @@
-"""A URDF without a YAML: one arm is guessed, and the guesses are told."""
+"""A URDF without a YAML: one arm or a base is guessed, and the guesses are told."""
 
 import pytest
 
-from embodiment_descriptions import Embodiment, EmbodimentError, Kinematics, describe, robot_description
+from embodiment_descriptions import Embodiment, EmbodimentError, Kinematics, describe, load_robot, robot_description
 
 
 def test_widowx_alone_gives_the_configured_arm(widowx: Embodiment) -> None:
@@ -62,6 +62,125 @@ def test_wheels_are_not_an_arm(robot, joint) -> None:
     wheel = {"velocity": 10, "effort": 1}
     joints = [joint("wheel", "base", "w", "continuous", wheel), joint("j1", "base", "a"), joint("j2", "a", "b")]
     assert Embodiment.from_urdf(robot("r", ["base", "w", "a", "b"], joints)).arms[0].joints == ("j1", "j2")
+
+
+def pads(joint, kind: str, limit: dict, right_axis: str, left_axis: str = "0 -1 0", mimic: str | None = "left_knuckle"):
+    """An arm with two fingers that begin 3 cm beside its axis and are 8 cm long."""
+    follow = {} if mimic is None else {"mimic": mimic}
+    sides = ((1, "left", left_axis, {}), (-1, "right", right_axis, follow))
+    fingers = [
+        part
+        for side, name, axis, more in sides
+        for part in (
+            joint(f"{name}_mount", "b", f"{name}_base", "fixed", None).replace("0 0 0.1", f"{0.03 * side} 0 0.05"),
+            joint(f"{name}_knuckle", f"{name}_base", name, kind, limit, axis=axis, **more).replace("0 0 0.1", "0 0 0"),
+            joint(f"{name}_pad", name, f"{name}_tip", "fixed", None).replace("0 0 0.1", f"{0.03 * side} 0 0.08"),
+        )
+    ]
+    links = ["base", "a", "b", *(f"{name}{part}" for _, name, _, _ in sides for part in ("_base", "", "_tip"))]
+    return links, [joint("j1", "base", "a"), joint("j2", "a", "b"), *fingers]
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "left", "right", "closed", "opened"),
+    [
+        ("revolute", (0, 0.8), "0 -1 0", "0 1 0", 0.8, 0),  # as a 2F-85: it closes while its joint grows
+        ("revolute", (0, 0.8), "0 1 0", "0 -1 0", 0, 0.8),
+        ("revolute", (-0.7, 0.1), "0 1 0", "0 -1 0", -0.7, 0.1),
+        ("prismatic", (0, 0.025), "-1 0 0", "1 0 0", 0.025, 0),
+        ("prismatic", (-0.02, 0.01), "1 0 0", "-1 0 0", -0.02, 0.01),
+    ],
+)
+def test_a_gripper_is_open_where_its_finger_tips_are_apart(
+    robot, joint, kind, limit, left, right, closed, opened
+) -> None:
+    bounds = {"lower": limit[0], "upper": limit[1], "velocity": 1, "effort": 9}
+    links, joints = pads(joint, kind, bounds, right_axis=right, left_axis=left)
+    e = Embodiment.from_urdf(robot("r", links, joints))
+    gripper = e.arms[0].gripper
+    assert (gripper.joint, gripper.closed, gripper.open) == ("left_knuckle", closed, opened)
+    assert any("by where its finger tips are" in note for note in e.inferred)
+
+
+def test_a_single_jaw_is_open_where_it_is_far_from_the_grasp_point() -> None:
+    urdf = load_robot("examples/so101/so101.yaml").urdf
+    jaw = urdf.index('<joint name="gripper"')
+    mirrored = urdf[:jaw] + urdf[jaw:].replace('<axis xyz="0 0 1"/>', '<axis xyz="0 0 -1"/>', 1).replace(
+        'lower="-0.174533" upper="1.74533"', 'lower="-1.74533" upper="0.174533"', 1
+    )
+    assert mirrored != urdf
+    for text, closed, opened in ((urdf, -0.174533, 1.74533), (mirrored, 0.174533, -1.74533)):
+        gripper = Embodiment.from_urdf(text).arms[0].gripper
+        assert (gripper.joint, gripper.closed, gripper.open) == ("gripper", closed, opened)
+
+
+@pytest.mark.parametrize("name", ["ur5e_2f85", "so101"])
+def test_the_grippers_of_the_examples_are_guessed_as_their_yaml_has_them(name: str) -> None:
+    example = load_robot(f"examples/{name}/{name}.yaml")
+    assert Embodiment.from_urdf(example.urdf).arms == example.arms
+
+
+LEG = ("left_hip_pitch_joint", "left_hip_roll_joint", "left_knee_joint", "left_ankle_joint")
+
+
+def chain(joint, names: tuple[str, ...], root: str) -> tuple[list[str], list[str]]:
+    """Links and revolute joints one after the other."""
+    links = [f"{name}_link" for name in names]
+    return links, [joint(name, parent, link) for name, parent, link in zip(names, [root, *links], links, strict=False)]
+
+
+def body(robot, joint, *chains: tuple[str, ...]) -> str:
+    parts = [chain(joint, names, "pelvis") for names in chains]
+    return robot(
+        "body", ["pelvis", *(link for links, _ in parts for link in links)], [j for _, js in parts for j in js]
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "part"),
+    [
+        (LEG, "legs"),
+        (("FL_hip_joint", "FL_thigh_joint", "FL_calf_joint", "FL_x"), "legs"),
+        (("LF_HAA", "LF_HFE", "LF_KFE", "LF_x"), "legs"),
+        (("LHipYawPitch", "LHipRoll", "LKneePitch", "LAnklePitch"), "legs"),
+        (("head_1", "head_2", "eye_pan", "eye_tilt"), "head"),
+        (("front_left_steering", "front_left_wheel", "x", "y"), "wheels"),
+    ],
+)
+def test_legs_wheels_and_heads_are_no_arms_however_long(robot, joint, other: tuple[str, ...], part: str) -> None:
+    e = Embodiment.from_urdf(body(robot, joint, other, ("shoulder", "elbow", "wrist")))
+    assert e.arms[0].joints == ("shoulder", "elbow", "wrist")
+    assert f"{part}: {', '.join(other)}: no arm" in e.inferred
+
+
+@pytest.mark.parametrize("word", ["shoulder_lift_joint", "ship", "elegant_joint", "wrist_3_joint", "joint_a1", "drive"])
+def test_names_that_only_look_like_them_are_arms(robot, joint, word: str) -> None:
+    assert Embodiment.from_urdf(body(robot, joint, (word, "b", "c"))).arms[0].joints == (word, "b", "c")
+
+
+def test_joints_that_two_arms_share_are_the_torso(robot, joint) -> None:
+    names = [f"{side}_{part}" for side in ("left", "right") for part in ("shoulder", "elbow", "wrist")]
+    links = ["base", "torso", *(f"{name}_link" for name in names)]
+    joints = [joint("waist_yaw", "base", "torso")]
+    for side in (names[:3], names[3:]):
+        parents = ["torso", *(f"{name}_link" for name in side)]
+        joints += [joint(name, parent, f"{name}_link") for name, parent in zip(side, parents, strict=False)]
+    e = Embodiment.from_urdf(robot("upper_body", links, joints))
+    assert e.arms[0].joints == tuple(names[:3]) and e.arms[0].base_link == "torso"
+    assert any(f"{', '.join(names[3:])}, was left out" in note for note in e.inferred)
+
+
+def test_only_wheels_are_a_base(robot, joint) -> None:
+    joints = [joint(f"{side}_wheel_joint", "base_link", side, "continuous", None) for side in ("left", "right")]
+    e = Embodiment.from_urdf(robot("rover", ["base_link", "left", "right"], joints))
+    assert not e.arms and (e.base.kind, e.base.link, e.control_mode) == ("differential", "base_link", "base_waypoints")
+    assert e.prompt("go").startswith("The robot is rover with mobile base. The control frequency is 2 Hz. ")
+    assert e.safety.base.max_linear <= 0.3 and "left_wheel_joint, right_wheel_joint" in e.inferred[0]
+
+
+def test_what_has_neither_arm_nor_wheels_is_said_to_have_legs(robot, joint) -> None:
+    with pytest.raises(EmbodimentError, match=r"to make an arm of \(legs: left_hip_pitch_joint, .*; give a YAML"):
+        Embodiment.from_urdf(body(robot, joint, LEG))
 
 
 def test_nothing_that_turns(robot, joint) -> None:

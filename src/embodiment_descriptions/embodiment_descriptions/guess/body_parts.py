@@ -1,0 +1,40 @@
+"""Which part of a body the joints of a URDF move, as far as their names tell: arms have no names of their own."""
+
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+from functools import lru_cache
+
+from embodiment_descriptions.urdf import UrdfJoint
+
+
+class Part(StrEnum):
+    """What is not an arm."""
+
+    WHEELS = "wheels"
+    LEGS = "legs"
+    HEAD = "head"
+
+
+# Long words are found anywhere in a name, short ones only as one of its words: "hip" is also in "ship".
+_ANYWHERE = {Part.WHEELS: ("wheel", "caster", "castor"), Part.LEGS: ("ankle", "knee", "thigh"), Part.HEAD: ()}
+_WORDS = {
+    Part.WHEELS: {"steer", "steering", "whl"},
+    Part.LEGS: {"hip", "leg", "calf", "shank", "foot", "toe", "haa", "hfe", "kfe", "hx", "hy", "kn"},
+    Part.HEAD: {"head", "neck"},
+}
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of snake_case and of camelCase
+
+
+def part_of(chain: Sequence[UrdfJoint]) -> Part | None:
+    """Return what a chain of joints is when it is no arm; None for what may be one."""
+    named = {_named(joint.name) for joint in chain}
+    if len(chain) == 1 and chain[0].type == "continuous" and _named(chain[0].child) is Part.WHEELS:
+        return Part.WHEELS
+    return next((part for part in Part if part in named), None)
+
+
+@lru_cache(maxsize=4096)
+def _named(name: str) -> Part | None:
+    words, lower = {word.lower() for word in _WORD.findall(name)}, name.lower()
+    return next((p for p in Part if words & _WORDS[p] or any(word in lower for word in _ANYWHERE[p])), None)

@@ -1,0 +1,206 @@
+"""A best guess at the configuration of a URDF that comes without one, and what was guessed."""
+
+import re
+
+from embodiment_descriptions.actions import ControlMode
+from embodiment_descriptions.commands import BaseVelocityCommand, JointTrajectoryCommand, Odometry
+from embodiment_descriptions.config import Arm, Base, BaseLimits, Camera, EmbodimentConfig, Gripper, Safety
+from embodiment_descriptions.errors import EmbodimentError
+from embodiment_descriptions.guess.body_parts import Part, part_of
+from embodiment_descriptions.guess.fingers import open_and_closed
+from embodiment_descriptions.urdf import UrdfJoint, UrdfTree
+
+_FINGER = re.compile(r"finger|gripper|knuckle|jaw|claw|thumb|hand", re.IGNORECASE)
+_TIP = re.compile(r"tcp|tool|ee_|_ee|eef|grasp|gripper|hand|tip|flange", re.IGNORECASE)
+_CAMERA = re.compile(r"cam|optical|lens|sensor", re.IGNORECASE)
+RATE_HZ, CHUNK_SIZE = 5.0, 16
+BASE_RATE_HZ, BASE_CHUNK_SIZE = 2.0, 8
+BASE_LIMITS = BaseLimits(max_linear=0.3, max_angular=1.0, max_linear_acceleration=0.5, max_angular_acceleration=1.0)
+Chain = list[UrdfJoint]
+Guess = tuple[EmbodimentConfig, tuple[str, ...]]
+LEAST_ARM = 3  # joints that an arm has at least, where another one shares its first joints
+
+
+def infer_config(tree: UrdfTree, urdf: str) -> Guess:
+    """Guess what drives: a single arm with its gripper, or where there is none, a base on wheels.
+
+    The arm is the longest serial chain of revolute joints that is neither a leg, a wheel nor a head; its gripper is the
+    finger joint behind it.
+
+    Args:
+        tree: the URDF.
+        urdf: its text.
+
+    Returns:
+        The configuration, and one line per guess for the user to check.
+
+    Raises:
+        EmbodimentError: there is nothing of the kind.
+    """
+    chains = _chains(tree)
+    others = {part: [chain for chain in chains if part_of(chain) is part] for part in Part}
+    arms = _without_torso([chain for chain in chains if part_of(chain) is None])
+    if not arms and others[Part.WHEELS]:
+        return _base(tree, others)
+    if not arms:
+        seen = "".join(f" ({line})" for line in _left_out(others))
+        raise EmbodimentError(f"the URDF of {tree.name!r} has no revolute joint to make an arm of{seen}; give a YAML")
+    return _arm(tree, urdf, arms, others)
+
+
+def _arm(tree: UrdfTree, urdf: str, arms: list[Chain], others: dict[Part, list[Chain]]) -> Guess:
+    chain = arms[0]
+    base, tip = chain[0].parent, _tip(tree, chain[-1].child)
+    gripper, how = _gripper(tree, urdf, chain[-1].child, tip)
+    notes = [
+        f"arm: the longest chain of revolute joints, {base} to {tip}",
+        *(
+            f"another chain, {_names(other)}, was left out; name both arms in a YAML"
+            for other in arms[1:]
+            if len(other) == len(chain) and not set(other) & set(chain)
+        ),
+        *_left_out(others),
+        "gripper: none found behind the arm"
+        if gripper is None
+        else f"gripper: {gripper.joint}, closed at {gripper.closed:g}, open at {gripper.open:g}; {how}",
+        "commands: arm_controller and gripper_controller, with the topics of joint_trajectory_controller",
+        "home: zero, or the allowed position nearest to it",
+    ]
+    joints = tuple(j.name for j in chain)
+    arm = Arm(name="arm", joints=joints, base_link=base, tip_link=tip, gripper=gripper)
+    return _config(
+        tree, notes, rate_hz=RATE_HZ, chunk_size=CHUNK_SIZE, arms=(arm,), commands=_commands(joints, gripper)
+    )
+
+
+def _base(tree: UrdfTree, others: dict[Part, list[Chain]]) -> Guess:
+    link = next((name for name in ("base_footprint", "base_link") if name in tree.links), tree.root)
+    wheels = ", ".join(_names(chain) for chain in others[Part.WHEELS])
+    notes = [
+        f"base: {link} on wheels ({wheels}), no arm; differential, write omnidirectional for one that drives sideways",
+        *_left_out(others | {Part.WHEELS: []}),
+        f"limits: {BASE_LIMITS.max_linear:g} m/s and {BASE_LIMITS.max_angular:g} rad/s, which is careful; a URDF says "
+        "nothing of a base's",
+        "odometry: on odom; commands: a velocity on cmd_vel_nav, in front of Nav2's velocity smoother",
+    ]
+    return _config(
+        tree,
+        notes,
+        control_mode=ControlMode.BASE_WAYPOINTS,
+        rate_hz=BASE_RATE_HZ,
+        chunk_size=BASE_CHUNK_SIZE,
+        base=Base(kind="differential", link=link),
+        odometry=Odometry(topic="odom"),
+        commands=(BaseVelocityCommand(backend="base_velocity"),),
+        safety=Safety(base=BASE_LIMITS),
+    )
+
+
+def _config(tree: UrdfTree, notes: list[str], **guesses: object) -> Guess:
+    config = EmbodimentConfig(
+        name=_identifier(tree.name),
+        robot_tag=tree.name,
+        cameras=(Camera(tag="ego", topic="ego/image_raw", info_topic="ego/camera_info"),),
+        **guesses,
+    )
+    return config, (
+        *notes,
+        f"robot_tag: the name of the URDF, {tree.name}",
+        f"control: {config.control_mode} at {config.rate_hz:g} Hz in chunks of {config.chunk_size}",
+        "cameras: one called ego; no camera is described by a URDF",
+    )
+
+
+def _left_out(others: dict[Part, list[Chain]]) -> list[str]:
+    """One line for each part that is no arm."""
+    return [
+        f"{part}: {'; '.join(_names(chain) for chain in chains)}: no arm" for part, chains in others.items() if chains
+    ]
+
+
+def _names(chain: Chain) -> str:
+    return ", ".join(joint.name for joint in chain)
+
+
+def _commands(joints: tuple[str, ...], gripper: Gripper | None) -> tuple[JointTrajectoryCommand, ...]:
+    parts = {"arm_controller": joints} | ({"gripper_controller": (gripper.joint,)} if gripper else {})
+    return tuple(
+        JointTrajectoryCommand(backend="joint_trajectory", topic=f"{controller}/joint_trajectory", joints=names)
+        for controller, names in parts.items()
+    )
+
+
+def _chains(tree: UrdfTree) -> list[Chain]:
+    """List the distinct chains of revolute joints, longest first.
+
+    Each is the first unbroken run of them on the way from the root to a leaf; fixed joints do not break it, fingers do.
+    """
+    found: dict[tuple[str, ...], Chain] = {}
+    open_ends: list[tuple[str, Chain]] = [(tree.root, [])]
+    while open_ends:
+        link, run = open_ends.pop()
+        below = tree.below(link)
+        ways = [(joint, _is_of_arm(joint)) for joint in below]
+        if run and (not below or any(not of_arm and joint.type != "fixed" for joint, of_arm in ways)):
+            found[tuple(joint.name for joint in run)] = run
+        for joint, of_arm in reversed(ways):
+            if of_arm:
+                open_ends.append((joint.child, [*run, joint]))
+            elif joint.type == "fixed" or not run:
+                open_ends.append((joint.child, run))
+    return sorted(found.values(), key=len, reverse=True)
+
+
+def _is_of_arm(joint: UrdfJoint) -> bool:
+    return joint.type in ("revolute", "continuous") and joint.movable and not _FINGER.search(joint.name)
+
+
+def _without_torso(arms: list[Chain]) -> list[Chain]:
+    """Leave out of the longest arm, and of those like it, the joints that another arm shares: they move both."""
+    shared = max((_shared(arms[0], other) for other in arms[1:]), default=0) if arms else 0
+    return [arm[shared:] if arm[:shared] == arms[0][:shared] else arm for arm in arms]
+
+
+def _shared(arm: Chain, other: Chain) -> int:
+    """How many joints from the base on move two arms; 0 where one of the two is no arm of its own behind them."""
+    pairs = zip(arm, other, strict=False)
+    shared = next((n for n, (one, two) in enumerate(pairs) if one is not two), min(len(arm), len(other)))
+    return shared if min(len(arm), len(other)) - shared >= LEAST_ARM else 0
+
+
+def _tip(tree: UrdfTree, link: str) -> str:
+    """Choose the end of the fixed links behind the last arm joint that is most likely the grasp point."""
+    best, best_rank, stack = link, (0, 0), [(link, 0)]
+    while stack:
+        here, depth = stack.pop()
+        rank = (1 if _TIP.search(here) else 0, depth)
+        if not _CAMERA.search(here) and rank > best_rank:
+            best, best_rank = here, rank
+        stack += [(joint.child, depth + 1) for joint in tree.below(here) if joint.type == "fixed"]
+    return best
+
+
+def _gripper(tree: UrdfTree, urdf: str, link: str, tip: str) -> tuple[Gripper | None, str]:
+    """Find the first joint behind the arm that could be a finger, prismatic ones first; and how its ends are known."""
+    behind: list[UrdfJoint] = []
+    links = [link]
+    while links:
+        joints = tree.below(links.pop(0))
+        behind += [joint for joint in joints if joint.movable]
+        links += [joint.child for joint in joints]
+    limited = [joint for joint in behind if joint.lower is not None and joint.upper is not None]
+    limited = [joint for joint in limited if joint.lower < joint.upper]
+    if not limited:
+        return None, ""
+    joint = min(limited, key=lambda joint: joint.type != "prismatic")
+    known = open_and_closed(urdf, tree, joint, tip)
+    if known:
+        return Gripper(joint=joint.name, open=known[0], closed=known[1]), "by where its finger tips are"
+    # Fingers close towards the middle, which is where a prismatic finger joint is nearest to zero.
+    closed, opened = sorted((joint.lower, joint.upper), key=abs)
+    return Gripper(joint=joint.name, closed=closed, open=opened), "the URDF does not tell; check which is which"
+
+
+def _identifier(name: str) -> str:
+    cleaned = re.sub(r"[^a-z0-9_]+", "_", name.lower()).strip("_")
+    return cleaned if cleaned[:1].isalpha() else f"robot_{cleaned}"
