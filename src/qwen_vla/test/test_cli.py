@@ -90,7 +90,7 @@ def test_the_list_of_commands_is_short(monkeypatch, capsys):
         ),
         (["describe", "widowx", "--config", "mine.yaml"], "--config goes with the path of a URDF"),
         (["collect", "chess", "--out", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
-        (["collect", "my/arm.yaml", "--out", "nowhere"], "my/arm.yaml is a robot of your own, .*; installed: aloha"),
+        (["collect", "my/recipe.yaml", "--out", "nowhere"], "--out does not go with a recipe"),
         (
             ["collect", "motions", "--out", "nowhere", "--robot", "arm.yaml"],
             r"arm\.yaml: there is no such",

@@ -12,8 +12,9 @@ from embodiment_descriptions import resource_path
 from qwen_vla_control.motion.blending import Blending
 from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.msg import ChunkReport
+from qwen_vla_rclpy.qos import RELIABLE
 from qwen_vla_ros.simulation.stack import simulated_stack
-from qwen_vla_ros.simulation.task_client import RELIABLE, Limits, TaskClient
+from qwen_vla_ros.simulation.task_client import Limits, TaskClient
 
 TASK_SECONDS = 8.0  # simulated
 SPEED = 0.3  # simulated seconds per real one, so that a busy machine thinks fast enough

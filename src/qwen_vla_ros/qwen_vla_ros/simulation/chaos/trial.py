@@ -19,10 +19,11 @@ from embodiment_descriptions import Embodiment
 from qwen_vla.evaluation.in_process import EvaluateOptions
 from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla.suites import Suite
+from qwen_vla_rclpy.qos import RELIABLE
 from qwen_vla_ros.ros.spinning_node import NoAnswer
 from qwen_vla_ros.simulation.chaos.monkey import Disturbed, Monkey
 from qwen_vla_ros.simulation.stack import SimulatedStack, SimulatedWorld, simulated_stack
-from qwen_vla_ros.simulation.task_client import RELIABLE, Limits, TaskClient, TaskError, as_episode_row
+from qwen_vla_ros.simulation.task_client import Limits, TaskClient, TaskError, as_episode_row
 
 PREFIX = "chaos"
 SPARE_SECONDS = 44.0  # [s] simulated, for what is tried again after a fault

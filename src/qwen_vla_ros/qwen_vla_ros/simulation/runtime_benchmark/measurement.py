@@ -25,11 +25,11 @@ from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_rclpy.qos import RELIABLE
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 from qwen_vla_ros.simulation.child_processes import ChildProcesses
 from qwen_vla_ros.simulation.interruption import signals_as_exceptions
 from qwen_vla_ros.simulation.stack import node_command, stack_host
-from qwen_vla_ros.simulation.task_client import RELIABLE
 
 ROBOT = "widowx"
 WIDTH, HEIGHT, CAMERA_RATE = 640, 480, 30.0  # [px], [px], [Hz]

@@ -29,11 +29,12 @@ from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_control.reasons import Refused
 from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_rclpy.qos import RELIABLE
 from qwen_vla_ros.ros.chunk_messages import chunk_from_message
 from qwen_vla_ros.simulation.over_ros import episode_limits
 from qwen_vla_ros.simulation.runtime_benchmark.commanded_motion import SECOND, executed
 from qwen_vla_ros.simulation.stack import SimulatedStack, simulated_stack
-from qwen_vla_ros.simulation.task_client import RELIABLE, TaskClient
+from qwen_vla_ros.simulation.task_client import TaskClient
 
 SUITE, ROBOT = "widowx", "widowx"
 EULER_STEPS = 4
