@@ -73,11 +73,10 @@ def _decompress(message: Any) -> np.ndarray:
         raise DecodingError(f"format '{message.format}' holds {image.shape} {image.dtype}; only colour can be used")
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
-    has_alpha = image.shape[2] == 4
     if "compressed rgb" in message.format:
         # Old publishers of image_transport compressed RGB as if it were BGR, and say so.
         return np.ascontiguousarray(image[:, :, :3])
-    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB if has_alpha else cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # which leaves transparency out
 
 
 def _is_whole(data: np.ndarray) -> bool:

@@ -130,6 +130,12 @@ def test_a_place_may_be_far_away_but_not_without_end(axis, sign):
     assert not reader_of().push(S, "odom", far, S)
 
 
+def test_the_age_of_a_pose_is_by_its_stamp_whenever_it_came():
+    reader = reader_of()
+    reader.push(S, "odom", pose(0.0, 0.0, 0.0), 5 * S)
+    assert reader.age(3 * S) == 2.0
+
+
 def test_after_a_valid_pose_what_was_wrong_before_is_forgotten():
     reader = reader_of(1.0)
     reader.push(round(1.1 * S), "odom", pose(math.nan, 0.0, 0.0), round(1.1 * S))
