@@ -49,7 +49,7 @@ class Measurement:
         result = self.options.json
         if not result.is_file() or result.stat().st_mtime <= self._time_of_the_weights():
             return False
-        found, conditions = read_summary(result), self.options.options().conditions(self.options.over_ros)
+        found, conditions = read_summary(result), self.options.conditions(self.options.over_ros)
         wanted = {name: getattr(self.options, name) for name in ("suite", "seed", "episodes")}
         wanted |= {name: conditions[name] for name in CONDITIONS}
         return all(found.get(name) == value for name, value in wanted.items())

@@ -15,20 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
 
 from qwen_vla.data.collection import Collection
-from qwen_vla.suites import Shift
-
-if TYPE_CHECKING:
-    from qwen_vla.evaluation.in_process import EvaluateOptions
+from qwen_vla.evaluation.options import EvaluateOptions
 
 COMMANDS = "qwen_vla.commands"
 EVALUATORS = "qwen_vla.evaluators"
 BENCHMARKS = "qwen_vla.benchmarks"
-DEFAULT_POLICY = "tiny"  # the checkpoint in the repository
 CORES = os.cpu_count() or 1
 DESCRIPTION = (
     "Qwen-VLA: describe a robot, record data, train and evaluate a policy. Every command has examples: "
@@ -219,8 +215,8 @@ class Train:
         return 0
 
 
-@dataclass
-class Evaluate:
+@dataclass(frozen=True)
+class Evaluate(EvaluateOptions):
     """Success of a policy on a suite, with its 95 % interval.
 
     Interrupted with --json, the same command goes on where it stopped (with --chaos it begins again).
@@ -239,42 +235,10 @@ class Evaluate:
     $ qwen-vla evaluate widowx --over-ros --chaos --episodes 10   # and with faults: is a limit ever exceeded?
     """
 
-    suite: tyro.conf.Positional[str]
-    """Task suite, e.g. widowx; there are suites for robots with a simulator only."""
-    policy: str = DEFAULT_POLICY
-    """Checkpoint: its folder, or the name of one in checkpoints/. Or NAME://ADDRESS of an installed policy."""
-    episodes: int = 50
-    """How many scenes to try."""
-    seed: int = 9000
-    """Scene of the first episode."""
-    task: str | None = None
-    """Only scenes of this task of the suite, e.g. stack_cube; default: those that the seeds mean, of several tasks."""
-    shuffle_instructions: bool = False
-    """Name another thing of the scene, but judge the original one."""
-    blind: bool = False
-    """Show black images."""
-    shift: Shift | None = None
-    """Scenes unlike those trained on, in one respect that the suite offers; dynamic: the target moves."""
-    prompt_of: str | None = None
-    """Tell the model that it is another robot: aloha, mobile_base …, or path of an embodiment YAML."""
     over_ros: bool = False
     """Drive the simulator through policy_node and executor_node as separate processes."""
-    chaos: bool = False
-    """With --over-ros: kill, freeze and restart nodes, lose and delay messages, at random times."""
-    euler_steps: int = 0
-    """Denoising steps per chunk; 0: as many as the checkpoint says."""
-    quantize: Literal["none", "fp8"] = "none"
-    """Weights of 8 bits in the action expert and the language tower (emulated on a CPU)."""
-    workers: int = CORES
-    """Parallel simulators (in process only)."""
-    json: Path | None = None
-    """Where to write the summary with one row per episode."""
     markdown: Path | None = None
-    """Where to write it as tables to be read."""
-    sheet: Path | None = None
-    """Where to write a contact sheet (PNG): each episode in a few pictures."""
-    videos: Path | None = None
-    """Folder for a video (MP4) of one success and of one episode of every kind of failure."""
+    """Where to write the summary as tables to be read."""
     overwrite: bool = False
     """Replace files (of --json, --markdown, --sheet) even when this command did not make them."""
 
@@ -284,23 +248,17 @@ class Evaluate:
         from qwen_vla.evaluation.write import announce_test, print_summary, write_summary
         from qwen_vla.output_paths import check_files, check_folder
 
+        self.check()
         wanted = {"--json": self.json, "--markdown": self.markdown, "--sheet": self.sheet}
         check_files(MAKER, self.overwrite, wanted)
         if self.videos:
             check_folder(self.videos, VIDEOS)
-        options = self.options()
-        if options.split == "test":
-            announce_test(range(options.seed, options.seed + options.episodes))
-        summary = (_plugin(EVALUATORS, "ros") if self.over_ros else evaluate)(options)
+        if self.split == "test":
+            announce_test(range(self.seed, self.seed + self.episodes))
+        summary = (_plugin(EVALUATORS, "ros") if self.over_ros else evaluate)(self)
         print_summary(summary)
         write_summary(summary, self.json, self.markdown)
         return 0
-
-    def options(self) -> EvaluateOptions:
-        """What is to be evaluated, checked."""
-        from qwen_vla.evaluation.in_process import EvaluateOptions
-
-        return EvaluateOptions(**{field.name: getattr(self, field.name) for field in fields(EvaluateOptions)})
 
 
 @dataclass

@@ -2,105 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from qwen_vla.evaluation.episode import Film, run_episode
 from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played
+from qwen_vla.evaluation.options import EvaluateOptions, training_of
 from qwen_vla.evaluation.summary import VIDEOS, EpisodeRow, summarize
 from qwen_vla.output_paths import claim_folder
 from qwen_vla.parallel import parallel_map
 from qwen_vla.policies import ChunkPolicy, PolicyOptions, open_policy
-from qwen_vla.policies.checkpoint import checkpoint_of
-from qwen_vla.seeds import Split, require_split, split_of
-from qwen_vla.suites import Shift, Suite, load_suite
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Episode i has seed `seed + i`, or with a task the seed of its i-th scene from there on; all are of one split.
-
-    Attributes:
-        policy: reference of the policy, see `policies.opening`.
-        task: only scenes of this task of the suite.
-        shuffle_instructions: name another thing of the scene, but judge the original one.
-        blind: show black images.
-        chaos: disturb the nodes (over ROS only, and validation seeds only: it measures no success).
-        shift: kind of scenes, other than those trained on.
-        prompt_of: name of the robot whose prompt is used; None: the suite's own.
-        euler_steps: denoising steps per chunk; 0: as many as the checkpoint says.
-        quantize: of weights, as for `Policy.from_pretrained`.
-        json: file of the summary; beside it rows are kept while the evaluation runs, so that it can go on.
-        sheet: contact sheet (PNG) to write.
-        videos: folder to write a video of one success and of one episode of every kind of failure to.
-    """
-
-    suite: str
-    policy: str
-    episodes: int
-    seed: int
-    shuffle_instructions: bool = False
-    blind: bool = False
-    euler_steps: int = 0
-    quantize: str = "none"
-    workers: int = os.cpu_count() or 1
-    chaos: bool = False
-    task: str | None = None
-    shift: Shift | None = None
-    prompt_of: str | None = None
-    json: Path | None = None
-    sheet: Path | None = None
-    videos: Path | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("seed", 0), ("euler_steps", 0), ("workers", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.split == "training":
-            raise ValueError(
-                f"seeds from {self.seed} on are training scenes: success there proves nothing; choose validation "
-                "seeds, e.g. --seed 9000"
-            )
-        if self.chaos:
-            require_split("validation", range(self.seed, self.seed + self.episodes), "--chaos")
-
-    @property
-    def split(self) -> Split:
-        """Of the seeds from the first on; `check` looks at those of a single task, which lie farther apart."""
-        return split_of(range(self.seed, self.seed + self.episodes))
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """Folder of the policy's checkpoint; None of a policy of another package."""
-        return checkpoint_of(self.policy)
-
-    def seeds(self, suite: Suite) -> list[int]:
-        """Of the episodes; ValueError for a task that the suite does not have."""
-        return [suite.seed_of(number, self.seed, self.task) for number in range(self.episodes)]
-
-    def conditions(self, over_ros: bool = False) -> dict[str, Any]:
-        """What a summary says about how it was measured; `step`: of the checkpoint's training, None when unrecorded."""
-        checkpoint = self.checkpoint
-        return {
-            "checkpoint": _from_here(checkpoint) if checkpoint else self.policy,
-            "step": _training(checkpoint).get("step") if checkpoint else None,
-            "task": self.task,
-            "shift": self.shift,
-            "shuffle_instructions": self.shuffle_instructions,
-            "blind": self.blind,
-            "prompt_of": self.prompt_of,
-            "euler_steps": self.euler_steps or (_own_euler_steps(checkpoint) if checkpoint else None),
-            "quantize": None if self.quantize == "none" else self.quantize,
-            "over_ros": over_ros,
-        }
+from qwen_vla.seeds import require_split
+from qwen_vla.suites import Suite, load_suite
 
 
 def evaluate(options: EvaluateOptions) -> dict:
@@ -127,6 +45,7 @@ def check(options: EvaluateOptions) -> None:
     """Find out what is wrong with the options before anything is started."""
     from qwen_vla.model.checkpoint_files import check_knows
 
+    options.check()
     if options.chaos:
         raise ValueError("--chaos disturbs the nodes of a running graph; add --over-ros")
     suite = load_suite(options.suite)
@@ -149,31 +68,13 @@ def check(options: EvaluateOptions) -> None:
 
 def refuse_trained_seeds(checkpoint: Path, seed: int, count: int) -> None:
     """ValueError when one of `count` seeds from `seed` on was in the data that a checkpoint says it was trained on."""
-    for source in _training(checkpoint).get("data", []):
+    for source in training_of(checkpoint).get("data", []):
         first, end = source.get("seeds") or (0, 0)
         if seed < end and first < seed + count:
             raise ValueError(
                 f"seeds {seed}…{seed + count - 1} overlap with the training data of {checkpoint} "
                 f"({first}…{end - 1}); choose other seeds, e.g. --seed 7000"
             )
-
-
-def _from_here(path: Path) -> str:
-    """A path below the working directory without what leads there: a result need not name folders of a machine."""
-    whole, here = path.resolve(), Path.cwd()
-    return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(path)
-
-
-def _training(checkpoint: Path) -> dict:
-    return _json(checkpoint / "training.json")
-
-
-def _own_euler_steps(checkpoint: Path) -> int | None:
-    return _json(checkpoint / "config.json").get("euler_steps")
-
-
-def _json(path: Path) -> dict:
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _prompt_template(robot: str) -> str:

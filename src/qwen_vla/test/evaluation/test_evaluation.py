@@ -14,8 +14,9 @@ from embodiment_descriptions import load_robot
 from qwen_vla import ActionChunk
 from qwen_vla.evaluation.contact_sheet import strip
 from qwen_vla.evaluation.episode import MAX_REFUSALS, Film, Look, run_episode, shown_to
-from qwen_vla.evaluation.in_process import EvaluateOptions, _Player, check, evaluate, refuse_trained_seeds
+from qwen_vla.evaluation.in_process import _Player, check, evaluate, refuse_trained_seeds
 from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played, part_of
+from qwen_vla.evaluation.options import EvaluateOptions
 from qwen_vla.evaluation.summary import EpisodeRow, read_summary, refusals_in_words, rows_of, summarize
 from qwen_vla.evaluation.tables import as_markdown
 from qwen_vla.evaluation.videos import frame_step, frames
@@ -273,7 +274,7 @@ def test_seeds_of_the_training_data_are_refused(tmp_path):
 )
 def test_seeds_are_of_one_split_that_can_be_evaluated_on(changes, message):
     with pytest.raises(ValueError, match=message):
-        replace(OPTIONS, **changes)
+        replace(OPTIONS, **changes).check()
 
 
 def test_a_run_on_test_seeds_is_announced(capsys):

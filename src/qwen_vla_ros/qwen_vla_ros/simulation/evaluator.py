@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qwen_vla_ros.ros.environment import in_own_environment
 
 if TYPE_CHECKING:
-    from qwen_vla.evaluation.in_process import EvaluateOptions
+    from qwen_vla.evaluation.options import EvaluateOptions
 
 
 def evaluate(options: EvaluateOptions) -> dict:

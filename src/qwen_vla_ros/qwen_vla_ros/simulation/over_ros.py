@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from qwen_vla.evaluation.in_process import EvaluateOptions, check
+from qwen_vla.evaluation.in_process import check
 from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played
+from qwen_vla.evaluation.options import EvaluateOptions
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.suites import Suite, load_suite
 from qwen_vla_ros.simulation.stack import SimulatedWorld, simulated_stack
@@ -31,6 +32,7 @@ def evaluate(options: EvaluateOptions) -> dict:
     Raises KeyError for an unknown suite, ValueError for what cannot be done over ROS, StackError, TaskError or
     ChildEnded when the stack fails.
     """
+    options.check()
     _refuse_what_needs_the_inside(options)
     check(replace(options, chaos=False))
     suite, conditions = load_suite(options.suite), options.conditions(over_ros=True)

@@ -8,7 +8,7 @@ import pytest
 from untrained import AHEAD, untrained_checkpoint
 
 from embodiment_descriptions import Embodiment, load_robot
-from qwen_vla.evaluation.in_process import EvaluateOptions
+from qwen_vla.evaluation.options import EvaluateOptions
 from qwen_vla.suites import load_suite
 from qwen_vla_ros.drawing.chunk_geometry import BASE
 from qwen_vla_ros.simulation.chaos.trial import relayed_topics, remappings

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from embodiment_descriptions import resource_path
-from qwen_vla.evaluation.in_process import EvaluateOptions
 from qwen_vla.evaluation.in_process import evaluate as evaluate_in_process
 from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played, part_of
+from qwen_vla.evaluation.options import EvaluateOptions
 from qwen_vla.evaluation.summary import EpisodeRow, rows_of, summarize
 from qwen_vla.suites import load_suite
 from qwen_vla_control.reasons import Reason

@@ -16,7 +16,7 @@ from geometry_msgs.msg import TwistStamped
 from tqdm import tqdm
 
 from embodiment_descriptions import Embodiment
-from qwen_vla.evaluation.in_process import EvaluateOptions
+from qwen_vla.evaluation.options import EvaluateOptions
 from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla.suites import Suite
 from qwen_vla_rclpy.qos import RELIABLE

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_vla.cli import DEFAULT_POLICY
+from qwen_vla.evaluation.options import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     from qwen_vla_ros.simulation.demo.recording import Recording
