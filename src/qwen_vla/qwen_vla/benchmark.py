@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
 
 from embodiment_descriptions import ControlMode
+from qwen_vla.benchmark_options import CAMERA_TAGS, BenchmarkOptions
 from qwen_vla.model.acceleration.quantization import quantized
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.flow_matching import tau_grid
@@ -38,7 +39,6 @@ WARM_UP = 3
 NAIVE_SHARE = 0.2  # of the repeats: the naive way is slow, and a median of few runs is enough
 GEMM_SIDE = 1024
 COPY_MB = 64
-CAMERA_TAGS = ("ego", "cam_left_wrist", "cam_right_wrist", "cam_front")
 CAMERA_SHAPE = (240, 320, 3)
 CHANNELS = ("x", "y", "z", "rx", "ry", "rz", "gripper")
 PROMPT = (
@@ -72,61 +72,43 @@ class Part:
         return counter.get_total_flops()
 
 
-def run_benchmark(
-    preset: str = "tiny",
-    device: str = "cpu",
-    threads: int = 2,
-    repeats: int = 50,
-    checkpoint: str | Path | None = None,
-    images: int | None = None,
-    accelerate: str = "auto",
-    robot: str | None = None,
-    quantize: str = "none",
-) -> dict[str, Any]:
+def run_benchmark(options: BenchmarkOptions) -> dict[str, Any]:
     """Measure ``Policy.infer`` on synthetic camera images of 240×320.
 
-    Without ``checkpoint`` the preset's geometry runs with random weights, which changes no timing. ``images`` cameras
-    (default 2 for tiny, 3 for 4b; a checkpoint has those of its ``robot``, to be named where it has several). All times
-    are in milliseconds. ``steps.N`` holds for N Euler steps p50_ms and p99_ms of a whole chunk; the medians
+    All times are in milliseconds. ``steps.N`` holds for N Euler steps p50_ms and p99_ms of a whole chunk; the medians
     preprocess_ms, backbone_ms, expert_ms; floor_ms; the stages; naive_ms: transformers' own backbone, unchanged, in
     every Euler step, nothing kept; recomputed_ms: the same with this library's faster modules (both without the one
     token of a robot's state). ``4b`` needs a GPU: on a CPU the result names the reason and holds its parameter table
     and its operations and bytes.
     """
-    _check(repeats, threads, images, checkpoint, robot)
-    if preset == "4b" and torch.device(device).type == "cpu" and checkpoint is None:
+    options.check()
+    if options.preset == "4b" and torch.device(options.device).type == "cpu" and options.checkpoint is None:
         return {
-            "preset": preset,
-            "device": device,
+            "preset": options.preset,
+            "device": options.device,
             "not_measured": "4b takes about 20 GB and minutes per chunk on a CPU; use --device cuda",
-            "parameters": parameter_table(preset),
-            "analytic": analytic_floor(preset, images),
+            "parameters": parameter_table(options.preset),
+            "analytic": analytic_floor(options.preset, options.images),
         }
     earlier = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options.threads)
     try:
-        policy = (
-            untrained_policy(preset, device, images, accelerate, quantize)
-            if checkpoint is None
-            else Policy.from_pretrained(
-                checkpoint, device=device, embodiment=robot, accelerate=accelerate, quantize=quantize
-            )
-        )
+        policy = _policy_of(options)
         return {
-            "preset": preset if checkpoint is None else None,
-            "checkpoint": None if checkpoint is None else str(checkpoint),
-            "robot": None if checkpoint is None else policy.embodiment.name,
-            "device": _device_name(device),
-            "threads": threads,
-            "repeats": repeats,
+            "preset": options.preset if options.checkpoint is None else None,
+            "checkpoint": None if options.checkpoint is None else str(options.checkpoint),
+            "robot": None if options.checkpoint is None else policy.embodiment.name,
+            "device": _device_name(options.device),
+            "threads": options.threads,
+            "repeats": options.repeats,
             "images": len(policy.camera_tags),
             "image_size": policy.model.config.image_size,
             "dtype": str(policy.model.dtype).removeprefix("torch."),
-            "quantize": quantize,
+            "quantize": options.quantize,
             "linear_attention_kernels": kernels_installed(),
             "parameters": sum(p.numel() for p in policy.model.parameters()),
             "load_average": _load_average(),
-            **_measure(policy, repeats),
+            **_measure(policy, options.repeats),
             **_peaks(policy.model.device),
         }
     finally:
@@ -436,15 +418,12 @@ def _peaks(device: torch.device) -> dict[str, float]:
 # --- what is measured -------------------------------------------------------------------------------------------------
 
 
-def _check(repeats: int, threads: int, images: int | None, checkpoint: str | Path | None, robot: str | None) -> None:
-    if repeats < 1 or threads < 1:
-        raise ValueError(f"repeats ({repeats}) and threads ({threads}) must be at least 1")
-    if images is not None and not 0 <= images <= len(CAMERA_TAGS):
-        raise ValueError(f"images ({images}) must be between 0 and {len(CAMERA_TAGS)}")
-    if images is not None and checkpoint is not None:
-        raise ValueError("a checkpoint's robot has its own cameras; leave out either --images or --checkpoint")
-    if robot is not None and checkpoint is None:
-        raise ValueError(f"a preset has no robots: --robot {robot} goes with --checkpoint")
+def _policy_of(options: BenchmarkOptions) -> Policy:
+    o = options
+    if o.checkpoint is None:
+        return untrained_policy(o.preset, o.device, o.images, o.accelerate, o.quantize)
+    kinds = {"accelerate": o.accelerate, "quantize": o.quantize}
+    return Policy.from_pretrained(o.checkpoint, device=o.device, embodiment=o.robot, **kinds)
 
 
 def synthetic_observation(policy: Policy, instruction: str = INSTRUCTION) -> Observation:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
 
+from qwen_vla.benchmark_options import BenchmarkOptions
 from qwen_vla.data.collection import Collection
 from qwen_vla.evaluation.options import EvaluateOptions
 
@@ -293,8 +294,8 @@ class Report:
         return 0
 
 
-@dataclass
-class Benchmark:
+@dataclass(frozen=True)
+class Benchmark(BenchmarkOptions):
     """Time a chunk, stage by stage, beside the floor measured in the same run.
 
     Prints tables and the same figures as JSON (on standard output; the tables go to standard error).
@@ -305,25 +306,6 @@ class Benchmark:
     $ qwen-vla benchmark --runtime    # the ROS nodes: latency around the inference, jitter, CPU, memory, smoothness
     """
 
-    preset: Literal["tiny", "4b"] = "tiny"
-    """Size of the model, with random weights."""
-    checkpoint: Path | None = None
-    """Measure this checkpoint instead of a preset."""
-    robot: str | None = None
-    """Which of the checkpoint's robots; needed where it has several."""
-    device: str = "cpu"
-    """Where it runs: cpu, cuda, cuda:1 …"""
-    images: int | None = None
-    """Cameras; default 2 for tiny, 3 for 4b, a checkpoint's own."""
-    threads: int = 1
-    """CPU threads. On a machine that does other work, too, more threads wait for each other: 2 s a chunk were seen."""
-    repeats: int = 50
-    """Chunks per measurement."""
-    accelerate: Literal["auto", "graphs", "compile", "off"] = "auto"
-    """auto: compiled blocks in CUDA graphs on a GPU, plain on a CPU; graphs: without the compiler; compile: on a CPU,
-    too; the first start on a machine compiles for about a minute."""
-    quantize: Literal["none", "fp8"] = "none"
-    """Weights of 8 bits in the action expert and the language tower."""
     runtime: bool = False
     """Measure the running ROS nodes instead, with two 640x480 cameras at 30 Hz; no option above applies."""
     seconds: float = 60.0
@@ -353,8 +335,7 @@ class Benchmark:
         from qwen_vla.benchmark import run_benchmark
         from qwen_vla.benchmark_tables import print_tables
 
-        names = ("preset", "device", "threads", "repeats", "checkpoint", "images", "accelerate", "robot", "quantize")
-        result = run_benchmark(**{name: getattr(self, name) for name in names})
+        result = run_benchmark(self)
         print_tables(result, Console(stderr=True))
         return result
 

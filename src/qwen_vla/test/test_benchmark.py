@@ -15,12 +15,13 @@ from qwen_vla.benchmark import (
     synthetic_observation,
     untrained_policy,
 )
+from qwen_vla.benchmark_options import BenchmarkOptions
 from qwen_vla.benchmark_tables import print_tables
 
 
 @pytest.fixture(scope="module")
 def result():
-    return run_benchmark("tiny", threads=1, repeats=3)
+    return run_benchmark(BenchmarkOptions("tiny", threads=1, repeats=3))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def policy():
 
 @pytest.fixture(scope="module")
 def four_billion():
-    return run_benchmark("4b")
+    return run_benchmark(BenchmarkOptions("4b"))
 
 
 def shown(result) -> str:
@@ -108,7 +109,7 @@ def test_a_checkpoint_can_be_measured_and_threads_are_restored(checkpoint):
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)
     try:
-        result = run_benchmark(checkpoint=checkpoint, threads=1, repeats=1)
+        result = run_benchmark(BenchmarkOptions(checkpoint=checkpoint, threads=1, repeats=1))
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
@@ -188,4 +189,4 @@ def test_table_of_tiny():
 )
 def test_impossible_requests_are_refused(wrong, words):
     with pytest.raises(ValueError, match=words):
-        run_benchmark("tiny", **wrong)
+        run_benchmark(BenchmarkOptions(**wrong))
