@@ -21,22 +21,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from embodiment_descriptions import Embodiment
-from embodiment_descriptions.angles import nearest_turn
 from embodiment_descriptions.commands import JointStates
 from embodiment_descriptions.urdf import parse_urdf
-from qwen_vla_control.observation.streams import (
-    IS_THE_DRIVER_RUNNING,
-    MAX_LEAD,
-    NotObserved,
-    Stamped,
-    Stream,
-    too_far_apart,
-)
+from qwen_vla_control.observation.joint_parts import JointPart, Layout
+from qwen_vla_control.observation.joint_source import JointSource
+from qwen_vla_control.observation.streams import MAX_LEAD, NotObserved, Stamped, Stream, too_far_apart
 from qwen_vla_control.reasons import Reason
 from qwen_vla_control.stamps import NANOSECONDS, stamp_of
 
@@ -80,145 +74,6 @@ class JointSample:
         return {name: position for name, position in pairs if not math.isnan(position)}
 
 
-class _Row(NamedTuple):
-    """What one message tells of the columns of its part."""
-
-    positions: np.ndarray
-    unrolled: np.ndarray
-    velocities: np.ndarray
-
-
-class _Layout(NamedTuple):
-    """Which columns a message with certain names tells, in their order, and where in the message each of them stands.
-
-    twice: by column what is wrong with the names.
-    """
-
-    columns: np.ndarray
-    places: np.ndarray
-    continuous: np.ndarray
-    twice: dict[int, str]
-
-
-@dataclass(eq=False)
-class _Part:
-    """What one publisher tells on one topic in messages with the same joints."""
-
-    source: int
-    publisher: bytes
-    columns: np.ndarray
-    rank: int
-    stream: Stream
-    unrolled: np.ndarray
-    heard_ns: int = 0
-
-    def push(self, stamp_ns: int, layout: _Layout, row: np.ndarray, velocities: np.ndarray, steady_ns: int) -> bool:
-        """Store a message; False when it is no newer than the newest."""
-        unrolled = row
-        if layout.continuous.any():
-            unrolled = np.where(layout.continuous, nearest_turn(row, self.unrolled), row)
-        if not self.stream.push(stamp_ns, _Row(row, unrolled, velocities), steady_ns):
-            return False
-        self.unrolled, self.heard_ns = unrolled, steady_ns
-        return True
-
-
-class JointSource:
-    """One topic of a JointReader, for messages to the user and diagnostics; it can be asked what a Stream can be asked.
-
-    Attributes:
-        source: as the robot's YAML has it.
-        name, topic: for messages to the user.
-        joints: those of the joints asked for that this topic may tell.
-        max_age: age beyond which a position must not be used [s].
-        way_out: how the topic is offered, or what to do to have it offered; part of the messages.
-        received: messages so far.
-        defects: by column of the joints asked for, what was wrong with the last message that named it.
-    """
-
-    def __init__(self, reader: JointReader, index: int, topic: str, max_age: float) -> None:
-        """Look at the topic number `index` of a reader."""
-        self._reader, self._index = reader, index
-        self.source: JointStates = reader.embodiment.joint_states[index]
-        self.name = f"joint states '{self.source.prefix}'" if self.source.prefix else "joint states"
-        self.topic, self.max_age, self.way_out, self.received = topic, max_age, IS_THE_DRIVER_RUNNING, 0
-        self._columns = reader.columns_of(index)
-        self.joints = tuple(reader.names[column] for column in self._columns)
-        self.defects: dict[int, str] = {}
-
-    @property
-    def publishers(self) -> dict[bytes, set[str]]:
-        """By publisher: which of the joints asked for it has told on this topic."""
-        told: dict[bytes, set[str]] = {}
-        for part in self._reader.parts:
-            if part.source == self._index:
-                own = (self._reader.names[column] for column in part.columns if column in self._columns)
-                told.setdefault(part.publisher, set()).update(own)
-        return told
-
-    @property
-    def repeated(self) -> int:
-        """Messages with the newest stamp of their part again."""
-        return sum(stream.repeated for stream in self._streams())
-
-    @property
-    def late(self) -> int:
-        """Messages with an older stamp than the newest of their part."""
-        return sum(stream.late for stream in self._streams())
-
-    def rate(self) -> float:
-        """Messages per second of the part that comes most seldom, by stamps [Hz]; 0 without any."""
-        return min((part.stream.rate() for part in self._owners()), default=0.0)
-
-    def age(self, now_ns: int) -> float:
-        """Age of the oldest of the newest positions [s, ROS time]; infinite without any."""
-        return max((part.stream.age(now_ns) for part in self._owners()), default=math.inf)
-
-    def silence(self, steady_ns: int) -> float:
-        """How long the part has been silent that has been silent for longest [s, steady clock]."""
-        return max((part.stream.silence(steady_ns) for part in self._owners()), default=math.inf)
-
-    def fault(
-        self,
-        now_ns: int,
-        steady_ns: int,
-        max_age: float,
-        max_silence: float,
-        max_lead: float = math.inf,
-        max_identical: float = math.inf,
-    ) -> str:
-        """Say why the positions that this topic may tell must not be used now, see Stream.fault."""
-        owners = self._reader.owners()
-        lacking = [column for column in self._columns if owners[column] is None]
-        if lacking:
-            return self._lacking(lacking)
-        for part in self._owners():
-            part.stream.way_out = self._defect(part.columns.tolist()) or self.way_out
-            fault = part.stream.fault(now_ns, steady_ns, max_age, max_silence, max_lead, max_identical)
-            if fault:
-                return fault
-        return ""
-
-    def _lacking(self, columns: Sequence[int]) -> str:
-        names = ", ".join(self._reader.names[column] for column in columns)
-        whole = "joint state" if len(columns) == len(self._columns) else f"position of {names}"
-        sources = self._reader.sources_of(columns[0])
-        topics = " or ".join(source.topic for source in sources)
-        heard = all(source.received for source in sources)
-        advice = f"its messages lack a position of {names}" if heard else self.way_out
-        return f"{self.name}: no {whole} yet on {topics}; {self._defect(columns) or advice}"
-
-    def _defect(self, columns: Sequence[int]) -> str:
-        return next((self.defects[column] for column in columns if column in self.defects), "")
-
-    def _owners(self) -> list[_Part]:
-        owners = dict.fromkeys(self._reader.owners())
-        return [part for part in owners if part is not None and part.source == self._index]
-
-    def _streams(self) -> list[Stream]:
-        return [part.stream for part in self._reader.parts if part.source == self._index]
-
-
 class JointReader:
     """Takes in joint states and says where the joints are, and were.
 
@@ -258,8 +113,8 @@ class JointReader:
         self._column = {name: column for column, name in enumerate(self.names)}
         self._continuous = np.array([kinds[name] == "continuous" for name in self.names], bool)
         self._tellers = [_tellers(embodiment.joint_states, name) for name in self.names]
-        self._layouts: list[dict[tuple[str, ...], _Layout]] = [{} for _ in embodiment.joint_states]
-        self._parts: dict[tuple[int, bytes, bytes], _Part] = {}
+        self._layouts: list[dict[tuple[str, ...], Layout]] = [{} for _ in embodiment.joint_states]
+        self._parts: dict[tuple[int, bytes, bytes], JointPart] = {}
         self.sources = [
             JointSource(self, index, resolve(source.topic), min(source.max_age_s, timeout))
             for index, source in enumerate(embodiment.joint_states)
@@ -308,7 +163,7 @@ class JointReader:
         m = message
         return self.push(source, stamp_of(m), m.name, m.position, m.velocity, steady_ns, publisher)
 
-    def _layout(self, source: int, names: tuple[str, ...]) -> _Layout:
+    def _layout(self, source: int, names: tuple[str, ...]) -> Layout:
         known = self._layouts[source]
         if names not in known:
             if len(known) == LAYOUTS:
@@ -316,7 +171,7 @@ class JointReader:
             known[names] = self._new_layout(source, names)
         return known[names]
 
-    def _new_layout(self, source: int, names: tuple[str, ...]) -> _Layout:
+    def _new_layout(self, source: int, names: tuple[str, ...]) -> Layout:
         full = [self.embodiment.joint_states[source].prefix + name for name in names]
         told = [(self._column[name], place) for place, name in enumerate(full) if name in self._column]
         told = sorted((column, place) for column, place in told if source in self._tellers[column])
@@ -324,9 +179,9 @@ class JointReader:
         twice = {c: f"its messages name {self.names[c]} twice" for c in columns if columns.count(c) > 1}
         columns = np.array(columns, int)
         places = np.array([place for _, place in told], int)
-        return _Layout(columns, places, self._continuous[columns], twice)
+        return Layout(columns, places, self._continuous[columns], twice)
 
-    def _is_defective(self, origin: JointSource, layout: _Layout, row: np.ndarray) -> bool:
+    def _is_defective(self, origin: JointSource, layout: Layout, row: np.ndarray) -> bool:
         """Whether a message must not be used; what is wrong with it is remembered."""
         for column in layout.columns.tolist() if origin.defects else ():
             origin.defects.pop(column, None)
@@ -337,7 +192,7 @@ class JointReader:
                     origin.defects[column] = f"its messages say that {self.names[column]} is at {value}"
         return any(column in origin.defects for column in layout.columns.tolist()) if origin.defects else False
 
-    def _part(self, source: int, publisher: bytes, layout: _Layout, steady_ns: int) -> _Part:
+    def _part(self, source: int, publisher: bytes, layout: Layout, steady_ns: int) -> JointPart:
         key = source, publisher, layout.columns.tobytes()
         if key not in self._parts:
             if len(self._parts) == PARTS:
@@ -346,13 +201,13 @@ class JointReader:
             told = [self.names[column] for column in layout.columns if column < self._required]
             name = origin.name if len(told) == len(origin.joints) else f"{origin.name} ({', '.join(told)})"
             stream = Stream(name, origin.topic, origin.max_age, self._kept, noun="joint state")
-            self._parts[key] = _Part(source, publisher, layout.columns, len(told), stream, before)
+            self._parts[key] = JointPart(source, publisher, layout.columns, len(told), stream, before)
         return self._parts[key]
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
     @property
-    def parts(self) -> list[_Part]:
+    def parts(self) -> list[JointPart]:
         """What is told: by topic, publisher and set of joints."""
         return list(self._parts.values())
 
@@ -406,9 +261,9 @@ class JointReader:
         faults = (s.fault(now_ns, steady_ns, s.max_age, s.max_age, MAX_LEAD) for s in self.sources if s.joints)
         return next((fault for fault in faults if fault), "")
 
-    def owners(self) -> list[_Part | None]:
+    def owners(self) -> list[JointPart | None]:
         """By joint asked for: who tells its position."""
-        found: list[_Part | None] = [None] * len(self.names)
+        found: list[JointPart | None] = [None] * len(self.names)
         for part in self._by_weight():
             for column in part.columns.tolist():
                 found[column] = part
@@ -418,10 +273,10 @@ class JointReader:
         """The streams that tell the joints asked for."""
         return [part.stream for part in dict.fromkeys(self.owners()) if part is not None]
 
-    def _by_weight(self) -> list[_Part]:
+    def _by_weight(self) -> list[JointPart]:
         return sorted(self.parts, key=lambda part: (part.rank, part.heard_ns, part.stream.latest.stamp_ns))
 
-    def _merged(self, told: Sequence[tuple[_Part, Stamped]]) -> JointSample:
+    def _merged(self, told: Sequence[tuple[JointPart, Stamped]]) -> JointSample:
         """Later ones count; what they leave out the earlier ones tell."""
         count = len(self.names)
         stamps = np.zeros(count, np.int64)

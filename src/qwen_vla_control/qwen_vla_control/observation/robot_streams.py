@@ -15,7 +15,8 @@ import numpy as np
 from embodiment_descriptions import Camera, Embodiment
 from qwen_vla_control.observation.camera_info import camera_info_problem
 from qwen_vla_control.observation.image_decoding import DecodingError, to_rgb
-from qwen_vla_control.observation.joint_reader import JointReader, JointSource
+from qwen_vla_control.observation.joint_reader import JointReader
+from qwen_vla_control.observation.joint_source import JointSource
 from qwen_vla_control.observation.odometry_reader import BasePose, OdometryReader
 from qwen_vla_control.observation.streams import (
     NotObserved,

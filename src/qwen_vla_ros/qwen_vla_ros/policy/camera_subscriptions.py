@@ -23,7 +23,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from embodiment_descriptions import Camera, Embodiment
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_control.observation.camera_info import image_size, is_calibrated
-from qwen_vla_control.observation.joint_reader import JointSource
+from qwen_vla_control.observation.joint_source import JointSource
 from qwen_vla_control.observation.robot_streams import History, Needs, ObservationStreams
 from qwen_vla_control.observation.streams import (
     MAX_IDENTICAL,
