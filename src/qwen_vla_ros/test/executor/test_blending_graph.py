@@ -12,7 +12,7 @@ from embodiment_descriptions import resource_path
 from qwen_vla_control.motion.blending import Blending
 from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.msg import ChunkReport
-from qwen_vla_rclpy.qos import RELIABLE
+from qwen_vla_rclpy.qos import reliable
 from qwen_vla_ros.simulation.stack import simulated_stack
 from qwen_vla_ros.simulation.task_client import Limits, TaskClient
 
@@ -35,9 +35,9 @@ def test_the_arm_does_not_stand_between_chunks(mode, tmp_path):
             JointTrajectory,
             "arm_controller/joint_trajectory",
             lambda message: arrivals.append((now[0], nanoseconds(message.points[-1].time_from_start))),
-            RELIABLE,
+            reliable(50),
         )
-        hear(ChunkReport, "executor_node/chunk_report", reports.append, RELIABLE)
+        hear(ChunkReport, "executor_node/chunk_report", reports.append, reliable(50))
         tasks = TaskClient(stack)
         tasks.reset(7003)
         row = tasks.execute(Limits(timeout=TASK_SECONDS))

@@ -15,12 +15,13 @@ from nav_msgs.msg import Odometry
 from embodiment_descriptions import Embodiment, resource_path
 from qwen_vla_control.node_interface import Endpoint, Parameter
 from qwen_vla_control.stamps import nanoseconds
+from qwen_vla_rclpy.qos import RELIABLE
 from qwen_vla_sim.controllers.diff_drive import DiffDriveParameters, VelocityRejected
 from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase
 from qwen_vla_sim.mobile_base.suite import MobileBaseSuite
 from qwen_vla_sim.node.messages import odometry_message
 from qwen_vla_sim.node.real_time import Schedule
-from qwen_vla_sim.node.sim_node import RELIABLE, SimNode, run
+from qwen_vla_sim.node.sim_node import SimNode, run
 
 CONTROLLERS = "config/controllers/mobile_base.yaml"
 MESSAGES = {"twist_stamped": TwistStamped, "twist": Twist}

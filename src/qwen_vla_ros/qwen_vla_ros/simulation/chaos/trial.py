@@ -19,7 +19,7 @@ from embodiment_descriptions import Embodiment
 from qwen_vla.evaluation.options import EvaluateOptions
 from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla.suites import Suite
-from qwen_vla_rclpy.qos import RELIABLE
+from qwen_vla_rclpy.qos import reliable
 from qwen_vla_ros.ros.spinning_node import NoAnswer
 from qwen_vla_ros.simulation.chaos.monkey import Disturbed, Monkey
 from qwen_vla_ros.simulation.stack import SimulatedStack, SimulatedWorld, simulated_stack
@@ -169,7 +169,7 @@ class _VelocityWatch:
         (command,) = embodiment.commands
         topic = stack.world.simulator.remappings["executor_node"][command.topic]
         self._limits, self._linear, self._angular, self._heard = embodiment.safety.base, 0.0, 0.0, 0
-        stack.client.hear(TwistStamped, topic, self._take, RELIABLE)
+        stack.client.hear(TwistStamped, topic, self._take, reliable(50))
 
     def _take(self, message: TwistStamped) -> None:
         twist = message.twist

@@ -25,7 +25,7 @@ from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
-from qwen_vla_rclpy.qos import RELIABLE
+from qwen_vla_rclpy.qos import reliable
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 from qwen_vla_ros.simulation.child_processes import ChildProcesses
 from qwen_vla_ros.simulation.interruption import signals_as_exceptions
@@ -167,9 +167,11 @@ def _transport(client: SpinningNode, embodiment: Embodiment, heard: Heard) -> fl
 
 
 def _listen(client: SpinningNode, heard: Heard) -> None:
-    client.hear(ActionChunk, "policy_node/action_chunk", lambda m: heard.chunks.__setitem__(m.chunk_id, m), RELIABLE)
-    client.hear(ChunkReport, "executor_node/chunk_report", heard.take_report, RELIABLE)
-    client.hear(Header, "policy_node/heartbeat", lambda m: heard.beats.append(nanoseconds(m.stamp) / 1e9), RELIABLE)
+    client.hear(
+        ActionChunk, "policy_node/action_chunk", lambda m: heard.chunks.__setitem__(m.chunk_id, m), reliable(50)
+    )
+    client.hear(ChunkReport, "executor_node/chunk_report", heard.take_report, reliable(50))
+    client.hear(Header, "policy_node/heartbeat", lambda m: heard.beats.append(nanoseconds(m.stamp) / 1e9), reliable(50))
     client.hear(DiagnosticArray, "/diagnostics", heard.take_diagnostics, 10)
 
 

@@ -29,7 +29,7 @@ from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_control.reasons import Refused
 from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
-from qwen_vla_rclpy.qos import RELIABLE
+from qwen_vla_rclpy.qos import reliable
 from qwen_vla_ros.ros.chunk_messages import chunk_from_message
 from qwen_vla_ros.simulation.over_ros import episode_limits
 from qwen_vla_ros.simulation.runtime_benchmark.commanded_motion import SECOND, executed
@@ -114,10 +114,12 @@ class Listener:
         self.heard = new_heard(embodiment)
         hear = stack.client.hear
         hear(Clock, "/clock", self._on_clock, 10)
-        hear(JointTrajectory, ARM_TOPIC, self._on_trajectory, RELIABLE)
-        hear(ActionChunk, "executor_node/accepted_chunk", lambda message: self.heard.chunks.append(message), RELIABLE)
-        hear(ChunkReport, "executor_node/chunk_report", self._on_report, RELIABLE)
-        hear(JointState, self.heard.joints.sources[0].topic, self._on_joints, RELIABLE)
+        hear(JointTrajectory, ARM_TOPIC, self._on_trajectory, reliable(50))
+        hear(
+            ActionChunk, "executor_node/accepted_chunk", lambda message: self.heard.chunks.append(message), reliable(50)
+        )
+        hear(ChunkReport, "executor_node/chunk_report", self._on_report, reliable(50))
+        hear(JointState, self.heard.joints.sources[0].topic, self._on_joints, reliable(50))
 
     def _on_clock(self, message: Clock) -> None:
         self._now_ns = nanoseconds(message.clock)
