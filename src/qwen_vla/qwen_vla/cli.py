@@ -21,6 +21,7 @@ import tyro
 
 from qwen_vla.benchmark_options import BenchmarkOptions
 from qwen_vla.data.collection import Collection
+from qwen_vla.data.convert_options import ConvertOptions
 from qwen_vla.evaluation.options import EvaluateOptions
 
 COMMANDS = "qwen_vla.commands"
@@ -134,8 +135,8 @@ class Collect(Collection):
             raise ValueError("--out is missing: the folder of the data set")
 
 
-@dataclass
-class Convert:
+@dataclass(frozen=True)
+class Convert(ConvertOptions):
     """Turn recorded episodes, or other recordings, into a LeRobotDataset v3.0; resumes when interrupted.
 
     Of bags the images are chosen and decoded as the policy does it live; other formats are read by the episode sources
@@ -145,40 +146,10 @@ class Convert:
     $ qwen-vla convert bags/monday --robot widowx --instruction "open the drawer" --images png --out out/data/monday
     """
 
-    path: tyro.conf.Positional[Path]
-    """Folder of episodes, as episode_recorder makes them, or of other recordings; or a single one."""
-    out: Path
-    """Folder of the data set."""
-    robot: str | None = None
-    """Name of a robot of the suite, or path of your embodiment YAML; episodes of episode_recorder bring theirs."""
-    images: Literal["video", "png"] = "video"
-    """Video is small, png keeps every pixel."""
-    rate_hz: float | None = None
-    """Rows per second of bags; default: the robot's rate."""
-    failed: Literal["leave_out", "keep"] = "leave_out"
-    """What to do with episodes that are labelled as failed."""
-    on_bad: Literal["refuse", "skip"] = "refuse"
-    """What to do when an episode cannot be used: make no data set, or make it without; both name it."""
-    mend: bool = False
-    """Finish recordings whose recorder was killed, up to their last second."""
-    workers: int = CORES
-    """Recordings at a time."""
-    instruction: str | None = None
-    """Sentence of the recordings that have none of their own."""
-    instruction_topic: str | None = None
-    """Topic (std_msgs/String) that says the sentence."""
-    marker_topic: str | None = None
-    """Topic that cuts a bag into episodes: String with the sentence, empty at the end; or Bool."""
-    namespace: str = ""
-    """Namespace of the robot's topics in bags that do not say it."""
-
     def run(self) -> int:
-        from qwen_vla.data.convert import ConvertOptions, convert
-        from qwen_vla.data.formats.episodes import SourceOptions
+        from qwen_vla.data.convert import convert
 
-        source = SourceOptions(**{name: getattr(self, name) for name in SourceOptions.model_fields})
-        choices = (self.robot, source, self.images, self.rate_hz, self.failed, self.on_bad, self.mend, self.workers)
-        print(json.dumps(convert(ConvertOptions(self.path, self.out, *choices)), indent=2))
+        print(json.dumps(convert(self), indent=2))
         return 0
 
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from embodiment_descriptions import Embodiment, load_robot
+from qwen_vla.data.convert_options import ConvertOptions
 from qwen_vla.data.formats.bad_rows import BadRows
-from qwen_vla.data.formats.episodes import DatasetError, Episode, EpisodeSource, SourceOptions, files_of
+from qwen_vla.data.formats.episodes import DatasetError, Episode, EpisodeSource, files_of
 from qwen_vla.data.formats.lerobot import Feature, LeRobotEpisodes, shard_path
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.data.formats.opening import find_source, open_source, robot_of
@@ -32,41 +33,6 @@ CONVERSION = Marker("conversion.json", frozenset({"settings", "recordings"}), "c
 IMAGE_PREFIX = "observation.images."
 AXES = ("height", "width", "channels")
 REASONS_SHOWN = 3  # of one bad episode
-
-
-@dataclass(frozen=True)
-class ConvertOptions:
-    """What to convert, and how.
-
-    path: a recording, or a folder of them. robot: name or path of the embodiment YAML, needed for recordings that do
-    not bring theirs. source: what the recordings do not say by themselves. images: video is small, png exact. rate_hz:
-    rows per second of bags; default: the robot's. failed: what to do with episodes labelled as failed. on_bad: what to
-    do with recordings that cannot be used: refuse (the others are converted, so that the next call is quick), or skip.
-    mend: finish recordings whose recorder was killed.
-    """
-
-    path: Path
-    out: Path
-    robot: str | None = None
-    source: SourceOptions = field(default_factory=SourceOptions)
-    images: Literal["video", "png"] = "video"
-    rate_hz: float | None = None
-    failed: Literal["leave_out", "keep"] = "leave_out"
-    on_bad: Literal["refuse", "skip"] = "refuse"
-    mend: bool = False
-    workers: int = 1
-
-    def __post_init__(self) -> None:
-        if self.rate_hz is not None and not self.rate_hz > 0:
-            raise ValueError(f"rate_hz must be above 0, got {self.rate_hz}")
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, got {self.workers}")
-
-    @property
-    def settings(self) -> dict:
-        """What the content of the data set depends on."""
-        own = {"robot": self.robot, "images": self.images, "rate_hz": self.rate_hz}
-        return own | self.source.model_dump()
 
 
 @dataclass(frozen=True)
@@ -90,6 +56,7 @@ class BadEpisodes(DatasetError):
 
 def convert(options: ConvertOptions) -> dict:
     """Convert and write the metadata; returns a summary. DatasetError, BadEpisodes: see `ConvertOptions.on_bad`."""
+    options.check()
     known = _earlier(options)
     source = _source(options)
     problems = _unfinished(options)

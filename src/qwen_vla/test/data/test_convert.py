@@ -12,8 +12,9 @@ from test_lerobot_parity import PYTHON, eight_bits, lerobot
 from test_rosbag import START, WIDOWX, Bag, S, record
 
 from qwen_vla import QwenVLAConfig
-from qwen_vla.data.convert import BadEpisodes, ConvertOptions, convert
-from qwen_vla.data.formats.episodes import DatasetError, SourceOptions
+from qwen_vla.data.convert import BadEpisodes, convert
+from qwen_vla.data.convert_options import ConvertOptions
+from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.lerobot import LeRobotReader, shard_path
 from qwen_vla.data.formats.recordings import RECORD, EpisodeRecord, write_robot
 from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes
@@ -45,7 +46,7 @@ def labelled(path, **about):
 
 def options(bags, out, **changes):
     return ConvertOptions(
-        bags, out, **{"robot": "widowx", "source": SourceOptions(instruction="lift it"), "images": "png", **changes}
+        bags, out, **{"robot": "widowx", "instruction": "lift it", "workers": 1, "images": "png", **changes}
     )
 
 
@@ -145,7 +146,7 @@ def test_failed_episodes_are_left_out_and_may_be_kept(tmp_path, caplog):
     bags = tmp_path / "bags"
     for name, success in (("good", True), ("open", None), ("poor", False)):
         labelled(bag(bags / name), success=success)
-    summary = convert(ConvertOptions(bags, tmp_path / "out", images="png"))
+    summary = convert(ConvertOptions(bags, tmp_path / "out", images="png", workers=1))
     assert summary["episodes"] == 2 and summary["failed_left_out"] == ["poor"]
     assert LeRobotReader(tmp_path / "out").tasks == ["do good", "do open"]
     direct = RosbagEpisodes(bags, WIDOWX)
@@ -153,8 +154,11 @@ def test_failed_episodes_are_left_out_and_may_be_kept(tmp_path, caplog):
     assert "1 failed episodes are left out: poor" in caplog.text
     record = json.loads((bags / "open" / RECORD).read_text())
     (bags / "open" / RECORD).write_text(json.dumps(record | {"success": False}))
-    assert convert(ConvertOptions(bags, tmp_path / "out", images="png"))["failed_left_out"] == ["open", "poor"]
-    assert convert(ConvertOptions(bags, tmp_path / "all", images="png", failed="keep"))["episodes"] == 3
+    assert convert(ConvertOptions(bags, tmp_path / "out", images="png", workers=1))["failed_left_out"] == [
+        "open",
+        "poor",
+    ]
+    assert convert(ConvertOptions(bags, tmp_path / "all", images="png", failed="keep", workers=1))["episodes"] == 3
     mine = tmp_path / "out/meta"
     files = {"urdf": mine / "robot.urdf", "embodiment": mine / "embodiment.yaml"}
     for robot in (files, str(mine / "embodiment.yaml"), None):
@@ -183,7 +187,7 @@ def test_an_episode_says_its_namespace_and_remapped_topics(tmp_path):
         for k in range(30):
             writer.image("front/image_raw", START + k * S // 30, np.full((24, 32, 3), k, np.uint8))
     labelled(tmp_path / "bag", namespace="r1", remapped={"ego/image_raw": "/r1/front/image_raw"})
-    convert(ConvertOptions(tmp_path / "bag", tmp_path / "out", images="png"))
+    convert(ConvertOptions(tmp_path / "bag", tmp_path / "out", images="png", workers=1))
     reader = LeRobotReader(tmp_path / "out")
     shown = [int(reader.image("observation.images.ego", row).max()) for row in range(len(reader))]
     assert len(shown) == 5 and shown == sorted(set(shown)) and reader.tasks == ["do bag"]

@@ -20,7 +20,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from embodiment_descriptions import robot_description
 from qwen_vla import QwenVLAConfig
-from qwen_vla.data.convert import ConvertOptions, convert
+from qwen_vla.data.convert import convert
+from qwen_vla.data.convert_options import ConvertOptions
 from qwen_vla.data.formats.lerobot import LeRobotReader
 from qwen_vla.data.formats.recordings import mend, read_record, unfinished
 from qwen_vla.data.robot.robot_source import RobotData
@@ -185,7 +186,7 @@ def test_an_episode_becomes_a_data_set_that_training_reads(recorder, tmp_path):
         recorder.commands.publish(JointTrajectory(joint_names=["waist", "shoulder", "elbow"], points=points))
         recorder.pass_on(20)
     assert recorder.label(outcome=LABEL.SUCCEEDED).success and recorder.trigger("stop").success
-    summary = convert(ConvertOptions(recorder.folder, tmp_path / "out", images="png"))
+    summary = convert(ConvertOptions(recorder.folder, tmp_path / "out", images="png", workers=1))
     reader = LeRobotReader(tmp_path / "out")
     assert summary["episodes"] == 1 and reader.tasks == ["push the red cube"] and summary["bad_skipped"] == []
     pictures = [image.data.tobytes() for image in recorder.published["ego/image_raw"].values()]

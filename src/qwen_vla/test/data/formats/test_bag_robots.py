@@ -8,7 +8,8 @@ from test_rosbag import START, STORE, Bag, S, T, header
 
 from embodiment_descriptions import Embodiment, load_robot, resource_path, robot_description
 from qwen_vla import QwenVLAConfig
-from qwen_vla.data.convert import ConvertOptions, convert
+from qwen_vla.data.convert import convert
+from qwen_vla.data.convert_options import ConvertOptions
 from qwen_vla.data.formats.lerobot import LeRobotReader
 from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes
 from qwen_vla.data.robot.robot_source import RobotData
@@ -97,7 +98,11 @@ def test_a_row_without_odometry_near_it_is_a_defect_and_has_no_pose(tmp_path):
 def test_a_base_is_read_and_converted(tmp_path):
     base = load_robot("mobile_base")
     base_bag(tmp_path / "bag")
-    summary = convert(ConvertOptions(tmp_path / "bag", tmp_path / "out", "mobile_base", SAY, images="png"))
+    summary = convert(
+        ConvertOptions(
+            tmp_path / "bag", tmp_path / "out", "mobile_base", images="png", instruction=SAY.instruction, workers=1
+        )
+    )
     reader = LeRobotReader(tmp_path / "out")
     assert summary["episodes"] == 1 and len(reader) >= 7 and reader.rate_hz == base.rate_hz
     assert reader.features["observation.odometry"] == ("x", "y", "theta")
