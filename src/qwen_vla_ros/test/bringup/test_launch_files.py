@@ -32,6 +32,7 @@ from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rclpy.executors import SingleThreadedExecutor
+from sros2_policy import refused
 
 from embodiment_descriptions import EmbodimentError, ResourceError, robot_description
 from qwen_vla_ros.bringup import any_robot, packages
@@ -420,6 +421,36 @@ def wait_until(condition: Callable[[], bool], executor: SingleThreadedExecutor, 
         executor.spin_once(timeout_sec=0.1)
 
 
+def endpoints(watcher: rclpy.node.Node, name: str, namespace: str) -> dict[tuple[str, str], set[str]]:
+    """What a node offers and uses, as the policy file calls it: (kind, verb) -> names."""
+    found = {
+        ("topic", "publish"): watcher.get_publisher_names_and_types_by_node(name, namespace),
+        ("topic", "subscribe"): watcher.get_subscriber_names_and_types_by_node(name, namespace),
+        ("service", "reply"): watcher.get_service_names_and_types_by_node(name, namespace),
+        ("service", "request"): watcher.get_client_names_and_types_by_node(name, namespace),
+    }
+    used = {key: {topic for topic, _ in pairs if "/_action/" not in topic} for key, pairs in found.items()}
+    for key, verb in ((("service", "reply"), "execute"), (("service", "request"), "call")):
+        used["action", verb] = {topic.split("/_action/")[0] for topic, _ in found[key] if "/_action/" in topic}
+    return used
+
+
+def assert_allowed(watcher: rclpy.node.Node) -> None:
+    """The policy file lets every node do what it does: on the robot's computer, and the policy's on its own."""
+    on_the_gpu = [name for name in watcher.get_node_names() if name.startswith(("policy_node", "launch_ros_"))]
+    assert len(on_the_gpu) == 2
+    for name, namespace in watcher.get_node_names_and_namespaces():
+        if name == watcher.get_name():
+            continue
+        for (kind, verb), names in endpoints(watcher, name, namespace).items():
+            assert not refused("robot", kind, verb, names), name
+            if name == "policy_node":
+                assert not refused("policy", kind, verb, names), name
+            if name.startswith("launch_ros_"):  # there it starts policy_node alone
+                other = {n for n in names if n.startswith(("/executor_node/", "/episode_recorder/"))}
+                assert not refused("policy", kind, verb, names - other), name
+
+
 def test_all_nodes_become_active_and_ctrl_c_ends_them_all(launched: tuple[str, subprocess.Popen]) -> None:
     name, process = launched
     managed = ["policy_node", "executor_node"]
@@ -446,6 +477,7 @@ def test_all_nodes_become_active_and_ctrl_c_ends_them_all(launched: tuple[str, s
         wait_until(
             lambda: "trajectory_visualizer" in node.get_node_names(), executor, "trajectory_visualizer is there", 90.0
         )
+        assert_allowed(node)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
     finally:
