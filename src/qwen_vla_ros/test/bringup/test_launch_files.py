@@ -23,6 +23,7 @@ import pytest
 pytest.importorskip("launch_ros")
 
 import rclpy
+import rclpy.node
 from catkin_pkg.package import parse_package
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity, LaunchDescriptionSource, LaunchService
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, OpaqueFunction
