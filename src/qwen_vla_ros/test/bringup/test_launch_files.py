@@ -33,7 +33,7 @@ from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rclpy.executors import SingleThreadedExecutor
-from sros2_policy import refused
+from sros2_policy import endpoints, refused
 
 from embodiment_descriptions import EmbodimentError, ResourceError, robot_description
 from qwen_vla_ros.bringup import any_robot, packages
@@ -420,20 +420,6 @@ def wait_until(condition: Callable[[], bool], executor: SingleThreadedExecutor, 
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
         executor.spin_once(timeout_sec=0.1)
-
-
-def endpoints(watcher: rclpy.node.Node, name: str, namespace: str) -> dict[tuple[str, str], set[str]]:
-    """What a node offers and uses, as the policy file calls it: (kind, verb) -> names."""
-    found = {
-        ("topic", "publish"): watcher.get_publisher_names_and_types_by_node(name, namespace),
-        ("topic", "subscribe"): watcher.get_subscriber_names_and_types_by_node(name, namespace),
-        ("service", "reply"): watcher.get_service_names_and_types_by_node(name, namespace),
-        ("service", "request"): watcher.get_client_names_and_types_by_node(name, namespace),
-    }
-    used = {key: {topic for topic, _ in pairs if "/_action/" not in topic} for key, pairs in found.items()}
-    for key, verb in ((("service", "reply"), "execute"), (("service", "request"), "call")):
-        used["action", verb] = {topic.split("/_action/")[0] for topic, _ in found[key] if "/_action/" in topic}
-    return used
 
 
 def assert_allowed(watcher: rclpy.node.Node) -> None:
