@@ -175,6 +175,7 @@ def test_a_missing_robot_description_is_named(recorder):
 
 def test_who_is_interrupted_while_configuring_has_not_failed(recorder, capfd):
     node = recorder()
+    node.set_up = node.wait_for_robot_description
     node.leaving.set()
     assert node.trigger_configure() == FAILURE
     told = "".join(capfd.readouterr())
