@@ -9,20 +9,24 @@ argument; docs/how-to/bring_up.md explains the rest.
 """
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.actions import GroupAction
 
-from qwen_vla_ros.bringup.nodes import share
-from qwen_vla_ros.bringup.robot import Robot, bring_up
+from qwen_vla_ros.bringup.robot import Robot, bring_up, included
 
-# The leaders are for teleoperation; the base of a mobile ALOHA is not driven here.
-FOLLOWERS_AND_CAMERAS = {"launch_leaders": "false", "use_gravity_compensation": "false", "use_base": "false"}
+# The leaders are for teleoperation, the base of a mobile ALOHA is not driven here. A mobile one has no cam_low. The
+# branch 2.0 of Interbotix' package knows robot alone.
+FOLLOWERS_AND_CAMERAS = {
+    "is_mobile": "false",
+    "robot": "aloha_stationary",
+    "launch_leaders": "false",
+    "use_gravity_compensation": "false",
+    "use_base": "false",
+}
 
 
-def real(context: LaunchContext) -> list[IncludeLaunchDescription]:
+def real(context: LaunchContext) -> list[GroupAction]:
     """ALOHA's own bring-up: an xs_sdk per follower and the driver of each camera."""
-    vendor = PythonLaunchDescriptionSource(share("aloha", "launch", "aloha_bringup.launch.py"))
-    return [IncludeLaunchDescription(vendor, launch_arguments=FOLLOWERS_AND_CAMERAS.items())]
+    return [included(ALOHA, "aloha", "aloha_bringup.launch.py", FOLLOWERS_AND_CAMERAS)]
 
 
 ALOHA = Robot(
@@ -30,6 +34,14 @@ ALOHA = Robot(
     controllers=("follower_left_controller", "follower_right_controller"),
     real=real,
     real_warning="its bring-up turns the motors of both followers on",
+    real_packages=(
+        "aloha",
+        "interbotix_xs_sdk",
+        "interbotix_xsarm_control",
+        "interbotix_xsarm_descriptions",
+        "realsense2_camera",
+        "tf2_ros",
+    ),
 )
 
 

@@ -14,6 +14,10 @@ from launch_ros.actions import Node
 
 from qwen_vla_ros.bringup.arguments import SWITCH, is_true
 from qwen_vla_ros.bringup.robot import Robot, bring_up
+from qwen_vla_ros.ros.distributions import distribution
+
+# What Nav2 has to be told where it publishes Twist by default: diff_drive_controller takes TwistStamped alone.
+STAMPED = "" if distribution().nav2_sends_stamped else "; set enable_stamped_cmd_vel: true in each of its nodes"
 
 
 def real(context: LaunchContext) -> list[Node]:
@@ -41,7 +45,8 @@ MOBILE_BASE = Robot(
             "nav2",
             default_value="false",
             choices=SWITCH,
-            description="Nav2 is running: command its velocity smoother, cmd_vel_nav; false: the base, cmd_vel",
+            description="true: Nav2 is running, command its velocity smoother, cmd_vel_nav"
+            f"{STAMPED}; false: command the base, cmd_vel",
         ),
     ),
 )

@@ -10,15 +10,14 @@
 from launch import LaunchContext, LaunchDescription
 from launch_ros.actions import Node
 
-from qwen_vla_ros.bringup.nodes import end_with, share
+from qwen_vla_ros.bringup.ending import end_with
+from qwen_vla_ros.bringup.nodes import RobotProcess, share
 from qwen_vla_ros.bringup.robot import Robot, bring_up, controller_manager, controllers, description
-
-XS_RATE = 10  # [Hz] at which xs_sdk exchanges commands with ros2_control; a higher rate would only repeat them
 
 
 def real(context: LaunchContext) -> list[Node]:
     """The arm: xs_sdk drives the motors and publishes joint_states, the controllers command it through ros2_control."""
-    driver = Node(
+    driver = RobotProcess(
         package="interbotix_xs_sdk",
         executable="xs_sdk",
         name="xs_sdk",
@@ -30,10 +29,10 @@ def real(context: LaunchContext) -> list[Node]:
                 "robot_description": description(WIDOWX, "real"),
             }
         ],
-        output="screen",
         on_exit=end_with("the arm's driver"),
     )
-    return [driver, controller_manager(WIDOWX, update_rate=XS_RATE), controllers(WIDOWX)]
+    different = share("qwen_vla_ros", "config", "controllers", "widowx_real.yaml")
+    return [driver, controller_manager(WIDOWX, different), controllers(WIDOWX)]
 
 
 WIDOWX = Robot(
@@ -41,7 +40,14 @@ WIDOWX = Robot(
     controllers=("arm_controller", "gripper_controller"),
     real=real,
     suites=("widowx", "widowx_pick"),
-    real_warning="the driver moves the arm to its sleep pose at once",
+    real_warning="it moves at once: to its sleep pose, and no further",
+    real_packages=(
+        "controller_manager",
+        "interbotix_xs_ros_control",
+        "interbotix_xs_sdk",
+        "interbotix_xsarm_control",
+        "interbotix_xsarm_ros_control",
+    ),
 )
 
 

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -41,6 +42,11 @@ class Gripper(Strict):
         if math.isclose(self.closed, self.open, abs_tol=1e-9):
             raise ValueError(f"closed and open are both {self.open}; a gripper needs a range")
         return self
+
+    def position(self, opening: np.ndarray | float) -> np.ndarray:
+        """Joint positions [m or rad] of openings, 0 closed .. 1 open; others saturate, rounding stays in range."""
+        there = self.closed + np.clip(opening, 0.0, 1.0) * (self.open - self.closed)
+        return np.clip(there, min(self.closed, self.open), max(self.closed, self.open))
 
 
 class Arm(Strict):

@@ -167,7 +167,7 @@ class Embodiment(BaseModel):
         gripper = self._gripper(arm)
         if not math.isfinite(fraction):
             raise ValueError(f"gripper value {fraction} is not finite")
-        return gripper.closed + min(max(float(fraction), 0.0), 1.0) * (gripper.open - gripper.closed)
+        return float(gripper.position(fraction))
 
     def gripper_from_joint(self, position: float, arm: int = 0) -> float:
         """Convert a gripper joint position [m or rad] to the channel, 0 closed .. 1 open.

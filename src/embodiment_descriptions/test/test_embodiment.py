@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,3 +125,16 @@ def test_resources_are_found_installed(tmp_path: Path, monkeypatch: pytest.Monke
     installed.write_text("{}", encoding="utf-8")
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'nothing'}:{tmp_path}")
     assert resource_path("config/only_here.yaml") == installed
+
+
+@pytest.mark.parametrize(
+    "name, hardware", [("aloha", "mock"), ("aloha", "real"), ("widowx", "mock"), ("widowx", "real")]
+)
+def test_no_opening_is_rounded_beyond_the_range_of_its_gripper(name: str, hardware: str) -> None:
+    """0.021 + (0.057 - 0.021) is more than 0.057, and ros2_control says so once a second."""
+    for index, arm in enumerate(load_robot(name, hardware).arms):
+        openings = np.linspace(0.0, 1.0, 1001)
+        positions = arm.gripper.position(openings)
+        assert positions.min() == arm.gripper.closed and positions.max() == arm.gripper.open
+        found = [load_robot(name, hardware).gripper_to_joint(opening, index) for opening in (0.0, 0.5, 1.0)]
+        assert found == list(arm.gripper.position(np.array([0.0, 0.5, 1.0])))

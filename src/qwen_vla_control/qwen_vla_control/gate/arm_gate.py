@@ -12,7 +12,7 @@ from embodiment_descriptions.angles import nearest_turn
 from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate.chunk_schema import ChunkSchema, check_schema
 from qwen_vla_control.gate.chunk_to_joints import ChunkToJoints
-from qwen_vla_control.gate.joint_rules import MotionRules, check_motion, check_start, check_workspace
+from qwen_vla_control.gate.joint_rules import MotionRules, check_motion, check_start, check_workspace, grown
 from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.gate.self_collision import SelfCollision
 from qwen_vla_control.motion.joint_path import JointPath, rest_to_rest
@@ -22,6 +22,9 @@ from qwen_vla_control.reasons import Reason, Refused, Violation, refuse_if
 # Home motions stay well below what the gate allows, in speed, acceleration and distance per row.
 HOME_SHARE = 0.8
 LONGEST_HOME = 120.0  # [s]
+# The way home may leave the workspace by so much, sideways and upwards, around where the end effector stands: out of a
+# folded pose at the edge there is hardly another.
+HOME_MARGIN = 0.02  # [m]
 # Within a step of the spline the speed is up to twice the mean.
 GRIPPER_SHARE_OF_SPEED = 0.5
 
@@ -128,7 +131,7 @@ class ArmGate:
     def home_path(self, measured: np.ndarray, speed_share: float) -> JointPath:
         """Plan the motion from `measured` to the home pose, no faster than `speed_share` of the limits.
 
-        Continuous joints turn the short way.
+        Continuous joints turn the short way. The motion may begin outside the workspace and pass it close to there.
 
         Raises:
             Refused: the straight motion in joint space does not pass the gate, or would take for ever.
@@ -141,7 +144,8 @@ class ArmGate:
             raise Refused.because(Reason.START_JUMP, text)
         limit = HOME_SHARE * self.motion.acceleration
         path = rest_to_rest(self.joints, measured, home, speed, self.schema.period, limit)
-        self.check(path)
+        refuse_if(check_motion(path, self.motion) + self._check_workspace(path, HOME_MARGIN))
+        refuse_if(self._check_collisions(path))
         return path
 
     def _let_grippers_follow(self, rows: np.ndarray, start: np.ndarray, period: float) -> None:
@@ -156,13 +160,16 @@ class ArmGate:
             before = np.clip(row[self._grippers], before - reach, before + reach)
             row[self._grippers] = before
 
-    def _check_workspace(self, path: JointPath) -> list[Violation]:
-        """Check the end effectors against the workspace."""
+    def _check_workspace(self, path: JointPath, margin: float | None = None) -> list[Violation]:
+        """Check the end effectors against the workspace; a margin [m] lets it hold that much around the start."""
         if not np.isfinite(path.positions).all():
             return []
         box = self._embodiment.safety.workspace
-        tips = self._to_joints.positions(path.positions) if box is not None else ()
-        return [violation for tip in tips for violation in check_workspace(tip, box.min, box.max)]
+        found = []
+        for tip in self._to_joints.positions(path.positions) if box is not None else ():
+            lower, upper = (box.min, box.max) if margin is None else grown(box.min, box.max, tip[0], margin)
+            found += check_workspace(tip, lower, upper)
+        return found
 
     def _check_collisions(self, path: JointPath) -> list[Violation]:
         """Check the parts of the robot against each other.

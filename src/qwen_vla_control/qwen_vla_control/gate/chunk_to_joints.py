@@ -89,4 +89,4 @@ class ChunkToJoints:
                 Reason.POSITION_LIMIT,
                 f"gripper '{gripper.joint}' at step {step}: opening {opening[step]:.3f} is outside 0 closed .. 1 open",
             )
-        return gripper.closed + np.clip(opening, 0.0, 1.0) * (gripper.open - gripper.closed)
+        return gripper.position(opening)

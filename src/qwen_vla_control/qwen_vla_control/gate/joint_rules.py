@@ -111,6 +111,14 @@ def check_workspace(points: np.ndarray, lower: Sequence[float], upper: Sequence[
     ]
 
 
+def grown(
+    lower: Sequence[float], upper: Sequence[float], point: np.ndarray, margin: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest box around another one that holds a point (3,) with a margin beside and above it, none below [m]."""
+    below = np.array([margin, margin, 0.0])
+    return np.minimum(lower, point - below), np.maximum(upper, point + margin)
+
+
 def _position_violations(path: JointPath, rules: MotionRules) -> list[Violation]:
     beyond_at_row = np.maximum(np.maximum(path.positions - rules.upper, rules.lower - path.positions), 0.0)
     low, high = path.extents()

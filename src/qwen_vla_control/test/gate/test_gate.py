@@ -6,9 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from qwen_vla_control.chunk import Chunk
-from qwen_vla_control.gate.arm_gate import ArmGate
+from qwen_vla_control.gate.arm_gate import HOME_MARGIN, ArmGate
+from qwen_vla_control.gate.joint_rules import grown
 from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.reasons import Reason, Refused
 
@@ -74,6 +78,43 @@ def test_home_motion_passes_the_gate_and_arrives(gate, home):
     motion = gate.home_path(start, 0.25)
     assert np.allclose(motion.positions[-1], home)
     assert (motion.peak_speeds() <= 0.26 * gate.motion.speed).all()
+
+
+# The manufacturer's sleep pose of the WidowX: folded, the tip at the edge of the workspace. Joints in the order of the
+# gate, fingers half open.
+SLEEP = np.array([0.0, -1.80, 1.55, 0.0, 0.8, 0.0, 0.025])
+
+
+@given(offset=arrays(float, 7, elements=st.floats(-0.02, 0.02)), finger=st.floats(0.015, 0.037))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+def test_the_way_home_out_of_the_sleep_pose_passes_the_gate(gate, home, offset, finger):
+    measured = SLEEP + offset
+    measured[-1] = finger
+    motion = gate.home_path(measured, 0.25)
+    np.testing.assert_allclose(motion.positions[[0, -1]], [measured, home])
+    assert (motion.peak_speeds() <= 0.26 * gate.motion.speed).all()
+
+
+@given(start=arrays(float, 7, elements=st.floats(-1.5, 1.5)), finger=st.floats(0.015, 0.037))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+def test_no_way_home_leads_below_the_table_or_far_out(gate, widowx, home, start, finger):
+    measured = np.clip(home + start, gate.motion.lower, gate.motion.upper)
+    measured[-1] = finger
+    try:
+        motion = gate.home_path(measured, 0.25)
+    except Refused:
+        return
+    (tip,) = gate.poses(motion.positions)[..., :3, 3]
+    box = widowx.safety.workspace
+    assert (tip >= np.minimum(box.min, tip[0] - [HOME_MARGIN, HOME_MARGIN, 0.0]) - 1e-5).all()
+    assert (tip <= np.maximum(box.max, tip[0] + HOME_MARGIN) + 1e-5).all()
+    assert (tip[-1] >= box.min).all() and (tip[-1] <= box.max).all()
+
+
+def test_a_box_grows_around_a_point_but_not_below_it():
+    lower, upper = grown([0.1, -0.3, 0.0], [0.5, 0.3, 0.4], np.array([0.09, 0.0, 0.0]), 0.02)
+    np.testing.assert_allclose(lower, [0.07, -0.3, 0.0])
+    np.testing.assert_allclose(upper, [0.5, 0.3, 0.4])
 
 
 # Joints that turn without end ----------------------------------------------------------------------------------------

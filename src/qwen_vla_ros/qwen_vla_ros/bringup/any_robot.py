@@ -11,19 +11,14 @@ from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, GroupAction, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import PushRosNamespace, SetParameter
+from launch_ros.parameter_descriptions import ParameterValue
 
-from embodiment_descriptions import (
-    Embodiment,
-    EmbodimentError,
-    ResourceError,
-    description_of,
-    embodiment_file,
-    expand_xacro,
-    resource_path,
-)
-from qwen_vla_ros.bringup import nodes
+from embodiment_descriptions import Embodiment, EmbodimentError, description_of, embodiment_file, expand_xacro
+from qwen_vla_ros.bringup import nodes, packages
 from qwen_vla_ros.bringup.arguments import SWITCH, is_true, policy_arguments, value, viewer_arguments
+from qwen_vla_ros.bringup.ending import exit_code
 from qwen_vla_ros.bringup.nodes import ros_variables, rviz, share, suite_nodes
+from qwen_vla_ros.bringup.preconditions import ArgumentError, check_policy, found
 
 HARDWARE = {
     "running": "the robot's own bring-up is running already and offers what its embodiment YAML names",
@@ -35,7 +30,7 @@ HARDWARE = {
 def bring_up_any() -> LaunchDescription:
     """The launch description of a robot that only its files know."""
     return LaunchDescription(
-        [*arguments(), *ros_variables(), OpaqueFunction(function=lambda context: [everything(context)])]
+        [*arguments(), *ros_variables(), exit_code(), OpaqueFunction(function=lambda context: [everything(context)])]
     )
 
 
@@ -87,25 +82,40 @@ def arguments() -> list[DeclareLaunchArgument]:
 def everything(context: LaunchContext) -> GroupAction:
     """The robot and the nodes of this suite, in one namespace and on one clock."""
     config = embodiment_file(value("embodiment_config", context))
+    check_policy(value("policy", context), value("device", context))
     urdf = description(config, context)
     frame = Embodiment.from_urdf(urdf, config).base_frame if urdf else ""
+    robot = ros2_control(context) if value("hardware", context) == "mock" else []
+    packages.require(needed(urdf, context), f"robot.launch.py with hardware:={value('hardware', context)}")
     return GroupAction(
         [
             PushRosNamespace(LaunchConfiguration("namespace")),
             SetParameter("use_sim_time", is_true("use_sim_time", context)),
-            *([nodes.state_publisher(urdf)] if urdf else []),
-            *(ros2_control(context) if value("hardware", context) == "mock" else []),
-            *suite_nodes(str(config), context),
+            *([nodes.state_publisher(ParameterValue(urdf, value_type=str))] if urdf else []),
+            *robot,
+            *suite_nodes(str(config), context, robot),
             *([rviz(rviz_file(), frame)] if is_true("rviz", context) else []),
         ]
     )
+
+
+def needed(urdf: str, context: LaunchContext) -> list[str]:
+    """Names of the ROS packages without which this start would fail half-way."""
+    transforms = ["robot_state_publisher"] if urdf else []
+    viewer = ["rviz2"] if is_true("rviz", context) else []
+    if value("hardware", context) != "mock":
+        return [*transforms, *viewer]
+    file = found(value("controllers_file", context), "controllers_file")
+    names = value("controllers", context).split()
+    return [*packages.CONTROL, *packages.of_controllers(file, names), *transforms, *viewer]
 
 
 def description(config: Path, context: LaunchContext) -> str:
     """The expanded URDF of the robot with this YAML, "" where somebody else publishes it.
 
     Raises:
-        EmbodimentError, ResourceError: there is none, more than one may be meant, or it cannot be expanded.
+        ArgumentError, EmbodimentError, ResourceError: there is none, more than one may be meant, or it cannot be
+            expanded.
     """
     given, is_mock = value("description", context), value("hardware", context) == "mock"
     arguments = ({"hardware": "mock"} if is_mock else {}) | xacro_arguments(value("description_arguments", context))
@@ -118,11 +128,11 @@ def description(config: Path, context: LaunchContext) -> str:
 
 
 def xacro_arguments(text: str) -> dict[str, str]:
-    """Arguments as `xacro` takes them, 'name:=value name:=value'; EmbodimentError for anything else."""
+    """Arguments as `xacro` takes them, 'name:=value name:=value'; ArgumentError for anything else."""
     pairs = [word.partition(":=") for word in text.split()]
     wrong = [name + sign + given for name, sign, given in pairs if not (name and sign)]
     if wrong:
-        raise EmbodimentError(f"description_arguments: {wrong[0]!r} is not of the form name:=value")
+        raise ArgumentError(f"description_arguments: {wrong[0]!r} is not of the form name:=value")
     return {name: given for name, _, given in pairs}
 
 
@@ -130,21 +140,10 @@ def ros2_control(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The controller manager and the robot's controllers."""
     missing = [name for name in ("controllers_file", "controllers") if not value(name, context)]
     if missing:
-        raise EmbodimentError(f"hardware:=mock needs {' and '.join(f'{name}:=' for name in missing)}")
-    file = str(found(value("controllers_file", context), "controllers_file"))
+        raise ArgumentError(f"hardware:=mock needs {' and '.join(f'{name}:=' for name in missing)}")
+    file = found(value("controllers_file", context), "controllers_file")
     names = [*value("controllers", context).split(), "joint_state_broadcaster"]
-    return [nodes.controller_manager(file), nodes.spawner(names, file)]
-
-
-def found(given: str, argument: str) -> Path:
-    """A file as the user named it: absolute, seen from the working directory, or relative to the suite."""
-    path = Path(given).expanduser()
-    if path.is_file():
-        return path.resolve()
-    try:
-        return resource_path(given)
-    except ResourceError as error:
-        raise ResourceError(f"{argument}:={given}: there is no such file (seen from {Path.cwd()})") from error
+    return [nodes.controller_manager([str(file)]), nodes.spawner(names, str(file))]
 
 
 def rviz_file() -> nodes.PathJoinSubstitution:

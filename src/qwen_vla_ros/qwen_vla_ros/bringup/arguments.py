@@ -34,7 +34,7 @@ def policy_arguments(no_policy: str = "") -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "blending",
             default_value="synchronous",
-            choices=list(Blending),
+            choices=[blending.value for blending in Blending],
             description="How chunks follow one another, for policy and robot alike: docs/explanation/blending.md",
         ),
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of all nodes and topics"),

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix
-from launch import LaunchContext, SomeSubstitutionsType
-from launch.actions import SetEnvironmentVariable, Shutdown
-from launch.events.process import ProcessExited
+from launch import LaunchContext, LaunchDescriptionEntity, SomeSubstitutionsType
+from launch.actions import SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from qwen_vla_ros.bringup.arguments import is_true, value
+from qwen_vla_ros.bringup.ending import end_with, last, with_launch
 from qwen_vla_ros.ros.environment import ros_environment
 
 # Transforms stay inside the namespace, so that two robots in one graph do not mix theirs.
@@ -23,22 +22,52 @@ LOCAL_TRANSFORMS = [("/tf", "tf"), ("/tf_static", "tf_static")]
 MANAGED_SIGTERM_TIMEOUT = "15"
 
 
-def suite_nodes(config: str, context: LaunchContext, executor_remappings: Sequence[tuple[str, str]] = ()) -> list[Node]:
-    """The nodes of this suite that a start asks for: policy, executor, visualizer, recorder."""
+def suite_nodes(
+    config: str,
+    context: LaunchContext,
+    robot: Sequence[LaunchDescriptionEntity] = (),
+    executor_remappings: Sequence[tuple[str, str]] = (),
+) -> list[LaunchDescriptionEntity]:
+    """The nodes of this suite that a start asks for: policy, executor, visualizer, recorder.
+
+    Args:
+        config: the robot's YAML.
+        context: of this start.
+        robot: what was started for the robot; of it, the processes `of_robot` go when the executor has gone.
+        executor_remappings: of its topics.
+    """
+    executor = managed_node(
+        "executor_node", config, executor_remappings, on_exit=end_with("executor_node"), **text("blending")
+    )
     return [
         *([policy_node(config)] if value("policy", context) != "none" else []),
-        managed_node("executor_node", config, executor_remappings, **text("blending")),
+        executor,
         node("qwen_vla_ros", "trajectory_visualizer", **described(config)),
         *([managed_node("episode_recorder", config)] if is_true("record", context) else []),
+        *last([process for process in robot if isinstance(process, RobotProcess)], executor),
     ]
+
+
+class RobotProcess(Node):
+    """A process that the robot needs to be brought to rest: in its own process group, it goes after the executor."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(
+            prefix=with_launch(own_group=True),
+            sigterm_timeout=MANAGED_SIGTERM_TIMEOUT,
+            **logging(),
+            **options,
+        )
 
 
 def node(package: str, executable: str, **parameters: object) -> Node:
     """A node that is named as its executable."""
-    return Node(package=package, executable=executable, name=executable, parameters=[parameters], **logging())
+    return Node(package=package, executable=executable, name=executable, parameters=[parameters], **process())
 
 
-def managed_node(executable: str, config: str, remappings: Sequence[tuple[str, str]] = (), **parameters) -> Node:
+def managed_node(
+    executable: str, config: str, remappings: Sequence[tuple[str, str]] = (), on_exit=None, **parameters
+) -> Node:
     """A lifecycle node of this suite. It configures itself as soon as the robot's description is there."""
     autostart = ParameterValue(LaunchConfiguration("autostart"), value_type=bool)
     return LifecycleNode(
@@ -49,7 +78,8 @@ def managed_node(executable: str, config: str, remappings: Sequence[tuple[str, s
         parameters=[{"autostart": autostart, **described(config), **parameters}],
         remappings=list(remappings),
         sigterm_timeout=MANAGED_SIGTERM_TIMEOUT,
-        **logging(),
+        on_exit=on_exit,
+        **process(),
     )
 
 
@@ -72,44 +102,44 @@ def logging() -> dict:
     return {"ros_arguments": ["--log-level", LaunchConfiguration("log_level")], "output": "screen"}
 
 
-def end_with(what: str) -> Callable[[ProcessExited, LaunchContext], Shutdown | None]:
-    """Handler for `on_exit`: without this process nothing is left to do. During a shutdown its exit is no news."""
-
-    def handler(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
-        return None if context.is_shutdown else Shutdown(reason=f"{what} ended")
-
-    return handler
+def process() -> dict:
+    """What all processes have in common but those of the robot itself."""
+    return {**logging(), "prefix": with_launch()}
 
 
 def rviz(file: SomeSubstitutionsType, fixed_frame: str = "") -> Node:
     """RViz; its configuration names topics relative to the namespace."""
     frame = ["-f", fixed_frame] if fixed_frame else []
-    return Node(package="rviz2", executable="rviz2", arguments=["-d", file, *frame], remappings=LOCAL_TRANSFORMS)
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", file, *frame],
+        remappings=LOCAL_TRANSFORMS,
+        prefix=with_launch(),
+    )
 
 
-def state_publisher(description: ParameterValue | str) -> Node:
+def state_publisher(description: ParameterValue) -> Node:
     """Publishes robot_description and the transforms of the joints."""
     return Node(
         package="robot_state_publisher",
         executable="robot_state_publisher",
         parameters=[{"robot_description": description}],
         remappings=LOCAL_TRANSFORMS,
-        **logging(),
+        **process(),
     )
 
 
-def controller_manager(
-    file: SomeSubstitutionsType, remappings: Sequence[tuple[str, str]] = (), **parameters: object
-) -> Node:
-    """Runs the controllers, where no simulator does. file: parameters of the manager and its controllers."""
-    return Node(
+def controller_manager(files: Sequence[SomeSubstitutionsType]) -> Node:
+    """Runs the controllers, where no simulator does. files: parameters of the manager, a later one counts for more.
+
+    Topics of the controllers are renamed by their spawner; the manager's own need no rule, and would hand it on.
+    """
+    return RobotProcess(
         package="controller_manager",
         executable="ros2_control_node",
-        parameters=[file, parameters],
-        # Controllers of Humble and Jazzy take the remappings of the process, later ones those of the spawner.
-        remappings=[("~/robot_description", "robot_description"), *LOCAL_TRANSFORMS, *remappings],
+        parameters=list(files),
         on_exit=end_with("the controller manager"),
-        **logging(),
     )
 
 
@@ -121,33 +151,15 @@ def spawner(
     return Node(
         package="controller_manager",
         executable="spawner",
-        arguments=[
-            *controllers,
-            "--param-file",
-            file,
-            *(["--controller-ros-args", rules] if takes_controller_arguments() else []),
-        ],
-        **logging(),
+        arguments=[*controllers, "--param-file", file, "--controller-ros-args", rules],
+        on_exit=end_with("the spawner of the controllers", only_failed=True),
+        **process(),
     )
-
-
-def takes_controller_arguments() -> bool:
-    """Whether this distribution's spawner knows --controller-ros-args; Humble's does not."""
-    return os.environ.get("ROS_DISTRO") != "humble"
 
 
 def ros_variables() -> list[SetEnvironmentVariable]:
     """What the nodes need beyond this process's environment: the DDS profile for images, library paths."""
     return [SetEnvironmentVariable(k, v) for k, v in ros_environment().items() if os.environ.get(k) != v]
-
-
-def installed(package: str) -> bool:
-    """True when the ROS package is in the ament index."""
-    try:
-        get_package_prefix(package)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def share(package: str, *path: str) -> PathJoinSubstitution:

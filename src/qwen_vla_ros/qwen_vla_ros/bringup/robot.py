@@ -5,25 +5,26 @@ A launch file describes its robot in a `Robot`; `bring_up` makes the launch desc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity, SomeSubstitutionsType
 from launch.actions import (
     DeclareLaunchArgument,
     GroupAction,
     IncludeLaunchDescription,
     LogInfo,
     OpaqueFunction,
+    UnsetLaunchConfiguration,
 )
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import Command, FindExecutable, LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node, PushRosNamespace, SetParameter
 from launch_ros.parameter_descriptions import ParameterValue
 
-from embodiment_descriptions import embodiment_file
+from embodiment_descriptions import embodiment_file, resource_path, robot_description
 from qwen_vla.suites import SHIFTS
-from qwen_vla_ros.bringup import nodes
+from qwen_vla_ros.bringup import nodes, packages
 from qwen_vla_ros.bringup.arguments import (
     SWITCH,
     embodiment_argument,
@@ -32,18 +33,18 @@ from qwen_vla_ros.bringup.arguments import (
     value,
     viewer_arguments,
 )
+from qwen_vla_ros.bringup.ending import end_with, exit_code
 from qwen_vla_ros.bringup.nodes import (
     LOCAL_TRANSFORMS,
     described,
-    end_with,
-    installed,
-    logging,
+    process,
     ros_variables,
     rviz,
     share,
     suite_nodes,
     text,
 )
+from qwen_vla_ros.bringup.preconditions import ArgumentError, check_policy, check_scene
 
 HARDWARE = {
     "mujoco": "simulated by this suite, with cameras",
@@ -66,6 +67,7 @@ class Robot:
         controllers: ros2_control controllers to start beside joint_state_broadcaster.
         real: what drives the real robot.
         real_warning: what the user should know before starting the real one; part of --show-args.
+        real_packages: ROS packages that the real one needs beyond those of its description.
         suites: task suites whose scenes its simulator can show, where there are several; the first is the default.
         controller_remappings: topics of the controllers that are called differently in the embodiment.
         executor_remappings: topics of executor_node that differ where something is not installed.
@@ -76,6 +78,7 @@ class Robot:
     controllers: tuple[str, ...]
     real: Callable[[LaunchContext], list[LaunchDescriptionEntity]]
     real_warning: str
+    real_packages: tuple[str, ...] = ()
     suites: tuple[str, ...] = ()
     controller_remappings: tuple[tuple[str, str], ...] = ()
     executor_remappings: Callable[[LaunchContext], list[tuple[str, str]]] = lambda context: []
@@ -88,6 +91,7 @@ def bring_up(robot: Robot) -> LaunchDescription:
         [
             *arguments(robot),
             *ros_variables(),
+            exit_code(),
             OpaqueFunction(function=lambda context: [everything(robot, context)]),
         ]
     )
@@ -141,18 +145,48 @@ def suite_argument(robot: Robot) -> list[DeclareLaunchArgument]:
 
 
 def everything(robot: Robot, context: LaunchContext) -> GroupAction:
-    """The robot that `hardware` chooses and the nodes of this suite, in one namespace and on one clock."""
-    simulated_mock = value("hardware", context) == "mock" and not installed("controller_manager")
+    """The robot that `hardware` chooses and the nodes of this suite, in one namespace and on one clock.
+
+    Raises:
+        ArgumentError, MissingPackages: it would fail half-way. Nothing has been started then.
+    """
+    simulated_mock = value("hardware", context) == "mock" and not packages.installed("controller_manager")
     config = embodiment_config(robot, context)
+    check(robot, context, simulated_mock)
+    parts = mock_without_ros2_control(robot, config) if simulated_mock else hardware(robot, config, context)
     return GroupAction(
         [
             PushRosNamespace(LaunchConfiguration("namespace")),
             SetParameter("use_sim_time", uses_simulated_time(context) or simulated_mock),
-            *(mock_without_ros2_control(robot, config) if simulated_mock else hardware(robot, config, context)),
-            *suite_nodes(config, context, robot.executor_remappings(context)),
+            *parts,
+            *suite_nodes(config, context, parts, robot.executor_remappings(context)),
             *([rviz(rviz_file(robot))] if is_true("rviz", context) else []),
         ]
     )
+
+
+def check(robot: Robot, context: LaunchContext, simulated_mock: bool) -> None:
+    """All that can be known to fail before anything is started."""
+    check_policy(value("policy", context), value("device", context))
+    if value("hardware", context) == "mujoco":
+        suite = value("suite", context) if robot.suites else robot.name
+        check_scene(suite, value("seed", context), value("task", context), value("shift", context))
+    packages.require(
+        needed(robot, "mujoco" if simulated_mock else value("hardware", context), is_true("rviz", context)),
+        f"{robot.name} with hardware:={value('hardware', context)}",
+    )
+
+
+def needed(robot: Robot, hardware: str, with_rviz: bool) -> list[str]:
+    """Names of the ROS packages without which such a start would fail half-way."""
+    controlled = hardware in ("mock", "gazebo", "isaac") or "controller_manager" in robot.real_packages
+    file = resource_path(f"config/controllers/{robot.name}.yaml")
+    return [
+        *packages.HARDWARE[hardware],
+        *(robot.real_packages if hardware == "real" else ()),
+        *(packages.of_controllers(file, robot.controllers) if controlled and hardware != "mujoco" else ()),
+        *(["rviz2"] if with_rviz else []),
+    ]
 
 
 # Values of arguments --------------------------------------------------------------------------------------------------
@@ -178,7 +212,9 @@ def hardware(robot: Robot, config: str, context: LaunchContext) -> list[LaunchDe
     """What `hardware` chooses, with its transforms."""
     choice = value("hardware", context)
     if choice == "mujoco":  # transforms are for RViz only: do without them where the package is missing
-        transforms = [nodes.state_publisher(description(robot, "mock"))] if installed("robot_state_publisher") else []
+        transforms = (
+            [nodes.state_publisher(description(robot, "mock"))] if packages.installed("robot_state_publisher") else []
+        )
         return [simulator(robot, **described(config)), *transforms]
     if choice == "gazebo":
         return [
@@ -218,17 +254,14 @@ def simulator(robot: Robot, **parameters: object) -> Node:
         name=executable,
         parameters=[{**scenes, **parameters}],
         on_exit=end_with("the simulator"),
-        **logging(),
+        **process(),
     )
 
 
 def description(robot: Robot, variant: str) -> ParameterValue:
     """Content of robot_description: the robot's xacro with its ros2_control block for a kind of hardware."""
-    xacro = share("embodiment_descriptions", "urdf", robot.name, f"{robot.name}.urdf.xacro")
-    command = [FindExecutable(name="xacro"), " ", xacro, f" hardware:={variant}"]
-    if variant == "gazebo":
-        command += [" controllers_file:=", controllers_file(robot)]
-    return ParameterValue(Command(command), value_type=str)
+    urdf = robot_description(robot.name, variant, resource_path(f"config/controllers/{robot.name}.yaml"))
+    return ParameterValue(urdf, value_type=str)
 
 
 def rviz_file(robot: Robot) -> PathJoinSubstitution:
@@ -241,9 +274,9 @@ def controllers_file(robot: Robot) -> PathJoinSubstitution:
     return share("qwen_vla_ros", "config", "controllers", f"{robot.name}.yaml")
 
 
-def controller_manager(robot: Robot, **parameters: object) -> Node:
-    """Runs the robot's controllers."""
-    return nodes.controller_manager(controllers_file(robot), robot.controller_remappings, **parameters)
+def controller_manager(robot: Robot, *more: SomeSubstitutionsType) -> Node:
+    """Runs the robot's controllers. more: parameter files that count for more than the robot's own."""
+    return nodes.controller_manager([controllers_file(robot), *more])
 
 
 def controllers(robot: Robot, *more: str) -> Node:
@@ -251,25 +284,30 @@ def controllers(robot: Robot, *more: str) -> Node:
     return nodes.spawner([*robot.controllers, *more], controllers_file(robot), robot.controller_remappings)
 
 
+def included(robot: Robot, package: str, file: str, values: Mapping[str, SomeSubstitutionsType]) -> GroupAction:
+    """Somebody else's launch file. It sees the values alone, and none of our arguments that happens to be called as
+    one of its own."""
+    ours = [UnsetLaunchConfiguration(argument.name) for argument in arguments(robot)]
+    source = PythonLaunchDescriptionSource(share(package, "launch", file))
+    return GroupAction([*ours, IncludeLaunchDescription(source, launch_arguments=values.items())])
+
+
 def gazebo(robot: Robot, context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Gazebo with the robot's world, the robot in it, and the bridge for clock, cameras and odometry."""
     if value("namespace", context):
-        raise ValueError(
+        raise ArgumentError(
             f"namespace:={value('namespace', context)} does not go with hardware:=gazebo: the controller manager in "
             "Gazebo and the topics of its sensors have no namespace; leave it out"
         )
     world = share("qwen_vla_ros", "config", "gazebo", f"{robot.name}.sdf")
     bridge = share("qwen_vla_ros", "config", "gazebo", f"{robot.name}_bridge.yaml")
-    start = PythonLaunchDescriptionSource(share("ros_gz_sim", "launch", "gz_sim.launch.py"))
     return [
-        IncludeLaunchDescription(
-            start, launch_arguments={"gz_args": ["-r ", world], "on_exit_shutdown": "true"}.items()
-        ),
+        included(robot, "ros_gz_sim", "gz_sim.launch.py", {"gz_args": ["-r ", world], "on_exit_shutdown": "true"}),
         Node(
             package="ros_gz_sim",
             executable="create",
             arguments=["-topic", "robot_description", "-name", robot.name],
-            **logging(),
+            **process(),
         ),
         Node(
             package="ros_gz_bridge",
@@ -278,6 +316,6 @@ def gazebo(robot: Robot, context: LaunchContext) -> list[LaunchDescriptionEntity
             parameters=[{"config_file": bridge}],
             remappings=LOCAL_TRANSFORMS,
             on_exit=end_with("the bridge to Gazebo"),
-            **logging(),
+            **process(),
         ),
     ]

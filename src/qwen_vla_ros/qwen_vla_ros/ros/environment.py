@@ -19,12 +19,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from qwen_vla_ros.ros.distributions import distribution
 from qwen_vla_ros.ros.ros_domain import AVOIDED
 
 _PROFILE = Path("config", "dds", "fastdds_large_images.xml")
 # Fast DDS 3 warns about the old name, Fast DDS 2 does not know the new one.
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-_FAST_DDS_2 = ("humble", "iron", "jazzy")
 
 # Everything by which ROS and its middlewares are set, but for where logs go.
 _SETTINGS = ("ROS_", "RMW_", "RCL_", "RCUTILS_", "FASTDDS_", "FASTRTPS_", "SKIP_DEFAULT_XML", "CYCLONEDDS_", "ZENOH_")
@@ -158,7 +158,7 @@ def _completed(environment: dict[str, str], workspace: Path | None) -> dict[str,
         environment.setdefault("RMW_IMPLEMENTATION", _CHOSEN["RMW_IMPLEMENTATION"])
     profile = _profile(workspace, environment.get("AMENT_PREFIX_PATH", ""))
     if profile is not None and not any(name in environment for name in _PROFILE_VARIABLES):
-        old = not _uses_wheels() and environment.get("ROS_DISTRO") in _FAST_DDS_2
+        old = not _uses_wheels() and distribution(environment.get("ROS_DISTRO", "")).fast_dds == 2
         environment[_PROFILE_VARIABLES[old]] = str(profile)
         environment["RMW_FASTRTPS_USE_QOS_FROM_XML"] = "1"  # for the memory of the readers that it names
     return environment

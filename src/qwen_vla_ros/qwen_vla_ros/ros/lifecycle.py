@@ -248,6 +248,9 @@ class ManagedNode(GuardedNode, LifecycleNode):
     def _attempt(self, action: Callable[[], object]) -> bool:
         try:
             action()
+        except InterruptedError as error:  # the user's wish, no fault
+            self.get_logger().info(str(error))
+            return False
         except (ValueError, OSError) as error:  # wrong input, and the message says which
             self.get_logger().error(str(error))
             return False

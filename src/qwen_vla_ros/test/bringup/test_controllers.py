@@ -11,7 +11,7 @@ import rclpy
 import yaml
 from rclpy.node import Node
 
-from qwen_vla_ros.bringup.distributions import DISTRIBUTIONS
+from qwen_vla_ros.ros.distributions import DISTRIBUTIONS
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 FILES = sorted((REPOSITORY / "config" / "controllers").glob("*.yaml"))

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from sros2_policy import refused, rules
 
 from embodiment_descriptions import Embodiment, load_robot, robot_description
 
@@ -159,44 +160,67 @@ def test_joint_names_survive_the_import_into_usd(robot: str) -> None:
 # SROS2 ----------------------------------------------------------------------------------------------------------------
 
 
-def rules(enclave: str, kind: str, verb: str) -> set[str]:
-    """Expressions that a whole enclave is allowed: kind topic, service or action."""
-    root = ElementTree.parse(CONFIG / "sros2" / "policy.xml").getroot()
-    (found,) = [e for e in root.iter("enclave") if e.get("path") == f"/qwen_vla/{enclave}"]
-    lists = [group for group in found.iter(f"{kind}s") if group.get(verb) == "ALLOW"]
-    return {expression.text for group in lists for expression in group}
-
-
 @pytest.mark.parametrize("robot, hardware", [(robot, h) for robot in ROBOTS for h in HARDWARE[robot]])
-def test_the_robot_may_do_what_each_embodiment_needs(robot: str, hardware: str) -> None:
+def test_each_computer_may_do_what_each_embodiment_needs(robot: str, hardware: str) -> None:
     embodiment = load_robot(robot, hardware)
-    publish, subscribe = rules("robot", "topic", "publish"), rules("robot", "topic", "subscribe")
     commands = {command.topic for command in embodiment.commands if hasattr(command, "topic")}
     states = {stream.topic for stream in embodiment.joint_states}
     odometry = {embodiment.odometry.topic} if embodiment.odometry else set()
     images = {topic for camera in embodiment.cameras for topic in (camera.image_topic, camera.info_topic)}
-    assert commands | states | odometry | images <= publish  # the executor commands, the driver reports
-    assert commands | states | odometry <= subscribe
-    assert states | odometry | images <= rules("policy", "topic", "subscribe")
+    for verb in ("publish", "subscribe"):
+        assert not refused("robot", "topic", verb, commands | states | odometry | images)
+    assert not refused("policy", "topic", "subscribe", states | odometry | images)
+    assert not refused("operator", "topic", "subscribe", commands | states | odometry | images)
 
 
-def test_only_the_robot_s_computer_commands_motors() -> None:
+# What ros2_control, xs_sdk, a simulator and a button on the robot's computer offer and use beyond the embodiment.
+ON_THE_ROBOT = {
+    ("topic", "publish"): {"dynamic_joint_states", "controller_manager/activity", "arm_controller/controller_state",
+                           "isaac_joint_commands", "estop", "clock", "scene", "tf_static"},
+    ("topic", "subscribe"): {"isaac_joint_states", "executor_node/transition_event", "estop"},
+    ("service", "reply"): {"controller_manager/switch_controller", "arm_controller/get_parameters",
+                           "xs_sdk/get_parameters", "get_robot_info", "launch_ros_4711/list_parameters",
+                           "widowx_sim/reset"},
+    ("service", "request"): {"controller_manager/load_controller", "executor_node/change_state", "get_robot_info"},
+    ("action", "execute"): {"gripper_controller/gripper_cmd", "arm_controller/follow_joint_trajectory"},
+    ("action", "call"): {"gripper_controller/gripper_cmd", "follow_path"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind, verb", ON_THE_ROBOT)
+def test_the_robot_s_computer_may_do_whatever_runs_there(kind: str, verb: str) -> None:
+    assert not refused("robot", kind, verb, ON_THE_ROBOT[kind, verb])
+
+
+@pytest.mark.parametrize("enclave", ["policy", "operator"])
+def test_only_the_robot_s_computer_commands_motors(enclave: str) -> None:
     commands = {c.topic for robot in ROBOTS for h in HARDWARE[robot] for c in load_robot(robot, h).commands} | {
         "cmd_vel"
     }
-    for enclave in ("policy", "operator"):
-        published = rules(enclave, "topic", "publish")
-        assert not published & commands
-        assert not [topic for topic in published if "*" in topic]
-        assert not rules(enclave, "service", "request") & {"controller_manager/*"}
+    spoofed = {"joint_states", "odom", "robot_description", "clock", "arm_controller/controller_state", "tf"}
+    forbidden = commands | spoofed | {"isaac_joint_commands"}
+    assert refused(enclave, "topic", "publish", forbidden) == forbidden
+    manager = {"controller_manager/switch_controller", "arm_controller/set_parameters", "xs_sdk/set_parameters"}
+    assert refused(enclave, "service", "request", manager) == manager
+    answers = {"executor_node/hold", "executor_node/reset_estop", "controller_manager/list_controllers"}
+    assert refused(enclave, "service", "reply", answers) == answers
+    actions = {"gripper_controller/gripper_cmd", "follow_path", "arm_controller/follow_joint_trajectory"}
+    for verb in ("call", "execute"):
+        assert refused(enclave, "action", verb, actions) == actions
+
+
+def test_the_policy_s_computer_neither_presses_nor_releases_the_emergency_stop() -> None:
+    assert refused("policy", "topic", "publish", {"estop"}) == {"estop"}
+    weakening = {"executor_node/reset_estop", "executor_node/set_parameters", "executor_node/change_state"}
+    assert refused("policy", "service", "request", weakening) == weakening
     assert rules("operator", "action", "call") == {"policy_node/execute_instruction"}
 
 
-def test_no_rule_allows_everything() -> None:
-    for enclave in ("robot", "policy", "operator"):
-        for kind, verbs in {"topic": ("publish", "subscribe"), "service": ("reply", "request")}.items():
-            for verb in verbs:
-                assert not {"*", "/*"} & rules(enclave, kind, verb)
+@pytest.mark.parametrize("enclave", ["policy", "operator"])
+def test_only_the_robot_s_computer_may_do_everything(enclave: str) -> None:
+    for kind, verbs in {"topic": ("publish",), "service": ("reply", "request"), "action": ("call", "execute")}.items():
+        for verb in verbs:
+            assert not {"*", "/*"} & rules(enclave, kind, verb)
 
 
 # zenoh ----------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ They need the real `launch` and `launch_ros`, which a ROS installation has and t
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -15,30 +16,37 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 
 pytest.importorskip("launch_ros")
 
 import rclpy
+import rclpy.node
 from catkin_pkg.package import parse_package
-from launch import LaunchContext, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity, LaunchDescriptionSource, LaunchService
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, OpaqueFunction
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rclpy.executors import SingleThreadedExecutor
+from sros2_policy import endpoints, refused
 
-from embodiment_descriptions import EmbodimentError, ResourceError
-from qwen_vla_ros.bringup import any_robot
+from embodiment_descriptions import EmbodimentError, ResourceError, robot_description
+from qwen_vla_ros.bringup import any_robot, packages
 from qwen_vla_ros.bringup import robot as bringup
+from qwen_vla_ros.bringup.preconditions import ArgumentError
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 ROBOTS = ("widowx", "aloha", "mobile_base")
 OWN_PACKAGES = ("qwen_vla_ros", "qwen_vla_sim")
 # Not dependencies of the package: who has that hardware or simulator has them (docs/how-to/bring_up.md).
 OPTIONAL_PACKAGES = ("interbotix_xs_sdk", "ros_gz_sim", "ros_gz_bridge")
+# What the whole of the suite is: a start that lacks one of these is no start of this launch file.
+OWN_SHARES = {"qwen_vla_ros", "embodiment_descriptions"}
 COMMON_ARGUMENTS = {
     "hardware", "policy", "device", "blending", "namespace", "use_sim_time", "autostart", "rviz", "record", "log_level",
     "seed", "shift", "task", "embodiment_config",
@@ -86,7 +94,7 @@ def text(substitutions: object) -> str:
 @pytest.fixture
 def everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a whole ROS installation."""
-    monkeypatch.setattr(bringup, "installed", lambda package: True)
+    monkeypatch.setattr(packages, "installed", lambda package: True)
 
 
 @pytest.mark.parametrize("name", [*ROBOTS, "policy", "robot"])
@@ -105,6 +113,7 @@ def test_every_argument_is_documented_and_its_default_is_a_choice(name: str) -> 
         assert arguments["hardware"].choices == ["mujoco", "mock", "gazebo", "isaac", "real"]
     for argument in arguments.values():
         assert isinstance(argument, DeclareLaunchArgument) and argument.description
+        assert all(type(choice) is str for choice in argument.choices or ())  # as --show-args prints them
         if argument.default_value is None:
             assert (name, argument.name) == ("robot", "embodiment_config")
             continue
@@ -133,6 +142,53 @@ def test_everything_that_is_started_exists(name: str, hardware: str, everything_
     )
 
 
+def packages_in(part: object, seen: set[int]) -> set[str]:
+    """Every package that a part of a launch description refers to, however deep."""
+    if id(part) in seen or isinstance(part, (str, bytes, int, float, type, Path)):
+        return set()
+    seen.add(id(part))
+    if isinstance(part, FindPackageShare):
+        return {text(part.package)}
+    own = {text(part.node_package)} if isinstance(part, Node) else set()
+    inner = part.items() if isinstance(part, dict) else part if isinstance(part, (list, tuple, set)) else []
+    attributes = vars(part).values() if hasattr(part, "__dict__") else []
+    return own.union(*(packages_in(entry, seen) for entry in [*inner, *attributes]))
+
+
+@pytest.mark.parametrize("hardware", bringup.HARDWARE)
+@pytest.mark.parametrize("name", ROBOTS)
+def test_every_package_is_looked_up_before_the_first_process(
+    name: str, hardware: str, everything_installed: None
+) -> None:
+    parts = started(name, hardware=hardware, rviz="true", record="true")
+    looked_up = set(bringup.needed(robot_of(name), hardware, with_rviz=True))
+    optional = {"robot_state_publisher"} if hardware == "mujoco" else set()
+    assert packages_in(parts, set()) - OWN_SHARES <= looked_up | optional
+
+
+@pytest.mark.parametrize("hardware", ["gazebo", "isaac", "real"])
+@pytest.mark.parametrize("name", ROBOTS)
+def test_the_plugin_of_the_hardware_is_looked_up_too(name: str, hardware: str) -> None:
+    urdf = ElementTree.fromstring(robot_description(name, hardware=hardware))
+    plugins = {plugin.text.split("/")[0] for plugin in urdf.iterfind("ros2_control/hardware/plugin")}
+    assert plugins <= set(bringup.needed(robot_of(name), hardware, with_rviz=False))
+
+
+@pytest.mark.parametrize("name, values, missing", [
+    ("widowx", {"rviz": "true"}, "rviz2"),
+    ("widowx", {"hardware": "real"}, "interbotix_xs_sdk"),
+    ("aloha", {"hardware": "real"}, "realsense2_camera"),
+    ("mobile_base", {"hardware": "gazebo"}, "ros_gz_sim"),
+    ("aloha", {"hardware": "mock"}, "joint_trajectory_controller"),
+])  # fmt: skip
+def test_a_missing_package_is_told_with_its_remedy_before_anything_starts(
+    name: str, values: dict[str, str], missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "installed", lambda package: package != missing)
+    with pytest.raises(packages.MissingPackages, match=f"not installed: {missing}. "):
+        started(name, **values)
+
+
 @pytest.mark.parametrize("name", ROBOTS)
 def test_files_that_are_named_after_a_robot_exist(name: str) -> None:
     for file in (
@@ -149,7 +205,6 @@ def test_files_that_are_named_after_a_robot_exist(name: str) -> None:
 def test_a_policy_elsewhere_and_no_recording(everything_installed: None) -> None:
     executables = {executable for _, executable in nodes(started("aloha", policy="none", hardware="real"))}
     assert executables == {"robot_state_publisher", "executor_node", "trajectory_visualizer"}
-    assert [e for e in started("aloha", hardware="real") if isinstance(e, IncludeLaunchDescription)]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +227,7 @@ def test_the_base_is_commanded_with_or_without_nav2(nav2: str, expected: list) -
 
 
 def test_without_ros2_control_mock_hardware_is_simulated_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bringup, "installed", lambda package: package != "controller_manager")
+    monkeypatch.setattr(packages, "installed", lambda package: package != "controller_manager")
     entities = started("widowx", hardware="mock")
     assert ("qwen_vla_sim", "widowx_sim") in nodes(entities)
     assert not [package for package, _ in nodes(entities) if package == "controller_manager"]
@@ -181,7 +236,7 @@ def test_without_ros2_control_mock_hardware_is_simulated_and_said_so(monkeypatch
 
 
 def test_gazebo_refuses_a_namespace(everything_installed: None) -> None:
-    with pytest.raises(ValueError, match="namespace:=lab does not go with hardware:=gazebo"):
+    with pytest.raises(ArgumentError, match="namespace:=lab does not go with hardware:=gazebo"):
         started("widowx", hardware="gazebo", namespace="lab")
 
 
@@ -221,7 +276,7 @@ MOCK = {
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_any_robot_with_a_description_and_a_yaml_is_brought_up(example: str) -> None:
+def test_any_robot_with_a_description_and_a_yaml_is_brought_up(example: str, everything_installed: None) -> None:
     entities = any_started(example, rviz="true", record="true")
     ours = {"policy_node", "executor_node", "trajectory_visualizer", "episode_recorder"}
     assert {executable for _, executable in nodes(entities)} == ours | {"robot_state_publisher", "rviz2"}
@@ -238,7 +293,7 @@ def test_any_robot_of_the_suite_is_named_by_its_name() -> None:
     assert ("qwen_vla_ros", "executor_node") in arguments
 
 
-def test_ros2_control_stands_for_a_robot_that_is_not_there() -> None:
+def test_ros2_control_stands_for_a_robot_that_is_not_there(everything_installed: None) -> None:
     found = nodes(any_started("ur5e_2f85", **MOCK))
     assert {("controller_manager", "ros2_control_node"), ("controller_manager", "spawner")} <= found
 
@@ -269,8 +324,69 @@ def test_the_description_of_a_robot_that_is_not_there_lies_beside_its_yaml(tmp_p
     ({"description": "examples/so101/so101.urdf.xacro"}, "shoulder_pan_joint"),
 ])  # fmt: skip
 def test_what_is_wrong_with_a_robot_is_said_before_anything_starts(values: dict[str, str], said: str) -> None:
-    with pytest.raises((EmbodimentError, ResourceError), match=re.escape(said)):
+    with pytest.raises((EmbodimentError, ResourceError, ArgumentError), match=re.escape(said)):
         any_started("ur5e_2f85", **values)
+
+
+# Somebody else's launch file as ALOHA's is: what it declares, and what it includes, with the choices of those files.
+VENDOR = """
+import json, pathlib
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+FOLDER = pathlib.Path(__file__).parent
+
+def keep(context):
+    texts = {{name: value for name, value in context.launch_configurations.items() if type(value) is str}}
+    (FOLDER / "seen.json").write_text(json.dumps(texts))
+
+def generate_launch_description():
+    files = [FOLDER / name for name in ["{included}"] if name]
+    return LaunchDescription([
+        {arguments}
+        OpaqueFunction(function=keep),
+        *[IncludeLaunchDescription(PythonLaunchDescriptionSource(str(file))) for file in files],
+    ])
+"""
+SWITCHES = ("launch_leaders", "use_cameras", "is_mobile", "use_base", "use_aloha_rviz", "use_gravity_compensation")
+
+
+@pytest.fixture
+def vendor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An ament prefix with ALOHA's bring-up; returns the folder where it keeps what it saw."""
+    folder = tmp_path / "share" / "aloha" / "launch"
+    folder.mkdir(parents=True)
+    marker = tmp_path / "share" / "ament_index" / "resource_index" / "packages" / "aloha"
+    marker.parent.mkdir(parents=True)
+    marker.touch()
+
+    def declared(name: str, default: str) -> str:
+        return f"DeclareLaunchArgument({name!r}, default_value={default!r}, choices=('true', 'false')),\n        "
+
+    inner = VENDOR.format(arguments=declared("use_sim_time", "false") + declared("use_rviz", "false"), included="")
+    outer = "".join(declared(name, "true") for name in SWITCHES)
+    (folder / "xsarm_control.launch.py").write_text(inner)
+    (folder / "aloha_bringup.launch.py").write_text(VENDOR.format(arguments=outer, included="xsarm_control.launch.py"))
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path}:{os.environ.get('AMENT_PREFIX_PATH', '')}")
+    return folder
+
+
+@pytest.mark.parametrize("values", [{}, {"use_sim_time": "auto", "rviz": "false", "device": "cpu"}])
+def test_the_bring_up_of_a_real_aloha_starts_with_its_own_arguments_alone(vendor: Path, values: dict[str, str]) -> None:
+    robot = robot_of("aloha")
+    service = LaunchService(noninteractive=True)
+    description = [*bringup.arguments(robot), OpaqueFunction(function=robot.real)]
+    include = IncludeLaunchDescription(
+        LaunchDescriptionSource(LaunchDescription(description)), launch_arguments=values.items()
+    )
+    service.include_launch_description(LaunchDescription([include]))
+    assert service.run() == 0
+    seen = json.loads((vendor / "seen.json").read_text())
+    assert seen["use_sim_time"] == "false"
+    assert seen["is_mobile"] == seen["launch_leaders"] == seen["use_base"] == "false"
+    assert seen["use_cameras"] == "true"
+    assert not {"device", "seed", "embodiment_config", "policy"} & set(seen)
 
 
 @pytest.fixture(params=[(name, hardware) for name in ROBOTS for hardware in ("mujoco", "mock")], ids="-".join)
@@ -306,6 +422,22 @@ def wait_until(condition: Callable[[], bool], executor: SingleThreadedExecutor, 
         executor.spin_once(timeout_sec=0.1)
 
 
+def assert_allowed(watcher: rclpy.node.Node) -> None:
+    """The policy file lets every node do what it does: on the robot's computer, and the policy's on its own."""
+    on_the_gpu = [name for name in watcher.get_node_names() if name.startswith(("policy_node", "launch_ros_"))]
+    assert len(on_the_gpu) == 2
+    for name, namespace in watcher.get_node_names_and_namespaces():
+        if name == watcher.get_name():
+            continue
+        for (kind, verb), names in endpoints(watcher, name, namespace).items():
+            assert not refused("robot", kind, verb, names), name
+            if name == "policy_node":
+                assert not refused("policy", kind, verb, names), name
+            if name.startswith("launch_ros_"):  # there it starts policy_node alone
+                other = {n for n in names if n.startswith(("/executor_node/", "/episode_recorder/"))}
+                assert not refused("policy", kind, verb, names - other), name
+
+
 def test_all_nodes_become_active_and_ctrl_c_ends_them_all(launched: tuple[str, subprocess.Popen]) -> None:
     name, process = launched
     managed = ["policy_node", "executor_node"]
@@ -332,6 +464,7 @@ def test_all_nodes_become_active_and_ctrl_c_ends_them_all(launched: tuple[str, s
         wait_until(
             lambda: "trajectory_visualizer" in node.get_node_names(), executor, "trajectory_visualizer is there", 90.0
         )
+        assert_allowed(node)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
     finally:

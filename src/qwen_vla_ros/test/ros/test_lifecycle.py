@@ -173,6 +173,15 @@ def test_a_missing_robot_description_is_named(recorder):
         node.wait_for_robot_description()
 
 
+def test_who_is_interrupted_while_configuring_has_not_failed(recorder, capfd):
+    node = recorder()
+    node.set_up = node.wait_for_robot_description
+    node.leaving.set()
+    assert node.trigger_configure() == FAILURE
+    told = "".join(capfd.readouterr())
+    assert "the process is ending" in told and "ERROR" not in told
+
+
 def test_a_callback_that_fails_again_and_again_is_told_each_time_and_the_node_goes_on():
     command = [sys.executable, "-c", BROKEN, "--ros-args", "-p", "autostart:=true"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

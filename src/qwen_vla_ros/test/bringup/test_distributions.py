@@ -1,0 +1,41 @@
+"""What differs between ROS distributions is in one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qwen_vla_ros.ros import environment
+from qwen_vla_ros.ros.distributions import DISTRIBUTIONS, distribution
+
+
+def test_the_shell_s_distribution_is_taken_and_an_unknown_one_counts_as_the_newest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    assert distribution() is DISTRIBUTIONS["jazzy"]
+    monkeypatch.delenv("ROS_DISTRO")
+    assert distribution() is distribution("rolling") is DISTRIBUTIONS["lyrical"]
+
+
+def test_the_how_to_says_of_each_distribution_what_the_table_says() -> None:
+    page = Path(__file__).resolve().parents[4] / "docs" / "how-to" / "bring_up.md"
+    lines = [line.strip("|").split("|") for line in page.read_text().splitlines() if line.startswith("|")]
+    rows = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+    assert [name.lower() for name in rows["Gazebo"]] == [d.gazebo.lower() for d in DISTRIBUTIONS.values()]
+    (sends,) = [cells for name, cells in rows.items() if name.startswith("Nav2 publishes")]
+    assert [cell.startswith("TwistStamped") for cell in sends] == [d.nav2_sends_stamped for d in DISTRIBUTIONS.values()]
+    assert ["enable_stamped_cmd_vel" in cell for cell in sends] == [
+        not d.nav2_sends_stamped for d in DISTRIBUTIONS.values()
+    ]
+
+
+@pytest.mark.parametrize("name, variable", [("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE"),
+                                            ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE")])  # fmt: skip
+def test_fast_dds_finds_its_profile_by_the_variable_of_its_version(
+    name: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "_uses_wheels", lambda: False)
+    given = environment.ros_environment(base={"ROS_DISTRO": name})
+    assert [key for key in given if key.endswith("_DEFAULT_PROFILES_FILE")] == [variable]
