@@ -184,3 +184,14 @@ class ContinuingPolicy(ChunkPolicy, Protocol):
             seed: as for `infer`.
         """
         ...
+
+
+@runtime_checkable
+class BatchingPolicy(ChunkPolicy, Protocol):
+    """A policy that computes several chunks together faster than one after the other."""
+
+    def infer_batch(
+        self, observations: Sequence[Observation], seeds: Sequence[int | None] | None = None
+    ) -> list[ActionChunk]:
+        """A chunk for each observation, but for rounding that of `infer`; errors as there, if any is wrong."""
+        ...
