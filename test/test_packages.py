@@ -137,6 +137,7 @@ ROSDEP = {
     "pydantic": "python3-pydantic",
     "pytest": "python3-pytest",
     "pyyaml": "python3-yaml",
+    "pyzmq": "python3-zmq",
     "rich": "python3-rich",
     "rosbags": "python3-rosbags-pip",
     "scipy": "python3-scipy",
@@ -146,7 +147,7 @@ ROSDEP = {
 NOT_IMPORTED = {"colcon-common-extensions", "pytest-rerunfailures", "pytest-timeout", "pytest-xdist", "ruff"}
 # Installed by those who want them: a viewer of 170 MB, peers to compare with, in environments of their own, and GPU
 # kernels.
-NOT_INSTALLED = {"rerun-sdk", "lerobot", "openpi-client", "flash-linear-attention"}
+NOT_INSTALLED = {"rerun-sdk", "lerobot", "openpi-client", "vla-eval", "flash-linear-attention"}
 
 
 PYTEST = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]

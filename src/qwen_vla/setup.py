@@ -31,6 +31,7 @@ setup(
         "pyarrow",
         "pydantic>=2",
         "PyYAML",
+        "pyzmq",
         "qwen_vla_control",
         "rich",
         "rosbags",
@@ -63,6 +64,7 @@ setup(
         "qwen_vla.policies": [
             "qwen_vla = qwen_vla.policies.checkpoint:open_checkpoint",
             "mock = qwen_vla.policies.mock:MockPolicy",
+            "openpi = qwen_vla.policies.openpi_server:OpenPiServerPolicy",
         ],
     },
 )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 import tyro
 
 from qwen_vla.data.collection import Collection
+from qwen_vla.serving.command import Serve
 from qwen_vla.suites import Shift
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ class Describe:
 
     def run(self) -> int:
         from embodiment_descriptions import describe
+        from qwen_vla.robots import find_robot
 
-        embodiment = _embodiment(self.robot, self.config, self.hardware)
+        embodiment = find_robot(self.robot, self.config, self.hardware)
         print(describe(embodiment, self.instruction))
         return 0
 
@@ -179,9 +181,9 @@ class Convert:
 
 @dataclass
 class Train:
-    """Train a recipe of any stage; Ctrl-C saves the state, the same command resumes.
+    """Train a recipe of any stage; the same command resumes it.
 
-    The folder named as `output` in the recipe gets state.pt (to resume), log.jsonl, loss.png, tensorboard/, and model/
+    Ctrl-C saves the state. The folder named as `output` in the recipe gets state.pt (to resume), log.jsonl, loss.png, tensorboard/, and model/
     for `qwen-vla evaluate --policy`. Several processes share the recipe's batch: accelerate launch, or torchrun.
 
     $ qwen-vla train config/training/t2a_tiny.yaml
@@ -391,72 +393,6 @@ class Benchmark:
         result = run_benchmark(**{name: getattr(self, name) for name in names})
         print_tables(result, Console(stderr=True))
         return result
-
-
-@dataclass
-class Serve:
-    """Answer other programs' observations with chunks over the network.
-
-    One policy for one robot and any number of clients, whose requests are answered in turn, or together where they
-    meet, until Ctrl-C or SIGTERM. The protocol is openpi's (websocket, msgpack); ROS is not needed. Nothing here moves
-    or guards a robot: that is the client's.
-
-    $ qwen-vla serve --robot widowx
-    $ qwen-vla serve --checkpoint checkpoints/tiny --robot widowx --port 8123
-    $ QWEN_VLA_API_KEY=secret qwen-vla serve --robot my_robot.urdf --config my_robot.yaml --host 0.0.0.0
-    $ qwen-vla serve --policy mock://hold --robot aloha    # without a model, to try a client
-    """
-
-    robot: str
-    """Name of a robot of the suite, or a path to a URDF."""
-    policy: Annotated[str, tyro.conf.arg(aliases=["--checkpoint"])] = DEFAULT_POLICY
-    """Checkpoint: its folder, or the name of one in checkpoints/. Or NAME://ADDRESS of an installed policy."""
-    config: Path | None = None
-    """Embodiment YAML for a URDF of your own."""
-    hardware: Literal["mock", "gazebo", "isaac", "real"] = "mock"
-    """What answers for a robot of the suite; a real one may have other cameras."""
-    host: str = "127.0.0.1"
-    """Address to listen at; 0.0.0.0 for all of this machine's. Nothing is encrypted."""
-    port: int = 8000
-    """Port of openpi's protocol; 0: any that is free."""
-    api_key: str = ""
-    """What clients must send as Authorization: Api-Key; default: the environment variable QWEN_VLA_API_KEY, or none."""
-    clients: int = 32
-    """How many may be connected at a time."""
-    frame_mb: float = 16.0
-    """Largest message that is read [MiB]."""
-    largest_batch: int = 8
-    """How many requests are computed together where they meet; 1: each by itself."""
-    device: str = "cpu"
-    """Where it runs: cpu, cuda, cuda:1 …"""
-    threads: int = 0
-    """CPU threads; 0: as many as PyTorch likes."""
-
-    def run(self) -> int:
-        from qwen_vla.policies import PolicyOptions
-        from qwen_vla.serving.server import ServeOptions, serve
-        from qwen_vla.serving.websocket_listener import Limits
-
-        embodiment = _embodiment(self.robot, self.config, self.hardware)
-        key = self.api_key or os.environ.get("QWEN_VLA_API_KEY", "")
-        limits = Limits(int(self.frame_mb * 2**20), self.clients)
-        options = ServeOptions(self.host, self.port, key, self.largest_batch, limits)
-        serve(self.policy, embodiment, options, PolicyOptions(device=self.device, threads=self.threads))
-        return 0
-
-
-def _embodiment(robot: str, config: Path | None, hardware: str):
-    """A robot of the suite by its name, or one of the user's by the path of its YAML or URDF."""
-    from embodiment_descriptions import Embodiment, load_robot
-
-    path = Path(robot).expanduser()
-    if path.suffix not in (".urdf", ".xml"):
-        if config:
-            raise ValueError(f"--config goes with the path of a URDF; {robot!r} brings its own configuration")
-        return load_robot(robot, hardware)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such URDF (seen from {Path.cwd()})")
-    return Embodiment.from_urdf(path.read_text(encoding="utf-8"), config)
 
 
 def _plugin(group: str, name: str):

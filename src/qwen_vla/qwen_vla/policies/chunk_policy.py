@@ -190,6 +190,12 @@ class ContinuingPolicy(ChunkPolicy, Protocol):
 class BatchingPolicy(ChunkPolicy, Protocol):
     """A policy that computes several chunks together faster than one after the other."""
 
+    def warm_up(
+        self, batch_sizes: Sequence[int] = (1,), *, continues: bool = False, progress: Progress | None = None
+    ) -> float:
+        """As a `PreparedPolicy` does; batch_sizes: to which batches will be filled up."""
+        ...
+
     def infer_batch(
         self, observations: Sequence[Observation], seeds: Sequence[int | None] | None = None
     ) -> list[ActionChunk]:

@@ -51,11 +51,8 @@ class _Job:
 class InferenceQueue:
     """Of the clients that wait, the one that waits longest is next; nobody has two requests in one batch."""
 
-    def __init__(self, served: ServedPolicy, largest_batch: int = 1) -> None:
-        """largest_batch: requests that are computed together where they meet; 1: each by itself."""
-        if largest_batch < 1:
-            raise ValueError(f"largest_batch must be at least 1, got {largest_batch}")
-        self._served, self._largest = served, largest_batch
+    def __init__(self, served: ServedPolicy) -> None:
+        self._served = served
         self._waiting: OrderedDict[Hashable, deque[_Job]] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
@@ -95,7 +92,7 @@ class InferenceQueue:
             jobs: list[_Job] = []
             for client in list(self._waiting):
                 alone = not self._batchable(self._waiting[client][0].request)
-                if len(jobs) == self._largest or (alone and jobs):
+                if len(jobs) == self._served.largest_batch or (alone and jobs):
                     break
                 jobs.append(self._take(client))
                 if alone:
@@ -103,7 +100,7 @@ class InferenceQueue:
             return jobs
 
     def _batchable(self, request: Request) -> bool:
-        return self._served.batches and request.previous is None
+        return request.previous is None
 
     def _take(self, client: Hashable) -> _Job:
         """The oldest request of a client, who goes to the end of the queue."""

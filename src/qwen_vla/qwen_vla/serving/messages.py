@@ -5,16 +5,21 @@ Whatever a stranger sends is decoded here, or refused with a `RequestError` that
 
 from __future__ import annotations
 
+import io
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgpack
 import numpy as np
+from PIL import Image
 
 MAX_ITEMS = 20_000  # values and keys of a frame; arrays count as one
 MAX_DEPTH = 8
 MAX_DIMENSIONS = 6
+MAX_PIXELS = 4096 * 4096  # of an image that comes compressed
+LONGEST_SIDE = 8192  # of an image [pixels]
 NUMBERS = "biuf"  # kinds of dtypes that arrays may have: bool, integers, floats
 ArrayEncoder = Callable[[np.ndarray], Mapping]
 
@@ -74,6 +79,23 @@ def openpi_array(array: np.ndarray) -> dict:
     return {b"__ndarray__": True, b"data": array.tobytes(), b"dtype": array.dtype.str, b"shape": array.shape}
 
 
+def npy_array(array: np.ndarray) -> dict:
+    """As GR00T's client spells it."""
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return {"__ndarray_class__": True, "as_npy": stream.getvalue()}
+
+
+def msgpack_numpy_array(array: np.ndarray) -> dict:
+    """As the package msgpack-numpy spells it."""
+    return {b"nd": True, b"type": array.dtype.str, b"kind": b"", b"shape": array.shape, b"data": array.tobytes()}
+
+
+def vla_eval_array(array: np.ndarray) -> dict:
+    """As vla-eval spells what is no image."""
+    return {"__ndarray__": True, "data": array.tobytes(), "dtype": array.dtype.str, "shape": array.shape}
+
+
 def _decoded(value: Any, field: str, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise RequestError(f"{field[:200]}: nested more than {MAX_DEPTH} deep")
@@ -92,7 +114,7 @@ def _in_field(field: str, decode: Callable[[dict], Any], value: dict) -> Any:
         return decode(value)
     except KeyError as error:
         raise RequestError(f"{field}: the array lacks {error}") from error
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, OSError, SyntaxError, Warning) as error:
         raise RequestError(f"{field}: {error}") from error
 
 
@@ -115,9 +137,50 @@ def _openpi_number(value: dict) -> np.generic:
     return kind.type(number)
 
 
+def _npy_array(value: dict) -> np.ndarray:
+    data = value["as_npy"]
+    if not isinstance(data, bytes):
+        raise ValueError(f"the data of an array must be bytes, got {describe(data)}")
+    stream = io.BytesIO(data)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(stream)
+    if version not in read:
+        raise ValueError(f"an array as .npy must be of version 1 or 2, got {version}")
+    shape, by_columns, kind = read[version](stream)
+    array = _array(kind.str, shape[::-1] if by_columns else shape, data[stream.tell() :])
+    return array.T if by_columns else array
+
+
+def _msgpack_numpy_array(value: dict) -> np.ndarray | np.generic:
+    if value[b"nd"] is True:
+        return _array(value[b"type"], value[b"shape"], value[b"data"])
+    return _array(value[b"type"], (), value[b"data"])[()]
+
+
+def _vla_eval_array(value: dict) -> np.ndarray:
+    return _array(value["dtype"], value["shape"], value["data"])
+
+
+def _vla_eval_image(value: dict) -> np.ndarray:
+    """PNG, JPEG or the bytes themselves; how large it will be is checked before anything is decoded."""
+    if value["format"] == "raw":
+        return _vla_eval_array(value)
+    if not isinstance(value["data"], bytes):
+        raise ValueError(f"the data of an image must be bytes, got {describe(value['data'])}")
+    with warnings.catch_warnings(), Image.open(io.BytesIO(value["data"]), formats=("PNG", "JPEG")) as image:
+        warnings.simplefilter("error")
+        if max(image.size) > LONGEST_SIDE or math.prod(image.size) > MAX_PIXELS:
+            raise ValueError(f"an image must have at most {MAX_PIXELS} pixels, got {image.size}")
+        return np.asarray(image.convert("RGB"))
+
+
 SPELLINGS: dict[str | bytes, Callable[[dict], Any]] = {
     b"__ndarray__": _openpi_array,
     b"__npgeneric__": _openpi_number,
+    b"nd": _msgpack_numpy_array,
+    "__ndarray_class__": _npy_array,
+    "__image__": _vla_eval_image,
+    "__ndarray__": _vla_eval_array,
 }
 
 

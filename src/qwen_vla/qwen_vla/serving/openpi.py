@@ -83,7 +83,7 @@ class OpenPiSession:
         reader = self._reader
         observation = Observation(
             images=reader.images(_images(fields)),
-            instruction=reader.text("prompt", fields.get("prompt")),
+            instruction=reader.instruction("prompt", fields.get("prompt")),
             state=reader.state(*_state(fields)),
             tip_poses=reader.tip_poses("tip_poses", fields.get("tip_poses")),
         )

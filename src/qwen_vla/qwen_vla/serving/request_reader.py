@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from qwen_vla.serving.messages import RequestError, describe
+from qwen_vla.serving.messages import LONGEST_SIDE, RequestError, describe
 from qwen_vla.serving.request import Previous
 from qwen_vla.serving.served_policy import ServedPolicy
 
-LONGEST_SIDE = 8192  # of an image [pixels]
 LONGEST_TEXT = 4096  # characters
 LARGEST_SEED = 2**63 - 1
 
@@ -24,7 +23,8 @@ class RequestReader:
 
     def images(self, given: Mapping[str, tuple[str, Any]]) -> dict[str, np.ndarray]:
         """Images by camera, of camera -> (field, value); every camera of the policy, and no other."""
-        wanted = self._served.cameras
+        wanted, names = self._served.cameras, self._served.camera_names
+        given = {names.get(name, name): value for name, value in given.items()}
         unknown = [field for tag, (field, _) in given.items() if tag not in wanted]
         if unknown:
             raise RequestError(f"{unknown[0][:80]}: no such camera; the policy sees {', '.join(wanted)}")
@@ -57,7 +57,7 @@ class RequestReader:
     def numbers(self, field: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
         """Finite float64 of a shape, of an array or of nested lists."""
         try:
-            numbers = np.asarray(value, np.float64)
+            numbers = np.array(value, np.float64)
         except (ValueError, TypeError, OverflowError):
             raise RequestError(f"{field}: must be numbers {list(shape)}, got {describe(value)}") from None
         if numbers.shape != shape:
@@ -71,6 +71,15 @@ class RequestReader:
         if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_TEXT:
             raise RequestError(f"{field}: must be a text of 1 to {LONGEST_TEXT} characters, got {describe(value)}")
         return value
+
+    def instruction(self, field: str, value: Any) -> str:
+        """A text that the policy can read."""
+        text = self.text(field, value)
+        try:
+            self._served.check_instruction(text)
+        except ValueError as error:
+            raise RequestError(f"{field}: {error}") from error
+        return text
 
     def number(self, field: str, value: Any, most: int) -> int | None:
         """A natural number, or None where there is none."""

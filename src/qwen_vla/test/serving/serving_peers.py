@@ -37,9 +37,9 @@ def request(served: ServedPolicy, number: int = 0) -> Request:
 class HeldPolicy(ServedPolicy):
     """Computes nothing before it is let go; remembers by their seeds what was computed together."""
 
-    def __init__(self, reference: str, robot: str = "widowx", batches: bool = False) -> None:
+    def __init__(self, reference: str, robot: str = "widowx", largest_batch: int = 1) -> None:
         super().__init__(reference, load_robot(robot))
-        self.batches = batches
+        self.largest_batch = largest_batch
         self.entered, self.released = threading.Event(), threading.Event()
         self.computed: list[list[int | None]] = []
 

@@ -36,8 +36,8 @@ def test_a_client_with_many_requests_waits_for_those_with_one(held) -> None:
 
 
 def test_requests_that_meet_are_computed_together_one_of_each_client(held) -> None:
-    held.batches = True
-    queue = InferenceQueue(held, largest_batch=3)
+    held.largest_batch = 3
+    queue = InferenceQueue(held)
     answers = asyncio.run(_all(queue, held, [("a", 1), ("a", 2), ("b", 3), ("c", 4), ("d", 5)]))
     queue.close()
     assert held.computed == [[0], [1, 3, 4], [5, 2]]
@@ -45,10 +45,10 @@ def test_requests_that_meet_are_computed_together_one_of_each_client(held) -> No
 
 
 def test_of_a_batch_only_the_faulty_request_fails(held) -> None:
-    held.batches = True
+    held.largest_batch = 4
     good = request(held, 1)
     wrong = replace(good, observation=replace(good.observation, state=np.zeros(1)))
-    queue = InferenceQueue(held, largest_batch=4)
+    queue = InferenceQueue(held)
     answers = asyncio.run(_all(queue, held, [("a", 1), ("b", 2), ("c", 3)], {2: wrong}))
     queue.close()
     assert [type(answer).__name__ for answer in answers] == ["Answer", "Answer", "RequestError", "Answer"]
