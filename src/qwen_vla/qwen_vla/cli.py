@@ -183,8 +183,9 @@ class Convert:
 class Train:
     """Train a recipe of any stage; the same command resumes it.
 
-    Ctrl-C saves the state. The folder named as `output` in the recipe gets state.pt (to resume), log.jsonl, loss.png, tensorboard/, and model/
-    for `qwen-vla evaluate --policy`. Several processes share the recipe's batch: accelerate launch, or torchrun.
+    Ctrl-C saves the state. The folder named as `output` in the recipe gets state.pt (to resume), log.jsonl, loss.png,
+    tensorboard/, and model/ for `qwen-vla evaluate --policy`. Several processes share the recipe's batch: accelerate
+    launch, or torchrun.
 
     $ qwen-vla train config/training/t2a_tiny.yaml
     $ qwen-vla train config/training/sft_tiny.yaml --max-steps 100
