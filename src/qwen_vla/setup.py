@@ -64,7 +64,7 @@ setup(
         "qwen_vla.policies": [
             "qwen_vla = qwen_vla.policies.checkpoint:open_checkpoint",
             "mock = qwen_vla.policies.mock:MockPolicy",
-            "openpi = qwen_vla.policies.openpi_server:OpenPiServerPolicy",
+            "openpi = qwen_vla.policies.openpi_server:open_server",
         ],
     },
 )

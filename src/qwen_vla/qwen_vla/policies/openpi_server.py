@@ -2,8 +2,6 @@
 
 A server of ours says itself what it needs and what it answers. Others say nothing, or little: the file says it. Either
 is compared with the robot before anything is asked. The key is taken from the environment, QWEN_VLA_API_KEY.
-
-Each call connects anew where the connection was lost, and compares again.
 """
 
 from __future__ import annotations
@@ -18,19 +16,16 @@ import cv2
 import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
-from websockets.exceptions import ConnectionClosed, WebSocketException
-from websockets.sync.client import ClientConnection, connect
 
 from embodiment_descriptions import ControlMode, Embodiment
 from qwen_vla.policies.chunk_policy import ActionChunk, Observation, PolicyOptions
 from qwen_vla.policies.fit import training_misfits
-from qwen_vla.serving.messages import RequestError, describe, openpi_array, pack, unpack
+from qwen_vla.policies.openpi_connection import OpenPiConnection
+from qwen_vla.serving.messages import describe
 from qwen_vla.validation_errors import in_words
 from qwen_vla_control.observation.robot_streams import History
 
 KEY = "QWEN_VLA_API_KEY"
-CONNECT_SECONDS = 10.0
-LARGEST_ANSWER = 16 * 2**20  # [bytes]
 
 
 class ServerNeeds(BaseModel):
@@ -46,6 +41,7 @@ class ServerNeeds(BaseModel):
         execution_horizon: rows to execute before the next chunk; None: half of them.
         flipped: channels that the server tells as 1 - x: a gripper that is 1 when closed.
         seeded: whether it takes `seed`.
+        history_frames, history_rate: how many frames of each camera it is shown, and at which rate [Hz].
         answer_seconds: how long an answer may take.
     """
 
@@ -63,6 +59,8 @@ class ServerNeeds(BaseModel):
     execution_horizon: PositiveInt | None = None
     flipped: tuple[str, ...] = ()
     seeded: bool = False
+    history_frames: PositiveInt = 1
+    history_rate: PositiveFloat = 1.0
     answer_seconds: PositiveFloat = 10.0
 
     @classmethod
@@ -91,6 +89,8 @@ class ServerNeeds(BaseModel):
                 horizon=told["horizon"],
                 execution_horizon=told["execution_horizon"],
                 seeded=True,
+                history_frames=told["history"]["frames"],
+                history_rate=told["history"]["rate_hz"],
             )
         except (KeyError, TypeError, ValidationError) as error:
             lacking = in_words(error, "metadata") if isinstance(error, ValidationError) else f"no {error}"
@@ -99,35 +99,45 @@ class ServerNeeds(BaseModel):
             ) from error
 
     @property
+    def history(self) -> History:
+        """What each camera shows."""
+        return History(self.history_frames, self.history_rate)
+
+    @property
     def joints(self) -> tuple[str, ...]:
         """Everything that the state holds, in order."""
         return tuple(joint for joints in self.state.values() for joint in joints)
 
 
-class OpenPiServerPolicy:
+def open_server(address: str, embodiment: Embodiment, options: PolicyOptions) -> ServerPolicy:
+    """Connect, and learn what is needed.
+
+    Raises:
+        ValueError, FileNotFoundError: no such file, or what it or the server says makes no sense.
+        ConnectionError: nobody answers there.
+    """
+    place, _, file = address.partition(",")
+    needs = ServerNeeds.from_file(Path(file).expanduser()) if file else None
+    connection = OpenPiConnection(place, os.environ.get(KEY, ""))
+    connection.open()
+    if needs is not None:
+        return ServerPolicy(connection, needs, embodiment)
+    kind = ContinuingServerPolicy if connection.told.get("continues") is True else ServerPolicy
+    return kind(connection, ServerNeeds.from_metadata(connection.told), embodiment)
+
+
+class ServerPolicy:
     """Asks the server for each chunk, and trusts no answer: shape and values are checked here, motion by the gate."""
 
-    def __init__(self, address: str, embodiment: Embodiment, options: PolicyOptions) -> None:
-        """Connect, and learn what is needed.
-
-        Raises:
-            ValueError: no such address or file, or what the server says makes no sense.
-            ConnectionError: nobody answers there.
-        """
-        self._address, _, file = address.partition(",")
-        self._robot = embodiment
-        self._file = ServerNeeds.from_file(Path(file).expanduser()) if file else None
-        self._connection: ClientConnection | None = None
-        self._told: dict[str, Any] = {}
-        self._connect()
-        self._needs = self._file or ServerNeeds.from_metadata(self._told)
-        self.camera_tags = tuple(self._needs.cameras)
-        self.state_names = self._needs.joints
-        self.history = History()
+    def __init__(self, connection: OpenPiConnection, needs: ServerNeeds, embodiment: Embodiment) -> None:
+        self._connection, self._needs, self._robot = connection, needs, embodiment
+        self.camera_tags = tuple(needs.cameras)
+        self.state_names = needs.joints
+        self.history = needs.history
 
     def misfits(self, embodiment: Embodiment) -> Sequence[str]:
         """What differs between the robot that the server drives and this one."""
-        named = self._told.get("embodiment", embodiment.name)
+        named = self._connection.told.get("embodiment", embodiment.name)
         other = [f"robot: the server drives {named}, this is {embodiment.name}"] if named != embodiment.name else []
         unknown = set(self._needs.flipped) - set(self._needs.channel_names)
         return [
@@ -144,9 +154,16 @@ class OpenPiServerPolicy:
             ValueError: it refuses the observation, or the observation lacks something.
             ArithmeticError: it answers something that is no chunk of this robot.
         """
-        began = time.perf_counter()
-        answer = self._ask(self._fields(observation, seed))
-        data, needs = self._actions(answer), self._needs
+        return self._chunk(observation, self._fields(observation, seed))
+
+    def close(self) -> None:
+        """Leave the server."""
+        self._connection.close()
+
+    def _chunk(self, observation: Observation, fields: Mapping[str, Any]) -> ActionChunk:
+        began, needs = time.perf_counter(), self._needs
+        answer = self._connection.ask(fields, needs.answer_seconds)
+        data = self._actions(answer)
         return ActionChunk(
             data=data,
             channel_names=needs.channel_names,
@@ -158,36 +175,8 @@ class OpenPiServerPolicy:
             inference_ms={"total": 1e3 * (time.perf_counter() - began)},
             execution_horizon=min(needs.execution_horizon or max(1, needs.horizon // 2), len(data)),
             tip_poses=observation.tip_poses,
+            inference_delay=self._delay(answer),
         )
-
-    def close(self) -> None:
-        """Leave the server."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _connect(self) -> None:
-        """Connect and hear what the server says; what it says must stay the same."""
-        key = os.environ.get(KEY, "")
-        try:
-            connection = connect(
-                f"ws://{self._address}",
-                compression=None,
-                max_size=LARGEST_ANSWER,
-                open_timeout=CONNECT_SECONDS,
-                additional_headers={"Authorization": f"Api-Key {key}"} if key else {},
-                legacy=True,
-            )
-            told = unpack(connection.recv(timeout=CONNECT_SECONDS))
-        except (OSError, TimeoutError, WebSocketException, RequestError) as error:
-            raise ConnectionError(f"no policy answers at openpi://{self._address}: {error}") from error
-        if self._told and told != self._told:
-            connection.close()
-            changed = sorted(name for name in told.keys() | self._told.keys() if told.get(name) != self._told.get(name))
-            raise ConnectionError(
-                f"another policy answers at openpi://{self._address} now: {', '.join(changed)} changed"
-            )
-        self._connection, self._told = connection, told
 
     def _fields(self, observation: Observation, seed: int | None) -> dict[str, Any]:
         needs, fields = self._needs, {self._needs.prompt: observation.instruction}
@@ -206,48 +195,65 @@ class OpenPiServerPolicy:
         return fields
 
     def _image(self, image: np.ndarray) -> np.ndarray:
+        """An image H×W×3, or a history of them, as the server wants it."""
+        if image.ndim == 4:
+            return np.stack([self._image(frame) for frame in image])
         if self._needs.image_size:
             image = with_borders(image, self._needs.image_size)
         return np.ascontiguousarray(image.transpose(2, 0, 1)) if self._needs.channels_first else image
-
-    def _ask(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        if self._connection is None:
-            self._connect()
-        try:
-            self._connection.send(pack(fields, openpi_array))
-            frame = self._connection.recv(timeout=self._needs.answer_seconds)
-        except TimeoutError:
-            self._forget()
-            raise TimeoutError(
-                f"openpi://{self._address} did not answer within {self._needs.answer_seconds:g} s"
-            ) from None
-        except (ConnectionClosed, OSError) as error:
-            self._forget()
-            raise ConnectionError(f"openpi://{self._address} was lost: {error}") from error
-        if isinstance(frame, str):
-            self._forget()  # such a server closes the connection
-            raise ValueError(f"openpi://{self._address} refuses: {frame[-500:]}")
-        try:
-            return unpack(frame)
-        except RequestError as error:
-            raise ArithmeticError(f"openpi://{self._address} answers nonsense: {error}") from error
-
-    def _forget(self) -> None:
-        """Drop a connection in which answers could come late."""
-        self._connection.close_timeout = 0
-        self.close()
 
     def _actions(self, answer: Mapping[str, Any]) -> np.ndarray:
         """The chunk [H, C] of an answer; ArithmeticError where it is none."""
         wanted, actions = (self._needs.horizon, len(self._needs.channel_names)), answer.get("actions")
         if not isinstance(actions, np.ndarray) or actions.shape != wanted:
-            raise ArithmeticError(f"openpi://{self._address}: actions must be {list(wanted)}, got {describe(actions)}")
+            raise ArithmeticError(f"{self._connection}: actions must be {list(wanted)}, got {describe(actions)}")
         if not np.isfinite(actions).all():
-            raise FloatingPointError(f"openpi://{self._address} answers actions that are not finite")
+            raise FloatingPointError(f"{self._connection} answers actions that are not finite")
         data = actions.astype(np.float32)
         columns = [self._needs.channel_names.index(name) for name in self._needs.flipped]
         data[:, columns] = 1 - data[:, columns]
         return data
+
+    def _delay(self, answer: Mapping[str, Any]) -> int:
+        """Leading rows that repeat what was being executed."""
+        delay = answer.get("inference_delay", 0)
+        if type(delay) is not int or not 0 <= delay <= self._needs.horizon:
+            raise ArithmeticError(f"inference_delay must be 0 to {self._needs.horizon}, got {describe(delay)}")
+        return delay
+
+
+class ContinuingServerPolicy(ServerPolicy):
+    """A server of ours, which can continue a chunk."""
+
+    def continue_chunk(
+        self,
+        observation: Observation,
+        previous_chunk: ActionChunk,
+        inference_delay: int | None = None,
+        execution_horizon: int | None = None,
+        *,
+        consumed: int | None = None,
+        schedule: str = "exponential",
+        seed: int | None = None,
+    ) -> ActionChunk:
+        """As `ContinuingPolicy` says; errors as of `infer`."""
+        if consumed is None:
+            consumed = round((observation.stamp_ns - previous_chunk.stamp_ns) * 1e-9 / self._needs.period)
+        given = {
+            "previous_chunk": np.asarray(previous_chunk.data, np.float32),
+            "previous_tip_poses": _by_arm(previous_chunk.tip_poses),
+            "tip_poses": _by_arm(observation.tip_poses),
+            "consumed": consumed,
+            "inference_delay": inference_delay,
+            "execution_horizon": execution_horizon,
+            "schedule": schedule,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        return self._chunk(observation, self._fields(observation, seed) | given)
+
+
+def _by_arm(poses: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:
+    return {arm: np.asarray(pose, np.float64) for arm, pose in poses.items()} if poses else None
 
 
 def with_borders(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -36,6 +36,7 @@ from qwen_vla.serving.websocket_listener import Limits
 
 logger = logging.getLogger(__name__)
 logger.addFilter(Seldom(burst=20, every=5.0))
+ENDPOINTS = ("ping", "get_modality_config", "get_action", "reset", "kill")
 LARGEST_BATCH = 32  # observations of one request
 LINGER_MS = 1000  # in which the last answers are still sent
 STATE, ACTION, LANGUAGE = "state", "action", "task"  # names of the modalities' only entries
@@ -92,18 +93,20 @@ class GrootListener:
         except RequestError as error:
             logger.warning("%s", error)
             reply = {"error": str(error)}
+        except Exception as error:  # one client's message must not end the port
+            logger.exception("a request failed")
+            reply = {"error": f"failed with {type(error).__name__}; the server's log says more"}
         await self._send(client, reply, encode)
 
     async def _send(self, client: bytes, reply: Any, encode: ArrayEncoder) -> None:
         await self._socket.send_multipart([client, b"", pack(reply, encode)])
 
     async def _answer(self, client: bytes, fields: Mapping[str, Any]) -> Any:
-        token = fields.get("api_token") or ""
-        if self._api_key and not (
-            isinstance(token, str) and hmac.compare_digest(token.encode(), self._api_key.encode())
-        ):
+        token = fields.get("api_token")
+        given = token.encode() if isinstance(token, str) else b""
+        if self._api_key and not hmac.compare_digest(given, self._api_key.encode()):
             raise RequestError("api_token: Unauthorized: Invalid API token")
-        endpoint, data = fields.get("endpoint", "get_action"), fields.get("data")
+        endpoint = self._reader.choice("endpoint", fields.get("endpoint", "get_action"), ENDPOINTS)
         if endpoint == "ping":
             return {"status": "ok", "message": "Server is running"}
         if endpoint == "get_modality_config":
@@ -111,12 +114,8 @@ class GrootListener:
         if endpoint == "reset":
             return {}
         if endpoint == "get_action":
-            return await self._actions(client, _map("data", data))
-        if endpoint == "kill":
-            raise RequestError("endpoint: kill is not for clients; stop the server with SIGTERM")
-        raise RequestError(
-            f"endpoint: must be ping, get_modality_config, get_action or reset, got {describe(endpoint)}"
-        )
+            return await self._actions(client, _map("data", fields.get("data")))
+        raise RequestError("endpoint: kill is not for clients; stop the server with SIGTERM")
 
     def _modalities(self) -> dict[str, Any]:
         rows, frames = self._served.chunk_shape[0], self._served.history.frames
@@ -149,10 +148,10 @@ class GrootListener:
 
     def _requests(self, data: Mapping[str, Any]) -> list[Request]:
         """One request for each entry of the batch."""
-        seen, options = _map("observation", data.get("observation")), _map("options", data.get("options") or {})
+        seen, options = _map("observation", data.get("observation")), _map("options", data.get("options"), {})
         instructions = _instructions(_map("observation.language", seen.get("language")))
         video = _batches("observation.video", seen.get("video"), len(instructions), 5)
-        states = _batches("observation.state", seen.get("state") or {}, len(instructions), 3)
+        states = _batches("observation.state", seen.get("state"), len(instructions), 3)
         seed = self._reader.seed(options.get("seed"))
         return [
             Request(
@@ -179,7 +178,9 @@ def _spelling(frame: bytes) -> ArrayEncoder:
     return openpi_array if b"__ndarray__" in frame else msgpack_numpy_array
 
 
-def _map(field: str, value: Any) -> Mapping[str, Any]:
+def _map(field: str, value: Any, otherwise: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """A map; `otherwise` where there is none."""
+    value = otherwise if value is None else value
     if not isinstance(value, Mapping):
         raise RequestError(f"{field}: must be a map, got {describe(value)}")
     return value
@@ -198,7 +199,7 @@ def _instructions(language: Mapping[str, Any]) -> list[Any]:
 def _batches(field: str, value: Any, batch: int, dimensions: int) -> dict[str, tuple[str, np.ndarray]]:
     """Field and array of each entry of a modality: as many as there are instructions, each with at least one time."""
     found = {}
-    for name, array in _map(field, value).items():
+    for name, array in _map(field, value, {}).items():
         right = isinstance(array, np.ndarray) and array.ndim == dimensions and len(array) == batch and array.shape[1]
         if not right:
             shape = "(B, T, H, W, 3)" if dimensions == 5 else "(B, T, D)"

@@ -25,7 +25,7 @@ FLAT = "observation/"  # before the name of a camera, or of what follows
 STATE, JOINTS, GRIPPER = "observation/state", "observation/joint_position", "observation/gripper_position"
 NO_CAMERAS = (STATE, JOINTS, GRIPPER, "observation/cartesian_position")
 CONTINUATION = (
-    "previous_chunk", "previous_tip_poses", "tip_poses", "consumed", "inference_delay", "execution_horizon",
+    "previous_chunk", "previous_tip_poses", "tip_poses", "consumed", "inference_delay", "execution_horizon", "schedule",
 )  # fmt: skip
 KNOWN = ("images", "state", "prompt", "seed", "endpoint", "session_id", *CONTINUATION)
 RESET = "reset successful"
@@ -71,12 +71,9 @@ class OpenPiSession:
         return str(error)
 
     def _endpoint(self, fields: Mapping[str, Any]) -> str:
-        endpoint, session = fields.get("endpoint", "infer"), fields.get("session_id")
-        if endpoint not in ("infer", "reset"):
-            raise RequestError(f"endpoint: must be infer or reset, got {describe(endpoint)}")
-        if session is not None:
-            self._reader.text("session_id", session)
-        return endpoint
+        if fields.get("session_id") is not None:
+            self._reader.text("session_id", fields["session_id"])
+        return self._reader.choice("endpoint", fields.get("endpoint", "infer"), ("infer", "reset"))
 
     def _request(self, fields: Mapping[str, Any]) -> Request:
         self._note_ignored(fields)

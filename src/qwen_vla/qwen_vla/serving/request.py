@@ -20,6 +20,7 @@ class Previous:
         consumed: rows that lie behind the new observation.
         inference_delay: rows that will be executed before the answer arrives; None: as the policy estimates.
         execution_horizon: rows between two chunks; None: the policy's own.
+        schedule: how the bond with it falls along the horizon, as `ContinuingPolicy` says.
     """
 
     data: np.ndarray
@@ -27,6 +28,7 @@ class Previous:
     consumed: int
     inference_delay: int | None
     execution_horizon: int | None
+    schedule: str = "exponential"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from qwen_vla.serving.served_policy import ServedPolicy
 
 LONGEST_TEXT = 4096  # characters
 LARGEST_SEED = 2**63 - 1
+SCHEDULES = ("exponential", "linear", "ones", "zeros")
 
 
 class RequestReader:
@@ -81,6 +82,12 @@ class RequestReader:
             raise RequestError(f"{field}: {error}") from error
         return text
 
+    def choice(self, field: str, value: Any, choices: Sequence[str]) -> str:
+        """One of several texts."""
+        if not isinstance(value, str) or value not in choices:
+            raise RequestError(f"{field}: must be {', '.join(choices)}; got {describe(value)}")
+        return value
+
     def number(self, field: str, value: Any, most: int) -> int | None:
         """A natural number, or None where there is none."""
         if isinstance(value, np.integer):
@@ -120,4 +127,5 @@ class RequestReader:
             consumed,
             self.number("inference_delay", fields.get("inference_delay"), rows),
             self.number("execution_horizon", fields.get("execution_horizon"), rows),
+            self.choice("schedule", fields.get("schedule", SCHEDULES[0]), SCHEDULES),
         )

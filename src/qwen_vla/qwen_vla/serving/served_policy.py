@@ -108,6 +108,7 @@ class ServedPolicy:
             previous.inference_delay,
             previous.execution_horizon,
             consumed=previous.consumed,
+            schedule=previous.schedule,
             seed=request.seed,
         )
 

@@ -24,6 +24,7 @@ from qwen_vla.serving.served_policy import ServedPolicy
 logger = logging.getLogger(__name__)
 PAGES = {"/health": '{"status": "ok"}\n', "/config": '{"applied": {}, "config": {}}\n'}
 VERSION = 1
+TYPES = ("hello", "observation", "episode_start", "episode_end", "error")
 POSITION_STEP, ROTATION_STEP = 0.05, 0.5  # what 1.0 means to robosuite's OSC_POSE [m, rad]
 POSE_STATE = 8  # numbers of the benchmark's state: position, axis-angle and two fingers
 ACTIONS = {
@@ -59,15 +60,13 @@ class VlaEvalSession:
         self._sequence = sequence if type(sequence) is int else 0
         if not isinstance(payload, Mapping):
             raise RequestError(f"payload: must be a map, got {describe(payload)}")
-        kind = fields.get("type")
+        kind = self._reader.choice("type", fields.get("type"), TYPES)
         if kind == "hello":
             return self._message("hello", self._hello(payload))
         if kind == "observation":
             return self._message("action", {"actions": await self._action(payload)})
         if kind in ("episode_start", "episode_end"):
             self._rows.clear()
-        elif kind != "error":
-            raise RequestError(f"type: must be hello, observation, episode_start or episode_end, got {describe(kind)}")
         return None
 
     def refusal(self, error: RequestError) -> bytes:
@@ -80,7 +79,7 @@ class VlaEvalSession:
 
     def _hello(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         version = payload.get("protocol_version")
-        if version != VERSION:
+        if type(version) is not int or version != VERSION:
             raise RequestError(f"payload.protocol_version: must be {VERSION}, got {describe(version)}")
         wrist = any("wrist" in tag for tag in self._served.cameras)
         needs = {"send_wrist_image": wrist, "send_state": self._by_pose or bool(self._served.state_names)}

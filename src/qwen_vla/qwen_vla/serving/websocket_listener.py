@@ -133,11 +133,20 @@ class WebSocketListener:
                 await self._send(connection, reply)
         except RequestError as error:
             logger.warning("%s: %s", connection.remote_address, error)
-            await self._send(connection, session.refusal(error))
-            if session.ends_on_error:
-                await connection.close(CloseCode.INTERNAL_ERROR, _shortened(str(error)))
+            await self._refuse(connection, session, error)
+        except ConnectionClosed:
+            raise
+        except Exception as error:  # the client learns that it failed, too, whatever it was
+            logger.exception("%s: a request failed", connection.remote_address)
+            told = RequestError(f"the request failed with {type(error).__name__}; the server's log says more")
+            await self._refuse(connection, session, told)
         finally:
             self._busy.discard(connection)
+
+    async def _refuse(self, connection: ServerConnection, session: Session, error: RequestError) -> None:
+        await self._send(connection, session.refusal(error))
+        if session.ends_on_error:
+            await connection.close(CloseCode.INTERNAL_ERROR, _shortened(str(error)))
 
     @staticmethod
     async def _send(connection: ServerConnection, frame: bytes | str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,8 +13,8 @@ import yaml
 from websockets.sync.server import ServerConnection, serve
 
 from embodiment_descriptions import load_robot
-from qwen_vla.policies import ChunkPolicy, Observation, PolicyOptions, open_policy
-from qwen_vla.policies.openpi_server import OpenPiServerPolicy, with_borders
+from qwen_vla.policies import ChunkPolicy, ContinuingPolicy, Observation, PolicyOptions, open_policy
+from qwen_vla.policies.openpi_server import open_server, with_borders
 from qwen_vla.serving import openpi
 from qwen_vla.serving.inference_queue import InferenceQueue
 from qwen_vla.serving.messages import openpi_array, pack, unpack
@@ -132,6 +133,23 @@ def test_our_own_server_needs_no_file_and_answers_as_the_policy_does(fitting_che
         here.execution_horizon,
         7,
     )
+
+
+def test_our_own_server_continues_a_chunk_as_the_policy_does(fitting_checkpoint, robot) -> None:
+    local = open_policy(str(fitting_checkpoint), robot, PolicyOptions())
+    before, moved = np.eye(4), np.eye(4)
+    moved[0, 3] = 0.01
+    times = ((before, 0), (moved, 800_000_000))
+    seen = [replace(observation(robot), tip_poses={"": pose}, stamp_ns=stamp) for pose, stamp in times]
+    with ours(str(fitting_checkpoint), robot) as address:
+        policy = opened(address, robot)
+        assert isinstance(policy, ContinuingPolicy)
+        first = policy.infer(seen[0], seed=1)
+        there = policy.continue_chunk(seen[1], first, 2, 8, schedule="ones", seed=2)
+        policy.close()
+    here = local.continue_chunk(seen[1], local.infer(seen[0], seed=1), 2, 8, schedule="ones", seed=2)
+    np.testing.assert_array_equal(there.data, here.data)
+    assert there.inference_delay == here.inference_delay == 2
 
 
 def test_a_file_says_what_another_server_is_sent(robot, needs) -> None:
@@ -292,7 +310,7 @@ def test_another_policy_at_the_same_address_is_not_taken_for_the_first(robot, ne
     with serve(handle, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        policy = OpenPiServerPolicy(f"127.0.0.1:{server.socket.getsockname()[1]},{needs()}", robot, PolicyOptions())
+        policy = open_server(f"127.0.0.1:{server.socket.getsockname()[1]},{needs()}", robot, PolicyOptions())
         with pytest.raises(ConnectionError, match="was lost"):
             policy.infer(observation(robot))
         with pytest.raises(ConnectionError, match="another policy answers .* checkpoint"):

@@ -108,7 +108,7 @@ def test_the_other_endpoints_answer(served) -> None:
         ({"language": {"task": []}}, "observation.language: must be a list"),
         ({"language": {"task": [[3]]}}, "observation.language: must be a text"),
         ({"state": {"state": np.zeros(3)}}, "observation.state.state: must be (B, T, D)"),
-        ({"state": 3}, "observation.state: must be a map"),
+        ({"state": np.zeros(2)}, "observation.state: must be a map"),
     ],
 )
 def test_what_is_wrong_is_told_by_its_field(served, change: dict, told: str) -> None:
