@@ -121,11 +121,13 @@ DISTRIBUTIONS = {
     "fla": "flash-linear-attention",
     "torch.utils.tensorboard": "tensorboard",
 }
-# Distributions by rosdep's names. torch and what is built on it come from PyPI alone: Linux distributions' are too old.
+# Distributions by rosdep's names. torch, what is built on it and websockets come from PyPI alone: Linux distributions'
+# are too old.
 ROSDEP = {
     "gymnasium": "python3-gymnasium-pip",
     "hypothesis": "python3-hypothesis",
     "matplotlib": "python3-matplotlib",
+    "msgpack": "python3-msgpack",
     "mujoco": "python3-mujoco-pip",
     "numpy": "python3-numpy",
     "opencv-python-headless": "python3-opencv",
@@ -135,6 +137,7 @@ ROSDEP = {
     "pydantic": "python3-pydantic",
     "pytest": "python3-pytest",
     "pyyaml": "python3-yaml",
+    "pyzmq": "python3-zmq",
     "rich": "python3-rich",
     "rosbags": "python3-rosbags-pip",
     "scipy": "python3-scipy",
@@ -142,9 +145,9 @@ ROSDEP = {
 }
 # Programs, plugins and build tools of requirements.in, which are used without being imported.
 NOT_IMPORTED = {"colcon-common-extensions", "pytest-rerunfailures", "pytest-timeout", "pytest-xdist", "ruff"}
-# Installed by those who want them: a viewer of 170 MB, a peer to compare with, in an environment of its own, and GPU
+# Installed by those who want them: a viewer of 170 MB, peers to compare with, in environments of their own, and GPU
 # kernels.
-NOT_INSTALLED = {"rerun-sdk", "lerobot", "flash-linear-attention"}
+NOT_INSTALLED = {"rerun-sdk", "lerobot", "openpi-client", "vla-eval", "flash-linear-attention"}
 
 
 PYTEST = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]

@@ -22,6 +22,7 @@ setup(
         "huggingface_hub",
         "matplotlib",
         "mcap",
+        "msgpack",
         "numpy",
         "opencv-python-headless",
         "peft",
@@ -30,6 +31,7 @@ setup(
         "pyarrow",
         "pydantic>=2",
         "PyYAML",
+        "pyzmq",
         "qwen_vla_control",
         "rich",
         "rosbags",
@@ -41,6 +43,7 @@ setup(
         "tqdm",
         "transformers>=5.2",
         "tyro",
+        "websockets>=14",
         "zstandard",
     ],
     python_requires=">=3.11",
@@ -61,6 +64,7 @@ setup(
         "qwen_vla.policies": [
             "qwen_vla = qwen_vla.policies.checkpoint:open_checkpoint",
             "mock = qwen_vla.policies.mock:MockPolicy",
+            "openpi = qwen_vla.policies.openpi_server:open_server",
         ],
     },
 )

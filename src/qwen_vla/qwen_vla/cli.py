@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -23,6 +23,7 @@ from qwen_vla.benchmark_options import BenchmarkOptions
 from qwen_vla.data.collection import Collection
 from qwen_vla.data.convert_options import ConvertOptions
 from qwen_vla.evaluation.options import EvaluateOptions
+from qwen_vla.serving.command import Serve
 
 COMMANDS = "qwen_vla.commands"
 EVALUATORS = "qwen_vla.evaluators"
@@ -54,17 +55,10 @@ class Describe:
     """Sentence to put into the prompt."""
 
     def run(self) -> int:
-        from embodiment_descriptions import Embodiment, describe, load_robot
+        from embodiment_descriptions import describe
+        from qwen_vla.robots import find_robot
 
-        path = Path(self.robot).expanduser()
-        if path.suffix not in (".urdf", ".xml"):
-            if self.config:
-                raise ValueError(f"--config goes with the path of a URDF; {self.robot!r} brings its own configuration")
-            embodiment = load_robot(self.robot, self.hardware)
-        elif path.is_file():
-            embodiment = Embodiment.from_urdf(path.read_text(encoding="utf-8"), self.config)
-        else:
-            raise FileNotFoundError(f"{path}: no such URDF (seen from {Path.cwd()})")
+        embodiment = find_robot(self.robot, self.config, self.hardware)
         print(describe(embodiment, self.instruction))
         return 0
 
@@ -155,10 +149,11 @@ class Convert(ConvertOptions):
 
 @dataclass
 class Train:
-    """Train a recipe of any stage; Ctrl-C saves the state, the same command resumes.
+    """Train a recipe of any stage; the same command resumes it.
 
-    The folder named as `output` in the recipe gets state.pt (to resume), log.jsonl, loss.png, tensorboard/, and model/
-    for `qwen-vla evaluate --policy`. Several processes share the recipe's batch: accelerate launch, or torchrun.
+    Ctrl-C saves the state. The folder named as `output` in the recipe gets state.pt (to resume), log.jsonl, loss.png,
+    tensorboard/, and model/ for `qwen-vla evaluate --policy`. Several processes share the recipe's batch: accelerate
+    launch, or torchrun.
 
     $ qwen-vla train config/training/t2a_tiny.yaml
     $ qwen-vla train config/training/sft_tiny.yaml --max-steps 100
@@ -326,6 +321,7 @@ def _commands() -> dict[str, type]:
         "train": Train,
         "evaluate": Evaluate,
         "report": Report,
+        "serve": Serve,
         "benchmark": Benchmark,
     }
     return own | _added_commands()
@@ -356,8 +352,9 @@ def _readable(command: type) -> type:
     kinds = get_type_hints(command, include_extras=True)
     for field in fields(command):
         kind = kinds[field.name]
+        plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
         name = field.name.upper().replace("_", "-")
-        metavar = {str: name, str | None: name, tuple[str, ...]: f"[{name} [{name} ...]]"}.get(kind)
+        metavar = {str: name, str | None: name, tuple[str, ...]: f"[{name} [{name} ...]]"}.get(plain)
         if field.default is False:
             kind = tyro.conf.FlagCreatePairsOff[kind]
         marks = tyro.conf.arg(metavar=metavar, help_behavior_hint=_default_hint)

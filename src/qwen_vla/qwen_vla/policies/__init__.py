@@ -6,6 +6,7 @@
 
 from qwen_vla.policies.chunk_policy import (
     ActionChunk,
+    BatchingPolicy,
     ChunkPolicy,
     ContinuingPolicy,
     Observation,
@@ -17,6 +18,7 @@ from qwen_vla_control.observation.robot_streams import History
 
 __all__ = [
     "ActionChunk",
+    "BatchingPolicy",
     "ChunkPolicy",
     "ContinuingPolicy",
     "History",

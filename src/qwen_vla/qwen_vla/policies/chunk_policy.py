@@ -184,3 +184,20 @@ class ContinuingPolicy(ChunkPolicy, Protocol):
             seed: as for `infer`.
         """
         ...
+
+
+@runtime_checkable
+class BatchingPolicy(ChunkPolicy, Protocol):
+    """A policy that computes several chunks together faster than one after the other."""
+
+    def warm_up(
+        self, batch_sizes: Sequence[int] = (1,), *, continues: bool = False, progress: Progress | None = None
+    ) -> float:
+        """As a `PreparedPolicy` does; batch_sizes: to which batches will be filled up."""
+        ...
+
+    def infer_batch(
+        self, observations: Sequence[Observation], seeds: Sequence[int | None] | None = None
+    ) -> list[ActionChunk]:
+        """A chunk for each observation, but for rounding that of `infer`; errors as there, if any is wrong."""
+        ...

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
 from qwen_vla.data.collection import Collection
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
+from qwen_vla.validation_errors import in_words
 
 
 def _checked_collection(collection: Collection) -> Collection:
@@ -85,26 +86,10 @@ def _checked(path: Path, kind: TypeAdapter, values: Any, what: str) -> Any:
     try:
         return kind.validate_python(values)
     except ValidationError as error:
-        raise RecipeError(f"{path}: {_in_words(error, what)}") from error
+        raise RecipeError(f"{path}: {in_words(error, what)}") from error
 
 
 def _recipe_class(values: Any) -> type[BaseModel]:
     if isinstance(values, dict) and values.get("stage") == "rl":
         return ReinforcementRecipe
     return Recipe
-
-
-def _in_words(error: ValidationError, what: str) -> str:
-    """All problems of a file in one line, each with its field; `what` it is, where the problem is all of it."""
-    problems = []
-    for problem in error.errors():
-        field = ".".join(map(str, problem["loc"])) or what
-        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            problems.append(f"{field}: there is no such field")
-        elif problem["type"] == "missing":
-            problems.append(f"{field}: missing")
-        elif problem["type"] == "value_error":
-            problems.append(problem["msg"].removeprefix("Value error, "))
-        else:
-            problems.append(f"{field}: {problem['msg']}, got {problem['input']!r}")
-    return "; ".join(problems)

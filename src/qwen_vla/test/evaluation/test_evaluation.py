@@ -294,7 +294,7 @@ def test_a_run_on_test_seeds_is_announced(capsys):
         ({"chaos": True}, "add --over-ros"),
         (
             {"policy": "chess://knight"},
-            "no package provides the policy 'chess://knight'; installed: mock://, qwen_vla://",
+            "no package provides the policy 'chess://knight'; installed: mock://, openpi://, qwen_vla://",
         ),
         ({"policy": "mock://hold", "prompt_of": "aloha"}, "text that a checkpoint reads; mock://hold is none"),
     ],

@@ -528,7 +528,10 @@ def test_of_a_policy_that_is_no_checkpoint_the_package_is_checked():
         return found
 
     assert level(model("mock://hold")) == "ok" and "package qwen_vla opens mock://hold" in model("mock://hold").fact
-    assert level(model("chess://e4")) == "fail" and "installed: mock://, qwen_vla://" in model("chess://e4").fact
+    assert (
+        level(model("chess://e4")) == "fail"
+        and "installed: mock://, openpi://, qwen_vla://" in model("chess://e4").fact
+    )
     running = model("", Graph(policy="chess://e4"))
     assert level(running) == "ok" and running.fact == "policy_node has loaded chess://e4"
 

@@ -1,0 +1,151 @@
+"""What `qwen-vla serve` costs: latency that clients see, alone and beside others, and what it adds to inference.
+
+    .venv/bin/python benchmarks/serving.py --json out/serving.json
+
+Starts the server on loopback and asks it over openpi's protocol, each client as soon as it has its answer, with one
+image of 224² for each camera. `overhead_ms` is the time of a call less the inference in it, of the same call, with one
+client; `direct_ms` is `Policy.infer` in this process, in turn with those calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from websockets.sync.client import ClientConnection, connect
+
+from embodiment_descriptions import load_robot
+from qwen_vla.output_files import write_json
+from qwen_vla.output_paths import check_files, with_maker
+from qwen_vla.policies import Observation, PolicyOptions, open_policy, warm_up
+from qwen_vla.serving.messages import openpi_array, pack, unpack
+
+MAKER = "benchmarks/serving.py"  # as `output_paths` knows it
+SIDE = 224  # of the images [pixels]
+PROMPT = "pick up the red cube"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policy", default="tiny")
+    parser.add_argument("--robot", default="widowx")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--largest-batch", type=int, default=0)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--requests", type=int, default=50, help="of each client")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that this did not make")
+    options = parser.parse_args()
+    check_files(MAKER, options.overwrite, {"--json": options.json})
+    result = measure(options)
+    print(json.dumps(result, indent=2))
+    if options.json:
+        write_json(options.json, with_maker(MAKER, result))
+
+
+def measure(options: argparse.Namespace) -> dict:
+    with serving(options) as port, connect(f"ws://127.0.0.1:{port}", compression=None) as connection:
+        needs = unpack(connection.recv())
+        message = pack(fields(needs), openpi_array)
+        return {
+            "policy": options.policy,
+            "robot": options.robot,
+            "device": options.device,
+            "threads": options.threads,
+            "largest_batch": options.largest_batch,
+            "images": [len(needs["cameras"]), SIDE, SIDE],
+            "one_client": beside_direct(options, connection, fields(needs), message),
+            "clients": {str(count): crowd(port, count, options.requests, message) for count in options.clients},
+        }
+
+
+@contextmanager
+def serving(options: argparse.Namespace) -> Iterator[int]:
+    """The port of a server that is ready."""
+    command = [sys.executable, "-m", "qwen_vla", "serve", "--policy", options.policy, "--robot", options.robot]
+    command += ["--device", options.device, "--threads", str(options.threads), "--port", "0"]
+    command += ["--largest-batch", str(options.largest_batch), "--clients", str(max(options.clients) + 1)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            said = []
+            while "ready\n" not in said:
+                said.append(process.stdout.readline())
+                if not said[-1]:
+                    raise RuntimeError("the server ended before it was ready; its own message is above")
+            (address,) = (line for line in said if line.startswith("openpi at "))
+            yield int(address.rsplit(":", 1)[1])
+        finally:
+            process.terminate()
+
+
+def fields(needs: dict) -> dict:
+    """An observation of noise."""
+    random = np.random.default_rng(0)
+    images = {tag: random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for tag in needs["cameras"]}
+    return {"images": images, "state": np.zeros(len(needs["state"]), np.float32), "prompt": PROMPT, "seed": 0}
+
+
+def beside_direct(options: argparse.Namespace, connection: ClientConnection, shown: dict, message: bytes) -> dict:
+    """A client alone, in turn with the policy in this process."""
+    policy = open_policy(
+        options.policy, load_robot(options.robot), PolicyOptions(device=options.device, threads=options.threads)
+    )
+    warm_up(policy)
+    observation = Observation(shown["images"], PROMPT, state=shown["state"] if policy.state_names else None)
+    calls, overheads, direct = [], [], []
+    for _ in range(options.requests):
+        took, inference = ask(connection, message)
+        calls.append(took)
+        overheads.append(took - inference)
+        began = time.perf_counter()
+        policy.infer(observation, seed=0)
+        direct.append(1e3 * (time.perf_counter() - began))
+    return {"call_ms": spread(calls), "overhead_ms": spread(overheads), "direct_ms": spread(direct)}
+
+
+def ask(connection: ClientConnection, message: bytes) -> tuple[float, float]:
+    """How long a call takes, and the inference in it [ms]."""
+    began = time.perf_counter()
+    connection.send(message)
+    timing = unpack(connection.recv())["server_timing"]
+    return 1e3 * (time.perf_counter() - began), timing["infer_ms"]
+
+
+def crowd(port: int, clients: int, requests: int, message: bytes) -> dict:
+    """Latency of several clients that ask all the time, and how many chunks they get together."""
+    times: list[float] = []
+    start = threading.Barrier(clients + 1)
+
+    def client() -> None:
+        with connect(f"ws://127.0.0.1:{port}", compression=None) as connection:
+            connection.recv()
+            start.wait()
+            times.extend([ask(connection, message)[0] for _ in range(requests)])
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    start.wait()
+    began = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    if len(times) < clients * requests:
+        raise RuntimeError(f"{clients * requests - len(times)} requests were not answered")
+    return {"call_ms": spread(times), "chunks_per_s": len(times) / (time.perf_counter() - began)}
+
+
+def spread(times: list[float]) -> dict[str, float]:
+    return {"p50": float(np.percentile(times, 50)), "p99": float(np.percentile(times, 99))}
+
+
+if __name__ == "__main__":
+    main()

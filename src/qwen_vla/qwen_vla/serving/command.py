@@ -1,0 +1,74 @@
+"""`qwen-vla serve`: the options of the server. Light: what it serves with is imported when it runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass
+class Serve:
+    """Answer observations with chunks over the network.
+
+    One policy for one robot and any number of clients, whose requests are answered in turn, or together where they
+    meet, until Ctrl-C or SIGTERM. It speaks openpi's protocol and, on ports of their own, those of vla-eval and GR00T.
+    ROS is not needed. Nothing here moves or guards a robot: that is the client's.
+
+    $ qwen-vla serve --robot widowx
+    $ qwen-vla serve --checkpoint checkpoints/tiny --robot widowx --port 8123
+    $ QWEN_VLA_API_KEY=secret qwen-vla serve --robot my_robot.urdf --config my_robot.yaml --host 0.0.0.0
+    $ qwen-vla serve --robot widowx --vla-eval-port 8001 --groot-port 5555 --camera-names front=ego
+    $ qwen-vla serve --policy mock://hold --robot aloha    # without a model, to try a client
+    """
+
+    robot: str
+    """Name of a robot of the suite, or a path to a URDF."""
+    policy: Annotated[str, tyro.conf.arg(aliases=["--checkpoint"])] = "tiny"
+    """Checkpoint: its folder, or the name of one in checkpoints/. Or NAME://ADDRESS of an installed policy."""
+    config: Path | None = None
+    """Embodiment YAML for a URDF of your own."""
+    hardware: Literal["mock", "gazebo", "isaac", "real"] = "mock"
+    """What answers for a robot of the suite; a real one may have other cameras."""
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 for all of this machine's. Nothing is encrypted."""
+    port: int = 8000
+    """Port of openpi's protocol (websocket); 0: any that is free."""
+    vla_eval_port: int | None = None
+    """Speak the protocol of vla-eval (websocket) on this port, too."""
+    groot_port: int | None = None
+    """Speak GR00T's protocol (ZeroMQ) on this port, too; for networks that are trusted."""
+    camera_names: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=TAG …")] = ()
+    """What clients call cameras, where it is not the policy's tags: NAME=TAG, for example front=ego."""
+    api_key: str = ""
+    """What clients must send as Authorization: Api-Key; default: the environment variable QWEN_VLA_API_KEY, or none."""
+    clients: int = 32
+    """How many may be connected at a time."""
+    frame_mb: float = 16.0
+    """Largest message that is read [MiB]."""
+    largest_batch: int = 0
+    """How many requests are computed together where they meet; 0: 8 on a GPU, 1 on a CPU, which gains nothing by it."""
+    device: str = "cpu"
+    """Where it runs: cpu, cuda, cuda:1 …"""
+    threads: int = 0
+    """CPU threads; 0: as many as PyTorch likes."""
+
+    def run(self) -> int:
+        from qwen_vla.policies import PolicyOptions
+        from qwen_vla.robots import find_robot
+        from qwen_vla.serving.server import ServeOptions, serve
+        from qwen_vla.serving.websocket_listener import Limits
+
+        embodiment = find_robot(self.robot, self.config, self.hardware)
+        key = self.api_key or os.environ.get("QWEN_VLA_API_KEY", "")
+        limits = Limits(int(self.frame_mb * 2**20), self.clients)
+        names = [name.partition("=")[::2] for name in self.camera_names]
+        if wrong := [name for name, (_, tag) in zip(self.camera_names, names, strict=True) if not tag]:
+            raise ValueError(f"--camera-names are NAME=TAG, for example front=ego; got {wrong[0]!r}")
+        ports = (self.port, self.vla_eval_port, self.groot_port)
+        options = ServeOptions(self.host, *ports, key, self.largest_batch, dict(names), limits)
+        serve(self.policy, embodiment, options, PolicyOptions(device=self.device, threads=self.threads))
+        return 0

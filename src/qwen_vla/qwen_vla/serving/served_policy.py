@@ -1,0 +1,177 @@
+"""The policy that is served: opened for one robot, warmed up, and what it says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from embodiment_descriptions import Embodiment
+from qwen_vla.policies import (
+    ActionChunk,
+    BatchingPolicy,
+    ContinuingPolicy,
+    Observation,
+    PolicyOptions,
+    PreparedPolicy,
+    open_policy,
+    warm_up,
+)
+from qwen_vla.policies.checkpoint import PLACEHOLDER, checkpoint_of
+from qwen_vla.policies.identity import checkpoint_hash
+from qwen_vla.serving.request import Request
+
+BATCH_ON_GPU = 8
+SYNTHETIC_SIZE = (48, 64)  # of the images that the first chunk is made of [pixels]
+
+
+class ServedPolicy:
+    """Answers requests, from one thread at a time.
+
+    Attributes:
+        cameras: tags of the images that every observation shows.
+        state_names: joints whose positions are the state [rad | m], in order.
+        history: how many frames of each camera an observation may show.
+        arms: labels of the robot's arms as tip poses are told by them; "" for the only one.
+        continues: it can continue a chunk (real-time chunking).
+        batches: it can compute several chunks together, unless they continue others.
+        chunk_shape: rows and channels of its chunks.
+        camera_names: what clients may call cameras -> tag.
+        largest_batch: requests that are computed together at most.
+        metadata: what clients are told of it; plain values.
+    """
+
+    def __init__(
+        self,
+        reference: str,
+        embodiment: Embodiment,
+        options: PolicyOptions | None = None,
+        largest_batch: int = 0,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        """Open and warm up.
+
+        Args:
+            reference, embodiment, options: as for `open_policy`, errors too.
+            largest_batch: requests that may be computed together; 0: some on a GPU; one on a CPU, where 8 chunks of
+                the shipped model took a quarter more time together than one after the other.
+            names: what clients call cameras -> the policy's tags; the tags themselves are always understood.
+
+        Raises:
+            ValueError: a name stands for no camera of the policy.
+        """
+        options = options or PolicyOptions()
+        self._policy = open_policy(reference, embodiment, options)
+        self.cameras = tuple(self._policy.camera_tags)
+        self.state_names = tuple(self._policy.state_names)
+        self.history = self._policy.history
+        self.arms = tuple(embodiment.layout.arms)
+        self.continues = isinstance(self._policy, ContinuingPolicy)
+        self.batches = isinstance(self._policy, BatchingPolicy)
+        self.camera_names = dict(names or {})
+        if unknown := sorted(set(self.camera_names.values()) - set(self.cameras)):
+            raise ValueError(f"no camera is called {unknown[0]!r}; the policy sees {', '.join(self.cameras)}")
+        self.largest_batch = (largest_batch or _usual_batch(options.device)) if self.batches else 1
+        self._warm_up(options.device)
+        self._example = self._policy.infer(self._synthetic(), seed=0)
+        self.chunk_shape: tuple[int, int] = self._example.data.shape
+        self.metadata = self._metadata(reference, embodiment, options.prompt_template)
+
+    def infer(self, requests: Sequence[Request]) -> list[ActionChunk]:
+        """A chunk for each request, computed together where there are several; errors as the policy raises them."""
+        if len(requests) == 1:
+            return [self._infer_one(requests[0])]
+        return self._policy.infer_batch([asked.observation for asked in requests], [asked.seed for asked in requests])
+
+    def check_instruction(self, instruction: str) -> None:
+        """ValueError for one that the policy cannot read, as far as that can be said before it is computed."""
+        if isinstance(self._policy, PreparedPolicy):
+            self._policy.check_instruction(instruction)
+
+    def _warm_up(self, device: str) -> None:
+        """Where shapes cost time to prepare, batches of all sizes are filled up to one of a few."""
+        if self.largest_batch > 1 and device != "cpu":
+            sizes = [size for size in (1, 2, 4, 8, 16, 32) if size < self.largest_batch]
+            self._policy.warm_up(batch_sizes=[*sizes, self.largest_batch], continues=self.continues)
+        else:
+            warm_up(self._policy, continues=self.continues)
+
+    def _infer_one(self, request: Request) -> ActionChunk:
+        previous = request.previous
+        if previous is None:
+            return self._policy.infer(request.observation, request.seed)
+        return self._policy.continue_chunk(
+            request.observation,
+            self._chunk(previous.data, previous.tip_poses),
+            previous.inference_delay,
+            previous.execution_horizon,
+            consumed=previous.consumed,
+            schedule=previous.schedule,
+            seed=request.seed,
+        )
+
+    def _chunk(self, data: np.ndarray, tip_poses: Any) -> ActionChunk:
+        shown = self._example
+        return ActionChunk(
+            data=data,
+            channel_names=shown.channel_names,
+            period=shown.period,
+            control_mode=shown.control_mode,
+            embodiment=shown.embodiment,
+            instruction=shown.instruction,
+            stamp_ns=0,
+            inference_ms=shown.inference_ms,
+            execution_horizon=shown.execution_horizon,
+            tip_poses=tip_poses,
+        )
+
+    def _synthetic(self) -> Observation:
+        black = np.zeros((*SYNTHETIC_SIZE, 3), np.uint8)
+        state = np.zeros(len(self.state_names)) if self.state_names else None
+        return Observation(dict.fromkeys(self.cameras, black), "stand still", state=state)
+
+    def _metadata(self, reference: str, embodiment: Embodiment, prompt_template: str) -> dict[str, Any]:
+        checkpoint, chunk = checkpoint_of(reference), self._example
+        return {
+            "server": f"qwen-vla {version('qwen_vla')}",
+            "policy": reference,
+            "checkpoint_hash": checkpoint_hash(checkpoint) if checkpoint else None,
+            "embodiment": embodiment.name,
+            "control_mode": str(embodiment.control_mode.value),
+            "cameras": list(self.cameras),
+            "history": {"frames": self.history.frames, "rate_hz": self.history.rate},
+            "state": [{"name": name, "unit": _unit(embodiment, name)} for name in self.state_names],
+            "actions": [
+                {"name": channel.name, "unit": channel.unit, "arm": channel.arm}
+                for channel in embodiment.layout.channels
+            ],
+            "horizon": chunk.data.shape[0],
+            "execution_horizon": chunk.execution_horizon,
+            "period": chunk.period,
+            "prompt_template": prompt_template or embodiment.prompt(PLACEHOLDER),
+            "continues": self.continues,
+            **roboarena_metadata(self.cameras, embodiment),
+        }
+
+
+def roboarena_metadata(cameras: Sequence[str], embodiment: Embodiment) -> dict[str, Any]:
+    """What RoboArena's clients look for, as far as it can be said of cameras and channels of any robot."""
+    wrists = [tag for tag in cameras if "wrist" in tag]
+    return {
+        "image_resolution": None,
+        "needs_wrist_camera": bool(wrists),
+        "n_external_cameras": len(cameras) - len(wrists),
+        "needs_stereo_camera": False,
+        "needs_session_id": False,
+        "action_space": str(embodiment.control_mode.value),
+    }
+
+
+def _usual_batch(device: str) -> int:
+    return 1 if device == "cpu" else BATCH_ON_GPU
+
+
+def _unit(embodiment: Embodiment, joint: str) -> str:
+    return "m" if joint in embodiment.limits and embodiment.limits[joint].type == "prismatic" else "rad"

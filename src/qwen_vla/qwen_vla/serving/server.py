@@ -1,0 +1,104 @@
+"""The process behind `qwen-vla serve`: opens the policy, listens, and ends well when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from embodiment_descriptions import Embodiment
+from qwen_vla.policies import PolicyOptions
+from qwen_vla.serving import openpi, vla_eval
+from qwen_vla.serving.groot import GrootListener
+from qwen_vla.serving.inference_queue import InferenceQueue
+from qwen_vla.serving.openpi import OpenPiSession
+from qwen_vla.serving.served_policy import ServedPolicy
+from qwen_vla.serving.vla_eval import VlaEvalSession
+from qwen_vla.serving.websocket_listener import Limits, WebSocketListener
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Where to listen and for whom.
+
+    Attributes:
+        host: address to listen at.
+        port, vla_eval_port, groot_port: of each protocol; 0: any that is free; None: not spoken.
+        api_key: that clients must send; empty: none.
+        largest_batch: requests that are computed together where they meet; 0: as the device likes it.
+        camera_names: what clients call cameras -> the policy's tags.
+        limits: what clients may cost.
+    """
+
+    host: str = "127.0.0.1"
+    port: int | None = 8000
+    vla_eval_port: int | None = None
+    groot_port: int | None = None
+    api_key: str = ""
+    largest_batch: int = 0
+    camera_names: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+
+
+class Listener(Protocol):
+    """A port on which a protocol is spoken."""
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port."""
+        ...
+
+    async def stop(self) -> None:
+        """Take nothing more, let running requests be answered."""
+        ...
+
+
+def serve(reference: str, embodiment: Embodiment, options: ServeOptions, policy: PolicyOptions) -> None:
+    """Serve a policy until SIGTERM or Ctrl-C; what runs then is finished.
+
+    Raises:
+        ValueError, FileNotFoundError: there is no such policy, or it does not fit the robot.
+        OSError: a port is taken.
+    """
+    served = ServedPolicy(reference, embodiment, policy, options.largest_batch, options.camera_names)
+    asyncio.run(_serve(served, options))
+
+
+async def _serve(served: ServedPolicy, options: ServeOptions) -> None:
+    stopped = asyncio.Event()
+    for number in STOPS:
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    queue = InferenceQueue(served)
+    started: list[Listener] = []
+    try:
+        print(f"{served.metadata['policy']} for {served.metadata['embodiment']}:")
+        for name, scheme, port, listener in _listeners(served, queue, options):
+            port = await listener.start(options.host, port)
+            started.append(listener)
+            print(f"{name} at {scheme}://{options.host}:{port}")
+        print("ready", flush=True)
+        await stopped.wait()
+        print("stopping: requests that run are finished", flush=True)
+    finally:
+        await asyncio.gather(*(listener.stop() for listener in started))
+        await asyncio.to_thread(queue.close)
+
+
+def _listeners(
+    served: ServedPolicy, queue: InferenceQueue, options: ServeOptions
+) -> Iterator[tuple[str, str, int, Listener]]:
+    """Name, scheme, wanted port and listener of each protocol that is to be spoken."""
+    sessions = {
+        "openpi": (options.port, OpenPiSession, openpi.PAGES),
+        "vla-eval": (options.vla_eval_port, VlaEvalSession, vla_eval.PAGES),
+    }
+    for name, (port, session, pages) in sessions.items():
+        if port is not None:
+            make = partial(session, served=served, queue=queue)
+            yield name, "ws", port, WebSocketListener(make, pages, options.limits, options.api_key)
+    if options.groot_port is not None:
+        yield "groot", "tcp", options.groot_port, GrootListener(served, queue, options.limits, options.api_key)

@@ -1,0 +1,146 @@
+"""vla-eval's websocket protocol, version 1: a benchmark shows what it sees and gets one action for each step.
+
+docs/reference/protocols.md lists every key, and how a chunk becomes a benchmark's actions.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from embodiment_descriptions import ControlMode
+from qwen_vla.policies import ActionChunk, Observation
+from qwen_vla.serving.inference_queue import InferenceQueue
+from qwen_vla.serving.messages import RequestError, describe, pack, unpack, vla_eval_array
+from qwen_vla.serving.request import Request
+from qwen_vla.serving.request_reader import RequestReader
+from qwen_vla.serving.served_policy import ServedPolicy
+
+logger = logging.getLogger(__name__)
+PAGES = {"/health": '{"status": "ok"}\n', "/config": '{"applied": {}, "config": {}}\n'}
+VERSION = 1
+TYPES = ("hello", "observation", "episode_start", "episode_end", "error")
+POSITION_STEP, ROTATION_STEP = 0.05, 0.5  # what 1.0 means to robosuite's OSC_POSE [m, rad]
+POSE_STATE = 8  # numbers of the benchmark's state: position, axis-angle and two fingers
+ACTIONS = {
+    "position": {"name": "position", "dims": 3, "format": "delta_xyz", "range": [-1, 1]},
+    "rotation": {"name": "rotation", "dims": 3, "format": "axis_angle", "range": [-3.15, 3.15]},
+    "gripper": {"name": "gripper", "dims": 1, "format": "binary_close_positive", "range": [-1, 1]},
+}
+IMAGE = {"name": "image", "dims": 0, "format": "rgb_hwc_uint8"}
+LANGUAGE = {"name": "language", "dims": 0, "format": "language"}
+STATE = {"name": "state", "dims": POSE_STATE, "format": "eef_pos3_axisangle3_gripper2"}
+
+
+class VlaEvalSession:
+    """One benchmark: plays each chunk up to its execution horizon, then asks for the next."""
+
+    ends_on_error = False
+
+    def __init__(self, number: int, served: ServedPolicy, queue: InferenceQueue) -> None:
+        self._number, self._served, self._queue = number, served, queue
+        self._reader = RequestReader(served)
+        self._by_pose = served.metadata["control_mode"] == ControlMode.EEF_DELTA and len(served.arms) == 1
+        self._names = _benchmark_names(served)
+        self._rows: list[np.ndarray] = []
+        self._sequence = 0
+
+    def greeting(self) -> None:
+        """The benchmark speaks first."""
+
+    async def answer(self, frame: bytes | str) -> bytes | None:
+        """What a message asks for: a greeting or an action; episodes begin and end without an answer."""
+        fields = unpack(frame)
+        sequence, payload = fields.get("seq"), fields.get("payload")
+        self._sequence = sequence if type(sequence) is int else 0
+        if not isinstance(payload, Mapping):
+            raise RequestError(f"payload: must be a map, got {describe(payload)}")
+        kind = self._reader.choice("type", fields.get("type"), TYPES)
+        if kind == "hello":
+            return self._message("hello", self._hello(payload))
+        if kind == "observation":
+            return self._message("action", {"actions": await self._action(payload)})
+        if kind in ("episode_start", "episode_end"):
+            self._rows.clear()
+        return None
+
+    def refusal(self, error: RequestError) -> bytes:
+        """An error, after which the connection goes on."""
+        return self._message("error", {"error": str(error)})
+
+    def _message(self, kind: str, payload: Mapping[str, Any]) -> bytes:
+        message = {"type": kind, "payload": payload, "seq": self._sequence, "timestamp": time.time()}
+        return pack(message, vla_eval_array)
+
+    def _hello(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        version = payload.get("protocol_version")
+        if type(version) is not int or version != VERSION:
+            raise RequestError(f"payload.protocol_version: must be {VERSION}, got {describe(version)}")
+        wrist = any("wrist" in tag for tag in self._served.cameras)
+        needs = {"send_wrist_image": wrist, "send_state": self._by_pose or bool(self._served.state_names)}
+        names = {tag: name for name, tag in self._names.items() if name != tag}
+        cameras = {names.get(tag, tag): IMAGE for tag in self._served.cameras}
+        return {
+            "harness_version": self._served.metadata["server"],
+            "protocol_version": VERSION,
+            "model_server": self._served.metadata["policy"],
+            "capabilities": {},
+            "observation_params": needs,
+            "action_spec": ACTIONS if self._by_pose else {},
+            "observation_spec": {**cameras, "language": LANGUAGE, **({"state": STATE} if needs["send_state"] else {})},
+        }
+
+    async def _action(self, payload: Mapping[str, Any]) -> np.ndarray:
+        """The next row of the chunk that is being played, of a new one where it is at its end."""
+        if not self._rows:
+            answer = await self._queue.infer(self._number, self._request(payload))
+            rows = answer.chunk.data[: answer.chunk.execution_horizon]
+            self._rows = list(self._converted(answer.chunk, payload) if self._by_pose else rows)
+        return self._rows.pop(0).astype(np.float32)
+
+    def _request(self, payload: Mapping[str, Any]) -> Request:
+        images = payload.get("images")
+        if not isinstance(images, Mapping):
+            raise RequestError(f"payload.images: must be a map of a camera to its image, got {describe(images)}")
+        given = {self._names.get(name, name): (f"payload.images.{name}", image) for name, image in images.items()}
+        observation = Observation(
+            images=self._reader.images({tag: pair for tag, pair in given.items() if tag in self._names.values()}),
+            instruction=self._reader.instruction("payload.task_description", payload.get("task_description")),
+            state=self._reader.state("payload.states", payload.get("states")),
+        )
+        return Request(observation, self._reader.seed(payload.get("seed")))
+
+    def _converted(self, chunk: ActionChunk, payload: Mapping[str, Any]) -> np.ndarray:
+        """Actions of robosuite's OSC_POSE [h, 7] of a chunk of end-effector deltas."""
+        state = self._reader.numbers("payload.states", payload.get("states"), (POSE_STATE,))
+        return osc_actions(chunk.data[: chunk.execution_horizon], Rotation.from_rotvec(state[3:6]))
+
+
+def osc_actions(deltas: np.ndarray, start: Rotation) -> np.ndarray:
+    """Steps [h, 7] in shares of what OSC_POSE can do at once, in the base frame; gripper 1 closed, -1 open.
+
+    Args:
+        deltas: [h, 7] poses relative to the tip at the observation [m, rad], gripper 0 closed .. 1 open.
+        start: of the tip in the base frame at the observation.
+    """
+    positions = np.vstack([np.zeros(3), start.apply(deltas[:, :3])])
+    rotations = start * Rotation.from_rotvec(np.vstack([np.zeros(3), deltas[:, 3:6]]))
+    turned = (rotations[1:] * rotations[:-1].inv()).as_rotvec()
+    steps = np.hstack([np.diff(positions, axis=0) / POSITION_STEP, turned / ROTATION_STEP])
+    return np.hstack([np.clip(steps, -1, 1), 1 - 2 * np.clip(deltas[:, 6:], 0, 1)])
+
+
+def _benchmark_names(served: ServedPolicy) -> dict[str, str]:
+    """What benchmarks call the cameras -> tags: their usual names for the first camera at the wrist and the first other
+    one, the names that the server was told, and the tags themselves.
+    """
+    wrists = [tag for tag in served.cameras if "wrist" in tag]
+    others = [tag for tag in served.cameras if "wrist" not in tag]
+    usual = {"wrist": wrists[0]} if wrists else {}
+    usual |= {"agentview": others[0]} if others else {}
+    return {**usual, **served.camera_names, **{tag: tag for tag in served.cameras}}

@@ -1,0 +1,167 @@
+"""A websocket port: who may connect, how much a client may send, and how connections end. What frames mean is a
+`Session`'s affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Protocol
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.http11 import Request, Response
+
+from qwen_vla.serving.messages import RequestError
+from qwen_vla.serving.seldom import Seldom
+
+logger = logging.getLogger(__name__)
+logger.addFilter(Seldom(burst=20, every=5.0))
+SEND_SECONDS = 10.0  # in which a client must take an answer
+LONGEST_REASON = 120  # of closing a connection [bytes]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What clients may cost. frame_bytes: of a frame; clients: at a time."""
+
+    frame_bytes: int = 16 * 2**20
+    clients: int = 32
+
+
+class Session(Protocol):
+    """What one protocol makes of one connection.
+
+    Attributes:
+        ends_on_error: whether the connection is closed after an error was told.
+    """
+
+    ends_on_error: bool
+
+    def greeting(self) -> bytes | None:
+        """The frame that is sent first; None: the client speaks first."""
+        ...
+
+    async def answer(self, frame: bytes | str) -> bytes | str | None:
+        """The frame that answers a client's; None when it wants none. RequestError for what cannot be answered."""
+        ...
+
+    def refusal(self, error: RequestError) -> bytes | str:
+        """The frame that tells an error."""
+        ...
+
+
+class WebSocketListener:
+    """Runs a session for each connection to a port, until it is stopped."""
+
+    def __init__(
+        self,
+        session: Callable[[int], Session],
+        pages: Mapping[str, str],
+        limits: Limits | None = None,
+        api_key: str = "",
+    ) -> None:
+        """session: made of a number for each connection. pages: path -> text of what plain HTTP may ask."""
+        self._session, self._pages, self._api_key = session, dict(pages), api_key
+        self._limits = limits or Limits()
+        self._numbers = itertools.count()
+        self._open: set[ServerConnection] = set()
+        self._busy: set[ServerConnection] = set()
+        self._stopping = False
+        self._server: Server | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port, which the system chooses where it is 0."""
+        self._server = await serve(
+            self._serve_client,
+            host,
+            port,
+            process_request=self._admit,
+            compression=None,
+            max_size=self._limits.frame_bytes,
+            max_queue=1,
+            logger=logger,
+        )
+        return self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Accept nobody more, let running requests be answered, close all connections."""
+        self._stopping = True
+        self._server.close(close_connections=False)
+        idle = self._open - self._busy
+        await asyncio.gather(*(self._close(connection) for connection in idle))
+        await self._server.wait_closed()
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Answer plain HTTP, and turn away whom there is no room for or who lacks the key."""
+        if request.path in self._pages:
+            return connection.respond(HTTPStatus.OK, self._pages[request.path])
+        given = request.headers.get("Authorization", "")
+        if self._api_key and not hmac.compare_digest(given.encode(), f"Api-Key {self._api_key}".encode()):
+            return connection.respond(HTTPStatus.UNAUTHORIZED, "send the header Authorization: Api-Key KEY\n")
+        if len(self._open) >= self._limits.clients:
+            text = f"{self._limits.clients} clients are connected, more are not served; try again later\n"
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, text)
+        return None
+
+    async def _serve_client(self, connection: ServerConnection) -> None:
+        session = self._session(next(self._numbers))
+        self._open.add(connection)
+        try:
+            if (greeting := session.greeting()) is not None:
+                await self._send(connection, greeting)
+            async for frame in connection:
+                await self._exchange(connection, session, frame)
+                if self._stopping:
+                    await self._close(connection)
+        except ConnectionClosed as closed:
+            logger.info("%s: connection closed: %s", connection.remote_address, closed)
+        finally:
+            self._open.discard(connection)
+
+    async def _exchange(self, connection: ServerConnection, session: Session, frame: bytes | str) -> None:
+        self._busy.add(connection)
+        try:
+            reply = await session.answer(frame)
+            if reply is not None:
+                await self._send(connection, reply)
+        except RequestError as error:
+            logger.warning("%s: %s", connection.remote_address, error)
+            await self._refuse(connection, session, error)
+        except ConnectionClosed:
+            raise
+        except Exception as error:  # the client learns that it failed, too, whatever it was
+            logger.exception("%s: a request failed", connection.remote_address)
+            told = RequestError(f"the request failed with {type(error).__name__}; the server's log says more")
+            await self._refuse(connection, session, told)
+        finally:
+            self._busy.discard(connection)
+
+    async def _refuse(self, connection: ServerConnection, session: Session, error: RequestError) -> None:
+        await self._send(connection, session.refusal(error))
+        if session.ends_on_error:
+            await connection.close(CloseCode.INTERNAL_ERROR, _shortened(str(error)))
+
+    @staticmethod
+    async def _send(connection: ServerConnection, frame: bytes | str) -> None:
+        """Send, or give up a client that does not read."""
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await connection.send(frame)
+        except TimeoutError:
+            logger.warning("%s: took no answer within %g s", connection.remote_address, SEND_SECONDS)
+            connection.transport.abort()
+
+    @staticmethod
+    async def _close(connection: ServerConnection) -> None:
+        await connection.close(CloseCode.GOING_AWAY, "the server is stopping")
+
+
+def _shortened(text: str) -> str:
+    return text.encode()[:LONGEST_REASON].decode("utf-8", "ignore")

@@ -1,0 +1,21 @@
+"""What is wrong in a file that pydantic checks, in one line for people."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+
+def in_words(error: ValidationError, whole: str) -> str:
+    """All problems, each with its field; ``whole``: what the file as a whole is called."""
+    problems = []
+    for problem in error.errors():
+        field = ".".join(map(str, problem["loc"])) or whole
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            problems.append(f"{field}: there is no such field")
+        elif problem["type"] == "missing":
+            problems.append(f"{field}: missing")
+        elif problem["type"] == "value_error":
+            problems.append(problem["msg"].removeprefix("Value error, "))
+        else:
+            problems.append(f"{field}: {problem['msg']}, got {problem['input']!r}")
+    return "; ".join(problems)
