@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embodiment_descriptions import Embodiment, describe, load_robot, resource_path
+from embodiment_descriptions import Embodiment, JointLimit, Kinematics, describe, load_robot, resource_path
 
 WIDOWX = load_robot("widowx")
 
@@ -124,3 +124,19 @@ def test_resources_are_found_installed(tmp_path: Path, monkeypatch: pytest.Monke
     installed.write_text("{}", encoding="utf-8")
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'nothing'}:{tmp_path}")
     assert resource_path("config/only_here.yaml") == installed
+
+
+def test_limits_that_the_urdf_lacks_come_from_the_yaml(small: tuple[str, dict]) -> None:
+    urdf, config = small
+    urdf = urdf.replace('lower="-2.0" upper="2.0" velocity="3.0" effort="10.0"', 'velocity="0" effort="0"', 1)
+    config["joint_limits"] = {"j1": {"lower": -1.5, "upper": 1, "velocity": 0.5}, "j2": {"upper": 1.8, "velocity": 2}}
+    e = Embodiment.from_urdf(urdf, config)
+    assert e.limits["j1"] == JointLimit(type="revolute", lower=-1.5, upper=1.0, velocity=0.5, effort=0.0)
+    assert e.limits["j2"] == JointLimit(type="revolute", lower=-2.0, upper=1.8, velocity=2.0, effort=10.0)
+    assert Kinematics(e).upper.tolist() == [1.0, 1.8, 2.0], "and everything that moves the robot keeps to them"
+
+
+def test_no_effort_is_no_obstacle(small: tuple[str, dict]) -> None:
+    """Nothing here depends on it, and exporters leave it out or at 0."""
+    urdf, config = small
+    assert Embodiment.from_urdf(urdf.replace(' effort="10.0"', "", 1), config).limits["j1"].effort == 0.0
