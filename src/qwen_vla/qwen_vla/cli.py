@@ -23,6 +23,7 @@ from qwen_vla.data.collection import Collection
 from qwen_vla.suites import Shift
 
 if TYPE_CHECKING:
+    from embodiment_descriptions import Embodiment
     from qwen_vla.evaluation.in_process import EvaluateOptions
 
 COMMANDS = "qwen_vla.commands"
@@ -43,32 +44,55 @@ class Describe:
     $ qwen-vla describe widowx
     $ qwen-vla describe aloha --hardware real
     $ qwen-vla describe my_robot.yaml --instruction "open the drawer"   # and my_robot.urdf beside it
-    $ qwen-vla describe my_robot.urdf     # what can be inferred without a YAML
+    $ qwen-vla describe my_robot.urdf --write my_robot.yaml     # what can be guessed without a YAML, as one to correct
+    $ qwen-vla describe my_robot.urdf.xacro --arguments prefix:=left_ gripper:=2f85
     """
 
     robot: tyro.conf.Positional[str]
-    """Name of a robot of the suite, or path of an embodiment YAML or of a URDF."""
+    """Name of a robot of the suite, or path of an embodiment YAML, of a URDF or of a xacro."""
     config: Path | None = None
-    """Embodiment YAML of a URDF; without one, what can be inferred is inferred, and said."""
+    """Embodiment YAML of a URDF; without one, what can be guessed is guessed, and said."""
+    arguments: tuple[str, ...] = ()
+    """Arguments of the xacro, name:=value each."""
+    write: Path | None = None
+    """Where to write what was guessed, as an embodiment YAML with comments; a file that is there is not replaced."""
     hardware: Literal["mock", "gazebo", "isaac", "real"] = "mock"
     """What answers for a robot of the suite; a real one may have other topics and calibrations."""
     instruction: str = "pick up the red cube"
     """Sentence to put into the prompt."""
 
     def run(self) -> int:
-        from embodiment_descriptions import Embodiment, describe, load_robot
+        from embodiment_descriptions import describe
+
+        if self.write and self.write.exists():
+            raise FileExistsError(f"{self.write} is there already; name another file for the guess")
+        embodiment = self._robot()
+        if self.write and not embodiment.inferred:
+            raise ValueError(f"--write is for a URDF without a YAML; nothing was guessed of {self.robot!r}")
+        print(describe(embodiment, self.instruction))
+        if self.write:
+            self._write(embodiment)
+        return 0
+
+    def _robot(self) -> Embodiment:
+        from embodiment_descriptions import Embodiment, load_robot, read_description, xacro_arguments
 
         path = Path(self.robot).expanduser()
-        if path.suffix not in (".urdf", ".xml"):
-            if self.config:
-                raise ValueError(f"--config goes with the path of a URDF; {self.robot!r} brings its own configuration")
-            embodiment = load_robot(self.robot, self.hardware)
-        elif path.is_file():
-            embodiment = Embodiment.from_urdf(path.read_text(encoding="utf-8"), self.config)
-        else:
-            raise FileNotFoundError(f"{path}: no such URDF (seen from {Path.cwd()})")
-        print(describe(embodiment, self.instruction))
-        return 0
+        if path.suffix in (".urdf", ".xml", ".xacro"):
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: no such URDF (seen from {Path.cwd()})")
+            return Embodiment.from_urdf(read_description(path, xacro_arguments(self.arguments)), self.config)
+        if self.config or self.arguments:
+            given = "--config" if self.config else "--arguments"
+            raise ValueError(f"{given} goes with the path of a URDF; {self.robot!r} brings its own configuration")
+        return load_robot(self.robot, self.hardware)
+
+    def _write(self, embodiment: Embodiment) -> None:
+        from embodiment_descriptions.guess.yaml_text import guessed_yaml
+        from qwen_vla.output_files import write_text
+
+        write_text(self.write, guessed_yaml(embodiment))
+        print(f"{self.write}: written; put it beside the URDF, and check what its comments say", file=sys.stderr)
 
 
 @dataclass(frozen=True)
