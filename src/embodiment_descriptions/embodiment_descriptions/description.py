@@ -111,4 +111,5 @@ def _remedy(error: Exception) -> str:
     text = _reason(error)
     if "AMENT_PREFIX_PATH" in text or "not found, searching" in text:
         return "; source the ROS workspace that holds the package, or expand it there: xacro FILE > my_robot.urdf"
-    return "; give it a value, as name:=value" if text.startswith("Undefined substitution argument") else ""
+    undefined = re.match(r"Undefined substitution argument:? (\S+)", text)
+    return f"; give it a value: {undefined[1]}:=..." if undefined else ""

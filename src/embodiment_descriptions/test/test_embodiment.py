@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embodiment_descriptions import Embodiment, JointLimit, Kinematics, describe, load_robot, resource_path
+from embodiment_descriptions import (
+    Embodiment,
+    EmbodimentConfig,
+    JointLimit,
+    Kinematics,
+    describe,
+    load_robot,
+    resource_path,
+)
 
 WIDOWX = load_robot("widowx")
 
@@ -134,6 +142,8 @@ def test_limits_that_the_urdf_lacks_come_from_the_yaml(small: tuple[str, dict]) 
     assert e.limits["j1"] == JointLimit(type="revolute", lower=-1.5, upper=1.0, velocity=0.5, effort=0.0)
     assert e.limits["j2"] == JointLimit(type="revolute", lower=-2.0, upper=1.8, velocity=2.0, effort=10.0)
     assert Kinematics(e).upper.tolist() == [1.0, 1.8, 2.0], "and everything that moves the robot keeps to them"
+    kept = e.model_dump(mode="json", include=set(EmbodimentConfig.model_fields))  # as recordings keep their robot
+    assert Embodiment.from_urdf(urdf, kept) == e
 
 
 def test_no_effort_is_no_obstacle(small: tuple[str, dict]) -> None:

@@ -58,7 +58,7 @@ def test_a_urdf_takes_no_arguments(tmp_path: Path) -> None:
     ("inside", "said"),
     [
         ('<xacro:include filename="$(find nobodys_pkg)/a.xacro"/>', "source the ROS workspace .*xacro FILE > my_robot"),
-        ('<link name="$(arg side)hand"/>', "side; give it a value, as name:=value"),
+        ('<link name="$(arg side)hand"/>', "argument: side; give it a value: side:="),
         ('<xacro:arg name="side"/>', "missing attribute 'default'"),
     ],
 )
