@@ -4,7 +4,7 @@ from embodiment_descriptions.actions import ActionLayout, Channel, ChannelKind, 
 from embodiment_descriptions.config import Arm, Base, Camera, EmbodimentConfig, Gripper
 from embodiment_descriptions.deltas import delta_from_poses, pose_from_delta
 from embodiment_descriptions.describe import describe
-from embodiment_descriptions.description import expand_xacro, robot_description
+from embodiment_descriptions.description import expand_xacro, read_description, robot_description, xacro_arguments
 from embodiment_descriptions.embodiment import Embodiment, JointLimit
 from embodiment_descriptions.errors import EmbodimentError, KinematicsError, ResourceError
 from embodiment_descriptions.kinematics import Kinematics
@@ -39,6 +39,8 @@ __all__ = [
     "known_robots",
     "load_robot",
     "pose_from_delta",
+    "read_description",
     "resource_path",
     "robot_description",
+    "xacro_arguments",
 ]

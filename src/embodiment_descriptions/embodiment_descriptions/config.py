@@ -66,6 +66,15 @@ class Base(Strict):
     link: Name = Field(default="base_link", description="of the URDF; the child frame of odometry")
 
 
+class StatedLimits(Strict):
+    """What a URDF leaves open, or what is to be narrower than it says; a wider one belongs into the URDF."""
+
+    lower: Finite | None = Field(default=None, description="least position [m or rad]")
+    upper: Finite | None = Field(default=None, description="greatest position [m or rad]")
+    velocity: Positive | None = Field(default=None, description="greatest speed [m/s or rad/s]")
+    effort: Positive | None = Field(default=None, description="greatest force or torque [N or Nm]")
+
+
 class Camera(Strict):
     """An image stream; `tag` becomes the image markers of the prompt."""
 
@@ -136,6 +145,9 @@ class EmbodimentConfig(Strict):
     base: Base | None = Field(default=None, description="null where the robot does not drive")
     cameras: Annotated[tuple[Camera, ...], Field(min_length=1)] = Field(description="in the order of the prompt")
     home: dict[str, Finite] = Field(default_factory=dict, description="joint positions of the rest pose [m or rad]")
+    joint_limits: dict[str, StatedLimits] = Field(
+        default_factory=dict, description="of joints for which the URDF states none, or too wide ones"
+    )
     joint_states: Annotated[tuple[JointStates, ...], Field(min_length=1)] = Field(
         default=(JointStates(),), description="where positions come from"
     )

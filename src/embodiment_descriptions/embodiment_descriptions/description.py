@@ -1,8 +1,10 @@
-"""Expanded URDF text of a robot, from its xacro and the hardware that is to answer behind ros2_control."""
+"""URDF text of a robot: from the file of a URDF, or from a xacro and what it is to be expanded for."""
 
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
-from xml.dom import Node
+from xml.dom import Node, minidom
 from xml.parsers.expat import ExpatError
 
 import xacro
@@ -11,6 +13,8 @@ from embodiment_descriptions.errors import EmbodimentError
 from embodiment_descriptions.resources import known_robots, resource_path
 
 Hardware = Literal["mock", "gazebo", "isaac", "real"]
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_ENCODING = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.-]+)""")
 
 
 def robot_description(name: str, hardware: Hardware = "mock", controllers_file: str | Path = "") -> str:
@@ -40,6 +44,42 @@ def xacro_of(name: str) -> Path:
     return resource_path(f"urdf/{name}/{name}.urdf.xacro")
 
 
+def read_description(path: str | Path, arguments: Mapping[str, str] | None = None) -> str:
+    """Read URDF text from a file, whatever encoding its XML declares; a .xacro is expanded.
+
+    Args:
+        path: of a URDF or a xacro.
+        arguments: values of a xacro's <xacro:arg>.
+
+    Raises:
+        EmbodimentError: the file cannot be read or expanded, or there are arguments and it is no xacro.
+    """
+    path = Path(path)
+    if path.suffix == ".xacro":
+        return expand_xacro(path, dict(arguments or {}))
+    if arguments:
+        raise EmbodimentError(f"{path} takes no arguments ({', '.join(arguments)}): it is not a .xacro")
+    try:
+        data = path.read_bytes()
+        declared = _ENCODING.match(data)
+        if not data.startswith(_UTF_16) and (declared is None or declared[1].lower() == b"utf-8"):
+            return data.decode("utf-8-sig")
+        return minidom.parseString(data).toxml()  # without the declaration, which is no longer true
+    except OSError as error:
+        raise EmbodimentError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, ExpatError, LookupError) as error:
+        raise EmbodimentError(f"{path} is not written in the encoding that it declares: {error}") from error
+
+
+def xacro_arguments(words: Iterable[str]) -> dict[str, str]:
+    """Arguments as `xacro` takes them, name:=value each; EmbodimentError for anything else."""
+    pairs = [word.partition(":=") for word in words]
+    wrong = [name + sign + given for name, sign, given in pairs if not (name and sign)]
+    if wrong:
+        raise EmbodimentError(f"xacro arguments: {wrong[0]!r} is not of the form name:=value")
+    return {name: given for name, _, given in pairs}
+
+
 def expand_xacro(path: str | Path, arguments: dict[str, str] | None = None) -> str:
     """Expand one xacro file to URDF text.
 
@@ -52,8 +92,8 @@ def expand_xacro(path: str | Path, arguments: dict[str, str] | None = None) -> s
     """
     try:
         document = xacro.process_file(str(path), mappings=dict(arguments or {}))
-    except (xacro.XacroException, ExpatError, OSError) as error:
-        raise EmbodimentError(f"cannot expand {path}: {_reason(error)}") from error
+    except (xacro.XacroException, ExpatError, OSError, RuntimeError) as error:
+        raise EmbodimentError(f"cannot expand {path}: {_reason(error)}{_remedy(error)}") from error
     # The comments before <robot> carry the path of the source file, which has no place on a topic.
     for node in [n for n in document.childNodes if n.nodeType == Node.COMMENT_NODE]:
         document.removeChild(node)
@@ -63,5 +103,13 @@ def expand_xacro(path: str | Path, arguments: dict[str, str] | None = None) -> s
 def _reason(error: Exception) -> str:
     """Say what went wrong; an XacroException may hold its message only in the exception that it wraps."""
     inner = getattr(error, "exc", None)
-    parts = [str(part) for part in error.args if part] + ([str(inner)] if inner else [])
+    parts = [str(part) for part in error.args if part and str(inner) not in str(part)] + ([str(inner)] if inner else [])
     return ": ".join(dict.fromkeys(parts)) or type(error).__name__
+
+
+def _remedy(error: Exception) -> str:
+    text = _reason(error)
+    if "AMENT_PREFIX_PATH" in text or "not found, searching" in text:
+        return "; source the ROS workspace that holds the package, or expand it there: xacro FILE > my_robot.urdf"
+    undefined = re.match(r"Undefined substitution argument:? (\S+)", text)
+    return f"; give it a value: {undefined[1]}:=..." if undefined else ""

@@ -1,6 +1,7 @@
 """What a robot is to the suite: its URDF and its YAML, checked against each other and frozen."""
 
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,8 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from embodiment_descriptions.actions import ActionLayout, Channel, ChannelKind, ControlMode
 from embodiment_descriptions.actions.channels import POSE
 from embodiment_descriptions.commands import Command, JointStates, Odometry
-from embodiment_descriptions.config import Arm, Base, Camera, EmbodimentConfig, Gripper, Safety, load_config
-from embodiment_descriptions.errors import EmbodimentError
+from embodiment_descriptions.config import (
+    Arm,
+    Base,
+    Camera,
+    EmbodimentConfig,
+    Gripper,
+    Safety,
+    StatedLimits,
+    load_config,
+)
+from embodiment_descriptions.errors import EmbodimentError, Problems
 from embodiment_descriptions.guess.infer import infer_config
 from embodiment_descriptions.prompt import build_prompt, image_marker
 from embodiment_descriptions.urdf import UrdfJoint, UrdfTree, hint, parse_urdf
@@ -19,10 +29,11 @@ CALIBRATION_SPARE = 0.1  # of the URDF's range of a gripper joint
 
 
 class JointLimit(BaseModel):
-    """Limits of one joint from the URDF: positions [m or rad], velocity [m/s or rad/s], effort [N or Nm].
+    """Limits of one joint: positions [m or rad], velocity [m/s or rad/s], effort [N or Nm].
 
-    A continuous joint has no position limits: lower is -inf and upper is inf. A gripper's limits include its
-    calibrated ends. A prismatic joint is measured in m, all others in rad.
+    They are those of the URDF, or of the YAML where the URDF states none or wider ones. A continuous joint has no
+    position limits: lower is -inf and upper is inf. A gripper's limits include its calibrated ends. A prismatic joint
+    is measured in m, all others in rad. An effort of 0 is not stated; no decision depends on it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +61,7 @@ class Embodiment(BaseModel):
     cameras: tuple[Camera, ...]
     limits: dict[str, JointLimit]
     home: dict[str, float]
+    joint_limits: dict[str, StatedLimits]
     joint_states: tuple[JointStates, ...]
     odometry: Odometry | None
     commands: tuple[Command, ...]
@@ -68,20 +80,14 @@ class Embodiment(BaseModel):
 
         Raises:
             EmbodimentError: malformed XML or YAML, a joint or link that the URDF lacks, a chain that does not fit, a
-                joint without limits, a position outside the limits.
+                joint without limits, a position outside the limits. All of a kind are named at once.
         """
         tree = parse_urdf(urdf_text)
         if yaml is None:
             config, inferred = infer_config(tree, urdf_text)
         else:
             config, inferred = load_config(yaml), ()
-        for arm in config.arms:
-            _check_arm(tree, arm)
-        names = _joint_names(config)
-        limits = _with_calibrated_grippers(config, {name: _limit(_joint(tree, name)) for name in names})
-        if config.base is not None and config.base.link not in tree.links:
-            link = config.base.link
-            raise EmbodimentError(f"base: the URDF of {tree.name!r} has no link {link!r}{hint(link, tree.links)}")
+        limits = _limits(tree, config)
         embodiment = cls(
             **{key: getattr(config, key) for key in EmbodimentConfig.model_fields if key != "home"},
             limits=limits,
@@ -209,26 +215,72 @@ def _joint(tree: UrdfTree, name: str) -> UrdfJoint:
     return joint
 
 
-def _limit(joint: UrdfJoint) -> JointLimit:
-    for key in ("velocity", "effort"):
-        value = getattr(joint, key)
-        if value is None or value <= 0:
-            raise EmbodimentError(
-                f"joint {joint.name!r} has no usable {key} limit ({key}={value}); "
-                f"add <limit {key}=...> greater than 0 to the URDF"
-            )
+def _limits(tree: UrdfTree, config: EmbodimentConfig) -> dict[str, JointLimit]:
+    """Check arms, joints and base against the URDF, all of them; return the limits of all commanded joints."""
+    problems, names = Problems(), _joint_names(config)
+    for arm in config.arms:
+        problems.check(_check_arm, tree, arm)
+    limits = {name: problems.check(_limit, tree, name, config.joint_limits.get(name)) for name in names}
+    problems.check(_check_names, "joint_limits", config.joint_limits, names)
+    problems.check(_check_base, tree, config.base)
+    problems.refuse_any(f"the URDF of {tree.name!r}")
+    return _with_calibrated_grippers(config, limits)
+
+
+def _limit(tree: UrdfTree, name: str, stated: StatedLimits | None) -> JointLimit:
+    joint, stated = _joint(tree, name), stated or StatedLimits()
+    speed, effort = (value if value is not None and value > 0 else None for value in (joint.velocity, joint.effort))
+    velocity = _narrower(joint, "velocity", speed, stated.velocity)
+    if velocity is None:
+        raise _no_limit(name, f"velocity limit (velocity={joint.velocity})", "velocity: ...")
+    lower, upper = _range(joint, stated)
+    effort = _narrower(joint, "effort", effort, stated.effort) or 0.0
+    return JointLimit(type=joint.type, lower=lower, upper=upper, velocity=velocity, effort=effort)
+
+
+def _range(joint: UrdfJoint, stated: StatedLimits) -> tuple[float, float]:
     if joint.type == "continuous":
-        return JointLimit(
-            type=joint.type, lower=-math.inf, upper=math.inf, velocity=joint.velocity, effort=joint.effort
-        )
-    if joint.lower is None or joint.upper is None or not joint.lower < joint.upper:
+        if (stated.lower, stated.upper) != (None, None):
+            raise EmbodimentError(
+                f"joint_limits: {joint.name!r} turns without end; make it revolute in the URDF to limit it"
+            )
+        return -math.inf, math.inf
+    lower, upper = joint.lower, joint.upper
+    if lower is None or upper is None or not lower < upper:
+        lower, upper = (None, None) if stated.lower is not None and stated.upper is not None else (lower, upper)
+    lower = _narrower(joint, "lower", lower, stated.lower)
+    upper = _narrower(joint, "upper", upper, stated.upper)
+    if lower is None or upper is None or not lower < upper:
+        raise _no_limit(joint.name, f"position limits (lower={lower}, upper={upper})", "lower: ..., upper: ...")
+    return lower, upper
+
+
+def _narrower(joint: UrdfJoint, key: str, urdf: float | None, stated: float | None) -> float | None:
+    if urdf is None or stated is None:
+        return urdf if stated is None else stated
+    if (stated < urdf) if key == "lower" else (stated > urdf):
         raise EmbodimentError(
-            f"joint {joint.name!r} has no usable position limits (lower={joint.lower}, upper={joint.upper}); "
-            "add <limit lower=... upper=...> with lower < upper to the URDF"
+            f"joint_limits: {joint.name!r} {key} {stated:g} is wider than the URDF's {urdf:g}; correct the URDF instead"
         )
-    return JointLimit(
-        type=joint.type, lower=joint.lower, upper=joint.upper, velocity=joint.velocity, effort=joint.effort
+    return stated
+
+
+def _no_limit(joint: str, what: str, keys: str) -> EmbodimentError:
+    return EmbodimentError(
+        f"joint {joint!r} has no usable {what}; complete its <limit> in the URDF, or write "
+        f"joint_limits: {{{joint}: {{{keys}}}}} in the YAML"
     )
+
+
+def _check_names(where: str, named: Iterable[str], known: Sequence[str]) -> None:
+    for name in named:
+        if name not in known:
+            raise EmbodimentError(f"{where} names the joint {name!r}, which is not commanded{hint(name, known)}")
+
+
+def _check_base(tree: UrdfTree, base: Base | None) -> None:
+    if base is not None and base.link not in tree.links:
+        raise EmbodimentError(f"base: the URDF of {tree.name!r} has no link {base.link!r}{hint(base.link, tree.links)}")
 
 
 def _check_arm(tree: UrdfTree, arm: Arm) -> None:
@@ -277,12 +329,12 @@ def _home(config: EmbodimentConfig, limits: dict[str, JointLimit]) -> dict[str, 
     """Return the home position of every joint in order; without one in the YAML, zero or the nearest allowed."""
     if not config.home:
         return {name: min(max(0.0, limit.lower), limit.upper) for name, limit in limits.items()}
-    for name in config.home:
-        if name not in limits:
-            raise EmbodimentError(f"home names the joint {name!r}, which is not commanded{hint(name, list(limits))}")
+    _check_names("home", config.home, list(limits))
     missing = [name for name in limits if name not in config.home]
     if missing:
         raise EmbodimentError(f"home lacks {', '.join(missing)}; give every commanded joint a position")
+    problems = Problems()
     for name in limits:
-        _check_position("home", name, config.home[name], limits)
+        problems.check(_check_position, "home", name, config.home[name], limits)
+    problems.refuse_any(f"home of {config.name!r}")
     return {name: config.home[name] for name in limits}

@@ -1,8 +1,36 @@
-"""The exceptions of this package."""
+"""The exceptions of this package, and how several of them are said at once."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class EmbodimentError(ValueError):
     """A description (URDF, xacro or YAML) is wrong; the message names what, its value and the way out."""
+
+
+class Problems:
+    """Collects what is wrong with a description, so that all of it is said at once."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._found: dict[str, None] = {}  # in order; what is found twice is said once
+
+    def check(self, function: Callable[..., T], *arguments: object) -> T | None:
+        """Return what a function returns, or None when it raises EmbodimentError, which is kept."""
+        try:
+            return function(*arguments)
+        except EmbodimentError as error:
+            self._found[str(error)] = None
+            return None
+
+    def refuse_any(self, what: str) -> None:
+        """Raise EmbodimentError when there was any; `what` is wrong where there are several."""
+        if len(self._found) == 1:
+            raise EmbodimentError(*self._found)
+        if self._found:
+            raise EmbodimentError("\n  ".join([f"{what} has {len(self._found)} problems:", *self._found]))
 
 
 class ResourceError(FileNotFoundError):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from embodiment_descriptions.config import load_config
-from embodiment_descriptions.description import Hardware, expand_xacro, robot_description, xacro_of
+from embodiment_descriptions.description import Hardware, read_description, robot_description, xacro_of
 from embodiment_descriptions.embodiment import Embodiment
 from embodiment_descriptions.errors import EmbodimentError, ResourceError
 from embodiment_descriptions.resources import known_robots, resource_path
@@ -96,10 +96,8 @@ def description_of(file: Path, hardware: Hardware = "mock", arguments: Mapping[s
     beside = _beside(file, name)
     if beside is None and name not in known_robots():
         return None
-    path = beside or xacro_of(name)
-    if path.suffix == ".xacro":
-        return expand_xacro(path, {"hardware": hardware, **(arguments or {})})
-    return path.read_text(encoding="utf-8")
+    path, given = beside or xacro_of(name), dict(arguments or {})
+    return read_description(path, {"hardware": hardware} | given if path.suffix == ".xacro" else given)
 
 
 def _beside(file: Path, name: str) -> Path | None:

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from xml.etree import ElementTree
 
-from embodiment_descriptions.errors import EmbodimentError
+from embodiment_descriptions.errors import EmbodimentError, Problems
 
 MOVABLE = ("revolute", "continuous", "prismatic")
 JOINT_TYPES = (*MOVABLE, "fixed", "floating", "planar")
@@ -119,7 +119,9 @@ def parse_urdf(text: str) -> UrdfTree:
         raise EmbodimentError('the <robot> element has no name; write <robot name="...">')
     links = tuple(_named(element, "link") for element in robot.findall("link"))
     _refuse_duplicates(links, "link")
-    joints = [_joint(element) for element in robot.findall("joint")]
+    problems = Problems()
+    joints = [problems.check(_joint, element) for element in robot.findall("joint")]
+    problems.refuse_any(f"the URDF of {name!r}")
     _refuse_duplicates([joint.name for joint in joints], "joint")
     return _tree(name, links, joints)
 
@@ -191,23 +193,29 @@ def _number(element: ElementTree.Element | None, key: str, joint: str) -> float 
 def _tree(name: str, links: tuple[str, ...], joints: list[UrdfJoint]) -> UrdfTree:
     if not links:
         raise EmbodimentError(f"the URDF of {name!r} has no links")
-    above, known = {}, set(links)
+    above, problems, known = {}, Problems(), dict.fromkeys(links)
     for joint in joints:
-        for link in (joint.parent, joint.child):
-            if link not in known:
-                raise EmbodimentError(f"joint {joint.name!r} names the link {link!r}{hint(link, links)}")
-        if joint.child in above:
-            first = above[joint.child].name
-            raise EmbodimentError(f"link {joint.child!r} hangs on two joints, {first!r} and {joint.name!r}")
+        problems.check(_check_ends, joint, above, known)
         above[joint.child] = joint
+    problems.refuse_any(f"the URDF of {name!r}")
     _refuse_loops(links, above)
     roots = [link for link in links if link not in above]
     if len(roots) != 1:
         raise EmbodimentError(f"the URDF of {name!r} is not one tree: {', '.join(roots)} all have no joint above them")
     by_name = {joint.name: joint for joint in joints}
     for joint in joints:
-        _refuse_wrong_mimic(joint, by_name)
+        problems.check(_refuse_wrong_mimic, joint, by_name)
+    problems.refuse_any(f"the URDF of {name!r}")
     return UrdfTree(name, roots[0], links, by_name, above)
+
+
+def _check_ends(joint: UrdfJoint, above: dict[str, UrdfJoint], links: dict[str, None]) -> None:
+    for link in (joint.parent, joint.child):
+        if link not in links:
+            raise EmbodimentError(f"joint {joint.name!r} names the link {link!r}{hint(link, list(links))}")
+    if joint.child in above:
+        first = above[joint.child].name
+        raise EmbodimentError(f"link {joint.child!r} hangs on two joints, {first!r} and {joint.name!r}")
 
 
 def _refuse_wrong_mimic(joint: UrdfJoint, joints: dict[str, UrdfJoint]) -> None:

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embodiment_descriptions import Embodiment, describe, load_robot, resource_path
+from embodiment_descriptions import (
+    Embodiment,
+    EmbodimentConfig,
+    JointLimit,
+    Kinematics,
+    describe,
+    load_robot,
+    resource_path,
+)
 
 WIDOWX = load_robot("widowx")
 
@@ -138,3 +146,21 @@ def test_no_opening_is_rounded_beyond_the_range_of_its_gripper(name: str, hardwa
         assert positions.min() == arm.gripper.closed and positions.max() == arm.gripper.open
         found = [load_robot(name, hardware).gripper_to_joint(opening, index) for opening in (0.0, 0.5, 1.0)]
         assert found == list(arm.gripper.position(np.array([0.0, 0.5, 1.0])))
+
+
+def test_limits_that_the_urdf_lacks_come_from_the_yaml(small: tuple[str, dict]) -> None:
+    urdf, config = small
+    urdf = urdf.replace('lower="-2.0" upper="2.0" velocity="3.0" effort="10.0"', 'velocity="0" effort="0"', 1)
+    config["joint_limits"] = {"j1": {"lower": -1.5, "upper": 1, "velocity": 0.5}, "j2": {"upper": 1.8, "velocity": 2}}
+    e = Embodiment.from_urdf(urdf, config)
+    assert e.limits["j1"] == JointLimit(type="revolute", lower=-1.5, upper=1.0, velocity=0.5, effort=0.0)
+    assert e.limits["j2"] == JointLimit(type="revolute", lower=-2.0, upper=1.8, velocity=2.0, effort=10.0)
+    assert Kinematics(e).upper.tolist() == [1.0, 1.8, 2.0], "and everything that moves the robot keeps to them"
+    kept = e.model_dump(mode="json", include=set(EmbodimentConfig.model_fields))  # as recordings keep their robot
+    assert Embodiment.from_urdf(urdf, kept) == e
+
+
+def test_no_effort_is_no_obstacle(small: tuple[str, dict]) -> None:
+    """Nothing here depends on it, and exporters leave it out or at 0."""
+    urdf, config = small
+    assert Embodiment.from_urdf(urdf.replace(' effort="10.0"', "", 1), config).limits["j1"].effort == 0.0

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from embodiment_descriptions import Embodiment, EmbodimentError, ResourceError, expand_xacro, load_robot, resource_path
+from embodiment_descriptions.urdf import parse_urdf
 
 URDF_FAULTS: dict[str, tuple[Callable[[str], str], str]] = {
     "malformed": (lambda t: t.replace("</robot>", ""), "not well-formed XML, line 1"),
@@ -24,7 +25,6 @@ URDF_FAULTS: dict[str, tuple[Callable[[str], str], str]] = {
     ),
     "limits swapped": (lambda t: t.replace('lower="-2.0"', 'lower="3.0"', 1), "lower=3.0, upper=2.0"),
     "velocity zero": (lambda t: t.replace('velocity="3.0"', 'velocity="0"', 1), "'j1' has no usable velocity limit"),
-    "effort missing": (lambda t: t.replace(' effort="10.0"', "", 1), "'j1' has no usable effort limit"),
     "limit not a number": (lambda t: t.replace('"-2.0"', '"&quot;-2.0&quot;"', 1), "limit lower='\"-2.0\"' is not a"),
     "limit not finite": (lambda t: t.replace('velocity="3.0"', 'velocity="inf"', 1), "velocity='inf' is not a finite"),
     "type unknown": (lambda t: t.replace('"revolute"', '"hinge"', 1), "'j1' has the type 'hinge'"),
@@ -68,6 +68,27 @@ def test_wrong_urdf(fault: str, small: tuple[str, dict]) -> None:
         Embodiment.from_urdf(spoil(urdf), config)
 
 
+def test_all_problems_are_named_at_once(small: tuple[str, dict]) -> None:
+    urdf, config = small
+    spoiled = urdf.replace('velocity="3.0"', "", 1).replace('"j2"', '"elbow"').replace('upper="0.04"', "")
+    config["base"] = {"kind": "differential", "link": "basis"}
+    with pytest.raises(EmbodimentError) as refused:
+        Embodiment.from_urdf(spoiled, config)
+    first, *problems = str(refused.value).splitlines()
+    assert first == "the URDF of 'small' has 4 problems:"
+    said = (
+        "no joint 'j2'",
+        "'j1' has no usable velocity limit",
+        "'slide' has no usable position lim",
+        "no link 'basis'",
+    )
+    assert all(text in problem for text, problem in zip(said, problems, strict=True)), problems
+    with pytest.raises(
+        EmbodimentError, match="has 2 problems:\n  joint 'j1' names no parent.*\n  joint 'j3' has the type"
+    ):
+        parse_urdf(urdf.replace('<parent link="base"/>', "").replace('"j3" type="revolute"', '"j3" type="hinge"'))
+
+
 def in_arm(**changes: object) -> Callable[[dict], dict]:
     return lambda c: c | {"arms": [c["arms"][0] | changes]}
 
@@ -107,6 +128,20 @@ YAML_FAULTS: dict[str, tuple[Callable[[dict], dict], str]] = {
         lambda c: c | {"home": {"j1": 9.0, "j2": 0.0, "j3": 0.0, "slide": 0.0}},
         "home: j1 = 9.0 lies outside its limits -2.0 .. 2.0",
     ),
+    "limits of nobody": (lambda c: c | {"joint_limits": {"j4": {"velocity": 1}}}, "joint_limits names the joint 'j4'"),
+    "limits wider": (
+        lambda c: c | {"joint_limits": {"j1": {"velocity": 3.5}}},
+        "joint_limits: 'j1' velocity 3.5 is wider than the URDF's 3; correct the URDF instead",
+    ),
+    "limits wider below": (
+        lambda c: c | {"joint_limits": {"j1": {"lower": -2.5}}},
+        "'j1' lower -2.5 is wider than .*-2",
+    ),
+    "limits swapped": (
+        lambda c: c | {"joint_limits": {"j1": {"lower": 1, "upper": 0}}},
+        "'j1' has no usable position limits .lower=1.0, upper=0.0.",
+    ),
+    "limit of a limit": (lambda c: c | {"joint_limits": {"j1": {"velocity": 0}}}, "joint_limits.j1.velocity: .*than 0"),
     "workspace": (
         lambda c: c | {"safety": {"workspace": {"min": [0, 0, 1], "max": [1, 1, 1]}}},
         "must be below max",

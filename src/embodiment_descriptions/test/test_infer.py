@@ -3,6 +3,7 @@
 import pytest
 
 from embodiment_descriptions import Embodiment, EmbodimentError, Kinematics, describe, load_robot, robot_description
+from embodiment_descriptions.guess.yaml_text import guessed_yaml
 
 
 def test_widowx_alone_gives_the_configured_arm(widowx: Embodiment) -> None:
@@ -187,3 +188,16 @@ def test_nothing_that_turns(robot, joint) -> None:
     urdf = robot("table", ["base", "top"], [joint("lift", "base", "top", "prismatic")])
     with pytest.raises(EmbodimentError, match="no revolute joint to make an arm of; give a YAML"):
         Embodiment.from_urdf(urdf)
+
+
+def test_the_guess_is_written_as_a_yaml_that_gives_it_again(robot, joint) -> None:
+    wheels = [joint(f"{side}_wheel", "base_link", side, "continuous", None) for side in ("left", "right")]
+    rover = robot("rover", ["base_link", "left", "right"], wheels)
+    urdfs = [rover, body(robot, joint, LEG, ("shoulder", "elbow", "wrist"))]
+    urdfs += [load_robot(f"examples/{name}/{name}.yaml").urdf for name in ("ur5e_2f85", "so101")]
+    for urdf in urdfs:
+        guess = Embodiment.from_urdf(urdf)
+        text = guessed_yaml(guess)
+        assert Embodiment.from_urdf(urdf, text) == guess.model_copy(update={"inferred": ()})
+        assert all(f"# {note}\n" in text for note in guess.inferred), "every guess is a comment"
+    assert text.index("# gripper: gripper, closed at -0.17") < text.index("arms:\n") < text.index("# cameras: one")

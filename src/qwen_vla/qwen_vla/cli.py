@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -24,6 +24,9 @@ from qwen_vla.data.collection import Collection
 from qwen_vla.data.convert_options import ConvertOptions
 from qwen_vla.evaluation.options import EvaluateOptions
 from qwen_vla.serving.command import Serve
+
+if TYPE_CHECKING:
+    from embodiment_descriptions import Embodiment
 
 COMMANDS = "qwen_vla.commands"
 EVALUATORS = "qwen_vla.evaluators"
@@ -42,13 +45,18 @@ class Describe:
     $ qwen-vla describe widowx
     $ qwen-vla describe aloha --hardware real
     $ qwen-vla describe my_robot.yaml --instruction "open the drawer"   # and my_robot.urdf beside it
-    $ qwen-vla describe my_robot.urdf     # what can be inferred without a YAML
+    $ qwen-vla describe my_robot.urdf --write my_robot.yaml     # what can be guessed without a YAML, as one to correct
+    $ qwen-vla describe my_robot.urdf.xacro --arguments prefix:=left_ gripper:=2f85
     """
 
     robot: tyro.conf.Positional[str]
-    """Name of a robot of the suite, or path of an embodiment YAML or of a URDF."""
+    """Name of a robot of the suite, or path of an embodiment YAML, of a URDF or of a xacro."""
     config: Path | None = None
-    """Embodiment YAML of a URDF; without one, what can be inferred is inferred, and said."""
+    """Embodiment YAML of a URDF; without one, what can be guessed is guessed, and said."""
+    arguments: tuple[str, ...] = ()
+    """Arguments of the xacro, name:=value each."""
+    write: Path | None = None
+    """Where to write what was guessed, as an embodiment YAML with comments; a file that is there is not replaced."""
     hardware: Literal["mock", "gazebo", "isaac", "real"] = "mock"
     """What answers for a robot of the suite; a real one may have other topics and calibrations."""
     instruction: str = "pick up the red cube"
@@ -58,9 +66,22 @@ class Describe:
         from embodiment_descriptions import describe
         from qwen_vla.robots import find_robot
 
-        embodiment = find_robot(self.robot, self.config, self.hardware)
+        if self.write and self.write.exists():
+            raise FileExistsError(f"{self.write} is there already; name another file for the guess")
+        embodiment = find_robot(self.robot, self.config, self.hardware, self.arguments)
+        if self.write and not embodiment.inferred:
+            raise ValueError(f"--write is for a URDF without a YAML; nothing was guessed of {self.robot!r}")
         print(describe(embodiment, self.instruction))
+        if self.write:
+            self._write(embodiment)
         return 0
+
+    def _write(self, embodiment: Embodiment) -> None:
+        from embodiment_descriptions.guess.yaml_text import guessed_yaml
+        from qwen_vla.output_files import write_text
+
+        write_text(self.write, guessed_yaml(embodiment))
+        print(f"{self.write}: written; put it beside the URDF, and check what its comments say", file=sys.stderr)
 
 
 @dataclass(frozen=True)

@@ -244,6 +244,37 @@ def test_describe_takes_the_path_of_a_urdf(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().out == described
 
 
+def test_describe_expands_a_xacro_with_arguments(monkeypatch, capsys, tmp_path):
+    xacro = tmp_path / "my_arm.urdf.xacro"
+    xacro.write_text(
+        """<robot name="my_arm" xmlns:xacro="http://ros.org/wiki/xacro">
+        <xacro:arg name="side" default="left"/>
+        <link name="base"/><link name="upper"/>
+        <joint name="$(arg side)_turn" type="revolute">
+        <parent link="base"/><child link="upper"/><limit lower="-1" upper="1" velocity="1"/></joint></robot>"""
+    )
+    assert run(monkeypatch, "describe", xacro) == 0
+    assert "left_turn" in capsys.readouterr().out
+    assert run(monkeypatch, "describe", xacro, "--arguments", "side:=right") == 0
+    assert "right_turn" in capsys.readouterr().out
+    assert "name:=value" in run(monkeypatch, "describe", xacro, "--arguments", "side")
+
+
+def test_describe_writes_its_guess_as_a_yaml_beside_the_urdf(monkeypatch, capsys, tmp_path):
+    urdf, written = tmp_path / "my_arm.urdf", tmp_path / "my_arm.yaml"
+    urdf.write_text(robot_description("widowx"))
+    assert run(monkeypatch, "describe", urdf, "--write", written) == 0
+    guessed = capsys.readouterr().out
+    assert run(monkeypatch, "describe", written) == 0
+    described = capsys.readouterr().out
+    assert described == re.sub(r"no YAML was given.*?\n\n", "", guessed, flags=re.DOTALL)
+    assert "is there already" in run(monkeypatch, "describe", urdf, "--write", written)
+    assert "--write is for a URDF without a YAML" in run(
+        monkeypatch, "describe", "widowx", "--write", tmp_path / "a.yaml"
+    )
+    assert not (tmp_path / "a.yaml").exists()
+
+
 def test_describe_names_what_is_wrong_with_a_urdf(monkeypatch, tmp_path):
     urdf = tmp_path / "broken.urdf"
     urdf.write_text("<robot name='half'><link name='a'>")

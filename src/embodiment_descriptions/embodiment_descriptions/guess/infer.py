@@ -81,7 +81,8 @@ def _base(tree: UrdfTree, others: dict[Part, list[Chain]]) -> Guess:
         *_left_out(others | {Part.WHEELS: []}),
         f"limits: {BASE_LIMITS.max_linear:g} m/s and {BASE_LIMITS.max_angular:g} rad/s, which is careful; a URDF says "
         "nothing of a base's",
-        "odometry: on odom; commands: a velocity on cmd_vel_nav, in front of Nav2's velocity smoother",
+        "odometry: on the topic odom",
+        "commands: a velocity on cmd_vel_nav, in front of Nav2's velocity smoother",
     ]
     return _config(
         tree,

@@ -13,7 +13,14 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import PushRosNamespace, SetParameter
 from launch_ros.parameter_descriptions import ParameterValue
 
-from embodiment_descriptions import Embodiment, EmbodimentError, description_of, embodiment_file, expand_xacro
+from embodiment_descriptions import (
+    Embodiment,
+    EmbodimentError,
+    description_of,
+    embodiment_file,
+    read_description,
+    xacro_arguments,
+)
 from qwen_vla_ros.bringup import nodes, packages
 from qwen_vla_ros.bringup.arguments import SWITCH, is_true, policy_arguments, value, viewer_arguments
 from qwen_vla_ros.bringup.ending import exit_code
@@ -118,22 +125,15 @@ def description(config: Path, context: LaunchContext) -> str:
             expanded.
     """
     given, is_mock = value("description", context), value("hardware", context) == "mock"
-    arguments = ({"hardware": "mock"} if is_mock else {}) | xacro_arguments(value("description_arguments", context))
+    arguments = xacro_arguments(value("description_arguments", context).split())
     if given:
-        return expand_xacro(found(given, "description"), arguments)
+        path = found(given, "description")
+        defaults = {"hardware": "mock"} if is_mock and path.suffix == ".xacro" else {}
+        return read_description(path, defaults | arguments)
     urdf = description_of(config, "mock", arguments) if is_mock else ""
     if urdf is None:
         raise EmbodimentError(f"hardware:=mock needs description:=, a URDF or xacro; none lies beside {config}")
     return urdf
-
-
-def xacro_arguments(text: str) -> dict[str, str]:
-    """Arguments as `xacro` takes them, 'name:=value name:=value'; ArgumentError for anything else."""
-    pairs = [word.partition(":=") for word in text.split()]
-    wrong = [name + sign + given for name, sign, given in pairs if not (name and sign)]
-    if wrong:
-        raise ArgumentError(f"description_arguments: {wrong[0]!r} is not of the form name:=value")
-    return {name: given for name, _, given in pairs}
 
 
 def ros2_control(context: LaunchContext) -> list[LaunchDescriptionEntity]:

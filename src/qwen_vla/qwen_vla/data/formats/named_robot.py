@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from embodiment_descriptions import Embodiment, load_robot
+from embodiment_descriptions import Embodiment, load_robot, read_description
 from qwen_vla.data.formats.spec import DataError
 
 
@@ -28,4 +28,4 @@ def load(robot: NamedRobot) -> Embodiment:
         return load_robot(robot)
     if not robot.urdf.is_file():
         raise DataError(f"{robot.urdf}: no such URDF (seen from {Path.cwd()})")
-    return Embodiment.from_urdf(robot.urdf.read_text(encoding="utf-8"), robot.embodiment)
+    return Embodiment.from_urdf(read_description(robot.urdf), robot.embodiment)
