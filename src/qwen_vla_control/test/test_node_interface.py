@@ -102,6 +102,12 @@ def test_without_words_those_of_the_program_are_looked_at(monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         answer_options(INTERFACE)
     assert end.value.code == 0 and "looker" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["looker"])
+    answer_options(INTERFACE)  # its own name is no word that means nothing
+
+
+def test_help_is_a_hundred_characters_wide_unless_told_otherwise():
+    assert INTERFACE.help() == INTERFACE.help(100)
 
 
 @pytest.mark.parametrize(("columns", "width"), [(20, 60), (75, 75), (999, 100)])
