@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -48,6 +49,12 @@ def test_the_help_has_everything_in_lines_that_fit():
     assert "publishes: said (parameter topic) std_msgs/msg/String What it sees" in text
     assert "<cameras> sensor_msgs/msg/Image or sensor_msgs/msg/CompressedImage What it looks at" in text
     assert "offers services" not in text
+
+
+@pytest.mark.parametrize("named", ["looker: ", "`ros2 run embodiment_descriptions looker`: ", ""])
+def test_what_a_node_does_is_told_without_its_name(named):
+    looker = replace(INTERFACE, docstring=f"{named}looks around.\n\nSlowly.")
+    assert looker.summary == "Looks around."
 
 
 def test_a_name_may_be_that_of_a_parameter():
@@ -95,6 +102,12 @@ def test_without_words_those_of_the_program_are_looked_at(monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         answer_options(INTERFACE)
     assert end.value.code == 0 and "looker" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["looker"])
+    answer_options(INTERFACE)  # its own name is no word that means nothing
+
+
+def test_help_is_a_hundred_characters_wide_unless_told_otherwise():
+    assert INTERFACE.help() == INTERFACE.help(100)
 
 
 @pytest.mark.parametrize(("columns", "width"), [(20, 60), (75, 75), (999, 100)])

@@ -206,7 +206,7 @@ def ensemble(paths: Sequence[Path], decay: float) -> Path:
     for path in paths:
         reaches = rows <= path.steps
         leaving = np.clip((path.steps + 1 - rows) / LEAVING, 0.0, 1.0) if path is not newest else 1.0
-        weight = np.where(reaches, np.exp(-decay * reaching), 0.0) * leaving
+        weight = np.exp(-decay * reaching) * leaving  # none where it does not reach
         within = np.minimum(rows, path.steps)
         positions += weight[:, None] * path.positions[within]
         velocities += weight[:, None] * path.velocities[within]

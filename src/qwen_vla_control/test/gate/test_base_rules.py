@@ -45,6 +45,14 @@ def test_it_may_turn_as_fast_as_its_limit_either_way_and_no_faster(row, sign):
     assert violation.message == f"waypoint {row}: the turning speed is 1.501 rad/s, over the limit 1.500 rad/s"
 
 
+@pytest.mark.parametrize(("over", "found"), [(0.9e-6, 0), (1.1e-6, 1)])
+@pytest.mark.parametrize("column", [0, 2])
+def test_rounding_is_no_violation(column, over, found):
+    way = np.zeros(3)
+    way[column] = ({0: 0.5, 2: 1.5}[column] + over) * PERIOD
+    assert len(check_base(step(1, way), RULES)) == found
+
+
 def test_all_that_is_too_fast_is_told_each_at_its_first_place():
     poses = np.zeros((6, 3))
     poses[1:] = [0.3, 0.0, 1.0]

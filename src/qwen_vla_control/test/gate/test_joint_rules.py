@@ -139,6 +139,15 @@ def test_a_joint_may_go_to_its_limit_and_no_farther(joint, row, sign):
     assert words in violation.message and f"{rules.lower[joint]:.4f} .. {rules.upper[joint]:.4f}" in violation.message
 
 
+@pytest.mark.parametrize("share", [0.9, 1.1])
+def test_rounding_of_speeds_and_accelerations_is_no_violation(share):
+    """From rest to rest: the peaks of speed and acceleration for a way of 0.2."""
+    way, found = path(moved(0, 2, 0.2)), int(share > 1.0)
+    for limit, exactly, tolerance in (("speed", 1.5, 1e-6), ("acceleration", 30.0, 1e-3)):
+        rules = replace(WIDE, **{limit: np.full(3, exactly - share * tolerance)})
+        assert len(check_motion(way, rules)) == found
+
+
 def test_rounding_is_no_violation():
     exactly = replace(WIDE, start_jump=np.full(3, 0.3), step=np.full(3, 0.3), upper=np.full(3, 0.6))
     assert check_motion(path([[0, 0, 0], [0.3 + 9e-7, 0, 0], [0.6 + 9e-7, 0, 0], [0.6, 0, 0]]), exactly) == []

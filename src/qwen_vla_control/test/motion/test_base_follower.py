@@ -101,7 +101,16 @@ def test_it_gains_speed_as_fast_as_it_may_for_as_long_as_it_was_since_the_last_c
     follower, column = BaseFollower(LIMITS, True), 2 if "turn" in way else 0
     acceleration, most = (2.0, 1.5) if column else (0.6, 0.5)
     sign, told, now = np.sign(next(iter(way.values()))), 0.0, 10**9
-    for milliseconds, counts in ((0, 0.1), (20, 0.02), (50, 0.05), (500, 0.1), (0, 0.0), (-300, 0.0), (20, 0.02)):
+    for milliseconds, counts in (
+        (0, 0.1),
+        (20, 0.02),
+        (50, 0.05),
+        (500, 0.1),
+        (0, 0.0),
+        (-300, 0.0),
+        (20, 0.02),
+        *[(500, 0.1)] * 9,
+    ):
         now += milliseconds * 10**6
         command = follower.velocity(far(**way), 0, now, np.zeros(3))
         told = min(told + acceleration * counts, most)

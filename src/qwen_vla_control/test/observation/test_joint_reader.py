@@ -484,6 +484,16 @@ def test_a_topic_is_as_old_and_as_silent_as_the_worst_of_its_parts(widowx):
     assert [stream.latest.stamp_ns for stream in reader.streams()] == [S, round(1.5 * S)]
 
 
+def test_joints_nobody_asked_for_make_no_topic_older_or_slower(widowx):
+    reader = JointReader(widowx, ("waist",))
+    for tick in range(3):
+        tell(reader, 1.0 + 0.1 * tick, {"elbow": 0.1})
+        tell(reader, 9.0 + 0.01 * tick, {"waist": 0.2})
+    (source,) = reader.sources
+    assert source.rate() == pytest.approx(100.0) and source.age(round(9.02 * S)) == 0.0
+    assert fault(reader, 9.02) == "" and [len(stream) for stream in reader.streams()] == [3]
+
+
 def test_who_asks_for_no_joint_misses_none_and_gets_no_age(widowx):
     reader = JointReader(widowx, ())
     assert fault(reader, 1.0) == "" and reader.age(S) == math.inf
