@@ -26,7 +26,7 @@ class Serve:
     """
 
     robot: str
-    """Name of a robot of the suite, or a path to a URDF."""
+    """Name of a robot of the suite, or a path: of the YAML of your own, or of a URDF."""
     policy: Annotated[str, tyro.conf.arg(aliases=["--checkpoint"])] = "tiny"
     """Checkpoint: its folder, or the name of one in checkpoints/. Or NAME://ADDRESS of an installed policy."""
     config: Path | None = None

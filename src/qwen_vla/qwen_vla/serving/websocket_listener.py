@@ -8,6 +8,7 @@ import asyncio
 import hmac
 import itertools
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -23,6 +24,7 @@ from qwen_vla.serving.seldom import Seldom
 
 logger = logging.getLogger(__name__)
 logger.addFilter(Seldom(burst=20, every=5.0))
+SILENT_SECONDS = 20  # after which the client's machine is asked whether it is there, and again as long until it is not
 SEND_SECONDS = 10.0  # in which a client must take an answer
 LONGEST_REASON = 120  # of closing a connection [bytes]
 
@@ -86,6 +88,7 @@ class WebSocketListener:
             compression=None,
             max_size=self._limits.frame_bytes,
             max_queue=1,
+            ping_interval=None,  # a client may be busy for minutes, as vla-eval is while it builds its scene
             logger=logger,
         )
         return self._server.sockets[0].getsockname()[1]
@@ -113,6 +116,7 @@ class WebSocketListener:
     async def _serve_client(self, connection: ServerConnection) -> None:
         session = self._session(next(self._numbers))
         self._open.add(connection)
+        keep_alive(connection.transport.get_extra_info("socket"))
         try:
             if (greeting := session.greeting()) is not None:
                 await self._send(connection, greeting)
@@ -161,6 +165,14 @@ class WebSocketListener:
     @staticmethod
     async def _close(connection: ServerConnection) -> None:
         await connection.close(CloseCode.GOING_AWAY, "the server is stopping")
+
+
+def keep_alive(client: socket.socket) -> None:
+    """Have the system notice a client's machine that is gone; a process that is busy is not taken for one."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_SECONDS)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENT_SECONDS // 4)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
 
 def _shortened(text: str) -> str:

@@ -1,6 +1,7 @@
 """openpi's protocol, spoken by clients that behave and by those that do not, to one small model."""
 
 import asyncio
+import socket
 import urllib.error
 import urllib.request
 
@@ -252,6 +253,17 @@ def test_clients_that_stall_or_talk_nonsense_hold_nobody_up(served) -> None:
             return answers
 
     assert all(answer["actions"].shape == (16, 7) for answer in asyncio.run(asyncio.wait_for(beside_others(), 60)))
+
+
+def test_a_machine_that_is_gone_is_noticed_by_the_system_and_a_busy_client_is_left_alone(served) -> None:
+    async def options():
+        async with listening(served) as (address, listener), client(address) as connection:
+            (there,) = listener._open
+            kept = there.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            return kept, there.ping_interval, await ask(connection, {"images": images(served), "prompt": PROMPT})
+
+    kept, pings, answer = asyncio.run(options())
+    assert kept and pings is None and answer["actions"].shape == (16, 7)
 
 
 def test_a_foreign_field_is_not_in_the_way(served) -> None:

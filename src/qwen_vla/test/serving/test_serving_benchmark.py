@@ -1,0 +1,37 @@
+"""benchmarks/serving.py measures what it says; here without a model and without asking for a speed."""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[4] / "benchmarks/serving.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("serving_benchmark", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_number_of_clients_is_measured(benchmark) -> None:
+    options = argparse.Namespace(
+        policy="mock://hold", robot="aloha", device="cpu", threads=1, largest_batch=0, clients=[1, 3], requests=4
+    )
+    result = benchmark.measure(options)
+    alone = result["one_client"]
+    assert 0 < alone["overhead_ms"]["p50"] < alone["call_ms"]["p50"] + 1e-9
+    assert set(result["clients"]) == {"1", "3"}
+    assert all(row["chunks_per_s"] > 0 and row["call_ms"]["p99"] > 0 for row in result["clients"].values())
+    assert result["images"] == [4, 224, 224]
+
+
+def test_a_server_that_does_not_start_is_said(benchmark) -> None:
+    options = argparse.Namespace(
+        policy="mock://nothing.npy", robot="aloha", device="cpu", threads=1, largest_batch=0, clients=[1], requests=1
+    )
+    with pytest.raises(RuntimeError, match="the server ended before it was ready"):
+        benchmark.measure(options)
