@@ -59,6 +59,8 @@ def test_every_camera_is_a_sensor_of_the_robot_or_of_its_world(robot: str) -> No
     for sensor in sensors:
         found[sensor.findtext("topic")] = "Image"
         found[sensor.findtext("camera/camera_info_topic")] = "CameraInfo"
+        # The frame of the images: the first up to Gazebo Ionic, the second from Jetty on.
+        assert sensor.findtext("camera/optical_frame_id") == sensor.findtext("gz_frame_id")
         assert float(sensor.findtext("update_rate")) >= load_robot(robot).rate_hz / 2
     assert found == camera_topics(load_robot(robot))
 

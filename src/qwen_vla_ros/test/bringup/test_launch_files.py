@@ -389,26 +389,56 @@ def test_the_bring_up_of_a_real_aloha_starts_with_its_own_arguments_alone(vendor
     assert not {"device", "seed", "embodiment_config", "policy"} & set(seen)
 
 
+LAUNCH = """
+import sys, launch
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import AnyLaunchDescriptionSource
+service = launch.LaunchService(noninteractive=True)
+arguments = [argument.split(":=") for argument in sys.argv[2:]]
+include = IncludeLaunchDescription(AnyLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments)
+service.include_launch_description(launch.LaunchDescription([include]))
+sys.exit(service.run())
+"""
+
+
+def launch(folder: Path, name: str, *arguments: str, **options: object) -> subprocess.Popen:
+    """A launch file, run by launch's own service in a process group of its own; its logs go to the folder."""
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, REPOSITORY / "launch" / f"{name}.launch.py", *arguments],
+        env=os.environ | {"ROS_LOG_DIR": str(folder)},
+        start_new_session=True,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("name, arguments, said", [
+    ("widowx", ["rviz:=true"], "rviz2"),
+    ("aloha", ["hardware:=real"], "interbotix_xs_sdk"),
+    ("widowx", ["seed:=-1"], "seed:=-1: a seed is a whole number"),
+    ("widowx", ["suite:=widowx_pick", "shift:=colour"], "shift:=colour: the suite widowx_pick has none"),
+    ("mobile_base", ["embodiment_config:=no_such.yaml"], "no_such.yaml: there is no such embodiment YAML"),
+    ("aloha", ["device:=cuda:99"], "device:=cuda:99: "),
+    ("policy", ["policy:=no_such"], "policy:=no_such: no checkpoint directory at no_such"),
+    ("robot", ["embodiment_config:=widowx", "hardware:=mock"], "hardware:=mock needs controllers_file:="),
+])  # fmt: skip
+def test_what_cannot_work_is_one_line_and_starts_nothing(
+    name: str, arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    if said in ("rviz2", "interbotix_xs_sdk") and packages.installed(said):
+        pytest.skip(f"{said} is installed here")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with launch(tmp_path, name, *arguments, **pipes) as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert len([line for line in output.splitlines() if said in line]) == 1, output
+    assert "process started" not in output and "Traceback" not in output
+
+
 @pytest.fixture(params=[(name, hardware) for name in ROBOTS for hardware in ("mujoco", "mock")], ids="-".join)
 def launched(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen]]:
-    """The name of a robot and its launch file, run by launch's own service in a process group of its own."""
+    """The name of a robot and its running launch file."""
     name, hardware = request.param
-    program = (
-        "import sys, launch\n"
-        "from launch.actions import IncludeLaunchDescription\n"
-        "from launch.launch_description_sources import AnyLaunchDescriptionSource\n"
-        "service = launch.LaunchService(noninteractive=True)\n"
-        "source = AnyLaunchDescriptionSource(sys.argv[1])\n"
-        "arguments = [('hardware', sys.argv[2])]\n"
-        "include = IncludeLaunchDescription(source, launch_arguments=arguments)\n"
-        "service.include_launch_description(launch.LaunchDescription([include]))\n"
-        "sys.exit(service.run())\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, REPOSITORY / "launch" / f"{name}.launch.py", hardware],
-        env=os.environ | {"ROS_LOG_DIR": str(tmp_path)},
-        start_new_session=True,
-    )
+    process = launch(tmp_path, name, f"hardware:={hardware}")
     yield name, process
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
