@@ -226,6 +226,20 @@ def test_the_base_is_commanded_with_or_without_nav2(nav2: str, expected: list) -
     assert robot.executor_remappings(context_with(robot, nav2=nav2)) == expected
 
 
+@pytest.mark.parametrize("distribution, to_be_set", [("jazzy", True), ("kilted", False), ("lyrical", False)])
+def test_what_nav2_has_to_be_told_is_said_where_it_sends_twist(
+    distribution: str, to_be_set: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    (nav2,) = robot_of("mobile_base").arguments
+    assert ("enable_stamped_cmd_vel: true" in nav2.description) == to_be_set
+
+
+def test_who_asks_for_the_arguments_is_warned_of_a_robot_that_moves_by_itself() -> None:
+    (hardware,) = [a for a in bringup.arguments(robot_of("widowx")) if a.name == "hardware"]
+    assert "real: the robot (it moves at once: to its sleep pose, and no further)" in hardware.description
+
+
 def test_without_ros2_control_mock_hardware_is_simulated_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "installed", lambda package: package != "controller_manager")
     entities = started("widowx", hardware="mock")
