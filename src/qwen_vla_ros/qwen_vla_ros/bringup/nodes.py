@@ -51,8 +51,10 @@ def suite_nodes(
 class RobotProcess(Node):
     """A process that the robot needs to be brought to rest: in its own process group, it goes after the executor."""
 
-    def __init__(self, **options) -> None:
+    def __init__(self, executable: str, **options) -> None:
         super().__init__(
+            executable=executable,
+            exec_name=executable,
             prefix=with_launch(own_group=True),
             sigterm_timeout=MANAGED_SIGTERM_TIMEOUT,
             **logging(),
@@ -62,7 +64,7 @@ class RobotProcess(Node):
 
 def node(package: str, executable: str, **parameters: object) -> Node:
     """A node that is named as its executable."""
-    return Node(package=package, executable=executable, name=executable, parameters=[parameters], **process())
+    return Node(package=package, name=executable, parameters=[parameters], **process(executable))
 
 
 def managed_node(
@@ -72,14 +74,13 @@ def managed_node(
     autostart = ParameterValue(LaunchConfiguration("autostart"), value_type=bool)
     return LifecycleNode(
         package="qwen_vla_ros",
-        executable=executable,
         name=executable,
         namespace="",
         parameters=[{"autostart": autostart, **described(config), **parameters}],
         remappings=list(remappings),
         sigterm_timeout=MANAGED_SIGTERM_TIMEOUT,
         on_exit=on_exit,
-        **process(),
+        **process(executable),
     )
 
 
@@ -102,9 +103,9 @@ def logging() -> dict:
     return {"ros_arguments": ["--log-level", LaunchConfiguration("log_level")], "output": "screen"}
 
 
-def process() -> dict:
-    """What all processes have in common but those of the robot itself."""
-    return {**logging(), "prefix": with_launch()}
+def process(executable: str) -> dict:
+    """What all processes have in common but those of the robot itself; called as their executables in the log."""
+    return {**logging(), "executable": executable, "exec_name": executable, "prefix": with_launch()}
 
 
 def rviz(file: SomeSubstitutionsType, fixed_frame: str = "") -> Node:
@@ -113,6 +114,7 @@ def rviz(file: SomeSubstitutionsType, fixed_frame: str = "") -> Node:
     return Node(
         package="rviz2",
         executable="rviz2",
+        exec_name="rviz2",
         arguments=["-d", file, *frame],
         remappings=LOCAL_TRANSFORMS,
         prefix=with_launch(),
@@ -123,10 +125,9 @@ def state_publisher(description: ParameterValue) -> Node:
     """Publishes robot_description and the transforms of the joints."""
     return Node(
         package="robot_state_publisher",
-        executable="robot_state_publisher",
         parameters=[{"robot_description": description}],
         remappings=LOCAL_TRANSFORMS,
-        **process(),
+        **process("robot_state_publisher"),
     )
 
 
@@ -150,10 +151,9 @@ def spawner(
     rules = " ".join(f"-r {before}:={after}" for before, after in [*LOCAL_TRANSFORMS, *remappings])
     return Node(
         package="controller_manager",
-        executable="spawner",
         arguments=[*controllers, "--param-file", file, "--controller-ros-args", rules],
         on_exit=end_with("the spawner of the controllers", only_failed=True),
-        **process(),
+        **process("spawner"),
     )
 
 

@@ -250,11 +250,10 @@ def simulator(robot: Robot, **parameters: object) -> Node:
     }
     return Node(
         package="qwen_vla_sim",
-        executable=executable,
         name=executable,
         parameters=[{**scenes, **parameters}],
         on_exit=end_with("the simulator"),
-        **process(),
+        **process(executable),
     )
 
 
@@ -305,17 +304,15 @@ def gazebo(robot: Robot, context: LaunchContext) -> list[LaunchDescriptionEntity
         included(robot, "ros_gz_sim", "gz_sim.launch.py", {"gz_args": ["-r ", world], "on_exit_shutdown": "true"}),
         Node(
             package="ros_gz_sim",
-            executable="create",
             arguments=["-topic", "robot_description", "-name", robot.name],
-            **process(),
+            **process("create"),
         ),
         Node(
             package="ros_gz_bridge",
-            executable="parameter_bridge",
             name="gazebo_bridge",
             parameters=[{"config_file": bridge}],
             remappings=LOCAL_TRANSFORMS,
             on_exit=end_with("the bridge to Gazebo"),
-            **process(),
+            **process("parameter_bridge"),
         ),
     ]

@@ -42,6 +42,7 @@ from qwen_vla_ros.bringup.preconditions import ArgumentError
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 ROBOTS = ("widowx", "aloha", "mobile_base")
+READY_TIMEOUT = 300.0  # [s] seconds on an idle machine, minutes on a busy one: the policy prepares every prompt length
 OWN_PACKAGES = ("qwen_vla_ros", "qwen_vla_sim")
 # Not dependencies of the package: who has that hardware or simulator has them (docs/how-to/bring_up.md).
 OPTIONAL_PACKAGES = ("interbotix_xs_sdk", "ros_gz_sim", "ros_gz_bridge")
@@ -140,6 +141,18 @@ def test_everything_that_is_started_exists(name: str, hardware: str, everything_
     assert (("controller_manager", "spawner") in found) == (
         hardware in ("mock", "gazebo", "isaac") or (name, hardware) == ("widowx", "real")
     )
+
+
+@pytest.mark.parametrize("hardware", bringup.HARDWARE)
+@pytest.mark.parametrize("name", ROBOTS)
+def test_every_process_ends_with_the_launch_and_is_called_as_its_program_in_the_log(
+    name: str, hardware: str, everything_installed: None
+) -> None:
+    for part in started(name, hardware=hardware, rviz="true", record="true"):
+        if isinstance(part, Node):
+            prefix = part.process_description.prefix
+            assert ("--pdeathsig" in text(prefix[:1])) == (shutil.which("setpriv") is not None)
+            assert text(part.process_description.name) == text(part.node_executable)
 
 
 def packages_in(part: object, seen: set[int]) -> set[str]:
@@ -504,9 +517,12 @@ def test_all_nodes_become_active_and_ctrl_c_ends_them_all(launched: tuple[str, s
                     return False
             return True
 
-        wait_until(active, executor, f"{managed} are active", 90.0)
+        wait_until(active, executor, f"{managed} are active", READY_TIMEOUT)
         wait_until(
-            lambda: "trajectory_visualizer" in node.get_node_names(), executor, "trajectory_visualizer is there", 90.0
+            lambda: "trajectory_visualizer" in node.get_node_names(),
+            executor,
+            "trajectory_visualizer is there",
+            READY_TIMEOUT,
         )
         assert_allowed(node)
         process.send_signal(signal.SIGINT)
