@@ -12,7 +12,6 @@ import numpy as np
 
 from embodiment_descriptions import Embodiment
 from embodiment_descriptions.commands import (
-    BaseCommand,
     Command,
     ForwardCommand,
     JointTrajectoryCommand,
@@ -158,7 +157,7 @@ class SimulatedRobot:
 
 def joint_commands(embodiment: Embodiment) -> list[Command]:
     """The interfaces that move joints rather than the base."""
-    return [command for command in embodiment.commands if not isinstance(command, BaseCommand)]
+    return [command for command in embodiment.commands if not command.moves_base]
 
 
 def interface_name(command: Command) -> str:
