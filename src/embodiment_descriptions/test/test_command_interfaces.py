@@ -15,7 +15,7 @@ from embodiment_descriptions.commands import (
     JointTrajectoryCommand,
     find_kind,
     installed_kinds,
-    load_part,
+    make_part,
 )
 
 SERVO = '''
@@ -38,6 +38,7 @@ class Servo(TopicCommand):
         return self.joints
 
 class Simulated:
+    def __init__(self, number): self.number = number
     def take(self): ...
 '''
 ENTRY = {"backend": "servo", "topic": "bus/angles", "joints": ["j1", "j2", "j3", "slide"]}
@@ -122,17 +123,18 @@ def test_two_packages_of_one_kind_are_named(install: Install) -> None:
         find_kind("servo")
 
 
-def test_a_part_is_loaded_when_it_is_asked_for(install: Install) -> None:
+def test_a_part_is_made_when_it_is_asked_for(install: Install) -> None:
     install("bus", SERVO, servo="servo_bus:Servo")
     command = find_kind("servo").model_validate(ENTRY)
-    assert load_part(command, "simulated", ["take"]) is sys.modules["servo_bus"].Simulated
+    made = make_part(command, "simulated", ["take"], 3)
+    assert isinstance(made, sys.modules["servo_bus"].Simulated) and made.number == 3
     for part, offered, message in (
         ("ros_side", (), "'servo' has no ROS side; command the robot through another one here, or name .* of Servo"),
         ("recorded", (), "'servo': its reader of recorded commands, servo_bus:read, cannot be imported"),
         ("simulated", ("take", "hold", "update"), "'servo': its stand-in in the simulator, .* lacks hold, update"),
     ):
         with pytest.raises(ValueError, match=f"command interface {message}"):
-            load_part(command, part, offered)
+            make_part(command, part, offered, 3)
 
 
 def test_what_the_parts_of_the_suite_are_is_known_without_importing_them() -> None:

@@ -13,7 +13,7 @@ from embodiment_descriptions.commands.command_interface import (
     ActionCommand,
     CommandInterface,
     TopicCommand,
-    load_part,
+    make_part,
 )
 from embodiment_descriptions.commands.consistency import check_commands
 from embodiment_descriptions.commands.installed import Command, find_kind, installed_kinds
@@ -53,5 +53,5 @@ __all__ = [
     "check_commands",
     "find_kind",
     "installed_kinds",
-    "load_part",
+    "make_part",
 ]

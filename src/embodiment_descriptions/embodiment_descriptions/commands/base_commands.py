@@ -17,7 +17,7 @@ class BaseVelocityCommand(TopicCommand):
     moves_base: ClassVar = True
     start_hint: ClassVar = "start the base (diff_drive_controller) or Nav2, or correct the topic in the YAML"
     ros_side: ClassVar = f"{ROS_SIDES}.base_velocity:BaseVelocityBackend"
-    recorded: ClassVar = f"{READERS}:velocities"
+    recorded: ClassVar = f"{READERS}:base_velocity"
     simulated: ClassVar = STAND_IN
 
     backend: Literal["base_velocity"]

@@ -1,11 +1,11 @@
 """What every kind of command interface says of itself: its keys in the YAML, what it moves, where its other parts are.
 
 A kind is one class. The parts that need ROS, recordings or a simulator belong to packages that this one must not know,
-so the class names them as "module:attribute", and `load_part` imports one when it is used.
+so the class names them as "module:attribute", and `make_part` imports one when it is used.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 from embodiment_descriptions.schema import Name, Strict
@@ -29,9 +29,9 @@ class CommandInterface(Strict):
         moves_base: it drives the base rather than joints.
         only_grippers: the joints that it moves are grippers.
         start_hint: what starts the device behind it; {controller} stands for the controller that its endpoint names.
-        ros_side: what executor_node sends paths with, see qwen_vla_ros.executor.command_interfaces.Backend.
-        recorded: reads its commands from a bag, see qwen_vla.data.formats.recorded_commands.
-        simulated: what obeys it in the simulator, see qwen_vla_sim.controllers.stand_ins; empty: nothing does.
+        ros_side: makes what executor_node sends paths with, see qwen_vla_ros.executor.command_interfaces.Backend.
+        recorded: makes what reads its commands from a bag, see qwen_vla.data.formats.rosbag_commands.CommandReader.
+        simulated: makes what obeys it in the simulator, see qwen_vla_sim.controllers.stand_ins; empty: nothing does.
     """
 
     message_types: ClassVar[tuple[str, ...]] = ()
@@ -93,18 +93,29 @@ class ActionCommand(CommandInterface):
         return "correct backend or kind of this interface in the YAML"
 
 
-def load_part(command: CommandInterface, part: Part, offered: Sequence[str] = ()) -> Any:
-    """Import a part of a command interface.
+def make_part(command: CommandInterface, part: Part, offered: Sequence[str], *arguments: Any, **options: Any) -> Any:
+    """Import a part of a command interface, and call it.
 
     Args:
         command: the interface.
         part: which one.
-        offered: attributes that it must have.
+        offered: attributes that what is returned must have.
+        *arguments, **options: for the call.
 
     Raises:
         ValueError: there is none, it cannot be imported, or it lacks something; names the kind and the part.
     """
-    interface, where = f"command interface {command.backend!r}", getattr(type(command), part)
+    made = _load(command, part)(*arguments, **options)
+    if lacking := [name for name in offered if not hasattr(made, name)]:
+        raise ValueError(
+            f"command interface {command.backend!r}: its {PARTS[part]}, {getattr(command, part)}, lacks "
+            f"{', '.join(lacking)}"
+        )
+    return made
+
+
+def _load(command: CommandInterface, part: Part) -> Callable[..., Any]:
+    interface, where = f"command interface {command.backend!r}", getattr(command, part)
     if not where:
         raise ValueError(
             f"{interface} has no {PARTS[part]}; command the robot through another one here, or name the part as "
@@ -112,9 +123,6 @@ def load_part(command: CommandInterface, part: Part, offered: Sequence[str] = ()
         )
     module, _, attribute = where.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{interface}: its {PARTS[part]}, {where}, cannot be imported: {error}") from error
-    if lacking := [name for name in offered if not hasattr(found, name)]:
-        raise ValueError(f"{interface}: its {PARTS[part]}, {where}, lacks {', '.join(lacking)}")
-    return found

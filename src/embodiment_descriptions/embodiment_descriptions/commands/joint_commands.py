@@ -11,7 +11,7 @@ from embodiment_descriptions.schema import Finite, Name, Positive, Strict
 Joints = Annotated[tuple[Name, ...], Field(min_length=1)]
 ROS_SIDES, READERS, STAND_INS = (
     "qwen_vla_ros.executor.command_interfaces",
-    "qwen_vla.data.formats.recorded_commands",
+    "qwen_vla.data.formats.rosbag_commands",
     "qwen_vla_sim.controllers.stand_ins",
 )
 SPAWN = "ros2 control list_controllers; then ros2 run controller_manager spawner {controller}"
@@ -24,7 +24,7 @@ class JointTrajectoryCommand(TopicCommand):
     message_types: ClassVar = ("trajectory_msgs/msg/JointTrajectory",)
     start_hint: ClassVar = SPAWN
     ros_side: ClassVar = f"{ROS_SIDES}.joint_trajectory:JointTrajectoryBackend"
-    recorded: ClassVar = f"{READERS}:trajectories"
+    recorded: ClassVar = f"{READERS}:joint_trajectory"
     simulated: ClassVar = f"{STAND_INS}:TrajectoryStandIn"
 
     backend: Literal["joint_trajectory"]
@@ -41,9 +41,9 @@ class ForwardCommand(TopicCommand):
 
     message_types: ClassVar = ("std_msgs/msg/Float64MultiArray",)
     start_hint: ClassVar = SPAWN
-    ros_side: ClassVar = f"{ROS_SIDES}.setpoints:ForwardBackend"
-    recorded: ClassVar = f"{READERS}:forward_positions"
-    simulated: ClassVar = f"{STAND_INS}:ForwardStandIn"
+    ros_side: ClassVar = f"{ROS_SIDES}.setpoints:forward_command"
+    recorded: ClassVar = f"{READERS}:forward_command"
+    simulated: ClassVar = f"{STAND_INS}:forward_command"
 
     backend: Literal["forward_command"]
     joints: Joints
@@ -87,9 +87,9 @@ class XsGroupCommand(TopicCommand):
 
     message_types: ClassVar = ("interbotix_xs_msgs/msg/JointGroupCommand",)
     start_hint: ClassVar = XS_SDK
-    ros_side: ClassVar = f"{ROS_SIDES}.setpoints:XsGroupBackend"
-    recorded: ClassVar = f"{READERS}:group_positions"
-    simulated: ClassVar = f"{STAND_INS}:XsGroupStandIn"
+    ros_side: ClassVar = f"{ROS_SIDES}.setpoints:xs_group"
+    recorded: ClassVar = f"{READERS}:xs_group"
+    simulated: ClassVar = f"{STAND_INS}:xs_group"
 
     backend: Literal["xs_group"]
     group: Name = Field(description="such as arm")
@@ -120,9 +120,9 @@ class XsSingleCommand(TopicCommand):
     message_types: ClassVar = ("interbotix_xs_msgs/msg/JointSingleCommand",)
     only_grippers: ClassVar = True
     start_hint: ClassVar = XS_SDK
-    ros_side: ClassVar = f"{ROS_SIDES}.setpoints:XsSingleBackend"
-    recorded: ClassVar = f"{READERS}:motor_angles"
-    simulated: ClassVar = f"{STAND_INS}:XsSingleStandIn"
+    ros_side: ClassVar = f"{ROS_SIDES}.setpoints:xs_single"
+    recorded: ClassVar = f"{READERS}:xs_single"
+    simulated: ClassVar = f"{STAND_INS}:XsMotor"
 
     backend: Literal["xs_single"]
     joint: Name = Field(description="of the gripper")
