@@ -43,6 +43,11 @@ def _check_joints(arms: Sequence[CommandInterface], joints: list[str], grippers:
     if driven and left_out:
         raise ValueError(f"no entry of commands moves {', '.join(left_out)}")
     for command in arms:
+        if not command.commanded:
+            raise ValueError(
+                f"{command.backend} moves neither joints nor the base; its class {type(command).__name__} has to say "
+                "so by `commanded` or `moves_base`"
+            )
         for joint in command.commanded:
             if command.only_grippers and joint not in grippers:
                 raise ValueError(f"{command.backend} moves grippers, and {joint!r} is not one of an arm")

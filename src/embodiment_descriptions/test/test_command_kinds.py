@@ -101,6 +101,13 @@ def test_its_keys_are_checked_as_those_of_the_suite(
         Embodiment.from_urdf(small[0], small[1] | {"commands": [ENTRY | change]})
 
 
+def test_a_kind_that_moves_nothing_is_refused(small: tuple[str, dict], install: Install) -> None:
+    install("bus", SERVO.replace("def commanded", "def moved"), servo="servo_bus:Servo")
+    arm = {"backend": "joint_trajectory", "topic": "t", "joints": ENTRY["joints"]}
+    with pytest.raises(EmbodimentError, match="servo moves neither joints nor the base; its class Servo has to say so"):
+        Embodiment.from_urdf(small[0], small[1] | {"commands": [arm, ENTRY]})
+
+
 @pytest.mark.parametrize(
     ("module", "where", "message"),
     [
