@@ -18,13 +18,14 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from embodiment_descriptions import EmbodimentConfig
+from embodiment_descriptions.commands import KINDS, CommandInterface
 from qwen_vla.benchmark import parameter_table
 from qwen_vla.model.configuration import ActionExpertConfig, QwenVLAConfig
 from qwen_vla.training.recipe import Recipe
@@ -116,7 +117,7 @@ def configuration_page() -> str:
 
 def embodiment_page() -> str:
     """The whole of docs/reference/embodiment.md."""
-    models = models_below(EmbodimentConfig)
+    models = models_below(EmbodimentConfig, {CommandInterface: KINDS})
     sections = [_section(cls, [_model_row(cls, name) for name in cls.model_fields]) for cls in models]
     return "\n".join([EMBODIMENT_HEADER, *sections])
 
@@ -155,8 +156,11 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(f"| {row} |" for row in cells), ""]
 
 
-def models_below(root: type[BaseModel]) -> list[type[BaseModel]]:
-    """``root`` and every pydantic model that its fields name, in the order of their first mention."""
+def models_below(root: type[BaseModel], kinds: Mapping[type, Iterable[type]] | None = None) -> list[type[BaseModel]]:
+    """``root`` and every pydantic model that its fields name, in the order of their first mention.
+
+    kinds: subclasses that a base class stands for.
+    """
     found: list[type[BaseModel]] = []
 
     def visit(annotation: Any) -> None:
@@ -165,6 +169,8 @@ def models_below(root: type[BaseModel]) -> list[type[BaseModel]]:
                 found.append(annotation)
                 for field in annotation.model_fields.values():
                     visit(field.annotation)
+                for kind in (kinds or {}).get(annotation, ()):
+                    visit(kind)
         for argument in typing.get_args(annotation):
             visit(argument)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from embodiment_descriptions.commands import KINDS
+
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 # Each package may import those named, and nothing else of this repository.
 MAY_IMPORT = {
@@ -152,5 +154,6 @@ def test_every_module_says_what_it_owns() -> None:
 
 @pytest.mark.parametrize("unwanted", ["torch", "mujoco", "transformers"])
 def test_the_executor_loads_none_of_the_heavy_libraries(unwanted: str) -> None:
-    program = f"import sys, qwen_vla_ros.executor.executor_node; sys.exit({unwanted!r} in sys.modules)"
+    loaded = ["qwen_vla_ros.executor.executor_node", *{kind.ros_side.partition(":")[0] for kind in KINDS}]
+    program = f"import sys, {', '.join(loaded)}; sys.exit({unwanted!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -30,4 +30,16 @@ setup(
     maintainer_email="maintainers@qwen-vla-ros.org",
     description="Robots with ros2_control blocks, and the embodiment, kinematics and prompt derived from them.",
     license="Apache-2.0",
+    entry_points={
+        "qwen_vla.command_interfaces": [  # by their `backend`
+            f"joint_trajectory = {PACKAGE}.commands.joint_commands:JointTrajectoryCommand",
+            f"forward_command = {PACKAGE}.commands.joint_commands:ForwardCommand",
+            f"gripper_action = {PACKAGE}.commands.joint_commands:GripperActionCommand",
+            f"xs_group = {PACKAGE}.commands.joint_commands:XsGroupCommand",
+            f"xs_single = {PACKAGE}.commands.joint_commands:XsSingleCommand",
+            f"base_velocity = {PACKAGE}.commands.base_commands:BaseVelocityCommand",
+            f"nav2_follow_path = {PACKAGE}.commands.base_commands:Nav2FollowPathCommand",
+            f"nav2_pose = {PACKAGE}.commands.base_commands:Nav2PoseCommand",
+        ],
+    },
 )

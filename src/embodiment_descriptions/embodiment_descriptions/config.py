@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
@@ -252,7 +253,7 @@ def _causes(error: ValidationError) -> list[dict]:
 def _explain(error: dict) -> str:
     place = ".".join(str(part) for part in error["loc"]) or "(whole file)"
     if error["type"] == "extra_forbidden":
-        keys = {key for model in Strict.__subclasses__() for key in model.model_fields}
+        keys = {key for model in _models(Strict) for key in model.model_fields}
         close = get_close_matches(str(error["loc"][-1]), sorted(keys), n=1, cutoff=0.5)
         return f"  {place}: unknown key" + (f"; did you mean {close[0]!r}?" if close else "")
     if error["type"] == "missing":
@@ -260,3 +261,10 @@ def _explain(error: dict) -> str:
     value = error["input"]
     shown = f" (got {value!r})" if not isinstance(value, dict | list) else ""
     return f"  {place}: {error['msg']}{shown}"
+
+
+def _models(parent: type[Strict]) -> Iterator[type[Strict]]:
+    """Every part of the YAML that there is."""
+    for model in parent.__subclasses__():
+        yield model
+        yield from _models(model)

@@ -1,6 +1,6 @@
 """An embodiment as text for people: tables, the exact prompt, and whatever was guessed."""
 
-from embodiment_descriptions.commands import Command, JointCommand
+from embodiment_descriptions.commands import CommandInterface
 from embodiment_descriptions.embodiment import Embodiment, JointLimit
 
 EXAMPLE_INSTRUCTION = "pick up the red cube"
@@ -62,9 +62,8 @@ def _base(e: Embodiment) -> str:
     return f"{e.base.kind}" + (f", {limits.max_linear:g} m/s, {limits.max_angular:g} rad/s" if limits else "")
 
 
-def _command(command: Command) -> str:
-    where = command.action if hasattr(command, "action") else command.topic
-    return f"{where}: {', '.join(command.commanded)}" if isinstance(command, JointCommand) else where
+def _command(command: CommandInterface) -> str:
+    return command.endpoint + (f": {', '.join(command.commanded)}" if command.commanded else "")
 
 
 def _part(e: Embodiment, joint: str) -> str:

@@ -61,17 +61,25 @@ def test_every_backend(small: tuple[str, dict]) -> None:
 def test_every_backend_of_a_base(small: tuple[str, dict], command: dict, where: str) -> None:
     urdf, config = small
     e = Embodiment.from_urdf(urdf, based(config, commands=[command], control_mode="base_waypoints", arms=[]))
-    assert where in (getattr(e.commands[0], "topic", None), getattr(e.commands[0], "action", None))
+    assert e.commands[0].endpoint == where
     assert e.channel_names == ("dx", "dy", "dtheta") and e.base_frame == "base"
 
 
 FAULTS: dict[str, tuple[dict, str]] = {
     "old key": ({"controllers": {"arm": "arm_controller/joint_trajectory"}}, "controllers: unknown key"),
-    "backend unknown": ({"commands": [ARM | {"backend": "servo"}]}, "commands.0: .*'joint_trajectory'.*"),
-    "backend missing": ({"commands": [{"topic": "t", "joints": ["j1"]}]}, "commands.0: .*discriminator 'backend'"),
+    "backend unknown": (
+        {"commands": [ARM | {"backend": "servo"}]},
+        "commands.0: .*'servo'; installed: 'base_velocity', .*'xs_single'. Correct `backend`, or install the package",
+    ),
+    "backend no text": ({"commands": [ARM | {"backend": ["servo"]}]}, r"commands.0: .*\['servo'\]; installed: "),
+    "backend missing": (
+        {"commands": [{"topic": "t", "joints": ["j1"]}]},
+        "commands.0: .*`backend` is missing; installed: 'base_velocity', ",
+    ),
+    "no mapping": ({"commands": ["joint_trajectory"]}, "commands.0: Input should be a valid dictionary"),
     "key unknown": (
         {"commands": [ARM | {"topics": "t"}]},
-        r"commands.0.joint_trajectory.topics: unknown key; .*'topic'",
+        r"commands.0.topics: unknown key; .*'topic'",
     ),
     "topic missing": ({"commands": [{k: v for k, v in ARM.items() if k != "topic"}]}, "topic: missing"),
     "no joints": ({"commands": [ARM | {"joints": []}]}, "joints: .*at least 1"),

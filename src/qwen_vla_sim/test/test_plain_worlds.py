@@ -1,12 +1,14 @@
 """ALOHA in its world: it holds still, goes where it is told, and sees something."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from embodiment_descriptions import Embodiment, resource_path, robot_description
 from qwen_vla_rclpy.messages import time_message
 from qwen_vla_sim.aloha.suite import AlohaSuite
-from qwen_vla_sim.controllers.joint_trajectory_controller import JointTrajectory, TrajectoryPoint
 from qwen_vla_sim.controllers.position_interfaces import PositionsRejected
 from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
 from qwen_vla_sim.node.messages import joint_state_message
@@ -27,6 +29,18 @@ def real_aloha():
     yaml = resource_path("config/embodiments/aloha_real.yaml")
     embodiment = Embodiment.from_urdf(robot_description("aloha"), yaml)
     return SimulatedRobot(AlohaSuite().make_world(embodiment=embodiment))
+
+
+def going_to(positions, names, seconds):
+    """A message of a trajectory with one point."""
+    point = JointTrajectoryPoint(positions=list(map(float, positions)))
+    point.time_from_start.sec, point.time_from_start.nanosec = divmod(round(seconds * S), S)
+    return JointTrajectory(joint_names=names, points=[point])
+
+
+def group(values, name="arm"):
+    """What an interbotix_xs_msgs/JointGroupCommand has, which is not installed everywhere."""
+    return SimpleNamespace(name=name, cmd=values)
 
 
 def test_cameras_are_those_of_the_embodiment_and_see_something(aloha):
@@ -50,8 +64,7 @@ def test_one_controller_moves_one_arm_and_its_gripper(aloha):
     before = dict(zip(aloha.joints().names, aloha.joints().positions, strict=True))
     controller = aloha.interfaces["follower_left_controller"]
     goal = [before[name] + 0.1 for name in controller.joint_names[:6]] + [0.05]
-    message = JointTrajectory(controller.joint_names, [TrajectoryPoint(S // 2, goal)])
-    aloha.command("follower_left_controller", message)
+    aloha.command("follower_left_controller", going_to(goal, controller.joint_names, 0.5))
     aloha.advance(600)
     after = dict(zip(aloha.joints().names, aloha.joints().positions, strict=True))
     np.testing.assert_allclose([after[name] for name in controller.joint_names], goal, atol=0.01)
@@ -65,7 +78,7 @@ def test_the_table_stops_an_arm(aloha):
     aloha.reset(1)
     controller = aloha.interfaces["follower_left_controller"]
     goal = [0.0, 0.9, 0.9, 0.0, 0.6, 0.0, 0.021]
-    aloha.command("follower_left_controller", JointTrajectory(controller.joint_names, [TrajectoryPoint(S, goal)]))
+    aloha.command("follower_left_controller", going_to(goal, controller.joint_names, 1.0))
     aloha.advance(1000)
     assert aloha.world.link_pose("follower_left/ee_gripper_link")[2, 3] > -0.02
 
@@ -73,8 +86,8 @@ def test_the_table_stops_an_arm(aloha):
 def test_xs_groups_and_the_gripper_motor(real_aloha):
     real_aloha.reset(0)
     arm = real_aloha.interfaces["follower_left/commands/joint_group"]
-    real_aloha.command_positions("follower_left/commands/joint_group", [0.1, -0.9, 1.1, 0.1, -0.2, 0.1])
-    real_aloha.command_positions("follower_left/commands/joint_single", [1.6214])
+    real_aloha.command("follower_left/commands/joint_group", group([0.1, -0.9, 1.1, 0.1, -0.2, 0.1]))
+    real_aloha.command("follower_left/commands/joint_single", SimpleNamespace(name="gripper", cmd=1.6214))
     real_aloha.advance(750)
     message = joint_state_message(real_aloha.joints(), "follower_left/", time_message(S), "base_link")
     reported = dict(zip(message.name, message.position, strict=True))
@@ -87,11 +100,12 @@ def test_xs_groups_and_the_gripper_motor(real_aloha):
 
 def test_an_xs_group_moves_no_faster_than_its_motors(real_aloha):
     real_aloha.reset(0)
-    group, home = "follower_left/commands/joint_group", real_aloha.interfaces
-    start = home[group].update(real_aloha.time_ns).copy()
-    real_aloha.command_positions(group, start + [1.5, 0, 0, 0, 0, 0])
+    name = "follower_left/commands/joint_group"
+    controller = real_aloha.interfaces[name]
+    start = controller.update(real_aloha.time_ns).copy()
+    real_aloha.command(name, group(start + [1.5, 0, 0, 0, 0, 0]))
     real_aloha.advance(50)  # 0.1 s
-    assert home[group].update(real_aloha.time_ns)[0] - start[0] == pytest.approx(0.1 * np.pi, abs=0.02)
+    assert controller.update(real_aloha.time_ns)[0] - start[0] == pytest.approx(0.1 * np.pi, abs=0.02)
 
 
 @pytest.mark.parametrize("values, why", [([0.0] * 5, "5 values for 6 joints"), ([0.0] * 5 + [np.nan], "not finite")])
@@ -99,6 +113,13 @@ def test_a_bad_group_command_is_refused_whole(real_aloha, values, why):
     real_aloha.reset(0)
     before = real_aloha.joints().positions
     with pytest.raises(PositionsRejected, match=why):
-        real_aloha.command_positions("follower_left/commands/joint_group", values)
+        real_aloha.command("follower_left/commands/joint_group", group(values))
     real_aloha.advance(50)
     np.testing.assert_allclose(real_aloha.joints().positions, before, atol=2e-3)
+
+
+def test_a_command_to_another_group_is_refused_by_name(real_aloha):
+    with pytest.raises(PositionsRejected, match="'hand' is unknown; it has: arm"):
+        real_aloha.command("follower_left/commands/joint_group", group([0.0] * 6, name="hand"))
+    with pytest.raises(PositionsRejected, match="'waist' is unknown; it has: gripper"):
+        real_aloha.command("follower_left/commands/joint_single", group(1.0, name="waist"))

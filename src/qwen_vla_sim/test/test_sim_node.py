@@ -309,7 +309,7 @@ class TestWhileItRuns:
         at_home.logs.clear()
         before = at_home.positions()
         at_home.arm.publish(trajectory(names, *points))
-        refused = "arm_controller: trajectory refused"
+        refused = "arm_controller: command refused"
         log = at_home.wait(lambda: [m for m in at_home.logs if m.msg.startswith(refused)], "error in the log")[0]
         assert why in log.msg and log.level == Log.ERROR
         at_home.wait_until(at_home.now() + 400_000_000)

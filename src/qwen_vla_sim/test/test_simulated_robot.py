@@ -1,11 +1,16 @@
 """World and controllers together, and the cameras' thread, without ROS."""
 
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from qwen_vla_sim.controllers.joint_trajectory_controller import JointTrajectory, TrajectoryPoint, TrajectoryRejected
+from embodiment_descriptions import load_robot
+from embodiment_descriptions.commands import GripperActionCommand, JointTrajectoryCommand, Nav2PoseCommand
+from qwen_vla_sim.controllers.joint_trajectory_controller import TrajectoryRejected
+from qwen_vla_sim.controllers.position_interfaces import PositionInterface
 from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
 from qwen_vla_sim.node.camera_rig import CameraRig
 from qwen_vla_sim.widowx.suite import WidowXSuite
@@ -23,7 +28,11 @@ def robot():
 
 
 def go(positions, seconds, names=ARM, stamp_ns=0):
-    return JointTrajectory(names, [TrajectoryPoint(round(seconds * S), list(positions))], stamp_ns)
+    point = JointTrajectoryPoint(positions=list(map(float, positions)))
+    point.time_from_start.sec, point.time_from_start.nanosec = divmod(round(seconds * S), S)
+    message = JointTrajectory(joint_names=names, points=[point])
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, S)
+    return message
 
 
 def test_it_holds_home_until_told_otherwise(robot):
@@ -94,6 +103,45 @@ def test_joined_to_the_measured_state_the_arm_starts_from_where_it_is():
     robot.advance(250)
     assert measured == pytest.approx(0.0, abs=1e-3)
     assert robot.joints().positions[0] == pytest.approx(0.5, abs=0.01)
+
+
+class Unsimulated(JointTrajectoryCommand):
+    """A kind that no simulator obeys."""
+
+    simulated: ClassVar = ""
+
+
+class HalfSimulated(JointTrajectoryCommand):
+    """A kind whose stand-in is none."""
+
+    simulated: ClassVar = f"{__name__}:half_a_stand_in"
+
+
+def half_a_stand_in(command, embodiment, positions, **parameters):
+    return PositionInterface(command.joints, positions, [1.0])
+
+
+GRIPPER = {"backend": "joint_trajectory", "topic": "gripper_controller/joint_trajectory", "joints": ["left_finger"]}
+ACTION = {"backend": "gripper_action", "action": "gripper_cmd", "joint": "left_finger", "kind": "parallel"}
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (GripperActionCommand(**ACTION), "'gripper_action' has no stand-in in the simulator; command the robot"),
+        (Unsimulated(**GRIPPER), "'joint_trajectory' has no stand-in in the simulator; command the robot through"),
+        (HalfSimulated(**GRIPPER), "its stand-in in the simulator, .*half_a_stand_in, lacks topic, .*take, controller"),
+        (Nav2PoseCommand(backend="nav2_pose"), "'nav2_pose' drives a base, and this simulator has none"),
+    ],
+)
+def test_what_nobody_would_obey_is_refused_at_start(command, why):
+    """A command that nobody takes would look like a robot that does not move."""
+    widowx = load_robot("widowx")
+    robot = widowx.model_copy(update={"commands": (widowx.commands[0], command)})
+    world = WidowXSuite().make_world(embodiment=robot)
+    with pytest.raises(ValueError, match=why):
+        SimulatedRobot(world)
+    world.close()
 
 
 class TestCameraRig:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 from embodiment_descriptions import Camera, EmbodimentConfig
-from embodiment_descriptions.commands import BaseVelocityCommand, Command
 
 DESCRIPTION, DIAGNOSTICS, CLOCK = "robot_description", "/diagnostics", "/clock"
 POLICY, EXECUTOR, CONTROLLER_MANAGER = "policy_node", "executor_node", "controller_manager"
@@ -19,20 +18,6 @@ JOINT_STATE, CAMERA_INFO, ODOMETRY = (
     "sensor_msgs/msg/CameraInfo",
     "nav_msgs/msg/Odometry",
 )
-TWIST, TWIST_STAMPED = "geometry_msgs/msg/Twist", "geometry_msgs/msg/TwistStamped"
-COMMAND_TYPES = {
-    "joint_trajectory": ("trajectory_msgs/msg/JointTrajectory",),
-    "forward_command": ("std_msgs/msg/Float64MultiArray",),
-    "xs_group": ("interbotix_xs_msgs/msg/JointGroupCommand",),
-    "xs_single": ("interbotix_xs_msgs/msg/JointSingleCommand",),
-    "nav2_follow_path": ("nav2_msgs/action/FollowPath",),
-    "nav2_pose": ("nav2_msgs/action/NavigateToPose",),
-}
-GRIPPER_ACTIONS = {
-    "parallel": "control_msgs/action/ParallelGripperCommand",
-    "classic": "control_msgs/action/GripperCommand",
-}
-TWISTS = {"auto": (TWIST, TWIST_STAMPED), "twist": (TWIST,), "twist_stamped": (TWIST_STAMPED,)}
 
 
 class Role(Enum):
@@ -61,18 +46,6 @@ def resolve(namespace: str, name: str) -> str:
     return "/" + "/".join(part for part in (namespace.strip("/"), name) if part)
 
 
-def action_of(command: Command) -> str:
-    """Return the action of a command interface; empty when it is a topic."""
-    return getattr(command, "action", "")
-
-
-def types_of(command: Command) -> tuple[str, ...]:
-    """Return the types of a command interface, any of which will do."""
-    if command.backend == "gripper_action":
-        return (GRIPPER_ACTIONS[command.kind],)
-    return TWISTS[command.message] if isinstance(command, BaseVelocityCommand) else COMMAND_TYPES[command.backend]
-
-
 def image_types(camera: Camera) -> tuple[str, ...]:
     """Return the type of a camera's topic."""
     return (COMPRESSED,) if camera.transport == "compressed" else (IMAGE,)
@@ -98,5 +71,5 @@ def watches(config: EmbodimentConfig, namespace: str) -> Iterator[Watch]:
         yield watch(camera.image_topic, image_types(camera), Role.STREAM)
         yield watch(camera.info_topic, (CAMERA_INFO,), Role.STREAM)
     for command in config.commands:
-        if not action_of(command):
-            yield watch(command.topic, types_of(command), Role.COMMAND)
+        if not command.is_action:
+            yield watch(command.endpoint, command.types, Role.COMMAND)

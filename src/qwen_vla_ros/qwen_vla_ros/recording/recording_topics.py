@@ -64,7 +64,7 @@ def wanted_topics(embodiment: Embodiment, policy: str, executor: str, extra: Seq
     streams += [WantedTopic(e.odometry.topic, Need.REQUIRED)] if e.odometry else []
     optional = [
         *(camera.info_topic for camera in e.cameras),
-        *(command.topic for command in e.commands if hasattr(command, "topic")),
+        *(command.endpoint for command in e.commands if not command.is_action),
         "robot_description",
         *(f"{policy}/{name}" for name in ("action_chunk", "embodiment", "prompt")),
         *(f"{executor}/{name}" for name in ("accepted_chunk", "chunk_report")),

@@ -17,6 +17,7 @@ import yaml
 from sros2_policy import refused, rules
 
 from embodiment_descriptions import Embodiment, load_robot, robot_description
+from embodiment_descriptions.commands import KINDS
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 CONFIG = REPOSITORY / "config"
@@ -165,7 +166,7 @@ def test_joint_names_survive_the_import_into_usd(robot: str) -> None:
 @pytest.mark.parametrize("robot, hardware", [(robot, h) for robot in ROBOTS for h in HARDWARE[robot]])
 def test_each_computer_may_do_what_each_embodiment_needs(robot: str, hardware: str) -> None:
     embodiment = load_robot(robot, hardware)
-    commands = {command.topic for command in embodiment.commands if hasattr(command, "topic")}
+    commands = {command.endpoint for command in embodiment.commands if not command.is_action}
     states = {stream.topic for stream in embodiment.joint_states}
     odometry = {embodiment.odometry.topic} if embodiment.odometry else set()
     images = {topic for camera in embodiment.cameras for topic in (camera.image_topic, camera.info_topic)}
@@ -286,9 +287,8 @@ def imported_packages(*modules: str) -> set[str]:
 
 def test_the_robot_image_has_what_its_nodes_import_and_no_torch() -> None:
     nodes = ("executor.executor_node", "drawing.trajectory_visualizer", "recording.episode_recorder")
-    imported = imported_packages(
-        *(f"qwen_vla_ros.{node}" for node in nodes), "qwen_vla_ros.executor.command_interfaces"
-    )
+    command_modules = {kind.ros_side.partition(":")[0] for kind in KINDS}
+    imported = imported_packages(*(f"qwen_vla_ros.{node}" for node in nodes), *command_modules)
     installed = with_requirements(pip_packages("robot.Dockerfile"))
     assert imported <= installed, f"docker/robot.Dockerfile lacks {sorted(imported - installed)}"
     assert "torch" not in installed | imported

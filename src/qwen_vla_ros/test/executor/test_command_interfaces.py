@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_msgs.action import ExecuteInstruction
-from qwen_vla_ros.executor.command_interfaces import CommandInterfaces
+from qwen_vla_ros.executor.command_interfaces import CommandedRobot, CommandInterfaces
 from qwen_vla_ros.executor.command_interfaces.action_goals import ActionGoals
 from qwen_vla_ros.executor.command_interfaces.gripper_action import Goals
 from qwen_vla_ros.executor.command_interfaces.setpoints import motor_angle
@@ -121,7 +122,7 @@ def interfaces(graph):
     def build(embodiment: Embodiment, *commands) -> CommandInterfaces:
         if commands:
             embodiment = embodiment.model_copy(update={"commands": commands})
-        made.append(CommandInterfaces(graph.commander, embodiment, lambda: pose["now"]))
+        made.append(CommandInterfaces(graph.commander, CommandedRobot(embodiment, lambda: pose["now"])))
         return made[-1]
 
     build.pose = pose
@@ -521,4 +522,32 @@ def test_a_message_package_that_is_missing_is_named_with_what_to_install(monkeyp
 def test_a_robot_without_commands_is_refused(graph, aloha):
     bare = aloha.model_copy(update={"commands": ()})
     with pytest.raises(ValueError, match="no `commands`"):
-        CommandInterfaces(graph.commander, bare, lambda: None)
+        CommandInterfaces(graph.commander, CommandedRobot(bare, lambda: None))
+
+
+class Unsent(JointTrajectoryCommand):
+    """A kind that can be described, but not sent."""
+
+    ros_side: ClassVar = ""
+
+
+class Mute(JointTrajectoryCommand):
+    """A kind whose ROS side is none."""
+
+    ros_side: ClassVar = f"{__name__}:half_a_backend"
+
+
+def half_a_backend(node, command, robot):
+    return ActionGoals(node, ExecuteInstruction, command.topic)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [(Unsent, "has no ROS side"), (Mute, "lacks capabilities, prepare, stop, sample")]
+)
+def test_a_kind_without_a_ros_side_is_refused_at_start_and_leaves_nothing(graph, interfaces, widowx, kind, why):
+    arm, gripper = widowx.commands
+    odd = kind(**{**gripper.model_dump(), "topic": f"odd_{kind.__name__.lower()}"})
+    first = arm.model_copy(update={"topic": "left_behind"})
+    with pytest.raises(ValueError, match=f"command interface 'joint_trajectory'.* {why}"):
+        interfaces(widowx, first, odd)
+    assert graph.commander.count_publishers("left_behind") == 0

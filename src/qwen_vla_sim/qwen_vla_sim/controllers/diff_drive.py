@@ -15,11 +15,12 @@ import numpy as np
 import yaml
 
 from qwen_vla_control.stamps import NANOSECONDS
+from qwen_vla_sim.controllers.rejected import CommandRejected
 
 CONTROLLER_TYPE = "diff_drive_controller/DiffDriveController"
 
 
-class VelocityRejected(ValueError):
+class VelocityRejected(CommandRejected):
     """The command is ignored; the text says why."""
 
 

@@ -18,6 +18,7 @@ from itertools import pairwise
 import numpy as np
 
 from qwen_vla_control.stamps import NANOSECONDS
+from qwen_vla_sim.controllers.rejected import CommandRejected
 
 # The original compares with std::numeric_limits<float>::epsilon().
 END_VELOCITY_TOLERANCE = 1.1920929e-07
@@ -28,7 +29,7 @@ LARGEST_MAGNITUDE = 1e9
 _FIELDS = ("positions", "velocities", "accelerations")
 
 
-class TrajectoryRejected(ValueError):
+class TrajectoryRejected(CommandRejected):
     """The message is refused as a whole; the text names the joint or point and what is wrong with it."""
 
 

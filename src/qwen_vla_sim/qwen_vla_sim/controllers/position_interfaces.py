@@ -12,9 +12,10 @@ import numpy as np
 
 from qwen_vla_control.stamps import NANOSECONDS
 from qwen_vla_sim.controllers.joint_trajectory_controller import JointState
+from qwen_vla_sim.controllers.rejected import CommandRejected
 
 
-class PositionsRejected(ValueError):
+class PositionsRejected(CommandRejected):
     """The command is refused as a whole; the text says what is wrong with it."""
 
 

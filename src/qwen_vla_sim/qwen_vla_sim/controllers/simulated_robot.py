@@ -5,27 +5,19 @@ Set points are sampled at every physics step, as a servo interpolates between th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from embodiment_descriptions import Embodiment
-from embodiment_descriptions.commands import (
-    BaseCommand,
-    Command,
-    ForwardCommand,
-    JointTrajectoryCommand,
-    XsGroupCommand,
-    XsSingleCommand,
-)
+from embodiment_descriptions.commands import CommandInterface, make_part
 from qwen_vla_control.stamps import NANOSECONDS
-from qwen_vla_sim.controllers.joint_trajectory_controller import JointState, JointTrajectory, JointTrajectoryController
+from qwen_vla_sim.controllers.joint_trajectory_controller import JointState
 from qwen_vla_sim.controllers.limit_monitor import LimitMonitor
-from qwen_vla_sim.controllers.position_interfaces import GripperMotor, PositionInterface
+from qwen_vla_sim.controllers.stand_ins import Controller, StandIn
 from qwen_vla_sim.robot_world import RobotWorld
 
-Interface = JointTrajectoryController | PositionInterface
+LISTENS = ("topic", "message_type", "streams", "take")  # what every stand-in has, also that of a base
 
 
 @dataclass(frozen=True)
@@ -39,10 +31,10 @@ class JointReading:
 
 
 class SimulatedRobot:
-    """A world driven by the joint interfaces that the embodiment names in `commands`.
+    """A world driven through the interfaces that the embodiment names in `commands`.
 
-    `interfaces` holds them by name: a trajectory controller by that of the controller, others by that of the topic.
-    `limits` has seen every set point.
+    `stand_ins` holds what listens there by name: a trajectory controller by that of the controller, others by that of
+    the topic; `interfaces` the controllers of those that move joints. `limits` has seen every set point.
     Not safe for use from several threads at once: the owner serialises the calls.
     """
 
@@ -55,26 +47,20 @@ class SimulatedRobot:
     ) -> None:
         self.world = world
         self._measured_start = not interpolate_from_desired_state
-        start = dict(zip(world.joint_names, world.joint_positions(), strict=True))
-        self.interfaces: dict[str, Interface] = {
-            interface_name(command): _interface(
-                command,
-                world.embodiment,
-                start,
-                interpolate_from_desired_state=interpolate_from_desired_state,
-                allow_nonzero_velocity_at_trajectory_end=allow_nonzero_velocity_at_trajectory_end,
-            )
-            for command in joint_commands(world.embodiment)
+        parameters = {
+            "interpolate_from_desired_state": interpolate_from_desired_state,
+            "allow_nonzero_velocity_at_trajectory_end": allow_nonzero_velocity_at_trajectory_end,
         }
+        commands = world.embodiment.commands
+        of_joints = {interface_name(c): self._of_joints(c, parameters) for c in commands if not c.moves_base}
+        of_base = [self._of_base(command) for command in commands if command.moves_base]
+        self.stand_ins = of_joints | {stand_in.topic: stand_in for stand_in in of_base}
+        self.interfaces: dict[str, Controller] = {name: one.controller for name, one in of_joints.items()}
         self._indices = {
             name: np.array([world.joint_names.index(j) for j in interface.joint_names])
             for name, interface in self.interfaces.items()
         }
-        self._motors = {
-            command.joint[: command.joint.rfind("/") + 1] + command.name: self.interfaces[command.topic]
-            for command in joint_commands(world.embodiment)
-            if isinstance(command, XsSingleCommand)
-        }
+        self._motors = {name: motor for one in of_joints.values() for name, motor in one.motors.items()}
         self._target = world.joint_positions().copy()
         limits = [world.embodiment.limits[name] for name in world.joint_names]
         self.limits = LimitMonitor(
@@ -96,13 +82,9 @@ class SimulatedRobot:
         """Simulated time since the last reset [s]."""
         return self.world.time - self._reset_at
 
-    def command(self, controller: str, trajectory: JointTrajectory) -> None:
-        """Hand a message to a trajectory controller; raises TrajectoryRejected, and then nothing has changed."""
-        self.interfaces[controller].accept(trajectory, self.time_ns)
-
-    def command_positions(self, interface: str, values: Sequence[float]) -> None:
-        """Hand values to an interface that takes positions; raises PositionsRejected, and then nothing has changed."""
-        self.interfaces[interface].accept(values)
+    def command(self, interface: str, message: Any) -> None:
+        """Hand a message to an interface; raises CommandRejected, and then nothing has changed."""
+        self.stand_ins[interface].take(message, self.time_ns)
 
     def advance(self, steps: int) -> None:
         """Run the controllers and the physics for `steps` physics steps."""
@@ -151,35 +133,20 @@ class SimulatedRobot:
             efforts.append(0.0)
         return JointReading(tuple(names), positions, velocities, efforts)
 
+    def _of_joints(self, command: CommandInterface, parameters: dict[str, bool]) -> StandIn:
+        start = dict(zip(self.world.joint_names, self.world.joint_positions(), strict=True))
+        positions = [start[name] for name in command.commanded]
+        offered = (*LISTENS, "controller", "motors")
+        return make_part(command, "simulated", offered, command, self.world.embodiment, positions, **parameters)
+
+    def _of_base(self, command: CommandInterface) -> Any:
+        raise ValueError(f"command interface {command.backend!r} drives a base, and this simulator has none")
+
     def _measured(self, interface: str) -> JointState:
         indices = self._indices[interface]
         return JointState(self.world.joint_positions()[indices], self.world.joint_velocities()[indices])
 
 
-def joint_commands(embodiment: Embodiment) -> list[Command]:
-    """The interfaces that move joints rather than the base."""
-    return [command for command in embodiment.commands if not isinstance(command, BaseCommand)]
-
-
-def interface_name(command: Command) -> str:
-    """What an interface is called here: the controller's name, or the topic."""
-    return getattr(command, "topic", command.backend).removesuffix("/joint_trajectory")
-
-
-def _interface(command: Command, embodiment: Embodiment, start: dict[str, float], **options: bool) -> Interface:
-    """The simulated counterpart of an entry of `commands`."""
-    joints = command.commanded
-    positions = [start[name] for name in joints]
-    speeds = [embodiment.limits[name].velocity for name in joints]
-    if isinstance(command, JointTrajectoryCommand):
-        return JointTrajectoryController(joints, positions, **options)
-    if isinstance(command, ForwardCommand | XsGroupCommand):
-        return PositionInterface(joints, positions, speeds)
-    if isinstance(command, XsSingleCommand):
-        gripper = next(arm.gripper for arm in embodiment.arms if arm.gripper and arm.gripper.joint == command.joint)
-        angles = (command.calibration.closed, command.calibration.open)
-        return GripperMotor(command.joint, positions[0], speeds[0], angles, (gripper.closed, gripper.open))
-    raise ValueError(
-        f"{embodiment.name} commands {', '.join(joints)} through {command.backend}, which the simulator does not "
-        "offer; it offers joint_trajectory, forward_command, xs_group and xs_single"
-    )
+def interface_name(command: CommandInterface) -> str:
+    """What an interface of joints is called here: the controller's name, or the topic."""
+    return command.endpoint.removesuffix("/joint_trajectory")

@@ -9,23 +9,23 @@ from __future__ import annotations
 import sys
 
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import TransformStamped, Twist, TwistStamped
+from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import Odometry
 
 from embodiment_descriptions import Embodiment, resource_path
 from qwen_vla_control.node_interface import Endpoint, Parameter
-from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_rclpy.qos import RELIABLE
-from qwen_vla_sim.controllers.diff_drive import DiffDriveParameters, VelocityRejected
+from qwen_vla_sim.controllers.diff_drive import DiffDriveParameters
 from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase
 from qwen_vla_sim.mobile_base.suite import MobileBaseSuite
+from qwen_vla_sim.mobile_base.velocity_input import VelocityInput
 from qwen_vla_sim.node.messages import odometry_message
 from qwen_vla_sim.node.real_time import Schedule
 from qwen_vla_sim.node.sim_node import SimNode, run
 
 CONTROLLERS = "config/controllers/mobile_base.yaml"
-MESSAGES = {"twist_stamped": TwistStamped, "twist": Twist}
-VELOCITY = Endpoint("cmd_vel", tuple(MESSAGES.values()), "CommandState velocity; the type is that of cmd_vel_message")
+MESSAGES = {"twist_stamped": "geometry_msgs/msg/TwistStamped", "twist": "geometry_msgs/msg/Twist"}
+VELOCITY = Endpoint(VelocityInput.topic, tuple(MESSAGES.values()), "Velocities; the type is that of cmd_vel_message")
 ODOMETRY = Endpoint("<odometry>", Odometry, "Where it is, and how fast")
 TRANSFORMS = Endpoint("tf", "tf2_msgs/msg/TFMessage", "The same as a transform, where tf2_msgs is installed")
 
@@ -51,12 +51,11 @@ class MobileBaseSim(SimNode):
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedBase:
         parameters = DiffDriveParameters.from_controllers_file(resource_path(CONTROLLERS))
-        return SimulatedBase(MobileBaseSuite().make_world(self.shift, self.task, embodiment), parameters, **options)
+        velocity_type = MESSAGES[self.get_parameter("cmd_vel_message").value]
+        world = MobileBaseSuite().make_world(self.shift, self.task, embodiment)
+        return SimulatedBase(world, parameters, velocity_type, **options)
 
     def create_more(self) -> None:
-        kind = MESSAGES[self.get_parameter("cmd_vel_message").value]
-        callback = self._on_stamped if kind is TwistStamped else lambda command: self._on_velocity(command, 0)
-        self.create_subscription(kind, VELOCITY.name, callback, RELIABLE)
         self._schedule = Schedule(self.robot.drive.parameters.publish_rate)
         self._odometry_publisher = self.create_publisher(ODOMETRY.kind, self.embodiment.odometry.topic, RELIABLE)
         self._transforms = self._create_transforms() if self.robot.drive.parameters.enable_odom_tf else None
@@ -70,16 +69,6 @@ class MobileBaseSim(SimNode):
         self._odometry_publisher.publish(odometry)
         if self._transforms:
             self._publish_transform(odometry)
-
-    def _on_stamped(self, message: TwistStamped) -> None:
-        self._on_velocity(message.twist, nanoseconds(message.header.stamp))
-
-    def _on_velocity(self, twist: Twist, stamp_ns: int) -> None:
-        try:
-            with self.lock:
-                self.robot.command_velocity(twist.linear.x, twist.angular.z, stamp_ns)
-        except VelocityRejected as reason:
-            self.get_logger().warning(f"{VELOCITY.name}: command ignored: {reason}", throttle_duration_sec=1.0)
 
     def _create_transforms(self):
         """The publisher of the transform from odometry to base, where tf2_msgs is installed."""

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from embodiment_descriptions.commands import CommandInterface, make_part
 from qwen_vla_sim.controllers.diff_drive import DiffDrive, DiffDriveParameters
-from qwen_vla_sim.controllers.simulated_robot import JointReading, SimulatedRobot
+from qwen_vla_sim.controllers.simulated_robot import LISTENS, JointReading, SimulatedRobot
 from qwen_vla_sim.mobile_base.world import MobileBaseWorld
+
+TWIST_STAMPED = "geometry_msgs/msg/TwistStamped"
 
 
 class SimulatedBase(SimulatedRobot):
-    """A MobileBaseWorld driven by velocities. Not safe for use from several threads at once."""
+    """A MobileBaseWorld driven by velocities. Not safe for use from several threads at once.
+
+    velocity_type: of the messages that its controller takes, by its full name.
+    """
 
     world: MobileBaseWorld
 
-    def __init__(self, world: MobileBaseWorld, parameters: DiffDriveParameters, **options: bool) -> None:
+    def __init__(
+        self,
+        world: MobileBaseWorld,
+        parameters: DiffDriveParameters,
+        velocity_type: str = TWIST_STAMPED,
+        **options: bool,
+    ) -> None:
+        self.velocity_type = velocity_type
         super().__init__(world, **options)
         self.drive = DiffDrive(parameters)
 
@@ -40,3 +55,6 @@ class SimulatedBase(SimulatedRobot):
         names = (*self.drive.parameters.left_wheel_names, *self.drive.parameters.right_wheel_names)
         positions, velocities = self.world.wheel_positions().tolist(), self.world.wheel_velocities().tolist()
         return JointReading(names, positions, velocities, [0.0] * len(names))
+
+    def _of_base(self, command: CommandInterface) -> Any:
+        return make_part(command, "simulated", LISTENS, command, self)

@@ -10,27 +10,15 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Pose
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
-from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.msg import TaskState as TaskStateMessage
 from qwen_vla_rclpy.messages import planar_pose_message, pose_message
-from qwen_vla_sim.controllers.joint_trajectory_controller import JointTrajectory, TrajectoryPoint
 from qwen_vla_sim.controllers.limit_monitor import Peak
 from qwen_vla_sim.controllers.simulated_robot import JointReading
 from qwen_vla_sim.robot_world import RobotWorld
 from qwen_vla_sim.task import TaskState
 
 TOLERANCE = 1e-6  # of a speed limit [1], beyond a position limit [rad | m]
-
-
-def trajectory_from_message(message: JointTrajectoryMessage) -> JointTrajectory:
-    """The message as the controllers take it; nothing is checked here."""
-    points = [
-        TrajectoryPoint(nanoseconds(p.time_from_start), p.positions, p.velocities, p.accelerations, p.effort)
-        for p in message.points
-    ]
-    return JointTrajectory(tuple(message.joint_names), points, nanoseconds(message.header.stamp))
 
 
 def joint_state_message(reading: JointReading, prefix: str, stamp: Time, frame: str) -> JointState:

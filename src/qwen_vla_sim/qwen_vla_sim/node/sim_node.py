@@ -8,10 +8,11 @@ at a reset either, and stands still while mode is `stepped` and nobody steps.
 from __future__ import annotations
 
 import gc
+import importlib
 import sys
 import threading
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -25,12 +26,11 @@ from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from std_msgs.msg import Float64MultiArray, String
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory as JointTrajectoryMessage
 
 from embodiment_descriptions import Embodiment, embodiment_file, robot_description
-from embodiment_descriptions.commands import Command, ForwardCommand, JointTrajectoryCommand, XsGroupCommand
+from embodiment_descriptions.commands import KINDS
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, Parameter, answer_options
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
@@ -38,9 +38,8 @@ from qwen_vla_rclpy.guarded_executor import GuardedExecutor
 from qwen_vla_rclpy.guarded_node import GuardedNode
 from qwen_vla_rclpy.messages import time_message
 from qwen_vla_rclpy.qos import LATCHED, RELIABLE
-from qwen_vla_sim.controllers.joint_trajectory_controller import TrajectoryRejected
-from qwen_vla_sim.controllers.position_interfaces import PositionsRejected
-from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot, interface_name, joint_commands
+from qwen_vla_sim.controllers.rejected import CommandRejected
+from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
 from qwen_vla_sim.node.camera_rig import CameraRig
 from qwen_vla_sim.node.messages import (
     camera_info_message,
@@ -48,7 +47,6 @@ from qwen_vla_sim.node.messages import (
     joint_state_message,
     limits_message,
     task_state_message,
-    trajectory_from_message,
 )
 from qwen_vla_sim.node.real_time import Pacer, Schedule
 from qwen_vla_sim.robot_world import RobotWorld
@@ -61,8 +59,6 @@ PAUSED_CLOCK_PERIOD = 0.1  # [s] real: a node that starts while the simulation s
 LARGEST_COMMAND = 131_072  # [bytes] of a message: a trajectory of several hundred points
 CAMERA_TIMEOUT = 10.0  # [s] real: longer than any frame, shorter than a caller's patience
 MODES = ("realtime", "stepped")
-
-XS_MESSAGES = ("JointGroupCommand", "JointSingleCommand")  # of interbotix_xs_msgs
 
 
 PARAMETERS = (
@@ -116,7 +112,7 @@ TASK_STATE = Endpoint("~/task_state", TaskState, "What the judge of the task say
 LIMITS = Endpoint("/diagnostics", DiagnosticArray, "How near to their limits the joints were told to go")
 COMMANDS = Endpoint(
     "<commands>",
-    (JointTrajectoryMessage, Float64MultiArray, *(f"interbotix_xs_msgs/msg/{name}" for name in XS_MESSAGES)),
+    tuple(name for kind in KINDS if kind.simulated and not kind.moves_base for name in kind.message_types),
     "What the controllers of the robot take, by the `commands` of its YAML",
 )
 RESET = Endpoint("~/reset", ResetWorld, "Begin another scene; answers when everything of it was published")
@@ -242,24 +238,12 @@ class SimNode(GuardedNode):
         return self.create_publisher(topic.kind, topic.name, qos)
 
     def _create_inputs(self) -> None:
-        for command in joint_commands(self.embodiment):
-            self._subscribe(command, interface_name(command))
+        for name, stand_in in self.robot.stand_ins.items():
+            kind = message_class(stand_in.message_type)
+            callback = partial(self._on_command, name, stand_in.streams)
+            self.create_subscription(kind, stand_in.topic, callback, RELIABLE, largest=LARGEST_COMMAND)
         self.create_service(RESET.kind, RESET.name, self._on_reset)
         self.create_service(STEP.kind, STEP.name, self._on_step)
-
-    def _subscribe(self, command: Command, interface: str) -> None:
-        """Listen to one of the robot's command interfaces."""
-        if isinstance(command, JointTrajectoryCommand):
-            kind, callback = JointTrajectoryMessage, partial(self._on_trajectory, interface)
-        elif isinstance(command, ForwardCommand):
-            kind, callback = Float64MultiArray, partial(self._on_values, interface, lambda message: message.data)
-        elif isinstance(command, XsGroupCommand):
-            kind = xs_message(XS_MESSAGES[0])
-            callback = partial(self._on_xs, interface, command.group, lambda message: message.cmd)
-        else:
-            kind = xs_message(XS_MESSAGES[1])
-            callback = partial(self._on_xs, interface, command.name, lambda message: [message.cmd])
-        self.create_subscription(kind, command.topic, callback, RELIABLE, largest=LARGEST_COMMAND)
 
     def _check(self, parameters: list[ParameterValue]) -> SetParametersResult:
         rows = {row.name: row for row in self.PARAMETERS}
@@ -279,26 +263,13 @@ class SimNode(GuardedNode):
                 self._ticks_per_step = max(1, round(parameter.value / TICK))
 
     # ------------------------------------------------------------------ inputs
-    def _on_trajectory(self, controller: str, message: JointTrajectoryMessage) -> None:
+    def _on_command(self, interface: str, streams: bool, message: Any) -> None:
         try:
             with self.lock:
-                self.robot.command(controller, trajectory_from_message(message))
-        except TrajectoryRejected as reason:
-            self.get_logger().error(f"{controller}: trajectory refused: {reason}")
-
-    def _on_values(self, interface: str, values_of: Callable, message) -> None:
-        try:
-            with self.lock:
-                self.robot.command_positions(interface, values_of(message))
-        except PositionsRejected as reason:
-            self.get_logger().error(f"{interface}: command refused: {reason}")
-
-    def _on_xs(self, interface: str, name: str, values_of: Callable, message) -> None:
-        """A command of an xs_sdk, which has one topic for all its groups or motors; ours simulates one of them."""
-        if message.name != name:
-            self.get_logger().error(f"{interface}: command refused: '{message.name}' is unknown; it has: {name}")
-            return
-        self._on_values(interface, values_of, message)
+                self.robot.command(interface, message)
+        except CommandRejected as reason:
+            often = {"throttle_duration_sec": 1.0} if streams else {}
+            self.get_logger().error(f"{interface}: command refused: {reason}", **often)
 
     def _on_reset(self, request: ResetWorld.Request, response: ResetWorld.Response) -> ResetWorld.Response:
         """New scene; the reply leaves when joint states, task state and images of it are published."""
@@ -427,17 +398,16 @@ class SimNode(GuardedNode):
         self.world.close()
 
 
-def xs_message(name: str):
-    """A message type of interbotix_xs_msgs; RuntimeError where it is not installed."""
+def message_class(name: str) -> Any:
+    """A message type by its full name; RuntimeError where it is not installed."""
+    package, _, kind = name.split("/")
     try:
-        import interbotix_xs_msgs.msg as messages
-    except ImportError as error:
+        return getattr(importlib.import_module(f"{package}.msg"), kind)
+    except (ImportError, AttributeError) as error:
         raise RuntimeError(
-            "this robot is commanded through Interbotix' xs_sdk, and interbotix_xs_msgs is not installed; install it "
-            "from source (https://github.com/Interbotix/interbotix_ros_core), or choose an embodiment YAML that "
-            "commands the robot through ros2_control"
+            f"this robot is commanded with {name}, and {package} is not installed, or too old; install it from apt or "
+            "from source, or choose an embodiment YAML that commands the robot otherwise"
         ) from error
-    return getattr(messages, name)
 
 
 def run(make_node: type[SimNode], args: list[str] | None = None) -> int:

@@ -10,6 +10,7 @@ import bisect
 import functools
 import logging
 import math
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -22,7 +23,6 @@ from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
 from embodiment_descriptions import Camera, Embodiment
-from embodiment_descriptions.commands import BaseVelocityCommand
 from embodiment_descriptions.urdf import parse_urdf
 from qwen_vla.data.formats.cache import data_hash
 from qwen_vla.data.formats.episodes import Channels, DatasetError, Episode, EpisodeList, SourceOptions, hash_of
@@ -115,6 +115,13 @@ class RosbagEpisodes(EpisodeList):
         self.embodiment, self.options, self.max_skew = embodiment, options or BagOptions(), max_skew
         self.rate_hz = embodiment.rate_hz
         self.image_keys = tuple(camera.tag for camera in embodiment.cameras)
+        self._readers = command_readers(embodiment)
+        for command, reader in self._readers:
+            if reader.read is None:
+                _tell_once(
+                    f"{command.backend} {command.endpoint}: bags do not have its commands; in their place stands "
+                    f"{reader.measured}"
+                )
         self.paths = _without_failed(path, bag_paths(path))
         episodes = [episode for bag in self.paths for episode in self._read(bag)]
         if not episodes:
@@ -227,17 +234,17 @@ class RosbagEpisodes(EpisodeList):
         def joints(source: int):
             return lambda r, arrival, _, message: r.joints.append((arrival, (source, message)))
 
-        def command(read: Callable[[Any, int], Trajectory]):
-            return lambda r, arrival, _, message: r.trajectories.append(read(message, arrival))
+        def commands(kept: str, read: Callable[[Any, int], Any]):
+            return lambda r, arrival, _, message: getattr(r, kept).append(read(message, arrival))
 
         handlers = {images[camera.tag]: image(camera.tag) for camera in self.embodiment.cameras}
         handlers |= {topic(source.topic): joints(index) for index, source in enumerate(e.joint_states)}
-        handlers |= {topic(name): command(read) for name, read in command_readers(e).items()}
+        for command, reader in self._readers:
+            if reader.read is not None:
+                kept = "twists" if command.moves_base else "trajectories"
+                handlers[topic(command.endpoint)] = commands(kept, reader.read)
         if e.odometry:
             handlers[topic(e.odometry.topic)] = lambda r, arrival, _, m: r.odometry.append((arrival, m))
-        for base in e.commands:
-            if isinstance(base, BaseVelocityCommand):
-                handlers[topic(base.topic)] = lambda r, arrival, _, message: r.twists.append((arrival, _twist(message)))
         if options.instruction_topic:
             handlers[topic(options.instruction_topic)] = lambda r, arrival, _, m: r.texts.append((arrival, m.data))
         if options.marker_topic:
@@ -475,6 +482,13 @@ def _without_failed(root: Path, paths: list[Path]) -> list[Path]:
     return [path for path in paths if path not in failed]
 
 
+@functools.cache
+def _tell_once(line: str) -> None:
+    """Processes that help with the work leave it to the one that they help."""
+    if multiprocessing.parent_process() is None:
+        log.warning(line)
+
+
 def _other_clock(difference: int) -> int:
     """What to add to bag times [ns]: nothing, unless the messages' stamps are of another clock (a simulator's)."""
     return difference if abs(difference) > OTHER_CLOCK * NANOSECONDS else 0
@@ -494,12 +508,6 @@ def _image_topic(camera: Camera, options: BagOptions, found: set[str]) -> str:
 def _prismatic(embodiment: Embodiment) -> set[str]:
     joints = parse_urdf(embodiment.urdf).joints
     return {name for name in embodiment.joint_names if joints[name].type == "prismatic"}
-
-
-def _twist(message: Any) -> np.ndarray:
-    """vx, vy [m/s], ωz [rad/s] of a geometry_msgs/Twist or TwistStamped."""
-    twist = getattr(message, "twist", message)
-    return np.array([twist.linear.x, twist.linear.y, twist.angular.z])
 
 
 def _base_columns(recording: _Recording, rows: list[_Row]) -> dict[str, Channels]:

@@ -1,4 +1,4 @@
-"""What a bag's commands told the joints to do, whatever their interface: the commanded position at any time."""
+"""What a bag's commands told a robot to do: the reader of each command interface, and the position at any time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from embodiment_descriptions import Embodiment
-from embodiment_descriptions.commands import ForwardCommand, JointTrajectoryCommand, XsGroupCommand, XsSingleCommand
+from embodiment_descriptions.commands import (
+    BaseVelocityCommand,
+    CommandInterface,
+    ForwardCommand,
+    JointTrajectoryCommand,
+    XsGroupCommand,
+    XsSingleCommand,
+    make_part,
+)
 from qwen_vla_control.stamps import nanoseconds, stamp_of
 
 
@@ -39,26 +47,46 @@ class Trajectory:
         return cls(arrival_ns, tuple(joints[: values.shape[1]]), np.array([arrival_ns], np.int64), values)
 
 
-def command_readers(embodiment: Embodiment) -> dict[str, Callable[[Any, int], Trajectory]]:
-    """By topic of the robot's YAML: how a message (and its arrival [ns]) becomes a Trajectory of URDF joints."""
-    readers: dict[str, Callable[[Any, int], Trajectory]] = {}
-    for command in embodiment.commands:
-        if isinstance(command, JointTrajectoryCommand):
-            readers[command.topic] = Trajectory.of
-        elif isinstance(command, ForwardCommand):
-            readers[command.topic] = _set_points(command.joints, "data")
-        elif isinstance(command, XsGroupCommand):
-            readers[command.topic] = _set_points(command.joints, "cmd")
-        elif isinstance(command, XsSingleCommand):
-            readers[command.topic] = _motor_angle(command, embodiment)
-    return readers
+@dataclass(frozen=True)
+class CommandReader:
+    """How a bag tells what a command interface was told.
+
+    `CommandInterface.recorded` names what makes it: called with the entry of `commands` and the Embodiment.
+
+    Attributes:
+        read: from a message and its arrival [ns] to the Trajectory of URDF joints; of a base to the time [ns] and the
+            velocity (3,) vx, vy, wz [m/s, rad/s] from then on. None: a bag does not have the commands.
+        measured: in that case, what stands in for them, as a phrase.
+    """
+
+    read: Callable[[Any, int], Any] | None
+    measured: str = ""
 
 
-def _set_points(joints: Sequence[str], values: str) -> Callable[[Any, int], Trajectory]:
-    return lambda message, arrival: Trajectory.at_once(joints, getattr(message, values), arrival)
+def command_readers(embodiment: Embodiment) -> list[tuple[CommandInterface, CommandReader]]:
+    """The reader of every command interface of a robot; ValueError names a kind that has none."""
+    return [
+        (command, make_part(command, "recorded", ("read", "measured"), command, embodiment))
+        for command in embodiment.commands
+    ]
 
 
-def _motor_angle(command: XsSingleCommand, embodiment: Embodiment) -> Callable[[Any, int], Trajectory]:
+def joint_trajectory(command: JointTrajectoryCommand, embodiment: Embodiment) -> CommandReader:
+    """Messages name their joints themselves."""
+    return CommandReader(Trajectory.of)
+
+
+def forward_command(command: ForwardCommand, embodiment: Embodiment) -> CommandReader:
+    """Values in the order of the controller's joints."""
+    return CommandReader(lambda message, arrival: Trajectory.at_once(command.joints, message.data, arrival))
+
+
+def xs_group(command: XsGroupCommand, embodiment: Embodiment) -> CommandReader:
+    """Values in the order of the group's joints."""
+    return CommandReader(lambda message, arrival: Trajectory.at_once(command.joints, message.cmd, arrival))
+
+
+def xs_single(command: XsSingleCommand, embodiment: Embodiment) -> CommandReader:
     """The motor angle of a gripper as the position of its finger, by the calibration of this robot."""
     gripper = next(arm.gripper for arm in embodiment.arms if arm.gripper and arm.gripper.joint == command.joint)
     motor = command.calibration
@@ -67,7 +95,28 @@ def _motor_angle(command: XsSingleCommand, embodiment: Embodiment) -> Callable[[
     def read(message: Any, arrival: int) -> Trajectory:
         return Trajectory.at_once((command.joint,), [gripper.closed + scale * (message.cmd - motor.closed)], arrival)
 
-    return read
+    return CommandReader(read)
+
+
+def base_velocity(command: BaseVelocityCommand, embodiment: Embodiment) -> CommandReader:
+    """A Twist or TwistStamped holds from its arrival on."""
+
+    def read(message: Any, arrival: int) -> tuple[int, np.ndarray]:
+        twist = getattr(message, "twist", message)
+        return arrival, np.array([twist.linear.x, twist.linear.y, twist.angular.z])
+
+    return CommandReader(read)
+
+
+def measured_positions(command: CommandInterface, embodiment: Embodiment) -> CommandReader:
+    """Where the joints were one row later: goals of an action are not in a bag."""
+    joints = ", ".join(command.commanded)
+    return CommandReader(None, f"the measured position of {joints} one row later")
+
+
+def measured_poses(command: CommandInterface, embodiment: Embodiment) -> CommandReader:
+    """Where the base went by its odometry: goals of an action are not in a bag."""
+    return CommandReader(None, "where the base went by its odometry")
 
 
 class CommandedPositions:
@@ -83,7 +132,7 @@ class CommandedPositions:
         self.known = np.array([bool(path) for path in self._paths.values()])
 
     def at(self, time_ns: int, measured: np.ndarray) -> np.ndarray:
-        """CommandState positions in the order of the joints; of a joint that was not yet commanded the measured one."""
+        """Commanded positions in the order of the joints; of a joint that was not yet commanded the measured one."""
         return np.array(
             [_value(path, time_ns, own) for path, own in zip(self._paths.values(), measured, strict=True)], float
         )

@@ -7,22 +7,12 @@ import os
 from collections.abc import Iterator
 
 from embodiment_descriptions import EmbodimentConfig
-from embodiment_descriptions.commands import (
-    BaseVelocityCommand,
-    Command,
-    ForwardCommand,
-    GripperActionCommand,
-    JointTrajectoryCommand,
-    Nav2FollowPathCommand,
-    Nav2PoseCommand,
-    XsGroupCommand,
-    XsSingleCommand,
-)
+from embodiment_descriptions.commands import CommandInterface
 from qwen_vla_ros.doctor.checks.ros_setup import AREA as ROS_SETUP
 from qwen_vla_ros.doctor.checks.streams import nodes, short
 from qwen_vla_ros.doctor.facts import Endpoint, Graph, Topic
 from qwen_vla_ros.doctor.findings import Area, Finding
-from qwen_vla_ros.doctor.interfaces import EMERGENCY_STOP, EXECUTOR, TWIST, TWIST_STAMPED, action_of, resolve, types_of
+from qwen_vla_ros.doctor.interfaces import EMERGENCY_STOP, EXECUTOR, resolve
 from qwen_vla_ros.ros.optional_interfaces import DISTRIBUTION
 
 AREA = Area("Commands")
@@ -33,21 +23,11 @@ OBSERVERS = (
 )
 # Parts of Nav2 that share cmd_vel_nav by design and are silent without a goal.
 TAKE_TURNS = ("controller_server", "behavior_server", "docking_server")
-STARTS = {
-    JointTrajectoryCommand: "ros2 control list_controllers; then ros2 run controller_manager spawner {controller}",
-    ForwardCommand: "ros2 control list_controllers; then ros2 run controller_manager spawner {controller}",
-    GripperActionCommand: "ros2 control list_controllers; then ros2 run controller_manager spawner {controller}",
-    XsGroupCommand: "start the xs_sdk of the robot in its namespace (interbotix_xsarm_control)",
-    XsSingleCommand: "start the xs_sdk of the robot in its namespace (interbotix_xsarm_control)",
-    BaseVelocityCommand: "start the base (diff_drive_controller) or Nav2, or correct the topic in the YAML",
-    Nav2FollowPathCommand: "start Nav2's controller server",
-    Nav2PoseCommand: "start Nav2",
-}
 
 
 def check_packages(config: EmbodimentConfig) -> Iterator[Finding]:
     """Are the interfaces installed that the commands are made of?"""
-    packages = {kind.split("/")[0] for command in config.commands for kind in types_of(command)}
+    packages = {kind.split("/")[0] for command in config.commands for kind in command.types}
     missing = sorted(name for name in packages if importlib.util.find_spec(name) is None)
     distribution = os.environ.get("ROS_DISTRO", DISTRIBUTION)
     for name in missing:
@@ -64,10 +44,11 @@ def check_commands(config: EmbodimentConfig, graph: Graph, namespace: str) -> It
     executor = resolve(namespace, EXECUTOR)
     for command in config.commands:
         yield from check_controller(command, graph)
-        if action_of(command):
-            yield check_action(command, resolve(namespace, action_of(command)), graph)
+        name = resolve(namespace, command.endpoint)
+        if command.is_action:
+            yield check_action(command, name, graph)
             continue
-        topic = graph.topic(resolve(namespace, command.topic))
+        topic = graph.topic(name)
         yield check_listeners(command, topic)
         yield from check_rivals(command, topic, graph, executor)
     yield check_emergency_stop(graph, resolve(namespace, EMERGENCY_STOP))
@@ -92,11 +73,11 @@ def check_emergency_stop(graph: Graph, name: str) -> Finding:
     return AREA.ok("emergency stop", f"released, from {topic.publishers[0].node}")
 
 
-def check_controller(command: Command, graph: Graph) -> Iterator[Finding]:
+def check_controller(command: CommandInterface, graph: Graph) -> Iterator[Finding]:
     """Is the controller active? One that is not may listen all the same. Silent where no controller manager tells."""
-    if not graph.controllers or "{controller}" not in STARTS[type(command)]:
+    if not graph.controllers or "{controller}" not in command.start_hint:
         return
-    name = (action_of(command) or command.topic).rsplit("/", 1)[0].rsplit("/", 1)[-1]
+    name = command.endpoint.rsplit("/", 1)[0].rsplit("/", 1)[-1]
     state = graph.controllers.get(name)
     if state is None:
         yield AREA.fail(f"{name}: state", "not loaded in the controller manager", _start(command))
@@ -106,20 +87,20 @@ def check_controller(command: Command, graph: Graph) -> Iterator[Finding]:
         yield AREA.ok(f"{name}: state", "active")
 
 
-def check_action(command: Command, name: str, graph: Graph) -> Finding:
+def check_action(command: CommandInterface, name: str, graph: Graph) -> Finding:
     """Is there an action server of the right type?"""
-    types, wanted = graph.actions.get(name, ()), types_of(command)
+    types, wanted = graph.actions.get(name, ()), command.types
     if not types:
         return AREA.fail(name, "no action server", _start(command))
     if not set(types) & set(wanted):
         fact = f"the action is {short(types[0])}, the YAML says {short(wanted[0])}"
-        return AREA.fail(name, fact, "correct backend or kind of this interface in the YAML")
+        return AREA.fail(name, fact, command.type_hint(types[0]))
     return AREA.ok(name, f"action server {short(wanted[0])}")
 
 
-def check_listeners(command: Command, topic: Topic) -> Finding:
+def check_listeners(command: CommandInterface, topic: Topic) -> Finding:
     """Does a controller listen? To publish without one succeeds, and moves nothing."""
-    label, wanted = command.topic, types_of(command)
+    label, wanted = command.endpoint, command.types
     listeners = [s for s in topic.subscribers if not _observes(s)]
     right = [s for s in listeners if s.type in wanted]
     if not listeners:
@@ -127,7 +108,7 @@ def check_listeners(command: Command, topic: Topic) -> Finding:
         return AREA.fail(label, f"nobody listens to {topic.name}{only}", _start(command))
     if not right:
         fact = f"{listeners[0].node} expects {short(listeners[0].type)}, not {' or '.join(map(short, wanted))}"
-        return AREA.fail(label, fact, _other_type(command, listeners[0].type))
+        return AREA.fail(label, fact, command.type_hint(listeners[0].type))
     kinds = {s.type for s in right}
     if len(kinds) > 1:
         fact = f"{nodes(right)} expect different types: {', '.join(sorted(map(short, kinds)))}"
@@ -147,7 +128,7 @@ def check_listeners(command: Command, topic: Topic) -> Finding:
     return AREA.ok(label, f"{right[0].node} listens ({short(right[0].type)})")
 
 
-def check_rivals(command: Command, topic: Topic, graph: Graph, executor: str) -> Iterator[Finding]:
+def check_rivals(command: CommandInterface, topic: Topic, graph: Graph, executor: str) -> Iterator[Finding]:
     """Does anybody else command, too? Two commanders make a robot tremble, or worse."""
     rivals = [p for p in topic.publishers if p.node != executor and not _observes(p)]
     if not rivals:
@@ -156,25 +137,17 @@ def check_rivals(command: Command, topic: Topic, graph: Graph, executor: str) ->
     sending = [p for p in rivals if p.gid in senders]
     fact = f"also published by {nodes(rivals)}" + (f"; sending now: {nodes(sending)}" if sending else "")
     remedy = f"end {nodes(rivals)}: only {executor} may command"
-    polite = isinstance(command, BaseVelocityCommand) and all(p.node.rsplit("/", 1)[-1] in TAKE_TURNS for p in rivals)
+    polite = command.moves_base and all(p.node.rsplit("/", 1)[-1] in TAKE_TURNS for p in rivals)
     both = any(p.node == executor for p in topic.publishers) or len(rivals) > 1
     if sending or (both and not polite):
-        yield AREA.fail(f"{command.topic}: rivals", fact, remedy)
+        yield AREA.fail(f"{command.endpoint}: rivals", fact, remedy)
     else:
-        yield AREA.warn(f"{command.topic}: rivals", fact, "give Nav2 no goals meanwhile" if polite else remedy)
+        yield AREA.warn(f"{command.endpoint}: rivals", fact, "give Nav2 no goals meanwhile" if polite else remedy)
 
 
 def _observes(endpoint: Endpoint) -> bool:
     return endpoint.node.rsplit("/", 1)[-1].startswith(OBSERVERS)
 
 
-def _start(command: Command) -> str:
-    name = action_of(command) or command.topic
-    return STARTS[type(command)].format(controller=name.rsplit("/", 1)[0])
-
-
-def _other_type(command: Command, kind: str) -> str:
-    if isinstance(command, BaseVelocityCommand) and kind in (TWIST, TWIST_STAMPED):
-        setting = "twist_stamped" if kind == TWIST_STAMPED else "twist"
-        return f"set message: {setting} (or auto) in the YAML, or enable_stamped_cmd_vel in Nav2 to match"
-    return "correct backend and topic of this interface in the YAML, or load the controller that they name"
+def _start(command: CommandInterface) -> str:
+    return command.start_hint.replace("{controller}", command.endpoint.rsplit("/", 1)[0])

@@ -1,6 +1,22 @@
-"""How robots are commanded: one small class per command interface, chosen by the `commands` of the robot's YAML."""
+"""How robots are commanded: one small class per command interface, that `ros_side` of its kind names."""
 
-from qwen_vla_ros.executor.command_interfaces.command_interface import Backend, Capabilities, Path
+from qwen_vla_ros.executor.command_interfaces.command_interface import (
+    Backend,
+    Capabilities,
+    CommandedRobot,
+    Path,
+    Publishing,
+)
 from qwen_vla_ros.executor.command_interfaces.robot_commands import CommandInterfaces, make_backend
+from qwen_vla_ros.executor.command_interfaces.setpoints import Setpoints
 
-__all__ = ["Backend", "Capabilities", "CommandInterfaces", "Path", "make_backend"]
+__all__ = [
+    "Backend",
+    "Capabilities",
+    "CommandInterfaces",
+    "CommandedRobot",
+    "Path",
+    "Publishing",
+    "Setpoints",
+    "make_backend",
+]

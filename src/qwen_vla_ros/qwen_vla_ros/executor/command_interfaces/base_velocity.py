@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
 
-from embodiment_descriptions import Embodiment
 from embodiment_descriptions.commands import BaseVelocityCommand
 from qwen_vla_control.motion.base_follower import BaseFollower
 from qwen_vla_control.motion.base_path import BasePath
@@ -18,6 +16,7 @@ from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_ros.executor.command_interfaces.command_interface import (
     COMMAND_QOS,
     Capabilities,
+    CommandedRobot,
     acknowledged,
     subscribed_types,
     unheard,
@@ -31,25 +30,14 @@ SETTLING = 0.5  # [s] after the path in which the base may still come to its end
 class BaseVelocityBackend:
     """Follows the path with the odometry; a stop is zero velocity at once."""
 
-    def __init__(
-        self,
-        node: Node,
-        command: BaseVelocityCommand,
-        embodiment: Embodiment,
-        pose: Callable[[], np.ndarray | None],
-    ) -> None:
-        """Prepare; the publisher comes when its type is known.
+    capabilities = Capabilities(streams=True)
 
-        Args:
-            node: owner of the publisher.
-            command: topic and message type; `auto` takes the type of whoever subscribes.
-            embodiment: limits and kind of the base.
-            pose: returns the pose (3,) of the base by the odometry, None when it is unknown.
-        """
+    def __init__(self, node: Node, command: BaseVelocityCommand, robot: CommandedRobot) -> None:
+        """Prepare; the publisher comes when its type is known: `auto` takes the type of whoever subscribes."""
+        embodiment = robot.embodiment
         self._node, self._topic, self._message_setting = node, node.resolve_topic_name(command.topic), command.message
-        self._pose, self._link = pose, embodiment.base.link
+        self._pose, self._link = robot.pose, embodiment.base.link
         self._follower = BaseFollower(embodiment.safety.base, embodiment.base.kind == "omnidirectional")
-        self.capabilities = Capabilities(base=True, streams=True, stops_by="zero_velocity")
         self._publisher = None
         self._message = Twist()
         self._path: BasePath | None = None

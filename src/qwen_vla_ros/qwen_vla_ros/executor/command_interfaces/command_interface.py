@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
+import numpy as np
 from rclpy.node import Node
 
+from embodiment_descriptions import Embodiment
 from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.node_interface import type_name
@@ -19,25 +21,35 @@ Path = JointPath | BasePath
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend moves, and how.
+    """How a backend moves what its command interface says.
 
     Attributes:
-        joints: joints of the URDF that it moves, in the order of its commands.
-        base: it moves the base.
         streams: the device takes one set-point at a time and must be fed by `sample` and `publish`.
         stands: without a further set-point joints stay at the last one, however far the path has gone on.
-        stops_by: what `stop` does: keep the position, or bring the speed to zero.
     """
 
-    joints: tuple[str, ...] = ()
-    base: bool = False
     streams: bool = False
     stands: bool = False
-    stops_by: Literal["hold", "zero_velocity"] = "hold"
+
+
+@dataclass(frozen=True)
+class CommandedRobot:
+    """Whose command interface it is.
+
+    Attributes:
+        embodiment: the robot.
+        pose: returns the pose (3,) of its base by the odometry [m, m, rad], None when it is unknown.
+    """
+
+    embodiment: Embodiment
+    pose: Callable[[], np.ndarray | None]
 
 
 class Backend(Protocol):
-    """One command interface of a robot.
+    """The ROS side of one command interface of a robot.
+
+    `CommandInterface.ros_side` names what makes it: called with the node that owns publishers and clients, the entry of
+    `commands`, and the CommandedRobot. It raises MissingInterface where a message package is not installed.
 
     A path is sent in two phases, so that none of several interfaces gets its part of a command that another one lacks:
     `prepare` builds and checks everything and may refuse, the function that it returns sends and cannot fail.
@@ -84,7 +96,7 @@ class Backend(Protocol):
 class Publishing:
     """Base of backends that publish one topic."""
 
-    capabilities: Capabilities
+    capabilities = Capabilities()
 
     def __init__(self, node: Node, kind: Any, topic: str) -> None:
         """Create the publisher; `kind` is the message type."""

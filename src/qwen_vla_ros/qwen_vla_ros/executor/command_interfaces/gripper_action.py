@@ -14,13 +14,8 @@ from rclpy.node import Node
 from embodiment_descriptions.commands import GripperActionCommand
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_ros.executor.command_interfaces.action_goals import ActionGoals
-from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities
+from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities, CommandedRobot
 from qwen_vla_ros.ros.optional_interfaces import interface
-
-ACTIONS = {
-    "parallel": "control_msgs/action/ParallelGripperCommand",
-    "classic": "control_msgs/action/GripperCommand",
-}
 
 
 class Goals:
@@ -65,10 +60,12 @@ class GripperActionBackend(ActionGoals):
     as it is: it must not let go.
     """
 
-    def __init__(self, node: Node, command: GripperActionCommand) -> None:
+    capabilities = Capabilities(streams=True)
+
+    def __init__(self, node: Node, command: GripperActionCommand, robot: CommandedRobot) -> None:
         """Create the client; MissingInterface without control_msgs, or one too old for the kind."""
-        super().__init__(node, interface(ACTIONS[command.kind]), command.action)
-        self.capabilities = Capabilities(joints=(command.joint,), streams=True)
+        super().__init__(node, interface(command.types[0]), command.action)
+        self._joints = command.commanded
         self._goals = Goals(command.max_rate_hz, command.dead_band)
         self._path: JointPath | None = None
         self._start_ns = 0
@@ -76,7 +73,7 @@ class GripperActionBackend(ActionGoals):
 
     def prepare(self, path: JointPath, now_ns: int) -> Callable[[], None]:
         """Take over the path from the next sample on."""
-        mine = path.select(self.capabilities.joints)
+        mine = path.select(self._joints)
 
         def begin() -> None:
             self._path, self._start_ns = mine, now_ns
@@ -114,5 +111,5 @@ class GripperActionBackend(ActionGoals):
         if hasattr(goal.command, "max_effort"):
             goal.command.position = position
         else:
-            goal.command.name, goal.command.position = list(self.capabilities.joints), [position]
+            goal.command.name, goal.command.position = list(self._joints), [position]
         return goal

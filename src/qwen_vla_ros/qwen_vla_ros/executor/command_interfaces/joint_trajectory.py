@@ -21,7 +21,7 @@ from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_rclpy.messages import duration_message
-from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities, Publishing
+from qwen_vla_ros.executor.command_interfaces.command_interface import CommandedRobot, Publishing
 
 
 def trajectory_message(path: JointPath) -> JointTrajectory:
@@ -55,15 +55,15 @@ def verify(message: JointTrajectory, joints: Sequence[str]) -> None:
 class JointTrajectoryBackend(Publishing):
     """Streams paths to the topic of one controller; a stop is a single point, at rest, that replaces all others."""
 
-    def __init__(self, node: Node, command: JointTrajectoryCommand) -> None:
+    def __init__(self, node: Node, command: JointTrajectoryCommand, robot: CommandedRobot) -> None:
         """Create the publisher."""
         super().__init__(node, JointTrajectory, command.topic)
-        self.capabilities = Capabilities(joints=command.joints)
+        self._joints = command.joints
 
     def prepare(self, path: JointPath, now_ns: int) -> Callable[[], None]:
         """Build and verify the message."""
-        message = trajectory_message(path.select(self.capabilities.joints))
-        verify(message, self.capabilities.joints)
+        message = trajectory_message(path.select(self._joints))
+        verify(message, self._joints)
         return lambda: self._publisher.publish(message)
 
     def stop(self, standing: JointPath | None) -> None:

@@ -14,20 +14,19 @@ from embodiment_descriptions.commands import Nav2FollowPathCommand, Nav2PoseComm
 from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_ros.executor.command_interfaces.action_goals import ActionGoals
-from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities
+from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities, CommandedRobot
 from qwen_vla_ros.executor.command_interfaces.path_topic import path_message, pose_message
 from qwen_vla_ros.ros.optional_interfaces import interface
-
-FOLLOW_PATH, NAVIGATE_TO_POSE = "nav2_msgs/action/FollowPath", "nav2_msgs/action/NavigateToPose"
 
 
 class _Nav2(ActionGoals):
     """A goal per path; a stop cancels it, upon which Nav2 brings the base to rest."""
 
-    def __init__(self, node: Node, kind: Any, action: str) -> None:
-        """Create the client."""
-        super().__init__(node, kind, action)
-        self.capabilities = Capabilities(base=True, stops_by="zero_velocity")
+    capabilities = Capabilities()
+
+    def __init__(self, node: Node, command: Nav2FollowPathCommand | Nav2PoseCommand, robot: CommandedRobot) -> None:
+        """Create the client; MissingInterface without nav2_msgs."""
+        super().__init__(node, interface(command.types[0]), command.action)
 
     def goal(self, path: BasePath, now_ns: int) -> Any:
         """Write the goal."""
@@ -52,10 +51,6 @@ class _Nav2(ActionGoals):
 class Nav2FollowPathBackend(_Nav2):
     """nav2_msgs/FollowPath: the path as it is, driven by Nav2's controller with its costmap."""
 
-    def __init__(self, node: Node, command: Nav2FollowPathCommand) -> None:
-        """Create the client; MissingInterface without nav2_msgs."""
-        super().__init__(node, interface(FOLLOW_PATH), command.action)
-
     def goal(self, path: BasePath, now_ns: int) -> Any:
         """Stamps are left at the start: a controller would look up transforms for those that lie ahead."""
         goal = self._kind.Goal()
@@ -67,10 +62,6 @@ class Nav2FollowPathBackend(_Nav2):
 
 class Nav2PoseBackend(_Nav2):
     """nav2_msgs/NavigateToPose: Nav2 plans its own way to the last pose."""
-
-    def __init__(self, node: Node, command: Nav2PoseCommand) -> None:
-        """Create the client; MissingInterface without nav2_msgs."""
-        super().__init__(node, interface(NAVIGATE_TO_POSE), command.action)
 
     def goal(self, path: BasePath, now_ns: int) -> Any:
         """Take the last row."""

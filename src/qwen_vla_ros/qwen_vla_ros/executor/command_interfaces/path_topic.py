@@ -11,7 +11,7 @@ from rclpy.node import Node
 from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_rclpy.messages import planar_pose_message, time_message
-from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities, Publishing
+from qwen_vla_ros.executor.command_interfaces.command_interface import Publishing
 
 
 class PathTopicBackend(Publishing):
@@ -20,7 +20,6 @@ class PathTopicBackend(Publishing):
     def __init__(self, node: Node, topic: str) -> None:
         """Create the publisher."""
         super().__init__(node, Path, topic)
-        self.capabilities = Capabilities()
         self._frame = ""
 
     def preflight(self) -> list[str]:

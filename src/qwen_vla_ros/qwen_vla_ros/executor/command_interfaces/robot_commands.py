@@ -3,97 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
-import numpy as np
 from nav_msgs.msg import Path as PathMessage
 from rclpy.node import Node
-from std_msgs.msg import Float64MultiArray
-from trajectory_msgs.msg import JointTrajectory
 
-from embodiment_descriptions import Embodiment
-from embodiment_descriptions.commands import (
-    BaseVelocityCommand,
-    Command,
-    ForwardCommand,
-    GripperActionCommand,
-    JointTrajectoryCommand,
-    Nav2FollowPathCommand,
-    Nav2PoseCommand,
-    XsGroupCommand,
-    XsSingleCommand,
-)
+from embodiment_descriptions.commands import KINDS, CommandInterface, make_part
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_control.reasons import Reason, Refused
-from qwen_vla_ros.executor.command_interfaces.base_velocity import KINDS as TWISTS
-from qwen_vla_ros.executor.command_interfaces.base_velocity import BaseVelocityBackend
-from qwen_vla_ros.executor.command_interfaces.command_interface import Backend, Path
-from qwen_vla_ros.executor.command_interfaces.gripper_action import ACTIONS as GRIPPER_ACTIONS
-from qwen_vla_ros.executor.command_interfaces.gripper_action import GripperActionBackend
-from qwen_vla_ros.executor.command_interfaces.joint_trajectory import JointTrajectoryBackend
-from qwen_vla_ros.executor.command_interfaces.nav2 import (
-    FOLLOW_PATH,
-    NAVIGATE_TO_POSE,
-    Nav2FollowPathBackend,
-    Nav2PoseBackend,
-)
+from qwen_vla_ros.executor.command_interfaces.command_interface import Backend, CommandedRobot, Path
 from qwen_vla_ros.executor.command_interfaces.path_topic import PathTopicBackend
-from qwen_vla_ros.executor.command_interfaces.setpoints import (
-    GROUP_COMMAND,
-    SINGLE_COMMAND,
-    ForwardBackend,
-    XsGroupBackend,
-    XsSingleBackend,
-)
 
 BASE_PATH = Endpoint("~/base_path", PathMessage, "Of a robot with a base: the way that it is to drive")
 COMMAND_TOPICS = Endpoint(
     "<commands>",
-    (
-        *(JointTrajectory, Float64MultiArray, GROUP_COMMAND, SINGLE_COMMAND),
-        *TWISTS.values(),
-    ),
+    tuple(name for kind in KINDS if not kind.is_action for name in kind.message_types),
     "What the robot is told, by the `commands` of its YAML",
 )
 COMMAND_GOALS = Endpoint(
     "<commands>",
-    (*GRIPPER_ACTIONS.values(), FOLLOW_PATH, NAVIGATE_TO_POSE),
+    tuple(name for kind in KINDS if kind.is_action for name in kind.message_types),
     "Where the robot's YAML commands grippers or the base through an action",
 )
-Pose = Callable[[], np.ndarray | None]
+OFFERED = (
+    *("capabilities", "preflight", "prepare", "stop", "sample", "publish"),
+    *("fault", "wait_until_delivered", "destroy"),
+)
 
 
-def make_backend(node: Node, command: Command, embodiment: Embodiment, pose: Pose) -> Backend:
-    """Create the backend of one entry of `commands`.
-
-    Args:
-        node: owner of publishers and clients.
-        command: the entry.
-        embodiment: its robot.
-        pose: returns the pose (3,) of the base by the odometry [m, m, rad], None when it is unknown.
+def make_backend(node: Node, command: CommandInterface, robot: CommandedRobot) -> Backend:
+    """Create the backend of one entry of `commands`; `node` owns its publishers and clients.
 
     Raises:
+        ValueError: the kind of interface has none, or it cannot be imported; names the kind.
         MissingInterface: a message package is not installed; the text names it.
     """
-    match command:
-        case JointTrajectoryCommand():
-            return JointTrajectoryBackend(node, command)
-        case ForwardCommand():
-            return ForwardBackend(node, command)
-        case GripperActionCommand():
-            return GripperActionBackend(node, command)
-        case XsGroupCommand():
-            return XsGroupBackend(node, command)
-        case XsSingleCommand():
-            return XsSingleBackend(node, command, embodiment)
-        case BaseVelocityCommand():
-            return BaseVelocityBackend(node, command, embodiment, pose)
-        case Nav2FollowPathCommand():
-            return Nav2FollowPathBackend(node, command)
-        case Nav2PoseCommand():
-            return Nav2PoseBackend(node, command)
-    raise ValueError(f"no backend is called {command.backend!r}")
+    return make_part(command, "ros_side", OFFERED, node, command, robot)
 
 
 class CommandInterfaces:
@@ -103,32 +48,37 @@ class CommandInterfaces:
         stand: without a further set-point a device of them stays where it is; see Capabilities.
     """
 
-    def __init__(self, node: Node, embodiment: Embodiment, pose: Pose) -> None:
-        """Create the backends of a robot; see make_backend.
+    def __init__(self, node: Node, robot: CommandedRobot) -> None:
+        """Create the backends of a robot; see make_backend. Those are used that move what its control mode moves.
 
         Raises:
-            ValueError: the robot's YAML has no `commands`.
-            MissingInterface: as make_backend; nothing is left on the graph.
+            ValueError: the robot's YAML has no `commands`, or as make_backend; nothing is left on the graph.
+            MissingInterface: as make_backend.
         """
+        embodiment = robot.embodiment
         if not embodiment.commands:
             raise ValueError(f"'{embodiment.name}' has no `commands` in its YAML; nothing can be sent to it")
         self._backends: list[Backend] = []
+        self._used: list[Backend] = []
         try:
-            for command in embodiment.commands:
-                self._backends.append(make_backend(node, command, embodiment, pose))
-            if embodiment.base is not None:
-                self._backends.append(PathTopicBackend(node, BASE_PATH.name))
+            self._create(node, robot)
         except Exception:
             self.destroy()
             raise
-        drives = embodiment.control_mode.moves_base
-        self._used = (
-            [b for b in self._backends if not b.capabilities.joints]
-            if drives
-            else [b for b in self._backends if b.capabilities.joints]
-        )
         self._streams = [backend for backend in self._used if backend.capabilities.streams]
         self.stand = any(backend.capabilities.stands for backend in self._used)
+
+    def _create(self, node: Node, robot: CommandedRobot) -> None:
+        drives = robot.embodiment.control_mode.moves_base
+        for command in robot.embodiment.commands:
+            self._add(make_backend(node, command, robot), command.moves_base == drives)
+        if robot.embodiment.base is not None:
+            self._add(PathTopicBackend(node, BASE_PATH.name), drives)
+
+    def _add(self, backend: Backend, used: bool) -> None:
+        self._backends.append(backend)
+        if used:
+            self._used.append(backend)
 
     def preflight(self) -> list[str]:
         """Say what keeps the robot from moving as a whole; empty when everything is ready."""

@@ -6,41 +6,47 @@ rate of the executor's timer, and a stop is the set-point at which to hold.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from rclpy.node import Node
-from std_msgs.msg import Float64MultiArray
 
 from embodiment_descriptions import Embodiment
-from embodiment_descriptions.commands import ForwardCommand, XsGroupCommand, XsSingleCommand
+from embodiment_descriptions.commands import CommandInterface, ForwardCommand, XsGroupCommand, XsSingleCommand
 from qwen_vla_control.motion.joint_path import JointPath
-from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities, Publishing
+from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities, CommandedRobot, Publishing
 from qwen_vla_ros.ros.optional_interfaces import interface
-
-GROUP_COMMAND, SINGLE_COMMAND = "interbotix_xs_msgs/msg/JointGroupCommand", "interbotix_xs_msgs/msg/JointSingleCommand"
 
 
 class Setpoints(Publishing):
-    """Samples the current path; a subclass says how positions are written into the message."""
+    """Samples the current path, in the order of the joints that the interface commands."""
 
-    def __init__(self, node: Node, kind: Any, topic: str, joints: tuple[str, ...]) -> None:
-        """Create the publisher; `joints` gives the order of the values."""
-        super().__init__(node, kind, topic)
-        self.capabilities = Capabilities(joints=joints, streams=True, stands=True)
-        self._message = kind()
+    capabilities = Capabilities(streams=True, stands=True)
+
+    def __init__(self, node: Node, command: CommandInterface, write: Callable[[Any, np.ndarray], None]) -> None:
+        """Create the publisher.
+
+        Args:
+            node: its owner.
+            command: the interface; its first type is that of the messages.
+            write: puts positions (joints,) [rad | m] into a message, which is the same each time.
+
+        Raises:
+            MissingInterface: the message package is not installed.
+        """
+        kind = interface(command.types[0])
+        super().__init__(node, kind, command.endpoint)
+        self._joints, self._write = command.commanded, write
+        self._message: Any = kind()
         self._path: JointPath | None = None
         self._start_ns = 0
         self._due = False
 
-    def write(self, positions: np.ndarray) -> None:
-        """Put positions (joints,) into the message."""
-        raise NotImplementedError
-
     def prepare(self, path: JointPath, now_ns: int) -> Callable[[], None]:
         """Take over the path from the next sample on."""
-        mine = path.select(self.capabilities.joints)
+        mine = path.select(self._joints)
 
         def begin() -> None:
             self._path, self._start_ns = mine, now_ns
@@ -53,7 +59,7 @@ class Setpoints(Publishing):
         if not self._due:
             return
         elapsed = (now_ns - self._start_ns) / 1e9
-        self.write(self._path.at(elapsed)[0])
+        self._write(self._message, self._path.at(elapsed)[0])
         if elapsed >= self._path.duration:
             self._path = None
 
@@ -67,52 +73,36 @@ class Setpoints(Publishing):
         """Hold there; unknown positions leave the device with its last set-point."""
         self._path, self._due = None, False
         if standing is not None:
-            self.write(standing.select(self.capabilities.joints).positions[-1])
+            self._write(self._message, standing.select(self._joints).positions[-1])
             self._publisher.publish(self._message)
 
 
-class ForwardBackend(Setpoints):
+def forward_command(node: Node, command: ForwardCommand, robot: CommandedRobot) -> Setpoints:
     """A forward_command_controller: std_msgs/Float64MultiArray, values in the controller's order."""
 
-    def __init__(self, node: Node, command: ForwardCommand) -> None:
-        """Create the publisher."""
-        super().__init__(node, Float64MultiArray, command.topic, command.joints)
-        self._message.data = [0.0] * len(command.joints)
+    def write(message: Any, positions: np.ndarray) -> None:
+        message.data = array("d", positions)
 
-    def write(self, positions: np.ndarray) -> None:
-        """Values go in place, the array stays the same."""
-        for index, value in enumerate(positions):
-            self._message.data[index] = value
+    return Setpoints(node, command, write)
 
 
-class XsGroupBackend(Setpoints):
+def xs_group(node: Node, command: XsGroupCommand, robot: CommandedRobot) -> Setpoints:
     """A joint group of an xs_sdk: interbotix_xs_msgs/JointGroupCommand."""
 
-    def __init__(self, node: Node, command: XsGroupCommand) -> None:
-        """Create the publisher."""
-        super().__init__(node, interface(GROUP_COMMAND), command.topic, command.joints)
-        self._message.name = command.group
-        self._message.cmd = [0.0] * len(command.joints)
+    def write(message: Any, positions: np.ndarray) -> None:
+        message.name, message.cmd = command.group, array("f", positions)
 
-    def write(self, positions: np.ndarray) -> None:
-        """Values go in place, the array stays the same."""
-        for index, value in enumerate(positions):
-            self._message.cmd[index] = value
+    return Setpoints(node, command, write)
 
 
-class XsSingleBackend(Setpoints):
+def xs_single(node: Node, command: XsSingleCommand, robot: CommandedRobot) -> Setpoints:
     """The gripper of an xs_sdk: interbotix_xs_msgs/JointSingleCommand, a motor angle by the robot's calibration."""
+    angle_of = motor_angle(command, robot.embodiment)
 
-    def __init__(self, node: Node, command: XsSingleCommand, embodiment: Embodiment) -> None:
-        """Create the publisher."""
-        kind = interface(SINGLE_COMMAND)
-        super().__init__(node, kind, command.topic, (command.joint,))
-        self._message.name = command.name
-        self._angle_of = motor_angle(command, embodiment)
+    def write(message: Any, positions: np.ndarray) -> None:
+        message.name, message.cmd = command.name, angle_of(float(positions[0]))
 
-    def write(self, positions: np.ndarray) -> None:
-        """Convert the finger position to the angle of the motor."""
-        self._message.cmd = self._angle_of(float(positions[0]))
+    return Setpoints(node, command, write)
 
 
 def motor_angle(command: XsSingleCommand, embodiment: Embodiment) -> Callable[[float], float]:

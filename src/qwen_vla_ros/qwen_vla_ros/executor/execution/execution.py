@@ -23,7 +23,7 @@ from qwen_vla_control.motion.timed_path import Path
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_control.observation.odometry_reader import OdometryReader
-from qwen_vla_ros.executor.command_interfaces import CommandInterfaces
+from qwen_vla_ros.executor.command_interfaces import CommandedRobot, CommandInterfaces
 from qwen_vla_ros.ros.lifecycle import ManagedNode
 
 
@@ -96,7 +96,7 @@ class Execution(ABC):
         self.overlaps = node.parameters.blending != Blending.SYNCHRONOUS
         self._state, self._commanded = state, commanded
         self._parameters, self._clock = node.parameters, node.get_clock()
-        self.commands = CommandInterfaces(node, embodiment, self.base_pose)
+        self.commands = CommandInterfaces(node, CommandedRobot(embodiment, self.base_pose))
 
     # Where it is ----------------------------------------------------------------------------------------------------
 
