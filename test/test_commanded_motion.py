@@ -11,7 +11,7 @@ from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_ros.executor.command_interfaces.joint_trajectory import trajectory_message
 from qwen_vla_ros.simulation.runtime_benchmark.commanded_motion import executed
 from qwen_vla_sim.controllers.joint_trajectory_controller import JointTrajectoryController
-from qwen_vla_sim.node.messages import trajectory_from_message
+from qwen_vla_sim.controllers.stand_ins import trajectory_from_message
 
 JOINTS = ("waist", "elbow")
 PERIOD = 0.2  # [s]
