@@ -20,7 +20,7 @@ def nearest_turn(angle: ArrayLike, towards: ArrayLike) -> NDArray[np.float64]:
     return angle + TURN * np.nan_to_num(np.round((towards - angle) / TURN))
 
 
-def unrolled(angles: ArrayLike, towards: ArrayLike) -> NDArray[np.float64]:
+def unwrapped(angles: ArrayLike, towards: ArrayLike) -> NDArray[np.float64]:
     """Return angles over time without jumps of whole turns.
 
     Args:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embodiment_descriptions.angles import nearest_turn, unrolled, wrapped
+from embodiment_descriptions.angles import nearest_turn, unwrapped, wrapped
 
 ANGLES = st.floats(-1e3, 1e3)
 
@@ -33,6 +33,6 @@ def test_what_is_not_a_number_turns_nothing(angle: float, towards: float) -> Non
 
 def test_each_of_several_paths_goes_on_from_its_own_start() -> None:
     paths = np.array([[[3.0], [-3.0]], [[-3.0], [3.0]]])
-    found = unrolled(paths, np.array([[2 * math.pi], [0.0]]))
+    found = unwrapped(paths, np.array([[2 * math.pi], [0.0]]))
     np.testing.assert_allclose(found[..., 0], [[3.0 + 2 * math.pi, 4 * math.pi - 3.0], [-3.0, 3.0 - 2 * math.pi]])
-    np.testing.assert_allclose(unrolled(paths[1], np.zeros(1))[:, 0], found[1, :, 0])
+    np.testing.assert_allclose(unwrapped(paths[1], np.zeros(1))[:, 0], found[1, :, 0])

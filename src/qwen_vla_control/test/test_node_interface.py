@@ -1,4 +1,4 @@
-"""A node's tables say all that its help says, and programs answer --help, --version and words that mean nothing."""
+"""A node's tables have all that its help prints; executables answer --help, --version and unknown arguments."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_name_may_be_that_of_a_parameter():
     assert topic.name_for(SimpleNamespace(topic="elsewhere")) == "elsewhere"
 
 
-def test_a_word_that_is_no_choice_is_refused():
+def test_a_value_that_is_not_a_choice_is_refused():
     mode = next(row for row in INTERFACE.parameters if row.name == "mode")
     assert mode.refusal("fast") == "" and "mode 'green' is not one of: slow, fast" in mode.refusal("green")
 
@@ -69,7 +69,7 @@ def test_a_text_without_end_is_refused():
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--ros-args", "-p", "rate:=1.0", "--", "--help"]])
 def test_help_ends_the_program(words, capsys):
     with pytest.raises(SystemExit) as end:
-        answer_options(INTERFACE, words)
+        answer_options(INTERFACE, arguments)
     assert end.value.code == 0 and capsys.readouterr().out.startswith("usage: looker ")
 
 
@@ -79,7 +79,7 @@ def test_the_version_is_that_of_the_package(capsys):
     assert end.value.code == 0 and capsys.readouterr().out == "looker 0.1.0\n"
 
 
-def test_words_that_mean_nothing_are_refused(capsys):
+def test_unknown_arguments_are_refused(capsys):
     with pytest.raises(SystemExit) as end:
         answer_options(INTERFACE, ["rate:=1.0"])
     assert end.value.code == 2 and "'rate:=1.0'" in (said := capsys.readouterr().err) and "--ros-args -p" in said

@@ -20,7 +20,7 @@ from embodiment_descriptions.actions.channels import (
     parse_channels,
     unknown_channels,
 )
-from embodiment_descriptions.angles import unrolled, wrapped
+from embodiment_descriptions.angles import unwrapped, wrapped
 
 Columns = NDArray[np.intp]
 
@@ -225,7 +225,7 @@ class ActionLayout:
                 the one nearest to the row before. Everything but continuous joints and headings stays as it is.
         """
         rows, towards = self._checked(rows).copy(), self._checked(towards)
-        rows[..., self.continuous] = unrolled(rows[..., self.continuous], towards[..., self.continuous])
+        rows[..., self.continuous] = unwrapped(rows[..., self.continuous], towards[..., self.continuous])
         return rows
 
     def of_joints(self, names: Sequence[str], positions: ArrayLike) -> NDArray[np.float64]:
