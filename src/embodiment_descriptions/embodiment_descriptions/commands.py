@@ -1,7 +1,7 @@
-"""How a robot is commanded and where it says where it is: the topics, actions and joints of its YAML.
+"""How a robot is commanded and where it reports its state: the topics, actions and joints of its YAML.
 
-One entry of `commands` is one command interface; its `backend` says of which kind. Names of joints are those of the
-URDF throughout.
+One entry of `commands` is one command interface; its `backend` gives the kind. Joint names are those of the URDF
+throughout.
 """
 
 import math
@@ -9,17 +9,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from embodiment_descriptions.schema import Finite, Name, Positive, Strict, refuse_twice
+from embodiment_descriptions.schema import Finite, Name, Positive, Strict, require_unique
 
 Joints = Annotated[tuple[Name, ...], Field(min_length=1)]
 
 
 class JointStates(Strict):
-    """A topic of sensor_msgs/JointState; the URDF's name of a joint is `prefix` + the name in the message."""
+    """A topic of sensor_msgs/JointState; a joint's URDF name is `prefix` + its name in the message."""
 
     topic: Name = "joint_states"
     prefix: str = Field(default="", description="such as follower_left/")
-    max_age_s: Positive = Field(default=0.5, description="older joint states stop what relies on them [s]")
+    max_age_s: Positive = Field(default=0.5, description="older joint states stop what depends on them [s]")
 
 
 class Odometry(Strict):
@@ -30,7 +30,7 @@ class Odometry(Strict):
 
 
 class JointTrajectoryCommand(Strict):
-    """A JointTrajectoryController, streamed to through its topic (trajectory_msgs/JointTrajectory)."""
+    """A JointTrajectoryController, commanded by streaming to its topic (trajectory_msgs/JointTrajectory)."""
 
     backend: Literal["joint_trajectory"]
     topic: Name
@@ -88,7 +88,7 @@ class XsGroupCommand(Strict):
 
 
 class GripperCalibration(Strict):
-    """Motor angles [rad] at which a gripper is closed and open; they differ from robot to robot."""
+    """Motor angles [rad] at which a gripper is closed and open; they vary from robot to robot."""
 
     closed: Finite = Field(description="[rad]")
     open: Finite = Field(description="[rad]")
@@ -116,7 +116,7 @@ class XsSingleCommand(Strict):
 
 
 class BaseVelocityCommand(Strict):
-    """Velocities of a base; `auto` takes the message type that the subscriber in the graph has."""
+    """Velocities of a base; `auto` uses the message type of the subscriber in the graph."""
 
     backend: Literal["base_velocity"]
     topic: Name = "cmd_vel_nav"
@@ -145,11 +145,11 @@ Command = Annotated[JointCommand | BaseCommand, Field(discriminator="backend")]
 def check_commands(commands: tuple[Command, ...], joints: list[str], grippers: list[str], has_base: bool) -> None:
     """Check that every joint is commanded by one interface, and a base by at most one.
 
-    No commands at all are allowed: such a robot can be described and learned from, but not driven.
+    An empty list is allowed: such a robot can be described and used as a data source, but not driven.
 
     Args:
         commands: the interfaces.
-        joints: all joints that are to be commanded.
+        joints: all joints to be commanded.
         grippers: those of them that are grippers.
         has_base: the robot has a base.
 
@@ -159,10 +159,10 @@ def check_commands(commands: tuple[Command, ...], joints: list[str], grippers: l
     arms = [command for command in commands if isinstance(command, JointCommand)]
     bases = [command for command in commands if isinstance(command, BaseCommand)]
     named = [joint for command in arms for joint in command.commanded]
-    refuse_twice("commanded joint", named)
-    strange = [joint for joint in named if joint not in joints]
-    if strange:
-        raise ValueError(f"commands name {', '.join(strange)}, which neither arms nor waist list")
+    require_unique("commanded joint", named)
+    unknown = [joint for joint in named if joint not in joints]
+    if unknown:
+        raise ValueError(f"commands name {', '.join(unknown)}, which neither arms nor waist list")
     left_out = [joint for joint in joints if joint not in named]
     if commands and left_out:
         raise ValueError(f"no entry of commands moves {', '.join(left_out)}")
@@ -170,7 +170,7 @@ def check_commands(commands: tuple[Command, ...], joints: list[str], grippers: l
         if isinstance(command, GripperActionCommand | XsSingleCommand) and command.joint not in grippers:
             raise ValueError(f"{command.backend} moves grippers, and {command.joint!r} is not one of an arm")
     if bases and not has_base:
-        raise ValueError(f"commands drive a base ({bases[0].backend}), but none is described under `base`")
+        raise ValueError(f"commands drive a base ({bases[0].backend}), but `base` describes none")
     if len(bases) > 1:
         raise ValueError(f"the base is commanded more than once: {', '.join(command.backend for command in bases)}")
     if commands and has_base and not bases:

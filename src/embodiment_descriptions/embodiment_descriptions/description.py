@@ -1,4 +1,4 @@
-"""Expanded URDF text of a robot, from its xacro and the hardware that is to answer behind ros2_control."""
+"""Expanded URDF text of a robot, from its xacro and the hardware behind ros2_control."""
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,11 +18,11 @@ def robot_description(name: str, hardware: Hardware = "mock", controllers_file: 
 
     Args:
         name: a robot of this package, see known_robots().
-        hardware: chooses the ros2_control plugin.
+        hardware: selects the ros2_control plugin.
         controllers_file: parameter file of the controller manager that Gazebo starts; others ignore it.
 
     Returns:
-        URDF text without xacro elements, mesh files or package:// addresses.
+        URDF text without xacro elements, mesh files or package:// URIs.
 
     Raises:
         EmbodimentError: unknown robot or hardware, or the xacro does not expand.
@@ -54,14 +54,14 @@ def expand_xacro(path: str | Path, arguments: dict[str, str] | None = None) -> s
         document = xacro.process_file(str(path), mappings=dict(arguments or {}))
     except (xacro.XacroException, ExpatError, OSError) as error:
         raise EmbodimentError(f"cannot expand {path}: {_reason(error)}") from error
-    # The comments before <robot> carry the path of the source file, which has no place on a topic.
+    # The comments before <robot> contain the path of the source file, which does not belong on a topic.
     for node in [n for n in document.childNodes if n.nodeType == Node.COMMENT_NODE]:
         document.removeChild(node)
     return document.toprettyxml(indent="  ")
 
 
 def _reason(error: Exception) -> str:
-    """Say what went wrong; an XacroException may hold its message only in the exception that it wraps."""
+    """What went wrong; an XacroException may have its message only in the exception that it wraps."""
     inner = getattr(error, "exc", None)
     parts = [str(part) for part in error.args if part] + ([str(inner)] if inner else [])
     return ": ".join(dict.fromkeys(parts)) or type(error).__name__

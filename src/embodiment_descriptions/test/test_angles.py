@@ -1,4 +1,4 @@
-"""Angles modulo whole turns, and paths of a base as poses and as increments."""
+"""Angles modulo 2 pi."""
 
 import math
 
@@ -27,7 +27,7 @@ def test_the_nearest_turn_is_the_same_angle_within_half_a_turn(angle: float, tow
 
 
 @pytest.mark.parametrize("angle, towards", [(math.nan, 1.0), (1.0, math.nan)])
-def test_what_is_not_a_number_turns_nothing(angle: float, towards: float) -> None:
+def test_nan_leaves_the_angle_unchanged(angle: float, towards: float) -> None:
     np.testing.assert_equal(nearest_turn(angle, towards), angle)
 
 

@@ -44,7 +44,7 @@ def infer_config(tree: UrdfTree, urdf: str) -> Guess:
         return _base(tree, others)
     if not arms:
         seen = "".join(f" ({line})" for line in _left_out(others))
-        raise EmbodimentError(f"the URDF of {tree.name!r} has no revolute joint to make an arm of{seen}; give a YAML")
+        raise EmbodimentError(f"the URDF of {tree.name!r} has no revolute joint for an arm{seen}; give a YAML")
     return _arm(tree, urdf, arms, others)
 
 
