@@ -1,4 +1,4 @@
-"""ALOHA in its world: it holds still, goes where it is told, and sees something."""
+"""ALOHA in its world: it holds still, follows commands, and its cameras have images."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def real_aloha():
     return SimulatedRobot(AlohaSuite().make_world(embodiment=embodiment))
 
 
-def test_cameras_are_those_of_the_embodiment_and_see_something(aloha):
+def test_cameras_are_those_of_the_embodiment_and_show_something(aloha):
     world = aloha.world
     assert set(world.cameras) == {camera.tag for camera in world.embodiment.cameras}
     links = {line.split('"')[1] for line in world.embodiment.urdf.splitlines() if "<link name=" in line}

@@ -55,7 +55,7 @@ def _arm(tree: UrdfTree, urdf: str, arms: list[Chain], others: dict[Part, list[C
     notes = [
         f"arm: the longest chain of revolute joints, {base} to {tip}",
         *(
-            f"another chain, {_names(other)}, was left out; name both arms in a YAML"
+            f"another chain, {_names(other)}, was ignored; name both arms in a YAML"
             for other in arms[1:]
             if len(other) == len(chain) and not set(other) & set(chain)
         ),

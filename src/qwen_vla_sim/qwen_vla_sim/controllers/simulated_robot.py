@@ -41,9 +41,9 @@ class JointReading:
 class SimulatedRobot:
     """A world driven by the joint interfaces that the embodiment names in `commands`.
 
-    `interfaces` holds them by name: a trajectory controller by that of the controller, others by that of the topic.
-    `limits` has seen every set point.
-    Not safe for use from several threads at once: the owner serialises the calls.
+    `interfaces` has them by name: a trajectory controller by that of the controller, others by that of the topic.
+    `limits` has recorded every set point.
+    Not thread-safe: the owner serializes the calls.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class SimulatedRobot:
         return self.world.time - self._reset_at
 
     def command(self, controller: str, trajectory: JointTrajectory) -> None:
-        """Hand a message to a trajectory controller; raises TrajectoryRejected, and then nothing has changed."""
+        """Pass a message to a trajectory controller; after TrajectoryRejected, nothing has changed."""
         self.interfaces[controller].accept(trajectory, self.time_ns)
 
     def command_positions(self, interface: str, values: Sequence[float]) -> None:
-        """Hand values to an interface that takes positions; raises PositionsRejected, and then nothing has changed."""
+        """Pass values to an interface that takes positions; after PositionsRejected, nothing has changed."""
         self.interfaces[interface].accept(values)
 
     def advance(self, steps: int) -> None:
@@ -111,7 +111,7 @@ class SimulatedRobot:
             for name, interface in self.interfaces.items():
                 measured = self._measured(name) if self._measured_start else None
                 self._target[self._indices[name]] = interface.update(now_ns, measured)
-            self.limits.see(self._target)
+            self.limits.record(self._target)
             self.world.set_joint_target(self._target)
             self.world.step()
 
@@ -162,7 +162,7 @@ def joint_commands(embodiment: Embodiment) -> list[Command]:
 
 
 def interface_name(command: Command) -> str:
-    """What an interface is called here: the controller's name, or the topic."""
+    """The name of an interface: that of the controller, or of the topic."""
     return getattr(command, "topic", command.backend).removesuffix("/joint_trajectory")
 
 

@@ -24,8 +24,8 @@ from qwen_vla_sim.node.sim_node import RELIABLE, SimNode, run
 
 CONTROLLERS = "config/controllers/mobile_base.yaml"
 MESSAGES = {"twist_stamped": TwistStamped, "twist": Twist}
-VELOCITY = Endpoint("cmd_vel", tuple(MESSAGES.values()), "CommandState velocity; the type is that of cmd_vel_message")
-ODOMETRY = Endpoint("<odometry>", Odometry, "Where it is, and how fast")
+VELOCITY = Endpoint("cmd_vel", tuple(MESSAGES.values()), "Commanded velocity; the type is that of cmd_vel_message")
+ODOMETRY = Endpoint("<odometry>", Odometry, "Pose and velocity of the base")
 TRANSFORMS = Endpoint("tf", "tf2_msgs/msg/TFMessage", "The same as a transform, where tf2_msgs is installed")
 
 
@@ -40,7 +40,7 @@ class MobileBaseSim(SimNode):
         Parameter(
             "cmd_vel_message",
             "twist_stamped",
-            "Type of the commands, which is the controller's: twist_stamped from Jazzy on, twist before",
+            "Message type of the controller: twist_stamped from Jazzy on, twist before",
             read_only=True,
             choices=tuple(MESSAGES),
         ),
