@@ -167,7 +167,7 @@ def test_joints_that_two_arms_share_are_the_torso(robot, joint) -> None:
         joints += [joint(name, parent, f"{name}_link") for name, parent in zip(side, parents, strict=False)]
     e = Embodiment.from_urdf(robot("upper_body", links, joints))
     assert e.arms[0].joints == tuple(names[:3]) and e.arms[0].base_link == "torso"
-    assert any(f"{', '.join(names[3:])}, was left out" in note for note in e.inferred)
+    assert any(f"{', '.join(names[3:])}, was ignored" in note for note in e.inferred)
 
 
 def test_only_wheels_are_a_base(robot, joint) -> None:
@@ -179,7 +179,7 @@ def test_only_wheels_are_a_base(robot, joint) -> None:
 
 
 def test_what_has_neither_arm_nor_wheels_is_said_to_have_legs(robot, joint) -> None:
-    with pytest.raises(EmbodimentError, match=r"to make an arm of \(legs: left_hip_pitch_joint, .*; give a YAML"):
+    with pytest.raises(EmbodimentError, match=r"for an arm \(legs: left_hip_pitch_joint, .*; give a YAML"):
         Embodiment.from_urdf(body(robot, joint, LEG))
 
 

@@ -69,7 +69,7 @@ def test_a_text_without_end_is_refused():
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--ros-args", "-p", "rate:=1.0", "--", "--help"]])
 def test_help_ends_the_program(words, capsys):
     with pytest.raises(SystemExit) as end:
-        answer_options(INTERFACE, arguments)
+        answer_options(INTERFACE, words)
     assert end.value.code == 0 and capsys.readouterr().out.startswith("usage: looker ")
 
 
@@ -106,7 +106,7 @@ def test_help_is_as_wide_as_the_terminal_but_can_be_read(monkeypatch, capsys, co
 
 
 def test_a_reader_that_has_seen_enough_makes_no_noise():
-    code = "from qwen_vla_control import node_interface as n\nn._say('x' * 100)\nprint('again')"
+    code = "from qwen_vla_control import node_interface as n\nn._print('x' * 100)\nprint('again')"
     program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     program.stdout.close()
     assert program.stderr.read() == b"" and program.wait(60) == 0
