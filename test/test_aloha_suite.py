@@ -10,7 +10,7 @@ from qwen_vla.evaluation.episode import follow
 from qwen_vla.suites import load_suite
 from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.reasons import Reason, Refused
-from qwen_vla_sim.aloha.env import PICTURE_STEPS
+from qwen_vla_sim.aloha.env import IMAGE_STEPS
 from qwen_vla_sim.aloha.world import CAMERAS
 
 EXECUTED = 25  # rows of a chunk
@@ -61,7 +61,7 @@ def test_recordings_have_the_columns_that_they_announce(suite, recording):
 def test_a_picture_is_taken_every_fifth_frame_and_repeated_between(recording):
     _, frames, _ = recording
     fresh = np.array(frames["annotation.fresh"]).astype(bool)
-    np.testing.assert_array_equal(fresh, np.arange(len(fresh)) % PICTURE_STEPS == 0)
+    np.testing.assert_array_equal(fresh, np.arange(len(fresh)) % IMAGE_STEPS == 0)
     for tag in CAMERAS:
         images = frames[f"observation.images.{tag}"]
         assert [image is not before for image, before in zip(images[1:], images, strict=False)] == fresh[1:].tolist()
@@ -115,7 +115,7 @@ def test_the_experts_chunks_are_done_and_the_arms_come_to_rest_before_the_next_p
         rows = np.array(frames["action"][t : t + 50], float)
         observation = {"joints": frames["observation.state"][t], "command": frames["action"][t - 1]}
         actions = suite.plan(chunk_of(suite, channels(suite, rows)), observation)
-        assert EXECUTED < len(actions) < 40 and len(actions) % PICTURE_STEPS == 0
+        assert EXECUTED < len(actions) < 40 and len(actions) % IMAGE_STEPS == 0
         lag = np.abs(observation["joints"] - rows[0])[:12].max()
         np.testing.assert_allclose(actions[:EXECUTED, :12], rows[:EXECUTED, :12], atol=lag + 0.02)
         velocity, period = np.diff(actions[:, :12], axis=0) / suite.embodiment.period, suite.embodiment.period

@@ -1,4 +1,4 @@
-"""Build and install the qwen_vla_rclpy package (what every node of the suite has in common)."""
+"""Build and install the qwen_vla_rclpy package (the common base of the nodes of the suite)."""
 
 from setuptools import find_packages, setup
 
@@ -17,7 +17,7 @@ setup(
     zip_safe=True,
     maintainer="Qwen-VLA ROS developers",
     maintainer_email="maintainers@qwen-vla-ros.org",
-    description="What every node of the Qwen-VLA suite has in common: whatever arrives, it goes on.",
+    description="The common base of the nodes of the Qwen-VLA suite: it survives any input.",
     license="Apache-2.0",
     tests_require=["pytest"],
 )

@@ -1,4 +1,4 @@
-"""Robot descriptions, and what is derived from them: embodiment, kinematics and prompt. Free of ROS and torch."""
+"""Robot descriptions and what is derived from them: embodiment, kinematics and prompt. Free of ROS and torch."""
 
 from embodiment_descriptions.actions import ActionLayout, Channel, ChannelKind, ControlMode
 from embodiment_descriptions.config import Arm, Base, Camera, EmbodimentConfig, Gripper

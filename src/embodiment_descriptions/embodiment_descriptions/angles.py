@@ -1,4 +1,4 @@
-"""Angles modulo 2 pi: the short way round, and which turn an angle is in."""
+"""Angles modulo 2 pi: wrapping, unwrapping, and the equivalent angle nearest to another one."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -7,25 +7,26 @@ TURN = 2.0 * np.pi
 
 
 def wrapped(angle: ArrayLike) -> NDArray[np.float64]:
-    """Return the same angle [rad], at least -pi and below pi."""
+    """Return the same angle [rad] within [-pi, pi)."""
     return (np.asarray(angle, np.float64) + np.pi) % TURN - np.pi
 
 
 def nearest_turn(angle: ArrayLike, towards: ArrayLike) -> NDArray[np.float64]:
-    """Return the same angle [rad] in the turn that brings it within pi of `towards` [rad].
+    """Return the same angle [rad], shifted by full turns to within pi of `towards` [rad].
 
-    Angles that are there already stay exactly as they are; NaN in either leaves the angle as it is.
+    Angles already within pi are returned exactly; NaN in either leaves the angle unchanged.
     """
     angle = np.asarray(angle, np.float64)
     return angle + TURN * np.nan_to_num(np.round((towards - angle) / TURN))
 
 
-def unrolled(angles: ArrayLike, towards: ArrayLike) -> NDArray[np.float64]:
-    """Return angles over time without jumps of whole turns.
+def unwrapped(angles: ArrayLike, towards: ArrayLike) -> NDArray[np.float64]:
+    """Return angles over time without jumps of 2 pi.
 
     Args:
         angles: (..., steps, n) [rad].
-        towards: (..., n) [rad]; the first step is in the turn nearest to it, every other one nearest to the one before.
+        towards: (..., n) [rad]; the first step is the equivalent angle nearest to it, every other one nearest to its
+            predecessor.
     """
     angles = np.asarray(angles, np.float64)
     before = np.concatenate([np.broadcast_to(towards, angles.shape[:-2] + angles.shape[-1:])[..., None, :], angles], -2)

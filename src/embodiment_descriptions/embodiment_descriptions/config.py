@@ -1,4 +1,4 @@
-"""The YAML that says about a robot what its URDF does not: tag, control mode, rate, arms, cameras, topics, safety."""
+"""The YAML that adds to a URDF what it lacks: tag, control mode, rate, arms, cameras, topics, safety."""
 
 import math
 from collections import Counter
@@ -15,7 +15,7 @@ from embodiment_descriptions.actions import ControlMode
 from embodiment_descriptions.commands import Command, JointStates, Odometry, check_commands
 from embodiment_descriptions.errors import EmbodimentError
 from embodiment_descriptions.prompt import TAG_PATTERN, image_marker
-from embodiment_descriptions.schema import Finite, Name, Positive, Strict, refuse_twice
+from embodiment_descriptions.schema import Finite, Name, Positive, Strict, require_unique
 
 
 def _tag(value: str) -> str:
@@ -31,7 +31,7 @@ COMPRESSED = "/compressed"
 class Gripper(Strict):
     """The joint that opens a gripper; the channel runs from 0 at `closed` to 1 at `open`.
 
-    Both are as measured on the robot, and may lie up to a tenth of the URDF's range outside its limits.
+    Both are measured on the robot and may lie outside the URDF's limits by up to a tenth of their range.
     """
 
     joint: Name = Field(description="of the URDF")
@@ -51,17 +51,17 @@ class Gripper(Strict):
 
 
 class Arm(Strict):
-    """A serial chain from base_link to tip_link, its joints in order from the base on."""
+    """A serial chain from base_link to tip_link; its joints are listed from the base to the tip."""
 
-    name: Name = Field(description="begins the names of its channels where there are two arms")
+    name: Name = Field(description="prefix of its channel names where there are two arms")
     joints: Annotated[tuple[Name, ...], Field(min_length=1)] = Field(description="of the URDF, all that move the tip")
-    base_link: Name = Field(description="poses of the tip are told in this frame")
+    base_link: Name = Field(description="tip poses are expressed in this frame")
     tip_link: Name = Field(description="what end-effector actions move")
     gripper: Gripper | None = None
 
 
 class Base(Strict):
-    """A mobile base; `link` is the one that odometry tells the pose of."""
+    """A mobile base; `link` is the one whose pose odometry reports."""
 
     kind: Literal["differential", "omnidirectional"]
     link: Name = Field(default="base_link", description="of the URDF; the child frame of odometry")
@@ -80,7 +80,7 @@ class Camera(Strict):
     """An image stream; `tag` becomes the image markers of the prompt."""
 
     tag: CameraTag = Field(description="such as ego or cam_left_wrist")
-    topic: Name = Field(description="of the raw images, also where only compressed ones are sent")
+    topic: Name = Field(description="of the raw images, also where only compressed ones are published")
     info_topic: Name = Field(description="of sensor_msgs/CameraInfo")
     transport: Literal["raw", "compressed"] = Field(
         default="raw", description="compressed: sensor_msgs/CompressedImage on <topic>/compressed"
@@ -96,7 +96,7 @@ class Camera(Strict):
 
 
 class Workspace(Strict):
-    """The box that the tip must stay in, in the arm's base_link frame [m]."""
+    """The box in which the tip must stay, in the arm's base_link frame [m]."""
 
     min: Point = Field(description="lowest x, y, z [m]")
     max: Point = Field(description="highest x, y, z [m]")
@@ -109,10 +109,10 @@ class Workspace(Strict):
 
 
 class BaseLimits(Strict):
-    """What a base may do at most; the direction of its motion does not matter."""
+    """The motion limits of a base, in any direction."""
 
     max_linear: Positive = Field(description="speed [m/s]")
-    max_angular: Positive = Field(description="turning speed [rad/s]")
+    max_angular: Positive = Field(description="angular speed [rad/s]")
     max_linear_acceleration: Positive = Field(description="[m/s²]")
     max_angular_acceleration: Positive = Field(description="[rad/s²]")
 
@@ -136,14 +136,14 @@ class Safety(Strict):
 class EmbodimentConfig(Strict):
     """The whole file. Joint names refer to the URDF and are checked against it by Embodiment.from_urdf."""
 
-    name: Annotated[str, Field(pattern=f"^{TAG_PATTERN.pattern}$")] = Field(description="as chunks name the robot")
-    robot_tag: Name = Field(description="as the prompt names the robot")
+    name: Annotated[str, Field(pattern=f"^{TAG_PATTERN.pattern}$")] = Field(description="of the robot in chunks")
+    robot_tag: Name = Field(description="of the robot in the prompt")
     control_mode: ControlMode = Field(default=ControlMode.EEF_DELTA, description="what the channels of an action are")
     rate_hz: Positive = Field(description="actions per second")
     chunk_size: Annotated[int, Field(ge=1)] = Field(description="actions per chunk")
     arms: Annotated[tuple[Arm, ...], Field(max_length=2)] = Field(default=(), description="none for a base alone")
-    waist: tuple[Name, ...] = Field(default=(), description="torso joints; empty where the robot has none")
-    base: Base | None = Field(default=None, description="null where the robot does not drive")
+    waist: tuple[Name, ...] = Field(default=(), description="torso joints; empty if the robot has none")
+    base: Base | None = Field(default=None, description="null if the robot does not drive")
     cameras: Annotated[tuple[Camera, ...], Field(min_length=1)] = Field(description="in the order of the prompt")
     home: dict[str, Finite] = Field(default_factory=dict, description="joint positions of the rest pose [m or rad]")
     joint_limits: dict[str, StatedLimits] = Field(
@@ -152,7 +152,7 @@ class EmbodimentConfig(Strict):
     joint_states: Annotated[tuple[JointStates, ...], Field(min_length=1)] = Field(
         default=(JointStates(),), description="where positions come from"
     )
-    odometry: Odometry | None = Field(default=None, description="a mobile robot's")
+    odometry: Odometry | None = Field(default=None, description="of a mobile robot")
     commands: tuple[Command, ...] = Field(
         default=(), description="one entry per command interface; none for a robot that is only described"
     )
@@ -160,12 +160,12 @@ class EmbodimentConfig(Strict):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "EmbodimentConfig":
-        refuse_twice("arm", [arm.name for arm in self.arms])
-        refuse_twice("camera tag", [camera.tag for camera in self.cameras])
-        refuse_twice("joint states prefix", [repr(source.prefix) for source in self.joint_states])
+        require_unique("arm", [arm.name for arm in self.arms])
+        require_unique("camera tag", [camera.tag for camera in self.cameras])
+        require_unique("joint states prefix", [repr(source.prefix) for source in self.joint_states])
         grippers = [arm.gripper.joint for arm in self.arms if arm.gripper]
         joints = [*(joint for arm in self.arms for joint in arm.joints), *grippers, *self.waist]
-        refuse_twice("joint", joints)
+        require_unique("joint", joints)
         if not self.arms and self.base is None:
             raise ValueError("a robot needs arms or a base")
         if self.control_mode.moves_base:
@@ -184,14 +184,14 @@ class EmbodimentConfig(Strict):
 def load_config(source: str | Path | dict) -> EmbodimentConfig:
     """Read and check an embodiment configuration.
 
-    A file may begin with `extends: other.yaml`, a file beside it, and then say only what is different: each of its keys
-    replaces that of the other file as a whole.
+    A file may begin with `extends: other.yaml`, a file in the same folder, and then list only the differences: each of
+    its keys replaces that of the other file as a whole.
 
     Args:
         source: a path (a Path, or a one-line str ending in .yaml or .yml), YAML text, or the parsed mapping.
 
     Raises:
-        EmbodimentError: unreadable, not YAML, or not valid; names the file and every key that is wrong.
+        EmbodimentError: unreadable, not YAML, or not valid; names the file and every wrong key.
     """
     origin, data = _read(source)
     if "extends" in data:
@@ -231,20 +231,20 @@ def _read(source: str | Path | dict) -> tuple[str, dict]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, of which PyYAML would silently keep the last."""
+    """SafeLoader that refuses duplicate keys, of which PyYAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = Counter(str(self.construct_object(key, deep=deep)) for key, _ in node.value)
-        twice = [key for key, count in keys.items() if count > 1]
-        if twice:
+        duplicates = [key for key, count in keys.items() if count > 1]
+        if duplicates:
             raise yaml.constructor.ConstructorError(
-                None, None, f"key {', '.join(sorted(twice))} is given twice", node.start_mark
+                None, None, f"key {', '.join(duplicates)} is given more than once", node.start_mark
             )
         return super().construct_mapping(node, deep=deep)
 
 
 def _causes(error: ValidationError) -> list[dict]:
-    """Leave out the complaint that a list is too short when it only is because one of its items is wrong."""
+    """Drop the error that a list is too short where it is so only because one of its items is wrong."""
     found = error.errors()
     inside = {e["loc"][:depth] for e in found for depth in range(len(e["loc"]))}
     return [e for e in found if not (e["type"] == "too_short" and e["loc"] in inside)]

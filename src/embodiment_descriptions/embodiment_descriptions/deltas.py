@@ -1,7 +1,7 @@
-"""Pose differences as the policy sees them: end-effector deltas in the frame of a first pose.
+"""Pose differences as the policy uses them: end-effector deltas in the frame of a first pose.
 
 A delta is (x, y, z, rx, ry, rz): the translation [m] and rotation vector [rad] of T0^-1 T, expressed in the frame T0.
-In a chunk T0 is the tip pose of its first frame for every step (Qwen-VLA, section 5.2.1).
+In a chunk, T0 is the tip pose at its first frame for every step (Qwen-VLA, section 5.2.1).
 """
 
 import numpy as np
@@ -19,24 +19,24 @@ def delta_from_poses(first: ArrayLike, pose: ArrayLike) -> NDArray[np.float64]:
     Returns:
         (..., 6) translation [m] and rotation vector [rad] of T0^-1 T; the angle lies in [0, pi].
     """
-    from scipy.spatial.transform import Rotation  # 40 MB, which nobody needs who only executes deltas
+    from scipy.spatial.transform import Rotation  # 40 MB that executing deltas does not need
 
     first, pose = _poses(first), _poses(pose)
-    turn = first[:3, :3].T
-    translation = (pose[..., :3, 3] - first[:3, 3]) @ turn.T
-    rotation = Rotation.from_matrix((turn @ pose[..., :3, :3]).reshape(-1, 3, 3)).as_rotvec()
+    inverse = first[:3, :3].T
+    translation = (pose[..., :3, 3] - first[:3, 3]) @ inverse.T
+    rotation = Rotation.from_matrix((inverse @ pose[..., :3, :3]).reshape(-1, 3, 3)).as_rotvec()
     return np.concatenate([translation, rotation.reshape(translation.shape)], axis=-1)
 
 
 def pose_from_delta(first: ArrayLike, delta: ArrayLike) -> NDArray[np.float64]:
-    """Undo delta_from_poses.
+    """Apply a delta to a pose; the inverse of delta_from_poses.
 
     Args:
         first: (4, 4) pose T0 of the tip.
         delta: (..., 6) translation [m] and rotation vector [rad] in the frame T0.
 
     Returns:
-        (..., 4, 4) pose T of the tip in the frame that T0 is given in.
+        (..., 4, 4) pose T of the tip in the frame in which T0 is given.
     """
     first, delta = _poses(first), np.asarray(delta, dtype=np.float64)
     if delta.shape[-1:] != (6,) or not np.isfinite(delta).all():

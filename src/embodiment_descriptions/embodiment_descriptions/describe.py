@@ -1,4 +1,4 @@
-"""An embodiment as text for people: tables, the exact prompt, and whatever was guessed."""
+"""An embodiment as human-readable text: tables, the exact prompt, and whatever was guessed."""
 
 from embodiment_descriptions.commands import CommandInterface
 from embodiment_descriptions.embodiment import Embodiment, JointLimit
@@ -9,7 +9,7 @@ EXAMPLE_INSTRUCTION = "pick up the red cube"
 def describe(embodiment: Embodiment, instruction: str = EXAMPLE_INSTRUCTION) -> str:
     """Return the tables of joints (if any), channels and cameras, and the prompt for an instruction, as plain text.
 
-    The prompt stands alone on its line, byte for byte as the model gets it.
+    The prompt has a line of its own, byte for byte as the model gets it.
     """
     e = embodiment
     parts = [

@@ -22,11 +22,11 @@ def robot_description(name: str, hardware: Hardware = "mock", controllers_file: 
 
     Args:
         name: a robot of this package, see known_robots().
-        hardware: chooses the ros2_control plugin.
+        hardware: selects the ros2_control plugin.
         controllers_file: parameter file of the controller manager that Gazebo starts; others ignore it.
 
     Returns:
-        URDF text without xacro elements, mesh files or package:// addresses.
+        URDF text without xacro elements, mesh files or package:// URIs.
 
     Raises:
         EmbodimentError: unknown robot or hardware, or the xacro does not expand.
@@ -101,7 +101,7 @@ def expand_xacro(path: str | Path, arguments: dict[str, str] | None = None) -> s
 
 
 def _reason(error: Exception) -> str:
-    """Say what went wrong; an XacroException may hold its message only in the exception that it wraps."""
+    """What went wrong; an XacroException may have its message only in the exception that it wraps."""
     inner = getattr(error, "exc", None)
     parts = [str(part) for part in error.args if part and str(inner) not in str(part)] + ([str(inner)] if inner else [])
     return ": ".join(dict.fromkeys(parts)) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a robot is to the suite: its URDF and its YAML, checked against each other and frozen."""
+"""What the suite knows about a robot: its URDF and its YAML, checked against each other and frozen."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ from embodiment_descriptions.guess.infer import infer_config
 from embodiment_descriptions.prompt import build_prompt, image_marker
 from embodiment_descriptions.urdf import UrdfJoint, UrdfTree, hint, parse_urdf
 
-CALIBRATION_SPARE = 0.1  # of the URDF's range of a gripper joint
+CALIBRATION_MARGIN = 0.1  # of the URDF's range of a gripper joint
 
 
 class JointLimit(BaseModel):
@@ -46,7 +46,7 @@ class JointLimit(BaseModel):
 
 
 class Embodiment(BaseModel):
-    """A robot as model, executor and simulator see it. Build it with from_urdf or robots.load_robot."""
+    """A robot as model, executor and simulator use it. Build it with from_urdf or robots.load_robot."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,7 +67,7 @@ class Embodiment(BaseModel):
     commands: tuple[Command, ...]
     safety: Safety
     urdf: str = Field(repr=False)
-    inferred: tuple[str, ...] = Field(default=(), description="what was guessed for want of a YAML, one line each")
+    inferred: tuple[str, ...] = Field(default=(), description="what was guessed without a YAML, one line each")
 
     @classmethod
     def from_urdf(cls, urdf_text: str, yaml: str | Path | dict | None = None) -> "Embodiment":
@@ -96,7 +96,7 @@ class Embodiment(BaseModel):
             inferred=inferred,
         )
         try:
-            _ = embodiment.layout  # two channels may have one name
+            _ = embodiment.layout  # raises if two channels have the same name
         except ValueError as error:
             raise EmbodimentError(f"{config.name!r}: {error}; rename the arm or the joint") from error
         return embodiment
@@ -108,17 +108,17 @@ class Embodiment(BaseModel):
 
     @property
     def has_waist(self) -> bool:
-        """True if the robot moves its torso."""
+        """Whether the robot moves its torso."""
         return bool(self.waist)
 
     @property
     def joint_names(self) -> tuple[str, ...]:
-        """All joints that are commanded: those of the arms in order, then the grippers', then the torso's."""
+        """All commanded joints: those of the arms in order, then of the grippers, then of the torso."""
         return _joint_names(self)
 
     @property
     def layout(self) -> ActionLayout:
-        """The action channels in order; with two arms their labels are the arms' names."""
+        """The action channels in order; with two arms, their labels are the arms' names."""
         if self.control_mode.moves_base:
             return ActionLayout.of_base(self.control_mode)
         by_pose, channels = self.control_mode is ControlMode.EEF_DELTA, []
@@ -133,19 +133,19 @@ class Embodiment(BaseModel):
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        """Names of the action channels in order, as chunks tell them; see `layout`."""
+        """Names of the action channels in order, as in chunks; see `layout`."""
         return self.layout.names
 
     @property
     def base_frame(self) -> str:
-        """The link that chunks are told in: the base of the first arm, or the base where it is what moves."""
+        """The link in which chunks are expressed: the first arm's base, or the mobile base if that is what moves."""
         return self.base.link if self.control_mode.moves_base else self.arms[0].base_link
 
     def prompt(self, instruction: str) -> str:
-        """Return the text that tells the model its robot and its task, without image markers.
+        """Return the text that gives the model its robot and its task, without image markers.
 
         Raises:
-            ValueError: the instruction is empty or holds a special token.
+            ValueError: the instruction is empty or contains a special token.
         """
         return build_prompt(
             robot_tag=self.robot_tag,
@@ -165,7 +165,7 @@ class Embodiment(BaseModel):
     def gripper_to_joint(self, fraction: float, arm: int = 0) -> float:
         """Convert a gripper channel to the joint position [m or rad].
 
-        Values outside 0 (closed) .. 1 (open) saturate: a model that says 1.02 means open.
+        Values outside 0 (closed) .. 1 (open) saturate: a model that predicts 1.02 means open.
 
         Raises:
             ValueError: the value is not finite, or the arm has no gripper.
@@ -286,23 +286,23 @@ def _check_base(tree: UrdfTree, base: Base | None) -> None:
 def _check_arm(tree: UrdfTree, arm: Arm) -> None:
     for name in arm.joints:
         _joint(tree, name)
-    way = tree.chain(arm.base_link, arm.tip_link)
-    for joint in way:
+    chain = tree.chain(arm.base_link, arm.tip_link)
+    for joint in chain:
         if joint.type != "fixed":
-            _joint(tree, joint.name)  # a joint of the chain that cannot be commanded would falsify its kinematics
-    chain = [joint.name for joint in way if joint.movable]
-    if tuple(chain) != arm.joints:
+            _joint(tree, joint.name)  # a joint in the chain that cannot be commanded would make its kinematics wrong
+    moving = [joint.name for joint in chain if joint.movable]
+    if tuple(moving) != arm.joints:
         raise EmbodimentError(
             f"arm {arm.name!r}: the joints that move {arm.tip_link!r} relative to {arm.base_link!r} are "
-            f"{', '.join(chain) or 'none'}, but the configuration lists {', '.join(arm.joints)}; "
-            "list all of them, from the base on, or choose other links"
+            f"{', '.join(moving) or 'none'}, but the configuration lists {', '.join(arm.joints)}; "
+            "list all of them, from base to tip, or choose other links"
         )
 
 
 def _with_calibrated_grippers(config: EmbodimentConfig, limits: dict[str, JointLimit]) -> dict[str, JointLimit]:
-    """Check the grippers' ends, and widen the limits of their joints to them where they lie just outside.
+    """Check the grippers' ends, and widen the limits of their joints to ends that lie just outside.
 
-    A URDF gives the design range of a finger, a calibration what the robot reports; they differ by a millimetre or so.
+    A URDF gives the design range of a finger, a calibration what the robot reports; they differ by a millimeter or so.
     """
     widened = dict(limits)
     for arm in config.arms:
@@ -310,9 +310,10 @@ def _with_calibrated_grippers(config: EmbodimentConfig, limits: dict[str, JointL
             continue
         joint, ends = arm.gripper.joint, (arm.gripper.closed, arm.gripper.open)
         limit = limits[joint]
-        spare = CALIBRATION_SPARE * (limit.upper - limit.lower) if math.isfinite(limit.upper - limit.lower) else 0.0
+        span = limit.upper - limit.lower
+        margin = CALIBRATION_MARGIN * span if math.isfinite(span) else 0.0
         for key, position in zip(("closed", "open"), ends, strict=True):
-            if not limit.lower - spare <= position <= limit.upper + spare:
+            if not limit.lower - margin <= position <= limit.upper + margin:
                 _check_position(f"arm {arm.name!r}: gripper {key}", joint, position, limits)
         wide = {"lower": min(limit.lower, *ends), "upper": max(limit.upper, *ends)}
         widened[joint] = limit.model_copy(update=wide)
@@ -322,11 +323,11 @@ def _with_calibrated_grippers(config: EmbodimentConfig, limits: dict[str, JointL
 def _check_position(what: str, joint: str, position: float, limits: dict[str, JointLimit]) -> None:
     limit = limits[joint]
     if not limit.lower <= position <= limit.upper:
-        raise EmbodimentError(f"{what}: {joint} = {position} lies outside its limits {limit.lower} .. {limit.upper}")
+        raise EmbodimentError(f"{what}: {joint} = {position} is outside its limits {limit.lower} .. {limit.upper}")
 
 
 def _home(config: EmbodimentConfig, limits: dict[str, JointLimit]) -> dict[str, float]:
-    """Return the home position of every joint in order; without one in the YAML, zero or the nearest allowed."""
+    """Return the home position of every joint in order; without one in the YAML, the allowed position nearest zero."""
     if not config.home:
         return {name: min(max(0.0, limit.lower), limit.upper) for name, limit in limits.items()}
     _check_names("home", config.home, list(limits))

@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class EmbodimentError(ValueError):
-    """A description (URDF, xacro or YAML) is wrong; the message names what, its value and the way out."""
+    """A description (URDF, xacro or YAML) is wrong; the message names what is wrong, its value and the remedy."""
 
 
 class Problems:
@@ -41,14 +41,14 @@ class KinematicsError(ValueError):
     """A pose cannot be reached.
 
     Attributes:
-        step: index of the pose in the path that was asked for (0 for a single pose).
-        error: what remains at the best configuration found, position [m].
-        rotation_error: what remains at the best configuration found, angle [rad].
+        step: index of the pose in the requested path (0 for a single pose).
+        error: remaining position error of the best configuration found [m].
+        rotation_error: remaining rotation error of the best configuration found [rad].
     """
 
     def __init__(self, message: str, step: int, error: float, rotation_error: float) -> None:
         """Store where the path failed and by how much."""
-        super().__init__(message, step, error, rotation_error)  # all of it: so it survives the way between processes
+        super().__init__(message, step, error, rotation_error)  # all of them, so that it can be pickled
         self.step = step
         self.error = error
         self.rotation_error = rotation_error

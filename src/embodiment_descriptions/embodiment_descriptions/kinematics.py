@@ -2,7 +2,7 @@
 
 The inverse is a Levenberg-Marquardt iteration on the pose error log6(T^-1 T_target) in the tip frame, damped by the
 error itself as in Sugihara, "Solvability-Unconcerned Inverse Kinematics by the Levenberg-Marquardt Method", IEEE
-Trans. Robotics 27(5), 2011: quick near a solution, calm near singularities. Position limits hold in every iterate.
+Trans. Robotics 27(5), 2011: fast near a solution, stable near singularities. Position limits hold in every iterate.
 """
 
 import math
@@ -22,17 +22,17 @@ Array = NDArray[np.float64]
 POSITION_TOLERANCE = 1e-5  # [m]
 ROTATION_TOLERANCE = 1e-4  # [rad]
 MAX_ITERATIONS = 60
-MAX_ITERATE_STEP = 0.5  # [rad or m], keeps an iterate inside the region where the linearisation holds
-MAX_BRANCH_STEP = 1.0  # [rad or m], a larger change between two poses of a path is another branch
+MAX_ITERATE_STEP = 0.5  # [rad or m], keeps an iterate inside the region where the linearization holds
+MAX_BRANCH_STEP = 1.0  # [rad or m], a larger change between two poses of a path means another IK branch
 DAMPING_FLOOR = 1e-9
 RESTARTS = 64
 
 
 class Kinematics:
-    """Kinematics of one arm of an embodiment. Not thread-safe: pinocchio's work space is reused."""
+    """Kinematics of one arm of an embodiment. Not thread-safe: pinocchio's data is reused."""
 
     def __init__(self, embodiment: Embodiment, arm: int = 0) -> None:
-        """Build the reduced model; all joints outside the arm are locked where they cannot matter.
+        """Build the reduced model; all joints outside the arm are locked, which does not affect its kinematics.
 
         Args:
             embodiment: the robot.
@@ -52,7 +52,7 @@ class Kinematics:
         self._tip = self._model.getFrameId(self.arm.tip_link)
         base = self._model.getFrameId(self.arm.base_link)
         pin.framesForwardKinematics(self._model, self._data, self._clip(self.home))
-        # With every joint outside the chain locked, the base link stands still in the model's world.
+        # With every joint outside the chain locked, the base link is fixed in the model's world.
         self._base = self._data.oMf[base].copy()
         self._base_inverse = self._base.inverse()
 
@@ -72,12 +72,12 @@ class Kinematics:
             (n,) joint positions within their limits.
 
         Raises:
-            KinematicsError: no start led to the pose within POSITION_TOLERANCE and ROTATION_TOLERANCE.
+            KinematicsError: no start reached the pose within POSITION_TOLERANCE and ROTATION_TOLERANCE.
         """
         (goal,) = self._goals([target])
         first = self._vector(self.home if q0 is None else q0)
         low, high = np.maximum(self.lower, -np.pi), np.minimum(self.upper, np.pi)
-        random = np.random.default_rng(0)  # fixed, so that the same question has the same answer
+        random = np.random.default_rng(0)  # fixed seed: the same target gives the same result
         best: tuple[Array, float, float] | None = None
         for attempt in range(RESTARTS + 2):
             start = (first, self.home)[attempt] if attempt < 2 else random.uniform(low, high)
@@ -91,8 +91,8 @@ class Kinematics:
     def follow(self, targets: Sequence[ArrayLike] | Array, q0: ArrayLike) -> Array:
         """Find a continuous joint path through tip poses.
 
-        Each pose is solved from the joints of the one before, so the path stays on the branch of q0. Position limits
-        hold; velocity limits do not bend the path, see speed_fractions.
+        Each pose is solved from the joints of the one before, so the path stays on the IK branch of q0. Position limits
+        hold; velocity limits do not change the path, see speed_fractions.
 
         Args:
             targets: (N, 4, 4) poses of the tip in the base link.
@@ -102,7 +102,7 @@ class Kinematics:
             (N, n) joint positions.
 
         Raises:
-            KinematicsError: a pose is out of reach, or only to be had on another branch; names step and error.
+            KinematicsError: a pose is out of reach, or reachable only on another IK branch; names step and error.
         """
         q = self._clip(self._vector(q0))
         goals = self._goals(targets)
@@ -115,8 +115,8 @@ class Kinematics:
             if jump.max() > MAX_BRANCH_STEP:
                 name = self.joint_names[int(jump.argmax())]
                 raise KinematicsError(
-                    f"step {step}: joint {name!r} would have to turn by {jump.max():.3f} at once; "
-                    "the path leaves its branch there, plan smaller steps",
+                    f"step {step}: joint {name!r} would have to move by {jump.max():.3f} in one step; "
+                    "the path leaves its IK branch there, plan smaller steps",
                     step,
                     error,
                     rotation,
@@ -148,8 +148,8 @@ class Kinematics:
             squared = float(residual @ residual)
             if squared < least:
                 least = squared
-                way, turn = offset.translation, residual[3:]
-                best = (q, math.sqrt(way @ way), math.sqrt(turn @ turn))
+                translation, rotation = offset.translation, residual[3:]
+                best = (q, math.sqrt(translation @ translation), math.sqrt(rotation @ rotation))
                 if best[1] <= POSITION_TOLERANCE and best[2] <= ROTATION_TOLERANCE:
                     break
             step = self._step(jacobian, residual, squared, q)
@@ -159,7 +159,7 @@ class Kinematics:
         return best
 
     def _step(self, jacobian: Array, residual: Array, squared: float, q: Array) -> Array:
-        """Return the damped step, with joints that push against a limit held and the others solved again."""
+        """Return the damped step; joints that push against a limit are held and the others solved again."""
         free = np.ones(len(q), dtype=bool)
         for _ in range(len(q)):
             part = jacobian[:, free]
@@ -183,9 +183,9 @@ class Kinematics:
         poses = np.asarray(targets, dtype=np.float64)
         if poses.shape[1:] != (4, 4) or not np.isfinite(poses).all():
             raise ValueError(f"a target is a finite 4x4 pose; got shape {poses.shape[1:]}")
-        turns = poses[:, :3, :3]
-        distances = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3))
-        if distances.max(initial=0.0) > 1e-4 or np.linalg.det(turns).min(initial=1.0) < 0:
+        rotations = poses[:, :3, :3]
+        distances = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3))
+        if distances.max(initial=0.0) > 1e-4 or np.linalg.det(rotations).min(initial=1.0) < 0:
             raise ValueError("the upper left 3x3 of a target pose must be a rotation matrix")
         return [self._base * pin.SE3(pose[:3, :3], pose[:3, 3]) for pose in poses]
 
@@ -199,10 +199,11 @@ class Kinematics:
         return np.minimum(np.maximum(q, self.lower), self.upper)
 
     def _unreachable(self, step: int, goal: pin.SE3, error: float, rotation: float) -> KinematicsError:
-        place = np.round((self._base_inverse * goal).translation, 4).tolist()
+        position = np.round((self._base_inverse * goal).translation, 4).tolist()
         return KinematicsError(
-            f"step {step}: {self.arm.tip_link!r} cannot reach {place} m in {self.arm.base_link!r} with the rotation "
-            f"asked for; {error * 1e3:.2f} mm and {np.degrees(rotation):.2f} degrees remain within the joint limits",
+            f"step {step}: {self.arm.tip_link!r} cannot reach {position} m in {self.arm.base_link!r} with the "
+            f"requested rotation; within the joint limits, errors of {error * 1e3:.2f} mm and "
+            f"{np.degrees(rotation):.2f} degrees remain",
             step,
             error,
             rotation,
@@ -210,7 +211,7 @@ class Kinematics:
 
 
 def _reduced_model(urdf: str, joints: tuple[str, ...]) -> pin.Model:
-    """Build the pinocchio model of the given joints alone, each with one position."""
+    """Build the pinocchio model of only the given joints, each with one position."""
     robot = ElementTree.fromstring(urdf)
     for joint in robot.findall("joint"):
         give_one_position(joint)

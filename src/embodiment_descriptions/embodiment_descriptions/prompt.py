@@ -1,4 +1,4 @@
-"""The text that tells the model which robot it drives (Qwen-VLA, sections 2.3 and 3.2.1), byte for byte."""
+"""The exact text that tells the model which robot it controls (Qwen-VLA, sections 2.3 and 3.2.1)."""
 
 import re
 
@@ -20,27 +20,27 @@ def build_prompt(
 ) -> str:
     """Fill the template of the paper, without image markers.
 
-    The paper gives the wording for arms only. For navigation it says that the prompt names the convention and the
-    horizon in the same way; the words for that, and for a robot without arms, are chosen here.
+    The paper gives the wording for arms only. For navigation it states that the prompt gives the convention and the
+    horizon likewise; the wording for that, and for a robot without arms, is chosen here.
 
     Args:
-        robot_tag: name of the robot as the model knows it, such as "WidowX".
+        robot_tag: the model's name for the robot, such as "WidowX".
         arm_count: 1 or 2, or 0 for a base alone.
         has_waist: the robot moves its torso.
         has_base: the robot drives on a mobile base.
-        rate_hz: control frequency of the actions [Hz], written without needless zeros.
+        rate_hz: control frequency of the actions [Hz], written without trailing zeros.
         chunk_size: number of actions in one chunk.
-        instruction: what the user said, unchanged.
+        instruction: the user's text, unchanged.
         waypoints: the actions are waypoints of the base, not control actions of arms.
 
     Raises:
-        ValueError: the instruction is empty or holds a special token of the model, or there are neither one or two arms
-            nor a base alone.
+        ValueError: the instruction is empty or contains a special token of the model, or the robot has neither one or
+            two arms nor only a base.
     """
     if not instruction.strip():
-        raise ValueError("the instruction is empty; say what the robot is to do")
+        raise ValueError("the instruction is empty; give a task for the robot")
     if _SPECIAL_TOKEN in instruction:
-        raise ValueError(f"the instruction {instruction!r} holds {_SPECIAL_TOKEN!r}, which opens a special token")
+        raise ValueError(f"the instruction {instruction!r} contains {_SPECIAL_TOKEN!r}, which opens a special token")
     actions = "navigation waypoints (dx, dy, dtheta)" if waypoints else "control actions"
     return (
         f"The robot is {robot_tag} with {_body(arm_count, has_waist, has_base)}. "
@@ -53,7 +53,7 @@ def _body(arm_count: int, has_waist: bool, has_base: bool) -> str:
     if arm_count == 0 and has_base and not has_waist:
         return "mobile base"
     if arm_count not in (1, 2):
-        raise ValueError(f"the prompt knows a single arm, dual arms and a mobile base alone, not {arm_count} arms")
+        raise ValueError(f"the prompt supports one arm, two arms, or a mobile base without arms, not {arm_count} arms")
     arms = "single arm" if arm_count == 1 else "dual arms"
     return arms + (", waist" if has_waist else "") + (", and mobile base" if has_base else "")
 

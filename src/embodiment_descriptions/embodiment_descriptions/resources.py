@@ -1,4 +1,4 @@
-"""Where the files that ship with the suite lie: in the source tree, or installed under share/."""
+"""Finds the files that ship with the suite, in the source tree or installed under share/."""
 
 import os
 import sys
@@ -14,14 +14,14 @@ SHARES = (PACKAGE, "qwen_vla_ros")
 def resource_path(relative: str | Path) -> Path:
     """Find a file of the suite by its path relative to the repository root, or to this package.
 
-    The source tree wins over what is installed, so that an edit is seen at once. Installed places are the prefixes of
-    AMENT_PREFIX_PATH in order, then the prefix of the Python environment.
+    The source tree takes precedence over installed files, so that an edit takes effect at once. Installed files are
+    searched under the prefixes of AMENT_PREFIX_PATH in order, then under the prefix of the Python environment.
 
     Args:
         relative: for example "config/embodiments/widowx.yaml" or "urdf/widowx/widowx.urdf.xacro".
 
     Raises:
-        ResourceError: nothing lies there; names every place searched.
+        ResourceError: not found; names every place searched.
     """
     relative = Path(relative)
     if relative.is_absolute() or ".." in relative.parts:
@@ -38,7 +38,7 @@ def resource_path(relative: str | Path) -> Path:
 
 
 def search_roots() -> list[Path]:
-    """List the folders that resource_path looks into, in order."""
+    """List the folders that resource_path searches, in order."""
     roots: list[Path] = []
     for folder in Path(__file__).resolve().parents:
         if (folder / "src" / PACKAGE / "package.xml").is_file():

@@ -10,13 +10,13 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
-    """Base of all parts: immutable, and an unknown key is an error instead of a setting without effect."""
+    """Base of all sections: immutable, and an unknown key is an error instead of a setting without effect."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def refuse_twice(kind: str, names: list[str]) -> None:
+def require_unique(kind: str, names: list[str]) -> None:
     """Raise ValueError when a name occurs more than once."""
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{kind} {', '.join(twice)} is named more than once")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise ValueError(f"{kind} {', '.join(duplicates)} is named more than once")

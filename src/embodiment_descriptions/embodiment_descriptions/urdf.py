@@ -1,4 +1,4 @@
-"""A URDF as a tree of links and joints, checked once: what the embodiment is derived from."""
+"""A URDF as a checked tree of links and joints, from which the embodiment is derived."""
 
 import math
 from collections import Counter, defaultdict
@@ -25,7 +25,7 @@ class Mimic:
 
 @dataclass(frozen=True)
 class UrdfJoint:
-    """One joint element. Limits are None where the URDF states none; units m or rad, and per second."""
+    """One joint element. Limits are None where the URDF has none; units m or rad, and per second."""
 
     name: str
     type: str
@@ -39,7 +39,7 @@ class UrdfJoint:
 
     @property
     def movable(self) -> bool:
-        """True if the joint has one degree of freedom of its own."""
+        """Whether the joint has one degree of freedom of its own."""
         return self.type in MOVABLE and self.mimic is None
 
 
@@ -68,7 +68,7 @@ class UrdfTree:
             if link not in self.above:
                 raise EmbodimentError(
                     f"link {tip!r} is not below link {base!r} in the URDF of {self.name!r}: walking up from {tip!r} "
-                    f"ends at the root {self.root!r}; name a base_link on that way"
+                    f"ends at the root {self.root!r}; choose a base_link on that chain"
                 )
             chain.append(self.above[link])
             link = self.above[link].parent
@@ -96,7 +96,7 @@ class UrdfTree:
 
 
 def hint(name: str, known: Sequence[str]) -> str:
-    """Name what was probably meant, or all there is, for the end of an error message."""
+    """The name that was probably meant, or all known ones, for the end of an error message."""
     close = get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; it has: {', '.join(known) or 'none'}"
 
@@ -105,7 +105,7 @@ def parse_urdf(text: str) -> UrdfTree:
     """Read URDF text into a checked tree.
 
     Raises:
-        EmbodimentError: not XML, not a robot, an element without what it needs, or not one tree.
+        EmbodimentError: not XML, not a robot, an incomplete element, or not a single tree.
     """
     try:
         robot = ElementTree.fromstring(text)
@@ -127,10 +127,10 @@ def parse_urdf(text: str) -> UrdfTree:
 
 
 def give_one_position(joint: ElementTree.Element) -> bool:
-    """Have pinocchio give a joint one position and no more; False for a joint that does not move.
+    """Make pinocchio represent a joint by one position; False for a joint that does not move.
 
-    It gives a continuous joint two (cosine, sine); as a revolute joint without reachable limits it has one, like all
-    others. It also refuses a whole robot for one incomplete limit; what is missing here is checked where it matters.
+    It represents a continuous joint by two (cosine, sine); as a revolute joint without reachable limits it has one,
+    like all others. It also rejects a whole robot for one incomplete limit; missing ones are checked where they matter.
     """
     if joint.get("type") not in MOVABLE:
         return False
@@ -151,16 +151,16 @@ def _named(element: ElementTree.Element, kind: str) -> str:
 
 
 def _refuse_duplicates(names: Sequence[str], kind: str) -> None:
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        raise EmbodimentError(f"the URDF names more than one {kind} {', '.join(twice)}; names must be unique")
+    duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
+    if duplicates:
+        raise EmbodimentError(f"the URDF has more than one {kind} {', '.join(duplicates)}; names must be unique")
 
 
 def _joint(element: ElementTree.Element) -> UrdfJoint:
     name = _named(element, "joint")
     kind = element.get("type", "")
     if kind not in JOINT_TYPES:
-        raise EmbodimentError(f"joint {name!r} has the type {kind!r}; a URDF knows {', '.join(JOINT_TYPES)}")
+        raise EmbodimentError(f"joint {name!r} has the type {kind!r}; URDF defines {', '.join(JOINT_TYPES)}")
     ends = {}
     for end in ("parent", "child"):
         found = element.find(end)
@@ -215,7 +215,7 @@ def _check_ends(joint: UrdfJoint, above: dict[str, UrdfJoint], links: dict[str, 
             raise EmbodimentError(f"joint {joint.name!r} names the link {link!r}{hint(link, list(links))}")
     if joint.child in above:
         first = above[joint.child].name
-        raise EmbodimentError(f"link {joint.child!r} hangs on two joints, {first!r} and {joint.name!r}")
+        raise EmbodimentError(f"link {joint.child!r} is the child of two joints, {first!r} and {joint.name!r}")
 
 
 def _refuse_wrong_mimic(joint: UrdfJoint, joints: dict[str, UrdfJoint]) -> None:

@@ -45,7 +45,7 @@ def simulated(name: str) -> tuple[mujoco.MjModel, mujoco.MjData]:
 
 
 def touching(model: mujoco.MjModel, data: mujoco.MjData) -> set[tuple[str, ...]]:
-    """Pairs of links that touch now; neighbours in the tree do not count."""
+    """Pairs of links that touch now; neighbors in the tree do not count."""
     mujoco.mj_forward(model, data)
     pairs = [[model.body(model.geom_bodyid[geom]).name for geom in (c.geom1, c.geom2)] for c in data.contact]
     return {tuple(sorted(pair)) for pair in pairs}

@@ -1,4 +1,4 @@
-"""Typed actions: layouts, the names of channels, taking chunks apart, and angles modulo a whole turn."""
+"""Typed actions: layouts, channel names, decoding of chunks, and angles modulo 2 pi."""
 
 import math
 
@@ -72,7 +72,7 @@ def test_names_round_trip(layout: ActionLayout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "names", "strange", "known"),
+    ("mode", "names", "unknown", "known"),
     [
         (ControlMode.EEF_DELTA, "x y z rx ry rz grip", "grip", "x, y, z, rx, ry, rz, gripper"),
         (ControlMode.EEF_DELTA, "x y z rx ry rz _gripper joint", "_gripper, joint", "x, y, z, rx, ry, rz, gripper"),
@@ -81,8 +81,8 @@ def test_names_round_trip(layout: ActionLayout) -> None:
         (ControlMode.BASE_VELOCITY, "vx vy w", "w", "vx, vy, wz"),
     ],
 )
-def test_unknown_names_are_refused_with_those_that_are_known(mode, names, strange, known) -> None:
-    with pytest.raises(ValueError, match=f"{mode} has no channel {strange}; it has {known}"):
+def test_unknown_names_are_refused_with_the_known_ones(mode, names, unknown, known) -> None:
+    with pytest.raises(ValueError, match=f"{mode} has no channel {unknown}; it has {known}"):
         of_names(mode, names)
 
 
@@ -91,7 +91,7 @@ def test_unknown_joints_are_refused_where_the_joints_are_known() -> None:
         of_names(ControlMode.JOINT_POSITION, "a elbow gripper", a=False, b=True)
 
 
-def test_a_joint_that_is_called_like_a_gripper_is_a_joint_where_the_joints_are_known() -> None:
+def test_a_joint_named_like_a_gripper_is_a_joint_where_the_joints_are_known() -> None:
     layout = of_names(ControlMode.JOINT_POSITION, "wrist_gripper left_gripper", wrist_gripper=True)
     assert (layout.joints.tolist(), layout.grippers.tolist(), layout.continuous.tolist()) == ([0], [1], [0])
 
@@ -154,7 +154,7 @@ def test_a_joint_with_the_name_of_a_gripper_channel_is_refused(small: tuple[str,
 
 
 def test_joint_positions_by_name(widowx: Embodiment) -> None:
-    """A gripper's channel is a share, and its joint may have the same name: the two are not mixed up."""
+    """A gripper's channel is dimensionless, and its joint may have the same name: the two are not confused."""
     layout = of_names(ControlMode.JOINT_POSITION, "shoulder elbow gripper")
     rows = layout.of_joints(("gripper", "elbow", "wheel"), np.array([[0.7, 0.2, 9.0]]))
     np.testing.assert_array_equal(rows, [[0.0, 0.2, 0.0]])
@@ -227,7 +227,7 @@ def test_a_difference_leads_from_one_to_the_other(layout: ActionLayout, seed: in
 
 
 @given(layouts(), st.integers(0, 99))
-def test_unwrapping_changes_nothing_but_whole_turns(layout: ActionLayout, seed: int) -> None:
+def test_unwrapping_changes_only_full_turns(layout: ActionLayout, seed: int) -> None:
     rows, measured = values(layout, 6, seed=seed), values(layout, seed=seed + 1) * 3
     found = layout.unwrap(rows, measured)
     turns = (found - rows) / TURN
@@ -239,7 +239,7 @@ def test_unwrapping_changes_nothing_but_whole_turns(layout: ActionLayout, seed: 
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_continuous_joint_goes_the_short_way_over_the_half_turn(sign: int) -> None:
+def test_a_continuous_joint_takes_the_shorter_rotation_across_pi(sign: int) -> None:
     layout = of_names(ControlMode.JOINT_POSITION, "roll elbow", roll=True, elbow=False)
     before, after = sign * np.array([3.1, 0.5]), sign * np.array([-3.1, -0.5])
     np.testing.assert_allclose(layout.difference(after, before), sign * np.array([TURN - 6.2, -1.0]))
@@ -247,13 +247,13 @@ def test_a_continuous_joint_goes_the_short_way_over_the_half_turn(sign: int) -> 
     np.testing.assert_allclose(rows, sign * np.array([[TURN - 3.1, -0.5], [3.1, 0.5]]))
 
 
-def test_headings_are_continuous_and_turning_speeds_are_not() -> None:
+def test_headings_are_continuous_and_angular_velocities_are_not() -> None:
     waypoints, velocities = (ActionLayout.of_base(mode) for mode in ControlMode if mode.moves_base)
     assert waypoints.difference([0, 0, 3.0], [0, 0, -3.0])[2] == pytest.approx(6.0 - TURN)
     assert velocities.difference([0, 0, 3.0], [0, 0, -3.0])[2] == 6.0
 
 
-def test_what_is_not_finite_stays_where_it_is() -> None:
+def test_what_is_not_finite_is_left_unchanged() -> None:
     layout = of_names(ControlMode.JOINT_POSITION, "roll", roll=True)
     rows = layout.unwrap(np.array([[math.nan], [3.0], [-3.0]]), np.array([math.nan]))
     np.testing.assert_allclose(rows, [[math.nan], [3.0], [TURN - 3.0]])

@@ -1,4 +1,4 @@
-"""The shape of ALOHA: both arms as published, standing where they should, and seen by its four cameras."""
+"""The geometry of ALOHA: both arms as published, mounted where they should be, in view of its four cameras."""
 
 import mujoco
 import numpy as np
@@ -23,13 +23,13 @@ def pose_both(data: mujoco.MjData, joints: tuple[float, ...], finger: float) -> 
         data.joint(f"follower_{side}/right_finger").qpos = -finger
 
 
-def test_everything_of_an_arm_carries_its_prefix() -> None:
+def test_everything_of_an_arm_has_its_prefix() -> None:
     tree = parse_urdf(ALOHA.urdf)
     for side in SIDES:
         prefix = f"follower_{side}/"
         below = [joint for link in tree.links if link.startswith(prefix) for joint in tree.below(link)]
-        strangers = {joint.name for joint in below if not joint.name.startswith(prefix)}
-        assert strangers == {f"cam_{side}_wrist_mount"}
+        foreign = {joint.name for joint in below if not joint.name.startswith(prefix)}
+        assert foreign == {f"cam_{side}_wrist_mount"}
         names = {name.removeprefix(prefix) for name in tree.joints if name.startswith(prefix)}
         assert {"waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "left_finger"} < names
 
@@ -88,7 +88,7 @@ def test_arms_touch_neither_themselves_nor_the_table(pose: tuple[float, ...], fi
     assert not touching(model, data)
 
 
-def test_stretched_out_the_arms_would_meet() -> None:
+def test_stretched_out_arms_would_collide() -> None:
     model, data = simulated("aloha")
     pose_both(data, (0.0,) * 6, 0.021)
     assert any(
@@ -96,28 +96,28 @@ def test_stretched_out_the_arms_would_meet() -> None:
     )
 
 
-def test_pads_stand_at_the_joint_position() -> None:
+def test_pads_are_at_the_joint_position() -> None:
     """At the lower limit of the joint their inner faces are 0.2 mm short of the middle; they end 46 mm past the tip."""
     root = parsed("aloha")
     for side, sign in (("left", 1), ("right", -1)):
         collision = root.findall(f"link[@name='follower_left/{side}_finger_link']/collision")[-1]
-        centre = np.array(collision.find("origin").get("xyz").split(), dtype=float)
+        center = np.array(collision.find("origin").get("xyz").split(), dtype=float)
         size = np.array(collision.find("geometry/box").get("size").split(), dtype=float)
-        assert 0.021 + sign * centre[1] - size[1] / 2 == pytest.approx(0.0002)
+        assert 0.021 + sign * center[1] - size[1] / 2 == pytest.approx(0.0002)
         tip = float(root.find("joint[@name='follower_left/ee_gripper']/origin").get("xyz").split()[0])
-        assert centre[0] + size[0] / 2 - tip == pytest.approx(0.046, abs=1e-3)
+        assert center[0] + size[0] / 2 - tip == pytest.approx(0.046, abs=1e-3)
 
 
 def angles(data: mujoco.MjData, camera: str, point: np.ndarray) -> tuple[float, float]:
-    """Where a camera sees a point [deg]: to the right and below the middle of its image."""
+    """Direction of a point from a camera [deg]: to the right of and below the image center."""
     eye = data.body(f"{camera}_optical_frame")
     x, y, z = eye.xmat.reshape(3, 3).T @ (point - eye.xpos)
     assert z > 0
     return float(np.degrees(np.arctan2(x, z))), float(np.degrees(np.arctan2(y, z)))
 
 
-def test_cameras_see_where_the_work_is() -> None:
-    """Fields of view are 73 x 58 degrees. High and low look at the table, the wrist ones between their own fingers."""
+def test_cameras_cover_the_workspace() -> None:
+    """Fields of view are 73 x 58 degrees. High and low point at the table, the wrist ones between their own fingers."""
     model, data = simulated("aloha")
     pose_both(data, START, 0.057)
     mujoco.mj_kinematics(model, data)
@@ -165,7 +165,7 @@ def test_home_is_the_start_pose_with_closed_grippers() -> None:
 
 @pytest.fixture(scope="module")
 def real() -> Embodiment:
-    """ALOHA as it is driven in a laboratory."""
+    """ALOHA with its real hardware."""
     return robot("aloha", "real")
 
 

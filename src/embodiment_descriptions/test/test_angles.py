@@ -1,4 +1,4 @@
-"""Angles modulo whole turns, and paths of a base as poses and as increments."""
+"""Angles modulo 2 pi."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embodiment_descriptions.angles import nearest_turn, unrolled, wrapped
+from embodiment_descriptions.angles import nearest_turn, unwrapped, wrapped
 
 ANGLES = st.floats(-1e3, 1e3)
 
@@ -27,12 +27,12 @@ def test_the_nearest_turn_is_the_same_angle_within_half_a_turn(angle: float, tow
 
 
 @pytest.mark.parametrize("angle, towards", [(math.nan, 1.0), (1.0, math.nan)])
-def test_what_is_not_a_number_turns_nothing(angle: float, towards: float) -> None:
+def test_nan_leaves_the_angle_unchanged(angle: float, towards: float) -> None:
     np.testing.assert_equal(nearest_turn(angle, towards), angle)
 
 
 def test_each_of_several_paths_goes_on_from_its_own_start() -> None:
     paths = np.array([[[3.0], [-3.0]], [[-3.0], [3.0]]])
-    found = unrolled(paths, np.array([[2 * math.pi], [0.0]]))
+    found = unwrapped(paths, np.array([[2 * math.pi], [0.0]]))
     np.testing.assert_allclose(found[..., 0], [[3.0 + 2 * math.pi, 4 * math.pi - 3.0], [-3.0, 3.0 - 2 * math.pi]])
-    np.testing.assert_allclose(unrolled(paths[1], np.zeros(1))[:, 0], found[1, :, 0])
+    np.testing.assert_allclose(unwrapped(paths[1], np.zeros(1))[:, 0], found[1, :, 0])

@@ -1,4 +1,4 @@
-"""How a robot is commanded, and where its state comes from: what the YAML may say, and what it may not."""
+"""How a robot is commanded, and where its state comes from: which YAML is accepted, and which is not."""
 
 from pathlib import Path
 
@@ -83,7 +83,7 @@ FAULTS: dict[str, tuple[dict, str]] = {
     ),
     "topic missing": ({"commands": [{k: v for k, v in ARM.items() if k != "topic"}]}, "topic: missing"),
     "no joints": ({"commands": [ARM | {"joints": []}]}, "joints: .*at least 1"),
-    "joint twice": ({"commands": [ARM, ARM, GRIPPER]}, "commanded joint j1, j2, j3 is named more than once"),
+    "duplicate joint": ({"commands": [ARM, ARM, GRIPPER]}, "commanded joint j1, j2, j3 is named more than once"),
     "joint left out": ({"commands": [ARM]}, "no entry of commands moves slide"),
     "joint unknown": (
         {"commands": [ARM | {"joints": ["j1", "j2", "j3", "j4"]}, GRIPPER]},
@@ -101,9 +101,9 @@ FAULTS: dict[str, tuple[dict, str]] = {
         {"commands": [ARM, MOTOR | {"calibration": {"closed": 1.0, "open": 1.0}}]},
         "closed and open are both 1.0",
     ),
-    "base undescribed": ({"commands": [ARM, GRIPPER, BASE]}, "drive a base .base_velocity., but none is described"),
+    "base undescribed": ({"commands": [ARM, GRIPPER, BASE]}, "drive a base .base_velocity., but `base` describes none"),
     "no joint states": ({"joint_states": []}, "joint_states: .*at least 1"),
-    "prefix twice": (
+    "duplicate prefix": (
         {"joint_states": [{"topic": "a"}, {"topic": "b"}]},
         "joint states prefix '' is named more than once",
     ),
@@ -145,7 +145,7 @@ def test_a_gripper_may_be_calibrated_a_little_outside_the_urdf(small: tuple[str,
     assert (e.limits["slide"].lower, e.limits["slide"].upper) == (-0.001, 0.043)
     assert (e.limits["slide"].velocity, e.limits["slide"].effort) == (1, 5)
     config["arms"] = [arm | {"gripper": arm["gripper"] | {"open": 0.0441}}]
-    with pytest.raises(EmbodimentError, match=r"gripper open: slide = 0.0441 lies outside its limits 0.0 .. 0.04"):
+    with pytest.raises(EmbodimentError, match=r"gripper open: slide = 0.0441 is outside its limits 0.0 .. 0.04"):
         Embodiment.from_urdf(urdf, config)
 
 
@@ -169,7 +169,7 @@ def written(folder: Path, **files: str) -> Path:
     return folder
 
 
-def test_a_file_says_only_what_is_different(tmp_path: Path, small: tuple[str, dict]) -> None:
+def test_a_file_lists_only_the_differences(tmp_path: Path, small: tuple[str, dict]) -> None:
     written(tmp_path, plain=PLAIN, real="extends: plain.yaml\nrate_hz: 20\nsafety: {max_step_rad: 0.3}\n")
     e = Embodiment.from_urdf(small[0], tmp_path / "real.yaml")
     assert (e.name, e.rate_hz, e.chunk_size) == ("small", 20.0, 8)

@@ -210,7 +210,7 @@ def test_gazebo_parts_are_for_gazebo_alone(name: str, hardware: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROBOTS)
-def test_gazebo_cameras_publish_where_the_embodiment_looks(name: str) -> None:
+def test_gazebo_cameras_publish_on_the_topics_of_the_embodiment(name: str) -> None:
     e, root = robot(name), parsed(name, "gazebo")
     found = set()
     for sensor in root.findall("gazebo/sensor"):

@@ -1,4 +1,4 @@
-"""A wrong description is refused with what is wrong, its value and the way out."""
+"""A wrong description is refused with what is wrong, its value and the remedy."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -49,10 +49,13 @@ URDF_FAULTS: dict[str, tuple[Callable[[str], str], str]] = {
     ),
     "link missing": (lambda t: t.replace('<link name="lower"/>', ""), "joint 'j2' names the link 'lower'"),
     "parent missing": (lambda t: t.replace('<parent link="base"/>', ""), "joint 'j1' names no parent link"),
-    "link twice": (lambda t: t.replace("<joint", '<link name="tip"/><joint', 1), "more than one link tip"),
-    "joint twice": (lambda t: t.replace('"j2"', '"j1"'), "more than one joint j1"),
+    "duplicate link": (lambda t: t.replace("<joint", '<link name="tip"/><joint', 1), "more than one link tip"),
+    "duplicate joint": (lambda t: t.replace('"j2"', '"j1"'), "more than one joint j1"),
     "loop": (lambda t: t.replace('<parent link="base"/>', '<parent link="wrist"/>'), "has a loop: "),
-    "two parents": (lambda t: t.replace('<child link="tip"/>', '<child link="upper"/>'), "hangs on two joints, 'j1'"),
+    "two parents": (
+        lambda t: t.replace('<child link="tip"/>', '<child link="upper"/>'),
+        "is the child of two joints, 'j1'",
+    ),
     "two roots": (lambda t: t.replace("<joint", '<link name="loose"/><joint', 1), "not one tree: base, loose"),
     "tip missing": (lambda t: t.replace('"tip"', '"tool"'), "no link 'tip'"),
 }
@@ -107,7 +110,7 @@ YAML_FAULTS: dict[str, tuple[Callable[[dict], dict], str]] = {
     "no arm": (lambda c: c | {"arms": []}, "a robot needs arms or a base"),
     "no camera": (lambda c: c | {"cameras": []}, "cameras: .*at least 1"),
     "camera tag": (lambda c: c | {"cameras": [c["cameras"][0] | {"tag": "Cam 1"}]}, "camera tag 'Cam 1' must be"),
-    "camera twice": (lambda c: c | {"cameras": c["cameras"] * 2}, "camera tag ego is named more than once"),
+    "duplicate camera": (lambda c: c | {"cameras": c["cameras"] * 2}, "camera tag ego is named more than once"),
     "base needed": (lambda c: c | {"control_mode": "base_velocity"}, "needs a base; describe it under `base`"),
     "base link": (
         lambda c: c | {"base": {"kind": "differential", "link": "basis"}},
@@ -115,18 +118,18 @@ YAML_FAULTS: dict[str, tuple[Callable[[dict], dict], str]] = {
     ),
     "joint unknown": (in_arm(joints=["j1", "j2", "j33"]), "no joint 'j33'; did you mean 'j3'"),
     "joint left out": (in_arm(joints=["j1", "j3"]), "are j1, j2, j3, but the configuration lists j1, j3"),
-    "joints out of order": (in_arm(joints=["j2", "j1", "j3"]), "from the base on"),
-    "joint twice": (in_arm(joints=["j1", "j2", "j2"]), "joint j2 is named more than once"),
+    "joints out of order": (in_arm(joints=["j2", "j1", "j3"]), "from base to tip"),
+    "duplicate joint": (in_arm(joints=["j1", "j2", "j2"]), "joint j2 is named more than once"),
     "wrong base": (in_arm(base_link="finger"), "'tip' is not below link 'finger'"),
     "unknown base": (in_arm(base_link="basis"), "no link 'basis'; did you mean 'base'"),
     "gripper joint": (gripper(joint="slider"), "no joint 'slider'; did you mean 'slide'"),
     "gripper range": (gripper(open=0.0), "a gripper needs a range"),
-    "gripper limits": (gripper(open=0.05), "gripper open: slide = 0.05 lies outside its limits 0.0 .. 0.04"),
+    "gripper limits": (gripper(open=0.05), "gripper open: slide = 0.05 is outside its limits 0.0 .. 0.04"),
     "home joint": (lambda c: c | {"home": {"j9": 0.0}}, "home names the joint 'j9'"),
     "home incomplete": (lambda c: c | {"home": {"j1": 0.0}}, "home lacks j2, j3, slide"),
     "home outside": (
         lambda c: c | {"home": {"j1": 9.0, "j2": 0.0, "j3": 0.0, "slide": 0.0}},
-        "home: j1 = 9.0 lies outside its limits -2.0 .. 2.0",
+        "home: j1 = 9.0 is outside its limits -2.0 .. 2.0",
     ),
     "limits of nobody": (lambda c: c | {"joint_limits": {"j4": {"velocity": 1}}}, "joint_limits names the joint 'j4'"),
     "limits wider": (
@@ -164,11 +167,11 @@ def test_wrong_yaml(fault: str, small: tuple[str, dict]) -> None:
     [
         ("name: [a\n", "is not valid YAML"),
         ("- a\n- b\n", "must be a mapping of keys"),
-        ("name: a\nname: b\n", "key name is given twice"),
+        ("name: a\nname: b\n", "key name is given more than once"),
         ("!!python/object/apply:os.getcwd []\n", "is not valid YAML"),
     ],
 )
-def test_text_that_is_no_configuration(text: str, message: str, small: tuple[str, dict]) -> None:
+def test_text_that_is_not_a_configuration(text: str, message: str, small: tuple[str, dict]) -> None:
     with pytest.raises(EmbodimentError, match=message):
         Embodiment.from_urdf(small[0], text)
 

@@ -26,7 +26,7 @@ def test_the_tip_at_home_is_inside_the_workspace(robot: Embodiment) -> None:
 
 
 def test_the_ur5e_reaches_where_the_real_one_does() -> None:
-    """The maker's forward kinematics for the same joints, flange at (-0.4919, -0.1333, 0.4879) m; the tip 145 mm on."""
+    """UR's forward kinematics for the same joints: flange at (-0.4919, -0.1333, 0.4879) m; the tip 145 mm farther."""
     folder = "examples/ur5e_2f85/ur5e_2f85"
     robot = Embodiment.from_urdf(expand_xacro(resource_path(f"{folder}.urdf.xacro")), resource_path(f"{folder}.yaml"))
     tip = Kinematics(robot).forward(np.array([robot.home[name] for name in robot.arms[0].joints]))

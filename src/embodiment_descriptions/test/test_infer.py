@@ -56,7 +56,7 @@ def test_arm_without_fingers(robot, joint) -> None:
 def test_second_arm_is_mentioned(twin) -> None:
     e = Embodiment.from_urdf(twin()[0])
     assert e.arms[0].joints == ("left_j1", "left_j2", "left_j3")
-    assert any("right_j1, right_j2, right_j3, was left out" in note for note in e.inferred)
+    assert any("right_j1, right_j2, right_j3, was ignored" in note for note in e.inferred)
 
 
 def test_wheels_are_not_an_arm(robot, joint) -> None:
@@ -168,7 +168,7 @@ def test_joints_that_two_arms_share_are_the_torso(robot, joint) -> None:
         joints += [joint(name, parent, f"{name}_link") for name, parent in zip(side, parents, strict=False)]
     e = Embodiment.from_urdf(robot("upper_body", links, joints))
     assert e.arms[0].joints == tuple(names[:3]) and e.arms[0].base_link == "torso"
-    assert any(f"{', '.join(names[3:])}, was left out" in note for note in e.inferred)
+    assert any(f"{', '.join(names[3:])}, was ignored" in note for note in e.inferred)
 
 
 def test_only_wheels_are_a_base(robot, joint) -> None:
@@ -180,13 +180,13 @@ def test_only_wheels_are_a_base(robot, joint) -> None:
 
 
 def test_what_has_neither_arm_nor_wheels_is_said_to_have_legs(robot, joint) -> None:
-    with pytest.raises(EmbodimentError, match=r"to make an arm of \(legs: left_hip_pitch_joint, .*; give a YAML"):
+    with pytest.raises(EmbodimentError, match=r"for an arm \(legs: left_hip_pitch_joint, .*; give a YAML"):
         Embodiment.from_urdf(body(robot, joint, LEG))
 
 
-def test_nothing_that_turns(robot, joint) -> None:
+def test_a_urdf_without_revolute_joints_is_refused(robot, joint) -> None:
     urdf = robot("table", ["base", "top"], [joint("lift", "base", "top", "prismatic")])
-    with pytest.raises(EmbodimentError, match="no revolute joint to make an arm of; give a YAML"):
+    with pytest.raises(EmbodimentError, match="no revolute joint for an arm; give a YAML"):
         Embodiment.from_urdf(urdf)
 
 

@@ -1,4 +1,4 @@
-"""Inverse kinematics: exact, within the limits, on one branch, and honest about what it cannot reach."""
+"""Inverse kinematics: exact, within the limits, on one branch, and explicit about what it cannot reach."""
 
 import pickle
 
@@ -38,7 +38,7 @@ def test_home_points_down_above_the_table(kinematics: Kinematics) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_inverse_of_forward(seed: int) -> None:
-    """From the far end of a random move of up to 0.4 rad per joint, the inverse finds the pose again."""
+    """Started up to 0.4 rad per joint away, the inverse finds the pose again."""
     random = np.random.default_rng(seed)
     q = random.uniform(KINEMATICS.lower, KINEMATICS.upper)
     target = KINEMATICS.forward(q)
@@ -53,9 +53,9 @@ def test_inverse_of_forward(seed: int) -> None:
 @pytest.mark.parametrize("y", [-0.18, 0.0, 0.18])
 @pytest.mark.parametrize("yaw", [-1.3, 0.0, 1.3])
 def test_table_is_reached_from_home(x: float, y: float, yaw: float, kinematics: Kinematics) -> None:
-    turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
+    about_z = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
     for z in (0.02, 0.20):
-        target = pose(x, y, z, turn @ DOWN)
+        target = pose(x, y, z, about_z @ DOWN)
         position, rotation = misfit(kinematics.inverse(target, kinematics.home), target)
         assert position < 1e-4 and rotation < 1e-3
 
@@ -63,7 +63,7 @@ def test_table_is_reached_from_home(x: float, y: float, yaw: float, kinematics: 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_path_is_exact_continuous_and_within_limits(seed: int) -> None:
-    """A wandering chunk of 16 steps from above the table: below 1 mm at every step and no jump between steps."""
+    """A random-walk chunk of 16 steps from above the table: below 1 mm at every step and no jump between steps."""
     random = np.random.default_rng(seed)
     turn = random.uniform(-0.8, 0.8)
     start = np.array([random.uniform(-0.5, 0.5), 0.0, 0.0, 0.0, KINEMATICS.home[4] - 0.3, turn])
@@ -79,7 +79,7 @@ def test_path_is_exact_continuous_and_within_limits(seed: int) -> None:
 
 
 def test_path_returns_to_where_it_came_from(kinematics: Kinematics) -> None:
-    """Round a square and back home, the joints end where they began: the branch was kept."""
+    """Around a square and back home, the joints end where they began: the branch was kept."""
     corners = [(0.30, 0.10), (0.22, 0.10), (0.22, -0.10), (0.30, -0.10), (0.30, 0.0)]
     here, targets = (0.30, 0.0), []
     for corner in corners:
@@ -91,14 +91,16 @@ def test_path_returns_to_where_it_came_from(kinematics: Kinematics) -> None:
     np.testing.assert_allclose(path[-1], start, atol=1e-3)
 
 
-def test_following_where_it_stands_moves_nothing(kinematics: Kinematics) -> None:
+def test_following_the_current_pose_moves_nothing(kinematics: Kinematics) -> None:
     here = kinematics.forward(kinematics.home)
     np.testing.assert_array_equal(kinematics.follow([here] * 3, kinematics.home), [kinematics.home] * 3)
 
 
 def test_out_of_reach_names_step_and_error(kinematics: Kinematics) -> None:
     targets = [pose(0.30 + 0.04 * i, 0.0, 0.20) for i in range(8)]
-    with pytest.raises(KinematicsError, match="cannot reach .* mm and .* remain within the joint limits") as raised:
+    with pytest.raises(
+        KinematicsError, match="cannot reach .* within the joint limits, errors of .* mm and .* remain"
+    ) as raised:
         kinematics.follow(targets, kinematics.home)
     reach = 0.2549 + 0.25  # shoulder to elbow and elbow to wrist_angle [m]
     expected = next(i for i, t in enumerate(targets) if np.hypot(t[0, 3], 0.20 + 0.158575 - 0.11065) > reach)
@@ -111,15 +113,15 @@ def test_out_of_reach_names_step_and_error(kinematics: Kinematics) -> None:
 
 
 def test_below_a_joint_limit_is_out_of_reach(kinematics: Kinematics) -> None:
-    """The tip turned to point up under the base asks for joints beyond their limits."""
+    """The tip turned to point up under the base needs joints beyond their limits."""
     up = np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0.0]])
     with pytest.raises(KinematicsError) as raised:
         kinematics.inverse(pose(0.12, 0.0, -0.30, up))
     assert raised.value.error > 1e-3 or raised.value.rotation_error > 1e-3
 
 
-def test_jump_to_another_place_is_not_a_path(kinematics: Kinematics) -> None:
-    with pytest.raises(KinematicsError, match="leaves its branch there, plan smaller steps"):
+def test_a_jump_to_another_pose_is_not_a_path(kinematics: Kinematics) -> None:
+    with pytest.raises(KinematicsError, match="leaves its IK branch there, plan smaller steps"):
         kinematics.follow([kinematics.forward([1.5, *kinematics.home[1:]])], kinematics.home)
 
 

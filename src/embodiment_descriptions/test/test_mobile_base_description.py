@@ -1,4 +1,4 @@
-"""The mobile base stands on its wheels and casters, drives the way its joints are meant, and is told as a base."""
+"""The mobile base stands on its wheels and casters, drives as its joints are meant to, and is described as a base."""
 
 import mujoco
 import numpy as np
@@ -56,7 +56,7 @@ def test_the_right_wheel_forward_turns_left() -> None:
     np.testing.assert_allclose(pose, [0.0, 0.0, (rolled[1] - rolled[0]) / WHEEL_SEPARATION], atol=0.05)
 
 
-def test_the_camera_looks_ahead_over_the_floor() -> None:
+def test_the_camera_faces_forward_above_the_floor() -> None:
     model, data = simulated("mobile_base")
     mujoco.mj_kinematics(model, data)
     eye = data.body("camera_optical_frame")

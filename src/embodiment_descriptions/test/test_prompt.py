@@ -82,7 +82,7 @@ def test_from_a_urdf(waist: bool, base: bool, parts: str, twin) -> None:
 
 
 @pytest.mark.parametrize(("rate", "text"), [(5.0, "5 Hz"), (2.5, "2.5 Hz"), (50, "50 Hz"), (1000.0, "1000 Hz")])
-def test_frequency_without_needless_zeros(rate: float, text: str) -> None:
+def test_frequency_without_trailing_zeros(rate: float, text: str) -> None:
     assert f"frequency is {text}. " in fill(rate_hz=rate)
 
 

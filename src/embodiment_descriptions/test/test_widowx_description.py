@@ -1,4 +1,4 @@
-"""The shape of the WidowX: as published, free of collisions, and seen by its wrist camera as meant."""
+"""The geometry of the WidowX: as published, free of collisions, and in view of its wrist camera as intended."""
 
 import mujoco
 import numpy as np
@@ -55,18 +55,18 @@ def test_arm_does_not_touch_itself(pose: str, finger: float, kinematics: Kinemat
     assert not touching(model, data)
 
 
-def test_pads_stand_at_the_joint_position_and_reach_past_the_tip() -> None:
+def test_pads_are_at_the_joint_position_and_reach_past_the_tip() -> None:
     root = parsed("widowx")
     for side, sign in (("left", 1), ("right", -1)):
         collision = root.find(f"link[@name='{side}_finger_link']/collision")
-        centre = np.array(collision.find("origin").get("xyz").split(), dtype=float)
+        center = np.array(collision.find("origin").get("xyz").split(), dtype=float)
         size = np.array(collision.find("geometry/box").get("size").split(), dtype=float)
-        assert sign * centre[1] - size[1] / 2 == pytest.approx(0.0)
+        assert sign * center[1] - size[1] / 2 == pytest.approx(0.0)
         tip = float(root.find("joint[@name='ee_gripper']/origin").get("xyz").split()[0])
-        assert centre[0] + size[0] / 2 - tip == pytest.approx(0.015, abs=1e-3)
+        assert center[0] + size[0] / 2 - tip == pytest.approx(0.015, abs=1e-3)
 
 
-def test_wrist_camera_sees_fingertips_and_what_lies_below() -> None:
+def test_wrist_camera_has_fingertips_and_what_is_below_in_view() -> None:
     """Directions in the optical frame (z into the scene) stay within 60 degrees over the height of the image."""
     model, data = simulated("widowx")
     mujoco.mj_kinematics(model, data)

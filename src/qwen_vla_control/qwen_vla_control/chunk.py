@@ -1,4 +1,4 @@
-"""A chunk as it arrived: what the gate decides about; and how one is made of what a policy predicted."""
+"""A chunk as received, which is what the gate decides about, and how it is built from a policy's prediction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from embodiment_descriptions import Embodiment
 
 
 class Prediction(Protocol):
-    """What a policy returned, as far as a robot has to know it (see `qwen_vla.ActionChunk`)."""
+    """The part of a policy's result that a robot needs (see `qwen_vla.ActionChunk`)."""
 
     data: np.ndarray
     channel_names: tuple[str, ...]
@@ -25,14 +25,14 @@ class Prediction(Protocol):
 
 @dataclass(frozen=True)
 class Chunk:
-    """A policy's prediction as it arrived; `data` is still the flat list of the message.
+    """A policy's prediction as received; `data` is still the flat list of the message.
 
     Attributes:
         stamp_ns: ROS time of the observation [ns].
         frame_id: base frame of the robot.
         period: time between two rows [s].
         data: horizon * len(channel_names) values, row by row, physical units.
-        publisher: identity of who sent it; empty where nobody tells.
+        publisher: identity of the sender; empty where it is unknown.
     """
 
     chunk_id: int
@@ -50,18 +50,18 @@ class Chunk:
 
     @property
     def rows(self) -> np.ndarray:
-        """(horizon, channels); only after check_schema found nothing."""
+        """(horizon, channels); valid only after check_schema found no violation."""
         return self.data.reshape(self.horizon, len(self.channel_names))
 
     @classmethod
     def predicted(cls, prediction: Prediction, base_frame: str, chunk_id: int = 0, execution_horizon: int = 0) -> Chunk:
-        """Write down what a policy predicted; whether it makes sense is for the gate to say.
+        """Build a chunk from a prediction, unchecked: checking it is the gate's job.
 
         Args:
             prediction: of a policy.
             base_frame: of the robot that the chunk is sent to.
             chunk_id: number of the chunk.
-            execution_horizon: steps to execute; 0 leaves it to the prediction, and that may leave it at all of them.
+            execution_horizon: steps to execute; 0: as many as the prediction asks for, or all if it does not say.
         """
         horizon = len(prediction.data)
         return cls(
@@ -80,7 +80,7 @@ class Chunk:
 
     @classmethod
     def of_rows(cls, embodiment: Embodiment, rows: np.ndarray, execution_horizon: int) -> Chunk:
-        """Rows (horizon, channels) of somebody who acts for this robot in its own control mode and channels."""
+        """Build a chunk from rows (horizon, channels) in the robot's own control mode and channels."""
         return cls(
             chunk_id=0,
             stamp_ns=0,

@@ -1,7 +1,7 @@
-"""What a ROS node of the suite offers, as data: parameters, topics, services, actions. Free of ROS.
+"""The interface of a ROS node of the suite as data: parameters, topics, services, actions. Free of ROS.
 
-A node declares its parameters and creates its topics from these tables; what `--help` prints, the page of the nodes in
-the documentation, and the tests come from the same.
+A node declares its parameters and creates its topics from these tables; `--help`, the reference page of the nodes and
+the tests are generated from the same tables.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
-TYPES = {bool: "bool", int: "integer", float: "double", str: "string"}  # as ROS calls them
+TYPES = {bool: "bool", int: "integer", float: "double", str: "string"}  # ROS's names
 WIDTHS = range(60, 101)  # [characters] of help texts
 LONGEST_TEXT = 4096  # [characters] of a parameter's value
 
 
 def type_name(kind: Any) -> str:
-    """The name that the graph uses for a class, for example "geometry_msgs/msg/Twist"; a name stays as it is."""
+    """The full name of an interface class, for example "geometry_msgs/msg/Twist"; a name is returned unchanged."""
     if isinstance(kind, str):
         return kind
     package, group, *_ = kind.__module__.split(".")
@@ -34,9 +34,9 @@ class Parameter:
     """A ROS parameter; the type is that of the default.
 
     Attributes:
-        minimum, maximum: range of a number; ROS refuses values outside.
-        read_only: only settable at start.
-        choices: the values of a text; empty: any.
+        minimum, maximum: range of a number; ROS rejects values outside.
+        read_only: can be set only at start.
+        choices: the allowed strings; empty: any.
     """
 
     name: str
@@ -49,23 +49,23 @@ class Parameter:
 
     @property
     def type(self) -> str:
-        """The name of its type in ROS."""
+        """The ROS name of its type."""
         return TYPES[type(self.default)]
 
     @property
     def default_text(self) -> str:
-        """The default as one writes it on a command line."""
+        """The default as written on a command line."""
         return str(self.default).lower() if isinstance(self.default, bool) else str(self.default) or "''"
 
     @property
     def constraints(self) -> list[str]:
-        """What else a value must be, as text."""
+        """Further constraints on a value, as text."""
         found = [f"one of: {self._choices_text}"] if self.choices else []
         found += [f"{_number(self.minimum)} to {_number(self.maximum)}"] if self.minimum is not None else []
         return found + (["only at start"] if self.read_only else [])
 
     def refusal(self, value: object) -> str:
-        """Why a value is too long or none of the choices; empty when it may be one."""
+        """Why a value is too long or not one of the choices; empty when it is allowed."""
         if isinstance(value, str) and len(value) > LONGEST_TEXT:
             return f"{self.name} has {len(value)} characters (limit {LONGEST_TEXT})"
         if not self.choices or value in self.choices:
@@ -77,7 +77,7 @@ class Parameter:
         return ", ".join(choice or "''" for choice in self.choices)
 
     def descriptor(self, messages: ModuleType) -> Any:
-        """What `ros2 param describe` shows; `messages` is rcl_interfaces.msg, which this package does not know."""
+        """What `ros2 param describe` shows; `messages` is rcl_interfaces.msg, which this package does not import."""
         descriptor = messages.ParameterDescriptor(description=self.description, read_only=self.read_only)
         descriptor.additional_constraints = f"one of: {self._choices_text}" if self.choices else ""
         if self.minimum is not None and self.maximum is not None:
@@ -95,10 +95,10 @@ class Endpoint:
     """A topic, service or action that a node offers or uses.
 
     Attributes:
-        name: as the node asks for it: relative, below itself (~/name) or absolute; {parameter}: what that parameter
-            says; in angle brackets: what the robot's YAML says.
-        kind: its class, or the full name of a type whose package may be missing; several when it depends.
-        meaning: what for.
+        name: as the node requests it: relative, private (~/name) or absolute; {parameter}: the value of that parameter;
+            in angle brackets: from the robot's YAML.
+        kind: its class, or the full name of a type whose package may be missing; several where it depends.
+        meaning: what it is for.
     """
 
     name: str
@@ -111,19 +111,19 @@ class Endpoint:
         return [type_name(kind) for kind in (self.kind if isinstance(self.kind, tuple) else (self.kind,))]
 
     def name_for(self, parameters: Any) -> str:
-        """The name, with the parameters' values (attributes of `parameters`) in their places."""
+        """The name with the parameters' values (attributes of `parameters`) filled in."""
         return self.name.format_map(_Attributes(parameters))
 
 
 @dataclass(frozen=True)
 class NodeInterface:
-    """All that a node offers.
+    """The whole interface of a node.
 
     Attributes:
-        package, name: of the program, which is called like the node.
-        docstring: of its module; the first paragraph says what it does.
+        package, name: of the executable, which has the node's name.
+        docstring: of its module; the first paragraph describes the node.
         managed: it is a lifecycle node.
-        example: what follows --ros-args in an example of a call.
+        example: what follows --ros-args in an example command.
     """
 
     package: str
@@ -147,7 +147,7 @@ class NodeInterface:
 
     @property
     def endpoints(self) -> dict[str, tuple[Endpoint, ...]]:
-        """What there is, by what the node does with it."""
+        """The endpoints, by what the node does with them."""
         kinds = {
             "publishes": self.publishes,
             "subscribes to": self.subscribes,
@@ -158,7 +158,7 @@ class NodeInterface:
         return {title: found for title, found in kinds.items() if found}
 
     def default_name(self, endpoint: Endpoint) -> str:
-        """The name of an endpoint with the parameters' defaults, and which parameter changes it."""
+        """The name of an endpoint with the parameters' defaults, and the parameters that change it."""
         if "{" not in endpoint.name:
             return endpoint.name
         used = [row for row in self.parameters if f"{{{row.name}}}" in endpoint.name]
@@ -189,20 +189,25 @@ class NodeInterface:
 
 
 def answer_options(interface: NodeInterface, arguments: Sequence[str] | None = None) -> None:
-    """Answer `--help` and `--version` of a node's program, and end it; SystemExit, too, for words that mean nothing.
+    """Answer `--help` and `--version` of a node's executable and exit.
 
-    `arguments`: those of the program (without its name) when None. Those for ROS (`--ros-args ...`) are left to it.
+    Args:
+        interface: of the node.
+        arguments: without the executable's name; sys.argv by default. Those for ROS (`--ros-args ...`) are left to it.
+
+    Raises:
+        SystemExit: after an answer, and for an unknown argument.
     """
     own = list(_own_arguments(sys.argv[1:] if arguments is None else arguments))
     if {"-h", "--help"} & set(own):
-        _say(interface.help(min(max(shutil.get_terminal_size().columns, WIDTHS[0]), WIDTHS[-1])))
+        _print(interface.help(min(max(shutil.get_terminal_size().columns, WIDTHS[0]), WIDTHS[-1])))
         raise SystemExit(0)
     if "--version" in own:
-        _say(f"{interface.name} {version(interface.package)}")
+        _print(f"{interface.name} {version(interface.package)}")
         raise SystemExit(0)
     if own:
         print(
-            f"{interface.name}: {own[0]!r} means nothing here; parameters are given with --ros-args -p NAME:=VALUE, "
+            f"{interface.name}: unknown argument {own[0]!r}; parameters are given with --ros-args -p NAME:=VALUE, "
             f"see {interface.name} --help",
             file=sys.stderr,
         )
@@ -210,20 +215,20 @@ def answer_options(interface: NodeInterface, arguments: Sequence[str] | None = N
 
 
 def _own_arguments(arguments: Sequence[str]) -> Iterator[str]:
-    """What is not for ROS, which has everything between --ros-args and --."""
+    """The arguments that are not for ROS, which owns everything between --ros-args and --."""
     for_ros = False
-    for word in arguments:
-        if word in ("--ros-args", "--"):
-            for_ros = word == "--ros-args"
+    for argument in arguments:
+        if argument in ("--ros-args", "--"):
+            for_ros = argument == "--ros-args"
         elif not for_ros:
-            yield word
+            yield argument
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+    except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit fails
 
 
 def _number(value: float) -> str:

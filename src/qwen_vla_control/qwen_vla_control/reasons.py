@@ -1,4 +1,4 @@
-"""What the gate says: reasons, violations, and the exception that carries them."""
+"""The gate's vocabulary: reasons, violations, and the exception that carries them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Reason(IntEnum):
 
 @dataclass(frozen=True)
 class Violation:
-    """One reason against a chunk, with the value and the limit in words."""
+    """One reason against a chunk, with the value and the limit as text."""
 
     reason: Reason
     message: str
@@ -72,11 +72,11 @@ class Refused(Exception):
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
-        """The distinct reasons, in the order in which they were found."""
+        """The distinct reasons, in the order found."""
         return tuple(dict.fromkeys(v.reason for v in self.violations))
 
 
 def refuse_if(violations: list[Violation]) -> None:
-    """Raise Refused when there is anything to object."""
+    """Raise Refused when there are violations."""
     if violations:
         raise Refused(violations)

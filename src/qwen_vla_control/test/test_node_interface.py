@@ -1,4 +1,4 @@
-"""A node's tables say all that its help says, and programs answer --help, --version and words that mean nothing."""
+"""A node's tables have all that its help prints; executables answer --help, --version and unknown arguments."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_name_may_be_that_of_a_parameter():
     assert topic.name_for(SimpleNamespace(topic="elsewhere")) == "elsewhere"
 
 
-def test_a_word_that_is_no_choice_is_refused():
+def test_a_value_that_is_not_a_choice_is_refused():
     mode = next(row for row in INTERFACE.parameters if row.name == "mode")
     assert mode.refusal("fast") == "" and "mode 'green' is not one of: slow, fast" in mode.refusal("green")
 
@@ -86,7 +86,7 @@ def test_the_version_is_that_of_the_package(capsys):
     assert end.value.code == 0 and capsys.readouterr().out == "looker 0.1.0\n"
 
 
-def test_words_that_mean_nothing_are_refused(capsys):
+def test_unknown_arguments_are_refused(capsys):
     with pytest.raises(SystemExit) as end:
         answer_options(INTERFACE, ["rate:=1.0"])
     assert end.value.code == 2 and "'rate:=1.0'" in (said := capsys.readouterr().err) and "--ros-args -p" in said
@@ -119,7 +119,7 @@ def test_help_is_as_wide_as_the_terminal_but_can_be_read(monkeypatch, capsys, co
 
 
 def test_a_reader_that_has_seen_enough_makes_no_noise():
-    code = "from qwen_vla_control import node_interface as n\nn._say('x' * 100)\nprint('again')"
+    code = "from qwen_vla_control import node_interface as n\nn._print('x' * 100)\nprint('again')"
     program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     program.stdout.close()
     assert program.stderr.read() == b"" and program.wait(60) == 0

@@ -1,1 +1,1 @@
-"""rclpy as every node of the suite uses it: whatever arrives, the node goes on, and says what was wrong with it."""
+"""rclpy as every node of the suite uses it: the node survives any input and reports what was wrong with it."""

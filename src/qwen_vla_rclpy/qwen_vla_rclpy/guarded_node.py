@@ -1,10 +1,10 @@
-"""What a node of the suite does with what arrives, before its own callbacks see it.
+"""How a node of the suite guards its input before its own callbacks get it.
 
-- A message that is too large, or that cannot be read, is turned away before it is taken apart; so is a /clock before
-  the beginning of time, which would end rclpy's own callback.
-- A callback that raises is written down, with its traceback, in the log and in the diagnostics.
-- Text of others reaches the log in printable characters alone.
-- `use_sim_time` stays what it was at the start: nobody changes the clock of a running node.
+- A message that is too large, or that cannot be read, is turned away before it is parsed; so is a negative /clock,
+  which would make rclpy's own callback raise.
+- A callback that raises is reported in the diagnostics and, with its traceback, in the log.
+- Text from outside reaches the log only as printable characters.
+- `use_sim_time` keeps its value from the start: the clock of a running node cannot be changed.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from qwen_vla_rclpy.input_faults import InputFaults
 from qwen_vla_rclpy.printable import printable
 from qwen_vla_rclpy.printable_logger import PrintableLogger
 
-LARGEST = 16_384  # [bytes] of a serialized message, unless the subscription says otherwise
-ANY_SIZE = None  # for types without lists and texts, of which nothing large is taken, and for images
+LARGEST = 16_384  # [bytes] of a serialized message, unless the subscription sets another limit
+ANY_SIZE = None  # for types without sequences and strings, which cannot be large, and for images
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
 CLOCK_PARAMETER = "use_sim_time"
 DESCRIPTION_SERVICE = "start_type_description_service"
@@ -40,29 +40,29 @@ class GuardedNode(Node):
     """Base of the nodes of the suite; to be spun by a GuardedExecutor, which calls `callback_raised`, `take_failed`.
 
     Attributes:
-        tells: it publishes what was wrong with its input on /diagnostics; False for who only listens.
+        publishes_faults: whether it reports faults of its input on /diagnostics; False for a node that only listens.
         input_faults, callback_failures: what was wrong so far.
     """
 
-    tells = True
+    publishes_faults = True
 
     def __init__(self, name: str, **options: Any) -> None:
         """Create the node; `options` are those of rclpy's Node."""
         self.input_faults, self.callback_failures = InputFaults(), InputFaults()
         self._printable_logger: PrintableLogger | None = None
-        # The library behind that service writes what it is asked for into the log as it comes.
+        # The library behind that service logs requests without escaping them.
         silent = Parameter(DESCRIPTION_SERVICE, value=False)
         overrides = [silent, *options.pop("parameter_overrides", ())]
         super().__init__(name, parameter_overrides=overrides, **options)
         self.add_on_set_parameters_callback(self._keep_clock)
-        if self.tells:
-            # Absolute by the convention of diagnostic_updater: one topic for all robots, which the aggregator reads.
+        if self.publishes_faults:
+            # Absolute, as in diagnostic_updater: one topic for all robots, which the aggregator reads.
             self._fault_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
             steady = Clock(clock_type=ClockType.STEADY_TIME)
             self.create_timer(DIAGNOSTICS_PERIOD, self._publish_faults, clock=steady)
 
     def on_failure(self, text: str) -> None:
-        """Do what is safe after a callback has raised; `text` says which, and what."""
+        """Do what is safe after a callback has raised; `text` names the callback and the error."""
 
     # Input ----------------------------------------------------------------------------------------------------------
 
@@ -77,9 +77,11 @@ class GuardedNode(Node):
         raw: bool = False,
         **options: Any,
     ) -> Subscription:
-        """As rclpy's, but what is larger than `largest` [bytes, serialized] is not taken apart.
+        """Like rclpy's, but a message larger than `largest` [bytes, serialized] is turned away unparsed.
 
-        largest: ANY_SIZE leaves it to the middleware.
+        Args:
+            msg_type, topic, callback, qos_profile, raw, options: as for rclpy.
+            largest: ANY_SIZE leaves the limit to the middleware.
         """
         if msg_type is ClockMessage:
             callback, largest = self._forward_in_time(callback), ANY_SIZE
@@ -92,7 +94,7 @@ class GuardedNode(Node):
 
         def receive(data: bytes, info: Any) -> None:
             if len(data) > largest:
-                self.turn_away(topic, f"a message of {len(data):,} bytes, at most {largest:,} are taken")
+                self.turn_away(topic, f"a message of {len(data):,} bytes, at most {largest:,} are accepted")
                 return
             try:
                 message = data if raw else deserialize_message(data, kind)
@@ -108,14 +110,14 @@ class GuardedNode(Node):
 
         def receive(message: ClockMessage, info: Any) -> None:
             if message.clock.sec < 0:
-                self.turn_away("/clock", f"a time before the beginning of time: {message.clock.sec} s")
+                self.turn_away("/clock", f"a negative time: {message.clock.sec} s")
             else:
                 callback(message, info) if with_info else callback(message)
 
         return receive
 
     def turn_away(self, where: str, why: str) -> None:
-        """Write down that a message was not used."""
+        """Record and log that a message was not used."""
         if self.input_faults.add(where, printable(why), time.monotonic()):
             count = self.input_faults.count(where)
             self.get_logger().warning(f"{where}: turned away: {why}" + (f" ({count} so far)" if count > 1 else ""))
@@ -123,24 +125,24 @@ class GuardedNode(Node):
     # For the executor -----------------------------------------------------------------------------------------------
 
     def take_failed(self, where: str, error: Exception) -> None:
-        """Write down that a message could not be read."""
+        """Record that a message could not be read."""
         self.turn_away(where, f"a message that cannot be read: {error}")
 
     def callback_raised(self, where: str, error: Exception) -> None:
-        """Write down that a callback has failed, and do what is safe."""
+        """Record and log that a callback has failed, and do what is safe."""
         text = printable(f"{where}: {type(error).__name__}: {error}")
         if self.callback_failures.add(where, text, time.monotonic()):
             count, trace = self.callback_failures.count(where), "".join(traceback.format_exception(error))
-            self.get_logger().error(f"{text}; the node goes on (failure {count} there)\n{trace}")
+            self.get_logger().error(f"{text}; the node keeps running (failure {count} there)\n{trace}")
         try:
             self.on_failure(text)
         except Exception:
-            self.get_logger().fatal(f"and what is safe then could not be done:\n{traceback.format_exc()}")
+            self.get_logger().fatal(f"the safe reaction failed, too:\n{traceback.format_exc()}")
 
     # ROS ------------------------------------------------------------------------------------------------------------
 
     def get_logger(self) -> RcutilsLogger:
-        """The logger of the node; it logs printable characters alone."""
+        """The logger of the node; it logs only printable characters."""
         if self._printable_logger is None:
             self._printable_logger = PrintableLogger(super().get_logger().name)
         return self._printable_logger
@@ -148,7 +150,7 @@ class GuardedNode(Node):
     def _keep_clock(self, parameters: list) -> SetParametersResult:
         for parameter in parameters:
             if parameter.name == CLOCK_PARAMETER and parameter.value != self.get_parameter(CLOCK_PARAMETER).value:
-                reason = f"{CLOCK_PARAMETER} cannot be changed while the node runs; give it at the start of the node"
+                reason = f"{CLOCK_PARAMETER} cannot be changed while the node runs; set it at the start of the node"
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
@@ -169,7 +171,7 @@ class GuardedNode(Node):
 
 
 def _takes_two(callback: Callable[..., None]) -> bool:
-    """Whether a callback wants the message info, too, by rclpy's own rule."""
+    """Whether a callback also takes the message info, by rclpy's own rule."""
     try:
         inspect.signature(callback).bind(object())
     except TypeError:

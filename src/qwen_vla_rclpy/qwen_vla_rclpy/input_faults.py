@@ -1,26 +1,26 @@
-"""What came in and could not be used, counted by where it came from. Free of ROS.
+"""Input that could not be used, counted by its source. Free of ROS.
 
-Whoever sends a bad message sends a thousand of them: each kind is said once, and again only now and then.
+A sender of one bad message sends a thousand of them: each fault is logged once, and again only now and then.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-REPEAT = 10.0  # [s] steady, between two words about the same fault
-RECENT = 5.0  # [s] steady, for how long a fault is a problem of the node
-PLACES = 64  # topics and services; what comes from more of them is counted under one name
+REPEAT = 10.0  # [s] steady, between two reports of the same fault
+RECENT = 5.0  # [s] steady, for how long a fault counts as a problem of the node
+PLACES = 64  # topics and services; further ones are counted under one name
 ELSEWHERE = "elsewhere"
 
 
 @dataclass
 class Fault:
-    """One place: how often it was at fault, the last reason, and when that was, and was said [s, steady]."""
+    """One place: how often it was at fault, the last reason, when that was, and when it was reported [s, steady]."""
 
     count: int = 0
     reason: str = ""
     at: float = 0.0
-    told_at: float = -REPEAT
+    reported_at: float = -REPEAT
 
 
 class InputFaults:
@@ -31,20 +31,20 @@ class InputFaults:
     """
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Create an empty record."""
         self.total = 0
         self._places: dict[str, Fault] = {}
 
     def add(self, place: str, reason: str, now: float) -> bool:
-        """Count a fault at the steady time `now` [s]; True when it is to be said."""
+        """Count a fault at the steady time `now` [s]; True when it is to be reported."""
         if place not in self._places and len(self._places) >= PLACES:
             place = ELSEWHERE
         fault = self._places.setdefault(place, Fault())
         self.total += 1
         fault.count, fault.reason, fault.at = fault.count + 1, reason, now
-        if now - fault.told_at < REPEAT:
+        if now - fault.reported_at < REPEAT:
             return False
-        fault.told_at = now
+        fault.reported_at = now
         return True
 
     def count(self, place: str) -> int:
@@ -52,5 +52,5 @@ class InputFaults:
         return self._places[place].count if place in self._places else 0
 
     def recent(self, now: float) -> dict[str, str]:
-        """The last reason by place, of those that were at fault lately."""
+        """The last reason by place, for recent faults."""
         return {place: fault.reason for place, fault in self._places.items() if now - fault.at < RECENT}

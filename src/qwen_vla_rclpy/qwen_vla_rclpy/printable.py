@@ -1,25 +1,25 @@
-"""Text that others wrote, made safe to show: every word of a message on its way to a log, a report or a terminal.
+"""Makes text from outside safe to show in a log, a report or a terminal.
 
-An escape sequence could rewrite what a terminal shows, a line break could forge a line of a log, and 28 MB of text
-could fill a disk.
+An escape sequence could rewrite what a terminal shows, a line break could forge a log entry, and 28 MB of text could
+fill a disk.
 """
 
 from __future__ import annotations
 
 import unicodedata
 
-LONGEST = 1000  # characters: at most 4,000 bytes of UTF-8, which the texts of qwen_vla_msgs have room for
+LONGEST = 1000  # characters: at most 4,000 bytes of UTF-8, which the strings of qwen_vla_msgs can hold
 LONGEST_LOG = 4000  # characters
 MOST_LINES = 40
-CONTINUED = "\n  | "  # no line but the first looks like the beginning of a log entry
+CONTINUED = "\n  | "  # only the first line looks like the beginning of a log entry
 
 
 def printable(text: object, longest: int = LONGEST) -> str:
-    """One line in which every character can be seen.
+    """One line in which every character is visible.
 
     Args:
-        text: anything; what `str` makes of it.
-        longest: what has more characters is cut, and its length named.
+        text: anything that `str` accepts.
+        longest: text with more characters is truncated and its length given.
 
     Returns:
         The text with its control and formatting characters, line breaks included, as escapes ("\\x1b", "\\n").
@@ -35,12 +35,12 @@ def printable(text: object, longest: int = LONGEST) -> str:
 
 
 def _is_visible(character: str) -> bool:
-    """Letters, signs and spaces, that of Chinese texts for example; str.isprintable knows one space alone."""
+    """Letters, symbols and spaces, including the ideographic one; str.isprintable accepts only the ASCII space."""
     return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 def printable_lines(text: object) -> str:
-    """The same for a text of several lines, a traceback for example; of a long one, its beginning and its end."""
+    """The same for text of several lines, such as a traceback; of a long one, its beginning and its end."""
     lines = str(text).split("\n")
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES // 2], f"... ({len(lines)} lines)", *lines[-MOST_LINES // 2 :]]

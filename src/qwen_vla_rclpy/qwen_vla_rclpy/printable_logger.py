@@ -1,4 +1,4 @@
-"""A logger into which text that others wrote may go."""
+"""A logger that is safe for text from outside."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from qwen_vla_rclpy.printable import printable_lines
 
-# rclpy says where a log entry is from, and throttles by that: it is the line that calls the logger, not one of these.
+# rclpy reports and throttles log entries by their caller: that is the line that calls the logger, not one of these.
 rcutils_logger._internal_callers.append(os.path.realpath(__file__))
 
 
 class PrintableLogger(RcutilsLogger):
-    """Logs printable characters alone."""
+    """Logs only printable characters."""
 
     def log(self, message: str, severity: int, name: str | None = None, **options: Any) -> bool:
-        """As RcutilsLogger.log."""
+        """Log like RcutilsLogger.log."""
         return super().log(printable_lines(message), severity, name, **options)

@@ -1,12 +1,12 @@
-"""Faults of the input are counted by place, said once, and forgotten as problems when they are over."""
+"""Input faults are counted by place, reported once, and no longer a problem when they are over."""
 
 from qwen_vla_rclpy.input_faults import ELSEWHERE, PLACES, RECENT, REPEAT, InputFaults
 
 
-def test_a_fault_is_said_once_and_again_only_after_a_while():
+def test_a_fault_is_reported_once_and_again_only_after_a_while():
     faults = InputFaults()
     assert [faults.add("/chunk", "too large", now) for now in (0.0, 0.1, REPEAT - 0.1)] == [True, False, False]
-    assert faults.add("/joint_states", "too large", 0.2), "another place has not been heard of yet"
+    assert faults.add("/joint_states", "too large", 0.2), "another place has not been reported yet"
     assert faults.add("/chunk", "too large", REPEAT)
     assert faults.count("/chunk") == 4 and faults.count("/nowhere") == 0 and faults.total == 5
 

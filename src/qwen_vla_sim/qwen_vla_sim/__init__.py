@@ -6,7 +6,7 @@ import sys
 
 
 def _offscreen_backend() -> str:
-    """MuJoCo's name for an off-screen OpenGL that this machine has: EGL, with or without a GPU, else OSMesa."""
+    """MuJoCo's name for an off-screen OpenGL available on this machine: EGL, with or without a GPU, else OSMesa."""
     try:
         ctypes.CDLL("libEGL.so.1")
     except OSError:
@@ -14,6 +14,6 @@ def _offscreen_backend() -> str:
     return "egl"
 
 
-# MuJoCo chooses its OpenGL when it is imported, and by default one that needs a screen.
+# MuJoCo selects its OpenGL on import; its default needs a display.
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", _offscreen_backend())

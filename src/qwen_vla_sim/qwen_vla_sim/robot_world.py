@@ -1,6 +1,4 @@
-"""A robot of the suite in MuJoCo: its URDF with servos, mirrored fingers and cameras. What stands around it is added by
-the worlds built on this one.
-"""
+"""A robot of the suite in MuJoCo: its URDF with servos, coupled fingers and cameras. Subclasses add surroundings."""
 
 from __future__ import annotations
 
@@ -41,10 +39,10 @@ class RobotWorld:
     """Simulated robot. Not thread-safe; a renderer belongs to the thread that first renders.
 
     Attributes:
-        joint_names: joints that are commanded, as the embodiment lists them.
+        joint_names: commanded joints, in the order of the embodiment.
         followers: joints that mimic one of those.
-        cameras: names of the cameras, which are the tags of the embodiment.
-        camera_frames: the optical frame of each.
+        cameras: names of the cameras, which are the embodiment's tags.
+        camera_frames: optical frame of each camera.
     """
 
     def __init__(self, embodiment: Embodiment, spec: mujoco.MjSpec, camera_frames: Mapping[str, str]) -> None:
@@ -66,20 +64,20 @@ class RobotWorld:
     # ------------------------------------------------------------------ state
     @property
     def time(self) -> float:
-        """Simulated time since the world was made [s]; it does not jump back at a reset."""
+        """Simulated time since the world was created [s]; a reset does not set it back."""
         return self.data.time
 
     @property
     def instruction(self) -> str:
-        """The sentence that belongs to the scene; empty in a world without tasks."""
+        """The instruction of the scene; empty in a world without tasks."""
         return ""
 
     def task_state(self) -> TaskState | None:
-        """The judge's view of the task; None in a world without tasks."""
+        """The judge's assessment of the task; None in a world without tasks."""
         return None
 
     def reset(self, seed: int) -> None:
-        """Lay out the scene of `seed`, put the robot at its home position; time goes on."""
+        """Lay out the scene of `seed` and put the robot in its home pose; time continues."""
         now = self.data.time
         mujoco.mj_resetData(self.model, self.data)
         self.data.time = now
@@ -87,10 +85,10 @@ class RobotWorld:
         self.place_arm(np.array([self.embodiment.home[name] for name in self.joint_names]))
 
     def lay_out(self, seed: int) -> None:
-        """What a seed decides about the surroundings: nothing here."""
+        """Lay out what the seed determines in the surroundings; nothing here."""
 
     def place_arm(self, joints: np.ndarray) -> None:
-        """Put the joints at `joints` (rad, m; order of `joint_names`) at once and hold there; only to set up."""
+        """Set the joints to `joints` (rad, m; order of `joint_names`) at once and hold there; for setup only."""
         joints = np.asarray(joints, float)
         self.data.qpos[self._qpos] = joints
         for follower in self.followers:
@@ -135,7 +133,7 @@ class RobotWorld:
         return renderer.render()
 
     def camera_intrinsics(self, camera: str, height: int = 240, width: int = 320) -> np.ndarray:
-        """3×3 pinhole matrix [px]; MuJoCo's cameras have square pixels and a centred principal point."""
+        """3×3 pinhole matrix [px]; MuJoCo's cameras have square pixels and a centered principal point."""
         focal = height / (2 * np.tan(np.radians(self.model.camera(camera).fovy[0]) / 2))
         return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
 
@@ -155,14 +153,14 @@ class RobotWorld:
 
 
 def robot_spec(embodiment: Embodiment) -> mujoco.MjSpec:
-    """The URDF plus what a simulator needs beyond it: servos for the commanded joints and the coupling of fingers."""
-    # MuJoCo's own import settings: keep fixed links, which cameras hang on, and visual geometry.
+    """The URDF with what a simulator needs in addition: servos for the commanded joints and coupled fingers."""
+    # MuJoCo's import settings: keep fixed links, to which cameras are attached, and visual geometry.
     settings = '<mujoco><compiler fusestatic="false" discardvisual="false" strippath="true"/></mujoco>'
     spec = mujoco.MjSpec.from_string(embodiment.urdf.replace("</robot>", settings + "</robot>"))
     spec.option.timestep = TIMESTEP
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-    spec.option.impratio = 10  # keeps a squeezed object from creeping out of the fingers
+    spec.option.impratio = 10  # keeps a grasped object from slipping out of the fingers
     spec.visual.quality.shadowsize = 0  # the shadow map is nine tenths of a software-rendered frame
     spec.visual.quality.offsamples = 0
     spec.visual.headlight.ambient = [0.35] * 3
@@ -171,7 +169,7 @@ def robot_spec(embodiment: Embodiment) -> mujoco.MjSpec:
     spec.visual.map.znear = 0.005
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
     for body in spec.bodies[1:]:
-        body.gravcomp = 1.0  # the servos carry the arm's own weight with integral action
+        body.gravcomp = 1.0  # stands for the servos' integral action, which carries the arm's weight
         for geom in body.geoms:
             _prepare_robot_geom(geom)
     _add_servos(spec, embodiment)
@@ -191,7 +189,7 @@ def followers(urdf: str) -> tuple[Follower, ...]:
 
 
 def look_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Quaternion (w, x, y, z) of a MuJoCo camera at `position` that looks at `target` with the horizon level."""
+    """Quaternion (w, x, y, z) of a MuJoCo camera at `position` that looks at `target` with a level horizon."""
     back = position - target
     back = back / np.linalg.norm(back)
     right = np.cross([0, 0, 1], back)
@@ -200,13 +198,13 @@ def look_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def add_camera_to_link(spec: mujoco.MjSpec, camera: str, link: str, fovy: float) -> None:
-    """A camera that looks along x of a link, with z up; `fovy` is its vertical field of view [deg]."""
+    """Add a camera that looks along x of a link, with z up; `fovy` is its vertical field of view [deg]."""
     quaternion = Rotation.from_matrix(CAMERA_LINK_TO_MUJOCO).as_quat(scalar_first=True)
     spec.body(link).add_camera(name=camera, quat=quaternion, fovy=fovy)
 
 
 def _prepare_robot_geom(geom) -> None:
-    """Collision shapes are hidden and meet what is around the robot, not its own neighbouring links."""
+    """Hide collision shapes and let them collide with the robot's surroundings, not with its own links."""
     if geom.contype:
         geom.group = 3
         geom.contype, geom.conaffinity = 1, 2
@@ -233,7 +231,7 @@ def _add_servos(spec: mujoco.MjSpec, embodiment: Embodiment) -> None:
 
 
 def _couple_followers(spec: mujoco.MjSpec, embodiment: Embodiment) -> None:
-    """A stiff constraint for each mimic joint, where MuJoCo has not made one from the URDF."""
+    """Add a stiff constraint for each mimic joint for which MuJoCo has not created one from the URDF."""
     coupled = {equality.name1 for equality in spec.equalities}
     for follower in followers(embodiment.urdf):
         spec.joint(follower.name).armature = FINGER_ARMATURE

@@ -1,6 +1,6 @@
-"""What the suites of all simulated robots share: which tasks there are, which scene a seed means, what chunks may do.
+"""What the suites of all simulated robots share: their tasks, the scenes of seeds, and the gate for chunks.
 
-Tasks are entry points of the group `qwen_vla.tasks`, called `<suite>.<task>`, so that any package can add one.
+Tasks are entry points of the group `qwen_vla.tasks`, named `<suite>.<task>`, so that any package can add one.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class SimulatedSuite(ABC):
 
     Attributes:
         name, robot: of the suite, and of its robot in embodiment_descriptions.
-        rotation: names of the tasks that seeds alone go round. Data sets and figures name their scenes by a seed alone,
-            so a published rotation never changes; a task that was added is chosen by its name.
-        shifts: kinds of scenes, other than those trained on, that it offers.
+        rotation: names of the tasks through which seeds alone cycle. Datasets and figures identify their scenes by a
+            seed alone, so a published rotation never changes; an added task is chosen by its name.
+        shifts: supported kinds of distribution shift.
         max_steps: control steps after which an episode ends.
     """
 
@@ -47,17 +47,17 @@ class SimulatedSuite(ABC):
         self._loaded: dict[str, Task] = {}
         if missing := [name for name in self.rotation if name not in self._entries]:
             raise RuntimeError(
-                f"tasks of the suite {self.name} are not installed: {', '.join(missing)}; install the package that the "
-                "suite comes from again (make setup)"
+                f"tasks of the suite {self.name} are not installed: {', '.join(missing)}; reinstall the package of the "
+                "suite (make setup)"
             )
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of all tasks: the rotation, then what was added, by name."""
+        """Names of all tasks: the rotation, then added ones, sorted by name."""
         return (*self.rotation, *sorted(self._entries.keys() - set(self.rotation)))
 
     def task(self, name: str) -> Task:
-        """The task of that name; ValueError lists those that there are."""
+        """The task of that name; ValueError lists the known ones."""
         if name not in self._entries:
             raise ValueError(f"suite {self.name} has no task {name!r}; it has: {', '.join(self.tasks)}")
         if name not in self._loaded:
@@ -65,14 +65,14 @@ class SimulatedSuite(ABC):
         return self._loaded[name]
 
     def task_of(self, seed: int) -> str:
-        """Name of the task that a seed alone means."""
+        """Name of the task that a seed alone selects."""
         return self.rotation[seed % len(self.rotation)]
 
     def seed_of(self, number: int, first: int, task: str | None = None) -> int:
-        """Seed of scene number `number` (0, 1 …) from seed `first` on; with a task, of the scenes of that one.
+        """Seed of scene number `number` (0, 1 …) from seed `first` on, with a task counting only its own scenes.
 
-        A task of the rotation has the seeds that alone mean it, so that its scenes are those of the whole suite; any
-        other has every seed.
+        A task of the rotation has the seeds that alone select it, so that its scenes are those of the whole suite; any
+        other task has every seed.
         """
         if task is None or self.task(task).name not in self.rotation:
             return first + number
@@ -80,43 +80,43 @@ class SimulatedSuite(ABC):
         return first + (self.rotation.index(task) - first) % count + number * count
 
     def scene(self, seed: int, shift: Shift | None = None, task: str | None = None) -> Any:
-        """The scene of (task, seed), without a task of the one that the seed alone means."""
+        """The scene of (task, seed); without a task, of the one that the seed alone selects."""
         return self.task(task or self.task_of(seed)).scene(seed, shift)
 
     def other_instruction(self, env: WorldEnv, seed: int) -> str:
-        """An instruction for another target of the scene: what a listener must not succeed with."""
+        """An instruction for another target of the scene, with which a policy that follows it must not succeed."""
         scene = env.world.scene
         return scene.task.other_instruction(scene, seed)
 
     @cached_property
     def gate(self) -> Gate:
-        """What decides about the chunks of the robot: that of executor_node."""
+        """The gate for the robot's chunks, the same as in executor_node."""
         return gate_of(self.embodiment)
 
     def plan(self, chunk: Chunk, observation: Mapping[str, Any]) -> np.ndarray:
-        """A chunk as actions (steps, n) of the environment until the next one is due, see `Suite.plan`.
+        """Convert a chunk to actions (steps, n) of the environment until the next one is due, see `Suite.plan`.
 
-        Decided as executor_node does where chunks do not overlap: the robot is at rest where it was observed, for the
-        simulator waits while the policy thinks.
+        Decides like executor_node without overlapping chunks: the robot is at rest where it was observed, because the
+        simulator is paused during inference.
         """
         return self._actions(self.gate.decide(chunk, self._at_rest(observation, chunk.stamp_ns)).path)
 
     @abstractmethod
     def _at_rest(self, observation: Mapping[str, Any], now_ns: int) -> RobotState:
-        """What the gate takes for truth at an observation."""
+        """The robot's state for the gate at an observation."""
 
     @abstractmethod
     def _actions(self, path: Path) -> np.ndarray:
-        """Actions (steps, n) of the environment that do a path."""
+        """Actions (steps, n) of the environment that execute a path."""
 
     @abstractmethod
     def make_world(
         self, shift: Shift | None = None, task: str | None = None, embodiment: Embodiment | None = None
     ) -> RobotWorld:
-        """The world whose scenes are those of the suite, or of one task; embodiment: the robot under another YAML."""
+        """Make the world for the scenes of the suite or of one task; embodiment: the robot with another YAML."""
 
     def _scenes(self, shift: Shift | None, task: str | None) -> Callable[[int], Any]:
-        """What a seed means under these conditions; ValueError where the suite does not have them."""
+        """The map from seeds to scenes for this shift and task; ValueError if the suite does not have them."""
         if shift and shift not in self.shifts:
             offered = ", ".join(self.shifts) or "none"
             raise ValueError(f"suite {self.name} has no shift {shift!r}; it offers: {offered}")
@@ -129,7 +129,7 @@ class ArmSuite(SimulatedSuite):
     """Tasks of a robot with arms: observations have "joints", measured, and "command", all (joints,) [rad | m]."""
 
     def hold(self, observation: Mapping[str, Any]) -> np.ndarray:
-        """What was commanded last: fingers keep pressing what they hold."""
+        """The last command: fingers keep pressing what they hold."""
         return observation["command"].astype(float)
 
     def _at_rest(self, observation: Mapping[str, Any], now_ns: int) -> RobotState:
@@ -141,7 +141,7 @@ class ArmSuite(SimulatedSuite):
 
 
 def _entries_of(suite: str) -> dict[str, EntryPoint]:
-    """Entry points of a suite's tasks by the name of the task; ValueError where two packages offer the same one."""
+    """Entry points of a suite's tasks by task name; ValueError if two packages offer the same one."""
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=GROUP):
         of_suite, _, name = entry.name.partition(".")
@@ -159,7 +159,7 @@ def _load(name: str, entry: EntryPoint) -> Task:
     task = entry.load()()
     if not isinstance(task, Task) or task.name != name:
         raise ValueError(
-            f"the entry point {entry.name} = {entry.value} is not a task called {name!r}; it has to be a subclass of "
-            "Task whose name is the part behind the dot"
+            f"the entry point {entry.name} = {entry.value} is not a task named {name!r}; it must be a subclass of Task "
+            "whose name is the part after the dot"
         )
     return task

@@ -1,6 +1,6 @@
-"""A task of a simulated robot: its instructions, scenes, judge, expert and starts, and what a judge says of it.
+"""A task of a simulated robot: its instructions, scenes, judge, expert and start states, and the judge's result.
 
-A scene is (task, seed). Each robot has a base class of its own between `Task` and its tasks, which knows how its scenes
+A scene is (task, seed). Each robot has its own base class between `Task` and its tasks, which defines how its scenes
 are laid out and what its situations are: `widowx.tabletop_task`, `aloha.bimanual_task`, `mobile_base.driving_task`.
 """
 
@@ -13,10 +13,10 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 
-# Kinds of scenes that nothing was trained on: each is the usual scene with one thing changed.
+# Kinds of distribution shift: each is the usual scene with one thing changed, never trained on.
 Shift = Literal["colour", "instance", "position", "background", "instruction", "dynamic"]
 SHIFTS: tuple[Shift, ...] = get_args(Shift)
-# Plays in an environment from an observation and its info on, before an expert takes over; returns the last ones.
+# Acts in an environment from an observation and its info on, until an expert takes over; returns the last ones.
 Lead = Callable[[Any, dict, dict], tuple[dict, dict]]
 
 World, Scene, Situation, Goal, Start = (TypeVar(name) for name in ("World", "Scene", "Situation", "Goal", "Start"))
@@ -24,16 +24,16 @@ World, Scene, Situation, Goal, Start = (TypeVar(name) for name in ("World", "Sce
 
 @dataclass(frozen=True)
 class TaskState:
-    """State of the task at one moment.
+    """State of the task at one time.
 
     Attributes:
-        instruction: the sentence of the episode.
-        task: name of the task within its suite, for instance "pick_cube".
-        target: what the sentence names, for instance "red cube".
-        success: it is done.
-        distance: from the tip, or the base, to where it has to go next [m].
-        failure: how far it got, as a category for statistics ("not touched", "dropped"); empty when it is done.
-        metrics: further figures of the suite by name, for instance spl.
+        instruction: of the episode.
+        task: name of the task within its suite, such as "pick_cube".
+        target: what the instruction names, such as "red cube".
+        success: whether the task is done.
+        distance: from the tip, or the base, to its next goal [m].
+        failure: progress so far as a category for statistics ("not touched", "dropped"); empty on success.
+        metrics: further metrics of the suite by name, such as spl.
     """
 
     instruction: str
@@ -46,12 +46,12 @@ class TaskState:
 
 
 class Task(ABC, Generic[World, Scene, Situation, Goal, Start]):
-    """One task of one robot. It has no state, so two of a class are equal; what happens is in the world.
+    """One task of one robot. It is stateless, so two of a class are equal; the state is in the world.
 
     Attributes:
-        name: its name within its suite; that of its entry point, too.
-        instructions: templates of what is said, to train on; the robot's base class names the fields.
-        held_out_instructions: other words for the same, never trained on (shift "instruction").
+        name: its name within its suite, and of its entry point.
+        instructions: templates to train on; the robot's base class defines the fields.
+        held_out_instructions: paraphrases, never trained on (shift "instruction").
     """
 
     name: str
@@ -64,21 +64,22 @@ class Task(ABC, Generic[World, Scene, Situation, Goal, Start]):
 
     @abstractmethod
     def other_instruction(self, scene: Scene, seed: int) -> str:
-        """An instruction for another target of the same scene: what a listener must not succeed with."""
+        """An instruction for another target of the same scene, with which a policy that follows it must not succeed."""
 
     @abstractmethod
     def judge(self, situation: Situation) -> TaskState:
-        """Whether it is done, how far it is, and what is in the way."""
+        """Whether the task is done, how far it has come, and why it is not done."""
 
     @abstractmethod
     def expert(self, situation: Situation) -> Goal:
-        """What to do now, from the present situation alone, so that the expert can take over anywhere."""
+        """What to do now, from the current situation alone, so that the expert can take over anywhere."""
 
     @abstractmethod
     def start(self, world: World, rng: np.random.Generator) -> Start:
-        """Where a demonstration begins in the scene that `world` has laid out, as the robot's environment takes it.
+        """The start state of a demonstration in the scene that `world` has laid out, as the environment takes it.
 
-        The more of what the expert can recover from is among the starts, the better a policy that learns from it can.
+        The more of the states from which the expert can recover are among the starts, the better a policy trained on
+        its demonstrations recovers.
         """
 
     def __eq__(self, other: object) -> bool:

@@ -9,12 +9,12 @@ from qwen_vla_sim.robot_world import RobotWorld
 
 
 class WorldEnv(gymnasium.Env):
-    """A world in control steps; a robot's own environment says what an action and an observation are.
+    """A world in control steps; the environment of a robot defines actions and observations.
 
     Attributes:
         steps: control steps since the reset.
-        period: duration of one [s].
-        render_size: (height, width) of the images; None leaves the cameras off, and images empty, until it is set.
+        period: duration of a control step [s].
+        render_size: (height, width) of the images; while None, the cameras are off and images are empty.
     """
 
     def __init__(self, world: RobotWorld, render_size: tuple[int, int] | None, max_steps: int) -> None:
@@ -29,7 +29,7 @@ class WorldEnv(gymnasium.Env):
         self.world.close()
 
     def _image_space(self) -> gymnasium.spaces.Dict:
-        """The images by camera, as they are at the beginning."""
+        """The space of the images by camera, with the initial render size."""
         image = gymnasium.spaces.Box(0, 255, (*(self.render_size or (0, 0)), 3), np.uint8)
         return gymnasium.spaces.Dict(dict.fromkeys(self.world.cameras if self.render_size else (), image))
 
@@ -40,17 +40,17 @@ class WorldEnv(gymnasium.Env):
         return np.array(lower, np.float32), np.array(upper, np.float32)
 
     def _scene_seed(self, seed: int | None) -> int:
-        """The seed that was asked for, or one that follows from the one before."""
+        """The given seed, or one that follows from the previous one."""
         return int(self.np_random.integers(2**31)) if seed is None else seed
 
     def _images(self) -> dict[str, np.ndarray]:
-        """What all cameras show now; nothing where they are off."""
+        """The current images of all cameras; empty if they are off."""
         return (
             {tag: self.world.render(tag, *self.render_size) for tag in self.world.cameras} if self.render_size else {}
         )
 
     def _stepped(self) -> tuple[dict, float, bool, bool, dict]:
-        """Count a control step that was done: what `step` returns."""
+        """Count an executed control step and return the result of `step`."""
         self.steps += 1
         info = self._info()
         return self._observe(), float(info["success"]), info["success"], self.steps >= self.max_steps, info

@@ -1,4 +1,4 @@
-"""The bimanual tasks: when they count as done, and the expert that does them within what the gate allows."""
+"""The bimanual tasks: when they are done, and the expert that does them within the gate's limits."""
 
 import numpy as np
 import pytest
@@ -29,12 +29,12 @@ def env(suite):
 
 @pytest.fixture(scope="module")
 def demonstrations(suite, env):
-    """(sentence, frames, success) from home, and from anywhere."""
+    """(instruction, frames, success) from home, and from anywhere."""
     return [suite.demonstrate(env, seed, varied) for seed, varied in STARTS]
 
 
 def hold_cube(world, side, pitch, roll=0.0):
-    """Put scene 0's named cube into a closed hand in the middle of the table, and wait."""
+    """Put scene 0's named cube into a closed hand above the center of the table, and wait."""
     world.reset(0)
     hands, arm = world.hands, ("left", "right").index(side)
     joints = world.joint_positions().copy()
@@ -78,7 +78,7 @@ def test_what_fell_from_the_table_is_lost(env):
     assert env.world.task_state().failure == "off the table"
 
 
-def test_the_arms_stop_each_other(env):
+def test_the_arms_collide_with_each_other(env):
     world = env.world
     world.reset(0)
     hands, joints = world.hands, world.joint_positions().copy()

@@ -1,4 +1,4 @@
-"""The diff-drive behaviour: limits, timeout, odometry from the wheels."""
+"""The diff-drive behavior: limits, timeout, odometry from the wheels."""
 
 import math
 
@@ -21,7 +21,7 @@ def drive():
 
 
 def run(drive, seconds, start_ns=0):
-    """Speeds at every cycle; the wheels turn as they are told."""
+    """Speeds at every cycle; the wheels rotate as commanded."""
     speeds = []
     for i in range(round(seconds / DT)):
         speeds.append(drive.update(start_ns + round(i * DT * S), DT))
@@ -37,7 +37,7 @@ def test_the_parameters_are_those_of_the_robot():
     assert PARAMETERS.linear.deceleration > 0 and PARAMETERS.wheel_separation > 0
 
 
-def test_a_file_without_such_a_controller_is_named():
+def test_a_file_without_such_a_controller_is_refused():
     with pytest.raises(ValueError, match=r"widowx.yaml configures 0 controllers"):
         DiffDriveParameters.from_controllers_file(resource_path("config/controllers/widowx.yaml"))
 
@@ -56,13 +56,13 @@ def test_no_command_makes_it_exceed_speed_or_acceleration(commands):
         before = after
 
 
-def test_a_command_counts_until_the_timeout_and_then_the_base_is_brought_to_rest(drive):
+def test_a_command_is_valid_until_the_timeout_and_then_the_base_is_brought_to_rest(drive):
     drive.command(0.2, 0.0, 0, 0)
     speeds = run(drive, 1.5)[:, 0]
     times = np.arange(len(speeds)) * DT
     np.testing.assert_allclose(speeds[(times > 0.25) & (times <= 0.5)], 0.2)
     ramp = speeds[(times > 0.5) & (times < 0.7)]
-    assert (np.diff(ramp) < 0).all()  # it decelerates, it does not stop dead
+    assert (np.diff(ramp) < 0).all()  # it decelerates instead of stopping at once
     assert speeds[-1] == 0.0
 
 
@@ -97,6 +97,6 @@ def test_a_reset_forgets_command_and_odometry(drive):
     np.testing.assert_array_equal(drive.pose, 0.0)
 
 
-def test_limits_that_are_missing_do_not_limit():
+def test_missing_limits_do_not_limit():
     limits = SpeedLimits.from_parameters({"max_velocity": math.nan})
     assert limits.limited(123.0, 0.0, DT) == 123.0

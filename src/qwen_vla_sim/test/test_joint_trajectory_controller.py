@@ -1,4 +1,4 @@
-"""The controller's contract: what it refuses, how it interpolates, and how one message replaces another."""
+"""The controller's contract: what it rejects, how it interpolates, and how one message replaces another."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def play(jtc: JointTrajectoryController, start_ns: int, end_ns: int, period_ns: 
 
 
 def fingerprint(jtc: JointTrajectoryController, now_ns: int) -> list:
-    """Everything that a later command depends on, taken from a copy that plays on for two seconds."""
+    """Everything that a later command depends on, taken from a copy that runs on for two seconds."""
     return play(copy.deepcopy(jtc), now_ns, now_ns + 2 * S, S // 10).tolist()
 
 
@@ -196,7 +196,7 @@ class TestInterpolation:
         jtc = controller()
         jtc.accept(message, S)
         jtc.update(S)
-        h = 100  # [ns]; pieces last at least 50 ms, so no speed changes by more than 0.02 within h
+        h = 100  # [ns]; segments last at least 50 ms, so no speed changes by more than 0.02 within h
         order = [list(message.joint_names).index(name) for name in JOINTS]
         for point in message.points:
             at = S + point.time_from_start_ns
@@ -330,7 +330,7 @@ class TestReplacement:
 
 
 def _fastest(message: JointTrajectory, before: JointState) -> float:
-    """A bound on the speed of the first piece [1/s] that joins `before` to `message`."""
+    """A bound on the speed of the first segment [1/s] that joins `before` to `message`."""
     first = message.points[0]
     seconds = first.time_from_start_ns / S
     derivatives = [np.abs(np.asarray(x)).max() if len(x) else 0.0 for x in (first.velocities, first.accelerations)]

@@ -1,4 +1,4 @@
-"""The simulator's judgement about limits."""
+"""The simulator's own check of limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def monitor() -> LimitMonitor:
 def test_peaks_are_those_of_the_whole_history(targets):
     watching = monitor()
     for target in targets:
-        watching.see(target)
+        watching.record(target)
     peak = watching.peak()
     speeds = np.abs(np.diff(targets, axis=0)) / TIMESTEP / SPEED
     excess = np.maximum(targets - UPPER, LOWER - targets)
@@ -33,18 +33,18 @@ def test_peaks_are_those_of_the_whole_history(targets):
         assert excess[:, JOINTS.index(peak.farthest_joint)].max() == pytest.approx(peak.excess)
 
 
-def test_being_put_somewhere_else_is_no_motion():
+def test_being_placed_elsewhere_is_not_a_motion():
     watching = monitor()
-    watching.see(np.array([0.0, 0.01]))
+    watching.record(np.array([0.0, 0.01]))
     watching.forget_position()
-    watching.see(np.array([0.9, 0.03]))
+    watching.record(np.array([0.9, 0.03]))
     assert watching.peak().speed_share == 0
 
 
 def test_it_names_the_joint():
     watching = monitor()
-    watching.see(np.array([0.0, 0.01]))
-    watching.see(np.array([0.0, 0.05]))
+    watching.record(np.array([0.0, 0.01]))
+    watching.record(np.array([0.0, 0.05]))
     peak = watching.peak()
     assert peak.fastest_joint == peak.farthest_joint == "finger"
     assert peak.speed_share == pytest.approx(8.0) and peak.excess == pytest.approx(0.01)

@@ -1,4 +1,4 @@
-"""Shortest ways, the figures of VLN-CE, and the verdict about a drive."""
+"""Shortest paths, the metrics of VLN-CE, and the judge's result for a drive."""
 
 import math
 from dataclasses import replace
@@ -24,18 +24,18 @@ def box(x, y):
     return Thing("box", "red", x, y, 0.0)
 
 
-# Shortest ways --------------------------------------------------------------------------------------------------------
+# Shortest paths -------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_in_the_way_is_a_straight_line():
+def test_without_obstacles_the_path_is_a_straight_line():
     space = FreeSpace(scene_with(box(-1.0, 1.0)), np.array([-1.0, -1.0]), 0.25)
-    np.testing.assert_allclose(space.way([-2.5, -1.0]), [[-2.5, -1.0], [-1.0, -1.0]])
+    np.testing.assert_allclose(space.path([-2.5, -1.0]), [[-2.5, -1.0], [-1.0, -1.0]])
 
 
 def test_a_thing_is_gone_around_at_its_distance():
     thing = box(-1.5, 0.0)
     space = FreeSpace(scene_with(thing), np.array([-0.7, 0.0]), 0.25)
-    way = resampled(space.way([-2.3, 0.0]), 0.01)
+    way = resampled(space.path([-2.3, 0.0]), 0.01)
     gaps = np.linalg.norm(way - (thing.x, thing.y), axis=1)
     keep = thing.form.radius + 0.25
     assert keep - 0.01 < gaps.min() < keep + 0.05
@@ -45,7 +45,7 @@ def test_a_thing_is_gone_around_at_its_distance():
 
 def test_the_other_side_of_the_wall_is_reached_through_the_door():
     goal = np.array([0.5, 1.2])
-    way = FreeSpace(scene_with(box(-2.0, -1.0)), goal, 0.25).way([-0.6, 1.2])
+    way = FreeSpace(scene_with(box(-2.0, -1.0)), goal, 0.25).path([-0.6, 1.2])
     inside = resampled(way, 0.01)
     crossing = inside[np.abs(inside[:, 0]) < 0.05]
     assert len(crossing) and (np.abs(crossing[:, 1]) < 0.45).all()
@@ -53,25 +53,25 @@ def test_the_other_side_of_the_wall_is_reached_through_the_door():
 
 
 @pytest.mark.parametrize("start", [(-0.1, 1.0), (-1.02, -1.0), (0.1, 1.0)])
-def test_who_stands_too_near_to_something_finds_out_but_not_through_the_wall(start):
+def test_a_path_leads_out_of_an_obstacle_but_not_through_the_wall(start):
     space = FreeSpace(scene_with(box(-1.0, -1.0)), np.array([-2.0, 1.0]), 0.25)
-    way = resampled(space.way(start), 0.01)
+    way = resampled(space.path(start), 0.01)
     crossing = way[np.abs(way[:, 0]) < 0.05]
     assert (np.abs(crossing[:, 1]) < 0.45).all() or start[0] < 0
 
 
-def test_ways_are_cut_and_divided_evenly():
+def test_paths_are_shortened_and_resampled_evenly():
     way = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
     assert length(shortened(way, 0.5)) == pytest.approx(1.5) and len(shortened(way, 5.0)) == 1
     np.testing.assert_allclose(np.linalg.norm(np.diff(resampled(way, 0.25), axis=0), axis=1), 0.25)
 
 
-# Figures --------------------------------------------------------------------------------------------------------------
+# Metrics --------------------------------------------------------------------------------------------------------------
 
 
 def travel(journey, points, reached=False):
     for point in points:
-        journey.go_on(np.asarray(point, float), reached)
+        journey.update(np.asarray(point, float), reached)
 
 
 def test_the_reference_itself_is_perfect():
@@ -82,7 +82,7 @@ def test_the_reference_itself_is_perfect():
     assert found["ndtw"] == pytest.approx(1.0, abs=0.01)
 
 
-def test_a_detour_costs_spl_and_likeness():
+def test_a_detour_lowers_spl_and_similarity():
     journey = Journey(np.array([[0.0, 0.0], [2.0, 0.0]]))
     travel(journey, [[0.0, y] for y in np.arange(0.1, 1.01, 0.1)] + [[0.0, 1.0 - y] for y in np.arange(0.1, 1.01, 0.1)])
     travel(journey, [[x, 0.0] for x in np.arange(0.1, 2.01, 0.1)])
@@ -91,7 +91,7 @@ def test_a_detour_costs_spl_and_likeness():
     assert journey.metrics(False, 0.0)["spl"] == 0
 
 
-def test_warping_is_that_of_the_table_written_out():
+def test_warping_matches_the_full_table():
     rng = np.random.default_rng(0)
     reference, drive = np.array([[0.0, 0.0], [1.5, 0.5]]), rng.normal(0, 1, (9, 2)).cumsum(axis=0)
     journey = Journey(reference)
@@ -106,18 +106,18 @@ def test_warping_is_that_of_the_table_written_out():
     assert journey.ndtw() == pytest.approx(math.exp(-table[-1, -1] / (len(r) * SUCCESS_RADIUS)))
 
 
-def test_oracle_success_is_to_have_been_there():
+def test_oracle_success_is_to_have_reached_the_goal_once():
     journey = Journey(np.array([[0.0, 0.0], [1.0, 0.0]]))
     travel(journey, [[1.0, 0.0]], reached=True)
     travel(journey, [[3.0, 0.0]])
     assert journey.metrics(False, 2.0)["osr"] == 1 and journey.metrics(False, 2.0)["sr"] == 0
 
 
-# Verdicts -------------------------------------------------------------------------------------------------------------
+# Results --------------------------------------------------------------------------------------------------------------
 
 
 def judged(seed, pose, told=(0.0, 0.0), seconds=REST, touches=False):
-    """What a judge says who has watched the base at one place for a while."""
+    """The judge's result after the base has been at one place for a while."""
     return verdict(SUITE.scene(seed), pose, told, seconds, touches)
 
 
@@ -136,7 +136,7 @@ def beside(seed, index, gap):
     return [*(np.array([thing.x, thing.y]) + (thing.form.radius + gap) * way), 0.0]
 
 
-def test_to_stand_near_the_target_is_success_and_to_pass_it_is_not():
+def test_stopping_near_the_target_is_success_and_passing_it_is_not():
     target = SUITE.scene(GO).target
     assert judged(GO, beside(GO, target, 0.4)).success
     assert judged(GO, beside(GO, target, 0.4)).distance == pytest.approx(0.4, abs=0.02)
@@ -146,7 +146,7 @@ def test_to_stand_near_the_target_is_success_and_to_pass_it_is_not():
     assert not judged(GO, beside(GO, target, 0.6)).success
 
 
-def test_to_stand_elsewhere_is_named():
+def test_stopping_elsewhere_is_named():
     other = next(index for index in range(3) if index != SUITE.scene(GO).target)
     assert judged(GO, beside(GO, other, 0.3)).failure == "stopped at another thing"
     start = SUITE.scene(GO).start

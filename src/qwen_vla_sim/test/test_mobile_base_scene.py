@@ -1,11 +1,11 @@
-"""Scenes of the base: the same for a seed, as they are promised, and different where they are shifted."""
+"""Scenes of the base: the same for a seed, as specified, and different where they are shifted."""
 
 import numpy as np
 import pytest
 
 from qwen_vla_sim.mobile_base.driving_task import DOOR_OFFSET
-from qwen_vla_sim.mobile_base.furnishing import APART, FROM_WALL, FROM_WALL_UNSEEN, LEAST_WAY
-from qwen_vla_sim.mobile_base.scene import COLOURS, DRIFT, DRIFT_SPEED, IN_ROOM, UNSEEN_COLOURS, in_hall, sees, space
+from qwen_vla_sim.mobile_base.furnishing import APART, FROM_WALL, FROM_WALL_UNSEEN, LEAST_PATH
+from qwen_vla_sim.mobile_base.scene import COLORS, DRIFT, DRIFT_SPEED, IN_ROOM, UNSEEN_COLORS, in_hall, sees, space
 from qwen_vla_sim.mobile_base.suite import MobileBaseSuite
 
 SUITE = MobileBaseSuite()
@@ -37,14 +37,14 @@ def test_things_stand_apart_and_the_target_is_where_the_task_wants_it(shift):
         if scene.task.name == "go_to_object":
             target = scene.things[scene.target]
             assert in_hall(target) == (start[0] > 0)
-            assert np.hypot(*(start - (target.x, target.y))) - target.form.radius >= LEAST_WAY
+            assert np.hypot(*(start - (target.x, target.y))) - target.form.radius >= LEAST_PATH
             assert sees(scene, start, scene.target)
         else:
             assert start[0] < 0 and sees(scene, start, None)
         assert scene.task.name != "two_legs" or in_hall(scene.things[scene.target])
 
 
-def test_sentences_name_the_target_and_no_other():
+def test_instructions_name_the_target_and_no_other():
     for seed in SEEDS:
         scene = SUITE.scene(seed)
         named = [thing for thing in scene.things if thing.name in scene.instruction]
@@ -59,7 +59,7 @@ def test_sentences_name_the_target_and_no_other():
 
 def test_what_is_held_out_never_occurs_in_training():
     trained = [SUITE.scene(seed) for seed in SEEDS]
-    assert {thing.colour for scene in trained for thing in scene.things} <= {*COLOURS, None}
+    assert {thing.color for scene in trained for thing in scene.things} <= {*COLORS, None}
     assert {thing.instance for scene in trained for thing in scene.things} == {0}
     assert all(FROM_WALL[0] <= to_wall(scene, thing) <= FROM_WALL[1] for scene in trained for thing in scene.things)
     assert all(abs(scene.door) <= DOOR_OFFSET[1] for scene in trained)
@@ -70,9 +70,9 @@ def test_what_is_held_out_never_occurs_in_training():
 def test_shifts_show_what_training_does_not():
     dimmest = min(SUITE.scene(seed).light_intensity for seed in SEEDS)
     for seed in range(12):
-        colour, position = SUITE.scene(seed, "colour"), SUITE.scene(seed, "position")
-        assert {thing.colour for thing in colour.things} <= {*UNSEEN_COLOURS, None}
-        assert not any(name in colour.instruction for name in UNSEEN_COLOURS)
+        color, position = SUITE.scene(seed, "colour"), SUITE.scene(seed, "position")
+        assert {thing.color for thing in color.things} <= {*UNSEEN_COLORS, None}
+        assert not any(name in color.instruction for name in UNSEEN_COLORS)
         assert {thing.instance for thing in SUITE.scene(seed, "instance").things} == {1}
         assert SUITE.scene(seed, "instruction").template in TASKS[seed % 3].held_out_instructions
         assert abs(position.door) > DOOR_OFFSET[1]
@@ -81,7 +81,7 @@ def test_shifts_show_what_training_does_not():
         assert SUITE.scene(seed, "background").light_intensity < dimmest
 
 
-def test_a_moving_target_goes_to_and_fro():
+def test_a_moving_target_goes_back_and_forth():
     scene = SUITE.scene(0, "dynamic")
     (thing,) = (thing for thing in scene.things if thing.drift)
     assert thing is scene.things[scene.target]
@@ -93,7 +93,7 @@ def test_a_moving_target_goes_to_and_fro():
     np.testing.assert_allclose(places[0], (thing.x, thing.y))
 
 
-def test_another_instruction_names_another_thing_and_sends_no_one_through_a_door_in_vain():
+def test_another_instruction_names_another_thing_in_the_same_space():
     for seed in SEEDS:
         scene = SUITE.scene(seed)
         named = set()

@@ -12,7 +12,7 @@ from qwen_vla_sim.mobile_base.situation import Drive, Situation
 from qwen_vla_sim.mobile_base.starts import OFF_WALL, any_start, disturbed_start
 from qwen_vla_sim.mobile_base.suite import EXECUTED, NAMES, POINTS, MobileBaseSuite
 
-SHORT = 9  # seed: go to a thing near by
+SHORT = 9  # seed: go to a thing nearby
 
 
 @pytest.fixture(scope="module")
@@ -28,26 +28,26 @@ def env(suite):
 
 
 def shown(scene, pose, in_view):
-    """What the expert of a scene does at a pose, as waypoints."""
+    """The expert's waypoints at a pose of a scene."""
     places = np.array([(thing.x, thing.y) for thing in scene.things])
     situation = Situation(scene, np.array(pose), in_view, Drive(scene, np.array(scene.start), places))
     return plan(scene, situation.pose, scene.task.expert(situation), 8, 0.5)
 
 
 def chunk_of(suite, steps):
-    """Waypoints, each given as seen from the one before, of which the first ones are driven."""
+    """Waypoints, each relative to the one before, of which the first ones are driven."""
     return Chunk.of_rows(suite.embodiment, accumulated(np.zeros(3), steps), EXECUTED)
 
 
 def drive(suite, env, observation, steps):
-    """Drive the first of some waypoints, each given as seen from the one before."""
+    """Drive the first of some waypoints, each relative to the one before."""
     for action in suite.plan(chunk_of(suite, steps), observation):
         observation, _, success, _, info = env.step(action)
     return observation, info
 
 
 def test_waypoints_are_driven_one_after_another(suite, env):
-    """Ahead, a turn on the spot, ahead: as the odometry and the world see it."""
+    """Forward, a rotation in place, forward: in the odometry and in the world."""
     observation, _ = env.reset(seed=SHORT, options={"pose": (-1.4, 0.0, 0.3)})
     rows = np.array(
         [[0.1, 0, 0], [0.1, 0, 0], [0, 0, 0.4], [0, 0, 0.4], [0.1, 0, 0], [0.1, 0, 0], [0, 0, 0], [0, 0, 0]]
@@ -81,7 +81,7 @@ def test_a_chunk_beyond_the_limits_is_refused_whole(suite, env, row, column, val
     assert refused.value.reasons == (reason,)
 
 
-def test_the_base_comes_to_rest_at_the_end_of_what_is_driven(suite, env):
+def test_the_base_comes_to_rest_at_the_last_executed_waypoint(suite, env):
     observation, _ = env.reset(seed=SHORT)
     actions = suite.plan(chunk_of(suite, np.tile([0.1, 0.0, 0.0], (8, 1))), observation)
     assert actions.shape == (EXECUTED, 6) and not actions[-1, 3:].any()
@@ -96,7 +96,7 @@ def test_to_hold_is_to_stay(suite, env):
     np.testing.assert_allclose(info["true_pose"], before, atol=1e-3)
 
 
-def test_the_expert_turns_to_the_left_until_it_sees_what_it_needs(suite):
+def test_the_expert_rotates_to_the_left_until_its_goal_is_in_view(suite):
     scene = suite.scene(SHORT)
     blind = shown(scene, scene.start, lambda index: False)
     assert blind.phase == "search"
@@ -119,7 +119,7 @@ def test_the_expert_keeps_well_below_the_limits(suite):
             assert np.abs(rows[:, 2]).max() <= max(SEARCH, TURN) / 2 + 1e-6
 
 
-def test_of_two_legs_the_room_decides_which_one_it_is(suite):
+def test_the_current_leg_depends_on_the_space_of_the_base(suite):
     scene = suite.scene(2)
     assert shown(scene, [-1.0, scene.door, 0.0], lambda index: True).goal is None
     assert shown(scene, [1.0, scene.door, 0.0], lambda index: False).goal == scene.target
@@ -140,14 +140,14 @@ def test_a_demonstration_succeeds_and_can_be_learned_from(suite, env, seed):
     assert fresh[0] == 0 and (np.diff(fresh) % EXECUTED == 0).all()
     images = frames["observation.images.ego"]
     assert len({id(image) for image in images}) <= count // EXECUTED + 1  # repeated, not copied
-    # What is labelled is what was driven: rows of the plan are increments of the odometry.
+    # What is labeled is what was driven: rows of the plan are increments of the odometry.
     pose = frames["observation.odometry"].astype(float)
     way = np.hypot(*np.diff(pose[:, :2], axis=0).T)
     np.testing.assert_allclose(way, np.hypot(*frames["action"][:-1, :2].T), atol=0.035)
-    assert np.allclose(frames["action"][fresh[-1] :], 0.0)  # in the end it looks, and stands
+    assert np.allclose(frames["action"][fresh[-1] :], 0.0)  # at the end it observes, and is at rest
 
 
-def test_labels_say_what_is_needed_now_and_where_it_is(suite, env):
+def test_labels_give_the_current_goal_and_where_it_is(suite, env):
     _, frames, success = suite.demonstrate(env, 2, varied_start=False)
     assert success
     info, scene = suite.extra_info(), env.world.scene
@@ -161,7 +161,7 @@ def test_labels_say_what_is_needed_now_and_where_it_is(suite, env):
     assert 0.2 < u < 0.8 and 0 < depth < 0.7
 
 
-def test_disturbed_starts_are_where_the_expert_can_find_what_it_needs(suite):
+def test_at_disturbed_starts_the_expert_can_find_its_goal(suite):
     rng = np.random.default_rng(0)
     for seed in range(12):
         scene = suite.scene(seed)
@@ -181,7 +181,7 @@ def test_snapshots_show_both_spaces_from_anywhere(suite, env):
     assert seen > 0
 
 
-def test_another_sentence_does_not_lead_to_the_target(suite, env):
+def test_another_instruction_does_not_lead_to_the_target(suite, env):
     for seed in (SHORT, 1, 2):
         env.reset(seed=seed)
         scene, other = env.world.scene, suite.other_instruction(env, seed)

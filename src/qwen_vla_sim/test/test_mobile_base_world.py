@@ -1,4 +1,4 @@
-"""The simulated base in its room: it goes where it is told, meets walls, and sees what is there."""
+"""The simulated base in its room: it follows commands, collides with walls, and has things in view."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from embodiment_descriptions import resource_path
 from qwen_vla_sim.controllers.diff_drive import DiffDriveParameters
 from qwen_vla_sim.mobile_base.env import CONTROLLERS
-from qwen_vla_sim.mobile_base.scene import COLOURS, space
+from qwen_vla_sim.mobile_base.scene import COLORS, space
 from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase
 from qwen_vla_sim.mobile_base.suite import MobileBaseSuite
 
@@ -27,10 +27,10 @@ def drive(base, linear, angular, seconds):
 
 
 def face(world, thing, distance, beside=0.0):
-    """Put the base `distance` [m] from the middle of a thing, that `beside` [rad] to the left of its nose."""
+    """Put the base `distance` [m] from the center of a thing, which is `beside` [rad] to the left of its heading."""
     place = world.things()[thing]
-    centre = np.mean(space(world.scene, place[0] > 0), axis=0)
-    angle = np.arctan2(*(centre - place)[::-1])
+    center = np.mean(space(world.scene, place[0] > 0), axis=0)
+    angle = np.arctan2(*(center - place)[::-1])
     world.place(np.array([*(place + distance * np.array([np.cos(angle), np.sin(angle)])), angle + np.pi - beside]))
 
 
@@ -40,7 +40,7 @@ def test_the_camera_is_that_of_the_embodiment(base):
     assert set(base.world.camera_frames.values()) <= links
 
 
-def test_the_base_goes_where_it_is_told_and_knows_it(base):
+def test_the_base_follows_commands_and_its_odometry_agrees(base):
     base.reset(0)
     start = base.world.pose.copy()
     base.world.place([-1.5, 0.0, 0.0] if start[0] < 0 else [1.5, 0.0, 0.0])
@@ -84,8 +84,8 @@ def test_a_reset_brings_the_base_back(base):
     np.testing.assert_allclose(base.world.pose, base.world.scene.start, atol=1e-6)
 
 
-def test_what_is_in_view_has_its_colour_where_the_labels_say(base):
-    """Boxes and pillars fill the place of their point."""
+def test_what_is_in_view_has_its_color_where_the_labels_say(base):
+    """Boxes and pillars cover the pixel of their point."""
     checked = 0
     for seed in range(12):
         base.reset(seed)
@@ -96,13 +96,13 @@ def test_what_is_in_view_has_its_colour_where_the_labels_say(base):
             u, v, depth = base.world.image_points()[index]
             assert base.world.in_view(index) and 0 < u < 0.5
             pixel = base.world.render("ego", 120, 160)[int(v * 120), int(u * 160)].astype(float)
-            own = np.array(COLOURS[thing.colour])
+            own = np.array(COLORS[thing.color])
             assert np.argmax(pixel) == np.argmax(own) and np.argmin(pixel) == np.argmin(own)
             checked += 1
     assert checked > 5
 
 
-def test_walls_and_things_hide_what_is_behind_them(base):
+def test_walls_and_things_occlude_what_is_behind_them(base):
     base.reset(2)
     hidden = [index for index, thing in enumerate(base.world.scene.things) if thing.x > 0]
     for index in hidden:  # through the wall, far from the door
@@ -116,7 +116,7 @@ def test_walls_and_things_hide_what_is_behind_them(base):
     assert any(not base.world.in_view(index) for index in hidden)
 
 
-def test_turned_away_nothing_of_it_is_in_view(base):
+def test_facing_away_nothing_of_it_is_in_view(base):
     base.reset(0)
     face(base.world, 0, 1.0, beside=np.pi)
     assert not base.world.in_view(0)

@@ -1,4 +1,4 @@
-"""ALOHA in its world: it holds still, goes where it is told, and sees something."""
+"""ALOHA in its world: it holds still, follows commands, and its cameras have images."""
 
 from types import SimpleNamespace
 

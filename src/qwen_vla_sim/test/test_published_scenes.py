@@ -1,4 +1,4 @@
-"""The scenes behind published seeds stay what they are: data sets and figures name them by a suite and a seed alone.
+"""The scenes behind published seeds stay what they are: datasets and figures name them by a suite and a seed alone.
 
 The digests were made before tasks could be added. One that fails means that a published seed shows another scene: mend
 the code, not the digest.
@@ -21,7 +21,7 @@ SUITES = {suite.name: suite for suite in (WidowXSuite, WidowXPickSuite, AlohaSui
 SEEDS = (*range(200), *range(9000, 9060), *range(19_950, 20_000), *range(1_000_000, 1_000_200), 2**31 - 1)
 SHIFTED = range(100)
 THINGS = {"widowx": "things", "widowx_pick": "things", "aloha": "items", "mobile_base": "things"}
-AROUND = {  # what else is seen or moves
+AROUND = {  # what else is visible or moves
     "widowx": ("surroundings", "drift"),
     "widowx_pick": ("surroundings", "drift"),
     "aloha": ("room", "drift"),
@@ -57,7 +57,7 @@ DIGESTS = {
 
 
 def values(part) -> Iterator[str]:
-    """Texts and numbers of a part of a scene, in order; numbers to a micrometre, as far as machines agree."""
+    """Texts and numbers of a part of a scene, in order; numbers to a micrometer, as far as machines agree."""
     if dataclasses.is_dataclass(part):
         part = dataclasses.astuple(part)
     if isinstance(part, tuple):
@@ -68,7 +68,7 @@ def values(part) -> Iterator[str]:
 
 
 def described(suite: str, scene) -> str:
-    """A line that says everything about a scene: what is to be done, what is where, and what it looks like."""
+    """A line that describes a whole scene: its task, what is where, and what it looks like."""
     things = getattr(scene, THINGS[suite])
     parts = (
         scene.task.name,

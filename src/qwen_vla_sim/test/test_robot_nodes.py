@@ -127,7 +127,7 @@ def test_the_base_is_driven_by_stamped_velocities_and_stops_without_them():
         assert odometry[-1].pose.pose.position.x > 0.05
 
 
-def test_the_base_tells_how_its_task_stands():
+def test_the_base_publishes_the_state_of_its_task():
     with Graph(MobileBaseSim, seed=2, shift="instruction", **NO_CAMERAS) as graph:
         states = listen(graph, TaskState, "mobile_base_sim/task_state")
         state = graph.wait(lambda: states, "task state")[-1]

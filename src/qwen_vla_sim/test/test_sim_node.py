@@ -75,7 +75,7 @@ class Simulator:
 
 
 class Client(Node):
-    """Listens to everything that the simulator says and waits for conditions."""
+    """Subscribes to everything that the simulator publishes and waits for conditions."""
 
     def __init__(self, namespace="", sim=None):
         super().__init__("sim_test_client", namespace=namespace)
@@ -260,7 +260,7 @@ class TestWhileItRuns:
         state = at_home.wait(lambda: at_home.states and at_home.states[-1], "task state")
         scene = PICK.scene(3)
         assert state.instruction == scene.instruction
-        assert state.target == f"{scene.named.colour} cube"
+        assert state.target == f"{scene.named.color} cube"
         metrics = dict(zip(state.metric_names, state.metrics, strict=True))
         assert not state.success and not metrics["grasped"] and state.failure == "not grasped"
         assert 0.05 < state.distance < 0.5 and abs(metrics["lift"]) < 0.005
@@ -371,7 +371,7 @@ class TestWhileItRuns:
 
 
 def test_time_can_be_stopped_and_stepped_in_a_namespace(tmp_path):
-    """Paused stamps stand still; every step is one control period, with all its joint states and images."""
+    """Paused, stamps do not advance; every step is one control period, with all its joint states and images."""
     with Simulator(tmp_path / "output.txt", "lab", mode="stepped", control_period=0.3, seed=5) as sim:
         client = Client("lab", sim)
         client.wait(lambda: client.clocks, "clock")
@@ -421,7 +421,7 @@ def test_ctrl_c_while_the_middleware_starts_ends_it_too(tmp_path):
     assert sim.process.returncode is not None
 
 
-def test_without_a_way_to_draw_it_says_what_is_missing(tmp_path):
+def test_without_opengl_it_reports_what_is_missing(tmp_path):
     with Simulator(tmp_path / "output.txt", environment={"MUJOCO_GL": "glfw", "DISPLAY": ""}) as sim:
         assert sim.process.wait(DEADLINE) == 1
     assert "libegl1" in sim.output.read_text()

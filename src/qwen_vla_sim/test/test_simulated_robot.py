@@ -35,7 +35,7 @@ def go(positions, seconds, names=ARM, stamp_ns=0):
     return message
 
 
-def test_it_holds_home_until_told_otherwise(robot):
+def test_it_holds_home_until_commanded(robot):
     home = robot.joints().positions
     robot.advance(500)
     np.testing.assert_allclose(robot.joints().positions, home, atol=1e-3)
@@ -159,7 +159,7 @@ class TestCameraRig:
         try:
             expected = {camera: world.render(camera, 120, 160) for camera in CAMERAS}
             assert rig.capture(world.data, 123)
-            assert not rig.capture(world.data, 456)  # busy: the second exposure is left out
+            assert not rig.capture(world.data, 456)  # busy: the second exposure is skipped
             assert not rig.wait_idle(0.01)
             world.place_arm(np.array([1.0, 0.3, 0.3, 0.3, 1.0, 1.0, 0.02]))
             gate.set()

@@ -1,4 +1,4 @@
-"""Which tasks a suite has: those that installed packages offer as entry points, and no half ones."""
+"""Which tasks a suite has: those that installed packages offer as entry points, and no broken ones."""
 
 import numpy as np
 import pytest
@@ -27,8 +27,8 @@ UP = np.array([-0.019, -0.1, 0.15])
 
 class RaisePeg(BimanualTask):
     name = "raise_peg"
-    instructions = ("raise the {colour} peg",)
-    held_out_instructions = ("up with the {colour} peg",)
+    instructions = ("raise the {color} peg",)
+    held_out_instructions = ("up with the {color} peg",)
     kind = "peg"
     regions = (((-0.119, -0.2), (0.081, -0.1)),) * 2
     grips = {"right": 0.0, "left": 0.0}
@@ -81,15 +81,15 @@ def test_two_packages_with_the_same_task_are_refused(install_tasks):
 
 
 @pytest.mark.parametrize("value", ["Lift", "Nothing"])
-def test_what_is_no_task_of_that_name_is_refused_when_it_is_asked_for(install_tasks, value):
-    install_tasks("strangers", MODULE, {"widowx.nothing": value})
+def test_what_is_not_a_task_of_that_name_is_refused_when_requested(install_tasks, value):
+    install_tasks("foreign", MODULE, {"widowx.nothing": value})
     suite = WidowXSuite()
-    with pytest.raises(ValueError, match="widowx.nothing = strangers:.* is not a task called 'nothing'"):
+    with pytest.raises(ValueError, match="widowx.nothing = foreign:.* is not a task named 'nothing'"):
         suite.task("nothing")
     assert suite.scene(0).task.name == "spoon_on_towel"
 
 
-def test_a_task_whose_module_is_broken_hinders_only_itself(install_tasks):
+def test_a_task_with_a_broken_module_affects_only_itself(install_tasks):
     install_tasks("broken", "import no_such_module", {"widowx.broken": "Task"})
     suite = WidowXSuite()
     assert suite.scene(0).task.name == "spoon_on_towel" and "broken" in suite.tasks
@@ -108,8 +108,8 @@ def test_a_suite_whose_own_tasks_are_not_installed_says_what_to_do(monkeypatch):
     [(AlohaSuite, RAISE_PEG, "raise_peg", "RaisePeg"), (MobileBaseSuite, VISIT_HALL, "visit_hall", "VisitHall")],
     ids=["aloha", "mobile_base"],
 )
-def test_a_task_from_outside_is_shown_by_its_expert(install_tasks, suite, module, name, value):
-    """That of the WidowX is on the page that says how to add one, and tested with it."""
+def test_an_added_task_is_demonstrated_by_its_expert(install_tasks, suite, module, name, value):
+    """The WidowX's is on the page about adding tasks, and tested with it."""
     install_tasks(f"{name}_package", module, {f"{suite.name}.{name}": value})
     suite = suite()
     env = suite.make_env(task=name)

@@ -1,4 +1,4 @@
-"""Which scenes the node `widowx_sim` shows is told by its parameters."""
+"""The parameters of the node `widowx_sim` select its scenes."""
 
 import pytest
 import rclpy
@@ -27,7 +27,7 @@ def scene_of(context, **parameters):
         node.destroy_node()
 
 
-def test_suite_task_and_shift_decide_what_a_seed_means(context):
+def test_suite_task_and_shift_determine_the_scene_of_a_seed(context):
     suite = WidowXSuite()
     assert scene_of(context) == suite.scene(7)
     assert scene_of(context, suite="widowx_pick") == WidowXPickSuite().scene(7)
@@ -39,11 +39,11 @@ def test_suite_task_and_shift_decide_what_a_seed_means(context):
     ("parameters", "reason"),
     [
         ({"suite": "mars"}, "suite 'mars' is not one of: widowx, widowx_pick"),
-        ({"shift": "colours"}, "shift 'colours' is not one of: '', colour, instance"),
+        ({"shift": "colors"}, "shift 'colors' is not one of: '', colour, instance"),
         ({"task": "fly"}, "suite widowx has no task 'fly'; it has: spoon_on_towel"),
         ({"suite": "widowx_pick", "shift": "colour"}, "suite widowx_pick has no shift 'colour'"),
     ],
 )
-def test_what_there_is_not_is_refused(context, parameters, reason):
+def test_unknown_values_are_refused(context, parameters, reason):
     with pytest.raises(ValueError, match=reason):
         scene_of(context, **parameters)

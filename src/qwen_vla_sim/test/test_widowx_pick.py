@@ -1,4 +1,4 @@
-"""The scripted expert picks the named cube from wherever it is asked to, and its recordings are well formed."""
+"""The scripted expert picks the named cube from any start, and its recordings are well formed."""
 
 import gymnasium
 import numpy as np
@@ -64,21 +64,21 @@ def test_environment_follows_the_gymnasium_interface(suite):
     env.close()
 
 
-def test_naming_another_cube_changes_only_the_colour(suite):
+def test_naming_another_cube_changes_only_the_color(suite):
     env = suite.make_env(cameras=False)
     env.reset(seed=9303)
     other = suite.other_instruction(env, 9303)
     scene = env.world.scene
-    assert scene.named.colour not in other.split()
-    assert any(cube.colour in other.split() for cube in scene.things)
+    assert scene.named.color not in other.split()
+    assert any(cube.color in other.split() for cube in scene.things)
 
 
 def planned(suite, rows):
-    """What becomes of a chunk at home, of which the first eight rows are executed."""
+    """The actions of a chunk at home, of which the first eight rows are executed."""
     return suite.plan(Chunk.of_rows(suite.embodiment, rows, 8), {"joints": suite.tool.home})
 
 
-def test_a_chunk_is_done_for_its_execution_horizon_and_the_gripper_follows_as_fast_as_it_can(suite):
+def test_a_chunk_is_executed_for_its_execution_horizon_and_the_gripper_follows_as_fast_as_it_can(suite):
     rows = np.zeros((16, 7))
     rows[:, 0] = np.linspace(0.01, 0.16, 16)  # the tool's x axis points down
     actions = planned(suite, rows)

@@ -1,4 +1,4 @@
-"""Scenes of the suite `widowx`: what a seed decides, what a shift changes, and that both leave room for the gripper."""
+"""Scenes of the suite `widowx`: what a seed determines, what a shift changes, and room for the gripper in both."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from qwen_vla_sim.widowx.layout import OUTER_REGION, REGION, ROOM, covered
 from qwen_vla_sim.widowx.placing import PlaceTask
 from qwen_vla_sim.widowx.scene import MAX_THINGS
 from qwen_vla_sim.widowx.suite import WidowXSuite
-from qwen_vla_sim.widowx.things import COLOURS, KINDS, NAMES, UNSEEN_SHADES
+from qwen_vla_sim.widowx.things import COLORS, KINDS, NAMES, UNSEEN_SHADES
 
 seeds = st.integers(0, 2**31 - 1)
 SUITE = WidowXSuite()
@@ -45,7 +45,7 @@ def test_a_scene_is_about_its_task_and_leaves_a_choice(seed, shift):
     assert 1 <= len(scene.others)
     assert len({scene.instruction_for(thing) for thing in (scene.target, *scene.others)}) == 1 + len(scene.others)
     goal = [] if scene.goal is None else scene.things[scene.goal].name.split()
-    assert {scene.named.colour or scene.named.kind, *goal} <= set(scene.instruction.split())
+    assert {scene.named.color or scene.named.kind, *goal} <= set(scene.instruction.split())
 
 
 @given(seeds, st.sampled_from((None, *SHIFTS)))
@@ -78,7 +78,7 @@ def test_these_shifts_leave_every_thing_where_it_was(shift):
         assert (usual.instruction == shifted.instruction) == (shift != "instruction")
 
 
-def test_no_sentence_of_the_instruction_shift_is_ever_trained():
+def test_no_template_of_the_instruction_shift_is_ever_trained():
     for task in TASKS:
         assert not set(task.instructions) & set(task.held_out_instructions)
     trained = {SUITE.scene(seed).template for seed in TRAINED}
@@ -87,15 +87,15 @@ def test_no_sentence_of_the_instruction_shift_is_ever_trained():
     assert shifted == {sentence for task in TASKS for sentence in task.held_out_instructions}
 
 
-def test_no_colour_or_design_of_the_shifts_is_ever_trained():
-    for colour, shades in UNSEEN_SHADES.items():
+def test_no_color_or_design_of_the_shifts_is_ever_trained():
+    for color, shades in UNSEEN_SHADES.items():
         for shade in shades:
-            others = {name: np.abs(np.subtract(shade, rgb)).max() for name, rgb in COLOURS.items()}
-            assert min(others, key=others.get) == colour and others[colour] > 0.08, "another shade of the same colour"
+            others = {name: np.abs(np.subtract(shade, rgb)).max() for name, rgb in COLORS.items()}
+            assert min(others, key=others.get) == color and others[color] > 0.08, "another shade of the same color"
     for name, kind in KINDS.items():
         assert not set(kind.designs) & set(kind.unseen_designs)
-        for unseen in kind.unseen_colours:
-            assert all(np.abs(np.subtract(unseen, seen)).max() > 0.08 for seen in kind.colours), name
+        for unseen in kind.unseen_colors:
+            assert all(np.abs(np.subtract(unseen, seen)).max() > 0.08 for seen in kind.colors), name
     assert all(thing.unseen for seed in range(20) for thing in SUITE.scene(seed, "instance").things)
     assert not any(thing.unseen for seed in range(20) for thing in SUITE.scene(seed).things)
 
@@ -115,10 +115,10 @@ def test_only_the_target_of_a_dynamic_scene_moves():
         assert 0.05 < np.linalg.norm(SUITE.scene(seed, "dynamic").drift) < 0.1
 
 
-def test_targets_goals_and_colours_are_drawn_evenly():
+def test_targets_goals_and_colors_are_drawn_evenly():
     scenes = [SUITE.scene(seed) for seed in TRAINED]
     stacks = [scene for scene in scenes if scene.task.name == "stack_cube"]
     assert len(stacks) == len(TRAINED) // len(TASKS)
-    counts = [sum(scene.named.colour == colour for scene in stacks) for colour in COLOURS]
+    counts = [sum(scene.named.color == color for scene in stacks) for color in COLORS]
     assert min(counts) >= 4 and max(counts) <= 26  # 13 expected
     assert {scene.target for scene in stacks} == {0, 1, 2}

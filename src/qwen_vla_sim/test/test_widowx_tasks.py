@@ -1,4 +1,4 @@
-"""The tabletop tasks in MuJoCo: what the judge calls done, what the expert does, and what a recording says about it."""
+"""The tabletop tasks in MuJoCo: when they are done, what the expert does, and what a recording contains."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from embodiment_descriptions import delta_from_poses
 from qwen_vla_control.chunk import Chunk
 from qwen_vla_sim.widowx.suite import WidowXPickSuite, WidowXSuite
-from qwen_vla_sim.widowx.things import COLOURS, KINDS
+from qwen_vla_sim.widowx.things import COLORS, KINDS
 
 TASKS = WidowXSuite.rotation
 PLACE_SEEDS = range(4)  # one scene of each task in which something is brought somewhere
@@ -45,11 +45,11 @@ def blind_env(suite):
 
 def settle(world, seconds=0.6):
     for _ in range(round(seconds / world.timestep / 5)):
-        world.step(5)  # as the controllers do: the world looks at what happens between two steps
+        world.step(5)  # as the controllers do: the world updates its history between two steps
 
 
 def put(world, place, thing=None):
-    """Set a thing (default: the target) down at x, y, z [m] of its origin, and let it come to rest."""
+    """Place a thing (default: the target) with its origin at x, y, z [m], and let it come to rest."""
     thing = world.scene.things[world.scene.target if thing is None else thing]
     address = world.model.joint(f"{thing.kind}_{thing.slot}").qposadr[0]
     world.data.qpos[address : address + 7] = [*place, *Rotation.from_euler("z", 0.1).as_quat(scalar_first=True)]
@@ -58,7 +58,7 @@ def put(world, place, thing=None):
 
 
 def on_goal(world, offset=(0, 0)):
-    """Where the target's origin is when it rests on the goal, moved sideways by `offset` [m]."""
+    """Position of the target's origin at rest on the goal, moved sideways by `offset` [m]."""
     goal, named = world.scene.things[world.scene.goal], world.scene.named
     x, y, z = world.thing_positions()[world.scene.goal]
     return np.array([x + offset[0], y + offset[1], z - goal.design.rest + goal.design.top + named.design.rest + 0.001])
@@ -134,7 +134,7 @@ def test_a_cube_beside_a_cube_is_no_stack(world):
     assert not world.scene.task.rests(world.situation())
 
 
-def test_an_untouched_scene_says_how_far_the_gripper_got(world, suite):
+def test_an_untouched_scene_tells_how_close_the_gripper_came(world, suite):
     world.reset(SPOON)
     assert world.task_state().failure == "not reached"
     tip = world.grip_points()[world.scene.target] + [0, 0, 0.02]
@@ -178,14 +178,14 @@ def test_the_expert_succeeds_in_95_percent_of_200_scenes_and_in_90_of_every_task
 
 
 @pytest.mark.parametrize("shift", ["instance", "position", "dynamic"])
-def test_the_expert_copes_with_the_shifts_that_concern_it(suite, shift, monkeypatch):
+def test_the_expert_handles_the_shifts_that_affect_it(suite, shift, monkeypatch):
     env = suite.make_env(cameras=False, shift=shift)
     assert np.mean([success for _, success in successes(suite, env, range(5), monkeypatch)]) >= 0.8
 
 
 @pytest.mark.parametrize("seed", PLACE_SEEDS)
 def test_the_expert_picks_up_again_what_was_dropped(suite, blind_env, seed):
-    """Half-way the fingers open; the expert knows nothing of that but what it sees."""
+    """The fingers open halfway; the expert only gets the resulting situation."""
     observation, info = blind_env.reset(seed=seed)
     joints, dropped = observation["joints"].astype(float), False
     for _ in range(70):
@@ -200,7 +200,7 @@ def test_the_expert_picks_up_again_what_was_dropped(suite, blind_env, seed):
 
 
 def test_chunks_of_the_expert_are_within_the_robots_limits(suite, blind_env, monkeypatch):
-    """As a policy that has learned it would give them: the next 16 targets, seen from where the tip is now."""
+    """As a trained policy would predict them: the next 16 targets, relative to the current tip pose."""
     rows = []
     monkeypatch.setattr(
         suite,
@@ -217,7 +217,7 @@ def test_chunks_of_the_expert_are_within_the_robots_limits(suite, blind_env, mon
             assert suite.plan(Chunk.of_rows(suite.embodiment, chunk, 8), observation).shape == (8, 7)
 
 
-def test_a_moving_target_goes_to_and_fro_until_the_gripper_is_there(suite):
+def test_a_moving_target_goes_back_and_forth_until_the_gripper_is_there(suite):
     world = suite.make_world("dynamic")
     world.reset(0)
     target, scene = world.scene.target, world.scene
@@ -236,7 +236,7 @@ def test_a_moving_target_goes_to_and_fro_until_the_gripper_is_there(suite):
     np.testing.assert_allclose(world.thing_positions()[target], there, atol=2e-3)
 
 
-def test_a_recording_has_every_feature_and_labels_what_the_pictures_show(suite, env):
+def test_a_recording_has_every_feature_and_labels_what_the_images_show(suite, env):
     instruction, frames, success = suite.demonstrate(env, 3_000_002)
     scene, info = env.world.scene, suite.extra_info()
     assert success and instruction == scene.instruction and scene.task.name == "stack_cube"
@@ -252,7 +252,7 @@ def test_a_recording_has_every_feature_and_labels_what_the_pictures_show(suite, 
     for thing, (u, v, depth) in zip(scene.things, points[0], strict=False):
         if thing.kind == "cube":
             pixel = picture[int(v * picture.shape[0]), int(u * picture.shape[1])]
-            assert depth > 0.4 and np.corrcoef(pixel, COLOURS[thing.colour])[0, 1] > 0.9, thing.name
+            assert depth > 0.4 and np.corrcoef(pixel, COLORS[thing.color])[0, 1] > 0.9, thing.name
     assert not points[:, len(scene.things) : -1].any(), "what is not there is nowhere"
 
 
@@ -264,7 +264,7 @@ def test_a_snapshot_is_one_frame_of_a_recording(suite, env):
         np.testing.assert_array_equal(rows, again[name])
 
 
-def test_another_sentence_names_another_thing_of_the_scene(suite, blind_env):
+def test_another_instruction_names_another_thing_of_the_scene(suite, blind_env):
     for seed in range(10):
         blind_env.reset(seed=seed)
         scene, other = blind_env.world.scene, suite.other_instruction(blind_env, seed)
@@ -273,7 +273,7 @@ def test_another_sentence_names_another_thing_of_the_scene(suite, blind_env):
 
 
 @pytest.mark.parametrize("shift", [None, "background", "colour"])
-def test_every_kind_of_thing_can_be_seen(suite, shift):
+def test_every_kind_of_thing_is_visible(suite, shift):
     world = suite.make_world(shift)
     seen = set()
     for seed in range(5):
@@ -284,10 +284,10 @@ def test_every_kind_of_thing_can_be_seen(suite, shift):
             geoms = slice(
                 world.model.body_geomadr[body], world.model.body_geomadr[body] + world.model.body_geomnum[body]
             )
-            colours = world.model.geom_rgba[geoms].copy()
+            colors = world.model.geom_rgba[geoms].copy()
             world.model.geom_rgba[geoms, 3] = 0
             changed = np.abs(world.render("ego").astype(int) - whole).max(axis=-1) > 12
-            world.model.geom_rgba[geoms] = colours
+            world.model.geom_rgba[geoms] = colors
             assert changed.sum() > 150, f"{thing.name}: {changed.sum()} of 76800 pixels"
             seen.add(thing.kind)
     world.close()

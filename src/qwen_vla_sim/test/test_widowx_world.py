@@ -1,4 +1,4 @@
-"""The tabletop in MuJoCo: our arm, tracked where it is told, seen by two cameras, judged by what really happened."""
+"""The tabletop in MuJoCo: the arm follows commands, two cameras show it, and the judge uses ground truth."""
 
 from dataclasses import replace
 
@@ -81,7 +81,7 @@ def test_time_does_not_jump_back_at_a_reset(world):
     assert world.time >= before
 
 
-def test_projection_agrees_with_the_pinhole_matrix_and_with_the_picture(world):
+def test_projection_agrees_with_the_pinhole_matrix_and_with_the_image(world):
     world.reset(8)
     for i, cube in enumerate(world.scene.things):
         u, v, depth = world.project("ego", world.thing_positions()[i : i + 1])[0]
@@ -92,7 +92,7 @@ def test_projection_agrees_with_the_pinhole_matrix_and_with_the_picture(world):
         assert depth == pytest.approx(-local[2])
         seen = world.render("ego")[int(v * 240), int(u * 320)].astype(float)
         wanted = np.array(world.model.geom(f"cube_{i}").rgba[:3])
-        assert np.corrcoef(seen, wanted)[0, 1] > 0.9, cube.colour
+        assert np.corrcoef(seen, wanted)[0, 1] > 0.9, cube.color
 
 
 def test_the_judge_wants_the_named_cube_in_the_gripper_and_up(world):

@@ -1,4 +1,4 @@
-"""Typed actions: what every column of an action chunk is, and how its values are taken apart and compared."""
+"""Typed actions: what every column of an action chunk is, and how its values are decoded and compared."""
 
 from embodiment_descriptions.actions.channels import Channel, ChannelKind, ControlMode, arm_channel
 from embodiment_descriptions.actions.layout import Action, ActionLayout, ArmAction

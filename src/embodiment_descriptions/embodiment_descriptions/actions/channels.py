@@ -1,4 +1,4 @@
-"""Control modes and channels. The names of channels are made and read here, and nowhere else."""
+"""Control modes and channels. Channel names are built and parsed here and nowhere else."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ class ControlMode(StrEnum):
 
     @property
     def moves_base(self) -> bool:
-        """Whether actions drive a mobile base; else they move arms."""
+        """Whether actions drive a mobile base; otherwise they move arms."""
         return self in BASE
 
     def __repr__(self) -> str:
-        """As it is spelled, which is what error messages show."""
+        """The value as written in files, which is what error messages show."""
         return repr(self.value)
 
 
 class ChannelKind(StrEnum):
-    """What one channel is; ActionLayout says what the values mean."""
+    """What one channel is; ActionLayout defines what the values mean."""
 
     X = "x"
     Y = "y"
@@ -67,7 +67,7 @@ UNITS: dict[ChannelKind, Unit] = {
 
 
 def arm_channel(arm: str, what: str) -> str:
-    """Return the name of what belongs to an arm: `what` itself for the only arm, whose label is empty."""
+    """Return the channel name of `what` of an arm: `what` itself for the only arm, whose label is empty."""
     return f"{arm}_{what}" if arm else what
 
 
@@ -78,9 +78,9 @@ class Channel:
     Attributes:
         kind: what it is.
         arm: label of the arm; empty for the only one, for the waist and for a base.
-        unit: "1" is a share; empty for a joint of which no more than the name is known.
-        continuous: an angle that means the same after a whole turn.
-        joint: name in the URDF, of a joint of an arm or of the waist.
+        unit: "1" is dimensionless; empty for a joint of which only the name is known.
+        continuous: an angle that is the same after a full turn.
+        joint: URDF name, for a joint of an arm or of the waist.
     """
 
     kind: ChannelKind
@@ -91,7 +91,7 @@ class Channel:
 
     @classmethod
     def of(cls, kind: ChannelKind, arm: str = "") -> "Channel":
-        """Return a channel that is no joint."""
+        """Return a channel that is not a joint."""
         return cls(kind, arm, UNITS[kind], continuous=kind is ChannelKind.DTHETA)
 
     @property
@@ -103,7 +103,7 @@ class Channel:
 def parse_channels(
     control_mode: ControlMode, names: Sequence[str], joints: Mapping[str, bool] | None
 ) -> tuple[Channel, ...]:
-    """Read names of channels; see ActionLayout.parse."""
+    """Parse channel names; see ActionLayout.parse."""
     found = {name: _parsed(control_mode, name, joints) for name in names}
     unknown = [name for name, channel in found.items() if channel is None]
     if unknown:
@@ -115,7 +115,7 @@ def parse_channels(
 def unknown_channels(
     control_mode: ControlMode, names: Collection[str], known: Collection[str] | None = None
 ) -> ValueError:
-    """Return the error that names channels which a control mode does not have, and those that it has."""
+    """Return the error that names the channels a control mode does not have, and those it has."""
     arms = "" if control_mode.moves_base else "; with two arms as in left_gripper"
     return ValueError(
         f"{control_mode} has no channel {', '.join(names)}; it has {', '.join(known or KINDS[control_mode])}{arms}"
@@ -123,7 +123,7 @@ def unknown_channels(
 
 
 def _parsed(control_mode: ControlMode, name: str, joints: Mapping[str, bool] | None) -> Channel | None:
-    """Return the channel of a name, None for one that the control mode does not have."""
+    """Return the channel of a name, None if the control mode does not have it."""
     if joints is not None and name in joints and control_mode is ControlMode.JOINT_POSITION:
         return Channel(ChannelKind.JOINT, continuous=joints[name], joint=name)
     arm, _, kind = ("", "", name) if control_mode.moves_base else name.rpartition("_")

@@ -1,4 +1,4 @@
-"""The channels of one control mode as the columns of a chunk: selected by what they are, taken apart, compared."""
+"""The channels of one control mode as the columns of a chunk: selected by kind, decoded, encoded, compared."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from embodiment_descriptions.actions.channels import (
     parse_channels,
     unknown_channels,
 )
-from embodiment_descriptions.angles import unrolled, wrapped
+from embodiment_descriptions.angles import unwrapped, wrapped
 
 Columns = NDArray[np.intp]
 
@@ -45,7 +45,7 @@ class Action:
     """An action, or actions with leading axes (...), by what it moves.
 
     Attributes:
-        arms: in the order of the channels; none for a base.
+        arms: in the order of the channels; empty for a base.
         waist: (..., joints) positions of the torso [rad | m]; None where no channel moves it.
         base: (..., 3) waypoints [m, m, rad] or velocities [m/s, m/s, rad/s]; None for arms.
     """
@@ -62,10 +62,10 @@ class ActionLayout:
     eef_delta: per arm x y z [m] and rotation vector rx ry rz [rad] relative to the tip at the observation, then gripper
     0 closed .. 1 open where it has one. joint_position: per arm its joints [rad | m] and gripper, then the joints of
     the waist. base_waypoints: poses dx dy [m] dtheta [rad] relative to the base at the observation. base_velocity: vx
-    vy [m/s] wz [rad/s] in the frame of the base.
+    vy [m/s] wz [rad/s] in the base frame.
 
     Raises:
-        ValueError: a channel that the control mode does not have, one that is missing, or a duplicate.
+        ValueError: a channel that the control mode does not have, a missing one, or a duplicate.
     """
 
     control_mode: ControlMode
@@ -94,18 +94,18 @@ class ActionLayout:
     def parse(
         cls, control_mode: ControlMode, names: Sequence[str], joints: Mapping[str, bool] | None = None
     ) -> "ActionLayout":
-        """Read the names of channels, as in ActionChunk.channel_names.
+        """Parse channel names, as in ActionChunk.channel_names.
 
-        The name of a joint tells neither its arm nor its unit, nor whether it is the waist's: all joints have the kind
+        A joint's name gives neither its arm nor its unit, nor whether it belongs to the waist: all joints get the kind
         `joint` and an empty `arm`.
 
         Args:
-            control_mode: decides what names mean.
+            control_mode: determines what names mean.
             names: in the order of the columns.
             joints: of the robot, name -> continuous. None: every channel of joint_position but grippers is a joint.
 
         Raises:
-            ValueError: names that the control mode does not have, with those that it has; or as for the class.
+            ValueError: names that the control mode does not have, with those it has; or as for the class.
         """
         return cls(control_mode, parse_channels(control_mode, names, joints))
 
@@ -113,12 +113,12 @@ class ActionLayout:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Names of the channels, as in ActionChunk.channel_names."""
+        """Channel names, as in ActionChunk.channel_names."""
         return tuple(channel.name for channel in self.channels)
 
     @cached_property
     def arms(self) -> tuple[str, ...]:
-        """Labels of the arms in order: empty for the only arm; none for a base."""
+        """Labels of the arms in order: an empty label for the only arm; no labels for a base."""
         labels = (channel.arm for channel in self.channels if channel.kind is not ChannelKind.WAIST)
         return () if self.control_mode.moves_base else tuple(dict.fromkeys(labels))
 
@@ -134,7 +134,7 @@ class ActionLayout:
 
     @cached_property
     def joints(self) -> Columns:
-        """Joint positions, those of the waist included; no grippers."""
+        """Joint positions, including the waist's; no grippers."""
         return self._of((ChannelKind.JOINT, ChannelKind.WAIST))
 
     @cached_property
@@ -154,16 +154,16 @@ class ActionLayout:
 
     @cached_property
     def continuous(self) -> Columns:
-        """Angles that mean the same after a whole turn."""
+        """Angles that are the same after a full turn."""
         return np.flatnonzero([channel.continuous for channel in self.channels])
 
     def arm(self, label: str) -> Columns:
-        """All channels of an arm, gripper included; KeyError for a label that is none of `arms`."""
+        """All channels of an arm, including its gripper; KeyError for a label that is not in `arms`."""
         self._check_arm(label)
         return self._of((*POSE, ChannelKind.JOINT, ChannelKind.GRIPPER), label)
 
     def motion(self, label: str) -> Columns:
-        """The channels that move the tip of an arm: the six of its delta in their order, or its joints."""
+        """The channels that move the tip of an arm: the six of its delta, in the order of POSE, or its joints."""
         self._check_arm(label)
         if self.control_mode is not ControlMode.EEF_DELTA:
             return self._of((ChannelKind.JOINT,), label)
@@ -173,10 +173,10 @@ class ActionLayout:
     # --- values -----------------------------------------------------------------------------------------------------
 
     def decode(self, rows: ArrayLike) -> Action:
-        """Take rows (..., channels) apart; the parts are copies.
+        """Split rows (..., channels) into their parts, which are copies.
 
         Raises:
-            ValueError: another number of channels.
+            ValueError: a wrong number of channels.
         """
         rows = self._checked(rows)
         return Action(
@@ -186,10 +186,10 @@ class ActionLayout:
         )
 
     def encode(self, action: Action) -> NDArray[np.float64]:
-        """Undo `decode`: rows (..., channels).
+        """Return rows (..., channels); the inverse of `decode`.
 
         Raises:
-            ValueError: the parts are those of another layout.
+            ValueError: the parts belong to another layout.
         """
         parts = [(self.motion(part.arm), part.motion) for part in action.arms]
         for part in action.arms:
@@ -211,27 +211,27 @@ class ActionLayout:
         return rows
 
     def difference(self, b: ArrayLike, a: ArrayLike) -> NDArray[np.float64]:
-        """Return b - a (..., channels) per channel; continuous joints and headings the short way round."""
+        """Return b - a (..., channels) per channel; for continuous joints and headings, the shorter rotation."""
         found = self._checked(b) - self._checked(a)
         found[..., self.continuous] = wrapped(found[..., self.continuous])
         return found
 
     def unwrap(self, rows: ArrayLike, towards: ArrayLike) -> NDArray[np.float64]:
-        """Return rows (..., steps, channels) whose continuous joints and headings do not jump by whole turns.
+        """Return rows (..., steps, channels) whose continuous joints and headings do not jump by 2 pi.
 
         Args:
             rows: of a chunk.
-            towards: (..., channels) what was measured: the first row is in the turn nearest to it, every other row in
-                the one nearest to the row before. Everything but continuous joints and headings stays as it is.
+            towards: (..., channels) as measured: the first row is shifted by full turns to be nearest to it, every
+                other row to be nearest to the row before. Only continuous joints and headings change.
         """
         rows, towards = self._checked(rows).copy(), self._checked(towards)
-        rows[..., self.continuous] = unrolled(rows[..., self.continuous], towards[..., self.continuous])
+        rows[..., self.continuous] = unwrapped(rows[..., self.continuous], towards[..., self.continuous])
         return rows
 
     def of_joints(self, names: Sequence[str], positions: ArrayLike) -> NDArray[np.float64]:
         """Return rows (..., channels) of joint positions (..., len(names)) [rad | m]; 0 in every other channel.
 
-        Joints without a channel are left out, and so are channels of joints that are not among the names.
+        Joints without a channel are ignored; channels of joints that are not among the names are 0, too.
         """
         positions, place = np.asarray(positions, np.float64), {name: column for column, name in enumerate(names)}
         known = [column for column in self.joints if self.names[column] in place]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from embodiment_descriptions.commands.command_interface import CommandInterface
-from embodiment_descriptions.schema import refuse_twice
+from embodiment_descriptions.schema import require_unique
 
 
 def check_commands(
@@ -26,7 +26,7 @@ def check_commands(
     bases = [command for command in commands if command.moves_base]
     _check_joints(arms, joints, grippers, bool(commands))
     if bases and not has_base:
-        raise ValueError(f"commands drive a base ({bases[0].backend}), but none is described under `base`")
+        raise ValueError(f"commands drive a base ({bases[0].backend}), but `base` describes none")
     if len(bases) > 1:
         raise ValueError(f"the base is commanded more than once: {', '.join(command.backend for command in bases)}")
     if commands and has_base and not bases:
@@ -35,7 +35,7 @@ def check_commands(
 
 def _check_joints(arms: Sequence[CommandInterface], joints: list[str], grippers: list[str], driven: bool) -> None:
     named = [joint for command in arms for joint in command.commanded]
-    refuse_twice("commanded joint", named)
+    require_unique("commanded joint", named)
     strange = [joint for joint in named if joint not in joints]
     if strange:
         raise ValueError(f"commands name {', '.join(strange)}, which neither arms nor waist list")

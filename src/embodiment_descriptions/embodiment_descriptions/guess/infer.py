@@ -44,7 +44,7 @@ def infer_config(tree: UrdfTree, urdf: str) -> Guess:
         return _base(tree, others)
     if not arms:
         seen = "".join(f" ({line})" for line in _left_out(others))
-        raise EmbodimentError(f"the URDF of {tree.name!r} has no revolute joint to make an arm of{seen}; give a YAML")
+        raise EmbodimentError(f"the URDF of {tree.name!r} has no revolute joint for an arm{seen}; give a YAML")
     return _arm(tree, urdf, arms, others)
 
 
@@ -55,7 +55,7 @@ def _arm(tree: UrdfTree, urdf: str, arms: list[Chain], others: dict[Part, list[C
     notes = [
         f"arm: the longest chain of revolute joints, {base} to {tip}",
         *(
-            f"another chain, {_names(other)}, was left out; name both arms in a YAML"
+            f"another chain, {_names(other)}, was ignored; name both arms in a YAML"
             for other in arms[1:]
             if len(other) == len(chain) and not set(other) & set(chain)
         ),

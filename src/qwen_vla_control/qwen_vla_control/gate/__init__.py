@@ -1,7 +1,7 @@
-"""The safety gate: may this chunk move the robot? It passes whole or not at all. Free of ROS and torch.
+"""The safety gate: may this chunk move the robot? A chunk passes whole or not at all. Free of ROS and torch.
 
 `gate_of(embodiment).decide(chunk, state)` returns the path that may be executed or raises `Refused` with every reason.
-Each check is a function from data to violations, in the module of its subject; nothing is clipped or mended here.
+Each check is a function from data to violations, in the module of its subject; nothing is clipped or repaired here.
 """
 
 from qwen_vla_control.chunk import Chunk

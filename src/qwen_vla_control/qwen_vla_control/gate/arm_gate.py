@@ -1,4 +1,4 @@
-"""From a chunk to the joint path that may be executed, or to the reasons why not. Free of ROS and torch."""
+"""From a chunk to the joint path that may be executed, or to the reasons for refusing it. Free of ROS and torch."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class ArmGate:
 
     Attributes:
         joints: all commanded joints, the columns of every path and vector here.
-        schema: what a chunk must say about itself.
+        schema: what a chunk must declare.
         motion: how the joints may move.
     """
 
     def __init__(self, embodiment: Embodiment) -> None:
-        """Derive the rules; ValueError when the chunks of such a robot are no joint positions."""
+        """Derive the rules; ValueError when the robot's control mode has no joint path."""
         self._embodiment = embodiment
         self._to_joints = ChunkToJoints(embodiment)
         self.joints = self._to_joints.joints
@@ -49,19 +49,19 @@ class ArmGate:
         self._home = np.array([embodiment.home[name] for name in self.joints])
         self._continuous = np.array([embodiment.limits[name].type == "continuous" for name in self.joints])
         self._grippers = [self.joints.index(arm.gripper.joint) for arm in embodiment.arms if arm.gripper]
-        self._is_gentle = bool(np.isfinite(self.motion.acceleration).any())
-        checks_itself = embodiment.safety.self_collision
-        self._self_collision = SelfCollision(embodiment.urdf, self.joints, self._home) if checks_itself else None
+        self._limits_acceleration = bool(np.isfinite(self.motion.acceleration).any())
+        enabled = embodiment.safety.self_collision
+        self._self_collision = SelfCollision(embodiment.urdf, self.joints, self._home) if enabled else None
 
     def poses(self, joints: np.ndarray) -> np.ndarray:
         """End-effector poses in the base frame of each arm: (steps, joints) or (joints,) -> (arms, steps, 4, 4)."""
         return self._to_joints.poses(joints)
 
     def rows_of(self, chunk: Chunk, anchor: np.ndarray) -> np.ndarray:
-        """Joint positions (horizon, joints) that a chunk asks for; `anchor` (joints,) is where they were observed.
+        """Joint positions (horizon, joints) that a chunk requests, relative to the observed ones, `anchor` (joints,).
 
         Raises:
-            Refused: the chunk says something wrong about itself, or cannot be followed.
+            Refused: the chunk does not match the schema, or cannot be followed.
         """
         refuse_if(check_schema(chunk, self.schema))
         rows = self._to_joints.path(chunk.rows.astype(float), anchor)
@@ -73,14 +73,14 @@ class ArmGate:
 
         Returns:
             The first execution_horizon steps, from `state.measured` to rest, starting at `state.now_ns`. All steps of
-            the chunk have passed the gate, not only these; accelerations matter only where they are executed.
+            the chunk have passed the gate, not only these; accelerations are checked only for the executed steps.
 
         Raises:
-            Refused: with every reason that was found.
+            Refused: with every reason found.
         """
         measured, velocity = state.measured, state.velocity
         rows = self.rows_of(chunk, state.observed)
-        if self._is_gentle:
+        if self._limits_acceleration:
             speed = np.zeros(len(measured)) if velocity is None else velocity
             limit = self.motion.acceleration
             predicted = JointPath.blended_in(self.joints, rows, chunk.period, measured, speed, limit)
@@ -99,20 +99,20 @@ class ArmGate:
         Args:
             chunk: as it arrived.
             state: of the robot.
-            blend: leads from what is being executed into the rows of the chunk (horizon, joints).
+            blend: makes the path from what is being executed into the rows of the chunk (horizon, joints).
 
         Returns:
-            What `blend` made of it, to its end. Both the chunk alone and that have passed the gate.
+            The whole path from `blend`. Both the chunk alone and the blended path have passed the gate.
 
         Raises:
-            Refused: with every reason that was found.
+            Refused: with every reason found.
         """
         rows = self.rows_of(chunk, state.observed)
         predicted = JointPath.through(self.joints, np.vstack([state.observed, rows]), chunk.period)
         refuse_if(check_motion(predicted, self._loose) + self._check_workspace(predicted))
         refuse_if(self._check_collisions(predicted))
         path = blend(rows)
-        if self._is_gentle:
+        if self._limits_acceleration:
             path = path.decelerated(path.steps, self.motion.acceleration)
         found = check_start(path.positions[1], state.measured, self.motion) + check_motion(path, self.motion)
         refuse_if(found + self._check_workspace(path))
@@ -120,10 +120,10 @@ class ArmGate:
         return path
 
     def check(self, path: JointPath) -> None:
-        """Check a path that is to be executed as it is.
+        """Check a path that is to be executed unchanged.
 
         Raises:
-            Refused: with every reason that was found.
+            Refused: with every reason found.
         """
         refuse_if(check_motion(path, self.motion) + self._check_workspace(path))
         refuse_if(self._check_collisions(path))
@@ -134,13 +134,16 @@ class ArmGate:
         Continuous joints turn the short way. The motion may begin outside the workspace and pass it close to there.
 
         Raises:
-            Refused: the straight motion in joint space does not pass the gate, or would take for ever.
+            Refused: the straight motion in joint space does not pass the gate, or would take too long.
         """
         home = np.where(self._continuous, nearest_turn(self._home, measured), self._home)
         speed = speed_share * np.minimum(self.motion.speed, HOME_SHARE * self.motion.step / self.schema.period)
         time = float(np.max(np.abs(home - measured) / speed))
         if not time <= LONGEST_HOME:  # NaN is not
-            text = f"the way home takes {time:.0f} s and more (limit {LONGEST_HOME:.0f} s); where are the joints?"
+            text = (
+                f"the motion home takes at least {time:.0f} s (limit {LONGEST_HOME:.0f} s); "
+                "are the measured joint positions right?"
+            )
             raise Refused.because(Reason.START_JUMP, text)
         limit = HOME_SHARE * self.motion.acceleration
         path = rest_to_rest(self.joints, measured, home, speed, self.schema.period, limit)
@@ -149,10 +152,10 @@ class ArmGate:
         return path
 
     def _let_grippers_follow(self, rows: np.ndarray, start: np.ndarray, period: float) -> None:
-        """Let grippers reach what they are told as fast as they can, in place.
+        """Limit the grippers to the speed they can reach, in place.
 
-        A policy says open or closed, from one row to the next; at a high rate no gripper is as fast as that. It is on
-        its way meanwhile, as behind any controller.
+        A policy switches between open and closed from one row to the next; at a high rate no gripper is that fast. It
+        lags behind its command, as behind any controller.
         """
         reach = GRIPPER_SHARE_OF_SPEED * self.motion.speed[self._grippers] * period
         before = start[self._grippers]
@@ -174,7 +177,7 @@ class ArmGate:
     def _check_collisions(self, path: JointPath) -> list[Violation]:
         """Check the parts of the robot against each other.
 
-        Last, and only where nothing else was found: it looks at postures at small distances from each other all along
-        the way, of which a step that is too long would have any number.
+        Last, and only where nothing else was found: it samples the path at small joint distances, and a step that is
+        far too long would need any number of samples.
         """
         return self._self_collision.check(path.positions) if self._self_collision else []

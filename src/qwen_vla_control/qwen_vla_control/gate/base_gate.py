@@ -1,4 +1,4 @@
-"""From a chunk to the path of a base that may be driven, or to the reasons why not. Free of ROS and torch."""
+"""From a chunk to the base path that may be driven, or to the reasons for refusing it. Free of ROS and torch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class BaseGate:
     """The gate of one mobile base.
 
     Attributes:
-        joints: none; as in ArmGate.
-        schema: what a chunk must say about itself.
+        joints: empty; see ArmGate.
+        schema: what a chunk must declare.
         motion: how fast the base may move.
     """
 
@@ -33,19 +33,19 @@ class BaseGate:
         if limits is None or embodiment.base is None:
             raise ValueError(f"embodiment '{embodiment.name}' has no base, or no `safety.base` in its YAML")
         self._by_velocity = embodiment.control_mode is ControlMode.BASE_VELOCITY
-        self._turns_only = embodiment.base.kind == "differential"
+        self._is_differential = embodiment.base.kind == "differential"
         self.schema = ChunkSchema.of(embodiment)
         self.motion = BaseRules(limits.max_linear, limits.max_angular)
 
     def decide(self, chunk: Chunk, state: RobotState) -> TimedPath:
-        """Decide about a chunk: waypoints are relative to `state.observed`, velocities go on from `state.measured`.
+        """Decide about a chunk: waypoints are relative to `state.observed`, velocities continue from `state.measured`.
 
         Returns:
             The first execution_horizon steps, from `state.measured` to rest, starting at `state.now_ns`. Waypoints that
-            the base has passed since the observation are left out. All steps of the chunk have passed the gate.
+            the base has passed since the observation are dropped. All steps of the chunk have passed the gate.
 
         Raises:
-            Refused: with every reason that was found.
+            Refused: with every reason found.
         """
         refuse_if(check_schema(chunk, self.schema))
         rows, measured = chunk.rows.astype(float), state.measured
@@ -61,11 +61,11 @@ class BaseGate:
         return TimedPath(executed, state.now_ns, executed.steps)
 
     def home_path(self, measured: np.ndarray, speed_share: float) -> BasePath:
-        """A base has no home; Refused."""
+        """Raise Refused: a base has no home pose."""
         raise Refused.because(Reason.WRONG_CONTROL_MODE, "a mobile base has no home pose")
 
     def _refuse_sideways(self, rows: np.ndarray) -> None:
-        if self._turns_only and (np.abs(rows[:, 1]) > self.motion.max_linear * 1e-3).any():
+        if self._is_differential and (np.abs(rows[:, 1]) > self.motion.max_linear * 1e-3).any():
             worst = float(np.abs(rows[:, 1]).max())
             raise Refused.because(
                 Reason.UNREACHABLE, f"vy {worst:.3f} m/s, but a differential base cannot drive sideways"
@@ -73,10 +73,10 @@ class BaseGate:
 
 
 def steps_behind(poses: np.ndarray, measured: np.ndarray) -> int:
-    """How many of the first waypoints (steps, 3) a base at `measured` (3,) has passed; the last one always remains."""
+    """How many of the first waypoints (steps, 3) a base at `measured` (3,) has passed; never the last one."""
     for step in range(len(poses) - 1):
-        way = poses[step + 1, :2] - poses[step, :2]
-        length = float(np.hypot(*way))
-        if length < SHORT_STEP or float((poses[step, :2] - measured[:2]) @ way) > -SHORT_STEP * length:
+        displacement = poses[step + 1, :2] - poses[step, :2]
+        length = float(np.hypot(*displacement))
+        if length < SHORT_STEP or float((poses[step, :2] - measured[:2]) @ displacement) > -SHORT_STEP * length:
             return step
     return len(poses) - 1

@@ -1,4 +1,4 @@
-"""What a mobile base would do: speeds along its path, and where the path begins."""
+"""Checks of a base path: the speed along it, and the jump to its start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class BaseRules:
 
     Attributes:
         max_linear: largest speed in any direction [m/s].
-        max_angular: largest turning speed [rad/s].
+        max_angular: largest angular speed [rad/s].
     """
 
     max_linear: float
@@ -28,8 +28,7 @@ class BaseRules:
 def check_base(path: BasePath, rules: BaseRules) -> list[Violation]:
     """Check the mean speed of every step; the first one is the jump from where the base is.
 
-    Accelerations are not checked but kept by whoever follows the path: a base need not be where its path is at any
-    moment, only to come after it.
+    Accelerations are not checked: the path follower limits them, and a base may lag behind its path.
     """
     if path.steps < 1:
         return [Violation(Reason.WRONG_SHAPE, "the path has no waypoint")]
@@ -39,7 +38,7 @@ def check_base(path: BasePath, rules: BaseRules) -> list[Violation]:
     found = []
     for reason, part in ((Reason.START_JUMP, slice(0, 1)), (Reason.VELOCITY_LIMIT, slice(1, None))):
         found += _excess(reason, "the speed", linear[part], rules.max_linear, "m/s", part.start)
-        found += _excess(reason, "the turning speed", angular[part], rules.max_angular, "rad/s", part.start)
+        found += _excess(reason, "the angular speed", angular[part], rules.max_angular, "rad/s", part.start)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Decides about chunks that take over while the robot moves: placed in time, blended, through the gate. Free of ROS."""
+"""Decides about chunks that take over while the robot moves: timed, blended and checked by the gate. Free of ROS."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.motion.timed_path import TimedPath
 from qwen_vla_control.stamps import NANOSECONDS
 
-NOTHING_SKIPPED = 0.5  # steps; a chunk of which less is behind the robot begins with its first row
+NOTHING_SKIPPED = 0.5  # steps; a chunk of which less has been passed is executed from its first row
 
 
 class ChunkHandover:
-    """What an executor adds to its gate where chunks overlap; decides as `ArmGate` does."""
+    """Extends the gate for overlapping chunks; decides like `ArmGate`."""
 
     def __init__(self, gate: ArmGate, blender: Blender, now: Callable[[], int]) -> None:
-        """Begin at rest; `now` returns ROS time [ns] and is asked when inverse kinematics are done, which take time."""
+        """Begin at rest; `now` returns ROS time [ns] and is called after the inverse kinematics, which take time."""
         self._gate, self._blender, self._now = gate, blender, now
         self._interval = MotionInterval()
         self._proposed: TimedPath | None = None
 
     def decide(self, chunk: Chunk, state: RobotState) -> TimedPath:
-        """Decide about a chunk; as `ArmGate.decide`, but for all of its rows, so that no pause has to follow."""
+        """Decide about a chunk like `ArmGate.decide`, but for all of its rows, so that no pause has to follow."""
         self._proposed = None
         if state.motion is None and self._skipped(chunk, state.now_ns) < NOTHING_SKIPPED * chunk.period:
             path = self._gate.decide(replace(chunk, execution_horizon=chunk.horizon), state).path
@@ -47,17 +47,17 @@ class ChunkHandover:
         return TimedPath(path, started, chunk.execution_horizon)
 
     def began(self, path: JointPath, now_ns: int) -> None:
-        """Record that the path that was decided about last has been sent."""
+        """Record that the path of the last decision was sent."""
         self._blender.take(self._proposed, now_ns)
         self._interval.begin(now_ns, now_ns + round(path.duration * NANOSECONDS))
 
     def rests(self, now_ns: int) -> None:
-        """Record that the robot was stopped, or has come to rest."""
+        """Record that the robot was stopped or came to rest."""
         self._blender.forget()
         self._interval.end(now_ns)
 
     def _placed(self, chunk: Chunk, rows: np.ndarray, state: RobotState, now_ns: int) -> TimedPath:
-        """The whole chunk on the time axis: what the robot has executed of it meanwhile lies in the past."""
+        """The whole chunk on the time axis; the part that the robot has executed meanwhile lies in the past."""
         motion = state.motion
         speed = motion.commanded(chunk.stamp_ns)[1] if motion and motion.start_ns <= chunk.stamp_ns else None
         whole = JointPath.through(self._gate.joints, np.vstack([state.observed, rows]), chunk.period, speed)

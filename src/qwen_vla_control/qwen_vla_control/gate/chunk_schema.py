@@ -1,4 +1,4 @@
-"""What a chunk says about itself: embodiment, control mode, channels, sizes, finiteness, age and instruction."""
+"""Checks of what a chunk declares: embodiment, control mode, channels, sizes, finiteness, age and instruction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen_vla_control.reasons import Reason, Violation
 
 @dataclass(frozen=True)
 class ChunkSchema:
-    """What a chunk for this robot must say about itself."""
+    """What a chunk for this robot must declare."""
 
     embodiment: str
     control_mode: str
@@ -24,7 +24,7 @@ class ChunkSchema:
 
     @classmethod
     def of(cls, embodiment: Embodiment) -> ChunkSchema:
-        """Derive it from a robot."""
+        """Derive the schema from an embodiment."""
         return cls(
             embodiment=embodiment.name,
             control_mode=embodiment.control_mode,
@@ -36,11 +36,11 @@ class ChunkSchema:
 
 
 def check_schema(chunk: Chunk, rules: ChunkSchema) -> list[Violation]:
-    """Check names, sizes and finiteness; with an empty answer `chunk.rows` is safe to use."""
+    """Check names, sizes and finiteness; if nothing is found, `chunk.rows` is safe to use."""
     found = []
 
-    def expect(good: bool, reason: Reason, message: str) -> None:
-        if not good:
+    def expect(holds: bool, reason: Reason, message: str) -> None:
+        if not holds:
             found.append(Violation(reason, message))
 
     expect(
@@ -99,24 +99,24 @@ def check_age(stamp_ns: int, now_ns: int, max_age: float, max_future: float) -> 
         return [
             Violation(
                 Reason.STALE,
-                f"the observation lies {-age:.2f} s in the future (limit {max_future:.2f} s); "
-                "are the clocks synchronised and is use_sim_time the same everywhere?",
+                f"the observation is {-age:.2f} s in the future (limit {max_future:.2f} s); "
+                "are the clocks synchronized and is use_sim_time the same everywhere?",
             )
         ]
     return []
 
 
 def check_instruction(chunk: Chunk, current: str | None) -> list[Violation]:
-    """Check that the chunk obeys the sentence of the hour.
+    """Check that the chunk executes the current instruction.
 
     Args:
-        chunk: as it arrived.
-        current: the sentence that the policy says it obeys, empty when it obeys none; None when it has not said so.
+        chunk: as received.
+        current: the instruction that the policy reports, empty while it executes none; None before its first report.
     """
     if not chunk.instruction.strip():
         return [Violation(Reason.WRONG_INSTRUCTION, "the chunk names no instruction")]
     if current is not None and chunk.instruction != current:
         now = f"is '{current}'" if current else "has ended"
-        text = f"the chunk obeys '{chunk.instruction}', but the instruction of the policy {now}"
+        text = f"the chunk executes '{chunk.instruction}', but the instruction of the policy {now}"
         return [Violation(Reason.WRONG_INSTRUCTION, text)]
     return []

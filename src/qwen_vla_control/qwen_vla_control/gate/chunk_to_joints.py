@@ -1,4 +1,4 @@
-"""From the rows of a chunk to joint positions, in both control modes of arms. Free of ROS and torch."""
+"""From the rows of a chunk to joint positions, for both arm control modes. Free of ROS and torch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 from embodiment_descriptions import ControlMode, Embodiment, Kinematics, KinematicsError, pose_from_delta
 from qwen_vla_control.reasons import Reason, Refused
 
-# How far beyond 0 closed .. 1 open a gripper channel may lie. A regressor overshoots the ends of its range a little;
-# the finger then stops at its end, as a real gripper does. More than that is no rounding but a wrong unit.
+# How far a gripper channel may lie outside 0 closed .. 1 open. A regressor slightly overshoots the ends of its range;
+# the finger then stops at its limit, as a real gripper does. More than that is not rounding but a wrong unit.
 GRIPPER_OVERSHOOT = 0.1
 
 
@@ -24,8 +24,8 @@ class ChunkToJoints:
         if embodiment.control_mode.moves_base:
             arms = " and ".join(mode for mode in ControlMode if not mode.moves_base)
             raise ValueError(
-                f"embodiment '{embodiment.name}' has control mode '{embodiment.control_mode}', whose chunks are no "
-                f"joint positions; those of {arms} are"
+                f"embodiment '{embodiment.name}' has control mode '{embodiment.control_mode}', which has no joint "
+                f"path; use {arms}"
             )
         self._layout, self._by_pose = embodiment.layout, embodiment.control_mode is ControlMode.EEF_DELTA
         if embodiment.waist and self._by_pose:
@@ -43,7 +43,7 @@ class ChunkToJoints:
             anchor: (joints,) joint positions at the observation [rad | m].
 
         Returns:
-            (horizon, joints) [rad | m]; continuous joints go on from the anchor without a jump by whole turns.
+            (horizon, joints) [rad | m]; continuous joints continue from the anchor without a jump of 2 pi.
 
         Raises:
             Refused: UNREACHABLE or POSITION_LIMIT.

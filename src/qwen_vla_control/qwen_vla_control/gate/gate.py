@@ -1,4 +1,4 @@
-"""The one interface of the gate: a chunk and what is known of the robot in, a path that may be executed out."""
+"""The one interface of the gate: a chunk and the robot's state in, a path that may be executed out."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class Gate(Protocol):
     """Decides about the chunks of one robot; a chunk passes whole or not at all.
 
     Attributes:
-        joints: the columns of paths and vectors; none for a base, whose vectors are poses (x, y, theta).
-        schema: what a chunk must say about itself.
+        joints: the columns of paths and vectors; empty for a base, whose vectors are poses (x, y, theta).
+        schema: what a chunk must declare.
     """
 
     joints: tuple[str, ...]
     schema: ChunkSchema
 
     def decide(self, chunk: Chunk, state: RobotState) -> TimedPath:
-        """Return the path that may be executed, starting at `state.now_ns`; Refused with every reason found."""
+        """Return the path that may be executed, starting at `state.now_ns`; Refused lists every reason found."""
         ...
 
     def home_path(self, measured: np.ndarray, speed_share: float) -> Path:
-        """Plan the motion to the home pose at `speed_share` of the speed limits; Refused where that must not be."""
+        """Plan the motion to the home pose at `speed_share` of the speed limits; Refused where it is not allowed."""
         ...
 
 
 def gate_of(embodiment: Embodiment) -> Gate:
-    """Return the gate for what the chunks of a robot move: its joints or its base."""
+    """Return the gate for what a robot's chunks move: its joints or its base."""
     return BaseGate(embodiment) if embodiment.control_mode.moves_base else ArmGate(embodiment)

@@ -1,4 +1,4 @@
-"""What the joints and the end effectors would do: jumps, speed, acceleration, position limits and workspace boxes."""
+"""Checks of a joint path: jumps, speed, acceleration, position limits, and the workspace of the end effectors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MotionRules:
     Attributes:
         lower, upper: position limits.
         speed: largest speed.
-        start_jump: largest distance from where the joint is to the first row.
+        start_jump: largest distance from the joint's position to the first row.
         step: largest distance between two rows.
         acceleration: largest acceleration, inf for none.
     """
@@ -38,9 +38,9 @@ class MotionRules:
 
     @classmethod
     def of(cls, embodiment: Embodiment) -> MotionRules:
-        """Limits of the URDF, narrowed by the safety part of the YAML.
+        """Take the limits of the URDF, narrowed by the safety section of the YAML.
 
-        The jump limits are angles and hold for the arm joints; a gripper may go from closed to open in one step, and is
+        The jump limits are angles and apply to the arm joints; a gripper may go from closed to open in one step and is
         bounded by its position and velocity limits.
         """
         joints = tuple(embodiment.joint_names)
@@ -60,9 +60,9 @@ class MotionRules:
 
 
 def check_motion(path: JointPath, rules: MotionRules) -> list[Violation]:
-    """Check what the joints would do, between the rows of the path as well.
+    """Check a joint path, between its rows as well.
 
-    Row 0 of the path is where the joints are. A joint that is beyond a limit there may move back, never farther out.
+    Row 0 of the path is where the joints are. A joint that starts beyond a limit may move back, never farther out.
     """
     if path.joints != rules.joints:
         return [Violation(Reason.WRONG_JOINTS, f"joints are {list(path.joints)}, expected {list(rules.joints)}")]
@@ -87,7 +87,7 @@ def check_motion(path: JointPath, rules: MotionRules) -> list[Violation]:
 
 
 def check_start(first: np.ndarray, measured: np.ndarray, rules: MotionRules) -> list[Violation]:
-    """Check how far the first row (joints,) of a chunk is from where the joints are."""
+    """Check the distance from the measured positions to the first row (joints,) of a chunk."""
     jump = np.abs(first - measured)[None]
     return _excess(Reason.START_JUMP, "first step", jump, rules.start_jump, POSITION_TOLERANCE, rules.joints)
 
@@ -95,7 +95,7 @@ def check_start(first: np.ndarray, measured: np.ndarray, rules: MotionRules) -> 
 def check_workspace(points: np.ndarray, lower: Sequence[float], upper: Sequence[float]) -> list[Violation]:
     """Check end-effector positions (steps + 1, 3) [m] in the base frame against a box.
 
-    Row 0 is where the end effector is; from outside it may come back, never go farther out.
+    Row 0 is where the end effector is; if it starts outside, it may come back, never go farther out.
     """
     points, lower, upper = (np.asarray(a, float) for a in (points, lower, upper))
     outside = np.maximum(np.maximum(lower - points, points - upper), 0.0)
@@ -146,7 +146,7 @@ def _excess(
     joints: Sequence[str],
     first_step: int = 0,
 ) -> list[Violation]:
-    """Report where (steps, joints) values exceed (joints,) limits: one violation, the first place, and how many."""
+    """Report (steps, joints) values that exceed (joints,) limits: one violation with the first and the count."""
     over = values > limits + tolerance
     step, joint = _first(over)
     if step is None:

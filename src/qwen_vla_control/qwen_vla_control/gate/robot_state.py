@@ -1,4 +1,4 @@
-"""What the gate takes for truth about the robot when it decides."""
+"""The robot's state on which the gate bases a decision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qwen_vla_control.motion.command_state import Motion
 
 @dataclass(frozen=True)
 class RobotState:
-    """Where the robot is and was, and what it has been told.
+    """Where the robot is and was, and what it is executing.
 
     Vectors have the columns of the gate: (joints,) [rad | m], or of a base (x [m], y [m], theta [rad]) by its odometry.
 
@@ -20,7 +20,7 @@ class RobotState:
         observed: where the robot was at the chunk's observation: what the chunk is relative to.
         measured: where it is now.
         motion: what it is executing, None at rest.
-        frame: frame of the vectors of a base, that of its odometry; "" for joints.
+        frame: odometry frame of the vectors of a base; "" for joints.
     """
 
     now_ns: int
@@ -31,5 +31,5 @@ class RobotState:
 
     @property
     def velocity(self) -> np.ndarray | None:
-        """CommandState velocity now [1/s of the columns], None at rest."""
+        """Commanded velocity now [columns' units per second], None at rest."""
         return self.motion.commanded(self.now_ns)[1] if self.motion is not None else None

@@ -1,4 +1,4 @@
-"""Whether parts of the robot would touch: the collision shapes of its URDF, with pinocchio and coal."""
+"""Whether parts of the robot would touch: checks its URDF's collision shapes with pinocchio and coal."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import pinocchio as pin
 from embodiment_descriptions.link_poses import as_moved
 from qwen_vla_control.reasons import Reason, Violation
 
-LARGEST_STEP = 0.05  # [rad | m] between two postures that are looked at
+LARGEST_STEP = 0.05  # [rad | m] between two checked configurations
 TOLERANCE = 1e-4  # [m] rounding of distances: parts that slide along each other do not touch
 
 
 class SelfCollision:
-    """Finds the first posture of a motion in which two parts touch.
+    """Finds the first configuration of a motion in which two parts touch.
 
-    Not looked at are parts of one link, of neighbouring links, and those that touch in the home posture already: what
-    is built to touch there, or drawn too large. A motion that begins with two parts touching may take them apart, not
-    farther into each other. Not thread-safe: pinocchio's work space is reused.
+    Ignored are parts of one link, of neighboring links, and those that already touch in the home pose: they are built
+    to touch there, or modeled too large. A motion that begins with two parts touching may separate them, not push them
+    farther into each other. Not thread-safe: pinocchio's data is reused.
     """
 
     def __init__(self, urdf: str, joints: Sequence[str], home: np.ndarray) -> None:
         """Build the shapes.
 
         Args:
-            urdf: expanded text; meshes are found as pinocchio finds them.
+            urdf: expanded text; pinocchio resolves the meshes.
             joints: order of the columns of a motion.
-            home: (joints,) posture that is free of collisions.
+            home: (joints,) configuration that is free of collisions.
 
         Raises:
             ValueError: the URDF cannot be read, or has no collision shapes.
@@ -47,10 +47,10 @@ class SelfCollision:
         self._follows = [(places[name], places[to.joint], to) for name, to in followers.items()]
         self._data, self._q = self._model.createData(), pin.neutral(self._model)
         pairs = self._pairs_between_parts()
-        self._look_at(pairs, TOLERANCE)
+        self._watch(pairs, TOLERANCE)
         self._place(home)
         touching = set(self._touching())
-        self._look_at([pair for index, pair in enumerate(pairs) if index not in touching], -TOLERANCE)
+        self._watch([pair for index, pair in enumerate(pairs) if index not in touching], -TOLERANCE)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -85,9 +85,9 @@ class SelfCollision:
         pin.updateGeometryPlacements(self._model, self._data, self._shapes, self._results, q)
 
     def _touching(self) -> list[int]:
-        """Active pairs that are inside each other."""
+        """Active pairs that are in collision."""
         self._tree.update(False)
-        if not pin.computeCollisions(self._tree, True):  # quick, but says only whether
+        if not pin.computeCollisions(self._tree, True):  # fast, but does not report the pairs
             return []
         pin.computeCollisions(self._shapes, self._results, False)
         active = self._results.activeCollisionPairs
@@ -96,7 +96,7 @@ class SelfCollision:
         ]
 
     def _deeper(self, depths: dict[int, float]) -> list[int]:
-        """Pairs that go farther into each other than they were; what has come apart, or less deep, stays so."""
+        """Pairs that penetrate deeper than before; a pair that separated, or came less deep, must stay that way."""
         for pair, depth in depths.items():
             distance = self._distance(pair)
             if distance < depth - TOLERANCE:
@@ -105,11 +105,11 @@ class SelfCollision:
         return []
 
     def _distance(self, pair: int) -> float:
-        """Distance [m], negative where they are inside each other."""
+        """Distance [m], negative where they penetrate."""
         return pin.computeDistance(self._shapes, self._results, pair).min_distance
 
     def _pairs_between_parts(self) -> list[tuple[int, int]]:
-        """Shapes of links that are neither the same nor neighbours."""
+        """Shapes of links that are neither the same nor neighbors."""
         parent_of = [shape.parentJoint for shape in self._shapes.geometryObjects]
         above = list(self._model.parents)
 
@@ -118,7 +118,7 @@ class SelfCollision:
 
         return [(i, k) for i, k in combinations(range(len(parent_of)), 2) if are_apart(parent_of[i], parent_of[k])]
 
-    def _look_at(self, pairs: Sequence[tuple[int, int]], margin: float) -> None:
+    def _watch(self, pairs: Sequence[tuple[int, int]], margin: float) -> None:
         """Check these pairs from now on; two parts touch when they are closer than `margin` [m]."""
         self._shapes.removeAllCollisionPairs()
         for first, second in pairs:

@@ -1,1 +1,1 @@
-"""Motion in time: splines, joint and base paths, blending, and following a path."""
+"""Motion in time: splines, joint and base paths, blending, and path following."""

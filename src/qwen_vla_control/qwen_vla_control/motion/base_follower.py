@@ -1,7 +1,7 @@
-"""From the path of a base to the velocity it is to have now: tracks the path with the odometry and keeps the limits.
+"""From a base path to the velocity command for now: tracks the path by odometry and keeps the limits.
 
 Kanayama, Kimura, Miyazaki and Noguchi, "A stable tracking control method for an autonomous mobile robot", ICRA 1990:
-the velocity of the path, corrected by where the base is beside it. An omnidirectional base corrects in all directions
+the velocity of the path plus a correction of the tracking error. An omnidirectional base corrects in all directions
 directly. Free of ROS and torch.
 """
 
@@ -14,14 +14,14 @@ import numpy as np
 from embodiment_descriptions.config import BaseLimits
 from qwen_vla_control.motion.base_path import BasePath, seen_from
 
-FORWARD_GAIN = 1.5  # [1/s] of the distance along the heading
-SIDEWAYS_GAIN = 4.0  # [1/m²] of the distance across it, times the speed; with HEADING_GAIN critically damped
-HEADING_GAIN = 2.5  # [1/s] of the angle
-LONGEST_STEP = 0.1  # [s] a timer that comes later must not allow a jump in velocity
+FORWARD_GAIN = 1.5  # [1/s] of the error along the heading
+SIDEWAYS_GAIN = 4.0  # [1/m²] of the error across it, times the speed; with HEADING_GAIN critically damped
+HEADING_GAIN = 2.5  # [1/s] of the heading error
+LONGEST_STEP = 0.1  # [s] a late timer must not allow a jump in velocity
 
 
 class BaseFollower:
-    """Follows one path after another; what it commanded last is where the next command starts from."""
+    """Follows one path after another; each command starts from the last one."""
 
     def __init__(self, limits: BaseLimits, omnidirectional: bool) -> None:
         """Begin at rest."""
@@ -51,24 +51,24 @@ class BaseFollower:
             )
         else:
             sideways = SIDEWAYS_GAIN * ahead * error[1]
-            turn = turning + sideways + HEADING_GAIN * math.sin(error[2])
-            wanted = np.array([ahead + FORWARD_GAIN * error[0], 0.0, turn])
+            angular = turning + sideways + HEADING_GAIN * math.sin(error[2])
+            wanted = np.array([ahead + FORWARD_GAIN * error[0], 0.0, angular])
         self._last = self._accelerated(self._slowed(wanted), min(max(step, 0.0), LONGEST_STEP))
         return self._last
 
     def rest(self) -> None:
-        """Take note that the base was told to stand."""
+        """Record that the base was commanded to stop."""
         self._last = np.zeros(3)
         self._time_ns = None
 
     def _slowed(self, velocity: np.ndarray) -> np.ndarray:
-        """Keep the speed limits; all three are scaled alike, so that the base stays on its curve."""
+        """Keep the speed limits; all three are scaled by the same factor, so that the base stays on its curve."""
         linear, angular = math.hypot(velocity[0], velocity[1]), abs(velocity[2])
         share = max(linear / self._limits.max_linear, angular / self._limits.max_angular, 1.0)
         return velocity / share
 
     def _accelerated(self, velocity: np.ndarray, step: float) -> np.ndarray:
-        """Keep the limits of acceleration since the last command, `step` [s] ago; both parts take as long."""
+        """Keep the acceleration limits since the last command, `step` [s] ago; both parts take the same time."""
         change = velocity - self._last
         linear = math.hypot(change[0], change[1]) / self._limits.max_linear_acceleration
         angular = abs(change[2]) / self._limits.max_angular_acceleration

@@ -17,7 +17,7 @@ class BasePath(Spline):
     Attributes:
         frame: frame of the poses, that of the odometry.
         period: time between two rows [s].
-        positions: (steps + 1, 3) x [m], y [m], theta [rad]; theta runs on beyond pi rather than jumping.
+        positions: (steps + 1, 3) x [m], y [m], theta [rad]; theta is unwrapped: it continues beyond pi.
         velocities: (steps + 1, 3) in the same frame [m/s, m/s, rad/s].
     """
 
@@ -30,26 +30,26 @@ class BasePath(Spline):
     def through(
         cls, frame: str, poses: np.ndarray, period: float, start_velocity: np.ndarray | None = None
     ) -> BasePath:
-        """Join poses (steps + 1, 3) by a smooth motion that ends at rest; headings turn the short way."""
+        """Connect poses (steps + 1, 3) by a smooth motion that ends at rest; headings take the shorter rotation."""
         poses = np.array(poses, dtype=float)
         poses[:, 2] = np.unwrap(poses[:, 2])
         return cls(frame, float(period), poses, monotone_velocities(poses, period, start_velocity))
 
     def mean_speeds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean speed [m/s] and mean turning speed [rad/s] of every step, (steps,) each."""
-        ways = np.diff(self.positions, axis=0) / self.period
-        return np.hypot(ways[:, 0], ways[:, 1]), np.abs(ways[:, 2])
+        """Mean linear speed [m/s] and mean angular speed [rad/s] of every step, (steps,) each."""
+        velocities = np.diff(self.positions, axis=0) / self.period
+        return np.hypot(velocities[:, 0], velocities[:, 1]), np.abs(velocities[:, 2])
 
 
 def moved(pose: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Poses that lie at `offset` (..., 3) as seen from `pose` (3,): x, y [m] and theta [rad]."""
+    """Poses at `offset` (..., 3) relative to `pose` (3,): x, y [m] and theta [rad]."""
     c, s = np.cos(pose[2]), np.sin(pose[2])
     dx, dy, dtheta = np.moveaxis(np.asarray(offset, float), -1, 0)
     return np.stack([pose[0] + c * dx - s * dy, pose[1] + s * dx + c * dy, pose[2] + dtheta], axis=-1)
 
 
 def seen_from(pose: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the inverse of `moved`: `other` (..., 3) as an offset from `pose` (..., 3), theta within -pi .. pi."""
+    """Return the inverse of `moved`: `other` (..., 3) relative to `pose` (..., 3), theta within -pi .. pi."""
     pose, other = np.asarray(pose, float), np.asarray(other, float)
     c, s = np.cos(pose[..., 2]), np.sin(pose[..., 2])
     dx, dy, dtheta = np.moveaxis(other - pose, -1, 0)
@@ -57,12 +57,12 @@ def seen_from(pose: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def increments(poses: np.ndarray) -> np.ndarray:
-    """Steps (..., steps, 3) between poses (..., steps + 1, 3), each as seen from the pose before it."""
+    """Steps (..., steps, 3) between poses (..., steps + 1, 3), each relative to the pose before it."""
     return seen_from(poses[..., :-1, :], poses[..., 1:, :])
 
 
 def accumulated(start: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Poses (..., steps, 3) that increments (..., steps, 3) lead to from `start` (3,); theta runs on beyond pi."""
+    """Poses (..., steps, 3) that increments (..., steps, 3) reach from `start` (3,); theta is unwrapped."""
     dx, dy, dtheta = np.moveaxis(np.asarray(steps, float), -1, 0)
     after = start[2] + np.cumsum(dtheta, axis=-1)
     before = np.concatenate([np.broadcast_to(start[2], after[..., :1].shape), after[..., :-1]], axis=-1)
@@ -72,7 +72,7 @@ def accumulated(start: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def integrated(pose: np.ndarray, velocities: np.ndarray, period: float) -> np.ndarray:
-    """Poses (steps, 3) that a base reaches with body velocities (steps, 3), each kept for `period` [s].
+    """Poses (steps, 3) that a base reaches with body velocities (steps, 3), each held for `period` [s].
 
     Each step is the exact arc: with phi = w T, the chord is [[sin phi, cos phi - 1], [1 - cos phi, sin phi]] / w times
     (vx, vy).
@@ -80,7 +80,7 @@ def integrated(pose: np.ndarray, velocities: np.ndarray, period: float) -> np.nd
     poses = np.empty((len(velocities), 3))
     for row, (vx, vy, w) in enumerate(np.asarray(velocities, float)):
         phi = w * period
-        # sinc and its companion stay finite at phi = 0
+        # Written with sinc to stay finite at phi = 0.
         along, across = np.sinc(phi / np.pi), 0.5 * phi * np.sinc(phi / (2.0 * np.pi)) ** 2
         chord = period * np.array([along * vx - across * vy, across * vx + along * vy])
         pose = poses[row] = moved(pose, np.array([*chord, phi]))

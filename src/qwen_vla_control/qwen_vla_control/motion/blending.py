@@ -1,9 +1,9 @@
-"""How a chunk takes over from the one that is being executed: without a pause, a jump or a jerk. Free of ROS and torch.
+"""How a chunk takes over from the one being executed, without a pause, a jump or a jerk. Free of ROS and torch.
 
 A chunk is old when it arrives: row i was meant for (i + 1) periods after the observation, and the robot has moved
-since. So it is put on the time axis first (`MotionInterval` says how much of it is behind it), what is past is cut
-off (`TimedPath.ahead`), and `Blender.path` leads from what is commanded now, position and velocity, into the rest of
-it. The transition is as short as the acceleration allows: no more than the two chunks have in them anyway.
+since. So the chunk is first placed on the time axis (`MotionInterval` gives how much of it is already past), the past
+part is cut off (`TimedPath.ahead`), and `Blender.path` leads from the position and velocity commanded now into the
+rest. The transition is as short as the acceleration allows: no more than the two chunks contain anyway.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from qwen_vla_control.stamps import NANOSECONDS
 
 THETA = 2  # column of a base path
 LEAVING = 4  # steps in which a chunk that ends loses its weight in the mean
-DECAY = 0.01  # of the weights of temporal ensembling; the value of ACT (arXiv 2304.13705)
+DECAY = 0.01  # of the temporal ensembling weights; the value used by ACT (arXiv 2304.13705)
 
 
 class Blending(StrEnum):
-    """When the policy looks again, and how its next chunk takes over.
+    """When the policy makes its next observation, and how its next chunk takes over.
 
-    SYNCHRONOUS: when the chunk was executed; the robot stands meanwhile. All others look while it moves, early enough
-    for the next chunk to arrive when the execution horizon is over.
+    SYNCHRONOUS: after the chunk has been executed; the robot stands still meanwhile. All others observe while it moves,
+    early enough for the next chunk to arrive when the execution horizon is over.
     ASYNCHRONOUS: cross-fade from what is being executed to the new chunk.
-    TEMPORAL_ENSEMBLING: weighted mean of all chunks that reach so far (arXiv 2304.13705); looks once per step.
-    REAL_TIME_CHUNKING: the policy has continued the chunk that is being executed (arXiv 2506.07339).
+    TEMPORAL_ENSEMBLING: weighted mean of all chunks that cover a step (arXiv 2304.13705); observes once per step.
+    REAL_TIME_CHUNKING: the policy continues the chunk that is being executed (arXiv 2506.07339).
     """
 
     SYNCHRONOUS = "synchronous"
@@ -50,36 +50,36 @@ class CrossFade(StrEnum):
 
 
 class MotionInterval:
-    """When the robot was last on its way without a break, and so how much of a chunk it has executed meanwhile."""
+    """The robot's latest uninterrupted motion, and so how much of a chunk it has executed meanwhile."""
 
     def __init__(self) -> None:
         """Begin at rest."""
         self._since_ns = self._until_ns = 0
 
     def begin(self, now_ns: int, until_ns: int) -> None:
-        """Take note of a motion that goes on until `until_ns`; while another one is on its way it continues that."""
+        """Record a motion that lasts until `until_ns`; it continues one that is still running."""
         if now_ns > self._until_ns:
             self._since_ns = now_ns
         self._until_ns = until_ns
 
     def end(self, now_ns: int) -> None:
-        """Take note that the robot has come to rest, if it has not before."""
+        """Record that the robot has come to rest, if it had not already."""
         self._until_ns = min(self._until_ns, now_ns)
 
     def skipped(self, stamp_ns: int, now_ns: int) -> int:
-        """How much of a chunk observed at `stamp_ns` lies behind the robot [ns].
+        """How much of a chunk observed at `stamp_ns` is already past [ns].
 
-        That is the delay of the chunk, but no more than the robot has really moved: a robot that stood still while its
-        first chunk was computed has executed nothing of it, however long that took.
+        That is the delay of the chunk, but no more than the time the robot has moved: a robot that stood still while
+        its first chunk was computed has executed nothing of it, however long that took.
         """
         moved = min(now_ns, self._until_ns) - max(stamp_ns, self._since_ns)
         return max(0, min(now_ns - stamp_ns, moved))
 
 
 class Blender:
-    """Makes the paths of hand-overs for one robot.
+    """Makes the handover paths of one robot.
 
-    A path is only proposed; `take` it when it was sent. Refused ones leave no trace.
+    A path is only proposed; `take` it once it was sent. Refused ones leave no trace.
     """
 
     def __init__(
@@ -89,15 +89,15 @@ class Blender:
         cross_fade: CrossFade = CrossFade.LINEAR,
         decay: float = DECAY,
     ) -> None:
-        """Prepare.
+        """Create a blender with nothing running.
 
         Args:
-            mode: not synchronous.
-            smooth: (columns,) True for those whose acceleration decides how long a transition lasts; not for grippers,
-                which jump between closed and open within their chunks, too.
-            cross_fade: how the old chunk loses its weight.
+            mode: any but synchronous.
+            smooth: (columns,) True for those whose acceleration determines how long a transition lasts; not for
+                grippers, which also jump between closed and open within their chunks.
+            cross_fade: how the old chunk's weight falls.
             decay: m of temporal ensembling: the i-th oldest chunk weighs exp(-m * i). It must be above 0: with 0 an
-                outdated chunk weighs as much as the one before it, below 0 the order is turned round.
+                outdated chunk weighs as much as the one before it, below 0 the order is reversed.
         """
         if mode is Blending.SYNCHRONOUS:
             raise ValueError("nothing is blended in the synchronous mode")
@@ -113,15 +113,15 @@ class Blender:
 
         Args:
             plan: the new chunk; row 0 is where the robot was at the observation.
-            now_ns: ROS time of the hand-over.
-            running: what was sent last, None when it is over or was broken off.
-            measured: (columns,) where the robot is, which matters only at rest [rad | m].
+            now_ns: ROS time of the handover.
+            running: what was sent last, None when it is over or was aborted.
+            measured: (columns,) where the robot is, used only at rest [rad | m].
 
         Returns:
-            A path that starts now, where and as fast as the robot is commanded to be, and ends at rest with the chunk.
+            A path that starts now at the commanded position and velocity and ends at rest at the end of the chunk.
 
         Raises:
-            Refused: STALE, nothing of the chunk is still ahead.
+            Refused: STALE, the whole chunk is past.
         """
         new = plan.ahead(now_ns)
         if new is None:
@@ -137,7 +137,7 @@ class Blender:
         return self._transition(target, old, max(self._inner_peak, self._peak_inside(plan)))
 
     def take(self, plan: TimedPath, now_ns: int) -> None:
-        """Take note that the path of a chunk was sent."""
+        """Record that the path of a chunk was sent."""
         self._inner_peak = self._peak_inside(plan)
         if self._mode is Blending.TEMPORAL_ENSEMBLING:
             live = (old for old in self._ensemble if old.ahead(now_ns) is not None)
@@ -148,28 +148,28 @@ class Blender:
         self._ensemble, self._inner_peak = (), 0.0
 
     def _peak_inside(self, plan: TimedPath) -> float:
-        """Largest acceleration between those rows of a chunk that are meant to be executed.
+        """Largest acceleration between the rows of a chunk that are to be executed.
 
-        The step to its first row starts where the robot was measured, and in the last step it comes to rest if no other
-        chunk follows: neither is how the policy moves.
+        The step to its first row starts at the measured position, and in the last step it comes to rest if no other
+        chunk follows: neither is the policy's own motion.
         """
         inside = slice(1, min(plan.execution_horizon or plan.path.steps, plan.path.steps - 1))
         return float(plan.path.peak_accelerations()[inside, self._smooth].max(initial=0.0))
 
     def _target(self, new: Path, old: Path, now_ns: int) -> Path:
-        """The new chunk, or the mean of all live ones where that is the mode."""
+        """The new chunk, or with temporal ensembling the mean of all live ones."""
         if self._mode is not Blending.TEMPORAL_ENSEMBLING:
             return new
         live = (plan.ahead(now_ns) for plan in self._ensemble)
         return ensemble([*(same_turn(path, old.positions[0]) for path in live if path is not None), new], self._decay)
 
     def _transition(self, target: Path, old: Path, limit: float) -> Path:
-        """Cross-fade in as few steps as keep the acceleration below a limit, or as low as it gets.
+        """Cross-fade in as few steps as keep the acceleration below a limit, or as low as possible.
 
-        The old path is what is commanded, so the offset between the two is cancelled at the hand-over and fades out.
+        The old path is what is commanded, so the offset between the two is canceled at the handover and fades out.
         """
         best, lowest = None, math.inf
-        rows = np.minimum(np.arange(target.steps + 1), old.steps)  # beyond its end the old path rests there
+        rows = np.minimum(np.arange(target.steps + 1), old.steps)  # beyond its end the old path stays at rest
         for steps in range(1, target.steps + 1):
             weight = fade(steps, len(rows), self._cross_fade)[:, None]
             positions = weight * old.positions[rows] + (1.0 - weight) * target.positions
@@ -183,7 +183,7 @@ class Blender:
 
 
 def same_turn(path: Path, row: np.ndarray) -> Path:
-    """A base path with its headings in the same turn as those of `row` (3,); others as they are."""
+    """A base path with its headings shifted by multiples of 2 pi next to that of `row` (3,); others unchanged."""
     if not isinstance(path, BasePath):
         return path
     positions = path.positions.copy()
@@ -194,9 +194,8 @@ def same_turn(path: Path, row: np.ndarray) -> Path:
 def ensemble(paths: Sequence[Path], decay: float) -> Path:
     """Weighted mean of paths that start at the same time, oldest first, with exp(-decay * i) for the i-th.
 
-    It is as long as the last of them. Each row is the mean of those that reach so far: a chunk that is over says
-    nothing about what comes after it. It leaves the mean over its last steps, because with few chunks the mean would
-    jump where one of them ends.
+    It is as long as the newest one. Each row is the mean of the paths that cover it: a chunk that is over contributes
+    nothing. A path fades out over its last steps, because with few chunks the mean would jump where one of them ends.
     """
     newest = paths[-1]
     rows = np.arange(newest.steps + 1)

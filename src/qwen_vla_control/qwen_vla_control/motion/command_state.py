@@ -1,4 +1,4 @@
-"""What the executor has commanded, and therefore where the robot is to hold. Free of ROS."""
+"""What the executor has commanded, and so where the robot must hold. Free of ROS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qwen_vla_control.motion.joint_path import JointPath
 
 @dataclass(frozen=True)
 class Motion:
-    """A path on its way; `start_ns` is the ROS time of its start, `chunk` is None for the executor's own motions."""
+    """A path being executed since ROS time `start_ns`; `chunk` is None for the executor's own motions."""
 
     path: JointPath
     start_ns: int
@@ -23,50 +23,50 @@ class Motion:
         return self.path.at((now_ns - self.start_ns) / 1e9)
 
     def is_over(self, now_ns: int) -> bool:
-        """Tell whether the last row has been reached."""
+        """Whether the last row has been reached."""
         return (now_ns - self.start_ns) / 1e9 >= self.path.duration
 
 
 class CommandState:
-    """The current motion, and the position that was commanded last.
+    """The current motion and the last commanded position.
 
     Attributes:
-        motion: on its way now, or None.
+        motion: being executed now, or None.
     """
 
     def __init__(self, keep: np.ndarray, near: float) -> None:
         """Begin with nothing commanded.
 
         Args:
-            keep: (joints,) True for joints whose last command stands wherever they are measured: a closed gripper
-                presses, and would let go if it were told to stay where the object stops it.
-            near: how far a joint may be measured from its last command for that command to be held [rad | m].
+            keep: (joints,) True for joints whose last command stays valid wherever they are measured: a closed gripper
+                presses, and would let go if it were commanded to stay where the object stops it.
+            near: largest distance between measurement and last command at which that command is held [rad | m].
         """
         self._keep, self._near = keep, near
         self.motion: Motion | None = None
         self._last: np.ndarray | None = None
 
     def begin(self, motion: Motion) -> None:
-        """Take note of a path that was sent."""
+        """Record a path that was sent."""
         self.motion = motion
         self._last = motion.path.positions[-1].copy()
 
     def end(self) -> Motion | None:
-        """Take note that the motion is over; returns it."""
+        """Record that the motion is over; returns it."""
         motion, self.motion = self.motion, None
         return motion
 
     def hold(self, positions: np.ndarray) -> Motion | None:
-        """Take note that the robot was told to hold; returns the motion that this broke off."""
+        """Record that the robot was commanded to hold; returns the motion that this aborted."""
         self._last = np.array(positions, float)
         return self.end()
 
     def hold_positions(self, now_ns: int, measured: np.ndarray | None) -> np.ndarray | None:
         """Positions (joints,) at which to hold.
 
-        While a motion of ours is on its way, that is where it has been commanded to be. Otherwise the last command, but
-        only near where the robot is measured: somebody else may have moved it since, and holding must not move it far.
-        None when nothing is known that is safe to command.
+        During a motion of ours, the position commanded now. Otherwise the last command, but only if the robot is
+        measured near it: somebody else may have moved it since, and holding must not move it far. None when no known
+        position is safe to command.
         """
         if self.motion is not None:
             return self.motion.commanded(now_ns)[0]

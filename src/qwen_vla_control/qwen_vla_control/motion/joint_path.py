@@ -1,4 +1,4 @@
-"""A joint path in time: the cubic spline that a JointTrajectoryController makes of positions and velocities."""
+"""A joint path in time: the cubic spline that a JointTrajectoryController makes from positions and velocities."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class JointPath(Spline):
         period: float,
         start_velocity: np.ndarray | None = None,
     ) -> JointPath:
-        """Join points by a spline that never leaves the range of two neighbouring points and ends at rest.
+        """Connect points by a spline that stays within the range of each two neighboring points and ends at rest.
 
         Args:
             joints: names, one per column.
@@ -57,9 +57,9 @@ class JointPath(Spline):
         velocity: np.ndarray,
         acceleration: np.ndarray,
     ) -> JointPath:
-        """Join rows to where the robot is: the offset is cancelled at first and faded out as quickly as allowed.
+        """Connect rows to where the robot is: the offset is canceled at first and faded out as quickly as allowed.
 
-        At high rates the way from the start to the first row would need far more acceleration than the rows do.
+        At high rates, moving from the start to the first row would need far more acceleration than the rows do.
 
         Args:
             joints: names, one per column.
@@ -85,12 +85,12 @@ class JointPath(Spline):
 
     @classmethod
     def standing(cls, joints: Sequence[str], positions: np.ndarray, time: float) -> JointPath:
-        """Return a path of one step of `time` [s] that stays where it is."""
+        """Return a path of one step of `time` [s] that stays in place."""
         row = np.asarray(positions, float)
         return cls(tuple(joints), time, np.stack([row, row]), np.zeros((2, len(row))))
 
     def select(self, joints: Sequence[str]) -> JointPath:
-        """Return the same motion of some of the joints, in the order given."""
+        """Return the motion of some of the joints, in the order given."""
         columns = [self.joints.index(name) for name in joints]
         return JointPath(tuple(joints), self.period, self.positions[:, columns], self.velocities[:, columns])
 

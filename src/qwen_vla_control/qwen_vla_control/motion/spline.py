@@ -11,9 +11,9 @@ Path = TypeVar("Path", bound="Spline")
 
 
 def monotone_velocities(positions: np.ndarray, period: float, start_velocity: np.ndarray | None = None) -> np.ndarray:
-    """Velocities with which the spline never leaves the range of two neighbouring rows and ends at rest.
+    """Velocities with which the spline stays within the range of each two neighboring rows and ends at rest.
 
-    The velocity at an inner row is the harmonic mean of the two slopes beside it, zero where they differ in sign
+    The velocity at an inner row is the harmonic mean of the two adjacent slopes, zero where they differ in sign
     (Fritsch and Butland 1984, equal spacing). Plain central differences would overshoot a limit that the rows
     themselves respect.
 
@@ -62,14 +62,14 @@ class Spline:
         return replace(self, positions=self.positions[: steps + 1], velocities=velocities)
 
     def decelerated(self: Path, steps: int, deceleration: np.ndarray) -> Path:
-        """Return the first `steps` steps, then slow down along the path until it stands.
+        """Return the first `steps` steps, then slow down along the path to rest.
 
-        The way is that of the path; only time runs slower and slower on it. Braking begins earlier where the path would
-        end before the motion does.
+        The geometry of the path is kept; only its timing is stretched. Deceleration begins earlier where the path would
+        otherwise end before the motion does.
 
         Args:
             steps: steps at full speed.
-            deceleration: (columns,) limit of the acceleration meanwhile, inf for none. Where no braking keeps it, the
+            deceleration: (columns,) acceleration limit meanwhile, inf for none. Where no deceleration keeps it, the
                 result is the longest one, for the gate to refuse.
         """
         shortest = float(np.max(np.abs(self.velocities[steps]) / deceleration)) / self.period
@@ -82,7 +82,7 @@ class Spline:
             rows += 1 + rows // 2
 
     def _slowed(self: Path, steps: int, rows: int) -> Path:
-        """Slow down from full speed to none over the last `rows` rows, which cover the way of half as many."""
+        """Slow down from full speed to rest over the last `rows` rows, which cover the distance of half as many."""
         braking = rows * self.period
         full = min(steps, self.steps - (rows + 1) // 2)
         times = np.arange(1, rows + 1) * self.period
@@ -92,7 +92,7 @@ class Spline:
         return replace(self, positions=positions, velocities=np.vstack([self.velocities[:full], tail]))
 
     def at(self, time: float) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and velocities at `time` [s] after the start; later than the path, its end at rest."""
+        """Positions and velocities at `time` [s] after the start; beyond the path, its end at rest."""
         if time <= 0.0:
             return self.positions[0].copy(), self.velocities[0].copy()
         if time >= self.duration:
@@ -111,7 +111,7 @@ class Spline:
         return position, v0 + s * linear + s**2 * square
 
     def peak_speeds(self) -> np.ndarray:
-        """Largest speed within each step, exactly: (steps, columns) [unit/s]."""
+        """Exact largest speed within each step: (steps, columns) [unit/s]."""
         v0, v1 = self.velocities[:-1], self.velocities[1:]
         linear, square = self._coefficients()
         curved = np.abs(square) > 1e-12
@@ -121,7 +121,7 @@ class Spline:
         return np.maximum(np.maximum(np.abs(v0), np.abs(v1)), np.abs(inner))
 
     def peak_accelerations(self) -> np.ndarray:
-        """Largest acceleration within each step, exactly: (steps, columns) [unit/s²]; it is linear in time there."""
+        """Exact largest acceleration within each step, where it is linear in time: (steps, columns) [unit/s²]."""
         linear, square = self._coefficients()
         return np.maximum(np.abs(linear), np.abs(linear + 2.0 * square)) / self.period
 
@@ -136,11 +136,11 @@ class Spline:
         return hull.min(axis=0), hull.max(axis=0)
 
     def _coefficients(self) -> tuple[np.ndarray, np.ndarray]:
-        ways = np.diff(self.positions, axis=0)
-        return _velocity_coefficients(ways, self.velocities[:-1], self.velocities[1:], self.period)
+        displacements = np.diff(self.positions, axis=0)
+        return _velocity_coefficients(displacements, self.velocities[:-1], self.velocities[1:], self.period)
 
 
-def _velocity_coefficients(way: np.ndarray, v0: np.ndarray, v1: np.ndarray, period: float):
+def _velocity_coefficients(displacement: np.ndarray, v0: np.ndarray, v1: np.ndarray, period: float):
     """Coefficients of s and s^2 in the velocity within a step, s in 0..1."""
-    mean = way / period
+    mean = displacement / period
     return 6.0 * mean - 4.0 * v0 - 2.0 * v1, 3.0 * (v0 + v1) - 6.0 * mean

@@ -1,4 +1,4 @@
-"""A path on the time axis: when its first row is due, and what of it is still to come."""
+"""A path on the time axis: when its first row is due, and which part is still ahead."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TimedPath:
     execution_horizon: int = 0
 
     def ahead(self, now_ns: int) -> Path | None:
-        """What is still to come: row 0 is now, the last row is the end, at rest. None when everything is past."""
+        """The part still ahead: row 0 is now, the last row is the end, at rest. None when all of it is past."""
         elapsed, period = (now_ns - self.start_ns) / NANOSECONDS, self.path.period
         steps = math.ceil((self.path.duration - elapsed) / period - WHOLE_STEP)
         if steps < 1:

@@ -1,1 +1,1 @@
-"""What the robot senses: streams, their ages and alignment, images, joint states and odometry."""
+"""What the robot senses: streams, their age and alignment, images, joint states and odometry."""

@@ -1,4 +1,4 @@
-"""Whether a sensor_msgs/CameraInfo belongs to the image beside it. Free of rclpy: any objects with the fields."""
+"""Whether a sensor_msgs/CameraInfo matches its image. Free of rclpy: any objects with the fields."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from PIL import Image
 
 
 def camera_info_problem(info: Any, image: Any, topic: str) -> str:
-    """Say in words what is wrong with a CameraInfo; empty when it fits.
+    """Describe what is wrong with a CameraInfo; empty when it matches.
 
     Args:
-        info: sensor_msgs/CameraInfo, or None where none has come.
-        image: the sensor_msgs/Image or CompressedImage beside it.
+        info: sensor_msgs/CameraInfo, or None if none was received.
+        image: the sensor_msgs/Image or CompressedImage that it belongs to.
         topic: of the CameraInfo, for the message.
     """
     if info is None:
@@ -23,7 +23,7 @@ def camera_info_problem(info: Any, image: Any, topic: str) -> str:
     if size is not None and size != described:
         problems.append(
             f"{topic} is for images of {described[0]} x {described[1]} pixels, the images have {size[0]} x {size[1]}; "
-            "calibrate the camera at the size that it sends"
+            "calibrate the camera at the size that it publishes"
         )
     frame, own = info.header.frame_id.lstrip("/"), image.header.frame_id.lstrip("/")
     if frame != own:
@@ -32,7 +32,7 @@ def camera_info_problem(info: Any, image: Any, topic: str) -> str:
 
 
 def described_size(info: Any) -> tuple[int, int]:
-    """Width and height of the images that a CameraInfo is for [px]: its region of interest, after binning."""
+    """Width and height of the images that a CameraInfo describes [px]: its region of interest, after binning."""
     roi = info.roi
     width, height = (roi.width, roi.height) if roi.width and roi.height else (info.width, info.height)
     return width // max(1, info.binning_x), height // max(1, info.binning_y)
@@ -43,12 +43,12 @@ def image_size(image: Any) -> tuple[int, int] | None:
     if not hasattr(image, "format"):
         return image.width, image.height
     try:
-        with Image.open(io.BytesIO(image.data)) as picture:
-            return picture.size
-    except Exception:  # whatever a decoder makes of bytes that are no image
+        with Image.open(io.BytesIO(image.data)) as opened:
+            return opened.size
+    except Exception:  # a decoder may raise anything for bytes that are not an image
         return None
 
 
 def is_calibrated(info: Any) -> bool:
-    """Whether a CameraInfo has a focal length; drivers without a calibration send zeros."""
+    """Whether a CameraInfo has a focal length; uncalibrated drivers publish zeros."""
     return bool(info.k[0])

@@ -12,8 +12,8 @@ from rosbags.image.image import to_cvtype
 
 from qwen_vla_control.observation.camera_info import image_size
 
-# Encodings with colour. Grey images and depth are refused: a policy that was trained on colour sees nothing useful in
-# them and would not say so.
+# Encodings with color. Gray images and depth are refused: they carry nothing useful for a policy trained on color, and
+# it would not notice.
 PLANAR = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
 ENCODINGS = (
     *("rgb8", "bgr8", "rgba8", "bgra8", "rgb16", "bgr16", "rgba16", "bgra16"),
@@ -24,7 +24,7 @@ ENCODINGS = (
 
 
 MOST_PIXELS = 50_000_000
-PNG = b"\x89PNG\r\n\x1a\n"  # how one begins
+PNG = b"\x89PNG\r\n\x1a\n"  # the signature
 
 
 class DecodingError(ValueError):
@@ -41,7 +41,7 @@ def to_rgb(message: Any) -> np.ndarray:
         (height, width, 3) uint8, RGB, contiguous, not sharing memory with the message.
 
     Raises:
-        DecodingError: an encoding that is not in ENCODINGS, data that do not fit the size, or that are damaged.
+        DecodingError: an encoding that is not in ENCODINGS, or data that do not fit the size or are corrupt.
     """
     if hasattr(message, "format"):
         try:
@@ -62,19 +62,19 @@ def to_rgb(message: Any) -> np.ndarray:
 
 def _decompress(message: Any) -> np.ndarray:
     size = image_size(message)
-    if size is not None and size[0] * size[1] > MOST_PIXELS:  # a few bytes can stand for many
-        raise DecodingError(f"format '{message.format}' holds {size[0]} x {size[1]} pixels, too many to be a camera's")
+    if size is not None and size[0] * size[1] > MOST_PIXELS:  # a few bytes can claim many
+        raise DecodingError(f"format '{message.format}' has {size[0]} x {size[1]} pixels, too many for a camera image")
     data = np.frombuffer(message.data, np.uint8)
     readable = size is not None and _is_whole(data)
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if readable else None
     if image is None:
-        raise DecodingError(f"{len(data)} bytes with format '{message.format}' are no image that can be read")
+        raise DecodingError(f"{len(data)} bytes with format '{message.format}' are not a readable image")
     if image.ndim != 3 or image.shape[2] not in (3, 4) or image.dtype not in (np.uint8, np.uint16):
-        raise DecodingError(f"format '{message.format}' holds {image.shape} {image.dtype}; only colour can be used")
+        raise DecodingError(f"format '{message.format}' has {image.shape} {image.dtype}; only color images can be used")
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     if "compressed rgb" in message.format:
-        # Old publishers of image_transport compressed RGB as if it were BGR, and say so.
+        # Old image_transport publishers compress RGB as if it were BGR, and declare it.
         return np.ascontiguousarray(image[:, :, :3])
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # which leaves transparency out
 
@@ -82,7 +82,7 @@ def _decompress(message: Any) -> np.ndarray:
 def _is_whole(data: np.ndarray) -> bool:
     """Whether all chunks of a PNG are there, up to the last; True for other formats.
 
-    OpenCV makes room for what a chunk claims to be, up to 4 GB for a few bytes, before it looks.
+    OpenCV allocates the size that a chunk claims, up to 4 GB for a few bytes, before it reads it.
     """
     if data[: len(PNG)].tobytes() != PNG:
         return True
@@ -112,9 +112,11 @@ def _without_padding(message: Any) -> _Pixels:
 
 
 def _planes(message: Any) -> np.ndarray:
-    """Brightness, and below it half as many rows of colour."""
+    """Luma, and below it half as many rows of chroma."""
     if message.height % 2 or message.width % 2:
-        raise DecodingError(f"'{message.encoding}' needs even sizes, not {message.width} x {message.height} pixels")
+        raise DecodingError(
+            f"'{message.encoding}' needs an even width and height, not {message.width} x {message.height} pixels"
+        )
     return np.ascontiguousarray(_rows(message, message.width, message.height * 3 // 2))
 
 
@@ -124,6 +126,6 @@ def _rows(message: Any, row: int, count: int) -> np.ndarray:
     if height < 1 or width < 1:
         raise DecodingError(f"image is empty: {width} x {height} pixels")
     if step < row or size < step * (count - 1) + row:
-        raise DecodingError(f"{size} bytes with step {step} do not hold {width} x {height} pixels '{message.encoding}'")
+        raise DecodingError(f"{size} bytes with step {step} cannot hold {width} x {height} '{message.encoding}' pixels")
     data = np.frombuffer(message.data, np.uint8)
     return np.lib.stride_tricks.as_strided(data, (count, row), (step, 1), writeable=False)

@@ -15,20 +15,20 @@ class Row(NamedTuple):
     """What one message tells of the columns of its part."""
 
     positions: np.ndarray
-    unrolled: np.ndarray
+    unwrapped: np.ndarray
     velocities: np.ndarray
 
 
 class Layout(NamedTuple):
     """Which columns a message with certain names tells, in their order, and where in the message each of them stands.
 
-    twice: by column what is wrong with the names.
+    duplicates: by column, what is wrong with the names.
     """
 
     columns: np.ndarray
     places: np.ndarray
     continuous: np.ndarray
-    twice: dict[int, str]
+    duplicates: dict[int, str]
 
 
 @dataclass(eq=False)
@@ -40,15 +40,15 @@ class JointPart:
     columns: np.ndarray
     rank: int
     stream: Stream
-    unrolled: np.ndarray
+    unwrapped: np.ndarray
     heard_ns: int = 0
 
     def push(self, stamp_ns: int, layout: Layout, row: np.ndarray, velocities: np.ndarray, steady_ns: int) -> bool:
         """Store a message; False when it is no newer than the newest."""
-        unrolled = row
+        unwrapped = row
         if layout.continuous.any():
-            unrolled = np.where(layout.continuous, nearest_turn(row, self.unrolled), row)
-        if not self.stream.push(stamp_ns, Row(row, unrolled, velocities), steady_ns):
+            unwrapped = np.where(layout.continuous, nearest_turn(row, self.unwrapped), row)
+        if not self.stream.push(stamp_ns, Row(row, unwrapped, velocities), steady_ns):
             return False
-        self.unrolled, self.heard_ns = unrolled, steady_ns
+        self.unwrapped, self.heard_ns = unwrapped, steady_ns
         return True

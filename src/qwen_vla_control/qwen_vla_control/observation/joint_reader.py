@@ -1,19 +1,20 @@
 """Where the joints are: the one reader of sensor_msgs/JointState, live and from a bag. Free of ROS and torch.
 
 Joint states come on one topic or several (`joint_states` of the robot's YAML), from one publisher or several, and a
-message may tell a part of the joints: arm and gripper often have a broadcaster each. They are merged per joint, and
-each joint has a stamp and an age of its own. For everybody who asks the same holds:
+message may report only some of the joints: arm and gripper often have a broadcaster each. They are merged per joint,
+and each joint has its own stamp and age. The rules are the same for every caller:
 
-- Prefix: the URDF's name is the prefix of the topic + the name in the message. Of the topics whose prefix a joint's
-  name begins with, those with the longest one tell its position; what other topics say of it does not count.
-- Parts: of the messages that tell a joint, those that tell the most of the robot's joints count, and of several
-  publishers of these the one that was heard last. Whoever tells less does not take over when they fall silent: the
+- Prefix: the URDF name is the topic's prefix + the name in the message. Of the topics whose prefix a joint's name
+  begins with, those with the longest one report its position; what other topics report for it is ignored.
+- Parts: of the messages that report a joint, those that report the most of the robot's joints count, and of several
+  publishers of these the most recent one. A publisher that reports fewer does not take over when they fall silent: the
   joint is unknown then.
-- NaN: a message counts for nothing if the position of a joint that matters is missing, told twice, not finite or so
-  large that it can be none.
-- Gap: at a time, a joint is where its nearest message says, if that is near enough; nothing is interpolated.
-- Clock: that of streams.Stream, for each part by itself: a stamp that is repeated or late is no news, one that lies far
-  before the newest starts over; age is ROS time, silence the steady clock, and a stamp from the future is a fault.
+- NaN: a message is ignored if the position of a required joint is missing, given more than once, not finite or
+  implausibly large.
+- Gap: at a given time, a joint has the position of its nearest message, if that is near enough; nothing is
+  interpolated.
+- Clock: that of streams.Stream, separately for each part: a repeated or late stamp is ignored, one far before the
+  newest starts over; age is ROS time, silence the steady clock, and a stamp from the future is a fault.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from qwen_vla_control.observation.streams import MAX_LEAD, NotObserved, Stamped,
 from qwen_vla_control.reasons import Reason
 from qwen_vla_control.stamps import NANOSECONDS, stamp_of
 
-FARTHEST = 1e4  # [rad | m] a position beyond is no position but a fault, as one that is not finite is
-MOST_NAMES = 1000  # a message that has more is of no robot
+FARTHEST = 1e4  # [rad | m] a position beyond is a fault, like one that is not finite
+MOST_NAMES = 1000  # a message with more is not from a robot
 KEPT = 4096  # messages of each part: four seconds at 1 kHz
-LAYOUTS = 4  # orders of names that are remembered for a topic; whoever changes it at every message fills no memory
-PARTS = 32  # that are kept, of all topics together; the one that has been silent for longest gives way
+LAYOUTS = 4  # orders of names cached per topic; a publisher that changes it with every message does not fill memory
+PARTS = 32  # kept over all topics; the one silent for longest is dropped
 
 
 @dataclass(frozen=True)
@@ -46,42 +47,41 @@ class JointSample:
     """Where the joints are, or were.
 
     Attributes:
-        names: URDF names (n,): first the joints that the reader was asked for, in their order, then the others of the
-            robot that somebody told.
+        names: URDF names (n,): first the required joints, in their order, then the robot's other reported joints.
         stamps_ns: when each was measured (n,) [ns, ROS time]; 0 where the position is unknown.
-        positions: as they were told (n,) [rad | m]; NaN where unknown.
-        unrolled: the same, but continuous joints go on past the half turn, however they were told [rad | m].
-        velocities: as they were told (n,) [rad/s | m/s]; NaN where nobody does.
-        required: how many joints the reader was asked for.
+        positions: as reported (n,) [rad | m]; NaN where unknown.
+        unwrapped: the same, but continuous joints continue beyond pi, however they are reported [rad | m].
+        velocities: as reported (n,) [rad/s | m/s]; NaN where unknown.
+        required: how many joints are required.
     """
 
     names: tuple[str, ...]
     stamps_ns: np.ndarray
     positions: np.ndarray
-    unrolled: np.ndarray
+    unwrapped: np.ndarray
     velocities: np.ndarray
     required: int
 
     @property
     def vector(self) -> np.ndarray:
-        """Positions of the joints that were asked for, in their order [rad | m]; continuous ones unrolled."""
-        return self.unrolled[: self.required]
+        """Positions of the required joints, in their order [rad | m]; continuous ones unwrapped."""
+        return self.unwrapped[: self.required]
 
     @property
     def known(self) -> dict[str, float]:
-        """Positions as they were told, by URDF name [rad | m], of all joints whose position is known."""
+        """Positions as reported, by URDF name [rad | m], of all joints whose position is known."""
         pairs = zip(self.names, self.positions.tolist(), strict=True)
         return {name: position for name, position in pairs if not math.isnan(position)}
 
 
 class JointReader:
-    """Takes in joint states and says where the joints are, and were.
+    """Receives joint states and returns where the joints are, and were.
 
     Attributes:
         embodiment: the robot.
-        names: the joints that are followed: first those asked for, then all others that the robot can move.
+        names: the tracked joints: first the required ones, then all other movable ones.
         sources: one per entry of `joint_states` in the robot's YAML, in that order.
-        missing, lost: reasons for a state that is unknown, and for one that stopped during a motion.
+        missing, lost: reasons for an unknown state, and for one that stopped during a motion.
     """
 
     missing, lost = Reason.NO_JOINT_STATE, Reason.JOINT_STATE_LOST
@@ -98,11 +98,10 @@ class JointReader:
 
         Args:
             embodiment: names the topics, the joints and their kinds.
-            joints: URDF names of those that must be known, in the order of the vectors; by default those that are
-                commanded.
-            resolve: the name by which messages to the user call a topic.
+            joints: URDF names of the required joints, in the order of the vectors; by default the commanded ones.
+            resolve: the name of a topic in messages to the user.
             timeout: age and silence after which a position is unknown [s], even if the robot's YAML allows more.
-            kept: messages that are kept of each part.
+            kept: messages kept of each part.
         """
         self.embodiment, self._kept = embodiment, kept
         required = embodiment.joint_names if joints is None else tuple(joints)
@@ -112,7 +111,7 @@ class JointReader:
         self._required = len(required)
         self._column = {name: column for column, name in enumerate(self.names)}
         self._continuous = np.array([kinds[name] == "continuous" for name in self.names], bool)
-        self._tellers = [_tellers(embodiment.joint_states, name) for name in self.names]
+        self._reporters = [_reporters(embodiment.joint_states, name) for name in self.names]
         self._layouts: list[dict[tuple[str, ...], Layout]] = [{} for _ in embodiment.joint_states]
         self._parts: dict[tuple[int, bytes, bytes], JointPart] = {}
         self.sources = [
@@ -132,19 +131,19 @@ class JointReader:
         steady_ns: int,
         publisher: bytes = b"",
     ) -> bool:
-        """Store what one message tells.
+        """Store what one message reports.
 
         Args:
-            source: number of the topic in the robot's YAML.
+            source: index of the topic in the robot's YAML.
             stamp_ns: of the message [ns, ROS time].
-            names: as the message has them.
+            names: as in the message.
             positions: of the joints, in their order [rad | m].
             velocities: of the joints, in their order, or none [rad/s | m/s].
-            steady_ns: when it came [ns, steady clock].
-            publisher: who sent it, where that is known.
+            steady_ns: when it arrived [ns, steady clock].
+            publisher: the sender, where it is known.
 
         Returns:
-            False when nothing of it counts.
+            False when the message is ignored.
         """
         origin = self.sources[source]
         origin.received += 1
@@ -159,7 +158,7 @@ class JointReader:
         return self._part(source, publisher, layout, steady_ns).push(stamp_ns, layout, row, rates, steady_ns)
 
     def take(self, source: int, message: Any, steady_ns: int, publisher: bytes = b"") -> bool:
-        """Store a sensor_msgs/JointState, of rclpy or of a bag; see `push`."""
+        """Store a sensor_msgs/JointState, from rclpy or a bag; see `push`."""
         m = message
         return self.push(source, stamp_of(m), m.name, m.position, m.velocity, steady_ns, publisher)
 
@@ -173,23 +172,24 @@ class JointReader:
 
     def _new_layout(self, source: int, names: tuple[str, ...]) -> Layout:
         full = [self.embodiment.joint_states[source].prefix + name for name in names]
-        told = [(self._column[name], place) for place, name in enumerate(full) if name in self._column]
-        told = sorted((column, place) for column, place in told if source in self._tellers[column])
-        columns = [column for column, _ in told]
-        twice = {c: f"its messages name {self.names[c]} twice" for c in columns if columns.count(c) > 1}
+        reported = [(self._column[name], place) for place, name in enumerate(full) if name in self._column]
+        reported = sorted((column, place) for column, place in reported if source in self._reporters[column])
+        columns = [column for column, _ in reported]
+        repeated = {c for c in columns if columns.count(c) > 1}
+        duplicates = {c: f"its messages name {self.names[c]} more than once" for c in repeated}
         columns = np.array(columns, int)
-        places = np.array([place for _, place in told], int)
-        return Layout(columns, places, self._continuous[columns], twice)
+        places = np.array([place for _, place in reported], int)
+        return Layout(columns, places, self._continuous[columns], duplicates)
 
     def _is_defective(self, origin: JointSource, layout: Layout, row: np.ndarray) -> bool:
-        """Whether a message must not be used; what is wrong with it is remembered."""
+        """Whether a message must not be used; what is wrong with it is recorded."""
         for column in layout.columns.tolist() if origin.defects else ():
             origin.defects.pop(column, None)
-        origin.defects |= layout.twice
-        if not (np.abs(row) <= FARTHEST).all():  # NaN is not
+        origin.defects |= layout.duplicates
+        if not (np.abs(row) <= FARTHEST).all():  # false for NaN
             for column, value in zip(layout.columns.tolist(), row.tolist(), strict=True):
                 if column < self._required and not abs(value) <= FARTHEST:
-                    origin.defects[column] = f"its messages say that {self.names[column]} is at {value}"
+                    origin.defects[column] = f"its messages report {self.names[column]} at {value}"
         return any(column in origin.defects for column in layout.columns.tolist()) if origin.defects else False
 
     def _part(self, source: int, publisher: bytes, layout: Layout, steady_ns: int) -> JointPart:
@@ -197,27 +197,27 @@ class JointReader:
         if key not in self._parts:
             if len(self._parts) == PARTS:
                 del self._parts[max(self._parts, key=lambda k: self._parts[k].stream.silence(steady_ns))]
-            origin, before = self.sources[source], self.latest().unrolled[layout.columns]
-            told = [self.names[column] for column in layout.columns if column < self._required]
-            name = origin.name if len(told) == len(origin.joints) else f"{origin.name} ({', '.join(told)})"
+            origin, before = self.sources[source], self.latest().unwrapped[layout.columns]
+            own = [self.names[column] for column in layout.columns if column < self._required]
+            name = origin.name if len(own) == len(origin.joints) else f"{origin.name} ({', '.join(own)})"
             stream = Stream(name, origin.topic, origin.max_age, self._kept, noun="joint state")
-            self._parts[key] = JointPart(source, publisher, layout.columns, len(told), stream, before)
+            self._parts[key] = JointPart(source, publisher, layout.columns, len(own), stream, before)
         return self._parts[key]
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
     @property
     def parts(self) -> list[JointPart]:
-        """What is told: by topic, publisher and set of joints."""
+        """What is reported, by topic, publisher and set of joints."""
         return list(self._parts.values())
 
     def columns_of(self, source: int) -> list[int]:
-        """Columns of the joints asked for that a topic may tell."""
-        return [column for column in range(self._required) if source in self._tellers[column]]
+        """Columns of the required joints that a topic may report."""
+        return [column for column in range(self._required) if source in self._reporters[column]]
 
     def sources_of(self, column: int) -> list[JointSource]:
-        """Topics that may tell a joint."""
-        return [self.sources[index] for index in sorted(self._tellers[column])]
+        """Topics that may report a joint."""
+        return [self.sources[index] for index in sorted(self._reporters[column])]
 
     def latest(self) -> JointSample:
         """The newest position of each joint."""
@@ -226,18 +226,18 @@ class JointReader:
     def near(self, stamp_ns: int, max_gap: float) -> JointSample:
         """The position of each joint nearest to a ROS time; unknown where that is farther away than `max_gap` [s]."""
         near = [(part, part.stream.nearest(stamp_ns)) for part in self.parts]
-        sample = self._merged(sorted(near, key=lambda told: (told[0].rank, -abs(told[1].stamp_ns - stamp_ns))))
+        sample = self._merged(sorted(near, key=lambda pair: (pair[0].rank, -abs(pair[1].stamp_ns - stamp_ns))))
         far = np.abs(sample.stamps_ns - stamp_ns) > max_gap * NANOSECONDS
-        for values in (sample.positions, sample.unrolled, sample.velocities):
+        for values in (sample.positions, sample.unwrapped, sample.velocities):
             values[far] = np.nan
         sample.stamps_ns[far] = 0
         return sample
 
     def at(self, stamp_ns: int, max_gap: float) -> JointSample:
-        """The same, where every joint that was asked for is known.
+        """Like `near`, with every required joint known.
 
         Raises:
-            NotObserved: one of them has no position within `max_gap` [s]; NO_JOINT_STATE.
+            NotObserved: a required joint has no position within `max_gap` [s]; NO_JOINT_STATE.
         """
         sample = self.near(stamp_ns, max_gap)
         unknown = np.flatnonzero(np.isnan(sample.vector))
@@ -253,8 +253,8 @@ class JointReader:
         return float(now_ns - sample.stamps_ns[: self._required].min()) / NANOSECONDS
 
     def fault(self, now_ns: int, steady_ns: int) -> str:
-        """Say why the positions are unknown at a ROS time and a steady time; empty when they are known."""
-        orphans = [self.names[column] for column in range(self._required) if not self._tellers[column]]
+        """Why the positions are unknown at a ROS time and a steady time; empty when they are known."""
+        orphans = [self.names[column] for column in range(self._required) if not self._reporters[column]]
         if orphans:
             prefixes = ", ".join(repr(source.source.prefix) for source in self.sources)
             return f"joint states: the name of {', '.join(orphans)} begins with none of the prefixes {prefixes}"
@@ -262,7 +262,7 @@ class JointReader:
         return next((fault for fault in faults if fault), "")
 
     def owners(self) -> list[JointPart | None]:
-        """By joint asked for: who tells its position."""
+        """By required joint: the part that reports its position."""
         found: list[JointPart | None] = [None] * len(self.names)
         for part in self._by_weight():
             for column in part.columns.tolist():
@@ -270,18 +270,18 @@ class JointReader:
         return found[: self._required]
 
     def streams(self) -> list[Stream]:
-        """The streams that tell the joints asked for."""
+        """The streams that report the required joints."""
         return [part.stream for part in dict.fromkeys(self.owners()) if part is not None]
 
     def _by_weight(self) -> list[JointPart]:
         return sorted(self.parts, key=lambda part: (part.rank, part.heard_ns, part.stream.latest.stamp_ns))
 
-    def _merged(self, told: Sequence[tuple[JointPart, Stamped]]) -> JointSample:
-        """Later ones count; what they leave out the earlier ones tell."""
+    def _merged(self, reported: Sequence[tuple[JointPart, Stamped]]) -> JointSample:
+        """Later entries override earlier ones, joint by joint."""
         count = len(self.names)
         stamps = np.zeros(count, np.int64)
         rows = np.full((3, count), np.nan)
-        for part, item in told:
+        for part, item in reported:
             stamps[part.columns] = item.stamp_ns
             rows[:, part.columns] = item.message
         return JointSample(self.names, stamps, *rows, self._required)
@@ -295,13 +295,13 @@ class JointReader:
         return NotObserved(self.missing, name, text)
 
 
-def _tellers(sources: Sequence[JointStates], joint: str) -> frozenset[int]:
-    """Which topics may tell a joint: of those whose prefix its name begins with, the ones with the longest prefix."""
+def _reporters(sources: Sequence[JointStates], joint: str) -> frozenset[int]:
+    """Which topics may report a joint: of those whose prefix its name begins with, the ones with the longest prefix."""
     fits = {index: len(source.prefix) for index, source in enumerate(sources) if joint.startswith(source.prefix)}
     return frozenset(index for index, length in fits.items() if length == max(fits.values()))
 
 
 def _filled(values: Sequence[float], count: int) -> np.ndarray:
     """The values of a message, NaN where it has fewer than names."""
-    told = np.asarray(values, float)[:count]
-    return told if told.size == count else np.concatenate([told, np.full(count - told.size, np.nan)])
+    given = np.asarray(values, float)[:count]
+    return given if given.size == count else np.concatenate([given, np.full(count - given.size, np.nan)])

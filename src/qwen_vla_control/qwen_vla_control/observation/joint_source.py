@@ -33,7 +33,7 @@ class JointSource:
         name, topic: for messages to the user.
         joints: those of the joints asked for that this topic may tell.
         max_age: age beyond which a position must not be used [s].
-        way_out: how the topic is offered, or what to do to have it offered; part of the messages.
+        remedy: how the topic is offered, or what to do to have it offered; part of the messages.
         received: messages so far.
         defects: by column of the joints asked for, what was wrong with the last message that named it.
     """
@@ -43,7 +43,7 @@ class JointSource:
         self._reader, self._index = reader, index
         self.source: JointStates = reader.embodiment.joint_states[index]
         self.name = f"joint states '{self.source.prefix}'" if self.source.prefix else "joint states"
-        self.topic, self.max_age, self.way_out, self.received = topic, max_age, IS_THE_DRIVER_RUNNING, 0
+        self.topic, self.max_age, self.remedy, self.received = topic, max_age, IS_THE_DRIVER_RUNNING, 0
         self._columns = reader.columns_of(index)
         self.joints = tuple(reader.names[column] for column in self._columns)
         self.defects: dict[int, str] = {}
@@ -95,7 +95,7 @@ class JointSource:
         if lacking:
             return self._lacking(lacking)
         for part in self._owners():
-            part.stream.way_out = self._defect(part.columns.tolist()) or self.way_out
+            part.stream.remedy = self._defect(part.columns.tolist()) or self.remedy
             fault = part.stream.fault(now_ns, steady_ns, max_age, max_silence, max_lead, max_identical)
             if fault:
                 return fault
@@ -107,7 +107,7 @@ class JointSource:
         sources = self._reader.sources_of(columns[0])
         topics = " or ".join(source.topic for source in sources)
         heard = all(source.received for source in sources)
-        advice = f"its messages lack a position of {names}" if heard else self.way_out
+        advice = f"its messages have no position for {names}" if heard else self.remedy
         return f"{self.name}: no {whole} yet on {topics}; {self._defect(columns) or advice}"
 
     def _defect(self, columns: Sequence[int]) -> str:

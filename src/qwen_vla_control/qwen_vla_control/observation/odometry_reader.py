@@ -1,7 +1,7 @@
 """Where the base is: the one reader of nav_msgs/Odometry, live and from a bag. Free of ROS and torch.
 
-A pose with a number that is not finite or too large, or with a quaternion that is none, counts for nothing. At a time,
-the base is where the nearest message says, if that is near enough. The clock rule is that of streams.Stream.
+A pose with a number that is not finite or too large, or with an invalid quaternion, is ignored. At a given time, the
+base has the pose of the nearest message, if that is near enough. The clock rule is that of streams.Stream.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from qwen_vla_control.reasons import Reason
 from qwen_vla_control.stamps import stamp_of
 
 KEPT = 4096  # messages
-FARTHEST = 1e4  # [m] a place beyond is no place but a fault, as one that is not finite is
-LEAST_NORM, LARGEST_NORM = 0.9, 1.1  # of a quaternion, squared; others were never filled in, or are damaged
+FARTHEST = 1e4  # [m] a position beyond is a fault, like one that is not finite
+LEAST_NORM, LARGEST_NORM = 0.9, 1.1  # of a quaternion, squared; others were never filled in, or are corrupt
 
 
 @dataclass(frozen=True)
@@ -46,43 +46,43 @@ class BasePose:
 
 
 class _PoseStream(Stream):
-    """A stream that can say why nothing new was stored."""
+    """A stream that knows why nothing new was stored."""
 
     defect = ""
 
     @property
     def advice(self) -> str:
-        return self.defect or self.way_out
+        return self.defect or self.remedy
 
 
 class OdometryReader:
-    """Takes in odometry and says where the base is, and was.
+    """Receives odometry and returns where the base is, and was.
 
     Attributes:
-        stream: of the messages that count.
-        missing, lost: reasons for a pose that is unknown, and for one that stopped during a motion.
+        stream: of the valid messages.
+        missing, lost: reasons for an unknown pose, and for one that stopped during a motion.
     """
 
     missing, lost = Reason.NO_ODOMETRY, Reason.ODOMETRY_LOST
 
     def __init__(self, embodiment: Embodiment, resolve: Callable[[str], str] = str) -> None:
-        """Create an empty reader for a robot with odometry; `resolve`: what messages to the user call a topic."""
+        """Create an empty reader for a robot with odometry; `resolve`: the name of a topic in messages to the user."""
         odometry = embodiment.odometry
         self.stream = _PoseStream("odometry", resolve(odometry.topic), odometry.max_age_s, KEPT)
 
     def push(self, stamp_ns: int, frame: str, pose: Any, steady_ns: int) -> bool:
-        """Store a geometry_msgs/Pose in a frame; False when it is no pose, or no newer than the newest."""
+        """Store a geometry_msgs/Pose in a frame; False when it is invalid, or no newer than the newest."""
         p, q = pose.position, pose.orientation
-        place, turn = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
-        if not (np.abs(place) <= FARTHEST).all() or not LEAST_NORM < turn @ turn < LARGEST_NORM:
+        position, quaternion = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
+        if not (np.abs(position) <= FARTHEST).all() or not LEAST_NORM < quaternion @ quaternion < LARGEST_NORM:
             pose = f"({p.x:g}, {p.y:g}, {p.z:g}) with the quaternion ({q.x:g}, {q.y:g}, {q.z:g}, {q.w:g})"
             self.stream.defect = f"its pose {pose} is not a valid pose"
             return False
         self.stream.defect = ""
-        return self.stream.push(stamp_ns, BasePose(stamp_ns, frame, pose_matrix(place, turn)), steady_ns)
+        return self.stream.push(stamp_ns, BasePose(stamp_ns, frame, pose_matrix(position, quaternion)), steady_ns)
 
     def take(self, message: Any, steady_ns: int) -> bool:
-        """Store a nav_msgs/Odometry, of rclpy or of a bag; see `push`."""
+        """Store a nav_msgs/Odometry, from rclpy or a bag; see `push`."""
         return self.push(stamp_of(message), message.header.frame_id, message.pose.pose, steady_ns)
 
     @property
@@ -117,5 +117,5 @@ class OdometryReader:
         return self.stream.age(now_ns)
 
     def fault(self, now_ns: int, steady_ns: int) -> str:
-        """Say why the pose is unknown at a ROS time and a steady time; empty when it is known."""
+        """Why the pose is unknown at a ROS time and a steady time; empty when it is known."""
         return self.stream.fault(now_ns, steady_ns, self.stream.max_age, self.stream.max_age, MAX_LEAD)

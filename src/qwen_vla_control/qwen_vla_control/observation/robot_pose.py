@@ -1,4 +1,4 @@
-"""Where the whole robot is, for those who draw it: its joints, and its base in the world. Free of ROS and torch."""
+"""The pose of the whole robot, for drawing: its joints, and its base in the world. Free of ROS and torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from embodiment_descriptions import Embodiment
 from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_control.observation.odometry_reader import BasePose, OdometryReader
 
-MAX_GAP = 0.5  # [s] what is drawn may be farther off than what moves a robot
+MAX_GAP = 0.5  # [s] drawing tolerates a larger gap than moving a robot
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class RobotPose:
 
     Attributes:
         joints: positions by URDF joint name [rad | m]; all that are known.
-        base: (4, 4) pose of the base in `odometry_frame`; None where nothing measures it.
+        base: (4, 4) pose of the base in `odometry_frame`; None where it is not measured.
         odometry_frame: frame of `base`.
     """
 
@@ -30,7 +30,7 @@ class RobotPose:
 
     @classmethod
     def of(cls, joints: Mapping[str, float], base: BasePose | None) -> RobotPose:
-        """Put together what the two readers say."""
+        """Combine what the two readers return."""
         return cls(joints) if base is None else cls(joints, base.matrix, base.frame)
 
 
@@ -38,8 +38,8 @@ class RobotReader:
     """The two readers of a robot.
 
     Attributes:
-        joints: must know the arms and the torso; other joints are taken along.
-        odometry: None for a robot that stays where it is.
+        joints: requires the arms and the torso; other joints are included where known.
+        odometry: None for a fixed robot.
     """
 
     def __init__(self, embodiment: Embodiment) -> None:

@@ -1,6 +1,6 @@
-"""The senses of one robot: its cameras, joint states and odometry, and how they become what a policy is given.
+"""The streams of one robot: its cameras, joint states and odometry, and how they become a policy's observation.
 
-Takes in messages, chooses those of one observation and decodes these alone; live and, by the same code, from a bag.
+Receives messages, selects those of one observation and decodes only these; live and, by the same code, from a bag.
 Free of rclpy and torch.
 """
 
@@ -32,22 +32,22 @@ from qwen_vla_control.observation.streams import (
 )
 from qwen_vla_control.stamps import NANOSECONDS, stamp_of
 
-# A camera's images are kept for as long as the slowest camera may be behind, but no more than these.
+# A camera's images are kept for as long as the slowest camera may lag behind, but no more than these.
 IMAGES_KEPT, BYTES_KEPT = 64, 256_000_000
-# Frames of the history are kept this many times as densely as they are shown.
+# Frames of the history are kept this many times as densely as they are used.
 HISTORY_OVERSAMPLING = 4
 
 
 @dataclass(frozen=True)
 class History:
-    """How many frames of each camera are shown, the present one included, and at which rate [Hz]."""
+    """How many frames of each camera an observation has, the current one included, and at which rate [Hz]."""
 
     frames: int = 1
     rate: float = 1.0
 
     @property
     def past(self) -> Past | None:
-        """What a stream has to keep for it."""
+        """What a stream must keep for it."""
         if self.frames < 2:
             return None
         return Past(step=1 / (HISTORY_OVERSAMPLING * self.rate), span=self.frames / self.rate)
@@ -55,7 +55,7 @@ class History:
 
 @dataclass(frozen=True)
 class Needs:
-    """What an observation must have beside images; what is not needed is taken along when it is there."""
+    """What an observation must have besides images; what is not needed is included when available."""
 
     joint_states: bool = False
     odometry: bool = False
@@ -67,7 +67,7 @@ class ObservationStreams:
     Attributes:
         cameras: by camera tag, in their order.
         joints: the reader of the joint states.
-        odometry: the reader of the odometry; None for a robot that stays where it is.
+        odometry: the reader of the odometry; None for a fixed robot.
         infos: the latest sensor_msgs/CameraInfo by camera tag.
     """
 
@@ -83,10 +83,10 @@ class ObservationStreams:
 
         Args:
             embodiment: the robot.
-            cameras: those that are looked through; by default all.
-            resolve: the name by which messages to the user call a topic.
-            needs: what an observation must have beside images.
-            history: of each camera; by default only the present image.
+            cameras: those to use; by default all.
+            resolve: the name of a topic in messages to the user.
+            needs: what an observation must have besides images.
+            history: of each camera; by default only the current image.
         """
         self.needs, self.history = needs or Needs(), history or History()
         cameras = tuple(embodiment.cameras if cameras is None else cameras)
@@ -111,12 +111,12 @@ class ObservationStreams:
 
     @property
     def joint_sources(self) -> list[JointSource]:
-        """The topics that tell joints; what a mobile base tells of its wheels is of no use here."""
+        """The topics that report required joints; the wheels of a mobile base are not among them."""
         return [source for source in self.joints.sources if source.joints]
 
     @property
     def needed(self) -> list[Stream | JointSource]:
-        """What there must be beside the cameras: topics of joint states, and the odometry."""
+        """What is needed besides the cameras: topics of joint states, and the odometry."""
         joints = self.joint_sources if self.needs.joint_states else []
         return [*joints, *([self.odometry.stream] if self._needs_odometry else [])]
 
@@ -126,7 +126,7 @@ class ObservationStreams:
 
     @property
     def _anchors(self) -> list[Stream]:
-        """Streams of one of whose messages an observation has the stamp."""
+        """The streams from which an observation takes its stamp."""
         if self.cameras:
             return list(self.cameras.values())
         joints = self.joints.streams() if self.needs.joint_states else []
@@ -145,11 +145,11 @@ class ObservationStreams:
     # --- out --------------------------------------------------------------------------------------------------------
 
     def fault(self, stream: Stream | JointSource, now_ns: int, steady_ns: int, rules: Rules) -> str:
-        """Say why a stream must not be used, see `Stream.fault`."""
+        """Why a stream must not be used, see `Stream.fault`."""
         return fault_of(stream, now_ns, steady_ns, rules)
 
     def camera_info_problem(self, tag: str) -> str:
-        """Say what is wrong with a camera's CameraInfo; empty when it fits, or there is no image to compare with."""
+        """What is wrong with a camera's CameraInfo; empty when it matches, or there is no image to compare with."""
         latest = self.cameras[tag].latest
         if latest is None:
             return ""
@@ -163,14 +163,14 @@ class ObservationStreams:
         rules: Rules | None = None,
         history_from_ns: int = 0,
     ) -> Observation | Waiting:
-        """Choose the messages of one observation.
+        """Select the messages of one observation.
 
         Args:
             now_ns: ROS time.
             steady_ns: steady time.
-            not_before_ns: every image must be younger than this ROS time (the robot moved until then).
+            not_before_ns: every image must be newer than this ROS time (the robot moved until then).
             rules: by default those of Rules.
-            history_from_ns: frames from before this ROS time are not shown (they belong to another task).
+            history_from_ns: frames from before this ROS time are left out (they belong to another task).
         """
         rules = rules or Rules()
         waiting = first_fault([*self.cameras.values(), *self.needed], now_ns, steady_ns, rules)
@@ -195,21 +195,21 @@ class ObservationStreams:
         return Observation(stamp_ns, images, joints, base)
 
     def _beside(self, stamp_ns: int, max_gap: float) -> tuple[dict[str, float], BasePose | None]:
-        """Joints and base near a stamp; NotObserved when one of them that is needed is not known then."""
+        """Joints and base near a stamp; NotObserved when a needed one is unknown then."""
         joints = self.joints.at if self.needs.joint_states else self.joints.near
         base = self.odometry and (self.odometry.at if self.needs.odometry else self.odometry.near)(stamp_ns, max_gap)
         return joints(stamp_ns, max_gap).known, base
 
     def _history(self, stream: Stream, present: Stamped, from_ns: int) -> list[Any]:
-        """Messages before the present one, from the oldest; a frame that is missing is left out."""
-        shown: dict[int, Any] = {}
+        """Messages before the current one, oldest first; a missing frame is left out."""
+        frames: dict[int, Any] = {}
         for count in range(self.history.frames - 1, 0, -1):
             wanted = present.stamp_ns - round(count * NANOSECONDS / self.history.rate)
             nearest = stream.nearest(wanted)
             apart = abs(nearest.stamp_ns - wanted) / NANOSECONDS
             if from_ns <= nearest.stamp_ns < present.stamp_ns and apart <= 1 / (2 * self.history.rate):
-                shown[nearest.stamp_ns] = nearest.message
-        return list(shown.values())
+                frames[nearest.stamp_ns] = nearest.message
+        return list(frames.values())
 
     def decode(self, observation: Observation) -> dict[str, np.ndarray]:
         """RGB uint8 by camera tag: H×W×3, with a history of several frames T×H×W×3, the oldest first.
@@ -229,5 +229,5 @@ class ObservationStreams:
             return frames[0]
         sizes = {frame.shape for frame in frames}
         if len(sizes) > 1:
-            raise DecodingError(f"{stream.name} on {stream.topic}: the size of the images has changed: {sorted(sizes)}")
+            raise DecodingError(f"{stream.name} on {stream.topic}: the image size has changed: {sorted(sizes)}")
         return np.stack(frames)

@@ -2,8 +2,8 @@
 
 Free of rclpy and torch: messages are any objects with the fields of their ROS type.
 
-Two clocks, never mixed: `stamp_ns` and `now_ns` are ROS time (simulated under use_sim_time) and say how old the content
-is; `steady_ns` is the steady clock and says for how long nothing new has come, also when ROS time stands still.
+Two clocks, never mixed: `stamp_ns` and `now_ns` are ROS time (simulated under use_sim_time) and give the age of the
+content; `steady_ns` is the steady clock and gives the time without news, also while ROS time stands still.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import numpy as np
 from qwen_vla_control.reasons import Reason, Refused, Violation
 from qwen_vla_control.stamps import NANOSECONDS
 
-# A stamp that lies this much before the newest one is no late message: the clock was set back (a bag that loops, a
-# simulator that starts over).
+# A stamp this much before the newest one is not a late message: the clock was set back (a bag that loops, a simulator
+# that was restarted).
 CLOCK_RESET_NS = NANOSECONDS
-# An age beyond this is no age but another clock [s].
+# An age beyond this means another clock [s].
 OTHER_CLOCK = 86400.0
 MAX_SKEW = 0.1  # [s]
 MAX_SILENCE = 2.0  # [s]
@@ -34,12 +34,12 @@ IS_THE_DRIVER_RUNNING = "is the driver running?"
 
 
 class Alignment(StrEnum):
-    """Which messages go with the anchor, the newest stamp that all streams have reached: that of the slowest.
+    """Which messages are combined with the anchor, the newest stamp that all streams have reached.
 
     HOLD: of each stream the newest at or before the anchor, however long before; only its max age bounds it.
     ASOF: the same, but one that lies more than the largest skew before the anchor is a fault.
     DROP: of each stream the nearest to the anchor, before or after; where that is farther away than the largest skew,
-    the moment is dropped and the next one awaited.
+    the anchor is dropped and the next one awaited.
     """
 
     HOLD = "hold"
@@ -57,9 +57,9 @@ class Rules:
         max_silence: time without a new stamp after which a stream counts as dead although its age, by a ROS clock
             that may stand still, is fine [s, steady clock].
         max_lead: how far in the future a stamp may lie [s, ROS time].
-        max_identical: for how long the content may stay the same to the bit under new stamps [s, steady clock]; applies
-            to streams whose content is compared. Sensors have noise; a simulator without it needs infinity.
-        require_camera_info: a CameraInfo that is missing or does not fit its image is a fault.
+        max_identical: for how long the content may stay bit-identical under new stamps [s, steady clock]; applies to
+            streams whose content is compared. Sensors have noise; a simulator without it needs infinity.
+        require_camera_info: a CameraInfo that is missing or does not match its image is a fault.
     """
 
     alignment: Alignment = Alignment.DROP
@@ -72,7 +72,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Stamped:
-    """A message, when it was made [ns, ROS time], and the size of its content [bytes]."""
+    """A message, its stamp [ns, ROS time], and the size of its content [bytes]."""
 
     stamp_ns: int
     message: Any
@@ -92,12 +92,12 @@ class Stream:
 
     Attributes:
         name: for messages to the user, for example "camera 'ego'".
-        noun: what it carries, in the same messages.
+        noun: what it carries, in those messages.
         topic: where it comes from.
         max_age: age beyond which a message must not be used [s].
-        way_out: how the topic is offered, or what to do to have it offered; part of the messages.
+        remedy: how the topic is offered, or what to do to have it offered; part of the messages.
         frozen: the last message repeated the stamp before it.
-        received, repeated, late: messages so far; those with the newest stamp again; those with an older one.
+        received, repeated, late: messages so far; those that repeated the newest stamp; those with an older one.
     """
 
     def __init__(
@@ -113,11 +113,11 @@ class Stream:
     ) -> None:
         """Create an empty buffer.
 
-        It holds up to `capacity` messages that are at most `window` older than the newest [s], and, beside the newest,
+        It holds up to `capacity` messages that are at most `window` older than the newest [s], and, besides the newest,
         no more than `budget` bytes of their content.
         """
         self.name, self.topic, self.max_age, self.noun = name, topic, max_age, noun
-        self.way_out = IS_THE_DRIVER_RUNNING
+        self.remedy = IS_THE_DRIVER_RUNNING
         self.frozen, self._behind = False, 0.0
         self.received = self.repeated = self.late = 0
         self._capacity, self._window = capacity, window
@@ -133,23 +133,27 @@ class Stream:
         return len(self._ring) + len(self._thinned)
 
     def __bool__(self) -> bool:
-        """An empty stream is a stream."""
+        """True: an empty stream is a stream, too."""
         return True
 
     def __iter__(self) -> Iterator[Stamped]:
-        """Go through the messages held, from the oldest."""
+        """Iterate over the messages held, oldest first."""
         yield from self._thinned
         yield from self._ring
 
     def __reversed__(self) -> Iterator[Stamped]:
-        """Go through the messages held, from the newest."""
+        """Iterate over the messages held, newest first."""
         yield from reversed(self._ring)
         yield from reversed(self._thinned)
 
     def push(self, stamp_ns: int, message: Any, steady_ns: int, content: Any = None) -> bool:
         """Store a message; False when it is no newer than the newest and therefore not kept.
 
-        content: what is compared with that of the message before, to find a source that is frozen; None: nothing.
+        Args:
+            stamp_ns: ROS time.
+            message: what is stored.
+            steady_ns: steady time.
+            content: compared with that of the message before, to detect a frozen source; None: not compared.
         """
         self.received += 1
         if self._ring and stamp_ns < self._ring[-1].stamp_ns - CLOCK_RESET_NS:
@@ -192,8 +196,8 @@ class Stream:
 
     @property
     def advice(self) -> str:
-        """What the user is told to look at when nothing comes."""
-        return self.way_out
+        """What the user should check when nothing arrives."""
+        return self.remedy
 
     @property
     def latest(self) -> Stamped | None:
@@ -205,17 +209,17 @@ class Stream:
         best = None
         for item in reversed(self):
             if best is not None and abs(item.stamp_ns - stamp_ns) >= abs(best.stamp_ns - stamp_ns):
-                break  # from here on they are farther and farther away
+                break  # all others are farther away
             best = item
         return best
 
     def gap(self, stamp_ns: int) -> float:
-        """How far the message nearest to a stamp is away from it [s]; infinite when empty."""
+        """Distance from a stamp to the message nearest to it [s]; infinite when empty."""
         nearest = self.nearest(stamp_ns)
         return math.inf if nearest is None else abs(nearest.stamp_ns - stamp_ns) / NANOSECONDS
 
     def at_or_before(self, stamp_ns: int) -> Stamped | None:
-        """Return the newest message that is not newer than a stamp, or None when there is none."""
+        """Return the newest message that is not newer than a stamp, or None."""
         return next((item for item in reversed(self) if item.stamp_ns <= stamp_ns), None)
 
     def silence(self, steady_ns: int) -> float:
@@ -227,7 +231,7 @@ class Stream:
         return (now_ns - self._ring[-1].stamp_ns) / NANOSECONDS if self._ring else math.inf
 
     def identical(self) -> float:
-        """For how long new stamps have come with the same content [s, steady clock]."""
+        """For how long new stamps have had the same content [s, steady clock]."""
         return (self._last_new_ns - self._same_since_ns) / NANOSECONDS if self._ring else 0.0
 
     def rate(self) -> float:
@@ -245,7 +249,7 @@ class Stream:
         max_lead: float = math.inf,
         max_identical: float = math.inf,
     ) -> str:
-        """Say in words why the stream must not be used now, and what to do; empty when it may be.
+        """Why the stream must not be used now, and what to do, as text; empty when it may be used.
 
         Args:
             now_ns: ROS time.
@@ -253,7 +257,7 @@ class Stream:
             max_age: limit of the age of the newest message [s, ROS time].
             max_silence: limit of the time without a new stamp [s, steady clock].
             max_lead: how far in the future the newest stamp may lie [s, ROS time].
-            max_identical: for how long new stamps may come with the same content [s, steady clock].
+            max_identical: for how long new stamps may have the same content [s, steady clock].
         """
         if not self._ring:
             return f"{self.name}: no {self.noun} yet on {self.topic}; {self.advice}"
@@ -264,7 +268,7 @@ class Stream:
             return f"{self.name}: {self._from_the_future(-age, max_lead)}"
         if same > max_identical:
             return (
-                f"{self.name}: the same {self.noun} to the bit under new stamps for {same:.1f} s on {self.topic} "
+                f"{self.name}: identical {self.noun}s with new stamps for {same:.1f} s on {self.topic} "
                 f"(limit {max_identical:.1f} s); the stream is frozen; restart its driver"
             )
         return ""
@@ -277,7 +281,7 @@ class Stream:
         if age - silence > max_age and silence <= max_silence:
             return (
                 f"the {self.noun}s on {self.topic} are {age - silence:.1f} s old when they arrive (limit {max_age:.1f} "
-                "s); is the network slow, or are the clocks of the machines apart?"
+                "s); is the network slow, or do the clocks of the machines disagree?"
             )
         seconds, limit = (age, max_age) if age > max_age else (silence, max_silence)
         if self.frozen:
@@ -296,18 +300,19 @@ class Stream:
         if lead > OTHER_CLOCK:
             return f"{self.topic} has stamps of another clock; is use_sim_time the same everywhere?"
         return (
-            f"stamps on {self.topic} lie {lead:.2f} s in the future (limit {max_lead:.2f} s); set the clocks of the "
-            "machines by each other (chrony), or, if ROS time was set back, wait for new ones"
+            f"stamps on {self.topic} are {lead:.2f} s in the future (limit {max_lead:.2f} s); synchronize the clocks "
+            "of the machines (chrony), or, if ROS time was set back, wait for new ones"
         )
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What was sensed at `stamp_ns` [ns, ROS time], the stamp of the oldest of the present images; raw messages.
+    """What was observed at `stamp_ns` [ns, ROS time], the stamp of the oldest of the current images; raw messages.
 
-    images: by camera tag, from the oldest of the history to the present one, which is the last.
-    joints: positions nearest to the stamp, as they were told, by URDF name [rad | m]; all that are known.
-    base: the BasePose nearest to the stamp, or None.
+    Attributes:
+        images: by camera tag, from the oldest of the history to the current one.
+        joints: positions nearest to the stamp, as reported, by URDF name [rad | m]; all that are known.
+        base: the BasePose nearest to the stamp, or None.
     """
 
     stamp_ns: int
@@ -323,7 +328,7 @@ class Waiting:
     Attributes:
         stream: name of the stream at fault.
         message: for the user.
-        fault: an input is missing or too old; False when the inputs are well and only a newer one is awaited.
+        fault: an input is missing or too old; False when the inputs are fine and only a newer one is awaited.
     """
 
     stream: str
@@ -332,20 +337,20 @@ class Waiting:
 
 
 class NotObserved(Refused):
-    """Where the robot was is not known; the message says which stream has nothing near that time.
+    """The robot's position at some time is unknown; the message names the stream that has nothing near it.
 
     Attributes:
         stream: name of that stream.
     """
 
     def __init__(self, reason: Reason, stream: str, message: str) -> None:
-        """Refuse what relies on it for `reason`."""
+        """Refuse for `reason` what depends on it."""
         super().__init__([Violation(reason, message)])
         self.stream = stream
 
 
 def first_fault(streams: Iterable[Stream], now_ns: int, steady_ns: int, rules: Rules) -> Waiting | None:
-    """Name the first stream that must not be used at a ROS time and a steady time."""
+    """Find the first stream that must not be used at a ROS time and a steady time."""
     for stream in streams:
         if fault := fault_of(stream, now_ns, steady_ns, rules):
             return Waiting(stream.name, fault, fault=True)
@@ -353,12 +358,12 @@ def first_fault(streams: Iterable[Stream], now_ns: int, steady_ns: int, rules: R
 
 
 def align(streams: Sequence[Stream], not_before_ns: int, rules: Rules) -> tuple[Stamped, ...] | Waiting:
-    """Choose one message per stream, all of one moment.
+    """Select one message per stream, all of one time.
 
     Args:
         streams: at least one, none of them empty.
-        not_before_ns: every message must be younger than this ROS time (the robot moved until then).
-        rules: alignment and max_skew count here.
+        not_before_ns: every message must be newer than this ROS time (the robot moved until then).
+        rules: alignment and max_skew are used here.
     """
     slowest = min(streams, key=lambda stream: stream.latest.stamp_ns)
     anchor = slowest.latest.stamp_ns
@@ -382,14 +387,14 @@ def align(streams: Sequence[Stream], not_before_ns: int, rules: Rules) -> tuple[
 
 
 def fault_of(stream: Stream, now_ns: int, steady_ns: int, rules: Rules) -> str:
-    """Say why a stream must not be used, see `Stream.fault`."""
+    """Why a stream must not be used, see `Stream.fault`."""
     return stream.fault(
         now_ns, steady_ns, stream.max_age, rules.max_silence, rules.max_lead, max_identical=rules.max_identical
     )
 
 
 def too_far_apart(name: str, noun: str, topic: str, gap: float, limit: float) -> str:
-    """Say that a stream has nothing near enough to an observation; gap and limit [s]."""
+    """The message for a stream that has nothing near enough to an observation; gap and limit [s]."""
     if math.isinf(gap):
         return f"{name}: no {noun} yet on {topic}"
     return (
@@ -399,11 +404,11 @@ def too_far_apart(name: str, noun: str, topic: str, gap: float, limit: float) ->
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal to the bit: the bytes of images, or, from a bag, what stands for them."""
+    """Whether two contents are bit-identical: the bytes of images or, from a bag, what represents them."""
     if type(one) is not type(other):
         return False
     if isinstance(one, int):
         return one == other
     ours, theirs = np.frombuffer(one, np.uint8), np.frombuffer(other, np.uint8)
-    # Two pictures of a sensor differ nearly everywhere, so that a few bytes tell.
+    # Two frames of a sensor differ nearly everywhere, so a few bytes usually suffice.
     return ours.size == theirs.size and np.array_equal(ours[::997], theirs[::997]) and np.array_equal(ours, theirs)

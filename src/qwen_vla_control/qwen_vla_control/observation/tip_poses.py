@@ -1,6 +1,6 @@
-"""Where the tips of the arms were at an observation, from the joint states around it. Free of ROS and torch.
+"""The tip poses of the arms at an observation, from the joint states around it. Free of ROS and torch.
 
-Chunks of end-effector deltas are relative to that pose; whoever continues an older one must know both.
+End-effector deltas of a chunk are relative to that pose; continuing an older chunk needs both poses.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ MAX_GAP = 0.1  # [s] from the observation to the joint states nearest to it
 
 
 def tip_poses(reader: JointReader, kinematics: Sequence[Kinematics], stamp_ns: int) -> dict[str, np.ndarray]:
-    """Pose (4, 4) of each tip in the base link of its arm, by the arm as the layout calls it ("" for the only one).
+    """Pose (4, 4) of each tip in the base link of its arm, by the arm's name in the layout ("" for the only one).
 
     Args:
-        reader: must know the joints of the arms.
+        reader: must require the joints of the arms.
         kinematics: one per arm of the robot, in their order.
         stamp_ns: ROS time of the observation [ns].
 

@@ -271,7 +271,7 @@ def test_a_way_home_that_takes_for_ever_is_refused(rig, seconds, refused):
     robot, way = rig(max_joint_speed_fraction=0.01), np.array([0.0, 1.4, 0.0, 0.0, 0.0, 0.0, 0.0])
     gate, share = ArmGate(robot), 1.4 / 0.7 / seconds
     if refused:
-        with pytest.raises(Refused, match="the way home takes 121 s and more \\(limit 120 s\\)") as found:
+        with pytest.raises(Refused, match="the motion home takes at least 121 s \\(limit 120 s\\)") as found:
             gate.home_path(home_of(robot) + way, share)
         assert found.value.reasons == (Reason.START_JUMP,)
     else:

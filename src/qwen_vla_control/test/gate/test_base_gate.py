@@ -1,4 +1,4 @@
-"""What a mobile base may be told."""
+"""What a mobile base may be reported."""
 
 from __future__ import annotations
 

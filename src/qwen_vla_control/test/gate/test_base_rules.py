@@ -42,7 +42,7 @@ def test_it_may_turn_as_fast_as_its_limit_either_way_and_no_faster(row, sign):
     assert check_base(step(row, [0.0, 0.0, sign * 1.5 * PERIOD]), RULES) == []
     (violation,) = check_base(step(row, [0.0, 0.0, sign * 1.501 * PERIOD]), RULES)
     assert violation.reason is (Reason.VELOCITY_LIMIT if row else Reason.START_JUMP)
-    assert violation.message == f"waypoint {row}: the turning speed is 1.501 rad/s, over the limit 1.500 rad/s"
+    assert violation.message == f"waypoint {row}: the angular speed is 1.501 rad/s, over the limit 1.500 rad/s"
 
 
 @pytest.mark.parametrize(("over", "found"), [(0.9e-6, 0), (1.1e-6, 1)])
@@ -61,9 +61,9 @@ def test_all_that_is_too_fast_is_told_each_at_its_first_place():
     found = [(violation.reason, violation.message.split(" is ")[0]) for violation in check_base(path(poses), RULES)]
     assert found == [
         (Reason.START_JUMP, "waypoint 0: the speed"),
-        (Reason.START_JUMP, "waypoint 0: the turning speed"),
+        (Reason.START_JUMP, "waypoint 0: the angular speed"),
         (Reason.VELOCITY_LIMIT, "waypoint 2: the speed"),
-        (Reason.VELOCITY_LIMIT, "waypoint 2: the turning speed"),
+        (Reason.VELOCITY_LIMIT, "waypoint 2: the angular speed"),
     ]
 
 

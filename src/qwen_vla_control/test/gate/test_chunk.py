@@ -1,4 +1,4 @@
-"""One way from a prediction to a chunk, for the message and in process."""
+"""From a prediction to a chunk, for the message and in process."""
 
 from types import SimpleNamespace
 
@@ -42,7 +42,7 @@ def test_how_much_is_executed_is_asked_for_or_the_predictions_own(widowx, asked,
     assert chunk.execution_horizon == executed
 
 
-def test_rows_for_a_robot_say_about_themselves_what_its_gate_wants(widowx, home):
+def test_rows_for_a_robot_declare_what_its_gate_expects(widowx, home):
     gate = gate_of(widowx)
     chunk = Chunk.of_rows(widowx, np.zeros((16, 7)), 8)
     assert (chunk.chunk_id, chunk.stamp_ns, chunk.instruction) == (0, 0, ""), "nobody predicted it"

@@ -125,7 +125,7 @@ def test_an_unset_stamp_is_stale_however_early_it_is(stamp, stale):
     [
         ("", None, "names no instruction"),
         (" \t", " \t", "names no instruction"),
-        ("lift it", "drop it", "the chunk obeys 'lift it', but the instruction of the policy is 'drop it'"),
+        ("lift it", "drop it", "the chunk executes 'lift it', but the instruction of the policy is 'drop it'"),
         ("lift it", "", "the instruction of the policy has ended"),
     ],
 )

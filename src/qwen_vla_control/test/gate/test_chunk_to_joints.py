@@ -73,9 +73,7 @@ def test_an_arm_that_cannot_follow_is_named(robot, columns, who):
 @pytest.mark.parametrize("mode", [ControlMode.BASE_WAYPOINTS, ControlMode.BASE_VELOCITY])
 def test_chunks_of_a_base_are_no_joint_positions(mode):
     robot = load_robot("mobile_base").model_copy(update={"control_mode": mode})
-    with pytest.raises(
-        ValueError, match=f"'{mode}', whose chunks are no joint positions; those of joint_position and eef_"
-    ):
+    with pytest.raises(ValueError, match=f"'{mode}', which has no joint path; use joint_position and eef_"):
         ChunkToJoints(robot)
 
 

@@ -65,8 +65,8 @@ def test_the_gate_accepts_or_refuses_in_time(robot, gate, changes):
     assert time.monotonic() - began < LONGEST
 
 
-def test_a_home_that_takes_for_ever_is_not_gone_to():
+def test_a_home_motion_that_takes_too_long_is_refused():
     gate = gate_of(load_robot("widowx"))
-    with pytest.raises(Refused, match="the way home takes") as refused:
+    with pytest.raises(Refused, match="the motion home takes") as refused:
         gate.home_path(np.full(len(gate.joints), 9999.0), 0.25)
     assert refused.value.reasons == (Reason.START_JUMP,)

@@ -149,7 +149,7 @@ def chunk_at(turning, good_chunk, wrist: np.ndarray) -> Chunk:
 @pytest.mark.parametrize("turns", [-2, -1, 0, 1, 2])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_continuous_joint_is_commanded_in_the_turn_that_it_is_measured_in(turning, endless, good_chunk, turns, sign):
-    """Onwards over the half turn, told within -pi .. pi as most data sets do it."""
+    """Onwards over the half turn, reported within -pi .. pi, as in most data sets."""
     angles = sign * (3.0 + 0.05 * np.arange(1, 17))
     chunk = chunk_at(turning, good_chunk, np.arctan2(np.sin(angles), np.cos(angles)))
     measured = turned(turning, sign * 3.0 + 2 * np.pi * turns)

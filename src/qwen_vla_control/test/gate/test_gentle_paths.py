@@ -1,4 +1,4 @@
-"""Paths of robots with a limit of acceleration: how they begin, how they end, and that the gate believes them."""
+"""Paths under an acceleration limit: how they start and end, and that the gate accepts them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_chunk_within_its_limits_is_executed_within_them_from_rest_to_rest(amp
 
 @given(st.floats(0.05, 0.5), st.floats(0.5, 3.0))
 @settings(max_examples=30)
-def test_braking_stays_on_the_way_of_the_path(amplitude, frequency):
+def test_deceleration_stays_on_the_path(amplitude, frequency):
     rows = wave(amplitude, frequency)
     path = JointPath.blended_in(RULES.joints, rows, PERIOD, np.zeros(2), np.zeros(2), LIMIT)
     executed = path.decelerated(20, LIMIT)
@@ -126,7 +126,7 @@ def test_channels_arm_by_arm_become_joints_with_the_grippers_at_the_end(aloha, g
     assert joint["follower_right/waist"] > 0.05 and joint["follower_left/waist"] == pytest.approx(0.0, abs=1e-6)
     assert joint["follower_left/left_finger"] > 0.015
     assert joint["follower_right/left_finger"] == pytest.approx(0.018, abs=1e-4)
-    # Told to be half open at once, it comes as fast as it may.
+    # Commanded half open at once, it moves as fast as it may.
     assert executed.peak_speeds()[:, -1].max() <= aloha.limits["follower_right/left_finger"].velocity
 
 

@@ -48,18 +48,18 @@ def blender(mode=Blending.ASYNCHRONOUS, cross_fade=CrossFade.LINEAR) -> Blender:
 
 @given(st.lists(st.tuples(SECONDS, SECONDS, st.booleans())), SECONDS, SECONDS)
 def test_never_more_is_skipped_than_the_delay_nor_than_was_executed(motions, stamp, delay):
-    span, moved = MotionInterval(), 0
+    interval, moved = MotionInterval(), 0
     now = stamp + delay
     clock = 0
     for pause, duration, broken_off in motions:
         clock += pause
-        span.begin(clock, clock + duration)
+        interval.begin(clock, clock + duration)
         if broken_off:
-            span.end(clock + duration // 2)
+            interval.end(clock + duration // 2)
         moved += duration
         if clock > now:
             return
-    assert 0 <= span.skipped(stamp, now) <= min(delay, moved)
+    assert 0 <= interval.skipped(stamp, now) <= min(delay, moved)
 
 
 def test_a_robot_that_stood_still_skips_nothing_of_its_first_chunk_however_cold_the_model_was():
@@ -67,20 +67,20 @@ def test_a_robot_that_stood_still_skips_nothing_of_its_first_chunk_however_cold_
 
 
 def test_a_moving_robot_skips_the_delay_whatever_was_estimated():
-    span = MotionInterval()
-    span.begin(1_000, 2_000)
-    span.begin(1_500, 5_000)  # a hand-over is no break
-    assert span.skipped(1_200, 1_900) == 700
-    assert span.skipped(800, 1_900) == 900  # it stood still until 1000
+    interval = MotionInterval()
+    interval.begin(1_000, 2_000)
+    interval.begin(1_500, 5_000)  # a handover is no break
+    assert interval.skipped(1_200, 1_900) == 700
+    assert interval.skipped(800, 1_900) == 900  # it stood still until 1000
 
 
 def test_what_was_moved_before_it_came_to_rest_counts_and_no_more():
-    span = MotionInterval()
-    span.begin(1_000, 5_000)
-    span.end(2_000)
-    assert span.skipped(1_600, 4_000) == 400
-    span.begin(6_000, 9_000)
-    assert span.skipped(5_500, 7_000) == 1_000
+    interval = MotionInterval()
+    interval.begin(1_000, 5_000)
+    interval.end(2_000)
+    assert interval.skipped(1_600, 4_000) == 400
+    interval.begin(6_000, 9_000)
+    assert interval.skipped(5_500, 7_000) == 1_000
 
 
 def test_a_motion_that_begins_when_another_ends_continues_it_and_a_little_later_does_not():
@@ -106,7 +106,7 @@ def test_a_chunk_of_which_nothing_is_ahead_is_refused():
     assert refused.value.reasons == (Reason.STALE,)
 
 
-# The hand-over --------------------------------------------------------------------------------------------------------
+# The handover ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", OVERLAPPING)
@@ -127,7 +127,7 @@ def test_it_starts_as_commanded_ends_with_the_chunk_and_stays_between_the_two(mo
 
 
 @pytest.mark.parametrize("mode", OVERLAPPING)
-def test_a_chunk_that_says_the_same_changes_nothing(mode):
+def test_a_chunk_that_continues_the_old_one_changes_nothing(mode):
     rows = np.cumsum(np.full((2 * HORIZON, 3), 0.01), axis=0)
     before, after = plan(rows[: HORIZON + 1]), plan(rows[6 : HORIZON + 7], 6 * PERIOD, np.full(3, 0.05))
     it = blender(mode)
@@ -139,7 +139,7 @@ def test_a_chunk_that_says_the_same_changes_nothing(mode):
 
 
 @pytest.mark.parametrize("mode", OVERLAPPING)
-def test_an_offset_is_cancelled_on_arrival_and_fades_out(mode):
+def test_an_offset_is_canceled_on_arrival_and_fades_out(mode):
     """Observations lag behind the commands, so every chunk is anchored a little behind them."""
     rows = np.cumsum(np.full((2 * HORIZON, 3), 0.02), axis=0)
     before = plan(rows[: HORIZON + 1])
@@ -186,7 +186,7 @@ def hand_overs(mode: Blending, cross_fade: CrossFade, seed: int, noise: float, d
     [s]; the delay varies.
     """
     rng = np.random.default_rng(seed)
-    phase, it, span = rng.uniform(0, 6, 3), Blender(mode, [True] * 3, cross_fade), MotionInterval()
+    phase, it, interval = rng.uniform(0, 6, 3), Blender(mode, [True] * 3, cross_fade), MotionInterval()
     running, stamp, boundary, inside = None, 0.0, [], []
     while len(boundary) < 12:
         moving = None if running is None else running.path.at(stamp - running.start_ns / 1e9 - lag)
@@ -194,11 +194,11 @@ def hand_overs(mode: Blending, cross_fade: CrossFade, seed: int, noise: float, d
         rows = wish(stamp + PERIOD * np.arange(1, HORIZON + 1), phase) + bias + noise * rng.normal(size=(HORIZON, 3))
         anchor, speed = (wish(stamp, phase)[0], None) if moving is None else moving
         now = round((stamp + 0.15 * rng.uniform(0.7, 1.3)) * NANOSECONDS)
-        start = now - span.skipped(round(stamp * NANOSECONDS), now)
+        start = now - interval.skipped(round(stamp * NANOSECONDS), now)
         chunk = TimedPath(JointPath.through(JOINTS, np.vstack([anchor, rows]), PERIOD, speed), start, EXECUTED)
         path = it.path(chunk, now, running, anchor)
         it.take(chunk, now)
-        span.begin(now, now + round(path.duration * NANOSECONDS))
+        interval.begin(now, now + round(path.duration * NANOSECONDS))
         peaks = path.peak_accelerations()
         if running is not None:
             boundary.append(peaks[:2].max())
@@ -301,8 +301,8 @@ def test_a_gripper_does_not_decide_how_long_a_transition_lasts():
     assert np.allclose(path.positions[2:, 2], target.positions[2:, 2])
 
 
-def test_a_base_turns_the_short_way_where_its_headings_begin_anew():
-    """The odometry says -pi where the path that is being executed has run on beyond pi."""
+def test_a_base_takes_the_shorter_rotation_where_its_heading_wraps():
+    """The odometry reports -pi where the path that is being executed has run on beyond pi."""
 
     def turning(first: float, start: float) -> TimedPath:
         poses = np.zeros((HORIZON + 1, 3))
@@ -354,7 +354,7 @@ def test_the_weights_are_those_of_act():
     assert np.allclose(ensemble(paths, 0.3).positions[0], weights @ [1.0, 2.0, 4.0] / weights.sum())
 
 
-def test_a_chunk_that_is_over_says_nothing():
+def test_a_chunk_that_is_over_contributes_nothing():
     short = plan(np.ones((5, 3))).path
     mean = ensemble([short, plan(np.zeros((HORIZON + 1, 3))).path], 0.01)
     assert mean.positions[0, 0] > 0.4 and not mean.positions[5:].any()
@@ -374,7 +374,7 @@ def test_what_was_refused_or_forgotten_is_not_in_the_mean():
 
 
 @pytest.mark.parametrize("decay", [0.0, -0.01, math.nan])
-def test_a_decay_that_is_a_trap_is_refused(decay):
+def test_a_decay_that_is_not_positive_is_refused(decay):
     with pytest.raises(ValueError, match="above 0"):
         Blender(Blending.TEMPORAL_ENSEMBLING, [True], decay=decay)
 

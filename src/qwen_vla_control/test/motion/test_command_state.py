@@ -1,4 +1,4 @@
-"""Where the robot is told to hold."""
+"""Where the robot is commanded to hold."""
 
 from __future__ import annotations
 

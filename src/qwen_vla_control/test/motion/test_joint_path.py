@@ -24,7 +24,7 @@ def sampled(path: JointPath, per_step: int = 15) -> tuple[np.ndarray, np.ndarray
 
 
 @given(POINTS)
-def test_it_never_leaves_the_range_of_two_neighbouring_points(points):
+def test_it_never_leaves_the_range_of_two_neighboring_points(points):
     positions, _ = sampled(JointPath.through(JOINTS, points, PERIOD))
     low = np.minimum(points[:-1], points[1:])[:, None]
     high = np.maximum(points[:-1], points[1:])[:, None]

@@ -39,7 +39,7 @@ def tell(
     steady: float | None = None,
     publisher: bytes = b"",
 ) -> bool:
-    """Push what one message tells; unless said otherwise it comes when it was made."""
+    """Push what one message reports; by default it arrives at its stamp."""
     rates = [velocities[name] for name in positions] if velocities else []
     steady_ns = round((seconds if steady is None else steady) * S)
     stamp_ns = round(seconds * S)
@@ -59,20 +59,20 @@ def on_topics(robot: Embodiment, *sources: tuple[str, str]) -> Embodiment:
     return robot.model_copy(update={"joint_states": found})
 
 
-# What is told --------------------------------------------------------------------------------------------------------
+# What is reported ----------------------------------------------------------------------------------------------------
 
 
-def test_a_message_tells_all_joints_in_the_order_that_was_asked_for(widowx):
+def test_a_message_reports_all_joints_in_the_requested_order(widowx):
     reader = JointReader(widowx, ("elbow", "waist"))
-    told = {"waist": 0.1, "elbow": 0.2, "right_finger": 0.3}
-    assert tell(reader, 1.0, told, velocities=at_rest(tuple(told)))
+    reported = {"waist": 0.1, "elbow": 0.2, "right_finger": 0.3}
+    assert tell(reader, 1.0, reported, velocities=at_rest(tuple(reported)))
     sample = reader.latest()
     assert sample.vector.tolist() == [0.2, 0.1] and sample.names[:2] == ("elbow", "waist")
-    assert sample.known == told, "what was not asked for is taken along"
+    assert sample.known == reported, "joints that are not required are included"
     assert sample.stamps_ns[:2].tolist() == [S, S] and sample.velocities[:2].tolist() == [0.0, 0.0]
 
 
-def test_velocities_are_told_or_unknown(widowx):
+def test_velocities_are_reported_or_unknown(widowx):
     reader = JointReader(widowx, ("waist", "elbow"))
     tell(reader, 1.0, {"waist": 0.1, "elbow": 0.2}, velocities={"waist": -0.5, "elbow": 0.25})
     assert reader.latest().velocities[:2].tolist() == [-0.5, 0.25]
@@ -81,7 +81,7 @@ def test_velocities_are_told_or_unknown(widowx):
 
 
 @pytest.mark.parametrize("kind", [list, np.array, lambda values: array.array("d", values)])
-def test_messages_of_ros_and_of_bags_tell_the_same(widowx, kind):
+def test_messages_from_ros_and_from_bags_report_the_same(widowx, kind):
     reader, message = JointReader(widowx), JointState(name=list(ALL))
     message.header.stamp.sec, message.header.stamp.nanosec = 3, 5
     message.position, message.velocity = kind([0.1 * k for k in range(7)]), kind([])
@@ -94,7 +94,7 @@ def test_names_that_the_robot_does_not_have_count_for_nothing(widowx):
     reader = JointReader(widowx)
     assert not tell(reader, 1.0, {"wheel": 0.5})
     assert reader.latest().known == {} and fault(reader, 1.0) == (
-        f"joint states: no joint state yet on joint_states; its messages lack a position of {', '.join(ALL)}"
+        f"joint states: no joint state yet on joint_states; its messages have no position for {', '.join(ALL)}"
     )
 
 
@@ -149,7 +149,7 @@ def test_parts_may_come_on_topics_of_their_own_with_the_same_prefix(widowx):
     assert "on gripper/joint_states (limit 0.5 s)" in fault(reader, 2.0)
 
 
-def test_whoever_tells_less_does_not_disturb_and_does_not_take_over(widowx):
+def test_a_publisher_that_reports_less_neither_disturbs_nor_takes_over(widowx):
     reader = JointReader(widowx)
     tell(reader, 1.0, at_rest())
     tell(reader, 1.1, {"waist": 0.5}, publisher=b"other")
@@ -173,17 +173,17 @@ def test_a_simulator_that_was_restarted_is_heard_again_although_its_clock_starts
     assert reader.at(S, 0.1).vector.tolist() == [0.1] * 7
 
 
-def test_who_tells_which_joints_is_known(widowx):
+def test_which_publisher_reports_which_joints_is_known(widowx):
     reader = JointReader(widowx)
     tell(reader, 1.0, at_rest(ARM), publisher=b"arm")
     tell(reader, 1.0, at_rest((*GRIPPER, "right_finger")), publisher=b"gripper")
     tell(reader, 1.1, at_rest(("elbow", *GRIPPER)), publisher=b"forgotten")
     tell(reader, 1.2, at_rest(("waist",)), publisher=b"forgotten")
-    told = {b"arm": set(ARM), b"gripper": set(GRIPPER), b"forgotten": {"elbow", "waist", *GRIPPER}}
-    assert reader.sources[0].publishers == told
+    reported = {b"arm": set(ARM), b"gripper": set(GRIPPER), b"forgotten": {"elbow", "waist", *GRIPPER}}
+    assert reader.sources[0].publishers == reported
 
 
-def test_publishers_and_names_without_end_fill_no_memory(widowx):
+def test_an_unlimited_number_of_publishers_and_names_does_not_fill_memory(widowx):
     reader = JointReader(widowx)
     for tick in range(3 * PARTS):
         tell(reader, 1.0 + 0.001 * tick, at_rest())
@@ -225,9 +225,9 @@ def test_the_order_of_arrival_does_not_matter(widowx, order):
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.sets(st.sampled_from(ALL), min_size=1), st.floats(0.001, 0.3)), min_size=1, max_size=30))
-def test_a_joint_is_where_the_newest_of_the_fullest_messages_with_it_says(widowx, told):
+def test_a_joint_is_where_the_newest_of_the_fullest_messages_with_it_says(widowx, reported):
     reader, heard, now = JointReader(widowx), [], 1.0
-    for value, (names, pause) in enumerate(told):
+    for value, (names, pause) in enumerate(reported):
         now += pause
         names = sorted(names)
         tell(reader, now, at_rest(names, float(value)))
@@ -248,7 +248,7 @@ def test_a_joint_is_where_the_newest_of_the_fullest_messages_with_it_says(widowx
 
 
 def message_of(aloha: Embodiment, source: int, value: float = 0.0) -> dict[str, float]:
-    """What one arm says: its joints without the name of the arm, in its own order, and others beside them."""
+    """What one arm reports: its joints without the name of the arm, in its own order, and others beside them."""
     prefix = aloha.joint_states[source].prefix
     own = [name.removeprefix(prefix) for name in aloha.joint_names if name.startswith(prefix)]
     return {"gripper": 9.0, **{name: aloha.home[prefix + name] + value for name in reversed(own)}, "right_finger": 9.0}
@@ -268,7 +268,7 @@ def test_two_arms_that_use_the_same_names_are_told_apart_by_their_topics(aloha):
     ]
 
 
-def test_only_the_topic_with_the_longest_prefix_tells_a_joint(aloha):
+def test_only_the_topic_with_the_longest_prefix_reports_a_joint(aloha):
     robot = on_topics(aloha, ("joint_states", ""), ("left/joint_states", "follower_left/"))
     reader = JointReader(robot, ("follower_left/waist", "follower_right/waist"))
     both = {"follower_left/waist": 0.1, "follower_right/waist": 0.2}
@@ -279,7 +279,7 @@ def test_only_the_topic_with_the_longest_prefix_tells_a_joint(aloha):
     assert reader.latest().vector.tolist() == [0.3, 0.2] and fault(reader, 1.1) == ""
 
 
-def test_a_joint_that_no_topic_can_tell_is_named(aloha):
+def test_a_joint_that_no_topic_can_report_is_named(aloha):
     reader = JointReader(on_topics(aloha, ("joint_states", "left_")), ("follower_left/waist",))
     tell(reader, 1.0, {"follower_left/waist": 0.1})
     assert fault(reader, 1.0) == (
@@ -295,12 +295,12 @@ def test_a_joint_that_no_topic_can_tell_is_named(aloha):
 def test_a_message_with_a_position_that_is_not_finite_counts_for_nothing(widowx, value, joint):
     reader = JointReader(widowx)
     assert not tell(reader, 1.0, at_rest() | {joint: value})
-    assert f"its messages say that {joint} is at {value}" in fault(reader, 1.0)
+    assert f"its messages report {joint} at {value}" in fault(reader, 1.0)
     tell(reader, 1.1, at_rest(value=0.5))
     assert fault(reader, 1.1) == ""
     assert not tell(reader, 1.2, at_rest(value=0.7) | {joint: value})
     assert reader.latest().vector.tolist() == [0.5] * 7 and fault(reader, 1.2) == "", "it has only grown older"
-    assert f"for 0.6 s on joint_states (limit 0.5 s); its messages say that {joint} is at" in fault(reader, 1.7)
+    assert f"for 0.6 s on joint_states (limit 0.5 s); its messages report {joint} at" in fault(reader, 1.7)
 
 
 def test_what_is_wrong_with_one_part_does_not_spoil_the_other(widowx):
@@ -309,7 +309,7 @@ def test_what_is_wrong_with_one_part_does_not_spoil_the_other(widowx):
     for tick in range(10):
         tell(reader, 1.0 + 0.1 * tick, at_rest(ARM))
         tell(reader, 1.0 + 0.1 * tick, at_rest(GRIPPER, math.nan))
-    assert "left_finger is at nan" in fault(reader, 1.9)
+    assert "left_finger at nan" in fault(reader, 1.9)
 
 
 def test_a_joint_nobody_asked_for_may_be_unknown(widowx):
@@ -322,14 +322,14 @@ def test_a_message_with_fewer_positions_than_names_lacks_them(widowx):
     reader = JointReader(widowx)
     for positions in ([], [0.0] * 6):
         assert not reader.push(0, S, ALL, positions, [], S)
-        assert "left_finger is at nan" in fault(reader, 1.0) or "waist is at nan" in fault(reader, 1.0)
+        assert "left_finger at nan" in fault(reader, 1.0) or "waist at nan" in fault(reader, 1.0)
     assert reader.push(0, S, ALL, [0.0] * 9, [], S), "what has no name is not used"
 
 
-def test_a_joint_that_is_named_twice_is_not_believed(widowx):
+def test_a_joint_that_is_named_more_than_once_is_not_used(widowx):
     reader = JointReader(widowx)
     assert not reader.push(0, S, [*ALL, "elbow"], [0.0] * 8, [], S)
-    assert fault(reader, 1.0).endswith("its messages name elbow twice")
+    assert fault(reader, 1.0).endswith("its messages name elbow more than once")
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -360,7 +360,7 @@ def test_velocities_may_be_told_of_fewer_joints(widowx):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(TIMES, min_size=1, max_size=40, unique=True), TIMES, st.floats(0.0, 1.0))
-def test_at_a_time_joints_are_where_the_nearest_message_says_or_unknown(widowx, stamps, asked, limit):
+def test_at_a_given_time_joints_have_the_position_of_the_nearest_message_or_are_unknown(widowx, stamps, asked, limit):
     reader = JointReader(widowx)
     for stamp in sorted(stamps):
         reader.push(0, stamp, ALL, [stamp / S] * 7, [], stamp)
@@ -382,7 +382,7 @@ def test_what_is_too_far_away_is_unknown_in_every_respect_and_the_rest_is_not(wi
     tell(reader, 2.0, at_rest(GRIPPER, 0.03), velocities=at_rest(GRIPPER, 0.01))
     sample = reader.near(2 * S, 0.5)
     assert sample.stamps_ns[:7].tolist() == [0] * 6 + [2 * S] and sample.known == {"left_finger": 0.03}
-    for values, told in ((sample.positions, 0.03), (sample.unrolled, 0.03), (sample.velocities, 0.01)):
+    for values, told in ((sample.positions, 0.03), (sample.unwrapped, 0.03), (sample.velocities, 0.01)):
         np.testing.assert_array_equal(values[:7], [math.nan] * 6 + [told])
 
 
@@ -412,7 +412,7 @@ def test_without_messages_nothing_is_known_at_any_time(widowx):
 # Clocks --------------------------------------------------------------------------------------------------------------
 
 
-def test_stamps_that_come_again_or_late_are_no_news(widowx):
+def test_repeated_and_late_stamps_are_ignored(widowx):
     reader = JointReader(widowx)
     tell(reader, 1.0, at_rest())
     assert not tell(reader, 1.0, at_rest(value=1.0), steady=1.1)
@@ -429,7 +429,7 @@ def test_a_clock_that_was_set_back_starts_over(widowx):
     tell(reader, 100.0, at_rest(ARM))
     tell(reader, 100.0, at_rest(GRIPPER))
     tell(reader, 2.0, at_rest(ARM, 0.5), steady=100.1)
-    assert "(left_finger): stamps on joint_states lie 98.00 s in the future (limit 0.10 s)" in fault(reader, 2.0, 100.1)
+    assert "(left_finger): stamps on joint_states are 98.00 s in the future (limit 0.10 s)" in fault(reader, 2.0, 100.1)
     tell(reader, 2.0, at_rest(GRIPPER, 0.5), steady=100.1)
     assert fault(reader, 2.0, steady=100.1) == "" and reader.latest().vector.tolist() == [0.5] * 7
     with pytest.raises(NotObserved):
@@ -452,14 +452,14 @@ def test_the_stricter_of_the_robots_limit_and_the_timeout_holds(widowx, max_age,
     assert fault(reader, 1.0 + limit - 0.01) == "" and fault(reader, 1.0 + limit + 0.01) != ""
 
 
-def test_positions_from_the_future_are_not_believed(widowx):
+def test_positions_from_the_future_are_not_used(widowx):
     reader = JointReader(widowx)
     tell(reader, 1.2, at_rest(), steady=1.0)
-    assert "lie 0.20 s in the future (limit 0.10 s)" in fault(reader, 1.0)
+    assert "are 0.20 s in the future (limit 0.10 s)" in fault(reader, 1.0)
     assert fault(reader, 1.11, steady=1.0) == ""
 
 
-def test_the_rate_is_that_of_the_part_that_comes_most_seldom(widowx):
+def test_the_rate_is_that_of_the_slowest_part(widowx):
     reader = JointReader(widowx)
     assert reader.sources[0].rate() == 0.0
     for tick in range(11):
@@ -510,11 +510,11 @@ def test_a_joint_that_turns_without_end_goes_on_at_the_half_turn(turning, sign):
     reader = JointReader(turning, ("wrist_rotate", "waist"))
     turned = sign * np.arange(0.0, 20.0, 0.5)
     for tick, angle in enumerate(turned):
-        told = math.atan2(math.sin(angle), math.cos(angle))
-        tell(reader, 1.0 + 0.1 * tick, {"wrist_rotate": told, "waist": told})
+        reported = math.atan2(math.sin(angle), math.cos(angle))
+        tell(reader, 1.0 + 0.1 * tick, {"wrist_rotate": reported, "waist": reported})
         sample = reader.latest()
-        np.testing.assert_allclose(sample.vector, [angle, told], atol=1e-12)
-        assert sample.positions[:2].tolist() == [told, told], "as it was told"
+        np.testing.assert_allclose(sample.vector, [angle, reported], atol=1e-12)
+        assert sample.positions[:2].tolist() == [reported, reported], "as it was reported"
     np.testing.assert_allclose(reader.at(S, 0.01).vector, turned[0], atol=1e-12)
 
 
@@ -525,14 +525,14 @@ def test_steps_below_half_a_turn_are_followed_whatever_is_lost_on_the_way(turnin
     for tick, step in enumerate(steps):
         angle += step
         kind = data.draw(st.sampled_from(["well", "well", "NaN", "late", "again"]))
-        told = {"wrist_rotate": math.atan2(math.sin(angle), math.cos(angle))}
+        reported = {"wrist_rotate": math.atan2(math.sin(angle), math.cos(angle))}
         if kind == "NaN":
             tell(reader, 1.0 + 0.1 * tick, {"wrist_rotate": math.nan})
         elif seen and kind == "late":
-            tell(reader, 0.95 + 0.1 * (tick - 1), {"wrist_rotate": told["wrist_rotate"] + 3.0})
+            tell(reader, 0.95 + 0.1 * (tick - 1), {"wrist_rotate": reported["wrist_rotate"] + 3.0})
         elif seen and kind == "again":
-            tell(reader, 1.0 + 0.1 * (tick - 1), {"wrist_rotate": told["wrist_rotate"] + 3.0})
-        tell(reader, 1.01 + 0.1 * tick, told)
+            tell(reader, 1.0 + 0.1 * (tick - 1), {"wrist_rotate": reported["wrist_rotate"] + 3.0})
+        tell(reader, 1.01 + 0.1 * tick, reported)
         seen.append(float(reader.latest().vector[0]))
     np.testing.assert_allclose(np.diff(seen), steps[1:], atol=1e-9)
     assert all(abs(after - before) <= math.pi + 1e-9 for before, after in pairwise(seen))

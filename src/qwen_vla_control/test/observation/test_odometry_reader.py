@@ -42,7 +42,7 @@ def test_nothing_is_known_before_the_first_message():
         reader.at(S, math.inf)
 
 
-def test_a_message_tells_place_heading_and_frame():
+def test_a_message_gives_position_heading_and_frame():
     reader, message = reader_of(), Odometry()
     message.header.frame_id, message.header.stamp.sec, message.header.stamp.nanosec = "map", 3, 5
     place, q = message.pose.pose.position, message.pose.pose.orientation
@@ -83,12 +83,12 @@ def test_numbers_that_are_not_finite_make_no_pose(field, value):
 
 
 @pytest.mark.parametrize(("squared", "valid"), [(0.0, False), (0.89, False), (0.91, True), (1.09, True), (1.11, False)])
-def test_a_quaternion_that_is_none_makes_no_pose(squared, valid):
+def test_an_invalid_quaternion_makes_no_pose(squared, valid):
     assert reader_of().push(S, "odom", pose(0.0, 0.0, 1.0, scale=math.sqrt(squared)), 0) == valid
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, unique=True), st.integers(0, 50), st.integers(0, 20))
-def test_at_a_time_it_is_where_the_nearest_message_says_or_unknown(stamps, asked, limit):
+def test_at_a_given_time_it_has_the_pose_of_the_nearest_message_or_is_unknown(stamps, asked, limit):
     reader = reader_of(*(0.1 * stamp for stamp in sorted(stamps)))
     gap = min(abs(stamp - asked) for stamp in stamps)
     stamp_ns, max_gap = round(0.1 * asked * S), 0.1 * limit + 0.01
@@ -103,7 +103,7 @@ def test_at_a_time_it_is_where_the_nearest_message_says_or_unknown(stamps, asked
         assert found is reader.near(stamp_ns, max_gap)
 
 
-def test_repeated_and_late_stamps_are_no_news_and_a_clock_set_back_starts_over():
+def test_repeated_and_late_stamps_are_ignored_and_a_clock_set_back_starts_over():
     reader = reader_of(100.0)
     for stamp in (100.0, 99.5):
         assert not reader.push(round(stamp * S), "odom", pose(9.0, 0.0, 0.0), 100 * S)
@@ -116,7 +116,7 @@ def test_silence_counts_by_the_steady_clock_and_a_stamp_from_the_future_is_a_fau
     reader = reader_of(1.0)
     assert reader.fault(round(1.4 * S), round(1.4 * S)) == ""
     assert "for 0.6 s" in reader.fault(S, round(1.6 * S)), "ROS time stands still"
-    assert "lie 0.20 s in the future (limit 0.10 s)" in reader.fault(round(0.8 * S), S)
+    assert "are 0.20 s in the future (limit 0.10 s)" in reader.fault(round(0.8 * S), S)
     assert reader.age(3 * S) == 2.0
 
 

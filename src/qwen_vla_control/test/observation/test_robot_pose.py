@@ -1,4 +1,4 @@
-"""Where the whole robot is for those who draw it: arms must be known, the rest is taken along."""
+"""The pose of the whole robot for drawing: arms are required, the rest is included where known."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def test_joint_states_of_several_topics_are_one_robot():
     reader = RobotReader(aloha)
     assert reader.latest() is None and reader.odometry is None
     for second in range(3):
-        for source, told in enumerate(aloha.joint_states):
-            names = (n.removeprefix(told.prefix) for n in aloha.joint_names if n.startswith(told.prefix))
+        for source, reported in enumerate(aloha.joint_states):
+            names = (n.removeprefix(reported.prefix) for n in aloha.joint_names if n.startswith(reported.prefix))
             message = joint_state(second, dict.fromkeys(names, 10.0 * source + second))
             reader.joints.take(source, message, second * S)
     assert reader.at(1 * S).joints["follower_left/elbow"] == 1.0
@@ -52,7 +52,7 @@ def test_an_arm_can_be_drawn_without_its_gripper_but_not_without_a_joint(widowx)
         lacking.at(S)
 
 
-def test_a_base_needs_its_odometry_and_takes_its_wheels_along():
+def test_a_base_needs_its_odometry_and_includes_its_wheels():
     base = load_robot("mobile_base")
     reader, wheel = RobotReader(base), RobotReader(base).joints.names[0]
     reader.joints.take(0, joint_state(1, {wheel: 0.5}), S)

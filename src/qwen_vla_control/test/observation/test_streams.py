@@ -52,7 +52,7 @@ def test_messages_out_of_order_are_dropped_but_a_clock_set_back_starts_over():
     assert len(ring) == 1 and ring.latest.message == "after the reset"
 
 
-def test_a_repeated_stamp_is_no_news():
+def test_a_repeated_stamp_is_ignored():
     ring = stream(stamps=[1.0], steady=1.0)
     assert not ring.push(1 * S, "again", 3 * S)
     assert ring.frozen and ring.silence(3 * S) == pytest.approx(2.0)
@@ -145,7 +145,7 @@ def test_the_same_bytes_under_new_stamps_are_a_frozen_stream():
     assert ring.identical() == pytest.approx(1.2)
     answer = choose(ring, now=2.5, max_identical=1.0)
     assert answer.fault and answer.message == (
-        "camera 'ego': the same image to the bit under new stamps for 1.2 s on /ego/image_raw (limit 1.0 s); "
+        "camera 'ego': identical images with new stamps for 1.2 s on /ego/image_raw (limit 1.0 s); "
         "the stream is frozen; restart its driver"
     )
     assert isinstance(choose(ring, now=2.5, max_identical=math.inf), tuple)
@@ -161,14 +161,14 @@ def test_contents_of_live_messages_and_of_bags_are_compared(make):
         assert ring.identical() == (1.0 if k == 1 else 0.0)
 
 
-def test_stamps_from_the_future_are_refused_with_a_way_out():
+def test_stamps_from_the_future_are_refused_with_a_remedy():
     answer = choose(stream(stamps=[3.0], steady=1.0), now=1.0, max_lead=0.1)
-    assert answer.fault and "/ego/image_raw lie 2.00 s in the future (limit 0.10 s)" in answer.message
+    assert answer.fault and "/ego/image_raw are 2.00 s in the future (limit 0.10 s)" in answer.message
     assert "chrony" in answer.message
     assert isinstance(choose(stream(stamps=[1.05], steady=1.0), now=1.0, max_lead=0.1), tuple)
 
 
-def test_messages_that_are_old_when_they_arrive_are_told_from_silence():
+def test_messages_that_are_old_when_they_arrive_are_distinguished_from_silence():
     answer = choose(stream(stamps=[1.0], steady=4.0), now=4.1)
     assert "3.0 s old when they arrive (limit 0.5 s); is the network slow" in answer.message
 
@@ -354,7 +354,7 @@ def test_more_than_a_day_is_no_age_but_another_clock(now, words):
     assert words in fault(made(1.0), now, steady=1.0)
 
 
-@pytest.mark.parametrize(("now", "words"), [(1.0, "lie 86400.00 s in the future"), (0.9, "stamps of another clock")])
+@pytest.mark.parametrize(("now", "words"), [(1.0, "are 86400.00 s in the future"), (0.9, "stamps of another clock")])
 def test_nor_is_it_a_lead(now, words):
     assert words in fault(made(86401.0), now, steady=86401.0, max_lead=0.1)
 
@@ -384,7 +384,7 @@ def test_a_repeated_stamp_and_a_late_one_are_told_from_silence_until_something_n
 
 def test_the_way_out_of_silence_is_what_the_topic_says():
     ring = made()
-    ring.way_out = "start the camera"
+    ring.remedy = "start the camera"
     assert fault(ring, 1.0) == "camera 'ego': no message yet on /ego/image_raw; start the camera"
 
 

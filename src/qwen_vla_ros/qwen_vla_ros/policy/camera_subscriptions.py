@@ -198,7 +198,7 @@ class ObservationSubscriptions:
             source.subscription.check()
             if source.info is not None:
                 source.info.check()
-            source.stream.way_out = source.subscription.way_out()
+            source.stream.remedy = source.subscription.remedy()
 
     def destroy(self) -> None:
         """Unsubscribe."""

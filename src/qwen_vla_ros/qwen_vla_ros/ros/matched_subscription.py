@@ -123,7 +123,7 @@ class MatchedSubscription:
         """The publishers in words, of other types, too."""
         return "; ".join(str(o) if o.kind == self.kind else f"{o}, of type {o.kind}" for o in self.offers) or "none"
 
-    def way_out(self) -> str:
+    def remedy(self) -> str:
         """What the user should look at when nothing comes."""
         if self._heard:
             return IS_THE_DRIVER_RUNNING

@@ -31,7 +31,7 @@ class NoAnswer(RuntimeError):
 class ListeningNode(GuardedNode):
     """A node of somebody who only listens, and asks; `mishap` is the last callback that has raised, in words."""
 
-    tells = False
+    publishes_faults = False
     mishap = ""
 
     def create_subscription(self, msg_type: type, *arguments: Any, **options: Any) -> Subscription:

@@ -299,7 +299,7 @@ def test_the_same_picture_under_new_stamps_is_a_frozen_camera(scene):
     scene.drive()
     scene.observation()
     scene.drivers["ego"].still = True
-    scene.fault("camera 'ego': the same image to the bit under new stamps", "/ego/image_raw", "restart its driver")
+    scene.fault("camera 'ego': identical images with new stamps", "/ego/image_raw", "restart its driver")
     scene.drivers["ego"].still = False
     scene.observation()
 
@@ -312,7 +312,7 @@ def test_a_simulated_camera_may_repeat_its_picture(scene):
 @pytest.mark.parametrize(
     ("ahead", "words"),
     [
-        (5.0, ("stamps on /ego/image_raw lie", "in the future (limit 0.10 s)", "chrony")),
+        (5.0, ("stamps on /ego/image_raw are", "in the future (limit 0.10 s)", "chrony")),
         (-3.0, ("the images on /ego/image_raw are 3.", "old when they arrive (limit 0.5 s)", "clocks of the machines")),
     ],
 )
@@ -442,7 +442,7 @@ def test_joint_states_that_lack_a_joint_are_named(scene):
     scene.publish(JointState, "joint_states", joint_states(names))
     scene.fault(
         "joint states: no position of elbow, left_finger yet on /joint_states; ",
-        "its messages lack a position of elbow, left_finger",
+        "its messages have no position for elbow, left_finger",
     )
 
 

@@ -230,9 +230,9 @@ def lead(peer):
     ("break_it", "words"),
     [
         (freeze, ("the same image for", "on /ego/image_raw", "the stream is frozen; restart its driver")),
-        (repeat, ("the same image to the bit under new stamps for", "on /ego/image_raw", "restart its driver")),
+        (repeat, ("identical images with new stamps for", "on /ego/image_raw", "restart its driver")),
         (lag, ("the images on /ego/image_raw are 3.", "old when they arrive", "clocks of the machines")),
-        (lead, ("stamps on /ego/image_raw lie", "in the future (limit 0.10 s)", "chrony")),
+        (lead, ("stamps on /ego/image_raw are", "in the future (limit 0.10 s)", "chrony")),
     ],
 )
 def test_a_camera_that_shows_the_past_ends_the_goal_and_the_arm_holds(stack, peer, break_it, words):

@@ -1,1 +1,1 @@
-"""ALOHA: two arms at their table, its bimanual tasks and their expert."""
+"""ALOHA: two arms at a table, its bimanual tasks and their expert."""

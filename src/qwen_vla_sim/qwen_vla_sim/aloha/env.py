@@ -1,7 +1,7 @@
 """The bimanual tasks as a gymnasium environment: joint targets in, camera images and joint positions out, at 50 Hz.
 
-Fifty pictures a second of four cameras are more than anybody looks at: cameras take one every fifth step, as the real
-ones do, and in between an observation has the last one, the same array.
+No policy needs fifty images a second of four cameras: cameras take one every fifth step, as the real ones do; in
+between, an observation has the last one, the same array.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 from qwen_vla_sim.aloha.world import AlohaWorld
 from qwen_vla_sim.world_env import WorldEnv
 
-PICTURE_STEPS = 5  # control steps from one picture to the next
+IMAGE_STEPS = 5  # control steps from one image to the next
 
 
 class AlohaEnv(WorldEnv):
-    """Do what the sentence says with both arms.
+    """Follow the instruction with both arms.
 
     Action: (14,) joint targets in the order of the embodiment's `joint_names` [rad; the last two, left fingers, m],
     reached at the end of the step (0.02 s).
-    Observation: {"images": {tag: H x W x 3 uint8}, "joints": (14,) measured, "command": (14,) commanded last}.
+    Observation: {"images": {tag: H x W x 3 uint8}, "joints": (14,) measured, "command": (14,) last command}.
     Reward 1 on success. `render_size` None leaves the cameras off (images are empty).
     """
 
@@ -44,7 +44,7 @@ class AlohaEnv(WorldEnv):
         )
 
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[dict, dict]:
-        """Scene of `seed`; options {"joints": (14,)} starts the arms elsewhere than home."""
+        """Scene of `seed`; options {"joints": (14,)} starts the arms in another pose than home."""
         super().reset(seed=seed)
         self.world.reset(self._scene_seed(seed))
         if options and "joints" in options:
@@ -52,7 +52,7 @@ class AlohaEnv(WorldEnv):
         return self.begin(self.world.joint_positions().copy())
 
     def begin(self, command: np.ndarray) -> tuple[dict, dict]:
-        """Count from here: the episode starts with the world as it stands, commanded to be at `command` (14,)."""
+        """Start the episode with the world as it is and `command` (14,) as the last command."""
         self._command = np.asarray(command, float)
         self.steps = 0
         return self._observe(), self._info()
@@ -67,11 +67,11 @@ class AlohaEnv(WorldEnv):
         return self._stepped()
 
     def _observe(self) -> dict:
-        self.fresh = self.steps % PICTURE_STEPS == 0
+        self.fresh = self.steps % IMAGE_STEPS == 0
         if self.fresh:
-            self._pictures = self._images()
+            self._last_images = self._images()
         return {
-            "images": self._pictures,
+            "images": self._last_images,
             "joints": self.world.joint_positions().astype(np.float32),
             "command": self._command.astype(np.float32),
         }

@@ -1,7 +1,7 @@
-"""Motions of bimanual experts: where a hand should go to take, to hold and to carry something, from how it is now.
+"""Motions of bimanual experts: from the current state to the next goal of a hand that grasps, holds or carries.
 
-Hands approach what they grasp through a funnel along their fingers, close when they are around it, and go on when what
-they hold, and where it is, says so: an expert made of these can take over anywhere.
+Hands approach what they grasp through a funnel along their fingers, close when they are around it, and continue
+depending on what they hold and where it is: an expert built from these can take over anywhere.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import numpy as np
 from qwen_vla_sim.aloha.hands import hand_pose, opening_at
 from qwen_vla_sim.aloha.situation import Hand, Situation
 
-PITCH = np.radians(60.0)  # a hand that takes something from the table looks down by this much
-FUNNEL = (0.008, 0.035)  # [m] sideways error at which a hand may be at its grip / must be STANDOFF before it
-STANDOFF = 0.09  # [m] along the fingers: their ends are then above everything that lies on the table
-LOST = 0.05  # [m] sideways error at which a low hand first moves back
-AROUND = (0.011, 0.009)  # [m] sideways and lengthwise error at which a hand closes
-ARM_LENGTH = 0.06  # [m/rad] what a wrong orientation counts as sideways error
-# [m] that fingers are told to close further than what they hold is wide: 4 N. Told to close wholly, the two hands at
-# the cube would pass through each other as far as the gate can know.
+PITCH = np.radians(60.0)  # downward pitch of a hand that grasps something on the table
+FUNNEL = (0.008, 0.035)  # [m] lateral error at which a hand may be at its grip / must be STANDOFF before it
+STANDOFF = 0.09  # [m] along the fingers: their tips are then above everything on the table
+LOST = 0.05  # [m] lateral error at which a low hand first moves back
+AROUND = (0.011, 0.009)  # [m] lateral and lengthwise error at which a hand closes
+ARM_LENGTH = 0.06  # [m/rad] weight of an orientation error as a lateral error
+# [m] by which the commanded gap is smaller than the width of what is held: 4 N. Commanded to close fully, the two hands
+# at the cube would collide as far as the gate can tell.
 SQUEEZE = 0.008
-OPEN_ENOUGH = 0.75  # opening needed to go over something
-# [m] height of a hand that takes something from the table: high enough to keep the ends of its fingers (14 mm below)
-# off the table, low enough to hold on
+OPEN_ENOUGH = 0.75  # opening needed to move over something
+# [m] height of a hand that grasps something on the table: high enough to keep its fingertips (14 mm below) off the
+# table, low enough for a firm grasp
 GRIP_HEIGHTS = {"cube": 0.034, "peg": 0.022, "socket": 0.038, "tray": 0.030}
-CLEAR = (0.030, 0.070)  # [m] heights between which a thing that was lifted begins to move sideways
+CLEAR = (0.030, 0.070)  # [m] heights between which a lifted thing begins to move sideways
 
 
 @dataclass(frozen=True)
@@ -48,45 +48,45 @@ class Goals:
 def grasp(hand: Hand, grip: np.ndarray, closed: float) -> Goal:
     """Bring an open hand around a grip (4x4 pose), along its fingers, and close it there."""
     offset = grip[:3, :3].T @ (hand.position - grip[:3, 3])
-    turned = np.arccos(np.clip((np.trace(grip[:3, :3].T @ hand.pose[:3, :3]) - 1) / 2, -1, 1))
-    sideways = float(np.hypot(offset[1], offset[2])) + ARM_LENGTH * float(turned)
-    if sideways < AROUND[0] and abs(offset[0]) < AROUND[1]:
+    angle = np.arccos(np.clip((np.trace(grip[:3, :3].T @ hand.pose[:3, :3]) - 1) / 2, -1, 1))
+    lateral = float(np.hypot(offset[1], offset[2])) + ARM_LENGTH * float(angle)
+    if lateral < AROUND[0] and abs(offset[0]) < AROUND[1]:
         return Goal(grip, closed)
-    if offset[0] > -0.6 * STANDOFF and (sideways > LOST or hand.opening < OPEN_ENOUGH):
+    if offset[0] > -0.6 * STANDOFF and (lateral > LOST or hand.opening < OPEN_ENOUGH):
         return Goal(shifted(hand.pose, -0.08), 1.0)
-    standoff = STANDOFF * (1.0 if hand.opening < OPEN_ENOUGH else ramp(sideways, FUNNEL))
+    standoff = STANDOFF * (1.0 if hand.opening < OPEN_ENOUGH else ramp(lateral, FUNNEL))
     return Goal(shifted(grip, -standoff), 1.0)
 
 
 def carry(side: str, hand: Hand, place: np.ndarray, goal: np.ndarray, pitch: float) -> np.ndarray:
-    """Hand pose that brings the thing it holds, now at `place`, to `goal` [m]: up first, then sideways as well."""
-    way = goal - place
-    way[:2] *= 1.0 - ramp(CLEAR[1] - place[2], (0.0, CLEAR[1] - CLEAR[0]))
-    return hand_pose(side, hand.position + way, pitch)
+    """Hand pose that brings the thing it holds, now at `place`, to `goal` [m]: first up, then also sideways."""
+    displacement = goal - place
+    displacement[:2] *= 1.0 - ramp(CLEAR[1] - place[2], (0.0, CLEAR[1] - CLEAR[0]))
+    return hand_pose(side, hand.position + displacement, pitch)
 
 
 def closed_around(state: Situation, thing: int) -> float:
-    """Opening of a hand that is told to hold a thing."""
+    """Commanded opening of a hand that holds a thing."""
     return opening_at(state.scene.items[thing].width - SQUEEZE)
 
 
 def holds(state: Situation, hand: Hand, thing: int) -> bool:
-    """Whether a hand holds a thing: between both fingers, or still at one of them in the air."""
+    """Whether a hand holds a thing: both fingers touch it, or one does and it is in the air."""
     touched = hand.touched[thing]
     return touched == 2 or (touched == 1 and not state.on_table[thing] and hand.opening < OPEN_ENOUGH)
 
 
 def grip_on_table(state: Situation, thing: int, along: float) -> np.ndarray:
-    """Where a hand takes a thing: `along` [m] its y axis from its middle, and not too near the table."""
+    """Grip of a hand on a thing (3,) [m]: `along` [m] its y axis from its center, and not too close to the table."""
     grip = (state.poses[thing] @ [0, along, 0, 1])[:3]
     grip[2] = max(grip[2], GRIP_HEIGHTS[state.scene.items[thing].kind])
     return grip
 
 
-def shifted(pose: np.ndarray, way: float) -> np.ndarray:
-    """A hand pose moved along its fingers [m]."""
+def shifted(pose: np.ndarray, distance: float) -> np.ndarray:
+    """A hand pose moved along its fingers by `distance` [m]."""
     moved = pose.copy()
-    moved[:3, 3] += way * pose[:3, 0]
+    moved[:3, 3] += distance * pose[:3, 0]
     return moved
 
 

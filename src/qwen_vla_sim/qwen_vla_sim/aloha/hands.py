@@ -1,6 +1,7 @@
-"""Where the hands have to be, and the joints that bring them there.
+"""Poses of the hands, and the joint positions that reach them.
 
-The pose of a hand lies between its finger pads: x along the fingers, y across them (the way they open), in base_link.
+The frame of a hand is between its finger pads: x along the fingers, y across them (their opening direction). Poses are
+in base_link.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import numpy as np
 from embodiment_descriptions import Embodiment, Kinematics
 
 SIDES = ("left", "right")
-PINCH = 0.036  # [m] from the tip link to between the finger pads, 10 mm behind their ends
+PINCH = 0.036  # [m] from the tip link to between the finger pads, 10 mm behind the fingertips
 FINGER_INSIDE = 0.0208  # [m] from a finger joint's zero to the inner face of its pad
 FINGER_CLOSED, FINGER_TRAVEL = 0.021, 0.036  # [m] of the finger joint, as in the embodiment's YAML
 
@@ -26,10 +27,10 @@ def opening_at(gap: float) -> float:
 
 
 def hand_pose(side: str, position: np.ndarray, pitch: float, roll: float = 0.0) -> np.ndarray:
-    """4x4 pose of a hand that looks across the table and down by `pitch` [rad], turned about its fingers by `roll`."""
-    towards = -1.0 if side == "left" else 1.0
-    along = np.array([0.0, towards * np.cos(pitch), -np.sin(pitch)])
-    across = np.array([-towards, 0.0, 0.0])
+    """4x4 pose of a hand pointing across the table and down by `pitch` [rad], rotated about its fingers by `roll`."""
+    direction = -1.0 if side == "left" else 1.0
+    along = np.array([0.0, direction * np.cos(pitch), -np.sin(pitch)])
+    across = np.array([-direction, 0.0, 0.0])
     up = np.cross(along, across)
     pose = np.eye(4)
     pose[:3, 0] = along
@@ -50,12 +51,12 @@ class Hands:
         self._to_base = {side: np.linalg.inv(base) for side, base in bases.items()}
 
     def joints(self, side: str, pose: np.ndarray) -> np.ndarray:
-        """(6,) joint positions [rad] for a hand pose, always those with the elbow up and the wrist as near to home as
-        can be; KinematicsError when it is out of reach."""
+        """(6,) joint positions [rad] for a hand pose, always with the elbow up and the wrist as close to home as
+        possible; KinematicsError when it is out of reach."""
         tip = pose.copy()
         tip[:3, 3] -= PINCH * pose[:3, 0]
         seed = self._home[side].copy()
-        seed[-1] = np.arctan2(pose[2, 1], pose[2, 2])  # the wrist turns as the hand does
+        seed[-1] = np.arctan2(pose[2, 1], pose[2, 2])  # the wrist rolls with the hand
         return self._kinematics[side].inverse(self._to_base[side] @ tip, seed)
 
     def pose(self, side: str, joints: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""ROS node `aloha_sim`: a simulated ALOHA behind the topics that its embodiment YAML names.
+"""ROS node `aloha_sim`: a simulated ALOHA behind the topics of its embodiment YAML.
 
-With config/embodiments/aloha.yaml those of ros2_control, with aloha_real.yaml those of the xs_sdk of each arm.
+With config/embodiments/aloha.yaml, these are the topics of ros2_control; with aloha_real.yaml, of each arm's xs_sdk.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What a seed decides about a bimanual scene: which things lie where, the light, the colours of the room, what is said.
+"""What a seed determines in a bimanual scene: the things and their positions, the light, the room, the instruction.
 
-Free of MuJoCo, so that data sets, evaluation and the simulator can name a scene by its task and seed alone. Lengths are
-in metres in base_link: the middle of the table top, x away from the operator, y to the operator's left.
+Free of MuJoCo, so that datasets, evaluation and the simulator can identify a scene by its task and seed alone. Lengths
+are in meters in base_link: the center of the table top, x away from the operator, y to the operator's left.
 
-Sizes and start regions of cube, peg and socket are those of gym-aloha 0.1.5 (Apache-2.0), whose arms stand at
-y = 0.5, x = -/+ 0.469 of its own frame; ours stand at x = -0.019, y = +/- 0.469. The second cube and the second peg,
-which make the sentence matter, and the trays are our own.
+Sizes and start regions of cube, peg and socket are those of gym-aloha 0.1.5 (Apache-2.0), whose arms are mounted at
+y = 0.5, x = -/+ 0.469 of its own frame; ours are at x = -0.019, y = +/- 0.469. The second cube and the second peg,
+which make the instruction matter, and the trays are our own.
 """
 
 from __future__ import annotations
@@ -16,60 +16,60 @@ import numpy as np
 
 from qwen_vla_sim.task import Task
 
-COLOURS: dict[str, tuple[float, float, float]] = {
+COLORS: dict[str, tuple[float, float, float]] = {
     "red": (0.85, 0.08, 0.08),
     "green": (0.08, 0.60, 0.12),
     "blue": (0.08, 0.20, 0.85),
     "yellow": (0.95, 0.80, 0.05),
 }
-HELD_OUT_COLOURS: dict[str, tuple[float, float, float]] = {
+HELD_OUT_COLORS: dict[str, tuple[float, float, float]] = {
     "purple": (0.50, 0.10, 0.70),
     "orange": (0.95, 0.42, 0.05),
 }
-ALL_COLOURS = COLOURS | HELD_OUT_COLOURS
-KINDS = ("cube", "peg", "tray")  # of which there may be two in a scene
+ALL_COLORS = COLORS | HELD_OUT_COLORS
+KINDS = ("cube", "peg", "tray")  # of each there may be two in a scene
 SOCKET = "socket"
-NAMES = (*(f"{colour} {kind}" for kind in KINDS for colour in ALL_COLOURS), SOCKET)  # as the sentences say them
+NAMES = (*(f"{color} {kind}" for kind in KINDS for color in ALL_COLORS), SOCKET)  # as in the instructions
 
 CUBE = 0.04  # edge
 PEG = (0.02, 0.12, 0.02)  # along y
 SOCKET_LENGTH, SOCKET_OUTSIDE, SOCKET_WALL = 0.12, 0.044, 0.004  # a tube along y, open at both ends
-PIN = (0.02, 0.08, 0.02)  # in the middle of the tube: what the peg has to touch
+PIN = (0.02, 0.08, 0.02)  # in the center of the tube: what the peg has to touch
 TRAY = (0.12, 0.16, 0.012)  # its plate
 HANDLE = (0.024, 0.08, 0.026)  # a bar at either end of the plate
 WIDTHS = {"cube": CUBE, "peg": PEG[0], SOCKET: SOCKET_OUTSIDE, "tray": HANDLE[0]}  # what the fingers close on
 
 Box = tuple[tuple[float, float], tuple[float, float]]  # low and high (x, y)
-MARGIN = 0.04  # how far beyond the trained region things lie when their position is shifted
-INSTANCE_SCALES = ((0.80, 0.88), (1.12, 1.20))  # of sizes other than those trained on
-TONES = ((0.62, 0.46, 0.30), (0.35, 0.45, 0.42), (0.25, 0.25, 0.28), (0.80, 0.78, 0.70))  # of rooms never trained in
+MARGIN = 0.04  # how far outside the trained region things are when their position is shifted
+INSTANCE_SCALES = ((0.80, 0.88), (1.12, 1.20))  # of sizes never trained on
+TONES = ((0.62, 0.46, 0.30), (0.35, 0.45, 0.42), (0.25, 0.25, 0.28), (0.80, 0.78, 0.70))  # of rooms never trained on
 DRIFT_SPEED = (0.015, 0.03)  # [m/s] of a thing that moves by itself
 
 
 @dataclass(frozen=True)
 class Item:
-    """A thing at rest on the table: place of its middle, and its size relative to the usual one."""
+    """A thing at rest on the table: position of its center, and its size relative to the usual one."""
 
     kind: str
-    colour: str
+    color: str
     x: float
     y: float
     scale: float = 1.0
 
     @property
     def name(self) -> str:
-        """As the sentences say it."""
-        return self.kind if self.kind == SOCKET else f"{self.colour} {self.kind}"
+        """As in the instructions."""
+        return self.kind if self.kind == SOCKET else f"{self.color} {self.kind}"
 
     @property
     def width(self) -> float:
-        """Between the faces that fingers close on [m]."""
+        """Distance between the faces on which fingers close [m]."""
         return WIDTHS[self.kind] * self.scale
 
 
 @dataclass(frozen=True)
 class Room:
-    """Colours of table, wall and floor (r, g, b), brightness of the lamp in 0..1 and its place [m]."""
+    """Colors of table, wall and floor (r, g, b), brightness of the lamp in 0..1 and its position [m]."""
 
     table: tuple[float, float, float]
     wall: tuple[float, float, float]
@@ -80,13 +80,13 @@ class Room:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that task and seed decide.
+    """Everything that task and seed determine.
 
     Attributes:
-        items: the things on the table, first two of one kind; `target` indexes the one of them that the instruction
-            names, `goal` the one that it is to be brought to (-1: none).
-        template: the instruction with the field {colour}.
-        region: where the target may lie in training.
+        items: the things on the table, first two of one kind; `target` indexes the one that the instruction names,
+            `goal` the one to which it is to be brought (-1: none).
+        template: the instruction with the field {color}.
+        region: where the target may be placed in training.
         drift: velocity (vx, vy) [m/s] of the target until a hand touches it.
     """
 
@@ -102,7 +102,7 @@ class Scene:
 
     @property
     def instruction(self) -> str:
-        return self.template.format(colour=self.items[self.target].colour)
+        return self.template.format(color=self.items[self.target].color)
 
     @property
     def other(self) -> int:
@@ -111,12 +111,12 @@ class Scene:
 
     @property
     def other_instruction(self) -> str:
-        """The same instruction about the other one."""
-        return self.template.format(colour=self.items[self.other].colour)
+        """The same instruction for the other one."""
+        return self.template.format(color=self.items[self.other].color)
 
 
 def draw_place(rng: np.random.Generator, region: Box, outside: bool) -> tuple[float, float]:
-    """A place in a region, or in the margin around it."""
+    """Draw a position in a region, or in the margin around it."""
     low, high = np.array(region)
     place = rng.uniform(low, high)
     while outside and (place > low - 0.01).all() and (place < high + 0.01).all():
@@ -125,7 +125,7 @@ def draw_place(rng: np.random.Generator, region: Box, outside: bool) -> tuple[fl
 
 
 def draw_room(rng: np.random.Generator) -> Room:
-    """A grey room in the light of a lamp overhead."""
+    """Draw a gray room lit from above."""
     table, wall, floor = (
         _rgb(rng.uniform(low, high) + rng.uniform(-0.04, 0.04, 3))
         for low, high in ((0.50, 0.72), (0.55, 0.75), (0.30, 0.45))
@@ -135,7 +135,7 @@ def draw_room(rng: np.random.Generator) -> Room:
 
 
 def draw_other_room(rng: np.random.Generator) -> Room:
-    """A coloured room, darker or brighter, in the light of a lamp from the side."""
+    """Draw a colored room, darker or brighter, lit from the side."""
     table, wall, floor = (_rgb(np.array(TONES[k]) + rng.uniform(-0.04, 0.04, 3)) for k in rng.permutation(4)[:3])
     light = float(rng.choice([rng.uniform(0.35, 0.45), rng.uniform(0.85, 0.95)]))
     lamp = (float(rng.uniform(-0.6, 0.8)), float(rng.choice([-1.2, 1.2])), float(rng.uniform(0.9, 1.2)))

@@ -1,4 +1,4 @@
-"""What a bimanual task and its expert depend on: where things and hands are, and what touches what."""
+"""The state on which a bimanual task and its expert depend: poses of things and hands, and contacts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from qwen_vla_sim.aloha.scene import Scene
 
 @dataclass(frozen=True)
 class Hand:
-    """A hand as it is.
+    """State of a hand.
 
     Attributes:
         pose: 4x4, base_link; x along the fingers, y across them; its origin between the finger pads.
         opening: 0 closed .. 1 open.
-        touched: for each thing of the scene, how many of the two fingers touch it.
+        touched: for each thing of the scene, the number of fingers (of two) that touch it.
     """
 
     pose: np.ndarray
@@ -30,7 +30,7 @@ class Hand:
 
 @dataclass(frozen=True)
 class Situation:
-    """What task and expert depend on.
+    """The state on which task and expert depend.
 
     Attributes:
         poses: (things, 4, 4) of the things, base_link.
@@ -48,5 +48,5 @@ class Situation:
 
     @property
     def target(self) -> np.ndarray:
-        """4x4 pose of the thing that the sentence names."""
+        """4x4 pose of the thing that the instruction names."""
         return self.poses[self.scene.target]

@@ -1,6 +1,6 @@
-"""Where an episode may begin: at home, anywhere, around what is to be grasped, or in the middle of the task.
+"""Where an episode may begin: at home, anywhere, around what is to be grasped, or midway through the task.
 
-Demonstrations that begin all over are what teaches a policy to find back.
+Demonstrations with widely spread starts teach a policy to recover.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from qwen_vla_sim.aloha.world import AlohaWorld
 KINDS = ("home", "anywhere", "around", "amid")
 SHARES = (0.2, 0.25, 0.25, 0.3)
 REGIONS = {"left": ((-0.15, 0.06, 0.07), (0.12, 0.32, 0.26)), "right": ((-0.15, -0.32, 0.07), (0.12, -0.02, 0.26))}
-SETTLE = 25  # physics steps in which the fingers get hold of what was put between them
+SETTLE = 25  # physics steps until the fingers have grasped what was placed between them
 ATTEMPTS = 200
-TAKING_HEIGHT = 0.032  # [m] of a hand around something on the table
-FARTHEST = 2.0  # [rad] of a joint from home: beyond, the straight way to anywhere sweeps across the table
+GRASP_HEIGHT = 0.032  # [m] of a hand around something on the table
+FARTHEST = 2.0  # [rad] of a joint from home: beyond, the straight path to anywhere sweeps across the table
 
 
 class Handling(Protocol):
-    """What a task says about the hands in the middle of it; see `BimanualTask`."""
+    """What a task defines about the hands midway through it; see `BimanualTask`."""
 
     def held(self, scene: Scene, rng: np.random.Generator) -> dict[str, int]: ...
     def carried_to(self, side: str) -> np.ndarray: ...
@@ -35,9 +35,10 @@ class Handling(Protocol):
 
 
 def start_anywhere(world: AlohaWorld, task: Handling, rng: np.random.Generator) -> np.ndarray:
-    """Put the arms of a world that was just reset somewhere, free of contact but with what they hold.
+    """Place the arms of a world that was just reset, free of contact except with what they hold.
 
-    Returns the command (14,) that holds them there.
+    Returns:
+        The command (14,) that holds them there.
     """
     for _ in range(ATTEMPTS):
         kind = str(rng.choice(KINDS, p=SHARES))
@@ -61,7 +62,7 @@ def start_anywhere(world: AlohaWorld, task: Handling, rng: np.random.Generator) 
 def _place(
     world: AlohaWorld, task: Handling, kind: str, held: dict[str, int], rng: np.random.Generator
 ) -> np.ndarray | None:  # fmt: skip
-    """Put the arms somewhere of a kind; the command that holds them there, None when an arm came to lie too far off."""
+    """Place the arms for a kind of start; returns the command that holds them there, None if an arm is too far off."""
     home = np.array([world.embodiment.home[name] for name in world.joint_names])
     joints, fingers, closed = home.copy(), {}, {}
     for k, side in enumerate(SIDES):
@@ -87,17 +88,17 @@ def _place(
 def _pose(
     world: AlohaWorld, task: Handling, side: str, kind: str, held: dict[str, int], rng: np.random.Generator
 ) -> np.ndarray:
-    """Where a hand begins that does not begin at home."""
+    """Start pose of a hand that does not start at home."""
     if side in held:
-        return _loosely(hand_pose(side, _carried(task, side, rng), PITCH), rng, 0.06)
+        return _perturbed(hand_pose(side, _carried(task, side, rng), PITCH), rng, 0.06)
     if kind == "around" or (kind == "amid" and rng.random() < 0.5):
         return _before_grip(task.approach(world.scene, side, bool(held)), rng)
     low, high = REGIONS[side]
-    return _loosely(hand_pose(side, rng.uniform(low, high), PITCH + rng.uniform(-0.6, 0.3)), rng, 0.3)
+    return _perturbed(hand_pose(side, rng.uniform(low, high), PITCH + rng.uniform(-0.6, 0.3)), rng, 0.3)
 
 
 def _carried(task: Handling, side: str, rng: np.random.Generator) -> np.ndarray:
-    """Where a hand is that holds something: on the way, or nearly there."""
+    """Position of a hand that holds something: on the way to its goal, or close to it."""
     if rng.random() < 0.5:
         low, high = REGIONS[side]
         return rng.uniform(np.add(low, (0, 0, 0.03)), high)
@@ -105,21 +106,21 @@ def _carried(task: Handling, side: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _before_grip(grip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A pose on the way into the grip of what a hand is to take, a little beside it."""
+    """A pose on the approach to a grip, with a small offset."""
     pose = grip.copy()
     pose[:3, 3] += -rng.uniform(0, 1.2 * STANDOFF) * pose[:3, 0] + np.append(rng.normal(0, 0.012, 2), 0.0)
-    return _loosely(pose, rng, 0.08)
+    return _perturbed(pose, rng, 0.08)
 
 
-def _loosely(pose: np.ndarray, rng: np.random.Generator, spread: float) -> np.ndarray:
-    """A pose turned a little, about any axis [rad]."""
-    turned = pose.copy()
-    turned[:3, :3] = pose[:3, :3] @ Rotation.from_rotvec(rng.normal(0, spread / 2, 3)).as_matrix()
-    return turned
+def _perturbed(pose: np.ndarray, rng: np.random.Generator, spread: float) -> np.ndarray:
+    """A pose with a random small rotation about any axis [rad]."""
+    perturbed = pose.copy()
+    perturbed[:3, :3] = pose[:3, :3] @ Rotation.from_rotvec(rng.normal(0, spread / 2, 3)).as_matrix()
+    return perturbed
 
 
 def _is_free(world: AlohaWorld, held: dict[str, int]) -> bool:
-    """Whether no arm touches anything but what it holds."""
+    """Whether no arm touches anything except what it holds."""
     names = [world.model.body(body).name for body in range(world.model.nbody)]
     carried = {world.things.names[thing] for thing in held.values()}
     for pair in world.model.geom_bodyid[world.data.contact.geom] if world.data.ncon else ():

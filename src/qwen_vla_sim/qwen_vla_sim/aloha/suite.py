@@ -1,4 +1,4 @@
-"""`aloha`: bimanual tasks at 50 Hz with joint positions; how they are shown, recorded and executed."""
+"""`aloha`: bimanual tasks at 50 Hz with joint positions; how they are demonstrated, recorded and executed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from embodiment_descriptions import Embodiment
 from qwen_vla_control.motion.timed_path import Path
-from qwen_vla_sim.aloha.env import PICTURE_STEPS, AlohaEnv
+from qwen_vla_sim.aloha.env import IMAGE_STEPS, AlohaEnv
 from qwen_vla_sim.aloha.motion import SmoothMotion
 from qwen_vla_sim.aloha.scene import NAMES
 from qwen_vla_sim.aloha.world import CAMERAS, AlohaWorld
@@ -18,14 +18,14 @@ from qwen_vla_sim.suite import ArmSuite
 from qwen_vla_sim.task import SHIFTS, Lead, Shift
 
 MAX_EXPERT_STEPS = 450
-HOLD_STEPS = 20  # frames recorded once it is done: the arms come to rest and stay, for the last command is the one that
-# a chunk is filled up with
-THINGS = 3  # most in a scene
+# Frames recorded after success: the arms come to rest and stay, since the last command pads the chunks.
+HOLD_STEPS = 20
+THINGS = 3  # at most in a scene
 POINTS = (*(f"object {i}" for i in range(THINGS)), "left tip", "right tip")
 
 
 class AlohaSuite(ArmSuite):
-    """Hand over the named cube, insert the named peg, lift the named tray, and what else there is to do."""
+    """Hand over the named cube, insert the named peg, lift the named tray, and added tasks."""
 
     name = "aloha"
     robot = "aloha"
@@ -45,8 +45,8 @@ class AlohaSuite(ArmSuite):
     def features(self) -> dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]]:
         """Columns of a recording: name -> (dtype, shape, element names).
 
-        annotation.points: camera x point x (u, v in 0..1, depth [m]); a point is visible where its depth is positive
-        and u, v lie in the image. annotation.fresh: 1 where the pictures were taken at that frame; pictures and points
+        annotation.points: camera x point x (u, v in 0..1, depth [m]); a point is visible if its depth is positive and
+        u, v are in the image. annotation.fresh: 1 where the images were taken at that frame; images and points in
         between are those of the last one.
         """
         height, width = self.record_size
@@ -67,7 +67,7 @@ class AlohaSuite(ArmSuite):
         }
 
     def extra_info(self) -> dict:
-        """What `info.json` says beyond the LeRobot format."""
+        """Entries of `info.json` beyond the LeRobot format."""
         return {
             "names": list(NAMES),
             "cameras": list(CAMERAS),
@@ -80,7 +80,7 @@ class AlohaSuite(ArmSuite):
     def demonstrate(
         self, env: AlohaEnv, seed: int, varied_start: bool = True, lead: Lead | None = None
     ) -> tuple[str, dict, bool]:
-        """Scripted demonstration of scene `seed`: (sentence, frames, success); see `Suite.demonstrate`."""
+        """Scripted demonstration of scene `seed`: (instruction, frames, success); see `Suite.demonstrate`."""
         rng = np.random.default_rng([seed, 1])
         observation, info = self._begin(env, rng, seed, varied_start and lead is None)
         if lead:
@@ -102,14 +102,14 @@ class AlohaSuite(ArmSuite):
         return env.world.instruction, recording.frames, done > 0
 
     def snapshot(self, env: AlohaEnv, seed: int) -> tuple[str, dict, bool]:
-        """One labelled frame of scene `seed` with the arms anywhere: for vision-language pretraining."""
+        """One labeled frame of scene `seed` with the arms anywhere: for vision-language pretraining."""
         observation, _ = self._begin(env, np.random.default_rng([seed, 2]), seed, True)
         recording = _Recording(self, env)
         recording.add(observation, observation["command"])
         return env.world.instruction, recording.frames, True
 
     def _begin(self, env: AlohaEnv, rng: np.random.Generator, seed: int, varied: bool) -> tuple[dict, dict]:
-        """Lay out scene `seed`, with the arms somewhere if `varied`."""
+        """Lay out scene `seed`, with a random start of the arms if `varied`."""
         if not varied:
             return env.reset(seed=seed)
         env.world.reset(seed)
@@ -117,13 +117,13 @@ class AlohaSuite(ArmSuite):
 
     # ------------------------------------------------------------ evaluation
     def _actions(self, path: Path) -> np.ndarray:
-        """The path, then rest until the cameras show where it led: a policy waits for that."""
+        """The path, then rest until the next image: a policy waits for it."""
         rows = super()._actions(path)
-        return np.vstack([rows, np.repeat(rows[-1:], -len(rows) % PICTURE_STEPS, axis=0)])
+        return np.vstack([rows, np.repeat(rows[-1:], -len(rows) % IMAGE_STEPS, axis=0)])
 
 
 class _Recording:
-    """Frames by column, as they come."""
+    """Frames by column, in order."""
 
     def __init__(self, suite: AlohaSuite, env: AlohaEnv) -> None:
         self._env, self._size = env, suite.record_size
@@ -136,27 +136,27 @@ class _Recording:
             "annotation.goal": scene.goal,
             "annotation.task": suite.tasks.index(scene.task.name),
         }
-        self._seen: dict[str, np.ndarray] = {}
+        self._images: dict[str, np.ndarray] = {}
 
     def add(self, observation: Mapping[str, Any], command: np.ndarray) -> None:
-        """A frame: what was observed, and the command that follows."""
+        """Append a frame: what was observed, and the command that follows."""
         if self._env.fresh:
-            self._seen = self._look(observation["images"])
+            self._images = self._annotated(observation["images"])
         row = {
-            **self._seen,
+            **self._images,
             **self._scene,
             "observation.state": observation["joints"],
             "action": command.astype(np.float32),
             "annotation.fresh": int(self._env.fresh),
         }
         for name, values in self.frames.items():
-            if name in row:  # without cameras there are no pictures
+            if name in row:  # without cameras there are no images
                 values.append(row[name])
 
-    def _look(self, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Pictures as they are stored, and what is where in them."""
+    def _annotated(self, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Images as stored, and the points in them."""
         world, (height, width) = self._env.world, self._size
-        seen = {
+        stored = {
             f"observation.images.{tag}": cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             for tag, image in images.items()
         }
@@ -165,4 +165,4 @@ class _Recording:
         for camera, tag in enumerate(CAMERAS):
             found = world.visible_points(tag)
             points[camera, :count], points[camera, THINGS:] = found[:count], found[count:]
-        return seen | {"annotation.points": points.reshape(-1)}
+        return stored | {"annotation.points": points.reshape(-1)}

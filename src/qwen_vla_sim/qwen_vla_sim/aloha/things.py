@@ -1,6 +1,6 @@
-"""Cubes, pegs, the socket and the trays as bodies of a MuJoCo model, and what a scene makes of them.
+"""Cubes, pegs, the socket and the trays as bodies of a MuJoCo model, placed and colored for a scene.
 
-The model has all of them; those that a scene does not use float out of sight behind the cameras.
+The model has all of them; those that a scene does not use float out of view behind the cameras.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 
 from qwen_vla_sim.aloha.scene import (
-    ALL_COLOURS,
+    ALL_COLORS,
     CUBE,
     HANDLE,
     PEG,
@@ -25,8 +25,8 @@ from qwen_vla_sim.aloha.scene import (
 )
 
 BODIES = {"cube": ("cube_0", "cube_1"), "peg": ("peg_0", "peg_1"), "tray": ("tray_0", "tray_1")}
-NOWHERE = np.array([-3.0, 0.0, 1.0])  # [m] behind all cameras
-MASS = 0.05  # [kg] of everything, as in gym-aloha
+OUT_OF_SIGHT = np.array([-3.0, 0.0, 1.0])  # [m] behind all cameras
+MASS = 0.05  # [kg] of each thing, as in gym-aloha
 FRICTION = (1.2, 0.02, 0.001)
 SOCKET_RGBA = (0.10, 0.70, 0.75, 1)
 PIN_RGBA = (0.15, 0.15, 0.15, 1)
@@ -48,13 +48,13 @@ def add_things(spec: mujoco.MjSpec) -> None:
 
 
 def body_of(items: Sequence[Item], index: int) -> str:
-    """Name of the body that is the thing number `index` of a scene."""
+    """Name of the body of the thing with index `index` in a scene."""
     item = items[index]
     return SOCKET if item.kind == SOCKET else BODIES[item.kind][index]
 
 
 def rest_height(item: Item) -> float:
-    """Height of the middle of a thing that lies on the table [m]."""
+    """Height of the center of a thing on the table [m]."""
     heights = {"cube": CUBE, "peg": PEG[2], "tray": HANDLE[2], SOCKET: SOCKET_OUTSIDE}
     return heights[item.kind] / 2 * item.scale
 
@@ -63,7 +63,7 @@ class Things:
     """Places the things of a scene in a compiled model.
 
     Attributes:
-        names: bodies of the present scene, item by item.
+        names: bodies of the current scene, item by item.
         all_names: bodies of everything that a scene may use.
     """
 
@@ -76,20 +76,20 @@ class Things:
         self._places = {name: model.geom_pos[geoms].copy() for name, geoms in self._geoms.items()}
 
     def lay_out(self, data: mujoco.MjData, items: Sequence[Item]) -> None:
-        """Put the scene's things on the table, in their colours and sizes, and everything else away."""
+        """Put the scene's things on the table, in their colors and sizes, and all others out of view."""
         self.names = tuple(body_of(items, i) for i in range(len(items)))
         for k, name in enumerate(self.all_names):
             self.model.body_gravcomp[self.model.body(name).id] = 1
-            self.place(data, name, NOWHERE + [0, 0.5 * k, 0])
+            self.place(data, name, OUT_OF_SIGHT + [0, 0.5 * k, 0])
         for item, name in zip(items, self.names, strict=True):
             self.model.body_gravcomp[self.model.body(name).id] = 0
             self._resize(name, item.scale)
             if item.kind != SOCKET:
-                self.model.geom_rgba[self._geoms[name], :3] = ALL_COLOURS[item.colour]
+                self.model.geom_rgba[self._geoms[name], :3] = ALL_COLORS[item.color]
             self.place(data, name, np.array([item.x, item.y, rest_height(item)]))
 
     def place(self, data: mujoco.MjData, name: str, position: np.ndarray, quaternion=(1.0, 0, 0, 0)) -> None:
-        """Put a body somewhere, at rest; quaternion w x y z."""
+        """Place a body at rest; quaternion w x y z."""
         joint = self.model.joint(name)
         data.qpos[joint.qposadr[0] : joint.qposadr[0] + 7] = [*position, *quaternion]
         data.qvel[joint.dofadr[0] : joint.dofadr[0] + 6] = 0
@@ -108,7 +108,7 @@ def _geoms_of(model: mujoco.MjModel, body: str) -> np.ndarray:
 
 
 def _socket_parts() -> list[tuple[Size, Size]]:
-    """(middle, size) of the walls of the tube and of the pin, the last one."""
+    """(center, size) of the walls of the tube and, last, of the pin."""
     wall, out = SOCKET_WALL, SOCKET_OUTSIDE
     off = (out - wall) / 2
     flat, upright = (out - 2 * wall, SOCKET_LENGTH, wall), (wall, SOCKET_LENGTH, out)
@@ -130,7 +130,7 @@ def _tray_parts() -> list[tuple[Size, Size]]:
 
 
 def _add_body(spec: mujoco.MjSpec, name: str, parts: list[tuple[Size, Size]], rgba=(0.5, 0.5, 0.5, 1)) -> None:
-    body = spec.worldbody.add_body(name=name, pos=NOWHERE, gravcomp=1.0)
+    body = spec.worldbody.add_body(name=name, pos=OUT_OF_SIGHT, gravcomp=1.0)
     body.add_freejoint(name=name)
     for place, size in parts:
         body.add_geom(

@@ -1,8 +1,7 @@
-"""ALOHA in MuJoCo: two arms at their table with the things of a bimanual task, seen by the cameras of the station and
-of the wrists.
+"""ALOHA in MuJoCo: two arms at a table with the things of a bimanual task, and station and wrist cameras.
 
-Ground truth (poses, what the fingers touch, image positions) is offered for judging, the scripted expert and labels; a
-policy sees only images.
+Ground truth (poses, finger contacts, image positions) is for judging, the scripted expert and labels; a policy gets
+only images.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ CAMERA_LINKS = {
 }
 CAMERAS = tuple(CAMERA_LINKS)
 FOVY = 58.0  # vertical field of view of a D405 [deg]
-EGO_FOVY = 42.0  # [deg] the high camera's, cropped to the table: its 58 show mostly floor
+EGO_FOVY = 42.0  # [deg] of the high camera, cropped to the table: its full 58 show mostly floor
 FLOOR = -0.75  # [m] below the table top
-BESIDE = 0.035  # [m] how far before a point something may be seen and still be the thing around that point
-ARMATURE_PER_EFFORT = 0.015  # [s2] the motor alone could accelerate by 67 rad/s2, so the wrist keeps up with the arm
+BESIDE = 0.035  # [m] a ray that hits something at most this far before a point counts as reaching it
+ARMATURE_PER_EFFORT = 0.015  # [s²] the motor alone could accelerate at 67 rad/s², so the wrist keeps up with the arm
 TABLE, ARM, LEFT_ARM = 2, 1, 4  # bits of MuJoCo's contact types
 
 
 class AlohaWorld(RobotWorld):
-    """Simulated ALOHA; the frame of the world is base_link, in the middle of the table top.
+    """Simulated ALOHA; the world frame is base_link, in the center of the table top.
 
     Args:
-        scenes: what a seed means.
+        scenes: maps a seed to its scene.
     """
 
     def __init__(self, embodiment: Embodiment, scenes: Callable[[int], Scene]) -> None:
@@ -50,7 +49,7 @@ class AlohaWorld(RobotWorld):
                 spec.joint(name).armature = ARMATURE_PER_EFFORT * embodiment.limits[name].effort
         _add_surroundings(spec)
         add_things(spec)
-        # Its boxes around whole bodies are made once; things change their sizes from scene to scene.
+        # Its bounding boxes of whole bodies are computed once; things change their sizes from scene to scene.
         spec.option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MIDPHASE)
         for tag, name in CAMERA_LINKS.items():
             add_camera_to_link(spec, tag, f"{name}_link", EGO_FOVY if tag == "ego" else FOVY)
@@ -71,14 +70,14 @@ class AlohaWorld(RobotWorld):
         return self.scene.instruction
 
     def lay_out(self, seed: int) -> None:
-        """Put the things of the scene of `seed` on the table and give the room its colours."""
+        """Put the things of the scene of `seed` on the table and give the room its colors."""
         self.scene = scene = self._scenes(seed)
         self.things.lay_out(self.data, scene.items)
         self._bodies = np.array([self.model.body(name).id for name in self.things.names])
         self._drifts = scene.drift != (0.0, 0.0)
         room = scene.room
-        for name, colour in (("wall_x", room.wall), ("wall_left", room.wall), ("wall_right", room.wall)):
-            self.model.geom(name).rgba[:3] = colour
+        for name, color in (("wall_x", room.wall), ("wall_left", room.wall), ("wall_right", room.wall)):
+            self.model.geom(name).rgba[:3] = color
         self.model.geom("floor").rgba[:3] = room.floor
         self.model.geom("table").rgba[:3] = room.table
         self.model.light("lamp").pos[:] = room.lamp
@@ -90,9 +89,11 @@ class AlohaWorld(RobotWorld):
         super().step(n)
 
     def hold_thing(self, index: int, side: str, relative: np.ndarray) -> None:
-        """Put the thing number `index` between the fingers of a hand; only to set up.
+        """Put the thing with index `index` between the fingers of a hand; for setup only.
 
-        relative: 4x4 pose of the thing relative to the hand (see `Hand.pose`).
+        Args:
+            index, side: of the thing and of the hand.
+            relative: 4x4 pose of the thing relative to the hand (see `Hand.pose`).
         """
         pose = self._hand(SIDES.index(side)).pose @ relative
         quaternion = np.empty(4)
@@ -108,7 +109,7 @@ class AlohaWorld(RobotWorld):
 
     # ----------------------------------------------------------- ground truth
     def situation(self) -> Situation:
-        """What task and expert depend on, now."""
+        """The current state on which task and expert depend."""
         count = len(self._bodies)
         poses = np.tile(np.eye(4), (count, 1, 1))
         poses[:, :3, :3] = self.data.xmat[self._bodies].reshape(count, 3, 3)
@@ -130,17 +131,17 @@ class AlohaWorld(RobotWorld):
         return self.scene.task.judge(self.situation())
 
     def points(self) -> np.ndarray:
-        """(things + 2, 3) the middles of the things, then between the fingers of the left and of the right hand."""
+        """(things + 2, 3) centers of the things, then the points between the fingers of the left and right hand [m]."""
         hands = [self._hand(side).position for side in range(2)]
         return np.concatenate([self.data.xpos[self._bodies], hands])
 
     def visible_points(self, camera: str) -> np.ndarray:
-        """(things + 2, 3) u, v in 0..1 and depth [m] of `points`; a negative depth where something hides it."""
+        """(things + 2, 3) u, v in 0..1 and depth [m] of `points`; the depth of an occluded point is negative."""
         points = self.points()
         projected = self.project(camera, points)
         number = self.model.camera(camera).id
         origin, housing = self.data.cam_xpos[number], int(self.model.cam_bodyid[number])
-        shapes = np.array([1, 1, 1, 0, 0, 0], np.uint8)  # what is drawn: collision shapes are in group 3
+        shapes = np.array([1, 1, 1, 0, 0, 0], np.uint8)  # the visual groups; collision shapes are in group 3
         hit = np.zeros(1, np.int32)
         for k, point in enumerate(points):
             away = np.linalg.norm(point - origin)
@@ -164,7 +165,7 @@ class AlohaWorld(RobotWorld):
         return bool(((geoms == self._pin).any(axis=1) & (bodies == target).any(axis=1)).any()) if len(geoms) else False
 
     def _drift(self, seconds: float) -> None:
-        """Move the target on along its way until a hand touches it, or to the edge of where it may be."""
+        """Move the target along its drift until a hand touches it, at most to the edge of its region and margin."""
         state = self.situation()
         if state.left.touched[self.scene.target] or state.right.touched[self.scene.target]:
             self._drifts = False
@@ -176,17 +177,17 @@ class AlohaWorld(RobotWorld):
 
 
 def _add_surroundings(spec: mujoco.MjSpec) -> None:
-    """Floor, walls and light; the table is part of the robot's description and carries what lies on it."""
+    """Add floor, walls and light; the table is part of the robot's description and supports the things on it."""
     world = spec.worldbody
     for geom in spec.body("base_link").geoms:
-        if geom.contype:  # the table top: it meets arms and things alike
+        if geom.contype:  # the table top: it collides with arms and things
             geom.contype, geom.conaffinity = TABLE, TABLE | ARM
         else:
             geom.name = "table"
             geom.material = ""
     for body in spec.bodies:
         for geom in body.geoms:
-            if body.name.startswith("follower_left/") and geom.contype:  # the arms stop each other
+            if body.name.startswith("follower_left/") and geom.contype:  # the arms collide with each other
                 geom.contype |= LEFT_ARM
             elif body.name.startswith("follower_right/") and geom.contype:
                 geom.conaffinity |= LEFT_ARM

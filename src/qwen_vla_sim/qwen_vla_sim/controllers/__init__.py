@@ -1,1 +1,1 @@
-"""What stands between commands and servos, without ROS: controllers, and the robot that they drive."""
+"""Controllers between commands and servos, and the robot that they drive. Free of ROS."""

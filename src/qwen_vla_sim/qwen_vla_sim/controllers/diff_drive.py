@@ -1,8 +1,8 @@
-"""What a ros2_control DiffDriveController does with velocity commands and wheel positions, without ROS.
+"""A ros2_control DiffDriveController without ROS: from velocity commands to wheel speeds, from wheels to odometry.
 
-The behaviour is that of ros2_controllers 5.x (Kilted): a command counts for `cmd_vel_timeout`, then the base is brought
-to rest; commands that are already older when they arrive are ignored, a stamp of zero means now; speeds and their
-changes are limited; the odometry comes from the wheels and knows nothing of what holds the base up.
+The behavior is that of ros2_controllers 5.x (Kilted): a command is valid for `cmd_vel_timeout`, then the base is
+brought to rest; commands that are older on arrival are ignored, stamp zero means now; speeds and accelerations are
+limited; the odometry comes from the wheels and does not notice slip.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ class VelocityRejected(CommandRejected):
 
 @dataclass(frozen=True)
 class SpeedLimits:
-    """Limits of one direction: speeds [m/s or rad/s] and their changes [per s]; infinite where there are none.
+    """Limits of one axis; infinite where there are none.
 
-    deceleration: the largest change towards rest, as a positive number.
+    Attributes:
+        lowest, highest: velocity [m/s or rad/s].
+        acceleration: [m/s² or rad/s²].
+        deceleration: largest acceleration toward rest, as a positive number [m/s² or rad/s²].
     """
 
     lowest: float = -math.inf
@@ -38,7 +41,7 @@ class SpeedLimits:
 
     @classmethod
     def from_parameters(cls, parameters: dict) -> SpeedLimits:
-        """Read what a controllers file says under linear.x or angular.z; what is missing or NaN is no limit."""
+        """Read linear.x or angular.z of a controllers file; a missing or NaN value is no limit."""
 
         def read(name: str, default: float) -> float:
             value = float(parameters.get(name, math.nan))
@@ -53,7 +56,7 @@ class SpeedLimits:
         )
 
     def limited(self, wanted: float, before: float, duration: float) -> float:
-        """The speed that may follow `before` after `duration` [s], as near to `wanted` as allowed."""
+        """The speed nearest to `wanted` that can follow `before` within `duration` [s]."""
         wanted = min(max(wanted, self.lowest), self.highest)
         slower = abs(wanted) < abs(before)
         change = (self.deceleration if slower else self.acceleration) * duration
@@ -78,7 +81,7 @@ class DiffDriveParameters:
 
     @classmethod
     def from_controllers_file(cls, path: Path) -> DiffDriveParameters:
-        """Read the parameters of the one diff_drive_controller of a ros2_control file; ValueError without one."""
+        """Read the only diff_drive_controller of a ros2_control file; ValueError for none or several."""
         sections = yaml.safe_load(path.read_text(encoding="utf-8")).values()
         found = [s["ros__parameters"] for s in sections if s.get("ros__parameters", {}).get("type") == CONTROLLER_TYPE]
         if len(found) != 1:
@@ -99,7 +102,7 @@ class DiffDriveParameters:
 class DiffDrive:
     """Limited speeds for the base from velocity commands, and its odometry from the wheels.
 
-    Poses are (x [m], y [m], heading [rad]) in the odometry's frame. Not safe for use from several threads at once.
+    Poses are (x [m], y [m], heading [rad]) in the odometry frame. Not thread-safe.
     """
 
     def __init__(self, parameters: DiffDriveParameters) -> None:
@@ -107,7 +110,7 @@ class DiffDrive:
         self.reset()
 
     def reset(self) -> None:
-        """Stand still, forget the command, start the odometry anew at the origin."""
+        """Stop, discard the command, and restart the odometry at the origin."""
         self.linear = self.angular = 0.0
         self.pose = np.zeros(3)
         self.twist = np.zeros(2)
@@ -116,7 +119,7 @@ class DiffDrive:
     def command(self, linear: float, angular: float, stamp_ns: int, now_ns: int) -> None:
         """Drive at `linear` [m/s] and `angular` [rad/s] until the timeout; raises VelocityRejected."""
         if not (math.isfinite(linear) and math.isfinite(angular)):
-            raise VelocityRejected(f"velocities that are not finite numbers: {linear}, {angular}")
+            raise VelocityRejected(f"the velocities are not finite: {linear}, {angular}")
         stamp_ns = stamp_ns or now_ns
         age = (now_ns - stamp_ns) / NANOSECONDS
         if age > self.parameters.cmd_vel_timeout:
@@ -124,7 +127,7 @@ class DiffDrive:
         self._command = (linear, angular, stamp_ns)
 
     def update(self, now_ns: int, duration: float) -> tuple[float, float]:
-        """Speeds [m/s], [rad/s] for the coming `duration` [s]."""
+        """Speeds [m/s], [rad/s] for the next `duration` [s]."""
         linear, angular, stamp_ns = self._command or (0.0, 0.0, now_ns)
         if now_ns - stamp_ns > self.parameters.cmd_vel_timeout * NANOSECONDS:
             linear = angular = 0.0
@@ -134,14 +137,14 @@ class DiffDrive:
 
     def wheel_speeds(self) -> tuple[float, float]:
         """Left and right wheel [rad/s] at the speeds of the last update."""
-        turning, radius = self.angular * self.parameters.wheel_separation / 2, self.parameters.wheel_radius
-        return (self.linear - turning) / radius, (self.linear + turning) / radius
+        difference, radius = self.angular * self.parameters.wheel_separation / 2, self.parameters.wheel_radius
+        return (self.linear - difference) / radius, (self.linear + difference) / radius
 
     def measure(self, left: float, right: float, duration: float) -> None:
-        """Carry the odometry on: the wheels have turned by `left` and `right` [rad] in `duration` [s]."""
+        """Update the odometry: the wheels have rotated by `left` and `right` [rad] in `duration` [s]."""
         left, right = left * self.parameters.wheel_radius, right * self.parameters.wheel_radius
-        distance, turn = (left + right) / 2, (right - left) / self.parameters.wheel_separation
-        heading = self.pose[2] + turn / 2  # of the chord of the arc
-        chord = distance * (math.sin(turn / 2) / (turn / 2) if turn else 1.0)
-        self.pose += [chord * math.cos(heading), chord * math.sin(heading), turn]
-        self.twist[:] = distance / duration, turn / duration
+        distance, rotation = (left + right) / 2, (right - left) / self.parameters.wheel_separation
+        heading = self.pose[2] + rotation / 2  # of the chord of the arc
+        chord = distance * (math.sin(rotation / 2) / (rotation / 2) if rotation else 1.0)
+        self.pose += [chord * math.cos(heading), chord * math.sin(heading), rotation]
+        self.twist[:] = distance / duration, rotation / duration

@@ -1,11 +1,11 @@
-"""What a ros2_control JointTrajectoryController does with a message, without ROS.
+"""A ros2_control JointTrajectoryController without ROS.
 
-The behaviour is that of the Kilted release (ros2_controllers 5.x, position command interface): which messages are
-refused, how joints are mapped by name, how points are interpolated, and what a new message does to the old one.
+The behavior is that of the Kilted release (ros2_controllers 5.x, position command interface): which messages are
+rejected, how joints are mapped by name, how points are interpolated, and how a new message replaces the old one.
 `JointTrajectoryController.accept` takes a message, `update` gives the set point of one control cycle.
 
-Three things are stricter than the original, because the original is undefined there: duplicated joint names and
-numbers that are not finite are refused, and accelerations without velocities are ignored.
+It is stricter in three cases that are undefined in the original: duplicate joint names and values that are not finite
+are rejected, and accelerations without velocities are ignored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qwen_vla_sim.controllers.rejected import CommandRejected
 # The original compares with std::numeric_limits<float>::epsilon().
 END_VELOCITY_TOLERANCE = 1.1920929e-07
 
-# Beyond this a quintic over a nanosecond could overflow; no joint gets near it.
+# Above this a quintic over a nanosecond could overflow; no joint comes close.
 LARGEST_MAGNITUDE = 1e9
 
 _FIELDS = ("positions", "velocities", "accelerations")
@@ -50,7 +50,7 @@ class TrajectoryPoint:
 
 @dataclass(frozen=True)
 class JointTrajectory:
-    """A message as it arrived: `stamp_ns` is the start time [ns], 0 means "start at the next control cycle"."""
+    """A message as received: `stamp_ns` is the start time [ns], 0 means "start at the next control cycle"."""
 
     joint_names: Sequence[str]
     points: Sequence[TrajectoryPoint]
@@ -59,7 +59,7 @@ class JointTrajectory:
 
 @dataclass(frozen=True)
 class JointState:
-    """Joint values at one instant, each of shape (joints,); a derivative that is not known is None."""
+    """Joint values at one instant, each of shape (joints,); an unknown derivative is None."""
 
     positions: np.ndarray
     velocities: np.ndarray | None = None
@@ -121,7 +121,7 @@ def _validate_point(index: int, point: TrajectoryPoint, joints: int) -> None:
         if len(values) != joints and not (optional and len(values) == 0):
             raise TrajectoryRejected(f"point {index} has {len(values)} {name} for {joints} joints")
         if len(values) and not np.all(np.abs(np.asarray(values, dtype=float)) <= LARGEST_MAGNITUDE):
-            raise TrajectoryRejected(f"point {index} has {name} that are not finite numbers: {list(values)}")
+            raise TrajectoryRejected(f"point {index} has {name} that are not finite: {list(values)}")
     if len(point.effort):
         raise TrajectoryRejected(f"point {index} has efforts, but the controller commands positions only")
 
@@ -138,8 +138,8 @@ def _validate_end(trajectory: JointTrajectory) -> None:
 def segment_coefficients(start: JointState, end: JointState, duration: float) -> np.ndarray:
     """Polynomial from `start` to `end` in `duration` [s] > 0, shape (6, joints), lowest power first.
 
-    The degree follows from what both ends give: positions only, a straight line; velocities too, a cubic;
-    accelerations too, a quintic. The coefficients that are not needed are zero.
+    The degree depends on what both ends give: linear for positions only, cubic with velocities, quintic with
+    accelerations. Unused coefficients are zero.
     """
     p0, p1, t = start.positions, end.positions, duration
     c = np.zeros((6, len(p0)))
@@ -192,7 +192,7 @@ class _Segment:
 
 @dataclass(frozen=True)
 class _Rest:
-    """The last point, held for ever. Its state keeps the derivatives that the message gave for that point."""
+    """The last point, held forever. Its state keeps the derivatives that the message gave for that point."""
 
     knot: JointState
 
@@ -212,21 +212,21 @@ class _Rest:
 
 @dataclass
 class _Track:
-    """The pieces of a message whose start time is known, in order, and then the rest at its last point."""
+    """The segments of a message whose start time is known, in order, then the rest at its last point."""
 
     segments: list[_Segment]
     rest: _Rest
     cursor: int = 0
 
     def piece_at(self, now_ns: int) -> _Segment | _Rest:
-        """The piece to play now; time must not go backwards between calls."""
+        """The segment to execute now; time must not decrease between calls."""
         while self.cursor < len(self.segments) and now_ns >= self.segments[self.cursor].end_ns:
             self.cursor += 1
         return self.segments[self.cursor] if self.cursor < len(self.segments) else self.rest
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _PendingTrajectory:
     """A validated message in the controller's joint order, waiting for the control cycle that starts it."""
 
     stamp_ns: int
@@ -234,7 +234,7 @@ class _Plan:
     knots: list[JointState]
 
     def track(self, now_ns: int, before_ns: int, before: JointState) -> _Track:
-        """Fix the start time and compute every piece, the first one from the state before the message."""
+        """Fix the start time and compute every segment, the first one from the state before the message."""
         start_ns = self.stamp_ns or now_ns
         times = [start_ns + t for t in self.times_ns]
         knots = self.knots
@@ -249,7 +249,7 @@ class _Plan:
 
 
 def _with_derivatives_of(state: JointState, knot: JointState) -> JointState:
-    """Give `state` zero derivatives where `knot` has some and `state` none, so that the degree is the knot's."""
+    """Give `state` zero derivatives where only `knot` has them, so that the degree is the knot's."""
     zeros = np.zeros_like(state.positions)
     velocities, accelerations = state.velocities, state.accelerations
     if velocities is None and knot.velocities is not None:
@@ -262,13 +262,13 @@ def _with_derivatives_of(state: JointState, knot: JointState) -> JointState:
 class JointTrajectoryController:
     """Turns trajectory messages into position set points, one per control cycle.
 
-    Joints are always reported in the order of `joint_names`; units are those of the joints (rad, m).
+    Joints are always reported in the order of `joint_names`; units are those of the joints (rad, m). Not thread-safe:
+    the owner serializes `accept`, `update` and `hold`.
 
-    interpolate_from_desired_state: a new message is joined to the last set point (True), or to the measured state
-        (False; every message then starts with a step back by the tracking error).
-    allow_nonzero_velocity_at_trajectory_end: accept messages whose last point still moves.
-
-    Not safe for use from several threads at once: the owner serialises `accept`, `update` and `hold`.
+    Attributes:
+        interpolate_from_desired_state: a new message starts from the last set point (True), or from the measured state
+            (False; every message then starts with a step back by the tracking error).
+        allow_nonzero_velocity_at_trajectory_end: accept messages whose last point is not at rest.
     """
 
     def __init__(
@@ -286,12 +286,12 @@ class JointTrajectoryController:
         self.hold(positions)
 
     def hold(self, positions: Sequence[float]) -> None:
-        """Forget every message and command `positions`, shape (joints,), until the next one."""
+        """Discard every message and command `positions`, shape (joints,), until the next one."""
         held = np.array(positions, dtype=float)
         if held.shape != self._command.shape:
             raise ValueError(f"{len(self.joint_names)} joints cannot hold positions of shape {held.shape}")
         self._command[:] = held
-        self._pending: _Plan | None = None
+        self._pending: _PendingTrajectory | None = None
         self._track = _Track([], _Rest(JointState(held)))
         self._commanded_at_ns: int | None = None
 
@@ -310,8 +310,11 @@ class JointTrajectoryController:
     def accept(self, trajectory: JointTrajectory, now_ns: int) -> None:
         """Replace whatever is being executed by `trajectory`, from the next `update` on.
 
-        The old message is forgotten at once, also when the new one starts in the future: until then the joints
-        approach its first point. Raises TrajectoryRejected, and then nothing has changed.
+        The old message is discarded at once, even when the new one starts in the future: until then the joints
+        approach its first point.
+
+        Raises:
+            TrajectoryRejected: nothing has changed.
         """
         validate(
             trajectory,
@@ -322,13 +325,14 @@ class JointTrajectoryController:
         given = list(trajectory.joint_names)
         order = [given.index(name) for name in self.joint_names]
         knots = [_knot(point, order) for point in trajectory.points]
-        self._pending = _Plan(trajectory.stamp_ns, [point.time_from_start_ns for point in trajectory.points], knots)
+        times_ns = [point.time_from_start_ns for point in trajectory.points]
+        self._pending = _PendingTrajectory(trajectory.stamp_ns, times_ns, knots)
 
     def update(self, now_ns: int, measured: JointState | None = None) -> np.ndarray:
         """The set point at `now_ns`, shape (joints,); times of successive calls must not decrease.
 
-        `measured` is used only where a message is joined to the measured state. The array is the controller's own
-        buffer: it is overwritten by the next call.
+        `measured` is used only where a message starts from the measured state. The returned array is the controller's
+        own buffer: the next call overwrites it.
         """
         if self._pending is not None:
             self._track = self._pending.track(now_ns, *self._state_before(now_ns, measured))

@@ -1,6 +1,6 @@
-"""Whether a robot was ever commanded beyond its limits: the simulator's own judgement, apart from every gate.
+"""Whether a robot was ever commanded beyond its limits: the simulator's own check, independent of every gate.
 
-Free of ROS. It looks at each set point that reaches the servos, so that nothing between two messages escapes it.
+Free of ROS. It checks each set point that reaches the servos, including those interpolated between two messages.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ class Peak:
     """The worst set point so far.
 
     Attributes:
-        speed_share: commanded speed over the joint's limit [1], and the joint. excess: how far beyond a position limit
-        [rad | m] (negative: never nearer than that), and the joint.
+        speed_share, fastest_joint: commanded speed over the joint's limit [1], and the joint.
+        excess, farthest_joint: distance beyond a position limit [rad | m] (negative: the smallest distance to one), and
+            the joint.
     """
 
     speed_share: float
@@ -41,11 +42,11 @@ class LimitMonitor:
         self._scratch = np.zeros(len(joints))
 
     def forget_position(self) -> None:
-        """The robot was put somewhere else: the way there was no command."""
+        """Forget the last set point: the robot was placed elsewhere without a command."""
         self._previous = None
 
-    def see(self, target: np.ndarray) -> None:
-        """Take note of the next set point (joints,) [rad | m]."""
+    def record(self, target: np.ndarray) -> None:
+        """Record the next set point (joints,) [rad | m]."""
         scratch = self._scratch
         np.subtract(target, self._upper, out=scratch)
         np.maximum(self._excess, scratch, out=self._excess)
@@ -61,7 +62,7 @@ class LimitMonitor:
         self._previous[:] = target
 
     def peak(self) -> Peak:
-        """The worst of everything seen."""
+        """The worst of all recorded set points."""
         fastest, farthest = int(np.argmax(self._shares)), int(np.argmax(self._excess))
         return Peak(
             float(self._shares[fastest]), self._joints[fastest], float(self._excess[farthest]), self._joints[farthest]

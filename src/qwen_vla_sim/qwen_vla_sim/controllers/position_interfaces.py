@@ -1,7 +1,7 @@
-"""Joint interfaces that take positions instead of trajectories, without ROS: what they do with a command.
+"""Joint interfaces that take positions instead of trajectories. Free of ROS.
 
-`forward_command_controller` hands the values on, in a fixed order and without names; so does Interbotix' xs_sdk with
-the joint groups and single motors of its arms. None of them interpolates or times out: the last value is held for ever.
+`forward_command_controller` forwards the values, in a fixed order and without names; so does Interbotix' xs_sdk for the
+joint groups and single motors of its arms. None of them interpolates or times out: the last value is held forever.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ class PositionsRejected(CommandRejected):
 
 
 class PositionInterface:
-    """Joints that go to the last positions they were given, no faster than they can.
+    """Joints that move to the last commanded positions at their maximum speed.
 
-    joint_names: order of the values of a command. speeds: what the joints can do [rad/s or m/s], shape (joints,).
-    Not safe for use from several threads at once: the owner serialises the calls.
+    `joint_names` is the order of the values of a command. Not thread-safe: the owner serializes the calls.
     """
 
     def __init__(self, joint_names: Sequence[str], positions: Sequence[float], speeds: Sequence[float]) -> None:
+        """All (joints,): names, start positions [rad or m], maximum speeds [rad/s or m/s]."""
         self.joint_names = tuple(joint_names)
         self._speeds = np.array(speeds, float)
         self.hold(positions)
 
     def hold(self, positions: Sequence[float]) -> None:
-        """Forget what was commanded and stay at `positions`, shape (joints,), until the next command."""
+        """Discard the command and stay at `positions`, shape (joints,), until the next one."""
         self._goal = np.array(positions, float)
         self._command = self._goal.copy()
         self._at_ns: int | None = None
 
     def accept(self, values: Sequence[float]) -> None:
-        """Go to `values` (joints,) [rad or m]; PositionsRejected, and then nothing has changed."""
+        """Move to `values` (joints,) [rad or m]; after PositionsRejected, nothing has changed."""
         values = np.asarray(values, float)
         if len(values) != len(self.joint_names):
             names = ", ".join(self.joint_names)
             raise PositionsRejected(f"{len(values)} values for {len(self.joint_names)} joints ({names})")
         if not np.isfinite(values).all():
-            raise PositionsRejected(f"values that are not finite numbers: {values.tolist()}")
+            raise PositionsRejected(f"the values are not finite: {values.tolist()}")
         self._goal = self.positions(values)
 
     def positions(self, values: np.ndarray) -> np.ndarray:
-        """Joint positions [rad or m] of the values of a command."""
+        """Joint positions [rad or m] from the values of a command."""
         return values
 
     def update(self, now_ns: int, measured: JointState | None = None) -> np.ndarray:
@@ -61,14 +61,12 @@ class PositionInterface:
 
 
 class GripperMotor(PositionInterface):
-    """One motor that moves a gripper: commands are motor angles [rad], the joint is a finger [m].
-
-    angles, fingers: (closed, open) as motor angles [rad] and as positions of the finger [m]; linear in between.
-    """
+    """One motor that moves a gripper: commands are motor angles [rad], the joint is a finger [m]."""
 
     def __init__(
         self, joint: str, position: float, speed: float, angles: tuple[float, float], fingers: tuple[float, float]
     ) -> None:
+        """angles, fingers: (closed, open) as motor angles [rad] and finger positions [m]; linear in between."""
         self._angles, self._fingers = angles, fingers
         super().__init__([joint], [position], [speed])
 

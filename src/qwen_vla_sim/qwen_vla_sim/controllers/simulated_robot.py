@@ -35,7 +35,7 @@ class SimulatedRobot:
 
     `stand_ins` holds what listens there by name: a trajectory controller by that of the controller, others by that of
     the topic; `interfaces` the controllers of those that move joints. `limits` has seen every set point.
-    Not safe for use from several threads at once: the owner serialises the calls.
+    Not safe for use from several threads at once: the owner serializes the calls.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class SimulatedRobot:
             for name, interface in self.interfaces.items():
                 measured = self._measured(name) if self._measured_start else None
                 self._target[self._indices[name]] = interface.update(now_ns, measured)
-            self.limits.see(self._target)
+            self.limits.record(self._target)
             self.world.set_joint_target(self._target)
             self.world.step()
 

@@ -1,7 +1,7 @@
 """The base class of the base's tasks: how their scenes are built, where demonstrations begin, how a drive is judged.
 
-Success is as in VLN-CE: to stop near the goal. A task says what is to be reached in the end and what its expert needs
-next; its instructions have the field {thing}.
+Success is as in VLN-CE: to stop near the goal. A task defines the final goal and the next one of its expert; its
+instructions have the field {thing}.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qwen_vla_sim.mobile_base.starts import disturbed_start
 from qwen_vla_sim.mobile_base.world import MobileBaseWorld
 from qwen_vla_sim.task import Shift, Task, TaskState
 
-# Floor and wall of the room; the hall is always grey and white.
+# Floor and wall of the room; the hall is always gray and white.
 ROOMS: tuple[tuple[RGB, RGB], ...] = (
     ((0.76, 0.62, 0.42), (0.88, 0.82, 0.70)),
     ((0.50, 0.66, 0.45), (0.76, 0.86, 0.72)),
@@ -34,22 +34,22 @@ UNSEEN_ROOMS: tuple[tuple[RGB, RGB], ...] = (
     ((0.78, 0.52, 0.60), (0.92, 0.78, 0.82)),
     ((0.45, 0.32, 0.24), (0.70, 0.60, 0.50)),
 )
-ROOM_EDGE, HALL_EDGE = (2.8, 3.6), (2.7, 3.5)  # inner edges of either [m]
-DOOR_OFFSET, UNSEEN_DOOR_OFFSET = (0.0, 0.5), (0.6, 0.8)  # of the door from the middle of its wall, either way [m]
+ROOM_EDGE, HALL_EDGE = (2.8, 3.6), (2.7, 3.5)  # inner edges of each [m]
+DOOR_OFFSET, UNSEEN_DOOR_OFFSET = (0.0, 0.5), (0.6, 0.8)  # of the door from the center of its wall, to either side [m]
 
 
 class DrivingTask(Task[MobileBaseWorld, Scene, Situation, Aim, np.ndarray]):
-    """A task that is about a thing, or about the hall.
+    """A task about a thing, or about the hall.
 
     Attributes:
-        leads_through_door: the base begins in the room and ends in the hall; else it begins where its target is.
+        leads_through_door: the base starts in the room and ends in the hall; otherwise it starts where its target is.
     """
 
     leads_through_door = True
 
     @abstractmethod
     def target(self, rng: np.random.Generator) -> int | None:
-        """Which thing is to be reached in the end, those in the room come first; None: the hall."""
+        """Index of the thing to reach in the end, those in the room first; None: the hall."""
 
     # ----------------------------------------------------------------- scenes
     def scene(self, seed: int, shift: Shift | None = None) -> Scene:
@@ -61,7 +61,7 @@ class DrivingTask(Task[MobileBaseWorld, Scene, Situation, Aim, np.ndarray]):
                 return scene
 
     def _attempt(self, rng: np.random.Generator, seed: int, shift: Shift | None) -> Scene | None:
-        """A scene, None where something found no place."""
+        """Draw a scene; None if there was no room for something."""
         scene = furnished(rng, self._unfurnished(rng, seed, shift), shift)
         if scene is None:
             return None
@@ -72,12 +72,12 @@ class DrivingTask(Task[MobileBaseWorld, Scene, Situation, Aim, np.ndarray]):
         return replace(scene, start=start, instruction=scene.template.format(thing=_phrase(rng, scene, shift)))
 
     def _unfurnished(self, rng: np.random.Generator, seed: int, shift: Shift | None) -> Scene:
-        """A scene whose things have no place yet."""
+        """Draw a scene whose things have no positions yet."""
         room, hall = rng.uniform(*ROOM_EDGE, 2), rng.uniform(*HALL_EDGE, 2)
         offset = rng.uniform(*(UNSEEN_DOOR_OFFSET if shift == "position" else DOOR_OFFSET))
         target = self.target(rng)
         floor, wall = pick(rng, UNSEEN_ROOMS if shift == "background" else ROOMS)
-        grey, white = rng.uniform(0.50, 0.66), rng.uniform(0.84, 0.94)
+        gray, white = rng.uniform(0.50, 0.66), rng.uniform(0.84, 0.94)
         light = rng.uniform(0.35, 0.5) if shift == "background" else rng.uniform(0.6, 0.9)
         return Scene(
             seed=seed,
@@ -92,14 +92,14 @@ class DrivingTask(Task[MobileBaseWorld, Scene, Situation, Aim, np.ndarray]):
             start=(0.0, 0.0, 0.0),
             room_floor=_tinted(rng, floor),
             room_wall=_tinted(rng, wall),
-            hall_floor=_tinted(rng, (grey,) * 3, 0.01),
+            hall_floor=_tinted(rng, (gray,) * 3, 0.01),
             hall_wall=_tinted(rng, (white,) * 3, 0.01),
             light_intensity=float(light),
             light_direction=tuple(rng.uniform((-0.6, -0.6, -1.0), (0.6, 0.6, -0.6)).tolist()),
         )
 
     def other_instruction(self, scene: Scene, seed: int) -> str:
-        """The same about another thing in the same space."""
+        """The same instruction for another thing in the same space."""
         here = in_hall(scene.things[scene.target])
         others = [i for i, thing in enumerate(scene.things) if i != scene.target and in_hall(thing) == here]
         return scene.template.format(thing=scene.things[others[seed % len(others)]].name)
@@ -124,9 +124,9 @@ class DrivingTask(Task[MobileBaseWorld, Scene, Situation, Aim, np.ndarray]):
         )
 
     def _failure(self, situation: Situation) -> str:
-        """What is in the way of success, as a category."""
+        """Why the task is not done, as a category."""
         pose, drive = situation.pose, situation.drive
-        if drive.journey.been_there:
+        if drive.journey.ever_reached:
             return "did not stop"
         if drive.touches:
             return "stuck"
@@ -141,7 +141,7 @@ class DrivingTask(Task[MobileBaseWorld, Scene, Situation, Aim, np.ndarray]):
 
 
 def _phrase(rng: np.random.Generator, scene: Scene, shift: Shift | None) -> str:
-    """How the sentence calls the target: without its colour, sometimes, where only one is of that kind."""
+    """The target's name in the instruction: sometimes without its color, if it is the only one of its kind."""
     if scene.target is None:
         return ""
     thing = scene.things[scene.target]

@@ -1,7 +1,7 @@
 """Room and hall as a gymnasium environment: waypoints in, camera image and odometry out, at 2 Hz.
 
-A waypoint is driven to as the executor's base backend does it: a smooth path through the waypoints, followed by the
-odometry, and velocities for the diff-drive controller with its limits.
+Waypoints are executed as by the executor's base backend: a smooth path through them, followed by odometry, and
+velocities for the diff-drive controller with its limits.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from qwen_vla_sim.world_env import WorldEnv
 
 CONTROLLERS = "config/controllers/mobile_base.yaml"
 ODOMETRY = "odom"  # frame of the observed poses
-COMMAND_PERIOD = 0.02  # [s] between two velocities: the executor's rate
+COMMAND_PERIOD = 0.02  # [s] between two velocity commands: the executor's rate
 
 
 class MobileBaseEnv(WorldEnv):
     """Drive where the instruction says, and stop there.
 
-    Action: (6,) a waypoint in the frame of the odometry, x y [m] theta [rad], to be reached at the end of the step
-    (0.5 s), and the velocity there [m/s, m/s, rad/s]. After a waypoint at rest the next path begins where the base is
-    measured, else at the last waypoint. Observation: {"images": {"ego": 240×320×3 uint8}, "pose": (3,) by the odometry,
-    which starts at 0}; info: fields of TaskState, true_pose in the frame of the scene. Reward 1 on success.
-    `render_size=None` leaves the camera off (images are empty).
+    Action: (6,) a waypoint in the odometry frame, x y [m] theta [rad], to be reached at the end of the step (0.5 s),
+    and the velocity there [m/s, m/s, rad/s]. After a waypoint at rest the next path starts at the measured pose,
+    otherwise at the last waypoint.
+    Observation: {"images": {"ego": 240×320×3 uint8}, "pose": (3,) from odometry, which starts at 0}; info: fields of
+    TaskState, true_pose in the frame of the scene.
+    Reward 1 on success. `render_size=None` leaves the camera off (images are empty).
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 2}
@@ -49,7 +50,7 @@ class MobileBaseEnv(WorldEnv):
         self.reset(seed=0)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
-        """Scene of `seed`; options {"pose": (x, y, heading)} starts the base elsewhere in the scene."""
+        """Scene of `seed`; options {"pose": (x, y, heading)} starts the base at another pose of the scene."""
         super().reset(seed=seed)
         self._robot.reset(self._scene_seed(seed))
         if options and "pose" in options:
@@ -61,8 +62,8 @@ class MobileBaseEnv(WorldEnv):
 
     def step(self, action: np.ndarray):
         waypoint = np.asarray(action, float)
-        begin = np.append(self._robot.drive.pose, np.zeros(3)) if self._waypoint is None else self._waypoint
-        knots = np.stack([begin, waypoint])
+        start = np.append(self._robot.drive.pose, np.zeros(3)) if self._waypoint is None else self._waypoint
+        knots = np.stack([start, waypoint])
         self._follow(BasePath(ODOMETRY, self.period, knots[:, :3], knots[:, 3:]))
         self._waypoint = waypoint if waypoint[3:].any() else None
         return self._stepped()

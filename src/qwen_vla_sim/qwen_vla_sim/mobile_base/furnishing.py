@@ -1,4 +1,4 @@
-"""Draws the furniture of a scene, where it stands so that a base can drive around it, and where the base begins."""
+"""Draws the furniture of a scene, its positions with room for the base to drive around, and the base's start."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from qwen_vla_sim.mobile_base.furniture import FURNITURE, UNCOLOURED
+from qwen_vla_sim.mobile_base.furniture import FURNITURE, UNCOLORED
 from qwen_vla_sim.mobile_base.scene import (
-    COLOURS,
+    COLORS,
     DRIFT,
     IN_HALL,
     IN_ROOM,
-    UNSEEN_COLOURS,
+    UNSEEN_COLORS,
     Scene,
     Thing,
     in_hall,
@@ -20,40 +20,40 @@ from qwen_vla_sim.mobile_base.scene import (
     space,
 )
 
-FROM_WALL = (0.36, 0.75)  # centre of a thing to the wall that is nearest to it [m]
-FROM_WALL_UNSEEN = 1.05  # to all walls: in the middle
-APART = 1.3  # centres of two things [m]: who stops at the one has not reached the other
-DOORWAY = (1.1, 0.75)  # depth and half width of what is kept free on both sides of the door [m]
-START_FROM_WALL, START_FROM_THING = 0.42, 0.50  # centre of the base to walls and to the rim of things [m]
-LEAST_WAY = 0.9  # from the start to the rim of the target [m]
+FROM_WALL = (0.36, 0.75)  # center of a thing to the nearest wall [m]
+FROM_WALL_UNSEEN = 1.05  # to all walls: in the center of the room
+APART = 1.3  # centers of two things [m]: a base that stops at one has not reached the other
+DOORWAY = (1.1, 0.75)  # depth and half width of the area kept free on both sides of the door [m]
+START_FROM_WALL, START_FROM_THING = 0.42, 0.50  # center of the base to walls and to the rim of things [m]
+LEAST_PATH = 0.9  # from the start to the rim of the target [m]
 TRIES = 400
 
 
 def draw_things(rng: np.random.Generator, target: int | None, shift: str | None) -> tuple[Thing, ...]:
-    """Kinds and colours, no two with the same name, no kind more than twice; places come later.
+    """Draw kinds and colors, no two with the same name, no kind more than twice; positions come later.
 
-    Whose colour is unseen is named by its kind alone, so that kind must be the only one.
+    A target with an unseen color is named only by its kind, so there must be only one of that kind.
     """
-    palette = list(UNSEEN_COLOURS if shift == "colour" else COLOURS)
+    palette = list(UNSEEN_COLORS if shift == "colour" else COLORS)
     while True:
         kinds = [str(pick(rng, list(FURNITURE))) for _ in range(IN_ROOM + IN_HALL)]
-        colours = [None if kind in UNCOLOURED else str(pick(rng, palette)) for kind in kinds]
-        names = set(zip(kinds, colours, strict=True))
+        colors = [None if kind in UNCOLORED else str(pick(rng, palette)) for kind in kinds]
+        names = set(zip(kinds, colors, strict=True))
         once = [kind for kind in kinds if kinds.count(kind) == 1]
         if len(names) < len(kinds) or any(kinds.count(kind) > 2 for kind in kinds):
             continue
-        if shift == "colour" and target is not None and (kinds[target] not in once or colours[target] is None):
+        if shift == "colour" and target is not None and (kinds[target] not in once or colors[target] is None):
             continue
         instance = int(shift == "instance")
         yaws = rng.uniform(-np.pi, np.pi, len(kinds))
         return tuple(
-            Thing(kind, colour, 0.0, 0.0, float(yaw), instance)
-            for kind, colour, yaw in zip(kinds, colours, yaws, strict=True)
+            Thing(kind, color, 0.0, 0.0, float(yaw), instance)
+            for kind, color, yaw in zip(kinds, colors, yaws, strict=True)
         )
 
 
 def furnished(rng: np.random.Generator, scene: Scene, shift: str | None) -> Scene | None:
-    """Give every thing its place; None when they found none."""
+    """Draw the position of every thing; None if there was no room for one."""
     moving = None
     if shift == "dynamic":
         moving = int(rng.integers(IN_ROOM)) if scene.target is None else scene.target
@@ -75,7 +75,7 @@ def furnished(rng: np.random.Generator, scene: Scene, shift: str | None) -> Scen
 
 
 def _fits(scene: Scene, thing: Thing, placed: list[Thing], low: np.ndarray, high: np.ndarray, middle: bool) -> bool:
-    """Whether a thing may stand where it is, with all of its drift."""
+    """Whether a thing may stand at its position, including its drift."""
     begin = np.array([thing.x, thing.y])
     near = float(min(np.minimum(begin - low, high - begin)))
     if near < FROM_WALL_UNSEEN if middle else not FROM_WALL[0] <= near <= FROM_WALL[1]:
@@ -91,8 +91,8 @@ def _fits(scene: Scene, thing: Thing, placed: list[Thing], low: np.ndarray, high
     return True
 
 
-def draw_start(rng: np.random.Generator, scene: Scene, hall: bool, far: float = LEAST_WAY) -> tuple | None:
-    """A pose (x, y, heading) from which what is to be reached first is seen after turning; None if none was found."""
+def draw_start(rng: np.random.Generator, scene: Scene, hall: bool, far: float = LEAST_PATH) -> tuple | None:
+    """Draw a pose (x, y, heading) from which the first goal is visible after rotating; None if none was found."""
     low, high = space(scene, hall)
     goal = np.array([0.0, scene.door]) if scene.target is None or hall != in_hall(scene.things[scene.target]) else None
     for _ in range(TRIES):

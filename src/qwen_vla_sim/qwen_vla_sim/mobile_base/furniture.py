@@ -1,4 +1,4 @@
-"""What stands in the rooms, as plain data: each kind of thing from a few primitive shapes, in two instances."""
+"""The furniture as plain data: each kind of thing from a few primitive shapes, in two instances."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ STEEL: RGB = (0.30, 0.30, 0.32)
 
 @dataclass(frozen=True)
 class Part:
-    """One primitive. size: half edges of a box, half axes of an ellipsoid, radius and half height of a cylinder [m].
+    """One primitive.
 
-    place: of its centre over the spot where the thing stands [m]. rgb: None is the colour of the thing.
+    Attributes:
+        size: half edges of a box, half axes of an ellipsoid, radius and half height of a cylinder [m].
+        place: of its center, relative to the thing's position on the floor [m].
+        rgb: None for the color of the thing.
     """
 
     shape: Literal["box", "cylinder", "ellipsoid"]
@@ -27,7 +30,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Furniture:
-    """A thing to be built. radius: of the circle around its footprint [m]; height [m]."""
+    """The shape of a thing: radius of the circle around its footprint [m], height [m], and parts."""
 
     radius: float
     height: float
@@ -41,7 +44,7 @@ def _legs(spread: float, height: float, thickness: float = 0.018) -> tuple[Part,
 
 
 def _chair(half: float, seat: float, back: float) -> Furniture:
-    """Seat and back in the chair's colour on four wooden legs."""
+    """Seat and back in the chair's color on four wooden legs."""
     rest = Part("box", (0.02, half, (back - seat) / 2), (-half + 0.02, 0, (back + seat) / 2))
     parts = (*_legs(half - 0.02, seat), Part("box", (half, half, 0.025), (0, 0, seat)), rest)
     return Furniture(round(half * 1.42, 3), back, parts)
@@ -56,7 +59,7 @@ def _ball(radius: float) -> Furniture:
 
 
 def _lamp(shade: Part, height: float) -> Furniture:
-    """A coloured shade on a thin steel pole with a round, coloured foot."""
+    """A colored shade on a thin steel pole with a round, colored foot."""
     foot = Part("cylinder", (0.13, 0.02), (0, 0, 0.02))
     pole = Part("cylinder", (0.018, height / 2 - 0.05), (0, 0, height / 2), STEEL)
     return Furniture(0.16, height, (foot, pole, shade))
@@ -66,7 +69,7 @@ def _plant(pot: Part, leaves: tuple[Part, ...], height: float) -> Furniture:
     return Furniture(0.2, height, (pot, *leaves))
 
 
-# Kind -> (what is trained on, another instance of the same thing).
+# Kind -> (instance to train on, another instance of the same thing).
 FURNITURE: dict[str, tuple[Furniture, Furniture]] = {
     "chair": (_chair(0.16, 0.26, 0.58), _chair(0.19, 0.20, 0.46)),
     "box": (_box((0.14, 0.14, 0.14)), _box((0.10, 0.17, 0.20))),
@@ -95,4 +98,4 @@ FURNITURE: dict[str, tuple[Furniture, Furniture]] = {
         ),
     ),
 }
-UNCOLOURED = ("plant",)  # it looks as such things do, and sentences name no colour
+UNCOLORED = ("plant",)  # it has natural colors, and instructions name none

@@ -41,7 +41,7 @@ class MobileBaseSim(SimNode):
         Parameter(
             "cmd_vel_message",
             "twist_stamped",
-            "Type of the commands, which is the controller's: twist_stamped from Jazzy on, twist before",
+            "Message type of the controller: twist_stamped from Jazzy on, twist before",
             read_only=True,
             choices=tuple(MESSAGES),
         ),

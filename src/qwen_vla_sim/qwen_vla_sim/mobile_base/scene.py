@@ -1,8 +1,8 @@
-"""What a seed decides about a room and the hall behind its door: sizes, colours, furniture, start and instruction.
+"""What a seed determines in a room and the hall behind its door: sizes, colors, furniture, start and instruction.
 
-Free of MuJoCo. The frame of the world has its origin where the middle of the wall between room and hall stands: the
-room lies at x < 0, the hall at x > 0, y is left. Every room has a coloured floor, every hall a grey one, and a dark mat
-lies in the hall before the door: where the base is can be seen.
+Free of MuJoCo. The world frame has its origin at the center of the wall between room and hall: the room is at x < 0,
+the hall at x > 0, y points left. Every room has a colored floor, every hall a gray one, and a dark mat lies in the hall
+at the door, so that the base's location is visible.
 """
 
 from __future__ import annotations
@@ -14,32 +14,35 @@ import numpy as np
 from qwen_vla_sim.mobile_base.furniture import FURNITURE, RGB, Furniture
 from qwen_vla_sim.task import Task
 
-COLOURS: dict[str, RGB] = {
+COLORS: dict[str, RGB] = {
     "red": (0.85, 0.10, 0.10),
     "green": (0.10, 0.65, 0.15),
     "blue": (0.10, 0.25, 0.90),
     "yellow": (0.95, 0.85, 0.10),
     "purple": (0.55, 0.15, 0.75),
 }
-UNSEEN_COLOURS: dict[str, RGB] = {"orange": (0.95, 0.50, 0.05), "cyan": (0.10, 0.80, 0.85), "pink": (0.95, 0.45, 0.70)}
+UNSEEN_COLORS: dict[str, RGB] = {"orange": (0.95, 0.50, 0.05), "cyan": (0.10, 0.80, 0.85), "pink": (0.95, 0.45, 0.70)}
 WALL = 0.1  # thickness of walls [m]
 DOOR_WIDTH = 0.9  # the base is 0.31 m wide
 MAT_DEPTH = 0.6  # of the mat in the hall, as wide as the door [m]
-IN_ROOM, IN_HALL = 3, 2  # things in either
-SIGHT = 0.12  # around a line of sight and between a start and things no less than this is free [m]
-DRIFT_SPEED = 0.05  # of a target that moves [m/s]
-DRIFT = 0.35  # to either side of where it begins [m]
+IN_ROOM, IN_HALL = 3, 2  # number of things in each
+SIGHT = 0.12  # least free distance around a line of sight [m]
+DRIFT_SPEED = 0.05  # of a moving target [m/s]
+DRIFT = 0.35  # to either side of its start [m]
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A piece of furniture: where it stands [m, rad] in the frame of the world. instance: index into FURNITURE[kind].
+    """A piece of furniture.
 
-    drift: direction in which it moves, of length 1; None: it stands still.
+    Attributes:
+        x, y, yaw: its pose [m, rad] in the world frame.
+        instance: index into FURNITURE[kind].
+        drift: unit vector along which it moves; None: it stands still.
     """
 
     kind: str
-    colour: str | None
+    color: str | None
     x: float
     y: float
     yaw: float
@@ -48,7 +51,7 @@ class Thing:
 
     @property
     def name(self) -> str:
-        return f"{self.colour} {self.kind}" if self.colour else self.kind
+        return f"{self.color} {self.kind}" if self.color else self.kind
 
     @property
     def form(self) -> Furniture:
@@ -56,10 +59,10 @@ class Thing:
 
     @property
     def rgb(self) -> RGB | None:
-        return (COLOURS | UNSEEN_COLOURS)[self.colour] if self.colour else None
+        return (COLORS | UNSEEN_COLORS)[self.color] if self.color else None
 
     def place_at(self, time: float) -> np.ndarray:
-        """(2,) where it is [m] `time` [s] after the start: to and fro between the ends of its drift."""
+        """(2,) position [m] `time` [s] after the start: back and forth between the ends of its drift."""
         place = np.array([self.x, self.y])
         if self.drift is None:
             return place
@@ -69,11 +72,14 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that task and seed decide. Lengths in m, angles in rad, light intensities in 0..1.
+    """Everything that task and seed determine. Lengths in m, angles in rad, light intensities in 0..1.
 
-    template: the instruction with the field {thing}. room, hall: inner size along x and y; both are centred on y = 0.
-    door: y of its middle. target: index into `things` of what the base is to be at in the end, None: it is to be in the
-    hall. start: x, y, heading.
+    Attributes:
+        template: the instruction with the field {thing}.
+        room, hall: inner size along x and y; both are centered on y = 0.
+        door: y of its center.
+        target: index into `things` of the final goal, None: the hall.
+        start: x, y, heading.
     """
 
     seed: int
@@ -95,11 +101,11 @@ class Scene:
 
     @property
     def target_name(self) -> str:
-        """What the base is to reach in the end."""
+        """Name of the final goal."""
         return "door" if self.target is None else self.things[self.target].name
 
     def with_things_at(self, places: np.ndarray) -> Scene:
-        """The same scene with its things at `places` (n, 2)."""
+        """The same scene with its things at `places` (n, 2) [m]."""
         moved = zip(self.things, np.asarray(places).tolist(), strict=True)
         return replace(self, things=tuple(replace(thing, x=x, y=y) for thing, (x, y) in moved))
 
@@ -110,7 +116,7 @@ def in_hall(thing: Thing) -> bool:
 
 
 def space(scene: Scene, hall: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Least and greatest x and y [m] between the walls of the room or of the hall."""
+    """Lowest and highest x and y [m] between the walls of the room or of the hall."""
     depth, width = scene.hall if hall else scene.room
     near, far = WALL / 2, WALL / 2 + depth
     x = (near, far) if hall else (-far, -near)
@@ -118,13 +124,13 @@ def space(scene: Scene, hall: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sees(scene: Scene, place: np.ndarray, thing: int | None) -> bool:
-    """Whether no other thing stands between a place (2,) and a thing, None: the door; walls do not count."""
+    """Whether no other thing is between a position (2,) and a thing, None: the door; walls are ignored."""
     end = np.array([0.0, scene.door]) if thing is None else np.array([scene.things[thing].x, scene.things[thing].y])
-    way = end - place
+    line = end - place
     for other, t in enumerate(scene.things):
         if other == thing:
             continue
-        share = np.clip((np.array([t.x, t.y]) - place) @ way / max(way @ way, 1e-9), 0, 1)
-        if np.hypot(*(place + share * way - (t.x, t.y))) < t.form.radius + SIGHT:
+        share = np.clip((np.array([t.x, t.y]) - place) @ line / max(line @ line, 1e-9), 0, 1)
+        if np.hypot(*(place + share * line - (t.x, t.y))) < t.form.radius + SIGHT:
             return False
     return True

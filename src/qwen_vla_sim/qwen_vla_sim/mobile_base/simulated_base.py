@@ -1,4 +1,4 @@
-"""The mobile base with its diff-drive controller: what hardware and ros2_control are together, without ROS."""
+"""The mobile base with its diff-drive controller, in place of hardware and ros2_control. Free of ROS."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SimulatedBase(SimulatedRobot):
             self.drive.measure(*(self.world.wheel_positions() - before), duration)
 
     def reset(self, seed: int) -> None:
-        """Draw the scene of `seed` >= 0, put the base at its start, at rest; the odometry starts there."""
+        """Draw the scene of `seed` >= 0 and place the base at its start, at rest; the odometry starts there."""
         super().reset(seed)
         self.drive.reset()
 

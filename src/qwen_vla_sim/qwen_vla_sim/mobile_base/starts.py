@@ -1,4 +1,4 @@
-"""Where demonstrations begin: where the expert can be asked to recover from, and for snapshots anywhere."""
+"""Where demonstrations begin: at poses from which the expert can recover, and for snapshots anywhere."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from qwen_vla_sim.mobile_base.scene import DOOR_WIDTH, Scene, in_hall, sees, spa
 START_KINDS = ("the scene's", "anywhere", "near the goal", "in the hall")
 START_SHARES = (0.2, 0.35, 0.25, 0.2)
 NEAR = (0.28, 0.9)  # [m] from the rim of the target, or before the door
-OFF_WALL = 0.27  # [m] from the middle of the base to walls and rims, where it may be put
+OFF_WALL = 0.27  # [m] from the center of the base to walls and rims at a start
 
 
 def disturbed_start(scene: Scene, rng: np.random.Generator, in_either: bool) -> np.ndarray:
-    """A pose (3,) from which the expert can be asked to recover: clear of walls and things, any heading.
+    """Draw a pose (3,) from which the expert can recover: clear of walls and things, any heading.
 
-    in_either: from the room and from the hall. Who is to go to a thing of the room needs to be in the room: nothing
-    would tell that it is there.
+    Args:
+        scene: to start in.
+        rng: source of randomness.
+        in_either: from the room and from the hall. To go to a thing in the room, the base must be in the room: nothing
+            would show that it is there.
     """
     hall = scene.start[0] > 0
     while True:
@@ -34,7 +37,7 @@ def disturbed_start(scene: Scene, rng: np.random.Generator, in_either: bool) -> 
 
 
 def any_start(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Any pose (3,) in the room or the hall that is clear of walls and things."""
+    """Draw any pose (3,) in the room or the hall that is clear of walls and things."""
     while True:
         place = rng.uniform(*space(scene, bool(rng.random() < 0.5)))
         if _is_free(scene, place):
@@ -42,14 +45,14 @@ def any_start(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def _near_the_goal(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """A place around the target, or on either side of the door, and a heading more or less towards it."""
+    """Draw a position around the target, or on either side of the door, and a heading roughly toward it."""
     if scene.target is None:
-        centre, reach = np.array([0.0, scene.door]), rng.uniform(0.0, NEAR[1])
+        center, reach = np.array([0.0, scene.door]), rng.uniform(0.0, NEAR[1])
     else:
         thing = scene.things[scene.target]
-        centre, reach = np.array([thing.x, thing.y]), thing.form.radius + rng.uniform(*NEAR)
+        center, reach = np.array([thing.x, thing.y]), thing.form.radius + rng.uniform(*NEAR)
     angle = rng.uniform(-np.pi, np.pi)
-    place = centre + reach * np.array([np.cos(angle), np.sin(angle)])
+    place = center + reach * np.array([np.cos(angle), np.sin(angle)])
     spread = 0.6 if rng.random() < 0.7 else np.pi
     return place, wrapped(
         (angle if scene.target is None and place[0] > 0 else angle + np.pi) + rng.uniform(-spread, spread)
@@ -57,12 +60,12 @@ def _near_the_goal(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, 
 
 
 def _needed(scene: Scene, place: np.ndarray) -> int | None:
-    """The thing, None: the door, that is to be reached first from a place."""
+    """The first goal from a position: a thing, None: the door."""
     return scene.target if scene.target is None or in_hall(scene.things[scene.target]) == (place[0] > 0) else None
 
 
 def _is_free(scene: Scene, place: np.ndarray) -> bool:
-    """Whether the base may be put at a place (2,): in a room, or between the posts of the door."""
+    """Whether the base may start at a position (2,): in room or hall, or between the posts of the door."""
     rims = [np.hypot(*(place - (thing.x, thing.y))) - thing.form.radius for thing in scene.things]
     if min(rims) < OFF_WALL:
         return False

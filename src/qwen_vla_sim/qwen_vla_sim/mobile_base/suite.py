@@ -1,4 +1,4 @@
-"""`mobile_base`: go where the sentence says, at 2 Hz with waypoints; how that is shown, recorded and executed."""
+"""`mobile_base`: go where the instruction says, at 2 Hz with waypoints; how tasks are demonstrated and executed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from qwen_vla_control.motion.base_path import accumulated
 from qwen_vla_control.motion.timed_path import Path
 from qwen_vla_sim.mobile_base.driving import Plan, plan
 from qwen_vla_sim.mobile_base.env import ODOMETRY, MobileBaseEnv
-from qwen_vla_sim.mobile_base.furniture import FURNITURE, UNCOLOURED
-from qwen_vla_sim.mobile_base.scene import COLOURS, IN_HALL, IN_ROOM, UNSEEN_COLOURS
+from qwen_vla_sim.mobile_base.furniture import FURNITURE, UNCOLORED
+from qwen_vla_sim.mobile_base.scene import COLORS, IN_HALL, IN_ROOM, UNSEEN_COLORS
 from qwen_vla_sim.mobile_base.starts import any_start
 from qwen_vla_sim.mobile_base.world import MobileBaseWorld
 from qwen_vla_sim.suite import SimulatedSuite
@@ -24,12 +24,12 @@ from qwen_vla_sim.task import SHIFTS, Lead, Shift
 
 DOOR = "door"
 NAMES = (
-    *(f"{colour} {kind}" for kind in FURNITURE if kind not in UNCOLOURED for colour in (*COLOURS, *UNSEEN_COLOURS)),
-    *UNCOLOURED,
+    *(f"{color} {kind}" for kind in FURNITURE if kind not in UNCOLORED for color in (*COLORS, *UNSEEN_COLORS)),
+    *UNCOLORED,
     DOOR,
 )
 POINTS = (*(f"object {i + 1}" for i in range(IN_ROOM + IN_HALL)), DOOR)
-EXECUTED = 4  # waypoints of a chunk that are driven before the next look; the base comes to rest at the last of them
+EXECUTED = 4  # waypoints of a chunk executed before the next observation; the base comes to rest at the last of them
 
 
 class MobileBaseSuite(SimulatedSuite):
@@ -53,8 +53,8 @@ class MobileBaseSuite(SimulatedSuite):
     def features(self) -> dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]]:
         """Columns of a recording: name → (dtype, shape, element names).
 
-        A picture is taken before every plan and repeated until the next. annotation.fresh is 1 where it was taken and
-        the chunk that begins there was planned from it as a whole. A hidden point has a negative depth.
+        An image is taken before every plan and repeated until the next one. annotation.fresh is 1 where it was taken
+        and the whole chunk that begins there was planned from it. An occluded point has a negative depth.
         """
         height, width = self.record_size
         return {
@@ -70,7 +70,7 @@ class MobileBaseSuite(SimulatedSuite):
         }
 
     def extra_info(self) -> dict:
-        """What `info.json` says beyond the LeRobot format."""
+        """Entries of `info.json` beyond the LeRobot format."""
         named = {"names": list(NAMES), "points": list(POINTS), "tasks": list(self.tasks)}
         return {**named, "cameras": ["ego"], "embodiment": self.robot}
 
@@ -78,7 +78,7 @@ class MobileBaseSuite(SimulatedSuite):
     def demonstrate(
         self, env: MobileBaseEnv, seed: int, varied_start: bool = True, lead: Lead | None = None
     ) -> tuple[str, dict, bool]:
-        """Scripted demonstration of scene `seed`: (sentence, frames, success); see `Suite.demonstrate`."""
+        """Scripted demonstration of scene `seed`: (instruction, frames, success); see `Suite.demonstrate`."""
         rng = np.random.default_rng([seed, 1])
         observation, info = env.reset(seed=seed)
         if lead:
@@ -88,31 +88,32 @@ class MobileBaseSuite(SimulatedSuite):
         elif varied_start:
             observation, info = env.reset(seed=seed, options={"pose": env.world.scene.task.start(env.world, rng)})
         frames: dict[str, list] = {name: [] for name in self.features()}
-        looks: list[tuple[int, str]] = []
+        observed: list[tuple[int, str]] = []
         done = truncated = False
         while not (done or truncated):
-            shown = self._plan_of_expert(env)
-            looks.append((len(frames["action"]), shown.phase))
-            look = self._look(env, observation, shown)
-            waypoints = accumulated(np.zeros(3), shown.rows)
+            planned = self._plan_of_expert(env)
+            observed.append((len(frames["action"]), planned.phase))
+            annotated = self._annotated(env, observation, planned)
+            waypoints = accumulated(np.zeros(3), planned.rows)
             actions = self.plan(Chunk.of_rows(self.embodiment, waypoints, EXECUTED), observation)
-            for row, action in zip(shown.rows[:EXECUTED], actions, strict=True):
-                _append(frames, look, observation, row)
+            for row, action in zip(planned.rows[:EXECUTED], actions, strict=True):
+                _append(frames, annotated, observation, row)
                 observation, _, success, truncated, info = env.step(action)
-                done = success and shown.phase == "stop"  # also who stands already looks once more, and stays
+                done = success and planned.phase == "stop"  # a base at rest observes once more, and stays
                 if done or truncated:
                     break
-        first = _mark_fresh(frames["annotation.fresh"], looks)
+        first = _mark_fresh(frames["annotation.fresh"], observed)
         return env.world.instruction, _as_columns(frames, first), bool(info["success"])
 
     def snapshot(self, env: MobileBaseEnv, seed: int) -> tuple[str, dict, bool]:
-        """One labelled frame of scene `seed` with the base anywhere: for vision-language pretraining."""
+        """One labeled frame of scene `seed` with the base anywhere: for vision-language pretraining."""
         rng = np.random.default_rng([seed, 2])
         env.reset(seed=seed)
         observation, _ = env.reset(seed=seed, options={"pose": any_start(env.world.scene, rng)})
-        shown = self._plan_of_expert(env)
+        planned = self._plan_of_expert(env)
         frames: dict[str, list] = {name: [] for name in self.features()}
-        _append(frames, {**self._look(env, observation, shown), "annotation.fresh": [1]}, observation, shown.rows[0])
+        annotated = {**self._annotated(env, observation, planned), "annotation.fresh": [1]}
+        _append(frames, annotated, observation, planned.rows[0])
         return env.world.instruction, _as_columns(frames), True
 
     # ------------------------------------------------------------ evaluation
@@ -132,8 +133,8 @@ class MobileBaseSuite(SimulatedSuite):
         aim = situation.scene.task.expert(situation)
         return plan(situation.scene, situation.pose, aim, self.embodiment.chunk_size, self.embodiment.period)
 
-    def _look(self, env: MobileBaseEnv, observation: dict, shown: Plan) -> dict:
-        """What is the same in all frames until the next look: the picture and what there is to say about it."""
+    def _annotated(self, env: MobileBaseEnv, observation: dict, planned: Plan) -> dict:
+        """The columns that stay the same until the next observation: the image and its annotations."""
         height, width = self.record_size
         scene, door = env.world.scene, len(POINTS) - 1
         names = [NAMES.index(thing.name) for thing in scene.things] + [NAMES.index(DOOR)]
@@ -142,32 +143,32 @@ class MobileBaseSuite(SimulatedSuite):
             "observation.images.ego": cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA),
             "annotation.points": env.world.image_points().reshape(-1).astype(np.float32),
             "annotation.objects": names,
-            "annotation.object": [door if shown.goal is None else shown.goal],
+            "annotation.object": [door if planned.goal is None else planned.goal],
             "annotation.goal": [door if scene.target is None else scene.target],
             "annotation.task": [self.tasks.index(scene.task.name)],
             "annotation.fresh": [0],
         }
 
 
-def _append(frames: dict[str, list], look: dict, observation: Mapping[str, Any], waypoint: np.ndarray) -> None:
-    """One more frame; the picture is the look's own, not a copy."""
-    row = {**look, "observation.odometry": observation["pose"], "action": waypoint.astype(np.float32)}
+def _append(frames: dict[str, list], annotated: dict, observation: Mapping[str, Any], waypoint: np.ndarray) -> None:
+    """Append a frame; its image is not copied."""
+    row = {**annotated, "observation.odometry": observation["pose"], "action": waypoint.astype(np.float32)}
     for name, values in frames.items():
         values.append(row[name])
 
 
-def _mark_fresh(fresh: list, looks: list[tuple[int, str]]) -> int:
-    """Mark the frames of looks at which a chunk may begin; returns the first of them.
+def _mark_fresh(fresh: list, observed: list[tuple[int, str]]) -> int:
+    """Mark the observed frames at which a chunk may begin; returns the first of them.
 
-    Where the base turned to find something and then saw it, the last look before has a chunk half of which follows from
-    another picture: it is left out.
+    Where the base found what it was searching for, half of the chunk from the last observation before follows from
+    another image: that frame is not marked.
     """
-    for (frame, phase), (_, after) in zip(looks, [*looks[1:], (0, "stop")], strict=True):
+    for (frame, phase), (_, after) in zip(observed, [*observed[1:], (0, "stop")], strict=True):
         fresh[frame] = [int(phase != "search" or after == "search")]
-    return next((frame for frame, _ in looks if fresh[frame][0]), 0)
+    return next((frame for frame, _ in observed if fresh[frame][0]), 0)
 
 
 def _as_columns(frames: dict[str, list], first: int = 0) -> dict:
-    """Arrays of the frames from the first one on; pictures stay a list, where one object may come several times."""
+    """Arrays of the frames from the first one on; images stay a list, in which one object may occur several times."""
     kept = {name: rows[first:] for name, rows in frames.items()}
     return {name: rows if name.startswith("observation.images") else np.array(rows) for name, rows in kept.items()}

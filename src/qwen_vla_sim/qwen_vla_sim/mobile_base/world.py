@@ -1,8 +1,8 @@
-"""The mobile base in MuJoCo: a room with a door to a hall, furniture in both, seen by the camera `ego`.
+"""The mobile base in MuJoCo: a room with a door to a hall, furniture in both, and the camera `ego`.
 
-The base glides on two sliding joints and a hinge, driven at the speed that its wheels have; the wheels turn beside it.
-Pushed against something it stands while the wheels go on, so that the odometry is wrong there, as it is in a real room.
-Ground truth (poses, task state, image places of things) is offered for judging, scripted experts and training labels.
+The base moves on two slide joints and a hinge at the speed of its wheels, which rotate without contact. Pushed against
+something, it stands still while the wheels slip, so that the odometry is wrong then, as in a real room.
+Ground truth (poses, task state, image positions of things) is for judging, scripted experts and training labels.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from qwen_vla_sim.task import Shift, TaskState
 ROOT = "base_footprint"
 PLANAR = {"base_x": ("slide", [1, 0, 0]), "base_y": ("slide", [0, 1, 0]), "base_heading": ("hinge", [0, 0, 1])}
 WHEELS = ("wheel_left_joint", "wheel_right_joint")
-TIMESTEP = 0.005  # [s]; a base needs no finer one
+TIMESTEP = 0.005  # [s]; fine enough for a base
 FOVY = 48.7  # vertical field of view of the camera [deg]: 62.2 wide at 4:3
-DRIVE_GAIN = {"slide": 400.0, "hinge": 20.0}  # [N per m/s], [Nm per rad/s]: some 10 ms to reach a speed
+DRIVE_GAIN = {"slide": 400.0, "hinge": 20.0}  # [N per m/s], [Nm per rad/s]: about 10 ms to reach a speed
 DRIVE_FORCE = {"slide": 40.0, "hinge": 6.0}  # [N], [Nm]: what the wheels can push before they slip
 WHEEL_GAIN = 5.0  # [Nm per rad/s]
 WALL_HEIGHT = 2.4  # [m]
-AMBIENT = 0.5  # share of the light that comes from everywhere
-REACH = 3.0  # half length of walls and floors [m]: longer than any room, what is too much lies behind other walls
+AMBIENT = 0.5  # share of ambient light
+REACH = 3.0  # half length of walls and floors [m]: longer than any room, the excess is hidden behind other walls
 POSTS = (0.05, 0.08, 0.85)  # half thickness of the door's posts along the wall and across, half height [m]
 DOOR_RGB, MAT_RGB = (0.40, 0.22, 0.10), (0.13, 0.11, 0.11)
-POINT_HEIGHT = 0.15  # [m] at most, of the points that labels see: a little above the camera, in view also from near by
+POINT_HEIGHT = 0.15  # [m] at most, of the labeled points: slightly above the camera, in view also from close by
 PER_KIND = 2  # things of a kind in a scene at most
-EXTENT = 4.0  # [m] of what is to be seen: the camera's near and far planes are shares of it
-STORE = 50.0  # [m] below the floor: where furniture waits that a scene does not have
-SCENERY = 2  # group of all geoms that are not the robot's: those have 1, or 3 if they are hidden
-FAR_OUT = 10.0  # pictures beside the picture
-OBSERVED_EVERY = 0.1  # [s] between two looks at the drive
+EXTENT = 4.0  # [m] of the visible scene: the camera's near and far planes are multiples of it
+STORE = 50.0  # [m] below the floor: where furniture is kept that a scene does not have
+SCENERY = 2  # group of all geoms but the robot's, which have 1, or 3 if hidden
+FAR_OUT = 10.0  # [image widths or heights] at which coordinates out of view are clipped
+OBSERVED_EVERY = 0.1  # [s] between two observations of the drive
 
 
 class MobileBaseWorld(RobotWorld):
-    """Simulated base; the frame of the world is that of the scenes.
+    """Simulated base; the world frame is that of the scenes.
 
     Args:
-        scenes: what a seed means.
-        shift: kind of its scenes, as far as it is about the model: other instances of things.
+        scenes: maps a seed to its scene.
+        shift: of its scenes; "instance" changes the model: other instances of things.
     """
 
     def __init__(self, embodiment: Embodiment, scenes: Callable[[int], Scene], shift: Shift | None = None) -> None:
@@ -55,7 +55,7 @@ class MobileBaseWorld(RobotWorld):
         spec = robot_spec(embodiment)
         spec.option.timestep = TIMESTEP
         spec.stat.extent = EXTENT
-        _let_it_drive(spec)
+        _add_drives(spec)
         _add_walls(spec)
         instance = int(shift == "instance")
         for kind, forms in FURNITURE.items():
@@ -78,18 +78,18 @@ class MobileBaseWorld(RobotWorld):
         return self.scene.instruction
 
     def lay_out(self, seed: int) -> None:
-        """Put up walls and furniture, and the base at its start, as the scene of `seed` has them."""
+        """Place walls, furniture and, at its start, the base as in the scene of `seed`."""
         self.scene = scene = self._scenes(seed)
         self._build(scene)
         self._bodies = self._furnish(scene)
         self.place(np.array(scene.start))
 
     def place(self, pose: np.ndarray) -> None:
-        """Put the base at `pose` (x, y [m], heading [rad]) at once, at rest; the episode starts there."""
+        """Set the base to `pose` (x, y [m], heading [rad]), at rest; the episode starts there."""
         self.data.qpos[self._planar] = pose
         self.data.qvel[:] = 0
         self.data.ctrl[:] = 0
-        self._told = (0.0, 0.0)
+        self._commanded = (0.0, 0.0)
         self._observed, self._drifted = self.data.time, 0.0
         self._place_things()
         mujoco.mj_forward(self.model, self.data)
@@ -100,24 +100,24 @@ class MobileBaseWorld(RobotWorld):
             super().step()
             if self.data.time >= self._observed + OBSERVED_EVERY:
                 self._observed += OBSERVED_EVERY
-                self._drifted += 0.0 if self._history.journey.been_there else OBSERVED_EVERY  # until it is reached
+                self._drifted += 0.0 if self._history.journey.ever_reached else OBSERVED_EVERY  # until it is reached
                 self._place_things()
                 self._observe()
 
     @property
     def pose(self) -> np.ndarray:
-        """Where the base really is: x [m], y [m], heading [rad]."""
+        """True pose of the base: x [m], y [m], heading [rad]."""
         return self.data.qpos[self._planar]
 
     def drive(self, linear: float, angular: float, wheels: tuple[float, float]) -> None:
-        """Go on at `linear` [m/s] and `angular` [rad/s], and turn the wheels, left and right, at `wheels` [rad/s]."""
+        """Drive at `linear` [m/s] and `angular` [rad/s], and rotate the wheels, left and right, at `wheels` [rad/s]."""
         heading = self.data.qpos[self._planar[2]]
         self.data.ctrl[self._drives] = [linear * np.cos(heading), linear * np.sin(heading), angular]
         self.data.ctrl[self._wheel_drives] = wheels
-        self._told = (linear, angular)
+        self._commanded = (linear, angular)
 
     def wheel_positions(self) -> np.ndarray:
-        """Left and right wheel [rad]; they count on from the start."""
+        """Left and right wheel [rad], unwrapped."""
         return self.data.qpos[self._wheels]
 
     def wheel_velocities(self) -> np.ndarray:
@@ -129,22 +129,22 @@ class MobileBaseWorld(RobotWorld):
         return self.scene.task.judge(self.situation())
 
     def situation(self) -> Situation:
-        """What task and expert depend on, now."""
+        """The current state on which task and expert depend."""
         return Situation(self.scene.with_things_at(self.things()), self.pose, self.in_view, self._history)
 
     def things(self) -> np.ndarray:
-        """(things, 2) where the things of the scene stand now [m]."""
+        """(things, 2) current positions of the things of the scene [m]."""
         return np.array([thing.place_at(self._drifted) for thing in self.scene.things])
 
     def points(self) -> np.ndarray:
-        """(things + 1, 3) points in the middle of the things and, last, of the door [m]."""
+        """(things + 1, 3) points at the center of the things and, last, of the door [m]."""
         heights = [min(thing.form.height / 2, POINT_HEIGHT) for thing in self.scene.things]
         return np.vstack([np.column_stack([self.things(), heights]), [0.0, self.scene.door, POINT_HEIGHT]])
 
     def image_points(self) -> np.ndarray:
-        """(things + 1, 3) u, v and depth [m] of `points` in `ego`; u, v in 0..1 and depth > 0: seen.
+        """(things + 1, 3) u, v and depth [m] of `points` in `ego`; visible if u, v are in 0..1 and depth > 0.
 
-        A negative depth: behind the camera, or something hides it. u, v of what is far out of view are cut off.
+        A negative depth: behind the camera, or occluded. u, v far out of view are clipped.
         """
         points = self.points()
         found = self.project("ego", points)
@@ -156,25 +156,25 @@ class MobileBaseWorld(RobotWorld):
         return found
 
     def in_view(self, index: int | None) -> bool:
-        """Whether the middle of a thing, None: of the door, is in the picture and nothing hides it."""
+        """Whether the center of a thing, None: of the door, is in the image and not occluded."""
         u, v, depth = self.image_points()[-1 if index is None else index]
         return bool(depth > 0 and 0 <= u <= 1 and 0 <= v <= 1)
 
     # --------------------------------------------------------------- internal
     def _observe(self) -> None:
-        """What counts for the drive, ten times a second."""
+        """Update the drive, ten times a second."""
         self._history.seen = self._history.seen or self.in_view(self.scene.target)
-        self._history.observe(self.pose, self._told, self.things(), self.data.ncon > 0, OBSERVED_EVERY)
+        self._history.observe(self.pose, self._commanded, self.things(), self.data.ncon > 0, OBSERVED_EVERY)
 
     def _hidden(self, point: np.ndarray, body: int | None) -> bool:
-        """Whether something stands between the camera and a point of a body, None: of no body."""
+        """Whether something is between the camera and a point of a body, None: of no body."""
         eye = self.data.cam_xpos[self.model.camera("ego").id]
-        way, geom = point - eye, np.full(1, -1, np.int32)
-        hit = mujoco.mj_ray(self.model, self.data, eye, way, self._scenery, 1, -1, geom)
+        ray, geom = point - eye, np.full(1, -1, np.int32)
+        hit = mujoco.mj_ray(self.model, self.data, eye, ray, self._scenery, 1, -1, geom)
         return 0 <= hit < 1 and (body is None or self.model.geom_bodyid[geom[0]] != body)
 
     def _build(self, scene: Scene) -> None:
-        """Walls, floors, mat, door and light."""
+        """Place and color walls, floors, mat, door and light."""
         (depth, width), (hall_depth, hall_width), door = scene.room, scene.hall, scene.door
         edge, thick, side = WALL / 2, WALL / 2, DOOR_WIDTH / 2
         places = {
@@ -203,7 +203,7 @@ class MobileBaseWorld(RobotWorld):
         self.model.vis.headlight.ambient[:] = AMBIENT * scene.light_intensity
 
     def _furnish(self, scene: Scene) -> list[int]:
-        """Choose a body for every thing and paint it; all others go to the store."""
+        """Choose and color a body for every thing; all others are put in the store."""
         self.data.mocap_pos[:] = [0, 0, -STORE]
         used: dict[str, int] = {}
         bodies = []
@@ -226,8 +226,8 @@ class MobileBaseWorld(RobotWorld):
         self.data.mocap_pos[self.model.body_mocapid[self._bodies], 2] = 0
 
 
-def _let_it_drive(spec: mujoco.MjSpec) -> None:
-    """Planar joints and their drives for the base, drives for the wheels; what touches the floor needs no contact."""
+def _add_drives(spec: mujoco.MjSpec) -> None:
+    """Add planar joints with drives for the base and drives for the wheels; wheels and casters have no contacts."""
     base = spec.body(ROOT)
     for name, (kind, axis) in PLANAR.items():
         hinge = kind == "hinge"
@@ -257,9 +257,9 @@ def _add_speed_drive(spec: mujoco.MjSpec, joint: str, gain: float, force: float 
 
 
 def _add_walls(spec: mujoco.MjSpec) -> None:
-    """Floors and walls of both spaces, door frame, mat, sky and light; a scene decides about places and colours.
+    """Add floors and walls of both spaces, door frame, mat, sky and light; a scene sets positions and colors.
 
-    The wall between room and hall has two layers, one in the colour of either side.
+    The wall between room and hall has two layers, one in the color of each side.
     """
     half, up = WALL / 2, WALL_HEIGHT / 2
     solid, ghost = {"contype": 2, "conaffinity": 1}, {"contype": 0, "conaffinity": 0}
@@ -287,7 +287,7 @@ def _add_walls(spec: mujoco.MjSpec) -> None:
 
 
 def _add_furniture(spec: mujoco.MjSpec, name: str, form: Furniture) -> None:
-    """A thing in store; it stands where its mocap pose says."""
+    """Add a thing, in the store; its mocap pose places it."""
     kinds = {
         "box": mujoco.mjtGeom.mjGEOM_BOX,
         "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,

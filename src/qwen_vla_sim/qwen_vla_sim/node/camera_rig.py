@@ -1,7 +1,7 @@
-"""Renders cameras in a thread of their own, so that the physics never waits for a picture.
+"""Renders cameras in their own thread, so that the physics never waits for an image.
 
-What a camera sees is captured at once, in the caller's thread (0.1 ms); only the rendering happens in the rig's
-thread, which alone creates, uses and frees the GL contexts, as MuJoCo requires.
+The scene of a camera is captured immediately, in the caller's thread (0.1 ms); only the rendering runs in the rig's
+thread, the only one that creates, uses and frees the GL contexts, as MuJoCo requires.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import mujoco
 import numpy as np
 
-CLOSE_TIMEOUT = 10.0  # [s] a frame that takes longer hangs in the driver; the thread does not keep the process alive
+CLOSE_TIMEOUT = 10.0  # [s] a frame that takes longer is stuck in the driver; the thread does not keep the process alive
 
 Publish = Callable[[str, int, np.ndarray], None]
 
@@ -21,7 +21,7 @@ class CameraRig:
     """A set of cameras of one MuJoCo model, exposed at the same instants.
 
     `publish(camera, stamp_ns, image)` is called in the rig's thread; `image` (height, width, 3) uint8 RGB is a buffer
-    that the next exposure overwrites. Raises RuntimeError when no GL context can be had.
+    that the next exposure overwrites. Raises RuntimeError when no GL context is available.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class CameraRig:
             return True
 
     def wait_idle(self, timeout: float) -> bool:
-        """Wait until everything that was captured is published; False after `timeout` [s]."""
+        """Wait until everything captured is published; False after `timeout` [s]."""
         with self._state:
             return self._state.wait_for(lambda: self._pending_ns is None or self._closed, timeout)
 
     def close(self) -> None:
-        """Finish the exposure at hand, free the GL contexts and end the thread."""
+        """Finish the current exposure, free the GL contexts and end the thread."""
         with self._state:
             self._closed = True
             self._state.notify_all()
@@ -75,7 +75,7 @@ class CameraRig:
                 with self._state:
                     self._pending_ns = None
                     self._state.notify_all()
-        except Exception as error:  # whatever it was, the owner must hear of it
+        except Exception as error:  # of any kind: the owner must learn of it
             self.failure = error
         finally:
             for renderer in self._renderers.values():

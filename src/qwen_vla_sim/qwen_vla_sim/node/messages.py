@@ -1,4 +1,4 @@
-"""Messages of the simulated robots from plain values, and back."""
+"""Conversion between plain values and the messages of the simulated robots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOLERANCE = 1e-6  # of a speed limit [1], beyond a position limit [rad | m]
 
 
 def joint_state_message(reading: JointReading, prefix: str, stamp: Time, frame: str) -> JointState:
-    """The joints whose names begin with `prefix`, under the rest of their names."""
+    """The joints whose names begin with `prefix`, named without it."""
     chosen = [i for i, name in enumerate(reading.names) if name.startswith(prefix)]
     message = JointState(
         name=[reading.names[i][len(prefix) :] for i in chosen],
@@ -35,7 +35,7 @@ def joint_state_message(reading: JointReading, prefix: str, stamp: Time, frame: 
 
 
 def limits_message(peak: Peak, name: str, stamp: Time) -> DiagnosticArray:
-    """What the worst set point so far was; an error where a limit was exceeded, by more than rounding."""
+    """The worst set point so far; an error if a limit was exceeded by more than rounding."""
     exceeded = peak.speed_share > 1.0 + TOLERANCE or peak.excess > TOLERANCE
     status = DiagnosticStatus(
         name=name,
@@ -63,7 +63,7 @@ def image_message(image: np.ndarray, stamp: Time, frame: str) -> Image:
 
 
 def camera_info_message(intrinsics: np.ndarray, height: int, width: int, frame: str) -> CameraInfo:
-    """An ideal pinhole camera: `intrinsics` is K, 3x3 [px]; no distortion, no rectification."""
+    """CameraInfo of an ideal pinhole camera: `intrinsics` is K, 3x3 [px]; no distortion, no rectification."""
     info = CameraInfo(height=height, width=width, distortion_model="plumb_bob", d=[0.0] * 5)
     info.header.frame_id = frame
     info.k = intrinsics.ravel()
@@ -82,7 +82,7 @@ def optical_pose(world: RobotWorld, camera: str) -> Pose:
 
 
 def odometry_message(pose: np.ndarray, twist: np.ndarray, stamp: Time, frame: str, child_frame: str) -> Odometry:
-    """Odometry of a planar base: pose (x, y, heading) [m, rad] in `frame`, twist (forward, turning) [m/s, rad/s]."""
+    """Odometry of a planar base: pose (x, y, heading) [m, rad] in `frame`, twist (forward, yaw) [m/s, rad/s]."""
     message = Odometry(child_frame_id=child_frame)
     message.header.stamp, message.header.frame_id = stamp, frame
     message.pose.pose = planar_pose_message(pose)
@@ -91,7 +91,7 @@ def odometry_message(pose: np.ndarray, twist: np.ndarray, stamp: Time, frame: st
 
 
 def task_state_message(state: TaskState, sim_time: float, stamp: Time, frame: str) -> TaskStateMessage:
-    """The judge's view, `sim_time` [s] after the last reset."""
+    """The task's state, `sim_time` [s] after the last reset."""
     message = TaskStateMessage(
         instruction=state.instruction,
         task=state.task,

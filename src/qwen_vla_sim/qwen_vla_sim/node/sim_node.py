@@ -55,7 +55,7 @@ from qwen_vla_sim.task import SHIFTS, Shift, shift_of
 TICK = 0.01  # [s] simulated: joint states and clock at 100 Hz, the rate of the arm's own driver
 LIMITS_RATE = 1.0  # [Hz]
 TASK_STATE_RATE = 5.0  # [Hz]
-PAUSED_CLOCK_PERIOD = 0.1  # [s] real: a node that starts while the simulation stands still must learn the time
+PAUSED_CLOCK_PERIOD = 0.1  # [s] real: a node that starts while the simulation is paused must get the time
 LARGEST_COMMAND = 131_072  # [bytes] of a message: a trajectory of several hundred points
 CAMERA_TIMEOUT = 10.0  # [s] real: longer than any frame, shorter than a caller's patience
 MODES = ("realtime", "stepped")
@@ -66,13 +66,13 @@ PARAMETERS = (
     Parameter(
         "task",
         "",
-        "The task of every scene, e.g. stack_cube; empty: that which the seed alone means",
+        "Task of every scene, e.g. stack_cube; empty: the one that the seed alone selects",
         read_only=True,
     ),
     Parameter(
         "shift",
         "",
-        "Which scenes: as trained on (empty), or with one thing changed",
+        "Kind of scenes: as in training (empty), or with one thing changed",
         read_only=True,
         choices=("", *SHIFTS),
     ),
@@ -92,7 +92,7 @@ PARAMETERS = (
     Parameter(
         "interpolate_from_desired_state",
         True,
-        "Controllers join a new trajectory to the last set point (true) or to the measured state (false)",
+        "Controllers start a new trajectory from the last set point (true) or from the measured state (false)",
         read_only=True,
     ),
     Parameter(
@@ -104,18 +104,18 @@ PARAMETERS = (
 )
 
 ROBOT_DESCRIPTION = Endpoint("robot_description", String, "URDF of the robot, latched")
-JOINT_STATES = Endpoint("<joint_states>", JointState, "Where the joints are")
-IMAGES = Endpoint("<cameras>", Image, "What its cameras see")
-CAMERA_INFO = Endpoint("<camera_info>", CameraInfo, "The calibration of these cameras")
+JOINT_STATES = Endpoint("<joint_states>", JointState, "Joint positions, velocities and efforts")
+IMAGES = Endpoint("<cameras>", Image, "Camera images")
+CAMERA_INFO = Endpoint("<camera_info>", CameraInfo, "Calibration of the cameras")
 CLOCK = Endpoint("/clock", Clock, "Simulated time")  # every node with use_sim_time listens, whatever its namespace is
-TASK_STATE = Endpoint("~/task_state", TaskState, "What the judge of the task says, latched")
-LIMITS = Endpoint("/diagnostics", DiagnosticArray, "How near to their limits the joints were told to go")
+TASK_STATE = Endpoint("~/task_state", TaskState, "The judge's assessment of the task, latched")
+LIMITS = Endpoint("/diagnostics", DiagnosticArray, "How close to their limits the joints were commanded")
 COMMANDS = Endpoint(
     "<commands>",
     tuple(name for kind in KINDS if kind.simulated and not kind.moves_base for name in kind.message_types),
     "What the controllers of the robot take, by the `commands` of its YAML",
 )
-RESET = Endpoint("~/reset", ResetWorld, "Begin another scene; answers when everything of it was published")
+RESET = Endpoint("~/reset", ResetWorld, "Start another scene; responds when all of it is published")
 STEP = Endpoint("~/step", Trigger, "Advance by control_period, in mode stepped")
 
 

@@ -1,1 +1,1 @@
-"""The WidowX 250s on a table: its world, scenes, scripted expert, task suites and ROS node."""
+"""The WidowX 250s at a table: its world, scenes, scripted expert, task suites and ROS node."""

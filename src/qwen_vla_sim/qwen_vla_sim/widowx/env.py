@@ -15,10 +15,10 @@ SETPOINT_PERIOD = 0.01  # [s] between interpolated set points: the controller's 
 
 
 class WidowXEnv(WorldEnv):
-    """Do what the instruction says.
+    """Follow the instruction.
 
     Action: (7,) joint targets [rad; last: left_finger, m] reached at the end of the step (0.2 s).
-    Observation: {"images": {tag: 240×320×3 uint8}, "joints": (7,) measured, "command": (7,) commanded last}; info:
+    Observation: {"images": {tag: 240×320×3 uint8}, "joints": (7,) measured, "command": (7,) last command}; info:
     fields of TaskState, tip pose.
     Reward 1 on success. `render_size=None` leaves the cameras off (images are empty).
     """
@@ -34,7 +34,7 @@ class WidowXEnv(WorldEnv):
         self.observation_space = gymnasium.spaces.Dict(spaces)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
-        """Scene of `seed`; options, all that a `Start` has, begin elsewhere than at home, or with the target moved."""
+        """Scene of `seed`; options are the fields of a `Start`: other joints than home, or the target moved."""
         super().reset(seed=seed)
         self.world.reset(self._scene_seed(seed))
         options = options or {}

@@ -1,4 +1,4 @@
-"""Where the things of a scene lie: apart from one another, with room for open fingers, within good reach."""
+"""Positions of the things of a scene: apart from one another, with room for open fingers, within easy reach."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from qwen_vla_sim.widowx.things import Design
 
 REGION = ((0.20, 0.39), (-0.19, 0.19))  # of origins, x and y in base_link [m]; reachable with the tool straight down
 GOAL_REGION = ((0.24, 0.35), (-0.15, 0.15))
-OUTER_REGION = ((0.18, 0.41), (-0.225, 0.225))  # as well, but nothing is trained outside REGION
-MAX_YAW = 0.25  # things lie within this angle of the gripper's closing axis, either way round [rad]
-ROOM = (0.010, 0.027)  # between two things in x and y [m]: an open finger is 27 mm beyond a thing 40 mm wide
+OUTER_REGION = ((0.18, 0.41), (-0.225, 0.225))  # reachable, too, but nothing is trained outside REGION
+MAX_YAW = 0.25  # things are within this angle of the gripper's closing axis, in either orientation [rad]
+ROOM = (0.010, 0.027)  # between two things in x and y [m]: an open finger is 27 mm outside a thing 40 mm wide
 
-TRIES = 20  # for one thing before all are drawn again
+TRIES = 20  # for one thing before all are redrawn
 
 Pose = tuple[float, float, float]
 Region = tuple[tuple[float, float], tuple[float, float]]
@@ -30,9 +30,14 @@ def lay_out(
     outside: bool = False,
     drift: tuple[float, float] = (0.0, 0.0),
 ) -> list[Pose]:
-    """x, y [m] and yaw [rad] of every thing, the largest first; all are drawn again where one finds no room.
+    """Draw x, y [m] and yaw [rad] of every thing, the largest first; all are redrawn if there is no room for one.
 
-    outside: the target lies outside the region that is trained on. drift: the way that it goes [m] must be free too.
+    Args:
+        rng: source of randomness.
+        designs, movable: of all things.
+        target, goal: indices into them.
+        outside: the target is placed outside the trained region.
+        drift: of the target [m]; the area it sweeps is kept free.
     """
     order = sorted(range(len(designs)), key=lambda i: -_area(designs[i]))
     while True:
@@ -40,8 +45,8 @@ def lay_out(
         boxes: list[np.ndarray] = []
         for i in order:
             region = REGION if movable[i] and i != goal else GOAL_REGION
-            way = drift if i == target else (0.0, 0.0)
-            found = _room_for(designs[i], region, outside and i == target, way, boxes, rng)
+            own_drift = drift if i == target else (0.0, 0.0)
+            found = _room_for(designs[i], region, outside and i == target, own_drift, boxes, rng)
             if found is None:
                 break
             poses[i], box = found
@@ -54,16 +59,16 @@ def _room_for(
     design: Design,
     region: Region,
     outside: bool,
-    way: tuple[float, float],
+    drift: tuple[float, float],
     boxes: list[np.ndarray],
     rng: np.random.Generator,
 ) -> tuple[Pose, np.ndarray] | None:
-    """A pose and the box that the thing covers from there on its way; None when TRIES draws found no room."""
+    """A pose and the box that the thing sweeps from there; None when TRIES draws found no room."""
     for _ in range(TRIES):
         pose = _outside(rng) if outside else _within(rng, region)
-        end = pose[0] + way[0], pose[1] + way[1]
-        box = _swept(covered(design, pose), way)
-        if (not any(way) or _inside(end, region)) and all(_apart(box, other) for other in boxes):
+        end = pose[0] + drift[0], pose[1] + drift[1]
+        box = _swept(covered(design, pose), drift)
+        if (not any(drift) or _inside(end, region)) and all(_apart(box, other) for other in boxes):
             return pose, box
     return None
 
@@ -74,10 +79,10 @@ def _area(design: Design) -> float:
 
 
 def _within(rng: np.random.Generator, region: Region) -> Pose:
-    """A place of the region; either way round."""
+    """Draw a pose in the region, in either orientation."""
     (x0, x1), (y0, y1) = region
-    turned = np.pi * rng.integers(2)
-    return float(rng.uniform(x0, x1)), float(rng.uniform(y0, y1)), float(turned + rng.uniform(-MAX_YAW, MAX_YAW))
+    flip = np.pi * rng.integers(2)
+    return float(rng.uniform(x0, x1)), float(rng.uniform(y0, y1)), float(flip + rng.uniform(-MAX_YAW, MAX_YAW))
 
 
 def _outside(rng: np.random.Generator) -> Pose:
@@ -92,16 +97,16 @@ def _inside(place: tuple[float, float], region: Region) -> bool:
 
 
 def covered(design: Design, pose: Pose) -> np.ndarray:
-    """((x from, x to), (y from, y to)) of the least box along the axes that holds the thing [m]."""
+    """((x from, x to), (y from, y to)) of the axis-aligned bounding box of a thing [m]."""
     back, front, half = design.extent
     corners = np.array([(x, y) for x in (back, front) for y in (-half, half)])
     cos, sin = np.cos(pose[2]), np.sin(pose[2])
-    turned = corners @ np.array([[cos, sin], [-sin, cos]]) + pose[:2]
-    return np.stack([turned.min(axis=0), turned.max(axis=0)], axis=1)
+    moved = corners @ np.array([[cos, sin], [-sin, cos]]) + pose[:2]
+    return np.stack([moved.min(axis=0), moved.max(axis=0)], axis=1)
 
 
-def _swept(box: np.ndarray, way: tuple[float, float]) -> np.ndarray:
-    shift = np.array(way)[:, None]
+def _swept(box: np.ndarray, drift: tuple[float, float]) -> np.ndarray:
+    shift = np.array(drift)[:, None]
     return np.concatenate([np.minimum(box, box + shift)[:, :1], np.maximum(box, box + shift)[:, 1:]], axis=1)
 
 

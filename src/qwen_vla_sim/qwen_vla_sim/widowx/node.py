@@ -1,4 +1,4 @@
-"""ROS node `widowx_sim`: a simulated WidowX 250s at its table, behind the topics that the real one has."""
+"""ROS node `widowx_sim`: a simulated WidowX 250s at a table, behind the topics of the real one."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from qwen_vla_sim.widowx.suite import WidowXPickSuite, WidowXSuite
 
 SUITES = {suite.name: suite for suite in (WidowXSuite, WidowXPickSuite)}
 
-CAMERA_POSE = Endpoint("~/ego_camera_pose", PoseStamped, "Where the fixed camera stands, for whoever draws, latched")
+CAMERA_POSE = Endpoint("~/ego_camera_pose", PoseStamped, "Pose of the fixed camera, for visualization, latched")
 
 
 class WidowXSim(SimNode):
-    """The arm and, for whoever draws, the place of its fixed camera."""
+    """The arm and, for visualization, the pose of its fixed camera."""
 
     robot_name = "widowx"
     PARAMETERS = (
         *SimNode.PARAMETERS,
-        Parameter("suite", "widowx", "Whose scenes a seed means", read_only=True, choices=tuple(SUITES)),
+        Parameter("suite", "widowx", "Suite whose scenes the seeds select", read_only=True, choices=tuple(SUITES)),
     )
     PUBLISHES = (*SimNode.PUBLISHES, CAMERA_POSE)
 
     def make_robot(self, embodiment: Embodiment, options: dict[str, bool]) -> SimulatedRobot:
         suite = self.get_parameter("suite").value
         if suite not in SUITES:
-            raise ValueError(f"there is no suite {suite!r} for this robot; choose one of: {', '.join(SUITES)}")
+            raise ValueError(f"this robot has no suite {suite!r}; choose one of: {', '.join(SUITES)}")
         return SimulatedRobot(SUITES[suite]().make_world(self.shift, self.task, embodiment), **options)
 
     def create_more(self) -> None:
@@ -46,7 +46,7 @@ class WidowXSim(SimNode):
             self._publish_camera_pose(stamp)
 
     def _publish_camera_pose(self, stamp: Time) -> None:
-        """Ground truth for whoever draws into the images of `ego`: the camera stands still between two resets."""
+        """Ground truth for drawing into the images of `ego`; the camera is fixed between two resets."""
         message = PoseStamped(pose=optical_pose(self.world, "ego"))
         message.header.stamp, message.header.frame_id = stamp, self.frame
         self._camera_pose_publisher.publish(message)

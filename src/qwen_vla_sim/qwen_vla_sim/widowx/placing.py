@@ -1,6 +1,6 @@
-"""The base class of tasks in which a thing is brought onto, into or on top of another: what they all share.
+"""The base class of tasks in which a thing is placed on, in or on top of another.
 
-Things rest on a goal when they are level with it and within its rim; done is who has let go of them there.
+Things rest on a goal when they are level with it and within its rim; the task is done when they are released there.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from qwen_vla_sim.widowx.situation import Situation
 from qwen_vla_sim.widowx.tabletop_task import TabletopTask
 from qwen_vla_sim.widowx.things import GRASP_HEIGHT
 
-HELD = 0.035  # [m] gripper tip to where it takes the thing: in the gripper
-REACHED = 0.045  # [m] the same distance: the gripper was there
-MOVED = 0.03  # [m] from where it lay
-LEVEL = 0.010  # [m] a thing rests on a place when its height is right within this; leaning on its rim it is not
+HELD = 0.035  # [m] from the gripper tip to the thing's grip point: in the gripper
+REACHED = 0.045  # [m] the same distance: the gripper has reached it
+MOVED = 0.03  # [m] from its initial position
+LEVEL = 0.010  # [m] height tolerance of a thing that rests on a goal; leaning on its rim exceeds it
 AT_REST = 0.03  # [m/s]
-SPARE = ("cube", "cube", "spoon", "carrot", "eggplant")  # what may lie beside the two things that the task is about
+SPARE = ("cube", "cube", "spoon", "carrot", "eggplant")  # possible distractors
 
 ON_INSTRUCTIONS = (
     "put the {object} on the {goal}",
@@ -40,9 +40,9 @@ class PlaceTask(TabletopTask):
     """Bring a thing of one kind to a thing of another.
 
     Attributes:
-        kind, goal: of what is taken, and of what it is brought to.
-        slack: how far from level it may rest there [m].
-        most_spare_things: that lie beside these two, at least one.
+        kind, goal: kinds of the target and of its goal.
+        slack: height tolerance of resting there [m].
+        most_spare_things: largest number of distractors; there is at least one.
     """
 
     kind: str
@@ -87,31 +87,31 @@ class PlaceTask(TabletopTask):
         )
 
     def rests(self, situation: Situation) -> bool:
-        """Whether the target lies in or on the goal, held or not."""
+        """Whether the target is in or on the goal, held or not."""
         offset = to_goal(situation)
         inside = situation.scene.things[situation.scene.goal].design.inside
         return bool((np.abs(offset[:2]) < inside).all() and abs(offset[2]) < self.slack)
 
     def settled(self, situation: Situation) -> bool:
-        """Whether the target is in or on its goal, or falls there: let go of it."""
+        """Whether the target is in or on its goal, or would fall there: release it."""
         goal = situation.scene.things[situation.scene.goal].design
         offset = to_goal(situation)
         return bool((np.abs(offset[:2]) < goal.inside).all() and -offset[2] < goal.drop + LEVEL)
 
 
 def to_goal(situation: Situation) -> np.ndarray:
-    """(3,) from the target's origin to where it is when it rests on the goal, along the sides of the goal [m]."""
+    """(3,) from the target's origin to its position at rest on the goal, in the axes of the goal [m]."""
     scene, positions = situation.scene, situation.positions
     goal, thing = scene.things[scene.goal], scene.named
     place = positions[scene.goal] + [0, 0, goal.design.top - goal.design.rest + thing.design.rest]
     x, y, z = place - positions[scene.target]
-    # A free goal may have been turned by a push; the sides of a cube are alike, so its first yaw is good enough.
+    # A movable goal may have been rotated by a push; the sides of a cube are equal, so its initial yaw is good enough.
     cos, sin = np.cos(goal.yaw), np.sin(goal.yaw)
     return np.array([cos * x + sin * y, cos * y - sin * x, z])
 
 
 def release_point(situation: Situation) -> np.ndarray:
-    """(3,) where the grip point of the target has to be when the gripper opens over the goal [m]."""
+    """(3,) position of the target's grip point at which the gripper opens over the goal [m]."""
     goal = situation.scene.things[situation.scene.goal].design
     x, y, z = situation.positions[situation.scene.goal]
     top = z - goal.rest + goal.top

@@ -1,4 +1,4 @@
-"""Recordings of the WidowX: their columns, and the frame that shows what is so now with what the expert does about it.
+"""Recordings of the WidowX: their columns, and the frame of the current state and the expert's action.
 
 Poses are in base_link, quaternions x y z w.
 """
@@ -31,20 +31,20 @@ def features(joint_names: Iterable[str], things: int) -> Features:
         "action": ("float32", (8,), (*POSE, "gripper")),
         "annotation.points": ("float32", (len(CAMERAS) * (things + 1) * 3,), ()),  # camera × point × (u, v, depth in m)
         "annotation.objects": ("int64", (things,), ()),  # index into the names of `info.json`; -1: none
-        "annotation.object": ("int64", (1,), ()),  # which of them is named
-        "annotation.goal": ("int64", (1,), ()),  # which of them it is brought to; -1: none
+        "annotation.object": ("int64", (1,), ()),  # index of the named one
+        "annotation.goal": ("int64", (1,), ()),  # index of the one it is brought to; -1: none
         "annotation.task": ("int64", (1,), ()),
     }
 
 
 def labels_info(things: int) -> dict:
-    """What `info.json` says about the annotations."""
+    """Entries of `info.json` about the annotations."""
     points = [*(f"object {i}" for i in range(things)), "tip"]
     return {"names": list(NAMES), "points": points, "cameras": list(CAMERAS)}
 
 
 def frame(world: WidowXWorld, observation: Mapping, step: Step, orientation: np.ndarray, things: int) -> dict:
-    """One row of a recording but for the task: what is seen and felt now, and the pose that the expert's step means."""
+    """One row of a recording without its task: the current observation, and the target pose of the expert's step."""
     height, width = SIZE
     images = {
         f"observation.images.{tag}": cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -1,6 +1,6 @@
-"""What a seed decides about a tabletop scene: things, places, colours, light, camera and instruction.
+"""What a seed determines in a tabletop scene: things, positions, colors, light, camera and instruction.
 
-Free of MuJoCo, so that data sets, evaluation and the simulator can name a scene by its task and seed alone.
+Free of MuJoCo, so that datasets, evaluation and the simulator can identify a scene by its task and seed alone.
 """
 
 from __future__ import annotations
@@ -11,38 +11,38 @@ from dataclasses import dataclass
 import numpy as np
 
 from qwen_vla_sim.task import Task
-from qwen_vla_sim.widowx.things import COLOURS, KINDS, UNSEEN_SHADES, Colour, Design
+from qwen_vla_sim.widowx.things import COLORS, KINDS, UNSEEN_SHADES, Color, Design
 
-SLOTS = 3  # cubes in a scene at most; of any other kind there is one
+SLOTS = 3  # cubes in a scene at most; at most one of any other kind
 MAX_THINGS = 4
-JITTER = 0.04  # of trained colours, per channel
-# Tables never trained on (the trained ones are greys with a tint), and how bright the lamp is on them.
-UNSEEN_TABLES: tuple[Colour, ...] = ((0.52, 0.36, 0.22), (0.28, 0.46, 0.36), (0.28, 0.34, 0.48), (0.74, 0.60, 0.42))
+JITTER = 0.04  # of trained colors, per channel
+# Tables never trained on (the trained ones are tinted grays), and the brightness of the lamp over them.
+UNSEEN_TABLES: tuple[Color, ...] = ((0.52, 0.36, 0.22), (0.28, 0.46, 0.36), (0.28, 0.34, 0.48), (0.74, 0.60, 0.42))
 UNSEEN_LIGHT = ((0.38, 0.47), (0.93, 1.03))
-DRIFT_SPEED = 0.015  # [m/s] of a target that moves
-DRIFT = 0.06  # [m] how far, to and fro
+DRIFT_SPEED = 0.015  # [m/s] of a moving target
+DRIFT = 0.06  # [m] length of the drift, back and forth
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing at rest: where its origin is on the table [m] and its yaw [rad] in base_link.
+    """One thing at rest: position of its origin on the table [m] and yaw [rad] in base_link.
 
-    `slot` tells things of a kind apart, and decides which of the kind's designs it has. `colour` is set where the
-    sentences name it.
+    `slot` distinguishes things of a kind and selects one of the kind's designs. `color` is set where instructions name
+    it.
     """
 
     kind: str
     slot: int
-    rgb: Colour
+    rgb: Color
     x: float
     y: float
     yaw: float
-    colour: str = ""
+    color: str = ""
     unseen: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.colour} {self.kind}".strip()
+        return f"{self.color} {self.kind}".strip()
 
     @property
     def design(self) -> Design:
@@ -56,9 +56,9 @@ class Thing:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Table, lamp and fixed camera. Offsets are in metres, the intensity in 0..1."""
+    """Table, lamp and fixed camera. Offsets are in meters, the intensity in 0..1."""
 
-    table_rgb: Colour
+    table_rgb: Color
     light_intensity: float
     light_position: tuple[float, float, float]
     camera_offset: tuple[float, float, float]
@@ -67,8 +67,8 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Choice:
-    """What kinds of things a scene has, at most SLOTS cubes and one of any other kind, which of them is the target, and
-    which one it is brought to (None: it is brought nowhere)."""
+    """The kinds of things of a scene, at most SLOTS cubes and one of any other kind, and the indices of the target and
+    of the one it is brought to (None: none)."""
 
     kinds: Sequence[str]
     target: int
@@ -77,10 +77,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that task and seed decide. `target` and `goal` index `things`; goal None: it is brought nowhere.
+    """Everything that task and seed determine. `target` and `goal` index `things`; None: there is no goal.
 
-    `template` is the instruction with the fields {object}, {colour} and {goal}. `drift` is how far [m] the target moves
-    to and fro, at DRIFT_SPEED, until it is reached.
+    `template` is the instruction with the fields {object}, {color} and {goal}. `drift` is the displacement [m] between
+    whose ends the target moves back and forth, at DRIFT_SPEED, until it is reached.
     """
 
     seed: int
@@ -98,42 +98,42 @@ class Scene:
 
     @property
     def named(self) -> Thing:
-        """What is taken."""
+        """The target, which the instruction names."""
         return self.things[self.target]
 
     @property
     def others(self) -> tuple[int, ...]:
-        """What could be taken instead of the target."""
+        """Indices of the things that could be grasped instead of the target."""
         return tuple(i for i, thing in enumerate(self.things) if thing.movable and i != self.target)
 
     def instruction_for(self, thing: int) -> str:
-        """The scene's own instruction with another thing named as what is to be taken."""
-        goal = self.goal if thing != self.goal else self.target  # a cube that is to be stacked on itself: swapped
+        """The scene's instruction with the given thing as the target."""
+        goal = self.goal if thing != self.goal else self.target  # a cube cannot be stacked on itself: swap them
         named = self.things[thing]
         return self.template.format(
-            object=named.name, colour=named.colour, goal="" if goal is None else self.things[goal].name
+            object=named.name, color=named.color, goal="" if goal is None else self.things[goal].name
         )
 
 
 def numbers(seed: int, aspect: int) -> np.random.Generator:
-    """Random numbers of one aspect of a scene, which nothing about the other aspects changes."""
+    """Random numbers for one aspect of a scene, independent of all other aspects."""
     return np.random.default_rng([seed, 5, aspect])
 
 
-def draw_things(kinds: Sequence[str], unseen: bool, unseen_colours: bool, rng: np.random.Generator) -> list[Thing]:
-    """Things of these kinds, not placed yet; cubes have different colours."""
-    names, cubes, things = list(rng.permutation(list(COLOURS))), 0, []
+def draw_things(kinds: Sequence[str], unseen: bool, unseen_colors: bool, rng: np.random.Generator) -> list[Thing]:
+    """Draw things of these kinds, not placed yet; cubes have different colors."""
+    names, cubes, things = list(rng.permutation(list(COLORS))), 0, []
     for kind in kinds:
         slot, pick, jitter = int(rng.integers(2)), int(rng.integers(12)), rng.uniform(-JITTER, JITTER, 3)
-        colour = ""
+        color = ""
         if kind == "cube":
-            slot, colour = cubes, str(names[cubes])
+            slot, color = cubes, str(names[cubes])
             cubes += 1
-            choice = UNSEEN_SHADES[colour] if unseen_colours else (COLOURS[colour],)
+            choice = UNSEEN_SHADES[color] if unseen_colors else (COLORS[color],)
         else:
-            choice = KINDS[kind].unseen_colours if unseen_colours else KINDS[kind].colours
+            choice = KINDS[kind].unseen_colors if unseen_colors else KINDS[kind].colors
         rgb = _triple(np.clip(np.array(choice[pick % len(choice)]) + jitter, 0, 1))
-        things.append(Thing(kind, slot, rgb, 0.0, 0.0, 0.0, colour, unseen))
+        things.append(Thing(kind, slot, rgb, 0.0, 0.0, 0.0, color, unseen))
     return things
 
 
@@ -149,9 +149,9 @@ def draw_surroundings(unseen: bool, rng: np.random.Generator) -> Surroundings:
 
 
 def draw_drift(rng: np.random.Generator) -> tuple[float, float]:
-    """Along x or y, either way."""
-    way = DRIFT * (1 if rng.random() < 0.5 else -1)
-    return (way, 0.0) if rng.random() < 0.5 else (0.0, way)
+    """Draw a drift along x or y, in either direction."""
+    drift = DRIFT * (1 if rng.random() < 0.5 else -1)
+    return (drift, 0.0) if rng.random() < 0.5 else (0.0, drift)
 
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Where demonstrations begin: all over the states that the expert can be asked to recover from."""
+"""Where demonstrations begin: spread over the states from which the expert can recover."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from qwen_vla_sim.widowx.things import Design
 from qwen_vla_sim.widowx.tool import ToolDown
 from qwen_vla_sim.widowx.world import WidowXWorld
 
-# Shares of the ways to begin with an empty gripper. Where there is a goal, there are two more: "holding" the target,
-# and with the target "mislaid" beside the goal.
+# Shares of the kinds of start with an empty gripper. With a goal, there are two more: "holding" the target, and with
+# the target "mislaid" beside the goal.
 APPROACHES = {"home": 0.25, "anywhere": 0.35, "above a thing": 0.15, "low near the target": 0.25}
-OBSTACLES = ("cube", "basket")  # goals on which nothing lies askew
+OBSTACLES = ("cube", "basket")  # goals on whose edge nothing can lie
 BOX = ((0.19, -0.19, 0.06), (0.41, 0.19, 0.24))  # of the tip, "anywhere" [m]
 HOLDING_HEIGHT = (0.075, 0.20)  # of the tip [m]: clear of everything
-MISLAID = (0.008, 0.045)  # [m] beyond the goal: where a thing falls that was not brought far enough
+MISLAID = (0.008, 0.045)  # [m] outside the goal: where a thing falls that was released too early
 MISLAID_ROOM = 0.012  # [m] to the other things
-MISLAID_TRIES = 30  # in a crowded scene there may be no such place
+MISLAID_TRIES = 30  # in a crowded scene there may be no room
 
 
 @dataclass(frozen=True)
 class Start:
-    """How an episode begins.
+    """The start of an episode.
 
     Attributes:
         joints: (7,) [rad; last: left_finger, m].
         holding: the target is in the gripper.
-        target: x, y [m] and yaw [rad] of the target where it is not where the scene has it.
+        target: x, y [m] and yaw [rad] of the target if not as in the scene.
     """
 
     joints: np.ndarray
@@ -46,7 +46,7 @@ class Start:
 
 
 def draw_start(world: WidowXWorld, shares: Mapping[str, float], rng: np.random.Generator) -> Start:
-    """A start in the scene that is laid out, never inside a thing; `shares` of the ways to begin add up to 1."""
+    """Draw a start in the scene that is laid out, never inside a thing; `shares` of the kinds add up to 1."""
     tool, things, target = world.tool, world.grip_points(), world.scene.target
     while True:
         kind = str(rng.choice(list(shares), p=list(shares.values())))
@@ -61,12 +61,12 @@ def draw_start(world: WidowXWorld, shares: Mapping[str, float], rng: np.random.G
         except KinematicsError:
             continue
         if kind == "holding":
-            joints[-1] = world.scene.named.design.hull[0].size[1]
+            joints[-1] = world.scene.named.design.collision[0].size[1]
         return Start(joints, kind == "holding", mislaid)
 
 
 def _mislaid(world: WidowXWorld, rng: np.random.Generator) -> Pose | None:
-    """A place beside or on the edge of the goal, where it has to be taken away again; None when there is no room."""
+    """A pose beside or on the edge of the goal, from where it must be picked up again; None when there is no room."""
     scene = world.scene
     goal, design = scene.things[scene.goal], scene.named.design
     taken = [
@@ -90,7 +90,7 @@ def _mislaid(world: WidowXWorld, rng: np.random.Generator) -> Pose | None:
 
 
 def _reach(goal: Design, thing: Design, across: int) -> float:
-    """From the middle of a goal to that of a thing that lies against its outside, along x or across it [m]."""
+    """From the center of a goal to that of a thing that lies against its outside, along x or across it [m]."""
     return goal.extent[2] + thing.extent[2] if across else goal.extent[1] + max(-thing.extent[0], thing.extent[1])
 
 
@@ -99,7 +99,7 @@ def _position(kind: str, tool: ToolDown, things: np.ndarray, target: int, rng: n
         return tool.home_pose[:3, 3] + rng.uniform(-0.03, 0.03, 3)
     if kind == "anywhere":
         return rng.uniform(*BOX)
-    if kind == "mislaid":  # the gripper is still about where it let go
+    if kind == "mislaid":  # the gripper is still about where it released the target
         return np.append(rng.uniform(BOX[0][:2], BOX[1][:2]), rng.uniform(0.08, 0.2))
     if kind == "holding":
         return np.append(rng.uniform(BOX[0][:2], BOX[1][:2]), rng.uniform(*HOLDING_HEIGHT))
@@ -109,7 +109,7 @@ def _position(kind: str, tool: ToolDown, things: np.ndarray, target: int, rng: n
 
 
 def _clear(position: np.ndarray, things: np.ndarray, lateral: np.ndarray) -> bool:
-    """Whether a low, open gripper at `position` touches nothing: either far from all, or straddling one."""
+    """Whether a low, open gripper at `position` touches nothing: either far from all things, or straddling one."""
     nearest = int(np.argmin(lateral))
     offset = np.abs(things[nearest, :2] - position[:2])
     straddles = offset[0] < 0.02 and offset[1] < 0.010

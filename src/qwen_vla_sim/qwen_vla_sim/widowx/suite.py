@@ -1,6 +1,6 @@
-"""Task suites of the WidowX for `qwen-vla collect` and `qwen-vla evaluate`: how tasks are shown and recorded.
+"""Task suites of the WidowX for `qwen-vla collect` and `qwen-vla evaluate`: how tasks are demonstrated and recorded.
 
-Suites are found through the entry point group `qwen_vla.suites`, so that the model library needs no simulator.
+Suites are found through the entry point group `qwen_vla.suites`, so that the model library does not need a simulator.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qwen_vla_sim.widowx.tool import ToolDown
 from qwen_vla_sim.widowx.world import WidowXWorld
 
 MAX_EXPERT_STEPS = 60
-HOLD_STEPS = 3  # frames recorded after it is done: the last actions are "stay", or "go up"
+HOLD_STEPS = 3  # frames recorded after success: the last actions are to stay, or to rise
 
 
 class WidowXSuite(ArmSuite):
@@ -54,14 +54,14 @@ class WidowXSuite(ArmSuite):
         return recording.features(self.embodiment.joint_names, self.max_things)
 
     def extra_info(self) -> dict:
-        """What `info.json` says beyond the LeRobot format."""
+        """Entries of `info.json` beyond the LeRobot format."""
         return {**recording.labels_info(self.max_things), "tasks": list(self.tasks), "embodiment": self.robot}
 
     # ------------------------------------------------------------- recording
     def demonstrate(
         self, env: WidowXEnv, seed: int, varied_start: bool = True, lead: Lead | None = None
     ) -> tuple[str, dict, bool]:
-        """Scripted demonstration of scene `seed`: (sentence, frames, success); see `Suite.demonstrate`."""
+        """Scripted demonstration of scene `seed`: (instruction, frames, success); see `Suite.demonstrate`."""
         rng = np.random.default_rng([seed, 1])
         observation, info = env.reset(seed=seed)
         if lead:
@@ -77,7 +77,7 @@ class WidowXSuite(ArmSuite):
             self._record(frames, env, observation, step)
             try:
                 joints = self.tool.joints_for(step, joints)
-            except KinematicsError:  # out of reach: a failed demonstration, not the end of a long collection
+            except KinematicsError:  # out of reach: one failed demonstration must not end a long collection
                 return env.world.instruction, {}, False
             observation, _, _, _, info = env.step(joints)
             done = done + 1 if env.world.scene.task.shown(env.world.task_state()) else 0
@@ -86,7 +86,7 @@ class WidowXSuite(ArmSuite):
         return env.world.instruction, {name: np.array(rows) for name, rows in frames.items()}, bool(info["success"])
 
     def snapshot(self, env: WidowXEnv, seed: int) -> tuple[str, dict, bool]:
-        """One labelled frame of scene `seed` with the arm anywhere: for vision-language pretraining."""
+        """One labeled frame of scene `seed` with the arm anywhere: for vision-language pretraining."""
         rng = np.random.default_rng([seed, 2])
         env.reset(seed=seed)
         observation, _ = env.reset(seed=seed, options=self._start(env.world, rng).options)
@@ -106,7 +106,7 @@ class WidowXSuite(ArmSuite):
 
 
 class WidowXPickSuite(WidowXSuite):
-    """`widowx_pick`: pick up the cube that the sentence names, one of three."""
+    """`widowx_pick`: pick up the cube that the instruction names, one of three."""
 
     name = "widowx_pick"
     rotation = ("pick_cube",)

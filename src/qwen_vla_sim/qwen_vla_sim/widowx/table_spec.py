@@ -1,4 +1,4 @@
-"""What stands around the WidowX in its MuJoCo model: table, lamp, cameras, and the things of `things.py`."""
+"""The surroundings of the WidowX in its MuJoCo model: table, lamp, cameras, and the things of `things.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EGO_POSITION = np.array([0.72, 0.0, 0.52])  # fixed camera in base_link [m], opp
 EGO_TARGET = np.array([0.26, 0.0, 0.05])
 EGO_FOVY, WRIST_FOVY = 38.0, 75.0  # vertical field of view [deg]
 THING_MASS = 0.05  # [kg]
-HIDDEN, SEEN = 3, 0  # geom groups
+HIDDEN, VISIBLE = 3, 0  # geom groups
 PLANK = 0.11  # [m]
 SHAPES = {
     "box": mujoco.mjtGeom.mjGEOM_BOX,
@@ -26,12 +26,12 @@ SHAPES = {
 
 
 def body_name(thing: Thing) -> str:
-    """Of its body, and of its free joint if it has one."""
+    """Name of a thing's body, and of its free joint if it has one."""
     return f"{thing.kind}_{thing.slot}"
 
 
 def add_table(spec: mujoco.MjSpec) -> None:
-    """The table, its top at z = 0, and the lamp above it."""
+    """Add the table, its top at z = 0, and the lamp above it."""
     spec.worldbody.add_geom(
         name="table",
         type=mujoco.mjtGeom.mjGEOM_BOX,
@@ -45,7 +45,7 @@ def add_table(spec: mujoco.MjSpec) -> None:
 
 
 def add_planks(spec: mujoco.MjSpec) -> None:
-    """Dark seams that make planks of the table; nothing touches them."""
+    """Add dark seams that make the table look planked; they have no contacts."""
     for i, y in enumerate(np.arange(-0.66, 0.67, PLANK)):
         spec.worldbody.add_geom(
             name=f"seam_{i}",
@@ -59,31 +59,31 @@ def add_planks(spec: mujoco.MjSpec) -> None:
 
 
 def add_cameras(spec: mujoco.MjSpec) -> None:
-    """CAMERAS: one beside the table, one at the gripper."""
+    """Add CAMERAS: one beside the table, one at the gripper."""
     spec.worldbody.add_camera(name="ego", pos=EGO_POSITION, quat=look_at(EGO_POSITION, EGO_TARGET), fovy=EGO_FOVY)
     add_camera_to_link(spec, "cam_wrist", "wrist_camera_link", WRIST_FOVY)
 
 
 def add_thing(spec: mujoco.MjSpec, thing: Thing, number: int) -> None:
-    """A body with what touches others and then, as its last geoms, what is seen; a free one if it can be moved."""
+    """Add a body with collision geoms and, last, visual geoms; with a free joint if it is movable."""
     name, design = body_name(thing), thing.design
     body = spec.worldbody.add_body(name=name, pos=[0.3, 0.1 * (number - 1), design.rest])
     if thing.movable:
         body.add_freejoint(name=name)
-    volumes = np.array([np.prod(part.size) for part in design.hull])
-    for i, part in enumerate(design.hull):
+    volumes = np.array([np.prod(part.size) for part in design.collision])
+    for i, part in enumerate(design.collision):
         body.add_geom(
-            name=name if i == 0 else f"{name}_hull_{i}",
+            name=name if i == 0 else f"{name}_collision_{i}",
             mass=THING_MASS * volumes[i] / volumes.sum(),
             friction=[1.2, 0.02, 0.001],
             condim=4,
             contype=2,
             conaffinity=3,
-            group=HIDDEN if design.look else SEEN,
+            group=HIDDEN if design.visual else VISIBLE,
             **_shape(part),
         )
-    for i, part in enumerate(design.look):
-        body.add_geom(name=f"{name}_look_{i}", mass=0, contype=0, conaffinity=0, group=SEEN, **_shape(part))
+    for i, part in enumerate(design.visual):
+        body.add_geom(name=f"{name}_visual_{i}", mass=0, contype=0, conaffinity=0, group=VISIBLE, **_shape(part))
 
 
 def _shape(part: Part) -> dict:

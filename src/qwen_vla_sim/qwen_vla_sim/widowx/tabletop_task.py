@@ -1,7 +1,7 @@
 """The base class of the tasks on the WidowX's table: how their scenes are laid out and where demonstrations begin.
 
-A task says which things its scenes have, when it is done, and what its expert does; the templates of its instructions
-have the fields {object}, {colour} and {goal}.
+A task defines the things of its scenes, when it is done, and what its expert does; the templates of its instructions
+have the fields {object}, {color} and {goal}.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from qwen_vla_sim.widowx.world import WidowXWorld
 
 
 class TabletopTask(Task[WidowXWorld, Scene, Situation, Step, Start]):
-    """A task that is about one thing on the table.
+    """A task about one thing on the table.
 
     Attributes:
-        kinds: of all things that its scenes may have, of KINDS.
-        starts: how often demonstrations begin in which way, of those that `starts.draw_start` knows.
+        kinds: of all things that its scenes may have, from KINDS.
+        starts: shares of the kinds of start of demonstrations, those of `starts.draw_start`.
     """
 
     kinds: tuple[str, ...] = tuple(KINDS)
@@ -34,13 +34,13 @@ class TabletopTask(Task[WidowXWorld, Scene, Situation, Step, Start]):
 
     @abstractmethod
     def choose(self, rng: np.random.Generator) -> Choice:
-        """Which kinds of things a scene has, in any order, and which of them it is about."""
+        """Draw the kinds of things of a scene, in any order, and which of them are target and goal."""
 
     def scene(self, seed: int, shift: Shift | None = None) -> Scene:
         """The scene of a seed; the same on every machine (NumPy's PCG64).
 
-        Every aspect has numbers of its own, so that a shift changes what it is named after and nothing else; only where
-        the change takes more room, things lie elsewhere.
+        Every aspect has its own random numbers, so that a shift changes only the aspect in its name; things move only
+        if the change takes more room.
         """
         choice = self.choose(numbers(seed, 0))
         things = draw_things(choice.kinds, shift == "instance", shift == "colour", numbers(seed, 1))
@@ -67,5 +67,5 @@ class TabletopTask(Task[WidowXWorld, Scene, Situation, Step, Start]):
         return draw_start(world, self.starts, rng)
 
     def shown(self, state: TaskState) -> bool:
-        """Whether a demonstration has shown all that there is to be done."""
+        """Whether a demonstration has shown the whole task."""
         return state.success

@@ -1,8 +1,8 @@
-"""What lies on the WidowX's table: shapes, sizes and colours of the things that are moved and of those they go to.
+"""The things on the WidowX's table: shapes, sizes and colors of those that are moved and of their goals.
 
-Plain data. Every kind has designs and colours that are trained on, and others that are not. Lengths are in metres. The
-origin of a movable thing is where the gripper takes it, that of a place is on the table under its middle; x is along a
-thing's length, y across it, where the gripper closes on it.
+Plain data. Every kind has designs and colors to train on, and others that are never trained on. Lengths are in meters.
+The origin of a movable thing is at its grip, that of a fixed one is on the table under its center; x is along a thing's
+length, y across it, where the gripper closes on it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 Shape = Literal["box", "ellipsoid", "cylinder", "capsule"]
 
-COLOURS: dict[str, Colour] = {
+COLORS: dict[str, Color] = {
     "red": (0.85, 0.10, 0.10),
     "green": (0.10, 0.65, 0.15),
     "blue": (0.10, 0.25, 0.90),
@@ -21,7 +21,7 @@ COLOURS: dict[str, Colour] = {
     "purple": (0.55, 0.15, 0.75),
     "cyan": (0.10, 0.80, 0.85),
 }
-UNSEEN_SHADES: dict[str, tuple[Colour, ...]] = {  # darker and paler ones that still bear the name
+UNSEEN_SHADES: dict[str, tuple[Color, ...]] = {  # darker and paler ones of the same name
     "red": ((0.60, 0.03, 0.06), (0.95, 0.32, 0.28)),
     "green": ((0.04, 0.42, 0.10), (0.42, 0.80, 0.30)),
     "blue": ((0.06, 0.12, 0.55), (0.35, 0.50, 0.98)),
@@ -29,42 +29,45 @@ UNSEEN_SHADES: dict[str, tuple[Colour, ...]] = {  # darker and paler ones that s
     "purple": ((0.40, 0.10, 0.52), (0.70, 0.42, 0.88)),
     "cyan": ((0.04, 0.56, 0.62), (0.48, 0.92, 0.94)),
 }
-CUBE_SIZE = 0.040  # edge: fits the gripper's 30–74 mm opening with 17 mm of room on each side
+CUBE_SIZE = 0.040  # edge: fits the gripper's 30–74 mm opening with 17 mm of clearance on each side
 GRASP_HEIGHT = 0.020  # of the gripper's tip above what the thing lies on
-LEAF: Colour = (0.15, 0.50, 0.12)
-WHITE: Colour = (0.93, 0.93, 0.92)
+LEAF: Color = (0.15, 0.50, 0.12)
+WHITE: Color = (0.93, 0.93, 0.92)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One primitive with MuJoCo's half sizes, its middle and its roll, pitch, yaw [rad] in the frame of the thing.
+    """One primitive.
 
-    paint: a colour of its own, or the share of the thing's colour that it has.
+    Attributes:
+        size: half sizes as in MuJoCo.
+        at, turned: its center, and roll, pitch, yaw [rad], in the frame of the thing.
+        paint: its own color, or a factor of the thing's color.
     """
 
     shape: Shape
     size: tuple[float, ...]
     at: tuple[float, float, float] = (0.0, 0.0, 0.0)
     turned: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    paint: Colour | float = 1.0
+    paint: Color | float = 1.0
 
 
 @dataclass(frozen=True)
 class Design:
-    """How one thing of a kind is made.
+    """The geometry of a thing.
 
     Attributes:
-        hull: what touches others; boxes, so that nothing rolls away. It is what is seen where there is no `look`.
-        look: what is seen.
-        extent: (x from, x to, half width in y) that it covers on the table.
+        collision: collision geometry; mostly boxes, so that nothing rolls away. It is visible if `visual` is empty.
+        visual: visual geometry.
+        extent: (x from, x to, half width in y) of the area that it covers on the table.
         rest: height of the origin above what it lies on.
-        top: height of what lies on a place above the table.
-        drop: height above its rest from which a thing is let go.
-        inside: half extents in x and y within which the middle of a thing counts as being on or in a place.
+        top: of a goal: height above the table of what lies on it.
+        drop: of a goal: height above rest at which a thing is released.
+        inside: of a goal: half extents in x and y within which the center of a thing counts as on or in it.
     """
 
-    hull: tuple[Part, ...]
-    look: tuple[Part, ...]
+    collision: tuple[Part, ...]
+    visual: tuple[Part, ...]
     extent: tuple[float, float, float]
     rest: float = 0.0
     top: float = 0.0
@@ -79,13 +82,13 @@ class Design:
 
 @dataclass(frozen=True)
 class Kind:
-    """Things of one name. `colours` of cubes are named ones, so they are not listed here."""
+    """Things of one name. Cubes have the named COLORS instead of `colors`."""
 
     movable: bool
     designs: tuple[Design, ...]
     unseen_designs: tuple[Design, ...]
-    colours: tuple[Colour, ...] = ()
-    unseen_colours: tuple[Colour, ...] = ()
+    colors: tuple[Color, ...] = ()
+    unseen_colors: tuple[Color, ...] = ()
 
 
 def cube(edge: float = CUBE_SIZE) -> Design:
@@ -94,25 +97,25 @@ def cube(edge: float = CUBE_SIZE) -> Design:
 
 
 def spoon(bowl: tuple[float, float] = (0.030, 0.021), handle: float = 0.075, thick: float = 0.006) -> Design:
-    """A bowl, taken across its width, with a handle along +x."""
+    """A bowl, grasped across its width, with a handle along +x."""
     long, wide, deep = *bowl, 0.014
     end = long + handle
-    hull = (
+    collision = (
         Part("box", (long - 0.007, wide - 0.001, deep)),
         Part("box", (handle / 2, thick, thick), (long - 0.007 + handle / 2, 0, thick - deep)),
     )
-    look = (
+    visual = (
         Part("ellipsoid", (long, wide, deep)),
         Part("ellipsoid", (long - 0.008, wide - 0.007, 0.004), (0, 0, deep - 0.003), paint=0.55),
         Part("box", (handle / 2, thick, thick * 0.7), (end - handle / 2 - 0.004, 0, thick - deep)),
         Part("ellipsoid", (0.013, thick * 1.6, thick * 0.8), (end - 0.008, 0, thick - deep)),
     )
-    return Design(hull, look, (-long, end + 0.005, wide), deep)
+    return Design(collision, visual, (-long, end + 0.005, wide), deep)
 
 
 def carrot(thick: float = 0.020, length: float = 0.075) -> Design:
-    """A root that tapers along +x, with leaves at its thick end; taken where it is thick."""
-    hull = (
+    """A root that tapers along +x, with leaves at its thick end, where it is grasped."""
+    collision = (
         Part("box", (0.024, thick - 0.001, thick)),
         Part("box", (length * 0.33, thick * 0.5, thick * 0.5), (length * 0.55, 0, -thick * 0.5)),
     )
@@ -124,23 +127,23 @@ def carrot(thick: float = 0.020, length: float = 0.075) -> Design:
         Part("capsule", (0.0055, 0.016), (-length * 0.42 - 0.012, y, lift), (0, 1.35, turn), LEAF)
         for y, lift, turn in ((0.0, 0.004, 0.0), (0.010, 0.0, -0.6), (-0.010, 0.0, 0.6))
     )
-    return Design(hull, root + leaves, (-length * 0.42 - 0.03, length * 1.02, thick), thick)
+    return Design(collision, root + leaves, (-length * 0.42 - 0.03, length * 1.02, thick), thick)
 
 
 def eggplant(thick: float = 0.0215, length: float = 0.030) -> Design:
-    """A belly, where it is taken, that narrows along -x to a neck with a green cap."""
+    """A belly, where it is grasped, that narrows along -x to a neck with a green cap."""
     neck = length + 0.004
-    hull = (
+    collision = (
         Part("box", (length - 0.006, thick - 0.001, thick)),
         Part("box", (0.016, thick * 0.62, thick * 0.62), (-neck + 0.004, 0, -thick * 0.38)),
     )
-    look = (
+    visual = (
         Part("ellipsoid", (length + 0.004, thick, thick)),
         Part("ellipsoid", (0.028, thick * 0.70, thick * 0.70), (-neck + 0.006, 0, -thick * 0.30)),
         Part("ellipsoid", (0.010, thick * 0.62, thick * 0.62), (-neck - 0.014, 0, -thick * 0.30), paint=LEAF),
         Part("capsule", (0.004, 0.007), (-neck - 0.027, 0, -thick * 0.2), (0, 1.57, 0), LEAF),
     )
-    return Design(hull, look, (-neck - 0.038, length + 0.004, thick), thick)
+    return Design(collision, visual, (-neck - 0.038, length + 0.004, thick), thick)
 
 
 def towel(long: float = 0.070, wide: float = 0.060) -> Design:
@@ -156,11 +159,11 @@ def towel(long: float = 0.070, wide: float = 0.060) -> Design:
 
 
 def plate(radius: float = 0.064) -> Design:
-    """A round plate with a coloured rim."""
+    """A round plate with a colored rim."""
     disc = Part("cylinder", (radius, 0.004), (0, 0, 0.004))
-    look = (disc, Part("cylinder", (radius - 0.013, 0.0004), (0, 0, 0.0082), paint=WHITE))
+    visual = (disc, Part("cylinder", (radius - 0.013, 0.0004), (0, 0, 0.0082), paint=WHITE))
     fit = 0.6 * radius  # the corners of that square are within the rim
-    return Design((disc,), look, (-radius, radius, radius), top=0.008, inside=(fit, fit))
+    return Design((disc,), visual, (-radius, radius, radius), top=0.008, inside=(fit, fit))
 
 
 def basket(long: float = 0.074, wide: float = 0.062, high: float = 0.034) -> Design:
@@ -184,8 +187,8 @@ def basket(long: float = 0.074, wide: float = 0.062, high: float = 0.034) -> Des
             Part("box", (long + wall, 0.0006, 0.003), (0, side * (wide + wall), high * level), paint=0.65),
         )
     )
-    hull, reach = (floor, *walls), (long + wall, wide + wall)
-    return Design(hull, hull + bands, (-reach[0], *reach), top=0.003, drop=high + 0.010, inside=(long, wide))
+    collision, reach = (floor, *walls), (long + wall, wide + wall)
+    return Design(collision, collision + bands, (-reach[0], *reach), top=0.003, drop=high + 0.010, inside=(long, wide))
 
 
 KINDS: dict[str, Kind] = {
@@ -233,5 +236,5 @@ KINDS: dict[str, Kind] = {
         ((0.40, 0.58, 0.80), (0.80, 0.40, 0.38)),
     ),
 }
-# Every name that a sentence or a label can say.
-NAMES = (*(f"{colour} cube" for colour in COLOURS), *(kind for kind in KINDS if kind != "cube"))
+# All names in instructions and labels.
+NAMES = (*(f"{color} cube" for color in COLORS), *(kind for kind in KINDS if kind != "cube"))

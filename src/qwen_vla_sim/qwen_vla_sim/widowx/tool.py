@@ -1,4 +1,4 @@
-"""The WidowX with its tool straight down: joints from positions of the tip."""
+"""Kinematics of the WidowX with its tool pointing straight down: joints from tip positions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ToolDown:
         self.orientation = self.home_pose[:3, :3]
 
     def joints_for(self, step: Step, joints: np.ndarray) -> np.ndarray:
-        """(7,) joints that do `step`, from `joints` on; KinematicsError when it is out of reach."""
+        """(7,) joints of `step`, solved from `joints`; KinematicsError when it is out of reach."""
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = self.orientation, step.position
         return np.append(self.kinematics.inverse(pose, joints[:6]), self.embodiment.gripper_to_joint(step.gripper))

@@ -1,7 +1,7 @@
-"""The WidowX tabletop in MuJoCo: the arm at a table with things on it, seen by the cameras `ego` and `cam_wrist`.
+"""The WidowX tabletop in MuJoCo: the arm at a table with things on it, and the cameras `ego` and `cam_wrist`.
 
-Ground truth (where things are, task state, image positions) is offered for judging, scripted experts and training
-labels; the policy sees only images.
+Ground truth (positions of things, task state, image positions) is for judging, scripted experts and training labels;
+a policy gets only images.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from qwen_vla_sim.widowx.table_spec import (
 from qwen_vla_sim.widowx.things import KINDS
 from qwen_vla_sim.widowx.tool import ToolDown
 
-REACHED = 0.05  # [m] from the tip: a thing that moves stops
-AWAY = np.array([0.0, 0.0, -3.0])  # where things that a scene does not have are kept, out of sight
-SETTLE_STEPS = 100  # physics steps until what was set up is at rest: a thing on an edge, fingers around a thing
-DRIFT_STEPS = 5  # physics steps between two displacements of a thing that moves
+REACHED = 0.05  # [m] from the tip, at which a moving thing stops
+AWAY = np.array([0.0, 0.0, -3.0])  # where things that a scene does not have are kept, out of view
+SETTLE_STEPS = 100  # physics steps until a setup is at rest: a thing on an edge, fingers around a thing
+DRIFT_STEPS = 5  # physics steps between two displacements of a moving thing
 
 
 class WidowXWorld(RobotWorld):
-    """Simulated WidowX 250s at its table; the frame of the world is base_link.
+    """Simulated WidowX 250s at its table; the world frame is base_link.
 
     Args:
-        scenes: what a seed means.
+        scenes: maps a seed to its scene.
         kinds: of all things that its scenes may have.
-        shift: kind of its scenes, as far as it is about the model: unseen designs of things, another table.
+        shift: of its scenes; some change the model: unseen designs of things, another table.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class WidowXWorld(RobotWorld):
         return self.scene.instruction
 
     def lay_out(self, seed: int) -> None:
-        """Place things, light and camera as the scene of `seed` has them."""
+        """Place things, light and camera as in the scene of `seed`."""
         self.scene = scene = self._scenes(seed)
         self._used = np.array([self._numbers[thing.kind, thing.slot] for thing in scene.things])
         for number in set(range(len(self._bodies))) - set(self._used.tolist()):
@@ -112,19 +112,19 @@ class WidowXWorld(RobotWorld):
         return self.data.xpos[self._body_ids[self._used]].copy()
 
     def grip_points(self) -> np.ndarray:
-        """(N, 3) where the tip is when it holds a thing [m]; of a place its origin."""
+        """(N, 3) the tip's positions when it holds a thing [m]; for a fixed thing, its origin."""
         points = self.thing_positions()
         points[:, 2] += [thing.design.grip if thing.movable else 0.0 for thing in self.scene.things]
         return points
 
     def label_points(self) -> np.ndarray:
-        """(N, 3) what is pointed at when a thing is named: its origin, of a place the middle of what carries."""
+        """(N, 3) points that label the things [m]: their origins; for a fixed thing, the center of its top."""
         points = self.thing_positions()
         points[:, 2] += [0.0 if thing.movable else thing.design.top for thing in self.scene.things]
         return points
 
     def move_target(self, x: float, y: float, yaw: float) -> None:
-        """Set up: the target lies at x, y [m], or on what is there, turned by `yaw` [rad]."""
+        """Set up: place the target at x, y [m] and `yaw` [rad], on what is there."""
         thing, goal = self.scene.named, self.scene.things[self.scene.goal]
         quaternion = Rotation.from_euler("z", yaw).as_quat(scalar_first=True)
         on_edge = 0.0 if goal.movable else goal.design.top
@@ -136,10 +136,10 @@ class WidowXWorld(RobotWorld):
         self.step(SETTLE_STEPS)
 
     def put_into_gripper(self, joints: np.ndarray) -> None:
-        """Set up: the arm at `joints` holds the target; the fingers have to be as far apart as it is wide."""
+        """Set up: the arm at `joints` holds the target; the finger gap must be the target's width."""
         self.place_arm(joints)
         thing, tip = self.scene.named, self.tip_pose()[:3, 3]
-        yaw = np.pi * round(thing.yaw / np.pi)  # as closing fingers turn it
+        yaw = np.pi * round(thing.yaw / np.pi)  # closing fingers align it
         quaternion = Rotation.from_euler("z", yaw).as_quat(scalar_first=True)
         self._place(self._used[self.scene.target], tip - [0, 0, thing.design.grip], quaternion)
         self._drifting = False
@@ -152,7 +152,7 @@ class WidowXWorld(RobotWorld):
         return self.scene.task.judge(self.situation())
 
     def situation(self) -> Situation:
-        """What task and expert depend on, now."""
+        """The current state on which task and expert depend."""
         positions = self.thing_positions()
         return Situation(
             scene=self.scene,
@@ -167,7 +167,7 @@ class WidowXWorld(RobotWorld):
         )
 
     def _touched(self) -> np.ndarray:
-        """(N,) which things a part of the robot touches."""
+        """(N,) whether the robot touches each thing."""
         pairs = self._body_of_geom[self.data.contact.geom.reshape(-1, 2)]
         robot = self._is_robot[pairs]
         bodies = np.concatenate([pairs[robot[:, 1], 0], pairs[robot[:, 0], 1]])
@@ -175,7 +175,7 @@ class WidowXWorld(RobotWorld):
 
     # --------------------------------------------------------------- internal
     def _add_things(self, spec: mujoco.MjSpec) -> list[Thing]:
-        """Everything that a scene may have, once; returns what was added."""
+        """Add everything that a scene may have, once; returns what was added."""
         unseen = self.shift == "instance"
         stock = []
         for kind in self._kinds:
@@ -189,7 +189,7 @@ class WidowXWorld(RobotWorld):
         self._numbers = {(thing.kind, thing.slot): number for number, thing in enumerate(self._bodies)}
         self._body_ids = np.array([self.model.body(name).id for name in names])
         joints = self.model.body_jntadr[self._body_ids]
-        self._addresses = np.where(joints >= 0, self.model.jnt_qposadr[joints], -1)  # of places: none
+        self._addresses = np.where(joints >= 0, self.model.jnt_qposadr[joints], -1)  # fixed things have none
         self._tip = self.model.body(self.embodiment.arms[0].tip_link).id
         self._body_of_geom = self.model.geom_bodyid.copy()
         self._is_robot = np.ones(self.model.nbody, bool)
@@ -197,19 +197,19 @@ class WidowXWorld(RobotWorld):
         self._is_robot[self._body_ids] = False
 
     def _put(self, thing: Thing, number: int) -> None:
-        """A thing in its place and colour."""
+        """Place and color a thing."""
         quaternion = Rotation.from_euler("z", thing.yaw).as_quat(scalar_first=True)
         self._place(number, np.array([thing.x, thing.y, thing.design.rest]), quaternion)
         body = self._body_ids[number]
         self.model.body_gravcomp[body] = 0.0
         first, count = self.model.body_geomadr[body], self.model.body_geomnum[body]
-        parts = thing.design.look or thing.design.hull
+        parts = thing.design.visual or thing.design.collision
         for geom, part in zip(range(first + count - len(parts), first + count), parts, strict=True):
             paint = part.paint
             self.model.geom_rgba[geom, :3] = paint if isinstance(paint, tuple) else np.multiply(thing.rgb, paint)
 
     def _put_away(self, number: int) -> None:
-        """A thing that the scene does not have floats far below the table."""
+        """Let a thing that the scene does not have float far below the table."""
         self._place(number, AWAY - [0, 0, 0.3 * number], np.array([1.0, 0, 0, 0]))
         self.model.body_gravcomp[self._body_ids[number]] = 1.0
 
@@ -221,24 +221,24 @@ class WidowXWorld(RobotWorld):
             self.model.body_pos[body], self.model.body_quat[body] = position, quaternion
 
     def _move_target(self, seconds: float) -> None:
-        """A target that moves does so to and fro, until the gripper is there or something has touched it."""
+        """Move a drifting target back and forth until the gripper reaches it or something touches it."""
         target = self.scene.target
         position = self.thing_positions()[target]
         if self._tip_distance(self.thing_positions()) < REACHED or self._touched()[target]:
             self._drifting = False
             return
         length = float(np.linalg.norm(self.scene.drift))
-        before = _to_and_fro(self._drifted, length)
+        before = _triangle_wave(self._drifted, length)
         self._drifted += DRIFT_SPEED * seconds
-        way = np.array(self.scene.drift) * (_to_and_fro(self._drifted, length) - before) / length
+        displacement = np.array(self.scene.drift) * (_triangle_wave(self._drifted, length) - before) / length
         address = self._addresses[self._used[target]]
-        self.data.qpos[address : address + 2] = self._start[target, :2] = position[:2] + way
+        self.data.qpos[address : address + 2] = self._start[target, :2] = position[:2] + displacement
 
     def _tip_distance(self, positions: np.ndarray) -> float:
         return float(np.linalg.norm(positions[self.scene.target] - self.data.xpos[self._tip]))
 
 
-def _to_and_fro(distance: float, length: float) -> float:
-    """How far out a thing is that has gone `distance` between 0 and `length`."""
+def _triangle_wave(distance: float, length: float) -> float:
+    """Position between 0 and `length` after moving `distance` back and forth."""
     phase = distance % (2 * length)
     return min(phase, 2 * length - phase)

@@ -1,1 +1,1 @@
-"""ALOHA's tasks, a module each."""
+"""ALOHA's tasks, one module each."""

@@ -1,4 +1,4 @@
-"""Hand the named cube from the right hand to the left one."""
+"""Transfer the named cube from the right hand to the left one."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from qwen_vla_sim.aloha.scene import Scene
 from qwen_vla_sim.aloha.situation import Situation
 
 REGION = ((-0.119, -0.2), (0.081, 0.0))
-CLEARANCE = 0.095  # [m] between the middles of two cubes: an open finger (48 mm out) passes between them
+CLEARANCE = 0.095  # [m] between the centers of two cubes: an open finger (48 mm out) passes between them
 MEETING = np.array([-0.019, 0.0, 0.19])  # [m] where the cube changes hands
 TAKEN_FROM_ABOVE = (0.0, -np.pi / 2)  # pitch and roll [rad] of the left hand
 
 
 class CubeTransfer(BimanualTask):
-    """Done when gym-aloha's reward is 4, with one word more: both fingers of the left hand have the cube, not one.
+    """Done when gym-aloha's reward is 4 and, in addition, both fingers of the left hand touch the cube, not only one.
 
-    Stages count as that reward does.
+    Stages are those of that reward.
     """
 
     name = "cube_transfer"
     instructions = (
-        "hand the {colour} cube to the left arm",
-        "pass the {colour} cube to the left hand",
-        "give the {colour} cube to the left arm",
-        "pick up the {colour} cube and pass it to the left hand",
+        "hand the {color} cube to the left arm",
+        "pass the {color} cube to the left hand",
+        "give the {color} cube to the left arm",
+        "pick up the {color} cube and pass it to the left hand",
     )
     held_out_instructions = (
-        "to the left hand pass the {colour} cube",
-        "the left arm should get the {colour} cube",
-        "move the {colour} cube from the right hand to the left hand",
+        "to the left hand pass the {color} cube",
+        "the left arm should get the {color} cube",
+        "move the {color} cube from the right hand to the left hand",
     )
     kind = "cube"
     regions = (REGION, REGION)
-    grips = {"right": -0.010, "left": 0.020}  # each hand holds its own side, so their fingers stay apart
+    grips = {"right": -0.010, "left": 0.020}  # each hand holds its own side, so that their fingers stay apart
 
     def apart(self, first: np.ndarray, second: np.ndarray) -> bool:
         return bool(np.hypot(*np.abs(first - second)) >= CLEARANCE)

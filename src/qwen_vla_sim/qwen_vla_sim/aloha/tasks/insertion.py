@@ -14,24 +14,24 @@ PEG_REGION = ((-0.119, -0.2), (0.081, -0.1))
 SOCKET_REGION = ((-0.119, 0.1), (0.081, 0.2))
 CLEARANCE = 0.085  # [m] between two pegs across their length
 SOCKET_PLACE = np.array([-0.019, 0.075, 0.17])  # [m] where the socket waits for the peg
-BEFORE, INSIDE = -0.155, -0.085  # [m] from the middle of the socket to that of the peg: before it, and against the pin
-ALIGNED = (0.003, 0.008)  # [m] sideways error at which the peg goes in / waits before the socket
+BEFORE, INSIDE = -0.155, -0.085  # [m] from the center of the socket to that of the peg: before it / against the pin
+ALIGNED = (0.003, 0.008)  # [m] lateral error at which the peg goes in / waits before the socket
 
 
 class Insertion(BimanualTask):
-    """Done when gym-aloha's reward is 4: the peg touches the pin in the socket. Stages count as that reward does."""
+    """Done when gym-aloha's reward is 4: the peg touches the pin in the socket. Stages are those of that reward."""
 
     name = "insertion"
     instructions = (
-        "insert the {colour} peg into the socket",
-        "put the {colour} peg into the socket",
-        "push the {colour} peg into the socket",
-        "pick up the {colour} peg and put it into the socket",
+        "insert the {color} peg into the socket",
+        "put the {color} peg into the socket",
+        "push the {color} peg into the socket",
+        "pick up the {color} peg and put it into the socket",
     )
     held_out_instructions = (
-        "into the socket put the {colour} peg",
-        "the {colour} peg goes into the socket",
-        "plug the {colour} peg in",
+        "into the socket put the {color} peg",
+        "the {color} peg goes into the socket",
+        "plug the {color} peg in",
     )
     kind = "peg"
     regions = (PEG_REGION, PEG_REGION, SOCKET_REGION)
@@ -92,6 +92,6 @@ class Insertion(BimanualTask):
 
 
 def _gap(offset: np.ndarray) -> float:
-    """How far before the socket [m] the peg should be that lies `offset` from it: nearer the better it is aligned."""
-    sideways = float(np.hypot(offset[0], offset[2]))
-    return BEFORE + (INSIDE - BEFORE) * (1.0 - ramp(sideways, ALIGNED))
+    """Desired y of the peg relative to the socket [m], from its present `offset` (3,): closer the better aligned."""
+    lateral = float(np.hypot(offset[0], offset[2]))
+    return BEFORE + (INSIDE - BEFORE) * (1.0 - ramp(lateral, ALIGNED))

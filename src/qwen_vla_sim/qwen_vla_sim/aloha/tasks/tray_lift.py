@@ -12,24 +12,24 @@ from qwen_vla_sim.aloha.situation import Situation
 
 LIFT = 0.06  # [m] that a tray has to be lifted
 LEVEL = 0.35  # [rad] by which it may be tilted meanwhile
-GRIP = 0.115  # [m] from the middle of a tray to where a hand takes it
+GRIP = 0.115  # [m] from the center of a tray to the grip of a hand
 HEIGHT, STEP = 0.13, 0.05  # [m] to which it is lifted, and how far above its lower end the hands aim
 
 
 class TrayLift(BimanualTask):
-    """Done when the tray is up and level in both hands. Of two trays one lies near and one far."""
+    """Done when the tray is up and level in both hands. Of two trays, one is near and one far."""
 
     name = "tray_lift"
     instructions = (
-        "lift the {colour} tray with both hands",
-        "raise the {colour} tray with both arms",
-        "pick up the {colour} tray with both hands",
-        "take the {colour} tray with both arms and lift it",
+        "lift the {color} tray with both hands",
+        "raise the {color} tray with both arms",
+        "pick up the {color} tray with both hands",
+        "take the {color} tray with both arms and lift it",
     )
     held_out_instructions = (
-        "with both hands lift the {colour} tray",
-        "the {colour} tray should go up with both arms",
-        "hold up the {colour} tray",
+        "with both hands lift the {color} tray",
+        "the {color} tray should go up with both arms",
+        "hold up the {color} tray",
     )
     kind = "tray"
     regions = (((-0.13, -0.04), (-0.075, 0.04)), ((0.075, -0.04), (0.13, 0.04)))
@@ -74,6 +74,6 @@ class TrayLift(BimanualTask):
 
 
 def _height(situation: Situation) -> float:
-    """How far the named tray is above where it lay [m]; its lower handle counts."""
+    """Height of the named tray above its initial one [m], measured at its lower handle."""
     ends = [(situation.target @ [0, side * GRIP, 0, 1])[2] for side in (-1, 1)]
     return float(min(ends) - situation.scene.items[situation.scene.target].scale * HANDLE[2] / 2)

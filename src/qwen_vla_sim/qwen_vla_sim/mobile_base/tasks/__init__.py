@@ -1,1 +1,1 @@
-"""The tasks of the mobile base, a module each."""
+"""The tasks of the mobile base, one module each."""

@@ -1,4 +1,4 @@
-"""Go to the named thing, which is on the side of the wall where the base begins."""
+"""Go to the named thing, which is on the side of the wall where the base starts."""
 
 from __future__ import annotations
 

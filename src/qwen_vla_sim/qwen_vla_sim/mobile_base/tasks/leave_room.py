@@ -34,6 +34,6 @@ class LeaveRoom(DrivingTask):
         return Aim("stop", None) if situation.pose[0] > PAST_MAT else aim_at(situation, None)
 
     def other_instruction(self, scene: Scene, seed: int) -> str:
-        """To go to a thing of the room, instead of leaving it."""
+        """Go to a thing in the room instead of leaving it."""
         template = GoToObject.instructions[scene.seed % len(GoToObject.instructions)]
         return template.format(thing=scene.things[seed % IN_ROOM].name)

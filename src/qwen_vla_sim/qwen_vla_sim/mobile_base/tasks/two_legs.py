@@ -11,7 +11,7 @@ from qwen_vla_sim.mobile_base.situation import Situation
 
 
 class TwoLegs(DrivingTask):
-    """Two legs: which one it is, the room decides in which the base is."""
+    """Two legs: the current one depends on whether the base is in the room or in the hall."""
 
     name = "two_legs"
     instructions = (

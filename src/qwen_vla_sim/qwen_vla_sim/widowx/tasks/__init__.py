@@ -1,1 +1,1 @@
-"""The tasks on the WidowX's table, a module each."""
+"""The tasks on the WidowX's table, one module each."""

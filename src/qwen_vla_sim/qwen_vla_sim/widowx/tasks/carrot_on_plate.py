@@ -4,7 +4,7 @@ from qwen_vla_sim.widowx.placing import ON_HELD_OUT, ON_INSTRUCTIONS, PlaceTask
 
 
 class CarrotOnPlate(PlaceTask):
-    """The carrot is taken at its thick end and laid on the plate, not on its rim."""
+    """The carrot is grasped at its thick end and placed on the plate, not on its rim."""
 
     name = "carrot_on_plate"
     instructions = ON_INSTRUCTIONS

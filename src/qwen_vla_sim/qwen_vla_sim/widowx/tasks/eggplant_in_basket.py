@@ -4,7 +4,7 @@ from qwen_vla_sim.widowx.placing import PlaceTask
 
 
 class EggplantInBasket(PlaceTask):
-    """The eggplant is dropped into the basket, where it may lie askew."""
+    """The eggplant is dropped into the basket, where it may lie tilted."""
 
     name = "eggplant_in_basket"
     instructions = (

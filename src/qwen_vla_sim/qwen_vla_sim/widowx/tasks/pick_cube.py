@@ -12,7 +12,7 @@ from qwen_vla_sim.widowx.tabletop_task import TabletopTask
 
 LIFTED = 0.05  # [m] above its rest height: picked up
 LIFTED_WELL = 0.09  # [m] where a demonstration ends
-HELD = 0.035  # [m] gripper tip to the middle of the cube: in the gripper
+HELD = 0.035  # [m] from the gripper tip to the center of the cube: in the gripper
 
 
 class PickCube(TabletopTask):
@@ -20,15 +20,15 @@ class PickCube(TabletopTask):
 
     name = "pick_cube"
     instructions = (
-        "pick up the {colour} cube",
-        "lift the {colour} cube",
-        "grab the {colour} block",
-        "take the {colour} cube off the table",
+        "pick up the {color} cube",
+        "lift the {color} cube",
+        "grab the {color} block",
+        "take the {color} cube off the table",
     )
     held_out_instructions = (
-        "pick the {colour} block up",
-        "off the table lift the {colour} cube",
-        "take the {colour} block and lift it",
+        "pick the {color} block up",
+        "off the table lift the {color} cube",
+        "take the {color} block and lift it",
     )
     kinds = ("cube",)
 

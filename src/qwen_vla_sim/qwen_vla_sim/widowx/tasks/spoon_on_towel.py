@@ -4,7 +4,7 @@ from qwen_vla_sim.widowx.placing import ON_HELD_OUT, ON_INSTRUCTIONS, PlaceTask
 
 
 class SpoonOnTowel(PlaceTask):
-    """The spoon is taken at its bowl and laid on the towel."""
+    """The spoon is grasped at its bowl and placed on the towel."""
 
     name = "spoon_on_towel"
     instructions = ON_INSTRUCTIONS

@@ -1,4 +1,4 @@
-"""Stack one cube on another; which one goes on which the instruction says by their colours."""
+"""Stack one cube on another; the instruction names both by their colors."""
 
 from qwen_vla_sim.widowx.placing import PlaceTask
 
