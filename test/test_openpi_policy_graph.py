@@ -36,10 +36,10 @@ def play(folder: Path, policy: str, *more: str) -> dict:
 
 def test_an_episode_goes_as_with_the_policy_itself(address, tmp_path):
     remote, local = play(tmp_path, f"openpi://{address}"), play(tmp_path, "tiny")
-    same = ("success", "ended", "steps", "chunks", "refused")
+    same = ("success", "ended", "chunks", "refused", "refusals")
     assert {name: remote[name] for name in same} == {name: local[name] for name in same}
 
 
 def test_policy_node_asks_the_server_and_the_gate_decides(address, tmp_path):
     row = play(tmp_path, f"openpi://{address}", "--over-ros")
-    assert row["chunks"] - row["refused"] >= 3, row["refusals"]
+    assert row["chunks"] >= 3 and row["refused"] < row["chunks"], row
