@@ -184,9 +184,9 @@ def test_a_damaged_bag_is_shown_up_to_its_damage(tmp_path, capsys):
     path = record(tmp_path, "aloha")
     (file,) = path.glob("*.mcap")
     content = bytearray(file.read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)  # in the middle of the images
+    content[len(content) * 3 // 4 : len(content) * 3 // 4 + 2000] = bytes(2000)  # within an image
     file.write_bytes(content)
-    View(bag=path, save=None, png=tmp_path / "chunk.png").run()
+    View(bag=path, robot="aloha", save=None, png=tmp_path / "chunk.png").run()
     assert "is damaged after" in capsys.readouterr().err
 
 

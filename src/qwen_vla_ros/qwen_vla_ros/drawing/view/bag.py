@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,12 @@ class Bag:
         folder = self._folder
         if (folder / ROBOT).is_file() and (config or (folder / CONFIG).is_file()):
             return Embodiment.from_urdf((folder / ROBOT).read_text(), config or folder / CONFIG)
-        for message in self._messages({self.topic(DESCRIPTION)}):
-            return read_embodiment(message[1].data, config)
-        for message in self._messages({self.topic(CHUNK_TOPIC)}):
-            return known_robot(message[1].embodiment)
-        raise ValueError(f"{self.path} does not tell which robot it is of: no {DESCRIPTION}, no chunk; give --robot")
+        if message := self._first(DESCRIPTION):
+            return read_embodiment(message.data, config)
+        if message := self._first(CHUNK_TOPIC):
+            return known_robot(message.embodiment)
+        reason = self.damage or f"no {DESCRIPTION}, no chunk"
+        raise ValueError(f"{self.path} does not tell which robot it is of: {reason}; give --robot")
 
     def play(self, feeds: tuple[Feed, ...]) -> int:
         """Hand on every message in the order of the bag, up to where it is damaged; returns their number.
@@ -100,8 +102,19 @@ class Bag:
 
     def _messages(self, topics: set[str]) -> Iterator[tuple[str, Any]]:
         wanted = [connection for connection in self._reader.connections if connection.topic in topics]
-        for connection, _, data in self._reader.messages(connections=wanted) if wanted else ():
-            yield connection.topic, self._deserialize(connection, data)
+        try:
+            for connection, _, data in self._reader.messages(connections=wanted) if wanted else ():
+                yield connection.topic, self._deserialize(connection, data)
+        except (OverflowError, struct.error) as error:  # sizes that damage has made of other bytes
+            raise ReaderError(f"a record of impossible size ({error})") from error
+
+    def _first(self, name: str) -> Any:
+        """The first message of a topic, None where there is none before the bag is damaged."""
+        try:
+            return next((message for _, message in self._messages({self.topic(name)})), None)
+        except ReaderError as error:
+            self.damage = f"{self.path} is damaged: {error}"
+            return None
 
     def _deserialize(self, connection: Connection, data: bytes) -> Any:
         """Fast CDR leaves up to eight bytes behind some messages, which rosbags would refuse."""
