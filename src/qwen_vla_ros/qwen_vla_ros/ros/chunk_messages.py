@@ -113,11 +113,11 @@ def embodiment_message(e: Embodiment, prompt: str, stamp: Time) -> EmbodimentMes
     return message
 
 
-class Ledger:
+class ChunkReporter:
     """Counts verdicts and writes them down as ChunkReport messages.
 
     Attributes:
-        accepted, refused: chunks since the start of the ledger.
+        accepted, refused: chunks since the start of the reporter.
         reasons: how often each reason was given.
         decision_ms: wall time of the latest decision [ms].
     """

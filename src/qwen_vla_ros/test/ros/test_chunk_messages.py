@@ -15,7 +15,7 @@ from qwen_vla_control.reasons import Reason, Violation
 from qwen_vla_msgs.msg import ActionChunk
 from qwen_vla_ros.ros.chunk_messages import (
     LARGEST_CHUNK,
-    Ledger,
+    ChunkReporter,
     checked_instruction,
     chunk_from_message,
     message_from_prediction,
@@ -54,7 +54,7 @@ def test_a_report_fits_its_message_and_can_be_shown_whatever_the_chunk_said():
     chunk = chunk_from_message(ActionChunk(embodiment="widowx", instruction="go"))
     hostile = replace(chunk, instruction="\x1b[2J" * 100_000)
     violations = (Violation(Reason.WRONG_EMBODIMENT, "for '\x1b[31m\n" + "大" * 100_000),)
-    report = Ledger("base_link").refuse(hostile, violations, 10**9, 1.0)
+    report = ChunkReporter("base_link").refuse(hostile, violations, 10**9, 1.0)
     assert report.message.isprintable() and len(report.message.encode()) <= 4096
     assert report.instruction.isprintable() and len(report.instruction.encode()) <= 2048
 

@@ -1,4 +1,4 @@
-"""Execution of joint paths. Owns what only joints have: hand-over between chunks, and a position at which to hold."""
+"""Execution of joint paths. Owns what only joints have: handover between chunks, and a position at which to hold."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from qwen_vla_ros.executor.execution.execution import Execution, Held, Source
 from qwen_vla_ros.executor.executor_parameters import JOINT_STATES
 from qwen_vla_ros.ros.lifecycle import ManagedNode
 
-# [rad] more than a servo lags at rest; farther from its last command the arm was moved by somebody else
+# [rad] more than a servo lags at rest; farther from its last command, someone else has moved the arm
 HOLD_NEAR = 0.1
 
 
 class ArmExecution(Execution):
-    """Moves the joints of arms, grippers and waist; a stop holds them where they were commanded to be."""
+    """Moves the joints of arms, grippers and waist; a stop holds them at their commanded position."""
 
     age_name = "joint state age [s]"
 
@@ -55,23 +55,23 @@ class ArmExecution(Execution):
         return replaced
 
     def finish(self, now_ns: int) -> None:
-        """Record that the motion has come to its end; the next chunk begins at rest."""
+        """Record that the motion is complete; the next chunk starts at rest."""
         super().finish(now_ns)
         self._rest(now_ns)
 
     def hold(self, at_ns: int | None = None) -> Held:
-        """Hold where the joints were commanded to be; at rest near their last command, otherwise where they are."""
+        """Hold at the commanded position; at rest only near the last command, otherwise at the measured position."""
         now = self._now()
         standing = self._standing(now if at_ns is None else at_ns)
         failures = self._stop_all(standing)
         self._rest(now)
         if standing is None:
-            text = "nothing to hold: nothing was commanded and no joint state is known"
+            text = "nothing to hold: no command was sent and no joint state is known"
             return Held(text, self._commanded.end(), failures)
         return Held("holding the last commanded position", self._commanded.hold(standing.positions[-1]), failures)
 
     def _standing(self, at_ns: int) -> JointPath | None:
-        """Where the joints are to hold, None when nothing is known that is safe to command."""
+        """Positions at which the joints are to hold, None when none are known to be safe."""
         measured = None if self._fault() else self._state.latest().vector
         positions = self._commanded.hold_positions(at_ns, measured)
         if positions is None:
