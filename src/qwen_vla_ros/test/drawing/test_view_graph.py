@@ -87,5 +87,5 @@ def test_without_a_robot_the_command_says_so(view, tmp_path):
     assert process.wait(timeout=60) == 1
     said = (tmp_path / "view.log").read_text()
     assert process.returncode == 1, said
-    assert "no robot description on /elsewhere/robot_description" in said and "ROS_DOMAIN_ID" in said
+    assert "no robot_description on /elsewhere/robot_description" in said and "ROS_DOMAIN_ID" in said
     assert "Traceback" not in said

@@ -262,7 +262,7 @@ def test_the_wrong_transport_is_named_with_the_right_one(scene, chosen, there):
     raw, compressed = "/ego/image_raw", "/ego/image_raw/compressed"
     topic, other = (raw, compressed) if chosen == "raw" else (compressed, raw)
     scene.fault(
-        f"camera 'ego': no image yet on {topic}; nobody publishes it, but {other}; set its transport to {there}"
+        f"camera 'ego': no image yet on {topic}; it has no publisher, but {other} does; set its transport to {there}"
     )
 
 
@@ -275,7 +275,7 @@ def test_a_topic_of_another_type_is_named(scene):
 def test_a_camera_in_another_namespace_is_named(scene):
     scene.subscribe()
     scene.publish(Image, "left/ego/image_raw", lambda stamp: Image())
-    scene.fault("nobody publishes it, but /left/ego/image_raw; is the namespace right?")
+    scene.fault("it has no publisher, but /left/ego/image_raw does; is the namespace correct?")
 
 
 # Faults of the input --------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_a_camera_in_another_namespace_is_named(scene):
 
 def test_a_camera_that_is_unplugged_and_comes_back(scene):
     scene.subscribe()
-    scene.fault("camera 'ego': no image yet on /ego/image_raw; nobody publishes it; is the driver running?")
+    scene.fault("camera 'ego': no image yet on /ego/image_raw; it has no publisher; is the driver running?")
     scene.drive()
     scene.observation()
     scene.drivers["cam_wrist"].on = False
@@ -459,7 +459,7 @@ def test_arm_and_gripper_may_publish_separate_joint_states_on_one_topic(scene):
 def test_a_mobile_base_needs_odometry(scene):
     scene.subscribe("mobile_base", needs=Needs(odometry=True))
     scene.drive(robot="mobile_base")
-    scene.fault("odometry: no message yet on /odom; nobody publishes it")
+    scene.fault("odometry: no message yet on /odom; it has no publisher")
 
     def odometry(stamp):
         message = Odometry()

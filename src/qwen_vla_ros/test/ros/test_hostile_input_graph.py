@@ -1,4 +1,4 @@
-"""Whatever anybody sends to the running stack, every node goes on, and the robot obeys afterwards as before."""
+"""Whatever is sent to the running stack, every node continues, and the robot then works as before."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from qwen_vla_ros.simulation.task_client import Limits, TaskClient
 RECORDER = "episode_recorder"
 NODES = ("widowx_sim", "executor_node", "policy_node", "trajectory_visualizer", RECORDER)
 PATIENCE = 60.0  # [s]
-# Heard by every subscription, whatever it asks for.
+# Received by every subscription, whatever quality it requests.
 ANYBODY = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RANDOM, DAMAGED, HUGE, REQUESTS = 12, 4, 2_000_000, 5  # messages of each kind per topic; bytes; requests per service
 GROWTH = 80  # [MB] less than three messages of the flood
@@ -54,7 +54,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 class Stranger:
-    """Somebody in the same graph, who may call and publish whatever there is."""
+    """An unknown participant in the same graph that calls and publishes everything available."""
 
     def __init__(self, stack: SimulatedStack) -> None:
         self.stack, self.client, self.node = stack, stack.client, stack.client.node
@@ -79,7 +79,7 @@ class Stranger:
         return self.call(Trigger, service)
 
     def topics(self) -> dict[str, str]:
-        """All topics that a node of the stack hears, with their types."""
+        """All topics to which a node of the stack subscribes, with their types."""
         found = [self.node.get_subscriber_names_and_types_by_node(name, "/") for name in NODES]
         return {topic: types[0] for topics in found for topic, types in topics}
 
@@ -91,7 +91,7 @@ class Stranger:
         return psutil.Process(self.stack.processes.pids()[name]).memory_info().rss / 1e6
 
     def sees_everybody_alive(self) -> None:
-        """All processes are there, and every node answers."""
+        """All processes are running, and every node responds."""
         self.stack.processes.check()
         for name in NODES:
             self.call(GetParameters, f"{name}/get_parameters", GetParameters.Request(names=["use_sim_time"]))
@@ -99,7 +99,7 @@ class Stranger:
             assert self.call(GetState, f"{name}/get_state").current_state.label == "active"
 
     def sees_the_robot_obey(self) -> None:
-        """A task runs from the sentence to its last step."""
+        """A task runs from the instruction to its last step."""
         tasks = TaskClient(self.stack)
         tasks.reset(7000)
         row = tasks.execute(Limits(timeout=60.0, steps=8))
@@ -124,7 +124,7 @@ def stranger(tmp_path_factory) -> Iterator[Stranger]:
 
 
 def type_of(name: str) -> type:
-    """The class of an interface type, those inside an action included."""
+    """The class of an interface type, including those inside an action."""
     package, folder, kind = name.split("/")
     module = importlib.import_module(f"{package}.{folder}")
     if hasattr(module, kind):
@@ -142,7 +142,7 @@ def test_a_clock_before_the_beginning_of_time_ends_nobody(stranger):
     stranger.sees_everybody_alive()
 
 
-def test_nobody_switches_the_clock_of_a_node(stranger):
+def test_the_clock_of_a_node_cannot_be_switched(stranger):
     for name in NODES:
         parameter = Parameter(name="use_sim_time")
         parameter.value.type = 1  # a bool, false
@@ -167,15 +167,15 @@ def test_a_button_that_another_one_contradicts_stays_pressed(stranger):
         assert is_refused() and "still pressed by /stack_client" in refused[-1].message
     stranger.leave(pressing)
     other.publish(Bool(data=False))
-    assert is_refused(), "a button that is gone is not released by one that was there before"
+    assert is_refused(), "a button that left is not released by one that was present with it"
     stranger.leave(other)
     restarted = stranger.publisher(Bool, "estop", QoSProfile(depth=10))
-    stranger.client.wait(lambda: _released(stranger, restarted), "the release by somebody who came later", PATIENCE)
+    stranger.client.wait(lambda: _released(stranger, restarted), "the release by a later publisher", PATIENCE)
     stranger.leave(restarted)
 
 
 def _stopped(stranger: Stranger, button) -> bool:
-    """As buttons do, it says again and again that it is pressed: a flood can make the network lose one message."""
+    """Like real buttons, it keeps publishing that it is pressed: in a flood, single messages may be lost."""
     button.publish(Bool(data=True))
     return not stranger.trigger("executor_node/reset_estop").success
 
@@ -241,7 +241,7 @@ def test_random_extreme_requests_and_goals_end_nobody(stranger):
         for _ in range(REQUESTS):
             waiting.append((client, client.call_async(_request(stranger, kind))))
     assert len(waiting) > 100
-    for name in NODES:  # answers come in the order of the requests: when these are here, everybody has gone through all
+    for name in NODES:  # responses come in the order of the requests: after these, all have been processed
         stranger.call(GetParameters, f"{name}/get_parameters", GetParameters.Request(names=["use_sim_time"]))
         stranger.call(SetParameters, f"{name}/set_parameters", SetParameters.Request(parameters=settings[name]))
     stranger.trigger("executor_node/hold")
@@ -259,6 +259,6 @@ def _settings(stranger: Stranger, name: str) -> list[Parameter]:
 
 def _request(stranger: Stranger, kind: type):
     request = stranger.extremes.message(kind.Request)
-    if kind is ChangeState:  # a node that is asked to end may do so
+    if kind is ChangeState:  # a node that is requested to end may do so
         request.transition = Transition(id=stranger.extremes.draw.choice([0, 99, 255]), label="")
     return request
