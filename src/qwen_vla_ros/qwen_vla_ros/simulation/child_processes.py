@@ -118,7 +118,7 @@ class ChildProcesses:
         return peaks
 
     def stop(self, but: Collection[str] = ()) -> None:
-        """End all children except those named: SIGINT, then SIGTERM, then SIGKILL; when interrupted, SIGKILL at once."""
+        """End all children except those named: SIGINT, then SIGTERM, then SIGKILL; if interrupted, SIGKILL at once."""
         ending = [child for child in self._children if child.name not in but]
         try:
             for number, patience in self._escalation:

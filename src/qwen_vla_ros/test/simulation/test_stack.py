@@ -130,8 +130,8 @@ def test_one_policy_node_serves_one_robot_after_another(tmp_path):
         for world in (SimulatedWorld(), SimulatedWorld("mobile_base", "mobile_base")):
             with simulated_stack(CHECKPOINT, host, world=world) as stack:
                 tasks = TaskClient(stack)
-                sentence = tasks.reset(7000)
-                assert sentence == load_suite(world.suite).make_env(cameras=False).reset(seed=7000)[1]["instruction"]
+                instruction = tasks.reset(7000)
+                assert instruction == load_suite(world.suite).make_env(cameras=False).reset(seed=7000)[1]["instruction"]
                 row = tasks.execute(Limits(timeout=60.0, steps=8))
                 assert row.ended == "step limit" and row.chunks + row.refused >= 1
                 policies.append(host.processes.pids()["policy_node"])
