@@ -403,7 +403,7 @@ MACHINE = machine.Machine(
         ({"segment": 0}, 0, "shared memory", "ok", "not Fast DDS"),
         ({"segment": None}, 0, "shared memory", "fail", "/p.xml cannot be read"),
         ({"disk_free": 2 * GB}, 0, "disk", "warn", "recording"),
-        ({"disk_free": 10**8}, 0, "disk", "fail", "delete"),
+        ({"disk_free": 10**8}, 0, "disk", "fail", "free some space"),
         ({"threads": 16}, 0, "processors", "warn", "OMP_NUM_THREADS=16"),
         ({"load": 9.0}, 0, "processors", "warn", "heartbeats"),
         ({"memory_available": GB}, 9 * GB, "memory", "fail", "18.7 GB"),
