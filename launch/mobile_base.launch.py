@@ -21,7 +21,7 @@ STAMPED = "" if distribution().nav2_sends_stamped else "; set enable_stamped_cmd
 
 
 def real(context: LaunchContext) -> list[Node]:
-    """Nothing: the base has a driver of its own, which provides cmd_vel, odom and joint_states and is already running."""
+    """Nothing: the base has a driver of its own, with cmd_vel, odom and joint_states, that is already running."""
     return []
 
 

@@ -73,7 +73,7 @@ class Part(SpinningPeer):
         if not silent:
             self.every(1 / CAMERA_RATE, publish)
 
-    def obey(self, topic: str, kind: type = JointTrajectory, qos: QoSProfile | int = 10) -> None:
+    def execute(self, topic: str, kind: type = JointTrajectory, qos: QoSProfile | int = 10) -> None:
         self.node.create_subscription(kind, self.named(topic), lambda message: None, qos)
 
     def command(self, topic: str, kind: type = JointTrajectory, rate: float = 0.0) -> None:
@@ -89,8 +89,8 @@ def be_healthy(robot: Part) -> None:
     robot.tell_joints(WIDOWX.home)
     for camera in WIDOWX.cameras:
         robot.film(camera.tag)
-    robot.obey(ARM)
-    robot.obey(GRIPPER)
+    robot.execute(ARM)
+    robot.execute(GRIPPER)
 
 
 # A computer whose clock is wrong: the middleware and Python read the time of day from this function.

@@ -88,9 +88,9 @@ def wrong_messages(make):
     robot.tell_joints(DEGREES, stamp=lambda now: now - 5 * SECOND)
     robot.node.create_publisher(CompressedImage, "ego/image_raw", 10)
     robot.film("cam_wrist", stamp=lambda now: now + SECOND // 2, encoding="mono8", info=(640, 480))
-    robot.obey(GRIPPER, Float64MultiArray)
+    robot.execute(GRIPPER, Float64MultiArray)
     robot.node.create_publisher(Bool, "estop", LATCHED).publish(Bool(data=True))
-    make("rosbag2_recorder").obey(ARM)
+    make("rosbag2_recorder").execute(ARM)
     make("teleop").command(ARM, rate=30.0)
     make("script").command(ARM)
     make("script")
@@ -105,8 +105,8 @@ def wrong_time(make):
     robot.describe(WIDOWX.urdf.replace('upper="1.9896753472735358"', 'upper="1.5"'))
     robot.tell_joints(WIDOWX.home)
     robot.film("cam_wrist", stamp=lambda _now: 12 * SECOND)
-    robot.obey(ARM)
-    robot.obey(GRIPPER)
+    robot.execute(ARM)
+    robot.execute(GRIPPER)
     make("driver", use_sim_time=False).film("ego", stamp=lambda _now: 0)
 
 
@@ -118,7 +118,7 @@ def wrong_parts(make):
     robot = make("robot")
     robot.describe()
     robot.film("ego", silent=True)
-    robot.obey(GRIPPER, qos=LATCHED)
+    robot.execute(GRIPPER, qos=LATCHED)
     robot.tell_joints({f"wx250s/{name}": value for name, value in WIDOWX.home.items()})
     make("joint_state_publisher").tell_joints({})
     other = WIDOWX.model_copy(update={"rate_hz": 10.0})
@@ -193,8 +193,8 @@ def reports(tmp_path_factory):
     """The doctor's report on each scenario, created once; again when a test is retried."""
     made = {}
 
-    def report(scenario, anew):
-        if scenario not in made or anew:
+    def report(scenario, again):
+        if scenario not in made or again:
             folder = tmp_path_factory.mktemp("doctor")
             with Parts(folder) as parts:
                 scenario(parts)
@@ -208,7 +208,7 @@ def reports(tmp_path_factory):
     ("scenario", "level", "area", "subject", "fact", "remedy"), CASES, ids=[f"{c[0].__name__}-{c[3]}" for c in CASES]
 )
 def test_a_fault_is_named_with_its_remedy(reports, request, scenario, level, area, subject, fact, remedy):
-    report = reports(scenario, anew=getattr(request.node, "execution_count", 1) > 1)
+    report = reports(scenario, again=getattr(request.node, "execution_count", 1) > 1)
     found = report.find(area, subject)
     assert (found.level, fact in found.fact, remedy in found.remedy) == (level, True, True), found
     assert report.code == 2

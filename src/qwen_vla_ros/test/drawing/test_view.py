@@ -1,4 +1,4 @@
-"""`qwen-vla view` from bags: what is drawn, in rerun's file and as a picture, for every robot."""
+"""`qwen-vla view` from bags: what is drawn, in rerun's file and as an image, for every robot."""
 
 from __future__ import annotations
 

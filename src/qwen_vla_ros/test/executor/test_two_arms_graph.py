@@ -140,7 +140,7 @@ def test_a_device_that_stopped_with_a_frozen_executor_stays_there(tmp_path):
             lambda: arms.send(arms.chunk(displacement=0.2)).verdict == ChunkReport.ACCEPTED, "a chunk to be accepted"
         )
         begun = len(arms.received["left/commands"])
-        arms.wait(lambda: len(arms.received["left/commands"]) > begun + 8, "set-points")
+        arms.wait(lambda: len(arms.received["left/commands"]) > begun + 8, "setpoints")
         executor.send_signal(signal.SIGSTOP)
         frozen = time.monotonic()
         arms.wait(lambda: time.monotonic() - frozen > 0.5, "half a second")
