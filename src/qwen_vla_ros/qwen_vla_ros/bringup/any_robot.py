@@ -63,7 +63,7 @@ def arguments() -> list[DeclareLaunchArgument]:
             "argument hardware is mock",
         ),
         DeclareLaunchArgument(
-            "hardware", default_value="running", choices=list(HARDWARE), description=f"What is moved. {choices}"
+            "hardware", default_value="running", choices=list(HARDWARE), description=f"Hardware or simulator. {choices}"
         ),
         DeclareLaunchArgument(
             "controllers_file",

@@ -105,7 +105,7 @@ def arguments(robot: Robot) -> list[DeclareLaunchArgument]:
             "hardware",
             default_value="mujoco",
             choices=list(HARDWARE),
-            description=f"What is moved. {choices} ({robot.real_warning})",
+            description=f"Hardware or simulator. {choices} ({robot.real_warning})",
         ),
         *policy_arguments("none: no policy_node here, because it runs on another machine"),
         DeclareLaunchArgument(

@@ -85,6 +85,6 @@ class PolicyMonitor:
             found.append(Violation(Reason.POLICY_SILENT, silent))
         last = self._order.last(chunk.publisher)
         if chunk.chunk_id <= last:
-            text = f"chunk {chunk.chunk_id} comes after chunk {last}"
+            text = f"chunk {chunk.chunk_id} arrived after chunk {last}"
             found.append(Violation(Reason.WRONG_ORDER, text))
         return found + check_instruction(chunk, self._instruction)

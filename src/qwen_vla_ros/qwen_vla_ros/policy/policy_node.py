@@ -176,7 +176,7 @@ class PolicyNode(lifecycle.ManagedNode):
         self.resources.callback(self._worker.shutdown)
         self._connect()
         self.get_logger().info(
-            f"ready for '{self._embodiment.name}': policy loaded in {loaded:.1f} s, warmed up in {prepared:.1f} s"
+            f"ready for '{self._embodiment.name}': policy loaded in {loaded:.1f} s, prepared in {prepared:.1f} s"
         )
 
     def _tell_progress(self, done: int, total: int, what: str) -> None:
