@@ -20,7 +20,7 @@ PARAMETERS = (
     Parameter("estop_topic", "estop", "Emergency stop (Bool, true while pressed); latches", read_only=True),
     Parameter("estop_required", False, "Nothing moves unless the emergency stop is received", read_only=True),
     Parameter("estop_timeout", 0.5, "Silence of a required emergency stop that stops the robot [s]", 0.02, 10.0, True),
-    Parameter("heartbeat_timeout", 0.4, "Missing heartbeat after which the robot holds [s, steady]", 0.15, 10.0),
+    Parameter("heartbeat_timeout", 0.4, "Time without a heartbeat after which the robot holds [s, steady]", 0.15, 10.0),
     Parameter("joint_state_timeout", 0.5, "Silence of joint_states after which the robot holds [s]", 0.02, 10.0),
     Parameter("clock_timeout", 1.0, "How long ROS time may stop before the robot holds [s, steady]", 0.1, 10.0),
     Parameter("max_observation_age", 1.0, "Chunks from an older observation are refused [s]", 0.01, 60.0),
