@@ -199,7 +199,7 @@ def test_an_invalid_bag_is_named(tmp_path, wrong):
 
 def test_an_image_shows_the_requested_chunk(bag, tmp_path, capsys):
     _, path = bag
-    png = tmp_path / "pictures" / "chunk.png"
+    png = tmp_path / "images" / "chunk.png"
     assert View(bag=path, png=png, chunk=1).run() == 0
     assert "chunk 1" in capsys.readouterr().out
     accepted = cv2.imread(str(png))
@@ -207,7 +207,7 @@ def test_an_image_shows_the_requested_chunk(bag, tmp_path, capsys):
     assert View(bag=path, png=png).run() == 0
     refused = cv2.imread(str(png))
     # Around the robot, only a refused chunk is red.
-    robots = [picture[:500, :840].astype(int) for picture in (accepted, refused)]
+    robots = [image[:500, :840].astype(int) for image in (accepted, refused)]
     reds = [int(((p[..., 2] > 120) & (p[..., 1] < 60) & (p[..., 0] < 60)).sum()) for p in robots]
     assert reds[1] > reds[0] + 50
     with pytest.raises(ValueError, match="no chunk 77 to draw; available: 1 .. 3"):
@@ -253,7 +253,7 @@ def test_without_rerun_the_command_to_install_it_is_named(widowx_bag, tmp_path, 
     monkeypatch.setitem(sys.modules, "rerun", None)  # as Python does for a missing module
     with pytest.raises(RuntimeError, match="pip install 'rerun-sdk"):
         View(bag=widowx_bag, save=tmp_path / "run.rrd").run()
-    assert View(bag=widowx_bag, png=tmp_path / "picture.png").run() == 0
+    assert View(bag=widowx_bag, png=tmp_path / "image.png").run() == 0
 
 
 def test_without_a_display_the_alternatives_are_named(widowx_bag, monkeypatch):

@@ -109,8 +109,8 @@ class View:
 
         with ExitStack() as cleanup:
             save = self.save and cleanup.enter_context(complete_or_absent(self.save))
-            viewer, picture = self.png is None, self.png is not None
-            yield cleanup.enter_context(Drawing(embodiment, self.image_rate, save, viewer, picture))
+            viewer, image = self.png is None, self.png is not None
+            yield cleanup.enter_context(Drawing(embodiment, self.image_rate, save, viewer, image))
 
     def _conclude(self, drawing: Drawing, what: str) -> int:
         chunks = drawing.scene.chunks
@@ -118,7 +118,7 @@ class View:
         if self.save is not None:
             print(f"{self.save} ({self.save.stat().st_size / 1e6:.1f} MB): rerun {self.save}")
         if self.png is not None:
-            number = drawing.picture.write(self.png, self.chunk, MAKER)
+            number = drawing.image.write(self.png, self.chunk, MAKER)
             print(f"{self.png}: chunk {number}")
         return 0 if chunks else 1
 
@@ -126,24 +126,22 @@ class View:
 class Drawing:
     """A scene on one canvas or two; closed at the end of the context."""
 
-    def __init__(
-        self, embodiment: Embodiment, image_rate: float, save: Path | None, viewer: bool, picture: bool
-    ) -> None:
+    def __init__(self, embodiment: Embodiment, image_rate: float, save: Path | None, viewer: bool, image: bool) -> None:
         """Open what was requested: the viewer, unless a file or an image is requested instead."""
         from qwen_vla_ros.drawing.robot_shapes import RobotShapes
         from qwen_vla_ros.drawing.view.scene import Scene
 
         shapes = RobotShapes(embodiment.urdf)
-        self.picture, self._rerun = None, None
+        self.image, self._rerun = None, None
         if save is not None or viewer:
             from qwen_vla_ros.drawing.view.rerun_canvas import RerunCanvas
 
             self._rerun = RerunCanvas(embodiment, shapes, save)
-        if picture:
-            from qwen_vla_ros.drawing.view.picture import PictureCanvas
+        if image:
+            from qwen_vla_ros.drawing.view.image_canvas import ImageCanvas
 
-            self.picture = PictureCanvas(embodiment, shapes)
-        canvases = [canvas for canvas in (self._rerun, self.picture) if canvas is not None]
+            self.image = ImageCanvas(embodiment, shapes)
+        canvases = [canvas for canvas in (self._rerun, self.image) if canvas is not None]
         self.scene: Scene = Scene(embodiment, Canvases(canvases), image_rate)
 
     def __enter__(self) -> Drawing:

@@ -42,7 +42,7 @@ class Moment:
     fate: str = ""
 
 
-class PictureCanvas:
+class ImageCanvas:
     """Keeps the moments of the latest chunks; `write` draws one of them."""
 
     def __init__(self, embodiment: Embodiment, shapes: RobotShapes) -> None:
