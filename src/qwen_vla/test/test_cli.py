@@ -98,7 +98,7 @@ def test_the_list_of_commands_is_short(monkeypatch, capsys):
         (["collect", "widowx_pick", "--out", "nowhere", "--episodes", "0"], "episodes must be at least 1, got 0"),
         (["collect", "motions", "--out", "nowhere", "--task", "stack_cube"], "--task does not go with motions"),
         (["collect", "widowx_pick", "--out", "nowhere", "--rate-hz", "5"], "--rate-hz does not go with a suite"),
-        (["collect", "widowx_pick"], "--out is missing: the folder of the data set"),
+        (["collect", "widowx_pick"], "--out is missing; name the folder of the dataset"),
         (["collect", "mine.yaml"], "mine.yaml: no such recipe; see config/training/"),
         (["collect", "mine.yaml", "--episodes", "5"], "--episodes does not go with a recipe"),
         (["train", "mine.yaml"], "mine.yaml: no such recipe; see config/training/"),

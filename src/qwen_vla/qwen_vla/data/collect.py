@@ -118,8 +118,7 @@ def refuse_other_collections(out: Path, wanted: dict) -> bool:
     present = check_folder(out, COLLECTION)
     if present not in (None, wanted):
         raise DatasetError(
-            f"{out} holds another collection ({_in_words(present)}; asked for {_in_words(wanted)}); "
-            "choose another folder"
+            f"{out} holds another collection ({_as_text(present)}; asked for {_as_text(wanted)}); choose another folder"
         )
     return present is not None
 
@@ -128,7 +127,7 @@ def _features(suite: Suite) -> dict[str, Feature]:
     return {name: Feature(*spec) for name, spec in suite.features().items()}
 
 
-def _in_words(collection: dict) -> str:
+def _as_text(collection: dict) -> str:
     return ", ".join(f"{key} {value}" for key, value in collection.items())
 
 

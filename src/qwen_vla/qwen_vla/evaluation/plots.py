@@ -1,4 +1,4 @@
-"""Plots of evaluations, as SVG to be put into a page."""
+"""Plots of evaluations, as SVG for embedding in a page."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from qwen_vla.evaluation.tables import UNSHIFTED
 COLOURS = ("#2563a8", "#d9761c", "#3c8d4b", "#b03a48", "#7a5aa6", "#7d6246", "#c264a0", "#6b7280")
 SUCCESS_COLOUR, REST_COLOUR = "#a9cdb1", "#6b7280"
 WIDTH = 8.0  # [in]
-ROW, FRAME = 0.3, 0.9  # [in] height of a line of a plot, and of what is around them
+ROW, FRAME = 0.3, 0.9  # [in] height of a row of a plot, and of its frame
 SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif", "font.size": 9}
 
 
 def as_svg(figure: Figure) -> str:
-    """The same figure gives the same text; letters stay letters."""
+    """A figure as SVG, reproducible, with text kept as text."""
     with matplotlib.rc_context(SETTINGS):
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
     svg = buffer.getvalue()
-    return re.sub(r'<g id="[^"]*"', "<g", svg[svg.index("<svg") :])  # names of groups would stand twice in one page
+    return re.sub(r'<g id="[^"]*"', "<g", svg[svg.index("<svg") :])  # names of groups would be duplicated in a page
 
 
 def success_by_task(evaluations: Evaluations) -> Figure:
-    """Rates with 95 % intervals of evaluations of one suite: tasks below one another, a colour for each evaluation."""
+    """Rates with 95 % intervals of evaluations of one suite: a row per task, a color per evaluation."""
     tasks = list(dict.fromkeys(task for summary in evaluations.values() for task in summary["tasks"]))
     lines = [*tasks, "all"] if len(tasks) > 1 else tasks
     figure, axes = _figure(len(lines) * max(1, len(evaluations)) * 0.8)
@@ -51,7 +51,7 @@ def success_by_task(evaluations: Evaluations) -> Figure:
 
 
 def success_by_shift(evaluations: Evaluations) -> Figure:
-    """Rates with 95 % intervals, a line for each evaluation, the dashed line at the first: in distribution."""
+    """Rates with 95 % intervals, a row per evaluation; the dashed line is at the first, in distribution."""
     figure, axes = _figure(len(evaluations))
     first, *_ = evaluations.values()
     _draw_rates(axes, range(len(evaluations)), list(evaluations.values()), _colour(0), None)
@@ -79,7 +79,7 @@ def success_by_step(evaluations: Evaluations) -> Figure:
 
 
 def failures(evaluations: Evaluations) -> Figure:
-    """How the episodes of each evaluation ended: success and the kinds of failure, as shares."""
+    """Outcomes of the episodes of each evaluation: success and the kinds of failure, as percentages."""
     figure, axes = _figure(len(evaluations))
     kinds = sorted({kind for summary in evaluations.values() for kind in summary["failures"]})
     left = np.zeros(len(evaluations))
@@ -104,7 +104,7 @@ def latency(evaluations: Evaluations) -> Figure:
     axes.boxplot(values, positions=range(len(values)), orientation="horizontal", widths=0.5, whis=(5, 95),
                  showfliers=False, medianprops={"color": _colour(1)})  # fmt: skip
     for line, series in enumerate(values):
-        spread = 0.18 * np.sin(7 * np.arange(len(series)))  # so that dots do not hide one another
+        spread = 0.18 * np.sin(7 * np.arange(len(series)))  # so that dots do not overlap
         axes.plot(series, line + spread, ".", color=_colour(0), alpha=0.4, markersize=4)
     axes.set(xlabel="wall time of a chunk, median of an episode [ms]", xlim=(0, None))
     axes.grid(alpha=0.3, axis="x")
@@ -124,7 +124,7 @@ def _colour(number: int) -> str:
 
 
 def _offset(number: int, count: int) -> float:
-    """Where within a line the marks of one of several evaluations are."""
+    """Offset within a row of the marks of one of several evaluations."""
     return (number - (count - 1) / 2) * 0.75 / max(1, count)
 
 
@@ -149,7 +149,7 @@ def _finish_rates(axes: Axes, lines: Sequence[str]) -> None:
 
 
 def _name_lines(axes: Axes, names: Sequence[str]) -> None:
-    """Lines of a plot from top to bottom."""
+    """Label the rows of a plot from top to bottom."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)

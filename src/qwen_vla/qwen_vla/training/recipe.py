@@ -203,7 +203,7 @@ class Recipe(Strict):
             yield "backbone and init_from are two ways to start; give one"
         unknown = sorted(set(self.model) - _config_fields())
         if unknown:
-            yield f"model.{unknown[0]}: there is no such field in QwenVLAConfig"
+            yield f"model.{unknown[0]}: unknown field in QwenVLAConfig"
 
     def _training_problems(self):
         if {"backbone", "expert"} <= self.frozen:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
 from qwen_vla.data.collection import Collection
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
-from qwen_vla.validation_errors import in_words
+from qwen_vla.validation_errors import as_text
 
 
 def _checked_collection(collection: Collection) -> Collection:
@@ -86,7 +86,7 @@ def _checked(path: Path, kind: TypeAdapter, values: Any, what: str) -> Any:
     try:
         return kind.validate_python(values)
     except ValidationError as error:
-        raise RecipeError(f"{path}: {in_words(error, what)}") from error
+        raise RecipeError(f"{path}: {as_text(error, what)}") from error
 
 
 def _recipe_class(values: Any) -> type[BaseModel]:

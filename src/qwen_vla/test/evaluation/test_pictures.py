@@ -9,7 +9,7 @@ from PIL import Image
 
 from qwen_vla.evaluation.contact_sheet import GAP, HEADER, LABEL, PICTURES, STRIDE, draw_sheet, strip, write_sheet
 from qwen_vla.evaluation.episode import Film, Look
-from qwen_vla.evaluation.kept_episodes import Played
+from qwen_vla.evaluation.partial_results import Played
 from qwen_vla.evaluation.pictures import font, shortened, tiled, verdict
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.evaluation.videos import CARD_SECONDS, frame_step, frames, write_video

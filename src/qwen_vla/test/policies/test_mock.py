@@ -68,9 +68,9 @@ def test_recorded_chunks_are_said_one_after_the_other_or_by_the_seed(tmp_path):
 @pytest.mark.parametrize(
     ("chunks", "message"),
     [
-        (np.zeros((8, 3)), r"must hold numbers \[N, horizon, channels\], got float64 \(8, 3\)"),
+        (np.zeros((8, 3)), r"must contain numbers \[N, horizon, channels\], got float64 \(8, 3\)"),
         (np.zeros((0, 8, 3)), r"got float64 \(0, 8, 3\)"),
-        (np.full((1, 8, 3), "x"), "must hold numbers"),
+        (np.full((1, 8, 3), "x"), "must contain numbers"),
         (np.full((1, 8, 3), np.nan), "not finite"),
     ],
 )

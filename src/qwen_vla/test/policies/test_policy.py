@@ -92,7 +92,7 @@ def test_empty_instruction_is_refused(policy, observation, instruction):
 
 def test_an_instruction_that_is_too_long_is_refused_with_its_length(policy, observation):
     words = " ".join(["again"] * LONGEST_INSTRUCTION)
-    with pytest.raises(ValueError, match=rf"has \d+ tokens \(limit {LONGEST_INSTRUCTION}\).*in fewer words"):
+    with pytest.raises(ValueError, match=rf"has \d+ tokens \(limit {LONGEST_INSTRUCTION}\).*use fewer words"):
         policy.infer(Observation(observation.images, words))
 
 

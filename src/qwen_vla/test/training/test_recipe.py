@@ -122,8 +122,8 @@ def test_learning_rates_may_be_written_in_any_notation(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stesp": 10}, "stesp: there is no such field"),
-        ({"optimizer": {**GOOD["optimizer"], "momentum": 0.9}}, "optimizer.momentum: there is no such field"),
+        ({"stesp": 10}, "stesp: unknown field"),
+        ({"optimizer": {**GOOD["optimizer"], "momentum": 0.9}}, "optimizer.momentum: unknown field"),
         ({"data": [{"kind": "robot", "path": "a", "weight": 0}]}, r"data.0.robot.weight: .*greater than 0, got 0"),
         ({"data": [{"kind": "dreams"}]}, r"data.0: .*'robot'.*got"),
         ({"data": [{"path": "a"}]}, r"data.0: .*kind"),
@@ -145,7 +145,7 @@ def test_learning_rates_may_be_written_in_any_notation(tmp_path):
         ({"precision": "bf16"}, "precision bf16 beside weights in fp32 needs autocast: bf16"),
         ({"batch_size": 2, "accumulate": 3}, "accumulate: a batch of 2 rows has no 3 parts"),
         ({"losses": {"language": 0, "balance": "gradient_magnitude"}}, "losses.balance gradient_magnitude needs"),
-        ({"model": {"horzion": 8}}, "model.horzion: there is no such field in QwenVLAConfig"),
+        ({"model": {"horzion": 8}}, "model.horzion: unknown field in QwenVLAConfig"),
         ({"tau": {"direction": "back"}}, "tau.direction: .*'clean' or 'noise', got 'back'"),
         ({**T2A, "horizon": 16}, "horizon: stage t2a learns whole trajectories, longer than 16 steps, got 16"),
         ({**T2A, "freeze": []}, "freeze: stage t2a trains the expert alone"),
@@ -163,7 +163,7 @@ def test_a_wrong_value_is_named_with_file_and_field(tmp_path, changes, message):
 
 
 def test_all_problems_are_named_at_once(tmp_path):
-    with pytest.raises(RecipeError, match="steps: .*; .*colour: there is no such field"):
+    with pytest.raises(RecipeError, match="steps: .*; .*colour: unknown field"):
         load_recipe(write(tmp_path, steps=0, colour="red"))
 
 

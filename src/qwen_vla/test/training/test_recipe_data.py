@@ -110,7 +110,7 @@ def test_a_recipe_that_makes_its_own_data_needs_none(folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{**MISSING, "workers": 2}], "0.workers: there is no such field"),
+        ([{**MISSING, "workers": 2}], "0.workers: unknown field"),
         ([{**MISSING, "kind": "films"}], "0.kind: .*'demonstrations' or 'snapshots', got 'films'"),
         ([{"suite": "widowx"}], "0.out: missing"),
         ([THERE, {**MISSING, "seed": 9000}], "data/missing: collect needs training seeds, got validation seeds"),

@@ -97,7 +97,7 @@ def read_rows(path: Path, parse: Callable[[dict, int], Row], on_bad_rows: OnBadR
             try:
                 rows.append(parse(_object(line), number))
             except (ValueError, OSError) as error:
-                bad.append(f"{path}:{number}: {in_words(error)}")
+                bad.append(f"{path}:{number}: {as_text(error)}")
     report(bad, on_bad_rows)
     if not rows:
         raise DataError(f"{path}: no row that can be used ({len(bad)} bad ones)")
@@ -114,7 +114,7 @@ def report(bad: Sequence[str], on_bad_rows: OnBadRows) -> None:
     log.warning("skipped %d bad rows:\n%s", len(bad), listed)
 
 
-def in_words(error: Exception) -> str:
+def as_text(error: Exception) -> str:
     """One line that says what is wrong; pydantic's errors with the place of every problem."""
     if isinstance(error, ValidationError):
         return "; ".join(_problem(problem) for problem in error.errors())
