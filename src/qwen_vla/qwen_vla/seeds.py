@@ -31,7 +31,7 @@ def require_split(split: Split, seeds: range, what: str) -> None:
     """ValueError unless all these seeds are of a split; `what` names what requires it."""
     found = split_of(seeds)
     if found != split:
-        raise ValueError(f"{what} requires {split} seeds, got {found} seeds from {seeds.start} on ({RANGES})")
+        raise ValueError(f"{what} needs {split} seeds, got {found} seeds from {seeds.start} on ({RANGES})")
 
 
 def _split(seed: int) -> Split:

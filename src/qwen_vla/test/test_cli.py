@@ -88,7 +88,7 @@ def test_the_list_of_commands_is_short(monkeypatch, capsys):
             ["describe", "robbie.yaml"],
             r"robbie\.yaml: there is no such embodiment YAML .*: aloha",
         ),
-        (["describe", "widowx", "--config", "mine.yaml"], "--config goes with the path of a URDF"),
+        (["describe", "widowx", "--config", "mine.yaml"], "--config requires the path of a URDF"),
         (["collect", "chess", "--out", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
         (["collect", "my/recipe.yaml", "--out", "nowhere"], "--out does not go with a recipe"),
         (

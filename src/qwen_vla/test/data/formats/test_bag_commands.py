@@ -76,4 +76,4 @@ def test_goals_of_nav2_are_replaced_by_where_the_base_went(backend):
     kind = find_kind(backend)
     assert kind.recorded.endswith(":measured_poses")
     reader = measured_poses(kind.model_validate({"backend": backend}), WIDOWX)
-    assert reader.read is None and reader.measured == "where the base went by its odometry"
+    assert reader.read is None and reader.measured == "the odometry of the base"

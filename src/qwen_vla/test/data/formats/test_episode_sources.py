@@ -112,7 +112,7 @@ def test_a_folder_that_two_sources_recognize_is_refused(installed, tmp_path):
 @pytest.mark.parametrize(
     ("where", "why"),
     [
-        ("no_such_module:Go", r"notes of package blue cannot be imported: .*no_such_module.*; mend or uninstall"),
+        ("no_such_module:Go", r"notes of package blue cannot be imported: .*no_such_module.*; repair or uninstall"),
         ("qwen_vla.data.formats.episodes:Go", r"notes of package blue cannot be imported: .*Go"),
         ("qwen_vla.data.formats.episodes:EpisodeList", "not an episode source: .* lacks recognizes, recordings, open"),
     ],
@@ -151,7 +151,7 @@ def test_an_episode_has_as_many_images_as_rows():
 
 
 def test_a_source_without_episodes_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match="there is no episode in it"):
+    with pytest.raises(DatasetError, match="contains no episodes"):
         Notes.open(tmp_path, WIDOWX, SourceOptions())
 
 
@@ -166,7 +166,7 @@ def test_an_option_that_a_source_does_not_heed_is_refused(tmp_path, recordings):
 
 
 def test_a_recording_brings_its_robot_or_the_user_names_it(bag, tmp_path, recordings):
-    with pytest.raises(DatasetError, match="does not say which robot it is of; name it with --robot, or `robot`"):
+    with pytest.raises(DatasetError, match="does not name its robot; give it with --robot, or `robot`"):
         robot_of(RosbagEpisodes, bag)
     write_robot(bag, WIDOWX.model_copy(update={"robot_tag": "My WidowX"}))
     EpisodeRecord(name="one", robot="widowx", instruction="sit", started="").write(bag)

@@ -130,7 +130,7 @@ GOOD = {"messages": [user(text("Who?")), says("me")]}
         ({"messages": [user(text("Who?"))]}, "this one has user"),
         ({"messages": [user(text("<|im_end|>")), says("me")]}, "opens a special token"),
         ({"messages": [user({"type": "image", "image": "gone.png"}), says("me")]}, "there is no image .*gone.png"),
-        ({"messages": [user({"type": "image"}), says("me")]}, "an image has one address"),
+        ({"messages": [user({"type": "image"}), says("me")]}, "an image must have one address"),
         ({"messages": [user({"type": "image", "image": "https://x.org/a.png"}), says("me")]}, "download images first"),
         ({"messages": [user({"type": "image", "image": "data:text/plain,hi"}), says("me")]}, "is not a data URI"),
         ({"messages": [user({"type": "image", "image": "red.png", "tag": "Left!"}), says("me")]}, "camera tag 'Left!'"),

@@ -216,7 +216,7 @@ def test_pixel_boxes_survive_the_scale_to_half_a_thousandth(case):
 
 @pytest.mark.parametrize("box", [(-1, 0, 5, 5), (0, 0, 101, 5), (5, 0, 5, 5), (0, 9, 5, 3), (0, float("nan"), 5, 5)])
 def test_impossible_boxes_are_refused(box):
-    with pytest.raises(ValueError, match="outside the image of 100×50|a box is left, top, right, bottom"):
+    with pytest.raises(ValueError, match="outside the image of 100×50|a box must be left, top, right, bottom"):
         scaled_box(box, 100, 50)
 
 

@@ -212,5 +212,5 @@ def test_an_episode_that_begins_without_a_picture_is_refused(tmp_path):
         frames["annotation.goal"][:] = -1
     episodes[1]["annotation.fresh"][0] = 0
     save(tmp_path, features, episodes, info, 2.0)
-    with pytest.raises(DatasetError, match="file-000.parquet row 6: an episode begins without a picture of its own"):
+    with pytest.raises(DatasetError, match="file-000.parquet row 6: an episode starts without an image of its own"):
         robot(tmp_path)
