@@ -193,7 +193,7 @@ def test_a_recipe_without_its_data_names_the_folder_and_the_way_out(monkeypatch,
     monkeypatch.chdir(tmp_path)
     code = run(monkeypatch, "train", resource_path("config/training/joint_grounding.yaml"))
     assert (
-        "there are no data in out/data/joint/widowx_snapshots" in code and "qwen-vla collect, given the recipe" in code
+        "there is no data in out/data/joint/widowx_snapshots" in code and "qwen-vla collect, given the recipe" in code
     )
     assert not list(tmp_path.iterdir())
 

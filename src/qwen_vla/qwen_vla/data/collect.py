@@ -118,7 +118,8 @@ def refuse_other_collections(out: Path, wanted: dict) -> bool:
     present = check_folder(out, COLLECTION)
     if present not in (None, wanted):
         raise DatasetError(
-            f"{out} contains another collection ({_as_text(present)}; asked for {_as_text(wanted)}); choose another folder"
+            f"{out} contains another collection ({_as_text(present)}; asked for {_as_text(wanted)}); "
+            "choose another folder"
         )
     return present is not None
 

@@ -195,7 +195,7 @@ def test_ctrl_c_saves_and_resuming_gives_bit_identical_weights(recordings, pretr
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in errors
     assert "interrupted: 2.9 M parameters" in errors and "from step 0" in errors
-    assert f"of {STEPS}, all saved; the same command goes on from there" in errors
+    assert f"of {STEPS}, all saved; the same command resumes" in errors
     assert 1 <= state_of(recipe)["step"] < STEPS
     train(recipe)
     assert_same_state(state_of(recipe), state_of(actions))
@@ -311,7 +311,7 @@ def test_a_folder_of_somebody_else_is_refused_before_training(pretraining, tmp_p
     with pytest.raises(OutputRefused, match="mine is not empty and was not made by train; choose another folder"):
         train(recipe)
     (output / "recipe.json").write_text(recipe.model_dump_json())
-    with pytest.raises(OutputRefused, match=f"mine/{name} holds no model that train wrote; move it away"):
+    with pytest.raises(OutputRefused, match=f"mine/{name} is not a model written by train; move it away"):
         train(recipe)
     assert (output / name / "thesis.txt").read_text() == "years of work"
     assert {path.name for path in output.iterdir()} == {name, "recipe.json"}

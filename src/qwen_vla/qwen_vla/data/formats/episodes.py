@@ -57,6 +57,7 @@ class Episode:
 
     name: for messages. columns: every numeric column by its name in the file; `state` and `actions` are two of them,
     None if the source has none. images: by camera (key of the file, or tag). place: file and row as text.
+    """
 
     name: str
     instruction: str
