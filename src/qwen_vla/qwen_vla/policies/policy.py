@@ -339,12 +339,12 @@ class Policy:
         self._synchronize()
         times.append(time.perf_counter())
         packed = self.runner.sample_actions(context, mask, self.euler_steps, None, self._noise(seeds), continuation)
-        normalised = packed.float().cpu().numpy()
+        normalized = packed.float().cpu().numpy()
         times.append(time.perf_counter())
         executing = 0 if continuation is None else continuation.inference_delay
         return [
             self._chunk_of(row, observation, executing, times)
-            for row, observation in zip(normalised, observations, strict=True)
+            for row, observation in zip(normalized, observations, strict=True)
         ]
 
     def _batch(self, observations: Sequence[Observation], length: int | None) -> dict[str, torch.Tensor]:
@@ -378,12 +378,12 @@ class Policy:
     ) -> ActionChunk:
         """The chunk of normalized actions [H, K]; times: of start, batch, context and actions [s]."""
         instruction = observation.instruction.strip()
-        normalised = unpack(packed, self.action_mask[0].numpy())
-        if not np.isfinite(normalised).all():
+        normalized = unpack(packed, self.action_mask[0].numpy())
+        if not np.isfinite(normalized).all():
             raise FloatingPointError(
                 f"the model returned non-finite actions for {instruction!r}; check the images and the checkpoint"
             )
-        data = self._physical(normalised, observation, executing)
+        data = self._physical(normalized, observation, executing)
         finished = time.perf_counter()
         return ActionChunk(
             data=data,
@@ -404,10 +404,10 @@ class Policy:
             inference_delay=executing,
         )
 
-    def _physical(self, normalised: np.ndarray, observation: Observation, executing: int) -> np.ndarray:
+    def _physical(self, normalized: np.ndarray, observation: Observation, executing: int) -> np.ndarray:
         """A chunk [H, C] from the model's units to float32 in the robot's; `executing` leading rows are under way."""
         info = self.embodiment
-        data = self.statistics.unnormalize(normalised)
+        data = self.statistics.unnormalize(normalized)
         if info.control_mode is ControlMode.JOINT_POSITION:
             data = info.layout.unwrap(data, data[0])
             data = smoothed(data, info.layout, info.period, executing) + self._origin(observation)

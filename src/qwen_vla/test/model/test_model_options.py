@@ -118,7 +118,7 @@ def test_bins_of_the_state_are_equal_and_cover_the_range(state):
 
 @pytest.mark.parametrize("state", [[], [[0.1]], [np.nan], [1.5]])
 def test_what_is_no_normalised_state_is_refused(state):
-    with pytest.raises(ValueError, match="a state is a vector"):
+    with pytest.raises(ValueError, match="a state must be finite numbers"):
         checked_state(np.array(state))
 
 

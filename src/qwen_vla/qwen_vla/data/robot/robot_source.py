@@ -115,7 +115,7 @@ class RobotSource:
         self._split(context)
         self.statistics = self._statistics(context)
         self.embodiments: Mapping[str, EmbodimentInfo] = {self.info.name: self.info}
-        self._normalise()
+        self._normalize()
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """The frame's sample; the spec may randomize the colors of its images and the robot of its prompt."""
@@ -284,7 +284,7 @@ class RobotSource:
             chunks = self.targets.chunks(self.training[start : start + BLOCK], self.info.horizon)
             yield chunks.reshape(-1, chunks.shape[-1]).astype(np.float32)
 
-    def _normalise(self) -> None:
+    def _normalize(self) -> None:
         """Normalize states, and chunks if they fit into memory: cutting single ones would dominate a sample's cost."""
         known, name = self.statistics, self.info.state_dataset
         self._states = known[name].normalize(self.state) if self.spec.use_state and self.state is not None else None
