@@ -43,7 +43,7 @@ FAST = PPO(actor_lr=2e-3, value_lr=1e-2, minibatch=32)
 
 
 class Reach(gymnasium.Env):
-    """One decision: success if the executed steps of channel x are, on average, above 0.3 (normalised)."""
+    """One decision: success if the executed steps of channel x are, on average, above 0.3 (normalized)."""
 
     observation_space = gymnasium.spaces.Dict(
         {"images": gymnasium.spaces.Dict({}), "joints": gymnasium.spaces.Box(-1, 1, (7,))}
