@@ -90,17 +90,17 @@ def test_the_list_of_commands_is_short(monkeypatch, capsys):
         ),
         (["describe", "widowx", "--config", "mine.yaml"], "--config requires the path of a URDF"),
         (["collect", "chess", "--out", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
-        (["collect", "my/recipe.yaml", "--out", "nowhere"], "--out does not go with a recipe"),
+        (["collect", "my/recipe.yaml", "--out", "nowhere"], "--out does not apply to a recipe"),
         (
             ["collect", "motions", "--out", "nowhere", "--robot", "arm.yaml"],
             r"arm\.yaml: there is no such",
         ),
         (["collect", "widowx_pick", "--out", "nowhere", "--episodes", "0"], "episodes must be at least 1, got 0"),
-        (["collect", "motions", "--out", "nowhere", "--task", "stack_cube"], "--task does not go with motions"),
-        (["collect", "widowx_pick", "--out", "nowhere", "--rate-hz", "5"], "--rate-hz does not go with a suite"),
+        (["collect", "motions", "--out", "nowhere", "--task", "stack_cube"], "--task does not apply to motions"),
+        (["collect", "widowx_pick", "--out", "nowhere", "--rate-hz", "5"], "--rate-hz does not apply to a suite"),
         (["collect", "widowx_pick"], "--out is missing; name the folder of the dataset"),
         (["collect", "mine.yaml"], "mine.yaml: no such recipe; see config/training/"),
-        (["collect", "mine.yaml", "--episodes", "5"], "--episodes does not go with a recipe"),
+        (["collect", "mine.yaml", "--episodes", "5"], "--episodes does not apply to a recipe"),
         (["train", "mine.yaml"], "mine.yaml: no such recipe; see config/training/"),
         (["evaluate", "chess", "--policy", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
         (
@@ -158,7 +158,7 @@ def thesis(monkeypatch, tmp_path):
         (["report", "e.json", "--out", "mine/model/thesis.txt"], "mine/model/thesis.txt was not made by "),
         (["report", "e.json", "--markdown", "mine"], "mine is a folder; name a file"),
         (["benchmark", "--json", "mine/model/thesis.txt"], "mine/model/thesis.txt was not made by qwen-vla benchmark"),
-        (["collect", "widowx_pick", "--out=/etc/data"], "/etc/data lies in a folder of the system"),
+        (["collect", "widowx_pick", "--out=/etc/data"], "/etc/data is in a system folder"),
         (["collect", "widowx_pick", "--out=~"], r"\S+ is the home folder"),
     ],
 )
@@ -268,7 +268,7 @@ def test_describe_writes_its_guess_as_a_yaml_beside_the_urdf(monkeypatch, capsys
     assert run(monkeypatch, "describe", written) == 0
     described = capsys.readouterr().out
     assert described == re.sub(r"no YAML was given.*?\n\n", "", guessed, flags=re.DOTALL)
-    assert "is there already" in run(monkeypatch, "describe", urdf, "--write", written)
+    assert "already exists" in run(monkeypatch, "describe", urdf, "--write", written)
     assert "--write is for a URDF without a YAML" in run(
         monkeypatch, "describe", "widowx", "--write", tmp_path / "a.yaml"
     )

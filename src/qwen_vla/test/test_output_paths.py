@@ -274,7 +274,9 @@ def test_a_link_is_judged_by_what_it_points_to(here):
 
 
 def test_two_results_need_two_files(here):
-    with pytest.raises(OutputRefused, match="--json and --markdown are the same file, src/../out/e; give each its own"):
+    with pytest.raises(
+        OutputRefused, match="--json and --markdown are the same file, src/../out/e; name a different file for each"
+    ):
         check_files(EVALUATE, False, {"--json": Path("out/e"), "--sheet": None, "--markdown": Path("src/../out/e")})
 
 

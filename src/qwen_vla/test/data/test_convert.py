@@ -151,7 +151,7 @@ def test_failed_episodes_are_left_out_and_may_be_kept(tmp_path, caplog):
     assert LeRobotReader(tmp_path / "out").tasks == ["do good", "do open"]
     direct = RosbagEpisodes(bags, WIDOWX)
     assert [episode.instruction for episode in direct] == ["do good", "do open"]
-    assert "1 failed episodes are left out: poor" in caplog.text
+    assert "1 failed episodes are skipped: poor" in caplog.text
     record = json.loads((bags / "open" / RECORD).read_text())
     (bags / "open" / RECORD).write_text(json.dumps(record | {"success": False}))
     assert convert(ConvertOptions(bags, tmp_path / "out", images="png", workers=1))["failed_left_out"] == [

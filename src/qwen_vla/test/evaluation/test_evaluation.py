@@ -288,7 +288,7 @@ def test_a_run_on_test_seeds_is_announced(capsys):
     ("changes", "message"),
     [
         ({"shift": "sideways"}, "'widowx_pick' has no shift 'sideways'; it offers: "),
-        ({"prompt_of": "widowx"}, "the prompt of widowx is the right one"),
+        ({"prompt_of": "widowx"}, "the prompt of widowx is that of suite"),
         ({"prompt_of": "robbie"}, "unknown robot 'robbie'"),
         ({"suite": "chess"}, "unknown suite 'chess'"),
         ({"chaos": True}, "add --over-ros"),
@@ -296,7 +296,7 @@ def test_a_run_on_test_seeds_is_announced(capsys):
             {"policy": "chess://knight"},
             "no package provides the policy 'chess://knight'; installed: mock://, openpi://, qwen_vla://",
         ),
-        ({"policy": "mock://hold", "prompt_of": "aloha"}, "text that a checkpoint reads; mock://hold is none"),
+        ({"policy": "mock://hold", "prompt_of": "aloha"}, "prompt of a checkpoint; mock://hold is none"),
     ],
 )
 def test_what_is_wrong_is_found_before_anything_starts(changes, message):

@@ -151,9 +151,13 @@ def test_what_is_no_evaluation_and_no_run_is_named(tmp_path):
     other.write_text('{"suite": "widowx"}')
     out = tmp_path / "report.html"
     for files, logs, message in (
-        ([tmp_path / "none.json"], (), "none.json is not there; `qwen-vla evaluate SUITE --json .* writes such a file"),
+        (
+            [tmp_path / "none.json"],
+            (),
+            "none.json does not exist; `qwen-vla evaluate SUITE --json .* writes such a file",
+        ),
         ([text], (), "text.json is not JSON"),
-        ([good, other], (), "other.json is no result of .*lacks.*'tasks'"),
+        ([good, other], (), "other.json is not a result of .*lacks.*'tasks'"),
         ([good], (tmp_path,), f"{re.escape(str(tmp_path))} is not the folder of a training run"),
         ([], (), "at least one"),
     ):

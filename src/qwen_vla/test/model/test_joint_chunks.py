@@ -180,7 +180,7 @@ def test_a_checkpoint_without_statistics_of_the_state_is_refused(relative):
     processor = relative.processor
     kept = processor.normalization.pop("arm.state")
     try:
-        with pytest.raises(ValueError, match=r"no statistics 'arm.state'"):
+        with pytest.raises(ValueError, match=r"statistics 'arm.state' are missing"):
             Policy(relative.model, processor, "arm")
         processor.normalization["arm.state"] = dataclasses.replace(kept, channel_names=())
         with pytest.raises(ValueError, match="do not name"):

@@ -82,7 +82,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, chunks, message):
 
 @pytest.mark.parametrize("address", ["", "still", "chunks.csv"])
 def test_an_address_that_means_nothing_is_refused_with_those_that_do(address):
-    with pytest.raises(ValueError, match=r"name mock://hold, or the \.npy file"):
+    with pytest.raises(ValueError, match=r"give mock://hold, or the \.npy file"):
         open_policy(f"mock://{address}", load_robot("widowx"))
 
 

@@ -251,7 +251,7 @@ def test_a_file_that_makes_no_sense_is_named(robot, needs) -> None:
 
 
 def test_where_nobody_answers_is_said(robot, needs) -> None:
-    with pytest.raises(ConnectionError, match="no policy answers at openpi://127.0.0.1:9"):
+    with pytest.raises(ConnectionError, match="no policy responds at openpi://127.0.0.1:9"):
         opened("127.0.0.1:9", robot, needs())
 
 

@@ -23,7 +23,7 @@ GRIPPER = GripperActionCommand(
 )
 WITH_ACTION = WIDOWX.model_copy(update={"commands": (WIDOWX.commands[0], GRIPPER)})
 SENTENCE = (
-    "gripper_action gripper_controller/gripper_cmd: bags do not have its commands; in their place stands the measured "
+    "gripper_action gripper_controller/gripper_cmd: bags do not have its commands; they are replaced by the measured "
     "position of left_finger one row later"
 )
 

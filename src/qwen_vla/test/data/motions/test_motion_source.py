@@ -234,7 +234,7 @@ def test_moves_of_a_small_arm_are_straight(twin):
 
 
 def test_what_an_arm_cannot_do_says_so():
-    with pytest.raises(MotionError, match=r"arm 'arm' of 'widowx' can carry out no 'arc' motion .* 0.01 s"):
+    with pytest.raises(MotionError, match=r"arm 'arm' of 'widowx' cannot execute any 'arc' motion .* 0.01 s"):
         Planner(load_robot("widowx"), 0, 0.01).draw("arc", np.random.default_rng(0))
 
 
@@ -253,7 +253,7 @@ def test_impossible_specifications_are_refused(wrong, message):
 
 
 def test_two_robots_of_one_name_are_refused():
-    with pytest.raises(DataError, match="two robots have one name: widowx, widowx"):
+    with pytest.raises(DataError, match="duplicate robot names: widowx, widowx"):
         open_source(robots=["widowx", "widowx"])
 
 
@@ -265,7 +265,7 @@ def test_a_missing_urdf_is_named(tmp_path):
 def test_a_urdf_needs_its_configuration_and_a_robot_of_the_suite_brings_one(tmp_path):
     with pytest.raises(ValueError, match="limits and home pose of its arms with --config"):
         choose_robot("mine.urdf")
-    with pytest.raises(ValueError, match="'widowx' brings its own"):
+    with pytest.raises(ValueError, match="'widowx' has its own"):
         choose_robot("widowx", tmp_path / "widowx.yaml")
     assert choose_robot("widowx") == "widowx" and choose_robot("lab/mine.yaml") == "lab/mine.yaml"
 
