@@ -63,9 +63,9 @@ def draw_sheet(summary: Mapping[str, Any], episodes: Sequence[Played]) -> Image.
 
 def _draw_label(draw: ImageDraw.ImageDraw, left: int, top: int, width: int, episode: Played) -> None:
     row = episode.row
-    words, colour = verdict(row)
+    words, color = verdict(row)
     end = f"{words}, {row.seconds:.1f} s"
-    draw.text((left + width, top + 5), end, colour, font(TEXT), anchor="ra")
+    draw.text((left + width, top + 5), end, color, font(TEXT), anchor="ra")
     draw.text((left, top + 5), str(row.seed), DIM, font(TEXT))
     begin = font(TEXT).getlength(f"{row.seed}  ")
     room = width - begin - font(TEXT).getlength(end) - GAP

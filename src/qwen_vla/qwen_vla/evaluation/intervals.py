@@ -12,10 +12,10 @@ def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float
     if not trials:
         return 0.0, 1.0
     rate = successes / trials
-    centre = rate + z * z / (2 * trials)
+    center = rate + z * z / (2 * trials)
     spread = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    low, high = (centre - spread) / scale, (centre + spread) / scale
+    low, high = (center - spread) / scale, (center + spread) / scale
     return max(0.0, min(rate, low)), min(1.0, max(rate, high))  # at 0 and 1, rounding would exclude the rate
 
 

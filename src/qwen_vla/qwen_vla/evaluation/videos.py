@@ -72,11 +72,11 @@ def _card(frame: np.ndarray, row: EpisodeRow) -> np.ndarray:
     """The last frame, darkened, with the outcome."""
     canvas = Image.fromarray((frame * 0.35).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
-    words, colour = verdict(row)
+    words, color = verdict(row)
     size = min(48, int(48 * (canvas.width - 8 * MARGIN) / font(48).getlength(words)))
-    centre, middle = canvas.width // 2, (canvas.height + HEADER) // 2
+    center, middle = canvas.width // 2, (canvas.height + HEADER) // 2
     draw.text((MARGIN, 8), shortened(f"“{row.instruction}”", 22, canvas.width - 2 * MARGIN), BRIGHT, font(22))
-    draw.text((centre, middle - 20), words, colour, font(size), anchor="mm")
+    draw.text((center, middle - 20), words, color, font(size), anchor="mm")
     facts = f"{row.seconds:.1f} s, {row.chunks} chunks, {row.refused} refused, {row.distance:.2f} m left"
-    draw.text((centre, middle + 40), facts, BRIGHT, font(18), anchor="mm")
+    draw.text((center, middle + 40), facts, BRIGHT, font(18), anchor="mm")
     return np.asarray(canvas)

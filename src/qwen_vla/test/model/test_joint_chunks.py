@@ -145,7 +145,7 @@ def test_a_continuous_joint_is_moved_from_where_it_is_measured(turning):
 
 
 def test_a_chunk_goes_on_when_a_continuous_joint_passes_the_half_turn(turning):
-    """Planned towards 3.3 rad, which a driver measures as 3.3 - 2 pi: the same motion, told in another turn."""
+    """Planned toward 3.3 rad, which a driver measures as 3.3 - 2 pi: the same motion, told in another turn."""
     ahead = np.full((4, 3), 0.2, np.float32)
     ahead[:, 0] = 3.3
     previous = dataclasses.replace(turning.infer(look(np.array([3.0, 0.0, 0.0])), seed=0), data=ahead)

@@ -112,8 +112,8 @@ def test_state_as_text():
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=20))
 def test_bins_of_the_state_are_equal_and_cover_the_range(state):
     bins = np.array(eval(state_text(np.array(state)).removeprefix("state: ")))
-    centres = (bins + 0.5) / 128 - 1
-    assert ((bins >= 0) & (bins < 256)).all() and np.abs(centres - np.float32(state)).max() <= 1 / 256 + 1e-6
+    centers = (bins + 0.5) / 128 - 1
+    assert ((bins >= 0) & (bins < 256)).all() and np.abs(centers - np.float32(state)).max() <= 1 / 256 + 1e-6
 
 
 @pytest.mark.parametrize("state", [[], [[0.1]], [np.nan], [1.5]])

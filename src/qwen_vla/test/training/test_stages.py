@@ -1,4 +1,4 @@
-"""Every stage and every kind of data takes real optimisation steps, and trains what it says it trains."""
+"""Every stage and every kind of data takes real optimization steps, and trains what it says it trains."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Training with real data and real optimisation steps: what a run leaves, and that interrupting it changes nothing."""
+"""Training with real data and real optimization steps: what a run leaves, and that interrupting it changes nothing."""
 
 import contextlib
 import json

@@ -18,13 +18,13 @@ from qwen_vla.data.robot.annotations import NONE, Annotations
 
 WHERE_IS = ("Where is the {}?", "Point to the {}.", "Locate the {}.")
 WHAT_IS_AT = "What is at {}?"
-WHICH_COLOUR = "Which colour is at {}?"
+WHICH_COLOR = "Which colour is at {}?"
 IS_IN_VIEW = "Is the {} in view?"
 IS_SIDE = ("Is the {} left of the {}?", "Is the {} above the {}?")  # along u, along v
 WHICH_IS_NEARER = "Which is nearer, the {} or the {}?"
 WHAT_IS_IN_VIEW = "What is in view?"
 NOTHING = "nothing"
-COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan", "orange", "pink", "white", "black", "grey", "brown")
+COLORS = ("red", "green", "blue", "yellow", "purple", "cyan", "orange", "pink", "white", "black", "grey", "brown")
 SCALE = 1000  # Qwen's grounding coordinates: integers 0–1000 over each image axis
 APART = 0.04  # share of the image: closer together, two things cannot be distinguished by their positions
 NEARER = 0.9  # maximum ratio of two depths with a visible difference
@@ -166,7 +166,7 @@ def _colour(view: View, rng: np.random.Generator) -> Question | None:
         return None
     number = int(rng.choice(coloured))
     colour = _colour_of(view.phrases[number])
-    return Question(WHICH_COLOUR.format(coordinates(view.points[number])), colour, number)
+    return Question(WHICH_COLOR.format(coordinates(view.points[number])), colour, number)
 
 
 def _all(view: View, rng: np.random.Generator) -> Question | None:
@@ -216,7 +216,7 @@ _ASKING = {
 def _colour_of(phrase: str) -> str:
     """The color that a phrase starts with; empty if there is none."""
     first = phrase.split()[0]
-    return first if first in COLOURS else ""
+    return first if first in COLORS else ""
 
 
 def text_corpus(labels: Annotations) -> Iterator[str]:
@@ -235,4 +235,4 @@ def text_corpus(labels: Annotations) -> Iterator[str]:
     for number in range(SCALE + 1):
         place = f"[{number}, {SCALE - number}]"
         yield place
-    yield f"{WHAT_IS_AT.format('[500, 500]')} {WHICH_COLOUR.format('[500, 500]')}"
+    yield f"{WHAT_IS_AT.format('[500, 500]')} {WHICH_COLOR.format('[500, 500]')}"

@@ -130,9 +130,9 @@ def _draw_way(axes, poses: np.ndarray) -> None:
     axes.plot(*way.T, color="black")
     axes.scatter(*way[0], color="black", s=20)
     for pose, alpha in ((poses[0], 0.35), (poses[-1], 1.0)):
-        for column, colour in enumerate(("tab:red", "tab:green", "tab:blue")):
+        for column, color in enumerate(("tab:red", "tab:green", "tab:blue")):
             end = pose[:3, 3] + 0.06 * pose[:3, column]
-            axes.plot(*np.stack([pose[:3, 3], end]).T, color=colour, alpha=alpha)
+            axes.plot(*np.stack([pose[:3, 3], end]).T, color=color, alpha=alpha)
     middle = (way.max(0) + way.min(0)) / 2
     half = max(0.08, np.ptp(way, axis=0).max() / 2 + 0.03)
     for axis, name in enumerate("xyz"):
@@ -148,8 +148,8 @@ def _draw_times(axes, arm: ArmPath, rate_hz: float) -> None:
     times = np.arange(len(arm.poses)) / rate_hz
     moved = 100 * (arm.poses[:, :3, 3] - arm.poses[0, :3, 3])
     turned = np.degrees(Rotation.from_matrix(arm.poses[:, :3, :3] @ arm.poses[0, :3, :3].T).magnitude())
-    for column, name, colour in zip(moved.T, "xyz", ("tab:red", "tab:green", "tab:blue"), strict=True):
-        axes.plot(times, column, color=colour, label=f"{name} [cm]")
+    for column, name, color in zip(moved.T, "xyz", ("tab:red", "tab:green", "tab:blue"), strict=True):
+        axes.plot(times, column, color=color, label=f"{name} [cm]")
     axes.plot(times, turned / 5, color="tab:purple", label="rotation [5°]")
     if arm.openings is not None:
         axes.plot(times, 10 * arm.openings, color="gray", linestyle="--", label="open [10 %]")

@@ -1,4 +1,4 @@
-"""Questions about labelled frames: every answer is right, and nothing is asked about what is not in view."""
+"""Questions about labeled frames: every answer is right, and nothing is asked about what is not in view."""
 
 import json
 import re

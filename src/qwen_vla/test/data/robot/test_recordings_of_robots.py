@@ -24,7 +24,7 @@ IMAGE = Feature("image", (12, 16, 3), ("height", "width", "channel"))
 
 
 def annotated(robot, lengths, objects, tips, rng):
-    """Features, frames per episode and `info.json` of a labelled recording, without state and actions."""
+    """Features, frames per episode and `info.json` of a labeled recording, without state and actions."""
     tags = [camera.tag for camera in robot.cameras]
     points = len(objects) + len(tips)
     numbers = {"points": len(tags) * points * 3, "objects": len(objects), "object": 1, "goal": 1, "task": 1, "fresh": 1}
