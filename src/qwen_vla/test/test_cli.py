@@ -1,4 +1,4 @@
-"""The `qwen-vla` command for people: every help text has an example, and what is wrong is said in one line."""
+"""The `qwen-vla` command: every help text has an example, and errors are one line."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def test_help_explains_every_option(monkeypatch, capsys, command):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_speaks_plainly(monkeypatch, capsys, command):
-    """No word of the library that writes it, and no default that says nothing."""
+    """No internals of the library, and no empty defaults."""
     run(monkeypatch, command, "--help")
     text = capsys.readouterr().out
     assert not re.findall(r"\bSTR\b|None|default: (?:False|''|inf)?\)|, --no-(?!video)", text)

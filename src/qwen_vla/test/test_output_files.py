@@ -1,4 +1,4 @@
-"""Results are complete or not there, what others put beside them stays, and a full disk is said in one sentence."""
+"""Results are complete or absent, files of others are kept, and a full disk is reported in one sentence."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Collecting with the real suite: resumable, the same whoever records it, and never mixed with something else."""
+"""Collecting with the real suite: resumable, the same with any number of workers, and never mixed with other data."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The model card says what the folder records, and that something is not recorded where it is not."""
+"""The model card states what the folder records, and what it does not record."""
 
 import json
 import shutil

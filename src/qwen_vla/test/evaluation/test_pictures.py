@@ -1,4 +1,4 @@
-"""Contact sheets and videos: what is in them, where, and how long they last."""
+"""Contact sheets and videos: content, layout and duration."""
 
 import io
 
@@ -24,7 +24,7 @@ def image(shade=0, height=240, width=320):
 
 
 def film(*seconds, cameras=1, remark=""):
-    """Looks whose first camera shows another colour each time."""
+    """Observations in which the first camera has a different color each time."""
     tags = ("ego", "left", "right", "low")[:cameras]
     return Film(
         looks=[Look({tag: image(i + j) for j, tag in enumerate(tags)}, s, remark) for i, s in enumerate(seconds)]
@@ -103,7 +103,7 @@ def test_a_video_lasts_as_long_as_its_episode(tmp_path, period, step, rate):
 
 
 def test_a_picture_stands_until_there_is_a_newer_one():
-    """The policy looks every second; frames are due twice as often."""
+    """The policy observes every second; frames are due twice as often."""
     shown = list(frames(film(0.0, 1.0), SUCCESS, 0.5))
     assert len(shown) == 3 + CARD_SECONDS / 0.5
     assert [tuple(frame[200, 100]) for frame in shown[:3]] == [COLORS[0], COLORS[0], COLORS[1]]

@@ -1,4 +1,4 @@
-"""The report page: what it compares, that it needs nothing from elsewhere, and what it says about wrong files."""
+"""The report page: its comparisons, no external resources, and errors for invalid files."""
 
 import json
 import re
@@ -75,7 +75,7 @@ def test_tables_tell_shifts_and_differences():
 
 
 class Page(HTMLParser):
-    """What is in a page; an element that is closed in the wrong order is an error."""
+    """The content of a page; an element closed in the wrong order is an error."""
 
     def __init__(self, text):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Real-time chunking: weights, guidance, clean prefixes, and what is left of a chunk."""
+"""Real-time chunking: weights, guidance, clean prefixes, and the remainder of a chunk."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The policy without a model holds every robot still, or says what a file says."""
+"""The policy without a model holds every robot's position, or replays a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A policy is found by its reference and must fit the robot in front of it; what is wrong is said by name."""
+"""A policy is found by its reference and must fit the actual robot; differences are named."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_package_that_cannot_be_imported_is_named(installed, widowx, where):
 
 
 class Reading:
-    """A policy that fits what it is told to fit and never infers."""
+    """A policy that fits the given robots and never infers."""
 
     history = History()
 

@@ -60,7 +60,7 @@ def ours(checkpoint: str, robot) -> Iterator[str]:
 
 @contextmanager
 def another(answer: Callable[[dict], bytes | str | None], metadata: dict | None = None) -> Iterator[str]:
-    """The address of a server that says what it is told to; None: it closes the connection."""
+    """The address of a server with scripted responses; None: it closes the connection."""
 
     def handle(connection: ServerConnection) -> None:
         connection.send(pack(metadata or {}, openpi_array))

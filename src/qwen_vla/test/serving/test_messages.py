@@ -1,4 +1,4 @@
-"""Frames of strangers: arrays come through as they were, everything else is refused with the field's name."""
+"""Untrusted frames: arrays arrive unchanged, everything else is refused with the field's name."""
 
 import msgpack
 import numpy as np

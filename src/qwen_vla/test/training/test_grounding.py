@@ -1,4 +1,4 @@
-"""The grounding head's loss: nothing to pay for the truth, nothing to learn from what is not visible."""
+"""The grounding head's loss: zero for the truth, no gradient from invisible points."""
 
 from dataclasses import replace
 

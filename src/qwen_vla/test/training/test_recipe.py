@@ -1,4 +1,4 @@
-"""Recipes: those of the suite are right, and what is wrong in one is named with file and field."""
+"""Recipes: those of the suite are valid, and errors are reported with file and field."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The data of a recipe: what is missing is recorded, and nothing else."""
+"""The data of a recipe: missing datasets are recorded, and no others."""
 
 import shutil
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Every command interface says how its commands are read from a bag, or what stands in for them: never silence."""
+"""Every command interface defines how its commands are read from a bag, or their replacement; none is ignored."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_convert_says_so_in_one_line_and_converts(episode, tmp_path, workers):
 
 
 class Unread(JointTrajectoryCommand):
-    """A kind whose commands nobody can read."""
+    """A kind without a reader of its commands."""
 
     recorded: ClassVar = ""
 

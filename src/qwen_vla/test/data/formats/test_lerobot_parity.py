@@ -34,7 +34,7 @@ pytestmark = [
 
 
 def lerobot(task: str, root: Path, out: Path) -> tuple[dict, dict]:
-    """What lerobot says: arrays by column, and what it says about the whole."""
+    """lerobot's view: arrays by column, and metadata."""
     command = [PYTHON, ROOT / "scripts/lerobot_peer.py", task, root, out]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

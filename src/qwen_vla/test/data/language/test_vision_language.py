@@ -1,4 +1,4 @@
-"""Questions about labeled frames: every answer is right, and nothing is asked about what is not in view."""
+"""Questions about labeled frames: every answer is correct, and no question is about invisible objects."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def labels(seed, frames=4):
 
 
 class Truth:
-    """What is in an image, worked out from the labels without the code under test."""
+    """The content of an image, derived from the labels without the code under test."""
 
     def __init__(self, annotations, frame, camera):
         self.names = [NAMES[index] if index >= 0 else None for index in annotations.objects[frame]]

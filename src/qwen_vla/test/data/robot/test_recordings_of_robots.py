@@ -43,14 +43,14 @@ def annotated(robot, lengths, objects, tips, rng):
 
 
 def taken(rng, length, every):
-    """Pictures of which each is repeated until the next one is taken, the same array object."""
+    """Images, each repeated until the next one is taken, as the same array object."""
     own = rng.integers(0, 256, (-(-length // every), *IMAGE.shape), dtype=np.uint8)
     return [own[row // every] for row in range(length)]
 
 
 @pytest.fixture(scope="module")
 def arms(tmp_path_factory):
-    """Three episodes of ALOHA at 50 Hz, pictures at 10 Hz: folder and frames."""
+    """Three episodes of ALOHA at 50 Hz, images at 10 Hz: folder and frames."""
     root, rng = tmp_path_factory.mktemp("arms"), np.random.default_rng(0)
     features, episodes, info = annotated(ALOHA, LENGTHS, ["red cube", "socket"], ["left tip", "right tip"], rng)
     joints = Feature("float32", (14,), tuple(ALOHA.joint_names))
