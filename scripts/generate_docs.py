@@ -216,17 +216,17 @@ def _cell(text: str) -> str:
 
 def _dataclass_row(cls: type, field: dataclasses.Field) -> Row:
     default = "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
-    told = meanings(cls.__doc__ or "", [f.name for f in dataclasses.fields(cls)])
+    documented = meanings(cls.__doc__ or "", [f.name for f in dataclasses.fields(cls)])
     annotation = field.type if isinstance(field.type, str) else type_name(field.type)
-    return Row(f"`{field.name}`", f"`{annotation}`", default, told.get(field.name, ""))
+    return Row(f"`{field.name}`", f"`{annotation}`", default, documented.get(field.name, ""))
 
 
 def _model_row(cls: type[BaseModel], name: str) -> Row:
     field = cls.model_fields[name]
-    told = {}
+    documented = {}
     for parent in reversed(cls.__mro__):
-        told |= meanings(parent.__doc__ or "", list(cls.model_fields)) if parent.__doc__ else {}
-    meaning = field.description or told.get(name, "")
+        documented |= meanings(parent.__doc__ or "", list(cls.model_fields)) if parent.__doc__ else {}
+    meaning = field.description or documented.get(name, "")
     limits = [f"{sign} {getattr(m, key)}" for m in field.metadata for key, sign in SIGNS.items() if hasattr(m, key)]
     meaning = f"{meaning} ({', '.join(limits)})".strip() if limits else meaning
     return Row(f"`{name}`", f"`{type_name(field.annotation)}`", _default(field), meaning)

@@ -142,8 +142,8 @@ class WebSocketListener:
             raise
         except Exception as error:  # any error is also reported to the client
             logger.exception("%s: a request failed", connection.remote_address)
-            told = RequestError(f"the request failed with {type(error).__name__}; see the server's log")
-            await self._refuse(connection, session, told)
+            failure = RequestError(f"the request failed with {type(error).__name__}; see the server's log")
+            await self._refuse(connection, session, failure)
         finally:
             self._busy.discard(connection)
 
