@@ -291,8 +291,10 @@ def test_a_chunk_for_another_sentence_than_the_policys_is_refused(peer, executor
     sentence = peer.node.create_publisher(String, "policy_node/instruction", LATCHED)
     sentence.publish(String(data="open the drawer"))
 
+    standing = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0] * 16  # what is accepted until the instruction is heard moves nothing
+
     def refused():
-        peer.send(peer.chunk())
+        peer.send(peer.chunk(data=standing))
         return any(r.reason_codes.tolist() == [ChunkReport.WRONG_INSTRUCTION] for r in peer.reports)
 
     peer.wait(refused, "the refusal")
