@@ -43,6 +43,9 @@ class Reason(IntEnum):
     NOT_READY = 31
     CLOCK_STOPPED = 32
     STALLED = 33
+    REFERENCE_MISMATCH = 34
+    NOT_FOLLOWING = 35
+    DOUBTFUL_STATE = 36
 
 
 @dataclass(frozen=True)

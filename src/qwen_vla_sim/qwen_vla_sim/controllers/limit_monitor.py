@@ -18,12 +18,15 @@ class Peak:
         speed_share, fastest_joint: commanded speed over the joint's limit [1], and the joint.
         excess, farthest_joint: distance beyond a position limit [rad | m] (negative: the smallest distance to one), and
             the joint.
+        step, stepping_joint: the largest distance between two set points [rad | m], and the joint.
     """
 
     speed_share: float
     fastest_joint: str
     excess: float
     farthest_joint: str
+    step: float
+    stepping_joint: str
 
 
 class LimitMonitor:
@@ -39,14 +42,15 @@ class LimitMonitor:
         self._previous: np.ndarray | None = None
         self._shares = np.zeros(len(joints))
         self._excess = np.full(len(joints), -np.inf)
+        self._steps = np.zeros(len(joints))
         self._scratch = np.zeros(len(joints))
 
     def forget_position(self) -> None:
         """Forget the last set point: the robot was placed elsewhere without a command."""
         self._previous = None
 
-    def record(self, target: np.ndarray) -> None:
-        """Record the next set point (joints,) [rad | m]."""
+    def record(self, target: np.ndarray, limp: np.ndarray | None = None) -> None:
+        """Record the next set point (joints,) [rad | m]; a limp joint (bool) goes where nobody commanded it."""
         scratch = self._scratch
         np.subtract(target, self._upper, out=scratch)
         np.maximum(self._excess, scratch, out=self._excess)
@@ -57,13 +61,17 @@ class LimitMonitor:
             return
         np.subtract(target, self._previous, out=scratch)
         np.abs(scratch, out=scratch)
+        if limp is not None:
+            scratch[limp] = 0.0
+        np.maximum(self._steps, scratch, out=self._steps)
         np.divide(scratch, self._step, out=scratch)
         np.maximum(self._shares, scratch, out=self._shares)
         self._previous[:] = target
 
     def peak(self) -> Peak:
         """The worst of all recorded set points."""
-        fastest, farthest = int(np.argmax(self._shares)), int(np.argmax(self._excess))
-        return Peak(
-            float(self._shares[fastest]), self._joints[fastest], float(self._excess[farthest]), self._joints[farthest]
-        )
+        found = []
+        for values in (self._shares, self._excess, self._steps):
+            worst = int(np.argmax(values))
+            found += [float(values[worst]), self._joints[worst]]
+        return Peak(*found)

@@ -12,6 +12,7 @@ import numpy as np
 
 from embodiment_descriptions.commands import CommandInterface, make_part
 from qwen_vla_control.stamps import NANOSECONDS
+from qwen_vla_sim.controllers.hardware import Hardware
 from qwen_vla_sim.controllers.joint_trajectory_controller import JointState
 from qwen_vla_sim.controllers.limit_monitor import LimitMonitor
 from qwen_vla_sim.controllers.stand_ins import Controller, StandIn
@@ -34,7 +35,9 @@ class SimulatedRobot:
     """A world driven through the interfaces that the embodiment names in `commands`.
 
     `stand_ins` holds what listens there by name: a trajectory controller by that of the controller, others by that of
-    the topic; `interfaces` the controllers of those that move joints. `limits` has seen every set point.
+    the topic; `interfaces` the controllers of those that move joints. `hardware` may fail. `limits` has seen every set
+    point that reached it. `inactive` are the interfaces whose controller is not active: it ignores messages, and its
+    set points do not change.
     Not safe for use from several threads at once: the owner serializes the calls.
     """
 
@@ -62,6 +65,8 @@ class SimulatedRobot:
         }
         self._motors = {name: motor for one in of_joints.values() for name, motor in one.motors.items()}
         self._target = world.joint_positions().copy()
+        self.hardware = Hardware(tuple(world.joint_names), world.timestep)
+        self.inactive: set[str] = set()
         limits = [world.embodiment.limits[name] for name in world.joint_names]
         self.limits = LimitMonitor(
             tuple(world.joint_names),
@@ -84,26 +89,45 @@ class SimulatedRobot:
 
     def command(self, interface: str, message: Any) -> None:
         """Hand a message to an interface; raises CommandRejected, and then nothing has changed."""
-        self.stand_ins[interface].take(message, self.time_ns)
+        if interface not in self.inactive:
+            self.stand_ins[interface].take(message, self.time_ns)
 
     def advance(self, steps: int) -> None:
         """Run the controllers and the physics for `steps` physics steps."""
         for _ in range(steps):
             now_ns = self.time_ns
             for name, interface in self.interfaces.items():
+                if name in self.inactive:
+                    continue
                 measured = self._measured(name) if self._measured_start else None
                 self._target[self._indices[name]] = interface.update(now_ns, measured)
-            self.limits.record(self._target)
-            self.world.set_joint_target(self._target)
+            goals = self.hardware.goals(self._target)
+            self.limits.record(goals, self.hardware.limp)
+            self.world.set_joint_target(goals)
             self.world.step()
 
+    def set_active(self, interface: str, active: bool) -> None:
+        """Activate or deactivate a controller; it begins where the joints are measured.
+
+        ValueError lists the controllers that there are.
+        """
+        if interface not in self.interfaces:
+            raise ValueError(f"there is no controller '{interface}'; there are: {', '.join(self.interfaces)}")
+        if not active:
+            self.inactive.add(interface)
+        elif interface in self.inactive:
+            self.inactive.remove(interface)
+            self.interfaces[interface].hold(self._measured(interface).positions)
+
     def reset(self, seed: int) -> None:
-        """Draw the scene of `seed` >= 0, put the robot at home; all interfaces forget their commands and hold there."""
+        """Draw the scene of `seed` >= 0, put the robot at home, repaired; all interfaces hold there."""
         if seed < 0:
             raise ValueError(f"seed {seed} is negative; give one from 0 on")
         self.world.reset(seed)
         home = self.world.joint_positions()
         self._target[:] = home
+        self.hardware.reset()
+        self.inactive.clear()
         self.limits.forget_position()
         for name, interface in self.interfaces.items():
             interface.hold(home[self._indices[name]])
@@ -117,7 +141,8 @@ class SimulatedRobot:
         """
         world = self.world
         names = list(world.joint_names)
-        positions, velocities = world.joint_positions().tolist(), world.joint_velocities().tolist()
+        positions = (world.joint_positions() + self.hardware.offsets).tolist()
+        velocities = world.joint_velocities().tolist()
         efforts = world.joint_efforts().tolist()
         for follower in world.followers:
             leader = names.index(follower.leader)
@@ -144,7 +169,8 @@ class SimulatedRobot:
 
     def _measured(self, interface: str) -> JointState:
         indices = self._indices[interface]
-        return JointState(self.world.joint_positions()[indices], self.world.joint_velocities()[indices])
+        positions = self.world.joint_positions() + self.hardware.offsets
+        return JointState(positions[indices], self.world.joint_velocities()[indices])
 
 
 def interface_name(command: CommandInterface) -> str:

@@ -46,6 +46,8 @@ def limits_message(peak: Peak, name: str, stamp: Time) -> DiagnosticArray:
             KeyValue(key="fastest joint", value=peak.fastest_joint),
             KeyValue(key="farthest beyond a position limit", value=f"{peak.excess:.6f}"),
             KeyValue(key="farthest joint", value=peak.farthest_joint),
+            KeyValue(key="longest step", value=f"{peak.step:.6f}"),
+            KeyValue(key="stepping joint", value=peak.stepping_joint),
         ],
     )
     message = DiagnosticArray(status=[status])

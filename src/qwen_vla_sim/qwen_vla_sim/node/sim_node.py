@@ -41,6 +41,7 @@ from qwen_vla_rclpy.qos import LATCHED, RELIABLE
 from qwen_vla_sim.controllers.rejected import CommandRejected
 from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
 from qwen_vla_sim.node.camera_rig import CameraRig
+from qwen_vla_sim.node.controller_manager import ACTIVITY, CONTROLLER_STATE, SWITCH, ControllerManager
 from qwen_vla_sim.node.messages import (
     camera_info_message,
     image_message,
@@ -48,6 +49,7 @@ from qwen_vla_sim.node.messages import (
     limits_message,
     task_state_message,
 )
+from qwen_vla_sim.node.misbehavior import MISBEHAVE, Misbehavior
 from qwen_vla_sim.node.real_time import Pacer, Schedule
 from qwen_vla_sim.robot_world import RobotWorld
 from qwen_vla_sim.task import SHIFTS, Shift, shift_of
@@ -134,7 +136,17 @@ class SimNode(GuardedNode):
     robot_name = ""  # as in embodiment_descriptions; the node is called <robot_name>_sim
     frame = "base_link"  # of joint states
     PARAMETERS = PARAMETERS
-    PUBLISHES = (ROBOT_DESCRIPTION, JOINT_STATES, IMAGES, CAMERA_INFO, CLOCK, TASK_STATE, LIMITS)
+    PUBLISHES = (
+        ROBOT_DESCRIPTION,
+        JOINT_STATES,
+        IMAGES,
+        CAMERA_INFO,
+        CLOCK,
+        TASK_STATE,
+        LIMITS,
+        CONTROLLER_STATE,
+        ACTIVITY,
+    )
     SUBSCRIBES = (COMMANDS,)
 
     @classmethod
@@ -147,7 +159,7 @@ class SimNode(GuardedNode):
             parameters=cls.PARAMETERS,
             publishes=cls.PUBLISHES,
             subscribes=cls.SUBSCRIBES,
-            services=(RESET, STEP),
+            services=(RESET, STEP, MISBEHAVE, SWITCH),
             example="-p seed:=7 -p realtime_factor:=0.5",
         )
 
@@ -186,6 +198,8 @@ class SimNode(GuardedNode):
         self._create_publishers()
         self._rig = self._make_cameras()
         self._create_inputs()
+        self._manager = ControllerManager(self, self.robot)
+        self._misbehavior = Misbehavior(self, self.robot, self.frame, self._manager.publish_activity)
         self.create_more()
         self._thread = threading.Thread(target=self._run, name="physics", daemon=True)
         self._thread.start()
@@ -277,6 +291,7 @@ class SimNode(GuardedNode):
             with self.lock:
                 self._await_cameras()  # what is still being rendered belongs to the old scene
                 self.robot.reset(request.seed)
+                self._manager.publish_activity()
                 self._tick(everything=True)
         except ValueError as error:
             response.success, response.message = False, str(error)
@@ -349,6 +364,8 @@ class SimNode(GuardedNode):
             stamp = time_message(now_ns)
             self._publish_clock(stamp)
             self._publish_joints(stamp)
+            self._misbehavior.publish_second(now_ns, stamp)
+            self._manager.publish_states(now_ns, stamp)
             self.publish_more(now_ns, stamp, everything)
             if self._task_publisher and self._task_schedule.due(now_ns, everything):
                 state, elapsed = self.world.task_state(), self.robot.episode_time
@@ -373,7 +390,7 @@ class SimNode(GuardedNode):
         self._diagnostics_publisher.publish(limits_message(peak, f"{self.get_name()}: limits", stamp))
 
     def _publish_joints(self, stamp: Time) -> None:
-        reading = self.robot.joints()
+        reading = self._misbehavior.reading()
         for prefix, publisher in self._joint_publishers:
             publisher.publish(joint_state_message(reading, prefix, stamp, self.frame))
 

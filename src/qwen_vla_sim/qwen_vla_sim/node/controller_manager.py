@@ -1,0 +1,108 @@
+"""What a controller_manager and its trajectory controllers say and offer, where their message packages are installed.
+
+The state of each trajectory controller (`<controller>/controller_state`), which controllers are active
+(`controller_manager/activity`), and the service that switches them (`controller_manager/switch_controller`). Wheels
+bring neither control_msgs nor controller_manager_msgs; the simulator then is silent about all of this.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from lifecycle_msgs.msg import State
+from rclpy.node import Node
+
+from qwen_vla_control.node_interface import Endpoint
+from qwen_vla_rclpy.messages import time_message
+from qwen_vla_rclpy.qos import LATCHED
+from qwen_vla_sim.controllers.joint_trajectory_controller import JointTrajectoryController
+from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
+from qwen_vla_sim.node.real_time import Schedule
+
+STATE_TYPE = "control_msgs/msg/JointTrajectoryControllerState"
+ACTIVITY_TYPE = "controller_manager_msgs/msg/ControllerManagerActivity"
+SWITCH_TYPE = "controller_manager_msgs/srv/SwitchController"
+CONTROLLER_STATE = Endpoint("<controller>/controller_state", STATE_TYPE, "Reference of each, with control_msgs")
+ACTIVITY = Endpoint("controller_manager/activity", ACTIVITY_TYPE, "Which controllers are active, latched")
+SWITCH = Endpoint("controller_manager/switch_controller", SWITCH_TYPE, "Activate and deactivate controllers")
+STATE_RATE = 50.0  # [Hz] simulated; the controllers' default
+
+
+class ControllerManager:
+    """The controllers of a simulated robot as the graph sees them. Serialized by the lock of the node."""
+
+    def __init__(self, node: Node, robot: SimulatedRobot) -> None:
+        """Offer what can be offered."""
+        self._node, self._robot = node, robot
+        self._schedule = Schedule(STATE_RATE)
+        self._state, activity, switch = _installed(STATE_TYPE), _installed(ACTIVITY_TYPE), _installed(SWITCH_TYPE)
+        self._states = {
+            name: node.create_publisher(self._state, f"{name}/controller_state", 10)
+            for name, interface in robot.interfaces.items()
+            if self._state and isinstance(interface, JointTrajectoryController)
+        }
+        self._activity = node.create_publisher(activity, ACTIVITY.name, LATCHED) if activity else None
+        if switch:
+            node.create_service(switch, SWITCH.name, self._on_switch)
+        self.publish_activity()
+
+    def publish_states(self, now_ns: int, stamp: Time) -> None:
+        """Publish the states of the active trajectory controllers when they are due."""
+        if not self._states or not self._schedule.due(now_ns, False):
+            return
+        reading = self._robot.joints()
+        measured = dict(zip(reading.names, reading.positions, strict=True))
+        for name, publisher in self._states.items():
+            if name in self._robot.inactive:
+                continue
+            controller = self._robot.interfaces[name]
+            message = self._state(joint_names=list(controller.joint_names))
+            message.header.stamp = stamp
+            desired = controller.desired_state
+            message.reference.positions = controller.command.tolist()
+            message.reference.velocities = [] if desired.velocities is None else list(map(float, desired.velocities))
+            message.feedback.positions = [measured[joint] for joint in controller.joint_names]
+            pairs = zip(message.reference.positions, message.feedback.positions, strict=True)
+            message.error.positions = [reference - feedback for reference, feedback in pairs]
+            message.output.positions = message.reference.positions
+            publisher.publish(message)
+
+    def publish_activity(self) -> None:
+        """Tell which controllers are active."""
+        if self._activity is None:
+            return
+        from controller_manager_msgs.msg import ControllerManagerActivity, NamedLifecycleState
+
+        message = ControllerManagerActivity()
+        message.header.stamp = time_message(self._robot.time_ns)
+        for name in self._robot.interfaces:
+            inactive = name in self._robot.inactive
+            state = State(id=State.PRIMARY_STATE_INACTIVE if inactive else State.PRIMARY_STATE_ACTIVE)
+            state.label = "inactive" if inactive else "active"
+            message.controllers.append(NamedLifecycleState(name=name, state=state))
+        self._activity.publish(message)
+
+    def _on_switch(self, request: Any, response: Any) -> Any:
+        try:
+            with self._node.lock:
+                for name in request.deactivate_controllers:
+                    self._robot.set_active(name, False)
+                for name in request.activate_controllers:
+                    self._robot.set_active(name, True)
+                self.publish_activity()
+        except ValueError as error:
+            response.ok, response.message = False, str(error)
+            return response
+        response.ok = True
+        return response
+
+
+def _installed(name: str) -> Any:
+    """A type by the name that ROS has for it, None where its package is not installed."""
+    package, kind, typename = name.split("/")
+    try:
+        return getattr(importlib.import_module(f"{package}.{kind}"), typename)
+    except (ImportError, AttributeError):
+        return None
