@@ -30,6 +30,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import load_robot, robot_description
+from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_rclpy.qos import LATCHED
@@ -47,7 +48,7 @@ JOINT_RATE, HEARTBEAT_RATE, CAMERA_RATE = 50.0, 20.0, 10.0  # [Hz]
 class Peer(ExecutorPeer):
     """A policy's heartbeat and chunks, a robot's description, joint states and images; keeps what it receives.
 
-    Without a simulator the arm follows its commands at once: the joint states are the last point that was commanded.
+    Without a simulator the arm is where its commands say, at any time.
 
     Attributes:
         received: messages by topic, as (monotonic time, message).
@@ -63,6 +64,7 @@ class Peer(ExecutorPeer):
         self._simulated = simulated
         self.embodiment = load_robot("widowx")
         self.joints = dict(self.embodiment.home)
+        self._played: dict[str, tuple[float, JointPath]] = {}  # by topic: since when [s], and what
         self.received: dict[str, list[tuple[float, object]]] = defaultdict(list)
         self.silent, self.frozen = {"heartbeat"}, set()
         self.still, self.shifted = set(), {}
@@ -102,6 +104,7 @@ class Peer(ExecutorPeer):
         self.every(1 / CAMERA_RATE, self._publish_images)
 
     def _publish_joints(self) -> None:
+        self._move()
         if "joint_states" in self.silent:
             return
         message = JointState(name=list(self.joints), position=list(self.joints.values()))
@@ -138,7 +141,25 @@ class Peer(ExecutorPeer):
     def _record(self, topic: str, message) -> None:
         self.received[topic].append((time.monotonic(), message))
         if isinstance(message, JointTrajectory) and not self._simulated:
-            self.joints.update(zip(message.joint_names, message.points[-1].positions, strict=True))
+            self._play(topic, message)
+
+    def _play(self, topic: str, message: JointTrajectory) -> None:
+        """Begin a trajectory where the joints are, as fast as they are."""
+        self._move()
+        since, path = self._played.get(topic, (0.0, None))
+        speed = np.zeros(len(message.joint_names)) if path is None else path.at(time.monotonic() - since)[1]
+        first = message.points[0].time_from_start
+        positions = [[self.joints[n] for n in message.joint_names], *(p.positions for p in message.points)]
+        velocities = [speed, *(p.velocities for p in message.points)]
+        path = JointPath(
+            tuple(message.joint_names), first.sec + first.nanosec / 1e9, np.array(positions), np.array(velocities)
+        )
+        self._played[topic] = time.monotonic(), path
+
+    def _move(self) -> None:
+        """Put the joints where the trajectories are by now."""
+        for since, path in self._played.values():
+            self.joints.update(zip(path.joints, path.at(time.monotonic() - since)[0].tolist(), strict=True))
 
     @property
     def arm_commands(self) -> list[tuple[float, JointTrajectory]]:
@@ -186,6 +207,18 @@ class Peer(ExecutorPeer):
         request = ChangeState.Request()
         request.transition.id = transition
         return self.call(ChangeState, f"{node}/change_state", request).success
+
+    def restart(self, node: str) -> None:
+        """Deactivate and activate a node: an executor takes the robot as it stands then."""
+        assert self.transition(node, Transition.TRANSITION_DEACTIVATE)
+        assert self.transition(node, Transition.TRANSITION_ACTIVATE)
+
+    def move_by_hand(self, **joints: float) -> None:
+        """Put joints somewhere else than where they were commanded to be."""
+        with self.changed:
+            self._move()
+            self._played.clear()
+            self.joints.update(joints)
 
     def set_parameter(self, node: str, name: str, value: object) -> bool:
         parameter = Parameter(name, value=value).to_parameter_msg()
@@ -268,11 +301,13 @@ class Peer(ExecutorPeer):
     def forget(self) -> None:
         """Go back to the beginning: at home, every stream on but the heartbeat, nothing received.
 
-        The joint states say so at once: a chunk that is sent next is anchored there, not where the arm was before.
+        The joint states say so at once: a chunk that is sent next is anchored there, not where the arm was before. An
+        executor that has moved the arm must be restarted, or it notices that somebody has moved it.
         """
         with self.changed:
             self.silent, self.frozen = {"heartbeat"}, set()
             self.still, self.shifted = set(), {}
+            self._played.clear()
             self.joints = dict(self.embodiment.home)
             self._publish_joints()
             self.clear()

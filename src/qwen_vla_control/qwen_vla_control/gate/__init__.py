@@ -8,7 +8,18 @@ from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate.arm_gate import ArmGate
 from qwen_vla_control.gate.base_gate import BaseGate
 from qwen_vla_control.gate.gate import Gate, gate_of
-from qwen_vla_control.gate.robot_state import RobotState
+from qwen_vla_control.gate.robot_state import Reference, RobotState
 from qwen_vla_control.reasons import Reason, Refused, Violation
 
-__all__ = ["ArmGate", "BaseGate", "Chunk", "Gate", "Reason", "Refused", "RobotState", "Violation", "gate_of"]
+__all__ = [
+    "ArmGate",
+    "BaseGate",
+    "Chunk",
+    "Gate",
+    "Reason",
+    "Reference",
+    "Refused",
+    "RobotState",
+    "Violation",
+    "gate_of",
+]

@@ -12,7 +12,14 @@ from embodiment_descriptions.angles import nearest_turn
 from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate.chunk_schema import ChunkSchema, check_schema
 from qwen_vla_control.gate.chunk_to_joints import ChunkToJoints
-from qwen_vla_control.gate.joint_rules import MotionRules, check_motion, check_start, check_workspace, grown
+from qwen_vla_control.gate.joint_rules import (
+    MotionRules,
+    check_motion,
+    check_reference,
+    check_start,
+    check_workspace,
+    grown,
+)
 from qwen_vla_control.gate.robot_state import RobotState
 from qwen_vla_control.gate.self_collision import SelfCollision
 from qwen_vla_control.motion.joint_path import JointPath, rest_to_rest
@@ -57,38 +64,43 @@ class ArmGate:
         """End-effector poses in the base frame of each arm: (steps, joints) or (joints,) -> (arms, steps, 4, 4)."""
         return self._to_joints.poses(joints)
 
-    def rows_of(self, chunk: Chunk, anchor: np.ndarray) -> np.ndarray:
-        """Joint positions (horizon, joints) that a chunk requests, relative to the observed ones, `anchor` (joints,).
+    def rows_of(self, chunk: Chunk, anchor: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+        """Joint positions (horizon, joints) that a chunk requests.
+
+        Args:
+            chunk: of this robot.
+            anchor: (joints,) observed positions, which the chunk is relative to.
+            start: (joints,) where the grippers begin; by default where they were observed.
 
         Raises:
             Refused: the chunk does not match the schema, or cannot be followed.
         """
         refuse_if(check_schema(chunk, self.schema))
         rows = self._to_joints.path(chunk.rows.astype(float), anchor)
-        self._let_grippers_follow(rows, anchor, chunk.period)
+        self._let_grippers_follow(rows, anchor if start is None else start, chunk.period)
         return rows
 
     def decide(self, chunk: Chunk, state: RobotState) -> TimedPath:
         """Decide about a chunk.
 
         Returns:
-            The first execution_horizon steps, from `state.measured` to rest, starting at `state.now_ns`. All steps of
+            The first execution_horizon steps, from `state.start` to rest, starting at `state.now_ns`. All steps of
             the chunk have passed the gate, not only these; accelerations are checked only for the executed steps.
 
         Raises:
             Refused: with every reason found.
         """
-        measured, velocity = state.measured, state.velocity
-        rows = self.rows_of(chunk, state.observed)
+        start, velocity = state.start, state.velocity
+        rows = self.rows_of(chunk, state.observed, None if state.reference is None else start)
         if self._limits_acceleration:
-            speed = np.zeros(len(measured)) if velocity is None else velocity
+            speed = np.zeros(len(start)) if velocity is None else velocity
             limit = self.motion.acceleration
-            predicted = JointPath.blended_in(self.joints, rows, chunk.period, measured, speed, limit)
+            predicted = JointPath.blended_in(self.joints, rows, chunk.period, start, speed, limit)
             executed = predicted.decelerated(chunk.execution_horizon, limit)
         else:
-            predicted = JointPath.through(self.joints, np.vstack([measured, rows]), chunk.period, velocity)
+            predicted = JointPath.through(self.joints, np.vstack([start, rows]), chunk.period, velocity)
             executed = predicted.first(chunk.execution_horizon)
-        found = check_start(rows[0], measured, self.motion) + check_motion(predicted, self._loose)
+        found = self.check_start(state, rows[0]) + check_motion(predicted, self._loose)
         refuse_if(found + check_motion(executed, self.motion) + self._check_workspace(predicted))
         refuse_if(self._check_collisions(predicted))
         return TimedPath(executed, state.now_ns, chunk.execution_horizon)
@@ -114,41 +126,66 @@ class ArmGate:
         path = blend(rows)
         if self._limits_acceleration:
             path = path.decelerated(path.steps, self.motion.acceleration)
-        found = check_start(path.positions[1], state.measured, self.motion) + check_motion(path, self.motion)
+        found = self.check_start(state, path.positions[1]) + check_motion(path, self.motion)
         refuse_if(found + self._check_workspace(path))
         refuse_if(self._check_collisions(path))
         return path
 
-    def check(self, path: JointPath) -> None:
-        """Check a path that is to be executed unchanged.
+    def check_start(self, state: RobotState, first: np.ndarray) -> list[Violation]:
+        """Check how a path begins whose first row (joints,) is `first`: as its controllers see it, and as measured."""
+        reference = state.reference
+        found = check_start(first, state.measured, self.motion)
+        if reference is None:
+            return found
+        found += check_reference(reference, state.measured, self.motion, at_rest=state.motion is None)
+        return found + check_start(first, reference.positions, self.motion)
+
+    def check(self, path: JointPath, margin: float | None = None) -> None:
+        """Check a path that is to be executed unchanged; it may leave the workspace by `margin` [m] around its start.
 
         Raises:
             Refused: with every reason found.
         """
-        refuse_if(check_motion(path, self.motion) + self._check_workspace(path))
+        refuse_if(check_motion(path, self.motion) + self._check_workspace(path, margin))
         refuse_if(self._check_collisions(path))
 
-    def home_path(self, measured: np.ndarray, speed_share: float) -> JointPath:
-        """Plan the motion from `measured` to the home pose, no faster than `speed_share` of the limits.
+    def home_path(self, start: np.ndarray, speed_share: float) -> JointPath:
+        """Plan the motion from `start` (joints,) to the home pose, no faster than `speed_share` of the limits.
 
         Continuous joints turn the short way. The motion may begin outside the workspace and pass it close to there.
 
         Raises:
             Refused: the straight motion in joint space does not pass the gate, or would take too long.
         """
-        home = np.where(self._continuous, nearest_turn(self._home, measured), self._home)
+        home = np.where(self._continuous, nearest_turn(self._home, start), self._home)
+        return self.slow_path(start, home, speed_share, "home", HOME_MARGIN)
+
+    def slow_path(
+        self, start: np.ndarray, goal: np.ndarray, speed_share: float, name: str, margin: float | None = None
+    ) -> JointPath:
+        """Plan the motion from rest to rest that is straight in joint space.
+
+        Args:
+            start: (joints,) first positions.
+            goal: (joints,) last positions.
+            speed_share: of the speed limits, which it does not exceed.
+            name: where it leads, for error messages ("home").
+            margin: by which it may leave the workspace around `start` [m]; None: not at all.
+
+        Raises:
+            Refused: it does not pass the gate, or would take too long.
+        """
         speed = speed_share * np.minimum(self.motion.speed, HOME_SHARE * self.motion.step / self.schema.period)
-        time = float(np.max(np.abs(home - measured) / speed))
+        time = float(np.max(np.abs(goal - start) / speed))
         if not time <= LONGEST_HOME:  # NaN is not
             text = (
-                f"the motion home takes at least {time:.0f} s (limit {LONGEST_HOME:.0f} s); "
+                f"the motion {name} takes at least {time:.0f} s (limit {LONGEST_HOME:.0f} s); "
                 "are the measured joint positions right?"
             )
             raise Refused.because(Reason.START_JUMP, text)
         limit = HOME_SHARE * self.motion.acceleration
-        path = rest_to_rest(self.joints, measured, home, speed, self.schema.period, limit)
-        refuse_if(check_motion(path, self.motion) + self._check_workspace(path, HOME_MARGIN))
-        refuse_if(self._check_collisions(path))
+        path = rest_to_rest(self.joints, start, goal, speed, self.schema.period, limit)
+        self.check(path, margin)
         return path
 
     def _let_grippers_follow(self, rows: np.ndarray, start: np.ndarray, period: float) -> None:

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from embodiment_descriptions import Embodiment
+from qwen_vla_control.gate.robot_state import Reference
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.reasons import Reason, Violation
 
 POSITION_TOLERANCE = 1e-6  # [rad | m] rounding, far below the resolution of any encoder
 SPEED_TOLERANCE = 1e-6  # [rad/s | m/s]
+# [rad] more than a servo lags behind at rest; farther from where its controller starts a joint was moved otherwise.
+REFERENCE_NEAR = 0.1
 ACCELERATION_TOLERANCE = 1e-3  # [rad/s² | m/s²] rounding, divided by the square of a short period
 
 
@@ -90,6 +93,31 @@ def check_start(first: np.ndarray, measured: np.ndarray, rules: MotionRules) -> 
     """Check the distance from the measured positions to the first row (joints,) of a chunk."""
     jump = np.abs(first - measured)[None]
     return _excess(Reason.START_JUMP, "first step", jump, rules.start_jump, POSITION_TOLERANCE, rules.joints)
+
+
+def check_reference(
+    reference: Reference, measured: np.ndarray, rules: MotionRules, at_rest: bool = True
+) -> list[Violation]:
+    """Check that the joints are where their controllers would start from, or the next command would make them jump.
+
+    What a gripper holds keeps it from where it was told to go: grippers are not compared. While joints move they lag
+    behind, by no more than the start jump.
+    """
+    near = np.minimum(rules.start_jump, REFERENCE_NEAR) if at_rest else rules.start_jump
+    limits = np.where(np.isfinite(rules.start_jump), near, np.inf)
+    apart = np.abs(reference.positions - measured)
+    over = apart > limits + POSITION_TOLERANCE
+    if not over.any():
+        return []
+    joint = int(np.argmax(np.where(over, apart, 0.0)))
+    more = f" (and {over.sum() - 1} more)" if over.sum() > 1 else ""
+    text = (
+        f"joint '{rules.joints[joint]}': its controller starts from {reference.positions[joint]:.4f} "
+        f"({reference.told_by[joint]}), but it is measured at {measured[joint]:.4f}, {apart[joint]:.4f} away "
+        f"(limit {limits[joint]:.4f}){more}; was it moved by hand, or is the measurement wrong? Look at the robot, "
+        "then call ~/resynchronize"
+    )
+    return [Violation(Reason.REFERENCE_MISMATCH, text)]
 
 
 def check_workspace(points: np.ndarray, lower: Sequence[float], upper: Sequence[float]) -> list[Violation]:

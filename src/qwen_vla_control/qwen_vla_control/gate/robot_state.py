@@ -10,6 +10,19 @@ from qwen_vla_control.motion.command_state import Motion
 
 
 @dataclass(frozen=True)
+class Reference:
+    """Where the controllers of the joints would start from.
+
+    Attributes:
+        positions: (joints,) [rad | m], continuous joints in the turn in which they are measured.
+        told_by: who says so, one per joint.
+    """
+
+    positions: np.ndarray
+    told_by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RobotState:
     """Where the robot is and was, and what it is executing.
 
@@ -21,6 +34,7 @@ class RobotState:
         measured: where it is now.
         motion: what it is executing, None at rest.
         frame: odometry frame of the vectors of a base; "" for joints.
+        reference: where the controllers start from; None: where the robot is.
     """
 
     now_ns: int
@@ -28,6 +42,12 @@ class RobotState:
     measured: np.ndarray
     motion: Motion | None = None
     frame: str = ""
+    reference: Reference | None = None
+
+    @property
+    def start(self) -> np.ndarray:
+        """Where what is commanded next begins."""
+        return self.measured if self.reference is None else self.reference.positions
 
     @property
     def velocity(self) -> np.ndarray | None:

@@ -1,9 +1,8 @@
-"""Where the robot is commanded to hold."""
+"""The current motion and the last commanded position."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from qwen_vla_control.motion.command_state import CommandState, Motion
 from qwen_vla_control.motion.joint_path import JointPath
@@ -13,52 +12,32 @@ START = 10**18
 S = 10**9
 
 
-@pytest.fixture
-def commanded():
-    return CommandState(keep=np.array([False, True]), near=0.1)
-
-
 def motion_to(*goal) -> Motion:
     rows = np.linspace([0.0, 0.03], goal, 5)
     return Motion(JointPath.through(JOINTS, rows, 0.2), START, None)
 
 
-def test_during_a_motion_it_is_where_the_motion_is_by_now(commanded):
+def test_during_a_motion_the_robot_is_commanded_to_be_where_the_motion_is_by_now():
     motion = motion_to(0.8, 0.015)
+    positions, velocities = motion.commanded(START + S // 2)
+    assert np.allclose(positions, motion.path.at(0.5)[0], atol=1e-9) and 0.2 < positions[0] < 0.6
+    assert velocities[0] > 0
+
+
+def test_after_a_motion_it_stands_at_its_end():
+    commanded, motion = CommandState(), motion_to(0.8, 0.015)
+    assert commanded.last is None
     commanded.begin(motion)
-    held = commanded.hold_positions(START + S // 2, measured=np.array([0.3, 0.02]))
-    assert np.allclose(held, motion.path.at(0.5)[0], atol=1e-9) and 0.2 < held[0] < 0.6
-    assert commanded.hold(held) is motion and commanded.motion is None
-    # A second hold does not move the robot any more.
-    assert np.array_equal(commanded.hold_positions(START + 3 * S, measured=held + 0.01), held)
+    assert commanded.end() is motion and commanded.motion is None
+    assert np.array_equal(commanded.last, [0.8, 0.015])
 
 
-def test_during_a_motion_the_joint_states_may_be_unknown(commanded):
-    commanded.begin(motion_to(0.8, 0.015))
-    assert commanded.hold_positions(START + S // 2, measured=None) is not None
-
-
-def test_after_a_motion_it_is_its_end_while_the_robot_is_there(commanded):
-    commanded.begin(motion_to(0.8, 0.015))
-    commanded.end()
-    assert np.array_equal(commanded.hold_positions(START + 9 * S, np.array([0.75, 0.02])), [0.8, 0.015])
-
-
-def test_a_robot_that_somebody_moved_is_held_where_it_is_but_keeps_its_grip(commanded):
-    commanded.begin(motion_to(0.8, 0.015))
-    commanded.end()
-    assert np.array_equal(commanded.hold_positions(START + 9 * S, np.array([0.2, 0.025])), [0.2, 0.015])
-
-
-def test_before_any_command_it_is_where_the_robot_is_measured(commanded):
-    assert np.array_equal(commanded.hold_positions(START, np.array([0.2, 0.02])), [0.2, 0.02])
-
-
-def test_nothing_known_is_nothing_commanded(commanded):
-    assert commanded.hold_positions(START, measured=None) is None
-    commanded.begin(motion_to(0.8, 0.015))
-    commanded.end()
-    assert commanded.hold_positions(START + 9 * S, measured=None) is None
+def test_a_robot_that_was_told_to_hold_stands_there():
+    commanded, motion = CommandState(), motion_to(0.8, 0.015)
+    commanded.begin(motion)
+    held = motion.commanded(START + S // 2)[0]
+    assert commanded.stand(held) is motion and np.array_equal(commanded.last, held)
+    assert commanded.stand(None) is None and commanded.last is None
 
 
 def test_a_motion_is_over_at_its_last_row():
@@ -75,26 +54,13 @@ def test_it_is_over_exactly_at_its_end_and_follows_its_path_until_then():
             np.testing.assert_allclose(told, own, atol=1e-7)
 
 
-@pytest.mark.parametrize("joint", [0, 1])
-@pytest.mark.parametrize("sign", [1, -1])
-def test_one_joint_that_somebody_moved_is_enough_to_hold_the_arm_where_it_is(joint, sign):
-    commanded = CommandState(keep=np.array([False, False, True]), near=0.1)
-    last = np.array([0.5, -0.5, 0.02])
-    commanded.hold(last)
-    measured = last + [0.05, 0.05, -0.01]
-    measured[joint] = last[joint] + sign * 0.1
-    assert commanded.hold_positions(START, np.round(measured, 9)).tolist() == last.tolist(), "near enough"
-    measured[joint] = last[joint] + sign * 0.101
-    assert commanded.hold_positions(START, measured).tolist() == [*measured[:2], 0.02]
-
-
-def test_what_is_held_does_not_change_with_what_was_given(commanded):
-    given = np.array([0.2, 0.02])
-    assert commanded.hold(given) is None
+def test_what_is_held_does_not_change_with_what_was_given():
+    commanded, given = CommandState(), np.array([0.2, 0.02])
+    assert commanded.stand(given) is None
     given += 1.0
-    assert commanded.hold_positions(START, np.array([0.2, 0.02])).tolist() == [0.2, 0.02]
+    assert commanded.last.tolist() == [0.2, 0.02]
     motion = motion_to(0.8, 0.015)
     commanded.begin(motion)
     assert commanded.end() is motion and commanded.end() is None
     motion.path.positions[:] = 9.0
-    assert commanded.hold_positions(START, np.array([0.8, 0.02])).tolist() == [0.8, 0.015]
+    assert commanded.last.tolist() == [0.8, 0.015]

@@ -81,7 +81,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         self._connect()
         self.get_logger().info(f"ready for '{embodiment.name}': {self._execution.moves}")
         # Who listens to a topic may decide what is sent to it: the earlier, the better.
-        self._execution.commands.preflight()
+        self._execution.unready()
 
     def _connect(self) -> None:
         self._accepted_publisher = self.publish_on(offered.ACCEPTED_CHUNK, RELIABLE)
@@ -97,9 +97,11 @@ class ExecutorNode(lifecycle.ManagedNode):
         self.serve(offered.RESET_ESTOP, self._on_reset_estop)
         self.serve(offered.HOLD, self._on_hold)
         self.serve(offered.GO_HOME, self._on_go_home)
+        self.serve(offered.RESYNCHRONIZE, self._on_resynchronize)
 
     def start(self) -> None:
         """Start the watchdogs, on a clock that nobody can stop."""
+        self._execution.forget()
         self._timing = LoopTiming(WATCH_PERIOD)
         self._freeze_watch, self._streamed_ns = FreezeWatch(time.monotonic_ns()), self._now()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -196,8 +198,8 @@ class ExecutorNode(lifecycle.ManagedNode):
             found.append(Violation(Reason.INTERNAL, f"a callback has failed: {self._raised}"))
         motion = self._execution.motion
         if motion is not None and motion.chunk is None:
-            found.append(Violation(Reason.NOT_ACTIVE, "a home motion is on its way"))
-        return found + [Violation(Reason.NOT_READY, problem) for problem in self._execution.commands.preflight()]
+            found.append(Violation(Reason.NOT_ACTIVE, f"a {motion.name} is on its way"))
+        return found + [Violation(Reason.NOT_READY, problem) for problem in self._execution.unready()]
 
     # Motion ---------------------------------------------------------------------------------------------------------
 
@@ -244,12 +246,14 @@ class ExecutorNode(lifecycle.ManagedNode):
                 self._hold(broken.reason, broken.message)
             elif motion.is_over(now):
                 self._complete(motion, now)
+        else:
+            self._execution.settle()
         self._execution.commands.stream(now)
         self._streamed_ns, self._raised = now, ""
 
     def _complete(self, motion: Motion, now_ns: int) -> None:
         self._execution.finish(now_ns)
-        message = "" if motion.chunk else "home motion completed"
+        message = "" if motion.chunk else f"{motion.name} completed"
         steps = motion.path.steps if self._execution.overlaps and motion.chunk else None
         self._report(self._ledger.complete(motion.chunk, now_ns, message, steps))
 
@@ -313,7 +317,8 @@ class ExecutorNode(lifecycle.ManagedNode):
 
     def _on_go_home(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
-            path = self._home_path()
+            self._refuse_own_motion()
+            path = self._execution.home_path()
             self._execution.begin(path, None)
         except Refused as refused:
             response.success, response.message = False, f"no home motion: {refused}"
@@ -321,7 +326,26 @@ class ExecutorNode(lifecycle.ManagedNode):
             response.success, response.message = True, f"home motion of {path.duration:.1f} s started"
         return response
 
-    def _home_path(self) -> Path:
+    def _on_resynchronize(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            self._refuse_own_motion()
+            response.success, response.message = True, self._execution.resynchronize(self._on_resynchronized)
+        except Refused as refused:
+            response.success, response.message = False, f"not resynchronized: {refused}"
+        self.get_logger().info(response.message)
+        return response
+
+    def _on_resynchronized(self, good: bool, text: str) -> None:
+        """Controllers were restarted, or could not be."""
+        if good:
+            self.get_logger().info(text)
+            self._report(self._ledger.complete(None, self._now(), text))
+        else:
+            self.get_logger().error(text)
+            self._report(self._ledger.hold(None, Violation(Reason.NOT_READY, text), self._now()))
+
+    def _refuse_own_motion(self) -> None:
+        """Raise Refused unless a motion of the executor's own may begin."""
         if not self.active:
             raise Refused.because(Reason.NOT_ACTIVE, "executor_node is not active")
         if self._execution.motion is not None:
@@ -329,7 +353,6 @@ class ExecutorNode(lifecycle.ManagedNode):
         objections = self._objections()
         if objections:
             raise Refused(objections)
-        return self._execution.home_path()
 
     # State ----------------------------------------------------------------------------------------------------------
 
@@ -341,12 +364,12 @@ class ExecutorNode(lifecycle.ManagedNode):
 
     def _publish_diagnostics(self) -> None:
         steady, p, execution = time.monotonic_ns(), self.parameters, self._execution
-        unready = execution.commands.preflight()
+        unready = execution.unready()
         for problem in unready if unready != self._unready else ():
             self.get_logger().warning(problem)
         self._unready = unready
-        lost = execution.lost()
-        faults = [fault for fault in (lost and lost.message, execution.commands.fault(), *unready) if fault]
+        found = [violation.message for violation in (execution.lost(), execution.mismatch()) if violation]
+        faults = [fault for fault in (*found, execution.commands.fault(), *unready) if fault]
         stopped, silent = self._latch.objection(steady), self._policy.silent_text(steady, p.heartbeat_timeout)
         problems = problems_of(stopped, faults, silent, self._policy.refusals, p.max_refusals)
         values = values_of(execution.motion, self._ledger, self._timing)

@@ -11,6 +11,8 @@ from qwen_vla_control.motion.blending import DECAY, Blending, CrossFade
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, Parameter
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_ros.executor.command_interfaces.robot_commands import BASE_PATH, COMMAND_GOALS, COMMAND_TOPICS
+from qwen_vla_ros.executor.controller_restart import SWITCH
+from qwen_vla_ros.executor.controller_watch import ACTIVITY, CONTROLLER_STATE
 from qwen_vla_ros.ros.lifecycle import COMMON_PARAMETERS, DIAGNOSTICS, ROBOT_DESCRIPTION
 
 PARAMETERS = (
@@ -61,6 +63,11 @@ RESUME = Endpoint("~/resume", Trigger, "Accept chunks again after ~/stop")
 RESET_ESTOP = Endpoint("~/reset_estop", Trigger, "Release the latched emergency stop, once it is no longer pressed")
 HOLD = Endpoint("~/hold", Trigger, "Break off what is being executed; the next chunk is welcome")
 GO_HOME = Endpoint("~/go_home", Trigger, "Go to the home pose, slowly")
+RESYNCHRONIZE = Endpoint(
+    "~/resynchronize",
+    Trigger,
+    "Bring together where the controllers would start and where the joints are, after somebody has moved the robot",
+)
 
 INTERFACE = NodeInterface(
     package="qwen_vla_ros",
@@ -68,9 +75,12 @@ INTERFACE = NodeInterface(
     docstring="Chunks in, checked commands out. Stops the robot when anything it relies on falls silent.",
     parameters=(*COMMON_PARAMETERS, *PARAMETERS),
     publishes=(ACCEPTED_CHUNK, CHUNK_REPORT, COMMAND_TOPICS, BASE_PATH, DIAGNOSTICS),
-    subscribes=(ROBOT_DESCRIPTION, CHUNK, HEARTBEAT, INSTRUCTION, ESTOP, JOINT_STATES, ODOMETRY),
-    services=(STOP, RESUME, RESET_ESTOP, HOLD, GO_HOME),
-    calls=(COMMAND_GOALS,),
+    subscribes=(
+        *(ROBOT_DESCRIPTION, CHUNK, HEARTBEAT, INSTRUCTION, ESTOP, JOINT_STATES, ODOMETRY),
+        *(CONTROLLER_STATE, ACTIVITY),
+    ),
+    services=(STOP, RESUME, RESET_ESTOP, HOLD, GO_HOME, RESYNCHRONIZE),
+    calls=(COMMAND_GOALS, SWITCH),
     managed=True,
     example="-p autostart:=true",
 )

@@ -195,7 +195,7 @@ def simulated_stack(
         if waits:  # nobody tries again for it, as autostart does, when the robot's description comes late
             described = partial(client.node.count_publishers, "robot_description")
             client.wait(described, f"robot description of {world.simulator.node}", READY_TIMEOUT)
-            _change_state(client, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+            change_state(client, POLICY, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
         _Readiness(client, processes, world.simulator.node).wait()
         yield SimulatedStack(world, host.domain, client, processes, time.monotonic() - began, commands, environment)
         if isinstance(logs, Host):
@@ -205,16 +205,19 @@ def simulated_stack(
 def _leave_the_policy(client: SpinningNode, processes: ChildProcesses) -> None:
     """End every process but policy_node, and have that one let go of its robot."""
     processes.stop(but=(POLICY,))
-    _change_state(client, Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+    change_state(client, POLICY, Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
 
 
-def _change_state(client: SpinningNode, *transitions: int) -> None:
-    """Have policy_node make transitions, one after the other; StackError when it does not."""
-    service = client.node.create_client(ChangeState, f"{POLICY}/change_state")
-    for number in transitions:
-        request = ChangeState.Request(transition=Transition(id=number))
-        if not client.call(service, request, TRANSITION_TIMEOUT).success:
-            raise StackError(f"{POLICY} does not make transition {number}; see its log")
+def change_state(client: SpinningNode, node: str, *transitions: int) -> None:
+    """Have a managed node make transitions, one after the other; StackError when it does not."""
+    service = client.node.create_client(ChangeState, f"{node}/change_state")
+    try:
+        for number in transitions:
+            request = ChangeState.Request(transition=Transition(id=number))
+            if not client.call(service, request, TRANSITION_TIMEOUT).success:
+                raise StackError(f"{node} does not make transition {number}; see its log")
+    finally:
+        client.in_turn(lambda: client.node.destroy_client(service))
 
 
 def stack_environment(domain: int, logs: Path) -> dict[str, str]:

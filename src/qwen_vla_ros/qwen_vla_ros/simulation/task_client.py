@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from lifecycle_msgs.msg import Transition
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
@@ -20,7 +21,7 @@ from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport, TaskState
 from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_rclpy.qos import LATCHED, reliable
-from qwen_vla_ros.simulation.stack import SimulatedStack
+from qwen_vla_ros.simulation.stack import SimulatedStack, change_state
 
 ANSWER_TIMEOUT = 30.0  # [s] real: services and the action server answer in milliseconds, on an idle machine
 PATIENCE = 3600.0  # [s] real, where simulated time is the limit: only a simulation that crawls needs this one
@@ -129,7 +130,11 @@ class TaskClient:
         self._client.hear(ChunkReport, "executor_node/chunk_report", self._on_report, reliable(50))
 
     def reset(self, seed: int) -> str:
-        """Begin the episode of a scene; returns its sentence when the new scene can be seen by everybody."""
+        """Begin the episode of a scene; returns its sentence when the new scene can be seen by everybody.
+
+        The robot is somewhere else then, and so are its controllers: the executor begins anew, too.
+        """
+        change_state(self._client, "executor_node", Transition.TRANSITION_DEACTIVATE)
         self._client.wait(lambda: self.task, "task state of the simulator", ANSWER_TIMEOUT)
         before = _start_ns(self.task) + CLOCK_ROUNDING
         reply = self._client.call(self._reset, ResetWorld.Request(seed=seed), ANSWER_TIMEOUT)
@@ -140,6 +145,7 @@ class TaskClient:
             self._seed, self._instruction, self._start_ns = seed, reply.instruction, _start_ns(self.task)
             self._chunks, self._reports, self._done, self.activity = {}, [], None, ""
         self.wait_until(SETTLE_TIME)
+        change_state(self._client, "executor_node", Transition.TRANSITION_ACTIVATE)
         return reply.instruction
 
     def draw_from(self, noise_seed: int) -> None:

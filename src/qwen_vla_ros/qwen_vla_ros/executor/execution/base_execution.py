@@ -11,7 +11,6 @@ from embodiment_descriptions import Embodiment
 from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate import BaseGate, RobotState
 from qwen_vla_control.motion.base_path import BasePath
-from qwen_vla_control.motion.command_state import CommandState
 from qwen_vla_control.observation.odometry_reader import OdometryReader
 from qwen_vla_ros.executor.execution.execution import Execution, Held, Source
 from qwen_vla_ros.executor.executor_parameters import ODOMETRY
@@ -26,8 +25,7 @@ class BaseExecution(Execution):
     def __init__(self, node: ManagedNode, embodiment: Embodiment) -> None:
         """Create gate, reader and command interfaces; see Execution."""
         state = OdometryReader(embodiment, node.resolve_topic_name)
-        commanded = CommandState(keep=np.zeros(3, bool), near=0.0)
-        super().__init__(node, embodiment, BaseGate(embodiment), state, commanded)
+        super().__init__(node, embodiment, BaseGate(embodiment), state)
         self.sources = (Source(ODOMETRY, embodiment.odometry.topic, self._take),)
 
     def _take(self, message: Any, steady_ns: int, _publisher: bytes) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from embodiment_descriptions import Embodiment
 from qwen_vla_control.chunk import Chunk
-from qwen_vla_control.gate import Gate, Refused, RobotState, Violation
+from qwen_vla_control.gate import Gate, Reference, Refused, RobotState, Violation
 from qwen_vla_control.motion.blending import Blending
 from qwen_vla_control.motion.command_state import CommandState, Motion
 from qwen_vla_control.motion.timed_path import Path
@@ -24,7 +24,10 @@ from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_control.observation.odometry_reader import OdometryReader
 from qwen_vla_ros.executor.command_interfaces import CommandedRobot, CommandInterfaces
+from qwen_vla_ros.executor.controller_restart import Done
 from qwen_vla_ros.ros.lifecycle import ManagedNode
+
+AGREED = "the controllers start where the joints are measured; nothing was done"
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,6 @@ class Execution(ABC):
         embodiment: Embodiment,
         gate: Gate,
         state: JointReader | OdometryReader,
-        commanded: CommandState,
     ) -> None:
         """Create the command interfaces of the robot.
 
@@ -87,15 +89,15 @@ class Execution(ABC):
             embodiment: the robot.
             gate: decides about its chunks.
             state: says where the robot is; its vectors have the columns of the gate.
-            commanded: what it has been told, nothing yet.
 
         Raises:
             ValueError, MissingInterface: as CommandInterfaces.
         """
         self.gate = gate
         self.overlaps = node.parameters.blending != Blending.SYNCHRONOUS
-        self._state, self._commanded = state, commanded
+        self._state, self._commanded = state, CommandState()
         self._parameters, self._clock = node.parameters, node.get_clock()
+        self._forgot_ns = 0  # ROS time when it was last said that nothing is known
         self.commands = CommandInterfaces(node, CommandedRobot(embodiment, self.base_pose))
 
     # Where it is ----------------------------------------------------------------------------------------------------
@@ -120,6 +122,39 @@ class Execution(ABC):
             raise Refused.because(self._state.missing, fault)
         return self._state.latest().vector
 
+    def reference(self, measured: np.ndarray) -> Reference | None:
+        """Where the controllers start from, of a robot that is `measured` there; None: where it is measured."""
+        return None
+
+    def mismatch(self) -> Violation | None:
+        """Why a motion from rest would begin with a jump; None when it would not."""
+        return None
+
+    def unready(self) -> list[str]:
+        """Say what keeps the robot from moving as a whole; empty when everything is ready."""
+        return self.commands.preflight()
+
+    def settle(self) -> None:
+        """At rest, before anything was commanded, take the robot to stand where it is measured from then on."""
+        if self._commanded.last is None and not self._fault() and self.age() * 1e9 <= self._now() - self._forgot_ns:
+            self._commanded.stand(self._state.latest().vector)
+
+    def forget(self) -> None:
+        """Forget what was commanded: the robot is taken as it stands next."""
+        self._commanded.stand(None)
+        self._forgot_ns = self._now()
+
+    def resynchronize(self, done: Done) -> str:
+        """Bring together where the controllers start and where the robot is measured, at rest.
+
+        Returns:
+            What was done. Where that takes time, a motion is on its way then, or `done` is told how it ended.
+
+        Raises:
+            Refused: nothing was done.
+        """
+        return "this robot starts where it is measured; nothing was done"
+
     def _fault(self) -> str:
         return self._state.fault(self._now(), time.monotonic_ns())
 
@@ -137,7 +172,8 @@ class Execution(ABC):
         """Return the path of a chunk that may be executed from ROS time `now_ns` [ns] on; Refused with all reasons."""
         measured = self._measured()
         observed = self._state.at(chunk.stamp_ns, self._parameters.max_anchor_gap).vector
-        return self._path_of(chunk, RobotState(now_ns, observed, measured, self.motion))
+        state = RobotState(now_ns, observed, measured, self.motion, reference=self.reference(measured))
+        return self._path_of(chunk, state)
 
     @abstractmethod
     def _path_of(self, chunk: Chunk, state: RobotState) -> Path:
@@ -147,8 +183,8 @@ class Execution(ABC):
         """Plan the motion to the home pose; Refused where there is none, or the gate does not let it through."""
         return self.gate.home_path(self._measured(), self._parameters.home_speed_share)
 
-    def begin(self, path: Path, chunk: Chunk | None) -> Motion | None:
-        """Send a path, of a chunk or, without one, of the executor's own.
+    def begin(self, path: Path, chunk: Chunk | None, name: str = "home motion") -> Motion | None:
+        """Send a path, of a chunk or, without one, of the executor's own, which then has a `name`.
 
         Returns:
             The motion that it replaces, None when the robot was at rest.
@@ -159,7 +195,7 @@ class Execution(ABC):
         now = self._now()
         self.commands.send(path, now)
         replaced = self._commanded.end()
-        self._commanded.begin(Motion(path, now, chunk))
+        self._commanded.begin(Motion(path, now, chunk, name))
         return replaced
 
     def finish(self, now_ns: int) -> None:

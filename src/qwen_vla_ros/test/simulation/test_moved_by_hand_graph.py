@@ -1,0 +1,125 @@
+"""An arm that somebody has moved never jumps: its controller would start from its own reference.
+
+Judged by the simulator, which sees what its servos are told. The last test shows that it would see a jump.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+from misbehaving_robot import Fault, MisbehavingRobot
+from ros_peer import Processes
+from std_msgs.msg import Bool
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from qwen_vla_control.reasons import Reason
+from qwen_vla_msgs.msg import ChunkReport
+
+MOVED = 0.5  # [rad] of the waist
+HAS_MANAGER = importlib.util.find_spec("controller_manager_msgs") is not None
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[MisbehavingRobot]:
+    with Processes() as processes, MisbehavingRobot(processes) as robot:
+        robot.start()
+        yield robot
+
+
+@pytest.fixture
+def robot(started: MisbehavingRobot) -> MisbehavingRobot:
+    started.begin_anew()
+    started.report(started.have_accepted(), ChunkReport.COMPLETED)  # its controllers have got something to remember
+    started.clear()
+    return started
+
+
+def assert_nothing_moves(robot: MisbehavingRobot) -> None:
+    before = robot.arm()
+    robot.assert_never_jumped()
+    assert not robot.arm_commands and not robot.gripper_commands
+    assert abs(robot.arm() - before).max() < 0.005
+
+
+def test_the_emergency_stop_sends_nothing_to_an_arm_at_rest(robot):
+    button = robot.node.create_publisher(Bool, "estop", 1)
+    robot.wait(lambda: button.get_subscription_count() >= 2, "executor_node to hear the emergency stop")
+    robot.push_by_hand("waist", MOVED)
+    button.publish(Bool(data=True))
+    robot.wait(lambda: Reason.EMERGENCY_STOP in robot.refusal()[0], "the stop")
+    assert_nothing_moves(robot)
+    button.publish(Bool(data=False))
+    robot.wait(lambda: robot.trigger("executor_node/reset_estop").success, "the reset")
+    robot.in_turn(lambda: robot.node.destroy_publisher(button))
+
+
+def test_stop_sends_nothing_to_an_arm_at_rest(robot):
+    robot.push_by_hand("waist", MOVED)
+    response = robot.trigger("executor_node/stop")
+    assert response.success and "nothing was sent" in response.message
+    assert_nothing_moves(robot)
+
+
+def test_go_home_is_refused_and_says_which_joint_and_what_to_do(robot):
+    robot.push_by_hand("waist", MOVED)
+    response = robot.trigger("executor_node/go_home")
+    assert not response.success
+    assert "'waist'" in response.message and "~/resynchronize" in response.message
+    assert_nothing_moves(robot)
+
+
+def test_a_chunk_is_refused_with_both_values(robot):
+    start = robot.joints["waist"]
+    robot.push_by_hand("waist", MOVED)
+    codes, message = robot.refusal()
+    assert codes == [Reason.REFERENCE_MISMATCH]
+    assert f"starts from {start:.2f}" in message and f"measured at {robot.joints['waist']:.2f}" in message
+    status = robot.wait(lambda: robot.latest_diagnostics("executor_node: execution"), "diagnostics")
+    robot.wait(lambda: "starts from" in robot.latest_diagnostics("executor_node: execution").message, "the problem")
+    assert status.hardware_id == "widowx"
+    assert_nothing_moves(robot)
+
+
+def test_the_reference_is_led_to_a_limp_arm_and_then_it_moves_again(robot):
+    if HAS_MANAGER:
+        pytest.skip("there is a controller manager, which restarts the controller")
+    robot.push_by_hand("waist", MOVED, torque=False)
+    response = robot.trigger("executor_node/resynchronize")
+    assert response.success and "leading the reference of arm_controller" in response.message, response.message
+    assert robot.report(0, ChunkReport.COMPLETED).message == "resynchronization completed"
+    assert "nothing was done" in robot.trigger("executor_node/resynchronize").message
+    robot.misbehave(Fault.NO_TORQUE, on=False)
+    assert_moves_on(robot)
+
+
+def test_a_controller_manager_restarts_the_controller_and_then_it_moves_again(robot):
+    pytest.importorskip("controller_manager_msgs", reason="apt install ros-kilted-controller-manager-msgs")
+    robot.push_by_hand("waist", MOVED)
+    response = robot.trigger("executor_node/resynchronize")
+    assert response.success and "deactivating and activating arm_controller" in response.message, response.message
+    assert robot.report(0, ChunkReport.COMPLETED).message == "arm_controller was deactivated and activated"
+    robot.wait(lambda: "nothing was done" in robot.trigger("executor_node/resynchronize").message, "both to agree")
+    assert_moves_on(robot)
+
+
+def assert_moves_on(robot: MisbehavingRobot) -> None:
+    robot.clear()
+    before = robot.arm()
+    robot.report(robot.have_accepted(), ChunkReport.COMPLETED)
+    robot.assert_never_jumped()
+    assert 0.02 < abs(robot.arm() - before).max() < 0.4
+
+
+def test_a_command_that_passes_no_executor_would_have_made_it_jump(robot):
+    """What a hold at the measured position does: without it the tests above could not fail."""
+    robot.push_by_hand("waist", MOVED)
+    names = robot.embodiment.arms[0].joints
+    point = JointTrajectoryPoint(positions=[robot.joints[name] for name in names], velocities=[0.0] * len(names))
+    point.time_from_start.nanosec = 100_000_000
+    topic = robot.embodiment.commands[0].topic
+    publisher = robot.node.create_publisher(JointTrajectory, topic, 1)
+    robot.wait(lambda: publisher.get_subscription_count() >= 2, "the controller")
+    publisher.publish(JointTrajectory(joint_names=names, points=[point]))
+    robot.wait(lambda: robot.limits()["longest step"] > 0.4, "the jump")
