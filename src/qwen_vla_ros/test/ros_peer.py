@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from action_msgs.msg import GoalStatus
+from commanded_joints import CommandedJoints
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -30,7 +31,6 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import load_robot, robot_description
-from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_rclpy.qos import LATCHED
@@ -64,7 +64,7 @@ class Peer(ExecutorPeer):
         self._simulated = simulated
         self.embodiment = load_robot("widowx")
         self.joints = dict(self.embodiment.home)
-        self._played: dict[str, tuple[float, JointPath]] = {}  # by topic: since when [s], and what
+        self._commanded = CommandedJoints(self.joints)
         self.received: dict[str, list[tuple[float, object]]] = defaultdict(list)
         self.silent, self.frozen = {"heartbeat"}, set()
         self.still, self.shifted = set(), {}
@@ -104,7 +104,7 @@ class Peer(ExecutorPeer):
         self.every(1 / CAMERA_RATE, self._publish_images)
 
     def _publish_joints(self) -> None:
-        self._move()
+        self.joints = self._commanded.positions
         if "joint_states" in self.silent:
             return
         message = JointState(name=list(self.joints), position=list(self.joints.values()))
@@ -141,25 +141,8 @@ class Peer(ExecutorPeer):
     def _record(self, topic: str, message) -> None:
         self.received[topic].append((time.monotonic(), message))
         if isinstance(message, JointTrajectory) and not self._simulated:
-            self._play(topic, message)
-
-    def _play(self, topic: str, message: JointTrajectory) -> None:
-        """Begin a trajectory where the joints are, as fast as they are."""
-        self._move()
-        since, path = self._played.get(topic, (0.0, None))
-        speed = np.zeros(len(message.joint_names)) if path is None else path.at(time.monotonic() - since)[1]
-        first = message.points[0].time_from_start
-        positions = [[self.joints[n] for n in message.joint_names], *(p.positions for p in message.points)]
-        velocities = [speed, *(p.velocities for p in message.points)]
-        path = JointPath(
-            tuple(message.joint_names), first.sec + first.nanosec / 1e9, np.array(positions), np.array(velocities)
-        )
-        self._played[topic] = time.monotonic(), path
-
-    def _move(self) -> None:
-        """Put the joints where the trajectories are by now."""
-        for since, path in self._played.values():
-            self.joints.update(zip(path.joints, path.at(time.monotonic() - since)[0].tolist(), strict=True))
+            self._commanded.play(message)
+            self.joints = self._commanded.positions
 
     @property
     def arm_commands(self) -> list[tuple[float, JointTrajectory]]:
@@ -216,9 +199,7 @@ class Peer(ExecutorPeer):
     def move_by_hand(self, **joints: float) -> None:
         """Put joints somewhere else than where they were commanded to be."""
         with self.changed:
-            self._move()
-            self._played.clear()
-            self.joints.update(joints)
+            self._commanded.put(joints)
 
     def set_parameter(self, node: str, name: str, value: object) -> bool:
         parameter = Parameter(name, value=value).to_parameter_msg()
@@ -307,8 +288,7 @@ class Peer(ExecutorPeer):
         with self.changed:
             self.silent, self.frozen = {"heartbeat"}, set()
             self.still, self.shifted = set(), {}
-            self._played.clear()
-            self.joints = dict(self.embodiment.home)
+            self._commanded.put(self.embodiment.home)
             self._publish_joints()
             self.clear()
 

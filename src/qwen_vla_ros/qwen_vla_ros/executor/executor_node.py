@@ -252,6 +252,9 @@ class ExecutorNode(lifecycle.ManagedNode):
         self._streamed_ns, self._raised = now, ""
 
     def _complete(self, motion: Motion, now_ns: int) -> None:
+        if undone := self._execution.undone():
+            self._hold(undone.reason, undone.message)
+            return
         self._execution.finish(now_ns)
         message = "" if motion.chunk else f"{motion.name} completed"
         steps = motion.path.steps if self._execution.overlaps and motion.chunk else None
@@ -278,12 +281,12 @@ class ExecutorNode(lifecycle.ManagedNode):
         still = self._clock_watch.standstill(now_ns, steady_ns)
         if still > p.clock_timeout:
             return Violation(Reason.CLOCK_STOPPED, f"ROS time has stood still for {still:.1f} s; is /clock published?")
-        if lost := self._execution.lost():
-            return lost
+        if bad := self._execution.lost() or self._execution.astray():
+            return bad
         silent = self._policy.silent_text(steady_ns, p.heartbeat_timeout)
         if silent and motion.chunk is not None:
             return Violation(Reason.POLICY_SILENT, silent)
-        fault = self._execution.commands.fault()
+        fault = self._execution.fault()
         return Violation(Reason.NOT_READY, fault) if fault else None
 
     # Services -------------------------------------------------------------------------------------------------------

@@ -30,6 +30,9 @@ PARAMETERS = (
     Parameter("max_observation_age", 1.0, "Chunks made from an older observation are refused [s]", 0.01, 60.0),
     Parameter("max_stamp_lead", 0.1, "Chunks whose observation lies farther in the future are refused [s]", 0.0, 10.0),
     Parameter("max_anchor_gap", 0.1, "Largest distance from the observation to its joint state [s]", 0.0, 1.0),
+    Parameter(
+        "following_tolerance", 0.1, "How far a joint may be from its commands of the last 0.3 s [rad]", 0.01, 1.0, True
+    ),
     Parameter("max_refusals", 5, "Refusals in a row after which a motion of the policy is broken off", 1, 1000),
     Parameter("hold_time", 0.1, "Time given to the controllers to come to rest when holding [s]", 0.02, 1.0),
     Parameter(

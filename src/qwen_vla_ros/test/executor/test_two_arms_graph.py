@@ -6,17 +6,20 @@ import array
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 import yaml
+from commanded_joints import CommandedJoints
 from ros_peer import Processes
 from sensor_msgs.msg import JointState
 from spinning_peer import ExecutorPeer
 from std_msgs.msg import Float64MultiArray, Header, String
 from trajectory_msgs.msg import JointTrajectory
 
-from embodiment_descriptions import load_robot, resource_path, robot_description
+from embodiment_descriptions import Embodiment, load_robot, resource_path, robot_description
+from embodiment_descriptions.commands import Command
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_rclpy.qos import LATCHED
@@ -25,17 +28,20 @@ PERIOD = 0.02  # [s] of joint states and heartbeat
 
 
 class TwoArms(ExecutorPeer):
-    """A policy's heartbeat, and two arms that stand in their home pose.
+    """A policy's heartbeat, and two arms that are where they are told to be, from home on.
 
     Attributes:
         robot: the embodiment.
         received: commands by topic.
+        joints: where they are.
+        deaf: topics whose commands they do not follow.
     """
 
     def __init__(self, hardware: str) -> None:
         super().__init__("two_arms")
         self.robot = load_robot("aloha", hardware=hardware)
         self.received, self._chunk_id = {}, 0
+        self.joints, self.deaf = CommandedJoints(self.robot.home), set()
         self._description = self.node.create_publisher(String, "robot_description", LATCHED)
         self._description.publish(String(data=robot_description("aloha", hardware=hardware)))
         self._states = [self.node.create_publisher(JointState, s.topic, 10) for s in self.robot.joint_states]
@@ -43,15 +49,28 @@ class TwoArms(ExecutorPeer):
         self._chunks = self.node.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
         self.every(PERIOD, self._tick)
 
-    def listen(self, kind, topic: str) -> None:
-        self.received[topic] = []
-        self.hear(kind, topic, lambda m: self.received[topic].append((time.monotonic(), m)), 200)
+    def listen(self, kind, command: Command) -> None:
+        """Be the device of a command interface."""
+        self.received[command.topic] = []
+        self.hear(kind, command.topic, partial(self._take, command), 200)
+
+    def _take(self, command: Command, message) -> None:
+        self.received[command.topic].append((time.monotonic(), message))
+        if command.topic in self.deaf:
+            return
+        if command.backend == "joint_trajectory":
+            self.joints.play(message)
+        elif command.backend == "forward_command":
+            self.joints.put(dict(zip(command.joints, message.data, strict=True)))
+        elif command.backend == "xs_group":
+            self.joints.put(dict(zip(command.joints, message.cmd, strict=True)))
 
     def _tick(self) -> None:
         stamp = self.stamp()
         self._heartbeat.publish(Header(stamp=stamp))
+        where = self.joints.positions
         for source, publisher in zip(self.robot.joint_states, self._states, strict=True):
-            own = {n.removeprefix(source.prefix): q for n, q in self.robot.home.items() if n.startswith(source.prefix)}
+            own = {n.removeprefix(source.prefix): q for n, q in where.items() if n.startswith(source.prefix)}
             publisher.publish(JointState(header=Header(stamp=stamp), name=list(own), position=list(own.values())))
 
     def chunk(self, way: float = 0.1) -> ActionChunk:
@@ -104,10 +123,10 @@ def kind_of(backend: str):
 def test_nothing_reaches_one_arm_while_the_other_is_missing_then_both_get_theirs(arms):
     *most, last = arms.robot.commands
     for command in most:
-        arms.listen(kind_of(command.backend), command.topic)
+        arms.listen(kind_of(command.backend), command)
     told = arms.wait(lambda: Reason.NOT_READY in (r := arms.send(arms.chunk())).reason_codes and r, "the missing part")
     assert last.topic in told.message and told.verdict == ChunkReport.REFUSED
-    arms.listen(kind_of(last.backend), last.topic)
+    arms.listen(kind_of(last.backend), last)
     arms.wait(lambda: arms.send(arms.chunk()).verdict == ChunkReport.ACCEPTED, "a chunk to be accepted")
     arms.wait(lambda: all(arms.received.values()), "commands to everybody")
     arms.wait(lambda: any(r.verdict == ChunkReport.COMPLETED for r in arms.reports), "the end of the chunk")
@@ -132,8 +151,8 @@ def test_a_device_that_stood_still_with_a_frozen_executor_stays_there(tmp_path):
     (tmp_path / "streaming.yaml").write_text(yaml.safe_dump(settings))
     with TwoArms("mock") as arms, Processes() as processes:
         executor = processes.start("executor_node", embodiment_config=str(tmp_path / "streaming.yaml"))
-        for side in ("left", "right"):
-            arms.listen(Float64MultiArray, f"{side}/commands")
+        for command in Embodiment.from_urdf(arms.robot.urdf, tmp_path / "streaming.yaml").commands:
+            arms.listen(Float64MultiArray, command)
         arms.wait(lambda: arms.node.get_subscriptions_info_by_topic("policy_node/action_chunk"), "executor_node")
         arms.wait(lambda: arms.node.count_publishers("executor_node/chunk_report"), "its reports")
         arms.wait(lambda: arms.send(arms.chunk(way=0.2)).verdict == ChunkReport.ACCEPTED, "a chunk to be accepted")
@@ -147,3 +166,23 @@ def test_a_device_that_stood_still_with_a_frozen_executor_stays_there(tmp_path):
         assert held.reason_codes.tolist() == [Reason.STALLED] and "stood still" in held.message
         told = np.array([message.data for _, message in arms.received["left/commands"]])
         assert np.abs(np.diff(told[:, 0])).max() < 0.02  # [rad] the path's own steps are 6 mrad, the jump was 90
+
+
+def test_when_one_arm_does_not_follow_both_are_held():
+    """As with an inactive controller, which keeps its subscription and drops what it hears."""
+    with TwoArms("mock") as arms, Processes() as processes:
+        processes.start("executor_node")
+        for command in arms.robot.commands:
+            arms.listen(JointTrajectory, command)
+        left, right = (command.topic for command in arms.robot.commands)
+        arms.deaf.add(right)
+        arms.wait(lambda: arms.node.get_subscriptions_info_by_topic("policy_node/action_chunk"), "executor_node")
+        arms.wait(lambda: arms.node.count_publishers("executor_node/chunk_report"), "its reports")
+        arms.wait(lambda: arms.send(arms.chunk(way=0.3)).verdict == ChunkReport.ACCEPTED, "a chunk to be accepted")
+        held = arms.wait(lambda: next((r for r in arms.reports if r.verdict == ChunkReport.HELD), None), "a hold")
+        assert held.reason_codes.tolist() == [Reason.NOT_FOLLOWING] and "follower_right/waist" in held.message
+        for topic in (left, right):
+            arms.wait(lambda topic=topic: len(arms.received[topic]) > 1, f"the hold on {topic}")
+            (_, motion), (_, hold) = arms.received[topic][-2:]
+            assert len(motion.points) >= 25 and len(hold.points) == 1
+        assert not any(r.verdict == ChunkReport.COMPLETED for r in arms.reports)

@@ -14,6 +14,7 @@ from qwen_vla_control.gate.chunk_handover import ChunkHandover
 from qwen_vla_control.gate.joint_rules import check_reference
 from qwen_vla_control.motion.blending import Blender, Blending, CrossFade
 from qwen_vla_control.motion.command_state import Motion
+from qwen_vla_control.motion.following import FollowingWatch
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_ros.executor.controller_restart import ControllerRestart, Done
@@ -49,6 +50,7 @@ class ArmExecution(Execution):
             Source(JOINT_STATES, source.topic, partial(state.take, index))
             for index, source in enumerate(embodiment.joint_states)
         )
+        self._following = FollowingWatch(np.where(self._is_gripper, np.inf, p.following_tolerance))
         self._controllers = ControllerWatch(node, embodiment)
         self._restart = ControllerRestart(node, (c.manager for c in self._controllers.controllers.values()))
         interpolating = [c.joints for c in embodiment.commands if c.backend == "joint_trajectory"]
@@ -84,6 +86,19 @@ class ArmExecution(Execution):
         """Why nothing would be executed now."""
         restarting = ["controllers are being restarted"] if self._restart.busy else []
         return super().unready() + self._controllers.problems() + restarting
+
+    def fault(self) -> str:
+        """Say why what was sent is not being executed; empty when it is."""
+        return "; ".join(filter(None, [super().fault(), *self._controllers.problems()]))
+
+    def astray(self) -> Violation | None:
+        """Which joint does not go where it is commanded."""
+        sample = self._state.latest()
+        return self._following.fault(sample.vector, int(sample.stamps_ns[: len(sample.vector)].min()))
+
+    def undone(self) -> Violation | None:
+        """Which joint has not gone its way."""
+        return self._following.undone(self._state.latest().vector)
 
     def resynchronize(self, done: Done) -> str:
         """Bring together where the controllers start and where the joints are; see Execution."""
@@ -139,6 +154,8 @@ class ArmExecution(Execution):
     def begin(self, path: JointPath, chunk: Chunk | None, name: str = "home motion") -> Motion | None:
         """Send a path; see Execution."""
         replaced = super().begin(path, chunk, name)
+        if name != RESYNCHRONIZATION:
+            self._following.begin(path, self.motion.start_ns, self._state.latest().vector)
         if self._hand_over is not None and chunk is not None:
             self._hand_over.began(path, self.motion.start_ns)
         return replaced
@@ -165,5 +182,6 @@ class ArmExecution(Execution):
         super().destroy()
 
     def _rest(self, now_ns: int) -> None:
+        self._following.end()
         if self._hand_over is not None:
             self._hand_over.rests(now_ns)

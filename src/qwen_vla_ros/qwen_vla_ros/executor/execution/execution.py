@@ -130,6 +130,18 @@ class Execution(ABC):
         """Why a motion from rest would begin with a jump; None when it would not."""
         return None
 
+    def astray(self) -> Violation | None:
+        """Why the motion must not go on although everything else is well: the robot does not follow it."""
+        return None
+
+    def undone(self) -> Violation | None:
+        """Why a motion that is over by its time was not done; None when it was."""
+        return None
+
+    def fault(self) -> str:
+        """Say why what was sent is not being executed; empty when it is."""
+        return self.commands.fault()
+
     def unready(self) -> list[str]:
         """Say what keeps the robot from moving as a whole; empty when everything is ready."""
         return self.commands.preflight()

@@ -1,0 +1,90 @@
+"""Joints that do not go where they are commanded are noticed; those that only lag behind are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qwen_vla_control.motion.following import PATIENCE, FollowingWatch
+from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.reasons import Reason
+
+S = 10**9
+JOINTS = ("waist", "elbow", "finger")
+TOLERANCE = np.array([0.1, 0.1, np.inf])
+LAG = 0.1  # [s]
+
+
+def way(*goal: float, start: tuple[float, ...] = (0.0, 0.0, 0.0)) -> JointPath:
+    """Two seconds."""
+    return JointPath.through(JOINTS, np.linspace(start, goal, 11), 0.2)
+
+
+@pytest.fixture
+def watch() -> FollowingWatch:
+    return FollowingWatch(TOLERANCE)
+
+
+def first_fault(watch: FollowingWatch, measured, until: float = 2.0, since: float = 0.0):
+    """When the watch finds fault first [s], and what; `measured`: by time [s]."""
+    for tick in range(round(since * 50), round(until * 50)):
+        if fault := watch.fault(np.asarray(measured(tick / 50)), tick * S // 50):
+            return tick / 50, fault
+    return None, None
+
+
+def test_a_servo_that_lags_behind_follows(watch):
+    path = way(1.0, -1.0, 0.02)
+    watch.begin(path, 0, np.zeros(3))
+    assert first_fault(watch, lambda t: path.at(t - LAG)[0]) == (None, None)
+    assert watch.undone(path.at(2.0 - LAG)[0]) is None
+
+
+def test_a_joint_that_stands_still_is_named_as_soon_as_it_is_far_enough_away(watch):
+    path = way(1.0, -1.0, 0.0)
+    watch.begin(path, 0, np.zeros(3))
+    time, fault = first_fault(watch, lambda t: path.at(t)[0] * [1.0, 0.0, 1.0])
+    far = next(t / 50 for t in range(100) if path.at(t / 50)[0][0] > TOLERANCE[0])
+    assert far + PATIENCE - 0.02 <= time <= far + PATIENCE + 0.06
+    assert fault.reason is Reason.NOT_FOLLOWING and "joint 'elbow'" in fault.message and "limit 0.1000" in fault.message
+
+
+def test_a_joint_that_is_pushed_off_its_way_is_named(watch):
+    path = way(1.0, -1.0, 0.0)
+    watch.begin(path, 0, np.zeros(3))
+    time, fault = first_fault(watch, lambda t: path.at(t)[0] + [0.0, 0.4 if t > 1.0 else 0.0, 0.0])
+    assert time == 1.02 and "'elbow'" in fault.message
+
+
+def test_chunks_that_replace_one_another_quickly_hide_nothing(watch):
+    path = way(1.0, 0.0, 0.0)
+    watch.begin(path, 0, np.zeros(3))
+    found = None
+    for number in range(1, 18):
+        time, found = first_fault(watch, lambda t: np.zeros(3), until=number * 0.1, since=(number - 1) * 0.1)
+        if found:
+            break
+        rest = JointPath.through(JOINTS, [path.at(number * 0.1 + 0.2 * k)[0] for k in range(11)], 0.2)
+        watch.begin(rest, round(number * 0.1 * S), np.zeros(3))
+    assert found and 0.3 < time < 1.0
+
+
+def test_a_short_way_that_nobody_went_is_noticed_at_its_end(watch):
+    watch.begin(way(0.06, 0.02, 0.0), 0, np.zeros(3))
+    assert first_fault(watch, lambda t: np.zeros(3)) == (None, None)
+    undone = watch.undone(np.zeros(3))
+    assert undone.reason is Reason.NOT_FOLLOWING
+    assert "'waist' was to go +0.0600 and has gone +0.0000" in undone.message
+
+
+def test_a_gripper_that_holds_something_is_no_fault(watch):
+    watch.begin(way(0.0, 0.0, 0.5), 0, np.zeros(3))
+    assert first_fault(watch, lambda t: np.zeros(3)) == (None, None)
+    assert watch.undone(np.zeros(3)) is None
+
+
+def test_at_rest_nothing_is_watched(watch):
+    watch.begin(way(1.0, 0.0, 0.0), 0, np.zeros(3))
+    watch.end()
+    assert first_fault(watch, lambda t: np.full(3, 9.0)) == (None, None)
+    assert watch.undone(np.full(3, 9.0)) is None
