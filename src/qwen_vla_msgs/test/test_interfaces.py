@@ -9,7 +9,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport, Embodiment, TaskState
-from qwen_vla_msgs.srv import LabelEpisode, ResetWorld, StartEpisode
+from qwen_vla_msgs.srv import LabelEpisode, Misbehave, ResetWorld, StartEpisode
 
 PACKAGE = Path(__file__).resolve().parents[1]
 FILES = sorted(path for kind in ("msg", "srv", "action") for path in (PACKAGE / kind).iterdir())
@@ -32,6 +32,7 @@ def test_every_field_says_what_it_is(path: Path) -> None:
         ("action/ExecuteInstruction.action", 1),
         ("msg/ActionChunk.msg", 1),
         ("srv/LabelEpisode.srv", 1),
+        ("srv/Misbehave.srv", 1),
     ],
 )
 def test_constants_of_one_type_have_different_values(path: str, count: int) -> None:
@@ -69,6 +70,7 @@ def test_codes_of_the_action_are_in_the_result() -> None:
         TaskState(target="red cube", failure="dropped", distance=0.01, metric_names=["lift"], metrics=[0.1]),
         ResetWorld.Request(seed=-1),
         ResetWorld.Response(success=True, instruction="pick up the red cube"),
+        Misbehave.Request(fault=Misbehave.Request.GLITCH, name="waist", amount=-0.8, on=True),
         StartEpisode.Request(instruction="pick up the red cube"),
         LabelEpisode.Request(episode="widowx_1", outcome=LabelEpisode.Request.SUCCEEDED, note="a bit slow"),
         ExecuteInstruction.Goal(instruction="pick up the red cube", timeout=20.0),

@@ -19,3 +19,11 @@ def publishers_on(node: Node, topic: str) -> dict[bytes, str]:
     """The names of the nodes that publish a topic now, by publisher."""
     found = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
     return {bytes(info.endpoint_gid): f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in found}
+
+
+def publisher_name(node: Node, topic: str, publisher: bytes) -> str:
+    """The node of a publisher; where that cannot be told, of all that publish the topic."""
+    found = publishers_on(node, topic)
+    if publisher in found:
+        return found[publisher]
+    return "one of " + ", ".join(sorted(set(found.values()))) if found else "a node that is gone"

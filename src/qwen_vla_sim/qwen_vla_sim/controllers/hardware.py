@@ -16,12 +16,13 @@ CHANGE = 1e-9  # [rad | m] a set point that differs by less is the same
 class Hardware:
     """The servos of all commanded joints; arrays are (joints,), [rad | m]."""
 
-    def __init__(self, joints: tuple[str, ...], timestep: float) -> None:
-        """Everything works. `timestep` [s] is that of `goals`."""
+    def __init__(self, joints: tuple[str, ...], positions: np.ndarray, timestep: float) -> None:
+        """Everything works, and the joints stand at `positions`. `timestep` [s] is that of `goals`."""
         self._joints, self._push = joints, HAND_SPEED * timestep
         count = len(joints)
         self._limp, self._deaf, self._waits = (np.zeros(count, bool) for _ in range(3))
         self._goals, self._told, self._pushed, self._offsets = (np.zeros(count) for _ in range(4))
+        self.reset(positions)
 
     def columns(self, name: str) -> np.ndarray:
         """The columns of a joint, or of all where the name is empty; ValueError lists the joints."""
@@ -35,10 +36,11 @@ class Hardware:
         self._limp[:] = self._deaf[:] = False
         self._pushed[:] = self._offsets[:] = 0.0
 
-    def reset(self) -> None:
-        """Everything works, and the robot was put where its controllers hold it."""
+    def reset(self, positions: np.ndarray) -> None:
+        """Everything works, and the robot was put at `positions`, where its controllers hold it."""
         self.repair()
         self._waits[:] = False
+        self._goals[:] = self._told[:] = positions
 
     def set_torque(self, name: str, on: bool) -> None:
         """Make joints limp, or have them stand where they are."""

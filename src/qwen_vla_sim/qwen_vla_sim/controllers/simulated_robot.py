@@ -65,7 +65,7 @@ class SimulatedRobot:
         }
         self._motors = {name: motor for one in of_joints.values() for name, motor in one.motors.items()}
         self._target = world.joint_positions().copy()
-        self.hardware = Hardware(tuple(world.joint_names), world.timestep)
+        self.hardware = Hardware(tuple(world.joint_names), self._target, world.timestep)
         self.inactive: set[str] = set()
         limits = [world.embodiment.limits[name] for name in world.joint_names]
         self.limits = LimitMonitor(
@@ -126,7 +126,7 @@ class SimulatedRobot:
         self.world.reset(seed)
         home = self.world.joint_positions()
         self._target[:] = home
-        self.hardware.reset()
+        self.hardware.reset(home)
         self.inactive.clear()
         self.limits.forget_position()
         for name, interface in self.interfaces.items():

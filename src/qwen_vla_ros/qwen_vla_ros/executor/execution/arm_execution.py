@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +19,18 @@ from qwen_vla_control.motion.command_state import Motion
 from qwen_vla_control.motion.following import FollowingWatch
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.observation.joint_reader import JointReader
+from qwen_vla_control.observation.plausibility import JointStateDoubt
+from qwen_vla_control.reasons import Reason, refuse_if
 from qwen_vla_ros.executor.controller_restart import ControllerRestart, Done
 from qwen_vla_ros.executor.controller_watch import ControllerWatch
 from qwen_vla_ros.executor.execution.execution import AGREED, Execution, Held, Source
 from qwen_vla_ros.executor.executor_parameters import JOINT_STATES
 from qwen_vla_ros.ros.lifecycle import ManagedNode
+from qwen_vla_ros.ros.publishers import publisher_name
 
 IN_SYNC = 0.005  # [rad] reference and measurement this near to one another are left alone
 SHORTEST_LEAD = 1.0  # [s]
+LAST_COMMAND = "its last command"
 RESYNCHRONIZATION = "resynchronization"
 
 
@@ -46,12 +52,14 @@ class ArmExecution(Execution):
         state = JointReader(embodiment, gate.joints, node.resolve_topic_name, p.joint_state_timeout)
         super().__init__(node, embodiment, gate, state)
         self.moves = ", ".join(gate.joints)
+        self._doubt = JointStateDoubt(state, embodiment, partial(publisher_name, node))
         self.sources = tuple(
-            Source(JOINT_STATES, source.topic, partial(state.take, index))
+            Source(JOINT_STATES, source.topic, partial(self._take, index))
             for index, source in enumerate(embodiment.joint_states)
         )
         self._following = FollowingWatch(np.where(self._is_gripper, np.inf, p.following_tolerance))
         self._controllers = ControllerWatch(node, embodiment)
+        self._strayed = False  # joints did not follow: where controllers that say nothing would start is unknown
         self._restart = ControllerRestart(node, (c.manager for c in self._controllers.controllers.values()))
         interpolating = [c.joints for c in embodiment.commands if c.backend == "joint_trajectory"]
         self._interpolated = np.array([any(name in joints for joints in interpolating) for name in gate.joints])
@@ -66,7 +74,7 @@ class ArmExecution(Execution):
         """Where the controllers would start from; as far as nobody knows, where the joints are `measured` (joints,)."""
         if self.motion is not None:
             return Reference(self.motion.commanded(self._now())[0], ("commanded now",) * len(measured))
-        last, told_by = self._commanded.last, ["its last command"] * len(measured)
+        last, told_by = self._commanded.last, [LAST_COMMAND] * len(measured)
         positions = measured.copy() if last is None else last.copy()
         for joint, (position, who) in self._controllers.references().items():
             if joint in self.gate.joints:
@@ -75,17 +83,53 @@ class ArmExecution(Execution):
         positions = np.where(self._is_continuous, nearest_turn(positions, measured), positions)
         return Reference(positions, tuple(told_by))
 
+    def lost(self) -> Violation | None:
+        """Why it is unknown where the joints are, or why what is said of it cannot be true."""
+        return super().lost() or self._doubted()
+
+    def _doubted(self) -> Violation | None:
+        text = self._doubt.text(self._now(), time.monotonic_ns())
+        return Violation(Reason.DOUBTFUL_STATE, text) if text else None
+
+    def _measured(self) -> np.ndarray:
+        measured = super()._measured()
+        if doubted := self._doubted():
+            raise Refused([doubted])
+        return measured
+
+    def _take(self, index: int, message: Any, steady_ns: int, publisher: bytes) -> None:
+        before = self._state.latest()
+        if self._state.take(index, message, steady_ns, publisher):
+            self._doubt.see(before, self._state.sources[index].topic, publisher)
+
     def mismatch(self) -> Violation | None:
         """Say which joint at rest is not where its controller would start from."""
-        if self.motion is not None or self._fault():
+        if self.motion is not None or self.lost():
             return None
         measured = self._state.latest().vector
-        return next(iter(check_reference(self.reference(measured), measured, self.gate.motion)), None)
+        return next(iter(self._check_start(measured)), None)
+
+    def _check_start(self, measured: np.ndarray) -> list[Violation]:
+        """Check that controllers at rest would start where the joints are measured."""
+        reference = self.reference(measured)
+        silent = [who == LAST_COMMAND for who in reference.told_by]
+        if self._strayed and any(silent & self._interpolated):
+            text = (
+                "joints did not follow their last commands, and where their controllers would start from is unknown "
+                "now; look at the robot, then call ~/resynchronize"
+            )
+            return [Violation(Reason.REFERENCE_MISMATCH, text)]
+        return check_reference(reference, measured, self.gate.motion)
 
     def unready(self) -> list[str]:
         """Why nothing would be executed now."""
         restarting = ["controllers are being restarted"] if self._restart.busy else []
         return super().unready() + self._controllers.problems() + restarting
+
+    def forget(self) -> None:
+        """Forget what was commanded: the robot is taken as it stands next."""
+        super().forget()
+        self._strayed = False
 
     def fault(self) -> str:
         """Say why what was sent is not being executed; empty when it is."""
@@ -94,22 +138,28 @@ class ArmExecution(Execution):
     def astray(self) -> Violation | None:
         """Which joint does not go where it is commanded."""
         sample = self._state.latest()
-        return self._following.fault(sample.vector, int(sample.stamps_ns[: len(sample.vector)].min()))
+        stamp = int(sample.stamps_ns[: len(sample.vector)].min())
+        return self._noted(self._following.fault(sample.vector, stamp))
 
     def undone(self) -> Violation | None:
         """Which joint has not gone its way."""
-        return self._following.undone(self._state.latest().vector)
+        return self._noted(self._following.undone(self._state.latest().vector))
+
+    def _noted(self, strayed: Violation | None) -> Violation | None:
+        self._strayed |= strayed is not None
+        return strayed
 
     def resynchronize(self, done: Done) -> str:
         """Bring together where the controllers start and where the joints are; see Execution."""
         measured = self._measured()
         reference = self.reference(measured)
-        apart = (np.abs(reference.positions - measured) > IN_SYNC) & ~self._is_gripper
+        apart = ((np.abs(reference.positions - measured) > IN_SYNC) | self._strayed) & ~self._is_gripper
         if not apart.any():
             return AGREED
         self._take_as_measured(apart & ~self._interpolated, measured)
         moved = [name for name, hit in zip(self.gate.joints, apart & self._interpolated, strict=True) if hit]
         if not moved:
+            self._strayed = False
             return "devices that take set-points one by one: the next motion starts where the joints are"
         controllers = [c for c in self._controllers.controllers.values() if set(c.joints) & set(moved)]
         names = ", ".join(controller.name for controller in controllers)
@@ -123,14 +173,16 @@ class ArmExecution(Execution):
         ends = np.stack([reference.positions, goal])
         path = JointPath.through(self.gate.joints, ends, max(checked.duration, SHORTEST_LEAD))
         self.begin(path, None, RESYNCHRONIZATION)
+        self._strayed = False
         return (
             f"leading the reference of {names} to where {', '.join(moved)} are measured, in {path.duration:.1f} s, for "
             "there is no controller manager that could restart it"
         )
 
     def _restarted(self, names: str, columns: np.ndarray, done: Done, good: bool, why: str) -> None:
-        if good and not self._fault():
+        if good and not self.lost():
             self._take_as_measured(columns, self._state.latest().vector)
+            self._strayed = False
         done(good, f"{names} was deactivated and activated" if good else why)
 
     def _take_as_measured(self, columns: np.ndarray, measured: np.ndarray) -> None:
@@ -142,13 +194,14 @@ class ArmExecution(Execution):
     def home_path(self) -> JointPath:
         """Plan the motion to the home pose; see Execution."""
         measured = self._measured()
-        reference = self.reference(measured)
-        found = check_reference(reference, measured, self.gate.motion)
-        if found:
-            raise Refused(found)
-        return self.gate.home_path(reference.positions, self._parameters.home_speed_share)
+        refuse_if(self._check_start(measured))
+        return self.gate.home_path(self.reference(measured).positions, self._parameters.home_speed_share)
 
     def _path_of(self, chunk: Chunk, state: RobotState) -> JointPath:
+        if chunk.stamp_ns <= self._doubt.until_ns:
+            raise Refused.because(Reason.DOUBTFUL_STATE, "it was observed while joint states could not be believed")
+        if state.motion is None:
+            refuse_if(self._check_start(state.measured))
         return (self._hand_over or self.gate).decide(chunk, state).path
 
     def begin(self, path: JointPath, chunk: Chunk | None, name: str = "home motion") -> Motion | None:

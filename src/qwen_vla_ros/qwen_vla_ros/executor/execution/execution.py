@@ -148,7 +148,7 @@ class Execution(ABC):
 
     def settle(self) -> None:
         """At rest, before anything was commanded, take the robot to stand where it is measured from then on."""
-        if self._commanded.last is None and not self._fault() and self.age() * 1e9 <= self._now() - self._forgot_ns:
+        if self._commanded.last is None and not self.lost() and self.age() * 1e9 <= self._now() - self._forgot_ns:
             self._commanded.stand(self._state.latest().vector)
 
     def forget(self) -> None:

@@ -33,7 +33,8 @@ class MisbehavingRobot(Peer):
 
     def begin_anew(self) -> None:
         """Repair everything, and have robot and executor begin at home."""
-        self.trigger("executor_node/resume")
+        for service in ("resume", "reset_estop"):
+            self.trigger(f"executor_node/{service}")
         self.transition("executor_node", Transition.TRANSITION_DEACTIVATE)
         assert self.call(ResetWorld, f"{SIMULATOR}/reset", ResetWorld.Request(seed=0)).success
         self.pass_time(0.5)
@@ -51,7 +52,7 @@ class MisbehavingRobot(Peer):
         start = self.joints[joint]
         self.misbehave(Fault.NO_TORQUE)
         self.misbehave(Fault.MOVED, joint, amount)
-        self.wait(lambda: abs(self.joints[joint] - start - amount) < 0.01, f"{joint} to be moved")
+        self.wait(lambda: abs(self.joints[joint] - start - amount) < 0.002, f"{joint} to be moved")
         if torque:
             self.misbehave(Fault.NO_TORQUE, on=False)
 

@@ -1,0 +1,81 @@
+"""Joint states that cannot be true are named with whoever published them, and believed again after a while."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from embodiment_descriptions import Embodiment
+from qwen_vla_control.observation.joint_reader import JointReader
+from qwen_vla_control.observation.plausibility import DOUBT, PRESENT, JointStateDoubt
+
+S = 10**9
+PERIOD = 0.02  # [s]
+DRIVER, STRANGER = b"driver", b"stranger"
+NAMES = {DRIVER: "/driver", STRANGER: "/joint_state_publisher"}
+
+
+class Listener:
+    """A reader and its doubt, told by several publishers."""
+
+    def __init__(self, robot: Embodiment) -> None:
+        self.reader = JointReader(robot)
+        self.doubt = JointStateDoubt(self.reader, robot, lambda topic, publisher: NAMES[publisher])
+        self.home, self.seconds = dict(robot.home), 1.0
+
+    def tell(self, publisher: bytes = DRIVER, after: float = PERIOD, **away: float) -> str:
+        """Say that joints are so far away from home; returns why that is not believed."""
+        self.seconds += after
+        stamp, before = round(self.seconds * S), self.reader.latest()
+        positions = [position + away.get(name, 0.0) for name, position in self.home.items()]
+        if self.reader.push(0, stamp, list(self.home), positions, (), stamp, publisher):
+            self.doubt.see(before, "/joint_states", publisher)
+        return self.doubt.text(stamp, stamp)
+
+
+@pytest.fixture
+def listener(widowx: Embodiment) -> Listener:
+    made = Listener(widowx)
+    assert made.tell() == ""
+    return made
+
+
+def test_joints_at_their_speed_limits_are_believed_also_after_a_pause(listener, widowx):
+    names, position = listener.home, 0.0
+    for after in (0.01, 0.02, 0.02, 0.3, 0.02):
+        position += after
+        assert listener.tell(after=after, **{name: position * widowx.limits[name].velocity for name in names}) == ""
+
+
+@pytest.mark.parametrize("by", [0.2, -0.8, 1.2])
+def test_a_leap_is_named_with_joint_distance_and_publisher(listener, by):
+    text = listener.tell(elbow=by)
+    assert f"/joint_states: 'elbow' leaped by {abs(by):.3f} within 0.020 s" in text and "said /driver" in text
+
+
+def test_it_is_believed_again_when_nothing_has_leaped_for_a_while(listener):
+    assert listener.tell(elbow=0.8) and listener.tell()
+    settled = listener.seconds + DOUBT
+    while listener.seconds < settled:
+        assert listener.tell()
+    assert listener.tell() == ""
+
+
+def test_a_second_publisher_is_named_even_where_it_agrees(listener):
+    text = listener.tell(STRANGER)
+    assert "is told by two publishers, /driver on joint_states and /joint_state_publisher on joint_states" in text
+    for _ in range(int(PRESENT / PERIOD) + 2):
+        last = listener.tell()
+    assert last == "", "it has left"
+
+
+def test_parts_of_the_joints_by_different_publishers_are_no_fault(widowx):
+    reader = JointReader(widowx)
+    doubt = JointStateDoubt(reader, widowx, lambda topic, publisher: NAMES[publisher])
+    for tick in range(20):
+        for publisher, names in ((DRIVER, list(widowx.home)[:6]), (STRANGER, list(widowx.home)[6:])):
+            stamp, before = S + tick * S // 50, reader.latest()
+            reader.push(0, stamp, names, [widowx.home[n] for n in names], (), stamp, publisher)
+            doubt.see(before, "/joint_states", publisher)
+            assert doubt.text(stamp, stamp) == ""
+    assert np.allclose(reader.latest().vector, [widowx.home[name] for name in widowx.joint_names])
