@@ -6,7 +6,8 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from qwen_vla.suites import Suite
 from qwen_vla_rclpy.qos import reliable
 from qwen_vla_ros.ros.spinning_node import NoAnswer
 from qwen_vla_ros.simulation.chaos.monkey import Disturbed, Monkey
+from qwen_vla_ros.simulation.chaos.saboteur import Saboteur
 from qwen_vla_ros.simulation.stack import SimulatedStack, SimulatedWorld, simulated_stack
 from qwen_vla_ros.simulation.task_client import Limits, TaskClient, TaskError, as_episode_row
 
@@ -46,15 +48,18 @@ def run(
     with simulated_stack(options.policy, logs, policy, remappings=remappings(topics), world=world) as stack:
         _start_relay(stack, topics, options.seed)
         monkey = Monkey(stack.processes, stack.commands, stack.environment, options.seed)
+        culprits = [monkey]
+        if not suite.embodiment.control_mode.moves_base:
+            culprits.append(Saboteur(stack.client, stack.simulator, suite.embodiment, options.seed))
         limits = _limit_watch(stack, suite.embodiment)
         tasks = TaskClient(stack)
         rows, endings = [], Counter()
         for seed in (bar := tqdm(options.seeds(suite), desc=f"{options.suite} in chaos", unit="episode")):
-            rows.append(_episode(stack, tasks, monkey, seed, seconds, endings))
-            bar.set_postfix_str(f"{sum(row.success for row in rows)} done, {monkey.deeds.total()} faults")
+            rows.append(_episode(stack, tasks, culprits, seed, seconds, endings))
+            bar.set_postfix_str(f"{sum(row.success for row in rows)} done, {_deeds(culprits).total()} faults")
         worst = limits.latest()
         sessions = list(stack.processes.pids().values())
-    findings = {"faults": dict(monkey.deeds), "tries": dict(endings), "limits": worst, "orphans": _left(sessions)}
+    findings = {"faults": dict(_deeds(culprits)), "tries": dict(endings), "limits": worst, "orphans": _left(sessions)}
     return rows, findings
 
 
@@ -91,7 +96,12 @@ def _start_relay(stack: SimulatedStack, topics: list[tuple[str, str, str, str]],
 
 
 def _episode(
-    stack: SimulatedStack, tasks: TaskClient, monkey: Monkey, seed: int, seconds: float, endings: Counter
+    stack: SimulatedStack,
+    tasks: TaskClient,
+    culprits: Sequence[Monkey | Saboteur],
+    seed: int,
+    seconds: float,
+    endings: Counter,
 ) -> EpisodeRow:
     """One scene, for `seconds` of simulated time; the sentence is given again whenever a fault has ended the goal.
 
@@ -103,15 +113,17 @@ def _episode(
         left = seconds - tasks.task.sim_time
         if left <= 0 or (row and row.success):
             break
-        stack.client.check = monkey.act
-        monkey.wake()
+        stack.client.check = partial(_act, culprits)
+        for culprit in culprits:
+            culprit.wake()
         try:
             row = tasks.execute(Limits(timeout=left))
         except (Disturbed, TaskError, NoAnswer) as fault:
             endings[str(fault)] += 1
             row = None  # what an earlier try brought is out of date
         finally:
-            monkey.rest()
+            for culprit in culprits:
+                culprit.rest()
             stack.client.check = stack.processes.check
         stack.wait_until_ready()
     if row is not None:
@@ -132,6 +144,15 @@ def _episode(
         failure=task.failure,
         metrics=dict(zip(task.metric_names, task.metrics, strict=True)),
     )
+
+
+def _act(culprits: Sequence[Monkey | Saboteur]) -> None:
+    for culprit in culprits:
+        culprit.act()
+
+
+def _deeds(culprits: Sequence[Monkey | Saboteur]) -> Counter[str]:
+    return sum((culprit.deeds for culprit in culprits), Counter())
 
 
 class _LimitWatch(Protocol):

@@ -1,0 +1,105 @@
+"""Has a simulated robot with arms misbehave as hardware does, at random times, and then calls the operator.
+
+One fault at a time, for a while; then it is repaired, and `executor_node/resynchronize` is called, as an operator who
+has looked at the robot does. An arm is moved by hand only where a controller manager can restart its controller.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+
+from std_srvs.srv import Trigger
+
+from embodiment_descriptions import Embodiment
+from qwen_vla_msgs.srv import Misbehave
+from qwen_vla_ros.ros.spinning_node import SpinningNode
+
+CALM = (2.0, 6.0)  # [s] between two faults
+DURATION = (0.3, 2.0)  # [s] of a fault that lasts
+GLITCHES = (0.2, 0.8, 1.2)  # [rad]
+ENCODER = 0.02  # [rad]
+FALSE_HOME = 0.3  # [rad] what a second publisher says beside home
+PUSH = 0.3  # [rad]
+PUSHING = 1.0  # [s]
+CALLS, BETWEEN_CALLS = 3, 0.7  # of ~/resynchronize, and [s]: joint states are doubted for a while after a fault
+
+Fault = Misbehave.Request
+Step = tuple[float, Callable[[], None]]  # how long after the one before [s], and what to do
+
+
+class Saboteur:
+    """Acts when it is asked to, in the thread that asks; nothing waits for an answer.
+
+    Attributes:
+        deeds: how often it did what ("glitch": 3).
+    """
+
+    def __init__(self, client: SpinningNode, simulator: str, robot: Embodiment, seed: int) -> None:
+        """Find the services of a simulator and of executor_node."""
+        node, self._random = client.node, random.Random(seed)
+        self._misbehave = node.create_client(Misbehave, f"{simulator}/misbehave")
+        self._resynchronize = node.create_client(Trigger, "executor_node/resynchronize")
+        self._joints = [joint for arm in robot.arms for joint in arm.joints]
+        self._controllers = [c.topic.rpartition("/")[0] for c in robot.commands if c.backend == "joint_trajectory"]
+        self._node = node
+        self._plan: deque[Step] = deque()
+        self._due = float("inf")
+        self.deeds: Counter[str] = Counter()
+
+    def wake(self) -> None:
+        """Begin to act."""
+        self._due = time.monotonic() + self._random.uniform(*CALM)
+
+    def rest(self) -> None:
+        """Repair everything and stop acting."""
+        self._due = float("inf")
+        if self._plan:
+            self._plan.clear()
+            self._ask(Fault.REPAIR)
+
+    def act(self) -> None:
+        """Do what is due."""
+        if time.monotonic() < self._due:
+            return
+        if not self._plan:
+            self._plan.extend(self._new_plan())
+        _, do = self._plan.popleft()
+        do()
+        wait = self._plan[0][0] if self._plan else self._random.uniform(*CALM)
+        self._due = time.monotonic() + wait
+
+    def _new_plan(self) -> list[Step]:
+        faults = [Fault.GLITCH, Fault.ENCODER, Fault.SECOND_PUBLISHER]
+        faults += [Fault.INACTIVE] * bool(self._controllers) + [Fault.MOVED] * self._has_manager()
+        fault, joint = self._random.choice(faults), self._random.choice(self._joints)
+        self.deeds[fault] += 1
+        lasts, repair = self._random.uniform(*DURATION), self._doing(Fault.REPAIR)
+        repeated = [(BETWEEN_CALLS, self._call_operator) for _ in range(CALLS)]
+        if fault == Fault.MOVED:
+            amount = self._random.choice((-PUSH, PUSH))
+            push = [(0.0, self._doing(Fault.NO_TORQUE)), (0.1, self._doing(fault, joint, amount))]
+            return [*push, (PUSHING, repair), *repeated]
+        begin = {
+            Fault.GLITCH: self._doing(fault, joint, self._random.choice(GLITCHES)),
+            Fault.ENCODER: self._doing(fault, joint, ENCODER),
+            Fault.SECOND_PUBLISHER: self._doing(fault, amount=FALSE_HOME),
+            Fault.INACTIVE: self._doing(fault, self._random.choice(self._controllers or [""])),
+        }[fault]
+        return [(0.0, begin), (lasts, repair), *repeated]
+
+    def _has_manager(self) -> bool:
+        services = self._node.get_service_names_and_types()
+        return any(name.endswith("controller_manager/switch_controller") for name, _ in services)
+
+    def _doing(self, fault: str, name: str = "", amount: float = 0.0) -> Callable[[], None]:
+        return lambda: self._ask(fault, name, amount)
+
+    def _ask(self, fault: str, name: str = "", amount: float = 0.0) -> None:
+        self._misbehave.call_async(Misbehave.Request(fault=fault, name=name, amount=amount, on=True))
+
+    def _call_operator(self) -> None:
+        if self._resynchronize.service_is_ready():
+            self._resynchronize.call_async(Trigger.Request())
