@@ -27,8 +27,6 @@ from qwen_vla_ros.executor.command_interfaces import CommandedRobot, CommandInte
 from qwen_vla_ros.executor.controller_restart import Done
 from qwen_vla_ros.ros.lifecycle import ManagedNode
 
-AGREED = "the controllers start where the joints are measured; nothing was done"
-
 
 @dataclass(frozen=True)
 class Source:

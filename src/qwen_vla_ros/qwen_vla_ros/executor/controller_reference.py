@@ -1,0 +1,165 @@
+"""Where the controllers of the joints would start from, and how that comes together with where the joints are.
+
+A JointTrajectoryController starts at its own reference, whoever has moved its joints since. It is what the controller
+publishes of itself; where that is not heard, its last command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from embodiment_descriptions import Embodiment
+from embodiment_descriptions.angles import nearest_turn
+from qwen_vla_control.gate import ArmGate, Reference, Violation
+from qwen_vla_control.gate.joint_rules import check_reference
+from qwen_vla_control.motion.command_state import CommandState
+from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.reasons import Reason
+from qwen_vla_ros.executor.controller_restart import ControllerRestart, Done
+from qwen_vla_ros.executor.controller_watch import ControllerWatch
+from qwen_vla_ros.ros.lifecycle import ManagedNode
+
+IN_SYNC = 0.005  # [rad] reference and measurement this near to one another are left alone
+SHORTEST_LEAD = 1.0  # [s]
+LAST_COMMAND = "its last command"
+
+Measure = Callable[[], np.ndarray | None]
+Lead = Callable[[JointPath], object]
+
+
+class ControllerReference:
+    """The reference of all controllers of a robot with arms.
+
+    Vectors are (joints,) [rad | m], in the order of the gate. Grippers are not compared: what they hold keeps them from
+    where they were commanded to go.
+
+    Attributes:
+        strayed: joints did not follow their commands, and where controllers that publish nothing would start from is
+            unknown.
+    """
+
+    def __init__(
+        self, node: ManagedNode, embodiment: Embodiment, gate: ArmGate, commanded: CommandState, measure: Measure
+    ) -> None:
+        """Listen to the controllers.
+
+        Args:
+            node: owner of subscriptions and clients; home_speed_share of its parameters limits how fast a reference is
+                led.
+            embodiment: the robot.
+            gate: checks paths.
+            commanded: what was commanded last; changed where it is no longer what a controller starts from.
+            measure: returns where the joints are, None when that is unknown.
+        """
+        self._gate, self._commanded, self._measure = gate, commanded, measure
+        self._parameters, self._clock = node.parameters, node.get_clock()
+        self._controllers = ControllerWatch(node, embodiment)
+        self._restart = ControllerRestart(node, (c.manager for c in self._controllers.controllers.values()))
+        self._is_compared = np.isfinite(gate.motion.start_jump)
+        self._is_continuous = np.array([embodiment.limits[name].type == "continuous" for name in gate.joints])
+        interpolating = [c.joints for c in embodiment.commands if c.backend == "joint_trajectory"]
+        self._interpolated = np.array([any(name in joints for joints in interpolating) for name in gate.joints])
+        self.strayed = False
+
+    # What is known ------------------------------------------------------------------------------------------------
+
+    def reference(self, measured: np.ndarray) -> Reference:
+        """Where the controllers would start from; as far as nobody knows, where the joints are `measured`."""
+        motion = self._commanded.motion
+        if motion is not None:
+            commanded, _ = motion.commanded(self._clock.now().nanoseconds)
+            return Reference(commanded, ("commanded now",) * len(measured))
+        last, told_by = self._commanded.last, [LAST_COMMAND] * len(measured)
+        positions = measured.copy() if last is None else last.copy()
+        for joint, (position, who) in self._controllers.references().items():
+            if joint in self._gate.joints:
+                column = self._gate.joints.index(joint)
+                positions[column], told_by[column] = position, who
+        positions = np.where(self._is_continuous, nearest_turn(positions, measured), positions)
+        return Reference(positions, tuple(told_by))
+
+    def check(self, measured: np.ndarray) -> list[Violation]:
+        """Check that controllers at rest would start where the joints are `measured`."""
+        reference = self.reference(measured)
+        silent = [who == LAST_COMMAND for who in reference.told_by]
+        if self.strayed and any(silent & self._interpolated):
+            text = (
+                "joints did not follow their last commands, and where their controllers would start from is unknown "
+                "now; look at the robot, then call ~/resynchronize"
+            )
+            return [Violation(Reason.REFERENCE_MISMATCH, text)]
+        return check_reference(reference, measured, self._gate.motion)
+
+    def inactive(self) -> list[str]:
+        """Why controllers execute nothing; empty when all do."""
+        return self._controllers.problems()
+
+    @property
+    def restarting(self) -> bool:
+        """Whether controllers are being restarted."""
+        return self._restart.busy
+
+    # Bringing both together ---------------------------------------------------------------------------------------
+
+    def resynchronize(self, measured: np.ndarray, lead: Lead, done: Done) -> str:
+        """Have controllers at rest start where the joints are.
+
+        Args:
+            measured: where the joints are.
+            lead: begins a path that leads references there, or raises Refused.
+            done: is told how the restart of controllers ended, where they are restarted.
+
+        Returns:
+            What was done.
+
+        Raises:
+            Refused: the reference cannot be led there.
+        """
+        reference = self.reference(measured).positions
+        apart = ((np.abs(reference - measured) > IN_SYNC) | self.strayed) & self._is_compared
+        if not apart.any():
+            return "the controllers start where the joints are measured; nothing was done"
+        self._take_as_measured(apart & ~self._interpolated, measured)
+        moved = [name for name, hit in zip(self._gate.joints, apart & self._interpolated, strict=True) if hit]
+        if not moved:
+            self.strayed = False
+            return "devices that take set-points one by one: the next motion starts where the joints are"
+        controllers = [c for c in self._controllers.controllers.values() if set(c.joints) & set(moved)]
+        names, joints = ", ".join(controller.name for controller in controllers), ", ".join(moved)
+        if self._restart.can(controllers):
+            self._restart.restart(controllers, partial(self._restarted, names, apart, done))
+            return f"deactivating and activating {names}, so that it starts where {joints} are measured"
+        seconds = self._lead(reference, np.where(apart, measured, reference), lead)
+        return (
+            f"leading the reference of {names} to where {joints} are measured, in {seconds:.1f} s, for there is no "
+            "controller manager that could restart it"
+        )
+
+    def _lead(self, reference: np.ndarray, goal: np.ndarray, lead: Lead) -> float:
+        """Lead the reference, slowly; returns how long that takes [s]."""
+        share = self._parameters.home_speed_share
+        checked = self._gate.slow_path(reference, goal, share, "to where the joints are measured")
+        # One step: the controller leads to it from wherever it really starts.
+        ends, seconds = np.stack([reference, goal]), max(checked.duration, SHORTEST_LEAD)
+        lead(JointPath.through(self._gate.joints, ends, seconds))
+        self.strayed = False
+        return seconds
+
+    def _restarted(self, names: str, columns: np.ndarray, done: Done, good: bool, why: str) -> None:
+        measured = self._measure()
+        if good and measured is not None:
+            self._take_as_measured(columns, measured)
+            self.strayed = False
+        done(good, f"{names} was deactivated and activated" if good else why)
+
+    def _take_as_measured(self, columns: np.ndarray, measured: np.ndarray) -> None:
+        if self._commanded.last is not None:
+            self._commanded.stand(np.where(columns, measured, self._commanded.last))
+
+    def destroy(self) -> None:
+        """Leave the graph."""
+        self._controllers.destroy()
+        self._restart.destroy()
