@@ -6,7 +6,7 @@ publishes of itself; where that is not heard, its last command.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import numpy as np
@@ -42,7 +42,13 @@ class ControllerReference:
     """
 
     def __init__(
-        self, node: ManagedNode, embodiment: Embodiment, gate: ArmGate, commanded: CommandState, measure: Measure
+        self,
+        node: ManagedNode,
+        embodiment: Embodiment,
+        gate: ArmGate,
+        commanded: CommandState,
+        streamed: Collection[str],
+        measure: Measure,
     ) -> None:
         """Listen to the controllers.
 
@@ -52,6 +58,7 @@ class ControllerReference:
             embodiment: the robot.
             gate: checks paths.
             commanded: what was commanded last; changed where it is no longer what a controller starts from.
+            streamed: joints whose devices start where the first set-point is.
             measure: returns where the joints are, None when that is unknown.
         """
         self._gate, self._commanded, self._measure = gate, commanded, measure
@@ -60,8 +67,7 @@ class ControllerReference:
         self._restart = ControllerRestart(node, (c.manager for c in self._controllers.controllers.values()))
         self._is_compared = np.isfinite(gate.motion.start_jump)
         self._is_continuous = np.array([embodiment.limits[name].type == "continuous" for name in gate.joints])
-        interpolating = [c.joints for c in embodiment.commands if c.backend == "joint_trajectory"]
-        self._interpolated = np.array([any(name in joints for joints in interpolating) for name in gate.joints])
+        self._interpolated = self._is_compared & np.array([name not in streamed for name in gate.joints])
         self.strayed = False
 
     # What is known ------------------------------------------------------------------------------------------------
@@ -128,8 +134,9 @@ class ControllerReference:
             self.strayed = False
             return "devices that take set-points one by one: the next motion starts where the joints are"
         controllers = [c for c in self._controllers.controllers.values() if set(c.joints) & set(moved)]
-        names, joints = ", ".join(controller.name for controller in controllers), ", ".join(moved)
-        if self._restart.can(controllers):
+        names, joints = ", ".join(c.name for c in controllers) or "the devices", ", ".join(moved)
+        known = {joint for controller in controllers for joint in controller.joints}
+        if known >= set(moved) and self._restart.can(controllers):
             self._restart.restart(controllers, partial(self._restarted, names, apart, done))
             return f"deactivating and activating {names}, so that it starts where {joints} are measured"
         seconds = self._lead(reference, np.where(apart, measured, reference), lead)

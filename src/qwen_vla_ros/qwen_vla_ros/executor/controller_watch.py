@@ -16,6 +16,7 @@ from typing import Any
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 
 from embodiment_descriptions import Embodiment
+from embodiment_descriptions.commands import ForwardCommand, JointTrajectoryCommand
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_ros.ros.lifecycle import ManagedNode
@@ -78,10 +79,10 @@ class ControllerWatch:
         self.controllers: dict[str, Controller] = {}
         self._subscriptions: list = []
         for command in embodiment.commands:
-            if command.backend in ("joint_trajectory", "forward_command"):
-                name = command.topic.rpartition("/")[0]
-                self.controllers[name] = Controller(name, tuple(command.joints))
-                if command.backend == "joint_trajectory":
+            if isinstance(command, JointTrajectoryCommand | ForwardCommand):
+                name = command.endpoint.rpartition("/")[0]
+                self.controllers[name] = Controller(name, command.commanded)
+                if isinstance(command, JointTrajectoryCommand):
                     take = partial(self._on_state, self.controllers[name])
                     self._hear(STATE_TYPE, f"{name}/controller_state", take, qos_profile_sensor_data)
         for manager in {controller.manager for controller in self.controllers.values()}:

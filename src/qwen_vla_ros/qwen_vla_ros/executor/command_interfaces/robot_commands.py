@@ -46,6 +46,7 @@ class CommandInterfaces:
 
     Attributes:
         stand: without a further set-point a device of them stays where it is; see Capabilities.
+        streamed: joints whose devices take one set-point at a time; others interpolate from a start of their own.
     """
 
     def __init__(self, node: Node, robot: CommandedRobot) -> None:
@@ -60,6 +61,7 @@ class CommandInterfaces:
             raise ValueError(f"'{embodiment.name}' has no `commands` in its YAML; nothing can be sent to it")
         self._backends: list[Backend] = []
         self._used: list[Backend] = []
+        self.streamed: set[str] = set()
         try:
             self._create(node, robot)
         except Exception:
@@ -71,7 +73,10 @@ class CommandInterfaces:
     def _create(self, node: Node, robot: CommandedRobot) -> None:
         drives = robot.embodiment.control_mode.moves_base
         for command in robot.embodiment.commands:
-            self._add(make_backend(node, command, robot), command.moves_base == drives)
+            backend = make_backend(node, command, robot)
+            self._add(backend, command.moves_base == drives)
+            if backend.capabilities.streams:
+                self.streamed.update(command.commanded)
         if robot.embodiment.base is not None:
             self._add(PathTopicBackend(node, BASE_PATH.name), drives)
 

@@ -55,7 +55,8 @@ class ArmExecution(Execution):
             for index, source in enumerate(embodiment.joint_states)
         )
         self._following = FollowingWatch(np.where(is_gripper, np.inf, p.following_tolerance))
-        self._controllers = ControllerReference(node, embodiment, gate, self._commanded, self._known)
+        streamed = self.commands.streamed
+        self._controllers = ControllerReference(node, embodiment, gate, self._commanded, streamed, self._known)
         self._hand_over: ChunkHandover | None = None
         if self.overlaps:
             blender = Blender(Blending(p.blending), ~is_gripper, CrossFade(p.cross_fade), p.ensembling_decay)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from std_srvs.srv import Trigger
 
 from embodiment_descriptions import Embodiment
+from embodiment_descriptions.commands import JointTrajectoryCommand
 from qwen_vla_msgs.srv import Misbehave
 from qwen_vla_ros.ros.spinning_node import SpinningNode
 
@@ -43,7 +44,8 @@ class Saboteur:
         self._misbehave = node.create_client(Misbehave, f"{simulator}/misbehave")
         self._resynchronize = node.create_client(Trigger, "executor_node/resynchronize")
         self._joints = [joint for arm in robot.arms for joint in arm.joints]
-        self._controllers = [c.topic.rpartition("/")[0] for c in robot.commands if c.backend == "joint_trajectory"]
+        commands = [command for command in robot.commands if isinstance(command, JointTrajectoryCommand)]
+        self._controllers = [command.endpoint.rpartition("/")[0] for command in commands]
         self._node = node
         self._plan: deque[Step] = deque()
         self._due = float("inf")
