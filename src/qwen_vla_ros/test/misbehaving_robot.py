@@ -69,7 +69,7 @@ class MisbehavingRobot(Peer):
         """What the simulator has seen its servos told so far: the largest share of a speed limit, and so on."""
         with self.changed:
             self.received["/diagnostics"].clear()
-        status = self.wait(lambda: self.latest_diagnostics(f"{SIMULATOR}: limits"), "the simulator's judgement")
+        status = self.wait(lambda: self.latest_diagnostics(f"{SIMULATOR}: limits"), "the simulator's judgment")
         return {item.key: float(item.value) for item in status.values if "joint" not in item.key}
 
     def assert_never_jumped(self) -> None:

@@ -36,7 +36,7 @@ class JointStateDoubt:
         self._speeds = np.array([limits[n].velocity if n in limits else np.inf for n in self._names])
         self.until_ns, self._text = 0, ""
 
-    def see(self, before: JointSample, topic: str, publisher: bytes) -> None:
+    def record(self, before: JointSample, topic: str, publisher: bytes) -> None:
         """Compare with the positions `before` what a publisher has just told."""
         after, count = self._reader.latest(), len(self._names)
         elapsed = np.abs(after.stamps_ns[:count] - before.stamps_ns[:count]) / NANOSECONDS
@@ -58,13 +58,13 @@ class JointStateDoubt:
 
     def _rivals(self, steady_ns: int) -> str:
         """Say that two publishers tell the same joint."""
-        tellers: dict[int, tuple[str, bytes]] = {}
+        reporters: dict[int, tuple[str, bytes]] = {}
         present = (part for part in self._reader.parts if steady_ns - part.heard_ns < PRESENT * NANOSECONDS)
         for part in present:
             who = self._reader.sources[part.source].topic, part.publisher
             for column in part.columns[part.columns < len(self._names)].tolist():
-                other = tellers.setdefault(column, who)
+                other = reporters.setdefault(column, who)
                 if other != who:
-                    names = " and ".join(sorted(f"{self._name_of(*teller)} on {teller[0]}" for teller in (who, other)))
+                    names = " and ".join(sorted(f"{self._name_of(*each)} on {each[0]}" for each in (who, other)))
                     return f"'{self._names[column]}' is told by two publishers, {names}; stop one of them"
         return ""

@@ -29,7 +29,7 @@ class Listener:
         stamp, before = round(self.seconds * S), self.reader.latest()
         positions = [position + away.get(name, 0.0) for name, position in self.home.items()]
         if self.reader.push(0, stamp, list(self.home), positions, (), stamp, publisher):
-            self.doubt.see(before, "/joint_states", publisher)
+            self.doubt.record(before, "/joint_states", publisher)
         return self.doubt.text(stamp, stamp)
 
 
@@ -76,6 +76,6 @@ def test_parts_of_the_joints_by_different_publishers_are_no_fault(widowx):
         for publisher, names in ((DRIVER, list(widowx.home)[:6]), (STRANGER, list(widowx.home)[6:])):
             stamp, before = S + tick * S // 50, reader.latest()
             reader.push(0, stamp, names, [widowx.home[n] for n in names], (), stamp, publisher)
-            doubt.see(before, "/joint_states", publisher)
+            doubt.record(before, "/joint_states", publisher)
             assert doubt.text(stamp, stamp) == ""
     assert np.allclose(reader.latest().vector, [widowx.home[name] for name in widowx.joint_names])

@@ -24,7 +24,8 @@ class Capabilities:
     """How a backend moves what its command interface says.
 
     Attributes:
-        streams: the device takes one set-point at a time and must be fed by `sample` and `publish`.
+        streams: the device takes one set-point at a time and must be fed by `sample` and `publish`; others are taken
+            to start from their last command, wherever their joints are.
         stands: without a further set-point joints stay at the last one, however far the path has gone on.
     """
 

@@ -84,7 +84,7 @@ class ArmExecution(Execution):
     def _take(self, index: int, message: Any, steady_ns: int, publisher: bytes) -> None:
         before = self._state.latest()
         if self._state.take(index, message, steady_ns, publisher):
-            self._doubt.see(before, self._state.sources[index].topic, publisher)
+            self._doubt.record(before, self._state.sources[index].topic, publisher)
 
     def reference(self, measured: np.ndarray) -> Reference:
         """Where the controllers would start from; as far as nobody knows, where the joints are `measured` (joints,)."""
