@@ -1,4 +1,4 @@
-"""Brings up an ALOHA that obeys sentences: its two followers and cameras, the policy, the executor, RViz.
+"""Brings up an ALOHA that executes instructions: its two followers and cameras, the policy, the executor, RViz.
 
     ros2 launch qwen_vla_ros aloha.launch.py                                   # simulated, with cameras
     ros2 launch qwen_vla_ros aloha.launch.py hardware:=mock                    # ros2_control without arms or cameras
@@ -14,7 +14,7 @@ from launch.actions import GroupAction
 from qwen_vla_ros.bringup.robot import Robot, bring_up, included
 
 # The leaders are for teleoperation, the base of a mobile ALOHA is not driven here. A mobile one has no cam_low. The
-# branch 2.0 of Interbotix' package knows robot alone.
+# branch 2.0 of Interbotix' package has only the argument robot.
 FOLLOWERS_AND_CAMERAS = {
     "is_mobile": "false",
     "robot": "aloha_stationary",

@@ -1,4 +1,4 @@
-"""Brings up a mobile base that obeys sentences: the base and its camera, the policy, the executor, RViz.
+"""Brings up a mobile base that executes instructions: the base and its camera, the policy, the executor, RViz.
 
     ros2 launch qwen_vla_ros mobile_base.launch.py                             # simulated, with a camera
     ros2 launch qwen_vla_ros mobile_base.launch.py hardware:=mock              # ros2_control without a base or camera
@@ -16,12 +16,12 @@ from qwen_vla_ros.bringup.arguments import SWITCH, is_true
 from qwen_vla_ros.bringup.robot import Robot, bring_up
 from qwen_vla_ros.ros.distributions import distribution
 
-# What Nav2 has to be told where it publishes Twist by default: diff_drive_controller takes TwistStamped alone.
+# Setting that Nav2 needs where it publishes Twist by default: diff_drive_controller only accepts TwistStamped.
 STAMPED = "" if distribution().nav2_sends_stamped else "; set enable_stamped_cmd_vel: true in each of its nodes"
 
 
 def real(context: LaunchContext) -> list[Node]:
-    """Nothing: the base has a driver of its own, which offers cmd_vel, odom and joint_states and is running already."""
+    """Nothing: the base has a driver of its own, with cmd_vel, odom and joint_states, that is already running."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""Starts the policy alone, on a machine with a GPU, for a robot whose executor runs elsewhere.
+"""Starts only the policy, on a machine with a GPU, for a robot whose executor runs elsewhere.
 
     ros2 launch qwen_vla_ros policy.launch.py policy:=/path/to/checkpoint device:=cuda
 
@@ -18,7 +18,7 @@ from qwen_vla_ros.bringup.preconditions import check_policy
 
 
 def policy_alone(context) -> list[GroupAction]:
-    """policy_node in the robot's namespace and on its clock."""
+    """policy_node in the robot's namespace and with its clock."""
     config = value("embodiment_config", context)
     check_policy(value("policy", context), value("device", context))
     return [
@@ -37,7 +37,7 @@ def generate_launch_description() -> LaunchDescription:
         "use_sim_time",
         default_value="false",
         choices=SWITCH,
-        description="Take time from /clock: true for a simulated robot",
+        description="Use the time of /clock: true for a simulated robot",
     )
     return LaunchDescription(
         [

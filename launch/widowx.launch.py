@@ -1,4 +1,4 @@
-"""Brings up a WidowX 250s that obeys sentences: the robot (simulated, mock or real), the policy, the executor, RViz.
+"""Brings up a WidowX 250s that executes instructions: the robot (simulated, mock or real), policy, executor, RViz.
 
     ros2 launch qwen_vla_ros widowx.launch.py                        # simulated arm with cameras
     ros2 launch qwen_vla_ros widowx.launch.py hardware:=mock         # ros2_control without an arm or cameras

@@ -126,9 +126,9 @@ def test_the_doctor_looks_at_what_needs_no_robot(folder):
     found = findings(folder, "mock://hold")
     assert found["Model", "policy"]["level"] == "ok", found
     if find_spec("control_msgs"):
-        assert found["ROS set-up", "command messages"]["fact"] == "control_msgs, trajectory_msgs"
+        assert found["ROS setup", "command messages"]["fact"] == "control_msgs, trajectory_msgs"
     else:  # not among the wheels
-        missing = found["ROS set-up", "control_msgs"]
+        missing = found["ROS setup", "control_msgs"]
         assert missing["fact"] == "is not installed, and my_robot is commanded with it" and "apt" in missing["remedy"]
 
 

@@ -1,4 +1,4 @@
-"""What the tests of this package share: a robot, and chunks that are fine until a test spoils them."""
+"""What the tests of this package share: a robot, and chunks that are valid until a test breaks them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def good_chunk(widowx: Embodiment) -> Chunk:
 
 @pytest.fixture(scope="module")
 def peer():
-    """Everything around the nodes under test: robot, controllers, cameras and a client, on the real middleware."""
+    """Everything around the nodes under test: robot, controllers, cameras and a client, with the real middleware."""
     from ros_peer import Peer
 
     with Peer() as node:
@@ -60,7 +60,7 @@ def peer():
 
 @pytest.fixture(scope="module")
 def processes():
-    """Start console scripts of this package as processes; whatever is left at the end is killed."""
+    """Start console scripts of this package as processes; those still running at the end are killed."""
     from ros_peer import Processes
 
     with Processes() as started:

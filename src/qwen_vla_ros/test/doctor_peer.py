@@ -1,4 +1,4 @@
-"""A robot for the doctor to examine: healthy as it is, and every part of it can be made ill."""
+"""A robot for the doctor to examine: healthy by default, and every part of it can be made faulty."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from qwen_vla_ros.ros.environment import ros_environment
 from qwen_vla_ros.simulation.child_processes import LAUNCHER
 
 JOINT_RATE, CAMERA_RATE = 50.0, 20.0  # [Hz]
-LISTEN = 1.2  # [s]; two heartbeats at 1.9 Hz, however the listening falls between them
+LISTEN = 1.2  # [s]; contains two heartbeats at 1.9 Hz, whenever listening starts
 WIDOWX = load_robot("widowx")
 ARM, GRIPPER = (command.topic for command in WIDOWX.commands)
 
@@ -56,7 +56,7 @@ class Part(SpinningPeer):
     def film(
         self, tag: str, stamp=lambda now: now, encoding: str = "rgb8", info=(128, 96), silent: bool = False
     ) -> None:
-        """Publish noise of 128 x 96 pixels and a CameraInfo; `info` is the size that this claims."""
+        """Publish noise of 128 x 96 pixels and a CameraInfo; `info` is the size stated there."""
         camera = next(c for c in WIDOWX.cameras if c.tag == tag)
         images = self.node.create_publisher(Image, self.named(camera.image_topic), qos_profile_sensor_data)
         infos = self.node.create_publisher(CameraInfo, self.named(camera.info_topic), qos_profile_sensor_data)
@@ -73,7 +73,7 @@ class Part(SpinningPeer):
         if not silent:
             self.every(1 / CAMERA_RATE, publish)
 
-    def obey(self, topic: str, kind: type = JointTrajectory, qos: QoSProfile | int = 10) -> None:
+    def execute(self, topic: str, kind: type = JointTrajectory, qos: QoSProfile | int = 10) -> None:
         self.node.create_subscription(kind, self.named(topic), lambda message: None, qos)
 
     def command(self, topic: str, kind: type = JointTrajectory, rate: float = 0.0) -> None:
@@ -84,16 +84,16 @@ class Part(SpinningPeer):
 
 
 def be_healthy(robot: Part) -> None:
-    """Everything that a WidowX must have."""
+    """Provide everything that a WidowX must have."""
     robot.describe()
     robot.tell_joints(WIDOWX.home)
     for camera in WIDOWX.cameras:
         robot.film(camera.tag)
-    robot.obey(ARM)
-    robot.obey(GRIPPER)
+    robot.execute(ARM)
+    robot.execute(GRIPPER)
 
 
-# A computer whose clock is wrong: the middleware and Python ask this function for the time of day.
+# A computer whose clock is wrong: the middleware and Python read the time of day from this function.
 SHIFTED_CLOCK = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -128,14 +128,14 @@ def start_other_computer(folder: Path, shift: int) -> subprocess.Popen:
 
 
 class Report:
-    """What the doctor said."""
+    """The doctor's findings."""
 
     def __init__(self, code: int, findings: list[dict[str, str]]) -> None:
         self.code = code
         self.findings = [SimpleNamespace(**finding) for finding in findings]
 
     def at(self, level: str) -> list[SimpleNamespace]:
-        """Findings of a level; those about the machine that the test runs on are left out."""
+        """Findings of a level, without those about the machine on which the test runs."""
         return [f for f in self.findings if f.level == level and f.area != "This machine"]
 
     def find(self, area: str, subject: str) -> SimpleNamespace:
@@ -145,7 +145,7 @@ class Report:
 
 
 def examine(folder: Path, **options: object) -> Report:
-    """Run the command as a user would."""
+    """Run the command like a user."""
     file = folder / "doctor.json"
     code = Doctor(**{"robot": "widowx", "seconds": LISTEN, "json": file, **options}).run()
     return Report(code, json.loads(file.read_text())["findings"])

@@ -1,4 +1,4 @@
-"""Random messages of any interface type with the values that nobody expects. Reproducible: all of it is of one seed."""
+"""Random messages of any interface type with unexpected values. Reproducible: everything follows from one seed."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ BITS = {"int8": 8, "int16": 16, "int32": 32, "int64": 64, "uint8": 8, "uint16": 
 
 
 class Extremes:
-    """Draws messages; `draw` is the source of all chance."""
+    """Draws messages; `draw` is the only source of randomness."""
 
     def __init__(self, seed: int) -> None:
         self.draw = random.Random(seed)
 
     def message(self, kind: type, **fields: Any) -> Any:
-        """One of a type; `fields` are as they are given."""
+        """A message of a type; `fields` are as given."""
         message = kind()
         for name, slot in zip(kind.get_fields_and_field_types(), kind.SLOT_TYPES, strict=True):
             setattr(message, name, fields[name] if name in fields else self._value(slot))
         return message
 
     def damaged(self, kind: type) -> bytes:
-        """What cannot be read as a message of a type: cut, or with bytes that were changed."""
+        """Bytes that cannot be deserialized as a message of a type: truncated or altered."""
         data = bytearray(serialize_message(self.message(kind)))
         for _ in range(self.draw.randrange(1, 6)):
             data[self.draw.randrange(len(data))] = self.draw.choice([0, 1, 127, 255])
         return bytes(data[: self.draw.randrange(4, len(data) + 1)])
 
     def huge(self, kind: type, size: int) -> bytes:
-        """A message with so many bytes [1] behind it."""
+        """A message followed by `size` more bytes [1]."""
         return serialize_message(kind()) + bytes(size)
 
     def _value(self, slot: Any) -> Any:

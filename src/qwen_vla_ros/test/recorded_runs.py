@@ -1,4 +1,4 @@
-"""Short runs of the suite's robots as real bags: robot, cameras, three chunks of which the last one is refused."""
+"""Short runs of the suite's robots as real bags: robot, cameras, three chunks, of which the last is refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def events(embodiment: Embodiment) -> list[tuple[int, str, object]]:
 def record(
     folder: Path, robot: str, namespace: str = "", without: tuple[str, ...] = (), storage=StoragePlugin.MCAP
 ) -> Path:
-    """Write a bag with the bytes that travel over ROS; topics in `without` are left out."""
+    """Write a bag with the bytes as sent over ROS; topics in `without` are omitted."""
     os.environ.update(ros_environment())
     store, path, known = message_types(), folder / f"{robot}_bag", {}
     with Writer(path, version=9, storage_plugin=storage) as writer:

@@ -1,4 +1,4 @@
-"""What stands around the nodes in graph tests: a robot that answers, and processes that are started and ended."""
+"""The surroundings of the nodes in graph tests: a robot, and processes that are started and ended."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ JOINT_RATE, HEARTBEAT_RATE, CAMERA_RATE = 50.0, 20.0, 10.0  # [Hz]
 
 
 class Peer(ExecutorPeer):
-    """A policy's heartbeat and chunks, a robot's description, joint states and images; keeps what it receives.
+    """A policy's heartbeat and chunks, a robot's description, joint states and images; stores what it receives.
 
-    Without a simulator the arm is where its commands say, at any time.
+    Without a simulator the arm is always at its last command.
 
     Attributes:
         received: messages by topic, as (monotonic time, message).
-        silent: names of the streams that are switched off ("joint_states", "heartbeat", or a camera tag).
-        frozen: tags of cameras that repeat their last image, stamp and all.
-        still: tags of cameras that repeat their last picture under new stamps.
-        shifted: by how much the clocks of cameras are ahead, by tag [s].
+        silent: names of the streams that are off ("joint_states", "heartbeat", or a camera tag).
+        frozen: tags of cameras that repeat their last image, including its stamp.
+        still: tags of cameras that repeat their last image under new stamps.
+        shifted: offset of camera clocks into the future, by tag [s].
     """
 
     def __init__(self, simulated: bool = False) -> None:
-        """Be the robot, too, unless a simulator is; then follow its time."""
+        """Act as the robot, too, unless a simulator does; then follow its time."""
         super().__init__("peer", use_sim_time=simulated)
         self._simulated = simulated
         self.embodiment = load_robot("widowx")
@@ -164,8 +164,8 @@ class Peer(ExecutorPeer):
     def have_accepted(self) -> int:
         """Have a good chunk accepted; returns its number.
 
-        On a busy machine this process may not run for so long that the executor misses a heartbeat or a joint state,
-        and rightly refuses; then the next one is sent.
+        On a busy machine, this process may be suspended long enough for the executor to miss a heartbeat or a joint
+        state and rightly refuse; then the next one is sent.
         """
         for _ in range(20):
             number = self.send(self.chunk())
@@ -210,7 +210,7 @@ class Peer(ExecutorPeer):
         return self.call(GetState, f"{node}/get_state", timeout=timeout).current_state.label
 
     def wait_until_active(self, node: str) -> None:
-        """Wait for autostart; help where a test broke off and has left the node in another state."""
+        """Wait for autostart; activate the node where an aborted test has left it in another state."""
         began = time.monotonic()
         state = ""
         while state != "active":
@@ -220,20 +220,20 @@ class Peer(ExecutorPeer):
                 state = self.state_of(node, timeout=2.0)
                 if state in TRANSITIONS_UP and waited > AUTOSTART_PATIENCE:
                     self.transition(node, TRANSITIONS_UP[state])
-            except AssertionError:  # it is busy configuring, or what answered was one that was killed
+            except AssertionError:  # it is busy configuring, or the response was from a killed one
                 continue
 
     def wait_until_connected(self) -> None:
         """Wait until executor_node receives chunks, heartbeat and joint states, and its reports arrive.
 
-        Chunks for nobody are sent until one is refused for that reason alone.
+        Chunks for another robot are sent until one is refused only for that reason.
         """
 
         def only_for_nobody():
             self.send(self.chunk(embodiment="nobody"))
             return any(r.reason_codes.tolist() == [ChunkReport.WRONG_EMBODIMENT] for r in self.reports)
 
-        self.wait(only_for_nobody, "contact with executor_node")
+        self.wait(only_for_nobody, "a connection to executor_node")
         last = self._chunk_id
         self.report(last, ChunkReport.REFUSED)
 
@@ -241,7 +241,7 @@ class Peer(ExecutorPeer):
         """Send a goal to policy_node and return its handle."""
         self.wait(self._action.server_is_ready, "action server of policy_node")
         goal = ExecuteInstruction.Goal(instruction=instruction, timeout=timeout)
-        return self.result(self._action.send_goal_async(goal, feedback), "answer to the goal", PATIENCE)
+        return self.result(self._action.send_goal_async(goal, feedback), "response to the goal", PATIENCE)
 
     def result_of(self, handle, timeout: float = PATIENCE) -> tuple[int, ExecuteInstruction.Result]:
         """Wait for the end of a goal; returns its status (GoalStatus) and its result."""
@@ -251,7 +251,7 @@ class Peer(ExecutorPeer):
     # Chunks ---------------------------------------------------------------------------------------------------------
 
     def chunk(self, **changes) -> ActionChunk:
-        """8 cm down in 16 steps from where the arm is, observed now, with the next number; `changes` are fields."""
+        """8 cm down in 16 steps from the arm's position, observed now, with the next number; `changes` are fields."""
         e = self.embodiment
         self._chunk_id += 1
         rows = np.zeros((16, 7), np.float32)
@@ -274,16 +274,16 @@ class Peer(ExecutorPeer):
         return message
 
     def clear(self) -> None:
-        """Forget what was received."""
+        """Clear the records."""
         with self.changed:
             self.received.clear()
             self.reports.clear()
 
     def forget(self) -> None:
-        """Go back to the beginning: at home, every stream on but the heartbeat, nothing received.
+        """Return to the initial state: at home, every stream on except the heartbeat, nothing received.
 
-        The joint states say so at once: a chunk that is sent next is anchored there, not where the arm was before. An
-        executor that has moved the arm must be restarted, or it notices that somebody has moved it.
+        The joint states follow at once: a chunk sent next is anchored there, not at the arm's previous position. An
+        executor that has moved the arm must be restarted, or it notices that the arm was moved.
         """
         with self.changed:
             self.silent, self.frozen = {"heartbeat"}, set()
@@ -297,7 +297,7 @@ class Processes:
     """Console scripts of this package in processes of their own.
 
     Attributes:
-        logs: what each wrote, by name.
+        logs: output of each, by name.
     """
 
     def __init__(self) -> None:
@@ -316,7 +316,7 @@ class Processes:
         self._folder.cleanup()
 
     def start(self, name: str, **parameters) -> subprocess.Popen:
-        """Start a script with autostart and the given parameters; the kernel ends it should this process be killed."""
+        """Start a script with autostart and the given parameters; the kernel ends it if this process is killed."""
         values = {"autostart": True, **parameters}
         if name not in ("policy_node", "executor_node", "episode_recorder"):
             values.pop("autostart")
@@ -329,7 +329,7 @@ class Processes:
         return process
 
     def log_of(self, process: subprocess.Popen) -> str:
-        """Return everything a process has written so far."""
+        """Return a process's output so far."""
         return next(Path(log).read_text() for log, running in self._running if running is process)
 
     def end(self, process: subprocess.Popen, number: signal.Signals, timeout: float = PATIENCE) -> int:

@@ -1,4 +1,4 @@
-"""Nodes that tests put into the graph: they spin in a thread of their own, and what they wait for must come."""
+"""Nodes that tests add to the graph: they spin in a thread of their own, and what they wait for must arrive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE = 60.0  # [s] generous: the machine may be busy
 
 
 class SpinningPeer(SpinningNode):
-    """In the domain of the tests."""
+    """A node in the domain of the tests."""
 
     poll_period = 0.02
 
@@ -26,7 +26,7 @@ class SpinningPeer(SpinningNode):
         super().__init__(name, int(os.environ["ROS_DOMAIN_ID"]), **parameters)
 
     def __enter__(self) -> Self:
-        # Otherwise the collector goes through everything that the other tests have imported, for 0.4 s and more: the
+        # Otherwise the garbage collector scans everything that other tests have imported, for 0.4 s and more: the
         # heartbeat stops meanwhile, and executor_node rightly holds the robot.
         gc.collect()
         gc.freeze()
@@ -52,15 +52,15 @@ class SpinningPeer(SpinningNode):
             raise AssertionError(f"{error}{self.hint()}") from None
 
     def hint(self) -> str:
-        """What else to say when something is missing."""
+        """Additional text when something is missing."""
         return ""
 
 
 class ExecutorPeer(SpinningPeer):
-    """Hears what executor_node thinks of chunks.
+    """Receives executor_node's reports on chunks.
 
     Attributes:
-        reports: its verdicts, in the order in which they came.
+        reports: in order of arrival.
     """
 
     def __init__(self, name: str, **parameters: object) -> None:
@@ -72,7 +72,7 @@ class ExecutorPeer(SpinningPeer):
         return f"; reports: {self.reports[-5:]}"
 
     def report(self, number: int, verdict: int) -> ChunkReport:
-        """Wait for a verdict about a chunk; fail at once when the chunk has ended in another way."""
+        """Wait for a verdict on a chunk; fail at once when the chunk has ended otherwise."""
 
         def find() -> ChunkReport | None:
             verdicts = {r.verdict for r in self.reports if r.chunk_id == number} if number else set()  # 0: no chunk
@@ -83,5 +83,5 @@ class ExecutorPeer(SpinningPeer):
         return self.wait(find, f"report {verdict} of chunk {number}")
 
     def verdict(self, number: int) -> ChunkReport:
-        """Wait for the first word about a chunk."""
+        """Wait for the first report on a chunk."""
         return self.wait(lambda: next((r for r in self.reports if r.chunk_id == number), None), f"verdict on {number}")

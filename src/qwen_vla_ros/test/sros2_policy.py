@@ -1,4 +1,4 @@
-"""What config/sros2/policy.xml allows, as the middleware reads it: `*` stands for any text, slashes included."""
+"""What config/sros2/policy.xml allows, as interpreted by the middleware: `*` matches any text, including slashes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ POLICY = Path(__file__).resolve().parents[3] / "config" / "sros2" / "policy.xml"
 
 
 def rules(enclave: str, kind: str, verb: str) -> set[str]:
-    """Expressions that a whole enclave is allowed: kind topic, service or action."""
+    """Expressions allowed for a whole enclave: kind topic, service or action."""
     root = ElementTree.parse(POLICY).getroot()
     (found,) = [e for e in root.iter("enclave") if e.get("path") == f"/qwen_vla/{enclave}"]
     lists = [group for group in found.iter(f"{kind}s") if group.get(verb) == "ALLOW"]
@@ -20,13 +20,13 @@ def rules(enclave: str, kind: str, verb: str) -> set[str]:
 
 
 def refused(enclave: str, kind: str, verb: str, names: set[str]) -> set[str]:
-    """Those of the names that an enclave may not use so."""
+    """Those of the names that an enclave may not use in that way."""
     allowed = rules(enclave, kind, verb)
     return {name for name in names if not any(fnmatchcase(name.lstrip("/"), rule) for rule in allowed)}
 
 
 def endpoints(watcher: Node, name: str, namespace: str) -> dict[tuple[str, str], set[str]]:
-    """What a node offers and uses, as the policy file calls it: (kind, verb) -> names."""
+    """What a node offers and uses, in the policy file's terms: (kind, verb) -> names."""
     found = {
         ("topic", "publish"): watcher.get_publisher_names_and_types_by_node(name, namespace),
         ("topic", "subscribe"): watcher.get_subscriber_names_and_types_by_node(name, namespace),

@@ -1,4 +1,4 @@
-"""A checkpoint that was trained for nothing: its robot moves a little, which is enough for testing a graph."""
+"""An untrained checkpoint: its robot moves a little, which is enough for testing a graph."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from embodiment_descriptions import Embodiment
 from qwen_vla_ros.simulation.runtime_benchmark.measurement import _calm_checkpoint
 
 AHEAD = 0.08  # [m] of a base, per waypoint: 0.16 m/s
-SPREAD = 0.002  # [m], [rad], [1] around the middle
+SPREAD = 0.002  # [m], [rad], [1] around the center
 
 
 def untrained_checkpoint(folder: Path, robot: Embodiment) -> Path:
-    """Save one whose chunks pass the gate: small motions around home; a base creeps ahead."""
+    """Save one whose chunks pass the gate: small motions around home; a base creeps forward."""
 
     def wide_enough(config: dict) -> None:
         config["horizon"] = max(config["horizon"], robot.chunk_size)

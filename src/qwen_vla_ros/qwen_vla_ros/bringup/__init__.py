@@ -1,1 +1,1 @@
-"""What the launch files are made of. Needs `launch` and `launch_ros`, which come with a ROS installation."""
+"""The building blocks of the launch files. Requires `launch` and `launch_ros`, which are part of a ROS installation."""

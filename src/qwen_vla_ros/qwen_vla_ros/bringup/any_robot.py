@@ -1,6 +1,6 @@
-"""Bringing up any robot from its description and its embodiment YAML: robot.launch.py.
+"""Bring-up of any robot from its description and its embodiment YAML: robot.launch.py.
 
-Both files are read before anything is started, so that what is wrong with them ends the launch in one line.
+Both files are read before anything is started, so that errors in them end the launch with one line.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from qwen_vla_ros.bringup.nodes import ros_variables, rviz, share, suite_nodes
 from qwen_vla_ros.bringup.preconditions import ArgumentError, check_policy, found
 
 HARDWARE = {
-    "running": "the robot's own bring-up is running already and offers what its embodiment YAML names",
-    "mock": "ros2_control starts here with the ros2_control block of the description and needs controllers_file:= and "
-    "controllers:=; with mock hardware in that block no robot is needed",
+    "running": "the robot's own bring-up is already running and provides the interfaces of its embodiment YAML",
+    "mock": "ros2_control starts here with the ros2_control block of the description; needs controllers_file:= and "
+    "controllers:=; with mock hardware in that block, no robot is needed",
 }
 
 
 def bring_up_any() -> LaunchDescription:
-    """The launch description of a robot that only its files know."""
+    """The launch description of a robot that is known only by its files."""
     return LaunchDescription(
         [*arguments(), *ros_variables(), exit_code(), OpaqueFunction(function=lambda context: [everything(context)])]
     )
 
 
 def arguments() -> list[DeclareLaunchArgument]:
-    """What has to be known of a robot, and what differs between deployments."""
+    """The facts about a robot, and what differs between deployments."""
     choices = "; ".join(f"{name}: {meaning}" for name, meaning in HARDWARE.items())
     return [
         DeclareLaunchArgument(
@@ -53,17 +53,17 @@ def arguments() -> list[DeclareLaunchArgument]:
             "description",
             default_value="",
             description="URDF or xacro of the robot, published as robot_description; empty: with hardware:=mock the "
-            "one that lies beside the YAML (called as it or as the robot, or the only one there), else none: the "
+            "one beside the YAML (with its name or the robot's, or the only one there), otherwise none: the "
             "robot's own bring-up publishes it",
         ),
         DeclareLaunchArgument(
             "description_arguments",
             default_value="",
-            description="Arguments of the xacro, for instance 'hardware:=real prefix:=left_'; with hardware:=mock its "
+            description="Arguments of the xacro, e.g. 'hardware:=real prefix:=left_'; with hardware:=mock its "
             "argument hardware is mock",
         ),
         DeclareLaunchArgument(
-            "hardware", default_value="running", choices=list(HARDWARE), description=f"What moves. {choices}"
+            "hardware", default_value="running", choices=list(HARDWARE), description=f"Hardware or simulator. {choices}"
         ),
         DeclareLaunchArgument(
             "controllers_file",
@@ -73,21 +73,21 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "controllers",
             default_value="",
-            description="Controllers to activate beside joint_state_broadcaster, separated by spaces (hardware:=mock)",
+            description="Controllers to activate besides joint_state_broadcaster, separated by spaces (hardware:=mock)",
         ),
-        *policy_arguments("none: no policy_node here, it runs on another machine"),
+        *policy_arguments("none: no policy_node here, because it runs on another machine"),
         DeclareLaunchArgument(
             "use_sim_time",
             default_value="false",
             choices=SWITCH,
-            description="Take time from /clock: true for a simulated robot",
+            description="Use the time of /clock: true for a simulated robot",
         ),
         *viewer_arguments(),
     ]
 
 
 def everything(context: LaunchContext) -> GroupAction:
-    """The robot and the nodes of this suite, in one namespace and on one clock."""
+    """The robot and the nodes of this suite, in one namespace and with one clock."""
     config = embodiment_file(value("embodiment_config", context))
     check_policy(value("policy", context), value("device", context))
     urdf = description(config, context)
@@ -107,7 +107,7 @@ def everything(context: LaunchContext) -> GroupAction:
 
 
 def needed(urdf: str, context: LaunchContext) -> list[str]:
-    """Names of the ROS packages without which this start would fail half-way."""
+    """Names of the ROS packages without which this start would fail midway."""
     transforms = ["robot_state_publisher"] if urdf else []
     viewer = ["rviz2"] if is_true("rviz", context) else []
     if value("hardware", context) != "mock":
@@ -118,11 +118,10 @@ def needed(urdf: str, context: LaunchContext) -> list[str]:
 
 
 def description(config: Path, context: LaunchContext) -> str:
-    """The expanded URDF of the robot with this YAML, "" where somebody else publishes it.
+    """The expanded URDF of the robot with this YAML, "" where it is published by another bring-up.
 
     Raises:
-        ArgumentError, EmbodimentError, ResourceError: there is none, more than one may be meant, or it cannot be
-            expanded.
+        ArgumentError, EmbodimentError, ResourceError: there is none, it is ambiguous, or it cannot be expanded.
     """
     given, is_mock = value("description", context), value("hardware", context) == "mock"
     arguments = xacro_arguments(value("description_arguments", context).split())
@@ -132,7 +131,7 @@ def description(config: Path, context: LaunchContext) -> str:
         return read_description(path, defaults | arguments)
     urdf = description_of(config, "mock", arguments) if is_mock else ""
     if urdf is None:
-        raise EmbodimentError(f"hardware:=mock needs description:=, a URDF or xacro; none lies beside {config}")
+        raise EmbodimentError(f"hardware:=mock needs description:=, a URDF or xacro; there is none beside {config}")
     return urdf
 
 
@@ -147,5 +146,5 @@ def ros2_control(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def rviz_file() -> nodes.PathJoinSubstitution:
-    """What RViz shows of a robot that is not one of ours."""
+    """RViz configuration for a robot that is not one of ours."""
     return share("qwen_vla_ros", "config", "rviz", "robot.rviz")

@@ -1,4 +1,4 @@
-"""The arguments that launch files share, and their values in one start."""
+"""Arguments shared by the launch files, and their values in one start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SWITCH = ["true", "false"]
 
 
 def embodiment_argument() -> DeclareLaunchArgument:
-    """The YAML of a robot that is set up in another way than the shipped one."""
+    """The YAML of a robot whose setup differs from the shipped one."""
     return DeclareLaunchArgument(
         "embodiment_config",
         default_value="",
@@ -22,7 +22,7 @@ def embodiment_argument() -> DeclareLaunchArgument:
 
 
 def policy_arguments(no_policy: str = "") -> list[DeclareLaunchArgument]:
-    """What the start of policy_node depends on, wherever it runs."""
+    """Arguments of policy_node, wherever it runs."""
     return [
         DeclareLaunchArgument(
             "policy",
@@ -35,26 +35,26 @@ def policy_arguments(no_policy: str = "") -> list[DeclareLaunchArgument]:
             "blending",
             default_value="synchronous",
             choices=[blending.value for blending in Blending],
-            description="How chunks follow one another, for policy and robot alike: docs/explanation/blending.md",
+            description="Transition between chunks, for both policy and executor: docs/explanation/blending.md",
         ),
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of all nodes and topics"),
         DeclareLaunchArgument(
             "autostart",
             default_value="true",
             choices=SWITCH,
-            description="Configure and activate the managed nodes; false: by hand, with ros2 lifecycle set",
+            description="Configure and activate the managed nodes; false: manually, with ros2 lifecycle set",
         ),
         DeclareLaunchArgument(
             "log_level",
             default_value="info",
             choices=["debug", "info", "warn", "error", "fatal"],
-            description="Least severity that is logged",
+            description="Minimum severity that is logged",
         ),
     ]
 
 
 def viewer_arguments() -> list[DeclareLaunchArgument]:
-    """What is started beside the robot for people to look at, or to keep."""
+    """What is started in addition to the robot for visualization or recording."""
     return [
         DeclareLaunchArgument(
             "rviz", default_value="false", choices=SWITCH, description="Start RViz with the robot's configuration"
@@ -63,7 +63,7 @@ def viewer_arguments() -> list[DeclareLaunchArgument]:
             "record",
             default_value="false",
             choices=SWITCH,
-            description="Start episode_recorder, whose services start and end the recording of an episode",
+            description="Start episode_recorder, whose services start and end the recording of episodes",
         ),
     ]
 

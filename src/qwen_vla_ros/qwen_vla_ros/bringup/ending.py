@@ -1,7 +1,7 @@
-"""How a launch ends: nobody is left behind, a part that died gives a code other than 0, and controllers go last.
+"""How a launch ends: no process is left behind, a process that died causes an exit code other than 0, controllers last.
 
-Whatever ends the process of `ros2 launch` itself, kill -9 included, the kernel ends the processes that it started
-(Linux; elsewhere they stay).
+However the process of `ros2 launch` itself ends, even by kill -9, the kernel ends the processes that it started (Linux
+only; on other systems they stay).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from launch_ros.actions import Node
 
 
 class PartDied(RuntimeError):
-    """Processes ended with a code other than 0 before the launch was over; the message names them."""
+    """Processes exited with a code other than 0 before the shutdown; the message names them."""
 
 
 def with_launch(own_group: bool = False) -> list[SomeSubstitutionsType]:
-    """Prefix of a command: it ends when the launch does.
+    """Prefix of a command: it ends together with the launch.
 
     Args:
-        own_group: Ctrl-C in the terminal does not reach it; `last` ends it.
+        own_group: it does not receive Ctrl-C of the terminal; `last` ends it.
     """
     bound = ["setpriv", "--pdeathsig", "INT" if own_group else "TERM"] if shutil.which("setpriv") else []
     words = [*bound, *(["setsid"] if own_group and shutil.which("setsid") else [])]
@@ -36,7 +36,7 @@ def with_launch(own_group: bool = False) -> list[SomeSubstitutionsType]:
 
 
 def end_with(what: str, only_failed: bool = False) -> Callable[[ProcessExited, LaunchContext], Shutdown | None]:
-    """Handler for `on_exit`: without this process nothing is left to do. During a shutdown its exit is no news."""
+    """Handler for `on_exit`: shuts down, as nothing works without this process. Does nothing during a shutdown."""
 
     def handler(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
         expected = context.is_shutdown or (only_failed and event.returncode == 0)
@@ -46,7 +46,7 @@ def end_with(what: str, only_failed: bool = False) -> Callable[[ProcessExited, L
 
 
 def last(processes: Sequence[Node], first: Node) -> list[RegisterEventHandler]:
-    """Ends processes in their own group as soon as another one has ended in a shutdown: it brings the robot to rest."""
+    """End processes in their own group once another one, which brings the robot to rest, has exited in a shutdown."""
 
     def handler(event: ProcessExited, context: LaunchContext) -> list[EmitEvent]:
         if not context.is_shutdown:
@@ -60,12 +60,12 @@ def last(processes: Sequence[Node], first: Node) -> list[RegisterEventHandler]:
 
 
 def exit_code() -> LaunchDescriptionEntity:
-    """Makes the launch return 1, and say why, where a part died before the shutdown."""
+    """Make the launch return 1, and print why, if a process died before the shutdown."""
     died: list[str] = []
 
     def note(event: ProcessExited, context: LaunchContext) -> None:
         if event.returncode and not context.is_shutdown:
-            died.append(f"{event.process_name} ended with code {event.returncode}")
+            died.append(f"{event.process_name} exited with code {event.returncode}")
 
     def report(event: ShutdownEvent, context: LaunchContext) -> None:
         if died:

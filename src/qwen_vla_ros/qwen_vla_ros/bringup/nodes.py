@@ -1,4 +1,4 @@
-"""The processes of a running robot as launch actions, whatever robot it is."""
+"""The processes of any running robot as launch actions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from qwen_vla_ros.bringup.arguments import is_true, value
 from qwen_vla_ros.bringup.ending import end_with, last, with_launch
 from qwen_vla_ros.ros.environment import ros_environment
 
-# Transforms stay inside the namespace, so that two robots in one graph do not mix theirs.
+# Transforms stay inside the namespace, so that those of two robots in one graph are not mixed.
 LOCAL_TRANSFORMS = [("/tf", "tf"), ("/tf_static", "tf_static")]
-# [s] from SIGTERM to SIGKILL: they bring the robot to rest before they go; on a busy machine that takes its time.
+# [s] from SIGTERM to SIGKILL: they bring the robot to rest before they exit, which takes longer on a busy machine.
 MANAGED_SIGTERM_TIMEOUT = "15"
 
 
@@ -28,13 +28,13 @@ def suite_nodes(
     robot: Sequence[LaunchDescriptionEntity] = (),
     executor_remappings: Sequence[tuple[str, str]] = (),
 ) -> list[LaunchDescriptionEntity]:
-    """The nodes of this suite that a start asks for: policy, executor, visualizer, recorder.
+    """The requested nodes of this suite: policy, executor, visualizer, recorder.
 
     Args:
         config: the robot's YAML.
         context: of this start.
-        robot: what was started for the robot; of it, the processes `of_robot` go when the executor has gone.
-        executor_remappings: of its topics.
+        robot: actions started for the robot; its processes `of_robot` are ended after the executor has exited.
+        executor_remappings: of the executor's topics.
     """
     executor = managed_node(
         "executor_node", config, executor_remappings, on_exit=end_with("executor_node"), **text("blending")
@@ -49,7 +49,7 @@ def suite_nodes(
 
 
 class RobotProcess(Node):
-    """A process that the robot needs to be brought to rest: in its own process group, it goes after the executor."""
+    """A process needed to bring the robot to rest: in its own process group, it ends after the executor."""
 
     def __init__(self, executable: str, **options) -> None:
         super().__init__(
@@ -63,14 +63,14 @@ class RobotProcess(Node):
 
 
 def node(package: str, executable: str, **parameters: object) -> Node:
-    """A node that is named as its executable."""
+    """A node with the name of its executable."""
     return Node(package=package, name=executable, parameters=[parameters], **process(executable))
 
 
 def managed_node(
     executable: str, config: str, remappings: Sequence[tuple[str, str]] = (), on_exit=None, **parameters
 ) -> Node:
-    """A lifecycle node of this suite. It configures itself as soon as the robot's description is there."""
+    """A lifecycle node of this suite. It configures itself as soon as robot_description is available."""
     autostart = ParameterValue(LaunchConfiguration("autostart"), value_type=bool)
     return LifecycleNode(
         package="qwen_vla_ros",
@@ -85,17 +85,17 @@ def managed_node(
 
 
 def policy_node(config: str) -> Node:
-    """The node that holds the model."""
+    """The node with the model."""
     return managed_node("policy_node", config, **text("policy", "device", "blending"))
 
 
 def text(*arguments: str) -> dict[str, ParameterValue]:
-    """Parameters that are called as the launch arguments that give their values."""
+    """Parameters with the names of the launch arguments that provide their values."""
     return {name: ParameterValue(LaunchConfiguration(name), value_type=str) for name in arguments}
 
 
 def described(config: str) -> dict[str, str]:
-    """The parameter that names the robot's YAML; without one a node finds it by the name in the URDF."""
+    """The parameter with the path of the robot's YAML; without it, a node finds the YAML by the name in the URDF."""
     return {"embodiment_config": config} if config else {}
 
 
@@ -104,7 +104,7 @@ def logging() -> dict:
 
 
 def process(executable: str) -> dict:
-    """What all processes have in common but those of the robot itself; called as their executables in the log."""
+    """Common options of all processes except the robot's own; in the log they have their executables' names."""
     return {**logging(), "executable": executable, "exec_name": executable, "prefix": with_launch()}
 
 
@@ -122,7 +122,7 @@ def rviz(file: SomeSubstitutionsType, fixed_frame: str = "") -> Node:
 
 
 def state_publisher(description: ParameterValue) -> Node:
-    """Publishes robot_description and the transforms of the joints."""
+    """Publish robot_description and the transforms of the joints."""
     return Node(
         package="robot_state_publisher",
         parameters=[{"robot_description": description}],
@@ -132,9 +132,9 @@ def state_publisher(description: ParameterValue) -> Node:
 
 
 def controller_manager(files: Sequence[SomeSubstitutionsType]) -> Node:
-    """Runs the controllers, where no simulator does. files: parameters of the manager, a later one counts for more.
+    """Run the controllers, where no simulator does. files: parameters of the manager; later ones override earlier ones.
 
-    Topics of the controllers are renamed by their spawner; the manager's own need no rule, and would hand it on.
+    Topics of the controllers are remapped by their spawner; the manager's own need no rule, and would pass it on.
     """
     return RobotProcess(
         package="controller_manager",
@@ -147,7 +147,7 @@ def controller_manager(files: Sequence[SomeSubstitutionsType]) -> Node:
 def spawner(
     controllers: Sequence[str], file: SomeSubstitutionsType, remappings: Sequence[tuple[str, str]] = ()
 ) -> Node:
-    """Has the controller manager load and activate controllers; waits for it by itself."""
+    """Have the controller manager load and activate controllers; it waits for the manager."""
     rules = " ".join(f"-r {before}:={after}" for before, after in [*LOCAL_TRANSFORMS, *remappings])
     return Node(
         package="controller_manager",
@@ -158,7 +158,7 @@ def spawner(
 
 
 def ros_variables() -> list[SetEnvironmentVariable]:
-    """What the nodes need beyond this process's environment: the DDS profile for images, library paths."""
+    """Additions to this process's environment for the nodes: the DDS profile for images, library paths."""
     return [SetEnvironmentVariable(k, v) for k, v in ros_environment().items() if os.environ.get(k) != v]
 
 

@@ -1,6 +1,6 @@
-"""The ROS packages that a start needs, looked up before the first process: what is missing then leaves nobody behind.
+"""The ROS packages that a start needs, checked before the first process, so that a missing one leaves nothing behind.
 
-Free of `launch`. test_launch_files.py compares the tables with what is started.
+Free of `launch`. test_launch_files.py compares the tables with what is actually started.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
 CONTROL = ("controller_manager", "joint_state_broadcaster", "robot_state_publisher")
-# What a kind of hardware needs, whatever the robot; `real` is said by each robot.
+# Packages for a kind of hardware, whatever the robot; those of `real` are defined by each robot.
 HARDWARE = {
     "mujoco": ("qwen_vla_sim",),
     "mock": CONTROL,
@@ -20,15 +20,15 @@ HARDWARE = {
     "isaac": (*CONTROL, "joint_state_topic_hardware_interface"),
     "real": ("robot_state_publisher",),
 }
-FROM_SOURCE = ("interbotix_", "aloha")  # beginnings of the names of packages that apt does not have
+FROM_SOURCE = ("interbotix_", "aloha")  # prefixes of packages that are not available through apt
 
 
 class MissingPackages(RuntimeError):
-    """ROS packages are not installed; the message names them and says how they are installed."""
+    """ROS packages are not installed; the message names them and how to install them."""
 
 
 def installed(package: str) -> bool:
-    """True when the ROS package is in the ament index."""
+    """Whether the ROS package is in the ament index."""
     try:
         get_package_prefix(package)
     except PackageNotFoundError:
@@ -37,18 +37,18 @@ def installed(package: str) -> bool:
 
 
 def of_controllers(file: Path, controllers: Iterable[str]) -> list[str]:
-    """The packages of controllers, by the types that the parameter file gives them."""
+    """The packages of controllers, by their types in the parameter file."""
     content = yaml.safe_load(file.read_text())
     types = {key.split("/")[-1]: value["ros__parameters"].get("type", "") for key, value in content.items()}
     return sorted({types[name].split("/")[0] for name in controllers if types.get(name)})
 
 
 def require(packages: Iterable[str], why: str) -> None:
-    """Look all packages up.
+    """Check that all packages are installed.
 
     Args:
         packages: their names.
-        why: what needs them, the beginning of a sentence.
+        why: what needs them, as the start of the message.
 
     Raises:
         MissingPackages: some are not installed.

@@ -1,4 +1,4 @@
-"""Arguments of a start, checked before the first process: what is wrong ends the launch in one line.
+"""Arguments of a start, checked before the first process: an error ends the launch with one line.
 
 Free of `launch`.
 """
@@ -13,11 +13,11 @@ from qwen_vla.suites import load_suite
 
 
 class ArgumentError(ValueError):
-    """An argument of the launch has a value that nothing can be started with; the message names both."""
+    """A launch argument has a value with which nothing can be started; the message names both."""
 
 
 def found(given: str, argument: str) -> Path:
-    """A file as the user named it: absolute, seen from the working directory, or relative to the suite.
+    """A file as specified by the user: absolute, relative to the working directory, or relative to the suite.
 
     Raises:
         ArgumentError: there is none.
@@ -32,7 +32,7 @@ def found(given: str, argument: str) -> Path:
 
 
 def check_policy(policy: str, device: str) -> None:
-    """Whether a policy can be opened on a device; `none` is no policy.
+    """Check that a policy can be opened on a device; `none` is no policy.
 
     Raises:
         ArgumentError: there is no such policy or no such device.
@@ -48,7 +48,7 @@ def check_policy(policy: str, device: str) -> None:
 
 
 def _check_device(device: str) -> None:
-    import torch  # takes seconds, and only a device other than the CPU needs it
+    import torch  # takes seconds, and is only needed for devices other than the CPU
 
     try:
         torch.empty(0, device=device)
@@ -59,13 +59,13 @@ def _check_device(device: str) -> None:
 
 
 def check_scene(suite: str, seed: str, task: str, shift: str) -> None:
-    """Whether a simulator has such scenes. Empty: no task or shift chosen.
+    """Check that a simulator has such scenes. Empty: no task or shift selected.
 
     Raises:
-        ArgumentError: it has not.
+        ArgumentError: it does not have them.
     """
     if not seed.isdecimal():
-        raise ArgumentError(f"seed:={seed}: a seed is a whole number from 0 on")
+        raise ArgumentError(f"seed:={seed}: a seed must be an integer of at least 0")
     if not (task or shift):
         return
     scenes = load_suite(suite)

@@ -1,6 +1,6 @@
-"""Bringing up a robot that ships with the suite, on any of the hardware that can stand for it.
+"""Bring-up of a robot that ships with the suite, with any kind of hardware.
 
-A launch file describes its robot in a `Robot`; `bring_up` makes the launch description of it.
+A launch file describes its robot in a `Robot`; `bring_up` builds its launch description.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from qwen_vla_ros.bringup.preconditions import ArgumentError, check_policy, chec
 
 HARDWARE = {
     "mujoco": "simulated by this suite, with cameras",
-    "mock": "ros2_control without a robot: joints follow their commands, no cameras (simulated where ros2_control is "
+    "mock": "ros2_control without a robot: joints follow their commands, no cameras (simulated if ros2_control is "
     "not installed)",
     "gazebo": "Gazebo, with ros2_control inside",
     "isaac": "a running Isaac Sim, through its topics",
@@ -60,18 +60,18 @@ WITH_SIMULATED_TIME = ("mujoco", "gazebo", "isaac")
 
 @dataclass(frozen=True)
 class Robot:
-    """What is particular about a robot.
+    """The properties of one robot.
 
     Attributes:
-        name: its name in embodiment_descriptions; its simulator, controllers, worlds and RViz file are named after it.
-        controllers: ros2_control controllers to start beside joint_state_broadcaster.
-        real: what drives the real robot.
-        real_warning: what the user should know before starting the real one; part of --show-args.
-        real_packages: ROS packages that the real one needs beyond those of its description.
-        suites: task suites whose scenes its simulator can show, where there are several; the first is the default.
-        controller_remappings: topics of the controllers that are called differently in the embodiment.
-        executor_remappings: topics of executor_node that differ where something is not installed.
-        arguments: further arguments.
+        name: its name in embodiment_descriptions, and of its simulator, controllers, worlds and RViz file.
+        controllers: ros2_control controllers to start in addition to joint_state_broadcaster.
+        real: the driver of the real robot.
+        real_warning: what the user should know before starting the real robot; part of --show-args.
+        real_packages: ROS packages that the real robot needs in addition to those of its description.
+        suites: task suites whose scenes its simulator has, if there are several; the first is the default.
+        controller_remappings: topics of the controllers whose names differ in the embodiment.
+        executor_remappings: topics of executor_node that differ if something is not installed.
+        arguments: additional arguments.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Robot:
 
 
 def bring_up(robot: Robot) -> LaunchDescription:
-    """The launch description of a robot, with the arguments that all robots have."""
+    """The launch description of a robot, with the arguments common to all robots."""
     return LaunchDescription(
         [
             *arguments(robot),
@@ -98,21 +98,21 @@ def bring_up(robot: Robot) -> LaunchDescription:
 
 
 def arguments(robot: Robot) -> list[DeclareLaunchArgument]:
-    """Arguments are what differs between deployments; tuning is in config/."""
+    """Arguments for what differs between deployments; tuning parameters are in config/."""
     choices = "; ".join(f"{name}: {meaning}" for name, meaning in HARDWARE.items())
     return [
         DeclareLaunchArgument(
             "hardware",
             default_value="mujoco",
             choices=list(HARDWARE),
-            description=f"What moves. {choices} ({robot.real_warning})",
+            description=f"Hardware or simulator. {choices} ({robot.real_warning})",
         ),
-        *policy_arguments("none: no policy_node here, it runs on another machine"),
+        *policy_arguments("none: no policy_node here, because it runs on another machine"),
         DeclareLaunchArgument(
             "use_sim_time",
             default_value="auto",
             choices=["auto", *SWITCH],
-            description="Take time from /clock; auto: where the simulator publishes it "
+            description="Use the time of /clock; auto: if the simulator publishes it "
             f"({', '.join(WITH_SIMULATED_TIME)})",
         ),
         embodiment_argument(),
@@ -123,13 +123,13 @@ def arguments(robot: Robot) -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "task",
             default_value="",
-            description="Task of every simulated scene (hardware:=mujoco); empty: that which its seed means",
+            description="Task of every simulated scene (hardware:=mujoco); empty: the one that its seed selects",
         ),
         DeclareLaunchArgument(
             "shift",
             default_value="",
             choices=["", *SHIFTS],
-            description="Simulated scenes of another kind than those trained on (hardware:=mujoco); empty: none",
+            description="Kind of simulated scenes that differ from training (hardware:=mujoco); empty: none",
         ),
         *suite_argument(robot),
         *robot.arguments,
@@ -137,7 +137,7 @@ def arguments(robot: Robot) -> list[DeclareLaunchArgument]:
 
 
 def suite_argument(robot: Robot) -> list[DeclareLaunchArgument]:
-    """Whose scenes a simulator shows, where there is a choice."""
+    """Suite of the simulator's scenes, if there is a choice."""
     if not robot.suites:
         return []
     about = "Task suite whose scenes are simulated (hardware:=mujoco)"
@@ -145,10 +145,10 @@ def suite_argument(robot: Robot) -> list[DeclareLaunchArgument]:
 
 
 def everything(robot: Robot, context: LaunchContext) -> GroupAction:
-    """The robot that `hardware` chooses and the nodes of this suite, in one namespace and on one clock.
+    """The robot selected by `hardware` and the nodes of this suite, in one namespace and with one clock.
 
     Raises:
-        ArgumentError, MissingPackages: it would fail half-way. Nothing has been started then.
+        ArgumentError, MissingPackages: it would fail midway. Nothing has been started then.
     """
     simulated_mock = value("hardware", context) == "mock" and not packages.installed("controller_manager")
     config = embodiment_config(robot, context)
@@ -166,7 +166,7 @@ def everything(robot: Robot, context: LaunchContext) -> GroupAction:
 
 
 def check(robot: Robot, context: LaunchContext, simulated_mock: bool) -> None:
-    """All that can be known to fail before anything is started."""
+    """Check everything that can be known to fail before anything is started."""
     check_policy(value("policy", context), value("device", context))
     if value("hardware", context) == "mujoco":
         suite = value("suite", context) if robot.suites else robot.name
@@ -178,7 +178,7 @@ def check(robot: Robot, context: LaunchContext, simulated_mock: bool) -> None:
 
 
 def needed(robot: Robot, hardware: str, with_rviz: bool) -> list[str]:
-    """Names of the ROS packages without which such a start would fail half-way."""
+    """Names of the ROS packages without which such a start would fail midway."""
     controlled = hardware in ("mock", "gazebo", "isaac") or "controller_manager" in robot.real_packages
     file = resource_path(f"config/controllers/{robot.name}.yaml")
     return [
@@ -193,13 +193,13 @@ def needed(robot: Robot, hardware: str, with_rviz: bool) -> list[str]:
 
 
 def uses_simulated_time(context: LaunchContext) -> bool:
-    """`use_sim_time`, where auto means: as the hardware has it."""
+    """`use_sim_time`; auto: depends on the hardware."""
     choice = value("use_sim_time", context)
     return value("hardware", context) in WITH_SIMULATED_TIME if choice == "auto" else choice == "true"
 
 
 def embodiment_config(robot: Robot, context: LaunchContext) -> str:
-    """The YAML that describes the robot as this hardware has it."""
+    """The YAML of the robot for this hardware."""
     chosen = value("embodiment_config", context)
     variant = DESCRIBED_AS.get(value("hardware", context), value("hardware", context))
     return str(embodiment_file(chosen or robot.name, variant))
@@ -209,9 +209,9 @@ def embodiment_config(robot: Robot, context: LaunchContext) -> str:
 
 
 def hardware(robot: Robot, config: str, context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """What `hardware` chooses, with its transforms."""
+    """The hardware selected by `hardware`, with its transforms."""
     choice = value("hardware", context)
-    if choice == "mujoco":  # transforms are for RViz only: do without them where the package is missing
+    if choice == "mujoco":  # transforms are only for RViz: omitted if the package is missing
         transforms = (
             [nodes.state_publisher(description(robot, "mock"))] if packages.installed("robot_state_publisher") else []
         )
@@ -232,9 +232,9 @@ def hardware(robot: Robot, config: str, context: LaunchContext) -> list[LaunchDe
 
 
 def mock_without_ros2_control(robot: Robot, config: str) -> list[LaunchDescriptionEntity]:
-    """The simulator without cameras in the place of mock hardware, and a word about it."""
+    """The simulator without cameras instead of mock hardware, and a log message about it."""
     message = (
-        "hardware:=mock: ros2_control is not installed, so the MuJoCo simulator answers on the controllers' topics, "
+        "hardware:=mock: ros2_control is not installed, so the MuJoCo simulator provides the controllers' topics, "
         "without cameras. For mock hardware: sudo apt install ros-$ROS_DISTRO-ros2-control "
         "ros-$ROS_DISTRO-ros2-controllers"
     )
@@ -264,7 +264,7 @@ def description(robot: Robot, variant: str) -> ParameterValue:
 
 
 def rviz_file(robot: Robot) -> PathJoinSubstitution:
-    """What RViz shows of the robot."""
+    """RViz configuration of the robot."""
     return share("qwen_vla_ros", "config", "rviz", f"{robot.name}.rviz")
 
 
@@ -274,18 +274,17 @@ def controllers_file(robot: Robot) -> PathJoinSubstitution:
 
 
 def controller_manager(robot: Robot, *more: SomeSubstitutionsType) -> Node:
-    """Runs the robot's controllers. more: parameter files that count for more than the robot's own."""
+    """Run the robot's controllers. more: parameter files that override the robot's own."""
     return nodes.controller_manager([controllers_file(robot), *more])
 
 
 def controllers(robot: Robot, *more: str) -> Node:
-    """Activates the robot's controllers."""
+    """Activate the robot's controllers."""
     return nodes.spawner([*robot.controllers, *more], controllers_file(robot), robot.controller_remappings)
 
 
 def included(robot: Robot, package: str, file: str, values: Mapping[str, SomeSubstitutionsType]) -> GroupAction:
-    """Somebody else's launch file. It sees the values alone, and none of our arguments that happens to be called as
-    one of its own."""
+    """Include another package's launch file. It receives only these values, not our arguments of the same name."""
     ours = [UnsetLaunchConfiguration(argument.name) for argument in arguments(robot)]
     source = PythonLaunchDescriptionSource(share(package, "launch", file))
     return GroupAction([*ours, IncludeLaunchDescription(source, launch_arguments=values.items())])
@@ -295,8 +294,8 @@ def gazebo(robot: Robot, context: LaunchContext) -> list[LaunchDescriptionEntity
     """Gazebo with the robot's world, the robot in it, and the bridge for clock, cameras and odometry."""
     if value("namespace", context):
         raise ArgumentError(
-            f"namespace:={value('namespace', context)} does not go with hardware:=gazebo: the controller manager in "
-            "Gazebo and the topics of its sensors have no namespace; leave it out"
+            f"namespace:={value('namespace', context)} does not work with hardware:=gazebo: the controller manager in "
+            "Gazebo and the topics of its sensors have no namespace; omit it"
         )
     world = share("qwen_vla_ros", "config", "gazebo", f"{robot.name}.sdf")
     bridge = share("qwen_vla_ros", "config", "gazebo", f"{robot.name}_bridge.yaml")

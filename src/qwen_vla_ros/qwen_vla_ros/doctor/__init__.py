@@ -1,6 +1,6 @@
-"""`qwen-vla doctor`: is everything as the robot and its policy need it? It listens and asks, and never commands.
+"""`qwen-vla doctor`: checks that everything is as the robot and its policy need it. It observes and never commands.
 
-The modules: `command` (options and order), `listener` (what the running graph says), `machine`, `ros_setup` and
-`checkpoint` (what can be known without it), each of which fills the plain records of `facts`; the checks, by subject,
-are functions from records to findings; `table` shows these.
+The modules: `command` (options and order), `listener` (facts of the running graph), `machine`, `ros_setup` and
+`checkpoint` (facts without the graph), each of which fills the plain records of `facts`; the checks, by subject, are
+functions from records to findings; `table` prints these.
 """

@@ -1,4 +1,4 @@
-"""The order of the checks, and what each of them gets to see."""
+"""The order of the checks, and the input of each."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ DEFAULT_POLICY = "tiny"  # of policy_node
 
 @dataclass(frozen=True)
 class Patient:
-    """What is to be examined.
+    """The robot to be examined.
 
     Attributes:
         config: the robot's YAML.
-        own: the robot by the description that belongs to its YAML; None for a robot that is only known by its YAML.
+        own: the robot from the description that belongs to its YAML; None for a robot known only by its YAML.
         namespace: of the robot's topics and nodes.
         policy: reference, "remote", or empty for the one that policy_node has loaded.
     """
@@ -57,11 +57,11 @@ def find_patient(robot: str, hardware: str, namespace: str, policy: str) -> Pati
 
     Args:
         robot: name or path, see `embodiment_descriptions.embodiment_file`.
-        hardware: as the launch files call it; a robot may have other topics in reality than in simulation.
+        hardware: as in the launch files; a robot may have other topics in reality than in simulation.
         namespace, policy: see Patient.
 
     Raises:
-        EmbodimentError, ResourceError: there is no such robot, or its files are wrong.
+        EmbodimentError, ResourceError: there is no such robot, or its files are invalid.
     """
     described_as = "mock" if hardware == "mujoco" else hardware
     file = embodiment_file(robot, described_as)
@@ -71,7 +71,7 @@ def find_patient(robot: str, hardware: str, namespace: str, policy: str) -> Pati
 
 
 def look_at_graph(patient: Patient, environment: Mapping[str, str], seconds: float) -> Graph:
-    """Listen to the graph; this is where ROS is needed."""
+    """Observe the graph; only this requires ROS."""
     from qwen_vla_ros.doctor.listener import listen
 
     watched = watches(patient.config, patient.namespace)
@@ -79,12 +79,12 @@ def look_at_graph(patient: Patient, environment: Mapping[str, str], seconds: flo
 
 
 def examine_setup(patient: Patient, environment: Mapping[str, str]) -> list[Finding]:
-    """Check whether this machine can take part in a graph."""
+    """Check whether this machine can join a graph."""
     return [*check_ros_setup(environment), check_ros(), *check_packages(patient.config)]
 
 
 def examine(patient: Patient, environment: Mapping[str, str], graph: Graph | None) -> Iterator[Finding]:
-    """Check everything but the set-up; `graph` is None when it is not to be looked at."""
+    """Check everything except the setup; `graph` is None when it is skipped."""
     robot = patient.own if graph is None else _robot(patient, graph)
     policy = _policy(patient, graph)
     checkpoint = read_checkpoint(policy) if policy != REMOTE and is_checkpoint(policy) else None
@@ -113,7 +113,7 @@ def _model(patient: Patient, graph: Graph | None, checkpoint: Checkpoint, robot:
 
 
 def _graph(patient: Patient, graph: Graph, robot: Embodiment | None, image_size: int, domain: int) -> Iterator[Finding]:
-    """Check the running graph; where nobody is there, only that is said."""
+    """Check the running graph; when it is empty, only that is reported."""
     if not graph.nodes:
         yield check_nobody(domain, domains_in_use())
         return
@@ -131,7 +131,7 @@ def _graph(patient: Patient, graph: Graph, robot: Embodiment | None, image_size:
 
 
 def _robot(patient: Patient, graph: Graph) -> Embodiment | None:
-    """Return the robot as it runs; as the suite describes it where its description is missing or does not fit."""
+    """Return the robot as running; as described by the suite where its description is missing or does not match."""
     try:
         return Embodiment.from_urdf(live_description(graph, patient.namespace), patient.config.model_dump())
     except EmbodimentError:
@@ -139,7 +139,7 @@ def _robot(patient: Patient, graph: Graph) -> Embodiment | None:
 
 
 def environment_of_nodes() -> dict[str, str]:
-    """Return the environment that nodes started from this shell have."""
+    """Return the environment of nodes started from this shell."""
     from qwen_vla_ros.ros.environment import ros_environment
 
     environment = ros_environment()

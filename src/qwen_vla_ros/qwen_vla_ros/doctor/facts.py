@@ -1,7 +1,7 @@
-"""What was seen of the running graph, as plain records without ROS types, so that checks can be fed by hand.
+"""Observations of the running graph, as plain records without ROS types, so that checks can be tested without ROS.
 
-Times are integers in nanoseconds. `received` and `sent` are Unix time by the clock of the receiver and of the sender;
-stamps are in whatever clock the publisher uses, which is one of the things to find out.
+Times are integers in nanoseconds. `received` and `sent` are Unix time by the clocks of the receiver and the sender;
+stamps are in the publisher's clock, which is itself to be determined.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Endpoint:
     Attributes:
         node: full name of its node.
         type: such as "sensor_msgs/msg/Image".
-        type_hash: of the definition of the type; empty where the middleware does not tell.
-        qos: in words, such as "best effort, volatile".
-        conflict: why this endpoint and what this suite puts at the other end do not get together; empty when they do.
+        type_hash: of the definition of the type; empty where the middleware does not provide it.
+        qos: as text, such as "best effort, volatile".
+        conflict: why this endpoint is incompatible with the suite's at the other end; empty when compatible.
         gid: identity of the endpoint.
     """
 
@@ -40,7 +40,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Topic:
-    """Who publishes and who subscribes; the doctor itself is left out."""
+    """Publishers and subscribers, except the doctor itself."""
 
     name: str
     publishers: tuple[Endpoint, ...] = ()
@@ -49,16 +49,16 @@ class Topic:
 
 @dataclass(frozen=True)
 class Arrival:
-    """One message as it came.
+    """One received message.
 
     Attributes:
-        received: when.
+        received: arrival time.
         stamp: of its header; None for types without.
-        sent: when the publisher handed it to the middleware; 0 where the middleware does not tell.
-        sequence: the publisher's own count; 0 where the middleware does not tell.
+        sent: when the publisher passed it to the middleware; 0 where the middleware does not provide it.
+        sequence: the publisher's count; 0 where the middleware does not provide it.
         publisher: gid of the publisher.
-        ros_time: what /clock showed then; None when it had not begun or was over.
-        content: what the checks need of it.
+        ros_time: /clock at arrival; None before its first or after its last message.
+        content: the part that the checks need.
     """
 
     received: int
@@ -72,20 +72,20 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Joints:
-    """A sensor_msgs/JointState; positions in whatever unit they came."""
+    """A sensor_msgs/JointState; positions in the received unit, whatever it is."""
 
     names: tuple[str, ...]
     positions: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What was seen of one image.
+class ImageFacts:
+    """Properties of one image.
 
     Attributes:
         digest: of its bytes.
         problem: why it cannot be decoded; empty when it can.
-        brightest: the brightest value of a decoded image, 0..255; None when it was not decoded.
+        brightest: the largest value of a decoded image, 0..255; None when it was not decoded.
     """
 
     width: int
@@ -98,7 +98,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Lens:
-    """A sensor_msgs/CameraInfo: size, and whether there is a calibration."""
+    """A sensor_msgs/CameraInfo: size, and whether it is calibrated."""
 
     width: int
     height: int
@@ -116,7 +116,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Announced:
-    """What a running policy_node says about its robot (qwen_vla_msgs/Embodiment)."""
+    """The robot published by a running policy_node (qwen_vla_msgs/Embodiment)."""
 
     name: str
     control_mode: str
@@ -130,15 +130,15 @@ class Graph:
     """The running graph.
 
     Attributes:
-        nodes: full names, each as often as it appears.
-        topics: by full name, those that were looked at.
-        arrivals: messages by topic, in the order of their coming.
+        nodes: full names, including duplicates.
+        topics: the observed ones, by full name.
+        arrivals: messages by topic, in order of arrival.
         actions: types of action servers by name.
-        states: lifecycle state by node; "no answer" from one that did not tell.
-        sim_time: use_sim_time by node, of those that told.
-        policy: checkpoint that policy_node was started with; empty when it did not tell.
-        controllers: state by name of the controller, as the controller manager tells; empty without one.
-        seconds: how long was listened.
+        states: lifecycle state by node; "no response" for one that did not respond.
+        sim_time: use_sim_time by node, of those that responded.
+        policy: checkpoint with which policy_node was started; empty when unknown.
+        controllers: state by controller name, from the controller manager; empty without one.
+        seconds: duration of the observation [s].
     """
 
     nodes: tuple[str, ...] = ()
@@ -152,23 +152,23 @@ class Graph:
     seconds: float = 0.0
 
     def topic(self, name: str) -> Topic:
-        """Return who is at a topic; nobody at one that does not exist."""
+        """Return the endpoints of a topic; none for one that does not exist."""
         return self.topics.get(name, Topic(name))
 
     def heard(self, name: str) -> list[Arrival]:
-        """Return what came on a topic."""
+        """Return the messages received on a topic."""
         return self.arrivals.get(name, [])
 
     def clock(self) -> list[Arrival]:
-        """Return what came on /clock; the stamp is the time it told."""
+        """Return the messages received on /clock; the stamp is its time."""
         return self.heard("/clock")
 
 
 def with_ros_time(arrivals: Mapping[str, Sequence[Arrival]], clock: str) -> dict[str, list[Arrival]]:
-    """Write down for every message what the clock showed when it came.
+    """Add to every message the time of /clock at its arrival.
 
-    Read off afterwards, between two ticks, because a busy receiver handles messages long after they came and not in
-    their order.
+    Interpolated afterwards, between two ticks, because a busy receiver handles messages long after their arrival
+    and out of order.
     """
     ticks = sorted((tick.received, tick.stamp) for tick in arrivals.get(clock, []))
     if not ticks:
@@ -187,15 +187,15 @@ def with_ros_time(arrivals: Mapping[str, Sequence[Arrival]], clock: str) -> dict
 
 
 def times(arrivals: Sequence[Arrival]) -> list[int]:
-    """When messages were sent, as far as it is known, else received: the receiver being busy does not show."""
+    """Send times of messages, where known, otherwise arrival times: so a busy receiver does not matter."""
     known = all(a.sent for a in arrivals)
     return sorted(a.sent if known else a.received for a in arrivals)
 
 
 def in_simulated_time(arrivals: Sequence[Arrival]) -> list[Arrival]:
-    """Return messages as if real time had run as /clock does; as they are where there is none.
+    """Return messages as if real time ran at the rate of /clock; unchanged without one.
 
-    A simulator may be slower than reality, and a camera in it with it; ages are counted in its time.
+    A simulator may be slower than real time, and its cameras with it; ages are in its time.
     """
     timed = [a for a in arrivals if a.ros_time is not None]
     return [replace(a, sent=0, received=a.ros_time) for a in timed] if timed else list(arrivals)
@@ -213,7 +213,7 @@ def longest_gap(arrivals: Sequence[Arrival]) -> float:
 
 
 def lost(arrivals: Sequence[Arrival]) -> tuple[int, int]:
-    """How many messages were sent but never came, and how many were sent, between the first and the last that came."""
+    """Number of messages that were sent but never arrived, and that were sent, between the first and last arrival."""
     missing = sent = 0
     for publisher in {a.publisher for a in arrivals}:
         numbers = [a.sequence for a in arrivals if a.publisher == publisher]

@@ -1,6 +1,6 @@
-"""What a check has to say: a verdict, the fact behind it, and the way out.
+"""The result of a check: a level, the fact behind it, and the remedy.
 
-Much of it was said by others, in messages and in the graph: it is shown in printable characters alone.
+Facts may contain text from messages and from the graph: they are shown in printable characters only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from qwen_vla_rclpy.printable import printable
 
 
 class Level(Enum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
     WARN = "warn"
@@ -25,10 +25,10 @@ class Finding:
     """One line of the table.
 
     Attributes:
-        area: heading under which it is shown, for example "Cameras".
-        subject: what was looked at, for example "ego: rate".
-        fact: what was found, with the value and the limit.
-        remedy: what to do; empty when nothing is to be done.
+        area: heading of the table, for example "Cameras".
+        subject: what was checked, for example "ego: rate".
+        fact: the observation, with the value and the limit.
+        remedy: what to do; empty when nothing has to be done.
     """
 
     level: Level
@@ -44,7 +44,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Area:
-    """Writes findings under one heading."""
+    """Creates findings under one heading."""
 
     name: str
 

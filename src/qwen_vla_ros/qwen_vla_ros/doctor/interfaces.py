@@ -1,4 +1,4 @@
-"""Which topics and actions a robot must have, by its YAML. Free of ROS."""
+"""The topics and actions required by a robot's YAML. Free of ROS."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ JOINT_STATE, CAMERA_INFO, ODOMETRY = (
 
 
 class Role(Enum):
-    """What the suite does at a topic, which decides about the quality of service."""
+    """The suite's role at a topic, which determines the quality of service."""
 
-    STREAM = "hears it as sensor data, best effort"
-    LATCHED = "hears it reliably, also what was said before"
-    RELIABLE = "hears it reliably"
-    ANYHOW = "hears it whatever the publisher offers"
+    STREAM = "subscribes as sensor data, best effort"
+    LATCHED = "subscribes reliably, including previous messages"
+    RELIABLE = "subscribes reliably"
+    ANYHOW = "subscribes with whatever the publisher offers"
     COMMAND = "publishes there, reliably"
 
 
 @dataclass(frozen=True)
 class Watch:
-    """A topic to listen to: full name, types that the suite understands, and the suite's own role there."""
+    """A topic to observe: full name, types that the suite supports, and the suite's own role there."""
 
     topic: str
     types: tuple[str, ...]
@@ -40,7 +40,7 @@ class Watch:
 
 
 def resolve(namespace: str, name: str) -> str:
-    """Return the full name of a topic, an action or a node: relative names lie in the namespace of the robot."""
+    """Return the full name of a topic, an action or a node: relative names are in the robot's namespace."""
     if name.startswith("/"):
         return name
     return "/" + "/".join(part for part in (namespace.strip("/"), name) if part)
@@ -52,7 +52,7 @@ def image_types(camera: Camera) -> tuple[str, ...]:
 
 
 def watches(config: EmbodimentConfig, namespace: str) -> Iterator[Watch]:
-    """All topics that matter to a robot."""
+    """All topics relevant to a robot."""
 
     def watch(name: str, types: tuple[str, ...], role: Role) -> Watch:
         return Watch(resolve(namespace, name), types, role)

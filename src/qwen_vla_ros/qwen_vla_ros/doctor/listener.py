@@ -1,6 +1,6 @@
-"""Listens to the running graph for a while and writes down what it saw. Publishes no commands, changes nothing.
+"""Observes the running graph for a while and records it. Publishes no commands, changes nothing.
 
-It asks, too, but only what a node answers without doing anything: its lifecycle state and use_sim_time.
+It only sends requests without side effects: for lifecycle states, parameters and controllers.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from qwen_vla_ros.doctor.facts import (
     Arrival,
     Endpoint,
     Graph,
+    ImageFacts,
     Joints,
     Lens,
-    Picture,
     Status,
     Topic,
     with_ros_time,
@@ -46,16 +46,16 @@ from qwen_vla_ros.ros.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.ros.publishers import publisher_of
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 
-DISCOVERY_TIME = 3.5  # [s] Fast DDS announces a participant every 3 s, and what is said in between may be missed
-CALM = 0.5  # [s] without a change after which the graph counts as complete
-PATIENCE = 5.0  # [s] beyond that, for a graph that never is calm
-LOOK_PERIOD = 0.1  # [s] between two looks at the graph
-MOST_ARRIVALS = 5000  # of a topic; more tell nothing new
-ANSWER_TIMEOUT = 1.0  # [s] for nodes to tell their state after the listening
+DISCOVERY_TIME = 3.5  # [s] Fast DDS announces a participant every 3 s, and messages in between may be missed
+CALM = 0.5  # [s] without a change after which the graph is considered complete
+PATIENCE = 5.0  # [s] beyond that, for a graph that keeps changing
+LOOK_PERIOD = 0.1  # [s] between two queries of the graph
+MOST_ARRIVALS = 5000  # of a topic; more provide no new information
+ANSWER_TIMEOUT = 1.0  # [s] for nodes to respond after the observation
 
 
 def _profile(depth: int, reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> QoSProfile:
-    # Infinite is what the middleware makes of an unset duration; to compare, it must be written out.
+    # The middleware replaces an unset duration by infinite; for the comparison it must be explicit.
     return QoSProfile(
         depth=depth,
         reliability=reliability,
@@ -68,7 +68,7 @@ def _profile(depth: int, reliability: ReliabilityPolicy, durability: DurabilityP
 LATCHED = _profile(10, ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
 RELIABLE = _profile(100, ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
 BEST_EFFORT = _profile(100, ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE)
-# What the suite itself asks for or offers, by its role at a topic.
+# The suite's own QoS, requested or offered, by its role at a topic.
 SUITE = {
     Role.STREAM: BEST_EFFORT,
     Role.LATCHED: LATCHED,
@@ -76,18 +76,18 @@ SUITE = {
     Role.ANYHOW: BEST_EFFORT,
     Role.COMMAND: RELIABLE,
 }
-# The doctor asks for the same, so that it hears what the suite would hear; commands, whoever sends them how.
+# The doctor requests the same, so that it receives what the suite would; commands with any QoS.
 HEARD_WITH = SUITE | {Role.COMMAND: BEST_EFFORT}
 
 
 def listen(domain: int, watches: Iterable[Watch], namespace: str, seconds: float) -> Graph:
-    """Look at the graph of a domain.
+    """Observe the graph of a domain.
 
     Args:
         domain: ROS domain.
-        watches: topics to listen to.
+        watches: topics to observe.
         namespace: of the robot.
-        seconds: how long to listen.
+        seconds: duration of the observation [s].
     """
     name = f"_qwen_vla_doctor_{os.getpid()}"  # the underscore hides it from `ros2 node list`
     with SpinningNode(name, domain) as client:
@@ -113,7 +113,7 @@ class _Listener:
         self._wait(lambda: self._is_complete(seconds), DISCOVERY_TIME + seconds + PATIENCE)
         self._wait(lambda: all(future.done() for future in self._answers.values()), ANSWER_TIMEOUT)
         listened = time.monotonic() - self._last_subscription
-        with self._client.changed:  # only now: what started meanwhile is seen, too
+        with self._client.changed:  # only now, to include what was started meanwhile
             return Graph(
                 nodes=self._nodes(),
                 topics=self._topics(),
@@ -130,12 +130,12 @@ class _Listener:
         try:
             self._client.wait(condition, "", timeout)
         except NoAnswer:
-            pass  # then what is there by now must do
+            pass  # continue with what was observed so far
 
     # The graph ------------------------------------------------------------------------------------------------------
 
     def _is_complete(self, seconds: float) -> bool:
-        """Take in what has shown up; True when nothing new does and everything has been heard for long enough."""
+        """Subscribe to new topics; True when nothing new appears and everything was observed for long enough."""
         now = time.monotonic()
         if now - self._looked < LOOK_PERIOD:
             return False
@@ -178,7 +178,7 @@ class _Listener:
         }
 
     def _ask(self, topics: dict[str, Topic]) -> None:
-        """Ask every node that has shown up, once; the answers come while we listen."""
+        """Send the requests to every new node, once; responses arrive during the observation."""
         present = set(self._nodes())
         for (question, name), (kind, service, request) in self._questions(topics).items():
             if name not in present or (question, name) in self._answers:
@@ -190,7 +190,7 @@ class _Listener:
                 self._answers[question, name] = client.call_async(request)
 
     def _questions(self, topics: dict[str, Topic]) -> dict[tuple[str, str], tuple[type, str, Any]]:
-        """Return type, name and request of a service by what is asked and whom."""
+        """Return type, name and request of each service, by question and node."""
         publishers = {e.node for topic in topics.values() for e in topic.publishers}
         questions = {("state", name): (GetState, "get_state", GetState.Request()) for name in self._managed}
         for name in publishers | set(self._managed):
@@ -201,23 +201,23 @@ class _Listener:
         try:
             kind = interface("controller_manager_msgs/srv/ListControllers")
         except MissingInterface:
-            return questions  # then nobody is there to be asked in this language
+            return questions  # without these messages, no controller manager can be queried
         questions["controllers", self._manager] = kind, "list_controllers", kind.Request()
         return questions
 
-    def _told(self, question: str) -> dict[str, Any]:
+    def _answered(self, question: str) -> dict[str, Any]:
         return {node: f.result() for (asked, node), f in self._answers.items() if asked == question and f.done()}
 
     def _states(self) -> dict[str, str]:
-        silent = {node: "no answer" for question, node in self._clients if question == "state"}
-        return silent | {node: answer.current_state.label for node, answer in self._told("state").items()}
+        silent = {node: "no response" for question, node in self._clients if question == "state"}
+        return silent | {node: answer.current_state.label for node, answer in self._answered("state").items()}
 
     def _parameter(self, name: str, value: Callable[[ParameterValue], Any]) -> dict[str, Any]:
-        told = {node: answer.values for node, answer in self._told(name).items()}
+        told = {node: answer.values for node, answer in self._answered(name).items()}
         return {node: value(values[0]) for node, values in told.items() if values and values[0].type}
 
     def _controllers(self) -> dict[str, str]:
-        return {c.name: c.state for answer in self._told("controllers").values() for c in answer.controller}
+        return {c.name: c.state for answer in self._answered("controllers").values() for c in answer.controller}
 
     # Messages -------------------------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class _Listener:
             if name in self._subscribed:
                 continue
             if watch.role is Role.COMMAND and {e.node for e in topic.publishers} <= set(self._managed):
-                continue  # nothing to learn, and as long as we listen, an executor may take us for its controller
+                continue  # no information, and an executor could take this subscription for its controller
             offered = {endpoint.type for endpoint in topic.publishers}
             kind = next((_message_class(t) for t in watch.types if t in offered), None)
             if kind is not None:
@@ -286,13 +286,13 @@ def _stamp(message: Any) -> int | None:
 
 
 def _content(message: Any, first: bool) -> Any:
-    """What the checks need of a message; decoding takes time, therefore only the first image is."""
+    """The part of a message that the checks need; only the first image is decoded, which takes time."""
     kind = type(message).__name__
     match kind:
         case "JointState":
             return Joints(tuple(message.name), tuple(message.position))
         case "Image" | "CompressedImage":
-            return _picture(message, first)
+            return _image_facts(message, first)
         case "CameraInfo":
             return Lens(message.width, message.height, any(message.k))
         case "DiagnosticArray":
@@ -311,14 +311,14 @@ def _content(message: Any, first: bool) -> Any:
     return None
 
 
-def _picture(message: Any, decode: bool) -> Picture:
+def _image_facts(message: Any, decode: bool) -> ImageFacts:
     digest = zlib.crc32(memoryview(message.data))
     size = getattr(message, "width", 0), getattr(message, "height", 0)
     encoding = getattr(message, "encoding", "") or getattr(message, "format", "")
     if not decode:
-        return Picture(*size, encoding, digest)
+        return ImageFacts(*size, encoding, digest)
     try:
         pixels = to_rgb(message)
     except DecodingError as error:
-        return Picture(*size, encoding, digest, problem=str(error))
-    return Picture(pixels.shape[1], pixels.shape[0], encoding, digest, brightest=int(pixels.max()))
+        return ImageFacts(*size, encoding, digest, problem=str(error))
+    return ImageFacts(pixels.shape[1], pixels.shape[0], encoding, digest, brightest=int(pixels.max()))

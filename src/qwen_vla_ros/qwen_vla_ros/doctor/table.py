@@ -1,4 +1,4 @@
-"""Findings as a table that a newcomer can read in 80 columns, and as JSON."""
+"""Findings as a table readable in 80 columns, and as JSON."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from rich.text import Text
 
 from qwen_vla_ros.doctor.findings import Finding, Level, worst
 
-COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
+COLORS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 SUBJECT_WIDTH, WIDEST = 26, 120
 ENDINGS = {
     Level.OK: "Everything is as it should be.",
-    Level.WARN: "Nothing is broken; see to the warnings when you can.",
-    Level.FAIL: "Do not move the robot yet. Mend from the top: one fault often causes the ones below it.",
+    Level.WARN: "Nothing is broken; address the warnings when you can.",
+    Level.FAIL: "Do not move the robot yet. Start at the top: one fault often causes those below it.",
 }
 
 
 def show(title: str, findings: Sequence[Finding], console: Console | None = None) -> None:
-    """Print findings under their headings, and what they come to."""
+    """Print findings under their headings, and a summary."""
     console = console or Console()
     width = min(console.width, WIDEST)
     console.print(Group(Text(title, style="bold"), *_areas(findings), Text(), *_summary(findings)), width=width)
 
 
 def _summary(findings: Sequence[Finding]) -> list[Text]:
-    """The counts and what fails, again: of a long table the end is seen first."""
+    """Counts and failures, repeated at the end, which is what is seen of a long table."""
     counts, level = Counter(finding.level for finding in findings), worst(findings)
-    lines = [Text(", ".join(f"{counts[kind]} {kind.value}" for kind in Level), COLOURS[level])]
+    lines = [Text(", ".join(f"{counts[kind]} {kind.value}" for kind in Level), COLORS[level])]
     failed: dict[str, list[str]] = {}
     for finding in findings:
         if finding.level is Level.FAIL:
@@ -58,7 +58,7 @@ def _table(findings: Sequence[Finding]) -> Table:
     table.add_column(width=SUBJECT_WIDTH, overflow="fold")
     table.add_column(ratio=1, overflow="fold")
     for finding in findings:
-        table.add_row(Text(finding.level.value, COLOURS[finding.level]), Text(_broken(finding.subject)), _fact(finding))
+        table.add_row(Text(finding.level.value, COLORS[finding.level]), Text(_broken(finding.subject)), _fact(finding))
     return table
 
 

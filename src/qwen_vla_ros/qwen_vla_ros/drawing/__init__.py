@@ -1,1 +1,1 @@
-"""What people look at: predicted, accepted and refused motion in RViz, in rerun, or as a picture."""
+"""Visualization: predicted, accepted and refused motion in RViz, in rerun, or as an image."""

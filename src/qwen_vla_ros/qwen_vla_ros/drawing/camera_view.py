@@ -1,4 +1,4 @@
-"""Where points around a robot appear in an image of its camera. Free of rclpy: any object with the fields will do."""
+"""Projection of points around a robot into its camera images. Free of rclpy: any object with the fields will do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from embodiment_descriptions.poses import pose_matrix
 
-NEAR = 1e-6  # [m] in front of the camera; nearer points are not in view
+NEAR = 1e-6  # [m] in front of the camera; closer points are out of view
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class CameraView:
     """An ideal pinhole camera.
 
     Attributes:
-        frame_id: the frame in which points are given.
+        frame_id: the frame in which points are expressed.
         width, height: of the image [px].
-        projection: (3, 4), homogeneous points of that frame to homogeneous pixels; the third row gives the depth [m].
+        projection: (3, 4), homogeneous points in that frame to homogeneous pixels; the third row yields the depth [m].
     """
 
     frame_id: str
@@ -39,9 +39,9 @@ class CameraView:
         return cls(frame_id, info.width, info.height, np.reshape(info.k, (3, 3)) @ extrinsics)
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) points [m] to (N, 3): column, row [px] and depth [m].
+        """Project (N, 3) points [m] to (N, 3): column, row [px] and depth [m].
 
-        Pixels count from the corner of the image; points that are not in front of the camera get NaN for both.
+        Pixels are measured from the corner of the image; points that are not in front of the camera have NaN for both.
         """
         seen = np.column_stack([points, np.ones(len(points))]) @ self.projection.T
         depth = seen[:, 2:]
@@ -50,6 +50,6 @@ class CameraView:
 
 
 def pose_from_message(pose: Any) -> np.ndarray:
-    """(4, 4) of a geometry_msgs/Pose."""
+    """(4, 4) pose from a geometry_msgs/Pose."""
     p, q = pose.position, pose.orientation
     return pose_matrix((p.x, p.y, p.z), (q.x, q.y, q.z, q.w))

@@ -1,6 +1,6 @@
-"""Where a chunk leads the robot: the ways of end effectors and base, and the joints along them. Free of ROS and torch.
+"""Predicted paths of end effectors and base, and the joints along them, from a chunk. Free of ROS and torch.
 
-No motion is judged here: what the gate refuses is drawn, too, as long as the chunk has the form that it must have.
+Motion is not judged here: refused chunks are drawn, too, as long as they match the schema of the robot's chunks.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate.chunk_schema import ChunkSchema, check_schema
 from qwen_vla_control.observation.robot_pose import RobotPose
 
-FARTHEST = 10_000.0  # [m] viewers fail at what is farther
-BASE = "base"  # the name of a base's way; arms have their own names
-STEP_IN_WORDS = re.compile(r"\bstep (\d+)")
+FARTHEST = 10_000.0  # [m] viewers fail beyond that
+BASE = "base"  # the name of a base's path; arms have names of their own
+STEP_IN_TEXT = re.compile(r"\bstep (\d+)")
 
 
 class CannotDraw(ValueError):
-    """A chunk without a place in the world; the message says what is missing or wrong."""
+    """A chunk that cannot be placed in the world; the message says what is missing or wrong."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """Where a chunk leads one arm, or the base.
+class PredictedPath:
+    """The predicted path of one arm, or of the base.
 
     Attributes:
         name: the arm's, or BASE.
-        frame: frame in which the poses are given.
-        poses: (steps + 1, 4, 4) [m]; the first one is where it starts.
+        frame: frame in which the poses are expressed.
+        poses: (steps + 1, 4, 4) [m]; the first one is the start.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Way:
 
 
 class ChunkGeometry:
-    """The ways of one robot's chunks, in every control mode."""
+    """The predicted paths of one robot's chunks, in every control mode."""
 
     def __init__(self, embodiment: Embodiment) -> None:
         """Prepare the kinematics of every arm that the policy moves."""
@@ -55,48 +55,48 @@ class ChunkGeometry:
 
     @property
     def base_frame(self) -> str:
-        """The frame that the robot stands in: of the first arm, or of the base."""
+        """The robot's reference frame: that of the first arm, or of the base."""
         return self.embodiment.base.link if self.moves_base else self.embodiment.arms[0].base_link
 
-    def ways(self, chunk: Chunk, start: RobotPose, steps: int | None = None) -> list[Way]:
-        """Return the way of every arm, or of the base, over the first `steps` of a chunk (default: all of them).
+    def paths(self, chunk: Chunk, start: RobotPose, steps: int | None = None) -> list[PredictedPath]:
+        """Return the predicted path of every arm, or of the base, over the first `steps` of a chunk (default: all).
 
         Args:
-            chunk: as it arrived.
-            start: where the robot was at the chunk's observation.
+            chunk: as received.
+            start: state of the robot at the chunk's observation.
 
         Raises:
-            CannotDraw: the chunk has not the form that the gate asks for, a joint is unknown, or it leads nowhere.
+            CannotDraw: the chunk does not match the robot's schema, a joint is unknown, or the path is not finite.
         """
         found = self._base_or_arms(start, chunk, self._action(chunk, steps))
-        if not all((np.abs(way.poses) <= FARTHEST).all() for way in found):  # NaN is not
+        if not all((np.abs(path.poses) <= FARTHEST).all() for path in found):  # NaN is not
             raise CannotDraw(f"it leads farther than {FARTHEST:.0f} m")
         return found
 
-    def _base_or_arms(self, start: RobotPose, chunk: Chunk, action: Action) -> list[Way]:
+    def _base_or_arms(self, start: RobotPose, chunk: Chunk, action: Action) -> list[PredictedPath]:
         if self.moves_base:
-            return [self._base_way(chunk, start, action.base)]
+            return [self._base_path(chunk, start, action.base)]
         found = []
         for arm, kinematics, part in zip(self.embodiment.arms, self._kinematics, action.arms, strict=True):
             now = self._positions(start, arm.joints)
             if self._by_pose:
                 first = kinematics.forward(now)
                 poses = [first[None], pose_from_delta(first, part.motion)]
-                found.append(Way(arm.name, arm.base_link, np.concatenate(poses)))
+                found.append(PredictedPath(arm.name, arm.base_link, np.concatenate(poses)))
             else:
                 path = np.vstack([now, part.motion])
-                found.append(Way(arm.name, arm.base_link, np.stack([kinematics.forward(q) for q in path])))
+                found.append(PredictedPath(arm.name, arm.base_link, np.stack([kinematics.forward(q) for q in path])))
         return found
 
     def poses(self, chunk: Chunk, start: RobotPose, steps: int | None = None) -> list[RobotPose]:
-        """Return where the whole robot is after 0, 1, ... steps; ends early where an arm cannot follow.
+        """Return the state of the whole robot after 0, 1, ... steps; ends early where an arm cannot follow.
 
         Raises:
-            CannotDraw: as in `ways`.
+            CannotDraw: as in `paths`.
         """
         action = self._action(chunk, steps)
         if self.moves_base:
-            poses = self._base_way(chunk, start, action.base).poses
+            poses = self._base_path(chunk, start, action.base).poses
             return [RobotPose(start.joints, pose, start.odometry_frame) for pose in poses]
         moved = [dict(start.joints) for _ in range(len(action.arms[0].motion) + 1)]
         for arm, joints in enumerate(self._arm_joints(start, action)):
@@ -107,16 +107,16 @@ class ChunkGeometry:
             place.update(self._others(action, step))
         return [RobotPose(joints, start.base, start.odometry_frame) for joints in moved]
 
-    # --- parts of a chunk -------------------------------------------------------------------------------------------
+    # --- Parts of a chunk -------------------------------------------------------------------------------------------
 
     def _action(self, chunk: Chunk, steps: int | None) -> Action:
-        """The first `steps` of a chunk by what they move; CannotDraw when its form is wrong."""
+        """The first `steps` of a chunk by what they move; CannotDraw when it does not match the schema."""
         if violations := check_schema(chunk, self._schema):
             raise CannotDraw("; ".join(violation.message for violation in violations))
         return self.embodiment.layout.decode(chunk.rows[:steps].astype(float))
 
     def _arm_joints(self, start: RobotPose, action: Action) -> list[np.ndarray]:
-        """(steps that can be followed, joints) of every arm."""
+        """(steps that can be followed, joints) positions of every arm."""
         found = []
         for arm, kinematics, part in zip(self.embodiment.arms, self._kinematics, action.arms, strict=True):
             now = self._positions(start, arm.joints)
@@ -128,7 +128,7 @@ class ChunkGeometry:
         return found
 
     def _others(self, action: Action, step: int) -> dict[str, float]:
-        """Joints of grippers and torso at one step."""
+        """Positions of gripper and torso joints at one step."""
         e, found = self.embodiment, {}
         for index, (arm, part) in enumerate(zip(e.arms, action.arms, strict=True)):
             if part.gripper is not None:
@@ -143,20 +143,20 @@ class ChunkGeometry:
             raise CannotDraw(f"the joint states lack {', '.join(missing)}")
         return np.array([start.joints[name] for name in joints])
 
-    def _base_way(self, chunk: Chunk, start: RobotPose, rows: np.ndarray) -> Way:
-        """Waypoints are relative to the base at the observation; velocities are integrated, constant in each step."""
+    def _base_path(self, chunk: Chunk, start: RobotPose, rows: np.ndarray) -> PredictedPath:
+        """Path of the base: waypoints are relative to the observation; velocities are integrated, constant per step."""
         first = np.eye(4) if start.base is None else start.base
         frame = start.odometry_frame if start.base is not None else chunk.frame_id
         if self.embodiment.control_mode is ControlMode.BASE_VELOCITY:
             poses = [first]
             for twist in rows:
                 poses.append(poses[-1] @ arc(twist * chunk.period))
-            return Way(BASE, frame, np.stack(poses))
-        return Way(BASE, frame, np.stack([first, *(first @ planar_pose(*row) for row in rows)]))
+            return PredictedPath(BASE, frame, np.stack(poses))
+        return PredictedPath(BASE, frame, np.stack([first, *(first @ planar_pose(*row) for row in rows)]))
 
 
 def planar_pose(x: float, y: float, theta: float) -> np.ndarray:
-    """(4, 4) pose of a place in the plane [m], [rad]."""
+    """(4, 4) pose from x, y [m] and theta [rad] in the plane."""
     pose = np.eye(4)
     pose[:3, :3] = Rotation.from_rotvec([0.0, 0.0, theta]).as_matrix()
     pose[:2, 3] = x, y
@@ -171,11 +171,11 @@ def arc(displacement: np.ndarray) -> np.ndarray:
 
 
 def offending_steps(message: str, steps: int) -> list[int]:
-    """Steps that the words of a refusal name, in order; empty when it is about the chunk as a whole.
+    """Steps named by the message of a refusal, in order; empty when it concerns the chunk as a whole.
 
-    Step k leads from pose k to pose k + 1 of a way. The gate names the first step at fault of every kind.
+    Step k leads from pose k to pose k + 1 of a path. The gate names the first offending step of every kind.
     """
-    return sorted({int(number) for number in STEP_IN_WORDS.findall(message) if int(number) < steps})
+    return sorted({int(number) for number in STEP_IN_TEXT.findall(message) if int(number) < steps})
 
 
 def _as_far_as_possible(kinematics: Kinematics, targets: np.ndarray, now: np.ndarray) -> np.ndarray:

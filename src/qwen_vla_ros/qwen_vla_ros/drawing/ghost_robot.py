@@ -1,4 +1,4 @@
-"""The ghost: a second robot in RViz that stands where a chunk would end. It builds messages; a node publishes them."""
+"""The ghost: a second robot in RViz at the end of a chunk. It builds messages; a node publishes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qwen_vla_ros.drawing.robot_shapes import RobotShapes
 
 
 class GhostRobot:
-    """Follows the last chunk while that matters, and else hides inside the robot."""
+    """Shows the end of the last chunk while it is relevant, otherwise coincides with the robot."""
 
     def __init__(self, embodiment: Embodiment) -> None:
         """Prepare the kinematics of the whole robot."""
@@ -24,21 +24,21 @@ class GhostRobot:
         self._until = 0.0
 
     def follow(self, target: RobotPose, until: float) -> None:
-        """Stand at `target` until the steady time `until` [s]."""
+        """Show `target` until the steady time `until` [s]."""
         self._target, self._until = target, until
 
     def rest(self) -> None:
-        """Return into the robot."""
+        """Return to the robot."""
         self._target = None
 
     def pose(self, measured: RobotPose, now: float) -> RobotPose:
-        """Where the ghost is at the steady time `now` [s], with the robot at `measured`."""
+        """State of the ghost at the steady time `now` [s], with the robot at `measured`."""
         if self._target is None or now > self._until:
             return measured
         return RobotPose({**measured.joints, **self._target.joints}, self._target.base, self._target.odometry_frame)
 
     def transforms(self, pose: RobotPose, stamp: Time) -> list[TransformStamped]:
-        """Frames of all links, below the robot's root link, or the odometry frame where one is known."""
+        """Transforms of all links, in the robot's root link, or in the odometry frame where it is known."""
         links = self._shapes.link_poses(pose.joints)
         if pose.base is None:
             return ghost_transforms(Header(stamp=stamp, frame_id=self._shapes.root), links, np.eye(4))

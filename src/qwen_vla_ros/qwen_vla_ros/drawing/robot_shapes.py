@@ -1,4 +1,4 @@
-"""What a robot looks like: the visual shapes of its URDF, and where its links are. Free of ROS and torch."""
+"""Appearance of a robot: the visual shapes of its URDF, and the poses of its links. Free of ROS and torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from embodiment_descriptions.link_poses import LinkPoses
 from embodiment_descriptions.urdf import parse_urdf
 
-GREY = (0.7, 0.7, 0.7, 1.0)
+GRAY = (0.7, 0.7, 0.7, 1.0)
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,20 @@ class Shape:
     Attributes:
         placement: (4, 4) pose in the link.
         size: box: x, y, z; cylinder: radius, length, axis z; sphere: radius [m]; mesh: scale along x, y, z [1].
-        colour: r, g, b, a, each 0..1.
-        mesh: URI of a mesh as the URDF writes it.
+        color: r, g, b, a, each 0..1.
+        mesh: URI of a mesh as in the URDF.
     """
 
     link: str
     kind: Literal["box", "cylinder", "sphere", "mesh"]
     size: tuple[float, ...]
     placement: np.ndarray
-    colour: tuple[float, float, float, float]
+    color: tuple[float, float, float, float]
     mesh: str = ""
 
 
 class RobotShapes:
-    """Shapes and forward kinematics of the whole robot, also of joints that nobody commands.
+    """Shapes and forward kinematics of the whole robot, including joints that are never commanded.
 
     Attributes:
         root: name of the root link.
@@ -47,7 +47,7 @@ class RobotShapes:
     """
 
     def __init__(self, urdf: str) -> None:
-        """Read a URDF; EmbodimentError or ValueError when it is none."""
+        """Read a URDF; EmbodimentError or ValueError when it is invalid."""
         tree = parse_urdf(urdf)
         self.root, self.links = tree.root, tree.links
         fixed = {joint.child: joint.parent for joint in tree.joints.values() if joint.type == "fixed"}
@@ -57,14 +57,14 @@ class RobotShapes:
         self._poses = LinkPoses(urdf)
 
     def link_poses(self, joints: Mapping[str, float]) -> dict[str, np.ndarray]:
-        """(4, 4) poses of all links in the root link; joints that are not named stand at zero [rad | m]."""
+        """(4, 4) poses of all links in the root link; joints that are not named are at zero [rad | m]."""
         return self._poses.at(joints)
 
 
 def mesh_file(uri: str) -> Path | None:
-    """The file that a mesh URI names (file://, package:// through the ament index, or a path); None when there is none.
+    """The file of a mesh URI (file://, package:// through the ament index, or a path); None when it does not exist.
 
-    Raises nothing: a robot without its meshes can still be shown as frames.
+    Raises nothing: without its meshes, a robot is still shown as frames.
     """
     if uri.startswith("package://"):
         package, _, inside = uri.removeprefix("package://").partition("/")
@@ -80,7 +80,7 @@ def mesh_file(uri: str) -> Path | None:
 
 
 def _shapes(robot: ElementTree.Element):
-    colours = {material.get("name"): _colour(material) for material in robot.findall("material")}
+    colors = {material.get("name"): _color(material) for material in robot.findall("material")}
     for link in robot.findall("link"):
         for visual in link.findall("visual"):
             geometry = visual.find("geometry")
@@ -88,20 +88,20 @@ def _shapes(robot: ElementTree.Element):
             if element is None or element.tag not in ("box", "cylinder", "sphere", "mesh"):
                 continue
             material = visual.find("material")
-            own = _colour(material) if material is not None else None
-            named = colours.get(material.get("name")) if material is not None else None
+            own = _color(material) if material is not None else None
+            named = colors.get(material.get("name")) if material is not None else None
             yield Shape(
                 link=link.get("name"),
                 kind=element.tag,
                 size=_size(element),
                 placement=_placement(visual.find("origin")),
-                colour=own or named or GREY,
+                color=own or named or GRAY,
                 mesh=element.get("filename", ""),
             )
 
 
 def _top(link: str, fixed: Mapping[str, str]) -> str:
-    """The link that a link is fixed to in the end."""
+    """The link that a link is ultimately fixed to."""
     while link in fixed:
         link = fixed[link]
     return link
@@ -125,9 +125,9 @@ def _placement(origin: ElementTree.Element | None) -> np.ndarray:
     return pose
 
 
-def _colour(material: ElementTree.Element) -> tuple[float, ...] | None:
-    colour = material.find("color")
-    return None if colour is None else _numbers(colour.get("rgba"))
+def _color(material: ElementTree.Element) -> tuple[float, ...] | None:
+    color = material.find("color")
+    return None if color is None else _numbers(color.get("rgba"))
 
 
 def _numbers(text: str) -> tuple[float, ...]:

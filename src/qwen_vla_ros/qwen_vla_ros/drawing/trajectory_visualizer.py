@@ -1,8 +1,8 @@
-"""trajectory_visualizer: shows in RViz what the policy predicts, what the executor accepts of it, and what it refuses.
+"""trajectory_visualizer: shows in RViz what the policy predicts, and what the executor accepts and refuses.
 
-Everything is drawn from where the robot was at the chunk's observation. A chunk without the form that the gate asks
-for is not drawn; what the executor says of it is written above the robot. What was drawn lapses by itself; a reset (the
-policy starts to count anew, the clock goes back, another robot, or ~/clear) removes it at once.
+Everything is drawn from the robot's state at the chunk's observation. A chunk that does not match the robot's schema
+is not drawn; the executor's report on it is written above the robot. Markers expire on their own; a reset (the policy
+counts from 1 again, the clock goes back, another robot, or ~/clear) removes them at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_rclpy.guarded_node import GuardedNode
 from qwen_vla_rclpy.printable import printable
 from qwen_vla_rclpy.qos import LATCHED, RELIABLE, reliable
-from qwen_vla_ros.drawing.chunk_geometry import CannotDraw, ChunkGeometry, Way, offending_steps
+from qwen_vla_ros.drawing.chunk_geometry import CannotDraw, ChunkGeometry, PredictedPath, offending_steps
 from qwen_vla_ros.drawing.chunk_markers import (
     ACCEPTED,
     GHOST,
@@ -42,10 +42,10 @@ from qwen_vla_ros.drawing.chunk_markers import (
     TEXT,
     Layer,
     clear_all,
+    path_markers,
     pose_path,
     removed_markers,
     text_marker,
-    way_markers,
 )
 from qwen_vla_ros.drawing.ghost_robot import GhostRobot
 from qwen_vla_ros.executor.policy_monitor import ChunkOrder
@@ -58,13 +58,13 @@ from qwen_vla_ros.ros.parameters import Parameter, Parameters
 from qwen_vla_ros.ros.plain_node import run
 from qwen_vla_ros.ros.publishers import publisher_of
 
-CHUNKS_KEPT = 32  # until their report comes
-LIFETIME = 2.0  # in durations of the executed part; then the next chunk has long replaced it
-MIN_LIFETIME = 1.0  # [s] a reader needs
+CHUNKS_KEPT = 32  # until their report arrives
+LIFETIME = 2.0  # in durations of the executed part; by then the next chunk has replaced it
+MIN_LIFETIME = 1.0  # [s] to be readable
 GHOST_PERIOD = 0.1  # [s]
-CLOCK_RESET_NS = 1_000_000_000  # a chunk so much older than the last one comes from another time
+CLOCK_RESET_NS = 1_000_000_000  # [ns] a chunk this much older than the last one is from before a clock reset
 LONGEST_REASON = 120  # [characters]
-NOWHERE = np.eye(4)[None]  # the way of a chunk that cannot be drawn
+NOWHERE = np.eye(4)[None]  # the path of a chunk that cannot be drawn
 
 PARAMETERS = (
     Parameter(
@@ -75,22 +75,22 @@ PARAMETERS = (
     ),
     Parameter("chunk_topic", "policy_node/action_chunk", "Predicted chunks (ActionChunk)", read_only=True),
     Parameter("accepted_topic", "executor_node/accepted_chunk", "Accepted chunks (ActionChunk)", read_only=True),
-    Parameter("report_topic", "executor_node/chunk_report", "What became of them (ChunkReport)", read_only=True),
-    Parameter("max_anchor_gap", MAX_GAP, "Largest distance from the observation to its joint state [s]", 0.0, 10.0),
-    Parameter("ghost", True, "Show on ghost/joint_states and in tf where the robot will be at a chunk's end"),
+    Parameter("report_topic", "executor_node/chunk_report", "Reports on them (ChunkReport)", read_only=True),
+    Parameter("max_anchor_gap", MAX_GAP, "Largest time between an observation and its joint state [s]", 0.0, 10.0),
+    Parameter("ghost", True, "Publish the robot at the end of a chunk on ghost/joint_states and tf"),
 )
 
-MARKERS = Endpoint("~/predicted_trajectory", MarkerArray, "What to draw, in RViz")
-PATH = Endpoint("~/predicted_path", Path, "Where the first arm, or the base, is to go")
-MORE_PATHS = Endpoint("~/predicted_path_<arm>", Path, "Where another arm is to go")
-GHOST_JOINTS = Endpoint(f"{GHOST}/joint_states", JointState, "Where the robot will be at the end of the chunk")
-GHOST_TRANSFORMS = Endpoint("tf", "tf2_msgs/msg/TFMessage", "The same as transforms of the ghost's links")
+MARKERS = Endpoint("~/predicted_trajectory", MarkerArray, "Markers for RViz")
+PATH = Endpoint("~/predicted_path", Path, "Predicted path of the first arm, or of the base")
+MORE_PATHS = Endpoint("~/predicted_path_<arm>", Path, "Predicted path of another arm")
+GHOST_JOINTS = Endpoint(f"{GHOST}/joint_states", JointState, "Joint positions at the end of the chunk")
+GHOST_TRANSFORMS = Endpoint("tf", "tf2_msgs/msg/TFMessage", "The same, as transforms of the ghost's links")
 PREDICTED_CHUNK = Endpoint("{chunk_topic}", ActionChunk, "Predicted chunks")
 ACCEPTED_CHUNK = Endpoint("{accepted_topic}", ActionChunk, "Accepted chunks")
-CHUNK_REPORT = Endpoint("{report_topic}", ChunkReport, "What became of them")
-JOINT_STATES = Endpoint("<joint_states>", JointState, "Where the joints are")
-ODOMETRY = Endpoint("<odometry>", Odometry, "Of a base: where it is")
-CLEAR = Endpoint("~/clear", Trigger, "Remove everything that is drawn")
+CHUNK_REPORT = Endpoint("{report_topic}", ChunkReport, "Reports on them")
+JOINT_STATES = Endpoint("<joint_states>", JointState, "Joint positions")
+ODOMETRY = Endpoint("<odometry>", Odometry, "Of a base: its pose and velocity")
+CLEAR = Endpoint("~/clear", Trigger, "Remove all markers")
 
 INTERFACE = NodeInterface(
     package="qwen_vla_ros",
@@ -104,14 +104,14 @@ INTERFACE = NodeInterface(
 
 
 class TrajectoryVisualizer(GuardedNode):
-    """Anchors each chunk at the robot's place at the time of its observation and draws it."""
+    """Anchors each chunk at the robot's state at its observation, and draws it."""
 
     def __init__(self) -> None:
-        """Listen; drawing begins when the robot's description is there."""
+        """Subscribe; drawing starts when the robot's description is available."""
         super().__init__(INTERFACE.name)
         self.parameters = Parameters(self, PARAMETERS)
         self._urdf = ""
-        self._geometry: ChunkGeometry | None = None  # comes together with the ghost
+        self._geometry: ChunkGeometry | None = None  # created together with the ghost
         self._ghost: GhostRobot | None = None
         self._streams: list = []
         self._chunks: OrderedDict[int, ActionChunk] = OrderedDict()
@@ -140,7 +140,7 @@ class TrajectoryVisualizer(GuardedNode):
         try:
             kind = interface(GHOST_TRANSFORMS.kind)
         except MissingInterface as missing:
-            self.get_logger().info(f"the ghost robot has no transforms: {missing}")
+            self.get_logger().info(f"the ghost robot is published without transforms: {missing}")
             return None, None
         return self.create_publisher(kind, GHOST_TRANSFORMS.name, reliable(100)), kind
 
@@ -153,7 +153,7 @@ class TrajectoryVisualizer(GuardedNode):
             embodiment = read_embodiment(message.data, self.parameters.embodiment_config)
             self._geometry, self._ghost = ChunkGeometry(embodiment), GhostRobot(embodiment)
         except (EmbodimentError, ResourceError, ValueError) as error:
-            self.get_logger().error(f"nothing can be drawn for this robot: {error}")
+            self.get_logger().error(f"this robot cannot be drawn: {error}")
             return
         self._urdf = message.data
         self._forget()
@@ -191,22 +191,22 @@ class TrajectoryVisualizer(GuardedNode):
         while len(self._chunks) > CHUNKS_KEPT:
             self._chunks.popitem(last=False)
         refusal = self._early_refusals.pop(message.chunk_id, None)
-        ways = self._ways(message, message.horizon)
+        paths = self._predicted_paths(message, message.horizon)
         if refusal is not None:
-            self._show_refusal(message, refusal, ways)
-        elif ways:
-            self._draw(message, ways, PREDICTED, f"predicted {message.horizon} steps")
-        if ways:
-            self._path.publish(pose_path(message.header, ways[0], message.period))
-            for way in ways[1:]:
-                self._more_paths[way.name].publish(pose_path(message.header, way, message.period))
+            self._show_refusal(message, refusal, paths)
+        elif paths:
+            self._draw(message, paths, PREDICTED, f"predicted {message.horizon} steps")
+        if paths:
+            self._path.publish(pose_path(message.header, paths[0], message.period))
+            for path in paths[1:]:
+                self._more_paths[path.name].publish(pose_path(message.header, path, message.period))
             self._ghost.follow(self._end(message), time.monotonic() + _lifetime(message))
 
     def _on_accepted(self, message: ActionChunk) -> None:
         self._accepted = message
-        ways = self._ways(message, message.execution_horizon)
-        if ways:
-            self._draw(message, ways, ACCEPTED, f"accepted {message.execution_horizon} of {message.horizon} steps")
+        paths = self._predicted_paths(message, message.execution_horizon)
+        if paths:
+            self._draw(message, paths, ACCEPTED, f"accepted {message.execution_horizon} of {message.horizon} steps")
 
     def _on_report(self, report: ChunkReport) -> None:
         if report.verdict == ChunkReport.REFUSED:
@@ -214,51 +214,51 @@ class TrajectoryVisualizer(GuardedNode):
             if message is None:
                 self._early_refusals = {report.chunk_id: report}
             else:
-                self._show_refusal(message, report, self._ways(message, message.horizon))
+                self._show_refusal(message, report, self._predicted_paths(message, message.horizon))
         elif report.verdict == ChunkReport.HELD and self._accepted and report.chunk_id == self._accepted.chunk_id:
             self._show_hold(self._accepted, report)
 
-    def _show_refusal(self, message: ActionChunk, report: ChunkReport, ways: list[Way]) -> None:
+    def _show_refusal(self, message: ActionChunk, report: ChunkReport, paths: list[PredictedPath]) -> None:
         text, bad = f"REFUSED: {_short(report.message)}", offending_steps(printable(report.message), message.horizon)
-        self._draw(message, ways, REFUSED, text, bad, alarm=True)
-        self._markers.publish(MarkerArray(markers=removed_markers([way.name for way in ways], PREDICTED)))
+        self._draw(message, paths, REFUSED, text, bad, alarm=True)
+        self._markers.publish(MarkerArray(markers=removed_markers([path.name for path in paths], PREDICTED)))
         self._rest_ghost()
 
     def _show_hold(self, message: ActionChunk, report: ChunkReport) -> None:
         self._accepted = None
-        ways = self._ways(message, message.execution_horizon)
-        self._markers.publish(MarkerArray(markers=removed_markers([way.name for way in ways], ACCEPTED)))
-        self._draw(message, ways, None, f"HELD: {_short(report.message)}", alarm=True)
+        paths = self._predicted_paths(message, message.execution_horizon)
+        self._markers.publish(MarkerArray(markers=removed_markers([path.name for path in paths], ACCEPTED)))
+        self._draw(message, paths, None, f"HELD: {_short(report.message)}", alarm=True)
         self._rest_ghost()
 
     def _draw(
         self,
         message: ActionChunk,
-        ways: list[Way],
+        paths: list[PredictedPath],
         layer: Layer | None,
         state: str,
         bad_steps: list[int] | tuple[()] = (),
         alarm: bool = False,
     ) -> None:
-        """Publish ways and text; a chunk without a way has its text above the robot's base."""
-        lifetime = _lifetime(message) if ways else MIN_LIFETIME
+        """Publish paths and text; a chunk without a path has its text above the robot's base."""
+        lifetime = _lifetime(message) if paths else MIN_LIFETIME
         instruction = printable(message.instruction, LONGEST_INSTRUCTION)
         text = f"{instruction}\nchunk {message.chunk_id}, {message.inference_ms:.0f} ms\n{state}"
         markers: list[Marker] = []
-        for way in ways if layer else ():
-            markers += way_markers(message.header, way, layer, lifetime, bad_steps)
+        for path in paths if layer else ():
+            markers += path_markers(message.header, path, layer, lifetime, bad_steps)
         if self._geometry is not None:
-            place = ways[0] if ways else Way(TEXT, self._geometry.base_frame, NOWHERE)
+            place = paths[0] if paths else PredictedPath(TEXT, self._geometry.base_frame, NOWHERE)
             markers.append(text_marker(message.header, place, text, lifetime, alarm))
         self._markers.publish(MarkerArray(markers=markers))
 
-    def _ways(self, message: ActionChunk, steps: int) -> list[Way]:
-        """The ways of a chunk; none, with the reason in the log, when it cannot be drawn."""
+    def _predicted_paths(self, message: ActionChunk, steps: int) -> list[PredictedPath]:
+        """The predicted paths of a chunk; empty, with the reason in the log, when it cannot be drawn."""
         try:
             if self._geometry is None:
-                raise CannotDraw("no robot description yet")
+                raise CannotDraw("no robot_description received yet")
             start = self._reader.at(nanoseconds(message.header.stamp), self.parameters.max_anchor_gap)
-            return self._geometry.ways(chunk_from_message(message), start, steps)
+            return self._geometry.paths(chunk_from_message(message), start, steps)
         except (CannotDraw, NotObserved) as why:
             self.get_logger().warning(f"chunk {message.chunk_id} is not drawn: {why}", throttle_duration_sec=5.0)
             return []
@@ -270,7 +270,7 @@ class TrajectoryVisualizer(GuardedNode):
     # Reset ----------------------------------------------------------------------------------------------------------
 
     def _notice_reset(self, message: ActionChunk, publisher: bytes) -> None:
-        """A policy that counts anew, or a clock that went back: what is shown belongs to the past."""
+        """Clear everything when the policy counts from 1 again, or the clock went back."""
         stamp = nanoseconds(message.header.stamp)
         if message.chunk_id < self._order.last(publisher) or stamp < self._newest_ns - CLOCK_RESET_NS:
             self._forget()
@@ -279,7 +279,7 @@ class TrajectoryVisualizer(GuardedNode):
 
     def _on_clear(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._forget()
-        response.success, response.message = True, "every marker is removed"
+        response.success, response.message = True, "all markers removed"
         return response
 
     def _forget(self) -> None:
@@ -298,7 +298,7 @@ class TrajectoryVisualizer(GuardedNode):
             self._ghost.rest()
 
     def _show_ghost(self) -> None:
-        """Where the robot will be at the end of the last chunk; where it is when there is none."""
+        """Show the robot at the end of the last chunk; at its current state when there is none."""
         measured = self._reader.latest() if self._geometry is not None and self.parameters.ghost else None
         if measured is None:
             return

@@ -1,1 +1,1 @@
-"""executor_node: decides about chunks and commands the robot. Never imports torch."""
+"""executor_node: checks chunks and commands the robot. Never imports torch."""

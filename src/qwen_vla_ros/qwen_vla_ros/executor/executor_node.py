@@ -1,7 +1,7 @@
 """executor_node: chunks in, checked commands out. Stops the robot when anything it relies on falls silent.
 
-Owns what ROS sees of it (parameters, lifecycle, topics, services, reports, diagnostics), and whether anything may move
-at all. What a chunk makes a robot do, arms or a base, is the affair of `execution`.
+Owns its ROS interface (parameters, lifecycle, topics, services, reports, diagnostics), and whether anything may move at
+all. How a chunk moves arms or a base is defined in `execution`.
 
 It must never import torch: it runs on the robot's own computer, beside the controllers.
 """
@@ -37,23 +37,23 @@ from qwen_vla_ros.executor.loop_timing import LoopTiming
 from qwen_vla_ros.executor.policy_monitor import PolicyMonitor
 from qwen_vla_ros.executor.stop_latch import StopLatch
 from qwen_vla_ros.ros import lifecycle
-from qwen_vla_ros.ros.chunk_messages import LARGEST_CHUNK, Ledger, chunk_from_message
+from qwen_vla_ros.ros.chunk_messages import LARGEST_CHUNK, ChunkReporter, chunk_from_message
 from qwen_vla_ros.ros.diagnostics import diagnostic_array
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ros.image_memory import release_image_memory
 from qwen_vla_ros.ros.publishers import publisher_of, publishers_on
 
-WATCH_PERIOD = 0.02  # [s] steady; how late the watchdogs may notice, and how often set-points are sent
+WATCH_PERIOD = 0.02  # [s] steady; reaction time of the watchdogs, and period of the setpoints
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
-REFUSALS_SAID = 1.0  # [s] between two refusals in the log; the reports tell every one
-DELIVERY_TIMEOUT = 0.5  # [s] to wait for the devices to take the last stop before the process goes
+REFUSAL_LOG_PERIOD = 1.0  # [s] between two refusals in the log; every one is reported
+DELIVERY_TIMEOUT = 0.5  # [s] for the devices to acknowledge the last stop before the process exits
 
 
 class ExecutorNode(lifecycle.ManagedNode):
-    """Lifecycle node; commands the robot only while active. The emergency stop is heard in every state.
+    """Lifecycle node; commands the robot only while active. The emergency stop is subscribed to in every state.
 
-    After a callback of its own has raised, the robot holds, and nothing may move before the watchdogs have gone round
-    without a fault.
+    After one of its callbacks has raised, the robot holds, and nothing may move until the watchdogs have completed a
+    round without a fault.
     """
 
     def __init__(self) -> None:
@@ -62,25 +62,25 @@ class ExecutorNode(lifecycle.ManagedNode):
         p = self.parameters
         self._latch = StopLatch(p.estop_required, p.estop_timeout)
         self._watchdogs: list = []
-        self._raised = ""  # what a callback raised since the last round of the watchdogs
-        # Every publisher is heard as well as it can be: one that pressed before this node came up, one that repeats
-        # what was lost, and one that does neither.
+        self._raised = ""  # exception of a callback since the last round of the watchdogs
+        # One subscription per quality of service: for publishers that pressed before this node started (latched), that
+        # resend lost messages (reliable), and that do neither (best effort).
         for qos in (LATCHED, RELIABLE, qos_profile_sensor_data):
             self.create_subscription(offered.ESTOP.kind, p.estop_topic, self._on_estop, qos, largest=ANY_SIZE)
 
     # Lifecycle ------------------------------------------------------------------------------------------------------
 
     def set_up(self) -> None:
-        """Learn the robot, then listen."""
+        """Load the embodiment, then subscribe."""
         embodiment = read_embodiment(self.wait_for_robot_description(), self.parameters.embodiment_config)
         self._execution = self.keep(execution_of(self, embodiment), Execution.destroy)
-        self._ledger = Ledger(embodiment.base_frame)
+        self._reporter = ChunkReporter(embodiment.base_frame)
         self._policy = PolicyMonitor()
         self._clock_watch = ClockWatch()
         self._unready: list[str] = []
         self._connect()
         self.get_logger().info(f"ready for '{embodiment.name}': {self._execution.moves}")
-        # Who listens to a topic may decide what is sent to it: the earlier, the better.
+        # Subscribers may determine the message type of a command: discovery starts early.
         self._execution.unready()
 
     def _connect(self) -> None:
@@ -100,7 +100,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         self.serve(offered.RESYNCHRONIZE, self._on_resynchronize)
 
     def start(self) -> None:
-        """Start the watchdogs, on a clock that nobody can stop."""
+        """Start the watchdogs, on the steady clock, which cannot be stopped."""
         self._execution.forget()
         self._timing = LoopTiming(WATCH_PERIOD)
         self._freeze_watch, self._streamed_ns = FreezeWatch(time.monotonic_ns()), self._now()
@@ -111,16 +111,16 @@ class ExecutorNode(lifecycle.ManagedNode):
         ]
 
     def stop(self, reason: lifecycle.StopReason) -> None:
-        """Stop the robot, and see to it that the devices know before the node may go."""
+        """Stop the robot, and wait until the devices have acknowledged it."""
         for timer in self._watchdogs:
             self.destroy_timer(timer)
         self._watchdogs = []
         self._hold(Reason.DEACTIVATED, reason.value)
         if not self._execution.commands.wait_until_delivered(DELIVERY_TIMEOUT):
-            self.get_logger().error("not every command interface has confirmed the last stop")
+            self.get_logger().error("not every command interface has acknowledged the last stop")
 
     def on_failure(self, text: str) -> None:
-        """Hold: what the callback was to do is not done."""
+        """Hold: the callback did not complete."""
         self._raised = text
         if self.active:
             self._hold(Reason.INTERNAL, text)
@@ -137,7 +137,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         publisher, now = publisher_of(info), time.monotonic_ns()
         if message.data and self._latch.press(publisher, now):
             self._trip("the emergency stop was pressed")
-        # Only while one is pressed: it is looked up for every message.
+        # Only while a button is pressed: the graph is queried for every message.
         buttons = publishers_on(self, self.parameters.estop_topic) if self._latch.pressed else {}
         if message.data:
             self._latch.look(buttons)
@@ -152,31 +152,31 @@ class ExecutorNode(lifecycle.ManagedNode):
             replaced = self._execution.begin(path, chunk)
         except Refused as refused:
             violations = refused.violations
-        except Exception as error:  # deny by default: whatever could not be checked does not pass
+        except Exception as error:  # deny by default: what could not be checked is refused
             trace = traceback.format_exc()
-            self.get_logger().error(f"chunk {chunk.chunk_id}: {trace}", throttle_duration_sec=REFUSALS_SAID)
+            self.get_logger().error(f"chunk {chunk.chunk_id}: {trace}", throttle_duration_sec=REFUSAL_LOG_PERIOD)
             violations = (Violation(Reason.INTERNAL, f"the check failed: {error}"),)
         else:
             violations = ()
-        now, decision_ms = self._now(), (time.perf_counter() - began) * 1e3  # the command is on its way
+        now, decision_ms = self._now(), (time.perf_counter() - began) * 1e3  # the command has been sent
         self._policy.on_verdict(chunk, accepted=not violations)
         if violations:
-            self._report(self._ledger.refuse(chunk, violations, now, decision_ms))
+            self._report(self._reporter.refuse(chunk, violations, now, decision_ms))
             text = f"chunk {chunk.chunk_id} refused: {'; '.join(v.message for v in violations)}"
-            self.get_logger().warning(text, throttle_duration_sec=REFUSALS_SAID)
+            self.get_logger().warning(text, throttle_duration_sec=REFUSAL_LOG_PERIOD)
             self._give_up_after_refusals()
             return
         self._accepted_publisher.publish(message)
         if replaced is not None:
             self._report(self._replaced(replaced, chunk))
-        self._report(self._ledger.accept(chunk, now, decision_ms))
+        self._report(self._reporter.accept(chunk, now, decision_ms))
 
     def _replaced(self, motion: Motion, chunk: Chunk) -> ChunkReport:
-        """Write down that a chunk took over from another one: broken off, or, where chunks overlap, as intended."""
+        """Report that a chunk replaced another: aborted, or, where chunks overlap, complete as intended."""
         now, text = self._now(), f"chunk {chunk.chunk_id} took over"
         if not self._execution.overlaps:
-            return self._ledger.hold(motion.chunk, Violation(Reason.REPLACED, text), now)
-        return self._ledger.complete(motion.chunk, now, text, round((now - motion.start_ns) / 1e9 / chunk.period))
+            return self._reporter.hold(motion.chunk, Violation(Reason.REPLACED, text), now)
+        return self._reporter.complete(motion.chunk, now, text, round((now - motion.start_ns) / 1e9 / chunk.period))
 
     # Decision -------------------------------------------------------------------------------------------------------
 
@@ -192,21 +192,21 @@ class ExecutorNode(lifecycle.ManagedNode):
         return self._execution.decide(chunk, now)
 
     def _objections(self) -> list[Violation]:
-        """Reasons that lie in the state of the executor and the devices."""
+        """Reasons in the state of the executor and the devices not to move."""
         found = [stopped] if (stopped := self._latch.objection(time.monotonic_ns())) else []
         if self._raised:
             found.append(Violation(Reason.INTERNAL, f"a callback has failed: {self._raised}"))
         motion = self._execution.motion
         if motion is not None and motion.chunk is None:
-            found.append(Violation(Reason.NOT_ACTIVE, f"a {motion.name} is on its way"))
+            found.append(Violation(Reason.NOT_ACTIVE, f"a {motion.name} is in progress"))
         return found + [Violation(Reason.NOT_READY, problem) for problem in self._execution.unready()]
 
     # Motion ---------------------------------------------------------------------------------------------------------
 
     def _hold(self, reason: Reason, why: str, at_ns: int | None = None) -> str:
-        """Stop whatever is being executed, and report it; returns what was done, as text.
+        """Stop and report the current motion; returns what was done, as text.
 
-        Joints hold where they were commanded to be at ROS time `at_ns`, which is now unless it is given.
+        Joints hold at their commanded position at ROS time `at_ns` [ns], by default now.
         """
         held = self._execution.hold(at_ns)
         if held.failures:
@@ -214,7 +214,7 @@ class ExecutorNode(lifecycle.ManagedNode):
             self.get_logger().error(f"not every command interface could be stopped: {failures}")
         text = f"{why}; {held.text}"
         if held.broken_off is not None:
-            self._report(self._ledger.hold(held.broken_off.chunk, Violation(reason, text), self._now()))
+            self._report(self._reporter.hold(held.broken_off.chunk, Violation(reason, text), self._now()))
             self.get_logger().warning(text)
         return text
 
@@ -258,29 +258,29 @@ class ExecutorNode(lifecycle.ManagedNode):
         self._execution.finish(now_ns)
         message = "" if motion.chunk else f"{motion.name} completed"
         steps = motion.path.steps if self._execution.overlaps and motion.chunk else None
-        self._report(self._ledger.complete(motion.chunk, now_ns, message, steps))
+        self._report(self._reporter.complete(motion.chunk, now_ns, message, steps))
 
     def _hold_after_freeze(self, steady_ns: int) -> None:
-        """Notice that this process was frozen until just now.
+        """Detect that this process was frozen until just now.
 
-        Then it knows neither the time, where that is simulated, nor what it was told meanwhile: to hold at once would
-        pull the robot back to where it was commanded to be when the process was frozen. A device that takes set-points
-        one by one has stopped at the last of them meanwhile; it stays there.
+        It then knows neither the current time, where that is simulated, nor the messages sent in the meantime: holding
+        at once would pull the robot back to the commanded position at which the process was frozen. A device that
+        takes one setpoint at a time has stopped at the last one, and stays there.
         """
         frozen = self._freeze_watch.frozen(steady_ns)
         if not frozen:
             return
-        text = f"this process stood still for {frozen:.2f} s"
+        text = f"this process was frozen for {frozen:.2f} s"
         self.get_logger().warning(text)
         if self._execution.commands.stand and self._execution.motion is not None:
             self._hold(Reason.STALLED, text, self._streamed_ns)
 
     def _broken(self, motion: Motion, now_ns: int, steady_ns: int) -> Violation | None:
-        """Why the motion must not go on; None when it may."""
+        """Why the motion must not continue; None when it may."""
         p = self.parameters
         still = self._clock_watch.standstill(now_ns, steady_ns)
         if still > p.clock_timeout:
-            return Violation(Reason.CLOCK_STOPPED, f"ROS time has stood still for {still:.1f} s; is /clock published?")
+            return Violation(Reason.CLOCK_STOPPED, f"ROS time has not advanced for {still:.1f} s; is /clock published?")
         if bad := self._execution.lost() or self._execution.astray():
             return bad
         silent = self._policy.silent_text(steady_ns, p.heartbeat_timeout)
@@ -315,7 +315,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         elif self._execution.motion is None:
             response.success, response.message = True, "nothing was being executed"
         else:
-            response.success, response.message = True, self._hold(Reason.CANCELED, "cancelled")
+            response.success, response.message = True, self._hold(Reason.CANCELED, "canceled")
         return response
 
     def _on_go_home(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -324,7 +324,7 @@ class ExecutorNode(lifecycle.ManagedNode):
             path = self._execution.home_path()
             self._execution.begin(path, None)
         except Refused as refused:
-            response.success, response.message = False, f"no home motion: {refused}"
+            response.success, response.message = False, f"home motion refused: {refused}"
         else:
             response.success, response.message = True, f"home motion of {path.duration:.1f} s started"
         return response
@@ -352,7 +352,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         if not self.active:
             raise Refused.because(Reason.NOT_ACTIVE, "executor_node is not active")
         if self._execution.motion is not None:
-            raise Refused.because(Reason.NOT_ACTIVE, "another motion is on its way; cancel it or wait for its end")
+            raise Refused.because(Reason.NOT_ACTIVE, "another motion is in progress; cancel it or wait until it ends")
         objections = self._objections()
         if objections:
             raise Refused(objections)
@@ -375,7 +375,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         faults = [fault for fault in (*found, execution.commands.fault(), *unready) if fault]
         stopped, silent = self._latch.objection(steady), self._policy.silent_text(steady, p.heartbeat_timeout)
         problems = problems_of(stopped, faults, silent, self._policy.refusals, p.max_refusals)
-        values = values_of(execution.motion, self._ledger, self._timing)
+        values = values_of(execution.motion, self._reporter, self._timing)
         values["policy silence [s]"] = self._policy.silence(steady)
         values[execution.age_name] = execution.age()
         stamp = self.get_clock().now().to_msg()
@@ -385,7 +385,7 @@ class ExecutorNode(lifecycle.ManagedNode):
 
 
 def _taken_by(source: Source) -> Callable[[Any, Mapping], object]:
-    """The callback that hands the messages of a topic to whoever reads where the robot is."""
+    """The callback that passes the messages of a topic to the reader of the robot's state."""
     return lambda message, info: source.take(message, time.monotonic_ns(), publisher_of(info))
 
 

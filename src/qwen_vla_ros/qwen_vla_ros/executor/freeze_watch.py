@@ -1,20 +1,20 @@
-"""Whether this process itself was frozen (Ctrl-Z, a suspended machine): then nobody watched, and nothing was heard."""
+"""Whether this process itself was frozen (Ctrl-Z, a suspended machine): then nothing was watched or received."""
 
 from __future__ import annotations
 
-FROZEN = 0.3  # [s] steady, between two looks
-CATCH_UP = 0.06  # [s] steady, to hear what happened meanwhile
+FROZEN = 0.3  # [s] steady, between two readings
+CATCH_UP = 0.06  # [s] steady, to receive the messages of the meantime
 
 
 class FreezeWatch:
-    """Compares the steady clock with when it was last looked at."""
+    """Compares the steady clock with its last reading."""
 
     def __init__(self, steady_ns: int) -> None:
-        """Begin at a steady time [ns]."""
+        """Start at a steady time [ns]."""
         self._looked_ns, self._judges_from_ns = steady_ns, 0
 
     def frozen(self, steady_ns: int) -> float:
-        """Look at the clock; returns how long the process has just been frozen [s], 0 when it was not."""
+        """Read the clock; returns for how long the process was just frozen [s], 0 when it was not."""
         gap, self._looked_ns = (steady_ns - self._looked_ns) / 1e9, steady_ns
         if gap <= FROZEN:
             return 0.0
@@ -22,5 +22,5 @@ class FreezeWatch:
         return gap
 
     def catching_up(self, steady_ns: int) -> bool:
-        """Whether messages of the time when it was frozen may still have to be heard."""
+        """Whether messages from while it was frozen may still have to be received."""
         return steady_ns < self._judges_from_ns

@@ -1,4 +1,4 @@
-"""What the executor knows about the policy: signs of life, the sentence it obeys, its chunks so far. Free of ROS."""
+"""What the executor knows about the policy: heartbeats, the current instruction, its chunks so far. Free of ROS."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate.chunk_schema import check_instruction
 from qwen_vla_control.reasons import Reason, Violation
 
-MOST_PUBLISHERS = 16  # of chunks; one is enough, and a stranger who makes ever new ones must not fill the memory
+MOST_PUBLISHERS = 16  # of chunks; one is enough, and ever new publishers must not fill the memory
 
 
 class ChunkOrder:
-    """The number of the last chunk of each publisher: whatever one counts, the others' chunks are not late by it."""
+    """The number of the last chunk of each publisher: the numbers of one do not make another's chunks late."""
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start without any."""
         self._last: OrderedDict[bytes, int] = OrderedDict()
 
     def last(self, publisher: bytes) -> int:
-        """The number of its last chunk, 0 before the first."""
+        """Number of a publisher's last chunk, 0 before the first."""
         return self._last.get(publisher, 0)
 
     def take(self, publisher: bytes, number: int) -> None:
-        """Take note of a chunk."""
+        """Record a chunk."""
         self._last[publisher] = number
         self._last.move_to_end(publisher)
         if len(self._last) > MOST_PUBLISHERS:
             self._last.popitem(last=False)
 
     def forget(self) -> None:
-        """Everybody may count from 1 again."""
+        """Let every publisher count from 1 again."""
         self._last.clear()
 
 
@@ -43,24 +43,24 @@ class PolicyMonitor:
     """
 
     def __init__(self) -> None:
-        """Begin without a policy."""
+        """Start without a policy."""
         self.refusals = 0
         self._heartbeat_ns: int | None = None
         self._order = ChunkOrder()
         self._instruction: str | None = None
 
     def on_heartbeat(self, steady_ns: int, timeout: float) -> None:
-        """Take note of a sign of life; `timeout` [s] is the silence after which it may be another process."""
+        """Record a heartbeat; `timeout` [s] is the silence after which it may be another process."""
         if self.silence(steady_ns) > timeout:
-            self._order.forget()  # it counts from 1 again
+            self._order.forget()  # the policy counts from 1 again
         self._heartbeat_ns = steady_ns
 
     def on_instruction(self, instruction: str) -> None:
-        """Take note of the sentence that the policy obeys from now on, "" for none."""
+        """Record the instruction that the policy executes from now on, "" for none."""
         self._instruction = instruction
 
     def on_verdict(self, chunk: Chunk, accepted: bool) -> None:
-        """Take note of a decision."""
+        """Record a decision."""
         self.refusals = 0 if accepted else self.refusals + 1
         if accepted:
             self._order.take(chunk.publisher, chunk.chunk_id)
@@ -70,7 +70,7 @@ class PolicyMonitor:
         return math.inf if self._heartbeat_ns is None else (steady_ns - self._heartbeat_ns) / 1e9
 
     def silent_text(self, steady_ns: int, timeout: float) -> str:
-        """Say that the policy is silent; empty when it is not."""
+        """Return that the policy is silent, as text; empty when it is not."""
         silence = self.silence(steady_ns)
         if silence <= timeout:
             return ""
@@ -78,13 +78,13 @@ class PolicyMonitor:
         return f"policy_node: no heartbeat {since}"
 
     def objections(self, chunk: Chunk, steady_ns: int, timeout: float) -> list[Violation]:
-        """Reasons against a chunk that lie in who sent it, and when."""
+        """Reasons to refuse a chunk because of its publisher, or its time."""
         found = []
         silent = self.silent_text(steady_ns, timeout)
         if silent:
             found.append(Violation(Reason.POLICY_SILENT, silent))
         last = self._order.last(chunk.publisher)
         if chunk.chunk_id <= last:
-            text = f"chunk {chunk.chunk_id} comes after chunk {last}"
+            text = f"chunk {chunk.chunk_id} arrived after chunk {last}"
             found.append(Violation(Reason.WRONG_ORDER, text))
         return found + check_instruction(chunk, self._instruction)

@@ -1,4 +1,4 @@
-"""What keeps the robot stopped until somebody says otherwise: the stop service and the emergency stop. Free of ROS."""
+"""What keeps the robot stopped until it is released: the stop service and the emergency stop. Free of ROS."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 
 from qwen_vla_control.reasons import Reason, Violation
 
-MOST_BUTTONS = 64  # that are pressed at once; what is pressed beyond them stays pressed
+MOST_BUTTONS = 64  # pressed at once; any beyond them stay pressed
 CROWD = b"crowd"
 
 
 @dataclass
 class Button:
-    """A publisher that has said "pressed" last.
+    """A publisher whose last message is "pressed".
 
     Attributes:
-        node: the node that it belongs to; empty before it was seen in the graph.
-        beside: the publishers that were in the graph together with it.
+        node: the node it belongs to; empty before it was seen in the graph.
+        beside: the publishers that were in the graph at the same time.
     """
 
     node: str = ""
@@ -25,19 +25,19 @@ class Button:
 
 
 class StopLatch:
-    """Closes by itself and opens only by hand.
+    """Closes automatically and opens only manually.
 
-    The emergency stop is a std_msgs/Bool, true while it is pressed. Several buttons may publish it; each is pressed
-    until it says itself that it is released. Releasing the last one does not let the robot move again; `reset` does,
-    and only then. Where the stop must be heard (`required`), its silence counts as pressed.
+    The emergency stop is a std_msgs/Bool, true while it is pressed. Several buttons may publish it; each stays pressed
+    until it publishes its own release. Releasing the last one does not let the robot move again; only `reset` does.
+    Where the stop must be received (`required`), its silence counts as pressed.
 
-    A button that leaves the graph while it is pressed (its cable broke, its computer is off) stays pressed, whatever
-    the others go on saying. Only somebody who comes after it, the restarted button or an operator who publishes false
-    by hand, says with a release that it is released, too.
+    A button that leaves the graph while pressed (a broken cable, a computer that is off) stays pressed, whatever the
+    others publish. Only a publisher that appears after it, such as the restarted button or an operator who publishes
+    false manually, can release it.
     """
 
     def __init__(self, required: bool, timeout: float) -> None:
-        """Begin open; where the emergency stop is required, closed until it has been heard.
+        """Start open; where the emergency stop is required, closed until it has been received.
 
         Args:
             required: silence is a stop.
@@ -55,7 +55,7 @@ class StopLatch:
         return bool(self._pressed)
 
     def press(self, publisher: bytes, steady_ns: int) -> bool:
-        """Take note that a button is pressed; True when that closes the latch."""
+        """Record that a button is pressed; True when that closes the latch."""
         self._heard_ns = steady_ns
         known = publisher in self._pressed or len(self._pressed) < MOST_BUTTONS
         self._pressed.setdefault(publisher if known else CROWD, Button())
@@ -63,17 +63,17 @@ class StopLatch:
         return trips
 
     def look(self, present: Mapping[bytes, str]) -> None:
-        """Learn which of the pressed buttons are in the graph, and with whom; `present`: node by publisher."""
+        """Record which of the pressed buttons are in the graph, and with whom; `present`: node by publisher."""
         for publisher in self._pressed.keys() & present.keys():
             button = self._pressed[publisher]
             button.node = present[publisher]
             button.beside |= present.keys()
 
     def release(self, publisher: bytes, present: Mapping[bytes, str], steady_ns: int) -> None:
-        """Take note that a button is released; `present` as in `look`."""
+        """Record that a button is released; `present` as in `look`."""
         self._heard_ns = steady_ns
         self.look(present)
-        if publisher or len(present) <= 1:  # of several that cannot be told apart, none can release itself
+        if publisher or len(present) <= 1:  # of several that cannot be distinguished, none can release itself
             self._pressed.pop(publisher, None)
         for other, button in list(self._pressed.items()):
             has_left = button.node and other not in present
@@ -81,10 +81,10 @@ class StopLatch:
                 del self._pressed[other]
 
     def watch(self, steady_ns: int) -> bool:
-        """Notice that a required emergency stop has fallen silent; True when that closes the latch."""
+        """Detect that a required emergency stop has fallen silent; True when that closes the latch."""
         if not self._silent(steady_ns) or self._tripped:
             return False
-        # Before it was ever heard there is nothing to reset, only to wait for.
+        # Before its first message there is nothing to reset; it only has to be awaited.
         self._tripped = self._heard_ns is not None
         return self._tripped
 
@@ -95,20 +95,20 @@ class StopLatch:
         if self._pressed:
             nodes = ", ".join(sorted(button.node or "an unknown node" for button in self._pressed.values()))
             return (
-                f"the emergency stop is still pressed by {nodes}; release it there, or, where that node is gone and "
-                "the button is known to be released, publish false from a new one"
+                f"the emergency stop is still pressed by {nodes}; release it there, or, if that node is gone and "
+                "the button is known to be released, publish false from a new node"
             )
         self._tripped = False
         return ""
 
     def objection(self, steady_ns: int) -> Violation | None:
-        """Why nothing may move; None when it may."""
+        """Why nothing may move; None when motion is allowed."""
         if self._tripped:
-            return Violation(Reason.EMERGENCY_STOP, "the emergency stop was pressed; release it, then ~/reset_estop")
+            return Violation(Reason.EMERGENCY_STOP, "the emergency stop was pressed; release it and call ~/reset_estop")
         if self._silent(steady_ns):
             return Violation(Reason.EMERGENCY_STOP, self._silent_text(steady_ns))
         if self.stopped:
-            return Violation(Reason.STOPPED, "stopped; call ~/resume to go on")
+            return Violation(Reason.STOPPED, "stopped; call ~/resume to continue")
         return None
 
     def _silent(self, steady_ns: int) -> bool:
@@ -118,4 +118,4 @@ class StopLatch:
 
     def _silent_text(self, steady_ns: int) -> str:
         since = "never" if self._heard_ns is None else f"{(steady_ns - self._heard_ns) / 1e9:.1f} s ago"
-        return f"the emergency stop is required but was last heard {since} (limit {self._timeout:.1f} s)"
+        return f"the emergency stop is required but was last received {since} (limit {self._timeout:.1f} s)"

@@ -1,1 +1,1 @@
-"""policy_node: observes, asks the policy for chunks, and hands them to the executor."""
+"""policy_node: observes, has the policy predict chunks, and sends them to the executor."""

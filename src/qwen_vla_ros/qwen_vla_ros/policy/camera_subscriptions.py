@@ -1,7 +1,7 @@
-"""The streams of policy_node: its subscriptions to cameras, joint states and odometry, and their diagnostics.
+"""The streams of policy_node: subscriptions to cameras, joint states and odometry, and their diagnostics.
 
-Callbacks store messages and nothing else, in the thread of the callbacks; `select` and `decode` are called from the
-inference thread. The condition `changed` guards the streams and is announced after every message.
+Callbacks only store messages, in the thread of the callbacks; `select` and `decode` are called from the inference
+thread. The condition `changed` guards the streams and is notified after every message.
 """
 
 from __future__ import annotations
@@ -46,50 +46,48 @@ IMAGE_DEPTH, INFO_DEPTH, STATE_DEPTH = 5, 1, 50
 CAMERA_INFO_CHOICES = ("off", "warn", "require")
 
 PARAMETERS = (
-    Parameter("max_camera_skew", MAX_SKEW, "Largest distance between the messages of an observation [s]", 0.0, 10.0),
-    Parameter(
-        "max_silence", MAX_SILENCE, "Silence of a stream or standstill of ROS time that counts as dead [s]", 0.1, 600.0
-    ),
-    Parameter("max_stamp_lead", MAX_LEAD, "How far in the future a stamp may lie [s]", 0.0, 10.0),
+    Parameter("max_camera_skew", MAX_SKEW, "Largest time between the messages of an observation [s]", 0.0, 10.0),
+    Parameter("max_silence", MAX_SILENCE, "Silence of a stream or stop of ROS time that is a fault [s]", 0.1, 600.0),
+    Parameter("max_stamp_lead", MAX_LEAD, "How far in the future a stamp may be [s]", 0.0, 10.0),
     Parameter(
         "max_identical",
         MAX_IDENTICAL,
-        "For how long a camera may send the same image to the bit before it counts as frozen [s]; 0: for ever. "
-        "Not applied under use_sim_time: simulated cameras have no noise",
+        "How long a camera may send bitwise identical images before it counts as frozen [s]; 0: forever. "
+        "Ignored under use_sim_time: simulated cameras have no noise",
         0.0,
         600.0,
     ),
     Parameter(
         "alignment",
         Alignment.DROP.value,
-        "Messages that go with the slowest camera: hold (the newest before), asof (the same, a large distance is a "
-        "fault), drop (the nearest, a large distance drops the moment)",
+        "Messages aligned with the slowest camera: hold (the newest before), asof (the same, a large gap is a "
+        "fault), drop (the nearest, a large gap drops the observation)",
         choices=tuple(Alignment),
     ),
     Parameter(
         "camera_info",
         "warn",
-        "A CameraInfo that is missing or does not fit: off, warn (diagnostics), require (stops inference)",
+        "A missing or mismatched CameraInfo: off, warn (diagnostics), require (stops inference)",
         choices=CAMERA_INFO_CHOICES,
     ),
     Parameter(
         "image_transport",
         "",
-        "raw or compressed for all cameras; empty: as the robot's YAML says",
+        "raw or compressed for all cameras; empty: as in the robot's YAML",
         read_only=True,
         choices=("", "raw", "compressed"),
     ),
 )
 
-IMAGES = Endpoint("<cameras>", (Image, CompressedImage), "Images of the cameras that the policy reads")
-CAMERA_INFO = Endpoint("<camera_info>", CameraInfo, "The calibration of these cameras")
-JOINT_STATES = Endpoint("<joint_states>", JointState, "Where the joints are")
-ODOMETRY = Endpoint("<odometry>", Odometry, "Of a base: where it is")
+IMAGES = Endpoint("<cameras>", (Image, CompressedImage), "Camera images that the policy reads")
+CAMERA_INFO = Endpoint("<camera_info>", CameraInfo, "Calibration of these cameras")
+JOINT_STATES = Endpoint("<joint_states>", JointState, "Joint positions")
+ODOMETRY = Endpoint("<odometry>", Odometry, "Of a base: its pose and velocity")
 
 
 @dataclass
 class SubscribedStream:
-    """One stream and the subscription that feeds it; `tag` of a camera, and its CameraInfo."""
+    """A stream and the subscription that feeds it; for a camera, its `tag` and CameraInfo."""
 
     stream: Stream | JointSource
     subscription: MatchedSubscription
@@ -98,10 +96,10 @@ class SubscribedStream:
 
 
 class ObservationSubscriptions:
-    """Subscribes when created; whoever creates it keeps `destroy`.
+    """Subscribes when created; its creator must call `destroy`.
 
     Attributes:
-        streams: what the subscriptions feed.
+        streams: the streams that the subscriptions feed.
         subscribed: one per stream.
     """
 
@@ -119,9 +117,9 @@ class ObservationSubscriptions:
         Args:
             node: a node with `parameters` of PARAMETERS.
             embodiment: the robot.
-            changed: guards the streams; announced after every message.
-            camera_tags: the cameras that are subscribed to; by default all.
-            needs: what an observation must have beside images.
+            changed: guards the streams; notified after every message.
+            camera_tags: cameras to subscribe to; by default all.
+            needs: what an observation must contain besides images.
             history: of each camera.
         """
         self._node, self._changed = node, changed
@@ -211,7 +209,7 @@ class ObservationSubscriptions:
     # For the inference thread -----------------------------------------------------------------------------------------
 
     def rules(self) -> Rules:
-        """The rules as the parameters are now."""
+        """The current rules, from the parameters."""
         p = self._node.parameters
         simulated = self._node.get_parameter("use_sim_time").value
         return Rules(
@@ -224,17 +222,17 @@ class ObservationSubscriptions:
         )
 
     def select(self, now_ns: int, not_before_ns: int = 0, history_from_ns: int = 0) -> Observation | Waiting:
-        """Choose the messages of one observation; `changed` is held. See ObservationStreams.select."""
+        """Select the messages of one observation, with `changed` held. See ObservationStreams.select."""
         return self.streams.select(now_ns, time.monotonic_ns(), not_before_ns, self.rules(), history_from_ns)
 
     def decode(self, observation: Observation) -> dict[str, np.ndarray]:
-        """Decode the images of an observation, see ObservationStreams.decode."""
+        """Decode the images of an observation; see ObservationStreams.decode."""
         return self.streams.decode(observation)
 
     # Diagnostics ------------------------------------------------------------------------------------------------------
 
     def faults(self, now_ns: int) -> list[str]:
-        """Why there can be no observation now; `changed` is held."""
+        """Why no observation is possible now; `changed` is held."""
         rules, steady_ns = self.rules(), time.monotonic_ns()
         faults = [
             self._fault(source, now_ns, steady_ns, rules) for source in self.subscribed if self._is_needed(source)
@@ -250,7 +248,7 @@ class ObservationSubscriptions:
         return bool(source.tag) or source.stream in self.streams.needed
 
     def _fault(self, source: SubscribedStream, now_ns: int, steady_ns: int, rules: Rules) -> str:
-        """Why a stream keeps an observation from being made."""
+        """Why a stream prevents an observation."""
         fault = self.streams.fault(source.stream, now_ns, steady_ns, rules)
         if not fault and source.tag and rules.require_camera_info:
             problem = self.streams.camera_info_problem(source.tag)
@@ -284,7 +282,7 @@ class ObservationSubscriptions:
         return diagnostic_status(f"{self._node.get_name()}: {stream.name}", hardware_id, problems, values)
 
     def _image_values(self, source: SubscribedStream) -> dict[str, object]:
-        """What the newest image and its CameraInfo are like."""
+        """Properties of the newest image and its CameraInfo."""
         info, values = self.streams.infos.get(source.tag), {}
         values["camera info"] = "none" if info is None else "calibrated" if is_calibrated(info) else "not calibrated"
         if source.stream.latest is not None:

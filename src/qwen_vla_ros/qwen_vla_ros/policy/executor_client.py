@@ -1,4 +1,4 @@
-"""What policy_node sends to the executor: numbered chunks, and requests to break off a motion."""
+"""What policy_node sends to the executor: numbered chunks, and requests to abort a motion."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from qwen_vla.policies import ActionChunk
 from qwen_vla_ros.policy.instruction_run import PublishedChunk
 from qwen_vla_ros.ros.chunk_messages import message_from_prediction
 
-HOLD_PATIENCE = 1.0  # [s] for the executor to answer a request to hold
+HOLD_PATIENCE = 1.0  # [s] for the executor to respond to a request to hold
 
 
 class ExecutorClient:
     """Used in the inference thread; numbers the chunks of all goals.
 
     Attributes:
-        latest_latency_ms: age of the observation of the latest chunk when it was published [ms]; NaN before the first.
+        latest_latency_ms: age of the latest chunk's observation when it was published [ms]; NaN before the first.
     """
 
     def __init__(
         self, node: Node, chunks: Publisher, hold: Client, base_frame: str, is_active: Callable[[], bool]
     ) -> None:
-        """Use what the node has created.
+        """Use publishers and clients created by the node.
 
         Args:
-            node: for its clock and its log.
+            node: for its clock and log.
             chunks: publisher of ActionChunk.
-            hold: client of the service that breaks off a motion.
+            hold: client of the service that aborts a motion.
             base_frame: of the robot.
-            is_active: tells whether the node is active.
+            is_active: returns whether the node is active.
         """
         self._node, self._chunks, self._hold = node, chunks, hold
         self._base_frame, self._is_active = base_frame, is_active
@@ -42,7 +42,7 @@ class ExecutorClient:
         self.latest_latency_ms = float("nan")
 
     def publish(self, chunk: ActionChunk, execution_horizon: int) -> PublishedChunk:
-        """Number a chunk and publish it; `execution_horizon` 0 leaves that to the chunk."""
+        """Number a chunk and publish it; with `execution_horizon` 0, the chunk's own is used."""
         self._chunk_id += 1
         message = message_from_prediction(chunk, self._chunk_id, self._base_frame, execution_horizon)
         self._chunks.publish(message)
@@ -51,14 +51,14 @@ class ExecutorClient:
         return PublishedChunk(self._chunk_id, executed, self.latest_latency_ms, whole, message.period)
 
     def hold(self) -> None:
-        """Have the executor break off what it is doing."""
+        """Have the executor abort its current motion."""
         future = self._hold.call_async(Trigger.Request())
         if not self._is_active():
-            return  # a transition waits for this thread, and as long as it does, no answer is received
+            return  # a transition waits for this thread, and until it is over, no response is received
         answered = threading.Event()
         future.add_done_callback(lambda _: answered.set())
         if not answered.wait(HOLD_PATIENCE):
             self._hold.remove_pending_request(future)
             self._node.get_logger().error(
-                f"{self._hold.srv_name} has not answered; the robot stops at the end of the chunk"
+                f"{self._hold.srv_name} has not responded; the robot stops at the end of the chunk"
             )

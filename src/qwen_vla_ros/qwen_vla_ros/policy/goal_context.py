@@ -1,6 +1,6 @@
-"""What one goal needs of policy_node, given to it by the node. Free of ROS.
+"""What one goal needs of policy_node, provided by the node. Free of ROS.
 
-Implements `instruction_run.GoalContext`; lives in the inference thread.
+Implements `instruction_run.GoalContext`; used in the inference thread.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from qwen_vla_ros.policy.observation_reader import ObservationReader
 
 @dataclass(frozen=True)
 class Parts:
-    """What is there for every goal of a configured node.
+    """The parts of a configured node that every goal uses.
 
     Attributes:
         now: ROS time [ns].
         reader: of observations.
         policy: predicts chunks.
-        chunk_size: rows of a chunk of the robot.
-        executor: takes chunks and requests to hold.
-        parameters: of the node: seed, execution_horizon, guidance_schedule; they may change while a goal runs.
+        chunk_size: rows of the robot's chunks.
+        executor: receives chunks and requests to hold.
+        parameters: of the node: seed, execution_horizon, guidance_schedule; they may change during a goal.
     """
 
     now: Callable[[], int]
@@ -39,7 +39,7 @@ class Parts:
 
 
 class NodeGoalContext:
-    """One goal: its instruction, when it began, and how many chunks were predicted for it."""
+    """One goal: its instruction, its start time, and the number of chunks predicted for it."""
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class NodeGoalContext:
         interruption: Callable[[], RunEnded | None],
         tell: Callable[[str, int, int, float], None],
     ) -> None:
-        """Begin now; the history of its observations does, too.
+        """Begin now; so does the history of its observations.
 
         Args:
             parts: of the node.
-            instruction: that is followed.
+            instruction: the instruction to execute.
             interruption: why the goal must end at once, see GoalContext.interruption.
             tell: gives feedback, see GoalContext.tell.
         """
@@ -62,11 +62,11 @@ class NodeGoalContext:
         self._began_ns = parts.now()
 
     def observe(self, not_before_ns: int) -> Observation | Waiting:
-        """Choose what the policy is given; its history begins with the goal."""
+        """Select the policy's input; its history begins with the goal."""
         return self._parts.reader.select(self.now(), not_before_ns, self._began_ns)
 
     def infer(self, observation: Observation, previous: PreviousChunk | None = None) -> ActionChunk:
-        """Decode the images that were chosen and predict a chunk."""
+        """Decode the selected images and predict a chunk."""
         try:
             seen = self._parts.reader.read(observation, self._instruction)
         except (DecodingError, NotObserved) as error:
@@ -88,5 +88,5 @@ class NodeGoalContext:
         )
 
     def publish(self, chunk: ActionChunk) -> PublishedChunk:
-        """Hand a chunk to the executor."""
+        """Send a chunk to the executor."""
         return self._parts.executor.publish(chunk, self._parts.parameters.execution_horizon)

@@ -1,6 +1,6 @@
-"""The course of one instruction: observe, infer, have the chunk executed, again, until something ends it. Free of ROS.
+"""Execution of one instruction: observe, infer, have the chunk executed, repeat, until something ends it. Free of ROS.
 
-It runs in the inference thread; cameras, reports and requests arrive from other threads, which notify `changed`.
+It runs in the inference thread; images, reports and requests arrive in other threads, which notify `changed`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from qwen_vla.policies import ActionChunk
 from qwen_vla_control.observation.streams import Observation, Waiting
 from qwen_vla_control.reasons import Reason
 
-POLL_PERIOD = 0.02  # [s] steady; ages grow without anybody notifying
+POLL_PERIOD = 0.02  # [s] steady; ages grow without a notification
 REPORTS_KEPT = 64  # chunks whose reports are kept; a run awaits those of two at most
-VERDICT_PATIENCE = 0.5  # [s] steady; how long the end of a run waits for the verdict about a chunk that is on its way
+VERDICT_PATIENCE = 0.5  # [s] steady; how long the end of a run waits for the verdict on a chunk in flight
 STOPPING_REASONS = {
     Reason.STOPPED,
     Reason.EMERGENCY_STOP,
@@ -50,7 +50,7 @@ class Ending(IntEnum):
 
 
 class Verdict(IntEnum):
-    """What the executor says about a chunk; the numbers are those of qwen_vla_msgs/msg/ChunkReport."""
+    """The executor's verdict on a chunk; the numbers are those of qwen_vla_msgs/msg/ChunkReport."""
 
     ACCEPTED = 1
     REFUSED = 2
@@ -69,7 +69,7 @@ class RunEnded(Exception):
 
 @dataclass(frozen=True)
 class Report:
-    """A word of the executor about one chunk; `stamp_ns` is its ROS time."""
+    """A report of the executor about one chunk; `stamp_ns` is its ROS time."""
 
     chunk_id: int
     verdict: Verdict
@@ -80,12 +80,12 @@ class Report:
 
 @dataclass(frozen=True)
 class PublishedChunk:
-    """A chunk that was published.
+    """A published chunk.
 
     Attributes:
-        duration: how long it is to be executed [s].
+        duration: how long it is executed [s].
         latency_ms: age of its observation [ms].
-        whole: how long all of its rows last [s].
+        whole: duration of all its rows [s].
         period: time between two rows [s].
     """
 
@@ -102,8 +102,8 @@ class PreviousChunk:
 
     Attributes:
         chunk: as the policy predicted it.
-        consumed: steps of it that lie behind the observation.
-        delay: steps that will be executed before the next chunk arrives, as estimated.
+        consumed: steps of it before the observation.
+        delay: estimated number of steps executed before the next chunk arrives.
     """
 
     chunk: ActionChunk
@@ -113,15 +113,15 @@ class PreviousChunk:
 
 @dataclass(frozen=True)
 class Limits:
-    """When a run gives up.
+    """When a run ends by itself.
 
     Attributes:
         timeout: [s, ROS time].
         max_chunks: chunks to execute; 0 means no limit.
         observation_timeout: how long an observation may be missing [s, steady].
         report_timeout: how long the executor may be silent beyond the duration of the chunk [s].
-        max_refusals: refusals in a row.
-        max_standstill: how long ROS time may stand still [s, steady].
+        max_refusals: refused chunks in a row.
+        max_standstill: how long ROS time may stop [s, steady].
     """
 
     timeout: float
@@ -134,7 +134,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run; percentiles leave out the first chunk and are NaN without another."""
+    """Result of a run; percentiles exclude the first chunk and are NaN without another."""
 
     ending: Ending
     message: str
@@ -146,40 +146,40 @@ class Outcome:
 
     @classmethod
     def before_it_began(cls, ending: Ending, message: str) -> Outcome:
-        """The outcome of a run that could not begin."""
+        """The outcome of a run that could not start."""
         return cls(ending, message, 0, 0, math.nan, math.nan, 0.0)
 
 
 class GoalContext(Protocol):
-    """What a run needs of the node around it."""
+    """What a run needs of its node."""
 
     def now(self) -> int:
         """ROS time [ns]."""
 
     def interruption(self) -> RunEnded | None:
-        """Why the run must end at once: cancelled, deactivated; None while it may go on."""
+        """Why the run must end at once: canceled, deactivated; None while it may continue."""
 
     def observe(self, not_before_ns: int) -> Observation | Waiting:
-        """The latest observation that is younger than a ROS time. Called while `changed` is held."""
+        """The latest observation after a ROS time. Called with `changed` held."""
 
     def infer(self, observation: Observation, previous: PreviousChunk | None = None) -> ActionChunk:
-        """Predict a chunk, continuing another one where there is one to continue."""
+        """Predict a chunk, continuing the previous one where there is one."""
 
     def publish(self, chunk: ActionChunk) -> PublishedChunk:
-        """Hand a chunk to the executor."""
+        """Send a chunk to the executor."""
 
     def hold(self) -> None:
-        """Have the executor break off what it is doing."""
+        """Have the executor abort its current motion."""
 
     def tell(self, state: str, executed: int, refused: int, latency_ms: float) -> None:
-        """Give feedback."""
+        """Send feedback."""
 
 
 class InstructionRun:
     """One run; `run` is called once, `take_report` from any thread."""
 
     def __init__(self, context: GoalContext, limits: Limits, changed: threading.Condition) -> None:
-        """Prepare; the time counts from here."""
+        """Prepare; the timeout starts now."""
         self._context, self._limits, self._changed = context, limits, changed
         self._began_ns = context.now()
         self._last_ns, self._last_moved = self._began_ns, time.monotonic()
@@ -191,7 +191,7 @@ class InstructionRun:
         self._state = ""
 
     def take_report(self, report: Report) -> None:
-        """Store what the executor said, each word once; other chunks than ours are forgotten first."""
+        """Store a report of the executor, without duplicates; reports about other chunks are dropped first."""
         with self._changed:
             reports = self._reports.setdefault(report.chunk_id, [])
             if report.verdict not in {known.verdict for known in reports}:
@@ -206,7 +206,7 @@ class InstructionRun:
         return {self._in_flight.chunk_id} if self._in_flight else set()
 
     def run(self) -> Outcome:
-        """Go on until something ends the run; whatever it is, the arm is told to hold if it is moving for us."""
+        """Repeat until something ends the run; in any case, the executor is told to hold if it moves for this run."""
         try:
             while not self._limits.max_chunks or self._executed < self._limits.max_chunks:
                 self._one_chunk()
@@ -222,15 +222,15 @@ class InstructionRun:
         observation = self._wait(self._observation_by(time.monotonic() + self._limits.observation_timeout))
         self._tell("inferring")
         chunk = self._context.infer(observation)
-        self._check_end()  # inference takes its time
+        self._check_end()  # inference takes a while
         self._in_flight = sent = self._context.publish(chunk)
         self._latencies.append(sent.latency_ms)
         self._not_before_ns = observation.stamp_ns
         self._tell("waiting for the executor")
-        self._settle(self._wait(self._last_word_by(sent, time.monotonic() + self._limits.report_timeout)))
+        self._settle(self._wait(self._final_report_by(sent, time.monotonic() + self._limits.report_timeout)))
 
     def _settle(self, report: Report) -> None:
-        """Draw the consequences of the executor's last word about a chunk."""
+        """Act on the executor's final report about a chunk."""
         self._in_flight = None
         if report.reasons & STOPPING_REASONS:
             self._refused += report.verdict == Verdict.REFUSED
@@ -242,7 +242,7 @@ class InstructionRun:
                 text = f"{self._refused_in_a_row} chunks refused in a row; the last one: {report.message}"
                 raise RunEnded(Ending.REFUSED_TOO_OFTEN, text)
             return
-        # The arm has moved until now: what the cameras saw before is out of date.
+        # The arm has moved until now: earlier images are out of date.
         self._not_before_ns = max(self._not_before_ns, report.stamp_ns)
         self._refused_in_a_row = 0
         self._executed += report.verdict == Verdict.COMPLETED
@@ -250,7 +250,7 @@ class InstructionRun:
     # Waiting --------------------------------------------------------------------------------------------------------
 
     def _wait(self, look: Callable[[], Found | None]) -> Found:
-        """Return the first thing that `look` finds; RunEnded when the run is over before."""
+        """Return the first result of `look`; RunEnded when the run is over before."""
         with self._changed:
             while True:
                 self._check_end()
@@ -271,7 +271,7 @@ class InstructionRun:
 
         return look
 
-    def _last_word_by(self, sent: PublishedChunk, verdict_limit: float) -> Callable[[], Report | None]:
+    def _final_report_by(self, sent: PublishedChunk, verdict_limit: float) -> Callable[[], Report | None]:
         due_ns = self._context.now() + round((sent.duration + self._limits.report_timeout) * 1e9)
 
         def look() -> Report | None:
@@ -282,7 +282,7 @@ class InstructionRun:
                 if silent:
                     raise RunEnded(
                         Ending.EXECUTOR_SILENT,
-                        f"executor_node: no {'end' if reports else 'verdict'} of chunk {sent.chunk_id} was reported in "
+                        f"executor_node: no {'end' if reports else 'verdict'} reported for chunk {sent.chunk_id} in "
                         "time; is it running and active?",
                     )
                 self._tell("executing" if reports else "waiting for the executor")
@@ -296,25 +296,25 @@ class InstructionRun:
             raise interruption
         now = self._context.now()
         if (now - self._began_ns) / 1e9 >= self._limits.timeout:
-            raise RunEnded(Ending.TIMEOUT, f"the timeout of {self._limits.timeout:.1f} s is over")
+            raise RunEnded(Ending.TIMEOUT, f"the timeout of {self._limits.timeout:.1f} s has expired")
         if now < self._last_ns:
             back = (self._last_ns - now) / 1e9
-            text = f"ROS time went back by {back:.2f} s (a simulator or a bag that started over?); send the goal again"
+            text = f"ROS time went back by {back:.2f} s (did a simulator or a bag restart?); send the goal again"
             raise RunEnded(Ending.INFERENCE_STOPPED, text)
         if now != self._last_ns:
             self._last_ns, self._last_moved = now, time.monotonic()
         elif time.monotonic() - self._last_moved > self._limits.max_standstill:
-            text = f"ROS time has stood still for {self._limits.max_standstill:.1f} s; is the simulator running?"
+            text = f"ROS time has not advanced for {self._limits.max_standstill:.1f} s; is the simulator running?"
             raise RunEnded(Ending.INFERENCE_STOPPED, text)
 
     # End ------------------------------------------------------------------------------------------------------------
 
     def _break_off(self) -> None:
-        """Stop the arm if a chunk of ours is, or may be about to be, on its way."""
+        """Stop the arm if a chunk of this run is being executed, or may be soon."""
         if self._in_flight is None:
             return
-        # A chunk and a request to hold travel on different ways. Until the chunk has had its verdict, it could arrive
-        # after the request and be executed.
+        # A chunk and a request to hold take different routes. Until the chunk has its verdict, it could arrive after
+        # the request and be executed.
         limit = time.monotonic() + VERDICT_PATIENCE
         with self._changed:
             while self._in_flight.chunk_id not in self._reports and time.monotonic() < limit:

@@ -1,4 +1,4 @@
-"""From the streams of policy_node to what the policy is given: chosen, decoded, in its order. Free of rclpy."""
+"""From the streams of policy_node to the policy's input: selected, decoded, in its order. Free of rclpy."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ class ObservationReader:
         """Prepare.
 
         Args:
-            subscriptions: feed the streams.
-            state_names: joints whose positions the policy reads as its state, in order.
-            tip_kinematics: of every arm, for a policy that continues end-effector deltas; empty for others.
+            subscriptions: those that feed the streams.
+            state_names: joints whose positions are the policy's state, in order.
+            tip_kinematics: of every arm, for a policy that continues end-effector deltas; otherwise empty.
             changed: guards the streams.
         """
         self._subscriptions, self._state_names = subscriptions, tuple(state_names)
         self._tip_kinematics, self._changed = tuple(tip_kinematics), changed
 
     def select(self, now_ns: int, not_before_ns: int, history_from_ns: int) -> Observation | Waiting:
-        """Choose the messages of one observation; `changed` is held. See ObservationStreams.select."""
+        """Select the messages of one observation, with `changed` held. See ObservationStreams.select."""
         return self._subscriptions.select(now_ns, not_before_ns, history_from_ns)
 
     def read(self, observation: Observation, instruction: str) -> PolicyObservation:
-        """Decode the images that were chosen, and bring the joints into the order of the policy's state.
+        """Decode the selected images, and put the joints in the order of the policy's state.
 
         Raises:
-            DecodingError, NotObserved: an image cannot be decoded, or the tips' poses are not known at its time.
+            DecodingError, NotObserved: an image cannot be decoded, or the tip poses at its time are unknown.
         """
         images = self._subscriptions.decode(observation)
         state = np.array([observation.joints[name] for name in self._state_names]) if self._state_names else None

@@ -1,4 +1,4 @@
-"""The course of one instruction without pauses: the next chunk is predicted while one is executed. Free of ROS."""
+"""Execution of one instruction without pauses: the next chunk is predicted while one is executed. Free of ROS."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from qwen_vla_ros.policy.instruction_run import (
     Verdict,
 )
 
-UNTIL_TOLD = 2**62  # [ns] a motion lasts until the executor says that it is over
+UNTIL_REPORTED = 2**62  # [ns] a motion lasts until the executor reports its end
 
 
 @dataclass(frozen=True)
 class _Moving:
-    """The chunk that is being executed; row 0 of its path belongs to `start_ns`, the next look is due at `due_ns`."""
+    """The chunk being executed; row 0 of its path is at `start_ns`, the next observation is due at `due_ns`."""
 
     sent: PublishedChunk
     chunk: ActionChunk
@@ -38,9 +38,9 @@ class _Moving:
 
 
 class OverlappingRun(InstructionRun):
-    """Looks again while the arm moves, so early that the next chunk arrives when the execution horizon is over.
+    """Observes again while the arm moves, early enough that the next chunk arrives at the end of the execution horizon.
 
-    How early follows from the delay that was measured: from an observation to the executor's verdict about its chunk.
+    The lead follows from the measured delay: from an observation to the executor's verdict on its chunk.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class OverlappingRun(InstructionRun):
 
         Args:
             context, limits, changed: as for every run.
-            delay: measured from run to run, so that only the very first chunk is a cold start.
-            every_step: look again after each step rather than after the execution horizon (temporal ensembling).
-            continues: give the policy the chunk that is being executed (real-time chunking).
+            delay: measured across runs, so that only the very first chunk is a cold start.
+            every_step: observe again after each step rather than after the execution horizon (temporal ensembling).
+            continues: give the policy the chunk being executed (real-time chunking).
         """
         super().__init__(context, limits, changed)
         self._delay, self._every_step, self._continues = delay, every_step, continues
@@ -69,27 +69,27 @@ class OverlappingRun(InstructionRun):
         return super()._awaited() | ({self._moving.sent.chunk_id} if self._moving else set())
 
     def _one_chunk(self) -> None:
-        self._wait(self._turn)
+        self._wait(self._is_due)
         if self._limits.max_chunks and self._executed >= self._limits.max_chunks:
             return
         observation = self._wait(self._observation_by(time.monotonic() + self._limits.observation_timeout))
         self._tell("inferring")
         chunk = self._context.infer(observation, self._previous(observation))
-        self._check_end()  # inference takes its time
+        self._check_end()  # inference takes a while
         self._in_flight = sent = self._context.publish(chunk)
         self._latencies.append(sent.latency_ms)
         self._not_before_ns = observation.stamp_ns
         verdict = self._wait(self._verdict_by(sent, time.monotonic() + self._limits.report_timeout))
         try:
             if verdict.verdict == Verdict.REFUSED:
-                self._settle(verdict)  # what is being executed goes on
+                self._settle(verdict)  # the current chunk continues
             else:
                 self._take_over(sent, chunk, observation, verdict)
         finally:
             self._in_flight = self._moving.sent if self._moving else None
 
-    def _turn(self) -> bool | None:
-        """Tell whether it is time to look: nothing is moving, or the chunk that is will have been executed."""
+    def _is_due(self) -> bool | None:
+        """Return True when the next observation is due: nothing moves, or the current chunk will have been executed."""
         moving, now = self._moving, self._context.now()
         if moving is None:
             return True
@@ -102,7 +102,7 @@ class OverlappingRun(InstructionRun):
         return True if now >= moving.due_ns and not last else None
 
     def _is_over(self) -> bool:
-        """Tell whether the chunk that was being executed is over, also by a hand-over, and draw the consequences."""
+        """Return whether the current chunk is over, including by a handover, and act on its report."""
         final = self._final(self._moving.sent) if self._moving is not None else None
         if final is None:
             return False
@@ -112,19 +112,19 @@ class OverlappingRun(InstructionRun):
         return True
 
     def _take_over(self, sent: PublishedChunk, chunk: ActionChunk, observation: Observation, verdict: Report) -> None:
-        """Record that a chunk is being executed from now on, instead of another one."""
+        """Record that a chunk is being executed from now on, instead of the previous one."""
         self._is_over()
         self._refused_in_a_row = 0
         now = verdict.stamp_ns
         self._delay.add((now - observation.stamp_ns) / NANOSECONDS)
         start = now - self._span.skipped(observation.stamp_ns, now)
-        self._span.begin(now, UNTIL_TOLD)
+        self._span.begin(now, UNTIL_REPORTED)
         lead = self._delay.seconds or 0.0
         due = now + sent.period * NANOSECONDS if self._every_step else start + (sent.duration - lead) * NANOSECONDS
         self._moving = _Moving(sent, chunk, start, round(due))
 
     def _previous(self, observation: Observation) -> PreviousChunk | None:
-        """What the next chunk has to continue."""
+        """The chunk that the next one has to continue."""
         moving = self._moving
         if not self._continues or moving is None:
             return None
@@ -145,5 +145,5 @@ class OverlappingRun(InstructionRun):
 
     @staticmethod
     def _raise_silent(what: str, sent: PublishedChunk) -> None:
-        text = f"no {what} of chunk {sent.chunk_id} was reported in time; is it running and active?"
+        text = f"no {what} reported for chunk {sent.chunk_id} in time; is it running and active?"
         raise RunEnded(Ending.EXECUTOR_SILENT, f"executor_node: {text}")

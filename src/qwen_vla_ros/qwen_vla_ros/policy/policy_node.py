@@ -1,6 +1,6 @@
-"""policy_node: executes instructions. Reads the cameras, has a policy predict chunks, hands them to the executor.
+"""policy_node: executes instructions. Observes, has a policy predict chunks, and sends them to the executor.
 
-Callbacks store messages and nothing else, all in one thread; a goal runs in the inference thread (instruction_run).
+Callbacks only store messages, all in one thread; a goal runs in the inference thread (instruction_run).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from qwen_vla_ros.ros.parameters import Parameter
 
 HEARTBEAT_PERIOD = 0.1  # [s] steady
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
-STOP_PATIENCE = 10.0  # [s] a run that is to end may be in the middle of an inference
+STOP_PATIENCE = 10.0  # [s] a run that must end may be in the middle of an inference
 LONGEST_STATE = 120  # characters
 VERDICTS, REASONS = {int(verdict) for verdict in Verdict}, {int(reason) for reason in Reason}
 
@@ -76,52 +76,52 @@ PARAMETERS = (
     Parameter(
         "accelerate",
         "auto",
-        "auto: compiled, in CUDA graphs, on a GPU; graphs: without the compiler; compile: on a CPU, too; off",
+        "auto: compiled, in CUDA graphs, on a GPU; graphs: CUDA graphs only; compile: also on a CPU; off",
         read_only=True,
         choices=("auto", "graphs", "compile", "off"),
     ),
     Parameter(
         "quantize",
         "none",
-        "fp8: weights of 8 bits in the expert and the language tower; less memory, more rounding",
+        "fp8: 8-bit weights in the action expert and the language tower; less memory, more rounding",
         read_only=True,
         choices=("none", "fp8"),
     ),
-    Parameter("torch_threads", 0, "Threads of torch; 0: its default", 0, 256, read_only=True),
+    Parameter("torch_threads", 0, "Number of torch threads; 0: torch's default", 0, 256, read_only=True),
     Parameter("execution_horizon", 0, "Steps of a chunk to execute before the next; 0: the policy's own", 0, 1000),
-    Parameter("seed", -1, "Chunk k of a goal is drawn with seed + k; -1: differently each time", -1, 2**31 - 1),
-    Parameter("default_timeout", 60.0, "Timeout of goals that name none [s, ROS time]", 0.1, 86400.0),
+    Parameter("seed", -1, "Chunk k of a goal is sampled with seed + k; -1: a random seed", -1, 2**31 - 1),
+    Parameter("default_timeout", 60.0, "Timeout of goals without one of their own [s, ROS time]", 0.1, 86400.0),
     Parameter("max_chunks", 0, "Chunks after which a goal ends as succeeded; 0: no limit", 0, 1_000_000),
     Parameter("observation_timeout", 2.0, "How long an observation may be missing before a goal ends [s]", 0.0, 600.0),
     *camera_subscriptions.PARAMETERS,
     Parameter("max_refusals", 5, "Refused chunks in a row after which a goal ends", 1, 1000),
-    Parameter("report_timeout", 2.0, "How long the executor may be late with a report [s]", 0.1, 60.0),
+    Parameter("report_timeout", 2.0, "How late a report of the executor may be [s]", 0.1, 60.0),
     Parameter(
         "blending",
         str(Blending.SYNCHRONOUS),
-        "When to look again: after a chunk, or while it is executed; as in executor_node",
+        "When to observe again: after a chunk, or during its execution; as in executor_node",
         read_only=True,
         choices=tuple(Blending),
     ),
     Parameter(
         "guidance_schedule",
         "exponential",
-        "Real-time chunking: how a chunk's bond with the one before it falls along the horizon",
+        "Real-time chunking: how the guidance toward the previous chunk decays along the horizon",
         read_only=True,
         choices=("linear", "exponential", "ones", "zeros"),
     ),
     Parameter("report_topic", "executor_node/chunk_report", "Reports of the executor (ChunkReport)", read_only=True),
-    Parameter("hold_service", "executor_node/hold", "Service that breaks off a motion (Trigger)", read_only=True),
+    Parameter("hold_service", "executor_node/hold", "Service that aborts a motion (Trigger)", read_only=True),
 )
 
-ACTION_CHUNK = Endpoint("~/action_chunk", ActionChunk, "What the policy wants: the chunks, for the executor")
-HEARTBEAT = Endpoint("~/heartbeat", Header, "Sign of life, ten times a second while active")
+ACTION_CHUNK = Endpoint("~/action_chunk", ActionChunk, "Predicted chunks, for the executor")
+HEARTBEAT = Endpoint("~/heartbeat", Header, "Heartbeat, ten times a second while active")
 PROMPT = Endpoint("~/prompt", String, "The prompt of the current goal, latched")
 INSTRUCTION = Endpoint("~/instruction", String, "The current instruction, latched; empty: none")
 EMBODIMENT = Endpoint("~/embodiment", EmbodimentMessage, "The robot as the policy knows it, latched")
-CHUNK_REPORT = Endpoint("{report_topic}", ChunkReport, "What the executor says of each chunk")
-HOLD = Endpoint("{hold_service}", Trigger, "To break off a motion when a goal ends")
-EXECUTE = Endpoint("~/execute_instruction", ExecuteInstruction, "Follow an instruction, until it is cancelled or ends")
+CHUNK_REPORT = Endpoint("{report_topic}", ChunkReport, "The executor's reports on each chunk")
+HOLD = Endpoint("{hold_service}", Trigger, "Aborts a motion when a goal ends")
+EXECUTE = Endpoint("~/execute_instruction", ExecuteInstruction, "Execute an instruction until canceled or finished")
 
 INTERFACE = NodeInterface(
     package="qwen_vla_ros",
@@ -166,7 +166,9 @@ class PolicyNode(lifecycle.ManagedNode):
         self.resources.callback(self._forget_policy)
         continues = p.blending == Blending.REAL_TIME_CHUNKING
         if continues and not isinstance(self._policy, ContinuingPolicy):
-            raise ValueError(f"{p.policy} cannot continue a chunk, as blending '{p.blending}' needs; choose another")
+            raise ValueError(
+                f"{p.policy} cannot continue a chunk, which blending '{p.blending}' requires; choose another"
+            )
         loaded = time.perf_counter() - began
         prepared = warm_up(self._policy, continues, self._tell_progress)
         self._delay = LatencyEstimate()
@@ -178,11 +180,11 @@ class PolicyNode(lifecycle.ManagedNode):
         )
 
     def _tell_progress(self, done: int, total: int, what: str) -> None:
-        """Log what is prepared for; InterruptedError when the process is to end."""
+        """Log what is being prepared; InterruptedError when the process is exiting."""
         if self.leaving.is_set():
-            raise InterruptedError("the process is ending")
+            raise InterruptedError("the process is exiting")
         compiles = done == 0 and self.parameters.device != "cpu"
-        note = "; the first start on a GPU compiles and tunes for up to two minutes" * compiles
+        note = "; the first start on a GPU compiles and tunes , which takes up to two minutes" * compiles
         self.get_logger().info(f"preparing the policy, {done + 1} of {total}: {what}{note}")
 
     def _forget_policy(self) -> None:
@@ -223,28 +225,28 @@ class PolicyNode(lifecycle.ManagedNode):
         self.keep(server, ActionServer.destroy)
 
     def _subscribe(self) -> ObservationSubscriptions:
-        """Subscribe to what the policy reads, and, of a robot that drives, to its odometry."""
+        """Subscribe to the policy's input, and, for a mobile base, to its odometry."""
         needs = Needs(joint_states=bool(self._policy.state_names), odometry=self._embodiment.odometry is not None)
         return ObservationSubscriptions(
             self, self._embodiment, self._changed, self._policy.camera_tags, needs=needs, history=self._policy.history
         )
 
     def _kinematics_of_tips(self) -> list[Kinematics]:
-        """Of every arm, where it matters: a chunk of end-effector deltas can only be continued from a known pose."""
+        """Kinematics of every arm, if required: a chunk of end-effector deltas is continued only from a known pose."""
         robot = self._embodiment
         continues = self.parameters.blending == Blending.REAL_TIME_CHUNKING
         by_pose = robot.control_mode is ControlMode.EEF_DELTA
         return [Kinematics(robot, arm=index) for index in range(len(robot.arms))] if continues and by_pose else []
 
     def start(self) -> None:
-        """Show signs of life."""
+        """Start the heartbeat."""
         self._timers_of_activation = [
             self.create_timer(HEARTBEAT_PERIOD, self._publish_heartbeat, clock=self._steady),
             self.create_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=self._steady),
         ]
 
     def stop(self, reason: lifecycle.StopReason) -> None:
-        """End the goal, and only then the signs of life."""
+        """End the goal, and only then the heartbeat."""
         with self._changed:
             self._changed.notify_all()
         if self._work is not None and not wait([self._work], STOP_PATIENCE).done:
@@ -264,16 +266,16 @@ class PolicyNode(lifecycle.ManagedNode):
         return GoalResponse.ACCEPT
 
     def _begin(self, handle: ServerGoalHandle) -> None:
-        """Execute in the inference thread; rclpy's own way to run a goal would take up the only thread of callbacks."""
+        """Execute in the inference thread; rclpy's default would block the only callback thread for the whole goal."""
         self.get_logger().info(f"goal: '{handle.request.instruction}'")
         self._work = self._worker.submit(self._execute, handle)
 
     def _conclude(self, handle: ServerGoalHandle) -> ExecuteInstruction.Result:
-        """Bring a goal whose work is done into its final state and write down its result."""
+        """Set the final state and result of a goal whose run is over."""
         outcome = self._outcome
         with self._changed:
             self._run, self._reserved = None, False
-        self._instruction_publisher.publish(String())  # whatever chunk is still on its way has no instruction
+        self._instruction_publisher.publish(String())  # chunks still in flight have no instruction
         if outcome.ending == Ending.SUCCESS:
             handle.succeed()
         elif outcome.ending == Ending.CANCELED:
@@ -295,7 +297,7 @@ class PolicyNode(lifecycle.ManagedNode):
         )
 
     def _execute(self, handle: ServerGoalHandle) -> None:
-        """Run one goal, in the inference thread, and have it concluded among the callbacks."""
+        """Run one goal, in the inference thread, and have it concluded in the callback thread."""
         try:
             run = self._make_run(self._goal_context(handle), self._limits(handle.request))
             with self._changed:
@@ -303,17 +305,17 @@ class PolicyNode(lifecycle.ManagedNode):
             self._outcome = run.run()
         except ValueError as error:
             self._outcome = Outcome.before_it_began(Ending.INVALID_GOAL, str(error))
-        except Exception as error:  # whatever it is, the next goal must not wait for this one
+        except Exception as error:  # in any case, the next goal must not wait for this one
             self.get_logger().error(traceback.format_exc())
             self._outcome = Outcome.before_it_began(Ending.INTERNAL, f"{type(error).__name__}: {error}")
         self.in_turn(handle.execute)
 
     def _goal_context(self, handle: ServerGoalHandle) -> GoalContext:
-        """Check the goal and publish its prompt; ValueError when it makes no sense."""
+        """Check the goal and publish its prompt; ValueError when it is invalid."""
         instruction = instruction_of(handle.request)
         if isinstance(self._policy, PreparedPolicy):
             self._policy.check_instruction(instruction)
-        prompt = self._embodiment.prompt(instruction)  # ValueError where it could pass for a special token
+        prompt = self._embodiment.prompt(instruction)  # ValueError where it could be taken for a special token
         self._prompt_publisher.publish(String(data=prompt))
         self._instruction_publisher.publish(String(data=instruction))
         return NodeGoalContext(
@@ -321,9 +323,9 @@ class PolicyNode(lifecycle.ManagedNode):
         )
 
     def _interruption(self, handle: ServerGoalHandle) -> RunEnded | None:
-        """Why a goal must end at once."""
+        """Return why a goal must end at once, None while it may continue."""
         if handle.is_cancel_requested:
-            return RunEnded(Ending.CANCELED, "cancelled by the client")
+            return RunEnded(Ending.CANCELED, "canceled by the client")
         if not self.active:
             return RunEnded(Ending.NOT_ACTIVE, self.stop_reason.value)
         return None
@@ -356,7 +358,7 @@ class PolicyNode(lifecycle.ManagedNode):
         text = printable(message.message)
         run.take_report(Report(message.chunk_id, Verdict(message.verdict), reasons, text, stamp))
 
-    # Signs of life --------------------------------------------------------------------------------------------------
+    # Heartbeat ------------------------------------------------------------------------------------------------------
 
     def _publish_heartbeat(self) -> None:
         message = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._embodiment.base_frame)
@@ -376,15 +378,15 @@ class PolicyNode(lifecycle.ManagedNode):
 
 
 def instruction_of(goal: ExecuteInstruction.Goal) -> str:
-    """The instruction of a goal; ValueError when the goal makes no sense."""
+    """The instruction of a goal; ValueError when the goal is invalid."""
     instruction = checked_instruction(goal.instruction)
     if not 0.0 <= goal.timeout < float("inf"):
-        raise ValueError(f"timeout {goal.timeout} s must be a number, 0 for the node's default or more")
+        raise ValueError(f"timeout {goal.timeout} s must be a number and not negative; 0 is the node's default")
     return instruction
 
 
 def send_feedback(handle: ServerGoalHandle, state: str, executed: int, refused: int, latency_ms: float) -> None:
-    """Give feedback to the client of a goal."""
+    """Send feedback to the client of a goal."""
     handle.publish_feedback(
         ExecuteInstruction.Feedback(
             state=printable(state, LONGEST_STATE),
@@ -401,5 +403,5 @@ def main(args: list[str] | None = None) -> None:
     code = lifecycle.run(PolicyNode, args=args)
     sys.stdout.flush()
     sys.stderr.flush()
-    # Everything is stopped and released. To take torch apart would cost seconds, and launch kills after five.
+    # Everything is stopped and released. Destroying torch would take seconds, and launch kills after five.
     os._exit(code)

@@ -1,1 +1,1 @@
-"""episode_recorder: what a robot sees, does and is told, one folder per episode."""
+"""episode_recorder: observations, commands and instructions of a robot, one folder per episode."""

@@ -1,7 +1,7 @@
-"""episode_recorder: records what a robot sees, does and is told, one folder per episode, for training and for replay.
+"""episode_recorder: records observations, commands and instructions, a folder per episode, for training and replay.
 
-The node stores serialized messages and nothing else; the file is written in a thread of its own (recording_file).
-Between episodes it listens to nothing, so that waiting costs no time on the robot's computer.
+The node only stores serialized messages; the file is written in a thread of its own (recording_file). Between episodes
+it subscribes to nothing, so that idling costs no time on the robot's computer.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ from qwen_vla_ros.ros.diagnostics import diagnostic_array
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ros.parameters import Parameter
 
-DISCOVERY_PERIOD = 0.5  # [s] steady, between two looks for publishers that have come
+DISCOVERY_PERIOD = 0.5  # [s] steady, between two checks for new publishers
 DIAGNOSTICS_PERIOD = 1.0  # [s] steady
-SILENCE = 2.0  # [s] steady; a required topic that says nothing for so long is reported
+SILENCE = 2.0  # [s] steady; a required topic silent for this long is reported
 MEGABYTE = 1_000_000
-LARGEST = 64 * MEGABYTE  # [bytes] of a message that is recorded
+LARGEST = 64 * MEGABYTE  # [bytes] of a recorded message
 LONGEST_NOTE = 4000  # characters
 STOPPED = "stopped by a service"
 OUTCOMES = {
@@ -72,21 +72,28 @@ OUTCOMES = {
 }
 
 PARAMETERS = (
-    Parameter("folder", "~/qwen_vla_episodes", "Folder of the episodes; made when it is missing", read_only=True),
-    Parameter("min_free_gb", 2.0, "Room that must stay free on the disk; a recording ends there [GB]", 0.0, 1e6),
+    Parameter("folder", "~/qwen_vla_episodes", "Folder of the episodes; created if missing", read_only=True),
+    Parameter("min_free_gb", 2.0, "Free disk space at which a recording ends [GB]", 0.0, 1e6),
     Parameter(
-        "compression", "none", f"Of the files: {', '.join(COMPRESSIONS)}; camera images gain little", read_only=True
+        "compression",
+        "none",
+        f"Compression of the files: {', '.join(COMPRESSIONS)}; camera images gain little",
+        read_only=True,
     ),
-    Parameter("extra_topics", "", "Further topics to record, with spaces between them, for instance: tf tf_static"),
-    Parameter("buffer_mb", 256, "Messages that may wait for the disk; more are dropped and counted [MB]", 1, 65536),
+    Parameter("extra_topics", "", "Additional topics to record, separated by spaces, e.g. tf tf_static"),
+    Parameter(
+        "buffer_mb", 256, "Buffer for messages not yet written; beyond it they are dropped and counted [MB]", 1, 65536
+    ),
     Parameter("policy_node", "policy_node", "Node whose chunks are recorded", read_only=True),
     Parameter("executor_node", "executor_node", "Node whose accepted chunks and reports are recorded", read_only=True),
 )
 
-START = Endpoint("~/start", StartEpisode, "Begin an episode")
-STOP = Endpoint("~/stop", Trigger, "End it and keep it")
-DISCARD = Endpoint("~/discard", Trigger, "Throw the running episode away, or the last one")
-LABEL = Endpoint("~/label", LabelEpisode, "Say whether an episode succeeded, correct its instruction, add a note")
+START = Endpoint("~/start", StartEpisode, "Start an episode")
+STOP = Endpoint("~/stop", Trigger, "End and keep the episode")
+DISCARD = Endpoint("~/discard", Trigger, "Discard the current episode, or the last one")
+LABEL = Endpoint(
+    "~/label", LabelEpisode, "Label an episode as succeeded or failed, correct its instruction, add a note"
+)
 RECORDED = Endpoint(
     "<all of the episode>",
     "any type",
@@ -117,20 +124,20 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         self._ended: Future | None = None
         self._last: Path | None = None
         self._problem = ""
-        self._wanted: dict[str, WantedTopic] = {}  # by the name in the graph
+        self._wanted: dict[str, WantedTopic] = {}  # by resolved name
         self._open: dict[str, Subscription] = {}
-        self._known: set[str] = set()  # topics that the file knows
-        self._refused: set[str] = set()  # topics that cannot be recorded; said once
-        self._heard: dict[str, float] = {}  # [s, steady] when a topic last said something
+        self._known: set[str] = set()  # topics already added to the file
+        self._refused: set[str] = set()  # topics that cannot be recorded; logged once
+        self._heard: dict[str, float] = {}  # [s, steady] time of the last message by topic
         self._counted: Counter[str] = Counter()
 
     # Lifecycle ------------------------------------------------------------------------------------------------------
 
     def set_up(self) -> None:
-        """Learn the robot, see that the folder can be written to, finish what a killed recorder has left."""
+        """Load the embodiment, check that the folder is writable, repair what a killed recorder left."""
         p = self.parameters
         if p.compression not in COMPRESSIONS:
-            raise ValueError(f"compression is {p.compression!r}; it can be {', '.join(COMPRESSIONS)}")
+            raise ValueError(f"compression {p.compression!r} is not one of: {', '.join(COMPRESSIONS)}")
         self._embodiment = read_embodiment(self.wait_for_robot_description(), p.embodiment_config)
         self._folder = check_place(Path(p.folder).expanduser())
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +147,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         self.get_logger().info(f"ready for '{self._embodiment.name}': {free} free in {self._folder}")
 
     def _connect(self) -> None:
-        # An answer may have to wait for the file. Services in the default group would keep everything else waiting.
+        # A response may have to wait for the file. Services in the default group would block everything else meanwhile.
         group = MutuallyExclusiveCallbackGroup()
         self.serve(START, self._on_start, callback_group=group)
         self.serve(STOP, self._on_stop, callback_group=group)
@@ -153,7 +160,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         self.resources.callback(self._wait_for_file)
 
     def stop(self, reason: lifecycle.StopReason) -> None:
-        """Finish the episode that is being recorded; the thread goes on until it is on the disk."""
+        """Finish the current episode; the thread continues until it is on the disk."""
         if self._file is not None:
             self._close(reason.value)
 
@@ -162,14 +169,16 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             self._file.join()
 
     def _mend_leftovers(self) -> None:
-        """In a thread: files of gigabytes are gone through."""
+        """In a thread, because files of gigabytes are read."""
 
         def work() -> None:
             for folder in leftovers:
                 try:
-                    self.get_logger().warning(f"{mend(folder)} was not finished: mended up to its last full second")
+                    self.get_logger().warning(
+                        f"{mend(folder)} was not finished: repaired up to its last complete second"
+                    )
                 except (DatasetError, OSError) as error:
-                    self.get_logger().error(f"left alone: {error}")
+                    self.get_logger().error(f"not repaired: {error}")
 
         if leftovers := unfinished(self._folder):
             mending = threading.Thread(target=work, name="mend")
@@ -184,12 +193,12 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             response.success, response.episode = True, self._file.record.name
         except (ValueError, OSError) as error:
             response.message = printable(error)
-            self.get_logger().error(f"nothing is recorded: {error}")
+            self.get_logger().error(f"not recording: {error}")
         return response
 
     async def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._file is None:
-            response.message = "nothing is being recorded"
+            response.message = "no episode is being recorded"
             return response
         file = self._file
         self._close(STOPPED)
@@ -205,19 +214,19 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             if file is not None:
                 self._close("discarded", keep=False)
                 await self._ended
-                if file.folder is not None:  # it had been ended otherwise a moment before
+                if file.folder is not None:  # it had already ended a moment before
                     shutil.rmtree(file.folder)
                     self._last = None
             elif last is not None:
                 shutil.rmtree(last)
                 self._last = None
             else:
-                raise ValueError("there is no episode to discard: none is being recorded and none was since the start")
+                raise ValueError("no episode to discard: none has been recorded since the node started")
         except (ValueError, OSError) as error:
             response.message = printable(error)
             return response
         response.success = True
-        response.message = f"{file.record.name if file else last.name} was thrown away"
+        response.message = f"{file.record.name if file else last.name} was discarded"
         self.get_logger().info(response.message)
         return response
 
@@ -231,7 +240,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         return response
 
     async def _label(self, episode: str, changes: dict) -> str:
-        """Label the running episode or a finished one; returns its name."""
+        """Label the current episode or a finished one; returns its name."""
         file = self._file
         if file is not None and episode in ("", file.record.name):
             if file.relabel(**changes):
@@ -239,31 +248,31 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             await self._ended
         folder = self._last if not episode else self._folder / episode
         if folder is None:
-            raise ValueError("there is no episode to label; name one")
+            raise ValueError("no episode to label; specify its name")
         if folder.parent != self._folder or not is_recorded(folder):
-            raise ValueError(f"there is no episode {episode!r} in {self._folder}")
+            raise ValueError(f"no episode {episode!r} in {self._folder}")
         read_record(folder).model_copy(update=changes).write(folder)
         return folder.name
 
     # An episode -----------------------------------------------------------------------------------------------------
 
     def _start(self, instruction: str) -> str:
-        """Begin an episode; returns warnings, raises ValueError or OSError to refuse."""
+        """Start an episode; returns warnings; ValueError or OSError when refused."""
         p = self.parameters
         if not self.active:
             raise ValueError(f"{self.get_name()} is not active")
         if self._file is not None:
             raise ValueError(f"{self._file.record.name} is being recorded; stop or discard it first")
         if instruction:
-            _sentence(instruction)
+            _trainable(instruction)
         if full := too_full(self._folder, p.min_free_gb):
-            raise ValueError(f"{full}; make room")
+            raise ValueError(f"{full}; free some space")
         topics = wanted_topics(self._embodiment, p.policy_node, p.executor_node, p.extra_topics.split())
         self._wanted = {self.resolve_topic_name(topic.name): topic for topic in topics}
         absent = {name: topic for name, topic in self._wanted.items() if not self.get_publishers_info_by_topic(name)}
         missing = [name for name, topic in absent.items() if topic.need is Need.REQUIRED]
         if missing:
-            raise ValueError(f"nobody publishes {', '.join(missing)}; an episode is worth nothing without")
+            raise ValueError(f"not published: {', '.join(missing)}; an episode is useless without")
         self._file = EpisodeFile(
             self._folder,
             self._new_record(instruction),
@@ -278,7 +287,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         self._heard = dict.fromkeys(self._wanted, time.monotonic())
         self._discover()
         self.get_logger().info(f"recording {self._file.record.name}: {instruction or '(no instruction)'}")
-        return f"nobody publishes yet: {', '.join(absent)}" if absent else ""
+        return f"not yet published: {', '.join(absent)}" if absent else ""
 
     def _new_record(self, instruction: str) -> EpisodeRecord:
         base = f"{self._embodiment.name}_{datetime.now():%Y%m%d-%H%M%S}"
@@ -294,7 +303,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         )
 
     def _remapped(self) -> dict[str, str]:
-        """Topics that are not called as they would be without remapping."""
+        """Topics whose names differ from those without remapping."""
         space = self.get_namespace().rstrip("/")
 
         def plain(name: str) -> str:
@@ -313,7 +322,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         self._known.clear()
 
     def _on_ended(self) -> None:
-        """The file is finished, was thrown away, or broke off."""
+        """Report a file that is finished, discarded, or aborted."""
         file, self._file = self._file, None
         self._stop_listening()
         if file.folder is not None:
@@ -327,19 +336,19 @@ class EpisodeRecorder(lifecycle.ManagedNode):
 
     def _summary(self, file: EpisodeFile) -> str:
         if file.folder is None:
-            return file.problem or f"{file.record.name} was thrown away"
+            return file.problem or f"{file.record.name} was discarded"
         record = read_record(file.folder)
         lost = sum(file.dropped.values())
         return (
             f"{file.folder}: {record.seconds:.1f} s, {sum(file.counts.values())} messages, {file.size / 1e6:.0f} MB"
-            + (f"; {lost} messages came faster than the disk takes them and are lost" if lost else "")
+            + (f"; {lost} messages were lost because the disk was too slow" if lost else "")
             + f" ({record.ended})"
         )
 
     # Topics ---------------------------------------------------------------------------------------------------------
 
     def _discover(self) -> None:
-        """Subscribe to the topics whose publishers have appeared, and anew where they have changed what they offer."""
+        """Subscribe to topics with new publishers, and again where publishers have changed their offers."""
         if self._file is None or self._file.ending:
             return
         for name, topic in self._wanted.items():
@@ -378,7 +387,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             return
         now = self.get_clock().now().nanoseconds
         simulated = self.parameters.use_sim_time
-        # When it reached this computer: by simulated time, which bags of a simulator are read by, this moment.
+        # Arrival time at this computer; under simulated time, which bags of a simulator use, it is the current time.
         arrival = now if simulated else info["received_timestamp"] or now
         if is_chunk and not self._file.record.instruction:
             self._learn_instruction(data)
@@ -386,17 +395,17 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             self.get_logger().error("the disk is too slow: messages are lost", throttle_duration_sec=5.0)
 
     def _learn_instruction(self, data: bytes) -> None:
-        """Take the sentence of the first chunk that could be one of this robot's policy."""
+        """Take the instruction of the first chunk that may be one of this robot's policy."""
         if len(data) > LARGEST_CHUNK:
             return
         try:
             chunk = chunk_from_message(deserialize_message(data, ActionChunk))
             if not check_schema(chunk, ChunkSchema.of(self._embodiment)):
-                self._file.relabel(instruction=_sentence(chunk.instruction))
+                self._file.relabel(instruction=_trainable(chunk.instruction))
         except OSError as error:  # a full disk, which also ends the recording
-            self.get_logger().error(f"the instruction is not kept: {error}", throttle_duration_sec=5.0)
+            self.get_logger().error(f"the instruction was not saved: {error}", throttle_duration_sec=5.0)
         except (RuntimeError, ValueError) as error:  # RMWError is a RuntimeError
-            self.get_logger().warning(f"a chunk tells no instruction: {error}", throttle_duration_sec=5.0)
+            self.get_logger().warning(f"a chunk has no valid instruction: {error}", throttle_duration_sec=5.0)
 
     # Diagnostics ----------------------------------------------------------------------------------------------------
 
@@ -412,7 +421,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         if file is not None:
             problems |= {f"{name} is silent": DiagnosticStatus.WARN for name in self._silent()}
             if lost := sum(file.dropped.values()):
-                problems[f"{lost} messages lost, the disk is too slow"] = DiagnosticStatus.ERROR
+                problems[f"{lost} messages lost: the disk is too slow"] = DiagnosticStatus.ERROR
             values |= {"size [MB]": file.size / MEGABYTE, "instruction": file.record.instruction}
             values |= {f"{name} [Hz]": self._rate(file, name) for name in self._open}
         stamp, robot = self.get_clock().now().to_msg(), self._embodiment.name
@@ -430,26 +439,26 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         return new / DIAGNOSTICS_PERIOD
 
 
-def _sentence(text: str) -> str:
-    """An instruction that may be trained on; ValueError when it may not."""
+def _trainable(text: str) -> str:
+    """An instruction suitable for training; ValueError otherwise."""
     return clean_text(checked_instruction(text))
 
 
 def _changes(request: LabelEpisode.Request) -> dict:
-    """What a request changes in an EpisodeRecord; ValueError when it is not a label."""
+    """The changes of a request to an EpisodeRecord; ValueError when it is not a valid label."""
     changes: dict = {}
     if request.outcome != LabelEpisode.Request.KEEP:
         if request.outcome not in OUTCOMES:
-            raise ValueError(f"outcome {request.outcome} is none of the codes {sorted(OUTCOMES)}")
+            raise ValueError(f"outcome {request.outcome} is not one of the codes {sorted(OUTCOMES)}")
         changes["success"] = OUTCOMES[request.outcome]
     if request.instruction.strip():
-        changes["instruction"] = _sentence(request.instruction.strip())
+        changes["instruction"] = _trainable(request.instruction.strip())
     if len(request.note) > LONGEST_NOTE:
         raise ValueError(f"the note has {len(request.note)} characters (limit {LONGEST_NOTE})")
     if request.note.strip():
         changes["note"] = request.note.strip()
     if not changes:
-        raise ValueError("the request changes nothing: give an outcome, an instruction or a note")
+        raise ValueError("the request changes nothing: specify an outcome, an instruction or a note")
     return changes
 
 

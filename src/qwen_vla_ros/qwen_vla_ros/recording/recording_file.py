@@ -1,7 +1,7 @@
-"""One episode on its way to the disk: takes serialized messages in, writes them in a thread of its own. Free of rclpy.
+"""Writes one episode: accepts serialized messages and writes them in a thread of its own. Free of rclpy.
 
-Twice a second everything that has come is handed to the operating system, so that a killed process leaves a file that
-is complete up to that moment, and from there to the disk, so that after a power cut little more is missing.
+Twice a second, all messages received so far are flushed to the operating system, so that a killed process leaves a file
+that is complete up to then, and synced to the disk, so that a power failure costs little more.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ GIGABYTE = 1_000_000_000
 
 @dataclass(frozen=True)
 class TopicFormat:
-    """What a bag says about a topic: type (pkg/msg/Name), definition with all that it uses, QoS as YAML, hash."""
+    """The bag's entry of a topic: type (pkg/msg/Name), definition including all types it uses, QoS as YAML, hash."""
 
     name: str
     type: str
@@ -56,21 +56,21 @@ class TopicFormat:
 
 
 def too_full(folder: Path, min_free: float) -> str:
-    """What to say when less than `min_free` [GB] is free on the disk of a folder; otherwise nothing."""
+    """Return a message when less than `min_free` [GB] is free on the disk of a folder; empty otherwise."""
     free, kept = free_bytes(folder), int(min_free * GIGABYTE)
-    return f"{decimal(free)} are free in {folder}, {decimal(kept)} must stay so" if free < kept else ""
+    return f"{decimal(free)} free in {folder}, {decimal(kept)} required" if free < kept else ""
 
 
 class EpisodeFile:
-    """An episode that is being recorded, in NAME.recording until it is finished.
+    """An episode being recorded, in NAME.recording until it is finished.
 
-    The methods are called from one thread, that of the node.
+    The methods are called from one thread, the node's.
 
     Attributes:
-        record: what episode.json will say; replaced as a whole.
-        counts, dropped: messages by topic, taken in and turned away.
-        problem: why the recording ended by itself; empty when it did not. Without a folder then it can be mended.
-        folder: of the finished episode; None before, when it was thrown away, or after a problem.
+        record: the contents of episode.json; replaced as a whole.
+        counts, dropped: messages by topic, accepted and rejected.
+        problem: why the recording aborted; empty when it did not. Without a folder, it can then be repaired.
+        folder: of the finished episode; None before, when it was discarded, or after a problem.
     """
 
     def __init__(
@@ -83,16 +83,16 @@ class EpisodeFile:
         min_free: float,
         ended: Callable[[], None],
     ) -> None:
-        """Create folder and file, and begin; OSError when that cannot be.
+        """Create folder and file, and start; OSError when that fails.
 
         Args:
             parent: folder of the episodes.
-            record: names the episode.
+            embodiment: stored with it.
             embodiment: kept beside it.
-            compression: one of COMPRESSIONS.
+            buffer_bytes: messages that may wait for the disk; beyond it they are rejected.
             buffer_bytes: messages that may wait for the disk; more are turned away.
-            min_free: the recording ends when less room is left on the disk [GB].
-            ended: called in the writing thread when nothing more will happen to the files.
+            min_free: the recording ends when less space is free on the disk [GB].
+            ended: called in the writing thread when the files are final.
         """
         self.record = record
         self.counts: Counter[str] = Counter()
@@ -123,11 +123,11 @@ class EpisodeFile:
     # For the node -----------------------------------------------------------------------------------------------------
 
     def add_topic(self, topic: TopicFormat) -> None:
-        """Make a topic known; before its first message, and once."""
+        """Add a topic; once, before its first message."""
         self._queue.put(topic)
 
     def put(self, topic: str, data: bytes, arrival_ns: int, published_ns: int) -> bool:
-        """Take in a serialized message; False, and counted, when too many are waiting for the disk."""
+        """Accept a serialized message; when too many wait for the disk, count it as dropped and return False."""
         if self.size - self._written + len(data) > self._buffer_bytes:
             self.dropped[topic] += 1
             return False
@@ -137,7 +137,7 @@ class EpisodeFile:
         return True
 
     def relabel(self, **changes: object) -> bool:
-        """Change what episode.json says, at once: it is to hold after a crash, too. False when it is finished."""
+        """Change episode.json at once, so that the change survives a crash. False when the episode is finished."""
         with self._concluding:
             if self._concluded:
                 return False
@@ -146,18 +146,18 @@ class EpisodeFile:
             return True
 
     def end(self, why: str, keep: bool = True) -> None:
-        """Write what is waiting and finish, or throw everything away; the first call counts. `ended` tells when."""
+        """Write the buffer and finish, or discard everything; only the first call counts. Then `ended` is called."""
         if not self._why:
             self._keep, self._why = keep, why
             self._queue.put(None)
 
     @property
     def ending(self) -> bool:
-        """Whether the end was asked for, or has come by itself."""
+        """Whether the end was requested, or the recording aborted."""
         return bool(self._why) or self._concluded
 
     def join(self) -> None:
-        """Wait for the end of the thread."""
+        """Wait until the thread has ended."""
         self._thread.join()
 
     # In the thread ----------------------------------------------------------------------------------------------------
@@ -171,22 +171,22 @@ class EpisodeFile:
             with self._concluding:
                 self._concluded = True
                 self._conclude(why)
-        except Exception as error:  # full or broken disk; without the thread nobody would say so
-            self.problem = f"{self._unfinished} broke off: {no_room(error, bag_file(self._unfinished)) or error}"
+        except Exception as error:  # full or broken disk; reported, since the thread ends
+            self.problem = f"{self._unfinished} aborted: {no_room(error, bag_file(self._unfinished)) or error}"
         finally:
             self._ended()
 
     def _conclude(self, why: str) -> None:
         if not self._keep or not self.counts:
             shutil.rmtree(self._unfinished)
-            self.problem = f"{self.record.name} holds no message and was not kept" if self._keep else ""
+            self.problem = f"{self.record.name} has no messages and was not kept" if self._keep else ""
             return
         dropped = {topic: TopicCount(type="", messages=0, dropped=count) for topic, count in self.dropped.items()}
         changes = {"ended": why, "stopped": utc_now(), "topics": dropped}
         self.folder = finish(self._unfinished, self.record.model_copy(update=changes))
 
     def _write(self, disk: ThreadPoolExecutor) -> str:
-        """Write until the end is asked for, or the disk is nearly full; returns why it ended."""
+        """Write until the end is requested, or the disk is nearly full; returns why it ended."""
         self._writer.start(PROFILE, WRITER)
         syncing: Future | None = None
         flush_at = time.monotonic()
@@ -222,9 +222,9 @@ class EpisodeFile:
 
 
 def _sync_behind(disk: ThreadPoolExecutor, stream: IO[bytes], last: Future | None) -> Future:
-    """Have what was flushed brought to the disk in another thread, unless the last time is not over yet."""
+    """Sync what was flushed to the disk in another thread, unless the previous sync is still running."""
     if last is not None and not last.done():
         return last
     if last is not None:
-        last.result()  # an error of the disk ends the recording
+        last.result()  # a disk error ends the recording
     return disk.submit(os.fdatasync, stream.fileno())

@@ -1,6 +1,6 @@
-"""Which topics make up an episode, and how to subscribe to them: type, definition and quality of service as offered.
+"""The topics of an episode, and how to subscribe to them: type, definition and quality of service as offered.
 
-The topics follow from the robot's YAML; what they are like follows from who publishes them.
+The topics follow from the robot's YAML; their properties from their publishers.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from embodiment_descriptions import Embodiment
 from qwen_vla_rclpy.qos import matching
 from qwen_vla_ros.recording.recording_file import TopicFormat
 
-DEPTH = 100  # messages that wait in the middleware while the node does something else
+DEPTH = 100  # messages queued in the middleware while the node is busy
 IMAGE_DEPTH = 10
 SEPARATOR = "=" * 80
-INFINITE = {"sec": 9223372036, "nsec": 854775807}  # how rosbag2 writes a duration without end
+INFINITE = {"sec": 9223372036, "nsec": 854775807}  # rosbag2's representation of an infinite duration
 
 
 class Need(Enum):
-    """Whether an episode makes sense without a topic."""
+    """Whether an episode is useless without a topic."""
 
     REQUIRED = "required"
     OPTIONAL = "optional"
@@ -38,7 +38,7 @@ class Need(Enum):
 
 @dataclass(frozen=True)
 class WantedTopic:
-    """A topic to be recorded, by the name that the robot's YAML calls it by; image: large messages."""
+    """A topic to be recorded, by its name in the robot's YAML; image: large messages."""
 
     name: str
     need: Need
@@ -46,16 +46,16 @@ class WantedTopic:
 
 
 class UnknownType(ValueError):
-    """A message type whose package is not installed here; the message names it."""
+    """A message type whose package is not installed; the error names it."""
 
 
 def wanted_topics(embodiment: Embodiment, policy: str, executor: str, extra: Sequence[str] = ()) -> list[WantedTopic]:
-    """All topics of an episode, each once.
+    """All topics of an episode, without duplicates.
 
     Args:
         embodiment: the robot.
         policy, executor: names of the nodes whose chunks and reports are recorded.
-        extra: further topics.
+        extra: additional topics.
     """
     e = embodiment
     cameras = [WantedTopic(camera.image_topic, Need.REQUIRED, image=True) for camera in e.cameras]
@@ -80,11 +80,11 @@ def message_class(kind: str) -> type:
     try:
         return getattr(importlib.import_module(f"{package}.msg"), name)
     except (ImportError, AttributeError) as error:
-        raise UnknownType(f"{kind} is not known here; install ros-$ROS_DISTRO-{package.replace('_', '-')}") from error
+        raise UnknownType(f"{kind} is not installed; install ros-$ROS_DISTRO-{package.replace('_', '-')}") from error
 
 
 def topic_format(name: str, offers: Sequence[TopicEndpointInfo]) -> TopicFormat:
-    """What to write into a bag about a topic that is published; UnknownType when its type is not installed."""
+    """The bag's entry of a published topic; UnknownType when its type is not installed."""
     kind = offers[0].topic_type
     message_class(kind)
     qos = yaml.safe_dump([_qos_entry(offer.qos_profile) for offer in offers], sort_keys=False)
@@ -92,7 +92,7 @@ def topic_format(name: str, offers: Sequence[TopicEndpointInfo]) -> TopicFormat:
 
 
 def definition(kind: str) -> str:
-    """The text of a message's definition and of all those that it uses, as rosbag2 writes it into MCAP files."""
+    """The definition of a message type and of all types it uses, in rosbag2's format for MCAP files."""
     done: dict[str, str] = {}
     _collect(kind, done)
     first, *others = done.items()
@@ -100,14 +100,14 @@ def definition(kind: str) -> str:
 
 
 def matching_qos(offers: Sequence[TopicEndpointInfo], image: bool) -> QoSProfile:
-    """A profile that every publisher can serve, and as good as they all offer: reliable and latched if all are."""
+    """The strongest profile that all publishers satisfy: reliable and latched if all are."""
     return matching([offer.qos_profile for offer in offers], IMAGE_DEPTH if image else DEPTH)
 
 
 def one_type(offers: Iterable[TopicEndpointInfo]) -> str:
-    """Why the publishers of a topic do not agree on a type; empty when they do."""
+    """Why the publishers of a topic disagree on a type; empty when they agree."""
     kinds = sorted({offer.topic_type for offer in offers})
-    return f"is published as {' and as '.join(kinds)}" if len(kinds) > 1 else ""
+    return f"is published as {' and '.join(kinds)}" if len(kinds) > 1 else ""
 
 
 def _collect(kind: str, done: dict[str, str]) -> None:
@@ -124,7 +124,7 @@ def _collect(kind: str, done: dict[str, str]) -> None:
 
 
 def _used(field: tuple) -> list[str]:
-    """The message types in a field: itself, or that of its elements."""
+    """The message types in a field: its own, or that of its elements."""
     node, value = field
     if node == Nodetype.NAME:
         return [value]

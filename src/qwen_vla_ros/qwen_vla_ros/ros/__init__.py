@@ -1,1 +1,1 @@
-"""What every node shares: lifecycle, parameters, quality of service, time, messages, environment."""
+"""What all nodes share: lifecycle, parameters, quality of service, time, messages, environment."""

@@ -1,4 +1,4 @@
-"""Between qwen_vla_msgs and what the gate and the executor compute with."""
+"""Conversion between qwen_vla_msgs and the types of the gate and the executor."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
 from qwen_vla_rclpy.messages import time_message
 from qwen_vla_rclpy.printable import printable
 
-LARGEST_CHUNK = 131_072  # [bytes] of a serialized ActionChunk; its bounds come to less
+LARGEST_CHUNK = 131_072  # [bytes] of a serialized ActionChunk; its bounds allow less
 LONGEST_INSTRUCTION = 500  # characters
 
 
 def checked_instruction(text: str) -> str:
-    """The sentence of a request without the spaces around it; ValueError when it is none that a policy could obey."""
+    """The instruction of a request without surrounding spaces; ValueError when no policy could execute it."""
     text = text.strip()
     if not text:
-        raise ValueError("the instruction is empty; say what the robot is to do")
+        raise ValueError("the instruction is empty; state what the robot should do")
     if len(text) > LONGEST_INSTRUCTION:
         raise ValueError(f"the instruction has {len(text)} characters (limit {LONGEST_INSTRUCTION})")
     if printable(text) != text:
-        raise ValueError(f"the instruction holds characters that cannot be printed: {printable(text)}")
+        raise ValueError(f"the instruction has unprintable characters: {printable(text)}")
     return text
 
 
 def chunk_from_message(message: ActionChunk, publisher: bytes = b"") -> Chunk:
-    """Take over every field as it is; whether they make sense is for the gate to say."""
+    """Convert every field unchanged; whether the values make sense is decided by the gate."""
     return Chunk(
         chunk_id=message.chunk_id,
         stamp_ns=nanoseconds(message.header.stamp),
@@ -55,13 +55,13 @@ def chunk_from_message(message: ActionChunk, publisher: bytes = b"") -> Chunk:
 def message_from_prediction(
     prediction: Prediction, chunk_id: int, frame_id: str, execution_horizon: int
 ) -> ActionChunk:
-    """Write down what a policy predicted.
+    """Build the message of a policy's prediction.
 
     Args:
         prediction: a qwen_vla.ActionChunk.
         chunk_id: number of the chunk.
         frame_id: base frame of the robot.
-        execution_horizon: steps to execute; 0 leaves it to the prediction.
+        execution_horizon: steps to execute; with 0, the prediction's own.
     """
     message = message_from_chunk(Chunk.predicted(prediction, frame_id, chunk_id, execution_horizon))
     message.inference_ms = prediction.inference_ms["total"]
@@ -69,7 +69,7 @@ def message_from_prediction(
 
 
 def message_from_chunk(chunk: Chunk) -> ActionChunk:
-    """Take over every field as it is; the inverse of `chunk_from_message`."""
+    """Convert every field unchanged; the inverse of `chunk_from_message`."""
     message = ActionChunk(
         chunk_id=chunk.chunk_id,
         embodiment=chunk.embodiment,
@@ -86,7 +86,7 @@ def message_from_chunk(chunk: Chunk) -> ActionChunk:
 
 
 def embodiment_message(e: Embodiment, prompt: str, stamp: Time) -> EmbodimentMessage:
-    """Write down what was derived from the robot's description; `prompt` is the template with {instruction}."""
+    """Build the message of an embodiment; `prompt` is the template with {instruction}."""
     limits = [e.limits[name] for name in e.joint_names]
     message = EmbodimentMessage(
         name=e.name,
@@ -113,17 +113,17 @@ def embodiment_message(e: Embodiment, prompt: str, stamp: Time) -> EmbodimentMes
     return message
 
 
-class Ledger:
-    """Counts verdicts and writes them down as ChunkReport messages.
+class ChunkReporter:
+    """Counts verdicts and builds their ChunkReport messages.
 
     Attributes:
-        accepted, refused: chunks since the start of the ledger.
+        accepted, refused: number of chunks so far.
         reasons: how often each reason was given.
         decision_ms: wall time of the latest decision [ms].
     """
 
     def __init__(self, frame_id: str) -> None:
-        """Start at zero; `frame_id` is the base frame for the headers."""
+        """Start at zero; `frame_id` is the base frame, for the headers."""
         self._frame_id = frame_id
         self.accepted = 0
         self.refused = 0
@@ -141,9 +141,9 @@ class Ledger:
         return self._decided(chunk, ChunkReport.REFUSED, violations, now_ns, decision_ms)
 
     def complete(self, chunk: Chunk | None, now_ns: int, message: str = "", steps: int | None = None) -> ChunkReport:
-        """Report that a motion is over; without a chunk it was one of the executor's own.
+        """Report that a motion is complete; without a chunk it was one of the executor's own.
 
-        steps: of the chunk that were executed; None: its execution horizon.
+        steps: executed steps of the chunk; None: its execution horizon.
         """
         report = self._report(chunk, ChunkReport.COMPLETED, now_ns)
         report.steps_accepted = report.steps_accepted if steps is None else steps
@@ -151,7 +151,7 @@ class Ledger:
         return report
 
     def hold(self, chunk: Chunk | None, reason: Violation, now_ns: int) -> ChunkReport:
-        """Count and report that a motion was broken off."""
+        """Count and report that a motion was aborted."""
         return self._because(self._report(chunk, ChunkReport.HELD, now_ns), (reason,))
 
     def _decided(self, chunk: Chunk, verdict: int, why: tuple[Violation, ...], now_ns: int, ms: float) -> ChunkReport:

@@ -1,4 +1,4 @@
-"""Diagnostic messages: statuses with readable values, in printable characters alone."""
+"""Diagnostic messages: statuses with readable values, in printable characters only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def diagnostic_status(
         name: "node: task".
         hardware_id: the robot.
         problems: texts with their levels (DiagnosticStatus.WARN, .ERROR); the worst level is the status's.
-        values: shown as key and text; floats with three digits.
+        values: published as key and text; floats with three digits.
     """
     status = DiagnosticStatus(name=printable(name), hardware_id=printable(hardware_id))
     status.level = max(problems.values(), default=DiagnosticStatus.OK)
@@ -34,7 +34,7 @@ def diagnostic_status(
 def diagnostic_array(
     stamp: Time, name: str, hardware_id: str, problems: Mapping[str, bytes], values: Mapping[str, object]
 ) -> DiagnosticArray:
-    """Build an array of one status, see `diagnostic_status`; `stamp` is ROS time."""
+    """Build an array of one status; see `diagnostic_status`; `stamp` is ROS time."""
     message = DiagnosticArray(status=[diagnostic_status(name, hardware_id, problems, values)])
     message.header.stamp = stamp
     return message

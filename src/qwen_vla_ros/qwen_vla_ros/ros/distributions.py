@@ -1,4 +1,4 @@
-"""The ROS distributions that the suite names, and all in which they differ for it."""
+"""The ROS distributions that the suite supports, and their differences."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Distribution:
-    """What a distribution brings.
+    """Properties of a distribution.
 
     Attributes:
-        fast_dds: major version; the XML profile is found through another environment variable from 3 on.
-        gazebo: the release that its ros_gz packages are built for.
+        fast_dds: major version; from 3 on, the XML profile is found through another environment variable.
+        gazebo: the release for which its ros_gz packages are built.
         nav2_sends_stamped: whether Nav2 publishes velocities as TwistStamped unless told otherwise;
-            diff_drive_controller takes no other.
+            its diff_drive_controller accepts only that type.
     """
 
     fast_dds: int
@@ -30,6 +30,6 @@ DISTRIBUTIONS = {
 
 
 def distribution(name: str | None = None) -> Distribution:
-    """The distribution of that name, of this shell's (ROS_DISTRO) by default; the newest where it is not known."""
+    """The distribution of a name, by default this shell's (ROS_DISTRO); the newest if unknown."""
     name = os.environ.get("ROS_DISTRO", "") if name is None else name
     return DISTRIBUTIONS.get(name, DISTRIBUTIONS["lyrical"])

@@ -1,4 +1,4 @@
-"""Where a node's Embodiment comes from: the robot description on the graph and the robot's YAML file. Free of rclpy."""
+"""Source of a node's Embodiment: robot_description and the robot's YAML file. Free of rclpy."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def read_embodiment(urdf: str, config: str) -> Embodiment:
 
     Args:
         urdf: content of robot_description.
-        config: the robot, see `embodiment_descriptions.embodiment_file`: its name, or the path of its YAML; empty means
-            the name of the robot in the URDF. Nothing is guessed from the URDF.
+        config: the robot, see `embodiment_descriptions.embodiment_file`: its name, or the path of its YAML; if empty,
+        the name in the URDF. Nothing is inferred from the URDF.
 
     Raises:
-        EmbodimentError, ResourceError: the text or the file is missing or wrong.
+        EmbodimentError, ResourceError: the text or the file is missing or invalid.
     """
     return Embodiment.from_urdf(urdf, embodiment_file(config or _robot_name(urdf)))
 

@@ -1,12 +1,12 @@
-"""The environment variables that a process needs to take part in the ROS graph: the user's, or one of our own.
+"""The environment variables of a process in the ROS graph: the user's graph, or one of our own.
 
-`ros_environment()` is for processes in the user's graph: nodes beside a robot, doctor, view. His settings stay as they
-are. `own_environment()` is for commands that bring a whole graph of their own (demo, tests, `evaluate --over-ros`,
-`benchmark --runtime`): whatever this shell says about ROS is left out, and `ignored_settings()` names it.
+`ros_environment()` is for processes in the user's graph: nodes of a robot, doctor, view; the user's settings are kept.
+`own_environment()` is for commands that start a complete graph of their own (demo, tests, `evaluate --over-ros`,
+`benchmark --runtime`): the ROS settings of this shell are ignored, and `ignored_settings()` names them.
 
-Both are whole environments, for `subprocess.Popen(..., env=...)` and, through `os.environ`, for the running process
-before `rclpy.init()`. No sourced shell is needed where ROS 2 comes from the wheels in the virtual environment; on a
-sourced ROS installation the search paths stay as they are.
+Both return complete environments, for `subprocess.Popen(..., env=...)` and, through `os.environ`, for the running
+process before `rclpy.init()`. With ROS 2 from wheels in the virtual environment, no shell has to be sourced; with a
+sourced ROS installation, the search paths are kept.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from qwen_vla_ros.ros.distributions import distribution
 from qwen_vla_ros.ros.ros_domain import AVOIDED
 
 _PROFILE = Path("config", "dds", "fastdds_large_images.xml")
-# Fast DDS 3 warns about the old name, Fast DDS 2 does not know the new one.
+# Fast DDS 3 warns about the old name; Fast DDS 2 does not support the new one.
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
-# Everything by which ROS and its middlewares are set, but for where logs go.
+# All settings of ROS and its middlewares, except where logs are written.
 _SETTINGS = ("ROS_", "RMW_", "RCL_", "RCUTILS_", "FASTDDS_", "FASTRTPS_", "SKIP_DEFAULT_XML", "CYCLONEDDS_", "ZENOH_")
 _HARMLESS = ("ROS_HOME", "ROS_LOG_DIR")
 _SEARCH_PATHS = ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "COLCON_PREFIX_PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
-_READ_AT_START = ("PYTHONPATH", "LD_LIBRARY_PATH")  # by the interpreter and by the loader of libraries
+_READ_AT_START = ("PYTHONPATH", "LD_LIBRARY_PATH")  # by the interpreter and the dynamic loader
 _IDENTITY = ("ROS_DISTRO", "ROS_VERSION", "ROS_PYTHON_VERSION")  # of a sourced installation
 _CHOSEN = {"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
 
 class RosEnvironmentError(RuntimeError):
-    """The ROS environment of this process is contradictory; the message says what to do."""
+    """The ROS environment of this process is inconsistent; the message states the remedy."""
 
 
 def find_workspace() -> Path | None:
-    """Returns the folder that holds both src/ and config/dds/, seen from this file upwards; None when installed."""
+    """Return the folder with src/ and config/dds/, searched upward from this file; None when installed."""
     for folder in Path(__file__).resolve().parents:
         if (folder / "src").is_dir() and (folder / _PROFILE).is_file():
             return folder
@@ -48,12 +48,17 @@ def find_workspace() -> Path | None:
 
 
 def ros_environment(workspace: Path | None = None, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Returns a whole environment for a process in the user's ROS graph.
+    """Return a complete environment for a process in the user's ROS graph.
 
-    `workspace`: the folder with src/ and install/; found from this file when None.
-    `base`: the environment to start from; this process's when None. Nothing that the user has set is overridden:
-    search paths are extended, RMW_IMPLEMENTATION and the Fast DDS profile are set only where they are unset.
-    Raises RosEnvironmentError where another ROS installation hides the one in the virtual environment.
+    Settings of the user are never overridden: search paths are extended; RMW_IMPLEMENTATION and the Fast DDS profile
+    are set only where unset.
+
+    Args:
+        workspace: the folder with src/ and install/; by default found from this file.
+        base: the environment to start from; by default this process's.
+
+    Raises:
+        RosEnvironmentError: another ROS installation hides the one in the virtual environment.
     """
     if _uses_wheels():
         _refuse_another_rclpy()
@@ -61,10 +66,10 @@ def ros_environment(workspace: Path | None = None, base: Mapping[str, str] | Non
 
 
 def own_environment(workspace: Path | None = None, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Returns a whole environment for a graph of our own: Fast DDS on this machine; the ROS domain is the caller's.
+    """Return a complete environment for a graph of our own: Fast DDS on this machine; the caller sets the ROS domain.
 
-    Arguments as those of `ros_environment`, but what `base` says about ROS is left out. Its domain, where the user's
-    robot may be, is kept as one to avoid.
+    Arguments as in `ros_environment`, but the ROS settings of `base` are ignored. Its domain, which the user's robot
+    may be using, is stored as one to avoid.
     """
     base = os.environ if base is None else base
     workspace = workspace or find_workspace()
@@ -79,7 +84,7 @@ def own_environment(workspace: Path | None = None, base: Mapping[str, str] | Non
 
 
 def ignored_settings(base: Mapping[str, str] | None = None) -> list[str]:
-    """Returns the names of what `base` (this process's environment when None) sets and `own_environment` leaves out."""
+    """Return the names of the settings in `base` (by default this process's) that `own_environment` ignores."""
     base = os.environ if base is None else base
     own = own_environment(base=base)
     settings = [name for name in base if name.startswith(_SETTINGS) and base[name] and base[name] != own.get(name)]
@@ -87,7 +92,7 @@ def ignored_settings(base: Mapping[str, str] | None = None) -> list[str]:
 
 
 def describe_ignored() -> str:
-    """One line that names what `own_environment` leaves out of this shell's settings; empty where there is nothing."""
+    """Return a line that names the ignored settings of this shell; empty where there are none."""
     names, why = ignored_settings(), "this command runs a ROS graph of its own: Fast DDS, this machine, a free domain"
     return f"ROS settings of this shell are ignored: {', '.join(names)} ({why})" if names else ""
 
@@ -99,13 +104,13 @@ def say_what_is_ignored() -> None:
 
 
 def has_another_ros() -> bool:
-    """True where this process may have found modules or libraries of another ROS installation than its own."""
+    """Whether this process may have loaded modules or libraries of another ROS installation."""
     own = own_environment()
     return not all(_entries(os.environ, name) <= _entries(own, name) for name in _READ_AT_START)
 
 
 def adopt(environment: Mapping[str, str]) -> None:
-    """Make `environment` that of the running process; the middleware reads it when a context is made."""
+    """Make `environment` that of this process; the middleware reads it when a context is created."""
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
@@ -113,7 +118,7 @@ def adopt(environment: Mapping[str, str]) -> None:
 
 @contextmanager
 def adopted(environment: Mapping[str, str]) -> Iterator[None]:
-    """Adopt an environment, and go back to the one before at the end."""
+    """Adopt an environment, and restore the previous one at the end."""
     before = dict(os.environ)
     adopt(environment)
     try:
@@ -124,10 +129,10 @@ def adopted(environment: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def in_own_environment() -> Iterator[None]:
-    """For the entry points of commands that bring their own graph: inside, this process has `own_environment`.
+    """For the entry points of commands with a graph of their own: inside, this process has `own_environment`.
 
-    Names what is ignored. Where modules or libraries of another ROS installation may have been found already, the whole
-    program starts again, so nothing may have been done before.
+    Prints what is ignored. Where modules or libraries of another ROS installation may have been loaded already, the
+    whole program is restarted, so nothing may have been done before.
     """
     say_what_is_ignored()
     if has_another_ros():
@@ -137,7 +142,7 @@ def in_own_environment() -> Iterator[None]:
 
 
 def _uses_wheels() -> bool:
-    """True where ROS 2 was installed from wheels into the environment of this interpreter."""
+    """Whether ROS 2 was installed from wheels into this interpreter's environment."""
     return Path(sys.prefix, "share", "ament_index", "resource_index", "packages", "rclpy").is_file()
 
 
@@ -145,14 +150,14 @@ def _refuse_another_rclpy() -> None:
     spec = importlib.util.find_spec("rclpy")
     if spec is None or spec.origin is None or not Path(spec.origin).is_relative_to(sys.prefix):
         raise RosEnvironmentError(
-            f"rclpy is found at {spec.origin if spec else None}, not in the virtual environment {sys.prefix}: another "
+            f"rclpy was found at {spec.origin if spec else None}, not in the virtual environment {sys.prefix}: another "
             "ROS installation is sourced in this shell. Open a new shell, or run: unset PYTHONPATH AMENT_PREFIX_PATH "
             "LD_LIBRARY_PATH"
         )
 
 
 def _completed(environment: dict[str, str], workspace: Path | None) -> dict[str, str]:
-    """Adds what is missing: search paths, a middleware, the Fast DDS profile."""
+    """Add what is missing: search paths, a middleware, the Fast DDS profile."""
     if _uses_wheels():
         environment.update(_wheel_paths(workspace, environment))
         environment.setdefault("RMW_IMPLEMENTATION", _CHOSEN["RMW_IMPLEMENTATION"])
@@ -160,12 +165,12 @@ def _completed(environment: dict[str, str], workspace: Path | None) -> dict[str,
     if profile is not None and not any(name in environment for name in _PROFILE_VARIABLES):
         old = not _uses_wheels() and distribution(environment.get("ROS_DISTRO", "")).fast_dds == 2
         environment[_PROFILE_VARIABLES[old]] = str(profile)
-        environment["RMW_FASTRTPS_USE_QOS_FROM_XML"] = "1"  # for the memory of the readers that it names
+        environment["RMW_FASTRTPS_USE_QOS_FROM_XML"] = "1"  # for the memory settings of its readers
     return environment
 
 
 def _wheel_paths(workspace: Path | None, base: Mapping[str, str]) -> dict[str, str]:
-    """The search paths that a sourced setup.bash would set, for ROS 2 from wheels."""
+    """Return the search paths that a sourced setup.bash would set, for ROS 2 from wheels."""
     prefix = Path(sys.prefix)
     packages = sorted(path.parents[2] for path in workspace.glob("install/*/share/*/package.xml")) if workspace else []
     libraries = [prefix / "lib", *sorted(Path(sysconfig.get_path("purelib")).glob("ros_*.libs"))]
@@ -173,26 +178,26 @@ def _wheel_paths(workspace: Path | None, base: Mapping[str, str]) -> dict[str, s
         "AMENT_PREFIX_PATH": _joined([*packages, prefix], base.get("AMENT_PREFIX_PATH", "")),
         "LD_LIBRARY_PATH": _joined(libraries, base.get("LD_LIBRARY_PATH", "")),
         "PATH": _joined([prefix / "bin"], base.get("PATH", os.defpath)),
-        # The wheels' start hook would execute the interpreter a second time to set LD_LIBRARY_PATH; it is set here.
+        # The wheels' start hook would restart the interpreter to set LD_LIBRARY_PATH; it is set here.
         "_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1",
     }
 
 
 def _joined(new: list[Path], old: str) -> str:
-    """Returns a path list with `new` in front of `old`, each entry once."""
+    """Return a path list with `new` in front of `old`, without duplicates."""
     entries = [str(path) for path in new] + [entry for entry in old.split(os.pathsep) if entry]
     return os.pathsep.join(dict.fromkeys(entries))
 
 
 def _profile(workspace: Path | None, ament_prefix_path: str) -> Path | None:
-    """The Fast DDS profile in the source tree or in an installed share/qwen_vla_ros; None when it is in neither."""
+    """Return the Fast DDS profile of the source tree or of an installed share/qwen_vla_ros; None when in neither."""
     places = [workspace / _PROFILE] if workspace else []
     places += [Path(p, "share", "qwen_vla_ros", _PROFILE) for p in ament_prefix_path.split(os.pathsep) if p]
     return next((place for place in places if place.is_file()), None)
 
 
 def _without_another_ros(base: Mapping[str, str], workspace: Path | None) -> dict[str, str]:
-    """The search paths of `base` without the entries that belong to another ROS installation."""
+    """Return the search paths of `base` without entries of another ROS installation."""
     ours = [Path(sys.prefix), *([workspace] if workspace else [])]
     prefixes = {Path(entry) for name in _SEARCH_PATHS[:3] for entry in _entries(base, name)} | {Path("/opt/ros")}
     theirs = [prefix for prefix in prefixes if not _is_below(prefix, ours)]

@@ -1,4 +1,4 @@
-"""Processes that handle no images do without the shared memory that images need."""
+"""Processes without images do not need the shared memory for images."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
 def release_image_memory() -> None:
-    """Take the suite's Fast DDS profile without images in this process; call before rclpy.init.
+    """Use the suite's Fast DDS profile without images in this process; call before rclpy.init.
 
-    The other one gives every process a 32 MB segment, which would count against the robot's own computer. The default
-    transports talk to processes with it. A profile of the user's own is left alone.
+    The default profile allocates a 32 MB segment per process on the robot's own computer. The default transports still
+    communicate with processes that use it. A user's own profile is kept.
     """
     for name in VARIABLES:
         path = Path(os.environ.get(name, ""))

@@ -1,12 +1,12 @@
-"""One discipline for the transitions of the managed nodes, and how their processes start and stop.
+"""Common handling of the transitions of all managed nodes, and of the start and stop of their processes.
 
-A node says in three methods what it does; this module decides when. `set_up` raises to refuse to be configured; `stop`
-is called exactly once per activation, whatever ends it, and learns the reason. What they create they hand to
-`resources`, which are released at cleanup, also after a set_up that failed half-way. Errors are logged here, because
-rclpy drops them. A callback that raises ends no node: see GuardedNode.
+A node defines its work in three methods; this module determines when they run. `set_up` raises to refuse configuration;
+`stop` is called exactly once per activation, however it ends, with the reason. What they create is added to
+`resources`, which are released at cleanup, also after a set_up that failed midway. Errors are logged here, because
+rclpy drops them. A callback that raises does not end the node: see GuardedNode.
 
-All callbacks of a node, transitions included, run in its default callback group, one at a time, so that a node needs no
-locks; whoever wants to call into a node from another thread uses `in_turn`.
+All callbacks of a node, including transitions, run in its default callback group, one at a time, so that a node needs
+no locks; other threads call into a node through `in_turn`.
 """
 
 from __future__ import annotations
@@ -40,31 +40,31 @@ from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_ros.ros.parameters import Parameter, Parameters
 
 LARGEST_DESCRIPTION = 8_000_000  # [bytes]
-DESCRIPTIONS_SAID = 10.0  # [s] between two words about another description
+DESCRIPTION_LOG_PERIOD = 10.0  # [s] between two log messages about a changed description
 RETRY_PERIOD = 1.0  # [s] between two attempts to configure under autostart
 # A goal that was ended is concluded in the first turn, has its result in the second and sends it in the third.
-TURNS_TO_TELL = 3
+TURNS_TO_SEND = 3
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 COMMON_PARAMETERS = (
-    Parameter("autostart", False, "Configure and activate without being asked, as soon as possible", read_only=True),
+    Parameter("autostart", False, "Configure and activate automatically, as soon as possible", read_only=True),
     Parameter(
         "embodiment_config",
         "",
         "The robot: path of its embodiment YAML, or its name; empty: the name of the robot in its URDF",
         read_only=True,
     ),
-    Parameter("robot_description_timeout", 10.0, "How long configuring waits for robot_description [s]", 0.0, 600.0),
+    Parameter("robot_description_timeout", 10.0, "How long configuration waits for robot_description [s]", 0.0, 600.0),
 )
 ROBOT_DESCRIPTION = Endpoint("robot_description", String, "URDF of the robot, latched")
 # Absolute by the convention of diagnostic_updater: one topic for all robots, which the aggregator reads.
-DIAGNOSTICS = Endpoint("/diagnostics", DiagnosticArray, "How the node fares, once a second")
+DIAGNOSTICS = Endpoint("/diagnostics", DiagnosticArray, "Status of the node, once a second")
 
 Entity = TypeVar("Entity")
 
 
 class StopReason(Enum):
-    """Why an active node stopped, in words for logs and results."""
+    """Why an active node stopped, as text for logs and results."""
 
     DEACTIVATED = "the node was deactivated"
     SHUT_DOWN = "the node was shut down"
@@ -74,18 +74,18 @@ class StopReason(Enum):
 
 
 class ManagedNode(GuardedNode, LifecycleNode):
-    """A lifecycle node with one work gate: `active`.
+    """A lifecycle node that works only while `active`.
 
     Attributes:
         active: True between a successful activation and the first reason to stop.
-        stop_reason: why the last activation ended.
-        parameters: values by name, always current.
-        leaving: set when the process is to end; whoever waits in a transition gives up.
+        stop_reason: why the latest activation ended.
+        parameters: current values by name.
+        leaving: set when the process is to exit; waiting transitions give up.
         resources: what set_up acquired, released in reverse order at cleanup.
     """
 
     def __init__(self, name: str, table: Iterable[Parameter]) -> None:
-        """Declare the parameters and listen for the robot's description."""
+        """Declare the parameters and subscribe to the robot's description."""
         super().__init__(name)
         self.parameters = Parameters(self, (*COMMON_PARAMETERS, *table))
         self.active = False
@@ -96,18 +96,18 @@ class ManagedNode(GuardedNode, LifecycleNode):
         self._call_guard = self.create_guard_condition(self._serve_calls)
         self._listen_for_description()
 
-    # What a node adds -----------------------------------------------------------------------------------------------
+    # Defined by a node ----------------------------------------------------------------------------------------------
 
     def set_up(self) -> None:
-        """Acquire everything; raise to refuse, with a message for the user."""
+        """Acquire everything; raise with a message for the user to refuse."""
 
     def start(self) -> None:
-        """Begin to work; `active` becomes True when this returns. May raise to refuse."""
+        """Start working; `active` becomes True when this returns. May raise to refuse."""
 
     def stop(self, reason: StopReason) -> None:
-        """Stop working and leave the robot safe; `active` is False already."""
+        """Stop working and leave the robot safe; `active` is already False."""
 
-    # What a node may use --------------------------------------------------------------------------------------------
+    # For use by a node ----------------------------------------------------------------------------------------------
 
     def keep(self, entity: Entity, destroy: Callable[[Entity], object]) -> Entity:
         """Have an entity destroyed at cleanup; returns it."""
@@ -127,12 +127,12 @@ class ManagedNode(GuardedNode, LifecycleNode):
         name: str | None = None,
         **options: Any,
     ) -> None:
-        """Subscribe until cleanup; `name` where the robot says what the topic is called; options of GuardedNode."""
+        """Subscribe until cleanup; `name` if the robot's YAML defines the topic; options of GuardedNode."""
         name = name or topic.name_for(self.parameters)
         self.keep(self.create_subscription(topic.kind, name, callback, qos, **options), self.destroy_subscription)
 
     def serve(self, service: Endpoint, callback: Callable[[Any, Any], Any], **options: Any) -> None:
-        """Offer a service until cleanup; `options` are those of create_service."""
+        """Provide a service until cleanup; `options` are those of create_service."""
         name = service.name_for(self.parameters)
         self.keep(self.create_service(service.kind, name, callback, **options), self.destroy_service)
 
@@ -142,19 +142,19 @@ class ManagedNode(GuardedNode, LifecycleNode):
         return self.keep(self.create_client(service.kind, name), self.destroy_client)
 
     def wait_for_robot_description(self) -> str:
-        """Return the URDF text; TimeoutError when nobody publishes it, InterruptedError when the process is to end."""
+        """Return the URDF text; TimeoutError when it is not published, InterruptedError when the process is exiting."""
         limit = time.monotonic() + self.parameters.robot_description_timeout
         while not self._description:
-            # Taken here: this is a callback itself, and while it runs no other one does.
+            # Taken here: this runs inside a callback, and no other callback runs meanwhile.
             with self._descriptions.handle:
                 taken = self._descriptions.handle.take_message(String, True)
             if taken is not None:
                 self._descriptions.callback(*taken)
             elif self.leaving.wait(timeout=0.05):
-                raise InterruptedError("the process is ending")
+                raise InterruptedError("the process is exiting")
             if time.monotonic() > limit:
                 raise TimeoutError(
-                    f"no robot description on {self.resolve_topic_name('robot_description')}; "
+                    f"no robot_description on {self.resolve_topic_name('robot_description')}; "
                     "is robot_state_publisher or the simulator running?"
                 )
         return self._description
@@ -162,12 +162,12 @@ class ManagedNode(GuardedNode, LifecycleNode):
     # Transitions ----------------------------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Set up; what was acquired before a failure is released again."""
+        """Set up; after a failure, what was acquired is released."""
         if not self._attempt(self.set_up):
             self._attempt(self.resources.close)
             return TransitionCallbackReturn.FAILURE
-        # The garbage collector would go through all that was loaded again and again, and stop every thread meanwhile:
-        # 0.4 s for 600,000 objects, as long as a policy may be silent before its robot is held.
+        # The garbage collector would repeatedly scan everything that was loaded and block every thread meanwhile: 0.4 s
+        # for 600,000 objects, which is the policy's silence after which the robot is held.
         gc.collect()
         gc.freeze()
         self.resources.callback(gc.unfreeze)
@@ -181,12 +181,12 @@ class ManagedNode(GuardedNode, LifecycleNode):
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop; a node that fails to stop is still inactive afterwards."""
+        """Stop; a node that fails to stop is inactive nevertheless."""
         self.end(StopReason.DEACTIVATED)
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release everything, and forget the robot: it may be another one when the node is configured again."""
+        """Release everything, including the robot_description: the next configuration may be for another robot."""
         self._attempt(self.resources.close)
         self.destroy_subscription(self._descriptions)
         self._listen_for_description()
@@ -207,7 +207,7 @@ class ManagedNode(GuardedNode, LifecycleNode):
     # For the process ------------------------------------------------------------------------------------------------
 
     def in_turn(self, function: Callable) -> Future:
-        """Have a function called between two callbacks of the node, from any thread; its result is in the Future."""
+        """Have a function called between two callbacks of the node, from any thread; the Future has its result."""
         future: Future = Future()
         self._calls.put((function, future))
         self._call_guard.trigger()
@@ -219,16 +219,16 @@ class ManagedNode(GuardedNode, LifecycleNode):
         return self.trigger_configure() == good and self.trigger_activate() == good
 
     def finish(self) -> None:
-        """Release everything, from whatever state."""
+        """Release everything, from any state."""
         if self._state_machine.current_state[1] in ("unconfigured", "inactive", "active"):
             self.trigger_shutdown()
 
     def end(self, reason: StopReason) -> None:
-        """Stop working if the node is at work; the first reason wins."""
+        """Stop working if active; only the first reason counts."""
         if not self.active:
             return
         self.stop_reason = reason
-        self.active = False  # before anything else: from here on nothing new begins
+        self.active = False  # first, so that nothing new starts
         self._attempt(lambda: self.stop(reason))
         self.get_logger().info(f"stopped: {reason.value}")
 
@@ -241,17 +241,17 @@ class ManagedNode(GuardedNode, LifecycleNode):
 
     def _store_description(self, message: String) -> None:
         if self._description and message.data != self._description:
-            text = "robot_description has changed; it takes effect when the node is configured anew"
-            self.get_logger().warning(text, throttle_duration_sec=DESCRIPTIONS_SAID)
+            text = "robot_description has changed; it takes effect when the node is configured again"
+            self.get_logger().warning(text, throttle_duration_sec=DESCRIPTION_LOG_PERIOD)
         self._description = message.data
 
     def _attempt(self, action: Callable[[], object]) -> bool:
         try:
             action()
-        except InterruptedError as error:  # the user's wish, no fault
+        except InterruptedError as error:  # requested by the user, not a fault
             self.get_logger().info(str(error))
             return False
-        except (ValueError, OSError) as error:  # wrong input, and the message says which
+        except (ValueError, OSError) as error:  # invalid input, which the message names
             self.get_logger().error(str(error))
             return False
         except Exception:
@@ -260,7 +260,7 @@ class ManagedNode(GuardedNode, LifecycleNode):
         return True
 
     def _serve_calls(self) -> None:
-        """Serve one call; what it leaves to do for the executor comes before the next."""
+        """Serve one call; any work it leaves for the executor is done before the next."""
         if self._calls.empty():
             return
         function, future = self._calls.get()
@@ -273,23 +273,23 @@ class ManagedNode(GuardedNode, LifecycleNode):
 
 
 def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
-    """Run one managed node until SIGINT or SIGTERM, then stop it in order; returns the exit code of the process.
+    """Run one managed node until SIGINT or SIGTERM, then stop it in order; returns the process's exit code.
 
-    A second signal ends the process at once. When rclpy itself fails, the node is stopped, too (exit code 1): half a
-    node is worse than none.
+    A second signal ends the process at once. When rclpy itself fails, the node is stopped, too (exit code 1): a node
+    that only half works is worse than none.
     """
     code = _run(make_node, args)
-    gc.collect()  # a reference cycle would keep the participant, and with it 35 MB of shared memory, past the exit
+    gc.collect()  # a reference cycle would keep the participant, and with it 35 MB of shared memory, beyond the exit
     return code
 
 
 def _run(make_node: Callable[[], ManagedNode], args: list[str] | None) -> int:
-    # Signals are waited for in this thread rather than handled: a handler could interrupt any line of it. They are
-    # blocked before any other thread exists, so that every thread inherits that.
+    # Signals are awaited in this thread rather than handled: a handler could interrupt it anywhere. They are blocked
+    # before any other thread is started, so that every thread inherits that.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    # rclpy's executor with several threads hands out a callback again and again until one of them has begun it: 38 % of
-    # a core for an idle policy_node, and heartbeats up to 0.5 s late, were measured.
+    # rclpy's multi-threaded executor submits a callback repeatedly until one submission has started; measured: 38 %
+    # of a core for an idle policy_node, and heartbeats up to 0.5 s late.
     executor = GuardedExecutor()
     node = make_node()
     executor.add_node(node)
@@ -301,7 +301,7 @@ def _run(make_node: Callable[[], ManagedNode], args: list[str] | None) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         if spinner.is_alive():
             node.in_turn(lambda: node.end(reason)).result()
-            for _ in range(TURNS_TO_TELL):
+            for _ in range(TURNS_TO_SEND):
                 node.in_turn(lambda: None).result()
             node.in_turn(node.finish).result()
         else:
@@ -316,7 +316,7 @@ def _run(make_node: Callable[[], ManagedNode], args: list[str] | None) -> int:
 
 
 def _until_signal(node: ManagedNode, spinner: threading.Thread) -> StopReason:
-    """Wait for a signal; meanwhile bring the node up if it is to start by itself, as often as it takes."""
+    """Wait for a signal; meanwhile bring the node up under autostart, with as many attempts as necessary."""
     attempt: Future | None = None
     next_attempt = 0.0 if node.parameters.autostart else float("inf")
     while spinner.is_alive():
@@ -326,7 +326,7 @@ def _until_signal(node: ManagedNode, spinner: threading.Thread) -> StopReason:
         if attempt is None and time.monotonic() >= next_attempt:
             attempt = node.in_turn(node.bring_up)
         arrived = signal.sigtimedwait(SIGNALS, 0.1)
-        # A process that was frozen (Ctrl-Z, a suspended machine) gets an answer without a signal in it when it goes on.
+        # After a process was frozen (Ctrl-Z, a suspended machine), the wait returns without a signal.
         if arrived is not None and arrived.si_signo in SIGNALS:
             interrupted = arrived.si_signo == signal.SIGINT
             return StopReason.INTERRUPTED if interrupted else StopReason.TERMINATED
@@ -337,4 +337,4 @@ def _spin(executor: Executor, node: ManagedNode) -> None:
     try:
         executor.spin()
     except Exception:
-        node.get_logger().fatal(f"the node can run no further:\n{traceback.format_exc()}")
+        node.get_logger().fatal(f"the node cannot continue:\n{traceback.format_exc()}")

@@ -1,7 +1,7 @@
-"""A subscription whose quality of service follows the publishers that are there, and that can say why nothing comes.
+"""A subscription whose quality of service follows its publishers, and that can explain why no messages arrive.
 
-A reliable subscription hears no best-effort publisher, and a best-effort one loses parts of large images that a
-reliable one would not: so the graph decides, again whenever the publishers change.
+A reliable subscription receives nothing from a best-effort publisher, and a best-effort one loses parts of large images
+that a reliable one would not: so the graph decides, again whenever the publishers change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qwen_vla_rclpy.qos import matching
 
 @dataclass(frozen=True)
 class Offer:
-    """What one publisher offers."""
+    """The offer of one publisher."""
 
     node: str
     kind: str
@@ -27,17 +27,17 @@ class Offer:
     durability: DurabilityPolicy
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return it as text."""
         return f"{self.node} ({quality(self.reliability, self.durability)})"
 
 
 def quality(reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> str:
-    """Return two policies in words."""
+    """Return two policies as text."""
     return ", ".join(policy.name.lower().replace("_", " ") for policy in (reliability, durability))
 
 
 def offers_on(node: GuardedNode, topic: str) -> list[Offer]:
-    """All publishers of a topic that the graph knows, in a steady order; `topic` is resolved and remapped."""
+    """All discovered publishers of a topic, in a stable order; `topic` is resolved and remapped."""
     found = [
         Offer(
             f"{info.node_namespace.rstrip('/')}/{info.node_name}",
@@ -51,12 +51,12 @@ def offers_on(node: GuardedNode, topic: str) -> list[Offer]:
 
 
 class MatchedSubscription:
-    """One subscription; `check` has to be called now and then, among the callbacks of the node.
+    """One subscription; `check` must be called periodically, among the callbacks of the node.
 
     Attributes:
-        topic: its full name, after remapping.
+        topic: its full name after remapping.
         offers: publishers at the last check.
-        callback: what is called with every message.
+        callback: called with every message.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class MatchedSubscription:
             topic: relative or absolute name.
             callback: called with every message.
             depth: of the queue.
-            alternatives: topics that may be there instead, each with what to do then.
+            alternatives: topics that may exist instead, each with the remedy.
             largest: see GuardedNode.create_subscription.
         """
         self._node, self._kind, self.callback = node, kind, callback
@@ -100,31 +100,31 @@ class MatchedSubscription:
         )
 
     def check(self) -> None:
-        """Look at the graph, and subscribe anew where another quality is better."""
+        """Query the graph, and subscribe again where another quality fits better."""
         self.offers = offers_on(self._node, self.topic)
         if not self._heard:
-            return  # whoever comes back is probably the same as before
+            return  # a publisher that comes back probably has the same quality
         wanted = matching(self._heard, self._depth)
         if (wanted.reliability, wanted.durability) != (self._qos.reliability, self._qos.durability):
             before = self.quality
             self._node.destroy_subscription(self._subscription)
             self._subscribe(wanted)
             self._node.get_logger().info(
-                f"{self.topic}: subscribed anew as {self.quality} (was {before}), as its publishers offer"
+                f"{self.topic}: subscribed again as {self.quality} (was {before}), as offered by its publishers"
             )
 
     @property
     def quality(self) -> str:
-        """The quality that is subscribed with, in words."""
+        """The quality of the subscription, as text."""
         return quality(self._qos.reliability, self._qos.durability)
 
     @property
     def publishers(self) -> str:
-        """The publishers in words, of other types, too."""
+        """The publishers as text, including those of other types."""
         return "; ".join(str(o) if o.kind == self.kind else f"{o}, of type {o.kind}" for o in self.offers) or "none"
 
     def remedy(self) -> str:
-        """What the user should look at when nothing comes."""
+        """What to check when no messages arrive."""
         if self._heard:
             return IS_THE_DRIVER_RUNNING
         if self.offers:
@@ -132,16 +132,16 @@ class MatchedSubscription:
             return f"it carries {kinds}, not {self.kind}{self._advice(kinds)}"
         for topic, advice in self._alternatives:
             if self._node.count_publishers(topic):
-                return f"nobody publishes it, but {topic}; {advice}"
+                return f"it has no publisher, but {topic} does; {advice}"
         elsewhere = self._elsewhere()
         if elsewhere:
-            return f"nobody publishes it, but {elsewhere}; is the namespace right?"
-        return f"nobody publishes it; {IS_THE_DRIVER_RUNNING}"
+            return f"it has no publisher, but {elsewhere} does; is the namespace correct?"
+        return f"it has no publisher; {IS_THE_DRIVER_RUNNING}"
 
     def _advice(self, kinds: str) -> str:
         if self.kind.endswith("/Image") and "CompressedImage" in kinds:
             return "; set its transport to compressed"
-        return "; choose the topic that does"
+        return "; use a topic of that type"
 
     def _elsewhere(self) -> str:
         """A published topic of the same name and type in another namespace."""

@@ -1,4 +1,4 @@
-"""Message packages that not every installation has: imported where they are used, named when they are missing."""
+"""Optional message packages: imported where they are used, named when they are missing."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import importlib
 import os
 from typing import Any
 
-DISTRIBUTION = "kilted"  # where no ROS environment says another
+DISTRIBUTION = "kilted"  # without a ROS environment
 
 
 class MissingInterface(ValueError):
-    """The robot's YAML needs a message package that is not installed; the text says what to install."""
+    """The robot's YAML needs a message package that is not installed; the text states what to install."""
 
 
 def interface(name: str) -> Any:
     """Import a message, service or action type.
 
     Args:
-        name: as ROS writes it, for example "nav2_msgs/action/FollowPath".
+        name: in ROS notation, for example "nav2_msgs/action/FollowPath".
 
     Raises:
-        MissingInterface: the package is not installed, or is too old to have the type.
+        MissingInterface: the package is not installed, or too old to have the type.
     """
     package, kind, typename = name.split("/")
     try:

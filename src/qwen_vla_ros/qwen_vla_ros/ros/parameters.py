@@ -1,4 +1,4 @@
-"""ROS parameters, declared once from a table: description, type, range and whether they may change while running."""
+"""ROS parameters, declared from a table: description, type, range and whether they may change at run time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from qwen_vla_control.node_interface import Parameter
 
 
 class Parameters:
-    """The declared parameters as attributes. Each access reads the node, so that a change at run time takes effect."""
+    """The declared parameters as attributes. Each access reads the node, so that changes take effect at run time."""
 
     def __init__(self, node: Node, table: Iterable[Parameter]) -> None:
-        """Declare every row of the table on the node."""
+        """Declare every row of the table on a node."""
         self._node = node
         self._rows = {row.name: row for row in table}
         node.add_on_set_parameters_callback(self._check)

@@ -1,4 +1,4 @@
-"""Running a node that moves no robot as a process: no lifecycle, an end by SIGINT or SIGTERM."""
+"""Runs a node that moves no robot as a process: no lifecycle, ends on SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qwen_vla_rclpy.guarded_executor import GuardedExecutor
 
 
 def run(make: Callable[[], Node], args: list[str] | None = None) -> None:
-    """Spin what `make` returns until a signal comes; `args` instead of those of the process."""
+    """Spin the node that `make` returns until a signal arrives; `args` replaces the process's arguments."""
     rclpy.init(args=args)
     executor, node = GuardedExecutor(), make()
     executor.add_node(node)

@@ -1,4 +1,4 @@
-"""Who publishes: the identity (GID) of a publisher, as a message brings it along and as the graph lists it."""
+"""Identity (GID) of publishers, as in message info and in the graph."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 from rclpy.node import Node
 
-UNKNOWN = b""  # rclpy tells who published from Kilted on
+UNKNOWN = b""  # rclpy provides the publisher from Kilted on
 
 
 def publisher_of(info: Mapping[str, Any]) -> bytes:
-    """The publisher of a message, from its message info; UNKNOWN where rclpy does not tell."""
+    """The publisher of a message, from its message info; UNKNOWN where rclpy does not provide it."""
     return bytes((info.get("publisher_gid") or {}).get("data", UNKNOWN))
 
 
 def publishers_on(node: Node, topic: str) -> dict[bytes, str]:
-    """The names of the nodes that publish a topic now, by publisher."""
+    """The names of the nodes that currently publish a topic, by publisher."""
     found = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
     return {bytes(info.endpoint_gid): f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in found}
 

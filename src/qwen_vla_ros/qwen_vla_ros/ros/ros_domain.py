@@ -1,6 +1,6 @@
-"""A ROS domain that nobody else on this machine uses, so that two graphs do not talk to each other.
+"""A ROS domain that is otherwise unused on this machine, so that two graphs do not communicate.
 
-Free of ROS: the settings of the tests (conftest.py) use it before anything of ROS is imported.
+Free of ROS: the configuration of the tests (conftest.py) uses it before anything of ROS is imported.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-DOMAINS = range(1, 102)  # above, the ports of a domain run into those that Linux gives to outgoing connections
-# Where participants listen for each other (RTPS 2.5, 9.6.2.3): all at the first port of their domain, each at one of
-# its own. Those that keep to this machine (ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST) do without the first.
+DOMAINS = range(1, 102)  # above, the ports of a domain overlap Linux's ephemeral ports
+# Discovery ports (RTPS 2.5, 9.6.2.3): all participants listen on the first port of their domain, each on one of its
+# own. Those limited to this machine (ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST) do without the first.
 FIRST_PORT, PORTS_PER_DOMAIN = 7400, 250
-OWN_PORTS = range(10, 74, 2)  # of the 32 participants that look for each other on one machine
-# The last port of a domain, that of its 120th participant, says that somebody is about to use it. Unlike a lock file, a
-# port is the same for every user and every container that shares the network, and gone when its process is.
+OWN_PORTS = range(10, 74, 2)  # of the 32 participants that discover each other on one machine
+# The last port of a domain, that of its 120th participant, claims the domain. Unlike a lock file, a port is the same
+# for every user and every container that shares the network, and it is released when its process ends.
 CLAIM_PORT = PORTS_PER_DOMAIN - 1
-AVOIDED = "QWEN_VLA_AVOIDED_DOMAIN"  # where ROS_DOMAIN_ID of the user's shell is kept in an environment of our own
+AVOIDED = "QWEN_VLA_AVOIDED_DOMAIN"  # ROS_DOMAIN_ID of the user's shell, in an environment of our own
 
 
 @contextmanager
 def free_domain() -> Iterator[int]:
-    """Yields a domain that is silent, and reserved inside the context; RuntimeError when there is none."""
+    """Yield an unused domain that is reserved within the context; RuntimeError when there is none."""
     domain, claim = claim_domain()
     with claim:
         yield domain
 
 
 def claim_domain() -> tuple[int, socket.socket]:
-    """Returns a domain that is silent, and the claim to it, which holds until it is closed or the process ends.
+    """Return an unused domain, and the claim to it, which holds until it is closed or the process ends.
 
-    Not that of the user's shell, even if it is silent now: his robot may be started in it.
+    Never the domain of the user's shell, even if it is unused: the user's robot may be started in it.
     """
     avoided = {os.environ.get(name) for name in ("ROS_DOMAIN_ID", AVOIDED)}
     domains = [domain for domain in DOMAINS if str(domain) not in avoided]
@@ -45,11 +45,13 @@ def claim_domain() -> tuple[int, socket.socket]:
         if is_silent(domain):
             return domain, claim
         claim.close()
-    raise RuntimeError(f"all ROS domains {DOMAINS[0]}..{DOMAINS[-1]} are in use on this machine; end what uses them")
+    raise RuntimeError(
+        f"all ROS domains {DOMAINS[0]}..{DOMAINS[-1]} are in use on this machine; stop some of their processes"
+    )
 
 
 def is_silent(domain: int) -> bool:
-    """True when no process of this machine listens in the domain, which only those of DDS do at these ports."""
+    """Whether no process of this machine listens in the domain; only DDS processes use these ports."""
     return all(_is_free(_port(domain, offset)) for offset in (0, *OWN_PORTS))
 
 
@@ -66,7 +68,7 @@ def _is_free(port: int) -> bool:
 
 
 def _bound(port: int, address: str) -> socket.socket | None:
-    """A socket that has the port to itself; None when another one has it."""
+    """A socket with exclusive use of the port; None when the port is in use."""
     probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         probe.bind((address, port))

@@ -1,4 +1,4 @@
-"""A node whose callbacks run in a thread of its own, while its owner waits for what they bring."""
+"""A node whose callbacks run in a thread of its own, while its owner waits for their results."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ from rclpy.task import Future
 from qwen_vla_rclpy.guarded_executor import GuardedExecutor
 from qwen_vla_rclpy.guarded_node import ANY_SIZE, GuardedNode
 
-IN_TURN_TIMEOUT = 30.0  # [s] far more than any callback may take
-LARGEST = 1_000_000  # [bytes] of a message, of types that are not in the next line
+IN_TURN_TIMEOUT = 30.0  # [s] far more than any callback should take
+LARGEST = 1_000_000  # [bytes] of a message of a type not listed below
 LARGEST_BY_TYPE = {"Image": ANY_SIZE, "CompressedImage": ANY_SIZE, "String": 8_000_000}  # a description is a String
 
 Value = TypeVar("Value")
 
 
 class NoAnswer(RuntimeError):
-    """What was waited for did not come in time; the message names it and the time."""
+    """Something awaited did not arrive in time; the message names it and the time."""
 
 
 class ListeningNode(GuardedNode):
-    """A node of somebody who only listens, and asks; `mishap` is the last callback that has raised, in words."""
+    """A node that only subscribes and calls services; `mishap` is the text of the last callback that raised."""
 
     publishes_faults = False
     mishap = ""
 
     def create_subscription(self, msg_type: type, *arguments: Any, **options: Any) -> Subscription:
-        """As GuardedNode's, with room for whatever there is to be seen."""
+        """As GuardedNode's, with a size limit for every type."""
         options.setdefault("largest", LARGEST_BY_TYPE.get(msg_type.__name__, LARGEST))
         return super().create_subscription(msg_type, *arguments, **options)
 
     def on_failure(self, text: str) -> None:
-        """Keep it, for whoever waits for what that callback was to bring."""
+        """Store it for the caller that waits for the result of that callback."""
         self.mishap = text
 
 
 class SpinningNode:
-    """An rclpy node with its own context; its thread runs while it is used as a context manager.
+    """An rclpy node with its own context; its thread runs while it is a context manager.
 
     Attributes:
         node: the rclpy node.
-        poll_period: time between two looks at what nobody announces, for example the graph [s].
-        changed: held by every callback and announced after it; hold it to read what callbacks write.
-        check: called at every look while waiting; raises to give up.
+        poll_period: time between two checks of what is not notified, such as the graph [s].
+        changed: held by every callback and notified after it; hold it to read what callbacks write.
+        check: called at every check while waiting; raises to give up.
     """
 
     poll_period = 0.1
 
     def __init__(self, name: str, domain: int, kind: type[Node] = ListeningNode, **parameters: Any) -> None:
-        """Join the graph; `kind` is the class of the node, `parameters` are those that it is started with."""
+        """Join the graph; `kind` is the class of the node, `parameters` are its initial ones."""
         self._context = Context()
         self._context.init(domain_id=domain)
         overrides = [Parameter(key, value=value) for key, value in parameters.items()]
@@ -77,7 +77,7 @@ class SpinningNode:
         self.close()
 
     def close(self) -> None:
-        """End the thread and leave the graph."""
+        """Stop the thread and leave the graph."""
         self._executor.shutdown()
         if self._thread.is_alive():
             self._thread.join()
@@ -85,7 +85,7 @@ class SpinningNode:
         self._context.try_shutdown()
 
     def hear(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile | int) -> None:
-        """Subscribe; the callback runs in the node's thread and must be quick."""
+        """Subscribe; the callback runs in the node's thread and must return quickly."""
 
         def guarded(message: Any) -> None:
             with self.changed:
@@ -100,7 +100,7 @@ class SpinningNode:
         with self.changed:
             while not (value := condition()):
                 if self._failure is not None:
-                    raise RuntimeError(f"{self.node.get_name()} can run no further") from self._failure
+                    raise RuntimeError(f"{self.node.get_name()} cannot continue") from self._failure
                 self.check()
                 left = limit - time.monotonic()
                 if left <= 0:
@@ -117,13 +117,13 @@ class SpinningNode:
     def call(self, client: Any, request: Any, timeout: float) -> Any:
         """Call a service and return its response."""
         self.wait(client.service_is_ready, f"service {client.srv_name}", timeout)
-        return self.result(client.call_async(request), f"answer of {client.srv_name}", timeout)
+        return self.result(client.call_async(request), f"response of {client.srv_name}", timeout)
 
     def in_turn(self, work: Callable[[], Value]) -> Value:
-        """Have something done between two callbacks and return what it brings.
+        """Have a function called between two callbacks and return its result.
 
-        For what the thread must not look at half-done: an action client tells the node of itself before it is whole,
-        and an entity that is destroyed elsewhere is gone while the thread waits for it.
+        For changes that the thread must not see half done: an action client registers with the node before it is
+        complete, and an entity destroyed elsewhere disappears while the thread waits for it.
         """
         if not self._thread.is_alive():
             return work()

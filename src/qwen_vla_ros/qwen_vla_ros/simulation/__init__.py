@@ -1,1 +1,1 @@
-"""The nodes beside a simulated robot: the stack as processes, tasks, faults on purpose, measurements, the demo."""
+"""The nodes with a simulated robot: the stack as processes, tasks, fault injection, measurements, the demo."""

@@ -1,6 +1,6 @@
-"""Processes that end with the one that started them: in order where it can see to it, by the kernel where it is killed.
+"""Processes that end with their parent: in order if it ends properly, by the kernel if it is killed.
 
-Each child is a session of its own: Ctrl-C in a terminal reaches only the parent, which then decides. Free of ROS.
+Each child has a session of its own: Ctrl-C in a terminal reaches only the parent, which then decides. Free of ROS.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from qwen_vla.output_paths import plain_marker
 
 LAUNCHER = Path(__file__).with_name("die_with_parent.py")
-ESCALATION = ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0))  # signal and patience [s]; SIGKILL follows
+ESCALATION = ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0))  # signal and timeout [s]; then SIGKILL
 TAIL_LINES = 15
 LOGS = plain_marker("qwen-vla")  # of a folder of logs
 
 
 class ChildEnded(RuntimeError):
-    """A child ended although it should be running; the message has its name, exit code and the end of its log."""
+    """A child that should be running has ended; the message has its name, exit code and the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class _Child:
 class ChildProcesses:
     """Starts commands and ends them all in `stop`, which must be called (or use it as a context manager).
 
-    Linux kills the children when the *thread* that started them ends: start them from one that stays.
+    Linux kills the children when the *thread* that started them ends: start them from one that persists.
     """
 
     def __init__(self, logs: Path, escalation: Sequence[tuple[signal.Signals, float]] = ESCALATION) -> None:
-        """Output of the child `name` goes to `logs`/`name`.log, which is begun anew with this object."""
+        """Output of the child `name` is written to `logs`/`name`.log, which is truncated by this object."""
         self.logs = logs
         self._escalation = escalation
         self._children: list[_Child] = []
@@ -53,7 +53,7 @@ class ChildProcesses:
         self.stop()
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> int:
-        """Start a command (its first word is a path) and return its process id."""
+        """Start a command (its first item is a path) and return its process ID."""
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{name}.log"
         launcher = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid())]
@@ -80,18 +80,18 @@ class ChildProcesses:
                 raise ChildEnded(f"{child.name} {how}; {self.describe_log(child.name)}")
 
     def send_signal(self, name: str, number: signal.Signals) -> None:
-        """Send a signal to everything that a child has started, and to itself."""
+        """Send a signal to a child and everything that it has started."""
         _signal_session(self._named(name), number)
 
     def kill(self, name: str) -> None:
-        """SIGKILL a child; from then on it may be missing, and may be started again."""
+        """SIGKILL a child; from then on it may be missing, and may be restarted."""
         child = self._named(name)
         _signal_session(child, signal.SIGKILL)
         child.process.wait()
         self._children.remove(child)
 
     def pids(self) -> dict[str, int]:
-        """Process ids by name."""
+        """Process IDs by name."""
         return {child.name: child.process.pid for child in self._children}
 
     def _named(self, name: str) -> _Child:
@@ -105,7 +105,7 @@ class ChildProcesses:
         return f"the end of {log}:\n{tail}"
 
     def peak_rss_mb(self) -> dict[str, float]:
-        """Largest resident memory of each running child so far [MB]; empty where /proc does not tell."""
+        """Peak resident memory of each running child [MB]; empty where /proc is not available."""
         peaks = {}
         for child in self._children:
             try:
@@ -118,7 +118,7 @@ class ChildProcesses:
         return peaks
 
     def stop(self, but: Collection[str] = ()) -> None:
-        """End every child but those named: SIGINT, then SIGTERM, then SIGKILL; interrupted itself, it kills at once."""
+        """End all children except those named: SIGINT, then SIGTERM, then SIGKILL; if interrupted, SIGKILL at once."""
         ending = [child for child in self._children if child.name not in but]
         try:
             for number, patience in self._escalation:
@@ -129,7 +129,7 @@ class ChildProcesses:
                     _signal_session(child, number)
                 _wait(running, patience)
         finally:
-            for child in ending:  # the ended ones, too: they may have left something in their session
+            for child in ending:  # including those that have ended: their session may still have processes
                 _signal_session(child, signal.SIGKILL)
             for child in ending:
                 child.process.wait()
@@ -139,7 +139,7 @@ class ChildProcesses:
 def _signal_session(child: _Child, number: signal.Signals) -> None:
     try:
         os.killpg(child.process.pid, number)
-    except (ProcessLookupError, PermissionError):  # gone; macOS says the latter of processes that are not reaped
+    except (ProcessLookupError, PermissionError):  # gone; macOS raises the latter for processes that are not reaped
         pass
 
 

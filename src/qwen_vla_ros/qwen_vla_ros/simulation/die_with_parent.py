@@ -1,8 +1,8 @@
-"""Program: becomes a command that the kernel kills as soon as the process that started it is gone (Linux only).
+"""Program: becomes a command that the kernel kills when its parent process is gone (Linux only).
 
     python -I -S die_with_parent.py PARENT_PID COMMAND [ARGUMENT...]
 
-A program of its own because the flag must be set between fork and exec, where a process with threads may run no Python.
+A separate program because the flag must be set between fork and exec, where a multithreaded process may not run Python.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h; the flag survives exec
 
 
 def main() -> None:
-    """Set the flag, then become the command. SIGKILL, because a hanging process would outlive anything else."""
+    """Set the flag, then become the command. SIGKILL, because a hanging process would ignore anything else."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)

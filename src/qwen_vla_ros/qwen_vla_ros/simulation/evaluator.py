@@ -1,4 +1,4 @@
-"""The entry point of `qwen-vla evaluate --over-ros`. What needs ROS is imported in the environment that it chooses."""
+"""The entry point of `qwen-vla evaluate --over-ros`. ROS is imported in the environment selected here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(options: EvaluateOptions) -> dict:
-    """`over_ros.evaluate`, whatever this shell says about ROS."""
+    """`over_ros.evaluate`, independent of this shell's ROS settings."""
     with in_own_environment():
         from qwen_vla_ros.simulation import over_ros
 

@@ -1,4 +1,4 @@
-"""Signals that end a program arrive as exceptions, so that whatever must be cleaned up is."""
+"""Delivers terminating signals as exceptions, so that cleanup runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import FrameType
 def signals_as_exceptions() -> Iterator[None]:
     """Inside, SIGINT raises KeyboardInterrupt, and SIGTERM and SIGHUP raise SystemExit, all in the main thread.
 
-    SIGHUP stays ignored where it was (nohup). In any other thread nothing changes.
+    SIGHUP stays ignored if it was (nohup). In other threads nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

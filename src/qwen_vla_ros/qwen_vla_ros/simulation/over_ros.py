@@ -1,6 +1,6 @@
-"""`qwen-vla evaluate --over-ros`: the same suite and the same summary as in process, through the running graph.
+"""`qwen-vla evaluate --over-ros`: the same suite and summary as in process, through the running graph.
 
-An episode has as many control steps as in process; the time in which the robot waits for the policy is not counted.
+An episode has as many control steps as in process; the time in which the robot waits for the policy does not count.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from qwen_vla_ros.simulation.stack import SimulatedWorld, simulated_stack
 from qwen_vla_ros.simulation.task_client import Limits, TaskClient, as_episode_row
 
 LOGS = Path("out/evaluate_over_ros/logs")
-THINKING_TIME = 6.0  # [s] simulated, per chunk: a chunk takes less than 0.2, on a busy machine two
+THINKING_TIME = 6.0  # [s] simulated, per chunk: usually below 0.2, two on a busy machine
 
 
 def evaluate(options: EvaluateOptions) -> dict:
-    """Run all episodes, one after the other; the summary is that of the in-process evaluation.
+    """Run all episodes in order; the summary is that of the in-process evaluation.
 
-    Interrupted, it leaves what was played in `part_of(options.json)`, as that one does; with chaos it leaves nothing,
-    because its findings are of a whole run.
+    When interrupted, the completed episodes stay in `part_of(options.json)`, as in process; with chaos nothing stays,
+    because its findings concern a whole run.
 
-    Raises KeyError for an unknown suite, ValueError for what cannot be done over ROS, StackError, TaskError or
-    ChildEnded when the stack fails.
+    Raises:
+        KeyError: the suite is unknown.
+        ValueError: an option does not work over ROS.
+        StackError, TaskError, ChildEnded: the stack has failed.
     """
     options.check()
     _refuse_what_needs_the_inside(options)
@@ -48,7 +50,7 @@ def evaluate(options: EvaluateOptions) -> dict:
 
 
 def _in_calm(options: EvaluateOptions, suite: Suite, world: SimulatedWorld, kept: KeptEpisodes) -> list[EpisodeRow]:
-    """Play what is not kept yet; all rows in the order of the seeds."""
+    """Run the episodes without a stored result; returns all rows in the order of the seeds."""
     seeds = options.seeds(suite)
     missing = [seed for seed in seeds if not kept.has(seed, pictures=False)]
     if missing:
@@ -61,12 +63,12 @@ def _in_calm(options: EvaluateOptions, suite: Suite, world: SimulatedWorld, kept
                 tasks.reset(seed)
                 tasks.draw_from(seed * 1000)  # as in process
                 kept.add(Played(as_episode_row(tasks.execute(limits))))
-                bar.set_postfix_str(f"{sum(episode.row.success for episode in kept.played.values())} done")
+                bar.set_postfix_str(f"{sum(episode.row.success for episode in kept.played.values())} succeeded")
     return [kept.played[seed].row for seed in seeds]
 
 
 def episode_limits(suite: Suite) -> Limits:
-    """As many control steps as in process, and time to think between them."""
+    """As many control steps as in process, plus time for inference."""
     robot = suite.embodiment
     chunks = math.ceil(suite.max_steps / (robot.chunk_size // 2))
     return Limits(timeout=suite.max_steps * robot.period + chunks * THINKING_TIME, steps=suite.max_steps)
@@ -82,4 +84,4 @@ def _refuse_what_needs_the_inside(options: EvaluateOptions) -> None:
     }
     for flag, given in flags.items():
         if given:
-            raise ValueError(f"{flag} works in process only; drop it, or --over-ros")
+            raise ValueError(f"{flag} works only in process; remove it, or --over-ros")

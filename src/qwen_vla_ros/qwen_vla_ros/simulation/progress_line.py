@@ -1,4 +1,4 @@
-"""One line that says what is going on, for people who wait."""
+"""One line of progress, for people who wait."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ProgressLine:
         self._width = 0
 
     def update(self, text: str, detail: str = "") -> None:
-        """Show `text`; `detail` changes all the time and is shown on terminals only."""
+        """Show `text`; `detail` changes constantly and is shown only on terminals."""
         if not self._in_place:
             if text != self._text:
                 print(text, file=self._stream, flush=True)
@@ -30,7 +30,7 @@ class ProgressLine:
         self._text = text
 
     def finish(self, text: str) -> None:
-        """Replace the line for good."""
+        """Replace the line by its final text."""
         if self._in_place:
             self._draw(text)
             self._stream.write("\n")

@@ -1,6 +1,6 @@
-"""A simulated robot and the nodes of this suite as separate processes on the real middleware, ready for sentences.
+"""A simulated robot and the nodes of this suite as processes with the real middleware, ready for instructions.
 
-Processes and parameters are those of launch/<robot>.launch.py with hardware:=mujoco, without needing `launch`.
+Processes and parameters are those of launch/<robot>.launch.py with hardware:=mujoco, but `launch` is not needed.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from qwen_vla_ros.simulation.progress_line import ProgressLine
 VISUALIZER = "trajectory_visualizer"
 POLICY = "policy_node"
 MANAGED = (POLICY, "executor_node")
-READY_TIMEOUT = 600.0  # [s]; seconds on an idle machine, but a busy one has needed three minutes
-TRANSITION_TIMEOUT = 60.0  # [s] a model is loaded in one of them
-STATE_TIMEOUT = 2.0  # [s] for a node to tell its lifecycle state, then it is asked again
-ATTEMPTS = 3  # a node that fails to configure so often, with the robot's description there, will not succeed
+READY_TIMEOUT = 600.0  # [s]; seconds on an idle machine, three minutes observed on a busy one
+TRANSITION_TIMEOUT = 60.0  # [s] one of them loads a model
+STATE_TIMEOUT = 2.0  # [s] for a node to respond with its lifecycle state before another request
+ATTEMPTS = 3  # a node that fails to configure this often, despite robot_description, will not succeed
 
 
 @dataclass(frozen=True)
 class Simulator:
-    """The node that stands in for a robot.
+    """The node that simulates a robot.
 
     Attributes:
-        node: its name, which is that of its program, too.
-        remappings: by node, topics that are called differently than on the robot.
+        node: its name, and that of its program.
+        remappings: by node, topics whose names differ from the robot's.
     """
 
     node: str
@@ -62,13 +62,13 @@ SIMULATORS = {  # by the name of the embodiment
 
 @dataclass(frozen=True)
 class SimulatedWorld:
-    """What the simulator shows.
+    """The scenes of the simulator.
 
     Attributes:
         robot: name of the embodiment.
-        suite: the task suite whose scenes the seeds are.
-        shift: kind of scenes other than those trained on; empty: none.
-        task: of every scene; empty: that which its seed alone means.
+        suite: the task suite whose scenes the seeds select.
+        shift: kind of scenes that differ from training; empty: none.
+        task: of every scene; empty: the one that the seed alone selects.
     """
 
     robot: str = "widowx"
@@ -78,14 +78,14 @@ class SimulatedWorld:
 
     @property
     def simulator(self) -> Simulator:
-        """Its node; ValueError for a robot without one."""
+        """The simulator of this robot; ValueError for a robot without one."""
         if self.robot not in SIMULATORS:
-            raise ValueError(f"robot {self.robot!r} has no simulator node; there are: {', '.join(SIMULATORS)}")
+            raise ValueError(f"robot {self.robot!r} has no simulator node; robots with one: {', '.join(SIMULATORS)}")
         return SIMULATORS[self.robot]
 
 
 class StackError(RuntimeError):
-    """The stack did not become ready; the message says which node, why, and its last words."""
+    """The stack did not become ready; the message has the node, the reason, and the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,12 @@ class SimulatedStack:
     """A running stack.
 
     Attributes:
-        world: what the simulator shows.
+        world: the scenes of the simulator.
         domain: its ROS domain.
-        client: a node in that domain; waiting with it fails as soon as a process of the stack has ended.
-        processes: the children.
-        start_seconds: from the start of the first process until all were ready.
-        commands: what starts each process again, by name; with `environment`.
+        client: a node in that domain; waiting with it fails once a process of the stack has ended.
+        processes: the child processes.
+        start_seconds: from the start of the first process until all were ready [s].
+        commands: restart each process, by name; with `environment`.
     """
 
     world: SimulatedWorld
@@ -111,22 +111,22 @@ class SimulatedStack:
 
     @property
     def simulator(self) -> str:
-        """The name of the simulator's node."""
+        """The name of the simulator node."""
         return self.world.simulator.node
 
     def wait_until_ready(self) -> None:
-        """Wait until every node is there and active (again)."""
+        """Wait until every node is (again) in the graph and active."""
         _Readiness(self.client, self.processes, self.simulator).wait()
 
 
 @dataclass(frozen=True)
 class Host:
-    """Where stacks run: a ROS domain of their own and the processes in it, of which a policy_node may outlive a stack.
+    """Where stacks run: a ROS domain and its processes; a policy_node may outlive a stack.
 
     Attributes:
         domain: the ROS domain.
         environment: of every process.
-        processes: the children.
+        processes: the child processes.
     """
 
     domain: int
@@ -136,10 +136,10 @@ class Host:
 
 @contextmanager
 def stack_host(logs: Path) -> Iterator[Host]:
-    """A host whose processes write into the folder `logs`, one file per node; all of them end with it.
+    """A host whose processes write logs to the folder `logs`, one file per node; all of them end with it.
 
-    What this shell says about ROS is ignored, and named. SIGINT and SIGTERM become exceptions inside. OutputRefused
-    when the folder holds something else.
+    The ROS settings of this shell are ignored, and named. SIGINT and SIGTERM become exceptions inside. OutputRefused
+    when the folder contains something else.
     """
     claim_folder(logs, LOGS)
     say_what_is_ignored()
@@ -161,19 +161,19 @@ def simulated_stack(
     executor_parameters: Mapping[str, Any] | None = None,
     world: SimulatedWorld = SimulatedWorld(),
 ) -> Iterator[SimulatedStack]:
-    """Start the stack, yield it when every node is ready, and end every process, whatever happens inside.
+    """Start the stack, yield it when every node is ready, and end every process in any case.
 
     Args:
         policy: reference of the policy, or folder of its checkpoint.
         logs: folder for one log file per node; or a host: then policy_node stays when the stack ends, unconfigured, and
-            the next stack on that host has it serve its own robot. Parameters of policy_node are those of the first.
-        policy_parameters: parameters of policy_node beyond those of the launch file.
+        serves the robot of the next stack on that host, with the parameters of the first stack.
+        policy_parameters: parameters of policy_node in addition to those of the launch file.
         speed: simulated seconds per real second.
         remappings: by node, other names for its topics.
-        executor_parameters: parameters of executor_node beyond those of the launch file.
-        world: what the simulator shows.
+        executor_parameters: parameters of executor_node in addition to those of the launch file.
+        world: the scenes of the simulator.
 
-    Raises StackError or ChildEnded when it does not come up. SIGINT and SIGTERM become exceptions inside.
+    Raises StackError or ChildEnded when it does not start. SIGINT and SIGTERM become exceptions inside.
     """
     began = time.monotonic()
     with ExitStack() as cleanup:
@@ -192,9 +192,9 @@ def simulated_stack(
         for name, command in commands.items():
             if name != POLICY or not waits:
                 processes.start(name, command, environment)
-        if waits:  # nobody tries again for it, as autostart does, when the robot's description comes late
+        if waits:  # unlike under autostart, configuration is not retried when robot_description arrives late
             described = partial(client.node.count_publishers, "robot_description")
-            client.wait(described, f"robot description of {world.simulator.node}", READY_TIMEOUT)
+            client.wait(described, f"robot_description of {world.simulator.node}", READY_TIMEOUT)
             change_state(client, POLICY, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
         _Readiness(client, processes, world.simulator.node).wait()
         yield SimulatedStack(world, host.domain, client, processes, time.monotonic() - began, commands, environment)
@@ -203,25 +203,25 @@ def simulated_stack(
 
 
 def _leave_the_policy(client: SpinningNode, processes: ChildProcesses) -> None:
-    """End every process but policy_node, and have that one let go of its robot."""
+    """End every process except policy_node, and unconfigure that one."""
     processes.stop(but=(POLICY,))
     change_state(client, POLICY, Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
 
 
 def change_state(client: SpinningNode, node: str, *transitions: int) -> None:
-    """Have a managed node make transitions, one after the other; StackError when it does not."""
+    """Have a managed node make transitions in order; StackError when it does not."""
     service = client.node.create_client(ChangeState, f"{node}/change_state")
     try:
         for number in transitions:
             request = ChangeState.Request(transition=Transition(id=number))
             if not client.call(service, request, TRANSITION_TIMEOUT).success:
-                raise StackError(f"{node} does not make transition {number}; see its log")
+                raise StackError(f"{node} failed to make transition {number}; see its log")
     finally:
         client.in_turn(lambda: client.node.destroy_client(service))
 
 
 def stack_environment(domain: int, logs: Path) -> dict[str, str]:
-    """Environment of every process of the stack; nothing of it leaves this machine."""
+    """Environment of every process of the stack; no message leaves this machine."""
     environment = own_environment()
     environment.setdefault("ROS_LOG_DIR", str(logs.resolve() / "ros"))
     return environment | {
@@ -234,9 +234,9 @@ def stack_environment(domain: int, logs: Path) -> dict[str, str]:
 def node_parameters(
     policy: str | Path, more: Mapping[str, Any], speed: float = 1.0, world: SimulatedWorld = SimulatedWorld()
 ) -> dict[str, dict[str, Any]]:
-    """Parameters by node, as the launch file gives them, in the order of starting.
+    """Parameters by node, as in the launch file, in the order of starting.
 
-    A simulator with one suite does not know that parameter, and ROS then ignores it.
+    A simulator with one suite does not declare that parameter, and ROS then ignores it.
     """
     checkpoint = checkpoint_of(str(policy))
     simulated = {"use_sim_time": True}
@@ -262,8 +262,8 @@ def node_command(
     environment: Mapping[str, str],
     remappings: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """The words that start a node; StackError when its program is not installed."""
-    # JSON is YAML, in which ROS reads parameters; the quotes keep a path a text whatever it looks like.
+    """The command line of a node; StackError when its program is not installed."""
+    # JSON is YAML, in which ROS reads parameters; the quotes keep any path a string.
     settings = [f"{key}:={json.dumps(value, ensure_ascii=False)}" for key, value in parameters.items()]
     words = [word for setting in settings for word in ("-p", setting)]
     words += [word for old, new in (remappings or {}).items() for word in ("-r", f"{old}:={new}")]
@@ -271,7 +271,7 @@ def node_command(
 
 
 def _program(name: str, environment: Mapping[str, str]) -> Path:
-    """In a virtual environment programs lie beside the interpreter, in a colcon workspace in lib/<package>."""
+    """Path of a program: beside the interpreter in a virtual environment, in lib/<package> in a colcon workspace."""
     simulators = {simulator.node for simulator in SIMULATORS.values()}
     package = "qwen_vla_sim" if name in simulators else "qwen_vla_ros"
     prefixes = [entry for entry in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if entry]
@@ -279,11 +279,11 @@ def _program(name: str, environment: Mapping[str, str]) -> Path:
     for place in places:
         if os.access(place, os.X_OK):
             return place
-    raise StackError(f"{name} is not installed, looked at {', '.join(map(str, places))}; run `make setup`")
+    raise StackError(f"{name} is not installed; searched {', '.join(map(str, places))}; run `make setup`")
 
 
 class _Readiness:
-    """Looks at the graph until every node is there and active."""
+    """Watches the graph until every node is present and active."""
 
     def __init__(self, client: SpinningNode, processes: ChildProcesses, simulator: str) -> None:
         self._client, self._processes, self._simulator = client, processes, simulator
@@ -326,7 +326,7 @@ class _Readiness:
             failed = event.start_state.id == State.TRANSITION_STATE_CONFIGURING and (
                 event.goal_state.id == State.PRIMARY_STATE_UNCONFIGURED
             )
-            if failed and self._reset.service_is_ready():  # before, the robot's description may be missing
+            if failed and self._reset.service_is_ready():  # before, robot_description may be missing
                 self._failures[name] += 1
 
         return count
@@ -341,7 +341,7 @@ class _Readiness:
 
 
 class _LifecycleState:
-    """Asks a node for its lifecycle state without waiting for the answer; asks again when none comes."""
+    """Requests a node's lifecycle state without waiting for the response; requests again when none arrives."""
 
     def __init__(self, client: SpinningNode, name: str) -> None:
         self._client = client.node.create_client(GetState, f"{name}/get_state")
@@ -350,7 +350,7 @@ class _LifecycleState:
         self._label = "starting"
 
     def label(self) -> str:
-        """The last state that was heard of, in words."""
+        """The last known state, as text."""
         if self._asked is not None and self._asked.done():
             self._label = self._asked.result().current_state.label
             self._asked = None

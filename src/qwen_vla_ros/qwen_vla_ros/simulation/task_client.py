@@ -1,4 +1,4 @@
-"""Gives the running stack one task: a scene and its sentence; watches the simulator's judge and says how it went."""
+"""Gives the running stack one task, a scene and its instruction; follows the simulator's judge, returns the result."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_rclpy.qos import LATCHED, reliable
 from qwen_vla_ros.simulation.stack import SimulatedStack, change_state
 
-ANSWER_TIMEOUT = 30.0  # [s] real: services and the action server answer in milliseconds, on an idle machine
-PATIENCE = 3600.0  # [s] real, where simulated time is the limit: only a simulation that crawls needs this one
-STALL_TIMEOUT = 30.0  # [s] real without any news of the simulated world
-SETTLE_TIME = 0.3  # [s] simulated, from a reset to the sentence: every camera has shown the new scene several times
+ANSWER_TIMEOUT = 30.0  # [s] real: services and the action server respond in milliseconds on an idle machine
+PATIENCE = 3600.0  # [s] real, where simulated time is the limit: reached only by a very slow simulation
+STALL_TIMEOUT = 30.0  # [s] real without any message of the simulator
+SETTLE_TIME = 0.3  # [s] simulated, from a reset to the instruction: cameras have published the new scene several times
 CLOCK_ROUNDING = 1_000_000  # [ns] simulated; episodes begin at least 10 ms apart
-OVERTIME = 10.0  # [s] simulated, that the policy may take to end a goal whose timeout is over
+OVERTIME = 10.0  # [s] simulated, for the policy to end a goal after its timeout
 
 SUCCESS, STEP_LIMIT, TIMEOUT = "success", "step limit", "timeout"
 _RESULT = ExecuteInstruction.Result
-_ENDINGS = {  # what ends an episode without being a fault
+_ENDINGS = {  # endings that are not faults of the stack
     _RESULT.TIMEOUT: TIMEOUT,
     _RESULT.REFUSED_TOO_OFTEN: "refused too often",
     _RESULT.SUCCESS: "ended by the policy",
@@ -41,16 +41,16 @@ _CODE_NAMES = {getattr(_RESULT, name): name for name in dir(type(_RESULT)) if na
 
 
 class TaskError(RuntimeError):
-    """The stack did not do its part (not: the task failed); the message names the node and what it did not do."""
+    """The stack failed (as opposed to the task); the message names the node and what it did not do."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When to give up.
+    """When an episode ends by itself.
 
     Attributes:
-        timeout: simulated time from the sentence on [s].
-        steps: control steps executed; None: any number.
+        timeout: simulated time from the instruction on [s].
+        steps: executed control steps; None: any number.
     """
 
     timeout: float
@@ -59,7 +59,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Report:
-    """What the executor said about one chunk; verdict and reasons are the constants of ChunkReport."""
+    """The executor's report on one chunk; verdict and reasons are the constants of ChunkReport."""
 
     chunk_id: int
     verdict: int
@@ -69,18 +69,18 @@ class Report:
 
 @dataclass(frozen=True)
 class TaskRow:
-    """How one task went.
+    """Result of one task.
 
     Attributes:
-        task: its name within the suite. target: what the sentence names.
-        success: the simulator's judge saw it done.
+        task: its name within the suite. target: what the instruction names.
+        success: the simulator's judge considers it done.
         ended: "success", "step limit", "timeout", or how the policy ended the goal.
         chunks: accepted by the executor. refused: by the executor.
-        steps: control steps executed, of a base waypoints; a refused chunk counts as held for its execution horizon.
-        seconds: simulated, from the reset to the end.
-        distance: from the tip, or the base, to where it had to go next, at the end [m].
-        failure: how far it got, as a category; empty when it is done.
-        metrics: further figures of the suite at the end, by name.
+        steps: control steps executed, for a base waypoints; a refused chunk counts as held for its execution horizon.
+        seconds: simulated time from the reset to the end.
+        distance: final distance from the tip, or the base, to its next goal [m].
+        failure: how far it got, as a category; empty when done.
+        metrics: further final figures of the suite, by name.
         latency_ms_p50, latency_ms_p99: from the observation to the published chunk; None without any chunk.
     """
 
@@ -106,8 +106,8 @@ class TaskClient:
     """Gives tasks to a stack, one at a time.
 
     Attributes (written in the client's thread, under `client.changed`):
-        task: latest word of the judge, None before the first.
-        activity: what policy_node says that it is doing.
+        task: latest state from the judge, None before the first.
+        activity: state of policy_node from its feedback.
     """
 
     def __init__(self, stack: SimulatedStack) -> None:
@@ -130,16 +130,16 @@ class TaskClient:
         self._client.hear(ChunkReport, "executor_node/chunk_report", self._on_report, reliable(50))
 
     def reset(self, seed: int) -> str:
-        """Begin the episode of a scene; returns its sentence when the new scene can be seen by everybody.
+        """Start the episode of a scene; returns its instruction when all cameras have published the new scene.
 
-        The robot is somewhere else then, and so are its controllers: the executor begins anew, too.
+        The robot and its controllers are elsewhere then: the executor starts anew, too.
         """
         change_state(self._client, "executor_node", Transition.TRANSITION_DEACTIVATE)
         self._client.wait(lambda: self.task, "task state of the simulator", ANSWER_TIMEOUT)
         before = _start_ns(self.task) + CLOCK_ROUNDING
         reply = self._client.call(self._reset, ResetWorld.Request(seed=seed), ANSWER_TIMEOUT)
         if not reply.success:
-            raise TaskError(f"{self._simulator} refuses seed {seed}: {reply.message}")
+            raise TaskError(f"{self._simulator} refused seed {seed}: {reply.message}")
         with self._client.changed:
             self._client.wait(lambda: _start_ns(self.task) > before, "task state of the new scene", ANSWER_TIMEOUT)
             self._seed, self._instruction, self._start_ns = seed, reply.instruction, _start_ns(self.task)
@@ -149,25 +149,25 @@ class TaskClient:
         return reply.instruction
 
     def draw_from(self, noise_seed: int) -> None:
-        """Make the policy draw the noise of chunk k from seed `noise_seed` + k, so that runs can be repeated."""
+        """Make the policy sample the noise of chunk k from seed `noise_seed` + k, for reproducible runs."""
         parameter = Parameter("seed", value=noise_seed % 2**31).to_parameter_msg()
         request = SetParameters.Request(parameters=[parameter])
         (verdict,) = self._client.call(self._parameters, request, ANSWER_TIMEOUT).results
         if not verdict.successful:
-            raise TaskError(f"policy_node refuses the parameter seed = {noise_seed % 2**31}: {verdict.reason}")
+            raise TaskError(f"policy_node refused the parameter seed = {noise_seed % 2**31}: {verdict.reason}")
 
     def execute(self, limits: Limits, watch: Callable[[], None] = lambda: None) -> TaskRow:
-        """Give the scene's sentence to the policy and return how it went; needs a `reset` before.
+        """Send the scene's instruction to the policy and return the result; requires a `reset` before.
 
-        `watch` is called all the time while it runs. Raises TaskError, NoAnswer or ChildEnded for faults of the stack;
-        a task that fails is no fault.
+        `watch` is called continually meanwhile. Raises TaskError, NoAnswer or ChildEnded for faults of the stack; a
+        task that fails is not a fault.
         """
         goal = ExecuteInstruction.Goal(instruction=self._instruction, timeout=limits.timeout)
         self._client.wait(self._action.server_is_ready, "action server of policy_node", ANSWER_TIMEOUT)
         sent = self._action.send_goal_async(goal, feedback_callback=self._on_feedback)
-        handle = self._client.result(sent, "answer of policy_node to the goal", ANSWER_TIMEOUT)
+        handle = self._client.result(sent, "response of policy_node to the goal", ANSWER_TIMEOUT)
         if not handle.accepted:
-            raise TaskError(f"policy_node refuses the goal {self._instruction!r}; see its log")
+            raise TaskError(f"policy_node rejected the goal {self._instruction!r}; see its log")
         result = handle.get_result_async()
 
         def ending() -> str | None:
@@ -177,12 +177,12 @@ class TaskClient:
         ended = self._client.wait(ending, f"end of {self._instruction!r}", PATIENCE)
         final = self._done or self.task
         if not result.done():
-            self._client.result(handle.cancel_goal_async(), "answer of policy_node to the cancellation", ANSWER_TIMEOUT)
+            self._client.result(handle.cancel_goal_async(), "response of policy_node to a cancel", ANSWER_TIMEOUT)
         outcome = self._client.result(result, "result of policy_node", ANSWER_TIMEOUT).result
         return self._row(ended, final, outcome, limits)
 
     def wait_until(self, seconds: float) -> None:
-        """Wait until so much simulated time of the episode has passed."""
+        """Wait until this much simulated time of the episode has passed [s]."""
 
         def passed() -> bool:
             self._check_progress()
@@ -214,10 +214,10 @@ class TaskClient:
     def _belongs(self, message: ActionChunk | ChunkReport) -> bool:
         return nanoseconds(message.header.stamp) >= self._start_ns
 
-    # Judgement ------------------------------------------------------------------------------------------------------
+    # Result ---------------------------------------------------------------------------------------------------------
 
     def _ending(self, result, limits: Limits) -> str | None:
-        """How the task ended; None while it goes on."""
+        """How the task ended; None while it continues."""
         if self._done is not None:
             return SUCCESS
         if result.done():
@@ -225,13 +225,13 @@ class TaskClient:
             return _ENDINGS.get(outcome.error_code) or f"{_code_name(outcome.error_code)}: {outcome.error_msg}"
         self._check_progress()
         counted, enough = self._counted(limits)
-        # Only when the judge has seen the last step.
+        # Only once the judge has seen the last step.
         if enough and nanoseconds(self.task.header.stamp) >= nanoseconds(counted[-1].header.stamp):
             return STEP_LIMIT
         return TIMEOUT if self.task.sim_time > limits.timeout + SETTLE_TIME + OVERTIME else None
 
     def _steps(self, report: ChunkReport) -> int:
-        """Control steps that a verdict is worth: those sent; for a refused chunk those that the robot held instead."""
+        """Control steps of a verdict: those sent; for a refused chunk, those during which the robot held instead."""
         if report.verdict in (ChunkReport.COMPLETED, ChunkReport.HELD):
             return report.steps_accepted
         if report.verdict == ChunkReport.REFUSED and report.chunk_id in self._chunks:
@@ -239,9 +239,9 @@ class TaskClient:
         return 0
 
     def _counted(self, limits: Limits) -> tuple[list[ChunkReport], bool]:
-        """The reports up to the one with which the step limit is reached, and whether it is.
+        """The reports up to the one that reaches the step limit, and whether it is reached.
 
-        What the policy begins before the cancellation gets to it is no part of the episode.
+        What the policy starts before the cancellation reaches it is not part of the episode.
         """
         steps = 0
         for number, report in enumerate(self._reports):
@@ -252,7 +252,7 @@ class TaskClient:
 
     def _check_progress(self) -> None:
         if time.monotonic() - self._heard_at > STALL_TIMEOUT:
-            raise TaskError(f"{self._simulator}: simulated time has stood still for {STALL_TIMEOUT:.0f} s")
+            raise TaskError(f"{self._simulator}: simulated time has not advanced for {STALL_TIMEOUT:.0f} s")
 
     def _row(self, ended: str, final: TaskState, outcome: ExecuteInstruction.Result, limits: Limits) -> TaskRow:
         with self._client.changed:
@@ -279,12 +279,12 @@ class TaskClient:
 
 
 def _start_ns(state: TaskState) -> int:
-    """Simulated time at which the episode of a task state began [ns]."""
+    """Simulated start time of a task state's episode [ns]."""
     return nanoseconds(state.header.stamp) - round(state.sim_time * NANOSECONDS)
 
 
 def _latency(outcome: ExecuteInstruction.Result, chunks: list[ActionChunk]) -> tuple[float | None, float | None]:
-    """p50 and p99 [ms] as policy_node measured them; it leaves out the first chunk, so one alone speaks for itself."""
+    """p50 and p99 [ms] measured by policy_node, which excludes the first chunk; of a single chunk, its own latency."""
     if math.isfinite(outcome.latency_ms_p50) and math.isfinite(outcome.latency_ms_p99):
         return outcome.latency_ms_p50, outcome.latency_ms_p99
     if not chunks:
@@ -298,7 +298,7 @@ def _code_name(code: int) -> str:
 
 
 def as_episode_row(row: TaskRow) -> EpisodeRow:
-    """The fields of the in-process evaluation; chunks are those that the policy gave, refused ones included."""
+    """The fields of the in-process evaluation; chunks are those predicted by the policy, including refused ones."""
     refused = [report for report in row.reports if report.verdict == ChunkReport.REFUSED]
     refusals = Counter(Reason(code).name for report in refused for code in report.reasons)
     return EpisodeRow(

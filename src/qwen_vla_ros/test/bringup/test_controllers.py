@@ -1,5 +1,5 @@
-"""The files of controllers say what ros2_control understands in every distribution that the suite names, and nothing
-that is unsafe on a robot."""
+"""The controllers' files are valid for ros2_control in every distribution that the suite supports, and safe for a
+robot."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def of_nodes(file: Path) -> dict[str, dict]:
 
 
 def declared(kind: str, distribution: str) -> dict[str, str]:
-    """Parameter -> its type."""
+    """Parameter → its type."""
     parts = (DECLARED[kind].get(part, {}) for part in ("everywhere", distribution))
     return {name: type_name for part in parts for type_name, names in part.items() for name in names}
 
@@ -50,7 +50,7 @@ def flat(parameters: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def controllers(file: Path) -> dict[str, dict]:
-    """Those nodes that are controllers."""
+    """Only the nodes that are controllers."""
     return {name: parameters for name, parameters in of_nodes(file).items() if "type" in parameters}
 
 
@@ -64,17 +64,17 @@ def test_every_parameter_is_declared_with_its_type(file: Path, distribution: str
             for joint in joints:
                 name = name.replace(f".{joint}.", ".<joint>.")
             assert name in known, f"{node} of {distribution} has no parameter {name}"
-            assert TYPES[known[name]](value), f"{node}: {name} is to be a {known[name]}, not {value!r}"
+            assert TYPES[known[name]](value), f"{node}: {name} must be a {known[name]}, not {value!r}"
 
 
-def test_the_table_tells_a_wrong_name_and_a_wrong_type() -> None:
+def test_the_table_detects_a_wrong_name_and_a_wrong_type() -> None:
     jazzy, known = (declared("diff_drive_controller/DiffDriveController", name) for name in ("jazzy", "lyrical"))
     assert "publish_rate" in jazzy and "publish_rate" not in known
     assert not TYPES[known["wheel_radius"]](1) and not TYPES[known["open_loop"]]("false")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_an_arm_starts_where_it_is_and_goes_on_where_it_was_sent(file: Path) -> None:
+def test_an_arm_starts_at_its_position_and_continues_from_its_command(file: Path) -> None:
     for name, parameters in controllers(file).items():
         if parameters["type"] == TRAJECTORY:
             assert parameters["set_last_command_interface_value_as_state_on_activation"] is False, name
@@ -95,7 +95,7 @@ def test_the_frames_of_a_base_in_a_namespace_are_those_of_its_description() -> N
 def test_the_real_arm_s_manager_runs_at_the_rate_of_its_bus_in_the_order_in_which_launch_gives_files(
     namespace: str,
 ) -> None:
-    """`-p use_sim_time` comes first and makes an entry for all nodes: what names the node must still win."""
+    """`-p use_sim_time` comes first and creates an entry for all nodes: entries that name the node must override it."""
     files = [str(REPOSITORY / f"config/controllers/{name}.yaml") for name in ("widowx", "widowx_real")]
     arguments = ["--ros-args", "-p", "use_sim_time:=false", *(word for f in files for word in ("--params-file", f))]
     context = rclpy.Context()

@@ -1,6 +1,6 @@
-"""The files that other programs read agree with the robots: Gazebo, Isaac Sim, SROS2, zenoh, containers.
+"""The files read by other programs match the robots: Gazebo, Isaac Sim, SROS2, zenoh, containers.
 
-None of those programs is needed here; what they would do with the files is tried where they run.
+None of those programs is needed here; the files are tested with them where they run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HARDWARE = {"widowx": ("mock", "real"), "aloha": ("mock", "real"), "mobile_base"
 
 
 def camera_topics(embodiment: Embodiment) -> dict[str, str]:
-    """Topic -> name of its type."""
+    """Topic → name of its type."""
     return {c.topic: "Image" for c in embodiment.cameras} | {c.info_topic: "CameraInfo" for c in embodiment.cameras}
 
 
@@ -89,7 +89,7 @@ def inputs_of(robot: str, kind: str) -> list[dict]:
 
 
 def topics_of_ros2_control(robot: str, parameter: str) -> list[str]:
-    """What the systems of the description name, one entry each."""
+    """The values of a parameter of the description's systems, one entry each."""
     urdf = ElementTree.fromstring(robot_description(robot, hardware="isaac"))
     return [param.text for param in urdf.iter("param") if param.get("name") == parameter]
 
@@ -100,7 +100,7 @@ def test_isaac_publishes_what_the_description_and_the_embodiment_expect(robot: s
     assert set(topics_of_ros2_control(robot, "joint_states_topic")) == {f"/{states['topicName']}"}
     commands = inputs_of(robot, "ROS2SubscribeJointState")
     assert topics_of_ros2_control(robot, "joint_commands_topic") == [f"/{c['topicName']}" for c in commands]
-    assert {c["queueSize"] for c in commands} == {1}  # a queue would be late, at one message a tick
+    assert {c["queueSize"] for c in commands} == {1}  # a queue would add latency, at one message per tick
     seen = {i["topicName"]: "Image" for i in inputs_of(robot, "ROS2CameraHelper")}
     seen |= {i["topicName"]: "CameraInfo" for i in inputs_of(robot, "ROS2CameraInfoHelper")}
     assert seen == camera_topics(load_robot(robot))
@@ -108,7 +108,7 @@ def test_isaac_publishes_what_the_description_and_the_embodiment_expect(robot: s
     assert [i["topicName"] for i in inputs_of(robot, "ROS2PublishClock")] == ["clock"]
 
 
-# Inputs without which a node of Isaac Sim does nothing, or stands at time 0.
+# Inputs without which a node of Isaac Sim does nothing, or stays at time 0.
 NEEDED = {
     "OnPlaybackTick": set(),
     "IsaacReadSimulationTime": set(),
@@ -148,7 +148,7 @@ def test_isaac_drives_the_joints_as_ros2_control_commands_them(robot: str) -> No
 
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_joint_names_survive_the_import_into_usd(robot: str) -> None:
-    """A prim is called [A-Za-z_][A-Za-z0-9_]*; the importer writes _ for anything else."""
+    """A prim's name is [A-Za-z_][A-Za-z0-9_]*; the importer replaces anything else by _."""
     joints = [
         joint.get("name")
         for joint in ElementTree.fromstring(robot_description(robot, hardware="isaac")).findall("joint")
@@ -191,7 +191,7 @@ ON_THE_ROBOT = {
 
 
 @pytest.mark.parametrize("kind, verb", ON_THE_ROBOT)
-def test_the_robot_s_computer_may_do_whatever_runs_there(kind: str, verb: str) -> None:
+def test_the_robot_s_computer_may_run_all_its_programs(kind: str, verb: str) -> None:
     assert not refused("robot", kind, verb, ON_THE_ROBOT[kind, verb])
 
 
@@ -244,14 +244,14 @@ def test_the_routers_meet(machine: str, key: str) -> None:
 
 
 def pip_packages(dockerfile: str) -> set[str]:
-    """Names of what the image installs from PyPI."""
+    """Names of the packages that an image installs from PyPI."""
     text = (DOCKER / dockerfile).read_text().replace("\\\n", " ")
     (line,) = re.findall(r"--constraint /tmp/requirements.lock(.*?)&&", text)
     return {name.lower() for name in line.split()}
 
 
 def with_requirements(names: set[str]) -> set[str]:
-    """The packages and all that they require here."""
+    """The packages and everything that they require here."""
     found, todo = set(), set(names)
     while todo:
         name = todo.pop()
@@ -269,7 +269,7 @@ def _plain(requirement: str) -> str:
 
 
 def imported_packages(*modules: str) -> set[str]:
-    """Names of the packages from PyPI, those of ROS left out, that a process has loaded after importing modules."""
+    """Names of the PyPI packages, without those of ROS, that a process has loaded after importing modules."""
     program = (
         "import importlib, importlib.metadata, sys\n"
         "for name in sys.argv[1:]: importlib.import_module(name)\n"
@@ -281,7 +281,7 @@ def imported_packages(*modules: str) -> set[str]:
     ours = {path.parent.name for path in REPOSITORY.glob("src/*/package.xml")}
     names = {_plain(name) for name in answer.stdout.split()}
     ros = {name for name in names if name.startswith("ros-") or name.endswith(("-msgs", "-interfaces"))}
-    build = {"setuptools", "rclpy", "rosidl-parser", "charset-normalizer"}  # the last is used where it happens to be
+    build = {"setuptools", "rclpy", "rosidl-parser", "charset-normalizer"}  # the last is used only if installed
     return names - ros - build - {_plain(name) for name in ours} - {"std-srvs", "rosidl-runtime-py"}
 
 

@@ -1,4 +1,4 @@
-"""What differs between ROS distributions is in one table."""
+"""Differences between ROS distributions are in one table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qwen_vla_ros.ros import environment
 from qwen_vla_ros.ros.distributions import DISTRIBUTIONS, distribution
 
 
-def test_the_shell_s_distribution_is_taken_and_an_unknown_one_counts_as_the_newest(
+def test_the_shell_s_distribution_is_used_and_an_unknown_one_counts_as_the_newest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ROS_DISTRO", "jazzy")
@@ -19,7 +19,7 @@ def test_the_shell_s_distribution_is_taken_and_an_unknown_one_counts_as_the_newe
     assert distribution() is distribution("rolling") is DISTRIBUTIONS["lyrical"]
 
 
-def test_the_how_to_says_of_each_distribution_what_the_table_says() -> None:
+def test_the_how_to_matches_the_table_for_each_distribution() -> None:
     page = Path(__file__).resolve().parents[4] / "docs" / "how-to" / "bring_up.md"
     lines = [line.strip("|").split("|") for line in page.read_text().splitlines() if line.startswith("|")]
     rows = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}

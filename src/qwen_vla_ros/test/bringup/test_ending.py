@@ -1,6 +1,6 @@
-"""Whatever ends a launch: nobody is left behind, a part that died gives a code other than 0, controllers go last.
+"""However a launch ends: no process is left, a process that died gives a code other than 0, controllers end last.
 
-With the real `launch` and processes that stand for the parts; skipped where only the wheels of ROS are installed.
+With the real `launch` and processes that stand in for the robot's; skipped if only the wheels of ROS are installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("launch_ros")
 
-# A part writes its process id, then what ends it and when; it takes `linger` seconds to come to rest.
+# A part writes its process ID, then which signal ended it and when; it takes `linger` seconds to come to rest.
 PART = """
 import os, pathlib, signal, sys, time
 name, linger, code = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
@@ -61,7 +61,7 @@ PARTS = ("executor", "controllers", "simulator")
 
 
 class Launched:
-    """A launch of three parts, in a session of its own as a terminal gives it one."""
+    """A launch of three parts, in a session of its own as in a terminal."""
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.folder = folder
@@ -117,16 +117,16 @@ def launched(request: pytest.FixtureRequest, tmp_path: Path):
 
 
 def test_a_part_that_died_ends_the_launch_with_a_code_and_a_reason(launched: Launched) -> None:
-    os.kill(launched.pids["simulator"], signal.SIGINT)  # it ends by itself, with code 3
+    os.kill(launched.pids["simulator"], signal.SIGINT)  # it exits on its own, with code 3
     output, _ = launched.process.communicate(timeout=30)
     assert launched.process.returncode == 1
-    assert "simulator-" in output and "ended with code 3" in output
+    assert "simulator-" in output and "exited with code 3" in output
     launched.nobody_left()
 
 
 @pytest.mark.parametrize("launched", ["terminal"], indirect=True)
 def test_ctrl_c_in_a_terminal_reaches_the_controllers_when_the_robot_is_at_rest(launched: Launched) -> None:
-    os.killpg(launched.process.pid, signal.SIGINT)  # as the terminal does: everybody in the foreground group
+    os.killpg(launched.process.pid, signal.SIGINT)  # like the terminal: everything in the foreground group
     launched.process.communicate(timeout=30)
     assert launched.process.returncode == 0
     launched.nobody_left()
@@ -136,11 +136,11 @@ def test_ctrl_c_in_a_terminal_reaches_the_controllers_when_the_robot_is_at_rest(
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGQUIT])
 @pytest.mark.parametrize("launched", ["terminal"], indirect=True)
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux' own")
-def test_a_launch_that_is_killed_leaves_nobody(launched: Launched, number: signal.Signals) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="uses a feature of the Linux kernel")
+def test_a_launch_that_is_killed_leaves_no_process(launched: Launched, number: signal.Signals) -> None:
     os.kill(launched.process.pid, number)
     launched.process.communicate(timeout=30)
     assert launched.process.returncode != 0
     launched.nobody_left()
-    assert launched.ended("executor")[0] == signal.SIGTERM  # it had its chance to stop the robot
+    assert launched.ended("executor")[0] == signal.SIGTERM  # it was able to stop the robot
     assert launched.ended("controllers")[0] == signal.SIGINT

@@ -1,6 +1,6 @@
-"""The launch files say what they offer, start only what exists, and leave nothing behind.
+"""The launch files document what they offer, start only what exists, and leave nothing behind.
 
-They need the real `launch` and `launch_ros`, which a ROS installation has and the wheels have not.
+They need the real `launch` and `launch_ros`, which are in a ROS installation but not in the wheels.
 """
 
 import importlib.metadata
@@ -44,9 +44,9 @@ REPOSITORY = Path(__file__).resolve().parents[4]
 ROBOTS = ("widowx", "aloha", "mobile_base")
 READY_TIMEOUT = 300.0  # [s] seconds on an idle machine, minutes on a busy one: the policy prepares every prompt length
 OWN_PACKAGES = ("qwen_vla_ros", "qwen_vla_sim")
-# Not dependencies of the package: who has that hardware or simulator has them (docs/how-to/bring_up.md).
+# Not dependencies of the package: users of that hardware or simulator have them (docs/how-to/bring_up.md).
 OPTIONAL_PACKAGES = ("interbotix_xs_sdk", "ros_gz_sim", "ros_gz_bridge")
-# What the whole of the suite is: a start that lacks one of these is no start of this launch file.
+# The complete suite: a start that lacks one of these is not a start of this launch file.
 OWN_SHARES = {"qwen_vla_ros", "embodiment_descriptions"}
 COMMON_ARGUMENTS = {
     "hardware", "policy", "device", "blending", "namespace", "use_sim_time", "autostart", "rviz", "record", "log_level",
@@ -63,13 +63,13 @@ def load(name: str) -> ModuleType:
 
 
 def robot_of(name: str) -> bringup.Robot:
-    """What a launch file says about its robot."""
+    """The `Robot` defined in a launch file."""
     (robot,) = [value for value in vars(load(name)).values() if isinstance(value, bringup.Robot)]
     return robot
 
 
 def context_with(robot: bringup.Robot, **values: str) -> LaunchContext:
-    """A start with these arguments and the defaults of the others."""
+    """A start with these arguments and default values for all others."""
     context = LaunchContext()
     for argument in bringup.arguments(robot):
         argument.execute(context) if argument.name not in values else None
@@ -78,7 +78,7 @@ def context_with(robot: bringup.Robot, **values: str) -> LaunchContext:
 
 
 def started(name: str, **values: str) -> list[LaunchDescriptionEntity]:
-    """Everything that one start of a robot consists of."""
+    """Everything in one start of a robot."""
     robot = robot_of(name)
     return bringup.everything(robot, context_with(robot, **values)).get_sub_entities()
 
@@ -94,7 +94,7 @@ def text(substitutions: object) -> str:
 
 @pytest.fixture
 def everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a whole ROS installation."""
+    """As in a complete ROS installation."""
     monkeypatch.setattr(packages, "installed", lambda package: True)
 
 
@@ -145,7 +145,7 @@ def test_everything_that_is_started_exists(name: str, hardware: str, everything_
 
 @pytest.mark.parametrize("hardware", bringup.HARDWARE)
 @pytest.mark.parametrize("name", ROBOTS)
-def test_every_process_ends_with_the_launch_and_is_called_as_its_program_in_the_log(
+def test_every_process_ends_with_the_launch_and_has_the_name_of_its_program_in_the_log(
     name: str, hardware: str, everything_installed: None
 ) -> None:
     for part in started(name, hardware=hardware, rviz="true", record="true"):
@@ -156,7 +156,7 @@ def test_every_process_ends_with_the_launch_and_is_called_as_its_program_in_the_
 
 
 def packages_in(part: object, seen: set[int]) -> set[str]:
-    """Every package that a part of a launch description refers to, however deep."""
+    """Every package that a part of a launch description refers to, at any depth."""
     if id(part) in seen or isinstance(part, (str, bytes, int, float, type, Path)):
         return set()
     seen.add(id(part))
@@ -170,7 +170,7 @@ def packages_in(part: object, seen: set[int]) -> set[str]:
 
 @pytest.mark.parametrize("hardware", bringup.HARDWARE)
 @pytest.mark.parametrize("name", ROBOTS)
-def test_every_package_is_looked_up_before_the_first_process(
+def test_every_package_is_checked_before_the_first_process(
     name: str, hardware: str, everything_installed: None
 ) -> None:
     parts = started(name, hardware=hardware, rviz="true", record="true")
@@ -181,7 +181,7 @@ def test_every_package_is_looked_up_before_the_first_process(
 
 @pytest.mark.parametrize("hardware", ["gazebo", "isaac", "real"])
 @pytest.mark.parametrize("name", ROBOTS)
-def test_the_plugin_of_the_hardware_is_looked_up_too(name: str, hardware: str) -> None:
+def test_the_plugin_of_the_hardware_is_checked_too(name: str, hardware: str) -> None:
     urdf = ElementTree.fromstring(robot_description(name, hardware=hardware))
     plugins = {plugin.text.split("/")[0] for plugin in urdf.iterfind("ros2_control/hardware/plugin")}
     assert plugins <= set(bringup.needed(robot_of(name), hardware, with_rviz=False))
@@ -194,7 +194,7 @@ def test_the_plugin_of_the_hardware_is_looked_up_too(name: str, hardware: str) -
     ("mobile_base", {"hardware": "gazebo"}, "ros_gz_sim"),
     ("aloha", {"hardware": "mock"}, "joint_trajectory_controller"),
 ])  # fmt: skip
-def test_a_missing_package_is_told_with_its_remedy_before_anything_starts(
+def test_a_missing_package_is_reported_with_its_remedy_before_anything_starts(
     name: str, values: dict[str, str], missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packages, "installed", lambda package: package != missing)
@@ -240,7 +240,7 @@ def test_the_base_is_commanded_with_or_without_nav2(nav2: str, expected: list) -
 
 
 @pytest.mark.parametrize("distribution, to_be_set", [("jazzy", True), ("kilted", False), ("lyrical", False)])
-def test_what_nav2_has_to_be_told_is_said_where_it_sends_twist(
+def test_the_setting_that_nav2_needs_is_documented_where_it_sends_twist(
     distribution: str, to_be_set: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROS_DISTRO", distribution)
@@ -248,12 +248,12 @@ def test_what_nav2_has_to_be_told_is_said_where_it_sends_twist(
     assert ("enable_stamped_cmd_vel: true" in nav2.description) == to_be_set
 
 
-def test_who_asks_for_the_arguments_is_warned_of_a_robot_that_moves_by_itself() -> None:
+def test_the_arguments_warn_of_a_robot_that_moves_on_its_own() -> None:
     (hardware,) = [a for a in bringup.arguments(robot_of("widowx")) if a.name == "hardware"]
     assert "real: the robot (it moves at once: to its sleep pose, and no further)" in hardware.description
 
 
-def test_without_ros2_control_mock_hardware_is_simulated_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ros2_control_mock_hardware_is_simulated_and_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "installed", lambda package: package != "controller_manager")
     entities = started("widowx", hardware="mock")
     assert ("qwen_vla_sim", "widowx_sim") in nodes(entities)
@@ -263,7 +263,7 @@ def test_without_ros2_control_mock_hardware_is_simulated_and_said_so(monkeypatch
 
 
 def test_gazebo_refuses_a_namespace(everything_installed: None) -> None:
-    with pytest.raises(ArgumentError, match="namespace:=lab does not go with hardware:=gazebo"):
+    with pytest.raises(ArgumentError, match="namespace:=lab does not work with hardware:=gazebo"):
         started("widowx", hardware="gazebo", namespace="lab")
 
 
@@ -291,7 +291,7 @@ def any_context(example: str, **values: str) -> LaunchContext:
 
 
 def any_started(example: str, **values: str) -> list[LaunchDescriptionEntity]:
-    """Everything that it consists of."""
+    """Everything in it."""
     return any_robot.everything(any_context(example, **values)).get_sub_entities()
 
 
@@ -310,22 +310,22 @@ def test_any_robot_with_a_description_and_a_yaml_is_brought_up(example: str, eve
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_beside_a_robot_that_is_running_only_the_nodes_of_the_suite_are_started(example: str) -> None:
+def test_beside_a_running_robot_only_the_nodes_of_the_suite_are_started(example: str) -> None:
     found = nodes(any_started(example, description="", policy="none"))
     assert found == {("qwen_vla_ros", "executor_node"), ("qwen_vla_ros", "trajectory_visualizer")}
 
 
-def test_any_robot_of_the_suite_is_named_by_its_name() -> None:
+def test_any_robot_of_the_suite_is_specified_by_its_name() -> None:
     arguments = nodes(any_started("so101", embodiment_config="widowx", description=""))
     assert ("qwen_vla_ros", "executor_node") in arguments
 
 
-def test_ros2_control_stands_for_a_robot_that_is_not_there(everything_installed: None) -> None:
+def test_ros2_control_stands_in_for_a_missing_robot(everything_installed: None) -> None:
     found = nodes(any_started("ur5e_2f85", **MOCK))
     assert {("controller_manager", "ros2_control_node"), ("controller_manager", "spawner")} <= found
 
 
-def test_the_description_of_a_robot_that_is_not_there_lies_beside_its_yaml(tmp_path: Path) -> None:
+def test_the_description_of_a_missing_robot_is_beside_its_yaml(tmp_path: Path) -> None:
     def description(folder: Path, **values: str) -> str:
         return any_robot.description(folder / "ur5e_2f85.yaml", any_context("ur5e_2f85", **MOCK | values))
 
@@ -335,7 +335,9 @@ def test_the_description_of_a_robot_that_is_not_there_lies_beside_its_yaml(tmp_p
     assert "GenericSystem" not in description(example, description="", description_arguments="hardware:=none")
     assert description(example, description="", hardware="running") == "", "its own bring-up publishes it"
     shutil.copy(example / "ur5e_2f85.yaml", tmp_path)
-    with pytest.raises(EmbodimentError, match=f"needs description:=, .*; none lies beside {tmp_path}/ur5e_2f85.yaml"):
+    with pytest.raises(
+        EmbodimentError, match=f"needs description:=, .*; there is none beside {tmp_path}/ur5e_2f85.yaml"
+    ):
         description(tmp_path, description="")
     for name in ("left", "right"):
         shutil.copy(example / "ur5e_2f85.urdf.xacro", tmp_path / f"{name}.urdf.xacro")
@@ -350,12 +352,12 @@ def test_the_description_of_a_robot_that_is_not_there_lies_beside_its_yaml(tmp_p
     ({"hardware": "mock"}, "hardware:=mock needs controllers_file:= and controllers:="),
     ({"description": "examples/so101/so101.urdf.xacro"}, "shoulder_pan_joint"),
 ])  # fmt: skip
-def test_what_is_wrong_with_a_robot_is_said_before_anything_starts(values: dict[str, str], said: str) -> None:
+def test_errors_in_a_robots_files_are_reported_before_anything_starts(values: dict[str, str], said: str) -> None:
     with pytest.raises((EmbodimentError, ResourceError, ArgumentError), match=re.escape(said)):
         any_started("ur5e_2f85", **values)
 
 
-# Somebody else's launch file as ALOHA's is: what it declares, and what it includes, with the choices of those files.
+# Another package's launch file like ALOHA's: what it declares, and what it includes, with the choices of those files.
 VENDOR = """
 import json, pathlib
 from launch import LaunchDescription
@@ -381,7 +383,7 @@ SWITCHES = ("launch_leaders", "use_cameras", "is_mobile", "use_base", "use_aloha
 
 @pytest.fixture
 def vendor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An ament prefix with ALOHA's bring-up; returns the folder where it keeps what it saw."""
+    """An ament prefix with ALOHA's bring-up; returns the folder where it stores what it received."""
     folder = tmp_path / "share" / "aloha" / "launch"
     folder.mkdir(parents=True)
     marker = tmp_path / "share" / "ament_index" / "resource_index" / "packages" / "aloha"
@@ -400,7 +402,7 @@ def vendor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("values", [{}, {"use_sim_time": "auto", "rviz": "false", "device": "cpu"}])
-def test_the_bring_up_of_a_real_aloha_starts_with_its_own_arguments_alone(vendor: Path, values: dict[str, str]) -> None:
+def test_the_bring_up_of_a_real_aloha_starts_with_only_its_own_arguments(vendor: Path, values: dict[str, str]) -> None:
     robot = robot_of("aloha")
     service = LaunchService(noninteractive=True)
     description = [*bringup.arguments(robot), OpaqueFunction(function=robot.real)]
@@ -441,14 +443,14 @@ def launch(folder: Path, name: str, *arguments: str, **options: object) -> subpr
 @pytest.mark.parametrize("name, arguments, said", [
     ("widowx", ["rviz:=true"], "rviz2"),
     ("aloha", ["hardware:=real"], "interbotix_xs_sdk"),
-    ("widowx", ["seed:=-1"], "seed:=-1: a seed is a whole number"),
+    ("widowx", ["seed:=-1"], "seed:=-1: a seed must be an integer"),
     ("widowx", ["suite:=widowx_pick", "shift:=colour"], "shift:=colour: the suite widowx_pick has none"),
     ("mobile_base", ["embodiment_config:=no_such.yaml"], "no_such.yaml: there is no such embodiment YAML"),
     ("aloha", ["device:=cuda:99"], "device:=cuda:99: "),
     ("policy", ["policy:=no_such"], "policy:=no_such: no checkpoint directory at no_such"),
     ("robot", ["embodiment_config:=widowx", "hardware:=mock"], "hardware:=mock needs controllers_file:="),
 ])  # fmt: skip
-def test_what_cannot_work_is_one_line_and_starts_nothing(
+def test_an_impossible_start_is_one_line_and_starts_nothing(
     name: str, arguments: list[str], said: str, tmp_path: Path
 ) -> None:
     if said in ("rviz2", "interbotix_xs_sdk") and packages.installed(said):
@@ -480,7 +482,7 @@ def wait_until(condition: Callable[[], bool], executor: SingleThreadedExecutor, 
 
 
 def assert_allowed(watcher: rclpy.node.Node) -> None:
-    """The policy file lets every node do what it does: on the robot's computer, and the policy's on its own."""
+    """The policy file allows every node what it does: on the robot's computer, and the policy's on its own."""
     on_the_gpu = [name for name in watcher.get_node_names() if name.startswith(("policy_node", "launch_ros_"))]
     assert len(on_the_gpu) == 2
     for name, namespace in watcher.get_node_names_and_namespaces():
@@ -490,7 +492,7 @@ def assert_allowed(watcher: rclpy.node.Node) -> None:
             assert not refused("robot", kind, verb, names), name
             if name == "policy_node":
                 assert not refused("policy", kind, verb, names), name
-            if name.startswith("launch_ros_"):  # there it starts policy_node alone
+            if name.startswith("launch_ros_"):  # there it only starts policy_node
                 other = {n for n in names if n.startswith(("/executor_node/", "/episode_recorder/"))}
                 assert not refused("policy", kind, verb, names - other), name
 
@@ -507,7 +509,7 @@ def test_all_nodes_become_active_and_ctrl_c_ends_them_all(launched: tuple[str, s
         clients = [node.create_client(GetState, f"{node_name}/get_state") for node_name in managed]
 
         def active() -> bool:
-            assert process.poll() is None, "launch ended by itself"
+            assert process.poll() is None, "launch ended on its own"
             for client in clients:
                 if not client.service_is_ready():
                     return False
@@ -521,7 +523,7 @@ def test_all_nodes_become_active_and_ctrl_c_ends_them_all(launched: tuple[str, s
         wait_until(
             lambda: "trajectory_visualizer" in node.get_node_names(),
             executor,
-            "trajectory_visualizer is there",
+            "trajectory_visualizer in the graph",
             READY_TIMEOUT,
         )
         assert_allowed(node)
@@ -529,5 +531,5 @@ def test_all_nodes_become_active_and_ctrl_c_ends_them_all(launched: tuple[str, s
         assert process.wait(timeout=30) == 0
     finally:
         rclpy.shutdown(context=context)
-    with pytest.raises(ProcessLookupError):  # nobody is left in its session
+    with pytest.raises(ProcessLookupError):  # no process is left in its session
         os.killpg(process.pid, 0)

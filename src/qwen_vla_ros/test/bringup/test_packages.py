@@ -1,4 +1,4 @@
-"""Missing ROS packages are named, all at once, with the way to install them."""
+"""Missing ROS packages are named, all at once, with the command to install them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_all_missing_packages_are_named_at_once_with_their_remedies(monkeypatch:
     )
 
 
-def test_what_is_installed_is_found_in_the_ament_index() -> None:
+def test_installed_packages_are_found_in_the_ament_index() -> None:
     assert packages.installed("rclpy") and not packages.installed("no_such_package")
     packages.require(["rclpy"], "this test")
 
@@ -31,6 +31,6 @@ def test_what_is_installed_is_found_in_the_ament_index() -> None:
     ("widowx", "arm_controller", "joint_trajectory_controller"),
     ("mobile_base", "diff_drive_controller", "diff_drive_controller"),
 ])  # fmt: skip
-def test_controllers_come_from_the_packages_that_their_types_name(robot: str, controller: str, package: str) -> None:
+def test_controllers_come_from_the_packages_of_their_types(robot: str, controller: str, package: str) -> None:
     file = REPOSITORY / "config" / "controllers" / f"{robot}.yaml"
     assert packages.of_controllers(file, [controller]) == [package]

@@ -1,4 +1,4 @@
-"""A wrong argument of a launch is one line that names the argument, its value and what would be right."""
+"""A wrong launch argument is one line with the argument, its value and what would be correct."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from qwen_vla_ros.bringup.preconditions import ArgumentError, check_policy, chec
 
 
 def refused(said: str):
-    """The error, whose one line holds this text."""
+    """The error, whose one line contains this text."""
     return pytest.raises(ArgumentError, match=f"^[^\\n]*{re.escape(said)}[^\\n]*$")
 
 
-def test_a_missing_file_is_told_with_the_argument_and_the_folder(
+def test_a_missing_file_is_reported_with_the_argument_and_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -27,8 +27,8 @@ def test_a_missing_file_is_told_with_the_argument_and_the_folder(
 
 
 @pytest.mark.parametrize("seed", ["-1", "1.5", "abc", ""])
-def test_a_seed_is_a_whole_number_from_0_on(seed: str) -> None:
-    with refused(f"seed:={seed}: a seed is a whole number from 0 on"):
+def test_a_seed_is_an_integer_of_at_least_0(seed: str) -> None:
+    with refused(f"seed:={seed}: a seed must be an integer of at least 0"):
         check_scene("widowx", seed, "", "")
 
 

@@ -1,4 +1,4 @@
-"""The doctor's checks one by one, on facts written down by hand. The graph tests show that such facts are collected."""
+"""The doctor's checks one by one, on facts given here. The graph tests show that such facts are collected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qwen_vla_ros.doctor.checks import machine, ros_setup, streams
 from qwen_vla_ros.doctor.checks import nodes as node_checks
 from qwen_vla_ros.doctor.checks.checkpoint import check_checkpoint, read_checkpoint
 from qwen_vla_ros.doctor.examination import examine, examine_setup, find_patient
-from qwen_vla_ros.doctor.facts import Arrival, Endpoint, Graph, Joints, Picture, Topic, with_ros_time
+from qwen_vla_ros.doctor.facts import Arrival, Endpoint, Graph, ImageFacts, Joints, Topic, with_ros_time
 from qwen_vla_ros.doctor.findings import Area, Finding, Level, exit_code
 from qwen_vla_ros.doctor.table import as_json, show
 
@@ -35,7 +35,7 @@ GB = 10**9
 
 
 def arrivals(times_ms, age_ms=1.0, **more) -> list[Arrival]:
-    """Messages received at these times, each stamped and sent `age_ms` before."""
+    """Messages received at these times, each stamped and sent `age_ms` earlier."""
     received = [NOW + round(t * MILLISECOND) for t in times_ms]
     past = round(age_ms * MILLISECOND)
     return [Arrival(r, r - past, r - MILLISECOND, n + 1, b"a", **more) for n, r in enumerate(received)]
@@ -52,7 +52,7 @@ def level(finding: Finding) -> str:
     ("times", "expected", "fact"),
     [
         (range(0, 1000, 50), "ok", "20.0 Hz, longest gap 50 ms"),
-        (range(0, 1000, 200), "warn", "5.0 Hz, longest gap 200 ms; 10 Hz are needed"),
+        (range(0, 1000, 200), "warn", "5.0 Hz, longest gap 200 ms; 10 Hz required"),
         ([0, 50, 100, 700, 750], "fail", "longest gap 600 ms (limit 500 ms)"),
         ([0], "fail", "1 message in 1.0 s"),
     ],
@@ -76,7 +76,7 @@ def test_the_rate_in_a_slow_simulator_is_that_of_its_own_time():
     ("age_ms", "expected", "fact"),
     [
         (20, "ok", "20 ms old"),
-        (300, "warn", "300 ms old on arrival, at 500 ms unusable"),
+        (300, "warn", "300 ms old on arrival, unusable at 500 ms"),
         (900, "fail", "0.90 s old on arrival (limit 0.5 s)"),
         (-50, "warn", "50 ms in the future"),
         (-500, "fail", "0.50 s in the future (limit 0.1 s)"),
@@ -96,7 +96,7 @@ def test_simulated_time_is_compared_with_the_simulated_clock():
 
 
 def test_a_late_receiver_does_not_make_stamps_look_early():
-    """Read off between the ticks before and after, whatever the order in which they were handled."""
+    """Interpolated between the ticks before and after, whatever the order of processing."""
     ticks = [Arrival(NOW + t * MILLISECOND, stamp=t * MILLISECOND // 2) for t in (200, 0, 100)]
     images = [Arrival(NOW + t * MILLISECOND, stamp=0) for t in (-50, 150, 250)]
     timed = with_ros_time({"/clock": ticks, "/image": images}, "/clock")["/image"]
@@ -126,14 +126,14 @@ def joint_findings(robot, **changed) -> dict[str, Finding]:
     return {f.subject: f for f in joint_checks.check_values(robot, robot.home | changed)}
 
 
-def test_the_home_pose_is_well(widowx):
+def test_the_home_pose_is_ok(widowx):
     assert {level(f) for f in joint_findings(widowx).values()} == {"ok"}
 
 
 @pytest.mark.parametrize(
     ("joint", "value", "subject", "expected", "fact"),
     [
-        ("left_finger", 37.0, "units", "fail", "millimetres? left_finger = 37, limits 0.015..0.037 m"),
+        ("left_finger", 37.0, "units", "fail", "millimeters? left_finger = 37, limits 0.015..0.037 m"),
         ("shoulder", -1.90, "limits", "warn", "shoulder = -1.9, limits -1.88"),
         ("shoulder", -2.20, "limits", "fail", "shoulder = -2.2"),
         ("left_finger", 0.005, "left_finger", "warn", "closed is 0.015 and open 0.037"),
@@ -151,11 +151,11 @@ def test_all_zeros_are_suspicious(widowx):
 
 
 def test_a_joint_far_outside_its_limits_is_not_taken_for_degrees(widowx):
-    """2.6 rad beyond a limit of 2.1 is a fault of the arm; 149 degrees would be another number."""
+    """2.6 rad beyond a limit of 2.1 is a fault of the arm; 149 degrees would be a different value."""
     assert "limits" in joint_findings(widowx, wrist_angle=2.6)
 
 
-def test_a_misspelt_joint_is_named_with_the_likely_one(widowx):
+def test_a_misspelled_joint_is_named_with_the_likely_one(widowx):
     measured = {name.replace("elbow", "elbow_joint"): 0.0 for name in widowx.home}
     finding = joint_checks.check_names(widowx, measured)
     assert "elbow" in finding.fact and "did you mean 'elbow_joint'?" in finding.fact
@@ -173,7 +173,7 @@ def test_joints_of_several_sources_carry_their_prefixes():
     assert {level(f) for f in joint_checks.check_joint_states(aloha, graph, "")} == {"ok"}
     graph.topics.pop("/follower_left/joint_states"), graph.arrivals.pop("/follower_left/joint_states")
     findings = {f.subject: f for f in joint_checks.check_joint_states(aloha, graph, "")}
-    assert "nobody publishes" in findings["follower_left/joint_states"].fact
+    assert "has no publisher" in findings["follower_left/joint_states"].fact
     assert "7 of 14 are missing: follower_left/waist" in findings["joint names"].fact
 
 
@@ -201,17 +201,17 @@ def test_publishers_may_share_the_joints_but_not_a_joint(widowx, second, expecte
 
 
 @pytest.mark.parametrize(
-    ("pictures", "expected", "fact"),
+    ("images", "expected", "fact"),
     [
-        ([Picture(640, 480, "rgb8", n, brightest=200) for n in range(3)], "ok", "640 x 480 rgb8"),
-        ([Picture(640, 480, "rgb8", 7, brightest=200)] * 3, "warn", "the same bytes 3 times"),
-        ([Picture(640, 480, "rgb8", n, brightest=2) for n in range(3)], "warn", "black"),
-        ([Picture(64, 48, "rgb8", n, brightest=200) for n in range(3)], "warn", "the model sees 96 x 96"),
-        ([Picture(640, 480, "mono8", 1, "encoding 'mono8' cannot be used")], "fail", "mono8"),
+        ([ImageFacts(640, 480, "rgb8", n, brightest=200) for n in range(3)], "ok", "640 x 480 rgb8"),
+        ([ImageFacts(640, 480, "rgb8", 7, brightest=200)] * 3, "warn", "3 identical images"),
+        ([ImageFacts(640, 480, "rgb8", n, brightest=2) for n in range(3)], "warn", "black"),
+        ([ImageFacts(64, 48, "rgb8", n, brightest=200) for n in range(3)], "warn", "the model's input is 96 x 96"),
+        ([ImageFacts(640, 480, "mono8", 1, "encoding 'mono8' cannot be used")], "fail", "mono8"),
     ],
 )
-def test_pictures(widowx, pictures, expected, fact):
-    (finding,) = camera_checks.check_pictures(widowx.cameras[0], pictures, image_size=96)
+def test_images(widowx, images, expected, fact):
+    (finding,) = camera_checks.check_images(widowx.cameras[0], images, image_size=96)
     assert level(finding) == expected and fact in finding.fact
 
 
@@ -237,7 +237,7 @@ def drive(message: str) -> BaseVelocityCommand:
         ("auto", [STAMPED], "ok", "TwistStamped"),
         ("twist", [STAMPED], "fail", "message: twist_stamped"),
         ("auto", [TWIST, STAMPED], "fail", "expect different types"),
-        ("auto", [], "fail", "nobody listens"),
+        ("auto", [], "fail", "has no subscriber"),
     ],
 )
 def test_twist_and_twist_stamped(message, listeners, expected, text):
@@ -246,7 +246,7 @@ def test_twist_and_twist_stamped(message, listeners, expected, text):
     assert level(finding) == expected and text in finding.fact + finding.remedy
 
 
-def test_a_second_listener_that_does_not_fit_is_a_warning():
+def test_a_second_listener_that_does_not_match_is_a_warning():
     fine, odd = Endpoint("/base", TWIST), Endpoint("/old_base", STAMPED)
     deaf = Endpoint("/slow_base", TWIST, conflict="durability")
     for other, text in ((odd, "/old_base expects TwistStamped"), (deaf, "QoS of /slow_base")):
@@ -277,7 +277,7 @@ def test_rivals(nodes, sending, expected):
     ("kinds", "expected", "text"),
     [
         ((), "fail", "spawner gripper_controller"),
-        (("control_msgs/action/GripperCommand",), "fail", "the YAML says ParallelGripperCommand"),
+        (("control_msgs/action/GripperCommand",), "fail", "the YAML has ParallelGripperCommand"),
         (("control_msgs/action/ParallelGripperCommand",), "ok", ""),
     ],
 )
@@ -316,7 +316,7 @@ def test_packages_of_a_robot_that_are_missing_are_named_with_how_to_install_them
 
 
 @pytest.mark.parametrize(("skew_ms", "expected"), [(0, "ok"), (30, "ok"), (80, "warn"), (500, "fail"), (-60, "warn")])
-def test_skew_is_that_of_the_quickest_message(skew_ms, expected):
+def test_skew_is_that_of_the_fastest_message(skew_ms, expected):
     delays = [skew_ms + delay for delay in (40.0, 0.2, 3.0)]
     heard = [Arrival(NOW, sent=NOW - round(d * MILLISECOND), publisher=b"a") for d in delays]
     topic = Topic("/t", publishers=(Endpoint("/robot", "p/msg/T", gid=b"a"),))
@@ -329,8 +329,8 @@ def test_skew_is_that_of_the_quickest_message(skew_ms, expected):
     ("sim_time", "ticks", "expected", "fact"),
     [
         ({"/a": True, "/b": True}, [0, 10, 20], "ok", "simulated time everywhere"),
-        ({"/a": True, "/b": True}, [], "fail", "nothing comes on /clock"),
-        ({"/a": True, "/b": True}, [5, 5, 5], "fail", "/clock stands still"),
+        ({"/a": True, "/b": True}, [], "fail", "/clock has no messages"),
+        ({"/a": True, "/b": True}, [5, 5, 5], "fail", "/clock does not advance"),
         ({"/a": False, "/b": False}, [0, 10, 20], "warn", "use_sim_time is false in a, b"),
         ({"/a": False, "/b": False}, [], "ok", "real time everywhere"),
         ({"/a": True, "/sim": False}, [0, 10, 20], "ok", "simulated time everywhere"),
@@ -344,7 +344,7 @@ def test_simulated_time(sim_time, ticks, expected, fact):
     assert level(finding) == expected and fact in finding.fact
 
 
-def test_nodes_in_another_domain_are_pointed_at():
+def test_nodes_in_another_domain_are_named():
     finding = node_checks.check_nobody(domain=0, others=[7, 12])
     assert "domain 7, 12" in finding.remedy and "export ROS_DOMAIN_ID=7" in finding.remedy
 
@@ -371,19 +371,19 @@ def test_variables(variables, subject, expected):
     assert level(findings[subject]) == expected
 
 
-def test_a_middleware_that_is_not_installed_keeps_the_doctor_from_the_graph(tmp_path):
+def test_a_middleware_that_is_not_installed_prevents_joining_the_graph(tmp_path):
     place = tmp_path / "share/ament_index/resource_index/rmw_typesupport"
     place.mkdir(parents=True)
     (place / "rmw_fastrtps_cpp").touch()
     variables = {"AMENT_PREFIX_PATH": str(tmp_path), "RMW_IMPLEMENTATION": "rmw_zenoh_cpp", "ROS_DISTRO": "jazzy"}
     finding = ros_setup.check_rmw(variables)
-    assert "apt install ros-jazzy-rmw-zenoh-cpp, or take one of rmw_fastrtps_cpp" in finding.remedy
+    assert "apt install ros-jazzy-rmw-zenoh-cpp, or use one of rmw_fastrtps_cpp" in finding.remedy
     assert not ros_setup.can_join([finding])
     assert not ros_setup.can_join(list(ros_setup.check_ros_setup({"ROS_DOMAIN_ID": "300"})))
     assert ros_setup.can_join([ros_setup.check_rmw(variables | {"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"})])
 
 
-def test_domains_are_read_from_the_ports_that_participants_listen_at():
+def test_domains_are_read_from_the_ports_of_participants():
     ports = [7400, 7410, 7412, 7411, 7400 + 250 * 42 + 10, 7400 + 250 * 42 + 1, 22, 60000]
     assert sorted(set(ros_setup._domains(ports))) == [0, 42]
 
@@ -403,7 +403,7 @@ MACHINE = machine.Machine(
         ({"segment": 0}, 0, "shared memory", "ok", "not Fast DDS"),
         ({"segment": None}, 0, "shared memory", "fail", "/p.xml cannot be read"),
         ({"disk_free": 2 * GB}, 0, "disk", "warn", "recording"),
-        ({"disk_free": 10**8}, 0, "disk", "fail", "delete"),
+        ({"disk_free": 10**8}, 0, "disk", "fail", "free some space"),
         ({"threads": 16}, 0, "processors", "warn", "OMP_NUM_THREADS=16"),
         ({"load": 9.0}, 0, "processors", "warn", "heartbeats"),
         ({"memory_available": GB}, 9 * GB, "memory", "fail", "18.7 GB"),
@@ -431,7 +431,7 @@ def test_the_shipped_profile_is_read(tmp_path):
 
 @pytest.fixture
 def checkpoint(tmp_path, widowx):
-    """The small files of a checkpoint for the WidowX, which a test may spoil before it calls the doctor."""
+    """The small files of a checkpoint for the WidowX, which a test may damage before it calls the doctor."""
     from embodiment_descriptions import resource_path
 
     shipped = resource_path("checkpoints/tiny")
@@ -447,63 +447,63 @@ def checkpoint(tmp_path, widowx):
     return SimpleNamespace(folder=tmp_path, files=files, check=check)
 
 
-def test_the_shipped_checkpoint_is_well(widowx):
+def test_the_shipped_checkpoint_is_ok(widowx):
     findings = list(check_checkpoint(read_checkpoint("tiny"), widowx))
     assert {level(f) for f in findings} == {"ok"}
     assert "never moved in training: ry, rz" in findings[-1].fact
 
 
-def spoil_robot(files):
+def break_robot(files):
     files["embodiments"] = {"aloha": files["embodiments"]["widowx"] | {"name": "aloha"}}
 
 
-def spoil_cameras(files):
+def break_cameras(files):
     files["embodiments"]["widowx"]["camera_tags"] = ["ego", "cam_left"]
 
 
-def spoil_rate(files):
+def break_rate(files):
     files["embodiments"]["widowx"]["period"] = 0.1
 
 
-def spoil_prompt(files):
+def break_prompt(files):
     files["embodiments"]["widowx"]["prompt_template"] = "Do {instruction}."
 
 
-def spoil_order(files):
+def break_order(files):
     files["normalization"]["widowx"]["channel_names"].reverse()
 
 
-def spoil_units(files):
+def break_units(files):
     for key in ("q01", "q99"):
         files["normalization"]["widowx"][key][0] *= 1000
         files["normalization"]["widowx"][key][5] = math.copysign(90.0, files["normalization"]["widowx"][key][0])
 
 
-def spoil_gripper(files):
+def break_gripper(files):
     files["normalization"]["widowx"]["q99"][6] = 100.0
 
 
 @pytest.mark.parametrize(
-    ("spoil", "subject", "expected", "text"),
+    ("damage", "subject", "expected", "text"),
     [
-        (spoil_robot, "robot", "fail", "trained for aloha, not for 'widowx'"),
-        (spoil_cameras, "fit", "fail", "cameras: the policy needs cam_left, the robot has ego, cam_wrist"),
-        (spoil_rate, "fit", "fail", "period [s]: trained with 0.1, the robot has 0.2"),
-        (spoil_prompt, "prompt", "warn", "Do {instruction}."),
-        (spoil_order, "statistics", "fail", "gripper rz ry rx z y x"),
-        (spoil_units, "statistics", "fail", "the robot's limits -3..3 (millimetres?); rz -90..90"),
-        (spoil_units, "statistics", "fail", "(degrees?)"),
-        (spoil_gripper, "statistics", "fail", "gripper 0..100"),
+        (break_robot, "robot", "fail", "trained for aloha, not for 'widowx'"),
+        (break_cameras, "fit", "fail", "cameras: the policy needs cam_left, the robot has ego, cam_wrist"),
+        (break_rate, "fit", "fail", "period [s]: trained with 0.1, the robot has 0.2"),
+        (break_prompt, "prompt", "warn", "Do {instruction}."),
+        (break_order, "statistics", "fail", "gripper rz ry rx z y x"),
+        (break_units, "statistics", "fail", "the robot's limits -3..3 (millimeters?); rz -90..90"),
+        (break_units, "statistics", "fail", "(degrees?)"),
+        (break_gripper, "statistics", "fail", "gripper 0..100"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit(checkpoint, spoil, subject, expected, text):
-    spoil(checkpoint.files)
+def test_a_checkpoint_that_does_not_match(checkpoint, damage, subject, expected, text):
+    damage(checkpoint.files)
     finding = checkpoint.check()[subject]
     assert level(finding) == expected and text in finding.fact
 
 
 def test_the_checkpoint_that_runs_is_examined(checkpoint, widowx):
-    """Without --policy it is the one of policy_node; a named one is compared with it; one elsewhere is left alone."""
+    """Without --policy, that of policy_node; a specified one is compared with it; one on another machine is skipped."""
     checkpoint.check()
     patient = find_patient("widowx", "mock", "", "")
 
@@ -520,7 +520,7 @@ def test_the_checkpoint_that_runs_is_examined(checkpoint, widowx):
     assert level(model("qwen_vla://tiny", "")[0]) == "ok"
 
 
-def test_of_a_policy_that_is_no_checkpoint_the_package_is_checked():
+def test_for_a_policy_that_is_no_checkpoint_the_package_is_checked():
     patient = find_patient("widowx", "mock", "", "")
 
     def model(policy: str, graph: Graph | None = None) -> Finding:
@@ -542,7 +542,7 @@ def test_damaged_files_are_named(checkpoint):
     whole = weights.read_bytes()
     for size in (len(whole) - 1, 20, 0):
         weights.write_bytes(whole[:size])
-        assert f"model.safetensors is damaged or cut short ({size} bytes)" in checkpoint.check()["checkpoint"].fact
+        assert f"model.safetensors is damaged or truncated ({size} bytes)" in checkpoint.check()["checkpoint"].fact
     weights.unlink()
     assert "model.safetensors is missing" in checkpoint.check()["checkpoint"].fact
     assert "nowhere" in read_checkpoint("nowhere").problem
@@ -569,7 +569,7 @@ def test_exit_code(levels, strict, code):
 def test_every_robot_can_be_examined_without_a_graph(robot):
     patient = find_patient(robot, "mujoco", "", "remote")
     findings = [*examine_setup(patient, {}), *examine(patient, {}, None)]
-    assert {f.area for f in findings} == {"ROS set-up", "This machine"}
+    assert {f.area for f in findings} == {"ROS setup", "This machine"}
     assert [f.subject for f in findings if f.level is Level.FAIL and f.area != "This machine"] == []
 
 
@@ -585,7 +585,7 @@ sys.exit([name for name in ("torch", "safetensors", "rclpy") if name in sys.modu
     assert result.returncode == 0, result.stderr
 
 
-def test_a_robot_of_ones_own_is_named_by_its_yaml(tmp_path, widowx):
+def test_a_robot_of_ones_own_is_specified_by_its_yaml(tmp_path, widowx):
     from embodiment_descriptions import embodiment_file
 
     file = tmp_path / "mine.yaml"
@@ -601,8 +601,8 @@ def test_a_robot_of_ones_own_is_named_by_its_yaml(tmp_path, widowx):
 
 def test_the_table_fits_80_columns_and_loses_nothing(capsys):
     findings = [
-        AREA.ok("short", "all well"),
-        AREA.fail("follower_left/commands/joint_group: rivals", "a fact of many words " * 8, "the way out " * 9),
+        AREA.ok("short", "all ok"),
+        AREA.fail("follower_left/commands/joint_group: rivals", "a fact of many words " * 8, "the remedy " * 9),
         AREA.ok("a_name_that_is_longer_than_its_column/and_more", "well"),
         Area("Other").warn("thing", "x" * 100, "y" * 100),
     ]
@@ -611,7 +611,7 @@ def test_the_table_fits_80_columns_and_loses_nothing(capsys):
     text = out.getvalue()
     assert max(map(len, text.splitlines())) <= 80
     words = " ".join(text.split())
-    assert words.count("way out") == 9 and words.count(" words ") == 8 and text.count("x") >= 100
+    assert words.count("remedy") == 9 and words.count(" words ") == 8 and text.count("x") >= 100
     assert "fail follower_left/commands/ " in text  # broken after a slash
     assert "ok   a_name_that_is_longer_tha" in text  # no empty line before
     assert "2 ok, 1 warn, 1 fail" in text and "fail: Test" in text

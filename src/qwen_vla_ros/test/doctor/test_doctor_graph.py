@@ -1,4 +1,4 @@
-"""`qwen-vla doctor` in front of real graphs: healthy, or with many faults at once, each of which it names."""
+"""`qwen-vla doctor` with real graphs: healthy, or with many faults at once, each of which it names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECOND = 1_000_000_000
 
 
 class Parts(ExitStack):
-    """Makes nodes that are gone in the end; `folder` is for files that they need."""
+    """Creates nodes that are removed at the end; `folder` is for files that they need."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Parts(ExitStack):
         return self.enter_context(Part(name, namespace, **parameters))
 
     def lifecycle_node(self, name: str) -> LifecycleNode:
-        """Make a node that tells its lifecycle state."""
+        """Create a node that reports its lifecycle state."""
         return self.enter_context(SpinningPeer(name, kind=LifecycleNode)).node
 
 
@@ -53,13 +53,13 @@ def test_a_healthy_robot_passes_before_the_policy_runs(tmp_path, capsys):
         assert int(os.environ["ROS_DOMAIN_ID"]) in domains_in_use()
     assert report.at("fail") == []
     assert [(f.subject, f.fact) for f in report.at("warn")] == [
-        ("emergency stop", "nobody publishes /lab/estop"),
-        ("/lab/policy_node", "is not running"),
-        ("/lab/executor_node", "is not running"),
+        ("emergency stop", "/lab/estop has no publisher"),
+        ("/lab/policy_node", "not running"),
+        ("/lab/executor_node", "not running"),
     ]
     shown = capsys.readouterr().out
     assert "Joint states" in shown and "fail:" not in shown
-    assert published == {"/rosout", "/parameter_events"}  # what every node has: it commands nothing
+    assert published == {"/rosout", "/parameter_events"}  # as of every node: it commands nothing
 
 
 def publishers_of_the_doctor(robot: Part) -> set[str]:
@@ -71,14 +71,14 @@ def publishers_of_the_doctor(robot: Part) -> set[str]:
     }
 
 
-def test_nobody_there_is_one_finding_with_ways_out(tmp_path):
+def test_an_empty_graph_is_one_finding_with_remedies(tmp_path):
     report = examine(tmp_path)
     assert [f.subject for f in report.at("fail")] == ["graph"]
-    assert "no node is visible in domain" in report.find("Nodes", "graph").fact
+    assert "no nodes found in domain" in report.find("Nodes", "graph").fact
     assert report.code == 2
 
 
-# Faults come in groups, because each look at a graph takes a second or two.
+# Faults are grouped, because each observation of a graph takes a second or two.
 
 
 def wrong_messages(make):
@@ -88,16 +88,16 @@ def wrong_messages(make):
     robot.tell_joints(DEGREES, stamp=lambda now: now - 5 * SECOND)
     robot.node.create_publisher(CompressedImage, "ego/image_raw", 10)
     robot.film("cam_wrist", stamp=lambda now: now + SECOND // 2, encoding="mono8", info=(640, 480))
-    robot.obey(GRIPPER, Float64MultiArray)
+    robot.execute(GRIPPER, Float64MultiArray)
     robot.node.create_publisher(Bool, "estop", LATCHED).publish(Bool(data=True))
-    make("rosbag2_recorder").obey(ARM)
+    make("rosbag2_recorder").execute(ARM)
     make("teleop").command(ARM, rate=30.0)
     make("script").command(ARM)
     make("script")
 
 
 def wrong_time(make):
-    """Simulated and real time mixed, stamps of zero and stamps that stand still."""
+    """Simulated and real time mixed, stamps of zero and stamps that do not change."""
     robot = make("robot", use_sim_time=True)
     began = time.time_ns()
     ticks = robot.node.create_publisher(Clock, "/clock", 10)
@@ -105,20 +105,20 @@ def wrong_time(make):
     robot.describe(WIDOWX.urdf.replace('upper="1.9896753472735358"', 'upper="1.5"'))
     robot.tell_joints(WIDOWX.home)
     robot.film("cam_wrist", stamp=lambda _now: 12 * SECOND)
-    robot.obey(ARM)
-    robot.obey(GRIPPER)
+    robot.execute(ARM)
+    robot.execute(GRIPPER)
     make("driver", use_sim_time=False).film("ego", stamp=lambda _now: 0)
 
 
 def wrong_parts(make):
-    """Foreign joints, two sources of them, a silent camera, missing controllers, nodes not at work, a wrong clock."""
+    """Unknown joints, two sources of them, a silent camera, missing controllers, inactive nodes, a wrong clock."""
     computer = start_other_computer(make.folder, shift=7)
     make.callback(computer.wait)
     make.callback(computer.kill)
     robot = make("robot")
     robot.describe()
     robot.film("ego", silent=True)
-    robot.obey(GRIPPER, qos=LATCHED)
+    robot.execute(GRIPPER, qos=LATCHED)
     robot.tell_joints({f"wx250s/{name}": value for name, value in WIDOWX.home.items()})
     make("joint_state_publisher").tell_joints({})
     other = WIDOWX.model_copy(update={"rate_hz": 10.0})
@@ -141,19 +141,25 @@ SCENARIOS = {
         ("fail", "Robot description", "robot_description", "Volatile publisher", "transient local"),
         ("fail", "Joint states", "joint_states: stamps", "5.00 s old on arrival (limit 0.5 s)", "chrony"),
         ("fail", "Joint states", "units", "degrees? wrist_angle = 89.5", "radians"),
-        ("fail", "Cameras", "ego", "has the type CompressedImage, needed is Image", "YAML"),
+        ("fail", "Cameras", "ego", "has the type CompressedImage, required is Image", "YAML"),
         ("fail", "Cameras", "cam_wrist: stamps", "0.50 s in the future", "chrony"),
         ("fail", "Cameras", "cam_wrist: image", "mono8", "rgb8"),
-        ("fail", "Cameras", "cam_wrist: info", "for 640 x 480, images have 128 x 96", "calibrate"),
-        ("fail", "Commands", ARM, "nobody listens to /arm_controller/joint_trajectory but /rosbag2", "spawner"),
-        ("fail", "Commands", f"{ARM}: rivals", "sending now: /teleop", "only /executor_node may command"),
+        ("fail", "Cameras", "cam_wrist: info", "for 640 x 480, images are 128 x 96", "calibrate"),
+        ("fail", "Commands", ARM, "/arm_controller/joint_trajectory has no subscriber except /rosbag2", "spawner"),
+        ("fail", "Commands", f"{ARM}: rivals", "sending now: /teleop", "only /executor_node may send commands"),
         ("fail", "Commands", GRIPPER, "/robot expects Float64MultiArray, not JointTrajectory", "YAML"),
-        ("fail", "Commands", "emergency stop", "is pressed", "/executor_node/reset_estop"),
-        ("fail", "Nodes", "names", "/script runs 2 times", "namespace"),
+        ("fail", "Commands", "emergency stop", "pressed", "/executor_node/reset_estop"),
+        ("fail", "Nodes", "names", "/script is running 2 times", "namespace"),
     ],
     wrong_time: [
-        ("fail", "Clocks", "use_sim_time", "true in robot, false in driver", "the same in every node"),
-        ("fail", "Joint states", "joint_states: stamps", "stamps of real time, but /clock runs", "use_sim_time:=true"),
+        ("fail", "Clocks", "use_sim_time", "true in robot, false in driver", "the same value in every node"),
+        (
+            "fail",
+            "Joint states",
+            "joint_states: stamps",
+            "stamps of real time, but /clock is running",
+            "use_sim_time:=true",
+        ),
         ("fail", "Cameras", "ego: stamps", "all stamps are 0", "header.stamp"),
         ("fail", "Cameras", "cam_wrist: stamps", "the same stamp in", "restart the driver"),
         ("warn", "Robot description", "limits", "shoulder upper 1.5 instead of 1.99", "another version"),
@@ -170,13 +176,13 @@ SCENARIOS = {
         ("fail", "Nodes", "policy's robot", "policy_node has rate 10.0, here 5.0", "restart policy_node"),
         ("fail", "Clocks", "skew", "the clock of /other_computer is 7.0 s ahead of ours", "chrony"),
         ("ok", "Nodes", "/policy_node", "active", ""),
-        ("warn", "Nodes", "/executor_node", "is inactive", "ros2 lifecycle set /executor_node activate"),
+        ("warn", "Nodes", "/executor_node", "inactive", "ros2 lifecycle set /executor_node activate"),
         ("fail", "Nodes", "heartbeat", "2 Hz, longest gap 0.5", "too busy"),
         ("fail", "Nodes", "diagnostics", "camera: temperature: 85 °C", "ros2 topic echo"),
         ("fail", "Cameras", "ego: rate", "no messages in", "unplugged"),
-        ("fail", "Cameras", "cam_wrist", "nobody publishes /cam_wrist/image_raw", "start the driver"),
+        ("fail", "Cameras", "cam_wrist", "/cam_wrist/image_raw has no publisher", "start the driver"),
         ("fail", "Commands", GRIPPER, "QoS of /robot (reliable, transient local) does not match", "reliable, volatile"),
-        ("fail", "Commands", ARM, "nobody listens to /arm_controller/joint_trajectory", "spawner"),
+        ("fail", "Commands", ARM, "/arm_controller/joint_trajectory has no subscriber", "spawner"),
     ],
 }
 CASES = [(scenario, *expected) for scenario, rows in SCENARIOS.items() for expected in rows]
@@ -184,11 +190,11 @@ CASES = [(scenario, *expected) for scenario, rows in SCENARIOS.items() for expec
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """The doctor's report about each scenario, made once; anew when a test is tried again."""
+    """The doctor's report on each scenario, created once; again when a test is retried."""
     made = {}
 
-    def report(scenario, anew):
-        if scenario not in made or anew:
+    def report(scenario, again):
+        if scenario not in made or again:
             folder = tmp_path_factory.mktemp("doctor")
             with Parts(folder) as parts:
                 scenario(parts)
@@ -201,8 +207,8 @@ def reports(tmp_path_factory):
 @pytest.mark.parametrize(
     ("scenario", "level", "area", "subject", "fact", "remedy"), CASES, ids=[f"{c[0].__name__}-{c[3]}" for c in CASES]
 )
-def test_a_fault_is_named_with_its_way_out(reports, request, scenario, level, area, subject, fact, remedy):
-    report = reports(scenario, anew=getattr(request.node, "execution_count", 1) > 1)
+def test_a_fault_is_named_with_its_remedy(reports, request, scenario, level, area, subject, fact, remedy):
+    report = reports(scenario, again=getattr(request.node, "execution_count", 1) > 1)
     found = report.find(area, subject)
     assert (found.level, fact in found.fact, remedy in found.remedy) == (level, True, True), found
     assert report.code == 2

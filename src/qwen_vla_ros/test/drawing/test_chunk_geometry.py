@@ -1,4 +1,4 @@
-"""Where chunks lead: every robot of the suite, every control mode, against independent computations."""
+"""Predicted paths: every robot of the suite, every control mode, against independent computations."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def chunk_of(embodiment: Embodiment, rows: np.ndarray) -> Chunk:
 
 
 def at_home(embodiment: Embodiment) -> RobotPose:
-    """The robot at home; a base at 1, 2 and turned."""
+    """The robot at home; a base at 1, 2 and rotated."""
     if embodiment.base:
         return RobotPose(dict(embodiment.home), planar_pose(1.0, 2.0, 0.5), "odom")
     return RobotPose(dict(embodiment.home))
@@ -73,7 +73,7 @@ def test_joint_positions_go_through_the_kinematics_of_every_arm():
     rows[:, 1] += np.linspace(0.0, 0.4, 50)  # left shoulder
     geometry, start = ChunkGeometry(aloha), at_home(aloha)
     chunk = chunk_of(aloha, rows)
-    left, right = geometry.ways(chunk, start)
+    left, right = geometry.paths(chunk, start)
     assert (left.name, left.frame) == ("left", "follower_left/base_link")
     assert (right.name, right.frame) == ("right", "follower_right/base_link")
     assert left.poses.shape == right.poses.shape == (51, 4, 4)
@@ -81,8 +81,8 @@ def test_joint_positions_go_through_the_kinematics_of_every_arm():
     places = geometry.poses(chunk, start)
     assert len(places) == 51
     for step in (0, 25, 50):
-        for way, tip in zip((left, right), tips_by_shapes(aloha, places[step]), strict=True):
-            assert np.allclose(way.poses[step], tip, atol=1e-6)
+        for path, tip in zip((left, right), tips_by_shapes(aloha, places[step]), strict=True):
+            assert np.allclose(path.poses[step], tip, atol=1e-6)
     assert places[-1].joints["follower_left/left_finger"] == pytest.approx(0.057)
     assert places[-1].joints["follower_right/left_finger"] == pytest.approx(0.021)
 
@@ -92,11 +92,11 @@ def test_end_effector_deltas_are_relative_to_the_observation(widowx):
     rows[:, 2] = -0.004 * np.arange(1, 17)
     rows[:, 5] = 0.03 * np.arange(1, 17)
     geometry, start = ChunkGeometry(widowx), at_home(widowx)
-    (way,) = geometry.ways(chunk_of(widowx, rows), start, steps=8)
-    assert way.poses.shape == (9, 4, 4)
+    (path,) = geometry.paths(chunk_of(widowx, rows), start, steps=8)
+    assert path.poses.shape == (9, 4, 4)
     tip = tips_by_shapes(widowx, start)[0]
-    assert np.allclose(way.poses[0], tip, atol=1e-9)
-    assert np.allclose(way.poses[8], pose_from_delta(tip, rows[7, :6]), atol=1e-6)
+    assert np.allclose(path.poses[0], tip, atol=1e-9)
+    assert np.allclose(path.poses[8], pose_from_delta(tip, rows[7, :6]), atol=1e-6)
     places = geometry.poses(chunk_of(widowx, rows), start)
     assert np.allclose(tips_by_shapes(widowx, places[16])[0], pose_from_delta(tip, rows[15, :6]), atol=1e-4)
 
@@ -105,41 +105,41 @@ def test_what_is_out_of_reach_is_drawn_but_not_followed(widowx):
     rows = np.zeros((16, 7))
     rows[8:, 0] = 2.0  # [m]
     geometry, start = ChunkGeometry(widowx), at_home(widowx)
-    (way,) = geometry.ways(chunk_of(widowx, rows), start)
-    assert len(way.poses) == 17
-    assert len(geometry.poses(chunk_of(widowx, rows), start)) == 9  # the start and the eight steps before
+    (path,) = geometry.paths(chunk_of(widowx, rows), start)
+    assert len(path.poses) == 17
+    assert len(geometry.poses(chunk_of(widowx, rows), start)) == 9  # the start and the first eight steps
 
 
-def test_waypoints_are_relative_to_the_base_at_the_observation():
+def test_waypoints_are_relative_to_the_base_pose_at_the_observation():
     base = robot_named("mobile_base")
     rows = np.array([[0.1 * k, 0.02 * k, 0.1 * k] for k in range(1, 9)])
     geometry, start = ChunkGeometry(base), at_home(base)
-    (way,) = geometry.ways(chunk_of(base, rows), start)
-    assert (way.name, way.frame) == (BASE, "odom")
-    turn = np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
-    assert np.allclose(way.poses[1:, :2, 3], [1.0, 2.0] + rows[:, :2] @ turn.T, atol=1e-6)
-    headings = Rotation.from_matrix(way.poses[:, :3, :3]).as_rotvec()[:, 2]
+    (path,) = geometry.paths(chunk_of(base, rows), start)
+    assert (path.name, path.frame) == (BASE, "odom")
+    rotation = np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
+    assert np.allclose(path.poses[1:, :2, 3], [1.0, 2.0] + rows[:, :2] @ rotation.T, atol=1e-6)
+    headings = Rotation.from_matrix(path.poses[:, :3, :3]).as_rotvec()[:, 2]
     assert np.allclose(headings, [0.5, *(0.5 + rows[:, 2])], atol=1e-6)
-    assert np.allclose(geometry.poses(chunk_of(base, rows), start)[-1].base, way.poses[-1])
+    assert np.allclose(geometry.poses(chunk_of(base, rows), start)[-1].base, path.poses[-1])
 
 
-def test_without_odometry_the_base_is_drawn_from_where_it_is():
+def test_without_odometry_the_path_of_the_base_is_drawn_in_its_own_frame():
     base = robot_named("mobile_base")
-    (way,) = ChunkGeometry(base).ways(chunk_of(base, np.ones((8, 3))), RobotPose({}))
-    assert way.frame == base.base_frame and np.allclose(way.poses[0], np.eye(4))
+    (path,) = ChunkGeometry(base).paths(chunk_of(base, np.ones((8, 3))), RobotPose({}))
+    assert path.frame == base.base_frame and np.allclose(path.poses[0], np.eye(4))
 
 
 def test_velocities_are_integrated():
     base = robot_named("mobile_base").model_copy(update={"control_mode": ControlMode.BASE_VELOCITY})
     rows = np.array([[0.2, 0.0, 0.5], [0.1, 0.05, -1.0], [0.2, 0.0, 0.0]])
-    (way,) = ChunkGeometry(base).ways(chunk_of(base, rows), at_home(base))
+    (path,) = ChunkGeometry(base).paths(chunk_of(base, rows), at_home(base))
 
     def motion(_time, state, vx, vy, wz):
         c, s = np.cos(state[2]), np.sin(state[2])
         return [c * vx - s * vy, s * vx + c * vy, wz]
 
     state = [1.0, 2.0, 0.5]
-    for row, pose in zip(rows, way.poses[1:], strict=True):
+    for row, pose in zip(rows, path.poses[1:], strict=True):
         state = solve_ivp(motion, (0.0, base.period), state, args=tuple(row), rtol=1e-9, atol=1e-12).y[:, -1]
         assert np.allclose(pose, planar_pose(*state), atol=1e-6)
 
@@ -163,11 +163,11 @@ def test_an_arc_and_its_way_back_end_where_they_began(theta):
         {"data": np.array([], np.float32)},
     ],
 )
-def test_a_chunk_that_means_nothing_here_is_not_drawn(robot, changes):
+def test_a_chunk_that_does_not_match_the_robot_is_not_drawn(robot, changes):
     embodiment = robot_named(robot)
     good = chunk_of(embodiment, np.zeros((8, len(embodiment.channel_names))))
     with pytest.raises(CannotDraw):
-        ChunkGeometry(embodiment).ways(replace(good, **changes), at_home(embodiment))
+        ChunkGeometry(embodiment).paths(replace(good, **changes), at_home(embodiment))
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
@@ -176,7 +176,7 @@ def test_values_that_are_not_finite_are_not_drawn(robot):
     rows = np.zeros((8, len(embodiment.channel_names)))
     rows[3, 1] = np.inf
     with pytest.raises(CannotDraw, match="finite"):
-        ChunkGeometry(embodiment).ways(chunk_of(embodiment, rows), at_home(embodiment))
+        ChunkGeometry(embodiment).paths(chunk_of(embodiment, rows), at_home(embodiment))
 
 
 @settings(max_examples=50, deadline=None)
@@ -184,13 +184,13 @@ def test_values_that_are_not_finite_are_not_drawn(robot):
     robot=st.sampled_from(ROBOTS),
     changes=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 30), st.sampled_from(EXTREMES)), max_size=12),
 )
-def test_what_is_drawn_is_near_enough_to_be_drawn(robot, changes):
+def test_what_is_drawn_is_within_what_viewers_can_show(robot, changes):
     embodiment = robot_named(robot)
     rows = np.zeros((8, len(embodiment.channel_names)), np.float32)
     for step, channel, value in changes:
         rows[step:, channel % rows.shape[1]] = value
     try:
-        paths = ChunkGeometry(embodiment).ways(chunk_of(embodiment, rows), at_home(embodiment))
+        paths = ChunkGeometry(embodiment).paths(chunk_of(embodiment, rows), at_home(embodiment))
     except CannotDraw:
         return
     assert all((np.abs(path.poses) <= FARTHEST).all() for path in paths)
@@ -199,10 +199,10 @@ def test_what_is_drawn_is_near_enough_to_be_drawn(robot, changes):
 def test_a_missing_joint_is_named(widowx):
     start = RobotPose({name: 0.0 for name in widowx.home if name != "elbow"})
     with pytest.raises(CannotDraw, match="elbow"):
-        ChunkGeometry(widowx).ways(chunk_of(widowx, np.zeros((16, 7))), start)
+        ChunkGeometry(widowx).paths(chunk_of(widowx, np.zeros((16, 7))), start)
 
 
-def test_steps_at_fault_are_found_in_the_words_of_a_refusal():
+def test_offending_steps_are_found_in_the_message_of_a_refusal():
     words = (
         "joint 'elbow' at step 9: motion 0.6 over the limit 0.5 (and 2 more); step 12: 'tip' cannot reach; at step 99"
     )
@@ -210,7 +210,7 @@ def test_steps_at_fault_are_found_in_the_words_of_a_refusal():
     assert offending_steps("the observation is 3.0 s old", 16) == []
 
 
-def test_the_ghost_stands_at_its_target_and_then_returns():
+def test_the_ghost_shows_its_target_and_then_returns():
     base = robot_named("mobile_base")
     ghost, here = GhostRobot(base), at_home(base)
     there = RobotPose({}, planar_pose(3.0, 1.0, 0.0), "odom")
@@ -233,6 +233,6 @@ def test_the_ghosts_transforms_are_those_of_its_links(robot):
     links = shapes.link_poses(pose.joints)
     for link, transform in zip(shapes.links, transforms, strict=True):
         t, q = transform.transform.translation, transform.transform.rotation
-        expected = root @ links[link]  # of a base: the link that odometry is about is the root
+        expected = root @ links[link]  # of a base: the child link of odometry is the root
         assert np.allclose([t.x, t.y, t.z], expected[:3, 3])
         assert np.allclose(Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix(), expected[:3, :3])

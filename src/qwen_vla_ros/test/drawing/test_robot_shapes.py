@@ -1,4 +1,4 @@
-"""What a robot looks like: shapes of the URDF, and links that move with the joints."""
+"""Appearance of a robot: shapes of the URDF, and links that move with the joints."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embodiment_descriptions import Kinematics, load_robot
-from qwen_vla_ros.drawing.robot_shapes import GREY, RobotShapes, mesh_file
+from qwen_vla_ros.drawing.robot_shapes import GRAY, RobotShapes, mesh_file
 
 URDF = """
 <robot name="r">
@@ -31,14 +31,14 @@ URDF = """
 
 def test_every_kind_of_shape_is_read():
     box, cylinder, sphere, mesh = RobotShapes(URDF).shapes
-    assert (box.link, box.kind, box.size, box.colour) == ("base", "box", (1.0, 2.0, 3.0), (0.0, 0.0, 1.0, 1.0))
-    assert (cylinder.kind, cylinder.size, cylinder.colour) == ("cylinder", (0.1, 0.2), (1.0, 0.0, 0.0, 0.5))
+    assert (box.link, box.kind, box.size, box.color) == ("base", "box", (1.0, 2.0, 3.0), (0.0, 0.0, 1.0, 1.0))
+    assert (cylinder.kind, cylinder.size, cylinder.color) == ("cylinder", (0.1, 0.2), (1.0, 0.0, 0.0, 0.5))
     assert np.allclose(cylinder.placement[:3], [[0, -1, 0, 1], [1, 0, 0, 0], [0, 0, 1, 0]])
-    assert (sphere.kind, sphere.size, sphere.colour) == ("sphere", (0.3,), GREY)
+    assert (sphere.kind, sphere.size, sphere.color) == ("sphere", (0.3,), GRAY)
     assert (mesh.kind, mesh.size, mesh.mesh) == ("mesh", (2.0, 2.0, 2.0), "package://nowhere/a.stl")
 
 
-def test_joints_without_end_turn_and_mimics_follow():
+def test_continuous_joints_rotate_and_mimics_follow():
     links = RobotShapes(URDF).link_poses({"turn": 7.0, "unknown": 1.0})
     assert np.allclose(links["wheel"][:3, 0], [np.cos(7.0), np.sin(7.0), 0.0])
     assert links["wheel"][2, 3] == 1.0
@@ -47,7 +47,7 @@ def test_joints_without_end_turn_and_mimics_follow():
 
 
 @pytest.mark.parametrize("robot", ["widowx", "aloha"])
-def test_links_are_where_the_arms_kinematics_say(robot):
+def test_link_poses_match_the_arms_kinematics(robot):
     embodiment = load_robot(robot)
     joints = {name: position + 0.05 for name, position in embodiment.home.items()}
     links = RobotShapes(embodiment.urdf).link_poses(joints)

@@ -20,7 +20,7 @@ from qwen_vla_ros.ros.environment import ros_environment
 
 FOLDER = Path(__file__).resolve().parents[4] / "config" / "rviz"
 ROBOTS = ("widowx", "aloha", "mobile_base")
-# What a display of RViz shows; None: nothing that is a topic of its own.
+# Topics shown by an RViz display; None: it shows no topic of its own.
 DISPLAYS = {
     "rviz_default_plugins/Grid": None,
     "rviz_default_plugins/TF": None,
@@ -134,7 +134,7 @@ def processes(robot: str) -> Iterator[list[subprocess.Popen]]:
 
 @pytest.fixture
 def watcher() -> Iterator[Node]:
-    """A node that sees the graph."""
+    """A node that observes the graph."""
     context = rclpy.Context()
     rclpy.init(context=context)
     try:
@@ -152,7 +152,7 @@ def test_every_topic_is_published_as_the_display_wants_it(
     deadline = time.monotonic() + 90.0
     while missing := [topic for topic in wanted if watcher.count_publishers(topic) == 0]:
         assert [process.poll() for process in processes] == [None, None], "a node ended by itself"
-        assert time.monotonic() < deadline, f"nobody publishes {missing}"
+        assert time.monotonic() < deadline, f"not published: {missing}"
         executor.spin_once(timeout_sec=0.1)
     for topic, (kind, quality) in wanted.items():
         for publisher in watcher.get_publishers_info_by_topic(topic):

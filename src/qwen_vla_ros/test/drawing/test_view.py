@@ -1,4 +1,4 @@
-"""`qwen-vla view` from bags: what is drawn, in rerun's file and as a picture, for every robot."""
+"""`qwen-vla view` from bags: what is drawn, in rerun's file and as an image, for every robot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GHOSTLY = {"widowx": "gripper_link", "aloha": r"follower_left\/gripper_link", "m
 
 
 class Notes:
-    """A canvas that writes down what it is told."""
+    """A canvas that records its calls."""
 
     def __init__(self) -> None:
         self.robots, self.images, self.chunks, self.reports, self.removed = [], [], [], [], []
@@ -84,17 +84,17 @@ def test_a_bag_shows_robot_cameras_chunks_and_reports(bag):
         ("refused", REFUSED),
     ]
     for chunk in notes.chunks:
-        assert [way.name for way in chunk.ways] == GROUPS[robot]
-        assert all(len(way.points) == chunk.steps + 1 for way in chunk.ways)
+        assert [path.name for path in chunk.paths] == GROUPS[robot]
+        assert all(len(path.points) == chunk.steps + 1 for path in chunk.paths)
         assert {group for group, _ in chunk.curves} == set(GROUPS[robot])
     refused = notes.drawn("refused", REFUSED)
     assert refused.note == REASON
-    colours = refused.ways[0].colours
-    assert colours[5][0] > 0.9 and colours[5][3] == 1.0 and not any(c[0] > 0.9 for c in np.delete(colours, 5, axis=0))
+    colors = refused.paths[0].colors
+    assert colors[5][0] > 0.9 and colors[5][3] == 1.0 and not any(c[0] > 0.9 for c in np.delete(colors, 5, axis=0))
 
 
 def test_the_name_in_a_message_is_never_taken_for_a_path(bag, monkeypatch):
-    """Without robot_description the robot is that of the chunks; they may say anything."""
+    """Without robot_description the robot is identified by the chunks, whose text is arbitrary."""
     _, path = bag
     monkeypatch.setattr("qwen_vla_ros.drawing.view.bag.DESCRIPTION", "elsewhere")
     with Bag(path) as opened:
@@ -110,24 +110,24 @@ def test_the_name_in_a_message_is_never_taken_for_a_path(bag, monkeypatch):
             opened.embodiment("")
 
 
-def test_ways_begin_at_the_tips_of_the_robot(bag):
+def test_paths_start_at_the_tips_of_the_robot(bag):
     robot, path = bag
     scene, notes = played(path)
     chunk = notes.drawn("predicted", 2)  # observed at 1.5 s
     _, links, _ = min(notes.robots, key=lambda item: abs(item[0] - chunk.times[0]))
     ends = {arm.name: arm.tip_link for arm in scene.embodiment.arms} or {"base": "base_footprint"}
-    for way in chunk.ways:
-        assert np.allclose(way.points[0], links[ends[way.name]][:3, 3], atol=0.02)
-        assert np.allclose(way.points[-1], chunk.end[ends[way.name]][:3, 3], atol=1e-3)
+    for path in chunk.paths:
+        assert np.allclose(path.points[0], links[ends[path.name]][:3, 3], atol=0.02)
+        assert np.allclose(path.points[-1], chunk.end[ends[path.name]][:3, 3], atol=1e-3)
     if robot == "mobile_base":
-        assert np.allclose(chunk.ways[0].points[-1] - chunk.ways[0].points[0], [1.0, 0.3, 0.0], atol=1e-6)
+        assert np.allclose(chunk.paths[0].points[-1] - chunk.paths[0].points[0], [1.0, 0.3, 0.0], atol=1e-6)
         assert np.allclose(chunk.curves["base", "theta"][[0, -1]], [0.0, 0.6], atol=1e-6)
     if robot == "aloha":
-        left, right = (way.points[0] for way in chunk.ways)
+        left, right = (path.points[0] for path in chunk.paths)
         assert np.linalg.norm(left - right) > 0.2
 
 
-def test_curves_say_where_the_joints_will_be(widowx_bag, widowx):
+def test_curves_are_the_predicted_joint_positions(widowx_bag, widowx):
     chunk = played(widowx_bag)[1].drawn("accepted", 1)
     assert chunk.steps == 8 and np.allclose(np.diff(chunk.times), 0.2e9)
     joints = [chunk.curves["arm", name] for name in widowx.arms[0].joints]
@@ -137,7 +137,7 @@ def test_curves_say_where_the_joints_will_be(widowx_bag, widowx):
     assert chunk.curves["arm", "left_finger"][-1] == pytest.approx(widowx.gripper_to_joint(0.5))
 
 
-def test_a_namespace_is_found(tmp_path):
+def test_a_namespace_is_detected(tmp_path):
     path = record(tmp_path, "widowx", namespace="lab/arm1")
     with Bag(path) as opened:
         assert opened.namespace == "lab/arm1"
@@ -146,16 +146,16 @@ def test_a_namespace_is_found(tmp_path):
         opened.play(Scene(load_robot("widowx"), Notes()).feeds)
 
 
-def test_an_episode_says_how_its_topics_are_called(tmp_path):
+def test_an_episode_defines_the_names_of_its_topics(tmp_path):
     path = record(tmp_path, "widowx", namespace="lab")
     described = {"namespace": "/lab", "remapped": {"joint_states": "/lab/nowhere"}}
     episode = EpisodeRecord(name="e", robot="widowx", started="2026-01-01T00:00:00+00:00", **described)
     (path / RECORD).write_text(episode.model_dump_json())
     scene, notes = played(path)
-    assert scene.chunks == 3 and not notes.robots  # nothing was said where joint states are said to be
+    assert scene.chunks == 3 and not notes.robots  # nothing was recorded on the topic named for joint states
 
 
-def test_a_bag_without_description_tells_its_robot_by_its_chunks(tmp_path):
+def test_a_bag_without_description_identifies_its_robot_by_its_chunks(tmp_path):
     assert played(record(tmp_path, "mobile_base", without=("robot_description",)))[0].embodiment.name == "mobile_base"
 
 
@@ -165,11 +165,11 @@ def test_sqlite_bags_are_read_with_our_own_message_types(tmp_path):
 
 def test_without_joint_states_the_chunks_say_why_they_are_not_drawn(tmp_path):
     _, notes = played(record(tmp_path, "widowx", without=("joint_states",)))
-    assert not notes.robots and all(not chunk.ways for chunk in notes.chunks)
+    assert not notes.robots and all(not chunk.paths for chunk in notes.chunks)
     assert "joint_states" in notes.drawn("predicted", 1).note
 
 
-def test_a_bag_that_starts_over_clears_what_was_drawn(widowx_bag):
+def test_a_bag_that_restarts_clears_the_scene(widowx_bag):
     with Bag(widowx_bag) as opened:
         notes = Notes()
         scene = Scene(opened.embodiment(""), notes)
@@ -191,26 +191,26 @@ def test_a_damaged_bag_is_shown_up_to_its_damage(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("wrong", ["nothing_there", "a_file"])
-def test_what_is_no_bag_is_named(tmp_path, wrong):
+def test_an_invalid_bag_is_named(tmp_path, wrong):
     (tmp_path / "a_file").write_text("no bag")
     with pytest.raises((ValueError, FileNotFoundError), match=wrong):
         Bag(tmp_path / wrong)
 
 
-def test_a_picture_shows_the_chunk_that_is_asked_for(bag, tmp_path, capsys):
+def test_an_image_shows_the_requested_chunk(bag, tmp_path, capsys):
     _, path = bag
-    png = tmp_path / "pictures" / "chunk.png"
+    png = tmp_path / "images" / "chunk.png"
     assert View(bag=path, png=png, chunk=1).run() == 0
     assert "chunk 1" in capsys.readouterr().out
     accepted = cv2.imread(str(png))
     assert accepted.shape == (720, 1280, 3)
     assert View(bag=path, png=png).run() == 0
     refused = cv2.imread(str(png))
-    # Where the robot is drawn, a refused chunk alone is red.
-    robots = [picture[:500, :840].astype(int) for picture in (accepted, refused)]
+    # Around the robot, only a refused chunk is red.
+    robots = [image[:500, :840].astype(int) for image in (accepted, refused)]
     reds = [int(((p[..., 2] > 120) & (p[..., 1] < 60) & (p[..., 0] < 60)).sum()) for p in robots]
     assert reds[1] > reds[0] + 50
-    with pytest.raises(ValueError, match="no chunk 77 to draw; there are 1 .. 3"):
+    with pytest.raises(ValueError, match="no chunk 77 to draw; available: 1 .. 3"):
         View(bag=path, png=png, chunk=77).run()
 
 
@@ -228,14 +228,14 @@ def test_a_file_for_rerun_has_everything(bag, tmp_path):
             assert f"/world/chunks/{group}/{layer}/line" in printed.stdout
     for camera in embodiment.cameras:
         assert f"/cameras/{camera.tag}" in printed.stdout
-    for entity in ("/world/robot/base_link", f"/world/ghost/{GHOSTLY[robot]}", "/sentence", "/reports", "/latency"):
+    for entity in ("/world/robot/base_link", f"/world/ghost/{GHOSTLY[robot]}", "/instruction", "/reports", "/latency"):
         assert entity in printed.stdout
     assert REASON in printed.stdout
     verified = subprocess.run([program, "rrd", "verify", rrd], capture_output=True, text=True, timeout=60)
     assert verified.returncode == 0, verified.stderr
 
 
-def test_results_are_replaced_by_view_alone(widowx_bag, tmp_path):
+def test_results_are_replaced_only_by_view(widowx_bag, tmp_path):
     pytest.importorskip("rerun", reason="the viewer is optional")
     rrd, png = tmp_path / "run.rrd", tmp_path / "chunk.png"
     for _ in range(2):
@@ -249,14 +249,14 @@ def test_results_are_replaced_by_view_alone(widowx_bag, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"run.rrd", "chunk.png"}
 
 
-def test_without_rerun_the_way_to_install_it_is_named(widowx_bag, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "rerun", None)  # as Python does for a module that is not there
+def test_without_rerun_the_command_to_install_it_is_named(widowx_bag, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rerun", None)  # as Python does for a missing module
     with pytest.raises(RuntimeError, match="pip install 'rerun-sdk"):
         View(bag=widowx_bag, save=tmp_path / "run.rrd").run()
-    assert View(bag=widowx_bag, png=tmp_path / "picture.png").run() == 0
+    assert View(bag=widowx_bag, png=tmp_path / "image.png").run() == 0
 
 
-def test_without_a_display_the_other_ways_are_named(widowx_bag, monkeypatch):
+def test_without_a_display_the_alternatives_are_named(widowx_bag, monkeypatch):
     pytest.importorskip("rerun", reason="the viewer is optional")
     for variable in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(variable, raising=False)
@@ -265,6 +265,6 @@ def test_without_a_display_the_other_ways_are_named(widowx_bag, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{"seconds": 0.0}, {"image_rate": 0.0}, {"wait": -1.0}])
-def test_options_that_make_no_sense_are_refused(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(ValueError, match="must be positive"):
         View(**options).run()

@@ -1,4 +1,4 @@
-"""`qwen-vla view` beside a running robot: a process that listens, ends when told to, and leaves its files whole."""
+"""`qwen-vla view` beside a running robot: a process that listens, ends on a signal, and leaves complete files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROGRAMS = Path(sys.executable).parent
 
 @pytest.fixture
 def view(tmp_path):
-    """Start the command with options; killed at the end should it still run."""
+    """Start the command with options; it is killed at the end if still running."""
     started = []
 
     def start(*options: object) -> subprocess.Popen:
@@ -36,7 +36,7 @@ def view(tmp_path):
 
 
 def ended(peer, process, accepted, reports) -> bool:
-    """Be policy and executor until the process has ended."""
+    """Act as policy and executor until the process has ended."""
     chunk = peer.chunk()
     peer.send(chunk)
     accepted.publish(chunk)
@@ -53,7 +53,7 @@ def executor(peer):
     )
 
 
-def test_a_picture_of_the_running_robot(peer, executor, view, tmp_path):
+def test_an_image_of_the_running_robot(peer, executor, view, tmp_path):
     process = view("--png", tmp_path / "chunk.png", "--seconds", 2)
     peer.wait(lambda: ended(peer, process, *executor), "the end of the view")
     assert process.returncode == 0
@@ -69,7 +69,7 @@ def test_a_signal_ends_a_recording_that_can_be_read(peer, executor, view, tmp_pa
 
     def recorded() -> bool:
         assert not ended(peer, process, *executor), (tmp_path / "view.log").read_text()
-        return file.is_file() and file.stat().st_size > 1_000_000  # more than the robot's shapes: it hears images
+        return file.is_file() and file.stat().st_size > 1_000_000  # more than the robot's shapes: it receives images
 
     peer.wait(recorded, "a recording")
     process.send_signal(number)
@@ -82,10 +82,10 @@ def test_a_signal_ends_a_recording_that_can_be_read(peer, executor, view, tmp_pa
         assert entity in verified.stdout
 
 
-def test_where_no_robot_is_the_command_says_so(view, tmp_path):
+def test_without_a_robot_the_command_says_so(view, tmp_path):
     process = view("--png", tmp_path / "chunk.png", "--namespace", "elsewhere", "--wait", 0.5)
     assert process.wait(timeout=60) == 1
     said = (tmp_path / "view.log").read_text()
     assert process.returncode == 1, said
-    assert "no robot description on /elsewhere/robot_description" in said and "ROS_DOMAIN_ID" in said
+    assert "no robot_description on /elsewhere/robot_description" in said and "ROS_DOMAIN_ID" in said
     assert "Traceback" not in said

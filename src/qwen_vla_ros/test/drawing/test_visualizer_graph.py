@@ -1,4 +1,4 @@
-"""trajectory_visualizer as a process: what RViz is told about predicted, accepted and refused chunks."""
+"""trajectory_visualizer as a process: the visualization of predicted, accepted and refused chunks in RViz."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NODE = "trajectory_visualizer"
 
 
 class Seen:
-    """What the visualizer has published so far, and the executor's side of the graph."""
+    """What the visualizer has published so far, and publishers of the executor."""
 
     def __init__(self, peer) -> None:
         self.peer = peer
@@ -36,7 +36,7 @@ class Seen:
         self.reports = peer.node.create_publisher(ChunkReport, "executor_node/chunk_report", 10)
 
     def drawn(self, namespace: str, chunk: ActionChunk) -> dict[int, Marker]:
-        """Wait for the markers of a chunk in a namespace, by type, with the text beside them."""
+        """Wait for the markers of a chunk in a namespace, by type, including the text."""
 
         def find():
             for array in reversed(self.arrays):
@@ -58,7 +58,7 @@ class Seen:
         return self.peer.wait(find, f"'{what}' about chunk {chunk.chunk_id}")
 
     def removed(self, namespace: str, since: int) -> bool:
-        """Wait until every marker of a namespace was taken away."""
+        """Wait until every marker of a namespace is removed."""
 
         def gone():
             markers = [m for array in self.arrays[since:] for m in array.markers]
@@ -74,24 +74,24 @@ class Seen:
         )
 
     def report(self, chunk: ActionChunk, verdict: int, message: str = "") -> None:
-        """Be the executor."""
+        """Report as the executor."""
         self.reports.publish(ChunkReport(chunk_id=chunk.chunk_id, verdict=verdict, message=message))
 
 
 @pytest.fixture(scope="module")
 def seen(peer, processes):
-    """The running node and what it shows."""
+    """The running node and what it publishes."""
     seen = Seen(peer)
     process = processes.start(NODE)
     peer.wait(lambda: peer.send(peer.chunk()) and seen.paths and seen.ghosts, "the first path and ghost")
     for publisher in (seen.accepted, seen.reports):
-        peer.wait(publisher.get_subscription_count, "the visualizer's ear for the executor")
+        peer.wait(publisher.get_subscription_count, "the visualizer's subscription to reports")
     yield seen
     assert processes.end(process, signal.SIGINT) == 0, processes.log_of(process)
     assert "Traceback" not in processes.log_of(process)
 
 
-def test_a_predicted_chunk_is_drawn_from_where_the_arm_was(peer, seen):
+def test_a_predicted_chunk_is_drawn_from_the_state_of_the_arm_at_its_observation(peer, seen):
     chunk = peer.chunk(inference_ms=81.0)
     peer.send(chunk)
     drawn = seen.drawn("arm/predicted", chunk)
@@ -120,10 +120,10 @@ def test_an_accepted_chunk_is_another_layer_with_the_executed_steps(peer, seen):
 
 
 def test_a_refused_chunk_is_red_where_the_gate_found_fault(peer, seen):
-    """The words are those of the gate itself, so that a change of wording is noticed here."""
+    """The message is the gate's own, so that a changed wording is detected here."""
     chunk = peer.chunk()
     rows = np.array(chunk.data).reshape(16, 7)
-    rows[9:, 1] += 0.2  # 20 cm aside within one step
+    rows[9:, 1] += 0.2  # 20 cm sideways within one step
     chunk.data = rows.reshape(-1).tolist()
     with pytest.raises(Refused) as refused:
         ArmGate(peer.embodiment).decide(
@@ -136,19 +136,19 @@ def test_a_refused_chunk_is_red_where_the_gate_found_fault(peer, seen):
     seen.report(chunk, ChunkReport.REFUSED, str(refused.value))
     drawn = seen.drawn("arm/refused", chunk)
     reds = [c.r > 0.9 and c.a == 1.0 for c in drawn[Marker.LINE_STRIP].colors]
-    assert reds[10] and sum(reds) < 4  # the point that step 9 leads to
+    assert reds[10] and sum(reds) < 4  # the end point of step 9
     assert all(c.r > 2 * c.g and c.r > 2 * c.b for c in drawn[Marker.LINE_STRIP].colors)
     assert "REFUSED: " in drawn[Marker.TEXT_VIEW_FACING].text and drawn[Marker.TEXT_VIEW_FACING].color.g < 0.5
     assert seen.removed("arm/predicted", since)
 
 
-def test_a_report_may_overtake_its_chunk(peer, seen):
+def test_a_report_may_arrive_before_its_chunk(peer, seen):
     held, chunk = peer.chunk(), peer.chunk()
     seen.accepted.publish(held)
     seen.drawn("arm/accepted", held)
     seen.report(chunk, ChunkReport.REFUSED, "the observation is 3.00 s old (limit 1.00 s)")
     seen.report(held, ChunkReport.HELD)
-    seen.text(held, "HELD")  # so the report before it has been heard
+    seen.text(held, "HELD")  # so the previous report has been received
     peer.send(chunk)
     assert "3.00 s old" in seen.drawn("arm/refused", chunk)[Marker.TEXT_VIEW_FACING].text
 
@@ -161,7 +161,7 @@ def _is_drawn(seen, namespace, chunk) -> bool:
     )
 
 
-def test_a_chunk_that_has_no_place_still_says_why_it_was_refused(peer, seen):
+def test_a_chunk_that_cannot_be_drawn_still_shows_why_it_was_refused(peer, seen):
     chunk = peer.chunk(data=[float("nan")] * 112)
     peer.send(chunk)
     after = peer.chunk()
@@ -171,7 +171,7 @@ def test_a_chunk_that_has_no_place_still_says_why_it_was_refused(peer, seen):
     assert seen.text(chunk, "REFUSED: 112 values").header.frame_id == "base_link"
 
 
-def test_a_hold_takes_the_accepted_way_away(peer, seen):
+def test_a_hold_removes_the_accepted_path(peer, seen):
     chunk = peer.chunk()
     seen.accepted.publish(chunk)
     seen.drawn("arm/accepted", chunk)
@@ -190,7 +190,7 @@ def test_a_chunk_of_another_robot_is_not_drawn(peer, seen):
     assert not _is_drawn(seen, "arm/predicted", foreign)
 
 
-def test_the_ghost_stands_at_the_end_of_the_chunk(peer, seen):
+def test_the_ghost_is_at_the_end_of_the_chunk(peer, seen):
     chunk = peer.chunk()
     peer.send(chunk)
     joints, home = peer.embodiment.arms[0].joints, peer.embodiment.home
@@ -205,14 +205,14 @@ def test_the_ghost_stands_at_the_end_of_the_chunk(peer, seen):
     assert peer.wait(reached, "the ghost 8 cm further down")
 
 
-@pytest.mark.parametrize("reset", ["service", "a policy that counts anew", "a clock that went back"])
-def test_a_reset_removes_everything(peer, seen, reset):
+@pytest.mark.parametrize("reset", ["service", "a policy that counts from 1 again", "a clock that went back"])
+def test_a_reset_removes_all_markers(peer, seen, reset):
     peer.send(last := peer.chunk())
     seen.drawn("arm/predicted", last)
     since = len(seen.arrays)
     if reset == "service":
         assert peer.trigger(f"{NODE}/clear").success
-    elif reset == "a policy that counts anew":
+    elif reset == "a policy that counts from 1 again":
         peer.send(peer.chunk(chunk_id=1))
     else:
         early = peer.chunk()

@@ -30,7 +30,7 @@ PATIENCE = 60.0  # [s]
 
 
 class Robot:
-    """A robot that stands still beside a policy that says one chunk again and again, in a namespace of their own."""
+    """A robot at rest beside a policy that repeats one chunk, in a namespace of their own."""
 
     def __init__(self, name: str, node: SpinningNode) -> None:
         self.embodiment, self.node, self.name = load_robot(name), node, name
@@ -57,7 +57,7 @@ class Robot:
         self.node.hear(kind, f"/{self.name}/{topic}", self.seen.setdefault(topic, []).append, 50)
 
     def say(self) -> None:
-        """Where the robot is, a nanosecond later each time, and the chunk."""
+        """Publish the robot's state, a nanosecond later each time, and the chunk."""
         self.repeats += 1
         for topic, message in self.state:
             message.header.stamp = time_message(nanoseconds(self.chunk.header.stamp) + self.repeats)
@@ -65,7 +65,7 @@ class Robot:
         self.chunks.publish(self.chunk)
 
     def until(self, condition, what: str):
-        """Say it until a condition holds; returns the first true value."""
+        """Publish until a condition holds; returns the first true value."""
         return self.node.wait(lambda: self.say() or condition(), what, PATIENCE)
 
     def lines(self) -> dict[str, Marker]:
@@ -76,7 +76,7 @@ class Robot:
 
 @pytest.fixture
 def robot(request):
-    """The robot, its visualizer as a process, and a node that watches."""
+    """The robot, its visualizer as a process, and a node that observes."""
     os.environ.update(ros_environment())
     command = [Path(sys.executable).parent / NODE, "--ros-args", "-r", f"__ns:=/{request.param}"]
     with SpinningNode("robot", int(os.environ["ROS_DOMAIN_ID"])) as node:

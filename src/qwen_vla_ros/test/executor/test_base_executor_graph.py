@@ -26,11 +26,11 @@ PERIOD = 0.02  # [s] of odometry and heartbeat
 
 
 class BasePeer(ExecutorPeer):
-    """A policy's heartbeat, and a base that obeys the velocities it is told.
+    """A policy's heartbeat, and a base that executes the commanded velocities.
 
     Attributes:
-        commands: velocities (vx, w) as they came, with their steady times.
-        silent: streams that are switched off: "odom", "heartbeat".
+        commands: received velocities (vx, w) with their steady times.
+        silent: streams that are off: "odom", "heartbeat".
     """
 
     def __init__(self) -> None:
@@ -66,11 +66,11 @@ class BasePeer(ExecutorPeer):
     def pose(self) -> np.ndarray:
         return self._pose.copy()
 
-    def send(self, speed: float, turn: float = 0.0) -> int:
-        """Publish a chunk that drives on an arc for two seconds; returns its number."""
+    def send(self, speed: float, rate: float = 0.0) -> int:
+        """Publish a chunk that drives along an arc for two seconds; returns its number."""
         robot = self.robot
         self._chunk_id += 1
-        rows = integrated(np.zeros(3), np.tile([speed, 0.0, turn], (8, 1)), robot.period)
+        rows = integrated(np.zeros(3), np.tile([speed, 0.0, rate], (8, 1)), robot.period)
         message = ActionChunk(
             chunk_id=self._chunk_id,
             embodiment=robot.name,
@@ -86,11 +86,11 @@ class BasePeer(ExecutorPeer):
         self._chunks.publish(message)
         return self._chunk_id
 
-    def have_accepted(self, speed: float, turn: float = 0.0) -> int:
-        """Send chunks until one is accepted: the executor may still be looking for everybody."""
+    def have_accepted(self, speed: float, rate: float = 0.0) -> int:
+        """Send chunks until one is accepted: discovery by the executor may not be complete."""
 
         def accepted():
-            number = self.send(speed, turn)
+            number = self.send(speed, rate)
             return number if self.verdict(number).verdict == ChunkReport.ACCEPTED else 0
 
         return self.wait(accepted, "a chunk to be accepted")
@@ -107,15 +107,17 @@ def executor(base) -> Iterator:
     with Processes() as processes:
         process = processes.start("executor_node")
         base.wait(lambda: base.node.count_publishers("executor_node/chunk_report"), "executor_node")
-        base.wait(lambda: base.node.get_subscriptions_info_by_topic("policy_node/action_chunk"), "its ear")
+        base.wait(
+            lambda: base.node.get_subscriptions_info_by_topic("policy_node/action_chunk"), "the executor's subscription"
+        )
         base.processes = processes
-        base.wait(lambda: base.send(0.0) and base.reports, "its first word")
+        base.wait(lambda: base.send(0.0) and base.reports, "its first report")
         yield process
 
 
 @pytest.fixture
 def driving(base, executor):
-    """A base on its way, and the number of the chunk that it follows."""
+    """A moving base, and the number of the chunk that it follows."""
     base.silent.clear()
     number = base.have_accepted(0.2, 0.2)
     base.wait(lambda: base.commands and base.commands[-1][1] > 0.1, "motion")
@@ -155,7 +157,7 @@ def test_it_stops_when_what_it_relies_on_falls_silent(base, driving, stream, rea
     assert stopped - since < 1.0
 
 
-def test_a_signal_stops_the_base_before_the_process_goes(base, driving, executor):
+def test_a_signal_stops_the_base_before_the_process_exits(base, driving, executor):
     assert base.processes.end(executor, signal.SIGTERM) == 0
     assert base.report(driving, ChunkReport.HELD).reason_codes.tolist() == [Reason.DEACTIVATED]
     assert base.wait(lambda: base.commands[-1][1:] == (0.0, 0.0), "zero velocity")

@@ -17,8 +17,8 @@ from qwen_vla_ros.simulation.stack import simulated_stack
 from qwen_vla_ros.simulation.task_client import Limits, TaskClient
 
 TASK_SECONDS = 8.0  # simulated
-SPEED = 0.3  # simulated seconds per real one, so that a busy machine thinks fast enough
-CLOCK = 0.1  # [s] a busy machine may show this process an old time
+SPEED = 0.3  # simulated seconds per real one, so that inference keeps up on a busy machine
+CLOCK = 0.1  # [s] delay of the time that a busy machine shows this process
 OVERLAPPING = [mode for mode in Blending if mode is not Blending.SYNCHRONOUS]
 
 
@@ -41,10 +41,10 @@ def test_the_arm_does_not_stand_between_chunks(mode, tmp_path):
         tasks = TaskClient(stack)
         tasks.reset(7003)
         row = tasks.execute(Limits(timeout=TASK_SECONDS))
-    chunks = arrivals[:-1]  # the last is the hold at the end
-    assert row.chunks >= 2 and len(chunks) >= 2  # it may have picked the cube up with three
+    chunks = arrivals[:-1]  # the last is the final hold
+    assert row.chunks >= 2 and len(chunks) >= 2  # three may be enough to pick the cube up
     pauses = [(at - (before + lasts)) / 1e9 for (before, lasts), (at, _) in pairwise(chunks)]
     assert max(pauses) < CLOCK, pauses
     done = [report for report in reports if report.verdict == ChunkReport.COMPLETED]
     assert done and all("took over" in report.message and report.steps_accepted <= 16 for report in done)
-    assert not any(ChunkReport.REPLACED in report.reason_codes for report in reports)  # nothing is broken off
+    assert not any(ChunkReport.REPLACED in report.reason_codes for report in reports)  # nothing is aborted

@@ -1,4 +1,4 @@
-"""Every command interface against the real middleware: what arrives, what does not, and how it stops."""
+"""Every command interface with the real middleware: what arrives, what does not, and how it stops."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ S = 10**9
 
 
 class Graph:
-    """A node that commands and a node that is the robot, in one thread but as two participants of the middleware.
+    """A node that commands and a node that acts as the robot, in one thread but as two participants of the middleware.
 
     Attributes:
         received: messages by topic.
@@ -73,7 +73,7 @@ class Graph:
             node.context.try_shutdown()
 
     def until(self, condition, what: str):
-        """Let both nodes work until the condition holds; returns its value."""
+        """Spin both nodes until the condition holds; returns its value."""
         limit = time.monotonic() + PATIENCE
         while not (value := condition()):
             assert time.monotonic() < limit, f"not within {PATIENCE} s: {what}"
@@ -87,16 +87,16 @@ class Graph:
         return self.robot.create_subscription(kind, topic, self.received[topic].append, 10)
 
     def stream(self, commands: CommandInterfaces, ticks: range, topic: str) -> list:
-        """Feed set-points at 50 Hz from second 10 on, each of which arrives; returns all messages so far."""
+        """Feed setpoints at 50 Hz from second 10 on, each of which arrives; returns all messages so far."""
         got = self.received[topic]
         for tick in ticks:
             count = len(got)
             commands.stream(10 * S + tick * S // 50)
-            self.until(lambda count=count: len(got) > count, f"the set-point of tick {tick}")
+            self.until(lambda count=count: len(got) > count, f"the setpoint of tick {tick}")
         return got
 
     def settle(self) -> None:
-        """Let what is under way arrive: a message that is sent after it has made its way."""
+        """Wait until everything sent so far has arrived, by sending one more message and waiting for it."""
         echo = []
         subscription = self.robot.create_subscription(Twist, "echo", echo.append, 10)
         publisher = self.commander.create_publisher(Twist, "echo", 10)
@@ -154,7 +154,7 @@ def ready(graph: Graph, commands: CommandInterfaces) -> None:
 # Joint trajectories ---------------------------------------------------------------------------------------------------
 
 
-def test_both_arms_get_their_part_or_neither(graph, interfaces, aloha):
+def test_both_arms_are_commanded_or_neither(graph, interfaces, aloha):
     left, right = (command.topic for command in aloha.commands)
     commands, path = interfaces(aloha), path_of(aloha)
     graph.device(JointTrajectory, left)
@@ -177,16 +177,16 @@ def test_both_arms_get_their_part_or_neither(graph, interfaces, aloha):
     assert np.allclose(got.points[-1].positions, [path.positions[-1, path.joints.index(j)] for j in got.joint_names])
 
 
-def test_a_topic_of_another_type_is_told(graph, interfaces):
+def test_a_topic_of_another_type_is_reported(graph, interfaces):
     widowx = load_robot("widowx")
     arm = JointTrajectoryCommand(backend="joint_trajectory", topic="misfit", joints=widowx.joint_names)
     commands = interfaces(widowx, arm)
     graph.device(Float64MultiArray, "misfit")
-    told = "subscribed as std_msgs/msg/Float64MultiArray, but commands are trajectory_msgs/msg/JointTrajectory"
-    graph.until(lambda: any(told in problem for problem in commands.preflight()), "the wrong type to be told")
+    told = "has subscribers to std_msgs/msg/Float64MultiArray, but commands are trajectory_msgs/msg/JointTrajectory"
+    graph.until(lambda: any(told in problem for problem in commands.preflight()), "the wrong type to be reported")
 
 
-# Set-points -----------------------------------------------------------------------------------------------------------
+# Setpoints ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_forward_controller_gets_the_path_sample_by_sample_in_its_own_order(graph, interfaces):
@@ -223,7 +223,7 @@ def test_a_stop_ends_the_samples_where_the_robot_is_to_hold(graph, interfaces):
     assert len(got) == 2 and np.allclose(got[0].data, got[1].data)
 
 
-def test_the_gripper_of_an_xs_robot_is_told_a_motor_angle():
+def test_the_gripper_of_an_xs_robot_is_commanded_a_motor_angle():
     real = load_robot("aloha", hardware="real")
     finger = real.arms[0].gripper
     angle = motor_angle(next(c for c in real.commands if isinstance(c, XsSingleCommand)), real)
@@ -279,7 +279,7 @@ def test_a_base_gets_the_type_that_it_subscribes_to(graph, interfaces, base, kin
     graph.until(lambda: len(got) == 26, "the stop")
     assert velocity_of(got[-1]) == (0.0, 0.0)
     graph.stream(commands, range(25, 50), topic)
-    commands.stream(12 * S)  # after half a second of zeros it is silent, so that others may drive
+    commands.stream(12 * S)  # silent after half a second of zeros, so that others may drive
     graph.settle()
     assert len(got) == 51 and not any(any(velocity_of(message)) for message in got[25:])
 
@@ -297,7 +297,7 @@ def test_a_base_without_odometry_is_stopped(graph, interfaces, base):
     assert velocity_of(got[0])[0] > 0 and velocity_of(got[1]) == (0.0, 0.0)
 
 
-def test_a_mismatch_of_twist_types_is_told_with_the_way_out(graph, interfaces, base):
+def test_a_mismatch_of_twist_types_is_reported_with_its_remedy(graph, interfaces, base):
     graph.device(TwistStamped, "cmd_vel_mismatch")
     entry = BaseVelocityCommand(backend="base_velocity", topic="cmd_vel_mismatch", message="twist")
     commands = interfaces(base, entry)
@@ -310,9 +310,9 @@ def test_a_mismatch_of_twist_types_is_told_with_the_way_out(graph, interfaces, b
     assert refused.value.reasons == (Reason.NOT_READY,)
 
 
-def test_nobody_to_drive_is_told(graph, interfaces, base):
+def test_a_missing_base_is_reported(graph, interfaces, base):
     (problem,) = interfaces(base, BaseVelocityCommand(backend="base_velocity", topic="cmd_vel_nobody")).preflight()
-    assert "/cmd_vel_nobody" in problem and "nobody" in problem
+    assert "/cmd_vel_nobody" in problem and "no subscriber" in problem
 
 
 def test_the_path_of_a_base_is_always_published(graph, interfaces, base):
@@ -321,7 +321,7 @@ def test_the_path_of_a_base_is_always_published(graph, interfaces, base):
     commands = interfaces(base, BaseVelocityCommand(backend="base_velocity", topic="cmd_vel_path"))
     ready(graph, commands)
     count = commands._backends[-1]._publisher.get_subscription_count
-    graph.until(lambda: count() > 0, "somebody who shows the path")
+    graph.until(lambda: count() > 0, "a subscriber of the path")
     commands.send(straight(base), 7 * S)
     commands.stop(None)
     path, empty = graph.until(
@@ -337,10 +337,10 @@ def test_the_path_of_a_base_is_always_published(graph, interfaces, base):
 
 
 class Server:
-    """An action server whose goals last until they are cancelled, or are ended by the test."""
+    """An action server whose goals last until they are canceled, or are ended by the test."""
 
     def __init__(self, graph: Graph, kind, name: str) -> None:
-        self.goals, self.cancelled, self.ending = [], 0, None
+        self.goals, self.canceled, self.ending = [], 0, None
         self.accepts = True
         self._kind = kind
         self._server = ActionServer(
@@ -406,7 +406,7 @@ def test_a_stop_cancels_a_goal_that_was_accepted(graph, goals):
     assert not client.at_work and client.fault() == ""
 
 
-def test_a_stop_also_cancels_a_goal_whose_answer_is_on_its_way(graph, goals):
+def test_a_stop_also_cancels_a_goal_whose_response_is_pending(graph, goals):
     server, client = goals
     client.send_goal(ExecuteInstruction.Goal(instruction="go"))
     client.cancel()
@@ -414,7 +414,7 @@ def test_a_stop_also_cancels_a_goal_whose_answer_is_on_its_way(graph, goals):
     server.finish("canceled")
 
 
-@pytest.mark.parametrize(("accepts", "word"), [(False, "rejected"), (True, "gave up")])
+@pytest.mark.parametrize(("accepts", "word"), [(False, "rejected"), (True, "failed")])
 def test_a_goal_that_fails_is_a_fault_until_the_next_one(graph, goals, accepts, word):
     server, client = goals
     server.accepts = accepts
@@ -429,7 +429,7 @@ def test_a_goal_that_fails_is_a_fault_until_the_next_one(graph, goals, accepts, 
     assert client.fault() == ""
 
 
-def test_a_goal_that_another_one_replaced_is_no_fault(graph, goals):
+def test_a_goal_that_was_replaced_is_no_fault(graph, goals):
     server, client = goals
     client.send_goal(ExecuteInstruction.Goal(instruction="first"))
     graph.until(lambda: len(server.handles) == 1 and client._handle is not None, "the first goal")
@@ -526,13 +526,13 @@ def test_a_robot_without_commands_is_refused(graph, aloha):
 
 
 class Unsent(JointTrajectoryCommand):
-    """A kind that can be described, but not sent."""
+    """A kind that can be described but not sent."""
 
     ros_side: ClassVar = ""
 
 
 class Mute(JointTrajectoryCommand):
-    """A kind whose ROS side is none."""
+    """A kind whose ROS side is incomplete."""
 
     ros_side: ClassVar = f"{__name__}:half_a_backend"
 

@@ -1,4 +1,4 @@
-"""executor_node as a process on the real middleware: what it refuses, and when and how it stops the arm."""
+"""executor_node as a process with the real middleware: what it refuses, and when and how it stops the arm."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from qwen_vla_rclpy.qos import LATCHED
 
 ACCEPTED, REFUSED = ChunkReport.ACCEPTED, ChunkReport.REFUSED
 COMPLETED, HELD = ChunkReport.COMPLETED, ChunkReport.HELD
-HOLD_LIMIT = 0.5  # [s] from the last sign of life to the hold
+HOLD_LIMIT = 0.5  # [s] from the last heartbeat to the hold
 
 
 @pytest.fixture(scope="module")
 def process(peer, processes):
-    """The executor that most tests share."""
+    """The executor shared by most tests."""
     return processes.start("executor_node")
 
 
@@ -44,7 +44,7 @@ def executor(peer, process):
 
 @pytest.fixture
 def own_executor(peer, process, processes):
-    """An executor that the test may end; the shared one is ended for it and must be asked for before."""
+    """An executor that the test may end; the shared one is ended for it and must be requested before."""
     if process.poll() is None:
         processes.end(process, signal.SIGTERM)
     started = processes.start("executor_node")
@@ -62,15 +62,15 @@ def connect(peer) -> None:
 
 
 def start_moving(peer) -> int:
-    """Have a chunk accepted and wait until the arm is on its way; returns the number of the chunk."""
+    """Have a chunk accepted and wait until the arm moves; returns the number of the chunk."""
     number = peer.have_accepted()
     start = peer.wait(lambda: peer.arm_commands, "arm command")[0][0]
-    peer.wait(lambda: time.monotonic() - start > 0.4, "the arm to be on its way")
+    peer.wait(lambda: time.monotonic() - start > 0.4, "the arm to move")
     return number
 
 
 def assert_held(peer, number: int, reason: Reason, since: float, limit: float = HOLD_LIMIT) -> ChunkReport:
-    """Check that the arm was told to hold where it had been commanded to be, and when."""
+    """Check that the arm was commanded to hold at its commanded position, and when."""
     report = peer.report(number, HELD)
     assert report.reason_codes.tolist() == [reason]
     sent, hold = peer.wait(lambda: peer.arm_commands[1:], "hold of the arm")[0]
@@ -80,7 +80,7 @@ def assert_held(peer, number: int, reason: Reason, since: float, limit: float = 
     start, trajectory = peer.arm_commands[0]
     assert len(hold.points) == len(gripper.points) == 1
     assert not any(hold.points[0].velocities)
-    # Between the rows that surround the time of the hold.
+    # Between the rows before and after the time of the hold.
     row = (sent - start) / 0.2
     rows = np.array([list(peer.embodiment.home.values())[:6], *(p.positions for p in trajectory.points)])
     around = rows[max(0, int(row) - 1) : int(row) + 3]
@@ -98,7 +98,7 @@ def with_value(message, index: int, value: float):
 
 
 def spoiled(peer, kind: str):
-    """Return a chunk with one fault, and the reason that must be given."""
+    """Return a chunk with one fault, and the expected reason."""
     if kind == "nan":
         return with_value(peer.chunk(), 50, float("nan")), Reason.NON_FINITE
     if kind == "infinity in the last value":
@@ -116,13 +116,13 @@ def spoiled(peer, kind: str):
 
 
 @pytest.mark.parametrize("kind", ["nan", "infinity in the last value", "channel order", "jump", "stale", "embodiment"])
-def test_a_bad_chunk_is_refused_whole_and_counted_and_nothing_moves(peer, executor, kind):
+def test_a_bad_chunk_is_refused_as_a_whole_and_counted_and_nothing_moves(peer, executor, kind):
     message, reason = spoiled(peer, kind)
     peer.send(message)
     report = peer.report(message.chunk_id, REFUSED)
     assert report.reason_codes[0] == reason and report.message
     assert report.steps_accepted == 0 and report.refused_total == peer.refused_before + 1
-    # A good chunk afterwards shows that the way to the controllers was open all the time.
+    # A good chunk afterwards shows that commands could have reached the controllers.
     good = peer.have_accepted()
     peer.wait(lambda: peer.arm_commands and peer.gripper_commands, "commands of the good chunk")
     peer.wait(lambda: peer.received["executor_node/accepted_chunk"], "the accepted chunk")
@@ -168,9 +168,9 @@ def test_a_good_chunk_is_executed_for_its_execution_horizon_and_once(peer, execu
     assert len(peer.arm_commands) == 1
 
 
-def test_another_chunk_may_take_over(peer, executor):
+def test_another_chunk_may_replace_it(peer, executor):
     first = start_moving(peer)
-    second = peer.have_accepted()  # from where the arm says that it is
+    second = peer.have_accepted()  # from the measured position of the arm
     assert peer.report(first, HELD).reason_codes.tolist() == [Reason.REPLACED]
     peer.report(second, COMPLETED)
 
@@ -221,7 +221,7 @@ def test_stop_holds_at_once_and_refuses_until_resume(peer, executor):
 
 def test_the_emergency_stop_holds_at_once_and_latches_until_it_is_reset(peer, executor):
     button = peer.node.create_publisher(Bool, "estop", 1)
-    peer.wait(lambda: button.get_subscription_count() >= 2, "executor_node to hear the emergency stop")
+    peer.wait(lambda: button.get_subscription_count() >= 2, "executor_node to subscribe to the emergency stop")
     number = start_moving(peer)
     pressed = time.monotonic()
     button.publish(Bool(data=True))
@@ -237,20 +237,22 @@ def test_the_emergency_stop_holds_at_once_and_latches_until_it_is_reset(peer, ex
     peer.have_accepted()
 
 
-def test_whatever_a_stranger_counts_the_chunks_of_the_policy_are_not_late(peer, executor):
-    stranger = peer.node.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
-    peer.wait(stranger.get_subscription_count, "executor_node to hear the stranger")
+def test_the_chunks_of_the_policy_are_not_late_by_the_numbers_of_an_unknown_publisher(peer, executor):
+    unknown = peer.node.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
+    peer.wait(unknown.get_subscription_count, "executor_node to subscribe to it")
     last = 2**64 - 1
-    stranger.publish(peer.chunk(chunk_id=last))
+    unknown.publish(peer.chunk(chunk_id=last))
     assert peer.verdict(last).verdict == ACCEPTED, peer.reports
     peer.have_accepted()
-    peer.in_turn(lambda: peer.node.destroy_publisher(stranger))
+    peer.in_turn(lambda: peer.node.destroy_publisher(unknown))
 
 
 def test_a_button_that_another_one_contradicts_stays_pressed(peer, executor):
     buttons = [peer.node.create_publisher(Bool, "estop", 1) for _ in range(2)]
     for button in buttons:
-        peer.wait(lambda button=button: button.get_subscription_count() >= 2, "executor_node to hear the button")
+        peer.wait(
+            lambda button=button: button.get_subscription_count() >= 2, "executor_node to subscribe to the button"
+        )
     buttons[0].publish(Bool(data=True))
     peer.wait(lambda: "still pressed by /peer" in peer.trigger("executor_node/reset_estop").message, "the press")
     for _ in range(5):
@@ -263,7 +265,7 @@ def test_a_button_that_another_one_contradicts_stays_pressed(peer, executor):
 
 
 def test_a_callback_that_raises_holds_the_arm_and_ends_nothing(peer, executor):
-    """A parameter of no type: rclpy's own service raises."""
+    """A parameter without a type: rclpy's own service raises."""
     number = start_moving(peer)
     began = time.monotonic()
     client = peer.node.create_client(SetParameters, "executor_node/set_parameters")
@@ -278,7 +280,7 @@ def test_a_callback_that_raises_holds_the_arm_and_ends_nothing(peer, executor):
     assert status.values[0].key == "failed callbacks"
 
 
-def test_many_refusals_in_a_row_break_off_the_motion(peer, executor):
+def test_many_refusals_in_a_row_abort_the_motion(peer, executor):
     number = start_moving(peer)
     began = time.monotonic()
     for _ in range(5):
@@ -287,9 +289,9 @@ def test_many_refusals_in_a_row_break_off_the_motion(peer, executor):
     assert "5 chunks in a row" in report.message
 
 
-def test_a_chunk_for_another_sentence_than_the_policys_is_refused(peer, executor):
-    sentence = peer.node.create_publisher(String, "policy_node/instruction", LATCHED)
-    sentence.publish(String(data="open the drawer"))
+def test_a_chunk_for_another_instruction_than_the_policys_is_refused(peer, executor):
+    instruction = peer.node.create_publisher(String, "policy_node/instruction", LATCHED)
+    instruction.publish(String(data="open the drawer"))
 
     standing = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0] * 16  # what is accepted until the instruction is heard moves nothing
 
@@ -299,12 +301,12 @@ def test_a_chunk_for_another_sentence_than_the_policys_is_refused(peer, executor
 
     peer.wait(refused, "the refusal")
     peer.clear()
-    sentence.publish(String(data="pick up the red cube"))
+    instruction.publish(String(data="pick up the red cube"))
     peer.have_accepted()
-    peer.in_turn(lambda: peer.node.destroy_publisher(sentence))
+    peer.in_turn(lambda: peer.node.destroy_publisher(instruction))
 
 
-def test_hold_breaks_off_without_locking(peer, executor):
+def test_hold_aborts_without_latching(peer, executor):
     number = start_moving(peer)
     called = time.monotonic()
     assert peer.trigger("executor_node/hold").success
@@ -335,13 +337,13 @@ def test_it_is_small_and_free_of_torch(peer, executor):
     assert "torch" not in libraries and "transformers" not in libraries
 
 
-def test_diagnostics_tell_state_and_counts(peer, executor):
-    def calm():  # a machine that stands still for a while makes the peer's heartbeat late, and that is told, too
+def test_diagnostics_report_state_and_counts(peer, executor):
+    def calm():  # a stalled machine makes the peer's heartbeat late, which is reported, too
         status = peer.latest_diagnostics("executor_node: execution")
         idle = status and {item.key: item.value for item in status.values}["executing"] == "nothing"
         return status if idle and status.level == b"\x00" else None
 
-    peer.report(peer.have_accepted(), COMPLETED)  # of those sent to make contact many in a row may have been refused
+    peer.report(peer.have_accepted(), COMPLETED)  # of those sent during discovery, many in a row may have been refused
     status = peer.wait(calm, "diagnostics without a problem")
     values = {item.key: item.value for item in status.values}
     assert status.message == "ok" and status.hardware_id == "widowx"
@@ -350,7 +352,7 @@ def test_diagnostics_tell_state_and_counts(peer, executor):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_holds_the_arm_before_the_process_goes(peer, own_executor, processes, number):
+def test_a_signal_holds_the_arm_before_the_process_exits(peer, own_executor, processes, number):
     chunk = start_moving(peer)
     signalled = time.monotonic()
     assert processes.end(own_executor, number, timeout=10.0) == 0, processes.log_of(own_executor)

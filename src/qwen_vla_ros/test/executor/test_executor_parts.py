@@ -1,4 +1,4 @@
-"""What the executor knows: who stopped it, who commands it, where the robot is."""
+"""What the executor knows: who stopped it, who commands it, and whether time advances."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_emergency_stop_latches_until_it_is_released_and_reset():
     assert latch.reset(3 * S) == "" and latch.objection(3 * S) is None
 
 
-def test_a_button_is_pressed_until_it_says_itself_that_it_is_released():
+def test_a_button_stays_pressed_until_it_publishes_its_own_release():
     latch = StopLatch(required=False, timeout=0.5)
     latch.press(A, 0)
     latch.press(B, 0)
@@ -46,13 +46,13 @@ def test_a_button_is_pressed_until_it_says_itself_that_it_is_released():
     assert latch.reset(0) == ""
 
 
-def test_a_button_that_leaves_while_it_is_pressed_stays_so_until_somebody_who_came_later_says_otherwise():
+def test_a_button_that_leaves_while_pressed_stays_pressed_until_a_later_publisher_releases_it():
     latch = StopLatch(required=False, timeout=0.5)
     latch.press(A, 0)
     latch.look(GRAPH)
     without = {B: "/right"}
     latch.release(B, without, 0)
-    assert "still pressed by /left;" in latch.reset(0), "the other button goes on saying what it always says"
+    assert "still pressed by /left;" in latch.reset(0), "the other button keeps publishing its own state"
     latch.release(C, {**GRAPH, C: "/operator"}, 0)
     assert latch.reset(0), "it is back, or was never gone"
     latch = StopLatch(required=False, timeout=0.5)
@@ -69,7 +69,7 @@ def test_a_button_that_was_never_seen_in_the_graph_is_not_taken_for_one_that_has
     assert "an unknown node" in latch.reset(0)
 
 
-def test_buttons_that_cannot_be_told_apart_release_nothing_while_there_are_several():
+def test_buttons_that_cannot_be_distinguished_release_nothing_while_there_are_several():
     latch = StopLatch(required=False, timeout=0.5)
     latch.press(UNKNOWN, 0)
     latch.release(UNKNOWN, GRAPH, 0)
@@ -78,7 +78,7 @@ def test_buttons_that_cannot_be_told_apart_release_nothing_while_there_are_sever
     assert latch.reset(0) == ""
 
 
-def test_more_buttons_than_a_robot_has_take_no_more_memory_and_stay_pressed():
+def test_buttons_beyond_the_maximum_take_no_memory_and_stay_pressed():
     latch = StopLatch(required=False, timeout=0.5)
     everybody = {str(number).encode(): f"/node_{number}" for number in range(1000)}
     for publisher in everybody:
@@ -99,9 +99,9 @@ def test_resume_does_not_open_what_the_emergency_stop_closed():
     assert latch.reset(0) == "" and latch.objection(0).reason is Reason.STOPPED
 
 
-def test_a_required_emergency_stop_must_be_heard_and_its_silence_latches():
+def test_a_required_emergency_stop_must_be_received_and_its_silence_latches():
     latch = StopLatch(required=True, timeout=0.5)
-    assert "never" in latch.objection(0).message and not latch.watch(0), "nothing to reset before it was heard"
+    assert "never" in latch.objection(0).message and not latch.watch(0), "nothing to reset before its first message"
     latch.release(A, GRAPH, S)
     assert latch.objection(S) is None and not latch.watch(S + S // 4)
     assert latch.watch(2 * S) and not latch.watch(2 * S)
@@ -115,7 +115,7 @@ EVENTS = ["press", "release", "leave", "come", "reset", "resume", "stop"]
 
 
 @given(st.lists(st.tuples(st.sampled_from(EVENTS), st.sampled_from([A, B, C]))))
-def test_nothing_but_a_reset_opens_it_and_not_while_anybody_who_is_there_presses(events):
+def test_only_a_reset_opens_it_and_not_while_any_present_button_is_pressed(events):
     latch, closed = StopLatch(required=False, timeout=0.5), False
     present, pressed = {A: "/left", B: "/right", C: "/operator"}, set()
     for event, who in events:
@@ -140,35 +140,35 @@ def test_nothing_but_a_reset_opens_it_and_not_while_anybody_who_is_there_presses
         assert (objection is not None and objection.reason is Reason.EMERGENCY_STOP) == closed
 
 
-def test_ros_time_that_stands_still_is_noticed_on_the_steady_clock():
+def test_ros_time_that_does_not_advance_is_detected_on_the_steady_clock():
     watch = ClockWatch()
     assert watch.standstill(5 * S, 100 * S) == 0.0
     assert watch.standstill(5 * S, 101 * S) == 1.0
     assert watch.standstill(5 * S + 1, 102 * S) == 0.0
-    assert watch.standstill(4 * S, 103 * S) == 0.0, "set back is not standing still"
+    assert watch.standstill(4 * S, 103 * S) == 0.0, "a step back is also a change"
 
 
-def test_a_process_that_was_frozen_knows_it_and_hears_first_what_happened_meanwhile():
+def test_a_process_that_was_frozen_detects_it_and_first_receives_the_messages_of_the_meantime():
     watch, usual = FreezeWatch(0), round(FROZEN * S)
     assert watch.frozen(usual) == 0.0 and not watch.catching_up(usual)
     woken = usual + 2 * S
     assert watch.frozen(woken) == 2.0 and watch.catching_up(woken)
     heard = woken + round(CATCH_UP * S)
-    assert watch.frozen(heard - 1) == 0.0 and watch.catching_up(heard - 1), "told once"
+    assert watch.frozen(heard - 1) == 0.0 and watch.catching_up(heard - 1), "reported once"
     assert not watch.catching_up(heard)
 
 
 # The policy -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_chunk_must_obey_the_sentence_of_the_policy(good_chunk):
+def test_a_chunk_must_have_the_instruction_of_the_policy(good_chunk):
     link = PolicyMonitor()
     link.on_heartbeat(0, 0.4)
 
     def reasons(chunk):
         return [violation.reason for violation in link.objections(chunk, 0, 0.4)]
 
-    assert reasons(good_chunk) == [], "a policy that names no sentence is believed"
+    assert reasons(good_chunk) == [], "a policy that names no instruction is trusted"
     assert reasons(replace(good_chunk, instruction=" ")) == [Reason.WRONG_INSTRUCTION]
     link.on_instruction("pick up the red cube")
     assert reasons(good_chunk) == []
@@ -198,19 +198,19 @@ def test_chunks_come_in_order_until_another_process_counts_from_one(good_chunk):
     assert link.objections(good_chunk, S, 0.4) == []
 
 
-def test_whatever_another_publisher_counts_the_chunks_of_the_policy_are_not_late(good_chunk):
+def test_the_chunks_of_the_policy_are_not_late_by_the_numbers_of_another_publisher(good_chunk):
     link = PolicyMonitor()
     link.on_heartbeat(0, 0.4)
-    policy, stranger = (replace(good_chunk, publisher=who) for who in (b"policy", b"stranger"))
+    policy, unknown = (replace(good_chunk, publisher=who) for who in (b"policy", b"unknown"))
     link.on_verdict(replace(policy, chunk_id=7), accepted=True)
-    link.on_verdict(replace(stranger, chunk_id=2**64 - 1), accepted=True)
+    link.on_verdict(replace(unknown, chunk_id=2**64 - 1), accepted=True)
     assert link.objections(replace(policy, chunk_id=8), 0, 0.4) == []
-    for sender, number in ((policy, 7), (stranger, 2**64 - 1)):
+    for sender, number in ((policy, 7), (unknown, 2**64 - 1)):
         (violation,) = link.objections(replace(sender, chunk_id=number), 0, 0.4)
         assert violation.reason is Reason.WRONG_ORDER
 
 
-def test_ever_new_publishers_of_chunks_do_not_fill_the_memory():
+def test_ever_more_publishers_of_chunks_do_not_fill_the_memory():
     order = ChunkOrder()
     for number in range(1000):
         order.take(str(number).encode(), 5)

@@ -1,4 +1,4 @@
-"""Joint paths to messages that a JointTrajectoryController accepts: the simulator's is asked."""
+"""Joint paths to messages that a JointTrajectoryController accepts, tested with the simulator's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def path():
     return JointPath.through(JOINTS, np.array([[0.0, 1.0], [0.1, 1.0], [0.3, 0.8], [0.3, 0.7]]), 0.2)
 
 
-def test_row_i_is_due_after_i_periods_and_the_start_is_left_out(path):
+def test_row_i_is_due_after_i_periods_and_the_start_is_omitted(path):
     message = trajectory_message(path)
     times = [p.time_from_start.sec + p.time_from_start.nanosec / 1e9 for p in message.points]
     assert np.allclose(times, [0.2, 0.4, 0.6])
@@ -26,7 +26,7 @@ def test_row_i_is_due_after_i_periods_and_the_start_is_left_out(path):
 
 
 class Controller:
-    """The simulator's controller, which obeys the rules of ros2_control's."""
+    """The simulator's controller, which follows the rules of ros2_control's."""
 
     def __init__(self, start: np.ndarray) -> None:
         self._module = pytest.importorskip("qwen_vla_sim.controllers.joint_trajectory_controller")
@@ -46,7 +46,7 @@ class Controller:
         return np.array(self._controller.update(milliseconds * 10**6))
 
 
-def test_the_controller_accepts_it_and_plays_the_path_that_was_checked(path):
+def test_the_controller_accepts_it_and_executes_the_path_that_was_checked(path):
     message = trajectory_message(path)
     verify(message, JOINTS)
     controller = Controller(path.positions[0])
@@ -65,11 +65,11 @@ def test_a_stop_ends_a_trajectory_that_was_accepted_where_it_is(path):
     for milliseconds in range(310, 900, 10):  # it comes to rest within the time of the stop, and stays
         tolerance = 0.03 if milliseconds <= 410 else 1e-6
         assert np.allclose(controller.at(milliseconds), held, atol=tolerance)
-    assert np.abs(path.at(0.6)[0] - held).max() > 0.1, "it would have gone on"
+    assert np.abs(path.at(0.6)[0] - held).max() > 0.1, "it would have continued"
 
 
 @pytest.mark.parametrize("fault", ["names", "nan", "velocity at the end", "no points", "short row", "time"])
-def test_what_a_controller_would_refuse_is_not_sent(path, fault):
+def test_what_a_controller_would_reject_is_not_sent(path, fault):
     message = trajectory_message(path)
     if fault == "names":
         message.joint_names = ["b", "a"]

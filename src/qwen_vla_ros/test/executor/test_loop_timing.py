@@ -1,4 +1,4 @@
-"""How evenly a loop runs."""
+"""How regularly a loop runs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from qwen_vla_ros.executor.loop_timing import CAPACITY, LoopTiming
 
 
-def test_nothing_is_said_before_there_are_two_calls():
+def test_there_is_no_figure_before_two_calls():
     timing = LoopTiming(0.02)
     timing.tick(5)
     assert all(math.isnan(value) for value in timing.jitter_ms().values())
 
 
 @given(st.lists(st.integers(0, 100_000_000), min_size=2, max_size=50), st.integers(0, CAPACITY))
-def test_it_tells_how_far_the_gaps_are_from_the_period(gaps, before):
+def test_it_reports_the_deviation_of_the_gaps_from_the_period(gaps, before):
     timing, now = LoopTiming(0.02), 0
     for gap in [20_000_000] * before + gaps:
         now += gap

@@ -28,7 +28,7 @@ PERIOD = 0.02  # [s] of joint states and heartbeat
 
 
 class TwoArms(ExecutorPeer):
-    """A policy's heartbeat, and two arms that are where they are told to be, from home on.
+    """A policy's heartbeat, and two arms that follow their commands, from home on.
 
     Attributes:
         robot: the embodiment.
@@ -73,12 +73,12 @@ class TwoArms(ExecutorPeer):
             own = {n.removeprefix(source.prefix): q for n, q in where.items() if n.startswith(source.prefix)}
             publisher.publish(JointState(header=Header(stamp=stamp), name=list(own), position=list(own.values())))
 
-    def chunk(self, way: float = 0.1) -> ActionChunk:
-        """Both waists turn by `way`, the left gripper opens."""
+    def chunk(self, displacement: float = 0.1) -> ActionChunk:
+        """Both waists rotate by `displacement` [rad], the left gripper opens."""
         robot = self.robot
         self._chunk_id += 1
         rows = np.tile([q for a in robot.arms for q in (*(robot.home[j] for j in a.joints), 0.0)], (50, 1))
-        rows[:, [0, 7]] += way * (1 - np.cos(np.linspace(0.0, np.pi, 50)))[:, None] / 2
+        rows[:, [0, 7]] += displacement * (1 - np.cos(np.linspace(0.0, np.pi, 50)))[:, None] / 2
         rows[:, 6] = np.linspace(0.0, 1.0, 50)
         message = ActionChunk(
             chunk_id=self._chunk_id,
@@ -102,7 +102,7 @@ class TwoArms(ExecutorPeer):
 
 @pytest.fixture(params=["mock", "real"])
 def arms(request) -> Iterator[TwoArms]:
-    """Two arms behind ros2_control, and as they really are; executor_node knows who they are."""
+    """Two arms behind ros2_control, and with the real robot's interfaces; executor_node knows which."""
     if request.param == "real":
         pytest.importorskip("interbotix_xs_msgs", reason="apt install ros-humble-interbotix-xs-msgs")
     with TwoArms(request.param) as peer, Processes() as processes:
@@ -120,7 +120,7 @@ def kind_of(backend: str):
     return xs.JointGroupCommand if backend == "xs_group" else xs.JointSingleCommand
 
 
-def test_nothing_reaches_one_arm_while_the_other_is_missing_then_both_get_theirs(arms):
+def test_neither_arm_is_commanded_while_one_is_missing_then_both_are(arms):
     *most, last = arms.robot.commands
     for command in most:
         arms.listen(kind_of(command.backend), command)
@@ -128,7 +128,7 @@ def test_nothing_reaches_one_arm_while_the_other_is_missing_then_both_get_theirs
     assert last.topic in told.message and told.verdict == ChunkReport.REFUSED
     arms.listen(kind_of(last.backend), last)
     arms.wait(lambda: arms.send(arms.chunk()).verdict == ChunkReport.ACCEPTED, "a chunk to be accepted")
-    arms.wait(lambda: all(arms.received.values()), "commands to everybody")
+    arms.wait(lambda: all(arms.received.values()), "commands to all devices")
     arms.wait(lambda: any(r.verdict == ChunkReport.COMPLETED for r in arms.reports), "the end of the chunk")
     for command in arms.robot.commands:
         messages = arms.received[command.topic]
@@ -137,14 +137,14 @@ def test_nothing_reaches_one_arm_while_the_other_is_missing_then_both_get_theirs
             assert list(trajectory.joint_names) == list(command.joints) and len(trajectory.points) >= 25
             assert not any(trajectory.points[-1].velocities)
             continue
-        assert len(messages) > 20, "set-points at 50 Hz for half a second"
+        assert len(messages) > 20, "setpoints at 50 Hz for half a second"
         if command.backend == "xs_group":
             turned = messages[-1][1].cmd[0] - arms.robot.home[command.joints[0]]
             assert 0.03 < turned < 0.08
 
 
-def test_a_device_that_stood_still_with_a_frozen_executor_stays_there(tmp_path):
-    """Set-points come one by one: when the executor goes on, the path is elsewhere; the arms must not jump there."""
+def test_a_device_that_stopped_with_a_frozen_executor_stays_there(tmp_path):
+    """Setpoints come one by one: when the executor continues, the path is elsewhere; the arms must not jump there."""
     settings = yaml.safe_load(resource_path("config/embodiments/aloha.yaml").read_text())
     for side, command in zip(("left", "right"), settings["commands"], strict=True):
         command |= {"backend": "forward_command", "topic": f"{side}/commands"}
@@ -155,21 +155,23 @@ def test_a_device_that_stood_still_with_a_frozen_executor_stays_there(tmp_path):
             arms.listen(Float64MultiArray, command)
         arms.wait(lambda: arms.node.get_subscriptions_info_by_topic("policy_node/action_chunk"), "executor_node")
         arms.wait(lambda: arms.node.count_publishers("executor_node/chunk_report"), "its reports")
-        arms.wait(lambda: arms.send(arms.chunk(way=0.2)).verdict == ChunkReport.ACCEPTED, "a chunk to be accepted")
+        arms.wait(
+            lambda: arms.send(arms.chunk(displacement=0.2)).verdict == ChunkReport.ACCEPTED, "a chunk to be accepted"
+        )
         begun = len(arms.received["left/commands"])
-        arms.wait(lambda: len(arms.received["left/commands"]) > begun + 8, "set-points")
+        arms.wait(lambda: len(arms.received["left/commands"]) > begun + 8, "setpoints")
         executor.send_signal(signal.SIGSTOP)
         frozen = time.monotonic()
         arms.wait(lambda: time.monotonic() - frozen > 0.5, "half a second")
         executor.send_signal(signal.SIGCONT)
         held = arms.wait(lambda: next((r for r in arms.reports if r.verdict == ChunkReport.HELD), None), "a hold")
-        assert held.reason_codes.tolist() == [Reason.STALLED] and "stood still" in held.message
+        assert held.reason_codes.tolist() == [Reason.STALLED] and "was frozen" in held.message
         told = np.array([message.data for _, message in arms.received["left/commands"]])
-        assert np.abs(np.diff(told[:, 0])).max() < 0.02  # [rad] the path's own steps are 6 mrad, the jump was 90
+        assert np.abs(np.diff(told[:, 0])).max() < 0.02  # [rad] the path's own steps are 6 mrad, a jump would be 90
 
 
 def test_when_one_arm_does_not_follow_both_are_held():
-    """As with an inactive controller, which keeps its subscription and drops what it hears."""
+    """As with an inactive controller, which keeps its subscription and drops what it receives."""
     with TwoArms("mock") as arms, Processes() as processes:
         processes.start("executor_node")
         for command in arms.robot.commands:
@@ -178,7 +180,9 @@ def test_when_one_arm_does_not_follow_both_are_held():
         arms.deaf.add(right)
         arms.wait(lambda: arms.node.get_subscriptions_info_by_topic("policy_node/action_chunk"), "executor_node")
         arms.wait(lambda: arms.node.count_publishers("executor_node/chunk_report"), "its reports")
-        arms.wait(lambda: arms.send(arms.chunk(way=0.3)).verdict == ChunkReport.ACCEPTED, "a chunk to be accepted")
+        arms.wait(
+            lambda: arms.send(arms.chunk(displacement=0.3)).verdict == ChunkReport.ACCEPTED, "a chunk to be accepted"
+        )
         held = arms.wait(lambda: next((r for r in arms.reports if r.verdict == ChunkReport.HELD), None), "a hold")
         assert held.reason_codes.tolist() == [Reason.NOT_FOLLOWING] and "follower_right/waist" in held.message
         for topic in (left, right):

@@ -1,4 +1,4 @@
-"""No node loads torch before a policy is opened."""
+"""No node imports torch before a policy is opened."""
 
 from __future__ import annotations
 

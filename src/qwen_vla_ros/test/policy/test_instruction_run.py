@@ -1,4 +1,4 @@
-"""The course of one goal, with cameras and an executor that answer as told."""
+"""Execution of one goal, with simulated cameras and a simulated executor."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NO_CAMERA = Waiting("camera 'ego'", "camera 'ego': no image for 1.3 s", fault=Tr
 
 
 class World:
-    """ROS time that passes when somebody looks, a camera, and an executor that answers each chunk as `answers` says.
+    """ROS time that advances with every reading, a camera, and an executor that reports on each chunk as in `answers`.
 
     answers: one list of (verdict, reasons) per chunk; the last one is repeated.
     """
@@ -116,7 +116,7 @@ def test_each_observation_is_newer_than_the_end_of_the_last_motion():
     assert world.seen[0] == 0 and sorted(world.seen) == world.seen and world.seen[-1] > 0
 
 
-def test_a_refusal_is_counted_and_tried_again():
+def test_a_refusal_is_counted_and_retried():
     outcome = outcome_of(World([REFUSED, DONE]))
     assert (outcome.ending, outcome.executed, outcome.refused) == (Ending.SUCCESS, 3, 1)
 
@@ -135,27 +135,27 @@ def test_a_stopped_executor_ends_it_at_once(verdict, reason):
     assert outcome.ending == Ending.EXECUTOR_STOPPED and "about chunk 1" in outcome.message
 
 
-def test_a_hold_that_was_not_ordered_is_no_end():
+def test_a_hold_that_was_not_requested_does_not_end_it():
     held = [(Verdict.ACCEPTED,), (Verdict.HELD, Reason.POLICY_SILENT)]
     outcome = outcome_of(World([held, DONE]))
     assert (outcome.ending, outcome.executed) == (Ending.SUCCESS, 3)
 
 
-def test_an_executor_that_says_nothing_ends_it_and_is_told_to_hold():
+def test_a_silent_executor_ends_it_and_is_told_to_hold():
     world = World([[]])
     outcome = outcome_of(world)
-    assert outcome.ending == Ending.EXECUTOR_SILENT and "no verdict of chunk 1" in outcome.message
+    assert outcome.ending == Ending.EXECUTOR_SILENT and "no verdict reported for chunk 1" in outcome.message
     assert world.holds == 1
 
 
 def test_an_executor_that_never_finishes_ends_it_too():
     world = World([[(Verdict.ACCEPTED,)]], tick=0.1)
     outcome = outcome_of(world)
-    assert outcome.ending == Ending.EXECUTOR_SILENT and "no end of chunk 1" in outcome.message
+    assert outcome.ending == Ending.EXECUTOR_SILENT and "no end reported for chunk 1" in outcome.message
     assert world.holds == 1
 
 
-def test_a_missing_camera_ends_it_after_the_grace_with_its_own_words():
+def test_a_missing_camera_ends_it_after_the_timeout_with_its_own_message():
     world = World([DONE])
     world.problem = NO_CAMERA
     outcome = outcome_of(world)
@@ -169,11 +169,11 @@ def test_the_timeout_is_counted_in_ros_time():
     assert outcome.ending == Ending.TIMEOUT and 30.0 <= outcome.duration <= 34.0
 
 
-def test_ros_time_that_stands_still_ends_it():
+def test_ros_time_that_does_not_advance_ends_it():
     world = World([DONE], tick=0.0)
     world.problem = NO_CAMERA
     outcome = outcome_of(world, observation_timeout=60.0, max_standstill=0.05)
-    assert outcome.ending == Ending.INFERENCE_STOPPED and "stood still" in outcome.message
+    assert outcome.ending == Ending.INFERENCE_STOPPED and "has not advanced" in outcome.message
 
 
 def test_an_interruption_while_a_chunk_is_executed_holds_the_arm():
@@ -181,7 +181,7 @@ def test_an_interruption_while_a_chunk_is_executed_holds_the_arm():
     publish = world.publish
 
     def publish_and_cancel(chunk):
-        world.interrupt = RunEnded(Ending.CANCELED, "cancelled by the client")
+        world.interrupt = RunEnded(Ending.CANCELED, "canceled by the client")
         return publish(chunk)
 
     world.publish = publish_and_cancel

@@ -1,4 +1,4 @@
-"""The streams of policy_node on the real middleware: drivers that come, go, lie about the time or offer little."""
+"""The streams of policy_node with the real middleware: drivers that come and go, with wrong stamps or a weaker QoS."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ TRANSIENT_LOCAL, VOLATILE = DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.V
 
 
 class Driver:
-    """The driver of one camera: its publishers, and what is wrong with it.
+    """The driver of one camera: its publishers and their faults.
 
     Attributes:
-        on: whether it publishes.
-        still: it repeats its last picture.
+        on: it publishes.
+        still: it repeats its last image.
         ahead: of its clock [s].
         info: its CameraInfo, or None.
     """
@@ -69,7 +69,7 @@ class Driver:
         self.publisher.publish(message)
 
     def fill(self, message) -> None:
-        pixels = picture(self.count)
+        pixels = image_of(self.count)
         if self.compressed:
             message.format = "rgb8; jpeg compressed bgr8"
             message.data = array.array("B", cv2.imencode(".jpg", pixels[:, :, ::-1])[1].tobytes())
@@ -82,8 +82,8 @@ class Driver:
         self.node.destroy_publisher(self.info_publisher)
 
 
-def picture(number: int) -> np.ndarray:
-    """One colour per number, and a mark that moves."""
+def image_of(number: int) -> np.ndarray:
+    """One color per number, and a mark that moves."""
     pixels = np.full((HEIGHT, WIDTH, 3), (200, 90, 30), np.uint8)
     pixels[:, number % WIDTH] = 255
     return pixels
@@ -102,7 +102,7 @@ class Scene:
         self.clock, self.simulated_ns = self.drivers_node.create_publisher(Clock, "/clock", 10), None
 
     def subscribe(self, robot: str = "widowx", needs=None, history=None, tags=None, **parameters) -> None:
-        """Subscribe to the streams of a robot, in a node like policy_node."""
+        """Subscribe to the streams of a robot, with a node like policy_node."""
         self.embodiment = load_robot(robot, "real")
         self.process = SpinningPeer("policy_node", **parameters)
         self.node = self.process.node
@@ -120,7 +120,7 @@ class Scene:
                 self.drivers[camera.tag] = Driver(self.drivers_node, camera, qos, **options)
 
     def publish(self, kind: type, topic: str, make) -> None:
-        """Have make(stamp) published with every tick."""
+        """Publish make(stamp) with every tick."""
         publisher = self.drivers_node.create_publisher(kind, topic, 10)
         self.others.append((publisher, make))
 
@@ -140,7 +140,7 @@ class Scene:
             return self.subscriptions.select(self.node.get_clock().now().nanoseconds, **options)
 
     def until(self, condition, what: str):
-        """Tick the drivers 40 times a second until a condition is true; returns its value."""
+        """Tick the drivers at 40 Hz until a condition is true; returns its value."""
         limit = time.monotonic() + PATIENCE
         while not (value := condition()):
             assert time.monotonic() < limit, f"not within {PATIENCE} s: {what}; last: {self.select()}"
@@ -159,7 +159,7 @@ class Scene:
         return self.until(found, "an observation")
 
     def fault(self, *words: str) -> str:
-        """Wait for a reason that has all these words."""
+        """Wait for a reason that contains all these words."""
 
         def found():
             answer = self.select()
@@ -211,7 +211,7 @@ def test_the_quality_is_that_of_the_publisher_and_is_reported(scene, reliability
     assert scene.status("camera 'ego'").level == DiagnosticStatus.OK
 
 
-def test_an_image_from_before_the_subscription_is_heard_where_the_publisher_keeps_it(scene):
+def test_an_image_from_before_the_subscription_is_received_where_the_publisher_keeps_it(scene):
     scene.drive(RELIABLE, TRANSIENT_LOCAL)
     scene.tick()
     scene.drivers["ego"].on = scene.drivers["cam_wrist"].on = False
@@ -219,23 +219,23 @@ def test_an_image_from_before_the_subscription_is_heard_where_the_publisher_keep
     scene.until(lambda: scene.subscriptions.streams.cameras["ego"].received, "the image that was kept")
 
 
-def test_a_driver_that_comes_back_with_another_quality_is_heard_again(scene):
+def test_a_driver_that_comes_back_with_another_quality_is_received_again(scene):
     scene.subscribe()
     scene.drive(RELIABLE)
     scene.until(lambda: scene.values()["quality of service"] == "reliable, volatile", "a reliable subscription")
     scene.observation()
-    scene.drive(BEST_EFFORT)  # a reliable subscription hears nothing of it
+    scene.drive(BEST_EFFORT)  # a reliable subscription receives nothing from it
     scene.fault("camera 'ego': no image for")
     scene.observation()
     assert scene.values()["quality of service"] == "best effort, volatile"
 
 
-def test_a_second_publisher_of_lesser_quality_is_heard_too(scene):
+def test_a_second_publisher_of_weaker_quality_is_received_too(scene):
     scene.subscribe()
     scene.drive(RELIABLE)
     scene.until(lambda: scene.values()["quality of service"] == "reliable, volatile", "a reliable subscription")
     other = Driver(scene.drivers_node, scene.embodiment.cameras[0], QoSProfile(depth=5, reliability=BEST_EFFORT))
-    scene.until(lambda: scene.values()["quality of service"] == "best effort, volatile", "one that hears both")
+    scene.until(lambda: scene.values()["quality of service"] == "best effort, volatile", "one that receives both")
     assert "best effort" in scene.values()["publishers"] and "reliable" in scene.values()["publishers"]
     other.destroy()
 
@@ -243,7 +243,7 @@ def test_a_second_publisher_of_lesser_quality_is_heard_too(scene):
 # Transport ------------------------------------------------------------------------------------------------------------
 
 
-def test_compressed_images_are_seen_as_raw_ones_are(scene):
+def test_compressed_images_are_received_like_raw_ones(scene):
     scene.subscribe(image_transport="compressed")
     scene.drive(compressed=True)
     images = scene.subscriptions.decode(scene.observation())
@@ -262,7 +262,7 @@ def test_the_wrong_transport_is_named_with_the_right_one(scene, chosen, there):
     raw, compressed = "/ego/image_raw", "/ego/image_raw/compressed"
     topic, other = (raw, compressed) if chosen == "raw" else (compressed, raw)
     scene.fault(
-        f"camera 'ego': no image yet on {topic}; nobody publishes it, but {other}; set its transport to {there}"
+        f"camera 'ego': no image yet on {topic}; it has no publisher, but {other} does; set its transport to {there}"
     )
 
 
@@ -275,7 +275,7 @@ def test_a_topic_of_another_type_is_named(scene):
 def test_a_camera_in_another_namespace_is_named(scene):
     scene.subscribe()
     scene.publish(Image, "left/ego/image_raw", lambda stamp: Image())
-    scene.fault("nobody publishes it, but /left/ego/image_raw; is the namespace right?")
+    scene.fault("it has no publisher, but /left/ego/image_raw does; is the namespace correct?")
 
 
 # Faults of the input --------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_a_camera_in_another_namespace_is_named(scene):
 
 def test_a_camera_that_is_unplugged_and_comes_back(scene):
     scene.subscribe()
-    scene.fault("camera 'ego': no image yet on /ego/image_raw; nobody publishes it; is the driver running?")
+    scene.fault("camera 'ego': no image yet on /ego/image_raw; it has no publisher; is the driver running?")
     scene.drive()
     scene.observation()
     scene.drivers["cam_wrist"].on = False
@@ -294,7 +294,7 @@ def test_a_camera_that_is_unplugged_and_comes_back(scene):
     scene.observation()
 
 
-def test_the_same_picture_under_new_stamps_is_a_frozen_camera(scene):
+def test_the_same_image_under_new_stamps_is_a_frozen_camera(scene):
     scene.subscribe(max_identical=0.3)
     scene.drive()
     scene.observation()
@@ -304,7 +304,7 @@ def test_the_same_picture_under_new_stamps_is_a_frozen_camera(scene):
     scene.observation()
 
 
-def test_a_simulated_camera_may_repeat_its_picture(scene):
+def test_a_simulated_camera_may_repeat_its_image(scene):
     scene.subscribe(max_identical=0.05, use_sim_time=True)
     assert scene.subscriptions.rules().max_identical == float("inf")
 
@@ -329,17 +329,17 @@ def test_a_camera_whose_clock_goes_back_a_little_is_named(scene):
     scene.subscribe()
     scene.drive()
     scene.observation()
-    scene.drivers["ego"].ahead = -0.9  # older than what it sent before, but not by so much that it begins anew
+    scene.drivers["ego"].ahead = -0.9  # older than the previous images, but not so much that the stream starts again
     scene.fault("camera 'ego'", "its stamps have gone back by 0.", "is its clock being set?")
 
 
-def test_a_simulation_that_starts_over_is_seen_again_from_its_beginning(scene):
+def test_a_simulation_that_restarts_is_observed_from_its_beginning(scene):
     scene.simulated_ns = 100 * 10**9
     scene.subscribe(use_sim_time=True)
     scene.drive()
     assert scene.observation().stamp_ns >= scene.simulated_ns - 10**9
     for driver in scene.drivers.values():
-        driver.on = False  # the clock is heard first
+        driver.on = False  # the clock is received first
     scene.simulated_ns = 10**9
     scene.fault("in the future (limit 0.10 s)", "if ROS time was set back, wait for new ones")
     for driver in scene.drivers.values():
@@ -366,7 +366,7 @@ def test_parameters_with_a_choice_refuse_other_values(scene):
 # CameraInfo -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_camera_info_is_a_warning_that_can_be_made_an_obstacle(scene):
+def test_a_missing_camera_info_is_a_warning_that_can_be_made_an_error(scene):
     scene.subscribe()
     scene.drive()
     scene.drivers["ego"].info = None
@@ -397,7 +397,7 @@ def test_a_camera_info_of_other_images_is_named(scene, change, words):
     scene.fault("camera 'ego': ", words)
 
 
-def test_a_camera_info_of_binned_or_cut_out_images_fits(scene):
+def test_a_camera_info_of_binned_or_cropped_images_fits(scene):
     scene.subscribe(camera_info="require")
     scene.drive()
     info = scene.drivers["ego"].info
@@ -408,7 +408,7 @@ def test_a_camera_info_of_binned_or_cut_out_images_fits(scene):
     assert scene.values()["camera info"] == "not calibrated"
 
 
-# Beside images --------------------------------------------------------------------------------------------------------
+# Besides images -------------------------------------------------------------------------------------------------------
 
 
 def joint_states(names):
@@ -446,7 +446,7 @@ def test_joint_states_that_lack_a_joint_are_named(scene):
     )
 
 
-def test_arm_and_gripper_may_publish_their_joint_states_each_for_itself_on_one_topic(scene):
+def test_arm_and_gripper_may_publish_separate_joint_states_on_one_topic(scene):
     scene.subscribe(needs=Needs(joint_states=True))
     scene.drive()
     gripper = scene.embodiment.arms[0].gripper.joint
@@ -456,10 +456,10 @@ def test_arm_and_gripper_may_publish_their_joint_states_each_for_itself_on_one_t
     assert set(scene.observation().joints) == set(scene.embodiment.joint_names)
 
 
-def test_odometry_of_a_robot_that_drives_is_needed(scene):
+def test_a_mobile_base_needs_odometry(scene):
     scene.subscribe("mobile_base", needs=Needs(odometry=True))
     scene.drive(robot="mobile_base")
-    scene.fault("odometry: no message yet on /odom; nobody publishes it")
+    scene.fault("odometry: no message yet on /odom; it has no publisher")
 
     def odometry(stamp):
         message = Odometry()

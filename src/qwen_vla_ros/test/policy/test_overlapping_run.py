@@ -1,4 +1,4 @@
-"""The course of one goal without pauses, with a camera and an executor that answer in the time of this test."""
+"""Execution of one goal without pauses, with a simulated camera, executor and clock."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ LIMITS = Limits(
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """The time of this test passes when somebody looks."""
+    """The clock of this test advances with every reading."""
     monkeypatch.setattr(instruction_run, "POLL_PERIOD", 0.0005)
 
 
 class World:
-    """ROS time that passes when somebody looks and while the policy thinks; an executor that hands over at once.
+    """ROS time that advances with every reading and during inference; an executor that hands over at once.
 
-    refused: numbers of chunks that the gate refuses. delays: of the inferences [s], the last one is repeated.
+    refused: numbers of the chunks that the gate refuses. delays: of the inferences [s]; the last one is repeated.
     """
 
     def __init__(self, delays=(0.3,), refused=(), reasons=(Reason.START_JUMP,)):
         self.delays, self.refused, self.reasons = list(delays), set(refused), frozenset(reasons)
         self.time, self.sent, self.holds = 10.0, 0, 0
         self.moving: tuple[int, float] | None = None  # chunk, when it ends
-        self.pauses: list[float] = []  # how long the arm stood before each chunk but the first
+        self.pauses: list[float] = []  # how long the arm stopped before each chunk but the first
         self.looks: list[float] = []
-        self.taken: list[float] = []  # when each chunk began to be executed
+        self.taken: list[float] = []  # start of each chunk's execution
         self.previous: list = []
         self.interrupt: RunEnded | None = None
         self.silent_from = 10**9
@@ -119,19 +119,19 @@ def test_there_is_no_pause_while_the_delay_is_shorter_than_the_execution_horizon
     assert world.pauses == [0.0] * 5 and world.holds == 0
 
 
-def test_a_chunk_arrives_when_the_execution_horizon_of_the_one_before_is_over():
+def test_a_chunk_arrives_when_the_execution_horizon_of_the_previous_one_is_over():
     world = World([5.0, 0.3])  # the first inference is a cold start
     outcome_of(world)
     for look, arrival, next_arrival in zip(world.looks[1:], world.taken[1:], world.taken[2:], strict=False):
         assert arrival == pytest.approx(look + 0.3, abs=0.1)
-        # Row 0 belongs to the look; so many rows were executed when the next chunk took over.
+        # Row 0 is at the observation; that many rows were executed when the next chunk took over.
         assert (next_arrival - look) / PERIOD == pytest.approx(EXECUTED, abs=0.6)
 
 
 def test_the_first_chunk_is_executed_from_its_first_row_on_however_late_it_was():
     world = World([5.0, 0.3])
     outcome_of(world, continues=True)
-    # Not 25 steps: the arm stood still for those 5 s.
+    # Not 25 steps: the arm did not move during those 5 s.
     assert world.previous[0] is None and 6 <= world.previous[1].consumed <= 8
 
 
@@ -139,23 +139,23 @@ def test_a_policy_that_continues_gets_the_chunk_that_is_being_executed():
     world = World([0.3])
     outcome_of(world, continues=True)
     for number, previous in enumerate(world.previous[3:], start=3):
-        assert previous.chunk == number  # the one before, see `infer`
+        assert previous.chunk == number  # the previous one, see `infer`
         assert previous.consumed == pytest.approx(EXECUTED - 0.3 / PERIOD, abs=1)
         assert previous.delay == 2  # 0.3 s and a little, in steps of 0.2 s
 
 
-def test_temporal_ensembling_looks_once_per_step():
+def test_temporal_ensembling_observes_once_per_step():
     world = World([0.05])
     outcome_of(world, every_step=True)
     gaps = [b - a for a, b in zip(world.taken, world.taken[1:], strict=False)]
     assert all(PERIOD <= gap < PERIOD + 0.15 for gap in gaps), gaps
 
 
-def test_after_a_refusal_the_running_chunk_goes_on_and_the_policy_looks_again():
+def test_after_a_refusal_the_current_chunk_continues_and_the_policy_observes_again():
     world = World([0.3], refused={3})
     outcome = outcome_of(world)
     assert (outcome.ending, outcome.executed, outcome.refused) == (Ending.SUCCESS, 6, 1)
-    assert world.pauses == [0.0] * 5  # the rest of the chunk covers the second try
+    assert world.pauses == [0.0] * 5  # the rest of the chunk covers the second attempt
     assert world.looks[3] - world.looks[2] < 0.5
 
 
@@ -163,7 +163,7 @@ def test_too_many_refusals_in_a_row_end_it_and_hold_the_arm():
     world = World([0.3], refused={3, 4, 5})
     outcome = outcome_of(world)
     assert outcome.ending == Ending.REFUSED_TOO_OFTEN and outcome.refused == 3
-    assert world.holds == 1  # chunk 2 is still on its way
+    assert world.holds == 1  # chunk 2 is still being executed
 
 
 def test_a_stopped_executor_ends_it():
@@ -171,7 +171,7 @@ def test_a_stopped_executor_ends_it():
     assert outcome.ending == Ending.EXECUTOR_STOPPED and outcome.executed == 1
 
 
-def test_a_delay_beyond_all_rows_makes_a_pause_and_no_harm():
+def test_a_delay_beyond_all_rows_only_makes_a_pause():
     world = World([0.3, 0.3, 6.0])
     outcome = outcome_of(world, max_chunks=4)
     assert (outcome.ending, outcome.executed) == (Ending.SUCCESS, 4)
@@ -179,7 +179,7 @@ def test_a_delay_beyond_all_rows_makes_a_pause_and_no_harm():
 
 
 @pytest.mark.parametrize("silent_from", [1, 3])
-def test_an_executor_that_says_nothing_ends_it_and_is_told_to_hold(silent_from):
+def test_a_silent_executor_ends_it_and_is_told_to_hold(silent_from):
     world = World([0.3])
     world.silent_from = silent_from
     outcome = outcome_of(world, report_timeout=0.1)
@@ -192,7 +192,7 @@ def test_an_interruption_holds_the_arm():
     infer = world.infer
 
     def infer_and_cancel(observation, previous=None):
-        world.interrupt = RunEnded(Ending.CANCELED, "cancelled by the client") if world.sent == 3 else None
+        world.interrupt = RunEnded(Ending.CANCELED, "canceled by the client") if world.sent == 3 else None
         return infer(observation, previous)
 
     world.infer = infer_and_cancel

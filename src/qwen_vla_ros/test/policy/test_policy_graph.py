@@ -1,4 +1,4 @@
-"""policy_node and executor_node as processes on the real middleware, with a small model that was never trained."""
+"""policy_node and executor_node as processes with the real middleware, with a small untrained model."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ RESULT = ExecuteInstruction.Result
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, widowx):
-    """A complete checkpoint of the tiny geometry whose actions are small random motions around where the arm is.
+    """A complete checkpoint of the tiny geometry whose actions are small random motions around the arm's position.
 
-    It reads the joints, and a history of two images of each camera.
+    It reads the joint positions, and a history of two images of each camera.
     """
     import torch
 
@@ -107,7 +107,7 @@ def last_chunk(peer) -> int:
 
 
 def assert_still(peer) -> None:
-    """The last command was a hold, or the end of a chunk: nothing is on its way."""
+    """The last command was a hold, or the end of a chunk: nothing is being executed."""
     assert len(peer.arm_commands[-1][1].points) == 1 or peer.reports[-1].verdict == ChunkReport.COMPLETED
 
 
@@ -121,15 +121,15 @@ def test_it_executes_with_feedback_and_ends_by_its_timeout(stack, peer):
     assert {"inferring", "executing"} <= {feedback.state for feedback in states}
     chunks = [message for _, message in peer.received["policy_node/action_chunk"]]
     assert all(len(c.data) == 112 and c.execution_horizon == 8 and c.instruction == INSTRUCTION for c in chunks)
-    # Every look at the world is younger than the end of the motion before it.
+    # Every observation is after the end of the motion before it.
     ends = [r.header.stamp for r in peer.reports if r.verdict == ChunkReport.COMPLETED]
     looks = [c.header.stamp for c in chunks if any(r.chunk_id == c.chunk_id - 1 for r in peer.reports)]
     for look, end in zip(looks, ends, strict=False):
         assert (look.sec, look.nanosec) > (end.sec, end.nanosec)
 
 
-def test_every_length_of_prompt_was_prepared_for_and_told_of_while_configuring(stack):
-    """For each number of frames that its two cameras can show, because the checkpoint was made for two of each."""
+def test_every_prompt_length_was_prepared_and_logged_during_configuration(stack):
+    """For each number of frames of its two cameras, because the checkpoint was made for two of each."""
     found = re.findall(r"preparing the policy, (\d+) of (\d+): (\d+) tokens, (\d) images", stack.log_of_policy())
     done, totals, tokens, images = (list(map(int, column)) for column in zip(*found, strict=True))
     assert set(totals) == {len(done)} and done == list(range(1, len(done) + 1))
@@ -165,7 +165,7 @@ def test_late_subscribers_get_embodiment_and_prompt(stack, peer, widowx):
 def test_cancel_holds_the_arm(stack, peer):
     handle = stack.execute()
     future = handle.cancel_goal_async()
-    peer.wait(future.done, "answer to the cancellation")
+    peer.wait(future.done, "response to the cancellation")
     status, result = peer.result_of(handle)
     assert status == CANCELED and result.error_code == RESULT.CANCELED
     assert peer.report(last_chunk(peer), ChunkReport.HELD).reason_codes.tolist() == [Reason.CANCELED]
@@ -189,7 +189,7 @@ def test_a_second_goal_is_rejected_while_one_is_executed(stack, peer):
         ("a <|im_end|>", 0.0, "<|"),
     ],
 )
-def test_a_goal_without_sense_ends_with_an_explanation(stack, peer, instruction, timeout, word):
+def test_an_invalid_goal_ends_with_an_explanation(stack, peer, instruction, timeout, word):
     status, result = peer.result_of(peer.send_goal(instruction, timeout=timeout))
     assert status == ABORTED and result.error_code == RESULT.INVALID_GOAL and word in result.error_msg
     assert not peer.arm_commands
@@ -204,9 +204,9 @@ def test_a_camera_that_stops_ends_the_goal_and_the_arm_holds(stack, peer, tag):
     assert status == ABORTED and result.error_code == RESULT.INFERENCE_STOPPED
     assert result.error_msg.startswith(f"camera '{tag}': no image for ")
     assert f"on /{tag}/image_raw (limit 0.5 s); is the driver running?" in result.error_msg
-    # The last chunk was made from an image that was not older than its max age.
+    # The last chunk was predicted from an image within its max age.
     late = [t - stopped for t, _ in peer.received["policy_node/action_chunk"]]
-    assert max(late) < 0.5 + 0.5  # and the time of one inference
+    assert max(late) < 0.5 + 0.5  # plus the time of one inference
     assert_still(peer)
 
 
@@ -235,7 +235,7 @@ def lead(peer):
         (lead, ("stamps on /ego/image_raw are", "in the future (limit 0.10 s)", "chrony")),
     ],
 )
-def test_a_camera_that_shows_the_past_ends_the_goal_and_the_arm_holds(stack, peer, break_it, words):
+def test_a_camera_with_old_images_ends_the_goal_and_the_arm_holds(stack, peer, break_it, words):
     handle = stack.execute()
     break_it(peer)
     status, result = peer.result_of(handle)
@@ -256,7 +256,7 @@ def test_every_stream_has_its_diagnostics(stack, peer):
     assert values["topic"] == "/ego/image_raw" and values["publishers"] == "/peer (best effort, volatile)"
     assert values["size [px]"] == "320 x 240" and float(values["rate [Hz]"]) == pytest.approx(10.0, abs=3.0)
     peer.silent.add("cam_wrist")
-    peer.wait(lambda: [level(name) for name in names] == [1, 2, 0], "the error of the camera that fell silent")
+    peer.wait(lambda: [level(name) for name in names] == [1, 2, 0], "the error of the silent camera")
     assert level("inference") == 2
 
 
@@ -269,7 +269,7 @@ def test_a_stop_by_service_ends_the_goal(stack, peer):
     assert len(peer.arm_commands[-1][1].points) == 1
 
 
-def test_deactivation_ends_the_goal_and_the_signs_of_life(stack, peer):
+def test_deactivation_ends_the_goal_and_the_heartbeat(stack, peer):
     beats = []
     peer.node.create_subscription(Header, "policy_node/heartbeat", lambda _: beats.append(time.monotonic()), 10)
     peer.wait(lambda: beats, "a heartbeat")
@@ -285,7 +285,7 @@ def test_deactivation_ends_the_goal_and_the_signs_of_life(stack, peer):
     assert peer.transition("policy_node", Transition.TRANSITION_ACTIVATE)
 
 
-def test_a_killed_policy_is_noticed_within_half_a_second(stack, peer):
+def test_a_killed_policy_is_detected_within_half_a_second(stack, peer):
     stack.execute()
     beats = []
     peer.node.create_subscription(Header, "policy_node/heartbeat", lambda _: beats.append(time.monotonic()), 10)
@@ -304,7 +304,7 @@ def test_an_interrupted_policy_ends_its_goal_and_leaves_nothing(stack, peer):
     handle = stack.execute()
     future = handle.get_result_async()
     assert stack.processes.end(stack.policy, signal.SIGINT) == 0, stack.processes.log_of(stack.policy)
-    peer.wait(future.done, "the result, which goes out before the process does")
+    peer.wait(future.done, "the result, which is sent before the process exits")
     assert future.result().result.error_code == RESULT.NOT_ACTIVE and "SIGINT" in future.result().result.error_msg
     report = peer.report(last_chunk(peer), ChunkReport.HELD)
     assert report.reason_codes.tolist() in ([Reason.CANCELED], [Reason.POLICY_SILENT])
@@ -312,7 +312,7 @@ def test_an_interrupted_policy_ends_its_goal_and_leaves_nothing(stack, peer):
 
 
 def wait_until_the_executor_hears(peer, heartbeat: bool) -> None:
-    """By its diagnostics: nodes find each other one topic after the other."""
+    """By its diagnostics: each topic is discovered separately."""
 
     def hears() -> bool:
         status = peer.latest_diagnostics("executor_node: execution")
@@ -323,7 +323,7 @@ def wait_until_the_executor_hears(peer, heartbeat: bool) -> None:
 
 @pytest.fixture
 def no_policy(shared_stack, peer, processes):
-    """An executor that is active, and no policy_node beside it."""
+    """An active executor without a policy_node."""
     shared_stack.be_ready()
     processes.end(shared_stack.policy, signal.SIGTERM)
     wait_until_the_executor_hears(peer, heartbeat=False)
@@ -337,7 +337,7 @@ def test_a_folder_that_is_not_a_checkpoint_is_refused_by_name(peer, no_policy, p
 
 def test_a_policy_that_cannot_continue_a_chunk_is_refused_where_it_has_to(peer, no_policy, processes):
     started = processes.start("policy_node", policy="mock://hold", blending="real_time_chunking")
-    text = "mock://hold cannot continue a chunk, as blending 'real_time_chunking' needs; choose another"
+    text = "mock://hold cannot continue a chunk, which blending 'real_time_chunking' requires; choose another"
     peer.wait(lambda: text in processes.log_of(started), "an error that names the blending")
     assert processes.end(started, signal.SIGTERM) == 0
 

@@ -1,4 +1,4 @@
-"""A bag gives training what the same messages give the policy live: the same choice, bit-equal images and joints."""
+"""A bag yields the same data for training as the same messages for the live policy: bit-equal images and joints."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TYPES = {"joint_states": ("sensor_msgs/msg/JointState", JointState)} | dict.from
 
 
 def messages(seed: int, embodiment, seconds: float) -> list[tuple[int, str, object]]:
-    """(arrival, topic, message) in order of arrival: jittered periods and latencies, a dropped image now and then."""
+    """(arrival, topic, message) in order of arrival: jittered periods and latencies, with occasional dropped images."""
     rng = np.random.default_rng(seed)
     events = []
     for topic, rate in (*RATES.items(), ("joint_states", 100.0)):
@@ -60,7 +60,7 @@ def message(rng, topic: str, stamp: int, embodiment) -> object:
 
 
 def record(path, events) -> None:
-    """A real MCAP file with the bytes that travel over ROS."""
+    """A real MCAP file with the bytes as sent over ROS."""
     store = get_typestore(Stores.ROS2_KILTED)
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         known = {topic: writer.add_connection(f"/{topic}", kind, typestore=store) for topic, (kind, _) in TYPES.items()}
@@ -70,7 +70,7 @@ def record(path, events) -> None:
 
 @pytest.fixture(scope="module")
 def node():
-    """A node with the parameters of policy_node, but that of the wall clock: messages come as fast as they can."""
+    """A node with the parameters of policy_node, except for wall-clock checks: messages arrive as fast as possible."""
     context = rclpy.Context()
     context.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
     patient = [RosParameter("max_silence", value=600.0)]
@@ -82,7 +82,7 @@ def node():
 
 
 class Live:
-    """The streams of policy_node and what it reads from them."""
+    """The streams of policy_node and their reader."""
 
     def __init__(self, node, embodiment) -> None:
         changed = threading.Condition()

@@ -1,4 +1,4 @@
-"""episode_recorder as a process: what was published is in the bag, whatever ends the recording."""
+"""episode_recorder as a process: the bag contains what was published, however the recording ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LABEL = LabelEpisode.Request
 
 
 class Noted:
-    """A publisher of the peer that notes what it publishes, by stamp."""
+    """A publisher of the peer that records what it publishes, by stamp."""
 
     def __init__(self, publisher, changed) -> None:
         self._publisher, self._changed, self.sent = publisher, changed, {}
@@ -53,7 +53,7 @@ class Noted:
 
 
 class Recorder:
-    """The node as a process, and requests to it. `published`: by topic what the peer has published, see `Noted`."""
+    """The node as a process, and requests to it. `published`: messages of the peer by topic, see `Noted`."""
 
     def __init__(self, peer, processes, folder) -> None:
         self.peer, self._processes, self.folder = peer, processes, folder
@@ -70,7 +70,7 @@ class Recorder:
             return {topic: dict(publisher.sent) for topic, publisher in noted.items()}
 
     def up(self) -> None:
-        """Start it unless it runs."""
+        """Start it unless it is running."""
         if self.process is None or self.process.poll() is not None:
             self.process = self._processes.start(NODE, folder=self.folder, min_free_gb=0.0, extra_topics="chatter")
             self.peer.wait_until_active(NODE)
@@ -86,7 +86,7 @@ class Recorder:
         return self.peer.call(StartEpisode, f"{NODE}/start", StartEpisode.Request(instruction=instruction))
 
     def begin(self, instruction: str = "lift the red cube") -> str:
-        """Start an episode and wait until everything reaches it; returns its name."""
+        """Start an episode and wait until all topics are connected; returns its name."""
         answer = self.start(instruction)
         assert answer.success, answer.message
         links = (self.commands, self.chatter, self.peer._joint_publisher, *self.peer._cameras.values())
@@ -101,7 +101,7 @@ class Recorder:
         return answer.episode
 
     def pass_on(self, count: int) -> None:
-        """Wait for further joint states and images to be published."""
+        """Wait until more joint states and images are published."""
         for topic, more in (("joint_states", count), ("ego/image_raw", count // 5)):
             wanted = len(self.published[topic]) + more
             self.peer.wait(lambda t=topic, w=wanted: len(self.published[t]) >= w, f"{more} more of {topic}")
@@ -120,7 +120,7 @@ def running(peer, processes, tmp_path_factory):
 
 @pytest.fixture
 def recorder(running):
-    """Up, with nothing recorded yet."""
+    """Active, with nothing recorded yet."""
     running.up()
     running.trigger("stop")
     for folder in running.folder.iterdir():
@@ -129,7 +129,7 @@ def recorder(running):
 
 
 def messages(folder) -> dict[str, list[tuple[int, object, bytes]]]:
-    """By topic: when each message came [ns], the message and its bytes."""
+    """By topic: arrival time of each message [ns], the message and its bytes."""
     found: dict[str, list] = {}
     with AnyReader([folder]) as reader:
         for connection, time_ns, data in reader.messages():
@@ -159,7 +159,7 @@ def test_what_was_published_is_in_the_bag(recorder):
         recorded = {nanoseconds(message.header.stamp): message for _, message, _ in found[f"/{topic}"]}
         assert all(message == published[stamp] for stamp, message in recorded.items())
         missing = {stamp for stamp in published if min(recorded) <= stamp <= max(recorded)} - set(recorded)
-        assert len(recorded) == len(found[f"/{topic}"]), f"{topic}: none is there twice"
+        assert len(recorded) == len(found[f"/{topic}"]), f"{topic}: no duplicates"
         # Images travel best effort: a busy machine may lose some.
         assert len(missing) <= (len(recorded) if "image" in topic else 0), f"{topic}: {len(missing)} are missing"
         assert all(0 <= time_ns - nanoseconds(message.header.stamp) < S for time_ns, message, _ in found[f"/{topic}"])
@@ -173,7 +173,7 @@ def test_what_was_published_is_in_the_bag(recorder):
     }
     assert record["started"] < record["stopped"] and record["ended"] == "stopped by a service"
     assert recorder.peer.node.get_subscriptions_info_by_topic("/chatter") == [], (
-        "between episodes it listens to nothing"
+        "between episodes it subscribes to nothing"
     )
 
 
@@ -222,11 +222,11 @@ def test_killed_with_minus_9_it_leaves_all_but_the_last_second(recorder):
         file.truncate(file.seek(0, os.SEEK_END) - 1000)
     assert messages(mend(torn))["/chatter"]
     recorder.up()
-    recorder.peer.wait((recorder.folder / name).exists, "the episode that the new recorder mends")
+    recorder.peer.wait((recorder.folder / name).exists, "the episode that the new recorder repairs")
     assert not unfinished(recorder.folder)
     said = [int(message.data) for _, message, _ in messages(recorder.folder / name)["/chatter"]]
     assert said == list(range(len(said)))
-    assert all(time_said > killed - 1.0 for time_said in sent[len(said) :]), "what is missing was said just before"
+    assert all(time_said > killed - 1.0 for time_said in sent[len(said) :]), "only the last messages are missing"
     record = read_record(recorder.folder / name)
     assert record.ended == "the recorder was killed" and record.topics["/chatter"].messages == len(said)
 
@@ -256,7 +256,7 @@ def test_labels(recorder):
     name = recorder.begin()
     assert recorder.label(outcome=LABEL.FAILED, note="slipped").episode == name
     (running,) = unfinished(recorder.folder)
-    assert read_record(running).success is False, "it holds after a crash, too"
+    assert read_record(running).success is False, "it survives a crash"
     assert recorder.trigger("stop").success
     record = read_record(recorder.folder / name)
     assert (record.success, record.note, record.instruction) == (False, "slipped", "lift the red cube")
@@ -275,7 +275,7 @@ def test_the_instruction_is_that_of_the_chunks_unless_one_is_given(recorder):
     name = recorder.begin(instruction="")
     recorder.peer.send(recorder.peer.chunk(instruction="push the blue cube"))
     (running,) = unfinished(recorder.folder)
-    recorder.peer.wait(lambda: read_record(running).instruction, "the sentence of the chunk")
+    recorder.peer.wait(lambda: read_record(running).instruction, "the instruction of the chunk")
     recorder.trigger("stop")
     assert read_record(recorder.folder / name).instruction == "push the blue cube"
 
@@ -288,19 +288,19 @@ def test_what_cannot_be_recorded_is_refused(recorder):
     recorder.trigger("stop")
     assert peer.set_parameter(NODE, "min_free_gb", 1e6)
     full = recorder.start()
-    assert not full.success and f"are free in {recorder.folder}, 1.0 PB must stay so; make room" in full.message
+    assert not full.success and f"free in {recorder.folder}, 1.0 PB required; free some space" in full.message
     assert peer.set_parameter(NODE, "min_free_gb", 0.0)
     publisher = peer._cameras.pop("ego")._publisher
     peer.in_turn(lambda: peer.node.destroy_publisher(publisher))
 
     def refusal():
         answer = recorder.start()
-        if answer.success:  # the recorder has not yet heard that the camera is gone
+        if answer.success:  # the recorder has not yet discovered that the camera is gone
             recorder.trigger("discard")
         return None if answer.success else answer
 
     try:
-        assert "nobody publishes /ego/image_raw" in peer.wait(refusal, "a refusal").message
+        assert "not published: /ego/image_raw" in peer.wait(refusal, "a refusal").message
     finally:
         camera = peer.node.create_publisher(Image, "ego/image_raw", publisher.qos_profile)
         peer._cameras["ego"] = Noted(camera, peer.changed)
@@ -328,7 +328,7 @@ def test_a_disk_that_fills_up_ends_the_episode_in_order(recorder):
     assert np.isfinite(read_record(recorder.folder / name).seconds)
 
 
-def test_a_folder_that_is_no_place_for_results_is_refused(recorder, processes):
+def test_a_folder_not_suitable_for_results_is_refused(recorder, processes):
     assert recorder.end(signal.SIGTERM) == 0
     refusing = processes.start(NODE, folder="/etc/episodes")
     said = "/etc/episodes lies in a folder of the system"
@@ -336,7 +336,7 @@ def test_a_folder_that_is_no_place_for_results_is_refused(recorder, processes):
     processes.end(refusing, signal.SIGTERM)
 
 
-def test_an_episode_that_was_renamed_is_not_thrown_away(recorder):
+def test_an_episode_that_was_renamed_is_not_discarded(recorder):
     name = recorder.begin()
     recorder.trigger("stop")
     episode = recorder.folder / name
@@ -344,5 +344,5 @@ def test_an_episode_that_was_renamed_is_not_thrown_away(recorder):
     episode.mkdir()
     (episode / "notes.txt").write_text("mine")
     answer = recorder.trigger("discard")
-    assert not answer.success and "there is no episode to discard" in answer.message
+    assert not answer.success and "no episode to discard" in answer.message
     assert (episode / "notes.txt").read_text() == "mine"

@@ -1,4 +1,4 @@
-"""The file of an episode without a node: too slow a disk, a broken one, two at once, what is written about a topic."""
+"""The file of an episode without a node: slow and broken disks, concurrent use, and the entry of a topic."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATIENCE = 30.0  # [s]
 
 
 class File(EpisodeFile):
-    """An EpisodeFile with /chatter, whose end can be waited for."""
+    """An EpisodeFile with /chatter, whose end can be awaited."""
 
     def __init__(self, folder, widowx, name="one", compression="none", buffer=100 * MEGABYTE):
         self._over: queue.Queue = queue.Queue()
@@ -65,7 +65,7 @@ def test_messages_that_the_disk_cannot_take_are_counted(tmp_path, widowx):
     assert (count.messages, count.dropped) == (1, 1) and said(file.folder) == ["kept"]
 
 
-def test_a_file_that_cannot_be_written_breaks_off_and_can_be_mended(tmp_path, widowx):
+def test_a_file_that_cannot_be_written_aborts_and_can_be_repaired(tmp_path, widowx):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8 * MEGABYTE, before[1]))
     try:
@@ -76,13 +76,13 @@ def test_a_file_that_cannot_be_written_breaks_off_and_can_be_mended(tmp_path, wi
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert file.folder is None
-    assert re.search(r"broke off: .*one_0.mcap is larger than .* \(.+B free\)", file.problem)
+    assert re.search(r"aborted: .*one_0.mcap is larger than .* \(.+B free\)", file.problem)
     (left,) = unfinished(tmp_path)
     kept = said(mend(left))
     assert [text.rstrip("x") for text in kept] == [str(k) for k in range(len(kept))] and len(kept) >= 5
 
 
-def test_a_running_file_is_not_mended(tmp_path, widowx):
+def test_a_running_file_is_not_repaired(tmp_path, widowx):
     file = File(tmp_path, widowx)
     file.say("hello")
     with pytest.raises(DatasetError, match="is being recorded at this moment; stop it first"):
@@ -96,7 +96,7 @@ def test_an_episode_without_a_message_is_not_kept(tmp_path, widowx):
     file = File(tmp_path, widowx)
     file.end("done")
     file.wait()
-    assert file.problem == "one holds no message and was not kept" and not list(tmp_path.iterdir())
+    assert file.problem == "one has no messages and was not kept" and not list(tmp_path.iterdir())
 
 
 def test_definitions_are_complete_and_unknown_types_are_named():
@@ -104,7 +104,7 @@ def test_definitions_are_complete_and_unknown_types_are_named():
     store = get_typestore(Stores.EMPTY)
     store.register(get_types_from_msg(definition(kind), kind))
     assert {"std_msgs/msg/Header", "builtin_interfaces/msg/Time"} < set(store.fielddefs)
-    with pytest.raises(UnknownType, match="interbotix_nowhere_msgs/msg/X is not known here; install ros-.*-nowhere-ms"):
+    with pytest.raises(UnknownType, match="interbotix_nowhere_msgs/msg/X is not installed; install ros-.*-nowhere-ms"):
         message_class("interbotix_nowhere_msgs/msg/X")
 
 

@@ -1,4 +1,4 @@
-"""Between what a policy predicts, the message, and what the gate decides about."""
+"""Conversion between the prediction of a policy, the message, and the chunk that the gate checks."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from qwen_vla_control.reasons import Reason, Violation
 from qwen_vla_msgs.msg import ActionChunk
 from qwen_vla_ros.ros.chunk_messages import (
     LARGEST_CHUNK,
-    Ledger,
+    ChunkReporter,
     checked_instruction,
     chunk_from_message,
     message_from_prediction,
@@ -24,8 +24,8 @@ from qwen_vla_ros.ros.chunk_messages import (
 NOW = 10**18  # [ns] of the decisions
 
 
-def test_what_a_policy_predicts_is_driven_so():
-    """Ahead, a turn to the left on the spot, ahead: all waypoints are seen from the base at the observation."""
+def test_predicted_waypoints_become_poses():
+    """Forward, a rotation to the left on the spot, forward: all waypoints are relative to the observation."""
     robot = load_robot("mobile_base")
     steps = np.array([[0.1, 0, 0], [0, 0, 0.5], [0, 0, 0.5], [0, 0, 0.5], [0.1, 0, 0]])
     poses = accumulated(np.zeros(3), steps).astype(np.float32)
@@ -38,7 +38,7 @@ def test_what_a_policy_predicts_is_driven_so():
     np.testing.assert_allclose(path.positions[-1], end, atol=1e-6)
 
 
-def test_the_largest_chunk_that_the_message_allows_is_taken():
+def test_the_largest_chunk_that_the_message_allows_is_accepted():
     largest = ActionChunk(
         embodiment="e" * 64,
         control_mode="c" * 32,
@@ -50,16 +50,16 @@ def test_the_largest_chunk_that_the_message_allows_is_taken():
     assert len(serialize_message(largest)) < LARGEST_CHUNK
 
 
-def test_a_report_fits_its_message_and_can_be_shown_whatever_the_chunk_said():
+def test_a_report_fits_its_message_and_is_printable_whatever_the_chunk_contains():
     chunk = chunk_from_message(ActionChunk(embodiment="widowx", instruction="go"))
     hostile = replace(chunk, instruction="\x1b[2J" * 100_000)
     violations = (Violation(Reason.WRONG_EMBODIMENT, "for '\x1b[31m\n" + "大" * 100_000),)
-    report = Ledger("base_link").refuse(hostile, violations, 10**9, 1.0)
+    report = ChunkReporter("base_link").refuse(hostile, violations, 10**9, 1.0)
     assert report.message.isprintable() and len(report.message.encode()) <= 4096
     assert report.instruction.isprintable() and len(report.instruction.encode()) <= 2048
 
 
 @pytest.mark.parametrize("text", ["", "  ", "x" * 501, "pick\x1b[31m", "pick\nplace"])
-def test_what_is_no_sentence_is_no_instruction(text):
+def test_invalid_instructions_are_refused(text):
     with pytest.raises(ValueError, match="instruction"):
         checked_instruction(text)

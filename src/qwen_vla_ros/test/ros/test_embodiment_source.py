@@ -1,4 +1,4 @@
-"""A node's robot: its description from the graph, its YAML by name or by path."""
+"""A node's robot: its robot_description from the graph, its YAML by name or by path."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from qwen_vla_ros.ros.embodiment_source import read_embodiment
 WIDOWX = load_robot("widowx")
 
 
-def test_without_a_word_it_is_the_robot_that_the_description_names():
+def test_by_default_it_is_the_robot_named_in_the_description():
     assert read_embodiment(WIDOWX.urdf, "") == read_embodiment(WIDOWX.urdf, "widowx") == WIDOWX
 
 

@@ -1,4 +1,4 @@
-"""The enumerations that the nodes compute with are those of the interfaces: the same names for the same numbers."""
+"""The enumerations in the code match those of the interfaces: the same names for the same numbers."""
 
 import re
 from enum import IntEnum
@@ -19,18 +19,18 @@ CONSTANT = re.compile(r"^(\w+) ([A-Z][A-Z0-9_]*) *= *(\S+)", re.MULTILINE)
 
 @pytest.fixture
 def share(monkeypatch) -> Path:
-    """Where the interfaces that are installed lie, with their definitions."""
+    """Share folder of the installed interfaces, with their definitions."""
     monkeypatch.setenv("AMENT_PREFIX_PATH", ros_environment()["AMENT_PREFIX_PATH"])
     return Path(get_package_share_directory("qwen_vla_msgs"))
 
 
 def constants(path: Path, kind: str) -> dict[str, str]:
-    """Name → value of all constants of a type that an interface defines."""
+    """Name → value of all constants of an interface type."""
     return {name: value.strip('"') for found, name, value in CONSTANT.findall(path.read_text()) if found == kind}
 
 
 @pytest.mark.parametrize(("enumeration", "kind"), [(Verdict, "uint8"), (Reason, "uint16")])
-def test_what_a_report_says_has_one_number(share: Path, enumeration: type[IntEnum], kind: str) -> None:
+def test_the_codes_of_a_report_are_those_of_the_message(share: Path, enumeration: type[IntEnum], kind: str) -> None:
     defined = {name: int(value) for name, value in constants(share / "msg/ChunkReport.msg", kind).items()}
     assert defined == {member.name: member.value for member in enumeration}
 

@@ -1,4 +1,4 @@
-"""Processes take part in the user's graph as he has set it, or in one of our own, whatever shell started us."""
+"""Processes join the user's graph as configured, or a graph of our own, whatever shell started them."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ from rclpy.serialization import serialize_message
 serialize_message(ActionChunk())
 print(get_package_share_directory("qwen_vla_msgs"), get_package_share_directory("std_msgs"), sep="\\n")
 """
-# What a .bashrc may say.
+# What a .bashrc may set.
 SETTINGS = {
     "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp",
     "CYCLONEDDS_URI": "file:///mine.xml",
@@ -89,7 +89,7 @@ def test_the_profile_is_a_file() -> None:
     assert Path(ros_environment(base={})["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
 
 
-def test_another_ros_installation_in_the_way_is_named(tmp_path: Path) -> None:
+def test_another_ros_installation_that_hides_ours_is_named(tmp_path: Path) -> None:
     (tmp_path / "rclpy").mkdir()
     (tmp_path / "rclpy" / "__init__.py").touch()
     program = "from qwen_vla_ros.ros.environment import ros_environment\nros_environment()"
@@ -107,7 +107,7 @@ def test_another_ros_installation_in_the_way_is_named(tmp_path: Path) -> None:
 
 def test_no_setting_of_the_shell_reaches_a_graph_of_our_own() -> None:
     own = own_environment(base=SETTINGS | {"HOME": "/home/me", "ROS_LOG_DIR": "/logs"})
-    assert own.pop(AVOIDED) == "7"  # a robot may be there
+    assert own.pop(AVOIDED) == "7"  # a robot may be using it
     assert own == own_environment(base={"HOME": "/home/me", "ROS_LOG_DIR": "/logs"})
     assert own["RMW_IMPLEMENTATION"] == "rmw_fastrtps_cpp" and own["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     assert Path(own["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file() and "ROS_DOMAIN_ID" not in own
@@ -118,7 +118,7 @@ def test_each_setting_that_is_ignored_is_named_and_no_other() -> None:
     assert ignored_settings(harmless | SETTINGS) == sorted(SETTINGS)
     assert ignored_settings(harmless) == []
     own = own_environment(base={})
-    assert ignored_settings(own) == []  # a command that is started by one of ours has nothing to say
+    assert ignored_settings(own) == []  # a command started by one of ours ignores nothing
 
 
 def test_search_paths_of_another_installation_are_left_out() -> None:
@@ -145,7 +145,7 @@ def test_our_own_workspace_may_be_sourced() -> None:
     assert ignored_settings(base) == []
 
 
-def test_an_environment_is_adopted_and_given_back(monkeypatch) -> None:
+def test_an_environment_is_adopted_and_restored(monkeypatch) -> None:
     monkeypatch.setenv("ROS_LOCALHOST_ONLY", "1")
     before = dict(os.environ)
     with adopted(own_environment() | {"ROS_DOMAIN_ID": "5"}):
@@ -167,7 +167,7 @@ def test_a_command_with_a_graph_of_its_own_runs_in_a_shell_with_settings(tmp_pat
 
 
 def test_it_starts_again_without_another_installation(tmp_path: Path) -> None:
-    """The other one is on every search path, in front; its rclpy and its libraries must not be loaded."""
+    """The other one is first on every search path; its rclpy and its libraries must not be loaded."""
     modules, libraries = tmp_path / "lib/python3.11/site-packages", tmp_path / "lib"
     (modules / "rclpy").mkdir(parents=True)
     (modules / "rclpy" / "__init__.py").write_text("raise ImportError('of another ROS installation')")

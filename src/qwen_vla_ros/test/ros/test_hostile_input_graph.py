@@ -1,4 +1,4 @@
-"""Whatever anybody sends to the running stack, every node goes on, and the robot obeys afterwards as before."""
+"""Whatever is sent to the running stack, every node continues, and the robot then works as before."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from qwen_vla_ros.simulation.task_client import Limits, TaskClient
 RECORDER = "episode_recorder"
 NODES = ("widowx_sim", "executor_node", "policy_node", "trajectory_visualizer", RECORDER)
 PATIENCE = 60.0  # [s]
-# Heard by every subscription, whatever it asks for.
+# Received by every subscription, whatever quality it requests.
 ANYBODY = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RANDOM, DAMAGED, HUGE, REQUESTS = 12, 4, 2_000_000, 5  # messages of each kind per topic; bytes; requests per service
 GROWTH = 80  # [MB] less than three messages of the flood
@@ -53,8 +53,8 @@ for _ in range(50):
 pytestmark = pytest.mark.timeout(600)
 
 
-class Stranger:
-    """Somebody in the same graph, who may call and publish whatever there is."""
+class UnknownPeer:
+    """An unknown participant in the same graph that calls and publishes everything available."""
 
     def __init__(self, stack: SimulatedStack) -> None:
         self.stack, self.client, self.node = stack, stack.client, stack.client.node
@@ -79,7 +79,7 @@ class Stranger:
         return self.call(Trigger, service)
 
     def topics(self) -> dict[str, str]:
-        """All topics that a node of the stack hears, with their types."""
+        """All topics to which a node of the stack subscribes, with their types."""
         found = [self.node.get_subscriber_names_and_types_by_node(name, "/") for name in NODES]
         return {topic: types[0] for topics in found for topic, types in topics}
 
@@ -90,16 +90,16 @@ class Stranger:
     def rss_mb(self, name: str) -> float:
         return psutil.Process(self.stack.processes.pids()[name]).memory_info().rss / 1e6
 
-    def sees_everybody_alive(self) -> None:
-        """All processes are there, and every node answers."""
+    def sees_all_processes_alive(self) -> None:
+        """All processes are running, and every node responds."""
         self.stack.processes.check()
         for name in NODES:
             self.call(GetParameters, f"{name}/get_parameters", GetParameters.Request(names=["use_sim_time"]))
         for name in ("executor_node", "policy_node", RECORDER):
             assert self.call(GetState, f"{name}/get_state").current_state.label == "active"
 
-    def sees_the_robot_obey(self) -> None:
-        """A task runs from the sentence to its last step."""
+    def sees_the_robot_execute(self) -> None:
+        """A task runs from the instruction to its last step."""
         tasks = TaskClient(self.stack)
         tasks.reset(7000)
         row = tasks.execute(Limits(timeout=60.0, steps=8))
@@ -107,24 +107,24 @@ class Stranger:
 
 
 @pytest.fixture(scope="module")
-def stranger(tmp_path_factory) -> Iterator[Stranger]:
+def unknown(tmp_path_factory) -> Iterator[UnknownPeer]:
     logs = tmp_path_factory.mktemp("logs")
     with simulated_stack(resource_path("checkpoints/tiny"), logs) as stack:
-        stranger = Stranger(stack)
+        unknown = UnknownPeer(stack)
         parameters = {"use_sim_time": True, "autostart": True, "folder": str(tmp_path_factory.mktemp("episodes"))}
         stack.processes.start(RECORDER, node_command(RECORDER, parameters, stack.environment), stack.environment)
 
         def recording() -> bool:
-            return stranger.call(GetState, f"{RECORDER}/get_state").current_state.label == "active"
+            return unknown.call(GetState, f"{RECORDER}/get_state").current_state.label == "active"
 
         stack.client.wait(recording, "the recorder", PATIENCE)
-        yield stranger
+        yield unknown
         for log in logs.glob("*.log"):
             assert "\x1b[2J" not in log.read_text(errors="replace"), "an escape sequence of a message in the log"
 
 
 def type_of(name: str) -> type:
-    """The class of an interface type, those inside an action included."""
+    """The class of an interface type, including those inside an action."""
     package, folder, kind = name.split("/")
     module = importlib.import_module(f"{package}.{folder}")
     if hasattr(module, kind):
@@ -133,90 +133,90 @@ def type_of(name: str) -> type:
     return getattr(getattr(module, action).Impl, f"{part}Service")
 
 
-def test_a_clock_before_the_beginning_of_time_ends_nobody(stranger):
-    clock = stranger.publisher(Clock, "/clock")
+def test_a_clock_before_the_beginning_of_time_ends_no_node(unknown):
+    clock = unknown.publisher(Clock, "/clock")
     for _ in range(20):
         clock.publish(Clock(clock=Time(sec=-5)))
-        stranger.call(GetState, "executor_node/get_state")
-    stranger.leave(clock)
-    stranger.sees_everybody_alive()
+        unknown.call(GetState, "executor_node/get_state")
+    unknown.leave(clock)
+    unknown.sees_all_processes_alive()
 
 
-def test_nobody_switches_the_clock_of_a_node(stranger):
+def test_the_clock_of_a_node_cannot_be_switched(unknown):
     for name in NODES:
         parameter = Parameter(name="use_sim_time")
         parameter.value.type = 1  # a bool, false
         request = SetParameters.Request(parameters=[parameter])
-        (result,) = stranger.call(SetParameters, f"{name}/set_parameters", request).results
+        (result,) = unknown.call(SetParameters, f"{name}/set_parameters", request).results
         assert not result.successful and "use_sim_time" in result.reason
 
 
-def test_a_button_that_another_one_contradicts_stays_pressed(stranger):
-    pressing = stranger.publisher(Bool, "estop", QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
-    other = stranger.publisher(Bool, "estop", QoSProfile(depth=10))
+def test_a_button_that_another_one_contradicts_stays_pressed(unknown):
+    pressing = unknown.publisher(Bool, "estop", QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    other = unknown.publisher(Bool, "estop", QoSProfile(depth=10))
     refused = []
 
     def is_refused() -> bool:
-        refused.append(stranger.trigger("executor_node/reset_estop"))
+        refused.append(unknown.trigger("executor_node/reset_estop"))
         return not refused[-1].success
 
     pressing.publish(Bool(data=True))
-    stranger.client.wait(is_refused, "the press", PATIENCE)
+    unknown.client.wait(is_refused, "the press", PATIENCE)
     other.publish(Bool(data=False))
     for _ in range(5):
         assert is_refused() and "still pressed by /stack_client" in refused[-1].message
-    stranger.leave(pressing)
+    unknown.leave(pressing)
     other.publish(Bool(data=False))
-    assert is_refused(), "a button that is gone is not released by one that was there before"
-    stranger.leave(other)
-    restarted = stranger.publisher(Bool, "estop", QoSProfile(depth=10))
-    stranger.client.wait(lambda: _released(stranger, restarted), "the release by somebody who came later", PATIENCE)
-    stranger.leave(restarted)
+    assert is_refused(), "a button that left is not released by one that was present with it"
+    unknown.leave(other)
+    restarted = unknown.publisher(Bool, "estop", QoSProfile(depth=10))
+    unknown.client.wait(lambda: _released(unknown, restarted), "the release by a later publisher", PATIENCE)
+    unknown.leave(restarted)
 
 
-def _stopped(stranger: Stranger, button) -> bool:
-    """As buttons do, it says again and again that it is pressed: a flood can make the network lose one message."""
+def _stopped(unknown: UnknownPeer, button) -> bool:
+    """Like real buttons, it keeps publishing that it is pressed: in a flood, single messages may be lost."""
     button.publish(Bool(data=True))
-    return not stranger.trigger("executor_node/reset_estop").success
+    return not unknown.trigger("executor_node/reset_estop").success
 
 
-def _released(stranger: Stranger, button) -> bool:
+def _released(unknown: UnknownPeer, button) -> bool:
     button.publish(Bool(data=False))
-    return stranger.trigger("executor_node/reset_estop").success
+    return unknown.trigger("executor_node/reset_estop").success
 
 
 @pytest.mark.skipif("linux" not in sys.platform, reason="measures memory as Linux counts it")
 @pytest.mark.flaky(
     reruns=2, reason="Fast DDS sends a lost sample again after 3 s; a busy machine loses some in a flood"
 )
-def test_a_flood_of_huge_chunks_takes_neither_memory_nor_the_time_of_the_emergency_stop(stranger):
-    before = {name: stranger.rss_mb(name) for name in ("executor_node", "trajectory_visualizer")}
-    button = stranger.publisher(Bool, "estop", QoSProfile(depth=10))
+def test_a_flood_of_huge_chunks_takes_neither_memory_nor_the_time_of_the_emergency_stop(unknown):
+    before = {name: unknown.rss_mb(name) for name in ("executor_node", "trajectory_visualizer")}
+    button = unknown.publisher(Bool, "estop", QoSProfile(depth=10))
     waited = []
     with subprocess.Popen(
-        [sys.executable, "-c", FLOOD], env=stranger.stack.environment, stdout=subprocess.PIPE
+        [sys.executable, "-c", FLOOD], env=unknown.stack.environment, stdout=subprocess.PIPE
     ) as flood:
         assert flood.stdout.readline() == b"flooding\n"
         while flood.poll() is None:
             began = time.monotonic()
-            stranger.client.wait(lambda: _stopped(stranger, button), "the stop", PATIENCE)
+            unknown.client.wait(lambda: _stopped(unknown, button), "the stop", PATIENCE)
             waited.append(time.monotonic() - began)
-            stranger.client.wait(lambda: _released(stranger, button), "the release", PATIENCE)
+            unknown.client.wait(lambda: _released(unknown, button), "the release", PATIENCE)
     assert flood.returncode == 0
-    grown = {name: stranger.rss_mb(name) - mb for name, mb in before.items()}
+    grown = {name: unknown.rss_mb(name) - mb for name, mb in before.items()}
     print(f"stopped within {max(waited) * 1e3:.0f} ms, {len(waited)} times; grown by {grown} MB")
     assert len(waited) > 3 and all(mb < GROWTH for mb in grown.values()), grown
     assert max(waited) < 0.5
-    stranger.leave(button)
-    stranger.sees_everybody_alive()
+    unknown.leave(button)
+    unknown.sees_all_processes_alive()
 
 
-def test_random_extreme_messages_of_every_type_end_nobody(stranger):
-    topics = stranger.topics()
+def test_random_extreme_messages_of_every_type_end_no_node(unknown):
+    topics = unknown.topics()
     assert len(topics) >= 15, topics
-    publishers = {topic: stranger.publisher(type_of(name), topic) for topic, name in sorted(topics.items())}
+    publishers = {topic: unknown.publisher(type_of(name), topic) for topic, name in sorted(topics.items())}
     for topic, publisher in publishers.items():
-        kind, draw = type_of(topics[topic]), stranger.extremes
+        kind, draw = type_of(topics[topic]), unknown.extremes
         for _ in range(RANDOM):
             publisher.publish(draw.message(kind))
         for _ in range(DAMAGED):
@@ -224,41 +224,41 @@ def test_random_extreme_messages_of_every_type_end_nobody(stranger):
         if kind not in (Bool, Clock):  # of a fixed size: the middleware does not send them
             publisher.publish(draw.huge(kind, HUGE))
     publishers["/estop"].publish(Bool(data=False))
-    stranger.client.wait(lambda: _released(stranger, publishers["/estop"]), "the release", PATIENCE)
+    unknown.client.wait(lambda: _released(unknown, publishers["/estop"]), "the release", PATIENCE)
     for publisher in publishers.values():
-        stranger.leave(publisher)
-    stranger.sees_everybody_alive()
-    stranger.sees_the_robot_obey()
+        unknown.leave(publisher)
+    unknown.sees_all_processes_alive()
+    unknown.sees_the_robot_execute()
 
 
-def test_random_extreme_requests_and_goals_end_nobody(stranger):
-    settings = {name: _settings(stranger, name) for name in NODES}
+def test_random_extreme_requests_and_goals_end_no_node(unknown):
+    settings = {name: _settings(unknown, name) for name in NODES}
     waiting = []
-    for service, name in sorted(stranger.services().items()):
+    for service, name in sorted(unknown.services().items()):
         kind = type_of(name)
-        client = stranger.client.in_turn(lambda kind=kind, service=service: stranger.node.create_client(kind, service))
-        stranger.client.wait(client.service_is_ready, service, PATIENCE)
+        client = unknown.client.in_turn(lambda kind=kind, service=service: unknown.node.create_client(kind, service))
+        unknown.client.wait(client.service_is_ready, service, PATIENCE)
         for _ in range(REQUESTS):
-            waiting.append((client, client.call_async(_request(stranger, kind))))
+            waiting.append((client, client.call_async(_request(unknown, kind))))
     assert len(waiting) > 100
-    for name in NODES:  # answers come in the order of the requests: when these are here, everybody has gone through all
-        stranger.call(GetParameters, f"{name}/get_parameters", GetParameters.Request(names=["use_sim_time"]))
-        stranger.call(SetParameters, f"{name}/set_parameters", SetParameters.Request(parameters=settings[name]))
-    stranger.trigger("executor_node/hold")
-    stranger.trigger("executor_node/resume")
-    stranger.trigger(f"{RECORDER}/discard")
-    stranger.sees_everybody_alive()
-    stranger.sees_the_robot_obey()
+    for name in NODES:  # responses come in the order of the requests: after these, all have been processed
+        unknown.call(GetParameters, f"{name}/get_parameters", GetParameters.Request(names=["use_sim_time"]))
+        unknown.call(SetParameters, f"{name}/set_parameters", SetParameters.Request(parameters=settings[name]))
+    unknown.trigger("executor_node/hold")
+    unknown.trigger("executor_node/resume")
+    unknown.trigger(f"{RECORDER}/discard")
+    unknown.sees_all_processes_alive()
+    unknown.sees_the_robot_execute()
 
 
-def _settings(stranger: Stranger, name: str) -> list[Parameter]:
-    names = stranger.call(ListParameters, f"{name}/list_parameters").result.names
-    values = stranger.call(GetParameters, f"{name}/get_parameters", GetParameters.Request(names=names)).values
+def _settings(unknown: UnknownPeer, name: str) -> list[Parameter]:
+    names = unknown.call(ListParameters, f"{name}/list_parameters").result.names
+    values = unknown.call(GetParameters, f"{name}/get_parameters", GetParameters.Request(names=names)).values
     return [Parameter(name=key, value=value) for key, value in zip(names, values, strict=True)]
 
 
-def _request(stranger: Stranger, kind: type):
-    request = stranger.extremes.message(kind.Request)
-    if kind is ChangeState:  # a node that is asked to end may do so
-        request.transition = Transition(id=stranger.extremes.draw.choice([0, 99, 255]), label="")
+def _request(unknown: UnknownPeer, kind: type):
+    request = unknown.extremes.message(kind.Request)
+    if kind is ChangeState:  # a node that is requested to end may do so
+        request.transition = Transition(id=unknown.extremes.draw.choice([0, 99, 255]), label="")
     return request

@@ -1,4 +1,4 @@
-"""One discipline for all transitions: what is acquired is released, and every activation ends with one stop."""
+"""Common handling of all transitions: what is acquired is released, and every activation ends with one stop."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ sys.exit(run(lambda: Broken("broken", ())))
 """
 
 
-# One that says when it starts and stops.
+# A node that reports when it starts and stops.
 QUIET = """
 import sys
 from qwen_vla_ros.ros.lifecycle import ManagedNode, run
@@ -55,7 +55,7 @@ sys.exit(run(lambda: Quiet("quiet", ())))
 
 
 class Recorder(ManagedNode):
-    """Writes down what is done to it; `faults` names the methods that fail."""
+    """Records its calls; `faults` names the methods that fail."""
 
     def __init__(self, faults=()):
         super().__init__("recorder", ())
@@ -118,7 +118,7 @@ def test_what_is_loaded_is_kept_from_the_garbage_collector_until_it_is_released(
     assert gc.get_freeze_count() == 0
 
 
-def test_a_set_up_that_fails_half_way_leaves_nothing_and_may_be_tried_again(recorder):
+def test_a_set_up_that_fails_midway_leaves_nothing_and_may_be_retried(recorder):
     node = recorder(faults={"set_up"})
     assert node.trigger_configure() == FAILURE
     assert node.log == ["set_up", "released"] and node.count_publishers("recorder/kept") == 0
@@ -148,7 +148,7 @@ def test_the_first_reason_to_stop_wins_and_stop_is_called_once(recorder):
     assert node.log[-1] == "released"
 
 
-def test_calls_from_outside_are_served_in_turn_and_bring_their_errors_back(recorder):
+def test_calls_from_outside_are_served_in_turn_and_return_their_errors(recorder):
     node = recorder()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -173,16 +173,16 @@ def test_a_missing_robot_description_is_named(recorder):
         node.wait_for_robot_description()
 
 
-def test_who_is_interrupted_while_configuring_has_not_failed(recorder, capfd):
+def test_an_interruption_during_configuration_is_not_a_failure(recorder, capfd):
     node = recorder()
     node.set_up = node.wait_for_robot_description
     node.leaving.set()
     assert node.trigger_configure() == FAILURE
     told = "".join(capfd.readouterr())
-    assert "the process is ending" in told and "ERROR" not in told
+    assert "the process is exiting" in told and "ERROR" not in told
 
 
-def test_a_callback_that_fails_again_and_again_is_told_each_time_and_the_node_goes_on():
+def test_a_callback_that_fails_again_and_again_is_reported_each_time_and_the_node_continues():
     command = [sys.executable, "-c", BROKEN, "--ros-args", "-p", "autostart:=true"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=ros_environment(), **pipes) as process:
@@ -194,10 +194,10 @@ def test_a_callback_that_fails_again_and_again_is_told_each_time_and_the_node_go
             process.kill()
     assert told == ["Broken.fail: RuntimeError: deliberately\n"] * 10
     assert rest.splitlines()[-1] == f"stopped because {StopReason.TERMINATED.value}" and process.returncode == 0
-    assert log.count("Traceback") == 1, "the log says it once"
+    assert log.count("Traceback") == 1, "it is logged once"
 
 
-def test_a_process_that_was_frozen_goes_on():
+def test_a_process_that_was_frozen_continues():
     command = [sys.executable, "-c", QUIET, "--ros-args", "-p", "autostart:=true"]
     with subprocess.Popen(command, env=ros_environment(), stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -225,4 +225,4 @@ def test_a_signal_before_the_node_is_active_ends_it_as_well(number):
     assert process.stdout.readline() == b"here\n"
     os.kill(process.pid, number)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode in (0, -number), errors  # before run() has begun, the default action
+    assert process.returncode in (0, -number), errors  # before run() has started, the default action

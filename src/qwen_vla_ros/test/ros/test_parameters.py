@@ -1,4 +1,4 @@
-"""Parameters with choices refuse other words, at the start and later, and say which there are."""
+"""Parameters with choices refuse other values, at the start and later, and list the choices."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_node():
     context.try_shutdown()
 
 
-def test_a_word_that_is_no_choice_is_refused_at_the_start(make_node):
+def test_a_value_that_is_no_choice_is_refused_at_the_start(make_node):
     with pytest.raises(InvalidParameterValueException, match="colour 'green' is not one of: red, blue"):
         Parameters(make_node(colour="green"), TABLE)
 
@@ -49,7 +49,7 @@ def test_later_too_and_choices_can_be_looked_up(make_node):
 
 
 @pytest.mark.parametrize("speed", [float("nan"), float("inf"), -1.0, 1e300])
-def test_a_number_that_is_none_or_outside_the_range_is_refused(make_node, speed):
+def test_a_number_that_is_nan_or_outside_the_range_is_refused(make_node, speed):
     node = make_node()
     parameters = Parameters(node, (*TABLE, Parameter("speed", 0.5, "How fast it is [m/s]", 0.0, 1.0)))
     assert not node.set_parameters([Value("speed", value=speed)])[0].successful and parameters.speed == 0.5

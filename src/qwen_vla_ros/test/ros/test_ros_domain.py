@@ -1,4 +1,4 @@
-"""A graph of our own has a ROS domain to itself, whoever else uses this machine."""
+"""A graph of our own has a ROS domain to itself, whatever else runs on this machine."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ sys.stdin.read()
 
 @pytest.fixture
 def only(monkeypatch):
-    """Leaves no other domain than one."""
+    """Make a single domain the only choice."""
     return lambda domain: monkeypatch.setattr(ros_domain, "DOMAINS", [domain])
 
 
-def test_a_domain_is_taken_once_until_it_is_left(only):
+def test_a_domain_is_claimed_once_until_it_is_released(only):
     with free_domain() as domain:
         assert 1 <= domain <= 101
         only(domain)
@@ -39,7 +39,7 @@ def test_a_domain_is_taken_once_until_it_is_left(only):
 
 @pytest.mark.parametrize("variable", ["ROS_DOMAIN_ID", ros_domain.AVOIDED])
 def test_the_domain_of_the_shell_is_not_used(monkeypatch, variable):
-    """A robot may come into it."""
+    """A robot may be started in it."""
     with free_domain() as one, free_domain() as other:
         monkeypatch.setattr(ros_domain, "DOMAINS", [one, other])
     monkeypatch.setenv(variable, str(one))
@@ -47,7 +47,7 @@ def test_the_domain_of_the_shell_is_not_used(monkeypatch, variable):
         assert chosen == other
 
 
-def test_a_claim_ends_with_its_process_however_that_ends(only):
+def test_a_claim_ends_with_its_process_however_it_ends(only):
     process = subprocess.Popen([sys.executable, "-c", CLAIM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
         only(int(process.stdout.readline()))
@@ -65,9 +65,9 @@ def test_a_claim_leaves_no_file_that_could_be_a_link(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("discovery", ["LOCALHOST", "SUBNET"])
-def test_a_domain_in_which_somebody_listens_is_not_free(only, monkeypatch, discovery):
+def test_a_domain_with_a_listening_process_is_not_free(only, monkeypatch, discovery):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", discovery)
-    with free_domain() as domain:  # nodes of other tests of this process may still be in the one of the tests
+    with free_domain() as domain:  # nodes of other tests of this process may still use the tests' domain
         assert is_silent(domain)
     only(domain)
     with SpinningNode("somebody", domain):
@@ -76,7 +76,7 @@ def test_a_domain_in_which_somebody_listens_is_not_free(only, monkeypatch, disco
             claim_domain()
 
 
-def test_ports_that_may_not_be_tried_are_no_free_ones(monkeypatch):
+def test_ports_that_may_not_be_bound_are_not_free(monkeypatch):
     def refuse(*_arguments):
         raise PermissionError("not in this sandbox")
 

@@ -1,6 +1,6 @@
-"""The SROS2 policy lets policy_node do all that it does: no topic, service or action of its own is left out.
+"""The SROS2 policy allows everything that policy_node does: none of its topics, services or actions is missing.
 
-The robot's enclave may do everything, and a launch has what ros2 launch itself needs (test_launch_files.py).
+The robot's enclave allows everything, and a launch has what ros2 launch itself needs (test_launch_files.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from rclpy.node import NodeNameNonExistentError
 from sros2_policy import endpoints, refused
 
 
-def test_the_running_policy_is_allowed_all_that_it_does(peer, processes) -> None:
+def test_the_running_policy_node_is_allowed_everything_it_does(peer, processes) -> None:
     processes.start("policy_node")
     peer.wait_until_active("policy_node")
     peer.wait(lambda: "/rosout" in used_by_the_policy(peer)["topic", "publish"], "publishers of policy_node")
@@ -23,7 +23,7 @@ def test_the_running_policy_is_allowed_all_that_it_does(peer, processes) -> None
 
 
 def used_by_the_policy(peer) -> dict[tuple[str, str], set[str]]:
-    """What policy_node offers and uses; nothing while it is not in the graph."""
+    """What policy_node offers and uses; empty while it is not in the graph."""
     try:
         return endpoints(peer.node, "policy_node", "/")
     except NodeNameNonExistentError:

@@ -1,4 +1,4 @@
-"""Processes end with their parent, whatever ends it, and say what they said when they end too early."""
+"""Processes end with their parent, however it ends, and an early end is reported with their output."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def python(program: str) -> list[str]:
 
 
 def wait_for(log: Path, text: str) -> None:
-    """Wait until a child has written something."""
+    """Wait until a child has written some text."""
     limit = time.monotonic() + DEADLINE
     while text not in log.read_text():
         assert time.monotonic() < limit, log.read_text()
@@ -64,7 +64,7 @@ def wait_for(log: Path, text: str) -> None:
 
 
 def wait_for_end(pid: int) -> None:
-    """Wait until a child of ours has ended, without taking its exit code."""
+    """Wait until a child has ended, without reaping its exit code."""
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
@@ -80,7 +80,7 @@ def start(children: ChildProcesses, name: str, program: str) -> psutil.Process:
     return process
 
 
-def test_they_are_asked_to_end_and_only_then_killed(children, tmp_path):
+def test_they_are_interrupted_and_only_then_killed(children, tmp_path):
     processes = [start(children, "polite", SAYS_GOODBYE), start(children, "stubborn", STUBBORN)]
     children.check()
     children.stop()
@@ -88,7 +88,7 @@ def test_they_are_asked_to_end_and_only_then_killed(children, tmp_path):
     assert (tmp_path / "polite.log").read_text() == "up\ngoodbye\n"
 
 
-def test_each_is_a_session_of_its_own_and_whatever_it_started_ends_with_it(children):
+def test_each_has_a_session_of_its_own_and_everything_it_started_ends_with_it(children):
     mother = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {WAITS!r}])\n{WAITS}"
     process = start(children, "mother", mother)
     assert os.getsid(process.pid) == process.pid
@@ -159,7 +159,7 @@ def test_no_end_of_the_parent_leaves_a_child(start_parent, tmp_path, number, cod
 
 
 def test_a_second_ctrl_c_kills_at_once(start_parent, tmp_path):
-    """Whoever is impatient need not wait until the patience with the child is over."""
+    """An impatient user does not have to wait until the timeout of the child."""
     program = PARENT.replace("ChildProcesses(folder)", "ChildProcesses(folder, [(2, 1000.0)])")
     parent, process = start_parent(program, STUBBORN)
     parent.send_signal(signal.SIGINT)
@@ -171,7 +171,7 @@ def test_a_second_ctrl_c_kills_at_once(start_parent, tmp_path):
 
 
 @pytest.mark.parametrize("number, exception", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
-def test_signals_become_exceptions_and_what_was_before_comes_back(number, exception):
+def test_signals_become_exceptions_and_the_previous_handlers_are_restored(number, exception):
     before = signal.getsignal(number)
     with pytest.raises(exception):
         with signals_as_exceptions():

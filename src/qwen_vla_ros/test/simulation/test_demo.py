@@ -1,4 +1,4 @@
-"""What the demo shows is where it is, how long it takes, and written whole; the demo itself obeys and cleans up."""
+"""The video of the demo is correct in space and time, and written completely; the demo executes and cleans up."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ ROW = TaskRow(
 FAILED = replace(
     ROW, seed=7131, success=False, ended="step limit", failure="not touched", latency_ms_p50=None, latency_ms_p99=None
 )
-GREY = (90, 90, 90)
+GRAY = (90, 90, 90)
 ROBOTS = {name: load_robot(name) for name in SHOWS}
 
 
-def image(colour=GREY) -> Image:
-    pixels = np.full((240, 320, 3), colour, np.uint8)
+def image(color=GRAY) -> Image:
+    pixels = np.full((240, 320, 3), color, np.uint8)
     return Image(height=240, width=320, encoding="rgb8", step=960, data=pixels.tobytes())
 
 
@@ -60,11 +60,11 @@ def calibration(frame: str) -> CameraInfo:
 
 
 def looking_down() -> PoseStamped:
-    """The place 1 m above the origin from which a camera looks straight down; x is to the right of its image."""
+    """The pose 1 m above the origin from which a camera looks straight down; x is to the right of its image."""
     pose = PoseStamped()
     pose.header.frame_id = "base_link"
     pose.pose.position.z = 1.0
-    pose.pose.orientation.x, pose.pose.orientation.w = 1.0, 0.0  # half a turn about x
+    pose.pose.orientation.x, pose.pose.orientation.w = 1.0, 0.0  # rotated by pi about x
     return pose
 
 
@@ -83,7 +83,7 @@ def path(*points, frame="base_link") -> PathMessage:
 
 
 def recording(seconds: float, **changes) -> Recording:
-    """Grey images of a WidowX at home at 10 Hz, with a path to the right of the image's centre."""
+    """Gray images of a WidowX at home at 10 Hz, with a path to the right of the image's center."""
     robot = ROBOTS["widowx"]
     infos = {"ego": calibration("ego_optical_frame"), "cam_wrist": calibration("wrist_camera_optical_frame")}
     paths = {"arm": path((0.1, 0.0, 0.0), (0.3, 0.0, 0.0))}
@@ -98,16 +98,16 @@ def decoded(file) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-# Where things are -----------------------------------------------------------------------------------------------------
+# Space ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_point_appears_where_it_is():
+def test_a_point_appears_at_its_position():
     seen = view_from_above().project(np.array([[0, 0, 0], [0.5, 0, 0], [0, 0.25, 0.5], [0, 0, 2]]))
     np.testing.assert_allclose(seen[:3], [[160, 120, 1], [260, 120, 1], [160, 20, 0.5]], atol=1e-9)
     assert np.isnan(seen[3, :2]).all() and seen[3, 2] < 0  # behind the camera
 
 
-def test_ways_are_moved_from_the_frames_that_they_are_given_in():
+def test_paths_are_transformed_from_their_frames():
     robot = ROBOTS["aloha"]
     paths = {
         "left": path((0.0, 0.0, 0.0), frame="follower_left/base_link"),
@@ -115,21 +115,21 @@ def test_ways_are_moved_from_the_frames_that_they_are_given_in():
         "third": path((0.0, 0.0, 0.0), frame="map"),
     }
     moment = Moment(0.0, {}, paths, RobotPose(robot.home), "")
-    ways = Geometry(Recording(robot, [moment])).at(moment).ways
-    assert list(ways) == ["left", "right"]
-    assert ways["left"][0, 1] > 0.4 and ways["right"][0, 1] < -0.4  # they stand on both sides of the table
+    paths = Geometry(Recording(robot, [moment])).at(moment).paths
+    assert list(paths) == ["left", "right"]
+    assert paths["left"][0, 1] > 0.4 and paths["right"][0, 1] < -0.4  # they are mounted on both sides of the table
     nowhere = replace(moment, pose=None)
     assert Geometry(Recording(robot, [nowhere])).at(nowhere) == Situation({}, {}, None)
 
 
-def test_the_predictions_of_all_arms_are_heard():
+def test_the_predictions_of_all_arms_are_received():
     topic = "trajectory_visualizer/predicted_path"
     assert path_topics(ROBOTS["widowx"]) == {"arm": topic}
     assert path_topics(ROBOTS["aloha"]) == {"left": topic, "right": f"{topic}_right"}
     assert path_topics(ROBOTS["mobile_base"]) == {"base": topic}
 
 
-def test_what_is_kept_of_an_image_is_small_and_looks_the_same():
+def test_a_stored_image_is_small_and_looks_the_same():
     picture = np.tile(np.linspace(0, 255, 320).astype(np.uint8)[None, :, None], (240, 1, 3))
     message = Image(height=240, width=320, encoding="rgb8", step=960, data=picture.tobytes())
     message.header.stamp.sec = 7
@@ -145,7 +145,7 @@ def test_a_camera_with_distortion_is_refused():
         CameraView.placed(info, "", np.eye(4))
 
 
-def test_the_path_is_drawn_where_it_leads_and_nowhere_else():
+def test_the_path_is_drawn_at_its_position_and_nowhere_else():
     view = view_from_above()
     canvas = np.zeros((480, 640, 3), np.uint8)
     draw_path(canvas, path_points(path((0.1, 0, 0), (0.3, 0, 0))), view)
@@ -158,18 +158,18 @@ def test_the_path_is_drawn_where_it_leads_and_nowhere_else():
         assert not empty.any()
 
 
-def test_the_map_shows_the_way_and_the_prediction():
-    """Ahead is up, left is left."""
+def test_the_map_shows_the_driven_and_the_predicted_path():
+    """Forward is up, left is left."""
     ahead = np.array([[0.5, 0.0, 0.0], [1.5, 0.0, 0.0]])
     there = [Situation({}, {"base": ahead}, planar_pose(x, 0.0, 0.0)) for x in (0.0, 0.25, 0.5)]
     drawn = MapFromAbove(there, 640, 480).draw(there).astype(int)
     bright = np.argwhere(drawn.min(axis=2) > 200)  # the base
-    coloured = np.argwhere(np.ptp(drawn, axis=2) > 100)  # the prediction
-    assert coloured[:, 0].min() < bright[:, 0].mean() - 50 and abs(coloured[:, 1].mean() - 320) < 10
+    colored = np.argwhere(np.ptp(drawn, axis=2) > 100)  # the prediction
+    assert colored[:, 0].min() < bright[:, 0].mean() - 50 and abs(colored[:, 1].mean() - 320) < 10
     assert (MapFromAbove([], 640, 480).draw([]) == MapFromAbove([], 640, 480).draw([])).all()
 
 
-def test_every_camera_has_its_place():
+def test_every_camera_has_its_panel():
     assert cells(2) == [(0, 0, 640, 480), (640, 0, 640, 480)]
     assert cells(4) == [(0, 0, 640, 480), (640, 0, 320, 240), (960, 0, 320, 240), (640, 240, 320, 240)]
     for count in range(1, 9):
@@ -180,7 +180,7 @@ def test_every_camera_has_its_place():
         assert taken.max() == 1 and len(cells(count)) == count
 
 
-# How long it takes ----------------------------------------------------------------------------------------------------
+# Time -----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_exposure_is_bridged():
@@ -189,7 +189,7 @@ def test_a_missing_exposure_is_bridged():
     assert list(every_tick([])) == []
 
 
-def test_the_video_lasts_as_long_as_what_it_shows(tmp_path):
+def test_the_video_lasts_as_long_as_its_episodes(tmp_path):
     episodes = [(recording(1.0), ROW), (recording(0.5, fixed_pose=None), FAILED)]
     card = round(CARD_SECONDS * RATE)
     expected = 11 + card + 6 + card
@@ -201,9 +201,9 @@ def test_the_video_lasts_as_long_as_what_it_shows(tmp_path):
         assert float(stream.duration * stream.time_base) == pytest.approx(expected / RATE)
     assert len(frames) == expected and frames[0].shape == (560, 1280, 3)
     assert [file.name for file in tmp_path.iterdir()] == ["demo.mp4"]
-    where = np.s_[310:330, 360:440]  # the path, in the ego view, where it is known from where that looks
+    where = np.s_[310:330, 360:440]  # the path, in the ego image, where the pose of that camera is known
     first, card_of_success, later, card_of_failure = (frames[i].astype(int) for i in (0, 11, 11 + card, -1))
-    assert abs(first[where] - GREY).max() > 100 and abs(later[where] - GREY).max() < 12
+    assert abs(first[where] - GRAY).max() > 100 and abs(later[where] - GRAY).max() < 12
     greener, redder = (card[..., 1] - card[..., 0] for card in (card_of_success, card_of_failure))
     assert greener.max() > 80 and redder.min() < -80
 
@@ -252,7 +252,7 @@ def test_a_gif_keeps_its_limit_and_its_speed(tmp_path):
 # The command ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_summary_says_what_was_asked_and_what_became_of_it():
+def test_the_summary_has_the_instructions_and_their_results():
     shown = {
         "widowx": Shown([ROW, FAILED], [], 12.34, {"executor_node": 120.0, "widowx_sim": 300.0}),
         "mobile_base": Shown([replace(ROW, metrics={"spl": 0.9})], [], 10.0, {"executor_node": 130.0}),
@@ -276,12 +276,12 @@ def test_help_needs_no_ros():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_wrong_options_are_named_before_anything_starts(tmp_path):
+def test_invalid_options_are_named_before_anything_starts(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json"):
         Demo(out=tmp_path / "out", policy=str(tmp_path)).run()
-    with pytest.raises(ValueError, match="unknown robot 'robbie'; the demo shows: widowx, aloha, mobile_base"):
+    with pytest.raises(ValueError, match="unknown robot 'robbie'; robots of the demo: widowx, aloha, mobile_base"):
         Demo(out=tmp_path / "out", robot=("widowx", "robbie")).run()
-    with pytest.raises(ValueError, match=r"mine\.yaml is a robot of your own, .*; the demo shows: widowx"):
+    with pytest.raises(ValueError, match=r"mine\.yaml is a robot of your own, .*; robots of the demo: widowx"):
         Demo(out=tmp_path / "out", robot=("mine.yaml",)).run()
     for wrong in ({"seeds": (-1,)}, {"seeds": (9000, FIRST_TEST_SEED)}, {"timeout": 0.0}, {"speed": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong)).removesuffix("s")):
@@ -294,7 +294,7 @@ def test_wrong_options_are_named_before_anything_starts(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["summary.json", "demo.mp4", "logs/policy_node.log", "demo.gif"])
-def test_files_of_somebody_else_are_refused_before_anything_starts(tmp_path, name):
+def test_files_of_other_programs_are_refused_before_anything_starts(tmp_path, name):
     mine = tmp_path / "out" / name
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
@@ -321,7 +321,7 @@ def test_a_robot_that_the_checkpoint_does_not_know_is_named_and_skipped(tmp_path
     assert "aloha is skipped" in capsys.readouterr().err
     assert json.loads((tmp_path / "out/summary.json").read_text())["skipped"] == ["aloha"]
     again = Demo(out=tmp_path / "out", policy=str(checkpoint), robot=("aloha",))
-    assert again.run() == 3, "its own results it replaces"
+    assert again.run() == 3, "it replaces its own results"
     assert known_robots(resource_path("checkpoints/tiny")) == list(SHOWS)
 
 
@@ -336,8 +336,8 @@ def test_the_default_scenes_are_of_several_tasks_and_never_trained_on(robot):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_demo_obeys_films_and_cleans_up(tmp_path):
-    """The whole of it, as a user starts it, with the checkpoint that comes with the suite."""
+def test_the_demo_executes_films_and_cleans_up(tmp_path):
+    """The whole demo, as started by a user, with the shipped checkpoint."""
     command = [Path(sys.executable).with_name("qwen-vla"), "demo", "--out", tmp_path, "--gif", tmp_path / "demo.gif"]
     shell = {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp", "ROS_DOMAIN_ID": "7"}
     run = subprocess.run(command, env=os.environ | shell, capture_output=True, text=True)
@@ -347,11 +347,11 @@ def test_the_demo_obeys_films_and_cleans_up(tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {robot: row["sentences"] for robot, row in summary["robots"].items()} == dict.fromkeys(SHOWS, 3)
     assert all(row["successes"] >= 2 for row in summary["robots"].values())
-    for sentence in summary["sentences"]:
-        assert sentence["instruction"] in run.stdout
-        assert sentence["chunks"] >= 1 and 0 < sentence["latency_ms_p50"] <= sentence["latency_ms_p99"]
+    for result in summary["sentences"]:
+        assert result["instruction"] in run.stdout
+        assert result["chunks"] >= 1 and 0 < result["latency_ms_p50"] <= result["latency_ms_p99"]
     shown = len(decoded(tmp_path / "demo.mp4")) / RATE
-    assert shown > sum(sentence["seconds"] for sentence in summary["sentences"])  # plus the cards, less the first 0.3 s
+    assert shown > sum(result["seconds"] for result in summary["sentences"])  # plus the cards, less the first 0.3 s
     assert (tmp_path / "demo.gif").stat().st_size < 2_000_000
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         ".qwen_vla.json",
@@ -367,5 +367,5 @@ def test_the_demo_obeys_films_and_cleans_up(tmp_path):
 def _variables_of(process: psutil.Process) -> dict[str, str]:
     try:
         return process.environ()
-    except psutil.Error:  # it has ended, or is none of ours
+    except psutil.Error:  # it has ended, or is not ours
         return {}

@@ -1,4 +1,4 @@
-"""Every robot on the running graph: its simulator, its tasks and what is shown of it. The policy knows nothing."""
+"""Every robot on the running graph: its simulator, its tasks and their recording. The policy is untrained."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ METRICS = {"mobile_base": {"sr", "osr", "spl", "ne", "ndtw"}, "aloha": set()}
 
 @dataclass(frozen=True)
 class Seen:
-    """One short episode and what was kept of it."""
+    """One short episode and its recording."""
 
     robot: Embodiment
     row: TaskRow
@@ -57,16 +57,16 @@ def test_the_scenes_are_those_of_the_shifted_suite(seen):
     assert row.instruction != trained["instruction"]
 
 
-def test_a_task_is_tried_for_as_many_control_steps_as_it_may_take(seen):
+def test_a_task_runs_for_its_number_of_control_steps(seen):
     row, steps = seen.row, CHUNKS * seen.robot.chunk_size // 2
     assert (row.seed, row.success, row.ended) == (SEED, False, "step limit")
     assert (row.steps, row.chunks, row.refused) == (steps, CHUNKS, 0), row.reports
-    assert row.seconds > steps * seen.robot.period  # and the time to think
+    assert row.seconds > steps * seen.robot.period  # plus the time for inference
     assert row.task and row.target and row.failure and METRICS[seen.robot.name] <= row.metrics.keys()
     assert row.distance > 0
 
 
-def test_a_chunk_moves_the_robot_as_far_as_it_says(seen):
+def test_a_chunk_moves_the_robot_to_its_end(seen):
     start, end = (seen.recording.moments[i].pose for i in (0, -1))
     if seen.robot.base is None:
         away = max(abs(end.joints[name] - seen.robot.home[name]) for name in seen.robot.joint_names)
@@ -75,7 +75,7 @@ def test_a_chunk_moves_the_robot_as_far_as_it_says(seen):
         assert end.base[0, 3] - start.base[0, 3] == pytest.approx(seen.row.steps * AHEAD, rel=0.3)
 
 
-def test_everything_that_is_to_be_shown_is_heard(seen):
+def test_everything_to_be_shown_is_received(seen):
     recording, tags = seen.recording, [camera.tag for camera in seen.robot.cameras]
     last = recording.moments[-1]
     assert list(last.images) == tags and set(recording.infos) == set(tags)
@@ -89,14 +89,14 @@ def test_everything_that_is_to_be_shown_is_heard(seen):
 # Without a graph ------------------------------------------------------------------------------------------------------
 
 
-def test_an_executor_of_a_base_hears_its_odometry_through_the_relay():
+def test_an_executor_of_a_base_receives_its_odometry_through_the_relay():
     base, arms = (remappings(relayed_topics(load_robot(name)))["executor_node"] for name in ("mobile_base", "aloha"))
     assert base["odom"] == "chaos/odom" and "joint_states" not in base
     assert arms["joint_states"] == "chaos/joint_states" and "odom" not in arms
 
 
 @pytest.mark.parametrize("name", ["widowx", "aloha", "mobile_base"])
-def test_an_episode_lasts_as_long_as_in_process_and_the_thinking(name):
+def test_an_episode_lasts_as_long_as_in_process_plus_inference(name):
     suite = load_suite(name)
     limits = episode_limits(suite)
     assert limits.steps == suite.max_steps and limits.timeout > 2 * suite.max_steps * suite.embodiment.period

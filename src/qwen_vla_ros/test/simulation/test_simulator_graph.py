@@ -1,4 +1,4 @@
-"""executor_node in front of the simulated robot: the arm really goes where it is told, and really stops."""
+"""executor_node with the simulated robot: the arm really moves to the commanded position, and really stops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.msg import ChunkReport
 
 REACHED = 0.02  # [rad] servo error of the simulated arm at rest
-STILL = 0.002  # [rad] that a joint may move in a third of a second and count as standing still
+STILL = 0.002  # [rad] that a joint may move in a third of a second and still count as at rest
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def go_home(peer) -> None:
 
 
 def set_out(peer) -> int:
-    """Have the arm moving, from home; returns the number of the chunk."""
+    """Start a motion of the arm from home; returns the number of the chunk."""
     go_home(peer)
     start = arm(peer)
     number = peer.have_accepted()
@@ -56,7 +56,7 @@ def wait_for_simulated(peer, seconds: float) -> None:
     peer.wait(lambda: peer.node.get_clock().now().nanoseconds - start > seconds * 1e9, f"{seconds} s of simulated time")
 
 
-def test_the_tip_goes_where_the_chunk_says(robot):
+def test_the_tip_reaches_the_end_of_the_chunk(robot):
     go_home(robot)
     kinematics = Kinematics(robot.embodiment)
     before = kinematics.forward(arm(robot))
@@ -98,7 +98,7 @@ def test_it_holds_when_the_policy_falls_silent(robot):
     assert np.abs(arm(robot) - stopped).max() < STILL
 
 
-def test_it_holds_when_the_simulation_stands_still(robot):
+def test_it_holds_when_the_simulation_stops(robot):
     robot.silent.clear()
     robot.wait_until_connected()
     number = set_out(robot)
@@ -114,7 +114,7 @@ def test_it_holds_when_the_simulation_stands_still(robot):
 
 
 def test_an_executor_that_was_frozen_does_not_pull_the_arm_back(robot):
-    """When it goes on, its watchdogs are due before it has heard what time it is and where the arm is now."""
+    """When it continues, its watchdogs are due before it has received the current time and joint positions."""
     robot.silent.clear()
     robot.wait_until_connected()
     number = set_out(robot)
@@ -124,6 +124,6 @@ def test_an_executor_that_was_frozen_does_not_pull_the_arm_back(robot):
     robot.wait(
         lambda: any(r.chunk_id == number and r.verdict != ChunkReport.ACCEPTED for r in robot.reports), "its end"
     )
-    wait_for_simulated(robot, 1.2)  # the simulator tells once a second
+    wait_for_simulated(robot, 1.2)  # the simulator reports once a second
     limits = {item.key: item.value for item in robot.latest_diagnostics("widowx_sim: limits").values}
     assert float(limits["largest share of a speed limit"]) < 0.3, limits  # the motion itself needs 0.15

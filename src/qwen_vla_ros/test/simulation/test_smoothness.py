@@ -1,4 +1,4 @@
-"""Blending modes are compared on scenes that may be looked at."""
+"""Blending modes are compared only on validation scenes."""
 
 from __future__ import annotations
 

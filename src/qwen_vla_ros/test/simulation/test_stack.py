@@ -1,4 +1,4 @@
-"""The simulated stack comes up, obeys, tells what is wrong, and leaves nothing behind, whatever ends it."""
+"""The simulated stack starts, executes, reports what is wrong, and leaves nothing behind, however it ends."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def nodes_of_this_process() -> list[psutil.Process]:
 
 @pytest.fixture(scope="class")
 def running(tmp_path_factory):
-    """A stack that several tests share, and its processes, which must be gone afterwards."""
+    """A stack shared by several tests, and its processes, which must be gone afterwards."""
     with simulated_stack(CHECKPOINT, tmp_path_factory.mktemp("logs")) as stack:
         print(f"ready after {stack.start_seconds:.1f} s; peak RSS [MB]: {stack.processes.peak_rss_mb()}")
         children = nodes_of_this_process()
@@ -101,7 +101,7 @@ class TestWhileItRuns:
         row = tasks.execute(Limits(timeout=1.0))
         assert (row.success, row.ended) == (False, "timeout") and row.seconds < 10
 
-    def test_the_noise_can_be_repeated(self, tasks):
+    def test_the_noise_is_reproducible(self, tasks):
         tasks.draw_from(7_000_000)
         tasks.draw_from(7_000_000 + 2**31)
 
@@ -114,7 +114,7 @@ class TestWhileItRuns:
             assert other.domain != running.domain
 
     def test_a_node_that_dies_is_named(self, running, tasks):
-        """Last of those that share the stack: afterwards it is not whole."""
+        """Last of the tests that share the stack: it is incomplete afterwards."""
         pid = next(p.pid for p in psutil.Process().children() if "trajectory_visualizer" in " ".join(p.cmdline()))
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(ChildEnded, match="trajectory_visualizer was killed by SIGKILL"):
@@ -130,8 +130,8 @@ def test_one_policy_node_serves_one_robot_after_another(tmp_path):
         for world in (SimulatedWorld(), SimulatedWorld("mobile_base", "mobile_base")):
             with simulated_stack(CHECKPOINT, host, world=world) as stack:
                 tasks = TaskClient(stack)
-                sentence = tasks.reset(7000)
-                assert sentence == load_suite(world.suite).make_env(cameras=False).reset(seed=7000)[1]["instruction"]
+                instruction = tasks.reset(7000)
+                assert instruction == load_suite(world.suite).make_env(cameras=False).reset(seed=7000)[1]["instruction"]
                 row = tasks.execute(Limits(timeout=60.0, steps=8))
                 assert row.ended == "step limit" and row.chunks + row.refused >= 1
                 policies.append(host.processes.pids()["policy_node"])
@@ -143,7 +143,7 @@ def test_one_policy_node_serves_one_robot_after_another(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_simulator_that_cannot_draw_is_reported_with_its_log(tmp_path, monkeypatch):
+def test_a_simulator_that_cannot_render_is_reported_with_its_log(tmp_path, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "glfw")
     monkeypatch.setenv("DISPLAY", "")
     with pytest.raises(ChildEnded, match="(?s)widowx_sim ended with exit code 1; .*widowx_sim.log.*libegl1"):
@@ -162,11 +162,11 @@ def test_a_policy_that_cannot_be_loaded_is_reported_with_its_log(tmp_path):
 
 def test_a_program_that_is_not_installed_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(StackError, match=f"executor_node is not installed, looked at {tmp_path}.*make setup"):
+    with pytest.raises(StackError, match=f"executor_node is not installed; searched {tmp_path}.*make setup"):
         node_command("executor_node", {}, {"AMENT_PREFIX_PATH": str(tmp_path)})
 
 
-def test_nodes_get_what_the_launch_file_gives_them(tmp_path):
+def test_nodes_get_the_parameters_of_the_launch_file(tmp_path):
     (tmp_path / "1e3").mkdir()  # a number to YAML, but a folder
     parameters = node_parameters(tmp_path / "1e3", {"euler_steps": 10})
     assert set(parameters) == NODES
@@ -210,7 +210,7 @@ def end(parent: subprocess.Popen, number: signal.Signals) -> None:
     "number",
     [pytest.param(signal.SIGINT, id="SIGINT"), pytest.param(signal.SIGKILL, id="SIGKILL", marks=pytest.mark.slow)],
 )
-def test_ended_while_it_starts_it_leaves_nothing(parent, number):
+def test_when_ended_during_startup_it_leaves_nothing(parent, number):
     def started():
         return len(psutil.Process(parent.pid).children(recursive=True)) == len(NODES)
 
@@ -220,7 +220,7 @@ def test_ended_while_it_starts_it_leaves_nothing(parent, number):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_ended_while_it_runs_it_leaves_nothing(parent, number):
+def test_when_ended_while_running_it_leaves_nothing(parent, number):
     assert parent.stdout.readline() == "ready\n"
     end(parent, number)
 
@@ -250,7 +250,7 @@ def test_an_unknown_suite_is_named_with_the_known_ones():
 
 
 def test_every_robot_has_its_simulator(tmp_path):
-    """Its own node with the scenes that are asked for; a base without Nav2 is driven by the executor itself."""
+    """Its own node with the requested scenes; without Nav2, the executor itself drives the base."""
     for robot in SIMULATORS:
         world = SimulatedWorld(robot, f"{robot}_suite", "colour", "a_task")
         parameters = node_parameters(tmp_path, {}, 0.5, world)[f"{robot}_sim"]
@@ -272,7 +272,7 @@ def test_trained_scenes_are_refused(tmp_path: Path):
         evaluate(EvaluateOptions("widowx_pick", str(tmp_path), 1, 7050))
 
 
-def test_a_row_says_the_same_as_in_process():
+def test_a_row_is_the_same_as_in_process():
     said = {"seed": 7, "instruction": "lift the red cube", "target": "red cube", "success": False}
     said |= {"refused": 1, "seconds": 8.2, "distance": 0.01, "ended": "step limit", "latency_ms_p50": 61.0}
     said |= {"task": "pick_cube", "failure": "not touched", "metrics": {"lift": 0.0}}
@@ -285,8 +285,8 @@ def test_a_row_says_the_same_as_in_process():
     assert as_episode_row(row) == EpisodeRow(chunks=5, refusals=refusals, **said)
 
 
-def test_an_evaluation_over_ros_plays_only_what_is_missing(tmp_path):
-    """Nothing is: no stack is started."""
+def test_an_evaluation_over_ros_runs_only_missing_episodes(tmp_path):
+    """None is missing: no stack is started."""
     options = EvaluateOptions("widowx", "tiny", 2, 9000, json=tmp_path / "e.json")
     rows = [
         EpisodeRow(s, "lift", "red", True, 3, 0, 4.8, 0.02, "success", 50.0, "pick")
@@ -303,7 +303,7 @@ def test_an_evaluation_over_ros_plays_only_what_is_missing(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_an_evaluation_over_ros_goes_on_where_it_was_interrupted(tmp_path):
+def test_an_evaluation_over_ros_continues_where_it_was_interrupted(tmp_path):
     result = tmp_path / "e.json"
     command = [sys.executable, "-m", "qwen_vla.cli", "evaluate", "widowx", "--over-ros", "--episodes", "3"]
     command += ["--seed", "9000", "--policy", str(CHECKPOINT), "--json", str(result)]

@@ -1,1 +1,1 @@
-"""The checks themselves, a module per subject: what is looked at, what is wrong, and what to do."""
+"""The checks, one module per subject: the fact, the fault, and the remedy."""

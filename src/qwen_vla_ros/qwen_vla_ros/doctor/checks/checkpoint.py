@@ -1,6 +1,6 @@
-"""The model: is the checkpoint whole, was it made for this robot, and do its statistics lie within the robot's limits?
+"""The model: is the checkpoint complete, was it trained for this robot, and are its statistics within its limits?
 
-Reads the files of the checkpoint without torch, so that it works on a robot's computer, too.
+Reads the files of the checkpoint without torch, so that it also works on a robot's computer.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from qwen_vla_ros.doctor.findings import Area, Finding
 AREA = Area("Model")
 CONFIG, EMBODIMENTS, STATISTICS = "config.json", "embodiments.json", "normalization.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-LONGEST_HEADER = 100_000_000  # [bytes] by the format
+LONGEST_HEADER = 100_000_000  # [bytes] limit of the format
 LIMIT_MARGIN = 0.05  # share of a joint's range by which demonstrations may exceed the limits of the URDF
-FARTHEST = 3.0  # [m] no arm moves its tip so far in one chunk
+FARTHEST = 3.0  # [m] no arm moves its tip this far in one chunk
 STILL = 1e-9  # spread below which a channel never moved in training
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One entry of embodiments.json: a robot that the checkpoint was trained for."""
+    """One entry of embodiments.json: a robot for which the checkpoint was trained."""
 
     name: str
     channel_names: tuple[str, ...]
@@ -47,14 +47,14 @@ class Trained:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What the files say.
+    """Contents of its files.
 
     Attributes:
         problem: why it cannot be used at all; empty when it can.
         weights: size of the weight files [bytes].
         robots: by name of the embodiment.
-        statistics: by name of the data set.
-        image_size: side of the square that the model sees [pixels]; 0 when it is not known.
+        statistics: by name of the dataset.
+        image_size: side of the model's square input image [px]; 0 when unknown.
     """
 
     folder: str
@@ -94,7 +94,7 @@ def _trained(data: dict[str, Any]) -> Trained:
 
 
 def _weights(folder: Path) -> int:
-    """Return the size of all weight files [bytes], after a look at the header of each."""
+    """Return the size of all weight files [bytes], after checking the header of each."""
     index = folder / INDEX
     names = sorted(set(_json(index)["weight_map"].values())) if index.is_file() else [WEIGHTS]
     for file in (folder / name for name in names):
@@ -102,14 +102,14 @@ def _weights(folder: Path) -> int:
             raise FileNotFoundError(f"{file} is missing")
         size = file.stat().st_size
         if size != _promised_size(file):
-            raise ValueError(f"{file} is damaged or cut short ({size} bytes)")
+            raise ValueError(f"{file} is damaged or truncated ({size} bytes)")
     return sum((folder / name).stat().st_size for name in names)
 
 
 def _promised_size(file: Path) -> int:
-    """Return the size that the header of a safetensors file implies: 8 bytes, the JSON that they count, the tensors.
+    """Return the size implied by the header of a safetensors file: 8 bytes, JSON of the size they state, the tensors.
 
-    Read by hand, because a robot's computer has neither torch nor safetensors. -1 for a header that makes no sense.
+    Parsed here, because a robot's computer has neither torch nor safetensors. -1 for an invalid header.
     """
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -122,30 +122,32 @@ def _promised_size(file: Path) -> int:
 
 
 def is_checkpoint(policy: str) -> bool:
-    """Is a policy one of ours, so that its files say everything before it is opened?"""
+    """Is a policy one of our checkpoints, whose files can be checked before it is opened?"""
     return split_reference(policy)[0] == CHECKPOINT
 
 
 def check_installed(policy: str) -> Finding:
-    """Is there a package that opens a policy which is not a checkpoint? What it needs it says when it is opened."""
+    """Is a package installed that opens this policy? Its own requirements are checked when it is opened."""
     try:
         package = find_policy(policy).dist.name
     except ValueError as error:
-        return AREA.fail("policy", str(error), "install its package (docs/how-to/add_a_policy.md), or name another one")
-    return AREA.ok("policy", f"package {package} opens {policy}; policy_node checks then whether it fits the robot")
+        return AREA.fail(
+            "policy", str(error), "install its package (docs/how-to/add_a_policy.md), or specify another policy"
+        )
+    return AREA.ok("policy", f"package {package} opens {policy}; policy_node then checks that it matches the robot")
 
 
 def check_checkpoint(checkpoint: Checkpoint, robot: Embodiment) -> Iterator[Finding]:
     """All checks of the model."""
     if checkpoint.problem:
-        remedy = "name another one with --policy, copy or download it again; --policy remote leaves the model out"
+        remedy = "specify another with --policy, or copy or download it again; --policy remote skips the model"
         yield AREA.fail("checkpoint", checkpoint.problem, remedy)
         return
     yield AREA.ok("checkpoint", f"{Path(checkpoint.folder).name}: {checkpoint.weights / 1e6:.0f} MB of weights")
     trained = checkpoint.robots.get(robot.name)
     if trained is None:
         fact = f"trained for {', '.join(sorted(checkpoint.robots)) or 'no robot'}, not for '{robot.name}'"
-        yield AREA.fail("robot", fact, "take a checkpoint of this robot, or fine-tune one (docs/how-to/train.md)")
+        yield AREA.fail("robot", fact, "use a checkpoint for this robot, or fine-tune one (docs/how-to/train.md)")
         return
     yield check_fit(trained, robot)
     yield check_prompt(trained, robot)
@@ -153,42 +155,44 @@ def check_checkpoint(checkpoint: Checkpoint, robot: Embodiment) -> Iterator[Find
 
 
 def check_same(checkpoint: Checkpoint, running: str) -> Iterator[Finding]:
-    """Is the checkpoint that was named the one that policy_node has loaded?"""
+    """Is the specified checkpoint the one that policy_node has loaded?"""
     other = read_checkpoint(running)
     if Path(other.folder).resolve() != Path(checkpoint.folder).resolve():
-        fact = f"policy_node has loaded {running}; what follows is about {checkpoint.folder}"
-        yield AREA.warn("checkpoint", fact, "leave out --policy, or start policy_node with policy:=… as here")
+        fact = f"policy_node has loaded {running}; the following checks are of {checkpoint.folder}"
+        yield AREA.warn("checkpoint", fact, "omit --policy, or start policy_node with the same policy:=…")
 
 
 def check_fit(trained: Trained, robot: Embodiment) -> Finding:
-    """Would policy_node load it? Control mode, channels, period, chunk size and camera tags decide."""
+    """Would policy_node load it? Depends on control mode, channels, period, chunk size and camera tags."""
     wrong = [*training_misfits(trained, robot), *missing_inputs(trained.camera_tags, (), robot)]
     if wrong:
-        fact = f"it does not fit '{robot.name}': {'; '.join(wrong)}"
-        return AREA.fail("fit", fact, "take the checkpoint of this robot, or correct the robot's YAML")
+        fact = f"it does not match '{robot.name}': {'; '.join(wrong)}"
+        return AREA.fail("fit", fact, "use a checkpoint for this robot, or correct the robot's YAML")
     cameras = ", ".join(trained.camera_tags)
     return AREA.ok("fit", f"{robot.control_mode}, {len(robot.channel_names)} channels, cameras {cameras}")
 
 
 def check_prompt(trained: Trained, robot: Embodiment) -> Finding:
-    """Does the model know the robot by the text that it will read?"""
+    """Is the prompt that describes the robot as in training?"""
     now = robot.prompt(PLACEHOLDER)
     if trained.prompt_template != now:
-        fact = f"in training it read “{trained.prompt_template}”, now “{now}”"
+        fact = f"in training “{trained.prompt_template}”, now “{now}”"
         return AREA.warn("prompt", fact, "correct tag, rate, chunk size or arms in the robot's YAML")
     return AREA.ok("prompt", "as in training")
 
 
 def check_statistics(trained: Trained, checkpoint: Checkpoint, robot: Embodiment) -> Iterator[Finding]:
-    """Do the statistics that turn model output into motion belong to this robot?"""
+    """Do the statistics that scale the model's output to motion match this robot?"""
     statistics = checkpoint.statistics.get(trained.dataset)
     if statistics is None or len(statistics.q01) != len(robot.channel_names):
         fact = f"{STATISTICS} has none for '{trained.dataset}' with {len(robot.channel_names)} channels"
-        yield AREA.fail("statistics", fact, "copy the checkpoint again, or compute them anew by training")
+        yield AREA.fail("statistics", fact, "copy the checkpoint again, or recompute them by training")
         return
     if statistics.channel_names and statistics.channel_names != robot.channel_names:
         fact = f"their channels are {' '.join(statistics.channel_names)}, the robot's {' '.join(robot.channel_names)}"
-        yield AREA.fail("statistics", fact, "the order of the channels decides which joint moves: take another model")
+        yield AREA.fail(
+            "statistics", fact, "the order of the channels determines which joint moves: use another checkpoint"
+        )
         return
     outside = [
         _outside(channel, low, high, bounds)
@@ -198,7 +202,7 @@ def check_statistics(trained: Trained, checkpoint: Checkpoint, robot: Embodiment
         if not _inside(low, high, bounds)
     ]
     if outside:
-        remedy = "check the units of the data set it was trained on; the gate will refuse such chunks"
+        remedy = "check the units of its training dataset; the gate will refuse such chunks"
         yield AREA.fail("statistics", "; ".join(outside), remedy)
         return
     still = [n for n, a, b in zip(robot.channel_names, statistics.q01, statistics.q99, strict=True) if b - a < STILL]
@@ -207,13 +211,13 @@ def check_statistics(trained: Trained, checkpoint: Checkpoint, robot: Embodiment
 
 
 def channel_bounds(robot: Embodiment) -> list[tuple[float, float]]:
-    """Return what each action channel can sensibly be in the model, in its own unit; see Embodiment.layout."""
+    """Return the plausible range of each action channel in the model, in the channel's unit; see Embodiment.layout."""
     base = robot.safety.base
     linear = base.max_linear if base else math.inf
     angular = base.max_angular if base else math.inf
-    step, turn = linear * robot.period, angular * robot.period  # in the model, waypoints are increments
+    step, rotation = linear * robot.period, angular * robot.period  # in the model, waypoints are increments
     sizes = dict.fromkeys(TRANSLATION, FARTHEST) | dict.fromkeys(ROTATION, math.pi)
-    sizes |= dict(zip(BASE[ControlMode.BASE_WAYPOINTS], (step, step, turn), strict=True))
+    sizes |= dict(zip(BASE[ControlMode.BASE_WAYPOINTS], (step, step, rotation), strict=True))
     sizes |= dict(zip(BASE[ControlMode.BASE_VELOCITY], (linear, linear, angular), strict=True))
     ends = {kind: (-size, size) for kind, size in sizes.items()} | {ChannelKind.GRIPPER: (0.0, 1.0)}
     limits = {name: (limit.lower, limit.upper) for name, limit in robot.limits.items()}
@@ -229,6 +233,6 @@ def _inside(low: float, high: float, bounds: tuple[float, float]) -> bool:
 def _outside(channel: Channel, low: float, high: float, bounds: tuple[float, float]) -> str:
     text = f"{channel.name} {low:.3g}..{high:.3g}, the robot's limits {bounds[0]:.3g}..{bounds[1]:.3g}"
     is_length = channel.unit in ("m", "m/s")
-    factor, guess = (1000.0, "millimetres") if is_length else (np.rad2deg(1.0), "degrees")
+    factor, guess = (1000.0, "millimeters") if is_length else (np.rad2deg(1.0), "degrees")
     likely = channel.kind is not ChannelKind.GRIPPER and _inside(low / factor, high / factor, bounds)
     return f"{text} ({guess}?)" if likely else text

@@ -1,4 +1,4 @@
-"""Command interfaces: a controller listens to each of them, and nobody else commands the same joints."""
+"""Command interfaces: each has a listening controller, and no other node commands the same joints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qwen_vla_ros.doctor.interfaces import EMERGENCY_STOP, EXECUTOR, resolve
 from qwen_vla_ros.ros.optional_interfaces import DISTRIBUTION
 
 AREA = Area("Commands")
-# Nodes that listen to everything and move nothing.
+# Nodes that subscribe to everything and move nothing.
 OBSERVERS = (
     *("rosbag2", "rqt", "plotjuggler", "foxglove", "rosbridge", "rviz", "rerun", "_"),
     *("episode_recorder", "trajectory_visualizer"),
@@ -26,17 +26,17 @@ TAKE_TURNS = ("controller_server", "behavior_server", "docking_server")
 
 
 def check_packages(config: EmbodimentConfig) -> Iterator[Finding]:
-    """Are the interfaces installed that the commands are made of?"""
+    """Are the message packages of the commands installed?"""
     packages = {kind.split("/")[0] for command in config.commands for kind in command.types}
     missing = sorted(name for name in packages if importlib.util.find_spec(name) is None)
     distribution = os.environ.get("ROS_DISTRO", DISTRIBUTION)
     for name in missing:
         remedy = f"apt install ros-{distribution}-{name.replace('_', '-')}"
-        yield ROS_SETUP.fail(name, f"is not installed, and {config.name} is commanded with it", remedy)
+        yield ROS_SETUP.fail(name, f"not installed, but required to command {config.name}", remedy)
     if packages and not missing:
         yield ROS_SETUP.ok("command messages", f"{', '.join(sorted(packages))}")
     if not config.commands:
-        yield AREA.warn("commands", "the YAML lists none", "describe under `commands` how the robot is commanded")
+        yield AREA.warn("commands", "the YAML lists none", "add the robot's command interfaces under `commands`")
 
 
 def check_commands(config: EmbodimentConfig, graph: Graph, namespace: str) -> Iterator[Finding]:
@@ -55,26 +55,28 @@ def check_commands(config: EmbodimentConfig, graph: Graph, namespace: str) -> It
 
 
 def check_emergency_stop(graph: Graph, name: str) -> Finding:
-    """Is there an emergency stop on the graph, and is it released?"""
+    """Is there an emergency stop in the graph, and is it released?"""
     topic, heard = graph.topic(name), graph.heard(name)
     if not topic.publishers:
         if graph.clock():
-            return AREA.ok("emergency stop", "none, and a simulated robot does without")
+            return AREA.ok("emergency stop", "none; not required for a simulated robot")
         remedy = f"connect one (std_msgs/Bool on {name}, true while pressed) and set estop_required of executor_node"
-        return AREA.warn("emergency stop", f"nobody publishes {name}", remedy)
+        return AREA.warn("emergency stop", f"{name} has no publisher", remedy)
     if topic.publishers[0].type != "std_msgs/msg/Bool":
-        return AREA.fail("emergency stop", f"{name} is {short(topic.publishers[0].type)}", "publish std_msgs/Bool")
+        return AREA.fail(
+            "emergency stop", f"{name} has the type {short(topic.publishers[0].type)}", "publish std_msgs/Bool"
+        )
     if not heard:
-        fact = f"{topic.publishers[0].node} says nothing on {name}"
-        return AREA.warn("emergency stop", fact, "have it repeat its state, or offer it transient local")
+        fact = f"no message from {topic.publishers[0].node} on {name}"
+        return AREA.warn("emergency stop", fact, "have it publish its state periodically, or as transient local")
     if heard[-1].content:
-        remedy = "release it, then: ros2 service call /executor_node/reset_estop std_srvs/srv/Trigger"
-        return AREA.fail("emergency stop", "is pressed", remedy)
+        remedy = "release it, then run: ros2 service call /executor_node/reset_estop std_srvs/srv/Trigger"
+        return AREA.fail("emergency stop", "pressed", remedy)
     return AREA.ok("emergency stop", f"released, from {topic.publishers[0].node}")
 
 
 def check_controller(command: CommandInterface, graph: Graph) -> Iterator[Finding]:
-    """Is the controller active? One that is not may listen all the same. Silent where no controller manager tells."""
+    """Is the controller active? An inactive one may still subscribe. No finding without a controller manager."""
     if not graph.controllers or "{controller}" not in command.start_hint:
         return
     name = command.endpoint.rsplit("/", 1)[0].rsplit("/", 1)[-1]
@@ -82,7 +84,7 @@ def check_controller(command: CommandInterface, graph: Graph) -> Iterator[Findin
     if state is None:
         yield AREA.fail(f"{name}: state", "not loaded in the controller manager", _start(command))
     elif state != "active":
-        yield AREA.fail(f"{name}: state", f"is {state}", f"ros2 control set_controller_state {name} active")
+        yield AREA.fail(f"{name}: state", state, f"ros2 control set_controller_state {name} active")
     else:
         yield AREA.ok(f"{name}: state", "active")
 
@@ -93,26 +95,28 @@ def check_action(command: CommandInterface, name: str, graph: Graph) -> Finding:
     if not types:
         return AREA.fail(name, "no action server", _start(command))
     if not set(types) & set(wanted):
-        fact = f"the action is {short(types[0])}, the YAML says {short(wanted[0])}"
+        fact = f"the action is {short(types[0])}, the YAML has {short(wanted[0])}"
         return AREA.fail(name, fact, command.type_hint(types[0]))
     return AREA.ok(name, f"action server {short(wanted[0])}")
 
 
 def check_listeners(command: CommandInterface, topic: Topic) -> Finding:
-    """Does a controller listen? To publish without one succeeds, and moves nothing."""
+    """Does a controller subscribe? Publishing without one succeeds, and moves nothing."""
     label, wanted = command.endpoint, command.types
     listeners = [s for s in topic.subscribers if not _observes(s)]
     right = [s for s in listeners if s.type in wanted]
     if not listeners:
-        only = f" but {nodes(topic.subscribers)}, which only observes" if topic.subscribers else ""
-        return AREA.fail(label, f"nobody listens to {topic.name}{only}", _start(command))
+        only = f" except {nodes(topic.subscribers)}, which only observes" if topic.subscribers else ""
+        return AREA.fail(label, f"{topic.name} has no subscriber{only}", _start(command))
     if not right:
         fact = f"{listeners[0].node} expects {short(listeners[0].type)}, not {' or '.join(map(short, wanted))}"
         return AREA.fail(label, fact, command.type_hint(listeners[0].type))
     kinds = {s.type for s in right}
     if len(kinds) > 1:
         fact = f"{nodes(right)} expect different types: {', '.join(sorted(map(short, kinds)))}"
-        return AREA.fail(label, fact, "a topic has one type: correct the settings (enable_stamped_cmd_vel in Nav2)")
+        return AREA.fail(
+            label, fact, "a topic has only one type: correct the settings (enable_stamped_cmd_vel in Nav2)"
+        )
     deaf = [s for s in right if s.conflict]
     if deaf:
         fact = f"QoS of {deaf[0].node} ({deaf[0].qos}) does not match: {deaf[0].conflict}"
@@ -120,29 +124,29 @@ def check_listeners(command: CommandInterface, topic: Topic) -> Finding:
         return write(label, fact, "change the QoS of the controller: reliable, volatile")
     if len(right) < len(listeners):
         odd = next(s for s in listeners if s not in right)
-        fact = f"{nodes(right)} listens, but {odd.node} expects {short(odd.type)} there"
-        return AREA.warn(label, fact, "end one of them, or give it a topic of its own")
+        fact = f"{nodes(right)} subscribes, but {odd.node} expects {short(odd.type)} there"
+        return AREA.warn(label, fact, "stop one of them, or give it a topic of its own")
     if len({s.node for s in right}) > 1:
-        fact = f"{len(right)} nodes obey: {nodes(right)}"
-        return AREA.warn(label, fact, "end the one that should not move; is a simulator running beside the robot?")
-    return AREA.ok(label, f"{right[0].node} listens ({short(right[0].type)})")
+        fact = f"{len(right)} nodes execute the commands: {nodes(right)}"
+        return AREA.warn(label, fact, "stop the one that should not move; is a simulator running beside the robot?")
+    return AREA.ok(label, f"{right[0].node} subscribes ({short(right[0].type)})")
 
 
 def check_rivals(command: CommandInterface, topic: Topic, graph: Graph, executor: str) -> Iterator[Finding]:
-    """Does anybody else command, too? Two commanders make a robot tremble, or worse."""
+    """Does another node send commands, too? With two of them a robot jitters, or worse."""
     rivals = [p for p in topic.publishers if p.node != executor and not _observes(p)]
     if not rivals:
         return
     senders = {a.publisher for a in graph.heard(topic.name)}
     sending = [p for p in rivals if p.gid in senders]
     fact = f"also published by {nodes(rivals)}" + (f"; sending now: {nodes(sending)}" if sending else "")
-    remedy = f"end {nodes(rivals)}: only {executor} may command"
+    remedy = f"stop {nodes(rivals)}: only {executor} may send commands"
     polite = command.moves_base and all(p.node.rsplit("/", 1)[-1] in TAKE_TURNS for p in rivals)
     both = any(p.node == executor for p in topic.publishers) or len(rivals) > 1
     if sending or (both and not polite):
         yield AREA.fail(f"{command.endpoint}: rivals", fact, remedy)
     else:
-        yield AREA.warn(f"{command.endpoint}: rivals", fact, "give Nav2 no goals meanwhile" if polite else remedy)
+        yield AREA.warn(f"{command.endpoint}: rivals", fact, "send no goals to Nav2 meanwhile" if polite else remedy)
 
 
 def _observes(endpoint: Endpoint) -> bool:

@@ -1,4 +1,4 @@
-"""robot_description: it is published, it is this robot, and it fits the robot's YAML."""
+"""robot_description: it is published, describes this robot, and matches the robot's YAML."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def live_description(graph: Graph, namespace: str) -> str:
 def check_description(
     config: EmbodimentConfig, own: Embodiment | None, graph: Graph, namespace: str
 ) -> Iterator[Finding]:
-    """All checks of the description; `own` is the robot by the description of its YAML, None where there is none."""
+    """All checks of the description; `own` is the robot from the description of its YAML, None where there is none."""
     topic = graph.topic(resolve(namespace, DESCRIPTION))
     if not topic.publishers:
-        yield AREA.fail(DESCRIPTION, f"nobody publishes {topic.name}", START)
+        yield AREA.fail(DESCRIPTION, f"{topic.name} has no publisher", START)
         return
     heard = graph.heard(topic.name)
     if not heard:
         first = topic.publishers[0]
-        why = first.conflict or f"no answer from {first.node}, type {first.type}"
+        why = first.conflict or f"no message from {first.node}, type {first.type}"
         yield AREA.fail(DESCRIPTION, why, "publish std_msgs/String, reliable and transient local")
         return
     if len({a.content for a in heard}) > 1 or len(topic.publishers) > 1:
         fact = f"more than one description, from {nodes(topic.publishers)}"
-        yield AREA.fail(DESCRIPTION, fact, "end all but one publisher, or give each robot its namespace")
+        yield AREA.fail(DESCRIPTION, fact, "stop all publishers but one, or give each robot a namespace")
         return
     try:
         live = Embodiment.from_urdf(heard[-1].content, config.model_dump())
     except EmbodimentError as error:
-        fact = f"does not fit the YAML: {' '.join(str(error).split())}"
-        yield AREA.fail(DESCRIPTION, fact, f"start the right robot, or correct config/embodiments/{config.name}.yaml")
+        fact = f"does not match the YAML: {' '.join(str(error).split())}"
+        yield AREA.fail(DESCRIPTION, fact, f"start the correct robot, or correct config/embodiments/{config.name}.yaml")
         return
     yield check_name(live)
     if own is not None:
@@ -56,17 +56,17 @@ def check_description(
 
 
 def check_name(live: Embodiment) -> Finding:
-    """Do the nodes find the YAML by the name in the URDF?"""
+    """Can the nodes find the YAML by the name in the URDF?"""
     name = parse_urdf(live.urdf).name
     if name != live.name:
-        fact = f"the URDF calls the robot '{name}', the YAML '{live.name}'"
-        remedy = "set the parameter embodiment_config of both nodes to the YAML, or use one name"
+        fact = f"the robot is '{name}' in the URDF, '{live.name}' in the YAML"
+        remedy = "set the parameter embodiment_config of both nodes to the YAML, or use the same name"
         return AREA.warn("name", fact, remedy)
     return AREA.ok(DESCRIPTION, f"'{name}', {len(live.joint_names)} joints as in the YAML")
 
 
 def compare(live: Embodiment, own: Embodiment) -> Iterator[Finding]:
-    """Is the running robot the one that this suite describes?"""
+    """Is the running robot the one described by this suite?"""
     wrong = [
         f"{joint} {what} {a:.4g} instead of {b:.4g}"
         for joint, limit in own.limits.items()
@@ -78,9 +78,11 @@ def compare(live: Embodiment, own: Embodiment) -> Iterator[Finding]:
     if wrong:
         more = f", and {len(wrong) - 2} more" if len(wrong) > 2 else ""
         fact = f"{'; '.join(wrong[:2])}{more}"
-        yield AREA.warn("limits", fact, "another version of the robot? The limits of the running description count")
+        yield AREA.warn(
+            "limits", fact, "is this another version of the robot? The limits of the running description apply"
+        )
     else:
-        yield AREA.ok("limits", "as in the robot's own description")
+        yield AREA.ok("limits", "same as in the robot's own description")
     yield from _compare_kinematics(live, own)
 
 
@@ -90,8 +92,8 @@ def _compare_kinematics(live: Embodiment, own: Embodiment) -> Iterator[Finding]:
         here, there = (Kinematics(robot, index).forward(positions)[:3, 3] for robot in (live, own))
         distance = float(np.linalg.norm(here - there))
         if distance > TIP_TOLERANCE:
-            fact = f"at home {arm.tip_link} is {1e3 * distance:.0f} mm from where the robot's own description has it"
+            fact = f"at home {arm.tip_link} is {1e3 * distance:.0f} mm from its position in the robot's own description"
             yield AREA.warn("geometry", fact, f"check the xacro, or whether this is another model of {own.name}")
             return
     if own.arms:
-        yield AREA.ok("geometry", "as in the robot's own description")
+        yield AREA.ok("geometry", "same as in the robot's own description")

@@ -1,4 +1,4 @@
-"""Joint states: every joint is there, in radians and metres, within its limits."""
+"""Joint states: every joint is published, in radians and meters, within its limits."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import JOINT_STATE, resolve
 
 AREA = Area("Joint states")
-LEAST_RATE = 20.0  # [Hz] so that a measurement lies within 50 ms of every image
-NEAR = 0.05  # [rad or m] beyond a limit by less, a joint may still be led back
+LEAST_RATE = 20.0  # [Hz] so that a measurement is within 50 ms of every image
+NEAR = 0.05  # [rad or m] a joint less than this beyond a limit may still be moved back
 NOTICEABLE = 1e-3  # [rad or m]
 GRIPPER_MARGIN = 0.25  # share of its range
-START = "start the controllers (joint_state_broadcaster), the robot's driver or the simulator"
+START = "start the controllers (joint_state_broadcaster), the robot's driver, or the simulator"
 
 
 def check_joint_states(robot: Embodiment, graph: Graph, namespace: str) -> Iterator[Finding]:
     """All checks of all sources of joint states."""
     if not robot.joint_names:
-        yield AREA.ok("joints", "the robot has none that are commanded")
+        yield AREA.ok("joints", "the robot has no commanded joints")
         return
     measured: dict[str, float] = {}
     reader, silent = JointReader(robot), False
@@ -48,22 +48,24 @@ def check_joint_states(robot: Embodiment, graph: Graph, namespace: str) -> Itera
 
 
 def is_shared(told: Collection[set[str]], publishers: int) -> bool:
-    """Whether all publishers of a topic tell joints of the robot, each of them others, as arm and gripper may."""
+    """Whether each publisher of a topic has different joints of the robot, as arm and gripper may."""
     return all(told) and len(told) == publishers and sum(map(len, told)) == len(set().union(*told))
 
 
 def check_messages(label: str, messages: list[Joints]) -> Iterator[Finding]:
-    """Is each message whole?"""
+    """Is each message complete?"""
     for message in messages[:1]:
         if len(message.names) != len(message.positions):
             fact = f"{len(message.names)} names, but {len(message.positions)} positions"
             yield AREA.fail(f"{label}: content", fact, "correct the publisher: one position for each name")
-        if twice := duplicates(message.names):
-            yield AREA.fail(f"{label}: content", f"{', '.join(twice)} named twice", "give every joint its own name")
+        if repeated := duplicates(message.names):
+            yield AREA.fail(
+                f"{label}: content", f"{', '.join(repeated)} named more than once", "give every joint its own name"
+            )
 
 
 def check_names(robot: Embodiment, measured: Mapping[str, float]) -> Finding:
-    """Is every joint that is commanded also measured?"""
+    """Is every commanded joint also measured?"""
     missing = [name for name in robot.joint_names if name not in measured]
     if missing:
         fact = (
@@ -74,35 +76,35 @@ def check_names(robot: Embodiment, measured: Mapping[str, float]) -> Finding:
 
 
 def check_values(robot: Embodiment, measured: Mapping[str, float]) -> Iterator[Finding]:
-    """Do the numbers make sense for these joints? A wrong unit explains the rest, so that is not repeated."""
+    """Are the values plausible for these joints? A wrong unit explains all others, which are then not reported."""
     values = {name: measured[name] for name in robot.joint_names if name in measured}
-    strange = [name for name, value in values.items() if not math.isfinite(value)]
-    if strange:
-        yield AREA.fail("positions", f"{_few(strange)} not finite", "repair the encoder or its driver")
+    not_finite = [name for name, value in values.items() if not math.isfinite(value)]
+    if not_finite:
+        yield AREA.fail("positions", f"{_few(not_finite)} not finite", "repair the encoder or its driver")
         return
     units = list(check_units(robot, values))
-    yield from units or (AREA.ok("units", "radians and metres, as far as positions can tell"),)
+    yield from units or (AREA.ok("units", "radians and meters, judging by the positions"),)
     if not units:
         yield check_limits(robot, values)
         yield from check_grippers(robot, values)
     if values and not any(values.values()):
-        remedy = "is the driver connected? a robot at rest shows small numbers that differ"
-        yield AREA.warn("positions", "every joint reads exactly 0", remedy)
+        remedy = "is the driver connected? A robot at rest has small, different values"
+        yield AREA.warn("positions", "every joint is exactly 0", remedy)
 
 
 def check_units(robot: Embodiment, values: Mapping[str, float]) -> Iterator[Finding]:
-    """Are angles in radians and distances in metres?"""
+    """Are angles in radians and distances in meters?"""
     types = {name: joint.type for name, joint in parse_urdf(robot.urdf).joints.items()}
-    turning = {name: value for name, value in values.items() if types.get(name) != "prismatic"}
+    angles = {name: value for name, value in values.items() if types.get(name) != "prismatic"}
     sliding = {name: value for name, value in values.items() if types.get(name) == "prismatic"}
-    far = [name for name, value in turning.items() if abs(value) > 2 * _size(robot, name)]
-    if far and all(_excess(robot, name, math.radians(value)) < NEAR for name, value in turning.items()):
-        fact = f"degrees? {far[0]} = {turning[far[0]]:.1f}, limits {_limits(robot, far[0])} rad"
-        yield AREA.fail("units", fact, "have the driver publish radians, as sensor_msgs/JointState wants them")
+    far = [name for name, value in angles.items() if abs(value) > 2 * _size(robot, name)]
+    if far and all(_excess(robot, name, math.radians(value)) < NEAR for name, value in angles.items()):
+        fact = f"degrees? {far[0]} = {angles[far[0]]:.1f}, limits {_limits(robot, far[0])} rad"
+        yield AREA.fail("units", fact, "have the driver publish radians, as specified by sensor_msgs/JointState")
     long = [name for name, value in sliding.items() if abs(value) > 10 * _size(robot, name)]
     if long and all(_excess(robot, name, value / 1000) < NOTICEABLE for name, value in sliding.items()):
-        fact = f"millimetres? {long[0]} = {sliding[long[0]]:.4g}, limits {_limits(robot, long[0])} m"
-        yield AREA.fail("units", fact, "have the driver publish metres")
+        fact = f"millimeters? {long[0]} = {sliding[long[0]]:.4g}, limits {_limits(robot, long[0])} m"
+        yield AREA.fail("units", fact, "have the driver publish meters")
 
 
 def check_limits(robot: Embodiment, values: Mapping[str, float]) -> Finding:
@@ -110,19 +112,19 @@ def check_limits(robot: Embodiment, values: Mapping[str, float]) -> Finding:
     excess = {name: _excess(robot, name, value) for name, value in values.items()}
     outside = sorted((name for name in excess if excess[name] > NOTICEABLE), key=excess.get, reverse=True)
     if not outside:
-        return AREA.ok("limits", "all joints lie within the limits of the URDF")
+        return AREA.ok("limits", "all joints are within the limits of the URDF")
     name = outside[0]
     more = f", and {len(outside) - 1} more" if len(outside) > 1 else ""
     fact = f"{name} = {values[name]:.4g}, limits {_limits(robot, name)}{more}"
     if excess[name] > NEAR:
         return AREA.fail(
-            "limits", fact, "bring the arm back by hand or with its own tools; check zero and sign of the joint"
+            "limits", fact, "move the arm back by hand or with its own tools; check zero and sign of the joint"
         )
-    return AREA.warn("limits", fact, "chunks may only lead it back; check the zero of the joint")
+    return AREA.warn("limits", fact, "only chunks that move it back are accepted; check the zero of the joint")
 
 
 def check_grippers(robot: Embodiment, values: Mapping[str, float]) -> Iterator[Finding]:
-    """Are `closed` and `open` those of this gripper?"""
+    """Do `closed` and `open` match this gripper?"""
     for arm in robot.arms:
         gripper = arm.gripper
         if gripper is None or gripper.joint not in values:
@@ -139,7 +141,7 @@ def _excess(robot: Embodiment, name: str, value: float) -> float:
 
 
 def _size(robot: Embodiment, name: str) -> float:
-    """Return how far from zero a joint can sensibly be [rad or m]; a continuous one may have gone round a few times."""
+    """Return the plausible distance of a joint from zero [rad or m]; a continuous one may have rotated a few times."""
     limit = robot.limits[name]
     return max(abs(limit.lower), abs(limit.upper)) if math.isfinite(limit.upper) else 4 * math.pi
 

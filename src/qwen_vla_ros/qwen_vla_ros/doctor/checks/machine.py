@@ -1,4 +1,4 @@
-"""This computer: disk, memory, shared memory, processors, graphics processor."""
+"""This computer: disk, memory, shared memory, CPU, GPU."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from qwen_vla_ros.ros.image_memory import VARIABLES
 
 AREA = Area("This machine")
 MB, GB = 1_000_000, 1_000_000_000
-DISK_WARN, DISK_FAIL = 5 * GB, 500 * MB  # a recording of two cameras grows by some 50 MB a second uncompressed
+DISK_WARN, DISK_FAIL = 5 * GB, 500 * MB  # an uncompressed recording of two cameras grows by some 50 MB per second
 PROCESSES_WITH_IMAGES = 3  # a camera driver or simulator, policy_node, a recorder or viewer
-DEFAULT_SEGMENT = 524_288  # [bytes] that Fast DDS gives a participant when nothing else is configured
-RUNTIME_MEMORY = 700 * MB  # of policy_node with the tiny checkpoint, libraries included, beyond the weights
-GPU_FROM = 1 * GB  # [bytes of weights] a model beyond this is too slow for a robot without a graphics processor
+DEFAULT_SEGMENT = 524_288  # [bytes] per participant of Fast DDS by default
+RUNTIME_MEMORY = 700 * MB  # of policy_node with the tiny checkpoint, including libraries, in addition to the weights
+GPU_FROM = 1 * GB  # [bytes of weights] a larger model is too slow for a robot without a GPU
 LOAD_LIMIT = 1.5  # waiting processes per processor
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What is there; sizes in bytes, None for what does not exist or could not be found out.
+    """Its resources; sizes in bytes, None for what does not exist or is unknown.
 
     Attributes:
-        folder: where results are written; `disk_free` is the space there.
-        threads: of torch, as the environment demands; 0 leaves it to torch.
+        folder: for results; `disk_free` is the space there.
+        threads: of torch, as set by the environment; 0: torch's default.
         gpus: (name, free memory) by device.
-        profile: the Fast DDS profile that is in force: its path, or empty.
-        segment: shared memory of one process under that profile; 0 where another middleware is used.
+        profile: path of the Fast DDS profile in effect, or empty.
+        segment: shared memory per process under that profile; 0 with another middleware.
         attention_kernels: whether flash-linear-attention is installed.
     """
 
@@ -54,7 +54,7 @@ class Machine:
 
 
 def look_at_machine(environment: Mapping[str, str], folder: Path = Path()) -> Machine:
-    """Collect what is there; `environment` is that of the nodes."""
+    """Collect the resources; `environment` is that of the nodes."""
     profile = next((environment[name] for name in VARIABLES if environment.get(name)), "")
     shm = shutil.disk_usage("/dev/shm") if os.path.isdir("/dev/shm") else None
     return Machine(
@@ -78,7 +78,7 @@ def _is_fast_dds(environment: Mapping[str, str]) -> bool:
 
 
 def segment_size(profile: str) -> int | None:
-    """Shared memory that a Fast DDS profile gives each process [bytes]; None when it cannot be read."""
+    """Shared memory per process in a Fast DDS profile [bytes]; None when it cannot be read."""
     if not profile:
         return DEFAULT_SEGMENT
     try:
@@ -118,19 +118,19 @@ def check_machine(machine: Machine, weights: int | None) -> Iterator[Finding]:
 
 
 def check_disk(machine: Machine) -> Finding:
-    """Is there room for recordings and logs?"""
+    """Is there space for recordings and logs?"""
     fact = f"{decimal(machine.disk_free)} free in {machine.folder}"
     if machine.disk_free < DISK_FAIL:
-        return AREA.fail("disk", fact, "delete what is not needed, or work in another folder")
+        return AREA.fail("disk", fact, "free some space, or work in another folder")
     if machine.disk_free < DISK_WARN:
-        return AREA.warn("disk", fact, "enough to run, but a recording would soon fill it")
+        return AREA.warn("disk", fact, "enough to run, but free some space before recording")
     return AREA.ok("disk", fact)
 
 
 def check_shared_memory(machine: Machine) -> Finding:
-    """Does /dev/shm hold what the DDS profile asks for, and does the profile hold an image?"""
+    """Is /dev/shm large enough for the DDS profile, and the profile for an image?"""
     if machine.shm_total is None or machine.shm_free is None:
-        return AREA.warn("shared memory", "there is no /dev/shm", "images go through UDP: expect to lose some")
+        return AREA.warn("shared memory", "/dev/shm does not exist", "images are sent over UDP: expect losses")
     if machine.segment is None:
         fact = f"the Fast DDS profile {machine.profile} cannot be read"
         return AREA.fail("shared memory", fact, "correct the path in FASTDDS_DEFAULT_PROFILES_FILE, or unset it")
@@ -149,56 +149,56 @@ def check_shared_memory(machine: Machine) -> Finding:
             "shared memory",
             f"{fact}; {PROCESSES_WITH_IMAGES} processes need {decimal(need)}",
             "docker run --shm-size=512m, or shm_size: 512m in the compose file; "
-            "else: mount -o remount,size=512M /dev/shm",
+            "otherwise: mount -o remount,size=512M /dev/shm",
         )
     if machine.shm_free < machine.segment:
-        remedy = (
-            "remove segments of processes that were killed: fastdds shm clean, or rm /dev/shm/fastrtps_* with ROS off"
-        )
+        remedy = "remove segments of killed processes: fastdds shm clean, or rm /dev/shm/fastrtps_* with ROS stopped"
         return AREA.fail("shared memory", f"{fact}; one process needs {decimal(machine.segment)}", remedy)
-    return AREA.ok("shared memory", f"{fact}; {decimal(machine.segment)} a process")
+    return AREA.ok("shared memory", f"{fact}; {decimal(machine.segment)} per process")
 
 
 def check_processors(machine: Machine) -> Finding:
-    """Is the computer busy already?"""
+    """Is the computer already busy?"""
     fact = f"{machine.processors} processors, load {machine.load:.1f}"
     if machine.load > LOAD_LIMIT * machine.processors:
-        return AREA.warn("processors", fact, "end what else is running: late images and heartbeats stop the robot")
+        return AREA.warn("processors", fact, "stop other programs: late images and heartbeats stop the robot")
     if machine.threads > machine.processors:
         fact = f"{machine.processors} processors, but OMP_NUM_THREADS={machine.threads}"
-        return AREA.warn("processors", fact, "unset it: threads that wait for each other make inference slower")
+        return AREA.warn("processors", fact, "unset it: oversubscribed threads slow inference down")
     return AREA.ok("processors", fact)
 
 
 def check_memory(machine: Machine, weights: int) -> Finding:
-    """Does the model fit?"""
-    need = 2 * weights + RUNTIME_MEMORY  # bfloat16 on disk becomes float32 on a processor
+    """Does the model fit into memory?"""
+    need = 2 * weights + RUNTIME_MEMORY  # bfloat16 on disk becomes float32 on a CPU
     fact = f"{decimal(machine.memory_available)} free, the policy needs about {decimal(need)}"
     if machine.memory_available < need and not machine.gpus:
-        return AREA.fail("memory", fact, "end other programs, take a smaller checkpoint, or run policy_node elsewhere")
+        return AREA.fail(
+            "memory", fact, "stop other programs, use a smaller checkpoint, or run policy_node on another machine"
+        )
     return AREA.ok("memory", fact)
 
 
 def check_gpu(machine: Machine, weights: int) -> Finding:
-    """Is there a graphics processor for a model that needs one?"""
+    """Is there a GPU for a model that needs one?"""
     name, free = max(machine.gpus, key=lambda gpu: gpu[1], default=("", 0))
     if weights < GPU_FROM:
-        return AREA.ok("GPU", name or "none, and a checkpoint of this size does without")
+        return AREA.ok("GPU", name or "none; not required for a checkpoint of this size")
     if not name:
-        fact = f"none (no answer of nvidia-smi) for {decimal(weights)} of weights"
-        return AREA.warn("GPU", fact, "run policy_node on a machine with a GPU; the executor stays with the robot")
+        fact = f"none (no output of nvidia-smi) for {decimal(weights)} of weights"
+        return AREA.warn("GPU", fact, "run policy_node on a machine with a GPU; the executor stays on the robot")
     fact = f"{name}: {decimal(free)} free for {decimal(weights)} of weights"
     if free < 1.2 * weights:
-        return AREA.fail("GPU", fact, "end other programs that use it (nvidia-smi lists them)")
+        return AREA.fail("GPU", fact, "stop other programs that use it (nvidia-smi lists them)")
     return AREA.ok("GPU", fact)
 
 
 def check_kernels(machine: Machine) -> Finding:
-    """Are the kernels there that make a large model's linear attention fast?"""
+    """Are the kernels installed that make a large model's linear attention fast?"""
     if machine.attention_kernels:
         return AREA.ok("kernels", "flash-linear-attention is installed")
     return AREA.warn(
         "kernels",
-        "flash-linear-attention is not installed: the language tower takes half as long again",
-        "install it beside torch: .venv/bin/python -m pip install flash-linear-attention",
+        "flash-linear-attention is not installed: the language tower takes 1.5 times as long",
+        "install it: .venv/bin/python -m pip install flash-linear-attention",
     )

@@ -15,10 +15,10 @@ LEAST_RATE = 10.0  # [Hz]
 
 
 def check_odometry(robot: Embodiment, graph: Graph, namespace: str) -> Iterator[Finding]:
-    """Does the base say where it is, often enough and in time?"""
+    """Is the base's pose published, often enough and in time?"""
     if robot.odometry is None:
         return
     need = Need(max(LEAST_RATE, robot.rate_hz), robot.odometry.max_age_s, robot.odometry.max_age_s)
-    start = "start the driver of the base or the simulator, or correct odometry.topic in the YAML"
+    start = "start the driver of the base, or the simulator, or correct odometry.topic in the YAML"
     topic = resolve(namespace, robot.odometry.topic)
     yield from check_stream(AREA, robot.odometry.topic, graph, topic, (ODOMETRY,), need, start)

@@ -1,4 +1,4 @@
-"""The environment variables that decide who hears whom, and who else on this machine takes part in ROS."""
+"""The environment variables that determine discovery, and other ROS processes on this machine."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from qwen_vla_ros.doctor.findings import Area, Finding, Level
 from qwen_vla_ros.ros.optional_interfaces import DISTRIBUTION
 from qwen_vla_ros.ros.ros_domain import FIRST_PORT, OWN_PORTS, PORTS_PER_DOMAIN
 
-AREA = Area("ROS set-up")
-LAST_DOMAIN, LAST_GOOD_DOMAIN = 232, 101  # above 101 the ports run into those that Linux gives to other programs
+AREA = Area("ROS setup")
+LAST_DOMAIN, LAST_GOOD_DOMAIN = 232, 101  # above 101, the ports overlap Linux's ephemeral ports
 RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
 DOMAIN, MIDDLEWARE, ROS = "domain", "middleware", "ROS 2"
 UDP_TABLES = ("/proc/net/udp", "/proc/net/udp6")
 
 
 def domain_of(environment: Mapping[str, str]) -> int:
-    """Return the domain of an environment; 0 where it is unset or makes no sense."""
+    """Return the domain of an environment; 0 where it is unset or invalid."""
     text = environment.get("ROS_DOMAIN_ID", "")
     return int(text) if text.isdecimal() and int(text) <= LAST_DOMAIN else 0
 
 
 def domains_in_use() -> list[int]:
-    """Return the DDS domains in which processes of this machine take part."""
+    """Return the DDS domains in which processes of this machine participate."""
     return sorted(set(_domains(port for table in UDP_TABLES if Path(table).is_file() for port in _ports(table))))
 
 
@@ -35,7 +35,7 @@ def _ports(table: str) -> Iterator[int]:
 
 
 def _domains(ports: Iterable[int]) -> Iterator[int]:
-    """Return the domains that have participants, by the ports they listen at (RTPS 2.5, 9.6.2.3)."""
+    """Return the domains of participants by their listening ports (RTPS 2.5, 9.6.2.3)."""
     for port in ports:
         domain, offset = divmod(port - FIRST_PORT, PORTS_PER_DOMAIN)
         if 0 <= domain <= LAST_GOOD_DOMAIN and offset in OWN_PORTS:
@@ -50,38 +50,40 @@ def check_ros_setup(environment: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def check_domain(environment: Mapping[str, str]) -> Finding:
-    """Is ROS_DOMAIN_ID a domain?"""
+    """Is ROS_DOMAIN_ID a valid domain?"""
     text = environment.get("ROS_DOMAIN_ID", "")
     if not text:
         return AREA.ok(DOMAIN, "0 (ROS_DOMAIN_ID is not set)")
     if not text.isdecimal() or int(text) > LAST_DOMAIN:
-        return AREA.fail(DOMAIN, f"ROS_DOMAIN_ID={text!r} is no domain", "export ROS_DOMAIN_ID=0..101, or unset it")
+        return AREA.fail(
+            DOMAIN, f"ROS_DOMAIN_ID={text!r} is not a valid domain", "export ROS_DOMAIN_ID=0..101, or unset it"
+        )
     if int(text) > LAST_GOOD_DOMAIN:
-        fact = f"ROS_DOMAIN_ID={text} shares its ports with other programs on Linux"
-        return AREA.warn(DOMAIN, fact, "take one of 0..101, the same on every machine")
+        fact = f"ROS_DOMAIN_ID={text} overlaps ports of other programs on Linux"
+        return AREA.warn(DOMAIN, fact, "use 0..101, the same on every machine")
     return AREA.ok(DOMAIN, text)
 
 
 def check_range(environment: Mapping[str, str]) -> Finding:
-    """Who can be discovered?"""
+    """Which machines can be discovered?"""
     text = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
     if environment.get("ROS_LOCALHOST_ONLY", "0") not in ("", "0"):
-        fact = "ROS_LOCALHOST_ONLY is set: other machines are not seen, and it overrides the newer variables"
+        fact = "ROS_LOCALHOST_ONLY is set: other machines are not discovered, and it overrides the newer variables"
         return AREA.warn("discovery", fact, "unset ROS_LOCALHOST_ONLY; use ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST")
     if text and text not in RANGES:
         fact = f"ROS_AUTOMATIC_DISCOVERY_RANGE={text!r} is unknown"
         return AREA.fail("discovery", fact, f"set it to one of {', '.join(RANGES)}")
     if text == "OFF":
-        fact = "ROS_AUTOMATIC_DISCOVERY_RANGE=OFF: nodes do not find each other, not even on this machine"
+        fact = "ROS_AUTOMATIC_DISCOVERY_RANGE=OFF: nodes do not discover each other, not even on this machine"
         return AREA.fail("discovery", fact, "set it to LOCALHOST (one machine) or SUBNET (several)")
     peers = environment.get("ROS_STATIC_PEERS", "")
     named = f", peers {peers}" if peers else ""
-    where = "this machine only" if text == "LOCALHOST" else "machines of this network, too"
+    where = "this machine only" if text == "LOCALHOST" else "all machines of this network"
     return AREA.ok("discovery", f"{text or 'SUBNET (default)'}: {where}{named}")
 
 
 def check_rmw(environment: Mapping[str, str]) -> Finding:
-    """Which middleware, and is it there?"""
+    """Which middleware is used, and is it installed?"""
     name = environment.get("RMW_IMPLEMENTATION", "")
     if not name:
         return AREA.ok(MIDDLEWARE, "the default of this ROS distribution (RMW_IMPLEMENTATION is not set)")
@@ -92,24 +94,24 @@ def check_rmw(environment: Mapping[str, str]) -> Finding:
     )
     if installed and name not in installed:
         distribution = environment.get("ROS_DISTRO", DISTRIBUTION)
-        remedy = f"apt install ros-{distribution}-{name.replace('_', '-')}, or take one of {', '.join(installed)}"
+        remedy = f"apt install ros-{distribution}-{name.replace('_', '-')}, or use one of {', '.join(installed)}"
         return AREA.fail(MIDDLEWARE, f"RMW_IMPLEMENTATION={name} is not installed", remedy)
-    router = "; needs its router: ros2 run rmw_zenoh_cpp rmw_zenohd" if "zenoh" in name else ""
+    router = "; requires its router: ros2 run rmw_zenoh_cpp rmw_zenohd" if "zenoh" in name else ""
     return AREA.ok(MIDDLEWARE, f"{name}{router}")
 
 
 def check_ros() -> Finding:
     """Can ROS and the interfaces of this suite be imported?"""
     if importlib.util.find_spec("rclpy") is None:
-        remedy = "source /opt/ros/<distribution>/setup.bash, or run make setup; --offline does without"
+        remedy = "source /opt/ros/<distribution>/setup.bash, or run make setup; --offline does not need it"
         return AREA.fail(ROS, "rclpy cannot be imported: ROS 2 is not installed or not sourced", remedy)
     if importlib.util.find_spec("qwen_vla_msgs") is None:
         remedy = "build the workspace (make setup, or colcon build) and source install/setup.bash"
         return AREA.fail(ROS, "qwen_vla_msgs is not built or not sourced", remedy)
-    return AREA.ok(ROS, "rclpy and qwen_vla_msgs are there")
+    return AREA.ok(ROS, "rclpy and qwen_vla_msgs are installed")
 
 
 def can_join(findings: Iterable[Finding]) -> bool:
-    """Return whether this process can take part in a graph at all."""
+    """Return whether this process can join a graph at all."""
     needed = {(AREA.name, subject) for subject in (DOMAIN, MIDDLEWARE, ROS)}
     return not any((f.area, f.subject) in needed and f.level is Level.FAIL for f in findings)

@@ -1,4 +1,4 @@
-"""What holds for every stream of messages: somebody publishes it, in the right type, often enough, with good stamps."""
+"""Checks of every stream of messages: it is published, with the correct type, often enough, with valid stamps."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from qwen_vla_ros.doctor.checks.ros_setup import AREA as ROS_SETUP
 from qwen_vla_ros.doctor.facts import Arrival, Endpoint, Graph, Topic, in_simulated_time, longest_gap, lost, rate
 from qwen_vla_ros.doctor.findings import Area, Finding
 
-OTHER_CLOCK = 86400.0  # [s] farther away than this is no age but another clock
-LEAD_WARN, LEAD_FAIL = 0.02, 0.1  # [s] into the future; the executor refuses beyond the second
+OTHER_CLOCK = 86400.0  # [s] a larger difference is not an age but a different clock
+LEAD_WARN, LEAD_FAIL = 0.02, 0.1  # [s] into the future; the executor refuses chunks beyond the second
 LOSS_WARN = 0.02  # share of the messages
-FIRST_UNIX_TIME = 1_000_000_000  # [s] 2001; no robot's clock shows less, but simulated time does
-SYNCHRONISE = "synchronise the clocks of the machines: chrony, with one of them as the server"
+FIRST_UNIX_TIME = 1_000_000_000  # [s] 2001; the clock of no robot is earlier, but simulated time is
+SYNCHRONIZE = "synchronize the machines' clocks: chrony, with one of them as the server"
 
 
 @dataclass(frozen=True)
 class Need:
-    """What the suite needs of a stream.
+    """The suite's requirements of a stream.
 
     Attributes:
-        least_rate: below, it works badly [Hz].
-        longest_gap: beyond, the robot stops [s].
-        max_age: older on arrival, the message is not used [s].
+        least_rate: minimum for good operation [Hz].
+        longest_gap: the robot stops beyond it [s].
+        max_age: a message that is older on arrival is not used [s].
     """
 
     least_rate: float
@@ -36,16 +36,16 @@ class Need:
 def check_stream(
     area: Area, label: str, graph: Graph, name: str, types: Sequence[str], need: Need, start: str, shared: bool = False
 ) -> Iterator[Finding]:
-    """Run all checks of a stream; where one makes the rest pointless, they are left out.
+    """Run all checks of a stream, except those made pointless by another's result.
 
     Args:
         area, label: for the table.
-        graph: what was seen.
+        graph: the observed graph.
         name: full name of the topic.
-        types: types that will do.
-        need: what the suite needs.
-        start: how to get it published.
-        shared: several publishers are fine.
+        types: accepted types.
+        need: the suite's requirements.
+        start: remedy when it is not published.
+        shared: several publishers are allowed.
     """
     source = check_source(area, label, graph.topic(name), types, start, shared)
     yield source
@@ -61,13 +61,13 @@ def check_stream(
 def check_source(
     area: Area, label: str, topic: Topic, types: Sequence[str], start: str, shared: bool = False
 ) -> Finding:
-    """Is there one publisher, or, of a shared topic, at least one, in the right type, that we get together with?"""
+    """Is there one publisher (or, of a shared topic, at least one), with the correct type and a compatible QoS?"""
     if not topic.publishers:
-        return area.fail(label, f"nobody publishes {topic.name}", start)
+        return area.fail(label, f"{topic.name} has no publisher", start)
     right = [p for p in topic.publishers if p.type in types]
     if not right:
         fact = (
-            f"{topic.name} has the type {short(topic.publishers[0].type)}, needed is {' or '.join(map(short, types))}"
+            f"{topic.name} has the type {short(topic.publishers[0].type)}, required is {' or '.join(map(short, types))}"
         )
         return area.fail(label, f"{fact} (from {topic.publishers[0].node})", "correct the driver or the YAML's topic")
     deaf = [p for p in right if p.conflict]
@@ -76,66 +76,64 @@ def check_source(
         return area.fail(label, fact, f"change the QoS of the publisher of {topic.name}")
     if len(topic.publishers) > 1 and not shared:
         fact = f"{len(topic.publishers)} publishers on {topic.name}: {nodes(topic.publishers)}"
-        return area.fail(label, fact, "their messages mix: end all but one, or give them topics of their own")
+        return area.fail(label, fact, "their messages are mixed: stop all but one, or give each its own topic")
     return area.ok(label, f"{topic.name} from {nodes(right)} ({right[0].qos.split(',')[0]})")
 
 
 def check_rate(area: Area, label: str, arrivals: Sequence[Arrival], need: Need, seconds: float) -> Finding:
-    """Does it come often enough?"""
+    """Is the rate high enough?"""
     if len(arrivals) < 2:
         fact = f"{len(arrivals) or 'no'} message{'s' * (len(arrivals) != 1)} in {seconds:.1f} s"
-        return area.fail(label, fact, "is the driver hanging, or the device unplugged? look at the log of its node")
+        return area.fail(label, fact, "is the driver hanging, or the device unplugged? Check the log of its node")
     lived = in_simulated_time(arrivals)
     hz, gap = rate(lived), longest_gap(lived)
     fact = f"{hz:.1f} Hz, longest gap {1e3 * gap:.0f} ms"
     if gap > need.longest_gap:
-        remedy = "the robot would stop there: look for a loaded processor, a bad cable, a slow network"
+        remedy = "the robot would stop during the gap: check for a busy CPU, a bad cable, a slow network"
         return area.fail(label, f"{fact} (limit {1e3 * need.longest_gap:.0f} ms)", remedy)
     if hz < need.least_rate:
-        return area.warn(label, f"{fact}; {need.least_rate:g} Hz are needed", "raise the rate in the driver's settings")
+        return area.warn(label, f"{fact}; {need.least_rate:g} Hz required", "raise the rate in the driver's settings")
     return area.ok(label, fact)
 
 
 def check_stamps(area: Area, label: str, arrivals: Sequence[Arrival], max_age: float) -> Finding:
-    """Do the stamps say when the message was made, by the same clock as ours?"""
+    """Are the stamps the time of measurement, by the same clock as ours?"""
     stamped = [a for a in arrivals if a.stamp is not None]
     if not any(a.stamp for a in stamped):
-        return area.fail(
-            label, "all stamps are 0", "have the driver fill in header.stamp when it takes the measurement"
-        )
+        return area.fail(label, "all stamps are 0", "have the driver set header.stamp at the time of measurement")
     if len(stamped) > 2 and len({a.stamp for a in stamped}) == 1:
         fact = f"the same stamp in {len(stamped)} messages: the stream is frozen"
-        return area.fail(label, fact, "restart the driver; look whether the device still delivers")
-    stamped = [a for a in stamped if a.ros_time is not None] or stamped  # of the others, the age is not known
+        return area.fail(label, fact, "restart the driver; check that the device still delivers data")
+    stamped = [a for a in stamped if a.ros_time is not None] or stamped  # of the others, the age is unknown
     ages = [((a.received if a.ros_time is None else a.ros_time) - a.stamp) / NANOSECONDS for a in stamped]
     middle = median(ages)
     if abs(middle) > OTHER_CLOCK:
         return _other_clock(area, label, stamped[-1], middle)
     if min(ages) < -LEAD_FAIL:
-        return area.fail(label, f"{-min(ages):.2f} s in the future (limit {LEAD_FAIL} s)", SYNCHRONISE)
+        return area.fail(label, f"{-min(ages):.2f} s in the future (limit {LEAD_FAIL} s)", SYNCHRONIZE)
     if middle > max_age:
-        remedy = f"{SYNCHRONISE}; if they are, the driver or the network is late"
+        remedy = f"{SYNCHRONIZE}; if they are, the driver or the network is slow"
         return area.fail(label, f"{middle:.2f} s old on arrival (limit {max_age} s)", remedy)
     if min(ages) < -LEAD_WARN and stamped[-1].ros_time is None:
-        return area.warn(label, f"{-1e3 * min(ages):.0f} ms in the future", SYNCHRONISE)
+        return area.warn(label, f"{-1e3 * min(ages):.0f} ms in the future", SYNCHRONIZE)
     if middle > max_age / 2:
-        remedy = "lower the latency: smaller or compressed images, a wired network"
-        return area.warn(label, f"{1e3 * middle:.0f} ms old on arrival, at {1e3 * max_age:.0f} ms unusable", remedy)
+        remedy = "reduce the latency: smaller or compressed images, a wired network"
+        return area.warn(label, f"{1e3 * middle:.0f} ms old on arrival, unusable at {1e3 * max_age:.0f} ms", remedy)
     return area.ok(label, f"{1e3 * max(middle, 0):.0f} ms old on arrival")
 
 
 def _other_clock(area: Area, label: str, last: Arrival, age: float) -> Finding:
     if last.ros_time is not None and abs(last.received - last.stamp) < OTHER_CLOCK * NANOSECONDS:
-        fact = "stamps of real time, but /clock runs: simulated and real time are mixed"
-        return area.fail(label, fact, "start its node with use_sim_time:=true, or end whatever publishes /clock")
+        fact = "stamps of real time, but /clock is running: simulated and real time are mixed"
+        return area.fail(label, fact, "start its node with use_sim_time:=true, or stop the publisher of /clock")
     if last.ros_time is None and last.stamp < FIRST_UNIX_TIME * NANOSECONDS:
-        fact = f"stamps of simulated time ({last.stamp / NANOSECONDS:.1f} s), but nobody publishes /clock"
+        fact = f"stamps of simulated time ({last.stamp / NANOSECONDS:.1f} s), but /clock has no publisher"
         return area.fail(label, fact, "start its node with use_sim_time:=false, or start the simulator's /clock")
-    return area.fail(label, f"stamps {abs(age) / 86400:.0f} days {'old' if age > 0 else 'ahead'}", SYNCHRONISE)
+    return area.fail(label, f"stamps {abs(age) / 86400:.0f} days {'old' if age > 0 else 'ahead'}", SYNCHRONIZE)
 
 
 def check_loss(area: Area, label: str, arrivals: Sequence[Arrival]) -> Iterator[Finding]:
-    """Do all messages arrive? Silent where the middleware does not number them, and when none is lost."""
+    """Do all messages arrive? No finding where the middleware does not number them, or none is lost."""
     missing, sent = lost(arrivals)
     if sent and missing > LOSS_WARN * sent and missing > 1:
         fact = f"{missing} of {sent} messages did not arrive ({missing / sent:.0%})"
@@ -144,7 +142,7 @@ def check_loss(area: Area, label: str, arrivals: Sequence[Arrival]) -> Iterator[
 
 
 def check_definitions(graph: Graph) -> Iterator[Finding]:
-    """Do all parties mean the same by the same type?"""
+    """Do all nodes have the same definition of a type?"""
     for topic in graph.topics.values():
         hashes: dict[str, dict[str, str]] = {}
         for endpoint in (*topic.publishers, *topic.subscribers):
@@ -158,10 +156,10 @@ def check_definitions(graph: Graph) -> Iterator[Finding]:
 
 
 def short(kind: str) -> str:
-    """Return a type without its package, as it is long: sensor_msgs/msg/Image is Image."""
+    """Return the last part of a type's name: Image for sensor_msgs/msg/Image."""
     return kind.rsplit("/", 1)[-1]
 
 
 def nodes(endpoints: Sequence[Endpoint]) -> str:
-    """List the nodes of endpoints."""
+    """Return the nodes of endpoints, as text."""
     return ", ".join(sorted({endpoint.node for endpoint in endpoints}))

@@ -1,1 +1,1 @@
-"""`qwen-vla view`: what RViz would show, without RViz: live or from a bag, in the rerun viewer or as a picture."""
+"""`qwen-vla view`: visualization without RViz, live or from a bag, in the rerun viewer or as an image."""

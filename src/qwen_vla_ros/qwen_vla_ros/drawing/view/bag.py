@@ -1,4 +1,4 @@
-"""Messages from a rosbag2 in MCAP or SQLite, among them the episodes of episode_recorder. Free of rclpy."""
+"""Messages from a rosbag2 in MCAP or SQLite, including the episodes of episode_recorder. Free of rclpy."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Bag:
 
     Attributes:
         namespace: of the robot: as given, or the episode's, or that of the first chunk topic.
-        damage: why it could not be read to its end; empty when it could.
+        damage: why it could not be read to the end; empty when it could.
     """
 
     def __init__(self, path: Path, namespace: str = "") -> None:
-        """Open it; ValueError when it is none."""
+        """Open it; ValueError when it is not a valid bag."""
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such bag (seen from {Path.cwd()})")
         self.path, self.damage = path, ""
@@ -50,13 +50,13 @@ class Bag:
         self._reader.close()
 
     def embodiment(self, config: str) -> Embodiment:
-        """The robot of the bag: that of the episode, or by its robot_description, or by the name in its chunks.
+        """The robot of the bag: from the episode, its robot_description, or the name in its chunks.
 
         Args:
-            config: YAML file of a robot that does not come with the suite, or "".
+            config: YAML file of a robot that is not part of the suite, or "".
 
         Raises:
-            ValueError: the bag does not tell.
+            ValueError: the bag does not identify it.
         """
         folder = self._folder
         if (folder / ROBOT).is_file() and (config or (folder / CONFIG).is_file()):
@@ -65,11 +65,11 @@ class Bag:
             return read_embodiment(message.data, config)
         if message := self._first(CHUNK_TOPIC):
             return known_robot(message.embodiment)
-        reason = self.damage or f"no {DESCRIPTION}, no chunk"
-        raise ValueError(f"{self.path} does not tell which robot it is of: {reason}; give --robot")
+        reason = self.damage or f"no {DESCRIPTION} and no chunk"
+        raise ValueError(f"{self.path} does not identify its robot: {reason}; specify --robot")
 
     def play(self, feeds: tuple[Feed, ...]) -> int:
-        """Hand on every message in the order of the bag, up to where it is damaged; returns their number.
+        """Pass on every message in the order of the bag, up to any damage; returns their number.
 
         Raises:
             ValueError: none of the topics is in the bag.
@@ -86,12 +86,12 @@ class Bag:
         except ReaderError as error:
             self.damage = f"{self.path} is damaged after {count} messages: {error}"
         expected = sum(connection.msgcount for connection in self._reader.connections if connection.topic in takers)
-        if count < expected and not self.damage:  # the reader says nothing where a chunk's records end early
-            self.damage = f"{self.path} is damaged after {count} messages; it should have {expected} of these topics"
+        if count < expected and not self.damage:  # the reader does not report that an MCAP chunk ends early
+            self.damage = f"{self.path} is damaged after {count} messages; it should have {expected} on these topics"
         return count
 
     def topic(self, name: str) -> str:
-        """A topic of the robot as the bag calls it."""
+        """The name in the bag of a topic of the robot."""
         if name in self._remapped:
             return self._remapped[name]
         return name if name.startswith("/") else "/".join(("", *filter(None, (self.namespace, name))))
@@ -105,11 +105,11 @@ class Bag:
         try:
             for connection, _, data in self._reader.messages(connections=wanted) if wanted else ():
                 yield connection.topic, self._deserialize(connection, data)
-        except (OverflowError, struct.error) as error:  # sizes that damage has made of other bytes
+        except (OverflowError, struct.error) as error:  # sizes read from damaged bytes
             raise ReaderError(f"a record of impossible size ({error})") from error
 
     def _first(self, name: str) -> Any:
-        """The first message of a topic, None where there is none before the bag is damaged."""
+        """The first message of a topic, None where the readable part has none."""
         try:
             return next((message for _, message in self._messages({self.topic(name)})), None)
         except ReaderError as error:
@@ -117,7 +117,7 @@ class Bag:
             return None
 
     def _deserialize(self, connection: Connection, data: bytes) -> Any:
-        """Fast CDR leaves up to eight bytes behind some messages, which rosbags would refuse."""
+        """Fast CDR leaves up to eight bytes after some messages, which rosbags would reject."""
         for extra in (0, 4, 8):
             try:
                 return self._reader.deserialize(data[: len(data) - extra], connection.msgtype)
@@ -127,7 +127,7 @@ class Bag:
 
 
 def _episode(folder: Path) -> tuple[dict[str, str], str]:
-    """Remapped topics and namespace of an episode of episode_recorder; nothing for any other bag."""
+    """Remapped topics and namespace of an episode of episode_recorder; empty for any other bag."""
     if not (folder / RECORD).is_file():
         return {}, ""
     record = json.loads((folder / RECORD).read_text())
@@ -135,7 +135,7 @@ def _episode(folder: Path) -> tuple[dict[str, str], str]:
 
 
 def message_types():
-    """Message types for bags that do not bring their own: those of ROS, and ours where they are installed."""
+    """Message types for bags without their own: those of ROS, and ours where installed."""
     store = get_typestore(Stores.ROS2_KILTED)
     try:
         from ament_index_python.packages import get_package_share_directory

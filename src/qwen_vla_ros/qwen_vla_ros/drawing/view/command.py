@@ -1,4 +1,4 @@
-"""The command `qwen-vla view`. What needs ROS, rerun or matplotlib is imported when it runs."""
+"""The command `qwen-vla view`. ROS, rerun and matplotlib are imported when needed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MAKER = "qwen-vla view"  # as `output_paths` knows it
 
 @dataclass
 class View:
-    """Show cameras, robot, joints, predicted, accepted and refused chunks, sentence and latency, live or from a bag.
+    """Show cameras, robot, joints, predicted, accepted and refused chunks, instruction and latency, live or from a bag.
 
-    The viewer is rerun (pip install 'rerun-sdk>=0.41,<0.42'); a picture needs nothing. Ctrl-C ends a live view.
+    The viewer is rerun (pip install 'rerun-sdk>=0.41,<0.42'); --png works without it. Ctrl-C ends a live view.
 
     $ qwen-vla view                                        # the running graph, in the viewer
     $ qwen-vla view --save out/run.rrd --seconds 60        # on a machine without a display; then: rerun out/run.rrd
@@ -32,30 +32,30 @@ class View:
     """
 
     bag: tyro.conf.Positional[Path | None] = None
-    """A rosbag2 (folder or .mcap); without one the running graph is shown."""
+    """A rosbag2 (folder or .mcap); by default, the running graph is shown."""
     save: Path | None = None
-    """Write a file for the viewer instead of opening it."""
+    """Write a file for the viewer instead of opening the viewer."""
     png: Path | None = None
-    """Write a picture of one chunk; without --save no viewer is opened then."""
+    """Write an image of one chunk; without --save, no viewer is opened then."""
     chunk: int | None = None
-    """Number of the chunk that --png shows; default: the last one."""
+    """Number of the chunk for --png; default: the last one."""
     robot: str | None = None
-    """Where robot_description is not available: name of a robot of the suite, or path of your embodiment YAML."""
+    """Without robot_description: name of a robot of the suite, or path of your embodiment YAML."""
     config: str = ""
-    """Path of your embodiment YAML, where robot_description is available."""
+    """Path of your embodiment YAML, with robot_description."""
     namespace: str = ""
-    """Namespace of the robot; in a bag it is found by itself."""
+    """Namespace of the robot; detected in a bag."""
     seconds: float = float("inf")
-    """How long to watch the running graph [s]; default: until Ctrl-C."""
+    """How long to show the running graph [s]; default: until Ctrl-C."""
     wait: float = 30.0
     """How long to wait for robot_description [s]."""
     image_rate: float = 5.0
-    """Images per camera and second at most."""
+    """Maximum number of images per camera and second."""
     overwrite: bool = False
-    """Replace the files of --save and --png even when this command did not make them."""
+    """Replace the files of --save and --png even if this command did not write them."""
 
     def run(self) -> int:
-        """Show; the exit code is 0 when there was anything to see."""
+        """Show; the exit code is 0 when there was anything to show."""
         from qwen_vla.output_paths import check_files
         from qwen_vla_ros.simulation.interruption import signals_as_exceptions
 
@@ -93,7 +93,7 @@ class View:
                     for _ in graph.feed(self.seconds):
                         pass
                 except KeyboardInterrupt:
-                    pass  # the way to end it
+                    pass  # ends the live view
         return self._conclude(drawing, "live")
 
     def _named(self) -> Embodiment | None:
@@ -109,8 +109,8 @@ class View:
 
         with ExitStack() as cleanup:
             save = self.save and cleanup.enter_context(complete_or_absent(self.save))
-            viewer, picture = self.png is None, self.png is not None
-            yield cleanup.enter_context(Drawing(embodiment, self.image_rate, save, viewer, picture))
+            viewer, image = self.png is None, self.png is not None
+            yield cleanup.enter_context(Drawing(embodiment, self.image_rate, save, viewer, image))
 
     def _conclude(self, drawing: Drawing, what: str) -> int:
         chunks = drawing.scene.chunks
@@ -118,7 +118,7 @@ class View:
         if self.save is not None:
             print(f"{self.save} ({self.save.stat().st_size / 1e6:.1f} MB): rerun {self.save}")
         if self.png is not None:
-            number = drawing.picture.write(self.png, self.chunk, MAKER)
+            number = drawing.image.write(self.png, self.chunk, MAKER)
             print(f"{self.png}: chunk {number}")
         return 0 if chunks else 1
 
@@ -126,45 +126,43 @@ class View:
 class Drawing:
     """A scene on one canvas or two; closed at the end of the context."""
 
-    def __init__(
-        self, embodiment: Embodiment, image_rate: float, save: Path | None, viewer: bool, picture: bool
-    ) -> None:
-        """Open what is asked for: a viewer unless a file or a picture is wanted instead."""
+    def __init__(self, embodiment: Embodiment, image_rate: float, save: Path | None, viewer: bool, image: bool) -> None:
+        """Open what was requested: the viewer, unless a file or an image is requested instead."""
         from qwen_vla_ros.drawing.robot_shapes import RobotShapes
         from qwen_vla_ros.drawing.view.scene import Scene
 
         shapes = RobotShapes(embodiment.urdf)
-        self.picture, self._rerun = None, None
+        self.image, self._rerun = None, None
         if save is not None or viewer:
             from qwen_vla_ros.drawing.view.rerun_canvas import RerunCanvas
 
             self._rerun = RerunCanvas(embodiment, shapes, save)
-        if picture:
-            from qwen_vla_ros.drawing.view.picture import PictureCanvas
+        if image:
+            from qwen_vla_ros.drawing.view.image_canvas import ImageCanvas
 
-            self.picture = PictureCanvas(embodiment, shapes)
-        canvases = [canvas for canvas in (self._rerun, self.picture) if canvas is not None]
+            self.image = ImageCanvas(embodiment, shapes)
+        canvases = [canvas for canvas in (self._rerun, self.image) if canvas is not None]
         self.scene: Scene = Scene(embodiment, Canvases(canvases), image_rate)
 
     def __enter__(self) -> Drawing:
-        """Nothing more to open."""
+        """Return this drawing; everything is already open."""
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        """Write what is left."""
+        """Write the rest."""
         if self._rerun is not None:
             self._rerun.close()
 
 
 class Canvases:
-    """Draws the same on several canvases."""
+    """Draws on several canvases at once."""
 
     def __init__(self, canvases: Iterable[Any]) -> None:
-        """Take at least one."""
+        """Use at least one canvas."""
         self._canvases = tuple(canvases)
 
     def __getattr__(self, name: str) -> Any:
-        """The method of that name, on all of them."""
+        """The method of that name, on all canvases."""
         methods = [getattr(canvas, name) for canvas in self._canvases]
 
         def draw(*arguments: Any) -> None:

@@ -18,40 +18,40 @@ from qwen_vla_ros.ros.environment import ros_environment
 from qwen_vla_ros.ros.optional_interfaces import interface
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 
-LOOK_PERIOD = 0.2  # [s] between two looks at whether it is time to end
+LOOK_PERIOD = 0.2  # [s] between two checks whether it is time to end
 IMAGES_WAITING = 8  # more are dropped: a viewer that is too slow must not fall behind
 MOST_WAITING = 2000  # of all messages
 
 
 class LiveGraph:
-    """Listens in a thread of its own; `feed` hands on what was heard in the caller's thread."""
+    """Receives in a thread of its own; `feed` passes messages on in the caller's thread."""
 
     def __init__(self, node: SpinningNode, namespace: str) -> None:
-        """Join the namespace of one robot; nothing is heard yet."""
+        """Join the namespace of one robot, without subscriptions so far."""
         self._node, self._namespace = node, namespace.strip("/")
         self._heard: queue.SimpleQueue[tuple[Feed, Any]] = queue.SimpleQueue()
 
     def description(self, timeout: float) -> str:
-        """The robot's URDF; TimeoutError when nobody publishes it within `timeout` [s]."""
+        """The robot's URDF; TimeoutError when it is not published within `timeout` [s]."""
         texts: list[str] = []
         topic = self.topic("robot_description")
         self._node.hear(String, topic, lambda message: texts.append(message.data), LATCHED)
         try:
-            return self._node.wait(lambda: texts and texts[-1], f"robot description on {topic}", timeout)
+            return self._node.wait(lambda: texts and texts[-1], f"robot_description on {topic}", timeout)
         except NoAnswer as error:
             domain = os.environ.get("ROS_DOMAIN_ID", "0")
             raise TimeoutError(
-                f"{error} (ROS_DOMAIN_ID {domain}); is the robot running? Give --namespace if it has one"
+                f"{error} (ROS_DOMAIN_ID {domain}); is the robot running? Specify --namespace if it has one"
             ) from None
 
     def listen(self, feeds: tuple[Feed, ...]) -> None:
-        """Begin to hear."""
+        """Subscribe."""
         for feed in feeds:
             quality = reliable(50) if feed.reliable else qos_profile_sensor_data
             self._node.hear(interface(feed.type), self.topic(feed.topic), self._store(feed), quality)
 
     def feed(self, seconds: float) -> Iterator[None]:
-        """Hand on messages; yields when there is a moment to look around, ends after `seconds`."""
+        """Pass on messages; yields regularly so that the caller can check for the end, returns after `seconds`."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             try:
@@ -62,7 +62,7 @@ class LiveGraph:
             self._take(feed, message)
 
     def _take(self, feed: Feed, message: Any) -> None:
-        """Have a message shown; one that cannot be ends nothing."""
+        """Have a message shown; one that cannot be shown does not end the view."""
         try:
             feed.take(message)
         except Exception as error:
@@ -84,7 +84,7 @@ class LiveGraph:
 
 @contextmanager
 def live_graph(namespace: str) -> Iterator[LiveGraph]:
-    """A place in the graph of this machine's ROS_DOMAIN_ID."""
+    """Join the graph in this shell's ROS_DOMAIN_ID."""
     os.environ.update(ros_environment())
     with SpinningNode("qwen_vla_view", int(os.environ.get("ROS_DOMAIN_ID") or 0)) as node:
         yield LiveGraph(node, namespace)

@@ -19,16 +19,16 @@ from qwen_vla_ros.drawing.robot_shapes import RobotShapes, Shape, mesh_file
 from qwen_vla_ros.drawing.view.scene import ShownChunk, ShownReport
 
 INSTALL = "pip install 'rerun-sdk>=0.41,<0.42'"
-APPLICATION = "qwen-vla view"  # its name for `output_paths`, too
+APPLICATION = "qwen-vla view"  # also its name in `output_paths`
 JPEG_QUALITY = 85
-FULL = 1 << 16  # [bytes] left of a disk, too few for anything
+FULL = 1 << 16  # [bytes] free on a disk that is full for all practical purposes
 LEVELS = {"REFUSED": "ERROR", "HELD": "WARN", "WARNING": "WARN", "ACCEPTED": "INFO", "COMPLETED": "DEBUG"}
-ARM_RADIUS, BASE_RADIUS = 0.002, 0.008  # [m] of a way
-MEASURED_COLOUR, GHOST_COLOUR = (200, 200, 200), (130, 170, 255)
+ARM_RADIUS, BASE_RADIUS = 0.002, 0.008  # [m] of a path
+MEASURED_COLOR, GHOST_COLOR = (200, 200, 200), (130, 170, 255)
 
 
 class RerunMissing(RuntimeError):
-    """rerun-sdk is not installed; the message has the line that installs it."""
+    """rerun-sdk is not installed; the message has the command that installs it."""
 
 
 class RerunCanvas:
@@ -54,7 +54,7 @@ class RerunCanvas:
         self._stream.log("world", self._rr.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
 
     def close(self) -> None:
-        """Write what is left; OSError when the disk is full, which rerun's own error does not say."""
+        """Write the rest; OSError when the disk is full, which rerun's own error does not mention."""
         try:
             self._stream.flush()
         except RuntimeError as error:
@@ -74,20 +74,20 @@ class RerunCanvas:
             self._log(self._curve(group, name, "measured"), self._rr.Scalars(position))
 
     def image(self, time: int, tag: str, rgb: np.ndarray) -> None:
-        """Show a camera."""
+        """Show the image of a camera."""
         self._at(time)
         self._log(["cameras", tag], self._rr.Image(rgb).compress(jpeg_quality=JPEG_QUALITY))
 
     def chunk(self, time: int, chunk: ShownChunk) -> None:
-        """Draw its ways, its curves and what is known about it."""
+        """Draw its paths and curves, and write what is known about it."""
         rr, layer = self._rr, chunk.layer.name
         self._at(time)
-        for way in chunk.ways:
-            radius = BASE_RADIUS if way.name == BASE else ARM_RADIUS
-            path = ["world", "chunks", way.name, layer]
-            segments = np.stack([way.points[:-1], way.points[1:]], axis=1)
-            self._log([*path, "line"], rr.LineStrips3D(segments, colors=way.colours[1:], radii=radius))
-            self._log([*path, "points"], rr.Points3D(way.points, colors=way.colours, radii=2 * radius))
+        for path in chunk.paths:
+            radius = BASE_RADIUS if path.name == BASE else ARM_RADIUS
+            entity = ["world", "chunks", path.name, layer]
+            segments = np.stack([path.points[:-1], path.points[1:]], axis=1)
+            self._log([*entity, "line"], rr.LineStrips3D(segments, colors=path.colors[1:], radii=radius))
+            self._log([*entity, "points"], rr.Points3D(path.points, colors=path.colors, radii=2 * radius))
         if layer == PREDICTED.name:
             self._place({link: pose for link, pose in chunk.end.items() if link in self._ghostly}, "world/ghost")
             self._log(["latency", "inference [ms]"], rr.Scalars(chunk.inference_ms))
@@ -95,16 +95,16 @@ class RerunCanvas:
             self._draw_curves(chunk)
         what = f"{layer} {chunk.steps} of {chunk.horizon} steps" + (f"\n\n{chunk.note}" if chunk.note else "")
         text = f"# {chunk.instruction}\n\nchunk {chunk.chunk_id}, {chunk.inference_ms:.0f} ms: **{what}**"
-        self._log(["sentence"], rr.TextDocument(text, media_type=rr.MediaType.MARKDOWN))
+        self._log(["instruction"], rr.TextDocument(text, media_type=rr.MediaType.MARKDOWN))
 
     def remove(self, time: int, layer: Layer) -> None:
-        """Take the ways of a layer away."""
+        """Remove the paths of a layer."""
         self._at(time)
-        for name in self._ways:
+        for name in self._paths:
             self._log(["world", "chunks", name, layer.name], self._rr.Clear(recursive=True))
 
     def report(self, time: int, report: ShownReport) -> None:
-        """Log it."""
+        """Log a report."""
         self._at(time)
         text = f"{report.verdict} chunk {report.chunk_id}" + (f": {report.message}" if report.message else "")
         self._log(["reports"], self._rr.TextLog(text, level=LEVELS.get(report.verdict, "INFO")))
@@ -119,11 +119,11 @@ class RerunCanvas:
 
     def _layout(self, rrb: Any, embodiment: Embodiment) -> Any:
         groups = [arm.name for arm in embodiment.arms] + ([BASE] if embodiment.base else [])
-        self._ways = groups
+        self._paths = groups
         path = self._rr.new_entity_path
         cameras = [rrb.Spatial2DView(origin=path(["cameras", c.tag]), name=c.tag) for c in embodiment.cameras]
         curves = [rrb.TimeSeriesView(origin=path(["joints", group]), name=f"joints {group}") for group in groups]
-        texts = [rrb.TextDocumentView(origin="sentence"), rrb.TextLogView(origin="reports", name="reports")]
+        texts = [rrb.TextDocumentView(origin="instruction"), rrb.TextLogView(origin="reports", name="reports")]
         return rrb.Blueprint(
             rrb.Vertical(
                 rrb.Horizontal(
@@ -138,7 +138,7 @@ class RerunCanvas:
         )
 
     def _draw_shapes(self, shapes: RobotShapes, root: str, ghost: bool) -> None:
-        """All shapes once, each in its link; only the links move."""
+        """Draw all shapes once, each in its link; only the links move."""
         for number, shape in enumerate(shapes.shapes):
             looks = self._looks(shape, ghost)
             if looks is not None and (not ghost or shape.link in self._ghostly):
@@ -147,14 +147,14 @@ class RerunCanvas:
 
     def _looks(self, shape: Shape, ghost: bool) -> Any:
         rr = self._rr
-        colour = GHOST_COLOUR if ghost else [round(255 * value) for value in shape.colour]
+        color = GHOST_COLOR if ghost else [round(255 * value) for value in shape.color]
         fill = "majorwireframe" if ghost else "solid"
         if shape.kind == "box":
-            return rr.Boxes3D(sizes=[shape.size], colors=[colour], fill_mode=fill)
+            return rr.Boxes3D(sizes=[shape.size], colors=[color], fill_mode=fill)
         if shape.kind == "cylinder":
-            return rr.Cylinders3D(radii=[shape.size[0]], lengths=[shape.size[1]], colors=[colour], fill_mode=fill)
+            return rr.Cylinders3D(radii=[shape.size[0]], lengths=[shape.size[1]], colors=[color], fill_mode=fill)
         if shape.kind == "sphere":
-            return rr.Ellipsoids3D(radii=[shape.size[0]], colors=[colour], fill_mode=fill)
+            return rr.Ellipsoids3D(radii=[shape.size[0]], colors=[color], fill_mode=fill)
         file = mesh_file(shape.mesh)
         return None if file is None or ghost else rr.Asset3D(path=file)
 
@@ -180,9 +180,9 @@ class RerunCanvas:
         path = ["joints", group, name, layer]
         if (key := "\0".join(path)) not in self._styled:
             self._styled.add(key)
-            colours = {ACCEPTED.name: ACCEPTED.first, REFUSED.name: (1.0, 0.15, 0.1)}
-            colour = [round(255 * v) for v in colours[layer]] if layer in colours else MEASURED_COLOUR
-            line = self._rr.SeriesLines(colors=[colour], names=[f"{name} {layer}"], widths=[1.5])
+            colors = {ACCEPTED.name: ACCEPTED.first, REFUSED.name: (1.0, 0.15, 0.1)}
+            color = [round(255 * v) for v in colors[layer]] if layer in colors else MEASURED_COLOR
+            line = self._rr.SeriesLines(colors=[color], names=[f"{name} {layer}"], widths=[1.5])
             self._log(path, line, static=True)
         return path
 
@@ -201,7 +201,7 @@ def _rerun() -> tuple[Any, Any]:
         import rerun.blueprint
     except ImportError as error:
         raise RerunMissing(
-            f"the viewer is missing ({error}); {INSTALL}, or have a picture drawn without it: --png FILE.png"
+            f"the viewer is missing ({error}); {INSTALL}, or write an image without it: --png FILE.png"
         ) from error
     return rerun, rerun.blueprint
 
@@ -210,5 +210,5 @@ def _need_display() -> None:
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise RuntimeError(
             "there is no display for the viewer (DISPLAY is not set); write a file with --save FILE.rrd and open it "
-            "elsewhere with `rerun FILE.rrd`, or a picture with --png FILE.png"
+            "elsewhere with `rerun FILE.rrd`, or write an image with --png FILE.png"
         )

@@ -1,6 +1,6 @@
-"""From messages to what can be seen: robot, images, chunks and reports, in one world frame. Free of rclpy and rerun.
+"""From messages to a scene: robot, images, chunks and reports, in one world frame. Free of rclpy and rerun.
 
-Messages may be those of rclpy or of a bag. The world is the odometry frame of a mobile robot, else the root link.
+Messages may be from rclpy or from a bag. The world is the odometry frame of a mobile robot, otherwise the root link.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qwen_vla_control.observation.robot_pose import RobotPose, RobotReader
 from qwen_vla_control.observation.streams import NotObserved
 from qwen_vla_control.stamps import stamp_of
 from qwen_vla_rclpy.printable import printable
-from qwen_vla_ros.drawing.chunk_geometry import BASE, CannotDraw, ChunkGeometry, Way, offending_steps
+from qwen_vla_ros.drawing.chunk_geometry import BASE, CannotDraw, ChunkGeometry, PredictedPath, offending_steps
 from qwen_vla_ros.drawing.chunk_markers import ACCEPTED, PREDICTED, REFUSED, Layer
 from qwen_vla_ros.drawing.robot_shapes import RobotShapes
 from qwen_vla_ros.ros.chunk_messages import LONGEST_INSTRUCTION, chunk_from_message
@@ -38,7 +38,7 @@ PLANE = ("x", "y", "theta")  # the "joints" of a base
 
 @dataclass(frozen=True)
 class Feed:
-    """A topic that the scene wants to hear. `take` expects a message of the ROS type `type`."""
+    """A topic that the scene subscribes to. `take` expects a message of the ROS type `type`."""
 
     topic: str
     type: str
@@ -47,21 +47,21 @@ class Feed:
 
 
 @dataclass(frozen=True)
-class ShownWay:
-    """A way in the world: (steps + 1, 3) points [m], and their colours (steps + 1, 4), 0..1."""
+class ShownPath:
+    """A predicted path in the world: (steps + 1, 3) points [m], and their colors (steps + 1, 4), 0..1."""
 
     name: str
     points: np.ndarray
-    colours: np.ndarray
+    colors: np.ndarray
 
 
 @dataclass(frozen=True)
 class ShownChunk:
-    """A chunk as it is drawn.
+    """A chunk as drawn.
 
     Attributes:
-        layer: what became of it.
-        ways: none when it cannot be drawn; `note` says why.
+        layer: predicted, accepted or refused.
+        paths: empty when it cannot be drawn; `note` says why.
         times: (n,) [ns, ROS time] of the curves.
         curves: (n,) positions by group (arm or BASE) and joint [rad | m].
         end: (4, 4) poses of all links in the world at the end of the chunk, as far as it can be followed.
@@ -73,7 +73,7 @@ class ShownChunk:
     inference_ms: float
     steps: int
     horizon: int
-    ways: tuple[ShownWay, ...]
+    paths: tuple[ShownPath, ...]
     times: np.ndarray
     curves: Mapping[tuple[str, str], np.ndarray]
     end: Mapping[str, np.ndarray]
@@ -82,7 +82,7 @@ class ShownChunk:
 
 @dataclass(frozen=True)
 class ShownReport:
-    """A ChunkReport in words and numbers; numbers may be NaN."""
+    """A ChunkReport as text and numbers; numbers may be NaN."""
 
     verdict: str
     chunk_id: int
@@ -92,7 +92,7 @@ class ShownReport:
 
 
 class Canvas(Protocol):
-    """Something that a scene can be drawn on; times are ROS time [ns]."""
+    """Something on which a scene can be drawn; times are ROS time [ns]."""
 
     def robot(self, time: int, links: Mapping[str, np.ndarray], joints: Mapping[tuple[str, str], float]) -> None: ...
 
@@ -109,15 +109,15 @@ class Scene:
     """Follows a robot and draws it.
 
     Attributes:
-        feeds: the topics it wants to hear, relative to the robot's namespace.
-        shapes: what the robot looks like.
-        chunks: how many predicted chunks it has heard.
+        feeds: the topics to subscribe to, relative to the robot's namespace.
+        shapes: appearance of the robot.
+        chunks: number of predicted chunks received.
     """
 
     def __init__(
         self, embodiment: Embodiment, canvas: Canvas, image_rate: float = 5.0, robot_rate: float = 20.0
     ) -> None:
-        """Prepare the kinematics; rates [Hz, ROS time] bound how much is drawn."""
+        """Prepare the kinematics; rates [Hz, ROS time] limit how much is drawn."""
         self.embodiment, self.shapes, self.chunks = embodiment, RobotShapes(embodiment.urdf), 0
         self._canvas = canvas
         self._geometry, self._reader = ChunkGeometry(embodiment), RobotReader(embodiment)
@@ -209,22 +209,22 @@ class Scene:
         try:
             chunk = chunk_from_message(message)
             start = self._reader.at(chunk.stamp_ns)
-            ways = self._geometry.ways(chunk, start, steps)
+            paths = self._geometry.paths(chunk, start, steps)
             poses = self._geometry.poses(chunk, start, steps)
         except (CannotDraw, NotObserved) as error:
             note = why or str(error)
             self._canvas.chunk(self._now, ShownChunk(*facts, (), np.empty(0, np.int64), {}, {}, note))
             return
         bad = offending_steps(why, chunk.horizon)
-        shown = [self._shown(way, start, layer.colours(len(way.poses), bad)) for way in ways]
+        shown = [self._shown(path, start, layer.colors(len(path.poses), bad)) for path in paths]
         times = chunk.stamp_ns + np.round(np.arange(len(poses)) * chunk.period * 1e9).astype(np.int64)
         named = [self._named(pose) for pose in poses]
         curves = {key: np.array([row[key] for row in named]) for key in named[0]}
         self._canvas.chunk(self._now, ShownChunk(*facts, tuple(shown), times, curves, self.links(poses[-1]), why))
 
-    def _shown(self, way: Way, start: RobotPose, colours: np.ndarray) -> ShownWay:
-        in_world = np.eye(4) if way.name == BASE and start.base is not None else self.links(start)[way.frame]
-        return ShownWay(way.name, (in_world @ way.poses)[:, :3, 3], colours)
+    def _shown(self, path: PredictedPath, start: RobotPose, colors: np.ndarray) -> ShownPath:
+        in_world = np.eye(4) if path.name == BASE and start.base is not None else self.links(start)[path.frame]
+        return ShownPath(path.name, (in_world @ path.poses)[:, :3, 3], colors)
 
     # World ----------------------------------------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ class Scene:
         return {link: root @ placement for link, placement in links.items()}
 
     def _named(self, pose: RobotPose) -> dict[tuple[str, str], float]:
-        """The joints that a policy moves, by group and name; of a base its place in the plane."""
+        """Positions of the joints that a policy moves, by group and name; of a base, its pose in the plane."""
         found = {}
         for arm in self.embodiment.arms:
             for name in (*arm.joints, *([arm.gripper.joint] if arm.gripper else ())):
@@ -251,7 +251,7 @@ class Scene:
 
     def _advance(self, message: Any) -> None:
         stamp = stamp_of(message)
-        if stamp < self._now - CLOCK_RESET_NS:  # a simulator or a bag starts over
+        if stamp < self._now - CLOCK_RESET_NS:  # a simulator or a bag restarts
             self._due.clear()
             self._now = stamp
             for layer in (PREDICTED, ACCEPTED, REFUSED):

@@ -1,4 +1,4 @@
-"""How robots are commanded: one small class per command interface, that `ros_side` of its kind names."""
+"""How robots are commanded: one small class per command interface, named by `ros_side` of its kind."""
 
 from qwen_vla_ros.executor.command_interfaces.command_interface import (
     Backend,

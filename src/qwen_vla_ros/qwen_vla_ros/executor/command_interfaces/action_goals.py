@@ -1,4 +1,4 @@
-"""What backends have in common whose device takes goals of an action: one at a time, and a stop cancels it."""
+"""The common part of backends whose device takes action goals: one at a time, canceled by a stop."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rclpy.task import Future
 
 
 class ActionGoals:
-    """Sends goals without waiting for them; the newest counts, as servers of one goal at a time see it, too.
+    """Sends goals without waiting for them; the newest replaces the others, as in servers of one goal at a time.
 
-    Nothing blocks: answers arrive as callbacks of the node.
+    Nothing blocks: responses arrive as callbacks of the node.
     """
 
     def __init__(self, node: Node, kind: Any, action: str) -> None:
@@ -28,24 +28,24 @@ class ActionGoals:
         self._fault = ""
 
     def preflight(self) -> list[str]:
-        """Whether somebody serves the action."""
+        """Check that a server of the action is available."""
         if self._client.server_is_ready():
             return []
-        return [f"nobody serves the action {self._name} ({self._kind.__name__}); is its server active?"]
+        return [f"no server of the action {self._name} ({self._kind.__name__}); is it active?"]
 
     def fault(self) -> str:
-        """Why the newest goal was rejected or given up by the server."""
+        """Return why the server rejected or aborted the newest goal."""
         return self._fault
 
     def send_goal(self, goal: Any) -> None:
-        """Send a goal in place of the one before."""
+        """Send a goal that replaces the previous one."""
         self._number += 1
         number = self._number
         self._wanted, self._fault = True, ""
         self._client.send_goal_async(goal).add_done_callback(lambda future: self._on_answer(future, number))
 
     def cancel(self) -> None:
-        """End the goal, also one whose answer is still on its way. A goal that is over is left alone."""
+        """Cancel the goal, even if its response is still pending. A goal that is over is left alone."""
         self._wanted, self._fault = False, ""
         if self._handle is not None:
             self._handle.cancel_goal_async()
@@ -53,15 +53,15 @@ class ActionGoals:
 
     @property
     def at_work(self) -> bool:
-        """A goal has been sent and is not over."""
+        """Whether a goal has been sent and is not over."""
         return self._wanted
 
     def wait_until_delivered(self, seconds: float) -> bool:
-        """Return True: a cancellation cannot be waited for without spinning; the middleware repeats it if need be."""
+        """Return True: waiting for a cancellation would require spinning; the middleware resends it if necessary."""
         return True
 
     def destroy(self) -> None:
-        """Remove the client; answers that are on their way are not waited for."""
+        """Remove the client without waiting for pending responses."""
         self._destroyed = True
         self._client.destroy()
 
@@ -73,7 +73,7 @@ class ActionGoals:
             if number == self._number:
                 self._wanted, self._fault = False, f"{self._name} rejected the goal"
             return
-        if not self._wanted:  # stopped meanwhile
+        if not self._wanted:  # stopped in the meantime
             handle.cancel_goal_async()
             return
         if number == self._number:
@@ -86,10 +86,10 @@ class ActionGoals:
         self._handle, self._wanted = None, False
         answer = future.result()
         if answer.status == GoalStatus.STATUS_ABORTED:
-            self._fault = f"{self._name} gave up: {_in_words(answer.result)}"
+            self._fault = f"{self._name} failed: {_as_text(answer.result)}"
 
 
-def _in_words(result: Any) -> str:
-    """What a result says about its failure; fields differ between distributions."""
+def _as_text(result: Any) -> str:
+    """Failure that a result states; fields differ between distributions."""
     words = [str(getattr(result, name)) for name in ("error_msg", "error_code", "stalled") if getattr(result, name, "")]
-    return ", ".join(words) or "without a reason"
+    return ", ".join(words) or "no reason given"

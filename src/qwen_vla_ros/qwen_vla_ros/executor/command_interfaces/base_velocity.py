@@ -1,4 +1,4 @@
-"""Base paths as velocities (Twist or TwistStamped), by default on the input of Nav2's velocity smoother."""
+"""Base paths as velocities (Twist or TwistStamped), by default to the input of Nav2's velocity smoother."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from qwen_vla_ros.executor.command_interfaces.command_interface import (
 )
 
 KINDS = {"twist": Twist, "twist_stamped": TwistStamped}
-ZEROS = 25  # zero velocities after the end or a stop: half a second at 50 Hz, in case one is lost
-SETTLING = 0.5  # [s] after the path in which the base may still come to its end
+ZEROS = 25  # zero velocities after the end or a stop: half a second at 50 Hz, in case some are lost
+SETTLING = 0.5  # [s] after the path for the base to reach its end
 
 
 class BaseVelocityBackend:
-    """Follows the path with the odometry; a stop is zero velocity at once."""
+    """Follows the path by odometry; a stop is zero velocity at once."""
 
     capabilities = Capabilities(streams=True)
 
     def __init__(self, node: Node, command: BaseVelocityCommand, robot: CommandedRobot) -> None:
-        """Prepare; the publisher comes when its type is known: `auto` takes the type of whoever subscribes."""
+        """Prepare; the publisher is created when its type is known: `auto` takes the type of the subscribers."""
         embodiment = robot.embodiment
         self._node, self._topic, self._message_setting = node, node.resolve_topic_name(command.topic), command.message
         self._pose, self._link = robot.pose, embodiment.base.link
@@ -48,7 +48,7 @@ class BaseVelocityBackend:
             self._open(command.message)
 
     def preflight(self) -> list[str]:
-        """Find out who listens, and as what."""
+        """Find out who subscribes, and with which type."""
         heard = subscribed_types(self._node, self._topic)
         if self._message_setting == "auto":
             problem = self._detect(heard)
@@ -61,7 +61,7 @@ class BaseVelocityBackend:
     def prepare(self, path: BasePath, now_ns: int) -> Callable[[], None]:
         """Follow the path from the next sample on."""
         if self._publisher is None:
-            raise Refused.because(Reason.NOT_READY, f"nobody subscribes to {self._topic}")
+            raise Refused.because(Reason.NOT_READY, f"{self._topic} has no subscriber")
 
         def begin() -> None:
             self._path, self._start_ns, self._zeros = path, now_ns, 0
@@ -69,7 +69,7 @@ class BaseVelocityBackend:
         return begin
 
     def sample(self, now_ns: int) -> None:
-        """Compute the velocity for now; without odometry it is zero."""
+        """Compute the current velocity; zero without odometry."""
         self._due = self._path is not None or self._zeros > 0
         if self._path is None:
             self._zeros = max(0, self._zeros - 1)
@@ -85,22 +85,22 @@ class BaseVelocityBackend:
         """Send the velocity."""
         if self._due and self._publisher is not None:
             if isinstance(self._message, TwistStamped):
-                # A controller drops what has no stamp or an old one.
+                # A controller drops commands without a stamp or with an old one.
                 self._message.header.stamp = self._node.get_clock().now().to_msg()
             self._publisher.publish(self._message)
 
     def stop(self, standing: JointPath | None) -> None:
-        """Bring the speed to zero; how gently, the limits of the base controller say."""
+        """Command zero velocity; the limits of the base controller determine the deceleration."""
         self._stand()
         self._due = True
         self.publish()
 
     def fault(self) -> str:
-        """Return nothing: a topic gives no answer."""
+        """Return no fault: a topic gives no feedback."""
         return ""
 
     def wait_until_delivered(self, seconds: float) -> bool:
-        """Wait for the acknowledgement of the middleware."""
+        """Wait for the middleware's acknowledgment."""
         return self._publisher is None or acknowledged(self._publisher, seconds)
 
     def destroy(self) -> None:
@@ -110,20 +110,20 @@ class BaseVelocityBackend:
             self._publisher = None
 
     def _detect(self, heard: set[str]) -> str:
-        """Choose the type that somebody subscribes to; returns what is wrong, or nothing."""
+        """Select the type that is subscribed to; returns the problem, empty when there is none."""
         fitting = [name for name, kind in KINDS.items() if type_name(kind) in heard]
         if not fitting:
-            what = f"; it is subscribed as {', '.join(sorted(heard))}" if heard else ""
-            return f"nobody subscribes to {self._topic} as Twist or TwistStamped{what}; is the base controller active?"
+            what = f"; its subscribers expect {', '.join(sorted(heard))}" if heard else ""
+            return f"{self._topic} has no subscriber to Twist or TwistStamped{what}; is the base controller active?"
         chosen = "twist_stamped" if "twist_stamped" in fitting else "twist"
         if self._publisher is None or not isinstance(self._message, KINDS[chosen]):
             if len(fitting) > 1:
                 self._node.get_logger().warning(
-                    f"{self._topic} is subscribed as Twist and as TwistStamped; only {chosen} will be sent"
+                    f"{self._topic} has subscribers to Twist and to TwistStamped; only {chosen} is sent"
                 )
             self.destroy()
             self._open(chosen)
-            return f"the publisher of {self._topic} has just been made"
+            return f"the publisher of {self._topic} was only just created"
         return ""
 
     def _advice(self, heard: set[str]) -> str:

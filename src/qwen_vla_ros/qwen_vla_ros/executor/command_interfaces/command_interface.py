@@ -1,4 +1,4 @@
-"""What every way to command a robot has in common."""
+"""The common part of all command interfaces."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Path = JointPath | BasePath
 
 @dataclass(frozen=True)
 class Capabilities:
-    """How a backend moves what its command interface says.
+    """How a backend executes the motion of its command interface.
 
     Attributes:
-        streams: the device takes one set-point at a time and must be fed by `sample` and `publish`; others are taken
-            to start from their last command, wherever their joints are.
-        stands: without a further set-point joints stay at the last one, however far the path has gone on.
+        streams: the device takes one setpoint at a time and must be fed by `sample` and `publish`; others start from
+            their last command, wherever their joints are.
+        stands: without new setpoints, joints stay at the last one, even if the path has advanced.
     """
 
     streams: bool = False
@@ -35,11 +35,11 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class CommandedRobot:
-    """Whose command interface it is.
+    """The robot that a command interface commands.
 
     Attributes:
         embodiment: the robot.
-        pose: returns the pose (3,) of its base by the odometry [m, m, rad], None when it is unknown.
+        pose: returns the pose (3,) of its base from odometry [m, m, rad], None when unknown.
     """
 
     embodiment: Embodiment
@@ -49,20 +49,20 @@ class CommandedRobot:
 class Backend(Protocol):
     """The ROS side of one command interface of a robot.
 
-    `CommandInterface.ros_side` names what makes it: called with the node that owns publishers and clients, the entry of
-    `commands`, and the CommandedRobot. It raises MissingInterface where a message package is not installed.
+    `CommandInterface.ros_side` names its factory, called with the node that owns publishers and clients, the entry of
+    `commands`, and the CommandedRobot. The factory raises MissingInterface where a message package is not installed.
 
-    A path is sent in two phases, so that none of several interfaces gets its part of a command that another one lacks:
-    `prepare` builds and checks everything and may refuse, the function that it returns sends and cannot fail.
+    A path is sent in two phases, so that all interfaces of a robot are commanded, or none: `prepare` builds and checks
+    everything and may refuse; the function that it returns sends it and cannot fail.
     """
 
     capabilities: Capabilities
 
     def preflight(self) -> list[str]:
-        """Say in words what keeps it from moving anything; empty when ready."""
+        """Return the problems that prevent motion, as text; empty when ready."""
 
     def prepare(self, path: Path, now_ns: int) -> Callable[[], None]:
-        """Build the command for its part of a path that starts at ROS time `now_ns`.
+        """Build the command for this interface's part of a path that starts at ROS time `now_ns` [ns].
 
         Returns:
             The function that sends it.
@@ -72,30 +72,30 @@ class Backend(Protocol):
         """
 
     def stop(self, standing: JointPath | None) -> None:
-        """End what was sent, also what the device has accepted already.
+        """End what was sent, including what the device has already accepted.
 
         Args:
-            standing: where all joints are to hold, None when nothing is known that is safe to command.
+            standing: positions at which all joints are to hold, None when none are known to be safe.
         """
 
     def sample(self, now_ns: int) -> None:
-        """Compute the set-point for ROS time `now_ns`; only where `capabilities.streams`."""
+        """Compute the setpoint for ROS time `now_ns` [ns]; only where `capabilities.streams`."""
 
     def publish(self) -> None:
-        """Send the set-point that was computed last, if it is due."""
+        """Send the most recently computed setpoint, if it is due."""
 
     def fault(self) -> str:
-        """Say why what was sent is not being executed; empty when it is."""
+        """Return why what was sent is not being executed; empty when it is."""
 
     def wait_until_delivered(self, seconds: float) -> bool:
-        """Wait until the device has acknowledged what was sent; False when it has not in time."""
+        """Wait until the device has acknowledged what was sent; False when it has not within `seconds`."""
 
     def destroy(self) -> None:
-        """Leave the graph."""
+        """Remove publishers and clients."""
 
 
 class Publishing:
-    """Base of backends that publish one topic."""
+    """Base of backends that publish to one topic."""
 
     capabilities = Capabilities()
 
@@ -105,17 +105,17 @@ class Publishing:
         self._publisher = node.create_publisher(kind, topic, COMMAND_QOS)
 
     def preflight(self) -> list[str]:
-        """Publishing to nobody succeeds and moves nothing."""
+        """Require a subscriber: publishing without one succeeds and moves nothing."""
         if self._publisher.get_subscription_count() > 0:
             return []
         return [unheard(self._node, self._publisher.topic_name, self._kind)]
 
     def fault(self) -> str:
-        """Return nothing: a topic gives no answer."""
+        """Return no fault: a topic gives no feedback."""
         return ""
 
     def wait_until_delivered(self, seconds: float) -> bool:
-        """Wait for the acknowledgement of the middleware."""
+        """Wait for the middleware's acknowledgment."""
         return acknowledged(self._publisher, seconds)
 
     def destroy(self) -> None:
@@ -123,27 +123,27 @@ class Publishing:
         self._node.destroy_publisher(self._publisher)
 
     def sample(self, now_ns: int) -> None:
-        """Do nothing: the device plays whole paths."""
+        """Do nothing: the device executes whole paths."""
 
     def publish(self) -> None:
-        """Do nothing: the device plays whole paths."""
+        """Do nothing: the device executes whole paths."""
 
 
 def acknowledged(publisher: Any, seconds: float) -> bool:
-    """Wait for all subscribers of a publisher; False when one has not acknowledged in time."""
+    """Wait for all subscribers of a publisher; False when one has not acknowledged within `seconds`."""
     from rclpy.duration import Duration
 
     return publisher.wait_for_all_acked(Duration(nanoseconds=int(seconds * 1e9)))
 
 
 def subscribed_types(node: Node, topic: str) -> set[str]:
-    """Message types with which others subscribe to a topic."""
+    """Message types with which other nodes subscribe to a topic."""
     return {info.topic_type for info in node.get_subscriptions_info_by_topic(topic)}
 
 
 def unheard(node: Node, topic: str, kind: Any) -> str:
-    """Say why nobody hears a topic."""
+    """Return why a topic has no matching subscriber."""
     others = sorted(subscribed_types(node, topic) - {type_name(kind)})
     if others:
-        return f"{topic} is subscribed as {', '.join(others)}, but commands are {type_name(kind)}"
-    return f"nobody subscribes to {topic}; are the controllers active?"
+        return f"{topic} has subscribers to {', '.join(others)}, but commands are {type_name(kind)}"
+    return f"{topic} has no subscriber; are the controllers active?"

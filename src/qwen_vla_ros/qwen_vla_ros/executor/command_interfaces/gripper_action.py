@@ -1,7 +1,7 @@
-"""A gripper controller with an action: goals that are rate-limited and leave out changes too small to matter.
+"""A gripper controller with an action: goals are rate-limited, and changes within the dead band are not sent.
 
-One goal per step of a policy would be too many for an action. So the goal is where the path will be when the next one
-may be sent, and the end of the path in any case.
+One goal per step of a policy would be too many for an action. Each goal is therefore the position on the path when the
+next goal may be sent; the end of the path is always sent.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from qwen_vla_ros.ros.optional_interfaces import interface
 
 
 class Goals:
-    """Which position to ask for, and when. Free of ROS."""
+    """Which position to request, and when. Free of ROS."""
 
     def __init__(self, max_rate_hz: float, dead_band: float) -> None:
-        """Begin with nothing asked for; `dead_band` [m | rad]."""
+        """Start without a request; `dead_band` [m | rad]."""
         self._interval_ns, self._dead_band = round(1e9 / max_rate_hz), dead_band
         self._asked: float | None = None
         self._asked_ns = 0
 
     def due(self, path: JointPath, start_ns: int, now_ns: int) -> float | None:
-        """Return the position to ask for now, or None when no goal is due.
+        """Return the position to request now, or None when no goal is due.
 
         Args:
             path: of one joint.
@@ -45,25 +45,25 @@ class Goals:
         return position
 
     def has_asked_for(self, position: float) -> bool:
-        """Whether the last goal was this position, as far as the dead band tells."""
+        """Whether the last goal was this position, within the dead band."""
         return self._asked is not None and abs(position - self._asked) <= self._dead_band
 
     def forget(self) -> None:
-        """The gripper may be anywhere: ask again, whatever was asked before."""
+        """Forget the last goal: the gripper may be anywhere, so the next one is always sent."""
         self._asked = None
 
 
 class GripperActionBackend(ActionGoals):
     """One gripper.
 
-    A stop cancels a goal that is being executed. A gripper that has reached its goal, or presses on an object, is left
-    as it is: it must not let go.
+    A stop cancels the goal being executed. A gripper that has reached its goal, or is holding an object, is left
+    alone: it must not let go.
     """
 
     capabilities = Capabilities(streams=True)
 
     def __init__(self, node: Node, command: GripperActionCommand, robot: CommandedRobot) -> None:
-        """Create the client; MissingInterface without control_msgs, or one too old for the kind."""
+        """Create the client; MissingInterface without control_msgs, or with one too old for the kind."""
         super().__init__(node, interface(command.types[0]), command.action)
         self._joints = command.commanded
         self._goals = Goals(command.max_rate_hz, command.dead_band)
@@ -72,7 +72,7 @@ class GripperActionBackend(ActionGoals):
         self._next: float | None = None
 
     def prepare(self, path: JointPath, now_ns: int) -> Callable[[], None]:
-        """Take over the path from the next sample on."""
+        """Follow the path from the next sample on."""
         mine = path.select(self._joints)
 
         def begin() -> None:
@@ -81,7 +81,7 @@ class GripperActionBackend(ActionGoals):
         return begin
 
     def sample(self, now_ns: int) -> None:
-        """Find out whether a goal is due."""
+        """Determine whether a goal is due."""
         self._next = None
         if self._path is None:
             return
@@ -96,14 +96,14 @@ class GripperActionBackend(ActionGoals):
             self._next = None
 
     def stop(self, standing: JointPath | None) -> None:
-        """Cancel what is under way."""
+        """Cancel the current goal."""
         self._path = self._next = None
         if self.at_work:
             self.cancel()
             self._goals.forget()
 
     def fault(self) -> str:
-        """Return nothing: a gripper that stalls has found what it was to grasp."""
+        """Return no fault: a gripper that stalls has grasped something."""
         return ""
 
     def _goal(self, position: float) -> Any:

@@ -1,11 +1,11 @@
 """Joint paths to a JointTrajectoryController: one multi-point message per path.
 
 The messages work with every release of the controller: stamp 0 (start at once), all its joints, row i at (i + 1) *
-period (a first point at time 0 would be a step), positions with velocities (a cubic spline, continuous in speed;
-positions alone would change speed abruptly at every row) and a last velocity of zero (anything else is refused since
-Jazzy). Up to Kilted such a message replaces all that was sent before; from Lyrical on the old one is kept until the
-stamp of the new one, which with stamp 0 is the same. The controller should have interpolate_from_desired_state true:
-it then starts from what was commanded, not from where the arm lags behind.
+period (a first point at time 0 would be a step), positions with velocities (a cubic spline, continuous in velocity;
+positions alone would make velocity jump at every row) and a final velocity of zero (anything else is rejected since
+Jazzy). Up to Kilted, such a message replaces all previous ones; from Lyrical on, the old one is kept until the stamp
+of the new one, which with stamp 0 is the same. The controller should have interpolate_from_desired_state true: it
+then starts from the commanded position, not from the lagging measured one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from qwen_vla_ros.executor.command_interfaces.command_interface import Commanded
 
 
 def trajectory_message(path: JointPath) -> JointTrajectory:
-    """Build the message of a path; row 0 is where the robot is and is left out."""
+    """Build the message of a path; row 0 is the current position and is omitted."""
     message = JointTrajectory(joint_names=list(path.joints))
     for row in range(1, path.steps + 1):
         point = JointTrajectoryPoint(time_from_start=duration_message(row * path.period))
@@ -49,11 +49,11 @@ def verify(message: JointTrajectory, joints: Sequence[str]) -> None:
         and not any(message.points[-1].velocities)
     )
     if not good:
-        raise Refused.because(Reason.INTERNAL, f"built a trajectory that the controller of {list(joints)} would refuse")
+        raise Refused.because(Reason.INTERNAL, f"built a trajectory that the controller of {list(joints)} would reject")
 
 
 class JointTrajectoryBackend(Publishing):
-    """Streams paths to the topic of one controller; a stop is a single point, at rest, that replaces all others."""
+    """Sends paths to the topic of one controller; a stop is a single point, at rest, that replaces all others."""
 
     def __init__(self, node: Node, command: JointTrajectoryCommand, robot: CommandedRobot) -> None:
         """Create the publisher."""
@@ -67,6 +67,6 @@ class JointTrajectoryBackend(Publishing):
         return lambda: self._publisher.publish(message)
 
     def stop(self, standing: JointPath | None) -> None:
-        """Hold; unknown positions leave the controller with the path that it has, which ends at rest."""
+        """Hold; without known positions the controller keeps its path, which ends at rest."""
         if standing is not None:
             self.prepare(standing, 0)()

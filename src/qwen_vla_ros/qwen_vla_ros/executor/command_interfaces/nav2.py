@@ -1,6 +1,6 @@
 """Base paths as goals for Nav2: the whole path for its controller server, or the last pose for its navigator.
 
-Only the fields that every distribution has are filled, by name.
+Only the fields common to all distributions are set, by name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qwen_vla_ros.ros.optional_interfaces import interface
 
 
 class _Nav2(ActionGoals):
-    """A goal per path; a stop cancels it, upon which Nav2 brings the base to rest."""
+    """One goal per path; a stop cancels it, and Nav2 brings the base to rest."""
 
     capabilities = Capabilities()
 
@@ -29,7 +29,7 @@ class _Nav2(ActionGoals):
         super().__init__(node, interface(command.types[0]), command.action)
 
     def goal(self, path: BasePath, now_ns: int) -> Any:
-        """Write the goal."""
+        """Build the goal of a path."""
         raise NotImplementedError
 
     def prepare(self, path: BasePath, now_ns: int) -> Callable[[], None]:
@@ -42,17 +42,17 @@ class _Nav2(ActionGoals):
         self.cancel()
 
     def sample(self, now_ns: int) -> None:
-        """Do nothing: Nav2 makes the velocities."""
+        """Do nothing: Nav2 computes the velocities."""
 
     def publish(self) -> None:
-        """Do nothing: Nav2 makes the velocities."""
+        """Do nothing: Nav2 computes the velocities."""
 
 
 class Nav2FollowPathBackend(_Nav2):
-    """nav2_msgs/FollowPath: the path as it is, driven by Nav2's controller with its costmap."""
+    """nav2_msgs/FollowPath: the path unchanged, followed by Nav2's controller with its costmap."""
 
     def goal(self, path: BasePath, now_ns: int) -> Any:
-        """Stamps are left at the start: a controller would look up transforms for those that lie ahead."""
+        """Stamp all poses with the start time: a controller would look up transforms for future stamps."""
         goal = self._kind.Goal()
         goal.path = path_message(path, now_ns)
         for pose in goal.path.poses:
@@ -61,10 +61,10 @@ class Nav2FollowPathBackend(_Nav2):
 
 
 class Nav2PoseBackend(_Nav2):
-    """nav2_msgs/NavigateToPose: Nav2 plans its own way to the last pose."""
+    """nav2_msgs/NavigateToPose: Nav2 plans its own path to the last pose."""
 
     def goal(self, path: BasePath, now_ns: int) -> Any:
-        """Take the last row."""
+        """Build the goal from the last row."""
         goal = self._kind.Goal()
         goal.pose = pose_message(path.frame, path.positions[-1], now_ns)
         return goal

@@ -1,4 +1,4 @@
-"""The path of a base as nav_msgs/Path, for RViz, for recordings and for whoever plans with it. It moves nothing."""
+"""The path of a base as nav_msgs/Path, for RViz, recordings and planners. It moves nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qwen_vla_ros.executor.command_interfaces.command_interface import Publishin
 
 
 class PathTopicBackend(Publishing):
-    """Publishes every accepted path of the base; an empty one when it is stopped."""
+    """Publishes every accepted path of the base, and an empty one when it is stopped."""
 
     def __init__(self, node: Node, topic: str) -> None:
         """Create the publisher."""
@@ -23,7 +23,7 @@ class PathTopicBackend(Publishing):
         self._frame = ""
 
     def preflight(self) -> list[str]:
-        """Nobody need listen."""
+        """Return no problem: no subscriber is required."""
         return []
 
     def prepare(self, path: BasePath, now_ns: int) -> Callable[[], None]:
@@ -33,7 +33,7 @@ class PathTopicBackend(Publishing):
         return lambda: self._publisher.publish(message)
 
     def stop(self, standing: JointPath | None) -> None:
-        """There is no path any more."""
+        """Publish an empty path."""
         if self._frame:
             message = Path()
             message.header.frame_id = self._frame
@@ -43,7 +43,7 @@ class PathTopicBackend(Publishing):
 
 
 def path_message(path: BasePath, start_ns: int) -> Path:
-    """Write a path down: every row with the ROS time at which it is due."""
+    """Build the message of a path: every row with the ROS time at which it is due."""
     message = Path()
     message.header.frame_id, message.header.stamp = path.frame, time_message(start_ns)
     message.poses = [
@@ -54,7 +54,7 @@ def path_message(path: BasePath, start_ns: int) -> Path:
 
 
 def pose_message(frame: str, pose, stamp_ns: int) -> PoseStamped:
-    """Write one pose (x, y, theta) down."""
+    """Build the message of one pose (x, y, theta)."""
     message = PoseStamped(pose=planar_pose_message(pose))
     message.header.frame_id, message.header.stamp = frame, time_message(stamp_ns)
     return message

@@ -14,16 +14,16 @@ from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_ros.executor.command_interfaces.command_interface import Backend, CommandedRobot, Path
 from qwen_vla_ros.executor.command_interfaces.path_topic import PathTopicBackend
 
-BASE_PATH = Endpoint("~/base_path", PathMessage, "Of a robot with a base: the way that it is to drive")
+BASE_PATH = Endpoint("~/base_path", PathMessage, "Of a robot with a base: its planned path")
 COMMAND_TOPICS = Endpoint(
     "<commands>",
     tuple(name for kind in KINDS if not kind.is_action for name in kind.message_types),
-    "What the robot is told, by the `commands` of its YAML",
+    "Commands to the robot, by the `commands` of its YAML",
 )
 COMMAND_GOALS = Endpoint(
     "<commands>",
     tuple(name for kind in KINDS if kind.is_action for name in kind.message_types),
-    "Where the robot's YAML commands grippers or the base through an action",
+    "Goals for grippers or the base, where the robot's YAML commands them through an action",
 )
 OFFERED = (
     *("capabilities", "preflight", "prepare", "stop", "sample", "publish"),
@@ -35,30 +35,30 @@ def make_backend(node: Node, command: CommandInterface, robot: CommandedRobot) -
     """Create the backend of one entry of `commands`; `node` owns its publishers and clients.
 
     Raises:
-        ValueError: the kind of interface has none, or it cannot be imported; names the kind.
+        ValueError: the kind of interface has no backend, or it cannot be imported; names the kind.
         MissingInterface: a message package is not installed; the text names it.
     """
     return make_part(command, "ros_side", OFFERED, node, command, robot)
 
 
 class CommandInterfaces:
-    """Sends one path after another to all interfaces that it concerns.
+    """Sends each path to all interfaces that it concerns.
 
     Attributes:
-        stand: without a further set-point a device of them stays where it is; see Capabilities.
-        streamed: joints whose devices take one set-point at a time; others interpolate from a start of their own.
+        stand: one of the devices stays where it is without new setpoints; see Capabilities.
+        streamed: joints whose devices take one setpoint at a time; others interpolate from their own reference.
     """
 
     def __init__(self, node: Node, robot: CommandedRobot) -> None:
-        """Create the backends of a robot; see make_backend. Those are used that move what its control mode moves.
+        """Create the backends of a robot; see make_backend. Only those for what its control mode moves are used.
 
         Raises:
-            ValueError: the robot's YAML has no `commands`, or as make_backend; nothing is left on the graph.
+            ValueError: the robot's YAML has no `commands`, or as make_backend; nothing stays in the graph.
             MissingInterface: as make_backend.
         """
         embodiment = robot.embodiment
         if not embodiment.commands:
-            raise ValueError(f"'{embodiment.name}' has no `commands` in its YAML; nothing can be sent to it")
+            raise ValueError(f"'{embodiment.name}' has no `commands` in its YAML; it cannot be commanded")
         self._backends: list[Backend] = []
         self._used: list[Backend] = []
         self.streamed: set[str] = set()
@@ -86,7 +86,7 @@ class CommandInterfaces:
             self._used.append(backend)
 
     def preflight(self) -> list[str]:
-        """Say what keeps the robot from moving as a whole; empty when everything is ready."""
+        """Return the problems that prevent motion of the robot as a whole; empty when everything is ready."""
         return [problem for backend in self._used for problem in backend.preflight()]
 
     def send(self, path: Path, now_ns: int) -> None:
@@ -103,14 +103,14 @@ class CommandInterfaces:
             commit()
 
     def stream(self, now_ns: int) -> None:
-        """Feed the devices that take set-points: all are computed before the first is sent."""
+        """Feed the devices that take setpoints: all are computed before the first is sent."""
         for backend in self._streams:
             backend.sample(now_ns)
         for backend in self._streams:
             backend.publish()
 
     def stop(self, standing: JointPath | None) -> None:
-        """End everything that was sent; see Backend.stop. An interface that fails does not keep the others from it."""
+        """End everything that was sent; see Backend.stop. If one interface fails, the others are still stopped."""
         failures = []
         for backend in self._backends:
             try:
@@ -121,17 +121,17 @@ class CommandInterfaces:
             raise ExceptionGroup("not every command interface could be stopped", failures)
 
     def fault(self) -> str:
-        """Say why what was sent is not being executed; empty when it is."""
+        """Return why what was sent is not being executed; empty when it is."""
         return "; ".join(fault for backend in self._used if (fault := backend.fault()))
 
     def wait_until_delivered(self, seconds: float) -> bool:
-        """Wait until all have acknowledged what was sent; False when one has not within `seconds` altogether."""
+        """Wait until all have acknowledged what was sent; False when one has not within `seconds` in total."""
         limit = time.monotonic() + seconds
         answers = [backend.wait_until_delivered(max(0.0, limit - time.monotonic())) for backend in self._backends]
         return all(answers)
 
     def destroy(self) -> None:
-        """Leave the graph."""
+        """Remove publishers and clients."""
         for backend in self._backends:
             backend.destroy()
         self._backends.clear()

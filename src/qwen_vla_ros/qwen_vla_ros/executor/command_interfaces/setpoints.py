@@ -1,7 +1,7 @@
-"""Joint paths to devices that take one set-point at a time: forward controllers and the groups of an Interbotix xs_sdk.
+"""Joint paths to devices that take one setpoint at a time: forward controllers and the groups of an Interbotix xs_sdk.
 
-They neither interpolate nor stop by themselves, the last value stands for ever. So the path is sampled here, at the
-rate of the executor's timer, and a stop is the set-point at which to hold.
+They neither interpolate nor stop on their own; the last value holds indefinitely. So the path is sampled here, at the
+rate of the executor's timer, and a stop is a setpoint at which to hold.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qwen_vla_ros.ros.optional_interfaces import interface
 
 
 class Setpoints(Publishing):
-    """Samples the current path, in the order of the joints that the interface commands."""
+    """Samples the current path, in the interface's order of joints."""
 
     capabilities = Capabilities(streams=True, stands=True)
 
@@ -31,7 +31,7 @@ class Setpoints(Publishing):
         Args:
             node: its owner.
             command: the interface; its first type is that of the messages.
-            write: puts positions (joints,) [rad | m] into a message, which is the same each time.
+            write: stores positions (joints,) [rad | m] in a message, which is reused.
 
         Raises:
             MissingInterface: the message package is not installed.
@@ -45,7 +45,7 @@ class Setpoints(Publishing):
         self._due = False
 
     def prepare(self, path: JointPath, now_ns: int) -> Callable[[], None]:
-        """Take over the path from the next sample on."""
+        """Follow the path from the next sample on."""
         mine = path.select(self._joints)
 
         def begin() -> None:
@@ -54,7 +54,7 @@ class Setpoints(Publishing):
         return begin
 
     def sample(self, now_ns: int) -> None:
-        """Write down where the path is by now; the last row is the last sample."""
+        """Sample the current position of the path; the last row is the last sample."""
         self._due = self._path is not None
         if not self._due:
             return
@@ -70,7 +70,7 @@ class Setpoints(Publishing):
             self._due = False
 
     def stop(self, standing: JointPath | None) -> None:
-        """Hold there; unknown positions leave the device with its last set-point."""
+        """Hold at `standing`; without known positions the device keeps its last setpoint."""
         self._path, self._due = None, False
         if standing is not None:
             self._write(self._message, standing.select(self._joints).positions[-1])
@@ -96,7 +96,7 @@ def xs_group(node: Node, command: XsGroupCommand, robot: CommandedRobot) -> Setp
 
 
 def xs_single(node: Node, command: XsSingleCommand, robot: CommandedRobot) -> Setpoints:
-    """The gripper of an xs_sdk: interbotix_xs_msgs/JointSingleCommand, a motor angle by the robot's calibration."""
+    """The gripper of an xs_sdk: interbotix_xs_msgs/JointSingleCommand, a motor angle from the robot's calibration."""
     angle_of = motor_angle(command, robot.embodiment)
 
     def write(message: Any, positions: np.ndarray) -> None:

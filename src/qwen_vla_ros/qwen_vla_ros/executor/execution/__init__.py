@@ -1,4 +1,4 @@
-"""What executor_node does with the chunks of a robot: decide, send, hold. Arms and bases behind one interface."""
+"""How executor_node executes a robot's chunks: decide, send, hold. Arms and bases behind one interface."""
 
 from embodiment_descriptions import Embodiment
 from qwen_vla_ros.executor.execution.arm_execution import ArmExecution
@@ -10,5 +10,5 @@ __all__ = ["ArmExecution", "BaseExecution", "Execution", "Held", "Source", "exec
 
 
 def execution_of(node: ManagedNode, embodiment: Embodiment) -> Execution:
-    """Create the execution for what the chunks of a robot move: its joints or its base; see Execution."""
+    """Create the execution for what the robot's chunks move: its joints or its base; see Execution."""
     return BaseExecution(node, embodiment) if embodiment.control_mode.moves_base else ArmExecution(node, embodiment)

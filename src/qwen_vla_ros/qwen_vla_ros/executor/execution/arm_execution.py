@@ -1,6 +1,6 @@
-"""Execution of joint paths. Owns what only joints have: hand-over between chunks, and whether they follow.
+"""Execution of joint paths. Owns what only joints have: handover between chunks, and whether they follow.
 
-Where a motion begins is ControllerReference's affair.
+Where a motion starts is defined in ControllerReference.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ RESYNCHRONIZATION = "resynchronization"
 
 
 class ArmExecution(Execution):
-    """Moves the joints of arms, grippers and waist; a stop holds them where they were commanded to be.
+    """Moves the joints of arms, grippers and waist; a stop holds them at their commanded position.
 
-    What is commanded begins at the reference of the controllers, not where the joints are measured: a
-    JointTrajectoryController starts there, whoever has moved the arm since.
+    Every command starts at the reference of the controllers, not at the measured position: a JointTrajectoryController
+    starts there, whoever has moved the arm since.
     """
 
     age_name = "joint state age [s]"
@@ -158,22 +158,22 @@ class ArmExecution(Execution):
         return replaced
 
     def finish(self, now_ns: int) -> None:
-        """Record that the motion has come to its end; the next chunk begins at rest."""
+        """Record that the motion is complete; the next chunk starts at rest."""
         super().finish(now_ns)
         self._rest(now_ns)
 
     def hold(self, at_ns: int | None = None) -> Held:
-        """Hold where the joints were commanded to be. At rest nothing is sent: it could only set them in motion."""
+        """Hold at the commanded position. At rest nothing is sent: a command could only set the joints in motion."""
         now, motion = self._now(), self.motion
         self._rest(now)
         if motion is None:
-            return Held("nothing was on its way, and nothing was sent", None, self._stop_all(None))
+            return Held("no motion was in progress; nothing was sent", None, self._stop_all(None))
         positions = motion.commanded(now if at_ns is None else at_ns)[0]
         failures = self._stop_all(JointPath.standing(self.gate.joints, positions, self._parameters.hold_time))
         return Held("holding the last commanded position", self._commanded.stand(positions), failures)
 
     def destroy(self) -> None:
-        """Leave the graph."""
+        """Remove publishers and clients."""
         self._controllers.destroy()
         super().destroy()
 

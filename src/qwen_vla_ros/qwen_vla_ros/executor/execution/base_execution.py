@@ -1,4 +1,4 @@
-"""Execution of the paths of a mobile base. Owns what only a base has: its pose by the odometry, by which it follows."""
+"""Execution of the paths of a mobile base. Owns what only a base has: its pose from odometry, by which it follows."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class BaseExecution(Execution):
         self._state.take(message, steady_ns)
 
     def base_pose(self) -> np.ndarray | None:
-        """Pose (3,) of the base by the odometry [m, m, rad], None when it is unknown."""
+        """Pose (3,) of the base from odometry [m, m, rad], None when unknown."""
         return None if self._fault() else self._state.latest().vector
 
     def _path_of(self, chunk: Chunk, state: RobotState) -> BasePath:
-        if self.overlaps:  # whoever follows the path smooths it
+        if self.overlaps:  # the path follower smooths it
             chunk = replace(chunk, execution_horizon=chunk.horizon)
         return self.gate.decide(chunk, replace(state, frame=self._state.frame)).path
 

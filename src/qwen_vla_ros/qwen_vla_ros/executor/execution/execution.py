@@ -1,7 +1,7 @@
-"""From a chunk to what the robot is sent, whatever it moves: the one interface between executor_node and a robot.
+"""From a chunk to the commands of a robot, arms or base: the one interface between executor_node and a robot.
 
-Owns the gate of a robot, the reader that says where the robot is, the motion on its way, and the command interfaces.
-Whether anything may move at all (emergency stop, policy, clock) and what is reported about it is the node's affair.
+Owns a robot's gate, the reader of its state, the current motion, and the command interfaces. Whether anything may move
+at all (emergency stop, policy, clock) and what is reported is decided by the node.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from qwen_vla_ros.ros.lifecycle import ManagedNode
 
 @dataclass(frozen=True)
 class Source:
-    """A topic that says where the robot is.
+    """A topic with the state of the robot.
 
     Attributes:
-        endpoint, topic: its kind, and its name by the robot's YAML.
-        take: takes a message, when it came [ns, steady clock], and who sent it.
+        endpoint, topic: its kind, and its name in the robot's YAML.
+        take: stores a message, with its arrival time [ns, steady clock] and its publisher.
     """
 
     endpoint: Endpoint
@@ -44,12 +44,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Held:
-    """What became of a robot that was told to hold.
+    """Result of a hold.
 
     Attributes:
         text: what was done.
-        broken_off: the motion that this ended, None when there was none.
-        failures: of command interfaces that could not be told.
+        broken_off: the motion that was aborted, None when there was none.
+        failures: of command interfaces that could not be stopped.
     """
 
     text: str
@@ -63,10 +63,10 @@ class Execution(ABC):
     Attributes:
         gate: decides about them.
         moves: what they move, as text.
-        sources: topics to subscribe to, whose messages are handed to Source.take.
-        age_name: what the age of the newest of these messages is called in diagnostics.
-        overlaps: chunks take over from one another while the robot moves.
-        commands: where paths are sent.
+        sources: topics to subscribe to, whose messages are passed to Source.take.
+        age_name: name of the age of the newest of these messages in diagnostics.
+        overlaps: chunks replace one another while the robot moves.
+        commands: the interfaces to which paths are sent.
     """
 
     moves: str
@@ -86,7 +86,7 @@ class Execution(ABC):
             node: owner of publishers and clients, and of the parameters in executor_parameters.
             embodiment: the robot.
             gate: decides about its chunks.
-            state: says where the robot is; its vectors have the columns of the gate.
+            state: reader of the robot's state; its vectors have the columns of the gate.
 
         Raises:
             ValueError, MissingInterface: as CommandInterfaces.
@@ -98,10 +98,10 @@ class Execution(ABC):
         self._forgot_ns = 0  # ROS time when it was last said that nothing is known
         self.commands = CommandInterfaces(node, CommandedRobot(embodiment, self.base_pose))
 
-    # Where it is ----------------------------------------------------------------------------------------------------
+    # Robot state ----------------------------------------------------------------------------------------------------
 
     def base_pose(self) -> np.ndarray | None:
-        """Pose (3,) of the base by the odometry [m, m, rad], None when it is unknown."""
+        """Pose (3,) of the base from odometry [m, m, rad], None when unknown."""
         return None
 
     def age(self) -> float:
@@ -109,12 +109,12 @@ class Execution(ABC):
         return self._state.age(self._now())
 
     def lost(self) -> Violation | None:
-        """Why it is unknown where the robot is, as a reason to end a motion; None when it is known."""
+        """Why the robot's state is unknown, as a reason to end a motion; None when it is known."""
         fault = self._fault()
         return Violation(self._state.lost, fault) if fault else None
 
     def _measured(self) -> np.ndarray:
-        """Where the robot is; Refused when that is unknown."""
+        """Measured state of the robot; Refused when it is unknown."""
         fault = self._fault()
         if fault:
             raise Refused.because(self._state.missing, fault)
@@ -171,11 +171,11 @@ class Execution(ABC):
     def _now(self) -> int:
         return self._clock.now().nanoseconds
 
-    # What it does ---------------------------------------------------------------------------------------------------
+    # Motion ---------------------------------------------------------------------------------------------------------
 
     @property
     def motion(self) -> Motion | None:
-        """What is on its way."""
+        """The current motion."""
         return self._commanded.motion
 
     def decide(self, chunk: Chunk, now_ns: int) -> Path:
@@ -187,20 +187,20 @@ class Execution(ABC):
 
     @abstractmethod
     def _path_of(self, chunk: Chunk, state: RobotState) -> Path:
-        """What the gate lets through; Refused otherwise."""
+        """Return the path that the gate accepts; Refused otherwise."""
 
     def home_path(self) -> Path:
-        """Plan the motion to the home pose; Refused where there is none, or the gate does not let it through."""
+        """Plan the motion to the home pose; Refused where none is defined, or the gate does not accept it."""
         return self.gate.home_path(self._measured(), self._parameters.home_speed_share)
 
     def begin(self, path: Path, chunk: Chunk | None, name: str = "home motion") -> Motion | None:
-        """Send a path, of a chunk or, without one, of the executor's own, which then has a `name`.
+        """Send the path of a chunk, or, without one, of the executor's own motion, which is then called `name`.
 
         Returns:
             The motion that it replaces, None when the robot was at rest.
 
         Raises:
-            Refused: nothing was sent, and what was on its way goes on.
+            Refused: nothing was sent, and the current motion continues.
         """
         now = self._now()
         self.commands.send(path, now)
@@ -209,19 +209,19 @@ class Execution(ABC):
         return replaced
 
     def finish(self, now_ns: int) -> None:
-        """Record that the motion has come to its end, at rest."""
+        """Record that the motion is complete, at rest."""
         self._commanded.end()
 
     @abstractmethod
     def hold(self, at_ns: int | None = None) -> Held:
-        """Stop, also what the devices have accepted already.
+        """Stop, including what the devices have already accepted.
 
         Args:
-            at_ns: joints hold where they were commanded to be at that ROS time [ns], by default now.
+            at_ns: joints hold at their commanded position at this ROS time [ns], by default now.
         """
 
     def _stop_all(self, standing: Path | None) -> tuple[Exception, ...]:
-        """Stop all command interfaces; returns what those raised that could not be stopped."""
+        """Stop all command interfaces; returns the exceptions of those that could not be stopped."""
         try:
             self.commands.stop(standing)
         except ExceptionGroup as failures:
@@ -229,5 +229,5 @@ class Execution(ABC):
         return ()
 
     def destroy(self) -> None:
-        """Leave the graph."""
+        """Remove publishers and clients."""
         self.commands.destroy()

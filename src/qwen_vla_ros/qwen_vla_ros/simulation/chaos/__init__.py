@@ -1,5 +1,5 @@
-"""`qwen-vla evaluate --over-ros --chaos`: faults on purpose, and a judgement of what the robot was commanded meanwhile.
+"""`qwen-vla evaluate --over-ros --chaos`: fault injection, and an assessment of the commands sent to the robot.
 
-`relay` (a process of its own) loses and delays messages between the nodes, `monkey` kills, freezes and restarts nodes,
-`saboteur` has the simulated robot misbehave as hardware does, `trial` runs the episodes and draws the conclusions.
+`relay` (a process of its own) drops and delays messages between the nodes, `monkey` kills, freezes and restarts nodes,
+`saboteur` makes the simulated robot misbehave as hardware does, `trial` runs the episodes and summarizes the findings.
 """

@@ -1,4 +1,4 @@
-"""Kills nodes and starts them again, and stops them for a while, at random times. Free of ROS."""
+"""Kills and restarts nodes, and freezes them for a while, at random times. Free of ROS."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from collections.abc import Mapping
 from qwen_vla_ros.simulation.child_processes import ChildProcesses
 
 VICTIMS = ("policy_node", "executor_node")
-CALM = (1.0, 4.0)  # [s] between two deeds
+CALM = (1.0, 4.0)  # [s] between two faults
 ABSENCE = (0.2, 3.0)  # [s] between the death of a node and its restart
 FREEZE = (0.1, 2.0)  # [s]
-SHARE_OF_KILLS = 0.5  # the other deeds are freezes
+SHARE_OF_KILLS = 0.5  # the other faults are freezes
 
 
 class Disturbed(RuntimeError):
-    """A node was killed; whatever was asked of it will not be answered."""
+    """A node was killed; pending requests to it will not be answered."""
 
 
 class Monkey:
-    """Acts when it is asked to, in the thread that asks.
+    """Injects faults when called, in the caller's thread.
 
     Attributes:
-        deeds: how often it did what ("killed policy_node": 3).
+        deeds: number of faults by kind ("killed policy_node": 3).
     """
 
     def __init__(self, processes: ChildProcesses, commands: Mapping[str, list[str]], environment, seed: int) -> None:
-        """`commands` and `environment` start the victims again."""
+        """`commands` and `environment` restart the victims."""
         self._processes, self._commands, self._environment = processes, commands, environment
         self._random = random.Random(seed)
         self._due = float("inf")
@@ -38,16 +38,16 @@ class Monkey:
         self.deeds: Counter[str] = Counter()
 
     def wake(self) -> None:
-        """Begin to act."""
+        """Start injecting faults."""
         self._due = time.monotonic() + self._random.uniform(*CALM)
 
     def rest(self) -> None:
-        """Repair everything and stop acting."""
+        """Repair everything and stop injecting faults."""
         self._due = float("inf")
         self._repair(float("inf"))
 
     def act(self) -> None:
-        """Do what is due. Raises Disturbed after a kill, and whatever ChildProcesses.check finds."""
+        """Inject the faults that are due. Raises Disturbed after a kill, and what ChildProcesses.check raises."""
         now = time.monotonic()
         self._repair(now)
         self._processes.check()

@@ -1,4 +1,4 @@
-r"""Passes messages on, and loses some, and brings some late or out of order: a bad network in a process.
+r"""Forwards messages, drops some, and delivers some late or out of order: a bad network as a process.
 
 python -m qwen_vla_ros.simulation.chaos.relay --seed 0 \
     --topic ego/image_raw sensor_msgs/msg/Image chaos/ego/image_raw best_effort

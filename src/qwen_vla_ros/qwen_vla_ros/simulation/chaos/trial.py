@@ -1,4 +1,4 @@
-"""Episodes under faults: what the robot was commanded, what became of the tasks, and what was left behind."""
+"""Episodes under faults: the commands sent to the robot, the outcomes of the tasks, and the processes left behind."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from qwen_vla_ros.simulation.stack import SimulatedStack, SimulatedWorld, simula
 from qwen_vla_ros.simulation.task_client import Limits, TaskClient, TaskError, as_episode_row
 
 PREFIX = "chaos"
-SPARE_SECONDS = 44.0  # [s] simulated, for what is tried again after a fault
-TRIES = 20  # sentences per episode
-RELAY_TIMEOUT = 60.0  # [s] real, for it to start; seconds on an idle machine
+SPARE_SECONDS = 44.0  # [s] simulated, for retries after faults
+TRIES = 20  # goals per episode
+RELAY_TIMEOUT = 60.0  # [s] real, to start; takes seconds on an idle machine
 
 
 def run(
@@ -39,8 +39,8 @@ def run(
     """Run the episodes.
 
     Returns:
-        Rows, and findings: the faults by kind, how tries ended that had no result, the worst set point that reached
-        the simulator's servos (of a base: the worst velocity that it was commanded), and the processes that were left.
+        Rows, and findings: the faults by kind, the endings of attempts without a result, the worst setpoint that
+        reached the simulator's servos (of a base: the worst commanded velocity), and the processes left behind.
     """
     topics = relayed_topics(suite.embodiment)
     seconds = suite.max_steps * suite.embodiment.period + SPARE_SECONDS
@@ -56,7 +56,7 @@ def run(
         rows, endings = [], Counter()
         for seed in (bar := tqdm(options.seeds(suite), desc=f"{options.suite} in chaos", unit="episode")):
             rows.append(_episode(stack, tasks, culprits, seed, seconds, endings))
-            bar.set_postfix_str(f"{sum(row.success for row in rows)} done, {_deeds(culprits).total()} faults")
+            bar.set_postfix_str(f"{sum(row.success for row in rows)} succeeded, {_deeds(culprits).total()} faults")
         worst = limits.latest()
         sessions = list(stack.processes.pids().values())
     findings = {"faults": dict(_deeds(culprits)), "tries": dict(endings), "limits": worst, "orphans": _left(sessions)}
@@ -64,7 +64,7 @@ def run(
 
 
 def relayed_topics(embodiment: Embodiment) -> list[tuple[str, str, str, str]]:
-    """What the relay takes: node that listens, topic, type, reliability."""
+    """The topics that the relay forwards: subscribing node, topic, type, reliability."""
     policy, executor = "policy_node", "executor_node"
     if embodiment.control_mode.moves_base:
         measured = [(embodiment.odometry.topic, "nav_msgs/msg/Odometry")]
@@ -80,7 +80,7 @@ def relayed_topics(embodiment: Embodiment) -> list[tuple[str, str, str, str]]:
 
 
 def remappings(topics: list[tuple[str, str, str, str]]) -> dict[str, dict[str, str]]:
-    """Have the nodes listen to the relay."""
+    """Have the nodes subscribe to the relay's topics."""
     renamed: dict[str, dict[str, str]] = {}
     for node, topic, _, _ in topics:
         renamed.setdefault(node, {})[topic] = f"{PREFIX}/{topic}"
@@ -103,7 +103,7 @@ def _episode(
     seconds: float,
     endings: Counter,
 ) -> EpisodeRow:
-    """One scene, for `seconds` of simulated time; the sentence is given again whenever a fault has ended the goal.
+    """Run one scene for `seconds` of simulated time; the instruction is sent again whenever a fault has ended the goal.
 
     `endings` counts those faults.
     """
@@ -120,7 +120,7 @@ def _episode(
             row = tasks.execute(Limits(timeout=left))
         except (Disturbed, TaskError, NoAnswer) as fault:
             endings[str(fault)] += 1
-            row = None  # what an earlier try brought is out of date
+            row = None  # the result of an earlier attempt is out of date
         finally:
             for culprit in culprits:
                 culprit.rest()
@@ -156,10 +156,10 @@ def _deeds(culprits: Sequence[Monkey | Saboteur]) -> Counter[str]:
 
 
 class _LimitWatch(Protocol):
-    """Sees what the robot is commanded."""
+    """Monitors the commands sent to the robot."""
 
     def latest(self) -> Mapping[str, str]:
-        """The worst of the whole run."""
+        """The worst values of the whole run."""
 
 
 def _limit_watch(stack: SimulatedStack, embodiment: Embodiment) -> _LimitWatch:
@@ -167,7 +167,7 @@ def _limit_watch(stack: SimulatedStack, embodiment: Embodiment) -> _LimitWatch:
 
 
 class _SetPointWatch:
-    """Hears what the simulator says about the set points that its servos got."""
+    """Receives the simulator's diagnostics of the setpoints that reached its servos."""
 
     def __init__(self, stack: SimulatedStack) -> None:
         self._client, self._values = stack.client, {}
@@ -180,11 +180,11 @@ class _SetPointWatch:
                 self._values = {item.key: item.value for item in status.values}
 
     def latest(self) -> Mapping[str, str]:
-        return self._client.wait(lambda: dict(self._values), f"word of {self._name} on /diagnostics", 10.0)
+        return self._client.wait(lambda: dict(self._values), f"status {self._name} on /diagnostics", 10.0)
 
 
 class _VelocityWatch:
-    """Hears the velocities that a base is commanded: it has no servos that could tell."""
+    """Receives the velocities commanded to a base, which has no servos that could report them."""
 
     def __init__(self, stack: SimulatedStack, embodiment: Embodiment) -> None:
         (command,) = embodiment.commands
@@ -207,7 +207,7 @@ class _VelocityWatch:
 
 
 def _left(sessions: list[int]) -> list[str]:
-    """Processes of the stack that outlived it: each of its children was a session of its own."""
+    """Processes of the stack that are still running after it: each of its children had a session of its own."""
     return [
         process.info["name"]
         for process in psutil.process_iter(["name"])

@@ -1,1 +1,1 @@
-"""`qwen-vla demo`: instructions to simulated robots, with a video and a summary."""
+"""`qwen-vla demo`: instructions for simulated robots, with a video and a summary."""

@@ -1,6 +1,6 @@
-"""`qwen-vla demo`: sentences to simulated robots over ROS 2, with a table, a video and a summary.
+"""`qwen-vla demo`: instructions for simulated robots over ROS 2, with a table, a video and a summary.
 
-The command line imports this module to say what it offers: everything that needs ROS is imported when it runs.
+The command line imports this module for its options: everything that needs ROS is imported at run time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Show:
-    """What a robot is asked to do.
+    """The part of the demo of one robot.
 
     Attributes:
-        suite: task suite that the scenes are of.
-        seeds: scenes, one sentence each.
-        timeout: simulated time for each sentence [s].
+        suite: task suite of the scenes.
+        seeds: scenes, with one instruction each.
+        timeout: simulated time for each instruction [s].
     """
 
     suite: str
@@ -38,23 +38,23 @@ class Show:
 SHOWS = {
     # Three of the suite's five tasks: stack a cube, eggplant in basket, pick up the blue cube.
     "widowx": Show("widowx", (9002, 9003, 9009), 60.0),
-    # Two handovers and a tray: the third task of the suite, insertion, succeeds too rarely to be shown.
+    # Two handovers and a tray: the third task of the suite, insertion, succeeds too rarely for a demo.
     "aloha": Show("aloha", (9003, 9011, 9009), 60.0),
-    # Three scenes in a row are one of each of the suite's three tasks.
+    # Three consecutive scenes are one of each of the suite's three tasks.
     "mobile_base": Show("mobile_base", (9000, 9001, 9002), 120.0),
 }
-ENOUGH = 2 / 3  # share of its sentences that a robot must obey
-OBEYED, DISOBEYED, SKIPPED = 0, 1, 3  # exit codes; 2 is that of wrong options
-AFTERGLOW = 0.8  # [s] simulated, shown of the robot at rest after the end
+ENOUGH = 2 / 3  # share of its instructions that a robot must complete
+SUCCEEDED, FAILED, SKIPPED = 0, 1, 3  # exit codes; 2 is that of invalid options
+AFTERGLOW = 0.8  # [s] simulated, of the robot at rest after the end of an episode
 TABLE_WIDTH = 120  # [characters] in a log
-GIF_LIMIT = 2_000_000  # [bytes] a README should load quickly
+GIF_LIMIT = 2_000_000  # [bytes] so that a README loads quickly
 SUMMARY, FILM = "summary.json", "demo.mp4"
-MAKER = "qwen-vla demo"  # as `output_paths` knows it
+MAKER = "qwen-vla demo"  # its name in `output_paths`
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What became of one robot's sentences; `memory` is peak RSS by node [MB], `recordings` are all or none."""
+    """Results of one robot's instructions; `memory` is peak RSS by node [MB], `recordings` are all or none."""
 
     rows: list[TaskRow]
     recordings: list[Recording]
@@ -67,16 +67,16 @@ class Shown:
 
     @property
     def episodes(self) -> list[tuple[Recording, TaskRow]]:
-        """What there is to be shown."""
+        """The recorded episodes with their results."""
         return list(zip(self.recordings, self.rows, strict=True)) if self.recordings else []
 
 
 @dataclass
 class Demo:
-    """Start a simulated robot, the policy and the executor, and give it three sentences over ROS 2; robot after robot.
+    """Start a simulated robot, the policy and the executor, and send it three instructions over ROS 2; robot by robot.
 
-    Exit code 0 when every robot obeyed at least two of three sentences, 1 when one did not, 3 when the checkpoint does
-    not know a robot that --robot names. Writes summary.json, demo.mp4 and the nodes' logs.
+    Exit code 0 when every robot completed at least two of three instructions, 1 when one did not, 3 when the
+    checkpoint was not trained for a robot named by --robot. Writes summary.json, demo.mp4 and the nodes' logs.
 
     $ qwen-vla demo
     $ qwen-vla demo --robot aloha mobile_base
@@ -87,21 +87,21 @@ class Demo:
     out: Path = Path("out/demo")
     """Folder for the results; those of an earlier demo are replaced."""
     robot: tuple[str, ...] = ()
-    """Robots to show, one after the other: widowx, aloha, mobile_base; default: all that the policy knows."""
+    """Robots of the demo, in order: widowx, aloha, mobile_base; default: all that the policy was trained for."""
     seeds: tuple[int, ...] = ()
-    """Scenes, one sentence each; default: the robot's own. Validation scenes alone (below 20000): a demo is a look."""
+    """Scenes, with one instruction each; default: the robot's own. Only validation scenes (below 20000)."""
     policy: str = DEFAULT_POLICY
-    """Checkpoint: its folder, or the name of one in checkpoints/. Or NAME://ADDRESS of an installed policy."""
+    """Checkpoint: its folder, or the name of one in checkpoints/; or NAME://ADDRESS of an installed policy."""
     timeout: float | None = None
-    """Simulated time for each sentence [s]; default: 60 for the arms, 120 for the base."""
+    """Simulated time for each instruction [s]; default: 60 for the arms, 120 for the base."""
     speed: float = 1.0
-    """Simulated seconds per real second; less than 1 for a machine that is too slow or too busy for real time."""
+    """Simulated seconds per real second; less than 1 for a machine that is too slow for real time."""
     video: bool = True
     """Write demo.mp4."""
     gif: Path | None = None
     """Also write an animated GIF of less than 2 MB, for a README."""
     overwrite: bool = False
-    """Replace files in that folder, and the GIF, even when this command did not make them."""
+    """Replace files in that folder, and the GIF, even if this command did not write them."""
 
     def run(self) -> int:
         from qwen_vla_ros.ros.environment import in_own_environment
@@ -126,8 +126,8 @@ class Demo:
             self._write_summary(summary)
             self._write_films([episode for one in shown.values() for episode in one.episodes])
         if any(one.successes < ENOUGH * len(one.rows) for one in shown.values()):
-            return DISOBEYED
-        return SKIPPED if skipped and (self.robot or not robots) else OBEYED
+            return FAILED
+        return SKIPPED if skipped and (self.robot or not robots) else SUCCEEDED
 
     def _check_outputs(self) -> None:
         from qwen_vla.output_paths import check_files, check_folder, plain_marker
@@ -139,7 +139,7 @@ class Demo:
         check_folder(self.out / "logs", LOGS)
 
     def _checkpoint(self) -> Path | None:
-        """What can be wrong about the options is found out before anything is started; None without a checkpoint."""
+        """The checkpoint, None for other policies; checks all options before anything is started."""
         from qwen_vla.evaluation.in_process import refuse_trained_seeds
         from qwen_vla.policies.checkpoint import checkpoint_of
         from qwen_vla.seeds import require_split
@@ -148,15 +148,15 @@ class Demo:
         for seed in self.seeds:
             require_split("validation", range(seed, seed + 1), "--seeds")
         if self.timeout is not None and not 0 < self.timeout < 3600:
-            raise ValueError(f"timeout {self.timeout} s: give a time above 0 and below 3600 s")
+            raise ValueError(f"timeout {self.timeout} s: it must be above 0 and below 3600 s")
         if not 0.01 <= self.speed <= 100:
-            raise ValueError(f"speed {self.speed}: give 0.01 to 100 simulated seconds per real second")
+            raise ValueError(f"speed {self.speed}: it must be 0.01 to 100 simulated seconds per real second")
         checkpoint = checkpoint_of(self.policy)
         if checkpoint is None:
             return None
         if not (checkpoint / "config.json").is_file():
             raise FileNotFoundError(
-                f"{checkpoint} is not a checkpoint: it has no config.json; train one, or name another"
+                f"{checkpoint} is not a checkpoint: it has no config.json; train one, or specify another"
             )
         for seed in {*self.seeds} or {seed for robot in self.robot or SHOWS for seed in SHOWS[robot].seeds}:
             refuse_trained_seeds(checkpoint, seed, 1)
@@ -167,10 +167,10 @@ class Demo:
 
         for robot in self.robot:
             if robot not in SHOWS:
-                raise ValueError(f"{not_simulated(robot, 'robot')}; the demo shows: {', '.join(SHOWS)}")
+                raise ValueError(f"{not_simulated(robot, 'robot')}; robots of the demo: {', '.join(SHOWS)}")
 
     def _begin(self) -> None:
-        """Take the folder and remove earlier results: what is there at the end is of this demo."""
+        """Claim the folder and remove earlier results, so that it contains only those of this run."""
         from qwen_vla.output_paths import claim_folder, plain_marker
 
         claim_folder(self.out, plain_marker(MAKER))
@@ -178,14 +178,14 @@ class Demo:
             (self.out / name).unlink(missing_ok=True)
 
     def _show_all(self, robots: Sequence[str]) -> dict[str, Shown]:
-        """Robot after robot, all served by one policy_node."""
+        """Robot by robot, all served by one policy_node."""
         from qwen_vla_ros.simulation.stack import stack_host
 
         with stack_host(self.out / "logs") as host:
             return {robot: self._show(robot, host) for robot in robots}
 
     def _show(self, robot: str, host: Host) -> Shown:
-        """Everything about one robot, whose processes end with it; policy_node stays and waits for the next."""
+        """Run everything for one robot, whose processes end with it; policy_node stays for the next."""
         from embodiment_descriptions import load_robot
         from qwen_vla_ros.simulation.demo.recording import Recorder
         from qwen_vla_ros.simulation.stack import SimulatedWorld, simulated_stack
@@ -199,29 +199,29 @@ class Demo:
             recorder = Recorder(stack, tasks, load_robot(robot)) if self.video or self.gif else None
             for number, seed in enumerate(seeds, 1):
                 title = f"{robot} {number}/{len(seeds)}"
-                row, recording = self._obey(stack, tasks, recorder, seed, self.timeout or show.timeout, title)
+                row, recording = self._execute(stack, tasks, recorder, seed, self.timeout or show.timeout, title)
                 rows.append(row)
                 recordings += [recording] if recording else []
             shown = Shown(rows, recordings, stack.start_seconds, stack.processes.peak_rss_mb())
         _print_table(robot, rows)
         return shown
 
-    def _obey(
+    def _execute(
         self, stack: SimulatedStack, tasks: TaskClient, recorder: Any, seed: int, timeout: float, title: str
     ) -> tuple[TaskRow, Recording | None]:
         from qwen_vla_ros.simulation.progress_line import ProgressLine
         from qwen_vla_ros.simulation.task_client import Limits
 
-        sentence = tasks.reset(seed)
+        instruction = tasks.reset(seed)
         tasks.draw_from(seed)
         line = ProgressLine()
         if recorder:
             recorder.begin()
         row = tasks.execute(
             Limits(timeout),
-            lambda: line.update(f"{title} “{sentence}”", f"{tasks.task.sim_time:5.1f} s  {tasks.activity}"),
+            lambda: line.update(f"{title} “{instruction}”", f"{tasks.task.sim_time:5.1f} s  {tasks.activity}"),
         )
-        line.finish(f"{title} “{sentence}”: {'done' if row.success else row.ended} after {row.seconds:.1f} s")
+        line.finish(f"{title} “{instruction}”: {'done' if row.success else row.ended} after {row.seconds:.1f} s")
         if recorder:
             tasks.wait_until(tasks.task.sim_time + AFTERGLOW)
         return row, recorder.end() if recorder else None
@@ -248,14 +248,14 @@ class Demo:
         from qwen_vla.output_paths import with_maker
 
         write_json(self.out / SUMMARY, with_maker(MAKER, summary))
-        print(f"{summary['successes']} of {len(summary['sentences'])} sentences obeyed: {self.out / SUMMARY}")
+        print(f"{summary['successes']} of {len(summary['sentences'])} instructions completed: {self.out / SUMMARY}")
 
 
 def known_robots(checkpoint: Path) -> list[str]:
-    """The robots that a checkpoint was trained for; torch is not needed to know."""
+    """The robots for which a checkpoint was trained; torch is not needed."""
     path = checkpoint / "embodiments.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{checkpoint} does not say which robots it was trained for: it has no {path.name}")
+        raise FileNotFoundError(f"{checkpoint} does not list the robots it was trained for: it has no {path.name}")
     return list(json.loads(path.read_text()))
 
 
@@ -266,7 +266,7 @@ def summarize(shown: dict[str, Shown], checkpoint: str, skipped: Sequence[str]) 
         memory |= {node: max(peak, memory.get(node, 0.0)) for node, peak in one.memory.items()}
     return {
         "successes": sum(one.successes for one in shown.values()),
-        "sentences": [_sentence(robot, row) for robot, one in shown.items() for row in one.rows],
+        "sentences": [_result_of(robot, row) for robot, one in shown.items() for row in one.rows],
         "robots": {robot: {"successes": one.successes, "sentences": len(one.rows)} for robot, one in shown.items()},
         "skipped": list(skipped),
         "checkpoint": checkpoint,
@@ -275,7 +275,7 @@ def summarize(shown: dict[str, Shown], checkpoint: str, skipped: Sequence[str]) 
     }
 
 
-def _sentence(robot: str, row: TaskRow) -> dict[str, Any]:
+def _result_of(robot: str, row: TaskRow) -> dict[str, Any]:
     return {
         "robot": robot,
         "instruction": row.instruction,
@@ -300,7 +300,7 @@ def _print_table(robot: str, rows: Sequence[TaskRow]) -> None:
     from rich.table import Table
 
     table = Table(title=robot, title_justify="left")
-    table.add_column("sentence", overflow="fold")
+    table.add_column("instruction", overflow="fold")
     table.add_column("done")
     for heading in ("distance", "time", "chunks", "latency p50", "latency p99"):
         table.add_column(heading, justify="right", no_wrap=True)

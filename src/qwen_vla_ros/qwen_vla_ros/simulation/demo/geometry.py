@@ -1,7 +1,7 @@
-"""Where the cameras and the predicted ways of a recorded episode are, moment by moment, in one frame.
+"""Cameras and predicted paths of a recorded episode, moment by moment, in one frame.
 
-That frame is the robot's odometry frame where it drives, else its root link. Cameras move with the links that carry
-them. Free of rclpy.
+That frame is the odometry frame of a mobile robot, otherwise the root link. Cameras move with their links. Free of
+rclpy.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from qwen_vla_ros.simulation.demo.recording import FIXED_CAMERA, Moment, Recordi
 
 @dataclass(frozen=True)
 class Situation:
-    """A moment in space; what is not known is left out.
+    """Spatial state at one moment; what is unknown is omitted.
 
     Attributes:
         views: by camera.
-        ways: (N, 3) points of the predicted way [m], by arm, or of the base.
-        base: (4, 4) pose of a robot that drives.
+        paths: (N, 3) points of the predicted path [m], by arm, or of the base.
+        base: (4, 4) pose of a mobile base.
     """
 
     views: Mapping[str, CameraView]
-    ways: Mapping[str, np.ndarray]
+    paths: Mapping[str, np.ndarray]
     base: np.ndarray | None
 
 
@@ -35,7 +35,7 @@ NOTHING_KNOWN = Situation({}, {}, None)
 
 
 class Geometry:
-    """The kinematics behind a recording."""
+    """The kinematics of a recording."""
 
     def __init__(self, recording: Recording) -> None:
         """Prepare the forward kinematics of the robot."""
@@ -45,17 +45,17 @@ class Geometry:
         self._base_link = base.link if base else self._shapes.root
 
     def at(self, moment: Moment) -> Situation:
-        """What was where; nothing is known of a moment at which the robot's place is not."""
+        """State at a moment; empty when the robot's state at it is unknown."""
         if moment.pose is None:
             return NOTHING_KNOWN
         frames = self._frames(moment)
         views = {tag: self._view(tag, info, frames) for tag, info in self._recording.infos.items()}
-        ways = {
+        paths = {
             name: _moved(frames[path.header.frame_id], path_points(path))
             for name, path in moment.paths.items()
             if path.header.frame_id in frames
         }
-        return Situation({tag: view for tag, view in views.items() if view is not None}, ways, moment.pose.base)
+        return Situation({tag: view for tag, view in views.items() if view is not None}, paths, moment.pose.base)
 
     def _frames(self, moment: Moment) -> dict[str, np.ndarray]:
         """(4, 4) poses of the robot's frames."""

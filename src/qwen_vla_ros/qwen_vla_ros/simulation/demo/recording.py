@@ -1,4 +1,4 @@
-"""Keeps what a viewer would have seen of an episode; nothing is decoded or drawn while the robot works."""
+"""Stores the messages for a video of an episode; nothing is decoded or drawn while the robot works."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from qwen_vla_ros.drawing.chunk_geometry import BASE
 from qwen_vla_ros.simulation.stack import VISUALIZER, SimulatedStack
 from qwen_vla_ros.simulation.task_client import TaskClient
 
-FIXED_CAMERA = "ego"  # whose place a simulator tells where it is not part of the robot's description
+FIXED_CAMERA = "ego"  # its pose is published by the simulator where it is not in the robot's description
 QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One exposure of the robot's first camera and what was known then.
+    """One exposure of the robot's first camera and the state at that time.
 
     Attributes:
         seconds: simulated time since the reset.
-        images: by the tag of the camera, the first camera first.
-        paths: where the policy leads each arm, by its name, or the base.
-        pose: where the robot was; None when its joint states or its odometry did not tell.
-        activity: what policy_node said that it was doing.
+        images: by camera tag, the first camera first.
+        paths: predicted path of each arm, by its name, or of the base.
+        pose: state of the robot; None when joint states or odometry do not provide it.
+        activity: state of policy_node from its feedback.
     """
 
     seconds: float
@@ -53,10 +53,10 @@ class Recording:
     """An episode as messages.
 
     Attributes:
-        robot: whose it is.
-        moments: in order.
-        infos: calibration of each camera, by its tag; it holds for the whole episode.
-        fixed_pose: of the camera that stands beside the robot, for the whole episode; None without one.
+        robot: its embodiment.
+        moments: in order of time.
+        infos: calibration of each camera, by its tag, for the whole episode.
+        fixed_pose: of the camera mounted beside the robot, for the whole episode; None without one.
     """
 
     robot: Embodiment
@@ -66,7 +66,7 @@ class Recording:
 
 
 class Recorder:
-    """Listens to the robot's cameras and to the prediction; what is kept begins with `begin`."""
+    """Subscribes to the robot's cameras and the predicted paths; stores messages from `begin` on."""
 
     def __init__(self, stack: SimulatedStack, tasks: TaskClient, robot: Embodiment) -> None:
         self._client, self._tasks, self._robot = stack.client, tasks, robot
@@ -89,12 +89,12 @@ class Recorder:
         hear(PoseStamped, f"{stack.simulator}/{FIXED_CAMERA}_camera_pose", self._on_pose, LATCHED)
 
     def begin(self) -> None:
-        """Forget the prediction of the last episode and keep everything from now on; call it after the reset."""
+        """Clear the prediction of the last episode and store everything from now on; call it after the reset."""
         with self._client.changed:
             self._recording, self._paths = Recording(self._robot), {}
 
     def end(self) -> Recording:
-        """Stop, and return what was kept; its images are compressed now that there is time."""
+        """Stop, and return what was stored; its images are compressed now that there is time."""
         with self._client.changed:
             recording, self._recording = self._recording, None
         for moment in recording.moments:
@@ -117,12 +117,12 @@ class Recorder:
             recording.moments.append(self._moment(message, task))
         elif recording.moments:
             latest = recording.moments[-1].images
-            if next(iter(latest.values())).header.stamp == message.header.stamp:  # another view of the same exposure
+            if next(iter(latest.values())).header.stamp == message.header.stamp:  # another camera of the same exposure
                 latest[tag] = message
 
     def _moment(self, first: Image, task) -> Moment:
         stamp = nanoseconds(first.header.stamp)
-        # The judge speaks less often than the camera exposes: count on from its last word.
+        # The judge publishes less often than the camera: extrapolate from its last message.
         seconds = task.sim_time + (stamp - nanoseconds(task.header.stamp)) / 1e9
         images = {camera.tag: self._images[camera.tag] for camera in self._robot.cameras}
         try:
@@ -145,7 +145,7 @@ def compressed(message: Image) -> CompressedImage:
 
 
 def path_topics(robot: Embodiment) -> dict[str, str]:
-    """Where the prediction for each arm, or for the base, is published."""
+    """Topics of the predicted path of each arm, or of the base."""
     if robot.control_mode.moves_base:
         return {BASE: f"{VISUALIZER}/predicted_path"}
     first, *others = (arm.name for arm in robot.arms)

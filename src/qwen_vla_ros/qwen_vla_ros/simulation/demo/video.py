@@ -1,6 +1,6 @@
-"""Draws recorded episodes: all cameras of the robot, the sentence, the time, the predicted ways, and how it ended.
+"""Draws recorded episodes: all camera images, the instruction, the time, the predicted paths, and the result.
 
-The first camera fills the left half. The others share the right one; beside a base's only camera there is a map.
+The first camera fills the left half. The others share the right half; for a base with one camera, it shows a map.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from qwen_vla_control.observation.image_decoding import to_rgb
 from qwen_vla_ros.drawing.camera_view import CameraView
 from qwen_vla_ros.simulation.demo.geometry import Geometry, Situation
 from qwen_vla_ros.simulation.demo.map import MapFromAbove
-from qwen_vla_ros.simulation.demo.paths import WAY_COLOURS, WAY_WORDS, Colours, draw_way
+from qwen_vla_ros.simulation.demo.paths import PATH_COLOR_NAMES, PATH_COLORS, Colors, draw_polyline
 from qwen_vla_ros.simulation.demo.recording import Moment, Recording
 from qwen_vla_ros.simulation.task_client import TaskRow
 
 RATE = 10  # [Hz] that of the simulated cameras
-CELL = (640, 480)  # [px] width and height of the left half, and of the right one
-HEADER = 80  # [px] height of the strip above the views
+CELL = (640, 480)  # [px] width and height of each half
+HEADER = 80  # [px] height of the strip above the images
 CARD_SECONDS = 2.0
-SIZES = (30, 26, 22, 18)  # [px] of the sentence: the first that fits
-TIME_WIDTH = 140  # [px] kept free of the sentence
+SIZES = (30, 26, 22, 18)  # [px] of the instruction: the first that fits
+TIME_WIDTH = 140  # [px] kept free of the instruction
 BACKGROUND, BRIGHT, DIM = (18, 20, 24), (240, 240, 240), (160, 165, 175)
 GOOD, BAD = (70, 200, 110), (230, 80, 70)
 SUBPIXEL_BITS = 4  # of cv2's fixed-point coordinates
@@ -64,7 +64,7 @@ class _Episode:
         canvas = Image.new("RGB", (2 * CELL[0], CELL[1] + HEADER), BACKGROUND)
         panels = list(draw_views(moment, situation).items())
         if self._map is not None:
-            panels.append(("driven, and predicted, from above", self._map.draw(self._situations[: number + 1])))
+            panels.append(("driven and predicted path, from above", self._map.draw(self._situations[: number + 1])))
         for (label, image), (x, y, width, height) in zip(panels, cells(len(panels)), strict=True):
             _paste(canvas, image, label, (x, y + HEADER, width, height))
         _write_header(canvas, self._row.instruction, moment, self._title)
@@ -72,17 +72,17 @@ class _Episode:
 
 
 def every_tick(moments: Sequence[Moment]) -> Iterator[Moment]:
-    """What could be seen at each 1/RATE of simulated time: an exposure that is missing is bridged by the one before."""
+    """The moment to show at each 1/RATE of simulated time: a missing exposure is bridged by the previous one."""
     if not moments:
         return
     times = [moment.seconds for moment in moments]
     for tick in range(round((times[-1] - times[0]) * RATE) + 1):
-        # The latest that began before the middle of the tick; the first one always did.
+        # The latest that began before the center of the tick; the first one always did.
         yield moments[bisect_left(times, times[0] + (tick + 0.5) / RATE) - 1]
 
 
 def cells(count: int) -> list[tuple[int, int, int, int]]:
-    """Left, top, width and height [px] of the panels: the first in the left half, the others on a grid in the right."""
+    """Left, top, width and height [px] of the panels: the first in the left half, the others in a grid in the right."""
     width, height = CELL
     side = max(1, math.ceil(math.sqrt(count - 1)))
     small = (width // side, height // side)
@@ -91,56 +91,56 @@ def cells(count: int) -> list[tuple[int, int, int, int]]:
 
 
 def draw_views(moment: Moment, situation: Situation) -> dict[str, np.ndarray]:
-    """The image of each camera, by its caption, with the ways in it where it is known from where the camera looks."""
-    pictures = {}
+    """The image of each camera, by its caption, with the predicted paths where the camera's pose is known."""
+    images = {}
     for number, (tag, message) in enumerate(moment.images.items()):
-        picture = to_rgb(message)
-        scale = max(1.0, (CELL[0] if number == 0 else CELL[0] / 2) / picture.shape[1])
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        image = to_rgb(message)
+        scale = max(1.0, (CELL[0] if number == 0 else CELL[0] / 2) / image.shape[1])
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         view = situation.views.get(tag)
-        for points, colours in zip(situation.ways.values() if view else (), WAY_COLOURS, strict=False):
-            draw_path(picture, points, view, colours)
-        pictures[f"{tag}{_legend(situation) if number == 0 and view else ''}"] = picture
-    return pictures
+        for points, colors in zip(situation.paths.values() if view else (), PATH_COLORS, strict=False):
+            draw_path(image, points, view, colors)
+        images[f"{tag}{_legend(situation) if number == 0 and view else ''}"] = image
+    return images
 
 
-def draw_path(image: np.ndarray, points: np.ndarray, view: CameraView, colours: Colours = WAY_COLOURS[0]) -> None:
-    """Draw points of the view's frame into an image of the camera, of any size, as a line with a dot each."""
+def draw_path(image: np.ndarray, points: np.ndarray, view: CameraView, colors: Colors = PATH_COLORS[0]) -> None:
+    """Draw points in the view's frame into an image of the camera, of any size, as a line with dots."""
     scale = image.shape[1] / view.width
     seen = view.project(points)[:, :2] * scale
     drawable = (np.abs(seen) < 10 * image.shape[1]).all(axis=1)  # NaN is not; cv2 counts in 32 bits
     fixed = np.round(np.where(drawable[:, None], seen, 0) * 2**SUBPIXEL_BITS).astype(int).tolist()
     places = [tuple(place) if ok else None for place, ok in zip(fixed, drawable, strict=True)]
-    draw_way(image, places, colours, SUBPIXEL_BITS)
+    draw_polyline(image, places, colors, SUBPIXEL_BITS)
 
 
 def draw_card(frame: np.ndarray, row: TaskRow) -> np.ndarray:
-    """The end of an episode: its last frame, darkened, and how it went."""
+    """The end of an episode: its last frame, darkened, and the result."""
     canvas = Image.fromarray((frame * 0.35).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
-    centre, middle = canvas.width // 2, (canvas.height + HEADER) // 2
-    word, colour = ("done", GOOD) if row.success else ("failed", BAD)
+    center, middle = canvas.width // 2, (canvas.height + HEADER) // 2
+    word, color = ("done", GOOD) if row.success else ("failed", BAD)
     draw.text((20, 12), f"“{row.instruction}”", BRIGHT, _fitting(draw, row.instruction, canvas.width))
-    draw.text((centre, middle - 40), word, colour, _font(110), anchor="mm")
+    draw.text((center, middle - 40), word, color, _font(110), anchor="mm")
     latency = "" if row.latency_ms_p50 is None else f", {row.latency_ms_p50:.0f} ms per chunk"
     facts = f"{row.seconds:.1f} s, {row.chunks} chunks{latency}"
     if not row.success:
         why = f"{row.failure}, {row.ended}" if row.failure else row.ended
         facts = f"{why}; {facts}"
-    draw.text((centre, middle + 60), facts, BRIGHT, _font(26), anchor="mm")
+    draw.text((center, middle + 60), facts, BRIGHT, _font(26), anchor="mm")
     return np.asarray(canvas)
 
 
 def _legend(situation: Situation) -> str:
-    names = list(situation.ways)
+    names = list(situation.paths)
     if len(names) < 2:
         return ", with the predicted path"
-    coloured = [f"{name} {word}" for name, word in zip(names, WAY_WORDS, strict=False)]
-    return f", with the predicted paths: {', '.join(coloured)}"
+    colored = [f"{name} {word}" for name, word in zip(names, PATH_COLOR_NAMES, strict=False)]
+    return f", with the predicted paths: {', '.join(colored)}"
 
 
 def _paste(canvas: Image.Image, image: np.ndarray, label: str, cell: tuple[int, int, int, int]) -> None:
-    """Fit an image into a cell and write below it what it is."""
+    """Fit an image into a cell and write its label below it."""
     x, y, width, height = cell
     scale = min(width / image.shape[1], height / image.shape[0])
     if scale != 1.0:
@@ -150,18 +150,18 @@ def _paste(canvas: Image.Image, image: np.ndarray, label: str, cell: tuple[int, 
     draw.text((x + 12, y + height - 28), label, BRIGHT, _font(18), stroke_width=2, stroke_fill=BACKGROUND)
 
 
-def _write_header(canvas: Image.Image, sentence: str, moment: Moment, title: str) -> None:
+def _write_header(canvas: Image.Image, instruction: str, moment: Moment, title: str) -> None:
     draw = ImageDraw.Draw(canvas)
-    draw.text((20, 12), f"“{sentence}”", BRIGHT, _fitting(draw, sentence, canvas.width - TIME_WIDTH))
+    draw.text((20, 12), f"“{instruction}”", BRIGHT, _fitting(draw, instruction, canvas.width - TIME_WIDTH))
     draw.text((20, 50), moment.activity, DIM, _font(18))
     draw.text((canvas.width - 20, 12), f"{moment.seconds:.1f} s", BRIGHT, _font(30), anchor="ra")
     draw.text((canvas.width - 20, 50), title, DIM, _font(18), anchor="ra")
 
 
-def _fitting(draw: ImageDraw.ImageDraw, sentence: str, width: int) -> ImageFont.FreeTypeFont:
-    """The largest font in which a sentence in quotes fits; the smallest where none does."""
+def _fitting(draw: ImageDraw.ImageDraw, instruction: str, width: int) -> ImageFont.FreeTypeFont:
+    """The largest font in which a quoted instruction fits; the smallest where none does."""
     fonts = [_font(size) for size in SIZES]
-    return next((font for font in fonts if draw.textlength(f"“{sentence}”", font) < width - 40), fonts[-1])
+    return next((font for font in fonts if draw.textlength(f"“{instruction}”", font) < width - 40), fonts[-1])
 
 
 @cache

@@ -1,7 +1,7 @@
-"""`qwen-vla benchmark --runtime`: how promptly and how smoothly the running nodes work, and what they cost.
+"""`qwen-vla benchmark --runtime`: latency, smoothness and resource usage of the running nodes.
 
-`robot` is a process with the topics of a robot, `measurement` runs the nodes beside it and listens. `smoothness` has
-the shipped checkpoint work in every blending mode and judges what it commands (`commanded_motion`). `report` prints.
+`robot` is a process with the topics of a robot, `measurement` runs the nodes beside it and subscribes. `smoothness`
+runs the shipped checkpoint in every blending mode and evaluates its commands (`commanded_motion`). `report` prints.
 """
 
 from __future__ import annotations

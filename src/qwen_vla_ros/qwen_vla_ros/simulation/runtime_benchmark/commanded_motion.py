@@ -1,8 +1,8 @@
-"""The motion that a trajectory controller makes of the messages it gets, and how hard it accelerates.
+"""The motion that a trajectory controller executes from its messages, and its accelerations.
 
-The messages are those of `backends.joint_trajectory`: stamp 0, equally spaced points with positions and velocities. The
-controller begins each where, and as fast as, it commands the joints at its arrival (interpolate_from_desired_state), so
-that the whole motion is known from the messages and their times, exactly.
+The messages are those of `command_interfaces.joint_trajectory`: stamp 0, equally spaced points with positions and
+velocities. The controller starts each from the commanded position and velocity at its arrival
+(interpolate_from_desired_state), so that the messages and their times determine the whole motion exactly.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ SECOND = 1e9  # [ns]
 
 @dataclass(frozen=True)
 class Stretch:
-    """One message as it was executed; times in ns of the clock by which the messages were noted down.
+    """One message as it was executed; times in ns of the clock by which the messages were recorded.
 
     Attributes:
-        at: when it arrived.
-        until: when the next one took over, or its own end.
+        at: arrival.
+        until: arrival of the next one, or its own end.
         path: from the state at its arrival to its last point.
     """
 
@@ -35,7 +35,7 @@ class Stretch:
 
     @property
     def end(self) -> int:
-        """When its last point is reached, taken over or not."""
+        """When its last point is reached, whether replaced or not."""
         return self.at + round(self.path.duration * SECOND)
 
     def peak(self, since: float, until: float = np.inf) -> float:
@@ -47,7 +47,7 @@ class Stretch:
         return max((self._peak_within_a_row(a, b) for a, b in pairs if b > a), default=0.0)
 
     def _peak_within_a_row(self, since: float, until: float) -> float:
-        """A part of a cubic is a cubic, given by what it is at both ends."""
+        """A section of a cubic is a cubic, defined by the states at both ends."""
         (p0, v0), (p1, v1) = self.path.at(since), self.path.at(until)
         if until >= self.path.duration:
             v1 = self.path.velocities[-1]
@@ -56,7 +56,7 @@ class Stretch:
 
 
 def executed(messages: Sequence[tuple[int, JointTrajectory]], start: Sequence[float]) -> list[Stretch]:
-    """What became of messages (arrival [ns], content), in the order of arrival; `start` is where the joints stand."""
+    """How messages (arrival [ns], content) were executed, in order of arrival; `start`: initial joint positions."""
     stretches: list[Stretch] = []
     positions, velocities = np.asarray(start, float), np.zeros(len(start))
     for number, (at, message) in enumerate(messages):

@@ -1,4 +1,4 @@
-"""Runs policy_node and executor_node beside a robot's topics for a while, and listens."""
+"""Runs policy_node and executor_node beside a robot's topics for a while, and measures."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ ROBOT = "widowx"
 WIDTH, HEIGHT, CAMERA_RATE = 640, 480, 30.0  # [px], [px], [Hz]
 READY_TIMEOUT = 300.0  # [s]
 ANSWER_TIMEOUT = 30.0  # [s]
-FLOOR_SECONDS = 5.0  # of listening to the images alone
-SENTENCE = "pick up the red cube"
+FLOOR_SECONDS = 5.0  # of receiving only the images
+INSTRUCTION = "pick up the red cube"
 EULER_STEPS = 4
-REACH = 0.002  # [m], [rad]: how far the actions of the model that is timed go; it is about time, not about skill
+REACH = 0.002  # [m], [rad]: extent of the actions of the timed model; only time is measured, not skill
 NODES = ("policy_node", "executor_node")
 
 
 @dataclass
 class Heard:
-    """What came in while the goal was running; times are those of this process [s, system clock]."""
+    """What was received while the goal was running; times are those of this process [s, system clock]."""
 
     chunks: dict[int, ActionChunk] = field(default_factory=dict)
     accepted: dict[int, ChunkReport] = field(default_factory=dict)
     refused: int = 0
     beats: list[float] = field(default_factory=list)  # stamps
-    images: list[float] = field(default_factory=list)  # [ms] on their way
+    images: list[float] = field(default_factory=list)  # [ms] of transport
     diagnostics: dict[str, str] = field(default_factory=dict)  # of executor_node
 
     def take_report(self, report: ChunkReport) -> None:
@@ -65,7 +65,7 @@ class Heard:
 
 
 def measure(seconds: float, robot: str = ROBOT) -> dict[str, Any]:
-    """Figures of a run of `seconds` [s]: see `report`. Raises NoAnswer or ChildEnded when it breaks down."""
+    """Figures of a run of `seconds` [s]; see `report`. Raises NoAnswer or ChildEnded when it fails."""
     embodiment = load_robot(robot)
     with ExitStack() as stack:
         stack.enter_context(signals_as_exceptions())
@@ -75,7 +75,7 @@ def measure(seconds: float, robot: str = ROBOT) -> dict[str, Any]:
         floor = _transport(client, embodiment, heard)
         _listen(client, heard)
         usage = _Usage(pids)
-        outcome = _obey(client, seconds)
+        outcome = _execute(client, seconds)
         return {
             "robot": robot,
             "seconds": seconds,
@@ -118,13 +118,13 @@ def _wait_until_active(client: SpinningNode, name: str) -> None:
         try:
             if client.call(service, GetState.Request(), 2.0).current_state.label == "active":
                 return
-        except NoAnswer:  # it is loading its model
+        except NoAnswer:  # it is still loading its model
             continue
     raise NoAnswer(f"{name} is not active after {READY_TIMEOUT:.0f} s")
 
 
 def _calm_checkpoint(path: Path, embodiment: Embodiment) -> Path:
-    """Save a model of the tiny geometry whose actions are small motions around where the arm is."""
+    """Save a model of the tiny geometry whose actions are small motions around the arm's position."""
     import torch
 
     from qwen_vla import EmbodimentInfo, Quantiles, QwenVLAConfig, QwenVLAModel, QwenVLAProcessor
@@ -132,7 +132,7 @@ def _calm_checkpoint(path: Path, embodiment: Embodiment) -> Path:
     torch.manual_seed(0)
     config = QwenVLAConfig.preset("tiny")
     tags = tuple(camera.tag for camera in embodiment.cameras)
-    processor = QwenVLAProcessor.from_scratch([embodiment.prompt(SENTENCE)], config, tags, vocab_size=320)
+    processor = QwenVLAProcessor.from_scratch([embodiment.prompt(INSTRUCTION)], config, tags, vocab_size=320)
     grippers = np.isin(np.arange(len(embodiment.channel_names)), embodiment.layout.grippers)
     middle, spread = np.where(grippers, 0.5, 0.0), np.where(grippers, 0.1, REACH)
     processor.normalization[embodiment.name] = Quantiles(middle - spread, middle + spread, embodiment.channel_names)
@@ -153,7 +153,7 @@ def _calm_checkpoint(path: Path, embodiment: Embodiment) -> Path:
 
 
 def _transport(client: SpinningNode, embodiment: Embodiment, heard: Heard) -> float:
-    """Time that an image takes from one process to another [ms], p50, before there is a goal: nothing is faster."""
+    """Median transport time of an image between processes [ms], before there is a goal: the lower bound."""
     topic = embodiment.cameras[0].topic
 
     def store(message: Image) -> None:
@@ -175,14 +175,14 @@ def _listen(client: SpinningNode, heard: Heard) -> None:
     client.hear(DiagnosticArray, "/diagnostics", heard.take_diagnostics, 10)
 
 
-def _obey(client: SpinningNode, seconds: float) -> ExecuteInstruction.Result:
-    """Have one sentence obeyed for `seconds`."""
+def _execute(client: SpinningNode, seconds: float) -> ExecuteInstruction.Result:
+    """Have one instruction executed for `seconds`."""
     action = client.in_turn(lambda: ActionClient(client.node, ExecuteInstruction, "policy_node/execute_instruction"))
     client.wait(action.server_is_ready, "action server of policy_node", ANSWER_TIMEOUT)
-    goal = ExecuteInstruction.Goal(instruction=SENTENCE, timeout=seconds)
-    handle = client.result(action.send_goal_async(goal), "answer of policy_node to the goal", ANSWER_TIMEOUT)
+    goal = ExecuteInstruction.Goal(instruction=INSTRUCTION, timeout=seconds)
+    handle = client.result(action.send_goal_async(goal), "response of policy_node to the goal", ANSWER_TIMEOUT)
     if not handle.accepted:
-        raise RuntimeError("policy_node refuses the goal; see its log")
+        raise RuntimeError("policy_node rejected the goal; see its log")
     future, began = handle.get_result_async(), time.monotonic()
     with tqdm(total=round(seconds), desc="running", unit="s") as bar:
         while not future.done():
@@ -199,7 +199,7 @@ def _obey(client: SpinningNode, seconds: float) -> ExecuteInstruction.Result:
 
 
 class _Usage:
-    """CPU share and memory of processes from its creation on."""
+    """CPU usage and memory of processes since its creation."""
 
     def __init__(self, pids: dict[str, int]) -> None:
         self._began = time.monotonic()
@@ -224,8 +224,8 @@ class _Usage:
 
 
 def _latencies(heard: Heard, transport_ms: float) -> dict[str, Any]:
-    """From the stamp of the image to the executor's acceptance, which is when the command has gone out."""
-    numbers = sorted(heard.chunks.keys() & heard.accepted.keys())[1:]  # the first is cold
+    """From the stamp of the image to the executor's acceptance, which is when the command has been sent."""
+    numbers = sorted(heard.chunks.keys() & heard.accepted.keys())[1:]  # the first is a cold start
     stamps = {n: nanoseconds(heard.chunks[n].header.stamp) for n in numbers}
     total = np.array([(nanoseconds(heard.accepted[n].header.stamp) - stamps[n]) / 1e6 for n in numbers])
     inference = np.array([heard.chunks[n].inference_ms for n in numbers])

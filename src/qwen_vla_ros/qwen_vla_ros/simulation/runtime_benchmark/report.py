@@ -12,11 +12,11 @@ from qwen_vla_ros.simulation.runtime_benchmark.smoothness import Row
 
 ROWS = (
     ("image_to_command_ms", "image stamp to command sent"),
-    ("inference_ms", "  of it inference"),
-    ("overhead_ms", "  of it everything else"),
-    ("decision_ms", "    of it the executor's decision"),
+    ("inference_ms", "  of which inference"),
+    ("overhead_ms", "  of which everything else"),
+    ("decision_ms", "    of which the executor's decision"),
     ("heartbeat_gap_ms", "time between two heartbeats (100 ms)"),
-    ("executor_loop_jitter_ms", "executor's loop (20 ms), off by"),
+    ("executor_loop_jitter_ms", "executor's loop (20 ms), jitter"),
 )
 
 
@@ -31,7 +31,7 @@ def print_report(result: dict[str, Any], console: Console) -> None:
     for key, text in ROWS:
         times.add_row(text, *(f"{result[key][name]:.1f}" for name in ("p50", "p99", "max")))
     times.add_row(
-        "floor: one image from process to process", f"{result['floor_ms']['image_transport_p50']:.1f}", "", ""
+        "lower bound: one image between processes", f"{result['floor_ms']['image_transport_p50']:.1f}", "", ""
     )
     console.print(times)
     processes = Table("process", _right("CPU [% of a core]"), _right("memory [MB]"))
@@ -41,8 +41,8 @@ def print_report(result: dict[str, Any], console: Console) -> None:
 
 
 def print_smoothness(rows: Sequence[Row], console: Console) -> None:
-    """Print what `smoothness.measure_modes` found; that module says what the words mean."""
-    made = Table(title="Accelerations are commanded, of the largest arm joint, in rad/s²")
+    """Print the results of `smoothness.measure_modes`; that module defines the terms."""
+    made = Table(title="Accelerations: commanded, of the arm joint with the largest, in rad/s²")
     for name in ("mode", "picked", "seconds", "chunks", "refused", "delay p50 / p95 ms"):
         made.add_column(name, justify="left" if name == "mode" else "right")
     for name in ("pauses", "longest ms", "standing", "boundary", "inside", "ratio", "of each: p50 / max"):

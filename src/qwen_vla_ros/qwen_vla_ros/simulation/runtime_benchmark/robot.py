@@ -1,6 +1,6 @@
-"""A process with the topics of a WidowX: joint states that follow the trajectories, and cameras that show noise.
+"""A process with the topics of a WidowX: joint states that follow the trajectories, and camera images of noise.
 
-Without physics and rendering it costs little, so that what is measured is the nodes.
+Without physics and rendering it costs little, so that the measurement is of the nodes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_ros.ros.plain_node import run
 
 JOINT_RATE = 50.0  # [Hz]
-FRAMES = 8  # different images per camera: the same one over and over counts as frozen
+FRAMES = 8  # different images per camera: a repeated image counts as frozen
 
 
 class Robot(Node):
-    """Publishes until it is interrupted."""
+    """Publishes until interrupted."""
 
     def __init__(self, name: str, width: int, height: int, camera_rate: float) -> None:
         """`name`: robot of the suite; images of `width` x `height` pixels at `camera_rate` [Hz]."""
@@ -68,7 +68,7 @@ class Robot(Node):
         columns = [self._joints.index(name) for name in message.joint_names]
         times = [nanoseconds(p.time_from_start) / NANOSECONDS for p in message.points]
         rows = [self._positions[columns], *(p.positions for p in message.points)]
-        self._paths = [path for path in self._paths if path[1] != columns]  # it replaces the one before
+        self._paths = [path for path in self._paths if path[1] != columns]  # it replaces the previous one
         self._paths.append((time.monotonic(), columns, np.array([0.0, *times]), np.array(rows)))
 
     def _publish_joints(self) -> None:

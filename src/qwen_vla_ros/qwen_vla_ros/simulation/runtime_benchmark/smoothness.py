@@ -1,10 +1,10 @@
-"""How smoothly the chunks of a policy follow one another, by blending mode: real nodes, real simulator.
+"""Smoothness of the transitions between a policy's chunks, by blending mode: real nodes, real simulator.
 
-Every trajectory that reaches the arm's controller is noted down with its time, which gives the commanded motion
-exactly. A boundary is what happens from a hand-over until two rows later, and, where the arm came to rest before it,
-its last step, too. Inside a chunk is what the policy asked for between the rows that were executed, before any
-blending. Pauses are between the end of a trajectory and the next. `ratio` is that of the two peaks; `of each` compares
-every boundary with the two chunks that meet there.
+Every trajectory that reaches the arm's controller is recorded with its time, which gives the exact commanded motion. A
+boundary is from a handover until two rows later, and, where the arm came to rest before it, includes its last step.
+Inside a chunk is the policy's motion between the executed rows, before any blending. Pauses are between the end of a
+trajectory and the next. `ratio` is that of the two peaks; `of each` compares every boundary with the two chunks that
+meet there.
 """
 
 from __future__ import annotations
@@ -40,40 +40,40 @@ SUITE, ROBOT = "widowx", "widowx"
 EULER_STEPS = 4
 ARM_TOPIC = "arm_controller/joint_trajectory"
 FIRST_SEED = 9000
-BOUNDARY_STEPS = 2  # after a hand-over; a longer transition is gentler
+BOUNDARY_STEPS = 2  # after a handover; a longer transition is gentler
 LONGEST_EPISODE = 1 << 16  # joint states
 ANCHOR_GAP = 0.1  # [s] from an observation to its joint state, as in executor_node
-STANDING = 0.02  # [s] a pause that is none: the controller's cycle, and the times of messages, are not finer
+STANDING = 0.02  # [s] shortest pause that counts: the resolution of the controller's cycle and of message times
 
 
 @dataclass
 class Heard:
-    """What one episode brought; times are simulated [ns]."""
+    """Messages of one episode; times are simulated [ns]."""
 
     joints: JointReader
     trajectories: list[tuple[int, JointTrajectory]] = field(default_factory=list)
     chunks: list[ActionChunk] = field(default_factory=list)
-    delays: list[float] = field(default_factory=list)  # [s] from an observation to the verdict about its chunk
+    delays: list[float] = field(default_factory=list)  # [s] from an observation to the verdict on its chunk
 
 
 def new_heard(embodiment: Embodiment) -> Heard:
-    """Nothing has been heard yet."""
+    """A record without messages."""
     return Heard(JointReader(embodiment, kept=LONGEST_EPISODE))
 
 
 @dataclass(frozen=True)
 class Motion:
-    """How one episode was commanded. Accelerations [rad/s2]: the largest joint's, one value per boundary or chunk."""
+    """The commanded motion of one episode. Accelerations [rad/s²]: the largest joint's, one per boundary or chunk."""
 
     boundaries: list[float]
     inside: list[float]
     pauses: list[float]  # [s] between the end of a trajectory and the next one
-    moving: float  # [s] commanded to move
+    moving: float  # [s] of commanded motion
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; the module says what the words mean."""
+    """One line of the table; the module defines the terms."""
 
     mode: str
     episodes: int
@@ -99,15 +99,15 @@ class Row:
         return self.boundary_peak / self.inside_peak
 
 
-def neighbour_ratios(motion: Motion) -> list[float]:
-    """Peak of each boundary over the larger one inside the two chunks that meet there."""
+def neighbor_ratios(motion: Motion) -> list[float]:
+    """Peak of each boundary over the larger one inside the two adjacent chunks."""
     if len(motion.inside) != len(motion.boundaries) + 1:
-        return []  # a message has not reached us
+        return []  # a message was not received
     return [peak / max(pair) for peak, pair in zip(motion.boundaries, pairwise(motion.inside), strict=True)]
 
 
 class Listener:
-    """Hears what reaches the controllers; one episode at a time."""
+    """Receives what is sent to the controllers; one episode at a time."""
 
     def __init__(self, stack: SimulatedStack, embodiment: Embodiment) -> None:
         self._now_ns = 0
@@ -136,7 +136,7 @@ class Listener:
 
 
 def commanded(heard: Heard, embodiment: Embodiment) -> Motion:
-    """How an episode was commanded; trajectories of one point are holds and end it."""
+    """The commanded motion of an episode; trajectories of one point are holds and end it."""
     home = [embodiment.home[name] for name in embodiment.arms[0].joints]
     stretches = executed([(at, message) for at, message in heard.trajectories if len(message.points) > 1], home)
     peaks, pauses = [], []
@@ -151,7 +151,7 @@ def commanded(heard: Heard, embodiment: Embodiment) -> Motion:
 
 
 def chunk_accelerations(heard: Heard, embodiment: Embodiment) -> list[float]:
-    """Peak acceleration [rad/s2] of each accepted chunk by itself, between the rows that are meant to be executed."""
+    """Peak acceleration [rad/s²] of each accepted chunk by itself, between the rows to be executed."""
     gate = ArmGate(embodiment)
     arm = [gate.joints.index(name) for name in embodiment.arms[0].joints]
     peaks = []
@@ -162,7 +162,7 @@ def chunk_accelerations(heard: Heard, embodiment: Embodiment) -> list[float]:
             anchor = np.array([positions[name] for name in gate.joints])
             rows = gate.rows_of(chunk, anchor)
         except Refused:
-            continue  # it was accepted from a joint state that did not reach us
+            continue  # the joint state from which it was accepted was not received
         path = JointPath.through(gate.joints, np.vstack([anchor, rows]), chunk.period)
         peaks.append(float(path.peak_accelerations()[1 : chunk.execution_horizon, arm].max()))
     return peaks
@@ -198,7 +198,7 @@ def measure(mode: Blending, checkpoint: Path, seeds: Sequence[int], folder: Path
     pauses = [pause for motion in motions for pause in motion.pauses]
     boundaries = [peak for motion in motions for peak in motion.boundaries]
     inside = [peak for motion in motions for peak in motion.inside]
-    ratios = [ratio for motion in motions for ratio in neighbour_ratios(motion)]
+    ratios = [ratio for motion in motions for ratio in neighbor_ratios(motion)]
     standing = sum(pauses) / (sum(pauses) + sum(motion.moving for motion in motions))
     p50, p95 = np.percentile(delays, [50, 95]) * 1e3
     return Row(

@@ -1,4 +1,4 @@
-"""A scene as one picture: the moment of one chunk, with the joint curves around it. Needs matplotlib only."""
+"""A scene as one image: the moment of one chunk, with the joint curves around it. Requires only matplotlib."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qwen_vla_ros.drawing.robot_shapes import RobotShapes, Shape
 from qwen_vla_ros.drawing.view.scene import ShownChunk, ShownReport
 
 SIZE, DPI = (12.8, 7.2), 100  # [inch], [1/inch]
-MOMENTS_KEPT = 200  # chunks that can still be asked for
+MOMENTS_KEPT = 200  # chunks that can still be requested
 BEFORE, AFTER = 6.0, 1.0  # [s] of the curves, around the chunk
 ROBOT_SAMPLES = 20_000  # of joint curves
 ROUND = 16  # corners of a circle
@@ -28,12 +28,12 @@ GHOST = (0.45, 0.6, 1.0)
 GHOST_ALPHA = 0.12
 LINES = {PREDICTED.name: 1.5, ACCEPTED.name: 3.0, REFUSED.name: 3.0}  # [pt]
 LONGEST_TITLE = 150  # [characters]
-MARGIN, LEAST_HALF = 0.05, 0.15  # [m] around what is shown; half of what is shown at least
+MARGIN, LEAST_HALF = 0.05, 0.15  # [m] around the contents; minimum half size
 
 
 @dataclass
 class Moment:
-    """What was to be seen when a chunk was predicted, and what became of it."""
+    """The scene when a chunk was predicted, and the outcome of the chunk."""
 
     time: int
     links: Mapping[str, np.ndarray]
@@ -42,11 +42,11 @@ class Moment:
     fate: str = ""
 
 
-class PictureCanvas:
-    """Remembers the moments of the last chunks; `write` draws one of them."""
+class ImageCanvas:
+    """Keeps the moments of the latest chunks; `write` draws one of them."""
 
     def __init__(self, embodiment: Embodiment, shapes: RobotShapes) -> None:
-        """Nothing is drawn yet."""
+        """Start empty."""
         self._embodiment, self._shapes = embodiment, shapes
         self._ghostly = shapes.links if embodiment.base else shapes.moving
         self._links: Mapping[str, np.ndarray] = {}
@@ -57,17 +57,17 @@ class PictureCanvas:
     # Canvas ---------------------------------------------------------------------------------------------------------
 
     def robot(self, time: int, links: Mapping[str, np.ndarray], joints: Mapping[tuple[str, str], float]) -> None:
-        """Remember where the robot is."""
+        """Store the state of the robot."""
         self._links = links
         self._measured.append((time, joints))
         del self._measured[:-ROBOT_SAMPLES]
 
     def image(self, time: int, tag: str, rgb: np.ndarray) -> None:
-        """Remember what a camera sees."""
+        """Store the image of a camera."""
         self._images[tag] = rgb
 
     def chunk(self, time: int, chunk: ShownChunk) -> None:
-        """Remember a chunk with what is to be seen now."""
+        """Store a chunk with the current scene."""
         if chunk.chunk_id not in self._moments:
             self._moments[chunk.chunk_id] = Moment(time, self._links, dict(self._images))
             while len(self._moments) > MOMENTS_KEPT:
@@ -75,16 +75,16 @@ class PictureCanvas:
         self._moments[chunk.chunk_id].layers[chunk.layer.name] = chunk
 
     def remove(self, time: int, layer: Layer) -> None:
-        """A picture has its own moment, in which the chunk is there."""
+        """Do nothing: an image shows the moment at which the chunk was present."""
 
     def report(self, time: int, report: ShownReport) -> None:
-        """Remember what became of a chunk."""
+        """Store the outcome of a chunk."""
         if report.chunk_id in self._moments and report.verdict in ("ACCEPTED", "REFUSED"):
             self._moments[report.chunk_id].fate = report.verdict.lower() + (
                 f": {report.message}" if report.message else ""
             )
 
-    # Picture --------------------------------------------------------------------------------------------------------
+    # Image ----------------------------------------------------------------------------------------------------------
 
     def write(self, path: Path, chunk_id: int | None, maker: str) -> int:
         """Draw the moment of a chunk, by default of the last one that can be drawn; returns its number.
@@ -97,11 +97,11 @@ class PictureCanvas:
         Raises:
             ValueError: there is no such chunk.
         """
-        drawable = [number for number, moment in self._moments.items() if any(c.ways for c in moment.layers.values())]
+        drawable = [number for number, moment in self._moments.items() if any(c.paths for c in moment.layers.values())]
         number = chunk_id if chunk_id is not None else (drawable[-1] if drawable else None)
         if number not in self._moments:
             known = f"{min(self._moments)} .. {max(self._moments)}" if self._moments else "none"
-            raise ValueError(f"no chunk{'' if number is None else f' {number}'} to draw; there are {known}")
+            raise ValueError(f"no chunk{'' if number is None else f' {number}'} to draw; available: {known}")
         figure = self._figure(self._moments[number])
         with complete_or_absent(path) as temporary:
             figure.savefig(temporary, dpi=DPI, format="png", metadata=png_text(maker))
@@ -132,19 +132,19 @@ class PictureCanvas:
         from mpl_toolkits.mplot3d.art3d import Line3DCollection, Poly3DCollection
 
         axes.computed_zorder = False  # chunks stay visible inside the robot
-        axes.autoscale(False)  # of faces with unequal corners it would read what was never written
+        axes.autoscale(False)  # for faces with unequal numbers of corners, it would read uninitialized memory
         end = next((chunk.end for chunk in moment.layers.values() if chunk.end), {})
         for links, ghost, order in ((moment.links, False, 1), (end, True, 2)):
-            faces, colours = self._faces(links, ghost)
+            faces, colors = self._faces(links, ghost)
             if faces:
                 edges = {"edgecolors": (0, 0, 0, 0.05), "linewidths": 0.2}
-                axes.add_collection3d(Poly3DCollection(faces, facecolors=colours, zorder=order, **edges), autolim=False)
+                axes.add_collection3d(Poly3DCollection(faces, facecolors=colors, zorder=order, **edges), autolim=False)
         for name in (PREDICTED.name, ACCEPTED.name, REFUSED.name):
-            for way in moment.layers[name].ways if name in moment.layers else ():
-                segments = np.stack([way.points[:-1], way.points[1:]], axis=1)
+            for path in moment.layers[name].paths if name in moment.layers else ():
+                segments = np.stack([path.points[:-1], path.points[1:]], axis=1)
                 width = LINES[name]
-                axes.add_collection3d(Line3DCollection(segments, colors=way.colours[1:], linewidths=width, zorder=4))
-                axes.scatter(*way.points.T, c=way.colours, s=4 * width, depthshade=False, zorder=5)
+                axes.add_collection3d(Line3DCollection(segments, colors=path.colors[1:], linewidths=width, zorder=4))
+                axes.scatter(*path.points.T, c=path.colors, s=4 * width, depthshade=False, zorder=5)
         self._frame(axes, moment, end)
         handles = [_legend_line(layer) for layer in (PREDICTED, ACCEPTED, REFUSED) if layer.name in moment.layers]
         handles.append(Patch(color=GHOST, alpha=4 * GHOST_ALPHA, label="at its end"))
@@ -152,7 +152,7 @@ class PictureCanvas:
 
     def _frame(self, axes: Any, moment: Moment, end: Mapping[str, np.ndarray]) -> None:
         points = [pose[:3, 3] for links in (moment.links, end) for pose in links.values()]
-        points += [point for chunk in moment.layers.values() for way in chunk.ways for point in way.points]
+        points += [point for chunk in moment.layers.values() for path in chunk.paths for point in path.points]
         low, high = np.min(points, axis=0) - MARGIN, np.max(points, axis=0) + MARGIN
         middle, half = (low + high) / 2, np.maximum((high - low) / 2, LEAST_HALF)
         low, high = middle - half, middle + half
@@ -163,13 +163,13 @@ class PictureCanvas:
         axes.set_ylabel("y [m]", fontsize=8)
         axes.set_zlabel("z [m]", fontsize=8)
         axes.tick_params(labelsize=7)
-        moves_base = any(way.name == BASE for chunk in moment.layers.values() for way in chunk.ways)
+        moves_base = any(path.name == BASE for chunk in moment.layers.values() for path in chunk.paths)
         if moves_base:
             axes.locator_params(axis="z", nbins=2)
         axes.view_init(elev=60 if moves_base else 22, azim=-60)
 
     def _faces(self, links: Mapping[str, np.ndarray], ghost: bool) -> tuple[list[np.ndarray], list[tuple]]:
-        faces, colours = [], []
+        faces, colors = [], []
         drawn = self._ghostly if ghost else self._shapes.links
         for shape in self._shapes.shapes if links else ():
             if shape.link not in drawn:
@@ -177,8 +177,8 @@ class PictureCanvas:
             for face in _polygons(shape):
                 placed = links[shape.link] @ shape.placement
                 faces.append(face @ placed[:3, :3].T + placed[:3, 3])
-                colours.append((*GHOST, GHOST_ALPHA) if ghost else _shaded(shape.colour, faces[-1]))
-        return faces, colours
+                colors.append((*GHOST, GHOST_ALPHA) if ghost else _shaded(shape.color, faces[-1]))
+        return faces, colors
 
     def _draw_curves(self, figure: Any, moment: Moment) -> None:
         groups = list(dict.fromkeys(group for _, joints in self._measured for group, _ in joints))
@@ -188,14 +188,14 @@ class PictureCanvas:
         for group, cell in zip(groups, cells, strict=False):
             axes = figure.add_subplot(cell)
             for number, name in enumerate(name for owner, name in self._measured[-1][1] if owner == group):
-                colour, key = f"C{number}", (group, name)
+                color, key = f"C{number}", (group, name)
                 measured = [joints.get(key, np.nan) for _, joints in self._measured]
-                axes.plot(times, measured, c=colour, lw=1, label=name)
+                axes.plot(times, measured, c=color, lw=1, label=name)
                 for layer, style in ((PREDICTED, ":"), (ACCEPTED, "--")):
                     chunk = moment.layers.get(layer.name)
                     if chunk is not None and key in chunk.curves:
-                        axes.plot((chunk.times - first) / 1e9, chunk.curves[key], style, c=colour, lw=1.4)
-            axes.axvline((moment.time - first) / 1e9, c="grey", lw=0.8)
+                        axes.plot((chunk.times - first) / 1e9, chunk.curves[key], style, c=color, lw=1.4)
+            axes.axvline((moment.time - first) / 1e9, c="gray", lw=0.8)
             ends = [chunk.times[-1] for chunk in moment.layers.values() if len(chunk.times)]
             axes.set_xlim((moment.time - first) / 1e9 - BEFORE, (max([moment.time, *ends]) - first) / 1e9 + AFTER)
             axes.set_title(f"{group}: measured (—), predicted (···), accepted (- -)", fontsize=8)
@@ -216,16 +216,16 @@ def _legend_line(layer: Layer) -> Any:
     return Line2D([], [], color=layer.first, lw=LINES[layer.name], label=layer.name)
 
 
-def _shaded(colour: tuple[float, ...], face: np.ndarray) -> tuple[float, ...]:
-    """Light from above, so that boxes look like boxes."""
+def _shaded(color: tuple[float, ...], face: np.ndarray) -> tuple[float, ...]:
+    """Light from above, so that boxes look three-dimensional."""
     normal = np.cross(face[1] - face[0], face[2] - face[0])
     length = np.linalg.norm(normal)
     light = 0.65 + 0.35 * abs(normal[2]) / length if length > 0 else 1.0
-    return (*(light * value for value in colour[:3]), colour[3])
+    return (*(light * value for value in color[:3]), color[3])
 
 
 def _polygons(shape: Shape) -> list[np.ndarray]:
-    """Faces (corners, 3) of a shape in its own frame; a mesh, which would need its file, is left out."""
+    """Faces (corners, 3) of a shape in its own frame; meshes, which would require their file, are omitted."""
     if shape.kind == "box":
         return [np.array(shape.size) / 2 * face for face in CUBE]
     if shape.kind == "cylinder":
