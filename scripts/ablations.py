@@ -1,8 +1,8 @@
-"""Trains and evaluates what docs/explanation/ablations.md compares, and writes that page: same budget, several seeds.
+"""Trains and evaluates the ablations of docs/explanation/ablations.md, and writes it: same budget, several seeds.
 
-.venv/bin/python scripts/ablations.py                     # everything; goes on where it was interrupted
+.venv/bin/python scripts/ablations.py                     # everything; resumes after an interruption
 .venv/bin/python scripts/ablations.py --jobs 2            # two trainings at a time, one core each
-.venv/bin/python scripts/ablations.py --only-page         # write the page from the results that are there
+.venv/bin/python scripts/ablations.py --only-page         # write the page from existing results
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ EULER_STEPS = (4, 10)
 INTRODUCTION = """# Ablations
 
 Suite `{suite}`, tiny model: {steps} steps of {batch} samples with an action expert that starts from random weights
-(another draw for each of {seeds} seeds) behind the backbone of the shipped model, which is trained, too. {episodes}
-validation scenes each time, the same for all, seeds from {first}. The budget is small on purpose: where
-everything succeeds nothing can be compared. Mean ± standard deviation over the seeds, single values in brackets.
-`make ablations` makes this page; the budget and all else that the variants share is in
+(another draw for each of {seeds} seeds) with the backbone of the shipped model, which is also trained. {episodes}
+validation scenes each, the same for all, seeds from {first}. The budget is small on purpose: if
+everything succeeds, nothing can be compared. Mean ± standard deviation over the seeds, single values in brackets.
+`make ablations` makes this page; the budget and everything else shared by the variants is in
 `config/training/ablation_sft.yaml`, the T2A stage in `ablation_t2a.yaml`.
 
 | variant | success, 4 Euler steps | success, 10 Euler steps | held-out position error, median [mm] |
@@ -61,22 +61,22 @@ class Options:
     """What to run."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of training; each gives its own order of the data, noise and, with T2A, its own expert."""
+    """Seeds of training; each has its own order of the data, noise and, with T2A, its own expert."""
     episodes: int = 40
-    """Scenes for each evaluation, the same for all."""
+    """Scenes per evaluation, the same for all."""
     jobs: int = 1
-    """Trainings at a time; each uses one core."""
+    """Parallel trainings; each uses one core."""
     only_page: bool = False
-    """Write the page from the results that are there."""
+    """Write the page from existing results."""
 
 
 def folder(variant: str, seed: int) -> Path:
-    """Where one training and its evaluations lie."""
+    """Folder of one training and its evaluations."""
     return OUT / f"{VARIANTS[variant]['name']}_seed{seed}"
 
 
 def run_one(variant: str, seed: int, options: Options) -> None:
-    """Train and evaluate one variant with one seed; what is finished is not done again."""
+    """Train and evaluate one variant with one seed; finished work is not repeated."""
     settings, place = VARIANTS[variant], folder(variant, seed)
     start = str(fresh_expert(seed))
     common = {"seed": seed, "init_from": start}
@@ -93,7 +93,7 @@ def run_one(variant: str, seed: int, options: Options) -> None:
 
 
 def fresh_expert(seed: int) -> Path:
-    """The shipped model with an action expert that has learned nothing; its random weights are those of the seed."""
+    """The shipped model with an untrained action expert; its random weights depend on the seed."""
     place = OUT / f"start_seed{seed}"
     with STARTING:
         if not place.exists():
@@ -107,7 +107,7 @@ def fresh_expert(seed: int) -> Path:
 
 
 def results(options: Options) -> dict[str, dict[str, list[float]]]:
-    """Per variant the success rates at each number of Euler steps and the held-out errors, one value a seed."""
+    """Per variant the success rates at each number of Euler steps and the held-out errors, one value per seed."""
     found: dict[str, dict[str, list[float]]] = {}
     for variant in VARIANTS:
         rows: dict[str, list[float]] = {}
@@ -125,7 +125,7 @@ def results(options: Options) -> dict[str, dict[str, list[float]]]:
 
 
 def write_page(options: Options) -> None:
-    """The table and the learning curves; what was written by hand below them stays."""
+    """The table and the learning curves; the manual text below them is kept."""
     recipe = yaml.safe_load(SFT.read_text())
     text = INTRODUCTION.format(
         suite=SUITE,

@@ -1,4 +1,4 @@
-"""What the scripts that compare trainings share: a recipe with changes is trained once, a model is evaluated once."""
+"""Shared by the scripts that compare trainings: each modified recipe is trained once, each model evaluated once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BY_HAND = "<!-- below: written by hand -->"
 def train(recipe: Path, changes: dict, steps: int | None = None) -> None:
     """`qwen-vla train` with some fields of the recipe changed; its own output goes to a file beside the run.
 
-    steps: where to stop before the end of the recipe's schedule.
+    steps: step at which to stop before the end of the recipe's schedule.
     """
     values = yaml.safe_load(recipe.read_text()) | changes
     output, steps = Path(values["output"]), steps or values["steps"]
@@ -31,9 +31,9 @@ def train(recipe: Path, changes: dict, steps: int | None = None) -> None:
 
 
 def evaluate(suite: str, model: Path, result: Path, episodes: int, seed: int, *more: str) -> None:
-    """`qwen-vla evaluate` by one worker; what is there already with as many episodes is not done again.
+    """`qwen-vla evaluate` with one worker; an existing result with as many episodes is reused.
 
-    Validation seeds alone: what trainings are compared by is no test any more.
+    Only validation seeds: scenes used to compare trainings are no longer test scenes.
     """
     require_split("validation", range(seed, seed + episodes), "a comparison of trainings")
     if result.exists() and json.loads(result.read_text())["episodes"] == episodes:
@@ -44,7 +44,7 @@ def evaluate(suite: str, model: Path, result: Path, episodes: int, seed: int, *m
 
 
 def call(arguments: list[str], log: Path) -> None:
-    """Run `qwen-vla`; RuntimeError with the end of what it said when it fails."""
+    """Run `qwen-vla`; RuntimeError with the end of its output if it fails."""
     command = [sys.executable, "-m", "qwen_vla", *arguments]
     with open(log, "a") as out:
         done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -53,13 +53,13 @@ def call(arguments: list[str], log: Path) -> None:
 
 
 def log_rows(run: Path) -> list[dict]:
-    """What a training has logged so far; a line that is being written is left out."""
+    """The log of a training so far, without an incomplete last line."""
     path = run / "log.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
 
 
 def write_above_notes(page: Path, text: str) -> None:
-    """Replace what a script wrote on a page; what was written by hand below it stays."""
+    """Replace the generated part of a page; the manual text below it is kept."""
     before = page.read_text() if page.exists() else BY_HAND + "\n"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(text + before[before.index(BY_HAND) :])

@@ -1,8 +1,8 @@
-"""Writes what can be known from the code into the documentation; ``--check`` only says whether it is up to date.
+"""Generates documentation from the code; ``--check`` only reports whether it is up to date.
 
 docs/reference/configuration.md: every field of the model's configuration, the recipes and their data.
 docs/reference/embodiment.md: every field of the YAML that describes a robot.
-docs/reference/nodes.md: what every node offers: parameters, topics, services, actions.
+docs/reference/nodes.md: the interface of every node: parameters, topics, services, actions.
 docs/explanation/model.md: the table of sizes between its two markers.
 
     .venv/bin/python scripts/generate_docs.py
@@ -61,16 +61,16 @@ EMBODIMENT_HEADER = """# Embodiment
 
 Generated from the code by `scripts/generate_docs.py`; edit the docstrings there, not this file.
 
-`config/embodiments/<robot>.yaml` says about a robot what its URDF does not. `<robot>_<hardware>.yaml`, where there is
-one, takes its place for that hardware; it may begin with `extends: <robot>.yaml` and then say only what is different,
-each key as a whole. Unknown keys, names that the URDF lacks and values outside its limits are errors that name the
-place. `qwen-vla describe <robot>` shows what comes out.
+`config/embodiments/<robot>.yaml` has the data that a robot's URDF lacks. `<robot>_<hardware>.yaml`, if it
+exists, replaces it for that hardware; it may start with `extends: <robot>.yaml` and then have only the differences,
+each key as a whole. Unknown keys, names missing in the URDF and values outside its limits are errors that name the
+place. `qwen-vla describe <robot>` shows the result.
 """
 
 NODES_HEADER = """# Nodes
 
-Generated from the code by `scripts/generate_docs.py`; edit the tables there, not this file. `<node> --help` says the
-same. Parameters are given at start (`--ros-args -p NAME:=VALUE`, or a launch argument) or, but for those marked "only
+Generated from the code by `scripts/generate_docs.py`; edit the tables there, not this file. `<node> --help` prints the
+same. Parameters are set at start (`--ros-args -p NAME:=VALUE`, or a launch argument) or, except for those marked "only
 at start", while the node runs (`ros2 param set`). Names in <> are those of the robot's YAML (config/embodiments).
 """
 
@@ -157,9 +157,9 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def models_below(root: type[BaseModel], kinds: Mapping[type, Iterable[type]] | None = None) -> list[type[BaseModel]]:
-    """``root`` and every pydantic model that its fields name, in the order of their first mention.
+    """``root`` and every pydantic model in its fields, in order of first occurrence.
 
-    kinds: subclasses that a base class stands for.
+    kinds: subclasses of a base class.
     """
     found: list[type[BaseModel]] = []
 
@@ -181,7 +181,7 @@ def models_below(root: type[BaseModel], kinds: Mapping[type, Iterable[type]] | N
 def with_sizes(page: str) -> str:
     """``page`` with the table of component sizes between its markers."""
     if BEGIN not in page or END not in page:
-        raise ValueError(f"{MODEL} must hold the lines {BEGIN!r} and {END!r}")
+        raise ValueError(f"{MODEL} must contain the lines {BEGIN!r} and {END!r}")
     tables = {preset: parameter_table(preset) for preset in ("4b", "tiny")}
     lines = ["| component | 4b | tiny |", "|---|---:|---:|"]
     lines += [f"| {name} | {tables['4b'][name]:,.2f} M | {tables['tiny'][name]:,.2f} M |" for name in tables["4b"]]
@@ -191,7 +191,7 @@ def with_sizes(page: str) -> str:
 
 
 def meanings(docstring: str, names: list[str]) -> dict[str, str]:
-    """What a docstring says about each field, written there as ``name: text`` or ``name, other: text``."""
+    """The description of each field in a docstring, written as ``name: text`` or ``name, other: text``."""
     one = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     pattern = re.compile(rf"(?:^[ \t]*|(?<=\. ))((?:{one})(?:,\s+(?:{one}))*):\s+", re.MULTILINE)
     found: dict[str, str] = {}
@@ -216,17 +216,17 @@ def _cell(text: str) -> str:
 
 def _dataclass_row(cls: type, field: dataclasses.Field) -> Row:
     default = "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
-    told = meanings(cls.__doc__ or "", [f.name for f in dataclasses.fields(cls)])
+    documented = meanings(cls.__doc__ or "", [f.name for f in dataclasses.fields(cls)])
     annotation = field.type if isinstance(field.type, str) else type_name(field.type)
-    return Row(f"`{field.name}`", f"`{annotation}`", default, told.get(field.name, ""))
+    return Row(f"`{field.name}`", f"`{annotation}`", default, documented.get(field.name, ""))
 
 
 def _model_row(cls: type[BaseModel], name: str) -> Row:
     field = cls.model_fields[name]
-    told = {}
+    documented = {}
     for parent in reversed(cls.__mro__):
-        told |= meanings(parent.__doc__ or "", list(cls.model_fields)) if parent.__doc__ else {}
-    meaning = field.description or told.get(name, "")
+        documented |= meanings(parent.__doc__ or "", list(cls.model_fields)) if parent.__doc__ else {}
+    meaning = field.description or documented.get(name, "")
     limits = [f"{sign} {getattr(m, key)}" for m in field.metadata for key, sign in SIGNS.items() if hasattr(m, key)]
     meaning = f"{meaning} ({', '.join(limits)})".strip() if limits else meaning
     return Row(f"`{name}`", f"`{type_name(field.annotation)}`", _default(field), meaning)
@@ -242,7 +242,7 @@ def _default(field: Any) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """A type as a reader writes it: ``Literal["a", "b"]``, ``list[int]``, ``float | None``."""
+    """A type in source notation: ``Literal["a", "b"]``, ``list[int]``, ``float | None``."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return "Literal[" + ", ".join(repr(a) for a in arguments) + "]"

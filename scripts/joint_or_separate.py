@@ -1,11 +1,11 @@
-"""Trains one model for each robot, of the same size and together with the budget of the joint one, and writes a page.
+"""Trains one model per robot, of the same size and in total with the budget of the joint one, and writes a page.
 
-.venv/bin/python scripts/joint_or_separate.py                     # everything; goes on where it was interrupted
+.venv/bin/python scripts/joint_or_separate.py                     # everything; resumes after an interruption
 .venv/bin/python scripts/joint_or_separate.py --jobs 2            # two robots at a time, one core each
-.venv/bin/python scripts/joint_or_separate.py --only-page         # write the page from the results that are there
+.venv/bin/python scripts/joint_or_separate.py --only-page         # write the page from existing results
 
-All begin with the same model of stage 1, which has seen the three worlds and acted in none. The recipe is that of
-stage 2, each robot with its own part of the data and with as many samples of it as the joint training had drawn.
+All start from the same model of stage 1, which has visual but no action training in the three worlds. The recipe is
+that of stage 2, each robot with its own part of the data and with as many samples of it as in the joint training.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ FIRST_SCENE = 9000
 PAGE = ROOT / "docs/explanation/joint_training.md"
 INTRODUCTION = """# One model or three
 
-The joint model of stage 2 at step {steps:,} beside three models of the same size, one for each robot. All begin with
-the same model of stage 1 and are trained by the same recipe and schedule; each of the three on its own part of the same
-data, for as many samples of it as the joint training had drawn: together they cost what the joint one costs.
+The joint model of stage 2 at step {steps:,} and three models of the same size, one for each robot. All start from
+the same model of stage 1 and are trained by the same recipe and schedule; the three on their parts of the same
+data, for as many samples as in the joint training: together they cost as much as the joint one.
 {episodes} validation scenes of each suite, seeds from {first}; Wilson intervals at 95 %. Error of actions: mean
-over demonstrations held out of the training, in the units of normalised actions (-1 to 1 is the middle 98 % of the
+over demonstrations held out of the training, in the units of normalized actions (-1 to 1 is the middle 98 % of the
 data). `scripts/joint_or_separate.py` makes this page.
 
 | suite, task | one model for all | a model for each robot |
@@ -51,25 +51,25 @@ class Options:
     """What to run."""
 
     joint: Path = Path(f"out/train/joint_actions/step_{JOINT_STEPS}")
-    """Folder of the joint model; of stage 2, because takeovers are of its own play."""
+    """Folder of the joint model; of stage 2, because interventions depend on the model."""
     episodes: int = 50
     """Scenes of each suite, the same for both."""
     jobs: int = 1
-    """Robots at a time; each uses one core."""
+    """Parallel robots; each uses one core."""
     only_page: bool = False
-    """Write the page from the results that are there."""
+    """Write the page from existing results."""
 
 
 def own_part(recipe: dict, robot: str) -> list[dict]:
-    """Those data of a recipe that are of a robot."""
+    """A recipe's data of one robot."""
     return [entry for entry in recipe["data"] if Path(entry["path"]).name in (robot, f"{robot}_snapshots")]
 
 
 def run_one(robot: str, options: Options) -> None:
-    """Train a robot's own model and evaluate it and the joint one; what is finished is not done again."""
+    """Train a robot's own model and evaluate it and the joint one; finished work is not repeated."""
     recipe, output, steps = yaml.safe_load(RECIPE.read_text()), OUT / robot, OWN_STEPS[robot]
     changes = {"name": f"{robot}_alone", "output": str(output / "training"), "data": own_part(recipe, robot)}
-    changes["steps"] = round(recipe["steps"] * steps / JOINT_STEPS)  # of the schedule, which is not gone through
+    changes["steps"] = round(recipe["steps"] * steps / JOINT_STEPS)  # of the schedule, which is not completed
     train(RECIPE, changes | {"save_every": 25, "validate_every": steps}, steps)
     evaluate(robot, output / "training/model", output / "separate.json", options.episodes, FIRST_SCENE)
     evaluate(robot, options.joint, output / "joint.json", options.episodes, FIRST_SCENE)
@@ -77,7 +77,7 @@ def run_one(robot: str, options: Options) -> None:
 
 
 def write_page(options: Options) -> None:
-    """The table; what was written by hand below it stays."""
+    """The table; the manual text below it is kept."""
     text = INTRODUCTION.format(steps=JOINT_STEPS, episodes=options.episodes, first=FIRST_SCENE)
     for robot in ROBOTS:
         both = [OUT / robot / f"{kind}.json" for kind in ("joint", "separate")]
@@ -91,7 +91,7 @@ def write_page(options: Options) -> None:
 
 
 def _rate(result: dict | None, task: str | None = None) -> str:
-    """Success in per cent with its interval, of all rows or of one task's."""
+    """Success rate in percent with its interval, of all rows or of one task's."""
     if result is None:
         return "–"
     rows = [row["success"] for row in result["rows"] if task in (None, row["task"])]
@@ -100,7 +100,7 @@ def _rate(result: dict | None, task: str | None = None) -> str:
 
 
 def _error(run: Path, robot: str, step: int = JOINT_STEPS) -> str:
-    """Mean error of a robot's normalised actions in demonstrations held out of the training, at a step of a run."""
+    """Mean error of a robot's normalized actions in demonstrations held out of the training, at a step of a run."""
     key = f"held_out/{robot}/action"
     return next((f"{row[key]:.3f}" for row in log_rows(run) if row["step"] == step and key in row), "–")
 

@@ -1,6 +1,6 @@
-"""Draws how the joint checkpoint was learned, stage after stage: losses, and success per task of the models on the way.
+"""Plots the training of the joint checkpoint, stage by stage: losses, and success per task of intermediate models.
 
-.venv/bin/python scripts/learning_curves.py out/eval/*.json     # results of `qwen-vla evaluate` for models on the way
+.venv/bin/python scripts/learning_curves.py out/eval/*.json     # results of `qwen-vla evaluate` for intermediate models
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Options:
     """What to draw."""
 
     results: tyro.conf.Positional[tuple[Path, ...]]
-    """Results of `qwen-vla evaluate`; those of models of other trainings are left out."""
+    """Results of `qwen-vla evaluate`; those of other trainings are ignored."""
     stages: tuple[Path, ...] = STAGES
-    """Folders of the trainings, each begun from the model of the one before."""
+    """Folders of the trainings, each started from the previous model."""
     out: Path = Path("docs/media/learning.png")
-    """The picture."""
+    """The image."""
 
 
 def starts(stages: tuple[Path, ...]) -> dict[Path, int]:
-    """For every stage the number of steps that came before it."""
+    """For every stage, the number of steps before it."""
     before, total = {}, 0
     for stage in stages:
         before[stage] = total
@@ -46,7 +46,7 @@ def starts(stages: tuple[Path, ...]) -> dict[Path, int]:
 def successes(results: tuple[Path, ...], before: dict[Path, int]) -> dict[str, dict[str, dict[int, dict]]]:
     """suite → task → step → {successes, episodes}; of the results of one model that with most episodes.
 
-    Of validation scenes alone: models on the way are looked at to choose among them.
+    Only of validation scenes: intermediate models are evaluated for model selection.
     """
     found: dict[str, dict[str, dict[int, dict]]] = {suite: {} for suite in SUITES}
     for result in map(read_summary, results):

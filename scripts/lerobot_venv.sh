@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes an environment with Hugging Face's own lerobot, beside ours: its pins (torch < 2.11, av < 16, ...) contradict
+# Makes an environment with Hugging Face's own lerobot, separate from ours: its pins (torch < 2.11, av < 16, ...) contradict
 # ours, so the parity test (`pytest -m slow src/qwen_vla/test/data/formats/test_lerobot_parity.py`) runs it as a program.
 #
-#   scripts/lerobot_venv.sh [FOLDER]     default: out/lerobot_venv; does nothing when it is there
+#   scripts/lerobot_venv.sh [FOLDER]     default: out/lerobot_venv; does nothing if it exists
 #   PYTHON=/path/to/python3.12           interpreter (default: that of .venv)
 #
-# Where PyTorch's index of CPU builds can be reached the build without CUDA is installed, else PyPI's (7 GB on disk).
+# If PyTorch's index of CPU builds is reachable, the build without CUDA is installed, else PyPI's (7 GB on disk).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 folder=${1:-out/lerobot_venv}

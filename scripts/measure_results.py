@@ -1,8 +1,8 @@
-"""Measures what the README reports: runs the commands of its results one after the other, and prints its rows.
+"""Measures the README's results: runs its commands one by one, and prints its rows.
 
-.venv/bin/python scripts/measure_results.py     # or `make results`; goes on where it was interrupted
+.venv/bin/python scripts/measure_results.py     # or `make results`; resumes after an interruption
 
-A command whose result is there is not run again, unless the result is older than the weights or of other options.
+Commands with an existing result are not rerun, unless it is older than the weights or has other options.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Results = Mapping[str, Mapping[str, Any]]  # summaries by suite
 
 @dataclass(frozen=True)
 class Measurement:
-    """A command of the README, as words and as the options that they mean."""
+    """A command of the README, as words and as parsed options."""
 
     words: tuple[str, ...]
     options: Evaluate
@@ -45,7 +45,7 @@ class Measurement:
         return cls(words, tyro.cli(Evaluate, args=words[2:]))
 
     def is_done(self) -> bool:
-        """Whether there is a result, of these options and of the weights that are there now."""
+        """Whether there is a result with these options and the current weights."""
         result = self.options.json
         if not result.is_file() or result.stat().st_mtime <= self._time_of_the_weights():
             return False
@@ -60,21 +60,21 @@ class Measurement:
 
 
 def measurements(readme: str) -> list[Measurement]:
-    """The commands of the README whose results lie in out/results."""
+    """The commands of the README with results in out/results."""
     return [Measurement.of(command) for command in COMMAND.findall(readme)]
 
 
 def measure(measurement: Measurement) -> None:
-    """Run a command; ends this program with its exit code when it fails or is interrupted."""
+    """Run a command; ends this program with its exit code if it fails or is interrupted."""
     print(f"results: {shlex.join(measurement.words)}", flush=True)
     code = subprocess.run(measurement.words).returncode
     if code:
-        print("results: not all is measured; the same command goes on from here", file=sys.stderr)
+        print("results: incomplete; the same command resumes", file=sys.stderr)
         sys.exit(code)
 
 
 def rows(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The rows of the README's table, and what it says about the base."""
+    """The rows of the README's table, and its text on the base."""
     calm = {summary["suite"]: summary for summary in found if not summary["over_ros"]}
     ros = {summary["suite"]: summary for summary in found if summary["over_ros"]}
     yield _row("**as trained**", calm, lambda summary: f"**{_rate(summary)}**")
@@ -109,7 +109,7 @@ def _same_scenes(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 def main() -> None:
     """Measure what is missing, then print everything."""
     os.chdir(ROOT)
-    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C ends the command that runs, which says what it keeps
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C ends the running command, which reports what it keeps
     wanted = measurements(Path("README.md").read_text())
     for measurement in wanted:
         if not measurement.is_done():

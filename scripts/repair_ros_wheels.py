@@ -3,12 +3,12 @@
 
 - The wheels' CMake files export the include paths of the machine that built them (`/opt/python/cpXY-cpXY/...`), and
   CMake stops at such a path because it does not exist. Each is replaced by the same path of this interpreter.
-- A ROS installation has setup scripts, the wheels bring none. They are written, so that `source .venv/setup.bash`
+- A ROS installation has setup scripts, the wheels have none. They are written, so that `source .venv/setup.bash`
   does what `source /opt/ros/<distribution>/setup.bash` does, and a workspace built on top of it sources it as well.
 
     .venv/bin/python scripts/repair_ros_wheels.py [PREFIX]     PREFIX: the environment (default: this interpreter's)
 
-Idempotent: what is repaired stays as it is.
+Idempotent: repaired files are unchanged.
 """
 
 import os
@@ -40,9 +40,9 @@ unset _old
 
 
 def replace(path: Path, text: str) -> bool:
-    """Writes `text` to `path` in one step, if it is not there yet; returns whether it was written.
+    """Writes `text` to `path` atomically, unless it is there already; returns whether it was written.
 
-    As `qwen_vla.output_files` does it, which is not installed yet.
+    Like `qwen_vla.output_files`, which is not installed yet.
     """
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return False
@@ -67,7 +67,7 @@ def repair_cmake_files(prefix: Path) -> int:
 
 
 def write_setup_scripts(prefix: Path) -> None:
-    """Writes setup.{sh,bash,zsh}, which colcon chains to, and local_setup.*, by which it recognises a prefix."""
+    """Writes setup.{sh,bash,zsh}, which colcon chains to, and local_setup.*, by which it recognizes a prefix."""
     for name in ("setup", "local_setup"):
         for shell in ("sh", "bash", "zsh"):
             replace(prefix / f"{name}.{shell}", _SETUP_SH.format(prefix=shlex.quote(str(prefix))))

@@ -1,9 +1,9 @@
-"""Trains the checkpoint of all three robots from nothing: data, recipe after recipe, and an evaluation of the result.
+"""Trains the checkpoint of all three robots from scratch: data, all recipes, and an evaluation of the result.
 
 .venv/bin/python scripts/reproduce.py                                     # or `make reproduce`
 .venv/bin/python scripts/reproduce.py --out my/model --episodes 20
 
-Interrupted at any point, the same command goes on from there. To begin again, delete out/data/joint and
+After an interruption, the same command resumes. To start over, delete out/data/joint and
 out/train/joint_*.
 """
 
@@ -28,32 +28,32 @@ from qwen_vla.training.recipe_files import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = ROOT / ".venv/bin"
-# Each is trained before the data of the next are made: two learn from mistakes of the model before.
+# Each is trained before the data of the next is recorded: two use interventions on the previous model.
 STAGES = ("joint_grounding", "joint_actions", "joint_takeovers", "joint_takeovers_2", "joint_finish")
 RECIPES = [Path(f"config/training/{name}.yaml") for name in STAGES]
 SUITES = ("widowx", "aloha", "mobile_base")
-TRAINING_ONLY = "grounding_head.safetensors"  # of a model, what inference does not need
+TRAINING_ONLY = "grounding_head.safetensors"  # part of a model that inference does not need
 FIRST_SCENE = 9000
 CORES = os.cpu_count() or 1
 
 
 @dataclass
 class Options:
-    """Where to, and by how many."""
+    """Output and parallelism."""
 
     out: Path = ROOT / "out/reproduce/tiny"
-    """Folder of the resulting model; results of the evaluation lie beside it."""
+    """Folder of the resulting model; results of the evaluation are written beside it."""
     workers: int = CORES
     """Parallel simulators."""
     processes: int = 1 if Path("/dev/nvidiactl").exists() else min(2, CORES)
-    """Training processes, which share every batch: the same result, sooner."""
+    """Training processes, which share every batch: the same result, faster."""
     episodes: int = 50
     """Validation scenes of each robot to evaluate on."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the way: what is said when it begins, and what it does."""
+    """A stage: its title and its action."""
 
     title: str
     run: Callable[[], None]
@@ -77,30 +77,30 @@ def stages(options: Options) -> Iterator[Stage]:
 
 
 def qwen_vla(*words: str, processes: int = 1) -> None:
-    """Run a command to its end; ends this program with its exit code when it fails or is interrupted."""
+    """Run a command to its end; ends this program with its exit code if it fails or is interrupted."""
     launch = (BIN / "torchrun", "--standalone", "--nproc-per-node", str(processes)) if processes > 1 else ()
-    environment = {"OMP_NUM_THREADS": "1"} | os.environ  # every simulator and training process has a core to itself
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ  # one core per simulator and training process
     child = subprocess.Popen([*launch, BIN / "qwen-vla", *words], stdin=subprocess.DEVNULL, env=environment)
-    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the command, too, which saves what it has
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C also reaches the command, which saves its state
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     if code := child.wait():
-        print("reproduce: not all is done; the same command goes on from here", file=sys.stderr)
+        print("reproduce: incomplete; the same command resumes", file=sys.stderr)
         sys.exit(code if code > 0 else 128 - code)
 
 
 def keep(model: Path, result: Path) -> None:
-    """Copy what inference needs of a model; an earlier copy is replaced."""
+    """Copy the files of a model needed for inference; an earlier copy is replaced."""
     with folder_complete_or_absent(result, model_files) as folder:
         shutil.copytree(model, folder, ignore=shutil.ignore_patterns(TRAINING_ONLY), dirs_exist_ok=True)
 
 
 def _from_root(path: Path) -> Path:
-    """A path below the repository without what leads there: results need not name folders of a machine."""
+    """A path relative to the repository: results need not name folders of a machine."""
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def main() -> None:
-    """Go the whole way, from where it was interrupted; nothing is done when the folder holds something else."""
+    """Run all stages, resuming after an interruption; nothing is done if the folder has other content."""
     options = tyro.cli(Options, description=__doc__)
     options.out = options.out.expanduser().resolve()
     os.chdir(ROOT)

@@ -1,8 +1,8 @@
-"""Runs the tests of the repository in two halves, both of them always, and says at the end what became of each.
+"""Runs the tests of the repository in two halves, always both, and prints a summary of each at the end.
 
-Side by side: all tests that may run beside each other. Alone: those of running nodes, which are particular about time.
-With arguments, pytest runs once, with those. The exit status is pytest's, of two halves the larger: 0 only when both
-have passed, and not when one of them found no test at all.
+Side by side: all tests that may run in parallel. Alone: those of running nodes, which are timing-sensitive.
+With arguments, pytest runs once, with these. The exit status is pytest's, the larger of two: 0 only if both
+have passed, and not if one of them found no tests.
 
     .venv/bin/python scripts/run_tests.py [PYTEST ARGUMENT...]
 """
@@ -32,12 +32,12 @@ COLUMNS = ("passed", "failed", "skipped", "reruns", "time", "exit status")
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one run of pytest.
+    """The result of one pytest run.
 
     Attributes:
-        status: its exit status; of a shell's kind (128 + number) when a signal ended it.
-        seconds: how long it took [s].
-        counts: of tests, by its own names of outcomes; None when it did not get so far.
+        status: its exit status; as in a shell (128 + number) if a signal ended it.
+        seconds: duration [s].
+        counts: of tests, by pytest's names of outcomes; None if it did not finish.
         interrupted: by Ctrl-C.
     """
 
@@ -56,7 +56,7 @@ class Result:
 
 
 def main(arguments: list[str]) -> int:
-    """Run everything, or what the arguments say; returns the exit status."""
+    """Run everything, or as in the arguments; returns the exit status."""
     say_what_is_ignored()
     if arguments:
         return run(arguments).status
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(arguments: list[str]) -> Result:
-    """Run pytest once. Ctrl-C reaches it, too, and it ends by itself; this process waits for that."""
+    """Run pytest once. Ctrl-C also reaches it, and it ends by itself; this process waits for it."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="test_counts_") as folder, signals_as_exceptions():
         counts = Path(folder, "counts.json")
@@ -101,7 +101,7 @@ def print_summary(results: dict[str, Result]) -> None:
         print("  ".join(line).rstrip())
 
 
-# The plugin by which the pytest that is run tells its counts.
+# The plugin by which the pytest run reports its counts.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Prepares this checkout: system packages, virtual environment, ROS 2 from wheels, colcon build. Called by every
-# make target; does nothing when nothing changed. Interrupted at any point, the next call goes on from there:
-# each phase writes its stamp (the hash of what it was made from) last.
+# make target; does nothing if nothing changed. After an interruption, the next call resumes:
+# each phase writes its stamp (the hash of its inputs) last.
 #
-#   PYTHON=/path/to/python3.12   interpreter (default: that of the present environment, else the first of python3,
+#   PYTHON=/path/to/python3.12   interpreter (default: that of the existing environment, else the first of python3,
 #                                python3.12, python3.11 that is 3.11 or 3.12)
-#   TORCH=cpu|cuda               build of PyTorch (default: the present one, else cuda where an NVIDIA device is)
+#   TORCH=cpu|cuda               build of PyTorch (default: the existing one, else cuda if there is an NVIDIA device)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -13,7 +13,7 @@ venv=$root/.venv
 log=$root/build/setup.log
 messages=qwen_vla_msgs
 
-# A ROS installation that is sourced in the calling shell must not leak into the environment made here.
+# A ROS installation that is sourced in the calling shell must not leak into this environment.
 unset PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH
 unset _ROS_WHEELS_BOOTSTRAP_COMPLETE
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1
@@ -93,7 +93,7 @@ phase() { # phase TEXT COMMAND...: one line of progress, all output to the log, 
   shift
   printf 'setup: %-58s' "$text ..."
   printf '\n===== %s: %s =====\n' "$(date '+%F %T')" "$text" >>"$log"
-  # A subshell of its own, because `set -e` is off inside a condition.
+  # A separate subshell, because `set -e` is off inside a condition.
   set +e
   (set -e; "$@") >>"$log" 2>&1
   local code=$?
@@ -223,7 +223,7 @@ fi
 mkdir -p build
 exec 9>build/.setup.lock
 flock 9 # two make calls at once: the second waits, then finds everything done
-# A phase that begins is not done any more, whatever its stamp says: it may be interrupted half-way.
+# A started phase is no longer done, regardless of its stamp: it may be interrupted.
 if ! packages_ready; then
   rm -f "$venv/.stamp_packages"
   check_machine

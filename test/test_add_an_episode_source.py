@@ -113,8 +113,8 @@ def test_a_recording_that_cannot_be_used_is_named(package, tmp_path, logs):
 
 def test_options_that_say_nothing_to_the_format_are_refused(package, tmp_path, logs):
     said = run(tmp_path, str(package), "--marker-topic", "episode").stderr
-    assert "is read by TeleopLog, to which marker_topic says nothing; it takes: instruction" in said
-    assert "has 10 rows per second, and TeleopLog reads it as it is; leave out --rate-hz 5" in (
+    assert "is read by TeleopLog, which does not support marker_topic; it supports: instruction" in said
+    assert "has 10 rows per second, which TeleopLog does not resample; omit --rate-hz 5" in (
         run(tmp_path, str(package), "--rate-hz", "5").stderr
     )
 

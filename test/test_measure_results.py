@@ -108,7 +108,7 @@ def test_a_command_that_fails_ends_it(checkout):
     (checkout / "README.md").write_text(text.replace("--episodes 1 --seed 9000", "--episodes 0 --seed 9000"))
     done = run(checkout)
     assert done.returncode == 1 and "episodes must be at least 1, got 0" in done.stderr
-    assert "not all is measured" in done.stderr and done.stdout.count("results: ") == 1
+    assert "results: incomplete" in done.stderr and done.stdout.count("results: ") == 1
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Qwen-VLA: one vision-language-action model for many robots. Heavy parts are imported on first use."""
+"""Qwen-VLA: one vision-language-action model for many robots. Heavy modules are imported on first use."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How long one action chunk takes, stage by stage, beside the shortest time the same arithmetic could take.
+"""Latency of an action chunk, stage by stage, beside a lower bound for the same arithmetic.
 
-The floor of a stage is the larger of two bounds, both measured in the same run, so that a busy or slow machine moves
+The floor of a stage is the larger of two bounds, both measured in the same run, so that a busy or slow machine affects
 measurement and bound alike: its matrix operations (counted by PyTorch) over the rate of a large matrix product, and the
-bytes of its weights over the rate at which memory is copied.
+bytes of its weights over the memory bandwidth of a copy.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from qwen_vla.policies.policy import Policy
 
 STEPS = (4, 10)
 WARM_UP = 3
-NAIVE_SHARE = 0.2  # of the repeats: the naive way is slow, and a median of few runs is enough
+NAIVE_SHARE = 0.2  # of the repeats: the naive computation is slow, and a median of a few runs suffices
 GEMM_SIDE = 1024
 COPY_MB = 64
 CAMERA_SHAPE = (240, 320, 3)
@@ -46,14 +46,14 @@ PROMPT = (
     "execute the following task: {instruction}."
 )
 INSTRUCTION = "pick up the red cube"
-IMAGE_SIZES = {"4b": 224}  # presets that are measured at another size than their own
+IMAGE_SIZES = {"4b": 224}  # presets measured at an image size other than their default
 IMAGES = {"tiny": 2, "4b": 3}
 DATA_SHEET = {"device": "H200 (data sheet: 4.8 TB/s, 989 TFLOP/s dense bf16)", "bandwidth": 4.8e12, "rate": 989e12}
 
 
 @dataclass(frozen=True)
 class Part:
-    """Arithmetic with the weights that it must read. repeats: per chunk."""
+    """A computation and the weights that it must read. repeats: per chunk."""
 
     name: str
     run: Callable[[], Any]
@@ -61,12 +61,12 @@ class Part:
     repeats: int = 1
 
     def bytes(self) -> int:
-        """Bytes of the weights that one run must read, repeats included."""
+        """Bytes of the weights read by one run, repeats included."""
         tensors = {id(t): t for module in self.weights for t in (*module.parameters(), *module.buffers())}
         return self.repeats * sum(t.numel() * t.element_size() for t in tensors.values())
 
     def operations(self) -> int:
-        """Floating-point operations of its matrix products, convolutions and attentions, repeats included."""
+        """Floating-point operations of its matrix products, convolutions and attention, repeats included."""
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             self.run()
         return counter.get_total_flops()
@@ -75,18 +75,18 @@ class Part:
 def run_benchmark(options: BenchmarkOptions) -> dict[str, Any]:
     """Measure ``Policy.infer`` on synthetic camera images of 240×320.
 
-    All times are in milliseconds. ``steps.N`` holds for N Euler steps p50_ms and p99_ms of a whole chunk; the medians
+    All times are in milliseconds. ``steps.N`` has for N Euler steps p50_ms and p99_ms of a whole chunk; the medians
     preprocess_ms, backbone_ms, expert_ms; floor_ms; the stages; naive_ms: transformers' own backbone, unchanged, in
-    every Euler step, nothing kept; recomputed_ms: the same with this library's faster modules (both without the one
-    token of a robot's state). ``4b`` needs a GPU: on a CPU the result names the reason and holds its parameter table
-    and its operations and bytes.
+    every Euler step, without caching; recomputed_ms: the same with this library's faster modules (both without the one
+    token of a robot's state). ``4b`` needs a GPU: on a CPU the result gives the reason, the parameter table, and its
+    operations and bytes.
     """
     options.check()
     if options.preset == "4b" and torch.device(options.device).type == "cpu" and options.checkpoint is None:
         return {
             "preset": options.preset,
             "device": options.device,
-            "not_measured": "4b takes about 20 GB and minutes per chunk on a CPU; use --device cuda",
+            "not_measured": "4b needs about 20 GB and minutes per chunk on a CPU; use --device cuda",
             "parameters": parameter_table(options.preset),
             "analytic": analytic_floor(options.preset, options.images),
         }
@@ -139,7 +139,7 @@ def parameter_table(preset: str) -> dict[str, float]:
 
 
 def analytic_floor(preset: str = "4b", images: int | None = None, steps: int = STEPS[-1]) -> dict[str, Any]:
-    """Operations and bytes of one bf16 chunk, counted on the meta device, and the floor by a GPU's data sheet."""
+    """Operations and bytes of one bf16 chunk, counted on the meta device, and the floor from a GPU's data sheet."""
     policy = untrained_policy(preset, "meta", images)
     rows = [
         row | work_floor(row, DATA_SHEET["rate"], DATA_SHEET["bandwidth"])
@@ -171,7 +171,7 @@ def _measure(policy: Policy, repeats: int) -> dict[str, Any]:
         steps[str(count)]["stages"] = _measure_stages(policy, observation, count, repeats)
         rates.append(gemm_rate(policy.model))
         bandwidths.append(copy_rate(policy.model))
-    # The fastest seen is the fairest bound: other programs can only slow it down.
+    # The fastest run is the best bound: other programs can only slow it down.
     rate, bandwidth = max(rates), max(bandwidths)
     for row in steps.values():
         _add_floors(row, rate, bandwidth)
@@ -187,13 +187,13 @@ def _measure(policy: Policy, repeats: int) -> dict[str, Any]:
 
 
 def _measure_chunks(policy: Policy, observation: Observation, repeats: int) -> dict[str, float]:
-    """Whole chunks, and the two slower ways of computing them in between, so that a busy machine slows all three."""
+    """Whole chunks, interleaved with the two slower computations, so that a busy machine slows all three."""
     for _ in range(WARM_UP):
         policy.infer(observation, seed=0)
     times, others = [], {"naive_ms": [], "recomputed_ms": []}
     every = round(1 / NAIVE_SHARE)
     with _plain_vision(policy.model) as use_plain:
-        backbone_in_every_step(policy, observation)  # what happens only the first time
+        backbone_in_every_step(policy, observation)  # one-time costs
         for index in range(repeats):
             times.append(policy.infer(observation, seed=0).inference_ms)
             if index % every == 0:
@@ -209,9 +209,9 @@ def _measure_chunks(policy: Policy, observation: Observation, repeats: int) -> d
 
 @torch.inference_mode()
 def backbone_in_every_step(policy: Policy, observation: Observation, plain: bool = True, seed: int = 0) -> torch.Tensor:
-    """A chunk [1, H, K] as written down first: every Euler step asks the whole model, nothing is kept.
+    """A chunk [1, H, K] by the reference algorithm: every Euler step runs the whole model, nothing is cached.
 
-    plain: positions and image features as transformers computes them; otherwise by this library's ``encode``.
+    plain: positions and image features computed by transformers; otherwise by this library's ``encode``.
     """
     model = policy.model
     views = {tag: observation.images[tag] for tag in policy.camera_tags}
@@ -241,7 +241,7 @@ def backbone_in_every_step(policy: Policy, observation: Observation, plain: bool
 
 @contextlib.contextmanager
 def _plain_vision(model: QwenVLAModel) -> Iterator[Callable[[bool], None]]:
-    """A switch between transformers' own patch embedding and image attention and ours, restored at the end."""
+    """Yields a switch between transformers' patch embedding and image attention and ours; restored at the end."""
     visual = model.vlm.model.visual
     ours = visual.patch_embed
     with torch.device("meta"):
@@ -258,7 +258,7 @@ def _plain_vision(model: QwenVLAModel) -> Iterator[Callable[[bool], None]]:
 
 
 def _measure_stages(policy: Policy, observation: Observation, steps: int, repeats: int) -> list[dict[str, Any]]:
-    """The stages of a chunk one by one: their time, and the parts whose floors add up to theirs."""
+    """The stages of a chunk one by one: their times, and the parts whose floors sum to theirs."""
     work = {row["name"]: row for row in counted_work(policy, observation, steps)}
     euler = work.pop(f"{steps} Euler steps")
     rows = []
@@ -272,7 +272,7 @@ def _measure_stages(policy: Policy, observation: Observation, steps: int, repeat
 
 
 def _stages(policy: Policy, observation: Observation, steps: int) -> dict[str, Callable[[], Any]]:
-    """What a chunk goes through, as `Policy.infer` does it."""
+    """The stages of a chunk, as in `Policy.infer`."""
     batch, mask = policy._batch([observation], None), policy._mask(1)
     context, noise = policy.runner.context(batch, mask), policy._noise([0])
     packed = policy.runner.sample_actions(context, mask, steps, noise=noise)[0].float().cpu().numpy()
@@ -287,7 +287,7 @@ def _stages(policy: Policy, observation: Observation, steps: int) -> dict[str, C
 def counted_work(policy: Policy, observation: Observation, steps: int) -> list[dict[str, Any]]:
     """Name, operations and bytes of each part of a chunk.
 
-    Operations are counted on a twin of the model without memory, where they take no time and every attention is made of
+    Operations are counted on a copy of the model on the meta device, where they take no time and attention consists of
     matrix products that the counter knows; bytes are those of the policy's own weights.
     """
     with torch.device("meta"):
@@ -301,7 +301,7 @@ def counted_work(policy: Policy, observation: Observation, steps: int) -> list[d
 
 @torch.no_grad()
 def _parts(policy: Policy, observation: Observation, steps: int) -> list[Part]:
-    """The arithmetic of a chunk whose prompt is not padded; what runs is the plain model."""
+    """The arithmetic of a chunk with an unpadded prompt, run by the plain model."""
     model, device = policy.model, policy.model.device
     backbone, expert = model.vlm.model, model.action_expert
     images = [{tag: observation.images[tag] for tag in policy.camera_tags}] if policy.camera_tags else None
@@ -341,7 +341,7 @@ def _parts(policy: Policy, observation: Observation, steps: int) -> list[Part]:
 
 
 def _prime_vision(model: QwenVLAModel, grid: torch.Tensor) -> None:
-    """On the meta device the vision tower's position tables cannot be computed; they come from the CPU."""
+    """Compute the vision tower's position tables on the CPU; the meta device cannot."""
     if model.device.type == "meta":
         shape, cpu = tuple(grid[0].tolist()), torch.device("cpu")
         model._uniform_vision_constants(grid, shape, len(grid), cpu)
@@ -350,7 +350,7 @@ def _prime_vision(model: QwenVLAModel, grid: torch.Tensor) -> None:
 
 
 def _add_floors(row: dict[str, Any], rate: float, bandwidth: float) -> None:
-    """Floor and ratio of every stage and of the chunk, and what is spent between the stages."""
+    """Floor and ratio of every stage and of the chunk, and the time between the stages."""
     for stage in row["stages"]:
         if "parts" in stage:
             stage["parts"] = [part | work_floor(part, rate, bandwidth) for part in stage["parts"]]
@@ -365,7 +365,7 @@ def _add_floors(row: dict[str, Any], rate: float, bandwidth: float) -> None:
 
 
 def work_floor(row: dict[str, Any], rate: float, bandwidth: float) -> dict[str, Any]:
-    """The shortest time for a part's operations and bytes at [operations/s] and [bytes/s], and which of them binds."""
+    """The shortest time for a part at the given rates [operations/s] and [bytes/s], and which of them is the bound."""
     arithmetic, memory = row["operations"] / rate, row["bytes"] / bandwidth
     return {"floor_ms": 1e3 * max(arithmetic, memory), "bound": "arithmetic" if arithmetic > memory else "memory"}
 
@@ -385,7 +385,7 @@ def gemm_rate(model: QwenVLAModel) -> float:
 
 
 def copy_rate(model: QwenVLAModel) -> float:
-    """Bytes per second, read and written, of a copy that no cache holds; best of several."""
+    """Bytes per second, read and written, of a copy too large for any cache; best of several."""
     size = (COPY_MB if model.device.type == "cpu" else 8 * COPY_MB) * 2**20
     source = torch.zeros(size, dtype=torch.uint8, device=model.device)
     target = torch.zeros_like(source)
@@ -427,7 +427,7 @@ def _policy_of(options: BenchmarkOptions) -> Policy:
 
 
 def synthetic_observation(policy: Policy, instruction: str = INSTRUCTION) -> Observation:
-    """What a policy could see: noise of 240×320 from each camera."""
+    """An observation of 240×320 noise from each camera."""
     rng = np.random.default_rng(0)
     images = {tag: rng.integers(0, 256, CAMERA_SHAPE, dtype=np.uint8) for tag in policy.camera_tags}
     return Observation(images, instruction, state=np.zeros(len(policy.state_names)) if policy.state_names else None)
@@ -466,7 +466,7 @@ def untrained_policy(
 
 @torch.no_grad()
 def _fill_zeros(model: QwenVLAModel) -> None:
-    """A new expert's velocity is zero whatever it sees; two ways of computing that could not be compared."""
+    """Replace zero weights: a new expert's velocity is zero for any input, so computations could not be compared."""
     expert = model.action_expert
     for layer in (expert.out_modulation, expert.action_out[-1], *(block.modulation for block in expert.blocks)):
         nn.init.normal_(layer.weight, std=0.02)
@@ -480,7 +480,7 @@ def _device_name(device: str) -> str:
 
 
 def _load_average() -> float | None:
-    """Programs that wanted to run in the last minute, this one included; None where the system does not say."""
+    """Load average of the last minute, this program included; None where the system does not provide it."""
     path = Path("/proc/loadavg")
     return float(path.read_text().split()[0]) if path.is_file() else None
 

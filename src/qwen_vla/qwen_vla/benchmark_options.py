@@ -1,4 +1,4 @@
-"""What is to be timed, as it is asked for. Light: the command line imports it to say what it offers."""
+"""Options of the benchmark. Light: the command line imports it for its help."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ CAMERA_TAGS = ("ego", "cam_left_wrist", "cam_right_wrist", "cam_front")
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """A preset with random weights, which change no timing, or a checkpoint; and how it runs."""
+    """A preset with random weights, which do not affect timing, or a checkpoint; and how it runs."""
 
     preset: Literal["tiny", "4b"] = "tiny"
     """Size of the model, with random weights."""
     checkpoint: Path | None = None
     """Measure this checkpoint instead of a preset."""
     robot: str | None = None
-    """Which of the checkpoint's robots; needed where it has several."""
+    """One of the checkpoint's robots; required if it has several."""
     device: str = "cpu"
-    """Where it runs: cpu, cuda, cuda:1 …"""
+    """Device: cpu, cuda, cuda:1 …"""
     images: int | None = None
-    """Cameras; default 2 for tiny, 3 for 4b, a checkpoint's own."""
+    """Cameras; default 2 for tiny, 3 for 4b, those of a checkpoint."""
     threads: int = 1
-    """CPU threads. On a machine that does other work, too, more threads wait for each other: 2 s a chunk were seen."""
+    """CPU threads. On a busy machine, more threads wait for each other: up to 2 s per chunk."""
     repeats: int = 50
     """Chunks per measurement."""
     accelerate: Literal["auto", "graphs", "compile", "off"] = "auto"
     """auto: compiled blocks in CUDA graphs on a GPU, plain on a CPU; graphs: without the compiler; compile: on a CPU,
     too; the first start on a machine compiles for about a minute."""
     quantize: Literal["none", "fp8"] = "none"
-    """Weights of 8 bits in the action expert and the language tower."""
+    """8-bit weights in the action expert and the language tower."""
 
     def check(self) -> None:
-        """ValueError when this cannot be timed."""
+        """ValueError for options that cannot be measured."""
         if self.repeats < 1 or self.threads < 1:
             raise ValueError(f"repeats ({self.repeats}) and threads ({self.threads}) must be at least 1")
         if self.images is not None and not 0 <= self.images <= len(CAMERA_TAGS):
             raise ValueError(f"images ({self.images}) must be between 0 and {len(CAMERA_TAGS)}")
         if self.images is not None and self.checkpoint is not None:
-            raise ValueError("a checkpoint's robot has its own cameras; leave out either --images or --checkpoint")
+            raise ValueError("a checkpoint's robot has its own cameras; omit either --images or --checkpoint")
         if self.robot is not None and self.checkpoint is None:
-            raise ValueError(f"a preset has no robots: --robot {self.robot} goes with --checkpoint")
+            raise ValueError(f"a preset has no robots; use --robot {self.robot} with --checkpoint")

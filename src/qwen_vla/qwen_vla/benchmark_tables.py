@@ -1,4 +1,4 @@
-"""The figures of a benchmark as tables for a reader, beside what others publish. Free of torch."""
+"""The figures of a benchmark as tables, beside published ones of other models. Free of torch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-PUBLISHED = (  # milliseconds per chunk, as their authors say
+PUBLISHED = (  # milliseconds per chunk, as published by their authors
     ("GR00T N1.7 (3B), H100, 4 steps, eager", "156"),
     ("GR00T N1.7 (3B), H100, 4 steps, compiled", "72"),
     ("GR00T N1.7 (3B), H100, 4 steps, TensorRT", "28–47"),
-    ("π0 (3.3B), RTX 4090, 2 views, 10 steps, PyTorch", "> 100"),
-    ("π0 (3.3B), RTX 4090, 2 views, 10 steps, hand-written kernels", "27"),
+    ("π0 (3.3B), RTX 4090, 2 cameras, 10 steps, PyTorch", "> 100"),
+    ("π0 (3.3B), RTX 4090, 2 cameras, 10 steps, hand-written kernels", "27"),
 )
 
 
 def print_tables(result: dict[str, Any], console: Console | None = None) -> None:
-    """The figures of `benchmark.run_benchmark` for a reader."""
+    """Print the figures of `benchmark.run_benchmark`."""
     console = console or Console()
     if "analytic" in result:
         console.print(f"[bold]{result['preset']}[/]: {result['not_measured']}")
@@ -31,7 +31,7 @@ def print_tables(result: dict[str, Any], console: Console | None = None) -> None
         console.print(
             f"chunk: p50 {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms, {row['ratio']:.1f} × the floor of "
             f"{row['floor_ms']:.1f} ms\nnaive: {row['naive_ms']:.1f} ms, a chunk takes {row['naive_share']:.2f} of it; "
-            f"backbone in every step, but with the faster modules: {row['recomputed_ms']:.1f} ms\n"
+            f"backbone in every step, with the faster modules: {row['recomputed_ms']:.1f} ms\n"
         )
     console.print(
         f"{result['device']}, {result['threads']} thread(s), {result['dtype']}, {result['images']} images of "

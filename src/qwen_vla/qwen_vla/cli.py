@@ -1,4 +1,4 @@
-"""The `qwen-vla` command: one sub-command per job, typed options, JSON where something is measured.
+"""The `qwen-vla` command: one sub-command per job, typed options, JSON where results are measured.
 
 Packages add commands through the entry point group `qwen_vla.commands` (name → class with `run() -> int`). Commands
 that need ROS come that way, so that this library never imports it.
@@ -34,7 +34,7 @@ BENCHMARKS = "qwen_vla.benchmarks"
 CORES = os.cpu_count() or 1
 DESCRIPTION = (
     "Qwen-VLA: describe a robot, record data, train and evaluate a policy. Every command has examples: "
-    "qwen-vla train --help. --version says which version this is, QWEN_VLA_TRACEBACK=1 where an error comes from."
+    "qwen-vla train --help. --version prints the version, QWEN_VLA_TRACEBACK=1 the traceback of an error."
 )
 
 
@@ -45,32 +45,32 @@ class Describe:
     $ qwen-vla describe widowx
     $ qwen-vla describe aloha --hardware real
     $ qwen-vla describe my_robot.yaml --instruction "open the drawer"   # and my_robot.urdf beside it
-    $ qwen-vla describe my_robot.urdf --write my_robot.yaml     # what can be guessed without a YAML, as one to correct
+    $ qwen-vla describe my_robot.urdf --write my_robot.yaml     # guess a YAML, to be corrected
     $ qwen-vla describe my_robot.urdf.xacro --arguments prefix:=left_ gripper:=2f85
     """
 
     robot: tyro.conf.Positional[str]
-    """Name of a robot of the suite, or path of an embodiment YAML, of a URDF or of a xacro."""
+    """Name of a robot of the suite, or path of an embodiment YAML, a URDF or a xacro."""
     config: Path | None = None
-    """Embodiment YAML of a URDF; without one, what can be guessed is guessed, and said."""
+    """Embodiment YAML for a URDF; without one, what can be guessed is guessed and reported."""
     arguments: tuple[str, ...] = ()
-    """Arguments of the xacro, name:=value each."""
+    """Arguments of the xacro, each name:=value."""
     write: Path | None = None
-    """Where to write what was guessed, as an embodiment YAML with comments; a file that is there is not replaced."""
+    """Where to write the guess, as an embodiment YAML with comments; an existing file is not replaced."""
     hardware: Literal["mock", "gazebo", "isaac", "real"] = "mock"
-    """What answers for a robot of the suite; a real one may have other topics and calibrations."""
+    """Hardware or simulator of a robot of the suite; the real one may have other topics and calibrations."""
     instruction: str = "pick up the red cube"
-    """Sentence to put into the prompt."""
+    """Instruction in the prompt."""
 
     def run(self) -> int:
         from embodiment_descriptions import describe
         from qwen_vla.robots import find_robot
 
         if self.write and self.write.exists():
-            raise FileExistsError(f"{self.write} is there already; name another file for the guess")
+            raise FileExistsError(f"{self.write} already exists; name another file for the guess")
         embodiment = find_robot(self.robot, self.config, self.hardware, self.arguments)
         if self.write and not embodiment.inferred:
-            raise ValueError(f"--write is for a URDF without a YAML; nothing was guessed of {self.robot!r}")
+            raise ValueError(f"--write is for a URDF without a YAML; nothing was guessed for {self.robot!r}")
         print(describe(embodiment, self.instruction))
         if self.write:
             self._write(embodiment)
@@ -81,32 +81,32 @@ class Describe:
         from qwen_vla.output_files import write_text
 
         write_text(self.write, guessed_yaml(embodiment))
-        print(f"{self.write}: written; put it beside the URDF, and check what its comments say", file=sys.stderr)
+        print(f"wrote {self.write}; place it beside the URDF, and check it against its comments", file=sys.stderr)
 
 
 @dataclass(frozen=True)
 class Collect(Collection):
     """Record a suite's scripted expert as a LeRobotDataset v3.0; resumes when interrupted.
 
-    Given a recipe, records those of its data sets that are missing; the file that it names as `collect` says how.
+    Given a recipe, records the missing ones of its datasets, as defined by the file that it names as `collect`.
 
     $ qwen-vla collect widowx --episodes 100 --out out/data/widowx
     $ qwen-vla collect widowx --task stack_cube --episodes 100 --out out/data/stack
     $ qwen-vla collect aloha --takeover-from checkpoints/tiny --seed 1500000 --out out/data/takeovers
     $ qwen-vla collect config/training/sft_tiny.yaml
-    $ qwen-vla collect motions --robot widowx --episodes 500 --out out/data/widowx_motions   # and a picture of some
+    $ qwen-vla collect motions --robot widowx --episodes 500 --out out/data/widowx_motions   # plus a figure of some
     """
 
     suite: tyro.conf.Positional[str]
-    """Task suite, e.g. widowx; a recipe; or `motions`: synthetic motions of an arm with sentences, without images."""
+    """Task suite, e.g. widowx; a recipe; or `motions`: synthetic arm motions with instructions, without images."""
     out: Path | None = None
-    """Folder of the data set; those of a recipe have theirs."""
+    """Folder of the dataset; a recipe names its own."""
     workers: int = CORES
     """Parallel simulators."""
     robot: str = "widowx"
-    """For `motions`: name of a robot of the suite, or path of an embodiment YAML or of a URDF."""
+    """For `motions`: name of a robot of the suite, or path of an embodiment YAML or a URDF."""
     config: Path | None = None
-    """For `motions`: embodiment YAML of a URDF that lies elsewhere."""
+    """For `motions`: embodiment YAML for a URDF that is in another folder."""
     rate_hz: float = 50.0
     """For `motions`: samples per second."""
 
@@ -142,20 +142,20 @@ class Collect(Collection):
         return MotionFiles(self.out, robot, count=self.episodes, seed=self.seed, rate_hz=self.rate_hz).write()
 
     def _refuse_options_but(self, meant: set[str], what: str) -> None:
-        """ValueError for options that say nothing of what is collected, and for a missing folder."""
+        """ValueError for options that do not apply to what is collected, and for a missing folder."""
         for field in fields(self)[1:]:
             if field.name not in meant and getattr(self, field.name) != field.default:
-                raise ValueError(f"--{field.name.replace('_', '-')} does not go with {what}")
+                raise ValueError(f"--{field.name.replace('_', '-')} does not apply to {what}")
         if "out" in meant and self.out is None:
-            raise ValueError("--out is missing: the folder of the data set")
+            raise ValueError("--out is missing; name the folder of the dataset")
 
 
 @dataclass(frozen=True)
 class Convert(ConvertOptions):
-    """Turn recorded episodes, or other recordings, into a LeRobotDataset v3.0; resumes when interrupted.
+    """Convert recorded episodes, or other recordings, to a LeRobotDataset v3.0; resumes when interrupted.
 
-    Of bags the images are chosen and decoded as the policy does it live; other formats are read by the episode sources
-    of installed packages (docs/how-to/add_an_episode_source.md). Every recording that cannot be used is named, and why.
+    Images of bags are selected and decoded as the policy does live; other formats are read by the episode sources of
+    installed packages (docs/how-to/add_an_episode_source.md). Unusable recordings are reported with the reason.
 
     $ qwen-vla convert ~/qwen_vla_episodes --out out/data/my_robot
     $ qwen-vla convert bags/monday --robot widowx --instruction "open the drawer" --images png --out out/data/monday
@@ -170,11 +170,11 @@ class Convert(ConvertOptions):
 
 @dataclass
 class Train:
-    """Train a recipe of any stage; the same command resumes it.
+    """Train a recipe of any stage; the same command resumes.
 
     Ctrl-C saves the state. The folder named as `output` in the recipe gets state.pt (to resume), log.jsonl, loss.png,
-    tensorboard/, and model/ for `qwen-vla evaluate --policy`. Several processes share the recipe's batch: accelerate
-    launch, or torchrun.
+    tensorboard/, and model/ for `qwen-vla evaluate --policy`. Several processes (accelerate launch or torchrun) share
+    the recipe's batch.
 
     $ qwen-vla train config/training/t2a_tiny.yaml
     $ qwen-vla train config/training/sft_tiny.yaml --max-steps 100
@@ -182,9 +182,9 @@ class Train:
     """
 
     recipe: tyro.conf.Positional[Path]
-    """Recipe file, see config/training/; `qwen-vla collect` with the same file makes its data."""
+    """Recipe file, see config/training/; `qwen-vla collect` with the same file records its data."""
     max_steps: int | None = None
-    """Stop at this step with a saved state; the schedule stays that of the whole recipe."""
+    """Stop at this step and save the state; the schedule stays that of the whole recipe."""
 
     def run(self) -> int:
         from qwen_vla.training.output_folder import claim
@@ -193,7 +193,7 @@ class Train:
         recipe = load_recipe(self.recipe)
         check_inputs(recipe)
         claim(recipe)
-        # PyTorch takes seconds; what is missing or in the way is said before.
+        # Importing PyTorch takes seconds; missing or blocking files are reported before.
         if recipe.stage == "rl":
             from qwen_vla.training.reinforcement import train
         else:
@@ -205,28 +205,28 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate(EvaluateOptions):
-    """Success of a policy on a suite, with its 95 % interval.
+    """Success rate of a policy on a suite, with its 95 % interval.
 
-    Interrupted with --json, the same command goes on where it stopped (with --chaos it begins again).
+    Interrupted with --json, the same command continues where it stopped (with --chaos it starts over).
 
-    Seeds below 20000 are validation scenes, free to look at; from 20000 on they are test scenes, to be looked at once,
-    when nothing is chosen any more; from 1000000 on they are training scenes and refused.
+    Seeds below 20000 are validation scenes, free to use; from 20000 on they are test scenes, to be used once, after all
+    choices are made; from 1000000 on they are training scenes and refused.
 
     $ qwen-vla evaluate widowx --episodes 50 --seed 9000 --json out/evaluation.json
-    $ qwen-vla evaluate widowx --task stack_cube          # one task alone
-    $ qwen-vla evaluate aloha --shift colour              # does it generalise? or instance, position …
+    $ qwen-vla evaluate widowx --task stack_cube          # a single task
+    $ qwen-vla evaluate aloha --shift colour              # does it generalize? or instance, position …
     $ qwen-vla evaluate widowx --shuffle-instructions     # does it listen? (should fail)
     $ qwen-vla evaluate widowx --blind                    # does it look? (should fail)
     $ qwen-vla evaluate widowx --prompt-of aloha          # does it know its robot? (should fail)
     $ qwen-vla evaluate mobile_base --sheet out/sheet.png --videos out/videos
     $ qwen-vla evaluate widowx --over-ros --episodes 10   # the same through the running ROS graph
-    $ qwen-vla evaluate widowx --over-ros --chaos --episodes 10   # and with faults: is a limit ever exceeded?
+    $ qwen-vla evaluate widowx --over-ros --chaos --episodes 10   # with fault injection: is a limit ever exceeded?
     """
 
     over_ros: bool = False
     """Drive the simulator through policy_node and executor_node as separate processes."""
     markdown: Path | None = None
-    """Where to write the summary as tables to be read."""
+    """Where to write the summary as Markdown tables."""
     overwrite: bool = False
     """Replace files (of --json, --markdown, --sheet) even when this command did not make them."""
 
@@ -251,21 +251,21 @@ class Evaluate(EvaluateOptions):
 
 @dataclass
 class Report:
-    """One page of evaluations: plots, comparisons, failures.
+    """One page for several evaluations: plots, comparisons, failures.
 
-    Static HTML with everything in it, from any number of files that evaluate --json wrote. Evaluations that differ in
-    one condition only (shift, checkpoint, blind …) are compared, with the interval of the difference.
+    Self-contained static HTML from any number of files of evaluate --json. Evaluations that differ in one condition
+    only (shift, checkpoint, blind …) are compared, with the interval of the difference.
 
     $ qwen-vla report out/widowx.json out/widowx_colour.json --out out/report.html
     $ qwen-vla report out/*.json --train-logs out/train/joint_actions --out out/report.html
     """
 
     files: tyro.conf.Positional[tuple[Path, ...]]
-    """Results of evaluate --json, in the order in which they shall appear."""
+    """Results of evaluate --json, in the order of the page."""
     out: Path = Path("out/report.html")
     """The page."""
     train_logs: tuple[Path, ...] = ()
-    """Folders of training runs, whose curves are to be shown."""
+    """Folders of training runs, whose curves are shown."""
     markdown: Path | None = None
     """Where to write the page's tables as Markdown."""
     overwrite: bool = False
@@ -283,14 +283,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Benchmark(BenchmarkOptions):
-    """Time a chunk, stage by stage, beside the floor measured in the same run.
+    """Measure the latency of a chunk, stage by stage, beside the floor measured in the same run.
 
     Prints tables and the same figures as JSON (on standard output; the tables go to standard error).
 
     $ qwen-vla benchmark --preset tiny --json out/benchmark.json
     $ qwen-vla benchmark --checkpoint checkpoints/tiny --robot widowx
     $ qwen-vla benchmark --preset 4b --device cuda
-    $ qwen-vla benchmark --runtime    # the ROS nodes: latency around the inference, jitter, CPU, memory, smoothness
+    $ qwen-vla benchmark --runtime    # the ROS nodes: latency around inference, jitter, CPU, memory, smoothness
     """
 
     runtime: bool = False
@@ -298,11 +298,11 @@ class Benchmark(BenchmarkOptions):
     seconds: float = 60.0
     """With --runtime: how long to run the nodes [s]."""
     episodes: int = 3
-    """With --runtime: scenes to play in each blending mode, to see how smoothly chunks follow one another; 0: none."""
+    """With --runtime: scenes to run in each blending mode, to measure how smoothly chunks are joined; 0: none."""
     json: Path | None = None
     """Where to write the figures."""
     overwrite: bool = False
-    """Replace such a file even when this command did not make it."""
+    """Replace the file even when this command did not make it."""
 
     def run(self) -> int:
         from qwen_vla.output_files import write_json
@@ -349,7 +349,7 @@ def _commands() -> dict[str, type]:
 
 
 def _added_commands() -> dict[str, type]:
-    """Commands of other packages; one that cannot be imported (no ROS here) hinders only itself."""
+    """Commands of other packages; one that cannot be imported (no ROS here) disables only itself."""
     found = {}
     for entry in entry_points(group=COMMANDS):
         try:
@@ -361,7 +361,7 @@ def _added_commands() -> dict[str, type]:
 
 
 def _choice(name: str, command: type) -> type:
-    """The command for tyro's list of sub-commands, where one paragraph each is enough; its own help has it all."""
+    """The command for tyro's list of sub-commands, with its first paragraph only; its own help has the full text."""
     chosen = name in sys.argv[1:2]
     description = None if chosen else (command.__doc__ or "").split("\n\n")[0]
     return Annotated[_readable(command), tyro.conf.subcommand(name, description=description)]
@@ -369,7 +369,7 @@ def _choice(name: str, command: type) -> type:
 
 @functools.cache
 def _readable(command: type) -> type:
-    """Have the help of a command name texts after their options, and leave out defaults that say nothing."""
+    """In the help of a command, name string values after their options, and omit empty defaults."""
     kinds = get_type_hints(command, include_extras=True)
     for field in fields(command):
         kind = kinds[field.name]
@@ -388,7 +388,7 @@ def _default_hint(default: str) -> str:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Any:
-    """The command that the arguments (those of the process when None) ask for; ends the process after --help."""
+    """The command selected by the arguments (those of the process when None); ends the process after --help."""
     choices = [_choice(name, command) for name, command in _commands().items()]
     config = (tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone)
     return tyro.cli(
@@ -397,7 +397,7 @@ def parse(arguments: Sequence[str] | None = None) -> Any:
 
 
 def _with_home(command: Any) -> Any:
-    """The command with every path as it is meant: a shell leaves the ~ of --out=~/data as it is."""
+    """The command with `~` expanded in every path: a shell leaves that of --out=~/data unexpanded."""
     return replace(command, **{field.name: _expanded(getattr(command, field.name)) for field in fields(command)})
 
 
@@ -420,7 +420,7 @@ def main() -> None:
         if str(stop):
             print(f"qwen-vla: {stop}", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+    except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
         sys.exit(0)
     except (ValueError, OSError, KeyError, RuntimeError, ArithmeticError) as error:

@@ -1,8 +1,8 @@
-"""How results get onto the disk: a file or folder is complete or not there, and a full disk is said in one sentence.
+"""How results are written to disk: a file or folder is complete or absent, and a full disk is reported in one sentence.
 
-What is written stands under a temporary name beside its place until it is complete. After an error that is removed;
-what a killed process left of it is removed by the next one that writes there. Where a command may write at all is
-decided in `output_paths`.
+Results are written under a temporary name in the same folder until they are complete. After an error it is removed;
+what a killed process left is removed by the next one that writes there. Where a command may write at all is decided in
+`output_paths`.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from typing import Any
 import psutil
 from rich.filesize import decimal
 
-TEMPORARY = ".qwen_vla.tmp"  # end of a temporary name; before it stand machine and process
-REPLACED = ".qwen_vla.replaced"  # end of the name that an earlier folder has while its successor moves in
+TEMPORARY = ".qwen_vla.tmp"  # suffix of a temporary name, after machine and process
+REPLACED = ".qwen_vla.replaced"  # suffix of the previous folder while the new one is moved in
 NO_ROOM = {  # what happened, and the remedy
     errno.ENOSPC: ("does not fit on its disk", "make room"),
     errno.EDQUOT: ("does not fit into your disk quota", "make room"),
     errno.EFBIG: ("is larger than its file system or `ulimit -f` allows", "choose another disk or raise the limit"),
 }
-RUST_ERRNO = re.compile(r"\(os error (\d+)\)")  # safetensors has errors of its own
+RUST_ERRNO = re.compile(r"\(os error (\d+)\)")  # safetensors raises its own errors
 
 
 class DiskFull(OSError):
-    """There is no room for a file; the message names it, what is free, and the remedy."""
+    """There is no space for a file; the message names it, the free space, and the remedy."""
 
 
 @contextmanager
 def complete_or_absent(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` to write to; it is renamed at the end, or removed when that is not reached.
+    """Yields a temporary path beside `path` to write to; it is renamed at the end, or removed on an error.
 
-    Until then `path` keeps what it had; a link keeps pointing where it does. Missing folders are made.
+    Until then `path` keeps its content; a link keeps its target. Missing folders are created.
 
     Raises:
-        DiskFull: there is no room for it.
+        DiskFull: there is no space for it.
     """
     path = path.resolve()
     with disk_full_named(path):
@@ -58,22 +58,22 @@ def complete_or_absent(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_complete_or_absent(folder: Path, written_before: Callable[[Path], Collection[str] | None]) -> Iterator[Path]:
-    """Yields a new folder beside `folder` to fill; it is renamed at the end, or removed when that is not reached.
+    """Yields a new folder beside `folder` to fill; it is renamed at the end, or removed on an error.
 
     Args:
-        folder: what is there already is replaced.
-        written_before: names in such a folder that were written by us. Everything else in it stays; None: it is not
+        folder: an existing one is replaced.
+        written_before: names in such a folder that this command wrote. Everything else in it is kept; None: it is not
             ours and nothing may be replaced.
 
     Raises:
-        DiskFull: there is no room for it.
+        DiskFull: there is no space for it.
         FileExistsError: `folder` is not ours.
     """
     folder = folder.resolve()
     with disk_full_named(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary(folder)
-        shutil.rmtree(temporary, ignore_errors=True)  # of an earlier process with the same number
+        shutil.rmtree(temporary, ignore_errors=True)  # of an earlier process with the same ID
         temporary.mkdir()
         try:
             yield temporary
@@ -84,19 +84,19 @@ def folder_complete_or_absent(folder: Path, written_before: Callable[[Path], Col
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8; DiskFull when there is no room."""
+    """Write UTF-8; DiskFull when there is no space."""
     with complete_or_absent(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON that every parser reads: ValueError for NaN and infinity, which JSON does not have."""
+    """Write standard JSON: ValueError for NaN and infinity, which it lacks."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 @contextmanager
 def disk_full_named(path: Path) -> Iterator[None]:
-    """Errors inside that say that there is no room become a DiskFull with the file's name; others stay as they are."""
+    """Turn errors inside that mean a full disk into a DiskFull with the file's name; others pass unchanged."""
     try:
         yield
     except Exception as error:
@@ -106,7 +106,7 @@ def disk_full_named(path: Path) -> Iterator[None]:
 
 
 def no_room(error: BaseException, path: Path) -> str:
-    """What to say of an error that came of a full disk, a quota or a limit of the size of files; of others nothing."""
+    """The message for an error caused by a full disk, a quota or a file size limit; empty for any other."""
     number = _disk_errno(error)
     if number is None:
         return ""
@@ -115,22 +115,22 @@ def no_room(error: BaseException, path: Path) -> str:
 
 
 def free_bytes(path: Path) -> int:
-    """Room on the disk where `path` is, or would be."""
+    """Free space on the disk where `path` is, or would be."""
     return shutil.disk_usage(next(place for place in (path, *path.resolve().parents) if place.is_dir())).free
 
 
 def temporary_name(path: Path, end: str = TEMPORARY) -> str:
-    """Name that this process gives a file or folder until it takes the place of `path`."""
+    """Name that this process gives a file or folder until it replaces `path`."""
     return f"{path.name}.{platform.node()}-{os.getpid()}{end}"
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a name is one of those that stand for a file that is not complete."""
+    """Whether a name is that of an incomplete file."""
     return path.name.endswith(TEMPORARY)
 
 
 def _disk_errno(error: BaseException | None) -> int | None:
-    """Which of NO_ROOM is behind an error: libraries often raise their own on top of the one that says so."""
+    """Which of NO_ROOM caused an error: libraries often wrap it in their own."""
     while error is not None:
         found = RUST_ERRNO.search(str(error))
         number = int(found[1]) if found else getattr(error, "errno", None)
@@ -141,7 +141,7 @@ def _disk_errno(error: BaseException | None) -> int | None:
 
 
 def _temporary(path: Path) -> Path:
-    """A path beside `path` that only this process uses; what ended ones left under such a name is removed."""
+    """A path beside `path` that only this process uses; leftovers of ended processes under such names are removed."""
     start = f"{path.name}.{platform.node()}-"
     for left in path.parent.iterdir():
         process = left.name.removeprefix(start).removesuffix(TEMPORARY)
@@ -158,13 +158,13 @@ def _remove(path: Path) -> None:
 
 
 def _move_in(temporary: Path, folder: Path, written_before: Callable[[Path], Collection[str] | None]) -> None:
-    """Rename a complete folder to its place; what others had put into its predecessor moves over."""
+    """Rename a complete folder to its place; files of others in the previous folder are moved over."""
     if not folder.exists():
         os.rename(temporary, folder)
         return
     replaced = written_before(folder) if any(folder.iterdir()) else ()
     if replaced is None:
-        raise FileExistsError(f"{folder} is not one of ours and was left alone; move it away, then run this again")
+        raise FileExistsError(f"{folder} is not one of ours and was left unchanged; move it away, then run this again")
     earlier = folder.with_name(temporary_name(folder, REPLACED))
     os.rename(folder, earlier)
     os.rename(temporary, folder)

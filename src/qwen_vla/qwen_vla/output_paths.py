@@ -1,8 +1,8 @@
 """Where a command may write: never over what it did not make itself.
 
-- A file may be new, or one that says that the same command made it (`maker_line`); any other needs --overwrite.
-- A folder may be new, empty, or one that holds the file by which the command knows its own (`Marker`).
-- /, system folders, the home folder, the working folder and whatever these lie in take no results.
+- A file may be new, or marked as made by the same command (`maker_line`); any other needs --overwrite.
+- A folder may be new, empty, or marked as made by the same command (`Marker`).
+- /, system folders, the home folder, the working folder and their parents accept no results.
 
 Commands check this before any work begins. How results are then written is in `output_files`.
 """
@@ -19,26 +19,26 @@ from typing import Any
 
 from qwen_vla.output_files import is_temporary, temporary_name, write_json
 
-# With everything below them.
+# Including everything below them.
 SYSTEM = "/bin /boot /dev /etc /lib /lib32 /lib64 /libx32 /proc /run /sbin /sys /usr/bin /usr/include /usr/lib"
 SYSTEM += " /usr/lib32 /usr/lib64 /usr/libexec /usr/sbin /usr/share /var/cache /var/log /var/spool"
-# Below the former, but the user's.
+# Below the former, but for users.
 NOT_SYSTEM = "/dev/shm /run/media /run/mount /run/user"
-# What others share or that only holds other folders: no place for results, but below them there is.
+# Shared, or only parents of other folders: results may go below them, but not into them.
 SHARED = "/ /dev/shm /home /media /mnt /opt /root /run/media /run/mount /run/user /srv /tmp /usr /usr/local /usr/src"
 SHARED += " /var /var/lib /var/tmp"
-HEAD = 1 << 20  # [bytes] of a file in which its maker is looked for; a video of hours has it before that
+HEAD = 1 << 20  # [bytes] of a file that are searched for its maker; even long videos have it there
 
 
 class OutputRefused(ValueError):
-    """A command may not write where it was told to; the message names the path, the reason and the remedy."""
+    """A command may not write to a given path; the message names the path, the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Marker:
-    """The JSON file by which a command knows a folder that it made: its name, and keys that it has.
+    """The JSON file that marks a folder as made by a command: its name, and its required keys.
 
-    One that says its maker must say this one.
+    If it names its maker, it must be this one.
     """
 
     file: str
@@ -46,7 +46,7 @@ class Marker:
     maker: str
 
     def read(self, folder: Path) -> dict[str, Any] | None:
-        """What the file in a folder says; None where there is none, or something else of that name."""
+        """The content of the file in a folder; None if there is none, or something else of that name."""
         try:
             content = json.loads((folder / self.file).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -57,10 +57,10 @@ class Marker:
 
 
 def check_files(maker: str, overwrite: bool, files: Mapping[str, Path | None]) -> None:
-    """Refuse files that a command was asked to write, by what the user knows them as (--json …); None is no file.
+    """Refuse output files, given by their option (--json …); None is no file.
 
     Raises:
-        OutputRefused: a file that `maker` did not make would be replaced (unless `overwrite`), two are the same, or one
+        OutputRefused: a file not made by `maker` would be replaced (unless `overwrite`), two are the same, or one
             cannot be written.
     """
     named: dict[Path, str] = {}
@@ -69,16 +69,16 @@ def check_files(maker: str, overwrite: bool, files: Mapping[str, Path | None]) -
             continue
         place = _resolved(path)
         if place in named:
-            raise OutputRefused(f"{named[place]} and {name} are the same file, {path}; give each its own name")
+            raise OutputRefused(f"{named[place]} and {name} are the same file, {path}; name a different file for each")
         named[place] = name
         _check_file(path, place, maker, overwrite)
 
 
 def check_folder(folder: Path, marker: Marker) -> dict[str, Any] | None:
-    """Refuse a folder for results that is not `marker.maker`'s own; returns what its marker says, None in a new one.
+    """Refuse a folder for results not made by `marker.maker`; returns the content of its marker, None in a new one.
 
     Raises:
-        OutputRefused: the folder holds something else, is none for results, or cannot be written.
+        OutputRefused: the folder has other content, may not have results, or cannot be written.
     """
     place = check_place(folder)
     found = marker.read(place)
@@ -89,18 +89,18 @@ def check_folder(folder: Path, marker: Marker) -> dict[str, Any] | None:
 
 
 def plain_marker(maker: str) -> Marker:
-    """The marker of a folder whose results have none among them."""
+    """The marker of a folder whose results include none."""
     return Marker(".qwen_vla.json", frozenset({"generator"}), maker)
 
 
 def claim_folder(folder: Path, marker: Marker) -> None:
-    """Make a folder, or take one that is empty or the maker's own, and mark it; OutputRefused as for `check_folder`."""
+    """Create a folder, or use an empty one or the maker's own, and mark it; OutputRefused as for `check_folder`."""
     check_folder(folder, marker)
     write_json(folder / marker.file, with_maker(marker.maker, {}))
 
 
 def check_place(folder: Path) -> Path:
-    """Refuse a folder that takes no results whatever it holds; returns it without links and relative parts.
+    """Refuse a folder that may not have results whatever its content; returns its absolute path with links resolved.
 
     Raises:
         OutputRefused: it is a system, home or working folder, a file, or cannot be written.
@@ -108,36 +108,36 @@ def check_place(folder: Path) -> Path:
     place = _resolved(folder)
     for what, path in (("the home folder", Path(os.path.expanduser("~"))), ("the working folder", Path.cwd())):
         if place in (path.resolve(), *path.resolve().parents):
-            how = "is" if place == path.resolve() else "holds"
-            raise OutputRefused(f"{folder} {how} {what}; name a new folder for the results")
+            how = "is" if place == path.resolve() else "contains"
+            raise OutputRefused(f"{folder} {how} {what}; choose a new folder for the results")
     if str(place) in SHARED.split():
-        raise OutputRefused(f"{folder} is a folder of the system; name a new folder for the results")
+        raise OutputRefused(f"{folder} is a system folder; choose a new folder for the results")
     _check_writable(folder, place)
     return place
 
 
 def maker_line(maker: str) -> str:
-    """What a file says in its first bytes or its metadata, so that `maker` may replace it another time."""
+    """Mark in a file's first bytes or metadata that allows `maker` to replace it later."""
     return f"generator: {maker};"
 
 
 def with_maker(maker: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result that is to be written as JSON, and who made it."""
+    """A result to be written as JSON, marked with its maker."""
     return {"generator": maker, **result}
 
 
 def png_text(maker: str) -> dict[str, str]:
-    """Text chunks of a PNG file that say who made it."""
+    """Text chunks of a PNG file that name its maker."""
     return {"generator": f"{maker};"}
 
 
 def in_markdown(maker: str, text: str) -> str:
-    """Markdown that says who made it, where a reader of the page does not see it."""
+    """Markdown that names its maker in a comment."""
     return f"{text}\n<!-- {maker_line(maker)} -->\n"
 
 
 def is_made_by(path: Path, maker: str) -> bool:
-    """Whether a file says that `maker` made it: by one of the above, as HTML's generator, or as rerun's application."""
+    """Whether a file is marked as made by `maker`: by one of the above, HTML's generator, or rerun's application."""
     with path.open("rb") as file:
         head = file.read(HEAD)
     name = re.escape(maker.encode())
@@ -151,7 +151,7 @@ def _check_file(path: Path, place: Path, maker: str, overwrite: bool) -> None:
     if place.is_dir():
         raise OutputRefused(f"{path} is a folder; name a file")
     if not place.is_file():
-        raise OutputRefused(f"{path} is not a regular file; name another")
+        raise OutputRefused(f"{path} is not a regular file; name another file")
     if not os.access(place, os.R_OK | os.W_OK):
         raise OutputRefused(f"{path} is write-protected for you; name another file, or change its permissions")
     if not overwrite and not is_made_by(place, maker):
@@ -159,24 +159,24 @@ def _check_file(path: Path, place: Path, maker: str, overwrite: bool) -> None:
 
 
 def _check_writable(path: Path, folder: Path) -> None:
-    """Refuse `path` when nothing can, or should, be written in `folder`, which need not be there yet."""
+    """Refuse `path` when nothing can, or may, be written in `folder`, which need not exist yet."""
     below = {str(parent) for parent in (folder, *folder.parents)}
     if below & set(SYSTEM.split()) and not below & set(NOT_SYSTEM.split()):
-        raise OutputRefused(f"{path} lies in a folder of the system; choose another place")
+        raise OutputRefused(f"{path} is in a system folder; choose another folder")
     present = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
     if not present.is_dir():
-        raise OutputRefused(f"{path} cannot be made: {present} is a file")
+        raise OutputRefused(f"{path} cannot be created: {present} is a file")
     if not os.access(present, os.W_OK | os.X_OK):
-        raise OutputRefused(f"{path} cannot be written: {present} is write-protected for you; choose another place")
+        raise OutputRefused(f"{path} cannot be written: {present} is write-protected for you; choose another folder")
 
 
 def _resolved(path: Path) -> Path:
-    """The path without links and relative parts; OutputRefused when it cannot be one of a file that we write."""
+    """The absolute path with links resolved; OutputRefused if it cannot be that of a file."""
     try:
         place = path.resolve()
         os.lstat(place.parent / temporary_name(place))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return place
-    except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a null byte
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a null byte
         raise OutputRefused(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     return place

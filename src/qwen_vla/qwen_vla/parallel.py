@@ -1,4 +1,4 @@
-"""Work in parallel processes, each with a state of its own, that end with the call and with the calling process."""
+"""Work in parallel processes, each with its own state, that end with the call and with the calling process."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ State, Item, Result = TypeVar("State"), TypeVar("Item"), TypeVar("Result")
 
 
 class WorkerError(RuntimeError):
-    """The work failed in its process, or the process died; the message says why."""
+    """The work failed in its process, or the process died; the message gives the reason."""
 
 
 def parallel_map(
     prepare: Callable[[], State], work: Callable[[State, Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[Result]:
-    """Yield `work(state, item)` in the order of `items`; `state` is what `prepare` returns, once in every process.
+    """Yield `work(state, item)` in the order of `items`; `state` is what `prepare` returns, called once per process.
 
     Processes are spawned, so both functions must be importable by name. WorkerError when one of them fails.
     """
@@ -37,7 +37,7 @@ def parallel_map(
     try:
         yield from executor.map(_work, repeat(prepare), repeat(work), items)
     except BrokenProcessPool as error:
-        raise WorkerError("a worker process died; if memory ran out, use fewer --workers") from error
+        raise WorkerError("a worker process died; if it ran out of memory, use fewer --workers") from error
     finally:
         for child in multiprocessing.active_children():
             if child not in others:
@@ -49,14 +49,14 @@ _state: dict[str, Any] = {}
 
 
 def start_worker() -> None:
-    """Call first in a worker process: it leaves Ctrl-C to its caller, and ends with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the caller ends its workers
-    tqdm.set_lock(threading.RLock())  # its default lock is a system-wide semaphore that an ended worker leaves behind
+    """Call first in a worker process: it ignores Ctrl-C, which its caller handles, and ends with its caller."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the caller ends its workers
+    tqdm.set_lock(threading.RLock())  # its default lock is a system-wide semaphore, leaked by a killed worker
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """Without this, workers would wait for ever for a caller that was killed."""
+    """Exit when the caller was killed; workers would wait for it forever."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
@@ -66,5 +66,5 @@ def _work(prepare: Callable[[], State], work: Callable[[State, Item], Result], i
         if "state" not in _state:
             _state["state"] = prepare()
         return work(_state["state"], item)
-    except Exception as error:  # as a type that survives the way between processes, whatever it was
+    except Exception as error:  # any error, as a type that can be pickled
         raise WorkerError(str(error) or type(error).__name__) from error

@@ -1,4 +1,4 @@
-"""Finding the robot that a command names."""
+"""Finds the robot that a command names."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from embodiment_descriptions.description import Hardware
 
 
 def find_robot(robot: str, config: Path | None, hardware: Hardware, xacro_arguments: Sequence[str] = ()) -> Embodiment:
-    """A robot of the suite by its name, or one of the user's by the path of its YAML, URDF or xacro.
+    """A robot of the suite by name, or a user's robot by the path of its YAML, URDF or xacro.
 
     Args:
-        robot: the name, or the path.
-        config: embodiment YAML of a URDF.
-        hardware: what answers for a robot of the suite.
-        xacro_arguments: name:=value each, of a xacro.
+        robot: name or path.
+        config: embodiment YAML for a URDF.
+        hardware: hardware or simulator of a robot of the suite.
+        xacro_arguments: of a xacro, each name:=value.
 
     Raises:
         FileNotFoundError: there is no such URDF.
-        ValueError: an embodiment YAML or arguments beside what brings its own, or a description that is wrong.
+        ValueError: an embodiment YAML or arguments for a robot that has its own, or an invalid description.
     """
     path = Path(robot).expanduser()
     if path.suffix in (".urdf", ".xml", ".xacro"):
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such URDF (seen from {Path.cwd()})")
+            raise FileNotFoundError(f"{path}: no such URDF (relative to {Path.cwd()})")
         return Embodiment.from_urdf(read_description(path, parse_arguments(xacro_arguments)), config)
     if config or xacro_arguments:
         given = "--config" if config else "--arguments"
-        raise ValueError(f"{given} goes with the path of a URDF; {robot!r} brings its own configuration")
+        raise ValueError(f"{given} requires the path of a URDF; {robot!r} has its own configuration")
     return load_robot(robot, hardware)

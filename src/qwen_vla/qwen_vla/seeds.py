@@ -1,7 +1,7 @@
-"""What the scenes of a seed are for: training, validation or test. Every seed belongs to one of them, here alone.
+"""The splits of scenes by seed: training, validation and test. They are defined only here.
 
-Whoever trains, chooses or tunes asks here first. Test scenes are for the figures that are published in the end: what
-was chosen after a look at them would be measured too well.
+Training, model selection and tuning must check their seeds here. Test scenes are for the final published figures:
+selection on them would bias the figures upward.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ RANGES = (
 
 
 def split_of(seeds: range) -> Split:
-    """The split of all these seeds; ValueError when they are of several, or negative."""
+    """The split of all these seeds; ValueError if they are of several splits, or negative."""
     first, last = seeds.start, max(seeds.start, seeds.stop - 1)
     if first < 0:
         raise ValueError(f"seed must be at least 0, got {first}")
     if _split(first) != _split(last):
-        raise ValueError(f"seeds {first}…{last} are of more than one split ({RANGES}); choose seeds of one of them")
+        raise ValueError(f"seeds {first}…{last} are of more than one split ({RANGES}); choose seeds of a single split")
     return _split(first)
 
 
 def require_split(split: Split, seeds: range, what: str) -> None:
-    """ValueError unless all these seeds are of a split; `what` names who needs them so."""
+    """ValueError unless all these seeds are of a split; `what` names what requires it."""
     found = split_of(seeds)
     if found != split:
         raise ValueError(f"{what} needs {split} seeds, got {found} seeds from {seeds.start} on ({RANGES})")

@@ -1,4 +1,4 @@
-"""Finding task suites: simulators register them as entry points, so that this library imports no simulator itself."""
+"""Finds task suites: simulators register them as entry points, so that this library imports no simulator."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ SHIFTS: tuple[Shift, ...] = get_args(Shift)
 
 
 class Env(Protocol):
-    """What a suite's gymnasium environment has beyond that class.
+    """What a suite's gymnasium environment has beyond gymnasium.Env.
 
-    Observations are {"images": {tag: (H, W, 3) uint8}, ...} with what `Suite.plan` needs beside them; of a robot with
+    Observations are {"images": {tag: (H, W, 3) uint8}, ...} with what else `Suite.plan` needs; for a robot with
     arms "joints" (n,), measured, in the order of `Embodiment.joint_names`. Infos hold
     instruction, task, target, success, distance [m], failure (a category; empty when it succeeded) and metrics
     (figures of the suite by name).
 
     Attributes:
         steps: control steps since the reset.
-        period: duration of one [s].
-        render_size: (height, width) of the images; None leaves the cameras off, and images empty, until it is set.
+        period: duration of a control step [s].
+        render_size: (height, width) of the images; while None, the cameras are off and images empty.
     """
 
     steps: int
@@ -40,19 +40,19 @@ class Env(Protocol):
     def close(self) -> None: ...
 
 
-# Plays from an observation and its info on, before an expert takes over; returns the last observation and info.
+# Runs from an observation and its info until an expert takes over; returns the last observation and info.
 Lead = Callable[[Env, dict, dict], tuple[dict, dict]]
 
 
 class Suite(Protocol):
     """Tasks of one robot. A scene is (task, seed), the same on every machine.
 
-    A seed alone means a scene of `task_of(seed)`, whatever tasks were added since.
+    A seed alone selects a scene of `task_of(seed)`, whatever tasks have been added.
 
     Attributes:
         tasks: names of the tasks.
-        max_steps: control steps after which an episode ends.
-        shifts: kinds of scenes, other than those trained on, that it offers.
+        max_steps: control steps until an episode is truncated.
+        shifts: kinds of scenes that it has besides those of training.
     """
 
     name: str
@@ -62,17 +62,17 @@ class Suite(Protocol):
     shifts: Sequence[Shift]
 
     def make_env(self, cameras: bool = True, shift: Shift | None = None, task: str | None = None) -> Env:
-        """An environment; without cameras it costs physics alone. With a task, every seed is a scene of that one."""
+        """An environment; without cameras it only simulates physics. With a task, every seed is a scene of it."""
         ...
 
     def task_of(self, seed: int) -> str:
-        """Name of the task that a seed alone means."""
+        """Name of the task that a seed alone selects."""
         ...
 
     def seed_of(self, number: int, first: int, task: str | None = None) -> int:
-        """Seed of scene number `number` (0, 1 …) from seed `first` on; with a task, of the scenes of that one.
+        """Seed of scene number `number` (0, 1 …) from seed `first` on; with a task, of the scenes of that task.
 
-        They are those that their seeds alone mean, as far as seeds alone mean that task. ValueError for an unknown one.
+        If seeds alone select that task, only those seeds are used. ValueError for an unknown task.
         """
         ...
 
@@ -81,41 +81,41 @@ class Suite(Protocol):
         ...
 
     def extra_info(self) -> dict:
-        """What `info.json` of a recording says beyond the LeRobot format."""
+        """Keys of a recording's `info.json` beyond the LeRobot format."""
         ...
 
     def demonstrate(
         self, env: Env, seed: int, varied_start: bool = True, lead: Lead | None = None
     ) -> tuple[str, dict, bool]:
-        """The scripted expert in the scene of a seed: sentence, frames by column, success.
+        """The scripted expert in the scene of a seed: instruction, frames by column, success.
 
-        It starts anywhere if `varied_start`; with a `lead`, where that leaves the robot. When there is nothing left
-        to be shown, that is no success.
+        It starts anywhere if `varied_start`; with a `lead`, where that leaves the robot. If there is nothing left to
+        demonstrate, that is no success.
         """
         ...
 
     def snapshot(self, env: Env, seed: int) -> tuple[str, dict, bool]:
-        """One labelled frame of the scene with the robot anywhere, for vision-language pretraining."""
+        """One labeled frame of the scene with the robot anywhere, for vision-language pretraining."""
         ...
 
     def plan(self, chunk: Chunk, observation: Mapping[str, Any]) -> np.ndarray:
-        """What the gate before the robot makes of a chunk: actions (N, n) until the next one is due.
+        """The gate's plan for a chunk: actions (N, n) until the next chunk is due.
 
-        Refused, with every reason, when the robot must not do it: a chunk is executed as a whole or not at all.
+        Raises Refused, with every reason, if the robot must not execute it: a chunk is executed whole or not at all.
         """
         ...
 
     def hold(self, observation: Mapping[str, Any]) -> np.ndarray:
-        """The action (n,) that leaves the robot where it is."""
+        """The action (n,) that holds the robot's position."""
         ...
 
     def other_instruction(self, env: Env, seed: int) -> str:
-        """A sentence for another target of the same scene: what a listener must not succeed with."""
+        """An instruction for another target of the scene, with which a policy that follows it must not succeed."""
         ...
 
 
 def find_suite(name: str) -> EntryPoint:
-    """Where the suite registered under `name` is; KeyError lists the known ones, and says what a path is not."""
+    """The entry point of the suite `name`; KeyError lists the known ones, and explains why a path is none."""
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
         installed = ", ".join(sorted(found)) or "none (is qwen_vla_sim installed?)"
@@ -124,17 +124,17 @@ def find_suite(name: str) -> EntryPoint:
 
 
 def not_simulated(name: str, what: str) -> str:
-    """Why a name is none of a robot with a simulator: it is no such thing (`what`), or the path of a user's robot."""
+    """Why a name is not that of a simulated robot: it is no known `what`, or the path of a user's robot."""
     from embodiment_descriptions import is_path
 
     if not is_path(name):
         return f"unknown {what} {name!r}"
     return (
-        f"{name} is a robot of your own, and this needs one with a simulator; yours is started with: ros2 launch "
+        f"{name} is a robot of your own, and this requires a robot with a simulator; start yours with: ros2 launch "
         f"qwen_vla_ros robot.launch.py embodiment_config:={name}"
     )
 
 
 def load_suite(name: str) -> Suite:
-    """The suite registered under `name`; imports its simulator."""
+    """The suite `name`; imports its simulator."""
     return find_suite(name).load()()

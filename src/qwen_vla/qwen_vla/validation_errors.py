@@ -1,17 +1,17 @@
-"""What is wrong in a file that pydantic checks, in one line for people."""
+"""Errors in a file that pydantic validates, as one readable line."""
 
 from __future__ import annotations
 
 from pydantic import ValidationError
 
 
-def in_words(error: ValidationError, whole: str) -> str:
-    """All problems, each with its field; ``whole``: what the file as a whole is called."""
+def as_text(error: ValidationError, whole: str) -> str:
+    """All problems, each with its field; ``whole``: name for the file as a whole."""
     problems = []
     for problem in error.errors():
         field = ".".join(map(str, problem["loc"])) or whole
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            problems.append(f"{field}: there is no such field")
+            problems.append(f"{field}: unknown field")
         elif problem["type"] == "missing":
             problems.append(f"{field}: missing")
         elif problem["type"] == "value_error":

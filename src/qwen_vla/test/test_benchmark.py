@@ -184,7 +184,7 @@ def test_table_of_tiny():
         ({"threads": 0}, "at least 1"),
         ({"images": 9}, "between 0 and 4"),
         ({"images": 1, "checkpoint": "x"}, "its own cameras"),
-        ({"robot": "widowx"}, "goes with --checkpoint"),
+        ({"robot": "widowx"}, "with --checkpoint"),
     ],
 )
 def test_impossible_requests_are_refused(wrong, words):

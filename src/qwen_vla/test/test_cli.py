@@ -1,4 +1,4 @@
-"""The `qwen-vla` command for people: every help text has an example, and what is wrong is said in one line."""
+"""The `qwen-vla` command: every help text has an example, and errors are one line."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def test_help_explains_every_option(monkeypatch, capsys, command):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_speaks_plainly(monkeypatch, capsys, command):
-    """No word of the library that writes it, and no default that says nothing."""
+    """No internals of the library, and no empty defaults."""
     run(monkeypatch, command, "--help")
     text = capsys.readouterr().out
     assert not re.findall(r"\bSTR\b|None|default: (?:False|''|inf)?\)|, --no-(?!video)", text)
@@ -88,19 +88,19 @@ def test_the_list_of_commands_is_short(monkeypatch, capsys):
             ["describe", "robbie.yaml"],
             r"robbie\.yaml: there is no such embodiment YAML .*: aloha",
         ),
-        (["describe", "widowx", "--config", "mine.yaml"], "--config goes with the path of a URDF"),
+        (["describe", "widowx", "--config", "mine.yaml"], "--config requires the path of a URDF"),
         (["collect", "chess", "--out", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
-        (["collect", "my/recipe.yaml", "--out", "nowhere"], "--out does not go with a recipe"),
+        (["collect", "my/recipe.yaml", "--out", "nowhere"], "--out does not apply to a recipe"),
         (
             ["collect", "motions", "--out", "nowhere", "--robot", "arm.yaml"],
             r"arm\.yaml: there is no such",
         ),
         (["collect", "widowx_pick", "--out", "nowhere", "--episodes", "0"], "episodes must be at least 1, got 0"),
-        (["collect", "motions", "--out", "nowhere", "--task", "stack_cube"], "--task does not go with motions"),
-        (["collect", "widowx_pick", "--out", "nowhere", "--rate-hz", "5"], "--rate-hz does not go with a suite"),
-        (["collect", "widowx_pick"], "--out is missing: the folder of the data set"),
+        (["collect", "motions", "--out", "nowhere", "--task", "stack_cube"], "--task does not apply to motions"),
+        (["collect", "widowx_pick", "--out", "nowhere", "--rate-hz", "5"], "--rate-hz does not apply to a suite"),
+        (["collect", "widowx_pick"], "--out is missing; name the folder of the dataset"),
         (["collect", "mine.yaml"], "mine.yaml: no such recipe; see config/training/"),
-        (["collect", "mine.yaml", "--episodes", "5"], "--episodes does not go with a recipe"),
+        (["collect", "mine.yaml", "--episodes", "5"], "--episodes does not apply to a recipe"),
         (["train", "mine.yaml"], "mine.yaml: no such recipe; see config/training/"),
         (["evaluate", "chess", "--policy", "nowhere"], "unknown suite 'chess'; installed: .*widowx_pick"),
         (
@@ -158,7 +158,7 @@ def thesis(monkeypatch, tmp_path):
         (["report", "e.json", "--out", "mine/model/thesis.txt"], "mine/model/thesis.txt was not made by "),
         (["report", "e.json", "--markdown", "mine"], "mine is a folder; name a file"),
         (["benchmark", "--json", "mine/model/thesis.txt"], "mine/model/thesis.txt was not made by qwen-vla benchmark"),
-        (["collect", "widowx_pick", "--out=/etc/data"], "/etc/data lies in a folder of the system"),
+        (["collect", "widowx_pick", "--out=/etc/data"], "/etc/data is in a system folder"),
         (["collect", "widowx_pick", "--out=~"], r"\S+ is the home folder"),
     ],
 )
@@ -193,7 +193,7 @@ def test_a_recipe_without_its_data_names_the_folder_and_the_way_out(monkeypatch,
     monkeypatch.chdir(tmp_path)
     code = run(monkeypatch, "train", resource_path("config/training/joint_grounding.yaml"))
     assert (
-        "there are no data in out/data/joint/widowx_snapshots" in code and "qwen-vla collect, given the recipe" in code
+        "there is no data in out/data/joint/widowx_snapshots" in code and "qwen-vla collect, given the recipe" in code
     )
     assert not list(tmp_path.iterdir())
 
@@ -268,7 +268,7 @@ def test_describe_writes_its_guess_as_a_yaml_beside_the_urdf(monkeypatch, capsys
     assert run(monkeypatch, "describe", written) == 0
     described = capsys.readouterr().out
     assert described == re.sub(r"no YAML was given.*?\n\n", "", guessed, flags=re.DOTALL)
-    assert "is there already" in run(monkeypatch, "describe", urdf, "--write", written)
+    assert "already exists" in run(monkeypatch, "describe", urdf, "--write", written)
     assert "--write is for a URDF without a YAML" in run(
         monkeypatch, "describe", "widowx", "--write", tmp_path / "a.yaml"
     )

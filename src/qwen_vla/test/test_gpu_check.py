@@ -1,4 +1,4 @@
-"""benchmarks/gpu_check.py measures what it says; here its mechanisms, on a CPU and without asking for a speed."""
+"""benchmarks/gpu_check.py measures what it claims; here its mechanisms, on a CPU and without a required speed."""
 
 import importlib.util
 import io

@@ -1,4 +1,4 @@
-"""Results are complete or not there, what others put beside them stays, and a full disk is said in one sentence."""
+"""Results are complete or absent, files of others are kept, and a full disk is reported in one sentence."""
 
 import errno
 import os
@@ -121,7 +121,7 @@ def test_a_new_version_replaces_what_was_ours_and_nothing_else(tmp_path_factory,
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="model is not one of ours and was left alone; move it away"):
+    with pytest.raises(FileExistsError, match="model is not one of ours and was left unchanged; move it away"):
         write_folder(tmp_path / "model", weights="1")
     assert contents(tmp_path / "model") == {"thesis.txt": "years of work"} and names(tmp_path) == ["model"]
 

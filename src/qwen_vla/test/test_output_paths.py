@@ -70,18 +70,18 @@ def test_new_and_empty_folders_are_taken(here, path):
         (".", "is the working folder"),
         ("src/..", "is the working folder"),
         ("..", "is the home folder"),
-        ("../..", "holds the home folder"),
-        ("/", "holds the home folder"),
+        ("../..", "contains the home folder"),
+        ("/", "contains the home folder"),
         ("src", "is not empty and was not made by train; choose another folder"),
-        ("notes.txt", "cannot be made: .*/notes.txt is a file"),
-        ("notes.txt/run", "cannot be made: .*/notes.txt is a file"),
-        ("/etc", "lies in a folder of the system"),
-        ("/etc/run", "lies in a folder of the system"),
-        ("/proc/self/run", "lies in a folder of the system"),
-        ("/usr/lib/run", "lies in a folder of the system"),
-        ("/dev/null", "lies in a folder of the system"),
-        ("/tmp", "holds the home folder|is a folder of the system"),
-        ("/media", "is a folder of the system"),
+        ("notes.txt", "cannot be created: .*/notes.txt is a file"),
+        ("notes.txt/run", "cannot be created: .*/notes.txt is a file"),
+        ("/etc", "is in a system folder"),
+        ("/etc/run", "is in a system folder"),
+        ("/proc/self/run", "is in a system folder"),
+        ("/usr/lib/run", "is in a system folder"),
+        ("/dev/null", "is in a system folder"),
+        ("/tmp", "contains the home folder|is a system folder"),
+        ("/media", "is a system folder"),
         ("x" * 300, "cannot be written: File name too long"),
         ("a\0b", "cannot be written: .*null"),
     ],
@@ -179,7 +179,7 @@ def write_sheet(path):
     from test_pictures import FAILURE, film
 
     from qwen_vla.evaluation import contact_sheet
-    from qwen_vla.evaluation.kept_episodes import Played
+    from qwen_vla.evaluation.partial_results import Played
     from qwen_vla.evaluation.summary import summarize
 
     pictures = contact_sheet.strip(film(0.0), "ego")
@@ -251,9 +251,9 @@ def test_new_files_are_taken(here, path):
         ("src", "is a folder; name a file"),
         (".", "is a folder; name a file"),
         ("out", "is a folder; name a file"),
-        ("notes.txt/e.json", "cannot be made: .*/notes.txt is a file"),
-        ("/etc/e.json", "lies in a folder of the system"),
-        ("/dev/null", "lies in a folder of the system"),
+        ("notes.txt/e.json", "cannot be created: .*/notes.txt is a file"),
+        ("/etc/e.json", "is in a system folder"),
+        ("/dev/null", "is in a system folder"),
         ("pipe", "is not a regular file"),
         ("x" * 240, "cannot be written: File name too long"),
     ],
@@ -274,7 +274,9 @@ def test_a_link_is_judged_by_what_it_points_to(here):
 
 
 def test_two_results_need_two_files(here):
-    with pytest.raises(OutputRefused, match="--json and --markdown are the same file, src/../out/e; give each its own"):
+    with pytest.raises(
+        OutputRefused, match="--json and --markdown are the same file, src/../out/e; name a different file for each"
+    ):
         check_files(EVALUATE, False, {"--json": Path("out/e"), "--sheet": None, "--markdown": Path("src/../out/e")})
 
 

@@ -16,7 +16,7 @@ def test_every_seed_has_a_split_and_borders_belong_to_the_next_one():
 @pytest.mark.parametrize("border", [FIRST_TEST_SEED, FIRST_TRAINING_SEED])
 def test_seeds_of_two_splits_are_refused(border):
     with pytest.raises(
-        ValueError, match=f"seeds {border - 1}…{border} are of more than one split .*choose seeds of one"
+        ValueError, match=f"seeds {border - 1}…{border} are of more than one split .*choose seeds of a single split"
     ):
         split_of(range(border - 1, border + 1))
 

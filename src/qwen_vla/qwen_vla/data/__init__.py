@@ -1,1 +1,1 @@
-"""Data sets: reading and writing LeRobotDataset v3.0, action chunks from episodes, vision-language samples."""
+"""Datasets: reading and writing LeRobotDataset v3.0, action chunks from episodes, vision-language samples."""

@@ -1,4 +1,4 @@
-"""Recording a collection: run a suite's scripted expert in parallel and write what it does as a LeRobotDataset v3.0."""
+"""Records a collection: runs a suite's scripted expert in parallel and writes a LeRobotDataset v3.0."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COLLECTION = Marker("collection.json", frozenset({"kind", "seed"}), "collect")
 def collect(collection: Collection, workers: int = 1) -> dict:
     """Record and finalize; resumes where an interrupted run of the same collection stopped. Returns a summary.
 
-    With takeovers it says how many of the policy's chunks each reason of the gate spoke against, in this run.
+    With a leading policy, it includes the number of its chunks that the gate refused in this run, by reason.
     """
     collection.check()
     if workers < 1:
@@ -44,14 +44,14 @@ def collect(collection: Collection, workers: int = 1) -> dict:
     _claim(collection)
     refusals = Counter()
     if not is_complete(collection):
-        _info_path(collection).unlink(missing_ok=True)  # it marks a finished data set
+        _info_path(collection).unlink(missing_ok=True)  # it marks a finished dataset
         refusals = _record(collection, workers)
         _finalize(collection, suite, last)
     return _summary(collection, refusals)
 
 
 def is_complete(collection: Collection) -> bool:
-    """Whether the folder holds all of this collection: nothing would be recorded any more."""
+    """Whether the folder contains all of this collection, with nothing left to record."""
     finished = _info_path(collection).exists() and not _missing(collection)
     return finished and COLLECTION.read(collection.out) == collection.content
 
@@ -61,7 +61,7 @@ def _info_path(collection: Collection) -> Path:
 
 
 def _missing(collection: Collection) -> list[int]:
-    """Shards that are still to be recorded."""
+    """Shards still to be recorded."""
     return [shard for shard in range(collection.shards) if not shard_path(collection.out, shard).exists()]
 
 
@@ -70,7 +70,7 @@ def _scenes_left(collection: Collection) -> int:
 
 
 def _record(collection: Collection, workers: int) -> Counter[str]:
-    """Record what is missing; returns how many chunks of a policy that plays first each reason spoke against."""
+    """Record the missing shards; returns the number of refused chunks of a leading policy by reason."""
     shards, left = _missing(collection), _scenes_left(collection)
     title, refusals = f"collect {collection.suite} {collection.kind}", Counter()
     with tqdm(total=collection.episodes, initial=collection.episodes - left, desc=title, unit="episode") as bar:
@@ -81,7 +81,7 @@ def _record(collection: Collection, workers: int) -> Counter[str]:
 
 
 def _finalize(collection: Collection, suite: Suite, last: int) -> None:
-    """Make a data set of the shards; `last` is the seed of its last scene."""
+    """Turn the shards into a dataset; `last` is the seed of its last scene."""
     robot, seeds = suite.embodiment, [collection.seed, last + 1]
     extra = suite.extra_info() | {"suite": collection.suite, "kind": collection.kind, "seeds": seeds}
     finalize(collection.out, collection.shards, _features(suite), robot.rate_hz, robot.name, extra)
@@ -95,30 +95,30 @@ def _summary(collection: Collection, refusals: Counter[str]) -> dict:
         "episodes": info["total_episodes"],
         "frames": info["total_frames"],
     }
-    if collection.takeover_from:  # what is missing the policy had done by itself, or the expert could not save
+    if collection.takeover_from:  # the policy succeeded alone, or the expert could not recover
         return summary | {"refusals": dict(refusals.most_common())}
     return summary | {"expert_success_rate": info["total_episodes"] / collection.episodes}
 
 
 def _claim(collection: Collection) -> None:
-    """Refuse to mix two collections in one folder: what the first one is stands beside the data."""
+    """Refuse to mix two collections in one folder: a file beside the data describes the first."""
     begun = refuse_other_collections(collection.out, collection.content)
     left = _scenes_left(collection) if begun else collection.episodes
     free, needed = free_bytes(collection.out), left * BYTES_PER_EPISODE
     if free < needed:
         raise DatasetError(
             f"{collection.out}: {decimal(free)} free, up to {decimal(needed)} needed for {left} episodes; "
-            "make room, or collect fewer"
+            "free some space, or collect fewer"
         )
     write_json(collection.out / COLLECTION.file, collection.content)
 
 
 def refuse_other_collections(out: Path, wanted: dict) -> bool:
-    """Whether a folder holds this collection; DatasetError when another one, OutputRefused when something else."""
+    """Whether a folder contains this collection; DatasetError if another one, OutputRefused if something else."""
     present = check_folder(out, COLLECTION)
     if present not in (None, wanted):
         raise DatasetError(
-            f"{out} holds another collection ({_in_words(present)}; asked for {_in_words(wanted)}); "
+            f"{out} contains another collection ({_as_text(present)}; asked for {_as_text(wanted)}); "
             "choose another folder"
         )
     return present is not None
@@ -128,12 +128,12 @@ def _features(suite: Suite) -> dict[str, Feature]:
     return {name: Feature(*spec) for name, spec in suite.features().items()}
 
 
-def _in_words(collection: dict) -> str:
+def _as_text(collection: dict) -> str:
     return ", ".join(f"{key} {value}" for key, value in collection.items())
 
 
 class _Recorded(NamedTuple):
-    """A shard that was written, and how many chunks each reason spoke against meanwhile."""
+    """A written shard, and the number of chunks refused in it by reason."""
 
     shard: int
     refusals: Counter[str]
@@ -143,7 +143,7 @@ class _Recorder:
     """The simulator of one process."""
 
     def __init__(self, collection: Collection) -> None:
-        os.environ["LP_NUM_THREADS"] = "1"  # the software rasteriser would start a thread per core in every process
+        os.environ["LP_NUM_THREADS"] = "1"  # the software rasterizer would start a thread per core in every process
         self.collection = collection
         self.suite = load_suite(collection.suite)
         self.env: Any = self.suite.make_env(task=collection.task)
@@ -170,7 +170,7 @@ class _Recorder:
         return self.suite.demonstrate(self.env, seed, lead=partial(self._lead.play, seed) if self._lead else None)
 
     def _load_lead(self) -> PolicyLead | None:
-        """The policy that plays first, if there is to be one; without it PyTorch is not needed."""
+        """The leading policy, if there is one; otherwise PyTorch is not needed."""
         if self.collection.takeover_from is None:
             return None
         import torch
@@ -179,5 +179,5 @@ class _Recorder:
         from qwen_vla.data.robot.intervention import PolicyLead
 
         torch.set_num_threads(1)  # threads of parallel simulators would wait for each other
-        logging.disable_progress_bar()  # that of loading would write into the bar of the episodes
+        logging.disable_progress_bar()  # that of loading would overwrite that of the episodes
         return PolicyLead(self.suite, self.collection.takeover_from)

@@ -1,4 +1,4 @@
-"""A data set of a suite's scenes, as it is asked for: by `qwen-vla collect`, or by a recipe that trains on it."""
+"""The definition of a dataset of a suite's scenes, by `qwen-vla collect` or by a recipe that trains on it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Kind = Literal["demonstrations", "snapshots"]
 
 @dataclass(frozen=True)
 class Collection:
-    """What to record: scenes from `seed` on, each of the next seed; failed demonstrations are dropped and counted.
+    """What to record: scenes with consecutive seeds from `seed` on; failed demonstrations are dropped and counted.
 
-    All are training seeds: no scene that anything is evaluated on is ever trained on.
+    All are training seeds: evaluation scenes are never trained on.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # an unknown field in a file is an error
@@ -26,22 +26,22 @@ class Collection:
     suite: tyro.conf.Positional[str]
     """Task suite, e.g. widowx."""
     out: Path
-    """Folder of the data set."""
+    """Folder of the dataset."""
     episodes: int = 100
-    """How many scenes to record; failed demonstrations are dropped and counted."""
+    """Number of scenes; failed demonstrations are dropped and counted."""
     seed: int = FIRST_TRAINING_SEED
-    """Seed of the first scene; those below a million are validation and test scenes, and refused."""
+    """Seed of the first scene; seeds below a million are validation and test scenes, and refused."""
     kind: Kind = "demonstrations"
-    """Whole demonstrations, or single labelled frames for vision-language pretraining."""
+    """Whole demonstrations, or single labeled frames for vision-language pretraining."""
     task: str | None = None
-    """Only scenes of this task of the suite, e.g. stack_cube; default: those that the seeds mean, of several tasks."""
+    """Only scenes of this task of the suite, e.g. stack_cube; default: those that the seeds select."""
     takeover_from: Path | None = None
-    """A checkpoint that plays first, for a random time; recorded is how the expert goes on from there (DAgger)."""
+    """A checkpoint that drives first, for a random time; only the expert's intervention is recorded (DAgger)."""
     episodes_per_shard: tyro.conf.Suppress[int] = EPISODES_PER_SHARD
-    """Scenes in a file: as many are recorded again after an interruption."""
+    """Scenes per file; an interruption loses at most one file."""
 
     def check(self) -> None:
-        """ValueError when it cannot be recorded, whatever the suite."""
+        """ValueError for values that are invalid for any suite."""
         for name, least in (("episodes", 1), ("seed", 0), ("episodes_per_shard", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -49,11 +49,11 @@ class Collection:
         if self.kind not in get_args(Kind):
             raise ValueError(f"kind must be {' or '.join(get_args(Kind))}, got {self.kind!r}")
         if self.takeover_from and self.kind != "demonstrations":
-            raise ValueError("takeover_from goes with demonstrations: no policy plays before a snapshot")
+            raise ValueError("takeover_from requires kind demonstrations: no policy drives before a snapshot")
 
     @property
     def content(self) -> dict[str, Any]:
-        """What is written beside the data: by it a folder is known as this collection, and no other."""
+        """The description written beside the data, by which a folder is recognized as this collection."""
         content = {"suite": self.suite, "kind": self.kind, "seed": self.seed, "episodes": self.episodes}
         if self.episodes_per_shard != EPISODES_PER_SHARD:
             content["episodes_per_shard"] = self.episodes_per_shard
@@ -69,6 +69,6 @@ class Collection:
         return -(-self.episodes // self.episodes_per_shard)
 
     def scenes(self, shard: int) -> range:
-        """Numbers of the scenes that shard number `shard` holds."""
+        """Numbers of the scenes in shard `shard`."""
         first = shard * self.episodes_per_shard
         return range(first, min(first + self.episodes_per_shard, self.episodes))

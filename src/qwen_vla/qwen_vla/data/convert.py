@@ -1,7 +1,7 @@
-"""`qwen-vla convert`: recorded episodes, other bags, or what another source reads, as a LeRobotDataset v3.0.
+"""`qwen-vla convert`: converts recorded episodes, other bags, or data of other sources to a LeRobotDataset v3.0.
 
-One recording is one shard, so that an interrupted conversion goes on where it was, and recordings that are made later
-can be added. What was done is kept in conversion.json beside the data.
+One recording is one shard, so that an interrupted conversion resumes, and later recordings can be added. The progress
+is kept in conversion.json beside the data.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from qwen_vla.parallel import parallel_map
 CONVERSION = Marker("conversion.json", frozenset({"settings", "recordings"}), "convert")
 IMAGE_PREFIX = "observation.images."
 AXES = ("height", "width", "channels")
-REASONS_SHOWN = 3  # of one bad episode
+REASONS_SHOWN = 3  # per bad episode
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of one recording: episodes and rows in its shard, or why there are none.
+    """The result of one recording: episodes and rows in its shard, or why there are none.
 
-    version: of its files, by which the next conversion knows whether it is still the same.
+    version: of its files, by which the next conversion detects changes.
     """
 
     recording: str
@@ -51,7 +51,7 @@ class Converted:
 
 
 class BadEpisodes(DatasetError):
-    """Recordings that cannot be used; the message names each, what is wrong, and the way out."""
+    """Recordings that cannot be used; the message names each, its fault, and the remedy."""
 
 
 def convert(options: ConvertOptions) -> dict:
@@ -62,19 +62,19 @@ def convert(options: ConvertOptions) -> dict:
     problems = _unfinished(options)
     recordings = source.recordings(options.path)
     if not recordings:
-        raise DatasetError(f"{options.path}: no finished recording is in it")
+        raise DatasetError(f"{options.path}: contains no finished recording")
     embodiment, features = _layout(options, source, recordings)
     if not known:
         write_json(options.out / CONVERSION.file, {"settings": options.settings, "recordings": []})
     if known.get("features") not in (None, _as_json(features)):
-        known = {}  # of the recordings that are there now another one sets the columns
+        known = {}  # a different recording now defines the columns
     work = _Converter(options, source, recordings, features, embodiment.rate_hz)
     done = _convert_all(work, known)
     problems += [f"{one.recording}: {one.problem}" for one in done if one.problem]
     if problems and options.on_bad == "refuse":
         listed = "\n".join(problems)
         raise BadEpisodes(
-            f"{listed}\n{len(problems)} bad episodes; record or mend them, or leave them out: --on-bad skip"
+            f"{listed}\n{len(problems)} bad episodes; record them again or repair them, or skip them: --on-bad skip"
         )
     write_robot(options.out / "meta", embodiment)
     counts = {"recordings": len(recordings), "recordings_left_out": len([one for one in done if not one.episodes])}
@@ -95,17 +95,17 @@ def convert(options: ConvertOptions) -> dict:
 def _source(options: ConvertOptions) -> type[EpisodeSource]:
     source = find_source(options.path)
     if source is LeRobotEpisodes:
-        raise DatasetError(f"{options.path} is a LeRobotDataset already; name it in a recipe as it is")
+        raise DatasetError(f"{options.path} is already a LeRobotDataset; use it in a recipe as it is")
     return source
 
 
 def _unfinished(options: ConvertOptions) -> list[str]:
-    """Mend interrupted recordings if that is asked for; one line per recording that stays unfinished."""
+    """Repair interrupted recordings if requested; one line per recording that stays unfinished."""
     problems = []
     for folder in unfinished(options.path) if options.path.is_dir() else []:
         if not options.mend:
             problems.append(
-                f"{folder.name}: is not finished; if its recorder was killed, --mend makes an episode of it"
+                f"{folder.name}: is not finished; if its recorder was killed, --mend turns it into an episode"
             )
             continue
         try:
@@ -116,7 +116,7 @@ def _unfinished(options: ConvertOptions) -> list[str]:
 
 
 def _earlier(options: ConvertOptions) -> dict:
-    """What is known of an earlier run; DatasetError where it had other settings, OutputRefused where it was none."""
+    """The record of an earlier run; DatasetError if its settings differ, OutputRefused if it is not one."""
     present = check_folder(options.out, CONVERSION) or {}
     settings = json.loads(json.dumps(options.settings))
     if present and present["settings"] != settings:
@@ -128,7 +128,7 @@ def _earlier(options: ConvertOptions) -> dict:
 def _layout(
     options: ConvertOptions, source: type[EpisodeSource], recordings: list[Path]
 ) -> tuple[Embodiment, dict[str, Feature]]:
-    """The robot, at the rate of the data, and the columns of the data set: those of the first usable recording."""
+    """The robot, at the rate of the data, and the columns of the dataset: those of the first usable recording."""
     reasons = []
     for path in recordings:
         try:
@@ -140,14 +140,14 @@ def _layout(
 
 
 def _open(options: ConvertOptions, source: type[EpisodeSource], path: Path) -> tuple[EpisodeSource, Embodiment]:
-    """A recording as the policy of its robot sees it."""
+    """A recording, opened with the inputs of its robot's policy."""
     embodiment = load_robot(options.robot) if options.robot else robot_of(source, path)
     if options.rate_hz:
         embodiment = embodiment.model_copy(update={"rate_hz": options.rate_hz})
     episodes = open_source(source, path, embodiment, options.source)
     if options.rate_hz and episodes.rate_hz != options.rate_hz:
         raise DatasetError(
-            f"{path} has {episodes.rate_hz:g} rows per second, and {source.__name__} reads it as it is; leave out "
+            f"{path} has {episodes.rate_hz:g} rows per second, which {source.__name__} does not resample; omit "
             f"--rate-hz {options.rate_hz:g}"
         )
     return episodes, embodiment
@@ -168,7 +168,7 @@ def _features(options: ConvertOptions, episode: Episode) -> dict[str, Feature]:
 
 
 def _convert_all(work: _Converter, known: Mapping[str, Any]) -> list[Converted]:
-    """Convert what is new or has changed; after every recording it is written down what was done."""
+    """Convert new and changed recordings; the progress is saved after each."""
     options, recordings = work.options, work.recordings
     done = dict(_kept(work, known))
     missing = [number for number in range(len(recordings)) if number not in done]
@@ -192,7 +192,7 @@ def _map(work: _Converter, numbers: list[int]) -> Iterator[Converted]:
 
 
 def _kept(work: _Converter, known: Mapping[str, Any]) -> Iterator[tuple[int, Converted]]:
-    """The shards of an earlier run that hold what they would hold now."""
+    """The shards of an earlier run that are still valid."""
     for number, (path, before) in enumerate(zip(work.recordings, known.get("recordings", []), strict=False)):
         if before is None or not shard_path(work.options.out, number).exists():
             continue
@@ -205,7 +205,7 @@ def _kept(work: _Converter, known: Mapping[str, Any]) -> Iterator[tuple[int, Con
 
 @dataclass(frozen=True)
 class _Converter:
-    """Converts single recordings, in this process or in another one, to rows with these features at this rate [Hz]."""
+    """Converts single recordings, in any process, to rows with these features at this rate [Hz]."""
 
     options: ConvertOptions
     source: type[EpisodeSource]
@@ -214,12 +214,12 @@ class _Converter:
     rate_hz: float
 
     def convert(self, number: int) -> Converted:
-        """Write shard `number`; an empty one where the recording cannot be used."""
+        """Write shard `number`; an empty one if the recording cannot be used."""
         path = self.recordings[number]
         result = Converted(path.name, _version(path))
         if self.is_left_out(path):
             self._write(number, [])
-            return replace(result, left_out="labelled as failed")
+            return replace(result, left_out="labeled as failed")
         try:
             episodes, _ = _open(self.options, self.source, path)
             for episode in episodes:
@@ -232,14 +232,14 @@ class _Converter:
             return replace(result, problem=str(error))
 
     def is_left_out(self, path: Path) -> bool:
-        """Whether it is labelled as failed and such recordings are not wanted."""
+        """Whether it is labeled as failed and such recordings are to be skipped."""
         return self.options.failed == "leave_out" and self.source.succeeded(path) is False
 
     def _write(self, number: int, recordings: list[Recording]) -> None:
         write_shard(self.options.out, number, recordings, self.features, self.rate_hz)
 
     def _check(self, episode: Episode) -> None:
-        """DatasetError with the first reasons why an episode cannot be learned from."""
+        """DatasetError with the first reasons why an episode is unusable for training."""
         bad = BadRows()
         for rows in episode.defects.values():
             for row, why in rows.items():
@@ -247,14 +247,14 @@ class _Converter:
         for name, channels in episode.columns.items():
             bad.add_not_finite(channels.values, 0, name, lambda row: f"row {row}")
         if lines := bad.lines():
-            more = f" … and {len(lines) - REASONS_SHOWN} rows more" if len(lines) > REASONS_SHOWN else ""
+            more = f" … and {len(lines) - REASONS_SHOWN} more rows" if len(lines) > REASONS_SHOWN else ""
             raise DatasetError(f"{len(lines)} of {len(episode)} rows are bad: {'; '.join(lines[:REASONS_SHOWN])}{more}")
         if episode.rate_hz != self.rate_hz:
-            raise DatasetError(f"it has {episode.rate_hz:g} rows per second, the data set {self.rate_hz:g}")
+            raise DatasetError(f"it has {episode.rate_hz:g} rows per second, the dataset {self.rate_hz:g}")
         present = _features(self.options, episode)
         if present != self.features:
             names = sorted(name for name in present | self.features if present.get(name) != self.features.get(name))
-            raise DatasetError(f"{', '.join(names)} differ from the data set's; convert it into a folder of its own")
+            raise DatasetError(f"{', '.join(names)} differ from the dataset's; convert it into a separate folder")
 
     def _recording(self, episode: Episode) -> Recording:
         try:
@@ -269,7 +269,7 @@ class _Converter:
 
 
 def _version(path: Path) -> str:
-    """Sizes and times of change of a recording's files."""
+    """Sizes and modification times of a recording's files."""
     stats = [(file, file.stat()) for file in files_of(path)]
     return json.dumps([(file.name, stat.st_size, stat.st_mtime_ns) for file, stat in stats])
 

@@ -1,7 +1,7 @@
-"""Which rows make up the mini-batch of a step: fixed shares per source, a pure function of (seed, step).
+"""Plans the rows of a step's mini-batch: fixed shares per source, a pure function of (seed, step).
 
-The global batch is planned once, the same in every process; each takes its part. So a run can stop at any step, go on
-there, and be shared by another number of processes without seeing other data.
+The global batch is planned once, identically in every process; each takes its part. A run can thus stop at any step,
+resume, and be split over a different number of processes without any change of data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Balance = Literal["weights", "task_and_embodiment"]
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a planned batch: the source's number, the index to ask it for, and the seed of what is random."""
+    """One row of a planned batch: number of the source, index in it, and seed of its randomness."""
 
     source: int
     index: int
@@ -28,10 +28,10 @@ class Row:
 
 
 class Mixture:
-    """Draws mini-batches of `batch_size` rows in which every source has its share.
+    """Draws mini-batches of `batch_size` rows with a fixed share for every source.
 
-    A source with share w gets w·batch_size rows, rounded by largest remainder; what was rounded away is carried to the
-    next step, so that after any number of steps it is less than two rows away from its exact share.
+    A source with share w gets w·batch_size rows, rounded by largest remainder; the remainder is carried to the
+    next step, so that after any number of steps it is within two rows of its exact share.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Mixture:
     ) -> None:
         self.sources, self.batch_size, self.seed = list(sources), batch_size, seed
         self.shares, self._chances = _shares(self.sources, np.asarray(weights, float), balance)
-        self._counts = np.zeros(len(self.sources), np.int64)  # rows that each source gave before step _step
+        self._counts = np.zeros(len(self.sources), np.int64)  # rows from each source before step _step
         self._step = 0
 
     def plan(self, step: int) -> list[Row]:
@@ -67,7 +67,7 @@ class Mixture:
             owed = np.round((self._step + 1) * self.batch_size * self.shares - self._counts, 9)
             counts = np.floor(np.maximum(owed, 0)).astype(np.int64)
             left = self.batch_size - counts.sum()
-            # Rounded, so that equal remainders are equal in spite of floating point, and the first source is served.
+            # Rounded, so that equal remainders compare equal in floating point, and the first source wins.
             counts[np.argsort(np.round(counts - owed, 6), kind="stable")[:left]] += 1
             if self._step == step:
                 return counts
@@ -101,7 +101,7 @@ def _shares(sources: list[SampleSource], weights: np.ndarray, balance: Balance):
 
 
 def _over_tasks(sources: list[SampleSource]):
-    """Per source of one embodiment its share and its (tasks, cumulative chances): tasks alike, then indices alike."""
+    """Per source of one embodiment, its share and (tasks, cumulative shares): uniform over tasks, then over indices."""
     grouped = [_by_task(source) for source in sources]
     total: dict[object, int] = {}
     for groups in grouped:
@@ -117,7 +117,7 @@ def _over_tasks(sources: list[SampleSource]):
 
 
 def _by_task(source: SampleSource) -> dict[object, np.ndarray]:
-    """Task → positions in `source.training`; a source that names no tasks has one."""
+    """Task → positions in `source.training`; a source without tasks has a single one."""
     tasks = getattr(source, "tasks", None)
     if tasks is None:
         return {"": np.arange(len(source.training))}

@@ -1,6 +1,6 @@
-"""What training sees, whatever the data came from: a `SampleSource` gives samples, each one row of a batch.
+"""The interface between data and training: a `SampleSource` provides samples, each one row of a batch.
 
-Robots, questions, navigation, hands and synthetic motions differ before this point and nowhere after it.
+Robots, questions, navigation, hands and synthetic motions differ only upstream of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:  # recorders import this module, which need neither torch nor transformers
+if TYPE_CHECKING:  # recorders import this module without torch and transformers
     from qwen_vla.model.configuration import QwenVLAConfig
     from qwen_vla.model.normalization import Quantiles
     from qwen_vla.model.processing import EmbodimentInfo
@@ -20,11 +20,11 @@ if TYPE_CHECKING:  # recorders import this module, which need neither torch nor 
 
 @dataclass(frozen=True)
 class SourceContext:
-    """What a source needs to know about the run that opens it.
+    """Settings of the training run that opens a source.
 
     config: of the model (image size, horizon, proprioception). held_out_share: share of the episodes that are never
-    trained on. normalization: statistics by data set that a checkpoint to start from already has; they are kept.
-    images: False in a stage without vision, where no sample has images. trajectory_steps: give whole trajectories of up
+    trained on. normalization: statistics by dataset of the checkpoint to start from; they are kept.
+    images: False in a stage without vision, where no sample has images. trajectory_steps: use whole trajectories of up
     to this many steps instead of chunks of the robot's own horizon.
     """
 
@@ -36,11 +36,11 @@ class SourceContext:
 
 
 class SampleSource(Protocol):
-    """One data set of a mixture.
+    """One dataset of a mixture.
 
-    training, held_out: indices for `sample`, disjoint; held_out may be empty. statistics and embodiments: what the
-    checkpoint must keep so that actions learned from this source can be executed (empty for pure language data).
-    camera_tags: of all images that its samples can have. A source whose actions can be balanced over tasks also has
+    training, held_out: indices for `sample`, disjoint; held_out may be empty. statistics and embodiments: the entries
+    of a checkpoint needed to execute actions learned from this source (empty for pure language data). camera_tags: of
+    all images in its samples. A source whose actions can be balanced over tasks also has
     `tasks`, the task of every training index.
     """
 
@@ -53,6 +53,6 @@ class SampleSource(Protocol):
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample: ...
 
-    def texts(self) -> Iterable[str]: ...  # what a tokenizer for this source should have seen
+    def texts(self) -> Iterable[str]: ...  # texts for training a tokenizer for this source
 
     def provenance(self) -> dict: ...  # kind, path, seeds, counts: kept in the checkpoint's training.json

@@ -1,4 +1,4 @@
-"""Every kind of training data in one union: what stands under `data` in a recipe, and opening it."""
+"""All kinds of training data as one union, for `data` in a recipe, and opening them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ AnyData = Annotated[
 
 
 def open_sources(specs: Sequence[AnyData], context: SourceContext) -> list[SampleSource]:
-    """Open them in order; data sets that share the name of their statistics share those of the first one.
+    """Open them in order; datasets with the same name of statistics share those of the first one.
 
-    DataError when one says that it shows scenes that are kept for evaluation.
+    DataError if one is recorded from scenes reserved for evaluation.
     """
     sources = []
     for spec in specs:
@@ -44,4 +44,4 @@ def _refuse_evaluation_scenes(provenance: dict) -> None:
         try:
             require_split("training", range(*seeds), "training")
         except ValueError as error:
-            raise DataError(f"{provenance['path']}: {error}; leave this data set out") from error
+            raise DataError(f"{provenance['path']}: {error}; remove this dataset") from error

@@ -1,1 +1,1 @@
-"""Evaluation: closed-loop success of a checkpoint on a task suite, in process or over ROS."""
+"""Evaluation: closed-loop success rate of a policy on a task suite, in process or over ROS."""

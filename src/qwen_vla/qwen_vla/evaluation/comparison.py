@@ -1,4 +1,4 @@
-"""Evaluations side by side: which two may be compared, and by how much their success differs."""
+"""Compares evaluations: which pairs are comparable, and the difference of their success rates."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Evaluations = Mapping[str, Mapping[str, Any]]  # summaries by name
 
 @dataclass(frozen=True)
 class Difference:
-    """Success of two evaluations, as (successes, episodes), in one task or all of them ("all").
+    """Success of two evaluations, as (successes, episodes), in one task or in all ("all").
 
-    difference and interval: of the second rate minus the first, with its 95 % interval (Newcombe).
+    difference and interval: second rate minus first, with its 95 % interval (Newcombe).
     """
 
     task: str
@@ -28,9 +28,9 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """What can be said at 95 %."""
+        """The conclusion at 95 %."""
         low, high = self.interval
-        return "better" if low > 0 else "worse" if high < 0 else "not told apart"
+        return "better" if low > 0 else "worse" if high < 0 else "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Comparison:
 
 
 def comparisons(evaluations: Evaluations) -> list[Comparison]:
-    """Every evaluation with its reference, once for each condition (or split) in which alone it differs from others.
+    """Every evaluation with its reference, once for each condition (or split) that is its only difference from others.
 
-    The reference is the one where the condition is absent (no shift, not blind), else the first (of two checkpoints).
+    The reference is the one without the condition (no shift, not blind), else the first (of two checkpoints).
     """
     found = []
     for condition in ASPECTS:
@@ -63,14 +63,14 @@ def comparisons(evaluations: Evaluations) -> list[Comparison]:
 
 
 def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[Difference, ...]:
-    """The difference in every task that both have, where there are several, and in all."""
+    """The difference over all episodes and, if both have several tasks, in each of these."""
     tasks = [task for task in first["tasks"] if task in second["tasks"]]
     rows = [_difference(task, first["tasks"][task], second["tasks"][task]) for task in tasks]
     return (*(rows if len(rows) > 1 else ()), _difference("all", first, second))
 
 
 def alike_but_for(condition: str, evaluations: Evaluations) -> Sequence[Evaluations]:
-    """Groups of evaluations of one suite, or of one task of it, that have all other conditions in common."""
+    """Groups of evaluations of one suite, or of one task of it, whose other conditions are all equal."""
     groups: dict[tuple, dict[str, Mapping[str, Any]]] = {}
     for name, summary in evaluations.items():
         others = tuple(str(summary.get(key) or None) for key in ASPECTS if key != condition)

@@ -1,4 +1,4 @@
-"""The contact sheet of an evaluation: for every episode its sentence, how it ended, and a few pictures in a row."""
+"""The contact sheet of an evaluation: instruction, outcome and a few images of every episode."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import numpy as np
 from PIL import Image, ImageDraw, PngImagePlugin
 
 from qwen_vla.evaluation.episode import Film
-from qwen_vla.evaluation.kept_episodes import Played
+from qwen_vla.evaluation.partial_results import Played
 from qwen_vla.evaluation.pictures import BACKGROUND, BRIGHT, DIM, font, shortened, verdict
-from qwen_vla.evaluation.summary import MAKER, conditions_in_words, rate_in_words, seeds_in_words
+from qwen_vla.evaluation.summary import MAKER, conditions_as_text, rate_as_text, seeds_as_text
 from qwen_vla.output_files import complete_or_absent
 from qwen_vla.output_paths import png_text
 
 PICTURES = 5  # of an episode
-WIDTH, STRIDE = 160, 163  # [px] of a picture; from one to the next
+WIDTH, STRIDE = 160, 163  # [px] width of an image; spacing of images
 HEADER, LABEL, GAP = 44, 28, 12  # [px] heights of the title and of the line above an episode; space between episodes
-TEXT, TITLE = 15, 20  # [px] sizes of letters
-ONE_COLUMN = 6  # more episodes stand in two columns
+TEXT, TITLE = 15, 20  # [px] font sizes
+ONE_COLUMN = 6  # more episodes use two columns
 
 
 def strip(film: Film, camera: str, count: int = PICTURES) -> tuple[bytes, ...]:
-    """First, last and evenly spread pictures of one camera, small, as PNG files in memory."""
+    """First, last and evenly spaced images of one camera, scaled down, as PNG files in memory."""
     chosen = np.unique(np.linspace(0, len(film.looks) - 1, count).round().astype(int))
     return tuple(_as_png(film.looks[index].images[camera]) for index in chosen)
 
 
 def write_sheet(path: Path, summary: Mapping[str, Any], episodes: Sequence[Played]) -> None:
-    """Draw the sheet of an evaluation whose episodes have pictures."""
+    """Draw the sheet of an evaluation whose episodes have images."""
     about = PngImagePlugin.PngInfo()
     for key, text in png_text(MAKER).items():
         about.add_text(key, text)
@@ -50,7 +50,7 @@ def draw_sheet(summary: Mapping[str, Any], episodes: Sequence[Played]) -> Image.
     size = (GAP + columns * (width + GAP), HEADER + rows * (height + GAP))
     sheet = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    facts = (rate_in_words(summary), f"seeds {seeds_in_words(summary)}", conditions_in_words(summary))
+    facts = (rate_as_text(summary), f"seeds {seeds_as_text(summary)}", conditions_as_text(summary))
     title = f"{summary['suite']}: {'; '.join(facts)}".removesuffix("; –")
     draw.text((GAP, 12), shortened(title, TITLE, size[0] - 2 * GAP), BRIGHT, font(TITLE))
     for number, (episode, pictures) in enumerate(zip(episodes, strips, strict=True)):
@@ -63,9 +63,9 @@ def draw_sheet(summary: Mapping[str, Any], episodes: Sequence[Played]) -> Image.
 
 def _draw_label(draw: ImageDraw.ImageDraw, left: int, top: int, width: int, episode: Played) -> None:
     row = episode.row
-    words, colour = verdict(row)
+    words, color = verdict(row)
     end = f"{words}, {row.seconds:.1f} s"
-    draw.text((left + width, top + 5), end, colour, font(TEXT), anchor="ra")
+    draw.text((left + width, top + 5), end, color, font(TEXT), anchor="ra")
     draw.text((left, top + 5), str(row.seed), DIM, font(TEXT))
     begin = font(TEXT).getlength(f"{row.seed}  ")
     room = width - begin - font(TEXT).getlength(end) - GAP

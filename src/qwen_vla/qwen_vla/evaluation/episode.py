@@ -1,6 +1,6 @@
-"""One episode of a suite: look, infer, execute the chunk's execution horizon, until it is done or over.
+"""Runs an episode of a suite: observe, infer, execute the chunk's execution horizon, until success or the end.
 
-Imports no PyTorch, because reinforcement learning plays episodes in worker processes, too.
+Imports no PyTorch, because reinforcement learning runs episodes in worker processes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from qwen_vla.suites import Env, Suite
 from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.reasons import Refused
 
-MAX_REFUSALS = 5  # in a row, then the episode ends
-AT_REST = 10  # further steps at most, to film the end of an episode that ended with the cameras off
+MAX_REFUSALS = 5  # in a row, after which the episode ends
+AT_REST = 10  # maximum of further steps, to record the end of an episode that ended with the cameras off
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the cameras showed at one moment: images (H, W, 3) uint8 by tag, simulated time [s], and what was said."""
+    """Camera images at one time: (H, W, 3) uint8 by tag, simulated time [s], and a remark."""
 
     images: Mapping[str, np.ndarray]
     seconds: float
@@ -33,17 +33,17 @@ class Look:
 
 @dataclass
 class Film:
-    """Collects looks at an episode: those of the policy and the end; with `every`, every so many steps between, too."""
+    """Records an episode: the policy's observations and the end; with `every`, also each `every`-th step in between."""
 
     every: int | None = None
     looks: list[Look] = field(default_factory=list)
 
     def wants(self, step: int) -> bool:
-        """Whether the cameras have to be on for control step number `step`."""
+        """Whether the cameras must be on for control step `step`."""
         return bool(self.every) and step % self.every == 0
 
     def add(self, env: Env, observation: Mapping[str, Any], remark: str = "") -> None:
-        """Keep what an observation shows, if it shows anything."""
+        """Record the images of an observation, if it has any."""
         if observation["images"]:
             self.looks.append(Look(observation["images"], env.steps * env.period, remark))
 
@@ -57,10 +57,10 @@ def run_episode(
     blind: bool = False,
     film: Film | None = None,
 ) -> EpisodeRow:
-    """Play scene `seed` until success, the suite's step limit or MAX_REFUSALS refused chunks in a row.
+    """Run scene `seed` until success, the suite's step limit or MAX_REFUSALS refused chunks in a row.
 
-    shuffle_instructions: name something else of the scene, but judge what was asked for. blind: show black images to
-    the policy. The same arguments give the same episode; a film does not change it.
+    shuffle_instructions: name another target of the scene, but judge the original one. blind: give the policy black
+    images. The same arguments give the same episode; recording does not change it.
     """
     observation, info = env.reset(seed=seed)
     instruction = suite.other_instruction(env, seed) if shuffle_instructions else info["instruction"]
@@ -94,7 +94,7 @@ def run_episode(
         metrics={name: float(value) for name, value in info["metrics"].items()},
         refusals=dict(reasons),
     )
-    if film and in_a_row < MAX_REFUSALS:  # otherwise the last look was at the end
+    if film and in_a_row < MAX_REFUSALS:  # otherwise the end is already recorded
         _film_the_end(suite, env, observation, film)
     return row
 
@@ -102,7 +102,7 @@ def run_episode(
 def shown_to(
     policy: ChunkPolicy, suite: Suite, observation: Mapping[str, Any], instruction: str, blind: bool = False
 ) -> Observation:
-    """What a policy is given of an environment's observation: its cameras and its joints, in its order."""
+    """The policy's part of an environment's observation: its cameras and its joints, in its order."""
     images = {tag: observation["images"][tag] for tag in policy.camera_tags}
     joints = dict(zip(suite.embodiment.joint_names, observation.get("joints", ()), strict=False))
     state = np.array([joints[name] for name in policy.state_names]) if policy.state_names else None
@@ -110,26 +110,26 @@ def shown_to(
 
 
 def planned(suite: Suite, chunk: Chunk, observation: Mapping[str, Any]) -> tuple[np.ndarray, Refused | None]:
-    """The actions (N, n) until the next chunk, and why they are to stay where it is: None for a chunk that is done.
+    """The actions (N, n) until the next chunk, and the refusal of the chunk, if any, on which the robot holds.
 
-    A refused chunk moves nothing and takes its time, here as on the robot.
+    A refused chunk moves nothing and takes its full duration, as on the robot.
     """
     try:
         return suite.plan(chunk, observation), None
     except Refused as refusal:
-        steps = min(max(1, chunk.execution_horizon), suite.embodiment.chunk_size)  # the chunk's own may be the reason
+        steps = min(max(1, chunk.execution_horizon), suite.embodiment.chunk_size)  # the chunk's may be invalid
         return np.repeat(suite.hold(observation)[None], steps, axis=0), refusal
 
 
 def names_of(refusal: Refused | None) -> tuple[str, ...]:
-    """The reasons against a chunk, each once; none when it is done."""
+    """The reason codes of a refusal, each once; none for an accepted chunk."""
     return tuple(reason.name for reason in refusal.reasons) if refusal else ()
 
 
 def follow(env: Env, path: np.ndarray, film: Film | None = None) -> tuple[dict, dict, bool]:
-    """Do actions (N, n) until their end, success or the step limit; returns the last observation, info, truncated.
+    """Execute actions (N, n) until their end, success or the step limit; returns the last observation, info, truncated.
 
-    The cameras are on for the last action, and where a film wants them: an episode that ends before has no last images.
+    The cameras are on for the last action, and where a film needs them: an episode that ends before has no last images.
     """
     size = env.render_size
     try:

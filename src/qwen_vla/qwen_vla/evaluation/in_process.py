@@ -1,4 +1,4 @@
-"""Closed-loop evaluation in process: the simulator waits while the policy thinks. Episodes run in parallel."""
+"""Closed-loop evaluation in process: the simulator waits for inference. Episodes run in parallel."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from qwen_vla.evaluation.episode import Film, run_episode
-from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played
 from qwen_vla.evaluation.options import EvaluateOptions, training_of
+from qwen_vla.evaluation.partial_results import PartialResults, Played
 from qwen_vla.evaluation.summary import VIDEOS, EpisodeRow, summarize
 from qwen_vla.output_paths import claim_folder
 from qwen_vla.parallel import parallel_map
@@ -24,11 +24,11 @@ from qwen_vla.suites import Suite, load_suite
 def evaluate(options: EvaluateOptions) -> dict:
     """Run all episodes; the summary's rows are in the order of the seeds. Writes the sheet and the videos.
 
-    Interrupted, it leaves what was played in `part_of(options.json)`; the caller removes that when the summary is
-    written.
+    If interrupted, the finished episodes stay in `part_of(options.json)`; the caller removes that file once the summary
+    is written.
     """
     check(options)
-    with KeptEpisodes(options.json, options.suite, options.checkpoint, options.conditions()) as kept:
+    with PartialResults(options.json, options.suite, options.checkpoint, options.conditions()) as kept:
         episodes = _play_all(options, kept)
     rows = [episode.row for episode in episodes]
     summary = summarize(options.suite, options.seed, rows, **options.conditions())
@@ -42,12 +42,12 @@ def evaluate(options: EvaluateOptions) -> dict:
 
 
 def check(options: EvaluateOptions) -> None:
-    """Find out what is wrong with the options before anything is started."""
+    """Check the options before anything is started."""
     from qwen_vla.model.checkpoint_files import check_knows
 
     options.check()
     if options.chaos:
-        raise ValueError("--chaos disturbs the nodes of a running graph; add --over-ros")
+        raise ValueError("--chaos injects faults into the nodes of a running graph; add --over-ros")
     suite = load_suite(options.suite)
     robot = suite.embodiment.name
     checkpoint, seeds = options.checkpoint, options.seeds(suite)
@@ -56,18 +56,18 @@ def check(options: EvaluateOptions) -> None:
         check_knows(checkpoint, robot)
         refuse_trained_seeds(checkpoint, seeds[0], seeds[-1] - seeds[0] + 1)
     elif options.prompt_of:
-        raise ValueError(f"--prompt-of changes the text that a checkpoint reads; {options.policy} is none")
+        raise ValueError(f"--prompt-of changes the prompt of a checkpoint; {options.policy} is none")
     if options.shift and options.shift not in suite.shifts:
         offered = ", ".join(suite.shifts) or "none"
         raise ValueError(f"suite {options.suite!r} has no shift {options.shift!r}; it offers: {offered}")
     if options.prompt_of == robot:
-        raise ValueError(f"the prompt of {robot} is the right one for suite {options.suite!r}; name another robot")
+        raise ValueError(f"the prompt of {robot} is that of suite {options.suite!r}; name another robot")
     if options.prompt_of:
         _prompt_template(options.prompt_of)
 
 
 def refuse_trained_seeds(checkpoint: Path, seed: int, count: int) -> None:
-    """ValueError when one of `count` seeds from `seed` on was in the data that a checkpoint says it was trained on."""
+    """ValueError if one of `count` seeds from `seed` on is in a checkpoint's recorded training data."""
     for source in training_of(checkpoint).get("data", []):
         first, end = source.get("seeds") or (0, 0)
         if seed < end and first < seed + count:
@@ -83,8 +83,8 @@ def _prompt_template(robot: str) -> str:
     return load_robot(robot).prompt("{instruction}")
 
 
-def _play_all(options: EvaluateOptions, kept: KeptEpisodes) -> list[Played]:
-    """Play what is not kept yet; all episodes in the order of the seeds."""
+def _play_all(options: EvaluateOptions, kept: PartialResults) -> list[Played]:
+    """Run the remaining episodes; returns all in the order of the seeds."""
     wanted = bool(options.sheet)
     seeds = options.seeds(load_suite(options.suite))
     missing = [seed for seed in seeds if not kept.has(seed, pictures=wanted)]
@@ -101,7 +101,7 @@ def _play_all(options: EvaluateOptions, kept: KeptEpisodes) -> list[Played]:
 
 
 def _write_videos(options: EvaluateOptions, rows: Sequence[EpisodeRow]) -> None:
-    """Play the first episode of every category again, filmed: what is not shown costs nothing."""
+    """Rerun and record the first episode of every category, so that recording costs no time elsewhere."""
     claim_folder(options.videos, VIDEOS)
     first: dict[str, EpisodeRow] = {}
     for row in rows:
@@ -112,24 +112,24 @@ def _write_videos(options: EvaluateOptions, rows: Sequence[EpisodeRow]) -> None:
             bar.update()
             counted = next(row.category for row in first.values() if row.seed == shown.seed)
             if shown.category != counted:
-                print(f"seed {shown.seed}: {counted}, but {shown.category} when it was filmed", file=sys.stderr)
+                print(f"seed {shown.seed}: {counted}, but {shown.category} when rerun for its video", file=sys.stderr)
 
 
 class _Player:
     """Simulator and policy of one process."""
 
     def __init__(self, options: EvaluateOptions) -> None:
-        os.environ["LP_NUM_THREADS"] = "1"  # the software rasteriser would start a thread per core in every process
+        os.environ["LP_NUM_THREADS"] = "1"  # the software rasterizer would start a thread per core in every process
         from transformers.utils import logging
 
-        logging.disable_progress_bar()  # that of loading would write into the bar of the episodes
+        logging.disable_progress_bar()  # that of loading would overwrite that of the episodes
         self.options = options
         self.suite: Suite = load_suite(options.suite)
         self.policy = self._open_policy()
         self.env = self.suite.make_env(shift=options.shift, task=options.task)
 
     def play(self, seed: int) -> Played:
-        """One episode, with pictures for the contact sheet if there is to be one."""
+        """One episode, with images for the contact sheet if it is requested."""
         if not self.options.sheet:
             return Played(self._run(seed))
         from qwen_vla.evaluation.contact_sheet import strip
@@ -154,7 +154,7 @@ class _Player:
 
     def _open_policy(self) -> ChunkPolicy:
         options, robot = self.options, self.suite.embodiment
-        prompt = _prompt_template(options.prompt_of) if options.prompt_of else ""  # cameras and channels stay its own
+        prompt = _prompt_template(options.prompt_of) if options.prompt_of else ""  # cameras and channels stay
         how = PolicyOptions(
             euler_steps=options.euler_steps, threads=1, prompt_template=prompt, quantize=options.quantize
         )

@@ -1,4 +1,4 @@
-"""The model card: README.md of a checkpoint folder, written from what the folder itself records and nothing else."""
+"""The model card: README.md of a checkpoint folder, written only from the records in that folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from safetensors import safe_open
 
-from qwen_vla.evaluation.summary import conditions_in_words, rate_in_words, read_summary, seeds_in_words
+from qwen_vla.evaluation.summary import conditions_as_text, rate_as_text, read_summary, seeds_as_text
 from qwen_vla.evaluation.tables import markdown_table
 from qwen_vla.model.checkpoint_files import EMBODIMENTS_FILE, check_checkpoint, read_json
 from qwen_vla.model.configuration import QwenVLAConfig
@@ -26,9 +26,8 @@ LICENCE = "apache-2.0"
 def write_model_card(folder: str | Path, evaluations: Sequence[str | Path] = ()) -> Path:
     """Write README.md into the checkpoint ``folder`` and return its path.
 
-    evaluations: JSON files as ``qwen-vla evaluate --json`` writes them. What the folder does not record (its training,
-    an evaluation) the card calls unrecorded. Raises FileNotFoundError or ValueError naming a file that is missing or
-    damaged.
+    evaluations: JSON files of ``qwen-vla evaluate --json``. What the folder does not record (training, evaluation) is
+    stated as not recorded. Raises FileNotFoundError or ValueError naming a missing or corrupt file.
     """
     folder = Path(folder)
     check_checkpoint(folder)
@@ -44,7 +43,7 @@ def write_model_card(folder: str | Path, evaluations: Sequence[str | Path] = ())
         _embodiments(embodiments),
         _statistics(read_json(folder / NORMALIZATION_FILE)),
         _limits(training, embodiments, bool(evaluations)),
-        _licence(training),
+        _license(training),
     ]
     card = folder / CARD_FILE
     write_text(card, "\n\n".join(parts) + "\n")
@@ -72,7 +71,7 @@ def _summary(folder: Path, config: QwenVLAConfig, training: dict[str, Any], embo
         ("action tensor", f"{config.horizon} steps × {expert.action_channels} channels"),
         ("Euler steps", f"{config.euler_steps} by default"),
         ("proprioception", config.proprioception),
-        ("τ", f"{config.tau_distribution}, towards {config.tau_direction}"),
+        ("τ", f"{config.tau_distribution}, toward {config.tau_direction}"),
     ]
     robots = ", ".join(sorted(embodiments)) or "no robot"
     return f"# {name}\n\nA vision-language-action model for {robots}, after {PAPER}.\n\n" + markdown_table(
@@ -94,7 +93,7 @@ chunk = policy.infer(Observation(images, "what to do"))  # images: camera tag to
 
 def evaluation_table(results: Sequence[Mapping[str, Any]]) -> str:
     """The card's table of evaluations (Markdown)."""
-    rows = [(r["suite"], conditions_in_words(r), seeds_in_words(r), rate_in_words(r)) for r in results]
+    rows = [(r["suite"], conditions_as_text(r), seeds_as_text(r), rate_as_text(r)) for r in results]
     return markdown_table(("suite", "condition", "seeds", "success (95 % interval)"), rows)
 
 
@@ -127,7 +126,7 @@ def _embodiments(embodiments: dict[str, Any]) -> str:
             ("statistics", e["dataset"]),
         ]
         parts.append(f"### {name}\n\n{markdown_table(('', ''), rows)}\n\n> {e['prompt_template']}")
-    return "## Robots\n\n" + ("\n\n".join(parts) or "None: this model has learned no actions yet.")
+    return "## Robots\n\n" + ("\n\n".join(parts) or "None: this model was not trained on actions.")
 
 
 def _statistics(normalization: dict[str, Any]) -> str:
@@ -136,31 +135,31 @@ def _statistics(normalization: dict[str, Any]) -> str:
         channels = q.get("channel_names") or [str(i) for i in range(len(q["q01"]))]
         rows = [(c, f"{low:.4g}", f"{high:.4g}") for c, low, high in zip(channels, q["q01"], q["q99"], strict=True)]
         parts.append(f"### {name}\n\n" + markdown_table(("channel", "1 % quantile", "99 % quantile"), rows))
-    intro = "What −1 and 1 of the model's output mean, in the channels' own units.\n\n"
-    return "## Normalisation\n\n" + (intro + "\n\n".join(parts) if parts else "None.")
+    intro = "The values of −1 and 1 of the model's output, in the channels' units.\n\n"
+    return "## Normalization\n\n" + (intro + "\n\n".join(parts) if parts else "None.")
 
 
 def _limits(training: dict[str, Any], embodiments: dict[str, Any], evaluated: bool) -> str:
-    items = ["It knows the robots, cameras, scenes and sentences that it was trained on; outside them expect nothing."]
-    items.append("It has no safety function of its own: a gate between it and the robot decides what is executed.")
+    items = ["It works for the robots, cameras, scenes and instructions of its training; expect nothing beyond them."]
+    items.append("It has no safety function: a gate between it and the robot decides what is executed.")
     if not evaluated:
-        items.append("Nothing is recorded about how well it works.")
+        items.append("Its performance is not recorded.")
     steps = training.get("recipe", {}).get("steps")
     if steps and training["step"] < steps:
         items.append(f"Its training stopped before the end of its schedule ({training['step']} of {steps} steps).")
     if not embodiments:
-        items.append("It is a vision-language model only: no robot's actions were trained.")
+        items.append("It is only a vision-language model, not trained on robot actions.")
     return "## Limits\n\n" + "\n".join(f"- {item}" for item in items)
 
 
-def _licence(training: dict[str, Any]) -> str:
+def _license(training: dict[str, Any]) -> str:
     backbone = training.get("recipe", {}).get("backbone")
-    extra = f" The backbone's weights began as `{backbone}`, whose licence applies to them as well." if backbone else ""
-    return f"## Licence\n\nApache-2.0.{extra}"
+    extra = f" The backbone was initialized from `{backbone}`, whose license applies, too." if backbone else ""
+    return f"## License\n\nApache-2.0.{extra}"
 
 
 def _parameters(folder: Path) -> int:
-    """Numbers in the weight files; a tied matrix is in there once."""
+    """Number of parameters in the weight files; a tied matrix counts once."""
     total = 0
     for file in folder.glob("model*.safetensors"):
         with safe_open(file, framework="pt") as weights:

@@ -1,4 +1,4 @@
-"""What is to be evaluated, as it is asked for. Light: the command line imports it to say what it offers."""
+"""Options of an evaluation. Light: the command line imports it for its help."""
 
 from __future__ import annotations
 
@@ -18,49 +18,49 @@ DEFAULT_POLICY = "tiny"  # the checkpoint in the repository
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Episode i has seed `seed + i`, or with a task the seed of its i-th scene from there on; all are of one split."""
+    """Episode i has seed `seed + i`, or with a task the seed of its i-th scene from there; all are of one split."""
 
     suite: tyro.conf.Positional[str]
-    """Task suite, e.g. widowx; there are suites for robots with a simulator only."""
+    """Task suite, e.g. widowx; only robots with a simulator have suites."""
     policy: str = DEFAULT_POLICY
     """Checkpoint: its folder, or the name of one in checkpoints/. Or NAME://ADDRESS of an installed policy."""
     episodes: int = 50
-    """How many scenes to try."""
+    """Number of scenes."""
     seed: int = 9000
-    """Scene of the first episode."""
+    """Seed of the first episode."""
     task: str | None = None
-    """Only scenes of this task of the suite, e.g. stack_cube; default: those that the seeds mean, of several tasks."""
+    """Only scenes of this task of the suite, e.g. stack_cube; default: those that the seeds select."""
     shuffle_instructions: bool = False
-    """Name another thing of the scene, but judge the original one."""
+    """Name another target of the scene, but judge the original one."""
     blind: bool = False
-    """Show black images."""
+    """Give the policy black images."""
     shift: Shift | None = None
-    """Scenes unlike those trained on, in one respect that the suite offers; dynamic: the target moves."""
+    """Scenes that differ from training in one respect, of those in the suite; dynamic: the target moves."""
     prompt_of: str | None = None
-    """Tell the model that it is another robot: aloha, mobile_base …, or path of an embodiment YAML."""
+    """Give the model the prompt of another robot: aloha, mobile_base …, or path of an embodiment YAML."""
     chaos: bool = False
-    """With --over-ros: kill, freeze and restart nodes, lose and delay messages, at random times."""
+    """With --over-ros: kill, freeze and restart nodes, drop and delay messages, at random times."""
     euler_steps: int = 0
-    """Denoising steps per chunk; 0: as many as the checkpoint says."""
+    """Denoising steps per chunk; 0: the checkpoint's default."""
     quantize: Literal["none", "fp8"] = "none"
-    """Weights of 8 bits in the action expert and the language tower (emulated on a CPU)."""
+    """8-bit weights in the action expert and the language tower (emulated on a CPU)."""
     workers: int = os.cpu_count() or 1
     """Parallel simulators (in process only)."""
     json: Path | None = None
     """Where to write the summary with one row per episode."""
     sheet: Path | None = None
-    """Where to write a contact sheet (PNG): each episode in a few pictures."""
+    """Where to write a contact sheet (PNG): a few images of each episode."""
     videos: Path | None = None
-    """Folder for a video (MP4) of one success and of one episode of every kind of failure."""
+    """Folder for a video (MP4) of one success and of one episode per kind of failure."""
 
     def check(self) -> None:
-        """ValueError when this cannot be evaluated, whatever the suite and the policy."""
+        """ValueError for options that are invalid for any suite and policy."""
         for name, least in (("episodes", 1), ("seed", 0), ("euler_steps", 0), ("workers", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.split == "training":
             raise ValueError(
-                f"seeds from {self.seed} on are training scenes: success there proves nothing; choose validation "
+                f"seeds from {self.seed} on are training scenes: success on them proves nothing; choose validation "
                 "seeds, e.g. --seed 9000"
             )
         if self.chaos:
@@ -68,22 +68,22 @@ class EvaluateOptions:
 
     @property
     def split(self) -> Split:
-        """Of the seeds from the first on; those of a single task lie farther apart."""
+        """The split of the seeds from the first on; those of a single task are farther apart."""
         return split_of(range(self.seed, self.seed + self.episodes))
 
     @property
     def checkpoint(self) -> Path | None:
-        """Folder of the policy's checkpoint; None of a policy of another package."""
+        """Folder of the policy's checkpoint; None for a policy of another package."""
         from qwen_vla.policies.checkpoint import checkpoint_of
 
         return checkpoint_of(self.policy)
 
     def seeds(self, suite: Suite) -> list[int]:
-        """Of the episodes; ValueError for a task that the suite does not have."""
+        """Seeds of the episodes; ValueError for a task that the suite does not have."""
         return [suite.seed_of(number, self.seed, self.task) for number in range(self.episodes)]
 
     def conditions(self, over_ros: bool = False) -> dict[str, Any]:
-        """What a summary says about how it was measured; `step`: of the checkpoint's training, None when unrecorded."""
+        """The conditions recorded in a summary; `step`: training step of the checkpoint, None if not recorded."""
         checkpoint = self.checkpoint
         return {
             "checkpoint": _from_here(checkpoint) if checkpoint else self.policy,
@@ -100,7 +100,7 @@ class EvaluateOptions:
 
 
 def training_of(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint records about its training; {} when it does not."""
+    """A checkpoint's record of its training; {} if there is none."""
     return _json(checkpoint / "training.json")
 
 
@@ -113,6 +113,6 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _from_here(path: Path) -> str:
-    """A path below the working directory without what leads there: a result need not name folders of a machine."""
+    """A path below the working directory, relative to it: results need not name folders of a machine."""
     whole, here = path.resolve(), Path.cwd()
     return str(whole.relative_to(here)) if whole.is_relative_to(here) else str(path)

@@ -1,4 +1,4 @@
-"""Building blocks of a static HTML page: no scripts, nothing from elsewhere."""
+"""Building blocks of a static HTML page: no scripts, no external resources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ svg { max-width: 100%; height: auto; }
 
 
 class Cell(str):
-    """Text of a table's cell that is good or bad news, told by `mood`: a class of the style sheet."""
+    """Text of a table cell with a `mood`, good or bad: a class of the style sheet."""
 
     mood: str
 
@@ -30,7 +30,7 @@ class Cell(str):
 
 
 def page(title: str, parts: Iterable[str], maker: str) -> str:
-    """The whole page around its parts (HTML); maker: the command, as `output_paths` knows it."""
+    """The whole page around its parts (HTML); maker: the command, as in `output_paths`."""
     head = f'<meta charset="utf-8"><meta name="generator" content="{escape(maker)}">'
     head += f"<title>{escape(title)}</title><style>{STYLE}</style>"
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{"".join(parts)}</body></html>\n'
@@ -45,7 +45,7 @@ def note(text: str) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Cells are escaped."""
+    """A table; cells are escaped."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>\n"
@@ -56,7 +56,7 @@ def figure(svg: str, caption: str) -> str:
 
 
 def folded(title: str, content: str) -> str:
-    """Content (HTML) that is shown when its title is clicked."""
+    """Content (HTML) shown when its title is clicked."""
     return f"<details><summary>{escape(title)}</summary>\n{content}</details>\n"
 
 

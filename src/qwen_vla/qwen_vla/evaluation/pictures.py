@@ -1,4 +1,4 @@
-"""What contact sheets and videos have in common: colours, letters, words for how an episode ended, tiled cameras."""
+"""Shared by contact sheets and videos: colors, font, the outcome of an episode as text, tiled camera images."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ GOOD, BAD = (70, 200, 110), (230, 80, 70)
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own letters, so that pictures look the same everywhere."""
+    """Pillow's built-in font, so that images look the same everywhere."""
     return ImageFont.load_default(size)
 
 
 def verdict(row: EpisodeRow) -> tuple[str, tuple[int, int, int]]:
-    """How an episode ended, in words, and their colour."""
+    """The outcome of an episode, as text, and its color."""
     if row.success:
         return "success", GOOD
     return (f"{row.failure} ({row.ended})" if row.failure else row.ended), BAD
 
 
 def shortened(text: str, size: int, width: float) -> str:
-    """The text, cut with "…" where it is wider than `width` [px]; dashes that the letters lack become hyphens."""
+    """The text, truncated with "…" if it is wider than `width` [px]; dashes missing in the font become hyphens."""
     letters, text = font(size), text.translate(str.maketrans("–—−", "---"))
     if letters.getlength(text) <= width:
         return text
@@ -40,7 +40,7 @@ def shortened(text: str, size: int, width: float) -> str:
 
 
 def tiled(images: Mapping[str, np.ndarray], height: int) -> np.ndarray:
-    """The cameras' images beside and below one another, each `height` px high, as (H, W, 3) uint8 with even sides."""
+    """The cameras' images in a grid, each `height` px high, as (H, W, 3) uint8 with even sides."""
     resized = [_with_height(image, height) for image in images.values()]
     columns = math.ceil(math.sqrt(len(resized)))
     widest = max(image.shape[1] for image in resized)

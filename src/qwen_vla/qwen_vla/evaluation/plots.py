@@ -1,4 +1,4 @@
-"""Plots of evaluations, as SVG to be put into a page."""
+"""Plots of evaluations, as SVG for embedding in a page."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from matplotlib.figure import Figure
 from qwen_vla.evaluation.comparison import Evaluations
 from qwen_vla.evaluation.tables import UNSHIFTED
 
-COLOURS = ("#2563a8", "#d9761c", "#3c8d4b", "#b03a48", "#7a5aa6", "#7d6246", "#c264a0", "#6b7280")
-SUCCESS_COLOUR, REST_COLOUR = "#a9cdb1", "#6b7280"
+COLORS = ("#2563a8", "#d9761c", "#3c8d4b", "#b03a48", "#7a5aa6", "#7d6246", "#c264a0", "#6b7280")
+SUCCESS_COLOR, REST_COLOR = "#a9cdb1", "#6b7280"
 WIDTH = 8.0  # [in]
-ROW, FRAME = 0.3, 0.9  # [in] height of a line of a plot, and of what is around them
+ROW, FRAME = 0.3, 0.9  # [in] height of a row of a plot, and of its frame
 SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif", "font.size": 9}
 
 
 def as_svg(figure: Figure) -> str:
-    """The same figure gives the same text; letters stay letters."""
+    """A figure as SVG, reproducible, with text kept as text."""
     with matplotlib.rc_context(SETTINGS):
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
     svg = buffer.getvalue()
-    return re.sub(r'<g id="[^"]*"', "<g", svg[svg.index("<svg") :])  # names of groups would stand twice in one page
+    return re.sub(r'<g id="[^"]*"', "<g", svg[svg.index("<svg") :])  # names of groups would be duplicated in a page
 
 
 def success_by_task(evaluations: Evaluations) -> Figure:
-    """Rates with 95 % intervals of evaluations of one suite: tasks below one another, a colour for each evaluation."""
+    """Rates with 95 % intervals of evaluations of one suite: a row per task, a color per evaluation."""
     tasks = list(dict.fromkeys(task for summary in evaluations.values() for task in summary["tasks"]))
     lines = [*tasks, "all"] if len(tasks) > 1 else tasks
     figure, axes = _figure(len(lines) * max(1, len(evaluations)) * 0.8)
@@ -43,7 +43,7 @@ def success_by_task(evaluations: Evaluations) -> Figure:
             if success is not None:
                 places.append(line + _offset(number, len(evaluations)))
                 found.append(success)
-        _draw_rates(axes, places, found, _colour(number), name)
+        _draw_rates(axes, places, found, _color(number), name)
     _finish_rates(axes, lines)
     if len(evaluations) > 1:
         _legend_below(axes)
@@ -51,11 +51,11 @@ def success_by_task(evaluations: Evaluations) -> Figure:
 
 
 def success_by_shift(evaluations: Evaluations) -> Figure:
-    """Rates with 95 % intervals, a line for each evaluation, the dashed line at the first: in distribution."""
+    """Rates with 95 % intervals, a row per evaluation; the dashed line is at the first, in distribution."""
     figure, axes = _figure(len(evaluations))
     first, *_ = evaluations.values()
-    _draw_rates(axes, range(len(evaluations)), list(evaluations.values()), _colour(0), None)
-    axes.axvline(100 * first["success_rate"], color=REST_COLOUR, linewidth=1, linestyle="--", zorder=0)
+    _draw_rates(axes, range(len(evaluations)), list(evaluations.values()), _color(0), None)
+    axes.axvline(100 * first["success_rate"], color=REST_COLOR, linewidth=1, linestyle="--", zorder=0)
     _finish_rates(axes, [summary.get("shift") or UNSHIFTED for summary in evaluations.values()])
     return figure
 
@@ -70,8 +70,8 @@ def success_by_step(evaluations: Evaluations) -> Figure:
         rates = np.array([summary["tasks"][task]["success_rate"] for summary in have])
         ends = np.array([summary["tasks"][task]["wilson_95"] for summary in have])
         steps = [summary["step"] for summary in have]
-        axes.plot(steps, 100 * rates, "o-", color=_colour(number), label=task, markersize=4)
-        axes.fill_between(steps, 100 * ends[:, 0], 100 * ends[:, 1], color=_colour(number), alpha=0.12, linewidth=0)
+        axes.plot(steps, 100 * rates, "o-", color=_color(number), label=task, markersize=4)
+        axes.fill_between(steps, 100 * ends[:, 0], 100 * ends[:, 1], color=_color(number), alpha=0.12, linewidth=0)
     axes.set(xlabel="training step", ylabel="success [%]", ylim=(-2, 102))
     axes.grid(alpha=0.3)
     _legend_below(axes)
@@ -79,15 +79,15 @@ def success_by_step(evaluations: Evaluations) -> Figure:
 
 
 def failures(evaluations: Evaluations) -> Figure:
-    """How the episodes of each evaluation ended: success and the kinds of failure, as shares."""
+    """Outcomes of the episodes of each evaluation: success and the kinds of failure, as percentages."""
     figure, axes = _figure(len(evaluations))
     kinds = sorted({kind for summary in evaluations.values() for kind in summary["failures"]})
     left = np.zeros(len(evaluations))
     for number, kind in enumerate(("success", *kinds)):
         counts = [s["successes"] if kind == "success" else s["failures"].get(kind, 0) for s in evaluations.values()]
         shares = 100 * np.array(counts) / [max(1, summary["episodes"]) for summary in evaluations.values()]
-        colour = SUCCESS_COLOUR if kind == "success" else _colour(number - 1)
-        bars = axes.barh(range(len(evaluations)), shares, left=left, color=colour, label=kind, height=0.7)
+        color = SUCCESS_COLOR if kind == "success" else _color(number - 1)
+        bars = axes.barh(range(len(evaluations)), shares, left=left, color=color, label=kind, height=0.7)
         said = [str(count) if share > 3 else "" for count, share in zip(counts, shares, strict=True)]
         axes.bar_label(bars, said, label_type="center", fontsize=8, color="black" if kind == "success" else "white")
         left += shares
@@ -102,10 +102,10 @@ def latency(evaluations: Evaluations) -> Figure:
     figure, axes = _figure(len(evaluations))
     values = [[row["latency_ms_p50"] for row in summary["rows"]] for summary in evaluations.values()]
     axes.boxplot(values, positions=range(len(values)), orientation="horizontal", widths=0.5, whis=(5, 95),
-                 showfliers=False, medianprops={"color": _colour(1)})  # fmt: skip
+                 showfliers=False, medianprops={"color": _color(1)})  # fmt: skip
     for line, series in enumerate(values):
-        spread = 0.18 * np.sin(7 * np.arange(len(series)))  # so that dots do not hide one another
-        axes.plot(series, line + spread, ".", color=_colour(0), alpha=0.4, markersize=4)
+        spread = 0.18 * np.sin(7 * np.arange(len(series)))  # so that dots do not overlap
+        axes.plot(series, line + spread, ".", color=_color(0), alpha=0.4, markersize=4)
     axes.set(xlabel="wall time of a chunk, median of an episode [ms]", xlim=(0, None))
     axes.grid(alpha=0.3, axis="x")
     _name_lines(axes, list(evaluations))
@@ -119,27 +119,27 @@ def _figure(lines: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
+def _color(number: int) -> str:
+    return COLORS[number % len(COLORS)]
 
 
 def _offset(number: int, count: int) -> float:
-    """Where within a line the marks of one of several evaluations are."""
+    """Offset within a row of the marks of one of several evaluations."""
     return (number - (count - 1) / 2) * 0.75 / max(1, count)
 
 
 def _draw_rates(
-    axes: Axes, places: Sequence[float], found: Sequence[Mapping[str, Any]], colour: str, label: str | None
+    axes: Axes, places: Sequence[float], found: Sequence[Mapping[str, Any]], color: str, label: str | None
 ) -> None:
     rates = 100 * np.array([success["success_rate"] for success in found])
     ends = 100 * np.array([success["wilson_95"] for success in found]).reshape(-1, 2)
     errors = np.maximum(0, [rates - ends[:, 0], ends[:, 1] - rates])
     axes.errorbar(
-        rates, places, xerr=errors, fmt="o", color=colour, label=label, markersize=5, elinewidth=1.6, capsize=3
+        rates, places, xerr=errors, fmt="o", color=color, label=label, markersize=5, elinewidth=1.6, capsize=3
     )
     for place, success in zip(places, found, strict=True):
         text = f"{success['successes']}/{success['episodes']}"
-        axes.text(103, place, text, color=colour, va="center", fontsize=8)
+        axes.text(103, place, text, color=color, va="center", fontsize=8)
 
 
 def _finish_rates(axes: Axes, lines: Sequence[str]) -> None:
@@ -149,7 +149,7 @@ def _finish_rates(axes: Axes, lines: Sequence[str]) -> None:
 
 
 def _name_lines(axes: Axes, names: Sequence[str]) -> None:
-    """Lines of a plot from top to bottom."""
+    """Label the rows of a plot from top to bottom."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)

@@ -1,4 +1,4 @@
-"""`qwen-vla report`: evaluations side by side on one page, with plots, comparisons, failures and training curves."""
+"""`qwen-vla report`: a page of evaluations, with plots, comparisons, failures and training curves."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from qwen_vla.evaluation.comparison import Evaluations, alike_but_for
 from qwen_vla.evaluation.page import Cell, figure, folded, heading, note, page, table
 from qwen_vla.evaluation.summary import (
     EpisodeRow,
-    conditions_in_words,
-    rate_in_words,
+    conditions_as_text,
+    rate_as_text,
     read_summary,
     rows_of,
-    seeds_in_words,
+    seeds_as_text,
 )
 from qwen_vla.output_files import write_text
 from qwen_vla.output_paths import in_markdown
 from qwen_vla.training.progress.log import LOG_FILE, read_log
 
 TITLE = "Evaluation"
-MAKER = "qwen-vla report"  # as `output_paths` knows it
-MOODS = {"better": "good", "worse": "bad", "not told apart": "note"}
+MAKER = "qwen-vla report"  # as in `output_paths`
+MOODS = {"better": "good", "worse": "bad", "inconclusive": "note"}
 
 
 def write_report(
     files: Sequence[Path], out: Path, train_logs: Sequence[Path] = (), markdown: Path | None = None
 ) -> None:
-    """Write the page and, if asked for, its tables as Markdown.
+    """Write the page and, if requested, its tables as Markdown.
 
-    ValueError or FileNotFoundError names a file or folder that is not what it should be.
+    ValueError or FileNotFoundError names an invalid file or folder.
     """
     if not files:
         raise ValueError("name at least one result of `qwen-vla evaluate --json`")
     for folder in train_logs:
         if not (folder / LOG_FILE).is_file():
-            raise FileNotFoundError(f"{folder / LOG_FILE} is missing: {folder} is no folder of a training run")
+            raise FileNotFoundError(f"{folder / LOG_FILE} is missing: {folder} is not the folder of a training run")
     evaluations = dict(zip(names_of(files), map(read_summary, files), strict=True))
     write_text(out, report(evaluations, train_logs))
     if markdown:
@@ -52,10 +52,10 @@ def report(evaluations: Evaluations, train_logs: Sequence[Path] = ()) -> str:
 
 
 def names_of(files: Sequence[Path]) -> list[str]:
-    """A short, unique name for each file: as much of the end of its path as is needed."""
+    """A short, unique name for each file: as many trailing parts of its path as needed."""
     whole = [file.resolve().with_suffix("").parts for file in files]
     if len(set(whole)) < len(whole):
-        raise ValueError("the same file is named twice")
+        raise ValueError("the same file is given twice")
     length = 1
     while len({parts[-length:] for parts in whole}) < len(whole):
         length += 1
@@ -80,7 +80,7 @@ def _shifts(evaluations: Evaluations) -> Iterator[str]:
 
 
 def _steps(evaluations: Evaluations) -> Iterator[str]:
-    """Over validation scenes alone: a step that is chosen on test scenes is not measured by them any more."""
+    """Only on validation scenes: test scenes cannot measure a step that was selected on them."""
     trained = {name: summary for name, summary in evaluations.items() if summary.get("step") is not None}
     known = {name: summary for name, summary in trained.items() if summary["split"] == "validation"}
     groups = [g for g in alike_but_for("checkpoint", known) if len({s["step"] for s in g.values()}) > 1]
@@ -88,7 +88,7 @@ def _steps(evaluations: Evaluations) -> Iterator[str]:
         yield heading("Success over training")
     for group in groups:
         first, *_ = group.values()
-        facts = f"{first['suite']}, {conditions_in_words(first)}".removesuffix(", –")
+        facts = f"{first['suite']}, {conditions_as_text(first)}".removesuffix(", –")
         caption = f"{facts}, validation seeds; bands are 95 % intervals"
         yield figure(plots.as_svg(plots.success_by_step(group)), caption)
 
@@ -116,7 +116,7 @@ def _failures(evaluations: Evaluations) -> Iterator[str]:
 
 def _latency(evaluations: Evaluations) -> Iterator[str]:
     yield heading("Latency")
-    caption = "box: quartiles; whiskers: 5 and 95 %. Parallel workers and other work on the machine are in it"
+    caption = "box: quartiles; whiskers: 5 and 95 %. Includes the load of parallel workers and other processes"
     yield figure(plots.as_svg(plots.latency(evaluations)), caption)
 
 
@@ -135,9 +135,9 @@ def _curves(train_logs: Sequence[Path]) -> Iterator[str]:
 
 def _episodes(evaluations: Evaluations) -> Iterator[str]:
     yield heading("Episodes")
-    header = ("seed", "task", "sentence", "", "how it ended", "s", "chunks", "refused", "distance [m]", "ms")
+    header = ("seed", "task", "instruction", "", "outcome", "s", "chunks", "refused", "distance [m]", "ms")
     for name, summary in evaluations.items():
-        title = f"{name}: {rate_in_words(summary)}, seeds {seeds_in_words(summary)}"
+        title = f"{name}: {rate_as_text(summary)}, seeds {seeds_as_text(summary)}"
         yield folded(title, table(header, map(_episode_row, rows_of(summary))))
 
 
@@ -148,7 +148,7 @@ def _episode_row(row: EpisodeRow) -> Sequence[object]:
 
 
 def _table(plain: tables.Table) -> str:
-    """In HTML, with verdicts in their colours."""
+    """In HTML, with colored verdicts."""
     moods = [[Cell(cell, MOODS[cell]) if cell in MOODS else cell for cell in row] for row in plain.rows]
     return table(plain.header, moods)
 

@@ -1,4 +1,4 @@
-"""What an evaluation measures: rows per episode, and rates, failures and metrics of them all as plain data."""
+"""The result of an evaluation: a row per episode, and rates, failures and metrics over all, as plain data."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from qwen_vla.output_paths import plain_marker
 from qwen_vla.seeds import split_of
 
 SWITCHES = ("shuffle_instructions", "blind", "over_ros", "chaos")  # conditions that are on or off
-# Under which two evaluations may differ.
+# In which two evaluations may differ.
 CONDITIONS = ("checkpoint", "shift", "prompt_of", "euler_steps", "quantize", *SWITCHES)
-MAKER = "qwen-vla evaluate"  # as `output_paths` knows it
+MAKER = "qwen-vla evaluate"  # as in `output_paths`
 VIDEOS = plain_marker(MAKER)  # of the folder of videos
 _KEYS = set("suite seed split episodes successes success_rate wilson_95 latency_ms_p50 tasks failures".split())
 
@@ -28,17 +28,17 @@ class EpisodeRow:
     """One episode.
 
     Attributes:
-        success: the suite's judge saw it done.
-        chunks: that the policy gave, refused ones included.
+        success: as judged by the suite.
+        chunks: chunks from the policy, including refused ones.
         refused: chunks that the gate refused.
         seconds: simulated time.
-        distance: at the end, from the tip or the base to where it had to go next [m].
-        ended: "success", "step limit", "refused too often" or what else stopped it.
+        distance: at the end, from the tip or the base to its next goal [m].
+        ended: "success", "step limit", "refused too often" or another reason.
         latency_ms_p50: wall time of a chunk.
         task: name of the task within its suite.
-        failure: how far it got, as a category of the suite; empty when it is done.
+        failure: progress, as a category of the suite; empty on success.
         metrics: further figures of the suite by name.
-        refusals: how many chunks each reason spoke against, by the name of the reason; one chunk may have several.
+        refusals: number of chunks refused for each reason, by its name; a chunk may have several.
     """
 
     seed: int
@@ -58,14 +58,14 @@ class EpisodeRow:
 
     @property
     def category(self) -> str:
-        """What it counts as: "success", or the kind of its failure."""
+        """ "success", or the kind of its failure."""
         return "success" if self.success else self.failure or self.ended
 
 
 def summarize(suite: str, seed: int, rows: Sequence[EpisodeRow], **conditions: Any) -> dict:
-    """The evaluation as plain data, ready for JSON; metrics of the suite are means over the episodes, by their names.
+    """The evaluation as plain data, ready for JSON; metrics of the suite are means over the episodes.
 
-    ValueError when a metric has the name of another figure.
+    ValueError if a metric has the name of another key.
     """
     summary = {
         "suite": suite,
@@ -82,12 +82,12 @@ def summarize(suite: str, seed: int, rows: Sequence[EpisodeRow], **conditions: A
     }
     metrics = mean_metrics(rows)
     if taken := sorted(metrics.keys() & summary.keys()):
-        raise ValueError(f"suite {suite!r}: metrics {taken} have names of the summary's own; rename them in the suite")
+        raise ValueError(f"suite {suite!r}: metrics {taken} have names of keys of the summary; rename them there")
     return {**summary, **metrics}
 
 
 def success_of(rows: Sequence[EpisodeRow]) -> dict[str, Any]:
-    """How many of some episodes succeeded, and the 95 % interval of the rate."""
+    """Number of successes in some episodes, and the rate with its 95 % interval."""
     successes = sum(row.success for row in rows)
     return {
         "episodes": len(rows),
@@ -98,14 +98,14 @@ def success_of(rows: Sequence[EpisodeRow]) -> dict[str, Any]:
 
 
 def refusals_of(rows: Sequence[EpisodeRow]) -> dict[str, int]:
-    """How many chunks each reason spoke against in some episodes, the most frequent one first."""
+    """Number of chunks refused for each reason in some episodes, the most frequent first."""
     reasons: Counter[str] = Counter()
     for row in rows:
         reasons.update(row.refusals)
     return dict(reasons.most_common())
 
 
-def refusals_in_words(rows: Sequence[EpisodeRow]) -> str:
+def refusals_as_text(rows: Sequence[EpisodeRow]) -> str:
     """For instance "12 of 300 chunks refused (VELOCITY_LIMIT 9, SELF_COLLISION 4)"."""
     refused, chunks = sum(row.refused for row in rows), sum(row.chunks for row in rows)
     why = ", ".join(f"{reason} {count}" for reason, count in refusals_of(rows).items())
@@ -119,25 +119,25 @@ def mean_metrics(rows: Sequence[EpisodeRow]) -> dict[str, float]:
 
 
 def read_summary(path: Path) -> dict:
-    """What `qwen-vla evaluate --json` wrote; ValueError names the file when it is missing or something else."""
+    """The result of `qwen-vla evaluate --json`; ValueError names the file if it is missing or invalid."""
     if not path.is_file():
-        raise ValueError(f"{path} is not there; `qwen-vla evaluate SUITE --json {path}` writes such a file")
+        raise ValueError(f"{path} does not exist; `qwen-vla evaluate SUITE --json {path}` writes such a file")
     try:
         summary = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if missing := _KEYS - set(summary if isinstance(summary, dict) else ()):
-        raise ValueError(f"{path} is no result of `qwen-vla evaluate --json`: it lacks {sorted(missing)}")
+        raise ValueError(f"{path} is not a result of `qwen-vla evaluate --json`: it lacks {sorted(missing)}")
     return summary
 
 
 def rows_of(summary: Mapping[str, Any]) -> list[EpisodeRow]:
-    """The rows of a summary that was read from a file."""
+    """The rows of a summary read from a file."""
     return [EpisodeRow(**row) for row in summary["rows"]]
 
 
-def conditions_in_words(summary: Mapping[str, Any]) -> str:
-    """What is unusual about an evaluation, for instance "shift colour, blind"; "–" when nothing is."""
+def conditions_as_text(summary: Mapping[str, Any]) -> str:
+    """The special conditions of an evaluation, for instance "shift colour, blind"; "–" if there are none."""
     words = [f"only {summary['task']}"] if summary.get("task") else []
     words += [f"shift {summary['shift']}"] if summary.get("shift") else []
     words += [f"prompt of {summary['prompt_of']}"] if summary.get("prompt_of") else []
@@ -145,12 +145,12 @@ def conditions_in_words(summary: Mapping[str, Any]) -> str:
     return ", ".join(words) or "–"
 
 
-def seeds_in_words(summary: Mapping[str, Any]) -> str:
+def seeds_as_text(summary: Mapping[str, Any]) -> str:
     """For instance "9000–9049 (validation)"."""
     return f"{summary['seed']}–{summary['seed'] + summary['episodes'] - 1} ({summary['split']})"
 
 
-def rate_in_words(success: Mapping[str, Any]) -> str:
+def rate_as_text(success: Mapping[str, Any]) -> str:
     """For instance "45 of 50 (90 %, 79–96 %)": the rate and its 95 % interval."""
     low, high = success["wilson_95"]
     rate = f"{100 * success['success_rate']:.0f} %, {100 * low:.0f}–{100 * high:.0f} %"
@@ -158,5 +158,5 @@ def rate_in_words(success: Mapping[str, Any]) -> str:
 
 
 def _in_order(names) -> list[str]:
-    """Each once, in the order of their first mention."""
+    """Each once, in order of first occurrence."""
     return list(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""Evaluations as tables of text: one by itself, and several side by side."""
+"""Evaluations as text tables, of a single one and of several."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from qwen_vla.evaluation.comparison import Comparison, Difference, Evaluations, alike_but_for, comparisons
 from qwen_vla.evaluation.summary import (
     CONDITIONS,
-    conditions_in_words,
+    conditions_as_text,
     mean_metrics,
-    rate_in_words,
-    refusals_in_words,
+    rate_as_text,
+    refusals_as_text,
     rows_of,
-    seeds_in_words,
+    seeds_as_text,
 )
 
 RATE = "success (rate, 95 % interval)"
@@ -24,7 +24,7 @@ DIFFERENCE = ("reference", "here", "difference [points], 95 % interval", "")
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a header, all of one length."""
+    """Rows of text under a header, all of the same length."""
 
     title: str
     header: Sequence[str]
@@ -36,30 +36,30 @@ class Table:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table; bars within cells are escaped."""
+    """A table; bars in cells are escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def as_markdown(summary: Mapping[str, Any]) -> str:
     """Conditions, success by task, metrics and failures of one evaluation."""
-    unusual = conditions_in_words(summary)
+    unusual = conditions_as_text(summary)
     title = f"# {summary['suite']}" + (f" ({unusual})" if unusual != "–" else "")
     said = [f"{name.replace('_', ' ')} {summary[name]}" for name in CONDITIONS if summary.get(name)]
-    tasks = [(task, rate_in_words(success)) for task, success in summary["tasks"].items()]
-    every = [("all", rate_in_words(summary))] if len(tasks) != 1 else []
-    parts = [title, ", ".join([*said, f"seeds {seeds_in_words(summary)}"]) + "."]
+    tasks = [(task, rate_as_text(success)) for task, success in summary["tasks"].items()]
+    every = [("all", rate_as_text(summary))] if len(tasks) != 1 else []
+    parts = [title, ", ".join([*said, f"seeds {seeds_as_text(summary)}"]) + "."]
     parts.append(markdown_table(("task", RATE), [*tasks, *every]))
     if metrics := mean_metrics(rows_of(summary)):
         parts.append(markdown_table(("metric", "mean"), [(name, f"{value:.3f}") for name, value in metrics.items()]))
     if summary["failures"]:
         parts.append(markdown_table(("failure", "episodes"), list(summary["failures"].items())))
-    parts.append(refusals_in_words(rows_of(summary)) + ".")
+    parts.append(refusals_as_text(rows_of(summary)) + ".")
     return "\n\n".join(parts) + "\n"
 
 
 def as_markdown_page(evaluations: Evaluations) -> str:
-    """All tables of several evaluations: what they are, success by task and shift, differences."""
+    """All tables of several evaluations: overview, success by task and shift, differences."""
     parts = ["# Evaluation", overview(evaluations).markdown()]
     parts += [f"## {(why := refusals(evaluations)).title}", why.markdown()]
     for table in (*by_shift(evaluations), *(table for tables in differences(evaluations) for table in tables)):
@@ -68,24 +68,24 @@ def as_markdown_page(evaluations: Evaluations) -> str:
 
 
 def overview(evaluations: Evaluations) -> Table:
-    """A row for each evaluation."""
+    """A row per evaluation."""
     rows = []
     for name, summary in evaluations.items():
         means = mean_metrics(rows_of(summary))
         metrics = ", ".join(f"{key} {round(value, 2) + 0.0:.2f}" for key, value in means.items())  # not -0.00
-        facts = (summary["suite"], summary.get("checkpoint", "–"), conditions_in_words(summary))
-        rows.append((name, *facts, seeds_in_words(summary), rate_in_words(summary), metrics or "–"))
+        facts = (summary["suite"], summary.get("checkpoint", "–"), conditions_as_text(summary))
+        rows.append((name, *facts, seeds_as_text(summary), rate_as_text(summary), metrics or "–"))
     return Table("Overview", ("evaluation", "suite", "checkpoint", "unusual", "seeds", RATE, "metrics, mean"), rows)
 
 
 def refusals(evaluations: Evaluations) -> Table:
-    """How many chunks the gate refused in each evaluation, and how many each reason spoke against."""
-    rows = [(name, refusals_in_words(rows_of(summary))) for name, summary in evaluations.items()]
+    """Number of chunks refused by the gate in each evaluation, in total and by reason."""
+    rows = [(name, refusals_as_text(rows_of(summary))) for name, summary in evaluations.items()]
     return Table("Refused chunks", ("evaluation", "by the gate; one chunk may have several reasons"), rows)
 
 
 def shift_groups(evaluations: Evaluations) -> list[Evaluations]:
-    """Evaluations that differ in their shift alone, where there is one; what is in distribution comes first."""
+    """Evaluations that differ only in their shift; in distribution comes first."""
     groups = [group for group in alike_but_for("shift", evaluations) if any(s.get("shift") for s in group.values())]
     return [dict(sorted(group.items(), key=lambda item: bool(item[1].get("shift")))) for group in groups]
 
@@ -104,7 +104,7 @@ def by_shift(evaluations: Evaluations) -> Iterator[Table]:
 
 
 def differences(evaluations: Evaluations) -> Iterator[tuple[Table, ...]]:
-    """For each reference and condition the differences of all episodes, and where there are several, by task."""
+    """For each reference and condition, the differences over all episodes and, if there are several tasks, by task."""
     groups: dict[tuple[str, str], list[Comparison]] = {}
     for comparison in comparisons(evaluations):
         groups.setdefault((comparison.first, comparison.condition), []).append(comparison)
@@ -122,7 +122,7 @@ def _counts(success: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """A condition's value in words."""
+    """A condition's value as text."""
     return {None: "none", False: "off", True: "on"}.get(value, str(value))
 
 

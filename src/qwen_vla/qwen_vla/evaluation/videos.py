@@ -1,4 +1,4 @@
-"""Videos of evaluated episodes: what every camera saw, the sentence, the time, refused chunks, and how it ended."""
+"""Videos of evaluated episodes: camera images, instruction, time, refused chunks, and outcome."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from qwen_vla.evaluation.pictures import BACKGROUND, BAD, BRIGHT, DIM, font, sho
 from qwen_vla.evaluation.summary import MAKER, EpisodeRow
 from qwen_vla.video_files import write_mp4
 
-FRAME_PERIOD = 0.1  # [s] between frames, at least: a robot at 50 Hz is filmed at 10 Hz, one at 5 Hz at its own rate
+FRAME_PERIOD = 0.1  # [s] between frames, at least: a robot at 50 Hz is recorded at 10 Hz, one at 5 Hz at its own rate
 CARD_SECONDS = 2.0
-HEADER, MARGIN = 64, 12  # [px] height of the strip above the images; space beside its text
+HEADER, MARGIN = 64, 12  # [px] height of the header above the images; margin of its text
 CAMERA_HEIGHT = 320  # [px]
 
 
@@ -27,7 +27,7 @@ def frame_step(period: float) -> int:
 
 
 def write_video(folder: Path, film: Film, row: EpisodeRow, period: float) -> Path:
-    """Write the film of an episode as MP4 in real time, named by its category; `period` as for `frame_step`."""
+    """Write an episode as MP4 in real time, named by its category; `period` as for `frame_step`."""
     path = folder / f"{re.sub(r'[^a-z0-9]+', '_', row.category.lower()).strip('_')}.mp4"
     step = frame_step(period) * period
     write_mp4(path, frames(film, row, step), Fraction(1 / step).limit_denominator(1000), MAKER)
@@ -35,7 +35,7 @@ def write_video(folder: Path, film: Film, row: EpisodeRow, period: float) -> Pat
 
 
 def frames(film: Film, row: EpisodeRow, step: float) -> Iterator[np.ndarray]:
-    """H×W×3 uint8 RGB frames, one for every `step` seconds of the episode, then a card with its end."""
+    """H×W×3 uint8 RGB frames, one for every `step` seconds of the episode, then a card with its outcome."""
     frame = None
     for look in _every(film, step):
         frame = _draw(look, row)
@@ -44,7 +44,7 @@ def frames(film: Film, row: EpisodeRow, step: float) -> Iterator[np.ndarray]:
 
 
 def _every(film: Film, step: float) -> Iterator[Look]:
-    """The latest look at each multiple of `step`; the policy may have looked more than once at a moment, or between."""
+    """The latest look at each multiple of `step`; there may be several at one time, or some in between."""
     looks = {round(look.seconds / step): look for look in film.looks if look.images}
     latest = None
     for tick in range(max(looks) + 1):
@@ -69,14 +69,14 @@ def _draw(look: Look, row: EpisodeRow) -> np.ndarray:
 
 
 def _card(frame: np.ndarray, row: EpisodeRow) -> np.ndarray:
-    """The last frame, darkened, and how it went."""
+    """The last frame, darkened, with the outcome."""
     canvas = Image.fromarray((frame * 0.35).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
-    words, colour = verdict(row)
+    words, color = verdict(row)
     size = min(48, int(48 * (canvas.width - 8 * MARGIN) / font(48).getlength(words)))
-    centre, middle = canvas.width // 2, (canvas.height + HEADER) // 2
+    center, middle = canvas.width // 2, (canvas.height + HEADER) // 2
     draw.text((MARGIN, 8), shortened(f"“{row.instruction}”", 22, canvas.width - 2 * MARGIN), BRIGHT, font(22))
-    draw.text((centre, middle - 20), words, colour, font(size), anchor="mm")
+    draw.text((center, middle - 20), words, color, font(size), anchor="mm")
     facts = f"{row.seconds:.1f} s, {row.chunks} chunks, {row.refused} refused, {row.distance:.2f} m left"
-    draw.text((centre, middle + 40), facts, BRIGHT, font(18), anchor="mm")
+    draw.text((center, middle + 40), facts, BRIGHT, font(18), anchor="mm")
     return np.asarray(canvas)

@@ -1,4 +1,4 @@
-"""Says what an evaluation is about to look at, and says and writes what it measured."""
+"""Announces the use of test seeds, and prints and writes the results of an evaluation."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qwen_vla.evaluation.kept_episodes import forget
+from qwen_vla.evaluation.partial_results import forget
 from qwen_vla.evaluation.summary import (
     MAKER,
     mean_metrics,
-    rate_in_words,
-    refusals_in_words,
+    rate_as_text,
+    refusals_as_text,
     rows_of,
-    seeds_in_words,
+    seeds_as_text,
 )
 from qwen_vla.evaluation.tables import as_markdown
 from qwen_vla.output_files import write_json, write_text
@@ -23,31 +23,31 @@ from qwen_vla.seeds import FIRST_TEST_SEED
 
 
 def announce_test(seeds: range) -> None:
-    """Say that these are test seeds, and what that means; on standard error, before the evaluation begins."""
+    """Announce test seeds, and what that implies, on standard error, before the evaluation begins."""
     print(
-        f"test seeds {seeds[0]}–{seeds[-1]}: look once, at the end. Whatever is chosen or changed after looking needs "
-        f"other test seeds; to choose and to tune, use validation seeds (below {FIRST_TEST_SEED})",
+        f"test seeds {seeds[0]}–{seeds[-1]}: use once, at the end. Anything selected or changed after that needs "
+        f"other test seeds; for selection and tuning, use validation seeds (below {FIRST_TEST_SEED})",
         file=sys.stderr,
     )
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """The rate, where there are several also by task, the metrics, failures, refusals, and what chaos did."""
-    print(f"{summary['suite']}: {rate_in_words(summary)}, seeds {seeds_in_words(summary)}")
+    """Print the rate, also by task if there are several, metrics, failures, refusals, and fault injection."""
+    print(f"{summary['suite']}: {rate_as_text(summary)}, seeds {seeds_as_text(summary)}")
     if len(summary["tasks"]) > 1:
         for task, success in summary["tasks"].items():
-            print(f"  {task}: {rate_in_words(success)}")
+            print(f"  {task}: {rate_as_text(success)}")
     for name, value in mean_metrics(rows_of(summary)).items():
         print(f"  {name}: {value:.3f}")
     if summary["failures"]:
         print("failures: " + "; ".join(f"{kind}: {count}" for kind, count in summary["failures"].items()))
-    print(refusals_in_words(rows_of(summary)))
+    print(refusals_as_text(rows_of(summary)))
     if summary.get("chaos"):
         print("\n".join(f"{name}: {summary[name] or 'none'}" for name in ("faults", "tries", "limits", "orphans")))
 
 
 def write_summary(summary: Mapping[str, Any], json: Path | None, markdown: Path | None) -> None:
-    """Write what was asked for; what was kept in case of an interruption is needed no longer then."""
+    """Write the requested files, and remove the partial results."""
     if markdown:
         write_text(markdown, in_markdown(MAKER, as_markdown(summary)))
     if json:

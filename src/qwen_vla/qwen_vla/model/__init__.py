@@ -1,1 +1,1 @@
-"""The model: configuration, processor, backbone with action expert, flow matching, and making it fast."""
+"""The model: configuration, processor, backbone with action expert, flow matching, and acceleration."""

@@ -19,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from qwen_vla.model.aligned_weights import AlignedWeights
 
-# The sinusoid expects times of the order of diffusion step numbers.
+# The sinusoid expects times of the magnitude of diffusion step numbers.
 TIMESTEP_SCALE = 1000.0
 
 
@@ -35,7 +35,7 @@ def mrope_cos_sin(
     axis = torch.zeros(rotary_dim // 2, dtype=torch.long, device=position_ids.device)
     for index in (1, 2):
         axis[index : 3 * section[index] : 3] = index
-    # Written as the backbone writes it, so that both round alike.
+    # Written like the backbone's, so that both round identically.
     angles = position_ids.float()[axis].permute(1, 2, 0) * (1.0 / theta**exponent)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
@@ -57,19 +57,19 @@ def _modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, eps: fl
 
 
 def _last(x: torch.Tensor | None, count: int | None, dim: int) -> torch.Tensor | None:
-    """The last ``count`` entries along ``dim``; everything where there is nothing to choose from."""
+    """The last ``count`` entries along ``dim``; everything if there is nothing to select."""
     if x is None or count is None or x.shape[dim] == 1:
         return x
     return x.narrow(dim, x.shape[dim] - count, count)
 
 
 def is_full(mask: torch.Tensor) -> bool:
-    """Whether a mask is known to be all True. Masks off the CPU are not looked at: that would wait for the device."""
+    """Whether a mask is known to be all True. Only masks on the CPU are read: others would wait for the device."""
     return mask.device.type == "cpu" and bool(mask.all())
 
 
 def joint_mask(keys: torch.Tensor | None, context: int, horizon: int, pattern: str, device) -> torch.Tensor | None:
-    """What each of ``context`` + ``horizon`` = S tokens sees: None (everything) or a boolean [B or 1, 1, 1 or S, S].
+    """The attention mask of ``context`` + ``horizon`` = S tokens: None (full) or a boolean [B or 1, 1, 1 or S, S].
 
     keys [B, S]: valid tokens, None: all. The patterns are those of ``QwenVLAConfig.attention_pattern``.
     """
@@ -77,7 +77,7 @@ def joint_mask(keys: torch.Tensor | None, context: int, horizon: int, pattern: s
     if pattern == "bidirectional":
         return keys
     index = torch.arange(context + horizon, device=device)
-    # Token i sees the keys before end[i].
+    # Token i attends to the keys before end[i].
     after = index + 1 if pattern == "causal" else torch.full_like(index, context + horizon)
     end = torch.where(index < context, context, after)
     seen = (index < end[:, None])[None, None]
@@ -111,8 +111,8 @@ class DiTBlock(GradientCheckpointingLayer):
     ) -> torch.Tensor:
         """x [B, S, d]; modulation [B or 1, 1 or S, 6d]; cos, sin [B, 1, S, rotary]; mask [B or 1, 1, 1 or S, S].
 
-        The mask is added to the scores: 0 where the query (second to last axis) sees the key, −∞ elsewhere. With
-        ``last`` = n only the last n tokens are updated and returned: what the final block needs.
+        The mask is added to the scores: 0 where the query (second to last axis) attends to the key, −∞ elsewhere. With
+        ``last`` = n only the last n tokens are updated and returned, for the final block.
         """
         shift_a, scale_a = modulation.chunk(6, dim=-1)[:2]
         x, attended = self._attend(x, _modulate(x, shift_a, scale_a, self.norm_eps), cos, sin, mask, last)
@@ -139,7 +139,7 @@ class DiTBlock(GradientCheckpointingLayer):
 
 @dataclass
 class ExpertContext:
-    """What the Euler steps of one chunk share, computed once: context tokens [B, S, d], angles and attention mask."""
+    """Shared by the Euler steps of a chunk, computed once: context tokens [B, S, d], angles and attention mask."""
 
     tokens: torch.Tensor
     cos: torch.Tensor
@@ -148,7 +148,7 @@ class ExpertContext:
     horizon: int
 
     def repeat(self, draws: int) -> ExpertContext:
-        """The same context for ``draws`` noise draws per sample; draws of one sample stand side by side."""
+        """The same context for ``draws`` noise draws per sample; draws of one sample are adjacent."""
         if draws == 1:
             return self
         mask = self.mask
@@ -164,7 +164,7 @@ class ActionExpert(AlignedWeights, ModelMixin, ConfigMixin):
     Sizes at the defaults (§2.2): 70.8 M per block, 3.9 M context projection, 2.8 M timestep embedding, 4.7 M output
     AdaLN, 4.9 M action input and output MLPs. Heads and mask are [open] in the paper: 12 × 128, bidirectional over
     valid tokens. With ``state_token`` the proprioceptive state is one more context token, directly before the actions.
-    The last layer starts at zero, as in DiT.
+    The last layer is initialized to zero, as in DiT.
     """
 
     @register_to_config
@@ -227,12 +227,12 @@ class ActionExpert(AlignedWeights, ModelMixin, ConfigMixin):
         state_mask: torch.Tensor | None = None,
         padded: bool = True,
     ) -> ExpertContext:
-        """Everything that neither the flow time nor the noisy actions change.
+        """Everything independent of the flow time and the noisy actions.
 
         hidden [B, S, D], attention_mask [B, S], position_ids [3, B, S], step_mask [B, H] (True = this step exists).
         state [B, K] and state_mask [B] (True = the row has one) are for an expert with a state token. Action tokens
         continue after the largest valid position, on all three axes. ``padded`` False promises that attention_mask is
-        all ones. A step_mask on the CPU is looked at, one on another device is always applied.
+        all ones. A step_mask on the CPU is inspected, one on another device is always applied.
         """
         full = is_full(step_mask) and (not padded or is_full(attention_mask))
         valid, step_mask = attention_mask.bool(), step_mask.to(hidden.device).bool()
@@ -249,12 +249,12 @@ class ActionExpert(AlignedWeights, ModelMixin, ConfigMixin):
         # A mask costs attention speed; a single unpadded sample needs none.
         keys = None if full else torch.cat((valid, step_mask), dim=1)
         mask = joint_mask(keys, tokens.shape[1], horizon, self.config.attention_pattern, tokens.device)
-        if mask is not None:  # added to the scores as it is, in every block and step
+        if mask is not None:  # added to the scores in every block and step
             mask = torch.zeros_like(mask, dtype=tokens.dtype).masked_fill(~mask, -torch.inf)
         return ExpertContext(tokens, cos[:, None].to(tokens.dtype), sin[:, None].to(tokens.dtype), mask, horizon)
 
     def _state_token(self, state, state_mask, tokens):
-        """The state as a token [B, 1, d] and whether each row has one [B, 1]; a zero token where it has none."""
+        """The state as a token [B, 1, d] and whether each row has one [B, 1]; a zero token if it has none."""
         batch = len(tokens)
         if state is None:
             state = tokens.new_zeros(batch, self.state_in.in_features)
@@ -283,7 +283,7 @@ class ActionExpert(AlignedWeights, ModelMixin, ConfigMixin):
     def velocity(self, context: ExpertContext, noisy: torch.Tensor, modulations: list[torch.Tensor]) -> torch.Tensor:
         """Velocity [B, H, K] of the noisy actions [B, H, K].
 
-        Nothing here waits for the device or depends on values: it can be compiled and captured.
+        Does not wait for the device or depend on values, so that it can be compiled and captured.
         """
         horizon = context.horizon
         x = torch.cat((context.tokens, self.action_in(noisy)), dim=1)

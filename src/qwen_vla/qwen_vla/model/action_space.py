@@ -22,8 +22,8 @@ def pack(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Place ``actions`` [..., steps, c] into float32 [..., horizon, width] and return it with its boolean mask.
 
-    ``valid`` [..., steps] marks steps that exist (False past the end of an episode), or [..., steps, c] single values
-    (a hand out of sight); the others are zeroed and masked.
+    ``valid`` [..., steps] marks existing steps (False past the end of an episode), or [..., steps, c] existing values
+    (False for a hand out of view); the others are zeroed and masked.
     """
     actions = np.asarray(actions, dtype=np.float32)
     steps, channels = actions.shape[-2:]
@@ -37,7 +37,7 @@ def pack(
 
 
 def unpack(packed: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The task's own [steps, c] block of one packed chunk [H, K]; the mask [H, K] must be such a block."""
+    """The task's [steps, c] block of one packed chunk [H, K]; the mask [H, K] must be such a block."""
     mask = np.asarray(mask, dtype=bool)
     steps, channels = int(mask.any(axis=1).sum()), int(mask.any(axis=0).sum())
     if not mask[:steps, :channels].all() or mask.sum() != steps * channels or not steps:

@@ -1,7 +1,7 @@
-"""Loaded weights begin where PyTorch's own allocator would put them, and so compute what they did when they were saved.
+"""Aligns loaded weights as PyTorch's allocator would, so that results equal those of the saved model.
 
-The tensors of a safetensors file are views of its memory map and may begin at any multiple of 8 bytes: the length of
-the file's header decides. The CPU's matrix products in float32 and float64 round differently at such an address.
+The tensors of a safetensors file are views of its memory map and may start at any multiple of 8 bytes, depending on the
+length of the file's header. The CPU's matrix products in float32 and float64 round differently at such addresses.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ ALIGNMENT = 64  # bytes, as PyTorch's CPU allocator aligns
 
 
 class AlignedWeights:
-    """Mixin in front of the base class of a transformers or diffusers model: aligns what ``from_pretrained`` loads."""
+    """Mixin before the base class of a transformers or diffusers model: aligns weights from ``from_pretrained``."""
 
     @classmethod
     def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
-        """As the library's own; float32 weights on the CPU then lie in aligned memory of their own.
+        """Like the library's; float32 weights on the CPU are then copied to aligned memory.
 
-        A saved and loaded model computes what the original does, bit for bit on one machine with one number of threads.
-        That costs one pass over the file (about a second for 1.3 GB) and saves no time later. Weights of 16 bits stay
-        views of the memory-mapped file: their products are the same at any address.
+        A loaded model computes bit-identical results to the saved one, on one machine with one number of threads. This
+        costs one pass over the file (about a second for 1.3 GB). 16-bit weights stay views of the memory-mapped file:
+        their products are the same at any address.
         """
         loaded = super().from_pretrained(*arguments, **options)
         align(loaded[0] if isinstance(loaded, tuple) else loaded)
@@ -33,7 +33,7 @@ class AlignedWeights:
 
 @torch.no_grad()
 def align(model: nn.Module) -> None:
-    """Copy each tensor of 32 or 64 bits on the CPU that begins off a multiple of ``ALIGNMENT`` bytes, one by one.
+    """Copy each 32- or 64-bit tensor on the CPU that is not aligned to ``ALIGNMENT`` bytes, one by one.
 
     The memory map ends with the last view of it; until then its pages belong to the page cache, which can drop them.
     """

@@ -1,4 +1,4 @@
-"""The files of a checkpoint directory: their names, reading them, and finding out early what is missing or damaged."""
+"""The files of a checkpoint directory: names, reading, and early checks for missing or corrupt ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EMBODIMENTS_FILE = "embodiments.json"
 
 
 def check_knows(path: Path, robot: str) -> None:
-    """As `check_checkpoint`, and that it was trained for a robot; ValueError names those that it knows."""
+    """Like `check_checkpoint`, and also for the robot of its training; ValueError names the known ones."""
     check_checkpoint(path)
     known = sorted(read_json(path / EMBODIMENTS_FILE))
     if robot not in known:
@@ -23,7 +23,7 @@ def check_knows(path: Path, robot: str) -> None:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Open every weight file's header, so that a missing or cut file is named before anything is built."""
+    """Open every weight file's header, so that a missing or truncated file is reported before anything is built."""
     if not path.is_dir():
         raise FileNotFoundError(f"no checkpoint directory at {path}")
     read_json(path / CONFIG_FILE)
@@ -38,7 +38,7 @@ def check_checkpoint(path: Path) -> None:
                 pass
         except SafetensorError as error:
             raise ValueError(
-                f"checkpoint file {file} is damaged or cut short ({file.stat().st_size} bytes): {error}"
+                f"checkpoint file {file} is corrupt or truncated ({file.stat().st_size} bytes): {error}"
             ) from error
 
 
@@ -49,4 +49,4 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"checkpoint file {path} is damaged: {error}") from error
+        raise ValueError(f"checkpoint file {path} is corrupt: {error}") from error

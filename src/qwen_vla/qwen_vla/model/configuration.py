@@ -1,4 +1,4 @@
-"""Configuration of Qwen-VLA: the backbone's own Qwen3.5 configuration, the action expert, and how actions are trained.
+"""Configuration of Qwen-VLA: the backbone's Qwen3.5 configuration, the action expert, and the training of actions.
 
 One class, two scales: ``QwenVLAConfig.preset("tiny")`` runs and trains on two CPU cores,
 ``QwenVLAConfig.preset("4b")`` is the published geometry (arXiv 2605.30280 §2.2).
@@ -23,7 +23,7 @@ ATTENTION_PATTERNS = ("bidirectional", "prefix", "causal")
 class ActionExpertConfig(PreTrainedConfig):
     """Geometry of the single-stream DiT (§2.2); the defaults reproduce the published component sizes.
 
-    Some fields are not free, ``QwenVLAConfig`` writes them: the rotary ones come from the backbone, so that the
+    Some fields are set by ``QwenVLAConfig``: the rotary ones from the backbone, so that the
     expert's multi-section RoPE rotates by exactly the backbone's angles; ``attention_pattern`` and ``state_token`` from
     its own fields.
     """
@@ -57,26 +57,26 @@ class ActionExpertConfig(PreTrainedConfig):
 
 @strict
 class QwenVLAConfig(PreTrainedConfig):
-    """Everything that shapes a Qwen-VLA.
+    """The full configuration of a Qwen-VLA.
 
     vlm_config: transformers' ``Qwen3_5Config`` (text and vision tower).
     expert_config: ``ActionExpertConfig``.
     horizon: H, steps of the unified action tensor (§2.4); K is ``expert_config.action_channels``.
     image_size: side in pixels to which every camera image is resampled. [open] in the paper.
-    image_order: whether camera images stand after or before the instruction text. [open]; ``after_text`` lets causal
-        image tokens see the instruction.
-    history_frames, history_rate: most frames per camera (1: only the present one) and their rate [Hz], oldest first.
-        Sources of data show at most so many; the paper samples navigation video at 2 FPS, the number is [open].
+    image_order: whether camera images follow or precede the instruction text. [open]; ``after_text`` lets causal
+        image tokens attend to the instruction.
+    history_frames, history_rate: maximum frames per camera (1: only the current one) and their rate [Hz], oldest first.
+        Data sources use at most this many; the paper samples navigation video at 2 FPS, the number is [open].
     proprioception: ``off`` (the paper's default), ``text`` (256-bin integers after the instruction) or ``token`` (one
         continuous vector, padded to K, as a token of the expert) (§5.2.4).
-    context_layer: number of text layers after which the hidden states are taken that condition the expert; None: after
-        all of them. [open]. States of an earlier layer pass the backbone's final norm, too, so that their scale is the
+    context_layer: number of text layers whose hidden states condition the expert; None:
+        all of them. [open]. States of an earlier layer also pass the backbone's final norm, so that their scale is the
         same; the layers above still run, for the language loss.
-    attention_pattern: in the expert, ``bidirectional`` over all valid tokens, ``prefix`` (context tokens do not see
-        action tokens) or ``causal`` (nor does an action token see later ones). [open].
+    attention_pattern: in the expert, ``bidirectional`` over all valid tokens, ``prefix`` (context tokens ignore
+        action tokens) or ``causal`` (nor does an action token attend to later ones). [open].
     tau_distribution, tau_direction, beta_alpha, beta_beta, tau_scale, logit_normal_mean, logit_normal_std:
         density of the flow time, see ``flow_matching.sample_tau`` (§2.5; parameters [open]).
-    euler_steps: number of integration steps unless a caller names another. [open], 10 with 4 as the fast setting.
+    euler_steps: default number of integration steps. [open], 10 with 4 as the fast setting.
     action_loss_weight, language_loss_weight: λ_act and λ_vl of supervised fine-tuning (§3.3).
     """
 
@@ -117,14 +117,14 @@ class QwenVLAConfig(PreTrainedConfig):
 
     @property
     def tokens_per_image(self) -> int:
-        """Language-model tokens that one camera image becomes."""
+        """Language-model tokens per camera image."""
         return (self.image_size // self._image_factor()) ** 2
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> QwenVLAConfig:
         """A configuration by name (``tiny`` or ``4b``); keyword arguments override its fields.
 
-        Dictionaries are merged, so ``expert_config={"action_channels": 32}`` changes K alone.
+        Dictionaries are merged, so ``expert_config={"action_channels": 32}`` changes only K.
         """
         if name not in _PRESETS:
             raise ValueError(f"unknown preset {name!r}; available: {', '.join(sorted(_PRESETS))}")
@@ -179,7 +179,7 @@ class QwenVLAConfig(PreTrainedConfig):
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes``, dictionaries inside dictionaries included."""
+    """``base`` with ``changes``, including nested dictionaries."""
     both = {k: _merged(base[k], v) for k, v in changes.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
     return {**base, **changes, **both}
 

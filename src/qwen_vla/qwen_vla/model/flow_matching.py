@@ -13,14 +13,14 @@ import torch
 
 
 class LossTerms(NamedTuple):
-    """A mean in two parts, so that processes can share one mean: Σ total / Σ count is that of the global batch."""
+    """A mean as sum and count, so that processes can combine it: Σ total / Σ count is that of the global batch."""
 
     total: torch.Tensor
     count: torch.Tensor
 
     @property
     def mean(self) -> torch.Tensor:
-        """total / count; 0 when nothing was counted."""
+        """total / count; 0 if count is 0."""
         return self.total / self.count.clamp(min=1)
 
 
@@ -38,10 +38,10 @@ def sample_tau(
 ) -> torch.Tensor:
     """Flow times [count] in float32.
 
-    ``beta``: with B ~ Beta(alpha, beta), direction ``clean`` gives τ = scale·(1 − B), whose density grows towards
-    the clean end as the paper says; ``noise`` is its mirror image τ = 1 − scale·(1 − B), as π0 and GR00T train.
+    ``beta``: with B ~ Beta(alpha, beta), direction ``clean`` gives τ = scale·(1 − B), whose density increases toward
+    the clean end as in the paper; ``noise`` is its mirror image τ = 1 − scale·(1 − B), as π0 and GR00T train.
     ``logit_normal``: τ = sigmoid(mean + std·n), n ~ N(0, 1) (the paper's Sigmoid-Normal of the T2A stage);
-    ``noise`` mirrors it too, which only matters when ``mean`` is not 0.
+    ``noise`` mirrors it, too, which only matters if ``mean`` is not 0.
     """
     if distribution == "beta":
         # torch.distributions takes no generator; a Beta variable is a ratio of two Gammas that do.
@@ -68,8 +68,8 @@ def interpolate(clean: torch.Tensor, noise: torch.Tensor, tau: torch.Tensor) -> 
 def flow_matching_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> LossTerms:
     """Two-level mean of the squared velocity error, eq. 2.
 
-    First over the valid steps of each active channel, then over the active channels, then over the batch, so that a
-    task with few channels or few steps weighs as much as one with many. All arguments [N, H, K]; the mask is 0 or 1.
+    First over the valid steps of each active channel, then over the active channels, then over the batch, so that tasks
+    with few channels or steps have the same weight as others. All arguments [N, H, K]; the mask is 0 or 1.
     Samples without any active channel do not count: ``count`` is the number of those that have one.
     """
     mask = mask.to(predicted.dtype)
@@ -85,7 +85,7 @@ def flow_matching_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torc
 
 
 def tau_grid(steps: int, device: torch.device | str | None = None) -> torch.Tensor:
-    """The ``steps + 1`` times 1 = τ₀ > … > τ_steps = 0 between which Euler's method steps."""
+    """The ``steps + 1`` times 1 = τ₀ > … > τ_steps = 0 of Euler's method."""
     if steps < 1:
         raise ValueError(f"Euler integration needs at least 1 step, got {steps}")
     return torch.linspace(1.0, 0.0, steps + 1, device=device)
@@ -94,7 +94,7 @@ def tau_grid(steps: int, device: torch.device | str | None = None) -> torch.Tens
 def euler_integrate(
     velocity: Callable[[torch.Tensor, int], torch.Tensor], noise: torch.Tensor, steps: int
 ) -> torch.Tensor:
-    """Carry ``noise`` at τ = 1 to τ = 0 along ``velocity(y, step)``, where ``step`` indexes ``tau_grid(steps)``."""
+    """Integrate ``noise`` from τ = 1 to 0 along ``velocity(y, step)``, where ``step`` indexes ``tau_grid(steps)``."""
     times = tau_grid(steps)
     y = noise
     for step in range(steps):

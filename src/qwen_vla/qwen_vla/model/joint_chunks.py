@@ -1,8 +1,8 @@
-"""What chunks of joint positions need on their way from the model to the robot: an origin, to be smooth, an end.
+"""Postprocessing of joint-position chunks: origin, smoothing, and joint limits.
 
-Absolute joint angles cannot be read from small images to the milliradian, so a model may learn them relative to the
-measured ones, as openpi and LeRobot do for ALOHA. And what a generative model draws row by row has noise of its own:
-at 50 Hz, 2 mrad of it exceed 60 rad/s². Nor does it end exactly where a joint does.
+Absolute joint angles cannot be inferred from small images to the milliradian, so a model may predict them relative to
+the measured ones, as openpi and LeRobot do for ALOHA. Samples of a generative model are noisy from row to row: at
+50 Hz, 2 mrad exceed 60 rad/s². Nor do they end exactly at a joint's limit.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import numpy as np
 
 from embodiment_descriptions import ActionLayout
 
-ROUGHNESS = 3  # order of the differences that smoothing makes small: constant accelerations stay as they are
-# Measured on expert chunks of ALOHA (50 rows at 50 Hz) with white noise of 10 mrad: all keep the limits from 300 on;
-# 1000 moves the rows of a clean chunk by less than 10 mrad.
+ROUGHNESS = 3  # order of the differences that smoothing minimizes: constant accelerations are preserved
+# Measured on expert chunks of ALOHA (50 rows at 50 Hz) with white noise of 10 mrad: all are within limits from 300 on;
+# 1000 changes the rows of a clean chunk by less than 10 mrad.
 WEIGHT = 1000.0
 RATE = 50.0  # [Hz] at which WEIGHT was measured
-FIXED = 1e9  # weight of a row that is not to change
-OVERSHOOT = 0.02  # [rad] beyond a limit that are the model's inaccuracy; farther is a mistake, which a gate refuses
-MARGIN = 0.002  # [rad] to a limit: between two rows at it a spline goes a little beyond
+FIXED = 1e9  # weight of a row that must not change
+OVERSHOOT = 0.02  # [rad] beyond a limit due to the model's inaccuracy; more is an error, which a gate refuses
+MARGIN = 0.002  # [rad] to a limit: between two rows at it, a spline overshoots
 
 
 def smoothed(chunk: np.ndarray, layout: ActionLayout, period: float, fixed: int = 0) -> np.ndarray:
     """The chunk (H, C) with the least sum of squared changes and squared third differences (Whittaker 1923).
 
-    Grippers stay as they are: they open and close at once. period [s]: of the rows; slower chunks are smoothed less.
-    fixed: leading rows that the robot is executing already; they stay, too.
+    Grippers are unchanged: they may switch in one step. period [s]: of the rows; slower chunks are smoothed less.
+    fixed: leading rows that the robot is already executing; they are unchanged, too.
     """
     joints = layout.joints
     if len(chunk) <= ROUGHNESS:
@@ -42,9 +42,9 @@ def smoothed(chunk: np.ndarray, layout: ActionLayout, period: float, fixed: int 
 def within_limits(
     chunk: np.ndarray, channel_names: Sequence[str], limits: Mapping[str, tuple[float, float]]
 ) -> np.ndarray:
-    """The chunk (H, C); joints up to OVERSHOOT beyond their limits (lower, upper) [rad] are MARGIN before them.
+    """The chunk (H, C); joints up to OVERSHOOT beyond their limits (lower, upper) [rad] are moved MARGIN inside.
 
-    A motion to the end of a joint's range would else be refused every other time. What is farther off stays.
+    Otherwise half of the motions to the end of a joint's range would be refused. Larger violations are unchanged.
     """
     result = np.array(chunk)
     for channel, name in enumerate(channel_names):
@@ -58,7 +58,7 @@ def within_limits(
 
 @cache
 def _smoother(steps: int, weight: float, fixed: int) -> np.ndarray:
-    """(steps, steps) matrix that smooths that many rows."""
+    """(steps, steps) smoothing matrix for that many rows."""
     differences = np.diff(np.eye(steps), ROUGHNESS, axis=0)
     trust = np.diag(np.where(np.arange(steps) < fixed, FIXED, 1.0))
     return np.linalg.solve(trust + weight * differences.T @ differences, trust)

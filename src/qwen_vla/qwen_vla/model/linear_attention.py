@@ -1,8 +1,8 @@
-"""The backbone's gated linear attention over whole prompts: transformers' layer with the same parameters, faster parts.
+"""The backbone's gated linear attention over whole prompts: transformers' layer with the same parameters, but faster.
 
-`LinearAttention` adopts a layer in place. Its recurrence runs in the Triton kernels of ``flash-linear-attention`` where
+`LinearAttention` adopts a layer in place. Its recurrence runs in the Triton kernels of ``flash-linear-attention`` if
 they are installed and the tensors are half precision on a GPU, otherwise in transformers' PyTorch reference. For a
-compiler the recurrence is one opaque operator, and the short convolution is written so that it can be fused.
+compiler, the recurrence is one opaque operator, and the short convolution is written so that it can be fused.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class LinearAttention(Qwen3_5GatedDeltaNet):
 
     @staticmethod
     def adopt(layer: Qwen3_5GatedDeltaNet) -> None:
-        """Make an existing layer one of these; its parameters and their names stay."""
+        """Convert an existing layer in place; its parameters and their names are kept."""
         layer.__class__ = LinearAttention
 
     def forward(self, hidden_states, cache_params=None, attention_mask=None, **kwargs):
-        """hidden_states [B, S, D]; attention_mask [B, S], None where no padding stands before a token."""
+        """hidden_states [B, S, D]; attention_mask [B, S], None if no padding precedes a token."""
         if cache_params is not None:
             return super().forward(hidden_states, cache_params, attention_mask, **kwargs)
         hidden = apply_mask_to_padding_states(hidden_states, attention_mask)
         mixed = self._convolved(self.in_proj_qkv(hidden))
         query, key, value = mixed.split((self.key_dim, self.key_dim, self.value_dim), dim=-1)
-        # In float32, as the reference has it: in half precision the decay could become infinite.
+        # In float32, as in the reference: in half precision the decay could become infinite.
         decay = -self.A_log.float().exp() * F.softplus(self.in_proj_a(hidden).float() + self.dt_bias)
         out = delta_rule(
             query.unflatten(-1, (-1, self.head_k_dim)),

@@ -1,6 +1,6 @@
-"""QwenVLAModel: transformers' own Qwen3.5 backbone with a flow-matching action expert behind it.
+"""QwenVLAModel: transformers' Qwen3.5 backbone followed by a flow-matching action expert.
 
-``encode`` is the only place where the backbone runs; ``action_loss`` and ``sample_actions`` run the expert alone.
+``encode`` is the only place where the backbone runs; ``action_loss`` and ``sample_actions`` run only the expert.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ IGNORED_LABEL = -100
 
 
 class PackedImageAttention(Qwen3_5VisionAttention):
-    """The backbone's attention with the same parameters: images of one size in one call instead of one after the other.
+    """The backbone's attention with the same parameters: images of the same size in one call instead of one by one.
 
-    Unfolding the images into the batch gives the same numbers, and nothing looks at their lengths, so that it can be
+    Folding the images into the batch gives the same results without reading their lengths, so that it can be
     compiled and captured.
     """
 
     @staticmethod
     def adopt(attention: Qwen3_5VisionAttention) -> None:
-        """Make an existing attention one of these; its parameters and their names stay."""
+        """Convert an existing attention in place; its parameters and their names are kept."""
         attention.__class__ = PackedImageAttention
 
     def forward(self, hidden_states, cu_seqlens, position_embeddings=None, image_count=None, **kwargs):
-        """hidden_states [N, D] of ``image_count`` equally large images; without the count, as the backbone does it."""
+        """hidden_states [N, D] of ``image_count`` images of equal size; without the count, like the backbone."""
         if image_count is None:
             return super().forward(hidden_states, cu_seqlens, position_embeddings=position_embeddings, **kwargs)
         length = len(hidden_states)
@@ -81,7 +81,7 @@ class LinearPatchEmbed(Qwen3_5VisionPatchEmbed):
 
 @dataclass
 class Encoding:
-    """What the backbone made of a batch, and what the expert needs beside it.
+    """The backbone's output for a batch, and further inputs of the expert.
 
     hidden: last hidden states [B, S, D]. attention_mask, image_token_mask [B, S]. position_ids [3, B, S]. context: the
     hidden states [B, S, D] that condition the expert, None: the last. state [B, K], state_mask [B]: proprioception.
@@ -98,14 +98,14 @@ class Encoding:
     padded: bool = True
 
     def rows(self, index: torch.Tensor) -> Encoding:
-        """The samples that ``index`` (row numbers or a mask [B]) selects."""
+        """The samples selected by ``index`` (row indices or a mask [B])."""
         chosen = {n: t[index] for n, t in vars(self).items() if isinstance(t, torch.Tensor) and n != "position_ids"}
         return replace(self, **chosen, position_ids=self.position_ids[:, index])
 
 
 @dataclass
 class QwenVLAOutput(ModelOutput):
-    """loss = λ_act·action_loss + λ_vl·language_loss over the parts that were asked for.
+    """loss = λ_act·action_loss + λ_vl·language_loss over the requested parts.
 
     action_terms, language_terms: the same losses as sum and count, for a mean over several processes.
     """
@@ -120,11 +120,11 @@ class QwenVLAOutput(ModelOutput):
 def multimodal_positions(
     attention_mask: torch.Tensor, image_token_mask: torch.Tensor, image_grid_thw: torch.Tensor | None, merge: int
 ) -> torch.Tensor:
-    """Positions [3, B, S] as the backbone's ``get_rope_index`` defines them, without its Python loop.
+    """Positions [3, B, S] as defined by the backbone's ``get_rope_index``, without its Python loop.
 
-    On a GPU nothing is looked at; on a CPU a number of image tokens that does not fit the images is a ValueError.
+    On a GPU nothing is checked; on a CPU a number of image tokens that does not match the images is a ValueError.
 
-    A text token advances all axes by one. An image's tokens share the time of its first token, take their row and
+    A text token advances all axes by one. An image's tokens share the time of its first token, use their row and
     column as height and width offsets, and the image advances all axes by its longer side.
     """
     valid = attention_mask.bool()
@@ -134,13 +134,13 @@ def multimodal_positions(
         rows, columns = (image_grid_thw[:, axis].long() // merge for axis in (1, 2))
         counts = rows * columns
         if valid.device.type == "cpu" and int(counts.sum()) != int(image.sum()):
-            raise ValueError(f"the prompt has {int(image.sum())} image tokens but the images give {int(counts.sum())}")
+            raise ValueError(f"the prompt has {int(image.sum())} image tokens but the images need {int(counts.sum())}")
         ends = counts.cumsum(0)
         number = (image.flatten().cumsum(0) - 1).view_as(advance)  # of each image token, in the order of the images
         owner = torch.searchsorted(ends, number, right=True).clamp(max=len(ends) - 1)
         inside = number - (ends - counts)[owner]
         offsets[1:] = torch.where(image, torch.stack((inside // columns[owner], inside % columns[owner])), 0)
-        # The whole advance of an image is booked on its last token, so all its tokens start from one base.
+        # The whole advance of an image is assigned to its last token, so that all its tokens share one base.
         at_end = torch.where(inside == counts[owner] - 1, torch.maximum(rows, columns)[owner], 0)
         advance = torch.where(image, at_end, advance)
     base = advance.cumsum(1) - advance
@@ -148,7 +148,7 @@ def multimodal_positions(
 
 
 def _rows_with_actions(action_mask: torch.Tensor, draws: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Numbers of the rows that have actions, and of their ``draws`` draws each.
+    """Indices of the rows with actions, and of their ``draws`` draws each.
 
     Without any, the first row, whose loss is then masked: processes that share a sharded expert must all run it.
     """
@@ -160,7 +160,7 @@ def _rows_with_actions(action_mask: torch.Tensor, draws: int) -> tuple[torch.Ten
 class QwenVLAModel(AlignedWeights, PreTrainedModel):
     """Qwen-VLA: vision, language and continuous action in one model (arXiv 2605.30280).
 
-    Batches are left-padded dictionaries as ``QwenVLAProcessor`` returns them.
+    Batches are left-padded dictionaries from ``QwenVLAProcessor``.
     """
 
     config_class = QwenVLAConfig
@@ -187,12 +187,12 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         self.post_init()
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
-        # For classes outside transformers a module without parameters of its own would be skipped, and with it the
+        # For classes outside transformers, a module without its own parameters would be skipped, and with it the
         # expert. That guard is for code that ignores which weights were loaded; everything here respects it.
         super()._initialize_weights(module, False)
 
     def _init_weights(self, module: nn.Module) -> None:
-        # Children are visited before their parents, so the expert has the last word on its own layers.
+        # Children are visited before their parents, so that the expert initializes its own layers last.
         if isinstance(module, ActionExpert):
             module.reset_parameters()
         else:
@@ -223,13 +223,13 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         position_ids: torch.Tensor | None = None,
         right_padded: bool = False,
     ) -> Encoding:
-        """Run the backbone once. What is to be learned may be in the batch and is not looked at.
+        """Run the backbone once. Training targets in the batch are ignored.
 
         input_ids, attention_mask, mm_token_type_ids [B, S]; pixel_values [patches, features]; image_grid_thw
-        [images, 3]; state [B, K] and state_mask [B] are handed on. Without attention_mask no row is padded.
-        ``right_padded`` promises that padding stands behind each row's tokens, where a causal backbone never looks: it
-        then needs no mask. To keep a GPU from waiting, make that promise or leave out a mask of ones, leave
-        image_grid_thw on the CPU, and give ``position_ids`` that ``positions`` computed on the CPU.
+        [images, 3]; state [B, K] and state_mask [B] are passed on. Without attention_mask no row is padded.
+        ``right_padded`` promises that padding follows each row's tokens, where a causal backbone never attends to it,
+        so that no mask is needed. To avoid waiting for a GPU, make that promise or omit a mask of ones, keep
+        image_grid_thw on the CPU, and pass ``position_ids`` that ``positions`` computed on the CPU.
         """
         del mm_token_type_ids, labels, actions, action_mask
         padded = attention_mask is not None and not is_full(attention_mask)
@@ -262,7 +262,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         image_grid_thw: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Positions [3, B, S] of a batch, computed where it lies."""
+        """Positions [3, B, S] of a batch, computed on its device."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         if image_grid_thw is not None:
@@ -272,7 +272,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         return multimodal_positions(attention_mask, image_tokens, image_grid_thw, merge)
 
     def expert_context(self, encoding: Encoding, step_mask: torch.Tensor) -> ExpertContext:
-        """``ActionExpert.prepare_context`` with everything that the encoding holds; step_mask [B, H]."""
+        """``ActionExpert.prepare_context`` with the fields of the encoding; step_mask [B, H]."""
         return self.action_expert.prepare_context(
             encoding.hidden if encoding.context is None else encoding.context,
             encoding.attention_mask,
@@ -298,7 +298,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         """Position tensors of ``count`` images of one shape, computed once per shape and repeated."""
         key = (*shape, device)
         if key not in self._vision_constants:
-            with torch.inference_mode(False):  # what is made in inference mode could not be used in training later
+            with torch.inference_mode(False):  # tensors created in inference mode could not be used in training later
                 self._vision_constants[key] = self._vision_constants_of(grid[:1].to(device, copy=True))
         constants = self._vision_constants[key]
         return {
@@ -319,15 +319,15 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
             spatial_merge_size=visual.spatial_merge_size,
         )
         positions = get_vision_position_ids(grid, visual.spatial_merge_size)
-        lengths = torch.zeros(2, dtype=torch.int32)  # the backbone asks for them; nothing reads them
+        lengths = torch.zeros(2, dtype=torch.int32)  # required by the backbone, but unused
         return {"indices": indices, "weights": weights, "positions": positions, "lengths": lengths}
 
     def language_loss(self, encoding: Encoding, labels: torch.Tensor) -> torch.Tensor:
-        """Mean next-token cross-entropy over the labelled tokens; 0 without any."""
+        """Mean next-token cross-entropy over the labeled tokens; 0 without any."""
         return self.language_terms(encoding, labels).mean
 
     def language_terms(self, encoding: Encoding, labels: torch.Tensor) -> LossTerms:
-        """The language loss as a sum and the number of labelled tokens; the head runs on those alone."""
+        """The language loss as a sum and the number of labeled tokens; the head runs only on these."""
         targets = labels[:, 1:]
         rows, columns = (targets != IGNORED_LABEL).nonzero(as_tuple=True)
         if not len(rows):  # one ignored token: processes that share a sharded head must all run it
@@ -338,7 +338,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
 
     @torch.no_grad()
     def answered(self, encoding: Encoding, labels: torch.Tensor) -> torch.Tensor:
-        """Of every row with labelled tokens, in order, whether each is the most likely one after those before it."""
+        """For every row with labeled tokens, in order, whether each is the most likely one given those before it."""
         targets = labels[:, 1:]
         asked = targets != IGNORED_LABEL
         right = torch.ones_like(asked)
@@ -358,7 +358,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         generator: torch.Generator | None = None,
         prefix_steps: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Mean flow-matching loss of normalised actions; arguments of ``action_terms``."""
+        """Mean flow-matching loss of normalized actions; arguments of ``action_terms``."""
         return self.action_terms(encoding, actions, action_mask, tau, noise, noise_draws, generator, prefix_steps).mean
 
     def action_terms(
@@ -372,16 +372,16 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         generator: torch.Generator | None = None,
         prefix_steps: torch.Tensor | None = None,
     ) -> LossTerms:
-        """Flow-matching loss of normalised actions [B, H, K] under their mask [B, H, K], as a sum and a count.
+        """Flow-matching loss of normalized actions [B, H, K] under their mask [B, H, K], as a sum and a count.
 
-        H may differ from the configured horizon. The expert runs on the rows that have actions, and those are counted.
+        H may differ from the configured horizon. The expert runs on the rows with actions, and only these are counted.
         With ``noise_draws`` = R every observation is used with R independent (noise, τ) pairs. ``tau`` [B·R] and
-        ``noise`` [B·R, H, K] replace the random ones; draws of one sample stand side by side. The first
-        ``prefix_steps`` [B] steps are shown clean, with a flow time of 0 of their own, and are not learned: this trains
+        ``noise`` [B·R, H, K] replace the random ones; draws of one sample are adjacent. The first
+        ``prefix_steps`` [B] steps are clean in the input, with their own flow time of 0, and have no loss: this trains
         chunks that continue another (``real_time_chunking``).
         """
         mask = action_mask.bool().repeat_interleave(noise_draws, 0)
-        # Drawn for every row, so that a row's noise does not depend on which others have actions.
+        # Drawn for every row, so that a row's noise does not depend on the others' actions.
         if tau is None:
             tau = self._sample_tau(len(mask), generator, mask.device)
         if noise is None:
@@ -412,13 +412,13 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         noise: torch.Tensor | None = None,
         continuation: Continuation | None = None,
     ) -> torch.Tensor:
-        """Integrate noise to normalised actions [B, H, K] with ``steps`` Euler steps; masked entries are 0.
+        """Integrate noise to normalized actions [B, H, K] with ``steps`` Euler steps; masked entries are 0.
 
         Only the expert runs here. Noise comes from ``generator`` (a CPU generator gives the same chunk on any device).
         With ``continuation`` the chunk continues another one; a guided one costs a backward pass per Euler step and
         cannot run in inference mode.
         """
-        step_mask = action_mask.bool().any(dim=-1)  # looked at where it lies, before it goes to the device
+        step_mask = action_mask.bool().any(dim=-1)  # read on its own device, before it is moved
         context = self.expert_context(encoding, step_mask)
         return self.sample_from(context, action_mask, steps, generator, noise, continuation)
 
@@ -432,7 +432,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         noise: torch.Tensor | None = None,
         continuation: Continuation | None = None,
     ) -> torch.Tensor:
-        """``sample_actions`` from the context that ``expert_context`` made of an encoding."""
+        """``sample_actions`` from the context that ``expert_context`` returns."""
         steps = self.config.euler_steps if steps is None else steps
         mask = action_mask.to(context.tokens.device).bool()
         start = self._noise(mask, context.tokens.dtype, generator) if noise is None else torch.where(mask, noise, 0.0)
@@ -471,7 +471,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         generator: torch.Generator | None = None,
         **batch: torch.Tensor,
     ) -> torch.Tensor:
-        """``encode`` followed by ``sample_actions``: normalised actions [B, H, K]."""
+        """``encode`` followed by ``sample_actions``: normalized actions [B, H, K]."""
         with torch.no_grad():
             return self.sample_actions(self.encode(**batch), action_mask, steps, generator)
 
@@ -516,11 +516,11 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         state: torch.Tensor | None = None,
         state_mask: torch.Tensor | None = None,
     ) -> QwenVLAOutput:
-        """Training losses. The expert runs only when ``actions`` are given, the language head only with ``labels``."""
+        """Training losses. The expert runs only with ``actions``, the language head only with ``labels``."""
         if actions is None and labels is None:
-            raise ValueError("nothing to learn: pass actions with action_mask, labels, or both (use encode to predict)")
+            raise ValueError("no targets: pass actions with action_mask, labels, or both (use encode to predict)")
         if (actions is None) != (action_mask is None):
-            raise ValueError("actions and action_mask come together")
+            raise ValueError("actions and action_mask must be passed together")
         encoding = self.encode(
             input_ids, attention_mask, pixel_values, image_grid_thw, state=state, state_mask=state_mask
         )

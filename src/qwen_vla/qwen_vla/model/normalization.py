@@ -1,4 +1,4 @@
-"""Quantile normalisation of actions (arXiv 2605.30280 §2.4, eq. 5), per data set and dimension.
+"""Quantile normalization of actions (arXiv 2605.30280 §2.4, eq. 5), per dataset and dimension.
 
 a' = 2·(a − q01)/(q99 − q01) − 1, clipped to [−1, 1]. A dimension that never moves (q99 = q01, [open] in the paper) has
 its range widened by ±1, so it maps to 0 and back to its constant.
@@ -16,7 +16,7 @@ LOW, HIGH = 0.01, 0.99
 
 @dataclass(frozen=True)
 class Quantiles:
-    """1 % and 99 % quantiles [C] of one data set's action channels, in the channels' own physical units."""
+    """1 % and 99 % quantiles [C] of one dataset's action channels, in the channels' physical units."""
 
     q01: np.ndarray
     q99: np.ndarray
@@ -25,7 +25,7 @@ class Quantiles:
     def __post_init__(self) -> None:
         q01, q99 = (np.array(q, dtype=np.float64) for q in (self.q01, self.q99))
         if q01.ndim != 1 or q01.shape != q99.shape:
-            raise ValueError(f"q01 and q99 must be vectors of one length, got shapes {q01.shape} and {q99.shape}")
+            raise ValueError(f"q01 and q99 must be vectors of the same length, got shapes {q01.shape} and {q99.shape}")
         if not (np.isfinite(q01).all() and np.isfinite(q99).all()):
             raise ValueError(f"quantiles must be finite, got q01={q01.tolist()}, q99={q99.tolist()}")
         if (q99 < q01).any():

@@ -1,8 +1,8 @@
-"""From a Qwen3.5 checkpoint as Qwen publishes it to a Qwen-VLA: the backbone's weights and a new action expert.
+"""Creates a Qwen-VLA from a published Qwen3.5 checkpoint: the backbone's weights and a new action expert.
 
 The weights are never read into memory twice: the model is built without storage and its parameters, published in bf16,
-become views of the memory-mapped files, so pages are loaded when they are used and copied only when training writes to
-them. (float32 is copied tensor by tensor: see ``aligned_weights``.)
+become views of the memory-mapped files, so pages are loaded on use and copied only when training writes to them.
+(float32 is copied tensor by tensor: see ``aligned_weights``.)
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Model = TypeVar("Model", bound=PreTrainedModel)  # a QwenVLAModel, whose module 
 
 CAMERA_TAGS = ("ego", "cam_left_wrist", "cam_right_wrist")
 FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab.json", "merges.txt"]
-ROW_MULTIPLE = 64  # a grown vocabulary is padded to this, as matrix products like it
-ROWS_AT_ONCE = 4096  # sums over the vocabulary go in parts: a float32 copy of it would be gigabytes
+ROW_MULTIPLE = 64  # a grown vocabulary is padded to this, which suits matrix products
+ROWS_AT_ONCE = 4096  # sums over the vocabulary are computed in parts: a float32 copy would take gigabytes
 
 logger = logging.getLogger(__name__)
 
@@ -43,15 +43,15 @@ def load_backbone(
     device: str | torch.device = "cpu",
     **overrides: Any,
 ) -> tuple[Model, QwenVLAProcessor]:
-    """A Qwen-VLA on the Qwen3.5 backbone in ``source``, and the processor that goes with it.
+    """A Qwen-VLA on the Qwen3.5 backbone in ``source``, and its processor.
 
     source: a folder, or a hub id such as ``Qwen/Qwen3.5-4B`` (downloaded once). camera_tags: cameras whose start and
     end markers become special tokens; their embedding rows start as the mean of the trained ones. expert: preset
-    whose action expert is taken; it starts untrained and reads the backbone's width. dtype: default, the
-    checkpoint's own. overrides: fields of ``QwenVLAConfig``; ``expert_config`` may name single fields of it.
+    whose action expert is used; it is untrained and matches the backbone's width. dtype: default, the
+    checkpoint's own. overrides: fields of ``QwenVLAConfig``; ``expert_config`` may set single fields.
 
-    Raises FileNotFoundError or ValueError naming the file that is missing, cut short or of another model, and OSError
-    when a hub id cannot be downloaded.
+    Raises FileNotFoundError or ValueError naming the file that is missing, truncated or of another model, and OSError
+    if a hub id cannot be downloaded.
     """
     folder = find_checkpoint(source)
     config = _configuration(folder, expert, overrides)
@@ -81,23 +81,23 @@ def find_checkpoint(source: str | Path) -> Path:
         )
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.is_file():
-        raise FileNotFoundError(f"checkpoint file {tokenizer} is missing; copy the tokenizer beside the weights")
+        raise FileNotFoundError(f"checkpoint file {tokenizer} is missing; copy the tokenizer to the weights' folder")
     return folder
 
 
 def _download(name: str) -> Path:
-    logger.info("%s is not a folder here; fetching it from the Hugging Face hub", name)
+    logger.info("%s is not a local folder; downloading it from the Hugging Face hub", name)
     try:
         return Path(snapshot_download(name, allow_patterns=FILES))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise OSError(
-            f"{name!r} is neither a folder nor a checkpoint that could be fetched from the Hugging Face hub "
+            f"{name!r} is neither a folder nor a checkpoint that could be downloaded from the Hugging Face hub "
             f"({type(error).__name__}); give the path of a downloaded checkpoint, or check the name and the network"
         ) from error
 
 
 def _configuration(folder: Path, expert: str, overrides: dict[str, Any]) -> QwenVLAConfig:
-    """The backbone's own configuration, with the expert of a preset fitted to it."""
+    """The backbone's configuration, with the expert of a preset adapted to it."""
     backbone = Qwen3_5Config.from_pretrained(folder)
     geometry = QwenVLAConfig.preset(expert).expert_config.to_diff_dict()
     fields = dict(overrides)
@@ -127,9 +127,9 @@ def _load(model_class: type[Model], folder: Path, config: QwenVLAConfig, dtype: 
 
 @torch.no_grad()
 def _add_rows(model: PreTrainedModel, trained: int, tokens: int) -> None:
-    """Give tokens ``trained`` … ``tokens`` − 1 the mean of the trained rows.
+    """Initialize tokens ``trained`` … ``tokens`` − 1 to the mean of the trained rows.
 
-    Qwen pads its vocabulary; those spare rows are used first, and the matrix grows only when they run out.
+    Qwen pads its vocabulary; those spare rows are used first, and the matrix grows only if they run out.
     """
     rows = model.config.vlm_config.text_config.vocab_size
     fresh = range(trained, tokens)
@@ -146,7 +146,7 @@ def _add_rows(model: PreTrainedModel, trained: int, tokens: int) -> None:
 
 @contextlib.contextmanager
 def _without_load_report() -> Iterator[None]:
-    """transformers would list every layer of the new expert as missing, which is what is wanted here."""
+    """Suppress transformers' report, which would list every layer of the new expert as missing."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

@@ -1,12 +1,12 @@
-"""QwenVLAProcessor: prompts and camera images to model inputs, and what a checkpoint needs besides its weights.
+"""QwenVLAProcessor: prompts and camera images to model inputs, and a checkpoint's data besides its weights.
 
-It owns the tokenizer, the image transform, the normalisation statistics per data set and the embodiments the
+It owns the tokenizer, the image transform, the normalization statistics per dataset and the embodiments the
 checkpoint was trained on. Prompt layout (``image_order`` "after_text")::
 
     <|im_start|>user\\n{instruction}{<|tag_start|><|vision_start|><|image_pad|>…<|vision_end|><|tag_end|>}…<|im_end|>\\n
     <|im_start|>assistant\\n[{answer}<|im_end|>]
 
-The frames of a camera's history stand one after the other between its markers, oldest first.
+The frames of a camera's history are concatenated between its markers, oldest first.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ QWEN_SPECIAL_TOKENS = (
 
 @dataclass(frozen=True)
 class EmbodimentInfo:
-    """What turns a normalised chunk back into one robot's command.
+    """The data for converting a normalized chunk to one robot's command.
 
-    period: seconds between steps. horizon: steps the robot's chunk has. execution_horizon: steps to execute before the
-    next chunk. prompt_template: the robot's prompt with ``{instruction}`` where the task goes. dataset: name of the
-    normalisation statistics of actions, `state_dataset` of those of the proprioceptive state. relative_actions: the
-    model's joint positions are relative to the measured ones; a `Policy` adds these. joint_limits: lowest and highest
-    position [rad | m] of the channels that are joint positions; continuous_joints: those that have none.
+    period: seconds between steps. horizon: steps of the robot's chunk. execution_horizon: steps to execute before the
+    next chunk. prompt_template: the robot's prompt with ``{instruction}`` in place of the task. dataset: name of the
+    normalization statistics of actions, `state_dataset` of those of the proprioceptive state. relative_actions: the
+    model's joint positions are relative to the measured ones, which a `Policy` adds. joint_limits: lowest and highest
+    position [rad | m] of the channels that are joint positions; continuous_joints: those without limits.
     """
 
     name: str
@@ -93,19 +93,19 @@ class EmbodimentInfo:
             raise ValueError(f"{self.name!r}: execution_horizon {self.execution_horizon} is not in 1..{self.horizon}")
         if self.period <= 0:
             raise ValueError(f"{self.name!r}: period must be positive, got {self.period} s")
-        _ = self.layout  # unknown channels are an error here, not in the middle of a task
+        _ = self.layout  # unknown channels must fail here, not during a task
 
     @cached_property
     def layout(self) -> ActionLayout:
-        """What the channels are. The arm and the unit of a joint are unknown."""
+        """The layout of the channels. The arm and the unit of a joint are unknown."""
         joints = dict.fromkeys(self.joint_limits, False) | dict.fromkeys(self.continuous_joints, True)
         return ActionLayout.parse(self.control_mode, self.channel_names, joints or None)
 
     def to_chunk(self, actions: np.ndarray) -> np.ndarray:
-        """Actions (..., steps, C) as the model knows them, in physical units, as the rows of an ActionChunk.
+        """The model's actions (..., steps, C), in physical units, as rows of an ActionChunk.
 
-        The model knows waypoints as increments, each from the one before; in a chunk they are poses relative to the
-        base at the observation. All other channels are the same.
+        The model's waypoints are increments, each from the previous one; in a chunk they are poses relative to the
+        base at the observation. All other channels are unchanged.
         """
         if self.control_mode is not ControlMode.BASE_WAYPOINTS:
             return actions
@@ -121,7 +121,7 @@ class EmbodimentInfo:
 
     @property
     def state_dataset(self) -> str:
-        """Name of the normalisation statistics of the state."""
+        """Name of the normalization statistics of the state."""
         return f"{self.dataset}.state"
 
     def prompt(self, instruction: str) -> str:
@@ -131,7 +131,7 @@ class EmbodimentInfo:
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Resampling, normalisation and patch layout of camera images, as Qwen's image processor lays patches out."""
+    """Resampling, normalization and patch layout of camera images, as in Qwen's image processor."""
 
     image_size: int
     patch_size: int
@@ -150,7 +150,7 @@ class ImageTransform:
         return (self.image_size // self.patch_size // self.merge_size) ** 2
 
     def resize(self, image: Any) -> np.ndarray:
-        """Any RGB image to uint8 [size, size, 3]: averaged by area where it shrinks, bilinear where it grows."""
+        """Any RGB image to uint8 [size, size, 3]: area averaging for shrinking, bilinear for enlarging."""
         image, size = checked_image(image), self.image_size
         if image.shape[:2] == (size, size):
             return image
@@ -164,19 +164,19 @@ class ImageTransform:
 
     @functools.cached_property
     def resampling(self) -> Resampling:
-        """`resize` as matrix products; `rounded` makes its pixels of them."""
+        """`resize` as matrix products; `rounded` converts the result to pixels."""
         return Resampling(self.image_size)
 
     @staticmethod
     def rounded(images: torch.Tensor) -> torch.Tensor:
-        """uint8 pixels of what `resampling` gave."""
+        """uint8 pixels of the output of `resampling`."""
         return (images + 0.5).clamp(0, 255).to(torch.uint8)
 
     def patchify(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, size, size, 3] to normalised patches [N·patches, 3·T·p·p] by merge block, on the images' device."""
+        """uint8 [N, size, size, 3] to normalized patches [N·patches, 3·T·p·p] by merge block, on the images' device."""
         mean, std = np.float32(self.image_mean), np.float32(self.image_std)
         key = images.device
-        if key not in self._affine:  # kept: a captured function cannot copy it to the device each time
+        if key not in self._affine:  # cached: a captured function cannot copy it to the device
             self._affine[key] = tuple(torch.from_numpy(x).to(key) for x in (1.0 / (255.0 * std), mean / std))
         scale, offset = self._affine[key]
         values = images.to(torch.float32).mul_(scale).sub_(offset)
@@ -234,7 +234,7 @@ class QwenVLAProcessor:
     ) -> QwenVLAProcessor:
         """Train a byte-level BPE tokenizer on ``texts`` and write its size and token ids into ``config``.
 
-        Bytes are the base alphabet, so every text can be encoded; digits stay single, as in Qwen's tokenizer.
+        Bytes are the base alphabet, so every text can be encoded; digits are single tokens, as in Qwen's tokenizer.
         """
         specials = [*QWEN_SPECIAL_TOKENS, *camera_token_names(camera_tags)]
         tokenizer = Tokenizer(models.BPE())
@@ -249,7 +249,7 @@ class QwenVLAProcessor:
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        # Sorting makes the vocabulary independent of the order in which texts were collected.
+        # Sorting makes the vocabulary independent of the order of the texts.
         tokenizer.train_from_iterator(sorted(set(texts)), trainer)
         wrapped = PreTrainedTokenizerFast(
             tokenizer_object=tokenizer,
@@ -277,7 +277,7 @@ class QwenVLAProcessor:
         return processor
 
     def configure(self, config: QwenVLAConfig) -> None:
-        """Write token ids into ``config``; the vocabulary grows to a multiple of 64 when the tokenizer needs it."""
+        """Write token ids into ``config``; the vocabulary grows to a multiple of 64 if the tokenizer needs it."""
         vlm, text = config.vlm_config, config.vlm_config.text_config
         needed = -(-len(self.tokenizer) // 64) * 64
         if text.vocab_size < len(self.tokenizer) or text.vocab_size < 65536:
@@ -300,10 +300,10 @@ class QwenVLAProcessor:
         images: Sequence[Mapping[str, Any]] | None = None,
         answers: Sequence[str | None] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """The batch of prompts alone: `collate` for texts with images and answers.
+        """A batch of prompts only: `collate` for texts with images and answers.
 
         instructions: B prompt texts. images: B dictionaries from camera tag to H×W×3 (or, as a history, T×H×W×3) uint8
-        RGB; None or empty for text only. answers: texts to learn.
+        RGB; None or empty for text only. answers: target texts.
         """
         images = [{}] * len(instructions) if images is None else images
         answers = [None] * len(instructions) if answers is None else answers
@@ -322,15 +322,15 @@ class QwenVLAProcessor:
     ) -> dict[str, torch.Tensor]:
         """A left-padded batch of B rows, each with or without images, answer and actions.
 
-        Cameras stand in the order of ``camera_tags``. Only an answer's tokens and its end token are labelled. Actions
+        Cameras are in the order of ``camera_tags``. Only an answer's tokens and its end token are labeled. Actions
         are packed into the unified tensor of ``horizon`` (default: the model's own; longer for whole trajectories)
-        steps; rows without actions are masked. A row's state is appended to its text, handed on for the expert, or not
-        used at all, as ``proprioception`` says.
+        steps; rows without actions are masked. A row's state is appended to its text, passed to the expert, or not
+        used at all, depending on ``proprioception``.
 
-        length: for inference, pad every row to so many tokens, behind them. device: a GPU that resamples images:
-        instead of pixel_values there are images [N, size, size, 3], for `ImageTransform.rounded` and `patchify`.
+        length: for inference, pad every row at its end to this many tokens. device: a GPU that resamples images:
+        images replace pixel_values: [N, size, size, 3], for `ImageTransform.rounded` and `patchify`.
 
-        Returns input_ids, attention_mask, mm_token_type_ids [B, S] and, where any row has them: pixel_values
+        Returns input_ids, attention_mask, mm_token_type_ids [B, S] and, if any row has them: pixel_values
         [patches, features] and image_grid_thw [images, 3]; labels [B, S]; actions and action_mask [B, H, K]; state
         [B, K] and state_mask [B].
         """
@@ -364,7 +364,7 @@ class QwenVLAProcessor:
         return {"actions": torch.from_numpy(actions), "action_mask": torch.from_numpy(mask)}
 
     def _states(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
-        # Allocated by torch: the token's product rounds by the address, and NumPy's are aligned to 16 bytes only.
+        # Allocated by torch: the token's product depends on alignment, and NumPy aligns only to 16 bytes.
         states, mask = torch.zeros(len(samples), self.channels), torch.zeros(len(samples), dtype=torch.bool)
         for row, sample in enumerate(samples):
             if sample.state is not None:
@@ -375,11 +375,11 @@ class QwenVLAProcessor:
         return {"state": states, "state_mask": mask}
 
     def prompt_tokens(self, sample: Sample) -> int:
-        """How many tokens a sample's row has, its images' and its answer's included."""
+        """Number of tokens of a sample's row, including images and answer."""
         return len(self._row(sample, self._frames(sample.images)).ids)
 
     def text_tokens(self, text: str) -> int:
-        """How many tokens a text has by itself; ValueError when it contains a reserved one."""
+        """Number of tokens of a text; ValueError if it contains a reserved one."""
         return len(self._encode(text))
 
     def decode(self, ids: torch.Tensor | Sequence[int]) -> str:
@@ -397,7 +397,7 @@ class QwenVLAProcessor:
     def _row(self, sample: Sample, views: Mapping[str, Sequence]) -> _Row:
         text, answer = list(self._encode(sample.text)), sample.answer
         if self.proprioception == "text" and sample.state is not None:
-            # Not through the cache: hardly any state occurs twice.
+            # Without the cache: states hardly ever repeat.
             text += self.tokenizer.encode(f" {state_text(sample.state)}", add_special_tokens=False)
         pictures = [token for tag, frames in views.items() for token in self._image_ids(tag, len(frames))]
         body = text + pictures if self.image_order == "after_text" else pictures + text
@@ -413,7 +413,7 @@ class QwenVLAProcessor:
 
     def _image_ids(self, tag: str, frames: int) -> list[int]:
         if not frames:
-            raise ValueError(f"the history of camera {tag!r} has no frame; leave the camera out instead")
+            raise ValueError(f"the history of camera {tag!r} has no frame; omit the camera instead")
         s = self._special
         pads = [s["<|image_pad|>"]] * self.image_transform.tokens
         history = [s["<|vision_start|>"], *pads, s["<|vision_end|>"]] * frames
@@ -468,7 +468,7 @@ class QwenVLAProcessor:
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike) -> QwenVLAProcessor:
-        """Read what ``save_pretrained`` wrote; errors name the file that is missing or broken."""
+        """Read the files of ``save_pretrained``; errors name a missing or corrupt file."""
         directory = Path(directory)
         settings = read_json(directory / PROCESSOR_FILE)
         normalization = read_json(directory / NORMALIZATION_FILE)
@@ -490,26 +490,26 @@ class QwenVLAProcessor:
 
 
 def checked_state(state: np.ndarray) -> np.ndarray:
-    """A normalised proprioceptive state (s,) as float32; ValueError when it is none."""
+    """A normalized proprioceptive state (s,) as float32; ValueError if it is invalid."""
     state = np.asarray(state, dtype=np.float32)
     if state.ndim != 1 or not len(state) or not np.isfinite(state).all() or np.abs(state).max() > 1:
-        raise ValueError(f"a state is a vector of finite numbers in −1…1, got shape {state.shape}: {state.tolist()}")
+        raise ValueError(f"a state must be finite numbers (s,) in −1…1, got shape {state.shape}: {state.tolist()}")
     return state
 
 
 def state_text(state: np.ndarray) -> str:
-    """A normalised state as the prompt shows it (§5.2.4): ``state: [34, 128, …]``, 256 equal bins over −1…1."""
+    """A normalized state as in the prompt (§5.2.4): ``state: [34, 128, …]``, 256 equal bins over −1…1."""
     bins = np.clip(np.floor((checked_state(state) + 1.0) / 2.0 * STATE_BINS), 0, STATE_BINS - 1).astype(int)
     return f"state: {bins.tolist()}"
 
 
 def camera_token_names(camera_tags: Sequence[str]) -> list[str]:
-    """The special tokens that wrap each camera's image."""
+    """The special tokens that enclose each camera's image."""
     return [token for tag in camera_tags for token in (f"<|{tag}_start|>", f"<|{tag}_end|>")]
 
 
 def _settings_of(config: QwenVLAConfig) -> dict[str, Any]:
-    """What the processor keeps of a model's configuration."""
+    """The processor's settings from a model's configuration."""
     return {name: getattr(config, name) for name in SETTINGS}
 
 

@@ -1,10 +1,10 @@
-"""Real-time chunking: a chunk that continues the one which the robot is still executing (arXiv 2506.07339).
+"""Real-time chunking: a chunk that continues the one that the robot is still executing (arXiv 2506.07339).
 
-While a chunk is computed the robot executes d more steps of the previous one. The new chunk must agree with those, and
-should bend away from the old plan softly. Two variants:
+While a chunk is computed, the robot executes d more steps of the previous one. The new chunk must agree with these, and
+then deviate smoothly from the old plan. Two variants:
 
-* ``guided`` needs no training: every Euler step is pulled towards the left-over, weighted along the horizon.
-* ``prefix`` fills in the first d steps, with a flow time of 0 of their own; the model must have been trained so
+* ``guided`` needs no training: every Euler step is guided toward the remainder, weighted along the horizon.
+* ``prefix`` inpaints the first d steps, with their own flow time of 0; the model must have been trained for it
   (``QwenVLAModel.action_loss`` with ``prefix_steps``).
 
 Step i of a chunk is due (i + 1)·period after its observation. All counts are in steps.
@@ -28,13 +28,13 @@ MAX_GUIDANCE_WEIGHT = 10.0
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a new chunk continues, in model units.
+    """The chunk that a new one continues, in model units.
 
-    previous: normalised actions [B, H, K] of the left-over, row i being due with row i of the new chunk; after its end
+    previous: normalized actions [B, H, K] of the remainder; row i is due with row i of the new chunk; after its end
     the last action is repeated. inference_delay: d, steps that will be executed before the new chunk arrives.
     execution_horizon: s, steps from one chunk to the next; d ≤ s ≤ steps − d. steps: of the task's chunk, None: H.
-    left_over: rows of ``previous`` that are real, None: all. schedule, variant: SCHEDULES, VARIANTS.
-    max_guidance_weight: bound of the guidance; never more than the number of Euler steps, beyond which one step would
+    left_over: valid rows of ``previous``, None: all. schedule, variant: SCHEDULES, VARIANTS.
+    max_guidance_weight: bound of the guidance; at most the number of Euler steps, beyond which one step would
     overshoot its target.
     """
 
@@ -56,23 +56,23 @@ class Continuation:
             raise ValueError(f"max_guidance_weight must be at least 0, got {self.max_guidance_weight}")
 
     def weights(self) -> torch.Tensor:
-        """[H] how much each step is bound to the previous chunk."""
+        """[H] weight of the previous chunk in each step."""
         horizon = self.previous.shape[1]
         steps = self.steps or horizon
         weights = prefix_weights(self.inference_delay, self.execution_horizon, steps, self.schedule, self.left_over)
         return torch.from_numpy(np.pad(weights, (0, horizon - steps))).to(self.previous)
 
     def prefix(self) -> torch.Tensor:
-        """[1, H] which steps are given: the first d."""
+        """[1, H] mask of the given steps: the first d."""
         return (torch.arange(self.previous.shape[1], device=self.previous.device) < self.inference_delay)[None]
 
 
 def check_bounds(delay: int, execution_horizon: int, horizon: int) -> None:
-    """ValueError unless d ≤ s ≤ H − d: the new chunk must arrive before the next one is due, and reach beyond it."""
+    """ValueError unless d ≤ s ≤ H − d: the new chunk must arrive before the next one is due, and extend beyond it."""
     if not 0 <= delay <= execution_horizon <= horizon - delay:
         raise ValueError(
             "real-time chunking needs inference_delay ≤ execution_horizon ≤ horizon − inference_delay, got delay "
-            f"{delay}, execution horizon {execution_horizon}, horizon {horizon}; make inference faster (fewer Euler "
+            f"{delay}, execution horizon {execution_horizon}, horizon {horizon}; speed up inference (fewer Euler "
             "steps), the control rate lower or the chunk longer, or change execution_horizon"
         )
 
@@ -80,11 +80,11 @@ def check_bounds(delay: int, execution_horizon: int, horizon: int) -> None:
 def prefix_weights(
     delay: int, execution_horizon: int, horizon: int, schedule: str, left_over: int | None = None
 ) -> np.ndarray:
-    """float32 [H]: how much step i is bound to the previous chunk.
+    """float32 [H]: weight of the previous chunk in step i.
 
-    1 for the ``delay`` steps that are executed anyway; then falling to 0 at H − s, where the previous chunk, of which s
-    steps were executed, ends (or at ``left_over``, if that comes first): ``linear``, ``exponential`` (of the linear c:
-    c·(eᶜ − 1)/(e − 1)), or not at all until there (``ones``). ``zeros`` binds nothing at all: plain sampling.
+    1 for the ``delay`` steps that are executed anyway; then decaying to 0 at H − s, where the previous chunk, of which
+    s steps were executed, ends (or at ``left_over``, if earlier): ``linear``, ``exponential`` (of the linear c:
+    c·(eᶜ − 1)/(e − 1)), or constant until there (``ones``). ``zeros`` is plain sampling.
     """
     end = max(delay, min(horizon - execution_horizon, horizon if left_over is None else left_over))
     index = np.arange(horizon)
@@ -113,10 +113,10 @@ def guided(
     continuation: Continuation,
     mask: torch.Tensor,
 ) -> Callable[[torch.Tensor, int], torch.Tensor]:
-    """``velocity(y, step)`` with a pull towards the previous chunk where ``mask`` is set; ``times[step]`` is τ.
+    """``velocity(y, step)`` with guidance toward the previous chunk where ``mask`` is set; ``times[step]`` is τ.
 
-    The denoised estimate is Ŷ₀ = y − τ·v(y, τ). Its weighted error against the previous chunk is carried back to y by
-    the vector-Jacobian product of Ŷ₀; τ falls, so the pull is subtracted from the velocity.
+    The denoised estimate is Ŷ₀ = y − τ·v(y, τ). Its weighted error against the previous chunk is backpropagated to y by
+    the vector-Jacobian product of Ŷ₀; τ decreases, so the guidance is subtracted from the velocity.
     """
     weights = continuation.weights()[:, None] * mask
     limit = min(continuation.max_guidance_weight, len(times) - 1)
@@ -129,17 +129,17 @@ def guided(
             estimate = y - tau * plain
         error = weights * (continuation.previous - estimate.detach())
         (pull,) = torch.autograd.grad(estimate, y, error)
-        # The velocity reads masked entries, too, so the pull has a part there; they must stay 0.
+        # The velocity also reads masked entries, so guidance has components there; they must stay 0.
         return plain.detach() - guidance_weight(tau, limit) * torch.where(mask, pull, 0.0)
 
     return steered
 
 
-# --- what is left of a chunk, in physical units -----------------------------------------------------------------------
+# --- the remainder of a chunk, in physical units --------------------------------------------------------------------
 
 
 def consumed_steps(stamp_ns: int, now_ns: int, period: float) -> int:
-    """Steps of the chunk observed at ``stamp_ns`` that lie behind an observation at ``now_ns`` (nearest step)."""
+    """Steps of the chunk observed at ``stamp_ns`` before an observation at ``now_ns`` (nearest step)."""
     elapsed = (now_ns - stamp_ns) * 1e-9
     if elapsed < 0:
         raise ValueError(
@@ -149,9 +149,9 @@ def consumed_steps(stamp_ns: int, now_ns: int, period: float) -> int:
 
 
 def remainder(data: np.ndarray, consumed: int) -> np.ndarray:
-    """``data`` [H, C] without its first ``consumed`` rows, filled up to H rows with the last action.
+    """``data`` [H, C] without its first ``consumed`` rows, padded to H rows with the last action.
 
-    Never with zeros: a zero is an action, too, and often a wild one.
+    Never with zeros: zero is also an action, often an abrupt one.
     """
     if consumed < 0:
         raise ValueError(f"consumed steps must be at least 0, got {consumed}")
@@ -162,8 +162,8 @@ def remainder(data: np.ndarray, consumed: int) -> np.ndarray:
 def reanchored(data: np.ndarray, layout: ActionLayout, motions: Mapping[str, np.ndarray]) -> np.ndarray:
     """End-effector deltas [H, C] of an older chunk, relative to the first frame of a newer one.
 
-    motions: arm as the layout calls it ("" for the only one) → T_new⁻¹·T_old (4, 4), the tip pose of the older chunk's
-    first frame seen from the newer one's. Each delta D becomes T_new⁻¹·T_old·D.
+    motions: arm's label in the layout ("" for the only one) → T_new⁻¹·T_old (4, 4), the tip pose of the older chunk's
+    first frame in the newer one's. Each delta D becomes T_new⁻¹·T_old·D.
     """
     moved = np.array(data, dtype=np.float64)
     for arm in layout.arms:
@@ -180,9 +180,9 @@ def anchor_motion(old: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray]) 
     return {arm: np.linalg.inv(np.asarray(new[arm], float)) @ np.asarray(old[arm], float) for arm in old if arm in new}
 
 
-# --- how late a chunk will be -----------------------------------------------------------------------------------------
+# --- the delay of a chunk -----------------------------------------------------------------------------------------
 
 
 def delay_steps(estimate: int, consumed: int) -> int:
-    """First steps of an arrived chunk to skip: as estimated, but never more than the robot executed meanwhile."""
+    """First steps of an arrived chunk to skip: the estimate, but at most the steps executed meanwhile."""
     return max(0, min(estimate, consumed))

@@ -1,9 +1,9 @@
 """Resampling of camera images as matrix products, for devices on which OpenCV does not run.
 
-What depends on the size of the camera's image is done here, in as few calls as possible; the result is not rounded yet.
+Covers everything that depends on the camera's image size, in as few calls as possible; the result is not rounded.
 
-Weights are those of OpenCV: the mean over a pixel's area where an image shrinks, bilinear between pixel centers where
-it grows. Both are separable: one matrix for the rows, one for the columns.
+Weights are those of OpenCV: the mean over a pixel's area for shrinking, bilinear between pixel centers for enlarging.
+Both are separable: one matrix for the rows, one for the columns.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 
 def checked_image(image: Any) -> np.ndarray:
-    """An H×W×3 uint8 RGB image; ValueError when it is none."""
+    """An H×W×3 uint8 RGB image; ValueError if it is not one."""
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f"an image must be H×W×3 uint8 RGB, got shape {image.shape} of {image.dtype}")
@@ -24,12 +24,12 @@ def checked_image(image: Any) -> np.ndarray:
 
 
 def shrinks(image: np.ndarray, size: int) -> bool:
-    """Whether an image is averaged by area when it becomes ``size`` pixels wide and high."""
+    """Whether resizing an image to ``size`` × ``size`` pixels averages by area."""
     return image.shape[0] >= size and image.shape[1] >= size
 
 
 class Resampling:
-    """Images of any size to ``size`` × ``size``; the matrices of each shape of image and device are kept."""
+    """Images of any size to ``size`` × ``size``; the matrices for each image shape and device are cached."""
 
     def __init__(self, size: int):
         self._size = size
@@ -64,7 +64,7 @@ class Resampling:
 
 
 def area_weights(source: int, target: int) -> np.ndarray:
-    """float32 [target, source]: the share of each source pixel in the span of a target pixel; rows sum to 1."""
+    """float32 [target, source]: the share of each source pixel in a target pixel; rows sum to 1."""
     edges = np.arange(target + 1) * source / target
     pixels = np.arange(source)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)

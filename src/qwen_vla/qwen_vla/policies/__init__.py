@@ -1,6 +1,6 @@
-"""Policies: an observation in, a chunk of actions in physical units out. Importing this loads no PyTorch.
+"""Policies map an observation to a chunk of actions in physical units. Importing this does not load PyTorch.
 
-`chunk_policy` is what every policy offers, `opening` finds one by its reference; `policy` is ours, opened by
+`chunk_policy` defines what every policy offers, `opening` opens one by its reference; `policy` is ours, opened by
 `checkpoint`, and `mock` needs no model.
 """
 

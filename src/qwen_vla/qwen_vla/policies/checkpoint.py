@@ -1,6 +1,6 @@
 """Opens a checkpoint of Qwen-VLA as a policy: references without a name, and `qwen_vla://`.
 
-Finding the folder is free of torch; only `open_checkpoint` loads it.
+Finding the folder is free of torch; only `open_checkpoint` imports it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ PLACEHOLDER = "{instruction}"
 
 
 def open_checkpoint(address: str, embodiment: Embodiment, options: PolicyOptions) -> Policy:
-    """Load a checkpoint for a robot, whose prompt, derived from its description, is what the model reads.
+    """Load a checkpoint for a robot; the model reads a prompt derived from the robot's description.
 
     Raises:
-        ValueError, FileNotFoundError: the checkpoint is missing, damaged, or was made for another robot.
+        ValueError, FileNotFoundError: the checkpoint is missing, corrupt, or was trained for another robot.
     """
     folder = checkpoint_path(address)
     if not (folder / "config.json").is_file():  # before torch is imported, which takes seconds
@@ -49,18 +49,18 @@ def open_checkpoint(address: str, embodiment: Embodiment, options: PolicyOptions
 
 
 def checkpoint_path(name: str) -> Path:
-    """Folder of a checkpoint: a path, or the name of one in checkpoints/; FileNotFoundError says where it is not."""
+    """Folder of a checkpoint: a path, or the name of one in checkpoints/; FileNotFoundError lists these names."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
     shipped = {path.name: path for path in resource_path("checkpoints").iterdir() if path.is_dir()}
     if name not in shipped:
-        raise FileNotFoundError(f"no checkpoint directory at {name}; the suite's are called {', '.join(shipped)}")
+        raise FileNotFoundError(f"no checkpoint directory at {name}; included are {', '.join(shipped)}")
     return shipped[name]
 
 
 def checkpoint_of(reference: str) -> Path | None:
-    """Folder of the checkpoint that a policy's reference means; None when another package opens it.
+    """Folder of the checkpoint that a policy's reference names; None if another package opens it.
 
     Raises:
         ValueError: no package provides the policy.

@@ -1,4 +1,4 @@
-"""What every policy offers to policy_node and to evaluation, and what goes in and comes out. Free of torch."""
+"""The interface of every policy, used by policy_node and evaluation: observations and action chunks. Free of torch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from qwen_vla_control.observation.robot_streams import History
 
 @dataclass(frozen=True)
 class Observation:
-    """What a policy is given at one moment.
+    """The input of a policy at one time.
 
     Attributes:
         images: camera tag to uint8 RGB, H×W×3 or, as a history, T×H×W×3, oldest first.
         instruction: the task as text.
-        stamp_ns: when the images were taken, in nanoseconds of the clock that stamps them; it is handed on untouched.
+        stamp_ns: when the images were taken, in nanoseconds of the clock that stamps them; passed on unchanged.
         state: proprioception (s,) [rad | m], in the order of `ChunkPolicy.state_names`; None for a policy without.
-        tip_poses: pose (4, 4) of each arm's tip in a fixed frame, by the arm as the layout of the channels calls it
+        tip_poses: pose (4, 4) of each arm's tip in a fixed frame, by the arm's label in the channel layout
             ("" for the only one); needed to continue a chunk of end-effector deltas.
     """
 
@@ -34,26 +34,26 @@ class Observation:
 
 @dataclass(frozen=True)
 class ActionChunk:
-    """What the robot should do next.
+    """The next actions of the robot.
 
     Attributes:
         data: float32 [H, C] in physical units, one column per entry of channel_names, one row per `period` seconds; row
             i is due (i + 1)·period after the observation. Every row of end-effector deltas and of waypoints is relative
             to the tip or the base at the observation (see `embodiment_descriptions.ActionLayout`).
-        channel_names: of the columns, those of the embodiment in its order.
-        period: between two rows [s].
+        channel_names: names of the columns, those of the embodiment in its order.
+        period: time between two rows [s].
         control_mode: that of the embodiment.
         embodiment: name of the robot.
         instruction: of the observation.
         stamp_ns: of the observation.
-        inference_ms: wall time by stage [ms]; the whole is `total`.
-        execution_horizon: rows to execute before the next chunk is expected, 1 to H.
+        inference_ms: wall time by stage [ms]; `total` is the sum.
+        execution_horizon: rows to execute until the next chunk is expected, 1 to H.
         tip_poses: of the observation.
-        inference_delay: leading rows that repeat what the robot was expected to execute meanwhile; skip
-            `real_time_chunking.delay_steps(inference_delay, executed meanwhile)` of them.
+        inference_delay: leading rows that repeat what the robot was expected to execute during inference; skip
+            `real_time_chunking.delay_steps(inference_delay, rows executed in that time)` of them.
 
     Raises:
-        ValueError: the parts do not fit each other.
+        ValueError: the fields are inconsistent.
     """
 
     data: np.ndarray
@@ -69,7 +69,7 @@ class ActionChunk:
     inference_delay: int = 0
 
     def __post_init__(self) -> None:
-        """Check what every user of a chunk relies on; what it asks of the robot is for the gate to judge."""
+        """Check what every user of a chunk relies on; whether the robot may execute it is decided by the gate."""
         object.__setattr__(self, "channel_names", tuple(self.channel_names))
         object.__setattr__(self, "control_mode", ControlMode(self.control_mode))
         shape, columns = np.shape(self.data), len(self.channel_names)
@@ -78,19 +78,19 @@ class ActionChunk:
         if not 1 <= self.execution_horizon <= shape[0]:
             raise ValueError(f"execution_horizon {self.execution_horizon} is not in 1..{shape[0]}, the chunk's rows")
         if "total" not in self.inference_ms:
-            raise ValueError("inference_ms lacks 'total', how long the inference took [ms]")
+            raise ValueError("inference_ms lacks 'total', the duration of the inference [ms]")
 
 
 @dataclass(frozen=True)
 class PolicyOptions:
-    """How a policy is to compute, as far as it applies to it.
+    """How a policy computes; a policy ignores what does not apply to it.
 
     Attributes:
-        device: as torch names it: cpu, cuda, cuda:1.
+        device: in torch's notation: cpu, cuda, cuda:1.
         euler_steps: integration steps of a flow-matching policy; 0: the policy's own.
         threads: of the computation on the CPU; 0 leaves the library's default.
-        prompt_template: text with {instruction} that the policy reads in place of the robot's own; empty: the robot's.
-        accelerate, quantize: of a Qwen-VLA, see `Policy.from_pretrained`.
+        prompt_template: text with {instruction} that replaces the robot's own; empty: the robot's.
+        accelerate, quantize: for Qwen-VLA, see `Policy.from_pretrained`.
     """
 
     device: str = "cpu"
@@ -101,17 +101,17 @@ class PolicyOptions:
     quantize: str = "none"
 
 
-Progress = Callable[[int, int, str], None]  # how much of a preparation is done, of how much, and what comes next
+Progress = Callable[[int, int, str], None]  # steps of a preparation done, their number, and the next one
 
 
 @runtime_checkable
 class ChunkPolicy(Protocol):
-    """A policy that was opened for one robot.
+    """A policy opened for one robot.
 
     Attributes:
-        camera_tags: cameras of the robot that every observation shows to it.
-        state_names: joints whose positions are the observation's state, in order; empty when it reads none.
-        history: how many frames of each camera it is shown.
+        camera_tags: cameras of the robot that every observation must have.
+        state_names: joints whose positions are the observation's state, in order; empty if it reads none.
+        history: frames of each camera in an observation.
     """
 
     @property
@@ -124,36 +124,36 @@ class ChunkPolicy(Protocol):
     def history(self) -> History: ...
 
     def misfits(self, embodiment: Embodiment) -> Sequence[str]:
-        """What keeps it from driving a robot, a phrase each; empty when it fits.
+        """Reasons why it cannot drive a robot, a phrase each; empty if it fits.
 
-        Control mode, channels, period and chunk size are for the policy to compare; that the robot has its cameras and
-        joints is checked for every policy.
+        The policy compares control mode, channels, period and chunk size; that the robot has its cameras and joints is
+        checked for every policy.
         """
         ...
 
     def infer(self, observation: Observation, seed: int | None = None) -> ActionChunk:
         """The next chunk; with a seed, the same observation gives the same chunk.
 
-        Raises ValueError for an observation that it cannot use, ArithmeticError when the result makes no sense.
+        Raises ValueError for an observation that it cannot use, ArithmeticError for an invalid result.
         """
         ...
 
 
 @runtime_checkable
 class PreparedPolicy(ChunkPolicy, Protocol):
-    """A policy that can be prepared for all that it will be asked, so that no call is slow, and says what it takes."""
+    """A policy that can be prepared for all its inputs, so that no call is slow, and that names its limits."""
 
     def warm_up(self, *, continues: bool = False, progress: Progress | None = None) -> float:
-        """Compute once whatever is slow only the first time; returns seconds.
+        """Do all one-time computation; returns its duration [s].
 
         Args:
-            continues: chunks will be continued, too.
-            progress: is told before each part; may raise to give up.
+            continues: chunks will also be continued.
+            progress: called before each part; may raise to abort.
         """
         ...
 
     def check_instruction(self, instruction: str) -> None:
-        """ValueError for an instruction that it was not prepared for: too long, say."""
+        """ValueError for an instruction that it was not prepared for, such as one that is too long."""
         ...
 
 
@@ -172,15 +172,15 @@ class ContinuingPolicy(ChunkPolicy, Protocol):
         schedule: str = "exponential",
         seed: int | None = None,
     ) -> ActionChunk:
-        """The next chunk, which goes on from what will have been executed of another one when it arrives.
+        """The next chunk, which continues another one from its expected progress when this one arrives.
 
         Args:
-            observation: with tip poses where the chunk holds end-effector deltas.
+            observation: with tip poses if the chunk has end-effector deltas.
             previous_chunk: as this policy predicted it.
-            inference_delay: steps that will be executed before this chunk arrives; None: as the policy estimates.
+            inference_delay: steps that will be executed before this chunk arrives; None: the policy's estimate.
             execution_horizon: steps between two chunks; None: the policy's own.
-            consumed: steps of the previous chunk that lie behind the observation; None: by the stamps.
-            schedule: how the bond with the previous chunk falls along the horizon: linear, exponential, ones, zeros.
+            consumed: steps of the previous chunk before the observation; None: from the stamps.
+            schedule: how the weight of the previous chunk decays along the horizon: linear, exponential, ones, zeros.
             seed: as for `infer`.
         """
         ...
@@ -188,16 +188,16 @@ class ContinuingPolicy(ChunkPolicy, Protocol):
 
 @runtime_checkable
 class BatchingPolicy(ChunkPolicy, Protocol):
-    """A policy that computes several chunks together faster than one after the other."""
+    """A policy that computes several chunks in a batch faster than one by one."""
 
     def warm_up(
         self, batch_sizes: Sequence[int] = (1,), *, continues: bool = False, progress: Progress | None = None
     ) -> float:
-        """As a `PreparedPolicy` does; batch_sizes: to which batches will be filled up."""
+        """Like that of a `PreparedPolicy`; batch_sizes: sizes to which batches are padded."""
         ...
 
     def infer_batch(
         self, observations: Sequence[Observation], seeds: Sequence[int | None] | None = None
     ) -> list[ActionChunk]:
-        """A chunk for each observation, but for rounding that of `infer`; errors as there, if any is wrong."""
+        """A chunk for each observation, equal to that of `infer` up to rounding; same errors, if any is invalid."""
         ...

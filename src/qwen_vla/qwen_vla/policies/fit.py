@@ -1,4 +1,4 @@
-"""Does a policy fit the robot? What it needs of it, and what its checkpoint was trained for. Free of torch."""
+"""Checks whether a policy fits the robot: the inputs it needs, and the robot it was trained for. Free of torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from embodiment_descriptions import ControlMode, Embodiment
 
 
 class Trained(Protocol):
-    """What an entry of a checkpoint's embodiments.json says of its robot."""
+    """What an entry of a checkpoint's embodiments.json says about its robot."""
 
     @property
     def control_mode(self) -> ControlMode | str: ...
@@ -25,7 +25,7 @@ class Trained(Protocol):
 
 
 def training_misfits(trained: Trained, embodiment: Embodiment) -> list[str]:
-    """What differs between the robot that a policy was trained for and the one in front of it, a phrase each."""
+    """Differences between the robot that a policy was trained for and the actual one, a phrase each."""
     pairs = {
         "control mode": (trained.control_mode, embodiment.control_mode),
         "channels": (" ".join(trained.channel_names), " ".join(embodiment.channel_names)),
@@ -36,7 +36,7 @@ def training_misfits(trained: Trained, embodiment: Embodiment) -> list[str]:
 
 
 def missing_inputs(camera_tags: Sequence[str], state_names: Sequence[str], embodiment: Embodiment) -> Iterator[str]:
-    """What a policy needs to know and the robot does not tell: cameras and joints, a phrase each."""
+    """Inputs that a policy needs and the robot does not have: cameras and joints, a phrase each."""
     for what, needed, present in (
         ("cameras", camera_tags, [camera.tag for camera in embodiment.cameras]),
         ("joints", state_names, embodiment.joint_names),

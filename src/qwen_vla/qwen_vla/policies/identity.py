@@ -1,4 +1,4 @@
-"""Which policy it is: a hash of everything in a checkpoint that decides what it answers. Free of torch."""
+"""Identity of a policy: a hash of everything in a checkpoint that determines its output. Free of torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 DECIDING = (".json", ".safetensors", ".jinja", ".txt", ".model")
-RECORDS = ("training.json",)  # how it came about, not what it does
+RECORDS = ("training.json",)  # its provenance, not its behavior
 
 
 def checkpoint_hash(folder: Path) -> str:

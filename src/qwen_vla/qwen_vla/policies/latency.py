@@ -1,4 +1,4 @@
-"""How long something takes that is repeated: an estimate to plan with. Free of torch."""
+"""Estimates the latency of a repeated computation, for planning. Free of torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class LatencyEstimate:
-    """95th percentile of recent times [s]; the first is left out: it warms up caches and compilers."""
+    """95th percentile of recent times [s]; the first is excluded: it warms up caches and compilers."""
 
     def __init__(self, window: int = 100) -> None:
         self._times: deque[float] = deque(maxlen=window)
@@ -22,9 +22,9 @@ class LatencyEstimate:
 
     @property
     def seconds(self) -> float | None:
-        """None before the second call."""
+        """The estimate [s]; None before the second call."""
         return float(np.percentile(self._times, 95)) if self._times else None
 
     def steps(self, period: float) -> int:
-        """Steps of ``period`` seconds that begin meanwhile; 0 as long as nothing is known."""
+        """Steps of ``period`` seconds that begin in that time; 0 without an estimate."""
         return math.ceil((self.seconds or 0.0) / period)

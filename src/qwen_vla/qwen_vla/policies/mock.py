@@ -1,7 +1,7 @@
-"""A policy without a model, to try out everything around one: it holds still, or replays recorded chunks.
+"""A policy without a model, to try out everything around one: it holds position, or replays recorded chunks.
 
-`mock://hold` keeps the robot where it is, `mock://FILE.npy` says the chunks [N, H, C] of a file one after the other and
-begins again after the last. Both fit every robot whose channels the chunks have.
+`mock://hold` holds the robot's position, `mock://FILE.npy` replays the chunks [N, H, C] of a file one by one and starts
+over after the last. Both fit every robot whose channels the chunks have.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ HOLD = "hold"
 
 
 class MockPolicy:
-    """Looks through all cameras of the robot, so that everything before it is in use, and does not mind what it sees.
+    """Takes the images of all cameras, so that everything upstream is in use, and ignores their content.
 
-    It executes half of each chunk before the next. With a seed, chunk number `seed` of a file is said (modulo N).
+    Half of each chunk is executed before the next. With a seed, it returns chunk `seed` of a file (modulo N).
     """
 
     def __init__(self, address: str, embodiment: Embodiment, options: PolicyOptions) -> None:
-        """Read the file, if one is named.
+        """Read the file, if one is given.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -41,14 +41,14 @@ class MockPolicy:
         self.history = History()
 
     def misfits(self, embodiment: Embodiment) -> Sequence[str]:
-        """The size of the recorded chunks, where it is not the robot's."""
+        """The size of the recorded chunks, if it differs from the robot's."""
         wanted = embodiment.chunk_size, len(embodiment.channel_names)
         if self._chunks is None or self._chunks.shape[1:] == wanted:
             return []
         return [f"chunks: the file has {self._chunks.shape[1:]} steps and channels, the robot {wanted}"]
 
     def infer(self, observation: Observation, seed: int | None = None) -> ActionChunk:
-        """The next chunk; ValueError where holding still needs a state that the observation lacks."""
+        """The next chunk; ValueError if holding position needs a state that the observation lacks."""
         began, robot = time.perf_counter(), self._robot
         if self._chunks is None:
             data = np.tile(self._hold(observation), (robot.chunk_size, 1))
@@ -69,7 +69,7 @@ class MockPolicy:
         )
 
     def _hold(self, observation: Observation) -> np.ndarray:
-        """The row [C] that leaves the robot where it is: deltas, waypoints and velocities of zero, else what it has."""
+        """The row [C] that holds the robot's position: zero deltas, waypoints and velocities, else measured values."""
         if self.state_names and np.shape(observation.state) != (len(self.state_names),):
             raise ValueError(f"the state must be {len(self.state_names)} numbers, got {observation.state!r}")
         positions = dict(zip(self.state_names, observation.state, strict=True)) if self.state_names else {}
@@ -84,7 +84,7 @@ class MockPolicy:
 
 
 def _joints_of(embodiment: Embodiment) -> tuple[str, ...]:
-    """What has to be known to hold still: all joints, where a channel is the position of one."""
+    """The state needed to hold position: all joints, if any channel is a joint position."""
     layout = embodiment.layout
     return tuple(embodiment.joint_names) if len(layout.joints) or len(layout.grippers) else ()
 
@@ -92,10 +92,10 @@ def _joints_of(embodiment: Embodiment) -> tuple[str, ...]:
 def _read(address: str) -> np.ndarray:
     path = Path(address).expanduser()
     if path.suffix != ".npy":
-        raise ValueError(f"mock://{address}: name mock://{HOLD}, or the .npy file of recorded chunks")
+        raise ValueError(f"mock://{address}: give mock://{HOLD}, or the .npy file of recorded chunks")
     chunks = np.load(path)
     if chunks.ndim != 3 or not len(chunks) or not np.issubdtype(chunks.dtype, np.number):
-        raise ValueError(f"{path} must hold numbers [N, horizon, channels], got {chunks.dtype} {chunks.shape}")
+        raise ValueError(f"{path} must contain numbers [N, horizon, channels], got {chunks.dtype} {chunks.shape}")
     if not np.isfinite(chunks).all():
-        raise ValueError(f"{path} holds numbers that are not finite")
+        raise ValueError(f"{path} contains non-finite numbers")
     return chunks

@@ -1,7 +1,7 @@
-"""Finding a policy by its reference and opening it for a robot. Packages add policies as entry points. Free of torch.
+"""Finds a policy by its reference and opens it for a robot. Packages add policies as entry points. Free of torch.
 
-A reference is `NAME://ADDRESS`, where NAME is an entry point of the group `qwen_vla.policies` and ADDRESS is the
-policy's own affair. Without a name it is a checkpoint of Qwen-VLA: a folder, or the name of one in checkpoints/.
+A reference is `NAME://ADDRESS`, where NAME is an entry point of the group `qwen_vla.policies` and ADDRESS is defined by
+that policy. Without a name it is a checkpoint of Qwen-VLA: a folder, or the name of one in checkpoints/.
 
 An entry point is called with the address, the `Embodiment` and `PolicyOptions` and returns a `ChunkPolicy`.
 """
@@ -19,7 +19,7 @@ from qwen_vla.policies.chunk_policy import ChunkPolicy, Observation, PolicyOptio
 from qwen_vla.policies.fit import missing_inputs
 
 GROUP = "qwen_vla.policies"
-CHECKPOINT = "qwen_vla"  # the entry point of references without a name
+CHECKPOINT = "qwen_vla"  # entry point of references without a name
 REFERENCE = re.compile(r"(?P<name>\w[\w.+-]*)://(?P<address>.*)", re.DOTALL)
 OFFERED = ("camera_tags", "state_names", "history", "misfits", "infer")
 WARM_UP_SIZE = (240, 320)  # [pixels]
@@ -32,7 +32,7 @@ def split_reference(reference: str) -> tuple[str, str]:
 
 
 def find_policy(reference: str) -> EntryPoint:
-    """The entry point that opens a reference; nothing is imported.
+    """The entry point that opens a reference; it is not imported.
 
     Raises:
         ValueError: there is none, or more than one package provides it.
@@ -50,11 +50,11 @@ def find_policy(reference: str) -> EntryPoint:
 
 
 def open_policy(reference: str, embodiment: Embodiment, options: PolicyOptions | None = None) -> ChunkPolicy:
-    """Load a policy, or connect to it, for a robot that it fits.
+    """Load a policy, or connect to it, for a robot; it must fit.
 
     Raises:
-        ValueError: there is no such policy, its package cannot be imported, or it does not fit the robot; all that
-            differs is named.
+        ValueError: there is no such policy, its package cannot be imported, or it does not fit the robot; every
+            difference is named.
         FileNotFoundError: a file of it is missing.
     """
     entry = find_policy(reference)
@@ -73,10 +73,10 @@ def open_policy(reference: str, embodiment: Embodiment, options: PolicyOptions |
 
 
 def warm_up(policy: ChunkPolicy, continues: bool = False, progress: Progress | None = None) -> float:
-    """See that no goal pays for what happens only the first time; returns seconds.
+    """Do all one-time computation before the first goal; returns its duration [s].
 
-    A policy that can prepare itself does, for chunks that are continued, too, if `continues`; any other infers once on
-    black images.
+    A policy that can be prepared is, for continued chunks, too, if `continues`; any other infers once on black
+    images.
     """
     if isinstance(policy, PreparedPolicy):
         return policy.warm_up(continues=continues, progress=progress)

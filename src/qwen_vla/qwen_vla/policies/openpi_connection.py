@@ -1,4 +1,4 @@
-"""A connection to a server that speaks openpi's protocol: opened again by the next question where it was lost."""
+"""A connection to a server that speaks openpi's protocol; after a loss, the next request reconnects."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ LARGEST_ANSWER = 16 * 2**20  # [bytes]
 
 
 class OpenPiConnection:
-    """One question, one answer. told: the metadata of the server, empty before the first connection."""
+    """One request, one response. metadata: of the server, empty before the first connection."""
 
     def __init__(self, address: str, key: str = "") -> None:
-        """address: HOST:PORT. key: that the server wants."""
+        """address: HOST:PORT. key: API key of the server."""
         self._address, self._key = address, key
         self._connection: ClientConnection | None = None
-        self.told: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
 
     def __str__(self) -> str:
         return f"openpi://{self._address}"
 
     def close(self) -> None:
-        """Leave the server."""
+        """Disconnect."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def open(self) -> None:
-        """Connect and hear what the server says.
+        """Connect and receive the server's metadata.
 
         Raises:
-            ConnectionError: nobody answers, or says something else than before.
+            ConnectionError: no server responds, or its metadata changed.
         """
         try:
             connection = connect(
@@ -47,17 +47,19 @@ class OpenPiConnection:
                 additional_headers={"Authorization": f"Api-Key {self._key}"} if self._key else {},
                 legacy=True,
             )
-            told = unpack(connection.recv(timeout=CONNECT_SECONDS))
+            metadata = unpack(connection.recv(timeout=CONNECT_SECONDS))
         except (OSError, TimeoutError, WebSocketException, RequestError) as error:
-            raise ConnectionError(f"no policy answers at {self}: {error}") from error
-        if self.told and told != self.told:
+            raise ConnectionError(f"no policy responds at {self}: {error}") from error
+        if self.metadata and metadata != self.metadata:
             connection.close()
-            changed = sorted(name for name in told.keys() | self.told.keys() if told.get(name) != self.told.get(name))
-            raise ConnectionError(f"another policy answers at {self} now: {', '.join(changed)} changed")
-        self._connection, self.told = connection, told
+            changed = sorted(
+                name for name in metadata.keys() | self.metadata.keys() if metadata.get(name) != self.metadata.get(name)
+            )
+            raise ConnectionError(f"a different policy responds at {self}: {', '.join(changed)} changed")
+        self._connection, self.metadata = connection, metadata
 
     def ask(self, fields: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        """The answer to an observation; errors as `ServerPolicy.infer` raises them."""
+        """The response to an observation; errors as in `ServerPolicy.infer`."""
         if self._connection is None:
             self.open()
         try:
@@ -65,19 +67,19 @@ class OpenPiConnection:
             frame = self._connection.recv(timeout=seconds)
         except TimeoutError:
             self._forget()
-            raise TimeoutError(f"{self} did not answer within {seconds:g} s") from None
+            raise TimeoutError(f"{self} did not respond within {seconds:g} s") from None
         except (ConnectionClosed, OSError) as error:
             self._forget()
-            raise ConnectionError(f"{self} was lost: {error}") from error
+            raise ConnectionError(f"the connection to {self} was lost: {error}") from error
         if isinstance(frame, str):
             self._forget()  # such a server closes the connection
             raise ValueError(f"{self} refuses: {frame[-500:]}")
         try:
             return unpack(frame)
         except RequestError as error:
-            raise ArithmeticError(f"{self} answers nonsense: {error}") from error
+            raise ArithmeticError(f"{self} sent an invalid response: {error}") from error
 
     def _forget(self) -> None:
-        """Drop a connection in which answers could come late."""
+        """Drop the connection: responses on it could be outdated."""
         self._connection.close_timeout = 0
         self.close()

@@ -1,7 +1,7 @@
-"""A policy behind openpi's websocket protocol, ours or another: `openpi://HOST:PORT`, or `openpi://HOST:PORT,FILE.yaml`.
+"""A policy behind openpi's websocket protocol, our server or another: `openpi://HOST:PORT[,FILE.yaml]`.
 
-A server of ours says itself what it needs and what it answers. Others say nothing, or little: the file says it. Either
-is compared with the robot before anything is asked. The key is taken from the environment, QWEN_VLA_API_KEY.
+A server of ours describes its inputs and outputs itself. Others describe nothing, or little: the file does. Either is
+compared with the robot before the first request. The API key is read from the environment, QWEN_VLA_API_KEY.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from qwen_vla.policies.chunk_policy import ActionChunk, Observation, PolicyOptio
 from qwen_vla.policies.fit import training_misfits
 from qwen_vla.policies.openpi_connection import OpenPiConnection
 from qwen_vla.serving.messages import describe
-from qwen_vla.validation_errors import in_words
+from qwen_vla.validation_errors import as_text
 from qwen_vla_control.observation.robot_streams import History
 
 KEY = "QWEN_VLA_API_KEY"
 
 
 class ServerNeeds(BaseModel):
-    """What a server reads and answers, in the robot's words.
+    """Inputs and outputs of a server, in the robot's terms.
 
     Attributes:
-        cameras: the robot's camera tag -> key of the observation. `images.X` is X in the map `images`.
-        image_size: height and width that images are sized to, with black borders; None: as they come.
+        cameras: the robot's camera tag -> key in the observation. `images.X` is X in the map `images`.
+        image_size: height and width to which images are resized, with black borders; None: unchanged.
         channels_first: images are sent 3×H×W.
-        state: key of the observation -> joints whose positions it holds, in order.
+        state: key in the observation -> joints of its positions, in order.
         prompt: key of the instruction.
         control_mode, channel_names, period, horizon: of the chunks; period in s.
         execution_horizon: rows to execute before the next chunk; None: half of them.
-        flipped: channels that the server tells as 1 - x: a gripper that is 1 when closed.
-        seeded: whether it takes `seed`.
-        history_frames, history_rate: how many frames of each camera it is shown, and at which rate [Hz].
-        answer_seconds: how long an answer may take.
+        flipped: channels that the server sends as 1 - x: a gripper that is 1 when closed.
+        seeded: whether it accepts `seed`.
+        history_frames, history_rate: number of frames of each camera, and their rate [Hz].
+        answer_seconds: timeout of a response [s].
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,56 +65,56 @@ class ServerNeeds(BaseModel):
 
     @classmethod
     def from_file(cls, path: Path) -> ServerNeeds:
-        """Read a YAML file; ValueError names what is wrong in it."""
+        """Read a YAML file; ValueError names its errors."""
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such file; it should say what the server needs")
+            raise FileNotFoundError(f"{path}: no such file; it must define the server's inputs and outputs")
         try:
             return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
         except ValidationError as error:
-            raise ValueError(f"{path}: {in_words(error, 'file')}") from error
+            raise ValueError(f"{path}: {as_text(error, 'file')}") from error
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
     @classmethod
-    def from_metadata(cls, told: Mapping[str, Any]) -> ServerNeeds:
-        """Of what a server of ours says; ValueError for another's."""
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> ServerNeeds:
+        """From the metadata of a server of ours; ValueError for those of another."""
         try:
-            state = tuple(each["name"] for each in told["state"])
+            state = tuple(each["name"] for each in metadata["state"])
             return cls(
-                cameras={tag: f"images.{tag}" for tag in told["cameras"]},
+                cameras={tag: f"images.{tag}" for tag in metadata["cameras"]},
                 state={"state": state} if state else {},
-                control_mode=told["control_mode"],
-                channel_names=tuple(each["name"] for each in told["actions"]),
-                period=told["period"],
-                horizon=told["horizon"],
-                execution_horizon=told["execution_horizon"],
+                control_mode=metadata["control_mode"],
+                channel_names=tuple(each["name"] for each in metadata["actions"]),
+                period=metadata["period"],
+                horizon=metadata["horizon"],
+                execution_horizon=metadata["execution_horizon"],
                 seeded=True,
-                history_frames=told["history"]["frames"],
-                history_rate=told["history"]["rate_hz"],
+                history_frames=metadata["history"]["frames"],
+                history_rate=metadata["history"]["rate_hz"],
             )
         except (KeyError, TypeError, ValidationError) as error:
-            lacking = in_words(error, "metadata") if isinstance(error, ValidationError) else f"no {error}"
+            lacking = as_text(error, "metadata") if isinstance(error, ValidationError) else f"no {error}"
             raise ValueError(
-                f"the server does not say what it needs ({lacking}); say it in a file, openpi://HOST:PORT,FILE.yaml"
+                f"the server does not describe its inputs ({lacking}); do so in a file, openpi://HOST:PORT,FILE.yaml"
             ) from error
 
     @property
     def history(self) -> History:
-        """What each camera shows."""
+        """The frames of each camera."""
         return History(self.history_frames, self.history_rate)
 
     @property
     def joints(self) -> tuple[str, ...]:
-        """Everything that the state holds, in order."""
+        """The joints of the state, in order."""
         return tuple(joint for joints in self.state.values() for joint in joints)
 
 
 def open_server(address: str, embodiment: Embodiment, options: PolicyOptions) -> ServerPolicy:
-    """Connect, and learn what is needed.
+    """Connect, and read the server's needs.
 
     Raises:
-        ValueError, FileNotFoundError: no such file, or what it or the server says makes no sense.
-        ConnectionError: nobody answers there.
+        ValueError, FileNotFoundError: no such file, or it or the server's metadata are invalid.
+        ConnectionError: no server responds.
     """
     place, _, file = address.partition(",")
     needs = ServerNeeds.from_file(Path(file).expanduser()) if file else None
@@ -122,12 +122,12 @@ def open_server(address: str, embodiment: Embodiment, options: PolicyOptions) ->
     connection.open()
     if needs is not None:
         return ServerPolicy(connection, needs, embodiment)
-    kind = ContinuingServerPolicy if connection.told.get("continues") is True else ServerPolicy
-    return kind(connection, ServerNeeds.from_metadata(connection.told), embodiment)
+    kind = ContinuingServerPolicy if connection.metadata.get("continues") is True else ServerPolicy
+    return kind(connection, ServerNeeds.from_metadata(connection.metadata), embodiment)
 
 
 class ServerPolicy:
-    """Asks the server for each chunk, and trusts no answer: shape and values are checked here, motion by the gate."""
+    """Requests each chunk, and trusts no response: shape and values are checked here, motion by the gate."""
 
     def __init__(self, connection: OpenPiConnection, needs: ServerNeeds, embodiment: Embodiment) -> None:
         self._connection, self._needs, self._robot = connection, needs, embodiment
@@ -136,28 +136,28 @@ class ServerPolicy:
         self.history = needs.history
 
     def misfits(self, embodiment: Embodiment) -> Sequence[str]:
-        """What differs between the robot that the server drives and this one."""
-        named = self._connection.told.get("embodiment", embodiment.name)
+        """Differences between the server's robot and this one, a phrase each."""
+        named = self._connection.metadata.get("embodiment", embodiment.name)
         other = [f"robot: the server drives {named}, this is {embodiment.name}"] if named != embodiment.name else []
         unknown = set(self._needs.flipped) - set(self._needs.channel_names)
         return [
             *other,
             *training_misfits(self._needs, embodiment),
-            *(f"flipped: {name} is no channel" for name in unknown),
+            *(f"flipped: {name} is not a channel" for name in unknown),
         ]
 
     def infer(self, observation: Observation, seed: int | None = None) -> ActionChunk:
         """The next chunk.
 
         Raises:
-            ConnectionError, TimeoutError: the server is gone or does not answer in time; the next call connects anew.
+            ConnectionError, TimeoutError: the server is gone or does not respond in time; the next call reconnects.
             ValueError: it refuses the observation, or the observation lacks something.
-            ArithmeticError: it answers something that is no chunk of this robot.
+            ArithmeticError: its response is not a chunk of this robot.
         """
         return self._chunk(observation, self._fields(observation, seed))
 
     def close(self) -> None:
-        """Leave the server."""
+        """Disconnect."""
         self._connection.close()
 
     def _chunk(self, observation: Observation, fields: Mapping[str, Any]) -> ActionChunk:
@@ -195,7 +195,7 @@ class ServerPolicy:
         return fields
 
     def _image(self, image: np.ndarray) -> np.ndarray:
-        """An image H×W×3, or a history of them, as the server wants it."""
+        """An image H×W×3, or a history of them, in the server's format."""
         if image.ndim == 4:
             return np.stack([self._image(frame) for frame in image])
         if self._needs.image_size:
@@ -203,12 +203,12 @@ class ServerPolicy:
         return np.ascontiguousarray(image.transpose(2, 0, 1)) if self._needs.channels_first else image
 
     def _actions(self, answer: Mapping[str, Any]) -> np.ndarray:
-        """The chunk [H, C] of an answer; ArithmeticError where it is none."""
+        """The chunk [H, C] of a response; ArithmeticError if it is not one."""
         wanted, actions = (self._needs.horizon, len(self._needs.channel_names)), answer.get("actions")
         if not isinstance(actions, np.ndarray) or actions.shape != wanted:
             raise ArithmeticError(f"{self._connection}: actions must be {list(wanted)}, got {describe(actions)}")
         if not np.isfinite(actions).all():
-            raise FloatingPointError(f"{self._connection} answers actions that are not finite")
+            raise FloatingPointError(f"{self._connection} sent actions that are not finite")
         data = actions.astype(np.float32)
         columns = [self._needs.channel_names.index(name) for name in self._needs.flipped]
         data[:, columns] = 1 - data[:, columns]
@@ -236,7 +236,7 @@ class ContinuingServerPolicy(ServerPolicy):
         schedule: str = "exponential",
         seed: int | None = None,
     ) -> ActionChunk:
-        """As `ContinuingPolicy` says; errors as of `infer`."""
+        """See `ContinuingPolicy`; errors as in `infer`."""
         if consumed is None:
             consumed = round((observation.stamp_ns - previous_chunk.stamp_ns) * 1e-9 / self._needs.period)
         given = {
@@ -257,7 +257,7 @@ def _by_arm(poses: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray] | N
 
 
 def with_borders(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image at another size, its proportions kept by black borders, as openpi's models were shown theirs."""
+    """An image resized with its aspect ratio kept by black borders, as in the training of openpi's models."""
     height, width = image.shape[:2]
     share = min(size[0] / height, size[1] / width)
     inner = max(1, round(share * height)), max(1, round(share * width))
@@ -269,7 +269,7 @@ def with_borders(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _put(fields: dict[str, Any], key: str, value: Any) -> None:
-    """Set a key, in the map before its point where it has one."""
+    """Set a key; one with a dot, in the map named before it."""
     outer, point, inner = key.partition(".")
     if point:
         fields.setdefault(outer, {})[inner] = value

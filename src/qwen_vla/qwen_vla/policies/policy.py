@@ -1,6 +1,6 @@
-"""Policy: a Qwen-VLA as a `ChunkPolicy`: camera images and an instruction in, a chunk in physical units out.
+"""Policy: a Qwen-VLA as a `ChunkPolicy`, from camera images and an instruction to a chunk in physical units.
 
-A checkpoint directory is all it needs: weights, tokenizer, statistics and embodiments are read from there.
+A checkpoint directory is all it needs: it contains weights, tokenizer, statistics and embodiments.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from qwen_vla.policies.fit import training_misfits
 from qwen_vla.policies.latency import LatencyEstimate
 from qwen_vla_control.observation.robot_streams import History
 
-SYNTHETIC_IMAGE, SYNTHETIC_INSTRUCTION = (240, 320, 3), "."  # of what a policy is warmed up with; fits any length
+SYNTHETIC_IMAGE, SYNTHETIC_INSTRUCTION = (240, 320, 3), "."  # for warming up a policy; fits any length
 
 
 class Policy:
-    """A loaded Qwen-VLA that answers one observation at a time for one embodiment."""
+    """A loaded Qwen-VLA for one embodiment."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Policy:
         euler_steps: int | None = None,
         accelerate: str = "auto",
     ):
-        """euler_steps: integration steps; None: as many as the model's configuration says."""
+        """euler_steps: integration steps; None: as in the model's configuration."""
         if euler_steps is not None and euler_steps < 1:
             raise ValueError(f"euler_steps must be at least 1, got {euler_steps}")
         self.model = model.eval()
@@ -67,7 +67,7 @@ class Policy:
         channels = len(self.embodiment.channel_names)
         if self.statistics is None:
             raise ValueError(
-                f"no normalisation statistics for data set {self.embodiment.dataset!r} of embodiment "
+                f"no normalization statistics for dataset {self.embodiment.dataset!r} of embodiment "
                 f"{self.embodiment.name!r}; available: {sorted(processor.normalization)}"
             )
         if len(self.statistics.q01) != channels:
@@ -78,13 +78,13 @@ class Policy:
         self.state_statistics = processor.normalization.get(self.embodiment.state_dataset)
         if self.embodiment.relative_actions and self.state_statistics is None:
             raise ValueError(
-                f"actions are relative to the state, but there are no statistics {self.embodiment.state_dataset!r} of "
-                f"it; available: {sorted(processor.normalization)}"
+                f"actions are relative to the state, but its statistics {self.embodiment.state_dataset!r} are missing; "
+                f"available: {sorted(processor.normalization)}"
             )
         if self.state_statistics is not None and not self.state_statistics.channel_names:
-            raise ValueError(f"the statistics {self.embodiment.state_dataset!r} do not name what the state tells")
+            raise ValueError(f"the statistics {self.embodiment.state_dataset!r} do not name the entries of the state")
         mask = action_mask(self.embodiment.horizon, channels, model.config.horizon, model.config.channels)
-        self.action_mask = torch.from_numpy(mask)[None]  # on the host, where the model may look at it
+        self.action_mask = torch.from_numpy(mask)[None]  # on the host, where the model may read it
         self.latency = LatencyEstimate()
 
     @classmethod
@@ -98,12 +98,12 @@ class Policy:
         accelerate: str = "auto",
         quantize: str = "none",
     ) -> Policy:
-        """Load a checkpoint directory. float32 on CPU and bfloat16 elsewhere unless ``dtype`` says otherwise.
+        """Load a checkpoint directory. Without ``dtype``: float32 on a CPU and bfloat16 elsewhere.
 
         accelerate: ``auto``, ``graphs``, ``compile`` or ``off``, see ``acceleration.ChunkRunner``. quantize: ``none``
         or ``fp8``, see ``acceleration.quantization``.
 
-        Raises FileNotFoundError or ValueError naming the file when one is missing or damaged.
+        Raises FileNotFoundError or ValueError naming a missing or corrupt file.
         """
         path = Path(path)
         check_checkpoint(path)
@@ -120,24 +120,24 @@ class Policy:
 
     @property
     def camera_tags(self) -> tuple[str, ...]:
-        """Cameras that every observation must show."""
+        """Cameras that every observation must have."""
         return self.embodiment.camera_tags
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """What an observation's state tells, in order; empty when none is needed: the embodiment was trained without,
-        or the model has no proprioception and absolute actions.
+        """Entries of an observation's state, in order; empty if none is needed: the embodiment was trained without, or
+        the model has no proprioception and absolute actions.
         """
         needed = self.embodiment.relative_actions or self.model.config.proprioception != "off"
         return self.state_statistics.channel_names if needed and self.state_statistics else ()
 
     @property
     def history(self) -> History:
-        """How many frames of each camera the model is shown."""
+        """Frames of each camera in the model's input."""
         return History(self.model.config.history_frames, self.model.config.history_rate)
 
     def misfits(self, embodiment: Embodiment) -> list[str]:
-        """What differs between the robot that the model was trained for and another one, a phrase each."""
+        """Differences between the robot that the model was trained for and another one, a phrase each."""
         return training_misfits(self.embodiment, embodiment)
 
     def prompt(self, instruction: str) -> str:
@@ -147,9 +147,9 @@ class Policy:
     def infer(self, observation: Observation, seed: int | None = None) -> ActionChunk:
         """The next chunk. With ``seed`` the same observation gives the same chunk.
 
-        On a CPU bit for bit, also after the policy was saved, loaded or restarted, as long as machine, library versions
-        and number of threads stay the same and ``accelerate`` is not ``compile``, where speed decides what runs. All
-        else, GPUs included, rounds differently: by some 1e-6 of a channel's range in float32.
+        On a CPU it is bit-identical, also after the policy was saved, loaded or restarted, as long as machine, library
+        versions and number of threads stay the same and ``accelerate`` is not ``compile``, which selects kernels by
+        speed. Anything else, GPUs included, rounds differently: by about 1e-6 of a channel's range in float32.
 
         Raises ValueError for an instruction that is empty or too long, a missing or unknown camera or a malformed
         image, and FloatingPointError if the model's output is not finite.
@@ -160,14 +160,14 @@ class Policy:
     def infer_batch(
         self, observations: Sequence[Observation], seeds: Sequence[int | None] | None = None
     ) -> list[ActionChunk]:
-        """Chunks of several observations, computed together; each is what ``infer`` would give, but for rounding.
+        """Chunks of several observations, computed in a batch; each equals that of ``infer`` up to rounding.
 
-        The batch is filled up to the next of the ``batch_sizes`` that ``warm_up`` prepared.
+        The batch is padded to the next of the ``batch_sizes`` that ``warm_up`` prepared.
         """
         seeds = [None] * len(observations) if seeds is None else list(seeds)
         if not observations or len(seeds) != len(observations):
             raise ValueError(
-                f"{len(observations)} observations with {len(seeds)} seeds; give as many of each, at least 1"
+                f"{len(observations)} observations with {len(seeds)} seeds; give one seed for each, and at least one"
             )
         fitting = [size for size in self.batch_sizes if size >= len(observations)]
         added = min(fitting, default=len(observations)) - len(observations)
@@ -175,24 +175,24 @@ class Policy:
         return self._inferred(every, seeds, None)[: len(observations)]
 
     def check_instruction(self, instruction: str) -> None:
-        """ValueError for an instruction that is empty, longer than any prompt that was prepared, or holds a token."""
+        """ValueError for an instruction that is empty, longer than any prepared prompt, or contains a special token."""
         if not instruction.strip():
-            raise ValueError("the instruction is empty; say what the robot should do")
+            raise ValueError("the instruction is empty; describe what the robot should do")
         tokens = self.processor.text_tokens(instruction.strip())
         if tokens > LONGEST_INSTRUCTION:
             raise ValueError(
                 f"the instruction has {tokens} tokens (limit {LONGEST_INSTRUCTION}): {instruction.strip()[:60]!r}…; "
-                "say it in fewer words"
+                "use fewer words"
             )
 
     def warm_up(
         self, batch_sizes: Sequence[int] = (1,), continues: bool = False, progress: Progress | None = None
     ) -> float:
-        """Infer once in every shape that can occur, so that whatever is compiled, captured or tuned exists afterwards.
+        """Infer once in every shape that can occur, so that compilation, capture and tuning are done.
 
-        Shapes are those of each length of prompt, number of frames that the cameras can show, and batch size.
-        continues: chunks will be continued (``continue_chunk``), too. progress: told before each shape; it may
-        raise to give up. Returns seconds.
+        Shapes are all combinations of prompt length, number of frames from the cameras, and batch size.
+        continues: chunks will also be continued (``continue_chunk``). progress: called before each shape; it may
+        raise to abort. Returns seconds.
         """
         began = time.perf_counter()
         self.batch_sizes = tuple(sorted(set(batch_sizes)))
@@ -210,8 +210,8 @@ class Policy:
                 self._inferred([self._synthetic(frames)] * size, list(range(size)), None, length)
         if continues:
             self._continue_once()
-        self.latency = LatencyEstimate()  # of robots' chunks, not of these
-        # A compiler leaves many objects behind; going through all of them again and again would stall later chunks.
+        self.latency = LatencyEstimate()  # of a robot's chunks, not of these
+        # A compiler leaves many objects; garbage collection of all of them would stall later chunks.
         gc.collect()
         gc.freeze()
         return time.perf_counter() - began
@@ -222,7 +222,7 @@ class Policy:
         self.continue_chunk(seen, self.infer(seen, seed=0), 0, consumed=0, motion=motion, seed=0)
 
     def _synthetic(self, frames: int) -> Observation:
-        """An observation of noise with so many frames in all, shared out among the cameras."""
+        """An observation of noise with this total number of frames, distributed over the cameras."""
         rng, images = np.random.default_rng(frames), {}
         for index, tag in enumerate(self.camera_tags):
             count = frames // len(self.camera_tags) + (index < frames % len(self.camera_tags))
@@ -231,11 +231,11 @@ class Policy:
         return Observation(images, SYNTHETIC_INSTRUCTION, state=state)
 
     def _prompt_lengths(self, observation: Observation) -> PromptLengths:
-        """The lengths to which prompts of such images are padded."""
+        """The lengths to which prompts with such images are padded."""
         frames = tuple(np.shape(image)[:-3] for image in observation.images.values())
         key = self.embodiment.prompt_template, sum(shape[0] if shape else 1 for shape in frames)
         if key not in self._lengths:
-            # Written out, a state is longest when each of its numbers has three digits.
+            # As text, a state is longest if each of its numbers has three digits.
             state = np.ones(len(self.state_names)) if self.state_names else None
             bare = Sample(self.embodiment.prompt(""), self._views(observation), state=state)
             self._lengths[key] = PromptLengths(self.processor.prompt_tokens(bare))
@@ -258,15 +258,15 @@ class Policy:
         max_guidance_weight: float = MAX_GUIDANCE_WEIGHT,
         seed: int | None = None,
     ) -> ActionChunk:
-        """`infer`, continuing the chunk that the robot is executing, as `ContinuingPolicy` says.
+        """`infer`, continuing the chunk that the robot is executing; see `ContinuingPolicy`.
 
-        inference_delay: None: as estimated from earlier calls, or the most that fits. variant: ``guided``, or
-        ``prefix`` for a model that was trained so. motion: T_new⁻¹·T_old (4, 4) of each arm's tip, by arm, between the
+        inference_delay: None: estimated from earlier calls, or the most that fits. variant: ``guided``, or
+        ``prefix`` for a model trained with it. motion: T_new⁻¹·T_old (4, 4) of each arm's tip, by arm, between the
         two observations; None: from the tip poses in both. Only chunks of ``eef_delta`` need it, because they are
         relative to the first frame.
 
-        Nothing is continued when nothing of the previous chunk is left. Further ValueErrors: a chunk of another
-        embodiment, an unknown motion, delay and horizons that do not fit each other.
+        Nothing is continued if nothing of the previous chunk is left. Further ValueErrors: a chunk of another
+        embodiment, an unknown motion, inconsistent delay and horizons.
         """
         self._check_fits(previous_chunk)
         info, data = self.embodiment, self.embodiment.from_chunk(previous_chunk.data)
@@ -317,7 +317,7 @@ class Policy:
         return anchor_motion(chunk.tip_poses, observation.tip_poses)
 
     def _chunk(self, observation: Observation, seed: int | None, continuation: Continuation | None) -> ActionChunk:
-        # Guidance needs gradients of the actions, which inference mode rules out.
+        # Guidance needs gradients of the actions, which inference mode forbids.
         with torch.inference_mode() if continuation is None else torch.no_grad():
             (chunk,) = self._inferred([observation], [seed], continuation)
         self.latency.add(1e-3 * chunk.inference_ms["total"])
@@ -330,7 +330,7 @@ class Policy:
         continuation: Continuation | None,
         length: int | None = None,
     ) -> list[ActionChunk]:
-        """One chunk per observation; ``length``: to pad prompts to, None: as `_batch` chooses."""
+        """One chunk per observation; ``length``: to which prompts are padded, None: chosen by `_batch`."""
         times = [time.perf_counter()]
         batch = self._batch(observations, length)
         times.append(time.perf_counter())
@@ -339,16 +339,16 @@ class Policy:
         self._synchronize()
         times.append(time.perf_counter())
         packed = self.runner.sample_actions(context, mask, self.euler_steps, None, self._noise(seeds), continuation)
-        normalised = packed.float().cpu().numpy()
+        normalized = packed.float().cpu().numpy()
         times.append(time.perf_counter())
         executing = 0 if continuation is None else continuation.inference_delay
         return [
             self._chunk_of(row, observation, executing, times)
-            for row, observation in zip(normalised, observations, strict=True)
+            for row, observation in zip(normalized, observations, strict=True)
         ]
 
     def _batch(self, observations: Sequence[Observation], length: int | None) -> dict[str, torch.Tensor]:
-        """The model's inputs. Where a new shape costs time, prompts are padded to one of a few lengths."""
+        """The model's inputs. If new shapes cost time, prompts are padded to one of a few lengths."""
         samples = self._samples(observations)
         if length is None:
             length = max(self.processor.prompt_tokens(sample) for sample in samples)
@@ -363,12 +363,12 @@ class Policy:
         ]
 
     def _noise(self, seeds: Sequence[int | None]) -> torch.Tensor:
-        """Noise [B, H, K], drawn on the CPU, so that a seed gives the same on any device."""
+        """Noise [B, H, K], drawn on the CPU, so that a seed gives the same noise on any device."""
         generators = (None if seed is None else torch.Generator().manual_seed(seed) for seed in seeds)
         return torch.cat([torch.randn(self.action_mask.shape, generator=generator) for generator in generators])
 
     def _mask(self, batch: int) -> torch.Tensor:
-        """The mask of actions [B, H, K] on the model's device."""
+        """The action mask [B, H, K] on the model's device."""
         if batch not in self._masks:
             self._masks[batch] = self.action_mask.expand(batch, -1, -1).to(self.runner.device)
         return self._masks[batch]
@@ -376,14 +376,14 @@ class Policy:
     def _chunk_of(
         self, packed: np.ndarray, observation: Observation, executing: int, times: Sequence[float]
     ) -> ActionChunk:
-        """What the robot is to do, of normalised actions [H, K]; times: start, batch, context and actions [s]."""
+        """The chunk of normalized actions [H, K]; times: of start, batch, context and actions [s]."""
         instruction = observation.instruction.strip()
-        normalised = unpack(packed, self.action_mask[0].numpy())
-        if not np.isfinite(normalised).all():
+        normalized = unpack(packed, self.action_mask[0].numpy())
+        if not np.isfinite(normalized).all():
             raise FloatingPointError(
                 f"the model returned non-finite actions for {instruction!r}; check the images and the checkpoint"
             )
-        data = self._physical(normalised, observation, executing)
+        data = self._physical(normalized, observation, executing)
         finished = time.perf_counter()
         return ActionChunk(
             data=data,
@@ -404,10 +404,10 @@ class Policy:
             inference_delay=executing,
         )
 
-    def _physical(self, normalised: np.ndarray, observation: Observation, executing: int) -> np.ndarray:
-        """A chunk [H, C] in the model's units as float32 in the robot's; its first rows are being executed already."""
+    def _physical(self, normalized: np.ndarray, observation: Observation, executing: int) -> np.ndarray:
+        """A chunk [H, C] from the model's units to float32 in the robot's; `executing` leading rows are under way."""
         info = self.embodiment
-        data = self.statistics.unnormalize(normalised)
+        data = self.statistics.unnormalize(normalized)
         if info.control_mode is ControlMode.JOINT_POSITION:
             data = info.layout.unwrap(data, data[0])
             data = smoothed(data, info.layout, info.period, executing) + self._origin(observation)
@@ -420,20 +420,20 @@ class Policy:
         return middle + self.embodiment.layout.difference(rows, middle + self._origin(observation))
 
     def _origin(self, observation: Observation) -> np.ndarray | float:
-        """What the embodiment's actions are relative to [C], in physical units."""
+        """The origin of the embodiment's relative actions [C], in physical units."""
         if not self.embodiment.relative_actions:
             return 0.0
         self._check_state(observation.state)
         return self.embodiment.layout.of_joints(self.state_names, observation.state)
 
     def _state(self, observation: Observation) -> np.ndarray | None:
-        """The normalised state for a model that reads it."""
+        """The normalized state for a model that reads it."""
         if self.model.config.proprioception == "off" or not self.state_names:
             return None
         return self.state_statistics.normalize(observation.state)
 
     def _checked(self, observation: Observation) -> str:
-        """The instruction, after all that can be wrong with an observation was looked at."""
+        """The instruction, after the observation was validated."""
         self.check_instruction(observation.instruction)
         missing = [tag for tag in self.camera_tags if observation.images.get(tag) is None]
         if missing:
@@ -448,9 +448,7 @@ class Policy:
         most = self.model.config.history_frames
         for tag in self.camera_tags:
             if np.ndim(observation.images[tag]) == 4 and len(observation.images[tag]) > most:
-                raise ValueError(
-                    f"camera {tag!r} shows {len(observation.images[tag])} frames; the model was made for {most}"
-                )
+                raise ValueError(f"camera {tag!r} has {len(observation.images[tag])} frames; the model accepts {most}")
         return observation.instruction.strip()
 
     def _check_state(self, state: np.ndarray | None) -> None:
@@ -470,6 +468,6 @@ def _choose(processor: QwenVLAProcessor, name: str | None) -> EmbodimentInfo:
     if name is None and len(known) == 1:
         return next(iter(known.values()))
     if name not in known:
-        wanted = "no embodiment was named" if name is None else f"embodiment {name!r} is unknown"
+        wanted = "no embodiment was given" if name is None else f"embodiment {name!r} is unknown"
         raise ValueError(f"{wanted}; this checkpoint has {sorted(known)}")
     return known[name]

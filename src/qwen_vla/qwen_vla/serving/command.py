@@ -1,4 +1,4 @@
-"""`qwen-vla serve`: the options of the server. Light: what it serves with is imported when it runs."""
+"""`qwen-vla serve`: the options of the server. Light: heavy modules are imported when it runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import tyro
 
 @dataclass
 class Serve:
-    """Answer observations with chunks over the network.
+    """Serve a policy over the network: observations in, chunks out.
 
-    One policy for one robot and any number of clients, whose requests are answered in turn, or together where they
-    meet, until Ctrl-C or SIGTERM. It speaks openpi's protocol and, on ports of their own, those of vla-eval and GR00T.
-    ROS is not needed. Nothing here moves or guards a robot: that is the client's.
+    One policy for one robot and any number of clients, whose requests are served in turn, or in a batch if they
+    coincide, until Ctrl-C or SIGTERM. It speaks openpi's protocol and, on separate ports, those of vla-eval and GR00T.
+    ROS is not needed. The server neither moves nor guards a robot: that is the client's responsibility.
 
     $ qwen-vla serve --robot widowx
     $ qwen-vla serve --checkpoint checkpoints/tiny --robot widowx --port 8123
@@ -26,35 +26,35 @@ class Serve:
     """
 
     robot: str
-    """Name of a robot of the suite, or a path: of the YAML of your own, or of a URDF."""
+    """Name of a robot of the suite, or path of an embodiment YAML or a URDF."""
     policy: Annotated[str, tyro.conf.arg(aliases=["--checkpoint"])] = "tiny"
     """Checkpoint: its folder, or the name of one in checkpoints/. Or NAME://ADDRESS of an installed policy."""
     config: Path | None = None
-    """Embodiment YAML for a URDF of your own."""
+    """Embodiment YAML for a URDF."""
     hardware: Literal["mock", "gazebo", "isaac", "real"] = "mock"
-    """What answers for a robot of the suite; a real one may have other cameras."""
+    """Hardware or simulator of a robot of the suite; the real one may have other cameras."""
     host: str = "127.0.0.1"
-    """Address to listen at; 0.0.0.0 for all of this machine's. Nothing is encrypted."""
+    """Address to listen on; 0.0.0.0 for all interfaces. Nothing is encrypted."""
     port: int = 8000
-    """Port of openpi's protocol (websocket); 0: any that is free."""
+    """Port of openpi's protocol (websocket); 0: any free one."""
     vla_eval_port: int | None = None
-    """Speak the protocol of vla-eval (websocket) on this port, too."""
+    """Also speak the protocol of vla-eval (websocket), on this port."""
     groot_port: int | None = None
-    """Speak GR00T's protocol (ZeroMQ) on this port, too; for networks that are trusted."""
+    """Also speak GR00T's protocol (ZeroMQ), on this port; for trusted networks only."""
     camera_names: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=TAG …")] = ()
-    """What clients call cameras, where it is not the policy's tags: NAME=TAG, for example front=ego."""
+    """Clients' names of cameras, where they differ from the policy's tags: NAME=TAG, for example front=ego."""
     api_key: str = ""
-    """What clients must send as Authorization: Api-Key; default: the environment variable QWEN_VLA_API_KEY, or none."""
+    """Key that clients must send as Authorization: Api-Key; default: environment variable QWEN_VLA_API_KEY, or none."""
     clients: int = 32
-    """How many may be connected at a time."""
+    """Maximum number of connected clients."""
     frame_mb: float = 16.0
-    """Largest message that is read [MiB]."""
+    """Largest accepted message [MiB]."""
     largest_batch: int = 0
-    """How many requests are computed together where they meet; 0: 8 on a GPU, 1 on a CPU, which gains nothing by it."""
+    """Maximum batch of requests; 0: 8 on a GPU, 1 on a CPU, where batches are no faster."""
     device: str = "cpu"
-    """Where it runs: cpu, cuda, cuda:1 …"""
+    """Device: cpu, cuda, cuda:1 …"""
     threads: int = 0
-    """CPU threads; 0: as many as PyTorch likes."""
+    """CPU threads; 0: PyTorch's default."""
 
     def run(self) -> int:
         from qwen_vla.policies import PolicyOptions
@@ -67,7 +67,7 @@ class Serve:
         limits = Limits(int(self.frame_mb * 2**20), self.clients)
         names = [name.partition("=")[::2] for name in self.camera_names]
         if wrong := [name for name, (_, tag) in zip(self.camera_names, names, strict=True) if not tag]:
-            raise ValueError(f"--camera-names are NAME=TAG, for example front=ego; got {wrong[0]!r}")
+            raise ValueError(f"--camera-names must be NAME=TAG, for example front=ego; got {wrong[0]!r}")
         ports = (self.port, self.vla_eval_port, self.groot_port)
         options = ServeOptions(self.host, *ports, key, self.largest_batch, dict(names), limits)
         serve(self.policy, embodiment, options, PolicyOptions(device=self.device, threads=self.threads))

@@ -1,7 +1,7 @@
-"""GR00T's protocol: requests over ZeroMQ, arrays as .npy or as msgpack-numpy, answered in kind.
+"""GR00T's protocol: requests over ZeroMQ, arrays as .npy or as msgpack-numpy, replies in the same encoding.
 
 docs/reference/protocols.md lists every key. ZeroMQ collects the parts of a message before they can be counted, so this
-port is for networks that are trusted.
+port is for trusted networks only.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ logger = logging.getLogger(__name__)
 logger.addFilter(Seldom(burst=20, every=5.0))
 ENDPOINTS = ("ping", "get_modality_config", "get_action", "reset", "kill")
 LARGEST_BATCH = 32  # observations of one request
-LINGER_MS = 1000  # in which the last answers are still sent
-STATE, ACTION, LANGUAGE = "state", "action", "task"  # names of the modalities' only entries
+LINGER_MS = 1000  # for sending the last replies
+STATE, ACTION, LANGUAGE = "state", "action", "task"  # names of the only entry of each modality
 
 
 class GrootListener:
-    """A ZeroMQ port that answers each client's requests one after the other, and all clients side by side."""
+    """A ZeroMQ port that serves each client's requests one by one, and clients concurrently."""
 
     def __init__(
         self, served: ServedPolicy, queue: InferenceQueue, limits: Limits | None = None, api_key: str = ""
@@ -54,21 +54,21 @@ class GrootListener:
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.set(zmq.MAXMSGSIZE, self._limits.frame_bytes)
-        self._socket.set(zmq.RCVHWM, 1)  # messages that wait for each client
+        self._socket.set(zmq.RCVHWM, 1)  # messages queued per client
         self._running: dict[bytes, asyncio.Task] = {}
         self._receiving: asyncio.Task | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port, which the system chooses where it is 0."""
+        """Listen; returns the port, chosen by the system if it is 0."""
         try:
             self._socket.bind(f"tcp://{host}:{port or '*'}")
         except zmq.ZMQError as error:
-            raise OSError(f"cannot listen at {host}:{port}: {error}") from error
+            raise OSError(f"cannot listen on {host}:{port}: {error}") from error
         self._receiving = asyncio.create_task(self._receive())
         return int(self._socket.get_string(zmq.LAST_ENDPOINT).rsplit(":", 1)[1])
 
     async def stop(self) -> None:
-        """Take nothing more, let running requests be answered."""
+        """Accept no more requests, and finish running ones."""
         self._receiving.cancel()
         await asyncio.gather(self._receiving, *self._running.values(), return_exceptions=True)
         self._socket.close(linger=LINGER_MS)
@@ -78,9 +78,9 @@ class GrootListener:
         while True:
             client, *parts = await self._socket.recv_multipart()
             if len(parts) != 2 or parts[0]:
-                logger.warning("a message of %d parts is not one of GR00T's", len(parts))
+                logger.warning("a message of %d parts is not one of GR00T's protocol", len(parts))
             elif client in self._running or len(self._running) >= self._limits.clients:
-                await self._send(client, {"error": "one request at a time; wait for the answer"}, npy_array)
+                await self._send(client, {"error": "one request at a time; wait for the reply"}, npy_array)
             else:
                 task = asyncio.create_task(self._serve(client, parts[1]))
                 self._running[client] = task
@@ -93,9 +93,9 @@ class GrootListener:
         except RequestError as error:
             logger.warning("%s", error)
             reply = {"error": str(error)}
-        except Exception as error:  # one client's message must not end the port
+        except Exception as error:  # one client's message must not end the service
             logger.exception("a request failed")
-            reply = {"error": f"failed with {type(error).__name__}; the server's log says more"}
+            reply = {"error": f"failed with {type(error).__name__}; see the server's log"}
         await self._send(client, reply, encode)
 
     async def _send(self, client: bytes, reply: Any, encode: ArrayEncoder) -> None:
@@ -115,7 +115,7 @@ class GrootListener:
             return {}
         if endpoint == "get_action":
             return await self._actions(client, _map("data", fields.get("data")))
-        raise RequestError("endpoint: kill is not for clients; stop the server with SIGTERM")
+        raise RequestError("endpoint: kill is not available to clients; stop the server with SIGTERM")
 
     def _modalities(self) -> dict[str, Any]:
         rows, frames = self._served.chunk_shape[0], self._served.history.frames
@@ -166,20 +166,20 @@ class GrootListener:
         ]
 
     def _state(self, states: Sequence[np.ndarray]) -> np.ndarray | None:
-        """The last of the states (T, D), several entries one after the other."""
+        """The last of the states (T, D), several entries concatenated."""
         whole = np.concatenate([state[-1] for state in states]) if states else None
         return self._reader.state("observation.state", whole)
 
 
 def _spelling(frame: bytes) -> ArrayEncoder:
-    """How a client spells arrays, and wants them spelled."""
+    """The client's encoding of arrays, also for the reply."""
     if b"__ndarray_class__" in frame:
         return npy_array
     return openpi_array if b"__ndarray__" in frame else msgpack_numpy_array
 
 
 def _map(field: str, value: Any, otherwise: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-    """A map; `otherwise` where there is none."""
+    """A map; `otherwise` if it is missing."""
     value = otherwise if value is None else value
     if not isinstance(value, Mapping):
         raise RequestError(f"{field}: must be a map, got {describe(value)}")
@@ -210,5 +210,5 @@ def _batches(field: str, value: Any, batch: int, dimensions: int) -> dict[str, t
 
 
 def _frames(images: np.ndarray) -> np.ndarray:
-    """A camera's images (T, H, W, 3), or the only one."""
+    """A camera's images (T, H, W, 3), or a single image."""
     return images[0] if len(images) == 1 else images

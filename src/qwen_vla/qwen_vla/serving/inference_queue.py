@@ -1,4 +1,4 @@
-"""One thread that runs the policy for all clients: in turn, and together where requests meet."""
+"""One thread that runs the policy for all clients: in turn, and in a batch if requests coincide."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """A chunk, how long its request waited for its turn and was computed [ms], and with how many others."""
+    """A chunk, the times that its request waited and was computed [ms], and its batch size."""
 
     chunk: ActionChunk
     wait_ms: float
@@ -36,7 +36,7 @@ class _Job:
     since: float = field(default_factory=time.perf_counter)
 
     def settle(self, result: Answer | Exception) -> None:
-        """Hand the result to the loop that waits for it, if anybody still does."""
+        """Pass the result to the loop that waits for it, if it still does."""
         self.loop.call_soon_threadsafe(self._set, result)
 
     def _set(self, result: Answer | Exception) -> None:
@@ -49,7 +49,7 @@ class _Job:
 
 
 class InferenceQueue:
-    """Of the clients that wait, the one that waits longest is next; nobody has two requests in one batch."""
+    """The client that has waited longest is next; no client has two requests in one batch."""
 
     def __init__(self, served: ServedPolicy) -> None:
         self._served = served
@@ -60,10 +60,10 @@ class InferenceQueue:
         self._thread.start()
 
     async def infer(self, client: Hashable, request: Request) -> Answer:
-        """The chunk that a client asks for.
+        """The chunk that a client requests.
 
         Raises:
-            RequestError: the policy cannot use the observation, or its result makes no sense.
+            RequestError: the policy cannot use the observation, or its result is invalid.
         """
         loop = asyncio.get_running_loop()
         job = _Job(request, loop.create_future(), loop)
@@ -75,7 +75,7 @@ class InferenceQueue:
         return await job.answer
 
     def close(self) -> None:
-        """Finish what was asked for, take nothing more, and wait for the thread."""
+        """Finish pending requests, accept no more, and join the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -86,7 +86,7 @@ class InferenceQueue:
             self._run(jobs)
 
     def _next(self) -> list[_Job]:
-        """The requests whose turn it is; none when the queue was closed and is empty."""
+        """The requests to be computed next; none if the queue is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             jobs: list[_Job] = []
@@ -103,7 +103,7 @@ class InferenceQueue:
         return request.previous is None
 
     def _take(self, client: Hashable) -> _Job:
-        """The oldest request of a client, who goes to the end of the queue."""
+        """The oldest request of a client, which moves to the end of the queue."""
         jobs = self._waiting.pop(client)
         job = jobs.popleft()
         if jobs:
@@ -114,7 +114,7 @@ class InferenceQueue:
         began = time.perf_counter()
         try:
             chunks = self._served.infer([job.request for job in jobs])
-        except Exception as error:  # of any kind: a request may end itself, but not the thread that serves all others
+        except Exception as error:  # any error: a request may fail, but must not end the thread that serves all others
             self._refuse(jobs, error)
             return
         took = 1e3 * (time.perf_counter() - began)
@@ -122,7 +122,7 @@ class InferenceQueue:
             job.settle(Answer(chunk, 1e3 * (began - job.since), took, len(jobs)))
 
     def _refuse(self, jobs: Sequence[_Job], error: Exception) -> None:
-        """Say what is wrong to the one whose request it was: of several, each is tried by itself."""
+        """Return the error to the client that caused it: the requests of a batch are retried one by one."""
         if len(jobs) > 1:
             for job in jobs:
                 self._run([job])
@@ -130,4 +130,4 @@ class InferenceQueue:
             jobs[0].settle(RequestError(str(error)))
         else:
             logger.error("inference failed", exc_info=error)
-            jobs[0].settle(RequestError(f"inference failed with {type(error).__name__}; the server's log says more"))
+            jobs[0].settle(RequestError(f"inference failed with {type(error).__name__}; see the server's log"))

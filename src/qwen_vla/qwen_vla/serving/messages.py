@@ -1,6 +1,6 @@
-"""Frames as bounded MessagePack, and the ways in which arrays are spelled in it. Nothing in a frame is executed.
+"""Frames as bounded MessagePack, and the encodings of arrays in it. Nothing in a frame is executed.
 
-Whatever a stranger sends is decoded here, or refused with a `RequestError` that names the field.
+Untrusted input is decoded here, or refused with a `RequestError` that names the field.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image
 MAX_ITEMS = 20_000  # values and keys of a frame; arrays count as one
 MAX_DEPTH = 8
 MAX_DIMENSIONS = 6
-MAX_PIXELS = 4096 * 4096  # of an image that comes compressed
+MAX_PIXELS = 4096 * 4096  # of a compressed image
 LONGEST_SIDE = 8192  # of an image [pixels]
 NUMBERS = "biuf"  # kinds of dtypes that arrays may have: bool, integers, floats
 ArrayEncoder = Callable[[np.ndarray], Mapping]
@@ -42,10 +42,10 @@ def pack(value: Any, encode_array: ArrayEncoder) -> bytes:
 
 
 def unpack(frame: bytes | str) -> dict[str, Any]:
-    """The fields of a frame, its arrays decoded; they are read-only views of the frame where that is possible.
+    """The fields of a frame, its arrays decoded; read-only views of the frame where possible.
 
     Raises:
-        RequestError: no MessagePack map, too many values, or an array that is none.
+        RequestError: no MessagePack map, too many values, or an invalid array.
     """
     if isinstance(frame, str):
         raise RequestError("the frame is text; send MessagePack in a binary frame")
@@ -55,7 +55,7 @@ def unpack(frame: bytes | str) -> dict[str, Any]:
     except RequestError:
         raise
     except (ValueError, TypeError, OverflowError) as error:
-        raise RequestError(f"the frame is not MessagePack with texts as keys: {error}") from error
+        raise RequestError(f"the frame is not MessagePack with strings as keys: {error}") from error
     value = _decoded(raw, "", 0)
     if not isinstance(value, dict):
         raise RequestError(f"the frame must hold a map of fields, got {describe(value)}")
@@ -63,7 +63,7 @@ def unpack(frame: bytes | str) -> dict[str, Any]:
 
 
 def describe(value: Any) -> str:
-    """What a value is, in a few words."""
+    """A short description of a value."""
     if isinstance(value, np.ndarray):
         return f"an array {list(value.shape)} of {value.dtype}"
     if isinstance(value, str | bytes | list | dict):
@@ -71,28 +71,28 @@ def describe(value: Any) -> str:
     return "nothing" if value is None else f"{value!r}"[:80]
 
 
-# --- spellings of arrays ----------------------------------------------------------------------------------------------
+# --- encodings of arrays ----------------------------------------------------------------------------------------------
 
 
 def openpi_array(array: np.ndarray) -> dict:
-    """As openpi's client spells it."""
+    """As encoded by openpi's client."""
     return {b"__ndarray__": True, b"data": array.tobytes(), b"dtype": array.dtype.str, b"shape": array.shape}
 
 
 def npy_array(array: np.ndarray) -> dict:
-    """As GR00T's client spells it."""
+    """As encoded by GR00T's client."""
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=False)
     return {"__ndarray_class__": True, "as_npy": stream.getvalue()}
 
 
 def msgpack_numpy_array(array: np.ndarray) -> dict:
-    """As the package msgpack-numpy spells it."""
+    """As encoded by the package msgpack-numpy."""
     return {b"nd": True, b"type": array.dtype.str, b"kind": b"", b"shape": array.shape, b"data": array.tobytes()}
 
 
 def vla_eval_array(array: np.ndarray) -> dict:
-    """As vla-eval spells what is no image."""
+    """As encoded by vla-eval, except for images."""
     return {"__ndarray__": True, "data": array.tobytes(), "dtype": array.dtype.str, "shape": array.shape}
 
 
@@ -162,7 +162,7 @@ def _vla_eval_array(value: dict) -> np.ndarray:
 
 
 def _vla_eval_image(value: dict) -> np.ndarray:
-    """PNG, JPEG or the bytes themselves; how large it will be is checked before anything is decoded."""
+    """PNG, JPEG or raw bytes; the size is checked before anything is decoded."""
     if value["format"] == "raw":
         return _vla_eval_array(value)
     if not isinstance(value["data"], bytes):
@@ -191,9 +191,9 @@ def _array(dtype: Any, shape: Any, data: Any) -> np.ndarray:
     if not isinstance(shape, list | tuple) or len(shape) > MAX_DIMENSIONS:
         raise ValueError(f"the shape of an array must be a list of at most {MAX_DIMENSIONS}, got {describe(shape)}")
     if not all(type(side) is int and side >= 0 for side in shape):
-        raise ValueError(f"the shape of an array must be natural numbers, got {shape}")
+        raise ValueError(f"the shape of an array must be non-negative integers, got {shape}")
     if math.prod(shape) * kind.itemsize != len(data):
-        raise ValueError(f"an array {list(shape)} of {kind} has not {len(data)} bytes")
+        raise ValueError(f"an array {list(shape)} of {kind} cannot have {len(data)} bytes")
     return np.frombuffer(data, kind).reshape(shape)
 
 
@@ -207,7 +207,7 @@ def _number_type(name: Any) -> np.dtype:
 
 
 class _Budget:
-    """Counts what a frame holds while it is being unpacked, and gives up in time."""
+    """Counts the values of a frame while it is being unpacked, and aborts at the limit."""
 
     def __init__(self) -> None:
         self._left = MAX_ITEMS
@@ -215,5 +215,5 @@ class _Budget:
     def __call__(self, container: Any) -> Any:
         self._left -= 1 + len(container)
         if self._left < 0:
-            raise RequestError(f"the frame holds more than {MAX_ITEMS} values; send numbers as arrays")
+            raise RequestError(f"the frame has more than {MAX_ITEMS} values; send numbers as arrays")
         return container

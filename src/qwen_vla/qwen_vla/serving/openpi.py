@@ -1,4 +1,4 @@
-"""openpi's websocket protocol, and RoboArena's dialect of it: metadata first, then one answer for each observation.
+"""openpi's websocket protocol, and RoboArena's dialect of it: metadata first, then one response per observation.
 
 docs/reference/protocols.md lists every key.
 """
@@ -21,7 +21,7 @@ from qwen_vla.serving.served_policy import ServedPolicy
 
 logger = logging.getLogger(__name__)
 PAGES = {"/healthz": "OK\n"}
-FLAT = "observation/"  # before the name of a camera, or of what follows
+FLAT = "observation/"  # prefix of the names of cameras and of the following
 STATE, JOINTS, GRIPPER = "observation/state", "observation/joint_position", "observation/gripper_position"
 NO_CAMERAS = (STATE, JOINTS, GRIPPER, "observation/cartesian_position")
 CONTINUATION = (
@@ -47,7 +47,7 @@ class OpenPiSession:
         return pack(self._served.metadata, openpi_array)
 
     async def answer(self, frame: bytes | str) -> bytes | str:
-        """A chunk with its times, or the acknowledgement of a reset."""
+        """A chunk with its times, or the acknowledgment of a reset."""
         began = time.perf_counter()
         fields = unpack(frame)
         if self._endpoint(fields) == "reset":
@@ -67,7 +67,7 @@ class OpenPiSession:
         return pack(reply, openpi_array)
 
     def refusal(self, error: RequestError) -> str:
-        """A text, which is how openpi's clients tell an error from an answer."""
+        """A text frame, by which openpi's clients recognize an error."""
         return str(error)
 
     def _endpoint(self, fields: Mapping[str, Any]) -> str:
@@ -87,7 +87,7 @@ class OpenPiSession:
         return Request(observation, reader.seed(fields.get("seed")), reader.previous(fields))
 
     def _note_ignored(self, fields: Mapping[str, Any]) -> None:
-        """Log once what nobody reads: clients made for other servers send more than is needed here."""
+        """Log unread fields once: clients of other servers send more than is needed here."""
         unread = {name for name in fields if name not in KNOWN and not name.startswith(FLAT)} - self._ignored
         if unread and len(self._ignored) < len(KNOWN):
             logger.warning("client %d sends fields that are not read: %s", self._number, sorted(unread)[:10])
@@ -95,7 +95,7 @@ class OpenPiSession:
 
 
 def _images(fields: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Field and value of each camera's image, in either spelling."""
+    """Field and value of each camera's image, in either naming."""
     images = fields.get("images", {})
     if not isinstance(images, Mapping):
         raise RequestError(f"images: must be a map of a camera to its image, got {describe(images)}")
@@ -106,12 +106,12 @@ def _images(fields: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
         if name.startswith(FLAT) and name not in NO_CAMERAS
     }
     if both := nested.keys() & flat.keys():
-        raise RequestError(f"images.{min(both)}: given twice, as {FLAT}{min(both)}, too")
+        raise RequestError(f"images.{min(both)}: given twice, also as {FLAT}{min(both)}")
     return nested | flat
 
 
 def _state(fields: Mapping[str, Any]) -> tuple[str, Any]:
-    """Field and value of the state: by itself, or as RoboArena's joints and gripper one after the other."""
+    """Field and value of the state: a single field, or RoboArena's joints and gripper concatenated."""
     for name in ("state", STATE):
         if fields.get(name) is not None:
             return name, fields[name]

@@ -1,4 +1,4 @@
-"""What is asked of the policy: an observation, and what is to be continued."""
+"""A request to the policy: an observation, and the chunk to continue."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Previous:
     """The chunk that the robot is executing, to be continued.
 
     Attributes:
-        data: float32 [H, C], as it was answered.
+        data: float32 [H, C], as returned.
         tip_poses: (4, 4) of each arm's tip at its observation; None where chunks do not need them.
-        consumed: rows that lie behind the new observation.
-        inference_delay: rows that will be executed before the answer arrives; None: as the policy estimates.
+        consumed: rows before the new observation.
+        inference_delay: rows that will be executed before the response arrives; None: the policy's estimate.
         execution_horizon: rows between two chunks; None: the policy's own.
-        schedule: how the bond with it falls along the horizon, as `ContinuingPolicy` says.
+        schedule: how its weight decays along the horizon, see `ContinuingPolicy`.
     """
 
     data: np.ndarray
@@ -33,7 +33,7 @@ class Previous:
 
 @dataclass(frozen=True)
 class Request:
-    """A chunk that is asked for. seed: of the noise; None: any."""
+    """A request for a chunk. seed: of the noise; None: random."""
 
     observation: Observation
     seed: int | None = None

@@ -1,4 +1,4 @@
-"""Reading what a client sent, field by field, against what the policy that is served needs."""
+"""Validates a client's fields, one by one, against the needs of the served policy."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ SCHEDULES = ("exponential", "linear", "ones", "zeros")
 
 
 class RequestReader:
-    """Reads values of a client's fields; each method raises RequestError naming the field that is wrong."""
+    """Reads values of a client's fields; each method raises RequestError naming the invalid field."""
 
     def __init__(self, served: ServedPolicy) -> None:
         self._served = served
 
     def images(self, given: Mapping[str, tuple[str, Any]]) -> dict[str, np.ndarray]:
-        """Images by camera, of camera -> (field, value); every camera of the policy, and no other."""
+        """Images by camera, of camera -> (field, value); all cameras of the policy, and no others."""
         wanted, names = self._served.cameras, self._served.camera_names
         given = {names.get(name, name): value for name, value in given.items()}
         unknown = [field for tag, (field, _) in given.items() if tag not in wanted]
         if unknown:
-            raise RequestError(f"{unknown[0][:80]}: no such camera; the policy sees {', '.join(wanted)}")
+            raise RequestError(f"{unknown[0][:80]}: no such camera; the policy needs {', '.join(wanted)}")
         missing = [tag for tag in wanted if tag not in given]
         if missing:
-            raise RequestError(f"images.{missing[0]}: missing; the policy sees {', '.join(wanted)}")
+            raise RequestError(f"images.{missing[0]}: missing; the policy needs {', '.join(wanted)}")
         return {tag: self._image(*given[tag]) for tag in wanted}
 
     def _image(self, field: str, value: Any) -> np.ndarray:
@@ -41,13 +41,13 @@ class RequestReader:
         if not right or value.shape[-1] != 3:
             raise RequestError(f"{field}: an image must be H×W×3{history}, uint8 RGB; got {describe(value)}")
         if value.ndim == 4 and not 1 <= value.shape[0] <= frames:
-            raise RequestError(f"{field}: the policy sees 1 to {frames} frames of a camera, got {value.shape[0]}")
+            raise RequestError(f"{field}: the policy accepts 1 to {frames} frames of a camera, got {value.shape[0]}")
         if not all(1 <= side <= LONGEST_SIDE for side in value.shape[-3:-1]):
             raise RequestError(f"{field}: an image must be 1 to {LONGEST_SIDE} pixels wide and high, got {value.shape}")
         return value
 
     def state(self, field: str, value: Any) -> np.ndarray | None:
-        """The state (n,); None when the policy reads none, whatever was sent."""
+        """The state (n,); None if the policy reads none, regardless of the input."""
         names = self._served.state_names
         if not names:
             return None
@@ -56,7 +56,7 @@ class RequestReader:
         return self.numbers(field, value, (len(names),))
 
     def numbers(self, field: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """Finite float64 of a shape, of an array or of nested lists."""
+        """Finite float64 of a given shape, from an array or nested lists."""
         try:
             numbers = np.array(value, np.float64)
         except (ValueError, TypeError, OverflowError):
@@ -68,13 +68,13 @@ class RequestReader:
         return numbers
 
     def text(self, field: str, value: Any) -> str:
-        """A text that is not empty."""
+        """A non-empty string."""
         if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_TEXT:
-            raise RequestError(f"{field}: must be a text of 1 to {LONGEST_TEXT} characters, got {describe(value)}")
+            raise RequestError(f"{field}: must be a string of 1 to {LONGEST_TEXT} characters, got {describe(value)}")
         return value
 
     def instruction(self, field: str, value: Any) -> str:
-        """A text that the policy can read."""
+        """An instruction that the policy accepts."""
         text = self.text(field, value)
         try:
             self._served.check_instruction(text)
@@ -83,17 +83,17 @@ class RequestReader:
         return text
 
     def choice(self, field: str, value: Any, choices: Sequence[str]) -> str:
-        """One of several texts."""
+        """One of several strings."""
         if not isinstance(value, str) or value not in choices:
             raise RequestError(f"{field}: must be {', '.join(choices)}; got {describe(value)}")
         return value
 
     def number(self, field: str, value: Any, most: int) -> int | None:
-        """A natural number, or None where there is none."""
+        """A non-negative integer, or None if there is none."""
         if isinstance(value, np.integer):
             value = int(value)
         if value is not None and (type(value) is not int or not 0 <= value <= most):
-            raise RequestError(f"{field}: must be a whole number from 0 to {most}, got {describe(value)}")
+            raise RequestError(f"{field}: must be an integer from 0 to {most}, got {describe(value)}")
         return value
 
     def seed(self, value: Any) -> int | None:
@@ -101,7 +101,7 @@ class RequestReader:
         return self.number("seed", value, LARGEST_SEED)
 
     def tip_poses(self, field: str, value: Any) -> dict[str, np.ndarray] | None:
-        """Poses (4, 4) by arm: a map, or the pose itself where the robot has one arm."""
+        """Poses (4, 4) by arm: a map, or the pose itself if the robot has one arm."""
         arms = self._served.arms
         if value is None or not arms:
             return None
@@ -112,15 +112,15 @@ class RequestReader:
         return {arm: self.numbers(f"{field}.{arm}".rstrip("."), value[arm], (4, 4)) for arm in arms}
 
     def previous(self, fields: Mapping[str, Any]) -> Previous | None:
-        """What is to be continued; None when nothing is."""
+        """The chunk to continue; None if there is none."""
         if fields.get("previous_chunk") is None:
             return None
         if not self._served.continues:
-            raise RequestError("previous_chunk: this policy cannot continue chunks; ask without")
+            raise RequestError("previous_chunk: this policy cannot continue chunks; omit the field")
         rows, columns = self._served.chunk_shape
         consumed = self.number("consumed", fields.get("consumed"), rows)
         if consumed is None:
-            raise RequestError("consumed: missing; say how many rows of previous_chunk lie behind the observation")
+            raise RequestError("consumed: missing; give the number of rows of previous_chunk before the observation")
         return Previous(
             self.numbers("previous_chunk", fields["previous_chunk"], (rows, columns)).astype(np.float32),
             self.tip_poses("previous_tip_poses", fields.get("previous_tip_poses")),

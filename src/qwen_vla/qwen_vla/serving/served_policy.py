@@ -1,4 +1,4 @@
-"""The policy that is served: opened for one robot, warmed up, and what it says of itself."""
+"""The served policy: opened for one robot and warmed up, with its metadata."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from qwen_vla.policies.identity import checkpoint_hash
 from qwen_vla.serving.request import Request
 
 BATCH_ON_GPU = 8
-SYNTHETIC_SIZE = (48, 64)  # of the images that the first chunk is made of [pixels]
+SYNTHETIC_SIZE = (48, 64)  # of the images for the first chunk [pixels]
 
 
 class ServedPolicy:
-    """Answers requests, from one thread at a time.
+    """Computes chunks for requests, in one thread at a time.
 
     Attributes:
-        cameras: tags of the images that every observation shows.
+        cameras: tags of the images of every observation.
         state_names: joints whose positions are the state [rad | m], in order.
-        history: how many frames of each camera an observation may show.
-        arms: labels of the robot's arms as tip poses are told by them; "" for the only one.
-        continues: it can continue a chunk (real-time chunking).
-        batches: it can compute several chunks together, unless they continue others.
+        history: maximum number of frames of each camera in an observation.
+        arms: labels of the robot's arms in tip poses; "" for the only one.
+        continues: whether it can continue a chunk (real-time chunking).
+        batches: whether it can compute chunks in a batch, unless they continue others.
         chunk_shape: rows and channels of its chunks.
-        camera_names: what clients may call cameras -> tag.
-        largest_batch: requests that are computed together at most.
-        metadata: what clients are told of it; plain values.
+        camera_names: accepted names of cameras -> tag.
+        largest_batch: maximum number of requests in a batch.
+        metadata: description for clients; plain values.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class ServedPolicy:
         """Open and warm up.
 
         Args:
-            reference, embodiment, options: as for `open_policy`, errors too.
-            largest_batch: requests that may be computed together; 0: some on a GPU; one on a CPU, where 8 chunks of
-                the shipped model took a quarter more time together than one after the other.
-            names: what clients call cameras -> the policy's tags; the tags themselves are always understood.
+            reference, embodiment, options: as for `open_policy`, including errors.
+            largest_batch: maximum number of requests in a batch; 0: several on a GPU; one on a CPU, where batches of 8
+                chunks of the shipped model took a quarter longer than one by one.
+            names: clients' names of cameras -> the policy's tags; the tags themselves are always accepted.
 
         Raises:
-            ValueError: a name stands for no camera of the policy.
+            ValueError: a name refers to no camera of the policy.
         """
         options = options or PolicyOptions()
         self._policy = open_policy(reference, embodiment, options)
@@ -72,7 +72,7 @@ class ServedPolicy:
         self.batches = isinstance(self._policy, BatchingPolicy)
         self.camera_names = dict(names or {})
         if unknown := sorted(set(self.camera_names.values()) - set(self.cameras)):
-            raise ValueError(f"no camera is called {unknown[0]!r}; the policy sees {', '.join(self.cameras)}")
+            raise ValueError(f"no camera is called {unknown[0]!r}; the policy has {', '.join(self.cameras)}")
         self.largest_batch = (largest_batch or _usual_batch(options.device)) if self.batches else 1
         self._warm_up(options.device)
         self._example = self._policy.infer(self._synthetic(), seed=0)
@@ -80,18 +80,18 @@ class ServedPolicy:
         self.metadata = self._metadata(reference, embodiment, options.prompt_template)
 
     def infer(self, requests: Sequence[Request]) -> list[ActionChunk]:
-        """A chunk for each request, computed together where there are several; errors as the policy raises them."""
+        """A chunk for each request, computed in a batch if there are several; errors as in the policy."""
         if len(requests) == 1:
             return [self._infer_one(requests[0])]
         return self._policy.infer_batch([asked.observation for asked in requests], [asked.seed for asked in requests])
 
     def check_instruction(self, instruction: str) -> None:
-        """ValueError for one that the policy cannot read, as far as that can be said before it is computed."""
+        """ValueError for an instruction that the policy cannot read, as far as that is known in advance."""
         if isinstance(self._policy, PreparedPolicy):
             self._policy.check_instruction(instruction)
 
     def _warm_up(self, device: str) -> None:
-        """Where shapes cost time to prepare, batches of all sizes are filled up to one of a few."""
+        """Prepare all shapes; if they cost time, batches of all sizes are padded to one of a few."""
         if self.largest_batch > 1 and device != "cpu":
             sizes = [size for size in (1, 2, 4, 8, 16, 32) if size < self.largest_batch]
             self._policy.warm_up(batch_sizes=[*sizes, self.largest_batch], continues=self.continues)
@@ -157,7 +157,7 @@ class ServedPolicy:
 
 
 def roboarena_metadata(cameras: Sequence[str], embodiment: Embodiment) -> dict[str, Any]:
-    """What RoboArena's clients look for, as far as it can be said of cameras and channels of any robot."""
+    """The metadata that RoboArena's clients expect, as far as it applies to any robot's cameras and channels."""
     wrists = [tag for tag in cameras if "wrist" in tag]
     return {
         "image_resolution": None,

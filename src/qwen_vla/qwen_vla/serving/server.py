@@ -1,4 +1,4 @@
-"""The process behind `qwen-vla serve`: opens the policy, listens, and ends well when it is told to."""
+"""The process behind `qwen-vla serve`: opens the policy, listens, and shuts down cleanly."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Where to listen and for whom.
+    """Addresses, protocols and limits of the server.
 
     Attributes:
-        host: address to listen at.
-        port, vla_eval_port, groot_port: of each protocol; 0: any that is free; None: not spoken.
+        host: address to listen on.
+        port, vla_eval_port, groot_port: of each protocol; 0: any free one; None: disabled.
         api_key: that clients must send; empty: none.
-        largest_batch: requests that are computed together where they meet; 0: as the device likes it.
-        camera_names: what clients call cameras -> the policy's tags.
-        limits: what clients may cost.
+        largest_batch: maximum number of requests in a batch; 0: default for the device.
+        camera_names: clients' names of cameras -> the policy's tags.
+        limits: limits of clients.
     """
 
     host: str = "127.0.0.1"
@@ -46,23 +46,23 @@ class ServeOptions:
 
 
 class Listener(Protocol):
-    """A port on which a protocol is spoken."""
+    """A port with a protocol."""
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port."""
         ...
 
     async def stop(self) -> None:
-        """Take nothing more, let running requests be answered."""
+        """Accept no more requests, and finish running ones."""
         ...
 
 
 def serve(reference: str, embodiment: Embodiment, options: ServeOptions, policy: PolicyOptions) -> None:
-    """Serve a policy until SIGTERM or Ctrl-C; what runs then is finished.
+    """Serve a policy until SIGTERM or Ctrl-C; running requests are finished.
 
     Raises:
         ValueError, FileNotFoundError: there is no such policy, or it does not fit the robot.
-        OSError: a port is taken.
+        OSError: a port is in use.
     """
     served = ServedPolicy(reference, embodiment, policy, options.largest_batch, options.camera_names)
     asyncio.run(_serve(served, options))
@@ -82,7 +82,7 @@ async def _serve(served: ServedPolicy, options: ServeOptions) -> None:
             print(f"{name} at {scheme}://{options.host}:{port}")
         print("ready", flush=True)
         await stopped.wait()
-        print("stopping: requests that run are finished", flush=True)
+        print("stopping: finishing running requests", flush=True)
     finally:
         await asyncio.gather(*(listener.stop() for listener in started))
         await asyncio.to_thread(queue.close)
@@ -91,7 +91,7 @@ async def _serve(served: ServedPolicy, options: ServeOptions) -> None:
 def _listeners(
     served: ServedPolicy, queue: InferenceQueue, options: ServeOptions
 ) -> Iterator[tuple[str, str, int, Listener]]:
-    """Name, scheme, wanted port and listener of each protocol that is to be spoken."""
+    """Name, scheme, requested port and listener of each enabled protocol."""
     sessions = {
         "openpi": (options.port, OpenPiSession, openpi.PAGES),
         "vla-eval": (options.vla_eval_port, VlaEvalSession, vla_eval.PAGES),

@@ -1,6 +1,6 @@
-"""vla-eval's websocket protocol, version 1: a benchmark shows what it sees and gets one action for each step.
+"""vla-eval's websocket protocol, version 1: a benchmark sends observations and gets one action per step.
 
-docs/reference/protocols.md lists every key, and how a chunk becomes a benchmark's actions.
+docs/reference/protocols.md lists every key, and the conversion of a chunk to a benchmark's actions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 PAGES = {"/health": '{"status": "ok"}\n', "/config": '{"applied": {}, "config": {}}\n'}
 VERSION = 1
 TYPES = ("hello", "observation", "episode_start", "episode_end", "error")
-POSITION_STEP, ROTATION_STEP = 0.05, 0.5  # what 1.0 means to robosuite's OSC_POSE [m, rad]
+POSITION_STEP, ROTATION_STEP = 0.05, 0.5  # scale of 1.0 in robosuite's OSC_POSE [m, rad]
 POSE_STATE = 8  # numbers of the benchmark's state: position, axis-angle and two fingers
 ACTIONS = {
     "position": {"name": "position", "dims": 3, "format": "delta_xyz", "range": [-1, 1]},
@@ -38,7 +38,7 @@ STATE = {"name": "state", "dims": POSE_STATE, "format": "eef_pos3_axisangle3_gri
 
 
 class VlaEvalSession:
-    """One benchmark: plays each chunk up to its execution horizon, then asks for the next."""
+    """One benchmark: executes each chunk up to its execution horizon, then requests the next."""
 
     ends_on_error = False
 
@@ -51,10 +51,10 @@ class VlaEvalSession:
         self._sequence = 0
 
     def greeting(self) -> None:
-        """The benchmark speaks first."""
+        """None: the benchmark sends first."""
 
     async def answer(self, frame: bytes | str) -> bytes | None:
-        """What a message asks for: a greeting or an action; episodes begin and end without an answer."""
+        """The reply to a message: a greeting or an action; none to the begin and end of an episode."""
         fields = unpack(frame)
         sequence, payload = fields.get("seq"), fields.get("payload")
         self._sequence = sequence if type(sequence) is int else 0
@@ -70,7 +70,7 @@ class VlaEvalSession:
         return None
 
     def refusal(self, error: RequestError) -> bytes:
-        """An error, after which the connection goes on."""
+        """An error, after which the connection stays open."""
         return self._message("error", {"error": str(error)})
 
     def _message(self, kind: str, payload: Mapping[str, Any]) -> bytes:
@@ -96,7 +96,7 @@ class VlaEvalSession:
         }
 
     async def _action(self, payload: Mapping[str, Any]) -> np.ndarray:
-        """The next row of the chunk that is being played, of a new one where it is at its end."""
+        """The next row of the current chunk, or of a new one at its end."""
         if not self._rows:
             answer = await self._queue.infer(self._number, self._request(payload))
             rows = answer.chunk.data[: answer.chunk.execution_horizon]
@@ -106,7 +106,7 @@ class VlaEvalSession:
     def _request(self, payload: Mapping[str, Any]) -> Request:
         images = payload.get("images")
         if not isinstance(images, Mapping):
-            raise RequestError(f"payload.images: must be a map of a camera to its image, got {describe(images)}")
+            raise RequestError(f"payload.images: must be a map from camera to image, got {describe(images)}")
         given = {self._names.get(name, name): (f"payload.images.{name}", image) for name, image in images.items()}
         observation = Observation(
             images=self._reader.images({tag: pair for tag, pair in given.items() if tag in self._names.values()}),
@@ -116,17 +116,17 @@ class VlaEvalSession:
         return Request(observation, self._reader.seed(payload.get("seed")))
 
     def _converted(self, chunk: ActionChunk, payload: Mapping[str, Any]) -> np.ndarray:
-        """Actions of robosuite's OSC_POSE [h, 7] of a chunk of end-effector deltas."""
+        """Actions of robosuite's OSC_POSE [h, 7] from a chunk of end-effector deltas."""
         state = self._reader.numbers("payload.states", payload.get("states"), (POSE_STATE,))
         return osc_actions(chunk.data[: chunk.execution_horizon], Rotation.from_rotvec(state[3:6]))
 
 
 def osc_actions(deltas: np.ndarray, start: Rotation) -> np.ndarray:
-    """Steps [h, 7] in shares of what OSC_POSE can do at once, in the base frame; gripper 1 closed, -1 open.
+    """Steps [h, 7] relative to OSC_POSE's maximum step, in the base frame; gripper 1 closed, -1 open.
 
     Args:
         deltas: [h, 7] poses relative to the tip at the observation [m, rad], gripper 0 closed .. 1 open.
-        start: of the tip in the base frame at the observation.
+        start: orientation of the tip in the base frame at the observation.
     """
     positions = np.vstack([np.zeros(3), start.apply(deltas[:, :3])])
     rotations = start * Rotation.from_rotvec(np.vstack([np.zeros(3), deltas[:, 3:6]]))
@@ -136,8 +136,8 @@ def osc_actions(deltas: np.ndarray, start: Rotation) -> np.ndarray:
 
 
 def _benchmark_names(served: ServedPolicy) -> dict[str, str]:
-    """What benchmarks call the cameras -> tags: their usual names for the first camera at the wrist and the first other
-    one, the names that the server was told, and the tags themselves.
+    """Benchmarks' names of cameras -> tags: their usual names for the first wrist camera and the first other one, the
+    names given to the server, and the tags themselves.
     """
     wrists = [tag for tag in served.cameras if "wrist" in tag]
     others = [tag for tag in served.cameras if "wrist" not in tag]

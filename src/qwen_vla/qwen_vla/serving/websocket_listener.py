@@ -1,5 +1,5 @@
-"""A websocket port: who may connect, how much a client may send, and how connections end. What frames mean is a
-`Session`'s affair.
+"""A websocket port: admits clients, limits what they may send, and closes connections. The content of frames is handled
+by a `Session`.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from qwen_vla.serving.seldom import Seldom
 
 logger = logging.getLogger(__name__)
 logger.addFilter(Seldom(burst=20, every=5.0))
-SILENT_SECONDS = 20  # after which the client's machine is asked whether it is there, and again as long until it is not
-SEND_SECONDS = 10.0  # in which a client must take an answer
-LONGEST_REASON = 120  # of closing a connection [bytes]
+SILENT_SECONDS = 20  # until the system probes the client's machine, and the same again until it counts as gone
+SEND_SECONDS = 10.0  # for a client to receive a reply
+LONGEST_REASON = 120  # for closing a connection [bytes]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What clients may cost. frame_bytes: of a frame; clients: at a time."""
+    """Limits of clients. frame_bytes: size of a frame; clients: number at a time."""
 
     frame_bytes: int = 16 * 2**20
     clients: int = 32
 
 
 class Session(Protocol):
-    """What one protocol makes of one connection.
+    """One connection in one protocol.
 
     Attributes:
-        ends_on_error: whether the connection is closed after an error was told.
+        ends_on_error: whether the connection is closed after an error was sent.
     """
 
     ends_on_error: bool
 
     def greeting(self) -> bytes | None:
-        """The frame that is sent first; None: the client speaks first."""
+        """The frame sent first; None: the client sends first."""
         ...
 
     async def answer(self, frame: bytes | str) -> bytes | str | None:
-        """The frame that answers a client's; None when it wants none. RequestError for what cannot be answered."""
+        """The reply to a client's frame; None if it needs none. RequestError for an invalid request."""
         ...
 
     def refusal(self, error: RequestError) -> bytes | str:
-        """The frame that tells an error."""
+        """The frame that reports an error."""
         ...
 
 
@@ -69,7 +69,7 @@ class WebSocketListener:
         limits: Limits | None = None,
         api_key: str = "",
     ) -> None:
-        """session: made of a number for each connection. pages: path -> text of what plain HTTP may ask."""
+        """session: factory, called with a number for each connection. pages: path -> text for plain HTTP."""
         self._session, self._pages, self._api_key = session, dict(pages), api_key
         self._limits = limits or Limits()
         self._numbers = itertools.count()
@@ -79,7 +79,7 @@ class WebSocketListener:
         self._server: Server | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port, which the system chooses where it is 0."""
+        """Listen; returns the port, chosen by the system if it is 0."""
         self._server = await serve(
             self._serve_client,
             host,
@@ -94,7 +94,7 @@ class WebSocketListener:
         return self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Accept nobody more, let running requests be answered, close all connections."""
+        """Accept no more clients, finish running requests, close all connections."""
         self._stopping = True
         self._server.close(close_connections=False)
         idle = self._open - self._busy
@@ -102,14 +102,14 @@ class WebSocketListener:
         await self._server.wait_closed()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answer plain HTTP, and turn away whom there is no room for or who lacks the key."""
+        """Answer plain HTTP, and turn away clients above the limit or without the key."""
         if request.path in self._pages:
             return connection.respond(HTTPStatus.OK, self._pages[request.path])
         given = request.headers.get("Authorization", "")
         if self._api_key and not hmac.compare_digest(given.encode(), f"Api-Key {self._api_key}".encode()):
             return connection.respond(HTTPStatus.UNAUTHORIZED, "send the header Authorization: Api-Key KEY\n")
         if len(self._open) >= self._limits.clients:
-            text = f"{self._limits.clients} clients are connected, more are not served; try again later\n"
+            text = f"{self._limits.clients} clients are connected, which is the limit; try again later\n"
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, text)
         return None
 
@@ -140,10 +140,10 @@ class WebSocketListener:
             await self._refuse(connection, session, error)
         except ConnectionClosed:
             raise
-        except Exception as error:  # the client learns that it failed, too, whatever it was
+        except Exception as error:  # any error is also reported to the client
             logger.exception("%s: a request failed", connection.remote_address)
-            told = RequestError(f"the request failed with {type(error).__name__}; the server's log says more")
-            await self._refuse(connection, session, told)
+            failure = RequestError(f"the request failed with {type(error).__name__}; see the server's log")
+            await self._refuse(connection, session, failure)
         finally:
             self._busy.discard(connection)
 
@@ -154,12 +154,12 @@ class WebSocketListener:
 
     @staticmethod
     async def _send(connection: ServerConnection, frame: bytes | str) -> None:
-        """Send, or give up a client that does not read."""
+        """Send, or drop a client that does not read."""
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 await connection.send(frame)
         except TimeoutError:
-            logger.warning("%s: took no answer within %g s", connection.remote_address, SEND_SECONDS)
+            logger.warning("%s: received no reply within %g s", connection.remote_address, SEND_SECONDS)
             connection.transport.abort()
 
     @staticmethod
@@ -168,7 +168,7 @@ class WebSocketListener:
 
 
 def keep_alive(client: socket.socket) -> None:
-    """Have the system notice a client's machine that is gone; a process that is busy is not taken for one."""
+    """Let the system detect a client's machine that is gone; a busy process does not count as gone."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_SECONDS)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENT_SECONDS // 4)

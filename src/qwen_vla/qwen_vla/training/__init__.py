@@ -1,1 +1,1 @@
-"""Training: a recipe (YAML) names data, weights of the losses and the schedule; `train` runs it, resumably."""
+"""Training: a recipe (YAML) defines data, loss weights and schedule; `train` runs it and can resume."""

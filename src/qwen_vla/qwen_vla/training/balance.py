@@ -1,8 +1,8 @@
-"""λ_vl balanced by gradient magnitude (paper, CPT): language moves the shared backbone as much as actions do.
+"""λ_vl balanced by gradient magnitude (paper, CPT): language and actions affect the shared backbone equally.
 
-The paper gives no formula. Here, every `balance_every` steps, each of the two losses is sent backwards alone and the
-norms of its gradient over all trained backbone parameters are compared:
-λ_vl* = ratio · λ_act · ‖∂L_act/∂θ‖ / ‖∂L_vl/∂θ‖, followed slowly in its logarithm.
+The paper gives no formula. Here, every `balance_every` steps, each of the two losses is backpropagated separately and
+the norms of its gradient over all trained backbone parameters are compared:
+λ_vl* = ratio · λ_act · ‖∂L_act/∂θ‖ / ‖∂L_vl/∂θ‖, tracked by exponential smoothing of its logarithm.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from qwen_vla.training.recipe import Losses
 
-RANGE = 100.0  # λ_vl stays within this factor of its start: at the very beginning the expert's gates are still closed
+RANGE = 100.0  # maximum factor between λ_vl and its initial value: at first the expert's gates are still closed
 
 
 @dataclass
 class GradientBalance:
-    """The weight of the language loss and how it follows the measured norms."""
+    """The weight of the language loss, which tracks the measured norms."""
 
     losses: Losses
     language: float
@@ -26,7 +26,7 @@ class GradientBalance:
         return self.losses.balance == "gradient_magnitude" and step % self.losses.balance_every == 0
 
     def update(self, action_norm: float, language_norm: float) -> None:
-        """Follow one measurement; one in which a loss had no gradient says nothing."""
+        """Update by one measurement; one in which a loss had no gradient is ignored."""
         if not (action_norm > 0 and language_norm > 0):
             return
         options = self.losses

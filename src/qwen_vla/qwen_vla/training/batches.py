@@ -1,4 +1,4 @@
-"""From planned rows to tensors: what one process trains on in one step, built while the step before it trains."""
+"""From planned rows to tensors: the batches of one process for one step, built during the previous step."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from qwen_vla.model.processing import IGNORED_LABEL, QwenVLAProcessor
 from qwen_vla.model.sample import Sample
 from qwen_vla.training.grounding import GroundingTargets
 
-# What a row costs, in tokens: those of its images pass the backbone and, with two draws of noise, twice the expert; its
-# actions pass the expert alone. A further batch costs as much as so many tokens (measured: tiny model, one core).
+# Cost of a row, in tokens: those of its images pass the backbone and, with two draws of noise, twice the expert; its
+# actions pass only the expert. A further batch costs as much as this many tokens (measured: tiny model, one core).
 CONTEXT_PASSES, ACTION_PASSES, OVERHEAD = 3, 2, 700
 
 
@@ -27,7 +27,7 @@ CONTEXT_PASSES, ACTION_PASSES, OVERHEAD = 3, 2, 700
 class Batch:
     """Some rows of a step: model inputs (labels, actions and action_mask among them), flow times and noise, labels.
 
-    tau [B·draws], noise [B·draws, H, K]: None without actions. grounding: None without labelled images.
+    tau [B·draws], noise [B·draws, H, K]: None without actions. grounding: None without labeled images.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -52,7 +52,7 @@ class Batch:
         return Batch(*(move(getattr(self, field.name)) for field in fields(self)))
 
     def counts(self, tokens_per_image: int) -> dict[str, int]:
-        """How many terms the sum of each loss has, by its name."""
+        """Number of terms in the sum of each loss, by its name."""
         counts = {}
         if self.tau is not None:
             rows = self.inputs["action_mask"].flatten(1).any(dim=1)
@@ -65,11 +65,11 @@ class Batch:
 
 
 class Batches:
-    """The batches of one process, a function of (seed, step) alone; `accumulate` of them make up its part of a step.
+    """The batches of one process, a function of only (seed, step); `accumulate` of them are its part of a step.
 
-    filler: a sample to learn nothing from that ends every batch. Processes that share a sharded model must all run all
-    of it, whatever their rows are. grouped: rows of different size become batches of their own, which costs a CPU less
-    than filling them up to the largest; there are as many batches as it takes.
+    filler: a sample without a loss that ends every batch. Processes that share a sharded model must all run all of it,
+    whatever their rows are. grouped: rows of different size form separate batches, which is cheaper on a CPU than
+    padding them to the largest; the number of batches varies.
     """
 
     def __init__(
@@ -90,25 +90,25 @@ class Batches:
         self.process, self.processes, self.filler, self.grouped = process, processes, filler, grouped
 
     def __getitem__(self, step: int) -> list[Batch]:
-        """What this process trains on in `step`."""
+        """The batches of this process in `step`."""
         rows = self.mixture.plan(step)
         tau, noise = self._flow(step)
         own = self._dealt(rows)[self.process * self.accumulate : (self.process + 1) * self.accumulate]
         return [batch for part in own for batch in self._batches([rows[i] for i in part], tau[part], noise[part])]
 
     def held_out(self, source: SampleSource, count: int) -> Batch:
-        """At most `count` held-out samples, evenly spread, the same at every call."""
+        """At most `count` held-out samples, evenly spaced, the same on every call."""
         chosen = np.unique(np.linspace(0, len(source.held_out) - 1, count).astype(int))
         indices = source.held_out[chosen]
         return self.collate([source.sample(int(index), np.random.default_rng(int(index))) for index in indices])
 
     def collate(self, samples: list[Sample], horizon: int | None = None) -> Batch:
-        """One batch of these samples, their actions filled up to `horizon` steps (default: the run's)."""
+        """One batch of these samples, their actions padded to `horizon` steps (default: the run's)."""
         inputs = self.processor.collate(samples, horizon or self.horizon)
         return Batch(inputs, grounding=GroundingTargets.of(samples, self.processor.camera_tags))
 
     def _dealt(self, rows: Sequence[Row]) -> list[list[int]]:
-        """Numbers of the rows of each part. Every source is dealt out evenly: no process waits for long rows."""
+        """Indices of the rows of each part. Every source is dealt evenly, so that no process waits for long rows."""
         order = sorted(range(len(rows)), key=lambda i: rows[i].source)
         parts = self.processes * self.accumulate
         return [order[part::parts] for part in range(parts)]
@@ -155,9 +155,9 @@ class Batches:
 
 
 def alike(samples: Sequence[Sample], image_tokens: int) -> list[list[int]]:
-    """Numbers of the samples in the groups that cost least: alike in size, but for what a pass of its own would cost.
+    """Indices of the samples in the groups of least cost: of similar size, unless another pass costs more.
 
-    Samples in order of size, cut where n · (size of a group's largest) + OVERHEAD, summed over the groups, is least.
+    Samples sorted by size, split so that n · (size of a group's largest) + OVERHEAD, summed over groups, is minimal.
     """
     sizes = [CONTEXT_PASSES * _images(sample) * image_tokens + ACTION_PASSES * _steps(sample) for sample in samples]
     order = sorted(range(len(samples)), key=sizes.__getitem__)
@@ -184,17 +184,17 @@ def _steps(sample: Sample) -> int:
 
 
 def filler_for(processor: QwenVLAProcessor, images: bool) -> Sample:
-    """A row that reaches every part of the model and counts in no loss: its only action is masked."""
+    """A row that uses every part of the model but no loss: its only action is masked."""
     size = processor.image_transform.image_size
     blank = {processor.camera_tags[0]: np.zeros((size, size, 3), np.uint8)} if images else {}
     return Sample("nothing", blank, actions=np.zeros((1, 1), np.float32), valid=np.zeros(1, bool))
 
 
 class Prefetch:
-    """Takes batches in order; the next one is built in a thread while the caller works. Measures the waiting."""
+    """Provides batches in order; the next one is built in a thread during the caller's work. Measures waiting time."""
 
     def __init__(self, batches: Batches, first: int, end: int) -> None:
-        self.waited = 0.0  # seconds, in all
+        self.waited = 0.0  # total [s]
         self._batches, self._end = batches, end
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._next = self._submit(first)
@@ -206,7 +206,7 @@ class Prefetch:
         self._pool.shutdown(cancel_futures=True)
 
     def take(self, step: int) -> list[Batch]:
-        """The batches of `step`, which follows the step taken before."""
+        """The batches of `step`, which must follow the previous one."""
         began = time.perf_counter()
         batches = self._next.result()
         self.waited += time.perf_counter() - began

@@ -1,6 +1,6 @@
-"""Several processes training one model: copies that average their gradients (DDP), or shards of one (FSDP).
+"""Several processes that train one model: replicas that average their gradients (DDP), or shards of one (FSDP).
 
-What a run saves is whole either way, so that it can be resumed by another number of processes, sharded or not.
+A saved state is unsharded in either case, so that any number of processes, sharded or not, can resume it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def asked_to_shard() -> bool:
 def spread(
     learner: nn.Module, accelerator: Accelerator, shard: bool, block_names: Iterable[str], half: bool
 ) -> nn.Module:
-    """The module to call in training: `learner` itself, wrapped when there are several processes.
+    """The module to call in training: `learner` itself, wrapped if there are several processes.
 
-    half: shards are put together in bf16 (on GPUs), as autocast would use them. Sharded, the learner's parameters
-    become DTensors in place: make the optimizer afterwards.
+    half: shards are gathered in bf16 (on GPUs), as autocast would use them. With shards, the learner's parameters
+    become DTensors in place: create the optimizer afterwards.
     """
     if accelerator.num_processes == 1:
         return learner
@@ -40,14 +40,14 @@ def spread(
     names = set(block_names)
     for module in learner.modules():
         if type(module).__name__ in names:
-            if hasattr(module, "modulation"):  # the expert computes it for all blocks at once, before it runs them
+            if hasattr(module, "modulation"):  # the expert computes it for all blocks before it runs them
                 fully_shard(module.modulation, mp_policy=policy)
             fully_shard(module, mp_policy=policy)
     return fully_shard(learner, mp_policy=policy)
 
 
 def collect_later(wrapped: nn.Module, accelerator: Accelerator, last: bool) -> None:
-    """Of the parts of one step, let only the last one's backward pass exchange gradients."""
+    """Exchange gradients only in the backward pass of a step's last part."""
     if isinstance(wrapped, DistributedDataParallel):
         wrapped.require_backward_grad_sync = last
     elif accelerator.num_processes > 1:
@@ -55,7 +55,7 @@ def collect_later(wrapped: nn.Module, accelerator: Accelerator, last: bool) -> N
 
 
 def summed(values: Mapping[str, float], accelerator: Accelerator) -> dict[str, float]:
-    """The sum of each value over all processes, which have the same names in the same order."""
+    """The sum of each value over all processes, which must have the same names in the same order."""
     if accelerator.num_processes == 1:
         return dict(values)
     total = torch.tensor(list(values.values()), dtype=torch.float64)
@@ -65,18 +65,18 @@ def summed(values: Mapping[str, float], accelerator: Accelerator) -> dict[str, f
 
 
 def own_part(tensor: torch.Tensor) -> torch.Tensor:
-    """The elements of a parameter that this process holds."""
+    """The elements of a parameter held by this process."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def norm(gradients: Iterable[torch.Tensor]) -> float:
-    """Euclidean norm of gradients, shards of other processes included."""
+    """Euclidean norm of gradients, including shards of other processes."""
     value = torch.nn.utils.get_total_norm(list(gradients))
     return float(value.full_tensor() if isinstance(value, DTensor) else value)
 
 
 def whole(value: Any, keep: bool) -> Any:
-    """Nested state with sharded tensors put together on the CPU; only where `keep` is true, {} and None elsewhere.
+    """Nested state with sharded tensors gathered on the CPU; only if `keep` is true, {} and None otherwise.
 
     All processes must call it, with the same structure.
     """
@@ -92,13 +92,13 @@ def whole(value: Any, keep: bool) -> Any:
 
 
 def like(tensor: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
-    """A whole tensor on the device of `model`, sharded as it is."""
+    """A whole tensor on the device of `model`, with the same sharding."""
     if isinstance(model, DTensor):
         return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements)
     return tensor.to(model.device)
 
 
 def in_turn(accelerator: Accelerator, make: Callable[[], Any]) -> Any:
-    """`make()`, first in the main process: what it writes to disk the others find ready."""
+    """`make()`, first in the main process, so that the others find its files on disk."""
     with accelerator.main_process_first():
         return make()

@@ -1,9 +1,9 @@
 """Dense grounding: an auxiliary head on image tokens, used in training only and never part of the model.
 
-Every image token says whether a point lies in its cell and where: absolute image coordinates and depth; the token of
-a gripper's tip also says how far the gripper is open. All tokens of an image together say whether the point is in it at
-all. Without this the attention read-out of a backbone that has seen nothing does not learn; the paper's backbone brings
-the knowledge from its own pretraining.
+Every image token predicts whether a point is in its cell and where: absolute image coordinates and depth; the token of
+a gripper's tip also predicts the gripper's opening. All tokens of an image together predict whether the point is in
+it. Without this, the attention read-out of a backbone without visual pretraining does not learn; the paper's backbone
+has that knowledge from its pretraining.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import nn
 from qwen_vla.model.sample import POINTS, TIPS, Sample
 
 OUTPUTS = ("cell", "u", "v", "depth", "opening")
-NEAR = 1.0  # cells: tokens whose centre is this close to the point regress its coordinates
-# Of the three parts of the loss. Coordinates are shares of the image and metres: 0.01 is one pixel of 96, or one cm.
+NEAR = 1.0  # cells: tokens with a center this close to the point regress its coordinates
+# Weights of the loss. Coordinates are shares of the image and meters: 0.01 is one pixel of 96, or one cm.
 WEIGHTS = {"cell": 1.0, "where": 20.0, "opening": 1.0}
 
 
@@ -28,7 +28,7 @@ WEIGHTS = {"cell": 1.0, "where": 20.0, "opening": 1.0}
 class GroundingTargets:
     """Labels of the images of a batch that have any.
 
-    image (N,): which of the batch's images, counted over all rows. points (N, P, 3): u, v in 0…1 and depth [m] of
+    image (N,): index of the image in the batch, counted over all rows. points (N, P, 3): u, v in 0…1 and depth [m] of
     POINTS; visible, hidden (N, P): known to be in the image, known not to be; openings (N, TIPS): 0…1, −1: none.
     """
 
@@ -40,7 +40,7 @@ class GroundingTargets:
 
     @classmethod
     def of(cls, samples: Sequence[Sample], camera_tags: Sequence[str]) -> GroundingTargets | None:
-        """The labels of a batch whose images stand in the order of `camera_tags`; None when no sample has any."""
+        """The labels of a batch whose images are in the order of `camera_tags`; None if no sample has any."""
         found, first = [], 0
         for sample in samples:
             order, labels = _image_order(sample, camera_tags), sample.labels
@@ -59,13 +59,13 @@ class GroundingTargets:
         return self.visible[:, -TIPS:] & (self.openings >= 0)
 
     def cells(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, P) number of the cell each point lies in, and (N, P, tokens) whether a token is near a visible point."""
-        offset = self.points[..., None, :2] - _cell_centres(tokens, self.points.device)
+        """(N, P) index of the cell of each point, and (N, P, tokens) whether a token is near a visible point."""
+        offset = self.points[..., None, :2] - _cell_centers(tokens, self.points.device)
         near = (offset.abs().amax(-1) < NEAR / round(tokens**0.5)) & self.visible[..., None]
         return offset.norm(dim=-1).argmin(-1), near
 
     def counts(self, tokens: int) -> dict[str, int]:
-        """How many terms each part of the loss sums up."""
+        """Number of terms of each part of the loss."""
         near = self.cells(tokens)[1]
         told = near[:, -TIPS:] & self.openings_known[..., None]
         asked = self.visible | self.hidden
@@ -85,10 +85,10 @@ class GroundingHead(nn.Module):
         return values.permute(0, 2, 1, 3)
 
     def sums(self, tokens: torch.Tensor, targets: GroundingTargets) -> dict[str, torch.Tensor]:
-        """Cross-entropy over the cells and "nowhere", whose logit is 0; and smooth L1 of what the tokens near a visible
-        point say about it; both summed up.
+        """Cross-entropy over the cells and "nowhere", whose logit is 0; and smooth L1 of the predictions of tokens near
+        a visible point; both as sums.
 
-        `tokens` are those of the labelled images. Divided by `GroundingTargets.counts` the parts become means.
+        `tokens` are those of the labeled images. Divided by `GroundingTargets.counts` the parts become means.
         """
         values, count = self(tokens), tokens.shape[1]
         cell, near = targets.cells(count)
@@ -106,7 +106,7 @@ class GroundingHead(nn.Module):
 
     @torch.no_grad()
     def locate(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(N, points, 5): u, v, depth and opening that the most likely cell gives; the chance that it is in view."""
+        """(N, points, 5): u, v, depth and opening predicted by the most likely cell; probability of being in view."""
         values = self(tokens)
         best = values[..., 0].argmax(-1)[..., None, None].expand(*values.shape[:2], 1, len(OUTPUTS))
         found = values.gather(-2, best).squeeze(-2)[..., 1:]
@@ -114,7 +114,7 @@ class GroundingHead(nn.Module):
 
 
 def _image_order(sample: Sample, camera_tags: Sequence[str]) -> list[int]:
-    """Positions of the sample's images, in its own order, as they stand in the batch."""
+    """Positions in the batch of the sample's images, in the sample's order."""
     first, positions = 0, {}
     for tag, images in sample.images.items():
         count = len(images) if np.ndim(images) == 4 else 1
@@ -123,7 +123,7 @@ def _image_order(sample: Sample, camera_tags: Sequence[str]) -> list[int]:
     return [position for tag in camera_tags for position in positions.get(tag, ())]
 
 
-def _cell_centres(count: int, device: torch.device) -> torch.Tensor:
+def _cell_centers(count: int, device: torch.device) -> torch.Tensor:
     """(count, 2) u, v of the token cells in row-major order."""
     side = round(count**0.5)
     axis = (torch.arange(side, device=device) + 0.5) / side

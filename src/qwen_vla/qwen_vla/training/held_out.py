@@ -1,4 +1,4 @@
-"""How good a run is on the samples that it never trains on, with its averaged weights."""
+"""Metrics of a run on held-out samples, with its averaged weights."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from qwen_vla.training.run import Run, averaged
 SAMPLES = 96  # of each source
 EULER_STEPS = 4
 BY_SOURCE = ("action", "position_mm", "answer")
-MEASURED = 0.5  # share of a chunk at which positions are compared: about where the next chunk takes over
+MEASURED = 0.5  # fraction of a chunk at which positions are compared: about where the next chunk starts
 
 
 @torch.no_grad()
 def validate(run: Run) -> dict[str, float]:
     """Errors of sampled actions and of grounding [share of the image]; every process must call it.
 
-    `object`, `goal`, `tip`: mean distance of a point from where it is found; `in_view`: share of the points of which it
-    is said rightly whether they are in the image. `answer`: share of the questions answered without a mistake, each
-    word given those before it. `action`: mean error of the normalised actions, and of a robot's own channels halfway
-    through the chunk `position_mm` of a tip or base, `joint_mrad`, `heading_mrad`, and `gripper` [share of its travel]
-    until there. Means over the sources that have each; where there are several sources, each one's `action`,
-    `position_mm` and `answer` under its name.
+    `object`, `goal`, `tip`: mean distance between true and located points; `in_view`: accuracy of whether points are in
+    the image. `answer`: share of the questions answered without an error, with teacher forcing. `action`: mean error of
+    the normalized actions; in a robot's own channels halfway through the chunk, `position_mm` of a tip or base,
+    `joint_mrad`, `heading_mrad`, and `gripper` [share of its travel] until there. Means over the sources that have
+    each; with several sources, also each one's `action`, `position_mm` and `answer` under its name.
     """
     rows: dict[str, dict] = {}
     with averaged(run), torch.random.fork_rng():
@@ -102,7 +101,7 @@ def _action_errors(source: SampleSource, found: dict[str, torch.Tensor], batch: 
 def _physical_errors(
     robot: EmbodimentInfo, sampled: np.ndarray, truth: np.ndarray, middle: np.ndarray
 ) -> dict[str, float]:
-    """Of chunks (N, H, c) in physical units: how far the robot is, at step `middle` (N,), from where it should be."""
+    """Errors of chunks (N, H, c) in physical units: deviation of the robot from its target at step `middle` (N,)."""
     layout, result = robot.layout, {}
     error = layout.difference(robot.to_chunk(sampled), robot.to_chunk(truth))
     there = error[np.arange(len(truth)), middle]
@@ -120,6 +119,6 @@ def _physical_errors(
 
 
 def _positions(errors: np.ndarray) -> dict[str, float]:
-    """Length of the errors (N, 2 or 3) [m], in millimetres."""
+    """Length of the errors (N, 2 or 3) [m], in millimeters."""
     lengths = 1000 * np.linalg.norm(errors, axis=-1)
     return {"position_mm": float(lengths.mean()), "position_mm_median": float(np.median(lengths))}

@@ -1,4 +1,4 @@
-"""Model and grounding head as one module: `forward` is all that training calls, so that DDP and FSDP can wrap it."""
+"""Model and grounding head as one module: training calls only `forward`, so that DDP and FSDP can wrap it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from qwen_vla.training.grounding import GroundingHead
 
 
 class Learner(nn.Module):
-    """Sums of the losses of a batch, or what the model says to it.
+    """Sums of the losses of a batch, or the model's predictions.
 
-    losses: names of the losses to compute, of action, language and grounding. noise_draws: (noise, τ) pairs per row.
+    losses: names of the losses to compute, among action, language and grounding. noise_draws: (noise, τ) pairs per row.
     trains_backbone: False keeps no activations of the backbone.
     """
 
@@ -30,9 +30,9 @@ class Learner(nn.Module):
         self.sharded = False
 
     def forward(self, batch: Batch, euler_steps: int | None = None) -> dict[str, Any]:
-        """Sum of every loss that the batch has something for; with `euler_steps` predictions instead (see `predict`).
+        """Sum of every loss with targets in the batch; with `euler_steps`, predictions instead (see `predict`).
 
-        The parts of the grounding loss have their own names, see `grounding.WEIGHTS`. Divide by `Batch.counts`.
+        The parts of the grounding loss are named in `grounding.WEIGHTS`. Divide by `Batch.counts`.
         """
         if euler_steps is not None:
             return self.predict(batch, euler_steps)
@@ -53,8 +53,8 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def predict(self, batch: Batch, euler_steps: int) -> dict[str, torch.Tensor]:
-        """What there is of: actions [B, H, K] sampled from fresh noise; answers [questions], whether the most likely
-        token is the right one at every place of an answer; located points of the labelled images."""
+        """Predictions for the targets present: actions [B, H, K] sampled from fresh noise; answers [questions], whether
+        all tokens of an answer are the most likely ones; located points of the labeled images."""
         encoding = self.model.encode(**batch.inputs)
         found = {}
         if "action" in self.losses and "actions" in batch.inputs:
@@ -66,8 +66,8 @@ class Learner(nn.Module):
         return found
 
     def _touch(self) -> torch.Tensor:
-        """0, with a gradient of 0 for all parameters that stand outside the blocks: FSDP exchanges the gradients that
-        there are, and other processes may have rows for a loss that this one has none for."""
+        """0, with a gradient of 0 for all parameters outside the blocks: FSDP exchanges existing gradients, and other
+        processes may have rows for a loss that this one has not."""
         present = (p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor))
         return 0.0 * sum(p.flatten()[0] for p in present)
 
@@ -76,6 +76,6 @@ class Learner(nn.Module):
             return self.model.encode(**batch.inputs)
 
     def _image_tokens(self, encoding: Encoding, batch: Batch) -> torch.Tensor:
-        """Hidden states (labelled images, tokens, D)."""
+        """Hidden states (labeled images, tokens, D)."""
         tokens = encoding.hidden[encoding.image_token_mask]
         return tokens.view(-1, self.model.config.tokens_per_image, tokens.shape[-1])[batch.grounding.image]

@@ -1,4 +1,4 @@
-"""The optimiser of a run: AdamW, or Muon for the matrices inside the blocks and AdamW for all else."""
+"""The optimizer of a run: AdamW, or Muon for the matrices inside the blocks and AdamW for all else."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from qwen_vla.training.learner import Learner
 from qwen_vla.training.recipe import Recipe
 
 BETAS = (0.9, 0.95)
-# Of Muon: those of its author (Jordan 2024), as torch has them.
+# Of Muon: its author's values (Jordan 2024), the defaults in torch.
 MUON = {
     "momentum": 0.95,
     "nesterov": True,
     "ns_coefficients": (3.4445, -4.775, 2.0315),
     "ns_steps": 5,
     "eps": 1e-7,
-    "adjust_lr_fn": "match_rms_adamw",  # its steps are as large as AdamW's at the same rate (Moonlight, 2025)
+    "adjust_lr_fn": "match_rms_adamw",  # steps of the same size as AdamW's at the same rate (Moonlight, 2025)
 }
 
 
@@ -42,9 +42,9 @@ def optimizer_of(recipe: Recipe, learner: Learner) -> torch.optim.Optimizer:
 
 
 def hidden_matrices(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The matrices between hidden states: those of the blocks of both towers and of the expert.
+    """The matrices between hidden states: in the blocks of both towers and of the expert.
 
-    Not those that read or write something else: embeddings, patches, heads, and the expert's modulations, whose
+    Excluded are those with another input or output: embeddings, patches, heads, and the expert's modulations, whose
     outputs are scales.
     """
     for block in model.modules():
@@ -54,7 +54,7 @@ def hidden_matrices(model: nn.Module) -> Iterator[nn.Parameter]:
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
-    """torch's Muon for the groups with `muon`, torch's AdamW for the others, to the outside one optimiser."""
+    """torch's Muon for the groups with `muon`, torch's AdamW for the others, combined as one optimizer."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__(groups, {**MUON, "betas": BETAS, "muon": False})
@@ -62,13 +62,13 @@ class MuonAndAdamW(torch.optim.Optimizer):
             torch.optim.Muon(self._groups(True), **MUON),
             torch.optim.AdamW(self._groups(False), betas=BETAS, fused=True),
         )
-        for group in self.param_groups:  # what AdamW's groups have beyond those that were given
+        for group in self.param_groups:  # keys that AdamW adds to its groups
             for key, value in self._parts[1].param_groups[0].items():
                 group.setdefault(key, value)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """Both take their step, on the groups and the state of this one: loading may have replaced either."""
+        """Step both, on this one's groups and state: loading may have replaced either."""
         for part, muon in zip(self._parts, (True, False), strict=True):
             part.param_groups, part.state = self._groups(muon), self.state
             part.step()

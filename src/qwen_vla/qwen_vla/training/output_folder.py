@@ -1,4 +1,4 @@
-"""The output folder of a training run: whether a recipe may use it, and what in it is the run's own. Free of torch."""
+"""The output folder of a training run: whether a recipe may use it, and which files are the run's. Free of torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRAINING_FILE = "training.json"
 MODEL_FOLDER = "model"
 RUN = Marker(RECIPE_FILE, frozenset({"stage", "name", "steps"}), "train")
 MODEL = Marker(TRAINING_FILE, frozenset({"recipe", "step", "data"}), "train")
-# May differ between the parts of one run: they change when things happen and where, not what is learned.
+# May differ between the parts of one run: they affect when and where things happen, not the result.
 RESUMABLE = {"collect", "threads", "save_every", "keep_every", "log_every", "validate_every"} | {
     "shard",
     "compile",
@@ -31,28 +31,28 @@ RESUMABLE = {"collect", "threads", "save_every", "keep_every", "log_every", "val
 
 
 def claim(recipe: Recipe | ReinforcementRecipe) -> None:
-    """Take the output folder for a recipe; every process may call it, and again.
+    """Claim the output folder for a recipe; every process may call it, repeatedly.
 
     Raises:
         OutputRefused: the folder, or a model in it that would be replaced, was not made by a training run.
-        RecipeError: it holds what another recipe has trained, or the model that this one starts from.
+        RecipeError: it contains the result of another recipe, or the model that this one starts from.
     """
     output = recipe.output
     before = check_folder(output, RUN)
     for folder in (output / MODEL_FOLDER, *output.glob("step_*")):
         if folder.exists() and model_files(folder) is None:
-            raise OutputRefused(f"{folder} holds no model that train wrote; move it away, or choose another output")
+            raise OutputRefused(f"{folder} is not a model written by train; move it away, or choose another output")
     for field in ("init_from", "expert_from"):
         start = getattr(recipe, field, None)
         if start and start.resolve().parent == output.resolve():
-            raise RecipeError(f"{field}: {start} lies in the output and would be replaced; choose another output")
+            raise RecipeError(f"{field}: {start} is in the output and would be replaced; choose another output")
     if before and ((output / STATE_FILE).exists() or (output / MODEL_FOLDER).exists()):
         _refuse_changes(recipe, before)
     write_json(output / RECIPE_FILE, json.loads(recipe.model_dump_json()))
 
 
 def model_files(folder: Path) -> frozenset[str] | None:
-    """What a training run has written into a folder; None when it is no model of a training run."""
+    """Files that a training run wrote into a folder; None if it is not a model of a training run."""
     training = MODEL.read(folder)
     if training is None:
         return None
@@ -60,7 +60,7 @@ def model_files(folder: Path) -> frozenset[str] | None:
 
 
 def write_training_file(folder: Path, content: dict[str, Any], later: tuple[str, ...] = ()) -> None:
-    """Write training.json, the last file of a model but for those that come `later`: it lists them all."""
+    """Write training.json, the last file of a model except those of `later`; it lists them all."""
     files = sorted({TRAINING_FILE, *later, *(path.name for path in folder.iterdir())})
     write_json(folder / TRAINING_FILE, {**content, "files": files})
 

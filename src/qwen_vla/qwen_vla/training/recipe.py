@@ -1,4 +1,4 @@
-"""The recipe of a training run: typed, validated once, kept beside every checkpoint."""
+"""The recipe of a training run: typed, validated once, saved with every checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OutputFolder = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 class RecipeError(ValueError):
-    """A recipe that is missing, wrong or cannot be followed; the message names file or recipe, and field or folder."""
+    """A recipe that is missing, invalid or infeasible; the message names file or recipe, and field or folder."""
 
 
 class Strict(BaseModel):
@@ -29,9 +29,9 @@ class Strict(BaseModel):
 class Losses(Strict):
     """Weights of the losses (paper: λ_act, λ_vl). grounding: dense auxiliary head on image tokens, training only.
 
-    balance "gradient_magnitude" (CPT) makes `language` the start of a λ_vl that is adapted: measured every
-    `balance_every` steps, so that the language loss moves the shared backbone `balance_ratio` times as much as the
-    action loss. `balance_smoothing` is the share of the old λ_vl that a measurement leaves.
+    balance "gradient_magnitude" (CPT) makes `language` the initial value of an adaptive λ_vl: measured every
+    `balance_every` steps, so that the language loss affects the shared backbone `balance_ratio` times as much as the
+    action loss. `balance_smoothing` is the weight of the old λ_vl in an update.
     """
 
     action: float = Field(1.0, ge=0)
@@ -60,7 +60,7 @@ class Tau(Strict):
     std: float = Field(1.0, gt=0)
 
     def in_config(self) -> dict[str, Any]:
-        """The same as fields of `QwenVLAConfig`."""
+        """As fields of `QwenVLAConfig`."""
         return {
             "tau_distribution": self.distribution,
             "tau_direction": self.direction,
@@ -72,7 +72,7 @@ class Tau(Strict):
 
 
 class Lora(Strict):
-    """Low-rank adapters in the backbone's text layers instead of its full weights; merged when a model is written."""
+    """Low-rank adapters in the backbone's text layers instead of its full weights; merged when a model is saved."""
 
     rank: int = Field(16, gt=0)
     alpha: float = Field(32.0, gt=0)
@@ -85,7 +85,7 @@ class Lora(Strict):
 class Optimizer(Strict):
     """AdamW with separate learning rates, linear warm-up and cosine decay to `final_share` of the peak.
 
-    name "muon": Muon for the matrices inside the blocks, at the same rates; not for shards.
+    name "muon": Muon for the matrices inside the blocks, at the same rates; not with shards.
     """
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -101,21 +101,21 @@ class Optimizer(Strict):
 class Recipe(Strict):
     """One supervised stage of training (paper §3): T2A, CPT or SFT.
 
-    stage: t2a trains the expert alone, without images, on trajectories of up to `horizon` steps; cpt and sft train
-        backbone and expert. They differ in their defaults and in nothing else.
-    preset, backbone, init_from: what the model begins as: a preset with random weights, a Qwen3.5 checkpoint (folder
-        or hub id) with a new expert of that preset's size, or a model of ours. expert_from: one whose expert is taken.
-    collect: a file (YAML) that says how data sets are recorded: a list of the options of `qwen-vla collect`, which,
-        given the recipe, records those that `data` names and that are missing.
+    stage: t2a trains only the expert, without images, on trajectories of up to `horizon` steps; cpt and sft train
+        backbone and expert. They differ only in their defaults.
+    preset, backbone, init_from: initialization of the model: a preset with random weights, a Qwen3.5 checkpoint (folder
+        or hub id) with a new expert of that preset's size, or a model of ours. expert_from: the source of the expert.
+    collect: a file (YAML) that defines how datasets are recorded: a list of the options of `qwen-vla collect`, which,
+        given the recipe, records the missing ones of those in `data`.
     model: fields of `QwenVLAConfig` that differ from the preset or checkpoint.
-    normalization: per data set, whether statistics that `init_from` already has are kept (default) or computed anew.
-    freeze: parts that are not trained.
+    normalization: per dataset, whether statistics of `init_from` are kept (default) or recomputed.
+    freeze: parts not trained.
     batch_size: rows of a global batch; all processes share it, in `accumulate` parts each.
-    balance: "task_and_embodiment" draws from the data sets with actions uniformly over embodiments, then tasks, then
-        frames, whatever their weights among each other.
-    precision: of the weights that are not trained; those that are stay fp32. autocast: of the computation.
+    balance: "task_and_embodiment" draws from the datasets with actions uniformly over embodiments, then tasks, then
+        frames, regardless of their relative weights.
+    precision: of frozen weights; trained ones are fp32. autocast: of the computation.
     shard: FSDP instead of a full copy in every process.
-    save_every: steps between two states to resume from. keep_every: steps between two models that are kept, as
+    save_every: steps between saved states. keep_every: steps between two models that are kept, as
         step_<number> in the output folder; None: only the last one.
     """
 
@@ -157,7 +157,7 @@ class Recipe(Strict):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_stage(cls, values: Any) -> Any:
-        """T2A: frozen backbone, logit-normal τ, actions only; what a recipe says itself stands."""
+        """T2A: frozen backbone, logit-normal τ, actions only; values in the recipe take precedence."""
         if isinstance(values, dict) and values.get("stage") == "t2a":
             losses = values.get("losses") or {}
             values = {"freeze": ("backbone",), "tau": {"distribution": "logit_normal"}, **values}
@@ -182,7 +182,7 @@ class Recipe(Strict):
 
     @property
     def data_paths(self) -> list[Path]:
-        """Files and folders with data; not those that are made up, or downloaded, while training."""
+        """Files and folders with data; not those generated or downloaded during training."""
         paths = [str(source.path) for source in self.data if getattr(source, "path", None) is not None]
         return [Path(path) for path in dict.fromkeys(paths) if not path.startswith(HUB)]
 
@@ -192,18 +192,18 @@ class Recipe(Strict):
                 yield f"horizon is for stage t2a; in stage {self.stage} every robot has its own"
             return
         if self.horizon is None or self.horizon <= CHUNK:
-            yield f"horizon: stage t2a learns whole trajectories, longer than {CHUNK} steps, got {self.horizon}"
+            yield f"horizon: stage t2a trains on whole trajectories, longer than {CHUNK} steps, got {self.horizon}"
         if self.trains_backbone or "expert" in self.frozen:
-            yield f"freeze: stage t2a trains the expert alone, got {list(self.freeze)}"
+            yield f"freeze: stage t2a trains only the expert, got {list(self.freeze)}"
         if self.losses.language or self.losses.grounding:
             yield "losses.language and losses.grounding have nothing to train in stage t2a: set them to 0"
 
     def _start_problems(self):
         if self.backbone and self.init_from:
-            yield "backbone and init_from are two ways to start; give one"
+            yield "backbone and init_from are alternatives; give one"
         unknown = sorted(set(self.model) - _config_fields())
         if unknown:
-            yield f"model.{unknown[0]}: there is no such field in QwenVLAConfig"
+            yield f"model.{unknown[0]}: unknown field in QwenVLAConfig"
 
     def _training_problems(self):
         if {"backbone", "expert"} <= self.frozen:
@@ -213,13 +213,13 @@ class Recipe(Strict):
         if self.lora and not self.trains_backbone:
             yield "lora adapts the backbone, which freeze excludes"
         if self.precision != "fp32" and self.autocast == "no":
-            yield f"precision {self.precision} beside weights in fp32 needs autocast: bf16"
+            yield f"precision {self.precision} with trained weights in fp32 needs autocast: bf16"
         if self.optimizer.name == "muon" and self.shard:
             yield "optimizer.name muon needs whole matrices: shard must be false"
         if self.accumulate > self.batch_size:
-            yield f"accumulate: a batch of {self.batch_size} rows has no {self.accumulate} parts"
+            yield f"accumulate: a batch of {self.batch_size} rows cannot be split into {self.accumulate} parts"
         if self.losses.balance != "fixed" and not self.trains_backbone:
-            yield "losses.balance gradient_magnitude needs a backbone that is trained"
+            yield "losses.balance gradient_magnitude needs a trained backbone"
 
 
 def _config_fields() -> set[str]:

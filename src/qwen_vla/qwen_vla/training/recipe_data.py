@@ -1,4 +1,4 @@
-"""The data sets that a recipe trains on: which of them are missing, and recording those."""
+"""The datasets of a recipe: finds the missing ones and records them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 
 
 def missing_collections(recipe: Recipe | ReinforcementRecipe) -> list[Collection]:
-    """Those data sets of a recipe that are not there, or not complete, in the order of the list that it names.
+    """The datasets of a recipe that are missing or incomplete, in the order of its `collect` list.
 
-    RecipeError when one is missing and the list does not say how it is made.
+    RecipeError if one is missing and not in the list.
     """
     if not recipe.data_paths:
         return []
@@ -24,16 +24,16 @@ def missing_collections(recipe: Recipe | ReinforcementRecipe) -> list[Collection
     for path in recipe.data_paths:
         if not path.exists() and path not in [collection.out for collection in needed]:
             raise RecipeError(
-                f"recipe {recipe.name}: there are no data in {path} (seen from {Path.cwd()}), and "
-                f"{recipe.collect or 'no file named under `collect`'} says how to record them; put yours there"
+                f"recipe {recipe.name}: there is no data in {path} (relative to {Path.cwd()}), and "
+                f"{recipe.collect or 'no file named under `collect`'} defines how to record it; put your data there"
             )
     return [collection for collection in needed if not is_complete(collection)]
 
 
 def collect_data(recipe: Recipe | ReinforcementRecipe, workers: int) -> list[dict]:
-    """Record what is missing, one after the other; returns the summaries. Interrupted, it goes on when called again."""
+    """Record the missing datasets, one by one; returns the summaries. After an interruption, another call resumes."""
     missing, summaries = missing_collections(recipe), []
     for number, collection in enumerate(missing, start=1):
-        print(f"data set {number} of {len(missing)}: {collection.out}", file=sys.stderr, flush=True)
+        print(f"dataset {number} of {len(missing)}: {collection.out}", file=sys.stderr, flush=True)
         summaries.append(collect(collection, workers))
     return summaries

@@ -1,4 +1,4 @@
-"""Reading recipe files: checked once, all problems in one line, and whether what they start from is there."""
+"""Reads recipe files: validated once, all problems in one line, including missing inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
 from qwen_vla.data.collection import Collection
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
-from qwen_vla.validation_errors import in_words
+from qwen_vla.validation_errors import as_text
 
 
 def _checked_collection(collection: Collection) -> Collection:
@@ -36,41 +36,41 @@ COLLECTIONS = TypeAdapter(
 
 
 def load_recipe(path: Path) -> Recipe | ReinforcementRecipe:
-    """Read and check a recipe file; paths in it are relative to the folder that the command is called in.
+    """Read and check a recipe file; paths in it are relative to the working folder.
 
-    RecipeError names the file, and all that is wrong in it.
+    RecipeError names the file and all its errors.
     """
     if not path.is_file():
-        raise RecipeError(f"{path}: no such recipe; see config/training/ for those that come with the suite")
+        raise RecipeError(f"{path}: no such recipe; see config/training/ for those of the suite")
     values = _yaml(path)
     return _checked(path, TypeAdapter(_recipe_class(values)), values, "recipe")
 
 
 def load_collections(path: Path) -> list[Collection]:
-    """Read and check the file that a recipe names under `collect`: a list of data sets.
+    """Read and check the file that a recipe names under `collect`: a list of datasets.
 
-    RecipeError names the file, and all that is wrong in it.
+    RecipeError names the file and all its errors.
     """
     if not path.is_file():
         raise RecipeError(
-            f"{path}: no such file (seen from {Path.cwd()}); `collect` names a list of data sets to record"
+            f"{path}: no such file (relative to {Path.cwd()}); `collect` names a list of datasets to record"
         )
-    return _checked(path, COLLECTIONS, _yaml(path), "list of data sets")
+    return _checked(path, COLLECTIONS, _yaml(path), "list of datasets")
 
 
 def check_inputs(recipe: Recipe) -> None:
-    """RecipeError when a data set or a model to start from is missing."""
+    """RecipeError if a dataset or a model to start from is missing."""
     for path in recipe.data_paths:
         if not path.exists():
             raise RecipeError(
-                f"recipe {recipe.name}: there are no data in {path} (seen from {Path.cwd()}); "
-                + ("qwen-vla collect, given the recipe, makes them" if recipe.collect else "put yours there")
+                f"recipe {recipe.name}: there is no data in {path} (relative to {Path.cwd()}); "
+                + ("qwen-vla collect, given the recipe, records it" if recipe.collect else "put your data there")
             )
     for field in ("init_from", "expert_from"):
         folder = getattr(recipe, field, None)
         if folder and not (folder / "config.json").is_file():
             raise RecipeError(
-                f"recipe {recipe.name}: {field}: there is no model in {folder} (seen from {Path.cwd()}); first train "
+                f"recipe {recipe.name}: {field}: there is no model in {folder} (relative to {Path.cwd()}); first train "
                 "the recipe that writes it, see the comments in config/training/"
             )
 
@@ -86,7 +86,7 @@ def _checked(path: Path, kind: TypeAdapter, values: Any, what: str) -> Any:
     try:
         return kind.validate_python(values)
     except ValidationError as error:
-        raise RecipeError(f"{path}: {in_words(error, what)}") from error
+        raise RecipeError(f"{path}: {as_text(error, what)}") from error
 
 
 def _recipe_class(values: Any) -> type[BaseModel]:

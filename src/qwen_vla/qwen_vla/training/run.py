@@ -1,4 +1,4 @@
-"""A run of a recipe: everything that a training step touches, made from the recipe and its data; and its model."""
+"""A run of a recipe: everything that a training step uses, created from the recipe and its data."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ LOSSES = ("action", "language", "grounding")
 
 @dataclass
 class Run:
-    """What is trained, with what, and how far it is.
+    """Model, data, optimizer and progress.
 
-    learner: model and grounding head; wrapped: the same for several processes, what a step calls. average: EMA of
-    `trained`, the model's parameters that are trained, in their order (of shards, where it is sharded).
+    learner: model and grounding head; wrapped: the same for several processes, called by a step. average: EMA of
+    `trained`, the model's trained parameters, in their order (of shards, if sharded).
     """
 
     recipe: Recipe
@@ -70,7 +70,7 @@ class Run:
         return self.batches.processor
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, put together from all processes; empty in others than the main one."""
+        """The state for `restore`, gathered from all processes; empty except in the main one."""
         return {
             "learner": whole(self._weights(), self.is_main),
             "optimizer": whole(self.optimizer.state_dict(), self.is_main),
@@ -80,7 +80,7 @@ class Run:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state` was taken of, sharded as this run is."""
+        """Restore a state, sharded as in this run."""
         present = self.learner.state_dict()
         weights = {name: like(tensor, present[name]) for name, tensor in state["learner"].items()}
         self.learner.load_state_dict(weights, strict=False)
@@ -96,7 +96,7 @@ class Run:
         self.balance.language = state["language_weight"]
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        """All weights; of a model that came from a checkpoint, those that are trained: the others are still there."""
+        """All weights; for a model from a checkpoint, only the trained ones: the others are in the checkpoint."""
         weights = self.learner.state_dict()
         if not (self.recipe.init_from or self.recipe.backbone):
             return weights
@@ -104,7 +104,7 @@ class Run:
         return {name: tensor for name, tensor in weights.items() if name in trained}
 
     def _averages(self) -> list[torch.Tensor]:
-        """The averages as tensors of the same kind as the parameters, to be put together like them."""
+        """The averages as tensors of the same kind as the parameters, to be gathered like them."""
         with averaged(self):
             return [p.detach().clone() for p in self.trained]
 
@@ -152,7 +152,7 @@ def prepare(recipe: Recipe) -> Run:
 
 @contextlib.contextmanager
 def averaged(run: Run) -> Iterator[None]:
-    """The model with its averaged weights, for as long as the context lasts."""
+    """The model with its averaged weights, within the context."""
     parameters = [own_part(p.detach()) for p in run.trained]
     present = [p.clone() for p in parameters]
     with torch.no_grad():
@@ -164,9 +164,9 @@ def averaged(run: Run) -> Iterator[None]:
 
 
 def export(run: Run, name: str = MODEL_FOLDER) -> Path:
-    """The averaged weights with all that inference and a rerun need, as the folder `name` of the output.
+    """Save the averaged weights with all that inference and a rerun need, in folder `name` of the output.
 
-    All processes call it, the main one writes.
+    All processes must call it; the main one writes.
     """
     folder, recipe = run.recipe.output / name, run.recipe
     with averaged(run):
@@ -189,7 +189,7 @@ def _check_batch(recipe: Recipe, processes: int) -> None:
 
 
 def _check_losses(recipe: Recipe, sources: Sequence[SampleSource]) -> None:
-    """RecipeError when a source gives samples from which nothing is learned."""
+    """RecipeError if a source has samples without a weighted loss."""
     losses = recipe.losses
     for source in sources:
         sample = source.sample(int(source.training[0]), np.random.default_rng(0))
@@ -198,11 +198,11 @@ def _check_losses(recipe: Recipe, sources: Sequence[SampleSource]) -> None:
         if not any(getattr(losses, name) for name in present):
             weights = ", ".join(f"losses.{name}" for name in present) or "no loss at all"
             raise RecipeError(
-                f"recipe {recipe.name}: nothing would be learned from {source.name}, which is for {weights}; give it a "
-                "weight above 0, or leave that data out"
+                f"recipe {recipe.name}: {source.name} would have no loss, it is for {weights}; set a "
+                "weight above 0, or remove this data"
             )
 
 
 def _freeze_unused(learner: Learner) -> None:
-    """A head without its loss is not trained, so that weight decay leaves it alone."""
+    """Freeze a head without its loss, so that weight decay does not change it."""
     learner.head.requires_grad_("grounding" in learner.losses)

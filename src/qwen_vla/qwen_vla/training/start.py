@@ -1,4 +1,4 @@
-"""What a run begins with: random weights, a Qwen3.5 backbone, or a model of ours; and which of it is trained."""
+"""The initialization of a run: random weights, a Qwen3.5 backbone, or a model of ours; and its trained parts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass
 class Start:
-    """What is known before the data are opened. model and processor: those of a checkpoint, if one was named."""
+    """What is known before the data is opened. model and processor: those of a checkpoint, if any."""
 
     config: QwenVLAConfig
     model: QwenVLAModel | None = None
@@ -37,7 +37,7 @@ class Start:
 
 
 def start_of(recipe: Recipe) -> Start:
-    """The configuration of the recipe's model, and the checkpoint that it begins with."""
+    """The configuration of the recipe's model, and its initial checkpoint."""
     changes = recipe.tau.in_config() | recipe.model
     if recipe.backbone:
         model, processor = QwenVLAModel.from_backbone(recipe.backbone, expert=recipe.preset, **changes)
@@ -51,7 +51,7 @@ def start_of(recipe: Recipe) -> Start:
 
 
 def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) -> tuple[QwenVLAModel, QwenVLAProcessor]:
-    """Model and processor for these sources: their cameras, statistics and embodiments, frozen as the recipe says."""
+    """Model and processor for these sources: their cameras, statistics and embodiments, frozen as in the recipe."""
     processor = _processor(start, sources)
     model = start.model if start.model is not None else QwenVLAModel(start.config)
     rows = start.config.vlm_config.text_config.vocab_size
@@ -61,7 +61,7 @@ def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) ->
         _take_expert(model, recipe.expert_from)
     for source in sources:
         processor.normalization.update(source.statistics)
-        # Synthetic motions see nothing, and those of T2A are longer than a chunk: no robot could be driven that way.
+        # Synthetic motions have no images, and in T2A they exceed a chunk: they cannot drive a robot.
         drivable = (e for e in source.embodiments.values() if e.camera_tags and e.horizon <= model.config.horizon)
         processor.embodiments.update({embodiment.name: embodiment for embodiment in drivable})
     freeze(model, recipe)
@@ -77,7 +77,7 @@ def load_head(head: GroundingHead, recipe: Recipe) -> None:
 
 
 def merged_weights(model: QwenVLAModel) -> dict[str, torch.Tensor]:
-    """The model's state without adapters: each is added to the weight that it adapts, whose name is as it was."""
+    """The model's state without adapters: each is added to the weight that it adapts, which keeps its original name."""
     weights = {}
     adapted = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     for name, tensor in model.state_dict().items():
@@ -92,7 +92,7 @@ def merged_weights(model: QwenVLAModel) -> dict[str, torch.Tensor]:
 
 
 def _processor(start: Start, sources: Sequence[SampleSource]) -> QwenVLAProcessor:
-    """A new one with a tokenizer for the sources' texts, or the checkpoint's, with the cameras that it lacked."""
+    """A new one with a tokenizer for the sources' texts, or the checkpoint's, extended by missing cameras."""
     tags = list(dict.fromkeys(tag for source in sources for tag in source.camera_tags))
     if start.processor is None:
         texts = [text for source in sources for text in source.texts()]
@@ -107,7 +107,7 @@ def _processor(start: Start, sources: Sequence[SampleSource]) -> QwenVLAProcesso
 
 
 def _take_expert(model: QwenVLAModel, folder: Path) -> None:
-    """Load the action expert of another model; RecipeError when it has another shape."""
+    """Load the action expert of another model; RecipeError if it has another shape."""
     weights = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
@@ -120,7 +120,7 @@ def _take_expert(model: QwenVLAModel, folder: Path) -> None:
 
 
 def freeze(model: QwenVLAModel, recipe: Recipe) -> None:
-    """Leave gradients to what the recipe trains, adapters included."""
+    """Enable gradients only for what the recipe trains, including adapters."""
     parts = {"backbone": model.vlm, "vision": model.vlm.model.visual, "expert": model.action_expert}
     if recipe.lora:
         _add_adapters(model, recipe)
@@ -129,7 +129,7 @@ def freeze(model: QwenVLAModel, recipe: Recipe) -> None:
 
 
 def _set_types(model: QwenVLAModel, recipe: Recipe) -> None:
-    """What is trained needs fp32: steps are smaller than what bf16 can tell apart."""
+    """Set trained weights to fp32: steps are smaller than the resolution of bf16."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else TYPES[recipe.precision])
 

@@ -1,4 +1,4 @@
-"""What a run of any stage leaves on disk: the state to resume from, and the model with all that inference needs."""
+"""The output of a run of any stage: the state for resuming, and the model with all that inference needs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Weights = Mapping[str, torch.Tensor]
 
 
 class Resumable(Protocol):
-    """A run of any stage, as far as saving it goes.
+    """The interface of a run for saving and resuming.
 
     Attributes:
-        step: how far it is.
-        is_main: whether this process, of several, is the one that writes.
+        step: current step.
+        is_main: whether this process is the one that writes.
     """
 
     recipe: Recipe | ReinforcementRecipe
@@ -40,35 +40,35 @@ class Resumable(Protocol):
     def is_main(self) -> bool: ...
 
     def state(self) -> dict[str, Any]:
-        """All that a step changes; in other processes than the main one it may be empty."""
+        """All that a step changes; except in the main process, it may be empty."""
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state` was taken of."""
+        """Restore a state."""
         ...
 
 
 class StateError(ValueError):
-    """A saved state that cannot be read; the message names the file and the way out."""
+    """A saved state that cannot be read; the message names the file and the remedy."""
 
 
 def save(run: Resumable) -> None:
     """The whole state in one file, renamed into place: an interrupted save leaves the previous one.
 
-    All processes call it, the main one writes. DiskFull when there is no room.
+    All processes must call it; the main one writes. DiskFull if there is no space.
     """
     state = {"step": run.step, **run.state()}
     if run.is_main:
         path = run.recipe.output / STATE_FILE
         with complete_or_absent(path) as temporary, temporary.open("wb") as file:
-            torch.save(state, file)  # into an open file: given a path, it does not say that the disk is full
+            torch.save(state, file)  # to an open file: with a path, it does not report a full disk
 
 
 def resume(run: Resumable) -> None:
-    """Go on from the state in the recipe's output folder, if there is one; `claim` the folder first.
+    """Resume from the state in the recipe's output folder, if there is one; `claim` the folder first.
 
-    On a CPU the losses are then those of a run that was never interrupted, bit for bit, as long as machine, library
-    versions, number of threads and processes and what `RESUMABLE` lets change stay the same; otherwise up to rounding.
+    On a CPU the losses are then bit-identical to those of an uninterrupted run, as long as machine, library versions,
+    number of threads and processes and everything not in `RESUMABLE` stay the same; otherwise up to rounding.
     """
     path = run.recipe.output / STATE_FILE
     if path.exists():
@@ -91,13 +91,13 @@ def write_model(
     """Write a model as a complete folder, or none: processor, statistics, recipe, data and model card beside it.
 
     Args:
-        folder: where to; an earlier model of ours there is replaced.
+        folder: destination; an earlier model of ours is replaced.
         run: whose recipe and step are recorded.
         model: what is saved, with its own weights or with `weights`.
-        processor: what inference needs beside it.
-        data: where all training data came from, as `record_of_data` says.
-        heads: file name → weights of what only a further training needs.
-        weights: in place of the model's own.
+        processor: the processor for inference.
+        data: origin of all training data, from `record_of_data`.
+        heads: file name → weights needed only for further training.
+        weights: instead of the model's own.
     """
     with folder_complete_or_absent(folder, model_files) as temporary:
         model.save_pretrained(temporary, state_dict=weights)
@@ -110,7 +110,7 @@ def write_model(
 
 
 def record_of_data(own: Iterable[dict], starts: Iterable[Path | None]) -> list[dict]:
-    """The data of a run and of the models that it started from: success in those scenes proves nothing."""
+    """The data of a run and of the models that it started from: success in these scenes proves nothing."""
     data = list(own)
     for folder in starts:
         if folder and (folder / TRAINING_FILE).exists():
@@ -123,5 +123,5 @@ def _read(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise StateError(
-            f"{path} is damaged or cut short ({path.stat().st_size} bytes); delete it to train from the start"
+            f"{path} is corrupt or truncated ({path.stat().st_size} bytes); delete it to train from the start"
         ) from error

@@ -1,4 +1,4 @@
-"""Runs a recipe: one resumable loop over mixed batches, with EMA weights, held-out measures, a log and a loss curve.
+"""Runs a recipe: one resumable loop over mixed batches, with EMA weights, held-out metrics, a log and a loss curve.
 
 Started with `accelerate launch` or `torchrun`, the processes share every batch. Losses are sums over a process's rows
 divided by the counts of the whole batch, so the update is that of one process.
@@ -31,8 +31,8 @@ from qwen_vla.training.recipe_files import check_inputs
 from qwen_vla.training.run import Run, export, prepare
 from qwen_vla.training.state import resume, save
 
-WAIT_SHARE = 0.05  # of the time; more of it spent waiting for data is worth a warning
-IMPATIENCE = 3.0  # [s] after which the same signal is meant to end the process, saved or not
+WAIT_SHARE = 0.05  # of the time; more than this spent waiting for data is reported
+IMPATIENCE = 3.0  # [s] after which a repeated signal ends the process, saved or not
 
 
 class TrainingStopped(KeyboardInterrupt):
@@ -42,7 +42,7 @@ class TrainingStopped(KeyboardInterrupt):
 def train(recipe: Recipe, max_steps: int | None = None) -> Path:
     """Train, resuming from `recipe.output` if it holds a state; returns the folder of the finished model.
 
-    `max_steps` ends early (with a saved state); the schedule stays that of the full recipe. TrainingStopped when
+    `max_steps` ends early with a saved state; the schedule stays that of the full recipe. TrainingStopped if
     SIGINT or SIGTERM ended it.
     """
     torch.set_num_threads(recipe.threads)
@@ -62,15 +62,15 @@ def train(recipe: Recipe, max_steps: int | None = None) -> Path:
         export(run)
         run.accelerator.wait_for_everyone()
     if run.step < last:
-        message = f"stopped at step {run.step} of {last}, all saved; the same command goes on from there"
+        message = f"stopped at step {run.step} of {last}, all saved; the same command resumes"
         raise TrainingStopped(message if main else "")
     return recipe.output / "model"
 
 
 def training_step(run: Run, batches: list[Batch]) -> dict[str, float]:
-    """One optimisation step on this process's batches of it; returns the losses of the whole batch."""
+    """One optimization step on this process's batches; returns the losses of the whole batch."""
     recipe = run.recipe
-    # Only dropout is random here; it depends on step and process alone, so that resuming changes nothing.
+    # Only dropout is random here; it depends only on step and process, so that resuming changes nothing.
     torch.manual_seed((recipe.seed * 1_000_003 + run.step) * 64 + run.accelerator.process_index)
     batches = [batch.to(run.accelerator.device) for batch in batches]
     counts = _counts(run, batches)
@@ -91,7 +91,7 @@ def training_step(run: Run, batches: list[Batch]) -> dict[str, float]:
 
 
 def _introduction(run: Run) -> str:
-    """One line that says what is about to be trained, on what and where."""
+    """One line on what will be trained, on which data and device."""
     parameters = sum(p.numel() for p in run.model.parameters()) / 1e6
     trained = sum(p.numel() for p in run.trained) / 1e6
     frames = sum(len(source.training) for source in run.sources)
@@ -130,7 +130,7 @@ class _Window:
         self._began, self._waited, self._warned = time.monotonic(), 0.0, False
 
     def close(self, run: Run, prefetch: Prefetch) -> dict[str, float]:
-        """Means of the losses, speed, and the share of the time spent waiting for data; the next window begins."""
+        """Means of the losses, speed, and the share of the time spent waiting for data; starts the next window."""
         elapsed = time.monotonic() - self._began
         share = (prefetch.waited - self._waited) / elapsed
         row = mean(self.rows)
@@ -140,7 +140,7 @@ class _Window:
         if self._waited and share > WAIT_SHARE and not self._warned:
             self._warned = True
             warnings.warn(
-                f"{share:.0%} of the time went into waiting for data; store images at the model's size, or lower the "
+                f"{share:.0%} of the time was spent waiting for data; store images at the model's size, or lower the "
                 "cost of a sample",
                 stacklevel=2,
             )
@@ -155,7 +155,7 @@ def _write(run: Run) -> None:
 
 
 def _counts(run: Run, batches: list[Batch]) -> dict[str, float]:
-    """How many terms each loss has in the whole batch, the rows of all processes together."""
+    """Number of terms of each loss in the whole batch, over all processes."""
     tokens = run.model.config.tokens_per_image
     counts = dict.fromkeys(("action", "language", *WEIGHTS), 0)
     for batch in batches:
@@ -174,14 +174,14 @@ def _weights(run: Run) -> dict[str, float]:
 def _backward(
     run: Run, batches: list[Batch], counts: Mapping[str, float], weights: Mapping[str, float]
 ) -> dict[str, float]:
-    """Gradients of Σ weight · sum / count over all rows of all processes; returns the losses themselves."""
+    """Gradients of Σ weight · sum / count over all rows of all processes; returns the unweighted losses."""
     totals = dict.fromkeys((name for name, count in counts.items() if count), 0.0)
     for number, batch in enumerate(batches):
         collect_later(run.wrapped, run.accelerator, last=number == len(batches) - 1)
         with _precision(run), _fast_attention(run):
             sums = run.wrapped(batch)
         parts = {name: value / max(1.0, counts[name]) for name, value in sums.items()}
-        # DDP and FSDP average over the processes; these parts are to be added up.
+        # DDP and FSDP average over the processes; these parts must be summed.
         total = sum(weights[name] * value for name, value in parts.items()) * run.accelerator.num_processes
         total.backward()
         for name, value in parts.items():
@@ -191,14 +191,14 @@ def _backward(
 
 
 def _named(totals: Mapping[str, float], learned: tuple[str, ...]) -> dict[str, float]:
-    """The losses that are learned, the parts of grounding as the one that they are."""
+    """The trained losses, with the parts of grounding summed."""
     losses = {name: totals[name] for name in ("action", "language") if name in totals and name in learned}
     parts = [weight * totals[name] for name, weight in WEIGHTS.items() if name in totals]
     return losses | ({"grounding": sum(parts)} if parts and "grounding" in learned else {})
 
 
 def _measure_balance(run: Run, batches: list[Batch], counts: Mapping[str, float]) -> None:
-    """Compare what the losses would do to the backbone, each alone, and follow it with the weight of language."""
+    """Measure each loss's separate effect on the backbone, and update the weight of language."""
     if not (counts["action"] and counts["language"]):
         return
     norms = {}
@@ -229,10 +229,10 @@ def _anyone(run: Run, asked: bool) -> bool:
 
 
 class StopSignal:
-    """While active, SIGINT and SIGTERM only ask to stop after the running step; the same one later ends the process.
+    """While active, SIGINT and SIGTERM only ask to stop after the running step; the same one, later, ends the process.
 
-    Later, because a scheduler that ends a job sends SIGTERM to every process, and torchrun, which gets one, too, sends
-    its processes another.
+    Later, because a scheduler that ends a job sends SIGTERM to every process, and torchrun, which also gets one, sends
+    another to its processes.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Collecting with the real suite: resumable, the same whoever records it, and never mixed with something else."""
+"""Collecting with the real suite: resumable, the same with any number of workers, and never mixed with other data."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ def test_a_finished_collection_is_left_alone(copied):
 @pytest.mark.parametrize("other", [{"seed": 2_000_001}, {"episodes": 7}, {"kind": "demonstrations"}])
 def test_another_collection_in_the_folder_is_refused(copied, other):
     before = files(copied)
-    with pytest.raises(DatasetError, match="holds another collection .*choose another folder"):
+    with pytest.raises(DatasetError, match="contains another collection .*choose another folder"):
         collect(replace(SNAPSHOTS, out=copied, **other))
     assert files(copied) == before
 
@@ -138,7 +138,7 @@ def test_a_collection_without_any_success_says_so(recorder, monkeypatch):
 
 
 def test_another_shard_size_in_the_folder_is_refused(recorder):
-    with pytest.raises(DatasetError, match="holds another collection .*episodes_per_shard 1; asked"):
+    with pytest.raises(DatasetError, match="contains another collection .*episodes_per_shard 1; asked"):
         collect(replace(recorder.collection, episodes_per_shard=50))
 
 
@@ -157,7 +157,7 @@ def test_only_scenes_of_one_task_from_the_seed_on(tmp_path):
     reader = LeRobotReader(options.out)
     assert reader.tasks == [suite.scene(seed).instruction for seed in (2_000_002, 2_000_007)]
     assert reader.info["seeds"] == [2_000_001, 2_000_008]
-    with pytest.raises(DatasetError, match="holds another collection .*task stack_cube; asked"):
+    with pytest.raises(DatasetError, match="contains another collection .*task stack_cube; asked"):
         collect(replace(options, task=None))
 
 
@@ -174,7 +174,9 @@ def test_a_recording_of_scenes_for_evaluation_is_not_trained_on(copied, kind, fi
     (copied / "meta/info.json").write_text(json.dumps(info | {"seeds": [first, first + 6]}))
     spec = TypeAdapter(AnyData).validate_python({"kind": kind, "path": copied})
     context = SourceContext(QwenVLAConfig.preset("tiny"), 0.34)
-    with pytest.raises(DataError, match=f"{copied}: training needs training seeds, got .* from {first} on.*leave this"):
+    with pytest.raises(
+        DataError, match=f"{copied}: training needs training seeds, got .* from {first} on.*remove this"
+    ):
         open_sources([spec], context)
 
 

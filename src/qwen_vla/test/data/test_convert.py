@@ -37,7 +37,7 @@ def bag(path, seconds=2.0, commands=True, without=()):
     return path
 
 
-def labelled(path, **about):
+def labeled(path, **about):
     """Make an episode of episode_recorder of a bag: it brings its robot and its instruction."""
     write_robot(path, WIDOWX)
     EpisodeRecord(name=path.name, robot="widowx", instruction=f"do {path.name}", started="", **about).write(path)
@@ -95,8 +95,8 @@ def test_videos_hold_the_frames_in_their_order(tmp_path):
         for row in range(len(episode))
         for other in (row, max(row - 1, 0))
     ]
-    own, neighbour = np.reshape(errors, (-1, 2))[1:].T
-    assert (own < neighbour).all() and own.mean() < 4.0
+    own, neighbor = np.reshape(errors, (-1, 2))[1:].T
+    assert (own < neighbor).all() and own.mean() < 4.0
     source = RobotData(kind="robot", path=str(tmp_path / "out")).open(CONTEXT)
     assert set(source.sample(0, None).images) == {"ego", "cam_wrist"}
 
@@ -145,13 +145,13 @@ def test_it_goes_on_where_it_was_and_takes_new_bags(tmp_path):
 def test_failed_episodes_are_left_out_and_may_be_kept(tmp_path, caplog):
     bags = tmp_path / "bags"
     for name, success in (("good", True), ("open", None), ("poor", False)):
-        labelled(bag(bags / name), success=success)
+        labeled(bag(bags / name), success=success)
     summary = convert(ConvertOptions(bags, tmp_path / "out", images="png", workers=1))
     assert summary["episodes"] == 2 and summary["failed_left_out"] == ["poor"]
     assert LeRobotReader(tmp_path / "out").tasks == ["do good", "do open"]
     direct = RosbagEpisodes(bags, WIDOWX)
     assert [episode.instruction for episode in direct] == ["do good", "do open"]
-    assert "1 failed episodes are left out: poor" in caplog.text
+    assert "1 failed episodes are skipped: poor" in caplog.text
     record = json.loads((bags / "open" / RECORD).read_text())
     (bags / "open" / RECORD).write_text(json.dumps(record | {"success": False}))
     assert convert(ConvertOptions(bags, tmp_path / "out", images="png", workers=1))["failed_left_out"] == [
@@ -166,7 +166,7 @@ def test_failed_episodes_are_left_out_and_may_be_kept(tmp_path, caplog):
 
 
 def test_a_robot_must_be_known(tmp_path):
-    with pytest.raises(BadEpisodes, match="does not say which robot it is of; name it with --robot"):
+    with pytest.raises(BadEpisodes, match="does not name its robot; give it with --robot"):
         convert(ConvertOptions(bag(tmp_path / "bag"), tmp_path / "out"))
     assert not (tmp_path / "out").exists(), "the same folder can be taken when it is named"
 
@@ -186,7 +186,7 @@ def test_an_episode_says_its_namespace_and_remapped_topics(tmp_path):
         record(writer, 1.0, without=("ego/image_raw",))
         for k in range(30):
             writer.image("front/image_raw", START + k * S // 30, np.full((24, 32, 3), k, np.uint8))
-    labelled(tmp_path / "bag", namespace="r1", remapped={"ego/image_raw": "/r1/front/image_raw"})
+    labeled(tmp_path / "bag", namespace="r1", remapped={"ego/image_raw": "/r1/front/image_raw"})
     convert(ConvertOptions(tmp_path / "bag", tmp_path / "out", images="png", workers=1))
     reader = LeRobotReader(tmp_path / "out")
     shown = [int(reader.image("observation.images.ego", row).max()) for row in range(len(reader))]

@@ -15,9 +15,9 @@ from qwen_vla import ActionChunk
 from qwen_vla.evaluation.contact_sheet import strip
 from qwen_vla.evaluation.episode import MAX_REFUSALS, Film, Look, run_episode, shown_to
 from qwen_vla.evaluation.in_process import _Player, check, evaluate, refuse_trained_seeds
-from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played, part_of
 from qwen_vla.evaluation.options import EvaluateOptions
-from qwen_vla.evaluation.summary import EpisodeRow, read_summary, refusals_in_words, rows_of, summarize
+from qwen_vla.evaluation.partial_results import PartialResults, Played, part_of
+from qwen_vla.evaluation.summary import EpisodeRow, read_summary, refusals_as_text, rows_of, summarize
 from qwen_vla.evaluation.tables import as_markdown
 from qwen_vla.evaluation.videos import frame_step, frames
 from qwen_vla.evaluation.write import announce_test, print_summary, write_summary
@@ -61,8 +61,8 @@ def test_why_chunks_were_refused_is_summed_up():
     assert summary["refusals"] == {"VELOCITY_LIMIT": 2, "SELF_COLLISION": 2}
     assert rows_of(json.loads(json.dumps(summary))) == rows
     said = "4 of 12 chunks refused (VELOCITY_LIMIT 2, SELF_COLLISION 2)"
-    assert refusals_in_words(rows) == said and said in as_markdown(summary)
-    assert refusals_in_words(ROWS) == "0 of 12 chunks refused"
+    assert refusals_as_text(rows) == said and said in as_markdown(summary)
+    assert refusals_as_text(ROWS) == "0 of 12 chunks refused"
 
 
 def test_a_metric_cannot_hide_another_figure():
@@ -268,7 +268,7 @@ def test_seeds_of_the_training_data_are_refused(tmp_path):
     ("changes", "message"),
     [
         ({"seed": FIRST_TEST_SEED - 1}, "seeds 19999…20000 are of more than one split"),
-        ({"seed": FIRST_TRAINING_SEED}, "training scenes: success there proves nothing; choose .* --seed 9000"),
+        ({"seed": FIRST_TRAINING_SEED}, "training scenes: success on them proves nothing; choose .* --seed 9000"),
         ({"seed": FIRST_TEST_SEED, "chaos": True}, "--chaos needs validation seeds, got test seeds"),
     ],
 )
@@ -281,14 +281,14 @@ def test_a_run_on_test_seeds_is_announced(capsys):
     options = replace(OPTIONS, seed=FIRST_TEST_SEED)
     assert (OPTIONS.split, options.split) == ("validation", "test")
     announce_test(range(options.seed, options.seed + options.episodes))
-    assert capsys.readouterr().err.startswith("test seeds 20000–20001: look once, at the end.")
+    assert capsys.readouterr().err.startswith("test seeds 20000–20001: use once, at the end.")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"shift": "sideways"}, "'widowx_pick' has no shift 'sideways'; it offers: "),
-        ({"prompt_of": "widowx"}, "the prompt of widowx is the right one"),
+        ({"prompt_of": "widowx"}, "the prompt of widowx is that of suite"),
         ({"prompt_of": "robbie"}, "unknown robot 'robbie'"),
         ({"suite": "chess"}, "unknown suite 'chess'"),
         ({"chaos": True}, "add --over-ros"),
@@ -296,7 +296,7 @@ def test_a_run_on_test_seeds_is_announced(capsys):
             {"policy": "chess://knight"},
             "no package provides the policy 'chess://knight'; installed: mock://, openpi://, qwen_vla://",
         ),
-        ({"policy": "mock://hold", "prompt_of": "aloha"}, "text that a checkpoint reads; mock://hold is none"),
+        ({"policy": "mock://hold", "prompt_of": "aloha"}, "prompt of a checkpoint; mock://hold is none"),
     ],
 )
 def test_what_is_wrong_is_found_before_anything_starts(changes, message):
@@ -359,7 +359,7 @@ def test_what_is_kept_is_not_played_again(micro_options):
     film = Film(looks=[Look({"ego": np.zeros((120, 160, 3), np.uint8)}, 0.0)])
     kept_rows = [replace(row(seed, True), instruction="played before the interruption") for seed in (7000, 7001)]
     options = replace(micro_options, videos=None)
-    with KeptEpisodes(options.json, options.suite, options.checkpoint, options.conditions()) as kept:
+    with PartialResults(options.json, options.suite, options.checkpoint, options.conditions()) as kept:
         for kept_row in kept_rows:
             kept.add(Played(kept_row, strip(film, "ego")))
     summary = evaluate(options)

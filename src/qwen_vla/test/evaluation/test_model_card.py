@@ -1,4 +1,4 @@
-"""The model card says what the folder records, and that something is not recorded where it is not."""
+"""The model card states what the folder records, and what it does not record."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def evaluation(path, successes, **conditions):
 def test_card_of_a_bare_checkpoint_claims_nothing(folder):
     text = write_model_card(folder).read_text()
     assert "## Evaluation\n\nNone is recorded." in text and "## Training\n\nNot recorded." in text
-    assert "Nothing is recorded about how well it works" in text
+    assert "Its performance is not recorded" in text
 
 
 def test_card_is_readable_by_the_hub(folder):
@@ -63,10 +63,10 @@ def test_training_and_its_early_end_are_told(folder):
     assert "stopped before" not in write_model_card(folder).read_text()
 
 
-def test_backbone_brings_its_licence(folder):
+def test_backbone_brings_its_license(folder):
     record_training(folder, 4000, backbone="Qwen/Qwen3.5-4B")
     text = write_model_card(folder).read_text()
-    assert "began as `Qwen/Qwen3.5-4B`, whose licence applies" in text
+    assert "initialized from `Qwen/Qwen3.5-4B`, whose license applies" in text
 
 
 def test_evaluations_with_their_intervals_and_conditions(folder, tmp_path):
@@ -74,7 +74,7 @@ def test_evaluations_with_their_intervals_and_conditions(folder, tmp_path):
     text = write_model_card(folder, paths).read_text()
     assert "| widowx_pick | – | 7000–7009 (validation) | 9 of 10 (90 %, 60–98 %) |" in text
     assert "| widowx_pick | blind | 7000–7009 (validation) | 0 of 10 (0 %, 0–28 %) |" in text
-    assert "Nothing is recorded" not in text
+    assert "performance is not recorded" not in text
 
 
 def test_a_file_that_is_no_evaluation_is_named(folder, tmp_path):

@@ -1,4 +1,4 @@
-"""Contact sheets and videos: what is in them, where, and how long they last."""
+"""Contact sheets and videos: content, layout and duration."""
 
 import io
 
@@ -9,22 +9,22 @@ from PIL import Image
 
 from qwen_vla.evaluation.contact_sheet import GAP, HEADER, LABEL, PICTURES, STRIDE, draw_sheet, strip, write_sheet
 from qwen_vla.evaluation.episode import Film, Look
-from qwen_vla.evaluation.kept_episodes import Played
+from qwen_vla.evaluation.partial_results import Played
 from qwen_vla.evaluation.pictures import font, shortened, tiled, verdict
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.evaluation.videos import CARD_SECONDS, frame_step, frames, write_video
 
-COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40))
+COLORS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40))
 SUCCESS = EpisodeRow(7, "lift the red cube", "red", True, 3, 0, 2.0, 0.02, "success", 50.0, "pick")
 FAILURE = EpisodeRow(8, "lift it", "red", False, 3, 2, 2.0, 0.02, "step limit", 50.0, "pick", "not touched")
 
 
 def image(shade=0, height=240, width=320):
-    return np.full((height, width, 3), COLOURS[shade % 4], np.uint8)
+    return np.full((height, width, 3), COLORS[shade % 4], np.uint8)
 
 
 def film(*seconds, cameras=1, remark=""):
-    """Looks whose first camera shows another colour each time."""
+    """Observations in which the first camera has a different color each time."""
     tags = ("ego", "left", "right", "low")[:cameras]
     return Film(
         looks=[Look({tag: image(i + j) for j, tag in enumerate(tags)}, s, remark) for i, s in enumerate(seconds)]
@@ -39,7 +39,7 @@ def test_a_strip_has_the_first_and_the_last_look_and_some_between():
     seven = strip(film(*range(7)), "ego")
     assert len(seven) == PICTURES and {opened(picture).size for picture in seven} == {(160, 120)}
     shown = [opened(picture).getpixel((80, 60)) for picture in seven]
-    assert shown[0] == COLOURS[0] and shown[-1] == COLOURS[6 % 4]
+    assert shown[0] == COLORS[0] and shown[-1] == COLORS[6 % 4]
     assert len(strip(film(0.0, 1.0), "ego")) == 2, "nothing stands twice"
 
 
@@ -51,7 +51,7 @@ def test_a_sheet_has_a_block_for_each_episode():
     assert sheet.size == (2 * GAP + PICTURES * STRIDE, HEADER + 2 * block)
     for number in range(2):
         middle = HEADER + number * block + LABEL + 60
-        assert [sheet.getpixel((GAP + 80 + i * STRIDE, middle)) for i in range(2)] == list(COLOURS[:2])
+        assert [sheet.getpixel((GAP + 80 + i * STRIDE, middle)) for i in range(2)] == list(COLORS[:2])
     assert draw_sheet(summary, episodes * 5).size == (3 * GAP + 2 * PICTURES * STRIDE, HEADER + 5 * block)
 
 
@@ -78,7 +78,7 @@ def test_cameras_are_tiled(cameras, size):
     views = tiled(film(0.0, cameras=cameras).looks[0].images, 240)
     assert views.shape == (*size, 3)
     corners = [views[y, x] for y in (120, 360)[: size[0] // 240] for x in (160, 480)[: size[1] // 320]]
-    assert [tuple(corner) for corner in corners[:cameras]] == list(COLOURS[:cameras])
+    assert [tuple(corner) for corner in corners[:cameras]] == list(COLORS[:cameras])
 
 
 def test_odd_sides_are_made_even_for_the_video():
@@ -95,15 +95,15 @@ def test_a_video_lasts_as_long_as_its_episode(tmp_path, period, step, rate):
         shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert container.streams.video[0].average_rate == rate
     assert len(shown) == 2 * rate + 1 + CARD_SECONDS * rate
-    assert shown[0][200, 100] == pytest.approx(COLOURS[0], abs=20) and shown[1][200, 100] == pytest.approx(
-        COLOURS[1], abs=20
+    assert shown[0][200, 100] == pytest.approx(COLORS[0], abs=20) and shown[1][200, 100] == pytest.approx(
+        COLORS[1], abs=20
     )
     card = shown[-1].astype(int)
     assert (card[..., 0] - card[..., 1]).max() > 80, "red letters"
 
 
 def test_a_picture_stands_until_there_is_a_newer_one():
-    """The policy looks every second; frames are due twice as often."""
+    """The policy observes every second; frames are due twice as often."""
     shown = list(frames(film(0.0, 1.0), SUCCESS, 0.5))
     assert len(shown) == 3 + CARD_SECONDS / 0.5
-    assert [tuple(frame[200, 100]) for frame in shown[:3]] == [COLOURS[0], COLOURS[0], COLOURS[1]]
+    assert [tuple(frame[200, 100]) for frame in shown[:3]] == [COLORS[0], COLORS[0], COLORS[1]]

@@ -1,4 +1,4 @@
-"""The report page: what it compares, that it needs nothing from elsewhere, and what it says about wrong files."""
+"""The report page: its comparisons, no external resources, and errors for invalid files."""
 
 import json
 import re
@@ -61,7 +61,7 @@ def test_differences_are_told_by_task_and_for_all():
     assert (every.task, every.first, every.second) == ("all", (18, 20), (4, 20))
     assert every.difference == pytest.approx(-0.7) and every.interval[1] < 0 and every.verdict == "worse"
     (_, _, same) = compare(EVALUATIONS["alone"], EVALUATIONS["alone_colour"])
-    assert same.verdict == "not told apart"
+    assert same.verdict == "inconclusive"
 
 
 def test_tables_tell_shifts_and_differences():
@@ -71,11 +71,11 @@ def test_tables_tell_shifts_and_differences():
     assert "## checkpoint, against tiny (joint)\n" in text
     assert "| joint | 20 of 60 chunks refused (START_JUMP 20) |" in text
     assert "| alone | alone | 18 of 20 | 4 of 20 | −70 (−84 to −40) | worse |" in text
-    assert "| alone_colour | stack | 2 of 10 | 1 of 10 | −10 (−42 to +24) | not told apart |" in text
+    assert "| alone_colour | stack | 2 of 10 | 1 of 10 | −10 (−42 to +24) | inconclusive |" in text
 
 
 class Page(HTMLParser):
-    """What is in a page; an element that is closed in the wrong order is an error."""
+    """The content of a page; an element closed in the wrong order is an error."""
 
     def __init__(self, text):
         super().__init__()
@@ -151,10 +151,14 @@ def test_what_is_no_evaluation_and_no_run_is_named(tmp_path):
     other.write_text('{"suite": "widowx"}')
     out = tmp_path / "report.html"
     for files, logs, message in (
-        ([tmp_path / "none.json"], (), "none.json is not there; `qwen-vla evaluate SUITE --json .* writes such a file"),
+        (
+            [tmp_path / "none.json"],
+            (),
+            "none.json does not exist; `qwen-vla evaluate SUITE --json .* writes such a file",
+        ),
         ([text], (), "text.json is not JSON"),
-        ([good, other], (), "other.json is no result of .*lacks.*'tasks'"),
-        ([good], (tmp_path,), f"{re.escape(str(tmp_path))} is no folder of a training run"),
+        ([good, other], (), "other.json is not a result of .*lacks.*'tasks'"),
+        ([good], (tmp_path,), f"{re.escape(str(tmp_path))} is not the folder of a training run"),
         ([], (), "at least one"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):

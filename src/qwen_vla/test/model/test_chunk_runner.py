@@ -1,4 +1,4 @@
-"""Acceleration changes no chunk, whatever the prompt's length, and never looks at values on the device."""
+"""Acceleration changes no chunk, for any prompt length, and never reads values on the device."""
 
 import copy
 import logging

@@ -145,7 +145,7 @@ def test_a_continuous_joint_is_moved_from_where_it_is_measured(turning):
 
 
 def test_a_chunk_goes_on_when_a_continuous_joint_passes_the_half_turn(turning):
-    """Planned towards 3.3 rad, which a driver measures as 3.3 - 2 pi: the same motion, told in another turn."""
+    """Planned toward 3.3 rad, which a driver measures as 3.3 - 2 pi: the same motion, another full turn away."""
     ahead = np.full((4, 3), 0.2, np.float32)
     ahead[:, 0] = 3.3
     previous = dataclasses.replace(turning.infer(look(np.array([3.0, 0.0, 0.0])), seed=0), data=ahead)
@@ -159,7 +159,7 @@ def test_a_chunk_goes_on_when_a_continuous_joint_passes_the_half_turn(turning):
 
 
 def test_a_chunk_is_continued_from_where_the_robot_is_now(relative):
-    """The remainder of an absolute chunk is what is executed, wherever the robot is when it looks again."""
+    """The remainder of an absolute chunk is what is executed, wherever the robot is at the next observation."""
     previous = dataclasses.replace(relative.infer(look(np.zeros(3)), seed=0), data=np.full((4, 3), 0.6, np.float32))
     moved = Observation(pictures(1)[0], "pick up the red cube", 0, np.array([0.5, 0.5, 0.0]))
     continued = relative.continue_chunk(moved, previous, 2, 2, consumed=0, seed=1)
@@ -180,7 +180,7 @@ def test_a_checkpoint_without_statistics_of_the_state_is_refused(relative):
     processor = relative.processor
     kept = processor.normalization.pop("arm.state")
     try:
-        with pytest.raises(ValueError, match=r"no statistics 'arm.state'"):
+        with pytest.raises(ValueError, match=r"statistics 'arm.state' are missing"):
             Policy(relative.model, processor, "arm")
         processor.normalization["arm.state"] = dataclasses.replace(kept, channel_names=())
         with pytest.raises(ValueError, match="do not name"):

@@ -112,13 +112,13 @@ def test_state_as_text():
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=20))
 def test_bins_of_the_state_are_equal_and_cover_the_range(state):
     bins = np.array(eval(state_text(np.array(state)).removeprefix("state: ")))
-    centres = (bins + 0.5) / 128 - 1
-    assert ((bins >= 0) & (bins < 256)).all() and np.abs(centres - np.float32(state)).max() <= 1 / 256 + 1e-6
+    centers = (bins + 0.5) / 128 - 1
+    assert ((bins >= 0) & (bins < 256)).all() and np.abs(centers - np.float32(state)).max() <= 1 / 256 + 1e-6
 
 
 @pytest.mark.parametrize("state", [[], [[0.1]], [np.nan], [1.5]])
 def test_what_is_no_normalised_state_is_refused(state):
-    with pytest.raises(ValueError, match="a state is a vector"):
+    with pytest.raises(ValueError, match="a state must be finite numbers"):
         checked_state(np.array(state))
 
 

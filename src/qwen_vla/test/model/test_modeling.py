@@ -187,7 +187,7 @@ def test_only_what_is_asked_for_runs(micro, actions):
     output = model(**processor(PROMPTS, answers=["yes"] * 3))
     assert ran == ["head"] and output.action_loss is None
     [hook.remove() for hook in hooks]
-    with pytest.raises(ValueError, match="nothing to learn"):
+    with pytest.raises(ValueError, match="no targets"):
         model(**batch)
 
 

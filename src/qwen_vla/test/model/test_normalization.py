@@ -1,4 +1,4 @@
-"""Quantile normalisation, eq. 5: range, clipping, degenerate channels, round trip, file form."""
+"""Quantile normalization, eq. 5: range, clipping, degenerate channels, round trip, file form."""
 
 import json
 
@@ -25,10 +25,10 @@ def quantiles_and_actions(draw):
 @given(quantiles_and_actions())
 def test_round_trip_inside_the_range(case):
     quantiles, actions = case
-    normalised = quantiles.normalize(actions)
-    assert normalised.dtype == np.float32 and np.abs(normalised).max() <= 1.0
+    normalized = quantiles.normalize(actions)
+    assert normalized.dtype == np.float32 and np.abs(normalized).max() <= 1.0
     scale = np.abs(actions).max() + np.ptp(np.stack([quantiles.q01, quantiles.q99])) + 1.0
-    np.testing.assert_allclose(quantiles.unnormalize(normalised), actions, atol=1e-6 * scale)
+    np.testing.assert_allclose(quantiles.unnormalize(normalized), actions, atol=1e-6 * scale)
 
 
 @given(quantiles_and_actions(), st.floats(-50, 50))

@@ -215,7 +215,7 @@ def test_missing_shard_is_named(copied):
 def test_truncated_shard_is_named(copied):
     victim = shards(copied)[2]
     victim.write_bytes(victim.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=f"{victim.name}.*cut short"):
+    with pytest.raises(ValueError, match=f"{victim.name}.*truncated"):
         from_backbone(copied)
 
 

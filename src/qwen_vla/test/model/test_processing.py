@@ -35,7 +35,7 @@ def test_patches_equal_those_of_transformers(size, patch, merge, temporal):
 
 
 def test_resize_averages_by_area():
-    """A checkerboard finer than the target becomes uniform grey; sampling without averaging would show stripes."""
+    """A checkerboard finer than the target becomes uniform gray; sampling without averaging would show stripes."""
     board = (np.indices((96, 128)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
     small = ImageTransform(32, 8, 2, 2).resize(board)
     assert small.shape == (32, 32, 3) and np.abs(small.astype(int) - 127.5).max() <= 15

@@ -1,4 +1,4 @@
-"""Real-time chunking: weights, guidance, clean prefixes, and what is left of a chunk."""
+"""Real-time chunking: weights, guidance, clean prefixes, and the remainder of a chunk."""
 
 from dataclasses import replace
 
@@ -61,7 +61,9 @@ def test_weights_fall_from_the_delay_to_the_end_of_the_left_over(data):
 
 @pytest.mark.parametrize(("delay", "every"), [(3, 2), (4, 13), (9, 9), (-1, 4)])
 def test_delay_and_horizons_must_fit_each_other(delay, every):
-    with pytest.raises(ValueError, match=f"got delay {delay}, execution horizon {every}, horizon 16; make inference"):
+    with pytest.raises(
+        ValueError, match=f"got delay {delay}, execution horizon {every}, horizon 16; speed up inference"
+    ):
         Continuation(torch.zeros(1, 16, 4), delay, every)
 
 

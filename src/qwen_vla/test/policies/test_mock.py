@@ -1,4 +1,4 @@
-"""The policy without a model holds every robot still, or says what a file says."""
+"""The policy without a model holds every robot's position, or replays a file."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def test_recorded_chunks_are_said_one_after_the_other_or_by_the_seed(tmp_path):
 @pytest.mark.parametrize(
     ("chunks", "message"),
     [
-        (np.zeros((8, 3)), r"must hold numbers \[N, horizon, channels\], got float64 \(8, 3\)"),
+        (np.zeros((8, 3)), r"must contain numbers \[N, horizon, channels\], got float64 \(8, 3\)"),
         (np.zeros((0, 8, 3)), r"got float64 \(0, 8, 3\)"),
-        (np.full((1, 8, 3), "x"), "must hold numbers"),
+        (np.full((1, 8, 3), "x"), "must contain numbers"),
         (np.full((1, 8, 3), np.nan), "not finite"),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, chunks, message):
 
 @pytest.mark.parametrize("address", ["", "still", "chunks.csv"])
 def test_an_address_that_means_nothing_is_refused_with_those_that_do(address):
-    with pytest.raises(ValueError, match=r"name mock://hold, or the \.npy file"):
+    with pytest.raises(ValueError, match=r"give mock://hold, or the \.npy file"):
         open_policy(f"mock://{address}", load_robot("widowx"))
 
 

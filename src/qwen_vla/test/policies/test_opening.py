@@ -1,4 +1,4 @@
-"""A policy is found by its reference and must fit the robot in front of it; what is wrong is said by name."""
+"""A policy is found by its reference and must fit the actual robot; differences are named."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_checkpoint_is_a_folder_or_one_of_the_suite(tmp_path):
 def test_an_unknown_checkpoint_is_an_error_that_names_it(name):
     with pytest.raises(FileNotFoundError, match=f"no checkpoint directory at {name}"):
         checkpoint_path(name)
-    with pytest.raises(FileNotFoundError, match="the suite's are called tiny"):
+    with pytest.raises(FileNotFoundError, match="included are tiny"):
         checkpoint_path("no-such-policy")
 
 
@@ -118,7 +118,7 @@ def test_a_package_that_cannot_be_imported_is_named(installed, widowx, where):
 
 
 class Reading:
-    """A policy that fits what it is told to fit and never infers."""
+    """A policy that fits the given robots and never infers."""
 
     history = History()
 

@@ -60,7 +60,7 @@ def ours(checkpoint: str, robot) -> Iterator[str]:
 
 @contextmanager
 def another(answer: Callable[[dict], bytes | str | None], metadata: dict | None = None) -> Iterator[str]:
-    """The address of a server that says what it is told to; None: it closes the connection."""
+    """The address of a server with scripted responses; None: it closes the connection."""
 
     def handle(connection: ServerConnection) -> None:
         connection.send(pack(metadata or {}, openpi_array))
@@ -241,7 +241,7 @@ def test_a_server_of_ours_for_another_robot_is_refused(robot) -> None:
 
 
 def test_a_server_that_says_nothing_needs_a_file(robot) -> None:
-    with another(lambda _: chunk()) as address, pytest.raises(ValueError, match="say it in a file"):
+    with another(lambda _: chunk()) as address, pytest.raises(ValueError, match="do so in a file"):
         opened(address, robot)
 
 
@@ -251,7 +251,7 @@ def test_a_file_that_makes_no_sense_is_named(robot, needs) -> None:
 
 
 def test_where_nobody_answers_is_said(robot, needs) -> None:
-    with pytest.raises(ConnectionError, match="no policy answers at openpi://127.0.0.1:9"):
+    with pytest.raises(ConnectionError, match="no policy responds at openpi://127.0.0.1:9"):
         opened("127.0.0.1:9", robot, needs())
 
 
@@ -265,7 +265,7 @@ def test_where_nobody_answers_is_said(robot, needs) -> None:
         (chunk(CHUNK[:, :3]), ArithmeticError, "actions must be"),
         (chunk(np.full((16, 7), np.nan)), ArithmeticError, "not finite"),
         (pack({"action": 1}, openpi_array), ArithmeticError, "actions must be .* got nothing"),
-        (b"\xc1", ArithmeticError, "nonsense"),
+        (b"\xc1", ArithmeticError, "invalid response"),
         ("Traceback: no such key", ValueError, "refuses: Traceback: no such key"),
         (None, ConnectionError, "was lost"),
         (bytes(17 * 2**20), ConnectionError, "was lost"),
@@ -293,7 +293,7 @@ def test_a_late_answer_is_given_up_and_never_taken_for_that_of_a_later_question(
 
     with another(answer) as address:
         policy = opened(address, robot, needs(answer_seconds=0.3))
-        with pytest.raises(TimeoutError, match="did not answer within 0.3 s"):
+        with pytest.raises(TimeoutError, match="did not respond within 0.3 s"):
             policy.infer(observation(robot))
         release.set()
         np.testing.assert_array_equal(policy.infer(observation(robot)).data, CHUNK)
@@ -313,7 +313,7 @@ def test_another_policy_at_the_same_address_is_not_taken_for_the_first(robot, ne
         policy = open_server(f"127.0.0.1:{server.socket.getsockname()[1]},{needs()}", robot, PolicyOptions())
         with pytest.raises(ConnectionError, match="was lost"):
             policy.infer(observation(robot))
-        with pytest.raises(ConnectionError, match="another policy answers .* checkpoint"):
+        with pytest.raises(ConnectionError, match="a different policy responds .* checkpoint"):
             policy.infer(observation(robot))
         server.shutdown()
         thread.join()

@@ -69,7 +69,7 @@ def base_policy(policy, control_mode):
 
 
 def test_waypoints_of_a_chunk_are_poses_seen_from_the_base_at_the_observation(policy, observation):
-    """The model knows increments: what it says of a base in the same way, as velocities, comes out as it is."""
+    """The model's waypoints are increments; its base velocities are unchanged."""
     plain = base_policy(policy, ControlMode.BASE_VELOCITY).infer(observation, seed=0).data
     poses = base_policy(policy, ControlMode.BASE_WAYPOINTS).infer(observation, seed=0).data
     assert np.abs(plain[:, 2]).max() > 0.05
@@ -92,7 +92,7 @@ def test_empty_instruction_is_refused(policy, observation, instruction):
 
 def test_an_instruction_that_is_too_long_is_refused_with_its_length(policy, observation):
     words = " ".join(["again"] * LONGEST_INSTRUCTION)
-    with pytest.raises(ValueError, match=rf"has \d+ tokens \(limit {LONGEST_INSTRUCTION}\).*in fewer words"):
+    with pytest.raises(ValueError, match=rf"has \d+ tokens \(limit {LONGEST_INSTRUCTION}\).*use fewer words"):
         policy.infer(Observation(observation.images, words))
 
 

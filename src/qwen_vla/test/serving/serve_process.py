@@ -40,7 +40,7 @@ class ServeProcess:
 
 @contextmanager
 def serving(*arguments: str) -> Iterator[ServeProcess]:
-    """A server that has said that it is ready; it is terminated in the end, if it still runs."""
+    """A server that has reported ready; it is terminated at the end, if it still runs."""
     command = [sys.executable, "-m", "qwen_vla", "serve", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         server = ServeProcess(process)

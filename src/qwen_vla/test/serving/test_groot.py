@@ -116,7 +116,9 @@ def test_what_is_wrong_is_told_by_its_field(served, change: dict, told: str) -> 
     assert told in answer["error"]
 
 
-@pytest.mark.parametrize("endpoint, told", [("kill", "kill is not for clients"), ("dance", "endpoint: must be")])
+@pytest.mark.parametrize(
+    "endpoint, told", [("kill", "kill is not available to clients"), ("dance", "endpoint: must be")]
+)
 def test_an_endpoint_that_is_not_offered_is_refused(served, endpoint: str, told: str) -> None:
     def use(port: int):
         with GrootClient(port) as client:

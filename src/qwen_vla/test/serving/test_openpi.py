@@ -138,7 +138,7 @@ def test_a_chunk_is_continued_as_the_policy_continues_it(served, policy) -> None
 @pytest.mark.parametrize(
     "change, told",
     [
-        ({"images": {}}, "images.ego: missing; the policy sees ego, cam_wrist"),
+        ({"images": {}}, "images.ego: missing; the policy needs ego, cam_wrist"),
         ({"images": []}, "images: must be a map"),
         ({"observation/front": np.zeros((4, 4, 3), np.uint8)}, "observation/front: no such camera"),
         ({"observation/ego": np.zeros((4, 4, 3), np.uint8)}, "images.ego: given twice"),
@@ -146,9 +146,9 @@ def test_a_chunk_is_continued_as_the_policy_continues_it(served, policy) -> None
         ({"prompt": " "}, "prompt: must be a text"),
         ({"prompt": "a" * 5000}, "prompt: must be a text"),
         ({"prompt": 3}, "prompt: must be a text"),
-        ({"seed": -1}, "seed: must be a whole number"),
-        ({"seed": 2**63}, "seed: must be a whole number"),
-        ({"seed": 1.5}, "seed: must be a whole number"),
+        ({"seed": -1}, "seed: must be an integer"),
+        ({"seed": 2**63}, "seed: must be an integer"),
+        ({"seed": 1.5}, "seed: must be an integer"),
         ({"endpoint": "kill"}, "endpoint: must be infer, reset; got"),
         ({"endpoint": np.zeros(3)}, "endpoint: must be infer, reset; got an array"),
         ({"schedule": np.zeros(3), "previous_chunk": np.zeros((16, 7)), "consumed": 1}, "schedule: must be"),

@@ -17,5 +17,5 @@ def test_after_a_burst_records_pass_seldom_and_those_left_out_are_counted() -> N
     now[0] = 4.9
     assert passes("e") is None
     now[0] = 5.1
-    assert passes("f") == "f (3 more were left out)"
+    assert passes("f") == "f (3 more were suppressed)"
     assert passes("g") is None

@@ -1,4 +1,4 @@
-"""`qwen-vla serve` as a process: it ends well, says what is wrong, and survives whatever is sent to it."""
+"""`qwen-vla serve` as a process: it shuts down cleanly, reports errors, and survives any input."""
 
 import random
 import signal
@@ -85,7 +85,7 @@ def _fields(protocol: str) -> dict:
 
 
 def _actions(answer: bytes) -> np.ndarray:
-    """What is answered to a request of openpi."""
+    """The response to a request of openpi."""
     return unpack(answer)["actions"]
 
 
@@ -111,7 +111,7 @@ def test_a_port_that_is_taken_is_said_in_one_line() -> None:
 
 
 def _nonsense(random_: random.Random, protocol: str) -> bytes | str:
-    """A frame that is damaged, cut, of other types, of random bytes, or text."""
+    """A frame that is corrupt, truncated, of other types, of random bytes, or text."""
     kind, fields = random_.randrange(5), _fields(protocol)
     good = pack(fields, openpi_array)
     if kind == 0:

@@ -1,4 +1,4 @@
-"""benchmarks/serving.py measures what it says; here without a model and without asking for a speed."""
+"""benchmarks/serving.py measures what it claims; here without a model and without a required speed."""
 
 import argparse
 import importlib.util

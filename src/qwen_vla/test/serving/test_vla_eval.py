@@ -168,7 +168,7 @@ def test_pages_of_plain_http_are_json(served, page: str) -> None:
 
 
 def test_deltas_of_the_tip_become_steps_in_the_base_frame() -> None:
-    """The tip looks along -z of the base: forward is down there."""
+    """The tip points along -z of the base: its forward is down."""
     start = Rotation.from_euler("y", 90, degrees=True)
     deltas = np.zeros((2, 7))
     deltas[:, 0] = 0.01, 0.03

@@ -1,4 +1,4 @@
-"""The grounding head's loss: nothing to pay for the truth, nothing to learn from what is not visible."""
+"""The grounding head's loss: zero for the truth, no gradient from invisible points."""
 
 from dataclasses import replace
 
@@ -113,8 +113,8 @@ def test_only_tokens_near_a_point_answer_where_it_is():
     tokens = torch.randn(6, CELLS, len(POINTS) * len(OUTPUTS), requires_grad=True)
     loss_of(head, tokens, targets).backward()
     gradient = tokens.grad.unflatten(-1, (len(POINTS), len(OUTPUTS)))
-    centres = (torch.stack(torch.meshgrid(*[torch.arange(SIDE)] * 2, indexing="xy"), -1).reshape(-1, 2) + 0.5) / SIDE
-    distance = (targets.points[:, None, :, :2] - centres[:, None]).abs().amax(-1)
+    centers = (torch.stack(torch.meshgrid(*[torch.arange(SIDE)] * 2, indexing="xy"), -1).reshape(-1, 2) + 0.5) / SIDE
+    distance = (targets.points[:, None, :, :2] - centers[:, None]).abs().amax(-1)
     far = (distance > 1 / SIDE) | ~targets.visible[:, None]
     assert (gradient[far][:, 1:] == 0).all()
     assert (gradient[~far][:, 1:4] != 0).all()

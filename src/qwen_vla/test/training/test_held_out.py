@@ -1,4 +1,4 @@
-"""What is measured on held-out samples: zero for the truth, and the size of an error that was put in."""
+"""Metrics on held-out samples: zero for the truth, and the size of an injected error."""
 
 import numpy as np
 import pytest

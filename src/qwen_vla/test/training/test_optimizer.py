@@ -1,4 +1,4 @@
-"""Which parameters are stepped how, and that an optimiser made of two is one to the outside."""
+"""Which parameters are stepped how, and that an optimizer made of two is one to the outside."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Recipes: those of the suite are right, and what is wrong in one is named with file and field."""
+"""Recipes: those of the suite are valid, and errors are reported with file and field."""
 
 import json
 from pathlib import Path
@@ -122,8 +122,8 @@ def test_learning_rates_may_be_written_in_any_notation(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stesp": 10}, "stesp: there is no such field"),
-        ({"optimizer": {**GOOD["optimizer"], "momentum": 0.9}}, "optimizer.momentum: there is no such field"),
+        ({"stesp": 10}, "stesp: unknown field"),
+        ({"optimizer": {**GOOD["optimizer"], "momentum": 0.9}}, "optimizer.momentum: unknown field"),
         ({"data": [{"kind": "robot", "path": "a", "weight": 0}]}, r"data.0.robot.weight: .*greater than 0, got 0"),
         ({"data": [{"kind": "dreams"}]}, r"data.0: .*'robot'.*got"),
         ({"data": [{"path": "a"}]}, r"data.0: .*kind"),
@@ -137,18 +137,18 @@ def test_learning_rates_may_be_written_in_any_notation(tmp_path):
         ({"optimizer": {"backbone_lr": 1e-3}}, "optimizer.expert_lr: missing"),
         ({"optimizer": {"expert_lr": 1e-3}}, "optimizer.backbone_lr: missing"),
         ({"horizon": 32}, "horizon is for stage t2a; in stage sft every robot has its own"),
-        ({"backbone": "Qwen/Qwen3.5-4B", "init_from": "x"}, "backbone and init_from are two ways to start"),
+        ({"backbone": "Qwen/Qwen3.5-4B", "init_from": "x"}, "backbone and init_from are alternatives"),
         ({"freeze": ["backbone", "expert"]}, "freeze: nothing is left to train"),
         ({"freeze": ["hands"]}, "freeze.0: .*got 'hands'"),
         ({"freeze": ["backbone"], "lora": {}}, "lora adapts the backbone, which freeze excludes"),
         ({"lora": {"targets": []}}, "lora.targets: .*at least 1"),
-        ({"precision": "bf16"}, "precision bf16 beside weights in fp32 needs autocast: bf16"),
-        ({"batch_size": 2, "accumulate": 3}, "accumulate: a batch of 2 rows has no 3 parts"),
+        ({"precision": "bf16"}, "precision bf16 with trained weights in fp32 needs autocast: bf16"),
+        ({"batch_size": 2, "accumulate": 3}, "accumulate: a batch of 2 rows cannot be split into 3 parts"),
         ({"losses": {"language": 0, "balance": "gradient_magnitude"}}, "losses.balance gradient_magnitude needs"),
-        ({"model": {"horzion": 8}}, "model.horzion: there is no such field in QwenVLAConfig"),
+        ({"model": {"horzion": 8}}, "model.horzion: unknown field in QwenVLAConfig"),
         ({"tau": {"direction": "back"}}, "tau.direction: .*'clean' or 'noise', got 'back'"),
-        ({**T2A, "horizon": 16}, "horizon: stage t2a learns whole trajectories, longer than 16 steps, got 16"),
-        ({**T2A, "freeze": []}, "freeze: stage t2a trains the expert alone"),
+        ({**T2A, "horizon": 16}, "horizon: stage t2a trains on whole trajectories, longer than 16 steps, got 16"),
+        ({**T2A, "freeze": []}, "freeze: stage t2a trains only the expert"),
         (
             {**T2A, "losses": {"grounding": 1}},
             "losses.language and losses.grounding have nothing to train",
@@ -163,7 +163,7 @@ def test_a_wrong_value_is_named_with_file_and_field(tmp_path, changes, message):
 
 
 def test_all_problems_are_named_at_once(tmp_path):
-    with pytest.raises(RecipeError, match="steps: .*; .*colour: there is no such field"):
+    with pytest.raises(RecipeError, match="steps: .*; .*colour: unknown field"):
         load_recipe(write(tmp_path, steps=0, colour="red"))
 
 
@@ -182,11 +182,12 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("changes", "remedy"), [({}, "put yours there"), ({"collect": "data.yaml"}, "qwen-vla collect, given the recipe")]
+    ("changes", "remedy"),
+    [({}, "put your data there"), ({"collect": "data.yaml"}, "qwen-vla collect, given the recipe")],
 )
 def test_missing_data_point_to_the_command_that_makes_them(tmp_path, changes, remedy):
     data = [{"kind": "robot", "path": str(tmp_path / "nothing")}]
-    with pytest.raises(RecipeError, match=f"mine: there are no data in .*nothing .*{remedy}"):
+    with pytest.raises(RecipeError, match=f"mine: there is no data in .*nothing .*{remedy}"):
         check_inputs(load_recipe(write(tmp_path, data=data, **changes)))
 
 

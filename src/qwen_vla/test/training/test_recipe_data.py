@@ -1,4 +1,4 @@
-"""The data of a recipe: what is missing is recorded, and nothing else."""
+"""The data of a recipe: missing datasets are recorded, and no others."""
 
 import shutil
 from dataclasses import replace
@@ -87,16 +87,18 @@ def test_the_command_says_how_far_it_is_and_what_it_made(folder, monkeypatch, ca
     command = cli.parse(["collect", "recipe.yaml", "--workers", "1"])
     assert command.run() == 0
     said = capsys.readouterr()
-    assert "data set 1 of 1: data/missing" in said.err
+    assert "dataset 1 of 1: data/missing" in said.err
     made = yaml.safe_load(said.out)
     assert made["recipe"] == "mine" and [one["out"] for one in made["collected"]] == ["data/missing"]
 
 
 def test_data_that_nothing_makes_are_named_before_anything_is_recorded(folder):
     data = [*RECIPE["data"], {"kind": "robot", "path": "data/mine"}]
-    with pytest.raises(RecipeError, match=r"mine: there are no data in data/mine .*, and data\.yaml .*put yours there"):
+    with pytest.raises(
+        RecipeError, match=r"mine: there is no data in data/mine .*, and data\.yaml .*put your data there"
+    ):
         collect_data(recipe(data=data), workers=1)
-    with pytest.raises(RecipeError, match="there are no data in data/missing .*no file named under `collect`"):
+    with pytest.raises(RecipeError, match="there is no data in data/missing .*no file named under `collect`"):
         collect_data(recipe(collect=None), workers=1)
     assert [path.name for path in Path("data").iterdir()] == ["there"]
 
@@ -110,12 +112,12 @@ def test_a_recipe_that_makes_its_own_data_needs_none(folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([{**MISSING, "workers": 2}], "0.workers: there is no such field"),
+        ([{**MISSING, "workers": 2}], "0.workers: unknown field"),
         ([{**MISSING, "kind": "films"}], "0.kind: .*'demonstrations' or 'snapshots', got 'films'"),
         ([{"suite": "widowx"}], "0.out: missing"),
         ([THERE, {**MISSING, "seed": 9000}], "data/missing: collect needs training seeds, got validation seeds"),
         ([MISSING, MISSING], "data/missing: listed more than once"),
-        ({"suite": "widowx"}, "list of data sets: .*list"),
+        ({"suite": "widowx"}, "list of datasets: .*list"),
     ],
 )
 def test_what_is_wrong_in_the_list_is_named(folder, content, message):

@@ -1,4 +1,4 @@
-"""Every stage and every kind of data takes real optimisation steps, and trains what it says it trains."""
+"""Every stage and every kind of data takes real optimization steps, and trains the intended parts."""
 
 import json
 import math

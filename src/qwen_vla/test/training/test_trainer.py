@@ -1,4 +1,4 @@
-"""Training with real data and real optimisation steps: what a run leaves, and that interrupting it changes nothing."""
+"""Training with real data and real optimization steps: what a run leaves, and that interrupting it changes nothing."""
 
 import contextlib
 import json
@@ -195,7 +195,7 @@ def test_ctrl_c_saves_and_resuming_gives_bit_identical_weights(recordings, pretr
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in errors
     assert "interrupted: 2.9 M parameters" in errors and "from step 0" in errors
-    assert f"of {STEPS}, all saved; the same command goes on from there" in errors
+    assert f"of {STEPS}, all saved; the same command resumes" in errors
     assert 1 <= state_of(recipe)["step"] < STEPS
     train(recipe)
     assert_same_state(state_of(recipe), state_of(actions))
@@ -275,7 +275,7 @@ def test_a_damaged_state_is_named_with_the_way_out(run, tmp_path, monkeypatch, k
     whole = (run.recipe.output / STATE_FILE).read_bytes()
     monkeypatch.setattr(run, "recipe", run.recipe.model_copy(update={"output": tmp_path}))
     (tmp_path / STATE_FILE).write_bytes(whole[:keep])
-    with pytest.raises(StateError, match=r"state.pt is damaged or cut short \(\d+ bytes\); delete it to train from"):
+    with pytest.raises(StateError, match=r"state.pt is corrupt or truncated \(\d+ bytes\); delete it to train from"):
         resume(run)
 
 
@@ -311,7 +311,7 @@ def test_a_folder_of_somebody_else_is_refused_before_training(pretraining, tmp_p
     with pytest.raises(OutputRefused, match="mine is not empty and was not made by train; choose another folder"):
         train(recipe)
     (output / "recipe.json").write_text(recipe.model_dump_json())
-    with pytest.raises(OutputRefused, match=f"mine/{name} holds no model that train wrote; move it away"):
+    with pytest.raises(OutputRefused, match=f"mine/{name} is not a model written by train; move it away"):
         train(recipe)
     assert (output / name / "thesis.txt").read_text() == "years of work"
     assert {path.name for path in output.iterdir()} == {name, "recipe.json"}
@@ -319,7 +319,7 @@ def test_a_folder_of_somebody_else_is_refused_before_training(pretraining, tmp_p
 
 def test_the_model_that_training_starts_from_is_not_replaced(actions, pretraining):
     output = pretraining.output
-    with pytest.raises(RecipeError, match="init_from: .*/model lies in the output and would be replaced"):
+    with pytest.raises(RecipeError, match="init_from: .*/model is in the output and would be replaced"):
         claim(actions.model_copy(update={"output": output, "init_from": output / "model"}))
 
 
@@ -466,7 +466,7 @@ def test_an_error_in_the_data_reaches_the_trainer(run):
 
 def test_a_recipe_that_would_learn_nothing_from_its_data_is_refused(recordings, tmp_path):
     losses = {"action": 1.0, "language": 0.1, "grounding": 0.0}
-    with pytest.raises(RecipeError, match="nothing would be learned from snapshots, which is for losses.grounding"):
+    with pytest.raises(RecipeError, match="snapshots would have no loss, it is for losses.grounding"):
         prepare(recipe_for(recordings, tmp_path / "x", ["demonstrations", "snapshots"], losses=losses))
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from qwen_vla.evaluation.in_process import check
-from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played
 from qwen_vla.evaluation.options import EvaluateOptions
+from qwen_vla.evaluation.partial_results import PartialResults, Played
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.suites import Suite, load_suite
 from qwen_vla_ros.simulation.stack import SimulatedWorld, simulated_stack
@@ -44,12 +44,12 @@ def evaluate(options: EvaluateOptions) -> dict:
 
         rows, findings = trial.run(options, suite, world, LOGS)
         return summarize(options.suite, options.seed, rows, **conditions, chaos=True, **findings)
-    with KeptEpisodes(options.json, options.suite, options.checkpoint, conditions) as kept:
+    with PartialResults(options.json, options.suite, options.checkpoint, conditions) as kept:
         rows = _in_calm(options, suite, world, kept)
     return summarize(options.suite, options.seed, rows, **conditions)
 
 
-def _in_calm(options: EvaluateOptions, suite: Suite, world: SimulatedWorld, kept: KeptEpisodes) -> list[EpisodeRow]:
+def _in_calm(options: EvaluateOptions, suite: Suite, world: SimulatedWorld, kept: PartialResults) -> list[EpisodeRow]:
     """Run the episodes without a stored result; returns all rows in the order of the seeds."""
     seeds = options.seeds(suite)
     missing = [seed for seed in seeds if not kept.has(seed, pictures=False)]

@@ -331,7 +331,7 @@ def test_a_disk_that_fills_up_ends_the_episode_in_order(recorder):
 def test_a_folder_not_suitable_for_results_is_refused(recorder, processes):
     assert recorder.end(signal.SIGTERM) == 0
     refusing = processes.start(NODE, folder="/etc/episodes")
-    said = "/etc/episodes lies in a folder of the system"
+    said = "/etc/episodes is in a system folder"
     recorder.peer.wait(lambda: said in processes.log_of(refusing), "the refusal")
     processes.end(refusing, signal.SIGTERM)
 

@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_written_aborts_and_can_be_repaired(tmp_path, wido
 def test_a_running_file_is_not_repaired(tmp_path, widowx):
     file = File(tmp_path, widowx)
     file.say("hello")
-    with pytest.raises(DatasetError, match="is being recorded at this moment; stop it first"):
+    with pytest.raises(DatasetError, match="is being recorded; stop the recording first"):
         mend(tmp_path / "one.recording")
     file.end("done")
     file.wait()

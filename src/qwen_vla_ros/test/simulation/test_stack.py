@@ -16,8 +16,8 @@ import pytest
 
 from embodiment_descriptions import resource_path
 from qwen_vla.evaluation.in_process import evaluate as evaluate_in_process
-from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played, part_of
 from qwen_vla.evaluation.options import EvaluateOptions
+from qwen_vla.evaluation.partial_results import PartialResults, Played, part_of
 from qwen_vla.evaluation.summary import EpisodeRow, rows_of, summarize
 from qwen_vla.suites import load_suite
 from qwen_vla_control.reasons import Reason
@@ -292,7 +292,7 @@ def test_an_evaluation_over_ros_runs_only_missing_episodes(tmp_path):
         EpisodeRow(s, "lift", "red", True, 3, 0, 4.8, 0.02, "success", 50.0, "pick")
         for s in options.seeds(load_suite(options.suite))
     ]
-    with KeptEpisodes(options.json, options.suite, CHECKPOINT, options.conditions(over_ros=True)) as kept:
+    with PartialResults(options.json, options.suite, CHECKPOINT, options.conditions(over_ros=True)) as kept:
         for row in rows:
             kept.add(Played(row))
     summary = evaluate(options)

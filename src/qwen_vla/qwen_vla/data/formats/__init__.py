@@ -1,1 +1,1 @@
-"""Recordings as they lie on the disk: LeRobotDataset, rosbag2, and what all formats share."""
+"""Recordings on disk: LeRobotDataset, rosbag2, and what all formats share."""

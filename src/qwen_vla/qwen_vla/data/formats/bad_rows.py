@@ -1,7 +1,7 @@
-"""Rows of recordings that cannot be learned from: found, named by file and row, refused or left out, never silently.
+"""Rows that are unusable for training: reported by file and row, refused or skipped, never silently.
 
-A row is bad when an image is missing or cannot be decoded, a value is not finite or missing, a vector has the wrong
-width, or time jumps before it. A bad row takes with it every chunk that would contain it.
+A row is bad if an image is missing or cannot be decoded, a value is not finite or missing, a vector has the wrong
+width, or time jumps before it. A bad row excludes every chunk that would contain it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 
 from qwen_vla.data.formats.spec import OnBadRows, report
 
-KEPT = 100  # bad rows that provenance lists; all are counted
+KEPT = 100  # bad rows listed in provenance; all are counted
 
 
 @dataclass
 class BadRows:
-    """The bad rows of one data set: `reasons` by row (number in the whole data set), `places` say file and row."""
+    """The bad rows of one dataset: `reasons` and `places` (file and row) by row index in the whole dataset."""
 
     reasons: dict[int, list[str]] = field(default_factory=dict)
     places: dict[int, str] = field(default_factory=dict)
@@ -30,9 +30,9 @@ class BadRows:
         self.places.setdefault(int(row), place)
 
     def add_not_finite(self, values: np.ndarray, first: int, column: str, place) -> None:
-        """Rows of `values` (T, ...) with a NaN or infinity; row 0 is number `first` of the data set.
+        """Rows of `values` (T, ...) with a NaN or infinity; row 0 has index `first` in the dataset.
 
-        A row that is known to be bad is left out: what is missing there has been said.
+        Rows already known to be bad are skipped: their missing values are reported.
         """
         flat = np.asarray(values, dtype=float).reshape(len(values), -1)
         for row in np.flatnonzero(~np.isfinite(flat).all(axis=1)):
@@ -42,7 +42,7 @@ class BadRows:
             self.add(first + row, place(int(row)), f"{column} is not finite in channel {', '.join(map(str, channels))}")
 
     def add_gaps(self, times: np.ndarray, rate_hz: float, first: int, place) -> None:
-        """Rows before which time [s] does not advance by one period, to half a period: a frame is missing there."""
+        """Rows before which time [s] does not advance by one period ± half a period: a frame is missing."""
         steps = np.diff(np.asarray(times, dtype=float))
         for row in np.flatnonzero(np.abs(steps * rate_hz - 1) > 0.5) + 1:
             why = f"missing frame: {steps[row - 1]:.3f} s after the row before, {1 / rate_hz:.3f} s expected"
@@ -58,15 +58,15 @@ class BadRows:
         return good
 
     def lines(self) -> list[str]:
-        """One line per bad row: place and everything that is wrong there."""
+        """One line per bad row: its place and all its faults."""
         return [f"{self.places[row]}: {'; '.join(why)}" for row, why in sorted(self.reasons.items())]
 
     def settle(self, on_bad_rows: OnBadRows) -> None:
-        """Say which rows are bad; DataError with them if they are to be refused."""
+        """Report the bad rows; DataError with them if they are to be refused."""
         report(self.lines(), on_bad_rows)
 
     def summary(self) -> dict:
-        """For provenance: how many, of which kinds, and the first of them in words."""
+        """For provenance: their number, kinds, and the first of them as text."""
         if not self.reasons:
             return {"bad_rows": 0}
         kinds = Counter(_kind(why) for reasons in self.reasons.values() for why in reasons)
@@ -74,9 +74,9 @@ class BadRows:
 
 
 def usable_rows(good: np.ndarray, steps_needed: np.ndarray) -> np.ndarray:
-    """Rows whose chunk holds good rows only.
+    """Rows whose chunk contains only good rows.
 
-    good: (N,). steps_needed: (N,) how many rows, from its own on, the chunk of a row reads (up to its episode's end).
+    good: (N,). steps_needed: (N,) number of rows in a row's chunk, including itself (up to its episode's end).
     """
     bad_before = np.concatenate([[0], np.cumsum(~good)])
     rows = np.arange(len(good))
@@ -84,5 +84,5 @@ def usable_rows(good: np.ndarray, steps_needed: np.ndarray) -> np.ndarray:
 
 
 def _kind(why: str) -> str:
-    """What a reason has in common with others of its kind: its words up to the first figure or colon."""
+    """The kind of a reason: its text up to the first colon or channel."""
     return why.split(":")[0].split(" in channel")[0]

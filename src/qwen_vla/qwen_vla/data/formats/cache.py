@@ -1,4 +1,4 @@
-"""Where things computed from a data set are kept, and the hash of the data that says whether they still hold."""
+"""The cache of results computed from a dataset, and the data hash by which they are invalidated."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from qwen_vla.output_files import write_json
 
 CACHE = "cache"
-HASHES_FILE = "qwen_vla_hashes.json"  # a name that nobody else gives: the folder may be the user's
+HASHES_FILE = "qwen_vla_hashes.json"  # a unique name: the folder may be the user's
 
 
 def cache_folder(root: Path) -> Path:
-    """`cache/` in the data set; where that cannot be written, a folder of its own below $XDG_CACHE_HOME/qwen_vla."""
+    """`cache/` in the dataset; if that is not writable, a separate folder below $XDG_CACHE_HOME/qwen_vla."""
     beside = (root if root.is_dir() else root.parent) / CACHE
     try:
         beside.mkdir(exist_ok=True)
@@ -30,9 +30,9 @@ def cache_folder(root: Path) -> Path:
 
 
 def data_hash(root: Path, files: Iterable[Path]) -> str:
-    """Hash of names and contents of the data files (16 hexadecimal digits), the same wherever the data set lies.
+    """Hash of names and contents of the data files (16 hexadecimal digits), independent of the dataset's location.
 
-    Contents are hashed once; a file is hashed again when its size or time of change is another than then.
+    Contents are hashed once; a file is hashed again if its size or modification time changed.
     """
     memory = cache_folder(root) / HASHES_FILE
     known = _read(memory)

@@ -1,7 +1,7 @@
-"""What a recording is, whatever file it came from: an `Episode` of one robot doing one thing, and sources of episodes.
+"""The format-independent recording: an `Episode` of one robot and one task, and sources of episodes.
 
-LeRobotDataset v3.0 (lerobot.py), rosbag2 / MCAP (rosbag.py) and the formats of other packages end here; nothing behind
-this point knows a file format. opening.py finds the source of a folder.
+LeRobotDataset v3.0 (lerobot.py), rosbag2 / MCAP (rosbag.py) and the formats of other packages end here; nothing
+downstream knows a file format. opening.py finds the source of a folder.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from qwen_vla.data.formats.spec import DataError
 
 
 class DatasetError(DataError):
-    """A data set that is missing, incomplete or not what its metadata says; names file and row where there is one."""
+    """A dataset that is missing, incomplete or inconsistent with its metadata; names file and row, if any."""
 
 
 @dataclass(frozen=True)
 class Channels:
-    """A numeric column: values (T, C), one name and unit per channel. Unit "" where the file does not say."""
+    """A numeric column: values (T, C), one name and unit per channel. Unit "" if the file does not define it."""
 
     values: np.ndarray
     names: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
 
     def select(self, names: Sequence[str], what: str) -> np.ndarray:
-        """(T, len(names)) the channels with these names, in this order; DatasetError says which are missing."""
+        """(T, len(names)) the channels with these names, in this order; DatasetError names missing ones."""
         missing = [name for name in names if name not in self.names]
         if missing:
             raise DatasetError(
@@ -44,7 +44,7 @@ class Channels:
 
 
 class Frames(Protocol):
-    """The images of one camera during one episode, decoded when asked for."""
+    """The images of one camera during one episode, decoded on access."""
 
     def __len__(self) -> int: ...
 
@@ -56,7 +56,7 @@ class Episode:
     """One recording. All members have one entry per row; rows are 1/rate_hz seconds apart.
 
     name: for messages. columns: every numeric column by its name in the file; `state` and `actions` are two of them,
-    None where the source has none. images: by camera (key of the file, or tag). place: says file and row in words.
+    None if the source has none. images: by camera (key of the file, or tag). place: file and row as text.
     """
 
     name: str
@@ -83,31 +83,31 @@ class Episode:
 
 
 class SourceOptions(BaseModel):
-    """What a recording does not say by itself."""
+    """What a recording does not define itself."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    instruction: str | None = Field(None, description="sentence of the episodes that have none of their own")
-    namespace: str = Field("", description="of the robot's topics, in bags that do not say it")
-    instruction_topic: str | None = Field(None, description="std_msgs/String with the sentence")
+    instruction: str | None = Field(None, description="instruction of episodes without one")
+    namespace: str = Field("", description="of the robot's topics, in bags that do not define it")
+    instruction_topic: str | None = Field(None, description="std_msgs/String with the instruction")
     marker_topic: str | None = Field(
         None,
-        description="std_msgs/String that begins an episode with its sentence and ends it with an empty one, or "
+        description="std_msgs/String that starts an episode with its instruction and ends it with an empty one, or "
         "std_msgs/Bool, true from begin to end; without it a bag is one episode",
     )
 
     @property
     def given(self) -> list[str]:
-        """Names of the options that say anything."""
+        """Names of the options that are set."""
         return [name for name, field in SourceOptions.model_fields.items() if getattr(self, name) != field.default]
 
 
 @runtime_checkable
 class EpisodeSource(Protocol):
-    """Episodes of one data set, in a fixed order. The class recognizes its format and opens what it recognizes.
+    """Episodes of one dataset, in a fixed order. The class recognizes its format and opens it.
 
-    takes: options that it heeds. root: file or folder. image_keys: cameras. features: names of the channels of every
-    numeric column. fingerprint: hash of the content of all data files.
+    takes: supported options. root: file or folder. image_keys: cameras. features: channel names of every numeric
+    column. fingerprint: hash of the content of all data files.
     """
 
     takes: ClassVar[frozenset[str]]
@@ -117,16 +117,16 @@ class EpisodeSource(Protocol):
     image_keys: tuple[str, ...]
 
     @classmethod
-    def recognizes(cls, path: Path) -> bool: ...  # whether a file or folder, which exists, is of this format
+    def recognizes(cls, path: Path) -> bool: ...  # whether an existing file or folder has this format
 
     @classmethod
-    def recordings(cls, path: Path) -> list[Path]: ...  # those in it, each of which can be opened alone
+    def recordings(cls, path: Path) -> list[Path]: ...  # those in it, each of which can be opened separately
 
     @classmethod
-    def robot(cls, path: Path) -> Embodiment | None: ...  # that the data set says it is of
+    def robot(cls, path: Path) -> Embodiment | None: ...  # the robot that the dataset names
 
     @classmethod
-    def succeeded(cls, path: Path) -> bool | None: ...  # how a recording is labelled; None: not at all
+    def succeeded(cls, path: Path) -> bool | None: ...  # label of a recording; None: not labeled
 
     @classmethod
     def open(cls, path: Path, embodiment: Embodiment, options: SourceOptions) -> Self: ...
@@ -138,7 +138,7 @@ class EpisodeSource(Protocol):
     def features(self) -> Mapping[str, tuple[str, ...]]: ...
 
     @property
-    def episodes(self) -> np.ndarray: ...  # (E, 2) first and past-last row of every episode in the whole data set
+    def episodes(self) -> np.ndarray: ...  # (E, 2) first and past-last row of every episode in the whole dataset
 
     def __len__(self) -> int: ...  # episodes
 
@@ -148,13 +148,13 @@ class EpisodeSource(Protocol):
 
     def images(
         self, key: str, convert: Callable[[np.ndarray], np.ndarray], rows: np.ndarray | None = None
-    ) -> Iterator[np.ndarray | DatasetError]: ...  # of `rows`, in ascending order; of all where they are not given
+    ) -> Iterator[np.ndarray | DatasetError]: ...  # of `rows`, in ascending order; default: all
 
 
 class EpisodeList:
-    """A source whose episodes are in memory, all but their images: base class of a format that says how to read them.
+    """A source with its episodes in memory, except images: base class for formats.
 
-    A subclass says what it `recognizes` and which `recordings` a folder holds, and opens them; `rate_hz`, cameras and
+    A subclass defines `recognizes` and `recordings`, and opens recordings; `rate_hz`, cameras and
     columns are those of the first episode.
     """
 
@@ -163,7 +163,7 @@ class EpisodeList:
     def __init__(self, root: Path, episodes: Sequence[Episode]) -> None:
         """DatasetError without episodes."""
         if not episodes:
-            raise DatasetError(f"{root}: there is no episode in it")
+            raise DatasetError(f"{root}: contains no episodes")
         self.root, self.name, self.rate_hz = root, root.stem, episodes[0].rate_hz
         self.image_keys = tuple(episodes[0].images)
         self._episodes = episodes
@@ -172,17 +172,17 @@ class EpisodeList:
 
     @classmethod
     def robot(cls, path: Path) -> Embodiment | None:
-        """None: the user says which robot it is."""
+        """None: the user names the robot."""
         return None
 
     @classmethod
     def succeeded(cls, path: Path) -> bool | None:
-        """None: nothing is labelled."""
+        """None: recordings are not labeled."""
         return None
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the contents of all files of the recordings, and of the rate and the cameras that were asked for."""
+        """Hash of the contents of all files of the recordings, and of the requested rate and cameras."""
         paths = [file for path in self.recordings(self.root) for file in files_of(path)]
         return hash_of(data_hash(self.root, paths), self.rate_hz, self.image_keys)
 
@@ -203,7 +203,7 @@ class EpisodeList:
     def images(
         self, key: str, convert: Callable[[np.ndarray], np.ndarray], rows: np.ndarray | None = None
     ) -> Iterator[np.ndarray | DatasetError]:
-        """Yield convert(image) of these rows (default: all of all episodes); the error itself where there is none."""
+        """Yield convert(image) of these rows (default: all of all episodes); the error itself if there is none."""
         for episode, (first, end) in zip(self._episodes, self.episodes, strict=True):
             wanted = np.arange(first, end) if rows is None else rows[(rows >= first) & (rows < end)]
             for row in wanted - first:
@@ -214,12 +214,12 @@ class EpisodeList:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of a recording, which may be one itself, without what is cached beside them."""
+    """The files of a recording, which may be a single one, without cached files beside them."""
     if path.is_file():
         return [path]
     return sorted(file for file in path.rglob("*") if file.is_file() and file.relative_to(path).parts[0] != CACHE)
 
 
 def hash_of(*parts: Any) -> str:
-    """Hash (16 hexadecimal digits) of what a data set's content depends on, by how it is printed."""
+    """Hash (16 hexadecimal digits) of the printed values on which a dataset's content depends."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

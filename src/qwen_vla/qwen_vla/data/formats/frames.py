@@ -1,4 +1,4 @@
-"""Images of a data set at the model's input size, decoded once into a memory-mapped file beside the data."""
+"""Images of a dataset at the model's input size, decoded once into a memory-mapped file beside the data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qwen_vla.output_files import complete_or_absent, write_json
 
 
 class ImageRows(Protocol):
-    """What has images row by row: a LeRobotReader, or any EpisodeSource."""
+    """A source of images by row: a LeRobotReader, or any EpisodeSource."""
 
     root: Path
     image_keys: tuple[str, ...]
@@ -38,8 +38,8 @@ class ImageRows(Protocol):
 
 @dataclass(frozen=True)
 class DecodedFrames:
-    """A camera's images, read-only: `frames` (M, height, width, 3) uint8, of which row n of the data set shows
-    `frames[shown[n]]`; `bad`: by row why an image is black instead."""
+    """A camera's images, read-only: `frames` (M, height, width, 3) uint8; row n of the dataset has `frames[shown[n]]`;
+    `bad`: by row, why its image is black instead."""
 
     frames: np.ndarray
     shown: np.ndarray
@@ -52,16 +52,16 @@ class DecodedFrames:
 def decoded_frames(
     source: ImageRows, size: tuple[int, int], fresh: np.ndarray | None = None
 ) -> dict[str, DecodedFrames]:
-    """All cameras' images by key, see `decode_camera`; DatasetError when one cannot be decoded."""
+    """All cameras' images by key, see `decode_camera`; DatasetError if one cannot be decoded."""
     found = {key: decode_camera(source, key, size, fresh) for key in source.image_keys}
     report([why for camera in found.values() for why in camera.bad.values()], "refuse")
     return found
 
 
 def decode_camera(source: ImageRows, key: str, size: tuple[int, int], fresh: np.ndarray | None = None) -> DecodedFrames:
-    """One camera's images; decoded on first use and kept as long as the data stays the same.
+    """One camera's images; decoded on first use and cached until the data changes.
 
-    fresh (N,): rows with a picture of their own, the first among them; the others repeat the one before and are not
+    fresh (N,): rows with a new image, including the first; the others repeat the previous one and are not
     decoded. Default: all.
     """
     height, width = size
@@ -76,11 +76,11 @@ def decode_camera(source: ImageRows, key: str, size: tuple[int, int], fresh: np.
 
 
 def _decode(source: ImageRows, key: str, size: tuple[int, int], rows: np.ndarray, path: Path) -> None:
-    """Write the images of these rows, bad ones black, and beside them by row why an image could not be decoded."""
+    """Write the images of these rows, bad ones black, and a file with the decoding errors by row."""
     bad = {}
     with complete_or_absent(path) as temporary:
         out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(rows), *size, 3))
-        with temporary.open("r+b") as file:  # a mapped file that finds no room later ends the process (SIGBUS)
+        with temporary.open("r+b") as file:  # a mapped file that finds no disk space later kills the process (SIGBUS)
             os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         images = source.images(key, lambda image: resize(image, size), rows)
         for place, image in enumerate(tqdm(images, total=len(rows), desc=f"decode {key}", unit="frame")):
@@ -89,11 +89,11 @@ def _decode(source: ImageRows, key: str, size: tuple[int, int], rows: np.ndarray
             else:
                 out[place] = image
         out.flush()
-        write_json(path.with_suffix(".bad.json"), bad)  # before the frames, which say that both are there
+        write_json(path.with_suffix(".bad.json"), bad)  # before the frames, whose presence implies both
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Any uint8 image to (height, width) as the processor does it: averaged by area where it shrinks, else bilinear."""
+    """Resize a uint8 image to (height, width) like the processor: area averaging for shrinking, else bilinear."""
     height, width = size
     if image.shape[:2] == (height, width):
         return image

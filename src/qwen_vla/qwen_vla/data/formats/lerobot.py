@@ -1,7 +1,7 @@
-"""Reading LeRobotDataset v3.0, ours and others': several files, images or videos, any numeric or text column.
+"""Reads LeRobotDataset v3.0, ours and others': several files, images or videos, any numeric or text column.
 
-Numeric columns are read whole; images and videos are decoded when asked for. What cannot be read in single rows is kept
-as a defect of that row; whether it is refused or left out is for the user of the data to say (bad_rows.py).
+Numeric columns are read as a whole; images and videos are decoded on demand. An unreadable value is recorded as a
+defect of its row; the user of the data decides whether it is refused or skipped (bad_rows.py).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SCALARS = {
 IMAGE_KINDS = ("image", "video")
 STATE, ACTION = "observation.state", "action"
 ROW_GROUPS_KEPT = 4
-DECODED_AHEAD = 64  # images in work at a time
+DECODED_AHEAD = 64  # images decoded concurrently
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class LeRobotReader:
     """A LeRobotDataset v3.0 as whole columns, and as a source of episodes (see `EpisodeSource`).
 
     frames[name]: (N, ...) arrays of the numeric and text features; episodes: (E, 2) first and past-last frame index;
-    tasks: the sentence of every episode; image_keys: cameras, whether stored as images or as videos; defects[name]: by
-    row what is wrong with a cell (its value is 0, NaN or ""). Images are decoded on demand with `image` or `images`.
+    tasks: the instruction of every episode; image_keys: cameras, stored as images or as videos; defects[name]: by
+    row, the fault of a cell (its value is 0, NaN or ""). Images are decoded on demand with `image` or `images`.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -192,7 +192,7 @@ class LeRobotReader:
         wanted = {name: f for name, f in self.columns.items() if f.dtype not in IMAGE_KINDS}
         absent = [name for name in wanted if name not in self._files.names and name not in INDEX_COLUMNS]
         if absent:
-            raise DatasetError(f"{self._files.paths[0]} lacks {', '.join(absent)}, which meta/info.json names")
+            raise DatasetError(f"{self._files.paths[0]} lacks {', '.join(absent)}, which meta/info.json lists")
         table = self._files.table([name for name in wanted if name in self._files.names])
         frames, defects = {}, {}
         for name in table.column_names:
@@ -202,7 +202,7 @@ class LeRobotReader:
         return frames, defects
 
     def _read_tasks(self, rows: list[dict]) -> list[str]:
-        """The sentence of every episode: from meta/episodes, else from its frames' task_index and meta/tasks."""
+        """The instruction of every episode: from meta/episodes, else from its frames' task_index and meta/tasks."""
         sentences = _sentences(self.root)
         tasks = []
         for index, (row, (first, _)) in enumerate(zip(rows, self.episodes, strict=True)):
@@ -245,17 +245,17 @@ class LeRobotEpisodes:
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
-        """Finished or not, and of any version: what is wrong with it is said when it is opened."""
+        """Finished or not, and of any version: faults are reported when it is opened."""
         return (path / "meta/info.json").is_file() or any(path.glob("data/chunk-*/*.parquet"))
 
     @classmethod
     def recordings(cls, path: Path) -> list[Path]:
-        """The whole data set."""
+        """The whole dataset."""
         return [path]
 
     @classmethod
     def robot(cls, path: Path) -> Embodiment | None:
-        """The robot whose files lie in meta/, as convert writes them; else that of the suite which it names."""
+        """The robot whose files are in meta/, as written by convert; else the robot of the suite that it names."""
         if (path / ROBOT_FILE).is_file():
             return load_robot(path / ROBOT_FILE)
         name = _read_info(path).get("robot_type")
@@ -263,7 +263,7 @@ class LeRobotEpisodes:
 
     @classmethod
     def succeeded(cls, path: Path) -> bool | None:
-        """None: nothing is labelled."""
+        """None: recordings are not labeled."""
         return None
 
     @classmethod
@@ -310,7 +310,7 @@ class _DataFiles:
         for path, file in zip(self.paths, self._open, strict=True):
             if set(file.schema_arrow.names) != self.names:
                 different = sorted(self.names ^ set(file.schema_arrow.names))
-                raise DatasetError(f"{path}: other columns than {self.paths[0].name} has ({', '.join(different)})")
+                raise DatasetError(f"{path}: columns differ from {self.paths[0].name} ({', '.join(different)})")
         groups = [
             (i, g, f.metadata.row_group(g).num_rows) for i, f in enumerate(self._open) for g in range(f.num_row_groups)
         ]
@@ -358,14 +358,14 @@ class _DataFiles:
 
 
 def download(repository: str) -> Path:
-    """Folder of a data set of the Hugging Face hub ("organisation/name"), downloading what the local cache lacks."""
+    """Folder of a dataset of the Hugging Face hub ("organization/name"); downloads what the local cache lacks."""
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(repository, repo_type="dataset"))
 
 
 def decode_image(data: bytes) -> np.ndarray | None:
-    """PNG, JPEG, … to H×W×3 uint8 RGB; None when the bytes are no image."""
+    """PNG, JPEG, … to H×W×3 uint8 RGB; None if the bytes are not an image."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     return None if image is None else image[:, :, ::-1]
 
@@ -387,7 +387,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def column_to_numpy(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:
-    """A numeric or text column as (N, *shape), (N,) for shape (1,); DatasetError when a cell does not fit."""
+    """A numeric or text column as (N, *shape), (N,) for shape (1,); DatasetError if a cell does not fit."""
     values, wrong = _column(column, feature)
     if wrong:
         row, why = next(iter(wrong.items()))
@@ -396,9 +396,9 @@ def column_to_numpy(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:
 
 
 def _column(column: pa.ChunkedArray, feature: Feature) -> tuple[np.ndarray, dict[int, str]]:
-    """The column as an array, and by row what is wrong with cells that were filled with 0, NaN or ""."""
+    """The column as an array, and, by row, the faults of cells that were filled with 0, NaN or ""."""
     array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # of no chunks or, when very large, of several
+    if isinstance(array, pa.ChunkedArray):  # with no chunks or, if very large, several
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
     wrong = {int(row): "is missing" for row in np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))}
     nested = pa.types.is_nested(array.type)
@@ -461,7 +461,7 @@ def _read_info(root: Path) -> dict:
     try:
         info = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise DatasetError(f"{path} is damaged: {error}") from error
+        raise DatasetError(f"{path} is corrupt: {error}") from error
     version = info.get("codebase_version")
     if version != CODEBASE_VERSION:
         raise DatasetError(
@@ -475,7 +475,7 @@ def _read_info(root: Path) -> dict:
 
 
 def _episode_rows(root: Path) -> list[dict]:
-    """The rows of all files of meta/episodes but for their statistics, ordered by episode."""
+    """The rows of all files of meta/episodes without their statistics, ordered by episode."""
     paths = sorted(root.glob("meta/episodes/**/*.parquet"), key=_natural)
     if not paths:
         raise DatasetError(f"{root}: no files in meta/episodes; resume its collection, or download it again")
@@ -488,7 +488,7 @@ def _episode_rows(root: Path) -> list[dict]:
 
 
 def _ranges(root: Path, rows: list[dict], frames: int) -> np.ndarray:
-    """(E, 2) first and past-last frame; they must follow one another and cover all frames."""
+    """(E, 2) first and past-last frame; they must be contiguous and cover all frames."""
     ends = np.cumsum([row["length"] for row in rows])
     ranges = np.array(
         [
@@ -508,7 +508,7 @@ def _ranges(root: Path, rows: list[dict], frames: int) -> np.ndarray:
 
 
 def _sentences(root: Path) -> dict[int, str]:
-    """meta/tasks.parquet: the sentence is the pandas index, which pandas may have given another name."""
+    """meta/tasks.parquet: the instruction is the pandas index, which pandas may have renamed."""
     path = root / "meta/tasks.parquet"
     if not path.exists():
         return {}
@@ -525,7 +525,7 @@ def _sentences(root: Path) -> dict[int, str]:
 
 
 def _names(names: Any) -> tuple[str, ...]:
-    """Feature names as others write them: None, a list, or lists by group ({"motors": [...]})."""
+    """Feature names in their various forms: None, a list, or lists by group ({"motors": [...]})."""
     if isinstance(names, Mapping):
         names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
     return tuple(str(name) for name in names or ())

@@ -1,7 +1,7 @@
-"""Cameras of a LeRobotDataset that are stored as videos: written, and the frame of a row found, exact to the frame.
+"""Cameras of a LeRobotDataset stored as videos: writing, and frame-exact reading by row.
 
 Many episodes share a file; the row at `timestamp` of an episode is the frame at `from_timestamp + timestamp` (LeRobot
-v3.0). Decoding goes on from where it is, and starts again at a key frame only where that is shorter.
+v3.0). Decoding continues from its position, and seeks to a key frame only if that is shorter.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ FILES_OPEN = 4
 FRAMES_KEPT = 8
 CODEC, ENCODER_NAME, PIXELS = "h264", "libx264", "yuv420p"
 VIDEO_FORMAT = {"video.codec": CODEC, "video.pix_fmt": PIXELS}
-# Key frames are close together, for readers that go to any frame; crf 18 is hardly told from the original by eye.
+# Key frames are close together, for random access; crf 18 is visually close to the original.
 ENCODER = {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}
 
 
 def write_video(path: Path, images: Iterable[np.ndarray], fps: float) -> None:
-    """Write H×W×3 uint8 RGB images of one size as a video; the file is there when it is complete.
+    """Write H×W×3 uint8 RGB images of one size as a video; the file exists once it is complete.
 
     Raises:
-        DatasetError: sides are odd, which the pixel format cannot hold.
+        DatasetError: sides are odd, which the pixel format does not support.
     """
     with complete_or_absent(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream(ENCODER_NAME, Fraction(fps).limit_denominator(1000))
@@ -45,7 +45,7 @@ def write_video(path: Path, images: Iterable[np.ndarray], fps: float) -> None:
 
 
 class VideoFiles:
-    """One camera's videos of a whole data set."""
+    """One camera's videos of a whole dataset."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class VideoFiles:
         self._open: OrderedDict[Path, VideoFile] = OrderedDict()
 
     def frame(self, row: int) -> np.ndarray:
-        """H×W×3 uint8 RGB of a frame of the data set; DatasetError names row, file and time."""
+        """H×W×3 uint8 RGB of a frame of the dataset; DatasetError names row, file and time."""
         episode = bisect.bisect_right(self._first, row) - 1
         path, time = self._paths[episode], self._starts[episode] + float(self._stamps[row])
         try:
@@ -103,7 +103,7 @@ class VideoFile:
             raise DatasetError("no such file")
         self._container = av.open(str(path))
         if not self._container.streams.video:
-            raise DatasetError("there is no video in it")
+            raise DatasetError("contains no video")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
         self._base = Fraction(self._stream.time_base)
@@ -115,7 +115,7 @@ class VideoFile:
         self._position = -1
 
     def at(self, seconds: float, tolerance: float) -> np.ndarray:
-        """The frame nearest to a time; DatasetError when none is within the tolerance [s]."""
+        """The frame nearest to a time; DatasetError if none is within the tolerance [s]."""
         wanted = self._nearest(seconds)
         if wanted is None or abs(self._seconds(wanted) - seconds) > tolerance:
             raise DatasetError(f"no frame at {seconds:.4f} s (± {tolerance:.4f} s); it has {len(self._times)} frames")
@@ -135,7 +135,7 @@ class VideoFile:
         return min(self._times[max(place - 1, 0) : place + 1], key=lambda time: abs(time - pts), default=None)
 
     def _decode_to(self, wanted: int) -> None:
-        """Decode until the frame is there, from where the decoder is or from the last key frame before it."""
+        """Decode up to a frame, from the decoder's position or from the last key frame before it."""
         key = self._keys[max(bisect.bisect_right(self._keys, wanted) - 1, 0)]
         if self._decoder is None or wanted <= self._position or key > self._position:
             self._container.seek(key, stream=self._stream, backward=True)

@@ -1,8 +1,8 @@
-"""Writing LeRobotDataset v3.0: episodes in parquet shards, images as PNG inside or as videos, lerobot's metadata.
+"""Writes LeRobotDataset v3.0: episodes in parquet shards, images as PNG inside or as videos, lerobot's metadata.
 
-A shard is one data file of whole episodes, and one video file per camera that is stored so. Shards are written under a
+A shard is one data file of whole episodes, and one video file per camera stored as video. Shards are written under a
 temporary name and renamed, the data file last, so an interrupted collection resumes with the first missing shard;
-`finalize` writes the metadata once all shards are there. Images are taken and written one by one: an episode may be
+`finalize` writes the metadata once all shards are there. Images are read and written one by one: an episode may be
 larger than the memory.
 """
 
@@ -37,14 +37,14 @@ from qwen_vla.data.formats.lerobot import (
 from qwen_vla.data.formats.lerobot_video import VIDEO_FORMAT, write_video
 from qwen_vla.output_files import complete_or_absent, write_json
 
-IMAGES_PER_GROUP = 64  # rows with images that are in memory, and read, at a time
+IMAGES_PER_GROUP = 64  # rows with images in memory, and read, at a time
 
 
 @dataclass
 class Recording:
-    """A demonstration to be written: the sentence, and per feature one row per frame.
+    """A demonstration to be written: the instruction, and one row per frame and feature.
 
-    Images are H×W×3 uint8 RGB, in an array or in any sequence that has them one by one.
+    Images are H×W×3 uint8 RGB, in an array or any sequence.
     """
 
     task: str
@@ -55,12 +55,12 @@ class Recording:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """PNG of an RGB image, fast compression."""
+    """PNG of an RGB image, with fast compression."""
     return cv2.imencode(".png", image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
 def write_shard(root: Path, shard: int, episodes: list[Recording], features: dict[str, Feature], fps: float) -> None:
-    """Write the episodes (there may be none) as shard number `shard`. Global indices are filled in by `finalize`."""
+    """Write the episodes (possibly none) as shard number `shard`. `finalize` fills in the global indices."""
     for episode in episodes:
         _check(episode, features)
     for key, feature in features.items():
@@ -90,7 +90,7 @@ def finalize(
         for name in columns:
             columns[name].append(column_to_numpy(table[name], features[name]))
     if not episodes:
-        raise DatasetError(f"{root}: none of the recorded demonstrations succeeded; there is nothing to learn from")
+        raise DatasetError(f"{root}: none of the recorded demonstrations succeeded; there is nothing to train on")
     _write_table(pa.Table.from_pylist(episodes), root / EPISODES_PATH)
     _write_tasks(root, task_indices)
     write_json(root / "meta/stats.json", {name: _statistics(np.concatenate(rows)) for name, rows in columns.items()})
@@ -105,7 +105,7 @@ def finalize(
 def _blocks(
     episodes: list[Recording], features: dict[str, Feature], schema: pa.Schema, fps: float
 ) -> Iterator[pa.Table]:
-    """The rows of the episodes, a few at a time; all of an episode where there are no images."""
+    """The rows of the episodes, in blocks; a whole episode if there are no images."""
     first = 0
     for number, episode in enumerate(episodes):
         images = {name: _pngs(_images(episode, name, f)) for name, f in features.items() if f.dtype == "image"}
@@ -129,7 +129,7 @@ def _blocks(
 
 
 def _images(episode: Recording, key: str, feature: Feature) -> Iterator[np.ndarray]:
-    """The images of a camera one by one; DatasetError for one of another size."""
+    """The images of a camera one by one; DatasetError for a wrong size."""
     for row, image in enumerate(episode.frames[key]):
         if image.shape != feature.shape:
             raise DatasetError(f"episode {episode.task!r}: {key} is {image.shape} in frame {row}, need {feature.shape}")
@@ -137,7 +137,7 @@ def _images(episode: Recording, key: str, feature: Feature) -> Iterator[np.ndarr
 
 
 def _pngs(images: Iterator[np.ndarray]) -> Iterator[bytes]:
-    """PNGs of images; one that is repeated, the same array, is encoded once; parquet stores it once."""
+    """PNGs of images; a repeated one (same array) is encoded once; parquet stores it once."""
     last, encoded = None, b""
     for image in images:
         if image is not last:
@@ -146,7 +146,7 @@ def _pngs(images: Iterator[np.ndarray]) -> Iterator[bytes]:
 
 
 def _cells(rows: np.ndarray, feature: Feature) -> list:
-    """One feature's rows as values of its column."""
+    """One feature's rows as the values of its column."""
     flat = np.asarray(rows).reshape(len(rows), -1)
     return flat[:, 0].tolist() if feature.shape == (1,) else flat.tolist()
 
@@ -159,7 +159,7 @@ def _number(
     episodes: list[dict],
     task_indices: dict[str, int],
 ) -> None:
-    """Have a shard's indices continue those of the shards before it; extends `episodes` and `task_indices`."""
+    """Make a shard's indices continue those of the shards before it; extends `episodes` and `task_indices`."""
     first_episode, first_frame = len(episodes), episodes[-1]["dataset_to_index"] if episodes else 0
     present = read_table(path, ["episode_index", "index", "task_index"])
     tasks = json.loads(pq.read_schema(path).metadata[b"tasks"])
@@ -183,7 +183,7 @@ def _number(
 
 
 def _renumber(path: Path, numbers: Mapping[str, np.ndarray]) -> None:
-    """Write a shard anew with other numbers, group by group."""
+    """Rewrite a shard with other indices, group by group."""
     with pq.ParquetFile(path) as file:
 
         def renumbered() -> Iterator[pa.Table]:
@@ -201,7 +201,7 @@ def _renumber(path: Path, numbers: Mapping[str, np.ndarray]) -> None:
 def _check(episode: Recording, features: dict[str, Feature]) -> None:
     if set(episode.frames) != set(features):
         present, wanted = sorted(episode.frames), sorted(features)
-        raise DatasetError(f"episode {episode.task!r}: features {present}, data set has {wanted}")
+        raise DatasetError(f"episode {episode.task!r}: features {present}, dataset has {wanted}")
     for name, feature in features.items():
         rows = episode.frames[name]
         if feature.dtype in IMAGE_KINDS and not isinstance(rows, np.ndarray):
@@ -221,7 +221,7 @@ def _replace(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:
 
 
 def _info(robot_type: str, totals: dict[str, int], features: dict[str, Feature], fps: float) -> dict:
-    """What `meta/info.json` says in every LeRobotDataset v3.0."""
+    """The content of `meta/info.json` in every LeRobotDataset v3.0."""
     index_columns = {
         name: {"dtype": str(kind).replace("float", "float32"), "shape": [1], "names": None}
         for name, kind in INDEX_COLUMNS.items()
@@ -250,7 +250,7 @@ def _feature(feature: Feature, fps: float) -> dict:
 
 
 def _video_place(key: str, shard: int, begin: float, seconds: float) -> dict:
-    """Where an episode lies in the video file of its shard [s]."""
+    """Position of an episode in the video file of its shard [s]."""
     prefix = f"videos/{key}"
     return {
         f"{prefix}/chunk_index": shard // SHARDS_PER_FOLDER,
@@ -275,7 +275,7 @@ def _episode_row(index: int, task: str, length: int, first: int, shard: int) -> 
 
 
 def _write_tasks(root: Path, task_indices: dict[str, int]) -> None:
-    """tasks.parquet holds the sentence as the pandas index named "task": lerobot looks tasks up by that index."""
+    """tasks.parquet has the instruction as pandas index named "task": lerobot looks up tasks by it."""
     pandas = {
         "index_columns": ["task"],
         "column_indexes": [],
@@ -308,7 +308,7 @@ def _write_table(table: pa.Table, path: Path) -> None:
 
 
 def _write_groups(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
-    """Write tables as they come, in row groups that may be read at once; the file is there when it is complete."""
+    """Write tables as a stream, in row groups that fit into memory; the file exists once it is complete."""
     has_images = IMAGE_TYPE in schema.types
     with complete_or_absent(path) as temporary, pq.ParquetWriter(temporary, schema, compression="snappy") as writer:
         waiting: list[pa.Table] = []

@@ -1,4 +1,4 @@
-"""A robot as recipes name it: by its name, by the path of its embodiment YAML, or by both of its files."""
+"""A robot in a recipe: by name, by the path of its embodiment YAML, or by both of its files."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from qwen_vla.data.formats.spec import DataError
 
 
 class RobotFiles(BaseModel):
-    """The two files of a robot of the user's, where they do not lie side by side."""
+    """The two files of a user's robot that are in different folders."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     urdf: Path = Field(description="expanded URDF")
-    embodiment: Path = Field(description="what the URDF does not say, as config/embodiments/*.yaml")
+    embodiment: Path = Field(description="embodiment YAML, as in config/embodiments")
 
 
 NamedRobot = str | RobotFiles
 
 
 def load(robot: NamedRobot) -> Embodiment:
-    """The robot; DataError, EmbodimentError or ResourceError when there is none, or its files are wrong."""
+    """The robot; DataError, EmbodimentError or ResourceError if there is none, or its files are invalid."""
     if isinstance(robot, str):
         return load_robot(robot)
     if not robot.urdf.is_file():
-        raise DataError(f"{robot.urdf}: no such URDF (seen from {Path.cwd()})")
+        raise DataError(f"{robot.urdf}: no such URDF (relative to {Path.cwd()})")
     return Embodiment.from_urdf(read_description(robot.urdf), robot.embodiment)

@@ -1,7 +1,7 @@
-"""Finding the source that reads a data set, by what lies there, and opening it. Packages add sources as entry points.
+"""Finds the source for a dataset by its content and opens it. Packages add sources as entry points.
 
-An entry point of the group `qwen_vla.episode_sources` is a class as `EpisodeSource` describes it. A source recognizes
-its own format; a folder that none of them recognizes, or more than one, is refused.
+An entry point of the group `qwen_vla.episode_sources` is a class that implements `EpisodeSource`. A source recognizes
+its own format; a folder recognized by none, or by more than one, is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from qwen_vla.data.formats.episodes import DatasetError, EpisodeSource, SourceOp
 
 GROUP = "qwen_vla.episode_sources"
 OFFERED = ("takes", "recognizes", "recordings", "robot", "succeeded", "open")
-SHOWN = 8  # kinds of things that a message lists of a folder
+SHOWN = 8  # kinds of files of a folder in a message
 PAGE = "docs/how-to/add_an_episode_source.md"
 
 
@@ -23,11 +23,11 @@ def find_source(path: Path) -> type[EpisodeSource]:
     """The source that recognizes a file or folder.
 
     Raises:
-        DatasetError: there is nothing at the path, or not exactly one source recognizes what is there.
+        DatasetError: there is nothing at the path, or not exactly one source recognizes it.
         ValueError: an installed source cannot be used.
     """
     if not path.exists():
-        raise DatasetError(f"{path}: no such file or folder (seen from {Path.cwd()})")
+        raise DatasetError(f"{path}: no such file or folder (relative to {Path.cwd()})")
     sources = _installed()
     found = [(entry, source) for entry, source in sources if source.recognizes(path)]
     if len(found) == 1:
@@ -37,29 +37,29 @@ def find_source(path: Path) -> type[EpisodeSource]:
         raise DatasetError(f"{there}; no source recognizes it; installed: {installed}. To add one: {PAGE}")
     raise DatasetError(
         f"{there}; more than one source recognizes it: {_listed([entry for entry, _ in found])}; installed: "
-        f"{installed}. Keep each format in a folder of its own, or uninstall one of these packages"
+        f"{installed}. Keep each format in a separate folder, or uninstall one of these packages"
     )
 
 
 def robot_of(source: type[EpisodeSource], path: Path) -> Embodiment:
-    """The robot that a data set says it is of; DatasetError when it does not, or that robot is not available."""
+    """The robot that a dataset names; DatasetError if it names none, or that robot is not available."""
     try:
         embodiment = source.robot(path)
     except (EmbodimentError, OSError) as error:
         raise DatasetError(f"{path}: {error}") from error
     if embodiment is None:
-        raise DatasetError(f"{path} does not say which robot it is of; name it with --robot, or `robot` in a recipe")
+        raise DatasetError(f"{path} does not name its robot; give it with --robot, or `robot` in a recipe")
     return embodiment
 
 
 def open_source(
     source: type[EpisodeSource], path: Path, embodiment: Embodiment, options: SourceOptions
 ) -> EpisodeSource:
-    """Open what a source recognizes; DatasetError when it cannot be read, or an option says nothing to the source."""
+    """Open a dataset with its source; DatasetError if it is unreadable, or the source does not support an option."""
     unheeded = [name for name in options.given if name not in source.takes]
     if unheeded:
         raise DatasetError(
-            f"{path} is read by {source.__name__}, to which {', '.join(unheeded)} says nothing; it takes: "
+            f"{path} is read by {source.__name__}, which does not support {', '.join(unheeded)}; it supports: "
             f"{', '.join(sorted(source.takes)) or 'no options'}"
         )
     return source.open(path, embodiment, options)
@@ -74,7 +74,7 @@ def _load(entry: EntryPoint) -> type[EpisodeSource]:
         source = entry.load()
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"the episode source {entry.name} of package {entry.dist.name} cannot be imported: {error}; mend or "
+            f"the episode source {entry.name} of package {entry.dist.name} cannot be imported: {error}; repair or "
             "uninstall the package"
         ) from error
     lacking = [name for name in OFFERED if not hasattr(source, name)]
@@ -91,13 +91,13 @@ def _listed(entries: list[EntryPoint]) -> str:
 
 
 def _content(path: Path) -> str:
-    """What lies in a folder, by kinds."""
+    """The content of a folder, by kinds."""
     if path.is_file():
         return f"is a file of {path.stat().st_size} bytes"
     kinds = Counter(_kind(one) for one in path.iterdir())
     listed = [f"{count} {kind}" if kind.startswith("*") else kind for kind, count in sorted(kinds.items())]
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return f"holds {', '.join(listed[:SHOWN])}{more}" if listed else "is empty"
+    return f"contains {', '.join(listed[:SHOWN])}{more}" if listed else "is empty"
 
 
 def _kind(path: Path) -> str:

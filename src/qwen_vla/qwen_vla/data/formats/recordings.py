@@ -1,13 +1,13 @@
-"""Episodes as episode_recorder leaves them: one folder each, a rosbag2 in MCAP with everything needed to read it again.
+"""Episodes of episode_recorder: a folder each, with a rosbag2 in MCAP and everything needed to read it.
 
     widowx_20261122-101500/
-        widowx_20261122-101500_0.mcap     what was said on the topics
+        widowx_20261122-101500_0.mcap     messages of the topics
         metadata.yaml                     makes the folder a rosbag2; written last
         episode.json                      `EpisodeRecord`
-        embodiment.yaml, robot.urdf       the robot as it was
+        embodiment.yaml, robot.urdf       the robot at that time
 
-While it is being recorded the folder is called NAME.recording. A recorder that is killed leaves that: its file ends in
-the middle, and `mend` makes an episode of all that had been written. Free of ROS.
+During recording the folder is called NAME.recording. A killed recorder leaves it behind: its file is truncated, and
+`mend` turns all complete messages into an episode. Free of ROS.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ UNFINISHED = ".recording"
 RECORD, METADATA, ROBOT, CONFIG = "episode.json", "metadata.yaml", "robot.urdf", "embodiment.yaml"
 INTERRUPTED = "the recorder was killed"
 PROFILE, WRITER = "ros2", "qwen_vla_ros"
-CHUNK_SIZE = 1 << 20  # [bytes] what is read and decompressed at a time
+CHUNK_SIZE = 1 << 20  # [bytes] read and decompressed at a time
 COMPRESSIONS = {"none": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}
 NAMES = {CompressionType.NONE: "", CompressionType.LZ4: "lz4", CompressionType.ZSTD: "zstd"}
-QOS_KEY, HASH_KEY = "offered_qos_profiles", "topic_type_hash"  # of a channel, as rosbag2 calls them
+QOS_KEY, HASH_KEY = "offered_qos_profiles", "topic_type_hash"  # of a channel, in rosbag2's terms
 BAG_VERSION = 9
-# What reading meets at the place where a killed recorder stopped writing.
+# Errors of reading where a killed recorder stopped writing.
 TORN = (McapError, struct.error, ValueError, zstandard.ZstdError, RuntimeError, EOFError)
 
 
 class TopicCount(BaseModel):
-    """What was recorded of one topic; dropped: messages that came faster than the disk could take them."""
+    """Recorded messages of one topic; dropped: messages lost because the disk was too slow."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,7 +61,7 @@ class TopicCount(BaseModel):
 
 
 class EpisodeRecord(BaseModel):
-    """The content of episode.json. Times are UTC, ISO 8601; `success` is None as long as nobody has labelled it."""
+    """The content of episode.json. Times are UTC, ISO 8601; `success` is None until it is labeled."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -71,43 +71,43 @@ class EpisodeRecord(BaseModel):
     success: bool | None = None
     note: str = ""
     namespace: str = ""
-    remapped: dict[str, str] = Field({}, description="topics that are called otherwise than in embodiment.yaml")
+    remapped: dict[str, str] = Field({}, description="topics whose names differ from embodiment.yaml")
     started: str
     stopped: str | None = None
     seconds: float | None = Field(None, description="from the first to the last message")
-    ended: str | None = Field(None, description="why the recording ended, in words")
+    ended: str | None = Field(None, description="why the recording ended, as text")
     topics: dict[str, TopicCount] = {}
 
     def write(self, folder: Path) -> None:
-        """Replace episode.json in one step."""
+        """Replace episode.json atomically."""
         write_json(folder / RECORD, self.model_dump())
 
 
 @dataclass(frozen=True)
 class RecordedEpisode:
-    """A finished episode: its folder and what episode.json says."""
+    """A finished episode: its folder and the content of episode.json."""
 
     folder: Path
     record: EpisodeRecord
 
     def embodiment(self) -> Embodiment:
-        """The robot as it was; EmbodimentError when the files were changed and do not fit any more."""
+        """The robot at that time; EmbodimentError if its files were changed and are inconsistent."""
         return Embodiment.from_urdf((self.folder / ROBOT).read_text(encoding="utf-8"), self.folder / CONFIG)
 
 
 def utc_now() -> str:
-    """This moment for an EpisodeRecord."""
+    """The current time for an EpisodeRecord."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def read_record(folder: Path) -> EpisodeRecord:
-    """episode.json of a folder; DatasetError when it is missing or damaged."""
+    """episode.json of a folder; DatasetError if it is missing or corrupt."""
     try:
         return EpisodeRecord.model_validate_json((folder / RECORD).read_bytes())
     except OSError as error:
-        raise DatasetError(f"{folder}: no {RECORD} ({error.strerror}); it is no episode of episode_recorder") from error
+        raise DatasetError(f"{folder}: no {RECORD} ({error.strerror}); not an episode of episode_recorder") from error
     except ValidationError as error:
-        raise DatasetError(f"{folder / RECORD} is damaged: {error}") from error
+        raise DatasetError(f"{folder / RECORD} is corrupt: {error}") from error
 
 
 def is_recorded(folder: Path) -> bool:
@@ -116,7 +116,7 @@ def is_recorded(folder: Path) -> bool:
 
 
 def write_robot(folder: Path, embodiment: Embodiment) -> None:
-    """Keep URDF and YAML of the robot beside its episode."""
+    """Save URDF and YAML of the robot beside its episode."""
     config = embodiment.model_dump(mode="json", include=set(EmbodimentConfig.model_fields))
     write_text(folder / ROBOT, embodiment.urdf)
     write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
@@ -133,7 +133,7 @@ def bag_file(folder: Path) -> Path:
 
 
 def lock(stream: IO[bytes]) -> None:
-    """Mark a file as being written, until it is closed or its process dies; BlockingIOError when another one does."""
+    """Lock a file for writing, until it is closed or its process dies; BlockingIOError if another process holds it."""
     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -141,12 +141,12 @@ def lock(stream: IO[bytes]) -> None:
 
 
 def mend(folder: Path) -> Path:
-    """Finish a recording whose recorder was killed: keeps every message that had been written completely.
+    """Finish a recording whose recorder was killed: keeps every completely written message.
 
-    Returns the folder of the episode, without `.recording` in its name. After an error everything is as it was.
+    Returns the folder of the episode, without `.recording` in its name. After an error everything is unchanged.
 
     Raises:
-        DatasetError: it is being recorded, holds no complete message, or there is no room on the disk.
+        DatasetError: it is being recorded, has no complete message, or the disk is full.
     """
     file = bag_file(folder)
     record = read_record(folder)
@@ -156,14 +156,14 @@ def mend(folder: Path) -> Path:
             if not _is_complete(file):
                 _rewrite(file, torn)
     except BlockingIOError as error:
-        raise DatasetError(f"{folder} is being recorded at this moment; stop it first") from error
+        raise DatasetError(f"{folder} is being recorded; stop the recording first") from error
     except OSError as error:
-        raise DatasetError(f"{folder} cannot be mended: {error}") from error
+        raise DatasetError(f"{folder} cannot be repaired: {error}") from error
     return finish(folder, record.model_copy(update={"ended": record.ended or INTERRUPTED}))
 
 
 def finish(folder: Path, record: EpisodeRecord) -> Path:
-    """Make an episode of NAME.recording, whose MCAP file is complete; returns the folder under its own name."""
+    """Turn NAME.recording with a complete MCAP file into an episode; returns the renamed folder."""
     summary = _summary(bag_file(folder))
     statistics = summary.statistics
     seconds = (statistics.message_end_time - statistics.message_start_time) / 1e9
@@ -206,15 +206,15 @@ def _summary(file: Path) -> Summary:
 
 
 def _rewrite(file: Path, torn: IO[bytes]) -> None:
-    """Copy all that is complete into a new file with an index, and put it in the place of the old one."""
+    """Copy all complete records into a new file with an index, and replace the old one."""
     size, free = file.stat().st_size, free_bytes(file)
     if free < size:
-        raise DatasetError(f"{file}: {decimal(size)} are needed to mend it, {decimal(free)} are free")
+        raise DatasetError(f"{file}: repair needs {decimal(size)}, {decimal(free)} are free")
     with complete_or_absent(file) as temporary:
         with temporary.open("wb") as out:
             copied = _copy(torn, out)
         if not copied:
-            raise DatasetError(f"{file}: the recorder was killed before it had written a message; delete the folder")
+            raise DatasetError(f"{file}: the recorder was killed before it wrote a message; delete the folder")
 
 
 def _copy(torn: IO[bytes], out: IO[bytes]) -> int:
@@ -245,7 +245,7 @@ def _copy(torn: IO[bytes], out: IO[bytes]) -> int:
 
 
 def _complete_records(stream: IO[bytes]) -> Iterator[tuple[CompressionType, McapRecord]]:
-    """Every record of every chunk up to the place where the file is torn, and how the chunk was compressed."""
+    """Every record of every chunk up to the truncation of the file, with the chunk's compression."""
     records = iter(StreamReader(stream, emit_chunks=True).records)
     while True:
         try:
@@ -258,7 +258,7 @@ def _complete_records(stream: IO[bytes]) -> Iterator[tuple[CompressionType, Mcap
 
 
 def _metadata(file_name: str, summary: Summary) -> dict[str, Any]:
-    """The content of metadata.yaml, as rosbag2 reads it."""
+    """The content of metadata.yaml, in rosbag2's format."""
     statistics = summary.statistics
     span = {
         "starting_time": {"nanoseconds_since_epoch": statistics.message_start_time},
@@ -298,7 +298,7 @@ def _topic_metadata(channel: Channel, schemas: Mapping[int, Schema]) -> dict[str
 
 
 def _sync(path: Path) -> None:
-    """Have what was written of a file, or of the names in a folder, on the disk before going on."""
+    """Flush a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

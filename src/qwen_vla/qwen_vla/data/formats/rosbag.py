@@ -1,7 +1,7 @@
-"""rosbag2 recordings (MCAP or SQLite) as episodes: replayed into the streams that the policy looks through when live.
+"""rosbag2 recordings (MCAP or SQLite) as episodes, replayed through the policy's live observation streams.
 
-At every tick of the robot's rate the messages that had arrived by then are offered to `ObservationStreams.select`, as
-in policy_node, and the images that it chooses are decoded by the same function. Free of rclpy: rosbags reads the files.
+At every tick of the robot's rate, the messages received by then are offered to `ObservationStreams.select`, as in
+policy_node, and the selected images are decoded by the same function. Free of rclpy: rosbags reads the files.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from qwen_vla_control.observation.streams import (
 from qwen_vla_control.stamps import NANOSECONDS, stamp_of
 
 COMPRESSED = "/compressed"
-# Stamps before this (2001) are a simulator's, whose cameras have no noise: the same picture again is no defect [ns].
+# Earlier stamps (2001) are from a simulator, whose cameras have no noise: a repeated image is no defect [ns].
 REAL_TIME = 10**18
 STATE, ODOMETRY, ACTION = "observation.state", "observation.odometry", "action"
 log = logging.getLogger(__name__)
@@ -52,17 +52,17 @@ SUFFIXES = (".mcap", ".db3")
 
 
 class BagOptions(SourceOptions):
-    """What is said of a bag: by the user, or by the episode that episode_recorder made of it.
+    """What a bag does not define itself: from the user, or from the episode of episode_recorder.
 
-    remapped: topics that are called otherwise than in the robot's YAML, as (YAML, bag) pairs. alignment: which images
-    belong together; as in policy_node.
+    remapped: topics whose names differ from the robot's YAML, as (YAML, bag) pairs. alignment: rules for images that
+    belong together, as in policy_node.
     """
 
     remapped: tuple[tuple[str, str], ...] = ()
     alignment: Alignment = Alignment.DROP
 
     def topic(self, name: str) -> str:
-        """A topic of the robot as the bag calls it."""
+        """The bag's name of a topic of the robot."""
         if name in dict(self.remapped):
             return dict(self.remapped)[name]
         if name.startswith("/"):
@@ -72,9 +72,9 @@ class BagOptions(SourceOptions):
 
 @dataclass(frozen=True)
 class _Reference:
-    """Stands for an image in the streams until it is chosen: its header, and where its message lies in the bag.
+    """Placeholder of an image in the streams until it is selected: its header, and its message's position in the bag.
 
-    `data` stands for its pixels: the number of the picture, the same as before where that was the same to the bit.
+    `data` replaces its pixels: the number of the image, unchanged if the image is bit-identical to the previous one.
     """
 
     header: Any
@@ -86,7 +86,7 @@ class _Reference:
 
 @dataclass
 class _Recording:
-    """What is kept of a bag, in the order of arrival; times [ns] are those of the message stamps' clock."""
+    """The messages of a bag that are used, in order of arrival; times [ns] are in the clock of the message stamps."""
 
     sentence: str
     images: list[tuple[int, _Reference]] = field(default_factory=list)
@@ -110,7 +110,7 @@ class RosbagEpisodes(EpisodeList):
         options: BagOptions | None = None,
         max_skew: float = MAX_SKEW,
     ) -> None:
-        """The cameras of the embodiment are those that an observation needs, and `rate_hz` its rows per second."""
+        """The cameras of the embodiment are those of an observation, and `rate_hz` the number of rows per second."""
         path = Path(path)
         self.embodiment, self.options, self.max_skew = embodiment, options or BagOptions(), max_skew
         self.rate_hz = embodiment.rate_hz
@@ -119,7 +119,7 @@ class RosbagEpisodes(EpisodeList):
         for command, reader in self._readers:
             if reader.read is None:
                 _tell_once(
-                    f"{command.backend} {command.endpoint}: bags do not have its commands; in their place stands "
+                    f"{command.backend} {command.endpoint}: bags do not have its commands; they are replaced by "
                     f"{reader.measured}"
                 )
         self.paths = _without_failed(path, bag_paths(path))
@@ -137,16 +137,18 @@ class RosbagEpisodes(EpisodeList):
 
     @classmethod
     def recordings(cls, path: Path) -> list[Path]:
-        """The bags that are finished."""
+        """The finished bags."""
         return [bag for bag in bag_paths(path) if not bag.name.endswith(UNFINISHED)]
 
     @classmethod
     def robot(cls, path: Path) -> Embodiment | None:
-        """The robot that episode_recorder wrote beside the bag, or beside the first of several."""
+        """The robot that episode_recorder saved beside the bag, or beside the first of several."""
         recorded = [RecordedEpisode(bag, read_record(bag)) for bag in cls.recordings(path) if is_recorded(bag)]
         names = sorted({episode.record.robot for episode in recorded})
         if len(names) > 1:
-            raise DatasetError(f"{path}: the episodes are of several robots ({', '.join(names)}); give each its folder")
+            raise DatasetError(
+                f"{path}: the episodes are of several robots ({', '.join(names)}); use a folder per robot"
+            )
         return recorded[0].embodiment() if recorded else None
 
     @classmethod
@@ -160,7 +162,7 @@ class RosbagEpisodes(EpisodeList):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the contents of all bag files and of what the episodes are cut by."""
+        """Hash of the contents of all bag files and of the options that split episodes."""
         files = [file for path in self.paths for file in ([path] if path.is_file() else sorted(path.iterdir()))]
         content = data_hash(self.root, [file for file in files if file.suffix in (*SUFFIXES, ".yaml", ".zstd")])
         return hash_of(content, self.options, self.rate_hz, self.max_skew, self.image_keys)
@@ -176,7 +178,7 @@ class RosbagEpisodes(EpisodeList):
                 yield self._episode(path, number, recording, rows, sentence)
 
     def _collect(self, path: Path, reader: AnyReader) -> _Recording:
-        """Read all messages but the pixels."""
+        """Read all messages except pixels."""
         options = self._options_of(path)
         found = {connection.topic for connection in reader.connections}
         images = {camera.tag: _image_topic(camera, options, found) for camera in self.embodiment.cameras}
@@ -200,7 +202,7 @@ class RosbagEpisodes(EpisodeList):
         return recording
 
     def _options_of(self, path: Path) -> BagOptions:
-        """The options, with what an episode of episode_recorder says about itself."""
+        """The options, completed by those of an episode of episode_recorder."""
         if not is_recorded(path):
             return self.options
         record = read_record(path)
@@ -214,7 +216,7 @@ class RosbagEpisodes(EpisodeList):
     def _handlers(
         self, options: BagOptions, images: Mapping[str, str]
     ) -> dict[str, Callable[[_Recording, int, int, Any], None]]:
-        """By topic what to keep of a message: (recording, arrival [ns], its time in the bag [ns], message).
+        """A handler of messages by topic: (recording, arrival [ns], time in the bag [ns], message).
 
         images: the topic of every camera, by its tag.
         """
@@ -256,7 +258,7 @@ class RosbagEpisodes(EpisodeList):
         return ", ".join(self._handlers(self.options, images))
 
     def _spans(self, path: Path, recording: _Recording) -> Iterator[tuple[int, int, str]]:
-        """Begin, end [ns] and sentence of every episode."""
+        """Begin, end [ns] and instruction of every episode."""
         arrivals = [time for time, _ in (*recording.images, *recording.joints)]
         if not arrivals:
             return
@@ -277,7 +279,7 @@ class RosbagEpisodes(EpisodeList):
                 begun = (time, mark)
 
     def _sentence(self, path: Path, recording: _Recording, begin: int, end: int) -> str:
-        """The last sentence said before the end of an episode, else the one for all episodes."""
+        """The last instruction before the end of an episode, else the one for all episodes."""
         said = [text.strip() for time, text in recording.texts if time <= end and text.strip()]
         sentence = said[-1] if said else recording.sentence.strip()
         if not sentence:
@@ -289,7 +291,7 @@ class RosbagEpisodes(EpisodeList):
     # --- rows -------------------------------------------------------------------------------------------------------
 
     def _rows(self, recording: _Recording, begin: int, end: int) -> list[_Row]:
-        """Replay: at every tick what the policy would have seen. Ticks begin with the first observation there is."""
+        """Replay: the policy's observation at every tick. Ticks start at the first observation."""
         replay = _Replay(self, recording)
         last = min(
             [end, *(max((t for t, r in recording.images if r.tag == tag), default=end) for tag in self.image_keys)]
@@ -330,9 +332,9 @@ class RosbagEpisodes(EpisodeList):
         )
 
     def _commanded(self, recording: _Recording, times: np.ndarray, state: np.ndarray) -> np.ndarray:
-        """Where each joint was told to be one period after each row; before the first command where it was.
+        """Commanded joint positions one period after each row; before the first command, the measured ones.
 
-        Of a joint that was never commanded by a topic, such as a gripper behind an action, where it was one row later.
+        For a joint never commanded by a topic, such as a gripper with an action, the measured one a row later.
         """
         commands = CommandedPositions(self.embodiment.joint_names, recording.trajectories)
         due = times + round(NANOSECONDS / self.rate_hz)
@@ -345,13 +347,13 @@ class _Row:
     tick_ns: int
     stamp_ns: int
     chosen: Mapping[str, _Reference]
-    joints: Mapping[str, float]  # positions; empty when they are missing
+    joints: Mapping[str, float]  # positions; empty if missing
     base: BasePose | None
     fault: str
 
 
 class _Replay:
-    """The streams of one bag as they were at any time; time only goes forward."""
+    """The state of a bag's streams at any time; time only moves forward."""
 
     def __init__(self, source: RosbagEpisodes, recording: _Recording) -> None:
         needs = Needs(joint_states=True, odometry=bool(recording.odometry))
@@ -360,7 +362,7 @@ class _Replay:
         self.rules = Rules(
             alignment=source.options.alignment,
             max_skew=source.max_skew,
-            max_lead=math.inf,  # the recorder's clock is not that of the robot
+            max_lead=math.inf,  # the recorder's clock is not the robot's
             max_identical=math.inf if simulated else MAX_IDENTICAL,
         )
         self._coming = sorted(
@@ -372,7 +374,7 @@ class _Replay:
         self._next = 0
 
     def first_observation(self, begin: int, last: int) -> int | None:
-        """Arrival of the message that makes the first observation at or after `begin`."""
+        """Arrival of the message that completes the first observation at or after `begin`."""
         while self._next < len(self._coming) and self._coming[self._next][0] <= last:
             now = self._coming[self._next][0]
             self._offer(now)
@@ -403,7 +405,7 @@ class _Replay:
 
 
 class _BagImages:
-    """One camera's images of an episode; read from the bag and decoded when asked for."""
+    """One camera's images of an episode; read from the bag and decoded on access."""
 
     def __init__(self, path: Path, source: RosbagEpisodes, tag: str, rows: list[_Row]) -> None:
         self._path, self._tag, self._rows = path, tag, rows
@@ -425,19 +427,19 @@ class _BagImages:
 
 
 def _message(path: Path, reference: _Reference) -> Any:
-    """The message that a reference stands for; messages of one topic may share their time in the bag."""
+    """The message of a reference; messages of one topic may share their time in the bag."""
     reader, topic = _reader(path), reference.topic
     connections = [connection for connection in reader.connections if connection.topic == topic]
     for connection, _, data in reader.messages(connections, reference.log_ns, reference.log_ns + 1):
         message = _deserialize(path, reader, connection, data)
         if stamp_of(message) == stamp_of(reference):
             return message
-    raise DatasetError(f"{path}: the message on {topic} at {reference.log_ns} ns is gone; has the bag changed?")
+    raise DatasetError(f"{path}: the message on {topic} at {reference.log_ns} ns is missing; was the bag changed?")
 
 
 @functools.lru_cache(4)
 def _reader(path: Path) -> AnyReader:
-    """An open bag; the last few stay open, so that reading image by image does not open one each time."""
+    """An open bag; the last few stay open, for reading image by image."""
     return _open(path)
 
 
@@ -452,7 +454,7 @@ def _open(path: Path) -> AnyReader:
 
 
 def _deserialize(path: Path, reader: AnyReader, connection: Connection, data: bytes) -> Any:
-    """A message of the bag; Fast CDR leaves up to eight bytes behind some messages, which rosbags would refuse."""
+    """A message of the bag; Fast CDR appends up to eight bytes to some messages, which rosbags would refuse."""
     for extra in (0, 4, 8):
         try:
             return reader.deserialize(data[: len(data) - extra], connection.msgtype)
@@ -462,7 +464,7 @@ def _deserialize(path: Path, reader: AnyReader, connection: Connection, data: by
 
 
 def bag_paths(root: Path) -> list[Path]:
-    """The bag at a path, or all bags in the folder, in the order of their names."""
+    """The bag at a path, or all bags in the folder, ordered by name."""
     if root.is_file() or (root / "metadata.yaml").exists():
         return [root]
     inside = sorted(path.parent for path in root.glob("*/metadata.yaml"))
@@ -475,32 +477,32 @@ def _holds_messages(bag: Path) -> bool:
 
 
 def _without_failed(root: Path, paths: list[Path]) -> list[Path]:
-    """The bags of a folder but episodes labelled as failed, which are named; one that was asked for itself stays."""
+    """The bags of a folder without episodes labeled as failed, which are logged; one given by its path is kept."""
     failed = [path for path in paths if path != root and is_recorded(path) and read_record(path).success is False]
     if failed:
-        log.warning("%s: %d failed episodes are left out: %s", root, len(failed), ", ".join(p.name for p in failed))
+        log.warning("%s: %d failed episodes are skipped: %s", root, len(failed), ", ".join(p.name for p in failed))
     return [path for path in paths if path not in failed]
 
 
 @functools.cache
 def _tell_once(line: str) -> None:
-    """Processes that help with the work leave it to the one that they help."""
+    """Log a line, except in worker processes."""
     if multiprocessing.parent_process() is None:
         log.warning(line)
 
 
 def _other_clock(difference: int) -> int:
-    """What to add to bag times [ns]: nothing, unless the messages' stamps are of another clock (a simulator's)."""
+    """Offset of bag times [ns]: zero, unless the messages' stamps are from another clock (a simulator's)."""
     return difference if abs(difference) > OTHER_CLOCK * NANOSECONDS else 0
 
 
 def _stamped(message: Any) -> bool:
-    """Whether a message says when it was made; a stamp of zero, as in commands, means at once."""
+    """Whether a message is stamped; a stamp of zero, as in commands, means immediately."""
     return hasattr(message, "header") and stamp_of(message) != 0
 
 
 def _image_topic(camera: Camera, options: BagOptions, found: set[str]) -> str:
-    """The topic of a camera in a bag: that of its transport, else the other one if that was recorded."""
+    """The topic of a camera in a bag: that of its transport, else of the other one if that was recorded."""
     own, raw = options.topic(camera.image_topic), options.topic(camera.topic.removesuffix(COMPRESSED))
     return next((topic for topic in (own, raw, raw + COMPRESSED) if topic in found), own)
 

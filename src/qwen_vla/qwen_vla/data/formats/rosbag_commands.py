@@ -1,4 +1,4 @@
-"""What a bag's commands told a robot to do: the reader of each command interface, and the position at any time."""
+"""Commands in a bag: the reader of each command interface, and the commanded position at any time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from qwen_vla_control.stamps import nanoseconds, stamp_of
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A trajectory_msgs/JointTrajectory: it takes over at `start_ns`; positions (P, n) are due at `due_ns` (P,)."""
+    """A trajectory_msgs/JointTrajectory: it starts at `start_ns`; positions (P, n) are due at `due_ns` (P,)."""
 
     start_ns: int
     joints: tuple[str, ...]
@@ -34,7 +34,7 @@ class Trajectory:
 
     @classmethod
     def of(cls, message: Any, arrival_ns: int) -> Trajectory:
-        """A stamp of zero means at once, when it arrived."""
+        """A stamp of zero means on arrival."""
         start = stamp_of(message) or arrival_ns
         offsets = [nanoseconds(p.time_from_start) for p in message.points]
         rows = np.array([list(p.positions) for p in message.points], float).reshape(len(message.points), -1)
@@ -42,21 +42,21 @@ class Trajectory:
 
     @classmethod
     def at_once(cls, joints: Sequence[str], positions: Sequence[float], arrival_ns: int) -> Trajectory:
-        """Set points that hold from their arrival on; joints beyond the values were not commanded."""
+        """Set points that hold from their arrival on; joints without a value were not commanded."""
         values = np.array(positions, float).reshape(1, -1)
         return cls(arrival_ns, tuple(joints[: values.shape[1]]), np.array([arrival_ns], np.int64), values)
 
 
 @dataclass(frozen=True)
 class CommandReader:
-    """How a bag tells what a command interface was told.
+    """Reads the commands of a command interface from a bag.
 
-    `CommandInterface.recorded` names what makes it: called with the entry of `commands` and the Embodiment.
+    `CommandInterface.recorded` names its factory, called with the entry of `commands` and the Embodiment.
 
     Attributes:
-        read: from a message and its arrival [ns] to the Trajectory of URDF joints; of a base to the time [ns] and the
+        read: from a message and its arrival [ns] to the Trajectory of URDF joints; for a base, to the time [ns] and the
             velocity (3,) vx, vy, wz [m/s, rad/s] from then on. None: a bag does not have the commands.
-        measured: in that case, what stands in for them, as a phrase.
+        measured: in that case, their replacement, as a phrase.
     """
 
     read: Callable[[Any, int], Any] | None
@@ -64,7 +64,7 @@ class CommandReader:
 
 
 def command_readers(embodiment: Embodiment) -> list[tuple[CommandInterface, CommandReader]]:
-    """The reader of every command interface of a robot; ValueError names a kind that has none."""
+    """The reader of every command interface of a robot; ValueError names a kind without one."""
     return [
         (command, make_part(command, "recorded", ("read", "measured"), command, embodiment))
         for command in embodiment.commands
@@ -72,22 +72,22 @@ def command_readers(embodiment: Embodiment) -> list[tuple[CommandInterface, Comm
 
 
 def joint_trajectory(command: JointTrajectoryCommand, embodiment: Embodiment) -> CommandReader:
-    """Messages name their joints themselves."""
+    """Read messages that name their joints."""
     return CommandReader(Trajectory.of)
 
 
 def forward_command(command: ForwardCommand, embodiment: Embodiment) -> CommandReader:
-    """Values in the order of the controller's joints."""
+    """Read values in the order of the controller's joints."""
     return CommandReader(lambda message, arrival: Trajectory.at_once(command.joints, message.data, arrival))
 
 
 def xs_group(command: XsGroupCommand, embodiment: Embodiment) -> CommandReader:
-    """Values in the order of the group's joints."""
+    """Read values in the order of the group's joints."""
     return CommandReader(lambda message, arrival: Trajectory.at_once(command.joints, message.cmd, arrival))
 
 
 def xs_single(command: XsSingleCommand, embodiment: Embodiment) -> CommandReader:
-    """The motor angle of a gripper as the position of its finger, by the calibration of this robot."""
+    """Read the motor angle of a gripper as the position of its finger, by the robot's calibration."""
     gripper = next(arm.gripper for arm in embodiment.arms if arm.gripper and arm.gripper.joint == command.joint)
     motor = command.calibration
     scale = (gripper.open - gripper.closed) / (motor.open - motor.closed)
@@ -99,7 +99,7 @@ def xs_single(command: XsSingleCommand, embodiment: Embodiment) -> CommandReader
 
 
 def base_velocity(command: BaseVelocityCommand, embodiment: Embodiment) -> CommandReader:
-    """A Twist or TwistStamped holds from its arrival on."""
+    """Read a Twist or TwistStamped, which holds from its arrival on."""
 
     def read(message: Any, arrival: int) -> tuple[int, np.ndarray]:
         twist = getattr(message, "twist", message)
@@ -109,21 +109,21 @@ def base_velocity(command: BaseVelocityCommand, embodiment: Embodiment) -> Comma
 
 
 def measured_positions(command: CommandInterface, embodiment: Embodiment) -> CommandReader:
-    """Where the joints were one row later: goals of an action are not in a bag."""
+    """Replace the goals of an action, which are not in a bag, by the joint positions one row later."""
     joints = ", ".join(command.commanded)
     return CommandReader(None, f"the measured position of {joints} one row later")
 
 
 def measured_poses(command: CommandInterface, embodiment: Embodiment) -> CommandReader:
-    """Where the base went by its odometry: goals of an action are not in a bag."""
-    return CommandReader(None, "where the base went by its odometry")
+    """Replace the goals of an action, which are not in a bag, by the odometry of the base."""
+    return CommandReader(None, "the odometry of the base")
 
 
 class CommandedPositions:
     """Positions commanded by trajectories that replace each other, linear between their points and held at the end.
 
-    A trajectory begins where the one before it had led to, or where the joint was when the first one came, as a
-    JointTrajectoryController interpolates from the commanded state.
+    A trajectory starts from the commanded position of the one before it, or from the joint's position when the first
+    one arrived, as a JointTrajectoryController interpolates from the commanded state.
     """
 
     def __init__(self, joints: Sequence[str], trajectories: Sequence[Trajectory]) -> None:
@@ -132,7 +132,7 @@ class CommandedPositions:
         self.known = np.array([bool(path) for path in self._paths.values()])
 
     def at(self, time_ns: int, measured: np.ndarray) -> np.ndarray:
-        """Commanded positions in the order of the joints; of a joint that was not yet commanded the measured one."""
+        """Commanded positions in the order of the joints; for a joint not yet commanded, the measured one."""
         return np.array(
             [_value(path, time_ns, own) for path, own in zip(self._paths.values(), measured, strict=True)], float
         )
@@ -140,7 +140,7 @@ class CommandedPositions:
 
 @dataclass(frozen=True)
 class _Piece:
-    """From `start_ns` on: positions over time, the first of them where the joint was told to be then (NaN: unknown)."""
+    """From `start_ns` on: positions over time, the first of them the commanded one at that time (NaN: unknown)."""
 
     start_ns: int
     times: np.ndarray

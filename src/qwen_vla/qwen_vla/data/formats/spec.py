@@ -1,4 +1,4 @@
-"""What all kinds of training data share: the base of their specifications, held-out splits, and files row by row."""
+"""Shared by all kinds of training data: base of their specifications, held-out splits, and files read by row."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.normalization import HIGH, LOW, Quantiles
 
-SPECIAL = "<|"  # opens every special token; in a text it could forge a turn or an image
-SHOWN = 10  # bad rows that a message lists; the others are counted
+SPECIAL = "<|"  # starts every special token; in a text it could forge a turn or an image
+SHOWN = 10  # bad rows listed in a message; the others are counted
 
 Row = TypeVar("Row")
 OnBadRows = Literal["refuse", "skip"]
@@ -24,15 +24,15 @@ log = logging.getLogger(__name__)
 
 
 class DataError(ValueError):
-    """Training data that cannot be used; the message names file and line, what is wrong, and the way out."""
+    """Training data that cannot be used; the message names file and line, the fault, and the remedy."""
 
 
 def clean_text(text: str) -> str:
-    """The text, or ValueError when it is empty or could be read as a special token."""
+    """The text; ValueError if it is empty or contains a special token."""
     if not text.strip():
         raise ValueError("the text is empty")
     if SPECIAL in text:
-        raise ValueError(f"the text holds {SPECIAL!r}, which opens a special token: {text!r}")
+        raise ValueError(f"the text contains {SPECIAL!r}, which starts a special token: {text!r}")
     return text
 
 
@@ -40,7 +40,7 @@ Text = Annotated[str, AfterValidator(clean_text)]
 
 
 class DataSpec(BaseModel):
-    """Base of every entry of a recipe's `data`: strict, immutable, with its share of the mixture."""
+    """Base of every entry of a recipe's `data`: strict, immutable, with its weight in the mixture."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,17 +48,17 @@ class DataSpec(BaseModel):
 
 
 class FileSpec(DataSpec):
-    """Data in a JSON Lines file of the user's."""
+    """Data in a user's JSON Lines file."""
 
     path: Path = Field(description="JSON Lines file: one JSON object per line; see docs/reference/data_formats.md")
-    on_bad_rows: OnBadRows = Field("refuse", description="what to do with rows that cannot be used; both report them")
+    on_bad_rows: OnBadRows = Field("refuse", description="what to do with unusable rows; both report them")
 
 
 def split(count: int, held_out_share: float, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to train on and indices held out: the last ones, at least one when any are asked for.
+    """Training indices and held-out indices: the last ones, at least one if any are requested.
 
     Raises:
-        DataError: nothing would be left to train on; `what` says of which data.
+        DataError: nothing would be left to train on; `what` names the data.
     """
     held_out = max(1, round(count * held_out_share)) if held_out_share else 0
     if held_out >= count:
@@ -70,25 +70,25 @@ def split(count: int, held_out_share: float, what: str) -> tuple[np.ndarray, np.
 
 
 def check_steps(steps: int, context: SourceContext, what: str) -> None:
-    """DataError when a source's chunks are longer than the model's action tensor."""
+    """DataError if a source's chunks are longer than the model's action tensor."""
     horizon = context.config.horizon
     if context.trajectory_steps is None and steps > horizon:
-        raise DataError(f"{what}: chunks of {steps} steps do not fit the model's horizon of {horizon}; ask for fewer")
+        raise DataError(f"{what}: chunks of {steps} steps do not fit the model's horizon of {horizon}; use fewer")
 
 
 def read_rows(path: Path, parse: Callable[[dict, int], Row], on_bad_rows: OnBadRows) -> tuple[list[Row], list[str]]:
     """Parse every line of a JSON Lines file; blank lines are allowed.
 
-    parse: turns one object and its line number into a row; ValueError (or OSError) when it cannot be used.
+    parse: turns one object and its line number into a row; ValueError (or OSError) if it is unusable.
 
     Returns:
-        The rows, and one line of text per bad row: file, line number and what is wrong.
+        The rows, and one line of text per bad row: file, line number and fault.
 
     Raises:
         DataError: the file is missing or empty, or has bad rows and `on_bad_rows` is "refuse".
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file (seen from {Path.cwd()})")
+        raise DataError(f"{path}: no such file (relative to {Path.cwd()})")
     rows, bad = [], []
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
@@ -97,10 +97,10 @@ def read_rows(path: Path, parse: Callable[[dict, int], Row], on_bad_rows: OnBadR
             try:
                 rows.append(parse(_object(line), number))
             except (ValueError, OSError) as error:
-                bad.append(f"{path}:{number}: {in_words(error)}")
+                bad.append(f"{path}:{number}: {as_text(error)}")
     report(bad, on_bad_rows)
     if not rows:
-        raise DataError(f"{path}: no row that can be used ({len(bad)} bad ones)")
+        raise DataError(f"{path}: no usable row ({len(bad)} bad ones)")
     return rows, bad
 
 
@@ -110,12 +110,12 @@ def report(bad: Sequence[str], on_bad_rows: OnBadRows) -> None:
         return
     listed = "\n".join(bad[:SHOWN]) + (f"\n… and {len(bad) - SHOWN} more" if len(bad) > SHOWN else "")
     if on_bad_rows == "refuse":
-        raise DataError(f"{listed}\n{len(bad)} bad rows; mend them, or leave them out with `on_bad_rows: skip`")
+        raise DataError(f"{listed}\n{len(bad)} bad rows; repair them, or skip them with `on_bad_rows: skip`")
     log.warning("skipped %d bad rows:\n%s", len(bad), listed)
 
 
-def in_words(error: Exception) -> str:
-    """One line that says what is wrong; pydantic's errors with the place of every problem."""
+def as_text(error: Exception) -> str:
+    """The error in one line; pydantic's errors with the place of every problem."""
     if isinstance(error, ValidationError):
         return "; ".join(_problem(problem) for problem in error.errors())
     return " ".join(str(error).split())

@@ -1,1 +1,1 @@
-"""Vision-language data: conversations, questions, and images of the user's."""
+"""Vision-language data: conversations, questions, and user images."""

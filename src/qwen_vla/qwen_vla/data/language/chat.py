@@ -1,11 +1,11 @@
-"""`kind: chat`: vision-language conversations in a JSON Lines file, as Qwen and OpenAI write them.
+"""`kind: chat`: vision-language conversations in a JSON Lines file, in the formats of Qwen and OpenAI.
 
     {"messages": [{"role": "user", "content": [{"type": "image", "image": "table.png"},
                                                {"type": "text", "text": "Where is the cup?"}]},
                   {"role": "assistant", "content": "[{\\"bbox_2d\\": [312, 480, 405, 600], \\"label\\": \\"cup\\"}]"}]}
 
-Visual questions, grounding, image and action captions are all of this form. Every assistant turn is one sample: its
-text is learned, and what was said before it is the prompt.
+Visual questions, grounding, image and action captions all have this form. Every assistant turn is one sample: its text
+is the target, and everything before it is the prompt.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ADDRESS_KEYS = ("image", "image_url", "url", "path")
 
 
 class ChatData(FileSpec):
-    """Conversations about images. `camera_tag` marks images whose content part names no `tag` of its own."""
+    """Conversations about images. `camera_tag` is the default for images whose content part has no `tag`."""
 
     kind: Literal["chat"]
     camera_tag: CameraTag = "ego"
@@ -49,12 +49,12 @@ class Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_spelling(cls, part: Any) -> Any:
-        """Qwen writes {"image": …}, OpenAI {"image_url": {"url": …}}, Hugging Face {"url": …} or {"path": …}."""
+        """Qwen uses {"image": …}, OpenAI {"image_url": {"url": …}}, Hugging Face {"url": …} or {"path": …}."""
         if not isinstance(part, dict) or part.get("type") not in ("image", "image_url"):
             return part
         found = [part[key] for key in ADDRESS_KEYS if part.get(key)]
         if len(found) != 1:
-            raise ValueError(f"an image has one address, under one of {', '.join(ADDRESS_KEYS)}")
+            raise ValueError(f"an image must have one address, under one of {', '.join(ADDRESS_KEYS)}")
         address = found[0].get("url", "") if isinstance(found[0], dict) else found[0]
         return {**part, "address": address}
 
@@ -68,7 +68,7 @@ class Part(BaseModel):
 
 
 class Message(BaseModel):
-    """One turn. A content of plain text is one text part."""
+    """One turn. A plain-text content is one text part."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -84,7 +84,7 @@ class Message(BaseModel):
 
     @model_validator(mode="after")
     def _is_clean(self) -> Message:
-        if self.text:  # images may stand alone
+        if self.text:  # images need no text
             clean_text(self.text)
         if self.role == "assistant" and self.images:
             raise ValueError("an assistant turn is text; images belong to user turns")
@@ -120,7 +120,7 @@ class Conversation(BaseModel):
 
 @dataclass(frozen=True)
 class Turn:
-    """One assistant turn: the prompt before it, the images shown so far by tag, and what is learned."""
+    """One assistant turn: the prompt before it, the images so far by tag, and the target text."""
 
     text: str
     images: Mapping[str, tuple[str, ...]]
@@ -129,11 +129,11 @@ class Turn:
 
 
 class Chat:
-    """One sample per assistant turn; whole conversations at the end are held out. Without vision, only turns about
-    no image are used.
+    """One sample per assistant turn; whole conversations at the end are held out. Without vision, only turns without an
+    image are used.
 
-    Images of one tag, in the order in which they were shown, become one history (oldest first). A picture that cannot
-    be decoded when its turn comes is refused, or reported and replaced by the next sample (`on_bad_rows`).
+    Images of one tag, in order of appearance, form one history (oldest first). An image that cannot be decoded when it
+    is needed is refused, or reported and replaced by the next sample (`on_bad_rows`).
     """
 
     statistics: dict = {}
@@ -165,7 +165,7 @@ class Chat:
                 if self.spec.on_bad_rows == "refuse":
                     raise
                 log.warning("%s; another sample is used instead", error)
-        raise DataError(f"{self.spec.path}: none of its pictures can be opened")
+        raise DataError(f"{self.spec.path}: none of its images can be opened")
 
     def texts(self) -> Iterable[str]:
         return [text for turn in self.turns for text in (turn.text, turn.answer)]
@@ -207,7 +207,7 @@ class Chat:
 
 
 def prompt_of(messages: tuple[Message, ...]) -> str:
-    """The text before an assistant turn: a single question as it is, a dialogue with its speakers named."""
+    """The text before an assistant turn: a single question unchanged, a dialogue with its speakers named."""
     if [message.role for message in messages] == ["user"]:
         return messages[0].text
     lines = [message.text if message.role == "system" else f"{message.role}: {message.text}" for message in messages]

@@ -1,4 +1,4 @@
-"""Images of the user's: addresses in JSON Lines files, decoded as they are meant to be seen."""
+"""User images: addresses in JSON Lines files, decoded for display."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ CameraFrames = Annotated[dict[CameraTag, tuple[str, ...]], BeforeValidator(_by_c
 
 
 def check_address(folder: Path, address: str) -> None:
-    """ValueError when an image address is of no known form or its file is missing; nothing is decoded."""
+    """ValueError if an image address has no known form or its file is missing; nothing is decoded."""
     if address.startswith("data:"):
         if not DATA_URI.fullmatch(address):
             raise ValueError(f"{address[:40]!r}… is not a data URI of the form data:image/png;base64,…")
     elif address.startswith(("http://", "https://")):
         raise ValueError(f"{address}: download images first; training reads files and data URIs only")
     elif not _file(folder, address).is_file():
-        raise ValueError(f"there is no image {_file(folder, address)}")
+        raise ValueError(f"no such image: {_file(folder, address)}")
 
 
 def open_image(folder: Path, address: str) -> Image.Image:
-    """Decode an image as it is meant to be seen: upright by its EXIF tag, RGB, transparency over white.
+    """Decode an image for display: upright by its EXIF tag, RGB, transparency over white.
 
     Raises:
         ValueError: it cannot be decoded.

@@ -19,11 +19,11 @@ from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.sample import Sample
 
 IMAGE_PREFIX = "observation.images."
-SHOWING = 0.9  # share of the questions that are about a camera which shows an object of the scene, if one does
+SHOWING = 0.9  # share of the questions about a camera that sees an object of the scene, if any does
 
 
 class QuestionData(DataSpec):
-    """Questions about a recording of `qwen-vla collect`, whose frames carry labels of what they show."""
+    """Questions about a recording of `qwen-vla collect`, whose frames have labels of their content."""
 
     kind: Literal["questions"]
     path: Path = Field(description="folder of the recording")
@@ -33,7 +33,7 @@ class QuestionData(DataSpec):
 
 
 class Questions:
-    """One sample per frame with new pictures: a random question about one of them. The last episodes are held out."""
+    """One sample per frame with new images: a random question about one of them. The last episodes are held out."""
 
     statistics: dict = {}
     embodiments: dict = {}
@@ -41,7 +41,7 @@ class Questions:
     def __init__(self, path: Path, context: SourceContext) -> None:
         self.name = f"questions about {path.name}"
         if not context.images:
-            raise DataError(f"{path}: questions are about images; leave them out of a stage without images")
+            raise DataError(f"{path}: questions are about images; remove them from a stage without images")
         self.reader = LeRobotReader(path)
         self.labels = Annotations.of(self.reader)
         size, fresh = context.config.image_size, fresh_frames(self.reader)
@@ -74,7 +74,7 @@ class Questions:
         }
 
     def _camera(self, index: int, rng: np.random.Generator) -> int:
-        """Mostly one that shows something; now and then any, so that "nothing" is learned, too."""
+        """Mostly a camera that sees an object; sometimes any, so that "nothing" is also learned."""
         count = self.labels.objects.shape[1]
         showing = np.flatnonzero(self.labels.visible[index, :, :count].any(axis=1))
         if len(showing) and rng.random() < SHOWING:

@@ -1,7 +1,7 @@
-"""Questions about labelled frames and their answers: grounding on a 0–1000 scale, names, colours, spatial relations.
+"""Questions about labeled frames and their answers: grounding on a 0–1000 scale, names, colors, spatial relations.
 
-The simulator labels every frame for free (annotations.py). That gives the small backbone the visual knowledge which the
-paper's backbone brings from its own pretraining. Few words make up all questions, so that a small tokenizer knows them.
+The simulator labels every frame for free (annotations.py). That gives the small backbone the visual knowledge that the
+paper's backbone has from its pretraining. All questions use few words, so that a small tokenizer knows them.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from qwen_vla.data.robot.annotations import NONE, Annotations
 
 WHERE_IS = ("Where is the {}?", "Point to the {}.", "Locate the {}.")
 WHAT_IS_AT = "What is at {}?"
-WHICH_COLOUR = "Which colour is at {}?"
+WHICH_COLOR = "Which colour is at {}?"
 IS_IN_VIEW = "Is the {} in view?"
 IS_SIDE = ("Is the {} left of the {}?", "Is the {} above the {}?")  # along u, along v
 WHICH_IS_NEARER = "Which is nearer, the {} or the {}?"
 WHAT_IS_IN_VIEW = "What is in view?"
 NOTHING = "nothing"
-COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan", "orange", "pink", "white", "black", "grey", "brown")
+COLORS = ("red", "green", "blue", "yellow", "purple", "cyan", "orange", "pink", "white", "black", "grey", "brown")
 SCALE = 1000  # Qwen's grounding coordinates: integers 0–1000 over each image axis
-APART = 0.04  # share of the image: closer together, two things cannot be told apart by their places
-NEARER = 0.9  # ratio of two depths from which on the difference can be seen
+APART = 0.04  # share of the image: closer together, two things cannot be distinguished by their positions
+NEARER = 0.9  # maximum ratio of two depths with a visible difference
 SHARES = {"where": 0.4, "what": 0.15, "colour": 0.1, "all": 0.1, "in view": 0.1, "side": 0.1, "nearer": 0.05}
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about one image, its answer, and the scene's object that it is about (−1: none in particular)."""
+    """A question about one image, its answer, and the scene's object that it is about (−1: none)."""
 
     text: str
     answer: str
@@ -53,7 +53,7 @@ def scaled_point(point: Sequence[float], width: int, height: int) -> list[int]:
         ValueError: the point is not finite or outside the image.
     """
     if width <= 0 or height <= 0:
-        raise ValueError(f"an image has a positive size, not {width}×{height}")
+        raise ValueError(f"an image must have a positive size, not {width}×{height}")
     x, y = map(float, point)
     if not (math.isfinite(x) and math.isfinite(y) and 0 <= x <= width and 0 <= y <= height):
         raise ValueError(f"the point ({x:g}, {y:g}) is outside the image of {width}×{height} pixels")
@@ -69,7 +69,7 @@ def scaled_box(box: Sequence[float], width: int, height: int) -> list[int]:
     left, top, right, bottom = map(float, box)
     corners = scaled_point((left, top), width, height) + scaled_point((right, bottom), width, height)
     if not (left < right and top < bottom):
-        raise ValueError(f"a box is left, top, right, bottom with left < right and top < bottom, not {list(box)}")
+        raise ValueError(f"a box must be left, top, right, bottom with left < right and top < bottom, not {list(box)}")
     return corners
 
 
@@ -91,9 +91,9 @@ def grounding_answer(boxes: Iterable[tuple[str, Sequence[float]]], width: int, h
 
 
 class View:
-    """What one camera shows in one frame, as far as it can be asked about: objects with a name of their own.
+    """The content of one camera image that questions can be about: objects with a unique name.
 
-    seen, unseen: numbers of the objects in the image, and of those that are certainly not there. complete: whether
+    seen, unseen: indices of the objects in the image, and of those certainly not in it. complete: whether
     these are all objects of the scene. points (objects + tips, 3): u, v, depth.
     """
 
@@ -114,13 +114,13 @@ class View:
         }
 
     def lone(self) -> list[int]:
-        """The objects in the image that no other visible one is close to."""
+        """The objects in the image with no other visible one close to them."""
         places = self.points[self.seen, :2]
         gaps = np.abs(places[:, None] - places[None]).max(axis=-1) + np.eye(len(places))
         return [int(number) for number, row in zip(self.seen, gaps, strict=True) if row.min() > APART]
 
     def pairs(self, axis: int) -> list[tuple[int, int]]:
-        """Ordered pairs of objects in the image whose places, or depths (axis 2), differ for the eye."""
+        """Ordered pairs of objects in the image whose positions, or depths (axis 2), differ visibly."""
         return [(int(a), int(b)) for a in self.seen for b in self.seen if a != b and self._differ(a, b, axis)]
 
     def _differ(self, one: int, other: int, axis: int) -> bool:
@@ -129,9 +129,9 @@ class View:
 
 
 def ask(labels: Annotations, frame: int, camera: int, rng: np.random.Generator) -> Question:
-    """A random question about what `camera` sees in `frame`.
+    """A random question about the image of `camera` in `frame`.
 
-    Of what cannot be seen it is asked only whether it is in view.
+    Questions about invisible objects ask only whether they are in view.
     """
     view = View(labels, frame, camera)
     for kind in rng.choice(list(SHARES), len(SHARES), replace=False, p=list(SHARES.values())):
@@ -146,7 +146,7 @@ def _where(view: View, rng: np.random.Generator) -> Question | None:
     places |= {name: (NONE, place) for name, place in view.tips.items()}
     if not places:
         return None
-    # The named objects first: grippers are always there, and the dense labels know them anyway.
+    # Named objects first: grippers are always present, and covered by the dense labels.
     names = [view.phrases[number] for number in view.seen]
     name = str(rng.choice(names if names and rng.random() < 0.9 else list(places)))
     number, place = places[name]
@@ -166,7 +166,7 @@ def _colour(view: View, rng: np.random.Generator) -> Question | None:
         return None
     number = int(rng.choice(coloured))
     colour = _colour_of(view.phrases[number])
-    return Question(WHICH_COLOUR.format(coordinates(view.points[number])), colour, number)
+    return Question(WHICH_COLOR.format(coordinates(view.points[number])), colour, number)
 
 
 def _all(view: View, rng: np.random.Generator) -> Question | None:
@@ -214,13 +214,13 @@ _ASKING = {
 
 
 def _colour_of(phrase: str) -> str:
-    """The colour that a phrase begins with; empty where it names none."""
+    """The color that a phrase starts with; empty if there is none."""
     first = phrase.split()[0]
-    return first if first in COLOURS else ""
+    return first if first in COLORS else ""
 
 
 def text_corpus(labels: Annotations) -> Iterator[str]:
-    """Texts that a tokenizer for these samples should have seen: every question and answer about every name."""
+    """Texts for training a tokenizer for these samples: every question and answer about every name."""
     grippers = [tip.replace("tip", "gripper") for tip in labels.tips]
     for name in (*labels.names, *grippers):
         yield " ".join(question.format(name) for question in (*WHERE_IS, IS_IN_VIEW))
@@ -235,4 +235,4 @@ def text_corpus(labels: Annotations) -> Iterator[str]:
     for number in range(SCALE + 1):
         place = f"[{number}, {SCALE - number}]"
         yield place
-    yield f"{WHAT_IS_AT.format('[500, 500]')} {WHICH_COLOUR.format('[500, 500]')}"
+    yield f"{WHAT_IS_AT.format('[500, 500]')} {WHICH_COLOR.format('[500, 500]')}"

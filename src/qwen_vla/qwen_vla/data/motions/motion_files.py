@@ -1,4 +1,4 @@
-"""`qwen-vla collect motions`: synthetic motions as a LeRobotDataset v3.0 to keep, and as a picture to look at."""
+"""`qwen-vla collect motions`: synthetic motions as a LeRobotDataset v3.0, and a figure of some."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class MotionFiles:
     max_seconds: float = MAX_SECONDS
 
     def write(self) -> dict:
-        """Write data set and picture; goes on where it was interrupted. Returns a summary."""
+        """Write dataset and figure; resumes if interrupted. Returns a summary."""
         motions = self.motions()
         wanted = motions.spec.model_dump(mode="json") | {"max_seconds": self.max_seconds}
         refuse_other_collections(self.out, wanted)
@@ -61,7 +61,7 @@ class MotionFiles:
         return RobotMotions(spec, 0, max(1, int(self.max_seconds * self.rate_hz)))
 
     def _episode(self, robot: RobotMotions, number: int) -> Recording:
-        """Row i shows where the arms are and what they are told to reach one period later; the last one to stay."""
+        """Row i has the arms' state and their command for one period later; the last one holds."""
         motion = robot.motion(number)
         paths = robot.paths(motion)
         grippers = [
@@ -88,15 +88,15 @@ def choose_robot(robot: str, config: Path | None = None) -> NamedRobot:
     path = Path(robot).expanduser()
     if path.suffix not in (".urdf", ".xml"):
         if config:
-            raise ValueError(f"--config goes with the path of a URDF; {robot!r} brings its own configuration")
+            raise ValueError(f"--config requires the path of a URDF; {robot!r} has its own configuration")
         return robot
     if config is None:
-        raise ValueError(f"{path}: say with --config which links, limits and home pose its arms have (embodiment YAML)")
+        raise ValueError(f"{path}: give the links, limits and home pose of its arms with --config (embodiment YAML)")
     return RobotFiles(urdf=path, embodiment=config)
 
 
 def plot(robot: RobotMotions, numbers: Sequence[int], path: Path) -> None:
-    """Draw motions with their sentences: the tip's way in space, and its displacement and the gripper over time."""
+    """Plot motions with their instructions: the tip's path in space, and its displacement and the gripper over time."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -120,19 +120,19 @@ def plot(robot: RobotMotions, numbers: Sequence[int], path: Path) -> None:
 
 
 def _sentence(robot: RobotMotions, number: int) -> str:
-    """The one that the data set holds, of the many that say the same."""
+    """The instruction used in the dataset, of the many equivalent ones."""
     return robot.sentence(robot.motion(number), np.random.default_rng([robot.spec.seed, number, 1]))
 
 
 def _draw_way(axes, poses: np.ndarray) -> None:
-    """The way with the tool's axes at its start (pale) and end; x red, y green, z blue."""
+    """The tip's path, with its axes at the start (pale) and end; x red, y green, z blue."""
     way = poses[:, :3, 3]
     axes.plot(*way.T, color="black")
     axes.scatter(*way[0], color="black", s=20)
     for pose, alpha in ((poses[0], 0.35), (poses[-1], 1.0)):
-        for column, colour in enumerate(("tab:red", "tab:green", "tab:blue")):
+        for column, color in enumerate(("tab:red", "tab:green", "tab:blue")):
             end = pose[:3, 3] + 0.06 * pose[:3, column]
-            axes.plot(*np.stack([pose[:3, 3], end]).T, color=colour, alpha=alpha)
+            axes.plot(*np.stack([pose[:3, 3], end]).T, color=color, alpha=alpha)
     middle = (way.max(0) + way.min(0)) / 2
     half = max(0.08, np.ptp(way, axis=0).max() / 2 + 0.03)
     for axis, name in enumerate("xyz"):
@@ -148,9 +148,9 @@ def _draw_times(axes, arm: ArmPath, rate_hz: float) -> None:
     times = np.arange(len(arm.poses)) / rate_hz
     moved = 100 * (arm.poses[:, :3, 3] - arm.poses[0, :3, 3])
     turned = np.degrees(Rotation.from_matrix(arm.poses[:, :3, :3] @ arm.poses[0, :3, :3].T).magnitude())
-    for column, name, colour in zip(moved.T, "xyz", ("tab:red", "tab:green", "tab:blue"), strict=True):
-        axes.plot(times, column, color=colour, label=f"{name} [cm]")
-    axes.plot(times, turned / 5, color="tab:purple", label="turn [5°]")
+    for column, name, color in zip(moved.T, "xyz", ("tab:red", "tab:green", "tab:blue"), strict=True):
+        axes.plot(times, column, color=color, label=f"{name} [cm]")
+    axes.plot(times, turned / 5, color="tab:purple", label="rotation [5°]")
     if arm.openings is not None:
         axes.plot(times, 10 * arm.openings, color="gray", linestyle="--", label="open [10 %]")
     axes.set_xlabel("time [s]", fontsize=8)
@@ -160,7 +160,7 @@ def _draw_times(axes, arm: ArmPath, rate_hz: float) -> None:
 
 
 def _features(robot: RobotMotions) -> dict[str, Feature]:
-    """Columns of the data set; with two arms every pose and gripper carries the arm's name."""
+    """Columns of the dataset; with two arms every pose and gripper has the arm's name."""
     several = len(robot.planners) > 1
     poses, actions = [], []
     for arm, planner in zip(robot.embodiment.arms, robot.planners, strict=True):

@@ -1,12 +1,12 @@
-"""`kind: motions`: synthetic language–action pairs for any arm, as the text-to-action stage learns them.
+"""`kind: motions`: synthetic language–action pairs for any arm, for the text-to-action stage.
 
-Every number of a data set is one motion of one robot: drawn from a template (motion_templates.py), planned with the
-robot's own kinematics and limits, and said in one of many ways (paraphrases.py). Nothing is stored: motion number i is
-a function of (seed, robot, i), made when it is asked for and kept in memory. `qwen-vla collect motions` writes
+Every index of a dataset is one motion of one robot: drawn from a template (motion_templates.py), planned with the
+robot's kinematics and limits, and described by one of many instructions (paraphrases.py). Nothing is stored: motion i
+is a function of (seed, robot, i), computed on demand and cached in memory. `qwen-vla collect motions` writes
 and plots them (motion_files.py).
 
 All motions start at the robot's home pose, and an action chunk is always the whole motion, with its own number of
-steps: without images or state, only then does the sentence say all there is to know.
+steps: otherwise, without images or state, the instruction would not determine the actions.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from qwen_vla.model.processing import EmbodimentInfo
 from qwen_vla.model.sample import Sample
 
 NATIVE_RATE_HZ = 50.0
-SHORTEST_TIME = 1.0  # [s] that motions must be allowed to take
+SHORTEST_TIME = 1.0  # [s] lower bound of the allowed duration of motions
 KEPT = 10_000  # motions in memory, about 10 KB each
 STATISTICS_MOTIONS = 300  # the first ones of the training data
-STILL = 1e-3  # [m, rad or share] what moves less carries only the tolerance of the inverse kinematics
-SPOKEN_MOTIONS = 300  # motions whose sentences a tokenizer sees, beside the list of all words
+STILL = 1e-3  # [m, rad or share] smaller motion is only the tolerance of the inverse kinematics
+SPOKEN_MOTIONS = 300  # motions whose instructions train a tokenizer, besides the list of all words
 
 Template = Literal["move", "turn", "reach", "arc", "gripper", "sequence"]
 
 
 class MotionData(DataSpec):
-    """Synthetic motions of robots of the suite (by name) or the user's own (by the path of its embodiment YAML)."""
+    """Synthetic motions of robots of the suite (by name) or of a user's robot (by the path of its embodiment YAML)."""
 
     kind: Literal["motions"]
     robots: tuple[NamedRobot, ...] = Field(min_length=1)
@@ -59,7 +59,7 @@ class MotionData(DataSpec):
         if self.rate_hz != "embodiment" and not 0 < self.rate_hz < float("inf"):
             raise ValueError(f"rate_hz must be positive, got {self.rate_hz}")
         if self.statistics is not None and len(self.robots) > 1:
-            raise ValueError("robots have different channels: `statistics` can be named for a single robot only")
+            raise ValueError("robots have different channels: `statistics` can be set only for a single robot")
         return self
 
     def open(self, context: SourceContext) -> Motions:
@@ -76,7 +76,7 @@ class ArmPath:
 
 
 class RobotMotions:
-    """The motions of one robot: number → motion, its actions, and the prompt for a sentence about it.
+    """The motions of one robot: number → motion, its actions, and the prompt with an instruction for it.
 
     max_steps: longest motion, in steps at the rate of the data.
     """
@@ -88,7 +88,7 @@ class RobotMotions:
         mode = spec.control_mode or embodiment.control_mode
         if mode.moves_base:
             raise DataError(
-                f"robot {embodiment.name!r} is commanded by {mode}; give motions a `control_mode` of its arms"
+                f"robot {embodiment.name!r} is commanded by {mode}; set a `control_mode` of its arms for motions"
             )
         if max_steps / rate < SHORTEST_TIME:
             raise DataError(
@@ -101,14 +101,14 @@ class RobotMotions:
         self.planners = [Planner(self.embodiment, arm, max_steps / rate) for arm in range(len(embodiment.arms))]
         self.ways = self._ways()
         self._known: dict[int, Motion] = {}
-        self._lock = Lock()  # batches are made ahead in a thread, and kinematics have one work space
+        self._lock = Lock()  # batches are prefetched in a thread, and kinematics is not thread-safe
 
     @property
     def templates(self) -> list[str]:
         return list(self.ways)
 
     def motion(self, number: int) -> Motion:
-        """Motion number `number`; templates take turns, so that there are equally many of each."""
+        """Motion `number`; templates alternate, so that all are equally frequent."""
         with self._lock:
             if number not in self._known:
                 if len(self._known) >= KEPT:
@@ -123,7 +123,7 @@ class RobotMotions:
         return self.planners[arms[int(rng.integers(len(arms)))]].draw(template, rng)
 
     def paths(self, motion: Motion) -> list[ArmPath]:
-        """What every arm does, at the rate of the data, from the start on; arms that rest hold still."""
+        """The path of every arm, at the rate of the data, from the start; other arms hold still."""
         found = []
         for number, planner in enumerate(self.planners):
             joints, openings = motion.sample(self.embodiment.rate_hz)
@@ -151,7 +151,7 @@ class RobotMotions:
 
     @property
     def arm_names(self) -> list[str | None]:
-        """How sentences tell arms apart; not at all where there is one."""
+        """Names of the arms in instructions; None for a single arm."""
         names = [arm.name.replace("_", " ") for arm in self.embodiment.arms]
         return names if len(names) > 1 else [None]
 
@@ -161,9 +161,9 @@ class RobotMotions:
         return self.embodiment.model_copy(update={"chunk_size": steps}).prompt(sentence)
 
     def quantiles(self, numbers: np.ndarray) -> Quantiles:
-        """q01/q99 per channel over the steps in which it is away from rest, widened to hold the rest.
+        """q01/q99 per channel over the steps in which it moves, widened to include rest.
 
-        Most motions leave most channels where they are; over all steps, 1 % at either end would cut off most turns.
+        Most channels are at rest in most motions; over all steps, 1 % at either end would clip most rotations.
         """
         chunks = [self.actions(self.motion(int(number))) for number in numbers]
         rest = np.median(np.concatenate(chunks), axis=0)
@@ -175,7 +175,7 @@ class RobotMotions:
         return Quantiles(np.minimum(low, rest), np.maximum(high, rest), names)
 
     def info(self) -> EmbodimentInfo:
-        """What a checkpoint keeps, to carry out what it learned here."""
+        """The checkpoint's entry needed to execute these motions."""
         return EmbodimentInfo(
             name=f"{self.embodiment.name}_motions",
             channel_names=self.embodiment.channel_names,
@@ -189,7 +189,7 @@ class RobotMotions:
         )
 
     def _ways(self) -> dict[str, list[int]]:
-        """Template → arms that can do it. A template that no arm can do (no gripper, too few joints) is left out."""
+        """Template → arms that can execute it. Templates that no arm can execute are omitted."""
         ways: dict[str, list[int]] = {}
         for template in self.spec.templates:
             for arm, planner in enumerate(self.planners):
@@ -197,14 +197,14 @@ class RobotMotions:
                     planner.draw(template, np.random.default_rng(self.spec.seed))
                     ways.setdefault(template, []).append(arm)
                 except MotionError as error:
-                    log.warning("%s; left out", error)
+                    log.warning("%s; omitted", error)
         if not ways:
-            raise DataError(f"robot {self.embodiment.name!r} can carry out none of {', '.join(self.spec.templates)}")
+            raise DataError(f"robot {self.embodiment.name!r} cannot execute any of {', '.join(self.spec.templates)}")
         return ways
 
 
 class Motions:
-    """Whole motions without images; `rng` chooses among the sentences for a motion."""
+    """Whole motions without images; `rng` selects among the instructions for a motion."""
 
     camera_tags: tuple[str, ...] = ()
 
@@ -214,7 +214,7 @@ class Motions:
         self.robots = [RobotMotions(spec, number, max_steps) for number in range(len(spec.robots))]
         names = [robot.embodiment.name for robot in self.robots]
         if len(set(names)) < len(names):
-            raise DataError(f"two robots have one name: {', '.join(names)}")
+            raise DataError(f"duplicate robot names: {', '.join(names)}")
         self.name = f"motions of {', '.join(names)}"
         kept, held_out = split(spec.count, context.held_out_share, self.name)
         first = np.arange(len(self.robots))[:, None] * spec.count

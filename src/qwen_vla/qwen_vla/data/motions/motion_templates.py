@@ -1,10 +1,10 @@
-"""Six kinds of arm motion as geometry, and the joint trajectories that carry them out.
+"""Six kinds of arm motion as geometry, and the joint trajectories that execute them.
 
-The paper has six motion templates and does not publish them; these are ours: move along an axis, turn about an axis,
-reach a place, follow an arc, set the gripper, and several of these in sequence. All directions are those of the arm's
-base link (REP-103: x forward, y left, z up), all lengths whole centimetres and all angles whole degrees, so that a
-sentence can say exactly what is done. Every step starts and ends at rest with minimum-jerk timing (Flash and Hogan,
-J. Neuroscience 5(7), 1985): s(τ) = 10τ³ − 15τ⁴ + 6τ⁵. Collisions are not checked; the workspace box is.
+The paper has six motion templates and does not publish them; these are ours: move along an axis, rotate about an axis,
+reach a position, follow an arc, set the gripper, and a sequence of several of these. All directions are those of the
+arm's base link (REP-103: x forward, y left, z up), all lengths whole centimeters and all angles whole degrees, so that
+an instruction can state exactly what is done. Every step starts and ends at rest with minimum-jerk timing (Flash and
+Hogan, J. Neuroscience 5(7), 1985): s(τ) = 10τ³ − 15τ⁴ + 6τ⁵. Collisions are not checked; the workspace box is.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ DIRECTIONS = {
     "up": (0, 0, 1),
     "down": (0, 0, -1),
 }
-AXES = ("x", "y", "z")  # of turns and arcs, by the right-hand rule
+AXES = ("x", "y", "z")  # of rotations and arcs, by the right-hand rule
 PLACES = {"depth": ("near", "far"), "side": ("right", "centre", "left"), "height": ("low", "high")}
 SHARES = {"near": 0.25, "far": 0.75, "right": 0.2, "centre": 0.5, "left": 0.8, "low": 0.25, "high": 0.75}
-PACES = {"quickly": (1.0, 1.2), "": (1.2, 1.8), "slowly": (1.8, 2.6)}  # duration over the shortest one possible
+PACES = {"quickly": (1.0, 1.2), "": (1.2, 1.8), "slowly": (1.8, 2.6)}  # duration relative to the shortest possible one
 
 CM = 0.01
 MAX_TIP_SPEED = 0.25  # [m/s], the limit of collaborative operation in ISO 10218-1
 MAX_TURN_SPEED = 1.2  # [rad/s]
-SHORTEST_STEP = 0.4  # [s] keeps short ways gentle
-SHORTEST_GRIP = 0.5  # [s] from closed to open, however fast the joint could be
+SHORTEST_STEP = 0.4  # [s] keeps short moves slow
+SHORTEST_GRIP = 0.5  # [s] from closed to open, even if the joint is faster
 SPEED_SHARE = 0.9  # of the URDF velocity limits
 KNOT_DISTANCE, KNOT_ANGLE = 0.01, 0.1  # [m], [rad] between two solutions of the inverse kinematics
-CHECKED = np.linspace(0, 1, 101)  # moments at which limits are checked
+CHECKED = np.linspace(0, 1, 101)  # times at which limits are checked
 ATTEMPTS = 200
 REACH_SAMPLES = 2000
 
 
 class MotionError(ValueError):
-    """A robot that cannot carry out the motions asked of it."""
+    """A robot that cannot execute the requested motions."""
 
 
 class Infeasible(Exception):
-    """This motion leaves the workspace, a limit or the time there is; another one is drawn."""
+    """This motion violates the workspace, a limit or the available time; another one is drawn."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """Straight along a direction of the base, orientation kept. distance: whole centimetres."""
+    """Straight along a direction of the base, with constant orientation. distance: whole centimeters."""
 
     direction: str
     centimetres: int
@@ -69,7 +69,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Turn:
-    """On the spot about an axis of the base through the tip; degrees by the right-hand rule."""
+    """Rotation about an axis of the base through the tip; degrees by the right-hand rule."""
 
     axis: str
     degrees: int
@@ -86,9 +86,9 @@ class Turn:
 
 @dataclass(frozen=True)
 class Reach:
-    """Straight to a point of the base frame [cm], orientation kept. length: of the way there [m].
+    """Straight to a point in the base frame [cm], with constant orientation. length: of the path [m].
 
-    place: depth, side and height of the point in the workspace, if it has a name.
+    place: depth, side and height of the point in the workspace, if it is named.
     """
 
     point: tuple[int, int, int]
@@ -105,7 +105,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class Arc:
-    """Part of a circle about an axis of the base, its centre in a direction from the tip; orientation kept."""
+    """Part of a circle about an axis of the base, its center in a direction from the tip; constant orientation."""
 
     axis: str
     centre: str
@@ -123,7 +123,7 @@ class Arc:
 
 @dataclass(frozen=True)
 class Grip:
-    """Set the gripper to an opening in percent (0 closed, 100 open); the arm stands still."""
+    """Set the gripper to an opening in percent (0 closed, 100 open); the arm holds still."""
 
     percent: int
     size = (0.0, 0.0)
@@ -134,7 +134,7 @@ class Grip:
 
 @dataclass(frozen=True)
 class Return:
-    """Straight back to where the sequence began. length: of the way [m]."""
+    """Straight back to the start of the sequence. length: of the path [m]."""
 
     origin: tuple[float, float, float]
     length: float
@@ -152,7 +152,7 @@ Step = Move | Turn | Reach | Arc | Grip | Return
 
 @dataclass(frozen=True)
 class Segment:
-    """One step as joints over the share of the way s, and its duration [s]."""
+    """One step as joint positions over path parameter s, and its duration [s]."""
 
     joints: Callable[[np.ndarray], np.ndarray]
     openings: tuple[float, float]
@@ -161,7 +161,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Motion:
-    """A motion of one arm that the robot can carry out: what is done, how fast, and the joints over time."""
+    """A feasible motion of one arm: its steps, pace, and joint positions over time."""
 
     template: str
     arm: int
@@ -175,11 +175,11 @@ class Motion:
         return sum(segment.duration for segment in self.segments)
 
     def count(self, rate_hz: float) -> int:
-        """Samples after the first one until the motion has ended."""
+        """Number of samples after the first until the end of the motion."""
         return max(1, int(np.ceil(self.duration * rate_hz - 1e-6)))
 
     def sample(self, rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
-        """Joint positions (count + 1, n) and gripper openings (count + 1,) 0…1, from the start on; held at the end."""
+        """Joint positions (count + 1, n) and gripper openings (count + 1,) 0…1, from the start; held at the end."""
         times = np.arange(self.count(rate_hz) + 1) / rate_hz
         ends = np.cumsum([segment.duration for segment in self.segments])
         which = np.minimum(np.searchsorted(ends, times, side="right"), len(ends) - 1)
@@ -193,7 +193,7 @@ class Motion:
 
 
 class Planner:
-    """Draws motions of one arm from home, within its limits, its workspace and the time there is."""
+    """Draws motions of one arm from home, within its limits, its workspace and the available time."""
 
     def __init__(self, embodiment: Embodiment, arm: int, max_seconds: float) -> None:
         self.embodiment, self.arm, self.max_seconds = embodiment, arm, max_seconds
@@ -207,7 +207,7 @@ class Planner:
         self.low, self.high = self._workspace()
 
     def draw(self, template: str, rng: np.random.Generator) -> Motion:
-        """A random feasible motion; MotionError when ATTEMPTS draws give none."""
+        """A random feasible motion; MotionError if ATTEMPTS draws give none."""
         for _ in range(ATTEMPTS):
             try:
                 steps = getattr(self, f"_{template}")(rng)
@@ -215,7 +215,7 @@ class Planner:
             except (Infeasible, KinematicsError):
                 continue
         raise MotionError(
-            f"arm {self.embodiment.arms[self.arm].name!r} of {self.embodiment.name!r} can carry out no {template!r} "
+            f"arm {self.embodiment.arms[self.arm].name!r} of {self.embodiment.name!r} cannot execute any {template!r} "
             f"motion from home within its limits and {self.max_seconds:g} s ({ATTEMPTS} tried)"
         )
 
@@ -223,7 +223,7 @@ class Planner:
         """(N, 4, 4) tip poses in the arm's base link."""
         return np.stack([self.kinematics.forward(q) for q in joints])
 
-    # --- what is drawn --------------------------------------------------------------------------------------------
+    # --- drawing steps --------------------------------------------------------------------------------------------
 
     def _move(self, rng: np.random.Generator) -> tuple[Step, ...]:
         return (Move(_choose(rng, DIRECTIONS), int(rng.integers(2, self._longest()))),)
@@ -256,7 +256,7 @@ class Planner:
         return (Grip(int(_choose(rng, (0, 100, *range(0, 101, 10))))),)
 
     def _sequence(self, rng: np.random.Generator) -> tuple[Step, ...]:
-        """Two or three moves in different axes, perhaps the gripper, perhaps back to the start."""
+        """Two or three moves along different axes, optionally the gripper, optionally back to the start."""
         axes = rng.permutation(3)[: int(rng.integers(2, 4))]
         pairs = list(DIRECTIONS)
         longest = max(4, self._longest() // 2)
@@ -272,7 +272,7 @@ class Planner:
         """One more than the longest move that is drawn [cm]: three quarters of the workspace's longest side."""
         return max(4, int(0.75 * (self.high - self.low).max() / CM))
 
-    # --- how it is carried out ------------------------------------------------------------------------------------
+    # --- planning ------------------------------------------------------------------------------------
 
     def _plan(self, template: str, steps: tuple[Step, ...], rng: np.random.Generator) -> Motion:
         pace = _choose(rng, PACES)
@@ -292,7 +292,7 @@ class Planner:
         return Motion(template, self.arm, steps, pace, tuple(segments))
 
     def _check(self, steps: tuple[Step, ...], seconds: float) -> None:
-        """Infeasible when the tip's speed or the workspace rule the steps out: cheap, before any inverse kinematics."""
+        """Infeasible if the tip's speed or the workspace exclude the steps: a cheap check before inverse kinematics."""
         if sum(self._shortest(step) for step in steps) > seconds:
             raise Infeasible
         pose = self.pose
@@ -303,13 +303,13 @@ class Planner:
             pose = step.pose(pose, 1.0)
 
     def _first_opening(self, steps: tuple[Step, ...]) -> float:
-        """Home's, but a motion of the gripper alone starts at the end that is farther away."""
+        """Home's, but a motion of only the gripper starts at the farther end."""
         if len(steps) == 1 and isinstance(steps[0], Grip):
             return 0.0 if steps[0].percent >= 50 else 1.0
         return self.opening
 
     def _path(self, step: Step, pose: np.ndarray, joints: np.ndarray) -> tuple[Callable, np.ndarray]:
-        """Joints over s in 0…1, and where they end; Infeasible outside the joint limits."""
+        """Joint positions over s in 0…1, and the last ones; Infeasible outside the joint limits."""
         length, angle = step.size
         if not (length or angle):
             return (lambda share: np.broadcast_to(joints, (*np.shape(share), len(joints)))), joints
@@ -324,19 +324,19 @@ class Planner:
         return (lambda share: np.clip(spline(share), lower, upper)), solved[-1]
 
     def _follow(self, poses: Sequence[np.ndarray], joints: np.ndarray) -> np.ndarray:
-        """Joints for tip poses; an arm with fewer than six joints follows the positions and turns as it must."""
+        """Joints for tip poses; an arm with fewer than six joints follows only the positions."""
         if len(joints) >= 6 or np.allclose(poses[0][:3, 3], poses[-1][:3, 3]):
             return self.kinematics.follow(poses, joints)
         return follow_positions(self.kinematics, np.array([pose[:3, 3] for pose in poses]), joints)
 
     def _shortest(self, step: Step) -> float:
-        """Duration [s] that the limits of the tip allow."""
+        """Shortest duration [s] within the limits of the tip."""
         length, angle = step.size
         moving = SHORTEST_STEP if length or angle else 0.0
         return max(moving, PEAK * length / MAX_TIP_SPEED, PEAK * angle / MAX_TURN_SPEED)
 
     def _joint_time(self, path: Callable) -> float:
-        """Duration [s] at which the fastest joint just keeps its velocity limit."""
+        """Shortest duration [s] within the velocity limits of the joints."""
         share = minimum_jerk(CHECKED)
         slope = np.abs(np.diff(path(share), axis=0)) / np.diff(CHECKED)[:, None]
         return float((slope / self.speed).max())
@@ -349,7 +349,7 @@ class Planner:
         return max(SHORTEST_GRIP * abs(change), at_limit)
 
     def _workspace(self) -> tuple[np.ndarray, np.ndarray]:
-        """Corners of the box that the tip must stay in: the robot's own, or what most joint positions reach."""
+        """Corners of the workspace box of the tip: the robot's own, or the range of most joint positions."""
         box = self.embodiment.safety.workspace
         if box is not None:
             return np.array(box.min), np.array(box.max)
@@ -364,15 +364,15 @@ PEAK = 1.875  # largest slope of minimum_jerk
 
 
 def minimum_jerk(time: np.ndarray | float) -> np.ndarray:
-    """Share of the way at a share of the duration: at rest with zero acceleration at both ends."""
+    """Path parameter over normalized time, with zero velocity and acceleration at both ends."""
     time = np.asarray(time, np.float64)
     return time**3 * (10 + time * (6 * time - 15))
 
 
 def follow_positions(kinematics: Kinematics, points: np.ndarray, joints: np.ndarray) -> np.ndarray:
-    """Joint path (N, n) through tip positions (N, 3), each solved from the one before; the orientation is free.
+    """Joint path (N, n) through tip positions (N, 3), each solved from the previous one; the orientation is free.
 
-    Damped least squares on the position alone, with a numerical Jacobian. Infeasible when a point is out of reach.
+    Damped least squares on the position alone, with a numerical Jacobian. Infeasible if a point is out of reach.
     """
     path = []
     for point in points:

@@ -1,7 +1,7 @@
-"""Sentences for arm motions: many ways to say exactly what a motion does.
+"""Instructions for arm motions: many paraphrases that state a motion exactly.
 
-Directions are words for the axes of the arm's base link (REP-103: forward is +x, left +y, up +z). Turns and arcs are
-said as seen from somewhere, about an axis, or (turns) by the way the top of the tool leans.
+Directions are words for the axes of the arm's base link (REP-103: forward is +x, left +y, up +z). Rotations and arcs
+are described from a viewpoint, about an axis, or (rotations) by the direction in which the top of the tool leans.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TURN = (
     "please rotate the {tool} {angle} {sense}",
     "{sense_first} by {angle}",
 )
-# What a turn by the right-hand rule looks like: (positive, negative).
+# Descriptions of a rotation by the right-hand rule: (positive, negative).
 TURN_SENSE = {
     "x": ("so that its top leans right", "so that its top leans left"),
     "y": ("so that its top leans forward", "so that its top leans backward"),
@@ -92,7 +92,7 @@ WHERE = {
     "up": ("above it",),
     "down": ("below it",),
 }
-# Seen against the axis a positive turn is counter-clockwise, seen along it clockwise: (positive, negative).
+# Seen against the axis, a positive rotation is counter-clockwise, seen along it clockwise: (positive, negative).
 ARC_SENSE = {
     "x": ("clockwise seen from behind the robot", "counter-clockwise seen from behind the robot"),
     "y": ("counter-clockwise seen from the robot's left", "clockwise seen from the robot's left"),
@@ -121,9 +121,9 @@ NUMBERS = (
 
 
 def paraphrase(motion: Motion, arm_name: str | None, rng: np.random.Generator) -> str:
-    """A random sentence, lower case and without a full stop, that says what the motion does.
+    """A random instruction for the motion, in lower case and without a final period.
 
-    arm_name: word that tells the arms of a robot apart ("left"); None where there is one arm.
+    arm_name: word that distinguishes a robot's arms ("left"); None for a single arm.
     """
     words = _Words(rng, f"{arm_name} " if arm_name else "")
     parts = [words.step(step) for step in motion.steps]
@@ -139,7 +139,7 @@ def paraphrase(motion: Motion, arm_name: str | None, rng: np.random.Generator) -
 
 
 def corpus(arm_names: Iterable[str | None]) -> list[str]:
-    """Every word of every sentence, for a tokenizer."""
+    """Every word of every instruction, for a tokenizer."""
     tables = [WAYS, ALONG, TURN_SENSE, TURN_FIRST, CIRCLES, WHERE, ARC_SENSE, PACES, HEIGHTS]
     texts = [
         text for table in tables for texts in table.values() for text in ([texts] if isinstance(texts, str) else texts)
@@ -159,7 +159,7 @@ def corpus(arm_names: Iterable[str | None]) -> list[str]:
 
 
 class _Words:
-    """Random choices of one sentence; `whose` is "left " or "" and goes before the tool."""
+    """Random choices for one instruction; `whose` is "left " or "" and goes before the tool."""
 
     def __init__(self, rng: np.random.Generator, whose: str) -> None:
         self.rng, self.whose = rng, whose

@@ -2,9 +2,9 @@
 
 Poses are (x, y, θ) [m, m, rad] on the ground in any fixed frame, axes as in REP-103: x forward, y left, θ
 counter-clockwise. Waypoint k is the increment (Δx, Δy, Δθ) from waypoint k−1, in the frame of waypoint k−1; the first
-starts at the present pose. Whether the paper's Δs are increments or cumulative is [open]; increments are chosen for the
-model, and a policy's chunks hold the poses that they add up to. Beyond the end of a successful episode the robot
-stands: all-zero waypoints are STOP ([open]).
+starts at the current pose. Whether the paper's Δs are increments or cumulative is [open]; the model uses increments,
+and a policy's chunks contain the poses that they add up to. Beyond the end of a successful episode the robot stands
+still: all-zero waypoints are STOP ([open]).
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ PROMPT = (
 
 
 class NavigationData(FileSpec):
-    """Navigation episodes. Defaults are the paper's where it gives one: frames at 2 Hz, 8 waypoints."""
+    """Navigation episodes. Defaults are those of the paper, if any: frames at 2 Hz, 8 waypoints."""
 
     kind: Literal["navigation"]
     robot: str = Field(
         "navigation", pattern=f"^{TAG_PATTERN.pattern}$", description="name of embodiment and statistics"
     )
-    robot_tag: Text = Field("a mobile robot", description="what the prompt calls the robot")
+    robot_tag: Text = Field("a mobile robot", description="name of the robot in the prompt")
     waypoints: int = Field(8, ge=1)
     period: float = Field(0.5, gt=0, description="time between two waypoints [s]; [open] in the paper")
-    history: int = Field(8, ge=1, description="frames shown, the present one included; fewer at an episode's start")
+    history: int = Field(8, ge=1, description="frames shown, including the current one; fewer at an episode's start")
     history_rate_hz: float = Field(2.0, gt=0)
-    only_successful: bool = Field(True, description="leave out episodes that are not marked as successful")
+    only_successful: bool = Field(True, description="skip episodes that are not marked as successful")
 
     def open(self, context: SourceContext) -> Navigation:
         return Navigation(self, context)
 
 
 class NavigationEpisode(BaseModel):
-    """One line: pose i and frame i of every camera belong to the time i / rate_hz."""
+    """One line: pose i and frame i of every camera are at time i / rate_hz."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,13 +73,13 @@ class NavigationEpisode(BaseModel):
 
     @cached_property
     def path(self) -> np.ndarray:
-        """(N, 3) poses with an angle that does not jump."""
+        """(N, 3) poses with unwrapped angles."""
         poses = np.array(self.poses)
         poses[:, 2] = np.unwrap(poses[:, 2])
         return poses
 
     def pose_at(self, time: np.ndarray) -> np.ndarray:
-        """(..., 3) poses at times [s], linear between the logged ones and standing still before and after them."""
+        """(..., 3) poses at times [s], linearly interpolated, and constant before and after the logged ones."""
         index = np.asarray(time) * self.rate_hz
         return np.stack([np.interp(index, np.arange(len(self.path)), column) for column in self.path.T], axis=-1)
 
@@ -89,15 +89,15 @@ class NavigationEpisode(BaseModel):
         return increments(self.pose_at(times))
 
     def remaining(self, frame: int, period: float) -> int:
-        """Waypoints until the robot stands at the end, and one more that says STOP."""
+        """Waypoints until the robot stands at the end, and one more for STOP."""
         return int(np.ceil((len(self.poses) - 1 - frame) / self.rate_hz / period - 1e-9)) + 1
 
 
 class Navigation:
-    """One sample per logged frame; with `context.trajectory_steps` one per stretch of a whole trajectory.
+    """One sample per logged frame; with `context.trajectory_steps` one per segment of a whole trajectory.
 
-    Whole episodes at the end are held out. In an episode that failed, waypoints beyond its end are masked instead of
-    saying STOP.
+    Whole episodes at the end are held out. In a failed episode, waypoints beyond its end are masked instead of
+    meaning STOP.
     """
 
     def __init__(self, spec: NavigationData, context: SourceContext) -> None:
@@ -109,7 +109,7 @@ class Navigation:
         self.episodes = [episode for episode in episodes if episode.success or not spec.only_successful]
         self.failed = len(episodes) - len(self.episodes)
         if not self.episodes:
-            raise DataError(f"{spec.path}: no episode succeeded; `only_successful: false` trains on the others, too")
+            raise DataError(f"{spec.path}: no episode succeeded; set `only_successful: false` to train on failed ones")
         tags = sorted({tag for episode in self.episodes for tag in episode.frames})
         self.camera_tags = tuple(tags) if context.images else ()
         kept, held_out = split(len(self.episodes), context.held_out_share, f"{spec.path}: episodes")
@@ -122,7 +122,7 @@ class Navigation:
         self.embodiments = {spec.robot: self._embodiment()}
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """The sample of one moment; nothing about it is random."""
+        """The sample of one frame; it is deterministic."""
         number, frame = self._index[index]
         episode = self.episodes[number]
         waypoints, valid = self._waypoints(index)
@@ -137,7 +137,7 @@ class Navigation:
         return np.array([self.episodes[self._index[i][0]].instruction for i in self.training], dtype=object)
 
     def history_frames(self, episode: NavigationEpisode, frame: int) -> list[int]:
-        """The frames shown at a moment, oldest first, the present one last; none is shown twice to fill up."""
+        """The history frames of a frame, oldest first, the current one last; none is repeated as padding."""
         stride = episode.rate_hz / self.spec.history_rate_hz
         wanted = frame - stride * np.arange(self.spec.history)[::-1]
         return sorted({int(round(i)) for i in wanted if i > -0.5})
@@ -159,12 +159,12 @@ class Navigation:
         return episode
 
     def _starts(self, episode: NavigationEpisode) -> Iterable[int]:
-        """Every frame; of whole trajectories only so many that together they cover the episode."""
+        """Every frame; for whole trajectories, only as many as cover the episode."""
         stride = max(1, round(self.steps * self.spec.period * episode.rate_hz)) if self.steps else 1
         return range(0, len(episode.poses), stride)
 
     def _waypoints(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """(count, 3) increments in physical units, and which of them exist."""
+        """(count, 3) increments in physical units, and a mask of those that exist."""
         number, frame = self._index[index]
         episode = self.episodes[number]
         left = episode.remaining(frame, self.spec.period)
@@ -173,7 +173,7 @@ class Navigation:
         return episode.waypoints(np.array(frame), count, self.spec.period), valid
 
     def _quantiles(self) -> Quantiles:
-        """q01/q99 of the training waypoints, widened to hold 0: STOP must not be clipped, however rare it is."""
+        """q01/q99 of the training waypoints, widened to hold 0: STOP must not be clipped, even if it is rare."""
         found = [self._waypoints(index) for index in self.training]
         values = np.concatenate([waypoints for waypoints, _ in found])
         valid = np.concatenate([valid for _, valid in found])[:, None]

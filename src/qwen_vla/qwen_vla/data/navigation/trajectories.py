@@ -1,8 +1,8 @@
-"""`kind: trajectories`: where an agent or an object will be next, as chunks of points with a prompt that names it.
+"""`kind: trajectories`: future positions of an agent or an object, as chunks of points with a prompt that names it.
 
 The paper supervises trajectories of the agent itself and of surrounding entities; their format and wording are [open].
-Here a line of a JSON Lines file is one moment: what the cameras see, and per entity the points that follow, in the
-image (0–1000, as in grounding), on the ground, or in space; both of the latter in the agent's frame at that moment
+Here a line of a JSON Lines file is one moment: the camera images and, per entity, the points that follow, in the image
+(0–1000, as in grounding), on the ground, or in space; the latter two in the agent's frame at that moment
 (REP-103).
 """
 
@@ -28,7 +28,7 @@ Space = Literal["image", "ground", "space"]
 
 @dataclass(frozen=True)
 class Axes:
-    """Names of a space's coordinates, and how the prompt describes them."""
+    """Names of a space's coordinates, and their description in the prompt."""
 
     channels: tuple[str, ...]
     words: str
@@ -47,14 +47,14 @@ class TrajectoryData(FileSpec):
 
     kind: Literal["trajectories"]
     name: str = Field("trajectories", pattern=f"^{TAG_PATTERN.pattern}$", description="of the statistics")
-    steps: int = Field(16, ge=1, description="points in a chunk; what a shorter line lacks is masked")
+    steps: int = Field(16, ge=1, description="points in a chunk; missing ones of a shorter line are masked")
 
     def open(self, context: SourceContext) -> Trajectories:
         return Trajectories(self, context)
 
 
 class Entity(BaseModel):
-    """Something that moves, by the name that the prompt uses; a point is null where it was not seen."""
+    """A moving entity, with its name in the prompt; a point is null where it was not seen."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,7 +63,7 @@ class Entity(BaseModel):
 
 
 class Moment(BaseModel):
-    """One line. Point number i of an entity is where it is (i + 1) / rate_hz seconds later."""
+    """One line. Point i of an entity is its position (i + 1) / rate_hz seconds later."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,7 +71,7 @@ class Moment(BaseModel):
     rate_hz: FiniteFloat = Field(gt=0)
     entities: tuple[Entity, ...] = Field(min_length=1)
     instruction: Text | None = None
-    frames: CameraFrames = Field(default_factory=dict, description="what is shown, oldest first")
+    frames: CameraFrames = Field(default_factory=dict, description="images, oldest first")
 
     @model_validator(mode="after")
     def _points_fit(self) -> Moment:
@@ -110,7 +110,7 @@ class Trajectories:
         self.statistics: Mapping[str, Quantiles] = {key: context.normalization.get(key, found[key]) for key in found}
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """The sample of one entity at one moment; nothing about it is random."""
+        """The sample of one entity at one moment; it is deterministic."""
         moment, entity = self._at(index)
         points, valid = self._points(*self._index[index])
         folder = self.spec.path.parent
@@ -158,7 +158,7 @@ class Trajectories:
         by_space: dict[str, list[int]] = {}
         for index in self.training:
             by_space.setdefault(self._at(index)[0].space, []).append(index)
-        for moment in self.moments:  # a space that occurs among the held-out moments only
+        for moment in self.moments:  # a space that occurs only in held-out moments
             by_space.setdefault(moment.space, [])
         found = {}
         for space, indices in by_space.items():

@@ -1,8 +1,8 @@
-"""What a simulator says about the frames of its recording, and the labels for dense grounding made of it.
+"""A simulator's annotations of recorded frames, and the labels for dense grounding derived from them.
 
-Columns: `annotation.points` (image places of the scene's objects, then of the robot's tips, per camera),
-`annotation.objects` (what they are), `annotation.object` and `annotation.goal` (which of them matter now), and
-`annotation.fresh` (1 where the pictures were taken at that frame, 0 where they repeat the ones before).
+Columns: `annotation.points` (image positions of the scene's objects, then of the robot's tips, per camera),
+`annotation.objects` (their kinds), `annotation.object` and `annotation.goal` (those that currently matter), and
+`annotation.fresh` (1 where the images were taken at that frame, 0 where they repeat the previous ones).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from qwen_vla.model.sample import POINTS, TIPS, PointLabels
 POINTS_COLUMN, FRESH_COLUMN = "annotation.points", "annotation.fresh"
 COLUMNS = (POINTS_COLUMN, "annotation.objects", "annotation.object", "annotation.goal")
 INFO = ("names", "cameras", "points", "embodiment")
-WITHIN = 0.01  # share of the image at its border where a point does not count as visible
-BEYOND = 0.15  # share of the image next to it where a thing whose middle lies there may still be seen in part
+WITHIN = 0.01  # share of the image at its border in which a point does not count as visible
+BEYOND = 0.15  # share of the image outside it, in which the center of a partly visible object may be
 NONE = -1
 
 
@@ -30,9 +30,9 @@ NONE = -1
 class Annotations:
     """Labels of N frames.
 
-    points (N, cameras, objects + tips, 3): u, v in 0…1 and depth [m], 0 or less where something hides the point.
-    objects (N, objects): index into `names`; object, goal (N,): number among `objects` of what is to be reached next,
-    and of where it is to be brought or driven. −1 is none everywhere. tips: names of the robot's own points, in the
+    points (N, cameras, objects + tips, 3): u, v in 0…1 and depth [m], 0 or less if the point is occluded.
+    objects (N, objects): index into `names`; object, goal (N,): index in `objects` of the next target,
+    and of its destination. −1 always means none. tips: names of the robot's own points, in the
     order of its arms ("tip", or "left tip" and "right tip").
     """
 
@@ -46,7 +46,7 @@ class Annotations:
 
     @classmethod
     def of(cls, reader: LeRobotReader) -> Annotations:
-        """Those of a recording; DatasetError when it has none, or others than its `info.json` says."""
+        """The annotations of a recording; DatasetError if they are missing, or inconsistent with `info.json`."""
         info = reader.info
         missing = [f"{key} in meta/info.json" for key in INFO if key not in info]
         missing += [f"column {name}" for name in COLUMNS if name not in reader.frames]
@@ -66,29 +66,29 @@ class Annotations:
 
     @cached_property
     def visible(self) -> np.ndarray:
-        """(N, cameras, objects + tips) the points that are in the image."""
+        """(N, cameras, objects + tips) the points visible in the image."""
         u, v, depth = np.moveaxis(self.points, -1, 0)
         return (depth > 0) & (np.minimum(u, v) > WITHIN) & (np.maximum(u, v) < 1 - WITHIN) & self._present
 
     @cached_property
     def hidden(self) -> np.ndarray:
-        """(N, cameras, objects + tips) the points of which nothing is seen; False also where that is not sure."""
+        """(N, cameras, objects + tips) the points of invisible objects; False also if uncertain."""
         u, v, depth = np.moveaxis(self.points, -1, 0)
         outside = (np.minimum(u, v) < -BEYOND) | (np.maximum(u, v) > 1 + BEYOND)
         return ((depth <= 0) | outside) & self._present
 
     @property
     def _present(self) -> np.ndarray:
-        """(N, 1, objects + tips) whether there is such a thing in the frame's scene."""
+        """(N, 1, objects + tips) whether the frame's scene has such an object."""
         return np.pad(self.objects != NONE, ((0, 0), (0, len(self.tips))), constant_values=True)[:, None]
 
 
 def point_labels(
     labels: Annotations, frame: int, cameras: Sequence[int], number: int, goal: int, openings: np.ndarray
 ) -> PointLabels:
-    """Where POINTS are in the images of `cameras`: the objects `number` and `goal` of the scene (−1: none), the tips.
+    """Positions of POINTS in the images of `cameras`: the objects `number` and `goal` (−1: none), and the tips.
 
-    openings (TIPS,): how far the gripper of each tip is open, −1 where there is none.
+    openings (TIPS,): opening of each tip's gripper, −1 if there is none.
     """
     shape = (len(cameras), len(POINTS))
     points = np.zeros((*shape, 3), np.float32)
@@ -103,7 +103,7 @@ def point_labels(
 
 
 def gripper_openings(reader: LeRobotReader, embodiment: Embodiment) -> np.ndarray:
-    """(N, TIPS) how far the gripper of each arm is open, 0 closed … 1 open, −1 where there is none."""
+    """(N, TIPS) opening of each arm's gripper, 0 closed … 1 open, −1 if there is none."""
     found = np.full((len(reader), TIPS), NONE, np.float32)
     for tip, arm in enumerate(embodiment.arms[:TIPS]):
         if arm.gripper is not None:
@@ -115,10 +115,10 @@ def gripper_openings(reader: LeRobotReader, embodiment: Embodiment) -> np.ndarra
 
 
 def fresh_frames(reader: LeRobotReader) -> np.ndarray:
-    """(N,) the frames whose pictures were taken there; all where the recording does not say.
+    """(N,) the frames with newly taken images; all if the recording does not tell.
 
     Raises:
-        DatasetError: an episode begins with pictures that were taken before it.
+        DatasetError: an episode starts with images taken before it.
     """
     if FRESH_COLUMN not in reader.frames:
         return np.ones(len(reader), bool)
@@ -126,5 +126,5 @@ def fresh_frames(reader: LeRobotReader) -> np.ndarray:
     begins = reader.episodes[:, 0]
     if not fresh[begins].all():
         row = int(begins[~fresh[begins]][0])
-        raise DatasetError(f"{reader.place(row)}: an episode begins without a picture of its own ({FRESH_COLUMN} is 0)")
+        raise DatasetError(f"{reader.place(row)}: an episode starts without an image of its own ({FRESH_COLUMN} is 0)")
     return fresh

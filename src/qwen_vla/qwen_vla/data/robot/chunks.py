@@ -1,7 +1,7 @@
 """Action chunks from recorded episodes: the next H targets of a row, held or at rest beyond the episode's end.
 
 `eef_delta` targets are relative to the end-effector pose at the observation (paper §5.2.1); those of the other control
-modes are what they are. Chunks are cut when asked for: a data set of any size costs no more than its columns.
+modes are unchanged. Chunks are cut on demand: a dataset of any size needs no more memory than its columns.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from qwen_vla.data.robot.finite_differences import relative_poses
 
 
 class Targets(Protocol):
-    """What the robot was told to do at every row of a data set."""
+    """The robot's commands at every row of a dataset."""
 
     def chunks(self, rows: np.ndarray, steps: int) -> np.ndarray: ...  # (n, steps, channels), physical units
 
@@ -25,9 +25,9 @@ class Targets(Protocol):
 class AbsoluteTargets:
     """values (N, C); ends (N,): past-last row of the episode of every row.
 
-    Beyond the end the last value is held, or, for increments and velocities (`rests`), there are zeros: it stands.
-    origins (N, C): what a chunk is relative to at the row where it begins, continuous joints of the layout modulo whole
-    turns; None: to nothing.
+    Beyond the end the last value is held; increments and velocities (`rests`) are zero there.
+    origins (N, C): what a chunk is relative to at its first row, continuous joints of the layout modulo whole
+    turns; None: absolute.
     """
 
     values: np.ndarray
@@ -50,7 +50,7 @@ class PoseTargets:
     """Tip poses x y z qx qy qz qw in the base frame, per arm: measured and commanded (N, arms, 7).
 
     grippers (N, arms): 0 closed … 1 open, NaN columns where an arm has none. Channels per arm: x y z [m], rotation
-    vector [rad] of T_t⁻¹·T*_{t+i}, gripper. Beyond an episode's end its last target is held.
+    vector [rad] of T_t⁻¹·T*_{t+i}, gripper. Beyond an episode's end the last target is held.
     """
 
     measured: np.ndarray

@@ -1,4 +1,4 @@
-"""Other light and other cameras for training: colours of a sample's images change a little, nothing moves."""
+"""Augments light and cameras for training: random small changes of the colors of a sample's images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEVELS = np.linspace(0, 1, 256)
 def jittered(images: Mapping[str, np.ndarray], strength: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """New images (H×W×3 uint8 RGB, or T×H×W×3): per channel gain·level^gamma + offset.
 
-    strength 0.2: gains of 0.8 to 1.25 (half of it in common to the channels), gammas likewise, offsets of ±0.05. The
+    strength 0.2: gains of 0.8 to 1.25 (half of it common to all channels), gammas likewise, offsets of ±0.05. The
     light is common to all cameras; each one differs from it by a third of that.
     """
     common = _curve(strength, rng)
@@ -31,7 +31,7 @@ def _curve(strength: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def _levels(*curves: np.ndarray) -> np.ndarray:
-    """(1, 256, 3) what every level becomes."""
+    """(1, 256, 3) the mapped levels."""
     gain, gamma, offset = sum(curves).T
     values = np.exp(gain) * LEVELS[:, None] ** np.exp(gamma) + offset
     return np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)[None]

@@ -1,6 +1,6 @@
-"""Actions for recordings that have none: finite differences of proprioception (paper §3.2.1).
+"""Actions for recordings without actions: finite differences of proprioception (paper §3.2.1).
 
-Row t's action is what leads from row t to row t+1; the last row of an episode stays where it is. Poses are x y z [m]
+Row t's action leads from row t to row t+1; the last row of an episode holds. Poses are x y z [m]
 and a quaternion x y z w; rotations are compared on SO(3), never by subtracting their parameters.
 """
 
@@ -13,7 +13,7 @@ from embodiment_descriptions.angles import wrapped
 
 
 def next_rows(values: np.ndarray) -> np.ndarray:
-    """(T, ...) absolute targets: the next measured row; of the last row itself."""
+    """(T, ...) absolute targets: the next measured row; for the last row, itself."""
     return np.concatenate([values[1:], values[-1:]])
 
 
@@ -40,7 +40,7 @@ def moved_poses(origins: np.ndarray, deltas: np.ndarray) -> np.ndarray:
 def base_velocities(poses: np.ndarray, rate_hz: float) -> np.ndarray:
     """(T, 3) x y [m] θ [rad] to (T, 3) vx vy [m/s] ωz [rad/s] in the base's frame; the last is zero.
 
-    The twist that, kept up for one period, leads exactly to the next pose: the logarithm of the step on SE(2).
+    The twist that, if constant for one period, leads exactly to the next pose: the logarithm of the step on SE(2).
     """
     poses = np.asarray(poses, np.float64)
     step = next_rows(poses) - poses

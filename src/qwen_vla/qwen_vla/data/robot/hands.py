@@ -1,8 +1,8 @@
 """`kind: hands`: egocentric human hands as 32 action channels, left hand first.
 
 Per hand: 3 translation [m] and 3 axis-angle [rad] of the wrist, relative to the chunk's initial frame, then 10 PCA
-coefficients of MANO (paper §2.4). The initial frame is that hand's own wrist at the moment of the observation ([open]),
-as for end-effector deltas: T_t⁻¹·T_{t+i}, i = 1…H. A hand that is out of sight is masked, never filled with zeros.
+coefficients of MANO (paper §2.4). The initial frame is that hand's own wrist at the observation ([open]),
+as for end-effector deltas: T_t⁻¹·T_{t+i}, i = 1…H. A hand out of view is masked, never treated as zeros.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WIDTHS = {"translation": 3, "rotation": 3, "pca": PCA}
 CHANNELS = tuple(
     f"{side}_{name}" for side in SIDES for name in ("x", "y", "z", "rx", "ry", "rz", *(f"pca{i}" for i in range(PCA)))
 )
-STATISTICS_CHUNKS = 5000  # chunks, evenly spread over the training data, that the statistics are taken from
+STATISTICS_CHUNKS = 5000  # chunks for the statistics, evenly spread over the training data
 
 
 class HandData(FileSpec):
@@ -70,7 +70,7 @@ class HandEpisode:
         return len(self.present["left"])
 
     def chunk(self, frame: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """(steps, 32) values of the frames that follow, and which of them exist (same shape); the others are 0."""
+        """(steps, 32) values of the frames that follow, and a mask of existing ones (same shape); others are 0."""
         parts = [self._hand(side, frame, steps) for side in SIDES]
         values, valid = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
         return np.where(valid, values, 0.0), valid
@@ -88,7 +88,7 @@ class HandEpisode:
 
 
 class Hands:
-    """One sample per frame from which a hand can be followed; whole recordings at the end are held out."""
+    """One sample per frame after which a hand is visible; whole recordings at the end are held out."""
 
     embodiments: dict = {}
 
@@ -106,12 +106,12 @@ class Hands:
         self.training = np.flatnonzero(np.isin(owner, kept))
         self.held_out = np.flatnonzero(np.isin(owner, held_out))
         if not len(self.training):
-            raise DataError(f"{spec.path}: no hand is visible in two frames in a row of the recordings to train on")
+            raise DataError(f"{spec.path}: no hand is visible in two consecutive frames of the training recordings")
         known = context.normalization.get(spec.name)
         self.statistics: Mapping[str, Quantiles] = {spec.name: known or self._quantiles()}
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """The sample of one frame; nothing about it is random."""
+        """The sample of one frame; it is deterministic."""
         number, frame = self._index[index]
         episode = self.episodes[number]
         values, valid = self._chunk(index)
@@ -146,7 +146,7 @@ class Hands:
         return episode
 
     def _starts(self, episode: HandEpisode) -> list[int]:
-        """Frames from which something is to be learned; of whole trajectories only so many that they cover it."""
+        """Frames with a target; for whole trajectories, only as many as cover the episode."""
         frames = range(0, len(episode) - 1, self.limit or 1)
         return [frame for frame in frames if episode.chunk(frame, self._steps(episode, frame))[1].any()]
 
@@ -181,16 +181,15 @@ def read_hands(folder: Path, line: HandLine) -> HandEpisode:
     """Read one recording.
 
     Arrays of the .npz, per side (`left_…`, `right_…`; a side may be missing altogether): translation (N, 3) [m] and
-    rotation (N, 3) axis-angle [rad] of the wrist, pca (N, 10), present (N,) bool (default: everywhere). `camera`
-    (N, 4, 4), if there, takes wrist poses from the camera of each frame into the fixed frame; without it they are taken
-    to be in one fixed frame already.
+    (N, 4, 4), if present, transforms wrist poses from the camera of each frame to the fixed frame; without it they are
+    assumed to be in one fixed frame.
 
     Raises:
         ValueError: unreadable, an array is missing or has the wrong shape, or a present hand is not finite.
     """
     path = folder / line.hands
     if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"no such file: {path}")
     arrays = _arrays(path)
     sides = [side for side in SIDES if f"{side}_translation" in arrays]
     if not sides:
@@ -219,7 +218,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _hand(line: HandLine, arrays: Mapping[str, np.ndarray], side: str, count: int) -> dict[str, np.ndarray]:
-    """The four arrays of a side; what a missing hand has in its rows is replaced by zeros and stays masked."""
+    """The four arrays of a side; rows of a missing hand are replaced by zeros and stay masked."""
     present = np.asarray(arrays.get(f"{side}_present", np.ones(count)), bool)
     if present.shape != (count,):
         raise ValueError(f"{line.hands}: {side}_present has shape {present.shape}, need ({count},)")

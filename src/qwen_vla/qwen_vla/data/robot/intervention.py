@@ -1,7 +1,7 @@
-"""A policy plays for a while before the expert takes over: recordings of how to get out of the policy's own mistakes.
+"""DAgger interventions: a policy drives for a while, then the expert recovers from the policy's mistakes.
 
-A policy that imitates demonstrations ends up where no demonstration ever was, and stays there. What the expert does
-from there is what it lacks (DAgger, Ross et al. 2011, with whole demonstrations instead of single labels).
+A policy trained by imitation reaches states that no demonstration covers, and gets stuck. The expert's actions from
+there are the missing data (DAgger, Ross et al. 2011, with whole demonstrations instead of single labels).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from qwen_vla.policies.policy import Policy
 from qwen_vla.suites import Env, Suite
 from qwen_vla_control.chunk import Chunk
 
-LONGEST = 0.7  # of a suite's step limit that the policy plays
+LONGEST = 0.7  # share of a suite's step limit that the policy drives
 
 
 class PolicyLead:
-    """Plays a scene by a policy for a random number of chunks, all lengths equally likely.
+    """Runs a policy in a scene for a random number of chunks, all lengths equally likely.
 
     Attributes:
-        refusals: how many of its chunks each reason of the gate spoke against, in all scenes so far.
+        refusals: number of its chunks refused by the gate, by reason, in all scenes so far.
     """
 
     def __init__(self, suite: Suite, checkpoint: Path) -> None:
@@ -34,9 +34,9 @@ class PolicyLead:
         self._most = max(1, math.floor(LONGEST * suite.max_steps / self._policy.embodiment.execution_horizon))
 
     def play(self, seed: int, env: Env, observation: dict, info: dict) -> tuple[dict, dict]:
-        """Play from an observation and its info on, until success at most; returns the last ones.
+        """Run from an observation and its info, at most until success; returns the last ones.
 
-        The seed of the scene decides the length and all noise.
+        The seed of the scene determines the length and all noise.
         """
         rng = np.random.default_rng([seed, 3])
         for _ in range(rng.integers(1, self._most + 1)):

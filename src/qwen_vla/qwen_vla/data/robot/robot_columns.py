@@ -1,4 +1,4 @@
-"""Which columns of a recording are what: from an episode's columns to the targets and the state of one control mode."""
+"""Interprets columns of a recording: from an episode's columns to targets and state of one control mode."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POSE = 7  # x y z qx qy qz qw
 
 
 class Column(BaseModel):
-    """A column of the data set, and the names of its elements in the order in which they are wanted (default: all)."""
+    """A column of the dataset, and the names of its elements in the required order (default: all)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,7 +32,7 @@ class Column(BaseModel):
 
 
 class Columns(BaseModel):
-    """Where a data set keeps what a robot felt and did. Defaults: the columns of `qwen-vla collect` and of bags."""
+    """A dataset's columns of proprioception and actions. Defaults: those of `qwen-vla collect` and of bags."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,7 +46,7 @@ class Columns(BaseModel):
         None,
         description="poses: commanded tips (x y z qx qy qz qw gripper per arm); pose_steps: changes of the tip per row "
         "along the base's axes (x y z rx ry rz gripper per arm); joints: commanded joints; velocities: vx vy wz; none: "
-        "finite differences of what was measured. Default: what fits the column and the control mode",
+        "finite differences of measurements. Default: the one that fits the column and the control mode",
     )
     gripper: Literal["joint", "fraction"] = Field(
         "joint", description="of joint columns: position of the gripper's joint, or 0 closed … 1 open"
@@ -55,11 +55,11 @@ class Columns(BaseModel):
 
 @dataclass(frozen=True)
 class RobotColumns:
-    """A whole data set's columns in the robot's own order.
+    """A whole dataset's columns in the robot's order.
 
-    state (N, S): joint positions, or x y theta of the base; None where it was not recorded. targets: None without
-    actions to learn from. used: names of the columns that were read. looks_ahead: rows that an action reads beyond its
-    own (1 for finite differences).
+    state (N, S): joint positions, or x y theta of the base; None if not recorded. targets: None without
+    actions to train on. used: names of the columns that were read. looks_ahead: rows beyond its own that an action
+    uses (1 for finite differences).
     """
 
     state: np.ndarray | None
@@ -72,9 +72,9 @@ class RobotColumns:
 def read_columns(
     source: EpisodeSource, embodiment: Embodiment, columns: Columns, ends: np.ndarray, relative: bool = False
 ) -> RobotColumns:
-    """Read what the robot's control mode needs, episode by episode; rows that are not finite stay so.
+    """Read the columns for the robot's control mode, episode by episode; non-finite rows are kept.
 
-    relative: whether chunks of joint positions are relative to the joints measured where they begin.
+    relative: whether chunks of joint positions are relative to the joints measured at their start.
     """
     reader = _Reader(source, embodiment, columns, relative)
     parts = [reader.read(episode) for episode in source]
@@ -113,7 +113,7 @@ class _Reader:
         return self.embodiment.control_mode is ControlMode.EEF_DELTA
 
     def read(self, episode: Episode) -> dict[str, np.ndarray]:
-        """The arrays of one episode that targets and state are made of."""
+        """The arrays of one episode for targets and state."""
         return dict(self._base(episode) if self.on_base else self._arms(episode))
 
     def targets(self, arrays: dict[str, np.ndarray], ends: np.ndarray) -> Targets | None:
@@ -164,7 +164,7 @@ class _Reader:
             return _unit(values.reshape(len(values), len(self.grippers), POSE))
         if joints is None:
             raise DatasetError(
-                f"{episode.name} has neither tip poses nor {self.columns.joints.column}; say where they are"
+                f"{episode.name} has neither tip poses nor {self.columns.joints.column}; name the column"
             )
         return self._forward(joints)
 
@@ -224,7 +224,7 @@ class _Reader:
             yield "values", self._column(episode, self.action, self.embodiment.channel_names)
         elif odometry is None:
             raise DatasetError(
-                f"{episode.name} has no column {self.columns.odometry.column}; say where the odometry is"
+                f"{episode.name} has no column {self.columns.odometry.column}; name the column of the odometry"
             )
         elif self.embodiment.control_mode is ControlMode.BASE_VELOCITY:
             yield "values", base_velocities(odometry, self.source.rate_hz)
@@ -234,7 +234,7 @@ class _Reader:
     # --- columns ----------------------------------------------------------------------------------------------------
 
     def _column(self, episode: Episode, wanted: Column, names: tuple[str, ...], named: bool = True) -> np.ndarray:
-        """The elements of a column in the robot's order: by the names given, else by its own names, else all."""
+        """The elements of a column in the robot's order: by given names, else by its own names, else all."""
         channels = episode.columns[wanted.column]
         if wanted.names:
             if len(wanted.names) != len(names):
@@ -268,7 +268,7 @@ class _Reader:
                     f"{self.source.root} has no column {column.column}; it has {', '.join(self.source.features)}"
                 )
         if self.kind != "none" and self.action is None:
-            raise DatasetError(f"{self.source.root} has no column action; name one, or say action_kind: none")
+            raise DatasetError(f"{self.source.root} has no column action; name one, or set action_kind: none")
         if self.relative and self.embodiment.control_mode is not ControlMode.JOINT_POSITION:
             raise DatasetError(
                 f"{self.source.root}: relative_actions is for joint_position; chunks of "
@@ -301,7 +301,7 @@ def _pose_names(embodiment: Embodiment, pose: tuple[str, ...], gripper: bool = F
 
 
 def _unit(poses: np.ndarray) -> np.ndarray:
-    """Poses (..., 7) with unit quaternions; NaN where a quaternion is none."""
+    """Poses (..., 7) with unit quaternions; NaN if a quaternion is invalid."""
     poses = np.array(poses, np.float64)
     length = np.linalg.norm(poses[..., 3:], axis=-1, keepdims=True)
     poses[..., 3:] = np.divide(poses[..., 3:], length, where=length > 0.5, out=np.full_like(poses[..., 3:], np.nan))
@@ -309,7 +309,7 @@ def _unit(poses: np.ndarray) -> np.ndarray:
 
 
 def _stepped(measured: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """The pose one step on, of steps given along the axes of the base frame: translation, rotation vector."""
+    """The next pose, from steps along the axes of the base frame: translation, rotation vector."""
     turn = Rotation.from_quat(_finite_quaternions(measured))
     local = np.concatenate([turn.inv().apply(steps[:, :3]), turn.inv().apply(steps[:, 3:])], axis=1)
     moved = moved_poses(np.concatenate([measured[:, :3], turn.as_quat()], axis=1), np.nan_to_num(local))

@@ -20,7 +20,7 @@ from qwen_vla.data.formats.spec import DataSpec, OnBadRows, check_steps, split
 from qwen_vla.data.robot.annotations import POINTS_COLUMN, Annotations, fresh_frames, gripper_openings, point_labels
 from qwen_vla.data.robot.chunks import episode_ends
 from qwen_vla.data.robot.color_jitter import jittered
-from qwen_vla.data.robot.mismatched_prompts import OtherPrompts, stays, still
+from qwen_vla.data.robot.mismatched_prompts import MismatchedPrompts, hold_chunk, zeros_hold
 from qwen_vla.data.robot.robot_columns import Columns, read_columns
 from qwen_vla.data.robot.statistics import cached_quantiles
 from qwen_vla.data.samples import SourceContext
@@ -28,16 +28,16 @@ from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.processing import EmbodimentInfo
 from qwen_vla.model.sample import PointLabels, Sample
 
-EXECUTION_SHARE = 0.5  # share of a chunk that is executed before the next one is asked for
-STILL_ROTATION = 0.02  # [rad] or share of gripper travel: a channel that moves less carries only tracking noise
+EXECUTION_SHARE = 0.5  # share of a chunk executed until the next one is requested
+STILL_ROTATION = 0.02  # [rad] or share of gripper travel: smaller motion of a channel is only tracking noise
 IMAGE_PREFIX = "observation.images."
-BLOCK = 4096  # rows whose chunks are in memory at a time while statistics are made
+BLOCK = 4096  # rows whose chunks are in memory at a time for statistics
 CHUNKS_IN_MEMORY = 1 << 27  # numbers; half a gigabyte
 HUB = "hub:"
 
 
 class RobotData(DataSpec):
-    """Demonstrations, or single labelled frames without actions, of one robot."""
+    """Demonstrations, or single labeled frames without actions, of one robot."""
 
     kind: Literal["robot"]
     path: Annotated[str, BeforeValidator(str)] = Field(
@@ -45,34 +45,34 @@ class RobotData(DataSpec):
         "bags, or what an installed episode source recognizes"
     )
     robot: NamedRobot | None = Field(
-        None, description="name, path of an embodiment YAML, or both files; default: the robot that the data set names"
+        None, description="name, path of an embodiment YAML, or both files; default: the robot named by the dataset"
     )
-    statistics: str | None = Field(None, description="name of its normalisation statistics; default: the robot's name")
+    statistics: str | None = Field(None, description="name of its normalization statistics; default: the robot's name")
     cameras: dict[str, str] = Field({}, description="image column by camera tag; default: observation.images.TAG")
     columns: Columns = Columns()
-    bag: SourceOptions = Field(SourceOptions(), description="what the recording does not say by itself")
-    on_bad_rows: OnBadRows = Field("refuse", description="what to do with rows that cannot be used; both report them")
-    use_images: bool = Field(True, description="False: vision is dropped, also in a stage that has it")
-    use_state: bool = Field(True, description="False: a model with proprioception reads none of this robot")
+    bag: SourceOptions = Field(SourceOptions(), description="what the recording does not define itself")
+    on_bad_rows: OnBadRows = Field("refuse", description="what to do with unusable rows; both report them")
+    use_images: bool = Field(True, description="False: no images, even in a stage with vision")
+    use_state: bool = Field(True, description="False: no state, even for a model with proprioception")
     relative_actions: bool = Field(
-        False, description="chunks of joint positions are learned relative to the joints measured where they begin"
+        False, description="chunks of joint positions are relative to the joints measured at their start"
     )
     colour_jitter: float = Field(
-        0.0, ge=0, le=1, description="strength of random changes of the colours of training images; 0.2 is moderate"
+        0.0, ge=0, le=1, description="strength of random changes of the colors of training images; 0.2 is moderate"
     )
     other_prompts: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="share of the training samples whose prompt names another robot of the suite: there this one is to "
-        "stay where it is, so that a model must read for which robot it acts",
+        description="share of the training samples whose prompt names another robot of the suite: there this one must "
+        "hold still, so that the model must read the prompt's robot",
     )
 
     def open(self, context: SourceContext) -> RobotSource:
         return RobotSource(self, context)
 
     def open_episodes(self, images: bool = True) -> tuple[EpisodeSource, Embodiment]:
-        """The recordings and the robot that made them. images: whether they must show what its cameras see."""
+        """The recordings and the robot that made them. images: whether they must have the images of its cameras."""
         path = download(self.path.removeprefix(HUB)) if self.path.startswith(HUB) else Path(self.path)
         source = find_source(path)
         embodiment = load(self.robot) if self.robot else robot_of(source, path)
@@ -81,12 +81,12 @@ class RobotData(DataSpec):
 
 
 class RobotSource:
-    """One data set, ready to be sampled: decoded images, action chunks, labels, and the episodes held out.
+    """One dataset, ready for sampling: decoded images, action chunks, labels, and the episodes held out.
 
-    An index is a frame: what the cameras saw and the chunk that begins there, of the rows that follow, all of them.
-    Where the recording repeats pictures, only frames with new ones are indices. With `context.trajectory_steps` it is
-    the first frame of a trajectory that goes on for up to that many steps, cut at the end of its episode. Rates and
-    horizons are the data set's own (paper §2.3), so the prompt says the rate of the data.
+    An index is a frame: its images and the chunk that starts there, of all rows that follow. Where the recording
+    repeats images, only frames with new ones are indices. With `context.trajectory_steps` it is the first frame of a
+    trajectory of up to that many steps, cut at the end of its episode. Rates and horizons are those of the dataset
+    (paper §2.3), and the prompt states this rate.
     """
 
     def __init__(self, spec: RobotData, context: SourceContext) -> None:
@@ -97,13 +97,13 @@ class RobotSource:
         self.name = self.source.name
         check_steps(self.embodiment.chunk_size, context, spec.path)
         dataset = spec.statistics or embodiment.name
-        # Relative to its first pose a trajectory goes further than a chunk: its statistics are others.
+        # Relative to its first pose a trajectory goes farther than a chunk, so it has other statistics.
         dataset = f"{dataset}/trajectories" if self.steps else dataset
         self.info = embodiment_info(self.embodiment, dataset, spec.relative_actions)
         self.camera_tags = self.info.camera_tags
-        if spec.other_prompts and not stays(self.info):
-            raise DatasetError(f"{spec.path}: other_prompts needs relative_actions; no absolute chunk says `stay`")
-        self._other_prompts = OtherPrompts(embodiment.name, spec.other_prompts)
+        if spec.other_prompts and not zeros_hold(self.info):
+            raise DatasetError(f"{spec.path}: other_prompts needs relative_actions; absolute chunks cannot mean `hold`")
+        self._other_prompts = MismatchedPrompts(embodiment.name, spec.other_prompts)
         self.episodes = self.source.episodes
         self._ends = episode_ends(self.episodes)
         self._episode = np.repeat(np.arange(len(self.episodes)), np.diff(self.episodes, axis=1)[:, 0])
@@ -115,10 +115,10 @@ class RobotSource:
         self._split(context)
         self.statistics = self._statistics(context)
         self.embodiments: Mapping[str, EmbodimentInfo] = {self.info.name: self.info}
-        self._normalise()
+        self._normalize()
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """The frame's sample; random are the colours of its images and whose prompt it has, where the spec says so."""
+        """The frame's sample; the spec may randomize the colors of its images and the robot of its prompt."""
         tags = self.camera_tags if self.images else ()
         other = self._other_prompts.draw(self._task(index), rng) if self._may_have_another(index) else None
         return Sample(
@@ -130,12 +130,12 @@ class RobotSource:
         )
 
     def chunk(self, index: int) -> np.ndarray:
-        """(steps, channels) what follows a frame, in physical units."""
+        """(steps, channels) the actions after a frame, in physical units."""
         return self.targets.chunks(np.array([index]), self._length(index))[0]
 
     @property
     def tasks(self) -> np.ndarray:
-        """The sentence of every training index, for balanced sampling."""
+        """The instruction of every training index, for balanced sampling."""
         return np.array(self._tasks, dtype=object)[self._episode[self.training]]
 
     def texts(self) -> Iterable[str]:
@@ -157,7 +157,7 @@ class RobotSource:
     # --- opening ----------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        """Columns and labels. A recording of single frames has nothing to act on: no targets."""
+        """Columns and labels. A recording of single frames has no targets."""
         relative = self.spec.relative_actions
         found = read_columns(self.source, self.embodiment, self.spec.columns, self._ends, relative)
         self.state, self.state_names, self.used = found.state, found.state_names, found.used
@@ -190,7 +190,7 @@ class RobotSource:
             bad.add_gaps(episode.columns["timestamp"].values[:, 0], episode.rate_hz, first, episode.place)
 
     def _images(self, context: SourceContext) -> dict[str, DecodedFrames]:
-        """Decoded frames by camera tag; rows without one are bad."""
+        """Decoded frames by camera tag; rows without an image are bad."""
         side, found = context.config.image_size, {}
         for tag in self.camera_tags:
             key = self._image_key(tag)
@@ -206,7 +206,7 @@ class RobotSource:
             if key in keys:
                 return key
         raise DatasetError(
-            f"{self.source.root} has no camera {wanted[0]}; it has {', '.join(keys) or 'none'}. Say which column shows "
+            f"{self.source.root} has no camera {wanted[0]}; it has {', '.join(keys) or 'none'}. Name the column of "
             f"{tag!r} under `cameras`"
         )
 
@@ -216,18 +216,18 @@ class RobotSource:
         self._is_held_out = np.isin(np.arange(len(self.episodes)), held_out)
         self.training, self.held_out = (self._indices(self.episodes[chosen]) for chosen in (training, held_out))
         if not len(self.training):
-            raise DatasetError(f"{self.source.root}: no row is left to train on; {len(self.bad_rows)} rows are bad")
+            raise DatasetError(f"{self.source.root}: no row is left for training; {len(self.bad_rows)} rows are bad")
 
     def _usable_rows(self) -> np.ndarray:
-        """(N,) rows whose chunk, or trajectory, holds no bad row and no action that could not be made."""
+        """(N,) rows whose chunk, or trajectory, has no bad row and no missing action."""
         rows = np.arange(len(self._ends))
         steps = (self.steps or self.info.horizon) + self._looks_ahead if self.targets is not None else 1
         needed = np.minimum(rows + steps, self._ends) - rows
         return usable_rows(self.bad_rows.mask(len(rows)), needed)
 
     def _indices(self, episodes: np.ndarray) -> np.ndarray:
-        """Every frame with new pictures, where they are shown; of whole trajectories only where one begins, so that
-        together they cover the episodes."""
+        """Every frame with new images, if images are used; for whole trajectories, only their first frames, which cover
+        the episodes."""
         stride = self.steps or 1
         rows = np.concatenate([np.arange(0), *(np.arange(first, end, stride) for first, end in episodes)])
         return rows[self._usable[rows] & (self.fresh[rows] if self.images and not self.steps else True)]
@@ -236,7 +236,7 @@ class RobotSource:
 
     @property
     def _reads_state(self) -> bool:
-        """Whether a policy needs the state: as an input, or as what its actions are relative to."""
+        """Whether a policy needs the state: as an input, or as the origin of its actions."""
         return self.state is not None and (self.spec.use_state or self.spec.relative_actions)
 
     def _statistics(self, context: SourceContext) -> dict[str, Quantiles]:
@@ -252,7 +252,7 @@ class RobotSource:
         return found
 
     def _action_quantiles(self) -> Quantiles:
-        """q01/q99 over the training chunks; rotations that stay still become degenerate: noise is not motion."""
+        """q01/q99 over the training chunks; rotations at rest become degenerate: noise is not motion."""
         names = self.info.channel_names
         quantiles = self._quantiles("actions", self._chunk_blocks, names)
         still = quantiles.q99 - quantiles.q01 < STILL_ROTATION
@@ -261,7 +261,7 @@ class RobotSource:
         return Quantiles(np.where(still, middle, quantiles.q01), np.where(still, middle, quantiles.q99), names)
 
     def _quantiles(self, what: str, blocks, names: Sequence[str]) -> Quantiles:
-        """From the data set's cache where data, robot and rows are the same as then."""
+        """Quantiles from the dataset's cache if data, robot and rows are unchanged."""
         made_from = {
             "values": what,
             "data": self.source.fingerprint,
@@ -284,8 +284,8 @@ class RobotSource:
             chunks = self.targets.chunks(self.training[start : start + BLOCK], self.info.horizon)
             yield chunks.reshape(-1, chunks.shape[-1]).astype(np.float32)
 
-    def _normalise(self) -> None:
-        """States, and chunks where they fit into memory: cut one by one they cost more than all else of a sample."""
+    def _normalize(self) -> None:
+        """Normalize states, and chunks if they fit into memory: cutting single ones would dominate a sample's cost."""
         known, name = self.statistics, self.info.state_dataset
         self._states = known[name].normalize(self.state) if self.spec.use_state and self.state is not None else None
         self._ready = None
@@ -312,21 +312,21 @@ class RobotSource:
         return jittered(images, strength, rng) if strength else images
 
     def _held_out(self, index: int) -> bool:
-        """Whether a frame is measured on: with the robot's own prompt and colours."""
+        """Whether a frame is for evaluation, with the robot's own prompt and colors."""
         return bool(self._is_held_out[self._episode[index]])
 
     def _still(self, index: int) -> np.ndarray:
-        return self.statistics[self.info.dataset].normalize(still(self.chunk(index), self.info))
+        return self.statistics[self.info.dataset].normalize(hold_chunk(self.chunk(index), self.info))
 
     def _may_have_another(self, index: int) -> bool:
-        """Without actions there is nothing to stay from."""
+        """Whether the prompt may name another robot; without actions there is nothing to hold."""
         return self.targets is not None and not self.steps and not self._held_out(index)
 
     def _task(self, index: int) -> str:
         return self._tasks[self._episode[index]]
 
     def _prompt(self, index: int) -> str:
-        """The prompt names the number of steps that follow: the robot's own horizon, or the trajectory's length."""
+        """The prompt states the number of steps: the robot's own horizon, or the trajectory's length."""
         task = self._task(index)
         if self.steps is None:
             return self.info.prompt(task)
@@ -347,7 +347,7 @@ class RobotSource:
 def embodiment_info(
     embodiment: Embodiment, statistics: str | None = None, relative_actions: bool = False
 ) -> EmbodimentInfo:
-    """What a checkpoint keeps of an `Embodiment`; `statistics`: name of its normalisation statistics."""
+    """A checkpoint's entry for an `Embodiment`; `statistics`: name of its normalization statistics."""
     layout, limits = embodiment.layout, embodiment.limits
     joints = [layout.names[column] for column in layout.joints]
     return EmbodimentInfo(

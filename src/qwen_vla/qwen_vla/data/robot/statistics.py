@@ -1,8 +1,8 @@
-"""q01 and q99 of a data set (paper §2.4, eq. 5): exact, in constant memory, kept as long as the data stays the same.
+"""q01 and q99 of a dataset (paper §2.4, eq. 5): exact, in constant memory, cached until the data changes.
 
 The values are streamed twice. As unsigned integers in the order of the numbers, float32 values have 2¹⁶ upper halves:
-the first pass counts those and so finds the halves in which the wanted ranks lie, the second counts the lower halves
-within them. That gives the order statistics themselves; between two of them the quantile is linear, as in NumPy.
+the first pass counts these and finds the halves with the requested ranks, the second counts the lower halves in them.
+This gives the exact order statistics; between two of them the quantile is linear, as in NumPy.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Blocks = Callable[[], Iterable[np.ndarray]]
 
 
 def cached_quantiles(root: Path, made_from: dict, blocks: Blocks, names: Sequence[str]) -> Quantiles:
-    """The data set's q01 and q99, from its cache where it was computed before from the same.
+    """The dataset's q01 and q99, from its cache if computed before from the same data.
 
-    made_from: everything that the values depend on, the hash of the data included. blocks: gives the values, (n, C)
-    arrays, anew each time it is called.
+    made_from: everything that the values depend on, including the hash of the data. blocks: yields the values, (n, C)
+    arrays, again on each call.
     """
     wanted = json.loads(json.dumps({**made_from, "names": list(names)}))
     label = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
@@ -55,7 +55,7 @@ def exact_quantiles(blocks: Blocks, shares: Sequence[float]) -> np.ndarray:
 
 
 def _count_upper(blocks: Blocks) -> np.ndarray:
-    """(C, BINS) how many values have each upper half."""
+    """(C, BINS) number of values with each upper half."""
     counts = None
     for block in blocks():
         if not np.isfinite(block).all():
@@ -69,7 +69,7 @@ def _count_upper(blocks: Blocks) -> np.ndarray:
 
 
 def _find(blocks: Blocks, halves: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """(C, R) the values with the given ranks among those of the given upper halves (C, R)."""
+    """(C, R) the values with the given ranks among those with the given upper halves (C, R)."""
     counts = {(c, half): np.zeros(BINS, np.int64) for c, row in enumerate(halves) for half in row}
     for block in blocks():
         keys = _ordered(block)
@@ -84,8 +84,8 @@ def _find(blocks: Blocks, halves: np.ndarray, ranks: np.ndarray) -> np.ndarray:
 
 
 def _ordered(values: np.ndarray) -> np.ndarray:
-    """float32 numbers as uint32 that have the same order."""
-    bits = (np.asarray(values, np.float32) + np.float32(0)).view(np.uint32)  # + 0: there is one zero only
+    """float32 numbers as uint32 with the same order."""
+    bits = (np.asarray(values, np.float32) + np.float32(0)).view(np.uint32)  # + 0: a single zero
     return np.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31))
 
 

@@ -1,6 +1,6 @@
-"""The model's repeated blocks, compiled once per kind: seconds instead of the minutes that a whole tower takes.
+"""The model's repeated blocks, compiled once per kind: seconds instead of minutes for a whole tower.
 
-One compiled function serves all blocks of a kind, whose weights are its arguments, and all lengths of prompt.
+One compiled function serves all blocks of a kind, with weights as arguments, and all prompt lengths.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class CompiledBlocks:
             *model.vlm.model.language_model.layers,
             *model.action_expert.blocks,
         ]
-        # Unwrapped of checkpointing, which trains: the wrapper is one function for all kinds of block, and a function
-        # is compiled for a limited number of cases only.
+        # Without the checkpointing wrapper, which is for training: it is one function for all kinds of block, and a
+        # function is compiled only for a limited number of cases.
         kinds = {type(block) for block in blocks}
         compiled = {kind: _for_all_lengths(torch.compile(inspect.unwrap(kind.forward))) for kind in kinds}
         self._forwards = [(block, MethodType(compiled[type(block)], block)) for block in blocks]
@@ -40,7 +40,7 @@ class CompiledBlocks:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """While active, the model's blocks run compiled; the first time they are compiled, or taken from the disk."""
+        """While active, the model's blocks run compiled; the first time they are compiled, or loaded from disk."""
         if not self._announced:
             logger.warning("compiling the model's blocks: up to a minute now, some seconds at later starts")
             self._announced = True
@@ -54,9 +54,9 @@ class CompiledBlocks:
 
 
 def keep_compiled_code() -> Path:
-    """Have compiled and autotuned kernels kept in the user's cache folder, which unlike /tmp survives a restart.
+    """Keep compiled and autotuned kernels in the user's cache folder, which unlike /tmp survives a reboot.
 
-    Folders that the environment names already stay. Returns the folder for both.
+    Folders already set in the environment are kept. Returns the folder for both.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qwen_vla"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
@@ -65,7 +65,7 @@ def keep_compiled_code() -> Path:
 
 
 def _for_all_lengths(compiled: Callable) -> Callable:
-    """Have the axis along the sequence compiled as one of any length, in states [..., S, D] and masks [B, 1, _, S]."""
+    """Compile the sequence axis with dynamic length, in states [..., S, D] and masks [B, 1, _, S]."""
 
     def run(block: nn.Module, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         length = x.shape[-2]

@@ -1,4 +1,4 @@
-"""All Euler steps of a chunk as one function of tensors; the AdaLN tables of a fixed τ grid are kept between chunks."""
+"""All Euler steps of a chunk as one function of tensors; the AdaLN tables of a fixed τ grid are cached."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from qwen_vla.model.flow_matching import tau_grid
 
 
 class ModulationTables:
-    """AdaLN parameters of every step of one τ grid: ``steps[i]`` is what ``ActionExpert.velocity`` takes at step i.
+    """AdaLN parameters of every step of one τ grid: ``steps[i]`` is for ``ActionExpert.velocity`` at step i.
 
-    They depend on weights alone. When the weights have changed they are refreshed in place, so that captured graphs,
-    which read this memory, see the new values.
+    They depend only on the weights. If these have changed, they are refreshed in place, so that captured graphs, which
+    read this memory, use the new values.
     """
 
     def __init__(self, expert: ActionExpert, count: int):
@@ -33,7 +33,7 @@ class ModulationTables:
         now = tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in self._weights)
         if now == self._made_from:
             return
-        with torch.inference_mode(False), torch.no_grad():  # what is made in inference mode can never be refreshed
+        with torch.inference_mode(False), torch.no_grad():  # tensors created in inference mode cannot be refreshed
             self._recompute()
         self._made_from = now
 
@@ -47,7 +47,7 @@ class ModulationTables:
 
 
 class EulerLoop:
-    """All Euler steps of a chunk: static shapes, no look at any value on the host."""
+    """All Euler steps of a chunk: static shapes, no value read on the host."""
 
     def __init__(self, expert: ActionExpert, count: int):
         self.tables = ModulationTables(expert, count)
@@ -56,7 +56,7 @@ class EulerLoop:
         self._expert = expert
 
     def __call__(self, context: dict[str, Any], mask: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Noise [B, H, K] at τ = 1, wherever it lies, to actions at τ = 0. context: fields of an ``ExpertContext``."""
+        """Noise [B, H, K] at τ = 1, on any device, to actions at τ = 0. context: fields of an ``ExpertContext``."""
         shared = ExpertContext(**context)
         y = torch.where(mask, noise.to(shared.tokens), 0.0)
         for increment, table in zip(self._increments, self.tables.steps, strict=True):

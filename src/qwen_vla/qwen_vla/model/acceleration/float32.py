@@ -1,4 +1,4 @@
-"""What a half-precision model would answer if it computed in float32: with its own weights, without a copy of them."""
+"""The float32 result of a half-precision model: with its own weights, without a copy of them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _DTYPE = torch.Tensor.dtype.__get__
 
 
 class Float32(TorchFunctionMode):
-    """While active, every operation runs in float32: half-precision arguments are converted on the way in.
+    """While active, every operation runs in float32: half-precision arguments are converted first.
 
-    Weights are converted one at a time, when they are used, so that a large model needs no second copy in memory.
+    Weights are converted one at a time, on use, so that a large model needs no second copy in memory.
     """
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.embedding:  # chooses rows and computes nothing; converting the table would cost gigabytes
+        if func is F.embedding:  # only selects rows; converting the table would cost gigabytes
             return _single(func(*args, **kwargs))
         if func == _DTYPE:
             return _single(func(*args, **kwargs))
@@ -31,7 +31,7 @@ class Float32(TorchFunctionMode):
 
 
 def _single(value: Any) -> Any:
-    """float32 for a half-precision tensor or type; anything else as it is."""
+    """float32 for a half-precision tensor or type; anything else unchanged."""
     if isinstance(value, torch.dtype):
         return torch.float32 if value in HALF else value
     if isinstance(value, torch.Tensor) and value.dtype in HALF:

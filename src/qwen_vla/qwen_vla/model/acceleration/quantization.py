@@ -1,7 +1,7 @@
-"""Weights in 8-bit floating point: half the memory to read, twice the rate of matrix products, some more rounding.
+"""Weights in 8-bit floating point: half the memory traffic, twice the rate of matrix products, some more rounding.
 
-The large linear layers of the action expert's and the language tower's blocks become `Float8Linear`. What decides
-(gates of the linear attention, AdaLN modulations, norms, embeddings, the vision tower) stays as it is, and so does the
+The large linear layers of the action expert's and the language tower's blocks become `Float8Linear`. Sensitive layers
+(gates of the linear attention, AdaLN modulations, norms, embeddings, the vision tower) are unchanged, and so is the
 expert's attention, whose products are too small to gain more than rounding its inputs costs.
 """
 
@@ -16,12 +16,12 @@ from qwen_vla.model.modeling import QwenVLAModel
 CHOICES = ("none", "fp8")
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FLOAT8).max
-KEPT = ("modulation", "in_proj_a", "in_proj_b", "qkv", "out")  # names of linear layers in blocks that stay as they are
-SMALLEST_ROW = 1e-12  # a row of zeros must not be divided by zero
+KEPT = ("modulation", "in_proj_a", "in_proj_b", "qkv", "out")  # names of linear layers in blocks that are unchanged
+SMALLEST_ROW = 1e-12  # avoids division by zero for a row of zeros
 
 
 def quantized(model: QwenVLAModel, choice: str) -> QwenVLAModel:
-    """The model itself, with `choice` of weights; ``none`` changes nothing. It can infer, but not be trained or saved.
+    """The model itself, with weights of type `choice`; ``none`` changes nothing. It cannot be trained or saved.
 
     ValueError for an unknown choice.
     """
@@ -37,7 +37,7 @@ def quantized(model: QwenVLAModel, choice: str) -> QwenVLAModel:
 
 
 class Float8Linear(nn.Module):
-    """A linear layer whose weight [out, in] has 8 bits and a scale per row; inputs are rounded likewise, per token."""
+    """A linear layer with an 8-bit weight [out, in] and a scale per row; inputs are rounded likewise, per token."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -52,11 +52,11 @@ class Float8Linear(nn.Module):
         """x [..., in] to [..., out] in the type of x."""
         rows, scales = rounded(x.reshape(-1, self.in_features))
         if x.is_cuda and x.dtype == torch.bfloat16:
-            # Scaled afterwards: for products with a scale per row the library has one slow kernel for all shapes.
+            # Scaled afterwards: for products with a scale per row, the library has only one slow kernel.
             out = torch._scaled_mm(
                 rows, self.weight.t(), self.one, self.one, out_dtype=torch.bfloat16, use_fast_accum=True
             )
-        else:  # the same arithmetic where there are no such matrix units
+        else:  # the same arithmetic without such matrix units
             out = F.linear(rows.float(), self.weight.float())
         out = out.float() * scales * self.scale.t()
         out = out if self.bias is None else out + self.bias
@@ -64,7 +64,7 @@ class Float8Linear(nn.Module):
 
 
 def rounded(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows [N, K] in 8 bits, and the float32 factor [N, 1] by which each was divided."""
+    """Rows [N, K] in 8 bits, and the float32 divisor [N, 1] of each."""
     rows = rows.float()
     scale = rows.abs().amax(dim=-1, keepdim=True).clamp(min=SMALLEST_ROW) / LARGEST
     return (rows / scale).clamp(-LARGEST, LARGEST).to(FLOAT8), scale

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-FIXED = "_qwen_vla_fixed"  # attribute of tensors that are a replayed function's results
-WARM_UP = 3  # runs on a side stream before capture, so that libraries have allocated and tuned what they need
+FIXED = "_qwen_vla_fixed"  # attribute of tensors returned by a replayed function
+WARM_UP = 3  # runs on a side stream before capture, so that libraries have done allocation and tuning
 
 
 class ReplayedCall:
     """A function of tensors whose shapes are those of ``args`` and ``kwargs``.
 
-    Arguments, wherever they lie, are copied to fixed memory on the ``device`` before each replay. The results are fixed
-    memory, too: they hold until the next call. Where they are the arguments of the next replayed function, it was made
-    for this very memory, and nothing is copied. ``pool``: memory shared by graphs that never run at the same time. On
-    other devices than a GPU the function itself runs on that memory, which is how this class is tested.
+    Arguments, on any device, are copied to fixed memory on the ``device`` before each replay. The results are fixed
+    memory, too: they are valid until the next call. If they are the arguments of the next replayed function, that one
+    was made for this memory, and nothing is copied. ``pool``: memory shared by graphs that never run at the same time.
+    On devices other than a GPU the function itself runs on that memory, for tests.
     """
 
     def __init__(self, function: Callable, args: tuple, kwargs: dict[str, Any], device: torch.device, pool: Any = None):
@@ -26,7 +26,7 @@ class ReplayedCall:
         self._function = function
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: Any = None
-        # What is made in inference mode could be neither refilled outside of it nor take part in gradients (guidance).
+        # Tensors created in inference mode could be neither overwritten outside of it nor used in gradients (guidance).
         with torch.inference_mode(False), torch.no_grad():
             self._memory = [self._kept(leaf, device) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
             if device.type == "cuda":
@@ -68,7 +68,7 @@ class ReplayedCall:
                 self._run()
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads may use the device meanwhile (a node's callbacks do); only this one's calls are recorded.
+        # Other threads (a node's callbacks) may use the device; only this one's calls are recorded.
         with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._result = self._run()
         pytree.tree_map_only(torch.Tensor, _marked, self._result)

@@ -1,4 +1,4 @@
-"""Chunks by the fastest verified way: the backbone and the Euler loop, each compiled, captured or plain."""
+"""Computes chunks in the fastest verified way: the backbone and the Euler loop, each compiled, captured or plain."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ MODES = ("auto", "off", "graphs", "compile")
 
 
 class ChunkRunner:
-    """What a model computes for a chunk: the context of the expert, and actions from it.
+    """The computation of a chunk: the context of the expert, and actions from it.
 
-    mode: ``auto`` is compiled blocks in CUDA graphs on a GPU and plain PyTorch elsewhere; ``graphs`` does without the
-    compiler; ``compile`` compiles on a CPU, too, where it is kept only if it is faster; ``off`` calls the model's own
-    methods. With ``fixed_shapes`` everything is made for the shapes of its first call, which then takes seconds:
-    `Policy.warm_up` makes these calls. The weights may change between chunks; their shapes and device may not. On a GPU
-    results hold until the next call. transform: of the images that batches bring unrounded; by default that of the
-    model's configuration.
+    mode: ``auto`` is compiled blocks in CUDA graphs on a GPU and plain PyTorch elsewhere; ``graphs`` does not compile;
+    ``compile`` also compiles on a CPU, if that is faster; ``off`` calls the model's own methods. With ``fixed_shapes``
+    everything is prepared for the shapes of its first call, which then takes seconds: `Policy.warm_up` makes these
+    calls. The weights may change between chunks; their shapes and device may not. On a GPU results are valid until the
+    next call. transform: for images that batches contain unrounded; by default that of the model's configuration.
     """
 
     def __init__(self, model: QwenVLAModel, mode: str = "auto", transform: ImageTransform | None = None):
@@ -47,10 +46,10 @@ class ChunkRunner:
 
     @torch.no_grad()
     def context(self, batch: dict[str, torch.Tensor], action_mask: torch.Tensor) -> ExpertContext:
-        """The expert's context of a batch as the processor returns it, for actions under a mask [B, H, K].
+        """The expert's context of a processor's batch, for actions under a mask [B, H, K].
 
-        Rows are padded behind their tokens (``QwenVLAProcessor.collate`` with a length), or not at all; a batch that is
-        padded before them, as in training, is computed the plain way. Nothing here waits for a GPU.
+        Rows are padded after their tokens (``QwenVLAProcessor.collate`` with a length), or not at all; a batch padded
+        before them, as in training, is computed by the plain model. Nothing here waits for a GPU.
         """
         mask, grid = batch["attention_mask"], batch.get("image_grid_thw")
         images = 0 if grid is None else len(grid)
@@ -72,7 +71,7 @@ class ChunkRunner:
     ) -> torch.Tensor:
         """``QwenVLAModel.sample_from`` with the same arguments and a result as close to float32.
 
-        A continuation is computed the plain way: guidance needs gradients, and a prefix has modulations per token.
+        A continuation is computed by the plain model: guidance needs gradients, and a prefix has modulations per token.
         """
         steps = self.model.config.euler_steps if steps is None else steps
         if self.mode == "off" or continuation is not None:
@@ -89,7 +88,7 @@ class ChunkRunner:
         return call(vars(context), mask, noise)
 
     def decisions(self) -> dict[str, list[Decision]]:
-        """What was chosen so far, per part and set of shapes."""
+        """The decisions so far, per part and set of shapes."""
         calls = [self._backbone, *(call for _, call in self._loops.values())]
         return {call.name: list(call.decisions.values()) for call in calls}
 
@@ -102,7 +101,7 @@ class ChunkRunner:
         pixel_values: torch.Tensor | None = None,
         **state: torch.Tensor,
     ) -> dict[str, Any]:
-        """Fields of the context; tokens [2, B, S]: their numbers, and 1 where one is, 0 behind them."""
+        """Fields of the context; tokens [2, B, S]: their ids, and a mask, 1 for tokens, 0 after them."""
         ids, mask = tokens.to(self.device).unbind()
         if images is not None:
             pixel_values = self._transform.patchify(self._transform.rounded(images))
@@ -126,7 +125,7 @@ class ChunkRunner:
         return self.model.expert_context(encoding, action_mask.bool().any(dim=-1))
 
     def _grid(self, images: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Patches of so many images [images, 3], on the CPU and on the device; kept: a graph could not copy them."""
+        """Patches of this many images [images, 3], on CPU and device; cached for graphs, which cannot copy."""
         if not images:
             return None, None
         if images not in self._grids:

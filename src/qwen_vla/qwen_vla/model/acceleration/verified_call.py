@@ -1,7 +1,7 @@
-"""Faster variants of a function, used only when they are as close to float32 as the function itself is.
+"""Faster variants of a function, used only if they are as close to float32 as the function itself.
 
-Two correct half-precision computations differ from one another by their rounding; what says whether one is as good as
-the other is how far each is from float32 with the same weights, on the very arguments that the variant is made for.
+Two correct half-precision computations differ by rounding; whether one is as good as the other is decided by the
+distance of each from float32 with the same weights, for the very arguments of the variant.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch.utils import _pytree as pytree
 
 from qwen_vla.model.acceleration.float32 import HALF, Float32
 
-SLACK = 1.5  # of the plain function's distance from float32: over few numbers, luck with rounding differs so much
-EXACT = 1e-5  # relative distance that is always allowed: the order in which float32 sums are taken
-REMEMBERED_SHAPES = 512  # more than any robot has; the least recently used is dropped
+SLACK = 1.5  # of the plain function's distance from float32: with few numbers, rounding varies this much
+EXACT = 1e-5  # relative distance always allowed: effect of the order of float32 sums
+REMEMBERED_SHAPES = 512  # more than any robot needs; the least recently used is dropped
 TIMED_RUNS = 5
 
 Make = Callable[[Callable, tuple, dict[str, Any]], Callable]
@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Decision:
-    """What was chosen for one set of argument shapes. choice: name of a variant, or ``plain: why``. error: distance of
-    the choice from float32, plain_error: of the plain function. seconds: how long it took to find out."""
+    """The choice for one set of argument shapes. choice: name of a variant, or ``plain: why``. error: distance of
+    the choice from float32, plain_error: of the plain function. seconds: duration of the decision."""
 
     choice: str
     error: float
@@ -40,7 +40,7 @@ class Decision:
 
 
 class Refused(Exception):
-    """Why a variant is not used; ``for_good``: for other shapes neither."""
+    """Why a variant is not used; ``for_good``: also for other shapes."""
 
     def __init__(self, why: str, for_good: bool):
         super().__init__(why)
@@ -48,10 +48,10 @@ class Refused(Exception):
 
 
 class VerifiedCall:
-    """A function, and the first of its faster variants that passed, for each set of argument shapes.
+    """A function, and the first of its faster variants that passed, per set of argument shapes.
 
-    variants: by name, the fastest first. Each makes a faster function of (plain function, args, kwargs), or raises; one
-    that raised or was too far off is not tried again. must_win: also time both and keep the plain one unless the
+    variants: by name, the fastest first. Each makes a faster function from (plain function, args, kwargs), or raises;
+    one that raised or was too inaccurate is not tried again. must_win: also time both and keep the plain one unless the
     variant is faster. With gradients enabled the plain function runs.
     """
 
@@ -95,9 +95,9 @@ class VerifiedCall:
         return self.plain
 
     def _references(self, args: tuple, kwargs: dict) -> tuple[list[torch.Tensor], list[float], list[float]]:
-        """The results in float32, how far the plain function is from each of them, and how far a variant may be.
+        """The results in float32, the plain function's distance from each, and the distance allowed for a variant.
 
-        A half-precision result may always be off by its own last rounding.
+        A half-precision result may always be off by its last rounding.
         """
         expected = _floats(self.plain(*args, **kwargs))
         if not any(tensor.dtype in HALF for tensor in expected):
@@ -115,7 +115,7 @@ class VerifiedCall:
         try:
             fast = make(self.plain, args, kwargs)
             errors = relative_errors(_floats(fast(*args, **kwargs)), exact)
-        except Exception as problem:  # whatever a compiler or a driver raises, the plain function still works
+        except Exception as problem:  # any error of a compiler or driver; the plain function still works
             raise Refused(f"failed ({type(problem).__name__}: {_first_line(problem)})", for_good=True) from problem
         for error, most in zip(errors, allowed, strict=True):
             if not error <= most:
@@ -128,7 +128,7 @@ class VerifiedCall:
 
 
 def relative_errors(results: list[torch.Tensor], exact: list[torch.Tensor]) -> list[float]:
-    """‖result − exact‖ / ‖exact‖ of each pair; entries that are equal, infinite ones too, have no difference."""
+    """‖result − exact‖ / ‖exact‖ of each pair; equal entries, including infinite ones, have no difference."""
     errors = []
     for a, b in zip(results, exact, strict=True):
         a, b = a.float(), b.float()
@@ -152,7 +152,7 @@ def _signature(arguments: Any) -> tuple:
 
 
 def _seconds(function: Callable, args: tuple, kwargs: dict[str, Any]) -> float:
-    """Best of a few runs, device work included."""
+    """Best of a few runs, including device work."""
     best = float("inf")
     for _ in range(TIMED_RUNS):
         started = time.perf_counter()

@@ -1,1 +1,1 @@
-"""How far a run is: its log, and the loss curve made of it."""
+"""Progress of a run: its log, and its loss curve."""

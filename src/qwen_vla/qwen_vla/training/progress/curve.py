@@ -1,4 +1,4 @@
-"""The loss curve of a run as a picture: log.jsonl → loss.png."""
+"""The loss curve of a run as an image: log.jsonl → loss.png."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ HIDDEN = {"step", "lr", "gradient_norm", "samples_per_s", "data_wait_share", "la
 
 
 def plot_curve(folder: Path) -> Path:
-    """Draw the log of a run as loss.png beside it; returns the picture's path."""
+    """Draw the log of a run as loss.png beside it; returns the image's path."""
     return save_figure(curve_figure(read_log(folder)), folder / "loss.png")
 
 
 def curve_figure(rows: Sequence[dict]) -> Figure:
-    """Every loss, and the held-out measures below, over the steps; `rows` as `read_log` gives them."""
+    """Every loss, and the held-out measures below, over the steps; `rows` as from `read_log`."""
     figure = Figure(figsize=(8, 7))
     axes = figure.subplots(2, 1, sharex=True)
     for axis, held_out in zip(axes, (False, True), strict=True):
@@ -38,7 +38,7 @@ def curve_figure(rows: Sequence[dict]) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a PNG file, complete or not at all; returns its path."""
+    """Write a PNG file, complete or absent; returns its path."""
     with complete_or_absent(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     return path

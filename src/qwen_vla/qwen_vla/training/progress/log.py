@@ -1,4 +1,4 @@
-"""The log of a run: rows of numbers in log.jsonl, the same in TensorBoard, and in the progress bar."""
+"""The log of a run: rows of numbers in log.jsonl, in TensorBoard, and in the progress bar."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BOARD_FOLDER = "tensorboard"
 
 
 class Log:
-    """Writes rows as they come; in processes other than the main one it does nothing."""
+    """Writes rows as a stream; inactive in processes other than the main one."""
 
     def __init__(self, folder: Path, name: str, step: int, last: int, enabled: bool) -> None:
         self.enabled = enabled
@@ -38,7 +38,7 @@ class Log:
                 self._board.close()
 
     def write(self, row: dict[str, float]) -> None:
-        """One row; `step` is among its numbers."""
+        """Write one row, including `step`."""
         if not self.enabled:
             return
         with disk_full_named(self._path):
@@ -52,7 +52,7 @@ class Log:
 
 
 def read_log(folder: Path) -> list[dict]:
-    """Rows of a run's log; a row that an interruption cut short is left out."""
+    """Rows of a run's log; a row truncated by an interruption is skipped."""
     rows = []
     for line in (folder / LOG_FILE).read_text().splitlines():
         try:
@@ -63,7 +63,7 @@ def read_log(folder: Path) -> list[dict]:
 
 
 def cut_log(folder: Path, step: int) -> None:
-    """Leave out the rows after `step`: a run that was killed takes those steps again."""
+    """Remove the rows after `step`: a killed run repeats those steps."""
     path = folder / LOG_FILE
     if not path.exists():
         return

@@ -1,7 +1,7 @@
 """Reinforcement (arXiv 2605.30280, RL stage): PPO in simulated task suites, exploring with the flow policy's own noise.
 
-`ReinforcementRecipe` says what to do and `train` does it, resumably: roll out whole episodes, credit every chunk (GAE),
-update (PPO).
+`ReinforcementRecipe` defines a run, `train` executes it and can resume: roll out whole episodes, assign credit to every
+chunk (GAE), update (PPO).
 """
 
 from __future__ import annotations
@@ -13,6 +13,6 @@ __all__ = sorted(_EXPORTS)
 
 
 def __getattr__(name: str):
-    if name not in _EXPORTS:  # simulators import this package in their own processes, which need no PyTorch
+    if name not in _EXPORTS:  # simulators import this package in separate processes without PyTorch
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)

@@ -1,4 +1,4 @@
-"""The actor: a Qwen-VLA that decides for several robots at once and knows how probable each decision was."""
+"""The actor: a Qwen-VLA that decides for several robots at once, with the log-probability of each decision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qwen_vla.training.reinforcement.flow_sde import Transition, draw_noise, log
 
 @dataclass(frozen=True)
 class Sampling:
-    """How chunks are drawn. temperature: scale of all noise. noise_level: η of the one stochastic step, 0 for none."""
+    """How chunks are drawn. temperature: scale of all noise. noise_level: η of the stochastic step, 0 for none."""
 
     temperature: float
     noise_level: float
@@ -25,14 +25,14 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Decision:
-    """One chunk: what was seen, and the stochastic step that was taken towards it ([1, H, K] on the CPU)."""
+    """One chunk: its observation, and its stochastic step ([1, H, K] on the CPU)."""
 
     seen: Sample
     transition: Transition
 
 
 class Actor:
-    """A policy's model, batched; `sampling` is that of the roll-outs, whose probabilities are asked for."""
+    """A policy's model, batched; `sampling` is that of the roll-outs, which defines the probabilities."""
 
     def __init__(self, policy: Policy, sampling: Sampling, autocast: bool = False) -> None:
         self.model, self.processor, self.embodiment = policy.model, policy.processor, policy.embodiment
@@ -50,7 +50,7 @@ class Actor:
         return self.model.device
 
     def precision(self) -> torch.autocast:
-        """The context in which the model runs, when deciding and when learning alike."""
+        """The context in which the model runs, for decisions and for training."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
     def see(self, images: Mapping[str, np.ndarray], joints: np.ndarray, instruction: str) -> Sample:
@@ -64,9 +64,9 @@ class Actor:
     def decide(
         self, seen: Sequence[Sample], generators: list[torch.Generator], sampling: Sampling
     ) -> tuple[np.ndarray, list[Decision]]:
-        """One chunk for each observation: physical units [N, steps, c] and what is needed to learn from them.
+        """One chunk for each observation: physical units [N, steps, c] and the data for learning from them.
 
-        Every observation has its own generator, so that its chunk does not depend on who else is asking.
+        Every observation has its own generator, so that its chunk does not depend on the batch.
         """
         mask = self.mask.expand(len(seen), -1, -1)
         noise = draw_noise(tuple(mask.shape[1:]), self.steps, generators)
@@ -96,10 +96,10 @@ class Actor:
         return self.model.encode(**{name: tensor.to(self.device) for name, tensor in batch.items()})
 
     def log_probability(self, encoding: Encoding, steps: Transition) -> torch.Tensor:
-        """log-probability [N] of the stochastic steps under the present weights, differentiable.
+        """log-probability [N] of the stochastic steps under the current weights, differentiable.
 
-        Counted are the channels that the robot has and the steps that it executes before its next decision: what it
-        never does earns nothing, and would only add noise to the ratio.
+        Counted are the robot's channels and the steps executed before its next decision: the rest affects no reward,
+        and would only add noise to the ratio.
         """
         mask = self.mask.expand(len(steps.noisy), -1, -1)
         grid = tau_grid(self.steps, self.device)
@@ -109,7 +109,7 @@ class Actor:
         return log_probability(steps.following, mean, self.sampling.temperature * std, self.executed.expand_as(mask))
 
     def _velocity(self, encoding: Encoding, mask: torch.Tensor):
-        """v(y, τ) in float32 for y [N, H, K] and τ [N] or [1]; masked entries are shown to the expert as 0."""
+        """v(y, τ) in float32 for y [N, H, K] and τ [N] or [1]; masked entries are 0 in the expert's input."""
         expert = self.model.action_expert
         context = self.model.expert_context(encoding, mask.any(dim=-1))
 

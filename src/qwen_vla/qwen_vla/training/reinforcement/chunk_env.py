@@ -1,6 +1,6 @@
-"""A task suite as a gymnasium environment whose action is a whole chunk: one step, one decision of the policy.
+"""A task suite as a gymnasium environment whose action is a whole chunk: a step is one decision of the policy.
 
-Imports neither PyTorch nor the model, because it runs in worker processes.
+Imports neither PyTorch nor the model: it runs in worker processes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from qwen_vla_control.chunk import Chunk
 
 
 class ChunkEnv(gymnasium.Env):
-    """Observations are the suite's; an action is a chunk (H, C) in physical units, of which `executed` rows are done.
+    """Observations are the suite's; an action is a chunk (H, C) in physical units; `executed` rows are executed.
 
-    Reward 1 and the end when the task succeeds within the chunk. A refused chunk moves nothing, takes its time and
-    earns 0; MAX_REFUSALS in a row end the episode, as in evaluation. A chunk of NaN is none: nothing happens, no time
-    passes (for environments of a vector that are done). Info: `instruction` at a reset; after a step `refused`, and
-    `reasons`, the names of what the gate had against the chunk, one after the other.
+    Reward 1 and termination if the task succeeds within the chunk. A refused chunk moves nothing, takes its full
+    duration and earns 0; MAX_REFUSALS in a row end the episode, as in evaluation. A chunk of NaN is a no-op: no time
+    passes (for finished environments of a vector). Info: `instruction` at a reset; after a step `refused`, and
+    `reasons`, the gate's reason codes, separated by spaces.
     """
 
     def __init__(self, suite: Suite, chunk_shape: tuple[int, int], executed: int) -> None:
@@ -37,7 +37,7 @@ class ChunkEnv(gymnasium.Env):
         self._refusals = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        """The suite's scene of `seed`."""
+        """Start the suite's scene of `seed`."""
         self._refusals = 0
         self._observation, info = self.env.reset(seed=seed, options=options)
         return self._observation, {"instruction": info["instruction"]}
@@ -57,16 +57,16 @@ class ChunkEnv(gymnasium.Env):
         self.env.close()
 
     def _follow(self, path: np.ndarray) -> tuple[bool, bool]:
-        """Do actions (N, n) until success or the step limit."""
+        """Execute actions (N, n) until success or the step limit."""
         observation, info, truncated = follow(self.env, path)
-        # An episode that ends in the middle of a chunk keeps its last image: nothing is decided from it.
+        # An episode that ends within a chunk keeps its last images: no decision uses them.
         images = observation["images"] or self._observation["images"]
         self._observation = {**observation, "images": images}
         return bool(info["success"]), bool(truncated)
 
 
 def parallel_envs(suite: str, count: int, workers: int, chunk_shape: tuple[int, int], executed: int) -> VectorEnv:
-    """`count` environments of the suite, each in a process of its own, of which `workers` compute at a time."""
+    """`count` environments of the suite, each in its own process, of which `workers` compute at a time."""
     make = partial(_make, suite, chunk_shape, executed)
     return AsyncVectorEnv(
         [make] * count,
@@ -77,7 +77,7 @@ def parallel_envs(suite: str, count: int, workers: int, chunk_shape: tuple[int, 
 
 
 def _make(suite: str, chunk_shape: tuple[int, int], executed: int) -> ChunkEnv:
-    os.environ["LP_NUM_THREADS"] = "1"  # the software rasteriser would start a thread per core in every process
+    os.environ["LP_NUM_THREADS"] = "1"  # the software rasterizer would start a thread per core in every process
     if multiprocessing.parent_process():
         start_worker()
     return ChunkEnv(load_suite(suite), chunk_shape, executed)

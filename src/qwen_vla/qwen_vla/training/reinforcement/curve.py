@@ -1,4 +1,4 @@
-"""The curves of a reinforcement run as a picture: log.jsonl → curve.png."""
+"""The curves of a reinforcement run as an image: log.jsonl → curve.png."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ PANELS = (
 
 
 def plot_curve(folder: Path) -> Path:
-    """Draw the log of a run as curve.png beside it; returns the picture's path."""
+    """Draw the log of a run as curve.png beside it; returns the image's path."""
     return save_figure(curve_figure(read_log(folder)), folder / "curve.png")
 
 
 def curve_figure(rows: Sequence[dict]) -> Figure:
-    """Success, policy and critic over the updates; `rows` as `read_log` gives them."""
+    """Success, policy and critic over the updates; `rows` as from `read_log`."""
     figure = Figure(figsize=(8, 9))
     axes = figure.subplots(len(PANELS), 1, sharex=True)
     for axis, (title, names) in zip(axes, PANELS, strict=True):

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (Schulman et al. 2017) over chunks: one decision is one action."""
+"""Proximal policy optimization (Schulman et al. 2017) over chunks: one decision is one action."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from qwen_vla.training.reinforcement.value_head import ValueHead
 
 @dataclass
 class Minibatch:
-    """Decisions that are always shown together, so that their first ratio is 1 to the last bit.
+    """Decisions that are always batched together, so that their first ratio is exactly 1.
 
-    encoding: kept where the backbone does not learn. old_log, old_value: under the weights that decided.
+    encoding: kept if the backbone is frozen. old_log, old_value: under the weights of the roll-out.
     """
 
     seen: list
@@ -39,7 +39,7 @@ def policy_loss(ratio: torch.Tensor, advantage: torch.Tensor, clip: float) -> to
 
 
 def value_loss(value: torch.Tensor, old: torch.Tensor, target: torch.Tensor, clip: float) -> torch.Tensor:
-    """Mean of the larger squared error of V and of V held within ε of its old value; all [N]."""
+    """Mean of the larger squared error of V and of V clipped to within ε of its old value; all [N]."""
     held = old + (value - old).clamp(-clip, clip)
     return torch.maximum((value - target).square(), (held - target).square()).mean()
 
@@ -57,9 +57,9 @@ def update(
     options: PPO,
     rng: np.random.Generator,
 ) -> dict[str, float]:
-    """Learn from the episodes of one roll-out; returns the measures of the update.
+    """Update by the episodes of one roll-out; returns the metrics of the update.
 
-    The epochs end early when the approximate KL of a minibatch exceeds `options.target_kl`.
+    The epochs end early if the approximate KL of a minibatch exceeds `options.target_kl`.
     """
     batches, measures = _prepare(actor, value_head, episodes, options, rng)
     rows, stopped = [], False
@@ -77,7 +77,7 @@ def update(
 
 
 def _prepare(actor, value_head, episodes, options: PPO, rng) -> tuple[list[Minibatch], dict[str, float]]:
-    """Minibatches with everything that stays fixed during an update, and how good the critic was before it."""
+    """Minibatches with everything constant during an update, and the critic's metrics before it."""
     decisions = [decision for episode in episodes for decision in episode.decisions]
     parts = np.array_split(rng.permutation(len(decisions)), math.ceil(len(decisions) / options.minibatch))
     batches, old_values = [], np.zeros(len(decisions))
@@ -103,7 +103,7 @@ def _prepare(actor, value_head, episodes, options: PPO, rng) -> tuple[list[Minib
 
 @torch.no_grad()
 def _look_back(actor: Actor, value_head: ValueHead, decisions: list) -> Minibatch:
-    """Log-probabilities and values under the weights that decided, by the code that will be differentiated."""
+    """Log-probabilities and values under the roll-out's weights, by the same code that is differentiated."""
     seen = [decision.seen for decision in decisions]
     names = [field.name for field in fields(Transition)]
     steps = (torch.cat([getattr(decision.transition, name) for decision in decisions]) for name in names)
@@ -116,7 +116,7 @@ def _look_back(actor: Actor, value_head: ValueHead, decisions: list) -> Minibatc
 
 
 def _step(actor, value_head, optimizer, batch: Minibatch, options: PPO) -> dict[str, float] | None:
-    """One gradient step; None, and no step, when the policy has moved too far from the one that decided."""
+    """One gradient step; None, and no step, if the policy has moved too far from that of the roll-out."""
     with actor.precision():
         encoding = batch.encoding or actor.encode(batch.seen)
         log_ratio = actor.log_probability(encoding, batch.transition) - batch.old_log

@@ -14,10 +14,10 @@ TRAINING_SCENES = 3_000_000  # first scene; demonstrations have 1,000,000 on, sn
 
 
 class PPO(Strict):
-    """PPO with generalised advantage estimation; one chunk is one action.
+    """PPO with generalized advantage estimation; one chunk is one action.
 
     minibatch: decisions per gradient step. normalize_advantages, max_grad_norm, target_kl (end an update's epochs when
-    the approximate KL of a minibatch exceeds it): the paper does not say.
+    the approximate KL of a minibatch exceeds it): not given in the paper.
     """
 
     gamma: float = Field(0.99, ge=0, le=1)
@@ -50,10 +50,10 @@ class Validation(Strict):
 class ReinforcementRecipe(Strict):
     """One reinforcement run: `steps` updates, each on `episodes` whole episodes in new scenes.
 
-    init_from: the checkpoint to improve; suite: where it plays, as the suite's robot. trained: all of the policy, as in
-    the paper, or the action expert alone (the backbone then runs once per decision, not once per epoch).
-    temperature, noise_level: scale of the noise, and η of the stochastic step, in roll-outs (`flow_sde`; η: the paper
-    does not say). environments: simulators at work, each a process; workers: how many of them compute at a time.
+    init_from: the checkpoint to improve; suite: its environment and robot. trained: the whole policy, as in
+    the paper, or only the action expert (the backbone then runs once per decision, not once per epoch).
+    temperature, noise_level: scale of the noise, and η of the stochastic step, in roll-outs (`flow_sde`; η: not
+    in the paper). environments: simulators, each a process; workers: how many of them compute at a time.
     """
 
     stage: Literal["rl"]
@@ -79,5 +79,5 @@ class ReinforcementRecipe(Strict):
 
     @property
     def data_paths(self) -> list[Path]:
-        """None: it learns from what it plays itself."""
+        """None: it trains on its own episodes."""
         return []

@@ -15,12 +15,12 @@ from qwen_vla.training.reinforcement.actor import Actor, Decision, Sampling
 
 @dataclass
 class Episode:
-    """What happened in one scene.
+    """The course of one scene.
 
     Attributes:
-        rewards: one entry per decision, 1 for the one that succeeded.
+        rewards: one entry per decision, 1 for a successful one.
         refused: decisions whose chunk the gate refused.
-        refusals: how many chunks each reason spoke against, by its name.
+        refusals: number of refused chunks by reason.
     """
 
     scene: int
@@ -44,10 +44,10 @@ def roll_out(
     progress: Callable[[Episode], None] = lambda episode: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Episode] | None:
-    """One episode in every scene, in the order of `scenes`; None when `stop` said so before the end.
+    """One episode in every scene, in the order of `scenes`; None if `stop` returned True before the end.
 
-    The noise of a decision depends on `seed`, the scene and the number of the decision alone: neither the number of
-    environments nor their order changes what is drawn. `progress` is called with every episode that has ended.
+    The noise of a decision depends only on `seed`, the scene and the index of the decision: neither the number of
+    environments nor their order affects it. `progress` is called with every finished episode.
     """
     waiting, playing, done = list(scenes), {}, []
     free = list(range(envs.num_envs))
@@ -83,7 +83,7 @@ def _start(envs: VectorEnv, free: list[int], waiting: list[int], playing: dict[i
     seeds, mask = [None] * envs.num_envs, np.zeros(envs.num_envs, bool)
     for slot in chosen:
         seeds[slot], mask[slot] = waiting.pop(0), True
-    if observation is None:  # an environment that gets no scene needs something to show, too
+    if observation is None:  # an environment without a scene needs an observation, too
         seeds, mask = [seed if seed is not None else seeds[chosen[0]] for seed in seeds], np.ones_like(mask)
     observation, infos = envs.reset(seed=seeds, options={"reset_mask": mask})
     for slot in chosen:

@@ -1,4 +1,4 @@
-"""A reinforcement run: what is trained, with what, how far it is, and its model."""
+"""A reinforcement run: its model, optimizer and progress."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VALUE_HEAD_FILE = "value_head.safetensors"
 
 @dataclass
 class Run:
-    """Everything that an update changes. What it draws depends on the recipe's seed and `step` alone."""
+    """Everything that an update changes. Its random draws depend only on the recipe's seed and `step`."""
 
     recipe: ReinforcementRecipe
     actor: Actor
@@ -31,11 +31,11 @@ class Run:
 
     @property
     def is_main(self) -> bool:
-        """There is one process."""
+        """True: there is one process."""
         return True
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs."""
+        """The state for `restore`."""
         return {
             "model": self.actor.model.state_dict(),
             "value_head": self.value_head.state_dict(),
@@ -43,20 +43,20 @@ class Run:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state` was taken of."""
+        """Restore a state."""
         self.actor.model.load_state_dict(state["model"])
         self.value_head.load_state_dict(state["value_head"])
         self.optimizer.load_state_dict(state["optimizer"])
 
     @property
     def scenes(self) -> range:
-        """The scenes of the next update; none is ever used twice."""
+        """The scenes of the next update; none is ever reused."""
         first = self.recipe.first_scene + self.step * self.recipe.episodes
         return range(first, first + self.recipe.episodes)
 
 
 def prepare(recipe: ReinforcementRecipe) -> Run:
-    """The run at step 0, from the recipe's checkpoint. The optimiser's groups: actor, value head."""
+    """The run at step 0, from the recipe's checkpoint. The optimizer's groups: actor, value head."""
     robot = load_suite(recipe.suite).embodiment.name
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = Policy.from_pretrained(
@@ -75,7 +75,7 @@ def prepare(recipe: ReinforcementRecipe) -> Run:
 
 
 def export(run: Run) -> Path:
-    """The model with processor, critic, recipe and the seeds of all data: what inference and a further stage need."""
+    """Save the model with processor, critic, recipe and the seeds of all data, for inference and further stages."""
     folder, recipe, count = run.recipe.output / MODEL_FOLDER, run.recipe, run.step * run.recipe.episodes
     seeds = [recipe.first_scene, recipe.first_scene + count]
     played = {"suite": recipe.suite, "kind": "roll-outs", "seeds": seeds, "total_episodes": count}

@@ -30,8 +30,8 @@ from qwen_vla.training.trainer import StopSignal, TrainingStopped
 def train(recipe: ReinforcementRecipe, max_steps: int | None = None) -> Path:
     """Improve a checkpoint, resuming from `recipe.output` if it holds a state; returns the folder of the model.
 
-    `max_steps` ends early with a saved state. TrainingStopped when SIGINT or SIGTERM ended it: what the unfinished
-    update had rolled out is lost, everything before it is saved.
+    `max_steps` ends early with a saved state. TrainingStopped if SIGINT or SIGTERM ended it: the roll-out of the
+    unfinished update is lost, everything before it is saved.
     """
     torch.set_num_threads(recipe.threads)
     claim(recipe)
@@ -46,7 +46,7 @@ def train(recipe: ReinforcementRecipe, max_steps: int | None = None) -> Path:
             _write(run)
         export(run)
     if run.step < last:
-        raise TrainingStopped(f"stopped at step {run.step} of {last}, all saved; the same command goes on from there")
+        raise TrainingStopped(f"stopped at step {run.step} of {last}, all saved; the same command resumes")
     return recipe.output / "model"
 
 
@@ -93,7 +93,7 @@ def _write(run: Run) -> None:
 
 
 def _update(run: Run, envs: VectorEnv, bar: tqdm, stop: Callable[[], bool]) -> dict[str, float] | None:
-    """One roll-out and what is learned from it; None when it was told to stop before it had learned."""
+    """One roll-out and its update; None if asked to stop before the update."""
     recipe, began = run.recipe, time.monotonic()
     episodes = roll_out(
         run.actor, envs, run.scenes, run.actor.sampling, recipe.seed, _Tally(bar, recipe.episodes), stop
@@ -108,7 +108,7 @@ def _update(run: Run, envs: VectorEnv, bar: tqdm, stop: Callable[[], bool]) -> d
 
 
 def _validated(run: Run, envs: VectorEnv, log: Log, stop: Callable[[], bool]) -> bool:
-    """Measure the policy without exploration if it is time to; False when it was told to stop."""
+    """Validate the policy without exploration if due; False if asked to stop."""
     options = run.recipe.validation
     if options is None or run.step % options.every:
         return True
@@ -121,7 +121,7 @@ def _validated(run: Run, envs: VectorEnv, log: Log, stop: Callable[[], bool]) ->
 
 
 def _outcome(episodes: list[Episode]) -> dict[str, float]:
-    """Success rate, decisions per episode, the share of refused chunks, and of those that each reason spoke against."""
+    """Success rate, decisions per episode, the share of refused chunks, in total and by reason."""
     decisions = sum(len(episode.decisions) for episode in episodes)
     refusals = sum((episode.refusals for episode in episodes), Counter())
     return {
@@ -133,7 +133,7 @@ def _outcome(episodes: list[Episode]) -> dict[str, float]:
 
 
 class _Tally:
-    """Counts the episodes of one roll-out at the end of the bar."""
+    """Shows the count of a roll-out's episodes in the progress bar."""
 
     def __init__(self, bar: tqdm, total: int) -> None:
         self.bar, self.total, self.ended, self.succeeded = bar, total, 0, 0

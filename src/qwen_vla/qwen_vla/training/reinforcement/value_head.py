@@ -1,4 +1,4 @@
-"""The critic: a linear read-out of what the backbone sees; it never moves the backbone."""
+"""The critic: a linear read-out of the backbone's features; it never trains the backbone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qwen_vla.model.modeling import Encoding
 class ValueHead(nn.Module):
     """Mean of the backbone's hidden states over valid tokens → one value per observation [N], in float32.
 
-    The gradient stops at the hidden states (paper, RL stage). It starts at 0: nothing is expected of anything.
+    The gradient stops at the hidden states (paper, RL stage). It is initialized to 0.
     """
 
     def __init__(self, hidden_size: int) -> None:

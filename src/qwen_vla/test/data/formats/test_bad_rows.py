@@ -38,7 +38,7 @@ def test_bad_rows_are_refused_or_reported(caplog):
     bad = BadRows()
     bad.settle("refuse")
     bad.add(0, "file row 0", "image is missing")
-    with pytest.raises(DataError, match="file row 0: image is missing\n1 bad rows; mend them"):
+    with pytest.raises(DataError, match="file row 0: image is missing\n1 bad rows; repair them"):
         bad.settle("refuse")
     bad.settle("skip")
     assert "skipped 1 bad rows:\nfile row 0: image is missing" in caplog.text

@@ -1,4 +1,4 @@
-"""Every command interface says how its commands are read from a bag, or what stands in for them: never silence."""
+"""Every command interface defines how its commands are read from a bag, or their replacement; none is ignored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GRIPPER = GripperActionCommand(
 )
 WITH_ACTION = WIDOWX.model_copy(update={"commands": (WIDOWX.commands[0], GRIPPER)})
 SENTENCE = (
-    "gripper_action gripper_controller/gripper_cmd: bags do not have its commands; in their place stands the measured "
+    "gripper_action gripper_controller/gripper_cmd: bags do not have its commands; they are replaced by the measured "
     "position of left_finger one row later"
 )
 
@@ -59,7 +59,7 @@ def test_convert_says_so_in_one_line_and_converts(episode, tmp_path, workers):
 
 
 class Unread(JointTrajectoryCommand):
-    """A kind whose commands nobody can read."""
+    """A kind without a reader of its commands."""
 
     recorded: ClassVar = ""
 
@@ -76,4 +76,4 @@ def test_goals_of_nav2_are_replaced_by_where_the_base_went(backend):
     kind = find_kind(backend)
     assert kind.recorded.endswith(":measured_poses")
     reader = measured_poses(kind.model_validate({"backend": backend}), WIDOWX)
-    assert reader.read is None and reader.measured == "where the base went by its odometry"
+    assert reader.read is None and reader.measured == "the odometry of the base"

@@ -21,7 +21,7 @@ RATE = 50
 
 
 def sent(row: int, arm: int) -> np.ndarray:
-    """Six joint positions and the motor angle of the gripper that one arm is told in a row."""
+    """Six joint positions and the motor angle of the gripper commanded to one arm in succession."""
     return np.array([0.01 * row * (k + 1) / 7 * (1 - 2 * arm) for k in range(6)] + [0.6197 + 0.01 * row], np.float32)
 
 

@@ -84,7 +84,7 @@ def test_a_source_recognizes_its_own_format(bag, tmp_path, recordings):
 
 
 def test_a_folder_of_no_known_format_is_named_with_what_lies_there(tmp_path):
-    with pytest.raises(DatasetError, match=r"absent: no such file or folder \(seen from "):
+    with pytest.raises(DatasetError, match=r"absent: no such file or folder \(relative to "):
         find_source(tmp_path / "absent")
     with pytest.raises(DatasetError, match=re.escape(f"{tmp_path} is empty; no source recognizes it; installed: ler")):
         find_source(tmp_path)
@@ -112,7 +112,7 @@ def test_a_folder_that_two_sources_recognize_is_refused(installed, tmp_path):
 @pytest.mark.parametrize(
     ("where", "why"),
     [
-        ("no_such_module:Go", r"notes of package blue cannot be imported: .*no_such_module.*; mend or uninstall"),
+        ("no_such_module:Go", r"notes of package blue cannot be imported: .*no_such_module.*; repair or uninstall"),
         ("qwen_vla.data.formats.episodes:Go", r"notes of package blue cannot be imported: .*Go"),
         ("qwen_vla.data.formats.episodes:EpisodeList", "not an episode source: .* lacks recognizes, recordings, open"),
     ],
@@ -151,22 +151,26 @@ def test_an_episode_has_as_many_images_as_rows():
 
 
 def test_a_source_without_episodes_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match="there is no episode in it"):
+    with pytest.raises(DatasetError, match="contains no episodes"):
         Notes.open(tmp_path, WIDOWX, SourceOptions())
 
 
 def test_an_option_that_a_source_does_not_heed_is_refused(tmp_path, recordings):
     (tmp_path / "a.note").write_text("sit")
     options = SourceOptions(namespace="left", marker_topic="go")
-    with pytest.raises(DatasetError, match="by Notes, to which namespace, marker_topic says nothing; it takes: instr"):
+    with pytest.raises(
+        DatasetError, match="by Notes, which does not support namespace, marker_topic; it supports: instr"
+    ):
         open_source(Notes, tmp_path, WIDOWX, options)
     said = RobotData(kind="robot", path=recordings / "demonstrations", bag={"instruction": "sit"})
-    with pytest.raises(DatasetError, match="LeRobotEpisodes, to which instruction says nothing; it takes: no options"):
+    with pytest.raises(
+        DatasetError, match="LeRobotEpisodes, which does not support instruction; it supports: no options"
+    ):
         said.open_episodes()
 
 
 def test_a_recording_brings_its_robot_or_the_user_names_it(bag, tmp_path, recordings):
-    with pytest.raises(DatasetError, match="does not say which robot it is of; name it with --robot, or `robot`"):
+    with pytest.raises(DatasetError, match="does not name its robot; give it with --robot, or `robot`"):
         robot_of(RosbagEpisodes, bag)
     write_robot(bag, WIDOWX.model_copy(update={"robot_tag": "My WidowX"}))
     EpisodeRecord(name="one", robot="widowx", instruction="sit", started="").write(bag)
@@ -176,7 +180,7 @@ def test_a_recording_brings_its_robot_or_the_user_names_it(bag, tmp_path, record
         record(writer, 1.0, START)
     write_robot(bag.parent / "two", WIDOWX)
     EpisodeRecord(name="two", robot="other", instruction="sit", started="").write(bag.parent / "two")
-    with pytest.raises(DatasetError, match=r"of several robots \(other, widowx\); give each its folder"):
+    with pytest.raises(DatasetError, match=r"of several robots \(other, widowx\); use one folder each"):
         robot_of(RosbagEpisodes, bag.parent)
     (bag / "robot.urdf").write_text("<robot/>")
     with pytest.raises(DatasetError, match=r"one: .*<robot> element has no name"):

@@ -1,4 +1,4 @@
-"""LeRobotDataset v3.0 on disk: what is written is read back, an interruption spoils nothing, errors say where."""
+"""LeRobotDataset v3.0 on disk: written data is read back, interruptions are harmless, errors name the place."""
 
 import json
 import os
@@ -128,7 +128,7 @@ def test_images_survive_png(height, width, seed):
 
 
 def wave(row, height=48, width=64):
-    """A smooth picture that survives compression and differs from row to row."""
+    """A smooth image that survives compression and differs from row to row."""
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin((x + 9 * row) / 9), np.cos((y - 7 * row) / 7), np.sin((x + y + 11 * row) / 11)]
     return (127.5 * (1 + np.stack(waves, -1))).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Bags as episodes: what is chosen at every tick, where episodes begin and end, what was commanded, what is refused."""
+"""Bags as episodes: selection at every tick, start and end of episodes, commands, and refusals."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def test_skipping_keeps_the_good_rows_and_names_the_others(tmp_path_factory, num
     path.write_text("\n\n".join(json.dumps({"n": n}) for n in numbers))  # blank lines between them
     good = [n for n in numbers if n > 0]
     if not good:
-        with pytest.raises(DataError, match="no row that can be used"):
+        with pytest.raises(DataError, match="no usable row"):
             read_rows(path, positive, "skip")
         return
     rows, bad = read_rows(path, positive, "skip")

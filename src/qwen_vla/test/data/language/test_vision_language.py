@@ -1,4 +1,4 @@
-"""Questions about labelled frames: every answer is right, and nothing is asked about what is not in view."""
+"""Questions about labeled frames: every answer is correct, and no question is about invisible objects."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def labels(seed, frames=4):
 
 
 class Truth:
-    """What is in an image, worked out from the labels without the code under test."""
+    """The content of an image, derived from the labels without the code under test."""
 
     def __init__(self, annotations, frame, camera):
         self.names = [NAMES[index] if index >= 0 else None for index in annotations.objects[frame]]
@@ -216,7 +216,7 @@ def test_pixel_boxes_survive_the_scale_to_half_a_thousandth(case):
 
 @pytest.mark.parametrize("box", [(-1, 0, 5, 5), (0, 0, 101, 5), (5, 0, 5, 5), (0, 9, 5, 3), (0, float("nan"), 5, 5)])
 def test_impossible_boxes_are_refused(box):
-    with pytest.raises(ValueError, match="outside the image of 100×50|a box is left, top, right, bottom"):
+    with pytest.raises(ValueError, match="outside the image of 100×50|a box must be left, top, right, bottom"):
         scaled_box(box, 100, 50)
 
 

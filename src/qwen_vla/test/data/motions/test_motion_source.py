@@ -234,7 +234,7 @@ def test_moves_of_a_small_arm_are_straight(twin):
 
 
 def test_what_an_arm_cannot_do_says_so():
-    with pytest.raises(MotionError, match=r"arm 'arm' of 'widowx' can carry out no 'arc' motion .* 0.01 s"):
+    with pytest.raises(MotionError, match=r"arm 'arm' of 'widowx' cannot execute any 'arc' motion .* 0.01 s"):
         Planner(load_robot("widowx"), 0, 0.01).draw("arc", np.random.default_rng(0))
 
 
@@ -244,7 +244,7 @@ def test_what_an_arm_cannot_do_says_so():
         ({"robots": []}, "robots"),
         ({"rate_hz": 0}, "rate_hz must be positive"),
         ({"templates": ["dance"]}, "templates"),
-        ({"robots": ["widowx", "other"], "statistics": "mine"}, "can be named for a single robot only"),
+        ({"robots": ["widowx", "other"], "statistics": "mine"}, "can be set only for a single robot"),
     ],
 )
 def test_impossible_specifications_are_refused(wrong, message):
@@ -253,7 +253,7 @@ def test_impossible_specifications_are_refused(wrong, message):
 
 
 def test_two_robots_of_one_name_are_refused():
-    with pytest.raises(DataError, match="two robots have one name: widowx, widowx"):
+    with pytest.raises(DataError, match="duplicate robot names: widowx, widowx"):
         open_source(robots=["widowx", "widowx"])
 
 
@@ -263,9 +263,9 @@ def test_a_missing_urdf_is_named(tmp_path):
 
 
 def test_a_urdf_needs_its_configuration_and_a_robot_of_the_suite_brings_one(tmp_path):
-    with pytest.raises(ValueError, match="say with --config"):
+    with pytest.raises(ValueError, match="limits and home pose of its arms with --config"):
         choose_robot("mine.urdf")
-    with pytest.raises(ValueError, match="'widowx' brings its own"):
+    with pytest.raises(ValueError, match="'widowx' has its own"):
         choose_robot("widowx", tmp_path / "widowx.yaml")
     assert choose_robot("widowx") == "widowx" and choose_robot("lab/mine.yaml") == "lab/mine.yaml"
 
@@ -296,5 +296,5 @@ def test_written_motions_are_a_data_set_with_a_picture(tmp_path, twin):
         np.testing.assert_allclose(actions[:-1, :7], poses[1:, :7], atol=1e-6)  # told now, reached one period later
         assert (out / "motions.png").read_bytes().startswith(b"\x89PNG")
         assert json.loads((out / "collection.json").read_text())["seed"] == 3
-    with pytest.raises(DatasetError, match="holds another collection"):
+    with pytest.raises(DatasetError, match="contains another collection"):
         MotionFiles(out, robot, count=6).write()

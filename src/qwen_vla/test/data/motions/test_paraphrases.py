@@ -1,4 +1,4 @@
-"""What a sentence says is what the arm does: the words are read here anew and compared with the tip's way."""
+"""Instructions match the arm's motion: they are parsed here independently and compared with the tip's path."""
 
 import re
 

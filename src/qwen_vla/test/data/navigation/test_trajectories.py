@@ -89,7 +89,7 @@ def test_what_is_shown_is_a_history(tmp_path):
         (moment(points=[(1, float("inf"))]), "finite number"),
         (moment("moon"), "space: Input should be"),
         (moment(rate_hz=-1), "rate_hz"),
-        (moment(frames=["gone.png"]), "there is no image"),
+        (moment(frames=["gone.png"]), "no such image"),
     ],
 )
 def test_bad_moments_are_named(tmp_path, wrong, message):

@@ -1,4 +1,4 @@
-"""What a recording says about its frames: which points are in view, which are not, and what training is told of it."""
+"""Annotations of recorded frames: visible points, hidden points, and the labels for training."""
 
 import numpy as np
 import pytest

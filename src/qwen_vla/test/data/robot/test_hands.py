@@ -178,6 +178,6 @@ def test_bad_recordings_are_named(tmp_path, arrays, message):
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "half.npz").write_bytes(b"PK\x03\x04 half a file")
-    for name, message in (("half.npz", "is not a readable .npz"), ("gone.npz", "there is no file")):
+    for name, message in (("half.npz", "is not a readable .npz"), ("gone.npz", "no such file")):
         with pytest.raises(DataError, match=f"jsonl:1: .*{message}"):
             open_source(tmp_path, lines=[{**LINE, "hands": name}])

@@ -24,7 +24,7 @@ IMAGE = Feature("image", (12, 16, 3), ("height", "width", "channel"))
 
 
 def annotated(robot, lengths, objects, tips, rng):
-    """Features, frames per episode and `info.json` of a labelled recording, without state and actions."""
+    """Features, frames per episode and `info.json` of a labeled recording, without state and actions."""
     tags = [camera.tag for camera in robot.cameras]
     points = len(objects) + len(tips)
     numbers = {"points": len(tags) * points * 3, "objects": len(objects), "object": 1, "goal": 1, "task": 1, "fresh": 1}
@@ -43,14 +43,14 @@ def annotated(robot, lengths, objects, tips, rng):
 
 
 def taken(rng, length, every):
-    """Pictures of which each is repeated until the next one is taken, the same array object."""
+    """Images, each repeated until the next one is taken, as the same array object."""
     own = rng.integers(0, 256, (-(-length // every), *IMAGE.shape), dtype=np.uint8)
     return [own[row // every] for row in range(length)]
 
 
 @pytest.fixture(scope="module")
 def arms(tmp_path_factory):
-    """Three episodes of ALOHA at 50 Hz, pictures at 10 Hz: folder and frames."""
+    """Three episodes of ALOHA at 50 Hz, images at 10 Hz: folder and frames."""
     root, rng = tmp_path_factory.mktemp("arms"), np.random.default_rng(0)
     features, episodes, info = annotated(ALOHA, LENGTHS, ["red cube", "socket"], ["left tip", "right tip"], rng)
     joints = Feature("float32", (14,), tuple(ALOHA.joint_names))
@@ -212,5 +212,5 @@ def test_an_episode_that_begins_without_a_picture_is_refused(tmp_path):
         frames["annotation.goal"][:] = -1
     episodes[1]["annotation.fresh"][0] = 0
     save(tmp_path, features, episodes, info, 2.0)
-    with pytest.raises(DatasetError, match="file-000.parquet row 6: an episode begins without a picture of its own"):
+    with pytest.raises(DatasetError, match="file-000.parquet row 6: an episode starts without an image of its own"):
         robot(tmp_path)

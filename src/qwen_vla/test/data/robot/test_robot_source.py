@@ -279,7 +279,7 @@ def test_a_bad_row_is_named_and_refused_or_left_out_with_every_chunk_that_holds_
     write(tmp_path, JOINTS, seed=1)
     edit(tmp_path, 0, column, change if kind != "gap" else lambda cells: [*change(cells[:9]), *cells[9:]])
     context = SourceContext(CONFIG, 0.0)
-    with pytest.raises(DataError, match=rf"file-000.parquet row 3: .*{message}.*\n1 bad rows; mend them"):
+    with pytest.raises(DataError, match=rf"file-000.parquet row 3: .*{message}.*\n1 bad rows; repair them"):
         spec(tmp_path).open(context)
     source = spec(tmp_path, on_bad_rows="skip").open(context)
     # Chunks of 16 steps made by finite differences read the whole rest of the episode.

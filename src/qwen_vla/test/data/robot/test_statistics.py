@@ -1,4 +1,4 @@
-"""Quantiles of streamed values are exact, and are made anew when what they were made from changes."""
+"""Quantiles of streamed values are exact, and are recomputed when their inputs change."""
 
 import numpy as np
 import pytest

@@ -36,7 +36,7 @@ def test_success_after_few_chunks_is_worth_more():
 
 
 def test_lengths_that_differ_are_refused():
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match="the same length"):
         advantages([0, 1], [0.0], 0.99, 0.95)
 
 

@@ -43,7 +43,7 @@ FAST = PPO(actor_lr=2e-3, value_lr=1e-2, minibatch=32)
 
 
 class Reach(gymnasium.Env):
-    """One decision: success if the executed steps of channel x are, on average, above 0.3 (normalised)."""
+    """One decision: success if the executed steps of channel x are, on average, above 0.3 (normalized)."""
 
     observation_space = gymnasium.spaces.Dict(
         {"images": gymnasium.spaces.Dict({}), "joints": gymnasium.spaces.Box(-1, 1, (7,))}
@@ -276,7 +276,7 @@ def test_a_damaged_state_is_named_with_the_way_out(recipe):
     trainer.train(recipe, max_steps=1)
     state = recipe.output / STATE_FILE
     state.write_bytes(state.read_bytes()[:100])
-    with pytest.raises(StateError, match=r"state.pt is damaged or cut short \(100 bytes\); delete it to train from"):
+    with pytest.raises(StateError, match=r"state.pt is corrupt or truncated \(100 bytes\); delete it to train from"):
         trainer.train(recipe)
 
 
@@ -318,6 +318,6 @@ def test_a_folder_of_somebody_else_is_refused_before_training(recipe):
     with pytest.raises(OutputRefused, match="run is not empty and was not made by train; choose another folder"):
         trainer.train(recipe)
     (recipe.output / "recipe.json").write_text(recipe.model_dump_json())
-    with pytest.raises(OutputRefused, match="run/model holds no model that train wrote; move it away"):
+    with pytest.raises(OutputRefused, match="run/model is not a model written by train; move it away"):
         trainer.train(recipe)
     assert thesis.read_text() == "years of work"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qwen_vla.evaluation.kept_episodes import KeptEpisodes, Played, part_of
+from qwen_vla.evaluation.partial_results import PartialResults, Played, part_of
 from qwen_vla.evaluation.summary import EpisodeRow
 
 CONDITIONS = {"shift": None, "blind": False}
@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 def keep(folder, *episodes, **conditions):
     """Seeds that are kept after adding episodes."""
-    with KeptEpisodes(folder / "e.json", "widowx", folder / "model", CONDITIONS | conditions) as kept:
+    with PartialResults(folder / "e.json", "widowx", folder / "model", CONDITIONS | conditions) as kept:
         for episode in episodes:
             kept.add(episode)
         return kept.played
@@ -36,7 +36,7 @@ def test_what_was_played_is_there_again(folder):
 
 
 def test_an_episode_without_the_pictures_that_are_wanted_counts_as_missing(folder):
-    with KeptEpisodes(None, "widowx", folder / "model", CONDITIONS) as kept:
+    with PartialResults(None, "widowx", folder / "model", CONDITIONS) as kept:
         kept.add(played(7))
         kept.add(played(8, b"png"))
     assert kept.has(7, pictures=False) and not kept.has(7, pictures=True) and kept.has(8, pictures=True)
@@ -53,7 +53,7 @@ def test_a_line_that_was_cut_short_is_played_again(folder):
 
 def test_other_conditions_are_refused_and_named(folder):
     keep(folder, played(7))
-    with pytest.raises(ValueError, match="another blind, shift; finish that one, remove the file, or"):
+    with pytest.raises(ValueError, match="another blind, shift; finish it, remove the file, or"):
         keep(folder, shift="colour", blind=True)
     (folder / "model/model.safetensors").write_bytes(b"trained on")
     with pytest.raises(ValueError, match="another files"):
@@ -64,7 +64,7 @@ def test_other_conditions_are_refused_and_named(folder):
 def test_a_file_of_somebody_else_is_in_the_way_and_stays(folder, content):
     part = part_of(folder / "e.json")
     part.write_bytes(content)
-    with pytest.raises(ValueError, match="e.json.part is in the way: it keeps no interrupted evaluation; move it"):
+    with pytest.raises(ValueError, match="e.json.part is not an interrupted evaluation; move it"):
         keep(folder, played(7))
     assert part.read_bytes() == content
 

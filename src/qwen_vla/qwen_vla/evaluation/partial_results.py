@@ -1,4 +1,4 @@
-"""Episodes of an evaluation under way, in a file beside its result, so that it can go on where it was interrupted."""
+"""Partial results of an evaluation, in a file beside its result, so that it can resume after an interruption."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from qwen_vla.output_files import disk_full_named, write_text
 
 @dataclass(frozen=True)
 class Played:
-    """An episode and, for a contact sheet, a few pictures of it (PNG files in memory)."""
+    """An episode and, for a contact sheet, a few images of it (PNG files in memory)."""
 
     row: EpisodeRow
     pictures: tuple[bytes, ...] = ()
 
 
-class KeptEpisodes:
-    """What was played, by seed; without a path only in memory.
+class PartialResults:
+    """Finished episodes, by seed; without a path only in memory.
 
-    The file has a line of conditions and a line for every episode. Raises ValueError, and says what differs, when the
-    file holds episodes that were played under other conditions or with another version of the checkpoint, or something
-    else. A KeyboardInterrupt that leaves the file behind says so.
+    The file has a line of conditions and a line per episode. Raises ValueError, naming the differences, if the file has
+    episodes of other conditions or of another version of the checkpoint, or other content. A KeyboardInterrupt that
+    leaves the file behind mentions it.
     """
 
     def __init__(self, result: Path | None, suite: str, checkpoint: Path | None, conditions: Mapping[str, Any]) -> None:
@@ -35,7 +35,7 @@ class KeptEpisodes:
         self._conditions = {"suite": suite, **conditions, "files": _versions(checkpoint)}
         self._file = None
 
-    def __enter__(self) -> KeptEpisodes:
+    def __enter__(self) -> PartialResults:
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
@@ -52,10 +52,10 @@ class KeptEpisodes:
         if not self.played:
             self.path.unlink()
         elif kind is KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted; {self.path} keeps what is done, the same command goes on") from None
+            raise KeyboardInterrupt(f"interrupted; {self.path} keeps what is done, the same command resumes") from None
 
     def has(self, seed: int, pictures: bool) -> bool:
-        """Whether an episode need not be played again; `pictures`: they are needed."""
+        """Whether an episode is finished; `pictures`: with the images of a contact sheet."""
         return seed in self.played and bool(self.played[seed].pictures or not pictures)
 
     def add(self, episode: Played) -> None:
@@ -67,12 +67,10 @@ class KeptEpisodes:
     def _read(self) -> None:
         lines = list(_complete_lines(self.path))
         if not _keeps_episodes(lines):
-            raise ValueError(
-                f"{self.path} is in the way: it keeps no interrupted evaluation; move it, or write to another --json"
-            )
+            raise ValueError(f"{self.path} is not an interrupted evaluation; move it, or write to another --json")
         if differing := _differing(lines[0], self._conditions):
             raise ValueError(
-                f"{self.path} keeps an interrupted evaluation with another {', '.join(differing)}; finish that one, "
+                f"{self.path} is an interrupted evaluation with another {', '.join(differing)}; finish it, "
                 "remove the file, or write to another --json"
             )
         for line in lines[1:]:
@@ -81,18 +79,18 @@ class KeptEpisodes:
             self.played[episode.row.seed] = episode
 
     def _rewrite(self) -> None:
-        """Without the line that an interruption cut short, which the next one would be appended to."""
+        """Drop an incomplete last line of an interruption, to which the next one would be appended."""
         lines = [json.dumps(self._conditions) + "\n", *map(_to_line, self.played.values())]
         write_text(self.path, "".join(lines))
 
 
 def part_of(result: Path) -> Path:
-    """The file beside a result where its episodes are kept until it is written."""
+    """The file beside a result with its episodes until it is written."""
     return result.with_name(result.name + ".part")
 
 
 def forget(result: Path) -> None:
-    """Remove what was kept beside a result that is written now."""
+    """Remove the partial results of a result that is now written."""
     path = part_of(result)
     if path.is_file() and _keeps_episodes(list(_complete_lines(path))):
         path.unlink()
@@ -120,7 +118,7 @@ def _complete_lines(path: Path) -> Iterator[dict]:
 
 
 def _versions(checkpoint: Path | None) -> list[list]:
-    """Sizes and times of change of a checkpoint's files: trained on, it is another one."""
+    """Sizes and modification times of a checkpoint's files, which change with further training."""
     if checkpoint is None:
         return []
     files = sorted(path for path in checkpoint.iterdir() if path.is_file())
