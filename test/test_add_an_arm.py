@@ -129,7 +129,7 @@ def test_the_doctor_looks_at_what_needs_no_robot(folder):
         assert found["ROS setup", "command messages"]["fact"] == "control_msgs, trajectory_msgs"
     else:  # not among the wheels
         missing = found["ROS setup", "control_msgs"]
-        assert missing["fact"] == "is not installed, and my_robot is commanded with it" and "apt" in missing["remedy"]
+        assert missing["fact"] == "not installed, but required to command my_robot" and "apt" in missing["remedy"]
 
 
 def test_it_is_launched_with_the_description_beside_its_yaml(folder, robot, monkeypatch):

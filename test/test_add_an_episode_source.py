@@ -125,7 +125,7 @@ def test_a_folder_that_two_sources_recognize_is_refused(package, tmp_path, logs)
     refused = run(tmp_path, str(package))
     assert refused.returncode == 1
     assert (
-        "out/teleop holds 3 *.npz, meta/; more than one source recognizes it: lerobot (package qwen_vla), teleop_log "
+        "out/teleop contains 3 *.npz, meta/; more than one source recognizes it: lerobot (package qwen_vla), teleop_log "
         "(package teleop-log); installed: lerobot (package qwen_vla), rosbag (package qwen_vla), teleop_log"
         in refused.stderr
     )
@@ -135,6 +135,6 @@ def test_without_the_package_the_sources_that_there_are_are_named(tmp_path, logs
     refused = run(tmp_path)
     assert refused.returncode == 1
     assert (
-        "out/teleop holds 3 *.npz; no source recognizes it; installed: lerobot (package qwen_vla), rosbag (package "
+        "out/teleop contains 3 *.npz; no source recognizes it; installed: lerobot (package qwen_vla), rosbag (package "
         "qwen_vla). To add one: docs/how-to/add_an_episode_source.md" in refused.stderr
     )

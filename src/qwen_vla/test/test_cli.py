@@ -152,7 +152,7 @@ def thesis(monkeypatch, tmp_path):
         (["evaluate", "widowx_pick", "--json", "mine/model/thesis.txt"], "mine/model/thesis.txt was not made by "),
         (["evaluate", "widowx_pick", "--markdown", "mine/model/thesis.txt"], "mine/model/thesis.txt was not made by "),
         (["evaluate", "widowx_pick", "--sheet", "mine/model/thesis.txt"], "mine/model/thesis.txt was not made by "),
-        (["evaluate", "widowx_pick", "--videos", "."], r"\. is the working folder; name a new folder"),
+        (["evaluate", "widowx_pick", "--videos", "."], r"\. is the working folder; choose a new folder"),
         (["evaluate", "widowx_pick", "--videos", "mine"], "mine is not empty and was not made by qwen-vla evaluate"),
         (["evaluate", "widowx_pick", "--json", "e", "--sheet", "e"], "--json and --sheet are the same file, e"),
         (["report", "e.json", "--out", "mine/model/thesis.txt"], "mine/model/thesis.txt was not made by "),

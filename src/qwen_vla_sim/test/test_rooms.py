@@ -35,7 +35,8 @@ def test_only_nodes_import_ros(path):
 
 
 def test_the_nodes_are_those_of_the_robots_and_what_they_share():
-    assert {str(path) for path in OF_NODES if "rclpy" in imported(path)} == {"node/sim_node.py"}
+    with_nodes = {"node/sim_node.py", "node/controller_manager.py", "node/misbehavior.py"}
+    assert {str(path) for path in OF_NODES if "rclpy" in imported(path)} == with_nodes
     assert {path.parts[0] for path in OF_NODES} == {"node", "widowx", "aloha", "mobile_base"}
 
 

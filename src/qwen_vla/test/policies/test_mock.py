@@ -71,7 +71,7 @@ def test_recorded_chunks_are_said_one_after_the_other_or_by_the_seed(tmp_path):
         (np.zeros((8, 3)), r"must contain numbers \[N, horizon, channels\], got float64 \(8, 3\)"),
         (np.zeros((0, 8, 3)), r"got float64 \(0, 8, 3\)"),
         (np.full((1, 8, 3), "x"), "must contain numbers"),
-        (np.full((1, 8, 3), np.nan), "not finite"),
+        (np.full((1, 8, 3), np.nan), "non-finite"),
     ],
 )
 def test_a_file_of_something_else_is_refused(tmp_path, chunks, message):

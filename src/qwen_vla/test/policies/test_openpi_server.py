@@ -222,7 +222,7 @@ def test_the_key_of_the_environment_is_sent(robot, needs, monkeypatch) -> None:
         ({"channel_names": ["x", "y"]}, "channels"),
         ({"cameras": {"front": "image"}}, "cameras: the policy needs front"),
         ({"state": {"state": ["panda_joint1"]}}, "joints: the policy needs panda_joint1"),
-        ({"flipped": ["claw"]}, "flipped: claw is no channel"),
+        ({"flipped": ["claw"]}, "flipped: claw is not a channel"),
     ],
 )
 def test_what_does_not_fit_the_robot_is_named_before_anything_is_asked(robot, needs, change: dict, told: str) -> None:

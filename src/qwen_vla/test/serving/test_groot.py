@@ -106,7 +106,7 @@ def test_the_other_endpoints_answer(served) -> None:
         ({"video": {"front": np.zeros((1, 1, 24, 32, 3), np.uint8)}}, "observation.video.front: no such camera"),
         ({"language": {}}, "observation.language: must be one entry"),
         ({"language": {"task": []}}, "observation.language: must be a list"),
-        ({"language": {"task": [[3]]}}, "observation.language: must be a text"),
+        ({"language": {"task": [[3]]}}, "observation.language: must be a non-blank string"),
         ({"state": {"state": np.zeros(3)}}, "observation.state.state: must be (B, T, D)"),
         ({"state": np.zeros(2)}, "observation.state: must be a map"),
     ],

@@ -126,7 +126,7 @@ def test_a_robot_of_joints_is_told_its_rows_as_they_are() -> None:
         ({"images": 3}, "payload.images: must be a map"),
         ({"images": {"agentview": {"__image__": True, "format": "png", "data": b"no"}}}, "payload.images.agentview: "),
         ({"images": {"agentview": {"__image__": True, "format": "png", "data": 3}}}, "payload.images.agentview: "),
-        ({"task_description": ""}, "payload.task_description: must be a text"),
+        ({"task_description": ""}, "payload.task_description: must be a non-blank string"),
         ({"states": None}, "payload.states: must be numbers [8]"),
     ],
 )

@@ -29,6 +29,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from qwen_vla_control.observation.image_decoding import DecodingError, to_rgb
 from qwen_vla_control.stamps import nanoseconds
+from qwen_vla_rclpy.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.doctor.facts import (
     Announced,
     Arrival,
@@ -42,7 +43,6 @@ from qwen_vla_ros.doctor.facts import (
     with_ros_time,
 )
 from qwen_vla_ros.doctor.interfaces import CLOCK, CONTROLLER_MANAGER, EXECUTOR, POLICY, Role, Watch, resolve
-from qwen_vla_ros.ros.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.ros.publishers import publisher_of
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 

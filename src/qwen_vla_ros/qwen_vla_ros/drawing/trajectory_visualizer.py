@@ -31,6 +31,7 @@ from qwen_vla_control.observation.streams import NotObserved
 from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_rclpy.guarded_node import GuardedNode
+from qwen_vla_rclpy.optional_interfaces import MissingInterface, interface
 from qwen_vla_rclpy.printable import printable
 from qwen_vla_rclpy.qos import LATCHED, RELIABLE, reliable
 from qwen_vla_ros.drawing.chunk_geometry import CannotDraw, ChunkGeometry, PredictedPath, offending_steps
@@ -53,7 +54,6 @@ from qwen_vla_ros.ros.chunk_messages import LARGEST_CHUNK, LONGEST_INSTRUCTION, 
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
 from qwen_vla_ros.ros.image_memory import release_image_memory
 from qwen_vla_ros.ros.lifecycle import DIAGNOSTICS, LARGEST_DESCRIPTION, ROBOT_DESCRIPTION
-from qwen_vla_ros.ros.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.ros.parameters import Parameter, Parameters
 from qwen_vla_ros.ros.plain_node import run
 from qwen_vla_ros.ros.publishers import publisher_of

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from rclpy.task import Future
 
 from qwen_vla_control.node_interface import Endpoint
+from qwen_vla_rclpy.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.executor.controller_watch import Controller
 from qwen_vla_ros.ros.lifecycle import ManagedNode
-from qwen_vla_ros.ros.optional_interfaces import MissingInterface, interface
 
 SWITCH_TYPE = "controller_manager_msgs/srv/SwitchController"
 SWITCH = Endpoint("<controller_manager>/switch_controller", SWITCH_TYPE, "Restarts a controller for ~/resynchronize")

@@ -18,9 +18,9 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from embodiment_descriptions import Embodiment
 from embodiment_descriptions.commands import ForwardCommand, JointTrajectoryCommand
 from qwen_vla_control.node_interface import Endpoint
+from qwen_vla_rclpy.optional_interfaces import MissingInterface, interface
 from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_ros.ros.lifecycle import ManagedNode
-from qwen_vla_ros.ros.optional_interfaces import MissingInterface, interface
 
 STATE_TYPE = "control_msgs/msg/JointTrajectoryControllerState"
 ACTIVITY_TYPE = "controller_manager_msgs/msg/ControllerManagerActivity"

@@ -34,12 +34,12 @@ from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_msgs.action import ExecuteInstruction
+from qwen_vla_rclpy.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.executor.command_interfaces import CommandedRobot, CommandInterfaces
 from qwen_vla_ros.executor.command_interfaces.action_goals import ActionGoals
 from qwen_vla_ros.executor.command_interfaces.gripper_action import Goals
 from qwen_vla_ros.executor.command_interfaces.setpoints import motor_angle
 from qwen_vla_ros.ros.environment import ros_environment
-from qwen_vla_ros.ros.optional_interfaces import MissingInterface, interface
 
 PATIENCE = 30.0  # [s]
 S = 10**9

@@ -1,13 +1,12 @@
-"""What a controller_manager and its trajectory controllers say and offer, where their message packages are installed.
+"""Topics and services of a controller_manager and its trajectory controllers, where their interfaces are installed.
 
 The state of each trajectory controller (`<controller>/controller_state`), which controllers are active
-(`controller_manager/activity`), and the service that switches them (`controller_manager/switch_controller`). Wheels
-bring neither control_msgs nor controller_manager_msgs; the simulator then is silent about all of this.
+(`controller_manager/activity`), and the service that switches them (`controller_manager/switch_controller`). The wheels
+include neither control_msgs nor controller_manager_msgs; without them the simulator publishes none of this.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -16,6 +15,7 @@ from rclpy.node import Node
 
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_rclpy.messages import time_message
+from qwen_vla_rclpy.optional_interfaces import MissingInterface, interface
 from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_sim.controllers.joint_trajectory_controller import JointTrajectoryController
 from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
@@ -23,6 +23,7 @@ from qwen_vla_sim.node.real_time import Schedule
 
 STATE_TYPE = "control_msgs/msg/JointTrajectoryControllerState"
 ACTIVITY_TYPE = "controller_manager_msgs/msg/ControllerManagerActivity"
+CONTROLLER_TYPE = "controller_manager_msgs/msg/NamedLifecycleState"
 SWITCH_TYPE = "controller_manager_msgs/srv/SwitchController"
 CONTROLLER_STATE = Endpoint("<controller>/controller_state", STATE_TYPE, "Reference of each, with control_msgs")
 ACTIVITY = Endpoint("controller_manager/activity", ACTIVITY_TYPE, "Which controllers are active, latched")
@@ -37,13 +38,15 @@ class ControllerManager:
         """Offer what can be offered."""
         self._node, self._robot = node, robot
         self._schedule = Schedule(STATE_RATE)
-        self._state, activity, switch = _installed(STATE_TYPE), _installed(ACTIVITY_TYPE), _installed(SWITCH_TYPE)
+        self._state, switch = _installed(STATE_TYPE), _installed(SWITCH_TYPE)
+        self._activity_type, self._controller_type = _installed(ACTIVITY_TYPE), _installed(CONTROLLER_TYPE)
         self._states = {
             name: node.create_publisher(self._state, f"{name}/controller_state", 10)
             for name, interface in robot.interfaces.items()
             if self._state and isinstance(interface, JointTrajectoryController)
         }
-        self._activity = node.create_publisher(activity, ACTIVITY.name, LATCHED) if activity else None
+        known = self._activity_type and self._controller_type
+        self._activity = node.create_publisher(self._activity_type, ACTIVITY.name, LATCHED) if known else None
         if switch:
             node.create_service(switch, SWITCH.name, self._on_switch)
         self.publish_activity()
@@ -73,15 +76,13 @@ class ControllerManager:
         """Tell which controllers are active."""
         if self._activity is None:
             return
-        from controller_manager_msgs.msg import ControllerManagerActivity, NamedLifecycleState
-
-        message = ControllerManagerActivity()
+        message = self._activity_type()
         message.header.stamp = time_message(self._robot.time_ns)
         for name in self._robot.interfaces:
             inactive = name in self._robot.inactive
             state = State(id=State.PRIMARY_STATE_INACTIVE if inactive else State.PRIMARY_STATE_ACTIVE)
             state.label = "inactive" if inactive else "active"
-            message.controllers.append(NamedLifecycleState(name=name, state=state))
+            message.controllers.append(self._controller_type(name=name, state=state))
         self._activity.publish(message)
 
     def _on_switch(self, request: Any, response: Any) -> Any:
@@ -100,9 +101,8 @@ class ControllerManager:
 
 
 def _installed(name: str) -> Any:
-    """A type by the name that ROS has for it, None where its package is not installed."""
-    package, kind, typename = name.split("/")
+    """A type by its name in ROS notation, None where its package is not installed."""
     try:
-        return getattr(importlib.import_module(f"{package}.{kind}"), typename)
-    except (ImportError, AttributeError):
+        return interface(name)
+    except MissingInterface:
         return None

@@ -92,7 +92,7 @@ def test_a_folder_of_no_known_format_is_named_with_what_lies_there(tmp_path):
         (tmp_path / name).write_text("x")
     (tmp_path / "meta").mkdir()
     (tmp_path / "metadata.yaml").write_text("title: walks\n")
-    with pytest.raises(DatasetError, match=re.escape("holds 2 *.csv, 1 *.yaml, README, meta/; no source recognizes")):
+    with pytest.raises(DatasetError, match=re.escape("contains 2 *.csv, 1 *.yaml, README, meta/; no source recognizes")):
         find_source(tmp_path)
     with pytest.raises(DatasetError, match=r"1\.csv is a file of 1 bytes; no source recognizes it"):
         RobotData(kind="robot", path=tmp_path / "1.csv", robot="widowx").open_episodes()
@@ -180,7 +180,7 @@ def test_a_recording_brings_its_robot_or_the_user_names_it(bag, tmp_path, record
         record(writer, 1.0, START)
     write_robot(bag.parent / "two", WIDOWX)
     EpisodeRecord(name="two", robot="other", instruction="sit", started="").write(bag.parent / "two")
-    with pytest.raises(DatasetError, match=r"of several robots \(other, widowx\); use one folder each"):
+    with pytest.raises(DatasetError, match=r"of several robots \(other, widowx\); use a folder per robot"):
         robot_of(RosbagEpisodes, bag.parent)
     (bag / "robot.urdf").write_text("<robot/>")
     with pytest.raises(DatasetError, match=r"one: .*<robot> element has no name"):

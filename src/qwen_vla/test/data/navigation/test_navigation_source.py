@@ -173,7 +173,7 @@ def test_episodes_are_held_out_whole(tmp_path):
         ({"rate_hz": 0}, "rate_hz: Input should be greater than 0"),
         ({"instruction": " "}, "the text is empty"),
         ({"frames": ["000.png"]}, "camera 'ego' has 1 frames for 41 poses"),
-        ({"frames": {"ego": ["gone.png"] * 41}}, "no such image .*gone.png"),
+        ({"frames": {"ego": ["gone.png"] * 41}}, "no such image: .*gone.png"),
         ({"speed": 3}, "speed: Extra inputs"),
     ],
 )

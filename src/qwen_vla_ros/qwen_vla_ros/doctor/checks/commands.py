@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from embodiment_descriptions import EmbodimentConfig
 from embodiment_descriptions.commands import CommandInterface
+from qwen_vla_rclpy.optional_interfaces import DISTRIBUTION
 from qwen_vla_ros.doctor.checks.ros_setup import AREA as ROS_SETUP
 from qwen_vla_ros.doctor.checks.streams import nodes, short
 from qwen_vla_ros.doctor.facts import Endpoint, Graph, Topic
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import EMERGENCY_STOP, EXECUTOR, resolve
-from qwen_vla_ros.ros.optional_interfaces import DISTRIBUTION
 
 AREA = Area("Commands")
 # Nodes that subscribe to everything and move nothing.

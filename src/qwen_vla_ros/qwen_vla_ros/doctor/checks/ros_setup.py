@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from qwen_vla_rclpy.optional_interfaces import DISTRIBUTION
 from qwen_vla_ros.doctor.findings import Area, Finding, Level
-from qwen_vla_ros.ros.optional_interfaces import DISTRIBUTION
 from qwen_vla_ros.ros.ros_domain import FIRST_PORT, OWN_PORTS, PORTS_PER_DOMAIN
 
 AREA = Area("ROS setup")

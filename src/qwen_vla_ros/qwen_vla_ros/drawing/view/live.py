@@ -12,10 +12,10 @@ from typing import Any
 from rclpy.qos import qos_profile_sensor_data
 from std_msgs.msg import String
 
+from qwen_vla_rclpy.optional_interfaces import interface
 from qwen_vla_rclpy.qos import LATCHED, reliable
 from qwen_vla_ros.drawing.view.scene import Feed
 from qwen_vla_ros.ros.environment import ros_environment
-from qwen_vla_ros.ros.optional_interfaces import interface
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 
 LOOK_PERIOD = 0.2  # [s] between two checks whether it is time to end

@@ -13,10 +13,10 @@ from rclpy.node import Node
 from embodiment_descriptions.commands import Nav2FollowPathCommand, Nav2PoseCommand
 from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_rclpy.optional_interfaces import interface
 from qwen_vla_ros.executor.command_interfaces.action_goals import ActionGoals
 from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities, CommandedRobot
 from qwen_vla_ros.executor.command_interfaces.path_topic import path_message, pose_message
-from qwen_vla_ros.ros.optional_interfaces import interface
 
 
 class _Nav2(ActionGoals):

@@ -16,8 +16,8 @@ from rclpy.node import Node
 from embodiment_descriptions import Embodiment
 from embodiment_descriptions.commands import CommandInterface, ForwardCommand, XsGroupCommand, XsSingleCommand
 from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_rclpy.optional_interfaces import interface
 from qwen_vla_ros.executor.command_interfaces.command_interface import Capabilities, CommandedRobot, Publishing
-from qwen_vla_ros.ros.optional_interfaces import interface
 
 
 class Setpoints(Publishing):
