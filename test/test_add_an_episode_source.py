@@ -125,8 +125,8 @@ def test_a_folder_that_two_sources_recognize_is_refused(package, tmp_path, logs)
     refused = run(tmp_path, str(package))
     assert refused.returncode == 1
     assert (
-        "out/teleop contains 3 *.npz, meta/; more than one source recognizes it: lerobot (package qwen_vla), teleop_log "
-        "(package teleop-log); installed: lerobot (package qwen_vla), rosbag (package qwen_vla), teleop_log"
+        "out/teleop contains 3 *.npz, meta/; more than one source recognizes it: lerobot (package qwen_vla), teleop_log"
+        " (package teleop-log); installed: lerobot (package qwen_vla), rosbag (package qwen_vla), teleop_log"
         in refused.stderr
     )
 

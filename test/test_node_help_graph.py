@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 from rclpy.node import NodeNameNonExistentError
@@ -34,6 +35,8 @@ BELOW_EVERY_NODE = (
     *("set_parameters", "set_parameters_atomically", "get_type_description"),
 )
 NOT_HERE = {"executor_node/base_path", "tf"}  # of robots with a base; where tf2_msgs is installed
+if find_spec("controller_manager_msgs") is None:  # not among the wheels
+    NOT_HERE |= {"controller_manager/activity", "controller_manager/switch_controller"}
 PATIENCE = 60.0  # [s]
 
 

@@ -30,8 +30,14 @@ class CommandedJoints:
         self._played.clear()
 
     def play(self, message: JointTrajectory) -> None:
-        """Begin a trajectory with equally spaced points where the joints are, as fast as they are."""
+        """Begin a trajectory with equally spaced points where the joints are, as fast as they are.
+
+        One point without a time is where they are at once.
+        """
         names, positions = tuple(message.joint_names), self.positions
+        if not any(p.time_from_start.sec or p.time_from_start.nanosec for p in message.points):
+            self.put(dict(zip(names, message.points[-1].positions, strict=True)))
+            return
         since, path = self._played.get(names, (0.0, None))
         speed = np.zeros(len(names)) if path is None else path.at(time.monotonic() - since)[1]
         first = message.points[0].time_from_start

@@ -70,7 +70,9 @@ class RequestReader:
     def text(self, field: str, value: Any) -> str:
         """A non-empty string."""
         if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_TEXT:
-            raise RequestError(f"{field}: must be a non-blank string of at most {LONGEST_TEXT} characters, got {describe(value)}")
+            raise RequestError(
+                f"{field}: must be a non-blank string of at most {LONGEST_TEXT} characters, got {describe(value)}"
+            )
         return value
 
     def instruction(self, field: str, value: Any) -> str:

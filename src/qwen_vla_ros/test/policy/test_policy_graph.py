@@ -79,6 +79,8 @@ class Stack:
             self.peer.wait_until_active(node)
         self.peer.trigger("executor_node/resume")
         self.peer.forget()  # the heartbeat is the real policy's
+        self.peer.restart("executor_node")
+        self.peer.clear()
 
     def log_of_policy(self) -> str:
         return self.processes.log_of(self.policy)

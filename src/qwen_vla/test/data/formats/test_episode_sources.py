@@ -92,7 +92,9 @@ def test_a_folder_of_no_known_format_is_named_with_what_lies_there(tmp_path):
         (tmp_path / name).write_text("x")
     (tmp_path / "meta").mkdir()
     (tmp_path / "metadata.yaml").write_text("title: walks\n")
-    with pytest.raises(DatasetError, match=re.escape("contains 2 *.csv, 1 *.yaml, README, meta/; no source recognizes")):
+    with pytest.raises(
+        DatasetError, match=re.escape("contains 2 *.csv, 1 *.yaml, README, meta/; no source recognizes")
+    ):
         find_source(tmp_path)
     with pytest.raises(DatasetError, match=r"1\.csv is a file of 1 bytes; no source recognizes it"):
         RobotData(kind="robot", path=tmp_path / "1.csv", robot="widowx").open_episodes()
