@@ -1,7 +1,7 @@
-"""A robot by its name, or by the path of its embodiment YAML: which files are meant, and the `Embodiment` of them.
+"""Robots by name or by the path of their embodiment YAML: resolves the files and loads the `Embodiment`.
 
-A YAML is of the description that lies beside it: a URDF or xacro called as the file or as the robot in it, else the
-only one there; where none lies there, of the suite's description of the robot that it names.
+The description of a YAML is the URDF or xacro beside it with the name of the file or of the robot in it, otherwise the
+only one there; without one, the suite's description of the robot that the YAML names.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from embodiment_descriptions.resources import known_robots, resource_path
 
 YAML = (".yaml", ".yml")
 DESCRIPTIONS = (".urdf.xacro", ".urdf")
-REMEDY = "a robot of your own is named by the path of its embodiment YAML (docs/how-to/describe_a_robot.md)"
+REMEDY = "for your own robot, give the path of its embodiment YAML (docs/how-to/describe_a_robot.md)"
 
 
 def load_robot(robot: str | Path, hardware: Hardware = "mock") -> Embodiment:
@@ -23,27 +23,27 @@ def load_robot(robot: str | Path, hardware: Hardware = "mock") -> Embodiment:
 
     Args:
         robot: name of a robot of the suite, or path; see `embodiment_file`.
-        hardware: chooses the ros2_control plugin, and among YAML files of a robot of the suite.
+        hardware: selects the ros2_control plugin, and among the YAML files of a robot of the suite.
 
     Raises:
-        EmbodimentError: no robot has that name, no description belongs to the YAML, or its files are wrong.
+        EmbodimentError: unknown robot, no description for the YAML, or invalid files.
         ResourceError: the YAML is missing.
     """
     file = embodiment_file(robot, hardware)
     urdf = description_of(file, hardware)
     if urdf is None:
         raise EmbodimentError(
-            f"{file}: no description of the robot {load_config(file).name!r} lies beside it; put its URDF or xacro "
+            f"{file}: no description of the robot {load_config(file).name!r} beside it; put its URDF or xacro "
             f"there as {file.stem}.urdf or {file.stem}.urdf.xacro"
         )
     return Embodiment.from_urdf(urdf, file)
 
 
 def known_robot(name: str, hardware: Hardware = "mock") -> Embodiment:
-    """Load a robot of the suite by its name alone: for names that come out of files and messages.
+    """Load a robot of the suite by name only: for names from files and messages.
 
     Raises:
-        EmbodimentError: unknown robot; names those that are known.
+        EmbodimentError: unknown robot; the message lists the known ones.
     """
     return Embodiment.from_urdf(robot_description(name, hardware), _file_of_suite(name, hardware))
 
@@ -54,11 +54,11 @@ def embodiment_file(robot: str | Path, hardware: str = "mock") -> Path:
     Args:
         robot: name of a robot of the suite: config/embodiments/<name>_<hardware>.yaml where there is one, else
             <name>.yaml. Or the path of a YAML: absolute, or relative to the working directory, or to the suite.
-        hardware: what answers for a robot of the suite.
+        hardware: the hardware of a robot of the suite.
 
     Raises:
-        EmbodimentError: no robot has that name, or the path is not one of a YAML.
-        ResourceError: there is no such file.
+        EmbodimentError: unknown robot, or not the path of a YAML.
+        ResourceError: the file does not exist.
     """
     if not is_path(robot):
         return _file_of_suite(str(robot), hardware)
@@ -71,26 +71,26 @@ def embodiment_file(robot: str | Path, hardware: str = "mock") -> Path:
         return resource_path(path)
     except ResourceError as error:
         raise ResourceError(
-            f"{path}: there is no such embodiment YAML (seen from {Path.cwd()}); known robots: {_known()}; {REMEDY}"
+            f"{path}: no such embodiment YAML (relative to {Path.cwd()}); known robots: {_known()}; {REMEDY}"
         ) from error
 
 
 def is_path(robot: str | Path) -> bool:
-    """Whether a user's word for a robot is a path, and not a name."""
+    """Whether a robot was given as a path, not as a name."""
     path = Path(robot)
     return path.suffix in YAML or path.name.endswith(DESCRIPTIONS) or len(path.parts) > 1
 
 
 def description_of(file: Path, hardware: Hardware = "mock", arguments: Mapping[str, str] | None = None) -> str | None:
-    """URDF text of the robot that an embodiment YAML is of; None where there is no description of it.
+    """URDF text of an embodiment YAML's robot; None without a description.
 
     Args:
         file: the YAML.
-        hardware: value of a xacro's argument of this name.
-        arguments: values of others, or of that one.
+        hardware: value of the xacro argument of this name.
+        arguments: values of other arguments; may override `hardware`.
 
     Raises:
-        EmbodimentError: several descriptions lie beside it, or the one that does cannot be read.
+        EmbodimentError: several descriptions beside it, or the only one cannot be read.
     """
     name = load_config(file).name
     beside = _beside(file, name)
@@ -111,7 +111,7 @@ def _beside(file: Path, name: str) -> Path | None:
     if len(same) > 1:
         listed = ", ".join(path.name for path in same)
         raise EmbodimentError(
-            f"{file}: several descriptions lie beside it ({listed}); call the one that belongs to it "
+            f"{file}: several descriptions beside it ({listed}); rename the one that belongs to it to "
             f"{file.stem}.urdf or {file.stem}.urdf.xacro"
         )
     return same[0] if same else None

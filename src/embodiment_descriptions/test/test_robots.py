@@ -1,4 +1,4 @@
-"""A robot is found by its name or by the path of its YAML, with the description that lies beside it."""
+"""A robot is found by its name or by the path of its YAML, with the description beside it."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ from embodiment_descriptions import (
 
 SO101 = resource_path("examples/so101/so101.yaml")
 XACRO = SO101.with_name("so101.urdf.xacro")
-REMEDY = "known robots: aloha, mobile_base, widowx; a robot of your own is named by the path of its embodiment YAML"
+REMEDY = "known robots: aloha, mobile_base, widowx; for your own robot, give the path of its embodiment YAML"
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_which_one_is_meant_is_never_guessed(own: Path) -> None:
     (own.parent / "mine.urdf.xacro").rename(own.parent / "left.urdf.xacro")
     shutil.copy(own.parent / "left.urdf.xacro", own.parent / "right.urdf.xacro")
     expected = (
-        r"several descriptions .* \(left.urdf.xacro, right.urdf.xacro\); call the one .* mine.urdf or mine.urdf.x"
+        r"several descriptions .* \(left.urdf.xacro, right.urdf.xacro\); rename the one .* mine.urdf or mine.urdf.x"
     )
     with pytest.raises(EmbodimentError, match=expected):
         load_robot(own)
@@ -85,7 +85,9 @@ def test_what_is_no_robot_is_named_with_those_there_are(word: str) -> None:
 
 def test_a_missing_yaml_is_named_with_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ResourceError, match=rf"^mine\.yaml: there is no .* \(seen from {tmp_path}\); {REMEDY}"):
+    with pytest.raises(
+        ResourceError, match=rf"^mine\.yaml: no such embodiment YAML \(relative to {tmp_path}\); {REMEDY}"
+    ):
         load_robot("mine.yaml")
 
 

@@ -229,7 +229,7 @@ def test_the_embodiment_follows_the_hardware(hardware: str, file: str, tmp_path:
     mine = tmp_path / "mine.yaml"
     mine.touch()
     assert bringup.embodiment_config(robot, context_with(robot, embodiment_config=str(mine))) == str(mine)
-    with pytest.raises(ResourceError, match="no_such.yaml: there is no such embodiment YAML"):
+    with pytest.raises(ResourceError, match="no_such.yaml: no such embodiment YAML"):
         bringup.embodiment_config(robot, context_with(robot, embodiment_config="no_such.yaml"))
 
 
@@ -341,12 +341,12 @@ def test_the_description_of_a_missing_robot_is_beside_its_yaml(tmp_path: Path) -
         description(tmp_path, description="")
     for name in ("left", "right"):
         shutil.copy(example / "ur5e_2f85.urdf.xacro", tmp_path / f"{name}.urdf.xacro")
-    with pytest.raises(EmbodimentError, match="several descriptions lie beside it"):
+    with pytest.raises(EmbodimentError, match="several descriptions beside it"):
         description(tmp_path, description="")
 
 
 @pytest.mark.parametrize("values, said", [
-    ({"embodiment_config": "no_such.yaml"}, "no_such.yaml: there is no such embodiment YAML"),
+    ({"embodiment_config": "no_such.yaml"}, "no_such.yaml: no such embodiment YAML"),
     ({"description": "no_such.urdf"}, "description:=no_such.urdf: there is no such file"),
     ({"description_arguments": "hardware=mock"}, "'hardware=mock' is not of the form name:=value"),
     ({"hardware": "mock"}, "hardware:=mock needs controllers_file:= and controllers:="),
@@ -445,7 +445,7 @@ def launch(folder: Path, name: str, *arguments: str, **options: object) -> subpr
     ("aloha", ["hardware:=real"], "interbotix_xs_sdk"),
     ("widowx", ["seed:=-1"], "seed:=-1: a seed must be an integer"),
     ("widowx", ["suite:=widowx_pick", "shift:=colour"], "shift:=colour: the suite widowx_pick has none"),
-    ("mobile_base", ["embodiment_config:=no_such.yaml"], "no_such.yaml: there is no such embodiment YAML"),
+    ("mobile_base", ["embodiment_config:=no_such.yaml"], "no_such.yaml: no such embodiment YAML"),
     ("aloha", ["device:=cuda:99"], "device:=cuda:99: "),
     ("policy", ["policy:=no_such"], "policy:=no_such: no checkpoint directory at no_such"),
     ("robot", ["embodiment_config:=widowx", "hardware:=mock"], "hardware:=mock needs controllers_file:="),

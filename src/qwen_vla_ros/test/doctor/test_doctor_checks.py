@@ -595,7 +595,7 @@ def test_a_robot_of_ones_own_is_specified_by_its_yaml(tmp_path, widowx):
     (tmp_path / "mine.urdf").write_text(widowx.urdf)
     patient = find_patient(str(file), "real", "lab", "tiny")
     assert patient.own.name == "mine" and patient.own.joint_names == widowx.joint_names
-    with pytest.raises(ResourceError, match="there is no such embodiment YAML"):
+    with pytest.raises(ResourceError, match="no such embodiment YAML"):
         find_patient("yours.yaml", "mock", "", "")
 
 

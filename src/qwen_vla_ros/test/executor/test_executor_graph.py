@@ -364,6 +364,6 @@ def test_an_unknown_robot_file_is_named_and_ctrl_c_still_works(peer, process, pr
     if process.poll() is None:
         processes.end(process, signal.SIGTERM)
     started = processes.start("executor_node", embodiment_config="no/such.yaml")
-    peer.wait(lambda: "no/such.yaml: there is no such embodiment YAML" in processes.log_of(started), "the error")
+    peer.wait(lambda: "no/such.yaml: no such embodiment YAML" in processes.log_of(started), "the error")
     assert peer.state_of("executor_node") == "unconfigured"
     assert processes.end(started, signal.SIGINT) == 0
