@@ -81,7 +81,7 @@ class Kinematics:
         best: tuple[Array, float, float] | None = None
         for attempt in range(RESTARTS + 2):
             start = (first, self.home)[attempt] if attempt < 2 else random.uniform(low, high)
-            q, error, rotation = self._solve(goal, self._clip(start))
+            q, error, rotation = self._solve(goal, self._clip(start), (self.lower, self.upper))
             if error <= POSITION_TOLERANCE and rotation <= ROTATION_TOLERANCE:
                 return q
             if best is None or (error, rotation) < best[1:]:
@@ -92,7 +92,8 @@ class Kinematics:
         """Find a continuous joint path through tip poses.
 
         Each pose is solved from the joints of the one before, so the path stays on the IK branch of q0. Position limits
-        hold; velocity limits do not change the path, see speed_fractions.
+        hold, but a joint that is beyond one at q0 may stay there or come back; velocity limits do not change the path,
+        see speed_fractions.
 
         Args:
             targets: (N, 4, 4) poses of the tip in the base link.
@@ -104,11 +105,12 @@ class Kinematics:
         Raises:
             KinematicsError: a pose is out of reach, or reachable only on another IK branch; names step and error.
         """
-        q = self._clip(self._vector(q0))
+        q = self._vector(q0)
         goals = self._goals(targets)
         path = np.empty((len(goals), len(q)))
         for step, goal in enumerate(goals):
-            solution, error, rotation = self._solve(goal, q)
+            bounds = np.minimum(self.lower, q), np.maximum(self.upper, q)
+            solution, error, rotation = self._solve(goal, q, bounds)
             if error > POSITION_TOLERANCE or rotation > ROTATION_TOLERANCE:
                 raise self._unreachable(step, goal, error, rotation)
             jump = np.abs(solution - q)
@@ -135,8 +137,12 @@ class Kinematics:
         steps = np.diff(np.vstack([self._vector(q0), np.asarray(path, dtype=np.float64)]), axis=0)
         return np.abs(steps) / (period * self.velocity)
 
-    def _solve(self, goal: pin.SE3, q: Array) -> tuple[Array, float, float]:
-        """Iterate from q; return the best joints, the position error [m] and the rotation error [rad] there."""
+    def _solve(self, goal: pin.SE3, q: Array, bounds: tuple[Array, Array]) -> tuple[Array, float, float]:
+        """Iterate from q within bounds (n,) each.
+
+        Returns:
+            The best joints, the position error [m] and the rotation error [rad] there.
+        """
         model, data, tip = self._model, self._data, self._tip
         best = (q, np.inf, np.inf)
         least = np.inf
@@ -152,14 +158,16 @@ class Kinematics:
                 best = (q, math.sqrt(translation @ translation), math.sqrt(rotation @ rotation))
                 if best[1] <= POSITION_TOLERANCE and best[2] <= ROTATION_TOLERANCE:
                     break
-            step = self._step(jacobian, residual, squared, q)
+            step = self._step(jacobian, residual, squared, q, bounds)
             if np.abs(step).max() < 1e-10:
                 break
             q = q + step
         return best
 
-    def _step(self, jacobian: Array, residual: Array, squared: float, q: Array) -> Array:
-        """Return the damped step; joints that push against a limit are held and the others solved again."""
+    @staticmethod
+    def _step(jacobian: Array, residual: Array, squared: float, q: Array, bounds: tuple[Array, Array]) -> Array:
+        """Return the damped step; joints that push against a bound are held and the others solved again."""
+        lower, upper = bounds
         free = np.ones(len(q), dtype=bool)
         for _ in range(len(q)):
             part = jacobian[:, free]
@@ -170,13 +178,13 @@ class Kinematics:
             longest = np.abs(step).max()
             if longest > MAX_ITERATE_STEP:
                 step *= MAX_ITERATE_STEP / longest
-            stuck = free & (((q <= self.lower) & (step < 0)) | ((q >= self.upper) & (step > 0)))
+            stuck = free & (((q <= lower) & (step < 0)) | ((q >= upper) & (step > 0)))
             if not stuck.any():
                 break
             free &= ~stuck
             if not free.any():
                 return np.zeros(len(q))
-        return self._clip(q + step) - q
+        return np.clip(q + step, lower, upper) - q
 
     def _goals(self, targets: Sequence[ArrayLike] | Array) -> list[pin.SE3]:
         """Check poses in the base link, all at once, and return them in the frame of the model."""

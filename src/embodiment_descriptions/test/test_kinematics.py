@@ -120,6 +120,26 @@ def test_below_a_joint_limit_is_out_of_reach(kinematics: Kinematics) -> None:
     assert raised.value.error > 1e-3 or raised.value.rotation_error > 1e-3
 
 
+@pytest.mark.parametrize("joint", range(6))
+@pytest.mark.parametrize("side", ["lower", "upper"])
+def test_a_joint_beyond_a_limit_may_stay_there_or_come_back_and_never_goes_farther(
+    joint: int, side: str, kinematics: Kinematics
+) -> None:
+    start, outward = kinematics.home.copy(), {"lower": -1.0, "upper": 1.0}[side]
+    start[joint] = getattr(kinematics, side)[joint] + 0.02 * outward
+    still = kinematics.follow([kinematics.forward(start)] * 3, start)
+    np.testing.assert_allclose(still, [start] * 3, atol=1e-4)
+    ahead = start - 0.01 * outward * np.arange(1, 6)[:, None] * np.eye(6)[joint]
+    back = kinematics.follow([kinematics.forward(q) for q in ahead], start)
+    np.testing.assert_allclose(back, ahead, atol=1e-3)
+    farther = kinematics.forward(start + 0.05 * outward * np.eye(6)[joint])
+    try:
+        found = kinematics.follow([farther], start)
+    except KinematicsError:
+        return
+    assert (found[0, joint] - start[joint]) * outward <= 1e-9
+
+
 def test_a_jump_to_another_pose_is_not_a_path(kinematics: Kinematics) -> None:
     with pytest.raises(KinematicsError, match="leaves its IK branch there, plan smaller steps"):
         kinematics.follow([kinematics.forward([1.5, *kinematics.home[1:]])], kinematics.home)

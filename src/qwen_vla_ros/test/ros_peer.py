@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from embodiment_descriptions import load_robot, robot_description
+from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla_msgs.action import ExecuteInstruction
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_rclpy.qos import LATCHED
@@ -52,22 +54,37 @@ class Peer(ExecutorPeer):
 
     Attributes:
         received: messages by topic, as (monotonic time, message).
-        silent: names of the streams that are off ("joint_states", "heartbeat", or a camera tag).
+        silent: names of the streams that are off (a part of the joint states, "heartbeat", or a camera tag).
         frozen: tags of cameras that repeat their last image, including its stamp.
         still: tags of cameras that repeat their last image under new stamps.
         shifted: offset of camera clocks into the future, by tag [s].
+        wrapped: names of the joints that are reported within -pi .. pi.
     """
 
-    def __init__(self, simulated: bool = False) -> None:
-        """Act as the robot, too, unless a simulator does; then follow its time."""
+    def __init__(
+        self,
+        simulated: bool = False,
+        embodiment: Embodiment | None = None,
+        parts: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Act as the robot, by default a WidowX, too, unless a simulator does; then follow its time.
+
+        Args:
+            simulated: a simulator is the robot.
+            embodiment: the robot.
+            parts: joints by the stream that reports them, each from a publisher of its own; by default all of them are
+                in "joint_states".
+        """
         super().__init__("peer", use_sim_time=simulated)
         self._simulated = simulated
-        self.embodiment = load_robot("widowx")
+        self.embodiment = embodiment or load_robot("widowx")
         self.joints = dict(self.embodiment.home)
+        self._parts = parts or {"joint_states": tuple(self.joints)}
         self._commanded = CommandedJoints(self.joints)
         self.received: dict[str, list[tuple[float, object]]] = defaultdict(list)
         self.silent, self.frozen = {"heartbeat"}, set()
         self.still, self.shifted = set(), {}
+        self.wrapped: set[str] = set()
         self.last_heartbeat = 0.0
         self._chunk_id = 0
         self._action = ActionClient(self.node, ExecuteInstruction, "policy_node/execute_instruction")
@@ -90,8 +107,10 @@ class Peer(ExecutorPeer):
 
     def _be_the_robot(self) -> None:
         self._description = self.node.create_publisher(String, "robot_description", LATCHED)
-        self._description.publish(String(data=robot_description("widowx")))
-        self._joint_publisher = self.node.create_publisher(JointState, "joint_states", 10)
+        self._description.publish(String(data=self.embodiment.urdf))
+        self._joint_publishers = {
+            part: self.node.create_publisher(JointState, "joint_states", 10) for part in self._parts
+        }
         self._cameras = {
             camera.tag: self.node.create_publisher(Image, camera.topic, qos_profile_sensor_data)
             for camera in self.embodiment.cameras
@@ -105,11 +124,12 @@ class Peer(ExecutorPeer):
 
     def _publish_joints(self) -> None:
         self.joints = self._commanded.positions
-        if "joint_states" in self.silent:
-            return
-        message = JointState(name=list(self.joints), position=list(self.joints.values()))
-        message.header.stamp = self.stamp()
-        self._joint_publisher.publish(message)
+        told = {n: math.remainder(q, math.tau) if n in self.wrapped else q for n, q in self.joints.items()}
+        for part, names in self._parts.items():
+            if part not in self.silent:
+                message = JointState(name=list(names), position=[told[name] for name in names])
+                message.header.stamp = self.stamp()
+                self._joint_publishers[part].publish(message)
 
     def _publish_heartbeat(self) -> None:
         if "heartbeat" not in self.silent:
@@ -131,7 +151,7 @@ class Peer(ExecutorPeer):
 
     def _listen(self) -> None:
         for kind, topic in (
-            *((JointTrajectory, command.topic) for command in self.embodiment.commands),
+            *((JointTrajectory, command.topic) for command in self.embodiment.commands if not command.moves_base),
             (ActionChunk, "executor_node/accepted_chunk"),
             (ActionChunk, "policy_node/action_chunk"),
             (DiagnosticArray, "/diagnostics"),
@@ -268,7 +288,7 @@ class Peer(ExecutorPeer):
             period=e.period,
             data=rows.reshape(-1).tolist(),
         )
-        message.header.stamp, message.header.frame_id = self.stamp(), "base_link"
+        message.header.stamp, message.header.frame_id = self.stamp(), e.base_frame
         for name, value in changes.items():
             setattr(message, name, value)
         return message
@@ -315,12 +335,13 @@ class Processes:
             print(f"--- {Path(log).name}\n{Path(log).read_text()}")  # pytest shows it when a test failed
         self._folder.cleanup()
 
-    def start(self, name: str, **parameters) -> subprocess.Popen:
+    def start(self, name: str, remap: Mapping[str, str] | None = None, **parameters) -> subprocess.Popen:
         """Start a script with autostart and the given parameters; the kernel ends it if this process is killed."""
         values = {"autostart": True, **parameters}
         if name not in ("policy_node", "executor_node", "episode_recorder"):
             values.pop("autostart")
         arguments = [part for key, value in values.items() for part in ("-p", f"{key}:={_yaml(value)}")]
+        arguments += [part for old, new in (remap or {}).items() for part in ("-r", f"{old}:={new}")]
         script = Path(sys.executable).parent / name
         command = [sys.executable, "-I", "-S", LAUNCHER, str(os.getpid()), script, "--ros-args", *arguments]
         with open(Path(self._folder.name, f"{name}_{len(self._running)}.log"), "wb") as log:

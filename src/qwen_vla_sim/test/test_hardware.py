@@ -107,6 +107,43 @@ def test_an_encoder_that_is_off_changes_what_is_measured_and_nothing_else(robot)
     np.testing.assert_allclose(joints(robot) - before, 0.02 * np.eye(6)[2], atol=1e-3)
 
 
+def test_a_limiter_counts_from_the_last_command_also_after_the_controller_was_activated_anew(robot):
+    """So the arm jumps to where it was commanded last, although its controller starts where it is."""
+    robot.set_limited(True)
+    push(robot, 0.5)
+    robot.set_active(CONTROLLER, False)
+    robot.set_active(CONTROLLER, True)
+    before = joints(robot)[WAIST]
+    robot.advance(1)
+    assert robot.limits.peak().step > 0.45
+    robot.advance(50)
+    assert joints(robot)[WAIST] < before - 0.03
+
+
+def test_a_limiter_ends_the_controller_of_a_joint_that_is_measured_outside_its_limits(robot):
+    robot.set_limited(True)
+    beyond = robot.world.embodiment.limits["elbow"].upper - joints(robot)[2]
+    robot.hardware.set_offset("elbow", beyond + 0.005)
+    robot.advance(1)
+    assert not robot.inactive
+    robot.hardware.set_offset("elbow", beyond + 0.02)
+    robot.advance(1)
+    assert robot.inactive == {CONTROLLER}
+    home = joints(robot)
+    go(robot, turned(home, 0.2), 0.2)
+    robot.advance(200)
+    np.testing.assert_allclose(joints(robot), home, atol=2e-3)
+
+
+def test_a_limiter_keeps_speeds_and_positions(robot):
+    robot.set_limited(True)
+    upper = robot.world.embodiment.limits["waist"].upper
+    go(robot, turned(joints(robot), upper + 1.0), 0.1)
+    robot.advance(50)
+    peak = robot.limits.peak()
+    assert 0.99 < peak.speed_share <= 1.0 + 1e-9 and peak.excess <= 0.0
+
+
 def test_a_reset_repairs_everything(robot):
     home = joints(robot)
     robot.hardware.set_torque("", False)

@@ -169,6 +169,22 @@ class TestInterpolation:
         np.testing.assert_allclose(points[:, 0], [0.1, 0.35, 0.6, 0.85, 1.1, 1.1, 1.1, 1.1, 1.1], atol=1e-12)
         np.testing.assert_allclose(points[:, 1], [-0.5, -0.5, -0.5, -0.5, -0.5, -0.25, 0, 0.25, 0.5], atol=1e-12)
 
+    def test_without_velocities_the_first_cycle_makes_the_step_of_two(self):
+        """As the original does, which counts from the cycle before the one for which its last set point was."""
+        jtc = controller(period_ns=PERIOD_NS)
+        play(jtc, 0, S)
+        jtc.accept(trajectory((1.0, [1.1, -0.5, 0.7])), S)
+        steps = np.diff([HOME[0], *play(jtc, S + PERIOD_NS, 2 * S + PERIOD_NS)[:, 0]])
+        assert steps[0] == pytest.approx(2 * steps[1], rel=1e-6) and steps[1:].max() == pytest.approx(steps[1])
+        assert jtc.command[0] == pytest.approx(1.1)
+
+    def test_with_velocities_it_does_not(self):
+        plain, cycled = controller(), controller(period_ns=PERIOD_NS)
+        for jtc in (plain, cycled):
+            play(jtc, 0, S)
+            jtc.accept(trajectory((1.0, [1.1, -0.5, 0.7], [0.0] * 3)), S)
+        np.testing.assert_array_equal(play(plain, S, 2 * S), play(cycled, S, 2 * S))
+
     def test_accelerations_without_velocities_are_a_straight_line_too(self):
         jtc = controller()
         jtc.accept(trajectory((1.0, [1.1, -0.5, 0.7], [], [5, 5, 5])), 0)

@@ -43,7 +43,11 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         print("failures: " + "; ".join(f"{kind}: {count}" for kind, count in summary["failures"].items()))
     print(refusals_as_text(rows_of(summary)))
     if summary.get("chaos"):
-        print("\n".join(f"{name}: {summary[name] or 'none'}" for name in ("faults", "tries", "limits", "orphans")))
+        print(
+            "\n".join(
+                f"{name}: {summary[name] or 'none'}" for name in ("faults", "verdicts", "tries", "limits", "orphans")
+            )
+        )
 
 
 def write_summary(summary: Mapping[str, Any], json: Path | None, markdown: Path | None) -> None:

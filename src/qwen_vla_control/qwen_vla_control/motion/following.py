@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 
 from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.motion.path_history import PathHistory
 from qwen_vla_control.reasons import Reason, Violation
 
 PATIENCE = 0.3  # [s] that a joint may lag behind
@@ -25,29 +24,24 @@ class FollowingWatch:
     def __init__(self, tolerance: np.ndarray) -> None:
         """Begin at rest; `tolerance` (joints,) [rad], inf for joints that are not watched."""
         self._tolerance = tolerance
-        self._paths: deque[tuple[int, JointPath]] = deque()  # since when [ns], from the oldest
-        self._since_ns = 0
+        self._paths: PathHistory[JointPath] = PathHistory(PATIENCE)
         self._began_at = np.zeros(len(tolerance))
 
     def begin(self, path: JointPath, start_ns: int, measured: np.ndarray) -> None:
         """Watch a path from ROS time `start_ns` [ns] on, also one that replaces another; `measured` (joints,) then."""
-        if not self._paths:
-            self._since_ns = start_ns
-        while len(self._paths) > 1 and self._paths[1][0] < start_ns - PATIENCE * 1e9:
-            self._paths.popleft()
-        self._paths.append((start_ns, path))
+        self._paths.begin(path, start_ns)
         self._began_at = measured
 
     def end(self) -> None:
         """Watch nothing any more."""
-        self._paths.clear()
+        self._paths.end()
 
     def fault(self, measured: np.ndarray, stamp_ns: int) -> Violation | None:
         """Say which joint does not follow; `measured` (joints,) at ROS time `stamp_ns`, in the turn of the path."""
-        if not self._paths or stamp_ns - self._since_ns < PATIENCE * 1e9:
+        if self._paths.latest is None or stamp_ns - self._paths.since_ns < PATIENCE * 1e9:
             return None
         times = stamp_ns - np.linspace(0.0, PATIENCE * 1e9, SAMPLES)
-        commanded = np.array([self._commanded(time) for time in times])
+        commanded = np.array([self._paths.at(time) for time in times])
         away = np.maximum(commanded.min(axis=0) - measured, measured - commanded.max(axis=0))
         joint = int(np.argmax(away - self._tolerance))
         if away[joint] <= self._tolerance[joint]:
@@ -61,9 +55,9 @@ class FollowingWatch:
 
     def undone(self, measured: np.ndarray) -> Violation | None:
         """Say which joint has not gone its way although the motion is over; `measured` as in `fault`."""
-        if not self._paths:
+        if self._paths.latest is None:
             return None
-        positions = self._paths[-1][1].positions
+        positions = self._paths.latest.positions
         travel = positions[-1] - positions[0]
         gone = measured - self._began_at
         idle = np.isfinite(self._tolerance) & (np.abs(travel) >= TRAVEL)
@@ -77,9 +71,5 @@ class FollowingWatch:
         )
         return Violation(Reason.NOT_FOLLOWING, text)
 
-    def _commanded(self, time_ns: float) -> np.ndarray:
-        start_ns, path = next((p for p in reversed(self._paths) if p[0] <= time_ns), self._paths[0])
-        return path.at((time_ns - start_ns) / 1e9)[0]
-
     def _name(self, joint: int) -> str:
-        return self._paths[-1][1].joints[joint]
+        return self._paths.latest.joints[joint]

@@ -1,40 +1,67 @@
-"""Whether joint states can be true: no joint moves faster than it can, and nobody else tells where it is. Free of ROS.
+"""Whether joint states and odometry can be true: nothing moves faster than it can, and one publisher tells it.
 
-The gate measures everything by them, so whoever publishes false ones drives the robot.
+The gate measures everything by them, so whoever publishes false ones drives the robot. Free of ROS.
 """
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
 
 from embodiment_descriptions import Embodiment
+from embodiment_descriptions.angles import wrapped
+from embodiment_descriptions.config import BaseLimits
 from qwen_vla_control.observation.joint_reader import JointReader, JointSample
+from qwen_vla_control.observation.odometry_reader import BasePose, OdometryReader
 from qwen_vla_control.stamps import NANOSECONDS
 
-MARGIN = 1.5  # how much faster than its limit a joint may be measured
+MARGIN = 1.5  # how much faster than its limit a joint or a base may be measured
 JITTER = 0.02  # [s] by which stamps may be wrong
-DOUBT = 0.3  # [s] ROS time without another leap, until joint states are believed again
+DOUBT = 0.3  # [s] ROS time without another leap, until a state is believed again
 PRESENT = 1.0  # [s] steady; whoever was heard within is still there
+
+CORRECTION, TURNED = 0.05, 0.1  # [m], [rad] by which a filter may correct a pose between two messages
 
 NameOf = Callable[[str, bytes], str]  # the node of a publisher of a topic
 
 
-class JointStateDoubt:
-    """Looks at every joint state that a reader took in.
+class Doubt(ABC):
+    """Looks at every message about a robot's state that a reader took in.
 
     Attributes:
-        until_ns: ROS time [ns] up to which joint states are not believed; 0 before the first leap.
+        until_ns: ROS time [ns] up to which the state is not believed; 0 before the first leap.
     """
 
+    def __init__(self, name_of: NameOf) -> None:
+        """Believe everything; `name_of` is called with a topic and a publisher."""
+        self._name_of = name_of
+        self.until_ns, self._text = 0, ""
+
+    def text(self, now_ns: int, steady_ns: int) -> str:
+        """Say why the state must not be believed at a ROS time and a steady time; empty when it may be."""
+        return self._rivals(steady_ns) or (self._text if now_ns <= self.until_ns else "")
+
+    @abstractmethod
+    def _rivals(self, steady_ns: int) -> str:
+        """Say that two publishers tell the same."""
+
+    def _begin(self, stamp_ns: int, text: str) -> None:
+        self.until_ns, self._text = stamp_ns + round(DOUBT * NANOSECONDS), text
+
+
+class JointStateDoubt(Doubt):
+    """Of joint states."""
+
     def __init__(self, reader: JointReader, embodiment: Embodiment, name_of: NameOf) -> None:
-        """Look at the joints that the reader was asked for; `name_of` is called with a topic and a publisher."""
-        self._reader, self._name_of = reader, name_of
+        """Look at the joints that the reader was asked for."""
+        super().__init__(name_of)
+        self._reader = reader
         self._names = reader.names[: len(reader.latest().vector)]
         limits = embodiment.limits
         self._speeds = np.array([limits[n].velocity if n in limits else np.inf for n in self._names])
-        self.until_ns, self._text = 0, ""
 
     def record(self, before: JointSample, topic: str, publisher: bytes) -> None:
         """Compare with the positions `before` what a publisher has just told."""
@@ -45,19 +72,14 @@ class JointStateDoubt:
         if not leaps.any():
             return
         joint = int(np.argmax(np.where(leaps, moved, 0.0)))
-        self.until_ns = int(after.stamps_ns[joint]) + round(DOUBT * NANOSECONDS)
-        self._text = (
+        text = (
             f"{topic}: '{self._names[joint]}' leaped by {moved[joint]:.3f} within {elapsed[joint]:.3f} s, which takes "
             f"more than its {self._speeds[joint]:.2f} per second, said {self._name_of(topic, publisher)}; is another "
             "node publishing there?"
         )
-
-    def text(self, now_ns: int, steady_ns: int) -> str:
-        """Say why joint states must not be believed at a ROS time and a steady time; empty when they may be."""
-        return self._rivals(steady_ns) or (self._text if now_ns <= self.until_ns else "")
+        self._begin(int(after.stamps_ns[joint]), text)
 
     def _rivals(self, steady_ns: int) -> str:
-        """Say that two publishers tell the same joint."""
         reporters: dict[int, tuple[str, bytes]] = {}
         present = (part for part in self._reader.parts if steady_ns - part.heard_ns < PRESENT * NANOSECONDS)
         for part in present:
@@ -68,3 +90,43 @@ class JointStateDoubt:
                     names = " and ".join(sorted(f"{self._name_of(*each)} on {each[0]}" for each in (who, other)))
                     return f"'{self._names[column]}' is told by two publishers, {names}; stop one of them"
         return ""
+
+
+class OdometryDoubt(Doubt):
+    """Of the pose of a base: its frame must not jump (REP 105), whatever the base knows of where it is in a map."""
+
+    def __init__(self, reader: OdometryReader, limits: BaseLimits, name_of: NameOf) -> None:
+        """Look at the poses of a base with these limits."""
+        super().__init__(name_of)
+        self._reader, self._limits = reader, limits
+        self._heard: dict[bytes, int] = {}  # by publisher: when last [ns, steady]
+
+    def record(self, before: BasePose | None, publisher: bytes, steady_ns: int) -> None:
+        """Compare with the pose `before` what a publisher has just told."""
+        self._heard[publisher] = steady_ns
+        after, topic = self._reader.latest(), self._reader.stream.topic
+        if before is None or after is None or after.stamp_ns <= before.stamp_ns:
+            return
+        elapsed = (after.stamp_ns - before.stamp_ns) / NANOSECONDS
+        x, y, heading = after.vector - before.vector
+        distance, turned = math.hypot(x, y), abs(float(wrapped(heading)))
+        time = MARGIN * elapsed + JITTER
+        if (
+            distance <= self._limits.max_linear * time + CORRECTION
+            and turned <= self._limits.max_angular * time + TURNED
+        ):
+            return
+        text = (
+            f"{topic}: the base leaped by {distance:.3f} m and {turned:.3f} rad within {elapsed:.3f} s, which takes "
+            f"more than its {self._limits.max_linear:.2f} m/s and {self._limits.max_angular:.2f} rad/s, said "
+            f"{self._name_of(topic, publisher)}; is another node publishing there, or did its frame jump?"
+        )
+        self._begin(after.stamp_ns, text)
+
+    def _rivals(self, steady_ns: int) -> str:
+        self._heard = {who: at for who, at in self._heard.items() if steady_ns - at < PRESENT * NANOSECONDS}
+        if len(self._heard) < 2:
+            return ""
+        topic = self._reader.stream.topic
+        names = " and ".join(sorted(self._name_of(topic, who) for who in self._heard))
+        return f"{topic} is told by several publishers, {names}; stop all but one of them"

@@ -1,13 +1,17 @@
-"""Joint states that cannot be true are named with whoever published them, and believed again after a while."""
+"""Joint states and odometry that cannot be true are named with their publisher, and believed again after a while."""
 
 from __future__ import annotations
+
+import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from embodiment_descriptions import Embodiment
+from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla_control.observation.joint_reader import JointReader
-from qwen_vla_control.observation.plausibility import DOUBT, PRESENT, JointStateDoubt
+from qwen_vla_control.observation.odometry_reader import OdometryReader
+from qwen_vla_control.observation.plausibility import DOUBT, PRESENT, JointStateDoubt, OdometryDoubt
 
 S = 10**9
 PERIOD = 0.02  # [s]
@@ -79,3 +83,58 @@ def test_parts_of_the_joints_by_different_publishers_are_no_fault(widowx):
             doubt.record(before, "/joint_states", publisher)
             assert doubt.text(stamp, stamp) == ""
     assert np.allclose(reader.latest().vector, [widowx.home[name] for name in widowx.joint_names])
+
+
+# Odometry -------------------------------------------------------------------------------------------------------------
+
+
+class Traveler:
+    """The odometry of a base and its doubt, told by several publishers."""
+
+    def __init__(self) -> None:
+        robot = load_robot("mobile_base")
+        self.limits = robot.safety.base
+        self.reader = OdometryReader(robot)
+        self.doubt = OdometryDoubt(self.reader, self.limits, lambda topic, publisher: NAMES[publisher])
+        self.seconds = 1.0
+
+    def tell(self, x: float = 0.0, heading: float = 0.0, publisher: bytes = DRIVER, after: float = PERIOD) -> str:
+        """Say where the base is; returns why that is not believed."""
+        self.seconds += after
+        stamp, before = round(self.seconds * S), self.reader.latest()
+        turned = SimpleNamespace(x=0.0, y=0.0, z=math.sin(heading / 2), w=math.cos(heading / 2))
+        pose = SimpleNamespace(position=SimpleNamespace(x=x, y=0.0, z=0.0), orientation=turned)
+        self.reader.push(stamp, "odom", pose, stamp)
+        self.doubt.record(before, publisher, stamp)
+        return self.doubt.text(stamp, stamp)
+
+
+@pytest.fixture
+def traveler() -> Traveler:
+    made = Traveler()
+    assert made.tell() == ""
+    return made
+
+
+def test_a_base_at_its_limits_is_believed_also_after_a_pause_and_across_pi(traveler):
+    x = heading = 0.0
+    for after in (0.02, 0.02, 0.3, 0.5, 0.5, 0.5):
+        x, heading = x + traveler.limits.max_linear * after, heading + traveler.limits.max_angular * after
+        assert traveler.tell(x, heading, after=after) == ""
+    assert heading > math.pi
+
+
+@pytest.mark.parametrize(("x", "heading"), [(0.3, 0.0), (-1.0, 0.0), (0.0, 1.0)])
+def test_a_base_that_leaps_is_doubted_for_a_while(traveler, x, heading):
+    text = traveler.tell(x, heading)
+    assert "the base leaped by" in text and "said /driver" in text
+    assert traveler.tell(x, heading) == text
+    assert traveler.tell(x, heading, after=DOUBT + PERIOD) == ""
+
+
+def test_several_publishers_of_odometry_are_named_until_one_is_gone(traveler):
+    text = traveler.tell(publisher=STRANGER)
+    assert "is told by several publishers, /driver and /joint_state_publisher" in text
+    for _ in range(round(PRESENT / PERIOD) - 1):
+        assert traveler.tell() == text
+    assert traveler.tell() == ""

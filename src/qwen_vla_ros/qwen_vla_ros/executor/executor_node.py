@@ -342,10 +342,10 @@ class ExecutorNode(lifecycle.ManagedNode):
         """Controllers were restarted, or could not be."""
         if good:
             self.get_logger().info(text)
-            self._report(self._ledger.complete(None, self._now(), text))
+            self._report(self._reporter.complete(None, self._now(), text))
         else:
             self.get_logger().error(text)
-            self._report(self._ledger.hold(None, Violation(Reason.NOT_READY, text), self._now()))
+            self._report(self._reporter.hold(None, Violation(Reason.NOT_READY, text), self._now()))
 
     def _refuse_own_motion(self) -> None:
         """Raise Refused unless a motion of the executor's own may begin."""

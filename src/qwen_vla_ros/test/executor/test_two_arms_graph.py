@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from commanded_joints import CommandedJoints
+from joint_chunks import turning_waists
 from ros_peer import Processes
 from sensor_msgs.msg import JointState
 from spinning_peer import ExecutorPeer
@@ -77,8 +78,7 @@ class TwoArms(ExecutorPeer):
         """Both waists rotate by `displacement` [rad], the left gripper opens."""
         robot = self.robot
         self._chunk_id += 1
-        rows = np.tile([q for a in robot.arms for q in (*(robot.home[j] for j in a.joints), 0.0)], (50, 1))
-        rows[:, [0, 7]] += displacement * (1 - np.cos(np.linspace(0.0, np.pi, 50)))[:, None] / 2
+        rows = turning_waists(robot, displacement)
         rows[:, 6] = np.linspace(0.0, 1.0, 50)
         message = ActionChunk(
             chunk_id=self._chunk_id,
@@ -89,7 +89,7 @@ class TwoArms(ExecutorPeer):
             horizon=50,
             execution_horizon=25,
             period=robot.period,
-            data=array.array("f", rows.astype(np.float32).tobytes()),
+            data=array.array("f", rows.tobytes()),
         )
         message.header.stamp, message.header.frame_id = self.stamp(), robot.base_frame
         return message

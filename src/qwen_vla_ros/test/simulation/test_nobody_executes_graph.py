@@ -28,18 +28,11 @@ def robot(started: MisbehavingRobot) -> MisbehavingRobot:
     return started
 
 
-def assert_held(robot: MisbehavingRobot, number: int, *reasons: Reason) -> ChunkReport:
-    report = robot.report(number, ChunkReport.HELD)
-    assert set(report.reason_codes) <= set(reasons), report
-    assert not [r for r in robot.reports if r.verdict == ChunkReport.COMPLETED]
-    return report
-
-
 def test_hardware_that_ignores_commands(robot):
     robot.misbehave(Fault.NOT_FOLLOWING)
     before = robot.arm()
     number = robot.have_accepted()
-    report = assert_held(robot, number, Reason.NOT_FOLLOWING)
+    report = robot.assert_held(number, Reason.NOT_FOLLOWING)
     assert "is its controller active, " in report.message
     assert abs(robot.arm() - before).max() < 0.005
     assert len(robot.arm_commands) == len(robot.gripper_commands) == 2, "both controllers were told to hold"
@@ -51,17 +44,18 @@ def test_a_controller_that_is_deactivated_on_its_way(robot):
     number = robot.have_accepted()
     robot.wait(lambda: abs(robot.arm() - start).max() > 0.01, "the arm to move")
     robot.misbehave(Fault.INACTIVE, "arm_controller")
-    assert_held(robot, number, Reason.NOT_FOLLOWING, Reason.NOT_READY)
+    robot.assert_held(number, Reason.NOT_FOLLOWING, Reason.NOT_READY)
     robot.assert_never_jumped()
 
 
 def test_a_controller_that_is_inactive_before(robot):
     robot.misbehave(Fault.INACTIVE, "arm_controller")
     if KNOWS_ACTIVITY:
-        robot.wait(lambda: "arm_controller is inactive" in robot.refusal()[1], "the refusal")
+        robot.wait_until_told("arm_controller is inactive")
+        assert "arm_controller is inactive" in robot.refusal()[1]
         assert not robot.arm_commands and not robot.gripper_commands
     else:
-        assert_held(robot, robot.have_accepted(), Reason.NOT_FOLLOWING)
+        robot.assert_held(robot.have_accepted(), Reason.NOT_FOLLOWING)
     robot.assert_never_jumped()
 
 

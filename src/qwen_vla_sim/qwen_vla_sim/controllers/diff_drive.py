@@ -111,9 +111,13 @@ class DiffDrive:
 
     def reset(self) -> None:
         """Stop, discard the command, and restart the odometry at the origin."""
-        self.linear = self.angular = 0.0
         self.pose = np.zeros(3)
         self.twist = np.zeros(2)
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop at once, and discard the command."""
+        self.linear = self.angular = 0.0
         self._command: tuple[float, float, int] | None = None
 
     def command(self, linear: float, angular: float, stamp_ns: int, now_ns: int) -> None:

@@ -4,8 +4,10 @@ The behavior is that of the Kilted release (ros2_controllers 5.x, position comma
 rejected, how joints are mapped by name, how points are interpolated, and how a new message replaces the old one.
 `JointTrajectoryController.accept` takes a message, `update` gives the set point of one control cycle.
 
-It is stricter in three cases that are undefined in the original: duplicate joint names and values that are not finite
-are rejected, and accelerations without velocities are ignored.
+Without velocities the first cycle makes the step of two, as there. In five cases it is stricter than the original: it
+refuses duplicate joint names and values that are not finite, and ignores accelerations without velocities; and what the
+original's limiter would clamp (a first point at time zero, positions and speeds beyond limits) it commands as it is,
+for the monitor of limits to see.
 """
 
 from __future__ import annotations
@@ -233,12 +235,17 @@ class _PendingTrajectory:
     times_ns: list[int]
     knots: list[JointState]
 
-    def track(self, now_ns: int, before_ns: int, before: JointState) -> _Track:
-        """Fix the start time and compute every segment, the first one from the state before the message."""
+    def track(self, now_ns: int, before_ns: int, before: JointState, ahead_ns: int) -> _Track:
+        """Fix the start time and compute every segment, the first one from the state before the message.
+
+        Without velocities that one begins `ahead_ns` earlier: the original counts from the cycle before the one for
+        which its last set point was.
+        """
         start_ns = self.stamp_ns or now_ns
         times = [start_ns + t for t in self.times_ns]
         knots = self.knots
         if now_ns < times[0]:
+            before_ns -= ahead_ns if knots[0].velocities is None else 0
             times = [before_ns, *times]
             knots = [_with_derivatives_of(before, knots[0]), *knots]
         segments = [
@@ -278,8 +285,10 @@ class JointTrajectoryController:
         *,
         interpolate_from_desired_state: bool = True,
         allow_nonzero_velocity_at_trajectory_end: bool = False,
+        period_ns: int = 0,
     ) -> None:
-        self.joint_names = tuple(joint_names)
+        """Hold `positions`. `period_ns` [ns]: of the control cycles; it counts only where velocities are left out."""
+        self.joint_names, self._period_ns = tuple(joint_names), period_ns
         self.interpolate_from_desired_state = interpolate_from_desired_state
         self.allow_nonzero_velocity_at_trajectory_end = allow_nonzero_velocity_at_trajectory_end
         self._command = np.empty(len(self.joint_names))
@@ -335,7 +344,7 @@ class JointTrajectoryController:
         own buffer: the next call overwrites it.
         """
         if self._pending is not None:
-            self._track = self._pending.track(now_ns, *self._state_before(now_ns, measured))
+            self._track = self._pending.track(now_ns, *self._state_before(now_ns, measured), self._period_ns)
             self._pending = None
         self._commanded_at_ns = now_ns
         return self._track.piece_at(now_ns).positions(now_ns, self._command)

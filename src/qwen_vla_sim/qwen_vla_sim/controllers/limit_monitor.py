@@ -5,9 +5,12 @@ Free of ROS. It checks each set point that reaches the servos, including those i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+
+from embodiment_descriptions.config import BaseLimits
 
 
 @dataclass(frozen=True)
@@ -75,3 +78,24 @@ class LimitMonitor:
             worst = int(np.argmax(values))
             found += [float(values[worst]), self._joints[worst]]
         return Peak(*found)
+
+
+class VelocityMonitor:
+    """Follows the velocities that a base is commanded.
+
+    Attributes:
+        linear_share, angular_share: the largest speed over the base's limit [1].
+        count: commands so far.
+    """
+
+    def __init__(self, limits: BaseLimits) -> None:
+        """Begin with nothing commanded."""
+        self._limits = limits
+        self.linear_share = self.angular_share = 0.0
+        self.count = 0
+
+    def record(self, linear_x: float, linear_y: float, angular: float) -> None:
+        """Record the next command [m/s, m/s, rad/s]."""
+        self.linear_share = max(self.linear_share, math.hypot(linear_x, linear_y) / self._limits.max_linear)
+        self.angular_share = max(self.angular_share, abs(angular) / self._limits.max_angular)
+        self.count += 1

@@ -12,12 +12,14 @@ import numpy as np
 
 from embodiment_descriptions.commands import CommandInterface, make_part
 from qwen_vla_control.stamps import NANOSECONDS
+from qwen_vla_sim.controllers.command_limiter import CommandLimiter
 from qwen_vla_sim.controllers.hardware import Hardware
 from qwen_vla_sim.controllers.joint_trajectory_controller import JointState
 from qwen_vla_sim.controllers.limit_monitor import LimitMonitor
 from qwen_vla_sim.controllers.stand_ins import Controller, StandIn
 from qwen_vla_sim.robot_world import RobotWorld
 
+LIMITS = ("lower", "upper", "velocity")
 LISTENS = ("topic", "message_type", "streams", "take")  # what every stand-in has, also that of a base
 
 
@@ -35,8 +37,9 @@ class SimulatedRobot:
     """A world driven through the interfaces that the embodiment names in `commands`.
 
     `stand_ins` holds what listens there by name: a trajectory controller by that of the controller, others by that of
-    the topic; `interfaces` the controllers of those that move joints. `hardware` may fail. `limits` has seen every set
-    point that reached it. `inactive` are the interfaces whose controller is not active: it ignores messages, and its
+    the topic; `interfaces` the controllers of those that move joints. `limiter` is between them and `hardware`,
+    switched off: no description of ours has it limit positions. `hardware` may fail. `limits` has seen every set point
+    that reached the servos. `inactive` are the interfaces whose controller is not active: it ignores messages, and its
     set points do not change.
     Not safe for use from several threads at once: the owner serializes the calls.
     """
@@ -53,6 +56,7 @@ class SimulatedRobot:
         parameters = {
             "interpolate_from_desired_state": interpolate_from_desired_state,
             "allow_nonzero_velocity_at_trajectory_end": allow_nonzero_velocity_at_trajectory_end,
+            "period_ns": round(world.timestep * NANOSECONDS),
         }
         commands = world.embodiment.commands
         of_joints = {interface_name(c): self._of_joints(c, parameters) for c in commands if not c.moves_base}
@@ -67,14 +71,10 @@ class SimulatedRobot:
         self._target = world.joint_positions().copy()
         self.hardware = Hardware(tuple(world.joint_names), self._target, world.timestep)
         self.inactive: set[str] = set()
-        limits = [world.embodiment.limits[name] for name in world.joint_names]
-        self.limits = LimitMonitor(
-            tuple(world.joint_names),
-            np.array([limit.lower for limit in limits]),
-            np.array([limit.upper for limit in limits]),
-            np.array([limit.velocity for limit in limits]),
-            world.timestep,
-        )
+        found = [world.embodiment.limits[name] for name in world.joint_names]
+        lower, upper, speed = (np.array([getattr(limit, side) for limit in found]) for side in LIMITS)
+        self.limiter = CommandLimiter(lower, upper, speed, world.timestep)
+        self.limits = LimitMonitor(tuple(world.joint_names), lower, upper, speed, world.timestep)
         self._reset_at = world.time
 
     @property
@@ -101,10 +101,20 @@ class SimulatedRobot:
                     continue
                 measured = self._measured(name) if self._measured_start else None
                 self._target[self._indices[name]] = interface.update(now_ns, measured)
-            goals = self.hardware.goals(self._target)
+            goals = self.hardware.goals(self.limiter.limited(self._target))
             self.limits.record(goals, self.hardware.limp)
             self.world.set_joint_target(goals)
             self.world.step()
+        if self.limiter.on:
+            self._end_controllers_of_joints_outside()
+
+    def set_limited(self, on: bool) -> None:
+        """Have a limiter between controllers and servos, or none."""
+        self.limiter.switch(self._target if on else None)
+
+    def _end_controllers_of_joints_outside(self) -> None:
+        outside = self.limiter.outside(self.world.joint_positions() + self.hardware.offsets)
+        self.inactive |= {name for name, indices in self._indices.items() if outside[indices].any()}
 
     def set_active(self, interface: str, active: bool) -> None:
         """Activate or deactivate a controller; it begins where the joints are measured.
@@ -128,6 +138,7 @@ class SimulatedRobot:
         self._target[:] = home
         self.hardware.reset(home)
         self.inactive.clear()
+        self.limiter.switch(None)
         self.limits.forget_position()
         for name, interface in self.interfaces.items():
             interface.hold(home[self._indices[name]])
@@ -158,7 +169,7 @@ class SimulatedRobot:
             efforts.append(0.0)
         return JointReading(tuple(names), positions, velocities, efforts)
 
-    def _of_joints(self, command: CommandInterface, parameters: dict[str, bool]) -> StandIn:
+    def _of_joints(self, command: CommandInterface, parameters: dict[str, int]) -> StandIn:
         start = dict(zip(self.world.joint_names, self.world.joint_positions(), strict=True))
         positions = [start[name] for name in command.commanded]
         offered = (*LISTENS, "controller", "motors")

@@ -1,8 +1,9 @@
 """What stands in for the devices behind command interfaces: it takes their messages, and a controller obeys. No ROS.
 
 `CommandInterface.simulated` names what makes one. For joints it is called with the entry of `commands`, the Embodiment,
-the positions (joints,) at the start [rad | m] and, by name, the parameters of trajectory controllers; for a base with
-the entry of `commands` and the SimulatedBase, see mobile_base.velocity_input.
+the positions (joints,) at the start [rad | m] and, by name, the parameters of trajectory controllers (switches, and
+the period of a cycle [ns]); for a base with the entry of `commands` and the SimulatedBase, see
+mobile_base.velocity_input.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class TrajectoryStandIn(StandIn):
     """A JointTrajectoryController."""
 
     def __init__(
-        self, command: CommandInterface, embodiment: Embodiment, positions: Sequence[float], **parameters: bool
+        self, command: CommandInterface, embodiment: Embodiment, positions: Sequence[float], **parameters: int
     ) -> None:
         super().__init__(command, JointTrajectoryController(command.commanded, positions, **parameters))
 
@@ -79,14 +80,14 @@ class PositionStandIn(StandIn):
 
 
 def forward_command(
-    command: ForwardCommand, embodiment: Embodiment, positions: Sequence[float], **parameters: bool
+    command: ForwardCommand, embodiment: Embodiment, positions: Sequence[float], **parameters: int
 ) -> PositionStandIn:
     """A forward_command_controller."""
     return PositionStandIn(command, embodiment, positions, lambda message: message.data)
 
 
 def xs_group(
-    command: XsGroupCommand, embodiment: Embodiment, positions: Sequence[float], **parameters: bool
+    command: XsGroupCommand, embodiment: Embodiment, positions: Sequence[float], **parameters: int
 ) -> PositionStandIn:
     """The joint group of an xs_sdk."""
 
@@ -103,7 +104,7 @@ class XsMotor(StandIn):
     streams = True
 
     def __init__(
-        self, command: XsSingleCommand, embodiment: Embodiment, positions: Sequence[float], **parameters: bool
+        self, command: XsSingleCommand, embodiment: Embodiment, positions: Sequence[float], **parameters: int
     ) -> None:
         gripper = next(arm.gripper for arm in embodiment.arms if arm.gripper and arm.gripper.joint == command.joint)
         angles = (command.calibration.closed, command.calibration.open)

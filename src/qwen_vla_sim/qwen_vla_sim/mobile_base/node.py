@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import Odometry
 
@@ -16,10 +17,12 @@ from embodiment_descriptions import Embodiment, resource_path
 from qwen_vla_control.node_interface import Endpoint, Parameter
 from qwen_vla_rclpy.qos import RELIABLE
 from qwen_vla_sim.controllers.diff_drive import DiffDriveParameters
+from qwen_vla_sim.controllers.simulated_robot import JointReading
+from qwen_vla_sim.mobile_base.misbehavior import BaseMisbehavior
 from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase
 from qwen_vla_sim.mobile_base.suite import MobileBaseSuite
 from qwen_vla_sim.mobile_base.velocity_input import VelocityInput
-from qwen_vla_sim.node.messages import odometry_message
+from qwen_vla_sim.node.messages import velocity_limits_status
 from qwen_vla_sim.node.real_time import Schedule
 from qwen_vla_sim.node.sim_node import SimNode, run
 
@@ -35,6 +38,7 @@ class MobileBaseSim(SimNode):
 
     robot_name = "mobile_base"
     robot: SimulatedBase
+    misbehavior: BaseMisbehavior
 
     PARAMETERS = (
         *SimNode.PARAMETERS,
@@ -55,6 +59,15 @@ class MobileBaseSim(SimNode):
         world = MobileBaseSuite().make_world(self.shift, self.task, embodiment)
         return SimulatedBase(world, parameters, velocity_type, **options)
 
+    def make_misbehavior(self) -> BaseMisbehavior:
+        return BaseMisbehavior(self, self.robot)
+
+    def read_joints(self) -> JointReading:
+        return self.robot.joints()
+
+    def judge(self, name: str) -> DiagnosticStatus:
+        return velocity_limits_status(self.robot.velocities, name)
+
     def create_more(self) -> None:
         self._schedule = Schedule(self.robot.drive.parameters.publish_rate)
         self._odometry_publisher = self.create_publisher(ODOMETRY.kind, self.embodiment.odometry.topic, RELIABLE)
@@ -63,9 +76,7 @@ class MobileBaseSim(SimNode):
     def publish_more(self, now_ns: int, stamp: Time, everything: bool) -> None:
         if not self._schedule.due(now_ns, everything):
             return
-        drive = self.robot.drive
-        frames = (drive.parameters.odom_frame_id, drive.parameters.base_frame_id)
-        odometry = odometry_message(drive.pose, drive.twist, stamp, *frames)
+        odometry = self.misbehavior.odometry(stamp)
         self._odometry_publisher.publish(odometry)
         if self._transforms:
             self._publish_transform(odometry)

@@ -6,6 +6,7 @@ from typing import Any
 
 from embodiment_descriptions.commands import CommandInterface, make_part
 from qwen_vla_sim.controllers.diff_drive import DiffDrive, DiffDriveParameters
+from qwen_vla_sim.controllers.limit_monitor import VelocityMonitor
 from qwen_vla_sim.controllers.simulated_robot import LISTENS, JointReading, SimulatedRobot
 from qwen_vla_sim.mobile_base.world import MobileBaseWorld
 
@@ -15,7 +16,8 @@ TWIST_STAMPED = "geometry_msgs/msg/TwistStamped"
 class SimulatedBase(SimulatedRobot):
     """A MobileBaseWorld driven by velocities. Not safe for use from several threads at once.
 
-    velocity_type: of the messages that its controller takes, by its full name.
+    velocity_type: of the messages that its controller takes, by its full name. velocities: has seen every
+    command. wheels_follow: false, and the wheels stand still, whatever the controller wants.
     """
 
     world: MobileBaseWorld
@@ -30,6 +32,15 @@ class SimulatedBase(SimulatedRobot):
         self.velocity_type = velocity_type
         super().__init__(world, **options)
         self.drive = DiffDrive(parameters)
+        self.velocities = VelocityMonitor(world.embodiment.safety.base)
+        self.wheels_follow = True
+
+    def set_active(self, interface: str, active: bool) -> None:
+        """Activate or deactivate the controller: it stops. ValueError says what it is called."""
+        if interface not in self.stand_ins:
+            raise ValueError(f"there is no controller '{interface}'; there are: {', '.join(self.stand_ins)}")
+        (self.inactive.discard if active else self.inactive.add)(interface)
+        self.drive.stop()
 
     def command_velocity(self, linear: float, angular: float, stamp_ns: int = 0) -> None:
         """Drive at `linear` [m/s] and `angular` [rad/s]; stamp 0 means now. Raises VelocityRejected."""
@@ -41,13 +52,17 @@ class SimulatedBase(SimulatedRobot):
         for _ in range(steps):
             before = self.world.wheel_positions()
             linear, angular = self.drive.update(self.time_ns, duration)
-            self.world.drive(linear, angular, self.drive.wheel_speeds())
+            if self.wheels_follow:
+                self.world.drive(linear, angular, self.drive.wheel_speeds())
+            else:
+                self.world.drive(0.0, 0.0, (0.0, 0.0))
             self.world.step()
             self.drive.measure(*(self.world.wheel_positions() - before), duration)
 
     def reset(self, seed: int) -> None:
         """Draw the scene of `seed` >= 0 and place the base at its start, at rest; the odometry starts there."""
         super().reset(seed)
+        self.wheels_follow = True
         self.drive.reset()
 
     def joints(self) -> JointReading:

@@ -30,4 +30,5 @@ class VelocityInput:
         """Drive; the stamp of a TwistStamped counts. CommandRejected, and then nothing has changed."""
         twist = getattr(message, "twist", message)
         stamp_ns = nanoseconds(message.header.stamp) if hasattr(message, "header") else 0
+        self._base.velocities.record(twist.linear.x, twist.linear.y, twist.angular.z)
         self._base.command_velocity(twist.linear.x, twist.angular.z, stamp_ns)

@@ -49,10 +49,12 @@ class ControllerManager:
         self._activity = node.create_publisher(self._activity_type, ACTIVITY.name, LATCHED) if known else None
         if switch:
             node.create_service(switch, SWITCH.name, self._on_switch)
-        self.publish_activity()
+        self._told: frozenset[str] | None = None
 
-    def publish_states(self, now_ns: int, stamp: Time) -> None:
-        """Publish the states of the active trajectory controllers when they are due."""
+    def publish(self, now_ns: int, stamp: Time) -> None:
+        """Publish which controllers are active, when that has changed, and their states, when they are due."""
+        if self._activity and self._told != self._robot.inactive:
+            self._publish_activity()
         if not self._states or not self._schedule.due(now_ns, False):
             return
         reading = self._robot.joints()
@@ -72,10 +74,8 @@ class ControllerManager:
             message.output.positions = message.reference.positions
             publisher.publish(message)
 
-    def publish_activity(self) -> None:
-        """Tell which controllers are active."""
-        if self._activity is None:
-            return
+    def _publish_activity(self) -> None:
+        self._told = frozenset(self._robot.inactive)
         message = self._activity_type()
         message.header.stamp = time_message(self._robot.time_ns)
         for name in self._robot.interfaces:
@@ -92,7 +92,6 @@ class ControllerManager:
                     self._robot.set_active(name, False)
                 for name in request.activate_controllers:
                     self._robot.set_active(name, True)
-                self.publish_activity()
         except ValueError as error:
             response.ok, response.message = False, str(error)
             return response

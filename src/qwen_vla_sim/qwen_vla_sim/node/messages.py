@@ -6,14 +6,14 @@ import array
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Pose
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from qwen_vla_msgs.msg import TaskState as TaskStateMessage
 from qwen_vla_rclpy.messages import planar_pose_message, pose_message
-from qwen_vla_sim.controllers.limit_monitor import Peak
+from qwen_vla_sim.controllers.limit_monitor import Peak, VelocityMonitor
 from qwen_vla_sim.controllers.simulated_robot import JointReading
 from qwen_vla_sim.robot_world import RobotWorld
 from qwen_vla_sim.task import TaskState
@@ -34,25 +34,36 @@ def joint_state_message(reading: JointReading, prefix: str, stamp: Time, frame: 
     return message
 
 
-def limits_message(peak: Peak, name: str, stamp: Time) -> DiagnosticArray:
+def joint_limits_status(peak: Peak, name: str) -> DiagnosticStatus:
     """The worst set point so far; an error if a limit was exceeded by more than rounding."""
-    exceeded = peak.speed_share > 1.0 + TOLERANCE or peak.excess > TOLERANCE
-    status = DiagnosticStatus(
+    values = {
+        "largest share of a speed limit": f"{peak.speed_share:.4f}",
+        "fastest joint": peak.fastest_joint,
+        "farthest beyond a position limit": f"{peak.excess:.6f}",
+        "farthest joint": peak.farthest_joint,
+        "longest step": f"{peak.step:.6f}",
+        "stepping joint": peak.stepping_joint,
+    }
+    return _limits_status(name, peak.speed_share > 1.0 + TOLERANCE or peak.excess > TOLERANCE, values)
+
+
+def velocity_limits_status(monitor: VelocityMonitor, name: str) -> DiagnosticStatus:
+    """The fastest velocity commanded so far; an error if a limit was exceeded by more than rounding."""
+    values = {
+        "velocities commanded": str(monitor.count),
+        "largest share of the speed limit": f"{monitor.linear_share:.4f}",
+        "largest share of the turning limit": f"{monitor.angular_share:.4f}",
+    }
+    return _limits_status(name, max(monitor.linear_share, monitor.angular_share) > 1.0 + TOLERANCE, values)
+
+
+def _limits_status(name: str, exceeded: bool, values: dict[str, str]) -> DiagnosticStatus:
+    return DiagnosticStatus(
         name=name,
         level=DiagnosticStatus.ERROR if exceeded else DiagnosticStatus.OK,
-        message="a set point exceeded a limit" if exceeded else "ok",
-        values=[
-            KeyValue(key="largest share of a speed limit", value=f"{peak.speed_share:.4f}"),
-            KeyValue(key="fastest joint", value=peak.fastest_joint),
-            KeyValue(key="farthest beyond a position limit", value=f"{peak.excess:.6f}"),
-            KeyValue(key="farthest joint", value=peak.farthest_joint),
-            KeyValue(key="longest step", value=f"{peak.step:.6f}"),
-            KeyValue(key="stepping joint", value=peak.stepping_joint),
-        ],
+        message="a command exceeded a limit" if exceeded else "ok",
+        values=[KeyValue(key=key, value=value) for key, value in values.items()],
     )
-    message = DiagnosticArray(status=[status])
-    message.header.stamp = stamp
-    return message
 
 
 def image_message(image: np.ndarray, stamp: Time, frame: str) -> Image:

@@ -1,12 +1,13 @@
-"""The service by which a simulated robot is made to fail as hardware does, and the joint states that then are false."""
+"""The service by which a simulated robot is made to fail as hardware does, and what then is reported falsely."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 from builtin_interfaces.msg import Time
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import JointState
 
 from qwen_vla_control.node_interface import Endpoint
@@ -22,36 +23,45 @@ DEPTH = 10  # of the second publisher's queue
 Request, Response = Misbehave.Request, Misbehave.Response
 
 
-class Misbehavior:
+class Misbehavior(ABC):
     """What a simulated robot does wrong. Calls of its methods are serialized by the lock of the node."""
 
-    def __init__(self, node: Node, robot: SimulatedRobot, frame: str, changed: Callable[[], None]) -> None:
-        """Offer the service on `node`, whose joint states are in `frame`; `changed`: a controller is (in)active now."""
-        self._node, self._robot, self._frame, self._changed = node, robot, frame, changed
-        self._glitches: dict[str, float] = {}
-        self._second: list[tuple[str, object]] = []
+    def __init__(self, node: Node, robot: SimulatedRobot) -> None:
+        """Offer the service on `node`."""
+        self._node, self._robot = node, robot
+        self._second: list[Publisher] = []
         self._second_offset = 0.0
         self._schedule = Schedule(SECOND_RATE)
         node.create_service(MISBEHAVE.kind, MISBEHAVE.name, self._on_request)
 
-    def reading(self) -> JointReading:
-        """What the joints report; a glitch is in it once."""
-        reading = self._robot.joints()
-        if not self._glitches:
-            return reading
-        glitches, self._glitches = self._glitches, {}
-        pairs = zip(reading.names, reading.positions, strict=True)
-        return replace(reading, positions=[position + glitches.get(name, 0.0) for name, position in pairs])
-
     def publish_second(self, now_ns: int, stamp: Time) -> None:
-        """Publish what the second publisher believes, where it is there."""
-        if not self._second or not self._schedule.due(now_ns, False):
-            return
-        reading, home = self._robot.joints(), self._robot.world.embodiment.home
-        pairs = zip(reading.names, reading.positions, strict=True)
-        false = replace(reading, positions=[home.get(name, position) + self._second_offset for name, position in pairs])
-        for prefix, publisher in self._second:
-            publisher.publish(joint_state_message(false, prefix, stamp, self._frame))
+        """Publish what the second publisher believes, where it is there and that is due."""
+        if self._second and self._schedule.due(now_ns, False):
+            self._tell_falsely(stamp)
+
+    @abstractmethod
+    def repair(self) -> None:
+        """Everything works again."""
+        self._set_second(False, 0.0)
+
+    @abstractmethod
+    def _do(self, request: Request) -> None:
+        """Begin or end a fault; ValueError says what is wrong with the request."""
+        match request.fault:
+            case Request.REPAIR:
+                self.repair()
+            case Request.SECOND_PUBLISHER:
+                self._set_second(request.on, request.amount)
+            case other:
+                raise ValueError(f"'{other}' is no fault of this robot; see qwen_vla_msgs/srv/Misbehave")
+
+    @abstractmethod
+    def _second_publishers(self) -> list[Publisher]:
+        """Create the publishers of somebody who believes to know where the robot is."""
+
+    @abstractmethod
+    def _tell_falsely(self, stamp: Time) -> None:
+        """Have these publish."""
 
     def _on_request(self, request: Request, response: Response) -> Response:
         try:
@@ -65,11 +75,40 @@ class Misbehavior:
         self._node.get_logger().warning(f"misbehaves by request: {response.message}")
         return response
 
+    def _set_second(self, on: bool, amount: float) -> None:
+        for publisher in self._second:
+            self._node.destroy_publisher(publisher)
+        self._second = self._second_publishers() if on else []
+        self._second_offset = amount
+
+
+class JointMisbehavior(Misbehavior):
+    """Of servos, encoders and controllers of joints."""
+
+    def __init__(self, node: Node, robot: SimulatedRobot) -> None:
+        self._glitches: dict[str, float] = {}
+        super().__init__(node, robot)
+
+    def reading(self) -> JointReading:
+        """What the joints report; a glitch is in it once."""
+        reading = self._robot.joints()
+        if not self._glitches:
+            return reading
+        glitches, self._glitches = self._glitches, {}
+        pairs = zip(reading.names, reading.positions, strict=True)
+        return replace(reading, positions=[position + glitches.get(name, 0.0) for name, position in pairs])
+
+    def repair(self) -> None:
+        super().repair()
+        self._glitches = {}
+        self._robot.hardware.repair()
+        self._robot.set_limited(False)
+        for controller in list(self._robot.inactive):
+            self._robot.set_active(controller, True)
+
     def _do(self, request: Request) -> None:
         hardware, name, amount, on = self._robot.hardware, request.name, request.amount, request.on
         match request.fault:
-            case Request.REPAIR:
-                self._repair()
             case Request.NO_TORQUE:
                 hardware.set_torque(name, not on)
             case Request.MOVED:
@@ -78,29 +117,24 @@ class Misbehavior:
                 hardware.set_following(name, not on)
             case Request.INACTIVE:
                 self._robot.set_active(name, not on)
-                self._changed()
+            case Request.LIMITER:
+                self._robot.set_limited(on)
             case Request.ENCODER:
                 hardware.set_offset(name, amount if on else 0.0)
             case Request.GLITCH:
-                columns = hardware.columns(name)
-                chosen = zip(self._robot.world.joint_names, columns, strict=True)
+                chosen = zip(self._robot.world.joint_names, hardware.columns(name), strict=True)
                 self._glitches = {joint: amount for joint, hit in chosen if hit}
-            case Request.SECOND_PUBLISHER:
-                self._set_second(on, amount)
-            case other:
-                raise ValueError(f"'{other}' is no fault; see qwen_vla_msgs/srv/Misbehave")
+            case _:
+                super()._do(request)
 
-    def _repair(self) -> None:
-        self._robot.hardware.repair()
-        for controller in list(self._robot.inactive):
-            self._robot.set_active(controller, True)
-        self._set_second(False, 0.0)
-        self._glitches = {}
-        self._changed()
+    def _second_publishers(self) -> list[Publisher]:
+        sources = self._robot.world.embodiment.joint_states
+        return [self._node.create_publisher(JointState, source.topic, DEPTH) for source in sources]
 
-    def _set_second(self, on: bool, amount: float) -> None:
-        for _, publisher in self._second:
-            self._node.destroy_publisher(publisher)
-        streams = self._robot.world.embodiment.joint_states if on else ()
-        self._second = [(s.prefix, self._node.create_publisher(JointState, s.topic, DEPTH)) for s in streams]
-        self._second_offset = amount
+    def _tell_falsely(self, stamp: Time) -> None:
+        reading, embodiment = self._robot.joints(), self._robot.world.embodiment
+        pairs = zip(reading.names, reading.positions, strict=True)
+        positions = [embodiment.home.get(name, position) + self._second_offset for name, position in pairs]
+        false = replace(reading, positions=positions)
+        for source, publisher in zip(embodiment.joint_states, self._second, strict=True):
+            publisher.publish(joint_state_message(false, source.prefix, stamp, self._node.frame))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces import msg as parameter_messages
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import ExternalShutdownException
@@ -39,17 +39,17 @@ from qwen_vla_rclpy.guarded_node import GuardedNode
 from qwen_vla_rclpy.messages import time_message
 from qwen_vla_rclpy.qos import LATCHED, RELIABLE
 from qwen_vla_sim.controllers.rejected import CommandRejected
-from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
+from qwen_vla_sim.controllers.simulated_robot import JointReading, SimulatedRobot
 from qwen_vla_sim.node.camera_rig import CameraRig
 from qwen_vla_sim.node.controller_manager import ACTIVITY, CONTROLLER_STATE, SWITCH, ControllerManager
 from qwen_vla_sim.node.messages import (
     camera_info_message,
     image_message,
+    joint_limits_status,
     joint_state_message,
-    limits_message,
     task_state_message,
 )
-from qwen_vla_sim.node.misbehavior import MISBEHAVE, Misbehavior
+from qwen_vla_sim.node.misbehavior import MISBEHAVE, JointMisbehavior, Misbehavior
 from qwen_vla_sim.node.real_time import Pacer, Schedule
 from qwen_vla_sim.robot_world import RobotWorld
 from qwen_vla_sim.task import SHIFTS, Shift, shift_of
@@ -111,7 +111,7 @@ IMAGES = Endpoint("<cameras>", Image, "Camera images")
 CAMERA_INFO = Endpoint("<camera_info>", CameraInfo, "Calibration of the cameras")
 CLOCK = Endpoint("/clock", Clock, "Simulated time")  # every node with use_sim_time listens, whatever its namespace is
 TASK_STATE = Endpoint("~/task_state", TaskState, "The judge's assessment of the task, latched")
-LIMITS = Endpoint("/diagnostics", DiagnosticArray, "How close to their limits the joints were commanded")
+LIMITS = Endpoint("/diagnostics", DiagnosticArray, "How close to its limits the robot was commanded")
 COMMANDS = Endpoint(
     "<commands>",
     tuple(name for kind in KINDS if kind.simulated and not kind.moves_base for name in kind.message_types),
@@ -167,6 +167,18 @@ class SimNode(GuardedNode):
         """The robot in its world; `options` are those of its trajectory controllers."""
         raise NotImplementedError
 
+    def make_misbehavior(self) -> Misbehavior:
+        """What the robot does wrong on purpose."""
+        return JointMisbehavior(self, self.robot)
+
+    def read_joints(self) -> JointReading:
+        """What the joints report."""
+        return self.misbehavior.reading()
+
+    def judge(self, name: str) -> DiagnosticStatus:
+        """How close to its limits the robot was commanded so far, as the status of that name."""
+        return joint_limits_status(self.robot.limits.peak(), name)
+
     def create_more(self) -> None:
         """Create the publishers and subscriptions that only this robot has; the robot is there already."""
 
@@ -199,7 +211,7 @@ class SimNode(GuardedNode):
         self._rig = self._make_cameras()
         self._create_inputs()
         self._manager = ControllerManager(self, self.robot)
-        self._misbehavior = Misbehavior(self, self.robot, self.frame, self._manager.publish_activity)
+        self.misbehavior = self.make_misbehavior()
         self.create_more()
         self._thread = threading.Thread(target=self._run, name="physics", daemon=True)
         self._thread.start()
@@ -290,8 +302,8 @@ class SimNode(GuardedNode):
         try:
             with self.lock:
                 self._await_cameras()  # what is still being rendered belongs to the old scene
+                self.misbehavior.repair()
                 self.robot.reset(request.seed)
-                self._manager.publish_activity()
                 self._tick(everything=True)
         except ValueError as error:
             response.success, response.message = False, str(error)
@@ -364,13 +376,13 @@ class SimNode(GuardedNode):
             stamp = time_message(now_ns)
             self._publish_clock(stamp)
             self._publish_joints(stamp)
-            self._misbehavior.publish_second(now_ns, stamp)
-            self._manager.publish_states(now_ns, stamp)
+            self.misbehavior.publish_second(now_ns, stamp)
+            self._manager.publish(now_ns, stamp)
             self.publish_more(now_ns, stamp, everything)
             if self._task_publisher and self._task_schedule.due(now_ns, everything):
                 state, elapsed = self.world.task_state(), self.robot.episode_time
                 self._task_publisher.publish(task_state_message(state, elapsed, stamp, self.frame))
-            if self.world.joint_names and self._limits_schedule.due(now_ns, everything):
+            if self._limits_schedule.due(now_ns, everything):
                 self._publish_limits(stamp)
             if self._rig and self._image_schedule.due(now_ns, everything):
                 if lossless:
@@ -386,11 +398,12 @@ class SimNode(GuardedNode):
             self._clock_publisher.publish(Clock(clock=stamp))
 
     def _publish_limits(self, stamp: Time) -> None:
-        peak = self.robot.limits.peak()
-        self._diagnostics_publisher.publish(limits_message(peak, f"{self.get_name()}: limits", stamp))
+        message = DiagnosticArray(status=[self.judge(f"{self.get_name()}: limits")])
+        message.header.stamp = stamp
+        self._diagnostics_publisher.publish(message)
 
     def _publish_joints(self, stamp: Time) -> None:
-        reading = self._misbehavior.reading()
+        reading = self.read_joints()
         for prefix, publisher in self._joint_publishers:
             publisher.publish(joint_state_message(reading, prefix, stamp, self.frame))
 

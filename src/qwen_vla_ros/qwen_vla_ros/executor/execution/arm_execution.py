@@ -5,7 +5,6 @@ Where a motion starts is defined in ControllerReference.
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from embodiment_descriptions import Embodiment
 from qwen_vla_control.chunk import Chunk
-from qwen_vla_control.gate import ArmGate, Reference, Refused, RobotState, Violation
+from qwen_vla_control.gate import ArmGate, Reference, RobotState, Violation
 from qwen_vla_control.gate.chunk_handover import ChunkHandover
 from qwen_vla_control.motion.blending import Blender, Blending, CrossFade
 from qwen_vla_control.motion.command_state import Motion
@@ -21,7 +20,7 @@ from qwen_vla_control.motion.following import FollowingWatch
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_control.observation.plausibility import JointStateDoubt
-from qwen_vla_control.reasons import Reason, refuse_if
+from qwen_vla_control.reasons import refuse_if
 from qwen_vla_ros.executor.controller_reference import ControllerReference
 from qwen_vla_ros.executor.controller_restart import Done
 from qwen_vla_ros.executor.execution.execution import Execution, Held, Source
@@ -47,9 +46,9 @@ class ArmExecution(Execution):
         grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
         is_gripper = np.array([name in grippers for name in gate.joints])
         state = JointReader(embodiment, gate.joints, node.resolve_topic_name, p.joint_state_timeout)
-        super().__init__(node, embodiment, gate, state)
+        doubt = JointStateDoubt(state, embodiment, partial(publisher_name, node))
+        super().__init__(node, embodiment, gate, state, doubt)
         self.moves = ", ".join(gate.joints)
-        self._doubt = JointStateDoubt(state, embodiment, partial(publisher_name, node))
         self.sources = tuple(
             Source(JOINT_STATES, source.topic, partial(self._take, index))
             for index, source in enumerate(embodiment.joint_states)
@@ -63,20 +62,6 @@ class ArmExecution(Execution):
             self._hand_over = ChunkHandover(gate, blender, self._now)
 
     # Where it is, and where it starts -------------------------------------------------------------------------------
-
-    def lost(self) -> Violation | None:
-        """Why it is unknown where the joints are, or why what is said of it cannot be true."""
-        return super().lost() or self._doubted()
-
-    def _doubted(self) -> Violation | None:
-        text = self._doubt.text(self._now(), time.monotonic_ns())
-        return Violation(Reason.DOUBTFUL_STATE, text) if text else None
-
-    def _measured(self) -> np.ndarray:
-        measured = super()._measured()
-        if doubted := self._doubted():
-            raise Refused([doubted])
-        return measured
 
     def _known(self) -> np.ndarray | None:
         return None if self.lost() else self._state.latest().vector
@@ -142,8 +127,6 @@ class ArmExecution(Execution):
         return self.gate.home_path(self.reference(measured).positions, self._parameters.home_speed_share)
 
     def _path_of(self, chunk: Chunk, state: RobotState) -> JointPath:
-        if chunk.stamp_ns <= self._doubt.until_ns:
-            raise Refused.because(Reason.DOUBTFUL_STATE, "it was observed while joint states could not be believed")
         if state.motion is None:
             refuse_if(self._controllers.check(state.measured))
         return (self._hand_over or self.gate).decide(chunk, state).path

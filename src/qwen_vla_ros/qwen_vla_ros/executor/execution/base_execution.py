@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from embodiment_descriptions import Embodiment
 from qwen_vla_control.chunk import Chunk
-from qwen_vla_control.gate import BaseGate, RobotState
+from qwen_vla_control.gate import BaseGate, RobotState, Violation
+from qwen_vla_control.motion.base_following import WINDOW, BaseFollowingWatch
 from qwen_vla_control.motion.base_path import BasePath
+from qwen_vla_control.motion.command_state import Motion
 from qwen_vla_control.observation.odometry_reader import OdometryReader
+from qwen_vla_control.observation.plausibility import OdometryDoubt
 from qwen_vla_ros.executor.execution.execution import Execution, Held, Source
 from qwen_vla_ros.executor.executor_parameters import ODOMETRY
 from qwen_vla_ros.ros.lifecycle import ManagedNode
+from qwen_vla_ros.ros.publishers import publisher_name
+
+GAP = 0.2  # [s] the farthest pose that counts as that of another time
 
 
 class BaseExecution(Execution):
@@ -25,15 +32,40 @@ class BaseExecution(Execution):
     def __init__(self, node: ManagedNode, embodiment: Embodiment) -> None:
         """Create gate, reader and command interfaces; see Execution."""
         state = OdometryReader(embodiment, node.resolve_topic_name)
-        super().__init__(node, embodiment, BaseGate(embodiment), state)
+        doubt = OdometryDoubt(state, embodiment.safety.base, partial(publisher_name, node))
+        super().__init__(node, embodiment, BaseGate(embodiment), state, doubt)
+        self._following = BaseFollowingWatch()
         self.sources = (Source(ODOMETRY, embodiment.odometry.topic, self._take),)
 
-    def _take(self, message: Any, steady_ns: int, _publisher: bytes) -> None:
+    def _take(self, message: Any, steady_ns: int, publisher: bytes) -> None:
+        before = self._state.latest()
         self._state.take(message, steady_ns)
+        self._doubt.record(before, publisher, steady_ns)
 
     def base_pose(self) -> np.ndarray | None:
         """Pose (3,) of the base from odometry [m, m, rad], None when unknown."""
-        return None if self._fault() else self._state.latest().vector
+        return None if self.lost() else self._state.latest().vector
+
+    def astray(self) -> Violation | None:
+        """Whether the base stands still on its way."""
+        pose = self._state.latest()
+        before = self._state.near(pose.stamp_ns - round(WINDOW * 1e9), GAP)
+        return self._following.fault(before.vector, pose.vector, pose.stamp_ns) if before else None
+
+    def undone(self) -> Violation | None:
+        """Whether the base stood still until the end."""
+        return self._following.undone(self._state.latest().vector)
+
+    def begin(self, path: BasePath, chunk: Chunk | None, name: str = "home motion") -> Motion | None:
+        """Send a path; see Execution."""
+        replaced = super().begin(path, chunk, name)
+        self._following.begin(path, self.motion.start_ns, self._state.latest().vector)
+        return replaced
+
+    def finish(self, now_ns: int) -> None:
+        """Record that the motion is complete."""
+        super().finish(now_ns)
+        self._following.end()
 
     def _path_of(self, chunk: Chunk, state: RobotState) -> BasePath:
         if self.overlaps:  # the path follower smooths it
@@ -42,5 +74,6 @@ class BaseExecution(Execution):
 
     def hold(self, at_ns: int | None = None) -> Held:
         """Bring the base to rest, wherever it is."""
+        self._following.end()
         failures = self._stop_all(None)
         return Held("zero velocity", self._commanded.end(), failures)

@@ -23,6 +23,8 @@ from qwen_vla_control.motion.timed_path import Path
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_control.observation.odometry_reader import OdometryReader
+from qwen_vla_control.observation.plausibility import Doubt
+from qwen_vla_control.reasons import Reason
 from qwen_vla_ros.executor.command_interfaces import CommandedRobot, CommandInterfaces
 from qwen_vla_ros.executor.controller_restart import Done
 from qwen_vla_ros.ros.lifecycle import ManagedNode
@@ -79,6 +81,7 @@ class Execution(ABC):
         embodiment: Embodiment,
         gate: Gate,
         state: JointReader | OdometryReader,
+        doubt: Doubt,
     ) -> None:
         """Create the command interfaces of the robot.
 
@@ -87,13 +90,14 @@ class Execution(ABC):
             embodiment: the robot.
             gate: decides about its chunks.
             state: reader of the robot's state; its vectors have the columns of the gate.
+            doubt: whether what it reads can be true.
 
         Raises:
             ValueError, MissingInterface: as CommandInterfaces.
         """
         self.gate = gate
         self.overlaps = node.parameters.blending != Blending.SYNCHRONOUS
-        self._state, self._commanded = state, CommandState()
+        self._state, self._doubt, self._commanded = state, doubt, CommandState()
         self._parameters, self._clock = node.parameters, node.get_clock()
         self._forgot_ns = 0  # ROS time when it was last said that nothing is known
         self.commands = CommandInterfaces(node, CommandedRobot(embodiment, self.base_pose))
@@ -109,15 +113,21 @@ class Execution(ABC):
         return self._state.age(self._now())
 
     def lost(self) -> Violation | None:
-        """Why the robot's state is unknown, as a reason to end a motion; None when it is known."""
+        """Why the robot's state is unknown, or cannot be true, as a reason to end a motion; None when it is known."""
         fault = self._fault()
-        return Violation(self._state.lost, fault) if fault else None
+        return Violation(self._state.lost, fault) if fault else self._doubted()
+
+    def _doubted(self) -> Violation | None:
+        text = self._doubt.text(self._now(), time.monotonic_ns())
+        return Violation(Reason.DOUBTFUL_STATE, text) if text else None
 
     def _measured(self) -> np.ndarray:
-        """Measured state of the robot; Refused when it is unknown."""
+        """Measured state of the robot; Refused when it is unknown, or cannot be true."""
         fault = self._fault()
         if fault:
             raise Refused.because(self._state.missing, fault)
+        if doubted := self._doubted():
+            raise Refused([doubted])
         return self._state.latest().vector
 
     def reference(self, measured: np.ndarray) -> Reference | None:
@@ -181,6 +191,10 @@ class Execution(ABC):
     def decide(self, chunk: Chunk, now_ns: int) -> Path:
         """Return the path of a chunk that may be executed from ROS time `now_ns` [ns] on; Refused with all reasons."""
         measured = self._measured()
+        if chunk.stamp_ns <= self._doubt.until_ns:
+            raise Refused.because(
+                Reason.DOUBTFUL_STATE, "it was observed while the robot's state could not be believed"
+            )
         observed = self._state.at(chunk.stamp_ns, self._parameters.max_anchor_gap).vector
         state = RobotState(now_ns, observed, measured, self.motion, reference=self.reference(measured))
         return self._path_of(chunk, state)

@@ -1,7 +1,8 @@
-"""Has a simulated robot with arms misbehave as hardware does, at random times, and then calls the operator.
+"""Has a simulated robot misbehave as hardware does, at random times, and then calls the operator.
 
 One fault at a time, for a while; then it is repaired, and `executor_node/resynchronize` is called, as an operator who
-has looked at the robot does. An arm is moved by hand only where a controller manager can restart its controller.
+has looked at the robot does. An arm is moved by hand, or does not follow, only where a controller manager can restart
+its controller.
 """
 
 from __future__ import annotations
@@ -25,10 +26,44 @@ ENCODER = 0.02  # [rad]
 FALSE_HOME = 0.3  # [rad] what a second publisher says beside home
 PUSH = 0.3  # [rad]
 PUSHING = 1.0  # [s]
+LEAPS = (0.3, 1.0)  # [m] of a base's odometry
 CALLS, BETWEEN_CALLS = 3, 0.7  # of ~/resynchronize, and [s]: joint states are doubted for a while after a fault
 
 Fault = Misbehave.Request
 Step = tuple[float, Callable[[], None]]  # how long after the one before [s], and what to do
+Choice = tuple[str, str, float]  # a fault, the joint or controller, and how much
+
+
+class _Arms:
+    """What goes wrong with arms, their encoders and their controllers."""
+
+    def __init__(self, robot: Embodiment) -> None:
+        self._joints = [joint for arm in robot.arms for joint in arm.joints]
+        commands = [command for command in robot.commands if isinstance(command, JointTrajectoryCommand)]
+        self._controllers = [command.endpoint.rpartition("/")[0] for command in commands]
+
+    def choose(self, chance: random.Random, has_manager: bool) -> Choice:
+        """Choose one at random."""
+        joint = chance.choice(self._joints)
+        found = [
+            (Fault.GLITCH, joint, chance.choice(GLITCHES)),
+            (Fault.ENCODER, joint, ENCODER),
+            (Fault.SECOND_PUBLISHER, "", FALSE_HOME),
+        ]
+        found += [(Fault.INACTIVE, chance.choice(self._controllers), 0.0)] if self._controllers else []
+        if has_manager:
+            found += [(Fault.MOVED, joint, chance.choice((-PUSH, PUSH))), (Fault.NOT_FOLLOWING, joint, 0.0)]
+        return chance.choice(found)
+
+
+class _Base:
+    """What goes wrong with a base, its odometry and its controller."""
+
+    def choose(self, chance: random.Random, has_manager: bool) -> Choice:
+        """Choose one at random."""
+        leap = chance.choice(LEAPS)
+        found = [(fault, "", leap) for fault in (Fault.GLITCH, Fault.ENCODER, Fault.SECOND_PUBLISHER)]
+        return chance.choice([*found, (Fault.NOT_FOLLOWING, "", 0.0), (Fault.INACTIVE, "cmd_vel", 0.0)])
 
 
 class Saboteur:
@@ -43,9 +78,7 @@ class Saboteur:
         node, self._random = client.node, random.Random(seed)
         self._misbehave = node.create_client(Misbehave, f"{simulator}/misbehave")
         self._resynchronize = node.create_client(Trigger, "executor_node/resynchronize")
-        self._joints = [joint for arm in robot.arms for joint in arm.joints]
-        commands = [command for command in robot.commands if isinstance(command, JointTrajectoryCommand)]
-        self._controllers = [command.endpoint.rpartition("/")[0] for command in commands]
+        self._weaknesses = _Base() if robot.control_mode.moves_base else _Arms(robot)
         self._node = node
         self._plan: deque[Step] = deque()
         self._due = float("inf")
@@ -74,22 +107,13 @@ class Saboteur:
         self._due = time.monotonic() + wait
 
     def _new_plan(self) -> list[Step]:
-        faults = [Fault.GLITCH, Fault.ENCODER, Fault.SECOND_PUBLISHER]
-        faults += [Fault.INACTIVE] * bool(self._controllers) + [Fault.MOVED] * self._has_manager()
-        fault, joint = self._random.choice(faults), self._random.choice(self._joints)
+        fault, name, amount = self._weaknesses.choose(self._random, self._has_manager())
         self.deeds[fault] += 1
         lasts, repair = self._random.uniform(*DURATION), self._doing(Fault.REPAIR)
         repeated = [(BETWEEN_CALLS, self._call_operator) for _ in range(CALLS)]
+        begin = self._doing(fault, name, amount)
         if fault == Fault.MOVED:
-            amount = self._random.choice((-PUSH, PUSH))
-            push = [(0.0, self._doing(Fault.NO_TORQUE)), (0.1, self._doing(fault, joint, amount))]
-            return [*push, (PUSHING, repair), *repeated]
-        begin = {
-            Fault.GLITCH: self._doing(fault, joint, self._random.choice(GLITCHES)),
-            Fault.ENCODER: self._doing(fault, joint, ENCODER),
-            Fault.SECOND_PUBLISHER: self._doing(fault, amount=FALSE_HOME),
-            Fault.INACTIVE: self._doing(fault, self._random.choice(self._controllers or [""])),
-        }[fault]
+            return [(0.0, self._doing(Fault.NO_TORQUE)), (0.1, begin), (PUSHING, repair), *repeated]
         return [(0.0, begin), (lasts, repair), *repeated]
 
     def _has_manager(self) -> bool:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import TwistStamped
 from tqdm import tqdm
 
 from embodiment_descriptions import Embodiment
 from qwen_vla.evaluation.options import EvaluateOptions
 from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla.suites import Suite
+from qwen_vla_control.reasons import Reason
+from qwen_vla_msgs.msg import ChunkReport
 from qwen_vla_rclpy.qos import reliable
 from qwen_vla_ros.ros.spinning_node import NoAnswer
 from qwen_vla_ros.simulation.chaos.monkey import Disturbed, Monkey
@@ -28,6 +28,7 @@ from qwen_vla_ros.simulation.stack import SimulatedStack, SimulatedWorld, simula
 from qwen_vla_ros.simulation.task_client import Limits, TaskClient, TaskError, as_episode_row
 
 PREFIX = "chaos"
+VERDICTS = {getattr(ChunkReport, name): name.lower() for name in ("ACCEPTED", "REFUSED", "COMPLETED", "HELD")}
 SPARE_SECONDS = 44.0  # [s] simulated, for retries after faults
 TRIES = 20  # goals per episode
 RELAY_TIMEOUT = 60.0  # [s] real, to start; takes seconds on an idle machine
@@ -39,8 +40,9 @@ def run(
     """Run the episodes.
 
     Returns:
-        Rows, and findings: the faults by kind, the endings of attempts without a result, the worst setpoint that
-        reached the simulator's servos (of a base: the worst commanded velocity), and the processes left behind.
+        Rows, and findings: the faults by kind, executor_node's verdicts and reasons, the endings of attempts without a
+        result, the worst setpoint that reached the simulator's servos (of a base: the worst commanded velocity), and
+        the processes left behind.
     """
     topics = relayed_topics(suite.embodiment)
     seconds = suite.max_steps * suite.embodiment.period + SPARE_SECONDS
@@ -48,10 +50,8 @@ def run(
     with simulated_stack(options.policy, logs, policy, remappings=remappings(topics), world=world) as stack:
         _start_relay(stack, topics, options.seed)
         monkey = Monkey(stack.processes, stack.commands, stack.environment, options.seed)
-        culprits = [monkey]
-        if not suite.embodiment.control_mode.moves_base:
-            culprits.append(Saboteur(stack.client, stack.simulator, suite.embodiment, options.seed))
-        limits = _limit_watch(stack, suite.embodiment)
+        culprits = [monkey, Saboteur(stack.client, stack.simulator, suite.embodiment, options.seed)]
+        limits, verdicts = _LimitWatch(stack), _Verdicts(stack)
         tasks = TaskClient(stack)
         rows, endings = [], Counter()
         for seed in (bar := tqdm(options.seeds(suite), desc=f"{options.suite} in chaos", unit="episode")):
@@ -59,7 +59,13 @@ def run(
             bar.set_postfix_str(f"{sum(row.success for row in rows)} succeeded, {_deeds(culprits).total()} faults")
         worst = limits.latest()
         sessions = list(stack.processes.pids().values())
-    findings = {"faults": dict(_deeds(culprits)), "tries": dict(endings), "limits": worst, "orphans": _left(sessions)}
+    findings = {
+        "faults": dict(_deeds(culprits)),
+        "verdicts": dict(sorted(verdicts.counts.items())),
+        "tries": dict(endings),
+        "limits": worst,
+        "orphans": _left(sessions),
+    }
     return rows, findings
 
 
@@ -155,19 +161,8 @@ def _deeds(culprits: Sequence[Monkey | Saboteur]) -> Counter[str]:
     return sum((culprit.deeds for culprit in culprits), Counter())
 
 
-class _LimitWatch(Protocol):
-    """Monitors the commands sent to the robot."""
-
-    def latest(self) -> Mapping[str, str]:
-        """The worst values of the whole run."""
-
-
-def _limit_watch(stack: SimulatedStack, embodiment: Embodiment) -> _LimitWatch:
-    return _VelocityWatch(stack, embodiment) if embodiment.control_mode.moves_base else _SetPointWatch(stack)
-
-
-class _SetPointWatch:
-    """Receives the simulator's diagnostics of the setpoints that reached its servos."""
+class _LimitWatch:
+    """Receives the simulator's judgment of the commands that reached its servos or wheels."""
 
     def __init__(self, stack: SimulatedStack) -> None:
         self._client, self._values = stack.client, {}
@@ -180,30 +175,25 @@ class _SetPointWatch:
                 self._values = {item.key: item.value for item in status.values}
 
     def latest(self) -> Mapping[str, str]:
+        """The worst values of the whole run."""
         return self._client.wait(lambda: dict(self._values), f"status {self._name} on /diagnostics", 10.0)
 
 
-class _VelocityWatch:
-    """Receives the velocities commanded to a base, which has no servos that could report them."""
+class _Verdicts:
+    """Counts executor_node's reports: by verdict, and by the reasons of those that were refused or held.
 
-    def __init__(self, stack: SimulatedStack, embodiment: Embodiment) -> None:
-        (command,) = embodiment.commands
-        topic = stack.world.simulator.remappings["executor_node"][command.topic]
-        self._limits, self._linear, self._angular, self._heard = embodiment.safety.base, 0.0, 0.0, 0
-        stack.client.hear(TwistStamped, topic, self._take, reliable(50))
+    Attributes:
+        counts: "accepted": 12, "refused STALE": 3; a report with several reasons counts for each.
+    """
 
-    def _take(self, message: TwistStamped) -> None:
-        twist = message.twist
-        self._linear = max(self._linear, math.hypot(twist.linear.x, twist.linear.y))
-        self._angular = max(self._angular, abs(twist.angular.z))
-        self._heard += 1
+    def __init__(self, stack: SimulatedStack) -> None:
+        self.counts: Counter[str] = Counter()
+        stack.client.hear(ChunkReport, "executor_node/chunk_report", self._take, reliable(50))
 
-    def latest(self) -> Mapping[str, str]:
-        return {
-            "velocities commanded": str(self._heard),
-            "largest share of the speed limit": f"{self._linear / self._limits.max_linear:.4f}",
-            "largest share of the turning limit": f"{self._angular / self._limits.max_angular:.4f}",
-        }
+    def _take(self, report: ChunkReport) -> None:
+        verdict = VERDICTS[report.verdict]
+        names = [f"{verdict} {Reason(code).name}" for code in report.reason_codes]
+        self.counts.update(names or [verdict])
 
 
 def _left(sessions: list[int]) -> list[str]:

@@ -1,0 +1,70 @@
+"""A base that stands although it was to move is noticed; one that is slow, or turns first, is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qwen_vla_control.motion.base_following import WINDOW, BaseFollowingWatch
+from qwen_vla_control.motion.base_path import BasePath
+from qwen_vla_control.reasons import Reason
+
+S = 10**9
+START = np.zeros(3)
+
+
+def path(x: float, turn: float = 0.0, seconds: float = 2.0) -> BasePath:
+    return BasePath.through("odom", np.linspace(START, [x, 0.0, turn], 5), seconds / 4)
+
+
+@pytest.fixture
+def watch() -> BaseFollowingWatch:
+    return BaseFollowingWatch()
+
+
+def first_fault(watch: BaseFollowingWatch, where, until: float = 2.0):
+    """When the watch finds fault first [s], and what; `where`: the pose by time [s]."""
+    for tick in range(round(until * 50)):
+        now = tick / 50
+        if fault := watch.fault(where(max(now - WINDOW, 0.0)), where(now), tick * S // 50):
+            return now, fault
+    return None, None
+
+
+def test_a_base_that_stands_is_noticed_within_the_window_and_a_little(watch):
+    watch.begin(path(0.4), 0, START)
+    when, fault = first_fault(watch, lambda t: START)
+    assert when == pytest.approx(WINDOW, abs=0.05) and fault.reason == Reason.NOT_FOLLOWING
+    assert "has gone 0.000 m" in fault.message
+    assert watch.undone(START).reason == Reason.NOT_FOLLOWING
+
+
+@pytest.mark.parametrize("goal", [path(0.4), path(-0.3), path(0.0, turn=1.5)])
+def test_a_base_that_lags_behind_by_half_a_second_follows(watch, goal):
+    watch.begin(goal, 0, START)
+    assert first_fault(watch, lambda t: goal.at(t - 0.5)[0]) == (None, None)
+    assert watch.undone(goal.at(1.5)[0]) is None
+
+
+def test_a_base_that_was_not_to_move_may_stand(watch):
+    watch.begin(path(0.02), 0, START)
+    assert first_fault(watch, lambda t: START) == (None, None)
+    assert watch.undone(START) is None
+
+
+def test_a_short_path_that_was_not_gone_is_noticed_at_its_end(watch):
+    watch.begin(path(0.1, seconds=0.5), 0, START)
+    assert first_fault(watch, lambda t: START, until=0.5) == (None, None)
+    assert "was to go 0.100 m until now" in watch.undone(START).message
+
+
+def test_paths_that_replace_one_another_are_one_motion(watch):
+    for start in range(4):
+        watch.begin(path(0.4), start * S // 2, START)
+    assert watch.fault(START, START, 2 * S - 1) is not None
+
+
+def test_at_rest_nothing_is_watched(watch):
+    watch.begin(path(0.4), 0, START)
+    watch.end()
+    assert watch.fault(START, START, 10 * S) is None and watch.undone(START) is None

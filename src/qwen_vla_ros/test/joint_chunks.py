@@ -1,0 +1,15 @@
+"""Chunks of absolute joint positions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from embodiment_descriptions import Embodiment
+
+
+def turning_waists(robot: Embodiment, displacement: float) -> np.ndarray:
+    """Rows (50, C) float32: from home the first joint of each arm turns by `displacement` [rad], from rest to rest."""
+    rows = np.tile([q for arm in robot.arms for q in (*(robot.home[j] for j in arm.joints), 0.0)], (50, 1))
+    per_arm = rows.shape[1] // len(robot.arms)
+    rows[:, ::per_arm] += displacement * (1 - np.cos(np.linspace(0.0, np.pi, 50)))[:, None] / 2
+    return rows.astype(np.float32)
