@@ -36,6 +36,7 @@ class Parameter:
     Attributes:
         minimum, maximum: range of a number; ROS rejects values outside.
         read_only: can be set only at start.
+        safety: the robot's safety depends on it: it can be set only while the node is unconfigured.
         choices: the allowed strings; empty: any.
     """
 
@@ -45,6 +46,7 @@ class Parameter:
     minimum: float | None = None
     maximum: float | None = None
     read_only: bool = False
+    safety: bool = False
     choices: tuple[str, ...] = ()
 
     @property
@@ -62,6 +64,7 @@ class Parameter:
         """Further constraints on a value, as text."""
         found = [f"one of: {self._choices_text}"] if self.choices else []
         found += [f"{_number(self.minimum)} to {_number(self.maximum)}"] if self.minimum is not None else []
+        found += ["only while unconfigured"] if self.safety else []
         return found + (["only at start"] if self.read_only else [])
 
     def refusal(self, value: object) -> str:

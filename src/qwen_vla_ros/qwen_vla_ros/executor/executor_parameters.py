@@ -22,17 +22,39 @@ PARAMETERS = (
     Parameter("estop_topic", "estop", "Emergency stop (Bool, true while pressed); latches", read_only=True),
     Parameter("estop_required", False, "Nothing moves unless the emergency stop is received", read_only=True),
     Parameter("estop_timeout", 0.5, "Silence of a required emergency stop that stops the robot [s]", 0.02, 10.0, True),
-    Parameter("heartbeat_timeout", 0.4, "Time without a heartbeat after which the robot holds [s, steady]", 0.15, 10.0),
-    Parameter("joint_state_timeout", 0.5, "Silence of joint_states after which the robot holds [s]", 0.02, 10.0),
-    Parameter("clock_timeout", 1.0, "How long ROS time may stop before the robot holds [s, steady]", 0.1, 10.0),
-    Parameter("max_observation_age", 1.0, "Chunks from an older observation are refused [s]", 0.01, 60.0),
-    Parameter("max_stamp_lead", 0.1, "Chunks whose observation is farther in the future are refused [s]", 0.0, 10.0),
-    Parameter("max_anchor_gap", 0.1, "Largest time between an observation and its joint state [s]", 0.0, 1.0),
+    Parameter(
+        "heartbeat_timeout",
+        0.4,
+        "Time without a heartbeat after which the robot holds [s, steady]",
+        0.15,
+        10.0,
+        safety=True,
+    ),
+    Parameter(
+        "joint_state_timeout", 0.5, "Silence of joint_states after which the robot holds [s]", 0.02, 10.0, safety=True
+    ),
+    Parameter(
+        "clock_timeout", 1.0, "How long ROS time may stop before the robot holds [s, steady]", 0.1, 10.0, safety=True
+    ),
+    Parameter("max_observation_age", 1.0, "Chunks from an older observation are refused [s]", 0.01, 60.0, safety=True),
+    Parameter(
+        "max_stamp_lead",
+        0.1,
+        "Chunks whose observation is farther in the future are refused [s]",
+        0.0,
+        10.0,
+        safety=True,
+    ),
+    Parameter(
+        "max_anchor_gap", 0.1, "Largest time between an observation and its joint state [s]", 0.0, 1.0, safety=True
+    ),
     Parameter(
         "following_tolerance", 0.1, "How far a joint may be from its commands of the last 0.3 s [rad]", 0.01, 1.0, True
     ),
-    Parameter("max_refusals", 5, "Refusals in a row after which a motion of the policy is aborted", 1, 1000),
-    Parameter("hold_time", 0.1, "Time for the controllers to come to rest when holding [s]", 0.02, 1.0),
+    Parameter(
+        "max_refusals", 5, "Refusals in a row after which a motion of the policy is aborted", 1, 1000, safety=True
+    ),
+    Parameter("hold_time", 0.1, "Time for the controllers to come to rest when holding [s]", 0.02, 1.0, safety=True),
     Parameter(
         "blending",
         str(Blending.SYNCHRONOUS),
@@ -48,7 +70,7 @@ PARAMETERS = (
         choices=tuple(CrossFade),
     ),
     Parameter("ensembling_decay", DECAY, "Temporal ensembling: m of the weights exp(-m i)", 1e-4, 10.0, True),
-    Parameter("home_speed_share", 0.25, "Share of the speed limits used by ~/go_home", 0.01, 1.0),
+    Parameter("home_speed_share", 0.25, "Share of the speed limits used by ~/go_home", 0.01, 1.0, safety=True),
 )
 
 ACCEPTED_CHUNK = Endpoint("~/accepted_chunk", ActionChunk, "Each chunk that is executed, unchanged")

@@ -163,6 +163,7 @@ class ManagedNode(GuardedNode, LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Set up; after a failure, what was acquired is released."""
+        self.resources.enter_context(self.parameters.locked())
         if not self._attempt(self.set_up):
             self._attempt(self.resources.close)
             return TransitionCallbackReturn.FAILURE

@@ -61,3 +61,14 @@ def test_a_text_of_any_length_is_refused(make_node):
     (result,) = node.set_parameters([Value("name", value="x" * 1_000_000)])
     assert not result.successful and "1000000 characters (limit 4096)" in result.reason
     assert parameters.name == "anything"
+
+
+def test_what_safety_depends_on_keeps_its_value_while_it_is_locked(make_node):
+    node = make_node()
+    parameters = Parameters(node, (*TABLE, Parameter("timeout", 0.5, "Patience [s]", 0.1, 1.0, safety=True)))
+    assert node.set_parameters([Value("timeout", value=0.4)])[0].successful
+    with parameters.locked():
+        (result,) = node.set_parameters([Value("timeout", value=1.0)])
+        assert not result.successful and "ros2 lifecycle set /with_choices deactivate, then cleanup" in result.reason
+        assert node.set_parameters([Value("timeout", value=0.4), Value("name", value="else")])[1].successful
+    assert parameters.timeout == 0.4 and node.set_parameters([Value("timeout", value=1.0)])[0].successful
