@@ -70,9 +70,9 @@ place. `qwen-vla describe <robot>` shows the result.
 NODES_HEADER = """# Nodes
 
 Generated from the code by `scripts/generate_docs.py`; edit the tables there, not this file. `<node> --help` prints the
-same. Parameters are set at start (`--ros-args -p NAME:=VALUE`, or a launch argument) or while the node runs (`ros2 param
-set`), except for those marked "only at start" and, from configuring to cleaning up, "only while unconfigured": the
-robot's safety depends on these. Names in <> are those of the robot's YAML (config/embodiments).
+same. Parameters are set at start (`--ros-args -p NAME:=VALUE`, or a launch argument) or while the node runs (`ros2
+param set`), except for those marked "only at start" and, from configuring to cleaning up, "only while unconfigured":
+the robot's safety depends on these. Names in <> are those of the robot's YAML (config/embodiments).
 """
 
 

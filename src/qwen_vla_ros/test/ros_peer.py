@@ -181,14 +181,14 @@ class Peer(ExecutorPeer):
         self.chunks.publish(chunk)
         return chunk.chunk_id
 
-    def have_accepted(self) -> int:
-        """Have a good chunk accepted; returns its number.
+    def have_accepted(self, **changes) -> int:
+        """Have a good chunk accepted, with these changes of its fields; returns its number.
 
         On a busy machine, this process may be suspended long enough for the executor to miss a heartbeat or a joint
         state and rightly refuse; then the next one is sent.
         """
         for _ in range(20):
-            number = self.send(self.chunk())
+            number = self.send(self.chunk(**changes))
             if self.verdict(number).verdict == ChunkReport.ACCEPTED:
                 return number
         raise AssertionError(f"no chunk was accepted: {self.reports}")

@@ -139,7 +139,9 @@ class ControllerReference:
         if known >= set(moved) and self._restart.can(controllers):
             self._restart.restart(controllers, partial(self._restarted, names, apart, done))
             return f"deactivating and activating {names}, so that it starts where {joints} are measured"
-        seconds = self._lead(reference, np.where(apart, measured, reference), lead)
+        # A joint that is measured slightly beyond a limit is led to the limit.
+        within = np.clip(measured, self._gate.motion.lower, self._gate.motion.upper)
+        seconds = self._lead(reference, np.where(apart, within, reference), lead)
         return (
             f"leading the reference of {names} to where {joints} are measured, in {seconds:.1f} s, for there is no "
             "controller manager that could restart it"

@@ -183,7 +183,7 @@ ON_THE_ROBOT = {
     ("topic", "subscribe"): {"isaac_joint_states", "executor_node/transition_event", "estop"},
     ("service", "reply"): {"controller_manager/switch_controller", "arm_controller/get_parameters",
                            "xs_sdk/get_parameters", "get_robot_info", "launch_ros_4711/list_parameters",
-                           "widowx_sim/reset"},
+                           "widowx_sim/reset", "mobile_base_sim/misbehave"},
     ("service", "request"): {"controller_manager/load_controller", "executor_node/change_state", "get_robot_info"},
     ("action", "execute"): {"gripper_controller/gripper_cmd", "arm_controller/follow_joint_trajectory"},
     ("action", "call"): {"gripper_controller/gripper_cmd", "follow_path"},
@@ -204,6 +204,7 @@ def test_only_the_robot_s_computer_commands_motors(enclave: str) -> None:
     forbidden = commands | spoofed | {"isaac_joint_commands"}
     assert refused(enclave, "topic", "publish", forbidden) == forbidden
     manager = {"controller_manager/switch_controller", "arm_controller/set_parameters", "xs_sdk/set_parameters"}
+    manager |= {"widowx_sim/misbehave", "widowx_sim/reset"}
     assert refused(enclave, "service", "request", manager) == manager
     answers = {"executor_node/hold", "executor_node/reset_estop", "controller_manager/list_controllers"}
     assert refused(enclave, "service", "reply", answers) == answers
@@ -215,6 +216,7 @@ def test_only_the_robot_s_computer_commands_motors(enclave: str) -> None:
 def test_the_policy_s_computer_neither_presses_nor_releases_the_emergency_stop() -> None:
     assert refused("policy", "topic", "publish", {"estop"}) == {"estop"}
     weakening = {"executor_node/reset_estop", "executor_node/set_parameters", "executor_node/change_state"}
+    weakening |= {"executor_node/resume", "executor_node/resynchronize", "executor_node/go_home"}
     assert refused("policy", "service", "request", weakening) == weakening
     assert rules("operator", "action", "call") == {"policy_node/execute_instruction"}
 

@@ -126,3 +126,15 @@ def test_where_both_agree_nothing_is_done(watch, moved, widowx):
     moved.measured = moved.home
     assert "nothing was done" in moved.resynchronize(watch(widowx))
     assert not moved.led and not moved.restarts
+
+
+def test_a_joint_that_is_measured_beyond_a_limit_is_led_to_the_limit(watch, moved, gate, widowx):
+    wrist = gate.joints.index("wrist_angle")
+    moved.measured = moved.home.copy()
+    moved.measured[wrist] = gate.motion.upper[wrist] + 0.02
+    controllers = watch(widowx)
+    assert "leading the reference of arm_controller" in moved.resynchronize(controllers)
+    (path,) = moved.led
+    assert path.positions[-1, wrist] == gate.motion.upper[wrist]
+    moved.commanded.stand(path.positions[-1])
+    assert controllers.check(moved.measured) == []

@@ -31,10 +31,7 @@ def robot(started: MisbehavingRobot) -> MisbehavingRobot:
 
 @pytest.mark.parametrize("wrong", [0.2, 0.8, 1.2])
 def test_a_glitch_is_refused_with_its_publisher_and_believed_again_later(robot, wrong):
-    before = robot.joints["elbow"]
-    with robot.changed:  # no joint state is missed
-        robot.misbehave(Fault.GLITCH, "elbow", wrong)
-        robot.wait(lambda: robot.joints["elbow"] - before > wrong / 2, "the glitch")
+    robot.misbehave(Fault.GLITCH, "elbow", wrong)
     assert "/widowx_sim" in robot.wait_until_refused(Reason.DOUBTFUL_STATE, "'elbow' leaped by")
     robot.pass_time(0.4)
     robot.have_accepted()

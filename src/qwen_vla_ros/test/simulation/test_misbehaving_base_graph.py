@@ -27,10 +27,7 @@ def base(started: MisbehavingBase) -> MisbehavingBase:
 
 @pytest.mark.parametrize("leap", [0.3, -1.0])
 def test_odometry_that_leaps_is_refused_with_its_publisher_and_believed_again_later(base, leap):
-    before = base.x
-    with base.changed:  # no odometry is missed
-        base.misbehave(Fault.GLITCH, amount=leap)
-        base.wait(lambda: abs(base.x - before) > abs(leap) / 2, "the glitch")
+    base.misbehave(Fault.GLITCH, amount=leap)
     assert "/mobile_base_sim" in base.wait_until_refused(Reason.DOUBTFUL_STATE, "the base leaped by")
     base.pass_time(0.4)
     base.report(base.have_accepted(), ChunkReport.COMPLETED)
