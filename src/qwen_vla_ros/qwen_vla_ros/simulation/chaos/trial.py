@@ -31,6 +31,8 @@ PREFIX = "chaos"
 VERDICTS = {getattr(ChunkReport, name): name.lower() for name in ("ACCEPTED", "REFUSED", "COMPLETED", "HELD")}
 SPARE_SECONDS = 44.0  # [s] simulated, for retries after faults
 TRIES = 20  # goals per episode
+PAUSE = 1.0  # [s] simulated, after an attempt that a fault has ended
+PAUSE_TIMEOUT = 60.0  # [s] real; the machine may be busy
 RELAY_TIMEOUT = 60.0  # [s] real, to start; takes seconds on an idle machine
 
 
@@ -132,6 +134,8 @@ def _episode(
                 culprit.rest()
             stack.client.check = stack.processes.check
         stack.wait_until_ready()
+        if row is None:
+            _pause(stack, tasks)
     if row is not None:
         return as_episode_row(row)
     task = tasks.task
@@ -150,6 +154,12 @@ def _episode(
         failure=task.failure,
         metrics=dict(zip(task.metric_names, task.metrics, strict=True)),
     )
+
+
+def _pause(stack: SimulatedStack, tasks: TaskClient) -> None:
+    """Give policy_node time to end the goal: it has one at a time."""
+    until = tasks.task.sim_time + PAUSE
+    stack.client.wait(lambda: tasks.task.sim_time >= until, "simulated time", PAUSE_TIMEOUT)
 
 
 def _act(culprits: Sequence[Monkey | Saboteur]) -> None:
