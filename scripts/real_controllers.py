@@ -40,9 +40,9 @@ from embodiment_descriptions import load_robot
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
 from qwen_vla_rclpy.messages import time_message
+from qwen_vla_rclpy.optional_interfaces import MissingInterface, interface
 from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_ros.ros.environment import ros_environment
-from qwen_vla_ros.ros.optional_interfaces import MissingInterface, interface
 from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 from qwen_vla_ros.simulation.child_processes import ChildProcesses
 from qwen_vla_sim.controllers import joint_trajectory_controller as simulated
