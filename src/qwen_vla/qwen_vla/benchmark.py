@@ -26,11 +26,12 @@ from embodiment_descriptions import ControlMode
 from qwen_vla.benchmark_options import CAMERA_TAGS, BenchmarkOptions
 from qwen_vla.model.acceleration.quantization import quantized
 from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.embodiment_info import EmbodimentInfo
 from qwen_vla.model.flow_matching import tau_grid
 from qwen_vla.model.linear_attention import kernels_installed
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.normalization import Quantiles
-from qwen_vla.model.processing import EmbodimentInfo, QwenVLAProcessor
+from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.policies.chunk_policy import Observation
 from qwen_vla.policies.policy import Policy
 

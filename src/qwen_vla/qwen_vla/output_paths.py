@@ -49,7 +49,7 @@ class Marker:
         """The content of the file in a folder; None if there is none, or something else of that name."""
         try:
             content = json.loads((folder / self.file).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         if not isinstance(content, dict) or not self.keys <= content.keys():
             return None

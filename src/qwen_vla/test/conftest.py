@@ -2,6 +2,7 @@
 small recordings of the simulated WidowX.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from micro import CHANNELS, TAGS, TEMPLATE, build, micro_config
 
 from qwen_vla import EmbodimentInfo, Quantiles
+from qwen_vla.model.checkpoint_files import NORMALIZATION_FILE
 
 torch.set_num_threads(1)  # these models are too small to share out, and threads waiting for each other cost seconds
 
@@ -33,8 +35,11 @@ def checkpoint(tmp_path_factory, micro):
 
 @pytest.fixture(scope="session")
 def fitting_checkpoint(tmp_path_factory):
-    """A complete checkpoint directory of chunks of 16 steps, as the WidowX has them; read it only."""
-    return save(tmp_path_factory.mktemp("fitting_checkpoint"), *build(micro_config(horizon=16)))
+    """A complete checkpoint directory that fits the WidowX: chunks of 16 steps, within its limits; read it only."""
+    folder = save(tmp_path_factory.mktemp("fitting_checkpoint"), *build(micro_config(horizon=16)))
+    statistics = Quantiles([-0.5] * 6 + [0.0], [0.5] * 6 + [1.0], CHANNELS)
+    (folder / NORMALIZATION_FILE).write_text(json.dumps({"widowx": statistics.to_json()}))
+    return folder
 
 
 def save(path, model, processor):

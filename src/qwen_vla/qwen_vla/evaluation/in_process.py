@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from qwen_vla.evaluation.episode import Film, run_episode
-from qwen_vla.evaluation.options import EvaluateOptions, training_of
+from qwen_vla.evaluation.options import EvaluateOptions
 from qwen_vla.evaluation.partial_results import PartialResults, Played
 from qwen_vla.evaluation.summary import VIDEOS, EpisodeRow, summarize
 from qwen_vla.output_paths import claim_folder
@@ -68,8 +68,10 @@ def check(options: EvaluateOptions) -> None:
 
 def refuse_trained_seeds(checkpoint: Path, seed: int, count: int) -> None:
     """ValueError if one of `count` seeds from `seed` on is in a checkpoint's recorded training data."""
-    for source in training_of(checkpoint).get("data", []):
-        first, end = source.get("seeds") or (0, 0)
+    from qwen_vla.model.checkpoint_files import read_training
+
+    for source in read_training(checkpoint).data:
+        first, end = source.seeds or (0, 0)
         if seed < end and first < seed + count:
             raise ValueError(
                 f"seeds {seed}…{seed + count - 1} overlap with the training data of {checkpoint} "

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import safe_open
 
 from qwen_vla.evaluation.summary import conditions_as_text, rate_as_text, read_summary, seeds_as_text
 from qwen_vla.evaluation.tables import markdown_table
-from qwen_vla.model.checkpoint_files import EMBODIMENTS_FILE, check_checkpoint, read_json
-from qwen_vla.model.configuration import QwenVLAConfig
-from qwen_vla.model.processing import NORMALIZATION_FILE
+from qwen_vla.model.checkpoint_files import (
+    TrainingRecord,
+    check_checkpoint,
+    read_embodiments,
+    read_normalization,
+    read_training,
+    read_weight_headers,
+)
+from qwen_vla.model.config_file import ConfigFile
+from qwen_vla.model.embodiment_info import EmbodimentInfo
+from qwen_vla.model.normalization import Quantiles
 from qwen_vla.output_files import write_text
-from qwen_vla.training.output_folder import TRAINING_FILE
 
 CARD_FILE = "README.md"
 PAPER = "[Qwen-VLA, arXiv 2605.30280](https://arxiv.org/abs/2605.30280)"
 LICENCE = "apache-2.0"
+Embodiments = Mapping[str, EmbodimentInfo]
 
 
 def write_model_card(folder: str | Path, evaluations: Sequence[str | Path] = ()) -> Path:
@@ -30,10 +38,7 @@ def write_model_card(folder: str | Path, evaluations: Sequence[str | Path] = ())
     stated as not recorded. Raises FileNotFoundError or ValueError naming a missing or corrupt file.
     """
     folder = Path(folder)
-    check_checkpoint(folder)
-    config = QwenVLAConfig.from_pretrained(folder)
-    training = read_json(folder / TRAINING_FILE) if (folder / TRAINING_FILE).is_file() else {}
-    embodiments = read_json(folder / EMBODIMENTS_FILE)
+    config, training, embodiments = check_checkpoint(folder), read_training(folder), read_embodiments(folder)
     parts = [
         _front_matter(embodiments),
         _summary(folder, config, training, embodiments),
@@ -41,7 +46,7 @@ def write_model_card(folder: str | Path, evaluations: Sequence[str | Path] = ())
         _evaluation([read_summary(Path(path)) for path in evaluations]),
         _training(training),
         _embodiments(embodiments),
-        _statistics(read_json(folder / NORMALIZATION_FILE)),
+        _statistics(read_normalization(folder)),
         _limits(training, embodiments, bool(evaluations)),
         _license(training),
     ]
@@ -50,7 +55,7 @@ def write_model_card(folder: str | Path, evaluations: Sequence[str | Path] = ())
     return card
 
 
-def _front_matter(embodiments: dict[str, Any]) -> str:
+def _front_matter(embodiments: Embodiments) -> str:
     fields = {
         "license": LICENCE,
         "library_name": "qwen_vla",
@@ -60,8 +65,8 @@ def _front_matter(embodiments: dict[str, Any]) -> str:
     return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---"
 
 
-def _summary(folder: Path, config: QwenVLAConfig, training: dict[str, Any], embodiments: dict[str, Any]) -> str:
-    name = training.get("recipe", {}).get("name", folder.name)
+def _summary(folder: Path, config: ConfigFile, training: TrainingRecord, embodiments: Embodiments) -> str:
+    name = training.recipe.get("name", folder.name)
     text, expert = config.vlm_config.text_config, config.expert_config
     rows = [
         ("parameters", f"{_parameters(folder) / 1e6:,.1f} M"),
@@ -79,7 +84,7 @@ def _summary(folder: Path, config: QwenVLAConfig, training: dict[str, Any], embo
     )
 
 
-def _use(folder: Path, embodiments: dict[str, Any]) -> str:
+def _use(folder: Path, embodiments: Embodiments) -> str:
     chosen = f', embodiment="{sorted(embodiments)[0]}"' if len(embodiments) > 1 else ""
     return f"""## Use
 
@@ -101,74 +106,67 @@ def _evaluation(results: list[dict[str, Any]]) -> str:
     return "## Evaluation\n\n" + (evaluation_table(results) if results else "None is recorded.")
 
 
-def _training(training: dict[str, Any]) -> str:
-    if not training:
+def _training(training: TrainingRecord) -> str:
+    recipe = training.recipe
+    if not recipe:
         return "## Training\n\nNot recorded."
-    recipe = training["recipe"]
-    lines = [f"{training['step']:,} of {recipe['steps']:,} steps, seed {recipe['seed']}."]
+    lines = [f"{training.step:,} of {training.steps:,} steps, seed {recipe.get('seed')}."] if training.steps else []
     if recipe.get("backbone"):
         lines.append(f"Backbone weights from `{recipe['backbone']}`.")
     if recipe.get("init_from"):
         lines.append(f"Started from `{recipe['init_from']}`.")
-    for number, entry in enumerate(training.get("data", []), 1):
-        lines.append(f"\nData {number}: " + ", ".join(f"{key} {_short(value)}" for key, value in entry.items()) + ".")
+    for number, entry in enumerate(training.data, 1):
+        facts = json.loads(entry.model_dump_json(exclude_unset=True))
+        lines.append(f"\nData {number}: " + ", ".join(f"{key} {_short(value)}" for key, value in facts.items()) + ".")
     return "## Training\n\n" + "\n".join(lines) + f"\n\n```yaml\n{yaml.safe_dump(recipe, sort_keys=False)}```"
 
 
-def _embodiments(embodiments: dict[str, Any]) -> str:
+def _embodiments(embodiments: Embodiments) -> str:
     parts = []
     for name, e in sorted(embodiments.items()):
         rows = [
-            ("control", f"{e['control_mode']}, {1 / e['period']:g} Hz"),
-            ("chunk", f"{e['horizon']} steps, of which {e['execution_horizon']} are executed"),
-            ("channels", ", ".join(e["channel_names"])),
-            ("cameras", ", ".join(e["camera_tags"]) or "none"),
-            ("statistics", e["dataset"]),
+            ("control", f"{e.control_mode}, {1 / e.period:g} Hz"),
+            ("chunk", f"{e.horizon} steps, of which {e.execution_horizon} are executed"),
+            ("channels", ", ".join(e.channel_names)),
+            ("cameras", ", ".join(e.camera_tags) or "none"),
+            ("statistics", e.dataset),
         ]
-        parts.append(f"### {name}\n\n{markdown_table(('', ''), rows)}\n\n> {e['prompt_template']}")
+        parts.append(f"### {name}\n\n{markdown_table(('', ''), rows)}\n\n> {e.prompt_template}")
     return "## Robots\n\n" + ("\n\n".join(parts) or "None: this model was not trained on actions.")
 
 
-def _statistics(normalization: dict[str, Any]) -> str:
+def _statistics(normalization: dict[str, Quantiles]) -> str:
     parts = []
     for name, q in sorted(normalization.items()):
-        channels = q.get("channel_names") or [str(i) for i in range(len(q["q01"]))]
-        rows = [(c, f"{low:.4g}", f"{high:.4g}") for c, low, high in zip(channels, q["q01"], q["q99"], strict=True)]
+        channels = q.channel_names or [str(i) for i in range(len(q.q01))]
+        rows = [(c, f"{low:.4g}", f"{high:.4g}") for c, low, high in zip(channels, q.q01, q.q99, strict=True)]
         parts.append(f"### {name}\n\n" + markdown_table(("channel", "1 % quantile", "99 % quantile"), rows))
     intro = "The values of −1 and 1 of the model's output, in the channels' units.\n\n"
     return "## Normalization\n\n" + (intro + "\n\n".join(parts) if parts else "None.")
 
 
-def _limits(training: dict[str, Any], embodiments: dict[str, Any], evaluated: bool) -> str:
+def _limits(training: TrainingRecord, embodiments: Embodiments, evaluated: bool) -> str:
     items = ["It works for the robots, cameras, scenes and instructions of its training; expect nothing beyond them."]
     items.append("It has no safety function: a gate between it and the robot decides what is executed.")
     if not evaluated:
         items.append("Its performance is not recorded.")
-    steps = training.get("recipe", {}).get("steps")
-    if steps and training["step"] < steps:
-        items.append(f"Its training stopped before the end of its schedule ({training['step']} of {steps} steps).")
+    if training.steps and training.step is not None and training.step < training.steps:
+        done = f"{training.step} of {training.steps} steps"
+        items.append(f"Its training stopped before the end of its schedule ({done}).")
     if not embodiments:
         items.append("It is only a vision-language model, not trained on robot actions.")
     return "## Limits\n\n" + "\n".join(f"- {item}" for item in items)
 
 
-def _license(training: dict[str, Any]) -> str:
-    backbone = training.get("recipe", {}).get("backbone")
+def _license(training: TrainingRecord) -> str:
+    backbone = training.recipe.get("backbone")
     extra = f" The backbone was initialized from `{backbone}`, whose license applies, too." if backbone else ""
     return f"## License\n\nApache-2.0.{extra}"
 
 
 def _parameters(folder: Path) -> int:
     """Number of parameters in the weight files; a tied matrix counts once."""
-    total = 0
-    for file in folder.glob("model*.safetensors"):
-        with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():
-                size = 1
-                for length in weights.get_slice(name).get_shape():
-                    size *= length
-                total += size
-    return total
+    return sum(math.prod(tensor.shape) for tensor in read_weight_headers(folder).values())
 
 
 def _short(value: Any) -> str:

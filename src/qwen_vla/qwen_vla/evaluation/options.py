@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,32 +83,21 @@ class EvaluateOptions:
 
     def conditions(self, over_ros: bool = False) -> dict[str, Any]:
         """The conditions recorded in a summary; `step`: training step of the checkpoint, None if not recorded."""
+        from qwen_vla.model.checkpoint_files import check_checkpoint, read_training
+
         checkpoint = self.checkpoint
         return {
             "checkpoint": _from_here(checkpoint) if checkpoint else self.policy,
-            "step": training_of(checkpoint).get("step") if checkpoint else None,
+            "step": read_training(checkpoint).step if checkpoint else None,
             "task": self.task,
             "shift": self.shift,
             "shuffle_instructions": self.shuffle_instructions,
             "blind": self.blind,
             "prompt_of": self.prompt_of,
-            "euler_steps": self.euler_steps or (_own_euler_steps(checkpoint) if checkpoint else None),
+            "euler_steps": self.euler_steps or (check_checkpoint(checkpoint).euler_steps if checkpoint else None),
             "quantize": None if self.quantize == "none" else self.quantize,
             "over_ros": over_ros,
         }
-
-
-def training_of(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint's record of its training; {} if there is none."""
-    return _json(checkpoint / "training.json")
-
-
-def _own_euler_steps(checkpoint: Path) -> int | None:
-    return _json(checkpoint / "config.json").get("euler_steps")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json_format.loads(path.read_text()) if path.exists() else {}
 
 
 def _from_here(path: Path) -> str:

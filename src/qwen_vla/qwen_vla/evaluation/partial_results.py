@@ -9,8 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Base64Bytes, BaseModel, ValidationError
+
 from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla.output_files import disk_full_named, write_text
+from qwen_vla.validation_errors import as_text
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,13 @@ class Played:
 
     row: EpisodeRow
     pictures: tuple[bytes, ...] = ()
+
+
+class EpisodeLine(BaseModel):
+    """A line of the file."""
+
+    row: EpisodeRow
+    pictures: tuple[Base64Bytes, ...]
 
 
 class PartialResults:
@@ -73,10 +83,14 @@ class PartialResults:
                 f"{self.path} is an interrupted evaluation with another {', '.join(differing)}; finish it, "
                 "remove the file, or write to another --json"
             )
-        for line in lines[1:]:
-            pictures = tuple(base64.b64decode(picture) for picture in line["pictures"])
-            episode = Played(EpisodeRow(**line["row"]), pictures)
-            self.played[episode.row.seed] = episode
+        for number, line in enumerate(lines[1:], 2):
+            try:
+                episode = EpisodeLine.model_validate(line)
+            except ValidationError as error:
+                raise ValueError(
+                    f"{self.path}, line {number}: {as_text(error, 'the line')}; remove the file to evaluate again"
+                ) from error
+            self.played[episode.row.seed] = Played(episode.row, episode.pictures)
 
     def _rewrite(self) -> None:
         """Drop an incomplete last line of an interruption, to which the next one would be appended."""
@@ -113,7 +127,7 @@ def _complete_lines(path: Path) -> Iterator[dict]:
     for line in path.read_text(errors="replace").splitlines():
         try:
             yield json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return
 
 

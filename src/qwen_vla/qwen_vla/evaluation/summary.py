@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from qwen_vla.evaluation.intervals import wilson_interval
+from qwen_vla.json_files import read_json
 from qwen_vla.output_paths import plain_marker
 from qwen_vla.seeds import split_of
 
@@ -20,7 +21,8 @@ SWITCHES = ("shuffle_instructions", "blind", "over_ros", "chaos")  # conditions 
 CONDITIONS = ("checkpoint", "shift", "prompt_of", "euler_steps", "quantize", *SWITCHES)
 MAKER = "qwen-vla evaluate"  # as in `output_paths`
 VIDEOS = plain_marker(MAKER)  # of the folder of videos
-_KEYS = set("suite seed split episodes successes success_rate wilson_95 latency_ms_p50 tasks failures".split())
+Share = Annotated[float, Field(ge=0, le=1)]
+Number = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,40 @@ class EpisodeRow:
     def category(self) -> str:
         """ "success", or the kind of its failure."""
         return "success" if self.success else self.failure or self.ended
+
+
+class Rate(BaseModel):
+    """How often some episodes succeeded, see `success_of`."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    episodes: Number
+    successes: Number
+    success_rate: Share
+    wilson_95: tuple[Share, Share]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Rate:
+        if self.successes > self.episodes:
+            raise ValueError(f"{self.successes} successes in {self.episodes} episodes")
+        return self
+
+
+class ResultFile(Rate):
+    """The file of `qwen-vla evaluate --json`; further keys are conditions, and metrics of the suite."""
+
+    suite: str
+    seed: Number
+    split: str
+    latency_ms_p50: float
+    tasks: dict[str, Rate]
+    failures: dict[str, Number]
+    rows: list[EpisodeRow] = []
+    task: str | None = None
+    shift: str | None = None
+    prompt_of: str | None = None
+    checkpoint: str | None = None
+    step: int | None = None
 
 
 def summarize(suite: str, seed: int, rows: Sequence[EpisodeRow], **conditions: Any) -> dict:
@@ -122,13 +158,8 @@ def read_summary(path: Path) -> dict:
     """The result of `qwen-vla evaluate --json`; ValueError names the file if it is missing or invalid."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist; `qwen-vla evaluate SUITE --json {path}` writes such a file")
-    try:
-        summary = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if missing := _KEYS - set(summary if isinstance(summary, dict) else ()):
-        raise ValueError(f"{path} is not a result of `qwen-vla evaluate --json`: it lacks {sorted(missing)}")
-    return summary
+    remedy = "give a result of `qwen-vla evaluate --json`"
+    return read_json(path, ResultFile, remedy).model_dump(mode="json", exclude_unset=True)
 
 
 def rows_of(summary: Mapping[str, Any]) -> list[EpisodeRow]:

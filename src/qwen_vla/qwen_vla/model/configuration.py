@@ -12,11 +12,15 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.models.qwen3_5 import Qwen3_5Config
 
-TAU_DISTRIBUTIONS = ("beta", "logit_normal")
-TAU_DIRECTIONS = ("clean", "noise")
-IMAGE_ORDERS = ("after_text", "before_text")
-PROPRIOCEPTION = ("off", "text", "token")
-ATTENTION_PATTERNS = ("bidirectional", "prefix", "causal")
+from qwen_vla.model.config_file import (
+    ATTENTION_PATTERNS,
+    IMAGE_ORDERS,
+    PROPRIOCEPTION,
+    TAU_DIRECTIONS,
+    TAU_DISTRIBUTIONS,
+    ConfigFile,
+    allowed_keys,
+)
 
 
 @strict
@@ -109,6 +113,11 @@ class QwenVLAConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self._align_expert()
         self._check()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> QwenVLAConfig:
+        """As transformers', but of a file's keys only those that describe the model are read: see `config_file`."""
+        return super().from_dict(allowed_keys(config_dict, ConfigFile), **kwargs)
 
     @property
     def channels(self) -> int:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 LOW, HIGH = 0.01, 0.99
+LARGEST = 1e6  # of a quantile: no channel is that large in rad, m, rad/s or m/s
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Quantiles:
             raise ValueError(f"q01 and q99 must be vectors of the same length, got shapes {q01.shape} and {q99.shape}")
         if not (np.isfinite(q01).all() and np.isfinite(q99).all()):
             raise ValueError(f"quantiles must be finite, got q01={q01.tolist()}, q99={q99.tolist()}")
+        if len(q01) and max(np.abs(q01).max(), np.abs(q99).max()) > LARGEST:
+            raise ValueError(f"quantiles must be within ±{LARGEST:g}, got q01={q01.tolist()}, q99={q99.tolist()}")
         if (q99 < q01).any():
             raise ValueError(f"q99 is below q01 in channels {np.flatnonzero(q99 < q01).tolist()}")
         names = tuple(self.channel_names)
@@ -45,10 +49,6 @@ class Quantiles:
         if len(rows) == 0 or not np.isfinite(rows).all():
             raise ValueError(f"quantiles need at least one row and finite values, got {len(rows)} rows")
         return cls(np.quantile(rows, LOW, axis=0), np.quantile(rows, HIGH, axis=0), tuple(channel_names))
-
-    @classmethod
-    def from_json(cls, data: dict) -> Quantiles:
-        return cls(np.array(data["q01"]), np.array(data["q99"]), tuple(data.get("channel_names", ())))
 
     def to_json(self) -> dict:
         return {"q01": self.q01.tolist(), "q99": self.q99.tolist(), "channel_names": list(self.channel_names)}
@@ -74,3 +74,18 @@ class Quantiles:
         if values.shape[-1:] != self.q01.shape:
             raise ValueError(f"actions have {values.shape[-1:]} channels, the statistics {len(self.q01)}")
         return values
+
+
+class QuantilesRecord(BaseModel):
+    """An entry of normalization.json, as written by `Quantiles.to_json`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    q01: list[float]
+    q99: list[float]
+    channel_names: tuple[str, ...] = ()
+
+    @property
+    def quantiles(self) -> Quantiles:
+        """The quantiles; ValueError when they contradict each other."""
+        return Quantiles(np.array(self.q01), np.array(self.q99), self.channel_names)

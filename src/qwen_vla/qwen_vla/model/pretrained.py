@@ -20,7 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.qwen3_5 import Qwen3_5Config
 from transformers.utils import logging as transformers_logging
 
-from qwen_vla.model.checkpoint_files import CONFIG_FILE, check_checkpoint, read_json
+from qwen_vla.json_files import read_json
+from qwen_vla.model.checkpoint_files import CONFIG_FILE, REMEDY, read_weight_headers
+from qwen_vla.model.config_file import Backbone, allowed_keys
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.processing import QwenVLAProcessor
 
@@ -72,8 +74,8 @@ def find_checkpoint(source: str | Path) -> Path:
     folder = Path(source)
     if not folder.is_dir():
         folder = _download(str(source))
-    check_checkpoint(folder)
-    kind = read_json(folder / CONFIG_FILE).get("model_type")
+    read_weight_headers(folder)
+    kind = read_json(folder / CONFIG_FILE, remedy=REMEDY).get("model_type")
     if kind != Qwen3_5Config.model_type:
         raise ValueError(
             f"{folder / CONFIG_FILE} describes a {kind!r} model; the backbone must be a {Qwen3_5Config.model_type!r} "
@@ -98,7 +100,10 @@ def _download(name: str) -> Path:
 
 def _configuration(folder: Path, expert: str, overrides: dict[str, Any]) -> QwenVLAConfig:
     """The backbone's configuration, with the expert of a preset adapted to it."""
-    backbone = Qwen3_5Config.from_pretrained(folder)
+    try:
+        backbone = Qwen3_5Config(**allowed_keys(read_json(folder / CONFIG_FILE), Backbone))
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
     geometry = QwenVLAConfig.preset(expert).expert_config.to_diff_dict()
     fields = dict(overrides)
     geometry |= fields.pop("expert_config", {}) | {"context_size": backbone.text_config.hidden_size}

@@ -15,31 +15,38 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from embodiment_descriptions import ActionLayout, ControlMode
-from embodiment_descriptions.actions import Action
+from qwen_vla.json_files import read_json
 from qwen_vla.model.action_space import pack
-from qwen_vla.model.checkpoint_files import EMBODIMENTS_FILE, read_json
+from qwen_vla.model.checkpoint_files import (
+    EMBODIMENTS_FILE,
+    NORMALIZATION_FILE,
+    read_embodiments,
+    read_normalization,
+)
+from qwen_vla.model.config_file import IMAGE_ORDERS, PROPRIOCEPTION
 from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.embodiment_info import EmbodimentInfo
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.resampling import Resampling, checked_image, shrinks
 from qwen_vla.model.sample import Sample
 from qwen_vla.output_files import write_json
-from qwen_vla_control.motion.base_path import accumulated, increments
 
 IGNORED_LABEL = -100
+Pixels = Annotated[int, Field(ge=1, le=4096)]
+Share = Annotated[float, Field(gt=0, le=1)]
+CAMERA_TAG = r"^[\w.-]+$"
 STATE_BINS = 256
 PROCESSOR_FILE = "preprocessor_config.json"
-NORMALIZATION_FILE = "normalization.json"
 SETTINGS = (
     "image_order",
     "horizon",
@@ -59,86 +66,15 @@ QWEN_SPECIAL_TOKENS = (
 
 
 @dataclass(frozen=True)
-class EmbodimentInfo:
-    """The data for converting a normalized chunk to one robot's command.
-
-    period: seconds between steps. horizon: steps of the robot's chunk. execution_horizon: steps to execute before the
-    next chunk. prompt_template: the robot's prompt with ``{instruction}`` in place of the task. dataset: name of the
-    normalization statistics of actions, `state_dataset` of those of the proprioceptive state. relative_actions: the
-    model's joint positions are relative to the measured ones, which a `Policy` adds. joint_limits: lowest and highest
-    position [rad | m] of the channels that are joint positions; continuous_joints: those without limits.
-    """
-
-    name: str
-    channel_names: tuple[str, ...]
-    control_mode: ControlMode
-    period: float
-    horizon: int
-    execution_horizon: int
-    prompt_template: str
-    camera_tags: tuple[str, ...]
-    dataset: str
-    relative_actions: bool = False
-    joint_limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    continuous_joints: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "control_mode", ControlMode(self.control_mode))
-        object.__setattr__(self, "continuous_joints", tuple(self.continuous_joints))
-        object.__setattr__(self, "channel_names", tuple(self.channel_names))
-        object.__setattr__(self, "camera_tags", tuple(self.camera_tags))
-        if "{instruction}" not in self.prompt_template:
-            raise ValueError(f"prompt template of {self.name!r} lacks '{{instruction}}': {self.prompt_template!r}")
-        if not 1 <= self.execution_horizon <= self.horizon:
-            raise ValueError(f"{self.name!r}: execution_horizon {self.execution_horizon} is not in 1..{self.horizon}")
-        if self.period <= 0:
-            raise ValueError(f"{self.name!r}: period must be positive, got {self.period} s")
-        _ = self.layout  # unknown channels must fail here, not during a task
-
-    @cached_property
-    def layout(self) -> ActionLayout:
-        """The layout of the channels. The arm and the unit of a joint are unknown."""
-        joints = dict.fromkeys(self.joint_limits, False) | dict.fromkeys(self.continuous_joints, True)
-        return ActionLayout.parse(self.control_mode, self.channel_names, joints or None)
-
-    def to_chunk(self, actions: np.ndarray) -> np.ndarray:
-        """The model's actions (..., steps, C), in physical units, as rows of an ActionChunk.
-
-        The model's waypoints are increments, each from the previous one; in a chunk they are poses relative to the
-        base at the observation. All other channels are unchanged.
-        """
-        if self.control_mode is not ControlMode.BASE_WAYPOINTS:
-            return actions
-        return self.layout.encode(Action(base=accumulated(np.zeros(3), self.layout.decode(actions).base)))
-
-    def from_chunk(self, rows: np.ndarray) -> np.ndarray:
-        """Undo `to_chunk`."""
-        if self.control_mode is not ControlMode.BASE_WAYPOINTS:
-            return rows
-        poses = self.layout.decode(rows).base
-        start = np.zeros_like(poses[..., :1, :])
-        return self.layout.encode(Action(base=increments(np.concatenate([start, poses], axis=-2))))
-
-    @property
-    def state_dataset(self) -> str:
-        """Name of the normalization statistics of the state."""
-        return f"{self.dataset}.state"
-
-    def prompt(self, instruction: str) -> str:
-        """The embodiment prompt for one task."""
-        return self.prompt_template.replace("{instruction}", instruction)
-
-
-@dataclass(frozen=True)
 class ImageTransform:
     """Resampling, normalization and patch layout of camera images, as in Qwen's image processor."""
 
-    image_size: int
-    patch_size: int
-    merge_size: int
-    temporal_patch_size: int
-    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_size: Pixels
+    patch_size: Pixels
+    merge_size: Pixels
+    temporal_patch_size: Pixels
+    image_mean: tuple[Share, Share, Share] = (0.5, 0.5, 0.5)
+    image_std: tuple[Share, Share, Share] = (0.5, 0.5, 0.5)
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -186,6 +122,19 @@ class ImageTransform:
         values = values.permute(0, 1, 4, 2, 5, 7, 3, 6).unsqueeze(6)
         values = values.expand(-1, -1, -1, -1, -1, -1, self.temporal_patch_size, -1, -1)
         return values.reshape(count * (blocks * merge) ** 2, -1)
+
+
+class ProcessorSettings(BaseModel):
+    """preprocessor_config.json."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    image_transform: ImageTransform
+    camera_tags: tuple[Annotated[str, Field(pattern=CAMERA_TAG)], ...]
+    image_order: Literal[IMAGE_ORDERS] = "after_text"
+    horizon: Annotated[int, Field(ge=1, le=4096)] = 16
+    channels: Annotated[int, Field(ge=1, le=4096)] = 64
+    proprioception: Literal[PROPRIOCEPTION] = "off"
 
 
 @dataclass
@@ -288,6 +237,22 @@ class QwenVLAProcessor:
         vlm.vision_end_token_id = self._special["<|vision_end|>"]
         text.pad_token_id = self._special["<|endoftext|>"]
         text.eos_token_id = self._special["<|im_end|>"]
+
+    def check_fits(self, config: QwenVLAConfig, folder: Path) -> None:
+        """ValueError if a checkpoint's files describe other inputs than its model has, or unknown cameras."""
+        pairs = {name: (getattr(self, name), getattr(config, name)) for name in SETTINGS}
+        ours, needed = self.image_transform, image_transform_of(config)
+        sizes = "image_size patch_size merge_size temporal_patch_size".split()
+        pairs |= {name: (getattr(ours, name), getattr(needed, name)) for name in sizes}
+        wrong = [f"{name} {own} there, {other} in config.json" for name, (own, other) in pairs.items() if own != other]
+        if wrong:
+            raise ValueError(f"{folder / PROCESSOR_FILE} does not fit the model: {'; '.join(wrong)}")
+        rows = config.vlm_config.text_config.vocab_size
+        if len(self.tokenizer) > rows:
+            raise ValueError(f"the tokenizer in {folder} has {len(self.tokenizer)} tokens, the model {rows}")
+        for robot in self.embodiments.values():
+            if unknown := set(robot.camera_tags) - set(self.camera_tags):
+                raise ValueError(f"{folder / EMBODIMENTS_FILE}: {robot.name}: no tokens for cameras {sorted(unknown)}")
 
     def _camera_tokens(self) -> list[str]:
         return camera_token_names(self.camera_tags)
@@ -470,22 +435,18 @@ class QwenVLAProcessor:
     def from_pretrained(cls, directory: str | os.PathLike) -> QwenVLAProcessor:
         """Read the files of ``save_pretrained``; errors name a missing or corrupt file."""
         directory = Path(directory)
-        settings = read_json(directory / PROCESSOR_FILE)
-        normalization = read_json(directory / NORMALIZATION_FILE)
-        embodiments = read_json(directory / EMBODIMENTS_FILE)
+        settings = read_json(directory / PROCESSOR_FILE, ProcessorSettings)
         try:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
         except Exception as error:
             raise OSError(f"cannot load the tokenizer from {directory / 'tokenizer.json'}: {error}") from error
-        transform = settings["image_transform"]
-        transform = {name: tuple(v) if isinstance(v, list) else v for name, v in transform.items()}
         return cls(
             tokenizer,
-            ImageTransform(**transform),
-            settings["camera_tags"],
-            normalization={name: Quantiles.from_json(data) for name, data in normalization.items()},
-            embodiments={name: EmbodimentInfo(**data) for name, data in embodiments.items()},
-            **{name: settings[name] for name in SETTINGS if name in settings},
+            settings.image_transform,
+            settings.camera_tags,
+            normalization=read_normalization(directory),
+            embodiments=read_embodiments(directory),
+            **{name: getattr(settings, name) for name in SETTINGS},
         )
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embodiment_descriptions import Embodiment, resource_path
+from qwen_vla.model.checkpoint_files import check_knows
 from qwen_vla.policies.chunk_policy import PolicyOptions
+from qwen_vla.policies.fit import checkpoint_misfits
 from qwen_vla.policies.opening import CHECKPOINT, find_policy, split_reference
 
 if TYPE_CHECKING:
@@ -26,8 +28,7 @@ def open_checkpoint(address: str, embodiment: Embodiment, options: PolicyOptions
         ValueError, FileNotFoundError: the checkpoint is missing, corrupt, or was trained for another robot.
     """
     folder = checkpoint_path(address)
-    if not (folder / "config.json").is_file():  # before torch is imported, which takes seconds
-        raise FileNotFoundError(f"{folder} is not a checkpoint: it has no config.json")
+    check_knows(folder, embodiment.name)  # before torch is imported, which takes seconds
 
     import torch
 
@@ -43,6 +44,9 @@ def open_checkpoint(address: str, embodiment: Embodiment, options: PolicyOptions
         accelerate=options.accelerate,
         quantize=options.quantize,
     )
+    wrong = list(checkpoint_misfits(policy.embodiment, policy.statistics, embodiment))
+    if wrong and not policy.misfits(embodiment):  # these are reported for policies of any kind
+        raise ValueError(f"{folder} must not drive '{embodiment.name}': {'; '.join(wrong)}")
     template = options.prompt_template or embodiment.prompt(PLACEHOLDER)
     policy.embodiment = dataclasses.replace(policy.embodiment, prompt_template=template)
     return policy

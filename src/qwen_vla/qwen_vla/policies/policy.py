@@ -19,11 +19,12 @@ from qwen_vla.model.acceleration import ChunkRunner, PromptLengths
 from qwen_vla.model.acceleration.prompt_lengths import LONGEST_INSTRUCTION
 from qwen_vla.model.acceleration.quantization import quantized
 from qwen_vla.model.action_space import action_mask, pack, unpack
-from qwen_vla.model.checkpoint_files import CONFIG_FILE, check_checkpoint
-from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.checkpoint_files import check_checkpoint
+from qwen_vla.model.embodiment_info import EmbodimentInfo
 from qwen_vla.model.joint_chunks import smoothed, within_limits
+from qwen_vla.model.loading import load_model
 from qwen_vla.model.modeling import QwenVLAModel
-from qwen_vla.model.processing import EmbodimentInfo, QwenVLAProcessor
+from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.model.real_time_chunking import (
     MAX_GUIDANCE_WEIGHT,
     Continuation,
@@ -34,7 +35,7 @@ from qwen_vla.model.real_time_chunking import (
 )
 from qwen_vla.model.sample import Sample
 from qwen_vla.policies.chunk_policy import ActionChunk, Observation, Progress
-from qwen_vla.policies.fit import training_misfits
+from qwen_vla.policies.fit import statistics_misfit, training_misfits
 from qwen_vla.policies.latency import LatencyEstimate
 from qwen_vla_control.observation.robot_streams import History
 
@@ -70,11 +71,8 @@ class Policy:
                 f"no normalization statistics for dataset {self.embodiment.dataset!r} of embodiment "
                 f"{self.embodiment.name!r}; available: {sorted(processor.normalization)}"
             )
-        if len(self.statistics.q01) != channels:
-            raise ValueError(
-                f"statistics of {self.embodiment.dataset!r} have {len(self.statistics.q01)} channels, embodiment "
-                f"{self.embodiment.name!r} has {channels}"
-            )
+        if wrong := statistics_misfit(self.statistics, self.embodiment):
+            raise ValueError(wrong)
         self.state_statistics = processor.normalization.get(self.embodiment.state_dataset)
         if self.embodiment.relative_actions and self.state_statistics is None:
             raise ValueError(
@@ -106,16 +104,12 @@ class Policy:
         Raises FileNotFoundError or ValueError naming a missing or corrupt file.
         """
         path = Path(path)
-        check_checkpoint(path)
-        processor = QwenVLAProcessor.from_pretrained(path)
         if dtype is None:
             dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
-        config = QwenVLAConfig.from_pretrained(path)
-        model, report = QwenVLAModel.from_pretrained(path, config=config, dtype=dtype, output_loading_info=True)
-        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-            if report.get(kind):
-                names = sorted(map(str, report[kind]))
-                raise ValueError(f"weights in {path} do not fit {path / CONFIG_FILE}: {kind} {names[:5]}")
+        check_checkpoint(path)
+        processor = QwenVLAProcessor.from_pretrained(path)
+        model = load_model(path, dtype)
+        processor.check_fits(model.config, path)
         return cls(quantized(model.to(device), quantize), processor, embodiment, euler_steps, accelerate)
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwen_vla.model.checkpoint_files import TRAINING_FILE
 from qwen_vla.output_files import write_json
 from qwen_vla.output_paths import Marker, OutputRefused, check_folder
 from qwen_vla.training.recipe import Recipe, RecipeError
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 STATE_FILE = "state.pt"
 RECIPE_FILE = "recipe.json"
-TRAINING_FILE = "training.json"
 MODEL_FOLDER = "model"
 RUN = Marker(RECIPE_FILE, frozenset({"stage", "name", "steps"}), "train")
 MODEL = Marker(TRAINING_FILE, frozenset({"recipe", "step", "data"}), "train")

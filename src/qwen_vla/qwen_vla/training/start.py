@@ -13,7 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from qwen_vla.data.samples import SampleSource
+from qwen_vla.model.checkpoint_files import check_checkpoint
 from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.loading import load_model, read_configuration
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.processing import QwenVLAProcessor
@@ -43,9 +45,10 @@ def start_of(recipe: Recipe) -> Start:
         model, processor = QwenVLAModel.from_backbone(recipe.backbone, expert=recipe.preset, **changes)
         return Start(model.config, model, processor)
     if recipe.init_from:
-        config = QwenVLAConfig.from_pretrained(recipe.init_from, **changes)
+        check_checkpoint(recipe.init_from)
+        config = read_configuration(recipe.init_from, **changes)
         processor = QwenVLAProcessor.from_pretrained(recipe.init_from)
-        model = QwenVLAModel.from_pretrained(recipe.init_from, config=config, dtype=torch.float32)
+        model = load_model(recipe.init_from, torch.float32, config)
         return Start(config, model, processor, dict(processor.normalization))
     return Start(QwenVLAConfig.preset(recipe.preset, **changes))
 

@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from qwen_vla.evaluation.model_card import CARD_FILE, write_model_card
+from qwen_vla.model.checkpoint_files import read_training
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.output_files import complete_or_absent, folder_complete_or_absent
-from qwen_vla.training.output_folder import STATE_FILE, TRAINING_FILE, model_files, write_training_file
+from qwen_vla.training.output_folder import STATE_FILE, model_files, write_training_file
 from qwen_vla.training.progress.log import cut_log
 
 if TYPE_CHECKING:
@@ -113,8 +114,9 @@ def record_of_data(own: Iterable[dict], starts: Iterable[Path | None]) -> list[d
     """The data of a run and of the models that it started from: success in these scenes proves nothing."""
     data = list(own)
     for folder in starts:
-        if folder and (folder / TRAINING_FILE).exists():
-            data += [e for e in json.loads((folder / TRAINING_FILE).read_text())["data"] if e not in data]
+        if folder:
+            records = (entry.model_dump(exclude_unset=True) for entry in read_training(folder).data)
+            data += [entry for entry in records if entry not in data]
     return data
 
 

@@ -1,6 +1,7 @@
 """Evaluation: what it shows to the policy and how it judges, what it sums up, and seeds that prove nothing."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -304,15 +305,15 @@ def test_what_is_wrong_is_found_before_anything_starts(changes, message):
         check(replace(OPTIONS, **changes))
 
 
-def test_a_result_names_its_checkpoint_and_its_training_from_where_it_was_made(tmp_path, monkeypatch):
-    (tmp_path / "model").mkdir()
+def test_a_result_names_its_checkpoint_and_its_training_from_where_it_was_made(checkpoint, tmp_path, monkeypatch):
+    shutil.copytree(checkpoint, tmp_path / "model")
     (tmp_path / "model/training.json").write_text('{"step": 4000, "data": []}')
     options = replace(OPTIONS, policy=str(tmp_path / "model"), shift="colour")
     assert options.conditions(over_ros=True)["checkpoint"] == str(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     found = options.conditions(over_ros=True)
     assert (found["checkpoint"], found["step"], found["shift"], found["over_ros"]) == ("model", 4000, "colour", True)
-    assert replace(OPTIONS, policy=str(tmp_path)).conditions()["step"] is None
+    assert replace(OPTIONS, policy=str(checkpoint)).conditions()["step"] is None
 
 
 def test_a_checkpoint_without_the_robot_is_named(checkpoint, tmp_path):

@@ -79,7 +79,7 @@ def test_evaluations_with_their_intervals_and_conditions(folder, tmp_path):
 
 def test_a_file_that_is_no_evaluation_is_named(folder, tmp_path):
     (tmp_path / "x.json").write_text('{"suite": "s"}')
-    with pytest.raises(ValueError, match="x.json is not a result.*episodes"):
+    with pytest.raises(ValueError, match="x.json: episodes: missing.*give a result of"):
         write_model_card(folder, [tmp_path / "x.json"])
     assert not (folder / "README.md").exists()
 

@@ -156,8 +156,8 @@ def test_what_is_no_evaluation_and_no_run_is_named(tmp_path):
             (),
             "none.json does not exist; `qwen-vla evaluate SUITE --json .* writes such a file",
         ),
-        ([text], (), "text.json is not JSON"),
-        ([good, other], (), "other.json is not a result of .*lacks.*'tasks'"),
+        ([text], (), "text.json: not JSON"),
+        ([good, other], (), "other.json: episodes: missing.*give a result of"),
         ([good], (tmp_path,), f"{re.escape(str(tmp_path))} is not the folder of a training run"),
         ([], (), "at least one"),
     ):

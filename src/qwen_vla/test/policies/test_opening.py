@@ -208,7 +208,7 @@ def test_a_checkpoint_of_other_chunks_is_refused(checkpoint, widowx):
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path, widowx):
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path} is not a checkpoint: it has no config.json"):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/config.json is missing; is the checkpoint complete"):
         open_policy(str(tmp_path), widowx)
 
 

@@ -436,8 +436,8 @@ def checkpoint(tmp_path, widowx):
 
     shipped = resource_path("checkpoints/tiny")
     files = {name: json.loads((shipped / f"{name}.json").read_text()) for name in ("embodiments", "normalization")}
-    files["config"] = {"image_size": 96}
-    save_file({"weight": np.zeros(4, np.float32)}, tmp_path / "model.safetensors")
+    files["config"] = json.loads((shipped / "config.json").read_text())
+    save_file({f"layer{n}": np.zeros(4, np.float32) for n in range(12)}, tmp_path / "model.safetensors")
 
     def check() -> dict[str, Finding]:
         for name, content in files.items():

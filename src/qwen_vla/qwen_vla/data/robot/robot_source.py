@@ -24,8 +24,8 @@ from qwen_vla.data.robot.mismatched_prompts import MismatchedPrompts, hold_chunk
 from qwen_vla.data.robot.robot_columns import Columns, read_columns
 from qwen_vla.data.robot.statistics import cached_quantiles
 from qwen_vla.data.samples import SourceContext
+from qwen_vla.model.embodiment_info import EmbodimentInfo
 from qwen_vla.model.normalization import Quantiles
-from qwen_vla.model.processing import EmbodimentInfo
 from qwen_vla.model.sample import PointLabels, Sample
 
 EXECUTION_SHARE = 0.5  # share of a chunk executed until the next one is requested

@@ -11,15 +11,25 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from qwen_vla.data.formats.cache import cache_folder
-from qwen_vla.model.normalization import HIGH, LOW, Quantiles
+from qwen_vla.json_files import read_json
+from qwen_vla.model.normalization import HIGH, LOW, Quantiles, QuantilesRecord
 from qwen_vla.output_files import write_json
 
 BINS = 1 << 16
 Blocks = Callable[[], Iterable[np.ndarray]]
+
+
+class CachedQuantiles(BaseModel):
+    """A file of the cache: quantiles, and everything they depend on."""
+
+    made_from: dict[str, Any]
+    quantiles: QuantilesRecord
 
 
 def cached_quantiles(root: Path, made_from: dict, blocks: Blocks, names: Sequence[str]) -> Quantiles:
@@ -32,9 +42,9 @@ def cached_quantiles(root: Path, made_from: dict, blocks: Blocks, names: Sequenc
     label = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
     path = cache_folder(root) / f"quantiles-{label}.json"
     if path.exists():
-        known = json.loads(path.read_text())
-        if known["made_from"] == wanted:
-            return Quantiles.from_json(known["quantiles"])
+        known = read_json(path, CachedQuantiles, "delete it to compute it again")
+        if known.made_from == wanted:
+            return known.quantiles.quantiles
     found = Quantiles(*exact_quantiles(blocks, (LOW, HIGH)), tuple(names))
     write_json(path, {"made_from": wanted, "quantiles": found.to_json()})
     return found

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from qwen_vla.output_files import disk_full_named, write_text
 
 LOG_FILE = "log.jsonl"
 BOARD_FOLDER = "tensorboard"
+_ROW = TypeAdapter(dict[str, float])
 
 
 class Log:
@@ -54,11 +57,9 @@ class Log:
 def read_log(folder: Path) -> list[dict]:
     """Rows of a run's log; a row truncated by an interruption is skipped."""
     rows = []
-    for line in (folder / LOG_FILE).read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    for line in (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValidationError):
+            rows.append(_ROW.validate_json(line))
     return rows
 
 
