@@ -79,6 +79,8 @@ setup(
         # What `qwen-vla` offers where ROS is installed.
         "qwen_vla.commands": [
             f"demo = {PACKAGE}.simulation.demo.command:Demo",
+            f"sim = {PACKAGE}.simulation.sim:Sim",
+            f"say = {PACKAGE}.simulation.say:Say",
             f"doctor = {PACKAGE}.doctor.command:Doctor",
             f"view = {PACKAGE}.drawing.view.command:View",
         ],

@@ -13,7 +13,7 @@ _EXPORTS = {
     "QwenVLAModel": "model.modeling",
     "QwenVLAOutput": "model.modeling",
     "Quantiles": "model.normalization",
-    "EmbodimentInfo": "model.embodiment_info",
+    "EmbodimentInfo": "model.checkpoint.embodiment_info",
     "QwenVLAProcessor": "model.processing",
     "ActionChunk": "policies.chunk_policy",
     "Observation": "policies.chunk_policy",

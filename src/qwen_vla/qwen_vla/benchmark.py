@@ -25,8 +25,8 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
 from embodiment_descriptions import ControlMode
 from qwen_vla.benchmark_options import CAMERA_TAGS, BenchmarkOptions
 from qwen_vla.model.acceleration.quantization import quantized
+from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 from qwen_vla.model.configuration import QwenVLAConfig
-from qwen_vla.model.embodiment_info import EmbodimentInfo
 from qwen_vla.model.flow_matching import tau_grid
 from qwen_vla.model.linear_attention import kernels_installed
 from qwen_vla.model.modeling import QwenVLAModel

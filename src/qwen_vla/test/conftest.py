@@ -11,7 +11,7 @@ import torch
 from micro import CHANNELS, TAGS, TEMPLATE, build, micro_config
 
 from qwen_vla import EmbodimentInfo, Quantiles
-from qwen_vla.model.checkpoint_files import NORMALIZATION_FILE
+from qwen_vla.model.checkpoint.files import NORMALIZATION_FILE
 
 torch.set_num_threads(1)  # these models are too small to share out, and threads waiting for each other cost seconds
 

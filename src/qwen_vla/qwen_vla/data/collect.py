@@ -38,7 +38,7 @@ def collect(collection: Collection, workers: int = 1) -> dict:
     suite = load_suite(collection.suite)
     last = suite.seed_of(collection.episodes - 1, collection.seed, collection.task)
     if collection.takeover_from:
-        from qwen_vla.model.checkpoint_files import check_knows
+        from qwen_vla.model.checkpoint.files import check_knows
 
         check_knows(collection.takeover_from, suite.embodiment.name)
     _claim(collection)

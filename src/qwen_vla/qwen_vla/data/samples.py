@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:  # recorders import this module without torch and transformers
+    from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
     from qwen_vla.model.configuration import QwenVLAConfig
-    from qwen_vla.model.embodiment_info import EmbodimentInfo
     from qwen_vla.model.normalization import Quantiles
     from qwen_vla.model.sample import Sample
 

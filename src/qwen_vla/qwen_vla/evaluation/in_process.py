@@ -43,7 +43,7 @@ def evaluate(options: EvaluateOptions) -> dict:
 
 def check(options: EvaluateOptions) -> None:
     """Check the options before anything is started."""
-    from qwen_vla.model.checkpoint_files import check_knows
+    from qwen_vla.model.checkpoint.files import check_knows
 
     options.check()
     if options.chaos:
@@ -68,7 +68,7 @@ def check(options: EvaluateOptions) -> None:
 
 def refuse_trained_seeds(checkpoint: Path, seed: int, count: int) -> None:
     """ValueError if one of `count` seeds from `seed` on is in a checkpoint's recorded training data."""
-    from qwen_vla.model.checkpoint_files import read_training
+    from qwen_vla.model.checkpoint.files import read_training
 
     for source in read_training(checkpoint).data:
         first, end = source.seeds or (0, 0)

@@ -12,7 +12,9 @@ import yaml
 
 from qwen_vla.evaluation.summary import conditions_as_text, rate_as_text, read_summary, seeds_as_text
 from qwen_vla.evaluation.tables import markdown_table
-from qwen_vla.model.checkpoint_files import (
+from qwen_vla.model.checkpoint.config_file import ConfigFile
+from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
+from qwen_vla.model.checkpoint.files import (
     TrainingRecord,
     check_checkpoint,
     read_embodiments,
@@ -20,8 +22,6 @@ from qwen_vla.model.checkpoint_files import (
     read_training,
     read_weight_headers,
 )
-from qwen_vla.model.config_file import ConfigFile
-from qwen_vla.model.embodiment_info import EmbodimentInfo
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.output_files import write_text
 

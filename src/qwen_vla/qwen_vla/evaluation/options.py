@@ -83,7 +83,7 @@ class EvaluateOptions:
 
     def conditions(self, over_ros: bool = False) -> dict[str, Any]:
         """The conditions recorded in a summary; `step`: training step of the checkpoint, None if not recorded."""
-        from qwen_vla.model.checkpoint_files import check_checkpoint, read_training
+        from qwen_vla.model.checkpoint.files import check_checkpoint, read_training
 
         checkpoint = self.checkpoint
         return {

@@ -12,7 +12,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.models.qwen3_5 import Qwen3_5Config
 
-from qwen_vla.model.config_file import (
+from qwen_vla.model.checkpoint.config_file import (
     ATTENTION_PATTERNS,
     IMAGE_ORDERS,
     PROPRIOCEPTION,

@@ -21,8 +21,8 @@ from transformers.models.qwen3_5 import Qwen3_5Config
 from transformers.utils import logging as transformers_logging
 
 from qwen_vla.json_files import read_json
-from qwen_vla.model.checkpoint_files import CONFIG_FILE, REMEDY, read_weight_headers
-from qwen_vla.model.config_file import Backbone, allowed_keys
+from qwen_vla.model.checkpoint.config_file import Backbone, allowed_keys
+from qwen_vla.model.checkpoint.files import CONFIG_FILE, REMEDY, read_weight_headers
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.processing import QwenVLAProcessor
 

@@ -27,15 +27,15 @@ from transformers import PreTrainedTokenizerFast
 
 from qwen_vla.json_files import read_json
 from qwen_vla.model.action_space import pack
-from qwen_vla.model.checkpoint_files import (
+from qwen_vla.model.checkpoint.config_file import IMAGE_ORDERS, PROPRIOCEPTION
+from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
+from qwen_vla.model.checkpoint.files import (
     EMBODIMENTS_FILE,
     NORMALIZATION_FILE,
     read_embodiments,
     read_normalization,
 )
-from qwen_vla.model.config_file import IMAGE_ORDERS, PROPRIOCEPTION
 from qwen_vla.model.configuration import QwenVLAConfig
-from qwen_vla.model.embodiment_info import EmbodimentInfo
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.resampling import Resampling, checked_image, shrinks
 from qwen_vla.model.sample import Sample

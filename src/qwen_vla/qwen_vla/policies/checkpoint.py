@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embodiment_descriptions import Embodiment, resource_path
-from qwen_vla.model.checkpoint_files import check_knows
+from qwen_vla.model.checkpoint.files import check_knows
 from qwen_vla.policies.chunk_policy import PolicyOptions
 from qwen_vla.policies.fit import checkpoint_misfits
 from qwen_vla.policies.opening import CHECKPOINT, find_policy, split_reference

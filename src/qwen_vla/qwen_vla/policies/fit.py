@@ -9,7 +9,7 @@ import numpy as np
 
 from embodiment_descriptions import Channel, ChannelKind, ControlMode, Embodiment
 from embodiment_descriptions.actions.channels import BASE, ROTATION, TRANSLATION
-from qwen_vla.model.embodiment_info import EmbodimentInfo
+from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 from qwen_vla.model.normalization import Quantiles
 
 LIMIT_MARGIN = 0.05  # share of a joint's range by which demonstrations may exceed the limits of the URDF

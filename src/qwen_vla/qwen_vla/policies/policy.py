@@ -19,10 +19,10 @@ from qwen_vla.model.acceleration import ChunkRunner, PromptLengths
 from qwen_vla.model.acceleration.prompt_lengths import LONGEST_INSTRUCTION
 from qwen_vla.model.acceleration.quantization import quantized
 from qwen_vla.model.action_space import action_mask, pack, unpack
-from qwen_vla.model.checkpoint_files import check_checkpoint
-from qwen_vla.model.embodiment_info import EmbodimentInfo
+from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
+from qwen_vla.model.checkpoint.files import check_checkpoint
+from qwen_vla.model.checkpoint.loading import load_model
 from qwen_vla.model.joint_chunks import smoothed, within_limits
-from qwen_vla.model.loading import load_model
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.model.real_time_chunking import (

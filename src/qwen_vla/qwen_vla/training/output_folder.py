@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_vla.model.checkpoint_files import TRAINING_FILE
+from qwen_vla.model.checkpoint.files import TRAINING_FILE
 from qwen_vla.output_files import write_json
 from qwen_vla.output_paths import Marker, OutputRefused, check_folder
 from qwen_vla.training.recipe import Recipe, RecipeError

@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from qwen_vla.data.samples import SampleSource
-from qwen_vla.model.checkpoint_files import check_checkpoint
+from qwen_vla.model.checkpoint.files import check_checkpoint
+from qwen_vla.model.checkpoint.loading import load_model, read_configuration
 from qwen_vla.model.configuration import QwenVLAConfig
-from qwen_vla.model.loading import load_model, read_configuration
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.processing import QwenVLAProcessor

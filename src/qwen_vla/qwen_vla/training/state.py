@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from qwen_vla.evaluation.model_card import CARD_FILE, write_model_card
-from qwen_vla.model.checkpoint_files import read_training
+from qwen_vla.model.checkpoint.files import read_training
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.output_files import complete_or_absent, folder_complete_or_absent

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -116,7 +116,7 @@ class SimulatedStack:
 
     def wait_until_ready(self) -> None:
         """Wait until every node is (again) in the graph and active."""
-        _Readiness(self.client, self.processes, self.simulator).wait()
+        _Readiness(self.client, self.processes, self.simulator, MANAGED).wait()
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def stack_host(logs: Path) -> Iterator[Host]:
 
 @contextmanager
 def simulated_stack(
-    policy: str | Path,
+    policy: str | Path | None,
     logs: Path | Host,
     policy_parameters: Mapping[str, Any] | None = None,
     speed: float = 1.0,
@@ -164,7 +164,7 @@ def simulated_stack(
     """Start the stack, yield it when every node is ready, and end every process in any case.
 
     Args:
-        policy: reference of the policy, or folder of its checkpoint.
+        policy: reference of the policy, or folder of its checkpoint; None: policy_node is not started.
         logs: folder for one log file per node; or a host: then policy_node stays when the stack ends, unconfigured, and
         serves the robot of the next stack on that host, with the parameters of the first stack.
         policy_parameters: parameters of policy_node in addition to those of the launch file.
@@ -196,7 +196,8 @@ def simulated_stack(
             described = partial(client.node.count_publishers, "robot_description")
             client.wait(described, f"robot_description of {world.simulator.node}", READY_TIMEOUT)
             change_state(client, POLICY, Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
-        _Readiness(client, processes, world.simulator.node).wait()
+        managed = tuple(name for name in MANAGED if name in commands)
+        _Readiness(client, processes, world.simulator.node, managed).wait()
         yield SimulatedStack(world, host.domain, client, processes, time.monotonic() - began, commands, environment)
         if isinstance(logs, Host):
             _leave_the_policy(client, processes)
@@ -232,15 +233,15 @@ def stack_environment(domain: int, logs: Path) -> dict[str, str]:
 
 
 def node_parameters(
-    policy: str | Path, more: Mapping[str, Any], speed: float = 1.0, world: SimulatedWorld = SimulatedWorld()
+    policy: str | Path | None, more: Mapping[str, Any], speed: float = 1.0, world: SimulatedWorld = SimulatedWorld()
 ) -> dict[str, dict[str, Any]]:
     """Parameters by node, as in the launch file, in the order of starting.
 
     A simulator with one suite does not declare that parameter, and ROS then ignores it.
     """
-    checkpoint = checkpoint_of(str(policy))
     simulated = {"use_sim_time": True}
     managed = {**simulated, "autostart": True}
+    of_policy = {} if policy is None else {POLICY: {**managed, "policy": policy_argument(policy), **more}}
     return {
         world.simulator.node: {
             **simulated,
@@ -251,9 +252,15 @@ def node_parameters(
             "task": world.task,
         },
         "executor_node": {**managed},
-        POLICY: {**managed, "policy": str(checkpoint.resolve() if checkpoint else policy), **more},
+        **of_policy,
         VISUALIZER: simulated,
     }
+
+
+def policy_argument(policy: str | Path) -> str:
+    """The parameter `policy` of policy_node: the folder of a checkpoint as an absolute path."""
+    checkpoint = checkpoint_of(str(policy))
+    return str(checkpoint.resolve() if checkpoint else policy)
 
 
 def node_command(
@@ -285,13 +292,13 @@ def _program(name: str, environment: Mapping[str, str]) -> Path:
 class _Readiness:
     """Watches the graph until every node is present and active."""
 
-    def __init__(self, client: SpinningNode, processes: ChildProcesses, simulator: str) -> None:
+    def __init__(self, client: SpinningNode, processes: ChildProcesses, simulator: str, managed: Sequence[str]) -> None:
         self._client, self._processes, self._simulator = client, processes, simulator
         node = client.node
         self._reset = node.create_client(ResetWorld, f"{simulator}/reset")
-        self._states = {name: _LifecycleState(client, name) for name in MANAGED}
-        self._failures = dict.fromkeys(MANAGED, 0)
-        for name in MANAGED:
+        self._states = {name: _LifecycleState(client, name) for name in managed}
+        self._failures = dict.fromkeys(managed, 0)
+        for name in managed:
             client.hear(TransitionEvent, f"{name}/transition_event", self._counter(name), 10)
 
     def wait(self) -> None:
@@ -311,7 +318,8 @@ class _Readiness:
             late = [name for name, state in self._look().items() if state not in ("active", "ready")]
             raise StackError(f"{error}: {self._why(late)}") from None
         domain, seconds = self._client.node.context.get_domain_id(), time.monotonic() - began
-        line.finish(f"robot, policy and executor are ready, in ROS domain {domain} of this machine ({seconds:.1f} s)")
+        what = f"the simulated robot, {' and '.join(self._states)} are ready"
+        line.finish(f"{what}, in ROS domain {domain} of this machine ({seconds:.1f} s)")
 
     def _look(self) -> dict[str, str]:
         visualizer = self._client.node.count_publishers(f"{VISUALIZER}/predicted_path") > 0

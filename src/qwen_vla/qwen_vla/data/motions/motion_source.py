@@ -26,7 +26,7 @@ from qwen_vla.data.formats.spec import DataError, DataSpec, log, quantiles, spli
 from qwen_vla.data.motions.motion_templates import TEMPLATES, Motion, MotionError, Planner
 from qwen_vla.data.motions.paraphrases import corpus, paraphrase
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.model.embodiment_info import EmbodimentInfo
+from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.sample import Sample
 

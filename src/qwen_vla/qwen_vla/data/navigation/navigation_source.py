@@ -21,7 +21,7 @@ from embodiment_descriptions.prompt import TAG_PATTERN
 from qwen_vla.data.formats.spec import DataError, FileSpec, Text, check_steps, file_hash, quantiles, read_rows, split
 from qwen_vla.data.language.images import CameraFrames, check_address, pictures
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.model.embodiment_info import EmbodimentInfo
+from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.sample import Sample
 from qwen_vla_control.motion.base_path import increments

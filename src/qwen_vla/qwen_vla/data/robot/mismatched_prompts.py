@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from embodiment_descriptions import ControlMode, known_robots, load_robot
-from qwen_vla.model.embodiment_info import EmbodimentInfo
+from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 
 
 class MismatchedPrompts:

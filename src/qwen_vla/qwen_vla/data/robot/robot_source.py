@@ -24,7 +24,7 @@ from qwen_vla.data.robot.mismatched_prompts import MismatchedPrompts, hold_chunk
 from qwen_vla.data.robot.robot_columns import Columns, read_columns
 from qwen_vla.data.robot.statistics import cached_quantiles
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.model.embodiment_info import EmbodimentInfo
+from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.sample import PointLabels, Sample
 

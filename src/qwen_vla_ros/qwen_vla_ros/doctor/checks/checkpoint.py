@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from embodiment_descriptions import Embodiment, ResourceError
-from qwen_vla.model.checkpoint_files import check_checkpoint as check_checkpoint_files
-from qwen_vla.model.checkpoint_files import read_embodiments, read_normalization, weight_files
-from qwen_vla.model.embodiment_info import EmbodimentInfo
+from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
+from qwen_vla.model.checkpoint.files import check_checkpoint as check_checkpoint_files
+from qwen_vla.model.checkpoint.files import read_embodiments, read_normalization, weight_files
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.policies.checkpoint import PLACEHOLDER, checkpoint_path
 from qwen_vla.policies.fit import checkpoint_misfits, missing_inputs, training_misfits

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from qwen_vla.model.checkpoint_files import CONFIG_FILE, check_checkpoint, read_weight_headers
+from qwen_vla.model.checkpoint.files import CONFIG_FILE, check_checkpoint, read_weight_headers
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.modeling import QwenVLAModel
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from qwen_vla.json_files import read_json
-from qwen_vla.model.config_file import ConfigFile
-from qwen_vla.model.embodiment_info import EmbodimentInfo
+from qwen_vla.model.checkpoint.config_file import ConfigFile
+from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
+from qwen_vla.model.checkpoint.weights_header import TensorRecord, read_header
 from qwen_vla.model.normalization import Quantiles, QuantilesRecord
-from qwen_vla.model.weights_header import TensorRecord, read_header
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
