@@ -224,7 +224,29 @@ def _limits(tree: UrdfTree, config: EmbodimentConfig) -> dict[str, JointLimit]:
     problems.check(_check_names, "joint_limits", config.joint_limits, names)
     problems.check(_check_base, tree, config.base)
     problems.refuse_any(f"the URDF of {tree.name!r}")
+    for arm in config.arms:
+        limits |= _limits_of_followers(tree, arm, limits)
     return _with_calibrated_grippers(config, limits)
+
+
+def _limits_of_followers(tree: UrdfTree, arm: Arm, limits: dict[str, JointLimit]) -> dict[str, JointLimit]:
+    """The limits of an arm's joints, narrowed by those of the joints in its chain that mimic them."""
+    narrowed = dict(limits)
+    for joint in tree.chain(arm.base_link, arm.tip_link):
+        mimic = tree.followed(joint.name) if joint.mimic is not None else None
+        if mimic is None or not mimic.factor:
+            continue
+        limit = narrowed[mimic.joint]
+        lower, upper, velocity = limit.lower, limit.upper, limit.velocity
+        if joint.lower is not None and joint.upper is not None and joint.lower < joint.upper:
+            ends = sorted((end - mimic.offset) / mimic.factor for end in (joint.lower, joint.upper))
+            lower, upper = max(lower, ends[0]), min(upper, ends[1])
+        if joint.velocity:
+            velocity = min(velocity, joint.velocity / abs(mimic.factor))
+        if not lower < upper:
+            raise EmbodimentError(f"joint {joint.name!r} mimics {mimic.joint!r}, but their limits exclude each other")
+        narrowed[mimic.joint] = limit.model_copy(update={"lower": lower, "upper": upper, "velocity": velocity})
+    return narrowed
 
 
 def _limit(tree: UrdfTree, name: str, stated: StatedLimits | None) -> JointLimit:
@@ -288,7 +310,7 @@ def _check_arm(tree: UrdfTree, arm: Arm) -> None:
         _joint(tree, name)
     chain = tree.chain(arm.base_link, arm.tip_link)
     for joint in chain:
-        if joint.type != "fixed":
+        if joint.type != "fixed" and tree.followed(joint.name).joint not in arm.joints:
             _joint(tree, joint.name)  # a joint in the chain that cannot be commanded would make its kinematics wrong
     moving = [joint.name for joint in chain if joint.movable]
     if tuple(moving) != arm.joints:

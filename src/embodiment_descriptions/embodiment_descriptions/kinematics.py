@@ -13,9 +13,10 @@ import numpy as np
 import pinocchio as pin
 from numpy.typing import ArrayLike, NDArray
 
+from embodiment_descriptions.config import Arm
 from embodiment_descriptions.embodiment import Embodiment
 from embodiment_descriptions.errors import EmbodimentError, KinematicsError
-from embodiment_descriptions.urdf import give_one_position
+from embodiment_descriptions.urdf import Mimic, give_one_position, parse_urdf
 
 Array = NDArray[np.float64]
 
@@ -47,18 +48,20 @@ class Kinematics:
         self.upper = np.array([limit.upper for limit in limits])
         self.velocity = np.array([limit.velocity for limit in limits])
         self.home = np.array([embodiment.home[name] for name in self.joint_names])
-        self._model = _reduced_model(embodiment.urdf, self.joint_names)
+        followers = _followers(embodiment.urdf, self.arm)
+        self._model = _reduced_model(embodiment.urdf, (*self.joint_names, *followers))
         self._data = self._model.createData()
+        self._factors, self._offsets = _expansion(self._model, self.joint_names, followers)
         self._tip = self._model.getFrameId(self.arm.tip_link)
         base = self._model.getFrameId(self.arm.base_link)
-        pin.framesForwardKinematics(self._model, self._data, self._clip(self.home))
+        pin.framesForwardKinematics(self._model, self._data, self._all(self._clip(self.home)))
         # With every joint outside the chain locked, the base link is fixed in the model's world.
         self._base = self._data.oMf[base].copy()
         self._base_inverse = self._base.inverse()
 
     def forward(self, q: ArrayLike) -> Array:
         """Return the (4, 4) pose of the tip in the base link for joint positions q (n,) [rad or m]."""
-        pin.framesForwardKinematics(self._model, self._data, self._vector(q))
+        pin.framesForwardKinematics(self._model, self._data, self._all(self._vector(q)))
         return (self._base_inverse * self._data.oMf[self._tip]).homogeneous
 
     def inverse(self, target: ArrayLike, q0: ArrayLike | None = None) -> Array:
@@ -147,8 +150,8 @@ class Kinematics:
         best = (q, np.inf, np.inf)
         least = np.inf
         for _ in range(MAX_ITERATIONS):
-            pin.computeJointJacobians(model, data, q)
-            jacobian = pin.getFrameJacobian(model, data, tip, pin.LOCAL)
+            pin.computeJointJacobians(model, data, self._all(q))
+            jacobian = pin.getFrameJacobian(model, data, tip, pin.LOCAL) @ self._factors
             offset = pin.updateFramePlacement(model, data, tip).actInv(goal)
             residual = pin.log6(offset).vector
             squared = float(residual @ residual)
@@ -203,6 +206,10 @@ class Kinematics:
             raise ValueError(f"expected {len(self.home)} finite positions for {', '.join(self.joint_names)}; got {q}")
         return vector
 
+    def _all(self, q: Array) -> Array:
+        """Positions of all joints of the model, those that mimic others included."""
+        return self._factors @ q + self._offsets
+
     def _clip(self, q: Array) -> Array:
         return np.minimum(np.maximum(q, self.lower), self.upper)
 
@@ -216,6 +223,22 @@ class Kinematics:
             error,
             rotation,
         )
+
+
+def _followers(urdf: str, arm: Arm) -> dict[str, Mimic]:
+    """The joints in an arm's chain that mimic others of it, by name."""
+    tree = parse_urdf(urdf)
+    chain = tree.chain(arm.base_link, arm.tip_link)
+    return {joint.name: tree.followed(joint.name) for joint in chain if joint.mimic is not None}
+
+
+def _expansion(model: pin.Model, joints: tuple[str, ...], followers: dict[str, Mimic]) -> tuple[Array, Array]:
+    """Factors (m, n) and offsets (m,): the model's m positions are factors @ q + offsets of the arm's n."""
+    factors, offsets = np.zeros((model.nq, len(joints))), np.zeros(model.nq)
+    for row, name in enumerate(list(model.names)[1:]):
+        mimic = followers.get(name, Mimic(name, 1.0, 0.0))
+        factors[row, joints.index(mimic.joint)], offsets[row] = mimic.factor, mimic.offset
+    return factors, offsets
 
 
 def _reduced_model(urdf: str, joints: tuple[str, ...]) -> pin.Model:

@@ -181,15 +181,6 @@ def test_yaml_file_missing(small: tuple[str, dict], tmp_path: Path) -> None:
         Embodiment.from_urdf(small[0], tmp_path / "none.yaml")
 
 
-def test_hidden_motion_in_the_chain_is_refused(small: tuple[str, dict]) -> None:
-    """A mimicking joint between base and tip would move the tip without being in the arm's joint vector."""
-    urdf, config = small
-    urdf = urdf.replace('name="j2" type="revolute">', 'name="j2" type="revolute"><mimic joint="j1"/>')
-    config["arms"][0]["joints"] = ["j1", "j3"]
-    with pytest.raises(EmbodimentError, match="'j2' cannot be commanded: it mimics 'j1'"):
-        Embodiment.from_urdf(urdf, config)
-
-
 def test_unknown_robot_lists_the_known() -> None:
     with pytest.raises(EmbodimentError, match="unknown robot 'widow'; known robots: .*widowx"):
         load_robot("widow")

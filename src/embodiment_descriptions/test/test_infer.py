@@ -1,4 +1,4 @@
-"""A URDF without a YAML: one arm or a base is guessed, and the guesses are told."""
+"""A URDF without a YAML: one or two arms or a base are guessed, and the guesses are told."""
 
 import pytest
 
@@ -53,10 +53,20 @@ def test_arm_without_fingers(robot, joint) -> None:
     assert e.arms[0].gripper is None and "gripper: none found behind the arm" in e.inferred
 
 
-def test_second_arm_is_mentioned(twin) -> None:
+def test_two_arms_that_are_alike_are_both_commanded(twin) -> None:
     e = Embodiment.from_urdf(twin()[0])
-    assert e.arms[0].joints == ("left_j1", "left_j2", "left_j3")
-    assert any("right_j1, right_j2, right_j3, was ignored" in note for note in e.inferred)
+    sides = {arm.name: arm.joints for arm in e.arms}
+    assert sides == {side: tuple(f"{side}_j{n}" for n in (1, 2, 3)) for side in ("left", "right")}
+    topics = [command.topic for command in e.commands]
+    assert {"left_arm_controller/joint_trajectory", "right_arm_controller/joint_trajectory"} <= set(topics)
+    assert "with dual arms" in e.prompt("wave")
+
+
+def test_of_more_than_two_arms_the_others_are_mentioned(robot, joint) -> None:
+    arms = [tuple(f"{letter}{n}" for n in (1, 2, 3)) for letter in "pqs"]
+    e = Embodiment.from_urdf(body(robot, joint, *arms))
+    assert [arm.name for arm in e.arms] == ["arm_1", "arm_2"]
+    assert any("s1, s2, s3, was ignored: at most two arms" in note for note in e.inferred)
 
 
 def test_wheels_are_not_an_arm(robot, joint) -> None:
@@ -167,8 +177,8 @@ def test_joints_that_two_arms_share_are_the_torso(robot, joint) -> None:
         parents = ["torso", *(f"{name}_link" for name in side)]
         joints += [joint(name, parent, f"{name}_link") for name, parent in zip(side, parents, strict=False)]
     e = Embodiment.from_urdf(robot("upper_body", links, joints))
-    assert e.arms[0].joints == tuple(names[:3]) and e.arms[0].base_link == "torso"
-    assert any(f"{', '.join(names[3:])}, was ignored" in note for note in e.inferred)
+    assert [arm.joints for arm in e.arms] == [tuple(names[:3]), tuple(names[3:])]
+    assert {arm.base_link for arm in e.arms} == {"torso"}
 
 
 def test_only_wheels_are_a_base(robot, joint) -> None:
@@ -194,6 +204,7 @@ def test_the_guess_is_written_as_a_yaml_that_gives_it_again(robot, joint) -> Non
     wheels = [joint(f"{side}_wheel", "base_link", side, "continuous", None) for side in ("left", "right")]
     rover = robot("rover", ["base_link", "left", "right"], wheels)
     urdfs = [rover, body(robot, joint, LEG, ("shoulder", "elbow", "wrist"))]
+    urdfs += [body(robot, joint, LEG, *(tuple(f"{side}_{n}" for n in "abc") for side in ("left", "right")))]
     urdfs += [load_robot(f"examples/{name}/{name}.yaml").urdf for name in ("ur5e_2f85", "so101")]
     for urdf in urdfs:
         guess = Embodiment.from_urdf(urdf)

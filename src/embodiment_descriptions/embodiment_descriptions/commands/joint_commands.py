@@ -70,6 +70,9 @@ class GripperActionCommand(ActionCommand):
     dead_band: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=0.001, description="a smaller change of the goal is not sent [m or rad]"
     )
+    max_effort: Positive | None = Field(
+        default=None, description="greatest force or torque [N or Nm]; unset: 0 in the goal, no force for some grippers"
+    )
 
     @property
     def types(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from embodiment_descriptions.urdf import UrdfJoint, UrdfTree
 
 _FINGER = re.compile(r"finger|gripper|knuckle|jaw|claw|thumb|hand", re.IGNORECASE)
 _TIP = re.compile(r"tcp|tool|ee_|_ee|eef|grasp|gripper|hand|tip|flange", re.IGNORECASE)
+_SIDE = re.compile(r"left|right|(?<![a-z])[lr](?![a-z])")
 _CAMERA = re.compile(r"cam|optical|lens|sensor", re.IGNORECASE)
 RATE_HZ, CHUNK_SIZE = 5.0, 16
 BASE_RATE_HZ, BASE_CHUNK_SIZE = 2.0, 8
@@ -22,10 +23,10 @@ LEAST_ARM = 3  # joints that an arm has at least, where another one shares its f
 
 
 def infer_config(tree: UrdfTree, urdf: str) -> Guess:
-    """Guess what drives: a single arm with its gripper, or where there is none, a base on wheels.
+    """Guess what drives: one or two arms with their grippers, or where there is none, a base on wheels.
 
-    The arm is the longest serial chain of revolute joints that is neither a leg, a wheel nor a head; its gripper is the
-    finger joint behind it.
+    An arm is the longest serial chain of revolute joints that is neither a leg, a wheel nor a head, and a second one
+    like it; its gripper is the finger joint behind it.
 
     Args:
         tree: the URDF.
@@ -45,32 +46,48 @@ def infer_config(tree: UrdfTree, urdf: str) -> Guess:
     if not arms:
         seen = "".join(f" ({line})" for line in _left_out(others))
         raise EmbodimentError(f"the URDF of {tree.name!r} has no revolute joint for an arm{seen}; give a YAML")
-    return _arm(tree, urdf, arms, others)
+    return _arms(tree, urdf, arms, others)
 
 
-def _arm(tree: UrdfTree, urdf: str, arms: list[Chain], others: dict[Part, list[Chain]]) -> Guess:
-    chain = arms[0]
+def _arms(tree: UrdfTree, urdf: str, chains: list[Chain], others: dict[Part, list[Chain]]) -> Guess:
+    """One arm, or two that are alike and share no joint."""
+    alike = [chain for chain in chains if len(chain) == len(chains[0])]
+    second = next((chain for chain in alike if not set(chain) & set(chains[0])), None)
+    both = [chains[0]] if second is None else sorted((chains[0], second), key=lambda chain: _side(chain) or "")
+    names = ["arm"] if second is None else [_side(chain) or f"arm_{n}" for n, chain in enumerate(both, 1)]
+    if len(set(names)) < len(names):
+        names = [f"arm_{number}" for number in range(1, len(both) + 1)]
+    found = [_guessed_arm(tree, urdf, name, chain) for name, chain in zip(names, both, strict=True)]
+    arms = tuple(arm for arm, _ in found)
+    ignored = [chain for chain in alike if not any(set(chain) & set(used) for used in both)]
+    notes = [
+        *(note for _, lines in found for note in lines),
+        *(f"another chain, {_names(chain)}, was ignored: at most two arms are commanded" for chain in ignored),
+        *_left_out(others),
+        f"commands: {', '.join(_controllers(arms))}, with the topics of joint_trajectory_controller",
+        "home: zero, or the allowed position nearest to it",
+    ]
+    return _config(tree, notes, rate_hz=RATE_HZ, chunk_size=CHUNK_SIZE, arms=arms, commands=_commands(arms))
+
+
+def _guessed_arm(tree: UrdfTree, urdf: str, name: str, chain: Chain) -> tuple[Arm, list[str]]:
     base, tip = chain[0].parent, _tip(tree, chain[-1].child)
     gripper, how = _gripper(tree, urdf, chain[-1].child, tip)
     notes = [
-        f"arm: the longest chain of revolute joints, {base} to {tip}",
-        *(
-            f"another chain, {_names(other)}, was ignored; name both arms in a YAML"
-            for other in arms[1:]
-            if len(other) == len(chain) and not set(other) & set(chain)
-        ),
-        *_left_out(others),
+        f"{'arm: the longest' if name == 'arm' else f'arm {name}: a'} chain of revolute joints, {base} to {tip}",
         "gripper: none found behind the arm"
         if gripper is None
         else f"gripper: {gripper.joint}, closed at {gripper.closed:g}, open at {gripper.open:g}; {how}",
-        "commands: arm_controller and gripper_controller, with the topics of joint_trajectory_controller",
-        "home: zero, or the allowed position nearest to it",
     ]
-    joints = tuple(j.name for j in chain)
-    arm = Arm(name="arm", joints=joints, base_link=base, tip_link=tip, gripper=gripper)
-    return _config(
-        tree, notes, rate_hz=RATE_HZ, chunk_size=CHUNK_SIZE, arms=(arm,), commands=_commands(joints, gripper)
-    )
+    joints = tuple(joint.name for joint in chain)
+    return Arm(name=name, joints=joints, base_link=base, tip_link=tip, gripper=gripper), notes
+
+
+def _side(chain: Chain) -> str | None:
+    """`left` or `right`, as the names of a chain's joints and links have it; None where they do not."""
+    words = {word for joint in chain for name in (joint.name, joint.child) for word in _SIDE.findall(name.lower())}
+    sides = {"left" if word.startswith("l") else "right" for word in words}
+    return sides.pop() if len(sides) == 1 else None
 
 
 def _base(tree: UrdfTree, others: dict[Part, list[Chain]]) -> Guess:
@@ -123,11 +140,21 @@ def _names(chain: Chain) -> str:
     return ", ".join(joint.name for joint in chain)
 
 
-def _commands(joints: tuple[str, ...], gripper: Gripper | None) -> tuple[JointTrajectoryCommand, ...]:
-    parts = {"arm_controller": joints} | ({"gripper_controller": (gripper.joint,)} if gripper else {})
+def _controllers(arms: tuple[Arm, ...]) -> dict[str, tuple[str, ...]]:
+    """Joints by controller; of two arms, each controller is named after its arm."""
+    found = {}
+    for arm in arms:
+        prefix = f"{arm.name}_" if len(arms) > 1 else ""
+        found[f"{prefix}arm_controller"] = arm.joints
+        if arm.gripper:
+            found[f"{prefix}gripper_controller"] = (arm.gripper.joint,)
+    return found
+
+
+def _commands(arms: tuple[Arm, ...]) -> tuple[JointTrajectoryCommand, ...]:
     return tuple(
         JointTrajectoryCommand(backend="joint_trajectory", topic=f"{controller}/joint_trajectory", joints=names)
-        for controller, names in parts.items()
+        for controller, names in _controllers(arms).items()
     )
 
 
@@ -142,18 +169,23 @@ def _chains(tree: UrdfTree) -> list[Chain]:
         link, run = open_ends.pop()
         below = tree.below(link)
         ways = [(joint, _is_of_arm(joint)) for joint in below]
-        if run and (not below or any(not of_arm and joint.type != "fixed" for joint, of_arm in ways)):
+        if run and (not below or any(not of_arm and not _is_passed(joint, run) for joint, of_arm in ways)):
             found[tuple(joint.name for joint in run)] = run
         for joint, of_arm in reversed(ways):
             if of_arm:
                 open_ends.append((joint.child, [*run, joint]))
-            elif joint.type == "fixed" or not run:
+            elif not run or _is_passed(joint, run):
                 open_ends.append((joint.child, run))
     return sorted(found.values(), key=len, reverse=True)
 
 
 def _is_of_arm(joint: UrdfJoint) -> bool:
     return joint.type in ("revolute", "continuous") and joint.movable and not _FINGER.search(joint.name)
+
+
+def _is_passed(joint: UrdfJoint, run: Chain) -> bool:
+    """Whether a chain goes on behind this joint: it is fixed, or mimics one of the chain (a parallel linkage)."""
+    return joint.type == "fixed" or (joint.mimic is not None and joint.mimic.joint in {before.name for before in run})
 
 
 def _without_torso(arms: list[Chain]) -> list[Chain]:

@@ -94,7 +94,7 @@ def test_what_cannot_be_simulated_is_refused_before_anything_starts(place, shell
     assert done.returncode == 1 and done.stderr.startswith("qwen-vla: ") and done.stderr.count("\n") == 1
 
 
-# Running simulations ---------------------------------------------------------------------------------------------------
+# Running simulations --------------------------------------------------------------------------------------------------
 
 
 def test_a_simulation_is_found_while_its_process_runs(tmp_path, monkeypatch) -> None:

@@ -66,6 +66,7 @@ class GripperActionBackend(ActionGoals):
         """Create the client; MissingInterface without control_msgs, or with one too old for the kind."""
         super().__init__(node, interface(command.types[0]), command.action)
         self._joints = command.commanded
+        self._max_effort = command.max_effort
         self._goals = Goals(command.max_rate_hz, command.dead_band)
         self._path: JointPath | None = None
         self._start_ns = 0
@@ -109,7 +110,8 @@ class GripperActionBackend(ActionGoals):
     def _goal(self, position: float) -> Any:
         goal = self._kind.Goal()
         if hasattr(goal.command, "max_effort"):
-            goal.command.position = position
+            goal.command.position, goal.command.max_effort = position, self._max_effort or 0.0
         else:
             goal.command.name, goal.command.position = list(self._joints), [position]
+            goal.command.effort = [self._max_effort] if self._max_effort else []
         return goal
