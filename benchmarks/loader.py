@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -28,7 +29,7 @@ MAKER = "benchmarks/loader.py"  # as `output_paths` knows it
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", help="what a recipe gives as `path` of `kind: robot`")
-    parser.add_argument("--robot", help="robot of the suite, for data that does not name one")
+    parser.add_argument("--robot", help="your embodiment YAML, or a robot of the suite; for data that names none")
     parser.add_argument("--instruction", help="for bags without one")
     parser.add_argument("--preset", choices=("tiny", "4b"), default="tiny")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -87,4 +88,7 @@ def rate(work, options: argparse.Namespace) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError, RuntimeError) as error:  # DatasetError, EmbodimentError: the text says what to do
+        sys.exit(f"{MAKER}: {error}")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embodiment_descriptions import Embodiment, resource_path
-from qwen_vla.model.checkpoint.files import check_knows
+from qwen_vla.model.checkpoint.files import check_knows, read_embodiments, read_normalization
 from qwen_vla.policies.chunk_policy import PolicyOptions
-from qwen_vla.policies.fit import checkpoint_misfits
+from qwen_vla.policies.fit import checkpoint_misfits, missing_inputs, training_misfits
 from qwen_vla.policies.opening import CHECKPOINT, find_policy, split_reference
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def open_checkpoint(address: str, embodiment: Embodiment, options: PolicyOptions
         ValueError, FileNotFoundError: the checkpoint is missing, corrupt, or was trained for another robot.
     """
     folder = checkpoint_path(address)
-    check_knows(folder, embodiment.name)  # before torch is imported, which takes seconds
+    check_fits(folder, embodiment)  # before torch is imported and weights are read, which takes seconds
 
     import torch
 
@@ -44,12 +44,25 @@ def open_checkpoint(address: str, embodiment: Embodiment, options: PolicyOptions
         accelerate=options.accelerate,
         quantize=options.quantize,
     )
-    wrong = list(checkpoint_misfits(policy.embodiment, policy.statistics, embodiment))
-    if wrong and not policy.misfits(embodiment):  # these are reported for policies of any kind
-        raise ValueError(f"{folder} must not drive '{embodiment.name}': {'; '.join(wrong)}")
     template = options.prompt_template or embodiment.prompt(PLACEHOLDER)
     policy.embodiment = dataclasses.replace(policy.embodiment, prompt_template=template)
     return policy
+
+
+def check_fits(folder: Path, embodiment: Embodiment) -> None:
+    """Check the files of a checkpoint, and whether it may drive a robot; torch is not needed.
+
+    Raises:
+        ValueError, FileNotFoundError: a file is missing or damaged, or it does not fit; every difference is named.
+    """
+    check_knows(folder, embodiment.name)
+    trained = read_embodiments(folder)[embodiment.name]
+    statistics = read_normalization(folder).get(trained.dataset)
+    wrong = [*training_misfits(trained, embodiment), *missing_inputs(trained.camera_tags, (), embodiment)]
+    if not wrong:
+        wrong = list(checkpoint_misfits(trained, statistics, embodiment))
+    if wrong:
+        raise ValueError(f"the policy {folder} does not fit '{embodiment.name}': {'; '.join(wrong)}")
 
 
 def checkpoint_path(name: str) -> Path:

@@ -53,11 +53,13 @@ def statistics_misfit(statistics: Quantiles, trained: EmbodimentInfo) -> str:
     return ""
 
 
-def checkpoint_misfits(trained: EmbodimentInfo, statistics: Quantiles, embodiment: Embodiment) -> Iterator[str]:
+def checkpoint_misfits(trained: EmbodimentInfo, statistics: Quantiles | None, embodiment: Embodiment) -> Iterator[str]:
     """Why a checkpoint must not drive a robot, beyond `training_misfits`; a phrase each."""
     if embodiment.cameras and not trained.camera_tags:
         yield "cameras: it has none (camera_tags is empty) and would act blindly"
-    if wrong := statistics_misfit(statistics, trained):
+    if statistics is None:
+        yield f"normalization.json has no statistics for {trained.dataset!r}"
+    elif wrong := statistics_misfit(statistics, trained):
         yield wrong
     elif outside := outside_limits(statistics, trained, embodiment):
         yield f"statistics outside the robot's limits: {'; '.join(outside)}; check the units of its training data"

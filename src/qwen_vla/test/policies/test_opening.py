@@ -207,6 +207,22 @@ def test_a_checkpoint_of_other_chunks_is_refused(checkpoint, widowx):
         open_policy(str(checkpoint), widowx)
 
 
+def test_what_does_not_fit_is_refused_before_torch_is_loaded(checkpoint):
+    """policy_node tries again every second until its robot is another one."""
+    program = """
+import sys
+from embodiment_descriptions import load_robot
+from qwen_vla.policies import open_policy
+for robot, text in (("aloha", "was not trained for aloha; it knows widowx"), ("widowx", "chunk size: trained with 4")):
+    try:
+        open_policy(sys.argv[1], load_robot(robot))
+    except ValueError as error:
+        assert text in str(error), error
+assert not {"torch", "transformers"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program, str(checkpoint)], check=True)
+
+
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path, widowx):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}/config.json is missing; is the checkpoint complete"):
         open_policy(str(tmp_path), widowx)

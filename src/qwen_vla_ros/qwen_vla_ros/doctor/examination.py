@@ -92,7 +92,7 @@ def examine(patient: Patient, environment: Mapping[str, str], graph: Graph | Non
     if not is_checkpoint(policy):
         loaded = graph is not None and graph.policy == policy
         yield MODEL.ok("policy", f"policy_node has loaded {policy}") if loaded else check_installed(policy)
-    if checkpoint and robot:
+    if checkpoint:
         yield from _model(patient, graph, checkpoint, robot)
     if graph is not None:
         yield from _graph(patient, graph, robot, checkpoint.image_size if checkpoint else 0, domain_of(environment))
@@ -102,7 +102,9 @@ def _policy(patient: Patient, graph: Graph | None) -> str:
     return patient.policy or (graph.policy if graph else "") or DEFAULT_POLICY
 
 
-def _model(patient: Patient, graph: Graph | None, checkpoint: Checkpoint, robot: Embodiment) -> Iterator[Finding]:
+def _model(
+    patient: Patient, graph: Graph | None, checkpoint: Checkpoint, robot: Embodiment | None
+) -> Iterator[Finding]:
     running = graph.policy if graph else ""
     if running and patient.policy:
         yield from check_same(checkpoint, running)

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from embodiment_descriptions import ResourceError, load_robot
+from embodiment_descriptions import ResourceError, embodiment_file, load_robot
 from embodiment_descriptions.commands import BaseVelocityCommand, GripperActionCommand
 from qwen_vla_ros.doctor.checks import cameras as camera_checks
 from qwen_vla_ros.doctor.checks import commands as command_checks
@@ -536,6 +536,14 @@ def test_for_a_policy_that_is_no_checkpoint_the_package_is_checked():
     assert level(running) == "ok" and running.fact == "policy_node has loaded chess://e4"
 
 
+def test_the_model_of_a_robot_without_a_description_is_not_passed_over(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(embodiment_file("widowx").read_text().replace("name: widowx", "name: mine", 1))
+    found = [f for f in examine(find_patient(str(file), "real", "", "tiny"), {}, None) if f.area == "Model"]
+    assert [(f.subject, level(f)) for f in found] == [("checkpoint", "ok"), ("fit", "warn")]
+    assert "beside its YAML" in found[1].remedy
+
+
 def test_damaged_files_are_named(checkpoint):
     assert level(checkpoint.check()["checkpoint"]) == "ok"
     weights = checkpoint.folder / "model.safetensors"
@@ -586,8 +594,6 @@ sys.exit([name for name in ("torch", "safetensors", "rclpy") if name in sys.modu
 
 
 def test_a_robot_of_ones_own_is_specified_by_its_yaml(tmp_path, widowx):
-    from embodiment_descriptions import embodiment_file
-
     file = tmp_path / "mine.yaml"
     file.write_text(embodiment_file("widowx").read_text().replace("name: widowx", "name: mine", 1))
     patient = find_patient(str(file), "real", "lab", "tiny")

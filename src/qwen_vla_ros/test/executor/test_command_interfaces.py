@@ -469,7 +469,7 @@ def test_a_gripper_with_an_action(graph, interfaces, kind):
     server = Server(graph, getattr(actions, typename), name)
     arm = widowx.commands[0]
     graph.device(JointTrajectory, arm.topic)
-    entry = GripperActionCommand(backend="gripper_action", action=name, joint="left_finger", kind=kind)
+    entry = GripperActionCommand(backend="gripper_action", action=name, joint="left_finger", kind=kind, max_effort=20.0)
     commands = interfaces(widowx, arm, entry)
     ready(graph, commands)
     commands.send(path_of(widowx, shift=-0.02), 10 * S)
@@ -482,6 +482,8 @@ def test_a_gripper_with_an_action(graph, interfaces, kind):
 
     graph.until(lambda: server.goals and last() == pytest.approx(0.017, abs=1e-6), "the end of the path")
     assert 4 <= len(server.goals) <= 6, "one second at 5 Hz"
+    command = server.goals[-1].command
+    assert (command.effort[0] if kind == "parallel" else command.max_effort) == 20.0
     graph.until(lambda: len(server.handles) == len(server.goals), "acceptance")
     commands.stop(None)
     graph.until(lambda: is_cancelling(server), "the cancellation")

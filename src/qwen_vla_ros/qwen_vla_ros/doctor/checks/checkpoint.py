@@ -72,13 +72,17 @@ def check_installed(policy: str) -> Finding:
     return AREA.ok("policy", f"package {package} opens {policy}; policy_node then checks that it matches the robot")
 
 
-def check_checkpoint(checkpoint: Checkpoint, robot: Embodiment) -> Iterator[Finding]:
-    """All checks of the model."""
+def check_checkpoint(checkpoint: Checkpoint, robot: Embodiment | None) -> Iterator[Finding]:
+    """All checks of the model; for a robot without a description, only of its files."""
     if checkpoint.problem:
         remedy = "specify another with --policy, or copy or download it again; --policy remote skips the model"
         yield AREA.fail("checkpoint", checkpoint.problem, remedy)
         return
     yield AREA.ok("checkpoint", f"{Path(checkpoint.folder).name}: {checkpoint.weights / 1e6:.0f} MB of weights")
+    if robot is None:
+        fact = "not checked: there is no description of the robot"
+        yield AREA.warn("fit", fact, "put NAME.urdf or NAME.urdf.xacro beside its YAML, or omit --offline")
+        return
     trained = checkpoint.robots.get(robot.name)
     if trained is None:
         fact = f"trained for {', '.join(sorted(checkpoint.robots)) or 'no robot'}, not for '{robot.name}'"
@@ -121,10 +125,6 @@ def check_prompt(trained: EmbodimentInfo, robot: Embodiment) -> Finding:
 def check_statistics(trained: EmbodimentInfo, checkpoint: Checkpoint, robot: Embodiment) -> Iterator[Finding]:
     """Would it be opened with the statistics that scale the model's output to motion?"""
     statistics = checkpoint.statistics.get(trained.dataset)
-    if statistics is None:
-        fact = f"normalization.json has none for '{trained.dataset}'"
-        yield AREA.fail("statistics", fact, "copy the checkpoint again, or recompute them by training")
-        return
     wrong = list(checkpoint_misfits(trained, statistics, robot))
     if wrong:
         remedy = "policy_node will not load it: use another checkpoint, or train this one again"
