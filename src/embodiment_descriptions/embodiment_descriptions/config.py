@@ -1,7 +1,7 @@
 """The YAML that adds to a URDF what it lacks: tag, control mode, rate, arms, cameras, topics, safety."""
 
 import math
-from collections import Counter
+import reprlib
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +16,7 @@ from embodiment_descriptions.commands import Command, JointStates, Odometry, che
 from embodiment_descriptions.errors import EmbodimentError
 from embodiment_descriptions.prompt import TAG_PATTERN, image_marker
 from embodiment_descriptions.schema import Finite, Name, Positive, Strict, require_unique
+from embodiment_descriptions.yaml_files import parse_yaml
 
 
 def _tag(value: str) -> str:
@@ -220,7 +221,7 @@ def _read(source: str | Path | dict) -> tuple[str, dict]:
     origin = str(source) if is_path else "the embodiment YAML"
     try:
         text = Path(source).read_text(encoding="utf-8") if is_path else str(source)
-        data = yaml.load(text, Loader=_UniqueKeyLoader)  # a SafeLoader
+        data = parse_yaml(text)
     except OSError as error:
         raise EmbodimentError(f"cannot read {origin}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -228,19 +229,6 @@ def _read(source: str | Path | dict) -> tuple[str, dict]:
     if not isinstance(data, dict):
         raise EmbodimentError(f"{origin} must be a mapping of keys such as name and arms, not {type(data).__name__}")
     return origin, data
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys, of which PyYAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = Counter(str(self.construct_object(key, deep=deep)) for key, _ in node.value)
-        duplicates = [key for key, count in keys.items() if count > 1]
-        if duplicates:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {', '.join(duplicates)} is given more than once", node.start_mark
-            )
-        return super().construct_mapping(node, deep=deep)
 
 
 def _causes(error: ValidationError) -> list[dict]:
@@ -259,7 +247,7 @@ def _explain(error: dict) -> str:
     if error["type"] == "missing":
         return f"  {place}: missing"
     value = error["input"]
-    shown = f" (got {value!r})" if not isinstance(value, dict | list) else ""
+    shown = f" (got {reprlib.repr(value)})" if not isinstance(value, dict | list) else ""
     return f"  {place}: {error['msg']}{shown}"
 
 

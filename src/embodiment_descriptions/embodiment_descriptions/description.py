@@ -16,6 +16,9 @@ Hardware = Literal["mock", "gazebo", "isaac", "real"]
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _ENCODING = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.-]+)""")
 
+# By what a xacro evaluates, and by files that are not UTF-8 (ValueError).
+RAISED_BY_EXPRESSIONS = (OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+
 
 def robot_description(name: str, hardware: Hardware = "mock", controllers_file: str | Path = "") -> str:
     """Expand the xacro of a robot.
@@ -92,7 +95,7 @@ def expand_xacro(path: str | Path, arguments: dict[str, str] | None = None) -> s
     """
     try:
         document = xacro.process_file(str(path), mappings=dict(arguments or {}))
-    except (xacro.XacroException, ExpatError, OSError, RuntimeError) as error:
+    except (xacro.XacroException, ExpatError, *RAISED_BY_EXPRESSIONS) as error:
         raise EmbodimentError(f"cannot expand {path}: {_reason(error)}{_remedy(error)}") from error
     # The comments before <robot> carry the path of the source file, which has no place on a topic.
     for node in [n for n in document.childNodes if n.nodeType == Node.COMMENT_NODE]:

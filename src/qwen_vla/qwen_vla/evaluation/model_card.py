@@ -42,7 +42,7 @@ def write_model_card(folder: str | Path, evaluations: Sequence[str | Path] = ())
     parts = [
         _front_matter(embodiments),
         _summary(folder, config, training, embodiments),
-        _use(folder, embodiments),
+        _use(folder, training, embodiments),
         _evaluation([read_summary(Path(path)) for path in evaluations]),
         _training(training),
         _embodiments(embodiments),
@@ -84,16 +84,31 @@ def _summary(folder: Path, config: ConfigFile, training: TrainingRecord, embodim
     )
 
 
-def _use(folder: Path, embodiments: Embodiments) -> str:
-    chosen = f', embodiment="{sorted(embodiments)[0]}"' if len(embodiments) > 1 else ""
+def _use(folder: Path, training: TrainingRecord, embodiments: Embodiments) -> str:
+    if not embodiments:
+        return "## Use\n\nOnly for further training: it was not trained on actions."
+    robot = _robot_at_hand(training, embodiments)
+    others = ", ".join(sorted(set(embodiments) - {robot}))
+    note = f"It also knows {others}.\n\n" if others else ""
     return f"""## Use
 
-```python
+{note}```python
+import numpy as np
+
 from qwen_vla import Observation, Policy
 
-policy = Policy.from_pretrained("{folder.name}"{chosen})
-chunk = policy.infer(Observation(images, "what to do"))  # images: camera tag to H×W×3 uint8 RGB
+policy = Policy.from_pretrained("{folder.name}", embodiment="{robot}")  # the path of this folder
+images = {{tag: np.zeros((480, 640, 3), np.uint8) for tag in policy.camera_tags}}  # RGB, as the cameras see it
+state = np.zeros(len(policy.state_names)) if policy.state_names else None  # joint positions [rad | m], in this order
+chunk = policy.infer(Observation(images, "what to do", state=state))
+print(chunk.channel_names, chunk.data)  # a row for every {embodiments[robot].period:g} s
 ```"""
+
+
+def _robot_at_hand(training: TrainingRecord, embodiments: Embodiments) -> str:
+    """The robot of the data that it was trained on last; the last one that it learned, where that is not recorded."""
+    named = [value for entry in training.data for value in (entry.model_extra or {}).values() if value in embodiments]
+    return named[0] if named else list(embodiments)[-1]
 
 
 def evaluation_table(results: Sequence[Mapping[str, Any]]) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
 
+from embodiment_descriptions.yaml_files import parse_yaml
 from qwen_vla.data.collection import Collection
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
@@ -77,8 +78,8 @@ def check_inputs(recipe: Recipe) -> None:
 
 def _yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
 

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import yaml
 
+from embodiment_descriptions import resource_path
 from qwen_vla.evaluation.model_card import write_model_card
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 
@@ -45,6 +46,20 @@ def test_robot_and_statistics_are_in_it(folder):
     text = write_model_card(folder).read_text()
     assert "| control | eef_delta, 5 Hz |" in text and "| cameras | ego, cam_wrist |" in text
     assert "| gripper | -7 | 7 |" in text and "Please do: {instruction}" in text
+
+
+def test_its_python_example_runs_for_the_robot_at_hand(folder, capsys, monkeypatch):
+    """As a reader would run it, beside the folder; with the state that this policy needs."""
+    shutil.copytree(resource_path("checkpoints/tiny"), folder, dirs_exist_ok=True)
+    monkeypatch.chdir(folder.parent)
+    text = write_model_card(folder).read_text()
+    assert 'embodiment="widowx"' in text and "It also knows aloha, mobile_base." in text
+    for robot in ("widowx", "aloha"):
+        code = text.split("```python\n")[1].split("```")[0].replace('"widowx"', f'"{robot}"')
+        names = {}
+        exec(code, names)
+        assert names["chunk"].embodiment == robot and (names["state"] is not None) == (robot == "aloha")
+    assert "gripper" in capsys.readouterr().out
 
 
 def test_parameters_are_those_of_the_files(folder, micro):

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tyro
 
 from qwen_vla.evaluation.options import DEFAULT_POLICY
 
-if TYPE_CHECKING:
-    from qwen_vla_ros.simulation.stack import SimulatedStack
-
 FOREVER = float("inf")
-ANSWER_TIMEOUT = 30.0  # [s]
 
 
 @dataclass
@@ -70,12 +65,13 @@ class Sim:
     def _run(self) -> int:
         from qwen_vla_ros.simulation.running_simulations import announced
         from qwen_vla_ros.simulation.stack import SimulatedWorld, simulated_stack
+        from qwen_vla_ros.simulation.task_client import TaskClient
 
         policy = None if self.no_policy else self.policy
         world = SimulatedWorld(self.robot, self.robot)
         try:
             with simulated_stack(policy, self.logs, speed=self.speed, world=world) as stack:
-                instruction = reset(stack, self.seed)
+                instruction = TaskClient(stack).reset(self.seed)
                 with announced(self.robot, stack.domain):
                     print(self._next_steps(stack.domain, instruction), flush=True)
                     stack.client.wait(lambda: False, "end", FOREVER)  # a node that ends is an error
@@ -92,14 +88,3 @@ class Sim:
             f"ROS_DOMAIN_ID={domain} qwen-vla view\n"
             f"logs: {self.logs}; Ctrl-C ends it"
         )
-
-
-def reset(stack: SimulatedStack, seed: int) -> str:
-    """Start a scene, before anything has moved; returns its instruction."""
-    from qwen_vla_msgs.srv import ResetWorld
-
-    service = stack.client.node.create_client(ResetWorld, f"{stack.simulator}/reset")
-    reply = stack.client.call(service, ResetWorld.Request(seed=seed), ANSWER_TIMEOUT)
-    if not reply.success:
-        raise RuntimeError(f"{stack.simulator} refused scene {seed}: {reply.message}")
-    return reply.instruction
