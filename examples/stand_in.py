@@ -36,9 +36,8 @@ class StandIn(Node):
         super().__init__("stand_in")
         self._robot = robot
         self._positions = {name: self._start_of(name) for name in robot.joint_names}  # [rad | m]
-        self._motions: dict[
-            str, tuple[float, np.ndarray, np.ndarray]
-        ] = {}  # by joint: since when [s], times, positions
+        # By joint: since when [s], times [s], positions.
+        self._motions: dict[str, tuple[float, np.ndarray, np.ndarray]] = {}
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._description = self.create_publisher(String, "robot_description", latched)
         self._description.publish(String(data=robot.urdf))

@@ -45,14 +45,8 @@ class Shell:
         if line.endswith("&"):
             self._start(line.removesuffix("&"))
             return None
-        done = subprocess.run(
-            ["bash", "-c", line],
-            cwd=self.folder,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-        )
+        how = {"cwd": self.folder, "env": self._environment, "timeout": DEADLINE}
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, **how)
         print(f"$ {line}\n{done.stdout}{done.stderr}")
         return done
 
