@@ -78,15 +78,19 @@ def test_weight_headers(copy) -> None:
     file = copy / "model.safetensors"
     whole = file.read_bytes()
     length = int.from_bytes(whole[:8], "little")
-    header, tensors = json.loads(whole[8 : 8 + length]), whole[8 + length :]
-    some = dict(list(header.items())[:20])
+    header = json.loads(whole[8 : 8 + length])
+    first = sorted((name for name in header if name != "__metadata__"), key=lambda name: header[name]["data_offsets"])
+    some = {name: header[name] for name in first[:20]}
+    tensors = whole[8 + length :][: some[first[19]]["data_offsets"][1]]
+    text = json.dumps(some).encode()
+    valid = len(text).to_bytes(8, "little") + text + tensors
 
     def make(chance: random.Random) -> bytes:
         if chance.random() < 1 / 3:
-            return damaged_bytes(whole[: 8 + length], chance) + tensors[: chance.choice((0, 1000))]
+            return damaged_bytes(valid, chance)
         text = json.dumps(damaged_tree(some, chance)).encode("utf-8", "surrogatepass")
         stated = chance.choice((len(text), len(text), len(text), 0, 2**63, len(text) + 1))
-        return stated.to_bytes(8, "little") + text + tensors[: chance.choice((0, 1000))]
+        return stated.to_bytes(8, "little") + text + chance.choice((tensors, tensors, tensors[:-1], b""))
 
     def read(data: bytes) -> None:
         file.write_bytes(data)

@@ -90,7 +90,7 @@ class ResultFile(Rate):
     latency_ms_p50: float
     tasks: dict[str, Rate]
     failures: dict[str, Number]
-    rows: list[EpisodeRow] = []
+    rows: list[EpisodeRow]
     task: str | None = None
     shift: str | None = None
     prompt_of: str | None = None

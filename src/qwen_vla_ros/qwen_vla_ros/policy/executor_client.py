@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from rclpy.client import Client
@@ -14,6 +15,8 @@ from qwen_vla.policies import ActionChunk
 from qwen_vla_ros.policy.instruction_run import PublishedChunk
 from qwen_vla_ros.ros.chunk_messages import message_from_prediction
 
+DISCOVERY = 2.0  # [s] for the executor of a running graph to be found by a node that has just been started
+POLL_PERIOD = 0.02  # [s]
 HOLD_PATIENCE = 1.0  # [s] for the executor to respond to a request to hold
 
 
@@ -25,21 +28,35 @@ class ExecutorClient:
     """
 
     def __init__(
-        self, node: Node, chunks: Publisher, hold: Client, base_frame: str, is_active: Callable[[], bool]
+        self, node: Node, chunks: Publisher, reports: str, hold: Client, base_frame: str, is_active: Callable[[], bool]
     ) -> None:
         """Use publishers and clients created by the node.
 
         Args:
             node: for its clock and log.
             chunks: publisher of ActionChunk.
+            reports: topic of the executor's reports.
             hold: client of the service that aborts a motion.
             base_frame: of the robot.
             is_active: returns whether the node is active.
         """
-        self._node, self._chunks, self._hold = node, chunks, hold
+        self._node, self._chunks, self._reports, self._hold = node, chunks, reports, hold
         self._base_frame, self._is_active = base_frame, is_active
         self._chunk_id = 0
         self.latest_latency_ms = float("nan")
+
+    def find_executor(self) -> None:
+        """Wait until the executor and, in simulated time, the clock are found, but no longer than DISCOVERY.
+
+        A chunk that is published before is lost, and so is its report.
+        """
+        limit, idle = time.monotonic() + DISCOVERY, threading.Event()
+        while not self._is_found() and self._is_active() and time.monotonic() < limit:
+            idle.wait(POLL_PERIOD)
+
+    def _is_found(self) -> bool:
+        found = self._chunks.get_subscription_count() > 0 and self._node.count_publishers(self._reports) > 0
+        return found and self._node.get_clock().now().nanoseconds > 0
 
     def publish(self, chunk: ActionChunk, execution_horizon: int) -> PublishedChunk:
         """Number a chunk and publish it; with `execution_horizon` 0, the chunk's own is used."""

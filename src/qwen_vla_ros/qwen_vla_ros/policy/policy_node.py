@@ -204,7 +204,9 @@ class PolicyNode(lifecycle.ManagedNode):
         self.listen_to(CHUNK_REPORT, self._on_report, RELIABLE)
         reader = ObservationReader(self._streams, self._policy.state_names, self._kinematics_of_tips(), self._changed)
         base, is_active = self._embodiment.base_frame, lambda: self.active
-        self._executor_client = ExecutorClient(self, chunk_publisher, self.client_of(HOLD), base, is_active)
+        self._executor_client = ExecutorClient(
+            self, chunk_publisher, self.parameters.report_topic, self.client_of(HOLD), base, is_active
+        )
         self._parts = Parts(
             now=lambda: self.get_clock().now().nanoseconds,
             reader=reader,
@@ -299,6 +301,7 @@ class PolicyNode(lifecycle.ManagedNode):
     def _execute(self, handle: ServerGoalHandle) -> None:
         """Run one goal, in the inference thread, and have it concluded in the callback thread."""
         try:
+            self._executor_client.find_executor()
             run = self._make_run(self._goal_context(handle), self._limits(handle.request))
             with self._changed:
                 self._run = run
