@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import ReaderError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from embodiment_descriptions import Embodiment, known_robot
+from qwen_vla.json_files import read_json
 from qwen_vla_ros.drawing.view.scene import CHUNK_TOPIC, Feed
 from qwen_vla_ros.ros.embodiment_source import read_embodiment
 
@@ -126,12 +127,19 @@ class Bag:
         raise ValueError(f"{self.path}: a message on {connection.topic} cannot be read: {reason}") from reason
 
 
+class EpisodeRecord(BaseModel):
+    """What is needed of the record that episode_recorder writes beside its bag."""
+
+    remapped: dict[str, str] = {}
+    namespace: str = ""
+
+
 def _episode(folder: Path) -> tuple[dict[str, str], str]:
     """Remapped topics and namespace of an episode of episode_recorder; empty for any other bag."""
     if not (folder / RECORD).is_file():
         return {}, ""
-    record = json.loads((folder / RECORD).read_text())
-    return record.get("remapped", {}), record.get("namespace", "")
+    record = read_json(folder / RECORD, EpisodeRecord, "remove it to read the bag without")
+    return record.remapped, record.namespace
 
 
 def message_types():

@@ -5,7 +5,6 @@ The command line imports this module for its options: everything that needs ROS 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -253,10 +252,9 @@ class Demo:
 
 def known_robots(checkpoint: Path) -> list[str]:
     """The robots for which a checkpoint was trained; torch is not needed."""
-    path = checkpoint / "embodiments.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{checkpoint} does not list the robots it was trained for: it has no {path.name}")
-    return list(json.loads(path.read_text()))
+    from qwen_vla.model.checkpoint.files import read_embodiments
+
+    return list(read_embodiments(checkpoint))
 
 
 def summarize(shown: dict[str, Shown], checkpoint: str, skipped: Sequence[str]) -> dict[str, Any]:
