@@ -9,93 +9,49 @@ from __future__ import annotations
 import bisect
 import functools
 import logging
-import math
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.interfaces import Connection
-from rosbags.typesys import Stores, get_typestore
 
-from embodiment_descriptions import Camera, Embodiment
+from embodiment_descriptions import Embodiment
 from embodiment_descriptions.urdf import parse_urdf
+from qwen_vla.data.formats.bags.bag import Bag, bag_paths, files_of_bag, is_bag_file
+from qwen_vla.data.formats.bags.replay import Replay, Row, rows_between
+from qwen_vla.data.formats.bags.timeline import ClockSetBack, stretches
+from qwen_vla.data.formats.bags.topics import BagOptions, Part, TopicUse, heard_of, image_topic, part_of, topic_uses
 from qwen_vla.data.formats.cache import data_hash
-from qwen_vla.data.formats.episodes import Channels, DatasetError, Episode, EpisodeList, SourceOptions, hash_of
-from qwen_vla.data.formats.recordings import UNFINISHED, RecordedEpisode, is_recorded, read_record, unfinished
-from qwen_vla.data.formats.rosbag_commands import CommandedPositions, Trajectory, command_readers
+from qwen_vla.data.formats.episodes import (
+    Channels,
+    DatasetError,
+    Episode,
+    EpisodeList,
+    SourceOptions,
+    hash_of,
+)
+from qwen_vla.data.formats.recordings import RecordedEpisode, is_recorded, read_record, unfinished
+from qwen_vla.data.formats.rosbag_commands import CommandedPositions, command_readers
 from qwen_vla.data.robot.finite_differences import next_rows
 from qwen_vla_control.observation.image_decoding import DecodingError
-from qwen_vla_control.observation.odometry_reader import BasePose
-from qwen_vla_control.observation.robot_streams import Needs, ObservationStreams
-from qwen_vla_control.observation.streams import (
-    MAX_IDENTICAL,
-    MAX_SKEW,
-    OTHER_CLOCK,
-    Alignment,
-    Observation,
-    Rules,
-    Waiting,
-)
+from qwen_vla_control.observation.robot_streams import ObservationStreams
+from qwen_vla_control.observation.streams import MAX_SKEW, Observation
 from qwen_vla_control.stamps import NANOSECONDS, stamp_of
 
-COMPRESSED = "/compressed"
-# Earlier stamps (2001) are from a simulator, whose cameras have no noise: a repeated image is no defect [ns].
-REAL_TIME = 10**18
 STATE, ODOMETRY, ACTION = "observation.state", "observation.odometry", "action"
+STAY_OPEN = 4  # bags
 log = logging.getLogger(__name__)
-SUFFIXES = (".mcap", ".db3")
 
 
-class BagOptions(SourceOptions):
-    """What a bag does not define itself: from the user, or from the episode of episode_recorder.
+class _Span(NamedTuple):
+    """An episode within a part of a bag: begin, end [ns], instruction, and why it is cut there ("": it is not)."""
 
-    remapped: topics whose names differ from the robot's YAML, as (YAML, bag) pairs. alignment: rules for images that
-    belong together, as in policy_node.
-    """
-
-    remapped: tuple[tuple[str, str], ...] = ()
-    alignment: Alignment = Alignment.DROP
-
-    def topic(self, name: str) -> str:
-        """The bag's name of a topic of the robot."""
-        if name in dict(self.remapped):
-            return dict(self.remapped)[name]
-        if name.startswith("/"):
-            return name
-        return "/" + "/".join(part.strip("/") for part in (self.namespace, name) if part.strip("/"))
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """Placeholder of an image in the streams until it is selected: its header, and its message's position in the bag.
-
-    `data` replaces its pixels: the number of the image, unchanged if the image is bit-identical to the previous one.
-    """
-
-    header: Any
-    tag: str
-    topic: str
-    log_ns: int
-    data: int
-
-
-@dataclass
-class _Recording:
-    """The messages of a bag that are used, in order of arrival; times [ns] are in the clock of the message stamps."""
-
+    part: int
+    begin: int
+    end: int
     sentence: str
-    images: list[tuple[int, _Reference]] = field(default_factory=list)
-    joints: list[tuple[int, tuple[int, Any]]] = field(default_factory=list)  # number of the topic, message
-    odometry: list[tuple[int, Any]] = field(default_factory=list)
-    twists: list[tuple[int, np.ndarray]] = field(default_factory=list)
-    trajectories: list[Trajectory] = field(default_factory=list)
-    texts: list[tuple[int, str]] = field(default_factory=list)
-    markers: list[tuple[int, Any]] = field(default_factory=list)
+    cut: str
 
 
 class RosbagEpisodes(EpisodeList):
@@ -116,6 +72,8 @@ class RosbagEpisodes(EpisodeList):
         self.rate_hz = embodiment.rate_hz
         self.image_keys = tuple(camera.tag for camera in embodiment.cameras)
         self._readers = command_readers(embodiment)
+        kinds = parse_urdf(embodiment.urdf).joints
+        self._continuous = {name for name in embodiment.joint_names if kinds[name].type == "continuous"}
         for command, reader in self._readers:
             if reader.read is None:
                 _tell_once(
@@ -125,20 +83,19 @@ class RosbagEpisodes(EpisodeList):
         self.paths = _without_failed(path, bag_paths(path))
         episodes = [episode for bag in self.paths for episode in self._read(bag)]
         if not episodes:
-            raise DatasetError(f"{path}: no episode in {len(self.paths)} bag(s); see the topics {self._topics()}")
+            raise DatasetError(f"{path}: there is no bag in it")
+        _check_columns(episodes)
         super().__init__(path, episodes)
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
         """A bag, or a folder of bags, finished or not."""
-        if path.is_file():
-            return path.suffix in SUFFIXES
-        return bool(unfinished(path)) or any(_holds_messages(bag) for bag in bag_paths(path))
+        return is_bag_file(path) if path.is_file() else bool(unfinished(path) or bag_paths(path))
 
     @classmethod
     def recordings(cls, path: Path) -> list[Path]:
         """The finished bags."""
-        return [bag for bag in bag_paths(path) if not bag.name.endswith(UNFINISHED)]
+        return bag_paths(path)
 
     @classmethod
     def robot(cls, path: Path) -> Embodiment | None:
@@ -162,44 +119,47 @@ class RosbagEpisodes(EpisodeList):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the contents of all bag files and of the options that split episodes."""
-        files = [file for path in self.paths for file in ([path] if path.is_file() else sorted(path.iterdir()))]
-        content = data_hash(self.root, [file for file in files if file.suffix in (*SUFFIXES, ".yaml", ".zstd")])
-        return hash_of(content, self.options, self.rate_hz, self.max_skew, self.image_keys)
+        """Hash of the contents of all bag files and of the options that apply to them."""
+        content = data_hash(self.root, [file for path in self.paths for file in files_of_bag(path)])
+        options = [self._options_of(path) for path in self.paths]
+        return hash_of(content, options, self.rate_hz, self.max_skew, self.image_keys)
 
     # --- one bag ----------------------------------------------------------------------------------------------------
 
     def _read(self, path: Path) -> Iterator[Episode]:
-        with closing(_open(path)) as reader:
-            recording = self._collect(path, reader)
-        for number, (begin, end, sentence) in enumerate(self._spans(path, recording)):
-            rows = self._rows(recording, begin, end)
-            if rows:
-                yield self._episode(path, number, recording, rows, sentence)
-
-    def _collect(self, path: Path, reader: AnyReader) -> _Recording:
-        """Read all messages except pixels."""
         options = self._options_of(path)
-        found = {connection.topic for connection in reader.connections}
-        images = {camera.tag: _image_topic(camera, options, found) for camera in self.embodiment.cameras}
-        handlers = self._handlers(options, images)
-        joints = ObservationStreams(self.embodiment, ()).joint_sources
-        needed = [*images.values(), *(options.topic(source.source.topic) for source in joints)]
-        missing = [topic for topic in needed if topic not in found]
-        if missing:
-            raise DatasetError(
-                f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no topics'}. Record these "
-                "topics, or give the namespace they are in"
-            )
-        recording = _Recording(options.instruction or "")
-        wanted = [connection for connection in reader.connections if connection.topic in handlers]
-        lag = None
-        for connection, log_ns, data in reader.messages(connections=wanted):
-            message = _deserialize(path, reader, connection, data)
-            if lag is None and _stamped(message):
-                lag = _other_clock(stamp_of(message) - log_ns)
-            handlers[connection.topic](recording, log_ns + (lag or 0), log_ns, message)
-        return recording
+        parts = self._parts(path, options)
+        number, reasons = 0, [part.ended for part in parts if part.ended]
+        for span in self._spans(parts, options):
+            measured = parts[span.part].measured
+            replay = Replay(self.embodiment, measured, span.begin, options.topic, options.alignment, self.max_skew)
+            last = measured.last_tick(span.end, self.embodiment.cameras)
+            rows = rows_between(replay, span.begin, last, self.rate_hz)
+            if rows and not span.sentence:
+                raise DatasetError(
+                    f"{path}: no instruction; give `instruction`, or the topic that has it with `instruction_topic`"
+                )
+            if rows:
+                yield self._episode(path, number, parts, span, rows)
+                number += 1
+            elif replay.waiting:
+                reasons.append(replay.waiting.message)
+        why = "; ".join(dict.fromkeys(reasons)) or "it has no message on the topics of the robot"
+        if not number:
+            raise DatasetError(f"{path}: no episode: {why}")
+        if reasons:
+            log.warning("%s: not all of it can be used: %s", path, why)
+
+    def _parts(self, path: Path, options: BagOptions) -> list[Part]:
+        """Read all messages except pixels."""
+        with Bag(path) as bag:
+            uses = self._uses(bag, options)
+            heard = [heard_of(uses[recorded.topic], recorded) for recorded in bag.messages(frozenset(uses))]
+            try:
+                found = stretches(heard, bag.damages)
+            except ClockSetBack as error:
+                raise bag.error(error.heard.topic, error.heard.type, error.heard.log_ns, str(error)) from error
+            return [part_of(bag, stretch, uses) for stretch in found]
 
     def _options_of(self, path: Path) -> BagOptions:
         """The options, completed by those of an episode of episode_recorder."""
@@ -213,201 +173,98 @@ class RosbagEpisodes(EpisodeList):
         }
         return self.options.model_copy(update=changes)
 
-    def _handlers(
-        self, options: BagOptions, images: Mapping[str, str]
-    ) -> dict[str, Callable[[_Recording, int, int, Any], None]]:
-        """A handler of messages by topic: (recording, arrival [ns], time in the bag [ns], message).
-
-        images: the topic of every camera, by its tag.
-        """
-        topic, e = options.topic, self.embodiment
-
-        def image(tag: str):
-            latest, number = None, 0
-
-            def keep(recording: _Recording, arrival: int, log_ns: int, message: Any) -> None:
-                nonlocal latest, number
-                number += latest is None or not np.array_equal(latest, message.data)
-                latest = message.data
-                recording.images.append((arrival, _Reference(message.header, tag, images[tag], log_ns, number)))
-
-            return keep
-
-        def joints(source: int):
-            return lambda r, arrival, _, message: r.joints.append((arrival, (source, message)))
-
-        def commands(kept: str, read: Callable[[Any, int], Any]):
-            return lambda r, arrival, _, message: getattr(r, kept).append(read(message, arrival))
-
-        handlers = {images[camera.tag]: image(camera.tag) for camera in self.embodiment.cameras}
-        handlers |= {topic(source.topic): joints(index) for index, source in enumerate(e.joint_states)}
-        for command, reader in self._readers:
-            if reader.read is not None:
-                kept = "twists" if command.moves_base else "trajectories"
-                handlers[topic(command.endpoint)] = commands(kept, reader.read)
-        if e.odometry:
-            handlers[topic(e.odometry.topic)] = lambda r, arrival, _, m: r.odometry.append((arrival, m))
-        if options.instruction_topic:
-            handlers[topic(options.instruction_topic)] = lambda r, arrival, _, m: r.texts.append((arrival, m.data))
+    def _uses(self, bag: Bag, options: BagOptions) -> dict[str, list[TopicUse]]:
+        """The topics of the bag that are used; DatasetError if one is missing, or has messages of another type."""
+        uses = topic_uses(self.embodiment, options, self._readers, set(bag.types))
+        joints = ObservationStreams(self.embodiment, ()).joint_sources
+        images = [image_topic(camera, options, bag.types) for camera in self.embodiment.cameras]
+        needed = [*images, *(options.topic(source.source.topic) for source in joints)]
         if options.marker_topic:
-            handlers[topic(options.marker_topic)] = lambda r, arrival, _, m: r.markers.append((arrival, m.data))
-        return handlers
-
-    def _topics(self) -> str:
-        images = {camera.tag: self.options.topic(camera.image_topic) for camera in self.embodiment.cameras}
-        return ", ".join(self._handlers(self.options, images))
-
-    def _spans(self, path: Path, recording: _Recording) -> Iterator[tuple[int, int, str]]:
-        """Begin, end [ns] and instruction of every episode."""
-        arrivals = [time for time, _ in (*recording.images, *recording.joints)]
-        if not arrivals:
-            return
-        begin, end = min(arrivals), max(arrivals)
-        if self.options.marker_topic:
-            yield from self._marked(path, recording, end)
-        else:
-            yield begin, end, self._sentence(path, recording, begin, end)
-
-    def _marked(self, path: Path, recording: _Recording, end: int) -> Iterator[tuple[int, int, str]]:
-        begun: tuple[int, Any] | None = None
-        for time, mark in [*recording.markers, (end, None)]:
-            if begun and (mark is None or mark != begun[1]):
-                own = begun[1] if isinstance(begun[1], str) else ""
-                yield begun[0], time, own.strip() or self._sentence(path, recording, begun[0], time)
-                begun = None
-            if mark and begun is None:
-                begun = (time, mark)
-
-    def _sentence(self, path: Path, recording: _Recording, begin: int, end: int) -> str:
-        """The last instruction before the end of an episode, else the one for all episodes."""
-        said = [text.strip() for time, text in recording.texts if time <= end and text.strip()]
-        sentence = said[-1] if said else recording.sentence.strip()
-        if not sentence:
+            needed.append(options.topic(options.marker_topic))
+        missing = [topic for topic in needed if topic not in bag.types]
+        if missing:
             raise DatasetError(
-                f"{path}: no instruction; give `instruction`, or the topic that has it with `instruction_topic`"
+                f"{bag.path} lacks {', '.join(missing)}; it has {', '.join(sorted(bag.types)) or 'no topics'}. Record "
+                "these topics, or give the namespace they are in"
             )
-        return sentence
+        for name, use in ((name, use) for name, own in uses.items() for use in own):
+            if others := sorted(bag.types.get(name, set()) - set(use.types)):
+                why = f"{' or '.join(use.types)} is needed; record that, or name another topic in the robot's YAML"
+                raise bag.error(name, ", ".join(others), bag.first_ns(name), why)
+        return uses
+
+    def _spans(self, parts: Sequence[Part], options: BagOptions) -> Iterator[_Span]:
+        """Every episode, as far as it lies in one part; a new instruction begins a new one."""
+        said: list[str] = []
+        for number, part in enumerate(parts):
+            inside = part.measured.span
+            spans = _marked(part, inside) if options.marker_topic else [(*inside, "")] if inside else []
+            for begin, end, own in spans:
+                tasks = [(begin, own)] if own else _tasks(said, part.texts, begin, end)
+                if options.marker_topic and len(tasks) > 1 and begin == tasks[0][0]:
+                    tasks = [(begin, tasks[1][1]), *tasks[2:]]  # said right after the mark
+                tasks = tasks or [(begin, (options.instruction or "").strip())]
+                for (start, sentence), until in zip(tasks, [*(time for time, _ in tasks[1:]), end], strict=True):
+                    cut = part.ended if until >= inside[1] else ""
+                    yield _Span(number, start, until, sentence, cut)
+            said += [text for _, text in part.texts]
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
-    def _rows(self, recording: _Recording, begin: int, end: int) -> list[_Row]:
-        """Replay: the policy's observation at every tick. Ticks start at the first observation."""
-        replay = _Replay(self, recording)
-        last = min(
-            [end, *(max((t for t, r in recording.images if r.tag == tag), default=end) for tag in self.image_keys)]
-        )
-        first = replay.first_observation(begin, last)
-        if first is None:
-            return []
-        count = int((last - first) * self.rate_hz / NANOSECONDS) + 1
-        return [replay.row(first + round(k * NANOSECONDS / self.rate_hz)) for k in range(count)]
-
-    def _episode(self, path: Path, number: int, recording: _Recording, rows: list[_Row], sentence: str) -> Episode:
-        joints = self.embodiment.joint_names
+    def _episode(self, path: Path, number: int, parts: Sequence[Part], span: _Span, rows: Sequence[Row]) -> Episode:
+        joints, part = self.embodiment.joint_names, parts[span.part]
         state = np.array([[row.joints.get(name, np.nan) for name in joints] for row in rows], float)
         units = tuple("rad" if name not in _prismatic(self.embodiment) else "m" for name in joints)
-        times = np.array([row.stamp_ns for row in rows])
         seconds = np.array([(row.tick_ns - rows[0].tick_ns) / NANOSECONDS for row in rows])
         columns = {
             "timestamp": Channels(seconds[:, None], ("timestamp",), ("s",)),
             STATE: Channels(state, joints, units),
         }
-        if recording.trajectories:
-            commanded = self._commanded(recording, times, state)
+        defects = dict(_defects(parts, span, rows))
+        if any(other.trajectories for other in parts):
+            commanded, unknown = self._commanded(parts, span.part, rows, state)
             columns[ACTION] = Channels(commanded, joints, units)
+            defects = unknown | defects
         if self.embodiment.base:
-            columns |= _base_columns(recording, rows)
-        defects: dict[str, dict[int, str]] = {"observation": {k: row.fault for k, row in enumerate(rows) if row.fault}}
-        images = {tag: _BagImages(path, self, tag, rows) for tag in self.image_keys}
+            columns |= _base_columns(parts, part, rows)
         return Episode(
             name=f"{path} episode {number}",
-            instruction=sentence,
+            instruction=span.sentence,
             rate_hz=self.rate_hz,
             columns=columns,
-            images=images,
+            images={tag: _BagImages(path, self, tag, rows) for tag in self.image_keys},
             place=lambda row: f"{path} episode {number} row {row} ({seconds[row]:.2f} s)",
             state=columns[STATE],
             actions=columns.get(ACTION),
-            defects={name: found for name, found in defects.items() if found},
+            defects={"observation": defects} if defects else {},
         )
 
-    def _commanded(self, recording: _Recording, times: np.ndarray, state: np.ndarray) -> np.ndarray:
+    def _commanded(
+        self, parts: Sequence[Part], number: int, rows: Sequence[Row], state: np.ndarray
+    ) -> tuple[np.ndarray, dict[int, str]]:
         """Commanded joint positions one period after each row; before the first command, the measured ones.
 
-        For a joint never commanded by a topic, such as a gripper with an action, the measured one a row later.
+        For a joint never commanded by a topic, such as a gripper with an action, the measured one a row later. Also
+        returns the rows after an interruption at which it is unknown what is commanded.
         """
-        commands = CommandedPositions(self.embodiment.joint_names, recording.trajectories)
-        due = times + round(NANOSECONDS / self.rate_hz)
+        joints = self.embodiment.joint_names
+        commands = CommandedPositions(joints, parts[number].trajectories, self._continuous)
+        due = np.array([row.stamp_ns for row in rows]) + round(NANOSECONDS / self.rate_hz)
         measured = np.where(commands.known, state, next_rows(state))
-        return np.stack([commands.at(int(time), row) for time, row in zip(due, measured, strict=True)])
-
-
-@dataclass(frozen=True)
-class _Row:
-    tick_ns: int
-    stamp_ns: int
-    chosen: Mapping[str, _Reference]
-    joints: Mapping[str, float]  # positions; empty if missing
-    base: BasePose | None
-    fault: str
-
-
-class _Replay:
-    """The state of a bag's streams at any time; time only moves forward."""
-
-    def __init__(self, source: RosbagEpisodes, recording: _Recording) -> None:
-        needs = Needs(joint_states=True, odometry=bool(recording.odometry))
-        self.streams = ObservationStreams(source.embodiment, source.embodiment.cameras, source.options.topic, needs)
-        simulated = any(stamp_of(reference) < REAL_TIME for _, reference in recording.images[:1])
-        self.rules = Rules(
-            alignment=source.options.alignment,
-            max_skew=source.max_skew,
-            max_lead=math.inf,  # the recorder's clock is not the robot's
-            max_identical=math.inf if simulated else MAX_IDENTICAL,
-        )
-        self._coming = sorted(
-            [(time, 0, reference) for time, reference in recording.images]
-            + [(time, 1, message) for time, message in recording.joints]
-            + [(time, 2, message) for time, message in recording.odometry],
-            key=lambda item: item[:2],
-        )
-        self._next = 0
-
-    def first_observation(self, begin: int, last: int) -> int | None:
-        """Arrival of the message that completes the first observation at or after `begin`."""
-        while self._next < len(self._coming) and self._coming[self._next][0] <= last:
-            now = self._coming[self._next][0]
-            self._offer(now)
-            if now >= begin and isinstance(self.streams.select(now, now, rules=self.rules), Observation):
-                return now
-        return None
-
-    def row(self, now: int) -> _Row:
-        self._offer(now)
-        observed = self.streams.select(now, now, rules=self.rules)
-        if isinstance(observed, Waiting):
-            kinds = {"camera": "frame", "odometry": "odometry"}
-            kind = kinds.get(observed.stream.partition(" ")[0], "joint state")
-            return _Row(now, now, {}, {}, None, f"missing {kind}: {observed.message}")
-        chosen = {tag: messages[-1] for tag, messages in observed.images.items()}
-        return _Row(now, observed.stamp_ns, chosen, observed.joints, observed.base, "")
-
-    def _offer(self, now: int) -> None:
-        while self._next < len(self._coming) and self._coming[self._next][0] <= now:
-            arrival, kind, item = self._coming[self._next]
-            self._next += 1
-            if kind == 0:
-                self.streams.take_image(item.tag, item, arrival)
-            elif kind == 1:
-                self.streams.joints.take(*item, arrival)
-            else:
-                self.streams.odometry.take(item, arrival)
+        commanded = np.stack([commands.at(int(time), row) for time, row in zip(due, measured, strict=True)])
+        told = {name for part in parts for trajectory in part.trajectories for name in trajectory.joints}
+        unknown = (due[:, None] < commands.since_ns) & np.isin(joints, list(told)) & (number > 0)
+        why = "what {} is commanded is unknown: nothing was since the recording was interrupted"
+        return commanded, {
+            int(row): why.format(", ".join(np.array(joints)[unknown[row]]))
+            for row in np.flatnonzero(unknown.any(axis=1))
+        }
 
 
 class _BagImages:
     """One camera's images of an episode; read from the bag and decoded on access."""
 
-    def __init__(self, path: Path, source: RosbagEpisodes, tag: str, rows: list[_Row]) -> None:
+    def __init__(self, path: Path, source: RosbagEpisodes, tag: str, rows: Sequence[Row]) -> None:
         self._path, self._tag, self._rows = path, tag, rows
         camera = next(camera for camera in source.embodiment.cameras if camera.tag == tag)
         self._streams = ObservationStreams(source.embodiment, [camera], source.options.topic)
@@ -419,61 +276,70 @@ class _BagImages:
         reference = self._rows[row].chosen.get(self._tag)
         if reference is None:
             raise DatasetError(f"{self._path} row {row}: {self._rows[row].fault}")
-        message = _message(self._path, reference)
+        message = _opened(self._path).message(reference.topic, reference.log_ns, reference.place)
         try:
             return self._streams.decode(Observation(stamp_of(message), {self._tag: (message,)}))[self._tag]
         except DecodingError as error:
             raise DatasetError(f"{self._path} row {row}: {error}") from error
 
 
-def _message(path: Path, reference: _Reference) -> Any:
-    """The message of a reference; messages of one topic may share their time in the bag."""
-    reader, topic = _reader(path), reference.topic
-    connections = [connection for connection in reader.connections if connection.topic == topic]
-    for connection, _, data in reader.messages(connections, reference.log_ns, reference.log_ns + 1):
-        message = _deserialize(path, reader, connection, data)
-        if stamp_of(message) == stamp_of(reference):
-            return message
-    raise DatasetError(f"{path}: the message on {topic} at {reference.log_ns} ns is missing; was the bag changed?")
+def _marked(part: Part, inside: tuple[int, int] | None) -> Iterator[tuple[int, int, str]]:
+    """Begin, end [ns] and own instruction of every marked episode; one without an end ends with the part."""
+    if inside is None:
+        return
+    begun: tuple[int, Any] | None = None
+    for time, mark in [*part.marks, (inside[1], None)]:
+        if begun and (mark is None or mark != begun[1]):
+            yield begun[0], time, begun[1].strip() if isinstance(begun[1], str) else ""
+            begun = None
+        if mark and begun is None:
+            begun = (time, mark)
 
 
-@functools.lru_cache(4)
-def _reader(path: Path) -> AnyReader:
+def _tasks(before: Sequence[str], texts: Sequence[tuple[int, str]], begin: int, end: int) -> list[tuple[int, str]]:
+    """The instructions of an episode [ns], each from when on it holds, the first one from the begin.
+
+    before: said in earlier parts. Of what was said until the begin, only the last counts.
+    """
+    earlier = [*before, *(text for time, text in texts if time <= begin)]
+    tasks = [(begin, text) for text in earlier[-1:]]
+    for time, text in texts:
+        if begin < time <= end and (not tasks or tasks[-1][1] != text):
+            tasks.append((time if tasks else begin, text))
+    return tasks
+
+
+def _defects(parts: Sequence[Part], span: _Span, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
+    """Rows without an observation, and those beside which something is lost."""
+    if span.part and parts[span.part - 1].damaged:
+        yield 0, f"the recording is interrupted before it: {parts[span.part - 1].ended}"
+    yield from ((number, row.fault) for number, row in enumerate(rows) if row.fault)
+    if span.cut:
+        yield len(rows) - 1, f"the recording is interrupted after it: {span.cut}"
+
+
+_OPEN: dict[Path, Bag] = {}
+
+
+def _opened(path: Path) -> Bag:
     """An open bag; the last few stay open, for reading image by image."""
-    return _open(path)
+    if path not in _OPEN:
+        while len(_OPEN) >= STAY_OPEN:
+            _OPEN.pop(next(iter(_OPEN))).close()
+        _OPEN[path] = Bag(path)
+    return _OPEN[path]
 
 
-def _open(path: Path) -> AnyReader:
-    """An opened bag."""
-    try:
-        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_KILTED))
-        reader.open()
-    except (AnyReaderError, OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be opened as a bag: {error}") from error
-    return reader
-
-
-def _deserialize(path: Path, reader: AnyReader, connection: Connection, data: bytes) -> Any:
-    """A message of the bag; Fast CDR appends up to eight bytes to some messages, which rosbags would refuse."""
-    for extra in (0, 4, 8):
-        try:
-            return reader.deserialize(data[: len(data) - extra], connection.msgtype)
-        except AnyReaderError as error:
-            reason = error
-    raise DatasetError(f"{path}: a message on {connection.topic} cannot be read: {reason}") from reason
-
-
-def bag_paths(root: Path) -> list[Path]:
-    """The bag at a path, or all bags in the folder, ordered by name."""
-    if root.is_file() or (root / "metadata.yaml").exists():
-        return [root]
-    inside = sorted(path.parent for path in root.glob("*/metadata.yaml"))
-    return inside or sorted(path for path in root.iterdir() if path.suffix in SUFFIXES)
-
-
-def _holds_messages(bag: Path) -> bool:
-    files = [bag] if bag.is_file() else bag.iterdir()
-    return any(set(file.suffixes) & set(SUFFIXES) for file in files)
+def _check_columns(episodes: Sequence[Episode]) -> None:
+    """DatasetError for bags of which only some have commands."""
+    first = episodes[0]
+    for episode in episodes:
+        if different := set(episode.columns) ^ set(first.columns):
+            names = ", ".join(sorted(different))
+            raise DatasetError(
+                f"only one of {first.name} and {episode.name} has {names}; record the same in all, or put them into "
+                "separate folders"
+            )
 
 
 def _without_failed(root: Path, paths: list[Path]) -> list[Path]:
@@ -491,41 +357,26 @@ def _tell_once(line: str) -> None:
         log.warning(line)
 
 
-def _other_clock(difference: int) -> int:
-    """Offset of bag times [ns]: zero, unless the messages' stamps are from another clock (a simulator's)."""
-    return difference if abs(difference) > OTHER_CLOCK * NANOSECONDS else 0
-
-
-def _stamped(message: Any) -> bool:
-    """Whether a message is stamped; a stamp of zero, as in commands, means immediately."""
-    return hasattr(message, "header") and stamp_of(message) != 0
-
-
-def _image_topic(camera: Camera, options: BagOptions, found: set[str]) -> str:
-    """The topic of a camera in a bag: that of its transport, else of the other one if that was recorded."""
-    own, raw = options.topic(camera.image_topic), options.topic(camera.topic.removesuffix(COMPRESSED))
-    return next((topic for topic in (own, raw, raw + COMPRESSED) if topic in found), own)
-
-
 def _prismatic(embodiment: Embodiment) -> set[str]:
     joints = parse_urdf(embodiment.urdf).joints
     return {name for name in embodiment.joint_names if joints[name].type == "prismatic"}
 
 
-def _base_columns(recording: _Recording, rows: list[_Row]) -> dict[str, Channels]:
+def _base_columns(parts: Sequence[Part], part: Part, rows: Sequence[Row]) -> dict[str, Channels]:
     columns, times = {}, np.array([row.stamp_ns for row in rows])
-    if recording.odometry:
+    if any(other.measured.odometry for other in parts):
         poses = np.stack([np.full(3, np.nan) if row.base is None else row.base.vector for row in rows])
         columns[ODOMETRY] = Channels(poses, ("x", "y", "theta"), ("m", "m", "rad"))
-    if recording.twists:
+    if any(other.twists for other in parts):
         columns[f"{ACTION}.velocity"] = Channels(
-            _latest(recording.twists, times), ("vx", "vy", "wz"), ("m/s", "m/s", "rad/s")
+            _latest(part.twists, times, interrupted=part is not parts[0]), ("vx", "vy", "wz"), ("m/s", "m/s", "rad/s")
         )
     return columns
 
 
-def _latest(samples: list[tuple[int, np.ndarray]], times: np.ndarray) -> np.ndarray:
-    """The last value at or before each time; zero before the first."""
+def _latest(samples: list[tuple[int, np.ndarray]], times: np.ndarray, interrupted: bool) -> np.ndarray:
+    """The last value (3,) at or before each time; before the first, zero, or NaN after an interruption."""
     stamps = [time for time, _ in samples]
+    first = np.full(3, np.nan if interrupted else 0.0)
     before = [bisect.bisect_right(stamps, time) for time in times]
-    return np.stack([samples[k - 1][1] if k else np.zeros_like(samples[0][1]) for k in before])
+    return np.stack([samples[k - 1][1] if k else first for k in before])
