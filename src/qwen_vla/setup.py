@@ -20,6 +20,7 @@ setup(
         "embodiment_descriptions",
         "gymnasium",
         "huggingface_hub",
+        "lz4",
         "matplotlib",
         "mcap",
         "msgpack",

@@ -23,14 +23,7 @@ from qwen_vla.data.formats.bags.replay import Replay, Row, rows_between
 from qwen_vla.data.formats.bags.timeline import ClockSetBack, stretches
 from qwen_vla.data.formats.bags.topics import BagOptions, Part, TopicUse, heard_of, image_topic, part_of, topic_uses
 from qwen_vla.data.formats.cache import data_hash
-from qwen_vla.data.formats.episodes import (
-    Channels,
-    DatasetError,
-    Episode,
-    EpisodeList,
-    SourceOptions,
-    hash_of,
-)
+from qwen_vla.data.formats.episodes import Channels, DatasetError, Episode, EpisodeList, SourceOptions, hash_of
 from qwen_vla.data.formats.recordings import RecordedEpisode, is_recorded, read_record, unfinished
 from qwen_vla.data.formats.rosbag_commands import CommandedPositions, command_readers
 from qwen_vla.data.robot.finite_differences import next_rows
@@ -55,7 +48,12 @@ class _Span(NamedTuple):
 
 
 class RosbagEpisodes(EpisodeList):
-    """The episodes of one bag, or of all bags in a folder: `EpisodeSource`."""
+    """The episodes of one bag, or of all bags in a folder: `EpisodeSource`.
+
+    Attributes:
+        paths: the bags.
+        unused: by bag, why not all of it can be used.
+    """
 
     takes = frozenset(SourceOptions.model_fields)
 
@@ -81,9 +79,10 @@ class RosbagEpisodes(EpisodeList):
                     f"{reader.measured}"
                 )
         self.paths = _without_failed(path, bag_paths(path))
+        self.unused: dict[Path, tuple[str, ...]] = {}
         episodes = [episode for bag in self.paths for episode in self._read(bag)]
         if not episodes:
-            raise DatasetError(f"{path}: there is no bag in it")
+            raise DatasetError(f"{path}: there is no bag in it, or only failed ones")
         _check_columns(episodes)
         super().__init__(path, episodes)
 
@@ -148,6 +147,7 @@ class RosbagEpisodes(EpisodeList):
         if not number:
             raise DatasetError(f"{path}: no episode: {why}")
         if reasons:
+            self.unused[path] = tuple(dict.fromkeys(reasons))
             log.warning("%s: not all of it can be used: %s", path, why)
 
     def _parts(self, path: Path, options: BagOptions) -> list[Part]:
@@ -200,9 +200,7 @@ class RosbagEpisodes(EpisodeList):
             inside = part.measured.span
             spans = _marked(part, inside) if options.marker_topic else [(*inside, "")] if inside else []
             for begin, end, own in spans:
-                tasks = [(begin, own)] if own else _tasks(said, part.texts, begin, end)
-                if options.marker_topic and len(tasks) > 1 and begin == tasks[0][0]:
-                    tasks = [(begin, tasks[1][1]), *tasks[2:]]  # said right after the mark
+                tasks = [(begin, own)] if own else _tasks(said, part.texts, begin, end, bool(options.marker_topic))
                 tasks = tasks or [(begin, (options.instruction or "").strip())]
                 for (start, sentence), until in zip(tasks, [*(time for time, _ in tasks[1:]), end], strict=True):
                     cut = part.ended if until >= inside[1] else ""
@@ -255,10 +253,8 @@ class RosbagEpisodes(EpisodeList):
         told = {name for part in parts for trajectory in part.trajectories for name in trajectory.joints}
         unknown = (due[:, None] < commands.since_ns) & np.isin(joints, list(told)) & (number > 0)
         why = "what {} is commanded is unknown: nothing was since the recording was interrupted"
-        return commanded, {
-            int(row): why.format(", ".join(np.array(joints)[unknown[row]]))
-            for row in np.flatnonzero(unknown.any(axis=1))
-        }
+        bad = np.flatnonzero(unknown.any(axis=1)).tolist()
+        return commanded, {row: why.format(", ".join(np.array(joints)[unknown[row]])) for row in bad}
 
 
 class _BagImages:
@@ -296,15 +292,19 @@ def _marked(part: Part, inside: tuple[int, int] | None) -> Iterator[tuple[int, i
             begun = (time, mark)
 
 
-def _tasks(before: Sequence[str], texts: Sequence[tuple[int, str]], begin: int, end: int) -> list[tuple[int, str]]:
+def _tasks(
+    before: Sequence[str], texts: Sequence[tuple[int, str]], begin: int, end: int, marked: bool
+) -> list[tuple[int, str]]:
     """The instructions of an episode [ns], each from when on it holds, the first one from the begin.
 
-    before: said in earlier parts. Of what was said until the begin, only the last counts.
+    before: said in earlier parts. Of what was said until the begin, only the last counts; nothing of it does if an
+    episode is marked and its instruction follows the mark.
     """
-    earlier = [*before, *(text for time, text in texts if time <= begin)]
-    tasks = [(begin, text) for text in earlier[-1:]]
-    for time, text in texts:
-        if begin < time <= end and (not tasks or tasks[-1][1] != text):
+    inside = [(time, text) for time, text in texts if begin < time <= end]
+    earlier = [*before, *(text for time, text in texts if time <= begin)][-1:]
+    tasks = [(begin, text) for text in earlier if not (marked and inside)]
+    for time, text in inside:
+        if not tasks or tasks[-1][1] != text:
             tasks.append((time if tasks else begin, text))
     return tasks
 

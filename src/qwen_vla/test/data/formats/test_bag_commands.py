@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +12,15 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from test_bag_robots import aloha_bag
 from test_rosbag import START, WIDOWX, Bag, record
 
+from embodiment_descriptions import Embodiment, resource_path, robot_description
 from embodiment_descriptions.commands import GripperActionCommand, JointTrajectoryCommand, find_kind
+from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.recordings import EpisodeRecord, write_robot
 from qwen_vla.data.formats.rosbag import BagOptions, RosbagEpisodes
-from qwen_vla.data.formats.rosbag_commands import measured_poses
+from qwen_vla.data.formats.rosbag_commands import CommandedPositions, Trajectory, measured_poses
 
 SAY = BagOptions(instruction="lift it")
 GRIPPER = GripperActionCommand(
@@ -56,6 +61,41 @@ def test_convert_says_so_in_one_line_and_converts(episode, tmp_path, workers):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["episodes"] == 1
     assert [line for line in done.stderr.splitlines() if line == SENTENCE] == [SENTENCE]
+
+
+def test_a_continuous_joint_is_commanded_by_the_shorter_way():
+    plans = [
+        Trajectory(0, ("wheel",), np.array([10]), np.array([[3.0]])),
+        Trajectory(20, ("wheel",), np.array([30]), np.array([[-3.0]])),
+    ]
+    for continuous, between in (({"wheel"}, [-np.pi]), (set(), [0.0])):
+        commands = CommandedPositions(("wheel",), plans, continuous)
+        np.testing.assert_allclose(commands.at(25, np.array([0.0])), between)
+        np.testing.assert_allclose(commands.at(40, np.array([0.0])), [-3.0])
+    first = CommandedPositions(("wheel",), plans[1:], {"wheel"})
+    np.testing.assert_allclose(first.at(25, np.array([3.0])), [-np.pi])
+
+
+@pytest.mark.parametrize(("topic", "name"), [("joint_group", "all"), ("joint_single", "waist")])
+def test_a_command_of_an_xs_sdk_for_other_motors_is_refused(tmp_path, topic, name):
+    yaml = resource_path("config/embodiments/aloha_real.yaml")
+    aloha = Embodiment.from_urdf(robot_description("aloha", hardware="real"), yaml)
+    aloha_bag(tmp_path / "bag", aloha, names={topic: name})
+    with pytest.raises(DatasetError, match=rf"/follower_left/commands/{topic} .*moves the (group|motor) '{name}'"):
+        RosbagEpisodes(tmp_path / "bag", aloha, SAY)
+
+
+@pytest.mark.parametrize("defined", [True, False])
+def test_commands_of_an_xs_sdk_need_no_definition_in_the_bag(tmp_path, defined):
+    yaml = resource_path("config/embodiments/aloha_real.yaml")
+    aloha = Embodiment.from_urdf(robot_description("aloha", hardware="real"), yaml)
+    aloha_bag(tmp_path / "bag", aloha)
+    if not defined:  # as Humble's SQLite bags
+        (file,) = (tmp_path / "bag").glob("*.db3")
+        with contextlib.closing(sqlite3.connect(file)) as database, database:
+            database.execute("DROP TABLE message_definitions")
+    (read,) = RosbagEpisodes(tmp_path / "bag", aloha, SAY)
+    assert np.isfinite(read.actions.values).all() and not read.defects
 
 
 class Unread(JointTrajectoryCommand):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+from rosbags.rosbag2 import StoragePlugin
 from rosbags.typesys import get_types_from_msg
 from test_rosbag import START, STORE, Bag, S, T, header
 
@@ -25,13 +28,15 @@ def sent(row: int, arm: int) -> np.ndarray:
     return np.array([0.01 * row * (k + 1) / 7 * (1 - 2 * arm) for k in range(6)] + [0.6197 + 0.01 * row], np.float32)
 
 
-def aloha_bag(path, embodiment: Embodiment, seconds: float = 1.0) -> None:
+def aloha_bag(path, embodiment: Embodiment, seconds: float = 1.0, names: Mapping[str, str] | None = None) -> None:
+    """names: of the group and the motor that are commanded, by the last part of the topic."""
+    told = {"joint_group": "arm", "joint_single": "gripper"} | (names or {})
     STORE.register(get_types_from_msg("string name\nfloat32[] cmd\n", GROUP))
     STORE.register(get_types_from_msg("string name\nfloat32 cmd\n", SINGLE))
     names = ["waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "left_finger"]
     pixels = np.zeros((24, 32, 3), np.uint8)
     none = np.zeros(0)
-    with Bag(path, lag=0) as bag:
+    with Bag(path, StoragePlugin.SQLITE3, lag=0) as bag:
         for row in range(int(seconds * RATE)):
             now = START + row * S // RATE
             for arm, side in enumerate(("follower_left", "follower_right")):
@@ -39,8 +44,15 @@ def aloha_bag(path, embodiment: Embodiment, seconds: float = 1.0) -> None:
                 kind = "sensor_msgs/msg/JointState"
                 bag.add(f"{side}/joint_states", kind, T[kind](header(now), names, positions, none, none), now)
                 command = sent(row, arm)
-                bag.add(f"{side}/commands/joint_group", GROUP, T[GROUP]("arm", command[:6]), now + 1_000_000)
-                bag.add(f"{side}/commands/joint_single", SINGLE, T[SINGLE]("gripper", command[6]), now + 1_000_000)
+                bag.add(
+                    f"{side}/commands/joint_group", GROUP, T[GROUP](told["joint_group"], command[:6]), now + 1_000_000
+                )
+                bag.add(
+                    f"{side}/commands/joint_single",
+                    SINGLE,
+                    T[SINGLE](told["joint_single"], command[6]),
+                    now + 1_000_000,
+                )
             for camera in embodiment.cameras:
                 bag.image(camera.topic, now, pixels)
 

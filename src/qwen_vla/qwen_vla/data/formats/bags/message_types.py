@@ -67,12 +67,24 @@ def _made(name: str, kind: str, definition: str) -> Typestore:
             raise Unreadable(f"the definition of its type cannot be read: {error}") from error
     if not own:
         return _known_types()
+    _check_fields(own)
     store = get_typestore(Stores.EMPTY)
     try:
         store.register({**_known_types().fielddefs, **own})
     except Exception as error:
         raise Unreadable(f"the definition of its type cannot be used: {error}") from error
     return store
+
+
+def _check_fields(own: dict[str, Any]) -> None:
+    """Unreadable if a type of ROS is defined with other fields."""
+    known = _known_types().fielddefs
+    for name in own.keys() & known.keys():
+        told, expected = ([field for field, *_ in types[name][1]] for types in (own, known))
+        if told != expected:
+            raise Unreadable(
+                f"the bag defines {name} with the fields {', '.join(told)}; in ROS it has {', '.join(expected)}"
+            )
 
 
 def _from_idl(definition: str) -> dict[str, Any]:

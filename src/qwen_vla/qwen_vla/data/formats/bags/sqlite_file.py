@@ -84,5 +84,5 @@ class SqliteFile:
     def _rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         try:
             yield from self._database.execute(query, values)
-        except (sqlite3.Error, OverflowError, MemoryError) as error:
+        except (sqlite3.Error, ValueError, OverflowError, MemoryError) as error:  # ValueError: text that is none
             raise DatasetError(f"{self._name} is damaged or was cut: {error}; copy it again") from error
