@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from embodiment_descriptions import Embodiment
+from embodiment_descriptions.angles import wrapped
 from embodiment_descriptions.urdf import parse_urdf
 from qwen_vla.data.formats.bags.bag import Bag, bag_paths, files_of_bag, is_bag_file
 from qwen_vla.data.formats.bags.replay import Replay, Row, rows_between
@@ -246,8 +247,13 @@ class RosbagEpisodes(EpisodeList):
         returns the rows after an interruption at which it is unknown what is commanded.
         """
         joints = self.embodiment.joint_names
-        commands = CommandedPositions(joints, parts[number].trajectories, self._continuous)
-        due = np.array([row.stamp_ns for row in rows]) + round(NANOSECONDS / self.rate_hz)
+        times = np.array([row.stamp_ns for row in rows])
+
+        turns = np.isin(joints, list(self._continuous))
+        commands = CommandedPositions(
+            joints, parts[number].trajectories, self._continuous, lambda time: _between(times, state, time, turns)
+        )
+        due = times + round(NANOSECONDS / self.rate_hz)
         measured = np.where(commands.known, state, next_rows(state))
         commanded = np.stack([commands.at(int(time), row) for time, row in zip(due, measured, strict=True)])
         told = {name for part in parts for trajectory in part.trajectories for name in trajectory.joints}
@@ -277,6 +283,15 @@ class _BagImages:
             return self._streams.decode(Observation(stamp_of(message), {self._tag: (message,)}))[self._tag]
         except DecodingError as error:
             raise DatasetError(f"{self._path} row {row}: {error}") from error
+
+
+def _between(times: np.ndarray, state: np.ndarray, time: int, turns: np.ndarray) -> np.ndarray:
+    """The state (T, n) at a time between those of its rows, linear; `turns` (n,): joints that are continuous."""
+    after = min(int(np.searchsorted(times, time)), len(times) - 1)
+    before = max(after - 1, 0)
+    share = np.clip((time - times[before]) / max(1, times[after] - times[before]), 0, 1)
+    step = state[after] - state[before]
+    return state[before] + share * np.where(turns, wrapped(step), step)
 
 
 def _marked(part: Part, inside: tuple[int, int] | None) -> Iterator[tuple[int, int, str]]:

@@ -182,10 +182,22 @@ class CommandedPositions:
     """
 
     def __init__(
-        self, joints: Sequence[str], trajectories: Sequence[Trajectory], continuous: Container[str] = ()
+        self,
+        joints: Sequence[str],
+        trajectories: Sequence[Trajectory],
+        continuous: Container[str] = (),
+        measured: Callable[[int], np.ndarray] | None = None,
     ) -> None:
-        """Combine trajectories for these joints, of which some are continuous."""
-        self._paths = {name: _path(name, trajectories, name in continuous) for name in joints}
+        """Combine trajectories for these joints, of which some are continuous.
+
+        measured: where the joints were at a time [ns], in their order; NaN where that is unknown.
+        """
+        ordered = sorted(trajectories, key=lambda trajectory: trajectory.start_ns)
+        firsts = [next((t.start_ns for t in ordered if name in t.joints), None) for name in joints]
+        known = [math.nan if time is None or measured is None else measured(time)[k] for k, time in enumerate(firsts)]
+        self._paths = {
+            name: _path(name, ordered, name in continuous, begin) for name, begin in zip(joints, known, strict=True)
+        }
         self._turns = [name in continuous for name in joints]
         self.known = np.array([bool(path) for path in self._paths.values()])
         self.since_ns = np.array([path[0].start_ns if path else math.inf for path in self._paths.values()])
@@ -205,13 +217,13 @@ class _Piece:
     values: np.ndarray
 
 
-def _path(name: str, trajectories: Sequence[Trajectory], turns: bool) -> list[_Piece]:
+def _path(name: str, trajectories: Sequence[Trajectory], turns: bool, measured: float) -> list[_Piece]:
     pieces: list[_Piece] = []
-    for trajectory in sorted(trajectories, key=lambda t: t.start_ns):
+    for trajectory in trajectories:
         if name not in trajectory.joints:
             continue
         values = trajectory.positions[:, trajectory.joints.index(name)]
-        begin = _value(pieces, trajectory.start_ns, math.nan, turns)
+        begin = _value(pieces, trajectory.start_ns, math.nan, turns) if pieces else measured
         if turns and len(values):
             begin = float(nearest_turn(begin, values[0]))
         times = np.concatenate([[trajectory.start_ns], trajectory.due_ns])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_rosbag import SAY, START, WIDOWX, Bag, S, picture, record
+from test_rosbag import SAY, START, WIDOWX, Bag, S, T, header, record
 
 from qwen_vla.data.formats.bags.summary import CameraSummary, summarize
+
+NEAR = np.full(24 * 64, 2, np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,8 @@ def folder(tmp_path_factory):
     with Bag(path / "c_depth") as bag:
         record(bag, 1.0, without=("ego/image_raw",))
         for k in range(30):
-            bag.image("ego/image_raw", START + k * S // 30, picture(k)[:, :, :2].copy().view(np.uint16), "16UC1")
+            depth = T["sensor_msgs/msg/Image"](header(START + k * S // 30), 24, 32, "16UC1", 0, 64, NEAR)
+            bag.add("ego/image_raw", depth.__msgtype__, depth, START + k * S // 30)
     (path / "d_cut.mcap").write_bytes(next((path / "a_good").glob("*.mcap")).read_bytes()[:5000])
     return path
 

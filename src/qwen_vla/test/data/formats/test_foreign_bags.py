@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import struct
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -25,6 +26,7 @@ from qwen_vla.data.formats.opening import find_source
 from qwen_vla.data.formats.rosbag import RosbagEpisodes
 from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SourceContext
+from qwen_vla_control.observation.image_decoding import DecodingError, to_rgb
 
 ARM, JOINTS = WIDOWX.commands[0].topic, WIDOWX.arms[0].joints
 POINT, TRAJECTORY = "trajectory_msgs/msg/JointTrajectoryPoint", "trajectory_msgs/msg/JointTrajectory"
@@ -102,7 +104,7 @@ def test_a_set_point_must_have_a_value_per_joint(tmp_path, values):
 def test_another_type_on_a_topic_of_the_robot_is_refused_by_name(tmp_path, topic, plugin):
     kind, layout = "std_msgs/msg/Float64MultiArray", T["std_msgs/msg/MultiArrayLayout"]([], 0)
     with Bag(tmp_path / "bag", plugin) as bag:
-        record(bag, 1.0, without=(topic,))
+        record(bag, 1.0, without=(topic, "joints" if topic == "joint_states" else ""))
         bag.add(topic, kind, T[kind](layout, np.ones(6)), at(0.5))
     with pytest.raises(DatasetError, match=rf"a message on /{topic} \({kind}\), recorded at .*_msgs/msg/\w+ is needed"):
         read(tmp_path / "bag")
@@ -125,7 +127,7 @@ def test_a_topic_that_is_not_used_may_have_any_type(tmp_path):
 def test_states_of_other_lengths_than_their_names_are_bad_rows(tmp_path):
     kind = "sensor_msgs/msg/JointState"
     with Bag(tmp_path / "bag") as bag:
-        record(bag, 2.0, without=("joint_states",))
+        record(bag, 2.0, without=("joints",))
         for k in range(200):
             values = joints_at(k / 100)[: 4 if 100 <= k < 170 else 7]
             bag.add(
@@ -138,6 +140,36 @@ def test_states_of_other_lengths_than_their_names_are_bad_rows(tmp_path):
     bad = episode.defects["observation"]
     assert bad and all("its messages report wrist_angle at nan" in why or "joint state" in why for why in bad.values())
     assert np.isfinite(np.delete(episode.state.values, list(bad), axis=0)).all()
+
+
+GREY, DEPTH = picture(1)[:, :, 0], picture(1)[:, :, 0].astype(np.uint16) * 100
+NO_COLOR = {
+    "grey": ("mono8", GREY.tobytes(), 32),
+    "depth": ("16UC1", DEPTH.tobytes(), 64),
+    "compressed grey": ("mono8; png compressed", cv2.imencode(".png", GREY)[1].tobytes(), None),
+    "compressed depth": ("16UC1; compressedDepth png", bytes(12) + cv2.imencode(".png", DEPTH)[1].tobytes(), None),
+}
+
+
+@pytest.mark.parametrize("kind", NO_COLOR)
+def test_grey_and_depth_are_refused_as_they_are_live(tmp_path, kind):
+    encoding, content, step = NO_COLOR[kind]
+    data = np.frombuffer(content, np.uint8)
+    with Bag(tmp_path / "bag") as bag:
+        record(bag, 1.0, without=("ego/image_raw",))
+        for k in range(30):
+            stamp = header(at(k / 30))
+            if step:
+                message = T["sensor_msgs/msg/Image"](stamp, 24, 32, encoding, 0, step, data)
+            else:
+                message = T["sensor_msgs/msg/CompressedImage"](stamp, encoding, data)
+            bag.add("ego/image_raw", message.__msgtype__, message, at(k / 30))
+    (episode,) = read(tmp_path / "bag")
+    with pytest.raises(DatasetError, match=r"bag row 0: camera 'ego' on /ego/image_raw: .*(16UC1|mono8)") as refused:
+        _ = episode.images["ego"][0]
+    with pytest.raises(DecodingError) as live:
+        to_rgb(message)
+    assert str(refused.value).endswith(str(live.value))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -338,7 +370,7 @@ def test_metadata_that_do_not_fit_are_named(tmp_path, whole, text, why):
 
 def test_no_episode_is_said_with_its_reason(tmp_path):
     with Bag(tmp_path / "bag") as bag:
-        record(bag, 1.0, without=("joint_states",))
+        record(bag, 1.0, without=("joints",))
         for k in range(100):
             kind = "sensor_msgs/msg/JointState"
             bag.add(

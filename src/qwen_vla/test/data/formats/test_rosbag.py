@@ -166,6 +166,28 @@ def test_joint_states_of_several_publishers_on_one_topic_are_merged(tmp_path):
         np.testing.assert_allclose(gripper, joints_at(row / WIDOWX.rate_hz)[6:], atol=0.2 * 0.01)
 
 
+class OnTwoTopics(Bag):
+    """A bag whose gripper publishes its joint states on a topic of its own."""
+
+    def joints(self, ns, positions, names=WIDOWX.joint_names):
+        arm = len(WIDOWX.arms[0].joints)
+        for topic, part in (("joint_states", slice(arm)), ("gripper/joint_states", slice(arm, None))):
+            kind, none = "sensor_msgs/msg/JointState", np.zeros(0)
+            message = T[kind](header(ns), list(names[part]), np.asarray(positions[part], float), none, none)
+            self.add(topic, kind, message, ns)
+
+
+def test_joint_states_of_several_topics_with_one_prefix_are_merged(tmp_path):
+    with OnTwoTopics(tmp_path / "bag") as bag:
+        record(bag)
+    gripper = WIDOWX.joint_states[0].model_copy(update={"topic": "gripper/joint_states"})
+    robot = WIDOWX.model_copy(update={"joint_states": (*WIDOWX.joint_states, gripper)})
+    (episode,) = RosbagEpisodes(tmp_path / "bag", robot, SAY)
+    assert not episode.defects
+    for row in range(len(episode)):
+        np.testing.assert_allclose(episode.state.values[row], joints_at(row / WIDOWX.rate_hz), atol=1e-9)
+
+
 def test_the_hash_is_that_of_the_contents(tmp_path, plain):
     with Bag(tmp_path / "same") as bag:
         record(bag)

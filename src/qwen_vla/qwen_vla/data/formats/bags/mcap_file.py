@@ -107,7 +107,8 @@ class McapFile:
                 content = self._content(chunk)
                 found = list(self._within(_bytes_of(content), 0, len(content), chunk.begin, channels))
             except Unreadable as error:
-                self.damages.append(self._damage(number, str(error)))
+                if (damage := self._damage(number, str(error))) not in self.damages:
+                    self.damages.append(damage)
             else:
                 yield from found
 
