@@ -90,7 +90,7 @@ def test_a_recorder_whose_clock_differs_from_the_robot_s_does_not_shift_the_comm
     for name, offset in (("same", 0), ("other", seconds)):
         with Clocks(tmp_path / name, stamps=lambda true, offset=offset: true + offset * S) as bag:
             record(bag)
-            bag.trajectory(ARM, START + S, JOINTS, [(1.0, np.ones(6))])
+            bag.trajectory(ARM, START + 11 * S // 10, JOINTS, [(1.0, np.ones(6))])
         paths.append(tmp_path / name)
     (same,), (other,) = map(read, paths)
     assert len(same) == len(other) and not other.defects
