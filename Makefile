@@ -17,7 +17,7 @@ help: ## Show this list
 setup: ## Install and build everything into .venv, build/ and install/
 	@scripts/setup.sh
 
-demo: setup ## Three sentences to each simulated robot over ROS 2, video in out/demo (ROBOT=widowx|aloha|mobile_base)
+demo: setup ## Three instructions to each simulated robot over ROS 2, video in out/demo (ROBOT=widowx|aloha|mobile_base)
 	@$(BIN)/qwen-vla demo $(if $(ROBOT),--robot $(ROBOT)) $(ARGS)
 
 test: setup ## Run the tests (ARGS="-m slow" for the long ones, ARGS="src/qwen_vla" for a part)
@@ -39,11 +39,15 @@ ablations: setup ## Train, evaluate and tabulate what docs/explanation/ablations
 reproduce: setup ## Collect the data and train the model of all three robots, from nothing (hours)
 	@$(BIN)/python scripts/reproduce.py $(ARGS)
 
-results: setup ## Measure what the README reports, by its own commands, and print the rows (hours)
+results: setup ## Measure what docs/results.md reports, by its own commands, and print the rows (hours)
 	@$(BIN)/python scripts/measure_results.py
 
-docs: setup ## Write the pages of docs/ that are generated from the code
+docs: setup .venv/docs/.stamp ## Write the pages that are generated from the code, and build the site into build/site
 	@$(BIN)/python scripts/generate_docs.py $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --quiet && echo "docs: build/site/index.html"
+
+.venv/docs/.stamp: requirements-docs.lock
+	@$(BIN)/python -m venv --clear .venv/docs && .venv/docs/bin/pip install --quiet -r $< && touch $@
 
 lock: setup ## Resolve requirements.in into requirements.lock (ARGS=--upgrade for newer versions)
 	@$(BIN)/python scripts/lock.py $(ARGS)

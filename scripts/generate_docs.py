@@ -3,6 +3,8 @@
 docs/reference/configuration.md: every field of the model's configuration, the recipes and their data.
 docs/reference/embodiment.md: every field of the YAML that describes a robot.
 docs/reference/nodes.md: the interface of every node: parameters, topics, services, actions.
+docs/reference/commands.md: every command of qwen-vla with its options.
+docs/reference/interfaces.md: messages, services and actions.
 docs/explanation/model.md: the table of sizes between its two markers.
 
     .venv/bin/python scripts/generate_docs.py
@@ -22,6 +24,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import command_pages
 from pydantic import BaseModel
 
 from embodiment_descriptions import EmbodimentConfig
@@ -42,8 +45,10 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGURATION = ROOT / "docs/reference/configuration.md"
 EMBODIMENT = ROOT / "docs/reference/embodiment.md"
 NODES = ROOT / "docs/reference/nodes.md"
+COMMANDS = ROOT / "docs/reference/commands.md"
+INTERFACES = ROOT / "docs/reference/interfaces.md"
 MODEL = ROOT / "docs/explanation/model.md"
-INTERFACES = (
+NODE_INTERFACES = (
     *(policy_node.INTERFACE, executor_parameters.INTERFACE, trajectory_visualizer.INTERFACE),
     *(episode_recorder.INTERFACE, WidowXSim.interface(), AlohaSim.interface(), MobileBaseSim.interface()),
 )
@@ -89,6 +94,8 @@ def main() -> int:
         (CONFIGURATION, configuration_page()),
         (EMBODIMENT, embodiment_page()),
         (NODES, nodes_page()),
+        (COMMANDS, command_pages.commands_page()),
+        (INTERFACES, command_pages.interfaces_page()),
         (MODEL, with_sizes(MODEL.read_text())),
     )
     for path, text in pages:
@@ -125,7 +132,7 @@ def embodiment_page() -> str:
 
 def nodes_page() -> str:
     """The whole of docs/reference/nodes.md."""
-    return "\n".join([NODES_HEADER, *map(_node_section, INTERFACES)])
+    return "\n".join([NODES_HEADER, *map(_node_section, NODE_INTERFACES)])
 
 
 def _node_section(interface: NodeInterface) -> str:

@@ -1,4 +1,4 @@
-"""Measures the README's results: runs its commands one by one, and prints its rows.
+"""Measures what docs/results.md reports: runs its commands one by one, and prints its rows.
 
 .venv/bin/python scripts/measure_results.py     # or `make results`; resumes after an interruption
 
@@ -26,6 +26,7 @@ from qwen_vla.evaluation.summary import read_summary, rows_of, success_of
 from qwen_vla.policies.checkpoint import checkpoint_of
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = Path("docs/results.md")  # below ROOT
 COMMAND = re.compile(r"^ +(\.venv/bin/qwen-vla evaluate .*--json out/results/\S+)", re.MULTILINE)
 CONDITIONS = "shift shuffle_instructions blind prompt_of over_ros euler_steps quantize".split()
 METRICS = {"sr": "SR {:.2f}", "osr": "OSR {:.2f}", "spl": "SPL {:.2f}", "ne": "NE {:.2f} m", "ndtw": "nDTW {:.2f}"}
@@ -34,7 +35,7 @@ Results = Mapping[str, Mapping[str, Any]]  # summaries by suite
 
 @dataclass(frozen=True)
 class Measurement:
-    """A command of the README, as words and as parsed options."""
+    """A command of the page, as words and as parsed options."""
 
     words: tuple[str, ...]
     options: Evaluate
@@ -59,9 +60,9 @@ class Measurement:
         return max(file.stat().st_mtime for file in folder.glob("*.safetensors"))
 
 
-def measurements(readme: str) -> list[Measurement]:
-    """The commands of the README with results in out/results."""
-    return [Measurement.of(command) for command in COMMAND.findall(readme)]
+def measurements(page: str) -> list[Measurement]:
+    """The commands of the page with results in out/results."""
+    return [Measurement.of(command) for command in COMMAND.findall(page)]
 
 
 def measure(measurement: Measurement) -> None:
@@ -74,7 +75,7 @@ def measure(measurement: Measurement) -> None:
 
 
 def rows(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The rows of the README's table, and its text on the base."""
+    """The rows of the page's table, and its text on the base."""
     calm = {summary["suite"]: summary for summary in found if not summary["over_ros"]}
     ros = {summary["suite"]: summary for summary in found if summary["over_ros"]}
     yield _row("**as trained**", calm, lambda summary: f"**{_rate(summary)}**")
@@ -110,12 +111,12 @@ def main() -> None:
     """Measure what is missing, then print everything."""
     os.chdir(ROOT)
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C ends the running command, which reports what it keeps
-    wanted = measurements(Path("README.md").read_text())
+    wanted = measurements(PAGE.read_text())
     for measurement in wanted:
         if not measurement.is_done():
             measure(measurement)
     found = [read_summary(measurement.options.json) for measurement in wanted]
-    print("\nREADME.md:\n", *rows(found), "\ncheckpoints/tiny/README.md:\n", evaluation_table(found), sep="\n")
+    print(f"\n{PAGE}:\n", *rows(found), "\ncheckpoints/tiny/README.md:\n", evaluation_table(found), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,28 +1,31 @@
 """What is generated from the code is up to date, and the generator reads docstrings correctly."""
 
 import dataclasses
-import importlib.util
 import re
 import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts/generate_docs.py"
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 
 @pytest.fixture(scope="module")
 def generator():
-    spec = importlib.util.spec_from_file_location("generate_docs", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        import generate_docs
+
+        yield generate_docs
 
 
 def test_pages_are_up_to_date(generator):
     assert generator.CONFIGURATION.read_text() == generator.configuration_page(), "run scripts/generate_docs.py"
     assert generator.EMBODIMENT.read_text() == generator.embodiment_page(), "run scripts/generate_docs.py"
     assert generator.NODES.read_text() == generator.nodes_page(), "run scripts/generate_docs.py"
+    pages = generator.command_pages
+    assert generator.COMMANDS.read_text() == pages.commands_page(), "run scripts/generate_docs.py"
+    assert generator.INTERFACES.read_text() == pages.interfaces_page(), "run scripts/generate_docs.py"
     assert generator.MODEL.read_text() == generator.with_sizes(generator.MODEL.read_text())
 
 
@@ -43,6 +46,23 @@ def test_every_program_is_on_the_page_of_the_nodes(generator):
     assert page.count("\n## ") == 7
     assert "| `heartbeat_timeout` | double | `0.4` |" in page and "`qwen_vla_msgs/action/ExecuteInstruction`" in page
     assert "<" not in re.sub(r"`[^`]*`|<>", "", page)
+
+
+def test_every_command_is_listed_with_its_options(generator):
+    page = generator.COMMANDS.read_text()
+    commands = re.findall(r"^## qwen-vla (\S+)$", page, re.MULTILINE)
+    assert {"describe", "train", "evaluate", "serve", "demo", "doctor", "view"} <= set(commands)
+    assert page.count("  -h, --help ") == len(commands), "one list of options each"
+    assert "  --max-steps INT  Stop at this step" in page and "(default: one per core)" in page
+
+
+def test_every_interface_is_listed(generator):
+    page = generator.INTERFACES.read_text()
+    files = [
+        file for kind in ("msg", "srv", "action") for file in (SCRIPTS.parent / "src/qwen_vla_msgs" / kind).iterdir()
+    ]
+    assert len(files) > 5 and all(f"/{file.stem}\n" in page for file in files)
+    assert "uint16 VELOCITY_LIMIT=8 " in page
 
 
 def test_meanings_are_found_in_prose(generator):

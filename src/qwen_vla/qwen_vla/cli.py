@@ -32,6 +32,7 @@ COMMANDS = "qwen_vla.commands"
 EVALUATORS = "qwen_vla.evaluators"
 BENCHMARKS = "qwen_vla.benchmarks"
 CORES = os.cpu_count() or 1
+ONE_PER_CORE = {"workers": "(default: one per core)"}  # in the help, which is then the same on every machine
 DESCRIPTION = (
     "Qwen-VLA: describe a robot, record data, train and evaluate a policy. Every command has examples: "
     "qwen-vla train --help. --version prints the version, QWEN_VLA_TRACEBACK=1 the traceback of an error."
@@ -378,7 +379,7 @@ def _readable(command: type) -> type:
         metavar = {str: name, str | None: name, tuple[str, ...]: f"[{name} [{name} ...]]"}.get(plain)
         if field.default is False:
             kind = tyro.conf.FlagCreatePairsOff[kind]
-        marks = tyro.conf.arg(metavar=metavar, help_behavior_hint=_default_hint)
+        marks = tyro.conf.arg(metavar=metavar, help_behavior_hint=ONE_PER_CORE.get(field.name, _default_hint))
         command.__annotations__[field.name] = Annotated[kind, marks]
     return command
 

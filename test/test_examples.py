@@ -1,0 +1,40 @@
+"""The examples run as they are, and print what their pages say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def output(name: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, EXAMPLES / name, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_each_has_a_test() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "describe_a_robot.py",
+        "gate_a_chunk.py",
+        "infer_one_image.py",
+    }
+
+
+def test_a_robot_is_described_by_its_own_files() -> None:
+    text = output("describe_a_robot.py", str(EXAMPLES / "so101/so101.yaml"))
+    assert text == output("describe_a_robot.py") and "SO-101: joint_position, 30 Hz" in text
+    assert "The robot is SO-101 with single arm." in text and "task: put the block into the box." in text
+
+
+def test_an_image_gives_a_chunk() -> None:
+    text = output("infer_one_image.py", "9003")
+    assert "16 actions, one each 0.2 s" in text and "x        y        z       rx       ry       rz  gripper" in text
+    assert len([line for line in text.splitlines()[3:] if len(line.split()) == 7]) == 8
+
+
+def test_one_chunk_is_accepted_and_one_is_refused_as_the_tutorial_shows_it() -> None:
+    text = output("gate_a_chunk.py")
+    shown = (EXAMPLES.parent / "docs/tutorial/first_ten_minutes.md").read_text(encoding="utf-8")
+    assert "accepted" in text and "refused, OUT_OF_WORKSPACE" in text
+    assert all(f"    {line}\n" in shown for line in text.splitlines())
