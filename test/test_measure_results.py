@@ -1,4 +1,4 @@
-"""`make results`: it runs the README's own commands, does nothing twice, and prints the rows that stand there."""
+"""`make results`: it runs the commands of docs/results.md, does nothing twice, and prints the rows that stand there."""
 
 import json
 import os
@@ -15,7 +15,8 @@ from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.seeds import split_of
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+PAGE = "docs/results.md"
+RESULTS = (ROOT / PAGE).read_text()
 SUITES = ("widowx", "aloha", "mobile_base")
 COMMAND = ".venv/bin/qwen-vla evaluate widowx --episodes 4 --seed 9000 --json {}"
 
@@ -40,8 +41,8 @@ def summary(suite, successes=3, episodes=4, seed=9000, over_ros=False):
     return summarize(suite, seed, rows, **conditions, shuffle_instructions=False, blind=False)
 
 
-def test_the_readme_measures_every_suite_in_process_and_over_ros_on_test_seeds(script):
-    options = [measurement.options for measurement in script.measurements(README)]
+def test_the_page_measures_every_suite_in_process_and_over_ros_on_test_seeds(script):
+    options = [measurement.options for measurement in script.measurements(RESULTS)]
     assert [(o.suite, o.over_ros, o.episodes) for o in options] == [
         *((suite, False, 100) for suite in SUITES),
         *((suite, True, 20) for suite in SUITES),
@@ -50,13 +51,13 @@ def test_the_readme_measures_every_suite_in_process_and_over_ros_on_test_seeds(s
     assert len({o.json for o in options}) == len(options)
 
 
-def test_its_rows_are_those_of_the_readme(script):
+def test_its_rows_are_those_of_the_page(script):
     found = [summary(suite, over_ros=over_ros) for over_ros in (False, True) for suite in SUITES]
     table = [row for row in script.rows(found) if row.startswith("|")]
     assert len(table) == 4
     for row in table:
         title, columns = row.split(" | ")[0], row.count(" | ")
-        (there,) = [line for line in README.splitlines() if line.startswith(f"{title} | test")]
+        (there,) = [line for line in RESULTS.splitlines() if line.startswith(f"{title} | test")]
         assert there.count(" | ") == columns
 
 
@@ -89,12 +90,13 @@ def test_a_result_counts_while_it_is_of_these_options_and_weights(script, tmp_pa
 
 @pytest.fixture
 def checkout(tmp_path):
-    """The script and the README's commands, on one validation scene each, in a folder of their own."""
+    """The script and the page's commands, on one validation scene each, in a folder of their own."""
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts/measure_results.py", tmp_path / "scripts")
     (tmp_path / ".venv").symlink_to(sys.prefix)
-    text = re.sub(r"--episodes \d+ --seed 20000", "--episodes 1 --seed 9000", README)
-    (tmp_path / "README.md").write_text(text)
+    text = re.sub(r"--episodes \d+ --seed 20000", "--episodes 1 --seed 9000", RESULTS)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / PAGE).write_text(text)
     return tmp_path
 
 
@@ -104,8 +106,8 @@ def run(checkout):
 
 
 def test_a_command_that_fails_ends_it(checkout):
-    text = (checkout / "README.md").read_text()
-    (checkout / "README.md").write_text(text.replace("--episodes 1 --seed 9000", "--episodes 0 --seed 9000"))
+    text = (checkout / PAGE).read_text()
+    (checkout / PAGE).write_text(text.replace("--episodes 1 --seed 9000", "--episodes 0 --seed 9000"))
     done = run(checkout)
     assert done.returncode == 1 and "episodes must be at least 1, got 0" in done.stderr
     assert "results: incomplete" in done.stderr and done.stdout.count("results: ") == 1
@@ -123,4 +125,4 @@ def test_the_whole_way_and_again(checkout):
     (checkout / "out/results/aloha.json").unlink()
     again = run(checkout)
     assert again.stdout.count("results: ") == 1 and "evaluate aloha --episodes" in again.stdout
-    assert again.stdout.split("README.md:")[1] == first.stdout.split("README.md:")[1]
+    assert again.stdout.split(f"{PAGE}:\n")[1] == first.stdout.split(f"{PAGE}:\n")[1]

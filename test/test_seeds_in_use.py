@@ -1,4 +1,6 @@
-"""Test scenes are for the README's figures alone: no script that compares, no page and no recipe looks at them."""
+"""Test scenes are for the figures of docs/results.md alone: no script that compares, no other page and no recipe looks
+at them.
+"""
 
 import json
 import re
@@ -31,7 +33,7 @@ def texts() -> dict[Path, str]:
     return {path: path.read_text() for path in files if path.is_file() and path.suffix in kinds}
 
 
-def test_only_the_results_of_the_readme_are_of_test_seeds():
+def test_only_the_results_are_of_test_seeds():
     found = [
         (path.relative_to(ROOT), line.strip())
         for path, text in texts().items()
@@ -40,7 +42,7 @@ def test_only_the_results_of_the_readme_are_of_test_seeds():
         for seed in map(int, numbers.split())
         if split_of(range(seed, seed + 1)) == "test"
     ]
-    assert {str(path) for path, _ in found} == {"README.md"}
+    assert {str(path) for path, _ in found} == {"docs/results.md"}
     assert all("--json out/results/" in line for _, line in found) and len(found) == 6
 
 
