@@ -19,7 +19,8 @@ WIDTH = 96  # of a list of options [characters]
 COMMANDS_HEADER = """# Commands
 
 Generated from the code by `scripts/generate_docs.py`; edit the docstrings there, not this file.
-`qwen-vla COMMAND --help` prints the same. Expected errors end in one message and exit code 1; `QWEN_VLA_TRACEBACK=1` adds the traceback.
+`qwen-vla COMMAND --help` prints the same. Expected errors end in one message and exit code 1; `QWEN_VLA_TRACEBACK=1`
+adds the traceback.
 """
 INTERFACES_HEADER = """# Interfaces
 
