@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from qwen_vla.evaluation.summary import conditions_as_text, rate_as_text, read_summary, seeds_as_text
 from qwen_vla.evaluation.tables import markdown_table
@@ -39,11 +40,13 @@ def write_model_card(folder: str | Path, evaluations: Sequence[str | Path] = ())
     """
     folder = Path(folder)
     config, training, embodiments = check_checkpoint(folder), read_training(folder), read_embodiments(folder)
+    results = [read_summary(Path(path)) for path in evaluations]
     parts = [
-        _front_matter(embodiments),
+        _front_matter(_name_of(folder, training), embodiments, results),
         _summary(folder, config, training, embodiments),
+        _intended_use(embodiments),
         _use(folder, training, embodiments),
-        _evaluation([read_summary(Path(path)) for path in evaluations]),
+        _evaluation(results),
         _training(training),
         _embodiments(embodiments),
         _statistics(read_normalization(folder)),
@@ -55,18 +58,42 @@ def write_model_card(folder: str | Path, evaluations: Sequence[str | Path] = ())
     return card
 
 
-def _front_matter(embodiments: Embodiments) -> str:
-    fields = {
-        "license": LICENCE,
-        "library_name": "qwen_vla",
-        "pipeline_tag": "robotics",
-        "tags": ["vision-language-action", "flow-matching", *sorted(embodiments)],
-    }
-    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---"
+def _name_of(folder: Path, training: TrainingRecord) -> str:
+    """The name of a model: that of its last recipe, or of its folder."""
+    return training.recipe.get("name", folder.name)
+
+
+def _front_matter(name: str, embodiments: Embodiments, results: Sequence[Mapping[str, Any]]) -> str:
+    """The metadata that a hub reads, with the results of test scenes only."""
+    fields = ModelCardData(
+        model_name=name,
+        language="en",
+        license=LICENCE,
+        library_name="qwen_vla",
+        pipeline_tag="robotics",
+        tags=["vision-language-action", "flow-matching", "ros2", *sorted(embodiments)],
+        eval_results=[_hub_result(result) for result in results if result["split"] == "test"] or None,
+    )
+    return f"---\n{fields.to_yaml()}\n---"
+
+
+def _hub_result(result: Mapping[str, Any]) -> EvalResult:
+    """A result for the hub, which takes those of equal suite, split and configuration for one."""
+    seeds = f"seeds {result['seed']} to {result['seed'] + result['episodes'] - 1}"
+    condition, (low, high) = conditions_as_text(result), result["wilson_95"]
+    return EvalResult(
+        task_type="robotics",
+        dataset_type=result["suite"],
+        dataset_name=f"simulated scenes of {result['suite']}",
+        dataset_config=seeds if condition == "–" else f"{seeds}, {condition}",
+        dataset_split=result["split"],
+        metric_type="success_rate",
+        metric_name=f"success rate (95 % interval {low:.2f} to {high:.2f})",
+        metric_value=result["success_rate"],
+    )
 
 
 def _summary(folder: Path, config: ConfigFile, training: TrainingRecord, embodiments: Embodiments) -> str:
-    name = training.recipe.get("name", folder.name)
     text, expert = config.vlm_config.text_config, config.expert_config
     rows = [
         ("parameters", f"{_parameters(folder) / 1e6:,.1f} M"),
@@ -79,9 +106,18 @@ def _summary(folder: Path, config: ConfigFile, training: TrainingRecord, embodim
         ("τ", f"{config.tau_distribution}, toward {config.tau_direction}"),
     ]
     robots = ", ".join(sorted(embodiments)) or "no robot"
-    return f"# {name}\n\nA vision-language-action model for {robots}, after {PAPER}.\n\n" + markdown_table(
-        ("", ""), rows
+    return (
+        f"# {_name_of(folder, training)}\n\nA vision-language-action model for {robots}, after {PAPER}.\n\n"
+        + markdown_table(("", ""), rows)
     )
+
+
+def _intended_use(embodiments: Embodiments) -> str:
+    robots = ", ".join(sorted(embodiments)) or "no robot"
+    return f"""## Intended use
+
+Research on instruction following with {robots}, in simulation or behind a gate that refuses unsafe motion. It is not
+meant for robots, cameras or tasks that it was not trained for, nor for use near people without an emergency stop."""
 
 
 def _use(folder: Path, training: TrainingRecord, embodiments: Embodiments) -> str:

@@ -1,14 +1,17 @@
 """The model card states what the folder records, and what it does not record."""
 
 import json
+import re
 import shutil
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from embodiment_descriptions import resource_path
 from qwen_vla.evaluation.model_card import write_model_card
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
+from qwen_vla.seeds import FIRST_TEST_SEED
 
 RECIPE = {"name": "joint_actions", "steps": 4000, "seed": 7, "backbone": None, "init_from": "out/grounding/model"}
 
@@ -23,9 +26,9 @@ def record_training(folder, step, **recipe):
     (folder / "training.json").write_text(json.dumps({"recipe": RECIPE | recipe, "step": step, "data": data}))
 
 
-def evaluation(path, successes, **conditions):
+def evaluation(path, successes, first=7000, **conditions):
     rows = [EpisodeRow(i, "pick", "red", i < successes, 3, 0, 5.0, 0.1, "done", 40.0) for i in range(10)]
-    path.write_text(json.dumps(summarize("widowx_pick", 7000, rows, **conditions)))
+    path.write_text(json.dumps(summarize("widowx_pick", first, rows, **conditions)))
     return path
 
 
@@ -40,6 +43,34 @@ def test_card_is_readable_by_the_hub(folder):
     _, front, body = text.split("---\n", 2)
     assert yaml.safe_load(front)["license"] == "apache-2.0" and "widowx" in yaml.safe_load(front)["tags"]
     assert body.strip().startswith("# model")
+
+
+def test_the_hub_is_told_the_results_of_test_scenes_only(folder, tmp_path):
+    seen, unseen = (evaluation(tmp_path / f"{first}.json", 9, first=first) for first in (7000, FIRST_TEST_SEED))
+    _, front, _ = write_model_card(folder, [seen, unseen]).read_text().split("---\n", 2)
+    (model,) = yaml.safe_load(front)["model-index"]
+    (result,) = model["results"]
+    assert model["name"] == "model"
+    assert (result["dataset"]["split"], result["dataset"]["config"]) == ("test", "seeds 20000 to 20009")
+    assert result["metrics"] == [
+        {"type": "success_rate", "value": 0.9, "name": "success rate (95 % interval 0.60 to 0.98)"}
+    ]
+
+
+def test_the_lines_of_the_shipped_card_run(capsys, monkeypatch):
+    card = resource_path("checkpoints/tiny/README.md")
+    (code,) = re.findall(r"```python\n(.*?)```", card.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(card.parents[1])
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("('x', 'y', 'z', ")
+
+
+def test_the_shipped_card_has_the_metadata_of_a_hub():
+    card = ModelCard.load(resource_path("checkpoints/tiny/README.md"))
+    assert card.data.pipeline_tag == "robotics" and card.data.library_name == "qwen_vla"
+    assert {(r.dataset_split, r.metric_type) for r in card.data.eval_results} == {("test", "success_rate")}
+    for result in card.data.eval_results:
+        assert f"({100 * result.metric_value:.0f} %, " in card.content.split("## Evaluation")[1].split("## Training")[0]
 
 
 def test_robot_and_statistics_are_in_it(folder):
