@@ -16,7 +16,7 @@ def nearest_turn(angle: ArrayLike, towards: ArrayLike) -> NDArray[np.float64]:
 
     Angles already within pi are returned exactly; NaN in either leaves the angle unchanged.
     """
-    angle = np.asarray(angle, np.float64)
+    angle, towards = np.asarray(angle, np.float64), np.asarray(towards, np.float64)
     return angle + TURN * np.nan_to_num(np.round((towards - angle) / TURN))
 
 

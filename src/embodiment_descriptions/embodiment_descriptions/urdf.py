@@ -120,8 +120,9 @@ def parse_urdf(text: str) -> UrdfTree:
     links = tuple(_named(element, "link") for element in robot.findall("link"))
     _refuse_duplicates(links, "link")
     problems = Problems()
-    joints = [problems.check(_joint, element) for element in robot.findall("joint")]
+    found = [problems.check(_joint, element) for element in robot.findall("joint")]
     problems.refuse_any(f"the URDF of {name!r}")
+    joints = [joint for joint in found if joint is not None]
     _refuse_duplicates([joint.name for joint in joints], "joint")
     return _tree(name, links, joints)
 
@@ -161,15 +162,18 @@ def _joint(element: ElementTree.Element) -> UrdfJoint:
     kind = element.get("type", "")
     if kind not in JOINT_TYPES:
         raise EmbodimentError(f"joint {name!r} has the type {kind!r}; URDF defines {', '.join(JOINT_TYPES)}")
-    ends = {}
-    for end in ("parent", "child"):
-        found = element.find(end)
-        ends[end] = found.get("link", "") if found is not None else ""
-        if not ends[end]:
-            raise EmbodimentError(f"joint {name!r} names no {end} link")
+    parent, child = (_end(element, end, name) for end in ("parent", "child"))
     limit, mimic = element.find("limit"), element.find("mimic") if kind in MOVABLE else None
-    numbers = {key: _number(limit, key, name) for key in ("lower", "upper", "velocity", "effort")}
-    return UrdfJoint(name=name, type=kind, mimic=None if mimic is None else _mimic(mimic, name), **ends, **numbers)
+    limits = (_number(limit, key, name) for key in ("lower", "upper", "velocity", "effort"))
+    return UrdfJoint(name, kind, parent, child, *limits, mimic=None if mimic is None else _mimic(mimic, name))
+
+
+def _end(element: ElementTree.Element, end: str, joint: str) -> str:
+    found = element.find(end)
+    link = found.get("link", "") if found is not None else ""
+    if not link:
+        raise EmbodimentError(f"joint {joint!r} names no {end} link")
+    return link
 
 
 def _mimic(element: ElementTree.Element, joint: str) -> Mimic:
@@ -178,8 +182,7 @@ def _mimic(element: ElementTree.Element, joint: str) -> Mimic:
 
 
 def _number(element: ElementTree.Element | None, key: str, joint: str) -> float | None:
-    text = None if element is None else element.get(key)
-    if text is None:
+    if element is None or (text := element.get(key)) is None:
         return None
     try:
         value = float(text)

@@ -104,8 +104,9 @@ def parse_channels(
     control_mode: ControlMode, names: Sequence[str], joints: Mapping[str, bool] | None
 ) -> tuple[Channel, ...]:
     """Parse channel names; see ActionLayout.parse."""
-    found = {name: _parsed(control_mode, name, joints) for name in names}
-    unknown = [name for name, channel in found.items() if channel is None]
+    parsed = {name: _parsed(control_mode, name, joints) for name in names}
+    found = {name: channel for name, channel in parsed.items() if channel is not None}
+    unknown = [name for name in parsed if name not in found]
     if unknown:
         by_joint = control_mode is ControlMode.JOINT_POSITION
         raise unknown_channels(control_mode, unknown, (*(joints or ()), ChannelKind.GRIPPER) if by_joint else None)
