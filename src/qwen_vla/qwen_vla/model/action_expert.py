@@ -236,6 +236,8 @@ class ActionExpert(AlignedWeights, ModelMixin, ConfigMixin):
         """
         full = is_full(step_mask) and (not padded or is_full(attention_mask))
         valid, step_mask = attention_mask.bool(), step_mask.to(hidden.device).bool()
+        # The backbone may be in half precision where the expert is in full.
+        hidden = hidden.to(self.context_projection.weight.dtype)
         tokens = self.context_projection(hidden).masked_fill(~valid[..., None], 0.0)
         largest = position_ids.masked_fill(~valid, -1).amax(dim=(0, 2))
         if self.state_in is not None:
@@ -286,7 +288,7 @@ class ActionExpert(AlignedWeights, ModelMixin, ConfigMixin):
         Does not wait for the device or depend on values, so that it can be compiled and captured.
         """
         horizon = context.horizon
-        x = torch.cat((context.tokens, self.action_in(noisy)), dim=1)
+        x = torch.cat((context.tokens, self.action_in(noisy.to(context.tokens.dtype))), dim=1)
         for index, block in enumerate(self.blocks):
             last = horizon if index == len(self.blocks) - 1 else None
             x = block(x, modulations[index], context.cos, context.sin, context.mask, last)

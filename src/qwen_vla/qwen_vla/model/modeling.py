@@ -385,13 +385,14 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         if tau is None:
             tau = self._sample_tau(len(mask), generator, mask.device)
         if noise is None:
-            noise = self._noise(mask, encoding.hidden.dtype, generator)
+            noise = self._noise(mask, torch.float32, generator)
         rows, draws = _rows_with_actions(action_mask, noise_draws)
         mask, tau, noise = mask[draws], tau[draws], noise[draws]
         chosen = encoding.rows(rows)
         context = self.expert_context(chosen, action_mask[rows].bool().any(dim=-1)).repeat(noise_draws)
-        clean = torch.where(mask, actions[rows].repeat_interleave(noise_draws, 0), 0.0).to(context.tokens.dtype)
-        noise = torch.where(mask, noise, 0.0).to(clean.dtype)
+        # In float32 whatever the model computes in: rounded to bf16, labels would be off by a milliradian.
+        clean = torch.where(mask, actions[rows].repeat_interleave(noise_draws, 0), 0.0).float()
+        noise = torch.where(mask, noise, 0.0).float()
         noisy, modulations = interpolate(clean, noise, tau), self.action_expert.modulations(tau)
         if prefix_steps is not None:
             steps = prefix_steps[rows].repeat_interleave(noise_draws)
@@ -400,7 +401,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
             modulations = self.action_expert.with_clean_prefix(modulations, context, given)
             mask = mask & ~given[..., None]
         predicted = self.action_expert.velocity(context, noisy, modulations)
-        return flow_matching_loss(predicted.float(), (noise - clean).float(), mask)
+        return flow_matching_loss(predicted.float(), noise - clean, mask)
 
     @torch.no_grad()
     def sample_actions(

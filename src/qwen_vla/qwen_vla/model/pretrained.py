@@ -24,14 +24,14 @@ from qwen_vla.json_files import read_json
 from qwen_vla.model.checkpoint.config_file import Backbone, allowed_keys
 from qwen_vla.model.checkpoint.files import CONFIG_FILE, REMEDY, read_weight_headers
 from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.new_tokens import initialize_new_rows
 from qwen_vla.model.processing import QwenVLAProcessor
 
 Model = TypeVar("Model", bound=PreTrainedModel)  # a QwenVLAModel, whose module imports this one
 
 CAMERA_TAGS = ("ego", "cam_left_wrist", "cam_right_wrist")
 FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab.json", "merges.txt"]
-ROW_MULTIPLE = 64  # a grown vocabulary is padded to this, which suits matrix products
-ROWS_AT_ONCE = 4096  # sums over the vocabulary are computed in parts: a float32 copy would take gigabytes
+FILES += ["chat_template.*"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +42,17 @@ def load_backbone(
     camera_tags: Sequence[str] = CAMERA_TAGS,
     expert: str = "4b",
     dtype: torch.dtype | None = None,
+    expert_dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     **overrides: Any,
 ) -> tuple[Model, QwenVLAProcessor]:
     """A Qwen-VLA on the Qwen3.5 backbone in ``source``, and its processor.
 
     source: a folder, or a hub id such as ``Qwen/Qwen3.5-4B`` (downloaded once). camera_tags: cameras whose start and
-    end markers become special tokens; their embedding rows start as the mean of the trained ones. expert: preset
-    whose action expert is used; it is untrained and matches the backbone's width. dtype: default, the
-    checkpoint's own. overrides: fields of ``QwenVLAConfig``; ``expert_config`` may set single fields.
+    end markers become special tokens, with embeddings of their own (`new_tokens`). expert: preset whose action
+    expert is used; it is untrained and matches the backbone's width. dtype: of the backbone, default the
+    checkpoint's own; expert_dtype: of the expert, whose training steps are smaller than the resolution of bf16.
+    overrides: fields of ``QwenVLAConfig``; ``expert_config`` may set single fields.
 
     Raises FileNotFoundError or ValueError naming the file that is missing, truncated or of another model, and OSError
     if a hub id cannot be downloaded.
@@ -64,8 +66,11 @@ def load_backbone(
         raise ValueError(f"{folder / CONFIG_FILE} has vocab_size {rows}, but its tokenizer has {trained} tokens")
     processor = QwenVLAProcessor.from_tokenizer(tokenizer, config, camera_tags)
     config.vlm_config.text_config.vocab_size = rows
-    model = _load(model_class, folder, config, dtype or "auto").to(device)
-    _add_rows(model, trained, len(processor.tokenizer))
+    model = _load(model_class, folder, config, dtype or "auto")
+    for parameter in model.action_expert.parameters():
+        parameter.data = parameter.data.to(expert_dtype)
+    model = model.to(device)
+    initialize_new_rows(model, trained, len(processor.tokenizer))
     return model.eval(), processor
 
 
@@ -128,25 +133,6 @@ def _load(model_class: type[Model], folder: Path, config: QwenVLAConfig, dtype: 
                 f"{' …' if len(names) > 3 else ''}; copy or download the checkpoint again"
             )
     return model
-
-
-@torch.no_grad()
-def _add_rows(model: PreTrainedModel, trained: int, tokens: int) -> None:
-    """Initialize tokens ``trained`` … ``tokens`` − 1 to the mean of the trained rows.
-
-    Qwen pads its vocabulary; those spare rows are used first, and the matrix grows only if they run out.
-    """
-    rows = model.config.vlm_config.text_config.vocab_size
-    fresh = range(trained, tokens)
-    if tokens > rows:
-        padded = -(-tokens // ROW_MULTIPLE) * ROW_MULTIPLE
-        model.vlm.resize_token_embeddings(padded, mean_resizing=False)
-        model.config.vlm_config.text_config.vocab_size = padded
-        fresh = range(trained, padded)
-    weights = {id(w): w for w in (model.get_input_embeddings().weight, model.vlm.lm_head.weight)}
-    for weight in weights.values():
-        mean = sum(part.sum(dim=0, dtype=torch.float32) for part in weight[:trained].split(ROWS_AT_ONCE)) / trained
-        weight[fresh.start : fresh.stop] = mean.to(weight.dtype)
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ from qwen_vla.model.checkpoint.files import (
     read_normalization,
 )
 from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.new_tokens import ROW_MULTIPLE
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.resampling import Resampling, checked_image, shrinks
 from qwen_vla.model.sample import Sample
@@ -170,10 +171,10 @@ class QwenVLAProcessor:
         self.normalization: dict[str, Quantiles] = dict(normalization or {})
         self.embodiments: dict[str, EmbodimentInfo] = dict(embodiments or {})
         self._cache: dict[str, tuple[int, ...]] = {}
-        self._special = {t: tokenizer.convert_tokens_to_ids(t) for t in (*QWEN_SPECIAL_TOKENS, *self._camera_tokens())}
-        missing = [t for t, i in self._special.items() if i is None or i == tokenizer.unk_token_id]
-        if missing:
+        wanted, vocabulary = (*QWEN_SPECIAL_TOKENS, *self._camera_tokens()), tokenizer.get_vocab()
+        if missing := [token for token in wanted if token not in vocabulary]:
             raise ValueError(f"the tokenizer lacks the special tokens {missing}")
+        self._special = {token: vocabulary[token] for token in wanted}
 
     # --- construction ---------------------------------------------------------------------------------------------
 
@@ -209,6 +210,7 @@ class QwenVLAProcessor:
             clean_up_tokenization_spaces=False,
         )
         processor = cls(wrapped, image_transform_of(config), camera_tags, **_settings_of(config))
+        config.vlm_config.text_config.vocab_size = 0
         processor.configure(config)
         return processor
 
@@ -228,9 +230,8 @@ class QwenVLAProcessor:
     def configure(self, config: QwenVLAConfig) -> None:
         """Write token ids into ``config``; the vocabulary grows to a multiple of 64 if the tokenizer needs it."""
         vlm, text = config.vlm_config, config.vlm_config.text_config
-        needed = -(-len(self.tokenizer) // 64) * 64
-        if text.vocab_size < len(self.tokenizer) or text.vocab_size < 65536:
-            text.vocab_size = needed
+        if text.vocab_size < len(self.tokenizer):
+            text.vocab_size = -(-len(self.tokenizer) // ROW_MULTIPLE) * ROW_MULTIPLE
         vlm.image_token_id = self._special["<|image_pad|>"]
         vlm.video_token_id = self._special["<|video_pad|>"]
         vlm.vision_start_token_id = self._special["<|vision_start|>"]
@@ -253,6 +254,11 @@ class QwenVLAProcessor:
         for robot in self.embodiments.values():
             if unknown := set(robot.camera_tags) - set(self.camera_tags):
                 raise ValueError(f"{folder / EMBODIMENTS_FILE}: {robot.name}: no tokens for cameras {sorted(unknown)}")
+
+    @property
+    def marker_ids(self) -> list[int]:
+        """Ids of the tokens that enclose the cameras' images."""
+        return [self._special[token] for token in self._camera_tokens()]
 
     def _camera_tokens(self) -> list[str]:
         return camera_token_names(self.camera_tags)

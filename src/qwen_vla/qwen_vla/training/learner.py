@@ -18,15 +18,20 @@ class Learner(nn.Module):
     """Sums of the losses of a batch, or the model's predictions.
 
     losses: names of the losses to compute, among action, language and grounding. noise_draws: (noise, τ) pairs per row.
-    trains_backbone: False keeps no activations of the backbone.
+    trains_in_backbone: False keeps no activations of the backbone.
     """
 
     def __init__(
-        self, model: QwenVLAModel, head: GroundingHead, losses: tuple[str, ...], noise_draws: int, trains_backbone: bool
+        self,
+        model: QwenVLAModel,
+        head: GroundingHead,
+        losses: tuple[str, ...],
+        noise_draws: int,
+        trains_in_backbone: bool,
     ) -> None:
         super().__init__()
         self.model, self.head = model, head
-        self.losses, self.noise_draws, self.trains_backbone = losses, noise_draws, trains_backbone
+        self.losses, self.noise_draws, self.trains_in_backbone = losses, noise_draws, trains_in_backbone
         self.sharded = False
 
     def forward(self, batch: Batch, euler_steps: int | None = None) -> dict[str, Any]:
@@ -72,7 +77,7 @@ class Learner(nn.Module):
         return 0.0 * sum(p.flatten()[0] for p in present)
 
     def _encode(self, batch: Batch) -> Encoding:
-        with contextlib.nullcontext() if self.trains_backbone else torch.no_grad():
+        with contextlib.nullcontext() if self.trains_in_backbone else torch.no_grad():
             return self.model.encode(**batch.inputs)
 
     def _image_tokens(self, encoding: Encoding, batch: Batch) -> torch.Tensor:

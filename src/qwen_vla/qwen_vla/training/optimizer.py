@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from qwen_vla.training.adapters import MARKER_ROWS
 from qwen_vla.training.learner import Learner
 from qwen_vla.training.recipe import Recipe
 
@@ -25,20 +26,27 @@ MUON = {
 
 
 def optimizer_of(recipe: Recipe, learner: Learner) -> torch.optim.Optimizer:
-    """Separate groups for backbone and expert; no decay on vectors (norms, biases)."""
+    """Separate groups for backbone, or its adapters, camera markers and expert; no decay on vectors and markers."""
     options = recipe.optimizer
-    backbone = {id(p) for p in learner.model.vlm.parameters()}
+    rates = {"backbone": recipe.lora.lr if recipe.lora else options.backbone_lr}
+    rates |= {"expert": options.expert_lr, "markers": options.marker_lr}
     matrices = {id(p) for p in hidden_matrices(learner.model)} if options.name == "muon" else set()
-    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
-    for p in learner.parameters():
+    groups: dict[tuple[str, bool, bool], list[nn.Parameter]] = {}
+    for name, p in learner.named_parameters():
         if p.requires_grad:
-            groups.setdefault((id(p) not in backbone, p.ndim == 1, id(p) in matrices), []).append(p)
+            groups.setdefault((_part(name), p.ndim == 1, id(p) in matrices), []).append(p)
     listed = []
-    for (of_expert, vectors, muon), chosen in sorted(groups.items(), key=lambda item: item[0]):
-        rate = options.expert_lr if of_expert else options.backbone_lr
-        decay = 0.0 if vectors else options.weight_decay
-        listed.append({"params": chosen, "lr": rate, "weight_decay": decay, "muon": muon})
+    for (part, vectors, muon), chosen in sorted(groups.items(), key=lambda item: item[0]):
+        decay = 0.0 if vectors or part == "markers" else options.weight_decay
+        listed.append({"params": chosen, "lr": rates[part], "weight_decay": decay, "muon": muon})
     return MuonAndAdamW(listed) if matrices else torch.optim.AdamW(listed, betas=BETAS, fused=True)
+
+
+def _part(name: str) -> str:
+    """The part of the model with a learning rate of its own that a learner's parameter belongs to."""
+    if name.endswith(f".{MARKER_ROWS}"):
+        return "markers"
+    return "backbone" if name.startswith("model.vlm.") else "expert"
 
 
 def hidden_matrices(model: nn.Module) -> Iterator[nn.Parameter]:

@@ -71,26 +71,37 @@ class Tau(Strict):
         }
 
 
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+LINEAR_ATTENTION = ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj")
+TEXT_LINEARS = (*ATTENTION, *LINEAR_ATTENTION, "gate_proj", "up_proj", "down_proj")
+
+
 class Lora(Strict):
-    """Low-rank adapters in the backbone's text layers instead of its full weights; merged when a model is saved."""
+    """Low-rank adapters in the backbone instead of its full weights; merged when a model is saved.
+
+    lr: learning rate of the adapters, instead of `optimizer.backbone_lr`. vision: also adapters in the vision tower.
+    targets: linear layers of the text layers, by default all: attention, linear attention and feed-forward.
+    """
 
     rank: int = Field(16, gt=0)
     alpha: float = Field(32.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
-    targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
-    )
+    lr: float = Field(1e-4, gt=0)
+    vision: bool = False
+    targets: tuple[str, ...] = Field(TEXT_LINEARS, min_length=1)
 
 
 class Optimizer(Strict):
     """AdamW with separate learning rates, linear warm-up and cosine decay to `final_share` of the peak.
 
     name "muon": Muon for the matrices inside the blocks, at the same rates; not with shards.
+    marker_lr: of the embeddings of the camera markers, which are trained even if those of the backbone are frozen.
     """
 
     name: Literal["adamw", "muon"] = "adamw"
     backbone_lr: float | None = Field(None, gt=0)
     expert_lr: float = Field(gt=0)
+    marker_lr: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup_steps: int = Field(200, ge=0)
     final_share: float = Field(0.05, ge=0, le=1)
@@ -109,11 +120,12 @@ class Recipe(Strict):
         given the recipe, records the missing ones of those in `data`.
     model: fields of `QwenVLAConfig` that differ from the preset or checkpoint.
     normalization: per dataset, whether statistics of `init_from` are kept (default) or recomputed.
-    freeze: parts not trained.
+    freeze: parts not trained, except for the embeddings of the camera markers, which no backbone knows.
     batch_size: rows of a global batch; all processes share it, in `accumulate` parts each.
     balance: "task_and_embodiment" draws from the datasets with actions uniformly over embodiments, then tasks, then
         frames, regardless of their relative weights.
-    precision: of frozen weights; trained ones are fp32. autocast: of the computation.
+    precision: of frozen weights, by default bf16 under adapters with autocast bf16, fp32 otherwise; trained ones are
+        fp32. autocast: of the computation.
     shard: FSDP instead of a full copy in every process.
     save_every: steps between saved states. keep_every: steps between two models that are kept, as
         step_<number> in the output folder; None: only the last one.
@@ -147,7 +159,7 @@ class Recipe(Strict):
     keep_every: int | None = Field(None, gt=0)
     log_every: int = Field(20, gt=0)
     threads: int = Field(2, gt=0)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"] | None = None
     autocast: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
     compile: bool = False
@@ -181,6 +193,21 @@ class Recipe(Strict):
         return "backbone" not in self.frozen
 
     @property
+    def trains_markers(self) -> bool:
+        """Whether the embeddings of the camera markers are trained apart from the backbone."""
+        return self.stage != "t2a" and (self.lora is not None or not self.trains_backbone)
+
+    @property
+    def trains_in_backbone(self) -> bool:
+        """Whether anything before the expert is trained."""
+        return self.trains_backbone or self.trains_markers
+
+    @property
+    def frozen_precision(self) -> Literal["fp32", "bf16"]:
+        """The precision of frozen weights."""
+        return self.precision or ("bf16" if self.lora and self.autocast == "bf16" else "fp32")
+
+    @property
     def data_paths(self) -> list[Path]:
         """Files and folders with data; not those generated or downloaded during training."""
         paths = [str(source.path) for source in self.data if getattr(source, "path", None) is not None]
@@ -208,11 +235,13 @@ class Recipe(Strict):
     def _training_problems(self):
         if {"backbone", "expert"} <= self.frozen:
             yield "freeze: nothing is left to train"
-        if self.trains_backbone and self.optimizer.backbone_lr is None:
+        if self.trains_backbone and not self.lora and self.optimizer.backbone_lr is None:
             yield "optimizer.backbone_lr: missing"
         if self.lora and not self.trains_backbone:
             yield "lora adapts the backbone, which freeze excludes"
-        if self.precision != "fp32" and self.autocast == "no":
+        if self.lora and self.lora.vision and "vision" in self.frozen:
+            yield "lora.vision adapts the vision tower, which freeze excludes"
+        if self.frozen_precision != "fp32" and self.autocast == "no":
             yield f"precision {self.precision} with trained weights in fp32 needs autocast: bf16"
         if self.optimizer.name == "muon" and self.shard:
             yield "optimizer.name muon needs whole matrices: shard must be false"

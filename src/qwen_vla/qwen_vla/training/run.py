@@ -18,6 +18,7 @@ from qwen_vla.data.samples import SampleSource, SourceContext
 from qwen_vla.data.sources import open_sources
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.processing import QwenVLAProcessor
+from qwen_vla.training.adapters import merged_weights
 from qwen_vla.training.balance import GradientBalance
 from qwen_vla.training.batches import Batches, filler_for
 from qwen_vla.training.distributed import asked_to_shard, in_turn, like, own_part, spread, whole
@@ -26,7 +27,7 @@ from qwen_vla.training.learner import Learner
 from qwen_vla.training.optimizer import learning_rate, optimizer_of
 from qwen_vla.training.output_folder import MODEL_FOLDER
 from qwen_vla.training.recipe import Recipe, RecipeError
-from qwen_vla.training.start import HEAD_FILE, load_head, make_model, merged_weights, start_of
+from qwen_vla.training.start import HEAD_FILE, load_head, make_model, start_of
 from qwen_vla.training.state import record_of_data, write_model
 
 LOSSES = ("action", "language", "grounding")
@@ -127,7 +128,7 @@ def prepare(recipe: Recipe) -> Run:
     head = GroundingHead(model.config.vlm_config.text_config.hidden_size)
     load_head(head, recipe)
     losses = tuple(name for name in LOSSES if getattr(recipe.losses, name))
-    learner = Learner(model, head, losses, recipe.noise_draws, recipe.trains_backbone).to(accelerator.device)
+    learner = Learner(model, head, losses, recipe.noise_draws, recipe.trains_in_backbone).to(accelerator.device)
     _freeze_unused(learner)
     learner.sharded = accelerator.num_processes > 1 and (recipe.shard or asked_to_shard())
     wrapped = spread(learner, accelerator, learner.sharded, model._no_split_modules, recipe.autocast == "bf16")

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -17,14 +15,15 @@ from qwen_vla.model.checkpoint.files import check_checkpoint
 from qwen_vla.model.checkpoint.loading import load_model, read_configuration
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.modeling import QwenVLAModel
+from qwen_vla.model.new_tokens import initialize_new_rows
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.processing import QwenVLAProcessor
+from qwen_vla.training.adapters import MarkerEmbedding, add_adapters
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.recipe import Recipe, RecipeError
 
 HEAD_FILE = "grounding_head.safetensors"
 EXPERT = "action_expert."
-ADAPTER = "default"  # peft's name of the only adapter
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -55,11 +54,11 @@ def start_of(recipe: Recipe) -> Start:
 
 def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) -> tuple[QwenVLAModel, QwenVLAProcessor]:
     """Model and processor for these sources: their cameras, statistics and embodiments, frozen as in the recipe."""
+    known = len(start.processor.tokenizer) if start.processor else None
     processor = _processor(start, sources)
     model = start.model if start.model is not None else QwenVLAModel(start.config)
-    rows = start.config.vlm_config.text_config.vocab_size
-    if model.get_input_embeddings().weight.shape[0] < rows:
-        model.vlm.resize_token_embeddings(rows)
+    if known is not None:
+        initialize_new_rows(model, known, len(processor.tokenizer))
     if recipe.expert_from:
         _take_expert(model, recipe.expert_from)
     for source in sources:
@@ -68,6 +67,8 @@ def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) ->
         drivable = (e for e in source.embodiments.values() if e.camera_tags and e.horizon <= model.config.horizon)
         processor.embodiments.update({embodiment.name: embodiment for embodiment in drivable})
     freeze(model, recipe)
+    if recipe.trains_markers:
+        MarkerEmbedding.adopt(model.get_input_embeddings(), processor.marker_ids)
     _set_types(model, recipe)
     _speed_up(model, recipe)
     return model.train(), processor
@@ -77,21 +78,6 @@ def load_head(head: GroundingHead, recipe: Recipe) -> None:
     """The grounding head of the model to start from, if it has one."""
     if recipe.init_from and (recipe.init_from / HEAD_FILE).exists():
         head.load_state_dict(load_file(recipe.init_from / HEAD_FILE))
-
-
-def merged_weights(model: QwenVLAModel) -> dict[str, torch.Tensor]:
-    """The model's state without adapters: each is added to the weight that it adapts, which keeps its original name."""
-    weights = {}
-    adapted = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    for name, tensor in model.state_dict().items():
-        owner, _, rest = name.partition(".base_layer.")
-        if not rest and not any(part.startswith("lora_") for part in name.split(".")):
-            weights[name] = tensor
-        elif rest == "weight":
-            weights[f"{owner}.weight"] = tensor + adapted[owner].get_delta_weight(ADAPTER).to(tensor.dtype)
-        elif rest:
-            weights[f"{owner}.{rest}"] = tensor
-    return weights
 
 
 def _processor(start: Start, sources: Sequence[SampleSource]) -> QwenVLAProcessor:
@@ -126,7 +112,10 @@ def freeze(model: QwenVLAModel, recipe: Recipe) -> None:
     """Enable gradients only for what the recipe trains, including adapters."""
     parts = {"backbone": model.vlm, "vision": model.vlm.model.visual, "expert": model.action_expert}
     if recipe.lora:
-        _add_adapters(model, recipe)
+        try:
+            add_adapters(model, recipe.lora)
+        except ValueError as error:
+            raise RecipeError(f"recipe {recipe.name}: lora.targets: {' '.join(str(error).split())}") from error
     for name in recipe.frozen:
         parts[name].requires_grad_(False)
 
@@ -134,19 +123,7 @@ def freeze(model: QwenVLAModel, recipe: Recipe) -> None:
 def _set_types(model: QwenVLAModel, recipe: Recipe) -> None:
     """Set trained weights to fp32: steps are smaller than the resolution of bf16."""
     for parameter in model.parameters():
-        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else TYPES[recipe.precision])
-
-
-def _add_adapters(model: QwenVLAModel, recipe: Recipe) -> None:
-    """Low-rank adapters in the text layers; everything else of the backbone is frozen."""
-    options = recipe.lora
-    model.vlm.requires_grad_(False)
-    targets = rf".*language_model.*\.({'|'.join(options.targets)})"
-    config = LoraConfig(r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)
-    try:
-        inject_adapter_in_model(config, model.vlm, ADAPTER)
-    except ValueError as error:
-        raise RecipeError(f"recipe {recipe.name}: lora.targets: {' '.join(str(error).split())}") from error
+        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else TYPES[recipe.frozen_precision])
 
 
 def _speed_up(model: QwenVLAModel, recipe: Recipe) -> None:

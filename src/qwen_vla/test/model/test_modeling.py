@@ -8,7 +8,7 @@ from micro import TEMPLATE, build, micro_config, pictures
 from safetensors.torch import save_file
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionPatchEmbed
 
-from qwen_vla import QwenVLAConfig, QwenVLAModel
+from qwen_vla import QwenVLAConfig, QwenVLAModel, Sample
 from qwen_vla.model.modeling import multimodal_positions
 
 PROMPTS = [TEMPLATE.replace("{instruction}", t) for t in ("pick up the red cube", "stop", "put the green cube away")]
@@ -281,3 +281,16 @@ def test_configuration_round_trip_and_presets(tmp_path):
 def test_inconsistent_configuration_says_what_is_wrong(change, words):
     with pytest.raises(ValueError, match=words):
         QwenVLAConfig.preset("tiny", **change)
+
+
+def test_labels_are_not_rounded_to_the_precision_of_the_computation(micro):
+    """A new expert predicts zero, so its loss is the mean square of the labels: under autocast, too, exactly."""
+    filled, processor = micro
+    model = QwenVLAModel(filled.config)
+    batch = processor.collate([Sample("pick up the red cube", pictures(1)[0])])
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = torch.rand(1, 4, 10, generator=generator), torch.randn(1, 4, 10, generator=generator)
+    mask = torch.ones(1, 4, 10, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.action_loss(model.encode(**batch), clean, mask, torch.tensor([0.5]), noise)
+    assert float(loss.detach()) == pytest.approx(float((noise.double() - clean.double()).square().mean()), rel=1e-6)

@@ -44,7 +44,7 @@ def learner():
     torch.manual_seed(1)
     model, processor = build(micro_config())
     losses = ("action", "language", "grounding")
-    return Learner(model, GroundingHead(64), losses, noise_draws=2, trains_backbone=True), processor
+    return Learner(model, GroundingHead(64), losses, noise_draws=2, trains_in_backbone=True), processor
 
 
 def taught(learner, batches, tokens):

@@ -22,7 +22,7 @@ def learner():
 
 
 def optimizer(name, of):
-    return optimizer_of(SimpleNamespace(optimizer=Optimizer(name=name, **OPTIONS)), of)
+    return optimizer_of(SimpleNamespace(optimizer=Optimizer(name=name, **OPTIONS), lora=None), of)
 
 
 def names(of, parameters):

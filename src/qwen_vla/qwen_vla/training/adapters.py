@@ -1,0 +1,85 @@
+"""What is trained inside a frozen backbone: low-rank adapters, and the embeddings of the camera markers.
+
+Both are merged into the weights that they stand for when a model is saved: inference needs neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from qwen_vla.model.modeling import QwenVLAModel
+from qwen_vla.training.recipe import Lora
+
+ADAPTER = "default"  # peft's name of the only adapter
+MARKER_ROWS = "marker_rows"
+VISION_TARGETS = ("qkv", "proj", "linear_fc1", "linear_fc2")
+
+
+class MarkerEmbedding(nn.Embedding):
+    """A frozen embedding whose rows of a few tokens are trained: they are a parameter of their own."""
+
+    @staticmethod
+    def adopt(embedding: nn.Embedding, ids: Sequence[int]) -> None:
+        """Convert an existing embedding in place; its weight and its name are kept."""
+        embedding.__class__ = MarkerEmbedding
+        weight = embedding.weight
+        chosen = torch.tensor(ids, device=weight.device)
+        embedding.register_buffer("marker_ids", chosen, persistent=False)
+        embedding.register_parameter(MARKER_ROWS, nn.Parameter(weight.detach()[chosen].float()))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        embedded = super().forward(ids)
+        chosen = ids[..., None] == self.marker_ids
+        rows = chosen.to(self.marker_rows.dtype) @ self.marker_rows
+        return torch.where(chosen.any(dim=-1, keepdim=True), rows.to(embedded.dtype), embedded)
+
+
+def add_adapters(model: QwenVLAModel, options: Lora) -> None:
+    """Freeze the backbone and add adapters to the text layers and, if asked, to the vision tower.
+
+    Raises:
+        ValueError: a target does not exist.
+    """
+    model.vlm.requires_grad_(False)
+    targets = rf".*language_model.*\.({'|'.join(options.targets)})"
+    if options.vision:
+        targets = rf"{targets}|.*visual\.(?:blocks\..+|merger)\.({'|'.join(VISION_TARGETS)})"
+    config = LoraConfig(r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets)
+    inject_adapter_in_model(config, model.vlm, ADAPTER)
+
+
+def merged_weights(model: QwenVLAModel) -> dict[str, torch.Tensor]:
+    """The model's state as if it had been trained whole: adapters and rows are added to the weights they stand for."""
+    state, weights = model.state_dict(), {}
+    adapted = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    for name, tensor in state.items():
+        owner, _, rest = name.partition(".base_layer.")
+        if not rest and not _is_added(name):
+            weights[name] = tensor
+        elif rest == "weight":
+            weights[f"{owner}.weight"] = tensor + adapted[owner].get_delta_weight(ADAPTER).to(tensor.dtype)
+        elif rest:
+            weights[f"{owner}.{rest}"] = tensor
+    return weights | _merged_rows(model, state)
+
+
+def _is_added(name: str) -> bool:
+    return name.endswith(f".{MARKER_ROWS}") or any(part.startswith("lora_") for part in name.split("."))
+
+
+def _merged_rows(model: QwenVLAModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Every weight that shares memory with the embedding, with the trained rows in place."""
+    embedding = model.get_input_embeddings()
+    if not isinstance(embedding, MarkerEmbedding):
+        return {}
+    weight, rows = (t.full_tensor() if isinstance(t, DTensor) else t for t in (embedding.weight, embedding.marker_rows))
+    merged = weight.detach().index_copy(0, embedding.marker_ids, rows.detach().to(weight.dtype))
+    tied = model.vlm.lm_head.weight is embedding.weight
+    ends = (".embed_tokens.weight", ".lm_head.weight") if tied else (".embed_tokens.weight",)
+    return {name: merged for name in state if name.endswith(ends)}
