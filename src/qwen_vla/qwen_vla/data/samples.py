@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,12 +18,20 @@ if TYPE_CHECKING:  # recorders import this module without torch and transformers
     from qwen_vla.model.sample import Sample
 
 
+class Label(NamedTuple):
+    """The actions of one sample in physical units (steps, c), valid ones (same shape), and their statistics' name."""
+
+    statistics: str
+    values: np.ndarray
+    valid: np.ndarray
+
+
 @dataclass(frozen=True)
 class SourceContext:
     """Settings of the training run that opens a source.
 
     config: of the model (image size, horizon, proprioception). held_out_share: share of the episodes that are never
-    trained on. normalization: statistics by dataset of the checkpoint to start from; they are kept.
+    trained on. normalization: statistics by name that are kept from the checkpoint to start from.
     images: False in a stage without vision, where no sample has images. trajectory_steps: use whole trajectories of up
     to this many steps instead of chunks of the robot's own horizon.
     """
@@ -39,9 +47,9 @@ class SampleSource(Protocol):
     """One dataset of a mixture.
 
     training, held_out: indices for `sample`, disjoint; held_out may be empty. statistics and embodiments: the entries
-    of a checkpoint needed to execute actions learned from this source (empty for pure language data). camera_tags: of
-    all images in its samples. A source whose actions can be balanced over tasks also has
-    `tasks`, the task of every training index.
+    of a checkpoint needed to execute actions learned from this source (empty for pure language data); a source with
+    statistics also has `label` and `use_statistics`. camera_tags: of all images in its samples. A source whose actions
+    can be balanced over tasks also has `tasks`, the task of every training index.
     """
 
     name: str
@@ -52,6 +60,10 @@ class SampleSource(Protocol):
     embodiments: Mapping[str, EmbodimentInfo]
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample: ...
+
+    def label(self, index: int) -> Label | None: ...  # None: a sample without actions
+
+    def use_statistics(self, statistics: Mapping[str, Quantiles]) -> None: ...  # in place of its own, with their names
 
     def texts(self) -> Iterable[str]: ...  # texts for training a tokenizer for this source
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
 
 from qwen_vla.data.formats.spec import DataError
+from qwen_vla.data.label_ranges import share_ranges
 from qwen_vla.data.language.chat import ChatData
 from qwen_vla.data.language.questions import QuestionData
 from qwen_vla.data.motions.motion_source import MotionData
@@ -26,7 +26,7 @@ AnyData = Annotated[
 
 
 def open_sources(specs: Sequence[AnyData], context: SourceContext) -> list[SampleSource]:
-    """Open them in order; datasets with the same name of statistics share those of the first one.
+    """Open them in order; datasets with the same name of statistics share their ranges (`label_ranges`).
 
     DataError if one is recorded from scenes reserved for evaluation.
     """
@@ -34,8 +34,8 @@ def open_sources(specs: Sequence[AnyData], context: SourceContext) -> list[Sampl
     for spec in specs:
         source = spec.open(context)
         _refuse_evaluation_scenes(source.provenance())
-        context = replace(context, normalization={**context.normalization, **source.statistics})
         sources.append(source)
+    share_ranges(sources)
     return sources
 
 

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 LOW, HIGH = 0.01, 0.99
 LARGEST = 1e6  # of a quantile: no channel is that large in rad, m, rad/s or m/s
 
+ROUNDING = 1e-4  # share of a range: labels are stored as float32
+
 
 @dataclass(frozen=True)
 class Quantiles:
@@ -62,6 +64,17 @@ class Quantiles:
         """Model units [..., C], clipped to [−1, 1], to float32 in physical units: never outside the 1 %–99 % range."""
         low, span = self._range()
         return (0.5 * (np.clip(self._checked(actions), -1.0, 1.0) + 1.0) * span + low).astype(np.float32)
+
+    def is_outside(self, actions: np.ndarray) -> np.ndarray:
+        """Whether physical values [..., C] are outside the range, and would be clipped."""
+        low, span = self._range()
+        return np.abs(2.0 * (self._checked(actions) - low) / span - 1.0) > 1.0 + ROUNDING
+
+    def united(self, other: Quantiles) -> Quantiles:
+        """The smallest range that contains both; ValueError if their channels differ."""
+        if len(self.q01) != len(other.q01) or self.channel_names != other.channel_names:
+            raise ValueError(f"the channels {list(self.channel_names)} and {list(other.channel_names)} differ")
+        return Quantiles(np.minimum(self.q01, other.q01), np.maximum(self.q99, other.q99), self.channel_names)
 
     def _range(self) -> tuple[np.ndarray, np.ndarray]:
         degenerate = self.q99 - self.q01 <= 1e-8 * np.maximum(1.0, np.abs(self.q01))

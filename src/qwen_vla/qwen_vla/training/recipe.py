@@ -119,7 +119,8 @@ class Recipe(Strict):
     collect: a file (YAML) that defines how datasets are recorded: a list of the options of `qwen-vla collect`, which,
         given the recipe, records the missing ones of those in `data`.
     model: fields of `QwenVLAConfig` that differ from the preset or checkpoint.
-    normalization: per dataset, whether statistics of `init_from` are kept (default) or recomputed.
+    normalization: per name of statistics, whether they are recomputed from the data (default), or kept from
+        `init_from`, as for a further stage on much the same data.
     freeze: parts not trained, except for the embeddings of the camera markers, which no backbone knows.
     batch_size: rows of a global batch; all processes share it, in `accumulate` parts each.
     balance: "task_and_embodiment" draws from the datasets with actions uniformly over embodiments, then tasks, then
@@ -191,6 +192,10 @@ class Recipe(Strict):
     @property
     def trains_backbone(self) -> bool:
         return "backbone" not in self.frozen
+
+    def keeps(self, name: str) -> bool:
+        """Whether statistics of `init_from` are kept; those of a robot's state follow those of its actions."""
+        return self.normalization.get(name, self.normalization.get(name.removesuffix(".state"))) == "keep"
 
     @property
     def trains_markers(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from qwen_vla.data.label_ranges import clipped_shares
 from qwen_vla.data.mixture import Mixture
 from qwen_vla.data.samples import SampleSource, SourceContext
 from qwen_vla.data.sources import open_sources
@@ -37,6 +38,7 @@ LOSSES = ("action", "language", "grounding")
 class Run:
     """Model, data, optimizer and progress.
 
+    clipped: per source, the share of its labels outside their statistics' range, by statistics and channel.
     learner: model and grounding head; wrapped: the same for several processes, called by a step. average: EMA of
     `trained`, the model's trained parameters, in their order (of shards, if sharded).
     """
@@ -44,6 +46,7 @@ class Run:
     recipe: Recipe
     accelerator: Accelerator
     sources: list[SampleSource]
+    clipped: list[dict[str, dict[str, float]]]
     batches: Batches
     learner: Learner
     wrapped: nn.Module
@@ -118,11 +121,12 @@ def prepare(recipe: Recipe) -> Run:
     context = SourceContext(
         start.config,
         recipe.held_out_share,
-        {name: known for name, known in start.normalization.items() if recipe.normalization.get(name) != "recompute"},
+        {name: known for name, known in start.normalization.items() if recipe.keeps(name)},
         images=recipe.stage != "t2a",
         trajectory_steps=recipe.horizon,
     )
     sources = in_turn(accelerator, lambda: open_sources(recipe.data, context))
+    clipped = [clipped_shares(source) for source in sources]
     _check_losses(recipe, sources)
     model, processor = make_model(recipe, start, sources)
     head = GroundingHead(model.config.vlm_config.text_config.hidden_size)
@@ -148,7 +152,7 @@ def prepare(recipe: Recipe) -> Run:
         grouped=accelerator.num_processes == 1 and accelerator.device.type == "cpu",
     )
     balance = GradientBalance(recipe.losses, recipe.losses.language)
-    return Run(recipe, accelerator, sources, batches, learner, wrapped, optimizer, schedule, balance)
+    return Run(recipe, accelerator, sources, clipped, batches, learner, wrapped, optimizer, schedule, balance)
 
 
 @contextlib.contextmanager
@@ -174,10 +178,15 @@ def export(run: Run, name: str = MODEL_FOLDER) -> Path:
         weights = whole(merged_weights(run.model), run.is_main)
     heads = {HEAD_FILE: whole(run.learner.head.state_dict(), run.is_main)}
     if run.is_main:
-        own = [source.provenance() for source in run.sources]
+        own = [_record(source, clipped) for source, clipped in zip(run.sources, run.clipped, strict=True)]
         data = record_of_data(own, (recipe.init_from, recipe.expert_from))
         write_model(folder, run, run.model, run.processor, data, heads, weights)
     return folder
+
+
+def _record(source: SampleSource, clipped: Mapping[str, Mapping[str, float]]) -> dict:
+    """The origin of a source's data, with the share of its labels that are clipped."""
+    return source.provenance() | ({"clipped_share": clipped} if clipped else {})
 
 
 def _check_batch(recipe: Recipe, processes: int) -> None:

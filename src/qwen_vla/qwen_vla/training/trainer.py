@@ -100,8 +100,18 @@ def _introduction(run: Run) -> str:
     return (
         f"{run.recipe.name}: {parameters:.1f} M parameters{part}, {frames} samples to train on, {held_out} held out, "
         f"{run.accelerator.num_processes} process(es) on {run.accelerator.device.type}, from step {run.step}; "
-        f"log and loss curve in {run.recipe.output}"
+        f"log and loss curve in {run.recipe.output}{_clipping(run)}"
     )
+
+
+def _clipping(run: Run) -> str:
+    """A line per source and statistics on the labels outside the range, by channel."""
+    lines = []
+    for source, clipped in zip(run.sources, run.clipped, strict=True):
+        for name, shares in clipped.items():
+            told = ", ".join(f"{channel} {share:.1%}" for channel, share in shares.items() if share)
+            lines.append(f"\n{source.name}, statistics {name}: labels clipped: {told or 'none'}")
+    return "".join(lines)
 
 
 def _loop(run: Run, last: int, stop: StopSignal, log: Log) -> None:

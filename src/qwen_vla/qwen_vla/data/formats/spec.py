@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeVar
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from embodiment_descriptions import ActionLayout
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.normalization import HIGH, LOW, Quantiles
 
@@ -130,6 +131,13 @@ def quantiles(values: np.ndarray, valid: np.ndarray, channel_names: Sequence[str
         if len(column):
             bounds[:, channel] = np.quantile(column, [LOW, HIGH])
     return Quantiles(*bounds, tuple(channel_names))
+
+
+def opened_wide(found: Quantiles, layout: ActionLayout) -> Quantiles:
+    """Statistics with the known range of grippers, 0 closed … 1 open: one that rarely closes has another q01."""
+    low, high = found.q01.copy(), found.q99.copy()
+    low[layout.grippers], high[layout.grippers] = 0.0, 1.0
+    return Quantiles(low, high, found.channel_names)
 
 
 def file_hash(path: Path) -> str:

@@ -22,10 +22,10 @@ from pydantic import Field, model_validator
 from embodiment_descriptions import ControlMode, delta_from_poses
 from embodiment_descriptions.actions import Action, ArmAction
 from qwen_vla.data.formats.named_robot import NamedRobot, load
-from qwen_vla.data.formats.spec import DataError, DataSpec, log, quantiles, split
+from qwen_vla.data.formats.spec import DataError, DataSpec, log, opened_wide, quantiles, split
 from qwen_vla.data.motions.motion_templates import TEMPLATES, Motion, MotionError, Planner
 from qwen_vla.data.motions.paraphrases import corpus, paraphrase
-from qwen_vla.data.samples import SourceContext
+from qwen_vla.data.samples import Label, SourceContext
 from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.sample import Sample
@@ -172,7 +172,7 @@ class RobotMotions:
         found = quantiles(np.concatenate(chunks), np.concatenate(moved), names)
         moving = np.concatenate(moved).any(axis=0)
         low, high = (np.where(moving, bound, rest) for bound in (found.q01, found.q99))
-        return Quantiles(np.minimum(low, rest), np.maximum(high, rest), names)
+        return opened_wide(Quantiles(np.minimum(low, rest), np.maximum(high, rest), names), self.embodiment.layout)
 
     def info(self) -> EmbodimentInfo:
         """The checkpoint's entry needed to execute these motions."""
@@ -230,6 +230,14 @@ class Motions:
         actions = self.statistics[robot.dataset].normalize(robot.actions(motion))
         text = robot.prompt(motion, robot.sentence(motion, rng))
         return Sample(text, actions=actions, valid=np.ones(len(actions), bool))
+
+    def label(self, index: int) -> Label:
+        robot, motion = self._at(index)
+        actions = robot.actions(motion)
+        return Label(robot.dataset, actions, np.ones(actions.shape, bool))
+
+    def use_statistics(self, statistics: Mapping[str, Quantiles]) -> None:
+        self.statistics = statistics
 
     @property
     def tasks(self) -> np.ndarray:

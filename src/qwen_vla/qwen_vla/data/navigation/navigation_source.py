@@ -20,7 +20,7 @@ from embodiment_descriptions import ActionLayout, ControlMode
 from embodiment_descriptions.prompt import TAG_PATTERN
 from qwen_vla.data.formats.spec import DataError, FileSpec, Text, check_steps, file_hash, quantiles, read_rows, split
 from qwen_vla.data.language.images import CameraFrames, check_address, pictures
-from qwen_vla.data.samples import SourceContext
+from qwen_vla.data.samples import Label, SourceContext
 from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.sample import Sample
@@ -130,6 +130,13 @@ class Navigation:
         images = pictures(self.spec.path.parent, episode.frames, shown, self.size) if self.camera_tags else {}
         actions = self.statistics[self.spec.robot].normalize(waypoints)
         return Sample(self._prompt(episode.instruction, len(actions)), images, actions=actions, valid=valid)
+
+    def label(self, index: int) -> Label:
+        values, valid = self._waypoints(index)
+        return Label(self.spec.robot, values, np.repeat(valid[:, None], len(CHANNELS), axis=1))
+
+    def use_statistics(self, statistics: Mapping[str, Quantiles]) -> None:
+        self.statistics = statistics
 
     @property
     def tasks(self) -> np.ndarray:

@@ -19,7 +19,7 @@ from embodiment_descriptions.prompt import TAG_PATTERN
 from qwen_vla.data.formats.spec import FileSpec, Text, check_steps, file_hash, quantiles, read_rows, split
 from qwen_vla.data.language.images import CameraFrames, check_address, pictures
 from qwen_vla.data.language.vision_language import SCALE
-from qwen_vla.data.samples import SourceContext
+from qwen_vla.data.samples import Label, SourceContext
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.sample import Sample
 
@@ -120,6 +120,16 @@ class Trajectories:
                 images |= pictures(folder, {tag: shown}, range(len(shown)), self.size)
         actions = self.statistics[self._key(moment)].normalize(np.where(valid[:, None], points, 0.0))
         return Sample(self._prompt(moment, entity, len(points)), images, actions=actions, valid=valid)
+
+    def label(self, index: int) -> Label:
+        moment, _ = self._at(index)
+        points, valid = self._points(*self._index[index])
+        return Label(
+            self._key(moment), np.where(valid[:, None], points, 0.0), np.repeat(valid[:, None], points.shape[1], 1)
+        )
+
+    def use_statistics(self, statistics: Mapping[str, Quantiles]) -> None:
+        self.statistics = statistics
 
     def texts(self) -> Iterable[str]:
         counts = range(1, self.limit + 1) if self.limit else [self.spec.steps]

@@ -21,7 +21,7 @@ from embodiment_descriptions import build_prompt
 from embodiment_descriptions.prompt import TAG_PATTERN
 from qwen_vla.data.formats.spec import DataError, FileSpec, Text, check_steps, file_hash, quantiles, read_rows, split
 from qwen_vla.data.language.images import CameraFrames, check_address, pictures
-from qwen_vla.data.samples import SourceContext
+from qwen_vla.data.samples import Label, SourceContext
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.sample import Sample
 
@@ -120,6 +120,13 @@ class Hands:
         actions = self.statistics[self.spec.name].normalize(values)
         prompt = self._prompt(episode.line, len(values))
         return Sample(prompt, {tag: image[0] for tag, image in images.items()}, actions=actions, valid=valid)
+
+    def label(self, index: int) -> Label:
+        values, valid = self._chunk(index)
+        return Label(self.spec.name, values, np.broadcast_to(valid, values.shape))
+
+    def use_statistics(self, statistics: Mapping[str, Quantiles]) -> None:
+        self.statistics = statistics
 
     @property
     def tasks(self) -> np.ndarray:

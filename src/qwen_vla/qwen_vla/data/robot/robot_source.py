@@ -16,14 +16,14 @@ from qwen_vla.data.formats.frames import DecodedFrames, decode_camera
 from qwen_vla.data.formats.lerobot import LeRobotEpisodes, download
 from qwen_vla.data.formats.named_robot import NamedRobot, load
 from qwen_vla.data.formats.opening import find_source, open_source, robot_of
-from qwen_vla.data.formats.spec import DataSpec, OnBadRows, check_steps, split
+from qwen_vla.data.formats.spec import DataSpec, OnBadRows, check_steps, opened_wide, split
 from qwen_vla.data.robot.annotations import POINTS_COLUMN, Annotations, fresh_frames, gripper_openings, point_labels
 from qwen_vla.data.robot.chunks import episode_ends
 from qwen_vla.data.robot.color_jitter import jittered
 from qwen_vla.data.robot.mismatched_prompts import MismatchedPrompts, hold_chunk, zeros_hold
 from qwen_vla.data.robot.robot_columns import Columns, read_columns
 from qwen_vla.data.robot.statistics import cached_quantiles
-from qwen_vla.data.samples import SourceContext
+from qwen_vla.data.samples import Label, SourceContext
 from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.sample import PointLabels, Sample
@@ -47,7 +47,11 @@ class RobotData(DataSpec):
     robot: NamedRobot | None = Field(
         None, description="name, path of an embodiment YAML, or both files; default: the robot named by the dataset"
     )
-    statistics: str | None = Field(None, description="name of its normalization statistics; default: the robot's name")
+    statistics: str | None = Field(
+        None,
+        description="name of its normalization statistics; default: the robot's name. Data sets with the same name "
+        "share a range that contains those of all",
+    )
     cameras: dict[str, str] = Field({}, description="image column by camera tag; default: observation.images.TAG")
     columns: Columns = Columns()
     bag: SourceOptions = Field(SourceOptions(), description="what the recording does not define itself")
@@ -132,6 +136,17 @@ class RobotSource:
     def chunk(self, index: int) -> np.ndarray:
         """(steps, channels) the actions after a frame, in physical units."""
         return self.targets.chunks(np.array([index]), self._length(index))[0]
+
+    def label(self, index: int) -> Label | None:
+        if self.targets is None:
+            return None
+        values = self.chunk(index)
+        return Label(self.info.dataset, values, np.ones(values.shape, bool))
+
+    def use_statistics(self, statistics: Mapping[str, Quantiles]) -> None:
+        name = self.info.dataset
+        self.statistics = {**statistics, **({name: self._at_rest(statistics[name])} if name in statistics else {})}
+        self._normalize()
 
     @property
     def tasks(self) -> np.ndarray:
@@ -252,13 +267,16 @@ class RobotSource:
         return found
 
     def _action_quantiles(self) -> Quantiles:
-        """q01/q99 over the training chunks; rotations at rest become degenerate: noise is not motion."""
-        names = self.info.channel_names
-        quantiles = self._quantiles("actions", self._chunk_blocks, names)
-        still = quantiles.q99 - quantiles.q01 < STILL_ROTATION
-        still &= np.isin(np.arange(len(names)), self.info.layout.rotations)
-        middle = (quantiles.q01 + quantiles.q99) / 2
-        return Quantiles(np.where(still, middle, quantiles.q01), np.where(still, middle, quantiles.q99), names)
+        """q01/q99 over the training chunks; grippers have their known range."""
+        found = self._quantiles("actions", self._chunk_blocks, self.info.channel_names)
+        return opened_wide(self._at_rest(found), self.info.layout)
+
+    def _at_rest(self, found: Quantiles) -> Quantiles:
+        """Statistics in which rotations at rest are degenerate: noise is not motion."""
+        still = found.q99 - found.q01 < STILL_ROTATION
+        still &= np.isin(np.arange(len(still)), self.info.layout.rotations)
+        middle = (found.q01 + found.q99) / 2
+        return Quantiles(np.where(still, middle, found.q01), np.where(still, middle, found.q99), found.channel_names)
 
     def _quantiles(self, what: str, blocks, names: Sequence[str]) -> Quantiles:
         """Quantiles from the dataset's cache if data, robot and rows are unchanged."""

@@ -336,3 +336,23 @@ def test_what_does_not_fit_says_so(tmp_path):
         spec(tmp_path, columns={"actions": {"column": "speed"}}).open(CONTEXT)
     with pytest.raises(DatasetError, match="'velocities' cannot become eef_delta; choose poses"):
         spec(tmp_path, columns={"actions": {"column": "observation.state"}, "action_kind": "velocities"}).open(CONTEXT)
+
+
+def test_a_gripper_that_rarely_closes_is_taught_to_close(tmp_path):
+    """Closed in one row of 200: its 1 % quantile is open, but its known range is 0 … 1."""
+    rng = np.random.default_rng(0)
+    open_at, closed_at = (WIDOWX.gripper_to_joint(share) for share in (1.0, 0.0))
+    fingers = np.full(200, open_at)
+    fingers[120] = closed_at
+    joints = np.concatenate([0.1 * rng.normal(size=(200, 6)), fingers[:, None]], axis=1).astype(np.float32)
+    features = {"observation.state": Feature("float32", (7,), WIDOWX.joint_names)}
+    write_shard(tmp_path, 0, [Recording("close", {"observation.state": joints})], features, 5.0)
+    finalize(tmp_path, 1, features, 5.0, "widowx")
+    context = SourceContext(CONFIG, 0.0, images=False)
+    source = spec(tmp_path, robot=in_control_mode(tmp_path, "joint_position")).open(context)
+    found = source.statistics["widowx"]
+    gripper = list(found.channel_names).index("gripper")
+    label = source.chunk(119)[:, gripper]
+    assert (found.q01[gripper], found.q99[gripper]) == (0, 1) and label.min() == pytest.approx(0, abs=1e-6)
+    sampled = found.unnormalize(source.sample(119, rng).actions)[:, gripper]
+    np.testing.assert_allclose(sampled, label, atol=1e-6)

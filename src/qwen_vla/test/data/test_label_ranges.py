@@ -1,0 +1,69 @@
+"""Labels keep their range: of their own data, shared by the data sets of a robot, and never clipped in silence."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from qwen_vla import QwenVLAConfig
+from qwen_vla.data.formats.spec import DataError
+from qwen_vla.data.label_ranges import clipped_shares
+from qwen_vla.data.navigation.navigation_source import NavigationData
+from qwen_vla.data.samples import SourceContext
+from qwen_vla.data.sources import open_sources
+from qwen_vla.model.normalization import Quantiles
+
+CONFIG = QwenVLAConfig.preset("tiny")
+
+
+def walk(path, stride: float, seed: int = 0):
+    """A base that walks to and fro by normally distributed steps of `stride` m; these are its labels."""
+    rng = np.random.default_rng(seed)
+    poses = np.cumsum(np.stack([stride * rng.normal(size=4000), np.zeros(4000), np.zeros(4000)], axis=1), axis=0)
+    row = {"instruction": "go on", "rate_hz": 2, "poses": poses.tolist()}
+    path.write_text(f"{json.dumps(row)}\n" * 2)
+    return NavigationData(kind="navigation", path=path)
+
+
+def test_a_data_set_with_twice_the_spread_is_not_taught_the_range_of_the_checkpoint(tmp_path):
+    """Normal labels of twice the spread: 2·(1 − Φ(2.326 / 2)) = 24.5 % of them would be pinned."""
+    (known,) = open_sources([walk(tmp_path / "a.jsonl", 0.1)], SourceContext(CONFIG))
+    wide = walk(tmp_path / "b.jsonl", 0.2, seed=1)
+    (own,) = open_sources([wide], SourceContext(CONFIG))
+    assert clipped_shares(own)["navigation"]["dx"] == pytest.approx(0.02, abs=0.01)
+    (kept,) = open_sources([wide], SourceContext(CONFIG, normalization=known.statistics))
+    with pytest.raises(DataError, match=r"'navigation' clip more than 5% of the labels of dx (\d+)%") as refusal:
+        clipped_shares(kept)
+    assert float(re.search(r"dx (\d+)%", str(refusal.value))[1]) == pytest.approx(24.5, abs=2)
+    assert "normalization: {navigation: keep}" in str(refusal.value)
+
+
+def test_data_sets_of_one_robot_share_the_range_of_all(tmp_path):
+    specs = [walk(tmp_path / "a.jsonl", 0.1), walk(tmp_path / "b.jsonl", 0.2, seed=1)]
+    alone = [open_sources([spec], SourceContext(CONFIG))[0].statistics["navigation"] for spec in specs]
+    together = open_sources(specs, SourceContext(CONFIG))
+    for source in together:
+        found = source.statistics["navigation"]
+        np.testing.assert_array_equal(found.q01, np.minimum(alone[0].q01, alone[1].q01))
+        np.testing.assert_array_equal(found.q99, np.maximum(alone[0].q99, alone[1].q99))
+        assert clipped_shares(source)["navigation"]["dx"] <= 0.025
+        physical = source.label(int(source.training[0])).values
+        np.testing.assert_allclose(found.normalize(physical), source.sample(source.training[0], None).actions)
+
+
+def test_ranges_of_different_channels_are_not_shared():
+    one, other = (Quantiles([0.0], [1.0], (name,)) for name in ("x", "y"))
+    with pytest.raises(ValueError, match="channels .*x.* and .*y.* differ"):
+        one.united(other)
+    same = one.united(Quantiles([-1.0], [0.5], ("x",)))
+    assert (same.q01, same.q99) == ([-1.0], [1.0])
+
+
+def test_what_is_outside_is_what_normalizing_clips():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(500, 3))
+    found = Quantiles.from_data(values)
+    clipped = np.abs(2 * (values - found.q01) / (found.q99 - found.q01) - 1) > 1
+    np.testing.assert_array_equal(found.is_outside(values), clipped)
+    assert clipped.mean() == pytest.approx(0.02, abs=0.005)
