@@ -10,6 +10,13 @@ from qwen_vla.model.processing import QWEN_SPECIAL_TOKENS
 
 TOKENS = 300  # of the tokenizer that the checkpoints come with
 
+TEMPLATE = (  # as Qwen3.5 writes a conversation whose answers were not thought about
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for p in m.content %}{% if p.type == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ p.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{{ '<think>\n' }}"
+    "{% if enable_thinking is false %}{{ '\n</think>\n\n' }}{% endif %}{% endif %}"
+)
+
 
 def write_tokenizer(folder) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
@@ -28,6 +35,7 @@ def write_tokenizer(folder) -> PreTrainedTokenizerFast:
         pad_token="<|endoftext|>",
         extra_special_tokens=list(QWEN_SPECIAL_TOKENS[1:]),
     )
+    wrapped.chat_template = TEMPLATE
     assert len(wrapped) == TOKENS
     wrapped.save_pretrained(folder)
     return wrapped

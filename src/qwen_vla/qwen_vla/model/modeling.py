@@ -415,7 +415,8 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
     ) -> torch.Tensor:
         """Integrate noise to normalized actions [B, H, K] with ``steps`` Euler steps; masked entries are 0.
 
-        Only the expert runs here. Noise comes from ``generator`` (a CPU generator gives the same chunk on any device).
+        Only the expert runs here. Noise comes from ``generator`` (a CPU generator gives the same chunk on any device),
+        at the configured temperature; ``noise`` replaces it.
         With ``continuation`` the chunk continues another one; a guided one costs a backward pass per Euler step and
         cannot run in inference mode.
         """
@@ -436,7 +437,9 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         """``sample_actions`` from the context that ``expert_context`` returns."""
         steps = self.config.euler_steps if steps is None else steps
         mask = action_mask.to(context.tokens.device).bool()
-        start = self._noise(mask, context.tokens.dtype, generator) if noise is None else torch.where(mask, noise, 0.0)
+        start = (
+            self.start_noise(mask, context.tokens.dtype, generator) if noise is None else torch.where(mask, noise, 0.0)
+        )
         if continuation is None:
             return euler_integrate(self._field(context, mask, steps), start, steps)
         previous = torch.where(mask, continuation.previous.to(start), 0.0)
@@ -497,6 +500,12 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         device = mask.device if generator is None else generator.device
         noise = torch.randn(mask.shape, generator=generator, device=device).to(mask.device, dtype)
         return torch.where(mask, noise, 0.0)
+
+    def start_noise(
+        self, mask: torch.Tensor, dtype: torch.dtype, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """What a sampled chunk starts from [B, H, K]: noise at the configured temperature, 0 where masked."""
+        return self.config.temperature * self._noise(mask, dtype, generator)
 
     # --- both -----------------------------------------------------------------------------------------------------
 

@@ -6,19 +6,21 @@ checkpoint was trained on. Prompt layout (``image_order`` "after_text")::
     <|im_start|>user\\n{instruction}{<|tag_start|><|vision_start|><|image_pad|>…<|vision_end|><|tag_end|>}…<|im_end|>\\n
     <|im_start|>assistant\\n[{answer}<|im_end|>]
 
-The frames of a camera's history are concatenated between its markers, oldest first.
+The frames of a camera's history are concatenated between its markers, oldest first. Conversations (`Sample.chat`) have
+the tokenizer's own chat template instead.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,6 +29,7 @@ from transformers import PreTrainedTokenizerFast
 
 from qwen_vla.json_files import read_json
 from qwen_vla.model.action_space import pack
+from qwen_vla.model.chat_prompt import IMAGE_TOKEN, chat_prompt
 from qwen_vla.model.checkpoint.config_file import IMAGE_ORDERS, PROPRIOCEPTION
 from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 from qwen_vla.model.checkpoint.files import (
@@ -38,8 +41,9 @@ from qwen_vla.model.checkpoint.files import (
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.new_tokens import ROW_MULTIPLE
 from qwen_vla.model.normalization import Quantiles
-from qwen_vla.model.resampling import Resampling, checked_image, shrinks
-from qwen_vla.model.sample import Sample
+from qwen_vla.model.resampling import Resampling
+from qwen_vla.model.resize import checked_image, fitted_size, resized
+from qwen_vla.model.sample import Conversation, Sample
 from qwen_vla.output_files import write_json
 
 IGNORED_LABEL = -100
@@ -47,6 +51,7 @@ Pixels = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(gt=0, le=1)]
 CAMERA_TAG = r"^[\w.-]+$"
 STATE_BINS = 256
+CHAT_IMAGE_TOKENS = 256  # of an image of a conversation, at most: 512² pixels for Qwen3.5
 PROCESSOR_FILE = "preprocessor_config.json"
 SETTINGS = (
     "image_order",
@@ -87,13 +92,17 @@ class ImageTransform:
         return (self.image_size // self.patch_size // self.merge_size) ** 2
 
     def resize(self, image: Any) -> np.ndarray:
-        """Any RGB image to uint8 [size, size, 3]: area averaging for shrinking, bilinear for enlarging."""
-        image, size = checked_image(image), self.image_size
-        if image.shape[:2] == (size, size):
-            return image
-        return cv2.resize(
-            image, (size, size), interpolation=cv2.INTER_AREA if shrinks(image, size) else cv2.INTER_LINEAR
-        )
+        """A camera's image to uint8 [size, size, 3]."""
+        return resized(image, (self.image_size, self.image_size))
+
+    def fit(self, image: Any) -> np.ndarray:
+        """An image of a conversation in its own shape, as Qwen shows it, of at most `CHAT_IMAGE_TOKENS` tokens."""
+        image, factor = checked_image(image), self.patch_size * self.merge_size
+        return resized(image, fitted_size(*image.shape[:2], factor, CHAT_IMAGE_TOKENS))
+
+    def tokens_of(self, image: np.ndarray) -> int:
+        """Tokens of a resized image."""
+        return math.prod(image.shape[:2]) // (self.patch_size * self.merge_size) ** 2
 
     @functools.cached_property
     def _affine(self) -> dict[torch.device, tuple[torch.Tensor, torch.Tensor]]:
@@ -110,19 +119,19 @@ class ImageTransform:
         return (images + 0.5).clamp(0, 255).to(torch.uint8)
 
     def patchify(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, size, size, 3] to normalized patches [N·patches, 3·T·p·p] by merge block, on the images' device."""
+        """uint8 [N, h, w, 3] to normalized patches [N·patches, 3·T·p·p] by merge block, on the images' device."""
         mean, std = np.float32(self.image_mean), np.float32(self.image_std)
         key = images.device
         if key not in self._affine:  # cached: a captured function cannot copy it to the device
             self._affine[key] = tuple(torch.from_numpy(x).to(key) for x in (1.0 / (255.0 * std), mean / std))
         scale, offset = self._affine[key]
         values = images.to(torch.float32).mul_(scale).sub_(offset)
-        count, blocks = len(images), self.image_size // self.patch_size // self.merge_size
-        patch, merge = self.patch_size, self.merge_size
-        values = values.view(count, blocks, merge, patch, blocks, merge, patch, 3)
+        count, patch, merge = len(images), self.patch_size, self.merge_size
+        rows, columns = (side // patch // merge for side in images.shape[1:3])
+        values = values.view(count, rows, merge, patch, columns, merge, patch, 3)
         values = values.permute(0, 1, 4, 2, 5, 7, 3, 6).unsqueeze(6)
         values = values.expand(-1, -1, -1, -1, -1, -1, self.temporal_patch_size, -1, -1)
-        return values.reshape(count * (blocks * merge) ** 2, -1)
+        return values.reshape(count * rows * columns * merge**2, -1)
 
 
 class ProcessorSettings(BaseModel):
@@ -307,24 +316,38 @@ class QwenVLAProcessor:
         """
         if not samples:
             raise ValueError("a batch needs at least one sample")
-        rows, pictures = [], []
+        rows, pictures, of_chat = [], [], []
         for sample in samples:
             views = self._frames(sample.images)
-            rows.append(self._row(sample, views))
+            shown = [self.image_transform.fit(image) for image in sample.chat.images] if sample.chat else []
+            rows.append(self._row(sample, views, shown))
             pictures.extend(frame for frames in views.values() for frame in frames)
+            pictures.extend(shown)
+            of_chat += [False] * (len(pictures) - len(of_chat) - len(shown)) + [True] * len(shown)
         batch = self._pad(rows, any(sample.answer is not None for sample in samples), length)
         if pictures and device is not None and device.type != "cpu":
             batch["images"] = self.image_transform.resampling.on_device(pictures, device)
-        elif pictures:
-            resized = np.stack([self.image_transform.resize(picture) for picture in pictures])
-            batch["pixel_values"] = self.image_transform.patchify(torch.from_numpy(resized))
-        if pictures:
             batch["image_grid_thw"] = torch.tensor([self.image_transform.grid] * len(pictures))
+        elif pictures:
+            resize = self.image_transform.resize
+            shown = [image if fitted else resize(image) for image, fitted in zip(pictures, of_chat, strict=True)]
+            batch |= self._pixels(shown)
         if any(sample.actions is not None for sample in samples):
             batch |= self._actions(samples, self.horizon if horizon is None else horizon)
         if self.proprioception == "token" and any(sample.state is not None for sample in samples):
             batch |= self._states(samples)
         return batch
+
+    def _pixels(self, images: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        """Patches and grids of resized images; those of equal shape are converted at once."""
+        transform, patches = self.image_transform, []
+        for _, alike in itertools.groupby(images, key=np.shape):
+            patches.append(transform.patchify(torch.from_numpy(np.stack(list(alike)))))
+        grids = [(1, *(side // transform.patch_size for side in image.shape[:2])) for image in images]
+        return {
+            "pixel_values": patches[0] if len(patches) == 1 else torch.cat(patches),
+            "image_grid_thw": torch.tensor(grids),
+        }
 
     def _actions(self, samples: Sequence[Sample], horizon: int) -> dict[str, torch.Tensor]:
         actions = np.zeros((len(samples), horizon, self.channels), np.float32)
@@ -347,7 +370,8 @@ class QwenVLAProcessor:
 
     def prompt_tokens(self, sample: Sample) -> int:
         """Number of tokens of a sample's row, including images and answer."""
-        return len(self._row(sample, self._frames(sample.images)).ids)
+        shown = [self.image_transform.fit(image) for image in sample.chat.images] if sample.chat else []
+        return len(self._row(sample, self._frames(sample.images), shown).ids)
 
     def text_tokens(self, text: str) -> int:
         """Number of tokens of a text; ValueError if it contains a reserved one."""
@@ -365,8 +389,26 @@ class QwenVLAProcessor:
         images = {tag: np.asarray(views[tag]) for tag in self.camera_tags if tag in views}
         return {tag: list(image) if image.ndim == 4 else [image] for tag, image in images.items()}
 
-    def _row(self, sample: Sample, views: Mapping[str, Sequence]) -> _Row:
-        text, answer = list(self._encode(sample.text)), sample.answer
+    def _row(self, sample: Sample, views: Mapping[str, Sequence], shown: Sequence[np.ndarray] = ()) -> _Row:
+        """The tokens of a sample; `shown`: the resized images of its conversation."""
+        ids = self._chat_ids(sample.chat, shown) if sample.chat else self._prompt_ids(sample, views)
+        labels = [IGNORED_LABEL] * len(ids)
+        if sample.answer is not None:
+            answer_ids = [*self._encode(sample.answer), self._special["<|im_end|>"]]
+            ids += answer_ids
+            labels += answer_ids
+        return _Row(ids, labels)
+
+    def _chat_ids(self, conversation: Conversation, shown: Sequence[np.ndarray]) -> list[int]:
+        first, *rest = chat_prompt(self.tokenizer, conversation)
+        ids = list(self.tokenizer.encode(first, add_special_tokens=False))
+        for image, text in zip(shown, rest, strict=True):
+            ids += [self._special[IMAGE_TOKEN]] * self.image_transform.tokens_of(image)
+            ids += self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _prompt_ids(self, sample: Sample, views: Mapping[str, Sequence]) -> list[int]:
+        text = list(self._encode(sample.text))
         if self.proprioception == "text" and sample.state is not None:
             # Without the cache: states hardly ever repeat.
             text += self.tokenizer.encode(f" {state_text(sample.state)}", add_special_tokens=False)
@@ -374,13 +416,7 @@ class QwenVLAProcessor:
         body = text + pictures if self.image_order == "after_text" else pictures + text
         start, end = self._special["<|im_start|>"], self._special["<|im_end|>"]
         newline = self._encode("\n")
-        ids = [start, *self._encode("user\n"), *body, end, *newline, start, *self._encode("assistant\n")]
-        labels = [IGNORED_LABEL] * len(ids)
-        if answer is not None:
-            answer_ids = [*self._encode(answer), end]
-            ids += answer_ids
-            labels += answer_ids
-        return _Row(ids, labels)
+        return [start, *self._encode("user\n"), *body, end, *newline, start, *self._encode("assistant\n")]
 
     def _image_ids(self, tag: str, frames: int) -> list[int]:
         if not frames:

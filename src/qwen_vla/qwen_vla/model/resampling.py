@@ -9,23 +9,11 @@ Both are separable: one matrix for the rows, one for the columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
-
-def checked_image(image: Any) -> np.ndarray:
-    """An H×W×3 uint8 RGB image; ValueError if it is not one."""
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ValueError(f"an image must be H×W×3 uint8 RGB, got shape {image.shape} of {image.dtype}")
-    return image
-
-
-def shrinks(image: np.ndarray, size: int) -> bool:
-    """Whether resizing an image to ``size`` × ``size`` pixels averages by area."""
-    return image.shape[0] >= size and image.shape[1] >= size
+from qwen_vla.model.resize import checked_image, shrinks
 
 
 class Resampling:
@@ -56,7 +44,7 @@ class Resampling:
     def _matrices_of(self, image: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         key = (*image.shape[:2], device)
         if key not in self._matrices:
-            weights = area_weights if shrinks(image, self._size) else linear_weights
+            weights = area_weights if shrinks(image, (self._size, self._size)) else linear_weights
             self._matrices[key] = tuple(
                 torch.from_numpy(weights(length, self._size)).to(device) for length in image.shape[:2]
             )

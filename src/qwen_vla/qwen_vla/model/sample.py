@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,18 @@ class PointLabels:
 
 
 @dataclass(frozen=True)
+class Conversation:
+    """The turns before an answer, in the format of transformers' chat templates, ending with the user's.
+
+    messages: {"role": …, "content": [{"type": "text", "text": …} | {"type": "image"}, …]}. images: H×W×3 uint8 RGB of
+    any size, in the order of their places in the messages.
+    """
+
+    messages: tuple[Mapping[str, Any], ...]
+    images: tuple[np.ndarray, ...] = ()
+
+
+@dataclass(frozen=True)
 class Sample:
     """One row of a batch: inputs and targets.
 
@@ -35,7 +48,7 @@ class Sample:
     frame or T×H×W×3 for a history, oldest first; empty for text only. answer: target text. actions: float32
     (steps, c) normalized to −1…1 with the statistics of the sample's dataset. valid: (steps,) False past the end of an
     episode, or (steps, c) where single channels are missing; None: all valid. state: float32 (s,) proprioception
-    normalized to −1…1. labels: for the grounding head.
+    normalized to −1…1. labels: for the grounding head. chat: a conversation instead of text and camera images.
     """
 
     text: str
@@ -45,3 +58,10 @@ class Sample:
     valid: np.ndarray | None = None
     state: np.ndarray | None = None
     labels: PointLabels | None = None
+    chat: Conversation | None = None
+
+    @property
+    def image_count(self) -> int:
+        """Number of its images, all frames of a history included."""
+        cameras = sum(len(images) if np.ndim(images) == 4 else 1 for images in self.images.values())
+        return cameras + (len(self.chat.images) if self.chat else 0)

@@ -260,7 +260,7 @@ class Policy:
         relative to the first frame.
 
         Nothing is continued if nothing of the previous chunk is left. Further ValueErrors: a chunk of another
-        embodiment, an unknown motion, inconsistent delay and horizons.
+        embodiment, an unknown motion, inconsistent delay and horizons, a prefix longer than trained.
         """
         self._check_fits(previous_chunk)
         info, data = self.embodiment, self.embodiment.from_chunk(previous_chunk.data)
@@ -274,6 +274,8 @@ class Policy:
         every = info.execution_horizon if execution_horizon is None else execution_horizon
         if inference_delay is None:
             inference_delay = min(self.latency.steps(info.period), every, info.horizon - every)
+        if variant == "prefix":
+            self._check_prefix(inference_delay)
         continuation = Continuation(
             torch.from_numpy(packed)[None],
             inference_delay,
@@ -285,6 +287,15 @@ class Policy:
             max_guidance_weight,
         )
         return self._chunk(observation, seed, continuation if consumed < len(data) else None)
+
+    def _check_prefix(self, steps: int) -> None:
+        trained = self.model.config.prefix_steps
+        if steps > trained:
+            raise ValueError(
+                f"the model cannot continue a chunk by a prefix of {steps} steps: it was trained for "
+                f"{trained or 'none'} (prefix_steps of its configuration); use variant 'guided', or fine-tune it with "
+                f"`model: {{prefix_steps: {steps}}}`"
+            )
 
     def _check_fits(self, chunk: ActionChunk) -> None:
         info = self.embodiment
@@ -352,14 +363,15 @@ class Policy:
 
     def _samples(self, observations: Sequence[Observation]) -> list[Sample]:
         return [
-            Sample(self.prompt(self._checked(seen)), self._views(seen), state=self._state(seen))
+            Sample(self.prompt(self._checked(seen)), self._views(seen), state=self.read_state(seen.state))
             for seen in observations
         ]
 
     def _noise(self, seeds: Sequence[int | None]) -> torch.Tensor:
-        """Noise [B, H, K], drawn on the CPU, so that a seed gives the same noise on any device."""
+        """Noise [B, H, K] at the model's temperature, drawn on the CPU: a seed gives the same noise on any device."""
         generators = (None if seed is None else torch.Generator().manual_seed(seed) for seed in seeds)
-        return torch.cat([torch.randn(self.action_mask.shape, generator=generator) for generator in generators])
+        drawn = [torch.randn(self.action_mask.shape, generator=generator) for generator in generators]
+        return self.model.config.temperature * torch.cat(drawn)
 
     def _mask(self, batch: int) -> torch.Tensor:
         """The action mask [B, H, K] on the model's device."""
@@ -377,7 +389,7 @@ class Policy:
             raise FloatingPointError(
                 f"the model returned non-finite actions for {instruction!r}; check the images and the checkpoint"
             )
-        data = self._physical(normalized, observation, executing)
+        data = self.physical(normalized, observation.state, executing)
         finished = time.perf_counter()
         return ActionChunk(
             data=data,
@@ -398,33 +410,36 @@ class Policy:
             inference_delay=executing,
         )
 
-    def _physical(self, normalized: np.ndarray, observation: Observation, executing: int) -> np.ndarray:
-        """A chunk [H, C] from the model's units to float32 in the robot's; `executing` leading rows are under way."""
+    def physical(self, normalized: np.ndarray, state: np.ndarray | None, executing: int = 0) -> np.ndarray:
+        """A chunk [H, C] from the model's units to float32 in the robot's: what is executed, and judged in training.
+
+        state: that of the observation, for relative actions. executing: leading rows that are under way.
+        """
         info = self.embodiment
         data = self.statistics.unnormalize(normalized)
         if info.control_mode is ControlMode.JOINT_POSITION:
             data = info.layout.unwrap(data, data[0])
-            data = smoothed(data, info.layout, info.period, executing) + self._origin(observation)
+            data = smoothed(data, info.layout, info.period, executing) + self._origin(state)
             data = within_limits(data, info.channel_names, info.joint_limits)
         return info.to_chunk(data).astype(np.float32)
 
     def _relative(self, rows: np.ndarray, observation: Observation) -> np.ndarray:
         """Rows [H, C] in the robot's units relative to their origin; continuous joints as in the statistics."""
         middle = (self.statistics.q01 + self.statistics.q99) / 2
-        return middle + self.embodiment.layout.difference(rows, middle + self._origin(observation))
+        return middle + self.embodiment.layout.difference(rows, middle + self._origin(observation.state))
 
-    def _origin(self, observation: Observation) -> np.ndarray | float:
+    def _origin(self, state: np.ndarray | None) -> np.ndarray | float:
         """The origin of the embodiment's relative actions [C], in physical units."""
         if not self.embodiment.relative_actions:
             return 0.0
-        self._check_state(observation.state)
-        return self.embodiment.layout.of_joints(self.state_names, observation.state)
+        self._check_state(state)
+        return self.embodiment.layout.of_joints(self.state_names, state)
 
-    def _state(self, observation: Observation) -> np.ndarray | None:
+    def read_state(self, state: np.ndarray | None) -> np.ndarray | None:
         """The normalized state for a model that reads it."""
         if self.model.config.proprioception == "off" or not self.state_names:
             return None
-        return self.state_statistics.normalize(observation.state)
+        return self.state_statistics.normalize(state)
 
     def _checked(self, observation: Observation) -> str:
         """The instruction, after the observation was validated."""

@@ -27,12 +27,14 @@ CONTEXT_PASSES, ACTION_PASSES, OVERHEAD = 3, 2, 700
 class Batch:
     """Some rows of a step: model inputs (labels, actions and action_mask among them), flow times and noise, labels.
 
-    tau [B·draws], noise [B·draws, H, K]: None without actions. grounding: None without labeled images.
+    tau [B·draws], noise [B·draws, H, K]: None without actions. prefix [B]: leading steps given clean; None: none.
+    grounding: None without labeled images.
     """
 
     inputs: dict[str, torch.Tensor]
     tau: torch.Tensor | None = None
     noise: torch.Tensor | None = None
+    prefix: torch.Tensor | None = None
     grounding: GroundingTargets | None = None
 
     def to(self, device: torch.device) -> Batch:
@@ -92,9 +94,13 @@ class Batches:
     def __getitem__(self, step: int) -> list[Batch]:
         """The batches of this process in `step`."""
         rows = self.mixture.plan(step)
-        tau, noise = self._flow(step)
+        tau, noise, prefix = self._flow(step)
         own = self._dealt(rows)[self.process * self.accumulate : (self.process + 1) * self.accumulate]
-        return [batch for part in own for batch in self._batches([rows[i] for i in part], tau[part], noise[part])]
+        return [
+            batch
+            for part in own
+            for batch in self._batches([rows[i] for i in part], tau[part], noise[part], prefix[part])
+        ]
 
     def held_out(self, source: SampleSource, count: int) -> Batch:
         """At most `count` held-out samples, evenly spaced, the same on every call."""
@@ -113,30 +119,36 @@ class Batches:
         parts = self.processes * self.accumulate
         return [order[part::parts] for part in range(parts)]
 
-    def _batches(self, rows: Sequence[Row], tau: torch.Tensor, noise: torch.Tensor) -> Iterator[Batch]:
+    def _batches(
+        self, rows: Sequence[Row], tau: torch.Tensor, noise: torch.Tensor, prefix: torch.Tensor
+    ) -> Iterator[Batch]:
         samples = self.mixture.samples(rows)
         for group in self._groups(samples):
             chosen = [samples[i] for i in group]
             steps = max(map(_steps, chosen)) if self.grouped else None
-            yield self._batch(chosen, tau[group], noise[group], steps or self.horizon)
+            yield self._batch(chosen, tau[group], noise[group], prefix[group], steps or self.horizon)
 
     def _groups(self, samples: Sequence[Sample]) -> list[list[int]]:
         if not self.grouped:
             return [list(range(len(samples)))]
         return alike(samples, self.processor.image_transform.tokens)
 
-    def _batch(self, samples: list[Sample], tau: torch.Tensor, noise: torch.Tensor, horizon: int) -> Batch:
-        """The batch of these samples with their flow times [n, draws] and the first steps of their noise."""
+    def _batch(
+        self, samples: list[Sample], tau: torch.Tensor, noise: torch.Tensor, prefix: torch.Tensor, horizon: int
+    ) -> Batch:
+        """The batch of these samples with their flow times [n, draws], the first steps of their noise and prefixes."""
         if self.filler is not None:
             samples = [*samples, self.filler]
-            tau, noise = (torch.cat([values, values[:1]]) for values in (tau, noise))
+            tau, noise, prefix = (torch.cat([values, values[:1]]) for values in (tau, noise, prefix))
         batch = self.collate(samples, horizon)
         if "actions" in batch.inputs:
             batch.tau, batch.noise = tau.flatten(), noise[:, :, :horizon].flatten(0, 1)
+            if self.config.prefix_steps:
+                batch.prefix = torch.minimum(prefix, torch.tensor([max(0, _steps(s) - 1) for s in samples]))
         return batch
 
-    def _flow(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Flow times [rows, draws] and noise [rows, draws, H, K] of the global batch."""
+    def _flow(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Flow times [rows, draws], noise [rows, draws, H, K] and lengths of prefixes [rows] of the global batch."""
         shape, c = (self.mixture.batch_size, self.noise_draws), self.config
         seed = np.random.SeedSequence([self.mixture.seed, step]).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(seed))
@@ -151,7 +163,8 @@ class Batches:
             c.logit_normal_std,
             generator=generator,
         )
-        return tau.view(shape), torch.randn(*shape, self.horizon, c.channels, generator=generator)
+        noise = torch.randn(*shape, self.horizon, c.channels, generator=generator)
+        return tau.view(shape), noise, torch.randint(0, c.prefix_steps + 1, shape[:1], generator=generator)
 
 
 def alike(samples: Sequence[Sample], image_tokens: int) -> list[list[int]]:
@@ -159,7 +172,7 @@ def alike(samples: Sequence[Sample], image_tokens: int) -> list[list[int]]:
 
     Samples sorted by size, split so that n · (size of a group's largest) + OVERHEAD, summed over groups, is minimal.
     """
-    sizes = [CONTEXT_PASSES * _images(sample) * image_tokens + ACTION_PASSES * _steps(sample) for sample in samples]
+    sizes = [CONTEXT_PASSES * sample.image_count * image_tokens + ACTION_PASSES * _steps(sample) for sample in samples]
     order = sorted(range(len(samples)), key=sizes.__getitem__)
     ends = [end for end in range(1, len(order)) if sizes[order[end - 1]] < sizes[order[end]]] + [len(order)]
     best: dict[int, tuple[float, list[list[int]]]] = {0: (0.0, [])}
@@ -173,10 +186,6 @@ def alike(samples: Sequence[Sample], image_tokens: int) -> list[list[int]]:
             key=lambda option: option[0],
         )
     return best[len(order)][1]
-
-
-def _images(sample: Sample) -> int:
-    return sum(len(images) if np.ndim(images) == 4 else 1 for images in sample.images.values())
 
 
 def _steps(sample: Sample) -> int:

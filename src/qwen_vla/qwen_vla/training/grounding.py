@@ -48,7 +48,7 @@ class GroundingTargets:
                 openings = np.broadcast_to(labels.openings, (len(order), TIPS))
                 numbers = first + np.arange(len(order))
                 found.append((numbers, labels.points[order], labels.visible[order], labels.hidden[order], openings))
-            first += len(order)
+            first += sample.image_count
         if not found:
             return None
         return cls(*(torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True)))

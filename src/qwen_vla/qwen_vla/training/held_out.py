@@ -13,7 +13,6 @@ from qwen_vla.training.batches import Batch
 from qwen_vla.training.run import Run, averaged
 
 SAMPLES = 96  # of each source
-EULER_STEPS = 4
 BY_SOURCE = ("action", "position_mm", "answer")
 MEASURED = 0.5  # fraction of a chunk at which positions are compared: about where the next chunk starts
 
@@ -35,7 +34,7 @@ def validate(run: Run) -> dict[str, float]:
         for source in run.sources:
             if len(source.held_out):
                 batch = run.batches.held_out(source, SAMPLES).to(run.accelerator.device)
-                found = run.wrapped(batch, EULER_STEPS)
+                found = run.wrapped(batch, run.model.config.euler_steps)
                 rows[source.name] = {
                     **_grounding_errors(found, batch),
                     **_answer_share(found),

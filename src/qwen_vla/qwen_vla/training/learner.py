@@ -45,7 +45,8 @@ class Learner(nn.Module):
         sums = {}
         if "action" in self.losses and batch.tau is not None:
             actions, mask = batch.inputs["actions"], batch.inputs["action_mask"]
-            terms = self.model.action_terms(encoding, actions, mask, batch.tau, batch.noise, self.noise_draws)
+            given = {"noise_draws": self.noise_draws, "prefix_steps": batch.prefix}
+            terms = self.model.action_terms(encoding, actions, mask, batch.tau, batch.noise, **given)
             sums["action"] = terms.total
         if "language" in self.losses and "labels" in batch.inputs:
             sums["language"] = self.model.language_terms(encoding, batch.inputs["labels"]).total
@@ -81,6 +82,8 @@ class Learner(nn.Module):
             return self.model.encode(**batch.inputs)
 
     def _image_tokens(self, encoding: Encoding, batch: Batch) -> torch.Tensor:
-        """Hidden states (labeled images, tokens, D)."""
-        tokens = encoding.hidden[encoding.image_token_mask]
-        return tokens.view(-1, self.model.config.tokens_per_image, tokens.shape[-1])[batch.grounding.image]
+        """Hidden states (labeled images, tokens, D); images of conversations have their own number of tokens."""
+        tokens, config = encoding.hidden[encoding.image_token_mask], self.model.config
+        counts = batch.inputs["image_grid_thw"].prod(1) // config.vlm_config.vision_config.spatial_merge_size**2
+        first = (counts.cumsum(0) - counts)[batch.grounding.image]
+        return tokens[first[:, None] + torch.arange(config.tokens_per_image, device=first.device)]

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from micro import pictures
@@ -12,6 +13,7 @@ from embodiment_descriptions import load_robot
 from qwen_vla import Observation, Policy, Quantiles, QwenVLAProcessor
 from qwen_vla.data.robot.robot_source import embodiment_info
 from qwen_vla.model.joint_chunks import MARGIN, OVERSHOOT, smoothed, within_limits
+from qwen_vla.training.reinforcement.actor import Actor, Sampling
 
 ALOHA = load_robot("aloha")
 LAYOUT = ALOHA.layout
@@ -85,7 +87,9 @@ def relative(checkpoint):
         dataset="arm",
         relative_actions=True,
     )
-    return Policy(Policy.from_pretrained(checkpoint, embodiment="widowx").model, processor, "arm")
+    model = Policy.from_pretrained(checkpoint, embodiment="widowx").model
+    model.config.prefix_steps = 2
+    return Policy(model, processor, "arm")
 
 
 def look(state):
@@ -187,3 +191,15 @@ def test_a_checkpoint_without_statistics_of_the_state_is_refused(relative):
             Policy(relative.model, processor, "arm")
     finally:
         processor.normalization["arm.state"] = kept
+
+
+def test_reinforcement_judges_the_chunks_that_are_deployed(relative, monkeypatch):
+    """Relative, smoothed and limited joints: without exploration, of the same noise, they are the policy's."""
+    monkeypatch.setattr(relative.model.config, "temperature", 0.6)
+    actor, state = Actor(relative, Sampling(1.0, 0.5)), np.array([0.3, -0.2, 0.1])
+    seen = actor.see(look(state).images, state, look(state).instruction)
+    chunks, _ = actor.decide([seen], [torch.Generator().manual_seed(5)], Sampling(temperature=0.6, noise_level=0.0))
+    deployed = relative.infer(look(state), seed=5).data
+    np.testing.assert_allclose(chunks[0], deployed, atol=1e-5)
+    raw = relative.statistics.unnormalize(np.clip(relative.statistics.normalize(deployed), -1, 1))
+    assert np.abs(raw - deployed).max() > 0.05, "or the origin of the chunk shows nothing"

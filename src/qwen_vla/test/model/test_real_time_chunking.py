@@ -323,7 +323,9 @@ def test_an_arm_without_a_motion_is_refused():
 
 @pytest.fixture(scope="module")
 def policy(checkpoint):
-    return Policy.from_pretrained(checkpoint, euler_steps=10)
+    policy = Policy.from_pretrained(checkpoint, euler_steps=10)
+    policy.model.config.prefix_steps = 2
+    return policy
 
 
 def observation(stamp_s=0.0, seed=0, **fields):
@@ -344,6 +346,19 @@ def test_a_chunk_continues_the_previous_one(policy, variant):
     error, before = (np.abs((x[:2] - rest) / scale)[0, plain_channels].max() for x in (chunk.data, plain))
     assert error < (0.2 * before if variant == "guided" else 1e-5)
     assert chunk.inference_delay == 1 and chunk.stamp_ns == now.stamp_ns
+
+
+def test_a_prefix_longer_than_trained_is_refused(policy, monkeypatch):
+    """A model that never saw a clean prefix would follow whatever it makes of one."""
+    previous = policy.infer(observation(), seed=1)
+    motion = {"": np.eye(4)}
+    monkeypatch.setattr(policy.model.config, "prefix_steps", 1)
+    policy.continue_chunk(observation(0.2), previous, 1, 2, variant="prefix", motion=motion)
+    for trained, told in ((1, "trained for 1"), (0, "trained for none")):
+        monkeypatch.setattr(policy.model.config, "prefix_steps", trained)
+        with pytest.raises(ValueError, match=f"prefix of 2 steps: it was {told} .*variant 'guided'.*prefix_steps: 2"):
+            policy.continue_chunk(observation(0.2), previous, 2, 2, variant="prefix", motion=motion)
+    policy.continue_chunk(observation(0.2), previous, 2, 2, variant="guided", motion=motion)
 
 
 def test_end_effector_deltas_are_re_anchored_or_refused(policy):

@@ -10,8 +10,8 @@ from comparison import assert_alike
 from micro import CHANNELS, TAGS, pictures
 from micro_chunks import replaying
 
-from embodiment_descriptions import ActionLayout, ControlMode
-from qwen_vla import Observation, Policy, Quantiles, QwenVLAProcessor
+from embodiment_descriptions import ActionLayout, ControlMode, resource_path
+from qwen_vla import Observation, Policy, Quantiles, QwenVLAConfig, QwenVLAProcessor
 from qwen_vla.model.acceleration.prompt_lengths import LONGEST_INSTRUCTION
 from qwen_vla_control.motion.base_path import accumulated, seen_from
 
@@ -65,6 +65,7 @@ def base_policy(policy, control_mode):
     processor.normalization["base"] = Quantiles(np.array([0, 0, -0.5]), np.array([0.2, 0, 0.5]), names)
     info = replace(processor.embodiments["widowx"], name="base", control_mode=control_mode, channel_names=names)
     processor.embodiments["base"] = replace(info, dataset="base")
+    policy.model.config.prefix_steps = 2
     return Policy(policy.model, processor, "base")
 
 
@@ -74,6 +75,23 @@ def test_waypoints_of_a_chunk_are_poses_seen_from_the_base_at_the_observation(po
     poses = base_policy(policy, ControlMode.BASE_WAYPOINTS).infer(observation, seed=0).data
     assert np.abs(plain[:, 2]).max() > 0.05
     np.testing.assert_allclose(poses, accumulated(np.zeros(3), plain), atol=1e-6)
+
+
+def test_the_temperature_scales_the_noise_that_a_chunk_starts_from(checkpoint, observation):
+    """With a velocity of zero a chunk is its noise: 0.6 of a normal draw, where nothing is clipped."""
+    policy = Policy.from_pretrained(checkpoint)
+    torch.nn.init.zeros_(policy.model.action_expert.action_out[-1].weight)
+    torch.nn.init.zeros_(policy.model.action_expert.action_out[-1].bias)
+    policy.model.config.temperature = 0.6
+    chunk = policy.statistics.normalize(policy.infer(observation, seed=7).data)
+    drawn = torch.randn(1, 4, 10, generator=torch.Generator().manual_seed(7))[0, :, :7].numpy()
+    np.testing.assert_allclose(chunk, np.clip(0.6 * drawn, -1, 1), atol=1e-6)
+    assert QwenVLAConfig.preset("4b").temperature == 0.6, "the paper's, of evaluation"
+
+
+def test_the_shipped_checkpoint_keeps_the_temperature_and_steps_that_it_was_measured_with():
+    config = QwenVLAConfig.from_pretrained(resource_path("checkpoints/tiny"))
+    assert (config.temperature, config.euler_steps, config.prefix_steps) == (1.0, 4, 0)
 
 
 def test_waypoints_are_continued_from_the_one_before(policy, observation):

@@ -1,16 +1,24 @@
 """Batches whose rows differ in everything: each row must count as if it were alone, and two halves as the whole."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from comparison import assert_alike
 from hypothesis import given
 from hypothesis import strategies as st
-from micro import pictures
+from micro import build, micro_config, pictures
 
+from qwen_vla.data.mixture import Mixture
+from qwen_vla.data.robot.robot_source import RobotData
+from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.modeling import Encoding
 from qwen_vla.model.processing import IGNORED_LABEL
 from qwen_vla.model.sample import Sample
+from qwen_vla.training.batches import Batches
+from qwen_vla.training.grounding import GroundingHead
+from qwen_vla.training.learner import Learner
 
 
 def samples():
@@ -146,3 +154,34 @@ def test_rows_select_samples(index):
     tensors = [value for value in vars(chosen).values() if isinstance(value, torch.Tensor)]
     assert len(tensors) == 4 and all(tensor.flatten()[: len(index)].tolist() == index for tensor in tensors)
     assert chosen.position_ids.shape == (3, len(index), 1)
+
+
+def test_prefixes_are_drawn_up_to_the_configured_length_and_leave_a_step(recordings):
+    """Uniform over 0 … 3, a function of the step alone, and without a change of noise and times."""
+    config = micro_config(horizon=16)
+    _, processor = build(config)
+    source = RobotData(kind="robot", path=recordings / "demonstrations").open(SourceContext(config, 0.0))
+    mixture = Mixture([source], [1.0], 64, seed=0)
+    plain = Batches(mixture, processor, config)[3][0]
+    config.prefix_steps = 3
+    batches = Batches(mixture, processor, config)
+    drawn = torch.cat([batches[step][0].prefix for step in range(6)])
+    assert plain.prefix is None and torch.equal(plain.noise, batches[3][0].noise)
+    assert torch.equal(batches[3][0].prefix, batches[3][0].prefix) and set(drawn.tolist()) == {0, 1, 2, 3}
+    assert torch.bincount(drawn).min() > 0.15 * len(drawn)
+
+
+def test_a_learner_gives_the_prefix_clean_and_without_a_loss(recordings):
+    """What follows a prefix of two steps is judged as the model judges it; labels of the prefix change nothing."""
+    config = micro_config(horizon=16)
+    model, processor = build(config)
+    source = RobotData(kind="robot", path=recordings / "demonstrations").open(SourceContext(config, 0.0))
+    batch = Batches(Mixture([source], [1.0], 2, seed=0), processor, config)[0][0]
+    batch.prefix = torch.tensor([2, 0])
+    learner = Learner(model, GroundingHead(64), ("action",), 1, True)
+    inputs = batch.inputs
+    expected = model.action_terms(
+        model.encode(**inputs), inputs["actions"], inputs["action_mask"], batch.tau, batch.noise, 1, None, batch.prefix
+    )
+    assert float(learner(batch)["action"]) == pytest.approx(float(expected.total), rel=1e-5)
+    assert float(expected.total) != pytest.approx(float(learner(replace(batch, prefix=None))["action"]), rel=1e-3)

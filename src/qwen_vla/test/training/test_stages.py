@@ -172,17 +172,18 @@ def test_kept_and_recomputed_statistics(recordings, cpt, tmp_path):
 # ------------------------------------------------------------------------------ kinds of data
 def chat(folder):
     Image.new("RGB", (8, 6), (250, 0, 0)).save(folder / "red.png")
-    question = [{"type": "image", "image": "red.png", "tag": "scene"}, {"type": "text", "text": "Which colour?"}]
+    question = [{"type": "image", "image": "red.png"}, {"type": "text", "text": "Which colour?"}]
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "red"}]
     (folder / "talk.jsonl").write_text("\n".join([json.dumps({"messages": messages})] * 4))
     return {"kind": "chat", "path": folder / "talk.jsonl"}
 
 
-def navigation(folder):
+def navigation(folder, tag="ego"):
     for i in range(21):
         Image.new("RGB", (8, 6), (i, 0, 0)).save(folder / f"{i:03d}.png")
     poses = [[0.1 * i, 0.0, 0.0] for i in range(21)]
-    walk = {"instruction": "go on", "rate_hz": 10, "poses": poses, "frames": [f"{i:03d}.png" for i in range(21)]}
+    frames = {tag: [f"{i:03d}.png" for i in range(21)]}
+    walk = {"instruction": "go on", "rate_hz": 10, "poses": poses, "frames": frames}
     (folder / "walks.jsonl").write_text("\n".join([json.dumps(walk)] * 4))
     return {"kind": "navigation", "path": folder / "walks.jsonl"}
 
@@ -226,12 +227,12 @@ def test_every_kind_of_data_trains_beside_a_robot(recordings, tmp_path, kind):
 
 
 def test_new_cameras_join_those_of_the_checkpoint(recordings, cpt, tmp_path):
-    data = [robot(recordings), chat(tmp_path)]
+    data = [robot(recordings), navigation(tmp_path, "cam_front")]
     run = prepare(recipe_for(tmp_path / "sft", data, init_from=cpt.output / "model"))
-    assert run.processor.camera_tags == ("ego", "cam_wrist", "scene")
+    assert run.processor.camera_tags == ("ego", "cam_wrist", "cam_front")
     rows = run.model.get_input_embeddings().weight.shape[0]
     assert rows >= len(run.processor.tokenizer) and rows == run.model.config.vlm_config.text_config.vocab_size
-    assert math.isfinite(training_step(run, run.batches[0])["language"])
+    assert math.isfinite(training_step(run, run.batches[0])["action"])
 
 
 # ------------------------------------------------------------------------------------ options

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from qwen_vla.data.formats.cache import cache_folder
 from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.spec import report
+from qwen_vla.model.resize import resized
 from qwen_vla.output_files import complete_or_absent, write_json
 
 
@@ -82,7 +82,7 @@ def _decode(source: ImageRows, key: str, size: tuple[int, int], rows: np.ndarray
         out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(rows), *size, 3))
         with temporary.open("r+b") as file:  # a mapped file that finds no disk space later kills the process (SIGBUS)
             os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
-        images = source.images(key, lambda image: resize(image, size), rows)
+        images = source.images(key, lambda image: resized(image, size), rows)
         for place, image in enumerate(tqdm(images, total=len(rows), desc=f"decode {key}", unit="frame")):
             if isinstance(image, DatasetError):
                 bad[int(rows[place])] = str(image)
@@ -90,12 +90,3 @@ def _decode(source: ImageRows, key: str, size: tuple[int, int], rows: np.ndarray
                 out[place] = image
         out.flush()
         write_json(path.with_suffix(".bad.json"), bad)  # before the frames, whose presence implies both
-
-
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a uint8 image to (height, width) like the processor: area averaging for shrinking, else bilinear."""
-    height, width = size
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = image.shape[0] >= height and image.shape[1] >= width
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

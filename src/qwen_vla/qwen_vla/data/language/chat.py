@@ -5,32 +5,31 @@
                   {"role": "assistant", "content": "[{\\"bbox_2d\\": [312, 480, 405, 600], \\"label\\": \\"cup\\"}]"}]}
 
 Visual questions, grounding, image and action captions all have this form. Every assistant turn is one sample: its text
-is the target, and everything before it is the prompt.
+is the target, and everything before it is the prompt, in the chat format of the checkpoint's own tokenizer: co-training
+keeps the backbone what it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from qwen_vla.data.formats.spec import DataError, FileSpec, clean_text, file_hash, log, read_rows, split
-from qwen_vla.data.language.images import CameraTag, check_address, open_image
+from qwen_vla.data.language.images import check_address, open_image
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.model.sample import Sample
+from qwen_vla.model.sample import Conversation, Sample
 
 ADDRESS_KEYS = ("image", "image_url", "url", "path")
 
 
 class ChatData(FileSpec):
-    """Conversations about images. `camera_tag` is the default for images whose content part has no `tag`."""
+    """Conversations about images."""
 
     kind: Literal["chat"]
-    camera_tag: CameraTag = "ego"
 
     def open(self, context: SourceContext) -> Chat:
         return Chat(self, context)
@@ -44,7 +43,6 @@ class Part(BaseModel):
     type: Literal["text", "image", "image_url"]
     text: str = ""
     address: str = ""
-    tag: CameraTag | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -98,8 +96,14 @@ class Message(BaseModel):
     def images(self) -> tuple[Part, ...]:
         return tuple(part for part in self.content if part.type != "text")
 
+    @property
+    def in_template(self) -> dict[str, Any]:
+        """The message in the format of transformers' chat templates."""
+        parts = [{"type": "text", "text": p.text} if p.type == "text" else {"type": "image"} for p in self.content]
+        return {"role": self.role, "content": parts}
 
-class Conversation(BaseModel):
+
+class Line(BaseModel):
     """One line of the file; other keys (an id, a source) are ignored."""
 
     model_config = ConfigDict(frozen=True)
@@ -107,7 +111,7 @@ class Conversation(BaseModel):
     messages: tuple[Message, ...]
 
     @model_validator(mode="after")
-    def _takes_turns(self) -> Conversation:
+    def _takes_turns(self) -> Line:
         roles = [message.role for message in self.messages]
         talk = roles[1:] if roles[:1] == ["system"] else roles
         if not talk or talk != ["user", "assistant"] * (len(talk) // 2):
@@ -120,35 +124,37 @@ class Conversation(BaseModel):
 
 @dataclass(frozen=True)
 class Turn:
-    """One assistant turn: the prompt before it, the images so far by tag, and the target text."""
+    """One assistant turn: the messages before it, and the target text."""
 
-    text: str
-    images: Mapping[str, tuple[str, ...]]
+    before: tuple[Message, ...]
     answer: str
     line: int
+
+    @property
+    def images(self) -> tuple[Part, ...]:
+        return tuple(part for message in self.before for part in message.images)
 
 
 class Chat:
     """One sample per assistant turn; whole conversations at the end are held out. Without vision, only turns without an
     image are used.
 
-    Images of one tag, in order of appearance, form one history (oldest first). An image that cannot be decoded when it
-    is needed is refused, or reported and replaced by the next sample (`on_bad_rows`).
+    An image that cannot be decoded when it is needed is refused, or reported and replaced by the next sample
+    (`on_bad_rows`).
     """
 
     statistics: dict = {}
     embodiments: dict = {}
+    camera_tags: tuple[str, ...] = ()
 
     def __init__(self, spec: ChatData, context: SourceContext) -> None:
         self.spec = spec
         self.name = f"chat {spec.path.stem}"
-        self.size = context.config.image_size
         conversations, self.bad = read_rows(spec.path, self._parse, spec.on_bad_rows)
         if not context.images:
             conversations = [[turn for turn in conversation if not turn.images] for conversation in conversations]
             conversations = [conversation for conversation in conversations if conversation]
         self.turns = [turn for conversation in conversations for turn in conversation]
-        self.camera_tags = tuple(sorted({tag for turn in self.turns for tag in turn.images}))
         kept, held_out = split(len(conversations), context.held_out_share, f"{spec.path}: conversations")
         owner = np.repeat(np.arange(len(conversations)), [len(conversation) for conversation in conversations])
         self.training = np.flatnonzero(np.isin(owner, kept))
@@ -160,7 +166,7 @@ class Chat:
         for offset in range(len(part)):
             turn = self.turns[part[(first + offset) % len(part)]]
             try:
-                return Sample(turn.text, self._pictures(turn), turn.answer)
+                return Sample("", answer=turn.answer, chat=self._conversation(turn))
             except DataError as error:
                 if self.spec.on_bad_rows == "refuse":
                     raise
@@ -168,47 +174,26 @@ class Chat:
         raise DataError(f"{self.spec.path}: none of its images can be opened")
 
     def texts(self) -> Iterable[str]:
-        return [text for turn in self.turns for text in (turn.text, turn.answer)]
+        return [text for turn in self.turns for text in (*(m.text for m in turn.before if m.text), turn.answer)]
 
     def provenance(self) -> dict:
         counts = {"samples": len(self.turns), "bad_rows": len(self.bad)}
         return {"kind": "chat", "path": str(self.spec.path), "sha256": file_hash(self.spec.path), **counts}
 
     def _parse(self, row: dict, line: int) -> list[Turn]:
-        messages = Conversation.model_validate(row).messages
+        messages = Line.model_validate(row).messages
         for part in (part for message in messages for part in message.images):
             check_address(self.spec.path.parent, part.address)
         return list(self._turns(messages, line))
 
     def _turns(self, messages: tuple[Message, ...], line: int) -> Iterable[Turn]:
         for number, message in enumerate(messages):
-            if message.role != "assistant":
-                continue
-            images: dict[str, tuple[str, ...]] = {}
-            for part in (part for earlier in messages[:number] for part in earlier.images):
-                tag = part.tag or self.spec.camera_tag
-                images[tag] = (*images.get(tag, ()), part.address)
-            yield Turn(prompt_of(messages[:number]), images, message.text, line)
+            if message.role == "assistant":
+                yield Turn(messages[:number], message.text, line)
 
-    def _pictures(self, turn: Turn) -> dict[str, np.ndarray]:
-        """Per tag H×W×3, or T×size×size×3 for several: histories need one size."""
-        pictures = {}
-        for tag, addresses in turn.images.items():
-            try:
-                found = [open_image(self.spec.path.parent, address) for address in addresses]
-            except (ValueError, OSError) as error:
-                raise DataError(f"{self.spec.path}:{turn.line}: {error}") from error
-            if len(found) == 1:
-                pictures[tag] = np.asarray(found[0])
-            else:
-                size = (self.size, self.size)
-                pictures[tag] = np.stack([np.asarray(image.resize(size, Image.Resampling.BOX)) for image in found])
-        return pictures
-
-
-def prompt_of(messages: tuple[Message, ...]) -> str:
-    """The text before an assistant turn: a single question unchanged, a dialogue with its speakers named."""
-    if [message.role for message in messages] == ["user"]:
-        return messages[0].text
-    lines = [message.text if message.role == "system" else f"{message.role}: {message.text}" for message in messages]
-    return "\n".join(lines)
+    def _conversation(self, turn: Turn) -> Conversation:
+        try:
+            images = tuple(np.asarray(open_image(self.spec.path.parent, part.address)) for part in turn.images)
+        except (ValueError, OSError) as error:
+            raise DataError(f"{self.spec.path}:{turn.line}: {error}") from error
+        return Conversation(tuple(message.in_template for message in turn.before), images)

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import AfterValidator, BeforeValidator
 
 from embodiment_descriptions.prompt import image_marker
+from qwen_vla.model.resize import resized
 
 DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,(.*)", re.DOTALL)
 
@@ -73,6 +74,5 @@ def pictures(
     """Frames number `chosen` of every camera as T×size×size×3 uint8, in that order."""
     found = {}
     for tag, addresses in frames.items():
-        images = [open_image(folder, addresses[i]).resize((size, size), Image.Resampling.BOX) for i in chosen]
-        found[tag] = np.stack([np.asarray(image) for image in images])
+        found[tag] = np.stack([resized(open_image(folder, addresses[i]), (size, size)) for i in chosen])
     return found

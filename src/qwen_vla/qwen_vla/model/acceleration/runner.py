@@ -79,7 +79,7 @@ class ChunkRunner:
             return self.model.sample_from(context, action_mask, steps, generator, noise, continuation)
         mask = action_mask.to(self.device).bool()
         if noise is None:
-            noise = self.model._noise(mask, context.tokens.dtype, generator)
+            noise = self.model.start_noise(mask, context.tokens.dtype, generator)
         if steps not in self._loops:
             loop = EulerLoop(self.model.action_expert, steps)
             self._loops[steps] = loop, self._verified(f"Euler loop of {steps} steps", loop)

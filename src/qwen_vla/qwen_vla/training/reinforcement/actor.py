@@ -24,26 +24,37 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """An observation: a row of a batch, and the state that relative actions start from."""
+
+    sample: Sample
+    state: np.ndarray
+
+
+@dataclass(frozen=True)
 class Decision:
     """One chunk: its observation, and its stochastic step ([1, H, K] on the CPU)."""
 
-    seen: Sample
+    seen: Seen
     transition: Transition
 
 
 class Actor:
-    """A policy's model, batched; `sampling` is that of the roll-outs, which defines the probabilities."""
+    """A policy's model, batched; `sampling` is that of the roll-outs, which defines the probabilities.
 
-    def __init__(self, policy: Policy, sampling: Sampling, autocast: bool = False) -> None:
+    counted_rows: see `PPO`.
+    """
+
+    def __init__(
+        self, policy: Policy, sampling: Sampling, autocast: bool = False, counted_rows: str = "executed"
+    ) -> None:
         self.model, self.processor, self.embodiment = policy.model, policy.processor, policy.embodiment
-        if self.embodiment.relative_actions:
-            raise ValueError(f"stage rl cannot train {self.embodiment.name!r}: its actions are relative to its state")
-        self.statistics, self.steps, self.sampling = policy.statistics, policy.euler_steps, sampling
-        self.state_statistics = policy.state_statistics if policy.state_names else None
+        self.policy, self.steps, self.sampling = policy, policy.euler_steps, sampling
         self.autocast = autocast
-        self.mask = policy.action_mask
-        self.executed = policy.action_mask.clone()
-        self.executed[:, self.embodiment.execution_horizon :] = False
+        self.mask = policy.action_mask.to(policy.model.device)
+        self.counted = self.mask.clone()
+        if counted_rows == "executed":
+            self.counted[:, self.embodiment.execution_horizon :] = False
 
     @property
     def device(self) -> torch.device:
@@ -53,18 +64,18 @@ class Actor:
         """The context in which the model runs, for decisions and for training."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
-    def see(self, images: Mapping[str, np.ndarray], joints: np.ndarray, instruction: str) -> Sample:
-        """A row of a batch: the prompt, images at the model's size, and the joints if the model reads them."""
+    def see(self, images: Mapping[str, np.ndarray], joints: np.ndarray, instruction: str) -> Seen:
+        """The prompt, images at the model's size, and the joints, which the model may read."""
         resize = self.processor.image_transform.resize
         views = {tag: resize(images[tag]) for tag in self.embodiment.camera_tags}
-        state = self.state_statistics.normalize(joints) if self.state_statistics else None
-        return Sample(self.embodiment.prompt(instruction), views, state=state)
+        state = self.policy.read_state(joints)
+        return Seen(Sample(self.embodiment.prompt(instruction), views, state=state), joints)
 
     @torch.no_grad()
     def decide(
-        self, seen: Sequence[Sample], generators: list[torch.Generator], sampling: Sampling
+        self, seen: Sequence[Seen], generators: list[torch.Generator], sampling: Sampling
     ) -> tuple[np.ndarray, list[Decision]]:
-        """One chunk for each observation: physical units [N, steps, c] and the data for learning from them.
+        """One chunk for each observation, as it would be deployed [N, steps, c], and the data for learning from them.
 
         Every observation has its own generator, so that its chunk does not depend on the batch.
         """
@@ -83,30 +94,31 @@ class Actor:
                 sampling.temperature,
             )
         length, channels = self.embodiment.horizon, len(self.embodiment.channel_names)
-        physical = self.statistics.unnormalize(chunks[:, :length, :channels].float().cpu().numpy())
-        if not np.isfinite(physical).all():
+        normalized = chunks[:, :length, :channels].float().cpu().numpy()
+        if not np.isfinite(normalized).all():
             raise FloatingPointError("the model returned non-finite actions; lower the actor's learning rate")
+        physical = [self.policy.physical(row, one.state) for row, one in zip(normalized, seen, strict=True)]
         rows = zip(*(tensor.cpu().split(1) for tensor in vars(steps).values()), strict=True)
         decisions = [Decision(one, Transition(*row)) for one, row in zip(seen, rows, strict=True)]
-        return self.embodiment.to_chunk(physical), decisions
+        return np.stack(physical), decisions
 
-    def encode(self, seen: Sequence[Sample]) -> Encoding:
+    def encode(self, seen: Sequence[Seen]) -> Encoding:
         """Run the backbone on a batch of observations."""
-        batch = self.processor.collate(list(seen))
+        batch = self.processor.collate([one.sample for one in seen])
         return self.model.encode(**{name: tensor.to(self.device) for name, tensor in batch.items()})
 
     def log_probability(self, encoding: Encoding, steps: Transition) -> torch.Tensor:
         """log-probability [N] of the stochastic steps under the current weights, differentiable.
 
-        Counted are the robot's channels and the steps executed before its next decision: the rest affects no reward,
-        and would only add noise to the ratio.
+        Counted are the robot's channels and the `counted_rows`. What is not counted was drawn, too, and moved
+        what is: the ratio of the executed rows alone is an approximation.
         """
         mask = self.mask.expand(len(steps.noisy), -1, -1)
         grid = tau_grid(self.steps, self.device)
         tau, next_tau = grid[steps.step], grid[steps.step + 1]
         velocity = self._velocity(encoding, mask)(steps.noisy, tau)
         mean, std = transition(steps.noisy, velocity, tau, next_tau, self.sampling.noise_level)
-        return log_probability(steps.following, mean, self.sampling.temperature * std, self.executed.expand_as(mask))
+        return log_probability(steps.following, mean, self.sampling.temperature * std, self.counted.expand_as(mask))
 
     def _velocity(self, encoding: Encoding, mask: torch.Tensor):
         """v(y, τ) in float32 for y [N, H, K] and τ [N] or [1]; masked entries are 0 in the expert's input."""

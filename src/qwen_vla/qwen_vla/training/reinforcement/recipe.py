@@ -16,8 +16,11 @@ TRAINING_SCENES = 3_000_000  # first scene; demonstrations have 1,000,000 on, sn
 class PPO(Strict):
     """PPO with generalized advantage estimation; one chunk is one action.
 
+    counted_rows: rows of a chunk in its log-probability: those executed before the next decision, or all. The noise of
+        the others moves the executed ones through the model, so only all of them have the policy's exact density;
+        the executed ones are fewer numbers, with less noise in the ratio.
     minibatch: decisions per gradient step. normalize_advantages, max_grad_norm, target_kl (end an update's epochs when
-    the approximate KL of a minibatch exceeds it): not given in the paper.
+        the approximate KL of a minibatch exceeds it): not given in the paper.
     """
 
     gamma: float = Field(0.99, ge=0, le=1)
@@ -27,6 +30,7 @@ class PPO(Strict):
     epochs: int = Field(4, gt=0)
     actor_lr: float = Field(5e-6, gt=0)
     value_lr: float = Field(1e-4, gt=0)
+    counted_rows: Literal["executed", "all"] = "executed"
     minibatch: int = Field(32, gt=0)
     normalize_advantages: bool = True
     max_grad_norm: float = Field(1.0, gt=0)
@@ -53,7 +57,8 @@ class ReinforcementRecipe(Strict):
     init_from: the checkpoint to improve; suite: its environment and robot. trained: the whole policy, as in
     the paper, or only the action expert (the backbone then runs once per decision, not once per epoch).
     temperature, noise_level: scale of the noise, and η of the stochastic step, in roll-outs (`flow_sde`; η: not
-    in the paper). environments: simulators, each a process; workers: how many of them compute at a time.
+    in the paper). euler_steps: default, the checkpoint's own, as it is deployed. environments: simulators, each a
+    process; workers: how many of them compute at a time.
     """
 
     stage: Literal["rl"]
@@ -65,7 +70,7 @@ class ReinforcementRecipe(Strict):
     episodes: int = Field(16, gt=0)
     environments: int = Field(8, gt=0)
     workers: int = Field(2, gt=0)
-    euler_steps: int = Field(4, ge=2)
+    euler_steps: int | None = Field(None, ge=2)
     noise_level: float = Field(0.5, gt=0, le=1)
     temperature: float = Field(1.0, gt=0)
     trained: Literal["all", "expert"] = "all"

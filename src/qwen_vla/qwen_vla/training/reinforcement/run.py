@@ -63,7 +63,7 @@ def prepare(recipe: ReinforcementRecipe) -> Run:
         recipe.init_from, device, recipe.euler_steps, robot, torch.float32, accelerate="off"
     )
     sampling = Sampling(recipe.temperature, recipe.noise_level)
-    actor = Actor(policy, sampling, autocast=recipe.autocast == "bf16")
+    actor = Actor(policy, sampling, recipe.autocast == "bf16", recipe.ppo.counted_rows)
     actor.model.vlm.requires_grad_(recipe.trained == "all")
     value_head = ValueHead(policy.model.config.vlm_config.text_config.hidden_size).to(device)
     trained = [p for p in actor.model.parameters() if p.requires_grad]
@@ -76,6 +76,8 @@ def prepare(recipe: ReinforcementRecipe) -> Run:
 
 def export(run: Run) -> Path:
     """Save the model with processor, critic, recipe and the seeds of all data, for inference and further stages."""
+    if run.recipe.validation:  # what was validated is what is deployed
+        run.actor.model.config.temperature = run.recipe.validation.temperature
     folder, recipe, count = run.recipe.output / MODEL_FOLDER, run.recipe, run.step * run.recipe.episodes
     seeds = [recipe.first_scene, recipe.first_scene + count]
     played = {"suite": recipe.suite, "kind": "roll-outs", "seeds": seeds, "total_episodes": count}

@@ -7,12 +7,17 @@ import logging
 
 import numpy as np
 import pytest
+from comparison import assert_alike
+from micro import pictures
 from PIL import Image
+from qwen_checkpoint import write_tokenizer
+from transformers import PreTrainedTokenizerFast
 
-from qwen_vla import QwenVLAConfig
+from qwen_vla import QwenVLAConfig, QwenVLAProcessor, Sample
 from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.language.chat import ChatData
 from qwen_vla.data.samples import SourceContext
+from qwen_vla.model.processing import IGNORED_LABEL
 
 CONFIG = QwenVLAConfig.preset("tiny")
 RED = np.full((20, 30, 3), (250, 10, 10), np.uint8)
@@ -64,14 +69,15 @@ def first(source):
 def test_all_common_spellings_of_an_image_mean_the_same(tmp_path, image):
     path = write(tmp_path, {"id": 7, "messages": [user(image, text("What colour?")), says("red")]})
     sample = first(open_chat(path))
-    assert (sample.text, sample.answer) == ("What colour?", "red")
-    np.testing.assert_array_equal(sample.images["ego"], RED)
+    content = ({"type": "image"}, {"type": "text", "text": "What colour?"})
+    assert tuple(sample.chat.messages[0]["content"]) == content and sample.answer == "red"
+    np.testing.assert_array_equal(sample.chat.images[0], RED)
 
 
 def test_file_uris_are_paths(tmp_path):
     image = {"type": "image", "image": f"file://{tmp_path}/red.png"}
     np.testing.assert_array_equal(
-        first(open_chat(write(tmp_path, {"messages": [user(image, text("?")), says("red")]}))).images["ego"], RED
+        first(open_chat(write(tmp_path, {"messages": [user(image, text("?")), says("red")]}))).chat.images[0], RED
     )
 
 
@@ -86,21 +92,70 @@ def test_every_assistant_turn_is_a_sample_with_all_that_went_before(tmp_path):
     source = open_chat(write(tmp_path, {"messages": talk}))
     assert len(source.training) == 2
     one, two = (source.sample(int(i), np.random.default_rng(0)) for i in source.training)
-    assert (one.text, one.answer) == ("Answer briefly.\nuser: What colour?", "red")
-    assert two.text == "Answer briefly.\nuser: What colour?\nassistant: red\nuser: Sure?" and two.answer == "yes"
-    assert list(two.images) == ["ego"]
+    assert [message["role"] for message in one.chat.messages] == ["system", "user"] and one.answer == "red"
+    assert [message["role"] for message in two.chat.messages] == ["system", "user", "assistant", "user"]
+    assert two.answer == "yes" and len(two.chat.images) == 1
 
 
-def test_several_images_of_a_tag_are_a_history_and_tags_keep_them_apart(tmp_path):
+def test_images_stand_where_they_were_shown_in_their_own_shape(tmp_path):
     blue = np.full((40, 20, 3), (10, 10, 250), np.uint8)
     images = [{"type": "image", "image": uri(image)} for image in (RED, blue)]
-    wrist = {"type": "image", "image": "red.png", "tag": "cam_wrist"}
-    source = open_chat(write(tmp_path, {"messages": [user(*images, wrist, text("Which came first?")), says("red")]}))
-    sample = first(source)
-    assert sample.images["ego"].shape == (2, CONFIG.image_size, CONFIG.image_size, 3)
-    assert sample.images["ego"][0, 0, 0, 0] > 200 and sample.images["ego"][1, 0, 0, 2] > 200
-    np.testing.assert_array_equal(sample.images["cam_wrist"], RED)
-    assert source.camera_tags == ("cam_wrist", "ego")
+    source = open_chat(write(tmp_path, {"messages": [user(images[0], text("or"), images[1], text("?")), says("red")]}))
+    chat = first(source).chat
+    assert [part["type"] for part in chat.messages[0]["content"]] == ["image", "text", "image", "text"]
+    np.testing.assert_array_equal(chat.images[0], RED)
+    np.testing.assert_array_equal(chat.images[1], blue)
+    assert source.camera_tags == (), "they are no camera's"
+
+
+def test_a_conversation_is_written_as_the_chat_template_of_the_checkpoint_says(tmp_path):
+    """By hand, as Qwen3.5 without thinking: its template closes the thoughts before the answer."""
+    write_tokenizer(tmp_path)
+    config = QwenVLAConfig.preset("4b", image_size=64)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    processor = QwenVLAProcessor.from_tokenizer(tokenizer, config, ("ego",))
+    wide = np.full((96, 192, 3), (250, 10, 10), np.uint8)
+    talk = [
+        {"role": "system", "content": "Answer briefly."},
+        user({"type": "image", "image": uri(wide)}, text("What colour?")),
+        says("red"),
+        {"role": "user", "content": "Sure?"},
+        says("yes"),
+    ]
+    source = open_chat(write(tmp_path, {"messages": talk}))
+    batch = processor.collate([source.sample(1, None)])
+    pads = "<|image_pad|>" * 18  # 96 × 192 pixels in tokens of 32 × 32
+    prompt = (
+        "<|im_start|>system\nAnswer briefly.<|im_end|>\n"
+        f"<|im_start|>user\n<|vision_start|>{pads}<|vision_end|>What colour?<|im_end|>\n"
+        "<|im_start|>assistant\nred<|im_end|>\n"
+        "<|im_start|>user\nSure?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
+    assert tokenizer.decode(batch["input_ids"][0]) == f"{prompt}yes<|im_end|>"
+    labels = batch["labels"][0]
+    assert tokenizer.decode(labels[labels != IGNORED_LABEL]) == "yes<|im_end|>"
+    assert batch["image_grid_thw"].tolist() == [[1, 6, 12]] and len(batch["pixel_values"]) == 72
+
+
+def test_a_checkpoint_without_a_template_has_qwens_format(tmp_path):
+    source = open_chat(write(tmp_path, {"messages": [user(text("Who?")), says("me")]}))
+    processor = QwenVLAProcessor.from_scratch(source.texts(), QwenVLAConfig.preset("tiny"), ("ego",))
+    ids = processor.collate([first(source)])["input_ids"][0]
+    expected = "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\nme<|im_end|>"
+    assert processor.tokenizer.decode(ids) == expected
+
+
+def test_conversations_and_camera_images_share_a_batch_and_train(tmp_path, micro):
+    """Images of any shape beside those of cameras: each row's hidden states are what they are alone."""
+    model, processor = micro
+    tall = np.random.default_rng(0).integers(0, 256, (90, 40, 3), dtype=np.uint8)
+    talk = {"messages": [user({"type": "image", "image": uri(tall)}, text("What?")), says("noise")]}
+    rows = [first(open_chat(write(tmp_path, talk))), Sample("pick up the red cube", pictures(1)[0])]
+    together = model.encode(**processor.collate(rows))
+    for row, sample in enumerate(rows):
+        alone = model.encode(**processor.collate([sample])).hidden[0]
+        assert_alike(together.hidden[row, -len(alone) :], alone)
 
 
 def test_transparent_pixels_are_white_and_photographs_upright(tmp_path):
@@ -114,7 +169,7 @@ def test_transparent_pixels_are_white_and_photographs_upright(tmp_path):
         {"messages": [user({"type": "image", "image": n}, text("?")), says("!")]} for n in ("clear.png", "turned.jpg")
     ]
     source = open_chat(write(tmp_path, *rows))
-    white, upright = (source.sample(i, np.random.default_rng(0)).images["ego"] for i in (0, 1))
+    white, upright = (source.sample(i, np.random.default_rng(0)).chat.images[0] for i in (0, 1))
     assert (white == 255).all() and upright.shape == (30, 20, 3)
 
 
@@ -133,7 +188,6 @@ GOOD = {"messages": [user(text("Who?")), says("me")]}
         ({"messages": [user({"type": "image"}), says("me")]}, "an image must have one address"),
         ({"messages": [user({"type": "image", "image": "https://x.org/a.png"}), says("me")]}, "download images first"),
         ({"messages": [user({"type": "image", "image": "data:text/plain,hi"}), says("me")]}, "is not a data URI"),
-        ({"messages": [user({"type": "image", "image": "red.png", "tag": "Left!"}), says("me")]}, "camera tag 'Left!'"),
         ({"messages": [user({"type": "video", "video": "a.mp4"}), says("me")]}, "messages.0.content.0.type"),
         (
             {"messages": [user(text("Who?")), {"role": "assistant", "content": ""}]},

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from qwen_vla import QwenVLAConfig
 from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.navigation.navigation_source import NavigationData
 from qwen_vla.data.samples import SourceContext
+from qwen_vla.model.processing import image_transform_of
 from qwen_vla_control.motion.base_path import accumulated, increments
 
 CONFIG = QwenVLAConfig.preset("tiny")
@@ -182,3 +184,16 @@ def test_bad_episodes_are_named(tmp_path, wrong, message):
     with pytest.raises(DataError, match=rf"walks\.jsonl:2: .*{message}"):
         open_source(path)
     assert len(open_source(path, on_bad_rows="skip").training) == 41
+
+
+def test_images_are_resampled_as_in_inference(tmp_path):
+    """A photograph of noise: any other method of resampling is off by several of 255."""
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    for i in range(3):
+        Image.fromarray(noise).save(tmp_path / f"n{i}.png")
+    walk = episode(np.zeros((3, 3))) | {"frames": [f"n{i}.png" for i in range(3)]}
+    source = open_source(write(tmp_path, walk, images=False))
+    shown = source.sample(2, np.random.default_rng(0)).images["ego"][-1]
+    expected = cv2.resize(noise, (CONFIG.image_size, CONFIG.image_size), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(shown, expected)
+    np.testing.assert_array_equal(image_transform_of(CONFIG).resize(noise), expected)

@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from qwen_vla import Policy, QwenVLAProcessor
 from qwen_vla.evaluation.in_process import refuse_trained_seeds
+from qwen_vla.model.flow_matching import tau_grid
 from qwen_vla.output_files import write_json
 from qwen_vla.output_paths import OutputRefused
 from qwen_vla.seeds import FIRST_TEST_SEED
@@ -22,6 +23,7 @@ from qwen_vla.training.progress.log import read_log
 from qwen_vla.training.recipe import RecipeError
 from qwen_vla.training.reinforcement import trainer
 from qwen_vla.training.reinforcement.actor import Actor, Sampling
+from qwen_vla.training.reinforcement.flow_sde import Transition, transition
 from qwen_vla.training.reinforcement.ppo import (
     Minibatch,
     _look_back,
@@ -133,6 +135,23 @@ def test_only_executed_steps_of_the_robot_s_channels_count(policy, envs):
     following[:, :, len(actor.embodiment.channel_names) :] = torch.nan
     moved = type(batch.transition)(batch.transition.noisy, following, batch.transition.step)
     assert_alike(actor.log_probability(actor.encode(batch.seen), moved), batch.old_log)
+
+
+def test_all_rows_count_if_asked(policy, envs):
+    """The exact density of what was drawn: of each channel of the robot, in every row of its chunk, by hand."""
+    actor = Actor(policy, SAMPLING, counted_rows="all")
+    decisions = decisions_of(actor, envs)[:4]
+    steps = Transition(
+        *(torch.cat([getattr(d.transition, n) for d in decisions]) for n in ("noisy", "following", "step"))
+    )
+    encoding = actor.encode([d.seen for d in decisions])
+    found = actor.log_probability(encoding, steps).detach()
+    grid = tau_grid(actor.steps)
+    velocity = actor._velocity(encoding, actor.mask.expand(4, -1, -1))(steps.noisy, grid[steps.step])
+    mean, std = transition(steps.noisy, velocity, grid[steps.step], grid[steps.step + 1], 0.5)
+    density = torch.distributions.Normal(mean, std).log_prob(steps.following)[:, :, :7].sum((1, 2)).detach()
+    torch.testing.assert_close(found, density, rtol=1e-4, atol=1e-3)
+    assert not torch.allclose(found, Actor(policy, SAMPLING).log_probability(encoding, steps).detach())
 
 
 def test_the_critic_never_moves_the_policy(policy, envs):
