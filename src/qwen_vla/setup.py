@@ -48,7 +48,10 @@ setup(
         "zstandard",
     ],
     python_requires=">=3.11",
-    extras_require={"cuda": ["flash-linear-attention>=0.6,<0.7"]},  # Triton kernels; without them it works, slower
+    extras_require={
+        "cuda": ["flash-linear-attention>=0.6,<0.7"],  # Triton kernels; without them it works, slower
+        "finetune": ["bitsandbytes>=0.49"],  # 8-bit states of the optimizer, 4-bit frozen weights
+    },
     zip_safe=True,
     author="Qwen-VLA ROS developers",
     author_email="maintainers@qwen-vla-ros.org",

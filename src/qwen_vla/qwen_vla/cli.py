@@ -179,6 +179,7 @@ class Train:
 
     $ qwen-vla train config/training/t2a_tiny.yaml
     $ qwen-vla train config/training/sft_tiny.yaml --max-steps 100
+    $ qwen-vla train config/training/finetune_4b_24gb.yaml --plan      # memory, speed and hours, before any download
     $ torchrun --nproc-per-node 2 -m qwen_vla train config/training/cpt_tiny.yaml
     """
 
@@ -186,12 +187,16 @@ class Train:
     """Recipe file, see config/training/; `qwen-vla collect` with the same file records its data."""
     max_steps: int | None = None
     """Stop at this step and save the state; the schedule stays that of the whole recipe."""
+    plan: bool = False
+    """Only print what it would cost: parameters, memory by part, speed and hours. Nothing is downloaded or written."""
 
     def run(self) -> int:
         from qwen_vla.training.output_folder import claim
         from qwen_vla.training.recipe_files import check_inputs, load_recipe
 
         recipe = load_recipe(self.recipe)
+        if self.plan:
+            return self._plan(recipe)
         check_inputs(recipe)
         claim(recipe)
         # Importing PyTorch takes seconds; missing or blocking files are reported before.
@@ -201,6 +206,17 @@ class Train:
             from qwen_vla.training.trainer import train
 
         print(f"model of {recipe.name}: {train(recipe, self.max_steps)}")
+        return 0
+
+    @staticmethod
+    def _plan(recipe: Any) -> int:
+        if recipe.stage == "rl":
+            raise ValueError(
+                f"recipe {recipe.name}: --plan is for supervised stages; simulators set the pace of stage rl"
+            )
+        from qwen_vla.training.plan import plan
+
+        print(plan(recipe).text())
         return 0
 
 

@@ -58,7 +58,7 @@ def load_backbone(
     if a hub id cannot be downloaded.
     """
     folder = find_checkpoint(source)
-    config = _configuration(folder, expert, overrides)
+    config = configuration_of(folder, expert, overrides)
     rows = config.vlm_config.text_config.vocab_size
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     trained = len(tokenizer)
@@ -103,7 +103,7 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def _configuration(folder: Path, expert: str, overrides: dict[str, Any]) -> QwenVLAConfig:
+def configuration_of(folder: Path, expert: str, overrides: dict[str, Any]) -> QwenVLAConfig:
     """The backbone's configuration, with the expert of a preset adapted to it."""
     try:
         backbone = Qwen3_5Config(**allowed_keys(read_json(folder / CONFIG_FILE), Backbone))

@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from qwen_vla.model.modeling import QwenVLAModel
+from qwen_vla.training.low_bits import dequantized, is_quantized
 from qwen_vla.training.recipe import Lora
 
 ADAPTER = "default"  # peft's name of the only adapter
@@ -47,6 +48,7 @@ def add_adapters(model: QwenVLAModel, options: Lora) -> None:
         ValueError: a target does not exist.
     """
     model.vlm.requires_grad_(False)
+    model.vlm.is_loaded_in_4bit = options.quantize == "nf4"  # peft asks for it
     targets = rf".*language_model.*\.({'|'.join(options.targets)})"
     if options.vision:
         targets = rf"{targets}|.*visual\.(?:blocks\..+|merger)\.({'|'.join(VISION_TARGETS)})"
@@ -56,7 +58,7 @@ def add_adapters(model: QwenVLAModel, options: Lora) -> None:
 
 def merged_weights(model: QwenVLAModel) -> dict[str, torch.Tensor]:
     """The model's state as if it had been trained whole: adapters and rows are added to the weights they stand for."""
-    state, weights = model.state_dict(), {}
+    state, weights = _unpacked(model), {}
     adapted = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     for name, tensor in state.items():
         owner, _, rest = name.partition(".base_layer.")
@@ -67,6 +69,14 @@ def merged_weights(model: QwenVLAModel) -> dict[str, torch.Tensor]:
         elif rest:
             weights[f"{owner}.{rest}"] = tensor
     return weights | _merged_rows(model, state)
+
+
+def _unpacked(model: QwenVLAModel) -> dict[str, torch.Tensor]:
+    """The model's state with whole weights in place of 4-bit ones and their scales."""
+    packed = {f"{name}.weight": module for name, module in model.named_modules() if is_quantized(module)}
+    scales = tuple(f"{name}." for name in packed)
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(scales)}
+    return state | {name: dequantized(module) for name, module in packed.items()}
 
 
 def _is_added(name: str) -> bool:

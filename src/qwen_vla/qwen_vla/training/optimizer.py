@@ -1,4 +1,4 @@
-"""The optimizer of a run: AdamW, or Muon for the matrices inside the blocks and AdamW for all else."""
+"""The optimizer of a run: AdamW, its states in 8 bits if asked, or Muon for the matrices in the blocks, AdamW else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from qwen_vla.training.adapters import MARKER_ROWS
 from qwen_vla.training.learner import Learner
+from qwen_vla.training.low_bits import adamw_8bit
 from qwen_vla.training.recipe import Recipe
 
 BETAS = (0.9, 0.95)
@@ -39,6 +40,8 @@ def optimizer_of(recipe: Recipe, learner: Learner) -> torch.optim.Optimizer:
     for (part, vectors, muon), chosen in sorted(groups.items(), key=lambda item: item[0]):
         decay = 0.0 if vectors or part == "markers" else options.weight_decay
         listed.append({"params": chosen, "lr": rates[part], "weight_decay": decay, "muon": muon})
+    if options.name == "adamw_8bit":
+        return adamw_8bit(listed, BETAS)
     return MuonAndAdamW(listed) if matrices else torch.optim.AdamW(listed, betas=BETAS, fused=True)
 
 

@@ -80,6 +80,7 @@ class Lora(Strict):
     """Low-rank adapters in the backbone instead of its full weights; merged when a model is saved.
 
     lr: learning rate of the adapters, instead of `optimizer.backbone_lr`. vision: also adapters in the vision tower.
+    quantize "nf4": the adapted linear layers have 4-bit weights (QLoRA): the backbone takes a third of the memory.
     targets: linear layers of the text layers, by default all: attention, linear attention and feed-forward.
     """
 
@@ -88,17 +89,19 @@ class Lora(Strict):
     dropout: float = Field(0.0, ge=0, lt=1)
     lr: float = Field(1e-4, gt=0)
     vision: bool = False
+    quantize: Literal["none", "nf4"] = "none"
     targets: tuple[str, ...] = Field(TEXT_LINEARS, min_length=1)
 
 
 class Optimizer(Strict):
     """AdamW with separate learning rates, linear warm-up and cosine decay to `final_share` of the peak.
 
-    name "muon": Muon for the matrices inside the blocks, at the same rates; not with shards.
+    name "muon": Muon for the matrices inside the blocks, at the same rates. name "adamw_8bit": AdamW with states of 8
+    bits, a quarter of the memory. Both not with shards. ema_decay 0: no averaged copy of the trained weights.
     marker_lr: of the embeddings of the camera markers, which are trained even if those of the backbone are frozen.
     """
 
-    name: Literal["adamw", "muon"] = "adamw"
+    name: Literal["adamw", "adamw_8bit", "muon"] = "adamw"
     backbone_lr: float | None = Field(None, gt=0)
     expert_lr: float = Field(gt=0)
     marker_lr: float = Field(1e-4, gt=0)
@@ -248,8 +251,10 @@ class Recipe(Strict):
             yield "lora.vision adapts the vision tower, which freeze excludes"
         if self.frozen_precision != "fp32" and self.autocast == "no":
             yield f"precision {self.precision} with trained weights in fp32 needs autocast: bf16"
-        if self.optimizer.name == "muon" and self.shard:
-            yield "optimizer.name muon needs whole matrices: shard must be false"
+        if self.optimizer.name != "adamw" and self.shard:
+            yield f"optimizer.name {self.optimizer.name} needs whole matrices: shard must be false"
+        if self.lora and self.lora.quantize != "none" and self.shard:
+            yield "lora.quantize needs whole matrices: shard must be false"
         if self.accumulate > self.batch_size:
             yield f"accumulate: a batch of {self.batch_size} rows cannot be split into {self.accumulate} parts"
         if self.losses.balance != "fixed" and not self.trains_backbone:

@@ -40,7 +40,7 @@ class Run:
 
     clipped: per source, the share of its labels outside their statistics' range, by statistics and channel.
     learner: model and grounding head; wrapped: the same for several processes, called by a step. average: EMA of
-    `trained`, the model's trained parameters, in their order (of shards, if sharded).
+    `trained`, the model's trained parameters, in their order (of shards, if sharded); empty without one.
     """
 
     recipe: Recipe
@@ -59,7 +59,8 @@ class Run:
 
     def __post_init__(self) -> None:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.average = [own_part(p.detach()).clone() for p in self.trained]
+        averages = self.recipe.optimizer.ema_decay > 0
+        self.average = [own_part(p.detach()).clone() for p in self.trained] if averages else []
 
     @property
     def is_main(self) -> bool:
@@ -91,11 +92,11 @@ class Run:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for number, moments in state["optimizer"]["state"].items():
             for name, value in moments.items():
-                if value.ndim:
+                if isinstance(value, torch.Tensor) and value.ndim and value.shape == parameters[int(number)].shape:
                     moments[name] = like(value, parameters[int(number)])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        pairs = zip(state["average"], self.trained, strict=True)
+        pairs = zip(state["average"], self.trained if self.average else [], strict=True)
         self.average = [own_part(like(tensor, p)).clone() for tensor, p in pairs]
         self.balance.language = state["language_weight"]
 
@@ -109,6 +110,8 @@ class Run:
 
     def _averages(self) -> list[torch.Tensor]:
         """The averages as tensors of the same kind as the parameters, to be gathered like them."""
+        if not self.average:
+            return []
         with averaged(self):
             return [p.detach().clone() for p in self.trained]
 
@@ -157,7 +160,10 @@ def prepare(recipe: Recipe) -> Run:
 
 @contextlib.contextmanager
 def averaged(run: Run) -> Iterator[None]:
-    """The model with its averaged weights, within the context."""
+    """The model with its averaged weights, if it has any, within the context."""
+    if not run.average:
+        yield
+        return
     parameters = [own_part(p.detach()) for p in run.trained]
     present = [p.clone() for p in parameters]
     with torch.no_grad():

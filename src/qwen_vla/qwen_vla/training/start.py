@@ -20,6 +20,7 @@ from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.training.adapters import MarkerEmbedding, add_adapters
 from qwen_vla.training.grounding import GroundingHead
+from qwen_vla.training.low_bits import quantize_text_layers
 from qwen_vla.training.recipe import Recipe, RecipeError
 
 HEAD_FILE = "grounding_head.safetensors"
@@ -66,10 +67,12 @@ def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) ->
         # Synthetic motions have no images, and in T2A they exceed a chunk: they cannot drive a robot.
         drivable = (e for e in source.embodiments.values() if e.camera_tags and e.horizon <= model.config.horizon)
         processor.embodiments.update({embodiment.name: embodiment for embodiment in drivable})
+    if recipe.lora and recipe.lora.quantize == "nf4":
+        quantize_text_layers(model, TYPES["bf16" if recipe.autocast == "bf16" else "fp32"])
     freeze(model, recipe)
     if recipe.trains_markers:
         MarkerEmbedding.adopt(model.get_input_embeddings(), processor.marker_ids)
-    _set_types(model, recipe)
+    set_types(model, recipe)
     _speed_up(model, recipe)
     return model.train(), processor
 
@@ -120,7 +123,7 @@ def freeze(model: QwenVLAModel, recipe: Recipe) -> None:
         parts[name].requires_grad_(False)
 
 
-def _set_types(model: QwenVLAModel, recipe: Recipe) -> None:
+def set_types(model: QwenVLAModel, recipe: Recipe) -> None:
     """Set trained weights to fp32: steps are smaller than the resolution of bf16."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else TYPES[recipe.frozen_precision])

@@ -83,7 +83,8 @@ def training_step(run: Run, batches: list[Batch]) -> dict[str, float]:
     run.schedule.step()
     run.optimizer.zero_grad(set_to_none=True)
     decay = min(recipe.optimizer.ema_decay, (1 + run.step) / (10 + run.step))
-    torch._foreach_lerp_(run.average, [own_part(p.detach()) for p in run.trained], 1 - decay)
+    if run.average:
+        torch._foreach_lerp_(run.average, [own_part(p.detach()) for p in run.trained], 1 - decay)
     result = losses | {"gradient_norm": size}
     if not all(map(math.isfinite, result.values())):
         raise FloatingPointError(f"step {run.step}: {result}; the last saved state is intact, lower the learning rate")

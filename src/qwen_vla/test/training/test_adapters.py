@@ -1,5 +1,6 @@
 """Adapters reach every linear layer of the backbone, camera markers train whatever is frozen, and both merge."""
 
+import contextlib
 import itertools
 import json
 import math
@@ -10,13 +11,16 @@ from micro import pictures
 from peft.tuners.lora import LoraLayer
 from PIL import Image
 from qwen_checkpoint import write_checkpoint
+from qwen_recipe import EIGHT_BITS, recipe_for
 from torch import nn
 
-from qwen_vla import QwenVLAConfig, QwenVLAModel, Sample
+from qwen_vla import Policy, QwenVLAConfig, QwenVLAModel, QwenVLAProcessor, Sample
 from qwen_vla.training.adapters import add_adapters
-from qwen_vla.training.recipe import Lora, Recipe
+from qwen_vla.training.low_bits import dequantized, is_quantized
+from qwen_vla.training.output_folder import STATE_FILE
+from qwen_vla.training.recipe import Lora
 from qwen_vla.training.run import export, prepare
-from qwen_vla.training.trainer import training_step
+from qwen_vla.training.trainer import TrainingStopped, train, training_step
 
 VIEWS = ("ego", "cam_left_wrist", "cam_right_wrist")
 
@@ -51,24 +55,6 @@ def test_the_vision_tower_has_adapters_if_asked():
     assert all(".visual." in name for name in vision)
 
 
-def recipe_for(output, recordings, qwen, **changes) -> Recipe:
-    fields = {
-        "stage": "sft",
-        "name": "adapters",
-        "output": output,
-        "backbone": str(qwen),
-        "model": {"image_size": 64},
-        "data": [{"kind": "robot", "path": str(recordings / "demonstrations")}],
-        "steps": 10,
-        "batch_size": 4,
-        "losses": {"action": 1.0, "language": 0.0},
-        "optimizer": {"expert_lr": 1e-3, "warmup_steps": 1},
-        "held_out_share": 0.25,
-        "threads": 1,
-    }
-    return Recipe.model_validate(fields | changes)
-
-
 def through(view: str, model, processor) -> torch.Tensor:
     """The chunk that follows one image, seen through a camera; the noise is always the same."""
     image = pictures(1)[0]["ego"]
@@ -95,7 +81,9 @@ def test_after_ten_steps_of_adapters_one_image_through_three_cameras_gives_three
 
 
 @pytest.mark.parametrize(
-    "changes", [{"lora": {"rank": 4, "vision": True}}, {"freeze": ["backbone"]}], ids=["lora", "frozen"]
+    "changes",
+    [{"lora": {"rank": 4, "vision": True}}, {"lora": {"rank": 4, "quantize": "nf4"}}, {"freeze": ["backbone"]}],
+    ids=["lora", "nf4", "frozen"],
 )
 def test_what_was_trained_in_a_frozen_backbone_is_in_the_export(recordings, qwen, tmp_path, changes):
     torch.manual_seed(0)
@@ -145,3 +133,46 @@ def test_a_camera_that_joins_later_is_unlike_every_other(recordings, qwen, tmp_p
     assert run.processor.camera_tags[-1] == "cam_front" and len(rows) == 2 * len(run.processor.camera_tags)
     assert torch.pdist(off).min() > 1 and 0.75 < off[-2:].std() < 1.25
     assert math.isfinite(training_step(run, run.batches[0])["action"])
+
+
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+def test_a_fine_tune_with_few_bits_resumes_and_loads(recordings, qwen, tmp_path, quantize):
+    """Stopped after three of six steps and resumed, it ends as one that went through; the result needs no library."""
+    ends = []
+    for name, stops in (("whole", [None]), ("resumed", [3, None])):
+        lora = {"rank": 4, "quantize": quantize}
+        changes = {"lora": lora, "steps": 6, "optimizer": EIGHT_BITS, "save_every": 3, "validate_every": 6}
+        recipe = recipe_for(tmp_path / name, recordings, qwen, **changes)
+        for stop in stops:
+            with contextlib.suppress(TrainingStopped):
+                train(recipe, stop)
+        ends.append(QwenVLAModel.from_pretrained(recipe.output / "model"))
+    assert_same(*ends)
+    state = torch.load(tmp_path / "resumed" / STATE_FILE, weights_only=True)
+    parts = [of["__bnb_optimizer_quant_state__"] for of in state["optimizer"]["state"].values()]
+    moments = [part[name] for part in parts for name in ("state1", "state2")]
+    eight = sum(m.numel() for m in moments if m.dtype == torch.uint8)
+    assert eight > 0.95 * sum(m.numel() for m in moments) and state["average"] == []
+    processor = QwenVLAProcessor.from_pretrained(tmp_path / "resumed" / "model")
+    assert torch.isfinite(through("ego", ends[1].eval(), processor)).all()
+    policy = Policy.from_pretrained(tmp_path / "resumed" / "model")
+    assert policy.embodiment.name == "widowx"
+
+
+def assert_same(one, other):
+    for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_four_bit_weights_are_where_the_memory_is_and_near_what_they_were(recordings, qwen, tmp_path):
+    """Every large linear layer of the text tower; the gates of the linear attention stay."""
+    run = prepare(recipe_for(tmp_path / "run", recordings, qwen, lora={"rank": 4, "quantize": "nf4"}))
+    base = QwenVLAModel.from_backbone(qwen, expert="tiny")[0]
+    packed = {name: m for name, m in run.model.named_modules() if is_quantized(m)}
+    layers = [n for n, m in base.named_modules() if isinstance(m, nn.Linear) and "language_model.layers" in n]
+    large = [name for name in layers if name.split(".")[-1] not in ("in_proj_a", "in_proj_b")]
+    assert sorted(name.removesuffix(".base_layer") for name in packed) == sorted(large)
+    for name, module in packed.items():
+        weight = base.get_submodule(name.removesuffix(".base_layer")).weight
+        assert module.weight.dtype == torch.uint8 and module.weight.numel() == weight.numel() // 2
+        assert (dequantized(module) - weight).norm() < 0.15 * weight.norm(), "NF4 of a normal distribution: 9 %"

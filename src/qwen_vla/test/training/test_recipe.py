@@ -15,7 +15,7 @@ from qwen_vla.training.start import freeze
 
 SHIPPED = sorted(resource_path("config/training").glob("*.yaml"))
 ROOT = SHIPPED[0].parents[2]  # from where the paths in them are seen
-OWN = [path for path in SHIPPED if not path.stem.endswith("_4b")]  # their data come from the suite
+OWN = [path for path in SHIPPED if "4b" not in path.stem]  # their data come from the suite
 GOOD = {
     "stage": "sft",
     "name": "mine",

@@ -1,0 +1,82 @@
+"""The speed of a recipe on the device at hand: some steps of a model with random weights, on made-up rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.modeling import QwenVLAModel
+from qwen_vla.model.pretrained import CAMERA_TAGS
+from qwen_vla.model.processing import QwenVLAProcessor
+from qwen_vla.model.sample import Sample
+from qwen_vla.training.adapters import MarkerEmbedding
+from qwen_vla.training.batches import Batch
+from qwen_vla.training.grounding import GroundingHead
+from qwen_vla.training.learner import Learner
+from qwen_vla.training.low_bits import quantize_text_layers
+from qwen_vla.training.optimizer import optimizer_of
+from qwen_vla.training.recipe import Recipe
+from qwen_vla.training.start import TYPES, freeze, set_types
+
+CHANNELS = 14  # of two arms
+STEPS = 3  # measured, after one to warm up
+
+
+def measure(config: QwenVLAConfig, recipe: Recipe) -> tuple[float, float | None]:
+    """Samples per second and, on a GPU, the peak of memory in bytes, in a few steps of a model with random weights."""
+    torch.set_num_threads(recipe.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = config.vlm_config.text_config.vocab_size
+    processor = QwenVLAProcessor.from_scratch(["pick up the red cube"], config, CAMERA_TAGS, vocab_size=320)
+    config.vlm_config.text_config.vocab_size = rows
+    torch.manual_seed(0)
+    model = QwenVLAModel(config)
+    if recipe.lora and recipe.lora.quantize == "nf4":
+        quantize_text_layers(model, TYPES["bf16" if recipe.autocast == "bf16" else "fp32"])
+    freeze(model, recipe)
+    if recipe.trains_markers:
+        MarkerEmbedding.adopt(model.get_input_embeddings(), processor.marker_ids)
+    set_types(model, recipe)
+    if recipe.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    head = GroundingHead(config.vlm_config.text_config.hidden_size).requires_grad_(False)
+    learner = Learner(model.train(), head, ("action",), recipe.noise_draws, recipe.trains_in_backbone).to(device)
+    optimizer = optimizer_of(recipe, learner)
+    times = [_step(learner, optimizer, recipe, list(_batches(processor, config, recipe))) for _ in range(STEPS + 1)]
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
+    return recipe.batch_size / float(np.median(times[1:])), peak
+
+
+def _batches(processor: QwenVLAProcessor, config: QwenVLAConfig, recipe: Recipe) -> Iterator[Batch]:
+    """The parts of one made-up step."""
+    rng, size = np.random.default_rng(0), processor.image_transform.image_size
+    text = "pick up the red cube " * 3
+    steps = recipe.horizon or config.horizon
+    for part in np.array_split(np.arange(recipe.batch_size), recipe.accumulate):
+        images = [{t: rng.integers(0, 256, (size, size, 3), np.uint8) for t in CAMERA_TAGS} for _ in part]
+        images = images if recipe.stage != "t2a" else [{} for _ in part]
+        actions = rng.uniform(-1, 1, (len(part), steps, min(CHANNELS, config.channels))).astype(np.float32)
+        samples = [Sample(text, seen, actions=chunk) for seen, chunk in zip(images, actions, strict=True)]
+        draws = len(part) * recipe.noise_draws
+        noise = torch.randn(draws, steps, config.channels)
+        yield Batch(processor.collate(samples, steps), torch.rand(draws), noise)
+
+
+def _step(learner: Learner, optimizer: torch.optim.Optimizer, recipe: Recipe, batches: list[Batch]) -> float:
+    """Seconds of one optimization step."""
+    device = next(learner.parameters()).device
+    batches = [batch.to(device) for batch in batches]
+    began = time.perf_counter()
+    for batch in batches:
+        with torch.autocast(device.type, TYPES["bf16"], enabled=recipe.autocast == "bf16"):
+            loss = learner(batch)["action"]
+        loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
