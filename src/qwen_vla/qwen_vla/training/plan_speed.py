@@ -17,10 +17,9 @@ from qwen_vla.training.adapters import MarkerEmbedding
 from qwen_vla.training.batches import Batch
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.learner import Learner
-from qwen_vla.training.low_bits import quantize_text_layers
 from qwen_vla.training.optimizer import optimizer_of
 from qwen_vla.training.recipe import Recipe
-from qwen_vla.training.start import TYPES, freeze, set_types
+from qwen_vla.training.start import TYPES, adapt
 
 CHANNELS = 14  # of two arms
 STEPS = 3  # measured, after one to warm up
@@ -35,14 +34,9 @@ def measure(config: QwenVLAConfig, recipe: Recipe) -> tuple[float, float | None]
     config.vlm_config.text_config.vocab_size = rows
     torch.manual_seed(0)
     model = QwenVLAModel(config)
-    if recipe.lora and recipe.lora.quantize == "nf4":
-        quantize_text_layers(model, TYPES["bf16" if recipe.autocast == "bf16" else "fp32"])
-    freeze(model, recipe)
+    adapt(model, recipe)
     if recipe.trains_markers:
         MarkerEmbedding.adopt(model.get_input_embeddings(), processor.marker_ids)
-    set_types(model, recipe)
-    if recipe.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
     head = GroundingHead(config.vlm_config.text_config.hidden_size).requires_grad_(False)
     learner = Learner(model.train(), head, ("action",), recipe.noise_draws, recipe.trains_in_backbone).to(device)
     optimizer = optimizer_of(recipe, learner)

@@ -50,9 +50,12 @@ class Losses(Strict):
 
 
 class Tau(Strict):
-    """Density of the flow time (paper §2.5), see `flow_matching.sample_tau`."""
+    """Density of the flow time (paper §2.5), see `flow_matching.sample_tau`.
 
-    distribution: Literal["beta", "logit_normal"] = "beta"
+    distribution "beta_1_3": Beta(1, 3) by name, whatever alpha and beta are.
+    """
+
+    distribution: Literal["beta", "beta_1_3", "logit_normal"] = "beta"
     direction: Literal["clean", "noise"] = "clean"
     alpha: float = Field(1.5, gt=0)
     beta: float = Field(1.0, gt=0)
@@ -61,11 +64,12 @@ class Tau(Strict):
 
     def in_config(self) -> dict[str, Any]:
         """As fields of `QwenVLAConfig`."""
+        named = self.distribution == "beta_1_3"  # 1 − B of a Beta(3, 1) variable B is a Beta(1, 3) one
         return {
-            "tau_distribution": self.distribution,
+            "tau_distribution": "beta" if named else self.distribution,
             "tau_direction": self.direction,
-            "beta_alpha": self.alpha,
-            "beta_beta": self.beta,
+            "beta_alpha": 3.0 if named else self.alpha,
+            "beta_beta": 1.0 if named else self.beta,
             "logit_normal_mean": self.mean,
             "logit_normal_std": self.std,
         }

@@ -22,6 +22,7 @@ from qwen_vla.training.adapters import MarkerEmbedding, add_adapters
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.low_bits import quantize_text_layers
 from qwen_vla.training.recipe import Recipe, RecipeError
+from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 
 HEAD_FILE = "grounding_head.safetensors"
 EXPERT = "action_expert."
@@ -67,14 +68,19 @@ def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) ->
         # Synthetic motions have no images, and in T2A they exceed a chunk: they cannot drive a robot.
         drivable = (e for e in source.embodiments.values() if e.camera_tags and e.horizon <= model.config.horizon)
         processor.embodiments.update({embodiment.name: embodiment for embodiment in drivable})
+    adapt(model, recipe)
+    if recipe.trains_markers:
+        MarkerEmbedding.adopt(model.get_input_embeddings(), processor.marker_ids)
+    return model.train(), processor
+
+
+def adapt(model: QwenVLAModel, recipe: Recipe | ReinforcementRecipe) -> None:
+    """Adapters, frozen parts, types of the weights and what saves memory or time, as in the recipe."""
     if recipe.lora and recipe.lora.quantize == "nf4":
         quantize_text_layers(model, TYPES["bf16" if recipe.autocast == "bf16" else "fp32"])
     freeze(model, recipe)
-    if recipe.trains_markers:
-        MarkerEmbedding.adopt(model.get_input_embeddings(), processor.marker_ids)
     set_types(model, recipe)
     _speed_up(model, recipe)
-    return model.train(), processor
 
 
 def load_head(head: GroundingHead, recipe: Recipe) -> None:
@@ -111,7 +117,7 @@ def _take_expert(model: QwenVLAModel, folder: Path) -> None:
         raise RecipeError(f"expert_from: the action expert in {folder} does not fit this model: {problem}") from error
 
 
-def freeze(model: QwenVLAModel, recipe: Recipe) -> None:
+def freeze(model: QwenVLAModel, recipe: Recipe | ReinforcementRecipe) -> None:
     """Enable gradients only for what the recipe trains, including adapters."""
     parts = {"backbone": model.vlm, "vision": model.vlm.model.visual, "expert": model.action_expert}
     if recipe.lora:
@@ -123,13 +129,13 @@ def freeze(model: QwenVLAModel, recipe: Recipe) -> None:
         parts[name].requires_grad_(False)
 
 
-def set_types(model: QwenVLAModel, recipe: Recipe) -> None:
+def set_types(model: QwenVLAModel, recipe: Recipe | ReinforcementRecipe) -> None:
     """Set trained weights to fp32: steps are smaller than the resolution of bf16."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else TYPES[recipe.frozen_precision])
 
 
-def _speed_up(model: QwenVLAModel, recipe: Recipe) -> None:
+def _speed_up(model: QwenVLAModel, recipe: Recipe | ReinforcementRecipe) -> None:
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if recipe.compile:

@@ -9,7 +9,8 @@ import yaml
 
 from embodiment_descriptions import resource_path
 from qwen_vla import QwenVLAConfig, QwenVLAModel
-from qwen_vla.training.recipe import RecipeError
+from qwen_vla.model.flow_matching import sample_tau
+from qwen_vla.training.recipe import RecipeError, Tau
 from qwen_vla.training.recipe_files import check_inputs, load_collections, load_recipe
 from qwen_vla.training.start import freeze
 
@@ -43,7 +44,7 @@ def test_every_stage_has_a_recipe_in_both_sizes():
     stages = {path.stem.removesuffix("_tiny"): load_recipe(path).stage for path in OWN if path.stem.endswith("_tiny")}
     assert stages == {stage: stage for stage in ("t2a", "cpt", "sft", "rl")}
     large = {load_recipe(path).stage for path in SHIPPED if path.stem.endswith("_4b")}
-    assert large == {"t2a", "cpt", "sft"}
+    assert large == {"t2a", "cpt", "sft", "rl"}
 
 
 @pytest.mark.parametrize("path", OWN, ids=lambda path: path.stem)
@@ -197,3 +198,12 @@ def test_a_missing_model_to_start_from_is_named(tmp_path):
         recipe = load_recipe(write(tmp_path, data=data, **{field: str(tmp_path / "nothing/model")}))
         with pytest.raises(RecipeError, match=f"mine: {field}: there is no model in .*nothing/model .*first train the"):
             check_inputs(recipe)
+
+
+def test_the_named_density_of_flow_times_is_beta_1_3():
+    """P(τ < t) = 1 − (1 − t)³, toward the clean end."""
+    fields = Tau(distribution="beta_1_3").in_config()
+    generator = torch.Generator().manual_seed(0)
+    tau = sample_tau(200_000, "beta", "clean", fields["beta_alpha"], fields["beta_beta"], 1.0, generator=generator)
+    for t in (0.1, 0.3, 0.7):
+        assert float((tau < t).float().mean()) == pytest.approx(1 - (1 - t) ** 3, abs=0.005)

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from embodiment_descriptions import ActionLayout, ControlMode
+from embodiment_descriptions import ActionLayout, ControlMode, build_prompt
 from embodiment_descriptions.prompt import TAG_PATTERN
 from qwen_vla.data.formats.spec import DataError, FileSpec, Text, check_steps, file_hash, quantiles, read_rows, split
 from qwen_vla.data.language.images import CameraFrames, check_address, pictures
@@ -27,12 +27,6 @@ from qwen_vla.model.sample import Sample
 from qwen_vla_control.motion.base_path import increments
 
 CHANNELS = ActionLayout.of_base(ControlMode.BASE_WAYPOINTS).names
-# The paper states the convention and the horizon in the prompt; its wording is [open].
-PROMPT = (
-    "The robot is {robot} with mobile base. The control frequency is {rate:g} Hz. Please predict the next {count} "
-    "waypoints, each as dx forward, dy left [m] and dtheta counter-clockwise [rad] from the one before, to execute the "
-    "following task: {{instruction}}."
-)
 
 
 class NavigationData(FileSpec):
@@ -191,7 +185,17 @@ class Navigation:
         return self._template(count).replace("{instruction}", instruction)
 
     def _template(self, count: int) -> str:
-        return PROMPT.format(robot=self.spec.robot_tag, rate=1 / self.spec.period, count=count)
+        """The prompt of a mobile base, in the one wording that robots of the suite have, too."""
+        return build_prompt(
+            robot_tag=self.spec.robot_tag,
+            arm_count=0,
+            has_waist=False,
+            has_base=True,
+            rate_hz=1 / self.spec.period,
+            chunk_size=count,
+            instruction="{instruction}",
+            waypoints=True,
+        )
 
     def _embodiment(self) -> EmbodimentInfo:
         return EmbodimentInfo(

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from qwen_vla.seeds import require_split
-from qwen_vla.training.recipe import OutputFolder, Strict
+from qwen_vla.training.recipe import Lora, OutputFolder, Strict
 
 TRAINING_SCENES = 3_000_000  # first scene; demonstrations have 1,000,000 on, snapshots 2,000,000 on
 
@@ -55,7 +55,9 @@ class ReinforcementRecipe(Strict):
     """One reinforcement run: `steps` updates, each on `episodes` whole episodes in new scenes.
 
     init_from: the checkpoint to improve; suite: its environment and robot. trained: the whole policy, as in
-    the paper, or only the action expert (the backbone then runs once per decision, not once per epoch).
+    the paper, or only the action expert (the backbone then runs once per decision, not once per epoch). lora: adapters
+    instead of the backbone's weights, at the actor's learning rate. precision, autocast, gradient_checkpointing,
+    compile: as in a supervised recipe.
     temperature, noise_level: scale of the noise, and η of the stochastic step, in roll-outs (`flow_sde`; η: not
     in the paper). euler_steps: default, the checkpoint's own, as it is deployed. environments: simulators, each a
     process; workers: how many of them compute at a time.
@@ -74,13 +76,37 @@ class ReinforcementRecipe(Strict):
     noise_level: float = Field(0.5, gt=0, le=1)
     temperature: float = Field(1.0, gt=0)
     trained: Literal["all", "expert"] = "all"
+    lora: Lora | None = None
     ppo: PPO = PPO()
     validation: Validation | None = Validation()
     first_scene: int = Field(TRAINING_SCENES, ge=TRAINING_SCENES)
     save_every: int = Field(5, gt=0)
     threads: int = Field(1, gt=0)
     autocast: Literal["no", "bf16"] = "no"
+    precision: Literal["fp32", "bf16"] | None = None
+    gradient_checkpointing: bool = False
+    compile: bool = False
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.lora and self.trained == "expert":
+            raise ValueError("lora adapts the backbone, which trained: expert excludes")
+        if self.lora and self.lora.dropout:
+            raise ValueError("lora.dropout must be 0: the ratio of probabilities is that of one policy")
+        if self.frozen_precision != "fp32" and self.autocast == "no":
+            raise ValueError(f"precision {self.precision} with trained weights in fp32 needs autocast: bf16")
+        return self
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Parts of the model that are not trained."""
+        return frozenset({"backbone"} if self.trained == "expert" else ())
+
+    @property
+    def frozen_precision(self) -> Literal["fp32", "bf16"]:
+        """The precision of frozen weights."""
+        return self.precision or ("bf16" if self.lora and self.autocast == "bf16" else "fp32")
 
     @property
     def data_paths(self) -> list[Path]:

@@ -10,10 +10,12 @@ import torch
 
 from qwen_vla.policies.policy import Policy
 from qwen_vla.suites import load_suite
+from qwen_vla.training.adapters import merged_weights
 from qwen_vla.training.output_folder import MODEL_FOLDER
 from qwen_vla.training.reinforcement.actor import Actor, Sampling
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 from qwen_vla.training.reinforcement.value_head import ValueHead
+from qwen_vla.training.start import adapt
 from qwen_vla.training.state import record_of_data, write_model
 
 VALUE_HEAD_FILE = "value_head.safetensors"
@@ -35,16 +37,17 @@ class Run:
         return True
 
     def state(self) -> dict[str, Any]:
-        """The state for `restore`."""
+        """The state for `restore`: what is trained; the rest is in the recipe's checkpoint."""
+        trained = {name for name, p in self.actor.model.named_parameters() if p.requires_grad}
         return {
-            "model": self.actor.model.state_dict(),
+            "model": {name: tensor for name, tensor in self.actor.model.state_dict().items() if name in trained},
             "value_head": self.value_head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore a state."""
-        self.actor.model.load_state_dict(state["model"])
+        self.actor.model.load_state_dict(state["model"], strict=False)
         self.value_head.load_state_dict(state["value_head"])
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -64,7 +67,8 @@ def prepare(recipe: ReinforcementRecipe) -> Run:
     )
     sampling = Sampling(recipe.temperature, recipe.noise_level)
     actor = Actor(policy, sampling, recipe.autocast == "bf16", recipe.ppo.counted_rows)
-    actor.model.vlm.requires_grad_(recipe.trained == "all")
+    adapt(actor.model, recipe)
+    actor.model.to(device).train(recipe.gradient_checkpointing)  # checkpoints are made in training only
     value_head = ValueHead(policy.model.config.vlm_config.text_config.hidden_size).to(device)
     trained = [p for p in actor.model.parameters() if p.requires_grad]
     groups = [
@@ -83,5 +87,5 @@ def export(run: Run) -> Path:
     played = {"suite": recipe.suite, "kind": "roll-outs", "seeds": seeds, "total_episodes": count}
     data = record_of_data([played], [recipe.init_from])
     heads = {VALUE_HEAD_FILE: run.value_head.state_dict()}
-    write_model(folder, run, run.actor.model, run.actor.processor, data, heads)
+    write_model(folder, run, run.actor.model, run.actor.processor, data, heads, merged_weights(run.actor.model))
     return folder

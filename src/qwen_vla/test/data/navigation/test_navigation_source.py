@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from embodiment_descriptions import load_robot
 from qwen_vla import QwenVLAConfig
 from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.navigation.navigation_source import NavigationData
@@ -130,10 +131,11 @@ def test_the_prompt_states_convention_horizon_and_rate(tmp_path):
     source = open_source(write(tmp_path, episode(), images=False), robot="rover", robot_tag="Rover")
     text = source.sample(0, np.random.default_rng(0)).text
     assert text == (
-        "The robot is Rover with mobile base. The control frequency is 2 Hz. Please predict the next 8 waypoints, each "
-        "as dx forward, dy left [m] and dtheta counter-clockwise [rad] from the one before, to execute the following "
-        "task: go to the kitchen."
+        "The robot is Rover with mobile base. The control frequency is 2 Hz. Please predict the next 8 navigation "
+        "waypoints (dx, dy, dtheta) to execute the following task: go to the kitchen."
     )
+    base = load_robot("mobile_base").prompt("go to the kitchen")
+    assert text == base.replace("TurtleBot3 Waffle Pi", "Rover"), "the wording of the suite's own base"
     info = source.embodiments["rover"]
     assert info.prompt("go to the kitchen") == text and info.control_mode == "base_waypoints" and info.period == 0.5
     assert text in list(source.texts())

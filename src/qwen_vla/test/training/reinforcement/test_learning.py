@@ -2,6 +2,7 @@
 can be interrupted. The task is a one-step environment; the suites' own are in test_reinforcement_suites.py.
 """
 
+import contextlib
 import json
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import torch
 from comparison import assert_alike
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from qwen_vla import Policy, QwenVLAProcessor
+from qwen_vla import Policy, QwenVLAModel, QwenVLAProcessor
 from qwen_vla.evaluation.in_process import refuse_trained_seeds
 from qwen_vla.model.flow_matching import tau_grid
 from qwen_vla.output_files import write_json
@@ -340,3 +341,24 @@ def test_a_folder_of_somebody_else_is_refused_before_training(recipe):
     with pytest.raises(OutputRefused, match="run/model is not a model written by train; move it away"):
         trainer.train(recipe)
     assert thesis.read_text() == "years of work"
+
+
+def test_adapters_in_half_precision_are_trained_resumed_and_merged(recipe, tmp_path):
+    """What 4b needs on one GPU: a frozen backbone in bf16, adapters and expert in float32, checkpointed layers."""
+    changes = {"lora": {"rank": 4}, "autocast": "bf16", "gradient_checkpointing": True, "steps": 2}
+    ends = []
+    for name, stops in (("whole", [None]), ("resumed", [1, None])):
+        adapted = recipe.model_validate({**recipe.model_dump(), **changes, "output": tmp_path / name})
+        for stop in stops:
+            with contextlib.suppress(TrainingStopped):
+                trainer.train(adapted, stop)
+        ends.append(QwenVLAModel.from_pretrained(tmp_path / name / "model").state_dict())
+    before = QwenVLAModel.from_pretrained(recipe.init_from).state_dict()
+    assert ends[0].keys() == before.keys(), "adapters are merged"
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name], rtol=1e-5, atol=1e-6)
+    changed = {name for name, value in ends[0].items() if not torch.equal(value, before[name].to(value.dtype))}
+    assert any(".q_proj." in name for name in changed) and any("action_expert." in name for name in changed)
+    held = trainer.prepare(adapted).actor.model
+    assert {p.dtype for p in held.vlm.parameters() if not p.requires_grad} == {torch.bfloat16}
+    assert {p.dtype for p in held.parameters() if p.requires_grad} == {torch.float32}
