@@ -81,7 +81,7 @@ class QwenVLAConfig(PreTrainedConfig):
     tau_distribution, tau_direction, beta_alpha, beta_beta, tau_scale, logit_normal_mean, logit_normal_std:
         density of the flow time, see ``flow_matching.sample_tau`` (§2.5; parameters [open]).
     euler_steps: default number of integration steps. [open], 10 with 4 as the fast setting.
-    temperature: scale of the noise that a chunk starts from; the paper's 0.6 of evaluation. 1: as in training.
+    noise_temperature: scale of the noise that a chunk starts from; the paper's 0.6 of evaluation. 1: as in training.
     prefix_steps: largest number of leading steps that training gave as clean actions, so that a chunk can continue
         another one by its first steps (`real_time_chunking`); 0: not trained for it.
     action_loss_weight, language_loss_weight: λ_act and λ_vl of supervised fine-tuning (§3.3).
@@ -108,7 +108,7 @@ class QwenVLAConfig(PreTrainedConfig):
     logit_normal_mean: float = 0.0
     logit_normal_std: float = 1.0
     euler_steps: int = 10
-    temperature: float = 0.6
+    noise_temperature: float = 0.6
     prefix_steps: int = 0
     action_loss_weight: float = 1.0
     language_loss_weight: float = 0.1
@@ -175,8 +175,8 @@ class QwenVLAConfig(PreTrainedConfig):
             problems.append(f"image_size {self.image_size} is not a multiple of patch·merge = {self._image_factor()}")
         if self.horizon < 1 or self.euler_steps < 1:
             problems.append(f"horizon ({self.horizon}) and euler_steps ({self.euler_steps}) must be at least 1")
-        if self.temperature <= 0:
-            problems.append(f"temperature must be positive, got {self.temperature}")
+        if self.noise_temperature <= 0:
+            problems.append(f"noise_temperature must be positive, got {self.noise_temperature}")
         if not 0 <= self.prefix_steps < self.horizon:
             problems.append(f"prefix_steps {self.prefix_steps} is not in 0..{self.horizon - 1}, below the horizon")
         if self.history_frames < 1 or self.history_rate <= 0:
@@ -256,7 +256,7 @@ def _tiny() -> dict[str, Any]:
         "horizon": 16,
         "image_size": 96,
         "euler_steps": 4,
-        "temperature": 1.0,
+        "noise_temperature": 1.0,
     }
 
 

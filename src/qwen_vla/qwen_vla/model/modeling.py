@@ -505,7 +505,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         self, mask: torch.Tensor, dtype: torch.dtype, generator: torch.Generator | None = None
     ) -> torch.Tensor:
         """What a sampled chunk starts from [B, H, K]: noise at the configured temperature, 0 where masked."""
-        return self.config.temperature * self._noise(mask, dtype, generator)
+        return self.config.noise_temperature * self._noise(mask, dtype, generator)
 
     # --- both -----------------------------------------------------------------------------------------------------
 

@@ -371,7 +371,7 @@ class Policy:
         """Noise [B, H, K] at the model's temperature, drawn on the CPU: a seed gives the same noise on any device."""
         generators = (None if seed is None else torch.Generator().manual_seed(seed) for seed in seeds)
         drawn = [torch.randn(self.action_mask.shape, generator=generator) for generator in generators]
-        return self.model.config.temperature * torch.cat(drawn)
+        return self.model.config.noise_temperature * torch.cat(drawn)
 
     def _mask(self, batch: int) -> torch.Tensor:
         """The action mask [B, H, K] on the model's device."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from qwen_vla.model.checkpoint.loading import read_configuration
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.pretrained import CAMERA_TAGS, configuration_of
@@ -120,7 +121,7 @@ def _geometry(recipe: Recipe) -> tuple[QwenVLAConfig, str]:
     """The configuration of the recipe's model, and where it was found."""
     changes = recipe.tau.in_config() | recipe.model
     if recipe.init_from and (recipe.init_from / "config.json").is_file():
-        return QwenVLAConfig.from_pretrained(recipe.init_from, **changes), f"geometry of {recipe.init_from}"
+        return read_configuration(recipe.init_from, **changes), f"geometry of {recipe.init_from}"
     if recipe.backbone and (Path(recipe.backbone) / "config.json").is_file():
         return configuration_of(Path(recipe.backbone), recipe.preset, changes), f"geometry of {recipe.backbone}"
     source = recipe.backbone or recipe.init_from

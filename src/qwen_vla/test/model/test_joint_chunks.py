@@ -195,7 +195,7 @@ def test_a_checkpoint_without_statistics_of_the_state_is_refused(relative):
 
 def test_reinforcement_judges_the_chunks_that_are_deployed(relative, monkeypatch):
     """Relative, smoothed and limited joints: without exploration, of the same noise, they are the policy's."""
-    monkeypatch.setattr(relative.model.config, "temperature", 0.6)
+    monkeypatch.setattr(relative.model.config, "noise_temperature", 0.6)
     actor, state = Actor(relative, Sampling(1.0, 0.5)), np.array([0.3, -0.2, 0.1])
     seen = actor.see(look(state).images, state, look(state).instruction)
     chunks, _ = actor.decide([seen], [torch.Generator().manual_seed(5)], Sampling(temperature=0.6, noise_level=0.0))

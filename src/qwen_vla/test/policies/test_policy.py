@@ -82,16 +82,16 @@ def test_the_temperature_scales_the_noise_that_a_chunk_starts_from(checkpoint, o
     policy = Policy.from_pretrained(checkpoint)
     torch.nn.init.zeros_(policy.model.action_expert.action_out[-1].weight)
     torch.nn.init.zeros_(policy.model.action_expert.action_out[-1].bias)
-    policy.model.config.temperature = 0.6
+    policy.model.config.noise_temperature = 0.6
     chunk = policy.statistics.normalize(policy.infer(observation, seed=7).data)
     drawn = torch.randn(1, 4, 10, generator=torch.Generator().manual_seed(7))[0, :, :7].numpy()
     np.testing.assert_allclose(chunk, np.clip(0.6 * drawn, -1, 1), atol=1e-6)
-    assert QwenVLAConfig.preset("4b").temperature == 0.6, "the paper's, of evaluation"
+    assert QwenVLAConfig.preset("4b").noise_temperature == 0.6, "the paper's, of evaluation"
 
 
 def test_the_shipped_checkpoint_keeps_the_temperature_and_steps_that_it_was_measured_with():
     config = QwenVLAConfig.from_pretrained(resource_path("checkpoints/tiny"))
-    assert (config.temperature, config.euler_steps, config.prefix_steps) == (1.0, 4, 0)
+    assert (config.noise_temperature, config.euler_steps, config.prefix_steps) == (1.0, 4, 0)
 
 
 def test_waypoints_are_continued_from_the_one_before(policy, observation):

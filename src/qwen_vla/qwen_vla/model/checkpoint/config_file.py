@@ -166,6 +166,8 @@ class ConfigFile(_Tower):
     logit_normal_mean: Annotated[float, Field(ge=-100, le=100)] = 0.0
     logit_normal_std: Annotated[float, Field(gt=0, le=100)] = 1.0
     euler_steps: Annotated[int, Field(ge=1, le=1000)] = 10
+    noise_temperature: Annotated[float, Field(gt=0, le=10)] = 0.6
+    prefix_steps: Annotated[int, Field(ge=0, le=4096)] = 0
     action_loss_weight: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     language_loss_weight: Annotated[float, Field(ge=0, le=1e6)] = 0.1
     initializer_range: Share = 0.02

@@ -81,7 +81,7 @@ def prepare(recipe: ReinforcementRecipe) -> Run:
 def export(run: Run) -> Path:
     """Save the model with processor, critic, recipe and the seeds of all data, for inference and further stages."""
     if run.recipe.validation:  # what was validated is what is deployed
-        run.actor.model.config.temperature = run.recipe.validation.temperature
+        run.actor.model.config.noise_temperature = run.recipe.validation.temperature
     folder, recipe, count = run.recipe.output / MODEL_FOLDER, run.recipe, run.step * run.recipe.episodes
     seeds = [recipe.first_scene, recipe.first_scene + count]
     played = {"suite": recipe.suite, "kind": "roll-outs", "seeds": seeds, "total_episodes": count}
