@@ -19,7 +19,7 @@ from embodiment_descriptions.commands import JointTrajectoryCommand
 from qwen_vla_msgs.srv import Misbehave
 from qwen_vla_ros.ros.spinning_node import SpinningNode
 
-CALM = (2.0, 6.0)  # [s] between two faults
+CALM = (1.0, 4.0)  # [s] between two faults
 DURATION = (0.3, 2.0)  # [s] of a fault that lasts
 GLITCHES = (0.2, 0.8, 1.2)  # [rad]
 ENCODER = 0.02  # [rad]
@@ -66,6 +66,11 @@ class _Base:
         return chance.choice([*found, (Fault.NOT_FOLLOWING, "", 0.0), (Fault.INACTIVE, "cmd_vel", 0.0)])
 
 
+def weaknesses_of(robot: Embodiment) -> _Arms | _Base:
+    """What can go wrong with a robot."""
+    return _Base() if robot.control_mode.moves_base else _Arms(robot)
+
+
 class Saboteur:
     """Acts when it is asked to, in the thread that asks; nothing waits for an answer.
 
@@ -78,21 +83,21 @@ class Saboteur:
         node, self._random = client.node, random.Random(seed)
         self._misbehave = node.create_client(Misbehave, f"{simulator}/misbehave")
         self._resynchronize = node.create_client(Trigger, "executor_node/resynchronize")
-        self._weaknesses = _Base() if robot.control_mode.moves_base else _Arms(robot)
+        self._weaknesses = weaknesses_of(robot)
         self._node = node
         self._plan: deque[Step] = deque()
         self._due = float("inf")
         self.deeds: Counter[str] = Counter()
 
     def wake(self) -> None:
-        """Begin to act."""
-        self._due = time.monotonic() + self._random.uniform(*CALM)
+        """Begin to act, with the operator's calls where some are left."""
+        self._due = time.monotonic() + (BETWEEN_CALLS if self._plan else self._random.uniform(*CALM))
 
     def rest(self) -> None:
-        """Repair everything and stop acting."""
+        """Repair everything and stop acting; the operator comes when it begins again."""
         self._due = float("inf")
         if self._plan:
-            self._plan.clear()
+            self._plan = deque(self._operator())
             self._ask(Fault.REPAIR)
 
     def act(self) -> None:
@@ -110,11 +115,14 @@ class Saboteur:
         fault, name, amount = self._weaknesses.choose(self._random, self._has_manager())
         self.deeds[fault] += 1
         lasts, repair = self._random.uniform(*DURATION), self._doing(Fault.REPAIR)
-        repeated = [(BETWEEN_CALLS, self._call_operator) for _ in range(CALLS)]
+        repeated = self._operator()
         begin = self._doing(fault, name, amount)
         if fault == Fault.MOVED:
             return [(0.0, self._doing(Fault.NO_TORQUE)), (0.1, begin), (PUSHING, repair), *repeated]
         return [(0.0, begin), (lasts, repair), *repeated]
+
+    def _operator(self) -> list[Step]:
+        return [(BETWEEN_CALLS, self._call_operator) for _ in range(CALLS)]
 
     def _has_manager(self) -> bool:
         services = self._node.get_service_names_and_types()
