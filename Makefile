@@ -44,7 +44,7 @@ results: setup ## Measure what docs/results.md reports, by its own commands, and
 
 docs: setup .venv/docs/.stamp ## Write the pages that are generated from the code, and build the site into build/site
 	@$(BIN)/python scripts/generate_docs.py $(ARGS)
-	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --quiet && echo "docs: build/site/index.html"
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict && echo "docs: build/site/index.html"
 
 .venv/docs/.stamp: requirements-docs.lock
 	@$(BIN)/python -m venv --clear .venv/docs && .venv/docs/bin/pip install --quiet -r $< && touch $@

@@ -45,11 +45,15 @@ RUN_BY = {
     "docs/how-to/add_a_task.md": "test/test_add_a_task.py",
     "docs/how-to/add_an_episode_source.md": "test/test_add_an_episode_source.py",
     "docs/how-to/describe_a_robot.md": "test/test_add_an_arm.py",
+    "docs/tutorial/your_own_robot.md": "test/test_your_own_robot.py",
 }
 NOT_RUN = {  # by program, or program and first argument
     "accelerate": "needs eight processes; two are run by src/qwen_vla/test/training/test_trainer.py",
     "colcon": "make setup runs it",
     "cp": "prepares what other lines use",
+    "episode_recorder": "a node runs until it is stopped; the tutorial's is run by test/test_your_own_robot.py",
+    "executor_node": "as episode_recorder",
+    "policy_node": "as episode_recorder",
     "docker": "there is no Docker daemon where the tests run",
     "export": "sets a variable of the reader's shell",
     "git": "belongs to the reader's checkout",
@@ -78,7 +82,7 @@ class Command:
     @property
     def words(self) -> list[str]:
         """Without comment, assignments before the program, and the marks of optional parts."""
-        text = re.sub(r"\[(--[^\]]*)\]", r"\1", self.text).replace(" …", "")
+        text = re.sub(r"\[(--[^\]]*)\]", r"\1", self.text).replace(" …", "").removesuffix(" &")
         words = shlex.split(text, comments=True)
         while words and VARIABLE.fullmatch(words[0]):
             words.pop(0)
@@ -258,6 +262,11 @@ def test_what_ros2_is_asked_for_exists(command: Command) -> None:
             ("security", "create_enclave"),
             ("security", "create_permission"),
         }, "teach this test the verb"
+
+
+@pytest.mark.parametrize("command", of("executor_node", "episode_recorder", "policy_node"))
+def test_the_node_has_the_parameters(command: Command) -> None:
+    check_run("qwen_vla_ros", *command.words)
 
 
 @pytest.mark.parametrize("command", of("docker"))

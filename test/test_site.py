@@ -15,9 +15,10 @@ EXTERNAL = re.compile(r"""<(?:script|link|img|iframe)[^>]+(?:src|href)=["']?(?:h
 
 
 class Settings(yaml.SafeLoader):
-    """Reads mkdocs.yml, whose site_url may come from the environment."""
+    """Reads mkdocs.yml, whose site_url may come from the environment, and which names a function of a package."""
 
 
+Settings.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, name, node: name)
 Settings.add_constructor("!ENV", lambda loader, node: loader.construct_sequence(node)[-1])
 
 
