@@ -72,3 +72,12 @@ def test_a_file_of_somebody_else_is_in_the_way_and_stays(folder, content):
 def test_nothing_played_leaves_nothing(folder):
     keep(folder)
     assert [path.name for path in folder.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("line", ['{"row": 7, "pictures": []}', '{"row": {"seed": "x"}, "pictures": []}', "[]"])
+def test_a_line_of_something_else_is_named(folder, line):
+    keep(folder, played(7))
+    part = part_of(folder / "e.json")
+    part.write_text(part.read_text() + line + "\n")
+    with pytest.raises(ValueError, match=r"e.json.part, line 3: .*; remove the file to evaluate again"):
+        keep(folder)
