@@ -34,6 +34,19 @@ def say(place: Path, shell: dict[str, str], *words: str) -> subprocess.Completed
     return subprocess.run(command, cwd=place, env=shell, capture_output=True, text=True, timeout=DEADLINE)
 
 
+def interrupted(place: Path, shell: dict[str, str], instruction: str) -> int:
+    """Exit code of a `say` that gets Ctrl-C as soon as its policy infers."""
+    how = {"cwd": place, "env": shell, "text": True}
+    command = [COMMAND, "say", instruction]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **how)
+    for line in process.stderr:
+        if line == "inferring\n":
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=DEADLINE)
+    return process.returncode
+
+
 @contextmanager
 def simulated(place: Path, shell: dict[str, str], *words: str):
     """A running `qwen-vla sim`; yields what it prints first."""
@@ -63,6 +76,9 @@ def test_a_simulated_robot_is_told_what_to_do(place, shell) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.startswith("to the simulated widowx in ROS domain ")
         assert "“pick up the blue cube”: timeout (" in done.stderr and " chunks executed, " in done.stderr
+        assert interrupted(place, shell, "pick up the blue cube") == 130
+        again = say(place, shell, "pick up the blue cube", "--timeout", "1")
+        assert again.returncode in (0, 1), "the canceled instruction does not block the next"
         refused = say(place, shell, "pick up the blue cube", "--policy", "mock://hold")
         assert refused.returncode == 3 and "a /policy_node is already running" in refused.stdout
         empty = say(place, shell, "  ")
