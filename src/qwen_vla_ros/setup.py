@@ -49,6 +49,7 @@ setup(
         "opencv-python-headless",
         "pillow",
         "psutil",
+        "pydantic>=2",
         "PyYAML",
         "qwen_vla",
         "qwen_vla_control",
