@@ -27,6 +27,7 @@ def _tag(value: str) -> str:
 CameraTag = Annotated[str, AfterValidator(_tag)]
 Point = tuple[Finite, Finite, Finite]
 COMPRESSED = "/compressed"
+MOST_PROBLEMS = 40  # shown of one file
 
 
 class Gripper(Strict):
@@ -200,8 +201,9 @@ def load_config(source: str | Path | dict) -> EmbodimentConfig:
     try:
         return EmbodimentConfig.model_validate(data)
     except ValidationError as error:
-        lines = dict.fromkeys(_explain(e) for e in _causes(error))
-        raise EmbodimentError(f"{origin} is not valid:\n" + "\n".join(lines)) from error
+        lines = list(dict.fromkeys(_explain(e) for e in _causes(error)))
+        more = [f"  and {len(lines) - MOST_PROBLEMS} more"] if len(lines) > MOST_PROBLEMS else []
+        raise EmbodimentError("\n".join([f"{origin} is not valid:", *lines[:MOST_PROBLEMS], *more])) from error
 
 
 def _extended(origin: str, data: dict) -> dict:
