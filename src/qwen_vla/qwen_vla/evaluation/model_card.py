@@ -143,7 +143,8 @@ print(chunk.channel_names, chunk.data)  # a row for every {embodiments[robot].pe
 
 def _robot_at_hand(training: TrainingRecord, embodiments: Embodiments) -> str:
     """The robot of the data that it was trained on last; the last one that it learned, where that is not recorded."""
-    named = [value for entry in training.data for value in (entry.model_extra or {}).values() if value in embodiments]
+    facts = (fact for entry in training.data for fact in (entry.model_extra or {}).values())
+    named = [fact for fact in facts if isinstance(fact, str) and fact in embodiments]
     return named[0] if named else list(embodiments)[-1]
 
 

@@ -22,7 +22,7 @@ def folder(checkpoint, tmp_path):
 
 
 def record_training(folder, step, **recipe):
-    data = [{"suite": "widowx_pick", "total_frames": 41605, "seeds": [1, 2]}]
+    data = [{"suite": "widowx_pick", "total_frames": 41605, "seeds": [1, 2], "refusals": {"a": 1}, "kept": [1]}]
     (folder / "training.json").write_text(json.dumps({"recipe": RECIPE | recipe, "step": step, "data": data}))
 
 

@@ -25,7 +25,7 @@ POLICY, EXECUTOR = "policy_node", "executor_node"
 
 @dataclass
 class Say:
-    """Send one instruction to a robot's policy, show its progress, and tell how it ended.
+    """Give a running robot one instruction, and tell how it ended.
 
     The robot is the one of `qwen-vla sim` if one is running, otherwise that of this shell's ROS domain. Ctrl-C cancels
     the instruction, and the robot holds. Exit code 0 when chunks were executed until the end or the timeout (a policy

@@ -17,15 +17,14 @@ FOREVER = float("inf")
 
 @dataclass
 class Sim:
-    """Start a simulated robot with its policy and its executor; it stays up until Ctrl-C.
+    """Start a simulated robot with policy and executor, until Ctrl-C.
 
-    It runs in a free ROS domain of this machine and reaches no real robot. Then give it an instruction in another
-    shell. Exit code 0 after Ctrl-C, 1 when a node ended by itself; its log is in --logs.
+    It runs in a free ROS domain of this machine and reaches no real robot. `qwen-vla say` in another shell then gives
+    it an instruction. Exit code 0 after Ctrl-C, 1 when a node ended by itself; its log is in --logs.
 
     $ qwen-vla sim widowx
-    $ qwen-vla say "pick up the red cube"     # in another shell
     $ qwen-vla sim aloha --seed 9003 --speed 0.5
-    $ qwen-vla sim widowx --no-policy         # then: qwen-vla say "…" --policy out/train/mine/model
+    $ qwen-vla sim widowx --no-policy   # then: qwen-vla say "…" --policy out/train/mine/model
     """
 
     robot: tyro.conf.Positional[str]
