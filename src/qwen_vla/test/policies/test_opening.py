@@ -224,7 +224,7 @@ assert not {"torch", "transformers"} & set(sys.modules)
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path, widowx):
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/config.json is missing; is the checkpoint complete"):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path} is not a checkpoint: it has no config.json"):
         open_policy(str(tmp_path), widowx)
 
 

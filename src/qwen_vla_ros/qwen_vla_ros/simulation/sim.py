@@ -17,10 +17,10 @@ FOREVER = float("inf")
 
 @dataclass
 class Sim:
-    """Start a simulated robot with policy and executor, until Ctrl-C.
+    """Start a simulated robot with its policy and executor.
 
-    It runs in a free ROS domain of this machine and reaches no real robot. `qwen-vla say` in another shell then gives
-    it an instruction. Exit code 0 after Ctrl-C, 1 when a node ended by itself; its log is in --logs.
+    It stays up until Ctrl-C, in a free ROS domain of this machine and reaches no real robot. `qwen-vla say` in
+    another shell then gives it an instruction. Exit code 0 after Ctrl-C, 1 when a node ended by itself; its log is in --logs.
 
     $ qwen-vla sim widowx
     $ qwen-vla sim aloha --seed 9003 --speed 0.5

@@ -69,6 +69,8 @@ def check_checkpoint(path: Path) -> ConfigFile:
     """
     if not path.is_dir():
         raise FileNotFoundError(f"no checkpoint directory at {path}")
+    if not (path / CONFIG_FILE).is_file():
+        raise FileNotFoundError(f"{path} is not a checkpoint: it has no {CONFIG_FILE}; {REMEDY}")
     config = read_json(path / CONFIG_FILE, ConfigFile, REMEDY)
     tensors = read_weight_headers(path)
     if config.layers > len(tensors):
