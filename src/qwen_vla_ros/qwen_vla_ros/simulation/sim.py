@@ -19,8 +19,8 @@ FOREVER = float("inf")
 class Sim:
     """Start a simulated robot with its policy and executor.
 
-    It stays up until Ctrl-C, in a free ROS domain of this machine and reaches no real robot. `qwen-vla say` in
-    another shell then gives it an instruction. Exit code 0 after Ctrl-C, 1 when a node ended by itself; its log is in --logs.
+    It stays up until Ctrl-C, in a free ROS domain of this machine, and reaches no real robot. `qwen-vla say` in another
+    shell then gives it an instruction. Exit code 0 after Ctrl-C, 1 when a node ended by itself; its log is in --logs.
 
     $ qwen-vla sim widowx
     $ qwen-vla sim aloha --seed 9003 --speed 0.5
