@@ -68,7 +68,8 @@ setup(
         "qwen_vla.policies": [
             "qwen_vla = qwen_vla.policies.checkpoint:open_checkpoint",
             "mock = qwen_vla.policies.mock:MockPolicy",
-            "openpi = qwen_vla.policies.openpi_server:open_server",
+            "openpi = qwen_vla.policies.servers.openpi:open_openpi",
+            "groot = qwen_vla.policies.servers.groot:open_groot",
         ],
     },
 )

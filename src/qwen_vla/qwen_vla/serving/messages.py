@@ -42,10 +42,18 @@ def pack(value: Any, encode_array: ArrayEncoder) -> bytes:
 
 
 def unpack(frame: bytes | str) -> dict[str, Any]:
-    """The fields of a frame, its arrays decoded; read-only views of the frame where possible.
+    """The fields of a frame, a map; otherwise as `unpack_value`."""
+    value = unpack_value(frame)
+    if not isinstance(value, dict):
+        raise RequestError(f"the frame must hold a map of fields, got {describe(value)}")
+    return value
+
+
+def unpack_value(frame: bytes | str) -> Any:
+    """The value in a frame, its arrays decoded; read-only views of the frame where possible.
 
     Raises:
-        RequestError: no MessagePack map, too many values, or an invalid array.
+        RequestError: no MessagePack, too many values, or an invalid array.
     """
     if isinstance(frame, str):
         raise RequestError("the frame is text; send MessagePack in a binary frame")
@@ -56,10 +64,7 @@ def unpack(frame: bytes | str) -> dict[str, Any]:
         raise
     except (ValueError, TypeError, OverflowError) as error:
         raise RequestError(f"the frame is not MessagePack with strings as keys: {error}") from error
-    value = _decoded(raw, "", 0)
-    if not isinstance(value, dict):
-        raise RequestError(f"the frame must hold a map of fields, got {describe(value)}")
-    return value
+    return _decoded(raw, "", 0)
 
 
 def describe(value: Any) -> str:

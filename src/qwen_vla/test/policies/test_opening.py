@@ -71,7 +71,9 @@ def test_an_unknown_checkpoint_is_an_error_that_names_it(name):
 
 
 def test_an_unknown_policy_is_refused_and_the_known_ones_are_named(widowx):
-    with pytest.raises(ValueError, match="the policy 'chess://knight'; installed: mock://, openpi://, qwen_vla://"):
+    with pytest.raises(
+        ValueError, match="the policy 'chess://knight'; installed: groot://, mock://, openpi://, qwen_vla://"
+    ):
         open_policy("chess://knight", widowx)
 
 

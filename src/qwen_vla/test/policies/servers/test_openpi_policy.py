@@ -1,6 +1,7 @@
 """A policy behind openpi's protocol: what it needs is compared with the robot, and no answer of it is trusted."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,11 +11,13 @@ from functools import partial
 import numpy as np
 import pytest
 import yaml
+from websockets.server import ServerProtocol
 from websockets.sync.server import ServerConnection, serve
 
 from embodiment_descriptions import load_robot
 from qwen_vla.policies import ChunkPolicy, ContinuingPolicy, Observation, PolicyOptions, open_policy
-from qwen_vla.policies.openpi_server import open_server, with_borders
+from qwen_vla.policies.servers.openpi import open_openpi
+from qwen_vla.policies.servers.policy import with_borders
 from qwen_vla.serving import openpi
 from qwen_vla.serving.inference_queue import InferenceQueue
 from qwen_vla.serving.messages import openpi_array, pack, unpack
@@ -91,7 +94,7 @@ def needs(tmp_path, robot):
             "image_size": [32, 32],
             "state": {"observation/state": list(robot.joint_names)},
             "control_mode": "eef_delta",
-            "channel_names": list(map(str, robot.channel_names)),
+            "channels": list(map(str, robot.channel_names)),
             "period": 0.2,
             "horizon": 16,
         }
@@ -160,16 +163,18 @@ def test_a_file_says_what_another_server_is_sent(robot, needs) -> None:
         return chunk()
 
     with another(answer) as address:
-        policy = opened(address, robot, needs(flipped=["gripper"]))
+        degrees = {"waist": {"scale": 180 / np.pi}}
+        closing = {"gripper": {"scale": -1, "offset": 1}}
+        policy = opened(address, robot, needs(action_units=closing, state_units=degrees))
         seen = observation(robot)
         got = policy.infer(seen, seed=3)
         policy.close()
     (fields,) = sent
     assert set(fields) == {"observation/image", "images", "observation/state", "prompt"}
     np.testing.assert_array_equal(fields["images"]["wrist"], with_borders(seen.images["cam_wrist"], (32, 32)))
-    np.testing.assert_array_equal(fields["observation/state"], seen.state.astype(np.float32))
+    np.testing.assert_allclose(fields["observation/state"], [np.degrees(seen.state[0]), *seen.state[1:]], rtol=1e-6)
     np.testing.assert_array_equal(got.data[:, :6], CHUNK[:, :6])
-    np.testing.assert_array_equal(got.data[:, 6], 1 - CHUNK[:, 6])
+    np.testing.assert_allclose(got.data[:, 6], 1 - CHUNK[:, 6], rtol=1e-6)
     assert got.execution_horizon == 8
 
 
@@ -219,10 +224,11 @@ def test_the_key_of_the_environment_is_sent(robot, needs, monkeypatch) -> None:
         ({"horizon": 8}, "chunk size: trained with 8, the robot has 16"),
         ({"period": 0.02}, "period"),
         ({"control_mode": "joint_position"}, "control mode"),
-        ({"channel_names": ["x", "y"]}, "channels"),
+        ({"channels": ["x", "y"]}, "channels"),
         ({"cameras": {"front": "image"}}, "cameras: the policy needs front"),
         ({"state": {"state": ["panda_joint1"]}}, "joints: the policy needs panda_joint1"),
-        ({"flipped": ["claw"]}, "flipped: claw is not a channel"),
+        ({"action_units": {"claw": {"scale": 2}}}, "action_units: no channel claw"),
+        ({"state_units": {"claw": {"scale": 2}}}, "state_units: claw is not in the state"),
     ],
 )
 def test_what_does_not_fit_the_robot_is_named_before_anything_is_asked(robot, needs, change: dict, told: str) -> None:
@@ -248,6 +254,8 @@ def test_a_server_that_says_nothing_needs_a_file(robot) -> None:
 def test_a_file_that_makes_no_sense_is_named(robot, needs) -> None:
     with pytest.raises(ValueError, match=r"server\.yaml: horizon: .* got -1$"):
         opened("127.0.0.1:9", robot, needs(horizon=-1))
+    with pytest.raises(ValueError, match="the scale of a unit must not be 0"):
+        opened("127.0.0.1:9", robot, needs(action_units={"gripper": {"scale": 0}}))
 
 
 def test_where_nobody_answers_is_said(robot, needs) -> None:
@@ -300,6 +308,38 @@ def test_a_late_answer_is_given_up_and_never_taken_for_that_of_a_later_question(
         policy.close()
 
 
+@contextmanager
+def reading_nothing() -> Iterator[str]:
+    """The address of a server that sends its metadata and then leaves everything in the system's buffers."""
+    done = threading.Event()
+
+    def handle(listener: socket.socket) -> None:
+        protocol = ServerProtocol()
+        with listener.accept()[0] as client:
+            while not (requests := protocol.events_received()):
+                protocol.receive_data(client.recv(65536))
+            protocol.send_response(protocol.accept(requests[0]))
+            protocol.send_binary(pack({}, openpi_array))
+            for data in protocol.data_to_send():
+                client.sendall(data)
+            assert done.wait(60)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=handle, args=(listener,))
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        done.set()
+        thread.join()
+
+
+def test_a_server_that_reads_nothing_is_given_up(robot, needs, monkeypatch) -> None:
+    monkeypatch.setattr("qwen_vla.policies.servers.openpi_connection.UNREAD_MS", 500)
+    with reading_nothing() as address:
+        policy = opened(address, robot, needs(image_size=[2000, 2000], answer_seconds=60))
+        with pytest.raises(ConnectionError, match="was lost"):
+            policy.infer(observation(robot))
+
+
 def test_another_policy_at_the_same_address_is_not_taken_for_the_first(robot, needs) -> None:
     told = iter([{"checkpoint": "a"}, {"checkpoint": "b"}])
 
@@ -310,7 +350,7 @@ def test_another_policy_at_the_same_address_is_not_taken_for_the_first(robot, ne
     with serve(handle, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        policy = open_server(f"127.0.0.1:{server.socket.getsockname()[1]},{needs()}", robot, PolicyOptions())
+        policy = open_openpi(f"127.0.0.1:{server.socket.getsockname()[1]},{needs()}", robot, PolicyOptions())
         with pytest.raises(ConnectionError, match="was lost"):
             policy.infer(observation(robot))
         with pytest.raises(ConnectionError, match="a different policy responds .* checkpoint"):
