@@ -27,10 +27,22 @@ def policy_arguments(no_policy: str = "") -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "policy",
             default_value="tiny",
-            description="Name of a shipped checkpoint (tiny), or path to a checkpoint"
+            description="Name of a shipped checkpoint (tiny), path to a checkpoint, or NAME://ADDRESS of a policy"
             + (f"; {no_policy}" if no_policy else ""),
         ),
         DeclareLaunchArgument("device", default_value="cpu", description="Where the model runs: cpu, cuda, cuda:1 ..."),
+        DeclareLaunchArgument(
+            "accelerate",
+            default_value="auto",
+            choices=["auto", "graphs", "compile", "off"],
+            description="auto: compiled, in CUDA graphs, on a GPU; graphs: CUDA graphs only; compile: also on a CPU",
+        ),
+        DeclareLaunchArgument(
+            "quantize",
+            default_value="none",
+            choices=["none", "fp8"],
+            description="fp8: 8-bit weights; less memory, more rounding",
+        ),
         DeclareLaunchArgument(
             "blending",
             default_value="synchronous",

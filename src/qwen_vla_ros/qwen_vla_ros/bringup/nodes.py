@@ -86,7 +86,7 @@ def managed_node(
 
 def policy_node(config: str) -> Node:
     """The node with the model."""
-    return managed_node("policy_node", config, **text("policy", "device", "blending"))
+    return managed_node("policy_node", config, **text("policy", "device", "accelerate", "quantize", "blending"))
 
 
 def text(*arguments: str) -> dict[str, ParameterValue]:

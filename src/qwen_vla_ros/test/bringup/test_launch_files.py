@@ -30,6 +30,7 @@ from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogI
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
+from launch_ros.utilities import evaluate_parameters
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rclpy.executors import SingleThreadedExecutor
@@ -38,7 +39,10 @@ from sros2_policy import endpoints, refused
 from embodiment_descriptions import EmbodimentError, ResourceError, robot_description
 from qwen_vla_ros.bringup import any_robot, packages
 from qwen_vla_ros.bringup import robot as bringup
+from qwen_vla_ros.bringup.arguments import policy_arguments
+from qwen_vla_ros.bringup.nodes import policy_node as policy_process
 from qwen_vla_ros.bringup.preconditions import ArgumentError
+from qwen_vla_ros.policy import policy_node
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 ROBOTS = ("widowx", "aloha", "mobile_base")
@@ -49,8 +53,8 @@ OPTIONAL_PACKAGES = ("interbotix_xs_sdk", "ros_gz_sim", "ros_gz_bridge")
 # The complete suite: a start that lacks one of these is not a start of this launch file.
 OWN_SHARES = {"qwen_vla_ros", "embodiment_descriptions"}
 COMMON_ARGUMENTS = {
-    "hardware", "policy", "device", "blending", "namespace", "use_sim_time", "autostart", "rviz", "record", "log_level",
-    "seed", "shift", "task", "embodiment_config",
+    "hardware", "policy", "device", "accelerate", "quantize", "blending", "namespace", "use_sim_time", "autostart",
+    "rviz", "record", "log_level", "seed", "shift", "task", "embodiment_config",
 }  # fmt: skip
 
 
@@ -103,7 +107,8 @@ def test_every_argument_is_documented_and_its_default_is_a_choice(name: str) -> 
     arguments = {a.name: a for a in load(name).generate_launch_description().get_launch_arguments()}
     if name == "policy":
         assert set(arguments) == {
-            "policy", "device", "blending", "namespace", "use_sim_time", "autostart", "log_level", "embodiment_config"
+            "policy", "device", "accelerate", "quantize", "blending", "namespace", "use_sim_time", "autostart",
+            "log_level", "embodiment_config",
         }  # fmt: skip
     elif name == "robot":
         own = {"description", "description_arguments", "controllers_file", "controllers"}
@@ -120,6 +125,21 @@ def test_every_argument_is_documented_and_its_default_is_a_choice(name: str) -> 
             continue
         default = perform_substitutions(LaunchContext(), argument.default_value)
         assert argument.choices is None or default in argument.choices
+
+
+def test_arguments_of_the_policy_are_its_parameters_and_are_passed_on() -> None:
+    parameters = {row.name: row for row in policy_node.PARAMETERS}
+    shared = [argument for argument in policy_arguments() if argument.name in parameters]
+    assert {argument.name for argument in shared} == {"policy", "device", "accelerate", "quantize", "blending"}
+    context = LaunchContext()
+    context.launch_configurations["autostart"] = "true"
+    for argument in shared:
+        assert tuple(argument.choices or ()) == parameters[argument.name].choices
+        context.launch_configurations[argument.name] = f"given {argument.name}"
+    (given,) = evaluate_parameters(context, policy_process("")._Node__parameters)
+    assert {name: given[name] for name in parameters if name in given} == {
+        argument.name: f"given {argument.name}" for argument in shared
+    }
 
 
 @pytest.mark.parametrize("hardware", bringup.HARDWARE)
