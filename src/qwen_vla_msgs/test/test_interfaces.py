@@ -8,8 +8,8 @@ import pytest
 from rclpy.serialization import deserialize_message, serialize_message
 
 from qwen_vla_msgs.action import ExecuteInstruction
-from qwen_vla_msgs.msg import ActionChunk, ChunkReport, Embodiment, TaskState
-from qwen_vla_msgs.srv import LabelEpisode, Misbehave, ResetWorld, StartEpisode
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport, Embodiment, PolicyIdentity, TaskState
+from qwen_vla_msgs.srv import LabelEpisode, Misbehave, ResetWorld, StartEpisode, StartPolicy
 
 PACKAGE = Path(__file__).resolve().parents[1]
 FILES = sorted(path for kind in ("msg", "srv", "action") for path in (PACKAGE / kind).iterdir())
@@ -65,6 +65,7 @@ def test_codes_of_the_action_are_in_the_result() -> None:
         ActionChunk(
             chunk_id=2**63, control_mode=ActionChunk.CONTROL_MODE_EEF_DELTA, horizon=2, channel_names=["x"], data=[1, 2]
         ),
+        ActionChunk(policy=PolicyIdentity(name="tiny", hash="0" * 64, protocol="qwen_vla", embodiment="widowx")),
         ChunkReport(verdict=ChunkReport.REFUSED, reason_codes=[ChunkReport.NON_FINITE, ChunkReport.STALE]),
         Embodiment(name="widowx", joint_names=["waist"], position_lower=[float("-inf")], prompt="Größe ↔ 大"),
         TaskState(target="red cube", failure="dropped", distance=0.01, metric_names=["lift"], metrics=[0.1]),
@@ -72,6 +73,7 @@ def test_codes_of_the_action_are_in_the_result() -> None:
         ResetWorld.Response(success=True, instruction="pick up the red cube"),
         Misbehave.Request(fault=Misbehave.Request.GLITCH, name="waist", amount=-0.8, on=True),
         StartEpisode.Request(instruction="pick up the red cube"),
+        StartPolicy.Request(instruction="pick up the red cube", timeout=20.0),
         LabelEpisode.Request(episode="widowx_1", outcome=LabelEpisode.Request.SUCCEEDED, note="a bit slow"),
         ExecuteInstruction.Goal(instruction="pick up the red cube", timeout=20.0),
         ExecuteInstruction.Result(error_code=ExecuteInstruction.Result.TIMEOUT, error_msg="20 s are over"),

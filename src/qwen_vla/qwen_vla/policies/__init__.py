@@ -8,23 +8,26 @@ from qwen_vla.policies.chunk_policy import (
     ActionChunk,
     BatchingPolicy,
     ChunkPolicy,
+    ClosablePolicy,
     ContinuingPolicy,
     Observation,
     PolicyOptions,
     PreparedPolicy,
 )
-from qwen_vla.policies.opening import open_policy, warm_up
+from qwen_vla.policies.opening import close_policy, open_policy, warm_up
 from qwen_vla_control.observation.robot_streams import History
 
 __all__ = [
     "ActionChunk",
     "BatchingPolicy",
     "ChunkPolicy",
+    "ClosablePolicy",
     "ContinuingPolicy",
     "History",
     "Observation",
     "PolicyOptions",
     "PreparedPolicy",
+    "close_policy",
     "open_policy",
     "warm_up",
 ]

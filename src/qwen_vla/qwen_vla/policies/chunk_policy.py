@@ -158,6 +158,15 @@ class PreparedPolicy(ChunkPolicy, Protocol):
 
 
 @runtime_checkable
+class ClosablePolicy(ChunkPolicy, Protocol):
+    """A policy that holds something beyond memory, such as a connection."""
+
+    def close(self) -> None:
+        """Let go of it; the policy is not used afterwards."""
+        ...
+
+
+@runtime_checkable
 class ContinuingPolicy(ChunkPolicy, Protocol):
     """A policy that can continue the chunk that is being executed (real-time chunking)."""
 

@@ -15,7 +15,14 @@ from importlib.metadata import EntryPoint, entry_points
 import numpy as np
 
 from embodiment_descriptions import Embodiment
-from qwen_vla.policies.chunk_policy import ChunkPolicy, Observation, PolicyOptions, PreparedPolicy, Progress
+from qwen_vla.policies.chunk_policy import (
+    ChunkPolicy,
+    ClosablePolicy,
+    Observation,
+    PolicyOptions,
+    PreparedPolicy,
+    Progress,
+)
 from qwen_vla.policies.fit import missing_inputs
 
 GROUP = "qwen_vla.policies"
@@ -68,8 +75,15 @@ def open_policy(reference: str, embodiment: Embodiment, options: PolicyOptions |
         raise ValueError(f"{reference} is not a policy: its {type(policy).__name__} lacks {', '.join(lacking)}")
     wrong = [*policy.misfits(embodiment), *missing_inputs(policy.camera_tags, policy.state_names, embodiment)]
     if wrong:
+        close_policy(policy)
         raise ValueError(f"the policy {reference} does not fit '{embodiment.name}': {'; '.join(wrong)}")
     return policy
+
+
+def close_policy(policy: ChunkPolicy) -> None:
+    """Let go of what a policy holds beyond memory."""
+    if isinstance(policy, ClosablePolicy):
+        policy.close()
 
 
 def warm_up(policy: ChunkPolicy, continues: bool = False, progress: Progress | None = None) -> float:

@@ -19,8 +19,8 @@ from qwen_vla.policies import (
     open_policy,
     warm_up,
 )
-from qwen_vla.policies.checkpoint import PLACEHOLDER, checkpoint_of
-from qwen_vla.policies.identity import checkpoint_hash
+from qwen_vla.policies.checkpoint import PLACEHOLDER
+from qwen_vla.policies.identity import identity_of
 from qwen_vla.serving.request import Request
 
 BATCH_ON_GPU = 8
@@ -133,11 +133,11 @@ class ServedPolicy:
         return Observation(dict.fromkeys(self.cameras, black), "stand still", state=state)
 
     def _metadata(self, reference: str, embodiment: Embodiment, prompt_template: str) -> dict[str, Any]:
-        checkpoint, chunk = checkpoint_of(reference), self._example
+        chunk, identity = self._example, identity_of(reference, self._policy, embodiment)
         return {
             "server": f"qwen-vla {version('qwen_vla')}",
             "policy": reference,
-            "checkpoint_hash": checkpoint_hash(checkpoint) if checkpoint else None,
+            "checkpoint_hash": identity.hash or None,
             "embodiment": embodiment.name,
             "control_mode": str(embodiment.control_mode.value),
             "cameras": list(self.cameras),

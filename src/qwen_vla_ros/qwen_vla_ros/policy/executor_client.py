@@ -12,11 +12,15 @@ from rclpy.publisher import Publisher
 from std_srvs.srv import Trigger
 
 from qwen_vla.policies import ActionChunk
+from qwen_vla.policies.identity import PolicyIdentity
+from qwen_vla_msgs.msg import PolicyIdentity as PolicyIdentityMessage
+from qwen_vla_rclpy.printable import printable
 from qwen_vla_ros.policy.instruction_run import PublishedChunk
 from qwen_vla_ros.ros.chunk_messages import message_from_prediction
 
 DISCOVERY = 2.0  # [s] for the executor of a running graph to be found by a node that has just been started
 POLL_PERIOD = 0.02  # [s]
+LONGEST_NAME = 120  # characters of a policy's name
 HOLD_PATIENCE = 1.0  # [s] for the executor to respond to a request to hold
 
 
@@ -28,7 +32,14 @@ class ExecutorClient:
     """
 
     def __init__(
-        self, node: Node, chunks: Publisher, reports: str, hold: Client, base_frame: str, is_active: Callable[[], bool]
+        self,
+        node: Node,
+        chunks: Publisher,
+        reports: str,
+        hold: Client,
+        base_frame: str,
+        policy: PolicyIdentityMessage,
+        is_active: Callable[[], bool],
     ) -> None:
         """Use publishers and clients created by the node.
 
@@ -38,10 +49,11 @@ class ExecutorClient:
             reports: topic of the executor's reports.
             hold: client of the service that aborts a motion.
             base_frame: of the robot.
+            policy: provenance of the chunks.
             is_active: returns whether the node is active.
         """
         self._node, self._chunks, self._reports, self._hold = node, chunks, reports, hold
-        self._base_frame, self._is_active = base_frame, is_active
+        self._base_frame, self._policy, self._is_active = base_frame, policy, is_active
         self._chunk_id = 0
         self.latest_latency_ms = float("nan")
 
@@ -62,6 +74,7 @@ class ExecutorClient:
         """Number a chunk and publish it; with `execution_horizon` 0, the chunk's own is used."""
         self._chunk_id += 1
         message = message_from_prediction(chunk, self._chunk_id, self._base_frame, execution_horizon)
+        message.policy = self._policy
         self._chunks.publish(message)
         self.latest_latency_ms = (self._node.get_clock().now().nanoseconds - chunk.stamp_ns) / 1e6
         executed, whole = message.execution_horizon * message.period, message.horizon * message.period
@@ -79,3 +92,13 @@ class ExecutorClient:
             self._node.get_logger().error(
                 f"{self._hold.srv_name} has not responded; the robot stops at the end of the chunk"
             )
+
+
+def identity_message(identity: PolicyIdentity) -> PolicyIdentityMessage:
+    """Build the message; what a server says about itself is made printable and cut."""
+    return PolicyIdentityMessage(
+        name=printable(identity.name, LONGEST_NAME),
+        hash=printable(identity.hash, 64),
+        protocol=printable(identity.protocol, 64),
+        embodiment=identity.embodiment,
+    )

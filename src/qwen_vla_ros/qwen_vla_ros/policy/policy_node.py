@@ -13,16 +13,19 @@ import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
+from action_msgs.srv import CancelGoal
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
 from embodiment_descriptions import ControlMode, Kinematics
-from qwen_vla.policies import ContinuingPolicy, PolicyOptions, PreparedPolicy, open_policy, warm_up
+from qwen_vla.policies import ContinuingPolicy, PolicyOptions, PreparedPolicy, close_policy, open_policy, warm_up
 from qwen_vla.policies.checkpoint import PLACEHOLDER
+from qwen_vla.policies.identity import identity_of
 from qwen_vla.policies.latency import LatencyEstimate
 from qwen_vla_control.motion.blending import Blending
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, answer_options
@@ -30,13 +33,14 @@ from qwen_vla_control.observation.robot_streams import Needs
 from qwen_vla_control.reasons import Reason
 from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.action import ExecuteInstruction
-from qwen_vla_msgs.msg import ActionChunk, ChunkReport
+from qwen_vla_msgs.msg import ActionChunk, ChunkReport, PolicyIdentity
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
+from qwen_vla_msgs.srv import StartPolicy
 from qwen_vla_rclpy.printable import printable
 from qwen_vla_rclpy.qos import LATCHED, RELIABLE
 from qwen_vla_ros.policy import camera_subscriptions
 from qwen_vla_ros.policy.camera_subscriptions import ObservationSubscriptions
-from qwen_vla_ros.policy.executor_client import ExecutorClient
+from qwen_vla_ros.policy.executor_client import ExecutorClient, identity_message
 from qwen_vla_ros.policy.goal_context import NodeGoalContext, Parts
 from qwen_vla_ros.policy.instruction_run import (
     Ending,
@@ -119,20 +123,25 @@ HEARTBEAT = Endpoint("~/heartbeat", Header, "Heartbeat, ten times a second while
 PROMPT = Endpoint("~/prompt", String, "The prompt of the current goal, latched")
 INSTRUCTION = Endpoint("~/instruction", String, "The current instruction, latched; empty: none")
 EMBODIMENT = Endpoint("~/embodiment", EmbodimentMessage, "The robot as the policy knows it, latched")
+IDENTITY = Endpoint("~/identity", PolicyIdentity, "Which policy predicts, latched; also in every chunk")
 CHUNK_REPORT = Endpoint("{report_topic}", ChunkReport, "The executor's reports on each chunk")
 HOLD = Endpoint("{hold_service}", Trigger, "Aborts a motion when a goal ends")
 EXECUTE = Endpoint("~/execute_instruction", ExecuteInstruction, "Execute an instruction until canceled or finished")
+START = Endpoint("~/start_policy", StartPolicy, "Send a goal to ~/execute_instruction, for user interfaces")
+CANCEL = Endpoint("~/cancel_policy", Trigger, "Cancel the goal of ~/execute_instruction, whoever sent it")
+CANCEL_GOAL = Endpoint(f"{EXECUTE.name}/_action/cancel_goal", CancelGoal, "Cancellation, part of the action")
 
 INTERFACE = NodeInterface(
     package="qwen_vla_ros",
     name="policy_node",
     docstring=__doc__,
     parameters=(*lifecycle.COMMON_PARAMETERS, *PARAMETERS),
-    publishes=(ACTION_CHUNK, HEARTBEAT, PROMPT, INSTRUCTION, EMBODIMENT, lifecycle.DIAGNOSTICS),
+    publishes=(ACTION_CHUNK, HEARTBEAT, PROMPT, INSTRUCTION, EMBODIMENT, IDENTITY, lifecycle.DIAGNOSTICS),
     subscribes=(
         *(lifecycle.ROBOT_DESCRIPTION, camera_subscriptions.IMAGES, camera_subscriptions.CAMERA_INFO),
         *(camera_subscriptions.JOINT_STATES, camera_subscriptions.ODOMETRY, CHUNK_REPORT),
     ),
+    services=(START, CANCEL),
     actions=(EXECUTE,),
     calls=(HOLD,),
     managed=True,
@@ -163,6 +172,7 @@ class PolicyNode(lifecycle.ManagedNode):
         began = time.perf_counter()
         options = PolicyOptions(p.device, p.euler_steps, p.torch_threads, accelerate=p.accelerate, quantize=p.quantize)
         self._policy = open_policy(p.policy, self._embodiment, options)
+        self._identity = identity_of(p.policy, self._policy, self._embodiment)
         self.resources.callback(self._forget_policy)
         continues = p.blending == Blending.REAL_TIME_CHUNKING
         if continues and not isinstance(self._policy, ContinuingPolicy):
@@ -189,6 +199,7 @@ class PolicyNode(lifecycle.ManagedNode):
 
     def _forget_policy(self) -> None:
         self._parts = None
+        close_policy(self._policy)
         del self._policy
 
     def _connect(self) -> None:
@@ -200,12 +211,15 @@ class PolicyNode(lifecycle.ManagedNode):
         self._embodiment_publisher = self.publish_on(EMBODIMENT, LATCHED)
         prompt, now = self._embodiment.prompt(PLACEHOLDER), self.get_clock().now().to_msg()
         self._embodiment_publisher.publish(embodiment_message(self._embodiment, prompt, now))
+        identity = identity_message(self._identity)
+        self._identity_publisher = self.publish_on(IDENTITY, LATCHED)
+        self._identity_publisher.publish(identity)
         self._streams = self.keep(self._subscribe(), ObservationSubscriptions.destroy)
         self.listen_to(CHUNK_REPORT, self._on_report, RELIABLE)
         reader = ObservationReader(self._streams, self._policy.state_names, self._kinematics_of_tips(), self._changed)
         base, is_active = self._embodiment.base_frame, lambda: self.active
         self._executor_client = ExecutorClient(
-            self, chunk_publisher, self.parameters.report_topic, self.client_of(HOLD), base, is_active
+            self, chunk_publisher, self.parameters.report_topic, self.client_of(HOLD), base, identity, is_active
         )
         self._parts = Parts(
             now=lambda: self.get_clock().now().nanoseconds,
@@ -225,6 +239,11 @@ class PolicyNode(lifecycle.ManagedNode):
             cancel_callback=lambda _goal: CancelResponse.ACCEPT,
         )
         self.keep(server, ActionServer.destroy)
+        self._own_goals = self.keep(ActionClient(self, EXECUTE.kind, EXECUTE.name), ActionClient.destroy)
+        self._own_cancel = self.client_of(CANCEL_GOAL)
+        group = MutuallyExclusiveCallbackGroup()  # they wait for the action server, which is in the default one
+        self.serve(START, self._on_start_policy, callback_group=group)
+        self.serve(CANCEL, self._on_cancel_policy, callback_group=group)
 
     def _subscribe(self) -> ObservationSubscriptions:
         """Subscribe to the policy's input, and, for a mobile base, to its odometry."""
@@ -260,12 +279,45 @@ class PolicyNode(lifecycle.ManagedNode):
 
     def _on_goal(self, goal: ExecuteInstruction.Goal) -> GoalResponse:
         with self._changed:
-            if not self.active or self._reserved:
-                why = "another goal is being executed" if self.active else "policy_node is not active"
+            if why := self._refusal():
                 self.get_logger().warning(f"goal '{goal.instruction}' rejected: {why}")
                 return GoalResponse.REJECT
             self._reserved = True
         return GoalResponse.ACCEPT
+
+    def _refusal(self) -> str:
+        """Why a goal would be rejected now; empty if it would not."""
+        if not self.active:
+            return "policy_node is not active"
+        return "another goal is being executed" if self._reserved else ""
+
+    async def _on_start_policy(
+        self, request: StartPolicy.Request, response: StartPolicy.Response
+    ) -> StartPolicy.Response:
+        """Send the goal to this node's own action server, so that there is one way to execute an instruction."""
+        goal = ExecuteInstruction.Goal(instruction=request.instruction, timeout=request.timeout)
+        try:
+            instruction_of(goal)
+        except ValueError as error:
+            response.message = printable(error)
+            return response
+        response.message = self._refusal()
+        if not response.message and not self._own_goals.server_is_ready():
+            response.message = "policy_node has not found its own action server yet; try again"
+        if not response.message:
+            response.success = (await self._own_goals.send_goal_async(goal)).accepted
+            response.message = "" if response.success else "another goal came first"
+        return response
+
+    async def _on_cancel_policy(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Cancel all goals, which is what an action server does for a request that names none."""
+        if not self._reserved:
+            response.message = "no goal is being executed"
+            return response
+        canceled = await self._own_cancel.call_async(CancelGoal.Request())
+        response.success = bool(canceled.goals_canceling)
+        response.message = "" if response.success else "the goal had just ended"
+        return response
 
     def _begin(self, handle: ServerGoalHandle) -> None:
         """Execute in the inference thread; rclpy's default would block the only callback thread for the whole goal."""

@@ -27,6 +27,7 @@ from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.recordings import (
     COMPRESSIONS,
     EpisodeRecord,
+    RecordedPolicy,
     is_recorded,
     mend,
     read_record,
@@ -38,7 +39,7 @@ from qwen_vla.output_files import free_bytes
 from qwen_vla.output_paths import check_place
 from qwen_vla_control.gate.chunk_schema import ChunkSchema, check_schema
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, answer_options
-from qwen_vla_msgs.msg import ActionChunk
+from qwen_vla_msgs.msg import ActionChunk, PolicyIdentity
 from qwen_vla_msgs.srv import LabelEpisode, StartEpisode
 from qwen_vla_rclpy.printable import printable
 from qwen_vla_ros.recording.recording_file import GIGABYTE, EpisodeFile, too_full
@@ -389,21 +390,23 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         simulated = self.parameters.use_sim_time
         # Arrival time at this computer; under simulated time, which bags of a simulator use, it is the current time.
         arrival = now if simulated else info["received_timestamp"] or now
-        if is_chunk and not self._file.record.instruction:
-            self._learn_instruction(data)
+        if is_chunk and self._file.record.policy is None:
+            self._learn_policy(data)
         if not self._file.put(name, data, arrival, info["source_timestamp"] or arrival):
             self.get_logger().error("the disk is too slow: messages are lost", throttle_duration_sec=5.0)
 
-    def _learn_instruction(self, data: bytes) -> None:
-        """Take the instruction of the first chunk that may be one of this robot's policy."""
+    def _learn_policy(self, data: bytes) -> None:
+        """Take the policy, and the instruction if none was given, of the first chunk that may be one for this robot."""
         if len(data) > LARGEST_CHUNK:
             return
         try:
-            chunk = chunk_from_message(deserialize_message(data, ActionChunk))
+            message = deserialize_message(data, ActionChunk)
+            chunk = chunk_from_message(message)
             if not check_schema(chunk, ChunkSchema.of(self._embodiment)):
-                self._file.relabel(instruction=_trainable(chunk.instruction))
+                instruction = self._file.record.instruction or _trainable(chunk.instruction)
+                self._file.relabel(instruction=instruction, policy=_recorded_policy(message.policy))
         except OSError as error:  # a full disk, which also ends the recording
-            self.get_logger().error(f"the instruction was not saved: {error}", throttle_duration_sec=5.0)
+            self.get_logger().error(f"the policy was not saved: {error}", throttle_duration_sec=5.0)
         except (RuntimeError, ValueError) as error:  # RMWError is a RuntimeError
             self.get_logger().warning(f"a chunk has no valid instruction: {error}", throttle_duration_sec=5.0)
 
@@ -437,6 +440,11 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         new = file.counts[name] - self._counted[name]
         self._counted[name] = file.counts[name]
         return new / DIAGNOSTICS_PERIOD
+
+
+def _recorded_policy(identity: PolicyIdentity) -> RecordedPolicy:
+    names = RecordedPolicy.model_fields
+    return RecordedPolicy(**{name: printable(getattr(identity, name)) for name in names})
 
 
 def _trainable(text: str) -> str:

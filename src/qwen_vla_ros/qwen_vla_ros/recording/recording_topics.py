@@ -66,7 +66,7 @@ def wanted_topics(embodiment: Embodiment, policy: str, executor: str, extra: Seq
         *(camera.info_topic for camera in e.cameras),
         *(command.endpoint for command in e.commands if not command.is_action),
         "robot_description",
-        *(f"{policy}/{name}" for name in ("action_chunk", "embodiment", "prompt")),
+        *(f"{policy}/{name}" for name in ("action_chunk", "embodiment", "identity", "prompt")),
         *(f"{executor}/{name}" for name in ("accepted_chunk", "chunk_report")),
         *extra,
     ]

@@ -35,7 +35,7 @@ def checked_instruction(text: str) -> str:
 
 
 def chunk_from_message(message: ActionChunk, publisher: bytes = b"") -> Chunk:
-    """Convert every field unchanged; whether the values make sense is decided by the gate."""
+    """Convert what the gate decides about, unchanged; whether the values make sense is its decision."""
     return Chunk(
         chunk_id=message.chunk_id,
         stamp_ns=nanoseconds(message.header.stamp),
@@ -69,7 +69,7 @@ def message_from_prediction(
 
 
 def message_from_chunk(chunk: Chunk) -> ActionChunk:
-    """Convert every field unchanged; the inverse of `chunk_from_message`."""
+    """Convert unchanged; the inverse of `chunk_from_message`."""
     message = ActionChunk(
         chunk_id=chunk.chunk_id,
         embodiment=chunk.embodiment,

@@ -12,10 +12,12 @@ from lifecycle_msgs.msg import Transition
 from ros_peer import ABORTED, CANCELED, SUCCEEDED
 from std_msgs.msg import Header, String
 
+from qwen_vla.policies.identity import checkpoint_hash
 from qwen_vla_control.reasons import Reason
 from qwen_vla_msgs.action import ExecuteInstruction
-from qwen_vla_msgs.msg import ChunkReport
+from qwen_vla_msgs.msg import ChunkReport, PolicyIdentity
 from qwen_vla_msgs.msg import Embodiment as EmbodimentMessage
+from qwen_vla_msgs.srv import StartPolicy
 from qwen_vla_rclpy.qos import LATCHED
 
 INSTRUCTION = "pick up the red cube"
@@ -162,6 +164,49 @@ def test_late_subscribers_get_embodiment_and_prompt(stack, peer, widowx):
     assert list(embodiment.joint_names) == list(widowx.joint_names) and "{instruction}" in embodiment.prompt
     assert got["policy_node/prompt"].data == widowx.prompt(INSTRUCTION)
     assert peer.result_of(handle)[0] == CANCELED
+
+
+def test_a_user_interface_starts_and_cancels_by_services(stack, peer):
+    """They are a goal of the action: its status is that of any other, and a second one is refused."""
+    request = StartPolicy.Request(instruction=INSTRUCTION)
+    assert peer.call(StartPolicy, "policy_node/start_policy", request).success
+    peer.wait(lambda: peer.arm_commands, "the first command")
+    again = peer.call(StartPolicy, "policy_node/start_policy", request)
+    assert not again.success and "another goal" in again.message
+    assert not peer.send_goal("another one").accepted
+    assert peer.trigger("policy_node/cancel_policy").success
+    assert peer.report(last_chunk(peer), ChunkReport.HELD).reason_codes.tolist() == [Reason.CANCELED]
+    assert_still(peer)
+
+
+def test_the_service_cancels_a_goal_of_the_action(stack, peer):
+    handle = stack.execute()
+    assert peer.trigger("policy_node/cancel_policy").success
+    assert peer.result_of(handle)[0] == CANCELED
+    nothing = peer.trigger("policy_node/cancel_policy")
+    assert not nothing.success and "no goal" in nothing.message
+
+
+@pytest.mark.parametrize(("instruction", "timeout", "word"), [(" ", 0.0, "empty"), ("go", -1.0, "-1.0")])
+def test_the_service_says_what_is_wrong_with_a_request(stack, peer, instruction, timeout, word):
+    request = StartPolicy.Request(instruction=instruction, timeout=timeout)
+    response = peer.call(StartPolicy, "policy_node/start_policy", request)
+    assert not response.success and word in response.message
+
+
+def test_every_chunk_says_which_policy_predicted_it(stack, peer, checkpoint):
+    told = []
+    peer.node.create_subscription(PolicyIdentity, "policy_node/identity", told.append, LATCHED)
+    peer.wait(lambda: told, "the latched identity")
+    handle = stack.execute()
+    handle.cancel_goal_async()
+    assert peer.result_of(handle)[0] == CANCELED
+    wanted = PolicyIdentity(
+        name=str(checkpoint), hash=checkpoint_hash(checkpoint), protocol="qwen_vla", embodiment="widowx"
+    )
+    assert told[0] == wanted
+    for topic in ("policy_node/action_chunk", "executor_node/accepted_chunk"):
+        assert all(message.policy == wanted for _, message in peer.received[topic])
 
 
 def test_cancel_holds_the_arm(stack, peer):

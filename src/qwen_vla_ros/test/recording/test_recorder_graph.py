@@ -27,6 +27,7 @@ from qwen_vla.data.formats.recordings import mend, read_record, unfinished
 from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SourceContext
 from qwen_vla_control.stamps import nanoseconds
+from qwen_vla_msgs.msg import PolicyIdentity
 from qwen_vla_msgs.srv import LabelEpisode, StartEpisode
 from qwen_vla_ros.recording.recording_topics import message_class
 
@@ -273,11 +274,24 @@ def test_labels(recorder):
 
 def test_the_instruction_is_that_of_the_chunks_unless_one_is_given(recorder):
     name = recorder.begin(instruction="")
-    recorder.peer.send(recorder.peer.chunk(instruction="push the blue cube"))
+    policy = PolicyIdentity(name="tiny", hash="0" * 64, protocol="qwen_vla", embodiment="widowx")
+    recorder.peer.send(recorder.peer.chunk(instruction="push the blue cube", policy=policy))
     (running,) = unfinished(recorder.folder)
     recorder.peer.wait(lambda: read_record(running).instruction, "the instruction of the chunk")
     recorder.trigger("stop")
-    assert read_record(recorder.folder / name).instruction == "push the blue cube"
+    record = read_record(recorder.folder / name)
+    assert record.instruction == "push the blue cube"
+    assert (record.policy.name, record.policy.hash, record.policy.protocol) == ("tiny", "0" * 64, "qwen_vla")
+
+
+def test_the_policy_is_recorded_also_where_the_instruction_was_given(recorder):
+    name = recorder.begin(instruction="lift it")
+    recorder.peer.send(recorder.peer.chunk(policy=PolicyIdentity(name="\x1b[2J", protocol="openpi")))
+    (running,) = unfinished(recorder.folder)
+    recorder.peer.wait(lambda: read_record(running).policy, "the policy of the chunk")
+    recorder.trigger("stop")
+    record = read_record(recorder.folder / name)
+    assert (record.instruction, record.policy.name) == ("lift it", "\\x1b[2J")
 
 
 def test_what_cannot_be_recorded_is_refused(recorder):

@@ -60,6 +60,17 @@ class TopicCount(BaseModel):
     dropped: int = 0
 
 
+class RecordedPolicy(BaseModel):
+    """The policy of an episode, as in `qwen_vla.policies.identity.PolicyIdentity`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    hash: str
+    protocol: str
+    embodiment: str
+
+
 class EpisodeRecord(BaseModel):
     """The content of episode.json. Times are UTC, ISO 8601; `success` is None until it is labeled."""
 
@@ -68,6 +79,7 @@ class EpisodeRecord(BaseModel):
     name: str
     robot: str
     instruction: str = ""
+    policy: RecordedPolicy | None = Field(None, description="of the first chunk; None: there was none")
     success: bool | None = None
     note: str = ""
     namespace: str = ""

@@ -22,13 +22,13 @@ class GrootConnection(ServerConnection):
         """address: HOST:PORT. key: API token of the server. encode: its encoding of arrays."""
         super().__init__(f"groot://{address}")
         self._address, self._key, self._encode = address, key, encode
-        self._context = zmq.Context.instance()
+        self._context: zmq.Context | None = None
         self._socket: zmq.Socket | None = None
         self._events: zmq.Socket | None = None
 
     def _connect(self) -> dict[str, Any]:
+        self._context = zmq.Context()  # its own: sockets of one context share names of their monitors
         self._socket = self._context.socket(zmq.REQ)
-        self._socket.set(zmq.LINGER, 0)
         self._socket.set(zmq.MAXMSGSIZE, LARGEST_ANSWER)
         self._events = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
@@ -66,11 +66,9 @@ class GrootConnection(ServerConnection):
         raise TimeoutError(f"{self} did not respond within {seconds:g} s")
 
     def _disconnect(self) -> None:
-        if self._socket is not None:
-            self._socket.disable_monitor()
-            self._events.close()
-            self._socket.close()
-            self._socket = self._events = None
+        if self._context is not None:
+            self._context.destroy(linger=0)
+            self._context = self._socket = self._events = None
 
 
 def _modalities(config: Any) -> dict[str, Any]:

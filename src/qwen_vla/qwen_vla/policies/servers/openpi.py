@@ -88,6 +88,16 @@ class OpenPiPolicy(ServerPolicy):
 
     _needs: OpenPiNeeds
 
+    @property
+    def policy_name(self) -> str:
+        """The served policy's name in the metadata."""
+        return _text(self._connection.metadata.get("policy"))
+
+    @property
+    def policy_hash(self) -> str:
+        """The served checkpoint's hash in the metadata."""
+        return _text(self._connection.metadata.get("checkpoint_hash"))
+
     def misfits(self, embodiment: Embodiment) -> Sequence[str]:
         """Differences between the server's robot and this one, a phrase each."""
         named = self._connection.metadata.get("embodiment", embodiment.name)
@@ -143,6 +153,10 @@ class ContinuingOpenPiPolicy(OpenPiPolicy):
         }
         given = {name: value for name, value in given.items() if value is not None}
         return self._chunk(observation, self._fields(observation, seed) | given)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _by_arm(poses: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:

@@ -15,6 +15,8 @@ from serve_process import serving
 
 from embodiment_descriptions import load_robot
 from qwen_vla.policies import Observation, PolicyOptions, open_policy
+from qwen_vla.policies.servers.groot import GrootPolicy
+from qwen_vla.policies.servers.policy import ServerPolicy
 
 PROMPT = "pick up the red cube"
 CHUNK = np.arange(16 * 7, dtype=np.float32).reshape(1, 16, 7) / 1000
@@ -229,6 +231,14 @@ def test_what_does_not_fit_is_named_before_anything_is_asked(robot, needs, chang
     with another(asked.append) as port, pytest.raises(ValueError, match=told):
         opened(port, robot, needs(**change))
     assert not asked
+
+
+def test_a_policy_that_does_not_fit_is_disconnected(robot, needs, monkeypatch) -> None:
+    closed = []
+    monkeypatch.setattr(GrootPolicy, "close", lambda self: closed.append(ServerPolicy.close(self)))
+    with another(lambda _: response()) as port, pytest.raises(ValueError, match="period"):
+        opened(port, robot, needs(period=0.02))
+    assert closed == [None]
 
 
 def test_without_a_file_it_is_said_what_to_do(robot) -> None:

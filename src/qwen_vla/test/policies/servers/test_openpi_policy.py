@@ -16,6 +16,7 @@ from websockets.sync.server import ServerConnection, serve
 
 from embodiment_descriptions import load_robot
 from qwen_vla.policies import ChunkPolicy, ContinuingPolicy, Observation, PolicyOptions, open_policy
+from qwen_vla.policies.identity import checkpoint_hash
 from qwen_vla.policies.servers.openpi import open_openpi
 from qwen_vla.policies.servers.policy import with_borders
 from qwen_vla.serving import openpi
@@ -127,6 +128,8 @@ def test_our_own_server_needs_no_file_and_answers_as_the_policy_does(fitting_che
         policy = opened(address, robot)
         seen = observation(robot)
         there, here = policy.infer(seen, seed=3), local.infer(seen, seed=3)
+        assert policy.policy_name == str(fitting_checkpoint)
+        assert policy.policy_hash == checkpoint_hash(fitting_checkpoint)
         policy.close()
     assert policy.camera_tags == local.camera_tags and policy.state_names == local.state_names
     np.testing.assert_array_equal(there.data, here.data)

@@ -1,0 +1,29 @@
+"""Who predicts: by name and hash, which say of a checkpoint what it is, wherever it runs."""
+
+from embodiment_descriptions import load_robot
+from qwen_vla.policies import open_policy
+from qwen_vla.policies.identity import PolicyIdentity, checkpoint_hash, identity_of
+
+
+def test_a_checkpoint_is_known_by_its_folder_and_the_hash_of_its_content(fitting_checkpoint) -> None:
+    robot = load_robot("widowx")
+    reference = str(fitting_checkpoint)
+    identity = identity_of(reference, open_policy(reference, robot), robot)
+    assert identity == PolicyIdentity(reference, checkpoint_hash(fitting_checkpoint), "qwen_vla", "widowx")
+    assert len(identity.hash) == 64
+
+
+def test_a_policy_without_a_checkpoint_is_known_by_its_address() -> None:
+    robot = load_robot("aloha")
+    identity = identity_of("mock://hold", open_policy("mock://hold", robot), robot)
+    assert identity == PolicyIdentity("hold", "", "mock", "aloha")
+
+
+def test_a_policy_on_a_server_has_the_name_and_hash_that_the_server_tells() -> None:
+    class Served:
+        camera_tags, state_names, history = (), (), None
+        misfits = infer = None
+        policy_name, policy_hash = "tiny", "0" * 64
+
+    robot = load_robot("widowx")
+    assert identity_of("openpi://gpu:8000", Served(), robot) == PolicyIdentity("tiny", "0" * 64, "openpi", "widowx")
