@@ -3,14 +3,17 @@
     .venv/bin/python benchmarks/serving.py --json out/serving.json
 
 Starts the server on loopback and asks it over openpi's protocol, each client as soon as it has its answer, with one
-image of 224² for each camera. `overhead_ms` is the time of a call less the inference in it, of the same call, with one
-client; `direct_ms` is `Policy.infer` in this process, in turn with those calls.
+image of 224² for each camera. With one client, in turn: `overhead_ms` is the time of a call less the inference in it,
+of the same call; `floor_ms` is the time for the same bytes to and from a process that does nothing; `direct_ms` is
+`Policy.infer` in this process.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import multiprocessing
 import subprocess
 import sys
 import threading
@@ -20,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from websockets.asyncio.server import serve
 from websockets.sync.client import ClientConnection, connect
 
 from embodiment_descriptions import load_robot
@@ -94,22 +98,61 @@ def fields(needs: dict) -> dict:
     return {"images": images, "state": np.zeros(len(needs["state"]), np.float32), "prompt": PROMPT, "seed": 0}
 
 
+@contextmanager
+def answering(reply: bytes) -> Iterator[ClientConnection]:
+    """A connection to another process that answers every frame with these bytes."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_answer, args=(there, reply), daemon=True)
+    process.start()
+    try:
+        with connect(f"ws://127.0.0.1:{here.recv()}", compression=None) as connection:
+            yield connection
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _answer(pipe, reply: bytes) -> None:
+    async def run() -> None:
+        async def handle(connection) -> None:
+            async for _ in connection:
+                await connection.send(reply)
+
+        async with serve(handle, "127.0.0.1", 0, compression=None, max_size=None) as server:
+            pipe.send(server.sockets[0].getsockname()[1])
+            await server.wait_closed()
+
+    asyncio.run(run())
+
+
 def beside_direct(options: argparse.Namespace, connection: ClientConnection, shown: dict, message: bytes) -> dict:
-    """A client alone, in turn with the policy in this process."""
+    """A client alone, in turn with the floor and with the policy in this process."""
     policy = open_policy(
         options.policy, load_robot(options.robot), PolicyOptions(device=options.device, threads=options.threads)
     )
     warm_up(policy)
     observation = Observation(shown["images"], PROMPT, state=shown["state"] if policy.state_names else None)
-    calls, overheads, direct = [], [], []
-    for _ in range(options.requests):
-        took, inference = ask(connection, message)
-        calls.append(took)
-        overheads.append(took - inference)
-        began = time.perf_counter()
-        policy.infer(observation, seed=0)
-        direct.append(1e3 * (time.perf_counter() - began))
-    return {"call_ms": spread(calls), "overhead_ms": spread(overheads), "direct_ms": spread(direct)}
+    connection.send(message)
+    times: dict[str, list[float]] = {"call_ms": [], "overhead_ms": [], "floor_ms": [], "direct_ms": []}
+    with answering(connection.recv()) as floor:
+        for _ in range(options.requests):
+            took, inference = ask(connection, message)
+            times["call_ms"].append(took)
+            times["overhead_ms"].append(took - inference)
+            times["floor_ms"].append(_exchange(floor, message))
+            began = time.perf_counter()
+            policy.infer(observation, seed=0)
+            times["direct_ms"].append(1e3 * (time.perf_counter() - began))
+    return {name: spread(values) for name, values in times.items()}
+
+
+def _exchange(connection: ClientConnection, message: bytes) -> float:
+    """How long an answer takes [ms]."""
+    began = time.perf_counter()
+    connection.send(message)
+    connection.recv()
+    return 1e3 * (time.perf_counter() - began)
 
 
 def ask(connection: ClientConnection, message: bytes) -> tuple[float, float]:

@@ -24,6 +24,7 @@ def test_every_number_of_clients_is_measured(benchmark) -> None:
     result = benchmark.measure(options)
     alone = result["one_client"]
     assert 0 < alone["overhead_ms"]["p50"] < alone["call_ms"]["p50"] + 1e-9
+    assert alone["floor_ms"]["p50"] > 0 and alone["direct_ms"]["p50"] > 0
     assert set(result["clients"]) == {"1", "3"}
     assert all(row["chunks_per_s"] > 0 and row["call_ms"]["p99"] > 0 for row in result["clients"].values())
     assert result["images"] == [4, 224, 224]
