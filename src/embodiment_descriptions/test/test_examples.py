@@ -5,7 +5,7 @@ import pytest
 
 from embodiment_descriptions import Embodiment, Kinematics, expand_xacro, resource_path
 
-EXAMPLES = ("ur5e_2f85", "so101")
+EXAMPLES = ("ur5e_2f85", "so101", "franka_2f85")
 
 
 @pytest.fixture(params=EXAMPLES)
@@ -32,3 +32,11 @@ def test_the_ur5e_reaches_where_the_real_one_does() -> None:
     tip = Kinematics(robot).forward(np.array([robot.home[name] for name in robot.arms[0].joints]))
     np.testing.assert_allclose(tip[:3, 3], [-0.4919, -0.1333, 0.4879 - 0.145], atol=1e-3)
     np.testing.assert_allclose(tip[:3, 2], [0.0, 0.0, -1.0], atol=1e-3)
+
+
+def test_the_franka_reaches_where_the_real_one_does() -> None:
+    """Stretched up, its flange is 1.033 m above the base and 88 mm ahead of it, by the maker's parameters."""
+    folder = "examples/franka_2f85/franka_2f85"
+    robot = Embodiment.from_urdf(expand_xacro(resource_path(f"{folder}.urdf.xacro")), resource_path(f"{folder}.yaml"))
+    tip = Kinematics(robot).forward(np.array([0, 0, 0, 0, 0, np.pi / 2, 0]))
+    np.testing.assert_allclose(tip[:3, 3], [0.088 + 0.107 + 0.145, 0.0, 0.333 + 0.316 + 0.384], atol=1e-6)
