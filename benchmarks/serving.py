@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import multiprocessing
 import subprocess
 import sys
 import threading
@@ -23,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from websockets.asyncio.server import serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.sync.client import ClientConnection, connect
 
 from embodiment_descriptions import load_robot
@@ -48,7 +47,10 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=50, help="of each client")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--overwrite", action="store_true", help="replace a file that this did not make")
+    parser.add_argument("--answer", type=int, help=argparse.SUPPRESS)  # be the floor
     options = parser.parse_args()
+    if options.answer is not None:
+        asyncio.run(answer(options.answer))
     check_files(MAKER, options.overwrite, {"--json": options.json})
     result = measure(options)
     print(json.dumps(result, indent=2))
@@ -100,30 +102,26 @@ def fields(needs: dict) -> dict:
 
 @contextmanager
 def answering(reply: bytes) -> Iterator[ClientConnection]:
-    """A connection to another process that answers every frame with these bytes."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_answer, args=(there, reply), daemon=True)
-    process.start()
-    try:
-        with connect(f"ws://127.0.0.1:{here.recv()}", compression=None) as connection:
-            yield connection
-    finally:
-        process.terminate()
-        process.join()
+    """A connection to another process that answers every frame with as many bytes as this reply."""
+    command = [sys.executable, __file__, "--answer", str(len(reply))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            with connect(f"ws://127.0.0.1:{int(process.stdout.readline())}", compression=None) as connection:
+                yield connection
+        finally:
+            process.terminate()
 
 
-def _answer(pipe, reply: bytes) -> None:
-    async def run() -> None:
-        async def handle(connection) -> None:
-            async for _ in connection:
-                await connection.send(reply)
+async def answer(size: int) -> None:
+    """Answer every frame with `size` bytes, until the process is ended; prints the port."""
 
-        async with serve(handle, "127.0.0.1", 0, compression=None, max_size=None) as server:
-            pipe.send(server.sockets[0].getsockname()[1])
-            await server.wait_closed()
+    async def handle(connection: ServerConnection) -> None:
+        async for _ in connection:
+            await connection.send(bytes(size))
 
-    asyncio.run(run())
+    async with serve(handle, "127.0.0.1", 0, compression=None, max_size=None) as server:
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await server.wait_closed()
 
 
 def beside_direct(options: argparse.Namespace, connection: ClientConnection, shown: dict, message: bytes) -> dict:

@@ -35,8 +35,9 @@ def test_the_ur5e_reaches_where_the_real_one_does() -> None:
 
 
 def test_the_franka_reaches_where_the_real_one_does() -> None:
-    """Stretched up, its flange is 1.033 m above the base and 88 mm ahead of it, by the maker's parameters."""
+    """With all joints at zero its flange is at (0.088, 0, 0.926) m and points down; the tip is 145 mm farther."""
     folder = "examples/franka_2f85/franka_2f85"
     robot = Embodiment.from_urdf(expand_xacro(resource_path(f"{folder}.urdf.xacro")), resource_path(f"{folder}.yaml"))
-    tip = Kinematics(robot).forward(np.array([0, 0, 0, 0, 0, np.pi / 2, 0]))
-    np.testing.assert_allclose(tip[:3, 3], [0.088 + 0.107 + 0.145, 0.0, 0.333 + 0.316 + 0.384], atol=1e-6)
+    tip = Kinematics(robot).forward(np.zeros(7))
+    np.testing.assert_allclose(tip[:3, 3], [0.088, 0.0, 0.926 - 0.145], atol=1e-6)
+    np.testing.assert_allclose(tip[:3, 2], [0.0, 0.0, -1.0], atol=1e-6)

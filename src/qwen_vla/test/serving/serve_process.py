@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 PORT = re.compile(r"(\S+) at \w+://[^\s:]+:(\d+)")
 
@@ -38,10 +39,14 @@ class ServeProcess:
         raise AssertionError(f"the server ended: {''.join(said)}")
 
 
+def serving(*arguments: str) -> AbstractContextManager[ServeProcess]:
+    """A running `qwen-vla serve`."""
+    return serving_by(sys.executable, "-m", "qwen_vla", "serve", *arguments)
+
+
 @contextmanager
-def serving(*arguments: str) -> Iterator[ServeProcess]:
+def serving_by(*command: str | Path) -> Iterator[ServeProcess]:
     """A server that has reported ready; it is terminated at the end, if it still runs."""
-    command = [sys.executable, "-m", "qwen_vla", "serve", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         server = ServeProcess(process)
         try:
