@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import logging
+
+# diffusers imports it where it is installed, and it then warns about a kernel that nothing here uses.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _EXPORTS = {
     "ActionExpert": "model.action_expert",
