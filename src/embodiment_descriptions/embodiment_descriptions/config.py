@@ -135,6 +135,44 @@ class Safety(Strict):
     base: BaseLimits | None = Field(default=None, description="needed by a robot whose base is driven")
 
 
+class MotorCalibration(Strict):
+    """A motor in the calibration file that LeRobot stores: its encoder's counts at both ends of the joint's range."""
+
+    range_min: int
+    range_max: int
+    drive_mode: int = Field(default=0, description="1: percentages count the other way")
+    id: int | None = None
+    homing_offset: int | None = None
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "MotorCalibration":
+        if self.range_min >= self.range_max:
+            raise ValueError(f"range_min {self.range_min} must be below range_max {self.range_max}")
+        return self
+
+
+Calibration = dict[str, MotorCalibration] | Literal["limits"]
+JointUnit = Literal["rad", "degrees", "percent"]
+GripperUnit = Literal["joint", "fraction", "closed_fraction", "percent"]
+
+
+class Recordings(Strict):
+    """The units in which programs other than this suite record the robot; a data set that states its own has those."""
+
+    unit: JointUnit = Field(
+        default="rad", description="of joints: rad (prismatic ones m), degrees, or percent of the range, -100 .. 100"
+    )
+    gripper: GripperUnit | None = Field(
+        default=None,
+        description="joint: position of its joint; fraction: 0 closed .. 1 open; closed_fraction: 0 open .. 1 closed; "
+        "percent: 0 closed .. 100 open",
+    )
+    calibration: Calibration | None = Field(
+        default=None,
+        description="needed for percent: LeRobot's calibration by joint, or limits: the range is the URDF's",
+    )
+
+
 class EmbodimentConfig(Strict):
     """The whole file. Joint names refer to the URDF and are checked against it by Embodiment.from_urdf."""
 
@@ -159,6 +197,7 @@ class EmbodimentConfig(Strict):
         default=(), description="one entry per command interface; none for a robot that is only described"
     )
     safety: Safety = Field(default=Safety(), description="what the gate allows")
+    recordings: Recordings = Field(default=Recordings(), description="units of data sets that others record")
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "EmbodimentConfig":

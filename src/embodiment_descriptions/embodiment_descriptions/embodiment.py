@@ -16,6 +16,7 @@ from embodiment_descriptions.config import (
     Camera,
     EmbodimentConfig,
     Gripper,
+    Recordings,
     Safety,
     StatedLimits,
     load_config,
@@ -66,6 +67,7 @@ class Embodiment(BaseModel):
     odometry: Odometry | None
     commands: tuple[Command, ...]
     safety: Safety
+    recordings: Recordings = Recordings()
     urdf: str = Field(repr=False)
     inferred: tuple[str, ...] = Field(default=(), description="what was guessed without a YAML, one line each")
 

@@ -13,7 +13,8 @@ from rich.filesize import decimal
 from tqdm import tqdm
 
 from qwen_vla.data.collection import Collection
-from qwen_vla.data.formats.lerobot import DatasetError, Feature, shard_path
+from qwen_vla.data.formats.lerobot import DatasetError, shard_path
+from qwen_vla.data.formats.lerobot_meta import Feature
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.output_files import free_bytes, write_json
 from qwen_vla.output_paths import Marker, check_folder

@@ -20,7 +20,8 @@ from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla.data.convert_options import ConvertOptions
 from qwen_vla.data.formats.bad_rows import BadRows
 from qwen_vla.data.formats.episodes import DatasetError, Episode, EpisodeSource, files_of
-from qwen_vla.data.formats.lerobot import Feature, LeRobotEpisodes, shard_path
+from qwen_vla.data.formats.lerobot import LeRobotEpisodes, shard_path
+from qwen_vla.data.formats.lerobot_meta import Feature
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.data.formats.opening import find_source, open_source, robot_of
 from qwen_vla.data.formats.recordings import mend, unfinished, write_robot

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -55,8 +56,9 @@ class Frames(Protocol):
 class Episode:
     """One recording. All members have one entry per row; rows are 1/rate_hz seconds apart.
 
-    name: for messages. columns: every numeric column by its name in the file; `state` and `actions` are two of them,
-    None if the source has none. images: by camera (key of the file, or tag). place: file and row as text.
+    name: for messages. instructions: per row, where they change within the episode. columns: every numeric column by
+    its name in the file; `state` and `actions` are two of them, None if the source has none. images: by camera (key of
+    the file, or tag). place: file and row as text.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Episode:
     state: Channels | None = None
     actions: Channels | None = None
     defects: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    instructions: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         rows = {name: len(channels.values) for name, channels in self.columns.items()}
@@ -80,6 +83,11 @@ class Episode:
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())).values)
+
+    @property
+    def row_instructions(self) -> Sequence[str]:
+        """The instruction of every row."""
+        return [self.instruction] * len(self) if self.instructions is None else self.instructions
 
 
 class SourceOptions(BaseModel):
@@ -107,7 +115,7 @@ class EpisodeSource(Protocol):
     """Episodes of one dataset, in a fixed order. The class recognizes its format and opens it.
 
     takes: supported options. root: file or folder. image_keys: cameras. features: channel names of every numeric
-    column. fingerprint: hash of the content of all data files.
+    column. unreadable: why columns of the file are not among them. fingerprint: hash of the content of all data files.
     """
 
     takes: ClassVar[frozenset[str]]
@@ -115,6 +123,7 @@ class EpisodeSource(Protocol):
     root: Path
     rate_hz: float
     image_keys: tuple[str, ...]
+    unreadable: Mapping[str, str]
 
     @classmethod
     def recognizes(cls, path: Path) -> bool: ...  # whether an existing file or folder has this format
@@ -159,6 +168,7 @@ class EpisodeList:
     """
 
     takes: ClassVar[frozenset[str]] = frozenset({"instruction"})
+    unreadable: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, root: Path, episodes: Sequence[Episode]) -> None:
         """DatasetError without episodes."""

@@ -1,39 +1,45 @@
-"""Reads LeRobotDataset v3.0, ours and others': several files, images or videos, any numeric or text column.
+"""Reads LeRobotDataset v2.0, v2.1 and v3.0, ours and others': several files, images or videos, numeric or text columns.
 
-Numeric columns are read as a whole; images and videos are decoded on demand. An unreadable value is recorded as a
-defect of its row; the user of the data decides whether it is refused or skipped (bad_rows.py).
+lerobot_meta.py reads their metadata. Numeric columns are read as a whole; images and videos are decoded on demand. An
+unreadable value is recorded as a defect of its row; the user of the data decides whether it is refused or skipped
+(bad_rows.py).
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import json
-import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
-import cv2
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from embodiment_descriptions import Embodiment, known_robot, load_robot
 from qwen_vla.data.formats.cache import data_hash
 from qwen_vla.data.formats.episodes import Channels, DatasetError, Episode, SourceOptions
+from qwen_vla.data.formats.lerobot_meta import (
+    IMAGE_KINDS,
+    SCALARS,
+    SI,
+    VIDEO_PATH,
+    Feature,
+    Metadata,
+    natural,
+    open_parquet,
+    read_info,
+)
 from qwen_vla.data.formats.lerobot_video import VideoFiles
+from qwen_vla_control.observation.image_decoding import DecodingError, to_rgb
 
-CODEBASE_VERSION = "v3.0"
-VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 ROBOT_FILE = "meta/embodiment.yaml"  # beside it the description, see recordings.write_robot
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 SHARDS_PER_FOLDER = 1000
-IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 INDEX_COLUMNS = {
     "timestamp": pa.float32(),
     "frame_index": pa.int64(),
@@ -41,70 +47,36 @@ INDEX_COLUMNS = {
     "index": pa.int64(),
     "task_index": pa.int64(),
 }
-SCALARS = {
-    **{
-        kind: getattr(pa, kind)() for kind in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-    },
-    **{kind: getattr(pa, kind)() for kind in ("float16", "float32", "float64", "string")},
-    "bool": pa.bool_(),
-}
-IMAGE_KINDS = ("image", "video")
 STATE, ACTION = "observation.state", "action"
 ROW_GROUPS_KEPT = 4
 DECODED_AHEAD = 64  # images decoded concurrently
 
 
-@dataclass(frozen=True)
-class Feature:
-    """One column: dtype "image", "video" or a scalar type, its shape, and the names of its elements (or axes)."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    names: tuple[str, ...] = ()
-
-    @classmethod
-    def from_json(cls, spec: Mapping[str, Any]) -> Feature:
-        return cls(spec["dtype"], tuple(spec["shape"]), _names(spec.get("names")))
-
-    @property
-    def size(self) -> int:
-        """Elements per row."""
-        return int(np.prod(self.shape))
-
-    def arrow_type(self) -> pa.DataType:
-        if self.dtype == "image":
-            return IMAGE_TYPE
-        scalar = SCALARS[self.dtype]
-        return pa.list_(scalar, self.size) if self.shape != (1,) else scalar
-
-    def to_json(self) -> dict:
-        return {"dtype": self.dtype, "shape": list(self.shape), "names": list(self.names) or None}
-
-
 class LeRobotReader:
-    """A LeRobotDataset v3.0 as whole columns, and as a source of episodes (see `EpisodeSource`).
+    """A LeRobotDataset as whole columns, and as a source of episodes (see `EpisodeSource`).
 
     frames[name]: (N, ...) arrays of the numeric and text features; episodes: (E, 2) first and past-last frame index;
-    tasks: the instruction of every episode; image_keys: cameras, stored as images or as videos; defects[name]: by
-    row, the fault of a cell (its value is 0, NaN or ""). Images are decoded on demand with `image` or `images`.
+    instructions: (N,) that of every frame; tasks: that of every episode's first frame; image_keys: cameras, stored as
+    images or as videos; defects[name]: by row, the fault of a cell (its value is 0, NaN or ""); unreadable[name]: why a
+    feature is not in `frames`. Images are decoded on demand with `image` or `images`.
     """
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
         self.name = self.root.name
-        self.info = _read_info(self.root)
-        self.fps = self.rate_hz = float(self.info["fps"])
-        self.columns = {name: Feature.from_json(spec) for name, spec in self.info["features"].items()}
+        meta = self._meta = Metadata(self.root)
+        self.info, self.columns, self.unreadable = meta.info, meta.features, meta.unreadable
+        self.fps = self.rate_hz = meta.fps
         self.image_keys = tuple(name for name, f in self.columns.items() if f.dtype in IMAGE_KINDS)
         self._files = _DataFiles(self.root)
-        found, expected = len(self._files), self.info.get("total_frames", len(self._files))
-        if found != expected:
-            raise DatasetError(f"{self.root}: {found} frames in data/, {expected} in meta/info.json")
+        found = len(self._files)
+        if meta.total_frames not in (None, found):
+            raise DatasetError(f"{self.root}: {found} frames in data/, {meta.total_frames} in meta/info.json")
         self.frames, self.defects = self._read_columns()
-        rows = _episode_rows(self.root)
-        self.episodes = _ranges(self.root, rows, found)
-        self.tasks = self._read_tasks(rows)
-        self._videos = self._open_videos(rows)
+        self.episodes = meta.episode_ranges(found)
+        self.instructions = self._read_instructions()
+        self.tasks = [str(task) for task in self.instructions[self.episodes[:, 0]]]
+        self._videos: dict[str, VideoFiles] = {}
 
     # --- as columns -----------------------------------------------------------------------------------------------
 
@@ -115,7 +87,7 @@ class LeRobotReader:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of the contents of all data, video and metadata files."""
-        kinds = ("data/**/*.parquet", "videos/**/*.mp4", "images/**/*.*", "meta/info.json", "meta/**/*.parquet")
+        kinds = ("data/**/*.parquet", "videos/**/*.mp4", "images/**/*.*", "meta/*.json*", "meta/**/*.parquet")
         return data_hash(self.root, itertools.chain.from_iterable(self.root.glob(kind) for kind in kinds))
 
     def place(self, row: int) -> str:
@@ -123,19 +95,19 @@ class LeRobotReader:
         return self._files.place(row)
 
     def image(self, key: str, row: int) -> np.ndarray:
-        """H×W×3 uint8 RGB; DatasetError names file and row."""
-        if key in self._videos:
-            return self._videos[key].frame(row)
+        """H×W×3 uint8 RGB; DatasetError names file and row, or why a camera has no color images."""
+        if video := self._video(key):
+            return video.frame(row)
         return self._decode(key, row, self._files.cell(key, row))
 
     def images(
         self, key: str, convert: Callable[[np.ndarray], np.ndarray], rows: np.ndarray | None = None
     ) -> Iterator[np.ndarray | DatasetError]:
         """Yield convert(image) for these frames (default: all), in ascending order; the error itself for a frame that
-        cannot be decoded."""
+        cannot be decoded; DatasetError if the camera has no color images."""
         wanted = np.arange(len(self)) if rows is None else rows
-        if key in self._videos:
-            yield from (_attempt(lambda row=row: convert(self._videos[key].frame(row))) for row in map(int, wanted))
+        if video := self._video(key):
+            yield from (_attempt(lambda row=row: convert(video.frame(row))) for row in map(int, wanted))
             return
         with ThreadPoolExecutor(2) as pool:
             waiting: deque = deque()
@@ -150,24 +122,45 @@ class LeRobotReader:
         if data is None and (cell or {}).get("path"):
             path = self.root / cell["path"]
             data = path.read_bytes() if path.is_file() else None
-        image = decode_image(data) if data else None
-        if image is None:
-            why = "cannot be decoded" if data else "is missing"
-            raise DatasetError(f"{self.place(row)}: image {key} {why}")
-        return image
+        if not data:
+            raise DatasetError(f"{self.place(row)}: image {key} is missing")
+        try:
+            return decode_image(data)
+        except DecodingError as error:
+            raise DatasetError(f"{self.place(row)}: image {key} cannot be decoded: {error}") from error
+
+    def _video(self, key: str) -> VideoFiles | None:
+        """The videos of a camera, None if it is stored as images; DatasetError for depth and gray images."""
+        feature = self.columns[key]
+        if feature.why_not_color:
+            raise DatasetError(
+                f"{self.root}: camera {key} {feature.why_not_color}; only color images can be used. Name another camera "
+                "under `cameras`"
+            )
+        if feature.dtype == "video" and key not in self._videos:
+            places, stamps = self._meta.videos(key), self._stamps()
+            self._videos[key] = VideoFiles(key, places, self.episodes, stamps, self.fps, self.place)
+        return self._videos.get(key)
+
+    def _stamps(self) -> np.ndarray:
+        """(N,) time of each frame in its episode [s]."""
+        if "timestamp" in self.frames:
+            return self.frames["timestamp"]
+        starts = np.repeat(self.episodes[:, 0], np.diff(self.episodes, axis=1)[:, 0])
+        return (np.arange(len(self)) - starts) / self.fps
 
     # --- as episodes ----------------------------------------------------------------------------------------------
 
     @property
     def features(self) -> dict[str, tuple[str, ...]]:
         """Names of the channels of every numeric column."""
-        return {name: _channel_names(f) for name, f in self.columns.items() if _is_numeric(f)}
+        return {name: f.channel_names for name, f in self.columns.items() if _is_numeric(f) and name in self.frames}
 
     def episode(self, index: int) -> Episode:
         """One episode; arrays are views."""
         first, end = map(int, self.episodes[index])
         columns = {
-            name: Channels(self.frames[name][first:end].reshape(end - first, -1), names)
+            name: Channels(self.frames[name][first:end].reshape(end - first, -1), names, self._units(name))
             for name, names in self.features.items()
         }
         defects = {
@@ -177,6 +170,7 @@ class LeRobotReader:
         return Episode(
             name=f"{self.root} episode {index}",
             instruction=self.tasks[index],
+            instructions=self.instructions[first:end],
             rate_hz=self.fps,
             columns=columns,
             images={key: _EpisodeFrames(self, key, first, end) for key in self.image_keys},
@@ -186,14 +180,18 @@ class LeRobotReader:
             defects={name: rows for name, rows in defects.items() if rows},
         )
 
+    def _units(self, column: str) -> tuple[str, ...]:
+        """Our own writer states that it writes SI units; others do not state theirs."""
+        return (SI,) * self.columns[column].size if self.info.get("units") == SI else ()
+
     # --- reading --------------------------------------------------------------------------------------------------
 
     def _read_columns(self) -> tuple[dict[str, np.ndarray], dict[str, dict[int, str]]]:
         wanted = {name: f for name, f in self.columns.items() if f.dtype not in IMAGE_KINDS}
-        absent = [name for name in wanted if name not in self._files.names and name not in INDEX_COLUMNS]
-        if absent:
-            raise DatasetError(f"{self._files.paths[0]} lacks {', '.join(absent)}, which meta/info.json lists")
-        table = self._files.table([name for name in wanted if name in self._files.names])
+        for name, feature in wanted.items():
+            if why := self._files.why_unreadable(name, feature):
+                self.unreadable[name] = why
+        table = self._files.table([name for name in wanted if name not in self.unreadable])
         frames, defects = {}, {}
         for name in table.column_names:
             frames[name], wrong = _column(table[name], wanted[name])
@@ -201,39 +199,30 @@ class LeRobotReader:
                 defects[name] = wrong
         return frames, defects
 
-    def _read_tasks(self, rows: list[dict]) -> list[str]:
-        """The instruction of every episode: from meta/episodes, else from its frames' task_index and meta/tasks."""
-        sentences = _sentences(self.root)
-        tasks = []
-        for index, (row, (first, _)) in enumerate(zip(rows, self.episodes, strict=True)):
-            listed = row.get("tasks")
-            if isinstance(listed, str):
-                listed = [listed]
-            if not listed and "task_index" in self.frames:
-                listed = [sentences.get(int(self.frames["task_index"][first]))]
-            if not listed or not listed[0]:
+    def _read_instructions(self) -> np.ndarray:
+        """(N,) from task_index and the table of tasks, else from the list of the episode if it has only one."""
+        found = np.full(len(self), "", dtype=object)
+        table = self._meta.instructions()
+        if table and "task_index" in self.frames:
+            numbers, which = np.unique(self.frames["task_index"], return_inverse=True)
+            found = np.array([table.get(int(number)) or "" for number in numbers], dtype=object)[which.reshape(-1)]
+        for episode, (first, end) in enumerate(self.episodes):
+            missing = found[first:end] == ""
+            if not missing.any():
+                continue
+            listed = self._meta.tasks_of(episode)
+            if len(listed) != 1:
+                has = "several tasks" if listed else "no task"
                 raise DatasetError(
-                    f"{self.root}: episode {index} has no task; neither meta/episodes nor meta/tasks has it"
+                    f"{self.root}: episode {episode} has {has}, and meta/tasks lacks the one of frame "
+                    f"{first + int(np.argmax(missing))}; add it to meta/tasks"
                 )
-            tasks.append(str(listed[0]))
-        return tasks
-
-    def _open_videos(self, rows: list[dict]) -> dict[str, VideoFiles]:
-        template = self.info.get("video_path")
-        keys = [key for key in self.image_keys if self.columns[key].dtype == "video"]
-        if keys and not template:
-            raise DatasetError(f"{self.root}/meta/info.json has videos ({', '.join(keys)}) but no video_path")
-        stamps = self.frames.get("timestamp")
-        if stamps is None:
-            starts = np.repeat(self.episodes[:, 0], np.diff(self.episodes, axis=1)[:, 0])
-            stamps = (np.arange(len(self)) - starts) / self.fps
-        return {
-            key: VideoFiles(self.root, key, template, rows, self.episodes, stamps, self.fps, self.place) for key in keys
-        }
+            found[first:end][missing] = listed[0]
+        return found
 
 
 class LeRobotEpisodes:
-    """The episodes of a LeRobotDataset v3.0: `EpisodeSource`. They need no robot to be read."""
+    """The episodes of a LeRobotDataset: `EpisodeSource`. They need no robot to be read."""
 
     takes: ClassVar[frozenset[str]] = frozenset()
 
@@ -241,7 +230,7 @@ class LeRobotEpisodes:
         self.reader = reader = LeRobotReader(root)
         self.name, self.root, self.rate_hz = reader.name, reader.root, reader.fps
         self.image_keys, self.features, self.episodes = reader.image_keys, reader.features, reader.episodes
-        self.images = reader.images
+        self.images, self.unreadable = reader.images, reader.unreadable
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:
@@ -258,8 +247,8 @@ class LeRobotEpisodes:
         """The robot whose files are in meta/, as written by convert; else the robot of the suite that it names."""
         if (path / ROBOT_FILE).is_file():
             return load_robot(path / ROBOT_FILE)
-        name = _read_info(path).get("robot_type")
-        return known_robot(name) if name else None
+        name = read_info(path).get("robot_type")
+        return known_robot(name) if isinstance(name, str) and name else None
 
     @classmethod
     def succeeded(cls, path: Path) -> bool | None:
@@ -302,10 +291,10 @@ class _DataFiles:
     """The parquet files of data/ as one table, whose image columns are read by row group."""
 
     def __init__(self, root: Path) -> None:
-        self.paths = sorted(root.glob("data/**/*.parquet"), key=_natural)
+        self.paths = sorted(root.glob("data/**/*.parquet"), key=natural)
         if not self.paths:
             raise DatasetError(f"{root}: no files in data/; resume its collection, or download it again")
-        self._open = [_open_parquet(path) for path in self.paths]
+        self._open = [open_parquet(path) for path in self.paths]
         self.names = set(self._open[0].schema_arrow.names)
         for path, file in zip(self.paths, self._open, strict=True):
             if set(file.schema_arrow.names) != self.names:
@@ -325,6 +314,19 @@ class _DataFiles:
     def place(self, row: int) -> str:
         file = int(np.searchsorted(self._file_starts, row, side="right")) - 1
         return f"{self.paths[file]} row {row - self._file_starts[file]}"
+
+    def why_unreadable(self, name: str, feature: Feature) -> str:
+        """Why a numeric or text column cannot be read; empty if it can."""
+        if name not in self.names:
+            return "meta/info.json lists it, but it is not in data/"
+        kind = self._open[0].schema_arrow.field(name).type
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            kind = kind.value_type
+        texts = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+        if feature.dtype not in SCALARS or not (texts if feature.dtype == "string" else numbers):
+            return f"it is {feature.dtype} in meta/info.json and {kind} in data/"
+        return ""
 
     def table(self, columns: list[str]) -> pa.Table:
         tables = []
@@ -364,10 +366,17 @@ def download(repository: str) -> Path:
     return Path(snapshot_download(repository, repo_type="dataset"))
 
 
-def decode_image(data: bytes) -> np.ndarray | None:
-    """PNG, JPEG, … to H×W×3 uint8 RGB; None if the bytes are not an image."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else image[:, :, ::-1]
+@dataclass(frozen=True)
+class _Compressed:
+    """The fields of a sensor_msgs/CompressedImage."""
+
+    data: bytes
+    format: str = "stored in the dataset"
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """PNG, JPEG, … to H×W×3 uint8 RGB, as live; DecodingError for depth, gray and unreadable images."""
+    return to_rgb(_Compressed(data))
 
 
 def shard_path(root: Path, shard: int) -> Path:
@@ -377,13 +386,6 @@ def shard_path(root: Path, shard: int) -> Path:
 def video_path(root: Path, key: str, shard: int) -> Path:
     place = {"chunk_index": shard // SHARDS_PER_FOLDER, "file_index": shard % SHARDS_PER_FOLDER}
     return root / VIDEO_PATH.format(video_key=key, **place)
-
-
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DatasetError(f"{path}: unreadable ({error}); delete it and resume the collection") from error
 
 
 def column_to_numpy(column: pa.ChunkedArray, feature: Feature) -> np.ndarray:
@@ -454,100 +456,8 @@ def _nulls(flat: pa.Array) -> np.ndarray:
     return flat.is_null().to_numpy(zero_copy_only=False) if flat.null_count else np.zeros(0, bool)
 
 
-def _read_info(root: Path) -> dict:
-    path = root / "meta/info.json"
-    if not path.exists():
-        raise DatasetError(f"{root}: no meta/info.json, not a finished LeRobotDataset; resume its collection")
-    try:
-        info = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise DatasetError(f"{path} is corrupt: {error}") from error
-    version = info.get("codebase_version")
-    if version != CODEBASE_VERSION:
-        raise DatasetError(
-            f"{path}: codebase_version {version!r}, need {CODEBASE_VERSION!r}; lerobot converts older ones with "
-            "`python -m lerobot.datasets.v30.convert_dataset_v21_to_v30 --repo-id=…`"
-        )
-    missing = [key for key in ("fps", "features") if key not in info]
-    if missing:
-        raise DatasetError(f"{path} lacks {', '.join(missing)}")
-    return info
-
-
-def _episode_rows(root: Path) -> list[dict]:
-    """The rows of all files of meta/episodes without their statistics, ordered by episode."""
-    paths = sorted(root.glob("meta/episodes/**/*.parquet"), key=_natural)
-    if not paths:
-        raise DatasetError(f"{root}: no files in meta/episodes; resume its collection, or download it again")
-    rows: list[dict] = []
-    for path in paths:
-        file = _open_parquet(path)
-        names = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
-        rows += file.read(columns=names).to_pylist()
-    return sorted(rows, key=lambda row: row["episode_index"])
-
-
-def _ranges(root: Path, rows: list[dict], frames: int) -> np.ndarray:
-    """(E, 2) first and past-last frame; they must be contiguous and cover all frames."""
-    ends = np.cumsum([row["length"] for row in rows])
-    ranges = np.array(
-        [
-            (row.get("dataset_from_index", e - row["length"]), row.get("dataset_to_index", e))
-            for row, e in zip(rows, ends, strict=True)
-        ]
-    )
-    broken = np.flatnonzero((ranges[:, 1] <= ranges[:, 0]) | (ranges[:, 0] != np.concatenate([[0], ranges[:-1, 1]])))
-    if len(broken) or ranges[-1, 1] != frames:
-        where = (
-            f"episode {rows[broken[0]]['episode_index']} is rows {ranges[broken[0]].tolist()}" if len(broken) else ""
-        )
-        raise DatasetError(
-            f"{root}/meta/episodes does not cover the {frames} frames in data/ {where}; download it again"
-        )
-    return ranges
-
-
-def _sentences(root: Path) -> dict[int, str]:
-    """meta/tasks.parquet: the instruction is the pandas index, which pandas may have renamed."""
-    path = root / "meta/tasks.parquet"
-    if not path.exists():
-        return {}
-    table = read_table(path)
-    texts = [
-        name
-        for name in table.column_names
-        if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
-    ]
-    if "task_index" not in table.column_names or not texts:
-        raise DatasetError(f"{path} needs the columns task_index and task, it has {', '.join(table.column_names)}")
-    column = "task" if "task" in texts else texts[0]
-    return dict(zip(table["task_index"].to_pylist(), table[column].to_pylist(), strict=True))
-
-
-def _names(names: Any) -> tuple[str, ...]:
-    """Feature names in their various forms: None, a list, or lists by group ({"motors": [...]})."""
-    if isinstance(names, Mapping):
-        names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
-    return tuple(str(name) for name in names or ())
-
-
-def _channel_names(feature: Feature) -> tuple[str, ...]:
-    return feature.names if len(feature.names) == feature.size else ()
-
-
 def _is_numeric(feature: Feature) -> bool:
     return feature.dtype not in (*IMAGE_KINDS, "string")
-
-
-def _natural(path: Path) -> list:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.as_posix())]
-
-
-def _open_parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DatasetError(f"{path}: unreadable ({error}); delete it and resume the collection") from error
 
 
 def _attempt(function: Callable[[], np.ndarray]) -> np.ndarray | DatasetError:

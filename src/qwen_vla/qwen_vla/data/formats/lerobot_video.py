@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,10 +16,12 @@ import av
 import numpy as np
 
 from qwen_vla.data.formats.episodes import DatasetError
+from qwen_vla.data.formats.lerobot_meta import VideoPlace
 from qwen_vla.output_files import complete_or_absent
 
 FILES_OPEN = 4
 FRAMES_KEPT = 8
+GRAY = ("gray", "mono")  # pixel formats without color; many of them are depth
 CODEC, ENCODER_NAME, PIXELS = "h264", "libx264", "yuv420p"
 VIDEO_FORMAT = {"video.codec": CODEC, "video.pix_fmt": PIXELS}
 # Key frames are close together, for random access; crf 18 is visually close to the original.
@@ -49,38 +51,27 @@ class VideoFiles:
 
     def __init__(
         self,
-        root: Path,
         key: str,
-        template: str,
-        rows: list[dict],
+        places: Sequence[VideoPlace | None],
         episodes: np.ndarray,
         stamps: np.ndarray,
         fps: float,
         place: Callable[[int], str],
     ) -> None:
-        """rows: of meta/episodes; episodes: (E, 2) their frames; stamps: (N,) time of each frame in its episode [s]."""
+        """places, episodes: of every episode, and its (first, past-last) frame; stamps: (N,) of each frame in it [s]."""
         self._key, self._fps, self._place, self._stamps = key, fps, place, stamps
-        self._first = episodes[:, 0]
-        prefix = f"videos/{key}"
-        missing = [
-            name for name in ("chunk_index", "file_index", "from_timestamp") if f"{prefix}/{name}" not in rows[0]
-        ]
-        if missing:
-            raise DatasetError(f"{root}/meta/episodes lacks {', '.join(f'{prefix}/{name}' for name in missing)}")
-        self._starts = [float(row[f"{prefix}/from_timestamp"]) for row in rows]
-        self._paths = [
-            root
-            / template.format(
-                video_key=key, chunk_index=row[f"{prefix}/chunk_index"], file_index=row[f"{prefix}/file_index"]
-            )
-            for row in rows
-        ]
+        self._first, self._places = episodes[:, 0], places
         self._open: OrderedDict[Path, VideoFile] = OrderedDict()
 
     def frame(self, row: int) -> np.ndarray:
         """H×W×3 uint8 RGB of a frame of the dataset; DatasetError names row, file and time."""
         episode = bisect.bisect_right(self._first, row) - 1
-        path, time = self._paths[episode], self._starts[episode] + float(self._stamps[row])
+        video = self._places[episode]
+        if video is None:
+            raise DatasetError(
+                f"{self._place(row)}: image {self._key} is missing: episode {episode} has no video of it"
+            )
+        path, time = video.path, video.start + float(self._stamps[row])
         try:
             return self._file(path).at(time, 0.5 / self._fps)
         except (DatasetError, av.FFmpegError, OSError) as error:
@@ -106,6 +97,8 @@ class VideoFile:
             raise DatasetError("contains no video")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
+        if (self._stream.pix_fmt or "").startswith(GRAY):
+            raise DatasetError(f"its pixels are {self._stream.pix_fmt}; only color images can be used")
         self._base = Fraction(self._stream.time_base)
         packets = [(p.pts, p.is_keyframe) for p in self._container.demux(self._stream) if p.pts is not None]
         self._times = sorted(pts for pts, _ in packets)

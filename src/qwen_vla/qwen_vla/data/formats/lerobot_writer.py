@@ -19,20 +19,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qwen_vla.data.formats.lerobot import (
-    CODEBASE_VERSION,
     DATA_PATH,
     EPISODES_PATH,
-    IMAGE_KINDS,
-    IMAGE_TYPE,
     INDEX_COLUMNS,
     SHARDS_PER_FOLDER,
-    VIDEO_PATH,
     DatasetError,
-    Feature,
     column_to_numpy,
-    read_table,
     shard_path,
     video_path,
+)
+from qwen_vla.data.formats.lerobot_meta import (
+    CODEBASE_VERSION,
+    IMAGE_KINDS,
+    IMAGE_TYPE,
+    SI,
+    VIDEO_PATH,
+    Feature,
+    read_table,
 )
 from qwen_vla.data.formats.lerobot_video import VIDEO_FORMAT, write_video
 from qwen_vla.output_files import complete_or_absent, write_json
@@ -233,6 +236,7 @@ def _info(robot_type: str, totals: dict[str, int], features: dict[str, Feature],
         "chunks_size": SHARDS_PER_FOLDER,
         "data_files_size_in_mb": 100,
         "video_files_size_in_mb": 500,
+        "units": SI,
         "fps": int(fps) if float(fps).is_integer() else fps,
         "splits": {"train": f"0:{totals['total_episodes']}"},
         "data_path": DATA_PATH,

@@ -25,7 +25,14 @@ log = logging.getLogger(__name__)
 
 
 class DataError(ValueError):
-    """Training data that cannot be used; the message names file and line, the fault, and the remedy."""
+    """Training data that cannot be used; the message names file and line, the fault, and the remedy.
+
+    where, remedy: those parts of the message, if they are known separately; `what` is the rest.
+    """
+
+    def __init__(self, what: object = "", where: str = "", remedy: str = "") -> None:
+        self.what, self.where, self.remedy = str(what), where, remedy
+        super().__init__(": ".join(filter(None, (where, self.what))) + (f"; {remedy}" if remedy else ""))
 
 
 def clean_text(text: str) -> str:

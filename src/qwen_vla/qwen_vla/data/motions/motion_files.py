@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from embodiment_descriptions.poses import pose_vector
 from qwen_vla.data.collect import COLLECTION, refuse_other_collections
-from qwen_vla.data.formats.lerobot import Feature, shard_path
+from qwen_vla.data.formats.lerobot import shard_path
+from qwen_vla.data.formats.lerobot_meta import Feature
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
 from qwen_vla.data.formats.named_robot import NamedRobot, RobotFiles
 from qwen_vla.data.motions.motion_source import NATIVE_RATE_HZ, ArmPath, MotionData, RobotMotions

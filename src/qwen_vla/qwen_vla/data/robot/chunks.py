@@ -26,22 +26,25 @@ class AbsoluteTargets:
     """values (N, C); ends (N,): past-last row of the episode of every row.
 
     Beyond the end the last value is held; increments and velocities (`rests`) are zero there.
-    origins (N, C): what a chunk is relative to at its first row, continuous joints of the layout modulo whole
-    turns; None: absolute.
+    measured (N, C): positions at every row, None if they are not recorded. A chunk does not jump by whole turns of
+    continuous joints, and starts on the turn nearest to the measurement. relative: chunks are relative to it.
     """
 
     values: np.ndarray
     ends: np.ndarray
     layout: ActionLayout
     rests: bool = False
-    origins: np.ndarray | None = None
+    measured: np.ndarray | None = None
+    relative: bool = False
 
     def chunks(self, rows: np.ndarray, steps: int) -> np.ndarray:
         ahead = rows[:, None] + np.arange(steps)
         last = self.ends[rows][:, None]
         found = self.values[np.minimum(ahead, last - 1)]
-        if self.origins is not None:
-            found = self.layout.unwrap(found, self.origins[rows]) - self.origins[rows][:, None]
+        if not self.rests:
+            found = self.layout.unwrap(found, found[:, 0] if self.measured is None else self.measured[rows])
+        if self.relative:
+            found = found - self.measured[rows][:, None]
         return np.where((ahead >= last)[..., None], 0, found) if self.rests else found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,23 +13,21 @@ from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import ChannelKind, ControlMode, Embodiment, Kinematics
 from embodiment_descriptions.actions import arm_channel
+from embodiment_descriptions.config import GripperUnit, Recordings
 from embodiment_descriptions.poses import pose_vector
-from qwen_vla.data.formats.episodes import DatasetError, Episode, EpisodeSource
+from qwen_vla.data.formats.episodes import Channels, DatasetError, Episode, EpisodeSource
 from qwen_vla.data.robot.chunks import AbsoluteTargets, PoseTargets, Targets
+from qwen_vla.data.robot.column_map import Column, ColumnMap, JointUnits, joint_map, plain_map, read_calibration
 from qwen_vla.data.robot.finite_differences import base_velocities, moved_poses, next_rows
+from qwen_vla.data.robot.joint_names import are_joints
+from qwen_vla.data.robot.range_checks import Ranges
 from qwen_vla_control.motion.base_path import increments
 
 ActionKind = Literal["poses", "pose_steps", "joints", "velocities", "none"]
 POSE = 7  # x y z qx qy qz qw
-
-
-class Column(BaseModel):
-    """A column of the dataset, and the names of its elements in the required order (default: all)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    column: str
-    names: tuple[str, ...] | None = None
+POSE_NAMES = ("x", "y", "z", "qx", "qy", "qz", "qw")
+STEP_NAMES = ("x", "y", "z", "rx", "ry", "rz")
+ANGLES = ("rx", "ry", "rz", "theta", "wz")
 
 
 class Columns(BaseModel):
@@ -48,8 +47,16 @@ class Columns(BaseModel):
         "along the base's axes (x y z rx ry rz gripper per arm); joints: commanded joints; velocities: vx vy wz; none: "
         "finite differences of measurements. Default: the one that fits the column and the control mode",
     )
-    gripper: Literal["joint", "fraction"] = Field(
-        "joint", description="of joint columns: position of the gripper's joint, or 0 closed … 1 open"
+    gripper: GripperUnit | None = Field(
+        None,
+        description="of joint columns: joint (position of the gripper's joint), fraction (0 closed … 1 open), "
+        "closed_fraction (0 open … 1 closed) or percent (0 closed … 100 open); default: the robot's `recordings`, else "
+        "joint",
+    )
+    calibration: Path | Literal["limits"] | None = Field(
+        None,
+        description="what unit percent refers to: the calibration file that LeRobot stores for the robot, or limits: the "
+        "range of the URDF",
     )
 
 
@@ -69,28 +76,18 @@ class RobotColumns:
     looks_ahead: int
 
 
-def read_columns(
-    source: EpisodeSource, embodiment: Embodiment, columns: Columns, ends: np.ndarray, relative: bool = False
-) -> RobotColumns:
-    """Read the columns for the robot's control mode, episode by episode; non-finite rows are kept.
+class ColumnReader:
+    """Reads the columns for the robot's control mode, episode by episode; non-finite rows are kept.
 
-    relative: whether chunks of joint positions are relative to the joints measured at their start.
+    kind: of the actions. maps: by the column's name, how it is read; joint_columns: those with joint positions.
     """
-    reader = _Reader(source, embodiment, columns, relative)
-    parts = [reader.read(episode) for episode in source]
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    state = joined.get("state")
-    return RobotColumns(
-        state.astype(np.float32) if state is not None else None,
-        reader.state_names,
-        reader.targets(joined, ends),
-        reader.used,
-        int(reader.kind == "none"),
-    )
 
+    def __init__(self, source: EpisodeSource, embodiment: Embodiment, columns: Columns, relative: bool = False) -> None:
+        """relative: whether chunks of joint positions are relative to the joints measured at their start.
 
-class _Reader:
-    def __init__(self, source: EpisodeSource, embodiment: Embodiment, columns: Columns, relative: bool) -> None:
+        Raises:
+            DatasetError: a column is missing, or its names, number of elements or units are not understood.
+        """
         self.source, self.embodiment, self.columns, self.relative = source, embodiment, columns, relative
         self.on_base = embodiment.control_mode.moves_base
         self.poses = columns.poses or _present(source, "observation.eef_pose")
@@ -100,6 +97,26 @@ class _Reader:
         self.grippers = [arm.gripper for arm in embodiment.arms]
         self._kinematics: list[Kinematics] = []
         self._check()
+        self.maps: dict[str, ColumnMap] = {}
+        self.ranges: dict[str, Ranges] = {}
+        self._map_columns()
+
+    def all_columns(self, ends: np.ndarray) -> RobotColumns:
+        """The whole dataset's columns; ends (N,): past-last row of the episode of every row."""
+        parts = [self.read(episode) for episode in self.source]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        state = joined.get("state")
+        return RobotColumns(
+            state.astype(np.float32) if state is not None else None,
+            self.state_names,
+            self.targets(joined, ends),
+            self.used,
+            int(self.kind == "none"),
+        )
+
+    def values(self, episode: Episode, column: str) -> np.ndarray:
+        """(T, elements) a column in the robot's order and units."""
+        return self.maps[column].read(episode.columns[column].values, episode.name)
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -123,15 +140,16 @@ class _Reader:
         if "values" not in arrays:
             return None
         layout = self.embodiment.layout
-        origins = layout.of_joints(self.state_names, arrays["state"]) if self.relative else None
-        return AbsoluteTargets(arrays["values"], ends, layout, self.on_base, origins)
+        by_joints = "state" in arrays and not self.on_base
+        measured = layout.of_joints(self.state_names, arrays["state"]) if by_joints else None
+        return AbsoluteTargets(arrays["values"], ends, layout, self.on_base, measured, self.relative)
 
     # --- arms -------------------------------------------------------------------------------------------------------
 
     def _arms(self, episode: Episode) -> Iterator[tuple[str, np.ndarray]]:
         joints = None
         if self.columns.joints.column in episode.columns:
-            joints = self._column(episode, self.columns.joints, self.embodiment.joint_names)
+            joints = self.values(episode, self.columns.joints.column)
             yield "state", joints
         if not self._needs_poses:
             yield "values", self._joint_channels(self._commanded_joints(episode, joints))
@@ -151,7 +169,7 @@ class _Reader:
 
     def _commanded_joints(self, episode: Episode, joints: np.ndarray | None) -> np.ndarray:
         if self.kind == "joints":
-            return self._column(episode, self.action, self.embodiment.joint_names)
+            return self.values(episode, self.action.column)
         if joints is None:
             raise DatasetError(f"{episode.name} has neither joint commands nor {self.columns.joints.column}")
         return next_rows(joints)
@@ -159,8 +177,7 @@ class _Reader:
     def _tips(self, episode: Episode, joints: np.ndarray | None) -> np.ndarray:
         """(T, arms, 7) measured tip poses: as recorded, else by the kinematics of the URDF."""
         if self.poses:
-            names = _pose_names(self.embodiment, ("x", "y", "z", "qx", "qy", "qz", "qw"))
-            values = self._column(episode, self.poses, names, named=False)
+            values = self.values(episode, self.poses.column)
             return _unit(values.reshape(len(values), len(self.grippers), POSE))
         if joints is None:
             raise DatasetError(
@@ -169,9 +186,8 @@ class _Reader:
         return self._forward(joints)
 
     def _commanded_tips(self, episode: Episode, measured: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        pose = ("x", "y", "z", "qx", "qy", "qz", "qw") if self.kind == "poses" else ("x", "y", "z", "rx", "ry", "rz")
-        names = _pose_names(self.embodiment, pose, gripper=True)
-        values = self._column(episode, self.action, names, named=False).astype(np.float64)
+        pose = POSE_NAMES if self.kind == "poses" else STEP_NAMES
+        values = self.values(episode, self.action.column)
         poses, grippers, at = [], np.full((len(values), len(self.grippers)), np.nan), 0
         for arm, gripper in enumerate(self.grippers):
             part = values[:, at : at + len(pose)]
@@ -197,8 +213,7 @@ class _Reader:
         for arm, gripper in enumerate(self.grippers):
             if gripper is not None:
                 values = joints[:, names.index(gripper.joint)]
-                span = gripper.open - gripper.closed
-                result[:, arm] = values if self.columns.gripper == "fraction" else (values - gripper.closed) / span
+                result[:, arm] = (values - gripper.closed) / (gripper.open - gripper.closed)
         return result
 
     def _forward(self, joints: np.ndarray) -> np.ndarray:
@@ -218,10 +233,10 @@ class _Reader:
     def _base(self, episode: Episode) -> Iterator[tuple[str, np.ndarray]]:
         odometry = None
         if self.columns.odometry.column in episode.columns:
-            odometry = self._column(episode, self.columns.odometry, ("x", "y", "theta"))
+            odometry = self.values(episode, self.columns.odometry.column)
             yield "state", odometry
         if self.kind == "velocities":
-            yield "values", self._column(episode, self.action, self.embodiment.channel_names)
+            yield "values", self.values(episode, self.action.column)
         elif odometry is None:
             raise DatasetError(
                 f"{episode.name} has no column {self.columns.odometry.column}; name the column of the odometry"
@@ -233,24 +248,45 @@ class _Reader:
 
     # --- columns ----------------------------------------------------------------------------------------------------
 
-    def _column(self, episode: Episode, wanted: Column, names: tuple[str, ...], named: bool = True) -> np.ndarray:
-        """The elements of a column in the robot's order: by given names, else by its own names, else all."""
-        channels = episode.columns[wanted.column]
-        if wanted.names:
-            if len(wanted.names) != len(names):
-                raise DatasetError(
-                    f"{wanted.column}: {len(wanted.names)} names given, {len(names)} needed: {', '.join(names)}"
-                )
-            return channels.select(wanted.names, f"{episode.name}: column {wanted.column}")
-        if named and set(names) <= set(channels.names):
-            return channels.select(names, wanted.column)
-        if channels.values.shape[1] != len(names):
-            raise DatasetError(
-                f"{episode.name}: column {wanted.column} has {channels.values.shape[1]} elements "
-                f"({', '.join(channels.names) or 'without names'}), {self.embodiment.name} needs {len(names)}: "
-                f"{', '.join(names)}; name them under `columns`"
-            )
-        return channels.values
+    def _map_columns(self) -> None:
+        """Find out what every element of every used column is."""
+        for column in (self.columns.odometry if self.on_base else self.columns.joints, self._pose_column()):
+            if column and column.column in self.source.features:
+                self._map(column, self._elements(column))
+        if self.kind != "none" and self.action:
+            self._map(self.action, self._elements(self.action, commanded=True))
+
+    def _pose_column(self) -> Column | None:
+        return self.poses if self._needs_poses else None
+
+    def _elements(self, column: Column, commanded: bool = False) -> tuple[str, ...]:
+        """The elements of a column in the robot's order; none for joints."""
+        if self.on_base:
+            return self.embodiment.channel_names if commanded else ("x", "y", "theta")
+        if not commanded:
+            return _pose_names(self.embodiment, POSE_NAMES) if column is self.poses else ()
+        poses = {"poses": POSE_NAMES, "pose_steps": STEP_NAMES}.get(self.kind)
+        return _pose_names(self.embodiment, poses, gripper=True) if poses else ()
+
+    def _map(self, column: Column, elements: tuple[str, ...]) -> None:
+        name, channels, where = column.column, self._channels(column.column), str(self.source.root)
+        if elements:
+            self.maps[name] = plain_map(column, channels, elements, [n for n in elements if _is_angle(n)], where)
+            grippers = [element for element in elements if element.endswith(ChannelKind.GRIPPER)]
+            self.ranges[name] = Ranges.of_openings(elements, grippers)
+        else:
+            self.maps[name] = joint_map(column, channels, self.embodiment, self._units(column, channels), where)
+            self.ranges[name] = Ranges.of_joints(self.embodiment)
+
+    def _channels(self, column: str) -> Channels:
+        return self.source[0].columns[column]
+
+    def _units(self, column: Column, channels: Channels) -> JointUnits:
+        """Those of the recipe, else those that the file states (SI), else those in which others record the robot."""
+        given, others = self.columns, self.embodiment.recordings if not any(channels.units) else Recordings()
+        calibration = read_calibration(given.calibration) if given.calibration else others.calibration
+        gripper = given.gripper or others.gripper or ("joint" if any(channels.units) else None)
+        return JointUnits(column.unit or others.unit, gripper, calibration)
 
     def _guess(self) -> ActionKind:
         mode = self.embodiment.control_mode
@@ -258,14 +294,17 @@ class _Reader:
             return "none"
         if not self._needs_poses:
             return "velocities" if self.on_base else "joints"
-        names = self.source.features[self.action.column] if self.action.column in self.source.features else ()
-        return "joints" if names and set(self.embodiment.joint_names) <= set(self.action.names or names) else "poses"
+        names = self.action.names or self.source.features.get(self.action.column, ())
+        return "joints" if names and are_joints(names, self.embodiment) else "poses"
 
     def _check(self) -> None:
         for column in (self.poses, self.action if self.kind != "none" else None):
             if column and column.column not in self.source.features:
+                why = self.source.unreadable.get(column.column)
                 raise DatasetError(
-                    f"{self.source.root} has no column {column.column}; it has {', '.join(self.source.features)}"
+                    f"{self.source.root}: the column {column.column} cannot be read: {why}"
+                    if why
+                    else f"{self.source.root} has no column {column.column}; it has {', '.join(self.source.features)}"
                 )
         if self.kind != "none" and self.action is None:
             raise DatasetError(f"{self.source.root} has no column action; name one, or set action_kind: none")
@@ -290,6 +329,10 @@ class _Reader:
 
 def _present(source: EpisodeSource, name: str) -> Column | None:
     return Column(column=name) if name in source.features else None
+
+
+def _is_angle(element: str) -> bool:
+    return element.rpartition("_")[2] in ANGLES
 
 
 def _pose_names(embodiment: Embodiment, pose: tuple[str, ...], gripper: bool = False) -> tuple[str, ...]:

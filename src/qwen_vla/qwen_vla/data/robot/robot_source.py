@@ -10,18 +10,18 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from embodiment_descriptions import Embodiment
-from qwen_vla.data.formats.bad_rows import BadRows, usable_rows
-from qwen_vla.data.formats.episodes import DatasetError, Episode, EpisodeSource, SourceOptions
+from qwen_vla.data.formats.bad_rows import usable_rows
+from qwen_vla.data.formats.episodes import DatasetError, EpisodeSource, SourceOptions
 from qwen_vla.data.formats.frames import DecodedFrames, decode_camera
 from qwen_vla.data.formats.lerobot import LeRobotEpisodes, download
 from qwen_vla.data.formats.named_robot import NamedRobot, load
 from qwen_vla.data.formats.opening import find_source, open_source, robot_of
 from qwen_vla.data.formats.spec import DataSpec, OnBadRows, check_steps, opened_wide, split
 from qwen_vla.data.robot.annotations import POINTS_COLUMN, Annotations, fresh_frames, gripper_openings, point_labels
-from qwen_vla.data.robot.chunks import episode_ends
 from qwen_vla.data.robot.color_jitter import jittered
 from qwen_vla.data.robot.mismatched_prompts import MismatchedPrompts, hold_chunk, zeros_hold
-from qwen_vla.data.robot.robot_columns import Columns, read_columns
+from qwen_vla.data.robot.robot_columns import Columns
+from qwen_vla.data.robot.robot_recording import RobotRecording
 from qwen_vla.data.robot.statistics import cached_quantiles
 from qwen_vla.data.samples import Label, SourceContext
 from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
@@ -30,10 +30,10 @@ from qwen_vla.model.sample import PointLabels, Sample
 
 EXECUTION_SHARE = 0.5  # share of a chunk executed until the next one is requested
 STILL_ROTATION = 0.02  # [rad] or share of gripper travel: smaller motion of a channel is only tracking noise
-IMAGE_PREFIX = "observation.images."
 BLOCK = 4096  # rows whose chunks are in memory at a time for statistics
 CHUNKS_IN_MEMORY = 1 << 27  # numbers; half a gigabyte
 HUB = "hub:"
+ROBOT_OF_STATISTICS = {"control_mode", "rate_hz", "arms", "urdf"}
 
 
 class RobotData(DataSpec):
@@ -75,6 +75,12 @@ class RobotData(DataSpec):
     def open(self, context: SourceContext) -> RobotSource:
         return RobotSource(self, context)
 
+    def open_recording(self, images: bool = True) -> tuple[RobotRecording, Embodiment]:
+        """The recordings with their columns, and the robot at its own rate; `images` as in `open_episodes`."""
+        source, embodiment = self.open_episodes(images)
+        recording = RobotRecording(source, embodiment, self.columns, self.cameras, self.relative_actions)
+        return recording, embodiment
+
     def open_episodes(self, images: bool = True) -> tuple[EpisodeSource, Embodiment]:
         """The recordings and the robot that made them. images: whether they must have the images of its cameras."""
         path = download(self.path.removeprefix(HUB)) if self.path.startswith(HUB) else Path(self.path)
@@ -96,8 +102,8 @@ class RobotSource:
     def __init__(self, spec: RobotData, context: SourceContext) -> None:
         self.spec, self.steps = spec, context.trajectory_steps
         see = context.images and spec.use_images
-        self.source, embodiment = spec.open_episodes(see)
-        self.embodiment = embodiment.model_copy(update={"rate_hz": self.source.rate_hz})
+        self.recording, embodiment = spec.open_recording(see)
+        self.source, self.embodiment = self.recording.source, self.recording.embodiment
         self.name = self.source.name
         check_steps(self.embodiment.chunk_size, context, spec.path)
         dataset = spec.statistics or embodiment.name
@@ -109,11 +115,11 @@ class RobotSource:
             raise DatasetError(f"{spec.path}: other_prompts needs relative_actions; absolute chunks cannot mean `hold`")
         self._other_prompts = MismatchedPrompts(embodiment.name, spec.other_prompts)
         self.episodes = self.source.episodes
-        self._ends = episode_ends(self.episodes)
-        self._episode = np.repeat(np.arange(len(self.episodes)), np.diff(self.episodes, axis=1)[:, 0])
-        self._tasks = [episode.instruction for episode in self.source]
+        self._ends, self._episode = self.recording.ends, self.recording.episode_of
+        self._tasks = self.recording.instructions
         self._read()
-        self.bad_rows = self._find_bad_rows()
+        self.recording.check_columns()
+        self.bad_rows = self.recording.bad_rows()
         self.images = self._images(context) if see else {}
         self.bad_rows.settle(spec.on_bad_rows)
         self._split(context)
@@ -151,7 +157,7 @@ class RobotSource:
     @property
     def tasks(self) -> np.ndarray:
         """The instruction of every training index, for balanced sampling."""
-        return np.array(self._tasks, dtype=object)[self._episode[self.training]]
+        return self._tasks[self.training]
 
     def texts(self) -> Iterable[str]:
         return [self.info.prompt(task) for task in sorted(set(self._tasks))]
@@ -173,8 +179,7 @@ class RobotSource:
 
     def _read(self) -> None:
         """Columns and labels. A recording of single frames has no targets."""
-        relative = self.spec.relative_actions
-        found = read_columns(self.source, self.embodiment, self.spec.columns, self._ends, relative)
+        found = self.recording.read()
         self.state, self.state_names, self.used = found.state, found.state_names, found.used
         self.targets, self._looks_ahead = found.targets, found.looks_ahead
         self.labels = self.openings = None
@@ -188,42 +193,15 @@ class RobotSource:
         if POINTS_COLUMN in reader.features:
             self.labels, self.openings = Annotations.of(reader), gripper_openings(reader, self.embodiment)
 
-    def _find_bad_rows(self) -> BadRows:
-        bad = BadRows()
-        for episode, (first, _) in zip(self.source, self.episodes, strict=True):
-            self._inspect(episode, int(first), bad)
-        return bad
-
-    def _inspect(self, episode: Episode, first: int, bad: BadRows) -> None:
-        for column, rows in episode.defects.items():
-            if column in self.used or column == "observation":
-                for row, why in rows.items():
-                    bad.add(first + row, episode.place(row), why if column == "observation" else f"{column} {why}")
-        for column in self.used:
-            bad.add_not_finite(episode.columns[column].values, first, column, episode.place)
-        if "timestamp" in episode.columns:
-            bad.add_gaps(episode.columns["timestamp"].values[:, 0], episode.rate_hz, first, episode.place)
-
     def _images(self, context: SourceContext) -> dict[str, DecodedFrames]:
         """Decoded frames by camera tag; rows without an image are bad."""
         side, found = context.config.image_size, {}
         for tag in self.camera_tags:
-            key = self._image_key(tag)
+            key = self.recording.image_key(tag)
             found[tag] = decode_camera(self.source, key, (side, side), self.fresh)
             for row, why in found[tag].bad.items():
                 self.bad_rows.add(row, *why.split(": ", 1))
         return found
-
-    def _image_key(self, tag: str) -> str:
-        keys = self.source.image_keys
-        wanted = (self.spec.cameras[tag],) if tag in self.spec.cameras else (IMAGE_PREFIX + tag, tag)
-        for key in wanted:
-            if key in keys:
-                return key
-        raise DatasetError(
-            f"{self.source.root} has no camera {wanted[0]}; it has {', '.join(keys) or 'none'}. Name the column of "
-            f"{tag!r} under `cameras`"
-        )
 
     def _split(self, context: SourceContext) -> None:
         self._usable = self._usable_rows()
@@ -287,7 +265,8 @@ class RobotSource:
             "bad_rows": self.bad_rows.summary(),
             "steps": self.steps or self.info.horizon,
             "trajectories": bool(self.steps),
-            "robot": self.embodiment.model_dump(mode="json", include={"control_mode", "rate_hz", "arms", "urdf"}),
+            "robot": self.embodiment.model_dump(mode="json", include=ROBOT_OF_STATISTICS),
+            "maps": [[map.column, *map.picks, *map.scale, *map.offset] for map in self.recording.reader.maps.values()],
             "columns": self.spec.columns.model_dump(mode="json"),
             "relative": self.spec.relative_actions,
         }
@@ -341,7 +320,7 @@ class RobotSource:
         return self.targets is not None and not self.steps and not self._held_out(index)
 
     def _task(self, index: int) -> str:
-        return self._tasks[self._episode[index]]
+        return self._tasks[index]
 
     def _prompt(self, index: int) -> str:
         """The prompt states the number of steps: the robot's own horizon, or the trajectory's length."""

@@ -59,15 +59,19 @@ def test_chunks_hold_the_last_target_of_their_episode_or_rest():
     np.testing.assert_array_equal(rests, [[1, 2, 3, 0], [2, 3, 0, 0], [3, 0, 0, 0], [4, 5, 0, 0], [5, 0, 0, 0]])
 
 
-def test_relative_chunks_of_a_continuous_joint_do_not_jump_at_the_half_turn():
+def test_chunks_of_a_continuous_joint_do_not_jump_at_the_half_turn():
     """A roll that turns on at a steady 0.1 rad a row, recorded within -pi .. pi, beside an elbow that does so, too."""
     angle = np.linspace(2.5, 4.5, 21)
     values = np.stack([np.arctan2(np.sin(angle), np.cos(angle)), angle], axis=1)
     layout = ActionLayout.parse(ControlMode.JOINT_POSITION, ["roll", "elbow"], {"roll": True, "elbow": False})
-    targets = AbsoluteTargets(values, np.full(21, 21), layout, origins=values)
-    chunks = targets.chunks(np.arange(21), 30)
+    relative = AbsoluteTargets(values, np.full(21, 21), layout, measured=values, relative=True)
+    chunks = relative.chunks(np.arange(21), 30)
     np.testing.assert_allclose(chunks[..., 0], chunks[..., 1], atol=1e-12)
     np.testing.assert_allclose(chunks[0, :21, 0], angle - 2.5, atol=1e-12)
+    for measured in (values, None):  # starts where the joint is measured, or commanded
+        chunks = AbsoluteTargets(values, np.full(21, 21), layout, measured=measured).chunks(np.arange(21), 30)
+        np.testing.assert_allclose(chunks[:, 0, 0], values[:, 0], atol=1e-12)
+        assert np.abs(np.diff(chunks[..., 0], axis=1)).max() < 0.11
 
 
 @given(LENGTHS, st.integers(1, 8), SEEDS)
