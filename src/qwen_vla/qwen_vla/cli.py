@@ -170,6 +170,51 @@ class Convert(ConvertOptions):
 
 
 @dataclass
+class Inspect:
+    """What is understood of a dataset, before anybody trains on it: names, units, limits, cameras, instructions.
+
+    Reads a LeRobotDataset, bags, or a JSON Lines file, and judges it as training does. The exit code is 0 only when
+    training on it would be right; otherwise every problem is listed with its remedy.
+
+    $ qwen-vla inspect out/data/widowx
+    $ qwen-vla inspect ~/data/so101_pick --robot examples/so101/so101.yaml --row 100
+    $ qwen-vla inspect bags/monday --robot widowx --instruction "open the drawer" --png out/monday.png
+    $ qwen-vla inspect out/data/mine --recipe my_recipe.yaml --json out/inspection.json
+    """
+
+    path: tyro.conf.Positional[Path]
+    """Folder of a LeRobotDataset, a bag, a folder of bags, or a JSON Lines file."""
+    robot: str | None = None
+    """Name of a robot of the suite, or path of an embodiment YAML; default: the robot that the dataset names."""
+    recipe: Path | None = None
+    """Recipe whose entry for this dataset gives the robot, columns, units and cameras."""
+    instruction: str | None = None
+    """Instruction of bags without one."""
+    row: int | None = None
+    """A row to show as it is understood: state, action, instruction."""
+    json: Path | None = None
+    """Where to write the result."""
+    png: Path | None = None
+    """Where to draw some images of every camera, and the joints beside their limits."""
+    overwrite: bool = False
+    """Replace files (of --json, --png) even when this command did not make them."""
+
+    def run(self) -> int:
+        from rich.console import Console
+
+        from qwen_vla.inspection import MAKER, inspect
+        from qwen_vla.output_files import write_json
+        from qwen_vla.output_paths import check_files, with_maker
+
+        check_files(MAKER, self.overwrite, {"--json": self.json, "--png": self.png})
+        findings = inspect(self.path, self.robot, self.recipe, self.instruction, self.row, self.png)
+        findings.print(Console(soft_wrap=True))
+        if self.json:
+            write_json(self.json, with_maker(MAKER, findings.to_json()))
+        return 0 if findings.ok else 1
+
+
+@dataclass
 class Train:
     """Train a recipe of any stage; the same command resumes.
 
@@ -356,6 +401,7 @@ def _commands() -> dict[str, type]:
         "describe": Describe,
         "collect": Collect,
         "convert": Convert,
+        "inspect": Inspect,
         "train": Train,
         "evaluate": Evaluate,
         "report": Report,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from qwen_vla.data.formats.spec import DataError
+from qwen_vla.data.formats.spec import refuse_evaluation_scenes
 from qwen_vla.data.label_ranges import share_ranges
 from qwen_vla.data.language.chat import ChatData
 from qwen_vla.data.language.questions import QuestionData
@@ -17,7 +17,6 @@ from qwen_vla.data.navigation.trajectories import TrajectoryData
 from qwen_vla.data.robot.hands import HandData
 from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SampleSource, SourceContext
-from qwen_vla.seeds import require_split
 
 AnyData = Annotated[
     RobotData | QuestionData | ChatData | NavigationData | TrajectoryData | HandData | MotionData,
@@ -33,15 +32,8 @@ def open_sources(specs: Sequence[AnyData], context: SourceContext) -> list[Sampl
     sources = []
     for spec in specs:
         source = spec.open(context)
-        _refuse_evaluation_scenes(source.provenance())
+        provenance = source.provenance()
+        refuse_evaluation_scenes(provenance.get("seeds"), provenance.get("path"))
         sources.append(source)
     share_ranges(sources)
     return sources
-
-
-def _refuse_evaluation_scenes(provenance: dict) -> None:
-    if seeds := provenance.get("seeds"):
-        try:
-            require_split("training", range(*seeds), "training")
-        except ValueError as error:
-            raise DataError(f"{provenance['path']}: {error}; remove this dataset") from error

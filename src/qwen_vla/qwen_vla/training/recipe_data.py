@@ -7,8 +7,9 @@ from pathlib import Path
 
 from qwen_vla.data.collect import collect, is_complete
 from qwen_vla.data.collection import Collection
+from qwen_vla.data.sources import AnyData
 from qwen_vla.training.recipe import Recipe, RecipeError
-from qwen_vla.training.recipe_files import load_collections
+from qwen_vla.training.recipe_files import load_collections, load_recipe
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 
 
@@ -28,6 +29,20 @@ def missing_collections(recipe: Recipe | ReinforcementRecipe) -> list[Collection
                 f"{recipe.collect or 'no file named under `collect`'} defines how to record it; put your data there"
             )
     return [collection for collection in needed if not is_complete(collection)]
+
+
+def entry_of(recipe: Path, path: Path) -> AnyData:
+    """The entry of a recipe's `data` for a dataset; RecipeError if it has none or several."""
+    entries = load_recipe(recipe).data
+    found = [entry for entry in entries if "path" in type(entry).model_fields and _same(entry.path, path)]
+    if len(found) != 1:
+        paths = ", ".join(str(getattr(entry, "path", entry.kind)) for entry in entries) or "none"
+        raise RecipeError(f"{recipe} has {len(found)} entries under `data` for {path}; it has {paths}")
+    return found[0]
+
+
+def _same(named: str | Path, path: Path) -> bool:
+    return str(named) == str(path) or Path(named).resolve() == path.resolve()
 
 
 def collect_data(recipe: Recipe | ReinforcementRecipe, workers: int) -> list[dict]:

@@ -146,6 +146,8 @@ class EpisodeSource(Protocol):
     @property
     def features(self) -> Mapping[str, tuple[str, ...]]: ...
 
+    def codec(self, key: str) -> str: ...  # in which a camera's images are stored; empty if unknown
+
     @property
     def episodes(self) -> np.ndarray: ...  # (E, 2) first and past-last row of every episode in the whole dataset
 
@@ -200,6 +202,10 @@ class EpisodeList:
     def features(self) -> dict[str, tuple[str, ...]]:
         """Names of the channels of every column."""
         return {name: channels.names for name, channels in self._episodes[0].columns.items()}
+
+    def codec(self, key: str) -> str:
+        """Unknown."""
+        return ""
 
     def __len__(self) -> int:
         return len(self._episodes)

@@ -8,6 +8,7 @@ unreadable value is recorded as a defect of its row; the user of the data decide
 from __future__ import annotations
 
 import functools
+import io
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from embodiment_descriptions import Embodiment, known_robot, load_robot
 from qwen_vla.data.formats.cache import data_hash
@@ -118,23 +120,34 @@ class LeRobotReader:
             yield from (future.result() for future in waiting)
 
     def _decode(self, key: str, row: int, cell: dict | None) -> np.ndarray:
+        try:
+            return decode_image(self._data(key, row, cell))
+        except DecodingError as error:
+            raise DatasetError(f"{self.place(row)}: image {key} cannot be decoded: {error}") from error
+
+    def _data(self, key: str, row: int, cell: dict | None) -> bytes:
+        """The file of an image, inside the data or beside them."""
         data = (cell or {}).get("bytes")
         if data is None and (cell or {}).get("path"):
             path = self.root / cell["path"]
             data = path.read_bytes() if path.is_file() else None
         if not data:
             raise DatasetError(f"{self.place(row)}: image {key} is missing")
-        try:
-            return decode_image(data)
-        except DecodingError as error:
-            raise DatasetError(f"{self.place(row)}: image {key} cannot be decoded: {error}") from error
+        return data
+
+    def codec(self, key: str) -> str:
+        """In which a camera's first image is stored, such as h264 or PNG; DatasetError if that is unreadable."""
+        if video := self._video(key):
+            return video.codec()
+        with Image.open(io.BytesIO(self._data(key, 0, self._files.cell(key, 0)))) as image:
+            return str(image.format)
 
     def _video(self, key: str) -> VideoFiles | None:
         """The videos of a camera, None if it is stored as images; DatasetError for depth and gray images."""
         feature = self.columns[key]
         if feature.why_not_color:
             raise DatasetError(
-                f"{self.root}: camera {key} {feature.why_not_color}; only color images can be used. Name another camera "
+                f"{self.root}: camera {key} {feature.why_not_color}; only color images can be used. Name another one "
                 "under `cameras`"
             )
         if feature.dtype == "video" and key not in self._videos:
@@ -230,7 +243,7 @@ class LeRobotEpisodes:
         self.reader = reader = LeRobotReader(root)
         self.name, self.root, self.rate_hz = reader.name, reader.root, reader.fps
         self.image_keys, self.features, self.episodes = reader.image_keys, reader.features, reader.episodes
-        self.images, self.unreadable = reader.images, reader.unreadable
+        self.images, self.unreadable, self.codec = reader.images, reader.unreadable, reader.codec
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:

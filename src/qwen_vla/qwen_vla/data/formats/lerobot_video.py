@@ -58,7 +58,7 @@ class VideoFiles:
         fps: float,
         place: Callable[[int], str],
     ) -> None:
-        """places, episodes: of every episode, and its (first, past-last) frame; stamps: (N,) of each frame in it [s]."""
+        """places, episodes: of every episode, and its (first, past-last) frame; stamps: (N,) of frames in it [s]."""
         self._key, self._fps, self._place, self._stamps = key, fps, place, stamps
         self._first, self._places = episodes[:, 0], places
         self._open: OrderedDict[Path, VideoFile] = OrderedDict()
@@ -76,6 +76,16 @@ class VideoFiles:
             return self._file(path).at(time, 0.5 / self._fps)
         except (DatasetError, av.FFmpegError, OSError) as error:
             raise DatasetError(f"{self._place(row)}: image {self._key} cannot be decoded: {path}: {error}") from error
+
+    def codec(self) -> str:
+        """Of the first video; DatasetError if there is none that can be opened."""
+        path = next((place.path for place in self._places if place), None)
+        if path is None:
+            raise DatasetError(f"no episode has a video of {self._key}")
+        try:
+            return self._file(path).codec
+        except (DatasetError, av.FFmpegError, OSError) as error:
+            raise DatasetError(f"{path}: {error}") from error
 
     def _file(self, path: Path) -> VideoFile:
         if path not in self._open:
@@ -99,6 +109,7 @@ class VideoFile:
         self._stream.thread_type = "AUTO"
         if (self._stream.pix_fmt or "").startswith(GRAY):
             raise DatasetError(f"its pixels are {self._stream.pix_fmt}; only color images can be used")
+        self.codec = self._stream.codec_context.name
         self._base = Fraction(self._stream.time_base)
         packets = [(p.pts, p.is_keyframe) for p in self._container.demux(self._stream) if p.pts is not None]
         self._times = sorted(pts for pts, _ in packets)

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from embodiment_descriptions import ActionLayout
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.normalization import HIGH, LOW, Quantiles
+from qwen_vla.seeds import require_split
 
 SPECIAL = "<|"  # starts every special token; in a text it could forge a turn or an image
 SHOWN = 10  # bad rows listed in a message; the others are counted
@@ -82,6 +83,15 @@ def check_steps(steps: int, context: SourceContext, what: str) -> None:
     horizon = context.config.horizon
     if context.trajectory_steps is None and steps > horizon:
         raise DataError(f"{what}: chunks of {steps} steps do not fit the model's horizon of {horizon}; use fewer")
+
+
+def refuse_evaluation_scenes(seeds: Sequence[int] | None, path: object) -> None:
+    """DataError if a dataset is recorded from scenes (first and past-last seed) that are reserved for evaluation."""
+    if seeds:
+        try:
+            require_split("training", range(*seeds), "training")
+        except ValueError as error:
+            raise DataError(f"{path}: {error}", remedy="remove this dataset") from error
 
 
 def read_rows(path: Path, parse: Callable[[dict, int], Row], on_bad_rows: OnBadRows) -> tuple[list[Row], list[str]]:

@@ -64,6 +64,14 @@ def open_image(folder: Path, address: str) -> Image.Image:
         raise ValueError(f"cannot open the image {address[:80]!r}: {error}") from error
 
 
+def image_facts(folder: Path, address: str) -> tuple[int, int, str]:
+    """Width and height [px] and format of an image, which is decoded; ValueError if it cannot be."""
+    decoded = open_image(folder, address)
+    match = DATA_URI.fullmatch(address)
+    form = Path(_file(folder, address)).suffix.lstrip(".") if not match else address[len("data:image/") :].split(";")[0]
+    return decoded.width, decoded.height, form.lower()
+
+
 def _file(folder: Path, address: str) -> Path:
     return folder / address.removeprefix("file://")
 

@@ -119,18 +119,23 @@ class Navigation:
         """The sample of one frame; it is deterministic."""
         number, frame = self._index[index]
         episode = self.episodes[number]
-        waypoints, valid = self._waypoints(index)
+        waypoints, valid = self.chunk(index)
         shown = self.history_frames(episode, frame)
         images = pictures(self.spec.path.parent, episode.frames, shown, self.size) if self.camera_tags else {}
         actions = self.statistics[self.spec.robot].normalize(waypoints)
         return Sample(self._prompt(episode.instruction, len(actions)), images, actions=actions, valid=valid)
 
     def label(self, index: int) -> Label:
-        values, valid = self._waypoints(index)
+        values, valid = self.chunk(index)
         return Label(self.spec.robot, values, np.repeat(valid[:, None], len(CHANNELS), axis=1))
 
     def use_statistics(self, statistics: Mapping[str, Quantiles]) -> None:
         self.statistics = statistics
+
+    def at(self, index: int) -> tuple[NavigationEpisode, int]:
+        """Episode and frame of a sample."""
+        number, frame = self._index[index]
+        return self.episodes[number], frame
 
     @property
     def tasks(self) -> np.ndarray:
@@ -164,7 +169,7 @@ class Navigation:
         stride = max(1, round(self.steps * self.spec.period * episode.rate_hz)) if self.steps else 1
         return range(0, len(episode.poses), stride)
 
-    def _waypoints(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def chunk(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """(count, 3) increments in physical units, and a mask of those that exist."""
         number, frame = self._index[index]
         episode = self.episodes[number]
@@ -175,7 +180,7 @@ class Navigation:
 
     def _quantiles(self) -> Quantiles:
         """q01/q99 of the training waypoints, widened to hold 0: STOP must not be clipped, even if it is rare."""
-        found = [self._waypoints(index) for index in self.training]
+        found = [self.chunk(index) for index in self.training]
         values = np.concatenate([waypoints for waypoints, _ in found])
         valid = np.concatenate([valid for _, valid in found])[:, None]
         bounds = quantiles(values, valid, CHANNELS)

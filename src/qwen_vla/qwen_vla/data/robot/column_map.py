@@ -21,8 +21,8 @@ from qwen_vla.data.robot.joint_names import NamedJoints, find_joints, find_names
 ENCODER_STEPS = 4095  # of a turn, as LeRobot counts it
 AMBIGUOUS_TRAVEL = 0.2  # [rad, m] a gripper's joint that moves farther may have values of 0…1, as its opening has
 CALIBRATION_REMEDY = (
-    "give LeRobot's calibration file under `columns: {calibration: …}` (~/.cache/huggingface/lerobot/calibration/robots/"
-    "TYPE/ID.json), or `calibration: limits` if the range is that of the URDF"
+    "give LeRobot's calibration file under `columns: {calibration: …}` (~/.cache/huggingface/lerobot/calibration/"
+    "robots/TYPE/ID.json), or `calibration: limits` if the range is that of the URDF"
 )
 
 
@@ -219,8 +219,8 @@ def _scales(embodiment: Embodiment, units: JointUnits, found: NamedJoints, where
 def _refuse_ambiguous(joint: str, gripper, found: NamedJoints, where: str) -> None:
     if joint in found.renamed and abs(gripper.open - gripper.closed) >= AMBIGUOUS_TRAVEL:
         raise DatasetError(
-            f"has the gripper under another name than {joint}: it may be that joint's position ({gripper.closed:g} closed, "
-            f"{gripper.open:g} open) or an opening",
+            f"has the gripper under another name than {joint}: it may be that joint's position ({gripper.closed:g} "
+            f"closed, {gripper.open:g} open) or an opening",
             where=where,
             remedy="write `columns: {gripper: joint}`, `fraction` (0 closed … 1 open), `closed_fraction` (0 open … 1 "
             "closed) or `percent` (0 closed … 100 open)",

@@ -114,7 +114,7 @@ class Hands:
         """The sample of one frame; it is deterministic."""
         number, frame = self._index[index]
         episode = self.episodes[number]
-        values, valid = self._chunk(index)
+        values, valid = self.chunk(index)
         frames = episode.line.frames if self.camera_tags else {}
         images = pictures(self.spec.path.parent, frames, [frame], self.size)
         actions = self.statistics[self.spec.name].normalize(values)
@@ -122,7 +122,7 @@ class Hands:
         return Sample(prompt, {tag: image[0] for tag, image in images.items()}, actions=actions, valid=valid)
 
     def label(self, index: int) -> Label:
-        values, valid = self._chunk(index)
+        values, valid = self.chunk(index)
         return Label(self.spec.name, values, np.broadcast_to(valid, values.shape))
 
     def use_statistics(self, statistics: Mapping[str, Quantiles]) -> None:
@@ -160,14 +160,14 @@ class Hands:
     def _steps(self, episode: HandEpisode, frame: int) -> int:
         return min(self.limit, len(episode) - 1 - frame) if self.limit else self.spec.steps
 
-    def _chunk(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def chunk(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         number, frame = self._index[index]
         episode = self.episodes[number]
         return episode.chunk(frame, self._steps(episode, frame))
 
     def _quantiles(self) -> Quantiles:
         spread = np.linspace(0, len(self.training) - 1, min(len(self.training), STATISTICS_CHUNKS)).astype(int)
-        values, valid = zip(*(self._chunk(index) for index in self.training[spread]), strict=True)
+        values, valid = zip(*(self.chunk(index) for index in self.training[spread]), strict=True)
         return quantiles(np.concatenate(values), np.concatenate(valid), CHANNELS)
 
     @staticmethod

@@ -110,13 +110,13 @@ class Ranges:
             return
         wrong = np.flatnonzero(outside.any(axis=0))
         shown = [
-            f"{self.names[e]} is {bounds[0, e]:.3g} … {bounds[1, e]:.3g} {self.units[e]} (limits {self.lower[e]:.3g} … "
+            f"{self.names[e]} {bounds[0, e]:.3g} … {bounds[1, e]:.3g} {self.units[e]} (limits {self.lower[e]:.3g} … "
             f"{self.upper[e]:.3g}{self._hint(e, float(np.abs(bounds[:, e]).max()))})"
             for e in wrong
         ]
         only_grippers = all(self.names[e] in self.grippers for e in wrong)
         remedy = GRIPPER_REMEDY if only_grippers else UNIT_REMEDY
-        raise DatasetError(f"98 % of the rows: {', '.join(shown)}", where=where, remedy=remedy)
+        raise DatasetError(f"1 % … 99 % of the rows are outside the limits: {', '.join(shown)}", where, remedy)
 
     def _one(self, element: int, value: float) -> str:
         low = value < self.lower[element]

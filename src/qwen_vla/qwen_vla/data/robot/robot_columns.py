@@ -55,8 +55,8 @@ class Columns(BaseModel):
     )
     calibration: Path | Literal["limits"] | None = Field(
         None,
-        description="what unit percent refers to: the calibration file that LeRobot stores for the robot, or limits: the "
-        "range of the URDF",
+        description="what unit percent refers to: the calibration file that LeRobot stores for the robot, or limits: "
+        "the range of the URDF",
     )
 
 
@@ -79,14 +79,15 @@ class RobotColumns:
 class ColumnReader:
     """Reads the columns for the robot's control mode, episode by episode; non-finite rows are kept.
 
-    kind: of the actions. maps: by the column's name, how it is read; joint_columns: those with joint positions.
+    kind: of the actions. maps, ranges: by the column's name, how it is read, and what is possible in it. errors: why
+    the names, number of elements or units of the other columns are not understood.
     """
 
     def __init__(self, source: EpisodeSource, embodiment: Embodiment, columns: Columns, relative: bool = False) -> None:
         """relative: whether chunks of joint positions are relative to the joints measured at their start.
 
         Raises:
-            DatasetError: a column is missing, or its names, number of elements or units are not understood.
+            DatasetError: a column is missing, or its actions do not fit the control mode.
         """
         self.source, self.embodiment, self.columns, self.relative = source, embodiment, columns, relative
         self.on_base = embodiment.control_mode.moves_base
@@ -99,6 +100,7 @@ class ColumnReader:
         self._check()
         self.maps: dict[str, ColumnMap] = {}
         self.ranges: dict[str, Ranges] = {}
+        self.errors: list[DatasetError] = []
         self._map_columns()
 
     def all_columns(self, ends: np.ndarray) -> RobotColumns:
@@ -269,6 +271,12 @@ class ColumnReader:
         return _pose_names(self.embodiment, poses, gripper=True) if poses else ()
 
     def _map(self, column: Column, elements: tuple[str, ...]) -> None:
+        try:
+            self._understand(column, elements)
+        except DatasetError as error:
+            self.errors.append(error)
+
+    def _understand(self, column: Column, elements: tuple[str, ...]) -> None:
         name, channels, where = column.column, self._channels(column.column), str(self.source.root)
         if elements:
             self.maps[name] = plain_map(column, channels, elements, [n for n in elements if _is_angle(n)], where)

@@ -34,7 +34,7 @@ class RobotRecording:
         cameras: Mapping[str, str],
         relative: bool = False,
     ) -> None:
-        """DatasetError: a column that is needed is missing or not understood."""
+        """DatasetError: a column that is needed is missing."""
         self.source, self.cameras = source, cameras
         self.embodiment = embodiment.model_copy(update={"rate_hz": source.rate_hz})
         self.episodes = source.episodes
@@ -52,7 +52,9 @@ class RobotRecording:
         return self.reader.all_columns(self.ends)
 
     def check_columns(self) -> None:
-        """DatasetError if a whole column cannot be that of the robot, such as degrees taken for radians."""
+        """DatasetError if a column is not understood, or cannot be the robot's, such as degrees taken for radians."""
+        if self.reader.errors:
+            raise self.reader.errors[0]
         for column in self.reader.maps:
             self.check_column(column)
 

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field
 
 from embodiment_descriptions import Embodiment
 from qwen_vla.data.formats.bad_rows import usable_rows
-from qwen_vla.data.formats.episodes import DatasetError, EpisodeSource, SourceOptions
+from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.frames import DecodedFrames, decode_camera
-from qwen_vla.data.formats.lerobot import LeRobotEpisodes, download
-from qwen_vla.data.formats.named_robot import NamedRobot, load
-from qwen_vla.data.formats.opening import find_source, open_source, robot_of
-from qwen_vla.data.formats.spec import DataSpec, OnBadRows, check_steps, opened_wide, split
+from qwen_vla.data.formats.lerobot import LeRobotEpisodes
+from qwen_vla.data.formats.spec import check_steps, opened_wide, split
 from qwen_vla.data.robot.annotations import POINTS_COLUMN, Annotations, fresh_frames, gripper_openings, point_labels
 from qwen_vla.data.robot.color_jitter import jittered
 from qwen_vla.data.robot.mismatched_prompts import MismatchedPrompts, hold_chunk, zeros_hold
-from qwen_vla.data.robot.robot_columns import Columns
-from qwen_vla.data.robot.robot_recording import RobotRecording
+from qwen_vla.data.robot.robot_dataset import RobotDataset
 from qwen_vla.data.robot.statistics import cached_quantiles
 from qwen_vla.data.samples import Label, SourceContext
 from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
@@ -32,62 +26,14 @@ EXECUTION_SHARE = 0.5  # share of a chunk executed until the next one is request
 STILL_ROTATION = 0.02  # [rad] or share of gripper travel: smaller motion of a channel is only tracking noise
 BLOCK = 4096  # rows whose chunks are in memory at a time for statistics
 CHUNKS_IN_MEMORY = 1 << 27  # numbers; half a gigabyte
-HUB = "hub:"
 ROBOT_OF_STATISTICS = {"control_mode", "rate_hz", "arms", "urdf"}
 
 
-class RobotData(DataSpec):
-    """Demonstrations, or single labeled frames without actions, of one robot."""
-
-    kind: Literal["robot"]
-    path: Annotated[str, BeforeValidator(str)] = Field(
-        description="LeRobotDataset v3.0 (a folder, or hub:organisation/name, which is downloaded), a bag, a folder of "
-        "bags, or what an installed episode source recognizes"
-    )
-    robot: NamedRobot | None = Field(
-        None, description="name, path of an embodiment YAML, or both files; default: the robot named by the dataset"
-    )
-    statistics: str | None = Field(
-        None,
-        description="name of its normalization statistics; default: the robot's name. Data sets with the same name "
-        "share a range that contains those of all",
-    )
-    cameras: dict[str, str] = Field({}, description="image column by camera tag; default: observation.images.TAG")
-    columns: Columns = Columns()
-    bag: SourceOptions = Field(SourceOptions(), description="what the recording does not define itself")
-    on_bad_rows: OnBadRows = Field("refuse", description="what to do with unusable rows; both report them")
-    use_images: bool = Field(True, description="False: no images, even in a stage with vision")
-    use_state: bool = Field(True, description="False: no state, even for a model with proprioception")
-    relative_actions: bool = Field(
-        False, description="chunks of joint positions are relative to the joints measured at their start"
-    )
-    colour_jitter: float = Field(
-        0.0, ge=0, le=1, description="strength of random changes of the colors of training images; 0.2 is moderate"
-    )
-    other_prompts: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of the training samples whose prompt names another robot of the suite: there this one must "
-        "hold still, so that the model must read the prompt's robot",
-    )
+class RobotData(RobotDataset):
+    """Demonstrations, or single labeled frames without actions, of one robot, and how they are trained on."""
 
     def open(self, context: SourceContext) -> RobotSource:
         return RobotSource(self, context)
-
-    def open_recording(self, images: bool = True) -> tuple[RobotRecording, Embodiment]:
-        """The recordings with their columns, and the robot at its own rate; `images` as in `open_episodes`."""
-        source, embodiment = self.open_episodes(images)
-        recording = RobotRecording(source, embodiment, self.columns, self.cameras, self.relative_actions)
-        return recording, embodiment
-
-    def open_episodes(self, images: bool = True) -> tuple[EpisodeSource, Embodiment]:
-        """The recordings and the robot that made them. images: whether they must have the images of its cameras."""
-        path = download(self.path.removeprefix(HUB)) if self.path.startswith(HUB) else Path(self.path)
-        source = find_source(path)
-        embodiment = load(self.robot) if self.robot else robot_of(source, path)
-        seen = embodiment if images else embodiment.model_copy(update={"cameras": ()})
-        return open_source(source, path, seen, self.bag), embodiment
 
 
 class RobotSource:
@@ -117,8 +63,8 @@ class RobotSource:
         self.episodes = self.source.episodes
         self._ends, self._episode = self.recording.ends, self.recording.episode_of
         self._tasks = self.recording.instructions
-        self._read()
         self.recording.check_columns()
+        self._read()
         self.bad_rows = self.recording.bad_rows()
         self.images = self._images(context) if see else {}
         self.bad_rows.settle(spec.on_bad_rows)

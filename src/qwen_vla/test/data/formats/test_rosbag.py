@@ -43,7 +43,9 @@ def picture(number):
 
 
 def joints_at(seconds):
-    return 0.1 * np.arange(7) + 0.2 * np.sin(seconds + np.arange(7)) + [0, 0, 0, 0, 0, 0, -0.58]
+    """Within the limits of the WidowX, the finger last."""
+    middle, amplitude = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.026]), np.array([0.2] * 6 + [0.008])
+    return middle + amplitude * np.sin(seconds + np.arange(7))
 
 
 class Bag:

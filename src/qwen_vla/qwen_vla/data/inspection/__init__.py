@@ -1,0 +1,1 @@
+"""What is understood of a dataset before anybody trains on it: `qwen-vla inspect`."""
