@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from rich.filesize import decimal
 from tqdm import tqdm
 
@@ -16,6 +17,7 @@ from qwen_vla.data.collection import Collection
 from qwen_vla.data.formats.lerobot import DatasetError, shard_path
 from qwen_vla.data.formats.lerobot_meta import Feature
 from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
+from qwen_vla.data.robot.range_checks import ranges_of
 from qwen_vla.output_files import free_bytes, write_json
 from qwen_vla.output_paths import Marker, check_folder
 from qwen_vla.parallel import parallel_map
@@ -158,9 +160,17 @@ class _Recorder:
         for scene in collection.scenes(shard):
             task, frames, success = self._play(suite.seed_of(scene, collection.seed, collection.task))
             if success:
+                self._check(scene, frames)
                 episodes.append(Recording(task, frames))
         write_shard(collection.out, shard, episodes, _features(suite), suite.embodiment.rate_hz)
         return _Recorded(shard, self._refusals() - before)
+
+    def _check(self, scene: int, frames: dict) -> None:
+        """DatasetError if a demonstration has positions that training refuses."""
+        robot = self.suite.embodiment
+        for name, feature in _features(self.suite).items():
+            for row, why in ranges_of(robot, feature.names).rows_outside(np.asarray(frames[name]), name).items():
+                raise DatasetError(f"scene {scene}, row {row}: {why}")
 
     def _refusals(self) -> Counter[str]:
         return Counter(self._lead.refusals) if self._lead else Counter()

@@ -26,6 +26,7 @@ from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shar
 from qwen_vla.data.formats.opening import find_source, open_source, robot_of
 from qwen_vla.data.formats.recordings import mend, unfinished, write_robot
 from qwen_vla.data.formats.spec import clean_text
+from qwen_vla.data.robot.range_checks import ranges_of
 from qwen_vla.output_files import write_json
 from qwen_vla.output_paths import Marker, check_folder
 from qwen_vla.parallel import parallel_map
@@ -69,7 +70,7 @@ def convert(options: ConvertOptions) -> dict:
         write_json(options.out / CONVERSION.file, {"settings": options.settings, "recordings": []})
     if known.get("features") not in (None, _as_json(features)):
         known = {}  # a different recording now defines the columns
-    work = _Converter(options, source, recordings, features, embodiment.rate_hz)
+    work = _Converter(options, source, recordings, features, embodiment)
     done = _convert_all(work, known)
     problems += [f"{one.recording}: {one.problem}" for one in done if one.problem]
     if problems and options.on_bad == "refuse":
@@ -206,13 +207,18 @@ def _kept(work: _Converter, known: Mapping[str, Any]) -> Iterator[tuple[int, Con
 
 @dataclass(frozen=True)
 class _Converter:
-    """Converts single recordings, in any process, to rows with these features at this rate [Hz]."""
+    """Converts single recordings, in any process, to rows with these features, at the rate of the embodiment."""
 
     options: ConvertOptions
     source: type[EpisodeSource]
     recordings: list[Path]
     features: dict[str, Feature]
-    rate_hz: float
+    embodiment: Embodiment
+
+    @property
+    def rate_hz(self) -> float:
+        """Rows per second."""
+        return self.embodiment.rate_hz
 
     def convert(self, number: int) -> Converted:
         """Write shard `number`; an empty one if the recording cannot be used."""
@@ -247,6 +253,8 @@ class _Converter:
                 bad.add(row, f"row {row}", why)
         for name, channels in episode.columns.items():
             bad.add_not_finite(channels.values, 0, name, lambda row: f"row {row}")
+            for row, why in ranges_of(self.embodiment, channels.names).rows_outside(channels.values, name).items():
+                bad.add(row, f"row {row}", why)
         if lines := bad.lines():
             more = f" … and {len(lines) - REASONS_SHOWN} more rows" if len(lines) > REASONS_SHOWN else ""
             raise DatasetError(f"{len(lines)} of {len(episode)} rows are bad: {'; '.join(lines[:REASONS_SHOWN])}{more}")

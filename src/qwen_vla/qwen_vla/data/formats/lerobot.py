@@ -147,8 +147,9 @@ class LeRobotReader:
         feature = self.columns[key]
         if feature.why_not_color:
             raise DatasetError(
-                f"{self.root}: camera {key} {feature.why_not_color}; only color images can be used. Name another one "
-                "under `cameras`"
+                f"camera {key} {feature.why_not_color}; only color images can be used",
+                where=str(self.root),
+                remedy="name another camera under `cameras`, or train without images (`use_images: false`)",
             )
         if feature.dtype == "video" and key not in self._videos:
             places, stamps = self._meta.videos(key), self._stamps()

@@ -199,10 +199,8 @@ def read_info(root: Path) -> dict[str, Any]:
         raise DatasetError(f"{path} must have a JSON object, not {type(info).__name__}")
     version = info.get("codebase_version")
     if version not in (CODEBASE_VERSION, *OLDER_VERSIONS):
-        raise DatasetError(
-            f"{path}: codebase_version {version!r}; {', '.join(OLDER_VERSIONS)} and {CODEBASE_VERSION} are read. "
-            f"{CONVERSION}"
-        )
+        read = f"{', '.join(OLDER_VERSIONS)} and {CODEBASE_VERSION} are read"
+        raise DatasetError(f"codebase_version is {version!r}; {read}", where=str(path), remedy=CONVERSION)
     return info
 
 
@@ -253,7 +251,9 @@ def _validated(root: Path, info: dict[str, Any]) -> _Info:
         problem = error.errors()[0]
         key, given = ".".join(map(str, problem["loc"])), problem["input"]
         given = "missing" if problem["type"] == "missing" else repr(given)
-        raise DatasetError(f"{root}/meta/info.json: {key} is {given}; {problem['msg']}") from error
+        raise DatasetError(
+            f"{key} is {given}: {problem['msg']}", where=f"{root}/meta/info.json", remedy="correct the file"
+        ) from error
 
 
 def _filled(root: Path, template: str, key: str, numbers: Mapping[str, int], usual: str) -> Path:
@@ -266,7 +266,11 @@ def _filled(root: Path, template: str, key: str, numbers: Mapping[str, int], usu
     except ValueError:
         known = False
     if not known:
-        raise DatasetError(f"{root}/meta/info.json: video_path is {template!r}; this version has {usual!r}; correct it")
+        raise DatasetError(
+            f"video_path is {template!r}",
+            where=f"{root}/meta/info.json",
+            remedy=f"write {usual!r}, as this version has",
+        )
     path = root / template.format(video_key=key, **numbers)
     if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):  # files of a hub's cache are links
         raise DatasetError(f"{root}/meta/info.json: video_path {template!r} leads out of the dataset, to {path}")
@@ -300,7 +304,7 @@ def _json_lines(root: Path, path: Path) -> Iterator[dict]:
     """The objects of a file of v2.0 or v2.1."""
     if not path.is_file():
         version = json.loads((root / "meta/info.json").read_text(encoding="utf-8"))["codebase_version"]
-        raise DatasetError(f"{root}: no {path.relative_to(root)}, which {version} has. {CONVERSION}")
+        raise DatasetError(f"no {path.relative_to(root)}, which {version} has", where=str(root), remedy=CONVERSION)
     try:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if line.strip():

@@ -27,8 +27,9 @@ class Problem:
     @classmethod
     def of(cls, error: Exception, where: str) -> Problem:
         """From an exception; `where` unless the error names its place itself."""
+        place = getattr(error, "where", "") or where
         what = getattr(error, "what", "") or " ".join(str(error).split())
-        return cls(getattr(error, "where", "") or where, what, getattr(error, "remedy", ""))
+        return cls(place, what.removeprefix(f"{place}: "), getattr(error, "remedy", ""))
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,9 @@ class RobotInspection:
         try:
             return step()
         except (ValueError, OSError) as error:  # what a command reports in one line
-            self.findings.problems.append(Problem.of(error, self.spec.path))
+            problem = Problem.of(error, self.spec.path)
+            if problem not in self.findings.problems:
+                self.findings.problems.append(problem)
             return None
 
     def _look_at(self, source: EpisodeSource, embodiment: Embodiment) -> None:

@@ -7,8 +7,8 @@ single rows outside the limits are bad rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -74,6 +74,8 @@ class Ranges:
 
     def rows_outside(self, values: np.ndarray, column: str) -> dict[int, str]:
         """By row of (T, elements), what is farthest outside, in its limit's margins; empty if all are inside."""
+        if not self.names:
+            return {}
         excess = np.maximum(self.lower - self.margin - values, values - self.upper - self.margin)
         with np.errstate(invalid="ignore"):  # rows that are not finite are bad for another reason
             outside = np.flatnonzero((excess > 0).any(axis=1))
@@ -135,20 +137,27 @@ class Ranges:
         return "; percent of the range?" if size <= PERCENT else ""
 
 
+def ranges_of(embodiment: Embodiment, names: Sequence[str]) -> Ranges:
+    """Of a column in SI units whose elements have exactly these names; anything for those that are no joints."""
+    joints, free = Ranges.of_joints(embodiment), Ranges.of_openings(names, ())
+    place = {name: index for index, name in enumerate(joints.names)}
+    known = [index for index, name in enumerate(names) if name in place]
+    picked = [place[names[index]] for index in known]
+    for own, limited in ((free.lower, joints.lower), (free.upper, joints.upper), (free.margin, joints.margin)):
+        own[known] = limited[picked]
+    units = tuple(joints.units[place[name]] if name in place else "" for name in names)
+    return replace(free, units=units, grippers=joints.grippers)
+
+
 def channel_ranges(embodiment: Embodiment) -> Ranges:
     """Of the channels of absolute joint positions: joints by their limits, grippers 0…1."""
-    layout, joints = embodiment.layout, Ranges.of_joints(embodiment)
+    layout = embodiment.layout
     openings = Ranges.of_openings(layout.names, [layout.names[column] for column in layout.grippers])
-    place = {name: index for index, name in enumerate(joints.names)}
-    limited: Mapping[int, int] = {c: place[layout.names[c]] for c in layout.joints if layout.names[c] in place}
-    arrays = []
-    for of_openings, of_joints in (
-        (openings.lower, joints.lower),
-        (openings.upper, joints.upper),
-        (openings.margin, joints.margin),
+    found, opens = ranges_of(embodiment, layout.names), layout.grippers
+    for own, limited in (
+        (found.lower, openings.lower),
+        (found.upper, openings.upper),
+        (found.margin, openings.margin),
     ):
-        values = of_openings.copy()
-        values[list(limited)] = of_joints[list(limited.values())]
-        arrays.append(values)
-    units = tuple(joints.units[limited[c]] if c in limited else "" for c in range(len(layout.names)))
-    return Ranges(layout.names, *arrays, units, openings.grippers)
+        own[opens] = limited[opens]
+    return replace(found, grippers=openings.grippers)

@@ -78,7 +78,8 @@ class RobotRecording:
             if key in keys:
                 return key
         raise DatasetError(
-            f"{self.source.root} has no camera {wanted[0]}; it has {', '.join(keys) or 'none'}",
+            f"has no camera {wanted[0]}; it has {', '.join(keys) or 'none'}",
+            where=str(self.source.root),
             remedy=f"name the column of {tag!r} under `cameras`",
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from embodiment_descriptions import Embodiment
+from embodiment_descriptions import ControlMode, Embodiment
 from qwen_vla.data.formats.bad_rows import usable_rows
 from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.frames import DecodedFrames, decode_camera
@@ -15,6 +15,7 @@ from qwen_vla.data.formats.spec import check_steps, opened_wide, split
 from qwen_vla.data.robot.annotations import POINTS_COLUMN, Annotations, fresh_frames, gripper_openings, point_labels
 from qwen_vla.data.robot.color_jitter import jittered
 from qwen_vla.data.robot.mismatched_prompts import MismatchedPrompts, hold_chunk, zeros_hold
+from qwen_vla.data.robot.range_checks import Ranges, channel_ranges
 from qwen_vla.data.robot.robot_dataset import RobotDataset
 from qwen_vla.data.robot.statistics import cached_quantiles
 from qwen_vla.data.samples import Label, SourceContext
@@ -70,6 +71,7 @@ class RobotSource:
         self.bad_rows.settle(spec.on_bad_rows)
         self._split(context)
         self.statistics = self._statistics(context)
+        self._check_statistics()
         self.embodiments: Mapping[str, EmbodimentInfo] = {self.info.name: self.info}
         self._normalize()
 
@@ -189,6 +191,16 @@ class RobotSource:
                 "state", lambda: [self.state[self.training]], self.state_names
             )
         return found
+
+    def _check_statistics(self) -> None:
+        """DatasetError if statistics, own or of the checkpoint to start from, are not those of this robot."""
+        absolute = self.info.control_mode is ControlMode.JOINT_POSITION and not self.info.relative_actions
+        for name, quantiles in self.statistics.items():
+            where = f"{self.spec.path}: statistics {name}"
+            if name == self.info.state_dataset and not self.info.control_mode.moves_base:
+                Ranges.of_joints(self.embodiment).refuse_statistics(quantiles, where)
+            elif name == self.info.dataset and absolute:
+                channel_ranges(self.embodiment).refuse_statistics(quantiles, where)
 
     def _action_quantiles(self) -> Quantiles:
         """q01/q99 over the training chunks; grippers have their known range."""
