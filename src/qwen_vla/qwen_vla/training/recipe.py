@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from qwen_vla.data.robot.robot_source import HUB
+from qwen_vla.data.robot.robot_dataset import HUB
 from qwen_vla.data.sources import AnyData
 
 CHUNK = 16  # H of manipulation (paper §2.4): T2A trains on longer trajectories

@@ -9,7 +9,7 @@ from qwen_vla.data.collect import collect, is_complete
 from qwen_vla.data.collection import Collection
 from qwen_vla.data.sources import AnyData
 from qwen_vla.training.recipe import Recipe, RecipeError
-from qwen_vla.training.recipe_files import load_collections, load_recipe
+from qwen_vla.training.recipe_files import load_collections, load_data
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 
 
@@ -33,7 +33,7 @@ def missing_collections(recipe: Recipe | ReinforcementRecipe) -> list[Collection
 
 def entry_of(recipe: Path, path: Path) -> AnyData:
     """The entry of a recipe's `data` for a dataset; RecipeError if it has none or several."""
-    entries = load_recipe(recipe).data
+    entries = load_data(recipe)
     found = [entry for entry in entries if "path" in type(entry).model_fields and _same(entry.path, path)]
     if len(found) != 1:
         paths = ", ".join(str(getattr(entry, "path", entry.kind)) for entry in entries) or "none"

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
 
 from embodiment_descriptions.yaml_files import parse_yaml
 from qwen_vla.data.collection import Collection
+from qwen_vla.data.sources import AnyData
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 from qwen_vla.validation_errors import as_text
@@ -45,6 +46,15 @@ def load_recipe(path: Path) -> Recipe | ReinforcementRecipe:
         raise RecipeError(f"{path}: no such recipe; see config/training/ for those of the suite")
     values = _yaml(path)
     return _checked(path, TypeAdapter(_recipe_class(values)), values, "recipe")
+
+
+def load_data(path: Path) -> list[AnyData]:
+    """The entries under `data` of a recipe, whether or not the rest is complete; RecipeError names their errors."""
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such recipe; see config/training/ for those of the suite")
+    values = _yaml(path)
+    entries = values.get("data") if isinstance(values, dict) else None
+    return _checked(path, TypeAdapter(list[AnyData]), entries or [], "`data` of a recipe")
 
 
 def load_collections(path: Path) -> list[Collection]:

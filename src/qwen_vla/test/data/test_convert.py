@@ -166,7 +166,7 @@ def test_failed_episodes_are_left_out_and_may_be_kept(tmp_path, caplog):
 
 
 def test_a_robot_must_be_known(tmp_path):
-    with pytest.raises(BadEpisodes, match="does not name its robot; give it with --robot"):
+    with pytest.raises(BadEpisodes, match="does not name its robot; give the robot with --robot"):
         convert(ConvertOptions(bag(tmp_path / "bag"), tmp_path / "out"))
     assert not (tmp_path / "out").exists(), "the same folder can be taken when it is named"
 

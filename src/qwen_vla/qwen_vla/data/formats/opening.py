@@ -16,6 +16,7 @@ from qwen_vla.data.formats.episodes import DatasetError, EpisodeSource, SourceOp
 GROUP = "qwen_vla.episode_sources"
 OFFERED = ("takes", "recognizes", "recordings", "robot", "succeeded", "open")
 SHOWN = 8  # kinds of files of a folder in a message
+NAME_ROBOT = "give the robot with --robot, or `robot` in a recipe"
 PAGE = "docs/how-to/add_an_episode_source.md"
 
 
@@ -46,9 +47,9 @@ def robot_of(source: type[EpisodeSource], path: Path) -> Embodiment:
     try:
         embodiment = source.robot(path)
     except (EmbodimentError, OSError) as error:
-        raise DatasetError(f"{path}: {error}") from error
+        raise DatasetError(str(error), where=str(path), remedy=NAME_ROBOT) from error
     if embodiment is None:
-        raise DatasetError(f"{path} does not name its robot; give it with --robot, or `robot` in a recipe")
+        raise DatasetError("does not name its robot", where=str(path), remedy=NAME_ROBOT)
     return embodiment
 
 

@@ -16,7 +16,7 @@ from embodiment_descriptions import Embodiment
 from embodiment_descriptions.config import Calibration, GripperUnit, JointUnit
 from qwen_vla.data.formats.episodes import Channels, DatasetError
 from qwen_vla.data.formats.spec import as_text
-from qwen_vla.data.robot.joint_names import NamedJoints, find_joints, find_names, unmapped
+from qwen_vla.data.robot.joint_names import NamedJoints, find_joints, find_names
 
 ENCODER_STEPS = 4095  # of a turn, as LeRobot counts it
 AMBIGUOUS_TRAVEL = 0.2  # [rad, m] a gripper's joint that moves farther may have values of 0…1, as its opening has
@@ -174,10 +174,10 @@ def _check_width(column: Column, channels: Channels, where: str) -> None:
 def _by_position(column: Column, channels: Channels, wanted: Sequence[str], where: str) -> tuple[int, ...]:
     """Elements without names have the robot's order."""
     if channels.values.shape[1] != len(wanted):
-        raise unmapped(
-            [f"{index} (without a name)" for index in range(channels.values.shape[1])],
-            wanted,
-            f"{where}: {column.column}",
+        raise DatasetError(
+            f"has {channels.values.shape[1]} elements without names, {len(wanted)} are needed: {', '.join(wanted)}",
+            where=f"{where}: {column.column}",
+            remedy="name another column, or the kind of its actions (`action_kind`), under `columns` in a recipe",
         )
     return tuple(range(len(wanted)))
 

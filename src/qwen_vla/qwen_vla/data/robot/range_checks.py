@@ -20,6 +20,7 @@ MARGIN = {"prismatic": 0.005, "revolute": 0.05, "continuous": 0.0}  # [m, rad] t
 GRIPPER_MARGIN = 0.25  # of the travel: fingers are pressed beyond their ends, and leaders have other ends
 TURNS = 4  # of a continuous joint, in either direction
 PERCENT = 105.0
+SINGLE_ROWS = 3  # outside the limits are bad rows, however short the dataset is
 UNIT_REMEDY = (
     "if it is the unit, write `unit: degrees` or `unit: percent` for the column in a recipe, or `recordings` in the "
     "embodiment YAML; if the robot really goes there, correct the limits in its URDF"
@@ -87,17 +88,22 @@ class Ranges:
         }
 
     def refuse_column(self, values: np.ndarray, where: str) -> None:
-        """DatasetError if more than single rows of (T, elements) are outside: q01 or q99 of an element is."""
+        """DatasetError if more than single rows of (T, elements) are outside: more than one in a hundred."""
         finite = values[np.isfinite(values).all(axis=1)]
-        if len(finite):
-            self._refuse(np.quantile(finite, [LOW, HIGH], axis=0), where)
+        if not len(finite) or not self.names:
+            return
+        outside = self._outside(finite)
+        wrong = outside.sum(axis=0) > max(SINGLE_ROWS, LOW * len(finite))
+        what = f"outside the limits in {int(outside.any(axis=1).sum())} of {len(finite)} rows"
+        self._refuse(wrong, np.quantile(finite, [LOW, HIGH], axis=0), what, where)
 
     def refuse_statistics(self, quantiles: Quantiles, where: str) -> None:
         """DatasetError if q01 or q99 of the elements that have limits here is outside them."""
         index = {name: place for place, name in enumerate(quantiles.channel_names)}
         known = [place for place, name in enumerate(self.names) if name in index]
         picked = [index[self.names[place]] for place in known]
-        self.select(known)._refuse(np.stack([quantiles.q01, quantiles.q99])[:, picked], where)
+        own, bounds = self.select(known), np.stack([quantiles.q01, quantiles.q99])[:, picked]
+        own._refuse(own._outside(bounds).any(axis=0), bounds, "q01 or q99 are outside the limits", where)
 
     def select(self, places: Sequence[int]) -> Ranges:
         """Only the elements at these places."""
@@ -106,19 +112,22 @@ class Ranges:
         arrays = (values[chosen] for values in (self.lower, self.upper, self.margin))
         return Ranges(tuple(names), *arrays, tuple(units), self.grippers)
 
-    def _refuse(self, bounds: np.ndarray, where: str) -> None:
-        outside = (bounds < self.lower - self.margin) | (bounds > self.upper + self.margin)
-        if not outside.any():
+    def _outside(self, values: np.ndarray) -> np.ndarray:
+        """(..., elements) whether a value is outside its limits and their margin."""
+        return (values < self.lower - self.margin) | (values > self.upper + self.margin)
+
+    def _refuse(self, wrong: np.ndarray, bounds: np.ndarray, what: str, where: str) -> None:
+        """DatasetError if any element is wrong; bounds (2, elements): q01 and q99."""
+        if not wrong.any():
             return
-        wrong = np.flatnonzero(outside.any(axis=0))
         shown = [
             f"{self.names[e]} {bounds[0, e]:.3g} … {bounds[1, e]:.3g} {self.units[e]} (limits {self.lower[e]:.3g} … "
             f"{self.upper[e]:.3g}{self._hint(e, float(np.abs(bounds[:, e]).max()))})"
-            for e in wrong
+            for e in np.flatnonzero(wrong)
         ]
-        only_grippers = all(self.names[e] in self.grippers for e in wrong)
+        only_grippers = all(self.names[e] in self.grippers for e in np.flatnonzero(wrong))
         remedy = GRIPPER_REMEDY if only_grippers else UNIT_REMEDY
-        raise DatasetError(f"1 % … 99 % of the rows are outside the limits: {', '.join(shown)}", where, remedy)
+        raise DatasetError(f"{what}: {', '.join(shown)}", where, remedy)
 
     def _one(self, element: int, value: float) -> str:
         low = value < self.lower[element]

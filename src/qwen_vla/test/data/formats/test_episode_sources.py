@@ -172,7 +172,7 @@ def test_an_option_that_a_source_does_not_heed_is_refused(tmp_path, recordings):
 
 
 def test_a_recording_brings_its_robot_or_the_user_names_it(bag, tmp_path, recordings):
-    with pytest.raises(DatasetError, match="does not name its robot; give it with --robot, or `robot`"):
+    with pytest.raises(DatasetError, match="does not name its robot; give the robot with --robot, or `robot`"):
         robot_of(RosbagEpisodes, bag)
     write_robot(bag, WIDOWX.model_copy(update={"robot_tag": "My WidowX"}))
     EpisodeRecord(name="one", robot="widowx", instruction="sit", started="").write(bag)

@@ -111,15 +111,13 @@ def test_names_that_are_not_understood_are_shown_with_the_robots(tmp_path):
     assert findings.columns and not any(findings.columns[0].mapped_to)
 
 
-def test_without_names_the_order_is_the_robots(tmp_path):
-    for number, names in enumerate((None, ["state"])):
-        root = write(tmp_path / f"set{number}", both(motion(WIDOWX), names))
-        findings = inspect(root, row=2)
-        # Only the axis is named, or nothing; an action of seven elements without names may be steps of the tip.
-        (column,) = [c for c in findings.columns if c.column == "observation.state"]
-        assert list(column.mapped_to) == list(WIDOWX.joint_names)
-    root = write(tmp_path / "short", {"observation.state": (motion(WIDOWX)[:, :6], None)})
-    assert "6 names" in inspect(root).problems[0].what
+@pytest.mark.parametrize("names", [None, ["state"]])  # or only the axis is named
+def test_without_names_the_order_is_the_robots(tmp_path, names):
+    root = write(tmp_path / "set", both(motion(ALOHA, 0.1), names), robot="aloha", cameras=ALOHA_TAGS)
+    findings = inspect(root)
+    assert findings.ok and list(findings.columns[0].mapped_to) == list(ALOHA.joint_names)
+    short = write(tmp_path / "short", both(motion(WIDOWX), names))
+    refused(short, "action", "has 7 elements without names, 8 are needed: x, y, z, qx", "action_kind")
 
 
 def degrees(values):
@@ -149,8 +147,7 @@ def test_a_recipe_states_the_units_for_inspection_too(tmp_path):
     columns = {"joints": {"column": "observation.state", "unit": "degrees"}, "gripper": "percent"}
     columns["actions"] = {"column": "action", "unit": "degrees"}
     entry = {"kind": "robot", "path": str(root), "columns": columns}
-    recipe = {"name": "mine", "stage": "sft", "data": [entry], "output": str(tmp_path / "run")}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"name": "mine", "data": [entry]}))
     findings = inspect(root, recipe=tmp_path / "recipe.yaml", row=3)
     assert findings.ok, findings.problems
     assert findings.columns[0].unit == "degrees" and findings.columns[0].upper[0] == pytest.approx(180, abs=0.1)
@@ -158,12 +155,13 @@ def test_a_recipe_states_the_units_for_inspection_too(tmp_path):
 
 
 def test_single_rows_outside_the_limits_are_bad(tmp_path):
-    values = np.tile(motion(WIDOWX), (1, 1))
+    values = motion(WIDOWX)
     values[4, 2] = 2.5
-    root = write(tmp_path / "set", both(values, list(WIDOWX.joint_names)), total_frames=ROWS)
-    with pytest.raises(DataError, match="elbow"):
-        training(root)
-    assert inspect(root).bad_rows == 1
+    root = write(tmp_path / "set", both(values, list(WIDOWX.joint_names)))
+    findings = refused(root, "row 4: observation.state: elbow is 2.5 rad, limit 1.61")
+    assert findings.bad_rows == 1
+    skipped = training(root, on_bad_rows="skip")
+    assert 4 not in skipped.training and not set(range(5)) & set(skipped.training)
 
 
 @pytest.mark.parametrize(("values", "hint"), [((0.0, 1.0), "an opening"), ((0.0, 100.0), "percent")])
@@ -246,11 +244,11 @@ def test_other_versions_are_refused_with_the_commands_that_convert(tmp_path, ver
     refused(root, "codebase_version", "lerobot.datasets.v30.convert_dataset_v21_to_v30", "convert_dataset_v20_to_v21")
 
 
-def filmed(root, version="v2.1", **info):
+def filmed(root):
     """Both cameras as a video per episode."""
     features = {f"observation.images.{tag}": {"dtype": "video", "shape": [32, 32, 3]} for tag in ("ego", "cam_wrist")}
     template = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
-    widowx(root, version=version, cameras=(), features=features, **{"video_path": template} | info)
+    widowx(root, version="v2.1", cameras=(), features=features, video_path=template)
     for key in features:
         for number, length in enumerate(LENGTHS):
             path = root / template.format(episode_chunk=0, video_key=key, episode_index=number)
@@ -315,3 +313,87 @@ def test_a_dataset_of_no_robot_and_one_that_is_not_there(tmp_path):
     assert "no such file or folder" in findings.problems[0].what
     with pytest.raises(ValueError, match="--row 24: .* has rows 0 … 23"):
         inspect(widowx(tmp_path / "other"), row=24)
+
+
+SO101 = "examples/so101/so101.yaml"
+MOTORS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
+PERCENT = np.array([10.0, -20.0, 30.0, 5.0, 60.0, 50.0]) + 5 * np.sin(np.arange(ROWS))[:, None]
+CALIBRATION = {  # as LeRobot stores it
+    motor: {"id": k + 1, "drive_mode": int(k == 1), "homing_offset": -7, "range_min": 800 + k, "range_max": 3200 - k}
+    for k, motor in enumerate(MOTORS)
+}
+
+
+def so101(root):
+    names = [f"{motor}.pos" for motor in MOTORS]
+    return write(root, both(PERCENT, names), robot="so101_follower", cameras=("ego", "cam_wrist"))
+
+
+def test_an_so101_as_lerobot_records_it_needs_no_columns(tmp_path):
+    root = so101(tmp_path / "set")
+    findings = inspect(root, robot=SO101, row=0)
+    assert findings.ok, findings.problems
+    assert findings.columns[0].unit == "degrees" and list(findings.columns[0].mapped_to) == list(MOTORS)
+    expected = {motor: math.radians(value) for motor, value in zip(MOTORS, PERCENT[0], strict=True)}
+    gripper = load_robot(SO101).arms[0].gripper
+    expected["gripper"] = gripper.closed + PERCENT[0, 5] / 100 * (gripper.open - gripper.closed)
+    assert findings.sample["state"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_percent_needs_the_calibration_of_that_arm(tmp_path):
+    root, file = so101(tmp_path / "set"), tmp_path / "mine.json"
+    file.write_text(json.dumps(CALIBRATION))
+    joints = {"column": "observation.state", "unit": "percent"}
+    columns = {"joints": joints, "actions": {"column": "action", "unit": "percent"}}
+    with pytest.raises(DataError, match="percent needs the range .*calibration file"):
+        training(root, WIDE, robot=SO101, columns=columns)
+    state = training(root, WIDE, robot=SO101, columns=columns | {"calibration": file}).state
+    half = {motor: (m["range_max"] - m["range_min"]) / 2 / 4095 * 2 * math.pi for motor, m in CALIBRATION.items()}
+    assert state[3, 0] == pytest.approx(PERCENT[3, 0] / 100 * half["shoulder_pan"], abs=1e-6)
+    assert state[3, 1] == pytest.approx(-PERCENT[3, 1] / 100 * half["shoulder_lift"], abs=1e-6), "drive_mode"
+    limits = load_robot(SO101).limits["shoulder_pan"]
+    state = training(root, WIDE, robot=SO101, columns=columns | {"calibration": "limits"}).state
+    assert state[3, 0] == pytest.approx(PERCENT[3, 0] / 100 * limits.upper, abs=1e-6)
+
+
+def lines(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def walk(tmp_path, name="a.png", **changes):
+    (tmp_path / name).write_bytes(png(1))
+    poses = [[0, 0, 0], [0.4, 0, 0], [0.8, 0, 0.2], [0.8, 0, 0.2]]
+    return {"instruction": "go", "rate_hz": 2, "poses": poses, "frames": [name] * 4} | changes
+
+
+def test_navigation_is_described(tmp_path):
+    findings = inspect(lines(tmp_path / "walks.jsonl", walk(tmp_path), walk(tmp_path)), row=1)
+    assert findings.ok and (findings.episodes, findings.rows) == (2, 8)
+    assert findings.sample["state"] == {"x": 0.4, "y": 0.0, "theta": 0.0}
+    assert findings.sample["action"]["dx"] == pytest.approx(0.4) and findings.sample["instruction"] == "go"
+    assert [(camera.tag, camera.width, camera.codec) for camera in findings.cameras] == [("ego", 32, "png")]
+
+
+def test_bad_lines_and_images_of_navigation_are_named(tmp_path):
+    (tmp_path / "cut.png").write_bytes(png(1)[:100])
+    cut = {**walk(tmp_path), "frames": ["cut.png"] * 4}
+    findings = inspect(lines(tmp_path / "walks.jsonl", walk(tmp_path, rate_hz=0), cut, walk(tmp_path)))
+    assert not findings.ok and findings.bad_rows == 1
+    assert findings.problems[0].where.endswith("walks.jsonl:1") and "rate_hz" in findings.problems[0].what
+    assert "4 images of camera 'ego' cannot be decoded" in findings.problems[1].what
+
+
+def test_hands_are_described(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {f"left_{name}": rng.normal(size=(6, n)) for name, n in (("translation", 3), ("rotation", 3), ("pca", 10))}
+    np.savez(tmp_path / "hands.npz", **arrays)
+    row = {"instruction": "open the jar", "rate_hz": 30, "hands": "hands.npz"}
+    findings = inspect(lines(tmp_path / "hands.jsonl", row, row), row=0)
+    assert findings.ok and findings.kind == "hands" and findings.episodes == 2
+    assert findings.columns[0].max[0] is not None and findings.columns[0].max[16] is None, "no right hand"
+
+
+def test_lines_of_no_known_kind_are_refused(tmp_path):
+    with pytest.raises(DataError, match="none of the keys poses, hands, entities, messages"):
+        inspect(lines(tmp_path / "x.jsonl", {"text": "hello"}))

@@ -32,7 +32,10 @@ def write(
     frame = np.concatenate([np.arange(length) for length in LENGTHS])
     table = {name: [list(map(float, row)) for row in values] for name, (values, _) in columns.items()}
     table |= {"timestamp": (frame / FPS).astype(np.float32), "frame_index": frame, "index": np.arange(rows)}
-    table |= {"episode_index": episode, "task_index": [task_of_row(int(e), int(f)) for e, f in zip(episode, frame, strict=True)]}
+    table |= {
+        "episode_index": episode,
+        "task_index": [task_of_row(int(e), int(f)) for e, f in zip(episode, frame, strict=True)],
+    }
     cells = {
         name: pa.array(values, pa.list_(pa.float32()) if name in columns else None) for name, values in table.items()
     }
