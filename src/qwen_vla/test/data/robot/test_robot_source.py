@@ -232,7 +232,7 @@ def test_cameras_and_channels_can_have_other_names(tmp_path):
         spec(
             tmp_path, cameras=cameras, columns={"joints": {"column": "observation.state", "names": ["nonsense"] * 7}}
         ).open(CONTEXT)
-    blind = spec(tmp_path, use_images=False).open(CONTEXT)
+    blind = spec(tmp_path, use_images=False, columns=joints).open(CONTEXT)
     assert blind.sample(0, None).images == {} and blind.sample(0, None).actions is not None
 
 
