@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -31,7 +32,9 @@ ROBOT_OF_STATISTICS = {"control_mode", "rate_hz", "arms", "urdf"}
 
 
 class RobotData(RobotDataset):
-    """Demonstrations, or single labeled frames without actions, of one robot, and how they are trained on."""
+    """Demonstrations, or single labeled frames without actions, of one robot."""
+
+    kind: Literal["robot"]
 
     def open(self, context: SourceContext) -> RobotSource:
         return RobotSource(self, context)

@@ -46,7 +46,7 @@ def widowx(root, **options):
 
 
 def training(path, context=CONTEXT, **fields):
-    return RobotData(path=str(path), **fields).open(context)
+    return RobotData(kind="robot", path=str(path), **fields).open(context)
 
 
 def refused(path, *parts, **fields):
