@@ -171,9 +171,10 @@ class Convert(ConvertOptions):
 
 @dataclass
 class Inspect:
-    """What is understood of a dataset, before anybody trains on it: names, units, limits, cameras, instructions.
+    """Show what is understood of a dataset, before anybody trains on it.
 
-    Reads a LeRobotDataset, bags, or a JSON Lines file, and judges it as training does. The exit code is 0 only when
+    Names, units, limits, cameras, instructions and bad rows of a LeRobotDataset, of bags, or of a JSON Lines file, judged
+    as training does. The exit code is 0 only when
     training on it would be right; otherwise every problem is listed with its remedy.
 
     $ qwen-vla inspect out/data/widowx
