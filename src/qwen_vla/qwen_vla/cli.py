@@ -260,7 +260,7 @@ class Train:
             raise ValueError(
                 f"recipe {recipe.name}: --plan is for supervised stages; simulators set the pace of stage rl"
             )
-        from qwen_vla.training.plan import plan
+        from qwen_vla.training.planning.plan import plan
 
         print(plan(recipe).text())
         return 0

@@ -39,10 +39,10 @@ from qwen_vla.model.checkpoint.files import (
     read_normalization,
 )
 from qwen_vla.model.configuration import QwenVLAConfig
+from qwen_vla.model.images.resampling import Resampling
+from qwen_vla.model.images.resize import checked_image, fitted_size, resized
 from qwen_vla.model.new_tokens import ROW_MULTIPLE
 from qwen_vla.model.normalization import Quantiles
-from qwen_vla.model.resampling import Resampling
-from qwen_vla.model.resize import checked_image, fitted_size, resized
 from qwen_vla.model.sample import Conversation, Sample
 from qwen_vla.output_files import write_json
 

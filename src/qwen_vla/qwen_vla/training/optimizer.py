@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from qwen_vla.training.adapters import MARKER_ROWS
 from qwen_vla.training.learner import Learner
-from qwen_vla.training.low_bits import adamw_8bit
+from qwen_vla.training.low_memory.adapters import MARKER_ROWS
+from qwen_vla.training.low_memory.low_bits import adamw_8bit
 from qwen_vla.training.recipe import Recipe
 
 BETAS = (0.9, 0.95)

@@ -19,12 +19,12 @@ from qwen_vla.data.samples import SampleSource, SourceContext
 from qwen_vla.data.sources import open_sources
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.processing import QwenVLAProcessor
-from qwen_vla.training.adapters import merged_weights
 from qwen_vla.training.balance import GradientBalance
 from qwen_vla.training.batches import Batches, filler_for
 from qwen_vla.training.distributed import asked_to_shard, in_turn, like, own_part, spread, whole
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.learner import Learner
+from qwen_vla.training.low_memory.adapters import merged_weights
 from qwen_vla.training.optimizer import learning_rate, optimizer_of
 from qwen_vla.training.output_folder import MODEL_FOLDER
 from qwen_vla.training.recipe import Recipe, RecipeError

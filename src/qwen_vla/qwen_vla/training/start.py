@@ -18,9 +18,9 @@ from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.new_tokens import initialize_new_rows
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.processing import QwenVLAProcessor
-from qwen_vla.training.adapters import MarkerEmbedding, add_adapters
 from qwen_vla.training.grounding import GroundingHead
-from qwen_vla.training.low_bits import quantize_text_layers
+from qwen_vla.training.low_memory.adapters import MarkerEmbedding, add_adapters
+from qwen_vla.training.low_memory.low_bits import quantize_text_layers
 from qwen_vla.training.recipe import Recipe, RecipeError
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
 

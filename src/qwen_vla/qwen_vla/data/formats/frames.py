@@ -15,7 +15,7 @@ from tqdm import tqdm
 from qwen_vla.data.formats.cache import cache_folder
 from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.spec import report
-from qwen_vla.model.resize import resized
+from qwen_vla.model.images.resize import resized
 from qwen_vla.output_files import complete_or_absent, write_json
 
 

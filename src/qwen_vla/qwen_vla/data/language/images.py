@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import AfterValidator, BeforeValidator
 
 from embodiment_descriptions.prompt import image_marker
-from qwen_vla.model.resize import resized
+from qwen_vla.model.images.resize import resized
 
 DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,(.*)", re.DOTALL)
 

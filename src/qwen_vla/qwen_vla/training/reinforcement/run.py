@@ -10,7 +10,7 @@ import torch
 
 from qwen_vla.policies.policy import Policy
 from qwen_vla.suites import load_suite
-from qwen_vla.training.adapters import merged_weights
+from qwen_vla.training.low_memory.adapters import merged_weights
 from qwen_vla.training.output_folder import MODEL_FOLDER
 from qwen_vla.training.reinforcement.actor import Actor, Sampling
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
@@ -67,6 +67,7 @@ def prepare(recipe: ReinforcementRecipe) -> Run:
     )
     sampling = Sampling(recipe.temperature, recipe.noise_level)
     actor = Actor(policy, sampling, recipe.autocast == "bf16", recipe.ppo.counted_rows)
+    torch.manual_seed(recipe.seed)  # adapters start at random
     adapt(actor.model, recipe)
     actor.model.to(device).train(recipe.gradient_checkpointing)  # checkpoints are made in training only
     value_head = ValueHead(policy.model.config.vlm_config.text_config.hidden_size).to(device)

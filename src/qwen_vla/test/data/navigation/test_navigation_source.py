@@ -159,7 +159,7 @@ def test_whole_trajectories_cover_the_episode_once(tmp_path):
     assert [len(found) for found, _ in rows] == [5, 4]  # 4 s at 2 Hz, and one STOP
     joined = accumulated(np.zeros(3), np.concatenate([found for found, _ in rows]))
     np.testing.assert_allclose(joined[-2:], [[2, 0, 1.0]] * 2, atol=1e-5)
-    assert "the next 4 waypoints" in rows[1][1].text
+    assert "the next 4 navigation waypoints" in rows[1][1].text
 
 
 def test_episodes_are_held_out_whole(tmp_path):

@@ -15,8 +15,8 @@ from qwen_recipe import EIGHT_BITS, recipe_for
 from torch import nn
 
 from qwen_vla import Policy, QwenVLAConfig, QwenVLAModel, QwenVLAProcessor, Sample
-from qwen_vla.training.adapters import add_adapters
-from qwen_vla.training.low_bits import dequantized, is_quantized
+from qwen_vla.training.low_memory.adapters import add_adapters
+from qwen_vla.training.low_memory.low_bits import dequantized, is_quantized
 from qwen_vla.training.output_folder import STATE_FILE
 from qwen_vla.training.recipe import Lora
 from qwen_vla.training.run import export, prepare

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from qwen_vla.model.images.resampling import area_weights, linear_weights
 from qwen_vla.model.processing import ImageTransform
-from qwen_vla.model.resampling import area_weights, linear_weights
 
 CPU = torch.device("cpu")
 TRANSFORM = ImageTransform(224, 16, 2, 2)

@@ -15,9 +15,9 @@ from qwen_vla.model.checkpoint.loading import read_configuration
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.pretrained import CAMERA_TAGS, configuration_of
-from qwen_vla.training.adapters import MARKER_ROWS, MarkerEmbedding
-from qwen_vla.training.low_bits import SENSITIVE, SMALLEST, STATE_BYTES, WEIGHT_BYTES
-from qwen_vla.training.plan_speed import measure
+from qwen_vla.training.low_memory.adapters import MARKER_ROWS, MarkerEmbedding
+from qwen_vla.training.low_memory.low_bits import SENSITIVE, SMALLEST, STATE_BYTES, WEIGHT_BYTES
+from qwen_vla.training.planning.speed import measure
 from qwen_vla.training.recipe import TEXT_LINEARS, Recipe
 from qwen_vla.training.start import freeze, set_types
 

@@ -7,8 +7,8 @@ from qwen_recipe import EIGHT_BITS, recipe_for
 
 from embodiment_descriptions import resource_path
 from qwen_vla.cli import Train
-from qwen_vla.training.low_bits import is_quantized
-from qwen_vla.training.plan import plan
+from qwen_vla.training.low_memory.low_bits import is_quantized
+from qwen_vla.training.planning.plan import plan
 from qwen_vla.training.recipe_files import load_recipe
 from qwen_vla.training.run import prepare
 from qwen_vla.training.trainer import training_step

@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from qwen_vla.model.modeling import QwenVLAModel
-from qwen_vla.training.low_bits import dequantized, is_quantized
+from qwen_vla.training.low_memory.low_bits import dequantized, is_quantized
 from qwen_vla.training.recipe import Lora
 
 ADAPTER = "default"  # peft's name of the only adapter

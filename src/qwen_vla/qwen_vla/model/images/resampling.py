@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from qwen_vla.model.resize import checked_image, shrinks
+from qwen_vla.model.images.resize import checked_image, shrinks
 
 
 class Resampling:

@@ -1,0 +1,1 @@
+"""Resampling of images to the size of the model, on the CPU and on a GPU."""

@@ -1,0 +1,1 @@
+"""The cost of a recipe before it is trained: memory counted, speed measured or counted."""
