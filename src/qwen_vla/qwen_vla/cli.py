@@ -173,9 +173,9 @@ class Convert(ConvertOptions):
 class Inspect:
     """Show what is understood of a dataset, before anybody trains on it.
 
-    Names, units, limits, cameras, instructions and bad rows of a LeRobotDataset, of bags, or of a JSON Lines file, judged
-    as training does. The exit code is 0 only when
-    training on it would be right; otherwise every problem is listed with its remedy.
+    Names, units, limits, cameras, instructions and bad rows of a LeRobotDataset, of bags, or of a JSON Lines file,
+    judged as training does. The exit code is 0 only if training on it would be right; otherwise every problem is
+    listed with its remedy.
 
     $ qwen-vla inspect out/data/widowx
     $ qwen-vla inspect ~/data/so101_pick --robot examples/so101/so101.yaml --row 100
