@@ -146,6 +146,8 @@ class EpisodeSource(Protocol):
     @property
     def features(self) -> Mapping[str, tuple[str, ...]]: ...
 
+    def check_camera(self, key: str) -> None: ...  # DatasetError if it has no color images
+
     def codec(self, key: str) -> str: ...  # in which a camera's images are stored; empty if unknown
 
     @property
@@ -202,6 +204,9 @@ class EpisodeList:
     def features(self) -> dict[str, tuple[str, ...]]:
         """Names of the channels of every column."""
         return {name: channels.names for name, channels in self._episodes[0].columns.items()}
+
+    def check_camera(self, key: str) -> None:
+        """Images are in color: formats that know better say so."""
 
     def codec(self, key: str) -> str:
         """Unknown."""

@@ -18,6 +18,8 @@ from qwen_vla.data.formats.spec import report
 from qwen_vla.model.images.resize import resized
 from qwen_vla.output_files import complete_or_absent, write_json
 
+RULES = 2  # of decoding; images that were decoded by others are not used again
+
 
 class ImageRows(Protocol):
     """A source of images by row: a LeRobotReader, or any EpisodeSource."""
@@ -66,7 +68,7 @@ def decode_camera(source: ImageRows, key: str, size: tuple[int, int], fresh: np.
     """
     height, width = size
     fresh = np.ones(int(source.episodes[-1][1]), bool) if fresh is None else fresh
-    name = f"{key.replace('/', '.')}-{height}x{width}-{source.fingerprint}"
+    name = f"{key.replace('/', '.')}-{height}x{width}-{RULES}-{source.fingerprint}"
     path = cache_folder(source.root) / (f"{name}.npy" if fresh.all() else f"{name}-{fresh.sum()}.npy")
     bad_path = path.with_suffix(".bad.json")
     if not path.exists():

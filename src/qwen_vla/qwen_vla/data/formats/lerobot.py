@@ -135,6 +135,15 @@ class LeRobotReader:
             raise DatasetError(f"{self.place(row)}: image {key} is missing")
         return data
 
+    def check_camera(self, key: str) -> None:
+        """DatasetError if meta/info.json declares depth or gray images."""
+        if why := self.columns[key].why_not_color:
+            raise DatasetError(
+                f"camera {key} {why}; only color images can be used",
+                where=str(self.root),
+                remedy="name another camera under `cameras`, or train without images (`use_images: false`)",
+            )
+
     def codec(self, key: str) -> str:
         """In which a camera's first image is stored, such as h264 or PNG; DatasetError if that is unreadable."""
         if video := self._video(key):
@@ -144,13 +153,8 @@ class LeRobotReader:
 
     def _video(self, key: str) -> VideoFiles | None:
         """The videos of a camera, None if it is stored as images; DatasetError for depth and gray images."""
+        self.check_camera(key)
         feature = self.columns[key]
-        if feature.why_not_color:
-            raise DatasetError(
-                f"camera {key} {feature.why_not_color}; only color images can be used",
-                where=str(self.root),
-                remedy="name another camera under `cameras`, or train without images (`use_images: false`)",
-            )
         if feature.dtype == "video" and key not in self._videos:
             places, stamps = self._meta.videos(key), self._stamps()
             self._videos[key] = VideoFiles(key, places, self.episodes, stamps, self.fps, self.place)
@@ -245,6 +249,7 @@ class LeRobotEpisodes:
         self.name, self.root, self.rate_hz = reader.name, reader.root, reader.fps
         self.image_keys, self.features, self.episodes = reader.image_keys, reader.features, reader.episodes
         self.images, self.unreadable, self.codec = reader.images, reader.unreadable, reader.codec
+        self.check_camera = reader.check_camera
 
     @classmethod
     def recognizes(cls, path: Path) -> bool:

@@ -17,7 +17,10 @@ from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.model.normalization import HIGH, LOW, Quantiles
 
 MARGIN = {"prismatic": 0.005, "revolute": 0.05, "continuous": 0.0}  # [m, rad] that a measurement may exceed a limit
-GRIPPER_MARGIN = 0.25  # of the travel: fingers are pressed beyond their ends, and leaders have other ends
+# Of the travel: fingers are pressed beyond their ends, leaders have other ends, and both saturate. Another unit is
+# farther away.
+FINGER_MARGIN = 2.5
+OPENING_MARGIN = 0.25  # of recorded openings, 0…1
 TURNS = 4  # of a continuous joint, in either direction
 PERCENT = 105.0
 SINGLE_ROWS = 3  # outside the limits are bad rows, however short the dataset is
@@ -48,7 +51,7 @@ class Ranges:
         names, limits = embodiment.joint_names, [embodiment.limits[name] for name in embodiment.joint_names]
         travel = {a.gripper.joint: abs(a.gripper.open - a.gripper.closed) for a in embodiment.arms if a.gripper}
         margin = [
-            GRIPPER_MARGIN * travel[n] if n in travel else MARGIN[x.type] for n, x in zip(names, limits, strict=True)
+            FINGER_MARGIN * travel[n] if n in travel else MARGIN[x.type] for n, x in zip(names, limits, strict=True)
         ]
         far = TURNS * 2 * math.pi
         return cls(
@@ -68,7 +71,7 @@ class Ranges:
             tuple(names),
             np.where(opens, 0.0, -np.inf),
             np.where(opens, 1.0, np.inf),
-            np.where(opens, GRIPPER_MARGIN, 0.0),
+            np.where(opens, OPENING_MARGIN, 0.0),
             ("",) * len(names),
             frozenset(grippers),
         )
@@ -139,7 +142,7 @@ class Ranges:
         """What the unit may be instead, judged by the largest absolute value."""
         name = self.names[element]
         if name in self.grippers:
-            return "; an opening?" if size <= 1 + GRIPPER_MARGIN else "; percent?" if size <= PERCENT else ""
+            return "; an opening?" if size <= 1 + OPENING_MARGIN else "; percent?" if size <= PERCENT else ""
         reach = max(abs(self.lower[element]), abs(self.upper[element])) + self.margin[element]
         if self.units[element] == "rad" and size * math.pi / 180 <= reach:
             return "; degrees?"

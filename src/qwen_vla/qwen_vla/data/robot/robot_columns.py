@@ -209,13 +209,13 @@ class ColumnReader:
         return rows
 
     def _fractions(self, joints: np.ndarray) -> np.ndarray:
-        """(T, arms) gripper openings, 0 closed … 1 open; NaN columns where an arm has none."""
+        """(T, arms) gripper openings, 0 closed … 1 open, saturated; NaN columns where an arm has none."""
         result = np.full((len(joints), len(self.grippers)), np.nan)
         names = list(self.embodiment.joint_names)
         for arm, gripper in enumerate(self.grippers):
             if gripper is not None:
                 values = joints[:, names.index(gripper.joint)]
-                result[:, arm] = (values - gripper.closed) / (gripper.open - gripper.closed)
+                result[:, arm] = np.clip((values - gripper.closed) / (gripper.open - gripper.closed), 0.0, 1.0)
         return result
 
     def _forward(self, joints: np.ndarray) -> np.ndarray:

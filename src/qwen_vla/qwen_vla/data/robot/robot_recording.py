@@ -71,11 +71,12 @@ class RobotRecording:
         return bad
 
     def image_key(self, tag: str) -> str:
-        """The image column of a camera; DatasetError if there is none."""
+        """The image column of a camera; DatasetError if there is none, or it has no color images."""
         keys = self.source.image_keys
         wanted = (self.cameras[tag],) if tag in self.cameras else (IMAGE_PREFIX + tag, tag)
         for key in wanted:
             if key in keys:
+                self.source.check_camera(key)
                 return key
         raise DatasetError(
             f"has no camera {wanted[0]}; it has {', '.join(keys) or 'none'}",

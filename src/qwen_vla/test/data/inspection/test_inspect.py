@@ -14,6 +14,8 @@ from PIL import Image
 from embodiment_descriptions import load_robot
 from qwen_vla import QwenVLAConfig
 from qwen_vla.cli import Inspect
+from qwen_vla.data.formats.lerobot import LeRobotReader
+from qwen_vla.data.formats.lerobot_meta import Feature
 from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SourceContext
@@ -204,6 +206,25 @@ def test_a_camera_that_is_declared_as_depth_is_refused_before_it_is_decoded(tmp_
     feature = {"dtype": "image", "shape": [32, 32, 1], "names": None, "info": {"is_depth_map": True}}
     features = {f"observation.images.{tag}": feature for tag in ("ego", "cam_wrist")}
     refused(widowx(tmp_path / "set", features=features), "camera observation.images.ego has depth", "under `cameras`")
+
+
+def test_what_was_decoded_before_its_metadata_said_depth_is_refused_too(tmp_path, monkeypatch):
+    root = widowx(tmp_path / "set")
+    training(root)
+    monkeypatch.setattr(LeRobotReader, "fingerprint", "same")
+    monkeypatch.setattr(Feature, "why_not_color", "")
+    training(root)
+    monkeypatch.setattr(Feature, "why_not_color", "has depth")
+    refused(root, "camera observation.images.ego has depth")
+
+
+def test_fingers_beyond_their_ends_saturate(tmp_path):
+    values = motion(WIDOWX)
+    values[:, 6] = np.linspace(0.0, 0.08, ROWS)
+    root = write(tmp_path / "set", both(values, list(WIDOWX.joint_names)))
+    assert inspect(root).ok
+    opening = training(root).chunk(0)[:, -1]
+    assert opening.min() == 0 and opening[0] == 0 and opening[12] == 1
 
 
 def test_what_nobody_asked_for_stops_nothing(tmp_path):
