@@ -143,7 +143,7 @@ def _frames(source: Any) -> Frames:
     elif isinstance(source, Trajectories):
         by_tag = [moment.frames for moment in source.moments]
     else:
-        by_tag = [turn.images for turn in source.turns]
+        yield from ((part.tag or source.spec.camera_tag, part.address) for turn in source.turns for part in turn.images)
     for frames in by_tag:
         for tag, addresses in frames.items():
             yield from ((tag, address) for address in addresses)
@@ -177,6 +177,9 @@ def _show(found: Findings, source: Any, row: int) -> None:
     if isinstance(source, Navigation):
         episode, frame = source.at(index)
         state = dict(zip(("x", "y", "theta"), as_numbers(episode.poses[frame]), strict=True))
-    tasks = getattr(source, "tasks", None)
-    text = source.sample(index, np.random.default_rng(0)).text if tasks is None else str(tasks[row])
+    if isinstance(source, Chat):
+        text = source.turns[index].before[-1].text
+    else:
+        tasks = getattr(source, "tasks", None)
+        text = source.sample(index, np.random.default_rng(0)).text if tasks is None else str(tasks[row])
     found.sample = {"row": row, "state": state, "action": action, "instruction": text}

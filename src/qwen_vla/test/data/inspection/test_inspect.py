@@ -415,6 +415,20 @@ def test_hands_are_described(tmp_path):
     assert findings.columns[0].max[0] is not None and findings.columns[0].max[16] is None, "no right hand"
 
 
+def test_conversations_and_trajectories_are_described(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(1))
+    question = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "Where is the cup?"}]
+    talk = {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "here"}]}
+    findings = inspect(lines(tmp_path / "chat.jsonl", talk), row=0)
+    assert findings.ok and findings.sample["instruction"] == "Where is the cup?"
+    assert [(camera.tag, camera.width) for camera in findings.cameras] == [("ego", 32)]
+    entity = {"name": "the van", "points": [[8.0, -2.0], None, [6.0, -2.0]]}
+    moment = {"space": "ground", "rate_hz": 2, "frames": ["a.png"], "entities": [entity]}
+    findings = inspect(lines(tmp_path / "traffic.jsonl", moment), row=0)
+    assert findings.ok and "the van" in findings.sample["instruction"]
+    assert list(findings.columns[0].min) == [6.0, -2.0] and list(findings.columns[0].max) == [8.0, -2.0]
+
+
 def test_lines_of_no_known_kind_are_refused(tmp_path):
     with pytest.raises(DataError, match="none of the keys poses, hands, entities, messages"):
         inspect(lines(tmp_path / "x.jsonl", {"text": "hello"}))
