@@ -134,7 +134,7 @@ def _chunks(source: Navigation | Hands) -> np.ndarray:
 
 
 def _frames(source: Any) -> Frames:
-    """Tag and address of every image."""
+    """Tag and address of every image; those of conversations have no tag."""
     by_tag: list[Mapping[str, Sequence[str]]] = []
     if isinstance(source, Navigation):
         by_tag = [episode.frames for episode in source.episodes]
@@ -143,7 +143,7 @@ def _frames(source: Any) -> Frames:
     elif isinstance(source, Trajectories):
         by_tag = [moment.frames for moment in source.moments]
     else:
-        yield from ((part.tag or source.spec.camera_tag, part.address) for turn in source.turns for part in turn.images)
+        yield from (("", part.address) for turn in source.turns for part in turn.images)
     for frames in by_tag:
         for tag, addresses in frames.items():
             yield from ((tag, address) for address in addresses)

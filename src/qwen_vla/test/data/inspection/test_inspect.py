@@ -421,7 +421,7 @@ def test_conversations_and_trajectories_are_described(tmp_path):
     talk = {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "here"}]}
     findings = inspect(lines(tmp_path / "chat.jsonl", talk), row=0)
     assert findings.ok and findings.sample["instruction"] == "Where is the cup?"
-    assert [(camera.tag, camera.width) for camera in findings.cameras] == [("ego", 32)]
+    assert [(camera.tag, camera.width) for camera in findings.cameras] == [("", 32)]
     entity = {"name": "the van", "points": [[8.0, -2.0], None, [6.0, -2.0]]}
     moment = {"space": "ground", "rate_hz": 2, "frames": ["a.png"], "entities": [entity]}
     findings = inspect(lines(tmp_path / "traffic.jsonl", moment), row=0)
