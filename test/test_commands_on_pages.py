@@ -207,7 +207,7 @@ def test_the_program_exists(command: Command) -> None:
     elif program == "-m":
         assert importlib.util.find_spec(command.words[2])
     else:
-        assert program.startswith("my_robot/") or (ROOT / program).is_file()
+        assert program.startswith(("my_robot/", "gr00t/")) or (ROOT / program).is_file()
 
 
 # ROS ------------------------------------------------------------------------------------------------------------------

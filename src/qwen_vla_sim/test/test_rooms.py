@@ -9,7 +9,7 @@ import qwen_vla_sim
 
 ROOT = Path(qwen_vla_sim.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
-OF_NODES = [path for path in MODULES if path.parts[0] == "node" or path.name == "node.py"]
+OF_NODES = [path for path in MODULES if path.parts[0] == "node" or path.name in ("node.py", "misbehavior.py")]
 ROS = {"rclpy", "rcl_interfaces", "builtin_interfaces", "std_srvs"}
 HIGHER = {"qwen_vla", "qwen_vla_ros"}
 
@@ -36,6 +36,7 @@ def test_only_nodes_import_ros(path):
 
 def test_the_nodes_are_those_of_the_robots_and_what_they_share():
     with_nodes = {"node/sim_node.py", "node/controller_manager.py", "node/misbehavior.py"}
+    with_nodes |= {"mobile_base/misbehavior.py"}
     assert {str(path) for path in OF_NODES if "rclpy" in imported(path)} == with_nodes
     assert {path.parts[0] for path in OF_NODES} == {"node", "widowx", "aloha", "mobile_base"}
 

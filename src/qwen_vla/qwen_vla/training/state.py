@@ -115,7 +115,7 @@ def record_of_data(own: Iterable[dict], starts: Iterable[Path | None]) -> list[d
     data = list(own)
     for folder in starts:
         if folder:
-            records = (entry.model_dump(exclude_unset=True) for entry in read_training(folder).data)
+            records = (entry.model_dump(mode="json", exclude_unset=True) for entry in read_training(folder).data)
             data += [entry for entry in records if entry not in data]
     return data
 

@@ -52,7 +52,7 @@ def test_the_example_lines_become_samples(sections, kind, tmp_path):
         if kind == "chat" and pixel in str(source.turns[index].images):
             continue
         sample = source.sample(int(index), np.random.default_rng(0))
-        assert sample.images and (sample.answer or np.isfinite(sample.actions).all())
+        assert (sample.images or sample.chat.images) and (sample.answer or np.isfinite(sample.actions).all())
         if f"    {sample.text}\n" in sections[kind] or kind in ("chat", "hands"):
             break
     else:

@@ -295,7 +295,7 @@ def test_a_run_on_test_seeds_is_announced(capsys):
         ({"chaos": True}, "add --over-ros"),
         (
             {"policy": "chess://knight"},
-            "no package provides the policy 'chess://knight'; installed: mock://, openpi://, qwen_vla://",
+            "no package provides the policy 'chess://knight'; installed: groot://, mock://, openpi://, qwen_vla://",
         ),
         ({"policy": "mock://hold", "prompt_of": "aloha"}, "prompt of a checkpoint; mock://hold is none"),
     ],

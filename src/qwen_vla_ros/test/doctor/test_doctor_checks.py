@@ -530,7 +530,7 @@ def test_for_a_policy_that_is_no_checkpoint_the_package_is_checked():
     assert level(model("mock://hold")) == "ok" and "package qwen_vla opens mock://hold" in model("mock://hold").fact
     assert (
         level(model("chess://e4")) == "fail"
-        and "installed: mock://, openpi://, qwen_vla://" in model("chess://e4").fact
+        and "installed: groot://, mock://, openpi://, qwen_vla://" in model("chess://e4").fact
     )
     running = model("", Graph(policy="chess://e4"))
     assert level(running) == "ok" and running.fact == "policy_node has loaded chess://e4"
