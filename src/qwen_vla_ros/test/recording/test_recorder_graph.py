@@ -60,14 +60,15 @@ class Recorder:
         self.peer, self._processes, self.folder = peer, processes, folder
         self.commands = peer.node.create_publisher(JointTrajectory, ARM, 10)
         self.chatter = peer.node.create_publisher(String, "chatter", 1000)
-        peer._joint_publisher = Noted(peer._joint_publisher, peer.changed)
+        ((part, publisher),) = peer._joint_publishers.items()
+        self._joints = peer._joint_publishers[part] = Noted(publisher, peer.changed)
         peer._cameras["ego"] = Noted(peer._cameras["ego"], peer.changed)
         self.process = None
 
     @property
     def published(self) -> dict[str, dict[int, object]]:
         with self.peer.changed:
-            noted = {"joint_states": self.peer._joint_publisher, "ego/image_raw": self.peer._cameras["ego"]}
+            noted = {"joint_states": self._joints, "ego/image_raw": self.peer._cameras["ego"]}
             return {topic: dict(publisher.sent) for topic, publisher in noted.items()}
 
     def up(self) -> None:
@@ -90,7 +91,7 @@ class Recorder:
         """Start an episode and wait until all topics are connected; returns its name."""
         answer = self.start(instruction)
         assert answer.success, answer.message
-        links = (self.commands, self.chatter, self.peer._joint_publisher, *self.peer._cameras.values())
+        links = (self.commands, self.chatter, self._joints, *self.peer._cameras.values())
         topics = [link.topic_name for link in links]
 
         def listens() -> bool:
