@@ -8,6 +8,7 @@ from typing import Any
 
 from rcl_interfaces.srv import GetParameters
 from rclpy.action import ActionClient
+from rclpy.action.client import ClientGoalHandle
 from rclpy.parameter import parameter_value_to_python
 
 from qwen_vla_msgs.action import ExecuteInstruction
@@ -16,7 +17,7 @@ from qwen_vla_ros.ros.spinning_node import NoAnswer, SpinningNode
 
 ANSWER_TIMEOUT = 30.0  # [s] services and goals are answered in milliseconds on an idle machine
 READY_TIMEOUT = 600.0  # [s] a policy that is being started loads its model
-FOREVER = float("inf")  # the goal has a timeout of its own, in the robot's time
+ASK_AGAIN = 10.0  # [s] without the result: its response may have been lost, or its node
 _RESULT = ExecuteInstruction.Result
 _NAMES = {getattr(_RESULT, name): name for name in dir(type(_RESULT)) if name.isupper() and name[0] != "_"}
 REGULAR = (_RESULT.SUCCESS, _RESULT.TIMEOUT)  # endings without a fault
@@ -93,13 +94,22 @@ def execute(
     handle = client.result(sent, f"response of {node} to the instruction", ANSWER_TIMEOUT)
     if not handle.accepted:
         raise Rejected(f"{node} rejected the instruction: it is not active, or executes another one; see its log")
-    result = handle.get_result_async()
     try:
-        return _outcome(client.result(result, f"result of {node}", FOREVER).result)
+        return _outcome(_result(client, handle, node))
     except (KeyboardInterrupt, SystemExit):
         client.result(handle.cancel_goal_async(), f"response of {node} to the cancellation", ANSWER_TIMEOUT)
-        client.result(result, f"end of the canceled instruction at {node}", ANSWER_TIMEOUT)
+        _result(client, handle, node)
         raise
+
+
+def _result(client: SpinningNode, handle: ClientGoalHandle, node: str) -> ExecuteInstruction.Result:
+    """Wait for the end of a goal, which has a timeout of its own, in the robot's time."""
+    while True:
+        try:
+            return client.result(handle.get_result_async(), f"result of {node}", ASK_AGAIN).result
+        except NoAnswer:
+            if not is_there(client, node, ASK_AGAIN):
+                raise
 
 
 def _outcome(result: ExecuteInstruction.Result) -> Outcome:
