@@ -70,4 +70,7 @@ def test_a_robot_that_it_does_not_fit_is_refused_by_all_that_differs(package, tm
 def test_without_the_package_the_policies_that_there_are_are_named(tmp_path):
     refused = run(IN_PROCESS, tmp_path)
     assert refused.returncode == 1
-    assert "no package provides the policy 'wave://0.02'; installed: mock://, openpi://, qwen_vla://" in refused.stderr
+    assert (
+        "no package provides the policy 'wave://0.02'; installed: groot://, mock://, openpi://, qwen_vla://"
+        in refused.stderr
+    )

@@ -70,13 +70,13 @@ class ArmGate:
         Args:
             chunk: of this robot.
             anchor: (joints,) observed positions, which the chunk is relative to.
-            start: (joints,) where the grippers begin; by default where they were observed.
+            start: (joints,) where the motion begins; by default where the joints were observed.
 
         Raises:
             Refused: the chunk does not match the schema, or cannot be followed.
         """
         refuse_if(check_schema(chunk, self.schema))
-        rows = self._to_joints.path(chunk.rows.astype(float), anchor)
+        rows = self._to_joints.path(chunk.rows.astype(float), anchor, start)
         self._let_grippers_follow(rows, anchor if start is None else start, chunk.period)
         return rows
 

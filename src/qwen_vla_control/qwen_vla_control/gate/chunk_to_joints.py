@@ -35,12 +35,14 @@ class ChunkToJoints:
         self._kinematics = [Kinematics(embodiment, arm=i) for i in range(len(embodiment.arms))]
         self.joints = tuple(embodiment.joint_names)
 
-    def path(self, rows: np.ndarray, anchor: np.ndarray) -> np.ndarray:
+    def path(self, rows: np.ndarray, anchor: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
         """Joint positions that follow a chunk.
 
         Args:
             rows: (horizon, channels) of the robot's layout.
             anchor: (joints,) joint positions at the observation [rad | m].
+            start: (joints,) where the motion begins; by default at the anchor. A joint that was observed beyond a limit
+                is not led farther out than this.
 
         Returns:
             (horizon, joints) [rad | m]; continuous joints continue from the anchor without a jump of 2 pi.
@@ -48,11 +50,16 @@ class ChunkToJoints:
         Raises:
             Refused: UNREACHABLE or POSITION_LIMIT.
         """
+        start = anchor if start is None else start
         result = np.tile(np.asarray(anchor, float), (len(rows), 1))
         action = self._layout.decode(self._layout.unwrap(rows, self._layout.of_joints(self.joints, anchor)))
         for arm, kinematics, part in zip(self._embodiment.arms, self._kinematics, action.arms, strict=True):
             columns, own = self._columns(arm.joints), part.motion
-            result[:, columns] = self._follow(arm.name, kinematics, own, anchor[columns]) if self._by_pose else own
+            if self._by_pose:
+                own = self._follow(arm.name, kinematics, own, anchor[columns])
+                lower, upper = kinematics.lower, kinematics.upper
+                own = np.clip(own, np.minimum(lower, start[columns]), np.maximum(upper, start[columns]))
+            result[:, columns] = own
             if part.gripper is not None:
                 result[:, self._columns([arm.gripper.joint])[0]] = self._fingers(arm.gripper, part.gripper)
         if action.waist is not None:

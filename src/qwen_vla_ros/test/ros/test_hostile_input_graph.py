@@ -130,7 +130,8 @@ def type_of(name: str) -> type:
     if hasattr(module, kind):
         return getattr(module, kind)
     action, _, part = kind.rpartition("_")
-    return getattr(getattr(module, action).Impl, f"{part}Service")
+    parts = getattr(module, action).Impl
+    return getattr(parts, part, None) or getattr(parts, f"{part}Service")
 
 
 def test_a_clock_before_the_beginning_of_time_ends_no_node(unknown):
