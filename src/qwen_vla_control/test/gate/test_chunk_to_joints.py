@@ -80,3 +80,16 @@ def test_chunks_of_a_base_are_no_joint_positions(mode):
 def test_no_delta_of_a_tip_moves_a_torso(rig):
     with pytest.raises(ValueError, match="'rig' has a waist, which no eef_delta channel moves"):
         ChunkToJoints(rig().model_copy(update={"control_mode": ControlMode.EEF_DELTA}))
+
+
+@pytest.mark.parametrize(("limit", "outward"), [("lower", -1.0), ("upper", 1.0)])
+def test_a_joint_that_was_observed_beyond_a_limit_is_led_no_farther_out_than_where_the_motion_begins(limit, outward):
+    robot = load_robot("widowx")
+    to_joints, wrist = ChunkToJoints(robot), robot.joint_names.index("wrist_angle")
+    start = np.array([robot.home[name] for name in robot.joint_names])
+    start[wrist] = getattr(robot.limits["wrist_angle"], limit)
+    observed = start.copy()
+    observed[wrist] += 0.02 * outward
+    still = np.tile([0.0] * 6 + [0.5], (3, 1))
+    np.testing.assert_allclose(to_joints.path(still, observed)[:, wrist], observed[wrist], atol=1e-3)
+    np.testing.assert_allclose(to_joints.path(still, observed, start)[:, wrist], start[wrist], atol=1e-12)
