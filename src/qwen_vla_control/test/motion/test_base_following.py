@@ -68,3 +68,36 @@ def test_at_rest_nothing_is_watched(watch):
     watch.begin(path(0.4), 0, START)
     watch.end()
     assert watch.fault(START, START, 10 * S) is None and watch.undone(START) is None
+
+
+def test_nothing_is_said_before_the_motion_is_as_old_as_the_window(watch):
+    start, window = 100 * S, round(WINDOW * S)
+    watch.begin(path(0.4), start, START)
+    assert watch.fault(START, START, start + window - 1) is None
+    assert watch.fault(START, START, start + window) is not None
+
+
+@pytest.mark.parametrize(("share", "stands"), [(0.19, True), (0.21, False)])
+def test_a_base_must_have_gone_a_fifth_of_its_way_from_where_it_was(watch, share, stands):
+    began = np.array([3.0, -2.0, 0.5])
+    goal = BasePath.through("odom", began + np.linspace(START, [0.5, 0.0, 0.0], 5), 0.5)
+    watch.begin(goal, 0, began)
+    assert (watch.undone(began + [0.5 * share, 0.0, 0.0]) is not None) == stands
+
+
+@pytest.mark.parametrize(("turn", "watched"), [(0.24, False), (0.26, True), (-0.24, False), (-0.26, True)])
+def test_a_rotation_counts_as_the_way_of_a_point_20_cm_from_the_center(watch, turn, watched):
+    watch.begin(path(0.0, turn=turn), 0, START)
+    assert (watch.undone(START) is not None) == watched
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_base_that_turned_as_it_was_told_has_moved(watch, sign):
+    watch.begin(path(0.0, turn=1.0 * sign), 0, START)
+    assert watch.undone(np.array([0.0, 0.0, 0.9 * sign])) is None
+
+
+@pytest.mark.parametrize(("way", "watched"), [(0.049, False), (0.051, True)])
+def test_less_than_5_cm_are_not_judged(watch, way, watched):
+    watch.begin(path(way), 0, START)
+    assert (watch.undone(START) is not None) == watched

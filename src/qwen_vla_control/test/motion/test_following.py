@@ -88,3 +88,36 @@ def test_at_rest_nothing_is_watched(watch):
     watch.end()
     assert first_fault(watch, lambda t: np.full(3, 9.0)) == (None, None)
     assert watch.undone(np.full(3, 9.0)) is None
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(("share", "idle"), [(0.24, True), (0.26, False)])
+def test_a_joint_must_have_gone_a_quarter_of_its_way_from_where_it_was(watch, sign, share, idle):
+    began = np.array([0.5, -0.7, 0.3])
+    watch.begin(way(0.5 + 0.2 * sign, -0.7, 0.3, start=tuple(began)), 0, began)
+    undone = watch.undone(began + [0.2 * sign * share, 0.0, 0.0])
+    assert (undone is not None) == idle
+    if undone:
+        assert f"was to go {0.2 * sign:+.4f} and has gone {0.2 * sign * share:+.4f}" in undone.message
+
+
+@pytest.mark.parametrize(("goals", "named"), [((0.05, -0.09), "elbow"), ((-0.09, 0.05), "waist")])
+def test_of_several_that_stood_still_the_one_with_the_longest_way_is_named(watch, goals, named):
+    watch.begin(way(*goals, 0.0), 0, np.zeros(3))
+    assert f"joint '{named}'" in watch.undone(np.zeros(3)).message
+
+
+def test_the_joint_that_is_farthest_beyond_its_own_tolerance_is_named():
+    watch = FollowingWatch(np.array([0.5, 0.1, np.inf]))
+    watch.begin(way(0.0, 0.0, 0.0), 0, np.zeros(3))
+    fault = watch.fault(np.array([0.55, 0.3, 0.0]), S)
+    assert "joint 'elbow' is 0.3000 away" in fault.message
+    assert watch.fault(np.array([0.5, 0.1, 0.0]), S) is None  # at the tolerance it follows
+
+
+def test_nothing_is_said_before_the_motion_is_as_old_as_a_joint_may_lag(watch):
+    start = 100 * S
+    watch.begin(way(0.0, 0.0, 0.0), start, np.zeros(3))
+    away, patience = np.ones(3), round(PATIENCE * S)
+    assert watch.fault(away, start + patience - 1) is None
+    assert watch.fault(away, start + patience) is not None
