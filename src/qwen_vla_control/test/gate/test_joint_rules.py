@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qwen_vla_control.gate.joint_rules import MotionRules, check_motion, check_start, check_workspace
+from qwen_vla_control.gate.joint_rules import MotionRules, check_motion, check_start, check_workspace, grown
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.reasons import Reason
 
@@ -301,3 +301,24 @@ def test_workspace_lets_come_back_but_not_leave():
     assert check_workspace(np.array([outside, inside]), low, high) == []
     assert reasons(check_workspace(np.array([inside, outside]), low, high)) == {Reason.OUT_OF_WORKSPACE}
     assert reasons(check_workspace(np.array([outside, farther]), low, high)) == {Reason.OUT_OF_WORKSPACE}
+
+
+def test_only_the_first_step_is_held_against_the_start_jump():
+    points = still()
+    points[2:, 0] = 0.35  # over the start jump of 0.3, within the step of 0.4
+    assert check_motion(path(points), RULES) == []
+
+
+def test_a_path_of_one_step_is_a_path():
+    assert check_motion(path(still(2)), RULES) == []
+    assert reasons(check_motion(path(still(1)), RULES)) == {Reason.WRONG_SHAPE}
+
+
+def test_a_grown_workspace_holds_a_point_with_its_margin_beside_and_above_but_not_below():
+    lower, upper, margin = [-0.1, -0.2, 0.0], [0.1, 0.2, 0.3], 0.02
+    low, high = grown(lower, upper, np.array([0.5, -0.6, 0.7]), margin)
+    np.testing.assert_allclose(low, [-0.1, -0.62, 0.0])
+    np.testing.assert_allclose(high, [0.52, 0.2, 0.72])
+    low, high = grown(lower, upper, np.array([-0.5, 0.6, -0.7]), margin)
+    np.testing.assert_allclose(low, [-0.52, -0.2, -0.7])
+    np.testing.assert_allclose(high, [0.1, 0.62, 0.3])
