@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
@@ -28,13 +29,13 @@ class OpenPiConnection(ServerConnection):
         try:
             self._connection = connect(
                 f"ws://{self._address}",
+                sock=_socket(self._address),
                 compression=None,
                 max_size=LARGEST_ANSWER,
                 open_timeout=CONNECT_SECONDS,
                 additional_headers={"Authorization": f"Api-Key {self._key}"} if self._key else {},
                 legacy=True,
             )
-            self._connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
             return unpack(self._connection.recv(timeout=CONNECT_SECONDS))
         except (OSError, TimeoutError, WebSocketException, RequestError) as error:
             self._disconnect()
@@ -60,3 +61,12 @@ class OpenPiConnection(ServerConnection):
             self._connection.close_timeout = 0
             self._connection.close()
             self._connection = None
+
+
+def _socket(address: str) -> socket.socket:
+    """A connection to HOST:PORT on which a server that reads nothing is noticed."""
+    url = urlsplit(f"ws://{address}")
+    connection = socket.create_connection((url.hostname, url.port or 80), CONNECT_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
+    connection.settimeout(None)
+    return connection
