@@ -243,6 +243,15 @@ class Peer(ExecutorPeer):
             except AssertionError:  # it is busy configuring, or the response was from a killed one
                 continue
 
+    def wait_until_the_executor_hears(self, heartbeat: bool) -> None:
+        """By its diagnostics whether it receives the policy's heartbeat: each topic is discovered separately."""
+
+        def hears() -> bool:
+            status = self.latest_diagnostics("executor_node: execution")
+            return status is not None and ("no heartbeat" not in status.message) == heartbeat
+
+        self.wait(hears, f"executor_node {'with' if heartbeat else 'without'} the heartbeat of policy_node")
+
     def wait_until_connected(self) -> None:
         """Wait until executor_node receives chunks, heartbeat and joint states, and its reports arrive.
 

@@ -358,22 +358,12 @@ def test_an_interrupted_policy_ends_its_goal_and_leaves_nothing(stack, peer):
     assert "Traceback" not in stack.processes.log_of(stack.policy)
 
 
-def wait_until_the_executor_hears(peer, heartbeat: bool) -> None:
-    """By its diagnostics: each topic is discovered separately."""
-
-    def hears() -> bool:
-        status = peer.latest_diagnostics("executor_node: execution")
-        return status is not None and ("no heartbeat" not in status.message) == heartbeat
-
-    peer.wait(hears, f"executor_node {'with' if heartbeat else 'without'} the heartbeat of policy_node")
-
-
 @pytest.fixture
 def no_policy(shared_stack, peer, processes):
     """An active executor without a policy_node."""
     shared_stack.be_ready()
     processes.end(shared_stack.policy, signal.SIGTERM)
-    wait_until_the_executor_hears(peer, heartbeat=False)
+    peer.wait_until_the_executor_hears(heartbeat=False)
 
 
 def test_a_folder_that_is_not_a_checkpoint_is_refused_by_name(peer, no_policy, processes, tmp_path):
@@ -392,7 +382,7 @@ def test_a_policy_that_cannot_continue_a_chunk_is_refused_where_it_has_to(peer, 
 def test_a_policy_without_a_model_is_executed_as_any_other(peer, no_policy, processes):
     started = processes.start("policy_node", policy="mock://hold", max_chunks=2)
     peer.wait_until_active("policy_node")
-    wait_until_the_executor_hears(peer, heartbeat=True)
+    peer.wait_until_the_executor_hears(heartbeat=True)
     before = dict(peer.joints)
     status, result = peer.result_of(peer.send_goal(INSTRUCTION))
     assert status == SUCCEEDED and (result.chunks_executed, result.chunks_refused) == (2, 0)

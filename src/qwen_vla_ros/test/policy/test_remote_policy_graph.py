@@ -113,6 +113,7 @@ def ready(peer, nodes, server):
     peer.trigger("executor_node/resume")
     peer.forget()
     peer.restart("executor_node")
+    peer.wait_until_the_executor_hears(heartbeat=True)
     peer.clear()
 
 

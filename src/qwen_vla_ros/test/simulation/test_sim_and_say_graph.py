@@ -68,10 +68,7 @@ def simulated(place: Path, shell: dict[str, str], *words: str):
     assert rest.endswith("the simulated robot has ended\n")
 
 
-@pytest.mark.flaky(
-    reruns=1,
-    reason="once, `say` right after an interrupted one never saw the whole action server; the cause is unknown",
-)
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_simulated_robot_is_told_what_to_do(place, shell) -> None:
     with simulated(place, shell, "widowx", "--seed", "9009") as told:
