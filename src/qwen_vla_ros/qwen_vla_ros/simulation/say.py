@@ -107,7 +107,7 @@ class Say:
             there = f"no {self._name(wanted)} is running in ROS domain {domain}"
             start = "" if self.policy else ", or start a policy with --policy"
             return f"{there}; start a robot (qwen-vla sim widowx, or ros2 launch …), or choose another --domain{start}"
-        if self.policy and is_there(client, self._name(POLICY), 0.0):
+        if self.policy and is_there(client, self._name(POLICY), DISCOVERY):  # never two policies for one robot
             return (
                 f"a {self._name(POLICY)} is already running in ROS domain {domain}; end it (qwen-vla sim --no-policy "
                 "starts none), or omit --policy"
