@@ -11,10 +11,10 @@ import numpy as np
 
 from qwen_vla_control.motion.spline import Spline
 
-Way = TypeVar("Way", bound=Spline)
+Path = TypeVar("Path", bound=Spline)
 
 
-class PathHistory(Generic[Way]):
+class PathHistory(Generic[Path]):
     """The paths of the last `kept` seconds of one motion.
 
     Attributes:
@@ -24,10 +24,10 @@ class PathHistory(Generic[Way]):
     def __init__(self, kept: float) -> None:
         """Begin at rest; `kept` [s]."""
         self._kept_ns = kept * 1e9
-        self._paths: deque[tuple[int, Way]] = deque()  # since when [ns], from the oldest
+        self._paths: deque[tuple[int, Path]] = deque()  # since when [ns], from the oldest
         self.since_ns = 0
 
-    def begin(self, path: Way, start_ns: int) -> None:
+    def begin(self, path: Path, start_ns: int) -> None:
         """Record a path from ROS time `start_ns` [ns] on, also one that replaces another."""
         if not self._paths:
             self.since_ns = start_ns
@@ -40,7 +40,7 @@ class PathHistory(Generic[Way]):
         self._paths.clear()
 
     @property
-    def latest(self) -> Way | None:
+    def latest(self) -> Path | None:
         """The current path; None at rest."""
         return self._paths[-1][1] if self._paths else None
 
