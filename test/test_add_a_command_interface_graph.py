@@ -138,6 +138,10 @@ class Policy(SpinningNode):
     def verdicts(self) -> list[int]:
         return [report.verdict for report in self.reports if report.chunk_id == self._number]
 
+    def stands_where_it_was_told(self) -> bool:
+        last = self.commanded[-1]
+        return all(abs(self.joints[name] - to) < 0.02 for name, to in zip(last.name, last.position, strict=True))
+
     def advance(self) -> int:
         """Send a chunk that goes 8 cm along the tool and half closes the gripper; returns the first verdict."""
         self._number += 1
@@ -170,11 +174,11 @@ def play(policy: Policy) -> JointState:
     # Of a node that has just become active, or on a busy computer, a chunk comes too late.
     assert any(policy.advance() == ChunkReport.ACCEPTED for _ in range(20)), policy.reports
     policy.until(lambda: ChunkReport.COMPLETED in policy.verdicts(), "the end of the motion")
-    last = policy.commanded[-1]
-    told = dict(zip(last.name, last.position, strict=True))
-    policy.until(lambda: all(abs(policy.joints[name] - told[name]) < 0.02 for name in told), "the joints to get there")
+    policy.until(policy.stands_where_it_was_told, "the joints to get there")
     ended = policy.now()  # rows of the data set say where the joints were told to be one period later
     policy.until(lambda: policy.now() > ended + 1.0, "a second of simulated time")
+    assert policy.stands_where_it_was_told()
+    last = policy.commanded[-1]  # only now: another topic than the verdict's, which may have overtaken it
     stopped = policy.ask(Trigger, "episode_recorder/stop", Trigger.Request())
     assert stopped.success, stopped.message
     return last
