@@ -45,7 +45,7 @@ def test_revolute_gripper_is_not_part_of_the_arm(robot, joint) -> None:
     e = Embodiment.from_urdf(robot("r", ["base", "a", "b", "knuckle"], joints))
     assert e.arms[0].joints == ("j1", "j2")
     assert e.arms[0].gripper.joint == "finger_joint"
-    assert any("check which is which" in note for note in e.inferred)
+    assert any("which is which; check it" in note for note in e.inferred)
 
 
 def test_arm_without_fingers(robot, joint) -> None:
@@ -110,7 +110,7 @@ def test_a_gripper_is_open_where_its_finger_tips_are_apart(
     e = Embodiment.from_urdf(robot("r", links, joints))
     gripper = e.arms[0].gripper
     assert (gripper.joint, gripper.closed, gripper.open) == ("left_knuckle", closed, opened)
-    assert any("by where its finger tips are" in note for note in e.inferred)
+    assert any("judged by the positions of its finger tips" in note for note in e.inferred)
 
 
 def test_a_single_jaw_is_open_where_it_is_far_from_the_grasp_point() -> None:

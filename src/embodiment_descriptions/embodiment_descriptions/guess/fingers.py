@@ -1,4 +1,4 @@
-"""At which end of its joint's range a gripper is open: where the forward kinematics takes the finger tips apart."""
+"""At which end of its joint's range a gripper is open: where forward kinematics puts the finger tips farthest apart."""
 
 from collections.abc import Iterator
 from xml.etree import ElementTree
@@ -9,8 +9,8 @@ from embodiment_descriptions.errors import EmbodimentError
 from embodiment_descriptions.link_poses import LinkPoses
 from embodiment_descriptions.urdf import UrdfJoint, UrdfTree
 
-LEAST_MOTION = 1e-3  # [m] between open and closed; below, the tips do not tell
-_HOLDERS = ("inertial", "collision", "visual")  # what may say where the matter of a link is
+LEAST_MOTION = 1e-3  # [m] between open and closed; below this, the tips do not decide
+_HOLDERS = ("inertial", "collision", "visual")  # elements that say where the mass of a link is
 
 
 def open_and_closed(urdf: str, tree: UrdfTree, joint: UrdfJoint, grasp_link: str) -> tuple[float, float] | None:
@@ -21,18 +21,18 @@ def open_and_closed(urdf: str, tree: UrdfTree, joint: UrdfJoint, grasp_link: str
 
     Args:
         urdf: expanded text of the robot.
-        tree: the same, read.
+        tree: the same, parsed.
         joint: with both position limits; others may follow it.
         grasp_link: the tip of the arm.
 
     Returns:
-        (open, closed), or None where the tips do not tell: they keep their distance, or nothing says where they are.
+        (open, closed), or None where the tips do not decide: they keep their distance, or nothing says where they are.
     """
-    poses, fingers, matter = LinkPoses(urdf), _fingers(tree, joint), _matter(urdf)
+    poses, fingers, centers = LinkPoses(urdf), _fingers(tree, joint), _centers(urdf)
 
     def width(position: float) -> float:
         links = poses.at({joint.name: position})
-        tips = [np.mean([links[link][:3] @ matter[link] for link in finger], axis=0) for finger in fingers]
+        tips = [np.mean([links[link][:3] @ centers[link] for link in finger], axis=0) for finger in fingers]
         center = np.mean(tips, axis=0) if len(tips) > 1 else links[grasp_link][:3, 3]
         return float(np.mean([np.linalg.norm(tip - center) for tip in tips]))
 
@@ -61,8 +61,8 @@ def _ends(tree: UrdfTree, link: str) -> Iterator[str]:
             yield link
 
 
-def _matter(urdf: str) -> dict[str, np.ndarray]:
-    """(4,) point of every link, in the link [m]: its center of mass or of a shape, its origin where none is said."""
+def _centers(urdf: str) -> dict[str, np.ndarray]:
+    """(4,) point of every link, in the link [m]: its center of mass or of a shape, else its origin."""
     points = {}
     for link in ElementTree.fromstring(urdf).findall("link"):
         places = [_place(origin) for name in _HOLDERS for origin in link.findall(f"{name}/origin")]

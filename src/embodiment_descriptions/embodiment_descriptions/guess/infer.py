@@ -23,7 +23,7 @@ LEAST_ARM = 3  # joints that an arm has at least, where another one shares its f
 
 
 def infer_config(tree: UrdfTree, urdf: str) -> Guess:
-    """Guess what drives: one or two arms with their grippers, or where there is none, a base on wheels.
+    """Guess one or two arms with their grippers or, where there is no arm, a base on wheels.
 
     An arm is the longest serial chain of revolute joints that is neither a leg, a wheel nor a head, and a second one
     like it; its gripper is the finger joint behind it.
@@ -36,7 +36,7 @@ def infer_config(tree: UrdfTree, urdf: str) -> Guess:
         The configuration, and one line per guess for the user to check.
 
     Raises:
-        EmbodimentError: there is nothing of the kind.
+        EmbodimentError: the URDF has neither.
     """
     chains = _chains(tree)
     others = {part: [chain for chain in chains if part_of(chain) is part] for part in Part}
@@ -94,12 +94,12 @@ def _base(tree: UrdfTree, others: dict[Part, list[Chain]]) -> Guess:
     link = next((name for name in ("base_footprint", "base_link") if name in tree.links), tree.root)
     wheels = ", ".join(_names(chain) for chain in others[Part.WHEELS])
     notes = [
-        f"base: {link} on wheels ({wheels}), no arm; differential, write omnidirectional for one that drives sideways",
+        f"base: {link} on wheels ({wheels}), no arm; taken as differential (omnidirectional: one that drives sideways)",
         *_left_out(others | {Part.WHEELS: []}),
-        f"limits: {BASE_LIMITS.max_linear:g} m/s and {BASE_LIMITS.max_angular:g} rad/s, which is careful; a URDF says "
-        "nothing of a base's",
+        f"limits: {BASE_LIMITS.max_linear:g} m/s and {BASE_LIMITS.max_angular:g} rad/s, chosen with "
+        "caution; a URDF has no limits of a base",
         "odometry: on the topic odom",
-        "commands: a velocity on cmd_vel_nav, in front of Nav2's velocity smoother",
+        "commands: a velocity on cmd_vel_nav, the input of Nav2's velocity smoother",
     ]
     return _config(
         tree,
@@ -125,7 +125,7 @@ def _config(tree: UrdfTree, notes: list[str], **guesses: object) -> Guess:
         *notes,
         f"robot_tag: the name of the URDF, {tree.name}",
         f"control: {config.control_mode} at {config.rate_hz:g} Hz in chunks of {config.chunk_size}",
-        "cameras: one called ego; no camera is described by a URDF",
+        "cameras: one called ego; a URDF describes no cameras",
     )
 
 
@@ -161,7 +161,7 @@ def _commands(arms: tuple[Arm, ...]) -> tuple[JointTrajectoryCommand, ...]:
 def _chains(tree: UrdfTree) -> list[Chain]:
     """List the distinct chains of revolute joints, longest first.
 
-    Each is the first unbroken run of them on the way from the root to a leaf; fixed joints do not break it, fingers do.
+    Each is the first unbroken run of them from the root to a leaf; fixed joints do not break a run, fingers do.
     """
     found: dict[tuple[str, ...], Chain] = {}
     open_ends: list[tuple[str, Chain]] = [(tree.root, [])]
@@ -214,7 +214,7 @@ def _tip(tree: UrdfTree, link: str) -> str:
 
 
 def _gripper(tree: UrdfTree, urdf: str, link: str, tip: str) -> tuple[Gripper | None, str]:
-    """Find the first joint behind the arm that could be a finger, prismatic ones first; and how its ends are known."""
+    """Find the first joint behind the arm that could be a finger, prismatic first; and what tells its ends apart."""
     behind: list[UrdfJoint] = []
     links = [link]
     while links:
@@ -228,10 +228,10 @@ def _gripper(tree: UrdfTree, urdf: str, link: str, tip: str) -> tuple[Gripper | 
     joint = min(limited, key=lambda joint: joint.type != "prismatic")
     known = open_and_closed(urdf, tree, joint, tip)
     if known:
-        return Gripper(joint=joint.name, open=known[0], closed=known[1]), "by where its finger tips are"
+        return Gripper(joint=joint.name, open=known[0], closed=known[1]), "judged by the positions of its finger tips"
     # Fingers close towards the middle, which is where a prismatic finger joint is nearest to zero.
     closed, opened = sorted((joint.lower, joint.upper), key=abs)
-    return Gripper(joint=joint.name, closed=closed, open=opened), "the URDF does not tell; check which is which"
+    return Gripper(joint=joint.name, closed=closed, open=opened), "the URDF does not say which is which; check it"
 
 
 def _identifier(name: str) -> str:

@@ -5,7 +5,7 @@ import yaml
 from embodiment_descriptions.config import EmbodimentConfig
 from embodiment_descriptions.embodiment import Embodiment
 
-# Keys of the file in the order in which a person fills them in, and the subjects of guesses about them.
+# Keys of the file in the order in which a person fills them in, and the subjects of the guesses about them.
 ABOUT = {
     "name robot_tag": ("robot_tag:",),
     "control_mode rate_hz chunk_size": ("control:",),
@@ -20,7 +20,7 @@ ABOUT = {
 
 
 def guessed_yaml(embodiment: Embodiment) -> str:
-    """Write down an embodiment that was guessed from its URDF; loading the text with that URDF gives it again."""
+    """Return an embodiment that was guessed from its URDF as YAML that gives it again, with that URDF."""
     values = embodiment.model_dump(mode="json", include=set(EmbodimentConfig.model_fields), exclude_none=True)
     parts = ["# Guessed from the URDF alone. Check every line: docs/how-to/describe_a_robot.md"]
     for keys, subjects in ABOUT.items():

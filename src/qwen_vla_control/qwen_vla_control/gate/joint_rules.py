@@ -113,7 +113,7 @@ def check_reference(
     more = f" (and {over.sum() - 1} more)" if over.sum() > 1 else ""
     text = (
         f"joint '{rules.joints[joint]}': its controller starts from {reference.positions[joint]:.4f} "
-        f"({reference.told_by[joint]}), but it is measured at {measured[joint]:.4f}, {apart[joint]:.4f} away "
+        f"({reference.sources[joint]}), but it is measured at {measured[joint]:.4f}, {apart[joint]:.4f} away "
         f"(limit {limits[joint]:.4f}){more}; was it moved by hand, or is the measurement wrong? Look at the robot, "
         "then call ~/resynchronize"
     )

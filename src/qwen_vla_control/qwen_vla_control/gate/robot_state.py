@@ -15,11 +15,11 @@ class Reference:
 
     Attributes:
         positions: (joints,) [rad | m], continuous joints in the turn in which they are measured.
-        told_by: who says so, one per joint.
+        sources: who says so, one per joint.
     """
 
     positions: np.ndarray
-    told_by: tuple[str, ...]
+    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Whether joints go where they are commanded: controllers drop commands, hardware ignores them, things stand there."""
+"""Whether joints follow their commands: a controller may drop them, hardware ignore them, an obstacle stand there."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from qwen_vla_control.motion.path_history import PathHistory
 from qwen_vla_control.reasons import Reason, Violation
 
 PATIENCE = 0.3  # [s] that a joint may lag behind
-SAMPLES = 7  # places within that time at which the path is looked at
-TRAVEL = 0.03  # [rad] a joint that was to go at least so far ...
-PROGRESS = 0.25  # ... must have gone at least this share of it
+SAMPLES = 7  # points within that time at which the path is sampled
+TRAVEL = 0.03  # [rad] a joint that should have moved at least this far ...
+PROGRESS = 0.25  # ... must have moved at least this share of it
 
 
 class FollowingWatch:
     """Compares what was commanded with what is measured.
 
-    A joint follows while it is near a place where it was commanded to be within the last PATIENCE, and has gone a part
-    of its way when the motion is over.
+    A joint follows while it is near a position that was commanded within the last PATIENCE, and has moved at least part
+    of its travel when the motion is over.
     """
 
     def __init__(self, tolerance: np.ndarray) -> None:
@@ -33,11 +33,11 @@ class FollowingWatch:
         self._began_at = measured
 
     def end(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching."""
         self._paths.end()
 
     def fault(self, measured: np.ndarray, stamp_ns: int) -> Violation | None:
-        """Say which joint does not follow; `measured` (joints,) at ROS time `stamp_ns`, in the turn of the path."""
+        """Report a joint that does not follow; `measured` (joints,) at ROS time `stamp_ns`, in the turn of the path."""
         if self._paths.latest is None or stamp_ns - self._paths.since_ns < PATIENCE * 1e9:
             return None
         times = stamp_ns - np.linspace(0.0, PATIENCE * 1e9, SAMPLES)
@@ -53,20 +53,20 @@ class FollowingWatch:
         )
         return Violation(Reason.NOT_FOLLOWING, text)
 
-    def undone(self, measured: np.ndarray) -> Violation | None:
-        """Say which joint has not gone its way although the motion is over; `measured` as in `fault`."""
+    def unfinished(self, measured: np.ndarray) -> Violation | None:
+        """Report a joint that has hardly moved when the motion is over; `measured` as in `fault`."""
         if self._paths.latest is None:
             return None
         positions = self._paths.latest.positions
         travel = positions[-1] - positions[0]
-        gone = measured - self._began_at
+        moved = measured - self._began_at
         idle = np.isfinite(self._tolerance) & (np.abs(travel) >= TRAVEL)
-        idle &= gone * np.sign(travel) < PROGRESS * np.abs(travel)
+        idle &= moved * np.sign(travel) < PROGRESS * np.abs(travel)
         if not idle.any():
             return None
         joint = int(np.argmax(np.where(idle, np.abs(travel), 0.0)))
         text = (
-            f"joint '{self._name(joint)}' was to go {travel[joint]:+.4f} and has gone {gone[joint]:+.4f}; is its "
+            f"joint '{self._name(joint)}' should have moved {travel[joint]:+.4f} but moved {moved[joint]:+.4f}; is its "
             "controller active, and its torque on?"
         )
         return Violation(Reason.NOT_FOLLOWING, text)

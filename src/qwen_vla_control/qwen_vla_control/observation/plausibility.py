@@ -1,6 +1,6 @@
-"""Whether joint states and odometry can be true: nothing moves faster than it can, and one publisher tells it.
+"""Whether joint states and odometry are plausible: no joint or base moves faster than it can, and one node reports it.
 
-The gate measures everything by them, so whoever publishes false ones drives the robot. Free of ROS.
+The gate judges everything by them, so false ones would drive the robot. Free of ROS.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from qwen_vla_control.stamps import NANOSECONDS
 
 MARGIN = 1.5  # how much faster than its limit a joint or a base may be measured
 JITTER = 0.02  # [s] by which stamps may be wrong
-DOUBT = 0.3  # [s] ROS time without another leap, until a state is believed again
-PRESENT = 1.0  # [s] steady; whoever was heard within is still there
+DISTRUST = 0.3  # [s] ROS time without another jump, until a state is believed again
+PUBLISHER_TIMEOUT = 1.0  # [s] steady; a publisher that was heard within is still there
 
 CORRECTION, TURNED = 0.05, 0.1  # [m], [rad] by which a filter may correct a pose between two messages
 
 NameOf = Callable[[str, bytes], str]  # the node of a publisher of a topic
 
 
-class Doubt(ABC):
-    """Looks at every message about a robot's state that a reader took in.
+class Plausibility(ABC):
+    """Checks every message about a robot's state that a reader has taken.
 
     Attributes:
-        until_ns: ROS time [ns] up to which the state is not believed; 0 before the first leap.
+        distrusted_until_ns: ROS time [ns] up to which the state is not believed; 0 before the first jump.
     """
 
     def __init__(self, name_of: NameOf) -> None:
         """Believe everything; `name_of` is called with a topic and a publisher."""
         self._name_of = name_of
-        self.until_ns, self._text = 0, ""
+        self.distrusted_until_ns, self._text = 0, ""
 
     def text(self, now_ns: int, steady_ns: int) -> str:
         """Say why the state must not be believed at a ROS time and a steady time; empty when it may be."""
-        return self._rivals(steady_ns) or (self._text if now_ns <= self.until_ns else "")
+        return self._duplicates(steady_ns) or (self._text if now_ns <= self.distrusted_until_ns else "")
 
     @abstractmethod
-    def _rivals(self, steady_ns: int) -> str:
-        """Say that two publishers tell the same."""
+    def _duplicates(self, steady_ns: int) -> str:
+        """Name the publishers that report the same."""
 
     def _begin(self, stamp_ns: int, text: str) -> None:
-        self.until_ns, self._text = stamp_ns + round(DOUBT * NANOSECONDS), text
+        self.distrusted_until_ns, self._text = stamp_ns + round(DISTRUST * NANOSECONDS), text
 
 
-class JointStateDoubt(Doubt):
-    """Of joint states."""
+class JointStatePlausibility(Plausibility):
+    """Checks joint states."""
 
     def __init__(self, reader: JointReader, embodiment: Embodiment, name_of: NameOf) -> None:
         """Look at the joints that the reader was asked for."""
@@ -64,36 +64,36 @@ class JointStateDoubt(Doubt):
         self._speeds = np.array([limits[n].velocity if n in limits else np.inf for n in self._names])
 
     def record(self, before: JointSample, topic: str, publisher: bytes) -> None:
-        """Compare with the positions `before` what a publisher has just told."""
+        """Compare the positions `before` with what a publisher has just reported."""
         after, count = self._reader.latest(), len(self._names)
         elapsed = np.abs(after.stamps_ns[:count] - before.stamps_ns[:count]) / NANOSECONDS
         moved = np.abs(after.vector - before.vector)
-        leaps = moved > self._speeds * (MARGIN * elapsed + JITTER)  # of unknown ones nothing can be said: NaN
-        if not leaps.any():
+        jumps = moved > self._speeds * (MARGIN * elapsed + JITTER)  # NaN, of unknown ones, never exceeds
+        if not jumps.any():
             return
-        joint = int(np.argmax(np.where(leaps, moved, 0.0)))
+        joint = int(np.argmax(np.where(jumps, moved, 0.0)))
         text = (
-            f"{topic}: '{self._names[joint]}' leaped by {moved[joint]:.3f} within {elapsed[joint]:.3f} s, which takes "
-            f"more than its {self._speeds[joint]:.2f} per second, said {self._name_of(topic, publisher)}; is another "
-            "node publishing there?"
+            f"{topic}: '{self._names[joint]}' jumped by {moved[joint]:.3f} within {elapsed[joint]:.3f} s, faster "
+            f"than its {self._speeds[joint]:.2f} per second, published by {self._name_of(topic, publisher)}; "
+            "is another node publishing there?"
         )
         self._begin(int(after.stamps_ns[joint]), text)
 
-    def _rivals(self, steady_ns: int) -> str:
+    def _duplicates(self, steady_ns: int) -> str:
         reporters: dict[int, tuple[str, bytes]] = {}
-        present = (part for part in self._reader.parts if steady_ns - part.heard_ns < PRESENT * NANOSECONDS)
+        present = (part for part in self._reader.parts if steady_ns - part.heard_ns < PUBLISHER_TIMEOUT * NANOSECONDS)
         for part in present:
             who = self._reader.sources[part.source].topic, part.publisher
             for column in part.columns[part.columns < len(self._names)].tolist():
                 other = reporters.setdefault(column, who)
                 if other != who:
                     names = " and ".join(sorted(f"{self._name_of(*each)} on {each[0]}" for each in (who, other)))
-                    return f"'{self._names[column]}' is told by two publishers, {names}; stop one of them"
+                    return f"two publishers report '{self._names[column]}': {names}; stop one of them"
         return ""
 
 
-class OdometryDoubt(Doubt):
-    """Of the pose of a base: its frame must not jump (REP 105), whatever the base knows of where it is in a map."""
+class OdometryPlausibility(Plausibility):
+    """Checks the pose of a base: the odometry frame must be continuous (REP 105), wherever the base is in a map."""
 
     def __init__(self, reader: OdometryReader, limits: BaseLimits, name_of: NameOf) -> None:
         """Look at the poses of a base with these limits."""
@@ -102,7 +102,7 @@ class OdometryDoubt(Doubt):
         self._heard: dict[bytes, int] = {}  # by publisher: when last [ns, steady]
 
     def record(self, before: BasePose | None, publisher: bytes, steady_ns: int) -> None:
-        """Compare with the pose `before` what a publisher has just told."""
+        """Compare the pose `before` with what a publisher has just reported."""
         self._heard[publisher] = steady_ns
         after, topic = self._reader.latest(), self._reader.stream.topic
         if before is None or after is None or after.stamp_ns <= before.stamp_ns:
@@ -117,16 +117,16 @@ class OdometryDoubt(Doubt):
         ):
             return
         text = (
-            f"{topic}: the base leaped by {distance:.3f} m and {turned:.3f} rad within {elapsed:.3f} s, which takes "
-            f"more than its {self._limits.max_linear:.2f} m/s and {self._limits.max_angular:.2f} rad/s, said "
-            f"{self._name_of(topic, publisher)}; is another node publishing there, or did its frame jump?"
+            f"{topic}: the base jumped by {distance:.3f} m and {turned:.3f} rad within {elapsed:.3f} s, faster "
+            f"than its {self._limits.max_linear:.2f} m/s and {self._limits.max_angular:.2f} rad/s, published by "
+            f"{self._name_of(topic, publisher)}; is another node publishing there, or did the odometry frame jump?"
         )
         self._begin(after.stamp_ns, text)
 
-    def _rivals(self, steady_ns: int) -> str:
-        self._heard = {who: at for who, at in self._heard.items() if steady_ns - at < PRESENT * NANOSECONDS}
+    def _duplicates(self, steady_ns: int) -> str:
+        self._heard = {who: at for who, at in self._heard.items() if steady_ns - at < PUBLISHER_TIMEOUT * NANOSECONDS}
         if len(self._heard) < 2:
             return ""
         topic = self._reader.stream.topic
         names = " and ".join(sorted(self._name_of(topic, who) for who in self._heard))
-        return f"{topic} is told by several publishers, {names}; stop all but one of them"
+        return f"{topic} has several publishers, {names}; stop all but one of them"

@@ -37,7 +37,7 @@ def test_a_servo_that_lags_behind_follows(watch):
     path = way(1.0, -1.0, 0.02)
     watch.begin(path, 0, np.zeros(3))
     assert first_fault(watch, lambda t: path.at(t - LAG)[0]) == (None, None)
-    assert watch.undone(path.at(2.0 - LAG)[0]) is None
+    assert watch.unfinished(path.at(2.0 - LAG)[0]) is None
 
 
 def test_a_joint_that_stands_still_is_named_as_soon_as_it_is_far_enough_away(watch):
@@ -72,22 +72,22 @@ def test_chunks_that_replace_one_another_quickly_hide_nothing(watch):
 def test_a_short_way_that_nobody_went_is_noticed_at_its_end(watch):
     watch.begin(way(0.06, 0.02, 0.0), 0, np.zeros(3))
     assert first_fault(watch, lambda t: np.zeros(3)) == (None, None)
-    undone = watch.undone(np.zeros(3))
-    assert undone.reason is Reason.NOT_FOLLOWING
-    assert "'waist' was to go +0.0600 and has gone +0.0000" in undone.message
+    unfinished = watch.unfinished(np.zeros(3))
+    assert unfinished.reason is Reason.NOT_FOLLOWING
+    assert "'waist' should have moved +0.0600 but moved +0.0000" in unfinished.message
 
 
 def test_a_gripper_that_holds_something_is_no_fault(watch):
     watch.begin(way(0.0, 0.0, 0.5), 0, np.zeros(3))
     assert first_fault(watch, lambda t: np.zeros(3)) == (None, None)
-    assert watch.undone(np.zeros(3)) is None
+    assert watch.unfinished(np.zeros(3)) is None
 
 
 def test_at_rest_nothing_is_watched(watch):
     watch.begin(way(1.0, 0.0, 0.0), 0, np.zeros(3))
     watch.end()
     assert first_fault(watch, lambda t: np.full(3, 9.0)) == (None, None)
-    assert watch.undone(np.full(3, 9.0)) is None
+    assert watch.unfinished(np.full(3, 9.0)) is None
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -95,16 +95,16 @@ def test_at_rest_nothing_is_watched(watch):
 def test_a_joint_must_have_gone_a_quarter_of_its_way_from_where_it_was(watch, sign, share, idle):
     began = np.array([0.5, -0.7, 0.3])
     watch.begin(way(0.5 + 0.2 * sign, -0.7, 0.3, start=tuple(began)), 0, began)
-    undone = watch.undone(began + [0.2 * sign * share, 0.0, 0.0])
-    assert (undone is not None) == idle
-    if undone:
-        assert f"was to go {0.2 * sign:+.4f} and has gone {0.2 * sign * share:+.4f}" in undone.message
+    unfinished = watch.unfinished(began + [0.2 * sign * share, 0.0, 0.0])
+    assert (unfinished is not None) == idle
+    if unfinished:
+        assert f"should have moved {0.2 * sign:+.4f} but moved {0.2 * sign * share:+.4f}" in unfinished.message
 
 
 @pytest.mark.parametrize(("goals", "named"), [((0.05, -0.09), "elbow"), ((-0.09, 0.05), "waist")])
 def test_of_several_that_stood_still_the_one_with_the_longest_way_is_named(watch, goals, named):
     watch.begin(way(*goals, 0.0), 0, np.zeros(3))
-    assert f"joint '{named}'" in watch.undone(np.zeros(3)).message
+    assert f"joint '{named}'" in watch.unfinished(np.zeros(3)).message
 
 
 def test_the_joint_that_is_farthest_beyond_its_own_tolerance_is_named():

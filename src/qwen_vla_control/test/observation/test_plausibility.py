@@ -11,7 +11,12 @@ import pytest
 from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_control.observation.odometry_reader import OdometryReader
-from qwen_vla_control.observation.plausibility import DOUBT, PRESENT, JointStateDoubt, OdometryDoubt
+from qwen_vla_control.observation.plausibility import (
+    DISTRUST,
+    PUBLISHER_TIMEOUT,
+    JointStatePlausibility,
+    OdometryPlausibility,
+)
 
 S = 10**9
 PERIOD = 0.02  # [s]
@@ -20,11 +25,11 @@ NAMES = {DRIVER: "/driver", STRANGER: "/joint_state_publisher"}
 
 
 class Listener:
-    """A reader and its doubt, told by several publishers."""
+    """A reader and its plausibility, told by several publishers."""
 
     def __init__(self, robot: Embodiment) -> None:
         self.reader = JointReader(robot)
-        self.doubt = JointStateDoubt(self.reader, robot, lambda topic, publisher: NAMES[publisher])
+        self.plausibility = JointStatePlausibility(self.reader, robot, lambda topic, publisher: NAMES[publisher])
         self.home, self.seconds = dict(robot.home), 1.0
 
     def tell(self, publisher: bytes = DRIVER, after: float = PERIOD, **away: float) -> str:
@@ -33,8 +38,8 @@ class Listener:
         stamp, before = round(self.seconds * S), self.reader.latest()
         positions = [position + away.get(name, 0.0) for name, position in self.home.items()]
         if self.reader.push(0, stamp, list(self.home), positions, (), stamp, publisher):
-            self.doubt.record(before, "/joint_states", publisher)
-        return self.doubt.text(stamp, stamp)
+            self.plausibility.record(before, "/joint_states", publisher)
+        return self.plausibility.text(stamp, stamp)
 
 
 @pytest.fixture
@@ -52,14 +57,14 @@ def test_joints_at_their_speed_limits_are_believed_also_after_a_pause(listener, 
 
 
 @pytest.mark.parametrize("by", [0.2, -0.8, 1.2])
-def test_a_leap_is_named_with_joint_distance_and_publisher(listener, by):
+def test_a_jump_is_named_with_joint_distance_and_publisher(listener, by):
     text = listener.tell(elbow=by)
-    assert f"/joint_states: 'elbow' leaped by {abs(by):.3f} within 0.020 s" in text and "said /driver" in text
+    assert f"/joint_states: 'elbow' jumped by {abs(by):.3f} within 0.020 s" in text and "published by /driver" in text
 
 
-def test_it_is_believed_again_when_nothing_has_leaped_for_a_while(listener):
+def test_it_is_believed_again_when_nothing_has_jumped_for_a_while(listener):
     assert listener.tell(elbow=0.8) and listener.tell()
-    settled = listener.seconds + DOUBT
+    settled = listener.seconds + DISTRUST
     while listener.seconds < settled:
         assert listener.tell()
     assert listener.tell() == ""
@@ -67,21 +72,21 @@ def test_it_is_believed_again_when_nothing_has_leaped_for_a_while(listener):
 
 def test_a_second_publisher_is_named_even_where_it_agrees(listener):
     text = listener.tell(STRANGER)
-    assert "is told by two publishers, /driver on joint_states and /joint_state_publisher on joint_states" in text
-    for _ in range(int(PRESENT / PERIOD) + 2):
+    assert "two publishers report 'waist': /driver on joint_states and /joint_state_publisher on joint_states" in text
+    for _ in range(int(PUBLISHER_TIMEOUT / PERIOD) + 2):
         last = listener.tell()
     assert last == "", "it has left"
 
 
 def test_parts_of_the_joints_by_different_publishers_are_no_fault(widowx):
     reader = JointReader(widowx)
-    doubt = JointStateDoubt(reader, widowx, lambda topic, publisher: NAMES[publisher])
+    plausibility = JointStatePlausibility(reader, widowx, lambda topic, publisher: NAMES[publisher])
     for tick in range(20):
         for publisher, names in ((DRIVER, list(widowx.home)[:6]), (STRANGER, list(widowx.home)[6:])):
             stamp, before = S + tick * S // 50, reader.latest()
             reader.push(0, stamp, names, [widowx.home[n] for n in names], (), stamp, publisher)
-            doubt.record(before, "/joint_states", publisher)
-            assert doubt.text(stamp, stamp) == ""
+            plausibility.record(before, "/joint_states", publisher)
+            assert plausibility.text(stamp, stamp) == ""
     assert np.allclose(reader.latest().vector, [widowx.home[name] for name in widowx.joint_names])
 
 
@@ -89,13 +94,13 @@ def test_parts_of_the_joints_by_different_publishers_are_no_fault(widowx):
 
 
 class Traveler:
-    """The odometry of a base and its doubt, told by several publishers."""
+    """The odometry of a base and its plausibility, told by several publishers."""
 
     def __init__(self) -> None:
         robot = load_robot("mobile_base")
         self.limits = robot.safety.base
         self.reader = OdometryReader(robot)
-        self.doubt = OdometryDoubt(self.reader, self.limits, lambda topic, publisher: NAMES[publisher])
+        self.plausibility = OdometryPlausibility(self.reader, self.limits, lambda topic, publisher: NAMES[publisher])
         self.seconds = 1.0
 
     def tell(self, x: float = 0.0, heading: float = 0.0, publisher: bytes = DRIVER, after: float = PERIOD) -> str:
@@ -105,8 +110,8 @@ class Traveler:
         turned = SimpleNamespace(x=0.0, y=0.0, z=math.sin(heading / 2), w=math.cos(heading / 2))
         pose = SimpleNamespace(position=SimpleNamespace(x=x, y=0.0, z=0.0), orientation=turned)
         self.reader.push(stamp, "odom", pose, stamp)
-        self.doubt.record(before, publisher, stamp)
-        return self.doubt.text(stamp, stamp)
+        self.plausibility.record(before, publisher, stamp)
+        return self.plausibility.text(stamp, stamp)
 
 
 @pytest.fixture
@@ -125,16 +130,16 @@ def test_a_base_at_its_limits_is_believed_also_after_a_pause_and_across_pi(trave
 
 
 @pytest.mark.parametrize(("x", "heading"), [(0.3, 0.0), (-1.0, 0.0), (0.0, 1.0)])
-def test_a_base_that_leaps_is_doubted_for_a_while(traveler, x, heading):
+def test_a_base_that_jumps_is_doubted_for_a_while(traveler, x, heading):
     text = traveler.tell(x, heading)
-    assert "the base leaped by" in text and "said /driver" in text
+    assert "the base jumped by" in text and "published by /driver" in text
     assert traveler.tell(x, heading) == text
-    assert traveler.tell(x, heading, after=DOUBT + PERIOD) == ""
+    assert traveler.tell(x, heading, after=DISTRUST + PERIOD) == ""
 
 
 def test_several_publishers_of_odometry_are_named_until_one_is_gone(traveler):
     text = traveler.tell(publisher=STRANGER)
-    assert "is told by several publishers, /driver and /joint_state_publisher" in text
-    for _ in range(round(PRESENT / PERIOD) - 1):
+    assert "has several publishers, /driver and /joint_state_publisher" in text
+    for _ in range(round(PUBLISHER_TIMEOUT / PERIOD) - 1):
         assert traveler.tell() == text
     assert traveler.tell() == ""

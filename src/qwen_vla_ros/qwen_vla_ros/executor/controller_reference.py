@@ -1,7 +1,7 @@
-"""Where the controllers of the joints would start from, and how that comes together with where the joints are.
+"""Where the controllers would start from, and how that reference is brought back to where the joints are.
 
-A JointTrajectoryController starts at its own reference, whoever has moved its joints since. It is what the controller
-publishes of itself; where that is not heard, its last command.
+A JointTrajectoryController starts at its own reference, whoever has moved its joints since. The reference is what the
+controller publishes on ~/controller_state; where that is not available, the last command.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from qwen_vla_ros.executor.controller_watch import ControllerWatch
 from qwen_vla_ros.ros.lifecycle import ManagedNode
 
 IN_SYNC = 0.005  # [rad] reference and measurement this near to one another are left alone
-SHORTEST_LEAD = 1.0  # [s]
+SHORTEST_MOVE = 1.0  # [s]
 LAST_COMMAND = "its last command"
 
 Measure = Callable[[], np.ndarray | None]
-Lead = Callable[[JointPath], object]
+Move = Callable[[JointPath], object]
 
 
 class ControllerReference:
     """The reference of all controllers of a robot with arms.
 
-    Vectors are (joints,) [rad | m], in the order of the gate. Grippers are not compared: what they hold keeps them from
-    where they were commanded to go.
+    Vectors are (joints,) [rad | m], in the order of the gate. Grippers are not compared: an object keeps them
+    from the commanded opening.
 
     Attributes:
-        strayed: joints did not follow their commands, and where controllers that publish nothing would start from is
+        not_followed: joints did not follow their commands; the reference of controllers that publish no state is
             unknown.
     """
 
@@ -50,11 +50,11 @@ class ControllerReference:
         streamed: Collection[str],
         measure: Measure,
     ) -> None:
-        """Listen to the controllers.
+        """Subscribe to the controllers' states.
 
         Args:
-            node: owner of subscriptions and clients; home_speed_share of its parameters limits how fast a reference is
-                led.
+            node: owner of subscriptions and clients; home_speed_share of its parameters limits how fast a reference
+                is moved.
             embodiment: the robot.
             gate: checks paths.
             commanded: what was commanded last; changed where it is no longer what a controller starts from.
@@ -68,7 +68,7 @@ class ControllerReference:
         self._is_compared = np.isfinite(gate.motion.start_jump)
         self._is_continuous = np.array([embodiment.limits[name].type == "continuous" for name in gate.joints])
         self._interpolated = self._is_compared & np.array([name not in streamed for name in gate.joints])
-        self.strayed = False
+        self.not_followed = False
 
     # What is known ------------------------------------------------------------------------------------------------
 
@@ -78,23 +78,23 @@ class ControllerReference:
         if motion is not None:
             commanded, _ = motion.commanded(self._clock.now().nanoseconds)
             return Reference(commanded, ("commanded now",) * len(measured))
-        last, told_by = self._commanded.last, [LAST_COMMAND] * len(measured)
+        last, sources = self._commanded.last, [LAST_COMMAND] * len(measured)
         positions = measured.copy() if last is None else last.copy()
         for joint, (position, who) in self._controllers.references().items():
             if joint in self._gate.joints:
                 column = self._gate.joints.index(joint)
-                positions[column], told_by[column] = position, who
+                positions[column], sources[column] = position, who
         positions = np.where(self._is_continuous, nearest_turn(positions, measured), positions)
-        return Reference(positions, tuple(told_by))
+        return Reference(positions, tuple(sources))
 
     def check(self, measured: np.ndarray) -> list[Violation]:
         """Check that controllers at rest would start where the joints are `measured`."""
         reference = self.reference(measured)
-        silent = [who == LAST_COMMAND for who in reference.told_by]
-        if self.strayed and any(silent & self._interpolated):
+        silent = [who == LAST_COMMAND for who in reference.sources]
+        if self.not_followed and any(silent & self._interpolated):
             text = (
-                "joints did not follow their last commands, and where their controllers would start from is unknown "
-                "now; look at the robot, then call ~/resynchronize"
+                "joints did not follow their last commands, and their controllers do not publish where they would "
+                "start from; check the robot, then call ~/resynchronize"
             )
             return [Violation(Reason.REFERENCE_MISMATCH, text)]
         return check_reference(reference, measured, self._gate.motion)
@@ -110,65 +110,65 @@ class ControllerReference:
 
     # Bringing both together ---------------------------------------------------------------------------------------
 
-    def resynchronize(self, measured: np.ndarray, lead: Lead, done: Done) -> str:
-        """Have controllers at rest start where the joints are.
+    def resynchronize(self, measured: np.ndarray, move: Move, done: Done) -> str:
+        """Make controllers at rest start where the joints are.
 
         Args:
             measured: where the joints are.
-            lead: begins a path that leads references there, or raises Refused.
-            done: is told how the restart of controllers ended, where they are restarted.
+            move: starts a path that takes the references there, or raises Refused.
+            done: called with the outcome where controllers are restarted.
 
         Returns:
             What was done.
 
         Raises:
-            Refused: the reference cannot be led there.
+            Refused: the gate refuses a path from the reference to there.
         """
         reference = self.reference(measured).positions
-        apart = ((np.abs(reference - measured) > IN_SYNC) | self.strayed) & self._is_compared
+        apart = ((np.abs(reference - measured) > IN_SYNC) | self.not_followed) & self._is_compared
         if not apart.any():
             return "the controllers start where the joints are measured; nothing was done"
         self._take_as_measured(apart & ~self._interpolated, measured)
         moved = [name for name, hit in zip(self._gate.joints, apart & self._interpolated, strict=True) if hit]
         if not moved:
-            self.strayed = False
-            return "devices that take set-points one by one: the next motion starts where the joints are"
+            self.not_followed = False
+            return "the devices take set-points one by one: the next motion starts where the joints are"
         controllers = [c for c in self._controllers.controllers.values() if set(c.joints) & set(moved)]
         names, joints = ", ".join(c.name for c in controllers) or "the devices", ", ".join(moved)
         known = {joint for controller in controllers for joint in controller.joints}
         if known >= set(moved) and self._restart.can(controllers):
             self._restart.restart(controllers, partial(self._restarted, names, apart, done))
             return f"deactivating and activating {names}, so that it starts where {joints} are measured"
-        # A joint that is measured slightly beyond a limit is led to the limit.
+        # The goal of a joint that is measured slightly beyond a limit is the limit.
         within = np.clip(measured, self._gate.motion.lower, self._gate.motion.upper)
-        seconds = self._lead(reference, np.where(apart, within, reference), lead)
+        seconds = self._move(reference, np.where(apart, within, reference), move)
         return (
-            f"leading the reference of {names} to where {joints} are measured, in {seconds:.1f} s, for there is no "
-            "controller manager that could restart it"
+            f"moving the reference of {names} to where {joints} are measured, in {seconds:.1f} s, because no "
+            "controller manager is there to restart it"
         )
 
-    def _lead(self, reference: np.ndarray, goal: np.ndarray, lead: Lead) -> float:
-        """Lead the reference, slowly; returns how long that takes [s]."""
+    def _move(self, reference: np.ndarray, goal: np.ndarray, move: Move) -> float:
+        """Move the reference slowly; returns how long that takes [s]."""
         share = self._parameters.home_speed_share
         checked = self._gate.slow_path(reference, goal, share, "to where the joints are measured")
-        # One step: the controller leads to it from wherever it really starts.
-        ends, seconds = np.stack([reference, goal]), max(checked.duration, SHORTEST_LEAD)
-        lead(JointPath.through(self._gate.joints, ends, seconds))
-        self.strayed = False
+        # One step: the controller interpolates to it from wherever it really starts.
+        ends, seconds = np.stack([reference, goal]), max(checked.duration, SHORTEST_MOVE)
+        move(JointPath.through(self._gate.joints, ends, seconds))
+        self.not_followed = False
         return seconds
 
-    def _restarted(self, names: str, columns: np.ndarray, done: Done, good: bool, why: str) -> None:
+    def _restarted(self, names: str, columns: np.ndarray, done: Done, succeeded: bool, why: str) -> None:
         measured = self._measure()
-        if good and measured is not None:
+        if succeeded and measured is not None:
             self._take_as_measured(columns, measured)
-            self.strayed = False
-        done(good, f"{names} was deactivated and activated" if good else why)
+            self.not_followed = False
+        done(succeeded, f"{names} was deactivated and activated" if succeeded else why)
 
     def _take_as_measured(self, columns: np.ndarray, measured: np.ndarray) -> None:
         if self._commanded.last is not None:
             self._commanded.stand(np.where(columns, measured, self._commanded.last))
 
     def destroy(self) -> None:
-        """Leave the graph."""
+        """Destroy subscriptions and clients."""
         self._controllers.destroy()
         self._restart.destroy()

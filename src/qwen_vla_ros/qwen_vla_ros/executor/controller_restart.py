@@ -25,7 +25,7 @@ class ControllerRestart:
     """Clients of the controller managers of one robot."""
 
     def __init__(self, node: ManagedNode, managers: Iterable[str]) -> None:
-        """Create them where the interface is installed."""
+        """Create the clients where the interface is installed."""
         self._node = node
         self._began_ns: int | None = None
         try:
@@ -43,11 +43,11 @@ class ControllerRestart:
         return self._began_ns is not None and (time.monotonic_ns() - self._began_ns) / 1e9 < PATIENCE
 
     def can(self, controllers: Iterable[Controller]) -> bool:
-        """Whether somebody is there who can restart them."""
+        """Whether every controller manager that could restart them is available."""
         return all(c.manager in self._clients and self._clients[c.manager].service_is_ready() for c in controllers)
 
     def restart(self, controllers: Sequence[Controller], done: Done) -> None:
-        """Restart controllers of one manager or several, one manager after the other; `done` is told how it ended."""
+        """Restart controllers, those of one manager after those of another; `done` is called with the outcome."""
         self._began_ns = time.monotonic_ns()
         managers = sorted({controller.manager for controller in controllers})
         steps = [
@@ -55,15 +55,15 @@ class ControllerRestart:
             for manager in managers
             for activate in (False, True)
         ]
-        self._go_on(steps, done)
+        self._continue(steps, done)
 
     def destroy(self) -> None:
-        """Leave the graph."""
+        """Destroy the clients."""
         for client in self._clients.values():
             self._node.destroy_client(client)
         self._clients = {}
 
-    def _go_on(self, steps: list[tuple[str, list[str], bool]], done: Done) -> None:
+    def _continue(self, steps: list[tuple[str, list[str], bool]], done: Done) -> None:
         if not steps:
             self._began_ns = None
             done(True, "")
@@ -78,7 +78,7 @@ class ControllerRestart:
         def on_answer(future: Future) -> None:
             answer = future.result()
             if answer.ok:
-                self._go_on(rest, done)
+                self._continue(rest, done)
                 return
             self._began_ns = None
             did = "activate" if activate else "deactivate"

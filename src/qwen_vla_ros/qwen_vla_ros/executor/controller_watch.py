@@ -1,8 +1,8 @@
-"""What the controllers of ros2_control say about themselves: where they would start from, and whether they are active.
+"""What the controllers of ros2_control publish: where they would start from, and whether they are active.
 
 A JointTrajectoryController publishes its reference on ~/controller_state while it is active; the controller manager
-tells on ~/activity which controllers are. Subscribers prove nothing: an inactive controller keeps its subscription and
-drops what it hears. Both messages come with ros2_control; where their packages are not installed, nothing is known.
+publishes on ~/activity which controllers are. A subscription proves nothing: an inactive controller keeps it and
+drops what it receives. Both messages come with ros2_control; where their packages are not installed, nothing is known.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ MAX_SILENCE = 0.5  # [s] steady and ROS time, of an active controller; it publis
 
 @dataclass
 class Controller:
-    """One controller, by what it was heard saying.
+    """One controller, as it was last heard.
 
     Attributes:
         name: with its namespace, as the robot's YAML has it.
-        joints: that it moves.
-        reference: by joint [rad | m]; empty before it was heard.
-        heard_ns: when that came [ns], by ROS time and by the steady clock.
-        label: its lifecycle state by the controller manager; empty where that is silent.
+        joints: those that it moves.
+        reference: by joint [rad | m]; empty before the first state.
+        heard_ns: when that was received [ns], in ROS time and on the steady clock.
+        label: its lifecycle state according to the controller manager; empty where none publishes it.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Controller:
         return f"{self.name.rpartition('/')[0]}/controller_manager".lstrip("/")
 
     def silence(self, now_ns: int) -> float:
-        """For how long it has said nothing, by the clock by which it is shorter [s]."""
+        """Time since its last state [s], on the clock on which it is shorter."""
         return min(now_ns - self.heard_ns[0], time.monotonic_ns() - self.heard_ns[1]) / 1e9
 
     def problem(self, now_ns: int) -> str:
@@ -67,7 +67,7 @@ class Controller:
 
 
 class ControllerWatch:
-    """Listens to all controllers of a robot that take topics.
+    """Subscribes to all controllers of a robot that are commanded by topics.
 
     Attributes:
         controllers: by name.
@@ -84,9 +84,9 @@ class ControllerWatch:
                 self.controllers[name] = Controller(name, command.commanded)
                 if isinstance(command, JointTrajectoryCommand):
                     take = partial(self._on_state, self.controllers[name])
-                    self._hear(STATE_TYPE, f"{name}/controller_state", take, qos_profile_sensor_data)
+                    self._subscribe(STATE_TYPE, f"{name}/controller_state", take, qos_profile_sensor_data)
         for manager in {controller.manager for controller in self.controllers.values()}:
-            self._hear(ACTIVITY_TYPE, f"{manager}/activity", partial(self._on_activity, manager), LATCHED)
+            self._subscribe(ACTIVITY_TYPE, f"{manager}/activity", partial(self._on_activity, manager), LATCHED)
 
     def problems(self) -> list[str]:
         """Why controllers execute nothing."""
@@ -94,7 +94,7 @@ class ControllerWatch:
         return [problem for c in self.controllers.values() if (problem := c.problem(now))]
 
     def references(self) -> dict[str, tuple[float, str]]:
-        """By joint: where its controller would start from [rad | m], and who says so; as far as it is known."""
+        """Where the controller of each joint would start from [rad | m] and the topic that says so, as far as known."""
         now = self._node.get_clock().now().nanoseconds
         return {
             joint: (position, f"{c.name}/controller_state")
@@ -104,16 +104,16 @@ class ControllerWatch:
         }
 
     def destroy(self) -> None:
-        """Leave the graph."""
+        """Destroy the subscriptions."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
 
-    def _hear(self, kind: str, topic: str, callback: Any, qos: QoSProfile) -> None:
+    def _subscribe(self, kind: str, topic: str, callback: Any, qos: QoSProfile) -> None:
         try:
             found = interface(kind)
         except MissingInterface as error:
-            self._node.get_logger().info(f"nothing is known of {topic}: {error}")
+            self._node.get_logger().info(f"{topic} is not watched: {error}")
             return
         self._subscriptions.append(self._node.create_subscription(found, topic, callback, qos))
 

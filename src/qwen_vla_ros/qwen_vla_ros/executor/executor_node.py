@@ -252,8 +252,8 @@ class ExecutorNode(lifecycle.ManagedNode):
         self._streamed_ns, self._raised = now, ""
 
     def _complete(self, motion: Motion, now_ns: int) -> None:
-        if undone := self._execution.undone():
-            self._hold(undone.reason, undone.message)
+        if unfinished := self._execution.unfinished():
+            self._hold(unfinished.reason, unfinished.message)
             return
         self._execution.finish(now_ns)
         message = "" if motion.chunk else f"{motion.name} completed"
@@ -281,7 +281,7 @@ class ExecutorNode(lifecycle.ManagedNode):
         still = self._clock_watch.standstill(now_ns, steady_ns)
         if still > p.clock_timeout:
             return Violation(Reason.CLOCK_STOPPED, f"ROS time has not advanced for {still:.1f} s; is /clock published?")
-        if bad := self._execution.lost() or self._execution.astray():
+        if bad := self._execution.lost() or self._execution.not_following():
             return bad
         silent = self._policy.silent_text(steady_ns, p.heartbeat_timeout)
         if silent and motion.chunk is not None:

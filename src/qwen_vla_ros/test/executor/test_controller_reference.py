@@ -92,13 +92,13 @@ def test_a_trajectory_controller_is_led_from_its_last_command_and_the_gripper_ke
     controllers = watch(widowx)
     (found,) = controllers.check(moved.measured)
     assert found.reason == Reason.REFERENCE_MISMATCH and "joint 'waist'" in found.message
-    assert "leading the reference of arm_controller to where waist are" in moved.resynchronize(controllers)
+    assert "moving the reference of arm_controller to where waist are" in moved.resynchronize(controllers)
     assert_led_to_the_waist(moved, gate)
 
 
 def test_a_device_that_plays_paths_and_has_no_known_controller_is_led_not_restarted(watch, moved, gate, widowx):
     controllers = watch(widowx.model_copy(update={"commands": ()}))
-    assert "leading the reference of the devices to where waist are" in moved.resynchronize(controllers)
+    assert "moving the reference of the devices to where waist are" in moved.resynchronize(controllers)
     assert_led_to_the_waist(moved, gate)
 
 
@@ -115,9 +115,9 @@ def test_joints_that_did_not_follow_may_start_anywhere_until_somebody_has_looked
     controllers = watch(widowx)
     moved.measured = moved.home
     assert controllers.check(moved.measured) == []
-    controllers.strayed = True
+    controllers.not_followed = True
     (found,) = controllers.check(moved.measured)
-    assert found.reason == Reason.REFERENCE_MISMATCH and "is unknown now" in found.message
+    assert found.reason == Reason.REFERENCE_MISMATCH and "do not publish where they would start from" in found.message
     moved.resynchronize(controllers)
     assert controllers.check(moved.measured) == [] and len(moved.led) == 1
 
@@ -133,7 +133,7 @@ def test_a_joint_that_is_measured_beyond_a_limit_is_led_to_the_limit(watch, move
     moved.measured = moved.home.copy()
     moved.measured[wrist] = gate.motion.upper[wrist] + 0.02
     controllers = watch(widowx)
-    assert "leading the reference of arm_controller" in moved.resynchronize(controllers)
+    assert "moving the reference of arm_controller" in moved.resynchronize(controllers)
     (path,) = moved.led
     assert path.positions[-1, wrist] == gate.motion.upper[wrist]
     moved.commanded.stand(path.positions[-1])

@@ -32,7 +32,7 @@ def robot(started: MisbehavingRobot) -> MisbehavingRobot:
 @pytest.mark.parametrize("wrong", [0.2, 0.8, 1.2])
 def test_a_glitch_is_refused_with_its_publisher_and_believed_again_later(robot, wrong):
     robot.misbehave(Fault.GLITCH, "elbow", wrong)
-    assert "/widowx_sim" in robot.wait_until_refused(Reason.DOUBTFUL_STATE, "'elbow' leaped by")
+    assert "/widowx_sim" in robot.wait_until_refused(Reason.DOUBTFUL_STATE, "'elbow' jumped by")
     robot.pass_time(0.4)
     robot.have_accepted()
     robot.assert_never_jumped()
@@ -48,7 +48,7 @@ def test_a_glitch_during_a_motion_holds_the_arm(robot, wrong):
 
 def test_two_publishers_of_one_joint_are_a_fault(robot):
     robot.misbehave(Fault.SECOND_PUBLISHER, amount=0.3)
-    robot.wait_until_refused(Reason.DOUBTFUL_STATE, "is told by two publishers")
+    robot.wait_until_refused(Reason.DOUBTFUL_STATE, "two publishers report")
     for _ in range(10):
         assert robot.refusal()[0] == [Reason.DOUBTFUL_STATE]
     assert not robot.trigger("executor_node/go_home").success
@@ -68,7 +68,7 @@ def test_a_forgotten_joint_state_publisher_is_named(robot):
 
     timer = robot.in_turn(lambda: robot.node.create_timer(0.1, tell))
     try:
-        robot.wait_until_refused(Reason.DOUBTFUL_STATE, "is told by two publishers")
+        robot.wait_until_refused(Reason.DOUBTFUL_STATE, "two publishers report")
         codes, message = robot.refusal()
         assert codes == [Reason.DOUBTFUL_STATE]
         assert "/peer on /joint_states and /widowx_sim on /joint_states; stop one of them" in message
@@ -95,7 +95,7 @@ def beyond(robot: MisbehavingRobot) -> MisbehavingRobot:
     robot.misbehave(Fault.MOVED, "wrist_angle", limit - 0.01 - robot.joints["wrist_angle"])
     robot.misbehave(Fault.ENCODER, "wrist_angle", ENCODER)
     robot.wait(lambda: robot.joints["wrist_angle"] > limit + 0.015, "the wrist to be measured beyond its limit")
-    robot.pass_time(0.4)  # the encoder has leaped
+    robot.pass_time(0.4)  # the encoder has jumped
     response = robot.trigger("executor_node/resynchronize")
     assert response.success, response.message
     robot.report(0, ChunkReport.COMPLETED)

@@ -89,7 +89,7 @@ def test_the_reference_is_led_to_a_limp_arm_and_then_it_moves_again(robot):
         pytest.skip("there is a controller manager, which restarts the controller")
     robot.push_by_hand("waist", MOVED, torque=False)
     response = robot.trigger("executor_node/resynchronize")
-    assert response.success and "leading the reference of arm_controller" in response.message, response.message
+    assert response.success and "moving the reference of arm_controller" in response.message, response.message
     assert robot.report(0, ChunkReport.COMPLETED).message == "resynchronization completed"
     assert "nothing was done" in robot.trigger("executor_node/resynchronize").message
     robot.misbehave(Fault.NO_TORQUE, on=False)

@@ -19,7 +19,7 @@ from qwen_vla_control.motion.command_state import Motion
 from qwen_vla_control.motion.following import FollowingWatch
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.observation.joint_reader import JointReader
-from qwen_vla_control.observation.plausibility import JointStateDoubt
+from qwen_vla_control.observation.plausibility import JointStatePlausibility
 from qwen_vla_control.reasons import refuse_if
 from qwen_vla_ros.executor.controller_reference import ControllerReference
 from qwen_vla_ros.executor.controller_restart import Done
@@ -46,8 +46,8 @@ class ArmExecution(Execution):
         grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
         is_gripper = np.array([name in grippers for name in gate.joints])
         state = JointReader(embodiment, gate.joints, node.resolve_topic_name, p.joint_state_timeout)
-        doubt = JointStateDoubt(state, embodiment, partial(publisher_name, node))
-        super().__init__(node, embodiment, gate, state, doubt)
+        plausibility = JointStatePlausibility(state, embodiment, partial(publisher_name, node))
+        super().__init__(node, embodiment, gate, state, plausibility)
         self.moves = ", ".join(gate.joints)
         self.sources = tuple(
             Source(JOINT_STATES, source.topic, partial(self._take, index))
@@ -69,7 +69,7 @@ class ArmExecution(Execution):
     def _take(self, index: int, message: Any, steady_ns: int, publisher: bytes) -> None:
         before = self._state.latest()
         if self._state.take(index, message, steady_ns, publisher):
-            self._doubt.record(before, self._state.sources[index].topic, publisher)
+            self._plausibility.record(before, self._state.sources[index].topic, publisher)
 
     def reference(self, measured: np.ndarray) -> Reference:
         """Where the controllers would start from; as far as nobody knows, where the joints are `measured` (joints,)."""
@@ -85,7 +85,7 @@ class ArmExecution(Execution):
     def forget(self) -> None:
         """Forget what was commanded: the robot is taken as it stands next."""
         super().forget()
-        self._controllers.strayed = False
+        self._controllers.not_followed = False
 
     def resynchronize(self, done: Done) -> str:
         """Bring together where the controllers start and where the joints are; see Execution."""
@@ -104,19 +104,19 @@ class ArmExecution(Execution):
         """Say why what was sent is not being executed; empty when it is."""
         return "; ".join(filter(None, [super().fault(), *self._controllers.inactive()]))
 
-    def astray(self) -> Violation | None:
+    def not_following(self) -> Violation | None:
         """Which joint does not go where it is commanded."""
         sample = self._state.latest()
         stamp = int(sample.stamps_ns[: len(sample.vector)].min())
         return self._noted(self._following.fault(sample.vector, stamp))
 
-    def undone(self) -> Violation | None:
+    def unfinished(self) -> Violation | None:
         """Which joint has not gone its way."""
-        return self._noted(self._following.undone(self._state.latest().vector))
+        return self._noted(self._following.unfinished(self._state.latest().vector))
 
-    def _noted(self, strayed: Violation | None) -> Violation | None:
-        self._controllers.strayed |= strayed is not None
-        return strayed
+    def _noted(self, not_followed: Violation | None) -> Violation | None:
+        self._controllers.not_followed |= not_followed is not None
+        return not_followed
 
     # What it does ---------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from qwen_vla_control.motion.base_following import WINDOW, BaseFollowingWatch
 from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.command_state import Motion
 from qwen_vla_control.observation.odometry_reader import OdometryReader
-from qwen_vla_control.observation.plausibility import OdometryDoubt
+from qwen_vla_control.observation.plausibility import OdometryPlausibility
 from qwen_vla_ros.executor.execution.execution import Execution, Held, Source
 from qwen_vla_ros.executor.executor_parameters import ODOMETRY
 from qwen_vla_ros.ros.lifecycle import ManagedNode
@@ -32,29 +32,29 @@ class BaseExecution(Execution):
     def __init__(self, node: ManagedNode, embodiment: Embodiment) -> None:
         """Create gate, reader and command interfaces; see Execution."""
         state = OdometryReader(embodiment, node.resolve_topic_name)
-        doubt = OdometryDoubt(state, embodiment.safety.base, partial(publisher_name, node))
-        super().__init__(node, embodiment, BaseGate(embodiment), state, doubt)
+        plausibility = OdometryPlausibility(state, embodiment.safety.base, partial(publisher_name, node))
+        super().__init__(node, embodiment, BaseGate(embodiment), state, plausibility)
         self._following = BaseFollowingWatch()
         self.sources = (Source(ODOMETRY, embodiment.odometry.topic, self._take),)
 
     def _take(self, message: Any, steady_ns: int, publisher: bytes) -> None:
         before = self._state.latest()
         self._state.take(message, steady_ns)
-        self._doubt.record(before, publisher, steady_ns)
+        self._plausibility.record(before, publisher, steady_ns)
 
     def base_pose(self) -> np.ndarray | None:
         """Pose (3,) of the base from odometry [m, m, rad], None when unknown."""
         return None if self.lost() else self._state.latest().vector
 
-    def astray(self) -> Violation | None:
+    def not_following(self) -> Violation | None:
         """Whether the base stands still on its way."""
         pose = self._state.latest()
         before = self._state.near(pose.stamp_ns - round(WINDOW * 1e9), GAP)
         return self._following.fault(before.vector, pose.vector, pose.stamp_ns) if before else None
 
-    def undone(self) -> Violation | None:
+    def unfinished(self) -> Violation | None:
         """Whether the base stood still until the end."""
-        return self._following.undone(self._state.latest().vector)
+        return self._following.unfinished(self._state.latest().vector)
 
     def begin(self, path: BasePath, chunk: Chunk | None, name: str = "home motion") -> Motion | None:
         """Send a path; see Execution."""

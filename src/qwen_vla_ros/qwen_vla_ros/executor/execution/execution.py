@@ -23,7 +23,7 @@ from qwen_vla_control.motion.timed_path import Path
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_control.observation.odometry_reader import OdometryReader
-from qwen_vla_control.observation.plausibility import Doubt
+from qwen_vla_control.observation.plausibility import Plausibility
 from qwen_vla_control.reasons import Reason
 from qwen_vla_ros.executor.command_interfaces import CommandedRobot, CommandInterfaces
 from qwen_vla_ros.executor.controller_restart import Done
@@ -81,7 +81,7 @@ class Execution(ABC):
         embodiment: Embodiment,
         gate: Gate,
         state: JointReader | OdometryReader,
-        doubt: Doubt,
+        plausibility: Plausibility,
     ) -> None:
         """Create the command interfaces of the robot.
 
@@ -90,14 +90,14 @@ class Execution(ABC):
             embodiment: the robot.
             gate: decides about its chunks.
             state: reader of the robot's state; its vectors have the columns of the gate.
-            doubt: whether what it reads can be true.
+            plausibility: whether what it reads can be true.
 
         Raises:
             ValueError, MissingInterface: as CommandInterfaces.
         """
         self.gate = gate
         self.overlaps = node.parameters.blending != Blending.SYNCHRONOUS
-        self._state, self._doubt, self._commanded = state, doubt, CommandState()
+        self._state, self._plausibility, self._commanded = state, plausibility, CommandState()
         self._parameters, self._clock = node.parameters, node.get_clock()
         self._forgot_ns = 0  # ROS time when it was last said that nothing is known
         self.commands = CommandInterfaces(node, CommandedRobot(embodiment, self.base_pose))
@@ -118,7 +118,7 @@ class Execution(ABC):
         return Violation(self._state.lost, fault) if fault else self._doubted()
 
     def _doubted(self) -> Violation | None:
-        text = self._doubt.text(self._now(), time.monotonic_ns())
+        text = self._plausibility.text(self._now(), time.monotonic_ns())
         return Violation(Reason.DOUBTFUL_STATE, text) if text else None
 
     def _measured(self) -> np.ndarray:
@@ -138,11 +138,11 @@ class Execution(ABC):
         """Why a motion from rest would begin with a jump; None when it would not."""
         return None
 
-    def astray(self) -> Violation | None:
+    def not_following(self) -> Violation | None:
         """Why the motion must not go on although everything else is well: the robot does not follow it."""
         return None
 
-    def undone(self) -> Violation | None:
+    def unfinished(self) -> Violation | None:
         """Why a motion that is over by its time was not done; None when it was."""
         return None
 
@@ -191,7 +191,7 @@ class Execution(ABC):
     def decide(self, chunk: Chunk, now_ns: int) -> Path:
         """Return the path of a chunk that may be executed from ROS time `now_ns` [ns] on; Refused with all reasons."""
         measured = self._measured()
-        if chunk.stamp_ns <= self._doubt.until_ns:
+        if chunk.stamp_ns <= self._plausibility.distrusted_until_ns:
             raise Refused.because(
                 Reason.DOUBTFUL_STATE, "it was observed while the robot's state could not be believed"
             )

@@ -26,7 +26,7 @@ ENCODER = 0.02  # [rad]
 FALSE_HOME = 0.3  # [rad] what a second publisher says beside home
 PUSH = 0.3  # [rad]
 PUSHING = 1.0  # [s]
-LEAPS = (0.3, 1.0)  # [m] of a base's odometry
+JUMPS = (0.3, 1.0)  # [m] of a base's odometry
 CALLS, BETWEEN_CALLS = 3, 0.7  # of ~/resynchronize, and [s]: joint states are doubted for a while after a fault
 
 Fault = Misbehave.Request
@@ -61,8 +61,8 @@ class _Base:
 
     def choose(self, chance: random.Random, has_manager: bool) -> Choice:
         """Choose one at random."""
-        leap = chance.choice(LEAPS)
-        found = [(fault, "", leap) for fault in (Fault.GLITCH, Fault.ENCODER, Fault.SECOND_PUBLISHER)]
+        jump = chance.choice(JUMPS)
+        found = [(fault, "", jump) for fault in (Fault.GLITCH, Fault.ENCODER, Fault.SECOND_PUBLISHER)]
         return chance.choice([*found, (Fault.NOT_FOLLOWING, "", 0.0), (Fault.INACTIVE, "cmd_vel", 0.0)])
 
 
