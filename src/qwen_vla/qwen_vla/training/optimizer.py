@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from qwen_vla.model.linear_attention import LinearAttention
 from qwen_vla.training.learner import Learner
 from qwen_vla.training.low_memory.adapters import MARKER_ROWS
 from qwen_vla.training.low_memory.low_bits import adamw_8bit
 from qwen_vla.training.recipe import Recipe
 
 BETAS = (0.9, 0.95)
+EQUAL_PARTS = {"qkv": 3, "gate_up": 2}  # linear layers of several matrices with equally many rows, by name
 # Of Muon: its author's values (Jordan 2024), the defaults in torch.
 MUON = {
     "momentum": 0.95,
@@ -42,7 +44,8 @@ def optimizer_of(recipe: Recipe, learner: Learner) -> torch.optim.Optimizer:
         listed.append({"params": chosen, "lr": rates[part], "weight_decay": decay, "muon": muon})
     if options.name == "adamw_8bit":
         return adamw_8bit(listed, BETAS)
-    return MuonAndAdamW(listed) if matrices else torch.optim.AdamW(listed, betas=BETAS, fused=True)
+    rows = {} if options.muon_fused else fused_rows(learner.model)
+    return MuonAndAdamW(listed, rows) if matrices else torch.optim.AdamW(listed, betas=BETAS, fused=True)
 
 
 def _part(name: str) -> str:
@@ -64,25 +67,62 @@ def hidden_matrices(model: nn.Module) -> Iterator[nn.Parameter]:
             yield from (p for p in block.parameters() if p.ndim == 2 and id(p) not in modulation)
 
 
-class MuonAndAdamW(torch.optim.Optimizer):
-    """torch's Muon for the groups with `muon`, torch's AdamW for the others, combined as one optimizer."""
+def fused_rows(model: nn.Module) -> dict[int, tuple[int, ...]]:
+    """The rows of each matrix in the weights that hold several, by the `id` of the weight.
 
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
+    Queries, keys and values, or gate and up, are one weight only so that they are one product. The gated queries of
+    the text layers are not listed: their rows alternate by head.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if last in EQUAL_PARTS:
+            weight, parts = module.weight, EQUAL_PARTS[last]
+            found[id(weight)] = (len(weight) // parts,) * parts
+        elif isinstance(module, LinearAttention):
+            found[id(module.in_proj_qkv.weight)] = (module.key_dim, module.key_dim, module.value_dim)
+    return found
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """torch's Muon for the groups with `muon`, torch's AdamW for the others, combined as one optimizer.
+
+    rows: of the separate matrices of a weight, by its `id`; a weight that is not listed is one matrix.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], rows: Mapping[int, tuple[int, ...]] | None = None) -> None:
         super().__init__(groups, {**MUON, "betas": BETAS, "muon": False})
-        self._parts = (
-            torch.optim.Muon(self._groups(True), **MUON),
-            torch.optim.AdamW(self._groups(False), betas=BETAS, fused=True),
-        )
+        self._rows = dict(rows or {})
+        self._muon = torch.optim.Muon(self._groups(True), **MUON)
+        self._adamw = torch.optim.AdamW(self._groups(False), betas=BETAS, fused=True)
         for group in self.param_groups:  # keys that AdamW adds to its groups
-            for key, value in self._parts[1].param_groups[0].items():
+            for key, value in self._adamw.param_groups[0].items():
                 group.setdefault(key, value)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         """Step both, on this one's groups and state: loading may have replaced either."""
-        for part, muon in zip(self._parts, (True, False), strict=True):
-            part.param_groups, part.state = self._groups(muon), self.state
-            part.step()
+        self._muon.state.clear()
+        self._muon.param_groups = [{**group, "params": self._matrices(group)} for group in self._groups(True)]
+        self._muon.step()
+        self._adamw.param_groups, self._adamw.state = self._groups(False), self.state
+        self._adamw.step()
+
+    def _matrices(self, group: dict[str, Any]) -> list[torch.Tensor]:
+        """The matrices of a group's weights, each with its rows of gradient and momentum; all share their memory."""
+        found = []
+        for weight in group["params"]:
+            if weight.grad is None:
+                continue
+            state = self.state[weight]
+            momentum = state.setdefault("momentum_buffer", torch.zeros_like(weight.grad))
+            sizes = self._rows.get(id(weight), (len(weight),))
+            parts = (tensor.detach().split(sizes) for tensor in (weight, weight.grad, momentum))
+            for matrix, gradient, moment in zip(*parts, strict=True):
+                matrix.grad = gradient
+                self._muon.state[matrix]["momentum_buffer"] = moment
+                found.append(matrix)
+        return found
 
     def _groups(self, muon: bool) -> list[dict[str, Any]]:
         return [group for group in self.param_groups if group["muon"] == muon]

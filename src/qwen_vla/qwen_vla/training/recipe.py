@@ -102,10 +102,12 @@ class Optimizer(Strict):
 
     name "muon": Muon for the matrices inside the blocks, at the same rates. name "adamw_8bit": AdamW with states of 8
     bits, a quarter of the memory. Both not with shards. ema_decay 0: no averaged copy of the trained weights.
+    muon_fused: a weight that holds several matrices, such as queries, keys and values, is one matrix for Muon.
     marker_lr: of the embeddings of the camera markers, which are trained even if those of the backbone are frozen.
     """
 
     name: Literal["adamw", "adamw_8bit", "muon"] = "adamw"
+    muon_fused: bool = False
     backbone_lr: float | None = Field(None, gt=0)
     expert_lr: float = Field(gt=0)
     marker_lr: float = Field(1e-4, gt=0)

@@ -21,8 +21,8 @@ def learner():
     return Learner(model, GroundingHead(64), ("action", "language", "grounding"), 1, True)
 
 
-def optimizer(name, of):
-    return optimizer_of(SimpleNamespace(optimizer=Optimizer(name=name, **OPTIONS), lora=None), of)
+def optimizer(name, of, **changes):
+    return optimizer_of(SimpleNamespace(optimizer=Optimizer(name=name, **OPTIONS, **changes), lora=None), of)
 
 
 def names(of, parameters):
@@ -66,7 +66,7 @@ def steps(of, chosen, numbers):
 
 def test_each_part_steps_as_torch_does():
     of, other = learner(), learner()
-    steps(of, optimizer("muon", of), range(3))
+    steps(of, optimizer("muon", of, muon_fused=True), range(3))
     matrices = {id(p) for p in hidden_matrices(other.model)}
     backbone = {id(p) for p in other.model.vlm.parameters()}
     parts = []
@@ -79,6 +79,34 @@ def test_each_part_steps_as_torch_does():
     steps(other, SimpleNamespace(step=lambda: [part.step() for part in parts]), range(3))
     for (name, ours), theirs in zip(of.named_parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_queries_keys_and_values_are_separate_matrices_for_muon():
+    of = learner()
+    chosen = optimizer("muon", of)
+    expert, vlm = of.model.action_expert.blocks[0], of.model.vlm.model
+    linear = next(layer for layer in vlm.language_model.layers if layer.block_type == "linear_attention").linear_attn
+    fused = {
+        "expert qkv": (expert.qkv.weight, [64, 64, 64], 2e-3),
+        "expert gate and up": (expert.gate_up.weight, [len(expert.gate_up.weight) // 2] * 2, 2e-3),
+        "vision qkv": (vlm.visual.blocks[0].attn.qkv.weight, [64, 64, 64], 1e-3),
+        "linear attention": (linear.in_proj_qkv.weight, [linear.key_dim, linear.key_dim, linear.value_dim], 1e-3),
+    }
+    alone = {name: [p.detach().clone() for p in weight.split(rows)] for name, (weight, rows, _) in fused.items()}
+    options = {"weight_decay": OPTIONS["weight_decay"], **MUON}
+    others = {name: torch.optim.Muon(alone[name], lr=rate, **options) for name, (_, _, rate) in fused.items()}
+    for number in range(3):
+        generator = torch.Generator().manual_seed(number)
+        for p in of.parameters():
+            p.grad = torch.randn(p.shape, generator=generator)
+        for name, (weight, rows, _) in fused.items():
+            for part, gradient in zip(alone[name], weight.grad.split(rows), strict=True):
+                part.grad = gradient.clone()
+            others[name].step()
+        chosen.step()
+    for name, (weight, rows, _) in fused.items():
+        for part, now in zip(alone[name], weight.split(rows), strict=True):
+            torch.testing.assert_close(now, part, msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_it_goes_on_from_a_saved_state(tmp_path):
