@@ -64,6 +64,19 @@ def summed(values: Mapping[str, float], accelerator: Accelerator) -> dict[str, f
     return dict(zip(values, total.tolist(), strict=True))
 
 
+def anyone(asked: object, accelerator: Accelerator) -> bool:
+    """Whether any process was asked; all get the same answer, and must call this equally often."""
+    return bool(summed({"asked": bool(asked)}, accelerator)["asked"])
+
+
+def gathered(value: Any, accelerator: Accelerator) -> list[Any]:
+    """A small picklable value of every process, in their order."""
+    found = [value] * accelerator.num_processes
+    if accelerator.num_processes > 1:
+        torch.distributed.all_gather_object(found, value)
+    return found
+
+
 def own_part(tensor: torch.Tensor) -> torch.Tensor:
     """The elements of a parameter held by this process."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
@@ -72,6 +85,12 @@ def own_part(tensor: torch.Tensor) -> torch.Tensor:
 def norm(gradients: Iterable[torch.Tensor]) -> float:
     """Euclidean norm of gradients, including shards of other processes."""
     value = torch.nn.utils.get_total_norm(list(gradients))
+    return float(value.full_tensor() if isinstance(value, DTensor) else value)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> float:
+    """Scale the gradients so that their norm, including shards of other processes, is at most `largest`; it before."""
+    value = torch.nn.utils.clip_grad_norm_(list(parameters), largest)
     return float(value.full_tensor() if isinstance(value, DTensor) else value)
 
 
@@ -96,6 +115,17 @@ def like(tensor: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
     if isinstance(model, DTensor):
         return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements)
     return tensor.to(model.device)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a whole state, sharded like the parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, moments in state["state"].items():
+        parameter = parameters[int(number)]
+        for name, value in moments.items():
+            if isinstance(value, torch.Tensor) and value.ndim and value.shape == parameter.shape:
+                moments[name] = like(value, parameter)
+    optimizer.load_state_dict(state)
 
 
 def in_turn(accelerator: Accelerator, make: Callable[[], Any]) -> Any:

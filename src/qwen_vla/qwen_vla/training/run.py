@@ -21,7 +21,7 @@ from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.training.balance import GradientBalance
 from qwen_vla.training.batches import Batches, filler_for
-from qwen_vla.training.distributed import asked_to_shard, in_turn, like, own_part, spread, whole
+from qwen_vla.training.distributed import asked_to_shard, in_turn, like, load_optimizer, own_part, spread, whole
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.learner import Learner
 from qwen_vla.training.low_memory.adapters import merged_weights
@@ -89,12 +89,7 @@ class Run:
         present = self.learner.state_dict()
         weights = {name: like(tensor, present[name]) for name, tensor in state["learner"].items()}
         self.learner.load_state_dict(weights, strict=False)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for number, moments in state["optimizer"]["state"].items():
-            for name, value in moments.items():
-                if isinstance(value, torch.Tensor) and value.ndim and value.shape == parameters[int(number)].shape:
-                    moments[name] = like(value, parameters[int(number)])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         pairs = zip(state["average"], self.trained if self.average else [], strict=True)
         self.average = [own_part(like(tensor, p)).clone() for tensor, p in pairs]

@@ -20,7 +20,7 @@ from accelerate.utils import set_seed
 
 from qwen_vla.training.batches import Batch, Prefetch
 from qwen_vla.training.cpu_attention import MatmulAttention
-from qwen_vla.training.distributed import collect_later, norm, own_part, summed
+from qwen_vla.training.distributed import anyone, clip_gradients, collect_later, norm, own_part, summed
 from qwen_vla.training.grounding import WEIGHTS
 from qwen_vla.training.held_out import mean, validate
 from qwen_vla.training.output_folder import claim
@@ -77,8 +77,7 @@ def training_step(run: Run, batches: list[Batch]) -> dict[str, float]:
     if run.balance.due(run.step):
         _measure_balance(run, batches, counts)
     losses = _backward(run, batches, counts, _weights(run))
-    gradients = torch.nn.utils.clip_grad_norm_(_parameters(run), recipe.optimizer.max_grad_norm)
-    size = float(gradients.full_tensor() if hasattr(gradients, "full_tensor") else gradients)
+    size = clip_gradients(_parameters(run), recipe.optimizer.max_grad_norm)
     run.optimizer.step()
     run.schedule.step()
     run.optimizer.zero_grad(set_to_none=True)
@@ -119,7 +118,7 @@ def _loop(run: Run, last: int, stop: StopSignal, log: Log) -> None:
     recipe = run.recipe
     window = _Window()
     with Prefetch(run.batches, run.step, last) as prefetch:
-        while run.step < last and not _anyone(run, stop.asked):
+        while run.step < last and not anyone(stop.asked, run.accelerator):  # all end at the same step
             window.rows.append(training_step(run, prefetch.take(run.step)))
             run.step += 1
             log.bar.update()
@@ -232,11 +231,6 @@ def _precision(run: Run) -> torch.autocast:
 def _fast_attention(run: Run) -> contextlib.AbstractContextManager:
     cpu_bf16 = run.recipe.autocast == "bf16" and run.accelerator.device.type == "cpu"
     return MatmulAttention() if cpu_bf16 else contextlib.nullcontext()
-
-
-def _anyone(run: Run, asked: bool) -> bool:
-    """Whether any process was asked to stop; all leave the loop at the same step."""
-    return bool(summed({"asked": asked}, run.accelerator)["asked"])
 
 
 class StopSignal:

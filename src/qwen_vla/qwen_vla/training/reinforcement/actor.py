@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from qwen_vla.model.flow_matching import tau_grid
 from qwen_vla.model.modeling import Encoding
 from qwen_vla.model.sample import Sample
 from qwen_vla.policies.policy import Policy
-from qwen_vla.training.reinforcement.flow_sde import Transition, draw_noise, log_probability, sample, transition
+from qwen_vla.training.reinforcement.flow_sde import Noise, Transition, draw_noise, log_probability, sample, transition
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,20 @@ class Decision:
 class Actor:
     """A policy's model, batched; `sampling` is that of the roll-outs, which defines the probabilities.
 
-    counted_rows: see `PPO`.
+    counted_rows: see `PPO`. within: calls a function inside the module that DDP or FSDP wraps. They act on its calls:
+    all that uses weights is computed within one, by all processes equally often.
     """
 
     def __init__(
-        self, policy: Policy, sampling: Sampling, autocast: bool = False, counted_rows: str = "executed"
+        self,
+        policy: Policy,
+        sampling: Sampling,
+        autocast: bool = False,
+        counted_rows: str = "executed",
+        accelerator: Accelerator | None = None,
     ) -> None:
+        self.accelerator = accelerator or Accelerator(cpu=policy.model.device.type == "cpu")
+        self.within: Callable[[Callable[[], Any]], Any] = lambda compute: compute()
         self.model, self.processor, self.embodiment = policy.model, policy.processor, policy.embodiment
         self.policy, self.steps, self.sampling = policy, policy.euler_steps, sampling
         self.autocast = autocast
@@ -79,20 +89,10 @@ class Actor:
 
         Every observation has its own generator, so that its chunk does not depend on the batch.
         """
-        mask = self.mask.expand(len(seen), -1, -1)
-        noise = draw_noise(tuple(mask.shape[1:]), self.steps, generators)
+        self._latest = seen[:1], generators[:1], sampling
+        noise = draw_noise(tuple(self.mask.shape[1:]), self.steps, generators)
         noise = type(noise)(*(tensor.to(self.device) for tensor in vars(noise).values()))
-        with self.precision():
-            encoding = self.encode(seen)
-            velocity = self._velocity(encoding, mask)
-            times = tau_grid(self.steps, self.device)
-            chunks, steps = sample(
-                lambda y, i: velocity(y, times[i : i + 1]),
-                noise,
-                self.steps,
-                sampling.noise_level,
-                sampling.temperature,
-            )
+        chunks, steps = self.within(lambda: self._sample(seen, noise, sampling))
         length, channels = self.embodiment.horizon, len(self.embodiment.channel_names)
         normalized = chunks[:, :length, :channels].float().cpu().numpy()
         if not np.isfinite(normalized).all():
@@ -101,6 +101,22 @@ class Actor:
         rows = zip(*(tensor.cpu().split(1) for tensor in vars(steps).values()), strict=True)
         decisions = [Decision(one, Transition(*row)) for one, row in zip(seen, rows, strict=True)]
         return np.stack(physical), decisions
+
+    def idle(self) -> None:
+        """Decide for nobody, while other processes decide: shards of the weights are gathered by all."""
+        self.decide(*self._latest)
+
+    def _sample(self, seen: Sequence[Seen], noise: Noise, sampling: Sampling) -> tuple[torch.Tensor, Transition]:
+        with self.precision():
+            velocity = self._velocity(self.encode(seen), self.mask.expand(len(seen), -1, -1))
+            times = tau_grid(self.steps, self.device)
+            return sample(
+                lambda y, i: velocity(y, times[i : i + 1]),
+                noise,
+                self.steps,
+                sampling.noise_level,
+                sampling.temperature,
+            )
 
     def encode(self, seen: Sequence[Seen]) -> Encoding:
         """Run the backbone on a batch of observations."""

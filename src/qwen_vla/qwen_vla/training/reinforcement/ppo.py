@@ -7,8 +7,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from qwen_vla.model.modeling import Encoding
+from qwen_vla.training.distributed import clip_gradients, gathered, summed
 from qwen_vla.training.reinforcement.actor import Actor
 from qwen_vla.training.reinforcement.advantages import advantages, normalized
 from qwen_vla.training.reinforcement.flow_sde import Transition
@@ -21,7 +23,8 @@ from qwen_vla.training.reinforcement.value_head import ValueHead
 class Minibatch:
     """Decisions that are always batched together, so that their first ratio is exactly 1.
 
-    encoding: kept if the backbone is frozen. old_log, old_value: under the weights of the roll-out.
+    encoding: kept if the backbone is frozen. old_log, old_value: under the weights of the roll-out. share: this
+    process's part of the minibatch of all processes; 0 if it has none, and computes a decision that does not count.
     """
 
     seen: list
@@ -31,6 +34,7 @@ class Minibatch:
     old_value: torch.Tensor
     advantage: torch.Tensor | None = None
     target: torch.Tensor | None = None
+    share: float = 1.0
 
 
 def policy_loss(ratio: torch.Tensor, advantage: torch.Tensor, clip: float) -> torch.Tensor:
@@ -57,7 +61,9 @@ def update(
     options: PPO,
     rng: np.random.Generator,
 ) -> dict[str, float]:
-    """Update by the episodes of one roll-out; returns the metrics of the update.
+    """Update by the episodes of one roll-out, of which every process has its own; returns the metrics of the update.
+
+    Minibatches are drawn from the decisions of all processes, so that their number changes the result only by rounding.
 
     The epochs end early if the approximate KL of a minibatch exceeds `options.target_kl`.
     """
@@ -79,26 +85,45 @@ def update(
 def _prepare(actor, value_head, episodes, options: PPO, rng) -> tuple[list[Minibatch], dict[str, float]]:
     """Minibatches with everything constant during an update, and the critic's metrics before it."""
     decisions = [decision for episode in episodes for decision in episode.decisions]
-    parts = np.array_split(rng.permutation(len(decisions)), math.ceil(len(decisions) / options.minibatch))
-    batches, old_values = [], np.zeros(len(decisions))
-    for part in parts:
-        batch = _look_back(actor, value_head, [decisions[i] for i in part])
-        old_values[part] = batch.old_value.cpu().numpy()
+    own, total = _numbers(episodes, actor.accelerator)
+    place = np.full(total, -1)
+    place[own] = np.arange(len(own))
+    batches, placed, old_values = [], [], np.zeros(len(decisions))
+    for part in np.array_split(rng.permutation(total), math.ceil(total / options.minibatch)):
+        present = place[part][place[part] >= 0]
+        rows = present if len(present) else np.zeros(1, int)
+        batch = _look_back(actor, value_head, [decisions[i] for i in rows])
+        batch.share = len(present) / len(part)
+        old_values[present] = batch.old_value[: len(present)].cpu().numpy()
         batches.append(batch)
-    ends = np.cumsum([len(episode.decisions) for episode in episodes])[:-1]
-    credit = np.concatenate(
-        [
-            advantages(episode.rewards, values, options.gamma, options.gae_lambda)
-            for episode, values in zip(episodes, np.split(old_values, ends), strict=True)
-        ]
-    )
+        placed.append(rows)
+    credit = _credit(episodes, old_values, options)
     targets = credit + old_values
-    shown = normalized(credit) if options.normalize_advantages else credit
-    for part, batch in zip(parts, batches, strict=True):
-        batch.advantage = torch.tensor(shown[part], dtype=torch.float32, device=actor.device)
-        batch.target = torch.tensor(targets[part], dtype=torch.float32, device=actor.device)
-    explained = 1 - credit.var() / targets.var() if targets.var() > 1e-8 else 0.0
-    return batches, {"value": float(old_values.mean()), "explained_variance": float(explained)}
+    every = np.zeros((3, total))
+    for numbers, values in gathered((own, np.stack([credit, targets, old_values])), actor.accelerator):
+        every[:, numbers] = values
+    shown = (normalized(every[0]) if options.normalize_advantages else every[0])[own]
+    for rows, batch in zip(placed, batches, strict=True):
+        batch.advantage = torch.tensor(shown[rows], dtype=torch.float32, device=actor.device)
+        batch.target = torch.tensor(targets[rows], dtype=torch.float32, device=actor.device)
+    unexplained, spread, _ = every.var(axis=1)
+    explained = 1 - unexplained / spread if spread > 1e-8 else 0.0
+    return batches, {"value": float(every[2].mean()), "explained_variance": float(explained)}
+
+
+def _credit(episodes: list[Episode], values: np.ndarray, options: PPO) -> np.ndarray:
+    """The advantage of every decision, by the critic's values."""
+    ends = np.cumsum([len(episode.decisions) for episode in episodes])[:-1]
+    parts = zip(episodes, np.split(values, ends), strict=True)
+    return np.concatenate([advantages(e.rewards, own, options.gamma, options.gae_lambda) for e, own in parts])
+
+
+def _numbers(episodes: list[Episode], accelerator: Accelerator) -> tuple[np.ndarray, int]:
+    """The numbers of this process's decisions among those of all, in the order of the scenes; how many all are."""
+    own = [(episode.scene, len(episode.decisions)) for episode in episodes]
+    scenes, counts = zip(*sorted(pair for part in gathered(own, accelerator) for pair in part), strict=True)
+    first = dict(zip(scenes, np.cumsum(counts) - counts, strict=True))
+    return np.concatenate([first[scene] + np.arange(count) for scene, count in own]), sum(counts)
 
 
 @torch.no_grad()
@@ -108,33 +133,47 @@ def _look_back(actor: Actor, value_head: ValueHead, decisions: list) -> Minibatc
     names = [field.name for field in fields(Transition)]
     steps = (torch.cat([getattr(decision.transition, name) for decision in decisions]) for name in names)
     transition = Transition(*(tensor.to(actor.device) for tensor in steps))
-    with actor.precision():
-        encoding = actor.encode(seen)
-        old_log = actor.log_probability(encoding, transition)
+    encoding, old_log, old_value = _judge(actor, value_head, seen, transition)
     keep = not any(p.requires_grad for p in actor.model.vlm.parameters())
-    return Minibatch(seen, transition, encoding if keep else None, old_log, value_head(encoding))
+    return Minibatch(seen, transition, encoding if keep else None, old_log, old_value)
+
+
+def _judge(
+    actor: Actor, value_head: ValueHead, seen: list, transition: Transition, encoding: Encoding | None = None
+) -> tuple[Encoding, torch.Tensor, torch.Tensor]:
+    """The encoding, unless it is given, the log-probability and the value of decisions [N]."""
+
+    def compute():
+        with actor.precision():
+            encoded = encoding or actor.encode(seen)
+            log = actor.log_probability(encoded, transition)
+        return encoded, log, value_head(encoded)
+
+    return actor.within(compute)
 
 
 def _step(actor, value_head, optimizer, batch: Minibatch, options: PPO) -> dict[str, float] | None:
     """One gradient step; None, and no step, if the policy has moved too far from that of the roll-out."""
-    with actor.precision():
-        encoding = batch.encoding or actor.encode(batch.seen)
-        log_ratio = actor.log_probability(encoding, batch.transition) - batch.old_log
-    value = value_head(encoding)
-    kl = approximate_kl(log_ratio.detach()).item()
-    if options.target_kl is not None and kl > options.target_kl:
-        return None
+    _, log, value = _judge(actor, value_head, batch.seen, batch.transition, batch.encoding)
+    log_ratio = log - batch.old_log
     ratio = log_ratio.exp()
     losses = {
         "policy_loss": policy_loss(ratio, batch.advantage, options.clip),
         "value_loss": value_loss(value, batch.old_value, batch.target, options.clip),
     }
     optimizer.zero_grad(set_to_none=True)
-    (losses["policy_loss"] + options.value_coefficient * losses["value_loss"]).backward()
-    norms = [torch.nn.utils.clip_grad_norm_(group["params"], options.max_grad_norm) for group in optimizer.param_groups]
-    clipped = (ratio.detach() - 1).abs().gt(options.clip).float().mean()
-    row = {name: loss.item() for name, loss in losses.items()}
-    row |= {"kl": kl, "clip_fraction": clipped.item(), "gradient_norm": float(norms[0])}
+    total = losses["policy_loss"] + options.value_coefficient * losses["value_loss"]
+    # DDP and FSDP average over the processes; their shares must be summed. They also want every graph backwards.
+    (total * (batch.share * actor.accelerator.num_processes)).backward()
+    measures = losses | {
+        "kl": approximate_kl(log_ratio.detach()),
+        "clip_fraction": (ratio.detach() - 1).abs().gt(options.clip).float().mean(),
+    }
+    row = summed({name: batch.share * value.item() for name, value in measures.items()}, actor.accelerator)
+    if options.target_kl is not None and row["kl"] > options.target_kl:
+        return None
+    norms = [clip_gradients(group["params"], options.max_grad_norm) for group in optimizer.param_groups]
+    row["gradient_norm"] = norms[0]
     if not all(map(math.isfinite, row.values())):
         raise FloatingPointError(f"PPO diverged: {row}; the last saved state is intact, lower the learning rates")
     optimizer.step()

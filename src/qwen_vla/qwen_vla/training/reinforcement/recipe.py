@@ -60,7 +60,8 @@ class ReinforcementRecipe(Strict):
     compile: as in a supervised recipe.
     temperature, noise_level: scale of the noise, and η of the stochastic step, in roll-outs (`flow_sde`; η: not
     in the paper). euler_steps: default, the checkpoint's own, as it is deployed. environments: simulators, each a
-    process; workers: how many of them compute at a time.
+    process; workers: how many of them compute at a time. With several processes of training, episodes and simulators
+    are divided between them. shard: FSDP instead of a full copy in every one.
     """
 
     stage: Literal["rl"]
@@ -86,12 +87,15 @@ class ReinforcementRecipe(Strict):
     precision: Literal["fp32", "bf16"] | None = None
     gradient_checkpointing: bool = False
     compile: bool = False
+    shard: bool = False
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.lora and self.trained == "expert":
             raise ValueError("lora adapts the backbone, which trained: expert excludes")
+        if self.lora and self.lora.quantize != "none" and self.shard:
+            raise ValueError("lora.quantize needs whole matrices: shard must be false")
         if self.lora and self.lora.dropout:
             raise ValueError("lora.dropout must be 0: the ratio of probabilities is that of one policy")
         if self.frozen_precision != "fp32" and self.autocast == "no":

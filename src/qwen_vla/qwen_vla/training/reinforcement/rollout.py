@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
+from qwen_vla.training.distributed import anyone
 from qwen_vla.training.reinforcement.actor import Actor, Decision, Sampling
 
 
@@ -44,7 +45,9 @@ def roll_out(
     progress: Callable[[Episode], None] = lambda episode: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Episode] | None:
-    """One episode in every scene, in the order of `scenes`; None if `stop` returned True before the end.
+    """One episode in every scene, in the order of `scenes`; None if `stop` returned True before the end, anywhere.
+
+    Every process has scenes and environments of its own; they decide at the same time, until all are done.
 
     The noise of a decision depends only on `seed`, the scene and the index of the decision: neither the number of
     environments nor their order affects it. `progress` is called with every finished episode.
@@ -52,9 +55,12 @@ def roll_out(
     waiting, playing, done = list(scenes), {}, []
     free = list(range(envs.num_envs))
     observation = None
-    while waiting or playing:
-        if stop():
+    while anyone(waiting or playing, actor.accelerator):
+        if anyone(stop(), actor.accelerator):
             return None
+        if not (waiting or playing):
+            actor.idle()
+            continue
         observation = _start(envs, free, waiting, playing, observation)
         slots = sorted(playing)
         chunks, decisions = _decide(actor, observation, playing, slots, sampling, seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 import time
 from collections import Counter
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from gymnasium.vector import VectorEnv
 from tqdm import tqdm
 
+from qwen_vla.training.distributed import gathered
 from qwen_vla.training.output_folder import claim
 from qwen_vla.training.progress.log import Log
 from qwen_vla.training.reinforcement.actor import Sampling
@@ -38,15 +41,18 @@ def train(recipe: ReinforcementRecipe, max_steps: int | None = None) -> Path:
     run = prepare(recipe)
     resume(run)
     last = recipe.steps if max_steps is None else min(recipe.steps, max_steps)
-    print(_introduction(run), file=sys.stderr)
+    if run.is_main:
+        print(_introduction(run), file=sys.stderr)
     with StopSignal() as stop:
         if run.step < last:
-            with _simulators(run) as envs, Log(recipe.output, recipe.name, run.step, last, enabled=True) as log:
+            with _simulators(run) as envs, Log(recipe.output, recipe.name, run.step, last, run.is_main) as log:
                 _loop(run, last, envs, log, lambda: stop.asked)
             _write(run)
         export(run)
+        run.actor.accelerator.wait_for_everyone()
     if run.step < last:
-        raise TrainingStopped(f"stopped at step {run.step} of {last}, all saved; the same command resumes")
+        message = f"stopped at step {run.step} of {last}, all saved; the same command resumes"
+        raise TrainingStopped(message if run.is_main else "")
     return recipe.output / "model"
 
 
@@ -54,7 +60,8 @@ def _introduction(run: Run) -> str:
     recipe = run.recipe
     trained = sum(p.numel() for group in run.optimizer.param_groups for p in group["params"]) / 1e6
     return (
-        f"{recipe.name}: {trained:.1f} M parameters to train on {run.actor.device.type}, {recipe.episodes} episodes of "
+        f"{recipe.name}: {trained:.1f} M parameters to train by "
+        f"{run.actor.accelerator.num_processes} process(es) on {run.actor.device.type}, {recipe.episodes} episodes of "
         f"{recipe.suite} per update in {recipe.environments} simulators, from step {run.step}; log and curve in "
         f"{recipe.output}"
     )
@@ -64,7 +71,8 @@ def _introduction(run: Run) -> str:
 def _simulators(run: Run) -> Iterator[VectorEnv]:
     recipe, robot = run.recipe, run.actor.embodiment
     shape = (robot.horizon, len(robot.channel_names))
-    envs = parallel_envs(recipe.suite, recipe.environments, recipe.workers, shape, robot.execution_horizon)
+    count = len(run.own(range(recipe.environments)))
+    envs = parallel_envs(recipe.suite, count, recipe.workers, shape, robot.execution_horizon)
     try:
         yield envs
     finally:
@@ -89,22 +97,22 @@ def _loop(run: Run, last: int, envs: VectorEnv, log: Log, stop: Callable[[], boo
 
 def _write(run: Run) -> None:
     save(run)
-    plot_curve(run.recipe.output)
+    if run.is_main:
+        plot_curve(run.recipe.output)
 
 
 def _update(run: Run, envs: VectorEnv, bar: tqdm, stop: Callable[[], bool]) -> dict[str, float] | None:
     """One roll-out and its update; None if asked to stop before the update."""
     recipe, began = run.recipe, time.monotonic()
-    episodes = roll_out(
-        run.actor, envs, run.scenes, run.actor.sampling, recipe.seed, _Tally(bar, recipe.episodes), stop
-    )
+    scenes = run.scenes
+    episodes = roll_out(run.actor, envs, scenes, run.actor.sampling, recipe.seed, _Tally(bar, len(scenes)), stop)
     if episodes is None:
         return None
     rolled_out = time.monotonic()
     rng = np.random.default_rng([recipe.seed, run.step])
     learned = update(run.actor, run.value_head, run.optimizer, episodes, recipe.ppo, rng)
     seconds = {"seconds/roll_out": rolled_out - began, "seconds/update": time.monotonic() - rolled_out}
-    return {**_outcome(episodes), **learned, **seconds}
+    return {**_outcome(episodes, run.actor.accelerator), **learned, **seconds}
 
 
 def _validated(run: Run, envs: VectorEnv, log: Log, stop: Callable[[], bool]) -> bool:
@@ -112,22 +120,24 @@ def _validated(run: Run, envs: VectorEnv, log: Log, stop: Callable[[], bool]) ->
     options = run.recipe.validation
     if options is None or run.step % options.every:
         return True
-    scenes = range(options.seed, options.seed + options.episodes)
+    scenes = run.own(range(options.seed, options.seed + options.episodes))
     sampling = Sampling(options.temperature, noise_level=0.0)
     episodes = roll_out(run.actor, envs, scenes, sampling, run.recipe.seed, _Tally(log.bar, len(scenes)), stop)
     if episodes is not None:
-        log.write({"step": run.step, **{f"held_out/{name}": value for name, value in _outcome(episodes).items()}})
+        measured = _outcome(episodes, run.actor.accelerator)
+        log.write({"step": run.step, **{f"held_out/{name}": value for name, value in measured.items()}})
     return episodes is not None
 
 
-def _outcome(episodes: list[Episode]) -> dict[str, float]:
-    """Success rate, decisions per episode, the share of refused chunks, in total and by reason."""
-    decisions = sum(len(episode.decisions) for episode in episodes)
-    refusals = sum((episode.refusals for episode in episodes), Counter())
+def _outcome(episodes: list[Episode], accelerator: Accelerator) -> dict[str, float]:
+    """Of all processes: success rate, decisions per episode, the share of refused chunks, in total and by reason."""
+    own = [(episode.success, len(episode.decisions), episode.refused, episode.refusals) for episode in episodes]
+    successes, counts, refused, reasons = zip(*itertools.chain(*gathered(own, accelerator)), strict=True)
+    decisions, refusals = sum(counts), sum(reasons, Counter())
     return {
-        "success": float(np.mean([episode.success for episode in episodes])),
-        "chunks": decisions / len(episodes),
-        "refused": sum(episode.refused for episode in episodes) / decisions,
+        "success": float(np.mean(successes)),
+        "chunks": decisions / len(counts),
+        "refused": sum(refused) / decisions,
         **{f"refused/{reason}": count / decisions for reason, count in sorted(refusals.items())},
     }
 
