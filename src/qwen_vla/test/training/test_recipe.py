@@ -93,6 +93,13 @@ def test_the_large_recipes_train_what_their_stage_says(name):
     assert config.tau_distribution == ("logit_normal" if recipe.stage == "t2a" else "beta")
 
 
+def test_text_to_action_is_of_whole_trajectories_and_pretraining_keeps_the_scale_of_its_motions():
+    t2a, cpt = (load_recipe(resource_path(f"config/training/{stage}_4b.yaml")) for stage in ("t2a", "cpt"))
+    robots = [{robot for source in r.data if source.kind == "motions" for robot in source.robots} for r in (t2a, cpt)]
+    assert robots[0] == robots[1] and all(cpt.keeps(f"{robot}_motions") for robot in robots[1])
+    assert not cpt.keeps("widowx") and t2a.horizon > 200
+
+
 def test_defaults_fill_what_is_not_said(tmp_path):
     recipe = load_recipe(write(tmp_path))
     assert (recipe.preset, recipe.batch_size, recipe.seed, recipe.autocast) == ("tiny", 32, 0, "no")

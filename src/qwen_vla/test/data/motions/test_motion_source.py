@@ -16,7 +16,14 @@ from qwen_vla.data.formats.named_robot import RobotFiles
 from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.motions.motion_files import MotionFiles, choose_robot
 from qwen_vla.data.motions.motion_source import MotionData, RobotMotions
-from qwen_vla.data.motions.motion_templates import MAX_TIP_SPEED, TEMPLATES, MotionError, Planner, minimum_jerk
+from qwen_vla.data.motions.motion_templates import (
+    DIRECTIONS,
+    MAX_TIP_SPEED,
+    TEMPLATES,
+    MotionError,
+    Planner,
+    minimum_jerk,
+)
 from qwen_vla.data.samples import SourceContext
 
 CONFIG = QwenVLAConfig.preset("tiny")
@@ -214,6 +221,55 @@ def test_two_arms_of_a_users_robot(twin):
         assert np.ptp(actions[:, motion.arm], axis=0).max() > 0.01
         moved.add(motion.arm)
     assert moved == {0, 1} and "Twin with dual arms" in source.sample(0, np.random.default_rng(0)).text
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """A user's robot with one arm of three joints."""
+    folder = tmp_path_factory.mktemp("single")
+    links, joints, arm = small_arm("", "base")
+    body = "".join(f'<link name="{link}"/>' for link in ["base", *links]) + "".join(joints)
+    (folder / "single.urdf").write_text(f'<robot name="single">{body}</robot>')
+    camera = {"tag": "ego", "topic": "ego/image_raw", "info_topic": "ego/camera_info"}
+    home = {"a": 0.3, "b": 0.6, "c": 1.2, "slide": 0.02}
+    config = {"name": "single", "robot_tag": "Single", "rate_hz": 10, "chunk_size": 8, "cameras": [camera]}
+    (folder / "single.yaml").write_text(yaml.safe_dump({**config, "arms": [{"name": "arm", **arm}], "home": home}))
+    return RobotFiles(urdf=folder / "single.urdf", embodiment=folder / "single.yaml")
+
+
+def test_six_arms_of_four_robots_move_as_they_are_told(twin, single):
+    """The WidowX, both arms of ALOHA, and three of a user's: every straight move ends where its centimeters say."""
+    robots = ("widowx", "aloha", twin, single)
+    source = open_source(robots=robots, count=12, templates=("move", "gripper"), control_mode="eef_delta")
+    assert set(source.statistics) == {f"{name}_motions" for name in ("widowx", "aloha", "twin", "single")}
+    arms = set()
+    for index in sorted((*source.training, *source.held_out)):
+        robot, motion = source.robots[index // 12], source.robots[index // 12].motion(int(index % 12))
+        arms.add((robot.embodiment.name, motion.arm))
+        sample = source.sample(index, np.random.default_rng(index))
+        actions = source.statistics[robot.dataset].unnormalize(sample.actions).reshape(len(sample.actions), -1, 7)
+        last, start = actions[-1, motion.arm], robot.planners[motion.arm].pose
+        if motion.template == "gripper":
+            assert last[6] == pytest.approx(motion.steps[0].percent / 100, abs=1e-3)
+        else:
+            (step,) = motion.steps
+            expected = np.array(DIRECTIONS[step.direction]) * step.centimetres / 100
+            np.testing.assert_allclose(start[:3, :3] @ last[:3], expected, atol=2e-3)
+    assert arms == {("widowx", 0), ("aloha", 0), ("aloha", 1), ("twin", 0), ("twin", 1), ("single", 0)}
+
+
+def test_a_motion_has_the_same_scale_in_text_to_action_and_afterwards():
+    """At 50 Hz in T2A and at 5 Hz in CPT: at the same time of the same motion the labels are the same numbers."""
+    trajectories = open_source(steps=160, held_out=0.0)
+    context = SourceContext(CONFIG, 0.0, normalization=trajectories.statistics)
+    chunks, own = spec(rate_hz=5).open(context), spec(rate_hz=5).open(SourceContext(CONFIG, 0.0))
+    differs = []
+    for index in range(12):
+        fine = trajectories.sample(index, np.random.default_rng(0)).actions[9::10]
+        coarse = chunks.sample(index, np.random.default_rng(0)).actions[: len(fine)]
+        np.testing.assert_allclose(coarse, fine, atol=1e-5)
+        differs.append(np.abs(own.sample(index, np.random.default_rng(0)).actions[: len(fine)] - fine).max())
+    assert max(differs) > 0.01, "statistics of their own would not do"
 
 
 def test_joint_positions_instead_of_poses(twin):
