@@ -17,6 +17,7 @@ from embodiment_descriptions.config import Calibration, GripperUnit, JointUnit
 from qwen_vla.data.formats.episodes import Channels, DatasetError
 from qwen_vla.data.formats.spec import as_text
 from qwen_vla.data.robot.joint_names import NamedJoints, find_joints, find_names
+from qwen_vla.data.robot.rotations import RotationKind
 
 ENCODER_STEPS = 4095  # of a turn, as LeRobot counts it
 AMBIGUOUS_TRAVEL = 0.2  # [rad, m] a gripper's joint that moves farther may have values of 0…1, as its opening has
@@ -36,6 +37,12 @@ class Column(BaseModel):
     unit: JointUnit | None = Field(
         None,
         description="of angles: rad, degrees, or percent (-100…100 of the range); default: the robot's `recordings`",
+    )
+    rotation: RotationKind | None = Field(
+        None,
+        description="how the rotations of poses are recorded: quaternion (qx qy qz qw), rotation_vector (rx ry rz), "
+        "euler (roll pitch yaw about fixed x, y, z) or matrix_6d (the first two columns of the matrix); default: "
+        "quaternion, for pose_steps rotation_vector",
     )
     inverted: tuple[str, ...] = Field((), description="elements that count in the other direction")
 

@@ -21,13 +21,12 @@ from qwen_vla.data.robot.column_map import Column, ColumnMap, JointUnits, joint_
 from qwen_vla.data.robot.finite_differences import base_velocities, moved_poses, next_rows
 from qwen_vla.data.robot.joint_names import are_joints
 from qwen_vla.data.robot.range_checks import Ranges
+from qwen_vla.data.robot.rotations import ANGLES, ELEMENTS, RotationKind, quaternions
 from qwen_vla_control.motion.base_path import increments
 
 ActionKind = Literal["poses", "pose_steps", "joints", "velocities", "none"]
 POSE = 7  # x y z qx qy qz qw
-POSE_NAMES = ("x", "y", "z", "qx", "qy", "qz", "qw")
-STEP_NAMES = ("x", "y", "z", "rx", "ry", "rz")
-ANGLES = ("rx", "ry", "rz", "theta", "wz")
+PLACE = ("x", "y", "z")
 
 
 class Columns(BaseModel):
@@ -179,8 +178,8 @@ class ColumnReader:
     def _tips(self, episode: Episode, joints: np.ndarray | None) -> np.ndarray:
         """(T, arms, 7) measured tip poses: as recorded, else by the kinematics of the URDF."""
         if self.poses:
-            values = self.values(episode, self.poses.column)
-            return _unit(values.reshape(len(values), len(self.grippers), POSE))
+            values, kind = self.values(episode, self.poses.column), self._rotation(self.poses)
+            return _poses(values.reshape(len(values), len(self.grippers), -1), kind)
         if joints is None:
             raise DatasetError(
                 f"{episode.name} has neither tip poses nor {self.columns.joints.column}; name the column"
@@ -188,17 +187,17 @@ class ColumnReader:
         return self._forward(joints)
 
     def _commanded_tips(self, episode: Episode, measured: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        pose = POSE_NAMES if self.kind == "poses" else STEP_NAMES
-        values = self.values(episode, self.action.column)
+        kind = self._rotation(self.action)
+        width, values = len(PLACE) + len(ELEMENTS[kind]), self.values(episode, self.action.column)
         poses, grippers, at = [], np.full((len(values), len(self.grippers)), np.nan), 0
         for arm, gripper in enumerate(self.grippers):
-            part = values[:, at : at + len(pose)]
+            part = _poses(values[:, at : at + width], kind)
             poses.append(part if self.kind == "poses" else _stepped(measured[:, arm], part))
-            at += len(pose)
+            at += width
             if gripper is not None:
                 grippers[:, arm] = values[:, at]
                 at += 1
-        yield "commanded", _unit(np.stack(poses, axis=1))
+        yield "commanded", np.stack(poses, axis=1)
         yield "grippers", grippers
 
     def _joint_channels(self, joints: np.ndarray) -> np.ndarray:
@@ -265,10 +264,13 @@ class ColumnReader:
         """The elements of a column in the robot's order; none for joints."""
         if self.on_base:
             return self.embodiment.channel_names if commanded else ("x", "y", "theta")
-        if not commanded:
-            return _pose_names(self.embodiment, POSE_NAMES) if column is self.poses else ()
-        poses = {"poses": POSE_NAMES, "pose_steps": STEP_NAMES}.get(self.kind)
-        return _pose_names(self.embodiment, poses, gripper=True) if poses else ()
+        of_tips = self.kind in ("poses", "pose_steps") if commanded else column is self.poses
+        pose = (*PLACE, *ELEMENTS[self._rotation(column)])
+        return _pose_names(self.embodiment, pose, gripper=commanded) if of_tips else ()
+
+    def _rotation(self, column: Column) -> RotationKind:
+        steps = column is self.action and self.kind == "pose_steps"
+        return column.rotation or ("rotation_vector" if steps else "quaternion")
 
     def _map(self, column: Column, elements: tuple[str, ...]) -> None:
         try:
@@ -340,7 +342,7 @@ def _present(source: EpisodeSource, name: str) -> Column | None:
 
 
 def _is_angle(element: str) -> bool:
-    return element.rpartition("_")[2] in ANGLES
+    return element.rpartition("_")[2] in (*ANGLES, "theta", "wz")
 
 
 def _pose_names(embodiment: Embodiment, pose: tuple[str, ...], gripper: bool = False) -> tuple[str, ...]:
@@ -351,18 +353,15 @@ def _pose_names(embodiment: Embodiment, pose: tuple[str, ...], gripper: bool = F
     return tuple(names)
 
 
-def _unit(poses: np.ndarray) -> np.ndarray:
-    """Poses (..., 7) with unit quaternions; NaN if a quaternion is invalid."""
-    poses = np.array(poses, np.float64)
-    length = np.linalg.norm(poses[..., 3:], axis=-1, keepdims=True)
-    poses[..., 3:] = np.divide(poses[..., 3:], length, where=length > 0.5, out=np.full_like(poses[..., 3:], np.nan))
-    return poses
+def _poses(values: np.ndarray, kind: RotationKind) -> np.ndarray:
+    """(..., 3 + elements) positions and rotations as recorded to (..., 7); NaN if a rotation is invalid."""
+    return np.concatenate([values[..., :3], quaternions(values[..., 3:], kind)], axis=-1)
 
 
 def _stepped(measured: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """The next pose, from steps along the axes of the base frame: translation, rotation vector."""
-    turn = Rotation.from_quat(_finite_quaternions(measured))
-    local = np.concatenate([turn.inv().apply(steps[:, :3]), turn.inv().apply(steps[:, 3:])], axis=1)
+    """The next pose, from steps (T, 7) along the axes of the base frame."""
+    turn, change = (Rotation.from_quat(_finite_quaternions(poses)) for poses in (measured, steps))
+    local = np.concatenate([turn.inv().apply(steps[:, :3]), turn.inv().apply(change.as_rotvec())], axis=1)
     moved = moved_poses(np.concatenate([measured[:, :3], turn.as_quat()], axis=1), np.nan_to_num(local))
     return np.where(
         np.isfinite(measured).all(1, keepdims=True) & np.isfinite(steps).all(1, keepdims=True), moved, np.nan

@@ -19,6 +19,7 @@ from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shar
 from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.robot.finite_differences import base_velocities
 from qwen_vla.data.robot.robot_source import RobotData
+from qwen_vla.data.robot.rotations import ELEMENTS
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.processing import image_transform_of
 from qwen_vla_control.motion.base_path import accumulated
@@ -37,12 +38,14 @@ def joint_walk(rng, length):
     return walk.astype(np.float32)
 
 
-def write(root, columns, fps=5.0, images=("observation.images.ego", "observation.images.cam_wrist"), seed=0):
+def write(
+    root, columns, fps=5.0, images=("observation.images.ego", "observation.images.cam_wrist"), seed=0, lengths=LENGTHS
+):
     """A data set of three episodes; columns: name → (feature, function of (rng, length))."""
     rng = np.random.default_rng(seed)
     features = dict.fromkeys(images, IMAGE) | {name: feature for name, (feature, _) in columns.items()}
     recordings = []
-    for length in LENGTHS:
+    for length in lengths:
         frames = {key: rng.integers(0, 256, (length, *IMAGE.shape), dtype=np.uint8) for key in images}
         frames |= {name: make(rng, length) for name, (_, make) in columns.items()}
         recordings.append(Recording("lift the red cube", frames))
@@ -218,6 +221,40 @@ def test_changes_of_the_pose_along_the_base_axes_are_understood(tmp_path):
     np.testing.assert_allclose(pose_from_delta(pose, source.chunk(4)[0, :6]), expected, atol=1e-6)
 
 
+RECORDED = {
+    "quaternion": lambda turn: turn.as_quat(),
+    "rotation_vector": lambda turn: turn.as_rotvec(),
+    "euler": lambda turn: turn.as_euler("xyz"),
+    "matrix_6d": lambda turn: np.swapaxes(turn.as_matrix()[:, :, :2], 1, 2).reshape(-1, 6),
+}
+
+
+@pytest.mark.parametrize("kind", RECORDED)
+@pytest.mark.parametrize("action_kind", ["poses", "pose_steps"])
+def test_rotations_are_read_as_the_data_have_them(tmp_path, kind, action_kind):
+    """The same motion, its rotations recorded in four ways: the same chunks, and those of an independent product."""
+    rng = np.random.default_rng(1)
+    names = (*"xyz", *ELEMENTS[kind], "gripper")
+
+    def commands(_, length):
+        turns = Rotation.from_rotvec(rng.normal(scale=0.02 if action_kind == "pose_steps" else 0.7, size=(length, 3)))
+        places, openings = rng.normal(scale=0.01, size=(length, 3)), rng.uniform(0, 1, (length, 1))
+        expected.append((turns.as_matrix(), places))
+        return np.hstack([places, RECORDED[kind](turns), openings]).astype(np.float32)
+
+    expected: list = []
+    columns = {"action": (Feature("float32", (len(names),), names), commands)}
+    recordings = write(tmp_path, JOINTS | columns)
+    action = {"column": "action", "rotation": kind}
+    source = spec(tmp_path, columns={"action_kind": action_kind, "actions": action}).open(CONTEXT)
+    pose = Kinematics(WIDOWX).forward(recordings[0].frames["observation.state"][4, :6].astype(float))
+    turned, placed = expected[0][0][4], expected[0][1][4]
+    goal = np.eye(4)
+    goal[:3, :3] = turned @ pose[:3, :3] if action_kind == "pose_steps" else turned
+    goal[:3, 3] = placed + (pose[:3, 3] if action_kind == "pose_steps" else 0)
+    np.testing.assert_allclose(pose_from_delta(pose, source.chunk(4)[0, :6]), goal, atol=1e-5)
+
+
 def test_cameras_and_channels_can_have_other_names(tmp_path):
     names = tuple(f"motor{k}" for k in range(7))
     columns = {"observation.state": (Feature("float32", (7,), names), lambda rng, n: joint_walk(rng, n)[:, ::-1])}
@@ -323,6 +360,22 @@ def test_whole_trajectories_cover_every_episode_once(tmp_path):
     np.testing.assert_array_equal(source.training, [0, 5, 9, 13, 18])
     assert [len(source.sample(int(i), None).actions) for i in source.training] == [5, 4, 4, 5, 2]
     assert "predict the next 4 control actions" in source.sample(5, None).text
+
+
+def test_a_trajectory_of_more_than_200_steps_is_one_sample(tmp_path):
+    write(tmp_path, JOINTS, lengths=(450, 230, 12))
+    chunks = spec(tmp_path).open(SourceContext(CONFIG, 0.0, images=False))
+    source = spec(tmp_path).open(SourceContext(CONFIG, 0.0, images=False, trajectory_steps=600))
+    np.testing.assert_array_equal(source.training, [0, 450, 680])
+    for first, steps in ((0, 450), (450, 230)):
+        sample = source.sample(first, None)
+        assert sample.actions.shape == (steps, 7) and sample.valid.all()
+        assert f"predict the next {steps} control actions" in sample.text
+        known = source.statistics["widowx"]
+        whole = known.unnormalize(sample.actions)
+        # The gripper is absolute: every chunk of the same recording has the same value at the same row.
+        for row in (0, 210, steps - 1):
+            assert whole[row, 6] == pytest.approx(chunks.label(first + row).actions[0, 6], abs=1e-5)
 
 
 def test_what_does_not_fit_says_so(tmp_path):
