@@ -60,6 +60,9 @@ class Arm(Strict):
     base_link: Name = Field(description="tip poses are expressed in this frame")
     tip_link: Name = Field(description="what end-effector actions move")
     gripper: Gripper | None = None
+    hand: tuple[Name, ...] = Field(
+        default=(), description="joints of a dexterous hand, a channel each in control_mode joint_position"
+    )
 
 
 class Base(Strict):
@@ -205,7 +208,7 @@ class EmbodimentConfig(Strict):
         require_unique("camera tag", [camera.tag for camera in self.cameras])
         require_unique("joint states prefix", [repr(source.prefix) for source in self.joint_states])
         grippers = [arm.gripper.joint for arm in self.arms if arm.gripper]
-        joints = [*(joint for arm in self.arms for joint in arm.joints), *grippers, *self.waist]
+        joints = [*(joint for arm in self.arms for joint in (*arm.joints, *arm.hand)), *grippers, *self.waist]
         require_unique("joint", joints)
         if not self.arms and self.base is None:
             raise ValueError("a robot needs arms or a base")

@@ -42,6 +42,8 @@ def _summary(e: Embodiment) -> str:
         rows.append((f"arm {arm.name!r}", ends))
         if gripper is not None:
             rows.append(("gripper", f"{gripper.joint}: closed {gripper.closed:g}, open {gripper.open:g}"))
+        if arm.hand:
+            rows.append(("hand", ", ".join(arm.hand)))
     if e.has_waist:
         rows.append(("waist", ", ".join(e.waist)))
     if e.base is not None:
@@ -72,6 +74,8 @@ def _part(e: Embodiment, joint: str) -> str:
             return arm.name
         if arm.gripper is not None and joint == arm.gripper.joint:
             return "gripper"
+        if joint in arm.hand:
+            return "hand"
     return "waist"
 
 

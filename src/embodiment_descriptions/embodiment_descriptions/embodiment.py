@@ -115,7 +115,7 @@ class Embodiment(BaseModel):
 
     @property
     def joint_names(self) -> tuple[str, ...]:
-        """All commanded joints: those of the arms in order, then of the grippers, then of the torso."""
+        """All commanded joints: those of the arms in order, of the grippers, of the hands, of the torso."""
         return _joint_names(self)
 
     @property
@@ -129,6 +129,8 @@ class Embodiment(BaseModel):
             joints = (self._joint_channel(ChannelKind.JOINT, joint, label) for joint in arm.joints)
             channels += [Channel.of(kind, label) for kind in POSE] if by_pose else joints
             channels += [Channel.of(ChannelKind.GRIPPER, label)] if arm.gripper else []
+            hand = () if by_pose else arm.hand
+            channels += [self._joint_channel(ChannelKind.HAND, joint, label) for joint in hand]
         waist = () if by_pose else self.waist
         channels += [self._joint_channel(ChannelKind.WAIST, joint) for joint in waist]
         return ActionLayout(self.control_mode, tuple(channels))
@@ -204,7 +206,8 @@ class Embodiment(BaseModel):
 
 def _joint_names(config: EmbodimentConfig | Embodiment) -> tuple[str, ...]:
     arms = [joint for arm in config.arms for joint in arm.joints]
-    return (*arms, *(arm.gripper.joint for arm in config.arms if arm.gripper), *config.waist)
+    grippers = [arm.gripper.joint for arm in config.arms if arm.gripper]
+    return (*arms, *grippers, *(joint for arm in config.arms for joint in arm.hand), *config.waist)
 
 
 def _joint(tree: UrdfTree, name: str) -> UrdfJoint:

@@ -87,7 +87,7 @@ FAULTS: dict[str, tuple[dict, str]] = {
     "joint left out": ({"commands": [ARM]}, "no entry of commands moves slide"),
     "joint unknown": (
         {"commands": [ARM | {"joints": ["j1", "j2", "j3", "j4"]}, GRIPPER]},
-        "commands name j4, which neither arms nor waist list",
+        "commands name j4, which neither arms, hands nor waist list",
     ),
     "no gripper": (
         {"commands": [ARM | {"joints": ["j1", "j2", "slide"]}, GRIPPER | {"joint": "j3"}]},

@@ -37,6 +37,7 @@ class ChannelKind(StrEnum):
     RZ = "rz"
     JOINT = "joint"
     GRIPPER = "gripper"
+    HAND = "hand"
     WAIST = "waist"
     DX = "dx"
     DY = "dy"
@@ -55,7 +56,7 @@ BASE = {
 }
 KINDS = BASE | {
     ControlMode.EEF_DELTA: (*POSE, ChannelKind.GRIPPER),
-    ControlMode.JOINT_POSITION: (ChannelKind.JOINT, ChannelKind.GRIPPER, ChannelKind.WAIST),
+    ControlMode.JOINT_POSITION: (ChannelKind.JOINT, ChannelKind.GRIPPER, ChannelKind.HAND, ChannelKind.WAIST),
 }
 UNITS: dict[ChannelKind, Unit] = {
     **dict.fromkeys((*TRANSLATION, ChannelKind.DX, ChannelKind.DY), "m"),
@@ -80,7 +81,7 @@ class Channel:
         arm: label of the arm; empty for the only one, for the waist and for a base.
         unit: "1" is dimensionless; empty for a joint of which only the name is known.
         continuous: an angle that is the same after a full turn.
-        joint: URDF name, for a joint of an arm or of the waist.
+        joint: URDF name, for a joint of an arm, of a dexterous hand or of the waist.
     """
 
     kind: ChannelKind

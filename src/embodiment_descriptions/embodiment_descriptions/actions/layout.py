@@ -33,11 +33,13 @@ class ArmAction:
         arm: its label.
         motion: (..., 6) end-effector delta [m, rad], or (..., joints) positions [rad | m].
         gripper: (...,) opening, 0 closed .. 1 open; None without a gripper.
+        hand: (..., joints) positions of a dexterous hand [rad | m]; None where no channel moves one.
     """
 
     arm: str
     motion: NDArray
     gripper: NDArray | None = None
+    hand: NDArray | None = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class ActionLayout:
     """The channels of one control mode, in the order of the columns.
 
     eef_delta: per arm x y z [m] and rotation vector rx ry rz [rad] relative to the tip at the observation, then gripper
-    0 closed .. 1 open where it has one. joint_position: per arm its joints [rad | m] and gripper, then the joints of
-    the waist. base_waypoints: poses dx dy [m] dtheta [rad] relative to the base at the observation. base_velocity: vx
-    vy [m/s] wz [rad/s] in the base frame.
+    0 closed .. 1 open where it has one. joint_position: per arm its joints [rad | m], gripper and the joints of its
+    dexterous hand, then those of the waist. base_waypoints: poses dx dy [m] dtheta [rad] relative to the base at the
+    observation. base_velocity: vx vy [m/s] wz [rad/s] in the base frame.
 
     Raises:
         ValueError: a channel that the control mode does not have, a missing one, or a duplicate.
@@ -134,8 +136,8 @@ class ActionLayout:
 
     @cached_property
     def joints(self) -> Columns:
-        """Joint positions, including the waist's; no grippers."""
-        return self._of((ChannelKind.JOINT, ChannelKind.WAIST))
+        """Joint positions, including those of hands and of the waist; no grippers."""
+        return self._of((ChannelKind.JOINT, ChannelKind.HAND, ChannelKind.WAIST))
 
     @cached_property
     def waist(self) -> Columns:
@@ -158,9 +160,9 @@ class ActionLayout:
         return np.flatnonzero([channel.continuous for channel in self.channels])
 
     def arm(self, label: str) -> Columns:
-        """All channels of an arm, including its gripper; KeyError for a label that is not in `arms`."""
+        """All channels of an arm, including its gripper and hand; KeyError for a label that is not in `arms`."""
         self._check_arm(label)
-        return self._of((*POSE, ChannelKind.JOINT, ChannelKind.GRIPPER), label)
+        return self._of((*POSE, ChannelKind.JOINT, ChannelKind.GRIPPER, ChannelKind.HAND), label)
 
     def motion(self, label: str) -> Columns:
         """The channels that move the tip of an arm: the six of its delta, in the order of POSE, or its joints."""
@@ -195,6 +197,7 @@ class ActionLayout:
         for part in action.arms:
             if part.gripper is not None:
                 parts.append((self._gripper(part.arm), np.asarray(part.gripper)[..., None]))
+        parts += [(self._hand(part.arm), part.hand) for part in action.arms if part.hand is not None]
         parts += [(self.waist, action.waist)] if action.waist is not None else []
         parts += [(self.base, action.base)] if action.base is not None else []
         given = [int(column) for columns, _ in parts for column in columns]
@@ -247,9 +250,17 @@ class ActionLayout:
     def _gripper(self, label: str) -> Columns:
         return self._of((ChannelKind.GRIPPER,), label)
 
+    def _hand(self, label: str) -> Columns:
+        return self._of((ChannelKind.HAND,), label)
+
     def _arm_action(self, rows: NDArray, label: str) -> ArmAction:
-        gripper = self._gripper(label)
-        return ArmAction(label, rows[..., self.motion(label)], rows[..., gripper[0]] if len(gripper) else None)
+        gripper, hand = self._gripper(label), self._hand(label)
+        return ArmAction(
+            label,
+            rows[..., self.motion(label)],
+            rows[..., gripper[0]] if len(gripper) else None,
+            rows[..., hand] if len(hand) else None,
+        )
 
     def _required(self) -> list[tuple[str, ChannelKind]]:
         kinds = POSE if self.control_mode is ControlMode.EEF_DELTA else ()

@@ -38,7 +38,7 @@ def _check_joints(arms: Sequence[CommandInterface], joints: list[str], grippers:
     require_unique("commanded joint", named)
     strange = [joint for joint in named if joint not in joints]
     if strange:
-        raise ValueError(f"commands name {', '.join(strange)}, which neither arms nor waist list")
+        raise ValueError(f"commands name {', '.join(strange)}, which neither arms, hands nor waist list")
     left_out = [joint for joint in joints if joint not in named]
     if driven and left_out:
         raise ValueError(f"no entry of commands moves {', '.join(left_out)}")

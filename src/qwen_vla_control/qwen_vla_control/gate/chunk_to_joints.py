@@ -16,7 +16,7 @@ class ChunkToJoints:
     """Joint positions for the rows of `eef_delta` and `joint_position` chunks of one robot.
 
     Attributes:
-        joints: names of the columns it returns: all arm joints, then all gripper joints.
+        joints: names of the columns it returns: `Embodiment.joint_names`.
     """
 
     def __init__(self, embodiment: Embodiment) -> None:
@@ -28,9 +28,10 @@ class ChunkToJoints:
                 f"path; use {arms}"
             )
         self._layout, self._by_pose = embodiment.layout, embodiment.control_mode is ControlMode.EEF_DELTA
-        if embodiment.waist and self._by_pose:
-            mode = embodiment.control_mode
-            raise ValueError(f"embodiment '{embodiment.name}' has a waist, which no {mode} channel moves")
+        others = {"a waist": embodiment.waist, "a dexterous hand": [arm for arm in embodiment.arms if arm.hand]}
+        if self._by_pose and any(others.values()):
+            mode, part = embodiment.control_mode, next(part for part, present in others.items() if present)
+            raise ValueError(f"embodiment '{embodiment.name}' has {part}, which no {mode} channel moves")
         self._embodiment = embodiment
         self._kinematics = [Kinematics(embodiment, arm=i) for i in range(len(embodiment.arms))]
         self.joints = tuple(embodiment.joint_names)
@@ -62,6 +63,8 @@ class ChunkToJoints:
             result[:, columns] = own
             if part.gripper is not None:
                 result[:, self._columns([arm.gripper.joint])[0]] = self._fingers(arm.gripper, part.gripper)
+            if part.hand is not None:
+                result[:, self._columns(arm.hand)] = part.hand
         if action.waist is not None:
             result[:, self._columns(self._embodiment.waist)] = action.waist
         return result

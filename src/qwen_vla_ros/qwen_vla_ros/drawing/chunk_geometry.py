@@ -128,11 +128,13 @@ class ChunkGeometry:
         return found
 
     def _others(self, action: Action, step: int) -> dict[str, float]:
-        """Positions of gripper and torso joints at one step."""
+        """Positions of gripper, hand and torso joints at one step."""
         e, found = self.embodiment, {}
         for index, (arm, part) in enumerate(zip(e.arms, action.arms, strict=True)):
             if part.gripper is not None:
                 found[arm.gripper.joint] = e.gripper_to_joint(float(part.gripper[step]), index)
+            if part.hand is not None:
+                found.update(zip(arm.hand, map(float, part.hand[step]), strict=True))
         if action.waist is not None:
             found.update(zip(e.waist, map(float, action.waist[step]), strict=True))
         return found

@@ -70,14 +70,15 @@ class MotionFiles:
             for arm, path in enumerate(paths)
             if path.openings is not None
         ]
-        waist = np.tile([robot.embodiment.home[joint] for joint in robot.embodiment.waist], (len(paths[0].joints), 1))
+        resting = robot.embodiment.joint_names[sum(path.joints.shape[1] for path in paths) + len(grippers) :]
+        still = np.tile([robot.embodiment.home[joint] for joint in resting], (len(paths[0].joints), 1))
         poses = [pose_vector(path.poses) for path in paths]
         reached = [
             part for path, pose in zip(paths, poses, strict=True) for part in (pose, path.openings) if part is not None
         ]
         targets = np.column_stack(reached)
         frames = {
-            "observation.state": np.column_stack([*(path.joints for path in paths), *grippers, waist]),
+            "observation.state": np.column_stack([*(path.joints for path in paths), *grippers, still]),
             "observation.eef_pose": np.column_stack(poses),
             "action": np.concatenate([targets[1:], targets[-1:]]),
         }

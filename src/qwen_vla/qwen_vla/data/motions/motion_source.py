@@ -137,12 +137,15 @@ class RobotMotions:
 
     def actions(self, motion: Motion) -> np.ndarray:
         """(steps, c) float32 in physical units, channels as `Embodiment.channel_names`."""
-        layout, parts = self.embodiment.layout, []
-        for arm, path in zip(layout.arms, self.paths(motion), strict=True):
+        layout, parts, home = self.embodiment.layout, [], self.embodiment.home
+        for arm, described, path in zip(layout.arms, self.embodiment.arms, self.paths(motion), strict=True):
             by_pose = layout.control_mode is ControlMode.EEF_DELTA
             moved = delta_from_poses(path.poses[0], path.poses[1:]) if by_pose else path.joints[1:]
-            parts.append(ArmAction(arm, moved, None if path.openings is None else path.openings[1:]))
-        waist = [self.embodiment.home[layout.names[column]] for column in layout.waist]
+            opening = None if path.openings is None else path.openings[1:]
+            still = np.tile([home[joint] for joint in described.hand], (len(moved), 1))
+            hand = still if described.hand and not by_pose else None
+            parts.append(ArmAction(arm, moved, opening, hand))
+        waist = [home[layout.names[column]] for column in layout.waist]
         waists = np.tile(waist, (len(parts[0].motion), 1)) if waist else None
         return layout.encode(Action(tuple(parts), waists)).astype(np.float32)
 

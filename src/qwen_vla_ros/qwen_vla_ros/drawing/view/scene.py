@@ -240,7 +240,7 @@ class Scene:
         """Positions of the joints that a policy moves, by group and name; of a base, its pose in the plane."""
         found = {}
         for arm in self.embodiment.arms:
-            for name in (*arm.joints, *([arm.gripper.joint] if arm.gripper else ())):
+            for name in (*arm.joints, *([arm.gripper.joint] if arm.gripper else ()), *arm.hand):
                 found[arm.name, name] = pose.joints.get(name, math.nan)
         for name in self.embodiment.waist:
             found["waist", name] = pose.joints.get(name, math.nan)
