@@ -130,6 +130,15 @@ def test_the_last_block_may_skip_context_rows():
     assert_alike(expert.blocks[0](x, modulation, context.cos, context.sin, None, last=4), whole[:, -4:])
 
 
+def test_every_linear_layer_is_called_so_that_adapters_and_rounded_weights_take_effect():
+    expert, called = filled(), set()
+    linears = {name: layer for name, layer in expert.named_modules() if isinstance(layer, torch.nn.Linear)}
+    for name, layer in linears.items():
+        layer.register_forward_hook(lambda *_, name=name: called.add(name))
+    expert(**inputs())
+    assert called == set(linears)
+
+
 def test_saves_and_loads_as_a_diffusers_model(tmp_path):
     expert, given = filled(qk_norm=True), inputs()
     expert.save_pretrained(tmp_path)
