@@ -65,6 +65,7 @@ class SpinningNode:
         self.changed = threading.Condition(threading.RLock())
         self.check: Callable[[], None] = lambda: None
         self._failure: BaseException | None = None
+        self._ended = False
         self._executor = GuardedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
@@ -78,9 +79,11 @@ class SpinningNode:
 
     def close(self) -> None:
         """Stop the thread and leave the graph."""
-        self._executor.shutdown()
+        # Executor.shutdown destroys the guard that wakes the thread: one that is about to wait would wait for ever.
         if self._thread.is_alive():
+            self._executor.create_task(self._end)
             self._thread.join()
+        self._executor.shutdown()
         self.node.destroy_node()
         self._context.try_shutdown()
 
@@ -139,7 +142,11 @@ class SpinningNode:
 
     def _spin(self) -> None:
         try:
-            self._executor.spin()
+            while not self._ended:
+                self._executor.spin_once()
         except Exception as error:
             self._failure = error
             self._announce()
+
+    def _end(self) -> None:
+        self._ended = True

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 OBEYED, REFUSED, NOBODY = 0, 1, 3  # exit codes; 2 is that of invalid options
 DISCOVERY = 5.0  # [s] for the nodes of a running graph to be found
+BUSY = 30.0  # [s] for those of a simulated robot, which is known to run, on a machine that it keeps busy
 POLICY, EXECUTOR = "policy_node", "executor_node"
 
 
@@ -58,9 +59,10 @@ class Say:
         simulated = self._simulated_domain()
         if simulated is None:
             with adopted(ros_environment()):
-                return self._say(self.domain if self.domain is not None else int(os.environ.get("ROS_DOMAIN_ID") or 0))
+                own = self.domain if self.domain is not None else int(os.environ.get("ROS_DOMAIN_ID") or 0)
+                return self._say(own)
         with in_own_environment():
-            return self._say(simulated)
+            return self._say(simulated, known=True)
 
     def _check(self) -> None:
         from qwen_vla_ros.ros.chunk_messages import checked_instruction
@@ -87,11 +89,14 @@ class Say:
         print(f"to the simulated {one.robot} in ROS domain {one.domain}", flush=True)
         return one.domain
 
-    def _say(self, domain: int) -> int:
+    def _say(self, domain: int, known: bool = False) -> int:
         from qwen_vla_ros.ros.spinning_node import SpinningNode
+        from qwen_vla_ros.simulation.instruction_client import is_there
         from qwen_vla_ros.simulation.interruption import signals_as_exceptions
 
         with signals_as_exceptions(), SpinningNode("say", domain) as client:
+            if known:
+                is_there(client, self._name(EXECUTOR), BUSY)  # not policy_node: it may have been started without one
             if problem := self._problem(client, domain):
                 print(f"qwen-vla: {problem}", flush=True)
                 return NOBODY

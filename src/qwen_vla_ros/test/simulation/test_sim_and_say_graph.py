@@ -68,7 +68,6 @@ def simulated(place: Path, shell: dict[str, str], *words: str):
     assert rest.endswith("the simulated robot has ended\n")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_simulated_robot_is_told_what_to_do(place, shell) -> None:
     with simulated(place, shell, "widowx", "--seed", "9009") as told:
