@@ -206,7 +206,7 @@ class EmbodimentConfig(Strict):
     def _is_consistent(self) -> "EmbodimentConfig":
         require_unique("arm", [arm.name for arm in self.arms])
         require_unique("camera tag", [camera.tag for camera in self.cameras])
-        require_unique("joint states prefix", [repr(source.prefix) for source in self.joint_states])
+        require_unique("joint states", [f"{s.topic} with prefix {s.prefix!r}" for s in self.joint_states])
         grippers = [arm.gripper.joint for arm in self.arms if arm.gripper]
         joints = [*(joint for arm in self.arms for joint in (*arm.joints, *arm.hand)), *grippers, *self.waist]
         require_unique("joint", joints)

@@ -103,13 +103,19 @@ FAULTS: dict[str, tuple[dict, str]] = {
     ),
     "base undescribed": ({"commands": [ARM, GRIPPER, BASE]}, "drive a base .base_velocity., but `base` describes none"),
     "no joint states": ({"joint_states": []}, "joint_states: .*at least 1"),
-    "duplicate prefix": (
-        {"joint_states": [{"topic": "a"}, {"topic": "b"}]},
-        "joint states prefix '' is named more than once",
+    "duplicate joint states": (
+        {"joint_states": [{"topic": "a"}, {"topic": "a"}]},
+        "joint states a with prefix '' is named more than once",
     ),
     "acceleration": ({"safety": {"max_joint_acceleration": 0}}, "max_joint_acceleration: .*greater than 0"),
     "base limits": ({"safety": {"base": {"max_linear": 0.5}}}, "safety.base.max_angular: missing"),
 }
+
+
+def test_arm_and_gripper_may_publish_on_topics_of_their_own_with_the_same_prefix(small: tuple[str, dict]) -> None:
+    urdf, config = small
+    robot = Embodiment.from_urdf(urdf, config | {"joint_states": [{"topic": "a"}, {"topic": "b"}]})
+    assert [source.topic for source in robot.joint_states] == ["a", "b"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
