@@ -1,20 +1,23 @@
-"""The range of a mixture's labels: one per name of statistics, over all its data sets, and what it clips.
+"""The range of a mixture's labels: one per name of statistics, over all its data sets, what it clips, and whether one
+that was kept from a checkpoint is of this data.
 
 A prompt selects one range when a chunk is executed, so the data sets of one robot must share theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 
-from qwen_vla.data.formats.spec import DataError
+from qwen_vla.data.formats.spec import DataError, quantiles
 from qwen_vla.data.samples import Label, SampleSource
 from qwen_vla.model.normalization import Quantiles
 
 LARGEST_SHARE = 0.05  # of a channel's labels; q01 and q99 of the same data clip 0.02
 INSPECTED = 2000  # labels of a source, evenly spread over its training data
+LEAST_FILLED = 0.03  # of a kept range, by at least one moving channel of each unit; radians fill 0.017 of degrees
+AT_REST = 0.01  # [m, rad, m/s, rad/s] a channel whose labels spread less says nothing about its unit
 
 
 def share_ranges(sources: Sequence[SampleSource]) -> None:
@@ -60,6 +63,46 @@ def clipped_shares(source: SampleSource) -> dict[str, dict[str, float]]:
         shares[name] = dict(zip(channels, (clipped / np.maximum(total, 1)).tolist(), strict=True))
         _check(source, name, shares[name])
     return shares
+
+
+def refuse_other_ranges(source: SampleSource, kept: Container[str]) -> None:
+    """Compare the labels of a source with the statistics, by name, that were kept from a checkpoint.
+
+    Raises:
+        DataError: the labels of all moving channels of a unit fill next to nothing of their ranges: these are of
+            another unit, or of another robot, and all motions would be taught as the same.
+    """
+    for info in source.embodiments.values():
+        if info.dataset not in kept:
+            continue
+        known, spread = source.statistics[info.dataset], _spread(source, info.dataset)
+        width = known.q99 - known.q01
+        for unit in {channel.unit for channel in info.layout.channels}:
+            moving = np.array([channel.unit == unit for channel in info.layout.channels]) & (spread > AT_REST)
+            if moving.any() and (spread < LEAST_FILLED * width)[moving].all():
+                _refuse_other_range(source, info.dataset, np.flatnonzero(moving), spread, width)
+
+
+def _refuse_other_range(
+    source: SampleSource, name: str, moving: np.ndarray, spread: np.ndarray, width: np.ndarray
+) -> None:
+    channels = source.statistics[name].channel_names or tuple(map(str, range(len(spread))))
+    told = ", ".join(f"{channels[column]} {spread[column]:.3g} of {width[column]:.3g}" for column in moving)
+    raise DataError(
+        f"{source.name}: its labels fill less than {LEAST_FILLED:.0%} of the range of the checkpoint's statistics "
+        f"{name!r}: {told}; remove `normalization: {{{name}: keep}}`, so that they are those of this data, or correct "
+        "its units"
+    )
+
+
+def _spread(source: SampleSource, name: str) -> np.ndarray:
+    """Between the 1 % and 99 % quantiles of a source's training labels, by channel; 0 without labels."""
+    labels = [label for label in _labels(source) if label.statistics == name]
+    if not labels:
+        return np.zeros(len(source.statistics[name].q01))
+    _, values, valid = zip(*labels, strict=True)
+    found = quantiles(np.concatenate(values), np.concatenate(valid), ())
+    return found.q99 - found.q01
 
 
 def _labels(source: SampleSource) -> Iterator[Label]:

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from qwen_vla.data.label_ranges import clipped_shares
+from qwen_vla.data.label_ranges import clipped_shares, refuse_other_ranges
 from qwen_vla.data.mixture import Mixture
 from qwen_vla.data.samples import SampleSource, SourceContext
 from qwen_vla.data.sources import open_sources
@@ -28,8 +28,8 @@ from qwen_vla.training.low_memory.adapters import merged_weights
 from qwen_vla.training.optimizer import learning_rate, optimizer_of
 from qwen_vla.training.output_folder import MODEL_FOLDER
 from qwen_vla.training.recipe import Recipe, RecipeError
-from qwen_vla.training.start import HEAD_FILE, load_head, make_model, start_of
-from qwen_vla.training.state import record_of_data, write_model
+from qwen_vla.training.start import HEAD_FILE, load_head, make_model, start_of, statistics_to_keep
+from qwen_vla.training.state import record_of_data, refuse_other_statistics, write_model
 
 LOSSES = ("action", "language", "grounding")
 
@@ -82,10 +82,12 @@ class Run:
             "schedule": self.schedule.state_dict(),
             "average": whole(self._averages(), self.is_main),
             "language_weight": self.balance.language,
+            "statistics": {name: known.to_json() for name, known in self.processor.normalization.items()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restore a state, sharded as in this run."""
+        """Restore a state, sharded as in this run; StateError if its statistics are not those of this run's data."""
+        refuse_other_statistics(state.get("statistics", {}), self.processor.normalization)
         present = self.learner.state_dict()
         weights = {name: like(tensor, present[name]) for name, tensor in state["learner"].items()}
         self.learner.load_state_dict(weights, strict=False)
@@ -116,15 +118,18 @@ def prepare(recipe: Recipe) -> Run:
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     _check_batch(recipe, accelerator.num_processes)
     start = start_of(recipe)
+    kept = statistics_to_keep(recipe, start)
     context = SourceContext(
         start.config,
         recipe.held_out_share,
-        {name: known for name, known in start.normalization.items() if recipe.keeps(name)},
+        kept,
         images=recipe.stage != "t2a",
         trajectory_steps=recipe.horizon,
     )
     sources = in_turn(accelerator, lambda: open_sources(recipe.data, context))
     clipped = [clipped_shares(source) for source in sources]
+    for source in sources:
+        refuse_other_ranges(source, kept)
     _check_losses(recipe, sources)
     model, processor = make_model(recipe, start, sources)
     head = GroundingHead(model.config.vlm_config.text_config.hidden_size)

@@ -18,6 +18,7 @@ from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.new_tokens import initialize_new_rows
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.processing import QwenVLAProcessor
+from qwen_vla.policies.fit import statistics_misfit
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.low_memory.adapters import MarkerEmbedding, add_adapters
 from qwen_vla.training.low_memory.low_bits import quantize_text_layers
@@ -54,6 +55,18 @@ def start_of(recipe: Recipe) -> Start:
     return Start(QwenVLAConfig.preset(recipe.preset, **changes))
 
 
+def statistics_to_keep(recipe: Recipe, start: Start) -> dict[str, Quantiles]:
+    """The statistics of the initial checkpoint that are kept; RecipeError if it lacks one that the recipe names."""
+    lacking = sorted(n for n, what in recipe.normalization.items() if what == "keep" and n not in start.normalization)
+    if lacking:
+        known = ", ".join(sorted(start.normalization)) or "none"
+        raise RecipeError(
+            f"normalization.{lacking[0]}: cannot be kept, the model to start from has no such statistics; it has: "
+            f"{known}"
+        )
+    return {name: known for name, known in start.normalization.items() if recipe.keeps(name)}
+
+
 def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) -> tuple[QwenVLAModel, QwenVLAProcessor]:
     """Model and processor for these sources: their cameras, statistics and embodiments, frozen as in the recipe."""
     known = len(start.processor.tokenizer) if start.processor else None
@@ -68,6 +81,7 @@ def make_model(recipe: Recipe, start: Start, sources: Sequence[SampleSource]) ->
         # Synthetic motions have no images, and in T2A they exceed a chunk: they cannot drive a robot.
         drivable = (e for e in source.embodiments.values() if e.camera_tags and e.horizon <= model.config.horizon)
         processor.embodiments.update({embodiment.name: embodiment for embodiment in drivable})
+    _refuse_replaced_statistics(recipe, processor)
     adapt(model, recipe)
     if recipe.trains_markers:
         MarkerEmbedding.adopt(model.get_input_embeddings(), processor.marker_ids)
@@ -87,6 +101,17 @@ def load_head(head: GroundingHead, recipe: Recipe) -> None:
     """The grounding head of the model to start from, if it has one."""
     if recipe.init_from and (recipe.init_from / HEAD_FILE).exists():
         head.load_state_dict(load_file(recipe.init_from / HEAD_FILE))
+
+
+def _refuse_replaced_statistics(recipe: Recipe, processor: QwenVLAProcessor) -> None:
+    """RecipeError if the data's statistics replaced those of a robot with other channels in the initial checkpoint."""
+    for info in processor.embodiments.values():
+        known = processor.normalization.get(info.dataset)
+        if known is not None and (wrong := statistics_misfit(known, info)):
+            raise RecipeError(
+                f"recipe {recipe.name}: {info.name!r} of the model to start from could not act any more: {wrong}; give "
+                "the data another name with `statistics`"
+            )
 
 
 def _processor(start: Start, sources: Sequence[SampleSource]) -> QwenVLAProcessor:

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from qwen_vla.evaluation.model_card import CARD_FILE, write_model_card
 from qwen_vla.model.checkpoint.files import read_training
 from qwen_vla.model.modeling import QwenVLAModel
+from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.output_files import complete_or_absent, folder_complete_or_absent
 from qwen_vla.training.output_folder import STATE_FILE, model_files, write_training_file
@@ -78,6 +80,25 @@ def resume(run: Resumable) -> None:
         run.step = state["step"]
     if run.is_main:
         cut_log(run.recipe.output, run.step)
+
+
+def refuse_other_statistics(then: Mapping[str, Mapping], now: Mapping[str, Quantiles]) -> None:
+    """StateError if the statistics of a saved state are not those of the run: its data changed in between.
+
+    then: by name, as `Quantiles.to_json` writes them.
+    """
+    changed = sorted(n for n in {*then, *now} if n not in then or n not in now or not _same(then[n], now[n]))
+    if changed:
+        raise StateError(
+            f"the data changed since the state was saved: other statistics of {', '.join(changed)}; restore the data, "
+            "or choose another output"
+        )
+
+
+def _same(then: Mapping, now: Quantiles) -> bool:
+    return tuple(then["channel_names"]) == now.channel_names and all(
+        np.allclose(then[bound], getattr(now, bound), rtol=1e-6, atol=1e-9) for bound in ("q01", "q99")
+    )
 
 
 def write_model(

@@ -8,7 +8,7 @@ import pytest
 
 from qwen_vla import QwenVLAConfig
 from qwen_vla.data.formats.spec import DataError
-from qwen_vla.data.label_ranges import clipped_shares
+from qwen_vla.data.label_ranges import clipped_shares, refuse_other_ranges
 from qwen_vla.data.navigation.navigation_source import NavigationData
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.data.sources import open_sources
@@ -37,6 +37,32 @@ def test_a_data_set_with_twice_the_spread_is_not_taught_the_range_of_the_checkpo
         clipped_shares(kept)
     assert float(re.search(r"dx (\d+)%", str(refusal.value))[1]) == pytest.approx(24.5, abs=2)
     assert "normalization: {navigation: keep}" in str(refusal.value)
+
+
+@pytest.mark.parametrize(("factor", "refused"), [(1000.0, True), (57.3, True), (4.0, False)])
+def test_a_range_kept_from_a_checkpoint_of_another_unit_is_refused(tmp_path, factor: float, refused: bool) -> None:
+    """Meters would fill a thousandth of a range in millimeters, and be taught as standing still."""
+    spec = walk(tmp_path / "a.jsonl", 0.1)
+    (own,) = open_sources([spec], SourceContext(CONFIG))
+    found = own.statistics["navigation"]
+    wide = {"navigation": Quantiles(found.q01 * factor, found.q99 * factor, found.channel_names)}
+    (kept,) = open_sources([spec], SourceContext(CONFIG, normalization=wide))
+    clipped_shares(kept)
+    refuse_other_ranges(kept, ())
+    if not refused:
+        return refuse_other_ranges(kept, wide)
+    with pytest.raises(DataError, match=r"fill less than 3% of the range .* 'navigation': dx 0\.4\d+ of \d+"):
+        refuse_other_ranges(kept, wide)
+
+
+def test_statistics_kept_from_a_checkpoint_must_be_of_the_same_channels(tmp_path):
+    spec = walk(tmp_path / "a.jsonl", 0.1)
+    (own,) = open_sources([spec], SourceContext(CONFIG))
+    found = own.statistics["navigation"]
+    for names in (("dy", "dx", "dtheta"), ("x", "y", "z", "rx", "ry", "rz", "gripper")):
+        other = Quantiles(np.resize(found.q01, len(names)), np.resize(found.q99, len(names)), names)
+        with pytest.raises(DataError, match=f"'navigation' are of the channels {' '.join(names)}, this data has dx dy"):
+            open_sources([spec], SourceContext(CONFIG, normalization={"navigation": other}))
 
 
 def test_data_sets_of_one_robot_share_the_range_of_all(tmp_path):

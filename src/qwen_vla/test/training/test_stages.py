@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from qwen_vla.training.progress.log import BOARD_FOLDER, read_log
 from qwen_vla.training.recipe import Losses, Recipe, RecipeError
 from qwen_vla.training.run import averaged, prepare
 from qwen_vla.training.start import HEAD_FILE
-from qwen_vla.training.state import resume
+from qwen_vla.training.state import StateError, resume
 from qwen_vla.training.trainer import train, training_step
 
 OPTIMIZER = {"backbone_lr": 1e-3, "expert_lr": 1e-3, "warmup_steps": 1}
@@ -167,6 +168,39 @@ def test_kept_and_recomputed_statistics(recordings, cpt, tmp_path):
     del changes["normalization"]
     new = prepare(recipe_for(tmp_path / "new", [robot(recordings)], **changes)).processor.normalization["widowx"]
     assert not np.allclose(new.q99, known.q99), "other training episodes, other statistics"
+
+
+def test_statistics_that_cannot_be_kept_are_refused(recordings, cpt, tmp_path):
+    recipe = recipe_for(tmp_path, [robot(recordings)], init_from=cpt.output / "model", normalization={"arm": "keep"})
+    with pytest.raises(RecipeError, match=r"normalization\.arm: .* has no such statistics; it has: .*widowx"):
+        prepare(recipe)
+
+
+def test_statistics_of_another_robot_of_the_checkpoint_are_not_replaced(recordings, cpt, tmp_path):
+    """Its own data is not in the mixture, so that it would act by the ranges of other channels."""
+    walks = {**navigation(tmp_path), "robot": "widowx"}
+    start = named_apart(cpt.output / "model", tmp_path / "start")
+    recipe = recipe_for(tmp_path / "sft", [walks], init_from=start, losses={"language": 0.0})
+    with pytest.raises(RecipeError, match="'old_arm' of the model to start from could not act any more"):
+        prepare(recipe)
+
+
+def named_apart(checkpoint, folder):
+    """A copy of a checkpoint whose robot has another name than its statistics."""
+    shutil.copytree(checkpoint, folder)
+    known = json.loads((folder / "embodiments.json").read_text())
+    known["old_arm"] = {**known.pop("widowx"), "name": "old_arm"}
+    (folder / "embodiments.json").write_text(json.dumps(known))
+    return folder
+
+
+def test_a_run_is_not_resumed_with_other_statistics(recordings, tmp_path):
+    run = prepare(recipe_for(tmp_path / "run", [robot(recordings)]))
+    state = run.state()
+    run.restore(state)
+    state["statistics"]["widowx"]["q99"][0] *= 1.01
+    with pytest.raises(StateError, match="data changed since the state was saved: other statistics of widowx"):
+        run.restore(state)
 
 
 # ------------------------------------------------------------------------------ kinds of data

@@ -150,6 +150,22 @@ def quantiles(values: np.ndarray, valid: np.ndarray, channel_names: Sequence[str
     return Quantiles(*bounds, tuple(channel_names))
 
 
+def kept_statistics(context: SourceContext, name: str, channel_names: Sequence[str]) -> Quantiles | None:
+    """The statistics of this name that are kept from the checkpoint to start from; None: they are to be computed.
+
+    Raises:
+        DataError: they are of other channels, or in another order.
+    """
+    known, own = context.normalization.get(name), tuple(channel_names)
+    if known is not None and (known.channel_names or own) != own:
+        raise DataError(
+            f"the checkpoint's statistics {name!r} are of the channels {' '.join(known.channel_names)}, this data has "
+            f"{' '.join(own)}; remove `normalization: {{{name}: keep}}`, or give the data another name with "
+            "`statistics`"
+        )
+    return known
+
+
 def opened_wide(found: Quantiles, layout: ActionLayout) -> Quantiles:
     """Statistics with the known range of grippers, 0 closed … 1 open: one that rarely closes has another q01."""
     low, high = found.q01.copy(), found.q99.copy()

@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from embodiment_descriptions import ControlMode, delta_from_poses
 from embodiment_descriptions.actions import Action, ArmAction
 from qwen_vla.data.formats.named_robot import NamedRobot, load
-from qwen_vla.data.formats.spec import DataError, DataSpec, log, opened_wide, quantiles, split
+from qwen_vla.data.formats.spec import DataError, DataSpec, kept_statistics, log, opened_wide, quantiles, split
 from qwen_vla.data.motions.motion_templates import TEMPLATES, Motion, MotionError, Planner
 from qwen_vla.data.motions.paraphrases import corpus, paraphrase
 from qwen_vla.data.samples import Label, SourceContext
@@ -223,7 +223,8 @@ class Motions:
         first = np.arange(len(self.robots))[:, None] * spec.count
         self.training, self.held_out = (first + kept).ravel(), (first + held_out).ravel()
         self.statistics: Mapping[str, Quantiles] = {
-            robot.dataset: context.normalization.get(robot.dataset) or robot.quantiles(kept[:STATISTICS_MOTIONS])
+            robot.dataset: kept_statistics(context, robot.dataset, robot.embodiment.channel_names)
+            or robot.quantiles(kept[:STATISTICS_MOTIONS])
             for robot in self.robots
         }
         self.embodiments = {robot.info().name: robot.info() for robot in self.robots}

@@ -18,7 +18,17 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from embodiment_descriptions import ActionLayout, ControlMode, build_prompt
 from embodiment_descriptions.prompt import TAG_PATTERN
-from qwen_vla.data.formats.spec import DataError, FileSpec, Text, check_steps, file_hash, quantiles, read_rows, split
+from qwen_vla.data.formats.spec import (
+    DataError,
+    FileSpec,
+    Text,
+    check_steps,
+    file_hash,
+    kept_statistics,
+    quantiles,
+    read_rows,
+    split,
+)
 from qwen_vla.data.language.images import CameraFrames, check_address, pictures
 from qwen_vla.data.samples import Label, SourceContext
 from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
@@ -111,7 +121,7 @@ class Navigation:
         owner = np.array([number for number, _ in self._index])
         self.training = np.flatnonzero(np.isin(owner, kept))
         self.held_out = np.flatnonzero(np.isin(owner, held_out))
-        known = context.normalization.get(spec.robot)
+        known = kept_statistics(context, spec.robot, CHANNELS)
         self.statistics: Mapping[str, Quantiles] = {spec.robot: known or self._quantiles()}
         self.embodiments = {spec.robot: self._embodiment()}
 

@@ -16,7 +16,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from embodiment_descriptions.prompt import TAG_PATTERN
-from qwen_vla.data.formats.spec import FileSpec, Text, check_steps, file_hash, quantiles, read_rows, split
+from qwen_vla.data.formats.spec import (
+    FileSpec,
+    Text,
+    check_steps,
+    file_hash,
+    kept_statistics,
+    quantiles,
+    read_rows,
+    split,
+)
 from qwen_vla.data.language.images import CameraFrames, check_address, pictures
 from qwen_vla.data.language.vision_language import SCALE
 from qwen_vla.data.samples import Label, SourceContext
@@ -107,7 +116,9 @@ class Trajectories:
         self.training = np.flatnonzero(np.isin(owner, kept))
         self.held_out = np.flatnonzero(np.isin(owner, held_out))
         found = self._quantiles()
-        self.statistics: Mapping[str, Quantiles] = {key: context.normalization.get(key, found[key]) for key in found}
+        self.statistics: Mapping[str, Quantiles] = {
+            key: kept_statistics(context, key, own.channel_names) or own for key, own in found.items()
+        }
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """The sample of one entity at one moment; it is deterministic."""

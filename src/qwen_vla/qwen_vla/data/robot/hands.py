@@ -19,7 +19,17 @@ from scipy.spatial.transform import Rotation
 
 from embodiment_descriptions import build_prompt
 from embodiment_descriptions.prompt import TAG_PATTERN
-from qwen_vla.data.formats.spec import DataError, FileSpec, Text, check_steps, file_hash, quantiles, read_rows, split
+from qwen_vla.data.formats.spec import (
+    DataError,
+    FileSpec,
+    Text,
+    check_steps,
+    file_hash,
+    kept_statistics,
+    quantiles,
+    read_rows,
+    split,
+)
 from qwen_vla.data.language.images import CameraFrames, check_address, pictures
 from qwen_vla.data.samples import Label, SourceContext
 from qwen_vla.model.normalization import Quantiles
@@ -107,7 +117,7 @@ class Hands:
         self.held_out = np.flatnonzero(np.isin(owner, held_out))
         if not len(self.training):
             raise DataError(f"{spec.path}: no hand is visible in two consecutive frames of the training recordings")
-        known = context.normalization.get(spec.name)
+        known = kept_statistics(context, spec.name, CHANNELS)
         self.statistics: Mapping[str, Quantiles] = {spec.name: known or self._quantiles()}
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:

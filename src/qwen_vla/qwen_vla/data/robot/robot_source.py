@@ -12,7 +12,7 @@ from qwen_vla.data.formats.bad_rows import usable_rows
 from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.frames import DecodedFrames, decode_camera
 from qwen_vla.data.formats.lerobot import LeRobotEpisodes
-from qwen_vla.data.formats.spec import check_steps, opened_wide, split
+from qwen_vla.data.formats.spec import check_steps, kept_statistics, opened_wide, split
 from qwen_vla.data.robot.annotations import POINTS_COLUMN, Annotations, fresh_frames, gripper_openings, point_labels
 from qwen_vla.data.robot.color_jitter import jittered
 from qwen_vla.data.robot.mismatched_prompts import MismatchedPrompts, hold_chunk, zeros_hold
@@ -187,10 +187,10 @@ class RobotSource:
         found = {}
         if self.targets is not None:
             name = self.info.dataset
-            found[name] = context.normalization.get(name) or self._action_quantiles()
+            found[name] = kept_statistics(context, name, self.info.channel_names) or self._action_quantiles()
         if self._reads_state:
             name = self.info.state_dataset
-            found[name] = context.normalization.get(name) or self._quantiles(
+            found[name] = kept_statistics(context, name, self.state_names) or self._quantiles(
                 "state", lambda: [self.state[self.training]], self.state_names
             )
         return found
