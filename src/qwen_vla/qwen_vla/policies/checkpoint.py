@@ -13,7 +13,7 @@ from embodiment_descriptions import Embodiment, resource_path
 from qwen_vla.model.checkpoint.files import check_knows, read_embodiments, read_normalization
 from qwen_vla.policies.chunk_policy import PolicyOptions
 from qwen_vla.policies.fit import checkpoint_misfits, missing_inputs, training_misfits
-from qwen_vla.policies.opening import CHECKPOINT, find_policy, split_reference
+from qwen_vla.policies.opening import CHECKPOINT, PolicyMisfit, find_policy, split_reference
 
 if TYPE_CHECKING:
     from qwen_vla.policies.policy import Policy
@@ -53,7 +53,8 @@ def check_fits(folder: Path, embodiment: Embodiment) -> None:
     """Check the files of a checkpoint, and whether it may drive a robot; torch is not needed.
 
     Raises:
-        ValueError, FileNotFoundError: a file is missing or damaged, or it does not fit; every difference is named.
+        ValueError, FileNotFoundError: a file is missing or damaged.
+        PolicyMisfit: it does not fit; every difference is named.
     """
     check_knows(folder, embodiment.name)
     trained = read_embodiments(folder)[embodiment.name]
@@ -62,7 +63,7 @@ def check_fits(folder: Path, embodiment: Embodiment) -> None:
     if not wrong:
         wrong = list(checkpoint_misfits(trained, statistics, embodiment))
     if wrong:
-        raise ValueError(f"the policy {folder} does not fit '{embodiment.name}': {'; '.join(wrong)}")
+        raise PolicyMisfit(str(folder), embodiment, wrong)
 
 
 def checkpoint_path(name: str) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
 import numpy as np
@@ -30,6 +31,14 @@ CHECKPOINT = "qwen_vla"  # entry point of references without a name
 REFERENCE = re.compile(r"(?P<name>\w[\w.+-]*)://(?P<address>.*)", re.DOTALL)
 OFFERED = ("camera_tags", "state_names", "history", "misfits", "infer")
 WARM_UP_SIZE = (240, 320)  # [pixels]
+
+
+class PolicyMisfit(ValueError):
+    """A policy and a robot that do not fit. differences: a phrase each."""
+
+    def __init__(self, reference: str, embodiment: Embodiment, differences: Sequence[str]) -> None:
+        super().__init__(f"the policy {reference} does not fit '{embodiment.name}': {'; '.join(differences)}")
+        self.differences = tuple(differences)
 
 
 def split_reference(reference: str) -> tuple[str, str]:
@@ -60,8 +69,8 @@ def open_policy(reference: str, embodiment: Embodiment, options: PolicyOptions |
     """Load a policy, or connect to it, for a robot; it must fit.
 
     Raises:
-        ValueError: there is no such policy, its package cannot be imported, or it does not fit the robot; every
-            difference is named.
+        ValueError: there is no such policy, or its package cannot be imported.
+        PolicyMisfit: it does not fit the robot; every difference is named.
         FileNotFoundError: a file of it is missing.
     """
     entry = find_policy(reference)
@@ -76,8 +85,17 @@ def open_policy(reference: str, embodiment: Embodiment, options: PolicyOptions |
     wrong = [*policy.misfits(embodiment), *missing_inputs(policy.camera_tags, policy.state_names, embodiment)]
     if wrong:
         close_policy(policy)
-        raise ValueError(f"the policy {reference} does not fit '{embodiment.name}': {'; '.join(wrong)}")
+        raise PolicyMisfit(reference, embodiment, wrong)
     return policy
+
+
+def first_misfit(reference: str, embodiment: Embodiment) -> str:
+    """The first difference between a policy and a robot; empty if it fits. It is opened; errors as in `open_policy`."""
+    try:
+        close_policy(open_policy(reference, embodiment))
+    except PolicyMisfit as misfit:
+        return misfit.differences[0]
+    return ""
 
 
 def close_policy(policy: ChunkPolicy) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,18 +19,21 @@ from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path as PathMessage
 from PIL import Image as Picture
 from sensor_msgs.msg import CameraInfo, Image
+from websockets.sync.server import serve
 
 from embodiment_descriptions import load_robot, resource_path
 from qwen_vla.output_files import write_json
 from qwen_vla.output_paths import OutputRefused
 from qwen_vla.seeds import FIRST_TEST_SEED
+from qwen_vla.serving.messages import openpi_array, pack
+from qwen_vla.serving.served_policy import ServedPolicy
 from qwen_vla.suites import load_suite
 from qwen_vla.video_files import write_gif, write_mp4
 from qwen_vla_control.observation.image_decoding import to_rgb
 from qwen_vla_control.observation.robot_pose import RobotPose
 from qwen_vla_ros.drawing.camera_view import CameraView, pose_from_message
 from qwen_vla_ros.drawing.chunk_geometry import planar_pose
-from qwen_vla_ros.simulation.demo.command import MAKER, SHOWS, Demo, Shown, known_robots, summarize
+from qwen_vla_ros.simulation.demo.command import MAKER, SHOWS, Demo, Shown, known_robots, summarize, unfit_robots
 from qwen_vla_ros.simulation.demo.geometry import Geometry, Situation, path_points
 from qwen_vla_ros.simulation.demo.map import MapFromAbove
 from qwen_vla_ros.simulation.demo.recording import Moment, Recording, compressed, path_topics
@@ -323,6 +327,35 @@ def test_a_robot_that_the_checkpoint_does_not_know_is_named_and_skipped(tmp_path
     again = Demo(out=tmp_path / "out", policy=str(checkpoint), robot=("aloha",))
     assert again.run() == 3, "it replaces its own results"
     assert known_robots(resource_path("checkpoints/tiny")) == list(SHOWS)
+
+
+@pytest.fixture
+def server_of_the_base():
+    """The address of a server that says what `qwen-vla serve --robot mobile_base` says."""
+    metadata = pack(ServedPolicy("mock://hold", load_robot("mobile_base")).metadata, openpi_array)
+
+    def handle(connection):
+        connection.send(metadata)
+        for _ in connection:
+            pass
+
+    with serve(handle, "127.0.0.1", 0, compression=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"openpi://127.0.0.1:{server.socket.getsockname()[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_server_is_shown_on_the_robot_that_it_serves(tmp_path, capsys, server_of_the_base):
+    unfit = unfit_robots(server_of_the_base, None, tuple(SHOWS))
+    assert list(unfit) == ["widowx", "aloha"]
+    assert (
+        unfit["aloha"] == f"{server_of_the_base} does not fit it (robot: the server drives mobile_base, this is aloha)"
+    )
+    assert Demo(out=tmp_path / "out", policy=server_of_the_base, robot=("widowx",)).run() == 3
+    assert "widowx is skipped: openpi://" in capsys.readouterr().err
+    assert not unfit_robots("mock://hold", None, tuple(SHOWS)), "it drives any robot"
 
 
 @pytest.mark.parametrize("robot", SHOWS)

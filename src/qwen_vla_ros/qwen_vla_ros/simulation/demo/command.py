@@ -75,18 +75,20 @@ class Demo:
     """Start a simulated robot, the policy and the executor, and send it three instructions over ROS 2; robot by robot.
 
     Exit code 0 when every robot completed at least two of three instructions, 1 when one did not, 3 when the
-    checkpoint was not trained for a robot named by --robot. Writes summary.json, demo.mp4 and the nodes' logs.
+    policy cannot drive a robot named by --robot. Writes summary.json, demo.mp4 and the nodes' logs.
 
     $ qwen-vla demo
     $ qwen-vla demo --robot aloha mobile_base
     $ qwen-vla demo --robot widowx --seeds 7001 7002 7003 --out out/my_demo
     $ qwen-vla demo --policy out/train/joint_actions/model --no-video
+    $ qwen-vla demo --policy openpi://127.0.0.1:8000    # the robot of a running qwen-vla serve
     """
 
     out: Path = Path("out/demo")
     """Folder for the results; those of an earlier demo are replaced."""
     robot: tuple[str, ...] = ()
-    """Robots of the demo, in order: widowx, aloha, mobile_base; default: all that the policy was trained for."""
+    """Robots of the demo, in order: widowx, aloha, mobile_base; default: all that the policy can drive, which for a
+    server is the one that it serves."""
     seeds: tuple[int, ...] = ()
     """Scenes, with one instruction each; default: the robot's own. Only validation scenes (below 20000)."""
     policy: str = DEFAULT_POLICY
@@ -113,15 +115,15 @@ class Demo:
 
         self._check_outputs()
         checkpoint = self._checkpoint()
-        known = known_robots(checkpoint) if checkpoint else list(SHOWS)
         wanted = self.robot or tuple(SHOWS)
-        robots, skipped = [r for r in wanted if r in known], [r for r in wanted if r not in known]
-        for robot in skipped:
-            print(f"{robot} is skipped: {self.policy} was not trained for it", file=sys.stderr)
+        skipped = unfit_robots(self.policy, checkpoint, wanted)
+        robots = [robot for robot in wanted if robot not in skipped]
+        for robot, reason in skipped.items():
+            print(f"{robot} is skipped: {reason}", file=sys.stderr)
         with signals_as_exceptions():
             self._begin()
             shown = self._show_all(robots)
-            summary = summarize(shown, str(checkpoint or self.policy), skipped)
+            summary = summarize(shown, str(checkpoint or self.policy), list(skipped))
             self._write_summary(summary)
             self._write_films([episode for one in shown.values() for episode in one.episodes])
         if any(one.successes < ENOUGH * len(one.rows) for one in shown.values()):
@@ -255,6 +257,18 @@ def known_robots(checkpoint: Path) -> list[str]:
     from qwen_vla.model.checkpoint.files import read_embodiments
 
     return list(read_embodiments(checkpoint))
+
+
+def unfit_robots(policy: str, checkpoint: Path | None, robots: Sequence[str]) -> dict[str, str]:
+    """Why a policy cannot drive some of the robots; one that is no checkpoint is opened to find out."""
+    from embodiment_descriptions import load_robot
+    from qwen_vla.policies.opening import first_misfit
+
+    if checkpoint:
+        known = known_robots(checkpoint)
+        return {robot: f"{policy} was not trained for it" for robot in robots if robot not in known}
+    reasons = {robot: first_misfit(policy, load_robot(robot)) for robot in robots}
+    return {robot: f"{policy} does not fit it ({reason})" for robot, reason in reasons.items() if reason}
 
 
 def summarize(shown: dict[str, Shown], checkpoint: str, skipped: Sequence[str]) -> dict[str, Any]:
