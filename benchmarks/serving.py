@@ -2,17 +2,17 @@
 
     .venv/bin/python benchmarks/serving.py --json out/serving.json
 
-Starts the server on loopback and asks it over openpi's protocol, each client as soon as it has its answer, with one
-image of 224² for each camera. With one client, in turn: `overhead_ms` is the time of a call less the inference in it,
-of the same call; `floor_ms` is the time for the same bytes to and from a process that does nothing; `direct_ms` is
-`Policy.infer` in this process.
+For each policy it starts the server on loopback and asks it over openpi's protocol, each client as soon as it has its
+answer, with one image of 224² for each camera; about two minutes. With one client, in turn: `overhead_ms` is the time
+of a call less the inference in it, of the same call; `floor_ms` is the time for the same bytes to and from a process
+that does nothing; `direct_ms` is `Policy.infer` in this process. Prints the table of benchmarks/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import os
 import subprocess
 import sys
 import threading
@@ -38,7 +38,7 @@ PROMPT = "pick up the red cube"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", default="tiny")
+    parser.add_argument("--policy", nargs="+", default=["mock://hold", "tiny"], help="mock://hold: the server alone")
     parser.add_argument("--robot", default="widowx")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -53,31 +53,58 @@ def main() -> None:
         asyncio.run(answer(options.answer))
     check_files(MAKER, options.overwrite, {"--json": options.json})
     result = measure(options)
-    print(json.dumps(result, indent=2))
+    print(table(result))
     if options.json:
         write_json(options.json, with_maker(MAKER, result))
 
 
 def measure(options: argparse.Namespace) -> dict:
-    with serving(options) as port, connect(f"ws://127.0.0.1:{port}", compression=None) as connection:
+    """The figures of each policy, and what else the machine was doing."""
+    before = os.getloadavg()[0]
+    return {
+        "robot": options.robot,
+        "device": options.device,
+        "threads": options.threads,
+        "largest_batch": options.largest_batch,
+        "policies": {policy: measure_one(options, policy) for policy in options.policy},
+        "load_average": {"before": before, "after": os.getloadavg()[0]},
+    }
+
+
+def measure_one(options: argparse.Namespace, policy: str) -> dict:
+    with serving(options, policy) as port, connect(f"ws://127.0.0.1:{port}", compression=None) as connection:
         needs = unpack(connection.recv())
         message = pack(fields(needs), openpi_array)
         return {
-            "policy": options.policy,
-            "robot": options.robot,
-            "device": options.device,
-            "threads": options.threads,
-            "largest_batch": options.largest_batch,
             "images": [len(needs["cameras"]), SIDE, SIDE],
-            "one_client": beside_direct(options, connection, fields(needs), message),
+            "one_client": beside_direct(options, policy, connection, fields(needs), message),
             "clients": {str(count): crowd(port, count, options.requests, message) for count in options.clients},
         }
 
 
+def table(result: dict) -> str:
+    """Milliseconds as p50 (p99), a column for each policy, in Markdown."""
+    names = {"overhead_ms": "overhead, one client", "floor_ms": "floor", "direct_ms": "the policy itself, in turn"}
+    found = list(result["policies"].values())
+    rows = [[label, *(_cell(one["one_client"][name]) for one in found)] for name, label in names.items()]
+    for count in found[0]["clients"]:
+        label = f"{count} client{'s' if int(count) > 1 else ''}"
+        rows.append([label, *(_cell(one["clients"][count]["call_ms"]) for one in found)])
+    chunks = [[f"{row['chunks_per_s']:.0f}" for row in one["clients"].values()] for one in found]
+    rows.append([f"chunks per second with {' / '.join(found[0]['clients'])} clients", *(" / ".join(c) for c in chunks)])
+    rows = [["[ms] p50 (p99)", *result["policies"]], ["---"] * (1 + len(found)), *rows]
+    load = "load average {before:.1f} before, {after:.1f} after".format(**result["load_average"])
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", load])
+
+
+def _cell(times: dict[str, float]) -> str:
+    return "{} ({})".format(*(f"{ms:.2g}" if ms < 10 else f"{ms:.0f}" for ms in (times["p50"], times["p99"])))
+
+
 @contextmanager
-def serving(options: argparse.Namespace) -> Iterator[int]:
+def serving(options: argparse.Namespace, policy: str) -> Iterator[int]:
     """The port of a server that is ready."""
-    command = [sys.executable, "-m", "qwen_vla", "serve", "--policy", options.policy, "--robot", options.robot]
+    command = [sys.executable, "-m", "qwen_vla", "serve", "--policy", policy, "--robot", options.robot]
     command += ["--device", options.device, "--threads", str(options.threads), "--port", "0"]
     command += ["--largest-batch", str(options.largest_batch), "--clients", str(max(options.clients) + 1)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -124,11 +151,12 @@ async def answer(size: int) -> None:
         await server.wait_closed()
 
 
-def beside_direct(options: argparse.Namespace, connection: ClientConnection, shown: dict, message: bytes) -> dict:
+def beside_direct(
+    options: argparse.Namespace, reference: str, connection: ClientConnection, shown: dict, message: bytes
+) -> dict:
     """A client alone, in turn with the floor and with the policy in this process."""
-    policy = open_policy(
-        options.policy, load_robot(options.robot), PolicyOptions(device=options.device, threads=options.threads)
-    )
+    settings = PolicyOptions(device=options.device, threads=options.threads)
+    policy = open_policy(reference, load_robot(options.robot), settings)
     warm_up(policy)
     observation = Observation(shown["images"], PROMPT, state=shown["state"] if policy.state_names else None)
     connection.send(message)
