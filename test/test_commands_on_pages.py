@@ -28,7 +28,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks/README.md"]
 PAGES += [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")]
 GENERATED = {"docs/reference/commands.md"}  # from the same parser; its examples are commands like any other
-FOLDERS = ("benchmarks", "checkpoints", "config", "docker", "docs", "examples", "scripts", "src", "test")
+FOLDERS = (
+    "benchmarks",
+    "checkpoints",
+    "config",
+    "docker",
+    "docs",
+    "examples",
+    "integrations",
+    "scripts",
+    "src",
+    "test",
+)
+PROMPT = re.compile(r"^\w*\$ +")  # which machine, or only a shell
 VARIABLE = re.compile(r"\w+=\S*")
 
 RUN = [  # each is complete in itself, and takes seconds
@@ -109,7 +121,8 @@ def commands_of(page: Path) -> Iterator[Command]:
     for line, token in tokens(MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8"))):
         if token.type in ("code_block", "fence") and token.info in ("", "sh", "bash"):
             for text in token.content.replace("\\\n", " ").splitlines():
-                for part in re.split(r" && | ; ", text.strip().removeprefix("$ ")):
+                for part in re.split(r" && | ; ", PROMPT.sub("", text.strip())):
+                    part = part.removeprefix("uv run ")
                     command = Command(name, line, part)
                     if is_command(part):
                         yield command
@@ -169,8 +182,9 @@ def test_a_command_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("command", [pytest.param(c, id=str(c)) for c in COMMANDS if not c.inline])
 def test_files_of_this_repository_that_it_names_exist(command: Command) -> None:
-    named = [word for part in command.words[1:] for word in [part.split(":=")[-1]] if word.split("/")[0] in FOLDERS]
-    assert [word for word in named if "/" in word and not (ROOT / word.split(",")[-1]).exists()] == []
+    given = [re.split(":=|,", part)[-1] for part in command.words[1:]]
+    named = [word for word in given if "/" in word and word.split("/")[0] in FOLDERS]
+    assert [word for word in named if not (ROOT / word).exists()] == []
 
 
 @pytest.mark.parametrize("command", of("qwen-vla"))
