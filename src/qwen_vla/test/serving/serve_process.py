@@ -28,7 +28,7 @@ class ServeProcess:
             self._lines.put(line)
         self._lines.put(None)
 
-    def read_until(self, text: str, seconds: float = 60) -> None:
+    def read_until(self, text: str, seconds: float = 240) -> None:
         """Wait for a line with this text; fails when the server ends before."""
         said = []
         while (line := self._lines.get(timeout=seconds)) is not None:

