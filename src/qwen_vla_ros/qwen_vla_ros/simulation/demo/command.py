@@ -87,8 +87,7 @@ class Demo:
     out: Path = Path("out/demo")
     """Folder for the results; those of an earlier demo are replaced."""
     robot: tuple[str, ...] = ()
-    """Robots of the demo, in order: widowx, aloha, mobile_base; default: all that the policy can drive, which for a
-    server is the one that it serves."""
+    """Robots of the demo, in order: widowx, aloha, mobile_base; default: all that the policy can drive."""
     seeds: tuple[int, ...] = ()
     """Scenes, with one instruction each; default: the robot's own. Only validation scenes (below 20000)."""
     policy: str = DEFAULT_POLICY
