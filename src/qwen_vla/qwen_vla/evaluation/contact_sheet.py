@@ -31,16 +31,22 @@ def strip(film: Film, camera: str, count: int = PICTURES) -> tuple[bytes, ...]:
     return tuple(_as_png(film.looks[index].images[camera]) for index in chosen)
 
 
-def write_sheet(path: Path, summary: Mapping[str, Any], episodes: Sequence[Played]) -> None:
-    """Draw the sheet of an evaluation whose episodes have images."""
+def write_sheet(path: Path, title: str, episodes: Sequence[Played], maker: str = MAKER) -> None:
+    """Draw the sheet of an evaluation whose episodes have images; maker: the command, as in `output_paths`."""
     about = PngImagePlugin.PngInfo()
-    for key, text in png_text(MAKER).items():
+    for key, text in png_text(maker).items():
         about.add_text(key, text)
     with complete_or_absent(path) as temporary:
-        draw_sheet(summary, episodes).save(temporary, "PNG", optimize=True, pnginfo=about)
+        draw_sheet(title, episodes).save(temporary, "PNG", optimize=True, pnginfo=about)
 
 
-def draw_sheet(summary: Mapping[str, Any], episodes: Sequence[Played]) -> Image.Image:
+def title_of(summary: Mapping[str, Any]) -> str:
+    """What a sheet shows: suite, rate, seeds and conditions."""
+    facts = (rate_as_text(summary), f"seeds {seeds_as_text(summary)}", conditions_as_text(summary))
+    return f"{summary['suite']}: {'; '.join(facts)}".removesuffix("; –")
+
+
+def draw_sheet(title: str, episodes: Sequence[Played]) -> Image.Image:
     """One block for each episode, in columns from top to bottom."""
     strips = [[Image.open(io.BytesIO(picture)) for picture in episode.pictures] for episode in episodes]
     columns = 1 if len(episodes) <= ONE_COLUMN else 2
@@ -50,8 +56,6 @@ def draw_sheet(summary: Mapping[str, Any], episodes: Sequence[Played]) -> Image.
     size = (GAP + columns * (width + GAP), HEADER + rows * (height + GAP))
     sheet = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    facts = (rate_as_text(summary), f"seeds {seeds_as_text(summary)}", conditions_as_text(summary))
-    title = f"{summary['suite']}: {'; '.join(facts)}".removesuffix("; –")
     draw.text((GAP, 12), shortened(title, TITLE, size[0] - 2 * GAP), BRIGHT, font(TITLE))
     for number, (episode, pictures) in enumerate(zip(episodes, strips, strict=True)):
         left, top = GAP + number // rows * (width + GAP), HEADER + number % rows * (height + GAP)

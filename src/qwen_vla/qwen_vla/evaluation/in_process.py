@@ -33,9 +33,9 @@ def evaluate(options: EvaluateOptions) -> dict:
     rows = [episode.row for episode in episodes]
     summary = summarize(options.suite, options.seed, rows, **options.conditions())
     if options.sheet:
-        from qwen_vla.evaluation.contact_sheet import write_sheet
+        from qwen_vla.evaluation.contact_sheet import title_of, write_sheet
 
-        write_sheet(options.sheet, summary, episodes)
+        write_sheet(options.sheet, title_of(summary), episodes)
     if options.videos:
         _write_videos(options, rows)
     return summary

@@ -26,11 +26,14 @@ def frame_step(period: float) -> int:
     return max(1, round(FRAME_PERIOD / period))
 
 
-def write_video(folder: Path, film: Film, row: EpisodeRow, period: float) -> Path:
-    """Write an episode as MP4 in real time, named by its category; `period` as for `frame_step`."""
+def write_video(folder: Path, film: Film, row: EpisodeRow, period: float, maker: str = MAKER) -> Path:
+    """Write an episode as MP4 in real time, named by its category.
+
+    period: as for `frame_step`; maker: the command, as in `output_paths`.
+    """
     path = folder / f"{re.sub(r'[^a-z0-9]+', '_', row.category.lower()).strip('_')}.mp4"
     step = frame_step(period) * period
-    write_mp4(path, frames(film, row, step), Fraction(1 / step).limit_denominator(1000), MAKER)
+    write_mp4(path, frames(film, row, step), Fraction(1 / step).limit_denominator(1000), maker)
     return path
 
 

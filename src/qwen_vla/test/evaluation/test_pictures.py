@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qwen_vla.evaluation.contact_sheet import GAP, HEADER, LABEL, PICTURES, STRIDE, draw_sheet, strip, write_sheet
+from qwen_vla.evaluation.contact_sheet import (
+    GAP,
+    HEADER,
+    LABEL,
+    PICTURES,
+    STRIDE,
+    draw_sheet,
+    strip,
+    title_of,
+    write_sheet,
+)
 from qwen_vla.evaluation.episode import Film, Look
 from qwen_vla.evaluation.partial_results import Played
 from qwen_vla.evaluation.pictures import font, shortened, tiled, verdict
@@ -46,18 +56,18 @@ def test_a_strip_has_the_first_and_the_last_look_and_some_between():
 def test_a_sheet_has_a_block_for_each_episode():
     summary = summarize("widowx", 7, [SUCCESS, FAILURE])
     episodes = [Played(row, strip(film(0.0, 1.0), "ego")) for row in (SUCCESS, FAILURE)]
-    sheet = draw_sheet(summary, episodes)
+    sheet = draw_sheet(title_of(summary), episodes)
     block = LABEL + 120 + GAP
     assert sheet.size == (2 * GAP + PICTURES * STRIDE, HEADER + 2 * block)
     for number in range(2):
         middle = HEADER + number * block + LABEL + 60
         assert [sheet.getpixel((GAP + 80 + i * STRIDE, middle)) for i in range(2)] == list(COLORS[:2])
-    assert draw_sheet(summary, episodes * 5).size == (3 * GAP + 2 * PICTURES * STRIDE, HEADER + 5 * block)
+    assert draw_sheet(title_of(summary), episodes * 5).size == (3 * GAP + 2 * PICTURES * STRIDE, HEADER + 5 * block)
 
 
 def test_a_sheet_tells_success_and_failure_by_their_colours(tmp_path):
     for row, colour in ((SUCCESS, 1), (FAILURE, 0)):
-        write_sheet(tmp_path / "sheet.png", summarize("widowx", 7, [row]), [Played(row, strip(film(0.0), "ego"))])
+        write_sheet(tmp_path / "sheet.png", "title", [Played(row, strip(film(0.0), "ego"))])
         words = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))[HEADER : HEADER + LABEL, 400:]
         assert words.astype(int).max((0, 1)).argmax() == colour
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]

@@ -1,0 +1,82 @@
+"""What distinguishes one public benchmark from another: tasks, start states, groups, robot and simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.public.protocol.environment import Environment
+
+FIRST_DEMONSTRATION = 1_000_000  # start states from here on are for demonstrations, those below for measurements
+FIRST_EXPERT = 500_000  # on these the expert is measured
+STATES_PER_TASK = 1000  # of evaluation: state i of task number n is 1000·n + i
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One episode of the protocol: a task and the number of its start state; the number is unique in the benchmark."""
+
+    task: str
+    start: int
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A public benchmark.
+
+    Attributes:
+        name: of its folder here, its environment and its results.
+        protocol: the official protocol, in a sentence; it is printed with every result.
+        robot: embodiment YAML.
+        module: runs its `World`.
+        environment: in which `module` runs.
+        groups: tasks by group; the score is the mean of the groups' rates.
+        episodes: trials of a task in the official protocol.
+        columns: of a demonstration, besides images: names of the elements of each.
+        image_size: height and width of the images of demonstrations [px].
+        few_tasks: a selection of all groups, for a shorter measurement.
+        published: figures of others under this protocol [%].
+    """
+
+    name: str
+    protocol: str
+    robot: Path
+    module: str
+    environment: Environment
+    groups: Mapping[str, Sequence[str]]
+    episodes: int
+    columns: Mapping[str, Sequence[str]]
+    image_size: tuple[int, int]
+    few_tasks: Sequence[str] = ()
+    published: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(task for tasks in self.groups.values() for task in tasks)
+
+    def selected(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The named tasks, or groups, in the benchmark's order; all without names. ValueError for an unknown name."""
+        known = {**{task: (task,) for task in self.tasks}, **self.groups, "few": self.few_tasks, "all": self.tasks}
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(f"{self.name} has no task or group {unknown[0]!r}; it has {', '.join(known)}")
+        wanted = {task for name in names or ("all",) for task in known[name]}
+        return tuple(task for task in self.tasks if task in wanted)
+
+    def trials(self, tasks: Sequence[str], episodes: int) -> list[Trial]:
+        """The first `episodes` trials of each task; ValueError beyond the states that a task has."""
+        return self._states(tasks, episodes, 0)
+
+    def expert_trials(self, tasks: Sequence[str], episodes: int) -> list[Trial]:
+        """As many on start states that are neither the protocol's nor those of demonstrations."""
+        return self._states(tasks, episodes, FIRST_EXPERT)
+
+    def demonstrations(self, tasks: Sequence[str], episodes: int) -> list[Trial]:
+        """As many on start states for training."""
+        return self._states(tasks, episodes, FIRST_DEMONSTRATION)
+
+    def _states(self, tasks: Sequence[str], episodes: int, first: int) -> list[Trial]:
+        if not 1 <= episodes <= STATES_PER_TASK:
+            raise ValueError(f"episodes of a task must be 1 to {STATES_PER_TASK}, got {episodes}")
+        number = {task: place for place, task in enumerate(self.tasks)}
+        return [Trial(t, first + STATES_PER_TASK * number[t] + i) for t in tasks for i in range(episodes)]

@@ -1,0 +1,152 @@
+"""Records demonstrations of a benchmark's scripted expert as a LeRobotDataset v3.0, and measures the expert."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from benchmarks.public.protocol.benchmark import Benchmark, Trial
+from benchmarks.public.protocol.world_process import WorldProcess
+from embodiment_descriptions import Embodiment, load_robot
+from qwen_vla.data.formats.lerobot import DatasetError, shard_path
+from qwen_vla.data.formats.lerobot_meta import Feature
+from qwen_vla.data.formats.lerobot_writer import Recording, finalize, write_shard
+from qwen_vla.evaluation.summary import success_of
+from qwen_vla.output_files import write_json
+from qwen_vla.output_paths import Marker, check_folder
+from qwen_vla.parallel import parallel_map
+
+CONTENT = Marker("demonstrations.json", frozenset({"benchmark", "per_task"}), "benchmarks/public")
+PER_SHARD = 5  # attempts: what an interruption may lose
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Demonstrations of some tasks, `per_task` attempts each, of which the successful ones are kept."""
+
+    benchmark: Benchmark
+    tasks: Sequence[str]
+    per_task: int
+    out: Path
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What tells it from another collection."""
+        return {
+            "benchmark": self.benchmark.name,
+            "tasks": list(self.tasks),
+            "per_task": self.per_task,
+            "image_size": list(self.benchmark.image_size),
+        }
+
+    @property
+    def shards(self) -> list[list[Trial]]:
+        """The attempts of every shard, interleaved so that any first part has all tasks."""
+        trials = self.benchmark.demonstrations(self.tasks, self.per_task)
+        by_task = [[trial for trial in trials if trial.task == task] for task in self.tasks]
+        blocks = range(0, self.per_task, PER_SHARD)
+        return [attempts[first : first + PER_SHARD] for first in blocks for attempts in by_task]
+
+
+def collect(collection: Collection, workers: int) -> dict[str, Any]:
+    """Record what is missing and finalize; the same call resumes after an interruption.
+
+    Raises:
+        DatasetError: the folder has another collection.
+        OutputRefused: it has something else.
+    """
+    present = check_folder(collection.out, CONTENT)
+    if present is not None and {k: present.get(k) for k in collection.content} != collection.content:
+        raise DatasetError(f"{collection.out} contains other demonstrations ({present}); choose another folder")
+    write_json(collection.out / CONTENT.file, collection.content)
+    shards = collection.shards
+    missing = [number for number in range(len(shards)) if not shard_path(collection.out, number).exists()]
+    with tqdm(total=len(shards), initial=len(shards) - len(missing), desc=collection.benchmark.name) as bar:
+        for _ in parallel_map(partial(_Recorder, collection), _Recorder.record, missing, workers):
+            bar.update()
+    return _finalize(collection)
+
+
+def measure_expert(benchmark: Benchmark, tasks: Sequence[str], episodes: int, workers: int) -> dict[str, Any]:
+    """Rates of the expert, by task, on start states that are neither the protocol's nor demonstrated."""
+    trials = benchmark.expert_trials(tasks, episodes)
+    attempts = parallel_map(partial(_Expert, benchmark), _Expert.attempt, trials, workers)
+    found = list(tqdm(attempts, total=len(trials), desc=f"{benchmark.name} expert", unit="episode"))
+    by_task = {task: success_of([attempt for attempt in found if attempt.task == task]) for task in tasks}
+    return {
+        "benchmark": benchmark.name,
+        "starts": [trials[0].start, trials[-1].start],
+        **success_of(found),
+        "tasks": by_task,
+    }
+
+
+class Attempt(NamedTuple):
+    """An attempt of the expert."""
+
+    task: str
+    start: int
+    success: bool
+
+
+class _Expert:
+    """The simulator of one worker."""
+
+    def __init__(self, benchmark: Benchmark) -> None:
+        self._world = WorldProcess(benchmark.environment.python, benchmark.module)
+
+    def attempt(self, trial: Trial) -> Attempt:
+        """One attempt, without images."""
+        return Attempt(trial.task, trial.start, self._world.demonstrate(trial.task, trial.start, None)["success"])
+
+
+class _Recorder:
+    """The simulator of one worker."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._world = WorldProcess(collection.benchmark.environment.python, collection.benchmark.module)
+
+    def record(self, shard: int) -> None:
+        """Write one shard."""
+        benchmark, episodes = self._collection.benchmark, []
+        for trial in self._collection.shards[shard]:
+            shown = self._world.demonstrate(trial.task, trial.start, benchmark.image_size)
+            if shown["success"]:
+                episodes.append(Recording(shown["instruction"], shown["frames"]))
+        write_shard(self._collection.out, shard, episodes, features(benchmark), _robot(benchmark).rate_hz)
+
+
+def features(benchmark: Benchmark) -> dict[str, Feature]:
+    """The columns of a recording: the robot's cameras as video, and the benchmark's own."""
+    shape, axes = (*benchmark.image_size, 3), ("height", "width", "channels")
+    cameras = {f"observation.images.{c.tag}": Feature("video", shape, axes) for c in _robot(benchmark).cameras}
+    own = {name: Feature("float32", (len(names),), tuple(names)) for name, names in benchmark.columns.items()}
+    return cameras | own
+
+
+def _finalize(collection: Collection) -> dict[str, Any]:
+    """Turn the shards into a dataset; the start states go into the checkpoint's record of its training."""
+    benchmark, trials = collection.benchmark, [trial for shard in collection.shards for trial in shard]
+    starts = [trial.start for trial in trials]
+    extra = {"suite": benchmark.name, "kind": "demonstrations", "seeds": [min(starts), max(starts) + 1]}
+    robot = _robot(benchmark)
+    finalize(collection.out, len(collection.shards), features(benchmark), robot.rate_hz, robot.name, extra)
+    info = json.loads((collection.out / "meta/info.json").read_text())
+    kept = {"episodes": info["total_episodes"], "frames": info["total_frames"]}
+    return {
+        "out": str(collection.out),
+        "attempts": len(trials),
+        **kept,
+        "expert_success_rate": kept["episodes"] / len(trials),
+    }
+
+
+def _robot(benchmark: Benchmark) -> Embodiment:
+    return load_robot(str(benchmark.robot))

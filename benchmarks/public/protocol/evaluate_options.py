@@ -1,0 +1,52 @@
+"""Options of a measurement on a public benchmark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.public.protocol.benchmark import Benchmark
+from qwen_vla.model.checkpoint.files import read_training
+from qwen_vla.policies.checkpoint import checkpoint_of
+
+OUT = Path("out/benchmarks")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Measure a policy by the benchmark's official protocol, as a client of `qwen-vla serve`."""
+
+    policy: str = "tiny"
+    """Checkpoint, which is served: its folder, or the name of one in checkpoints/. Or openpi://HOST:PORT, a server."""
+    episodes: int = 0
+    """Episodes of each task; 0: as many as in the official protocol."""
+    tasks: tuple[str, ...] = ()
+    """Only these tasks or groups; `few`: a selection of all groups."""
+    rows: int = 0
+    """Rows of each chunk that are executed; 0: as the policy says."""
+    workers: int = 1
+    """Parallel simulators."""
+    device: str = "cpu"
+    """Device of the server: cpu, cuda …"""
+    json: Path | None = None
+    """Where to write the result; default: out/benchmarks/NAME.json."""
+    sheet: Path | None = None
+    """Where to write a contact sheet (PNG): a few images of each episode."""
+    videos: Path | None = None
+    """Folder for a video (MP4) of one success and of one episode per kind of failure."""
+    overwrite: bool = False
+    """Replace files that this did not make."""
+
+    def result_file(self, benchmark: Benchmark) -> Path:
+        """The file of the result."""
+        return self.json or OUT / f"{benchmark.name}.json"
+
+    def conditions(self) -> dict[str, Any]:
+        """What distinguishes this measurement from others."""
+        checkpoint = checkpoint_of(self.policy)
+        return {
+            "checkpoint": str(checkpoint) if checkpoint else self.policy,
+            "step": read_training(checkpoint).step if checkpoint else None,
+            "executed_rows": self.rows or None,
+        }
