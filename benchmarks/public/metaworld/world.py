@@ -7,7 +7,6 @@ its own actions are shifts of the set-point by up to 1 cm a step, and an effort 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -28,7 +27,7 @@ SIZE = (480, 480)  # [px] of an observation's image
 CAMERA, CAMERA_POSITION = "corner2", (0.75, 0.075, 0.7)  # as in LeRobot
 SUPERSAMPLING = 2  # smaller images are rendered larger by this, and averaged
 PERTURBED = 0.5  # share of the demonstrations that begin where random motion has led
-PROGRESS = 0.6  # of an undisturbed demonstration, at most, before that
+PROGRESS = (0, 15)  # rows of the task before that, of about 25
 PUSH = (2, 6)  # rows of random motion
 REACH = 0.12  # [m] that it leads away, at most, along each axis
 
@@ -67,7 +66,7 @@ class MetaWorld:
         """Half of those with images begin where random motion amid the task has led: the expert recovers from it."""
         self._reset(task, start)
         if size:
-            self._perturb(task, start)
+            self._perturb(start)
         frames: dict[str, list] = {"observation.state": [], "action": []}
         images = []
         while not self._over:
@@ -78,7 +77,8 @@ class MetaWorld:
         columns = {name: np.array(rows, np.float32) for name, rows in frames.items()}
         if size:
             columns["observation.images.ego"] = np.array(images)
-        return {"success": self._success, "instruction": INSTRUCTIONS[task], "frames": columns}
+        shown = self._success and len(columns["action"]) > 0  # random motion may have succeeded by itself
+        return {"success": shown, "instruction": INSTRUCTIONS[task], "frames": columns}
 
     # --- the episode ------------------------------------------------------------------------------------------------
 
@@ -120,10 +120,10 @@ class MetaWorld:
     def _approach(self, row: np.ndarray) -> None:
         """Move the set-point evenly to that of a row."""
         for left in range(STEPS, 0, -1):
-            shift = (row[:3] - self._set_point) / SHIFT / left
-            self._step(np.append(shift, 1.0 - 2.0 * row[3]))
             if self._over:
                 return
+            shift = (row[:3] - self._set_point) / SHIFT / left
+            self._step(np.append(shift, 1.0 - 2.0 * row[3]))
 
     @property
     def _set_point(self) -> np.ndarray:
@@ -159,35 +159,25 @@ class MetaWorld:
     # --- the expert -------------------------------------------------------------------------------------------------
 
     def _demonstrated_row(self) -> np.ndarray:
-        """Let the expert act for one row; returns the set-point where that led, and the first opening."""
-        opening = None
-        for action in self._expert_actions():
-            opening = (1.0 - action[3]) / 2.0 if opening is None else opening
-            self._step(action)
-        return np.append(self._set_point, opening)
-
-    def _expert_actions(self) -> Iterator[np.ndarray]:
+        """Let the expert act for one row; returns the set-point where that led, and the first gap asked for [m]."""
+        gaps = []
         for _ in range(STEPS):
-            if self._over:
-                return
-            yield np.clip(self._expert.get_action(self._observation), -1.0, 1.0)
+            if not self._over:
+                action = np.clip(self._expert.get_action(self._observation), -1.0, 1.0)
+                gaps.append(GAP * (1.0 - action[3]) / 2.0)
+                self._step(action)
+        return np.append(self._set_point, gaps[:1])
 
-    def _perturb(self, task: str, start: int) -> None:
+    def _perturb(self, start: int) -> None:
         """In half of the start states: act until somewhere in the task, then move at random; the same for a state."""
         random = np.random.default_rng(start)
         if random.random() >= PERTURBED:
             return
-        while not self._over:
+        for _ in range(int(random.integers(*PROGRESS))):
             self._demonstrated_row()
-        rows = int(random.uniform(0.0, PROGRESS) * self._steps / STEPS)
-        self._reset(task, start)
-        for _ in range(rows):
-            self._demonstrated_row()
-        goal = self._set_point + random.uniform(-REACH, REACH, 3)
-        opening = float(random.random() < 0.5)
+        goal = np.append(self._set_point + random.uniform(-REACH, REACH, 3), random.random() < 0.5)
         for _ in range(int(random.integers(*PUSH))):
-            self._approach(np.append(goal, opening))
-        self._steps = 0
+            self._approach(goal)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from qwen_vla.output_paths import Marker, check_folder
 from qwen_vla.parallel import parallel_map
 
 CONTENT = Marker("demonstrations.json", frozenset({"benchmark", "per_task"}), "benchmarks/public")
-PER_SHARD = 5  # attempts: what an interruption may lose
+PER_SHARD = 10  # attempts: what an interruption may lose
 
 
 @dataclass(frozen=True)
