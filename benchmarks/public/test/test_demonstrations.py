@@ -1,0 +1,62 @@
+"""Demonstrations of a benchmark's expert: a data set that training understands, resumed where it stopped."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.public.protocol.benchmark import FIRST_DEMONSTRATION
+from benchmarks.public.protocol.demonstrations import Collection, collect, measure_expert
+from benchmarks.public.test.fake import BROKEN, FAKE, HOME, ROBOT
+from qwen_vla.data.formats.lerobot import DatasetError, shard_path
+from qwen_vla.inspection import inspect
+from qwen_vla.parallel import WorkerError
+
+
+def collection(folder, per_task=12):
+    return Collection(FAKE, FAKE.tasks, per_task, folder / "data")
+
+
+def test_only_successful_demonstrations_are_kept_and_training_understands_them(tmp_path):
+    done = collect(collection(tmp_path), workers=2)
+    assert (done["attempts"], done["episodes"], done["frames"]) == (24, 18, 18 * 6)
+    assert done["expert_success_rate"] == 0.75
+    info = json.loads((tmp_path / "data/meta/info.json").read_text())
+    assert info["seeds"] == [FIRST_DEMONSTRATION, FIRST_DEMONSTRATION + 1012] and info["suite"] == "fake"
+    found = inspect(tmp_path / "data", robot=str(ROBOT))
+    assert found.ok, found.problems
+
+
+def test_an_interrupted_collection_resumes_to_the_same_data(tmp_path, monkeypatch):
+    whole, cut = collection(tmp_path / "whole"), collection(tmp_path / "cut")
+    collect(whole, workers=1)
+    (tmp_path / "broken").write_text(str(FIRST_DEMONSTRATION + 1003))
+    monkeypatch.setenv(BROKEN, str(tmp_path / "broken"))
+    with pytest.raises(WorkerError, match="ended with status 7"):
+        collect(cut, workers=1)
+    done = shard_path(cut.out, 0)
+    assert done.exists() and not shard_path(cut.out, 1).exists()
+    written = done.stat().st_mtime_ns
+    (tmp_path / "broken").unlink()
+    collect(cut, workers=1)
+    assert done.stat().st_mtime_ns == written, "what was there was not recorded again"
+    for shard in range(len(whole.shards)):
+        assert shard_path(cut.out, shard).read_bytes() == shard_path(whole.out, shard).read_bytes()
+
+
+def test_two_collections_do_not_mix(tmp_path):
+    collect(collection(tmp_path), workers=1)
+    with pytest.raises(DatasetError, match="contains other demonstrations"):
+        collect(collection(tmp_path, per_task=6), workers=1)
+
+
+def test_the_first_part_of_a_collection_has_all_tasks(tmp_path):
+    shards = collection(tmp_path, per_task=25).shards
+    assert [{trial.task for trial in shard} for shard in shards[:2]] == [{"hold"}, {"lift"}]
+    assert sum(map(len, shards)) == 50 and len({trial for shard in shards for trial in shard}) == 50
+
+
+def test_the_expert_is_measured_on_states_of_its_own():
+    found = measure_expert(FAKE, FAKE.tasks, 5, workers=1)
+    assert found["starts"] == [500_000, 501_004] and found["success_rate"] == 0.8
+    assert found["tasks"]["lift"]["wilson_95"][0] < 0.8 < found["tasks"]["lift"]["wilson_95"][1]
