@@ -7,18 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.public.protocol.environment import Environment
-
-FIRST_DEMONSTRATION = 1_000_000  # start states from here on are for demonstrations, those below for measurements
-FIRST_EXPERT = 500_000  # on these the expert is measured
-STATES_PER_TASK = 1000  # of evaluation: state i of task number n is 1000·n + i
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One episode of the protocol: a task and the number of its start state; the number is unique in the benchmark."""
-
-    task: str
-    start: int
+from benchmarks.public.protocol.trials import FIRST_DEMONSTRATION, FIRST_EXPERT, STATES_PER_TASK, Trial
 
 
 @dataclass(frozen=True)
@@ -37,6 +26,8 @@ class Benchmark:
         image_size: height and width of the images of demonstrations [px].
         few_tasks: a selection of all groups, for a shorter measurement.
         published: figures of others under this protocol [%].
+        annotated: phrases for the objects of all tasks, if demonstrations have the columns of `annotations` that tell
+            where object, destination and tip are in the image.
     """
 
     name: str
@@ -50,6 +41,7 @@ class Benchmark:
     image_size: tuple[int, int]
     few_tasks: Sequence[str] = ()
     published: Mapping[str, float] = field(default_factory=dict)
+    annotated: Sequence[str] = ()
 
     @property
     def tasks(self) -> tuple[str, ...]:

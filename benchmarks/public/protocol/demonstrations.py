@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from benchmarks.public.protocol.benchmark import Benchmark, Trial
+from benchmarks.public.protocol.benchmark import Benchmark
+from benchmarks.public.protocol.trials import Trial
 from benchmarks.public.protocol.world_process import WorldProcess
 from embodiment_descriptions import Embodiment, load_robot
 from qwen_vla.data.formats.lerobot import DatasetError, shard_path
@@ -24,6 +25,12 @@ from qwen_vla.parallel import parallel_map
 
 CONTENT = Marker("demonstrations.json", frozenset({"benchmark", "per_task"}), "benchmarks/public")
 PER_SHARD = 10  # attempts: what an interruption may lose
+POINTS = ("object", "destination", "tip")
+ANNOTATIONS = {  # see docs/reference/data_formats.md
+    "annotation.points": Feature("float32", (3 * len(POINTS),)),
+    "annotation.objects": Feature("int64", (len(POINTS) - 1,)),
+    **{f"annotation.{name}": Feature("int64", (1,)) for name in ("object", "goal", "task", "fresh")},
+}
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ def features(benchmark: Benchmark) -> dict[str, Feature]:
     shape, axes = (*benchmark.image_size, 3), ("height", "width", "channels")
     cameras = {f"observation.images.{c.tag}": Feature("video", shape, axes) for c in _robot(benchmark).cameras}
     own = {name: Feature("float32", (len(names),), tuple(names)) for name, names in benchmark.columns.items()}
-    return cameras | own
+    return cameras | own | (ANNOTATIONS if benchmark.annotated else {})
 
 
 def _finalize(collection: Collection) -> dict[str, Any]:
@@ -137,6 +144,10 @@ def _finalize(collection: Collection) -> dict[str, Any]:
     starts = [trial.start for trial in trials]
     extra = {"suite": benchmark.name, "kind": "demonstrations", "seeds": [min(starts), max(starts) + 1]}
     robot = _robot(benchmark)
+    if benchmark.annotated:
+        tags = [camera.tag for camera in robot.cameras]
+        about = {"names": list(benchmark.annotated), "cameras": tags, "points": list(POINTS)}
+        extra |= about | {"tasks": list(benchmark.tasks), "embodiment": robot.name}
     finalize(collection.out, len(collection.shards), features(benchmark), robot.rate_hz, robot.name, extra)
     info = json.loads((collection.out / "meta/info.json").read_text())
     kept = {"episodes": info["total_episodes"], "frames": info["total_frames"]}

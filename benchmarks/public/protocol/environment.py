@@ -17,10 +17,17 @@ STAMP = "requirements.sha256"  # written last: an environment without it is inco
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment; name: of its folder; requirements: file of exact versions, of all packages."""
+    """A virtual environment.
+
+    Attributes:
+        name: of its folder.
+        requirements: file of exact versions, of all packages.
+        script: prepares what no Python package has; called with the folder as its argument.
+    """
 
     name: str
     requirements: Path
+    script: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -38,15 +45,18 @@ class Environment:
         return stamp.is_file() and stamp.read_text().strip() == self._hash
 
     def make(self) -> None:
-        """Make it, unless it is ready; CalledProcessError when a package cannot be installed."""
+        """Make it, unless it is ready; CalledProcessError when a part of it cannot be installed."""
         if self.is_ready:
             return
         print(f"installing {self.requirements} in {self.folder}", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", self.folder], check=True)
         install = [self.python, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
         subprocess.run([*install, "-r", self.requirements], check=True)
+        if self.script:
+            subprocess.run([self.script, self.folder.resolve()], check=True)
         write_text(self.folder / STAMP, self._hash + "\n")
 
     @property
     def _hash(self) -> str:
-        return hashlib.sha256(self.requirements.read_bytes()).hexdigest()
+        made_from = self.requirements.read_bytes() + (self.script.read_bytes() if self.script else b"")
+        return hashlib.sha256(made_from).hexdigest()

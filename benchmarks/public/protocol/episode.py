@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.public.protocol.benchmark import Trial
+from benchmarks.public.protocol.trials import Trial
 from qwen_vla.evaluation.episode import Film, Look
 from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla.policies.chunk_policy import ChunkPolicy, Observation

@@ -9,11 +9,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.public.protocol.benchmark import Benchmark, Trial
+from benchmarks.public.protocol.benchmark import Benchmark
 from benchmarks.public.protocol.episode import run_episode
 from benchmarks.public.protocol.evaluate_options import EvaluateOptions
 from benchmarks.public.protocol.result import summarize, trained_on
 from benchmarks.public.protocol.served import served
+from benchmarks.public.protocol.trials import Trial
 from benchmarks.public.protocol.world_process import WorldProcess
 from embodiment_descriptions import load_robot
 from qwen_vla.evaluation.contact_sheet import strip, write_sheet

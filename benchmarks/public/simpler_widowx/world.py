@@ -1,0 +1,164 @@
+"""Simpler-WidowX in its own environment: mani_skill's four Bridge tasks, and the scripted expert.
+
+A row of a chunk is the pose of the tip relative to that at the observation, and the opening of the gripper. The
+simulator's own actions shift its controller's target along the root's axes.
+"""
+
+from __future__ import annotations
+
+from benchmarks.public.protocol.world_server import serve_world
+from benchmarks.public.simpler_widowx.simulator import prepare
+
+prepare()  # before mani_skill is imported
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+
+from benchmarks.public.protocol.trials import FIRST_EXPERT, STATES_PER_TASK  # noqa: E402
+from benchmarks.public.simpler_widowx.actions import action_towards, applied, moved, pose_vector  # noqa: E402
+from benchmarks.public.simpler_widowx.disturbance import Disturbance  # noqa: E402
+from benchmarks.public.simpler_widowx.expert import GRASPS, Expert  # noqa: E402
+from benchmarks.public.simpler_widowx.scene import Scene  # noqa: E402
+from benchmarks.public.simpler_widowx.tasks import NAMES, OFFICIAL_STATES, TASKS, training_start  # noqa: E402
+
+PERIOD = 0.2  # [s]
+REACHED = 0.04  # [m] of the tip from the object
+EVERY = 2  # rows of a demonstration per new image: rendering costs more than all the rest
+RESTING = 3  # rows after the hand has withdrawn
+
+
+class SimplerWidowX:
+    """Four scenes, made when they are needed. See `World`."""
+
+    def __init__(self) -> None:
+        self._scenes: dict[str, Scene] = {}
+        cv2.setNumThreads(1)
+
+    def start(self, task: str, start: int) -> dict:
+        self._reset(task, start)
+        return self._seen()
+
+    def execute(self, rows: np.ndarray, film: bool) -> dict:
+        looks = []
+        for row in rows[: self._scene.task.steps - self._steps]:
+            pose = moved(self._anchor, row[:6])
+            self._step(action_towards(pose, self._scene.view().target, opened=row[6] > 0.5))
+            if film:
+                looks.append({"seconds": self._seconds, "images": {"ego": self._scene.frame().image}})
+        over = self._steps >= self._scene.task.steps
+        success = over and self._judged["success"]
+        return {
+            "observation": self._seen(),
+            "success": success,
+            "over": over,
+            "seconds": self._seconds,
+            "failure": "" if success else self._failure(),
+            "distance": self._distance(),
+            "looks": looks,
+        }
+
+    def demonstrate(self, task: str, start: int, size: list[int] | None) -> dict:
+        """With images, the expert is disturbed now and then, and corrects it."""
+        self._reset(task, start)
+        expert = Expert(GRASPS[task])
+        disturbance, track = Disturbance(start) if size else None, _Track(self._scene, size)
+        for _ in range(2 * self._scene.task.steps):
+            view = self._scene.view()
+            action = expert.act(view)
+            track.add(view.hand, applied(view.target, action), (action[6] + 1) / 2)
+            if expert.phase == "rest" and expert.steps > RESTING:
+                break
+            self._step(disturbance.applied(action, expert.phase) if disturbance else action)
+        return {
+            "success": self._judged["success"],
+            "instruction": self._scene.task.instruction,
+            "frames": track.columns(),
+        }
+
+    # --- the episode ------------------------------------------------------------------------------------------------
+
+    def _reset(self, task: str, start: int) -> None:
+        """States below FIRST_EXPERT are the official ones, again and again."""
+        if task not in self._scenes:
+            self._scenes[task] = Scene(TASKS[task])
+        self._scene = self._scenes[task]
+        if start < FIRST_EXPERT:
+            self._scene.reset_official(start % STATES_PER_TASK % OFFICIAL_STATES)
+        else:
+            self._scene.reset(training_start(self._scene.task, self._scene.official_starts(), start))
+        self._steps, self._judged, self._stages = 0, {"success": False}, set()
+
+    def _step(self, action: np.ndarray) -> None:
+        self._judged = self._scene.step(action)
+        self._steps += 1
+        self._stages |= {name for name, holds in self._judged.items() if holds}
+        view = self._scene.view()
+        if np.linalg.norm(view.hand[:3, 3] - view.object[:3, 3]) < REACHED:
+            self._stages.add("reached")
+
+    @property
+    def _seconds(self) -> float:
+        return self._steps * PERIOD
+
+    def _seen(self) -> dict:
+        self._anchor = self._scene.view().hand
+        image, instruction = self._scene.frame().image, self._scene.task.instruction
+        return {"images": {"ego": image}, "state": self._scene.joints(), "instruction": instruction}
+
+    def _distance(self) -> float:
+        """Of the object from its destination, seen from above [m]."""
+        view = self._scene.view()
+        return float(np.linalg.norm(view.object[:2, 3] - view.goal[:2, 3]))
+
+    def _failure(self) -> str:
+        """How far it got."""
+        for stage, words in (
+            ("success", "put it there, and away again"),
+            ("consecutive_grasp", "held the object, but did not put it there"),
+            ("is_src_obj_grasped", "grasped the object, but lost it"),
+            ("reached", "reached the object, but did not grasp it"),
+        ):
+            if stage in self._stages:
+                return words
+        return "did not reach the object"
+
+
+class _Track:
+    """The rows of a demonstration."""
+
+    def __init__(self, scene: Scene, size: list[int] | None) -> None:
+        """size: height and width of the images; None: neither images nor points."""
+        self._scene, self._size = scene, size
+        self._rows: list[dict[str, np.ndarray]] = []
+
+    def add(self, hand: np.ndarray, commanded: np.ndarray, opening: float) -> None:
+        row = {
+            "observation.state": self._scene.joints(),
+            "observation.eef_pose": pose_vector(hand),
+            "action": np.append(pose_vector(commanded), opening),
+        }
+        self._rows.append(row | (self._looked() if self._size else {}))
+
+    def columns(self) -> dict[str, np.ndarray]:
+        return {name: np.stack([row[name] for row in self._rows]) for name in self._rows[0]}
+
+    def _looked(self) -> dict[str, np.ndarray]:
+        fresh = len(self._rows) % EVERY == 0
+        if fresh:
+            frame = self._scene.frame()
+            image = cv2.resize(frame.image, self._size[::-1], interpolation=cv2.INTER_AREA)
+            kinds = np.array([NAMES.index(name) for name in self._scene.task.objects])
+            task = np.array([list(TASKS).index(self._scene.task.name)])
+            self._last = {
+                "observation.images.ego": image,
+                "annotation.points": frame.points.astype(np.float32).ravel(),
+                "annotation.objects": kinds,
+                "annotation.object": np.array([0]),
+                "annotation.goal": np.array([1]),
+                "annotation.task": task,
+            }
+        return self._last | {"annotation.fresh": np.array([int(fresh)])}
+
+
+if __name__ == "__main__":
+    serve_world(SimplerWidowX())
