@@ -2,12 +2,11 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from benchmarks.public.protocol.benchmark import FIRST_DEMONSTRATION
 from benchmarks.public.protocol.demonstrations import Collection, collect, measure_expert
-from benchmarks.public.test.fake import BROKEN, FAKE, HOME, ROBOT
+from benchmarks.public.test.fake import BROKEN, FAKE, ROBOT
 from qwen_vla.data.formats.lerobot import DatasetError, shard_path
 from qwen_vla.inspection import inspect
 from qwen_vla.parallel import WorkerError

@@ -32,7 +32,9 @@ def options(folder, **others):
 
 
 def row(task, success, start=0):
-    return EpisodeRow(start, task, task, success, 1, 0, 1.0, 0.1, "success", 5.0, task, "" if success else "stood still")
+    return EpisodeRow(
+        start, task, task, success, 1, 0, 1.0, 0.1, "success", 5.0, task, "" if success else "stood still"
+    )
 
 
 # --- start states -----------------------------------------------------------------------------------------------------
