@@ -9,10 +9,10 @@ ARGS ?=
 ROBOT ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format data ablations reproduce results docs lock clean distclean
+.PHONY: help setup demo test lint format data ablations reproduce results benchmark-simpler docs lock clean distclean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-17s %s\n' "$$name" "$$text"; done
 
 setup: ## Install and build everything into .venv, build/ and install/
 	@scripts/setup.sh
@@ -41,6 +41,9 @@ reproduce: setup ## Collect the data and train the model of all three robots, fr
 
 results: setup ## Measure what docs/results.md reports, by its own commands, and print the rows (hours)
 	@$(BIN)/python scripts/measure_results.py
+
+benchmark-simpler: setup ## Simpler-WidowX by its official protocol (ARGS="--policy PATH --episodes 24"), in out/benchmarks
+	@$(BIN)/python -m benchmarks.public.simpler_widowx evaluate $(ARGS)
 
 docs: setup .venv/docs/.stamp ## Write the pages that are generated from the code, and build the site into build/site
 	@$(BIN)/python scripts/generate_docs.py $(ARGS)
