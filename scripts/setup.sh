@@ -58,7 +58,7 @@ key_messages() {
 
 key_workspace() { # installed data files are links, so for them only the names count
   local files
-  mapfile -t files < <(find src -maxdepth 3 \( -name setup.py -o -name setup.cfg -o -name package.xml \) | LC_ALL=C sort)
+  mapfile -t files < <(find src -maxdepth 3 \( -name setup.py -o -name setup.cfg -o -name pyproject.toml -o -name package.xml \) | LC_ALL=C sort)
   { key_messages; find launch config checkpoints src/*/resource src/*/urdf -type f 2>/dev/null | LC_ALL=C sort; } | hash_of "${files[@]}"
 }
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import re
 import sys
 import tomllib
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from catkin_pkg.package import Package, parse_package
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import qwen_vla
 from qwen_vla_ros.ros.environment import ros_environment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -81,10 +83,16 @@ def test_description_is_complete(package: Package) -> None:
     assert package.name == folder(package).name
     assert package.licenses == ["Apache-2.0"]
     assert [person.email for person in package.maintainers] == ["maintainers@qwen-vla-ros.org"]
-    assert len({other.version for other in PACKAGES}) == 1
     root = ElementTree.parse(package.filename).getroot()
     dependencies = [element.text for element in root if element.tag.endswith("depend")]
     assert len(dependencies) == len(set(dependencies)), "a dependency is listed twice"
+
+
+def test_all_have_the_version_that_the_changelog_tells_of() -> None:
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)[0]
+    assert {package.name: package.version for package in PACKAGES} == {package.name: newest for package in PACKAGES}
+    assert qwen_vla.__version__ == newest
 
 
 @pytest.mark.parametrize("package", PYTHON_PACKAGES, ids=by_name)
@@ -121,10 +129,11 @@ DISTRIBUTIONS = {
     "fla": "flash-linear-attention",
     "torch.utils.tensorboard": "tensorboard",
 }
-# Distributions by rosdep's names. torch, what is built on it and websockets come from PyPI alone: Linux distributions'
-# are too old.
+# Distributions by rosdep's names; those that it does not know come from PyPI alone. So does websockets, whose Linux
+# packages are too old.
 ROSDEP = {
     "gymnasium": "python3-gymnasium-pip",
+    "huggingface-hub": "python3-huggingface-hub-pip",
     "hypothesis": "python3-hypothesis",
     "matplotlib": "python3-matplotlib",
     "msgpack": "python3-msgpack",
@@ -141,7 +150,10 @@ ROSDEP = {
     "rich": "python3-rich",
     "rosbags": "python3-rosbags-pip",
     "scipy": "python3-scipy",
+    "tensorboard": "python3-tensorboard-pip",
+    "torch": "python3-pytorch-pip",
     "tqdm": "python3-tqdm",
+    "transformers": "python3-transformers-pip",
 }
 # Programs, plugins and build tools of requirements.in, which are used without being imported.
 NOT_IMPORTED = {"colcon-common-extensions", "pytest-rerunfailures", "pytest-timeout", "pytest-xdist", "ruff"}
@@ -173,19 +185,30 @@ def distributions(files: Iterable[Path], ros_packages: set[str]) -> dict[str, st
     return found
 
 
-def declared_to_pip(package: Package) -> set[str]:
-    """Distributions that setup.py names, optional ones included, but not setuptools, which ament_python wants there."""
-    required = importlib.metadata.requires(package.name) or []
-    return {canonicalize_name(Requirement(line).name) for line in required} - {"setuptools"}
+def declared_to_pip(package: Package, tested: bool = False) -> set[str]:
+    """Distributions that a package requires, optional ones included, or those of its tests' extra.
+
+    Not setuptools, which ament_python wants there.
+    """
+    required = [Requirement(line) for line in importlib.metadata.requires(package.name) or []]
+    chosen = [one for one in required if ('extra == "test"' in str(one.marker)) == tested]
+    return {canonicalize_name(one.name) for one in chosen} - {"setuptools"}
 
 
 @pytest.mark.parametrize("package", PYTHON_PACKAGES, ids=by_name)
-def test_setup_py_requires_what_the_package_imports_and_nothing_else(package: Package, ros_packages: set[str]) -> None:
+def test_a_package_requires_what_it_imports_and_nothing_else(package: Package, ros_packages: set[str]) -> None:
     needed = distributions(modules(package), ros_packages)
     needed.pop(canonicalize_name(package.name))
     declared = declared_to_pip(package)
-    assert {name: file for name, file in needed.items() if name not in declared} == {}, "setup.py lacks them"
-    assert declared - set(needed) == set(), "setup.py requires what nothing imports"
+    assert {name: file for name, file in needed.items() if name not in declared} == {}, "setup.py or pyproject.toml lacks them"
+    assert declared - set(needed) == set(), "required, and nothing imports it"
+
+
+@pytest.mark.parametrize("package", [p for p in PYTHON_PACKAGES if (folder(p) / "pyproject.toml").exists()], ids=by_name)
+def test_the_extra_of_the_tests_holds_what_only_they_import(package: Package, ros_packages: set[str]) -> None:
+    needed = set(distributions(own_tests(package), ros_packages)) - declared_to_pip(package)
+    ours = {canonicalize_name(other.name) for other in PYTHON_PACKAGES}
+    assert declared_to_pip(package, tested=True) == needed - ours - NOT_INSTALLED
 
 
 @pytest.mark.parametrize("package", PYTHON_PACKAGES, ids=by_name)

@@ -26,7 +26,7 @@ _EXPORTS = {
     "Sample": "model.sample",
 }
 __all__ = sorted(_EXPORTS)
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str):

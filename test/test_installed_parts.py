@@ -1,0 +1,80 @@
+"""The parts without ROS are distributions of their own: installed by pip into an empty environment, they pass their tests.
+
+Not those that read other folders of the repository (examples, recipes, checkpoints): whoever installs a part has none.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PARTS = ("embodiment_descriptions", "qwen_vla_control", "qwen_vla")
+# What may be installed, in the versions that everything else here is tested with, where a part asks for it.
+CONSTRAINTS = ("--constraint", REPOSITORY / "requirements.lock")
+
+
+class Installation:
+    """A virtual environment with parts of the suite, and nothing of the environment or shell of this process."""
+
+    def __init__(self, folder: Path, parts: tuple[str, ...]) -> None:
+        venv.create(folder / "venv", with_pip=True)
+        self.folder, self.bin = folder, folder / "venv" / "bin"
+        sources = [f"{REPOSITORY / 'src' / part}[test]" for part in parts]
+        self.run("pip", "install", "--quiet", *CONSTRAINTS, *sources)
+
+    def run(self, program: str, *arguments: object) -> str:
+        """The output of a program of the environment, which must succeed."""
+        kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "HOME", "SSL_", "HTTP"))}
+        environment = kept | {"PATH": f"{self.bin}:/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+        command = [self.bin / program, *map(str, arguments)]
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+        return done.stdout
+
+    def test(self, part: str, needs_repository: tuple[str, ...]) -> str:
+        """The last line of pytest on the tests of a part."""
+        tests = REPOSITORY / "src" / part / "test"
+        settings = self.folder / "pytest.ini"
+        settings.write_text(f"[pytest]\naddopts = --import-mode=importlib -p no:cacheprovider\npythonpath = {tests}\n")
+        ignored = [f"--ignore={tests / name}" for name in needs_repository]
+        return self.run("pytest", "-q", "-c", settings, f"--confcutdir={tests}", *ignored, tests).splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def robot_side(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """The two parts that need no torch."""
+    return Installation(tmp_path_factory.mktemp("robot_side"), PARTS[:2])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("part", PARTS[:2])
+def test_what_runs_on_the_robot_passes_its_tests(part: str, robot_side: Installation) -> None:
+    assert " passed" in robot_side.test(part, ())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_nothing_comes_from_the_repository_and_types_are_told(robot_side: Installation) -> None:
+    for part in PARTS[:2]:
+        file = Path(robot_side.run("python", "-c", f"import {part}; print({part}.__file__)").strip())
+        assert file.is_relative_to(robot_side.folder) and (file.parent / "py.typed").is_file()
+    installed = robot_side.run("pip", "list").lower()
+    assert "torch" not in installed and "rclpy" not in installed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_model_library_predicts_and_its_commands_run(tmp_path: Path) -> None:
+    whole = Installation(tmp_path, PARTS)
+    assert "qwen-vla 0." in whole.run("qwen-vla", "--version")
+    assert "demo" not in whole.run("qwen-vla", "--help"), "it needs ROS"
+    checkpoint = REPOSITORY / "checkpoints" / "tiny"
+    code = f"from qwen_vla import Policy; print(Policy.from_pretrained({str(checkpoint)!r}, 'widowx'))"
+    assert "Policy" in whole.run("python", "-c", code)
