@@ -1,4 +1,4 @@
-"""The parts without ROS are distributions of their own: installed by pip into an empty environment, they pass their tests.
+"""The parts without ROS are distributions: installed by pip into an empty environment, they pass their tests.
 
 Not those that read other folders of the repository (examples, recipes, checkpoints): whoever installs a part has none.
 """
@@ -6,8 +6,8 @@ Not those that read other folders of the repository (examples, recipes, checkpoi
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
@@ -25,7 +25,10 @@ class Installation:
     def __init__(self, folder: Path, parts: tuple[str, ...]) -> None:
         venv.create(folder / "venv", with_pip=True)
         self.folder, self.bin = folder, folder / "venv" / "bin"
-        sources = [f"{REPOSITORY / 'src' / part}[test]" for part in parts]
+        for part in parts:  # from a copy, because setuptools builds inside the source
+            built_here = shutil.ignore_patterns("*.egg-info", "build")
+            shutil.copytree(REPOSITORY / "src" / part, folder / part, ignore=built_here)
+        sources = [f"./{part}[test]" for part in parts]
         self.run("pip", "install", "--quiet", *CONSTRAINTS, *sources)
 
     def run(self, program: str, *arguments: object) -> str:

@@ -1,4 +1,4 @@
-"""Somebody who has ROS 2 installed gets the suite into a workspace with one script. The wheels are the installation here."""
+"""Whoever has ROS 2 installed gets the suite into a workspace by one script. Here, the wheels are that installation."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ def run(command: str, folder: Path, environment: dict[str, str]) -> subprocess.C
     return subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True)
 
 
+def test_the_page_names_the_script() -> None:
+    page = (REPOSITORY / "docs/how-to/into_my_workspace.md").read_text(encoding="utf-8")
+    assert f"qwen_vla_suite/{SCRIPT}\n" in page and f"{SCRIPT} --no-rosdep" in page
+
+
 def test_what_is_missing_is_said_first(tmp_path: Path) -> None:
     bare = {"PATH": "/usr/bin:/bin"}
     assert "source /opt/ros/<distribution>/setup.bash" in run(SCRIPT, REPOSITORY, bare).stderr
@@ -46,10 +51,9 @@ def test_what_is_missing_is_said_first(tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 def test_the_suite_is_built_in_a_workspace_and_its_nodes_start(tmp_path: Path) -> None:
     clone = tmp_path / "src" / "qwen_vla_suite"
+    built_here = shutil.ignore_patterns("*.egg-info", "build")
     for name in COPIED:
-        shutil.copytree(
-            REPOSITORY / name, clone / name, symlinks=True, ignore=shutil.ignore_patterns("*.egg-info", "build")
-        )
+        shutil.copytree(REPOSITORY / name, clone / name, symlinks=True, ignore=built_here)
     for name in ("requirements.lock", "LICENSE"):
         shutil.copy(REPOSITORY / name, clone)
     built = run(f"{SCRIPT} --no-rosdep", clone, sourced())
@@ -57,7 +61,8 @@ def test_the_suite_is_built_in_a_workspace_and_its_nodes_start(tmp_path: Path) -
     activate = "source venv/bin/activate && source install/setup.bash"
     where = run(f"{activate} && python -c 'import qwen_vla_msgs.msg as m; print(m.__file__)'", tmp_path, sourced())
     assert str(tmp_path / "install") in where.stdout, where.stderr
+    programs = tmp_path / "install/qwen_vla_ros/lib/qwen_vla_ros"
     for node in ("policy_node", "executor_node"):
-        said = run(f"{activate} && install/qwen_vla_ros/lib/qwen_vla_ros/{node} --version", tmp_path, sourced())
+        said = run(f"{activate} && {programs / node} --version", tmp_path, sourced())
         assert said.stdout.startswith(f"{node} 0."), said.stderr
-    assert f"#!{tmp_path}/venv/bin/python" in (tmp_path / "install/qwen_vla_ros/lib/qwen_vla_ros/policy_node").read_text()
+        assert f"#!{tmp_path}/venv/bin/python" in (programs / node).read_text()

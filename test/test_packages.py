@@ -28,6 +28,9 @@ def folder(package: Package) -> Path:
     return Path(package.filename).parent
 
 
+WITHOUT_ROS = [package for package in PYTHON_PACKAGES if (folder(package) / "pyproject.toml").is_file()]
+
+
 def by_name(package: Package) -> str:
     return package.name
 
@@ -200,11 +203,11 @@ def test_a_package_requires_what_it_imports_and_nothing_else(package: Package, r
     needed = distributions(modules(package), ros_packages)
     needed.pop(canonicalize_name(package.name))
     declared = declared_to_pip(package)
-    assert {name: file for name, file in needed.items() if name not in declared} == {}, "setup.py or pyproject.toml lacks them"
+    assert {name: file for name, file in needed.items() if name not in declared} == {}, "not required"
     assert declared - set(needed) == set(), "required, and nothing imports it"
 
 
-@pytest.mark.parametrize("package", [p for p in PYTHON_PACKAGES if (folder(p) / "pyproject.toml").exists()], ids=by_name)
+@pytest.mark.parametrize("package", WITHOUT_ROS, ids=by_name)
 def test_the_extra_of_the_tests_holds_what_only_they_import(package: Package, ros_packages: set[str]) -> None:
     needed = set(distributions(own_tests(package), ros_packages)) - declared_to_pip(package)
     ours = {canonicalize_name(other.name) for other in PYTHON_PACKAGES}
@@ -235,6 +238,16 @@ def test_requirements_hold_what_is_imported_here_and_nothing_else(ros_packages: 
     assert missing == {}, "requirements.in lacks them"
     of_ros = {name for name in required if name.startswith("ros-")}
     assert required - of_ros - set(needed) == NOT_IMPORTED, "requirements.in has what nothing imports"
+
+
+def test_pixi_installs_what_the_packages_require() -> None:
+    pixi = tomllib.loads((REPOSITORY / "pixi.toml").read_text(encoding="utf-8"))
+    files = [folder(package) / "pyproject.toml" for package in WITHOUT_ROS]
+    projects = [tomllib.loads(file.read_text(encoding="utf-8"))["project"] for file in files]
+    required = {Requirement(line) for project in projects for line in project["dependencies"]}
+    ours = {project["name"] for project in projects} | {"setuptools"}
+    wanted = {r.name: str(r.specifier) or "*" for r in required if r.name not in ours}
+    assert pixi["pypi-dependencies"] == wanted | {"mujoco": "<4"}, "mujoco is what the simulated robots add"
 
 
 FORBIDDEN = {
