@@ -7,6 +7,7 @@ The settings are made at import, before any test module imports rclpy or MuJoCo,
 import ctypes
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -41,10 +42,20 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 RERUN_REASON = "rerun reason"  # of a test, in the properties of its reports
 
-# Tests of running nodes and processes, which are particular about time; all others may run beside each other.
-NAMES = "bag_parity child_processes command_interfaces dds_profile demo environment instruction_run launch_files"
-NAMES += " lifecycle measure_results overlapping_run parameters real_time ros_domain rviz_config stack view"
-ALONE = ["*_graph.py", "*_node.py", "*_nodes.py", *(f"test_{name}.py" for name in NAMES.split())]
+# Which tests may run beside which. Nodes mostly wait for each other: two graphs at a time share two cores without harm.
+# Alone: what is to happen within half a second, a flood, and what counts the shared memory of the whole machine.
+ALONE = ["test_executor_graph.py", "test_policy_graph.py", "test_hostile_input_graph.py", "test_dds_profile.py"]
+NAMES = "bag_parity child_processes command_interfaces instruction_run launch_files lifecycle overlapping_run"
+NAMES += " ros_domain rviz_config stack"
+IN_PAIRS = ["*_graph.py", "*_node.py", "*_nodes.py", *(f"test_{name}.py" for name in NAMES.split())]
+
+
+def company(path: Path) -> str:
+    """The marker of a file's tests: alone, in_pairs (two at a time), or parallel (as many as there are cores)."""
+    for marker, patterns in {"alone": ALONE, "in_pairs": IN_PAIRS}.items():
+        if any(path.match(pattern) for pattern in patterns):
+            return marker
+    return "parallel"
 
 
 def pytest_report_header() -> list[str]:
@@ -55,8 +66,7 @@ def pytest_report_header() -> list[str]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say of every test whether it may run beside others, and refuse reruns without a reason."""
     for item in items:
-        alone = any(item.path.match(pattern) for pattern in ALONE)
-        item.add_marker("alone" if alone else "parallel")
+        item.add_marker(company(item.path))
         if (flaky := item.get_closest_marker("flaky")) is not None:
             if not flaky.kwargs.get("reason"):
                 raise pytest.UsageError(f"{item.nodeid} may be rerun: say why, with flaky(reruns=1, reason='...')")

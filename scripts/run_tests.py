@@ -1,7 +1,8 @@
-"""Runs the tests of the repository in two halves, always both, and prints a summary of each at the end.
+"""Runs the tests of the repository in three parts, always all of them, and prints a summary of each at the end.
 
-Side by side: all tests that may run in parallel. Alone: those of running nodes, which are timing-sensitive.
-With arguments, pytest runs once, with these. The exit status is pytest's, the larger of two: 0 only if both
+Side by side: all tests that may run in parallel. In pairs: those of running nodes, which mostly wait. Alone: those that
+are particular about time. conftest.py says which is which.
+With arguments, pytest runs once, with these. The exit status is pytest's, the largest of all: 0 only if all parts
 have passed, and not if one of them found no tests.
 
     .venv/bin/python scripts/run_tests.py [PYTEST ARGUMENT...]
@@ -23,8 +24,9 @@ from qwen_vla_ros.ros.environment import own_environment, say_what_is_ignored
 from qwen_vla_ros.simulation.interruption import signals_as_exceptions
 
 ROOT = Path(__file__).resolve().parent.parent
-HALVES = {
+PARTS = {
     "side by side": ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "-m", "parallel and not slow"],
+    "in pairs": ["-n", "2", "--dist", "loadfile", "-m", "in_pairs and not slow"],
     "alone": ["-m", "alone and not slow"],
 }
 COLUMNS = ("passed", "failed", "skipped", "reruns", "time", "exit status")
@@ -61,7 +63,7 @@ def main(arguments: list[str]) -> int:
     if arguments:
         return run(arguments).status
     results: dict[str, Result] = {}
-    for name, options in HALVES.items():
+    for name, options in PARTS.items():
         print(f"tests, {name}:", flush=True)
         results[name] = run(options)
         if results[name].interrupted:
@@ -91,9 +93,9 @@ def run(arguments: list[str]) -> Result:
 
 
 def print_summary(results: dict[str, Result]) -> None:
-    """Both halves, one line each."""
+    """All parts, one line each."""
     not_run = ["not run", *[""] * (len(COLUMNS) - 1)]
-    rows = [["", *COLUMNS], *([name, *(results[name].row() if name in results else not_run)] for name in HALVES)]
+    rows = [["", *COLUMNS], *([name, *(results[name].row() if name in results else not_run)] for name in PARTS)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print()
     for name, *cells in rows:

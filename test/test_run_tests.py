@@ -1,4 +1,4 @@
-"""`make test` runs both halves whatever becomes of the first, and says of each what became of it."""
+"""`make test` runs all parts whatever becomes of the first, and says of each what became of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
 import json, sys
 from scripts import run_tests
-run_tests.HALVES = json.loads(sys.argv[1])
+run_tests.PARTS = json.loads(sys.argv[1])
 sys.exit(run_tests.main(sys.argv[2:]))
 """
 GOOD = "def test_good(): pass\n"
@@ -43,15 +43,15 @@ def test_waits(capfd):
 
 @pytest.fixture
 def start(tmp_path):
-    """Start the runner with two halves of one file each, in a process group of its own."""
+    """Start the runner with two parts of one file each, in a process group of its own."""
 
     def start(first: str, second: str, *arguments: str) -> subprocess.Popen:
-        halves = {}
+        parts = {}
         for name, text in (("side by side", first), ("alone", second)):
             file = tmp_path / f"test_{name.replace(' ', '_')}.py"
             file.write_text(text)
-            halves[name] = [str(file), f"--rootdir={tmp_path}", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        command = [sys.executable, "-c", PROGRAM, json.dumps(halves), *arguments]
+            parts[name] = [str(file), f"--rootdir={tmp_path}", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        command = [sys.executable, "-c", PROGRAM, json.dumps(parts), *arguments]
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(command, cwd=ROOT, start_new_session=True, **output)
 
@@ -69,7 +69,7 @@ def run(start):
 
 
 def rows(said: str) -> dict[str, list[str]]:
-    """The summary: by half, what stands in its line."""
+    """The summary: by part, what stands in its line."""
     lines = [line for line in said.splitlines() if re.match(r"(side by side|alone)  ", line)]
     return {name: cells for name, *cells in (re.split(r"\s{2,}", line.strip()) for line in lines)}
 
@@ -89,13 +89,13 @@ def test_a_quiet_run_has_no_reruns_and_ends_well(run):
     [
         (BAD, GOOD, 1, [["0", "1", "0", "0"], ["1", "0", "0", "0"]]),
         (GOOD, BAD, 1, [["1", "0", "0", "0"], ["0", "1", "0", "0"]]),
-        (BAD, "", 5, [["0", "1", "0", "0"], ["0", "0", "0", "0"]]),  # a half without a test is a mistake
+        (BAD, "", 5, [["0", "1", "0", "0"], ["0", "0", "0", "0"]]),  # a part without a test is a mistake
         (BROKEN, GOOD, 2, [["0", "1", "0", "0"], ["1", "0", "0", "0"]]),
         (CRASH, GOOD, 128 + signal.SIGKILL, [["?"] * 4, ["1", "0", "0", "0"]]),
         (FLAKY, GOOD, 0, [["1", "0", "0", "1"], ["1", "0", "0", "0"]]),
     ],
 )
-def test_both_halves_run_and_the_worse_one_counts(run, first, second, status, cells):
+def test_both_parts_run_and_the_worse_one_counts(run, first, second, status, cells):
     found, said = run(first, second)
     assert found == status, said
     assert [row[:4] for row in rows(said).values()] == cells
