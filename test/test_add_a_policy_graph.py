@@ -45,7 +45,9 @@ def run(command: str, folder: Path, path: str = "") -> subprocess.CompletedProce
     )
 
 
-@pytest.mark.parametrize(("command", "over_ros"), [(IN_PROCESS, False), (OVER_ROS, True)])
+@pytest.mark.parametrize(
+    ("command", "over_ros"), [(IN_PROCESS, False), pytest.param(OVER_ROS, True, marks=pytest.mark.slow)]
+)
 def test_the_policy_plays_an_episode_and_the_gate_lets_it(package, tmp_path, command, over_ros):
     """Over ROS it runs in policy_node, and executor_node decides about its chunks."""
     played = run(command, tmp_path, str(package))

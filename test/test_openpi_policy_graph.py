@@ -40,6 +40,7 @@ def test_an_episode_goes_as_with_the_policy_itself(address, tmp_path):
     assert {name: remote[name] for name in same} == {name: local[name] for name in same}
 
 
+@pytest.mark.slow
 def test_policy_node_asks_the_server_and_the_gate_decides(address, tmp_path):
     row = play(tmp_path, f"openpi://{address}", "--over-ros")
     assert row["chunks"] >= 3 and row["refused"] < row["chunks"], row

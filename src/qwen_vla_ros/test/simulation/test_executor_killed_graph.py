@@ -22,7 +22,7 @@ def robot() -> Iterator[MisbehavingRobot]:
         yield robot
 
 
-@pytest.mark.parametrize("horizon", [8, 4, 2])
+@pytest.mark.parametrize("horizon", [8, *(pytest.param(shorter, marks=pytest.mark.slow) for shorter in (4, 2))])
 def test_the_arm_moves_to_the_end_of_the_execution_horizon_and_no_emergency_stop_is_heard(robot, horizon):
     button = robot.node.create_publisher(Bool, "estop", 1)
     robot.have_accepted(execution_horizon=horizon)
