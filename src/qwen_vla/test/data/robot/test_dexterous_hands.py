@@ -32,18 +32,19 @@ def urdf() -> str:
     tree |= {"thumb_bend": ("thumb_turn", "0.04 0 0", "0 1 0")}
     tree |= {"index_bend": ("wrist", "0 0.02 0.25", "0 1 0"), "middle_bend": ("wrist", "0 0.04 0.25", "0 1 0")}
     joints = [
-        f'<joint name="{name}" type="revolute"><parent link="{parent}"/><child link="{name}"/><origin xyz="{origin}"/>'
-        f'<axis xyz="{axis}"/><limit lower="{LIMIT[name][0]}" upper="{LIMIT[name][1]}" velocity="2" effort="9"/>'
-        "</joint>"
+        f'<joint name="{name}" type="revolute"><parent link="{parent}_link"/><child link="{name}_link"/>'
+        f'<origin xyz="{origin}"/><axis xyz="{axis}"/>'
+        f'<limit lower="{LIMIT[name][0]}" upper="{LIMIT[name][1]}" velocity="2" effort="9"/></joint>'
         for name, (parent, origin, axis) in tree.items()
     ]
-    palm = '<joint name="palm" type="fixed"><parent link="wrist"/><child link="palm"/><origin xyz="0 0 0.2"/></joint>'
-    links = "".join(f'<link name="{link}"/>' for link in ("base", "palm", *tree))
+    palm = '<joint name="palm" type="fixed"><parent link="wrist_link"/><child link="palm_link"/>'
+    palm += '<origin xyz="0 0 0.2"/></joint>'
+    links = "".join(f'<link name="{link}_link"/>' for link in ("base", "palm", *tree))
     return f'<robot name="grasper">{links}{"".join(joints)}{palm}</robot>'
 
 
 def configuration(**changes) -> dict:
-    arm = {"name": "arm", "joints": list(ARM), "base_link": "base", "tip_link": "palm", "hand": list(HAND)}
+    arm = {"name": "arm", "joints": list(ARM), "base_link": "base_link", "tip_link": "palm_link", "hand": list(HAND)}
     camera = {"tag": "ego", "topic": "ego/image_raw", "info_topic": "ego/camera_info"}
     fields = {"name": "grasper", "robot_tag": "Grasper", "control_mode": "joint_position", "rate_hz": 5}
     return {**fields, "chunk_size": 16, "arms": [arm], "cameras": [camera], "home": HOME, **changes}
@@ -79,7 +80,7 @@ def test_every_joint_of_a_hand_is_a_channel_behind_those_of_its_arm(robot):
         ChannelKind.HAND
     ] * 4
     assert list(layout.motion("")) == [0, 1, 2] and list(layout.arm("")) == list(range(7))
-    assert ActionLayout.parse("joint_position", CHANNELS, dict.fromkeys(CHANNELS, False)).names == CHANNELS
+    assert ActionLayout.parse(robot.control_mode, CHANNELS, dict.fromkeys(CHANNELS, False)).names == CHANNELS
     text = describe(robot)
     assert "hand          thumb_turn, thumb_bend, index_bend, middle_bend" in text
     assert [line.split()[1] for line in text.splitlines() if line.startswith("thumb_")] == ["hand", "hand"]
