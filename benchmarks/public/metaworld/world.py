@@ -7,6 +7,7 @@ its own actions are shifts of the set-point by up to 1 cm a step, and an effort 
 from __future__ import annotations
 
 import warnings
+from contextlib import closing
 
 import numpy as np
 
@@ -25,7 +26,8 @@ SHIFT = 0.01  # [m] of the set-point for an action of 1
 GAP = 0.1  # [m] between the fingers where the observation is 1
 SIZE = (480, 480)  # [px] of an observation's image
 CAMERA, CAMERA_POSITION = "corner2", (0.75, 0.075, 0.7)  # as in LeRobot
-SUPERSAMPLING = 2  # smaller images are rendered larger by this, and averaged
+SUPERSAMPLING = 2  # smaller images are rendered larger by this, and averaged: cheaper than the renderer's smoothing
+SMOOTHING = 4  # samples of a pixel in a full image
 PERTURBED = 0.5  # share of the demonstrations that begin where random motion has led
 PROGRESS = (0, 15)  # rows of the task before that, of about 25
 PUSH = (2, 6)  # rows of random motion
@@ -80,6 +82,12 @@ class MetaWorld:
         shown = self._success and len(columns["action"]) > 0  # random motion may have succeeded by itself
         return {"success": shown, "instruction": INSTRUCTIONS[task], "frames": columns}
 
+    def close(self) -> None:
+        """Let go of the renderer: before another one is made, which would return garbage, and at the end."""
+        if self._renderer:
+            self._renderer.close()
+        self._renderer = None
+
     # --- the episode ------------------------------------------------------------------------------------------------
 
     def _reset(self, task: str, start: int) -> None:
@@ -92,9 +100,7 @@ class MetaWorld:
         self._info, self._stages = {"obj_to_target": np.nan}, set()
 
     def _load(self, task: str) -> None:
-        if self._renderer:
-            self._renderer.close()  # before another one is made, which would return garbage
-            self._renderer = None
+        self.close()
         env = ALL_V3_ENVIRONMENTS[f"{task}-v3"]()
         env._freeze_rand_vec, env.seeded_rand_vec, env._set_task_called = False, True, True
         env._partially_observable = False  # the scripted policies read the goal; the images and the state do not change
@@ -148,8 +154,8 @@ class MetaWorld:
         factor = 1 if size == SIZE else SUPERSAMPLING
         height, width = (factor * side for side in size)
         if self._renderer is None or (self._renderer.height, self._renderer.width) != (height, width):
-            if self._renderer:
-                self._renderer.close()
+            self.close()
+            self._env.model.vis.quality.offsamples = SMOOTHING if factor == 1 else 0
             self._renderer = mujoco.Renderer(self._env.model, height, width)
         self._renderer.update_scene(self._env.data, CAMERA)
         image = self._renderer.render()[::-1, ::-1]
@@ -181,4 +187,5 @@ class MetaWorld:
 
 
 if __name__ == "__main__":
-    serve_world(MetaWorld())
+    with closing(MetaWorld()) as world:
+        serve_world(world)

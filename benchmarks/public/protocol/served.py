@@ -17,7 +17,7 @@ READY = "ready\n"
 
 @contextmanager
 def served(policy: str, robot: Path, clients: int, device: str = "cpu", threads: int = 1) -> Iterator[str]:
-    """Reference of the policy on a server, which runs as long as the context lasts; that of another server stays as it is.
+    """Reference of the policy on a server, which runs as long as the context lasts; another server's stays as it is.
 
     Raises:
         RuntimeError: the server did not start; it has said why.
