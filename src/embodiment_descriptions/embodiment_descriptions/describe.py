@@ -38,7 +38,7 @@ def _summary(e: Embodiment) -> str:
     ]
     for arm in e.arms:
         gripper = arm.gripper
-        ends = f"{arm.base_link} to {arm.tip_link}, {len(arm.joints)} joints"
+        ends = f"{arm.base_link} to {arm.tip_link}, {len(arm.joints)} joint{'s' if len(arm.joints) > 1 else ''}"
         rows.append((f"arm {arm.name!r}", ends))
         if gripper is not None:
             rows.append(("gripper", f"{gripper.joint}: closed {gripper.closed:g}, open {gripper.open:g}"))

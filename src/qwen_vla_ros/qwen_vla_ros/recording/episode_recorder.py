@@ -288,7 +288,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         self._heard = dict.fromkeys(self._wanted, time.monotonic())
         self._discover()
         self.get_logger().info(f"recording {self._file.record.name}: {instruction or '(no instruction)'}")
-        return f"not yet published: {', '.join(absent)}" if absent else ""
+        return f"recording; these are recorded once they are published: {', '.join(absent)}" if absent else ""
 
     def _new_record(self, instruction: str) -> EpisodeRecord:
         base = f"{self._embodiment.name}_{datetime.now():%Y%m%d-%H%M%S}"

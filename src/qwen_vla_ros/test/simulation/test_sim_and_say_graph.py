@@ -15,6 +15,7 @@ from qwen_vla_ros.simulation.running_simulations import RunningSimulation, annou
 
 COMMAND = str(Path(sys.executable).with_name("qwen-vla"))
 DEADLINE = 150.0  # [s] generous: the machine may be busy
+SLOWLY = ("--speed", "0.3")  # for the same reason
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def simulated(place: Path, shell: dict[str, str], *words: str):
 
 @pytest.mark.timeout(600)
 def test_a_simulated_robot_is_told_what_to_do(place, shell) -> None:
-    with simulated(place, shell, "widowx", "--seed", "9009") as told:
+    with simulated(place, shell, "widowx", "--seed", "9009", *SLOWLY) as told:
         assert 'next, in another shell:  qwen-vla say "' in told
         done = say(place, shell, "pick up the blue cube", "--timeout", "3")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -87,7 +88,7 @@ def test_a_simulated_robot_is_told_what_to_do(place, shell) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_policy_is_started_for_one_instruction(place, shell) -> None:
-    with simulated(place, shell, "widowx", "--no-policy", "--logs", "sim logs"):
+    with simulated(place, shell, "widowx", "--no-policy", "--logs", "sim logs", *SLOWLY):
         nobody = say(place, shell, "stand still")
         assert nobody.returncode == 3 and "start a policy with --policy" in nobody.stdout
         done = say(place, shell, "stand still", "--policy", "mock://hold", "--timeout", "2")

@@ -20,6 +20,7 @@ from embodiment_descriptions import Embodiment
 from embodiment_descriptions.angles import wrapped
 from embodiment_descriptions.urdf import parse_urdf
 from qwen_vla.data.formats.bags.bag import Bag, bag_paths, files_of_bag, is_bag_file
+from qwen_vla.data.formats.bags.conflicts import Conflict, conflicts
 from qwen_vla.data.formats.bags.replay import Replay, Row, rows_between
 from qwen_vla.data.formats.bags.timeline import ClockSetBack, stretches
 from qwen_vla.data.formats.bags.topics import BagOptions, Part, TopicUse, heard_of, image_topic, part_of, topic_uses
@@ -160,7 +161,10 @@ class RosbagEpisodes(EpisodeList):
                 found = stretches(heard, bag.damages)
             except ClockSetBack as error:
                 raise bag.error(error.heard.topic, error.heard.type, error.heard.log_ns, str(error)) from error
-            return [part_of(bag, stretch, uses) for stretch in found]
+            parts = [part_of(bag, stretch, uses) for stretch in found]
+        for part in parts:
+            part.conflicts = conflicts(self.embodiment, part.measured.joints, options.topic)
+        return parts
 
     def _options_of(self, path: Path) -> BagOptions:
         """The options, completed by those of an episode of episode_recorder."""
@@ -219,7 +223,7 @@ class RosbagEpisodes(EpisodeList):
             "timestamp": Channels(seconds[:, None], ("timestamp",), ("s",)),
             STATE: Channels(state, joints, units),
         }
-        defects = dict(_defects(parts, span, rows))
+        defects = _in_conflict(part.conflicts, rows) | dict(_defects(parts, span, rows))
         if any(other.trajectories for other in parts):
             commanded, unknown = self._commanded(parts, span.part, rows, state)
             columns[ACTION] = Channels(commanded, joints, units)
@@ -331,6 +335,13 @@ def _defects(parts: Sequence[Part], span: _Span, rows: Sequence[Row]) -> Iterato
     yield from ((number, row.fault) for number, row in enumerate(rows) if row.fault)
     if span.cut:
         yield len(rows) - 1, f"the recording is interrupted after it: {span.cut}"
+
+
+def _in_conflict(found: Sequence[Conflict], rows: Sequence[Row]) -> dict[int, str]:
+    """Rows at which a joint is reported at two positions."""
+    times = [row.stamp_ns for row in rows]
+    inside = ((one, bisect.bisect_left(times, one.begin_ns), bisect.bisect_right(times, one.end_ns)) for one in found)
+    return {row: one.text for one, first, end in inside for row in range(first, end)}
 
 
 _OPEN: dict[Path, Bag] = {}

@@ -108,8 +108,8 @@ class Findings:
         for column in self.columns:
             console.print(_column_table(column))
         for camera in self.cameras:
-            size = f"{camera.width} x {camera.height} px"
-            line = f"camera {camera.tag}: {camera.column}, {size} {camera.codec}, {camera.bad_rows} unusable images"
+            size = f"{camera.width} x {camera.height} px {camera.codec}".strip()
+            line = f"camera {camera.tag}: {camera.column}, {size}, {camera.bad_rows} unusable images"
             console.print(line, highlight=False, markup=False)
         for told in self.instructions[:SHOWN]:
             console.print(f"{told['rows']} rows: {told['text']}", highlight=False, markup=False)

@@ -79,12 +79,12 @@ class Bag:
         data = np.frombuffer(cv2.imencode(".png", pixels[:, :, ::-1])[1].tobytes(), np.uint8)
         self.add(topic, kind, T[kind](header(ns), "png", data), ns)
 
-    def joints(self, ns, positions, names=WIDOWX.joint_names):
+    def joints(self, ns, positions, names=WIDOWX.joint_names, topic="joint_states"):
         kind, none = "sensor_msgs/msg/JointState", np.zeros(0)
         # In another order than the robot's, as a driver may publish them.
         order = np.arange(len(names))[::-1]
         message = T[kind](header(ns), [names[k] for k in order], np.asarray(positions, float)[order], none, none)
-        self.add("joint_states", kind, message, ns)
+        self.add(topic, kind, message, ns)
 
     def text(self, topic, ns, value):
         self.add(topic, "std_msgs/msg/String", T["std_msgs/msg/String"](value), ns)
@@ -151,7 +151,7 @@ def test_rows_hold_what_belonged_together(tmp_path, plugin, compressed):
 class InParts(Bag):
     """A bag whose arm and gripper publish their joint states each for itself, the gripper a little later."""
 
-    def joints(self, ns, positions, names=WIDOWX.joint_names):
+    def joints(self, ns, positions, names=WIDOWX.joint_names, topic="joint_states"):
         arm = len(WIDOWX.arms[0].joints)
         super().joints(ns, positions[:arm], names[:arm])
         super().joints(ns + 2_000_000, positions[arm:], names[arm:])
@@ -171,7 +171,7 @@ def test_joint_states_of_several_publishers_on_one_topic_are_merged(tmp_path):
 class OnTwoTopics(Bag):
     """A bag whose gripper publishes its joint states on a topic of its own."""
 
-    def joints(self, ns, positions, names=WIDOWX.joint_names):
+    def joints(self, ns, positions, names=WIDOWX.joint_names, topic="joint_states"):
         arm = len(WIDOWX.arms[0].joints)
         for topic, part in (("joint_states", slice(arm)), ("gripper/joint_states", slice(arm, None))):
             kind, none = "sensor_msgs/msg/JointState", np.zeros(0)

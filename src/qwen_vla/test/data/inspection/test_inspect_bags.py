@@ -1,11 +1,17 @@
 """`qwen-vla inspect` of bags, and conversion by the same checks."""
 
+import re
+
 import numpy as np
 import pytest
-from test_rosbag import START, WIDOWX, Bag, S, joints_at, record
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_rosbag import SAY, START, WIDOWX, Bag, S, joints_at, record
 
+from embodiment_descriptions.commands import JointStates
 from qwen_vla.data.convert import BadEpisodes, convert
 from qwen_vla.data.convert_options import ConvertOptions
+from qwen_vla.data.formats.rosbag import RosbagEpisodes
 from qwen_vla.inspection import inspect
 
 
@@ -43,5 +49,53 @@ def test_what_inspection_refuses_conversion_refuses(tmp_path):
     findings = inspect(path, robot="widowx", instruction="lift it")
     assert findings.bad_rows == 2 and "elbow is" in findings.bad_rows_listed[0]
     options = ConvertOptions(path.parent, tmp_path / "out", "widowx", instruction="lift it", workers=1)
-    with pytest.raises(BadEpisodes, match=r"2 of 15 rows are bad: row 5: observation.state: elbow is .* limit 1.61"):
+    with pytest.raises(BadEpisodes, match=r"2 of 15 rows are bad: row 5: .*observation.state: elbow is .* limit 1.61"):
         convert(options)
+
+
+def with_rival(path, offset, topic="joint_states", rate=10, joint=1):
+    """Three seconds, and a second publisher of the joints that has one of them elsewhere."""
+    events = [(number / 100, "joint_states", 0.0) for number in range(300)]
+    events += [((number + 0.4) / rate, topic, offset) for number in range(3 * rate)]
+    with Bag(path) as writer:
+        record(writer, 3.0, without=("joints",))
+        for seconds, where, off in sorted(events):
+            values = joints_at(seconds)
+            values[joint] += off
+            writer.joints(START + round(seconds * S), values, topic=where)
+    return path
+
+
+def test_two_publishers_of_a_joint_that_disagree_are_reported_and_refused(tmp_path):
+    path = with_rival(tmp_path / "bags/rivals", 0.3)
+    findings = inspect(path, robot="widowx", instruction="lift it")
+    assert not findings.ok and findings.bad_rows > 0
+    told = r"/joint_states: 'shoulder' is reported at -?[0-9.]+ and -?[0-9.]+ rad within [0-9.]+ s, faster than it can"
+    assert re.search(told, findings.problems[0].what)
+    options = ConvertOptions(path.parent, tmp_path / "out", "widowx", instruction="lift it", workers=1)
+    with pytest.raises(BadEpisodes, match=told):
+        convert(options)
+
+
+def test_two_topics_of_a_joint_that_disagree_are_both_named(tmp_path):
+    path = with_rival(tmp_path / "bag", 0.3, topic="other_states")
+    sources = [JointStates(topic=topic) for topic in ("joint_states", "other_states")]
+    (episode,) = RosbagEpisodes(path, WIDOWX.model_copy(update={"joint_states": sources}), SAY)
+    assert any(
+        why.startswith("/joint_states and /other_states: 'shoulder'") for why in episode.defects["observation"].values()
+    )
+
+
+def test_two_publishers_that_agree_are_no_problem(tmp_path):
+    assert inspect(with_rival(tmp_path / "bag", 0.0), robot="widowx", instruction="lift it").ok
+
+
+@settings(max_examples=20)
+@given(joint=st.integers(0, 5), offset=st.floats(0.15, 1.0), rate=st.sampled_from([5, 10, 50]))
+def test_a_rival_is_found_whatever_it_tells(tmp_path_factory, joint, offset, rate):
+    path = with_rival(tmp_path_factory.mktemp("bags") / "bag", offset, rate=rate, joint=joint)
+    (episode,) = RosbagEpisodes(path, WIDOWX, SAY)
+    found = episode.defects["observation"]
+    assert all(f"'{WIDOWX.joint_names[joint]}'" in why for why in found.values())
+    apart = np.abs(episode.state.values - np.array([joints_at(t) for t in episode.columns["timestamp"].values[:, 0]]))
+    assert found.keys() >= set(np.flatnonzero(apart[:, joint] > 0.14).tolist())

@@ -11,6 +11,7 @@ import numpy as np
 from embodiment_descriptions import Camera, Embodiment
 from embodiment_descriptions.commands import CommandInterface
 from qwen_vla.data.formats.bags.bag import Bag, Recorded
+from qwen_vla.data.formats.bags.conflicts import Conflict
 from qwen_vla.data.formats.bags.replay import Joints, Measured, Reference
 from qwen_vla.data.formats.bags.timeline import Heard, Stretch
 from qwen_vla.data.formats.episodes import SourceOptions
@@ -69,6 +70,7 @@ class Part:
         self.trajectories: list[Trajectory] = []
         self.texts: list[tuple[int, str]] = []
         self.marks: list[tuple[int, Any]] = []
+        self.conflicts: list[Conflict] = []
 
 
 def topic_uses(
