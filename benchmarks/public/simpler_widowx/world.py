@@ -25,6 +25,7 @@ PERIOD = 0.2  # [s]
 REACHED = 0.04  # [m] of the tip from the object
 EVERY = 2  # rows of a demonstration per new image: rendering costs more than all the rest
 RESTING = 3  # rows after the hand has withdrawn
+LONGEST = 90  # rows of an attempt: most take 35 to 50
 
 
 class SimplerWidowX:
@@ -62,7 +63,7 @@ class SimplerWidowX:
         self._reset(task, start)
         expert = Expert(GRASPS[task])
         disturbance, track = Disturbance(start) if size else None, _Track(self._scene, size)
-        for _ in range(2 * self._scene.task.steps):
+        for _ in range(LONGEST):
             view = self._scene.view()
             action = expert.act(view)
             track.add(view.hand, applied(view.target, action), (action[6] + 1) / 2)
