@@ -70,15 +70,20 @@ class Stack:
 
     def be_ready(self) -> None:
         """Start what is not running, activate what is not active, and clear the peer's records."""
-        if self.executor is None or self.executor.poll() is not None:
-            # On a busy machine one inference may take seconds.
-            self.executor = self.processes.start("executor_node", max_observation_age=20.0)
         if self.policy is None or self.policy.poll() is not None:
             self.policy = self.processes.start(
                 "policy_node", policy=str(self.checkpoint), torch_threads=1, observation_timeout=0.5
             )
-        for node in ("executor_node", "policy_node"):
-            self.peer.wait_until_active(node)
+        self.be_ready_without_policy()
+        self.peer.wait_until_active("policy_node")
+        self.peer.clear()
+
+    def be_ready_without_policy(self) -> None:
+        """The same of the executor alone, which takes the robot as it stands at home."""
+        if self.executor is None or self.executor.poll() is not None:
+            # On a busy machine one inference may take seconds.
+            self.executor = self.processes.start("executor_node", max_observation_age=20.0)
+        self.peer.wait_until_active("executor_node")
         self.peer.trigger("executor_node/resume")
         self.peer.forget()  # the heartbeat is the real policy's
         self.peer.restart("executor_node")
@@ -361,8 +366,9 @@ def test_an_interrupted_policy_ends_its_goal_and_leaves_nothing(stack, peer):
 @pytest.fixture
 def no_policy(shared_stack, peer, processes):
     """An active executor without a policy_node."""
-    shared_stack.be_ready()
-    processes.end(shared_stack.policy, signal.SIGTERM)
+    if shared_stack.policy is not None and shared_stack.policy.poll() is None:
+        processes.end(shared_stack.policy, signal.SIGTERM)
+    shared_stack.be_ready_without_policy()
     peer.wait_until_the_executor_hears(heartbeat=False)
 
 
