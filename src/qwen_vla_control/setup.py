@@ -7,8 +7,9 @@ SHARE = f"share/{PACKAGE}"
 
 
 setup(
+    python_requires=">=3.11",
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
-        (SHARE, ["package.xml"]),
-    ]
+        (SHARE, ["package.xml", "pyproject.toml", "README.md"]),  # where colcon builds is only what is listed here
+    ],
 )
