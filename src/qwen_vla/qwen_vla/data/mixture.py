@@ -57,7 +57,10 @@ class Mixture:
         return [Row(int(numbers[i]), int(indices[i]), int(seeds[i])) for i in order]
 
     def samples(self, rows: Sequence[Row]) -> list[Sample]:
-        return [self.sources[row.source].sample(row.index, np.random.default_rng(row.seed)) for row in rows]
+        return [self.sample(row) for row in rows]
+
+    def sample(self, row: Row) -> Sample:
+        return self.sources[row.source].sample(row.index, np.random.default_rng(row.seed))
 
     def counts(self, step: int) -> np.ndarray:
         """Rows of each source in the batch of `step`."""

@@ -368,6 +368,10 @@ class QwenVLAProcessor:
                 states[row, : len(state)] = torch.tensor(state)
         return {"state": states, "state_mask": mask}
 
+    def token_rows(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        """input_ids, attention_mask and mm_token_type_ids [B, S] of prompts with camera images of any size."""
+        return self._pad([self._row(sample, self._frames(sample.images)) for sample in samples], False, None)
+
     def prompt_tokens(self, sample: Sample) -> int:
         """Number of tokens of a sample's row, including images and answer."""
         shown = [self.image_transform.fit(image) for image in sample.chat.images] if sample.chat else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -14,56 +14,17 @@ from qwen_vla.data.mixture import Mixture, Row
 from qwen_vla.data.samples import SampleSource
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.flow_matching import sample_tau
-from qwen_vla.model.processing import IGNORED_LABEL, QwenVLAProcessor
+from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.model.sample import Sample
+from qwen_vla.training.batch import Batch, joined
 from qwen_vla.training.grounding import GroundingTargets
+from qwen_vla.training.resident import ResidentRow, ResidentSource
 
 # Cost of a row, in tokens: those of its images pass the backbone and, with two draws of noise, twice the expert; its
 # actions pass only the expert. A further batch costs as much as this many tokens (measured: tiny model, one core).
 CONTEXT_PASSES, ACTION_PASSES, OVERHEAD = 3, 2, 700
 
-
-@dataclass
-class Batch:
-    """Some rows of a step: model inputs (labels, actions and action_mask among them), flow times and noise, labels.
-
-    tau [B·draws], noise [B·draws, H, K]: None without actions. prefix [B]: leading steps given clean; None: none.
-    grounding: None without labeled images.
-    """
-
-    inputs: dict[str, torch.Tensor]
-    tau: torch.Tensor | None = None
-    noise: torch.Tensor | None = None
-    prefix: torch.Tensor | None = None
-    grounding: GroundingTargets | None = None
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device; on the CPU nothing is copied."""
-        if device.type == "cpu":
-            return self
-
-        def move(value):
-            if isinstance(value, torch.Tensor):
-                return value.pin_memory().to(device, non_blocking=True)
-            if isinstance(value, dict):
-                return {name: move(tensor) for name, tensor in value.items()}
-            if isinstance(value, GroundingTargets):
-                return GroundingTargets(*(move(getattr(value, field.name)) for field in fields(value)))
-            return value
-
-        return Batch(*(move(getattr(self, field.name)) for field in fields(self)))
-
-    def counts(self, tokens_per_image: int) -> dict[str, int]:
-        """Number of terms in the sum of each loss, by its name."""
-        counts = {}
-        if self.tau is not None:
-            rows = self.inputs["action_mask"].flatten(1).any(dim=1)
-            counts["action"] = int(rows.sum()) * (len(self.tau) // len(rows))
-        if "labels" in self.inputs:
-            counts["language"] = int((self.inputs["labels"][:, 1:] != IGNORED_LABEL).sum())
-        if self.grounding is not None:
-            counts |= self.grounding.counts(tokens_per_image)
-        return counts
+AnySample = Sample | ResidentRow
 
 
 class Batches:
@@ -71,7 +32,8 @@ class Batches:
 
     filler: a sample without a loss that ends every batch. Processes that share a sharded model must all run all of it,
     whatever their rows are. grouped: rows of different size form separate batches, which is cheaper on a CPU than
-    padding them to the largest; the number of batches varies.
+    padding them to the largest; the number of batches varies. resident: by source, its data on the device, from which
+    rows are gathered there; None: its samples are made one by one.
     """
 
     def __init__(
@@ -86,10 +48,12 @@ class Batches:
         processes: int = 1,
         filler: Sample | None = None,
         grouped: bool = False,
+        resident: Sequence[ResidentSource | None] = (),
     ) -> None:
         self.mixture, self.processor, self.config = mixture, processor, config
         self.horizon, self.noise_draws, self.accumulate = horizon or config.horizon, noise_draws, accumulate
         self.process, self.processes, self.filler, self.grouped = process, processes, filler, grouped
+        self.resident = list(resident) or [None] * len(mixture.sources)
 
     def __getitem__(self, step: int) -> list[Batch]:
         """The batches of this process in `step`."""
@@ -122,30 +86,48 @@ class Batches:
     def _batches(
         self, rows: Sequence[Row], tau: torch.Tensor, noise: torch.Tensor, prefix: torch.Tensor
     ) -> Iterator[Batch]:
-        samples = self.mixture.samples(rows)
+        samples = [self._sample(row) for row in rows]
         for group in self._groups(samples):
             chosen = [samples[i] for i in group]
             steps = max(map(_steps, chosen)) if self.grouped else None
             yield self._batch(chosen, tau[group], noise[group], prefix[group], steps or self.horizon)
 
-    def _groups(self, samples: Sequence[Sample]) -> list[list[int]]:
+    def _sample(self, row: Row) -> AnySample:
+        source = self.resident[row.source]
+        return self.mixture.sample(row) if source is None else ResidentRow(source, row)
+
+    def _groups(self, samples: Sequence[AnySample]) -> list[list[int]]:
         if not self.grouped:
             return [list(range(len(samples)))]
         return alike(samples, self.processor.image_transform.tokens)
 
     def _batch(
-        self, samples: list[Sample], tau: torch.Tensor, noise: torch.Tensor, prefix: torch.Tensor, horizon: int
+        self, samples: list[AnySample], tau: torch.Tensor, noise: torch.Tensor, prefix: torch.Tensor, horizon: int
     ) -> Batch:
         """The batch of these samples with their flow times [n, draws], the first steps of their noise and prefixes."""
         if self.filler is not None:
             samples = [*samples, self.filler]
             tau, noise, prefix = (torch.cat([values, values[:1]]) for values in (tau, noise, prefix))
-        batch = self.collate(samples, horizon)
+        batch = self._tensors(samples, horizon)
         if "actions" in batch.inputs:
             batch.tau, batch.noise = tau.flatten(), noise[:, :, :horizon].flatten(0, 1)
             if self.config.prefix_steps:
                 batch.prefix = torch.minimum(prefix, torch.tensor([max(0, _steps(s) - 1) for s in samples]))
         return batch
+
+    def _tensors(self, samples: Sequence[AnySample], horizon: int) -> Batch:
+        """The rows of every run of samples from one source, joined."""
+        parts = []
+        for source, run in groupby(samples, key=lambda sample: getattr(sample, "source", None)):
+            chosen = list(run)
+            if source is None:
+                parts.append(self.collate(chosen, horizon))
+            else:
+                parts.append(source.batch([sample.row for sample in chosen], horizon))
+        if len(parts) > 1:
+            device = next(source.device for source in self.resident if source is not None)
+            parts = [part.to(device) for part in parts]
+        return joined(parts, self.config.vlm_config.text_config.pad_token_id)
 
     def _flow(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Flow times [rows, draws], noise [rows, draws, H, K] and lengths of prefixes [rows] of the global batch."""
@@ -167,7 +149,7 @@ class Batches:
         return tau.view(shape), noise, torch.randint(0, c.prefix_steps + 1, shape[:1], generator=generator)
 
 
-def alike(samples: Sequence[Sample], image_tokens: int) -> list[list[int]]:
+def alike(samples: Sequence[AnySample], image_tokens: int) -> list[list[int]]:
     """Indices of the samples in the groups of least cost: of similar size, unless another pass costs more.
 
     Samples sorted by size, split so that n · (size of a group's largest) + OVERHEAD, summed over groups, is minimal.
@@ -188,7 +170,9 @@ def alike(samples: Sequence[Sample], image_tokens: int) -> list[list[int]]:
     return best[len(order)][1]
 
 
-def _steps(sample: Sample) -> int:
+def _steps(sample: AnySample) -> int:
+    if isinstance(sample, ResidentRow):
+        return sample.steps
     return 0 if sample.actions is None else len(sample.actions)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from qwen_vla.model.modeling import Encoding, QwenVLAModel
-from qwen_vla.training.batches import Batch
+from qwen_vla.training.batch import Batch
 from qwen_vla.training.grounding import GroundingHead
 
 
@@ -85,5 +85,5 @@ class Learner(nn.Module):
         """Hidden states (labeled images, tokens, D); images of conversations have their own number of tokens."""
         tokens, config = encoding.hidden[encoding.image_token_mask], self.model.config
         counts = batch.inputs["image_grid_thw"].prod(1) // config.vlm_config.vision_config.spatial_merge_size**2
-        first = (counts.cumsum(0) - counts)[batch.grounding.image]
+        first = (counts.cumsum(0) - counts).to(tokens.device)[batch.grounding.image]
         return tokens[first[:, None] + torch.arange(config.tokens_per_image, device=first.device)]

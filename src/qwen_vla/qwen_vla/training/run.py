@@ -28,6 +28,7 @@ from qwen_vla.training.low_memory.adapters import merged_weights
 from qwen_vla.training.optimizer import learning_rate, optimizer_of
 from qwen_vla.training.output_folder import MODEL_FOLDER
 from qwen_vla.training.recipe import Recipe, RecipeError
+from qwen_vla.training.resident import resident_sources
 from qwen_vla.training.start import HEAD_FILE, load_head, make_model, start_of, statistics_to_keep
 from qwen_vla.training.state import record_of_data, refuse_other_statistics, write_model
 
@@ -38,7 +39,7 @@ LOSSES = ("action", "language", "grounding")
 class Run:
     """Model, data, optimizer and progress.
 
-    clipped: per source, the share of its labels outside their statistics' range, by statistics and channel.
+    placement: where the data is. clipped: per source, the share of its labels outside their statistics' range, by statistics and channel.
     learner: model and grounding head; wrapped: the same for several processes, called by a step. average: EMA of
     `trained`, the model's trained parameters, in their order (of shards, if sharded); empty without one.
     """
@@ -53,6 +54,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
     balance: GradientBalance
+    placement: str
     step: int = 0
     trained: list[nn.Parameter] = field(init=False)
     average: list[torch.Tensor] = field(init=False)
@@ -142,6 +144,7 @@ def prepare(recipe: Recipe) -> Run:
     optimizer = optimizer_of(recipe, learner)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(recipe, step))
     mixture = Mixture(sources, [spec.weight for spec in recipe.data], recipe.batch_size, recipe.seed, recipe.balance)
+    resident, placement = resident_sources(sources, processor, accelerator.device)
     batches = Batches(
         mixture,
         processor,
@@ -153,9 +156,10 @@ def prepare(recipe: Recipe) -> Run:
         accelerator.num_processes,
         filler_for(processor, images=context.images) if learner.sharded else None,
         grouped=accelerator.num_processes == 1 and accelerator.device.type == "cpu",
+        resident=resident,
     )
     balance = GradientBalance(recipe.losses, recipe.losses.language)
-    return Run(recipe, accelerator, sources, clipped, batches, learner, wrapped, optimizer, schedule, balance)
+    return Run(recipe, accelerator, sources, clipped, batches, learner, wrapped, optimizer, schedule, balance, placement)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 from accelerate.utils import set_seed
 
-from qwen_vla.training.batches import Batch, Prefetch
+from qwen_vla.training.batch import Batch
+from qwen_vla.training.batches import Prefetch
 from qwen_vla.training.cpu_attention import MatmulAttention
 from qwen_vla.training.distributed import anyone, clip_gradients, collect_later, norm, own_part, summed
 from qwen_vla.training.grounding import WEIGHTS
@@ -100,7 +101,7 @@ def _introduction(run: Run) -> str:
     return (
         f"{run.recipe.name}: {parameters:.1f} M parameters{part}, {frames} samples to train on, {held_out} held out, "
         f"{run.accelerator.num_processes} process(es) on {run.accelerator.device.type}, from step {run.step}; "
-        f"log and loss curve in {run.recipe.output}{_clipping(run)}"
+        f"{run.placement}; log and loss curve in {run.recipe.output}{_clipping(run)}"
     )
 
 

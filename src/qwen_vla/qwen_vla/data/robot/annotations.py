@@ -90,15 +90,26 @@ def point_labels(
 
     openings (TIPS,): opening of each tip's gripper, −1 if there is none.
     """
-    shape = (len(cameras), len(POINTS))
+    rows, objects = np.array([frame]), np.array([[number, goal]])
+    found = point_columns(labels, rows, cameras, objects, openings[None])
+    return PointLabels(*(column[0] for column in vars(found).values()))
+
+
+def point_columns(
+    labels: Annotations, rows: np.ndarray, cameras: Sequence[int], objects: np.ndarray, openings: np.ndarray
+) -> PointLabels:
+    """`point_labels` of n frames, with a leading dimension n; objects (n, 2), openings (n, TIPS)."""
+    first, shape = labels.objects.shape[1], (len(rows), len(cameras), len(POINTS))
     points = np.zeros((*shape, 3), np.float32)
     visible, hidden = np.zeros(shape, bool), np.zeros(shape, bool)
-    first = labels.objects.shape[1]
-    for column, source in enumerate((number, goal, *range(first, first + len(labels.tips)))):
-        if source != NONE:
-            points[:, column] = labels.points[frame, cameras, source]
-            visible[:, column] = labels.visible[frame, cameras, source]
-            hidden[:, column] = labels.hidden[frame, cameras, source]
+    tips = np.broadcast_to(first + np.arange(len(labels.tips)), (len(rows), len(labels.tips)))
+    sources = np.concatenate([objects, tips], axis=1)
+    for column, source in enumerate(sources.T):
+        chosen = np.flatnonzero(source != NONE)
+        at = rows[chosen, None], np.asarray(cameras)[None], source[chosen, None]
+        points[chosen, :, column] = labels.points[at]
+        visible[chosen, :, column] = labels.visible[at]
+        hidden[chosen, :, column] = labels.hidden[at]
     return PointLabels(points, visible, hidden, openings)
 
 

@@ -6,6 +6,8 @@ robot even if the prompt names another.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from embodiment_descriptions import ControlMode, known_robots, load_robot
@@ -19,6 +21,15 @@ class MismatchedPrompts:
         self.share = share
         names = [name for name in known_robots() if name != robot] if share else []
         self._templates = [load_robot(name).prompt("{instruction}") for name in names]
+
+    @property
+    def robots(self) -> int:
+        """Number of other robots that a prompt may name."""
+        return len(self._templates)
+
+    def of(self, tasks: Iterable[str]) -> list[str]:
+        """All prompts for these tasks: those of the first task, one per robot, and so on."""
+        return [template.replace("{instruction}", task) for task in tasks for template in self._templates]
 
     def draw(self, task: str, rng: np.random.Generator) -> str | None:
         """Another robot's prompt for the task, or None for the robot's own."""

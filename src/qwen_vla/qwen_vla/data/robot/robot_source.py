@@ -13,13 +13,21 @@ from qwen_vla.data.formats.episodes import DatasetError
 from qwen_vla.data.formats.frames import DecodedFrames, decode_camera
 from qwen_vla.data.formats.lerobot import LeRobotEpisodes
 from qwen_vla.data.formats.spec import check_steps, kept_statistics, opened_wide, split
-from qwen_vla.data.robot.annotations import POINTS_COLUMN, Annotations, fresh_frames, gripper_openings, point_labels
+from qwen_vla.data.robot.annotations import (
+    POINTS_COLUMN,
+    Annotations,
+    fresh_frames,
+    gripper_openings,
+    point_columns,
+    point_labels,
+)
 from qwen_vla.data.robot.color_jitter import jittered
 from qwen_vla.data.robot.mismatched_prompts import MismatchedPrompts, hold_chunk, zeros_hold
 from qwen_vla.data.robot.range_checks import Ranges, channel_ranges
 from qwen_vla.data.robot.robot_dataset import RobotDataset
 from qwen_vla.data.robot.statistics import cached_quantiles
 from qwen_vla.data.samples import Label, SourceContext
+from qwen_vla.data.table import OtherPrompts, SampleTable
 from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.sample import PointLabels, Sample
@@ -88,6 +96,26 @@ class RobotSource:
             actions=None if self.targets is None else self._still(index) if other else self._actions(index),
             state=None if self._states is None else self._states[index],
             labels=self._point_labels(index, tags),
+        )
+
+    def table(self) -> SampleTable | None:
+        """All training samples; None for whole trajectories, or if the chunks do not fit into memory."""
+        rows = self.training
+        if self.steps or (self.targets is not None and self._ready is None):
+            return None
+        tasks, number = np.unique(self._tasks[rows].astype(str), return_inverse=True)
+        others = self._other_prompts.of(tasks) if self.targets is not None else []
+        labeled = self.labels is not None and bool(self.images)
+        return SampleTable(
+            rows,
+            (*(self.info.prompt(task) for task in tasks), *others),
+            number,
+            self.images,
+            None if self.targets is None else self._ready[: len(rows)],
+            None if self._states is None else self._states[rows],
+            self._point_columns(rows) if labeled else None,
+            self.spec.colour_jitter,
+            self._others(len(tasks)) if len(others) else None,
         )
 
     def chunk(self, index: int) -> np.ndarray:
@@ -293,6 +321,17 @@ class RobotSource:
     def _length(self, index: int) -> int:
         left = int(self._ends[index]) - int(index)
         return min(self.steps, left) if self.steps else self.info.horizon
+
+    def _others(self, tasks: int) -> OtherPrompts:
+        layout, statistics = self.info.layout, self.statistics[self.info.dataset]
+        rest = statistics.normalize(np.zeros((1, len(self.info.channel_names))))[0]
+        prompts = tasks + np.arange(tasks * self._other_prompts.robots).reshape(tasks, -1)
+        return OtherPrompts(self._other_prompts.share, prompts, rest, np.asarray(layout.grippers, int))
+
+    def _point_columns(self, rows: np.ndarray) -> PointLabels:
+        cameras = [self.labels.cameras.index(tag) for tag in self.camera_tags]
+        objects = np.stack([column[rows].reshape(-1) for column in (self.labels.object, self.labels.goal)], axis=1).astype(int)
+        return point_columns(self.labels, rows, cameras, objects, self.openings[rows])
 
     def _point_labels(self, index: int, tags: Iterable[str]) -> PointLabels | None:
         if self.labels is None or not tags:
