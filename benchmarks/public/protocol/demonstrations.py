@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,12 @@ class Collection:
             "image_size": list(self.benchmark.image_size),
         }
 
+    def continues(self, present: Mapping[str, Any]) -> bool:
+        """Whether the shards of a collection, by its content, are the first ones of this; incomplete ones cannot grow."""
+        same = {name: present.get(name) for name in self.content} | {"per_task": self.per_task} == self.content
+        attempts = present["per_task"]
+        return same and (attempts == self.per_task or (attempts < self.per_task and attempts % PER_SHARD == 0))
+
     @property
     def shards(self) -> list[list[Trial]]:
         """The attempts of every shard, interleaved so that any first part has all tasks."""
@@ -62,14 +68,14 @@ class Collection:
 
 
 def collect(collection: Collection, workers: int) -> dict[str, Any]:
-    """Record what is missing and finalize; the same call resumes after an interruption.
+    """Record what is missing and finalize; the same call resumes, and one with more attempts of each task adds them.
 
     Raises:
         DatasetError: the folder has another collection.
         OutputRefused: it has something else.
     """
     present = check_folder(collection.out, CONTENT)
-    if present is not None and {k: present.get(k) for k in collection.content} != collection.content:
+    if present is not None and not collection.continues(present):
         raise DatasetError(f"{collection.out} contains other demonstrations ({present}); choose another folder")
     write_json(collection.out / CONTENT.file, collection.content)
     shards = collection.shards

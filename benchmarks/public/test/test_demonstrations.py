@@ -43,6 +43,15 @@ def test_an_interrupted_collection_resumes_to_the_same_data(tmp_path, monkeypatc
         assert shard_path(cut.out, shard).read_bytes() == shard_path(whole.out, shard).read_bytes()
 
 
+def test_attempts_are_added_to_what_is_there(tmp_path):
+    collect(collection(tmp_path / "grown", per_task=10), workers=1)
+    before = shard_path(tmp_path / "grown/data", 1).read_bytes()
+    grown = collect(collection(tmp_path / "grown", per_task=12), workers=1)
+    assert grown["attempts"] == 24 and shard_path(tmp_path / "grown/data", 1).read_bytes() == before
+    once = collect(collection(tmp_path / "once"), workers=1)
+    assert {**grown, "out": ""} == {**once, "out": ""}
+
+
 def test_two_collections_do_not_mix(tmp_path):
     collect(collection(tmp_path), workers=1)
     with pytest.raises(DatasetError, match="contains other demonstrations"):
