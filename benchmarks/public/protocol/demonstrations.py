@@ -53,7 +53,7 @@ class Collection:
         }
 
     def continues(self, present: Mapping[str, Any]) -> bool:
-        """Whether the shards of a collection, by its content, are the first ones of this; incomplete ones cannot grow."""
+        """Whether the shards of a collection, by its content, are the first of this one; cut ones cannot grow."""
         same = {name: present.get(name) for name in self.content} | {"per_task": self.per_task} == self.content
         attempts = present["per_task"]
         return same and (attempts == self.per_task or (attempts < self.per_task and attempts % PER_SHARD == 0))
