@@ -7,6 +7,7 @@ $(foreach name,$(ROS_PATHS),$(eval demo test: export $(name) := $($(name))))
 BIN := .venv/bin
 ARGS ?=
 ROBOT ?=
+DEVICE ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format data ablations reproduce results benchmark-metaworld benchmark-simpler docs lock clean distclean
@@ -39,8 +40,8 @@ benchmark-metaworld: setup ## Measure a policy on Meta-World MT50 by its protoco
 ablations: setup ## Train, evaluate and tabulate what docs/explanation/ablations.md compares (hours)
 	@$(BIN)/python scripts/ablations.py $(ARGS)
 
-reproduce: setup ## Collect the data and train the model of all three robots, from nothing (hours)
-	@$(BIN)/python scripts/reproduce.py $(ARGS)
+reproduce: setup ## Collect the data and train the model of all three robots, from nothing (hours; DEVICE=cuda on a GPU)
+	@$(BIN)/python scripts/reproduce.py $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
 results: setup ## Measure what docs/results.md reports, by its own commands, and print the rows (hours)
 	@$(BIN)/python scripts/measure_results.py

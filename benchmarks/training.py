@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/training.py config/training/joint_actions.yaml --json out/training_speed.json
 
-`samples_per_s`: real steps on real data, as `qwen-vla train` makes them. `waiting`: share of that time spent waiting for
-data. `floor_samples_per_s`: the same step with one constant batch. `kernels`: on a GPU, the share of the floor's time
-in which it computes; the rest is the time that the CPU needs to launch the work.
+`samples_per_s`: real steps on real data, as `qwen-vla train` makes them. `waiting`: share of that time spent waiting
+for data. `floor_samples_per_s`: the same step with one constant batch. `kernels`: on a GPU, the share of the floor's
+time in which it computes; the rest is the time that the CPU needs to launch the work.
 """
 
 from __future__ import annotations

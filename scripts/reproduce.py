@@ -18,11 +18,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 from qwen_vla.output_files import folder_complete_or_absent
 from qwen_vla.output_paths import OutputRefused, check_folder
+from qwen_vla.training.batch_size import with_batch_size
 from qwen_vla.training.output_folder import MODEL, MODEL_FOLDER, model_files
 from qwen_vla.training.recipe_files import load_recipe
 
@@ -35,6 +37,7 @@ SUITES = ("widowx", "aloha", "mobile_base")
 TRAINING_ONLY = "grounding_head.safetensors"  # part of a model that inference does not need
 FIRST_SCENE = 9000
 CORES = os.cpu_count() or 1
+GPU_BATCH = 512  # rows: smaller ones leave a GPU waiting for the CPU that launches its work
 
 
 @dataclass
@@ -45,8 +48,12 @@ class Options:
     """Folder of the resulting model; results of the evaluation are written beside it."""
     workers: int = CORES
     """Parallel simulators."""
-    processes: int = 1 if Path("/dev/nvidiactl").exists() else min(2, CORES)
-    """Training processes, which share every batch: the same result, faster."""
+    device: Literal["cpu", "cuda"] = "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
+    """Where to train."""
+    batch_size: int | None = None
+    """Rows of a batch; default: 512 on a GPU, with learning rates to match, and the recipes' own on a CPU."""
+    processes: int | None = None
+    """Training processes, which share every batch: the same result, faster. Default: 1 on a GPU, at most 2 on a CPU."""
     episodes: int = 50
     """Validation scenes of each robot to evaluate on."""
 
@@ -61,12 +68,16 @@ class Stage:
 
 def stages(options: Options) -> Iterator[Stage]:
     """All of them, in order."""
+    batch_size = options.batch_size or (GPU_BATCH if options.device == "cuda" else None)
+    training = ("--device", options.device, *(("--batch-size", str(batch_size)) if batch_size else ()))
+    processes = options.processes or (1 if options.device == "cuda" else min(2, CORES))
     workers, result = ("--workers", str(options.workers)), _from_root(options.out)
     for path in RECIPES:
         recipe = load_recipe(path)
         yield Stage(f"collect the data of {recipe.name}", partial(qwen_vla, "collect", str(path), *workers))
-        title = f"train {recipe.name}: {recipe.steps} steps; log and curve in {recipe.output}"
-        yield Stage(title, partial(qwen_vla, "train", str(path), processes=options.processes))
+        planned = with_batch_size(recipe, batch_size) if batch_size else recipe
+        title = f"train {recipe.name}: {planned.steps} steps; log and curve in {recipe.output}"
+        yield Stage(title, partial(qwen_vla, "train", str(path), *training, processes=processes))
     yield Stage(f"keep the model in {result}", partial(keep, load_recipe(RECIPES[-1]).output / MODEL_FOLDER, result))
     scenes = ("--episodes", str(options.episodes), "--seed", str(FIRST_SCENE))
     for suite in SUITES:

@@ -233,14 +233,24 @@ class Train:
     """Recipe file, see config/training/; `qwen-vla collect` with the same file records its data."""
     max_steps: int | None = None
     """Stop at this step and save the state; the schedule stays that of the whole recipe."""
+    batch_size: int | None = None
+    """Rows of a batch instead of the recipe's: as many samples, in steps whose learning rates grow with its root."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto: on a GPU if there is one."""
     plan: bool = False
     """Only print what it would cost: parameters, memory by part, speed and hours. Nothing is downloaded or written."""
 
     def run(self) -> int:
+        from qwen_vla.training.batch_size import with_batch_size
         from qwen_vla.training.output_folder import claim
+        from qwen_vla.training.recipe import RecipeError
         from qwen_vla.training.recipe_files import check_inputs, load_recipe
 
         recipe = load_recipe(self.recipe)
+        if recipe.stage == "rl" and (self.batch_size or self.device != "auto"):
+            raise RecipeError(f"{self.recipe}: --batch-size and --device are for supervised stages, not for stage rl")
+        if self.batch_size:
+            recipe = with_batch_size(recipe, self.batch_size)
         if self.plan:
             return self._plan(recipe)
         check_inputs(recipe)
@@ -248,10 +258,13 @@ class Train:
         # Importing PyTorch takes seconds; missing or blocking files are reported before.
         if recipe.stage == "rl":
             from qwen_vla.training.reinforcement import train
+
+            model = train(recipe, self.max_steps)
         else:
             from qwen_vla.training.trainer import train
 
-        print(f"model of {recipe.name}: {train(recipe, self.max_steps)}")
+            model = train(recipe, self.max_steps, self.device)
+        print(f"model of {recipe.name}: {model}")
         return 0
 
     @staticmethod

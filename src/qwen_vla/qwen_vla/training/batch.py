@@ -72,7 +72,9 @@ def joined(batches: Sequence[Batch], pad_token: int) -> Batch:
         else:
             parts = [_rows(batch, name, batches, fills.get(name, 0)) for batch in batches]
             by_token = name in ("input_ids", "attention_mask", "mm_token_type_ids", "labels")
-            inputs[name] = torch.cat([_widened(part, width, fills.get(name, 0)) if by_token else part for part in parts])
+            inputs[name] = torch.cat(
+                [_widened(part, width, fills.get(name, 0)) if by_token else part for part in parts]
+            )
     return Batch(inputs, grounding=_joined_targets(batches))
 
 

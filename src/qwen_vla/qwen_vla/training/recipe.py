@@ -131,7 +131,8 @@ class Recipe(Strict):
     normalization: per name of statistics, whether they are recomputed from the data (default), or kept from
         `init_from`, as for a further stage on much the same data.
     freeze: parts not trained, except for the embeddings of the camera markers, which no backbone knows.
-    batch_size: rows of a global batch; all processes share it, in `accumulate` parts each.
+    batch_size: rows of a global batch; all processes share it, in `accumulate` parts each. batch_size_reference: the
+        size for which the recipe was written, if `train --batch-size` converted it to another.
     balance: "task_and_embodiment" draws from the datasets with actions uniformly over embodiments, then tasks, then
         frames, regardless of their relative weights.
     precision: of frozen weights, by default bf16 under adapters with autocast bf16, fp32 otherwise; trained ones are
@@ -159,6 +160,7 @@ class Recipe(Strict):
     lora: Lora | None = None
     steps: int = Field(gt=0)
     batch_size: int = Field(32, gt=0)
+    batch_size_reference: int | None = Field(None, gt=0)
     accumulate: int = Field(1, gt=0)
     noise_draws: int = Field(1, gt=0)
     losses: Losses = Losses()

@@ -94,7 +94,8 @@ class ResidentSource:
     def _targets(self, labels: PointLabels, order: list[int]) -> GroundingTargets:
         images = len(order)
         points, visible, hidden = (
-            self._kept(np.ascontiguousarray(column[:, order])) for column in (labels.points, labels.visible, labels.hidden)
+            self._kept(np.ascontiguousarray(column[:, order]))
+            for column in (labels.points, labels.visible, labels.hidden)
         )
         openings = np.repeat(labels.openings[:, None], images, axis=1)
         return GroundingTargets(torch.arange(0), points, visible, hidden, self._kept(openings))
@@ -180,8 +181,8 @@ def resident_sources(
         free = torch.cuda.mem_get_info(device)[0]
         if size > MEMORY_SHARE * free:
             return [None] * len(sources), (
-                f"data of {size / 1e9:.1f} GB stays on the CPU: more than {MEMORY_SHARE:.0%} of the {free / 1e9:.1f} GB "
-                "that are free on the GPU"
+                f"data of {size / 1e9:.1f} GB stays on the CPU: more than {MEMORY_SHARE:.0%} of the "
+                f"{free / 1e9:.1f} GB that are free on the GPU"
             )
     found = [None if table is None else ResidentSource(table, processor, device) for table in tables]
     return found, f"data of {size / 1e9:.1f} GB on the {device.type}, {found.count(None)} source(s) sample by sample"
@@ -192,4 +193,3 @@ def _table(source: SampleSource, processor: QwenVLAProcessor) -> SampleTable | N
     table = source.table() if hasattr(source, "table") else None
     in_text = table is not None and table.states is not None and processor.proprioception == "text"
     return None if in_text else table
-

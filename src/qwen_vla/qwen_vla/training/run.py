@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,13 +33,15 @@ from qwen_vla.training.start import HEAD_FILE, load_head, make_model, start_of, 
 from qwen_vla.training.state import record_of_data, refuse_other_statistics, write_model
 
 LOSSES = ("action", "language", "grounding")
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass
 class Run:
     """Model, data, optimizer and progress.
 
-    placement: where the data is. clipped: per source, the share of its labels outside their statistics' range, by statistics and channel.
+    clipped: per source, the share of its labels outside their statistics' range, by statistics and channel.
+    placement: where the data is, as text.
     learner: model and grounding head; wrapped: the same for several processes, called by a step. average: EMA of
     `trained`, the model's trained parameters, in their order (of shards, if sharded); empty without one.
     """
@@ -115,9 +117,9 @@ class Run:
             return [p.detach().clone() for p in self.trained]
 
 
-def prepare(recipe: Recipe) -> Run:
+def prepare(recipe: Recipe, device: Device = "auto") -> Run:
     """The run at step 0. Draws the initial weights from PyTorch's global generator, so seed that first."""
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=not uses_gpu(device))
     _check_batch(recipe, accelerator.num_processes)
     start = start_of(recipe)
     kept = statistics_to_keep(recipe, start)
@@ -159,7 +161,19 @@ def prepare(recipe: Recipe) -> Run:
         resident=resident,
     )
     balance = GradientBalance(recipe.losses, recipe.losses.language)
-    return Run(recipe, accelerator, sources, clipped, batches, learner, wrapped, optimizer, schedule, balance, placement)
+    return Run(
+        recipe, accelerator, sources, clipped, batches, learner, wrapped, optimizer, schedule, balance, placement
+    )
+
+
+def uses_gpu(device: Device) -> bool:
+    """Whether to train on a GPU; RecipeError if one is asked for and PyTorch finds none."""
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
+        raise RecipeError(
+            f"device cuda: PyTorch {torch.__version__} finds no GPU; choose cpu, or install its CUDA build"
+        )
+    return found and device != "cpu"
 
 
 @contextlib.contextmanager

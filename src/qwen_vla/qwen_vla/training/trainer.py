@@ -29,7 +29,7 @@ from qwen_vla.training.progress.curve import plot_curve
 from qwen_vla.training.progress.log import Log
 from qwen_vla.training.recipe import Recipe
 from qwen_vla.training.recipe_files import check_inputs
-from qwen_vla.training.run import Run, export, prepare
+from qwen_vla.training.run import Device, Run, export, prepare
 from qwen_vla.training.state import resume, save
 
 WAIT_SHARE = 0.05  # of the time; more than this spent waiting for data is reported
@@ -40,7 +40,7 @@ class TrainingStopped(KeyboardInterrupt):
     """A signal ended the training early; state and model of the last step are saved."""
 
 
-def train(recipe: Recipe, max_steps: int | None = None) -> Path:
+def train(recipe: Recipe, max_steps: int | None = None, device: Device = "auto") -> Path:
     """Train, resuming from `recipe.output` if it holds a state; returns the folder of the finished model.
 
     `max_steps` ends early with a saved state; the schedule stays that of the full recipe. TrainingStopped if
@@ -50,7 +50,7 @@ def train(recipe: Recipe, max_steps: int | None = None) -> Path:
     set_seed(recipe.seed)
     check_inputs(recipe)
     claim(recipe)
-    run = prepare(recipe)
+    run = prepare(recipe, device)
     resume(run)
     last = recipe.steps if max_steps is None else min(recipe.steps, max_steps)
     main = run.is_main

@@ -330,7 +330,9 @@ class RobotSource:
 
     def _point_columns(self, rows: np.ndarray) -> PointLabels:
         cameras = [self.labels.cameras.index(tag) for tag in self.camera_tags]
-        objects = np.stack([column[rows].reshape(-1) for column in (self.labels.object, self.labels.goal)], axis=1).astype(int)
+        objects = np.stack(
+            [column[rows].reshape(-1) for column in (self.labels.object, self.labels.goal)], axis=1
+        ).astype(int)
         return point_columns(self.labels, rows, cameras, objects, self.openings[rows])
 
     def _point_labels(self, index: int, tags: Iterable[str]) -> PointLabels | None:
