@@ -6,6 +6,9 @@ import math
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from foreign_dataset import FPS, LENGTHS, png, write
@@ -240,6 +243,50 @@ def test_what_nobody_asked_for_stops_nothing(tmp_path):
         training(root, columns={"actions": {"column": "note"}})
     with pytest.raises(DataError, match="absent cannot be read: meta/info.json lists it, but it is not in data/"):
         training(root, columns={"actions": {"column": "absent"}})
+
+
+def annotate(root):
+    """Add the two language columns as lerobot 0.6 does: lists of annotations, in a row group per episode."""
+    persistent = [
+        {
+            "role": "user",
+            "content": f"{style} of it",
+            "style": style,
+            "timestamp": at,
+            "camera": None,
+            "tool_calls": None,
+        }
+        for style, at in (("subtask", 0.0), ("subtask", 1.0), ("task_aug", 0.0), ("plan", 0.0))
+    ]
+    event = {"role": "user", "content": "not that one", "style": "interjection", "camera": None, "tool_calls": None}
+    for file in root.glob("data/**/*.parquet"):
+        table = pq.read_table(file)
+        rows = range(len(table))
+        table = table.append_column("language_persistent", pa.array([persistent for _ in rows]))
+        table = table.append_column("language_events", pa.array([[event] if row % 5 == 0 else [] for row in rows]))
+        with pq.ParquetWriter(file, table.schema) as writer:
+            for episode in table["episode_index"].unique():
+                writer.write_table(table.filter(pc.equal(table["episode_index"], episode)))
+    info = json.loads((root / "meta/info.json").read_text())
+    for name in ("language_persistent", "language_events"):
+        info["features"][name] = {"dtype": "language", "shape": [1], "names": None}
+    (root / "meta/info.json").write_text(json.dumps(info))
+
+
+def test_the_sentence_of_a_row_is_its_task_whatever_language_columns_say(tmp_path):
+    tasks = ("lift the cube", "put it down")
+    root = widowx(tmp_path / "set", tasks=tasks, task_of_row=lambda episode, row: int(row >= 6))
+    plain = training(root)
+    annotate(root)
+    findings = inspect(root, row=5)
+    assert findings.ok, findings.problems
+    assert findings.sample["instruction"] == tasks[0]
+    assert {told["text"] for told in findings.instructions} == set(tasks)
+    assert sum(told["rows"] for told in findings.instructions) == ROWS
+    annotated = training(root)
+    np.testing.assert_array_equal(annotated.training, plain.training)
+    for row, task in ((5, 0), (6, 1)):
+        assert annotated.sample(row, None).text == plain.sample(row, None).text == WIDOWX.prompt(tasks[task])
 
 
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), "five", None])
