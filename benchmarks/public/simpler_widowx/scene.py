@@ -13,6 +13,7 @@ import mani_skill.envs  # noqa: F401  registers the tasks
 import numpy as np
 import torch
 from mani_skill.envs.tasks.digital_twins.base_env import BaseDigitalTwinEnv
+from mani_skill.utils.logging_utils import logger
 from transforms3d.quaternions import quat2mat
 
 from benchmarks.public.simpler_widowx.expert import View
@@ -20,6 +21,7 @@ from benchmarks.public.simpler_widowx.tasks import OFFICIAL_STATES, TABLE, Start
 
 CAMERA = "3rd_view_camera"
 FEWEST = 20  # pixels of 640×480 of an object that counts as visible
+logger.setLevel("ERROR")  # it warns of its own tasks
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import warnings
 from pathlib import Path
 
 DRIVER = Path(sys.prefix) / "mesa/lvp_icd.json"  # made by mesa.sh, where the system has no driver of its own
@@ -18,6 +19,8 @@ def prepare() -> None:
     Raises:
         FileNotFoundError: the assets are missing; mani_skill would ask on a terminal whether to download them.
     """
+    warnings.filterwarnings("ignore", message="Failed to find system libvulkan")  # SAPIEN brings its own
+    warnings.filterwarnings("ignore", message="Creating a tensor from a list of numpy.ndarrays")
     os.environ["LP_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # parallel simulators would wait for each other
     if DRIVER.is_file():
         ctypes.CDLL(
