@@ -17,6 +17,7 @@ from qwen_vla.training.start import freeze, set_types
 SHIPPED = sorted(resource_path("config/training").glob("*.yaml"))
 ROOT = SHIPPED[0].parents[2]  # from where the paths in them are seen
 OWN = [path for path in SHIPPED if "4b" not in path.stem]  # their data come from the suite
+BENCHMARKS = {Path("out/data", path.parent.name) for path in ROOT.glob("benchmarks/public/*/benchmark.py")}
 GOOD = {
     "stage": "sft",
     "name": "mine",
@@ -51,8 +52,9 @@ def test_every_stage_has_a_recipe_in_both_sizes():
 def test_every_data_set_and_model_that_a_recipe_needs_is_made_by_the_suite(monkeypatch, path):
     monkeypatch.chdir(ROOT)
     recipe = load_recipe(path)
-    if recipe.data_paths:
-        assert set(recipe.data_paths) <= {collection.out for collection in load_collections(recipe.collect)}
+    recorded = set(recipe.data_paths) - BENCHMARKS  # those are recorded by `python -m benchmarks.public.NAME record`
+    if recorded:
+        assert recorded <= {collection.out for collection in load_collections(recipe.collect)}
     outputs = {load_recipe(other).output / "model" for other in OWN}
     assert recipe.init_from is None or recipe.init_from in {*outputs, Path("checkpoints/tiny")}
 
