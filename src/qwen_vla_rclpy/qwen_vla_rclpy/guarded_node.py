@@ -17,7 +17,8 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -85,7 +86,7 @@ class GuardedNode(Node):
         """
         if msg_type is ClockMessage:
             callback, largest = self._forward_in_time(callback), ANY_SIZE
-        if largest is not ANY_SIZE:
+        if largest is not None:  # ANY_SIZE
             callback, raw = self._within(largest, msg_type, topic, callback, raw), True
         return super().create_subscription(msg_type, topic, callback, qos_profile, raw=raw, **options)
 
