@@ -17,7 +17,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARTS = ("embodiment_descriptions", "qwen_vla_control", "qwen_vla")
 # A test file with one of these reads other folders of the repository, or messages of ROS.
-NEEDS_MORE = re.compile(r"examples/|docs/|config/controllers|_msgs\.msg import")
+NEEDS_MORE = re.compile(r"examples/|docs/|config/controllers|_msgs\.msg import|from rcl_interfaces")
 # What may be installed, in the versions that everything else here is tested with, where a part asks for it.
 CONSTRAINTS = ("--constraint", REPOSITORY / "requirements.lock")
 
