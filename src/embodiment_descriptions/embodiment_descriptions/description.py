@@ -112,7 +112,8 @@ def _reason(error: Exception) -> str:
 
 def _remedy(error: Exception) -> str:
     text = _reason(error)
-    if "AMENT_PREFIX_PATH" in text or "not found, searching" in text:
+    no_packages = ("AMENT_PREFIX_PATH", "not found, searching", "No module named 'ament_index_python'")
+    if any(said in text for said in no_packages):
         return "; source the ROS workspace that holds the package, or expand it there: xacro FILE > my_robot.urdf"
     undefined = re.match(r"Undefined substitution argument:? (\S+)", text)
     return f"; give it a value: {undefined[1]}:=..." if undefined else ""
