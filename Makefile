@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Every target prepares the environment first (`make setup`, which does nothing when nothing changed).
 # A sourced ROS installation must not mix with the one in .venv. `demo` and `test` see it, to say that they ignore it.
 ROS_PATHS := PYTHONPATH AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH

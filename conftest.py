@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings for every test process: a ROS graph of its own, off-screen rendering that this machine can do, Ctrl-C, and
 which examples property tests try. And what a run says of itself: which tests may run beside others, which were rerun.
 

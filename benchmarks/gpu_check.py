@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Is the model right and fast on this machine? Checks and times everything in under five minutes on a GPU.
 
     .venv/bin/python benchmarks/gpu_check.py --json out/gpu_check.json            # a GPU where there is one

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast a robot's recordings become batches: opening (decoding images the first time), samples, and whole batches.
 
     .venv/bin/python benchmarks/loader.py out/data/widowx_pick

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time and memory of loading a Qwen3.5 checkpoint as the backbone of a Qwen-VLA, on a CPU.
 
     .venv/bin/python benchmarks/loading.py FOLDER_OR_HUB_ID

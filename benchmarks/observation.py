@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What seeing costs per image: to receive it, store it, choose it, check its CameraInfo, and decode it.
 
     .venv/bin/python benchmarks/observation.py

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `qwen-vla serve` costs: latency that clients see, alone and beside others, and what it adds to inference.
 
     .venv/bin/python benchmarks/serving.py --json out/serving.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast a recipe trains on this machine at several batch sizes, and what holds it back.
 
     .venv/bin/python benchmarks/training.py config/training/joint_actions.yaml --json out/training_speed.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # What runs on the machine with the GPU: policy_node and the model library. No drivers, no controllers.
 #
 #   docker build -f docker/inference.Dockerfile -t qwen_vla_inference .        (from the root of the repository)

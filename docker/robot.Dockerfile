@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # What runs on the robot's own computer: executor, visualizer, recorder, controllers. No torch, no model.
 #
 #   docker build -f docker/robot.Dockerfile -t qwen_vla_robot .        (from the root of the repository)

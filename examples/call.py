@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls a service of a node, where there is no `ros2` command (ROS 2 from wheels has none).
 
     python examples/call.py executor_node/go_home

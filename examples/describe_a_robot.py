@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read a robot that is not part of the suite: its limits, channels and prompt come from its own description.
 
 .venv/bin/python examples/describe_a_robot.py [EMBODIMENT_YAML]

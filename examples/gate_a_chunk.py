@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Let the gate decide about two motions of a WidowX: one that it accepts, and one that leaves the workspace.
 
     .venv/bin/python examples/gate_a_chunk.py

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ask the shipped model for one chunk: what would the WidowX do next in a simulated scene?
 
     .venv/bin/python examples/infer_one_image.py [SEED]

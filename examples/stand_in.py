@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stand-in for an arm: it follows trajectories, and publishes joint states, images and its description.
 
     python examples/stand_in.py examples/so101/so101.yaml

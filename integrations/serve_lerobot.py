@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Serve a LeRobot policy (ACT, SmolVLA, π0, …) over openpi's protocol, so that it drives a robot behind our gate.
 
     python integrations/serve_lerobot.py CHECKPOINT --port 8000 --device cuda

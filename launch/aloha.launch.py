@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Brings up an ALOHA that executes instructions: its two followers and cameras, the policy, the executor, RViz.
 
     ros2 launch qwen_vla_ros aloha.launch.py                                   # simulated, with cameras

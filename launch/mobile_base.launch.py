@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Brings up a mobile base that executes instructions: the base and its camera, the policy, the executor, RViz.
 
     ros2 launch qwen_vla_ros mobile_base.launch.py                             # simulated, with a camera

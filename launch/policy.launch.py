@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts only the policy, on a machine with a GPU, for a robot whose executor runs elsewhere.
 
     ros2 launch qwen_vla_ros policy.launch.py policy:=/path/to/checkpoint device:=cuda

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Brings up any robot that has a description and an embodiment YAML: the policy, the executor, RViz, and on request
 ros2_control.
 

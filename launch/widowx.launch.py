@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Brings up a WidowX 250s that executes instructions: the robot (simulated, mock or real), policy, executor, RViz.
 
     ros2 launch qwen_vla_ros widowx.launch.py                        # simulated arm with cameras

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains and evaluates the ablations of docs/explanation/ablations.md, and writes it: same budget, several seeds.
 
 .venv/bin/python scripts/ablations.py                     # everything; resumes after an interruption

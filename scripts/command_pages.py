@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pages of docs/reference that list the commands of `qwen-vla` and the ROS interfaces, from their own texts."""
 
 from __future__ import annotations

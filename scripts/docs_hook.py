@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MkDocs: a link from a page to a file outside of docs/ becomes the file's path, since the site has only the pages.
 
 A file that does not exist is a warning, and so an error in `make docs`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shared by the scripts that compare trainings: each modified recipe is trained once, each model evaluated once."""
 
 from __future__ import annotations

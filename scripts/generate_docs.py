@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Generates documentation from the code; ``--check`` only reports whether it is up to date.
 
 docs/reference/configuration.md: every field of the model's configuration, the recipes and their data.

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Builds the suite in a colcon workspace on an installed ROS 2: system packages by rosdep, what Linux distributions do not
 # have by pip in a virtual environment that sees the system's packages, then colcon. Source the ROS installation first.
 #

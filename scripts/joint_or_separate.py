@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains one model per robot, of the same size and in total with the budget of the joint one, and writes a page.
 
 .venv/bin/python scripts/joint_or_separate.py                     # everything; resumes after an interruption

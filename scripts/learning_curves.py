@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plots the training of the joint checkpoint, stage by stage: losses, and success per task of intermediate models.
 
 .venv/bin/python scripts/learning_curves.py out/eval/*.json     # results of `qwen-vla evaluate` for intermediate models

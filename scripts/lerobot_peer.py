@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the parity test asks of Hugging Face's own lerobot, in the environment that scripts/lerobot_venv.sh makes.
 
 lerobot_peer.py read ROOT OUT.npz      open a data set with lerobot and write down everything that it gives

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Makes an environment with Hugging Face's own lerobot, separate from ours: its pins (torch < 2.11, av < 16, ...) contradict
 # ours, so the parity test (`pytest -m slow src/qwen_vla/test/data/formats/test_lerobot_parity.py`) runs it as a program.
 #

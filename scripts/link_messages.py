@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Links a built interface package into this virtual environment, as an editable install does for Python packages.
 
 `colcon build` leaves the generated modules and their shared libraries under install/<package>; a shell finds them

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Resolves requirements.in for several Python versions and writes requirements.lock (`make lock`).
 
     python3 scripts/lock.py [PYTHON ...]        default: python3.11 python3.12

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measures what docs/results.md reports: runs its commands one by one, and prints its rows.
 
 .venv/bin/python scripts/measure_results.py     # or `make results`; resumes after an interruption

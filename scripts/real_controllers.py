@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks executor_node, and what the simulated controllers are like, against a real controller_manager.
 
 Start the controllers of the WidowX with mock hardware, or its simulator, and nothing that commands them:

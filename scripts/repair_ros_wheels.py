@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Makes the ROS 2 wheels in this virtual environment a ROS installation that colcon and CMake can use.
 
 - The wheels' CMake files export the include paths of the machine that built them (`/opt/python/cpXY-cpXY/...`), and

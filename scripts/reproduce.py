@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains the checkpoint of all three robots from scratch: data, all recipes, and an evaluation of the result.
 
 .venv/bin/python scripts/reproduce.py                                     # or `make reproduce`

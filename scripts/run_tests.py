@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the tests of the repository in three parts, always all of them, and prints a summary of each at the end.
 
 Side by side: all tests that may run in parallel. In pairs: those of running nodes, which mostly wait. Alone: those that

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Prepares this checkout: system packages, virtual environment, ROS 2 from wheels, colcon build. Called by every
 # make target; does nothing if nothing changed. After an interruption, the next call resumes:
 # each phase writes its stamp (the hash of its inputs) last.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/how-to/add_a_command_interface.md as it stands there: its one module in a package of its own, and its commands.
 
 A real executor_node sends to the module's stand-in in the real simulator, and episode_recorder records what it sends.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/how-to/add_a_policy.md as it stands there: its one module in a package of its own, and its commands."""
 
 import json

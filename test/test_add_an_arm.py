@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/how-to/describe_a_robot.md as it stands there: an arm outside the tree is one YAML and its description.
 
 The page's files lie in a folder of their own, and its commands run in their order, each on what those before it left.

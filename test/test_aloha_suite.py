@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recording, planning and holding of the bimanual suite."""
 
 import numpy as np

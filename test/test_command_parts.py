@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parts of the suite's command interfaces are where their classes say, which a text does not keep by itself."""
 
 import importlib

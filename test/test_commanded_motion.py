@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The commanded motion that is made of messages alone, against the simulator's controller that executes them."""
 
 from __future__ import annotations

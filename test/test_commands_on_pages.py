@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every command on a page can be typed as it stands there: it is run, or it is read by what would run it.
 
 Commands are the lines of code blocks that begin with a known program, and code in a sentence that begins with

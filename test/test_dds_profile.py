@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """With the Fast DDS profile, camera images cross from process to process through shared memory, all of them."""
 
 import os

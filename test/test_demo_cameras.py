@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cameras that the demo draws into are where the simulator has them."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The examples run as they are, and print what their pages say."""
 
 import subprocess

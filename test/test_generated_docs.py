@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is generated from the code is up to date, and the generator reads docstrings correctly."""
 
 import dataclasses

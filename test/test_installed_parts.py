@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parts without ROS are distributions: installed by pip into an empty environment, they pass their tests.
 
 Not those that read other folders of the repository, or messages of ROS: whoever installs a part alone has none.

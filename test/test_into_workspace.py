@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whoever has ROS 2 installed gets the suite into a workspace by one script. Here, the wheels are that installation."""
 
 from __future__ import annotations

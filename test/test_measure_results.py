@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make results`: it runs the commands of docs/results.md, does nothing twice, and prints the rows that stand there."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every node's program says what it is and what it offers, and ends, without a ROS graph, a robot or torch."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `--help` says of a node is what the running node offers in the graph: no more, no less, with these types."""
 
 from __future__ import annotations

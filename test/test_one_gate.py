@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every suite judges a chunk as the executor's gate judges the message that would have been sent of it."""
 
 from collections import Counter

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A robot is driven by a policy behind `qwen-vla serve` as by the same policy in its own process."""
 
 import json

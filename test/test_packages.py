@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each package says about itself is complete and true, so that rosdep, colcon, pip and ros2 run can rely on it."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The program that checks a real controller_manager: its messages, what it leaves alone, and its scenes here."""
 
 from __future__ import annotations

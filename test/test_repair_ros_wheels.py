@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The wheels' files fit this machine, and the setup scripts extend search paths without doubling them."""
 
 import importlib.util

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """scripts/reproduce.py as it is, on recipes that are the suite's own but for their size: the whole way once."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make test` runs all parts whatever becomes of the first, and says of each what became of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Test scenes are for the figures of docs/results.md alone: no script that compares, no other page and no recipe looks
 at them.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The documentation site: it builds without a warning, lists every page, and loads nothing from elsewhere."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The walls between the packages hold: who may import whom, no circles, small rooms, a light executor."""
 
 import ast

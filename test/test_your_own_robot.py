@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/tutorial/your_own_robot.md as it stands there: its commands in their order, for both robots of the page."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What colcon wants beside pyproject.toml: the files of embodiment_descriptions under share/."""
 
 from pathlib import Path

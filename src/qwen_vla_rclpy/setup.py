@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Build and install the qwen_vla_rclpy package (the common base of the nodes of the suite)."""
 
 from setuptools import find_packages, setup

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Build and install the qwen_vla_ros package (the nodes), with the launch files and configuration of the repository."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Build and install the qwen_vla_sim package (MuJoCo robots behind the topics of the real ones)."""
 
 from setuptools import find_packages, setup

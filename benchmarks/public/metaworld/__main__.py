@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m benchmarks.public.metaworld`, see `protocol.command`."""
 
 from benchmarks.public.metaworld.benchmark import METAWORLD

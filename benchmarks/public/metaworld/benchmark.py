@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meta-World MT50 as LeRobot evaluates SmolVLA: 50 tasks in four groups, 10 trials each."""
 
 from __future__ import annotations

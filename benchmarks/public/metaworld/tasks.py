@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meta-World's 50 tasks: groups of difficulty as in LeRobot's and SmolVLA's evaluation, and a sentence for each."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meta-World in its own environment: the tasks of MT50 as LeRobot evaluates them, and the package's scripted policies.
 
 A row of a chunk is a set-point of the hand and an opening of the gripper, which four of the simulator's steps approach:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What distinguishes one public benchmark from another: tasks, start states, groups, robot and simulator."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The commands of a public benchmark: `python -m benchmarks.public.NAME environment | evaluate | expert | record`."""
 
 from __future__ import annotations

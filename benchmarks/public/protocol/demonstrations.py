@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Records demonstrations of a benchmark's scripted expert as a LeRobotDataset v3.0, and measures the expert."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The environment of a public benchmark: a virtual environment outside the repository, with pinned packages."""
 
 from __future__ import annotations

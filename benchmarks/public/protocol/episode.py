@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs one episode of a public benchmark: observe, infer, execute part of the chunk, until success or the end."""
 
 from __future__ import annotations

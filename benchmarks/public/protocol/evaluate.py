@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measures a policy on a public benchmark: resumable, in parallel, with sheet, videos and JSON."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options of a measurement on a public benchmark."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The result of a public benchmark: score, rates with intervals by task and group, failures, and how it came about."""
 
 from __future__ import annotations

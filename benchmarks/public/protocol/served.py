@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts `qwen-vla serve` for a policy: a benchmark is a client of the server that users run, too."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes of a benchmark and the numbers of their start states. Imports nothing: simulators read it, too."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A benchmark's simulator in a process of its own, with the benchmark's own environment."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulator's side of a public benchmark. It runs in the benchmark's own environment and needs only NumPy.
 
     the benchmark's environment                              ours

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m benchmarks.public.simpler_widowx`, see `protocol.command`."""
 
 from benchmarks.public.protocol.command import main

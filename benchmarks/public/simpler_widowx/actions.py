@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Between poses of the tip and the actions of mani_skill's controller, in the robot's root frame.
 
 An action (7,) is Δx Δy Δz [m] and Euler angles XYZ [rad], both along the root's axes and added to the controller's own

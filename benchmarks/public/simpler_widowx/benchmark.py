@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Simpler-WidowX: SIMPLER's four Bridge tasks, 24 start states each, four times."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Disturbs the expert while it is recorded, so that demonstrations show how to recover (as in DAgger and DART)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scripted expert: from exact poses to the next action. It looks at the scene at every step, so it corrects.
 
 All poses are in the robot's root frame (REP-103; z up). An action is Δx Δy Δz [m] along the root's axes, Δroll Δpitch

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # mesa.sh FOLDER: where the system has no Vulkan driver, put that of Mesa 25 for CPUs (lavapipe) into FOLDER/mesa.
 # SAPIEN needs its descriptor indexing. Debian 13 has it; for Debian 12 it is taken from backports, without installing it.
 set -euo pipefail

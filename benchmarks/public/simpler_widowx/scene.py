@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One task of Simpler-WidowX in mani_skill: official and other start states, exact poses, and frames on demand.
 
 mani_skill renders at every step; here `get_obs` renders nothing, and `frame` does it when an image is needed.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prepares the process for mani_skill: where its assets are, and the driver by which SAPIEN renders on a CPU."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The four tasks of Simpler-WidowX and their start states: the 24 official ones, and others for training.
 
 Positions are in the simulator's world: x, y, z [m], z up; quaternions are w x y z.

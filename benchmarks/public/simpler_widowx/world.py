@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Simpler-WidowX in its own environment: mani_skill's four Bridge tasks, and the scripted expert.
 
 A row of a chunk is the pose of the tip relative to that at the observation, and the opening of the gripper. The

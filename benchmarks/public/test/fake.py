@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small benchmark whose simulator is a process like any other: a hand on a line that must stay where it is.
 
 Task `hold` succeeds after its second chunk in even start states; task `lift` never does. A start state named in the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Demonstrations of a benchmark's expert: a data set that training understands, resumed where it stopped."""
 
 import json

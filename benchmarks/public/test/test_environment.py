@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The environment of a benchmark is complete or counts as absent, and is made again from other requirements."""
 
 import subprocess

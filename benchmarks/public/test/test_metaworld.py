@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meta-World in its own environment: what is recorded leads to success again when a policy predicts it."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Public benchmarks: what they count, what they write, how they resume, and that training states stay apart."""
 
 import json

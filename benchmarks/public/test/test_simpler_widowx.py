@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Simpler-WidowX: start states, the expert's geometry, actions; with its environment made, the simulator itself."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Qwen-VLA as a LeRobot policy, `--policy.type=qwen_vla`: a client of `qwen-vla serve`.
 
 The model runs in its own process, because LeRobot's pins of torch and transformers contradict its. LeRobot imports

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configuration of the policy: where the server is, and its names for LeRobot's cameras."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The policy: each chunk is requested from the server, in the units of its robot (rad, m, gripper open = 1)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nothing is normalized here: the server has the statistics of its checkpoint, and reads and sends physical units."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A connection to `qwen-vla serve` over openpi's protocol."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Robot descriptions and what is derived from them: embodiment, kinematics and prompt. Free of ROS and torch."""
 
 from embodiment_descriptions.actions import ActionLayout, Channel, ChannelKind, ControlMode

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Angles modulo 2 pi: wrapping, unwrapping, and the equivalent angle nearest to another one."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The YAML that adds to a URDF what it lacks: tag, control mode, rate, arms, cameras, topics, safety."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pose differences as the policy uses them: end-effector deltas in the frame of a first pose.
 
 A delta is (x, y, z, rx, ry, rz): the translation [m] and rotation vector [rad] of T0^-1 T, expressed in the frame T0.

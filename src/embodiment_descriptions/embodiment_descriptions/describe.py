@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An embodiment as human-readable text: tables, the exact prompt, and whatever was guessed."""
 
 from embodiment_descriptions.commands import CommandInterface

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """URDF text of a robot: from the file of a URDF, or from a xacro and what it is to be expanded for."""
 
 import re

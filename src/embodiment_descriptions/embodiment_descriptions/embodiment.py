@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the suite knows about a robot: its URDF and its YAML, checked against each other and frozen."""
 
 import math

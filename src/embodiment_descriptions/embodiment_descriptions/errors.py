@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The exceptions of this package, and how several of them are said at once."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Forward and inverse kinematics of one arm (pinocchio), tip relative to the arm's base link.
 
 The inverse is a Levenberg-Marquardt iteration on the pose error log6(T^-1 T_target) in the tip frame, damped by the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where all links of a robot are, those behind grippers and mimic joints included (pinocchio)."""
 
 from collections.abc import Mapping

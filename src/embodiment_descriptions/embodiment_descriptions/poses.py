@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversions between two representations of poses: homogeneous matrices, and position with quaternion (x y z w)."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The exact text that tells the model which robot it controls (Qwen-VLA, sections 2.3 and 3.2.1)."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finds the files that ship with the suite, in the source tree or installed under share/."""
 
 import os

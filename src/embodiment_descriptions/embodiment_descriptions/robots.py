@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Robots by name or by the path of their embodiment YAML: resolves the files and loads the `Embodiment`.
 
 The description of a YAML is the URDF or xacro beside it with the name of the file or of the robot in it, otherwise the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The building blocks of the embodiment YAML: strict models and the types of their fields."""
 
 from typing import Annotated

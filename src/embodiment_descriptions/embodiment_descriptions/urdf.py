@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A URDF as a checked tree of links and joints, from which the embodiment is derived."""
 
 import math

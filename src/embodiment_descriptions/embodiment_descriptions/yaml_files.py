@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads YAML written by others: no tags, no duplicate keys, no anchors that repeat themselves without end."""
 
 from collections import Counter

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Robots for the tests: the WidowX, and small ones built joint by joint."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shared by the tests of descriptions: expansions of every kind, and the same robot in MuJoCo."""
 
 import functools

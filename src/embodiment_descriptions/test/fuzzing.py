@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Feeds damaged files to a reader: no other exception than those it declares, no hang, no memory beyond a limit."""
 
 from __future__ import annotations

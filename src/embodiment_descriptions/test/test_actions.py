@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Typed actions: layouts, channel names, decoding of chunks, and angles modulo 2 pi."""
 
 import math

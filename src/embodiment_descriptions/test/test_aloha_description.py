@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The geometry of ALOHA: both arms as published, mounted where they should be, in view of its four cameras."""
 
 import mujoco

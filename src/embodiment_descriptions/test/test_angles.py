@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Angles modulo 2 pi."""
 
 import math

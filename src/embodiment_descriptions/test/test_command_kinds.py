@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kinds of command interfaces come from installed packages, and say where their other parts are."""
 
 import re

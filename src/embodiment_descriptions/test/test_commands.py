@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a robot is commanded, and where its state comes from: which YAML is accepted, and which is not."""
 
 from pathlib import Path

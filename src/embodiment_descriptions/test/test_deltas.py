@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Deltas are T0^-1 T, in the frame of the first pose, and can be undone."""
 
 import numpy as np

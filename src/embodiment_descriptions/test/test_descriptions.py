@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every robot with every choice of hardware: a valid URDF with all joints and limits, and controllers that fit it."""
 
 from itertools import product

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is derived from a URDF and a YAML: names, limits, channels, gripper mapping."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A wrong description is refused with what is wrong, its value and the remedy."""
 
 from collections.abc import Callable

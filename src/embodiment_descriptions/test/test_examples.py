@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The robots of examples/ are robots: description and YAML fit, home is within the limits and inside the workspace."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Descriptions and embodiment YAMLs that are damaged in every way end in an EmbodimentError, soon."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/how-to/describe_a_robot.md names what there is; its commands run in test/test_add_an_arm.py."""
 
 import re

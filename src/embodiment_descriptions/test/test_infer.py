@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A URDF without a YAML: one or two arms or a base are guessed, and the guesses are told."""
 
 import pytest

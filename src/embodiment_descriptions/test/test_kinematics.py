@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inverse kinematics: exact, within the limits, on one branch, and explicit about what it cannot reach."""
 
 import pickle

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where all links are: mimic joints follow what they follow in the end, whatever a URDF leaves behind."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joints inside an arm's chain that mimic others of it: parallel linkages, telescopes."""
 
 import numpy as np

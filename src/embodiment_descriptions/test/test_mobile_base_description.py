@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The mobile base stands on its wheels and casters, drives as its joints are meant to, and is described as a base."""
 
 import mujoco

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Poses keep their meaning when they are written the other way."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The prompt, byte for byte, for every kind of robot that the template distinguishes."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A description is read from its file: any encoding that XML declares, and xacro with its arguments."""
 
 from pathlib import Path

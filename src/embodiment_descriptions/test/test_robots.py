@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A robot is found by its name or by the path of its YAML, with the description beside it."""
 
 import shutil

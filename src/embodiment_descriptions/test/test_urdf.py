@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A URDF is read in time proportional to its size, whatever its shape."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The geometry of the WidowX: as published, free of collisions, and in view of its wrist camera as intended."""
 
 import mujoco

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Qwen-VLA: one vision-language-action model for many robots. Heavy modules are imported on first use."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Latency of an action chunk, stage by stage, beside a lower bound for the same arithmetic.
 
 The floor of a stage is the larger of two bounds, both measured in the same run, so that a busy or slow machine affects

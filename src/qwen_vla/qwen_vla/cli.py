@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `qwen-vla` command: one sub-command per job, typed options, JSON where results are measured.
 
 Packages add commands through the entry point group `qwen_vla.commands` (name → class with `run() -> int`). Commands

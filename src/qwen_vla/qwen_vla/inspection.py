@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inspects any dataset: finds its kind, applies a recipe's entry, and draws a picture. The command line calls it.
 
 Libraries that load slowly are imported only for the kinds that need them.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads JSON written by others: every problem is one line with the file, the field and the value."""
 
 from __future__ import annotations

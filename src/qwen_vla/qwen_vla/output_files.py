@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How results are written to disk: a file or folder is complete or absent, and a full disk is reported in one sentence.
 
 Results are written under a temporary name in the same folder until they are complete. After an error it is removed;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a command may write: never over what it did not make itself.
 
 - A file may be new, or marked as made by the same command (`maker_line`); any other needs --overwrite.

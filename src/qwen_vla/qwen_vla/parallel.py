@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Work in parallel processes, each with its own state, that end with the call and with the calling process."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The splits of scenes by seed: training, validation and test. They are defined only here.
 
 Training, model selection and tuning must check their seeds here. Test scenes are for the final published figures:

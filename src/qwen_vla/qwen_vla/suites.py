@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finds task suites: simulators register them as entry points, so that this library imports no simulator."""
 
 from __future__ import annotations

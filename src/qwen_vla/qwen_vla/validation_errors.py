@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors in a file that pydantic validates, as one readable line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes frames to MP4 and GIF files; a file exists once it is complete."""
 
 from __future__ import annotations

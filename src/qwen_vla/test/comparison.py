@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How alike two results of a model have to be, and why: the one place for these tolerances.
 
 A kernel adds up in the order that suits the shape, the address in memory, the number of threads and the processor. So

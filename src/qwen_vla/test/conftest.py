@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shared fixtures: micro configurations of the same classes, small enough to build in a fraction of a second, and
 small recordings of the simulated WidowX.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Micro configurations of the same classes, small enough to build in a fraction of a second."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chunks of micro models: by the model itself, by a runner, and by a runner whose parts run as on a GPU."""
 
 import torch

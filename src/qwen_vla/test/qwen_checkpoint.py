@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small checkpoints in Qwen3.5's own layout, written with transformers' own classes."""
 
 import torch

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recipes that fine-tune a small checkpoint in Qwen's layout on recordings of the suite."""
 
 from qwen_vla.training.recipe import Recipe

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark's figures are complete and consistent; nothing is asserted about speed."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `qwen-vla` command: every help text has an example, and errors are one line."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Damaged checkpoints, results and recipes end in one line that names the file, soon and without torch."""
 
 from __future__ import annotations

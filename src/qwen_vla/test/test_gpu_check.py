@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """benchmarks/gpu_check.py measures what it claims; here its mechanisms, on a CPU and without a required speed."""
 
 import importlib.util

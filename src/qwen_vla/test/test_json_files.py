@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON of others: what is wrong is one line with the file, the field and the value."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Results are complete or absent, files of others are kept, and a full disk is reported in one sentence."""
 
 import errno

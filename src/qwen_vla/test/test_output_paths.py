@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a command may write: never over what it did not make, nor into places that hold other things than results."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parallel work: in order, with one state per process, and no process left behind whatever happens."""
 
 import multiprocessing

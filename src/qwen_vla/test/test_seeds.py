@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every seed is of one split, and who needs one gets no other."""
 
 import pytest

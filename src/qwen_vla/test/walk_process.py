@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One process of a reinforcement run on `Walk`: python walk_process.py RECIPE.json STEPS, also below torchrun."""
 
 import sys

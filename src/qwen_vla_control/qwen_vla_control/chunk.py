@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A chunk as received, which is what the gate decides about, and how it is built from a policy's prediction."""
 
 from __future__ import annotations

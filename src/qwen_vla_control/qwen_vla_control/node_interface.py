@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The interface of a ROS node of the suite as data: parameters, topics, services, actions. Free of ROS.
 
 A node declares its parameters and creates its topics from these tables; `--help`, the reference page of the nodes and

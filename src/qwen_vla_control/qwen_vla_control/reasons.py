@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gate's vocabulary: reasons, violations, and the exception that carries them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time, everywhere in this suite: integer nanoseconds of the clock that stamps the messages."""
 
 from __future__ import annotations

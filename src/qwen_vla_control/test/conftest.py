@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of this package share: a robot, and chunks that are fine until a test spoils them."""
 
 from __future__ import annotations

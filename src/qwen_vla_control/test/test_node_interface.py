@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node's tables have all that its help prints; executables answer --help, --version and unknown arguments."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the gate says: numbers that are published, and every reason once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The interfaces are documented, their codes are unambiguous, and they survive serialization."""
 
 import re
@@ -19,7 +20,7 @@ FIELD = re.compile(r"^[\w/]+(\[\])? \w+ ?(=\S+)?")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_field_says_what_it_is(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert lines[0].startswith("# ")
+    assert lines[1].startswith("# "), "what it is for, below the license"
     for before, line in pairwise(lines):
         if FIELD.match(line):
             assert "#" in line or before.startswith("#"), f"{path.name}: no comment on: {line}"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An executor that keeps running when a callback raises, or when a message cannot even be taken."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a node of the suite guards its input before its own callbacks get it.
 
 - A message that is too large, or that cannot be read, is turned away before it is parsed; so is a negative /clock,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Input that could not be used, counted by its source. Free of ROS.
 
 A sender of one bad message sends a thousand of them: each fault is logged once, and again only now and then.

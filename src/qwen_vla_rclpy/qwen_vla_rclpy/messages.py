@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages of times and poses from the numbers that the suite computes with."""
 
 from __future__ import annotations

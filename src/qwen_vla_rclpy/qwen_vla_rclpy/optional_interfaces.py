@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Optional message packages: imported where they are used, named when they are missing."""
 
 from __future__ import annotations

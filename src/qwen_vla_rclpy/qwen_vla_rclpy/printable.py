@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes text from outside safe to show in a log, a report or a terminal.
 
 An escape sequence could rewrite what a terminal shows, a line break could forge a log entry, and 28 MB of text could

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A logger that is safe for text from outside."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Quality of service: the profiles of the suite's own topics, and the one that fits what others publish."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever arrives on the real middleware, a guarded node keeps running and reports what was wrong."""
 
 from __future__ import annotations

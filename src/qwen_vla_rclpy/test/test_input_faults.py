@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Input faults are counted by place, reported once, and no longer a problem when they are over."""
 
 from qwen_vla_rclpy.input_faults import ELSEWHERE, PLACES, RECENT, REPEAT, InputFaults

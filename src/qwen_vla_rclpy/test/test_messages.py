@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Times and poses mean in a message what they meant before."""
 
 import numpy as np

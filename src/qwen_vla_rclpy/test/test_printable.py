@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text from outside can be shown anywhere: one line, every character visible, never too long."""
 
 import unicodedata

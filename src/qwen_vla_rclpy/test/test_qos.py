@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A subscription gets the best that all publishers offer, and hears every one of them."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joints that are where their commands say, at any time: an arm without lag behind its controllers."""
 
 from __future__ import annotations

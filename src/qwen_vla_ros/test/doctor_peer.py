@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A robot for the doctor to examine: healthy by default, and every part of it can be made faulty."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random messages of any interface type with unexpected values. Reproducible: everything follows from one seed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chunks of absolute joint positions."""
 
 from __future__ import annotations

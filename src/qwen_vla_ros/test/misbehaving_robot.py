@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A simulated robot that is made to misbehave, with an executor in front of it: what the tests of both share."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Short runs of the suite's robots as real bags: robot, cameras, three chunks, of which the last is refused."""
 
 from __future__ import annotations

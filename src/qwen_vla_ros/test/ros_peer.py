@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The surroundings of the nodes in graph tests: a robot, and processes that are started and ended."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodes that tests add to the graph: they spin in a thread of their own, and what they wait for must arrive."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What config/sros2/policy.xml allows, as interpreted by the middleware: `*` matches any text, including slashes."""
 
 from __future__ import annotations

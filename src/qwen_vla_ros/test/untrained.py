@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An untrained checkpoint: its robot moves a little, which is enough for testing a graph."""
 
 from __future__ import annotations

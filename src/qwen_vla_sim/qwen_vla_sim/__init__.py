@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Simulated robots that offer the same topics as the real stack, scripted experts and task suites."""
 
 import ctypes

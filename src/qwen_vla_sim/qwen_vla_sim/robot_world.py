@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A robot of the suite in MuJoCo: its URDF with servos, coupled fingers and cameras. Subclasses add surroundings."""
 
 from __future__ import annotations

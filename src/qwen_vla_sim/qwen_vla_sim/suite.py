@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the suites of all simulated robots share: their tasks, the scenes of seeds, and the gate for chunks.
 
 Tasks are entry points of the group `qwen_vla.tasks`, named `<suite>.<task>`, so that any package can add one.

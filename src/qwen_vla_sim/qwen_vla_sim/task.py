@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A task of a simulated robot: its instructions, scenes, judge, expert and start states, and the judge's result.
 
 A scene is (task, seed). Each robot has its own base class between `Task` and its tasks, which defines how its scenes

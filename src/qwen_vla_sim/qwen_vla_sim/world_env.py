@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the gymnasium environments of all robots share: a world with a task, its cameras, and when an episode ends."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Packages from outside the tree that offer tasks."""
 
 from collections.abc import Callable, Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a seed determines in a bimanual scene."""
 
 import numpy as np

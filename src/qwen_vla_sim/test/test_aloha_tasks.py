@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bimanual tasks: when they are done, and the expert that does them within the gate's limits."""
 
 import numpy as np

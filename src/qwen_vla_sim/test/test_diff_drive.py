@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The diff-drive behavior: limits, timeout, odometry from the wheels."""
 
 import math

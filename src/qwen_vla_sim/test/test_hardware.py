@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulated robot fails as hardware does: what its servos are told then, and what is measured."""
 
 from __future__ import annotations

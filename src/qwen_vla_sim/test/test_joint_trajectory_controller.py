@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The controller's contract: what it rejects, how it interpolates, and how one message replaces another."""
 
 from __future__ import annotations

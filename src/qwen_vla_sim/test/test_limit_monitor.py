@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulator's own check of limits."""
 
 from __future__ import annotations

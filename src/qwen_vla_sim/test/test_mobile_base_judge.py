@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shortest paths, the metrics of VLN-CE, and the judge's result for a drive."""
 
 import math

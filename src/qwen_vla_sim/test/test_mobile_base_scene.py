@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scenes of the base: the same for a seed, as specified, and different where they are shifted."""
 
 import numpy as np

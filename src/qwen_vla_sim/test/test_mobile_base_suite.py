@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The suite of the base: its expert, what it records, and which chunks it refuses."""
 
 import numpy as np

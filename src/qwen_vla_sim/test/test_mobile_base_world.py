@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulated base in its room: it follows commands, collides with walls, and has things in view."""
 
 import numpy as np

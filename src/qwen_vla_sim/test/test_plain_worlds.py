@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ALOHA in its world: it holds still, follows commands, and its cameras have images."""
 
 from types import SimpleNamespace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scenes behind published seeds stay what they are: datasets and figures name them by a suite and a seed alone.
 
 The digests were made before tasks could be added. One that fails means that a published seed shows another scene: mend

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ALOHA and the mobile base as other nodes see them: topics, types, frames, and that commands arrive."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which room may import what: the simulated robots, their controllers and tasks work without ROS."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulator as other nodes see it: a running process on the real middleware."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """World and controllers together, and the cameras' thread, without ROS."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which tasks a suite has: those that installed packages offer as entry points, and no broken ones."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parameters of the node `widowx_sim` select its scenes."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scripted expert picks the named cube from any start, and its recordings are well formed."""
 
 import gymnasium

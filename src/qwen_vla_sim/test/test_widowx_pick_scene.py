@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scenes are a function of their seed and leave room for the gripper."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scenes of the suite `widowx`: what a seed determines, what a shift changes, and room for the gripper in both."""
 
 from dataclasses import replace

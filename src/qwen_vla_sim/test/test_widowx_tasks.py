@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tabletop tasks in MuJoCo: when they are done, what the expert does, and what a recording contains."""
 
 from dataclasses import replace

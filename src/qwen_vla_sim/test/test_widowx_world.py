@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tabletop in MuJoCo: the arm follows commands, two cameras show it, and the judge uses ground truth."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Typed actions: what every column of an action chunk is, and how its values are decoded and compared."""
 
 from embodiment_descriptions.actions.channels import Channel, ChannelKind, ControlMode, arm_channel

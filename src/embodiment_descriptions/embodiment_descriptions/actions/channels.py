@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Control modes and channels. Channel names are built and parsed here and nowhere else."""
 
 from collections.abc import Collection, Mapping, Sequence

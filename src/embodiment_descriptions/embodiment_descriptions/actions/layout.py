@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The channels of one control mode as the columns of a chunk: selected by kind, decoded, encoded, compared."""
 
 from collections.abc import Collection, Mapping, Sequence

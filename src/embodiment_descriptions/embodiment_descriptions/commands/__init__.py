@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a robot is commanded and where it says where it is: the topics, actions and joints of its YAML.
 
 One entry of `commands` is one command interface; its `backend` says of which kind. Names of joints are those of the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kinds of command interfaces that drive a base and come with the suite."""
 
 from typing import ClassVar, Literal

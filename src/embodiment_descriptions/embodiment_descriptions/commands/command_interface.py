@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every kind of command interface says of itself: its keys in the YAML, what it moves, where its other parts are.
 
 A kind is one class. The parts that need ROS, recordings or a simulator belong to packages that this one must not know,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the `commands` of a YAML suit its robot: every joint is moved by one interface, a base by at most one."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which kinds of command interfaces are installed: entry points of a group, so that any package can add one."""
 
 from collections.abc import Mapping

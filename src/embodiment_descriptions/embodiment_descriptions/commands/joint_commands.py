@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kinds of command interfaces that move joints and come with the suite."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a robot says where it is: topics of joint states and of odometry."""
 
 from pydantic import Field

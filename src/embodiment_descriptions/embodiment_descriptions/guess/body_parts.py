@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which part of a body the joints of a URDF move, as far as their names tell: arms have no names of their own."""
 
 import re

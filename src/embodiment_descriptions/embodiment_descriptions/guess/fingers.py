@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """At which end of its joint's range a gripper is open: where forward kinematics puts the finger tips farthest apart."""
 
 from collections.abc import Iterator

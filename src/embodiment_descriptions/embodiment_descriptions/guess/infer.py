@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A best guess at the configuration of a URDF that comes without one, and what was guessed."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A guessed configuration as the text of an embodiment YAML, each guess as a comment over the key that it is about."""
 
 import yaml

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Records a collection: runs a suite's scripted expert in parallel and writes a LeRobotDataset v3.0."""
 
 from __future__ import annotations

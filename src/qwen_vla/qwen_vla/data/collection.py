@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The definition of a dataset of a suite's scenes, by `qwen-vla collect` or by a recipe that trains on it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla convert`: converts recorded episodes, other bags, or data of other sources to a LeRobotDataset v3.0.
 
 One recording is one shard, so that an interrupted conversion resumes, and later recordings can be added. The progress

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options of a conversion. Light: the command line imports it for its help."""
 
 from __future__ import annotations

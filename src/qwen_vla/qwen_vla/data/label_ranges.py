@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The range of a mixture's labels: one per name of statistics, over all its data sets, what it clips, and whether one
 that was kept from a checkpoint is of this data.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plans the rows of a step's mini-batch: fixed shares per source, a pure function of (seed, step).
 
 The global batch is planned once, identically in every process; each takes its part. A run can thus stop at any step,

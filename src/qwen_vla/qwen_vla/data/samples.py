@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The interface between data and training: a `SampleSource` provides samples, each one row of a batch.
 
 Robots, questions, navigation, hands and synthetic motions differ only upstream of it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All kinds of training data as one union, for `data` in a recipe, and opening them."""
 
 from __future__ import annotations

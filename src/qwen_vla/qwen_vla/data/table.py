@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All training samples of a source as columns: a batch is then a selection of rows, without any work per sample."""
 
 from __future__ import annotations

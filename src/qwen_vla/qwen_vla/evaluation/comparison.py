@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compares evaluations: which pairs are comparable, and the difference of their success rates."""
 
 from __future__ import annotations

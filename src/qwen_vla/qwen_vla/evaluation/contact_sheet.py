@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contact sheet of an evaluation: instruction, outcome and a few images of every episode."""
 
 from __future__ import annotations

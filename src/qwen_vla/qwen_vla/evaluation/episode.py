@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs an episode of a suite: observe, infer, execute the chunk's execution horizon, until success or the end.
 
 Imports no PyTorch, because reinforcement learning runs episodes in worker processes.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Closed-loop evaluation in process: the simulator waits for inference. Episodes run in parallel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Confidence intervals of success rates: score intervals of one rate and of the difference of two."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model card: README.md of a checkpoint folder, written only from the records in that folder."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Building blocks of a static HTML page: no scripts, no external resources."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Partial results of an evaluation, in a file beside its result, so that it can resume after an interruption."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shared by contact sheets and videos: colors, font, the outcome of an episode as text, tiled camera images."""
 
 from __future__ import annotations

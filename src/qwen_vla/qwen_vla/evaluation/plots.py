@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plots of evaluations, as SVG for embedding in a page."""
 
 from __future__ import annotations

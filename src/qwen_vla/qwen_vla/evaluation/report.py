@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla report`: a page of evaluations, with plots, comparisons, failures and training curves."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The result of an evaluation: a row per episode, and rates, failures and metrics over all, as plain data."""
 
 from __future__ import annotations

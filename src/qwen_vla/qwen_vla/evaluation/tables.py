@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluations as text tables, of a single one and of several."""
 
 from __future__ import annotations

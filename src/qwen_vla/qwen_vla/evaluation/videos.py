@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Videos of evaluated episodes: camera images, instruction, time, refused chunks, and outcome."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Announces the use of test seeds, and prints and writes the results of an evaluation."""
 
 from __future__ import annotations

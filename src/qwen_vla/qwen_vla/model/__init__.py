@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model: configuration, processor, backbone with action expert, flow matching, and acceleration."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The action expert: a single-stream DiT over backbone hidden states and noisy action tokens (arXiv 2605.30280 §2.2).
 
 Projected backbone states and action tokens form one sequence with joint self-attention, AdaLN-Zero conditioning on the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The unified action tensor Y ∈ R^{H×K} with its mask M ∈ {0,1}^{H×K} (arXiv 2605.30280 §2.4).
 
 A task fills the first c ≤ K channels and the first H_task ≤ H steps; everything else is zero and masked.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Aligns loaded weights as PyTorch's allocator would, so that results equal those of the saved model.
 
 The tensors of a safetensors file are views of its memory map and may start at any multiple of 8 bytes, depending on the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversations as a backbone knows them: the chat template of its tokenizer, with images where they were shown."""
 
 from __future__ import annotations

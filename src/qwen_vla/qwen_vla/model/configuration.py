@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configuration of Qwen-VLA: the backbone's Qwen3.5 configuration, the action expert, and the training of actions.
 
 One class, two scales: ``QwenVLAConfig.preset("tiny")`` runs and trains on two CPU cores,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flow matching for action chunks (arXiv 2605.30280 §2.5, eq. 1–2): times, paths, loss and the Euler integrator.
 
 Convention of the paper: τ = 0 is the clean chunk Y₀, τ = 1 is noise Y₁ ~ N(0, I);

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Postprocessing of joint-position chunks: origin, smoothing, and joint limits.
 
 Absolute joint angles cannot be inferred from small images to the milliradian, so a model may predict them relative to

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The backbone's gated linear attention over whole prompts: transformers' layer with the same parameters, but faster.
 
 `LinearAttention` adopts a layer in place. Its recurrence runs in the Triton kernels of ``flash-linear-attention`` if

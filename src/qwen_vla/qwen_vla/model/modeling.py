@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """QwenVLAModel: transformers' Qwen3.5 backbone followed by a flow-matching action expert.
 
 ``encode`` is the only place where the backbone runs; ``action_loss`` and ``sample_actions`` run only the expert.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Embeddings of tokens that a checkpoint's vocabulary lacks: the markers of cameras.
 
 Each new row is the mean of the trained ones plus noise of their spread: rows that start equal would get equal inputs,

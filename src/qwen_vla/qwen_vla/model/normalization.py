@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Quantile normalization of actions (arXiv 2605.30280 §2.4, eq. 5), per dataset and dimension.
 
 a' = 2·(a − q01)/(q99 − q01) − 1, clipped to [−1, 1]. A dimension that never moves (q99 = q01, [open] in the paper) has

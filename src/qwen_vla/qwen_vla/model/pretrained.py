@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Creates a Qwen-VLA from a published Qwen3.5 checkpoint: the backbone's weights and a new action expert.
 
 The weights are never read into memory twice: the model is built without storage and its parameters, published in bf16,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """QwenVLAProcessor: prompts and camera images to model inputs, and a checkpoint's data besides its weights.
 
 It owns the tokenizer, the image transform, the normalization statistics per dataset and the embodiments the

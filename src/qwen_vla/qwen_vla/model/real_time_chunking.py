@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real-time chunking: a chunk that continues the one that the robot is still executing (arXiv 2506.07339).
 
 While a chunk is computed, the robot executes d more steps of the previous one. The new chunk must agree with these, and

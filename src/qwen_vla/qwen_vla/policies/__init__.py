@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policies map an observation to a chunk of actions in physical units. Importing this does not load PyTorch.
 
 `chunk_policy` defines what every policy offers, `opening` opens one by its reference; `policy` is ours, opened by

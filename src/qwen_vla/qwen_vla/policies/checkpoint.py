@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Opens a checkpoint of Qwen-VLA as a policy: references without a name, and `qwen_vla://`.
 
 Finding the folder is free of torch; only `open_checkpoint` imports it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The interface of every policy, used by policy_node and evaluation: observations and action chunks. Free of torch."""
 
 from __future__ import annotations

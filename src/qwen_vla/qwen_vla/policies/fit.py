@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks whether a policy fits the robot: its inputs, the robot of its training, its statistics. Free of torch."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Identity of a policy: what it calls itself, and a hash of everything that determines its output. Free of torch."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Estimates the latency of a repeated computation, for planning. Free of torch."""
 
 from __future__ import annotations

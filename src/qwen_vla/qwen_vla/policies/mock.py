@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A policy without a model, to try out everything around one: it holds position, or replays recorded chunks.
 
 `mock://hold` holds the robot's position, `mock://FILE.npy` replays the chunks [N, H, C] of a file one by one and starts

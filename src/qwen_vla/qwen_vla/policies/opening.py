@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finds a policy by its reference and opens it for a robot. Packages add policies as entry points. Free of torch.
 
 A reference is `NAME://ADDRESS`, where NAME is an entry point of the group `qwen_vla.policies` and ADDRESS is defined by

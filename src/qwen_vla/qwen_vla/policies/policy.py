@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policy: a Qwen-VLA as a `ChunkPolicy`, from camera images and an instruction to a chunk in physical units.
 
 A checkpoint directory is all it needs: it contains weights, tokenizer, statistics and embodiments.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla serve`: the options of the server. Light: heavy modules are imported when it runs."""
 
 from __future__ import annotations

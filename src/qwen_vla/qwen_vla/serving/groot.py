@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GR00T's protocol: requests over ZeroMQ, arrays as .npy or as msgpack-numpy, replies in the same encoding.
 
 docs/reference/protocols.md lists every key. ZeroMQ collects the parts of a message before they can be counted, so this

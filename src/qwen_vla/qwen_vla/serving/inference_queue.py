@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One thread that runs the policy for all clients: in turn, and in a batch if requests coincide."""
 
 from __future__ import annotations

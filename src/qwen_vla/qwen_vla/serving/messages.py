@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frames as bounded MessagePack, and the encodings of arrays in it. Nothing in a frame is executed.
 
 Untrusted input is decoded here, or refused with a `RequestError` that names the field.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """openpi's websocket protocol, and RoboArena's dialect of it: metadata first, then one response per observation.
 
 docs/reference/protocols.md lists every key.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A request to the policy: an observation, and the chunk to continue."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Validates a client's fields, one by one, against the needs of the served policy."""
 
 from __future__ import annotations

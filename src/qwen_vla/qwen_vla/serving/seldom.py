@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps clients from filling the log: their records are rate-limited, and suppressed ones are counted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The served policy: opened for one robot and warmed up, with its metadata."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The process behind `qwen-vla serve`: opens the policy, listens, and shuts down cleanly."""
 
 from __future__ import annotations

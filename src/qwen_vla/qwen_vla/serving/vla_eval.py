@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """vla-eval's websocket protocol, version 1: a benchmark sends observations and gets one action per step.
 
 docs/reference/protocols.md lists every key, and the conversion of a chunk to a benchmark's actions.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A websocket port: admits clients, limits what they may send, and closes connections. The content of frames is handled
 by a `Session`.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """λ_vl balanced by gradient magnitude (paper, CPT): language and actions affect the shared backbone equally.
 
 The paper gives no formula. Here, every `balance_every` steps, each of the two losses is backpropagated separately and

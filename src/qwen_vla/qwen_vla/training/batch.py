@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Some rows of a step as tensors, and several such batches as one."""
 
 from __future__ import annotations

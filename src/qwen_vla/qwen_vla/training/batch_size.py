@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same training in batches of another size."""
 
 from __future__ import annotations

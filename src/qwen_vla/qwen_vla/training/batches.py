@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From planned rows to tensors: the batches of one process for one step, built during the previous step."""
 
 from __future__ import annotations

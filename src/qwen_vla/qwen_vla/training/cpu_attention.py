@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attention as two matrix products, for bf16 training on CPUs.
 
 PyTorch's fused CPU attention is several times slower in bf16 than in fp32, especially in the backward pass, while plain

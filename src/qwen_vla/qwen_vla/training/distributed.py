@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several processes that train one model: replicas that average their gradients (DDP), or shards of one (FSDP).
 
 A saved state is unsharded in either case, so that any number of processes, sharded or not, can resume it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Dense grounding: an auxiliary head on image tokens, used in training only and never part of the model.
 
 Every image token predicts whether a point is in its cell and where: absolute image coordinates and depth; the token of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics of a run on held-out samples, with its averaged weights."""
 
 from __future__ import annotations

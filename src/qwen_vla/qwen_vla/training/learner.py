@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Model and grounding head as one module: training calls only `forward`, so that DDP and FSDP can wrap it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The optimizer of a run: AdamW, its states in 8 bits if asked, or Muon for the matrices in the blocks, AdamW else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The output folder of a training run: whether a recipe may use it, and which files are the run's. Free of torch."""
 
 from __future__ import annotations

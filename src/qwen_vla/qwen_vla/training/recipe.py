@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The recipe of a training run: typed, validated once, saved with every checkpoint."""
 
 from __future__ import annotations

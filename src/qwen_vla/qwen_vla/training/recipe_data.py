@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The datasets of a recipe: finds the missing ones and records them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads recipe files: validated once, all problems in one line, including missing inputs."""
 
 from __future__ import annotations

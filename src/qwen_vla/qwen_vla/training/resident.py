@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training data that lives on the device: a source's table as tensors, from which batches are gathered by index.
 
 The same code on a CPU, where images stay in their memory-mapped files, and on a GPU.

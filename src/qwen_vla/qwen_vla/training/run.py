@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run of a recipe: everything that a training step uses, created from the recipe and its data."""
 
 from __future__ import annotations

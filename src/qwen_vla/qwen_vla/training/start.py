@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The initialization of a run: random weights, a Qwen3.5 backbone, or a model of ours; and its trained parts."""
 
 from __future__ import annotations

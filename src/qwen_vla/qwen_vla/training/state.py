@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The output of a run of any stage: the state for resuming, and the model with all that inference needs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs a recipe: one resumable loop over mixed batches, with EMA weights, held-out metrics, a log and a loss curve.
 
 Started with `accelerate launch` or `torchrun`, the processes share every batch. Losses are sums over a process's rows

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Collecting with the real suite: resumable, the same with any number of workers, and never mixed with other data."""
 
 import json

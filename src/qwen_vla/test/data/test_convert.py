@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags as a LeRobotDataset: the loader reads of it what it reads of the bags; bad ones are named; it resumes."""
 
 from __future__ import annotations

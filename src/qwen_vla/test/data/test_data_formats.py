@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The examples of docs/reference/data_formats.md are accepted by the code that they explain."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labels keep their range: of their own data, shared by the data sets of a robot, and never clipped in silence."""
 
 import json

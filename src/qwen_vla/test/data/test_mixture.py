@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mini-batches with fixed shares: exact in the long run, a function of (seed, step), balanced when asked for."""
 
 from collections import Counter

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation: what it shows to the policy and how it judges, what it sums up, and seeds that prove nothing."""
 
 import json

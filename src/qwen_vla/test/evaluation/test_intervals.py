@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Intervals of rates and of their differences: published examples, and what holds for every count."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model card states what the folder records, and what it does not record."""
 
 import json

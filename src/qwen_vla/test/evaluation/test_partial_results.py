@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes of an interrupted evaluation: kept one by one, mended after a cut, and never mixed with others."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report page: its comparisons, no external resources, and errors for invalid files."""
 
 import json

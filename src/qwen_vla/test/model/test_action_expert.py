@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The action expert: published sizes, rotary alignment with the backbone, masks and zero initialisation."""
 
 import pytest

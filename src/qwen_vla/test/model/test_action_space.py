@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The unified tensor: what is packed is unpacked, everything else is zero and masked."""
 
 import numpy as np

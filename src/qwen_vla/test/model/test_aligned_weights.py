@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where loaded weights begin in memory does not depend on the length of a file's header, and neither do the results."""
 
 import sys

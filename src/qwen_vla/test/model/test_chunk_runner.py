@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Acceleration changes no chunk, for any prompt length, and never reads values on the device."""
 
 import copy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Flow matching as in §2.5: loss, path, density of τ, Euler integration."""
 
 import math

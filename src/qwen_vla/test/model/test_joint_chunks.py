@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chunks of joint positions: relative to what was measured while they are learned, absolute and smooth on the robot."""
 
 import dataclasses

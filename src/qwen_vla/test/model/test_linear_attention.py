@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The adopted linear-attention layer gives transformers' own numbers, eagerly and as a compiler sees it."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options that the paper leaves open: what each does, and that the defaults change nothing."""
 
 from pathlib import Path

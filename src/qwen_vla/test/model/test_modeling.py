@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """QwenVLAModel: one backbone run per chunk, independence of padding and masks, losses, files."""
 
 import numpy as np

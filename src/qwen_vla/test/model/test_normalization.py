@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Quantile normalization, eq. 5: range, clipping, degenerate channels, round trip, file form."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """from_backbone: checkpoints in Qwen's own layout, written here with transformers' own class, become a Qwen-VLA."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processor: patches as transformers lays them out, prompt layout, labels, padding, files."""
 
 import numpy as np

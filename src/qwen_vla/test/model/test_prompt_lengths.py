@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A few lengths hold every instruction that is allowed."""
 
 import pytest

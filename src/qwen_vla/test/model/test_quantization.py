@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """8-bit weights: which layers have them, how much they round, and that everything else stays."""
 
 import copy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real-time chunking: weights, guidance, clean prefixes, and the remainder of a chunk."""
 
 from dataclasses import replace

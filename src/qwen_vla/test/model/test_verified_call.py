@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A faster variant is used for the shapes for which it proved to be as close to float32 as the plain function."""
 
 import logging

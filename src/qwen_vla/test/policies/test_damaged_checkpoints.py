@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A checkpoint is judged when it is loaded: what is damaged, hostile or of another robot is named in one line."""
 
 import json

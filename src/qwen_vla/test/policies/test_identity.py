@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who predicts: by name and hash, which say of a checkpoint what it is, wherever it runs."""
 
 from embodiment_descriptions import load_robot

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The policy without a model holds every robot's position, or replays a file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A policy is found by its reference and must fit the actual robot; differences are named."""
 
 from __future__ import annotations

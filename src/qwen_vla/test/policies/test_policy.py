@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policy: an observation to a chunk in physical units, from nothing but a checkpoint directory."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Environments of their own for programs of others, which are tested against as they are installed.
 
 They are made on the first run, outside the repository, and kept: in $QWEN_VLA_CACHE, or ~/.cache/qwen_vla.

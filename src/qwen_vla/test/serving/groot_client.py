@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A client of GR00T, written from the published protocol: its own package needs CUDA and cannot be installed here.
 
 It shares nothing with the server: MessagePack and ZeroMQ as they are, arrays as .npy or as msgpack-numpy packs them.

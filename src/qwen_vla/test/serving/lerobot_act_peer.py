@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes a small ACT policy of LeRobot with random weights, and what it answers to an observation.
 
 lerobot_act_peer.py FOLDER IN.npz OUT.npz    IN: images [2, H, W, 3] by camera, of which the first are shown

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the test asks of LeRobot with the plugin, in an environment of its own.
 
 lerobot_policy_peer.py PORT IN.npz OUT.npz    IN: images [2, H, W, 3] by camera

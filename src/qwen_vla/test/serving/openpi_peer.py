@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests ask of Physical Intelligence's openpi-client, in an environment of its own.
 
 openpi_peer.py PORT KEY IN.npz OUT.npz     ask for a chunk in both spellings, and once without images

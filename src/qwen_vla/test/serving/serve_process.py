@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla serve` as a process of its own, for tests that speak to it from outside."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What tests of the server share: a served policy of micro size, a running listener, and raw clients."""
 
 from __future__ import annotations

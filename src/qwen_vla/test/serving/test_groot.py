@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GR00T's protocol, spoken by a client that was written from its publication, in both spellings of arrays."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One policy for many clients: everybody's turn comes, requests that meet are computed together, faults stay alone."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LeRobot runs our model by its plugin, and our gate gets a policy of LeRobot's: LeRobot as installed from PyPI."""
 
 import json

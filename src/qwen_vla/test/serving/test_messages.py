@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Untrusted frames: arrays arrive unchanged, everything else is refused with the field's name."""
 
 import msgpack

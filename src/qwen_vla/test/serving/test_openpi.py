@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """openpi's protocol, spoken by clients that behave and by those that do not, to one small model."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """openpi's own client, as it is installed from PyPI, gets from `qwen-vla serve` what `Policy.infer` gives."""
 
 import json

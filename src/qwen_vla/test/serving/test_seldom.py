@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A client that causes errors without end does not fill the log."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla serve` as a process: it shuts down cleanly, reports errors, and survives any input."""
 
 import random

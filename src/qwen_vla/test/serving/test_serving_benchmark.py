@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """benchmarks/serving.py measures what it claims; here without a model and without a required speed."""
 
 import argparse

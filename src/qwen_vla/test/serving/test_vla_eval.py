@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """vla-eval's protocol: a benchmark gets an action for each step, in its own units, and errors without being cut off."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """vla-eval's own connection, as it is installed from PyPI, plays episodes against `qwen-vla serve`."""
 
 import json

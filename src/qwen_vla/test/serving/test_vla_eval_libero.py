@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """vla-eval plays an episode of LIBERO against `qwen-vla serve`, all of it as it is installed from PyPI.
 
 Two gigabytes in an environment of its own, and minutes until robosuite has built its scene.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests ask of vla-eval's own connection, in an environment of its own.
 
 vla_eval_peer.py PORT IN.npz OUT.npz     greet, play ten steps of an episode and one of the next, and make a mistake

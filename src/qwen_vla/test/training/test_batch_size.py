@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recipe in batches of another size sees as many samples, with steps to match."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attention by matrix products is PyTorch's attention."""
 
 import pytest

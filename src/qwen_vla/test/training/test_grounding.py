@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The grounding head's loss: zero for the truth, no gradient from invisible points."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches whose rows are grouped by size teach what one batch of all rows teaches."""
 
 import itertools

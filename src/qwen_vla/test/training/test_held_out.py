@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics on held-out samples: zero for the truth, and the size of an injected error."""
 
 import numpy as np

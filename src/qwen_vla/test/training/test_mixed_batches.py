@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches whose rows differ in everything: each row must count as if it were alone, and two halves as the whole."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which parameters are stepped how, and that an optimizer made of two is one to the outside."""
 
 from types import SimpleNamespace

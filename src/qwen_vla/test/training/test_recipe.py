@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recipes: those of the suite are valid, and errors are reported with file and field."""
 
 import json

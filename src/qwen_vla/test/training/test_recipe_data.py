@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The data of a recipe: missing datasets are recorded, and no others."""
 
 import shutil

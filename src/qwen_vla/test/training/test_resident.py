@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches gathered from data on the device are those that samples make one by one."""
 
 from dataclasses import fields, replace

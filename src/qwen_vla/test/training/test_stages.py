@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every stage and every kind of data takes real optimization steps, and trains the intended parts."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training with real data and real optimization steps: what a run leaves, and that interrupting it changes nothing."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The safety gate: may this chunk move the robot? A chunk passes whole or not at all. Free of ROS and torch.
 
 `gate_of(embodiment).decide(chunk, state)` returns the path that may be executed or raises `Refused` with every reason.

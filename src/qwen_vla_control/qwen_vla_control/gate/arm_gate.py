@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a chunk to the joint path that may be executed, or to the reasons for refusing it. Free of ROS and torch."""
 
 from __future__ import annotations

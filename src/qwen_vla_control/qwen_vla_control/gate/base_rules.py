@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of a base path: the speed along it, and the jump to its start."""
 
 from __future__ import annotations

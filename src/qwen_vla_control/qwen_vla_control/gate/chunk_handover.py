@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decides about chunks that take over while the robot moves: timed, blended and checked by the gate. Free of ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of what a chunk declares: embodiment, control mode, channels, sizes, finiteness, age and instruction."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the rows of a chunk to joint positions, for both arm control modes. Free of ROS and torch."""
 
 from __future__ import annotations

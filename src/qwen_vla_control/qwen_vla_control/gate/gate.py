@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one interface of the gate: a chunk and the robot's state in, a path that may be executed out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of a joint path: jumps, speed, acceleration, position limits, and the workspace of the end effectors."""
 
 from __future__ import annotations

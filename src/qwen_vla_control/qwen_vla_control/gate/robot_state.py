@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The robot's state on which the gate bases a decision."""
 
 from __future__ import annotations

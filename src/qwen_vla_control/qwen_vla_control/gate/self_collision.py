@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether parts of the robot would touch: checks its URDF's collision shapes with pinocchio and coal."""
 
 from __future__ import annotations

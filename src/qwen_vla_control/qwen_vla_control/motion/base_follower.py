@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a base path to the velocity command for now: tracks the path by odometry and keeps the limits.
 
 Kanayama, Kimura, Miyazaki and Noguchi, "A stable tracking control method for an autonomous mobile robot", ICRA 1990:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a base moves when it is commanded to: motors may be off, a controller inactive, something in its way.
 
 The follower corrects where it goes; this watch notices only that it stands. Wheels that spin count as motion.

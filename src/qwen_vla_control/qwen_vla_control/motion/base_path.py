@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The path of a mobile base in time, in the frame of its odometry."""
 
 from __future__ import annotations

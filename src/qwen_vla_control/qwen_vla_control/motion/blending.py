@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a chunk takes over from the one being executed, without a pause, a jump or a jerk. Free of ROS and torch.
 
 A chunk is old when it arrives: row i was meant for (i + 1) periods after the observation, and the robot has moved

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the executor has commanded, and so where the robot must hold. Free of ROS."""
 
 from __future__ import annotations

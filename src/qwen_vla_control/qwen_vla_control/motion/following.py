@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether joints follow their commands: a controller may drop them, hardware ignore them, an obstacle stand there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A joint path in time: the cubic spline that a JointTrajectoryController makes from positions and velocities."""
 
 from __future__ import annotations

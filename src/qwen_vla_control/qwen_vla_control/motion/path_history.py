@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a robot was commanded to be in the last moments, also while one path replaces another."""
 
 from __future__ import annotations

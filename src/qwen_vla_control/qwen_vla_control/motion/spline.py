@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Motion in time as a cubic Hermite spline through equally spaced rows: what joint paths and base paths share."""
 
 from __future__ import annotations

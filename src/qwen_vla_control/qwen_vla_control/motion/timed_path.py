@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A path on the time axis: when its first row is due, and which part is still ahead."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a sensor_msgs/CameraInfo matches its image. Free of rclpy: any objects with the fields."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """sensor_msgs/Image and CompressedImage to RGB, live and from bags. Free of rclpy: any object with the fields."""
 
 from __future__ import annotations

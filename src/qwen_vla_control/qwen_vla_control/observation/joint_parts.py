@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a publisher of joint states tells: the joints of its messages, always the same ones, and what came of them."""
 
 from __future__ import annotations

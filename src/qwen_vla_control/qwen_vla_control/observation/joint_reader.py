@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the joints are: the one reader of sensor_msgs/JointState, live and from a bag. Free of ROS and torch.
 
 Joint states come on one topic or several (`joint_states` of the robot's YAML), from one publisher or several, and a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One topic of joint states, for messages to the user and diagnostics: what it tells, how fast, and what is wrong."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the base is: the one reader of nav_msgs/Odometry, live and from a bag. Free of ROS and torch.
 
 A pose with a number that is not finite or too large, or with an invalid quaternion, is ignored. At a given time, the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether joint states and odometry are plausible: no joint or base moves faster than it can, and one node reports it.
 
 The gate judges everything by them, so false ones would drive the robot. Free of ROS.

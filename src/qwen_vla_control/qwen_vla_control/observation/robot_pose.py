@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pose of the whole robot, for drawing: its joints, and its base in the world. Free of ROS and torch."""
 
 from __future__ import annotations

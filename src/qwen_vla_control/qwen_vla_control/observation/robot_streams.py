@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The streams of one robot: its cameras, joint states and odometry, and how they become a policy's observation.
 
 Receives messages, selects those of one observation and decodes only these; live and, by the same code, from a bag.

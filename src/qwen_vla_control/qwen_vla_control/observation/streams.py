@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ring buffers of stamped messages, and which of them belong together: live and, by the same code, from a bag.
 
 Free of rclpy and torch: messages are any objects with the fields of their ROS type.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tip poses of the arms at an observation, from the joint states around it. Free of ROS and torch.
 
 End-effector deltas of a chunk are relative to that pose; continuing an older chunk needs both poses.

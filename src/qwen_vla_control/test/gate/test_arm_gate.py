@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every check has its place in every decision: it refuses on its own, and nothing else does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a mobile base may be reported."""
 
 from __future__ import annotations

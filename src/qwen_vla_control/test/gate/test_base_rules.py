@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast a base may move: in any direction, in every step, and only on paths that are one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a prediction to a chunk, for the message and in process."""
 
 from types import SimpleNamespace

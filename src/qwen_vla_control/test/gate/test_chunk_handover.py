@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A chunk that takes over is put on the time axis, blended, and passes the gate whole or leaves no trace."""
 
 from __future__ import annotations

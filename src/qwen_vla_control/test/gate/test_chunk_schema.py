@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a chunk says about itself: every statement counts, and is refused for its own reason."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every channel moves its own joint, every row counts, and what no joint can do is refused by its name."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A chunk of the right form may hold any numbers: the gate answers, at once and with numbers that mean something."""
 
 from __future__ import annotations

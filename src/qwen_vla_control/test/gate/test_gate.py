@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gate: anything that is wrong is refused whole."""
 
 from __future__ import annotations

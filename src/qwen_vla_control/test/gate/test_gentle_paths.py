@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Paths under an acceleration limit: how they start and end, and that the gate accepts them."""
 
 from __future__ import annotations

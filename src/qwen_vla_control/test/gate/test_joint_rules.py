@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the joints may do: each limit counts, for every joint, in every row and direction, and between the rows."""
 
 from __future__ import annotations

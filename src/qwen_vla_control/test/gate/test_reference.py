@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is commanded begins where the controllers start from, and only where the joints are near there."""
 
 from __future__ import annotations

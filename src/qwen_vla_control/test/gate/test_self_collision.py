@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parts of the robot may not touch, except for those that are built to."""
 
 from __future__ import annotations

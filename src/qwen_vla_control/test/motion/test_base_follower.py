@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A base follows its path: within its limits, to its end, corrected by where it is."""
 
 from __future__ import annotations

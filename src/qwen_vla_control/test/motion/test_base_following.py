@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A base that stands although it was to move is noticed; one that is slow, or turns first, is not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Poses of a base and the increments between them."""
 
 import numpy as np

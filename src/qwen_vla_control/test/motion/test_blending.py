@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A new chunk takes over at the right place, without a jump, a pause or a jerk."""
 
 from __future__ import annotations

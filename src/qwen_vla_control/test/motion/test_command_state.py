@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The current motion and the last commanded position."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joints that do not go where they are commanded are noticed; those that only lag behind are not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The spline is the one a JointTrajectoryController makes, and stays between its points."""
 
 from __future__ import annotations

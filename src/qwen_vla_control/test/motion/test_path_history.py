@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What was commanded at any moment of the last seconds, whichever path replaced another meanwhile."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A path in time is the cubic Hermite spline through its rows, and what is said of its peaks is exact."""
 
 from __future__ import annotations

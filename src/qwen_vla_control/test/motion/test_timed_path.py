@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A path on the time axis: what of it is still to come."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A CameraInfo belongs to the image beside it by size and frame, or the user is told what to do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images to RGB: channel order, padding, refusal of what has no color."""
 
 from __future__ import annotations

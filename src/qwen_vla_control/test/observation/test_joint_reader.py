@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joint states: several topics and publishers merged per joint, one rule each for prefixes, NaN, gaps and clocks."""
 
 from __future__ import annotations

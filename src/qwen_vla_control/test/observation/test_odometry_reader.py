@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Odometry: a valid pose or none, at the nearest time, by one clock rule."""
 
 from __future__ import annotations

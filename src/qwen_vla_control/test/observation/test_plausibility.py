@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joint states and odometry that cannot be true are named with their publisher, and believed again after a while."""
 
 from __future__ import annotations

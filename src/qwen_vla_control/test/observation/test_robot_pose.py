@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pose of the whole robot for drawing: arms are required, the rest is included where known."""
 
 from __future__ import annotations

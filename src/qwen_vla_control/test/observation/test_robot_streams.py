@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a policy is given of one moment: images of all cameras, the joints and the base beside them, and history."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Streams and the choice of one observation."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tip poses belong to the time of the observation, or there are none."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bring-up of any robot from its description and its embodiment YAML: robot.launch.py.
 
 Both files are read before anything is started, so that errors in them end the launch with one line.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arguments shared by the launch files, and their values in one start."""
 
 from __future__ import annotations

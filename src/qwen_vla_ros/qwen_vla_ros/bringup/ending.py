@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a launch ends: no process is left behind, a process that died causes an exit code other than 0, controllers last.
 
 However the process of `ros2 launch` itself ends, even by kill -9, the kernel ends the processes that it started (Linux

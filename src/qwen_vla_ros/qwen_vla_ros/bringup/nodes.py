@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The processes of any running robot as launch actions."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ROS packages that a start needs, checked before the first process, so that a missing one leaves nothing behind.
 
 Free of `launch`. test_launch_files.py compares the tables with what is actually started.

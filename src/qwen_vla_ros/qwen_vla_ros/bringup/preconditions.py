@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arguments of a start, checked before the first process: an error ends the launch with one line.
 
 Free of `launch`.

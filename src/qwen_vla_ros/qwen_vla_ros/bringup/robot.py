@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bring-up of a robot that ships with the suite, with any kind of hardware.
 
 A launch file describes its robot in a `Robot`; `bring_up` builds its launch description.

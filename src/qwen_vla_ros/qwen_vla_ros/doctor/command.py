@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla doctor`: options, output and exit code.
 
 The command line imports this module for its options: everything that needs ROS is imported at run time.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The order of the checks, and the input of each."""
 
 from __future__ import annotations

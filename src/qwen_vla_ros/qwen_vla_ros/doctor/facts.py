@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Observations of the running graph, as plain records without ROS types, so that checks can be tested without ROS.
 
 Times are integers in nanoseconds. `received` and `sent` are Unix time by the clocks of the receiver and the sender;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The result of a check: a level, the fact behind it, and the remedy.
 
 Facts may contain text from messages and from the graph: they are shown in printable characters only.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The topics and actions required by a robot's YAML. Free of ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Observes the running graph for a while and records it. Publishes no commands, changes nothing.
 
 It only sends requests without side effects: for lifecycle states, parameters and controllers.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Findings as a table readable in 80 columns, and as JSON."""
 
 from __future__ import annotations

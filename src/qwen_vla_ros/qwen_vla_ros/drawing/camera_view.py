@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Projection of points around a robot into its camera images. Free of rclpy: any object with the fields will do."""
 
 from __future__ import annotations

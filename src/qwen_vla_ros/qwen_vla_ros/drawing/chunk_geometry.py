@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Predicted paths of end effectors and base, and the joints along them, from a chunk. Free of ROS and torch.
 
 Motion is not judged here: refused chunks are drawn, too, as long as they match the schema of the robot's chunks.

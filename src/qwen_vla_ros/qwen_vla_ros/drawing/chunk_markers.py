@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Markers, paths and ghost transforms: the visualization of a chunk in RViz."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ghost: a second robot in RViz at the end of a chunk. It builds messages; a node publishes them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Appearance of a robot: the visual shapes of its URDF, and the poses of its links. Free of ROS and torch."""
 
 from __future__ import annotations

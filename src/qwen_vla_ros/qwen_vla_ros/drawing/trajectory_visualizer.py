@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """trajectory_visualizer: shows in RViz what the policy predicts, and what the executor accepts and refuses.
 
 Everything is drawn from the robot's state at the chunk's observation. A chunk that does not match the robot's schema

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """executor_node: checks chunks and commands the robot. Never imports torch."""

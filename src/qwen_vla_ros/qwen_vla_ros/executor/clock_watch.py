@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether ROS time advances: a simulator that died or a paused bag must not leave a motion unfinished."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the controllers would start from, and how that reference is brought back to where the joints are.
 
 A JointTrajectoryController starts at its own reference, whoever has moved its joints since. The reference is what the

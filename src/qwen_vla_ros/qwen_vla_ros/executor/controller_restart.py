@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Deactivates controllers and activates them again, through their controller manager: they then start where the joints
 are. Nothing waits: answers come as callbacks of the node.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the controllers of ros2_control publish: where they would start from, and whether they are active.
 
 A JointTrajectoryController publishes its reference on ~/controller_state while it is active; the controller manager

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """executor_node: chunks in, checked commands out. Stops the robot when anything it relies on falls silent.
 
 Owns its ROS interface (parameters, lifecycle, topics, services, reports, diagnostics), and whether anything may move at

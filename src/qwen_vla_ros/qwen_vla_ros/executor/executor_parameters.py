@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ROS interface of executor_node: its parameters, topics and services."""
 
 from __future__ import annotations

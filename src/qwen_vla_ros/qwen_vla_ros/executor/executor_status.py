@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The diagnostics of executor_node."""
 
 from __future__ import annotations

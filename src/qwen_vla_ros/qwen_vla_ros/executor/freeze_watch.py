@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether this process itself was frozen (Ctrl-Z, a suspended machine): then nothing was watched or received."""
 
 from __future__ import annotations

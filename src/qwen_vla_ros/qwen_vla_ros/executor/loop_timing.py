@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How regularly a periodic callback is called. Free of ROS; nothing is allocated between two calls."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the executor knows about the policy: heartbeats, the current instruction, its chunks so far. Free of ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What keeps the robot stopped until it is released: the stop service and the emergency stop. Free of ROS."""
 
 from __future__ import annotations

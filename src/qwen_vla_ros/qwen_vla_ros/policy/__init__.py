@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """policy_node: observes, has the policy predict chunks, and sends them to the executor."""

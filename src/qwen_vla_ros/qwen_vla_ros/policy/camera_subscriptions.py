@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The streams of policy_node: subscriptions to cameras, joint states and odometry, and their diagnostics.
 
 Callbacks only store messages, in the thread of the callbacks; `select` and `decode` are called from the inference

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What policy_node sends to the executor: numbered chunks, and requests to abort a motion."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What one goal needs of policy_node, provided by the node. Free of ROS.
 
 Implements `instruction_run.GoalContext`; used in the inference thread.

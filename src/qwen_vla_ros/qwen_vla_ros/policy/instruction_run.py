@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Execution of one instruction: observe, infer, have the chunk executed, repeat, until something ends it. Free of ROS.
 
 It runs in the inference thread; images, reports and requests arrive in other threads, which notify `changed`.

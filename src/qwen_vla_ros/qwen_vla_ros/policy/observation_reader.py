@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the streams of policy_node to the policy's input: selected, decoded, in its order. Free of rclpy."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Execution of one instruction without pauses: the next chunk is predicted while one is executed. Free of ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """policy_node: executes instructions. Observes, has a policy predict chunks, and sends them to the executor.
 
 Callbacks only store messages, all in one thread; a goal runs in the inference thread (instruction_run).

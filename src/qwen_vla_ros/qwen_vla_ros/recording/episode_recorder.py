@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """episode_recorder: records observations, commands and instructions, a folder per episode, for training and replay.
 
 The node only stores serialized messages; the file is written in a thread of its own (recording_file). Between episodes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes one episode: accepts serialized messages and writes them in a thread of its own. Free of rclpy.
 
 Twice a second, all messages received so far are flushed to the operating system, so that a killed process leaves a file

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The topics of an episode, and how to subscribe to them: type, definition and quality of service as offered.
 
 The topics follow from the robot's YAML; their properties from their publishers.

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all nodes share: lifecycle, parameters, quality of service, time, messages, environment."""

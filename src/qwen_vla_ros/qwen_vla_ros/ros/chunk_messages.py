@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversion between qwen_vla_msgs and the types of the gate and the executor."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Diagnostic messages: statuses with readable values, in printable characters only."""
 
 from __future__ import annotations

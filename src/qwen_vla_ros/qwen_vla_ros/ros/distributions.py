@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ROS distributions that the suite supports, and their differences."""
 
 from __future__ import annotations

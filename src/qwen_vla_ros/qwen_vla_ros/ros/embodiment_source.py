@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Source of a node's Embodiment: robot_description and the robot's YAML file. Free of rclpy."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The environment variables of a process in the ROS graph: the user's graph, or one of our own.
 
 `ros_environment()` is for processes in the user's graph: nodes of a robot, doctor, view; the user's settings are kept.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes without images do not need the shared memory for images."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Common handling of the transitions of all managed nodes, and of the start and stop of their processes.
 
 A node defines its work in three methods; this module determines when they run. `set_up` raises to refuse configuration;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A subscription whose quality of service follows its publishers, and that can explain why no messages arrive.
 
 A reliable subscription receives nothing from a best-effort publisher, and a best-effort one loses parts of large images

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS parameters, declared from a table: description, type, range, and when they may change."""
 
 from __future__ import annotations

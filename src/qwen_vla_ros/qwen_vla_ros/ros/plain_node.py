@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs a node that moves no robot as a process: no lifecycle, ends on SIGINT or SIGTERM."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Identity (GID) of publishers, as in message info and in the graph."""
 
 from __future__ import annotations

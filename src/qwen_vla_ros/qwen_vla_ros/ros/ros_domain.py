@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A ROS domain that is otherwise unused on this machine, so that two graphs do not communicate.
 
 Free of ROS: the configuration of the tests (conftest.py) uses it before anything of ROS is imported.

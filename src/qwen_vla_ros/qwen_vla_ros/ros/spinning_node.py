@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node whose callbacks run in a thread of its own, while its owner waits for their results."""
 
 from __future__ import annotations

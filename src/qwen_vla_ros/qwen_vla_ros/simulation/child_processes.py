@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes that end with their parent: in order if it ends properly, by the kernel if it is killed.
 
 Each child has a session of its own: Ctrl-C in a terminal reaches only the parent, which then decides. Free of ROS.

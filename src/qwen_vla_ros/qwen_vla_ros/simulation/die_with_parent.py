@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Program: becomes a command that the kernel kills when its parent process is gone (Linux only).
 
     python -I -S die_with_parent.py PARENT_PID COMMAND [ARGUMENT...]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The entry point of `qwen-vla evaluate --over-ros`. ROS is imported in the environment selected here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A client of a running robot: one instruction to its policy_node, its progress and its outcome."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Delivers terminating signals as exceptions, so that cleanup runs."""
 
 from __future__ import annotations

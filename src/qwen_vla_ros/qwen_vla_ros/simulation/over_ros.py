@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla evaluate --over-ros`: the same suite and summary as in process, through the running graph.
 
 An episode has as many control steps as in process; the time in which the robot waits for the policy does not count.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One line of progress, for people who wait."""
 
 from __future__ import annotations

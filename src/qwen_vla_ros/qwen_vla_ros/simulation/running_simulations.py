@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which simulated robots this user has running, so that another command finds them. Free of ROS.
 
 A file per process, in a folder of this user; its process is identified by its ID and start time, so that a file that

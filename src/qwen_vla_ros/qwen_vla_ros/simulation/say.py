@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla say`: one instruction to a running policy_node, or to one that is started for it.
 
 The command line imports this module for its options: everything that needs ROS is imported at run time.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla sim`: a simulated robot that stays up, for `qwen-vla say` and whatever else joins its graph.
 
 The command line imports this module for its options: everything that needs ROS is imported at run time.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A simulated robot and the nodes of this suite as processes with the real middleware, ready for instructions.
 
 Processes and parameters are those of launch/<robot>.launch.py with hardware:=mujoco, but `launch` is not needed.

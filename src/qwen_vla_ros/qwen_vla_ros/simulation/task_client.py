@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gives the running stack one task, a scene and its instruction; follows the simulator's judge, returns the result."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The controllers' files are valid for ros2_control in every distribution that the suite supports, and safe for a
 robot."""
 

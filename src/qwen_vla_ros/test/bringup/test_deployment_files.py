@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files read by other programs match the robots: Gazebo, Isaac Sim, SROS2, zenoh, containers.
 
 None of those programs is needed here; the files are tested with them where they run.

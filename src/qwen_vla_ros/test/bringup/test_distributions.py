@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Differences between ROS distributions are in one table."""
 
 from __future__ import annotations

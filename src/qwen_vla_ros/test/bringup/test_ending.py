@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """However a launch ends: no process is left, a process that died gives a code other than 0, controllers end last.
 
 With the real `launch` and processes that stand in for the robot's; skipped if only the wheels of ROS are installed.

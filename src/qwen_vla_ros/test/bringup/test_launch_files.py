@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launch files document what they offer, start only what exists, and leave nothing behind.
 
 They need the real `launch` and `launch_ros`, which are in a ROS installation but not in the wheels.

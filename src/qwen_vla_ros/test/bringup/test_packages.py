@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Missing ROS packages are named, all at once, with the command to install them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A wrong launch argument is one line with the argument, its value and what would be correct."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The doctor's checks one by one, on facts given here. The graph tests show that such facts are collected."""
 
 from __future__ import annotations

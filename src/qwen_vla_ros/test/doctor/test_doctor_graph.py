@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla doctor` with real graphs: healthy, or with many faults at once, each of which it names."""
 
 from __future__ import annotations

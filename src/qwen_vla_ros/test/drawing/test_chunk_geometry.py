@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Predicted paths: every robot of the suite, every control mode, against independent computations."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Appearance of a robot: shapes of the URDF, and links that move with the joints."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The RViz configurations show topics that exist, with types and qualities of service that match."""
 
 import signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla view` from bags: what is drawn, in rerun's file and as an image, for every robot."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla view` beside a running robot: a process that listens, ends on a signal, and leaves complete files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """trajectory_visualizer as a process: the visualization of predicted, accepted and refused chunks in RViz."""
 
 from __future__ import annotations

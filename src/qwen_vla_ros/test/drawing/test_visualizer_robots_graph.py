@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """trajectory_visualizer as a process in a namespace: two arms with joint positions, and a base with waypoints."""
 
 from __future__ import annotations

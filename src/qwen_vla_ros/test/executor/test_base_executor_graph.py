@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """executor_node as a process in front of a mobile base: waypoints in, limited velocities out, and how it stops."""
 
 from __future__ import annotations

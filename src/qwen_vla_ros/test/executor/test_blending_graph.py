@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chunks follow one another without a pause on the running graph: simulator, policy and executor as processes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every command interface with the real middleware: what arrives, what does not, and how it stops."""
 
 from __future__ import annotations

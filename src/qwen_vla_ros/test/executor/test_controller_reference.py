@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How what controllers start from comes together with where the joints are, where no controller manager helps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A joint that turns without end and is reported within -pi .. pi: it is commanded across pi without a turn back."""
 
 from __future__ import annotations

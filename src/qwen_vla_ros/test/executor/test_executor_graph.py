@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """executor_node as a process with the real middleware: what it refuses, and when and how it stops the arm."""
 
 from __future__ import annotations

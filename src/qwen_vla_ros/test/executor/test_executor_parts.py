@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the executor knows: who stopped it, who commands it, and whether time advances."""
 
 from __future__ import annotations

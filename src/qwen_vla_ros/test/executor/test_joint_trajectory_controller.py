@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joint paths to messages that a JointTrajectoryController accepts, tested with the simulator's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How regularly a loop runs."""
 
 from __future__ import annotations

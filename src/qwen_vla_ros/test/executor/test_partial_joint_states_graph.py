@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arm and gripper report on one topic, each from a publisher of its own: both count, each with its own age."""
 
 from __future__ import annotations

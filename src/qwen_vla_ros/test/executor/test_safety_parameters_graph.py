@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whoever may set parameters cannot make a running executor less careful."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """executor_node as a process in front of two arms: 14 channels of absolute joint positions at 50 Hz."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """No node imports torch before a policy is opened."""
 
 from __future__ import annotations

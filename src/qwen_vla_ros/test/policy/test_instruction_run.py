@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Execution of one goal, with simulated cameras and a simulated executor."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The streams of policy_node with the real middleware: drivers that come and go, with wrong stamps or a weaker QoS."""
 
 from __future__ import annotations

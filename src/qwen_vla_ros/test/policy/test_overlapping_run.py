@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Execution of one goal without pauses, with a simulated camera, executor and clock."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """policy_node and executor_node as processes with the real middleware, with a small untrained model."""
 
 from __future__ import annotations

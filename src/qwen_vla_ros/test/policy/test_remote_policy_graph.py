@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A policy on a server that misbehaves, on a running graph: the arm holds, the reason names it, the next goal works."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bag yields the same data for training as the same messages for the live policy: bit-equal images and joints."""
 
 from __future__ import annotations

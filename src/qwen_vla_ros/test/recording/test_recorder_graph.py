@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """episode_recorder as a process: the bag contains what was published, however the recording ends."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The file of an episode without a node: slow and broken disks, concurrent use, and the entry of a topic."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversion between the prediction of a policy, the message, and the chunk that the gate checks."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node's robot: its robot_description from the graph, its YAML by name or by path."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The enumerations in the code match those of the interfaces: the same names for the same numbers."""
 
 import re

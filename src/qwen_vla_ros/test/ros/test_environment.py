@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes join the user's graph as configured, or a graph of our own, whatever shell started them."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever is sent to the running stack, every node continues, and the robot then works as before."""
 
 from __future__ import annotations

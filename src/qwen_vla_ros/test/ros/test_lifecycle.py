@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Common handling of all transitions: what is acquired is released, and every activation ends with one stop."""
 
 from __future__ import annotations

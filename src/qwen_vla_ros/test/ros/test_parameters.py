@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameters with choices refuse other values, at the start and later, and list the choices."""
 
 from __future__ import annotations

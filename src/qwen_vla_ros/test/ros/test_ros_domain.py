@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A graph of our own has a ROS domain to itself, whatever else runs on this machine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The SROS2 policy allows everything that policy_node does: none of its topics, services or actions is missing.
 
 The robot's enclave allows everything, and a launch has what ros2 launch itself needs (test_launch_files.py).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node in a thread of its own ends whenever its owner has had enough."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes end with their parent, however it ends, and an early end is reported with their output."""
 
 from __future__ import annotations

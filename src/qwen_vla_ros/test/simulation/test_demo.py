@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The video of the demo is correct in space and time, and written completely; the demo executes and cleans up."""
 
 from __future__ import annotations

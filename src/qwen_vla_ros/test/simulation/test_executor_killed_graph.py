@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `kill -9` of executor_node leaves behind: the controllers finish what they have accepted, and nothing else."""
 
 from __future__ import annotations

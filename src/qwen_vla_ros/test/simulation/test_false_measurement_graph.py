@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever joint states say, the arm is never commanded faster than it may be; judged in the simulator."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A base whose odometry lies, or whose wheels do not do what they are told: it is stopped, and says why."""
 
 from __future__ import annotations

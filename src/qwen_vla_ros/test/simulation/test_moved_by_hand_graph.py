@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An arm that somebody has moved never jumps: its controller would start from its own reference.
 
 Judged by the simulator, which sees what its servos are told. The last test shows that it would see a jump.

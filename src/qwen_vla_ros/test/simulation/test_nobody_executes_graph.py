@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An accepted chunk that nothing executes is noticed, and never reported as completed."""
 
 from __future__ import annotations

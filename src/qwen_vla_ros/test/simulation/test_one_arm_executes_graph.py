@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two arms of which one executes nothing: both are held, or neither is commanded."""
 
 from __future__ import annotations

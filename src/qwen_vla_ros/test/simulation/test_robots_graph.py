@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every robot on the running graph: its simulator, its tasks and their recording. The policy is untrained."""
 
 from __future__ import annotations

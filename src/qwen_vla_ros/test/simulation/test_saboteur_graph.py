@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the saboteur does to which robot, and that the operator comes after it, also where it was interrupted."""
 
 from __future__ import annotations

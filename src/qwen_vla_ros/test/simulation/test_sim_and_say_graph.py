@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla sim` and `qwen-vla say`, as a newcomer calls them: from a folder with a space, without a `ros2` command."""
 
 from __future__ import annotations

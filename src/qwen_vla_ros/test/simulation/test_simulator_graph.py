@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """executor_node with the simulated robot: the arm really moves to the commanded position, and really stops."""
 
 from __future__ import annotations

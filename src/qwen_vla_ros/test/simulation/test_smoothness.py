@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Blending modes are compared only on validation scenes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulated stack starts, executes, reports what is wrong, and leaves nothing behind, however it ends."""
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """ALOHA: two arms at a table, its bimanual tasks and their expert."""

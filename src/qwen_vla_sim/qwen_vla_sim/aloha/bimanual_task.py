@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The base class of ALOHA's tasks: how scenes are laid out, where demonstrations begin, and the common failures.
 
 A scene has two things of one kind in different colors, of which the instruction names one, and may have more. A task

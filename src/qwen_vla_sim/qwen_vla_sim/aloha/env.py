@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bimanual tasks as a gymnasium environment: joint targets in, camera images and joint positions out, at 50 Hz.
 
 No policy needs fifty images a second of four cameras: cameras take one every fifth step, as the real ones do; in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Motions of bimanual experts: from the current state to the next goal of a hand that grasps, holds or carries.
 
 Hands approach what they grasp through a funnel along their fingers, close when they are around it, and continue

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Poses of the hands, and the joint positions that reach them.
 
 The frame of a hand is between its finger pads: x along the fingers, y across them (their opening direction). Poses are

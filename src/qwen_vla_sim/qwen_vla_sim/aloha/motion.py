@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From hand goals to smooth joint targets, one per control step."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS node `aloha_sim`: a simulated ALOHA behind the topics of its embodiment YAML.
 
 With config/embodiments/aloha.yaml, these are the topics of ros2_control; with aloha_real.yaml, of each arm's xs_sdk.

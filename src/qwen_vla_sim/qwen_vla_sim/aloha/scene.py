@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a seed determines in a bimanual scene: the things and their positions, the light, the room, the instruction.
 
 Free of MuJoCo, so that datasets, evaluation and the simulator can identify a scene by its task and seed alone. Lengths

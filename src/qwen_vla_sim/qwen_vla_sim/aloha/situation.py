@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The state on which a bimanual task and its expert depend: poses of things and hands, and contacts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where an episode may begin: at home, anywhere, around what is to be grasped, or midway through the task.
 
 Demonstrations with widely spread starts teach a policy to recover.

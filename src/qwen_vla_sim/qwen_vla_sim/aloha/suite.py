@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`aloha`: bimanual tasks at 50 Hz with joint positions; how they are demonstrated, recorded and executed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cubes, pegs, the socket and the trays as bodies of a MuJoCo model, placed and colored for a scene.
 
 The model has all of them; those that a scene does not use float out of view behind the cameras.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ALOHA in MuJoCo: two arms at a table with the things of a bimanual task, and station and wrist cameras.
 
 Ground truth (poses, finger contacts, image positions) is for judging, the scripted expert and labels; a policy gets

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The joint limiter of ros2_control for position commands (`enforce_command_limits`), without ROS.
 
 The behavior is that of ros2_control 5.x: a command is at most the joint's speed away from the last command, whoever has

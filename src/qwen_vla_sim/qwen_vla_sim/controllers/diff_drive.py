@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A ros2_control DiffDriveController without ROS: from velocity commands to wheel speeds, from wheels to odometry.
 
 The behavior is that of ros2_controllers 5.x (Kilted): a command is valid for `cmd_vel_timeout`, then the base is

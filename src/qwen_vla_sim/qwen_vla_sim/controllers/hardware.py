@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What stands between the set points of the controllers and the servos, and how it fails on purpose. Free of ROS.
 
 Without a fault, set points reach the servos as they are. Servo drivers pass on what has changed: a joint whose torque

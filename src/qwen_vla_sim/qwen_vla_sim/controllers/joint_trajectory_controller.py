@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A ros2_control JointTrajectoryController without ROS.
 
 The behavior is that of the Kilted release (ros2_controllers 5.x, position command interface): which messages are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a robot was ever commanded beyond its limits: the simulator's own check, independent of every gate.
 
 Free of ROS. It checks each set point that reaches the servos, including those interpolated between two messages.

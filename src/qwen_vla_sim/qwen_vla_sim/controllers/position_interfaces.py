@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joint interfaces that take positions instead of trajectories. Free of ROS.
 
 `forward_command_controller` forwards the values, in a fixed order and without names; so does Interbotix' xs_sdk for the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one exception by which whatever obeys commands refuses one."""
 
 

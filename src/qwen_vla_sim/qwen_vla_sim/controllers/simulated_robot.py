@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A robot's joints with the interfaces that command them: what hardware and ros2_control are together, without ROS.
 
 Set points are sampled at every physics step, as a servo interpolates between the commands of a slower controller.

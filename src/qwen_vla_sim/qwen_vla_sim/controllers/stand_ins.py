@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What stands in for the devices behind command interfaces: it takes their messages, and a controller obeys. No ROS.
 
 `CommandInterface.simulated` names what makes one. For joints it is called with the entry of `commands`, the Embodiment,

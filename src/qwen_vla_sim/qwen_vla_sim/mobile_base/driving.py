@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the base's experts drive: they observe, plan eight waypoints, drive the first of them and observe again.
 
 If what an expert needs (the door, or a thing) is in view, it drives there around obstacles; otherwise it rotates to the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The base class of the base's tasks: how their scenes are built, where demonstrations begin, how a drive is judged.
 
 Success is as in VLN-CE: to stop near the goal. A task defines the final goal and the next one of its expert; its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Room and hall as a gymnasium environment: waypoints in, camera image and odometry out, at 2 Hz.
 
 Waypoints are executed as by the executor's base backend: a smooth path through them, followed by odometry, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Free space of a scene, and shortest paths in it: straight lines around things and through the door."""
 
 from __future__ import annotations

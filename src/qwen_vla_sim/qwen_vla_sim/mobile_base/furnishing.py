@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws the furniture of a scene, its positions with room for the base to drive around, and the base's start."""
 
 from __future__ import annotations

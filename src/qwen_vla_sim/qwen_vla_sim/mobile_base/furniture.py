@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The furniture as plain data: each kind of thing from a few primitive shapes, in two instances."""
 
 from __future__ import annotations

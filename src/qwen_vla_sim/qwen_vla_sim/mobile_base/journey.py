@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The path that a base has traveled, evaluated as in vision-language navigation in continuous environments (VLN-CE).
 
 Success rate, oracle success rate, success weighted by path length (Anderson et al. 2018), navigation error and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the simulated base fails on purpose: its wheels, its controller, and the odometry that then is false."""
 
 from __future__ import annotations

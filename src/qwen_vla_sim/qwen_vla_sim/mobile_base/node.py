@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS node `mobile_base_sim`: a simulated mobile base behind the topics of a diff_drive_controller.
 
 It takes velocities on cmd_vel, as TwistStamped (Jazzy and later) or Twist, and publishes odom, tf and joint_states. The

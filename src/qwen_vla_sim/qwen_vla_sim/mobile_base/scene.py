@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a seed determines in a room and the hall behind its door: sizes, colors, furniture, start and instruction.
 
 Free of MuJoCo. The world frame has its origin at the center of the wall between room and hall: the room is at x < 0,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The mobile base with its diff-drive controller, in place of hardware and ros2_control. Free of ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The state on which a task of the base, its judge and its expert depend: where everything is, and the drive so far."""
 
 from __future__ import annotations

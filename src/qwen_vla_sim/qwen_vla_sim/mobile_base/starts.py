@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where demonstrations begin: at poses from which the expert can recover, and for snapshots anywhere."""
 
 from __future__ import annotations

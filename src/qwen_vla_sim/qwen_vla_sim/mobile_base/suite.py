@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`mobile_base`: go where the instruction says, at 2 Hz with waypoints; how tasks are demonstrated and executed."""
 
 from __future__ import annotations

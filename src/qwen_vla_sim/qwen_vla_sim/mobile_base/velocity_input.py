@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What stands in for the devices behind a base's command interfaces: the input of its diff_drive_controller."""
 
 from __future__ import annotations

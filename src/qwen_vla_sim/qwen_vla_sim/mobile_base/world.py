@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The mobile base in MuJoCo: a room with a door to a hall, furniture in both, and the camera `ego`.
 
 The base moves on two slide joints and a hinge at the speed of its wheels, which rotate without contact. Pushed against

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Renders cameras in their own thread, so that the physics never waits for an image.
 
 The scene of a camera is captured immediately, in the caller's thread (0.1 ms); only the rendering runs in the rig's

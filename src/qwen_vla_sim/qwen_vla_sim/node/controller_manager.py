@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Topics and services of a controller_manager and its trajectory controllers, where their interfaces are installed.
 
 The state of each trajectory controller (`<controller>/controller_state`), which controllers are active

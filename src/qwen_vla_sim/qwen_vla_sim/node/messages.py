@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversion between plain values and the messages of the simulated robots."""
 
 from __future__ import annotations

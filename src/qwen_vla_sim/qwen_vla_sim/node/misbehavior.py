@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The service by which a simulated robot is made to fail as hardware does, and what then is reported falsely."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps simulated time in step with the steady clock."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every simulated robot does as a ROS node: time, parameters, joint states, joint commands, cameras, reset, step.
 
 The robot is behind the topics that the real one has, as its embodiment YAML names them. Every stamp is simulated time,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The WidowX tabletop as a gymnasium environment: joint targets in, camera images and joint positions out, at 5 Hz.
 
 Within a step the targets are interpolated linearly, as the JointTrajectoryController does with positions only.

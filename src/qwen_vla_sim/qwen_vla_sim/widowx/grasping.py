@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Motions of experts: functions of the current state only, so that they can take over anywhere.
 
 From any pose, `pick_step` rises, moves above the thing, descends through a funnel, closes, and lifts. `place_step`

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Positions of the things of a scene: apart from one another, with room for open fingers, within easy reach."""
 
 from __future__ import annotations

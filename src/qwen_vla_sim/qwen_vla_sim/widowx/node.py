@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS node `widowx_sim`: a simulated WidowX 250s at a table, behind the topics of the real one."""
 
 from __future__ import annotations

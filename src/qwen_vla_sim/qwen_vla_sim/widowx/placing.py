@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The base class of tasks in which a thing is placed on, in or on top of another.
 
 Things rest on a goal when they are level with it and within its rim; the task is done when they are released there.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings of the WidowX: their columns, and the frame of the current state and the expert's action.
 
 Poses are in base_link, quaternions x y z w.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The state on which a task on the WidowX's table, its judge and its expert depend: things, tip, and their history."""
 
 from __future__ import annotations

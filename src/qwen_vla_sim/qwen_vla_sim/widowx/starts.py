@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where demonstrations begin: spread over the states from which the expert can recover."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Task suites of the WidowX for `qwen-vla collect` and `qwen-vla evaluate`: how tasks are demonstrated and recorded.
 
 Suites are found through the entry point group `qwen_vla.suites`, so that the model library does not need a simulator.

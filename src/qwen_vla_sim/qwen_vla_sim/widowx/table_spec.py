@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The surroundings of the WidowX in its MuJoCo model: table, lamp, cameras, and the things of `things.py`."""
 
 from __future__ import annotations

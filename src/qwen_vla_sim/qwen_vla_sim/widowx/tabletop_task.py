@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The base class of the tasks on the WidowX's table: how their scenes are laid out and where demonstrations begin.
 
 A task defines the things of its scenes, when it is done, and what its expert does; the templates of its instructions

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The things on the WidowX's table: shapes, sizes and colors of those that are moved and of their goals.
 
 Plain data. Every kind has designs and colors to train on, and others that are never trained on. Lengths are in meters.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kinematics of the WidowX with its tool pointing straight down: joints from tip positions."""
 
 from __future__ import annotations

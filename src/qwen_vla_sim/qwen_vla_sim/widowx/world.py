@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The WidowX tabletop in MuJoCo: the arm at a table with things on it, and the cameras `ego` and `cam_wrist`.
 
 Ground truth (positions of things, task state, image positions) is for judging, scripted experts and training labels;

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings on disk: LeRobotDataset, rosbag2, and what all formats share."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows that are unusable for training: reported by file and row, refused or skipped, never silently.
 
 A row is bad if an image is missing or cannot be decoded, a value is not finite or missing, a vector has the wrong

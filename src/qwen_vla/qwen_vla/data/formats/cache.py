@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cache of results computed from a dataset, and the data hash by which they are invalidated."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The format-independent recording: an `Episode` of one robot and one task, and sources of episodes.
 
 LeRobotDataset v3.0 (lerobot.py), rosbag2 / MCAP (rosbag.py) and the formats of other packages end here; nothing

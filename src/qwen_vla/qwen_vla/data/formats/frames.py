@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images of a dataset at the model's input size, decoded once into a memory-mapped file beside the data."""
 
 from __future__ import annotations

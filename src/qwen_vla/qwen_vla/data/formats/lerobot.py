@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads LeRobotDataset v2.0, v2.1 and v3.0, ours and others': several files, images or videos, numeric or text columns.
 
 lerobot_meta.py reads their metadata. Numeric columns are read as a whole; images and videos are decoded on demand. An

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The folder meta/ of a LeRobotDataset v2.0, v2.1 or v3.0: info.json, features, episodes, tasks, and paths of videos.
 
 Others' metadata are read leniently where nothing depends on them, and strictly where something does: a feature that

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cameras of a LeRobotDataset stored as videos: writing, and frame-exact reading by row.
 
 Many episodes share a file; the row at `timestamp` of an episode is the frame at `from_timestamp + timestamp` (LeRobot

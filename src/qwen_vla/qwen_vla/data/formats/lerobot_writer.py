@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes LeRobotDataset v3.0: episodes in parquet shards, images as PNG inside or as videos, lerobot's metadata.
 
 A shard is one data file of whole episodes, and one video file per camera stored as video. Shards are written under a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A robot in a recipe: by name, by the path of its embodiment YAML, or by both of its files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finds the source for a dataset by its content and opens it. Packages add sources as entry points.
 
 An entry point of the group `qwen_vla.episode_sources` is a class that implements `EpisodeSource`. A source recognizes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes of episode_recorder: a folder each, with a rosbag2 in MCAP and everything needed to read it.
 
     widowx_20261122-101500/

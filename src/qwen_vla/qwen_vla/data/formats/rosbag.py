@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """rosbag2 recordings (MCAP or SQLite) as episodes, replayed through the policy's live observation streams.
 
 At every tick of the robot's rate, the messages received by then are offered to `ObservationStreams.select`, as in

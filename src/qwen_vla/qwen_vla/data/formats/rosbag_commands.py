@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands in a bag: the reader of each command interface, and the commanded position at any time."""
 
 from __future__ import annotations

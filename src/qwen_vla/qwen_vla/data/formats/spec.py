@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shared by all kinds of training data: base of their specifications, held-out splits, and files read by row."""
 
 from __future__ import annotations

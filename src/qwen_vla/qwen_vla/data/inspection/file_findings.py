@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inspects JSON Lines files: navigation, hands, trajectories, conversations. Every image is decoded."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an inspection found: problems, columns, cameras, instructions, one row; as JSON and as text."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws an inspected recording: some images of every camera, and every joint beside its limits."""
 
 from __future__ import annotations

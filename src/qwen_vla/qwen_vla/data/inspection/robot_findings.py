@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inspects recordings of a robot, by the checks of training: every problem is collected instead of the first raised."""
 
 from __future__ import annotations

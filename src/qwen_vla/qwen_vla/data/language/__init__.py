@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Vision-language data: conversations, questions, and user images."""

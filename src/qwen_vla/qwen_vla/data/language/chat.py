@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kind: chat`: vision-language conversations in a JSON Lines file, in the formats of Qwen and OpenAI.
 
     {"messages": [{"role": "user", "content": [{"type": "image", "image": "table.png"},

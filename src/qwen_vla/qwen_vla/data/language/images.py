@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """User images: addresses in JSON Lines files, decoded for display."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kind: questions`: questions about single frames of an annotated recording, with answers and dense point labels."""
 
 from __future__ import annotations

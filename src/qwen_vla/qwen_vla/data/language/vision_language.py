@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Questions about labeled frames and their answers: grounding on a 0–1000 scale, names, colors, spatial relations.
 
 The simulator labels every frame for free (annotations.py). That gives the small backbone the visual knowledge that the

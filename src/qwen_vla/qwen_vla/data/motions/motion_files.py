@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla collect motions`: synthetic motions as a LeRobotDataset v3.0, and a figure of some."""
 
 from __future__ import annotations

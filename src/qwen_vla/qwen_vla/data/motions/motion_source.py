@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kind: motions`: synthetic language–action pairs for any arm, for the text-to-action stage.
 
 Every index of a dataset is one motion of one robot: drawn from a template (motion_templates.py), planned with the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Six kinds of arm motion as geometry, and the joint trajectories that execute them.
 
 The paper has six motion templates and does not publish them; these are ours: move along an axis, rotate about an axis,

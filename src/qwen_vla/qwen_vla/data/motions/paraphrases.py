@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Instructions for arm motions: many paraphrases that state a motion exactly.
 
 Directions are words for the axes of the arm's base link (REP-103: forward is +x, left +y, up +z). Rotations and arcs

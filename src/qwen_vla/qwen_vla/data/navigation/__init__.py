@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Navigation and trajectory data as training samples."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kind: navigation`: a mobile base that follows an instruction, as history frames and the next waypoints.
 
 Poses are (x, y, θ) [m, m, rad] on the ground in any fixed frame, axes as in REP-103: x forward, y left, θ

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kind: trajectories`: future positions of an agent or an object, as chunks of points with a prompt that names it.
 
 The paper supervises trajectories of the agent itself and of surrounding entities; their format and wording are [open].

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A simulator's annotations of recorded frames, and the labels for dense grounding derived from them.
 
 Columns: `annotation.points` (image positions of the scene's objects, then of the robot's tips, per camera),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Action chunks from recorded episodes: the next H targets of a row, held or at rest beyond the episode's end.
 
 `eef_delta` targets are relative to the end-effector pose at the observation (paper §5.2.1); those of the other control

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Augments light and cameras for training: random small changes of the colors of a sample's images."""
 
 from __future__ import annotations

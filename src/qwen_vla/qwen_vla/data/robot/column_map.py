@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One column of a recording in the robot's order and units: which element is what, its unit, sign and calibration."""
 
 from __future__ import annotations

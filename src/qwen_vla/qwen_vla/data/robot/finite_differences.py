@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Actions for recordings without actions: finite differences of proprioception (paper §3.2.1).
 
 Row t's action leads from row t to row t+1; the last row of an episode holds. Poses are x y z [m]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kind: hands`: egocentric human hands as 32 action channels, left hand first.
 
 Per hand: 3 translation [m] and 3 axis-angle [rad] of the wrist, relative to the chunk's initial frame, then 10 PCA

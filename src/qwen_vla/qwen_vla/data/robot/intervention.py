@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAgger interventions: a policy drives for a while, then the expert recovers from the policy's mistakes.
 
 A policy trained by imitation reaches states that no demonstration covers, and gets stuck. The expert's actions from

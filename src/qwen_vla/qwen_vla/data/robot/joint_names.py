@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Maps a column's names to those of a robot: all of them, or an error with both lists.
 
 Names differ in suffixes (`waist.pos`), prefixes (`follower_left/waist`, `left_waist`, `fr3_joint1`), separators, order,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Samples whose prompt names a different robot than the one in the images: there the robot must hold still.
 
 In all other samples prompt and images match, so a model could identify robots by the images alone, and would move a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether recorded positions can be those of the robot: its URDF's limits, per row and over a whole column.
 
 Used by training, conversion, collection and `qwen-vla inspect`. A unit error shows in most rows and cannot be skipped;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Interprets columns of a recording: from an episode's columns to targets and state of one control mode."""
 
 from __future__ import annotations

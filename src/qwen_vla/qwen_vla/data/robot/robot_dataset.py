@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The entry of a recipe for recordings of a robot: where they are, how they are laid out, and what to do with them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One dataset of a robot, opened and checked: columns, instructions, cameras, bad rows. No model and no training here.
 
 Training and `qwen-vla inspect` judge a dataset by this class; what it refuses, both refuse.

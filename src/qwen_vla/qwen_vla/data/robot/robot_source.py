@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kind: robot`: recordings of one robot as samples: prompt, camera images, action chunk, state, labels if any."""
 
 from __future__ import annotations

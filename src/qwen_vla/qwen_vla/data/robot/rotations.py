@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rotations as data sets record them, converted once, at the edge: inside, a rotation is a unit quaternion x y z w.
 
 Chunks hold rotation vectors relative to their first frame, whatever was recorded: parameters of rotations are never

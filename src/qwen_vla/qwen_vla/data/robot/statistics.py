@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """q01 and q99 of a dataset (paper §2.4, eq. 5): exact, in constant memory, cached until the data changes.
 
 The values are streamed twice. As unsigned integers in the order of the numbers, float32 values have 2¹⁶ upper halves:

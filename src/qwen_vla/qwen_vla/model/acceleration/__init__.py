@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Computes action chunks in the fastest verified way on a device; results match the plain model.
 
 `ChunkRunner` (runner) computes chunks. It uses prompts padded to a few lengths (prompt_lengths), faster variants used

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model's repeated blocks, compiled once per kind: seconds instead of minutes for a whole tower.
 
 One compiled function serves all blocks of a kind, with weights as arguments, and all prompt lengths.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All Euler steps of a chunk as one function of tensors; the AdaLN tables of a fixed τ grid are cached."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The float32 result of a half-precision model: with its own weights, without a copy of them."""
 
 from __future__ import annotations

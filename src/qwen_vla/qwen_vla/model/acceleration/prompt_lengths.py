@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The few lengths to which prompts are padded, so that no instruction causes a new length while a robot moves.
 
 Padding follows the tokens: a causal backbone never attends to it, and the action expert masks it.

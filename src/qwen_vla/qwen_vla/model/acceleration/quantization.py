@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights in 8-bit floating point: half the memory traffic, twice the rate of matrix products, some more rounding.
 
 The large linear layers of the action expert's and the language tower's blocks become `Float8Linear`. Sensitive layers

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A function captured once as a CUDA graph and replayed on new values: one launch instead of thousands."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Computes chunks in the fastest verified way: the backbone and the Euler loop, each compiled, captured or plain."""
 
 from __future__ import annotations

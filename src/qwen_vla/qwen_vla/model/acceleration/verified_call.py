@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Faster variants of a function, used only if they are as close to float32 as the function itself.
 
 Two correct half-precision computations differ by rounding; whether one is as good as the other is decided by the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """config.json of a checkpoint: the keys that describe a model, their types and ranges. Free of torch.
 
 Only these keys are read. Whatever else such a file holds is dropped, so that no key of a file reaches a loader that

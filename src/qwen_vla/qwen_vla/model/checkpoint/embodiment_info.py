@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a checkpoint knows of a robot: an entry of embodiments.json. Free of torch."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files of a checkpoint folder: their names, and what each must be before a model is built. Free of torch."""
 
 from __future__ import annotations

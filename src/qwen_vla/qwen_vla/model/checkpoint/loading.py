@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loads the model of a checkpoint. Nothing is built, and no weight is read, before its files fit each other."""
 
 from __future__ import annotations

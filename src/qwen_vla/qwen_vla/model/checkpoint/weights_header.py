@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The headers of weight files (safetensors): which tensors they hold. Free of torch and safetensors."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Resampling of camera images as matrix products, for devices on which OpenCV does not run.
 
 Covers everything that depends on the camera's image size, in as few calls as possible; the result is not rounded.

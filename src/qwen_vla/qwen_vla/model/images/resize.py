@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one resampling of images for the model, in training and in inference. Free of torch.
 
 `resampling.py` does the same on a GPU.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policies on a server, ours or another project's: `openpi://HOST:PORT[,FILE.yaml]`, `groot://HOST:PORT,FILE.yaml`.
 
     Observation ──► fields ──► connection ──► response ──► checked ActionChunk

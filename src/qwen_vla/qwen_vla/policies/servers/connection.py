@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One request, one response. After any error the connection is dropped, and the next request opens another.
 
 A response on a connection with an error could be that of an earlier request.

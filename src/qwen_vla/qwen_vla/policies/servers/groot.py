@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A policy behind GR00T's ZeroMQ protocol: `groot://HOST:PORT,FILE.yaml`.
 
 The server names its keys and how many times it reads; what they mean for this robot is defined by the file. Both are

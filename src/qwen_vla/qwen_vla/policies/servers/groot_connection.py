@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A connection to a server that speaks GR00T's protocol: requests over ZeroMQ."""
 
 from __future__ import annotations

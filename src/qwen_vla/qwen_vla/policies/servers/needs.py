@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a server reads and returns, in the robot's terms: read from a YAML file, or from the server's metadata."""
 
 from __future__ import annotations

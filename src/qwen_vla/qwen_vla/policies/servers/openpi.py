@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A policy behind openpi's websocket protocol, our server or another: `openpi://HOST:PORT[,FILE.yaml]`.
 
 A server of ours describes its inputs and outputs itself. Others describe nothing, or little: the file does. Either is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A connection to a server that speaks openpi's protocol."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A policy on a server, whatever its protocol: no response is trusted. Shape and values are checked here, motion by the
 gate.
 """

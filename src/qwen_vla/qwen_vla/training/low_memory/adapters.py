@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is trained inside a frozen backbone: low-rank adapters, and the embeddings of the camera markers.
 
 Both are merged into the weights that they stand for when a model is saved: inference needs neither.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Memory for fine-tuning on one GPU, by bitsandbytes: 8-bit states of the optimizer, 4-bit weights that are frozen.
 
 Both also work on a CPU, slowly. The library is the extra `finetune`, and imported only if a recipe asks for it.

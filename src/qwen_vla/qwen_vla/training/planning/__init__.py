@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cost of a recipe before it is trained: memory counted, speed measured or counted."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a recipe will cost, before anything is downloaded: parameters, memory by part, speed and hours.
 
 Memory is counted from the geometry of the model, on the meta device. Speed is measured in a few steps of a model with

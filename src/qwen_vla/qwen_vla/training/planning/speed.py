@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The speed of a recipe on the device at hand: some steps of a model with random weights, on made-up rows."""
 
 from __future__ import annotations

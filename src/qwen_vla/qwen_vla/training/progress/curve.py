@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The loss curve of a run as an image: log.jsonl → loss.png."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The log of a run: rows of numbers in log.jsonl, in TensorBoard, and in the progress bar."""
 
 from __future__ import annotations

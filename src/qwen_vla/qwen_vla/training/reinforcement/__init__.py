@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reinforcement (arXiv 2605.30280, RL stage): PPO in simulated task suites, exploring with the flow policy's own noise.
 
 `ReinforcementRecipe` defines a run, `train` executes it and can resume: roll out whole episodes, assign credit to every

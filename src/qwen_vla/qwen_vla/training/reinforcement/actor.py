@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The actor: a Qwen-VLA that decides for several robots at once, with the log-probability of each decision."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Credit for every decision of an episode: generalized advantage estimation (Schulman et al. 2016)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A task suite as a gymnasium environment whose action is a whole chunk: a step is one decision of the policy.
 
 Imports neither PyTorch nor the model: it runs in worker processes.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The curves of a reinforcement run as an image: log.jsonl → curve.png."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 r"""Flow-SDE: one Euler step of the flow becomes a Gaussian transition, so that a chunk has a log-probability.
 
 Convention: Y_τ = (1−τ)·Y₀ + τ·Y₁ with Y₁ ~ N(0, I), τ = 1 noise, τ = 0 clean; v(y, τ) = E[Y₁ − Y₀ | Y_τ = y].

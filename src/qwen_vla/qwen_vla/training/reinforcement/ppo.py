@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Proximal policy optimization (Schulman et al. 2017) over chunks: one decision is one action."""
 
 from __future__ import annotations

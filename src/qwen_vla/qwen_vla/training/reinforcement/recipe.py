@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The recipe of a reinforcement run; its defaults are the paper's constants (arXiv 2605.30280, RL stage)."""
 
 from __future__ import annotations

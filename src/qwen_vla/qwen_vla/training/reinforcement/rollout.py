@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Roll-outs: whole episodes in parallel environments, one batch of the policy for all of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A reinforcement run: its model, optimizer and progress."""
 
 from __future__ import annotations

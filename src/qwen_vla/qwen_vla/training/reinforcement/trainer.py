@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs a reinforcement recipe: roll out, update, log; a resumable loop over updates."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The critic: a linear read-out of the backbone's features; it never trains the backbone. And both as one module."""
 
 from __future__ import annotations

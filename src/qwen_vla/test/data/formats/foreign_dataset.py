@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes small LeRobotDatasets as others' programs do: v3.0 or v2.1, with names, units and metadata of their own."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which rows are bad, and which chunks are lost with them."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every command interface defines how its commands are read from a bag, or their replacement; none is ignored."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever bytes a bag has, it is read or refused: no other exception, no endless work, bounded memory."""
 
 from __future__ import annotations

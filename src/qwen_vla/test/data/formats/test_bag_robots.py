@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags of the other robots: two arms behind xs_sdk with prefixed joint states, and a base, up to the data set."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is understood of a bag, also of one that cannot be used."""
 
 from __future__ import annotations

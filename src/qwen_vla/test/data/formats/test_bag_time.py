@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time in bags: clocks that are set while recording, simulators that are restarted, pauses; and work stays bounded."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A data set is opened by the source that recognizes it; what cannot be opened is named with what lies there."""
 
 import re

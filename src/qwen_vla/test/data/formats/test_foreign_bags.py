@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags as other people record them: foreign messages, cut and damaged files, other layouts of a folder."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LeRobotDataset v3.0 on disk: written data is read back, interruptions are harmless, errors name the place."""
 
 import json

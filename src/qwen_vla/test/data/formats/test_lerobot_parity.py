@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """lerobot itself opens what we write, and we open what it writes, frame by frame.
 
 lerobot's pins contradict ours, so it runs in an environment of its own: scripts/lerobot_venv.sh makes it.

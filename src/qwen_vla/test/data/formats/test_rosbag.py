@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags as episodes: selection at every tick, start and end of episodes, commands, and refusals."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files row by row: bad rows are named with file and line, and refused or left out as the user chose."""
 
 import json

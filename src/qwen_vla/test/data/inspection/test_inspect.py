@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla inspect` says what is understood of others' data, and exits with 0 only where training would be right."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla inspect` of bags, and conversion by the same checks."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversations: the spellings in common use, one sample per assistant turn, and bad rows that never go unnoticed."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Questions as a source of samples: the question's image, its answer, and labels that agree with the answer."""
 
 import re

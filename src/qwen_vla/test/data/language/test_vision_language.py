@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Questions about labeled frames: every answer is correct, and no question is about invisible objects."""
 
 import json

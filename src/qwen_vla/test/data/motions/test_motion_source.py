@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Synthetic motions: physically possible, the same for the same seed, and whole; for robots of the suite and others."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Instructions match the arm's motion: they are parsed here independently and compared with the tip's path."""
 
 import re

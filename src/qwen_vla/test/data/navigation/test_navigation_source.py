@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Navigation: SE(2) increments that accumulate to the poses they came from, STOP at the end, history at 2 Hz."""
 
 import json

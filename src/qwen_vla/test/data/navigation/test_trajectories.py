@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trajectories of agents and objects: the named entity's points, unknown ones masked."""
 
 import json

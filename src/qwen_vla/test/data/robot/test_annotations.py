@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Annotations of recorded frames: visible points, hidden points, and the labels for training."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Action chunks: the next targets seen from the end effector's pose at the observation, or as they are."""
 
 import numpy as np

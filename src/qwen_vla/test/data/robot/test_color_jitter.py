@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Colours change a little and in order: what was lighter stays lighter, and cameras of one scene share their light."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A dexterous hand: its joints are channels of their own, from the description over the gate to a trained policy."""
 
 import numpy as np

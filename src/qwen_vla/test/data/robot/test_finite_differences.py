@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Actions made from proprioception: applied to the states that they were made of, they lead along the recording."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Human hands: relative wrist motion with correct rotations, 32 channels, and hands out of sight masked."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A policy plays first and the expert goes on from where that ended; the same for the same seed."""
 
 from collections import Counter

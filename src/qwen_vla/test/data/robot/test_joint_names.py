@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of columns as others write them lead to the right joints, or to a refusal that shows both lists."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings of two arms at 50 Hz and of a base at 2 Hz, as their simulators write them, become samples."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kind: robot`: columns of all sorts become chunks of every control mode; bad rows are named, refused or left out."""
 
 from __future__ import annotations

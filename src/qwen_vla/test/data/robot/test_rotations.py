@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rotations as data sets have them: each kind, written independently, comes back as the same rotation."""
 
 import numpy as np

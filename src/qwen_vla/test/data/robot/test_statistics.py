@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Quantiles of streamed values are exact, and are recomputed when their inputs change."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images resampled by matrix products, as on a GPU, are those that OpenCV makes."""
 
 import numpy as np

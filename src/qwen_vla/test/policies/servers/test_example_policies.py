@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files of examples/remote_policies fit the robots that they are for, and say what their servers read."""
 
 import threading

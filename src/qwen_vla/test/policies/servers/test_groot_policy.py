@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A policy behind GR00T's protocol: server, file and robot are compared, and no answer of it is trusted."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A policy behind openpi's protocol: what it needs is compared with the robot, and no answer of it is trusted."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Adapters reach every linear layer of the backbone, camera markers train whatever is frozen, and both merge."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plan says what a run will need, from its geometry alone; compared with a run, and with sums by hand."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Advantages: the sums of their definition, and what they say about an episode."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The stochastic step: it keeps the flow's marginals, and its log-probability is that of a normal distribution."""
 
 import numpy as np

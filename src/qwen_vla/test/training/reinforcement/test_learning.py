@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PPO: its losses by hand, an update that starts from where the policy is, a task that it really learns, and runs that
 can be interrupted. The task is a one-step environment; the suites' own are in test_reinforcement_suites.py.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PPO by several processes: the same run as that of one, up to rounding, as copies (DDP) and as shards (FSDP)."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Roll-outs in the real suite: what a chunk does there, and an update of the shipped checkpoint."""
 
 import numpy as np

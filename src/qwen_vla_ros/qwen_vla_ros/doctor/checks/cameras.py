@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cameras: they publish, in color, at the current time, in the size of their calibration."""
 
 from __future__ import annotations

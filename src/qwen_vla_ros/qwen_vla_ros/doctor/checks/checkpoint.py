@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model: is the checkpoint complete, was it trained for this robot, and are its statistics within its limits?
 
 Reads the files of the checkpoint without torch, so that it also works on a robot's computer.

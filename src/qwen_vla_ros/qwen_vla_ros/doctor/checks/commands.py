@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command interfaces: each has a listening controller, and no other node commands the same joints."""
 
 from __future__ import annotations

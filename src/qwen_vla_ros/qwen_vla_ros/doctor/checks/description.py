@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """robot_description: it is published, describes this robot, and matches the robot's YAML."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joint states: every joint is published, in radians and meters, within its limits."""
 
 from __future__ import annotations

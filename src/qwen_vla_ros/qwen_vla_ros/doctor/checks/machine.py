@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """This computer: disk, memory, shared memory, CPU, GPU."""
 
 from __future__ import annotations

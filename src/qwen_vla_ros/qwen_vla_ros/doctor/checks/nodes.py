@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The nodes: unique names, lifecycle states, heartbeats, diagnostics, and one clock for all."""
 
 from __future__ import annotations

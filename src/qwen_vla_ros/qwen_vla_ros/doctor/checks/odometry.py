@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Odometry of a mobile base."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The environment variables that determine discovery, and other ROS processes on this machine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of every stream of messages: it is published, with the correct type, often enough, with valid stamps."""
 
 from __future__ import annotations

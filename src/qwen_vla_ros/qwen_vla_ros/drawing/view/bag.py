@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages from a rosbag2 in MCAP or SQLite, including the episodes of episode_recorder. Free of rclpy."""
 
 from __future__ import annotations

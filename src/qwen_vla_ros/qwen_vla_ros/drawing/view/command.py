@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command `qwen-vla view`. ROS, rerun and matplotlib are imported when needed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A scene as one image: the moment of one chunk, with the joint curves around it. Requires only matplotlib."""
 
 from __future__ import annotations

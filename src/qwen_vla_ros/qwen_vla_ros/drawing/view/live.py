@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages from the running graph."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A scene in rerun: the viewer, or a file for it."""
 
 from __future__ import annotations

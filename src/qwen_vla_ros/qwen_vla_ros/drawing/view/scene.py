@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From messages to a scene: robot, images, chunks and reports, in one world frame. Free of rclpy and rerun.
 
 Messages may be from rclpy or from a bag. The world is the odometry frame of a mobile robot, otherwise the root link.

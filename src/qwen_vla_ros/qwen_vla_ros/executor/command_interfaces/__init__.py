@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How robots are commanded: one small class per command interface, named by `ros_side` of its kind."""
 
 from qwen_vla_ros.executor.command_interfaces.command_interface import (

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The common part of backends whose device takes action goals: one at a time, canceled by a stop."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Base paths as velocities (Twist or TwistStamped), by default to the input of Nav2's velocity smoother."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A gripper controller with an action: goals are rate-limited, and changes within the dead band are not sent.
 
 One goal per step of a policy would be too many for an action. Each goal is therefore the position on the path when the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joint paths to a JointTrajectoryController: one multi-point message per path.
 
 The messages work with every release of the controller: stamp 0 (start at once), all its joints, row i at (i + 1) *

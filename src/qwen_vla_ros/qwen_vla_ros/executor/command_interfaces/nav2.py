@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Base paths as goals for Nav2: the whole path for its controller server, or the last pose for its navigator.
 
 Only the fields common to all distributions are set, by name.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The path of a base as nav_msgs/Path, for RViz, recordings and planners. It moves nothing."""
 
 from __future__ import annotations

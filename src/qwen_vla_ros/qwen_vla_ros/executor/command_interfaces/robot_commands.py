@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All command interfaces of one robot as one: everything is prepared before anything is sent."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joint paths to devices that take one setpoint at a time: forward controllers and the groups of an Interbotix xs_sdk.
 
 They neither interpolate nor stop on their own; the last value holds indefinitely. So the path is sampled here, at the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How executor_node executes a robot's chunks: decide, send, hold. Arms and bases behind one interface."""
 
 from embodiment_descriptions import Embodiment

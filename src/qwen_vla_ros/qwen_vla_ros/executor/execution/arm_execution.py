@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Execution of joint paths. Owns what only joints have: handover between chunks, and whether they follow.
 
 Where a motion starts is defined in ControllerReference.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Execution of the paths of a mobile base. Owns what only a base has: its pose from odometry, by which it follows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a chunk to the commands of a robot, arms or base: the one interface between executor_node and a robot.
 
 Owns a robot's gate, the reader of its state, the current motion, and the command interfaces. Whether anything may move

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kills and restarts nodes, and freezes them for a while, at random times. Free of ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 r"""Forwards messages, drops some, and delivers some late or out of order: a bad network as a process.
 
 python -m qwen_vla_ros.simulation.chaos.relay --seed 0 \

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Has a simulated robot misbehave as hardware does, at random times, and then calls the operator.
 
 One fault at a time, for a while; then it is repaired, and `executor_node/resynchronize` is called, as an operator who

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes under faults: the commands sent to the robot, the outcomes of the tasks, and the processes left behind."""
 
 from __future__ import annotations

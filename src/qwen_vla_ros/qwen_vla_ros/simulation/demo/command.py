@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla demo`: instructions for simulated robots over ROS 2, with a table, a video and a summary.
 
 The command line imports this module for its options: everything that needs ROS is imported at run time.

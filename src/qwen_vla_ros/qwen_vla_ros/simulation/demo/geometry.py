@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cameras and predicted paths of a recorded episode, moment by moment, in one frame.
 
 That frame is the odometry frame of a mobile robot, otherwise the root link. Cameras move with their links. Free of

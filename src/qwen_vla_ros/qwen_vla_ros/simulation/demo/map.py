@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws the driven and the predicted path of a base from above, a view that none of its cameras has."""
 
 from __future__ import annotations

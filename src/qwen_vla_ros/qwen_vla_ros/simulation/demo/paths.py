@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Appearance of the predicted paths: a line with a dot for each step, brightest at the next one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stores the messages for a video of an episode; nothing is decoded or drawn while the robot works."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws recorded episodes: all camera images, the instruction, the time, the predicted paths, and the result.
 
 The first camera fills the left half. The others share the right half; for a base with one camera, it shows a map.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`qwen-vla benchmark --runtime`: latency, smoothness and resource usage of the running nodes.
 
 `robot` is a process with the topics of a robot, `measurement` runs the nodes beside it and subscribes. `smoothness`

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The motion that a trajectory controller executes from its messages, and its accelerations.
 
 The messages are those of `command_interfaces.joint_trajectory`: stamp 0, equally spaced points with positions and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs policy_node and executor_node beside a robot's topics for a while, and measures."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A process with the topics of a WidowX: joint states that follow the trajectories, and camera images of noise.
 
 Without physics and rendering it costs little, so that the measurement is of the nodes.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Smoothness of the transitions between a policy's chunks, by blending mode: real nodes, real simulator.
 
 Every trajectory that reaches the arm's controller is recorded with its time, which gives the exact commanded motion. A

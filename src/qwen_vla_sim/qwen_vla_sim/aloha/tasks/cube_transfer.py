@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transfer the named cube from the right hand to the left one."""
 
 from __future__ import annotations

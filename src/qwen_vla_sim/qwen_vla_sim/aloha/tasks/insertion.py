@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Insert the named peg, in the right hand, into the socket, in the left one; they meet in the air."""
 
 from __future__ import annotations

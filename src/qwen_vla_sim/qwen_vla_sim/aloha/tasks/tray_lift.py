@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lift the named tray with both hands, level."""
 
 from __future__ import annotations

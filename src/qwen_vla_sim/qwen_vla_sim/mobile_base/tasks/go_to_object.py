@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Go to the named thing, which is on the side of the wall where the base starts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Leave the room through its door, and stop in the hall."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Leave the room, then go to the named thing in the hall."""
 
 from __future__ import annotations

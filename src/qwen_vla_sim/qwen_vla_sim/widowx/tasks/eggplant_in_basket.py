@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Put the eggplant in the basket."""
 
 from qwen_vla_sim.widowx.placing import PlaceTask

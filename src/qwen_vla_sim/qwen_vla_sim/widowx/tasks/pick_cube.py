@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pick up the cube of the color that the instruction names."""
 
 from __future__ import annotations

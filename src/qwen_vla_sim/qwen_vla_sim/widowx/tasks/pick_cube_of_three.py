@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`pick_cube` of the suite `widowx_pick`: the same task with its own scenes, small enough for ablations."""
 
 from __future__ import annotations

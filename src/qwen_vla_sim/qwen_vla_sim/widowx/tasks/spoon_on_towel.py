@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Put the spoon on the towel."""
 
 from qwen_vla_sim.widowx.placing import ON_HELD_OUT, ON_INSTRUCTIONS, PlaceTask

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stack one cube on another; the instruction names both by their colors."""
 
 from qwen_vla_sim.widowx.placing import PlaceTask

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A rosbag2 recording as it lies on disk: its files, their topics, and messages.
 
 A recording is a folder with metadata.yaml, a single file, or the files of a split recording whose metadata are

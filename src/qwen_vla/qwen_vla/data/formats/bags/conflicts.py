@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joints that are reported at two positions at once: by two publishers that disagree, or by a faulty encoder.
 
 A bag does not say who published a message. What shows is a joint that leaps there and back, faster than it can move.

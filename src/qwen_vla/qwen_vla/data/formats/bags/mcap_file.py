@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An MCAP file of a bag: its topics, and its messages in the order of the file.
 
 The index at the end of the file is used where it is valid, else the records are walked. Chunks with a wrong checksum or

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Message types of a bag: as it defines them, else as ROS does. SQLite bags before Iron define none.
 
 Types of a bag's topics are made only where they are used: a damaged or unknown one of another topic does not matter.

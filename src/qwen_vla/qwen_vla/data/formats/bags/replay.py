@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stretch of a bag, replayed through the policy's live observation streams: what it would have observed at a time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A SQLite file of a bag: its topics, and its messages in the order in which they were written."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the files of a bag have in common: topics, places of messages, damage, and bounded decompression.
 
 Messages come in the order in which they were written, which tells when the recorder's clock was set back.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is understood of bags, before anybody trains on them: topics, cameras, interruptions, episodes, bad rows.
 
 Nothing here is an error: a bag that cannot be used says why in its `problem`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The time of a bag: when each message was there, in the clock of the stamps, and where that clock leaps.
 
 Two clocks are recorded: the recorder's with every message, and the robot's in its stamp. They are the same within the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the topics of a bag are used for, and the messages of one stretch of it, sorted by use."""
 
 from __future__ import annotations
