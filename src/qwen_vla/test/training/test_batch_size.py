@@ -24,7 +24,8 @@ def test_as_many_samples_at_rates_that_grow_with_the_root_of_the_batch(recipe):
     assert larger.optimizer.warmup_steps == recipe.optimizer.warmup_steps / 4
     assert larger.optimizer.ema_decay == pytest.approx(recipe.optimizer.ema_decay**4)
     assert larger.keep_every == recipe.keep_every / 4
-    assert (larger.data, larger.losses, larger.noise_draws) == (recipe.data, recipe.losses, recipe.noise_draws)
+    assert larger.losses.balance_every == recipe.losses.balance_every / 4
+    assert (larger.data, larger.noise_draws) == (recipe.data, recipe.noise_draws)
 
 
 def test_the_size_it_was_written_for_stays_known(recipe):
