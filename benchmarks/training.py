@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from qwen_vla.output_files import write_json
 from qwen_vla.output_paths import check_files, with_maker
-from qwen_vla.training.batches import Prefetch
+from qwen_vla.training.batching.batches import Prefetch
 from qwen_vla.training.recipe import Recipe
 from qwen_vla.training.recipe_files import load_recipe
 from qwen_vla.training.run import Run, prepare

@@ -25,7 +25,7 @@ import tyro
 
 from qwen_vla.output_files import folder_complete_or_absent
 from qwen_vla.output_paths import OutputRefused, check_folder
-from qwen_vla.training.batch_size import with_batch_size
+from qwen_vla.training.batching.batch_size import with_batch_size
 from qwen_vla.training.output_folder import MODEL, MODEL_FOLDER, model_files
 from qwen_vla.training.recipe_files import load_recipe
 

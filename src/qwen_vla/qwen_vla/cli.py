@@ -242,7 +242,7 @@ class Train:
     """Only print what it would cost: parameters, memory by part, speed and hours. Nothing is downloaded or written."""
 
     def run(self) -> int:
-        from qwen_vla.training.batch_size import with_batch_size
+        from qwen_vla.training.batching.batch_size import with_batch_size
         from qwen_vla.training.output_folder import claim
         from qwen_vla.training.recipe import RecipeError
         from qwen_vla.training.recipe_files import check_inputs, load_recipe

@@ -10,7 +10,7 @@ from embodiment_descriptions import ControlMode
 from qwen_vla.data.samples import SampleSource
 from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 from qwen_vla.model.sample import TIPS
-from qwen_vla.training.batch import Batch
+from qwen_vla.training.batching.batch import Batch
 from qwen_vla.training.run import Run, averaged
 
 SAMPLES = 96  # of each source

@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from qwen_vla.model.modeling import Encoding, QwenVLAModel
-from qwen_vla.training.batch import Batch
+from qwen_vla.training.batching.batch import Batch
 from qwen_vla.training.grounding import GroundingHead
 
 

@@ -21,7 +21,8 @@ from qwen_vla.data.sources import open_sources
 from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.training.balance import GradientBalance
-from qwen_vla.training.batches import Batches, filler_for
+from qwen_vla.training.batching.batches import Batches, filler_for
+from qwen_vla.training.batching.resident import resident_sources
 from qwen_vla.training.distributed import asked_to_shard, in_turn, like, load_optimizer, own_part, spread, whole
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.learner import Learner
@@ -29,7 +30,6 @@ from qwen_vla.training.low_memory.adapters import merged_weights
 from qwen_vla.training.optimizer import learning_rate, optimizer_of
 from qwen_vla.training.output_folder import MODEL_FOLDER
 from qwen_vla.training.recipe import Recipe, RecipeError
-from qwen_vla.training.resident import resident_sources
 from qwen_vla.training.start import HEAD_FILE, load_head, make_model, start_of, statistics_to_keep
 from qwen_vla.training.state import record_of_data, refuse_other_statistics, write_model
 

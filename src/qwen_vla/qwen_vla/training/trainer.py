@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from accelerate.utils import set_seed
 
-from qwen_vla.training.batch import Batch
-from qwen_vla.training.batches import Prefetch
+from qwen_vla.training.batching.batch import Batch
+from qwen_vla.training.batching.batches import Prefetch
 from qwen_vla.training.cpu_attention import MatmulAttention
 from qwen_vla.training.distributed import anyone, clip_gradients, collect_later, norm, own_part, summed
 from qwen_vla.training.grounding import WEIGHTS

@@ -8,7 +8,7 @@ import torch
 from embodiment_descriptions import load_robot
 from qwen_vla.data.robot.robot_source import embodiment_info
 from qwen_vla.model.sample import POINTS, TIPS, Sample
-from qwen_vla.training.batch import Batch
+from qwen_vla.training.batching.batch import Batch
 from qwen_vla.training.grounding import GroundingTargets
 from qwen_vla.training.held_out import _grounding_errors, _physical_errors
 

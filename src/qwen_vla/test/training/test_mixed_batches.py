@@ -17,7 +17,7 @@ from qwen_vla.data.samples import SourceContext
 from qwen_vla.model.modeling import Encoding
 from qwen_vla.model.processing import IGNORED_LABEL
 from qwen_vla.model.sample import Sample
-from qwen_vla.training.batches import Batches
+from qwen_vla.training.batching.batches import Batches
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.learner import Learner
 

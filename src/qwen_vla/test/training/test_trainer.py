@@ -21,7 +21,7 @@ from accelerate.state import AcceleratorState
 from qwen_vla import Observation, Policy
 from qwen_vla.output_paths import OutputRefused
 from qwen_vla.training import trainer
-from qwen_vla.training.batches import Batches, Prefetch
+from qwen_vla.training.batching.batches import Batches, Prefetch
 from qwen_vla.training.output_folder import STATE_FILE, claim
 from qwen_vla.training.progress.curve import plot_curve
 from qwen_vla.training.progress.log import read_log

@@ -14,7 +14,7 @@ from qwen_vla.model.modeling import QwenVLAModel
 from qwen_vla.model.pretrained import CAMERA_TAGS
 from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.model.sample import Sample
-from qwen_vla.training.batch import Batch
+from qwen_vla.training.batching.batch import Batch
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.learner import Learner
 from qwen_vla.training.low_memory.adapters import MarkerEmbedding

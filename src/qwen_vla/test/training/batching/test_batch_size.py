@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from qwen_vla.training.batch_size import with_batch_size
+from qwen_vla.training.batching.batch_size import with_batch_size
 from qwen_vla.training.recipe_files import load_recipe
 
-RECIPE = Path(__file__).resolve().parents[4] / "config/training/joint_actions.yaml"
+RECIPE = Path(__file__).resolve().parents[5] / "config/training/joint_actions.yaml"
 
 
 @pytest.fixture

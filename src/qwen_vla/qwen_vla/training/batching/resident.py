@@ -18,7 +18,7 @@ from qwen_vla.data.samples import SampleSource
 from qwen_vla.data.table import SampleTable, uniforms
 from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.model.sample import PointLabels, Sample
-from qwen_vla.training.batch import Batch
+from qwen_vla.training.batching.batch import Batch
 from qwen_vla.training.grounding import GroundingTargets
 
 MEMORY_SHARE = 0.4  # of a GPU's free memory, for data; the rest is for the model and its activations

@@ -13,8 +13,8 @@ from qwen_vla.data.mixture import Mixture
 from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.samples import SourceContext
 from qwen_vla.data.table import uniforms
-from qwen_vla.training.batches import Batches
-from qwen_vla.training.resident import relit, resident_sources
+from qwen_vla.training.batching.batches import Batches
+from qwen_vla.training.batching.resident import relit, resident_sources
 
 CPU = torch.device("cpu")
 

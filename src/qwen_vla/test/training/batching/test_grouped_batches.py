@@ -12,7 +12,7 @@ from micro import build, micro_config, pictures
 
 from qwen_vla.data.mixture import Mixture
 from qwen_vla.model.sample import POINTS, TIPS, PointLabels, Sample
-from qwen_vla.training.batches import ACTION_PASSES, CONTEXT_PASSES, OVERHEAD, Batches, alike
+from qwen_vla.training.batching.batches import ACTION_PASSES, CONTEXT_PASSES, OVERHEAD, Batches, alike
 from qwen_vla.training.grounding import WEIGHTS, GroundingHead
 from qwen_vla.training.learner import Learner
 
@@ -64,7 +64,7 @@ def taught(learner, batches, tokens):
 
 
 def test_groups_teach_what_one_batch_teaches(learner, monkeypatch):
-    monkeypatch.setattr("qwen_vla.training.batches.OVERHEAD", 1)  # for a model and images that are so small
+    monkeypatch.setattr("qwen_vla.training.batching.batches.OVERHEAD", 1)  # for a model and images that are so small
     model, processor = learner
     config = model.model.config
     mixture = Mixture(ROBOTS, [3.0, 2.0, 2.0, 2.0], 18, seed=3)

@@ -17,9 +17,9 @@ from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.flow_matching import sample_tau
 from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.model.sample import Sample
-from qwen_vla.training.batch import Batch, joined
+from qwen_vla.training.batching.batch import Batch, joined
+from qwen_vla.training.batching.resident import ResidentRow, ResidentSource
 from qwen_vla.training.grounding import GroundingTargets
-from qwen_vla.training.resident import ResidentRow, ResidentSource
 
 # Cost of a row, in tokens: those of its images pass the backbone and, with two draws of noise, twice the expert; its
 # actions pass only the expert. A further batch costs as much as this many tokens (measured: tiny model, one core).

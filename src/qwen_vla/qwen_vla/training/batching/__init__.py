@@ -1,0 +1,1 @@
+"""What a step is trained on: its rows as tensors, made sample by sample or gathered from data on the device."""
