@@ -21,6 +21,7 @@ from benchmarks.public.simpler_widowx.expert import View
 from benchmarks.public.simpler_widowx.tasks import OFFICIAL_STATES, TABLE, Start, Task
 
 CAMERA = "3rd_view_camera"
+ROLLED = 0.07  # [m]
 FEWEST = 20  # pixels of 640×480 of an object that counts as visible
 logger.setLevel("ERROR")  # it warns of its own tasks
 
@@ -92,6 +93,10 @@ class Scene:
         root = np.linalg.inv(_matrix(self._inner.agent.robot.pose))
         target = _matrix(self._controller._target_pose)
         return View(root @ self._tip, target, root @ self._object, root @ self._goal, TABLE + root[2, 3])
+
+    def stays(self, start: Start) -> bool:
+        """Whether the object, after a reset, is about where it was put: not rolled, fallen or thrown away."""
+        return bool(np.linalg.norm(self._object[:3, 3] - start.xyz[0]) < ROLLED)
 
     def joints(self) -> np.ndarray:
         """(7,) the arm's joints [rad] and the left finger [m]."""

@@ -81,15 +81,16 @@ SINK = ((-0.125, -0.085), (0.182, 0.230))  # [m] x and y of the eggplant: it sta
 BASKET = (-0.125, 0.025, 1.0)  # [m] where the official states put the (invisible) bottom of the basket
 
 
-def training_start(task: Task, official: list[Start], seed: int) -> Start:
+def training_start(task: Task, official: list[Start], seed: int, attempt: int = 0) -> Start:
     """A random start state that is none of the official ones; the same for the same seed.
 
     Args:
         task: the task.
         official: all start states that the protocol uses.
         seed: of the random state.
+        attempt: another one, where the objects do not stay in the first.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng([seed, attempt] if attempt else seed)
     while True:
         start = _eggplant(random) if task.in_sink else _on_table(task, random, official)
         if all(np.linalg.norm(start.xyz[0, :2] - other.xyz[0, :2]) >= APART for other in official):

@@ -7,6 +7,8 @@ simulator's own actions shift its controller's target along the root's axes.
 
 from __future__ import annotations
 
+import itertools
+
 from benchmarks.public.protocol.world_server import serve_world
 from benchmarks.public.simpler_widowx.simulator import prepare
 
@@ -87,8 +89,17 @@ class SimplerWidowX:
         if start < FIRST_EXPERT:
             self._scene.reset_official(start % STATES_PER_TASK % OFFICIAL_STATES)
         else:
-            self._scene.reset(training_start(self._scene.task, self._scene.official_starts(), start))
+            self._reset_for_training(start)
         self._steps, self._judged, self._stages = 0, {"success": False}, set()
+
+    def _reset_for_training(self, start: int) -> None:
+        """The first attempt of a state in which the object stays: some eggplants overlap the sink, and are thrown."""
+        official = self._scene.official_starts()
+        for attempt in itertools.count():
+            state = training_start(self._scene.task, official, start, attempt)
+            self._scene.reset(state)
+            if self._scene.stays(state):
+                return
 
     def _step(self, action: np.ndarray) -> None:
         self._judged = self._scene.step(action)
