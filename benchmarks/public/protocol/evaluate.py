@@ -41,7 +41,8 @@ def evaluate(benchmark: Benchmark, options: EvaluateOptions) -> dict[str, Any]:
     """
     json, checkpoint = options.result_file(benchmark), checkpoint_of(options.policy)
     check_files(MAKER, options.overwrite, {"--json": json, "--sheet": options.sheet})
-    trials = benchmark.trials(benchmark.selected(options.tasks), options.episodes or benchmark.episodes)
+    states = benchmark.expert_trials if options.validation else benchmark.trials
+    trials = states(benchmark.selected(options.tasks), options.episodes or benchmark.episodes)
     if options.videos:
         check_folder(options.videos, VIDEOS)
     if checkpoint:

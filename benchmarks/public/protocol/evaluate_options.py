@@ -24,6 +24,8 @@ class EvaluateOptions:
     """Episodes of each task; 0: as many as in the official protocol."""
     tasks: tuple[str, ...] = ()
     """Only these tasks or groups; `few`: a selection of all groups."""
+    validation: bool = False
+    """On other start states than the protocol's, to choose a checkpoint or a number of rows by."""
     rows: int = 0
     """Rows of each chunk that are executed; 0: as the policy says."""
     workers: int = 1
@@ -31,7 +33,7 @@ class EvaluateOptions:
     device: str = "cpu"
     """Device of the server: cpu, cuda …"""
     json: Path | None = None
-    """Where to write the result; default: out/benchmarks/NAME.json."""
+    """Where to write the result; default: out/benchmarks/NAME.json, NAME_validation.json."""
     sheet: Path | None = None
     """Where to write a contact sheet (PNG): a few images of each episode."""
     videos: Path | None = None
@@ -41,7 +43,7 @@ class EvaluateOptions:
 
     def result_file(self, benchmark: Benchmark) -> Path:
         """The file of the result."""
-        return self.json or OUT / f"{benchmark.name}.json"
+        return self.json or OUT / f"{benchmark.name}{'_validation' if self.validation else ''}.json"
 
     def conditions(self) -> dict[str, Any]:
         """What distinguishes this measurement from others."""
@@ -50,4 +52,5 @@ class EvaluateOptions:
             "checkpoint": str(checkpoint) if checkpoint else self.policy,
             "step": read_training(checkpoint).step if checkpoint else None,
             "executed_rows": self.rows or None,
+            "starts": "validation" if self.validation else "official",
         }

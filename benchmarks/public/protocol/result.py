@@ -18,7 +18,9 @@ from qwen_vla.model.checkpoint.files import read_training
 UNKNOWN = "unknown: the policy is on a server, which does not describe its training"
 
 
-def summarize(benchmark: Benchmark, rows: Sequence[EpisodeRow], **conditions: Any) -> dict[str, Any]:
+def summarize(
+    benchmark: Benchmark, rows: Sequence[EpisodeRow], starts: str = "official", **conditions: Any
+) -> dict[str, Any]:
     """The result as plain data, ready for JSON.
 
     `score` is the mean of the groups' rates, of those groups and tasks that were run; `complete` is whether that is the
@@ -31,11 +33,12 @@ def summarize(benchmark: Benchmark, rows: Sequence[EpisodeRow], **conditions: An
         for name, members in benchmark.groups.items()
         if set(members) & set(tasks)
     }
-    complete = len(tasks) == len(benchmark.tasks) and min(r["episodes"] for r in tasks.values()) >= benchmark.episodes
+    whole = len(tasks) == len(benchmark.tasks) and min(r["episodes"] for r in tasks.values()) >= benchmark.episodes
     return {
         "benchmark": benchmark.name,
         "protocol": benchmark.protocol,
-        "complete": complete,
+        "starts": starts,
+        "complete": whole and starts == "official",
         **conditions,
         **success_of(rows),
         "score": float(np.mean([rate["success_rate"] for rate in groups.values()])),
@@ -60,7 +63,7 @@ def trained_on(checkpoint: Path | None) -> str:
 def as_text(result: Mapping[str, Any]) -> str:
     """Score, groups, tasks and failures, a line each, with the published figures."""
     lines = [f"{result['benchmark']}: score {100 * result['score']:.1f}; {rate_as_text(result)}"]
-    lines.append(f"  {result['protocol']}{'' if result['complete'] else ' (only a part of it was run)'}")
+    lines.append(f"  {result['protocol']}{_restriction(result)}")
     lines.append(f"  trained on {result['trained_on']}")
     lines += [f"  {name}: {rate_as_text(rate)}" for name, rate in result["groups"].items()]
     lines += [f"    {task}: {rate_as_text(rate)}" for task, rate in result["tasks"].items()]
@@ -69,3 +72,9 @@ def as_text(result: Mapping[str, Any]) -> str:
         named = ", ".join(f"{name} {value:g}" for name, value in result["published"].items())
         lines.append(f"  published, trained on other demonstrations: {named}")
     return "\n".join(lines)
+
+
+def _restriction(result: Mapping[str, Any]) -> str:
+    if result["starts"] != "official":
+        return " (on start states for validation, which are not the protocol's)"
+    return "" if result["complete"] else " (only a part of it was run)"

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from benchmarks.public.metaworld.benchmark import METAWORLD
-from benchmarks.public.protocol.benchmark import STATES_PER_TASK
 from benchmarks.public.protocol.evaluate import evaluate
 from benchmarks.public.protocol.evaluate_options import EvaluateOptions
 from benchmarks.public.protocol.result import as_text, summarize, trained_on
+from benchmarks.public.protocol.trials import FIRST_EXPERT, STATES_PER_TASK
 from benchmarks.public.protocol.world_process import WorldError, WorldProcess
 from benchmarks.public.protocol.world_server import received, sendable
 from benchmarks.public.test.fake import BROKEN, FAKE, HOME
@@ -85,6 +85,13 @@ def test_a_part_of_the_protocol_is_called_so():
     whole = [row(task, True) for task in FAKE.tasks for _ in range(4)]
     assert summarize(FAKE, whole)["complete"]
     assert not summarize(FAKE, whole[:-1])["complete"] and not summarize(FAKE, whole[:4])["complete"]
+
+
+def test_a_measurement_for_validation_is_not_the_protocol():
+    whole = [row(task, True, FIRST_EXPERT) for task in FAKE.tasks for _ in range(4)]
+    found = summarize(FAKE, whole, starts="validation", trained_on="", checkpoint="")
+    assert not found["complete"] and "not the protocol's" in as_text(found)
+    assert EvaluateOptions(validation=True).result_file(FAKE) != EvaluateOptions().result_file(FAKE)
 
 
 def test_what_a_checkpoint_was_trained_on_is_read_from_its_record(tmp_path):
