@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
@@ -84,7 +85,7 @@ def test_help_ends_the_program(words, capsys):
 def test_the_version_is_that_of_the_package(capsys):
     with pytest.raises(SystemExit) as end:
         answer_options(INTERFACE, ["--version"])
-    assert end.value.code == 0 and capsys.readouterr().out == "looker 0.1.0\n"
+    assert end.value.code == 0 and capsys.readouterr().out == f"looker {version(INTERFACE.package)}\n"
 
 
 def test_unknown_arguments_are_refused(capsys):

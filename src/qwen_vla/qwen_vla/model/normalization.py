@@ -54,7 +54,7 @@ class Quantiles:
         return cls(np.quantile(rows, LOW, axis=0), np.quantile(rows, HIGH, axis=0), tuple(channel_names))
 
     def to_json(self) -> dict:
-        return {"q01": self.q01.tolist(), "q99": self.q99.tolist(), "channel_names": list(self.channel_names)}
+        return {"q01": self.q01.tolist(), "q99": self.q99.tolist(), "channel_names": list(map(str, self.channel_names))}
 
     def normalize(self, actions: np.ndarray) -> np.ndarray:
         """Physical units [..., C] to float32 in [−1, 1]."""
