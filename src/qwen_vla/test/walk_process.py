@@ -38,8 +38,16 @@ class Walk(gymnasium.Env):
         return {"images": {}, "joints": np.zeros(7, np.float32)}
 
 
+class WalksInStep(SyncVectorEnv):
+    """Steps environments that have ended, too, as AsyncVectorEnv does, which training uses."""
+
+    def step(self, actions):
+        self._autoreset_envs[:] = False
+        return super().step(actions)
+
+
 def walks(_suite, count, *_):
-    return SyncVectorEnv([Walk] * count, autoreset_mode=AutoresetMode.DISABLED)
+    return WalksInStep([Walk] * count, autoreset_mode=AutoresetMode.DISABLED)
 
 
 if __name__ == "__main__":
