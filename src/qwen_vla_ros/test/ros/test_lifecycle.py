@@ -194,7 +194,9 @@ def test_a_callback_that_fails_again_and_again_is_reported_each_time_and_the_nod
         finally:
             process.kill()
     assert told == ["Broken.fail: RuntimeError: deliberately\n"] * 10
-    assert rest.splitlines()[-1] == f"stopped because {StopReason.TERMINATED.value}" and process.returncode == 0
+    # Its timer may fail once more after the stop, while the process waits for what it still has to send.
+    assert rest.splitlines().count(f"stopped because {StopReason.TERMINATED.value}") == 1
+    assert process.returncode == 0
     assert log.count("Traceback") == 1, "it is logged once"
 
 
