@@ -70,6 +70,11 @@ class MisbehavingRobot(Peer):
         if torque:
             self.misbehave(Fault.NO_TORQUE, on=False)
 
+    def resynchronize(self) -> str:
+        """Call ~/resynchronize once the joints rest; returns what was done."""
+        called = self.wait(lambda: (done := self.trigger("executor_node/resynchronize")).success and done, "rest")
+        return called.message
+
     def pass_time(self, seconds: float) -> None:
         """Wait for so much simulated time."""
         start = self.node.get_clock().now().nanoseconds

@@ -60,6 +60,29 @@ def test_a_set_point_beyond_the_limit_stops_at_the_limit(robot):
     assert robot.joints().positions[6] == pytest.approx(limit.upper, abs=1e-3)
 
 
+def test_a_controller_that_is_activated_where_a_joint_lags_behind_makes_no_step(robot):
+    start = np.array(robot.joints().positions[:6])
+    robot.command("arm_controller", go(start + [0.5, 0, 0, 0, 0, 0], 0.3))
+    robot.advance(75)
+    lag = robot.interfaces["arm_controller"].command[0] - robot.joints().positions[0]
+    assert lag > 0.02
+    before = robot.limits.peak()
+    robot.set_active("arm_controller", False)
+    robot.set_active("arm_controller", True)
+    robot.advance(50)
+    assert robot.limits.peak() == before
+
+
+def test_a_controller_that_is_activated_with_a_false_measurement_makes_a_step(robot):
+    robot.advance(10)
+    robot.set_active("arm_controller", False)
+    robot.hardware.set_offset("waist", 0.02)
+    robot.set_active("arm_controller", True)
+    robot.advance(10)
+    peak = robot.limits.peak()
+    assert peak.stepping_joint == "waist" and peak.step == pytest.approx(0.02, abs=2e-3) and peak.speed_share > 1.0
+
+
 def test_a_refused_message_moves_nothing(robot):
     before = robot.joints().positions
     with pytest.raises(TrajectoryRejected, match="missing: wrist_rotate"):

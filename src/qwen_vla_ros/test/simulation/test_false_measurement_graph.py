@@ -97,8 +97,7 @@ def beyond(robot: MisbehavingRobot) -> MisbehavingRobot:
     robot.misbehave(Fault.ENCODER, "wrist_angle", ENCODER)
     robot.wait(lambda: robot.joints["wrist_angle"] > limit + 0.015, "the wrist to be measured beyond its limit")
     robot.pass_time(0.4)  # the encoder has jumped
-    response = robot.trigger("executor_node/resynchronize")
-    assert response.success, response.message
+    robot.resynchronize()
     robot.report(0, ChunkReport.COMPLETED)
     robot.misbehave(Fault.NO_TORQUE, on=False)
     robot.clear()

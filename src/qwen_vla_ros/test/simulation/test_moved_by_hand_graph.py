@@ -38,10 +38,14 @@ def robot(started: MisbehavingRobot) -> MisbehavingRobot:
     return started
 
 
-def assert_nothing_moves(robot: MisbehavingRobot) -> None:
-    before = robot.arm()
+def assert_nothing_is_sent(robot: MisbehavingRobot) -> None:
     robot.assert_never_jumped()
     assert not robot.arm_commands and not robot.gripper_commands
+
+
+def assert_nothing_moves(robot: MisbehavingRobot) -> None:
+    before = robot.arm()
+    assert_nothing_is_sent(robot)
     assert abs(robot.arm() - before).max() < 0.005
 
 
@@ -89,8 +93,7 @@ def test_the_reference_is_led_to_a_limp_arm_and_then_it_moves_again(robot):
     if HAS_MANAGER:
         pytest.skip("there is a controller manager, which restarts the controller")
     robot.push_by_hand("waist", MOVED, torque=False)
-    response = robot.trigger("executor_node/resynchronize")
-    assert response.success and "moving the reference of arm_controller" in response.message, response.message
+    assert "moving the reference of arm_controller" in robot.resynchronize()
     assert robot.report(0, ChunkReport.COMPLETED).message == "resynchronization completed"
     assert "nothing was done" in robot.trigger("executor_node/resynchronize").message
     robot.misbehave(Fault.NO_TORQUE, on=False)
@@ -100,11 +103,21 @@ def test_the_reference_is_led_to_a_limp_arm_and_then_it_moves_again(robot):
 def test_a_controller_manager_restarts_the_controller_and_then_it_moves_again(robot):
     pytest.importorskip("controller_manager_msgs", reason="apt install ros-kilted-controller-manager-msgs")
     robot.push_by_hand("waist", MOVED)
-    response = robot.trigger("executor_node/resynchronize")
-    assert response.success and "deactivating and activating arm_controller" in response.message, response.message
+    assert "deactivating and activating arm_controller" in robot.resynchronize()
     assert robot.report(0, ChunkReport.COMPLETED).message == "arm_controller was deactivated and activated"
     robot.wait(lambda: "nothing was done" in robot.trigger("executor_node/resynchronize").message, "both to agree")
     assert_moves_on(robot)
+
+
+def test_nothing_is_resynchronized_while_the_arm_is_still_being_moved(robot):
+    robot.misbehave(Fault.NO_TORQUE)
+    start = robot.joints["waist"]
+    robot.misbehave(Fault.MOVED, "waist", 1.5)  # takes three seconds
+    robot.wait(lambda: robot.joints["waist"] - start > 0.2, "the arm to be moved")
+    response = robot.trigger("executor_node/resynchronize")
+    assert not response.success
+    assert "'waist' has moved by" in response.message and "wait until it rests" in response.message
+    assert_nothing_is_sent(robot)
 
 
 def assert_moves_on(robot: MisbehavingRobot) -> None:

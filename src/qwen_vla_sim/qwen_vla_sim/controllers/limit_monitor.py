@@ -53,6 +53,16 @@ class LimitMonitor:
         """Forget the last set point: the robot was placed elsewhere without a command."""
         self._previous = None
 
+    def continue_from(self, positions: np.ndarray, columns: np.ndarray) -> None:
+        """Judge the next set points of some joints from where they stand: there a controller begins when activated.
+
+        Args:
+            positions: of all joints, (joints,) [rad | m].
+            columns: which of them, as indices.
+        """
+        if self._previous is not None:
+            self._previous[columns] = positions[columns]
+
     def record(self, target: np.ndarray, limp: np.ndarray | None = None) -> None:
         """Record the next set point (joints,) [rad | m]; a limp joint (bool) goes where nobody commanded it."""
         scratch = self._scratch

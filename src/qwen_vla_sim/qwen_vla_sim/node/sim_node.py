@@ -207,6 +207,7 @@ class SimNode(GuardedNode):
         self._stop = threading.Event()
         self._image_schedule = Schedule(self.get_parameter("image_rate").value)
         self._limits_schedule = Schedule(LIMITS_RATE)
+        self._worst = ""  # what the limits' status said last
         self._task_schedule = Schedule(TASK_STATE_RATE)
         self._create_publishers()
         self._rig = self._make_cameras()
@@ -399,7 +400,12 @@ class SimNode(GuardedNode):
             self._clock_publisher.publish(Clock(clock=stamp))
 
     def _publish_limits(self, stamp: Time) -> None:
-        message = DiagnosticArray(status=[self.judge(f"{self.get_name()}: limits")])
+        status = self.judge(f"{self.get_name()}: limits")
+        worst = ", ".join(f"{item.key}: {item.value}" for item in status.values)
+        if status.level == DiagnosticStatus.ERROR and worst != self._worst:
+            self.get_logger().warning(f"{status.message}; so far: {worst}")
+        self._worst = worst
+        message = DiagnosticArray(status=[status])
         message.header.stamp = stamp
         self._diagnostics_publisher.publish(message)
 

@@ -21,7 +21,8 @@ from qwen_vla_control.motion.following import FollowingWatch
 from qwen_vla_control.motion.joint_path import JointPath
 from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_control.observation.plausibility import JointStatePlausibility
-from qwen_vla_control.reasons import refuse_if
+from qwen_vla_control.reasons import Reason, Refused, refuse_if
+from qwen_vla_control.stamps import NANOSECONDS
 from qwen_vla_ros.executor.controller_reference import ControllerReference
 from qwen_vla_ros.executor.controller_restart import Done
 from qwen_vla_ros.executor.execution.execution import Execution, Held, Source
@@ -30,6 +31,8 @@ from qwen_vla_ros.ros.lifecycle import ManagedNode
 from qwen_vla_ros.ros.publishers import publisher_name
 
 RESYNCHRONIZATION = "resynchronization"
+REST = 0.2  # [s] within which a joint at rest ...
+STILL = 0.01  # ... moves by no more than this [rad | m]
 
 
 class ArmExecution(Execution):
@@ -90,9 +93,20 @@ class ArmExecution(Execution):
 
     def resynchronize(self, done: Done) -> str:
         """Bring together where the controllers start and where the joints are; see Execution."""
-        return self._controllers.resynchronize(
-            self._measured(), partial(self.begin, chunk=None, name=RESYNCHRONIZATION), done
-        )
+        measured = self._measured()
+        self._refuse_while_moving()
+        return self._controllers.resynchronize(measured, partial(self.begin, chunk=None, name=RESYNCHRONIZATION), done)
+
+    def _refuse_while_moving(self) -> None:
+        """Refused while a joint moves: a controller that is restarted then would brake it at once."""
+        latest = self._state.latest()
+        stamp_ns = int(latest.stamps_ns[: len(latest.vector)].min())
+        earlier = self._state.at(stamp_ns - int(REST * NANOSECONDS), self._parameters.max_anchor_gap)
+        moved = np.abs(latest.vector - earlier.vector)
+        joint = int(np.argmax(moved))
+        if moved[joint] > STILL:
+            text = f"joint '{self.gate.joints[joint]}' has moved by {moved[joint]:.4f} in the last {REST:.1f} s"
+            raise Refused.because(Reason.NOT_ACTIVE, f"{text} (limit {STILL:.4f}); wait until it rests")
 
     # Whether it is executed -----------------------------------------------------------------------------------------
 
