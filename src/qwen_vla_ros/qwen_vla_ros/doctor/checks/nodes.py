@@ -16,7 +16,8 @@ from qwen_vla_ros.doctor.interfaces import ANNOUNCEMENT, CLOCK, DIAGNOSTICS, EXE
 
 AREA, CLOCKS = Area("Nodes"), Area("Clocks")
 LAUNCH = "ros2 launch qwen_vla_ros {robot}.launch.py"  # of a robot that ships with the suite
-LAUNCH_ANY = "ros2 launch qwen_vla_ros robot.launch.py embodiment_config:=<YAML of {robot}>"
+LAUNCH_ANY = "ros2 launch qwen_vla_ros robot.launch.py embodiment_config:={config}"
+RUN = "without a ros2 command: {node} --ros-args -p embodiment_config:={config} -p autostart:=true"
 LISTED = 5  # items of a long list
 HEARTBEAT_TIMEOUT = 0.4  # [s] without a heartbeat after which the executor holds
 AHEAD, BEHIND = 0.005, 0.05  # [s] a message cannot arrive before it was sent; a delay may be due to the network
@@ -62,8 +63,11 @@ def check_names(graph: Graph) -> Finding:
 def check_state(robot: Embodiment, graph: Graph, node: str) -> Finding:
     """Is a node of the suite active?"""
     if node not in graph.nodes:
-        launch = LAUNCH if robot.name in known_robots() else LAUNCH_ANY
-        remedy = f"{launch.format(robot=robot.name)}; expected if you check the robot first"
+        ships = robot.name in known_robots()
+        config = robot.name if ships else f"<YAML of {robot.name}>"
+        launch = (LAUNCH if ships else LAUNCH_ANY).format(robot=robot.name, config=config)
+        run = RUN.format(node=node.rpartition("/")[2], config=config)
+        remedy = f"{launch} ({run}); expected if you check the robot first"
         return AREA.warn(node, "not running", remedy)
     state = graph.states.get(node, "no response")
     if state == "active":
