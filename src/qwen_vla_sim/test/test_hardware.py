@@ -83,6 +83,23 @@ def test_hardware_that_does_not_follow_stands_until_it_takes_the_next_command(ro
     robot.hardware.set_following("", True)
     robot.advance(100)
     np.testing.assert_allclose(joints(robot), home, atol=2e-3)
+    go(robot, turned(home, 0.4), 1.0)
+    robot.advance(10)
+    peak = robot.limits.peak()
+    assert peak.step > 0.25 and peak.catch_up == 0, "a new command makes it jump"
+
+
+def test_hardware_that_follows_again_on_the_way_catches_up_and_that_is_told_by_itself(robot):
+    home = joints(robot)
+    robot.hardware.set_following("waist", False)
+    go(robot, turned(home, 0.3), 1.0)
+    robot.advance(250)
+    lag = robot.interfaces[CONTROLLER].command[WAIST] - home[WAIST]
+    robot.hardware.set_following("waist", True)
+    robot.advance(300)
+    peak = robot.limits.peak()
+    assert peak.catching_joint == "waist" and peak.catch_up == pytest.approx(lag, abs=2e-3)
+    assert peak.speed_share < 0.5, "nobody has commanded it faster"
 
 
 def test_an_inactive_controller_drops_what_it_hears_and_stops_on_its_way(robot):

@@ -8,6 +8,7 @@ controller publishes on ~/controller_state; where that is not available, the las
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -23,6 +24,7 @@ from qwen_vla_ros.executor.controller_restart import ControllerRestart, Done
 from qwen_vla_ros.executor.controller_watch import ControllerWatch
 from qwen_vla_ros.ros.lifecycle import ManagedNode
 
+NOT_FOLLOWED = 0.02  # [rad] after joints did not follow, they must be this near to their reference
 IN_SYNC = 0.005  # [rad] reference and measurement this near to one another are left alone
 SHORTEST_MOVE = 1.0  # [s]
 LAST_COMMAND = "its last command"
@@ -98,7 +100,10 @@ class ControllerReference:
                 "start from; check the robot, then call ~/resynchronize"
             )
             return [Violation(Reason.REFERENCE_MISMATCH, text)]
-        return check_reference(reference, measured, self._gate.motion)
+        motion = self._gate.motion
+        if self.not_followed:  # what they lag behind now, they would make up at once
+            motion = replace(motion, start_jump=np.minimum(motion.start_jump, NOT_FOLLOWED))
+        return check_reference(reference, measured, motion)
 
     def inactive(self) -> list[str]:
         """Why controllers execute nothing; empty when all do."""

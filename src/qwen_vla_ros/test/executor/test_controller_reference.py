@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from embodiment_descriptions import Embodiment
@@ -121,6 +122,29 @@ def test_joints_that_did_not_follow_may_start_anywhere_until_somebody_has_looked
     assert found.reason == Reason.REFERENCE_MISMATCH and "do not publish where they would start from" in found.message
     moved.resynchronize(controllers)
     assert controllers.check(moved.measured) == [] and len(moved.led) == 1
+
+
+def test_joints_that_did_not_follow_must_be_nearer_to_where_their_controller_is_than_others(
+    node, watch, moved, gate, widowx
+):
+    kind = pytest.importorskip("control_msgs.msg", reason="apt install ros-kilted-control-msgs")
+    controllers, arm = watch(widowx), widowx.arms[0].joints
+    publisher = node.create_publisher(kind.JointTrajectoryControllerState, "arm_controller/controller_state", 10)
+    message = kind.JointTrajectoryControllerState(joint_names=list(arm))
+    message.reference.positions = [moved.home[gate.joints.index(joint)] for joint in arm]
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    while "last command" in controllers.reference(moved.home).sources[0]:
+        publisher.publish(message)
+        executor.spin_once(timeout_sec=0.1)
+    behind = moved.home + 0.05 * (np.array(gate.joints) == "waist")
+    assert controllers.check(behind) == []
+    controllers.not_followed = True
+    assert controllers.check(moved.home) == []
+    (found,) = controllers.check(behind)
+    assert found.reason == Reason.REFERENCE_MISMATCH and "0.0500 away (limit 0.0200)" in found.message
+    executor.shutdown()
+    node.destroy_publisher(publisher)
 
 
 def test_where_both_agree_nothing_is_done(watch, moved, widowx):

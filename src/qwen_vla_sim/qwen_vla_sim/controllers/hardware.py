@@ -3,7 +3,7 @@
 
 Without a fault, set points reach the servos as they are. Servo drivers pass on what has changed: a joint whose torque
 comes back, or that stood still for another reason, stands where it is until its set point changes, and then goes to
-where that is, at once.
+where that is, at once. Where its set point is moving at that moment, it catches up: no new command makes it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Hardware:
         self._joints, self._push = joints, HAND_SPEED * timestep
         count = len(joints)
         self._limp, self._deaf, self._waits = (np.zeros(count, bool) for _ in range(3))
+        self._ended, self._catching_up = (np.zeros(count, bool) for _ in range(2))
         self._goals, self._told, self._pushed, self._offsets = (np.zeros(count) for _ in range(4))
         self.reset(positions)
 
@@ -33,27 +34,27 @@ class Hardware:
 
     def repair(self) -> None:
         """Everything works again; joints stand where they are until their set points change."""
-        self._waits |= self._limp | self._deaf
+        self._await_change(self._limp | self._deaf)
         self._limp[:] = self._deaf[:] = False
         self._pushed[:] = self._offsets[:] = 0.0
 
     def reset(self, positions: np.ndarray) -> None:
         """Everything works, and the robot was put at `positions`, where its controllers hold it."""
         self.repair()
-        self._waits[:] = False
+        self._waits[:] = self._ended[:] = self._catching_up[:] = False
         self._goals[:] = self._told[:] = positions
 
     def set_torque(self, name: str, on: bool) -> None:
         """Make joints limp, or have them stand where they are."""
         chosen = self.columns(name)
-        self._waits |= chosen & self._limp
+        self._await_change(chosen & self._limp)
         self._limp[chosen] = not on
         self._pushed[chosen] = 0.0
 
     def set_following(self, name: str, on: bool) -> None:
         """Have joints ignore their set points and stand where they are, or take the next one that changes."""
         chosen = self.columns(name)
-        self._waits |= chosen & self._deaf
+        self._await_change(chosen & self._deaf)
         self._deaf[chosen] = not on
 
     def push(self, name: str, amount: float) -> None:
@@ -83,9 +84,21 @@ class Hardware:
         """Which joints have no torque (bool): where they go nobody has commanded."""
         return self._limp
 
+    @property
+    def catching_up(self) -> np.ndarray:
+        """Which joints have just begun to follow set points again that went on meanwhile (bool)."""
+        return self._catching_up
+
+    def _await_change(self, joints: np.ndarray) -> None:
+        self._waits |= joints
+        self._ended |= joints
+
     def goals(self, set_points: np.ndarray) -> np.ndarray:
         """What the servos are told at one physics step; a buffer."""
-        self._waits &= np.abs(set_points - self._told) <= CHANGE
+        unchanged = np.abs(set_points - self._told) <= CHANGE
+        self._waits &= unchanged
+        np.logical_and(self._ended, ~unchanged, out=self._catching_up)
+        self._ended[:] = False
         self._told[:] = set_points
         free = ~(self._limp | self._deaf | self._waits)
         self._goals[free] = set_points[free]

@@ -23,6 +23,8 @@ class Peak:
         excess, farthest_joint: distance beyond a position limit [rad | m] (negative: the smallest distance to one), and
             the joint.
         step, stepping_joint: the largest distance between two set points [rad | m], and the joint.
+        catch_up, catching_joint: the largest distance that a servo made up at once [rad | m], which had not followed
+            while its set points went on, and the joint.
     """
 
     speed_share: float
@@ -31,6 +33,8 @@ class Peak:
     farthest_joint: str
     step: float
     stepping_joint: str
+    catch_up: float
+    catching_joint: str
 
 
 class LimitMonitor:
@@ -47,6 +51,7 @@ class LimitMonitor:
         self._shares = np.zeros(len(joints))
         self._excess = np.full(len(joints), -np.inf)
         self._steps = np.zeros(len(joints))
+        self._caught_up = np.zeros(len(joints))
         self._scratch = np.zeros(len(joints))
 
     def forget_position(self) -> None:
@@ -63,8 +68,14 @@ class LimitMonitor:
         if self._previous is not None:
             self._previous[columns] = positions[columns]
 
-    def record(self, target: np.ndarray, limp: np.ndarray | None = None) -> None:
-        """Record the next set point (joints,) [rad | m]; a limp joint (bool) goes where nobody commanded it."""
+    def record(self, target: np.ndarray, limp: np.ndarray | None = None, catching_up: np.ndarray | None = None) -> None:
+        """Record the next set point.
+
+        Args:
+            target: (joints,) [rad | m].
+            limp: joints that go where nobody commanded them (bool).
+            catching_up: joints that follow their set points again (bool); what they make up is recorded by itself.
+        """
         scratch = self._scratch
         np.subtract(target, self._upper, out=scratch)
         np.maximum(self._excess, scratch, out=self._excess)
@@ -77,6 +88,9 @@ class LimitMonitor:
         np.abs(scratch, out=scratch)
         if limp is not None:
             scratch[limp] = 0.0
+        if catching_up is not None and catching_up.any():
+            self._caught_up[catching_up] = np.maximum(self._caught_up, scratch)[catching_up]
+            scratch[catching_up] = 0.0
         np.maximum(self._steps, scratch, out=self._steps)
         np.divide(scratch, self._step, out=scratch)
         np.maximum(self._shares, scratch, out=self._shares)
@@ -85,7 +99,7 @@ class LimitMonitor:
     def peak(self) -> Peak:
         """The worst of all recorded set points."""
         found = []
-        for values in (self._shares, self._excess, self._steps):
+        for values in (self._shares, self._excess, self._steps, self._caught_up):
             worst = int(np.argmax(values))
             found += [float(values[worst]), self._joints[worst]]
         return Peak(*found)

@@ -103,7 +103,7 @@ class SimulatedRobot:
                 measured = self._measured(name) if self._measured_start else None
                 self._target[self._indices[name]] = interface.update(now_ns, measured)
             goals = self.hardware.goals(self.limiter.limited(self._target))
-            self.limits.record(goals, self.hardware.limp)
+            self.limits.record(goals, self.hardware.limp, self.hardware.catching_up)
             self.world.set_joint_target(goals)
             self.world.step()
         if self.limiter.on:

@@ -44,6 +44,8 @@ def joint_limits_status(peak: Peak, name: str) -> DiagnosticStatus:
         "farthest joint": peak.farthest_joint,
         "longest step": f"{peak.step:.6f}",
         "stepping joint": peak.stepping_joint,
+        "longest catch-up of a servo": f"{peak.catch_up:.6f}",
+        "catching-up joint": peak.catching_joint,
     }
     return _limits_status(name, peak.speed_share > 1.0 + TOLERANCE or peak.excess > TOLERANCE, values)
 
