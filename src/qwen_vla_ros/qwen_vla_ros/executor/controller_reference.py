@@ -88,6 +88,9 @@ class ControllerReference:
                 column = self._gate.joints.index(joint)
                 positions[column], sources[column] = position, who
         positions = np.where(self._is_continuous, nearest_turn(positions, measured), positions)
+        # A gripper that presses against its stop is measured slightly beyond its limit; it is not commanded there.
+        within = np.clip(positions, self._gate.motion.lower, self._gate.motion.upper)
+        positions = np.where(self._is_compared, positions, within)
         return Reference(positions, tuple(sources))
 
     def check(self, measured: np.ndarray) -> list[Violation]:

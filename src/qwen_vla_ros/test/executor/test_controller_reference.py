@@ -153,6 +153,14 @@ def test_where_both_agree_nothing_is_done(watch, moved, widowx):
     assert not moved.led and not moved.restarts
 
 
+def test_a_gripper_that_is_measured_beyond_its_limit_starts_at_the_limit(watch, moved, gate, widowx):
+    finger = gate.joints.index("left_finger")
+    moved.measured = moved.home.copy()
+    moved.measured[finger] = gate.motion.lower[finger] - 1e-4
+    moved.commanded.stand(moved.measured)
+    assert watch(widowx).reference(moved.measured).positions[finger] == gate.motion.lower[finger]
+
+
 def test_a_joint_that_is_measured_beyond_a_limit_is_led_to_the_limit(watch, moved, gate, widowx):
     wrist = gate.joints.index("wrist_angle")
     moved.measured = moved.home.copy()
