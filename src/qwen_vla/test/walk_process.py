@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One process of a reinforcement run on `Walk`: python walk_process.py RECIPE.json STEPS, also below torchrun."""
+"""One process of a reinforcement run on `Walk`, also below torchrun: python walk_process.py RECIPE.json STEPS [SCENE].
 
+The process that starts SCENE gets SIGTERM there.
+"""
+
+import signal
 import sys
 from pathlib import Path
 
@@ -21,7 +25,11 @@ class Walk(gymnasium.Env):
     )
     action_space = gymnasium.spaces.Box(-np.inf, np.inf, (4, 7), np.float32)
 
+    stopping_scene = None
+
     def reset(self, *, seed=None, options=None):
+        if seed is not None and seed == self.stopping_scene:
+            signal.raise_signal(signal.SIGTERM)
         self.left = 1 + seed % 3
         return self._observed(), {"instruction": f"walk {seed % 5} steps"}
 
@@ -51,6 +59,8 @@ def walks(_suite, count, *_):
 
 
 if __name__ == "__main__":
+    recipe, steps, *scene = sys.argv[1:]
     torch.set_num_threads(1)
     trainer.parallel_envs = walks
-    trainer.train(ReinforcementRecipe.model_validate_json(Path(sys.argv[1]).read_text()), int(sys.argv[2]))
+    Walk.stopping_scene = int(scene[0]) if scene else None
+    trainer.train(ReinforcementRecipe.model_validate_json(Path(recipe).read_text()), int(steps))

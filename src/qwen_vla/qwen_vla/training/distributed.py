@@ -6,6 +6,7 @@ A saved state is unsharded in either case, so that any number of processes, shar
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -17,6 +18,22 @@ from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+
+
+def accelerator_of(cpu: bool) -> Accelerator:
+    """This process's place among those that train together, which it leaves when Python ends.
+
+    Left to the garbage collection of an ending Python, shards have been seen to wait forever for their process group.
+    """
+    accelerator = Accelerator(cpu=cpu)
+    if accelerator.num_processes > 1:
+        atexit.register(_leave)
+    return accelerator
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def asked_to_shard() -> bool:

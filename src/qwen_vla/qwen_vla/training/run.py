@@ -23,7 +23,16 @@ from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.training.balance import GradientBalance
 from qwen_vla.training.batching.batches import Batches, filler_for
 from qwen_vla.training.batching.resident import resident_sources
-from qwen_vla.training.distributed import asked_to_shard, in_turn, like, load_optimizer, own_part, spread, whole
+from qwen_vla.training.distributed import (
+    accelerator_of,
+    asked_to_shard,
+    in_turn,
+    like,
+    load_optimizer,
+    own_part,
+    spread,
+    whole,
+)
 from qwen_vla.training.grounding import GroundingHead
 from qwen_vla.training.learner import Learner
 from qwen_vla.training.low_memory.adapters import merged_weights
@@ -120,7 +129,7 @@ class Run:
 
 def prepare(recipe: Recipe, device: Device = "auto") -> Run:
     """The run at step 0. Draws the initial weights from PyTorch's global generator, so seed that first."""
-    accelerator = Accelerator(cpu=not uses_gpu(device))
+    accelerator = accelerator_of(cpu=not uses_gpu(device))
     _check_batch(recipe, accelerator.num_processes)
     start = start_of(recipe)
     kept = statistics_to_keep(recipe, start)

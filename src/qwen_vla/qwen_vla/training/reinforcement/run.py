@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from qwen_vla.policies.policy import Policy
 from qwen_vla.suites import load_suite
-from qwen_vla.training.distributed import asked_to_shard, like, load_optimizer, spread, whole
+from qwen_vla.training.distributed import accelerator_of, asked_to_shard, like, load_optimizer, spread, whole
 from qwen_vla.training.low_memory.adapters import merged_weights
 from qwen_vla.training.output_folder import MODEL_FOLDER
 from qwen_vla.training.recipe import RecipeError
@@ -70,7 +69,7 @@ class Run:
 def prepare(recipe: ReinforcementRecipe) -> Run:
     """The run at step 0, from the recipe's checkpoint. The optimizer's groups: actor, value head."""
     robot = load_suite(recipe.suite).embodiment.name
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = accelerator_of(cpu=not torch.cuda.is_available())
     _check_parts(recipe, accelerator.num_processes)
     device = accelerator.device
     policy = Policy.from_pretrained(

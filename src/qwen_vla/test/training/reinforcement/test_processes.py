@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """PPO by several processes: the same run as that of one, up to rounding, as copies (DDP) and as shards (FSDP)."""
 
-import contextlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,7 +17,6 @@ from qwen_vla.training.progress.log import read_log
 from qwen_vla.training.recipe import RecipeError
 from qwen_vla.training.reinforcement import run, trainer
 from qwen_vla.training.reinforcement.recipe import ReinforcementRecipe
-from qwen_vla.training.trainer import TrainingStopped
 
 SCRIPT = Path(walk_process.__file__)
 
@@ -40,12 +38,21 @@ def recipe(checkpoint, tmp_path, monkeypatch):
     return ReinforcementRecipe.model_validate(fields | sizes | {"ppo": {"actor_lr": 1e-5, "minibatch": 4, "epochs": 2}})
 
 
-def launch(recipe, folder, processes, steps):
+def launch(recipe, folder, processes, steps, stopping_scene=None) -> subprocess.CompletedProcess:
+    """Train in that many processes; the one that starts the stopping scene gets SIGTERM there, it alone."""
     file = folder / "recipe.json"
     file.write_text(recipe.model_dump_json())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    ended = subprocess.run([*command, SCRIPT, file, str(steps)], timeout=500, capture_output=True, text=True)
-    assert "TrainingStopped: stopped at step 2 of 3" in ended.stderr, ended.stderr[-3000:]
+    arguments = [SCRIPT, file, str(steps), *([] if stopping_scene is None else [str(stopping_scene)])]
+    ended = subprocess.run([*command, *arguments], timeout=500, capture_output=True, text=True)
+    assert f"by {processes} process(es)" in ended.stderr, ended.stderr[-3000:]
+    return ended
+
+
+def alone(recipe, steps):
+    """The same in this process."""
+    trainer.train(recipe, max_steps=steps)
+    return recipe
 
 
 def moved(output, start) -> torch.Tensor:
@@ -54,27 +61,46 @@ def moved(output, start) -> torch.Tensor:
     return torch.cat([(after[name] - weight).flatten() for name, weight in before.items()])
 
 
+def assert_same_run(one, other, updates):
+    """Equal up to the order in which numbers were added up: every logged figure, and every weight."""
+    rows = [read_log(r.output) for r in (one, other)]
+    assert len(rows[0]) == len(rows[1]) == 2 * updates + 1, "validated before the first and after each, and the updates"
+    for ours, theirs in zip(*rows, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() - {"time", "seconds/roll_out", "seconds/update"}:
+            assert theirs[name] == pytest.approx(ours[name], rel=2e-3, abs=1e-6), name
+    assert any(row.get("success") not in (None, 0.0, 1.0) for row in rows[0]), "advantages differ"
+    ours, theirs = (moved(r.output, r.init_from) for r in (one, other))
+    assert ours.abs().max() > 1e-5
+    assert (ours - theirs).norm() < 0.02 * ours.norm()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("shard", [False, True], ids=["DDP", "FSDP"])
 def test_two_processes_learn_what_one_learns(recipe, tmp_path, shard):
     two = recipe.model_copy(update={"output": tmp_path / "two", "shard": shard})
-    with contextlib.suppress(TrainingStopped):
-        trainer.train(recipe, max_steps=2)
-    launch(two, tmp_path, 2, steps=2)
-    rows = [read_log(r.output) for r in (recipe, two)]
-    assert len(rows[0]) == len(rows[1]) == 5, "validated before the first and after each update, and both updates"
-    for one, other in zip(*rows, strict=True):
-        assert one.keys() == other.keys()
-        for name in one.keys() - {"time", "seconds/roll_out", "seconds/update"}:
-            assert other[name] == pytest.approx(one[name], rel=2e-3, abs=1e-6), name
-    assert any(row.get("success") not in (None, 0.0, 1.0) for row in rows[0]), "advantages differ"
-    ours, theirs = (moved(output, recipe.init_from) for output in (recipe.output, two.output))
-    assert ours.abs().max() > 1e-5
-    assert (ours - theirs).norm() < 0.02 * ours.norm()
+    ended = launch(two, tmp_path, 2, steps=2)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert_same_run(alone(recipe, steps=2), two, updates=2)
     # And on from there by one process: what two of them saved is whole.
     trainer.train(two)
     assert torch.load(two.output / STATE_FILE, weights_only=True)["step"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("shard", [False, True], ids=["DDP", "FSDP"])
+def test_a_stop_of_one_process_stops_all_at_the_same_step_and_both_resume(recipe, tmp_path, shard):
+    two = recipe.model_copy(update={"output": tmp_path / "two", "shard": shard})
+    second_process_in_second_update = recipe.first_scene + recipe.episodes + 1
+    stopped = launch(two, tmp_path, 2, steps=2, stopping_scene=second_process_in_second_update)
+    assert stopped.returncode != 0
+    assert "TrainingStopped: stopped at step 1 of 2, all saved" in stopped.stderr, stopped.stderr[-3000:]
+    assert torch.load(two.output / STATE_FILE, weights_only=True)["step"] == 1
+    resumed = launch(two, tmp_path, 2, steps=2)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert_same_run(alone(recipe, steps=2), two, updates=2)
 
 
 def test_every_process_needs_an_episode_and_a_simulator(recipe):
