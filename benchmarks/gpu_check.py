@@ -200,7 +200,7 @@ def padding(policy: Policy, observation: Observation) -> dict[str, Any]:
         context = plain.runner.context(batch, policy._mask(1))
         bare = plain.runner.sample_actions(context, policy._mask(1), STEPS[0], noise=policy._noise([0]))
     exact = packed(policy, observation, exactly=True)[STEPS[0]]
-    lengths = policy._prompt_lengths(observation).lengths
+    lengths = policy.shapes.lengths(policy.shapes.shown(observation.images)).lengths
     differences = [error(packed(policy, observation, length=length)[STEPS[0]], exact) for length in lengths]
     return {"error unpadded": error(bare, exact), "error padded, worst length": max(differences)}
 

@@ -70,8 +70,9 @@ class QwenVLAConfig(PreTrainedConfig):
     image_size: side in pixels to which every camera image is resampled. [open] in the paper.
     image_order: whether camera images follow or precede the instruction text. [open]; ``after_text`` lets causal
         image tokens attend to the instruction.
-    history_frames, history_rate: maximum frames per camera (1: only the current one) and their rate [Hz], oldest first.
-        Data sources use at most this many; the paper samples navigation video at 2 FPS, the number is [open].
+    history_frames, history_rate: in a policy's input, maximum frames per camera (1: only the current one) and their
+        rate [Hz]; several are shown as a video, in the backbone's own format. The paper samples navigation video at
+        2 FPS, the number is [open]. Data sources have their own.
     proprioception: ``off`` (the paper's default), ``text`` (256-bin integers after the instruction) or ``token`` (one
         continuous vector, padded to K, as a token of the expert) (§5.2.4).
     context_layer: number of text layers whose hidden states condition the expert; None:

@@ -227,7 +227,8 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
         """Run the backbone once. Training targets in the batch are ignored.
 
         input_ids, attention_mask, mm_token_type_ids [B, S]; pixel_values [patches, features]; image_grid_thw
-        [images, 3]; state [B, K] and state_mask [B] are passed on. Without attention_mask no row is padded.
+        [images, 3], of images and steps of videos in the order of their tokens; state [B, K] and state_mask [B] are
+        passed on. Without attention_mask no row is padded.
         ``right_padded`` promises that padding follows each row's tokens, where a causal backbone never attends to it,
         so that no mask is needed. To avoid waiting for a GPU, make that promise or omit a mask of ones, keep
         image_grid_thw on the CPU, and pass ``position_ids`` that ``positions`` computed on the CPU.
@@ -238,7 +239,7 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         if position_ids is None:
             position_ids = self.positions(input_ids, attention_mask, image_grid_thw)
-        image_tokens = input_ids == self.config.vlm_config.image_token_id
+        image_tokens = self._image_tokens(input_ids)
         embedded = self.get_input_embeddings()(input_ids)
         if pixel_values is not None:
             features = self._encode_images(pixel_values, image_grid_thw).to(embedded.dtype)
@@ -268,9 +269,14 @@ class QwenVLAModel(AlignedWeights, PreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         if image_grid_thw is not None:
             image_grid_thw = image_grid_thw.to(input_ids.device)
-        image_tokens = input_ids == self.config.vlm_config.image_token_id
+        image_tokens = self._image_tokens(input_ids)
         merge = self.config.vlm_config.vision_config.spatial_merge_size
         return multimodal_positions(attention_mask, image_tokens, image_grid_thw, merge)
+
+    def _image_tokens(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Mask of the tokens of images and of steps of videos, which differ in nothing but their id."""
+        config = self.config.vlm_config
+        return (input_ids == config.image_token_id) | (input_ids == config.video_token_id)
 
     def expert_context(self, encoding: Encoding, step_mask: torch.Tensor) -> ExpertContext:
         """``ActionExpert.prepare_context`` with the fields of the encoding; step_mask [B, H]."""

@@ -7,8 +7,12 @@ checkpoint was trained on. Prompt layout (``image_order`` "after_text")::
     <|im_start|>user\\n{instruction}{<|tag_start|><|vision_start|><|image_pad|>…<|vision_end|><|tag_end|>}…<|im_end|>\\n
     <|im_start|>assistant\\n[{answer}<|im_end|>]
 
-The frames of a camera's history are concatenated between its markers, oldest first. Conversations (`Sample.chat`) have
-the tokenizer's own chat template instead.
+A history of several frames is a video between its camera's markers, oldest first, in the backbone's own format
+(`images.video`)::
+
+    <|tag_start|><0.2 seconds><|vision_start|><|video_pad|>…<|vision_end|><1.2 seconds><|vision_start|>…<|tag_end|>
+
+Conversations (`Sample.chat`) have the tokenizer's own chat template instead.
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ from qwen_vla.model.checkpoint.files import (
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.images.resampling import Resampling
 from qwen_vla.model.images.resize import checked_image, fitted_size, resized
+from qwen_vla.model.images.video import steps_of, time_texts
 from qwen_vla.model.new_tokens import ROW_MULTIPLE
 from qwen_vla.model.normalization import Quantiles
 from qwen_vla.model.sample import Conversation, Sample
@@ -70,6 +75,9 @@ QWEN_SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
+
+
+Picture = tuple[np.ndarray, ...]  # an image, or the frames of a step of a video
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,20 @@ class ImageTransform:
         """Tokens of a resized image."""
         return math.prod(image.shape[:2]) // (self.patch_size * self.merge_size) ** 2
 
+    def pictures(self, frames: Sequence[np.ndarray]) -> list[Picture]:
+        """What the vision tower reads of a camera: its image, or the steps of its video."""
+        return [(frames[0],)] if len(frames) == 1 else steps_of(frames, self.temporal_patch_size)
+
+    def on_device(self, pictures: Sequence[Picture], device: torch.device) -> dict[str, torch.Tensor]:
+        """The model's inputs of a camera's pictures, resampled on a device; if one is a step of a video, all are."""
+        most = max(map(len, pictures))
+        frames = [frame for picture in pictures for frame in picture * (most // len(picture))]
+        images = self.resampling.on_device(frames, device)
+        return {
+            "images": images if most == 1 else images.unflatten(0, (-1, most)),
+            "image_grid_thw": torch.tensor([self.grid] * len(pictures)),
+        }
+
     @functools.cached_property
     def _affine(self) -> dict[torch.device, tuple[torch.Tensor, torch.Tensor]]:
         return {}
@@ -120,7 +142,10 @@ class ImageTransform:
         return (images + 0.5).clamp(0, 255).to(torch.uint8)
 
     def patchify(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, h, w, 3] to normalized patches [N·patches, 3·T·p·p] by merge block, on the images' device."""
+        """uint8 [N, h, w, 3] to normalized patches [N·patches, 3·T·p·p] by merge block, on the images' device.
+
+        Also [N, T, h, w, 3], the T frames of each step of a video; an image is the same in all of them.
+        """
         mean, std = np.float32(self.image_mean), np.float32(self.image_std)
         key = images.device
         if key not in self._affine:  # cached: a captured function cannot copy it to the device
@@ -128,9 +153,9 @@ class ImageTransform:
         scale, offset = self._affine[key]
         values = images.to(torch.float32).mul_(scale).sub_(offset)
         count, patch, merge = len(images), self.patch_size, self.merge_size
-        rows, columns = (side // patch // merge for side in images.shape[1:3])
-        values = values.view(count, rows, merge, patch, columns, merge, patch, 3)
-        values = values.permute(0, 1, 4, 2, 5, 7, 3, 6).unsqueeze(6)
+        rows, columns = (side // patch // merge for side in images.shape[-3:-1])
+        values = values.view(count, -1, rows, merge, patch, columns, merge, patch, 3)
+        values = values.permute(0, 2, 5, 3, 6, 8, 1, 4, 7)
         values = values.expand(-1, -1, -1, -1, -1, -1, self.temporal_patch_size, -1, -1)
         return values.reshape(count * rows * columns * merge**2, -1)
 
@@ -309,11 +334,12 @@ class QwenVLAProcessor:
         used at all, depending on ``proprioception``.
 
         length: for inference, pad every row at its end to this many tokens. device: a GPU that resamples images:
-        images replace pixel_values: [N, size, size, 3], for `ImageTransform.rounded` and `patchify`.
+        images replace pixel_values: [N, size, size, 3] or, if there is a video, [N, T, size, size, 3], for
+        `ImageTransform.rounded` and `patchify`.
 
         Returns input_ids, attention_mask, mm_token_type_ids [B, S] and, if any row has them: pixel_values
-        [patches, features] and image_grid_thw [images, 3]; labels [B, S]; actions and action_mask [B, H, K]; state
-        [B, K] and state_mask [B].
+        [patches, features] and image_grid_thw [images and steps of videos, 3]; labels [B, S]; actions and action_mask
+        [B, H, K]; state [B, K] and state_mask [B].
         """
         if not samples:
             raise ValueError("a batch needs at least one sample")
@@ -322,29 +348,32 @@ class QwenVLAProcessor:
             views = self._frames(sample.images)
             shown = [self.image_transform.fit(image) for image in sample.chat.images] if sample.chat else []
             rows.append(self._row(sample, views, shown))
-            pictures.extend(frame for frames in views.values() for frame in frames)
-            pictures.extend(shown)
+            pictures.extend(picture for frames in views.values() for picture in self.image_transform.pictures(frames))
+            pictures.extend((image,) for image in shown)
             of_chat += [False] * (len(pictures) - len(of_chat) - len(shown)) + [True] * len(shown)
         batch = self._pad(rows, any(sample.answer is not None for sample in samples), length)
         if pictures and device is not None and device.type != "cpu":
-            batch["images"] = self.image_transform.resampling.on_device(pictures, device)
-            batch["image_grid_thw"] = torch.tensor([self.image_transform.grid] * len(pictures))
+            batch |= self.image_transform.on_device(pictures, device)
         elif pictures:
             resize = self.image_transform.resize
-            shown = [image if fitted else resize(image) for image, fitted in zip(pictures, of_chat, strict=True)]
-            batch |= self._pixels(shown)
+            batch |= self._pixels(
+                [
+                    picture if fitted else tuple(map(resize, picture))
+                    for picture, fitted in zip(pictures, of_chat, strict=True)
+                ]
+            )
         if any(sample.actions is not None for sample in samples):
             batch |= self._actions(samples, self.horizon if horizon is None else horizon)
         if self.proprioception == "token" and any(sample.state is not None for sample in samples):
             batch |= self._states(samples)
         return batch
 
-    def _pixels(self, images: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-        """Patches and grids of resized images; those of equal shape are converted at once."""
+    def _pixels(self, pictures: Sequence[Picture]) -> dict[str, torch.Tensor]:
+        """Patches and grids of resized pictures; those of equal shape are converted at once."""
         transform, patches = self.image_transform, []
-        for _, alike in itertools.groupby(images, key=np.shape):
-            patches.append(transform.patchify(torch.from_numpy(np.stack(list(alike)))))
-        grids = [(1, *(side // transform.patch_size for side in image.shape[:2])) for image in images]
+        for _, alike in itertools.groupby(pictures, key=np.shape):
+            patches.append(transform.patchify(torch.from_numpy(np.stack([np.stack(picture) for picture in alike]))))
+        grids = [(1, *(side // transform.patch_size for side in picture[0].shape[:2])) for picture in pictures]
         return {
             "pixel_values": patches[0] if len(patches) == 1 else torch.cat(patches),
             "image_grid_thw": torch.tensor(grids),
@@ -372,6 +401,11 @@ class QwenVLAProcessor:
     def token_rows(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """input_ids, attention_mask and mm_token_type_ids [B, S] of prompts with camera images of any size."""
         return self._pad([self._row(sample, self._frames(sample.images)) for sample in samples], False, None)
+
+    def step_tokens(self, frames: int, rate: float) -> tuple[int, int]:
+        """Tokens of an image or step without its time, and of the longest time of a video of so many frames."""
+        times = time_texts(frames, rate, self.image_transform.temporal_patch_size)
+        return self.image_transform.tokens + 2, max(map(self.text_tokens, times))
 
     def prompt_tokens(self, sample: Sample) -> int:
         """Number of tokens of a sample's row, including images and answer."""
@@ -417,19 +451,26 @@ class QwenVLAProcessor:
         if self.proprioception == "text" and sample.state is not None:
             # Without the cache: states hardly ever repeat.
             text += self.tokenizer.encode(f" {state_text(sample.state)}", add_special_tokens=False)
-        pictures = [token for tag, frames in views.items() for token in self._image_ids(tag, len(frames))]
+        rate = sample.frame_rate
+        pictures = [token for tag, frames in views.items() for token in self._camera_ids(tag, len(frames), rate)]
         body = text + pictures if self.image_order == "after_text" else pictures + text
         start, end = self._special["<|im_start|>"], self._special["<|im_end|>"]
         newline = self._encode("\n")
         return [start, *self._encode("user\n"), *body, end, *newline, start, *self._encode("assistant\n")]
 
-    def _image_ids(self, tag: str, frames: int) -> list[int]:
+    def _camera_ids(self, tag: str, frames: int, rate: float) -> list[int]:
         if not frames:
             raise ValueError(f"the history of camera {tag!r} has no frame; omit the camera instead")
+        if frames == 1:
+            shown = self._vision_ids("<|image_pad|>")
+        else:
+            times = time_texts(frames, rate, self.image_transform.temporal_patch_size)
+            shown = [token for time in times for token in (*self._encode(time), *self._vision_ids("<|video_pad|>"))]
+        return [self._special[f"<|{tag}_start|>"], *shown, self._special[f"<|{tag}_end|>"]]
+
+    def _vision_ids(self, pad: str) -> list[int]:
         s = self._special
-        pads = [s["<|image_pad|>"]] * self.image_transform.tokens
-        history = [s["<|vision_start|>"], *pads, s["<|vision_end|>"]] * frames
-        return [s[f"<|{tag}_start|>"], *history, s[f"<|{tag}_end|>"]]
+        return [s["<|vision_start|>"], *[s[pad]] * self.image_transform.tokens, s["<|vision_end|>"]]
 
     def _encode(self, text: str) -> tuple[int, ...]:
         known = self._cache.get(text)
@@ -455,7 +496,7 @@ class QwenVLAProcessor:
             ids[index, first : first + len(row.ids)] = row.ids
             mask[index, first : first + len(row.ids)] = 1
             labels[index, first : first + len(row.ids)] = row.labels
-        types = (ids == self._special["<|image_pad|>"]).astype(np.int64)
+        types = (ids == self._special["<|image_pad|>"]) + 2 * (ids == self._special["<|video_pad|>"])
         batch = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}
         if with_labels:
             batch["labels"] = labels

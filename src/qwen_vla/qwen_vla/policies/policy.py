@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from embodiment_descriptions import ControlMode, Embodiment
-from qwen_vla.model.acceleration import ChunkRunner, PromptLengths
+from qwen_vla.model.acceleration import ChunkRunner
 from qwen_vla.model.acceleration.prompt_lengths import LONGEST_INSTRUCTION
 from qwen_vla.model.acceleration.quantization import quantized
 from qwen_vla.model.action_space import action_mask, pack, unpack
@@ -37,10 +37,9 @@ from qwen_vla.model.real_time_chunking import (
 from qwen_vla.model.sample import Sample
 from qwen_vla.policies.chunk_policy import ActionChunk, Observation, Progress
 from qwen_vla.policies.fit import statistics_misfit, training_misfits
+from qwen_vla.policies.input_shapes import InputShapes
 from qwen_vla.policies.latency import LatencyEstimate
 from qwen_vla_control.observation.robot_streams import History
-
-SYNTHETIC_IMAGE, SYNTHETIC_INSTRUCTION = (240, 320, 3), "."  # for warming up a policy; fits any length
 
 
 class Policy:
@@ -62,7 +61,7 @@ class Policy:
         self.processor = processor
         self.euler_steps = euler_steps or model.config.euler_steps
         self.batch_sizes: tuple[int, ...] = (1,)
-        self._lengths: dict[tuple, PromptLengths] = {}
+        self._shapes: InputShapes | None = None
         self._masks: dict[int, torch.Tensor] = {}
         self.embodiment = _choose(processor, embodiment)
         self.statistics = processor.normalization.get(self.embodiment.dataset)
@@ -191,18 +190,17 @@ class Policy:
         """
         began = time.perf_counter()
         self.batch_sizes = tuple(sorted(set(batch_sizes)))
-        cameras, history = len(self.camera_tags), self.model.config.history_frames
         shapes = [
-            (size, frames, length)
+            (size, shown, length)
             for size in self.batch_sizes
-            for frames in range(cameras, cameras * history + 1)
-            for length in self._prompt_lengths(self._synthetic(frames)).lengths
+            for shown in self.shapes.possible()
+            for length in self.shapes.lengths(shown).lengths
         ]
         with torch.inference_mode():
-            for done, (size, frames, length) in enumerate(shapes):
+            for done, (size, shown, length) in enumerate(shapes):
                 if progress is not None:
-                    progress(done, len(shapes), f"{length} tokens, {frames} images" + f", batch of {size}" * (size > 1))
-                self._inferred([self._synthetic(frames)] * size, list(range(size)), None, length)
+                    progress(done, len(shapes), f"{length} tokens, {shown}" + f", batch of {size}" * (size > 1))
+                self._inferred([self.shapes.example(shown)] * size, list(range(size)), None, length)
         if continues:
             self._continue_once()
         self.latency = LatencyEstimate()  # of a robot's chunks, not of these
@@ -212,29 +210,16 @@ class Policy:
         return time.perf_counter() - began
 
     def _continue_once(self) -> None:
-        seen = self._synthetic(len(self.camera_tags))
+        seen = self.shapes.example(self.shapes.possible()[0])
         motion = dict.fromkeys(self.embodiment.layout.arms, np.eye(4))
         self.continue_chunk(seen, self.infer(seen, seed=0), 0, consumed=0, motion=motion, seed=0)
 
-    def _synthetic(self, frames: int) -> Observation:
-        """An observation of noise with this total number of frames, distributed over the cameras."""
-        rng, images = np.random.default_rng(frames), {}
-        for index, tag in enumerate(self.camera_tags):
-            count = frames // len(self.camera_tags) + (index < frames % len(self.camera_tags))
-            images[tag] = rng.integers(0, 256, (count, *SYNTHETIC_IMAGE), dtype=np.uint8)
-        state = np.zeros(len(self.state_names)) if self.state_names else None
-        return Observation(images, SYNTHETIC_INSTRUCTION, state=state)
-
-    def _prompt_lengths(self, observation: Observation) -> PromptLengths:
-        """The lengths to which prompts with such images are padded."""
-        frames = tuple(np.shape(image)[:-3] for image in observation.images.values())
-        key = self.embodiment.prompt_template, sum(shape[0] if shape else 1 for shape in frames)
-        if key not in self._lengths:
-            # As text, a state is longest if each of its numbers has three digits.
-            state = np.ones(len(self.state_names)) if self.state_names else None
-            bare = Sample(self.embodiment.prompt(""), self._views(observation), state=state)
-            self._lengths[key] = PromptLengths(self.processor.prompt_tokens(bare))
-        return self._lengths[key]
+    @property
+    def shapes(self) -> InputShapes:
+        """The shapes of the observations of the present embodiment."""
+        if self._shapes is None or self._shapes.embodiment is not self.embodiment:
+            self._shapes = InputShapes(self.processor, self.model.config, self.embodiment, self.state_names)
+        return self._shapes
 
     def _views(self, observation: Observation) -> dict[str, np.ndarray]:
         return {tag: observation.images[tag] for tag in self.camera_tags}
@@ -359,13 +344,15 @@ class Policy:
         if length is None:
             length = max(self.processor.prompt_tokens(sample) for sample in samples)
             if self.runner.fixed_shapes:
-                length = max(self._prompt_lengths(seen).fit(length) for seen in observations)
+                shapes = self.shapes
+                length = max(shapes.lengths(shapes.shown(self._views(o))).fit(length) for o in observations)
         return self.processor.collate(samples, length=length, device=self.runner.device)
 
     def _samples(self, observations: Sequence[Observation]) -> list[Sample]:
+        rate = self.model.config.history_rate
         return [
-            Sample(self.prompt(self._checked(seen)), self._views(seen), state=self.read_state(seen.state))
-            for seen in observations
+            Sample(self.prompt(self._checked(o)), self._views(o), state=self.read_state(o.state), frame_rate=rate)
+            for o in observations
         ]
 
     def _noise(self, seeds: Sequence[int | None]) -> torch.Tensor:

@@ -40,16 +40,19 @@ class GroundingTargets:
     openings: torch.Tensor
 
     @classmethod
-    def of(cls, samples: Sequence[Sample], camera_tags: Sequence[str]) -> GroundingTargets | None:
-        """The labels of a batch whose images are in the order of `camera_tags`; None if no sample has any."""
+    def of(cls, samples: Sequence[Sample], camera_tags: Sequence[str], merged: int) -> GroundingTargets | None:
+        """The labels of a batch whose images are in the order of `camera_tags`; None if no sample has any.
+
+        merged: frames of a history in a step.
+        """
         found, first = [], 0
         for sample in samples:
-            order, labels = _image_order(sample, camera_tags), sample.labels
+            order, labels = _image_order(sample, camera_tags, merged), sample.labels
             if labels is not None:
                 openings = np.broadcast_to(labels.openings, (len(order), TIPS))
                 numbers = first + np.arange(len(order))
                 found.append((numbers, labels.points[order], labels.visible[order], labels.hidden[order], openings))
-            first += sample.image_count
+            first += sample.image_count(merged)
         if not found:
             return None
         return cls(*(torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True)))
@@ -114,11 +117,10 @@ class GroundingHead(nn.Module):
         return torch.cat([found, values[..., 0].logsumexp(-1, keepdim=True).sigmoid()], dim=-1)
 
 
-def _image_order(sample: Sample, camera_tags: Sequence[str]) -> list[int]:
+def _image_order(sample: Sample, camera_tags: Sequence[str], merged: int) -> list[int]:
     """Positions in the batch of the sample's images, in the sample's order."""
     first, positions = 0, {}
-    for tag, images in sample.images.items():
-        count = len(images) if np.ndim(images) == 4 else 1
+    for tag, count in sample.image_counts(merged).items():
         positions[tag] = range(first, first + count)
         first += count
     return [position for tag in camera_tags for position in positions.get(tag, ())]

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from comparison import assert_alike
@@ -16,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from qwen_vla import QwenVLAModel, QwenVLAProcessor
 from qwen_vla.model.pretrained import find_checkpoint
 from qwen_vla.model.processing import camera_token_names
+from qwen_vla.model.sample import Sample
 
 TAGS = ("ego", "cam_wrist")
 EXPERT = {"hidden_size": 96, "num_layers": 2, "num_heads": 2, "intermediate_size": 128}
@@ -63,6 +65,29 @@ def test_hidden_states_are_the_backbones_own(qwen):
         ours = model.encode(**batch)
         backbone.get_input_embeddings().weight.copy_(model.get_input_embeddings().weight)
         theirs = backbone.model(**batch, use_cache=False).last_hidden_state
+    valid = batch["attention_mask"].bool()
+    assert_alike(ours.hidden[valid], theirs[valid])
+
+
+def test_the_states_of_videos_are_the_backbones_own(qwen):
+    """Steps of two frames with their times, beside an image: against the backbone's separate inputs for videos."""
+    folder, backbone = qwen
+    model, processor = from_backbone(folder)
+    frames = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), dtype=np.uint8)
+    first, second = TAGS[:2]
+    views = [{first: frames, second: frames[0]}, {first: frames[:2]}]
+    batch = processor.collate([Sample("go on", view, frame_rate=2.0) for view in views])
+    assert len(batch["image_grid_thw"]) == 4 and "<1.0 seconds>" in processor.tokenizer.decode(batch["input_ids"][0])
+    patches = batch["pixel_values"].chunk(4)
+    grid = batch["image_grid_thw"][0].tolist()
+    theirs_batch = {name: batch[name] for name in ("input_ids", "attention_mask", "mm_token_type_ids")}
+    theirs_batch |= {"pixel_values": patches[2], "image_grid_thw": torch.tensor([grid])}
+    theirs_batch |= {"pixel_values_videos": torch.cat([patches[0], patches[1], patches[3]])}
+    theirs_batch |= {"video_grid_thw": torch.tensor([[2, *grid[1:]], [1, *grid[1:]]])}
+    with torch.no_grad():
+        ours = model.encode(**batch)
+        backbone.get_input_embeddings().weight.copy_(model.get_input_embeddings().weight)
+        theirs = backbone.model(**theirs_batch, use_cache=False).last_hidden_state
     valid = batch["attention_mask"].bool()
     assert_alike(ours.hidden[valid], theirs[valid])
 

@@ -164,13 +164,19 @@ def test_labels_find_their_images_whatever_each_row_shows():
         Sample("images without labels", {"ego": picture, "wrist": picture}),
         Sample("in another order", {"wrist": picture, "ego": history}, labels=labels(3, 4)),
     ]
-    targets = GroundingTargets.of(samples, ("ego", "wrist"))
+    targets = GroundingTargets.of(samples, ("ego", "wrist"), merged=1)
     assert targets.image.tolist() == [0, 3, 4, 5, 6]
     # The wrist's image is the first of the last sample and the last of its images in the batch.
     torch.testing.assert_close(targets.points[:, 0, 0], torch.tensor([0.0, 0.4, 0.5, 0.6, 0.3]))
     assert targets.openings[:, 0].tolist() == pytest.approx([0.0, 0.3, 0.3, 0.3, 0.3])
     assert (targets.openings[:, 1] == -1).all()
-    assert GroundingTargets.of(samples[1:3], ("ego", "wrist")) is None
+    assert GroundingTargets.of(samples[1:3], ("ego", "wrist"), merged=1) is None
+
+
+def test_a_video_has_labels_by_step():
+    video = np.zeros((3, 4, 4, 3), np.uint8)
+    samples = [Sample("no labels", {"ego": video}), Sample("two steps", {"ego": video}, labels=labels(0, 2))]
+    assert GroundingTargets.of(samples, ("ego",), merged=2).image.tolist() == [2, 3]
 
 
 @given(st.integers(0, 2**31), st.integers(1, 5))

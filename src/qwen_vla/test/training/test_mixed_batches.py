@@ -55,16 +55,25 @@ def test_what_no_row_has_is_left_out(micro):
         micro[1].collate([])
 
 
-def test_a_history_stands_inside_its_cameras_markers_oldest_first(micro):
+def test_a_history_is_a_video_inside_its_cameras_markers_oldest_first(micro):
     _, processor = micro
     frames = np.stack([view["ego"] for view in pictures(3)])
-    batch = processor.collate([Sample("go", {"ego": frames})])
-    frame = "<|vision_start|>" + "<|image_pad|>" * 4 + "<|vision_end|>"
-    assert f"go<|ego_start|>{frame * 3}<|ego_end|><|im_end|>" in processor.tokenizer.decode(batch["input_ids"][0])
+    batch = processor.collate([Sample("go", {"ego": frames}, frame_rate=5.0)])
+    frame = "<|vision_start|>" + "<|video_pad|>" * 4 + "<|vision_end|>"
+    shown = "".join(f"<{time} seconds>{frame}" for time in (0.0, 0.2, 0.4))
+    assert f"go<|ego_start|>{shown}<|ego_end|><|im_end|>" in processor.tokenizer.decode(batch["input_ids"][0])
+    assert (batch["mm_token_type_ids"] == 2).sum() == 12 and (batch["mm_token_type_ids"] == 1).sum() == 0
     each = [processor.collate([Sample("go", {"ego": one})])["pixel_values"] for one in frames]
     assert torch.equal(batch["pixel_values"], torch.cat(each))
     with pytest.raises(ValueError, match="'ego' has no frame"):
         processor.collate([Sample("go", {"ego": frames[:0]})])
+
+
+def test_a_history_of_one_frame_is_an_image(micro):
+    _, processor = micro
+    frame = pictures(1)[0]["ego"]
+    one, image = (processor.collate([Sample("go", {"ego": view})]) for view in (frame[None], frame))
+    assert one.keys() == image.keys() and all(torch.equal(one[name], image[name]) for name in one)
 
 
 def test_whole_trajectories_may_be_longer_than_the_chunk(micro):

@@ -202,15 +202,17 @@ class ObservationStreams:
         return joints(stamp_ns, max_gap).known, base
 
     def _history(self, stream: Stream, present: Stamped, from_ns: int) -> list[Any]:
-        """Messages before the current one, oldest first; a missing frame is left out."""
-        frames: dict[int, Any] = {}
-        for count in range(self.history.frames - 1, 0, -1):
+        """Messages before the current one, oldest first, evenly spaced: none from before a missing frame."""
+        frames, latest_ns = [], present.stamp_ns
+        for count in range(1, self.history.frames):
             wanted = present.stamp_ns - round(count * NANOSECONDS / self.history.rate)
             nearest = stream.nearest(wanted)
             apart = abs(nearest.stamp_ns - wanted) / NANOSECONDS
-            if from_ns <= nearest.stamp_ns < present.stamp_ns and apart <= 1 / (2 * self.history.rate):
-                frames[nearest.stamp_ns] = nearest.message
-        return list(frames.values())
+            if not from_ns <= nearest.stamp_ns < latest_ns or apart > 1 / (2 * self.history.rate):
+                break
+            frames.append(nearest.message)
+            latest_ns = nearest.stamp_ns
+        return frames[::-1]
 
     def decode(self, observation: Observation) -> dict[str, np.ndarray]:
         """RGB uint8 by camera tag: H×W×3, with a history of several frames T×H×W×3, the oldest first.

@@ -254,14 +254,16 @@ def test_frames_from_before_a_task_are_not_shown(remembering):
     assert shown(remembering, 6.0, history_from_ns=ns(6.1)) == [40], "the present image is"
 
 
-def test_a_frame_that_is_missing_is_left_out_and_none_is_shown_twice(remembering):
+def test_a_history_ends_at_a_frame_that_is_missing_and_none_is_shown_twice(remembering):
     look(remembering, 1.0, 1, (EGO,))
     assert shown(remembering, 1.0) == [1]
     look(remembering, 1.24, 2, (EGO,))
     assert shown(remembering, 1.24) == [2], "wanted half a second before, and it is nearer to the present"
-    for seconds, value in ((2.0, 3), (2.2, 4)):
+    look(remembering, 2.2, 3, (EGO,))
+    assert shown(remembering, 2.2) == [3], "wanted at 1.7, 1.2 and 0.7, each within a quarter of a second"
+    for seconds, value in ((2.3, 4), (2.7, 5), (3.2, 6)):
         look(remembering, seconds, value, (EGO,))
-    assert shown(remembering, 2.2) == [2, 4], "wanted at 0.7, 1.2 and 1.7, each within a quarter of a second"
+    assert shown(remembering, 3.2) == [3, 5, 6], "half a second before the oldest there is none; the first is too old"
 
 
 @pytest.mark.parametrize(("seconds", "frames"), [(1.26, [1, 9]), (1.24, [9])])

@@ -134,7 +134,8 @@ class Navigation:
         shown = self.history_frames(episode, frame)
         images = pictures(self.spec.path.parent, episode.frames, shown, self.size) if self.camera_tags else {}
         actions = self.statistics[self.spec.robot].normalize(waypoints)
-        return Sample(self._prompt(episode.instruction, len(actions)), images, actions=actions, valid=valid)
+        prompt, rate = self._prompt(episode.instruction, len(actions)), self.spec.history_rate_hz
+        return Sample(prompt, images, actions=actions, valid=valid, frame_rate=rate)
 
     def label(self, index: int) -> Label:
         values, valid = self.chunk(index)

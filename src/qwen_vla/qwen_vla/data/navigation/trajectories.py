@@ -82,6 +82,7 @@ class Moment(BaseModel):
     entities: tuple[Entity, ...] = Field(min_length=1)
     instruction: Text | None = None
     frames: CameraFrames = Field(default_factory=dict, description="images, oldest first")
+    frames_rate_hz: FiniteFloat = Field(2.0, gt=0)
 
     @model_validator(mode="after")
     def _points_fit(self) -> Moment:
@@ -131,7 +132,8 @@ class Trajectories:
             if shown := moment.frames.get(tag):
                 images |= pictures(folder, {tag: shown}, range(len(shown)), self.size)
         actions = self.statistics[self._key(moment)].normalize(np.where(valid[:, None], points, 0.0))
-        return Sample(self._prompt(moment, entity, len(points)), images, actions=actions, valid=valid)
+        prompt, rate = self._prompt(moment, entity, len(points)), moment.frames_rate_hz
+        return Sample(prompt, images, actions=actions, valid=valid, frame_rate=rate)
 
     def label(self, index: int) -> Label:
         moment, _ = self._at(index)

@@ -15,7 +15,7 @@ from qwen_vla.data.mixture import Mixture, Row
 from qwen_vla.data.samples import SampleSource
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.flow_matching import sample_tau
-from qwen_vla.model.processing import QwenVLAProcessor
+from qwen_vla.model.processing import ImageTransform, QwenVLAProcessor
 from qwen_vla.model.sample import Sample
 from qwen_vla.training.batching.batch import Batch, joined
 from qwen_vla.training.batching.resident import ResidentRow, ResidentSource
@@ -76,7 +76,8 @@ class Batches:
     def collate(self, samples: list[Sample], horizon: int | None = None) -> Batch:
         """One batch of these samples, their actions padded to `horizon` steps (default: the run's)."""
         inputs = self.processor.collate(samples, horizon or self.horizon)
-        return Batch(inputs, grounding=GroundingTargets.of(samples, self.processor.camera_tags))
+        merged = self.processor.image_transform.temporal_patch_size
+        return Batch(inputs, grounding=GroundingTargets.of(samples, self.processor.camera_tags, merged))
 
     def _dealt(self, rows: Sequence[Row]) -> list[list[int]]:
         """Indices of the rows of each part. Every source is dealt evenly, so that no process waits for long rows."""
@@ -100,7 +101,7 @@ class Batches:
     def _groups(self, samples: Sequence[AnySample]) -> list[list[int]]:
         if not self.grouped:
             return [list(range(len(samples)))]
-        return alike(samples, self.processor.image_transform.tokens)
+        return alike(samples, self.processor.image_transform)
 
     def _batch(
         self, samples: list[AnySample], tau: torch.Tensor, noise: torch.Tensor, prefix: torch.Tensor, horizon: int
@@ -150,12 +151,13 @@ class Batches:
         return tau.view(shape), noise, torch.randint(0, c.prefix_steps + 1, shape[:1], generator=generator)
 
 
-def alike(samples: Sequence[AnySample], image_tokens: int) -> list[list[int]]:
+def alike(samples: Sequence[AnySample], transform: ImageTransform) -> list[list[int]]:
     """Indices of the samples in the groups of least cost: of similar size, unless another pass costs more.
 
     Samples sorted by size, split so that n · (size of a group's largest) + OVERHEAD, summed over groups, is minimal.
     """
-    sizes = [CONTEXT_PASSES * sample.image_count * image_tokens + ACTION_PASSES * _steps(sample) for sample in samples]
+    merged, tokens = transform.temporal_patch_size, CONTEXT_PASSES * transform.tokens
+    sizes = [sample.image_count(merged) * tokens + ACTION_PASSES * _steps(sample) for sample in samples]
     order = sorted(range(len(samples)), key=sizes.__getitem__)
     ends = [end for end in range(1, len(order)) if sizes[order[end - 1]] < sizes[order[end]]] + [len(order)]
     best: dict[int, tuple[float, list[list[int]]]] = {0: (0.0, [])}

@@ -33,8 +33,8 @@ class ResidentRow:
     source: ResidentSource
     row: Row
 
-    @property
-    def image_count(self) -> int:
+    def image_count(self, merged: int) -> int:
+        """As of `Sample`; a resident source has no histories."""
         return len(self.source.tags)
 
     @property

@@ -114,6 +114,7 @@ def test_stop_survives_normalisation_where_the_robot_never_stands(tmp_path):
 
 def test_history_is_at_2_hz_and_not_padded(tmp_path):
     source = open_source(write(tmp_path, episode()), history=4)
+    assert source.sample(0, np.random.default_rng(0)).frame_rate == 2.0
     for frame, expected in ((0, [0]), (4, [4]), (5, [0, 5]), (30, [15, 20, 25, 30])):
         images = source.sample(frame, np.random.default_rng(0)).images["ego"]
         assert images[:, 0, 0, 0].tolist() == expected

@@ -77,7 +77,8 @@ def test_whole_trajectories_have_their_own_length_and_no_images(tmp_path):
 def test_what_is_shown_is_a_history(tmp_path):
     for i in range(2):
         Image.new("RGB", (9, 9), (100 * i, 0, 0)).save(tmp_path / f"{i}.png")
-    source = open_source(tmp_path, moment(frames=["0.png", "1.png"]), moment())
+    source = open_source(tmp_path, {**moment(frames=["0.png", "1.png"]), "frames_rate_hz": 4}, moment())
+    assert (sample(source).frame_rate, sample(source, 1).frame_rate) == (4.0, 2.0)
     assert sample(source).images["ego"][:, 0, 0, 0].tolist() == [0, 100] and sample(source, 1).images == {}
 
 

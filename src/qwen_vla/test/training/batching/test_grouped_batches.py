@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from micro import build, micro_config, pictures
 
 from qwen_vla.data.mixture import Mixture
+from qwen_vla.model.processing import ImageTransform
 from qwen_vla.model.sample import POINTS, TIPS, PointLabels, Sample
 from qwen_vla.training.batching.batches import ACTION_PASSES, CONTEXT_PASSES, OVERHEAD, Batches, alike
 from qwen_vla.training.grounding import WEIGHTS, GroundingHead
@@ -90,9 +91,9 @@ def test_no_cut_in_order_of_size_costs_less(sizes, tokens):
         Sample("go", {tag: views[tag] for tag in tags[:images]}, actions=np.zeros((steps, 3)) if steps else None)
         for images, steps in sizes
     ]
-    groups = alike(samples, tokens)
+    groups = alike(samples, ImageTransform(8 * tokens, 8, 1, 1))
     assert sorted(number for group in groups for number in group) == list(range(len(sizes)))
-    weights = [CONTEXT_PASSES * images * tokens + ACTION_PASSES * steps for images, steps in sizes]
+    weights = [CONTEXT_PASSES * images * tokens**2 + ACTION_PASSES * steps for images, steps in sizes]
 
     def cost(groups):
         return sum(OVERHEAD + len(group) * max(weights[number] for number in group) for group in groups)
