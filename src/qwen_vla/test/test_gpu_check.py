@@ -27,15 +27,18 @@ def test_tiny_on_a_cpu_is_exact_padded_or_not_and_its_rounded_weights_are_near(g
     assert 1e-5 < rounded["error, 3 steps"] < 0.1
     assert plain["instructions"] == 12 and plain["slowest / median"] >= 1.0
     assert plain["no standstill"] == (plain["slowest / median"] <= 1.5)
+    assert plain["slowest / median, processor time"] >= 1.0
     assert 0 < plain["floor, 2 steps [ms]"] < plain["chunk, 2 steps [ms]"]
 
 
-def test_goals_are_judged(gpu_check, monkeypatch):
+@pytest.mark.parametrize(
+    ("judged", "expected"), [(True, ["≤ 22 MISSED", "≤ 32 met", "≤ 1 met"]), (False, ["", "", ""])]
+)
+def test_goals_are_judged_on_a_gpu_alone(gpu_check, monkeypatch, judged, expected):
     console = Console(file=io.StringIO(), width=140)
     monkeypatch.setattr(gpu_check, "Console", lambda **_: console)
-    gpu_check.print_result(
-        {"4b": {"chunk, 4 steps [ms]": 30.0, "chunk, 10 steps [ms]": 30.0, "preprocessing [ms]": 0.4}}
-    )
+    figures = {"chunk, 4 steps [ms]": 30.0, "chunk, 10 steps [ms]": 30.0, "preprocessing [ms]": 0.4}
+    gpu_check.print_result({"environment": {"device": "of a test"}, "4b": figures}, judged)
     lines = console.file.getvalue().splitlines()
     verdicts = [line.split("│")[3].strip() for line in lines if "[ms]" in line]
-    assert verdicts == ["≤ 22 MISSED", "≤ 32 met", "≤ 1 met"]
+    assert verdicts == expected

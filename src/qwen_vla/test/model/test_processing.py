@@ -11,7 +11,8 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from qwen_vla import EmbodimentInfo, Quantiles, QwenVLAConfig, QwenVLAProcessor
-from qwen_vla.model.processing import IGNORED_LABEL, ImageTransform
+from qwen_vla.model.images.transform import ImageTransform
+from qwen_vla.model.processing import IGNORED_LABEL
 
 
 @pytest.fixture(scope="module")

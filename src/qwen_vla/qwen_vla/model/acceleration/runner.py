@@ -13,8 +13,8 @@ from qwen_vla.model.acceleration.euler_loop import EulerLoop
 from qwen_vla.model.acceleration.replayed_call import ReplayedCall
 from qwen_vla.model.acceleration.verified_call import Decision, Make, VerifiedCall
 from qwen_vla.model.action_expert import ExpertContext, is_full
+from qwen_vla.model.images.transform import ImageTransform, image_transform_of
 from qwen_vla.model.modeling import QwenVLAModel
-from qwen_vla.model.processing import ImageTransform, image_transform_of
 from qwen_vla.model.real_time_chunking import Continuation
 
 MODES = ("auto", "off", "graphs", "compile")

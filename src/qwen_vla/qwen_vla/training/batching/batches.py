@@ -15,7 +15,8 @@ from qwen_vla.data.mixture import Mixture, Row
 from qwen_vla.data.samples import SampleSource
 from qwen_vla.model.configuration import QwenVLAConfig
 from qwen_vla.model.flow_matching import sample_tau
-from qwen_vla.model.processing import ImageTransform, QwenVLAProcessor
+from qwen_vla.model.images.transform import ImageTransform
+from qwen_vla.model.processing import QwenVLAProcessor
 from qwen_vla.model.sample import Sample
 from qwen_vla.training.batching.batch import Batch, joined
 from qwen_vla.training.batching.resident import ResidentRow, ResidentSource

@@ -16,7 +16,7 @@ from qwen_vla import QwenVLAConfig
 from qwen_vla.data.formats.spec import DataError
 from qwen_vla.data.navigation.navigation_source import NavigationData
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.model.processing import image_transform_of
+from qwen_vla.model.images.transform import image_transform_of
 from qwen_vla_control.motion.base_path import accumulated, increments
 
 CONFIG = QwenVLAConfig.preset("tiny")

@@ -22,7 +22,7 @@ from qwen_vla.data.robot.finite_differences import base_velocities
 from qwen_vla.data.robot.robot_source import RobotData
 from qwen_vla.data.robot.rotations import ELEMENTS
 from qwen_vla.data.samples import SourceContext
-from qwen_vla.model.processing import image_transform_of
+from qwen_vla.model.images.transform import image_transform_of
 from qwen_vla_control.motion.base_path import accumulated
 
 WIDOWX = load_robot("widowx")

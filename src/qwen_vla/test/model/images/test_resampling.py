@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qwen_vla.model.images.resampling import area_weights, linear_weights
-from qwen_vla.model.processing import ImageTransform
+from qwen_vla.model.images.transform import ImageTransform
 
 CPU = torch.device("cpu")
 TRANSFORM = ImageTransform(224, 16, 2, 2)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
+from qwen_vla.model.images.transform import ImageTransform
 from qwen_vla.model.images.video import step_count, steps_of, time_texts
-from qwen_vla.model.processing import ImageTransform
 
 
 def test_a_step_is_two_frames_and_the_last_frame_fills_the_last_step():

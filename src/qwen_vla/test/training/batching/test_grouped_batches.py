@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from micro import build, micro_config, pictures
 
 from qwen_vla.data.mixture import Mixture
-from qwen_vla.model.processing import ImageTransform
+from qwen_vla.model.images.transform import ImageTransform
 from qwen_vla.model.sample import POINTS, TIPS, PointLabels, Sample
 from qwen_vla.training.batching.batches import ACTION_PASSES, CONTEXT_PASSES, OVERHEAD, Batches, alike
 from qwen_vla.training.grounding import WEIGHTS, GroundingHead
