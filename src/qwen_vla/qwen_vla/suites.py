@@ -54,6 +54,8 @@ class Suite(Protocol):
         tasks: names of the tasks.
         max_steps: control steps until an episode is truncated.
         shifts: kinds of scenes that it has besides those of training.
+        reference_path: in words, the path with which that of an episode is compared in the suite's metrics; None: paths
+            are not compared.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Suite(Protocol):
     embodiment: Embodiment
     max_steps: int
     shifts: Sequence[Shift]
+    reference_path: str | None
 
     def make_env(self, cameras: bool = True, shift: Shift | None = None, task: str | None = None) -> Env:
         """An environment; without cameras it only simulates physics. With a task, every seed is a scene of it."""

@@ -34,6 +34,7 @@ class SimulatedSuite(ABC):
             seed alone, so a published rotation never changes; an added task is chosen by its name.
         shifts: supported kinds of distribution shift.
         max_steps: control steps after which an episode ends.
+        reference_path: with which the robot's path is compared, in words; None: it is not.
     """
 
     name: str
@@ -41,6 +42,7 @@ class SimulatedSuite(ABC):
     rotation: tuple[str, ...]
     shifts: tuple[Shift, ...]
     max_steps: int
+    reference_path: str | None = None
 
     def __init__(self) -> None:
         self.embodiment: Embodiment = load_robot(self.robot)

@@ -70,6 +70,9 @@ def test_paths_are_shortened_and_resampled_evenly():
 # Metrics --------------------------------------------------------------------------------------------------------------
 
 
+LINE = np.array([[0.0, 0.0], [0.2, 0.0]])
+
+
 def travel(journey, points, reached=False):
     for point in points:
         journey.update(np.asarray(point, float), reached)
@@ -105,6 +108,52 @@ def test_warping_matches_the_full_table():
             best = min(table[i, j], table[i, j + 1], table[i + 1, j])
             table[i + 1, j + 1] = np.linalg.norm(q[i] - r[j]) + best
     assert journey.ndtw() == pytest.approx(math.exp(-table[-1, -1] / (len(r) * SUCCESS_RADIUS)))
+
+
+def alignments(rows, columns):
+    """Every way to walk two sequences from their beginnings to their ends, none of them backwards."""
+    if (rows, columns) == (0, 0):
+        yield [(0, 0)]
+        return
+    for i, j in ((rows - 1, columns), (rows, columns - 1), (rows - 1, columns - 1)):
+        if i >= 0 and j >= 0:
+            yield from ([*before, (rows, columns)] for before in alignments(i, j))
+
+
+@pytest.mark.parametrize("drive", [[(0.1, 0.1), (0.2, 0.1)], [(0.0, -0.2), (0.1, -0.2), (0.3, 0.0), (0.1, 0.0)]])
+def test_similarity_is_that_of_the_best_of_all_alignments(drive):
+    """Three points of the reference, of 0.5 m each: DTW is divided by 1.5 m."""
+    reference, track = [(0.0, 0.0), (0.1, 0.0), (0.2, 0.0)], [(0.0, 0.0), *drive]
+    journey = Journey(np.array([reference[0], reference[-1]]))
+    travel(journey, drive)
+    every = alignments(len(track) - 1, len(reference) - 1)
+    best = min(sum(math.dist(track[i], reference[j]) for i, j in pairs) for pairs in every)
+    assert journey.ndtw() == pytest.approx(math.exp(-best / 1.5))
+
+
+def test_a_drive_beside_the_reference_has_a_similarity_known_by_hand():
+    """After the common start, 20 points are 0.25 m off: exp(-20 · 0.25 / (21 · 0.5))."""
+    journey = Journey(np.array([[0.0, 0.0], [2.0, 0.0]]))
+    travel(journey, [[x, 0.25] for x in np.linspace(0.1, 2.0, 20)])
+    assert journey.ndtw() == pytest.approx(math.exp(-5.0 / 10.5))
+
+
+def test_standing_adds_no_point_and_a_reference_has_none_twice():
+    there, journey, rested = [[0.1, 0.2], [0.2, 0.2]], Journey(LINE), Journey(LINE)
+    travel(journey, there)
+    travel(rested, [there[0]] * 50 + [there[1]] * 50)
+    assert rested.metrics(True, 0.0) == pytest.approx(journey.metrics(True, 0.0))
+    for end in (0.6, 0.6 + 1e-10, math.nextafter(0.3, 1), 0.3):
+        dense = resampled(np.array([[0.0, 0.0], [end, 0.0]]), 0.1)
+        assert len(dense) == round(end * 10) + 1 and np.diff(dense[:, 0]).min() > 0.05
+
+
+def test_the_reference_is_dense():
+    """With its two ends alone, DTW of the same drive would be divided by 1 m instead of 10.5 m."""
+    journey = Journey(np.array([[0.0, 0.0], [2.0, 0.0]]))
+    travel(journey, [[x, 0.0] for x in np.linspace(0.1, 2.0, 20)])
+    ends_only = 2 * sum(np.linspace(0.0, 0.9, 10)) + 1.0
+    assert journey.ndtw() == pytest.approx(1.0) and math.exp(-ends_only / 1.0) < 0.01
 
 
 def test_oracle_success_is_to_have_reached_the_goal_once():
@@ -145,6 +194,21 @@ def test_stopping_near_the_target_is_success_and_passing_it_is_not():
     passing = judged(GO, beside(GO, target, 0.4), told=(0.2, 0.0))
     assert not passing.success and passing.failure == "did not stop" and passing.metrics["osr"] == 1
     assert not judged(GO, beside(GO, target, 0.6)).success
+
+
+def test_who_stops_at_the_goal_and_leaves_again_has_only_been_there():
+    scene, place = SUITE.scene(GO), np.array(beside(GO, SUITE.scene(GO).target, 0.4))
+    places = np.array([(thing.x, thing.y) for thing in scene.things])
+    drive = Drive(scene, np.array(scene.start), places)
+    judge = lambda pose: scene.task.judge(Situation(scene, pose, lambda thing: False, drive))  # noqa: E731
+    for _ in range(round((REST - 0.2) / 0.1)):
+        drive.observe(place, (0.0, 0.0), places, False, 0.1)
+    assert not judge(place).success  # not for long enough
+    for _ in range(round(REST / 0.1)):
+        drive.observe(np.array(scene.start), (0.0, 0.0), places, False, 0.1)
+    found = judge(np.array(scene.start))
+    assert not found.success and found.failure == "did not stop"
+    assert found.metrics["sr"] == found.metrics["spl"] == 0 and found.metrics["osr"] == 1
 
 
 def test_stopping_elsewhere_is_named():

@@ -32,7 +32,8 @@ def evaluate(options: EvaluateOptions) -> dict:
     with PartialResults(options.json, options.suite, options.checkpoint, options.conditions()) as kept:
         episodes = _play_all(options, kept)
     rows = [episode.row for episode in episodes]
-    summary = summarize(options.suite, options.seed, rows, **options.conditions())
+    reference = load_suite(options.suite).reference_path
+    summary = summarize(options.suite, options.seed, rows, **options.conditions(), reference_path=reference)
     if options.sheet:
         from qwen_vla.evaluation.contact_sheet import title_of, write_sheet
 

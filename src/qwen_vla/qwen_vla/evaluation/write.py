@@ -40,6 +40,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
             print(f"  {task}: {rate_as_text(success)}")
     for name, value in mean_metrics(rows_of(summary)).items():
         print(f"  {name}: {value:.3f}")
+    if summary.get("reference_path"):
+        print(f"  paths are compared with {summary['reference_path']}")
     if summary["failures"]:
         print("failures: " + "; ".join(f"{kind}: {count}" for kind, count in summary["failures"].items()))
     print(refusals_as_text(rows_of(summary)))

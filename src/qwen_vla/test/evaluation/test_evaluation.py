@@ -369,6 +369,19 @@ def test_what_is_kept_is_not_played_again(micro_options):
     assert part_of(options.json).is_file(), "until the caller has written the summary"
 
 
+@pytest.mark.parametrize(("suite", "said"), [("mobile_base", True), ("widowx", False)])
+def test_a_result_says_with_which_path_the_robots_is_compared_if_it_is(suite, said, tmp_path, capsys):
+    options = replace(OPTIONS, suite=suite, policy="mock://hold", json=tmp_path / "e.json")
+    with PartialResults(options.json, suite, None, options.conditions()) as kept:
+        for seed in options.seeds(load_suite(suite)):
+            kept.add(Played(row(seed, True)))
+    summary = evaluate(options)
+    print_summary(summary)
+    reference = "the shortest path from the start to the goal, a point every 0.1 m; success takes a stop within 0.5 m"
+    assert (reference in (summary["reference_path"] or "")) == said
+    assert (f"  paths are compared with {reference}" in capsys.readouterr().out) == said
+
+
 @pytest.mark.slow
 def test_the_command_goes_on_where_it_was_interrupted(micro_options):
     result = micro_options.json

@@ -44,10 +44,11 @@ def evaluate(options: EvaluateOptions) -> dict:
         from qwen_vla_ros.simulation.chaos import trial
 
         rows, findings = trial.run(options, suite, world, LOGS)
-        return summarize(options.suite, options.seed, rows, **conditions, chaos=True, **findings)
+        findings |= {"chaos": True, "reference_path": suite.reference_path}
+        return summarize(options.suite, options.seed, rows, **conditions, **findings)
     with PartialResults(options.json, options.suite, options.checkpoint, conditions) as kept:
         rows = _in_calm(options, suite, world, kept)
-    return summarize(options.suite, options.seed, rows, **conditions)
+    return summarize(options.suite, options.seed, rows, **conditions, reference_path=suite.reference_path)
 
 
 def _in_calm(options: EvaluateOptions, suite: Suite, world: SimulatedWorld, kept: PartialResults) -> list[EpisodeRow]:

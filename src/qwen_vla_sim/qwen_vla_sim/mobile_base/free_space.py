@@ -10,6 +10,7 @@ from qwen_vla_sim.mobile_base.scene import DOOR_WIDTH, WALL, Scene, space
 
 CORNERS = 8  # of the polygon along which a path leads around a thing
 SLACK = 1e-3  # [m] by which corners of a path lie outside the obstacle
+ROUNDING = 1e-9  # [m]
 BEYOND = 5.0  # [m] half length of the wall between room and hall, beyond all rooms
 
 
@@ -111,9 +112,9 @@ def shortened(path: np.ndarray, end: float) -> np.ndarray:
 
 
 def resampled(path: np.ndarray, step: float) -> np.ndarray:
-    """Points (m, 2) along a path (n, 2), `step` [m] apart, and its end."""
+    """Points (m, 2) along a path (n, 2), `step` [m] apart, and its end; no two are equal, up to rounding."""
     along = _along(path)
-    wanted = np.append(np.arange(0.0, along[-1], step), along[-1])
+    wanted = np.append(np.arange(0.0, along[-1] - ROUNDING, step), along[-1])
     return np.stack([np.interp(wanted, along, column) for column in path.T], axis=1)
 
 

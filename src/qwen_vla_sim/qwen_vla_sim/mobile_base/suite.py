@@ -17,6 +17,7 @@ from qwen_vla_control.motion.timed_path import Path
 from qwen_vla_sim.mobile_base.driving import Plan, plan
 from qwen_vla_sim.mobile_base.env import ODOMETRY, MobileBaseEnv
 from qwen_vla_sim.mobile_base.furniture import FURNITURE, UNCOLORED
+from qwen_vla_sim.mobile_base.journey import REFERENCE
 from qwen_vla_sim.mobile_base.scene import COLORS, IN_HALL, IN_ROOM, UNSEEN_COLORS
 from qwen_vla_sim.mobile_base.starts import any_start
 from qwen_vla_sim.mobile_base.world import MobileBaseWorld
@@ -41,6 +42,7 @@ class MobileBaseSuite(SimulatedSuite):
     rotation = ("go_to_object", "leave_room", "two_legs")
     shifts = SHIFTS
     max_steps = 160
+    reference_path = REFERENCE
     record_size = (120, 160)  # stored images (height, width); rendered at the camera's 240×320
 
     def make_world(
