@@ -7,6 +7,7 @@ docs/reference/nodes.md: the interface of every node: parameters, topics, servic
 docs/reference/commands.md: every command of qwen-vla with its options.
 docs/reference/interfaces.md: messages, services and actions.
 docs/explanation/model.md: the table of sizes between its two markers.
+docs/results.md: the tables between markers, from the files in docs/results.
 
     .venv/bin/python scripts/generate_docs.py
 """
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import command_pages
+import results_page
 from pydantic import BaseModel
 
 from embodiment_descriptions import EmbodimentConfig
@@ -49,11 +51,11 @@ NODES = ROOT / "docs/reference/nodes.md"
 COMMANDS = ROOT / "docs/reference/commands.md"
 INTERFACES = ROOT / "docs/reference/interfaces.md"
 MODEL = ROOT / "docs/explanation/model.md"
+RESULTS = ROOT / "docs/results.md"
 NODE_INTERFACES = (
     *(policy_node.INTERFACE, executor_parameters.INTERFACE, trajectory_visualizer.INTERFACE),
     *(episode_recorder.INTERFACE, WidowXSim.interface(), AlohaSim.interface(), MobileBaseSim.interface()),
 )
-BEGIN, END = "<!-- sizes: generated -->", "<!-- end of sizes -->"
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "min_length": "length ≥", "max_length": "length ≤"}
 HEADER = """# Configuration
 
@@ -98,6 +100,7 @@ def main() -> int:
         (COMMANDS, command_pages.commands_page()),
         (INTERFACES, command_pages.interfaces_page()),
         (MODEL, with_sizes(MODEL.read_text())),
+        (RESULTS, results_page.with_results(RESULTS.read_text())),
     )
     for path, text in pages:
         if not path.is_file() or path.read_text() != text:
@@ -189,14 +192,10 @@ def models_below(root: type[BaseModel], kinds: Mapping[type, Iterable[type]] | N
 
 def with_sizes(page: str) -> str:
     """``page`` with the table of component sizes between its markers."""
-    if BEGIN not in page or END not in page:
-        raise ValueError(f"{MODEL} must contain the lines {BEGIN!r} and {END!r}")
     tables = {preset: parameter_table(preset) for preset in ("4b", "tiny")}
     lines = ["| component | 4b | tiny |", "|---|---:|---:|"]
     lines += [f"| {name} | {tables['4b'][name]:,.2f} M | {tables['tiny'][name]:,.2f} M |" for name in tables["4b"]]
-    before, rest = page.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    return f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}"
+    return results_page.with_block(page, "sizes", "\n".join(lines))
 
 
 def meanings(docstring: str, names: list[str]) -> dict[str, str]:

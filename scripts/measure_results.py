@@ -79,9 +79,9 @@ def rows(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The rows of the page's table, and its text on the base."""
     calm = {summary["suite"]: summary for summary in found if not summary["over_ros"]}
     ros = {summary["suite"]: summary for summary in found if summary["over_ros"]}
-    yield _row("**as trained**", calm, lambda summary: f"**{_rate(summary)}**")
+    yield _row("**as trained**", calm, lambda summary: f"**{rate(summary)}**")
     yield _row("by task", calm, _tasks)
-    yield _row("through ROS in real time, `--over-ros`", ros, _rate)
+    yield _row("through ROS in real time, `--over-ros`", ros, rate)
     yield _row("the same scenes in process", ros, lambda summary: _same_scenes(summary, calm[summary["suite"]]))
     base = calm["mobile_base"]
     yield f"\nBase: {', '.join(text.format(base[name]) for name, text in METRICS.items())}."
@@ -93,7 +93,7 @@ def _row(title: str, results: Results, cell) -> str:
     return f"| {' | '.join([title, '; '.join(sorted(seeds)), *map(cell, results.values())])} |"
 
 
-def _rate(success: Mapping[str, Any]) -> str:
+def rate(success: Mapping[str, Any]) -> str:
     low, high = success["wilson_95"]
     return f"{success['successes']} of {success['episodes']} ({100 * low:.0f}–{100 * high:.0f} %)"
 
@@ -105,7 +105,7 @@ def _tasks(summary: Mapping[str, Any]) -> str:
 def _same_scenes(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """Success of `other` in the scenes of `one`."""
     seeds = {row.seed for row in rows_of(one)}
-    return _rate(success_of([row for row in rows_of(other) if row.seed in seeds]))
+    return rate(success_of([row for row in rows_of(other) if row.seed in seeds]))
 
 
 def main() -> None:

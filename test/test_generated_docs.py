@@ -28,6 +28,8 @@ def test_pages_are_up_to_date(generator):
     assert generator.COMMANDS.read_text() == pages.commands_page(), "run scripts/generate_docs.py"
     assert generator.INTERFACES.read_text() == pages.interfaces_page(), "run scripts/generate_docs.py"
     assert generator.MODEL.read_text() == generator.with_sizes(generator.MODEL.read_text())
+    results = generator.RESULTS.read_text()
+    assert results == generator.results_page.with_results(results), "run scripts/generate_docs.py"
 
 
 def test_every_field_of_a_model_is_listed(generator):

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of docs/results.md that are made from the files in docs/results, each between its two markers.
+
+`scripts/generate_docs.py` writes them. What stands outside the markers is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from qwen_vla.evaluation.summary import read_summary
+from qwen_vla.evaluation.tables import markdown_table
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # of the benchmarks
+
+import measure_results  # noqa: E402
+
+from benchmarks.public.metaworld.benchmark import METAWORLD  # noqa: E402
+from benchmarks.public.protocol.benchmark import Benchmark  # noqa: E402
+from benchmarks.public.simpler_widowx.benchmark import SIMPLER_WIDOWX  # noqa: E402
+
+RESULTS = ROOT / "docs/results"
+SUITES = ("widowx", "aloha", "mobile_base")
+BENCHMARKS = {"Simpler-WidowX": SIMPLER_WIDOWX, "Meta-World MT50": METAWORLD}
+NONE = "–"  # not measured
+
+
+def with_results(page: str) -> str:
+    """The page with its tables made again; ValueError for a missing marker."""
+    for name, text in (("suites", suites()), ("benchmarks", benchmarks()), ("paper", paper())):
+        page = with_block(page, name, text)
+    return page
+
+
+def with_block(page: str, name: str, text: str) -> str:
+    """The page with the text between the markers of that name; ValueError if they are missing."""
+    begin, end = f"<!-- {name}: generated -->", f"<!-- end of {name} -->"
+    if begin not in page or end not in page:
+        raise ValueError(f"the page must contain the lines {begin!r} and {end!r}")
+    before, rest = page.split(begin, 1)
+    return f"{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}"
+
+
+def suites() -> str:
+    """Success in the test scenes of our own suites, in process and over ROS."""
+    files = [*(f"{name}.json" for name in SUITES), *(f"{name}_over_ros.json" for name in SUITES)]
+    header = markdown_table(("", "seeds", *(f"`{name}`" for name in SUITES)), [])
+    return "\n".join([header, *measure_results.rows([read_summary(RESULTS / file) for file in files])])
+
+
+def benchmarks() -> str:
+    """A row for each public benchmark: score of the model and rate of the expert, beside those of others."""
+    header = ("", "our model", "our scripted expert, on other start states", "published, by other models")
+    rows = [
+        (title, _score(benchmark), _expert(benchmark), _published(benchmark)) for title, benchmark in BENCHMARKS.items()
+    ]
+    protocols = [f"- {title}: {benchmark.protocol}." for title, benchmark in BENCHMARKS.items()]
+    return "\n".join([markdown_table(header, rows), "", *protocols, *_by_task()])
+
+
+def paper() -> str:
+    """The paper's own figures beside ours, with what keeps them from being comparable."""
+    table = _read("paper.json")["rows"]
+    rows = [(row["benchmark"], row["paper"], _ours(row.get("ours")), row["difference"]) for row in table]
+    return markdown_table(("%", "Qwen-VLA (paper)", "ours", "why the two are not comparable"), rows)
+
+
+def _score(benchmark: Benchmark) -> str:
+    file = f"{benchmark.name}.json"
+    if not (RESULTS / file).exists():
+        return NONE
+    result = _read(file)
+    return f"**{100 * result['score']:.1f}**; {measure_results.rate(result)}"
+
+
+def _expert(benchmark: Benchmark) -> str:
+    return measure_results.rate(_read(f"{benchmark.name}_expert.json"))
+
+
+def _published(benchmark: Benchmark) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in benchmark.published.items())
+
+
+def _by_task() -> Iterator[str]:
+    """What the models were trained on, and their rates by group, where they were measured."""
+    for title, benchmark in BENCHMARKS.items():
+        if (RESULTS / f"{benchmark.name}.json").exists():
+            result = _read(f"{benchmark.name}.json")
+            groups = ", ".join(f"{name} {measure_results.rate(rate)}" for name, rate in result["groups"].items())
+            restriction = "" if result["complete"] else f" ({result['episodes']} episodes, not all of the protocol)"
+            yield f"- {title}, trained on {result['trained_on']}{restriction}: {groups}."
+
+
+def _ours(figure: Mapping[str, str] | None) -> str:
+    if figure is None or not (RESULTS / figure["file"]).exists():
+        return NONE
+    return f"{100 * _read(figure['file'])[figure['figure']]:.1f}"
+
+
+def _read(file: str) -> Any:
+    return json.loads((RESULTS / file).read_text())

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of docs/results.md: their figures are those of the files in docs/results."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qwen_vla.evaluation.intervals import wilson_interval
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """The script as a module, with results of its own."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import results_page
+
+    monkeypatch.setattr(results_page, "RESULTS", tmp_path)
+    return results_page
+
+
+def rate(successes, episodes):
+    interval = list(wilson_interval(successes, episodes))
+    return {"episodes": episodes, "successes": successes, "wilson_95": interval}
+
+
+def write(folder, name, content):
+    (folder / name).write_text(json.dumps(content))
+
+
+def test_a_benchmark_without_a_result_has_its_expert_and_no_figure(page, tmp_path):
+    write(tmp_path, "simpler_widowx_expert.json", rate(99, 100))
+    write(tmp_path, "metaworld_expert.json", rate(199, 200))
+    simpler, metaworld = [line for line in page.benchmarks().splitlines() if line.startswith(("| Simpler", "| Meta"))]
+    assert simpler.startswith("| Simpler-WidowX | – | 99 of 100 (95–100 %) | X-VLA 95.8, Qwen-VLA 73.7, ")
+    assert metaworld.startswith("| Meta-World MT50 | – | 199 of 200 (97–100 %) | SmolVLA-0.45B 57.3, ")
+
+
+def test_a_result_stands_with_interval_groups_and_what_it_was_trained_on(page, tmp_path):
+    write(tmp_path, "simpler_widowx_expert.json", rate(99, 100))
+    write(tmp_path, "metaworld_expert.json", rate(199, 200))
+    result = {"score": 0.125, "trained_on": "our own", "complete": False, "groups": {"spoon": rate(1, 4)}}
+    write(tmp_path, "simpler_widowx.json", rate(3, 24) | result)
+    text = page.benchmarks()
+    assert "| Simpler-WidowX | **12.5**; 3 of 24 (4–31 %) | " in text
+    assert "trained on our own (24 episodes, not all of the protocol): spoon 1 of 4 (5–70 %)." in text
+
+
+def test_the_papers_figures_stand_beside_ours_where_there_are_any(page, tmp_path):
+    ours = {"file": "base.json", "figure": "spl"}
+    row = {"benchmark": "R2R, SPL", "paper": "51.2", "difference": "other rooms"}
+    write(tmp_path, "paper.json", {"rows": [row, row | {"ours": ours}]})
+    without, absent = page.paper().splitlines()[2:]
+    assert without == absent == "| R2R, SPL | 51.2 | – | other rooms |"
+    write(tmp_path, "base.json", {"spl": 0.826})
+    assert page.paper().splitlines()[3] == "| R2R, SPL | 51.2 | 82.6 | other rooms |"
+
+
+def test_only_what_stands_between_the_markers_is_replaced(page):
+    text = "before\n<!-- a: generated -->\nold\n<!-- end of a -->\nafter"
+    assert page.with_block(text, "a", "new") == text.replace("old", "new")
+    with pytest.raises(ValueError, match="<!-- b: generated -->"):
+        page.with_block(text, "b", "new")
