@@ -34,18 +34,22 @@ def test_a_benchmark_without_a_result_has_its_expert_and_no_figure(page, tmp_pat
     write(tmp_path, "simpler_widowx_expert.json", rate(99, 100))
     write(tmp_path, "metaworld_expert.json", rate(199, 200))
     simpler, metaworld = [line for line in page.benchmarks().splitlines() if line.startswith(("| Simpler", "| Meta"))]
-    assert simpler.startswith("| Simpler-WidowX | – | 99 of 100 (95–100 %) | X-VLA 95.8, Qwen-VLA 73.7, ")
-    assert metaworld.startswith("| Meta-World MT50 | – | 199 of 200 (97–100 %) | SmolVLA-0.45B 57.3, ")
+    assert simpler.startswith("| Simpler-WidowX | – | – | 99 of 100 (95–100 %) | X-VLA 95.8, Qwen-VLA 73.7, ")
+    assert metaworld.startswith("| Meta-World MT50 | – | – | 199 of 200 (97–100 %) | SmolVLA-0.45B 57.3, ")
 
 
 def test_a_result_stands_with_interval_groups_and_what_it_was_trained_on(page, tmp_path):
     write(tmp_path, "simpler_widowx_expert.json", rate(99, 100))
     write(tmp_path, "metaworld_expert.json", rate(199, 200))
-    result = {"score": 0.125, "trained_on": "our own", "complete": False, "groups": {"spoon": rate(1, 4)}}
+    result = {"score": 0.125, "trained_on": "our own", "complete": False, "starts": "official", "executed_rows": 4}
+    result |= {"groups": {"spoon": rate(1, 4)}, "failures": {"lost": 3}}
     write(tmp_path, "simpler_widowx.json", rate(3, 24) | result)
+    write(tmp_path, "simpler_widowx_validation.json", rate(2, 4) | result | {"score": 0.5, "starts": "validation"})
     text = page.benchmarks()
-    assert "| Simpler-WidowX | **12.5**; 3 of 24 (4–31 %) | " in text
-    assert "trained on our own (24 episodes, not all of the protocol): spoon 1 of 4 (5–70 %)." in text
+    assert "| Simpler-WidowX | **12.5**; 3 of 24 (4–31 %) | **50.0**; 2 of 4 (15–85 %) | " in text
+    assert "official start states, a part of the protocol, 24 episodes, 4 rows of a chunk executed: spoon 1 of" in text
+    assert "validation start states, 4 episodes, " in text
+    assert text.count("Failures: lost: 3. Trained on our own.") == 2
 
 
 def test_the_papers_figures_stand_beside_ours_where_there_are_any(page, tmp_path):

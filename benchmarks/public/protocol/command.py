@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ def main(benchmark: Benchmark) -> None:
         "record": RecordOptions,
     }
     options = tyro.extras.subcommand_cli_from_dict(kinds, prog=f"python -m benchmarks.public.{benchmark.name}")
+    # As Ctrl-C, which a command in the background does not receive: the policy's server must not stay behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         benchmark.environment.make()
         _run(benchmark, options)

@@ -2,8 +2,13 @@
 """Public benchmarks: what they count, what they write, how they resume, and that training states stay apart."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
+import psutil
 import pytest
 
 from benchmarks.public.metaworld.benchmark import METAWORLD
@@ -11,13 +16,15 @@ from benchmarks.public.protocol.evaluate import evaluate
 from benchmarks.public.protocol.evaluate_options import EvaluateOptions
 from benchmarks.public.protocol.result import as_text, summarize, trained_on
 from benchmarks.public.protocol.trials import FIRST_EXPERT, STATES_PER_TASK
-from benchmarks.public.protocol.world_process import WorldError, WorldProcess
+from benchmarks.public.protocol.world_process import ROOT, WorldError, WorldProcess
 from benchmarks.public.protocol.world_server import received, sendable
 from benchmarks.public.test.fake import BROKEN, FAKE, HOME
 from qwen_vla.evaluation.intervals import wilson_interval
 from qwen_vla.evaluation.partial_results import part_of
 from qwen_vla.evaluation.summary import EpisodeRow
 from qwen_vla.parallel import WorkerError
+
+PATHS = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture
@@ -135,6 +142,32 @@ def test_an_interrupted_measurement_resumes_and_ends_with_the_same_result(tmp_pa
     assert [{**each, "latency_ms_p50": 0} for each in found["rows"]] == [
         {**each, "latency_ms_p50": 0} for each in undisturbed["rows"]
     ]
+
+
+COMMAND = """
+from benchmarks.public.protocol.command import main
+from benchmarks.public.test.fake import FAKE
+if __name__ == "__main__":
+    main(FAKE)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_command_that_is_terminated_ends_its_server_and_keeps_what_is_done(tmp_path):
+    (tmp_path / "command.py").write_text(COMMAND)
+    result = tmp_path / "result.json"
+    words = ["evaluate", "--policy", "mock://hold", "--episodes", "1000", "--json", str(result)]
+    with subprocess.Popen([sys.executable, tmp_path / "command.py", *words], stderr=subprocess.PIPE, env=PATHS) as done:
+        said = b""
+        while b"/2000 [" not in said or b"| 0/2000" in said.rpartition(b"\r")[2]:
+            said += done.stderr.read1()
+        started = psutil.Process(done.pid).children(recursive=True)
+        assert any("serve" in process.cmdline() for process in started)
+        done.send_signal(signal.SIGTERM)
+        said += done.stderr.read()
+    assert done.returncode == 1 and b"the same command resumes" in said and b"Traceback" not in said
+    assert not psutil.wait_procs(started, timeout=30)[1], "what it started ends, too"
+    assert len(part_of(result).read_text().splitlines()) > 1
 
 
 def test_states_of_training_are_refused(tmp_path):
