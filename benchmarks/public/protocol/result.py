@@ -55,8 +55,11 @@ def trained_on(checkpoint: Path | None) -> str:
     """In words, what a checkpoint was trained on, by its own record."""
     if checkpoint is None:
         return UNKNOWN
-    sources = [source.model_dump() for source in read_training(checkpoint).data]
-    words = [f"{s['total_episodes']} {s['kind']} of {s['robot']}" for s in sources if "total_episodes" in s]
+    episodes: Counter[str] = Counter()
+    for source in (source.model_dump() for source in read_training(checkpoint).data):
+        if "total_episodes" in source:
+            episodes[f"{source['kind']} of {source['robot']}"] += source["total_episodes"]
+    words = [f"{count:,} {what}" for what, count in episodes.items()]
     return f"our own scripted {', '.join(words)}" if words else "unknown: the checkpoint has no record of its training"
 
 
