@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def evaluate(benchmark: Benchmark, options: EvaluateOptions) -> dict[str, Any]:
 
     If interrupted, the finished episodes stay beside the result, and the same call resumes.
     """
+    options = replace(options, policy=options.policy or benchmark.name)
     json, checkpoint = options.result_file(benchmark), checkpoint_of(options.policy)
     check_files(MAKER, options.overwrite, {"--json": json, "--sheet": options.sheet})
     states = benchmark.expert_trials if options.validation else benchmark.trials

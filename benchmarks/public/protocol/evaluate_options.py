@@ -18,8 +18,9 @@ OUT = Path("out/benchmarks")
 class EvaluateOptions:
     """Measure a policy by the benchmark's official protocol, as a client of `qwen-vla serve`."""
 
-    policy: str = "tiny"
-    """Checkpoint, which is served: its folder, or the name of one in checkpoints/. Or openpi://HOST:PORT, a server."""
+    policy: str = ""
+    """Checkpoint, which is served: its folder, or the name of one in checkpoints/, by default that of the benchmark.
+    Or openpi://HOST:PORT, a server."""
     episodes: int = 0
     """Episodes of each task; 0: as many as in the official protocol."""
     tasks: tuple[str, ...] = ()

@@ -74,7 +74,7 @@ def checkpoint_path(name: str) -> Path:
         return folder
     shipped = {path.name: path for path in resource_path("checkpoints").iterdir() if path.is_dir()}
     if name not in shipped:
-        raise FileNotFoundError(f"no checkpoint directory at {name}; included are {', '.join(shipped)}")
+        raise FileNotFoundError(f"no checkpoint directory at {name}; included are {', '.join(sorted(shipped))}")
     return shipped[name]
 
 

@@ -14,6 +14,7 @@ from qwen_vla.evaluation.model_card import write_model_card
 from qwen_vla.evaluation.summary import EpisodeRow, summarize
 from qwen_vla.seeds import FIRST_TEST_SEED
 
+SHIPPED = ("simpler_widowx", "tiny")
 RECIPE = {"name": "joint_actions", "steps": 4000, "seed": 7, "backbone": None, "init_from": "out/grounding/model"}
 
 
@@ -58,16 +59,18 @@ def test_the_hub_is_told_the_results_of_test_scenes_only(folder, tmp_path):
     ]
 
 
-def test_the_lines_of_the_shipped_card_run(capsys, monkeypatch):
-    card = resource_path("checkpoints/tiny/README.md")
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_lines_of_a_shipped_card_run(name, capsys, monkeypatch):
+    card = resource_path(f"checkpoints/{name}/README.md")
     (code,) = re.findall(r"```python\n(.*?)```", card.read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.chdir(card.parents[1])
     exec(code, {})
     assert capsys.readouterr().out.startswith("('x', 'y', 'z', ")
 
 
-def test_the_shipped_card_has_the_metadata_of_a_hub():
-    card = ModelCard.load(resource_path("checkpoints/tiny/README.md"))
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_card_has_the_metadata_of_a_hub(name):
+    card = ModelCard.load(resource_path(f"checkpoints/{name}/README.md"))
     assert card.data.pipeline_tag == "robotics" and card.data.library_name == "qwen_vla"
     assert {(r.dataset_split, r.metric_type) for r in card.data.eval_results} == {("test", "success_rate")}
     for result in card.data.eval_results:
