@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from embodiment_descriptions.actions import ControlMode
 from embodiment_descriptions.commands import Command, JointStates, Odometry, check_commands
@@ -276,14 +277,14 @@ def _read(source: str | Path | dict) -> tuple[str, dict]:
     return origin, data
 
 
-def _causes(error: ValidationError) -> list[dict]:
+def _causes(error: ValidationError) -> list[ErrorDetails]:
     """Drop the error that a list is too short where it is so only because one of its items is wrong."""
     found = error.errors()
     inside = {e["loc"][:depth] for e in found for depth in range(len(e["loc"]))}
     return [e for e in found if not (e["type"] == "too_short" and e["loc"] in inside)]
 
 
-def _explain(error: dict) -> str:
+def _explain(error: ErrorDetails) -> str:
     place = ".".join(str(part) for part in error["loc"]) or "(whole file)"
     if error["type"] == "extra_forbidden":
         keys = {key for model in _models(Strict) for key in model.model_fields}

@@ -2,6 +2,7 @@
 """An embodiment as human-readable text: tables, the exact prompt, and whatever was guessed."""
 
 from embodiment_descriptions.commands import CommandInterface
+from embodiment_descriptions.config import Base, BaseLimits
 from embodiment_descriptions.embodiment import Embodiment, JointLimit
 
 EXAMPLE_INSTRUCTION = "pick up the red cube"
@@ -48,7 +49,7 @@ def _summary(e: Embodiment) -> str:
     if e.has_waist:
         rows.append(("waist", ", ".join(e.waist)))
     if e.base is not None:
-        rows.append(("base", _base(e)))
+        rows.append(("base", _base(e.base, e.safety.base)))
     rows += [(command.backend, _command(command)) for command in e.commands]
     width = max(len(key) for key, _ in rows)
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows)
@@ -60,9 +61,8 @@ def _joint_table(e: Embodiment) -> str:
     return _table(header, rows) + "\n(m or rad, per second, N or Nm)"
 
 
-def _base(e: Embodiment) -> str:
-    limits = e.safety.base
-    return f"{e.base.kind}" + (f", {limits.max_linear:g} m/s, {limits.max_angular:g} rad/s" if limits else "")
+def _base(base: Base, limits: BaseLimits | None) -> str:
+    return f"{base.kind}" + (f", {limits.max_linear:g} m/s, {limits.max_angular:g} rad/s" if limits else "")
 
 
 def _command(command: CommandInterface) -> str:

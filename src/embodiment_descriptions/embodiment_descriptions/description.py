@@ -4,7 +4,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 from xml.dom import Node, minidom
 from xml.parsers.expat import ExpatError
 
@@ -95,7 +95,7 @@ def expand_xacro(path: str | Path, arguments: dict[str, str] | None = None) -> s
         EmbodimentError: the file is malformed or its evaluation failed.
     """
     try:
-        document = xacro.process_file(str(path), mappings=dict(arguments or {}))
+        document = cast(minidom.Document, xacro.process_file(str(path), mappings=dict(arguments or {})))
     except (xacro.XacroException, ExpatError, *RAISED_BY_EXPRESSIONS) as error:
         raise EmbodimentError(f"cannot expand {path}: {_reason(error)}{_remedy(error)}") from error
     # The comments before <robot> carry the path of the source file, which has no place on a topic.

@@ -4,7 +4,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,7 +25,7 @@ from embodiment_descriptions.config import (
 from embodiment_descriptions.errors import EmbodimentError, Problems
 from embodiment_descriptions.guess.infer import infer_config
 from embodiment_descriptions.prompt import build_prompt, image_marker
-from embodiment_descriptions.urdf import UrdfJoint, UrdfTree, hint, parse_urdf
+from embodiment_descriptions.urdf import MovableType, UrdfJoint, UrdfTree, hint, parse_urdf
 
 CALIBRATION_MARGIN = 0.1  # of the URDF's range of a gripper joint
 
@@ -40,7 +40,7 @@ class JointLimit(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    type: Literal["revolute", "continuous", "prismatic"]
+    type: MovableType
     lower: float
     upper: float
     velocity: float
@@ -144,7 +144,9 @@ class Embodiment(BaseModel):
     @property
     def base_frame(self) -> str:
         """The link in which chunks are expressed: the first arm's base, or the mobile base if that is what moves."""
-        return self.base.link if self.control_mode.moves_base else self.arms[0].base_link
+        if self.base is not None and self.control_mode.moves_base:
+            return self.base.link
+        return self.arms[0].base_link
 
     def prompt(self, instruction: str) -> str:
         """Return the text that gives the model its robot and its task, without image markers.
@@ -226,10 +228,11 @@ def _limits(tree: UrdfTree, config: EmbodimentConfig) -> dict[str, JointLimit]:
     problems, names = Problems(), _joint_names(config)
     for arm in config.arms:
         problems.check(_check_arm, tree, arm)
-    limits = {name: problems.check(_limit, tree, name, config.joint_limits.get(name)) for name in names}
+    found = {name: problems.check(_limit, tree, name, config.joint_limits.get(name)) for name in names}
     problems.check(_check_names, "joint_limits", config.joint_limits, names)
     problems.check(_check_base, tree, config.base)
     problems.refuse_any(f"the URDF of {tree.name!r}")
+    limits = {name: limit for name, limit in found.items() if limit is not None}
     for arm in config.arms:
         limits |= _limits_of_followers(tree, arm, limits)
     return _with_calibrated_grippers(config, limits)
@@ -244,8 +247,8 @@ def _limits_of_followers(tree: UrdfTree, arm: Arm, limits: dict[str, JointLimit]
             continue
         limit = narrowed[mimic.joint]
         lower, upper, velocity = limit.lower, limit.upper, limit.velocity
-        if joint.lower is not None and joint.upper is not None and joint.lower < joint.upper:
-            ends = sorted((end - mimic.offset) / mimic.factor for end in (joint.lower, joint.upper))
+        if joint.range is not None:
+            ends = sorted((end - mimic.offset) / mimic.factor for end in joint.range)
             lower, upper = max(lower, ends[0]), min(upper, ends[1])
         if joint.velocity:
             velocity = min(velocity, joint.velocity / abs(mimic.factor))
@@ -263,7 +266,8 @@ def _limit(tree: UrdfTree, name: str, stated: StatedLimits | None) -> JointLimit
         raise _no_limit(name, f"velocity limit (velocity={joint.velocity})", "velocity: ...")
     lower, upper = _range(joint, stated)
     effort = _narrower(joint, "effort", effort, stated.effort) or 0.0
-    return JointLimit(type=joint.type, lower=lower, upper=upper, velocity=velocity, effort=effort)
+    kind = cast(MovableType, joint.type)  # _joint has refused the others
+    return JointLimit(type=kind, lower=lower, upper=upper, velocity=velocity, effort=effort)
 
 
 def _range(joint: UrdfJoint, stated: StatedLimits) -> tuple[float, float]:

@@ -82,13 +82,13 @@ class Kinematics:
         first = self._vector(self.home if q0 is None else q0)
         low, high = np.maximum(self.lower, -np.pi), np.minimum(self.upper, np.pi)
         random = np.random.default_rng(0)  # fixed seed: the same target gives the same result
-        best: tuple[Array, float, float] | None = None
+        best = (first, math.inf, math.inf)
         for attempt in range(RESTARTS + 2):
             start = (first, self.home)[attempt] if attempt < 2 else random.uniform(low, high)
             q, error, rotation = self._solve(goal, self._clip(start), (self.lower, self.upper))
             if error <= POSITION_TOLERANCE and rotation <= ROTATION_TOLERANCE:
                 return q
-            if best is None or (error, rotation) < best[1:]:
+            if (error, rotation) < best[1:]:
                 best = (q, error, rotation)
         raise self._unreachable(0, goal, best[1], best[2])
 
@@ -173,7 +173,7 @@ class Kinematics:
         """Return the damped step; joints that push against a bound are held and the others solved again."""
         lower, upper = bounds
         free = np.ones(len(q), dtype=bool)
-        for _ in range(len(q)):
+        while free.any():
             part = jacobian[:, free]
             normal = part.T @ part
             normal.flat[:: len(normal) + 1] += 0.5 * squared + DAMPING_FLOOR
@@ -184,11 +184,9 @@ class Kinematics:
                 step *= MAX_ITERATE_STEP / longest
             stuck = free & (((q <= lower) & (step < 0)) | ((q >= upper) & (step > 0)))
             if not stuck.any():
-                break
+                return np.clip(q + step, lower, upper) - q
             free &= ~stuck
-            if not free.any():
-                return np.zeros(len(q))
-        return np.clip(q + step, lower, upper) - q
+        return np.zeros(len(q))
 
     def _goals(self, targets: Sequence[ArrayLike] | Array) -> list[pin.SE3]:
         """Check poses in the base link, all at once, and return them in the frame of the model."""

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from typing import Literal, get_args
 from xml.etree import ElementTree
 
 from embodiment_descriptions.errors import EmbodimentError, Problems
 
-MOVABLE = ("revolute", "continuous", "prismatic")
+MovableType = Literal["revolute", "continuous", "prismatic"]
+MOVABLE = get_args(MovableType)
 JOINT_TYPES = (*MOVABLE, "fixed", "floating", "planar")
 
 
@@ -42,6 +44,13 @@ class UrdfJoint:
     def movable(self) -> bool:
         """Whether the joint has one degree of freedom of its own."""
         return self.type in MOVABLE and self.mimic is None
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """Both position limits; None where one is not stated, or they leave nothing between them."""
+        if self.lower is None or self.upper is None or not self.lower < self.upper:
+            return None
+        return self.lower, self.upper
 
 
 @dataclass(frozen=True)

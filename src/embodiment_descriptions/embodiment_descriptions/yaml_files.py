@@ -4,6 +4,7 @@
 from collections import Counter
 
 import yaml
+from yaml.composer import ComposerError
 
 MOST_NODES = 100_000  # of a document with its aliases expanded; a robot or a recipe has some hundred
 
@@ -17,16 +18,16 @@ class CheckedLoader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}  # by id of a finished node: with its aliases expanded
         self._total = 0
 
-    def compose_node(self, parent: yaml.Node, index: object) -> yaml.Node:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Compose a node; an alias counts as often as it is used."""
         is_alias, mark = self.check_event(yaml.AliasEvent), self.peek_event().start_mark
         before = self._total
         node = super().compose_node(parent, index)
         if is_alias and id(node) not in self._sizes:
-            raise yaml.composer.ComposerError(None, None, "an alias contains itself", mark)
+            raise ComposerError(None, None, "an alias contains itself", mark)
         self._total += self._sizes[id(node)] if is_alias else 1
         if self._total > MOST_NODES:
-            raise yaml.composer.ComposerError(None, None, f"more than {MOST_NODES} values", mark)
+            raise ComposerError(None, None, f"more than {MOST_NODES} values", mark)
         if not is_alias:
             self._sizes[id(node)] = self._total - before
         return node

@@ -44,7 +44,7 @@ class CommandInterface(Strict):
     recorded: ClassVar[str] = ""
     simulated: ClassVar[str] = ""
 
-    backend: str
+    backend: Any  # each kind narrows it to the Literal of its name
 
     @property
     def endpoint(self) -> str:

@@ -29,6 +29,8 @@ def open_and_closed(urdf: str, tree: UrdfTree, joint: UrdfJoint, grasp_link: str
     Returns:
         (open, closed), or None where the tips do not decide: they keep their distance, or nothing says where they are.
     """
+    if joint.range is None:
+        return None
     poses, fingers, centers = LinkPoses(urdf), _fingers(tree, joint), _centers(urdf)
 
     def width(position: float) -> float:
@@ -37,7 +39,7 @@ def open_and_closed(urdf: str, tree: UrdfTree, joint: UrdfJoint, grasp_link: str
         center = np.mean(tips, axis=0) if len(tips) > 1 else links[grasp_link][:3, 3]
         return float(np.mean([np.linalg.norm(tip - center) for tip in tips]))
 
-    ends = sorted((joint.lower, joint.upper), key=width)
+    ends = sorted(joint.range, key=width)
     return (ends[1], ends[0]) if width(ends[1]) - width(ends[0]) > LEAST_MOTION else None
 
 

@@ -2,6 +2,7 @@
 """A best guess at the configuration of a URDF that comes without one, and what was guessed."""
 
 import re
+from typing import Any
 
 from embodiment_descriptions.actions import ControlMode
 from embodiment_descriptions.commands import BaseVelocityCommand, JointTrajectoryCommand, Odometry
@@ -115,7 +116,7 @@ def _base(tree: UrdfTree, others: dict[Part, list[Chain]]) -> Guess:
     )
 
 
-def _config(tree: UrdfTree, notes: list[str], **guesses: object) -> Guess:
+def _config(tree: UrdfTree, notes: list[str], **guesses: Any) -> Guess:
     config = EmbodimentConfig(
         name=_identifier(tree.name),
         robot_tag=tree.name,
@@ -222,16 +223,15 @@ def _gripper(tree: UrdfTree, urdf: str, link: str, tip: str) -> tuple[Gripper | 
         joints = tree.below(links.pop(0))
         behind += [joint for joint in joints if joint.movable]
         links += [joint.child for joint in joints]
-    limited = [joint for joint in behind if joint.lower is not None and joint.upper is not None]
-    limited = [joint for joint in limited if joint.lower < joint.upper]
+    limited = [(joint, joint.range) for joint in behind if joint.range is not None]
     if not limited:
         return None, ""
-    joint = min(limited, key=lambda joint: joint.type != "prismatic")
+    joint, ends = min(limited, key=lambda found: found[0].type != "prismatic")
     known = open_and_closed(urdf, tree, joint, tip)
     if known:
         return Gripper(joint=joint.name, open=known[0], closed=known[1]), "judged by the positions of its finger tips"
     # Fingers close towards the middle, which is where a prismatic finger joint is nearest to zero.
-    closed, opened = sorted((joint.lower, joint.upper), key=abs)
+    closed, opened = sorted(ends, key=abs)
     return Gripper(joint=joint.name, closed=closed, open=opened), "the URDF does not say which is which; check it"
 
 
