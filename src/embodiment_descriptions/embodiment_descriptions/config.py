@@ -3,15 +3,14 @@
 
 import math
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from embodiment_descriptions.actions import ControlMode
 from embodiment_descriptions.commands import Command, JointStates, Odometry, check_commands
@@ -277,14 +276,14 @@ def _read(source: str | Path | dict) -> tuple[str, dict]:
     return origin, data
 
 
-def _causes(error: ValidationError) -> list[ErrorDetails]:
+def _causes(error: ValidationError) -> Sequence[Mapping[str, Any]]:
     """Drop the error that a list is too short where it is so only because one of its items is wrong."""
     found = error.errors()
     inside = {e["loc"][:depth] for e in found for depth in range(len(e["loc"]))}
     return [e for e in found if not (e["type"] == "too_short" and e["loc"] in inside)]
 
 
-def _explain(error: ErrorDetails) -> str:
+def _explain(error: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in error["loc"]) or "(whole file)"
     if error["type"] == "extra_forbidden":
         keys = {key for model in _models(Strict) for key in model.model_fields}

@@ -32,12 +32,12 @@ def find_kind(backend: Any) -> type[CommandInterface]:
             "package that adds it"
         )
     if len(found) > 1:
-        packages = ", ".join(sorted(map(_package, found)))
+        packages = ", ".join(sorted(map(package_of, found)))
         raise ValueError(f"more than one package provides the command interface {backend!r}: {packages}; uninstall one")
     return _load(found[0])
 
 
-def _package(entry: EntryPoint) -> str:
+def package_of(entry: EntryPoint) -> str:
     """The distribution that provides an entry point."""
     return entry.dist.name if entry.dist else "unknown"
 
@@ -47,12 +47,12 @@ def _load(entry: EntryPoint) -> type[CommandInterface]:
         kind = entry.load()
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"command interface {entry.name!r} of package {_package(entry)} cannot be imported: {error}"
+            f"command interface {entry.name!r} of package {package_of(entry)} cannot be imported: {error}"
         ) from error
     is_kind = isinstance(kind, type) and issubclass(kind, CommandInterface)
     if not is_kind or get_args(kind.model_fields["backend"].annotation) != (entry.name,):
         raise ValueError(
-            f"{entry.value} of package {_package(entry)} is not the command interface {entry.name!r}: it has to be a "
+            f"{entry.value} of package {package_of(entry)} is not the command interface {entry.name!r}: it has to be a "
             f'subclass of CommandInterface with `backend: Literal["{entry.name}"]`'
         )
     return kind

@@ -17,6 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 import numpy as np
 
 from embodiment_descriptions import Embodiment
+from embodiment_descriptions.commands.installed import package_of
 from qwen_vla.policies.chunk_policy import (
     ChunkPolicy,
     ClosablePolicy,
@@ -61,7 +62,7 @@ def find_policy(reference: str) -> EntryPoint:
         known = ", ".join(f"{entry.name}://" for entry in sorted(everything, key=lambda entry: entry.name))
         raise ValueError(f"no package provides the policy {reference!r}; installed: {known or 'none (make setup)'}")
     if len(found) > 1:
-        packages = ", ".join(sorted(entry.dist.name for entry in found))
+        packages = ", ".join(sorted(map(package_of, found)))
         raise ValueError(f"more than one package provides {name}:// ({packages}); uninstall all but one")
     return found[0]
 
@@ -78,7 +79,7 @@ def open_policy(reference: str, embodiment: Embodiment, options: PolicyOptions |
     try:
         make = entry.load()
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{entry.name}:// of package {entry.dist.name} cannot be imported: {error}") from error
+        raise ValueError(f"{entry.name}:// of package {package_of(entry)} cannot be imported: {error}") from error
     policy = make(split_reference(reference)[1], embodiment, options or PolicyOptions())
     lacking = [name for name in OFFERED if not hasattr(policy, name)]
     if lacking:

@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from embodiment_descriptions import Embodiment, EmbodimentError
+from embodiment_descriptions.commands.installed import package_of
 from qwen_vla.data.formats.episodes import DatasetError, EpisodeSource, SourceOptions
 
 GROUP = "qwen_vla.episode_sources"
@@ -76,20 +77,20 @@ def _load(entry: EntryPoint) -> type[EpisodeSource]:
         source = entry.load()
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"the episode source {entry.name} of package {entry.dist.name} cannot be imported: {error}; repair or "
+            f"the episode source {entry.name} of package {package_of(entry)} cannot be imported: {error}; repair or "
             "uninstall the package"
         ) from error
     lacking = [name for name in OFFERED if not hasattr(source, name)]
     if lacking:
         raise ValueError(
-            f"{entry.name} of package {entry.dist.name} is not an episode source: {entry.value} lacks "
+            f"{entry.name} of package {package_of(entry)} is not an episode source: {entry.value} lacks "
             f"{', '.join(lacking)}; see {PAGE}"
         )
     return source
 
 
 def _listed(entries: list[EntryPoint]) -> str:
-    return ", ".join(f"{entry.name} (package {entry.dist.name})" for entry in entries) or "none (make setup)"
+    return ", ".join(f"{entry.name} (package {package_of(entry)})" for entry in entries) or "none (make setup)"
 
 
 def _content(path: Path) -> str:
