@@ -14,14 +14,22 @@ from embodiment_descriptions import Embodiment
 class Prediction(Protocol):
     """The part of a policy's result that a robot needs (see `qwen_vla.ActionChunk`)."""
 
-    data: np.ndarray
-    channel_names: tuple[str, ...]
-    period: float
-    control_mode: str
-    embodiment: str
-    instruction: str
-    stamp_ns: int
-    execution_horizon: int
+    @property
+    def data(self) -> np.ndarray: ...
+    @property
+    def channel_names(self) -> tuple[str, ...]: ...
+    @property
+    def period(self) -> float: ...
+    @property
+    def control_mode(self) -> str: ...
+    @property
+    def embodiment(self) -> str: ...
+    @property
+    def instruction(self) -> str: ...
+    @property
+    def stamp_ns(self) -> int: ...
+    @property
+    def execution_horizon(self) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@ class Parameter:
     def constraints(self) -> list[str]:
         """Further constraints on a value, as text."""
         found = [f"one of: {self._choices_text}"] if self.choices else []
-        found += [f"{_number(self.minimum)} to {_number(self.maximum)}"] if self.minimum is not None else []
+        if self.minimum is not None and self.maximum is not None:
+            found.append(f"{_number(self.minimum)} to {_number(self.maximum)}")
         found += ["only while unconfigured"] if self.safety else []
         return found + (["only at start"] if self.read_only else [])
 
@@ -132,7 +133,7 @@ class NodeInterface:
 
     package: str
     name: str
-    docstring: str
+    docstring: str | None
     parameters: tuple[Parameter, ...] = ()
     publishes: tuple[Endpoint, ...] = ()
     subscribes: tuple[Endpoint, ...] = ()
@@ -145,7 +146,7 @@ class NodeInterface:
     @property
     def summary(self) -> str:
         """What the node does."""
-        paragraph = " ".join(self.docstring.strip().split("\n\n")[0].split())
+        paragraph = " ".join((self.docstring or "").strip().split("\n\n")[0].split())
         text = paragraph.split(f"{self.name}`: ")[-1].split(f"{self.name}: ")[-1]
         return text[0].upper() + text[1:]
 

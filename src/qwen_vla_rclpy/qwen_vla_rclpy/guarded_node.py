@@ -72,7 +72,7 @@ class GuardedNode(Node):
         self,
         msg_type: type,
         topic: str,
-        callback: Callable[..., None],
+        callback: Callable[..., Any],
         qos_profile: Any,
         *,
         largest: int | None = LARGEST,
@@ -91,7 +91,7 @@ class GuardedNode(Node):
             callback, raw = self._within(largest, msg_type, topic, callback, raw), True
         return super().create_subscription(msg_type, topic, callback, qos_profile, raw=raw, **options)
 
-    def _within(self, largest: int, kind: type, topic: str, callback: Callable[..., None], raw: bool) -> Callable:
+    def _within(self, largest: int, kind: type, topic: str, callback: Callable[..., Any], raw: bool) -> Callable:
         with_info = _takes_two(callback)
 
         def receive(data: bytes, info: Any) -> None:
@@ -107,7 +107,7 @@ class GuardedNode(Node):
 
         return receive
 
-    def _forward_in_time(self, callback: Callable[..., None]) -> Callable[[ClockMessage, Any], None]:
+    def _forward_in_time(self, callback: Callable[..., Any]) -> Callable[[ClockMessage, Any], None]:
         with_info = _takes_two(callback)
 
         def receive(message: ClockMessage, info: Any) -> None:
@@ -172,7 +172,7 @@ class GuardedNode(Node):
         self._fault_publisher.publish(message)
 
 
-def _takes_two(callback: Callable[..., None]) -> bool:
+def _takes_two(callback: Callable[..., Any]) -> bool:
     """Whether a callback also takes the message info, by rclpy's own rule."""
     try:
         inspect.signature(callback).bind(object())

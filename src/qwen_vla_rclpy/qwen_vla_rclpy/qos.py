@@ -12,8 +12,10 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 class Offer(Protocol):
     """What a publisher offers, as far as a subscription has to match it; a QoSProfile is one."""
 
-    reliability: ReliabilityPolicy
-    durability: DurabilityPolicy
+    @property
+    def reliability(self) -> ReliabilityPolicy: ...
+    @property
+    def durability(self) -> DurabilityPolicy: ...
 
 
 def reliable(depth: int) -> QoSProfile:

@@ -81,7 +81,7 @@ class ArmGate:
         self._let_grippers_follow(rows, anchor if start is None else start, chunk.period)
         return rows
 
-    def decide(self, chunk: Chunk, state: RobotState) -> TimedPath:
+    def decide(self, chunk: Chunk, state: RobotState) -> TimedPath[JointPath]:
         """Decide about a chunk.
 
         Returns:
@@ -150,16 +150,16 @@ class ArmGate:
         refuse_if(check_motion(path, self.motion) + self._check_workspace(path, margin))
         refuse_if(self._check_collisions(path))
 
-    def home_path(self, start: np.ndarray, speed_share: float) -> JointPath:
-        """Plan the motion from `start` (joints,) to the home pose, no faster than `speed_share` of the limits.
+    def home_path(self, measured: np.ndarray, speed_share: float) -> JointPath:
+        """Plan the motion from `measured` (joints,) to the home pose, no faster than `speed_share` of the limits.
 
         Continuous joints turn the short way. The motion may begin outside the workspace and pass it close to there.
 
         Raises:
             Refused: the straight motion in joint space does not pass the gate, or would take too long.
         """
-        home = np.where(self._continuous, nearest_turn(self._home, start), self._home)
-        return self.slow_path(start, home, speed_share, "home", HOME_MARGIN)
+        home = np.where(self._continuous, nearest_turn(self._home, measured), self._home)
+        return self.slow_path(measured, home, speed_share, "home", HOME_MARGIN)
 
     def slow_path(
         self, start: np.ndarray, goal: np.ndarray, speed_share: float, name: str, margin: float | None = None
@@ -206,8 +206,10 @@ class ArmGate:
         if not np.isfinite(path.positions).all():
             return []
         box = self._embodiment.safety.workspace
+        if box is None:
+            return []
         found = []
-        for tip in self._to_joints.positions(path.positions) if box is not None else ():
+        for tip in self._to_joints.positions(path.positions):
             lower, upper = (box.min, box.max) if margin is None else grown(box.min, box.max, tip[0], margin)
             found += check_workspace(tip, lower, upper)
         return found

@@ -38,7 +38,7 @@ class BaseGate:
         self.schema = ChunkSchema.of(embodiment)
         self.motion = BaseRules(limits.max_linear, limits.max_angular)
 
-    def decide(self, chunk: Chunk, state: RobotState) -> TimedPath:
+    def decide(self, chunk: Chunk, state: RobotState) -> TimedPath[BasePath]:
         """Decide about a chunk: waypoints are relative to `state.observed`, velocities continue from `state.measured`.
 
         Returns:

@@ -26,9 +26,9 @@ class ChunkHandover:
         """Begin at rest; `now` returns ROS time [ns] and is called after the inverse kinematics, which take time."""
         self._gate, self._blender, self._now = gate, blender, now
         self._interval = MotionInterval()
-        self._proposed: TimedPath | None = None
+        self._proposed: TimedPath[JointPath] | None = None
 
-    def decide(self, chunk: Chunk, state: RobotState) -> TimedPath:
+    def decide(self, chunk: Chunk, state: RobotState) -> TimedPath[JointPath]:
         """Decide about a chunk like `ArmGate.decide`, but for all of its rows, so that no pause has to follow."""
         self._proposed = None
         if state.motion is None and self._skipped(chunk, state.now_ns) < NOTHING_SKIPPED * chunk.period:
@@ -40,16 +40,17 @@ class ChunkHandover:
         def blend(rows: np.ndarray) -> JointPath:
             nonlocal started
             started = self._now()
-            self._proposed = self._placed(chunk, rows, state, started)
+            self._proposed = placed = self._placed(chunk, rows, state, started)
             running = TimedPath(state.motion.path, state.motion.start_ns) if state.motion is not None else None
-            return self._blender.path(self._proposed, started, running, state.measured)
+            return self._blender.path(placed, started, running, state.measured)
 
         path = self._gate.blended_path(chunk, state, blend)
         return TimedPath(path, started, chunk.execution_horizon)
 
     def began(self, path: JointPath, now_ns: int) -> None:
         """Record that the path of the last decision was sent."""
-        self._blender.take(self._proposed, now_ns)
+        if self._proposed is not None:
+            self._blender.take(self._proposed, now_ns)
         self._interval.begin(now_ns, now_ns + round(path.duration * NANOSECONDS))
 
     def rests(self, now_ns: int) -> None:
@@ -57,7 +58,7 @@ class ChunkHandover:
         self._blender.forget()
         self._interval.end(now_ns)
 
-    def _placed(self, chunk: Chunk, rows: np.ndarray, state: RobotState, now_ns: int) -> TimedPath:
+    def _placed(self, chunk: Chunk, rows: np.ndarray, state: RobotState, now_ns: int) -> TimedPath[JointPath]:
         """The whole chunk on the time axis; the part that the robot has executed meanwhile lies in the past."""
         motion = state.motion
         speed = motion.commanded(chunk.stamp_ns)[1] if motion and motion.start_ns <= chunk.stamp_ns else None

@@ -62,7 +62,7 @@ class ChunkToJoints:
                 lower, upper = kinematics.lower, kinematics.upper
                 own = np.clip(own, np.minimum(lower, start[columns]), np.maximum(upper, start[columns]))
             result[:, columns] = own
-            if part.gripper is not None:
+            if part.gripper is not None and arm.gripper is not None:
                 result[:, self._columns([arm.gripper.joint])[0]] = self._fingers(arm.gripper, part.gripper)
             if part.hand is not None:
                 result[:, self._columns(arm.hand)] = part.hand

@@ -13,10 +13,10 @@ from qwen_vla_control.gate.arm_gate import ArmGate
 from qwen_vla_control.gate.base_gate import BaseGate
 from qwen_vla_control.gate.chunk_schema import ChunkSchema
 from qwen_vla_control.gate.robot_state import RobotState
-from qwen_vla_control.motion.timed_path import Path, TimedPath
+from qwen_vla_control.motion.timed_path import Kind, TimedPath
 
 
-class Gate(Protocol):
+class Gate(Protocol[Kind]):
     """Decides about the chunks of one robot; a chunk passes whole or not at all.
 
     Attributes:
@@ -27,11 +27,11 @@ class Gate(Protocol):
     joints: tuple[str, ...]
     schema: ChunkSchema
 
-    def decide(self, chunk: Chunk, state: RobotState) -> TimedPath:
+    def decide(self, chunk: Chunk, state: RobotState) -> TimedPath[Kind]:
         """Return the path that may be executed, starting at `state.now_ns`; Refused lists every reason found."""
         ...
 
-    def home_path(self, measured: np.ndarray, speed_share: float) -> Path:
+    def home_path(self, measured: np.ndarray, speed_share: float) -> Kind:
         """Plan the motion to the home pose at `speed_share` of the speed limits; Refused where it is not allowed."""
         ...
 

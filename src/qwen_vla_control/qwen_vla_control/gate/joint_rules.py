@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from embodiment_descriptions import Embodiment
 from qwen_vla_control.gate.robot_state import Reference
@@ -121,28 +122,27 @@ def check_reference(
     return [Violation(Reason.REFERENCE_MISMATCH, text)]
 
 
-def check_workspace(points: np.ndarray, lower: Sequence[float], upper: Sequence[float]) -> list[Violation]:
+def check_workspace(points: np.ndarray, lower: ArrayLike, upper: ArrayLike) -> list[Violation]:
     """Check end-effector positions (steps + 1, 3) [m] in the base frame against a box.
 
     Row 0 is where the end effector is; if it starts outside, it may come back, never go farther out.
     """
-    points, lower, upper = (np.asarray(a, float) for a in (points, lower, upper))
-    outside = np.maximum(np.maximum(lower - points, points - upper), 0.0)
-    step, axis = _first(outside[1:] > outside[:-1] + POSITION_TOLERANCE)
-    if step is None:
+    low, high = np.asarray(lower, float), np.asarray(upper, float)
+    outside = np.maximum(np.maximum(low - points, points - high), 0.0)
+    first = _first(outside[1:] > outside[:-1] + POSITION_TOLERANCE)
+    if first is None:
         return []
+    step, axis = first
     return [
         Violation(
             Reason.OUT_OF_WORKSPACE,
             f"end effector at step {step}: {'xyz'[axis]} = {points[step + 1, axis]:.3f} m "
-            f"is outside the workspace {lower[axis]:.3f} .. {upper[axis]:.3f} m",
+            f"is outside the workspace {low[axis]:.3f} .. {high[axis]:.3f} m",
         )
     ]
 
 
-def grown(
-    lower: Sequence[float], upper: Sequence[float], point: np.ndarray, margin: float
-) -> tuple[np.ndarray, np.ndarray]:
+def grown(lower: ArrayLike, upper: ArrayLike, point: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
     """The smallest box around another one that holds a point (3,) with a margin beside and above it, none below [m]."""
     below = np.array([margin, margin, 0.0])
     return np.minimum(lower, point - below), np.maximum(upper, point + margin)
@@ -153,9 +153,10 @@ def _position_violations(path: JointPath, rules: MotionRules) -> list[Violation]
     low, high = path.extents()
     beyond_in_step = np.maximum(np.maximum(high - rules.upper, rules.lower - low), 0.0)
     farther_out = beyond_in_step > beyond_at_row[:-1] + POSITION_TOLERANCE
-    step, joint = _first(farther_out)
-    if step is None:
+    first = _first(farther_out)
+    if first is None:
         return []
+    step, joint = first
     worst = high if high[step, joint] > rules.upper[joint] else low
     return [
         Violation(
@@ -177,9 +178,10 @@ def _excess(
 ) -> list[Violation]:
     """Report (steps, joints) values that exceed (joints,) limits: one violation with the first and the count."""
     over = values > limits + tolerance
-    step, joint = _first(over)
-    if step is None:
+    first = _first(over)
+    if first is None:
         return []
+    step, joint = first
     more = f" (and {over.sum() - 1} more)" if over.sum() > 1 else ""
     return [
         Violation(
@@ -190,6 +192,6 @@ def _excess(
     ]
 
 
-def _first(mask: np.ndarray) -> tuple[int, int] | tuple[None, None]:
+def _first(mask: np.ndarray) -> tuple[int, int] | None:
     places = np.argwhere(mask)
-    return (int(places[0, 0]), int(places[0, 1])) if len(places) else (None, None)
+    return (int(places[0, 0]), int(places[0, 1])) if len(places) else None

@@ -15,10 +15,11 @@ from dataclasses import replace
 from enum import StrEnum
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from qwen_vla_control.motion.base_path import BasePath
 from qwen_vla_control.motion.spline import monotone_velocities
-from qwen_vla_control.motion.timed_path import Path, TimedPath
+from qwen_vla_control.motion.timed_path import Kind, TimedPath
 from qwen_vla_control.reasons import Reason, Refused
 from qwen_vla_control.stamps import NANOSECONDS
 
@@ -86,7 +87,7 @@ class Blender:
     def __init__(
         self,
         mode: Blending,
-        smooth: Sequence[bool],
+        smooth: ArrayLike,
         cross_fade: CrossFade = CrossFade.LINEAR,
         decay: float = DECAY,
     ) -> None:
@@ -109,7 +110,7 @@ class Blender:
         self._ensemble: tuple[TimedPath, ...] = ()
         self._inner_peak = 0.0  # of the chunk that was taken last
 
-    def path(self, plan: TimedPath, now_ns: int, running: TimedPath | None, measured: np.ndarray) -> Path:
+    def path(self, plan: TimedPath[Kind], now_ns: int, running: TimedPath[Kind] | None, measured: np.ndarray) -> Kind:
         """Lead into a new chunk.
 
         Args:
@@ -157,19 +158,19 @@ class Blender:
         inside = slice(1, min(plan.execution_horizon or plan.path.steps, plan.path.steps - 1))
         return float(plan.path.peak_accelerations()[inside, self._smooth].max(initial=0.0))
 
-    def _target(self, new: Path, old: Path, now_ns: int) -> Path:
+    def _target(self, new: Kind, old: Kind, now_ns: int) -> Kind:
         """The new chunk, or with temporal ensembling the mean of all live ones."""
         if self._mode is not Blending.TEMPORAL_ENSEMBLING:
             return new
         live = (plan.ahead(now_ns) for plan in self._ensemble)
         return ensemble([*(same_turn(path, old.positions[0]) for path in live if path is not None), new], self._decay)
 
-    def _transition(self, target: Path, old: Path, limit: float) -> Path:
+    def _transition(self, target: Kind, old: Kind, limit: float) -> Kind:
         """Cross-fade in as few steps as keep the acceleration below a limit, or as low as possible.
 
         The old path is what is commanded, so the offset between the two is canceled at the handover and fades out.
         """
-        best, lowest = None, math.inf
+        best, lowest = target, math.inf
         rows = np.minimum(np.arange(target.steps + 1), old.steps)  # beyond its end the old path stays at rest
         for steps in range(1, target.steps + 1):
             weight = fade(steps, len(rows), self._cross_fade)[:, None]
@@ -183,7 +184,7 @@ class Blender:
         return best
 
 
-def same_turn(path: Path, row: np.ndarray) -> Path:
+def same_turn(path: Kind, row: np.ndarray) -> Kind:
     """A base path with its headings shifted by multiples of 2 pi next to that of `row` (3,); others unchanged."""
     if not isinstance(path, BasePath):
         return path
@@ -192,7 +193,7 @@ def same_turn(path: Path, row: np.ndarray) -> Path:
     return replace(path, positions=positions)
 
 
-def ensemble(paths: Sequence[Path], decay: float) -> Path:
+def ensemble(paths: Sequence[Kind], decay: float) -> Kind:
     """Weighted mean of paths that start at the same time, oldest first, with exp(-decay * i) for the i-th.
 
     It is as long as the newest one. Each row is the mean of the paths that cover it: a chunk that is over contributes
@@ -221,6 +222,6 @@ def fade(steps: int, rows: int, shape: CrossFade) -> np.ndarray:
     return linear if shape is CrossFade.LINEAR else linear * (np.expm1(linear) / np.expm1(1.0))
 
 
-def _through(path: Path, positions: np.ndarray, start_velocity: np.ndarray | None = None) -> Path:
+def _through(path: Kind, positions: np.ndarray, start_velocity: np.ndarray | None = None) -> Kind:
     velocities = monotone_velocities(positions, path.period, start_velocity)
     return replace(path, positions=positions, velocities=velocities)

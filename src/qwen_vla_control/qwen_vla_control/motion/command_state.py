@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic
 
 import numpy as np
 
 from qwen_vla_control.chunk import Chunk
-from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.motion.timed_path import Kind
 
 
 @dataclass(frozen=True)
-class Motion:
+class Motion(Generic[Kind]):
     """A path being executed.
 
     Attributes:
@@ -22,7 +23,7 @@ class Motion:
         name: of the executor's own motions, in messages to the user.
     """
 
-    path: JointPath
+    path: Kind
     start_ns: int
     chunk: Chunk | None
     name: str = "home motion"
@@ -36,7 +37,7 @@ class Motion:
         return (now_ns - self.start_ns) / 1e9 >= self.path.duration
 
 
-class CommandState:
+class CommandState(Generic[Kind]):
     """The current motion and the last commanded position.
 
     Attributes:
@@ -46,20 +47,20 @@ class CommandState:
 
     def __init__(self) -> None:
         """Begin with nothing commanded."""
-        self.motion: Motion | None = None
+        self.motion: Motion[Kind] | None = None
         self.last: np.ndarray | None = None
 
-    def begin(self, motion: Motion) -> None:
+    def begin(self, motion: Motion[Kind]) -> None:
         """Record a path that was sent."""
         self.motion = motion
         self.last = motion.path.positions[-1].copy()
 
-    def end(self) -> Motion | None:
+    def end(self) -> Motion[Kind] | None:
         """Record that the motion is over; returns it."""
         motion, self.motion = self.motion, None
         return motion
 
-    def stand(self, positions: np.ndarray | None) -> Motion | None:
+    def stand(self, positions: np.ndarray | None) -> Motion[Kind] | None:
         """Record that the robot holds there (columns,), None for unknown; returns the motion that this aborted."""
         self.last = None if positions is None else np.array(positions, float)
         return self.end()

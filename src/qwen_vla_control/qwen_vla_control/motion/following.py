@@ -39,7 +39,8 @@ class FollowingWatch:
 
     def fault(self, measured: np.ndarray, stamp_ns: int) -> Violation | None:
         """Report a joint that does not follow; `measured` (joints,) at ROS time `stamp_ns`, in the turn of the path."""
-        if self._paths.latest is None or stamp_ns - self._paths.since_ns < PATIENCE * 1e9:
+        path = self._paths.latest
+        if path is None or stamp_ns - self._paths.since_ns < PATIENCE * 1e9:
             return None
         times = stamp_ns - np.linspace(0.0, PATIENCE * 1e9, SAMPLES)
         commanded = np.array([self._paths.at(time) for time in times])
@@ -48,7 +49,7 @@ class FollowingWatch:
         if away[joint] <= self._tolerance[joint]:
             return None
         text = (
-            f"joint '{self._name(joint)}' is {away[joint]:.4f} away from where it was commanded to be in the last "
+            f"joint '{path.joints[joint]}' is {away[joint]:.4f} away from where it was commanded to be in the last "
             f"{PATIENCE:.1f} s (limit {self._tolerance[joint]:.4f}): measured at {measured[joint]:.4f}, commanded to "
             f"{commanded[0, joint]:.4f}; is its controller active, its torque on, and nothing in its way?"
         )
@@ -56,10 +57,10 @@ class FollowingWatch:
 
     def unfinished(self, measured: np.ndarray) -> Violation | None:
         """Report a joint that has hardly moved when the motion is over; `measured` as in `fault`."""
-        if self._paths.latest is None:
+        path = self._paths.latest
+        if path is None:
             return None
-        positions = self._paths.latest.positions
-        travel = positions[-1] - positions[0]
+        travel = path.positions[-1] - path.positions[0]
         moved = measured - self._began_at
         idle = np.isfinite(self._tolerance) & (np.abs(travel) >= TRAVEL)
         idle &= moved * np.sign(travel) < PROGRESS * np.abs(travel)
@@ -67,10 +68,7 @@ class FollowingWatch:
             return None
         joint = int(np.argmax(np.where(idle, np.abs(travel), 0.0)))
         text = (
-            f"joint '{self._name(joint)}' should have moved {travel[joint]:+.4f} but moved {moved[joint]:+.4f}; is its "
-            "controller active, and its torque on?"
+            f"joint '{path.joints[joint]}' should have moved {travel[joint]:+.4f} but moved {moved[joint]:+.4f}; is "
+            "its controller active, and its torque on?"
         )
         return Violation(Reason.NOT_FOLLOWING, text)
-
-    def _name(self, joint: int) -> str:
-        return self._paths.latest.joints[joint]

@@ -75,14 +75,18 @@ class JointPath(Spline):
         fades = np.isfinite(acceleration)
         offset, slip = np.where(fades, start - target[0], 0.0), np.where(fades, velocity - drift, 0.0)
         target[0, ~fades] = start[~fades]
-        for share in FADES:
-            fade = max(1, round(share * len(rows)))
-            s = np.minimum(np.arange(len(target)) / fade, 1.0)[:, None]
-            faded = (1 + 2 * s) * (1 - s) ** 2 * offset + s * (1 - s) ** 2 * fade * period * slip
-            path = cls.through(joints, target + faded, period, velocity)
-            if (path.peak_accelerations()[: fade + 1] <= acceleration).all():
-                break
-        return path
+        fade_steps = [max(1, round(share * len(rows))) for share in FADES]
+
+        def faded(steps: int) -> JointPath:
+            s = np.minimum(np.arange(len(target)) / steps, 1.0)[:, None]
+            rest = (1 + 2 * s) * (1 - s) ** 2 * offset + s * (1 - s) ** 2 * steps * period * slip
+            return cls.through(joints, target + rest, period, velocity)
+
+        for steps in fade_steps[:-1]:
+            path = faded(steps)
+            if (path.peak_accelerations()[: steps + 1] <= acceleration).all():
+                return path
+        return faded(fade_steps[-1])
 
     @classmethod
     def standing(cls, joints: Sequence[str], positions: np.ndarray, time: float) -> JointPath:

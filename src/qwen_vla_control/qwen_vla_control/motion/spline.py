@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import Field, replace
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class Spline:
         period: time between two rows [s].
         positions, velocities: (steps + 1, columns).
     """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     period: float
     positions: np.ndarray

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -15,10 +16,11 @@ from qwen_vla_control.stamps import NANOSECONDS
 WHOLE_STEP = 1e-6  # share of a step that counts as none
 
 Path = JointPath | BasePath
+Kind = TypeVar("Kind", JointPath, BasePath)
 
 
 @dataclass(frozen=True)
-class TimedPath:
+class TimedPath(Generic[Kind]):
     """A path on the time axis.
 
     Attributes:
@@ -27,11 +29,11 @@ class TimedPath:
         execution_horizon: steps after which the next chunk is expected; 0: all.
     """
 
-    path: Path
+    path: Kind
     start_ns: int
     execution_horizon: int = 0
 
-    def ahead(self, now_ns: int) -> Path | None:
+    def ahead(self, now_ns: int) -> Kind | None:
         """The part still ahead: row 0 is now, the last row is the end, at rest. None when all of it is past."""
         elapsed, period = (now_ns - self.start_ns) / NANOSECONDS, self.path.period
         steps = math.ceil((self.path.duration - elapsed) / period - WHOLE_STEP)

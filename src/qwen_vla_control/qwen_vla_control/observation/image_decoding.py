@@ -55,10 +55,11 @@ def to_rgb(message: Any) -> np.ndarray:
         if message.encoding in PLANAR:
             return cv2.cvtColor(_planes(message), PLANAR[message.encoding])
         deep = message.encoding.endswith("16")
-        image = message_to_cvimage(_without_padding(message), "rgb16" if deep else "rgb8")
+        pixels: Any = _without_padding(message)  # has the fields that are read of an Image
+        image = np.asarray(message_to_cvimage(pixels, "rgb16" if deep else "rgb8"))
     except (ImageError, cv2.error) as error:
         raise DecodingError(f"encoding '{message.encoding}' cannot be read as RGB: {error}") from error
-    return (image >> 8).astype(np.uint8) if deep else np.array(image, dtype=np.uint8, order="C")
+    return np.right_shift(image, 8).astype(np.uint8) if deep else np.array(image, dtype=np.uint8, order="C")
 
 
 def _decompress(message: Any) -> np.ndarray:
@@ -73,7 +74,7 @@ def _decompress(message: Any) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] not in (3, 4) or image.dtype not in (np.uint8, np.uint16):
         raise DecodingError(f"format '{message.format}' has {image.shape} {image.dtype}; only color images can be used")
     if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
+        image = np.right_shift(image, 8).astype(np.uint8)
     if "compressed rgb" in message.format:
         # Old image_transport publishers compress RGB as if it were BGR, and declare it.
         return np.ascontiguousarray(image[:, :, :3])

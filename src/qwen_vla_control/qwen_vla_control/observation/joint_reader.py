@@ -222,11 +222,11 @@ class JointReader:
 
     def latest(self) -> JointSample:
         """The newest position of each joint."""
-        return self._merged([(part, part.stream.latest) for part in self._by_weight()])
+        return self._merged([(part, item) for part in self._by_weight() if (item := part.stream.latest) is not None])
 
     def near(self, stamp_ns: int, max_gap: float) -> JointSample:
         """The position of each joint nearest to a ROS time; unknown where that is farther away than `max_gap` [s]."""
-        near = [(part, part.stream.nearest(stamp_ns)) for part in self.parts]
+        near = [(part, item) for part in self.parts if (item := part.stream.nearest(stamp_ns)) is not None]
         sample = self._merged(sorted(near, key=lambda pair: (pair[0].rank, -abs(pair[1].stamp_ns - stamp_ns))))
         far = np.abs(sample.stamps_ns - stamp_ns) > max_gap * NANOSECONDS
         for values in (sample.positions, sample.unwrapped, sample.velocities):
@@ -275,17 +275,17 @@ class JointReader:
         return [part.stream for part in dict.fromkeys(self.owners()) if part is not None]
 
     def _by_weight(self) -> list[JointPart]:
-        return sorted(self.parts, key=lambda part: (part.rank, part.heard_ns, part.stream.latest.stamp_ns))
+        return sorted(self.parts, key=lambda part: (part.rank, part.heard_ns, part.stream.newest_ns))
 
     def _merged(self, reported: Sequence[tuple[JointPart, Stamped]]) -> JointSample:
         """Later entries override earlier ones, joint by joint."""
         count = len(self.names)
         stamps = np.zeros(count, np.int64)
-        rows = np.full((3, count), np.nan)
+        positions, unwrapped, velocities = rows = np.full((3, count), np.nan)
         for part, item in reported:
             stamps[part.columns] = item.stamp_ns
             rows[:, part.columns] = item.message
-        return JointSample(self.names, stamps, *rows, self._required)
+        return JointSample(self.names, stamps, positions, unwrapped, velocities, self._required)
 
     def _not_observed(self, column: int, stamp_ns: int, max_gap: float) -> NotObserved:
         owner, sources = self.owners()[column], self.sources_of(column)

@@ -67,8 +67,15 @@ class OdometryReader:
     missing, lost = Reason.NO_ODOMETRY, Reason.ODOMETRY_LOST
 
     def __init__(self, embodiment: Embodiment, resolve: Callable[[str], str] = str) -> None:
-        """Create an empty reader for a robot with odometry; `resolve`: the name of a topic in messages to the user."""
+        """Create an empty reader; ValueError for a robot without odometry.
+
+        Args:
+            embodiment: the robot.
+            resolve: the name of a topic in messages to the user.
+        """
         odometry = embodiment.odometry
+        if odometry is None:
+            raise ValueError(f"embodiment '{embodiment.name}' has no `odometry` in its YAML")
         self.stream = _PoseStream("odometry", resolve(odometry.topic), odometry.max_age_s, KEPT)
 
     def push(self, stamp_ns: int, frame: str, pose: Any, steady_ns: int) -> bool:

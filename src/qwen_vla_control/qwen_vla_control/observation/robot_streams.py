@@ -119,11 +119,11 @@ class ObservationStreams:
     def needed(self) -> list[Stream | JointSource]:
         """What is needed besides the cameras: topics of joint states, and the odometry."""
         joints = self.joint_sources if self.needs.joint_states else []
-        return [*joints, *([self.odometry.stream] if self._needs_odometry else [])]
+        return [*joints, *self._needed_odometry]
 
     @property
-    def _needs_odometry(self) -> bool:
-        return self.needs.odometry and self.odometry is not None
+    def _needed_odometry(self) -> list[Stream]:
+        return [self.odometry.stream] if self.needs.odometry and self.odometry is not None else []
 
     @property
     def _anchors(self) -> list[Stream]:
@@ -131,7 +131,7 @@ class ObservationStreams:
         if self.cameras:
             return list(self.cameras.values())
         joints = self.joints.streams() if self.needs.joint_states else []
-        return [*joints, *([self.odometry.stream] if self._needs_odometry else [])]
+        return [*joints, *self._needed_odometry]
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
@@ -207,6 +207,8 @@ class ObservationStreams:
         for count in range(1, self.history.frames):
             wanted = present.stamp_ns - round(count * NANOSECONDS / self.history.rate)
             nearest = stream.nearest(wanted)
+            if nearest is None:
+                continue
             apart = abs(nearest.stamp_ns - wanted) / NANOSECONDS
             if not from_ns <= nearest.stamp_ns < latest_ns or apart > 1 / (2 * self.history.rate):
                 break

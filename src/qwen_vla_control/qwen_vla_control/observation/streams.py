@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -86,6 +86,25 @@ class Past:
 
     step: float
     span: float
+
+
+class Watched(Protocol):
+    """What can say why it must not be used: a stream, or several that are one topic."""
+
+    name: str
+    max_age: float
+
+    def fault(
+        self,
+        now_ns: int,
+        steady_ns: int,
+        max_age: float,
+        max_silence: float,
+        max_lead: float = math.inf,
+        max_identical: float = math.inf,
+    ) -> str:
+        """Why it must not be used, see `Stream.fault`."""
+        ...
 
 
 class Stream:
@@ -190,8 +209,9 @@ class Stream:
                 self._thinned.append(item)
             else:
                 self._held -= item.size
-        while self._thinned and self._thinned[0].stamp_ns < newest - self._past.span * NANOSECONDS:
-            self._held -= self._thinned.popleft().size
+        if self._past is not None:
+            while self._thinned and self._thinned[0].stamp_ns < newest - self._past.span * NANOSECONDS:
+                self._held -= self._thinned.popleft().size
         while self._held > self._budget and len(self) > 1:
             self._held -= (self._thinned or self._ring).popleft().size
 
@@ -204,6 +224,11 @@ class Stream:
     def latest(self) -> Stamped | None:
         """The newest message."""
         return self._ring[-1] if self._ring else None
+
+    @property
+    def newest_ns(self) -> int:
+        """Stamp of the newest message [ns, ROS time]; 0 before the first."""
+        return self._ring[-1].stamp_ns if self._ring else 0
 
     def nearest(self, stamp_ns: int) -> Stamped | None:
         """Return the message whose stamp is nearest, or None when empty."""
@@ -233,7 +258,7 @@ class Stream:
 
     def identical(self) -> float:
         """For how long new stamps have had the same content [s, steady clock]."""
-        return (self._last_new_ns - self._same_since_ns) / NANOSECONDS if self._ring else 0.0
+        return 0.0 if self._last_new_ns is None else (self._last_new_ns - self._same_since_ns) / NANOSECONDS
 
     def rate(self) -> float:
         """Messages per second of the newest ones, by their stamps [Hz]; 0 with fewer than two."""
@@ -350,7 +375,7 @@ class NotObserved(Refused):
         self.stream = stream
 
 
-def first_fault(streams: Iterable[Stream], now_ns: int, steady_ns: int, rules: Rules) -> Waiting | None:
+def first_fault(streams: Iterable[Watched], now_ns: int, steady_ns: int, rules: Rules) -> Waiting | None:
     """Find the first stream that must not be used at a ROS time and a steady time."""
     for stream in streams:
         if fault := fault_of(stream, now_ns, steady_ns, rules):
@@ -366,8 +391,8 @@ def align(streams: Sequence[Stream], not_before_ns: int, rules: Rules) -> tuple[
         not_before_ns: every message must be newer than this ROS time (the robot moved until then).
         rules: alignment and max_skew are used here.
     """
-    slowest = min(streams, key=lambda stream: stream.latest.stamp_ns)
-    anchor = slowest.latest.stamp_ns
+    slowest = min(streams, key=lambda stream: stream.newest_ns)
+    anchor = slowest.newest_ns
     chosen = []
     for stream in streams:
         item = stream.nearest(anchor) if rules.alignment == Alignment.DROP else stream.at_or_before(anchor)
@@ -387,7 +412,7 @@ def align(streams: Sequence[Stream], not_before_ns: int, rules: Rules) -> tuple[
     return tuple(chosen)
 
 
-def fault_of(stream: Stream, now_ns: int, steady_ns: int, rules: Rules) -> str:
+def fault_of(stream: Watched, now_ns: int, steady_ns: int, rules: Rules) -> str:
     """Why a stream must not be used, see `Stream.fault`."""
     return stream.fault(
         now_ns, steady_ns, stream.max_age, rules.max_silence, rules.max_lead, max_identical=rules.max_identical
