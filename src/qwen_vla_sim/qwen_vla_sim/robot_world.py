@@ -185,7 +185,7 @@ def followers(urdf: str) -> tuple[Follower, ...]:
         mimic = joint.find("mimic")
         if mimic is not None:
             multiplier, offset = float(mimic.get("multiplier", "1")), float(mimic.get("offset", "0"))
-            found.append(Follower(joint.get("name"), mimic.get("joint"), multiplier, offset))
+            found.append(Follower(joint.get("name", ""), mimic.get("joint", ""), multiplier, offset))
     return tuple(found)
 
 

@@ -20,7 +20,11 @@ SHIFTS: tuple[Shift, ...] = get_args(Shift)
 # Acts in an environment from an observation and its info on, until an expert takes over; returns the last ones.
 Lead = Callable[[Any, dict, dict], tuple[dict, dict]]
 
-World, Scene, Situation, Goal, Start = (TypeVar(name) for name in ("World", "Scene", "Situation", "Goal", "Start"))
+World = TypeVar("World")
+Scene = TypeVar("Scene")
+Situation = TypeVar("Situation")
+Goal = TypeVar("Goal")
+Start = TypeVar("Start")
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 import gymnasium
 import numpy as np
 
 from qwen_vla_sim.robot_world import RobotWorld
 
+World = TypeVar("World", bound=RobotWorld)
 
-class WorldEnv(gymnasium.Env):
+
+class WorldEnv(gymnasium.Env[dict, np.ndarray], Generic[World]):
     """A world in control steps; the environment of a robot defines actions and observations.
 
     Attributes:
@@ -18,7 +22,7 @@ class WorldEnv(gymnasium.Env):
         render_size: (height, width) of the images; while None, the cameras are off and images are empty.
     """
 
-    def __init__(self, world: RobotWorld, render_size: tuple[int, int] | None, max_steps: int) -> None:
+    def __init__(self, world: World, render_size: tuple[int, int] | None, max_steps: int) -> None:
         self.world, self.render_size, self.max_steps = world, render_size, max_steps
         self.period = world.embodiment.period
         self.steps = 0

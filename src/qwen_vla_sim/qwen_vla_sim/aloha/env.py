@@ -19,7 +19,7 @@ from qwen_vla_sim.world_env import WorldEnv
 IMAGE_STEPS = 5  # control steps from one image to the next
 
 
-class AlohaEnv(WorldEnv):
+class AlohaEnv(WorldEnv[AlohaWorld]):
     """Follow the instruction with both arms.
 
     Action: (14,) joint targets in the order of the embodiment's `joint_names` [rad; the last two, left fingers, m],
@@ -33,7 +33,7 @@ class AlohaEnv(WorldEnv):
     def __init__(self, world: AlohaWorld, render_size: tuple[int, int] | None, max_steps: int) -> None:
         super().__init__(world, render_size, max_steps)
         self.fresh = False
-        low, high = self._joint_limits()
+        low, high = self._action_limits = self._joint_limits()
         self.action_space = gymnasium.spaces.Box(low, high)
         joints = gymnasium.spaces.Box(low - 0.1, high + 0.1)
         self.observation_space = gymnasium.spaces.Dict(
@@ -59,7 +59,7 @@ class AlohaEnv(WorldEnv):
         return self._observe(), self._info()
 
     def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
-        command = np.clip(np.asarray(action, float), self.action_space.low, self.action_space.high)
+        command = np.clip(np.asarray(action, float), *self._action_limits)
         halves = round(self.period / self.world.timestep / 2)
         for target in ((self._command + command) / 2, command):
             self.world.set_joint_target(target)

@@ -131,8 +131,8 @@ def draw_room(rng: np.random.Generator) -> Room:
         _rgb(rng.uniform(low, high) + rng.uniform(-0.04, 0.04, 3))
         for low, high in ((0.50, 0.72), (0.55, 0.75), (0.30, 0.45))
     )
-    lamp = tuple(float(v) for v in rng.uniform((-0.2, -0.5, 1.3), (0.5, 0.5, 1.7)))
-    return Room(table, wall, floor, float(rng.uniform(0.55, 0.75)), lamp)
+    x, y, z = rng.uniform((-0.2, -0.5, 1.3), (0.5, 0.5, 1.7)).tolist()
+    return Room(table, wall, floor, float(rng.uniform(0.55, 0.75)), (x, y, z))
 
 
 def draw_other_room(rng: np.random.Generator) -> Room:

@@ -38,7 +38,7 @@ Size = tuple[float, float, float]
 def add_things(spec: mujoco.MjSpec) -> None:
     """Add every body that a scene may use."""
     for name in BODIES["cube"]:
-        _add_body(spec, name, [((0, 0, 0), (CUBE,) * 3)])
+        _add_body(spec, name, [((0, 0, 0), (CUBE, CUBE, CUBE))])
     for name in BODIES["peg"]:
         _add_body(spec, name, [((0, 0, 0), PEG)])
     for name in BODIES["tray"]:

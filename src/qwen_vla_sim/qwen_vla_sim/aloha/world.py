@@ -8,6 +8,7 @@ only images.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 
 import mujoco
@@ -153,10 +154,12 @@ class AlohaWorld(RobotWorld):
         return projected
 
     # --------------------------------------------------------------- internal
-    def _hand(self, side: int, pairs: set[tuple[int, int]] = frozenset()) -> Hand:
+    def _hand(self, side: int, pairs: AbstractSet[tuple[int, int]] = frozenset()) -> Hand:
         arm = self.embodiment.arms[side]
         pose = self.link_pose(arm.tip_link)
         pose[:3, 3] += PINCH * pose[:3, 0]
+        if arm.gripper is None:
+            raise ValueError(f"arm {arm.name!r} has no gripper; the tasks need one")
         finger = self.data.qpos[self.model.joint(arm.gripper.joint).qposadr[0]]
         touched = tuple(sum((f, int(body)) in pairs for f in self._fingers[side]) for body in self._bodies)
         return Hand(pose, self.embodiment.gripper_from_joint(float(finger), arm=side), touched)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -88,7 +89,7 @@ class DiffDriveParameters:
         if len(found) != 1:
             raise ValueError(f"{path} configures {len(found)} controllers of the type {CONTROLLER_TYPE}; one is needed")
         given = found[0]
-        plain = {
+        plain: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in given.items()
             if name in cls.__dataclass_fields__ and name not in ("linear", "angular")

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from qwen_vla_control.stamps import NANOSECONDS
 from qwen_vla_sim.controllers.rejected import CommandRejected
@@ -295,7 +296,7 @@ class JointTrajectoryController:
         self._command = np.empty(len(self.joint_names))
         self.hold(positions)
 
-    def hold(self, positions: Sequence[float]) -> None:
+    def hold(self, positions: ArrayLike) -> None:
         """Discard every message and command `positions`, shape (joints,), until the next one."""
         held = np.array(positions, dtype=float)
         if held.shape != self._command.shape:
@@ -361,8 +362,11 @@ class JointTrajectoryController:
 
 def _knot(point: TrajectoryPoint, order: Sequence[int]) -> JointState:
     """The point in the controller's joint order."""
-    positions, velocities, accelerations = (
-        np.array([values[i] for i in order], dtype=float) if len(values) else None
-        for values in (getattr(point, name) for name in _FIELDS)
+
+    def ordered(values: Sequence[float]) -> np.ndarray:
+        return np.array([values[i] for i in order], dtype=float)
+
+    velocities, accelerations = (
+        ordered(values) if len(values) else None for values in (point.velocities, point.accelerations)
     )
-    return JointState(positions, velocities, accelerations)
+    return JointState(ordered(point.positions), velocities, accelerations)

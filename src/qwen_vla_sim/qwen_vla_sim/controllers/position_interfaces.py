@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from qwen_vla_control.stamps import NANOSECONDS
 from qwen_vla_sim.controllers.joint_trajectory_controller import JointState
@@ -32,7 +33,7 @@ class PositionInterface:
         self._speeds = np.array(speeds, float)
         self.hold(positions)
 
-    def hold(self, positions: Sequence[float]) -> None:
+    def hold(self, positions: ArrayLike) -> None:
         """Discard the command and stay at `positions`, shape (joints,), until the next one."""
         self._goal = np.array(positions, float)
         self._command = self._goal.copy()
@@ -40,13 +41,13 @@ class PositionInterface:
 
     def accept(self, values: Sequence[float]) -> None:
         """Move to `values` (joints,) [rad or m]; after PositionsRejected, nothing has changed."""
-        values = np.asarray(values, float)
-        if len(values) != len(self.joint_names):
+        wanted = np.asarray(values, float)
+        if len(wanted) != len(self.joint_names):
             names = ", ".join(self.joint_names)
-            raise PositionsRejected(f"{len(values)} values for {len(self.joint_names)} joints ({names})")
-        if not np.isfinite(values).all():
-            raise PositionsRejected(f"the values are not finite: {values.tolist()}")
-        self._goal = self.positions(values)
+            raise PositionsRejected(f"{len(wanted)} values for {len(self.joint_names)} joints ({names})")
+        if not np.isfinite(wanted).all():
+            raise PositionsRejected(f"the values are not finite: {wanted.tolist()}")
+        self._goal = self.positions(wanted)
 
     def positions(self, values: np.ndarray) -> np.ndarray:
         """Joint positions [rad or m] from the values of a command."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from embodiment_descriptions import Embodiment
 from embodiment_descriptions.commands import CommandInterface, ForwardCommand, XsGroupCommand, XsSingleCommand
@@ -24,9 +24,10 @@ from qwen_vla_sim.controllers.joint_trajectory_controller import (
 from qwen_vla_sim.controllers.position_interfaces import GripperMotor, PositionInterface, PositionsRejected
 
 Controller = JointTrajectoryController | PositionInterface
+Kind = TypeVar("Kind", JointTrajectoryController, PositionInterface)
 
 
-class StandIn(ABC):
+class StandIn(ABC, Generic[Kind]):
     """The device behind one command interface of joints.
 
     Attributes:
@@ -38,7 +39,7 @@ class StandIn(ABC):
 
     streams = False
 
-    def __init__(self, command: CommandInterface, controller: Controller) -> None:
+    def __init__(self, command: CommandInterface, controller: Kind) -> None:
         self.topic, self.message_type = command.endpoint, command.types[0]
         self.controller = controller
         self.motors: dict[str, GripperMotor] = {}
@@ -48,11 +49,11 @@ class StandIn(ABC):
         """Obey a message from now [ns, simulated] on; CommandRejected, and then nothing has changed."""
 
 
-class TrajectoryStandIn(StandIn):
+class TrajectoryStandIn(StandIn[JointTrajectoryController]):
     """A JointTrajectoryController."""
 
     def __init__(
-        self, command: CommandInterface, embodiment: Embodiment, positions: Sequence[float], **parameters: int
+        self, command: CommandInterface, embodiment: Embodiment, positions: Sequence[float], **parameters: Any
     ) -> None:
         super().__init__(command, JointTrajectoryController(command.commanded, positions, **parameters))
 
@@ -60,7 +61,7 @@ class TrajectoryStandIn(StandIn):
         self.controller.accept(trajectory_from_message(message), now_ns)
 
 
-class PositionStandIn(StandIn):
+class PositionStandIn(StandIn[PositionInterface]):
     """Joints that go to the last positions they were given; `values_of` takes these (joints,) from a message."""
 
     streams = True
@@ -81,14 +82,14 @@ class PositionStandIn(StandIn):
 
 
 def forward_command(
-    command: ForwardCommand, embodiment: Embodiment, positions: Sequence[float], **parameters: int
+    command: ForwardCommand, embodiment: Embodiment, positions: Sequence[float], **parameters: Any
 ) -> PositionStandIn:
     """A forward_command_controller."""
     return PositionStandIn(command, embodiment, positions, lambda message: message.data)
 
 
 def xs_group(
-    command: XsGroupCommand, embodiment: Embodiment, positions: Sequence[float], **parameters: int
+    command: XsGroupCommand, embodiment: Embodiment, positions: Sequence[float], **parameters: Any
 ) -> PositionStandIn:
     """The joint group of an xs_sdk."""
 
@@ -105,7 +106,7 @@ class XsMotor(StandIn):
     streams = True
 
     def __init__(
-        self, command: XsSingleCommand, embodiment: Embodiment, positions: Sequence[float], **parameters: int
+        self, command: XsSingleCommand, embodiment: Embodiment, positions: Sequence[float], **parameters: Any
     ) -> None:
         gripper = next(arm.gripper for arm in embodiment.arms if arm.gripper and arm.gripper.joint == command.joint)
         angles = (command.calibration.closed, command.calibration.open)

@@ -66,7 +66,7 @@ class DrivingTask(Task[MobileBaseWorld, Scene, Situation, Aim, np.ndarray]):
         scene = furnished(rng, self._unfurnished(rng, seed, shift), shift)
         if scene is None:
             return None
-        hall = not self.leads_through_door and in_hall(scene.things[scene.target])
+        hall = not self.leads_through_door and scene.target is not None and in_hall(scene.things[scene.target])
         start = draw_start(rng, scene, hall)
         if start is None:
             return None
@@ -93,15 +93,15 @@ class DrivingTask(Task[MobileBaseWorld, Scene, Situation, Aim, np.ndarray]):
             start=(0.0, 0.0, 0.0),
             room_floor=_tinted(rng, floor),
             room_wall=_tinted(rng, wall),
-            hall_floor=_tinted(rng, (gray,) * 3, 0.01),
-            hall_wall=_tinted(rng, (white,) * 3, 0.01),
+            hall_floor=_tinted(rng, (gray, gray, gray), 0.01),
+            hall_wall=_tinted(rng, (white, white, white), 0.01),
             light_intensity=float(light),
             light_direction=tuple(rng.uniform((-0.6, -0.6, -1.0), (0.6, 0.6, -0.6)).tolist()),
         )
 
     def other_instruction(self, scene: Scene, seed: int) -> str:
         """The same instruction for another thing in the same space."""
-        here = in_hall(scene.things[scene.target])
+        here = scene.target is not None and in_hall(scene.things[scene.target])
         others = [i for i, thing in enumerate(scene.things) if i != scene.target and in_hall(thing) == here]
         return scene.template.format(thing=scene.things[others[seed % len(others)]].name)
 
@@ -153,4 +153,5 @@ def _phrase(rng: np.random.Generator, scene: Scene, shift: Shift | None) -> str:
 
 
 def _tinted(rng: np.random.Generator, rgb: RGB, spread: float = 0.04) -> RGB:
-    return tuple(float(v) for v in np.clip(np.array(rgb) + rng.uniform(-spread, spread, 3), 0, 1))
+    red, green, blue = np.clip(np.array(rgb) + rng.uniform(-spread, spread, 3), 0, 1).tolist()
+    return red, green, blue

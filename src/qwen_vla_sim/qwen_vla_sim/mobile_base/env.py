@@ -23,7 +23,7 @@ ODOMETRY = "odom"  # frame of the observed poses
 COMMAND_PERIOD = 0.02  # [s] between two velocity commands: the executor's rate
 
 
-class MobileBaseEnv(WorldEnv):
+class MobileBaseEnv(WorldEnv[MobileBaseWorld]):
     """Drive where the instruction says, and stop there.
 
     Action: (6,) a waypoint in the odometry frame, x y [m] theta [rad], to be reached at the end of the step (0.5 s),
@@ -40,7 +40,7 @@ class MobileBaseEnv(WorldEnv):
         super().__init__(world, render_size, max_steps)
         parameters = DiffDriveParameters.from_controllers_file(resource_path(CONTROLLERS))
         self._robot = SimulatedBase(self.world, parameters)
-        self._limits = self.world.embodiment.safety.base
+        self._limits = self._robot.velocity_limits
         self.action_space = gymnasium.spaces.Box(-np.inf, np.inf, (6,))
         self.observation_space = gymnasium.spaces.Dict(
             {

@@ -101,10 +101,10 @@ def draw_start(rng: np.random.Generator, scene: Scene, hall: bool, far: float = 
         rims = [np.hypot(*(place - (t.x, t.y))) - t.form.radius for t in scene.things]
         if min(rims) < START_FROM_THING:
             continue
-        if goal is None:
-            if rims[scene.target] >= far and sees(scene, place, scene.target):
+        if goal is not None:
+            if np.hypot(*(place - goal)) >= 0.8 and sees(scene, place, None):
                 break
-        elif np.hypot(*(place - goal)) >= 0.8 and sees(scene, place, None):
+        elif scene.target is not None and rims[scene.target] >= far and sees(scene, place, scene.target):
             break
     else:
         return None

@@ -6,10 +6,11 @@ from __future__ import annotations
 import numpy as np
 from builtin_interfaces.msg import Time
 from nav_msgs.msg import Odometry
-from rclpy.node import Node
 from rclpy.publisher import Publisher
 
+from qwen_vla_msgs.srv import Misbehave
 from qwen_vla_sim.mobile_base.simulated_base import SimulatedBase
+from qwen_vla_sim.node.locked_node import LockedNode
 from qwen_vla_sim.node.messages import odometry_message
 from qwen_vla_sim.node.misbehavior import DEPTH, Misbehavior, Request
 
@@ -21,7 +22,7 @@ class BaseMisbehavior(Misbehavior):
 
     _robot: SimulatedBase
 
-    def __init__(self, node: Node, robot: SimulatedBase) -> None:
+    def __init__(self, node: LockedNode, robot: SimulatedBase) -> None:
         self._glitch = self._offset = 0.0
         super().__init__(node, robot)
 
@@ -37,12 +38,12 @@ class BaseMisbehavior(Misbehavior):
         for controller in list(self._robot.inactive):
             self._robot.set_active(controller, True)
 
-    def _do(self, request: Request) -> None:
+    def _do(self, request: Misbehave.Request) -> None:
         match request.fault:
             case Request.NOT_FOLLOWING:
                 self._robot.wheels_follow = not request.on
             case Request.INACTIVE:
-                self._robot.set_active(request.name, not request.on)
+                self._robot.set_active(str(request.name), not request.on)
             case Request.ENCODER:
                 self._offset = request.amount if request.on else 0.0
             case Request.GLITCH:
@@ -51,7 +52,8 @@ class BaseMisbehavior(Misbehavior):
                 super()._do(request)
 
     def _second_publishers(self) -> list[Publisher]:
-        return [self._node.create_publisher(Odometry, self._robot.world.embodiment.odometry.topic, DEPTH)]
+        odometry = self._robot.world.embodiment.odometry
+        return [] if odometry is None else [self._node.create_publisher(Odometry, odometry.topic, DEPTH)]
 
     def _tell_falsely(self, stamp: Time) -> None:
         for publisher in self._second:

@@ -8,6 +8,7 @@ controller's parameters are those of config/controllers/mobile_base.yaml, so tha
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -71,6 +72,8 @@ class MobileBaseSim(SimNode):
 
     def create_more(self) -> None:
         self._schedule = Schedule(self.robot.drive.parameters.publish_rate)
+        if self.embodiment.odometry is None:
+            raise ValueError(f"embodiment '{self.embodiment.name}' has no `odometry` in its YAML")
         self._odometry_publisher = self.create_publisher(ODOMETRY.kind, self.embodiment.odometry.topic, RELIABLE)
         self._transforms = self._create_transforms() if self.robot.drive.parameters.enable_odom_tf else None
 
@@ -79,8 +82,8 @@ class MobileBaseSim(SimNode):
             return
         odometry = self.misbehavior.odometry(stamp)
         self._odometry_publisher.publish(odometry)
-        if self._transforms:
-            self._publish_transform(odometry)
+        if self._transforms is not None:
+            self._transforms.publish(self._transform(odometry))
 
     def _create_transforms(self):
         """The publisher of the transform from odometry to base, where tf2_msgs is installed."""
@@ -94,12 +97,12 @@ class MobileBaseSim(SimNode):
         self._transforms_type = TFMessage
         return self.create_publisher(TFMessage, TRANSFORMS.name, RELIABLE)
 
-    def _publish_transform(self, odometry: Odometry) -> None:
+    def _transform(self, odometry: Odometry) -> Any:
         transform = TransformStamped(header=odometry.header, child_frame_id=odometry.child_frame_id)
         place = odometry.pose.pose.position
         transform.transform.translation.x, transform.transform.translation.y = place.x, place.y
         transform.transform.rotation = odometry.pose.pose.orientation
-        self._transforms.publish(self._transforms_type(transforms=[transform]))
+        return self._transforms_type(transforms=[transform])
 
 
 def main(args: list[str] | None = None) -> int:

@@ -33,7 +33,10 @@ class SimulatedBase(SimulatedRobot):
         self.velocity_type = velocity_type
         super().__init__(world, **options)
         self.drive = DiffDrive(parameters)
-        self.velocities = VelocityMonitor(world.embodiment.safety.base)
+        limits = world.embodiment.safety.base
+        if limits is None:
+            raise ValueError(f"embodiment '{world.embodiment.name}' has no `safety.base` in its YAML")
+        self.velocity_limits, self.velocities = limits, VelocityMonitor(limits)
         self.wheels_follow = True
 
     def set_active(self, interface: str, active: bool) -> None:
@@ -58,7 +61,8 @@ class SimulatedBase(SimulatedRobot):
             else:
                 self.world.drive(0.0, 0.0, (0.0, 0.0))
             self.world.step()
-            self.drive.measure(*(self.world.wheel_positions() - before), duration)
+            left, right = self.world.wheel_positions() - before
+            self.drive.measure(left, right, duration)
 
     def reset(self, seed: int) -> None:
         """Draw the scene of `seed` >= 0 and place the base at its start, at rest; the odometry starts there."""

@@ -40,9 +40,8 @@ class Drive:
         self._rim = 0.0 if scene.target is None else scene.things[scene.target].form.radius
         self._free_space: FreeSpace | None = None
         self._resting = 0.0
-        self.distance(pose)
         done = scene.target is None and self.reached(pose)
-        reference = pose[None, :2] if done else shortened(self._free_space.path(pose[:2]), self._rim)
+        reference = pose[None, :2] if done else shortened(self._space().path(pose[:2]), self._rim)
         self.journey = Journey(reference)
 
     def observe(
@@ -77,10 +76,15 @@ class Drive:
         target = self._scene.target
         if target is None and self.reached(pose):
             return 0.0
+        return max(0.0, self._space().distance(pose[:2]) - self._rim)
+
+    def _space(self) -> FreeSpace:
+        """Where the base can be, on the way to the target, around the things as they are placed now."""
         if self._free_space is None:
+            target = self._scene.target
             goal = np.array([OUTSIDE, self._scene.door]) if target is None else self._things[target]
             self._free_space = FreeSpace(self._scene.with_things_at(self._things), goal, BASE_RADIUS, target)
-        return max(0.0, self._free_space.distance(pose[:2]) - self._rim)
+        return self._free_space
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,8 @@ def _near_the_goal(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, 
     angle = rng.uniform(-np.pi, np.pi)
     place = center + reach * np.array([np.cos(angle), np.sin(angle)])
     spread = 0.6 if rng.random() < 0.7 else np.pi
-    return place, wrapped(
-        (angle if scene.target is None and place[0] > 0 else angle + np.pi) + rng.uniform(-spread, spread)
-    )
+    toward = angle if scene.target is None and place[0] > 0 else angle + np.pi
+    return place, float(wrapped(toward + rng.uniform(-spread, spread)))
 
 
 def _needed(scene: Scene, place: np.ndarray) -> int | None:

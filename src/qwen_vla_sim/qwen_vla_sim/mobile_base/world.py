@@ -264,7 +264,9 @@ def _add_walls(spec: mujoco.MjSpec) -> None:
     """
     half, up = WALL / 2, WALL_HEIGHT / 2
     solid, ghost = {"contype": 2, "conaffinity": 1}, {"contype": 0, "conaffinity": 0}
-    boxes = {"mat": ([MAT_DEPTH / 2, DOOR_WIDTH / 2, 0.002], 0.002, MAT_RGB, ghost)}
+    boxes: dict[str, tuple[list[float], float, tuple[float, ...], dict[str, int]]] = {
+        "mat": ([MAT_DEPTH / 2, DOOR_WIDTH / 2, 0.002], 0.002, MAT_RGB, ghost)
+    }
     for name in ("room", "hall"):
         boxes[f"{name} floor"] = ([REACH, 2 * REACH, 0.05], -0.05, (0.5,) * 3, ghost)
         boxes[f"{name} back"] = ([half, 2 * REACH, up], up, (0.5,) * 3, solid)

@@ -12,7 +12,7 @@ from typing import Any
 
 from builtin_interfaces.msg import Time
 from lifecycle_msgs.msg import State
-from rclpy.node import Node
+from rclpy.publisher import Publisher
 
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_rclpy.messages import time_message
@@ -20,6 +20,7 @@ from qwen_vla_rclpy.optional_interfaces import MissingInterface, interface
 from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_sim.controllers.joint_trajectory_controller import JointTrajectoryController
 from qwen_vla_sim.controllers.simulated_robot import SimulatedRobot
+from qwen_vla_sim.node.locked_node import LockedNode
 from qwen_vla_sim.node.real_time import Schedule
 
 STATE_TYPE = "control_msgs/msg/JointTrajectoryControllerState"
@@ -35,7 +36,7 @@ STATE_RATE = 50.0  # [Hz] simulated; the controllers' default
 class ControllerManager:
     """The controllers of a simulated robot as the graph sees them. Serialized by the lock of the node."""
 
-    def __init__(self, node: Node, robot: SimulatedRobot) -> None:
+    def __init__(self, node: LockedNode, robot: SimulatedRobot) -> None:
         """Offer what can be offered."""
         self._node, self._robot = node, robot
         self._schedule = Schedule(STATE_RATE)
@@ -54,8 +55,8 @@ class ControllerManager:
 
     def publish(self, now_ns: int, stamp: Time) -> None:
         """Publish which controllers are active, when that has changed, and their states, when they are due."""
-        if self._activity and self._told != self._robot.inactive:
-            self._publish_activity()
+        if self._activity is not None and self._told != self._robot.inactive:
+            self._publish_activity(self._activity)
         if not self._states or not self._schedule.due(now_ns, False):
             return
         reading = self._robot.joints()
@@ -64,6 +65,8 @@ class ControllerManager:
             if name in self._robot.inactive:
                 continue
             controller = self._robot.interfaces[name]
+            if not isinstance(controller, JointTrajectoryController):
+                continue
             message = self._state(joint_names=list(controller.joint_names))
             message.header.stamp = stamp
             desired = controller.desired_state
@@ -75,7 +78,7 @@ class ControllerManager:
             message.output.positions = message.reference.positions
             publisher.publish(message)
 
-    def _publish_activity(self) -> None:
+    def _publish_activity(self, activity: Publisher) -> None:
         self._told = frozenset(self._robot.inactive)
         message = self._activity_type()
         message.header.stamp = time_message(self._robot.time_ns)
@@ -84,7 +87,7 @@ class ControllerManager:
             state = State(id=State.PRIMARY_STATE_INACTIVE if inactive else State.PRIMARY_STATE_ACTIVE)
             state.label = "inactive" if inactive else "active"
             message.controllers.append(self._controller_type(name=name, state=state))
-        self._activity.publish(message)
+        activity.publish(message)
 
     def _on_switch(self, request: Any, response: Any) -> Any:
         try:

@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 
 from builtin_interfaces.msg import Time
-from rclpy.node import Node
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import JointState
 
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_msgs.srv import Misbehave
 from qwen_vla_sim.controllers.simulated_robot import JointReading, SimulatedRobot
+from qwen_vla_sim.node.locked_node import LockedNode
 from qwen_vla_sim.node.messages import joint_state_message
 from qwen_vla_sim.node.real_time import Schedule
 
@@ -27,7 +27,7 @@ Request, Response = Misbehave.Request, Misbehave.Response
 class Misbehavior(ABC):
     """What a simulated robot does wrong. Calls of its methods are serialized by the lock of the node."""
 
-    def __init__(self, node: Node, robot: SimulatedRobot) -> None:
+    def __init__(self, node: LockedNode, robot: SimulatedRobot) -> None:
         """Offer the service on `node`."""
         self._node, self._robot = node, robot
         self._second: list[Publisher] = []
@@ -46,7 +46,7 @@ class Misbehavior(ABC):
         self._set_second(False, 0.0)
 
     @abstractmethod
-    def _do(self, request: Request) -> None:
+    def _do(self, request: Misbehave.Request) -> None:
         """Begin or end a fault; ValueError says what is wrong with the request."""
         match request.fault:
             case Request.REPAIR:
@@ -64,7 +64,7 @@ class Misbehavior(ABC):
     def _tell_falsely(self, stamp: Time) -> None:
         """Have these publish."""
 
-    def _on_request(self, request: Request, response: Response) -> Response:
+    def _on_request(self, request: Misbehave.Request, response: Misbehave.Response) -> Misbehave.Response:
         try:
             with self._node.lock:
                 self._do(request)
@@ -86,7 +86,7 @@ class Misbehavior(ABC):
 class JointMisbehavior(Misbehavior):
     """Of servos, encoders and controllers of joints."""
 
-    def __init__(self, node: Node, robot: SimulatedRobot) -> None:
+    def __init__(self, node: LockedNode, robot: SimulatedRobot) -> None:
         self._glitches: dict[str, float] = {}
         super().__init__(node, robot)
 
@@ -107,8 +107,8 @@ class JointMisbehavior(Misbehavior):
         for controller in list(self._robot.inactive):
             self._robot.set_active(controller, True)
 
-    def _do(self, request: Request) -> None:
-        hardware, name, amount, on = self._robot.hardware, request.name, request.amount, request.on
+    def _do(self, request: Misbehave.Request) -> None:
+        hardware, name, amount, on = self._robot.hardware, str(request.name), request.amount, request.on
         match request.fault:
             case Request.NO_TORQUE:
                 hardware.set_torque(name, not on)

@@ -36,13 +36,13 @@ from qwen_vla_control.node_interface import Endpoint, NodeInterface, Parameter, 
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_rclpy.guarded_executor import GuardedExecutor
-from qwen_vla_rclpy.guarded_node import GuardedNode
 from qwen_vla_rclpy.messages import time_message
 from qwen_vla_rclpy.qos import LATCHED, RELIABLE
 from qwen_vla_sim.controllers.rejected import CommandRejected
 from qwen_vla_sim.controllers.simulated_robot import JointReading, SimulatedRobot
 from qwen_vla_sim.node.camera_rig import CameraRig
 from qwen_vla_sim.node.controller_manager import ACTIVITY, CONTROLLER_STATE, SWITCH, ControllerManager
+from qwen_vla_sim.node.locked_node import LockedNode
 from qwen_vla_sim.node.messages import (
     camera_info_message,
     image_message,
@@ -127,7 +127,7 @@ def embodiment_of(robot: str, config: str) -> Embodiment:
     return Embodiment.from_urdf(robot_description(robot, hardware="mock"), embodiment_file(config or robot))
 
 
-class SimNode(GuardedNode):
+class SimNode(LockedNode):
     """A simulated robot on its topics. Physics runs in one thread, rendering in another, callbacks in the executor's.
 
     A robot's own node says which robot it is, and adds what only that robot has. `failure` is what ended the simulation
@@ -135,7 +135,6 @@ class SimNode(GuardedNode):
     """
 
     robot_name = ""  # as in embodiment_descriptions; the node is called <robot_name>_sim
-    frame = "base_link"  # of joint states
     PARAMETERS = PARAMETERS
     PUBLISHES = (
         ROBOT_DESCRIPTION,
@@ -174,7 +173,9 @@ class SimNode(GuardedNode):
 
     def read_joints(self) -> JointReading:
         """What the joints report."""
-        return self.misbehavior.reading()
+        if isinstance(self.misbehavior, JointMisbehavior):
+            return self.misbehavior.reading()
+        return self.robot.joints()
 
     def judge(self, name: str) -> DiagnosticStatus:
         """How close to its limits the robot was commanded so far, as the status of that name."""
@@ -189,7 +190,6 @@ class SimNode(GuardedNode):
     def __init__(self, **node_options) -> None:
         super().__init__(f"{self.robot_name}_sim", **node_options)
         self.failure: BaseException | None = None
-        self.lock = threading.RLock()  # the robot, the mode, and the order of what is published about them
         for row in self.PARAMETERS:
             self.declare_parameter(row.name, row.default, row.descriptor(parameter_messages))
         given = [self.get_parameter(row.name) for row in self.PARAMETERS]
@@ -296,7 +296,7 @@ class SimNode(GuardedNode):
             with self.lock:
                 self.robot.command(interface, message)
         except CommandRejected as reason:
-            often = {"throttle_duration_sec": 1.0} if streams else {}
+            often: dict[str, Any] = {"throttle_duration_sec": 1.0} if streams else {}
             self.get_logger().error(f"{interface}: command refused: {reason}", **often)
 
     def _on_reset(self, request: ResetWorld.Request, response: ResetWorld.Response) -> ResetWorld.Response:
@@ -383,7 +383,8 @@ class SimNode(GuardedNode):
             self.publish_more(now_ns, stamp, everything)
             if self._task_publisher and self._task_schedule.due(now_ns, everything):
                 state, elapsed = self.world.task_state(), self.robot.episode_time
-                self._task_publisher.publish(task_state_message(state, elapsed, stamp, self.frame))
+                if state is not None:
+                    self._task_publisher.publish(task_state_message(state, elapsed, stamp, self.frame))
             if self._limits_schedule.due(now_ns, everything):
                 self._publish_limits(stamp)
             if self._rig and self._image_schedule.due(now_ns, everything):

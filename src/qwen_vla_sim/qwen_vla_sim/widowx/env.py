@@ -15,7 +15,7 @@ from qwen_vla_sim.world_env import WorldEnv
 SETPOINT_PERIOD = 0.01  # [s] between interpolated set points: the controller's 100 Hz
 
 
-class WidowXEnv(WorldEnv):
+class WidowXEnv(WorldEnv[WidowXWorld]):
     """Follow the instruction.
 
     Action: (7,) joint targets [rad; last: left_finger, m] reached at the end of the step (0.2 s).
@@ -28,7 +28,7 @@ class WidowXEnv(WorldEnv):
 
     def __init__(self, world: WidowXWorld, render_size: tuple[int, int] | None, max_steps: int) -> None:
         super().__init__(world, render_size, max_steps)
-        low, high = self._joint_limits()
+        low, high = self._action_limits = self._joint_limits()
         self.action_space = gymnasium.spaces.Box(low, high)
         joints = gymnasium.spaces.Box(low - 0.1, high + 0.1)
         spaces = {"images": self._image_space(), "joints": joints, "command": joints}
@@ -46,12 +46,12 @@ class WidowXEnv(WorldEnv):
             place(options["joints"])
         self._command = self.world.joint_positions().copy()
         if options.get("holding"):
-            self._command[-1] = self.world.embodiment.arms[0].gripper.closed
+            self._command[-1] = self.world.closed_gripper
         self.steps = 0
         return self._observe(), self._info()
 
     def step(self, action: np.ndarray):
-        command = np.clip(np.asarray(action, float), self.action_space.low, self.action_space.high)
+        command = np.clip(np.asarray(action, float), *self._action_limits)
         substeps = round(SETPOINT_PERIOD / self.world.timestep)
         count = round(self.period / SETPOINT_PERIOD)
         for i in range(1, count + 1):

@@ -90,12 +90,12 @@ class PlaceTask(TabletopTask):
     def rests(self, situation: Situation) -> bool:
         """Whether the target is in or on the goal, held or not."""
         offset = to_goal(situation)
-        inside = situation.scene.things[situation.scene.goal].design.inside
+        inside = situation.scene.goal_thing.design.inside
         return bool((np.abs(offset[:2]) < inside).all() and abs(offset[2]) < self.slack)
 
     def settled(self, situation: Situation) -> bool:
         """Whether the target is in or on its goal, or would fall there: release it."""
-        goal = situation.scene.things[situation.scene.goal].design
+        goal = situation.scene.goal_thing.design
         offset = to_goal(situation)
         return bool((np.abs(offset[:2]) < goal.inside).all() and -offset[2] < goal.drop + LEVEL)
 
@@ -103,8 +103,8 @@ class PlaceTask(TabletopTask):
 def to_goal(situation: Situation) -> np.ndarray:
     """(3,) from the target's origin to its position at rest on the goal, in the axes of the goal [m]."""
     scene, positions = situation.scene, situation.positions
-    goal, thing = scene.things[scene.goal], scene.named
-    place = positions[scene.goal] + [0, 0, goal.design.top - goal.design.rest + thing.design.rest]
+    goal, thing = scene.goal_thing, scene.named
+    place = positions[scene.goal_index] + [0, 0, goal.design.top - goal.design.rest + thing.design.rest]
     x, y, z = place - positions[scene.target]
     # A movable goal may have been rotated by a push; the sides of a cube are equal, so its initial yaw is good enough.
     cos, sin = np.cos(goal.yaw), np.sin(goal.yaw)
@@ -113,15 +113,15 @@ def to_goal(situation: Situation) -> np.ndarray:
 
 def release_point(situation: Situation) -> np.ndarray:
     """(3,) position of the target's grip point at which the gripper opens over the goal [m]."""
-    goal = situation.scene.things[situation.scene.goal].design
-    x, y, z = situation.positions[situation.scene.goal]
+    goal = situation.scene.goal_thing.design
+    x, y, z = situation.positions[situation.scene.goal_index]
     top = z - goal.rest + goal.top
     return np.array([x, y, top + GRASP_HEIGHT + goal.drop])
 
 
 def _why_not(situation: Situation, placed: bool, held: bool) -> str:
     scene, lifted = situation.scene, situation.lifted
-    target, goal = scene.target, scene.goal
+    target, goal = scene.target, scene.goal_index
     others = [i for i, thing in enumerate(scene.things) if thing.movable and i not in (target, goal)]
     if placed:
         return "not released"

@@ -103,6 +103,18 @@ class Scene:
         return self.things[self.target]
 
     @property
+    def goal_index(self) -> int:
+        """`goal`, of a scene that has one."""
+        if self.goal is None:
+            raise ValueError(f"the scene of seed {self.seed} has no goal")
+        return self.goal
+
+    @property
+    def goal_thing(self) -> Thing:
+        """The thing on or in which the target is to be placed, of a scene that has one."""
+        return self.things[self.goal_index]
+
+    @property
     def others(self) -> tuple[int, ...]:
         """Indices of the things that could be grasped instead of the target."""
         return tuple(i for i, thing in enumerate(self.things) if thing.movable and i != self.target)

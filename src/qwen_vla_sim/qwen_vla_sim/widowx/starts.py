@@ -69,7 +69,7 @@ def draw_start(world: WidowXWorld, shares: Mapping[str, float], rng: np.random.G
 def _mislaid(world: WidowXWorld, rng: np.random.Generator) -> Pose | None:
     """A pose beside or on the edge of the goal, from where it must be picked up again; None when there is no room."""
     scene = world.scene
-    goal, design = scene.things[scene.goal], scene.named.design
+    goal, design = scene.goal_thing, scene.named.design
     taken = [
         covered(thing.design, (thing.x, thing.y, thing.yaw))
         for i, thing in enumerate(scene.things)

@@ -18,6 +18,7 @@ from qwen_vla_sim.widowx.env import WidowXEnv
 from qwen_vla_sim.widowx.grasping import Step
 from qwen_vla_sim.widowx.scene import MAX_THINGS, SLOTS
 from qwen_vla_sim.widowx.starts import Start
+from qwen_vla_sim.widowx.tabletop_task import tabletop
 from qwen_vla_sim.widowx.things import KINDS
 from qwen_vla_sim.widowx.tool import ToolDown
 from qwen_vla_sim.widowx.world import WidowXWorld
@@ -43,7 +44,7 @@ class WidowXSuite(ArmSuite):
     def make_world(
         self, shift: Shift | None = None, task: str | None = None, embodiment: Embodiment | None = None
     ) -> WidowXWorld:
-        used = {kind for name in {*self.rotation, task or self.rotation[0]} for kind in self.task(name).kinds}
+        used = {kind for name in {*self.rotation, task or self.rotation[0]} for kind in tabletop(self.task(name)).kinds}
         kinds = [kind for kind in KINDS if kind in used]
         return WidowXWorld(embodiment or self.embodiment, self._scenes(shift, task), kinds, shift)
 
@@ -81,7 +82,7 @@ class WidowXSuite(ArmSuite):
             except KinematicsError:  # out of reach: one failed demonstration must not end a long collection
                 return env.world.instruction, {}, False
             observation, _, _, _, info = env.step(joints)
-            done = done + 1 if env.world.scene.task.shown(env.world.task_state()) else 0
+            done = done + 1 if tabletop(env.world.scene.task).shown(env.world.task_state()) else 0
             if done > HOLD_STEPS:
                 break
         return env.world.instruction, {name: np.array(rows) for name, rows in frames.items()}, bool(info["success"])

@@ -70,3 +70,10 @@ class TabletopTask(Task[WidowXWorld, Scene, Situation, Step, Start]):
     def shown(self, state: TaskState) -> bool:
         """Whether a demonstration has shown the whole task."""
         return state.success
+
+
+def tabletop(task: Task) -> TabletopTask:
+    """The same task; TypeError for one that is not about the WidowX's table."""
+    if not isinstance(task, TabletopTask):
+        raise TypeError(f"task {task.name!r} is not a TabletopTask, which the WidowX's suites need")
+    return task

@@ -126,7 +126,7 @@ class WidowXWorld(RobotWorld):
 
     def move_target(self, x: float, y: float, yaw: float) -> None:
         """Set up: place the target at x, y [m] and `yaw` [rad], on what is there."""
-        thing, goal = self.scene.named, self.scene.things[self.scene.goal]
+        thing, goal = self.scene.named, self.scene.goal_thing
         quaternion = Rotation.from_euler("z", yaw).as_quat(scalar_first=True)
         on_edge = 0.0 if goal.movable else goal.design.top
         position = np.array([x, y, thing.design.rest + on_edge + 0.001])
@@ -145,9 +145,16 @@ class WidowXWorld(RobotWorld):
         self._place(self._used[self.scene.target], tip - [0, 0, thing.design.grip], quaternion)
         self._drifting = False
         mujoco.mj_forward(self.model, self.data)
-        gripper = self.embodiment.arms[0].gripper.closed
-        self.set_joint_target(np.append(joints[:-1], gripper))
+        self.set_joint_target(np.append(joints[:-1], self.closed_gripper))
         self.step(SETTLE_STEPS)
+
+    @property
+    def closed_gripper(self) -> float:
+        """Position of the gripper's joint when it is closed [m]."""
+        gripper = self.embodiment.arms[0].gripper
+        if gripper is None:
+            raise ValueError(f"embodiment '{self.embodiment.name}' has no gripper; the tasks need one")
+        return gripper.closed
 
     def task_state(self) -> TaskState:
         return self.scene.task.judge(self.situation())

@@ -38,12 +38,17 @@ class PickCubeOfThree(PickCube):
 def _surroundings(rng: np.random.Generator) -> Surroundings:
     gray = rng.uniform(0.45, 0.75)
     return Surroundings(
-        table_rgb=tuple(float(v) for v in np.clip(gray + rng.uniform(-0.06, 0.06, 3), 0, 1)),
+        table_rgb=_triple(np.clip(gray + rng.uniform(-0.06, 0.06, 3), 0, 1)),
         light_intensity=float(rng.uniform(0.5, 0.9)),
-        light_position=tuple(float(v) for v in rng.uniform((-0.3, -0.8, 1.2), (0.9, 0.8, 1.8))),
-        camera_offset=tuple(float(v) for v in rng.uniform(-0.015, 0.015, 3)),
-        camera_target_offset=tuple(float(v) for v in rng.uniform(-0.010, 0.010, 3)),
+        light_position=_triple(rng.uniform((-0.3, -0.8, 1.2), (0.9, 0.8, 1.8))),
+        camera_offset=_triple(rng.uniform(-0.015, 0.015, 3)),
+        camera_target_offset=_triple(rng.uniform(-0.010, 0.010, 3)),
     )
+
+
+def _triple(values: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = values.tolist()
+    return x, y, z
 
 
 def _separated_points(rng: np.random.Generator, count: int) -> np.ndarray:
