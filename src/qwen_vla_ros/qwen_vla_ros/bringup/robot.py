@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity, SomeSubstitutionsType
 from launch.actions import (
@@ -24,6 +25,7 @@ from launch_ros.actions import Node, PushRosNamespace, SetParameter
 from launch_ros.parameter_descriptions import ParameterValue
 
 from embodiment_descriptions import embodiment_file, resource_path, robot_description
+from embodiment_descriptions.description import Hardware
 from qwen_vla.suites import SHIFTS
 from qwen_vla_ros.bringup import nodes, packages
 from qwen_vla_ros.bringup.arguments import (
@@ -260,7 +262,9 @@ def simulator(robot: Robot, **parameters: object) -> Node:
 
 def description(robot: Robot, variant: str) -> ParameterValue:
     """Content of robot_description: the robot's xacro with its ros2_control block for a kind of hardware."""
-    urdf = robot_description(robot.name, variant, resource_path(f"config/controllers/{robot.name}.yaml"))
+    urdf = robot_description(
+        robot.name, cast(Hardware, variant), resource_path(f"config/controllers/{robot.name}.yaml")
+    )
     return ParameterValue(urdf, value_type=str)
 
 

@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from embodiment_descriptions import Embodiment, EmbodimentConfig, EmbodimentError, description_of, embodiment_file
 from embodiment_descriptions.config import load_config
+from embodiment_descriptions.description import Hardware
 from qwen_vla_ros.doctor.checks.cameras import check_cameras
 from qwen_vla_ros.doctor.checks.checkpoint import AREA as MODEL
 from qwen_vla_ros.doctor.checks.checkpoint import (
@@ -53,7 +55,7 @@ class Patient:
     policy: str = ""
 
 
-def find_patient(robot: str, hardware: str, namespace: str, policy: str) -> Patient:
+def find_patient(robot: str, hardware: Hardware | Literal["mujoco"], namespace: str, policy: str) -> Patient:
     """Find a robot of the suite by its name, or one of the user's by the path of its YAML.
 
     Args:
@@ -64,7 +66,7 @@ def find_patient(robot: str, hardware: str, namespace: str, policy: str) -> Pati
     Raises:
         EmbodimentError, ResourceError: there is no such robot, or its files are invalid.
     """
-    described_as = "mock" if hardware == "mujoco" else hardware
+    described_as: Hardware = "mock" if hardware == "mujoco" else hardware
     file = embodiment_file(robot, described_as)
     urdf = description_of(file, described_as)
     own = Embodiment.from_urdf(urdf, file) if urdf else None

@@ -11,7 +11,7 @@ import os
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -193,7 +193,9 @@ class _Listener:
     def _questions(self, topics: dict[str, Topic]) -> dict[tuple[str, str], tuple[type, str, Any]]:
         """Return type, name and request of each service, by question and node."""
         publishers = {e.node for topic in topics.values() for e in topic.publishers}
-        questions = {("state", name): (GetState, "get_state", GetState.Request()) for name in self._managed}
+        questions: dict[tuple[str, str], tuple[type, str, Any]] = {
+            ("state", name): (GetState, "get_state", GetState.Request()) for name in self._managed
+        }
         for name in publishers | set(self._managed):
             request = GetParameters.Request(names=["use_sim_time"])
             questions["use_sim_time", name] = GetParameters, "get_parameters", request
@@ -239,7 +241,7 @@ class _Listener:
                 self._subscribed.add(name)
                 self._last_subscription = time.monotonic()
 
-    def _write_down(self, topic: str, message: Any, info: dict[str, Any]) -> None:
+    def _write_down(self, topic: str, message: Any, info: Mapping[str, Any]) -> None:
         stamp = _stamp(message)
         with self._client.changed:
             earlier = self._arrivals[topic]

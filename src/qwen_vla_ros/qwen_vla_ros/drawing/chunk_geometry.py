@@ -57,7 +57,7 @@ class ChunkGeometry:
     @property
     def base_frame(self) -> str:
         """The robot's reference frame: that of the first arm, or of the base."""
-        return self.embodiment.base.link if self.moves_base else self.embodiment.arms[0].base_link
+        return self.embodiment.base_frame
 
     def paths(self, chunk: Chunk, start: RobotPose, steps: int | None = None) -> list[PredictedPath]:
         """Return the predicted path of every arm, or of the base, over the first `steps` of a chunk (default: all).
@@ -75,7 +75,7 @@ class ChunkGeometry:
         return found
 
     def _base_or_arms(self, start: RobotPose, chunk: Chunk, action: Action) -> list[PredictedPath]:
-        if self.moves_base:
+        if action.base is not None:
             return [self._base_path(chunk, start, action.base)]
         found = []
         for arm, kinematics, part in zip(self.embodiment.arms, self._kinematics, action.arms, strict=True):
@@ -96,7 +96,7 @@ class ChunkGeometry:
             CannotDraw: as in `paths`.
         """
         action = self._action(chunk, steps)
-        if self.moves_base:
+        if action.base is not None:
             poses = self._base_path(chunk, start, action.base).poses
             return [RobotPose(start.joints, pose, start.odometry_frame) for pose in poses]
         moved = [dict(start.joints) for _ in range(len(action.arms[0].motion) + 1)]
@@ -132,7 +132,7 @@ class ChunkGeometry:
         """Positions of gripper, hand and torso joints at one step."""
         e, found = self.embodiment, {}
         for index, (arm, part) in enumerate(zip(e.arms, action.arms, strict=True)):
-            if part.gripper is not None:
+            if part.gripper is not None and arm.gripper is not None:
                 found[arm.gripper.joint] = e.gripper_to_joint(float(part.gripper[step]), index)
             if part.hand is not None:
                 found.update(zip(arm.hand, map(float, part.hand[step]), strict=True))

@@ -120,14 +120,14 @@ def text_marker(header: Header, path: PredictedPath, text: str, lifetime: float,
 
 def pose_path(header: Header, predicted: PredictedPath, period: float) -> Path:
     """Build the Path message of a predicted path; pose i is due i * period after the header's stamp."""
-    path = Path(header=Header(stamp=header.stamp, frame_id=predicted.frame))
+    poses = []
     start = nanoseconds(header.stamp)
     for step, pose in enumerate(predicted.poses):
         stamped = PoseStamped(pose=pose_message(pose))
         stamped.header.frame_id = predicted.frame
         stamped.header.stamp = time_message(start + round(step * period * NANOSECONDS))
-        path.poses.append(stamped)
-    return path
+        poses.append(stamped)
+    return Path(header=Header(stamp=header.stamp, frame_id=predicted.frame), poses=poses)
 
 
 def ghost_transforms(header: Header, link_poses: Mapping[str, np.ndarray], root: np.ndarray) -> list[TransformStamped]:

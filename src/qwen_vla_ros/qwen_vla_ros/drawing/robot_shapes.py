@@ -33,7 +33,7 @@ class Shape:
     kind: Literal["box", "cylinder", "sphere", "mesh"]
     size: tuple[float, ...]
     placement: np.ndarray
-    color: tuple[float, float, float, float]
+    color: tuple[float, ...]
     mesh: str = ""
 
 
@@ -92,7 +92,7 @@ def _shapes(robot: ElementTree.Element):
             own = _color(material) if material is not None else None
             named = colors.get(material.get("name")) if material is not None else None
             yield Shape(
-                link=link.get("name"),
+                link=link.get("name", ""),
                 kind=element.tag,
                 size=_size(element),
                 placement=_placement(visual.find("origin")),
@@ -128,7 +128,7 @@ def _placement(origin: ElementTree.Element | None) -> np.ndarray:
 
 def _color(material: ElementTree.Element) -> tuple[float, ...] | None:
     color = material.find("color")
-    return None if color is None else _numbers(color.get("rgba"))
+    return None if color is None else _numbers(color.get("rgba", ""))
 
 
 def _numbers(text: str) -> tuple[float, ...]:

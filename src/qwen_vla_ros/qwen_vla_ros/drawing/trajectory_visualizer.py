@@ -27,7 +27,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from embodiment_descriptions import EmbodimentError, ResourceError
 from qwen_vla_control.node_interface import Endpoint, NodeInterface, answer_options
-from qwen_vla_control.observation.robot_pose import MAX_GAP, RobotReader
+from qwen_vla_control.observation.robot_pose import MAX_GAP, RobotPose, RobotReader
 from qwen_vla_control.observation.streams import NotObserved
 from qwen_vla_control.stamps import nanoseconds
 from qwen_vla_msgs.msg import ActionChunk, ChunkReport
@@ -182,7 +182,8 @@ class TrajectoryVisualizer(GuardedNode):
 
     @staticmethod
     def _on_odometry(reader: RobotReader, message: Odometry) -> None:
-        reader.odometry.take(message, time.monotonic_ns())
+        if reader.odometry is not None:
+            reader.odometry.take(message, time.monotonic_ns())
 
     # Chunks ---------------------------------------------------------------------------------------------------------
 
@@ -201,7 +202,8 @@ class TrajectoryVisualizer(GuardedNode):
             self._path.publish(pose_path(message.header, paths[0], message.period))
             for path in paths[1:]:
                 self._more_paths[path.name].publish(pose_path(message.header, path, message.period))
-            self._ghost.follow(self._end(message), time.monotonic() + _lifetime(message))
+            if self._geometry is not None and self._ghost is not None:
+                self._ghost.follow(self._end(self._geometry, message), time.monotonic() + _lifetime(message))
 
     def _on_accepted(self, message: ActionChunk) -> None:
         self._accepted = message
@@ -220,7 +222,8 @@ class TrajectoryVisualizer(GuardedNode):
             self._show_hold(self._accepted, report)
 
     def _show_refusal(self, message: ActionChunk, report: ChunkReport, paths: list[PredictedPath]) -> None:
-        text, bad = f"REFUSED: {_short(report.message)}", offending_steps(printable(report.message), message.horizon)
+        why = str(report.message)
+        text, bad = f"REFUSED: {_short(why)}", offending_steps(printable(why), message.horizon)
         self._draw(message, paths, REFUSED, text, bad, alarm=True)
         self._markers.publish(MarkerArray(markers=removed_markers([path.name for path in paths], PREDICTED)))
         self._rest_ghost()
@@ -229,7 +232,7 @@ class TrajectoryVisualizer(GuardedNode):
         self._accepted = None
         paths = self._predicted_paths(message, message.execution_horizon)
         self._markers.publish(MarkerArray(markers=removed_markers([path.name for path in paths], ACCEPTED)))
-        self._draw(message, paths, None, f"HELD: {_short(report.message)}", alarm=True)
+        self._draw(message, paths, None, f"HELD: {_short(str(report.message))}", alarm=True)
         self._rest_ghost()
 
     def _draw(
@@ -246,8 +249,9 @@ class TrajectoryVisualizer(GuardedNode):
         instruction = printable(message.instruction, LONGEST_INSTRUCTION)
         text = f"{instruction}\nchunk {message.chunk_id}, {message.inference_ms:.0f} ms\n{state}"
         markers: list[Marker] = []
-        for path in paths if layer else ():
-            markers += path_markers(message.header, path, layer, lifetime, bad_steps)
+        if layer is not None:
+            for path in paths:
+                markers += path_markers(message.header, path, layer, lifetime, bad_steps)
         if self._geometry is not None:
             place = paths[0] if paths else PredictedPath(TEXT, self._geometry.base_frame, NOWHERE)
             markers.append(text_marker(message.header, place, text, lifetime, alarm))
@@ -264,9 +268,9 @@ class TrajectoryVisualizer(GuardedNode):
             self.get_logger().warning(f"chunk {message.chunk_id} is not drawn: {why}", throttle_duration_sec=5.0)
             return []
 
-    def _end(self, message: ActionChunk):
+    def _end(self, geometry: ChunkGeometry, message: ActionChunk) -> RobotPose:
         start = self._reader.at(nanoseconds(message.header.stamp), self.parameters.max_anchor_gap)
-        return self._geometry.poses(chunk_from_message(message), start)[-1]
+        return geometry.poses(chunk_from_message(message), start)[-1]
 
     # Reset ----------------------------------------------------------------------------------------------------------
 
@@ -300,16 +304,17 @@ class TrajectoryVisualizer(GuardedNode):
 
     def _show_ghost(self) -> None:
         """Show the robot at the end of the last chunk; at its current state when there is none."""
-        measured = self._reader.latest() if self._geometry is not None and self.parameters.ghost else None
-        if measured is None:
+        ghost = self._ghost if self.parameters.ghost else None
+        measured = self._reader.latest() if ghost is not None else None
+        if ghost is None or measured is None:
             return
-        pose = self._ghost.pose(measured, time.monotonic())
+        pose = ghost.pose(measured, time.monotonic())
         header = Header(stamp=self.get_clock().now().to_msg())
         self._ghost_joints.publish(
             JointState(header=header, name=list(pose.joints), position=list(pose.joints.values()))
         )
-        if self._transforms is not None:
-            self._transforms.publish(self._transforms_kind(transforms=self._ghost.transforms(pose, header.stamp)))
+        if self._transforms is not None and self._transforms_kind is not None:
+            self._transforms.publish(self._transforms_kind(transforms=ghost.transforms(pose, header.stamp)))
 
 
 def _lifetime(message: ActionChunk) -> float:

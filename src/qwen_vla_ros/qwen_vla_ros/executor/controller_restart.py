@@ -78,7 +78,7 @@ class ControllerRestart:
 
         def on_answer(future: Future) -> None:
             answer = future.result()
-            if answer.ok:
+            if answer is not None and answer.ok:
                 self._continue(rest, done)
                 return
             self._began_ns = None

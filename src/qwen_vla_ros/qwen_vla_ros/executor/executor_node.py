@@ -148,6 +148,8 @@ class ExecutorNode(lifecycle.ManagedNode):
     def _on_chunk(self, message: ActionChunk, info: Mapping) -> None:
         began = time.perf_counter()
         chunk = chunk_from_message(message, publisher_of(info))
+        replaced: Motion | None = None
+        violations: tuple[Violation, ...] = ()
         try:
             path = self._decide(chunk)
             replaced = self._execution.begin(path, chunk)
@@ -157,8 +159,6 @@ class ExecutorNode(lifecycle.ManagedNode):
             trace = traceback.format_exc()
             self.get_logger().error(f"chunk {chunk.chunk_id}: {trace}", throttle_duration_sec=REFUSAL_LOG_PERIOD)
             violations = (Violation(Reason.INTERNAL, f"the check failed: {error}"),)
-        else:
-            violations = ()
         now, decision_ms = self._now(), (time.perf_counter() - began) * 1e3  # the command has been sent
         self._policy.on_verdict(chunk, accepted=not violations)
         if violations:

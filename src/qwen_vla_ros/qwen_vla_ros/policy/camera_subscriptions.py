@@ -25,6 +25,7 @@ from embodiment_descriptions import Camera, Embodiment
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_control.observation.camera_info import image_size, is_calibrated
 from qwen_vla_control.observation.joint_source import JointSource
+from qwen_vla_control.observation.odometry_reader import OdometryReader
 from qwen_vla_control.observation.robot_streams import History, Needs, ObservationStreams
 from qwen_vla_control.observation.streams import (
     MAX_IDENTICAL,
@@ -37,8 +38,9 @@ from qwen_vla_control.observation.streams import (
     Stream,
     Waiting,
 )
-from qwen_vla_rclpy.guarded_node import ANY_SIZE, LARGEST, GuardedNode
+from qwen_vla_rclpy.guarded_node import ANY_SIZE, LARGEST
 from qwen_vla_ros.ros.diagnostics import diagnostic_status
+from qwen_vla_ros.ros.lifecycle import ManagedNode
 from qwen_vla_ros.ros.matched_subscription import MatchedSubscription
 from qwen_vla_ros.ros.parameters import Parameter
 
@@ -106,7 +108,7 @@ class ObservationSubscriptions:
 
     def __init__(
         self,
-        node: GuardedNode,
+        node: ManagedNode,
         embodiment: Embodiment,
         changed: threading.Condition,
         camera_tags: Sequence[str] | None = None,
@@ -135,8 +137,8 @@ class ObservationSubscriptions:
             for index, source in sources
             if source in self.streams.joint_sources
         ]
-        if self.streams.odometry is not None:
-            self.subscribed.append(self._subscribe_odometry(embodiment.odometry.topic))
+        if self.streams.odometry is not None and embodiment.odometry is not None:
+            self.subscribed.append(self._subscribe_odometry(self.streams.odometry, embodiment.odometry.topic))
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(GRAPH_PERIOD, self._check_publishers, clock=steady)
 
@@ -168,8 +170,7 @@ class ObservationSubscriptions:
         take = partial(self.streams.joints.take, index)
         return SubscribedStream(source, self._subscribe(JOINT_STATES.kind, source.source.topic, take, STATE_DEPTH))
 
-    def _subscribe_odometry(self, topic: str) -> SubscribedStream:
-        odometry = self.streams.odometry
+    def _subscribe_odometry(self, odometry: OdometryReader, topic: str) -> SubscribedStream:
         return SubscribedStream(odometry.stream, self._subscribe(ODOMETRY.kind, topic, odometry.take, STATE_DEPTH))
 
     def _subscribe(
@@ -275,7 +276,7 @@ class ObservationSubscriptions:
             "late": stream.late,
         }
         if source.tag:
-            values["same image [s]"] = stream.identical()
+            values["same image [s]"] = self.streams.cameras[source.tag].identical()
             values |= self._image_values(source)
             problem = "" if self._node.parameters.camera_info == "off" else self.streams.camera_info_problem(source.tag)
             if problem and not fault:
@@ -286,8 +287,9 @@ class ObservationSubscriptions:
         """Properties of the newest image and its CameraInfo."""
         info, values = self.streams.infos.get(source.tag), {}
         values["camera info"] = "none" if info is None else "calibrated" if is_calibrated(info) else "not calibrated"
-        if source.stream.latest is not None:
-            image = source.stream.latest.message
+        latest = self.streams.cameras[source.tag].latest
+        if latest is not None:
+            image = latest.message
             size = image_size(image)
             values["encoding"] = getattr(image, "format", None) or getattr(image, "encoding", "")
             values["size [px]"] = "unknown" if size is None else f"{size[0]} x {size[1]}"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from qwen_vla.policies import ActionChunk, ChunkPolicy
+from qwen_vla.policies import ActionChunk, ChunkPolicy, ContinuingPolicy
 from qwen_vla_control.observation.image_decoding import DecodingError
 from qwen_vla_control.observation.streams import NotObserved, Observation, Waiting
 from qwen_vla_ros.policy.executor_client import ExecutorClient
@@ -75,10 +75,11 @@ class NodeGoalContext:
         parameters, horizon = self._parts.parameters, self._parts.chunk_size
         seed = None if parameters.seed < 0 else parameters.seed + self._predicted
         self._predicted += 1
-        if previous is None or previous.consumed >= horizon:
-            return self._parts.policy.infer(seen, seed=seed)
+        policy = self._parts.policy
+        if previous is None or previous.consumed >= horizon or not isinstance(policy, ContinuingPolicy):
+            return policy.infer(seen, seed=seed)
         steps = min(parameters.execution_horizon or previous.chunk.execution_horizon, horizon)
-        return self._parts.policy.continue_chunk(
+        return policy.continue_chunk(
             seen,
             previous.chunk,
             inference_delay=min(previous.delay, steps, horizon - steps),

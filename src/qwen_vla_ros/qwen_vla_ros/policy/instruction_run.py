@@ -156,24 +156,31 @@ class GoalContext(Protocol):
 
     def now(self) -> int:
         """ROS time [ns]."""
+        ...
 
     def interruption(self) -> RunEnded | None:
         """Why the run must end at once: canceled, deactivated; None while it may continue."""
+        ...
 
     def observe(self, not_before_ns: int) -> Observation | Waiting:
         """The latest observation after a ROS time. Called with `changed` held."""
+        ...
 
     def infer(self, observation: Observation, previous: PreviousChunk | None = None) -> ActionChunk:
         """Predict a chunk, continuing the previous one where there is one."""
+        ...
 
     def publish(self, chunk: ActionChunk) -> PublishedChunk:
         """Send a chunk to the executor."""
+        ...
 
     def hold(self) -> None:
         """Have the executor abort its current motion."""
+        ...
 
-    def tell(self, state: str, executed: int, refused: int, latency_ms: float) -> None:
+    def tell(self, state: str, executed: int, refused: int, latency_ms: float, /) -> None:
         """Send feedback."""
+        ...
 
 
 class InstructionRun:

@@ -235,7 +235,7 @@ class PolicyNode(lifecycle.ManagedNode):
             EXECUTE.kind,
             EXECUTE.name,
             self._conclude,
-            goal_callback=self._on_goal,
+            goal_callback=self._on_goal,  # pyright: ignore[reportArgumentType]  # rclpy's hint names a cancel request
             handle_accepted_callback=self._begin,
             cancel_callback=lambda _goal: CancelResponse.ACCEPT,
         )
@@ -306,7 +306,8 @@ class PolicyNode(lifecycle.ManagedNode):
         if not response.message and not self._own_goals.server_is_ready():
             response.message = "policy_node has not found its own action server yet; try again"
         if not response.message:
-            response.success = (await self._own_goals.send_goal_async(goal)).accepted
+            handle = await self._own_goals.send_goal_async(goal)
+            response.success = handle is not None and handle.accepted
             response.message = "" if response.success else "another goal came first"
         return response
 
@@ -316,7 +317,7 @@ class PolicyNode(lifecycle.ManagedNode):
             response.message = "no goal is being executed"
             return response
         canceled = await self._own_cancel.call_async(CancelGoal.Request())
-        response.success = bool(canceled.goals_canceling)
+        response.success = canceled is not None and bool(canceled.goals_canceling)
         response.message = "" if response.success else "the goal had just ended"
         return response
 
@@ -327,7 +328,7 @@ class PolicyNode(lifecycle.ManagedNode):
 
     def _conclude(self, handle: ServerGoalHandle) -> ExecuteInstruction.Result:
         """Set the final state and result of a goal whose run is over."""
-        outcome = self._outcome
+        outcome = self._outcome or Outcome.before_it_began(Ending.INTERNAL, "the goal was not run")
         with self._changed:
             self._run, self._reserved = None, False
         self._instruction_publisher.publish(String())  # chunks still in flight have no instruction
@@ -368,6 +369,8 @@ class PolicyNode(lifecycle.ManagedNode):
 
     def _goal_context(self, handle: ServerGoalHandle) -> GoalContext:
         """Check the goal and publish its prompt; ValueError when it is invalid."""
+        if self._parts is None:
+            raise RuntimeError("policy_node is not configured")
         instruction = instruction_of(handle.request)
         if isinstance(self._policy, PreparedPolicy):
             self._policy.check_instruction(instruction)
@@ -383,7 +386,7 @@ class PolicyNode(lifecycle.ManagedNode):
         if handle.is_cancel_requested:
             return RunEnded(Ending.CANCELED, "canceled by the client")
         if not self.active:
-            return RunEnded(Ending.NOT_ACTIVE, self.stop_reason.value)
+            return RunEnded(Ending.NOT_ACTIVE, self.stop_reason.value if self.stop_reason else "never activated")
         return None
 
     def _make_run(self, context: GoalContext, limits: Limits) -> InstructionRun:
@@ -435,7 +438,7 @@ class PolicyNode(lifecycle.ManagedNode):
 
 def instruction_of(goal: ExecuteInstruction.Goal) -> str:
     """The instruction of a goal; ValueError when the goal is invalid."""
-    instruction = checked_instruction(goal.instruction)
+    instruction = checked_instruction(str(goal.instruction))
     if not 0.0 <= goal.timeout < float("inf"):
         raise ValueError(f"timeout {goal.timeout} s must be a number and not negative; 0 is the node's default")
     return instruction
@@ -443,14 +446,10 @@ def instruction_of(goal: ExecuteInstruction.Goal) -> str:
 
 def send_feedback(handle: ServerGoalHandle, state: str, executed: int, refused: int, latency_ms: float) -> None:
     """Send feedback to the client of a goal."""
-    handle.publish_feedback(
-        ExecuteInstruction.Feedback(
-            state=printable(state, LONGEST_STATE),
-            chunks_executed=executed,
-            chunks_refused=refused,
-            latency_ms=latency_ms,
-        )
+    feedback = ExecuteInstruction.Feedback(
+        state=printable(state, LONGEST_STATE), chunks_executed=executed, chunks_refused=refused, latency_ms=latency_ms
     )
+    handle.publish_feedback(feedback)  # pyright: ignore[reportArgumentType]  # rclpy's hint names the whole message
 
 
 def main(args: list[str] | None = None) -> None:

@@ -123,7 +123,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         """Create the node unconfigured."""
         super().__init__(INTERFACE.name, PARAMETERS)
         self._file: EpisodeFile | None = None
-        self._ended: Future | None = None
+        self._ended: Future[None] = Future()
         self._last: Path | None = None
         self._problem = ""
         self._wanted: dict[str, WantedTopic] = {}  # by resolved name
@@ -164,7 +164,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
     def stop(self, reason: lifecycle.StopReason) -> None:
         """Finish the current episode; the thread continues until it is on the disk."""
         if self._file is not None:
-            self._close(reason.value)
+            self._close(self._file, reason.value)
 
     def _wait_for_file(self) -> None:
         if self._file is not None:
@@ -191,8 +191,9 @@ class EpisodeRecorder(lifecycle.ManagedNode):
 
     def _on_start(self, request: StartEpisode.Request, response: StartEpisode.Response) -> StartEpisode.Response:
         try:
-            response.message = self._start(request.instruction.strip())
-            response.success, response.episode = True, self._file.record.name
+            response.message = self._start(str(request.instruction).strip())
+            response.success = True
+            response.episode = "" if self._file is None else self._file.record.name
         except (ValueError, OSError) as error:
             response.message = printable(error)
             self.get_logger().error(f"not recording: {error}")
@@ -203,7 +204,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             response.message = "no episode is being recorded"
             return response
         file = self._file
-        self._close(STOPPED)
+        self._close(file, STOPPED)
         await self._ended
         response.success = file.folder is not None
         response.message = self._summary(file)
@@ -214,12 +215,14 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         last = self._last if self._last is not None and is_recorded(self._last) else None
         try:
             if file is not None:
-                self._close("discarded", keep=False)
+                name = file.record.name
+                self._close(file, "discarded", keep=False)
                 await self._ended
                 if file.folder is not None:  # it had already ended a moment before
                     shutil.rmtree(file.folder)
                     self._last = None
             elif last is not None:
+                name = last.name
                 shutil.rmtree(last)
                 self._last = None
             else:
@@ -228,14 +231,14 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             response.message = printable(error)
             return response
         response.success = True
-        response.message = f"{file.record.name if file else last.name} was discarded"
+        response.message = f"{name} was discarded"
         self.get_logger().info(response.message)
         return response
 
     async def _on_label(self, request: LabelEpisode.Request, response: LabelEpisode.Response) -> LabelEpisode.Response:
         try:
             changes = _changes(request)
-            response.episode = await self._label(request.episode, changes)
+            response.episode = await self._label(str(request.episode), changes)
             response.success = True
         except (ValueError, OSError) as error:
             response.message = printable(error)
@@ -313,9 +316,9 @@ class EpisodeRecorder(lifecycle.ManagedNode):
 
         return {topic.name: name for name, topic in self._wanted.items() if name != plain(topic.name)}
 
-    def _close(self, why: str, keep: bool = True) -> None:
+    def _close(self, file: EpisodeFile, why: str, keep: bool = True) -> None:
         self._stop_listening()
-        self._file.end(why, keep)
+        file.end(why, keep)
 
     def _stop_listening(self) -> None:
         for subscription in self._open.values():
@@ -327,6 +330,8 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         """Report a file that is finished, discarded, or aborted."""
         file, self._file = self._file, None
         self._stop_listening()
+        if file is None:
+            return
         if file.folder is not None:
             self._last = file.folder
         self._problem = file.problem
@@ -356,9 +361,9 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         for name, topic in self._wanted.items():
             offers = self.get_publishers_info_by_topic(name)
             if offers and name not in self._refused:
-                self._listen(name, topic, offers)
+                self._listen(self._file, name, topic, offers)
 
-    def _listen(self, name: str, topic: WantedTopic, offers: list) -> None:
+    def _listen(self, file: EpisodeFile, name: str, topic: WantedTopic, offers: list) -> None:
         qos = matching_qos(offers, topic.image)
         present = self._open.get(name)
         if present is not None and present.qos_profile == qos:
@@ -367,7 +372,7 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             if problem := one_type(offers):
                 raise UnknownType(f"{name} {problem}")
             if name not in self._known:
-                self._file.add_topic(topic_format(name, offers))
+                file.add_topic(topic_format(name, offers))
                 self._known.add(name)
             kind = message_class(offers[0].topic_type)
         except UnknownType as error:
@@ -392,11 +397,11 @@ class EpisodeRecorder(lifecycle.ManagedNode):
         # Arrival time at this computer; under simulated time, which bags of a simulator use, it is the current time.
         arrival = now if simulated else info["received_timestamp"] or now
         if is_chunk and self._file.record.policy is None:
-            self._learn_policy(data)
+            self._learn_policy(self._file, data)
         if not self._file.put(name, data, arrival, info["source_timestamp"] or arrival):
             self.get_logger().error("the disk is too slow: messages are lost", throttle_duration_sec=5.0)
 
-    def _learn_policy(self, data: bytes) -> None:
+    def _learn_policy(self, file: EpisodeFile, data: bytes) -> None:
         """Take the policy, and the instruction if none was given, of the first chunk that may be one for this robot."""
         if len(data) > LARGEST_CHUNK:
             return
@@ -404,8 +409,8 @@ class EpisodeRecorder(lifecycle.ManagedNode):
             message = deserialize_message(data, ActionChunk)
             chunk = chunk_from_message(message)
             if not check_schema(chunk, ChunkSchema.of(self._embodiment)):
-                instruction = self._file.record.instruction or _trainable(chunk.instruction)
-                self._file.relabel(instruction=instruction, policy=_recorded_policy(message.policy))
+                instruction = file.record.instruction or _trainable(chunk.instruction)
+                file.relabel(instruction=instruction, policy=_recorded_policy(message.policy))
         except OSError as error:  # a full disk, which also ends the recording
             self.get_logger().error(f"the policy was not saved: {error}", throttle_duration_sec=5.0)
         except (RuntimeError, ValueError) as error:  # RMWError is a RuntimeError
@@ -461,7 +466,7 @@ def _changes(request: LabelEpisode.Request) -> dict:
             raise ValueError(f"outcome {request.outcome} is not one of the codes {sorted(OUTCOMES)}")
         changes["success"] = OUTCOMES[request.outcome]
     if request.instruction.strip():
-        changes["instruction"] = _trainable(request.instruction.strip())
+        changes["instruction"] = _trainable(str(request.instruction).strip())
     if len(request.note) > LONGEST_NOTE:
         raise ValueError(f"the note has {len(request.note)} characters (limit {LONGEST_NOTE})")
     if request.note.strip():

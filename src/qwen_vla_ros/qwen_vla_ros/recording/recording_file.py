@@ -82,7 +82,7 @@ class EpisodeFile:
         compression: str,
         buffer_bytes: int,
         min_free: float,
-        ended: Callable[[], None],
+        ended: Callable[[], object],
     ) -> None:
         """Create folder and file, and start; OSError when that fails.
 

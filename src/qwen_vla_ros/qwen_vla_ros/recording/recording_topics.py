@@ -148,7 +148,7 @@ def _short(kind: str) -> str:
 
 
 def _qos_entry(profile: QoSProfile) -> dict:
-    def word(policy: object) -> str:
+    def word(policy: Enum) -> str:
         return policy.name.lower()
 
     history = profile.history if profile.history in (HistoryPolicy.KEEP_LAST, HistoryPolicy.KEEP_ALL) else None

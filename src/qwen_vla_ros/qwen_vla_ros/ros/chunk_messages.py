@@ -6,6 +6,8 @@ from __future__ import annotations
 import array
 import math
 from collections import Counter
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -21,6 +23,13 @@ from qwen_vla_rclpy.printable import printable
 
 LARGEST_CHUNK = 131_072  # [bytes] of a serialized ActionChunk; its bounds allow less
 LONGEST_INSTRUCTION = 500  # characters
+
+
+class TimedPrediction(Prediction, Protocol):
+    """A prediction that says how long it took: wall time by stage [ms]; `total` is the sum."""
+
+    @property
+    def inference_ms(self) -> Mapping[str, float]: ...
 
 
 def checked_instruction(text: str) -> str:
@@ -41,10 +50,10 @@ def chunk_from_message(message: ActionChunk, publisher: bytes = b"") -> Chunk:
         chunk_id=message.chunk_id,
         stamp_ns=nanoseconds(message.header.stamp),
         frame_id=message.header.frame_id,
-        embodiment=message.embodiment,
-        control_mode=message.control_mode,
+        embodiment=str(message.embodiment),
+        control_mode=str(message.control_mode),
         channel_names=tuple(message.channel_names),
-        instruction=message.instruction,
+        instruction=str(message.instruction),
         horizon=message.horizon,
         execution_horizon=message.execution_horizon,
         period=message.period,
@@ -54,7 +63,7 @@ def chunk_from_message(message: ActionChunk, publisher: bytes = b"") -> Chunk:
 
 
 def message_from_prediction(
-    prediction: Prediction, chunk_id: int, frame_id: str, execution_horizon: int
+    prediction: TimedPrediction, chunk_id: int, frame_id: str, execution_horizon: int
 ) -> ActionChunk:
     """Build the message of a policy's prediction.
 

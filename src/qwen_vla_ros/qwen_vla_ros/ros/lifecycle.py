@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -123,7 +123,7 @@ class ManagedNode(GuardedNode, LifecycleNode):
     def listen_to(
         self,
         topic: Endpoint,
-        callback: Callable[..., object],
+        callback: Callable[..., Any],
         qos: QoSProfile,
         name: str | None = None,
         **options: Any,
@@ -150,7 +150,9 @@ class ManagedNode(GuardedNode, LifecycleNode):
             with self._descriptions.handle:
                 taken = self._descriptions.handle.take_message(String, True)
             if taken is not None:
-                self._descriptions.callback(*taken)
+                cast(Callable[..., Any], self._descriptions.callback)(
+                    *taken
+                )  # the guarded one, which takes its info, too
             elif self.leaving.wait(timeout=0.05):
                 raise InterruptedError("the process is exiting")
             if time.monotonic() > limit:

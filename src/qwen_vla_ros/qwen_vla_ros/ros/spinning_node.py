@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
 from rclpy.context import Context
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
@@ -57,7 +56,7 @@ class SpinningNode:
 
     poll_period = 0.1
 
-    def __init__(self, name: str, domain: int, kind: type[Node] = ListeningNode, **parameters: Any) -> None:
+    def __init__(self, name: str, domain: int, kind: type[GuardedNode] = ListeningNode, **parameters: Any) -> None:
         """Join the graph; `kind` is the class of the node, `parameters` are its initial ones."""
         self._context = Context()
         self._context.init(domain_id=domain)

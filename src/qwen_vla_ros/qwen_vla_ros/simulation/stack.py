@@ -361,7 +361,8 @@ class _LifecycleState:
     def label(self) -> str:
         """The last known state, as text."""
         if self._asked is not None and self._asked.done():
-            self._label = self._asked.result().current_state.label
+            answer = self._asked.result()
+            self._label = self._label if answer is None else answer.current_state.label
             self._asked = None
         overdue = time.monotonic() - self._asked_at > STATE_TIMEOUT
         if self._client.service_is_ready() and (self._asked is None or overdue):

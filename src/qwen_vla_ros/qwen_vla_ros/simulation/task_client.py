@@ -107,14 +107,14 @@ class TaskClient:
     """Gives tasks to a stack, one at a time.
 
     Attributes (written in the client's thread, under `client.changed`):
-        task: latest state from the judge, None before the first.
+        latest: state from the judge, None before the first.
         activity: state of policy_node from its feedback.
     """
 
     def __init__(self, stack: SimulatedStack) -> None:
         self._client, self._simulator = stack.client, stack.simulator
         node = self._client.node
-        self.task: TaskState | None = None
+        self.latest: TaskState | None = None
         self.activity = ""
         self._heard_at = time.monotonic()
         self._seed, self._instruction, self._start_ns = 0, "", 0  # of the episode; its start in simulated time
@@ -130,13 +130,20 @@ class TaskClient:
         self._client.hear(ActionChunk, "policy_node/action_chunk", self._on_chunk, reliable(50))
         self._client.hear(ChunkReport, "executor_node/chunk_report", self._on_report, reliable(50))
 
+    @property
+    def task(self) -> TaskState:
+        """The latest state from the judge; TaskError before the first."""
+        if self.latest is None:
+            raise TaskError(f"{self._simulator} has not published the state of a task yet")
+        return self.latest
+
     def reset(self, seed: int) -> str:
         """Start the episode of a scene; returns its instruction when all cameras have published the new scene.
 
         The robot and its controllers are elsewhere then: the executor starts anew, too.
         """
         change_state(self._client, "executor_node", Transition.TRANSITION_DEACTIVATE)
-        self._client.wait(lambda: self.task, "task state of the simulator", ANSWER_TIMEOUT)
+        self._client.wait(lambda: self.latest, "task state of the simulator", ANSWER_TIMEOUT)
         before = _start_ns(self.task) + CLOCK_ROUNDING
         reply = self._client.call(self._reset, ResetWorld.Request(seed=seed), ANSWER_TIMEOUT)
         if not reply.success:
@@ -171,7 +178,7 @@ class TaskClient:
             raise TaskError(f"policy_node rejected the goal {self._instruction!r}; see its log")
         result = handle.get_result_async()
 
-        def ending() -> str | None:
+        def ending() -> str:
             watch()
             return self._ending(result, limits)
 
@@ -194,9 +201,9 @@ class TaskClient:
     # Messages -------------------------------------------------------------------------------------------------------
 
     def _on_task_state(self, message: TaskState) -> None:
-        if self.task is None or message.sim_time != self.task.sim_time:
+        if self.latest is None or message.sim_time != self.latest.sim_time:
             self._heard_at = time.monotonic()
-        self.task = message
+        self.latest = message
         if message.success and self._done is None and _start_ns(message) >= self._start_ns - CLOCK_ROUNDING:
             self._done = message
 
@@ -217,8 +224,8 @@ class TaskClient:
 
     # Result ---------------------------------------------------------------------------------------------------------
 
-    def _ending(self, result, limits: Limits) -> str | None:
-        """How the task ended; None while it continues."""
+    def _ending(self, result, limits: Limits) -> str:
+        """How the task ended; empty while it continues."""
         if self._done is not None:
             return SUCCESS
         if result.done():
@@ -229,7 +236,7 @@ class TaskClient:
         # Only once the judge has seen the last step.
         if enough and nanoseconds(self.task.header.stamp) >= nanoseconds(counted[-1].header.stamp):
             return STEP_LIMIT
-        return TIMEOUT if self.task.sim_time > limits.timeout + SETTLE_TIME + OVERTIME else None
+        return TIMEOUT if self.task.sim_time > limits.timeout + SETTLE_TIME + OVERTIME else ""
 
     def _steps(self, report: ChunkReport) -> int:
         """Control steps of a verdict: those sent; for a refused chunk, those during which the robot held instead."""
@@ -262,8 +269,8 @@ class TaskClient:
         return TaskRow(
             seed=self._seed,
             instruction=self._instruction,
-            task=final.task,
-            target=final.target,
+            task=str(final.task),
+            target=str(final.target),
             success=final.success,
             ended=ended,
             chunks=sum(report.verdict == ChunkReport.ACCEPTED for report in reports),
@@ -271,11 +278,11 @@ class TaskClient:
             steps=sum(map(self._steps, reports)),
             seconds=round(final.sim_time, 3),
             distance=final.distance,
-            failure=final.failure,
+            failure=str(final.failure),
             metrics=dict(zip(final.metric_names, final.metrics, strict=True)),
             latency_ms_p50=p50,
             latency_ms_p99=p99,
-            reports=tuple(Report(r.chunk_id, r.verdict, tuple(r.reason_codes), r.message) for r in reports),
+            reports=tuple(Report(r.chunk_id, r.verdict, tuple(r.reason_codes), str(r.message)) for r in reports),
         )
 
 

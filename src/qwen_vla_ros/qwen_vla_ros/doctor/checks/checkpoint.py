@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from embodiment_descriptions import Embodiment, ResourceError
+from embodiment_descriptions.commands.installed import package_of
 from qwen_vla.model.checkpoint.embodiment_info import EmbodimentInfo
 from qwen_vla.model.checkpoint.files import check_checkpoint as check_checkpoint_files
 from qwen_vla.model.checkpoint.files import read_embodiments, read_normalization, weight_files
@@ -65,7 +66,7 @@ def is_checkpoint(policy: str) -> bool:
 def check_installed(policy: str) -> Finding:
     """Is a package installed that opens this policy? Its own requirements are checked when it is opened."""
     try:
-        package = find_policy(policy).dist.name
+        package = package_of(find_policy(policy))
     except ValueError as error:
         return AREA.fail(
             "policy", str(error), "install its package (docs/how-to/add_a_policy.md), or specify another policy"
@@ -127,7 +128,7 @@ def check_statistics(trained: EmbodimentInfo, checkpoint: Checkpoint, robot: Emb
     """Would it be opened with the statistics that scale the model's output to motion?"""
     statistics = checkpoint.statistics.get(trained.dataset)
     wrong = list(checkpoint_misfits(trained, statistics, robot))
-    if wrong:
+    if wrong or statistics is None:
         remedy = "policy_node will not load it: use another checkpoint, or train this one again"
         yield AREA.fail("statistics", "; ".join(wrong), remedy)
         return

@@ -111,7 +111,9 @@ def check_units(robot: Embodiment, values: Mapping[str, float]) -> Iterator[Find
 def check_limits(robot: Embodiment, values: Mapping[str, float]) -> Finding:
     """Is every joint within the limits of the URDF?"""
     excess = {name: _excess(robot, name, value) for name, value in values.items()}
-    outside = sorted((name for name in excess if excess[name] > NOTICEABLE), key=excess.get, reverse=True)
+    outside = sorted(
+        (name for name in excess if excess[name] > NOTICEABLE), key=lambda name: excess[name], reverse=True
+    )
     if not outside:
         return AREA.ok("limits", "all joints are within the limits of the URDF")
     name = outside[0]

@@ -83,7 +83,7 @@ def segment_size(profile: str) -> int | None:
     if not profile:
         return DEFAULT_SEGMENT
     try:
-        sizes = [int(e.text) for e in ElementTree.parse(profile).iter() if e.tag.split("}")[-1] == "segment_size"]
+        sizes = [int(e.text or "") for e in ElementTree.parse(profile).iter() if e.tag.split("}")[-1] == "segment_size"]
     except (OSError, ElementTree.ParseError, TypeError, ValueError):
         return None
     return max(sizes, default=DEFAULT_SEGMENT)

@@ -106,7 +106,8 @@ def check_stamps(area: Area, label: str, arrivals: Sequence[Arrival], max_age: f
         fact = f"the same stamp in {len(stamped)} messages: the stream is frozen"
         return area.fail(label, fact, "restart the driver; check that the device still delivers data")
     stamped = [a for a in stamped if a.ros_time is not None] or stamped  # of the others, the age is unknown
-    ages = [((a.received if a.ros_time is None else a.ros_time) - a.stamp) / NANOSECONDS for a in stamped]
+    clocks = [(a.received if a.ros_time is None else a.ros_time, a.stamp or 0) for a in stamped]
+    ages = [(now - stamp) / NANOSECONDS for now, stamp in clocks]
     middle = median(ages)
     if abs(middle) > OTHER_CLOCK:
         return _other_clock(area, label, stamped[-1], middle)
@@ -124,11 +125,12 @@ def check_stamps(area: Area, label: str, arrivals: Sequence[Arrival], max_age: f
 
 
 def _other_clock(area: Area, label: str, last: Arrival, age: float) -> Finding:
-    if last.ros_time is not None and abs(last.received - last.stamp) < OTHER_CLOCK * NANOSECONDS:
+    stamp = last.stamp or 0
+    if last.ros_time is not None and abs(last.received - stamp) < OTHER_CLOCK * NANOSECONDS:
         fact = "stamps of real time, but /clock is running: simulated and real time are mixed"
         return area.fail(label, fact, "start its node with use_sim_time:=true, or stop the publisher of /clock")
-    if last.ros_time is None and last.stamp < FIRST_UNIX_TIME * NANOSECONDS:
-        fact = f"stamps of simulated time ({last.stamp / NANOSECONDS:.1f} s), but /clock has no publisher"
+    if last.ros_time is None and stamp < FIRST_UNIX_TIME * NANOSECONDS:
+        fact = f"stamps of simulated time ({stamp / NANOSECONDS:.1f} s), but /clock has no publisher"
         return area.fail(label, fact, "start its node with use_sim_time:=false, or start the simulator's /clock")
     return area.fail(label, f"stamps {abs(age) / 86400:.0f} days {'old' if age > 0 else 'ahead'}", SYNCHRONIZE)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import tyro
 
@@ -66,15 +66,15 @@ class View:
                 "--seconds and --image-rate must be positive (at most 100 images per second), --wait not negative"
             )
         with signals_as_exceptions():
-            return self._show_bag() if self.bag is not None else self._show_live()
+            return self._show_bag(self.bag) if self.bag is not None else self._show_live()
 
     # Sources --------------------------------------------------------------------------------------------------------
 
-    def _show_bag(self) -> int:
+    def _show_bag(self, path: Path) -> int:
         from qwen_vla_ros.drawing.view.bag import Bag
 
         with (
-            Bag(self.bag, self.namespace) as bag,
+            Bag(path, self.namespace) as bag,
             self._drawing(self._named() or bag.embodiment(self.config)) as drawing,
         ):
             count = bag.play(drawing.scene.feeds)
@@ -118,7 +118,7 @@ class View:
         print(f"{drawing.scene.embodiment.name}: {what}, {chunks} chunks")
         if self.save is not None:
             print(f"{self.save} ({self.save.stat().st_size / 1e6:.1f} MB): rerun {self.save}")
-        if self.png is not None:
+        if self.png is not None and drawing.image is not None:
             number = drawing.image.write(self.png, self.chunk, MAKER)
             print(f"{self.png}: chunk {number}")
         return 0 if chunks else 1
@@ -130,7 +130,7 @@ class Drawing:
     def __init__(self, embodiment: Embodiment, image_rate: float, save: Path | None, viewer: bool, image: bool) -> None:
         """Open what was requested: the viewer, unless a file or an image is requested instead."""
         from qwen_vla_ros.drawing.robot_shapes import RobotShapes
-        from qwen_vla_ros.drawing.view.scene import Scene
+        from qwen_vla_ros.drawing.view.scene import Canvas, Scene
 
         shapes = RobotShapes(embodiment.urdf)
         self.image, self._rerun = None, None
@@ -143,7 +143,8 @@ class Drawing:
 
             self.image = ImageCanvas(embodiment, shapes)
         canvases = [canvas for canvas in (self._rerun, self.image) if canvas is not None]
-        self.scene: Scene = Scene(embodiment, Canvases(canvases), image_rate)
+        everything = cast(Canvas, Canvases(canvases))  # passes every method on
+        self.scene: Scene = Scene(embodiment, everything, image_rate)
 
     def __enter__(self) -> Drawing:
         """Return this drawing; everything is already open."""

@@ -119,8 +119,8 @@ class ImageCanvas:
         cameras = figure.add_gridspec(
             min(2, len(tags)), columns, left=0.67, right=0.99, bottom=0.33, top=0.92, wspace=0.05, hspace=0.15
         )
-        for tag, cell in zip(tags, cameras, strict=False):
-            axes = figure.add_subplot(cell)
+        for number, tag in enumerate(tags):
+            axes = figure.add_subplot(cameras[number])
             axes.set_axis_off()
             axes.set_title(tag if tag in moment.images else f"{tag}: no image", fontsize=9)
             if tag in moment.images:

@@ -38,7 +38,7 @@ class LiveGraph:
         topic = self.topic("robot_description")
         self._node.hear(String, topic, lambda message: texts.append(message.data), LATCHED)
         try:
-            return self._node.wait(lambda: texts and texts[-1], f"robot_description on {topic}", timeout)
+            return self._node.wait(lambda: texts[-1] if texts else "", f"robot_description on {topic}", timeout)
         except NoAnswer as error:
             domain = os.environ.get("ROS_DOMAIN_ID", "0")
             raise TimeoutError(

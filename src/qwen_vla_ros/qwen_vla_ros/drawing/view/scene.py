@@ -150,7 +150,8 @@ class Scene:
 
     def _on_odometry(self, message: Any) -> None:
         self._advance(message)
-        self._reader.odometry.take(message, 0)
+        if self._reader.odometry is not None:
+            self._reader.odometry.take(message, 0)
         self._draw_robot()
 
     def _draw_robot(self) -> None:

@@ -70,6 +70,8 @@ class ActionGoals:
         if self._destroyed:
             return
         handle = future.result()
+        if handle is None:  # canceled with the client
+            return
         if not handle.accepted:
             if number == self._number:
                 self._wanted, self._fault = False, f"{self._name} rejected the goal"
@@ -86,7 +88,7 @@ class ActionGoals:
             return
         self._handle, self._wanted = None, False
         answer = future.result()
-        if answer.status == GoalStatus.STATUS_ABORTED:
+        if answer is not None and answer.status == GoalStatus.STATUS_ABORTED:
             self._fault = f"{self._name} failed: {_as_text(answer.result)}"
 
 

@@ -35,10 +35,12 @@ class BaseVelocityBackend:
 
     def __init__(self, node: Node, command: BaseVelocityCommand, robot: CommandedRobot) -> None:
         """Prepare; the publisher is created when its type is known: `auto` takes the type of the subscribers."""
-        embodiment = robot.embodiment
+        base, limits = robot.embodiment.base, robot.embodiment.safety.base
+        if base is None or limits is None:
+            raise ValueError(f"embodiment '{robot.embodiment.name}' has no base, or no `safety.base` in its YAML")
         self._node, self._topic, self._message_setting = node, node.resolve_topic_name(command.topic), command.message
-        self._pose, self._link = robot.pose, embodiment.base.link
-        self._follower = BaseFollower(embodiment.safety.base, embodiment.base.kind == "omnidirectional")
+        self._pose, self._link = robot.pose, base.link
+        self._follower = BaseFollower(limits, base.kind == "omnidirectional")
         self._publisher = None
         self._message = Twist()
         self._path: BasePath | None = None
@@ -55,7 +57,7 @@ class BaseVelocityBackend:
             problem = self._detect(heard)
             if problem:
                 return [problem]
-        if self._publisher.get_subscription_count() == 0:
+        if self._publisher is None or self._publisher.get_subscription_count() == 0:
             return [unheard(self._node, self._topic, type(self._message)) + self._advice(heard)]
         return []
 

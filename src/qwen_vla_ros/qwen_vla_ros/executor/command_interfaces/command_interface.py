@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from rclpy.node import Node
@@ -18,6 +18,7 @@ from qwen_vla_rclpy.qos import reliable
 
 COMMAND_QOS = reliable(5)
 Path = JointPath | BasePath
+Accepted = TypeVar("Accepted", JointPath, BasePath, contravariant=True)  # what an interface can execute
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class CommandedRobot:
     pose: Callable[[], np.ndarray | None]
 
 
-class Backend(Protocol):
+class Backend(Protocol[Accepted]):
     """The ROS side of one command interface of a robot.
 
     `CommandInterface.ros_side` names its factory, called with the node that owns publishers and clients, the entry of
@@ -61,8 +62,9 @@ class Backend(Protocol):
 
     def preflight(self) -> list[str]:
         """Return the problems that prevent motion, as text; empty when ready."""
+        ...
 
-    def prepare(self, path: Path, now_ns: int) -> Callable[[], None]:
+    def prepare(self, path: Accepted, now_ns: int) -> Callable[[], None]:
         """Build the command for this interface's part of a path that starts at ROS time `now_ns` [ns].
 
         Returns:
@@ -71,6 +73,7 @@ class Backend(Protocol):
         Raises:
             Refused: nothing was sent.
         """
+        ...
 
     def stop(self, standing: JointPath | None) -> None:
         """End what was sent, including what the device has already accepted.
@@ -78,21 +81,27 @@ class Backend(Protocol):
         Args:
             standing: positions at which all joints are to hold, None when none are known to be safe.
         """
+        ...
 
     def sample(self, now_ns: int) -> None:
         """Compute the setpoint for ROS time `now_ns` [ns]; only where `capabilities.streams`."""
+        ...
 
     def publish(self) -> None:
         """Send the most recently computed setpoint, if it is due."""
+        ...
 
     def fault(self) -> str:
         """Return why what was sent is not being executed; empty when it is."""
+        ...
 
     def wait_until_delivered(self, seconds: float) -> bool:
         """Wait until the device has acknowledged what was sent; False when it has not within `seconds`."""
+        ...
 
     def destroy(self) -> None:
         """Remove publishers and clients."""
+        ...
 
 
 class Publishing:

@@ -27,13 +27,13 @@ from qwen_vla_ros.executor.command_interfaces.command_interface import Commanded
 
 def trajectory_message(path: JointPath) -> JointTrajectory:
     """Build the message of a path; row 0 is the current position and is omitted."""
-    message = JointTrajectory(joint_names=list(path.joints))
+    points = []
     for row in range(1, path.steps + 1):
         point = JointTrajectoryPoint(time_from_start=duration_message(row * path.period))
         point.positions = path.positions[row].tolist()
         point.velocities = path.velocities[row].tolist()
-        message.points.append(point)
-    return message
+        points.append(point)
+    return JointTrajectory(joint_names=list(path.joints), points=points)
 
 
 def verify(message: JointTrajectory, joints: Sequence[str]) -> None:
@@ -47,7 +47,7 @@ def verify(message: JointTrajectory, joints: Sequence[str]) -> None:
         and all(a < b for a, b in zip(times, times[1:], strict=False))
         and all(len(row) == 2 * len(joints) for row in values)
         and bool(np.isfinite(values).all())
-        and not any(message.points[-1].velocities)
+        and not any(list(message.points)[-1].velocities)
     )
     if not good:
         raise Refused.because(Reason.INTERNAL, f"built a trajectory that the controller of {list(joints)} would reject")

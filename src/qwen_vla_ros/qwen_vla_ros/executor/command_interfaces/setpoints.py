@@ -56,12 +56,13 @@ class Setpoints(Publishing):
 
     def sample(self, now_ns: int) -> None:
         """Sample the current position of the path; the last row is the last sample."""
-        self._due = self._path is not None
-        if not self._due:
+        path = self._path
+        self._due = path is not None
+        if path is None:
             return
         elapsed = (now_ns - self._start_ns) / 1e9
-        self._write(self._message, self._path.at(elapsed)[0])
-        if elapsed >= self._path.duration:
+        self._write(self._message, path.at(elapsed)[0])
+        if elapsed >= path.duration:
             self._path = None
 
     def publish(self) -> None:

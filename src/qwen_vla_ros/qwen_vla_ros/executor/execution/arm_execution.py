@@ -35,7 +35,7 @@ REST = 0.2  # [s] within which a joint at rest ...
 STILL = 0.01  # ... moves by no more than this [rad | m]
 
 
-class ArmExecution(Execution):
+class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
     """Moves the joints of arms, grippers and waist; a stop holds them at their commanded position.
 
     Every command starts at the reference of the controllers, not at the measured position: a JointTrajectoryController
@@ -146,14 +146,11 @@ class ArmExecution(Execution):
             refuse_if(self._controllers.check(state.measured))
         return (self._hand_over or self.gate).decide(chunk, state).path
 
-    def begin(self, path: JointPath, chunk: Chunk | None, name: str = "home motion") -> Motion | None:
-        """Send a path; see Execution."""
-        replaced = super().begin(path, chunk, name)
-        if name != RESYNCHRONIZATION:
-            self._following.begin(path, self.motion.start_ns, self._state.latest().vector)
-        if self._hand_over is not None and chunk is not None:
-            self._hand_over.began(path, self.motion.start_ns)
-        return replaced
+    def _began(self, motion: Motion[JointPath]) -> None:
+        if motion.name != RESYNCHRONIZATION:
+            self._following.begin(motion.path, motion.start_ns, self._state.latest().vector)
+        if self._hand_over is not None and motion.chunk is not None:
+            self._hand_over.began(motion.path, motion.start_ns)
 
     def finish(self, now_ns: int) -> None:
         """Record that the motion is complete; the next chunk starts at rest."""

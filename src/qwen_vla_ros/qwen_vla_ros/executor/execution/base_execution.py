@@ -25,18 +25,21 @@ from qwen_vla_ros.ros.publishers import publisher_name
 GAP = 0.2  # [s] the farthest pose that counts as that of another time
 
 
-class BaseExecution(Execution):
+class BaseExecution(Execution[BasePath, OdometryReader, OdometryPlausibility]):
     """Drives the base; a stop is zero velocity."""
 
     moves, age_name = "its base", "odometry age [s]"
 
     def __init__(self, node: ManagedNode, embodiment: Embodiment) -> None:
         """Create gate, reader and command interfaces; see Execution."""
+        odometry, limits = embodiment.odometry, embodiment.safety.base
+        if odometry is None or limits is None:
+            raise ValueError(f"embodiment '{embodiment.name}' has no `odometry`, or no `safety.base` in its YAML")
         state = OdometryReader(embodiment, node.resolve_topic_name)
-        plausibility = OdometryPlausibility(state, embodiment.safety.base, partial(publisher_name, node))
+        plausibility = OdometryPlausibility(state, limits, partial(publisher_name, node))
         super().__init__(node, embodiment, BaseGate(embodiment), state, plausibility)
         self._following = BaseFollowingWatch()
-        self.sources = (Source(ODOMETRY, embodiment.odometry.topic, self._take),)
+        self.sources = (Source(ODOMETRY, odometry.topic, self._take),)
 
     def _take(self, message: Any, steady_ns: int, publisher: bytes) -> None:
         before = self._state.latest()
@@ -45,23 +48,26 @@ class BaseExecution(Execution):
 
     def base_pose(self) -> np.ndarray | None:
         """Pose (3,) of the base from odometry [m, m, rad], None when unknown."""
-        return None if self.lost() else self._state.latest().vector
+        pose = None if self.lost() else self._state.latest()
+        return None if pose is None else pose.vector
 
     def not_following(self) -> Violation | None:
         """Whether the base stands still on its way."""
         pose = self._state.latest()
+        if pose is None:
+            return None
         before = self._state.near(pose.stamp_ns - round(WINDOW * 1e9), GAP)
         return self._following.fault(before.vector, pose.vector, pose.stamp_ns) if before else None
 
     def unfinished(self) -> Violation | None:
         """Whether the base stood still until the end."""
-        return self._following.unfinished(self._state.latest().vector)
+        pose = self._state.latest()
+        return None if pose is None else self._following.unfinished(pose.vector)
 
-    def begin(self, path: BasePath, chunk: Chunk | None, name: str = "home motion") -> Motion | None:
-        """Send a path; see Execution."""
-        replaced = super().begin(path, chunk, name)
-        self._following.begin(path, self.motion.start_ns, self._state.latest().vector)
-        return replaced
+    def _began(self, motion: Motion[BasePath]) -> None:
+        pose = self._state.latest()
+        if pose is not None:
+            self._following.begin(motion.path, motion.start_ns, pose.vector)
 
     def finish(self, now_ns: int) -> None:
         """Record that the motion is complete."""

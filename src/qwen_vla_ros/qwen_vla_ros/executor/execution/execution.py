@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from qwen_vla_control.chunk import Chunk
 from qwen_vla_control.gate import Gate, Reference, Refused, RobotState, Violation
 from qwen_vla_control.motion.blending import Blending
 from qwen_vla_control.motion.command_state import CommandState, Motion
-from qwen_vla_control.motion.timed_path import Path
+from qwen_vla_control.motion.joint_path import JointPath
+from qwen_vla_control.motion.timed_path import Kind
 from qwen_vla_control.node_interface import Endpoint
 from qwen_vla_control.observation.joint_reader import JointReader
 from qwen_vla_control.observation.odometry_reader import OdometryReader
@@ -29,6 +30,9 @@ from qwen_vla_control.reasons import Reason
 from qwen_vla_ros.executor.command_interfaces import CommandedRobot, CommandInterfaces
 from qwen_vla_ros.executor.controller_restart import Done
 from qwen_vla_ros.ros.lifecycle import ManagedNode
+
+State = TypeVar("State", JointReader, OdometryReader)
+Doubts = TypeVar("Doubts", bound=Plausibility)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Held:
     failures: tuple[Exception, ...] = ()
 
 
-class Execution(ABC):
+class Execution(ABC, Generic[Kind, State, Doubts]):
     """Executes the chunks of one robot.
 
     Attributes:
@@ -80,9 +84,9 @@ class Execution(ABC):
         self,
         node: ManagedNode,
         embodiment: Embodiment,
-        gate: Gate,
-        state: JointReader | OdometryReader,
-        plausibility: Plausibility,
+        gate: Gate[Kind],
+        state: State,
+        plausibility: Doubts,
     ) -> None:
         """Create the command interfaces of the robot.
 
@@ -98,7 +102,8 @@ class Execution(ABC):
         """
         self.gate = gate
         self.overlaps = node.parameters.blending != Blending.SYNCHRONOUS
-        self._state, self._plausibility, self._commanded = state, plausibility, CommandState()
+        self._state, self._plausibility = state, plausibility
+        self._commanded: CommandState[Kind] = CommandState()
         self._parameters, self._clock = node.parameters, node.get_clock()
         self._forgot_ns = 0  # ROS time when it was last said that nothing is known
         self.commands = CommandInterfaces(node, CommandedRobot(embodiment, self.base_pose))
@@ -124,12 +129,12 @@ class Execution(ABC):
 
     def _measured(self) -> np.ndarray:
         """Measured state of the robot; Refused when it is unknown, or cannot be true."""
-        fault = self._fault()
-        if fault:
+        fault, latest = self._fault(), self._state.latest()
+        if fault or latest is None:
             raise Refused.because(self._state.missing, fault)
         if doubted := self._doubted():
             raise Refused([doubted])
-        return self._state.latest().vector
+        return latest.vector
 
     def reference(self, measured: np.ndarray) -> Reference | None:
         """Where the controllers start from, of a robot that is `measured` there; None: where it is measured."""
@@ -157,8 +162,11 @@ class Execution(ABC):
 
     def settle(self) -> None:
         """At rest, before anything was commanded, take the robot to stand where it is measured from then on."""
-        if self._commanded.last is None and not self.lost() and self.age() * 1e9 <= self._now() - self._forgot_ns:
-            self._commanded.stand(self._state.latest().vector)
+        if self._commanded.last is not None or self.lost() or self.age() * 1e9 > self._now() - self._forgot_ns:
+            return
+        latest = self._state.latest()
+        if latest is not None:
+            self._commanded.stand(latest.vector)
 
     def forget(self) -> None:
         """Forget what was commanded: the robot is taken as it stands next."""
@@ -185,11 +193,11 @@ class Execution(ABC):
     # Motion ---------------------------------------------------------------------------------------------------------
 
     @property
-    def motion(self) -> Motion | None:
+    def motion(self) -> Motion[Kind] | None:
         """The current motion."""
         return self._commanded.motion
 
-    def decide(self, chunk: Chunk, now_ns: int) -> Path:
+    def decide(self, chunk: Chunk, now_ns: int) -> Kind:
         """Return the path of a chunk that may be executed from ROS time `now_ns` [ns] on; Refused with all reasons."""
         measured = self._measured()
         if chunk.stamp_ns <= self._plausibility.distrusted_until_ns:
@@ -201,14 +209,14 @@ class Execution(ABC):
         return self._path_of(chunk, state)
 
     @abstractmethod
-    def _path_of(self, chunk: Chunk, state: RobotState) -> Path:
+    def _path_of(self, chunk: Chunk, state: RobotState) -> Kind:
         """Return the path that the gate accepts; Refused otherwise."""
 
-    def home_path(self) -> Path:
+    def home_path(self) -> Kind:
         """Plan the motion to the home pose; Refused where none is defined, or the gate does not accept it."""
         return self.gate.home_path(self._measured(), self._parameters.home_speed_share)
 
-    def begin(self, path: Path, chunk: Chunk | None, name: str = "home motion") -> Motion | None:
+    def begin(self, path: Kind, chunk: Chunk | None, name: str = "home motion") -> Motion[Kind] | None:
         """Send the path of a chunk, or, without one, of the executor's own motion, which is then called `name`.
 
         Returns:
@@ -220,8 +228,13 @@ class Execution(ABC):
         now = self._now()
         self.commands.send(path, now)
         replaced = self._commanded.end()
-        self._commanded.begin(Motion(path, now, chunk, name))
+        motion = Motion(path, now, chunk, name)
+        self._commanded.begin(motion)
+        self._began(motion)
         return replaced
+
+    def _began(self, motion: Motion[Kind]) -> None:
+        """Record that a motion was sent, to watch whether the robot follows it."""
 
     def finish(self, now_ns: int) -> None:
         """Record that the motion is complete, at rest."""
@@ -235,7 +248,7 @@ class Execution(ABC):
             at_ns: joints hold at their commanded position at this ROS time [ns], by default now.
         """
 
-    def _stop_all(self, standing: Path | None) -> tuple[Exception, ...]:
+    def _stop_all(self, standing: JointPath | None) -> tuple[Exception, ...]:
         """Stop all command interfaces; returns the exceptions of those that could not be stopped."""
         try:
             self.commands.stop(standing)

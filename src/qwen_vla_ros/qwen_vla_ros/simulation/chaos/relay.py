@@ -14,6 +14,7 @@ import itertools
 import random
 import time
 from functools import partial
+from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -37,7 +38,7 @@ class Relay(Node):
         super().__init__("chaos_relay")
         self._random = random.Random(seed)
         self._order = itertools.count()
-        self._waiting: list[tuple[float, int, object, object]] = []  # due, order, publisher, message
+        self._waiting: list[tuple[float, int, Any, Any]] = []  # due, order, publisher, message
         self._silent_until = {name: 0.0 for name, *_ in topics}
         for name, kind, new_name, reliability in topics:
             qos = QoSProfile(depth=10, reliability=ReliabilityPolicy[reliability.upper()])

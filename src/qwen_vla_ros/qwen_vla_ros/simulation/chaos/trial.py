@@ -75,7 +75,7 @@ def run(
 def relayed_topics(embodiment: Embodiment) -> list[tuple[str, str, str, str]]:
     """The topics that the relay forwards: subscribing node, topic, type, reliability."""
     policy, executor = "policy_node", "executor_node"
-    if embodiment.control_mode.moves_base:
+    if embodiment.control_mode.moves_base and embodiment.odometry is not None:
         measured = [(embodiment.odometry.topic, "nav_msgs/msg/Odometry")]
     else:
         measured = [(stream.topic, "sensor_msgs/msg/JointState") for stream in embodiment.joint_states]
@@ -143,7 +143,7 @@ def _episode(
     return EpisodeRow(
         seed=seed,
         instruction=instruction,
-        target=task.target,
+        target=str(task.target),
         success=task.success,
         chunks=0,
         refused=0,
@@ -151,8 +151,8 @@ def _episode(
         distance=task.distance,
         ended="disturbed",
         latency_ms_p50=0.0,
-        task=task.task,
-        failure=task.failure,
+        task=str(task.task),
+        failure=str(task.failure),
         metrics=dict(zip(task.metric_names, task.metrics, strict=True)),
     )
 

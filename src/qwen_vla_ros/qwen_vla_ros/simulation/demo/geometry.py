@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qwen_vla_control.observation.robot_pose import RobotPose
 from qwen_vla_ros.drawing.camera_view import CameraView, pose_from_message
 from qwen_vla_ros.drawing.robot_shapes import RobotShapes
 from qwen_vla_ros.simulation.demo.recording import FIXED_CAMERA, Moment, Recording
@@ -49,7 +50,7 @@ class Geometry:
         """State at a moment; empty when the robot's state at it is unknown."""
         if moment.pose is None:
             return NOTHING_KNOWN
-        frames = self._frames(moment)
+        frames = self._frames(moment.pose)
         views = {tag: self._view(tag, info, frames) for tag, info in self._recording.infos.items()}
         paths = {
             name: _moved(frames[path.header.frame_id], path_points(path))
@@ -58,9 +59,9 @@ class Geometry:
         }
         return Situation({tag: view for tag, view in views.items() if view is not None}, paths, moment.pose.base)
 
-    def _frames(self, moment: Moment) -> dict[str, np.ndarray]:
+    def _frames(self, pose: RobotPose) -> dict[str, np.ndarray]:
         """(4, 4) poses of the robot's frames."""
-        pose, links = moment.pose, self._shapes.link_poses(moment.pose.joints)
+        links = self._shapes.link_poses(pose.joints)
         if pose.base is None:
             return links
         root = pose.base @ np.linalg.inv(links[self._base_link])

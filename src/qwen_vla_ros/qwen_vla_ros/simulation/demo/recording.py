@@ -98,6 +98,8 @@ class Recorder:
         """Stop, and return what was stored; its images are compressed now that there is time."""
         with self._client.changed:
             recording, self._recording = self._recording, None
+        if recording is None:
+            raise RuntimeError("end() without begin(): nothing was recorded")
         for moment in recording.moments:
             moment.images.update({tag: compressed(message) for tag, message in moment.images.items()})
         recording.infos, recording.fixed_pose = dict(self._infos), self._fixed_pose
@@ -107,11 +109,12 @@ class Recorder:
         self._reader.joints.take(source, message, time.monotonic_ns())
 
     def _on_odometry(self, message: Odometry) -> None:
-        self._reader.odometry.take(message, time.monotonic_ns())
+        if self._reader.odometry is not None:
+            self._reader.odometry.take(message, time.monotonic_ns())
 
     def _on_image(self, tag: str, message: Image) -> None:
         self._images[tag] = message
-        recording, task = self._recording, self._tasks.task
+        recording, task = self._recording, self._tasks.latest
         if recording is None or task is None or len(self._images) < len(self._robot.cameras):
             return
         if tag == self._robot.cameras[0].tag:
@@ -125,12 +128,14 @@ class Recorder:
         stamp = nanoseconds(first.header.stamp)
         # The judge publishes less often than the camera: extrapolate from its last message.
         seconds = task.sim_time + (stamp - nanoseconds(task.header.stamp)) / 1e9
-        images = {camera.tag: self._images[camera.tag] for camera in self._robot.cameras}
+        images: dict[str, Image | CompressedImage] = {
+            camera.tag: self._images[camera.tag] for camera in self._robot.cameras
+        }
         try:
             pose = self._reader.at(stamp)
         except NotObserved:
             pose = None
-        return Moment(seconds, images, dict(self._paths), pose, self._tasks.activity)
+        return Moment(seconds, images, dict(self._paths), pose, str(self._tasks.activity))
 
     def _on_path(self, name: str, message: PathMessage) -> None:
         self._paths[name] = message
@@ -139,7 +144,7 @@ class Recorder:
         self._fixed_pose = message
 
 
-def compressed(message: Image) -> CompressedImage:
+def compressed(message: Image | CompressedImage) -> CompressedImage:
     """The same image in a tenth of the memory: minutes of four cameras would fill that of a small machine."""
     _, data = cv2.imencode(".jpg", to_rgb(message)[..., ::-1], QUALITY)
     return CompressedImage(header=message.header, format="jpeg", data=array("B", data.tobytes()))

@@ -23,6 +23,7 @@ from qwen_vla_ros.simulation.demo.paths import PATH_COLOR_NAMES, PATH_COLORS, Co
 from qwen_vla_ros.simulation.demo.recording import Moment, Recording
 from qwen_vla_ros.simulation.task_client import TaskRow
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 RATE = 10  # [Hz] that of the simulated cameras
 CELL = (640, 480)  # [px] width and height of each half
 HEADER = 80  # [px] height of the strip above the images
@@ -99,8 +100,9 @@ def draw_views(moment: Moment, situation: Situation) -> dict[str, np.ndarray]:
         scale = max(1.0, (CELL[0] if number == 0 else CELL[0] / 2) / image.shape[1])
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         view = situation.views.get(tag)
-        for points, colors in zip(situation.paths.values() if view else (), PATH_COLORS, strict=False):
-            draw_path(image, points, view, colors)
+        for points, colors in zip(situation.paths.values(), PATH_COLORS, strict=False):
+            if view is not None:
+                draw_path(image, points, view, colors)
         images[f"{tag}{_legend(situation) if number == 0 and view else ''}"] = image
     return images
 
@@ -159,12 +161,12 @@ def _write_header(canvas: Image.Image, instruction: str, moment: Moment, title: 
     draw.text((canvas.width - 20, 50), title, DIM, _font(18), anchor="ra")
 
 
-def _fitting(draw: ImageDraw.ImageDraw, instruction: str, width: int) -> ImageFont.FreeTypeFont:
+def _fitting(draw: ImageDraw.ImageDraw, instruction: str, width: int) -> Font:
     """The largest font in which a quoted instruction fits; the smallest where none does."""
     fonts = [_font(size) for size in SIZES]
     return next((font for font in fonts if draw.textlength(f"“{instruction}”", font) < width - 40), fonts[-1])
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> Font:
     return ImageFont.load_default(size)

@@ -65,7 +65,7 @@ def executed(messages: Sequence[tuple[int, JointTrajectory]], start: Sequence[fl
             positions, velocities = stretches[-1].path.at((at - stretches[-1].at) / SECOND)
         path = JointPath(
             tuple(message.joint_names),
-            nanoseconds(message.points[0].time_from_start) / SECOND,
+            nanoseconds(list(message.points)[0].time_from_start) / SECOND,
             np.vstack([positions, *(point.positions for point in message.points)]),
             np.vstack([velocities, *(point.velocities for point in message.points)]),
         )

@@ -19,6 +19,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from embodiment_descriptions import load_robot, robot_description
+from embodiment_descriptions.commands import JointTrajectoryCommand
 from qwen_vla_control.stamps import NANOSECONDS, nanoseconds
 from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_ros.ros.plain_node import run
@@ -41,7 +42,8 @@ class Robot(Node):
         self._description.publish(String(data=robot_description(name)))
         self._joint_publisher = self.create_publisher(JointState, "joint_states", 10)
         for command in self._embodiment.commands:
-            self.create_subscription(JointTrajectory, command.topic, self._follow, 10)
+            if isinstance(command, JointTrajectoryCommand):
+                self.create_subscription(JointTrajectory, command.topic, self._follow, 10)
         self._open_cameras(width, height)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1 / JOINT_RATE, self._publish_joints, clock=steady)
