@@ -25,8 +25,8 @@ demo: setup ## Three instructions to each simulated robot over ROS 2, video in o
 test: setup ## Run the tests (ARGS="-m slow" for the long ones, ARGS="src/qwen_vla" for a part)
 	@$(BIN)/python scripts/run_tests.py $(ARGS)
 
-lint: setup ## Check style and likely mistakes
-	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && echo "lint: clean"
+lint: setup ## Check style, likely mistakes and types
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && $(BIN)/pyright --warnings && echo "lint: clean"
 
 format: setup ## Reformat the sources and mend what can be mended automatically
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

@@ -160,7 +160,7 @@ ROSDEP = {
     "transformers": "python3-transformers-pip",
 }
 # Programs, plugins and build tools of requirements.in, which are used without being imported.
-NOT_IMPORTED = {"colcon-common-extensions", "pytest-rerunfailures", "pytest-timeout", "pytest-xdist", "ruff"}
+NOT_IMPORTED = {"colcon-common-extensions", "pyright", "pytest-rerunfailures", "pytest-timeout", "pytest-xdist", "ruff"}
 # Installed by those who want them: a viewer of 170 MB, peers to compare with, in environments of their own, and GPU
 # kernels.
 NOT_INSTALLED = {"rerun-sdk", "lerobot", "openpi-client", "vla-eval", "flash-linear-attention"}
