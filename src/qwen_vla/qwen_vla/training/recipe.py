@@ -35,13 +35,13 @@ class Losses(Strict):
     action loss. `balance_smoothing` is the weight of the old λ_vl in an update.
     """
 
-    action: float = Field(1.0, ge=0)
-    language: float = Field(0.1, ge=0)
-    grounding: float = Field(0.0, ge=0)
+    action: float = Field(default=1.0, ge=0)
+    language: float = Field(default=0.1, ge=0)
+    grounding: float = Field(default=0.0, ge=0)
     balance: Literal["fixed", "gradient_magnitude"] = "fixed"
-    balance_ratio: float = Field(1.0, gt=0)
-    balance_every: int = Field(20, gt=0)
-    balance_smoothing: float = Field(0.8, ge=0, lt=1)
+    balance_ratio: float = Field(default=1.0, gt=0)
+    balance_every: int = Field(default=20, gt=0)
+    balance_smoothing: float = Field(default=0.8, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _both(self) -> Self:
@@ -58,10 +58,10 @@ class Tau(Strict):
 
     distribution: Literal["beta", "beta_1_3", "logit_normal"] = "beta"
     direction: Literal["clean", "noise"] = "clean"
-    alpha: float = Field(1.5, gt=0)
-    beta: float = Field(1.0, gt=0)
+    alpha: float = Field(default=1.5, gt=0)
+    beta: float = Field(default=1.0, gt=0)
     mean: float = 0.0
-    std: float = Field(1.0, gt=0)
+    std: float = Field(default=1.0, gt=0)
 
     def in_config(self) -> dict[str, Any]:
         """As fields of `QwenVLAConfig`."""
@@ -89,13 +89,13 @@ class Lora(Strict):
     targets: linear layers of the text layers, by default all: attention, linear attention and feed-forward.
     """
 
-    rank: int = Field(16, gt=0)
-    alpha: float = Field(32.0, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    lr: float = Field(1e-4, gt=0)
+    rank: int = Field(default=16, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    lr: float = Field(default=1e-4, gt=0)
     vision: bool = False
     quantize: Literal["none", "nf4"] = "none"
-    targets: tuple[str, ...] = Field(TEXT_LINEARS, min_length=1)
+    targets: tuple[str, ...] = Field(default=TEXT_LINEARS, min_length=1)
 
 
 class Optimizer(Strict):
@@ -109,14 +109,14 @@ class Optimizer(Strict):
 
     name: Literal["adamw", "adamw_8bit", "muon"] = "adamw"
     muon_fused: bool = False
-    backbone_lr: float | None = Field(None, gt=0)
+    backbone_lr: float | None = Field(default=None, gt=0)
     expert_lr: float = Field(gt=0)
-    marker_lr: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup_steps: int = Field(200, ge=0)
-    final_share: float = Field(0.05, ge=0, le=1)
-    max_grad_norm: float = Field(1.0, gt=0)
-    ema_decay: float = Field(0.999, ge=0, lt=1)
+    marker_lr: float = Field(default=1e-4, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_steps: int = Field(default=200, ge=0)
+    final_share: float = Field(default=0.05, ge=0, le=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
 
 
 class Recipe(Strict):
@@ -156,28 +156,28 @@ class Recipe(Strict):
     data: list[AnyData] = Field(min_length=1)
     balance: Literal["weights", "task_and_embodiment"] = "weights"
     normalization: dict[str, Literal["keep", "recompute"]] = {}
-    horizon: int | None = Field(None, gt=0)
+    horizon: int | None = Field(default=None, gt=0)
     freeze: tuple[Literal["vision", "backbone", "expert"], ...] = ()
     lora: Lora | None = None
     steps: int = Field(gt=0)
-    batch_size: int = Field(32, gt=0)
-    batch_size_reference: int | None = Field(None, gt=0)
-    accumulate: int = Field(1, gt=0)
-    noise_draws: int = Field(1, gt=0)
+    batch_size: int = Field(default=32, gt=0)
+    batch_size_reference: int | None = Field(default=None, gt=0)
+    accumulate: int = Field(default=1, gt=0)
+    noise_draws: int = Field(default=1, gt=0)
     losses: Losses = Losses()
     optimizer: Optimizer
-    held_out_share: float = Field(0.02, ge=0, lt=1)
-    validate_every: int = Field(1000, gt=0)
-    save_every: int = Field(500, gt=0)
-    keep_every: int | None = Field(None, gt=0)
-    log_every: int = Field(20, gt=0)
-    threads: int = Field(2, gt=0)
+    held_out_share: float = Field(default=0.02, ge=0, lt=1)
+    validate_every: int = Field(default=1000, gt=0)
+    save_every: int = Field(default=500, gt=0)
+    keep_every: int | None = Field(default=None, gt=0)
+    log_every: int = Field(default=20, gt=0)
+    threads: int = Field(default=2, gt=0)
     precision: Literal["fp32", "bf16"] | None = None
     autocast: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
     compile: bool = False
     shard: bool = False
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")
     @classmethod

@@ -96,11 +96,11 @@ class SourceOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    instruction: str | None = Field(None, description="instruction of episodes without one")
-    namespace: str = Field("", description="of the robot's topics, in bags that do not define it")
-    instruction_topic: str | None = Field(None, description="std_msgs/String with the instruction")
+    instruction: str | None = Field(default=None, description="instruction of episodes without one")
+    namespace: str = Field(default="", description="of the robot's topics, in bags that do not define it")
+    instruction_topic: str | None = Field(default=None, description="std_msgs/String with the instruction")
     marker_topic: str | None = Field(
-        None,
+        default=None,
         description="std_msgs/String that starts an episode with its instruction and ends it with an empty one, or "
         "std_msgs/Bool, true from begin to end; without it a bag is one episode",
     )

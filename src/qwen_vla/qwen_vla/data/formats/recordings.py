@@ -80,15 +80,15 @@ class EpisodeRecord(BaseModel):
     name: str
     robot: str
     instruction: str = ""
-    policy: RecordedPolicy | None = Field(None, description="of the first chunk; None: there was none")
+    policy: RecordedPolicy | None = Field(default=None, description="of the first chunk; None: there was none")
     success: bool | None = None
     note: str = ""
     namespace: str = ""
-    remapped: dict[str, str] = Field({}, description="topics whose names differ from embodiment.yaml")
+    remapped: dict[str, str] = Field(default={}, description="topics whose names differ from embodiment.yaml")
     started: str
     stopped: str | None = None
-    seconds: float | None = Field(None, description="from the first to the last message")
-    ended: str | None = Field(None, description="why the recording ended, as text")
+    seconds: float | None = Field(default=None, description="from the first to the last message")
+    ended: str | None = Field(default=None, description="why the recording ended, as text")
     topics: dict[str, TopicCount] = {}
 
     def write(self, folder: Path) -> None:

@@ -54,14 +54,14 @@ class DataSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    weight: float = Field(1.0, gt=0, description="share of the samples, relative to the other entries")
+    weight: float = Field(default=1.0, gt=0, description="share of the samples, relative to the other entries")
 
 
 class FileSpec(DataSpec):
     """Data in a user's JSON Lines file."""
 
     path: Path = Field(description="JSON Lines file: one JSON object per line; see docs/reference/data_formats.md")
-    on_bad_rows: OnBadRows = Field("refuse", description="what to do with unusable rows; both report them")
+    on_bad_rows: OnBadRows = Field(default="refuse", description="what to do with unusable rows; both report them")
 
 
 def split(count: int, held_out_share: float, what: str) -> tuple[np.ndarray, np.ndarray]:

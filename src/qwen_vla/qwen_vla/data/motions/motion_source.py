@@ -46,14 +46,14 @@ class MotionData(DataSpec):
 
     kind: Literal["motions"]
     robots: tuple[NamedRobot, ...] = Field(min_length=1)
-    count: int = Field(2000, ge=1, description="motions per robot")
-    seed: int = Field(0, ge=0)
-    rate_hz: float | Literal["embodiment"] = Field(NATIVE_RATE_HZ, description="[Hz]; 50 is the paper's")
-    templates: tuple[Template, ...] = Field(TEMPLATES, min_length=1)
+    count: int = Field(default=2000, ge=1, description="motions per robot")
+    seed: int = Field(default=0, ge=0)
+    rate_hz: float | Literal["embodiment"] = Field(default=NATIVE_RATE_HZ, description="[Hz]; 50 is the paper's")
+    templates: tuple[Template, ...] = Field(default=TEMPLATES, min_length=1)
     control_mode: Literal[ControlMode.EEF_DELTA, ControlMode.JOINT_POSITION] | None = Field(
-        None, description="default: the robot's own"
+        default=None, description="default: the robot's own"
     )
-    statistics: str | None = Field(None, description="name of the statistics; default: <robot>_motions")
+    statistics: str | None = Field(default=None, description="name of the statistics; default: <robot>_motions")
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

@@ -45,14 +45,16 @@ class NavigationData(FileSpec):
 
     kind: Literal["navigation"]
     robot: str = Field(
-        "navigation", pattern=f"^{TAG_PATTERN.pattern}$", description="name of embodiment and statistics"
+        default="navigation", pattern=f"^{TAG_PATTERN.pattern}$", description="name of embodiment and statistics"
     )
-    robot_tag: Text = Field("a mobile robot", description="name of the robot in the prompt")
-    waypoints: int = Field(8, ge=1)
-    period: float = Field(0.5, gt=0, description="time between two waypoints [s]; [open] in the paper")
-    history: int = Field(8, ge=1, description="frames shown, including the current one; fewer at an episode's start")
-    history_rate_hz: float = Field(2.0, gt=0)
-    only_successful: bool = Field(True, description="skip episodes that are not marked as successful")
+    robot_tag: Text = Field(default="a mobile robot", description="name of the robot in the prompt")
+    waypoints: int = Field(default=8, ge=1)
+    period: float = Field(default=0.5, gt=0, description="time between two waypoints [s]; [open] in the paper")
+    history: int = Field(
+        default=8, ge=1, description="frames shown, including the current one; fewer at an episode's start"
+    )
+    history_rate_hz: float = Field(default=2.0, gt=0)
+    only_successful: bool = Field(default=True, description="skip episodes that are not marked as successful")
 
     def open(self, context: SourceContext) -> Navigation:
         return Navigation(self, context)

@@ -56,8 +56,8 @@ class TrajectoryData(FileSpec):
     """Trajectories of agents and objects."""
 
     kind: Literal["trajectories"]
-    name: str = Field("trajectories", pattern=f"^{TAG_PATTERN.pattern}$", description="of the statistics")
-    steps: int = Field(16, ge=1, description="points in a chunk; missing ones of a shorter line are masked")
+    name: str = Field(default="trajectories", pattern=f"^{TAG_PATTERN.pattern}$", description="of the statistics")
+    steps: int = Field(default=16, ge=1, description="points in a chunk; missing ones of a shorter line are masked")
 
     def open(self, context: SourceContext) -> Trajectories:
         return Trajectories(self, context)

@@ -36,16 +36,16 @@ class Column(BaseModel):
     column: str
     names: tuple[str, ...] | None = None
     unit: JointUnit | None = Field(
-        None,
+        default=None,
         description="of angles: rad, degrees, or percent (-100…100 of the range); default: the robot's `recordings`",
     )
     rotation: RotationKind | None = Field(
-        None,
+        default=None,
         description="how the rotations of poses are recorded: quaternion (qx qy qz qw), rotation_vector (rx ry rz), "
         "euler (roll pitch yaw about fixed x, y, z) or matrix_6d (the first two columns of the matrix); default: "
         "quaternion, for pose_steps rotation_vector",
     )
-    inverted: tuple[str, ...] = Field((), description="elements that count in the other direction")
+    inverted: tuple[str, ...] = Field(default=(), description="elements that count in the other direction")
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,8 @@ class HandData(FileSpec):
     """Recordings of human hands."""
 
     kind: Literal["hands"]
-    name: str = Field("human", pattern=f"^{TAG_PATTERN.pattern}$", description="of the statistics")
-    steps: int = Field(16, ge=1, description="steps in a chunk")
+    name: str = Field(default="human", pattern=f"^{TAG_PATTERN.pattern}$", description="of the statistics")
+    steps: int = Field(default=16, ge=1, description="steps in a chunk")
 
     def open(self, context: SourceContext) -> Hands:
         return Hands(self, context)

@@ -35,26 +35,29 @@ class Columns(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    joints: Column = Field(Column(column="observation.state"), description="measured joints [rad, m]")
+    joints: Column = Field(default=Column(column="observation.state"), description="measured joints [rad, m]")
     poses: Column | None = Field(
-        None, description="measured tips, x y z qx qy qz qw per arm; default: observation.eef_pose, else kinematics"
+        default=None,
+        description="measured tips, x y z qx qy qz qw per arm; default: observation.eef_pose, else kinematics",
     )
-    odometry: Column = Field(Column(column="observation.odometry"), description="x y [m] theta [rad] of the base")
-    actions: Column | None = Field(None, description="default: action, for base velocities action.velocity")
+    odometry: Column = Field(
+        default=Column(column="observation.odometry"), description="x y [m] theta [rad] of the base"
+    )
+    actions: Column | None = Field(default=None, description="default: action, for base velocities action.velocity")
     action_kind: ActionKind | None = Field(
-        None,
+        default=None,
         description="poses: commanded tips (x y z qx qy qz qw gripper per arm); pose_steps: changes of the tip per row "
         "along the base's axes (x y z rx ry rz gripper per arm); joints: commanded joints; velocities: vx vy wz; none: "
         "finite differences of measurements. Default: the one that fits the column and the control mode",
     )
     gripper: GripperUnit | None = Field(
-        None,
+        default=None,
         description="of joint columns: joint (position of the gripper's joint), fraction (0 closed … 1 open), "
         "closed_fraction (0 open … 1 closed) or percent (0 closed … 100 open); default: the robot's `recordings`, else "
         "joint",
     )
     calibration: Path | Literal["limits"] | None = Field(
-        None,
+        default=None,
         description="what unit percent refers to: the calibration file that LeRobot stores for the robot, or limits: "
         "the range of the URDF",
     )

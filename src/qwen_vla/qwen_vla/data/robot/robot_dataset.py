@@ -29,27 +29,33 @@ class RobotDataset(DataSpec):
         "bags, or what an installed episode source recognizes"
     )
     robot: NamedRobot | None = Field(
-        None, description="name, path of an embodiment YAML, or both files; default: the robot named by the dataset"
+        default=None,
+        description="name, path of an embodiment YAML, or both files; default: the robot named by the dataset",
     )
     statistics: str | None = Field(
-        None,
+        default=None,
         description="name of its normalization statistics; default: the robot's name. Data sets with the same name "
         "share a range that contains those of all",
     )
-    cameras: dict[str, str] = Field({}, description="image column by camera tag; default: observation.images.TAG")
+    cameras: dict[str, str] = Field(
+        default={}, description="image column by camera tag; default: observation.images.TAG"
+    )
     columns: Columns = Columns()
-    bag: SourceOptions = Field(SourceOptions(), description="what the recording does not define itself")
-    on_bad_rows: OnBadRows = Field("refuse", description="what to do with unusable rows; both report them")
-    use_images: bool = Field(True, description="False: no images, even in a stage with vision")
-    use_state: bool = Field(True, description="False: no state, even for a model with proprioception")
+    bag: SourceOptions = Field(default=SourceOptions(), description="what the recording does not define itself")
+    on_bad_rows: OnBadRows = Field(default="refuse", description="what to do with unusable rows; both report them")
+    use_images: bool = Field(default=True, description="False: no images, even in a stage with vision")
+    use_state: bool = Field(default=True, description="False: no state, even for a model with proprioception")
     relative_actions: bool = Field(
-        False, description="chunks of joint positions are relative to the joints measured at their start"
+        default=False, description="chunks of joint positions are relative to the joints measured at their start"
     )
     colour_jitter: float = Field(
-        0.0, ge=0, le=1, description="strength of random changes of the colors of training images; 0.2 is moderate"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="strength of random changes of the colors of training images; 0.2 is moderate",
     )
     other_prompts: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         lt=1,
         description="share of the training samples whose prompt names another robot of the suite: there this one must "

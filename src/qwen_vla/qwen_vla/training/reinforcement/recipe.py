@@ -24,27 +24,27 @@ class PPO(Strict):
         the approximate KL of a minibatch exceeds it): not given in the paper.
     """
 
-    gamma: float = Field(0.99, ge=0, le=1)
-    gae_lambda: float = Field(0.95, ge=0, le=1)
-    clip: float = Field(0.2, gt=0, lt=1)
-    value_coefficient: float = Field(1.0, ge=0)
-    epochs: int = Field(4, gt=0)
-    actor_lr: float = Field(5e-6, gt=0)
-    value_lr: float = Field(1e-4, gt=0)
+    gamma: float = Field(default=0.99, ge=0, le=1)
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    clip: float = Field(default=0.2, gt=0, lt=1)
+    value_coefficient: float = Field(default=1.0, ge=0)
+    epochs: int = Field(default=4, gt=0)
+    actor_lr: float = Field(default=5e-6, gt=0)
+    value_lr: float = Field(default=1e-4, gt=0)
     counted_rows: Literal["executed", "all"] = "executed"
-    minibatch: int = Field(32, gt=0)
+    minibatch: int = Field(default=32, gt=0)
     normalize_advantages: bool = True
-    max_grad_norm: float = Field(1.0, gt=0)
-    target_kl: float | None = Field(None, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    target_kl: float | None = Field(default=None, gt=0)
 
 
 class Validation(Strict):
     """Episodes without the stochastic step, every `every` updates, in validation scenes from `seed` on."""
 
-    every: int = Field(10, gt=0)
-    episodes: int = Field(16, gt=0)
-    seed: int = Field(15_000, ge=0)
-    temperature: float = Field(0.6, gt=0)
+    every: int = Field(default=10, gt=0)
+    episodes: int = Field(default=16, gt=0)
+    seed: int = Field(default=15_000, ge=0)
+    temperature: float = Field(default=0.6, gt=0)
 
     @model_validator(mode="after")
     def _validation_scenes(self) -> Self:
@@ -71,25 +71,25 @@ class ReinforcementRecipe(Strict):
     init_from: Path
     suite: str
     steps: int = Field(gt=0)
-    episodes: int = Field(16, gt=0)
-    environments: int = Field(8, gt=0)
-    workers: int = Field(2, gt=0)
-    euler_steps: int | None = Field(None, ge=2)
-    noise_level: float = Field(0.5, gt=0, le=1)
-    temperature: float = Field(1.0, gt=0)
+    episodes: int = Field(default=16, gt=0)
+    environments: int = Field(default=8, gt=0)
+    workers: int = Field(default=2, gt=0)
+    euler_steps: int | None = Field(default=None, ge=2)
+    noise_level: float = Field(default=0.5, gt=0, le=1)
+    temperature: float = Field(default=1.0, gt=0)
     trained: Literal["all", "expert"] = "all"
     lora: Lora | None = None
     ppo: PPO = PPO()
     validation: Validation | None = Validation()
-    first_scene: int = Field(TRAINING_SCENES, ge=TRAINING_SCENES)
-    save_every: int = Field(5, gt=0)
-    threads: int = Field(1, gt=0)
+    first_scene: int = Field(default=TRAINING_SCENES, ge=TRAINING_SCENES)
+    save_every: int = Field(default=5, gt=0)
+    threads: int = Field(default=1, gt=0)
     autocast: Literal["no", "bf16"] = "no"
     precision: Literal["fp32", "bf16"] | None = None
     gradient_checkpointing: bool = False
     compile: bool = False
     shard: bool = False
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
