@@ -16,7 +16,7 @@ DEVICE ?=
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-19s %s\n' "$$name" "$$text"; done
 
-setup: ## Install and build everything into .venv, build/ and install/
+setup: ## Install and build everything into .venv, build/ and install/ (ROS_DISTRO=kilted|jazzy)
 	@scripts/setup.sh
 
 demo: setup ## Three instructions to each simulated robot over ROS 2, video in out/demo (ROBOT=widowx|aloha|mobile_base)
@@ -57,7 +57,7 @@ docs: setup .venv/docs/.stamp ## Write the pages that are generated from the cod
 .venv/docs/.stamp: requirements-docs.lock
 	@$(BIN)/python -m venv --clear .venv/docs && .venv/docs/bin/pip install --quiet -r $< && touch $@
 
-lock: setup ## Resolve requirements.in into requirements.lock (ARGS=--upgrade for newer versions)
+lock: setup ## Resolve requirements*.in into the lock files (ARGS=--upgrade for newer versions)
 	@$(BIN)/python scripts/lock.py $(ARGS)
 
 clean: ## Remove build outputs and caches; results in out/ stay

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Resolves requirements.in for several Python versions and writes requirements.lock (`make lock`).
+"""Resolves the direct dependencies and writes the lock files (`make lock`).
 
     python3 scripts/lock.py [PYTHON ...]        default: python3.11 python3.12
+
+requirements.in is resolved together with requirements-<distribution>.in of each distribution of ROS 2. Its wheels
+(`ros-…`) go into requirements-<distribution>.lock, all else into requirements.lock.
 
 Each interpreter gets a throw-away environment and is asked what pip would install; nothing else is installed.
 Where the answers differ, the line carries an environment marker. Packages that only the CUDA build of torch
@@ -17,19 +20,27 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCK = ROOT / "requirements.lock"
+DISTRIBUTIONS = ("jazzy", "kilted")
+COMMON = ROOT / "requirements.lock"
 CUDA_ONLY = re.compile(r"nvidia-.*|cuda-.*|triton")
-HEADER = "# Made by `make lock` from requirements.in; do not edit.\n"
+HEADER = "# Made by `make lock` from {}; do not edit.\n"
 
 
-def resolve(python: str) -> tuple[str, dict[str, str]]:
+def lock_of(distribution: str) -> Path:
+    return ROOT / f"requirements-{distribution}.lock"
+
+
+def resolve(python: str, distribution: str) -> tuple[str, dict[str, str]]:
     """Returns the version of `python` ("3.11") and what pip would install there: name -> version."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([python, "-m", "venv", folder], check=True)
         command = [f"{folder}/bin/python", "-m", "pip", "install", "-q", "--dry-run", "--ignore-installed"]
         command += ["--report", f"{folder}/report.json", "-r", str(ROOT / "requirements.in")]
-        if LOCK.is_file() and "--upgrade" not in sys.argv:
-            command += ["-c", str(LOCK)]
+        command += ["-r", str(ROOT / f"requirements-{distribution}.in")]
+        if "--upgrade" not in sys.argv:
+            command += [
+                word for lock in (COMMON, lock_of(distribution)) if lock.is_file() for word in ("-c", str(lock))
+            ]
         subprocess.run(command, check=True)
         report = json.loads(Path(folder, "report.json").read_text(encoding="utf-8"))
     version = ".".join(report["environment"]["python_full_version"].split(".")[:2])
@@ -52,11 +63,24 @@ def merge(resolved: dict[str, dict[str, str]]) -> list[str]:
     return lines
 
 
+def write(path: Path, sources: str, resolved: dict[str, dict[str, str]]) -> None:
+    path.write_text(HEADER.format(sources) + "\n".join(merge(resolved)) + "\n", encoding="utf-8")
+    print(f"{path.name}: " + ", ".join(f"{len(p)} packages for Python {v}" for v, p in resolved.items()))
+
+
 def main() -> int:
     pythons = [a for a in sys.argv[1:] if not a.startswith("--")] or ["python3.11", "python3.12"]
-    resolved = dict(resolve(python) for python in pythons)
-    LOCK.write_text(HEADER + "\n".join(merge(resolved)) + "\n", encoding="utf-8")
-    print(f"{LOCK.name}: " + ", ".join(f"{len(p)} packages for Python {v}" for v, p in resolved.items()))
+    common: list[dict[str, dict[str, str]]] = []
+    for distribution in DISTRIBUTIONS:
+        resolved = dict(resolve(python, distribution) for python in pythons)
+        ros, others = ({p: {n: v for n, v in found.items() if n.startswith("ros-") == of_ros}
+                        for p, found in resolved.items()} for of_ros in (True, False))  # fmt: skip
+        write(lock_of(distribution), f"requirements.in and requirements-{distribution}.in", ros)
+        common.append(others)
+    if common[0] != common[-1]:
+        print(f"lock: {' and '.join(DISTRIBUTIONS)} need different versions of the same packages", file=sys.stderr)
+        return 1
+    write(COMMON, "requirements.in", common[0])
     return 0
 
 

@@ -6,6 +6,8 @@
 #
 #   PYTHON=/path/to/python3.12   interpreter (default: that of the existing environment, else the first of python3,
 #                                python3.12, python3.11 that is 3.11 or 3.12)
+#   ROS_DISTRO=kilted|jazzy      distribution of ROS 2 (default: that of the existing environment, else kilted; others,
+#                                of an installation that the calling shell has sourced, are ignored)
 #   TORCH=cpu|cuda               build of PyTorch (default: the existing one, else cuda if there is an NVIDIA device)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -47,8 +49,25 @@ torch_build() { # cpu or cuda
   fi
 }
 
+installed_distribution() { # of ROS 2 in the environment; empty if none is
+  local info
+  for info in "$venv"/lib/python3.*/site-packages/ros_*_rclpy-*.dist-info; do
+    [ ! -d "$info" ] || basename "$info" | sed -E 's#ros_([a-z]+)_rclpy-.*#\1#'
+  done
+}
+
+ros_distribution() { # the one that is wanted
+  local installed
+  installed=$(installed_distribution)
+  case ${ROS_DISTRO:-} in
+    kilted | jazzy) echo "$ROS_DISTRO" ;;
+    *) echo "${installed:-kilted}" ;;
+  esac
+}
+
 key_packages() {
-  echo "$root $(torch_build)" | hash_of requirements.lock scripts/repair_ros_wheels.py
+  echo "$root $(torch_build) $(ros_distribution)" |
+    hash_of requirements.lock "requirements-$(ros_distribution).lock" scripts/repair_ros_wheels.py
 }
 
 key_messages() {
@@ -186,6 +205,16 @@ make_environment() {
   fi
 }
 
+remove_another_distribution() { # two distributions share names of packages and files, and what was built is of one
+  local installed
+  installed=$(installed_distribution)
+  if [ -n "$installed" ] && [ "$installed" != "$(ros_distribution)" ]; then
+    "$venv/bin/python" -m pip list --format freeze | sed -nE 's#^(ros-[^=]+)==.*#\1#p' |
+      xargs "$venv/bin/python" -m pip uninstall -y
+    rm -rf "build/$messages" "install/$messages"
+  fi
+}
+
 install_packages() {
   local options build
   build=$(torch_build)
@@ -194,7 +223,9 @@ install_packages() {
   fi
   echo "$build" >"$venv/.torch_build"
   mapfile -t options < <(torch_index)
-  "$venv/bin/python" -m pip install --progress-bar off "${options[@]}" -r requirements.lock
+  remove_another_distribution
+  "$venv/bin/python" -m pip install --progress-bar off "${options[@]}" -r requirements.lock \
+    -r "requirements-$(ros_distribution).lock"
   "$venv/bin/python" scripts/repair_ros_wheels.py
 }
 
@@ -229,7 +260,7 @@ if ! packages_ready; then
   rm -f "$venv/.stamp_packages"
   check_machine
   phase "virtual environment with $(find_python)" make_environment
-  phase "Python packages and ROS 2 (minutes; log: build/setup.log)" install_packages
+  phase "Python packages, ROS 2 $(ros_distribution) (minutes; log: build/setup.log)" install_packages
   stamp packages "$(key_packages)"
 fi
 if ! messages_ready; then

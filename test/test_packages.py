@@ -257,6 +257,19 @@ def test_pixi_installs_what_the_packages_require() -> None:
     assert pixi["pypi-dependencies"] == wanted | {"mujoco": "<4"}, "mujoco is what the simulated robots add"
 
 
+@pytest.mark.parametrize("name", ["jazzy", "kilted"])
+def test_a_distribution_s_wheels_are_all_in_its_own_lock(name: str) -> None:
+    def locked(file: str) -> set[str]:
+        lines = (REPOSITORY / file).read_text(encoding="utf-8").splitlines()
+        return {line.split("==")[0] for line in lines if not line.startswith("#")}
+
+    assert all(package.startswith("ros-") for package in locked(f"requirements-{name}.lock"))
+    assert not any(package.startswith("ros-") for package in locked("requirements.lock"))
+    asked = locked(f"requirements-{name}.in")
+    names = {re.split("[<>]", line)[0] for line in asked if line}
+    assert names <= locked(f"requirements-{name}.lock"), "make lock"
+
+
 FORBIDDEN = {
     "embodiment_descriptions": {"rclpy", "torch", "mujoco"},
     "qwen_vla": {"rclpy", "mujoco"},

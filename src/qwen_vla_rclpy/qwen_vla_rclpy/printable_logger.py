@@ -18,6 +18,6 @@ rcutils_logger._internal_callers.append(os.path.realpath(__file__))
 class PrintableLogger(RcutilsLogger):
     """Logs only printable characters."""
 
-    def log(self, message: str, severity: int, name: str | None = None, **options: Any) -> bool:
-        """Log like RcutilsLogger.log."""
-        return super().log(printable_lines(message), severity, name, **options)
+    def log(self, message: str, severity: int, *args: Any, **options: Any) -> bool:
+        """Log like RcutilsLogger.log, which takes the name of the logger from Kilted on."""
+        return super().log(printable_lines(message), severity, *args, **options)

@@ -28,7 +28,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from embodiment_descriptions import resource_path, robot_description
+from embodiment_descriptions import robot_description
 from qwen_vla_msgs.msg import TaskState
 from qwen_vla_msgs.srv import ResetWorld
 from qwen_vla_rclpy.qos import LATCHED
@@ -48,13 +48,12 @@ class Simulator:
     def __init__(self, output, namespace="", environment=None, **parameters):
         parameters = {"suite": "widowx_pick", **parameters}
         given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
-        profile = {"FASTDDS_DEFAULT_PROFILES_FILE": str(resource_path("config/dds/fastdds_large_images.xml"))}
         self.output = output
         self.process = subprocess.Popen(
             [sys.executable, "-m", "qwen_vla_sim.widowx.node", "--ros-args", "-r", f"__ns:=/{namespace}", *given],
             stdout=output.open("w"),
             stderr=subprocess.STDOUT,
-            env={**os.environ, **profile, **(environment or {})},
+            env={**os.environ, **(environment or {})},
         )
 
     def __enter__(self) -> Simulator:

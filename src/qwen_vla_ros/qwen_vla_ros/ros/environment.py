@@ -20,12 +20,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from qwen_vla_ros.ros.distributions import distribution
+from qwen_vla_ros.ros.distributions import PROFILE_VARIABLES, distribution, of_wheels
 from qwen_vla_ros.ros.ros_domain import AVOIDED
 
 _PROFILE = Path("config", "dds", "fastdds_large_images.xml")
-# Fast DDS 3 warns about the old name; Fast DDS 2 does not support the new one.
-_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 # All settings of ROS and its middlewares, except where logs are written.
 _SETTINGS = ("ROS_", "RMW_", "RCL_", "RCUTILS_", "FASTDDS_", "FASTRTPS_", "SKIP_DEFAULT_XML", "CYCLONEDDS_", "ZENOH_")
@@ -160,18 +158,17 @@ def _refuse_another_rclpy() -> None:
 def _completed(environment: dict[str, str], workspace: Path | None) -> dict[str, str]:
     """Add what is missing: search paths, a middleware, the Fast DDS profile."""
     if _uses_wheels():
-        environment.update(_wheel_paths(workspace, environment))
+        environment.update(_wheel_settings(workspace, environment))
         environment.setdefault("RMW_IMPLEMENTATION", _CHOSEN["RMW_IMPLEMENTATION"])
     profile = _profile(workspace, environment.get("AMENT_PREFIX_PATH", ""))
-    if profile is not None and not any(name in environment for name in _PROFILE_VARIABLES):
-        old = not _uses_wheels() and distribution(environment.get("ROS_DISTRO", "")).fast_dds == 2
-        environment[_PROFILE_VARIABLES[old]] = str(profile)
+    if profile is not None and not any(name in environment for name in PROFILE_VARIABLES):
+        environment[distribution(environment.get("ROS_DISTRO", "")).profile_variable] = str(profile)
         environment["RMW_FASTRTPS_USE_QOS_FROM_XML"] = "1"  # for the memory settings of its readers
     return environment
 
 
-def _wheel_paths(workspace: Path | None, base: Mapping[str, str]) -> dict[str, str]:
-    """Return the search paths that a sourced setup.bash would set, for ROS 2 from wheels."""
+def _wheel_settings(workspace: Path | None, base: Mapping[str, str]) -> dict[str, str]:
+    """Return what a sourced setup.bash would set, for ROS 2 from wheels."""
     prefix = Path(sys.prefix)
     packages = sorted(path.parents[2] for path in workspace.glob("install/*/share/*/package.xml")) if workspace else []
     libraries = [prefix / "lib", *sorted(Path(sysconfig.get_path("purelib")).glob("ros_*.libs"))]
@@ -179,6 +176,7 @@ def _wheel_paths(workspace: Path | None, base: Mapping[str, str]) -> dict[str, s
         "AMENT_PREFIX_PATH": _joined([*packages, prefix], base.get("AMENT_PREFIX_PATH", "")),
         "LD_LIBRARY_PATH": _joined(libraries, base.get("LD_LIBRARY_PATH", "")),
         "PATH": _joined([prefix / "bin"], base.get("PATH", os.defpath)),
+        "ROS_DISTRO": of_wheels() or "",
         # The wheels' start hook would restart the interpreter to set LD_LIBRARY_PATH; it is set here.
         "_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1",
     }

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from qwen_vla_ros.ros import environment
-from qwen_vla_ros.ros.distributions import DISTRIBUTIONS, distribution
+from qwen_vla_ros.ros.distributions import DISTRIBUTIONS, distribution, of_wheels
 
 
 def test_the_shell_s_distribution_is_used_and_an_unknown_one_counts_as_the_newest(
@@ -40,3 +41,13 @@ def test_fast_dds_finds_its_profile_by_the_variable_of_its_version(
     monkeypatch.setattr(environment, "_uses_wheels", lambda: False)
     given = environment.ros_environment(base={"ROS_DISTRO": name})
     assert [key for key in given if key.endswith("_DEFAULT_PROFILES_FILE")] == [variable]
+
+
+def test_wheels_tell_their_distribution_to_every_process() -> None:
+    if (name := of_wheels()) is None:
+        pytest.skip("ROS 2 is not from wheels here")
+    given = environment.ros_environment(base={"PATH": "/usr/bin", "ROS_DISTRO": "humble"})
+    assert given["ROS_DISTRO"] == name
+    rclpy = int(version("ros-rclpy").split(".")[0])
+    assert {"jazzy": 7, "kilted": 9}[name] == rclpy, "wheels of two distributions are mixed"
+    assert ("FASTRTPS_DEFAULT_PROFILES_FILE" in given) == (DISTRIBUTIONS[name].fast_dds == 2)

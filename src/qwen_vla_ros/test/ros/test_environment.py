@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from qwen_vla_ros.ros.distributions import distribution
 from qwen_vla_ros.ros.environment import (
     RosEnvironmentError,
     adopted,
@@ -35,7 +36,7 @@ SETTINGS = {
     "RMW_FASTRTPS_PUBLICATION_MODE": "SYNCHRONOUS",
     "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET",
     "ROS_DISCOVERY_SERVER": "10.0.0.1:11811",
-    "ROS_DISTRO": "jazzy",
+    "ROS_DISTRO": "humble",
     "ROS_DOMAIN_ID": "7",
     "ROS_LOCALHOST_ONLY": "1",
     "ROS_SECURITY_ENABLE": "true",
@@ -87,7 +88,7 @@ def test_search_paths_are_extended_once() -> None:
 
 
 def test_the_profile_is_a_file() -> None:
-    assert Path(ros_environment(base={})["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
+    assert Path(ros_environment(base={})[distribution().profile_variable]).is_file()
 
 
 def test_another_ros_installation_that_hides_ours_is_named(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_no_setting_of_the_shell_reaches_a_graph_of_our_own() -> None:
     assert own.pop(AVOIDED) == "7"  # a robot may be using it
     assert own == own_environment(base={"HOME": "/home/me", "ROS_LOG_DIR": "/logs"})
     assert own["RMW_IMPLEMENTATION"] == "rmw_fastrtps_cpp" and own["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
-    assert Path(own["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file() and "ROS_DOMAIN_ID" not in own
+    assert Path(own[distribution().profile_variable]).is_file() and "ROS_DOMAIN_ID" not in own
 
 
 def test_each_setting_that_is_ignored_is_named_and_no_other() -> None:

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from rich.filesize import decimal
 
 from qwen_vla_ros.doctor.findings import Area, Finding
-from qwen_vla_ros.ros.image_memory import VARIABLES
+from qwen_vla_ros.ros.distributions import PROFILE_VARIABLES, distribution
 
 AREA = Area("This machine")
 MB, GB = 1_000_000, 1_000_000_000
@@ -56,7 +56,7 @@ class Machine:
 
 def look_at_machine(environment: Mapping[str, str], folder: Path = Path()) -> Machine:
     """Collect the resources; `environment` is that of the nodes."""
-    profile = next((environment[name] for name in VARIABLES if environment.get(name)), "")
+    profile = next((environment[name] for name in PROFILE_VARIABLES if environment.get(name)), "")
     shm = shutil.disk_usage("/dev/shm") if os.path.isdir("/dev/shm") else None
     return Machine(
         folder=str(folder.resolve()),
@@ -134,7 +134,7 @@ def check_shared_memory(machine: Machine) -> Finding:
         return AREA.warn("shared memory", "/dev/shm does not exist", "images are sent over UDP: expect losses")
     if machine.segment is None:
         fact = f"the Fast DDS profile {machine.profile} cannot be read"
-        return AREA.fail("shared memory", fact, "correct the path in FASTDDS_DEFAULT_PROFILES_FILE, or unset it")
+        return AREA.fail("shared memory", fact, f"correct the path in {distribution().profile_variable}, or unset it")
     fact = f"/dev/shm: {decimal(machine.shm_free)} of {decimal(machine.shm_total)} free"
     if machine.segment == 0:
         return AREA.ok("shared memory", f"{fact}; the middleware is not Fast DDS")
@@ -142,7 +142,7 @@ def check_shared_memory(machine: Machine) -> Finding:
         return AREA.warn(
             "shared memory",
             "Fast DDS has 0.5 MB of shared memory per process, less than one 640x480 image",
-            "set FASTDDS_DEFAULT_PROFILES_FILE to config/dds/fastdds_large_images.xml for every process",
+            f"set {distribution().profile_variable} to config/dds/fastdds_large_images.xml for every process",
         )
     need = PROCESSES_WITH_IMAGES * machine.segment
     if machine.shm_total < need:
