@@ -2,11 +2,13 @@
 # What runs on the machine with the GPU: policy_node and the model library. No drivers, no controllers.
 #
 #   docker build -f docker/inference.Dockerfile -t qwen_vla_inference .        (from the root of the repository)
+#   ... --build-arg ROS_DISTRO=jazzy        or lyrical, with --build-arg UBUNTU=resolute
 #   docker run --gpus all --network host qwen_vla_inference
 #
 # CUDA comes with the wheels of PyTorch; the host needs the NVIDIA driver and the NVIDIA Container Toolkit.
 ARG ROS_DISTRO=kilted
-FROM ros:${ROS_DISTRO}-ros-core
+ARG UBUNTU=noble
+FROM ros:${ROS_DISTRO}-ros-core-${UBUNTU}
 ARG ROS_DISTRO
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
@@ -38,9 +40,11 @@ COPY launch launch
 COPY config config
 COPY src src
 RUN . "/opt/ros/${ROS_DISTRO}/setup.bash" \
-    && colcon build --merge-install --packages-select embodiment_descriptions qwen_vla qwen_vla_msgs qwen_vla_ros \
+    && colcon build --merge-install --packages-up-to qwen_vla_ros \
     && rm -rf build log
 
+RUN useradd --create-home --groups video policy
+USER policy
 COPY docker/entrypoint.sh /entrypoint.sh
 ENV PYTHONUNBUFFERED=1 NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 ENTRYPOINT ["/entrypoint.sh"]

@@ -2,10 +2,12 @@
 # What runs on the robot's own computer: executor, visualizer, recorder, controllers. No torch, no model.
 #
 #   docker build -f docker/robot.Dockerfile -t qwen_vla_robot .        (from the root of the repository)
+#   ... --build-arg ROS_DISTRO=jazzy        or lyrical, with --build-arg UBUNTU=resolute
 #
 # The driver of the robot is its vendor's: build your own image on this one, or run the driver beside the container.
 ARG ROS_DISTRO=kilted
-FROM ros:${ROS_DISTRO}-ros-base
+ARG UBUNTU=noble
+FROM ros:${ROS_DISTRO}-ros-base-${UBUNTU}
 ARG ROS_DISTRO
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
@@ -45,9 +47,12 @@ COPY src src
 # qwen_vla is the library without its model: reading of recordings and choice of images. It imports torch where it is
 # used, which is nowhere on the robot.
 RUN . "/opt/ros/${ROS_DISTRO}/setup.bash" \
-    && colcon build --merge-install --packages-select embodiment_descriptions qwen_vla qwen_vla_msgs qwen_vla_ros \
+    && colcon build --merge-install --packages-up-to qwen_vla_ros \
     && rm -rf build log
 
+# Nobody's root: the robot's devices are for the group dialout.
+RUN useradd --create-home --groups dialout,video robot
+USER robot
 COPY docker/entrypoint.sh /entrypoint.sh
 ENV PYTHONUNBUFFERED=1
 ENTRYPOINT ["/entrypoint.sh"]
