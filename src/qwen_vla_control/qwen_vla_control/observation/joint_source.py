@@ -51,12 +51,12 @@ class JointSource:
 
     @property
     def publishers(self) -> dict[bytes, set[str]]:
-        """By publisher: which of the joints asked for it has told on this topic."""
+        """By publisher: which of the joints asked for it has told on this topic; unknown ones by their joints."""
         told: dict[bytes, set[str]] = {}
         for part in self._reader.parts:
             if part.source == self._index:
                 own = (self._reader.names[column] for column in part.columns if column in self._columns)
-                told.setdefault(part.publisher, set()).update(own)
+                told.setdefault(part.publisher or part.columns.tobytes(), set()).update(own)
         return told
 
     @property

@@ -184,6 +184,14 @@ def test_which_publisher_reports_which_joints_is_known(widowx):
     assert reader.sources[0].publishers == reported
 
 
+def test_publishers_that_cannot_be_distinguished_differ_by_the_joints_that_they_report(widowx):
+    reader = JointReader(widowx)
+    tell(reader, 1.0, at_rest(ARM))
+    tell(reader, 1.0, at_rest(GRIPPER))
+    tell(reader, 1.1, at_rest(ARM))
+    assert sorted(reader.sources[0].publishers.values(), key=len) == [set(GRIPPER), set(ARM)]
+
+
 def test_an_unlimited_number_of_publishers_and_names_does_not_fill_memory(widowx):
     reader = JointReader(widowx)
     for tick in range(3 * PARTS):

@@ -17,8 +17,8 @@ class Button:
     """A publisher whose last message is "pressed".
 
     Attributes:
-        node: the node it belongs to; empty before it was seen in the graph.
-        beside: the publishers that were in the graph at the same time.
+        node: the node it belongs to, or those that it may belong to; empty before it was seen in the graph.
+        beside: the publishers that were in the graph at the same time, itself included.
     """
 
     node: str = ""
@@ -35,6 +35,9 @@ class StopLatch:
     A button that leaves the graph while pressed (a broken cable, a computer that is off) stays pressed, whatever the
     others publish. Only a publisher that appears after it, such as the restarted button or an operator who publishes
     false manually, can release it.
+
+    Publishers that cannot be distinguished have the identity b"". They count as one button, which is released only by
+    whoever is alone in the graph, and was not there beside others while it was pressed.
     """
 
     def __init__(self, required: bool, timeout: float) -> None:
@@ -65,21 +68,31 @@ class StopLatch:
 
     def look(self, present: Mapping[bytes, str]) -> None:
         """Record which of the pressed buttons are in the graph, and with whom; `present`: node by publisher."""
-        for publisher in self._pressed.keys() & present.keys():
-            button = self._pressed[publisher]
-            button.node = present[publisher]
+        for publisher, button in self._pressed.items():
+            if publisher in present:
+                button.node = present[publisher]
+            elif not publisher and present:
+                button.node = " or ".join(sorted(set(present.values())))
+            else:
+                continue
             button.beside |= present.keys()
 
     def release(self, publisher: bytes, present: Mapping[bytes, str], steady_ns: int) -> None:
         """Record that a button is released; `present` as in `look`."""
         self._heard_ns = steady_ns
-        self.look(present)
-        if publisher or len(present) <= 1:  # of several that cannot be distinguished, none can release itself
+        if publisher or self._can_only_be_one(present):
             self._pressed.pop(publisher, None)
+        self.look(present)
         for other, button in list(self._pressed.items()):
-            has_left = button.node and other not in present
+            has_left = other and button.node and other not in present
             if has_left and publisher not in button.beside:
                 del self._pressed[other]
+
+    def _can_only_be_one(self, present: Mapping[bytes, str]) -> bool:
+        """Whether a publisher that cannot be distinguished must be the one that pressed, or one that came later."""
+        beside = self._pressed[b""].beside if b"" in self._pressed else set()
+        is_later = not present.keys() <= beside
+        return len(present) <= 1 and (is_later or len(beside) <= 1)
 
     def watch(self, steady_ns: int) -> bool:
         """Detect that a required emergency stop has fallen silent; True when that closes the latch."""

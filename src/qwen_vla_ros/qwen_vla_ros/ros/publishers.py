@@ -8,7 +8,7 @@ from typing import Any
 
 from rclpy.node import Node
 
-UNKNOWN = b""  # rclpy provides the publisher from Kilted on
+UNKNOWN = b""  # where rclpy does not tell it (Distribution.tells_publishers)
 
 
 def publisher_of(info: Mapping[str, Any]) -> bytes:

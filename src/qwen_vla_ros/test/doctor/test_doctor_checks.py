@@ -28,6 +28,8 @@ from qwen_vla_ros.doctor.examination import examine, examine_setup, find_patient
 from qwen_vla_ros.doctor.facts import Arrival, Endpoint, Graph, ImageFacts, Joints, Topic, with_ros_time
 from qwen_vla_ros.doctor.findings import Area, Finding, Level, exit_code
 from qwen_vla_ros.doctor.table import as_json, show
+from qwen_vla_ros.ros.distributions import distribution
+from qwen_vla_ros.ros.publishers import UNKNOWN
 
 AREA = Area("Test")
 NOW, MILLISECOND = 1_700_000_000_000_000_000, 1_000_000
@@ -113,6 +115,17 @@ def test_loss_is_counted_per_publisher():
     assert not list(streams.check_loss(AREA, "loss", all_of_another))
 
 
+def test_numbers_of_publishers_that_cannot_be_distinguished_say_nothing_about_loss():
+    pairs = zip(range(1, 9), range(901, 909), strict=True)
+    told = [Arrival(NOW, stamp=NOW, sequence=number) for pair in pairs for number in pair]
+    need = streams.Need(least_rate=0, longest_gap=1, max_age=1)
+    for count, losses in ((1, ["several: loss"]), (2, [])):
+        ends = tuple(Endpoint(f"/driver_{number}", "p/msg/T") for number in range(count))
+        graph = Graph(seconds=1.0, topics={"/t": Topic("/t", publishers=ends)}, arrivals={"/t": told})
+        found = streams.check_stream(AREA, "several", graph, "/t", ("p/msg/T",), need, "start it", shared=True)
+        assert [f.subject for f in found if "loss" in f.subject] == losses
+
+
 def test_definitions_of_a_type_that_differ_are_named():
     ends = [Endpoint(f"/{name}", "p/msg/T", type_hash=name) for name in ("old", "new")]
     graph = Graph(topics={"/t": Topic("/t", publishers=(ends[0],), subscribers=(ends[1],))})
@@ -178,6 +191,7 @@ def test_joints_of_several_sources_carry_their_prefixes():
     assert "7 of 14 are missing: follower_left/waist" in findings["joint names"].fact
 
 
+@pytest.mark.parametrize("publisher", [b"b", UNKNOWN])
 @pytest.mark.parametrize(
     ("second", "expected", "fact"),
     [
@@ -186,11 +200,11 @@ def test_joints_of_several_sources_carry_their_prefixes():
         ("wheel", "fail", "2 publishers on /joint_states: /driver, /other"),
     ],
 )
-def test_publishers_may_share_the_joints_but_not_a_joint(widowx, second, expected, fact):
+def test_publishers_may_share_the_joints_but_not_a_joint(widowx, publisher, second, expected, fact):
     arm = Joints(widowx.arms[0].joints, tuple(widowx.home[name] for name in widowx.arms[0].joints))
     other = Joints((second,), (widowx.home.get(second, 0.0),))
     told = arrivals(range(0, 1000, 10), content=arm)
-    told += [dataclasses.replace(a, publisher=b"b", content=other) for a in told]
+    told += [dataclasses.replace(a, publisher=publisher, content=other) for a in told]
     ends = tuple(Endpoint(name, "sensor_msgs/msg/JointState") for name in ("/driver", "/other"))
     topics = {"/joint_states": Topic("/joint_states", publishers=ends)}
     graph = Graph(seconds=1.0, topics=topics, arrivals={"/joint_states": told})
@@ -317,9 +331,10 @@ def test_packages_of_a_robot_that_are_missing_are_named_with_how_to_install_them
 
 
 @pytest.mark.parametrize(("skew_ms", "expected"), [(0, "ok"), (30, "ok"), (80, "warn"), (500, "fail"), (-60, "warn")])
-def test_skew_is_that_of_the_fastest_message(skew_ms, expected):
+@pytest.mark.parametrize("publisher", [b"a", UNKNOWN])
+def test_skew_is_that_of_the_fastest_message(publisher, skew_ms, expected):
     delays = [skew_ms + delay for delay in (40.0, 0.2, 3.0)]
-    heard = [Arrival(NOW, sent=NOW - round(d * MILLISECOND), publisher=b"a") for d in delays]
+    heard = [Arrival(NOW, sent=NOW - round(d * MILLISECOND), publisher=publisher) for d in delays]
     topic = Topic("/t", publishers=(Endpoint("/robot", "p/msg/T", gid=b"a"),))
     (finding,) = node_checks.check_skew(Graph(topics={"/t": topic}, arrivals={"/t": heard}))
     assert level(finding) == expected
@@ -423,7 +438,7 @@ def test_machine(change, weights, subject, expected, text):
 def test_the_shipped_profile_is_read(tmp_path):
     from qwen_vla_ros.ros.environment import ros_environment
 
-    assert machine.segment_size(ros_environment(base={})["FASTDDS_DEFAULT_PROFILES_FILE"]) == 32 * 2**20
+    assert machine.segment_size(ros_environment(base={})[distribution().profile_variable]) == 32 * 2**20
     assert machine.segment_size(str(tmp_path / "gone.xml")) is None
 
 

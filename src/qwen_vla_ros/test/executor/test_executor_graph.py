@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from distribution_marks import TELLS_PUBLISHERS
 from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import SetParameters
@@ -238,6 +239,7 @@ def test_the_emergency_stop_holds_at_once_and_latches_until_it_is_reset(peer, ex
     peer.have_accepted()
 
 
+@TELLS_PUBLISHERS
 def test_the_chunks_of_the_policy_are_not_late_by_the_numbers_of_an_unknown_publisher(peer, executor):
     unknown = peer.node.create_publisher(ActionChunk, "policy_node/action_chunk", 10)
     peer.wait(unknown.get_subscription_count, "executor_node to subscribe to it")
@@ -248,6 +250,7 @@ def test_the_chunks_of_the_policy_are_not_late_by_the_numbers_of_an_unknown_publ
     peer.in_turn(lambda: peer.node.destroy_publisher(unknown))
 
 
+@TELLS_PUBLISHERS
 def test_a_button_that_another_one_contradicts_stays_pressed(peer, executor):
     buttons = [peer.node.create_publisher(Bool, "estop", 1) for _ in range(2)]
     for button in buttons:

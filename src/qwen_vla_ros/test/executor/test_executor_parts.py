@@ -74,7 +74,19 @@ def test_buttons_that_cannot_be_distinguished_release_nothing_while_there_are_se
     latch = StopLatch(required=False, timeout=0.5)
     latch.press(UNKNOWN, 0)
     latch.release(UNKNOWN, GRAPH, 0)
-    assert latch.reset(0)
+    assert "still pressed by /left or /right;" in latch.reset(0)
+    latch.release(UNKNOWN, {A: "/left"}, 0)
+    assert latch.reset(0), "it may be the other one that was pressed, and has left"
+    latch.release(UNKNOWN, {}, 0)
+    assert latch.reset(0), "whoever it was has left since"
+    latch.release(UNKNOWN, {C: "/operator"}, 0)
+    assert latch.reset(0) == ""
+
+
+def test_a_single_button_that_cannot_be_identified_releases_itself():
+    latch = StopLatch(required=False, timeout=0.5)
+    latch.press(UNKNOWN, 0)
+    latch.look({A: "/left"})
     latch.release(UNKNOWN, {A: "/left"}, 0)
     assert latch.reset(0) == ""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from embodiment_descriptions import Embodiment, known_robots
 from qwen_vla_control.stamps import NANOSECONDS
-from qwen_vla_ros.doctor.checks.streams import OTHER_CLOCK, SYNCHRONIZE
+from qwen_vla_ros.doctor.checks.streams import OTHER_CLOCK, SYNCHRONIZE, nodes
 from qwen_vla_ros.doctor.facts import Graph, Status, duplicates, longest_gap, rate
 from qwen_vla_ros.doctor.findings import Area, Finding
 from qwen_vla_ros.doctor.interfaces import ANNOUNCEMENT, CLOCK, DIAGNOSTICS, EXECUTOR, HEARTBEAT, POLICY, resolve
@@ -158,10 +158,11 @@ def check_skew(graph: Graph) -> Iterator[Finding]:
     """Do the clocks of the machines agree? Compares each message's send time, by its sender, with its arrival."""
     owners = {p.gid: p.node for topic in graph.topics.values() for p in topic.publishers}
     delays: dict[str, list[float]] = defaultdict(list)
-    for arrivals in graph.arrivals.values():
+    for name, arrivals in graph.arrivals.items():
+        someone = nodes(graph.topic(name).publishers) or "an unknown node"
         for a in arrivals:
             if a.sent:
-                delays[owners.get(a.publisher, "an unknown node")].append((a.received - a.sent) / NANOSECONDS)
+                delays[owners.get(a.publisher, someone)].append((a.received - a.sent) / NANOSECONDS)
     # Latched messages may be old without a fault: the fastest message of each node counts.
     least = {node: min(values) for node, values in delays.items() if len(values) > 2}
     wrong = {node: delay for node, delay in least.items() if not -AHEAD <= delay <= BEHIND}
