@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from embodiment_descriptions import Embodiment
 from embodiment_descriptions.angles import wrapped
 from embodiment_descriptions.config import BaseLimits
+from qwen_vla_control.observation.joint_parts import JointPart
 from qwen_vla_control.observation.joint_reader import JointReader, JointSample
 from qwen_vla_control.observation.odometry_reader import BasePose, OdometryReader
 from qwen_vla_control.stamps import NANOSECONDS
@@ -26,7 +27,9 @@ PUBLISHER_TIMEOUT = 1.0  # [s] steady; a publisher that was heard within is stil
 
 CORRECTION, TURNED = 0.05, 0.1  # [m], [rad] by which a filter may correct a pose between two messages
 
-NameOf = Callable[[str, bytes], str]  # the node of a publisher of a topic
+UNKNOWN = b""  # the publisher where the middleware does not tell it
+NameOf = Callable[[str, bytes], str]  # the node of a publisher of a topic; of an unknown one, those that it may be
+CountOn = Callable[[str], int]  # publishers of a topic in the graph
 
 
 class Plausibility(ABC):
@@ -36,9 +39,9 @@ class Plausibility(ABC):
         distrusted_until_ns: ROS time [ns] up to which the state is not believed; 0 before the first jump.
     """
 
-    def __init__(self, name_of: NameOf) -> None:
-        """Believe everything; `name_of` is called with a topic and a publisher."""
-        self._name_of = name_of
+    def __init__(self, name_of: NameOf, count_on: CountOn) -> None:
+        """Believe everything; `name_of` is called with a topic and a publisher, `count_on` where it is unknown."""
+        self._name_of, self._count_on = name_of, count_on
         self.distrusted_until_ns, self._text = 0, ""
 
     def text(self, now_ns: int, steady_ns: int) -> str:
@@ -56,9 +59,9 @@ class Plausibility(ABC):
 class JointStatePlausibility(Plausibility):
     """Checks joint states."""
 
-    def __init__(self, reader: JointReader, embodiment: Embodiment, name_of: NameOf) -> None:
+    def __init__(self, reader: JointReader, embodiment: Embodiment, name_of: NameOf, count_on: CountOn) -> None:
         """Look at the joints that the reader was asked for."""
-        super().__init__(name_of)
+        super().__init__(name_of, count_on)
         self._reader = reader
         self._names = reader.names[: len(reader.latest().vector)]
         limits = embodiment.limits
@@ -82,7 +85,7 @@ class JointStatePlausibility(Plausibility):
 
     def _duplicates(self, steady_ns: int) -> str:
         reporters: dict[int, tuple[str, bytes]] = {}
-        present = (part for part in self._reader.parts if steady_ns - part.heard_ns < PUBLISHER_TIMEOUT * NANOSECONDS)
+        present = [part for part in self._reader.parts if steady_ns - part.heard_ns < PUBLISHER_TIMEOUT * NANOSECONDS]
         for part in present:
             who = self._reader.sources[part.source].topic, part.publisher
             for column in part.columns[part.columns < len(self._names)].tolist():
@@ -90,15 +93,25 @@ class JointStatePlausibility(Plausibility):
                 if other != who:
                     names = " and ".join(sorted(f"{self._name_of(*each)} on {each[0]}" for each in (who, other)))
                     return f"two publishers report '{self._names[column]}': {names}; stop one of them"
+        return self._indistinct(present)
+
+    def _indistinct(self, present: Sequence[JointPart]) -> str:
+        """Name those that cannot be distinguished, unless there are as many sets of joints, none in two of them."""
+        for index, source in enumerate(self._reader.sources):
+            told = [set(p.columns.tolist()) for p in present if p.source == index and p.publisher == UNKNOWN]
+            count = self._count_on(source.topic) if told else 0
+            if count > 1 and (len(told) < count or sum(map(len, told)) > len(set().union(*told))):
+                who = self._name_of(source.topic, UNKNOWN)
+                return f"two publishers report the same joints on {source.topic}; stop {who}"
         return ""
 
 
 class OdometryPlausibility(Plausibility):
     """Checks the pose of a base: the odometry frame must be continuous (REP 105), wherever the base is in a map."""
 
-    def __init__(self, reader: OdometryReader, limits: BaseLimits, name_of: NameOf) -> None:
+    def __init__(self, reader: OdometryReader, limits: BaseLimits, name_of: NameOf, count_on: CountOn) -> None:
         """Look at the poses of a base with these limits."""
-        super().__init__(name_of)
+        super().__init__(name_of, count_on)
         self._reader, self._limits = reader, limits
         self._heard: dict[bytes, int] = {}  # by publisher: when last [ns, steady]
 
@@ -126,8 +139,10 @@ class OdometryPlausibility(Plausibility):
 
     def _duplicates(self, steady_ns: int) -> str:
         self._heard = {who: at for who, at in self._heard.items() if steady_ns - at < PUBLISHER_TIMEOUT * NANOSECONDS}
+        topic = self._reader.stream.topic
+        if UNKNOWN in self._heard and self._count_on(topic) > 1:
+            return f"{topic} has several publishers; stop all but {self._name_of(topic, UNKNOWN)}"
         if len(self._heard) < 2:
             return ""
-        topic = self._reader.stream.topic
         names = " and ".join(sorted(self._name_of(topic, who) for who in self._heard))
         return f"{topic} has several publishers, {names}; stop all but one of them"

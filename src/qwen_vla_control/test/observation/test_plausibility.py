@@ -15,6 +15,7 @@ from qwen_vla_control.observation.odometry_reader import OdometryReader
 from qwen_vla_control.observation.plausibility import (
     DISTRUST,
     PUBLISHER_TIMEOUT,
+    UNKNOWN,
     JointStatePlausibility,
     OdometryPlausibility,
 )
@@ -22,15 +23,35 @@ from qwen_vla_control.observation.plausibility import (
 S = 10**9
 PERIOD = 0.02  # [s]
 DRIVER, STRANGER = b"driver", b"stranger"
-NAMES = {DRIVER: "/driver", STRANGER: "/joint_state_publisher"}
+NAMES = {DRIVER: "/driver", STRANGER: "/joint_state_publisher", UNKNOWN: "one of /driver, /joint_state_publisher"}
+
+
+class FakeGraph:
+    """What the graph says of publishers.
+
+    Attributes:
+        count: publishers of every topic.
+    """
+
+    def __init__(self) -> None:
+        self.count = 1
+
+    def name_of(self, _topic: str, publisher: bytes) -> str:
+        """The node of a publisher."""
+        return NAMES[publisher]
+
+    def count_on(self, _topic: str) -> int:
+        """How many publish a topic."""
+        return self.count
 
 
 class Listener:
     """A reader and its plausibility, told by several publishers."""
 
     def __init__(self, robot: Embodiment) -> None:
-        self.reader = JointReader(robot)
-        self.plausibility = JointStatePlausibility(self.reader, robot, lambda topic, publisher: NAMES[publisher])
+        self.reader, self.graph = JointReader(robot), FakeGraph()
+        graph = self.graph.name_of, self.graph.count_on
+        self.plausibility = JointStatePlausibility(self.reader, robot, *graph)
         self.home, self.seconds = dict(robot.home), 1.0
 
     def tell(self, publisher: bytes = DRIVER, after: float = PERIOD, **away: float) -> str:
@@ -79,15 +100,33 @@ def test_a_second_publisher_is_named_even_where_it_agrees(listener):
     assert last == "", "it has left"
 
 
-def test_parts_of_the_joints_by_different_publishers_are_no_fault(widowx):
-    reader = JointReader(widowx)
-    plausibility = JointStatePlausibility(reader, widowx, lambda topic, publisher: NAMES[publisher])
+def test_publishers_that_cannot_be_distinguished_are_a_fault_when_there_are_several_until_one_is_gone(listener):
+    listener.graph.count = 2  # one that is known may stand beside another robot's
+    assert listener.tell() == ""
+    text = "two publishers report the same joints on joint_states; stop one of /driver, /joint_state_publisher"
+    assert listener.tell(UNKNOWN).endswith("stop one of them"), "some are known, others not"
+    for _ in range(int(PUBLISHER_TIMEOUT / PERIOD) + 2):
+        last = listener.tell(UNKNOWN)
+    assert last == text
+    listener.graph.count = 1
+    assert listener.tell(UNKNOWN) == ""
+
+
+@pytest.mark.parametrize(("arm", "gripper"), [(DRIVER, STRANGER), (UNKNOWN, UNKNOWN)])
+@pytest.mark.parametrize(("split", "fault"), [(6, ""), (5, "two publishers report")])
+def test_parts_of_the_joints_by_different_publishers_are_no_fault_unless_they_overlap(
+    widowx, arm, gripper, split, fault
+):
+    reader, graph = JointReader(widowx), FakeGraph()
+    plausibility = JointStatePlausibility(reader, widowx, graph.name_of, graph.count_on)
+    graph.count = 2
     for tick in range(20):
-        for publisher, names in ((DRIVER, list(widowx.home)[:6]), (STRANGER, list(widowx.home)[6:])):
+        for publisher, names in ((arm, list(widowx.home)[:6]), (gripper, list(widowx.home)[split:])):
             stamp, before = S + tick * S // 50, reader.latest()
             reader.push(0, stamp, names, [widowx.home[n] for n in names], (), stamp, publisher)
             plausibility.record(before, "/joint_states", publisher)
-            assert plausibility.text(stamp, stamp) == ""
+        text = plausibility.text(stamp, stamp)
+        assert text.startswith(fault) and bool(text) == bool(fault)
     assert np.allclose(reader.latest().vector, [widowx.home[name] for name in widowx.joint_names])
 
 
@@ -100,8 +139,8 @@ class Traveler:
     def __init__(self) -> None:
         robot = load_robot("mobile_base")
         self.limits = robot.safety.base
-        self.reader = OdometryReader(robot)
-        self.plausibility = OdometryPlausibility(self.reader, self.limits, lambda topic, publisher: NAMES[publisher])
+        self.reader, self.graph = OdometryReader(robot), FakeGraph()
+        self.plausibility = OdometryPlausibility(self.reader, self.limits, self.graph.name_of, self.graph.count_on)
         self.seconds = 1.0
 
     def tell(self, x: float = 0.0, heading: float = 0.0, publisher: bytes = DRIVER, after: float = PERIOD) -> str:
@@ -144,3 +183,14 @@ def test_several_publishers_of_odometry_are_named_until_one_is_gone(traveler):
     for _ in range(round(PUBLISHER_TIMEOUT / PERIOD) - 1):
         assert traveler.tell() == text
     assert traveler.tell() == ""
+
+
+def test_several_publishers_of_odometry_that_cannot_be_distinguished_are_counted_in_the_graph(traveler):
+    for _ in range(round(PUBLISHER_TIMEOUT / PERIOD) + 1):
+        traveler.tell(publisher=UNKNOWN)
+    assert traveler.tell(publisher=UNKNOWN) == ""
+    traveler.graph.count = 2
+    text = traveler.tell(publisher=UNKNOWN)
+    assert text.endswith("has several publishers; stop all but one of /driver, /joint_state_publisher")
+    traveler.graph.count = 1
+    assert traveler.tell(publisher=UNKNOWN) == ""

@@ -28,7 +28,7 @@ from qwen_vla_ros.executor.controller_restart import Done
 from qwen_vla_ros.executor.execution.execution import Execution, Held, Source
 from qwen_vla_ros.executor.executor_parameters import JOINT_STATES
 from qwen_vla_ros.ros.lifecycle import ManagedNode
-from qwen_vla_ros.ros.publishers import publisher_name
+from qwen_vla_ros.ros.publishers import count_on, publisher_name
 
 RESYNCHRONIZATION = "resynchronization"
 REST = 0.2  # [s] within which a joint at rest ...
@@ -50,7 +50,8 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
         grippers = [arm.gripper.joint for arm in embodiment.arms if arm.gripper]
         is_gripper = np.array([name in grippers for name in gate.joints])
         state = JointReader(embodiment, gate.joints, node.resolve_topic_name, p.joint_state_timeout)
-        plausibility = JointStatePlausibility(state, embodiment, partial(publisher_name, node))
+        graph = partial(publisher_name, node), partial(count_on, node)
+        plausibility = JointStatePlausibility(state, embodiment, *graph)
         super().__init__(node, embodiment, gate, state, plausibility)
         self.moves = ", ".join(gate.joints)
         self.sources = tuple(

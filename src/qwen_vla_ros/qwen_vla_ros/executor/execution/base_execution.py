@@ -20,7 +20,7 @@ from qwen_vla_control.observation.plausibility import OdometryPlausibility
 from qwen_vla_ros.executor.execution.execution import Execution, Held, Source
 from qwen_vla_ros.executor.executor_parameters import ODOMETRY
 from qwen_vla_ros.ros.lifecycle import ManagedNode
-from qwen_vla_ros.ros.publishers import publisher_name
+from qwen_vla_ros.ros.publishers import count_on, publisher_name
 
 GAP = 0.2  # [s] the farthest pose that counts as that of another time
 
@@ -36,7 +36,8 @@ class BaseExecution(Execution[BasePath, OdometryReader, OdometryPlausibility]):
         if odometry is None or limits is None:
             raise ValueError(f"embodiment '{embodiment.name}' has no `odometry`, or no `safety.base` in its YAML")
         state = OdometryReader(embodiment, node.resolve_topic_name)
-        plausibility = OdometryPlausibility(state, limits, partial(publisher_name, node))
+        graph = partial(publisher_name, node), partial(count_on, node)
+        plausibility = OdometryPlausibility(state, limits, *graph)
         super().__init__(node, embodiment, BaseGate(embodiment), state, plausibility)
         self._following = BaseFollowingWatch()
         self.sources = (Source(ODOMETRY, odometry.topic, self._take),)
