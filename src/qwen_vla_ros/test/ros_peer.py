@@ -207,10 +207,10 @@ class Peer(ExecutorPeer):
     def trigger(self, name: str) -> Trigger.Response:
         return self.call(Trigger, name)
 
-    def transition(self, node: str, transition: int) -> bool:
+    def transition(self, node: str, transition: int, timeout: float = PATIENCE) -> bool:
         request = ChangeState.Request()
         request.transition.id = transition
-        return self.call(ChangeState, f"{node}/change_state", request).success
+        return self.call(ChangeState, f"{node}/change_state", request, timeout=timeout).success
 
     def restart(self, node: str) -> None:
         """Deactivate and activate a node: an executor takes the robot as it stands then."""
@@ -240,8 +240,8 @@ class Peer(ExecutorPeer):
             try:
                 state = self.state_of(node, timeout=2.0)
                 if state in TRANSITIONS_UP and waited > AUTOSTART_PATIENCE:
-                    self.transition(node, TRANSITIONS_UP[state])
-            except AssertionError:  # it is busy configuring, or the response was from a killed one
+                    self.transition(node, TRANSITIONS_UP[state], timeout=2.0)
+            except AssertionError:  # busy configuring, a response of a killed one; Jazzy answers no invalid transition
                 continue
 
     def wait_until_the_executor_hears(self, heartbeat: bool) -> None:
