@@ -24,6 +24,7 @@ from qwen_vla_rclpy.messages import time_message
 from qwen_vla_rclpy.qos import LATCHED
 from qwen_vla_ros.doctor.checks.ros_setup import domains_in_use
 from qwen_vla_ros.ros.chunk_messages import embodiment_message
+from qwen_vla_ros.ros.distributions import distribution
 
 DEGREES = {name: value if name == "left_finger" else math.degrees(value) for name, value in WIDOWX.home.items()}
 SECOND = 1_000_000_000
@@ -137,6 +138,7 @@ def wrong_parts(make):
     executor.trigger_configure()
 
 
+SENDER = "/teleop" if distribution().tells_publishers else "one of /script, /teleop"
 SCENARIOS = {
     wrong_messages: [
         ("fail", "Robot description", "robot_description", "Volatile publisher", "transient local"),
@@ -147,7 +149,7 @@ SCENARIOS = {
         ("fail", "Cameras", "cam_wrist: image", "mono8", "rgb8"),
         ("fail", "Cameras", "cam_wrist: info", "for 640 x 480, images are 128 x 96", "calibrate"),
         ("fail", "Commands", ARM, "/arm_controller/joint_trajectory has no subscriber except /rosbag2", "spawner"),
-        ("fail", "Commands", f"{ARM}: rivals", "sending now: /teleop", "only /executor_node may send commands"),
+        ("fail", "Commands", f"{ARM}: rivals", f"sending now: {SENDER}", "only /executor_node may send commands"),
         ("fail", "Commands", GRIPPER, "/robot expects Float64MultiArray, not JointTrajectory", "YAML"),
         ("fail", "Commands", "emergency stop", "pressed", "/executor_node/reset_estop"),
         ("fail", "Nodes", "names", "/script is running 2 times", "namespace"),

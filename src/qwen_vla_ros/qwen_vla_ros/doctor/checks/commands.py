@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from embodiment_descriptions import EmbodimentConfig
 from embodiment_descriptions.commands import CommandInterface
+from qwen_vla_control.observation.plausibility import UNKNOWN
 from qwen_vla_rclpy.optional_interfaces import DISTRIBUTION
 from qwen_vla_ros.doctor.checks.ros_setup import AREA as ROS_SETUP
 from qwen_vla_ros.doctor.checks.streams import nodes, short
@@ -140,7 +141,8 @@ def check_rivals(command: CommandInterface, topic: Topic, graph: Graph, executor
         return
     senders = {a.publisher for a in graph.heard(topic.name)}
     sending = [p for p in rivals if p.gid in senders]
-    fact = f"also published by {nodes(rivals)}" + (f"; sending now: {nodes(sending)}" if sending else "")
+    now = nodes(sending) or (f"one of {nodes(topic.publishers)}" if UNKNOWN in senders else "")
+    fact = f"also published by {nodes(rivals)}" + (f"; sending now: {now}" if now else "")
     remedy = f"stop {nodes(rivals)}: only {executor} may send commands"
     polite = command.moves_base and all(p.node.rsplit("/", 1)[-1] in TAKE_TURNS for p in rivals)
     both = any(p.node == executor for p in topic.publishers) or len(rivals) > 1
