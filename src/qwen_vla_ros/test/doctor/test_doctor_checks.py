@@ -288,6 +288,14 @@ def test_rivals(nodes, sending, expected):
     assert [level(f) for f in found] == ([expected] if expected else [])
 
 
+def test_a_rival_that_rclpy_does_not_tell_is_one_of_the_publishers():
+    ends = tuple(Endpoint(name, TWIST, gid=name.encode()) for name in ("/executor_node", "/teleop"))
+    topic = Topic("/cmd_vel_nav", publishers=ends)
+    graph = Graph(arrivals={"/cmd_vel_nav": [Arrival(NOW, publisher=UNKNOWN)]})
+    (found,) = command_checks.check_rivals(drive("auto"), topic, graph, "/executor_node")
+    assert found.fact == "also published by /teleop; sending now: one of /executor_node, /teleop"
+
+
 @pytest.mark.parametrize(
     ("kinds", "expected", "text"),
     [
