@@ -24,6 +24,7 @@ from qwen_vla_ros.executor.controller_restart import ControllerRestart, Done
 from qwen_vla_ros.executor.controller_watch import ControllerWatch
 from qwen_vla_ros.ros.lifecycle import ManagedNode
 
+MOVED = 0.02  # [rad] by which a joint may move at rest before somebody must have moved it
 NOT_FOLLOWED = 0.02  # [rad] after joints did not follow, they must be this near to their reference
 IN_SYNC = 0.005  # [rad] reference and measurement this near to one another are left alone
 SHORTEST_MOVE = 1.0  # [s]
@@ -42,6 +43,7 @@ class ControllerReference:
     Attributes:
         not_followed: joints did not follow their commands; the reference of controllers that publish no state is
             unknown.
+        rested: (joints,) where the joints have come to rest since the last command, None until they have.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class ControllerReference:
         self._is_compared = np.isfinite(gate.motion.start_jump)
         self._is_continuous = np.array([embodiment.limits[name].type == "continuous" for name in gate.joints])
         self._interpolated = self._is_compared & np.array([name not in streamed for name in gate.joints])
+        self.rested: np.ndarray | None = None
         self.not_followed = False
 
     # What is known ------------------------------------------------------------------------------------------------
@@ -106,7 +109,26 @@ class ControllerReference:
         motion = self._gate.motion
         if self.not_followed:  # what they lag behind now, they would make up at once
             motion = replace(motion, start_jump=np.minimum(motion.start_jump, NOT_FOLLOWED))
-        return check_reference(reference, measured, motion)
+        return check_reference(reference, measured, motion) or self._moved_at_rest(measured)
+
+    def _moved_at_rest(self, measured: np.ndarray) -> list[Violation]:
+        """Servos stand somewhat beside their references; a joint that moves without a command was moved."""
+        if self.rested is None:
+            return []
+        moved = np.where(self._interpolated, np.abs(measured - self.rested), 0.0)
+        joint = int(np.argmax(moved))
+        if moved[joint] <= MOVED:
+            return []
+        text = (
+            f"joint '{self._gate.joints[joint]}' has moved by {moved[joint]:.4f} without a command since it came to "
+            f"rest at {self.rested[joint]:.4f} (limit {MOVED:.4f}); was it moved by hand, or is the measurement wrong? "
+            "Look at the robot, then call ~/resynchronize"
+        )
+        return [Violation(Reason.REFERENCE_MISMATCH, text)]
+
+    def forget(self) -> None:
+        """Take the joints as they stand next."""
+        self.rested, self.not_followed = None, False
 
     def inactive(self) -> list[str]:
         """Why controllers execute nothing; empty when all do."""
@@ -133,7 +155,7 @@ class ControllerReference:
         Raises:
             Refused: the gate refuses a path from the reference to there.
         """
-        reference = self.reference(measured).positions
+        self.rested, reference = None, self.reference(measured).positions
         apart = ((np.abs(reference - measured) > IN_SYNC) | self.not_followed) & self._is_compared
         if not apart.any():
             return "the controllers start where the joints are measured; nothing was done"

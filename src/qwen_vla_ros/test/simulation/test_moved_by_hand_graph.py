@@ -89,6 +89,15 @@ def test_a_chunk_is_refused_with_both_values(robot):
     assert_nothing_moves(robot)
 
 
+def test_a_chunk_is_refused_also_after_a_small_push(robot):
+    robot.pass_time(0.5)  # it comes to rest
+    robot.push_by_hand("waist", 0.06)
+    codes, message = robot.refusal()
+    assert codes == [Reason.REFERENCE_MISMATCH]
+    assert "'waist' has moved by 0.0" in message and "without a command" in message
+    assert_nothing_moves(robot)
+
+
 def test_the_reference_is_led_to_a_limp_arm_and_then_it_moves_again(robot):
     if HAS_MANAGER:
         pytest.skip("there is a controller manager, which restarts the controller")

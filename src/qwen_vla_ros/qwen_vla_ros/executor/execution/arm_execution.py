@@ -87,27 +87,38 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
             return None
         return next(iter(self._controllers.check(measured)), None)
 
+    def settle(self) -> None:
+        """At rest, note where the joints have come to rest."""
+        super().settle()
+        if self._controllers.rested is None and not self.lost() and not self._motion_at_rest():
+            self._controllers.rested = self._state.latest().vector.copy()
+
     def forget(self) -> None:
         """Forget what was commanded: the robot is taken as it stands next."""
         super().forget()
-        self._controllers.not_followed = False
+        self._controllers.forget()
 
     def resynchronize(self, done: Done) -> str:
         """Bring together where the controllers start and where the joints are; see Execution."""
         measured = self._measured()
-        self._refuse_while_moving()
+        if moving := self._motion_at_rest():  # a controller that is restarted then would brake them at once
+            raise Refused.because(Reason.NOT_ACTIVE, moving)
         return self._controllers.resynchronize(measured, partial(self.begin, chunk=None, name=RESYNCHRONIZATION), done)
 
-    def _refuse_while_moving(self) -> None:
-        """Refused while a joint moves: a controller that is restarted then would brake it at once."""
+    def _motion_at_rest(self) -> str:
+        """Why the joints are not known to rest; empty when they are."""
         latest = self._state.latest()
         stamp_ns = int(latest.stamps_ns[: len(latest.vector)].min())
-        earlier = self._state.at(stamp_ns - int(REST * NANOSECONDS), self._parameters.max_anchor_gap)
+        try:
+            earlier = self._state.at(stamp_ns - int(REST * NANOSECONDS), self._parameters.max_anchor_gap)
+        except Refused as refused:
+            return str(refused)
         moved = np.abs(latest.vector - earlier.vector)
         joint = int(np.argmax(moved))
-        if moved[joint] > STILL:
-            text = f"joint '{self.gate.joints[joint]}' has moved by {moved[joint]:.4f} in the last {REST:.1f} s"
-            raise Refused.because(Reason.NOT_ACTIVE, f"{text} (limit {STILL:.4f}); wait until it rests")
+        if moved[joint] <= STILL:
+            return ""
+        text = f"joint '{self.gate.joints[joint]}' has moved by {moved[joint]:.4f} in the last {REST:.1f} s"
+        return f"{text} (limit {STILL:.4f}); wait until it rests"
 
     # Whether it is executed -----------------------------------------------------------------------------------------
 
@@ -148,6 +159,7 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
         return (self._hand_over or self.gate).decide(chunk, state).path
 
     def _began(self, motion: Motion[JointPath]) -> None:
+        self._controllers.rested = None
         if motion.name != RESYNCHRONIZATION:
             self._following.begin(motion.path, motion.start_ns, self._state.latest().vector)
         if self._hand_over is not None and motion.chunk is not None:
