@@ -89,6 +89,18 @@ def test_hardware_that_does_not_follow_stands_until_it_takes_the_next_command(ro
     assert peak.step > 0.25 and peak.catch_up == 0, "a new command makes it jump"
 
 
+def test_a_command_in_the_moment_in_which_hardware_follows_again_makes_it_jump(robot):
+    home = joints(robot)
+    push(robot, 0.3)
+    robot.hardware.set_torque("", False)
+    robot.advance(10)
+    robot.hardware.set_torque("", True)
+    go(robot, turned(home, 0.1), 1.0)
+    robot.advance(10)
+    peak = robot.limits.peak()
+    assert peak.step > 0.25 and peak.catch_up == 0
+
+
 def test_hardware_that_follows_again_on_the_way_catches_up_and_that_is_told_by_itself(robot):
     home = joints(robot)
     robot.hardware.set_following("waist", False)

@@ -244,7 +244,9 @@ class ExecutorNode(lifecycle.ManagedNode):
         if motion is not None:
             broken = self._broken(motion, now, steady)
             if broken is not None:
-                self._hold(broken.reason, broken.message)
+                self._hold_after_freeze(time.monotonic_ns())  # it may have been frozen within this turn
+                if not self._freeze_watch.catching_up(time.monotonic_ns()):
+                    self._hold(broken.reason, broken.message)
             elif motion.is_over(now):
                 self._complete(motion, now)
         else:

@@ -22,7 +22,7 @@ class Hardware:
         self._joints, self._push = joints, HAND_SPEED * timestep
         count = len(joints)
         self._limp, self._deaf, self._waits = (np.zeros(count, bool) for _ in range(3))
-        self._ended, self._catching_up = (np.zeros(count, bool) for _ in range(2))
+        self._moving, self._ended, self._catching_up = (np.zeros(count, bool) for _ in range(3))
         self._goals, self._told, self._pushed, self._offsets = (np.zeros(count) for _ in range(4))
         self.reset(positions)
 
@@ -41,7 +41,7 @@ class Hardware:
     def reset(self, positions: np.ndarray) -> None:
         """Everything works, and the robot was put at `positions`, where its controllers hold it."""
         self.repair()
-        self._waits[:] = self._ended[:] = self._catching_up[:] = False
+        self._waits[:] = self._moving[:] = self._ended[:] = self._catching_up[:] = False
         self._goals[:] = self._told[:] = positions
 
     def set_torque(self, name: str, on: bool) -> None:
@@ -91,13 +91,13 @@ class Hardware:
 
     def _await_change(self, joints: np.ndarray) -> None:
         self._waits |= joints
-        self._ended |= joints
+        self._ended |= joints & self._moving
 
     def goals(self, set_points: np.ndarray) -> np.ndarray:
         """What the servos are told at one physics step; a buffer."""
-        unchanged = np.abs(set_points - self._told) <= CHANGE
-        self._waits &= unchanged
-        np.logical_and(self._ended, ~unchanged, out=self._catching_up)
+        np.greater(np.abs(set_points - self._told), CHANGE, out=self._moving)
+        self._waits &= ~self._moving
+        np.logical_and(self._ended, self._moving, out=self._catching_up)
         self._ended[:] = False
         self._told[:] = set_points
         free = ~(self._limp | self._deaf | self._waits)
