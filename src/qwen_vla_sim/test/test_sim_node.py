@@ -186,8 +186,9 @@ def running(tmp_path_factory):
 def at_home(running):
     """The running simulator, freshly reset to seed 3."""
     assert running.reset(3).success
+    later = running.now() + 100_000_000  # what was published before the reset may still arrive
     running.joints.clear()
-    running.wait(lambda: running.joints, "joint states")
+    running.wait(lambda: running.joints and stamp(running.joints[-1]) > later, "joint states")
     return running
 
 
