@@ -105,15 +105,19 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
             raise Refused.because(Reason.NOT_ACTIVE, moving)
         return self._controllers.resynchronize(measured, partial(self.begin, chunk=None, name=RESYNCHRONIZATION), done)
 
+    def _newest(self) -> tuple[np.ndarray, int]:
+        """Where the joints are (joints,), and the oldest stamp of that [ns]."""
+        sample = self._state.latest()
+        return sample.vector, int(sample.stamps_ns[: len(sample.vector)].min())
+
     def _motion_at_rest(self) -> str:
         """Why the joints are not known to rest; empty when they are."""
-        latest = self._state.latest()
-        stamp_ns = int(latest.stamps_ns[: len(latest.vector)].min())
+        latest, stamp_ns = self._newest()
         try:
             earlier = self._state.at(stamp_ns - int(REST * NANOSECONDS), self._parameters.max_anchor_gap)
         except Refused as refused:
             return str(refused)
-        moved = np.abs(latest.vector - earlier.vector)
+        moved = np.abs(latest - earlier.vector)
         joint = int(np.argmax(moved))
         if moved[joint] <= STILL:
             return ""
@@ -133,9 +137,8 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
 
     def not_following(self) -> Violation | None:
         """Which joint does not go where it is commanded."""
-        sample = self._state.latest()
-        stamp = int(sample.stamps_ns[: len(sample.vector)].min())
-        return self._noted(self._following.fault(sample.vector, stamp))
+        vector, stamp_ns = self._newest()
+        return self._noted(self._following.fault(vector, stamp_ns))
 
     def unfinished(self) -> Violation | None:
         """Which joint has not gone its way."""
