@@ -49,3 +49,35 @@ def test_it_names_the_joint():
     peak = watching.peak()
     assert peak.fastest_joint == peak.farthest_joint == "finger"
     assert peak.speed_share == pytest.approx(8.0) and peak.excess == pytest.approx(0.01)
+
+
+def test_a_joint_that_stands_beyond_a_limit_may_stay_and_come_back_but_not_go_there_again():
+    """A finger pressed against its stop is measured a little beyond; a controller that is activated holds it there."""
+    watching = monitor()
+    watching.record(np.array([0.0, 0.0]))
+    watching.continue_from(np.array([0.0, -0.002]), np.array([1]))
+    watching.record(np.array([0.0, -0.002]))
+    assert watching.peak().excess <= 0
+    watching.record(np.array([0.0, 0.001]))
+    watching.record(np.array([0.0, -0.001]))
+    peak = watching.peak()
+    assert peak.farthest_joint == "finger" and peak.excess == pytest.approx(0.001)
+
+
+def test_a_limp_joint_that_is_pushed_beyond_a_limit_was_not_commanded_there():
+    watching = monitor()
+    watching.record(np.array([0.9, 0.01]))
+    watching.record(np.array([1.2, 0.01]), limp=np.array([True, False]))
+    watching.record(np.array([1.2, 0.01]))
+    assert watching.peak().excess <= 0
+    watching.record(np.array([1.25, 0.01]))
+    assert watching.peak().excess == pytest.approx(0.05)
+
+
+def test_a_reset_ends_what_was_admitted():
+    watching = monitor()
+    watching.record(np.array([0.0, 0.0]))
+    watching.continue_from(np.array([0.0, -0.002]), np.array([1]))
+    watching.forget_position()
+    watching.record(np.array([0.0, -0.002]))
+    assert watching.peak().excess == pytest.approx(0.002)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from lifecycle_msgs.srv import GetState
 from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -38,6 +39,7 @@ class ExecutorClient:
         chunks: Publisher,
         reports: str,
         hold: Client,
+        state: Client,
         base_frame: str,
         policy: PolicyIdentityMessage,
         is_active: Callable[[], bool],
@@ -49,11 +51,12 @@ class ExecutorClient:
             chunks: publisher of ActionChunk.
             reports: topic of the executor's reports.
             hold: client of the service that aborts a motion.
+            state: client of the service that tells the executor's state, created after the subscription to its reports.
             base_frame: of the robot.
             policy: provenance of the chunks.
             is_active: returns whether the node is active.
         """
-        self._node, self._chunks, self._reports, self._hold = node, chunks, reports, hold
+        self._node, self._chunks, self._reports, self._hold, self._state = node, chunks, reports, hold, state
         self._base_frame, self._policy, self._is_active = base_frame, policy, is_active
         self._chunk_id = 0
         self.latest_latency_ms = float("nan")
@@ -61,15 +64,24 @@ class ExecutorClient:
     def find_executor(self) -> None:
         """Wait until the executor and, in simulated time, the clock are found, but no longer than DISCOVERY.
 
-        A chunk that is published before is lost, and so is its report.
+        A chunk that is published before is lost, and so is its report. The executor has found this node, too, when it
+        answers: DDS announces endpoints in the order of their creation, and the client is the youngest.
         """
-        limit, idle = time.monotonic() + DISCOVERY, threading.Event()
-        while not self._is_found() and self._is_active() and time.monotonic() < limit:
+        limit = time.monotonic() + DISCOVERY
+        self._wait_until(self._is_found, limit)
+        if self._state.service_is_ready():
+            answer = self._state.call_async(GetState.Request())
+            self._wait_until(answer.done, limit)
+            self._state.remove_pending_request(answer)
+
+    def _wait_until(self, is_so: Callable[[], bool], limit: float) -> None:
+        idle = threading.Event()
+        while not is_so() and self._is_active() and time.monotonic() < limit:
             idle.wait(POLL_PERIOD)
 
     def _is_found(self) -> bool:
-        found = self._chunks.get_subscription_count() > 0 and self._node.count_publishers(self._reports) > 0
-        return found and self._node.get_clock().now().nanoseconds > 0
+        topics = self._chunks.get_subscription_count() > 0 and self._node.count_publishers(self._reports) > 0
+        return topics and self._state.service_is_ready() and self._node.get_clock().now().nanoseconds > 0
 
     def publish(self, chunk: ActionChunk, execution_horizon: int) -> PublishedChunk:
         """Number a chunk and publish it; with `execution_horizon` 0, the chunk's own is used."""

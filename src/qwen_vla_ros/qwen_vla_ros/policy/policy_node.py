@@ -16,6 +16,7 @@ from functools import partial
 
 from action_msgs.srv import CancelGoal
 from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.srv import GetState
 from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -117,6 +118,7 @@ PARAMETERS = (
     ),
     Parameter("report_topic", "executor_node/chunk_report", "Reports of the executor (ChunkReport)", read_only=True),
     Parameter("hold_service", "executor_node/hold", "Service that aborts a motion (Trigger)", read_only=True),
+    Parameter("state_service", "executor_node/get_state", "Service of the executor's state (GetState)", read_only=True),
 )
 
 ACTION_CHUNK = Endpoint("~/action_chunk", ActionChunk, "Predicted chunks, for the executor")
@@ -127,6 +129,7 @@ EMBODIMENT = Endpoint("~/embodiment", EmbodimentMessage, "The robot as the polic
 IDENTITY = Endpoint("~/identity", PolicyIdentity, "Which policy predicts, latched; also in every chunk")
 CHUNK_REPORT = Endpoint("{report_topic}", ChunkReport, "The executor's reports on each chunk")
 HOLD = Endpoint("{hold_service}", Trigger, "Aborts a motion when a goal ends")
+EXECUTOR_STATE = Endpoint("{state_service}", GetState, "Asked when a goal begins: whoever answers has found this node")
 EXECUTE = Endpoint("~/execute_instruction", ExecuteInstruction, "Execute an instruction until canceled or finished")
 START = Endpoint("~/start_policy", StartPolicy, "Send a goal to ~/execute_instruction, for user interfaces")
 CANCEL = Endpoint("~/cancel_policy", Trigger, "Cancel the goal of ~/execute_instruction, whoever sent it")
@@ -144,7 +147,7 @@ INTERFACE = NodeInterface(
     ),
     services=(START, CANCEL),
     actions=(EXECUTE,),
-    calls=(HOLD,),
+    calls=(HOLD, EXECUTOR_STATE),
     managed=True,
     example="-p autostart:=true",
 )
@@ -218,9 +221,15 @@ class PolicyNode(lifecycle.ManagedNode):
         self._streams = self.keep(self._subscribe(), ObservationSubscriptions.destroy)
         self.listen_to(CHUNK_REPORT, self._on_report, RELIABLE)
         reader = ObservationReader(self._streams, self._policy.state_names, self._kinematics_of_tips(), self._changed)
-        base, is_active = self._embodiment.base_frame, lambda: self.active
         self._executor_client = ExecutorClient(
-            self, chunk_publisher, self.parameters.report_topic, self.client_of(HOLD), base, identity, is_active
+            self,
+            chunk_publisher,
+            self.parameters.report_topic,
+            hold=self.client_of(HOLD),
+            state=self.client_of(EXECUTOR_STATE),
+            base_frame=self._embodiment.base_frame,
+            policy=identity,
+            is_active=lambda: self.active,
         )
         self._parts = Parts(
             now=lambda: self.get_clock().now().nanoseconds,

@@ -21,7 +21,7 @@ class Peak:
     Attributes:
         speed_share, fastest_joint: commanded speed over the joint's limit [1], and the joint.
         excess, farthest_joint: distance beyond a position limit [rad | m] (negative: the smallest distance to one), and
-            the joint.
+            the joint. A joint that stands beyond one, where no command took it, may stay there and come back.
         step, stepping_joint: the largest distance between two set points [rad | m], and the joint.
         catch_up, catching_joint: the largest distance that a servo made up at once [rad | m], which had not followed
             while its set points went on, and the joint.
@@ -45,7 +45,8 @@ class LimitMonitor:
     ) -> None:
         """All arrays (joints,): limits [rad | m], [rad/s | m/s]; `timestep` [s] between two set points."""
         self._joints = joints
-        self._lower, self._upper = np.array(lower, float), np.array(upper, float)
+        self._limits = np.array(lower, float), np.array(upper, float)
+        self._lower, self._upper = (limit.copy() for limit in self._limits)
         self._step = np.array(speed, float) * timestep
         self._previous: np.ndarray | None = None
         self._shares = np.zeros(len(joints))
@@ -57,6 +58,7 @@ class LimitMonitor:
     def forget_position(self) -> None:
         """Forget the last set point: the robot was placed elsewhere without a command."""
         self._previous = None
+        self._lower, self._upper = (limit.copy() for limit in self._limits)
 
     def continue_from(self, positions: np.ndarray, columns: np.ndarray) -> None:
         """Judge the next set points of some joints from where they stand: there a controller begins when activated.
@@ -67,6 +69,7 @@ class LimitMonitor:
         """
         if self._previous is not None:
             self._previous[columns] = positions[columns]
+        self._admit(positions, columns)
 
     def record(self, target: np.ndarray, limp: np.ndarray | None = None, catching_up: np.ndarray | None = None) -> None:
         """Record the next set point.
@@ -77,10 +80,9 @@ class LimitMonitor:
             catching_up: joints that follow their set points again (bool); what they make up is recorded by itself.
         """
         scratch = self._scratch
-        np.subtract(target, self._upper, out=scratch)
-        np.maximum(self._excess, scratch, out=self._excess)
-        np.subtract(self._lower, target, out=scratch)
-        np.maximum(self._excess, scratch, out=self._excess)
+        if limp is not None and limp.any():
+            self._admit(target, limp)
+        self._record_excess(target)
         if self._previous is None:
             self._previous = np.array(target, float)
             return
@@ -95,6 +97,20 @@ class LimitMonitor:
         np.divide(scratch, self._step, out=scratch)
         np.maximum(self._shares, scratch, out=self._shares)
         self._previous[:] = target
+
+    def _admit(self, positions: np.ndarray, columns: np.ndarray) -> None:
+        self._lower[columns] = np.minimum(self._limits[0], positions)[columns]
+        self._upper[columns] = np.maximum(self._limits[1], positions)[columns]
+
+    def _record_excess(self, target: np.ndarray) -> None:
+        """Record how far beyond its limits each joint is; one that has stood beyond may not go back there again."""
+        scratch = self._scratch
+        for sign, bound in ((-1, self._lower), (1, self._upper)):
+            np.subtract(target, bound, out=scratch)
+            np.multiply(scratch, sign, out=scratch)
+            np.maximum(self._excess, scratch, out=self._excess)
+        np.clip(target, self._lower, self._limits[0], out=self._lower)
+        np.clip(target, self._limits[1], self._upper, out=self._upper)
 
     def peak(self) -> Peak:
         """The worst of all recorded set points."""
