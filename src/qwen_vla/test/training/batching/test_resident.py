@@ -66,6 +66,14 @@ def test_gathered_batches_equal_collated_ones_to_the_bit(plain, options):
                 assert tensor.dtype == collated[name].dtype and torch.equal(tensor, collated[name]), name
 
 
+def test_data_that_would_fill_the_gpu_stays_on_the_cpu(plain, monkeypatch):
+    sources, processor, _ = plain
+    size = sources[0].table().nbytes
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (size, 80_000_000_000))
+    resident, line = resident_sources(sources, processor, torch.device("cuda"))
+    assert resident == [None] * len(sources) and "stays on the CPU" in line
+
+
 def test_a_share_of_the_rows_names_another_robot_and_holds(recordings):
     sources, processor, _ = opened(recordings, other_prompts=0.4)
     table = sources[0].table()
