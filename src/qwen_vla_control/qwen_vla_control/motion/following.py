@@ -19,7 +19,8 @@ class FollowingWatch:
     """Compares what was commanded with what is measured.
 
     A joint follows while it is near a position that was commanded within the last PATIENCE, and has moved at least part
-    of its travel when the motion is over.
+    of its travel when the motion is over. It is watched until it is commanded again: right after the motion it still
+    lags behind.
     """
 
     def __init__(self, tolerance: np.ndarray) -> None:
@@ -42,9 +43,8 @@ class FollowingWatch:
         path = self._paths.latest
         if path is None or stamp_ns - self._paths.since_ns < PATIENCE * 1e9:
             return None
-        times = stamp_ns - np.linspace(0.0, PATIENCE * 1e9, SAMPLES)
-        commanded = np.array([self._paths.at(time) for time in times])
-        away = np.maximum(commanded.min(axis=0) - measured, measured - commanded.max(axis=0))
+        commanded = self._commanded(stamp_ns)
+        away = np.abs(measured - _nearest(commanded, measured))
         joint = int(np.argmax(away - self._tolerance))
         if away[joint] <= self._tolerance[joint]:
             return None
@@ -55,12 +55,15 @@ class FollowingWatch:
         )
         return Violation(Reason.NOT_FOLLOWING, text)
 
-    def unfinished(self, measured: np.ndarray) -> Violation | None:
-        """Report a joint that has hardly moved when the motion is over; `measured` as in `fault`."""
+    def unfinished(self, measured: np.ndarray, stamp_ns: int) -> Violation | None:
+        """Report a joint that has hardly moved though the motion is over; arguments as in `fault`.
+
+        Its travel goes to the nearest position that was commanded within the last PATIENCE.
+        """
         path = self._paths.latest
         if path is None:
             return None
-        travel = path.positions[-1] - path.positions[0]
+        travel = _nearest(self._commanded(stamp_ns), measured) - self._began_at
         moved = measured - self._began_at
         idle = np.isfinite(self._tolerance) & (np.abs(travel) >= TRAVEL)
         idle &= moved * np.sign(travel) < PROGRESS * np.abs(travel)
@@ -72,3 +75,13 @@ class FollowingWatch:
             "its controller active, and its torque on?"
         )
         return Violation(Reason.NOT_FOLLOWING, text)
+
+    def _commanded(self, stamp_ns: int) -> np.ndarray:
+        """Positions of the last PATIENCE, the latest first, (SAMPLES, joints)."""
+        times = stamp_ns - np.linspace(0.0, PATIENCE * 1e9, SAMPLES)
+        return np.array([self._paths.at(time) for time in times])
+
+
+def _nearest(commanded: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Between the smallest and the largest commanded position of each joint, the one nearest to where it is."""
+    return np.clip(measured, commanded.min(axis=0), commanded.max(axis=0))

@@ -61,6 +61,7 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
         self._following = FollowingWatch(np.where(is_gripper, np.inf, p.following_tolerance))
         streamed = self.commands.streamed
         self._controllers = ControllerReference(node, embodiment, gate, self._commanded, streamed, self._known)
+        self._stands_ns = 0
         self._hand_over: ChunkHandover | None = None
         if self.overlaps:
             blender = Blender(Blending(p.blending), ~is_gripper, CrossFade(p.cross_fade), p.ensembling_decay)
@@ -97,12 +98,15 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
         """Forget what was commanded: the robot is taken as it stands next."""
         super().forget()
         self._controllers.forget()
+        self._following.end()
+        self._stands_ns = 0
 
     def resynchronize(self, done: Done) -> str:
         """Bring together where the controllers start and where the joints are; see Execution."""
         measured = self._measured()
         if moving := self._motion_at_rest():  # a controller that is restarted then would brake them at once
             raise Refused.because(Reason.NOT_ACTIVE, moving)
+        self._following.end()
         return self._controllers.resynchronize(measured, partial(self.begin, chunk=None, name=RESYNCHRONIZATION), done)
 
     def _newest(self) -> tuple[np.ndarray, int]:
@@ -111,10 +115,16 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
         return sample.vector, int(sample.stamps_ns[: len(sample.vector)].min())
 
     def _motion_at_rest(self) -> str:
-        """Why the joints are not known to rest; empty when they are."""
+        """Why the joints are not known to rest; empty when they are.
+
+        A joint that lags behind may turn, and so stand for a moment, before it reaches where the motion ended.
+        """
         latest, stamp_ns = self._newest()
+        since_ns = stamp_ns - int(REST * NANOSECONDS)
+        if since_ns < self._stands_ns:
+            return f"the last motion ended less than {REST:.1f} s ago; wait until it rests"
         try:
-            earlier = self._state.at(stamp_ns - int(REST * NANOSECONDS), self._parameters.max_anchor_gap)
+            earlier = self._state.at(since_ns, self._parameters.max_anchor_gap)
         except Refused as refused:
             return str(refused)
         moved = np.abs(latest - earlier.vector)
@@ -142,7 +152,7 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
 
     def unfinished(self) -> Violation | None:
         """Which joint has not gone its way."""
-        return self._noted(self._following.unfinished(self._state.latest().vector))
+        return self._noted(self._following.unfinished(*self._newest()))
 
     def _noted(self, not_followed: Violation | None) -> Violation | None:
         self._controllers.not_followed |= not_followed is not None
@@ -153,17 +163,24 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
     def home_path(self) -> JointPath:
         """Plan the motion to the home pose; see Execution."""
         measured = self._measured()
-        refuse_if(self._controllers.check(measured))
+        self._check_start(measured)
         return self.gate.home_path(self.reference(measured).positions, self._parameters.home_speed_share)
 
     def _path_of(self, chunk: Chunk, state: RobotState) -> JointPath:
         if state.motion is None:
-            refuse_if(self._controllers.check(state.measured))
+            self._check_start(state.measured)
         return (self._hand_over or self.gate).decide(chunk, state).path
+
+    def _check_start(self, measured: np.ndarray) -> None:
+        """Raise Refused where joints at rest have not gone their way, or are not where their controllers start."""
+        unfinished = self.unfinished()
+        refuse_if([unfinished] if unfinished else self._controllers.check(measured))
 
     def _began(self, motion: Motion[JointPath]) -> None:
         self._controllers.rested = None
-        if motion.name != RESYNCHRONIZATION:
+        if motion.name == RESYNCHRONIZATION:
+            self._following.end()
+        else:
             self._following.begin(motion.path, motion.start_ns, self._state.latest().vector)
         if self._hand_over is not None and motion.chunk is not None:
             self._hand_over.began(motion.path, motion.start_ns)
@@ -171,12 +188,13 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
     def finish(self, now_ns: int) -> None:
         """Record that the motion is complete; the next chunk starts at rest."""
         super().finish(now_ns)
-        self._rest(now_ns)
+        self._stand(now_ns)
 
     def hold(self, at_ns: int | None = None) -> Held:
         """Hold at the commanded position. At rest nothing is sent: a command could only set the joints in motion."""
         now, motion = self._now(), self.motion
-        self._rest(now)
+        self._following.end()
+        self._stand(now)
         if motion is None:
             return Held("no motion was in progress; nothing was sent", None, self._stop_all(None))
         positions = motion.commanded(now if at_ns is None else at_ns)[0]
@@ -188,7 +206,7 @@ class ArmExecution(Execution[JointPath, JointReader, JointStatePlausibility]):
         self._controllers.destroy()
         super().destroy()
 
-    def _rest(self, now_ns: int) -> None:
-        self._following.end()
+    def _stand(self, now_ns: int) -> None:
+        self._stands_ns = now_ns
         if self._hand_over is not None:
             self._hand_over.rests(now_ns)
