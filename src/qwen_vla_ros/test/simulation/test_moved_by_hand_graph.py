@@ -104,7 +104,7 @@ def test_the_reference_is_led_to_a_limp_arm_and_then_it_moves_again(robot):
     robot.push_by_hand("waist", MOVED, torque=False)
     assert "moving the reference of arm_controller" in robot.resynchronize()
     assert robot.report(0, ChunkReport.COMPLETED).message == "resynchronization completed"
-    assert "nothing was done" in robot.trigger("executor_node/resynchronize").message
+    robot.wait(lambda: "nothing was done" in robot.trigger("executor_node/resynchronize").message, "both to agree")
     robot.misbehave(Fault.NO_TORQUE, on=False)
     assert_moves_on(robot)
 
