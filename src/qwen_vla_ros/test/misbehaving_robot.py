@@ -151,7 +151,8 @@ class MisbehavingArms(MisbehavingRobot):
     def chunk(self, **changes) -> ActionChunk:
         """Both waists rotate by 0.4 rad within a second; `changes` are fields."""
         rows = turning_waists(self.embodiment, 0.4)
-        return super().chunk(horizon=50, execution_horizon=50, data=rows.reshape(-1).tolist(), **changes)
+        fields = {"horizon": 50, "execution_horizon": 50, "data": rows.reshape(-1).tolist()}
+        return super().chunk(**(fields | changes))
 
     def waists(self) -> np.ndarray:
         """Measured angles of the waists, left and right."""
