@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,7 @@ class Episode:
     state: Channels | None = None
     actions: Channels | None = None
     defects: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    instructions: Sequence[str] | None = None
+    instructions: Sequence[str] | np.ndarray | None = None
 
     def __post_init__(self) -> None:
         rows = {name: len(channels.values) for name, channels in self.columns.items()}
@@ -86,7 +87,7 @@ class Episode:
         return len(next(iter(self.columns.values())).values)
 
     @property
-    def row_instructions(self) -> Sequence[str]:
+    def row_instructions(self) -> Sequence[str] | np.ndarray:
         """The instruction of every row."""
         return [self.instruction] * len(self) if self.instructions is None else self.instructions
 
@@ -165,7 +166,7 @@ class EpisodeSource(Protocol):
     ) -> Iterator[np.ndarray | DatasetError]: ...  # of `rows`, in ascending order; default: all
 
 
-class EpisodeList:
+class EpisodeList(ABC):
     """A source with its episodes in memory, except images: base class for formats.
 
     A subclass defines `recognizes` and `recordings`, and opens recordings; `rate_hz`, cameras and
@@ -184,6 +185,11 @@ class EpisodeList:
         self._episodes = episodes
         ends = np.cumsum([len(episode) for episode in episodes])
         self.episodes = np.stack([ends - [len(episode) for episode in episodes], ends], axis=1)
+
+    @classmethod
+    @abstractmethod
+    def recordings(cls, path: Path) -> list[Path]:
+        """Those in a file or folder, each of which can be opened separately."""
 
     @classmethod
     def robot(cls, path: Path) -> Embodiment | None:
@@ -208,6 +214,7 @@ class EpisodeList:
 
     def check_camera(self, key: str) -> None:
         """Images are in color: formats that know better say so."""
+        return
 
     def codec(self, key: str) -> str:
         """Unknown."""
