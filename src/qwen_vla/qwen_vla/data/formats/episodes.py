@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,7 +165,7 @@ class EpisodeSource(Protocol):
     ) -> Iterator[np.ndarray | DatasetError]: ...  # of `rows`, in ascending order; default: all
 
 
-class EpisodeList(ABC):
+class EpisodeList:
     """A source with its episodes in memory, except images: base class for formats.
 
     A subclass defines `recognizes` and `recordings`, and opens recordings; `rate_hz`, cameras and
@@ -175,6 +174,7 @@ class EpisodeList(ABC):
 
     takes: ClassVar[frozenset[str]] = frozenset({"instruction"})
     unreadable: Mapping[str, str] = MappingProxyType({})
+    recordings: ClassVar[Callable[[Path], list[Path]]]
 
     def __init__(self, root: Path, episodes: Sequence[Episode]) -> None:
         """DatasetError without episodes."""
@@ -185,11 +185,6 @@ class EpisodeList(ABC):
         self._episodes = episodes
         ends = np.cumsum([len(episode) for episode in episodes])
         self.episodes = np.stack([ends - [len(episode) for episode in episodes], ends], axis=1)
-
-    @classmethod
-    @abstractmethod
-    def recordings(cls, path: Path) -> list[Path]:
-        """Those in a file or folder, each of which can be opened separately."""
 
     @classmethod
     def robot(cls, path: Path) -> Embodiment | None:
@@ -214,7 +209,6 @@ class EpisodeList(ABC):
 
     def check_camera(self, key: str) -> None:
         """Images are in color: formats that know better say so."""
-        return
 
     def codec(self, key: str) -> str:
         """Unknown."""

@@ -44,8 +44,7 @@ INTERRUPTED = "the recorder was killed"
 PROFILE, WRITER = "ros2", "qwen_vla_ros"
 CHUNK_SIZE = 1 << 20  # [bytes] read and decompressed at a time
 COMPRESSIONS = {"none": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}
-NAMES = {CompressionType.NONE: "", CompressionType.LZ4: "lz4", CompressionType.ZSTD: "zstd"}
-COMPRESSIONS = {name: kind for kind, name in NAMES.items()}
+STORED = {"": CompressionType.NONE, "lz4": CompressionType.LZ4, "zstd": CompressionType.ZSTD}  # names in a file
 QOS_KEY, HASH_KEY = "offered_qos_profiles", "topic_type_hash"  # of a channel, in rosbag2's terms
 BAG_VERSION = 9
 # Errors of reading where a killed recorder stopped writing.
@@ -268,7 +267,7 @@ def _complete_records(stream: IO[bytes]) -> Iterator[tuple[CompressionType, Mcap
             inside = breakup_chunk(record, validate_crc=True)
         except (StopIteration, *TORN):
             return
-        yield from ((COMPRESSIONS[record.compression], one) for one in inside)
+        yield from ((STORED[record.compression], one) for one in inside)
 
 
 def _metadata(file_name: str, summary: Summary, statistics: Statistics) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -41,6 +42,8 @@ ROBOT_OF_STATISTICS = {"control_mode", "rate_hz", "arms", "urdf"}
 
 class RobotData(RobotDataset):
     """Demonstrations, or single labeled frames without actions, of one robot."""
+
+    kind: Literal["robot"]  # pyright: ignore[reportGeneralTypeIssues]  # required in a recipe
 
     def open(self, context: SourceContext) -> RobotSource:
         return RobotSource(self, context)
