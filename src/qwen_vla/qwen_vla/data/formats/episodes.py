@@ -199,7 +199,7 @@ class EpisodeList:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of the contents of all files of the recordings, and of the requested rate and cameras."""
-        paths = [file for path in self.recordings(self.root) for file in files_of(path)]
+        paths = [file for path in type(self).recordings(self.root) for file in files_of(path)]
         return hash_of(data_hash(self.root, paths), self.rate_hz, self.image_keys)
 
     @property
