@@ -74,7 +74,7 @@ class MockPolicy:
         names, state = self.state_names, observation.state
         if names and (state is None or np.shape(state) != (len(names),)):
             raise ValueError(f"the state must be {len(names)} numbers, got {state!r}")
-        positions = {} if state is None else dict(zip(names, state.tolist(), strict=False))
+        positions = {} if state is None else dict(zip(names, np.asarray(state).tolist(), strict=False))
         return np.array([self._value(channel, positions) for channel in self._robot.layout.channels])
 
     def _value(self, channel: Channel, positions: dict[str, float]) -> float:
